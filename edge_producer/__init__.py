@@ -1,0 +1,1 @@
+"""On the device: sources, windows, inference, decisions, filter, summaries, spool, sender."""

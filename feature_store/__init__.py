@@ -1,0 +1,1 @@
+"""Data at rest: Delta tables, commit log, cuts, DuckDB views, estimates."""

@@ -1,0 +1,1 @@
+"""What runs the parts together: the edgeloop CLI, the local stack, the demo."""

@@ -1,0 +1,1 @@
+"""Training and, from the next release, gates, registry, signing and rollouts."""

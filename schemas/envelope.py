@@ -1,0 +1,276 @@
+"""Sealed messages: rows as bytes, headers, digest and signature.
+
+A message is sealed once. A resend is byte for byte the same, so a known message number with another
+digest can only mean two writers under one identity. The signature covers topic, headers and value
+(architecture 4.3).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import pyarrow as pa
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import (
+    decode_dss_signature,
+    encode_dss_signature,
+)
+
+from schemas.errors import DecodeError, SignatureError
+from schemas.rows import fingerprint
+from schemas.topics import Lane
+
+CODEC = pa.Codec("lz4_raw")
+_READ = pa.ipc.IpcReadOptions(use_threads=False)
+_ECDSA = ec.ECDSA(hashes.SHA256())
+MAX_RAW_BYTES = 16 * 1024 * 1024
+"""Bound on what one message may decompress to."""
+_COORDINATE_BYTES = 32
+
+Headers = list[tuple[str, bytes]]
+
+
+class Envelope(NamedTuple):
+    """What a message says of itself in its headers.
+
+    Attributes:
+        schema: Fingerprint of the rows' Arrow schema, or ``json`` for a JSON event.
+        profile: Profile the rows belong to.
+        producer: Who sealed it; also the message key.
+        spool_id: Id of the producer's spool file, 16 hex digits.
+        lane: Lane of the message number.
+        msg_no: Dense number within (producer, spool_id, lane), from 0.
+        n_rows: Rows inside.
+        raw_bytes: Length of the value before compression.
+        digest: SHA-256 of the value as sent.
+        signer: Id of the signing key.
+    """
+
+    schema: str
+    profile: str
+    producer: str
+    spool_id: str
+    lane: Lane
+    msg_no: int
+    n_rows: int
+    raw_bytes: int
+    digest: bytes
+    signer: str
+
+
+@dataclass(frozen=True)
+class SealedMessage:
+    """Bytes ready for the broker, and the same bytes at every resend."""
+
+    topic: str
+    key: bytes
+    headers: Headers
+    value: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes of key, headers and value."""
+        return len(self.key) + len(self.value) + sum(len(k) + len(v) for k, v in self.headers)
+
+
+class Signer:
+    """A device's P-256 key."""
+
+    def __init__(self, key: ec.EllipticCurvePrivateKey) -> None:
+        self._key = key
+        self.key_id = key_id(key.public_key())
+
+    @classmethod
+    def generate(cls) -> Signer:
+        """A signer with a new random key."""
+        return cls(ec.generate_private_key(ec.SECP256R1()))
+
+    @classmethod
+    def from_pem(cls, pem: bytes) -> Signer:
+        """The signer whose PKCS#8 PEM this is.
+
+        Raises:
+            SignatureError: Not an unencrypted P-256 private key.
+        """
+        try:
+            key = serialization.load_pem_private_key(pem, password=None)
+        except (ValueError, TypeError) as exc:
+            raise SignatureError(f"not a private key in PEM: {exc}") from exc
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise SignatureError("the device key must be a P-256 key")
+        return cls(key)
+
+    def private_pem(self) -> bytes:
+        """PKCS#8 PEM, unencrypted: write it with mode 0600."""
+        return self._key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+
+    def public_pem(self) -> bytes:
+        """SubjectPublicKeyInfo PEM, to register."""
+        return self._key.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+
+    def sign(self, data: bytes) -> bytes:
+        """Signature as r and s, 32 bytes each."""
+        r, s = decode_dss_signature(self._key.sign(data, _ECDSA))
+        return r.to_bytes(_COORDINATE_BYTES, "big") + s.to_bytes(_COORDINATE_BYTES, "big")
+
+
+class Verifier:
+    """A device's public key."""
+
+    def __init__(self, public_pem: bytes) -> None:
+        key = serialization.load_pem_public_key(public_pem)
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            raise SignatureError("the device key must be a P-256 key")
+        self._key = key
+        self.key_id = key_id(key)
+
+    def verify(self, signature: bytes, data: bytes) -> None:
+        """Return if the signature holds.
+
+        Raises:
+            SignatureError: It does not.
+        """
+        if len(signature) != 2 * _COORDINATE_BYTES:
+            raise SignatureError(f"signature of {len(signature)} bytes, expected {2 * _COORDINATE_BYTES}")
+        r = int.from_bytes(signature[:_COORDINATE_BYTES], "big")
+        s = int.from_bytes(signature[_COORDINATE_BYTES:], "big")
+        try:
+            self._key.verify(encode_dss_signature(r, s), data, _ECDSA)
+        except InvalidSignature as exc:
+            raise SignatureError("the signature does not hold for topic, headers and value") from exc
+
+
+def key_id(key: ec.EllipticCurvePublicKey) -> str:
+    """First 16 hex digits of SHA-256 over the key's SubjectPublicKeyInfo."""
+    der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(der).hexdigest()[:16]
+
+
+def encode_rows(batch: pa.RecordBatch) -> tuple[bytes, int]:
+    """Rows as one lz4 block of an Arrow record batch message, without its schema.
+
+    Compressed as a whole, so that the batch's own metadata shrinks too: small messages are mostly that.
+
+    Returns:
+        The compressed bytes and their length before compression.
+    """
+    raw = batch.serialize()
+    return CODEC.compress(raw, asbytes=True), len(raw)
+
+
+def decode_rows(value: bytes, raw_bytes: int, schema: pa.Schema) -> pa.RecordBatch:
+    """Rows of a sealed message.
+
+    Raises:
+        DecodeError: The bytes are not what ``raw_bytes`` and ``schema`` promise.
+    """
+    if not 0 < raw_bytes <= MAX_RAW_BYTES:
+        raise DecodeError(f"raw_bytes {raw_bytes} is outside 1..{MAX_RAW_BYTES}")
+    try:
+        raw = CODEC.decompress(value, raw_bytes)
+        batch = pa.ipc.read_record_batch(pa.ipc.read_message(raw), schema, options=_READ)
+        batch.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError) as exc:
+        raise DecodeError(f"value does not decode as {fingerprint(schema)}: {exc}") from exc
+    return batch
+
+
+def seal(topic: str, envelope: Envelope, value: bytes, signer: Signer) -> SealedMessage:
+    """Message with digest, signer and signature filled in.
+
+    Args:
+        topic: Topic name without namespace: a message stays valid when it is mirrored.
+        envelope: ``digest`` and ``signer`` in it are ignored and computed here.
+        value: Bytes as they go to the broker.
+        signer: The producer's key.
+    """
+    filled = envelope._replace(digest=hashlib.sha256(value).digest(), signer=signer.key_id)
+    headers = _to_headers(filled)
+    signature = signer.sign(_signed_bytes(topic, filled.producer.encode(), headers))
+    return SealedMessage(topic, filled.producer.encode(), [*headers, ("signature", signature)], value)
+
+
+def read_envelope(key: bytes | None, headers: Headers) -> tuple[Envelope, bytes]:
+    """Envelope and signature of a message, not yet verified.
+
+    Raises:
+        DecodeError: A header is missing, doubled or malformed.
+    """
+    fields = dict(headers)
+    if len(fields) != len(headers):
+        raise DecodeError("a header appears twice")
+    try:
+        envelope = Envelope(
+            schema=fields["schema"].decode("ascii"),
+            profile=fields["profile"].decode("ascii"),
+            producer=(key or b"").decode("utf-8"),
+            spool_id=fields["spool_id"].decode("ascii"),
+            lane=Lane(fields["lane"].decode("ascii")),
+            msg_no=_natural(fields["msg_no"]),
+            n_rows=_natural(fields["n_rows"]),
+            raw_bytes=_natural(fields["raw_bytes"]),
+            digest=fields["digest"],
+            signer=fields["signer"].decode("ascii"),
+        )
+        return envelope, fields["signature"]
+    except KeyError as exc:
+        raise DecodeError(f"header {exc} is missing") from exc
+    except (UnicodeDecodeError, ValueError) as exc:
+        raise DecodeError(f"malformed header: {exc}") from exc
+
+
+def verify(
+    topic: str,
+    key: bytes,
+    headers: Headers,
+    value: bytes,
+    envelope: Envelope,
+    signature: bytes,
+    verifier: Verifier,
+) -> None:
+    """Return if digest and signature hold.
+
+    Raises:
+        SignatureError: One of them does not.
+    """
+    if hashlib.sha256(value).digest() != envelope.digest:
+        raise SignatureError("digest does not match the value")
+    unsigned = [h for h in headers if h[0] != "signature"]
+    verifier.verify(signature, _signed_bytes(topic, key, unsigned))
+
+
+def _to_headers(envelope: Envelope) -> Headers:
+    return [
+        ("schema", envelope.schema.encode()),
+        ("profile", envelope.profile.encode()),
+        ("spool_id", envelope.spool_id.encode()),
+        ("lane", envelope.lane.encode()),
+        ("msg_no", b"%d" % envelope.msg_no),
+        ("n_rows", b"%d" % envelope.n_rows),
+        ("raw_bytes", b"%d" % envelope.raw_bytes),
+        ("digest", envelope.digest),
+        ("signer", envelope.signer.encode()),
+    ]
+
+
+def _signed_bytes(topic: str, key: bytes, headers: Headers) -> bytes:
+    parts = [topic.encode(), key]
+    for name, value in headers:
+        parts += (name.encode(), value)
+    return b"".join(len(p).to_bytes(4, "big") + p for p in parts)
+
+
+def _natural(text: bytes) -> int:
+    if not text.isdigit() or len(text) > 18:
+        raise ValueError(f"not a natural number: {text[:24]!r}")
+    return int(text)

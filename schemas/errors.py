@@ -1,0 +1,122 @@
+"""Errors the rooms share.
+
+* PipelineError
+  x RetryableError            the same call may succeed later: back off, try again
+    + BrokerUnavailableError
+    + LakeConflictError
+  x RejectedError             it never will: dead-letter it, refuse it, move on
+    + ProfileError
+    + SourceError
+    + MessageError            (class name and reason travel on the dead-letter topic)
+      - UnknownSchemaError
+      - DecodeError
+      - SignatureError
+      - ClonedIdentityError
+      - PolicyError
+    + BundleError
+    + SpoolError
+    + QueryError
+  x TaskLostError             another worker owns the task: discard, reload
+  x OperatorError             a person must decide; the message names the range or file
+    + StackError
+"""
+
+from __future__ import annotations
+
+
+class PipelineError(Exception):
+    """Base of every error this project raises on purpose."""
+
+
+class RetryableError(PipelineError):
+    """The same call may succeed later; the caller backs off and tries again."""
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class BrokerUnavailableError(RetryableError):
+    """No broker answered in time.
+
+    Operator action: `edgeloop status`; devices keep spooling meanwhile.
+    """
+
+
+class LakeConflictError(RetryableError):
+    """Another writer committed first; refresh the table handle and re-check."""
+
+
+class RejectedError(PipelineError):
+    """The input can never be accepted; the caller dead-letters or refuses it."""
+
+
+class ProfileError(RejectedError):
+    """A profile file that does not parse or contradicts itself.
+
+    Operator action: `edgeloop profile check FILE` names each field and what it wants.
+    """
+
+
+class SourceError(RejectedError):
+    """An input file or stream that cannot be read as the profile says.
+
+    Operator action: the message names the column, line or encoding; fix the file or `[replay]`.
+    """
+
+
+class MessageError(RejectedError):
+    """A message whose bytes, schema, signer or numbers do not hold.
+
+    Operator action: `edgeloop dlq list`, then `show`; `replay` once the cause is gone.
+    """
+
+
+class UnknownSchemaError(MessageError):
+    """A schema fingerprint or profile that was never registered with this lake."""
+
+
+class DecodeError(MessageError):
+    """Bytes that do not decode as the schema their header promises."""
+
+
+class SignatureError(MessageError):
+    """Unknown signer, revoked key, wrong digest or wrong signature."""
+
+
+class ClonedIdentityError(MessageError):
+    """A known message number with other bytes: two devices share one identity."""
+
+
+class PolicyError(MessageError):
+    """Inclusion probabilities or rates that the device's policy does not allow."""
+
+
+class BundleError(RejectedError):
+    """A model bundle that is incomplete, altered or does not fit the profile."""
+
+
+class SpoolError(RejectedError):
+    """The device's spool cannot be opened or is not this device's.
+
+    Operator action: the message names the file; move it aside to start empty (its rows are lost).
+    """
+
+
+class QueryError(RejectedError):
+    """SQL that DuckDB refuses, or a cut that does not exist."""
+
+
+class TaskLostError(PipelineError):
+    """Commit n of the task exists already: another worker owns it. Discard and reload."""
+
+
+class OperatorError(PipelineError):
+    """The pipeline cannot go on without a decision by a person.
+
+    Operator action: docs/runbook.md has an entry for each message.
+    """
+
+
+class StackError(OperatorError):
+    """The local stack cannot start or stop; the message says what to install or change."""

@@ -1,0 +1,158 @@
+"""JSON events that cross a process boundary.
+
+Wire rules: times are UTC instants, quantities carry their unit in the name, a published field is never
+renamed or retyped. Events that the cloud derives carry an ``event_id`` that a repeat repeats.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from schemas.errors import DecodeError
+
+Unit = Annotated[float, Field(ge=0, le=1)]
+
+
+class Event(BaseModel):
+    """Base of all events: frozen, unknown keys refused, NaN and infinities refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Alert(Event):
+    """One urgent local decision. A copy of a row, not counted in the books."""
+
+    device_id: str
+    boot_id: int
+    seq: int
+    event_time: AwareDatetime
+    action: str
+    score: Unit | None
+    model_version: str
+    features: dict[str, float | None]
+
+
+class Label(Event):
+    """Delayed ground truth for a span of one device's time.
+
+    Attributes:
+        label_probability: Probability that the labeller chose this span to label.
+        supersedes: ``label_id`` that this one replaces.
+    """
+
+    label_id: str
+    device_id: str
+    span_start: AwareDatetime
+    span_end: AwareDatetime
+    label: str
+    source: str
+    confidence: Unit = 1.0
+    label_probability: Annotated[float, Field(gt=0, le=1)] = 1.0
+    supersedes: str | None = None
+    known_at: AwareDatetime
+
+
+class DeviceState(Event):
+    """What a device reports of itself. Compacted: the newest per device holds."""
+
+    device_id: str
+    boot_id: int
+    event_time: AwareDatetime
+    profile: str
+    model_version: str
+    decision: str
+    spool_bytes: int
+    pending_rows: int
+    oldest_pending_s: float
+
+
+class Aggregate(Event):
+    """One task's partial of one cohort's feature over one closed or still growing window.
+
+    Partials of a window add up (Chan et al. 1979 for mean and m2); a late period is one more partial.
+
+    Attributes:
+        event_id: ``<task>/<n>/<index>`` of the commit that made it.
+        watermark: The task's watermark after this commit: periods before it are complete here.
+    """
+
+    event_id: str
+    cohort: str
+    profile: str
+    model_version: str
+    feature: str
+    window_start: AwareDatetime
+    window_s: float
+    part: int
+    n: int
+    mean: float
+    m2: float
+    min: float
+    max: float
+    devices: int
+    late: bool = False
+    watermark: AwareDatetime
+
+
+class Drift(Event):
+    """A verdict: a watched statistic has moved.
+
+    Attributes:
+        kind: What the evidence suggests; ``unclassified`` where it cannot tell.
+        statistic: ``level`` (window mean) or ``spread`` (window standard deviation).
+        onset: Start of the first window that the detector counts to the new regime.
+        detected: End of the window that gave the verdict.
+        size: Shift in baseline standard deviations of the window statistic, signed.
+        devices: Devices that contributed to the window.
+        evidence: Numbers behind it, by name.
+    """
+
+    event_id: str
+    cohort: str
+    profile: str
+    model_version: str
+    feature: str
+    statistic: Literal["level", "spread"]
+    kind: Literal[
+        "unclassified",
+        "single_device_fault",
+        "sensor_recalibration",
+        "covariate",
+        "concept",
+        "seasonal",
+        "degradation",
+    ]
+    onset: AwareDatetime
+    detected: AwareDatetime
+    size: float
+    devices: int
+    evidence: dict[str, float]
+    suggested_action: str
+
+
+class Lifecycle(Event):
+    """One step of a model's or rollout's life."""
+
+    event_id: str
+    event_time: AwareDatetime
+    subject: str
+    step: str
+    detail: dict[str, str]
+
+
+E = TypeVar("E", bound=Event)
+
+
+def parse_event(kind: type[E], value: bytes) -> E:
+    """Event from JSON bytes.
+
+    Raises:
+        DecodeError: No JSON, or not this event; the message names the keys.
+    """
+    try:
+        return kind.model_validate_json(value)
+    except ValidationError as exc:
+        keys = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['msg']}" for e in exc.errors())
+        raise DecodeError(f"not a {kind.__name__}: {keys}") from exc

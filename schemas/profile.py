@@ -1,0 +1,441 @@
+"""A vertical as a file: channels, windows, features, model, decisions and policies.
+
+One TOML file, validated whole; every room reads its own part of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from schemas.errors import ProfileError
+
+NAME = r"^[a-z][a-z0-9_]{0,47}$"
+Name = Annotated[str, Field(pattern=NAME)]
+Probability = Annotated[float, Field(gt=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+FEATURE_KINDS: dict[str, str] = {
+    "last": "last sample",
+    "mean": "mean",
+    "std": "standard deviation",
+    "min": "smallest sample",
+    "max": "largest sample",
+    "rms": "root mean square",
+    "peak": "largest absolute deviation from the mean",
+    "crest": "peak over standard deviation",
+    "kurtosis": "fourth standardised moment",
+    "band_low": "RMS of the spectrum below 1/8 of the sampling rate, mean removed",
+    "band_mid": "RMS of the spectrum between 1/8 and 1/4 of the sampling rate",
+    "band_high": "RMS of the spectrum above 1/4 of the sampling rate",
+}
+"""Feature kinds a feature graph can compute from one channel's window, with what they are."""
+
+UNITLESS_KINDS = ("crest", "kurtosis")
+
+
+class Section(BaseModel):
+    """Base of every part of a profile: frozen, and a misspelt key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Channel(Section):
+    """One measured quantity.
+
+    Attributes:
+        min: Smallest plausible value, in ``unit``; outside it a sample is absurd and becomes missing.
+        max: Largest plausible value.
+        leaves_device: What may be sent: nothing, features, or raw samples on request.
+    """
+
+    name: Name
+    unit: str
+    dtype: Literal["float32", "float64", "int32"] = "float32"
+    min: float
+    max: float
+    leaves_device: Literal["never", "features", "on_request"] = "features"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.min < self.max:
+            raise ValueError(f"channel {self.name}: min {self.min} must be below max {self.max}")
+        return self
+
+
+class Sampling(Section):
+    """How samples become windows. All channels share one rate.
+
+    Attributes:
+        max_missing: Largest share of missing samples in a window that may still be scored.
+    """
+
+    rate_hz: PositiveFloat
+    window_samples: PositiveInt
+    hop_samples: PositiveInt
+    max_missing: Fraction = 0.2
+
+    @property
+    def hop_s(self) -> float:
+        """Seconds between the ends of two windows."""
+        return self.hop_samples / self.rate_hz
+
+
+class FeatureSpec(Section):
+    """One column of a feature set: a kind computed from one channel's window."""
+
+    channel: Name
+    kind: str
+    unit: str
+
+    @property
+    def name(self) -> str:
+        """Column name, ``<channel>_<kind>``."""
+        return f"{self.channel}_{self.kind}"
+
+    @property
+    def doc(self) -> str:
+        """What the column holds, with its unit."""
+        return f"{self.channel}: {FEATURE_KINDS[self.kind]} over the window [{self.unit}]."
+
+
+class FeatureChoice(Section):
+    """Which kinds to compute from one channel."""
+
+    channel: Name
+    kinds: tuple[str, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        unknown = sorted(set(self.kinds) - set(FEATURE_KINDS))
+        if unknown:
+            raise ValueError(f"unknown feature kinds {unknown}; known: {', '.join(FEATURE_KINDS)}")
+        return self
+
+
+class Features(Section):
+    """A named, versioned feature set."""
+
+    set: Name
+    version: PositiveInt = 1
+    compute: tuple[FeatureChoice, ...] = Field(min_length=1)
+
+
+class Model(Section):
+    """Which model scores the windows.
+
+    Attributes:
+        name: Model family. ``robust`` is the generic score against a rolling median and spread:
+            its bundle fits any channels.
+        reference_windows: For ``robust``: windows the rolling reference spans.
+        warmup_windows: For ``robust``: windows before the first score.
+    """
+
+    name: Name = "robust"
+    task: Literal["anomaly", "classification"] = "anomaly"
+    label: str = ""
+    reference_windows: Annotated[int, Field(ge=8, le=4096)] = 512
+    warmup_windows: Annotated[int, Field(ge=4)] = 32
+
+
+class Rule(Section):
+    """A local action while the score is high.
+
+    Attributes:
+        action: Name of the action; a device-local file maps names to commands.
+        enter: Score at or above which the action starts.
+        leave: Score below which it may end (hysteresis).
+        after_windows: Consecutive windows at or above ``enter`` before it starts.
+        hold_s: Shortest time it stays in force, seconds of event time.
+        alert: Send an alert when it starts.
+    """
+
+    action: Name
+    enter: Fraction
+    leave: Fraction
+    after_windows: PositiveInt = 1
+    hold_s: NonNegativeFloat = 0.0
+    alert: bool = True
+
+    @model_validator(mode="after")
+    def _hysteresis(self) -> Self:
+        if self.leave > self.enter:
+            raise ValueError(f"rule {self.action}: leave {self.leave} must not exceed enter {self.enter}")
+        return self
+
+
+class Decision(Section):
+    """What the device does by itself. The most severe rule in force wins; rules mount in severity.
+
+    Attributes:
+        idle: Action while no rule is in force.
+        fail_safe: Action while no usable score exists.
+    """
+
+    idle: Name = "none"
+    fail_safe: Name = "none"
+    rules: tuple[Rule, ...] = ()
+
+
+class Filter(Section):
+    """What is worth sending (architecture 4.4). Everything else is sampled with rate p.
+
+    Attributes:
+        p: Uniform sampling rate of rows that no rule selects.
+        p_min: Rate that budgets never go below.
+        threshold: Rows with a score at or above it are sent.
+        uncertain: Rows with a score inside [low, high) are sent.
+        deadband: Feature name to the absolute change, in the feature's unit, since the last sent row.
+        burst_after: Rows sent after a threshold row; ``pretrigger`` rows before it.
+        budget_rows_per_hour: Target for sampled rows; above it p falls, down to ``p_min``.
+        thinning_floor: Thinning factor below which eviction gives up a whole block.
+    """
+
+    p: Probability = 0.05
+    p_min: Probability = 0.01
+    threshold: Fraction | None = 0.5
+    uncertain: tuple[Fraction, Fraction] | None = None
+    deadband: dict[str, PositiveFloat] = {}
+    burst_after: NonNegativeInt = 5
+    pretrigger: NonNegativeInt = 3
+    budget_rows_per_hour: PositiveInt | None = None
+    thinning_floor: Probability = 1 / 64
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.p_min > self.p:
+            raise ValueError(f"p_min {self.p_min} must not exceed p {self.p}")
+        return self
+
+
+class Summaries(Section):
+    """Mergeable summaries and books.
+
+    Attributes:
+        period_s: Length of a summary period, seconds; a divisor of an hour aligns well.
+    """
+
+    period_s: PositiveFloat = 60.0
+
+
+class Drift(Section):
+    """Drift watch on window aggregates of a cohort.
+
+    Attributes:
+        features: Watched features; empty: all of them and the score.
+        window_s: Length of an aggregate window, seconds; a multiple of the summary period.
+        lateness_s: How far the watermark trails the newest period, seconds of event time.
+        detector: river detector run on standardised window means and spreads.
+        delta: Confidence parameter of the detector.
+        min_effect: Shift, in baseline standard deviations of the window statistic, below which
+            a detection is not reported.
+        cooldown_windows: Windows after a verdict in which the same feature stays silent.
+        warmup_windows: Windows that set the baseline when the model brings none.
+        seasonal_s: Length of a known season, seconds: values are compared with the same phase.
+    """
+
+    features: tuple[str, ...] = ()
+    window_s: PositiveFloat = 300.0
+    lateness_s: NonNegativeFloat = 60.0
+    detector: Literal["page_hinkley", "adwin"] = "page_hinkley"
+    delta: PositiveFloat = 0.005
+    min_effect: NonNegativeFloat = 3.0
+    cooldown_windows: NonNegativeInt = 12
+    warmup_windows: PositiveInt = 8
+    seasonal_s: PositiveFloat | None = None
+
+
+class Clock(Section):
+    """Which event times the cloud believes.
+
+    Attributes:
+        max_age_s: Rows older than this at append time land under append time, flagged.
+        max_ahead_s: Likewise for rows from the future.
+    """
+
+    max_age_s: PositiveFloat = 30 * 86400.0
+    max_ahead_s: PositiveFloat = 300.0
+
+
+class Replay(Section):
+    """How a recording's columns map to channels.
+
+    Attributes:
+        time_column: Column with the sample's time; empty: samples are ``1 / rate_hz`` apart.
+        time_format: strptime format, ``iso``, or ``epoch_s`` / ``epoch_ms``.
+        timezone: IANA zone of times that carry none.
+        columns: Channel name to column name; a channel not named reads the column of its own name.
+        missing: Cell texts that mean "no value", beside the empty cell.
+    """
+
+    time_column: str = ""
+    time_format: str = "iso"
+    timezone: str = "UTC"
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    decimal: Literal[".", ","] = "."
+    encoding: str = "utf-8"
+    columns: dict[str, str] = {}
+    missing: tuple[str, ...] = ("NA", "NaN", "nan", "null", "None", "-", "?")
+
+
+class Simulate(Section):
+    """Which seeded generator stands in for the sensors."""
+
+    generator: Name
+
+
+class Profile(Section):
+    """One vertical. See `docs/profiles.md` for every key."""
+
+    name: Name
+    description: str = ""
+    channels: tuple[Channel, ...] = Field(min_length=1)
+    sampling: Sampling
+    features: Features
+    model: Model = Model()
+    decision: Decision = Decision()
+    filter: Filter = Filter()
+    summaries: Summaries = Summaries()
+    drift: Drift = Drift()
+    clock: Clock = Clock()
+    replay: Replay = Replay()
+    simulate: Simulate | None = None
+
+    @property
+    def featureset(self) -> str:
+        """Feature set and version, ``name@n``."""
+        return f"{self.features.set}@{self.features.version}"
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """Channels in the order of the raw window's columns."""
+        return tuple(c.name for c in self.channels)
+
+    def feature_specs(self) -> tuple[FeatureSpec, ...]:
+        """Features in column order."""
+        units = {c.name: c.unit for c in self.channels}
+        return tuple(
+            FeatureSpec(channel=f.channel, kind=k, unit="1" if k in UNITLESS_KINDS else units[f.channel])
+            for f in self.features.compute
+            for k in f.kinds
+        )
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the features in column order."""
+        return tuple(s.name for s in self.feature_specs())
+
+    def digest(self) -> str:
+        """First 16 hex digits of SHA-256 over the canonical profile."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        channels = self.channel_names
+        _unique("channel", channels)
+        for choice in self.features.compute:
+            if choice.channel not in channels:
+                raise ValueError(f"features.compute names channel '{choice.channel}', which is not declared")
+            if self.channels[channels.index(choice.channel)].leaves_device == "never":
+                raise ValueError(f"channel '{choice.channel}' never leaves the device: no feature of it may")
+        _unique("feature", self.feature_names)
+        for where, names in (
+            ("filter.deadband", self.filter.deadband),
+            ("drift.features", self.drift.features),
+        ):
+            unknown = sorted(set(names) - {*self.feature_names, "score"})
+            if unknown:
+                raise ValueError(f"{where} names unknown features {unknown}")
+        ratio = self.drift.window_s / self.summaries.period_s
+        if abs(ratio - round(ratio)) > 1e-9 or ratio < 1:
+            raise ValueError("drift.window_s must be a whole multiple of summaries.period_s")
+        unmapped = sorted(set(self.replay.columns) - set(channels))
+        if unmapped:
+            raise ValueError(f"replay.columns names unknown channels {unmapped}")
+        return self
+
+
+def _unique(what: str, names: tuple[str, ...]) -> None:
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        raise ValueError(f"{what} named twice: {twice}")
+
+
+def parse_profile(text: str, origin: str) -> Profile:
+    """Profile from TOML text.
+
+    Raises:
+        ProfileError: The text is no TOML or no valid profile; the message names ``origin`` and
+            each offending key.
+    """
+    try:
+        return Profile.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as exc:
+        raise ProfileError(f"{origin}: not valid TOML: {exc}") from exc
+    except ValidationError as exc:
+        raise ProfileError(f"{origin}: {describe(exc)}") from exc
+
+
+def describe(error: ValidationError) -> str:
+    """One line per offending key of a pydantic error: where, what it says, what was given."""
+    lines = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"]) or "profile"
+        lines.append(f"{where}: {item['msg']}{_given(item['input'])}")
+    return "; ".join(lines)
+
+
+def _given(value: Any) -> str:
+    return "" if isinstance(value, dict | list | tuple) else f" (got {value!r})"
+
+
+def load_profile(path: Path) -> Profile:
+    """Profile from a TOML file.
+
+    Raises:
+        ProfileError: The file is missing, no text, no TOML or no valid profile.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ProfileError(f"{path}: cannot be read: {exc}") from exc
+    return parse_profile(text, str(path))
+
+
+def builtin_profiles() -> dict[str, Path]:
+    """Profiles that ship with edgeloop, by name."""
+    folder = Path(__file__).parent / "profiles"
+    return {p.stem: p for p in sorted(folder.glob("*.toml"))}
+
+
+def find_profile(name_or_path: str) -> Profile:
+    """A shipped profile by name, or the profile in a file.
+
+    Raises:
+        ProfileError: Neither exists; the message lists the shipped names.
+    """
+    shipped = builtin_profiles()
+    if name_or_path in shipped:
+        return load_profile(shipped[name_or_path])
+    if re.fullmatch(NAME, name_or_path) and not Path(name_or_path).exists():
+        raise ProfileError(
+            f"no profile '{name_or_path}': shipped are {', '.join(shipped)}; or give a TOML file's path"
+        )
+    return load_profile(Path(name_or_path))

@@ -1,0 +1,219 @@
+"""The lake's tables: column names, types and what they mean.
+
+Every table ends with the same columns of provenance: where in the log a row came from, and when we
+could know it. The data dictionary is generated from here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from schemas.rows import (
+    BOOKS_ROWS,
+    SUMMARY_ROWS,
+    TELEMETRY_HEAD,
+    TELEMETRY_TAIL,
+    TIME,
+    telemetry_rows,
+)
+
+if TYPE_CHECKING:
+    from schemas.profile import Profile
+
+
+def _field(name: str, kind: pa.DataType, doc: str, *, nullable: bool = False) -> pa.Field:
+    return pa.field(name, kind, nullable=nullable, metadata={"doc": doc})
+
+
+PROVENANCE = (
+    _field("known_at", TIME, "UTC instant the broker appended the message: when we could know it."),
+    _field("_partition", pa.int32(), "Partition of the source topic."),
+    _field("_offset", pa.int64(), "Offset in that partition."),
+    _field("_row", pa.int32(), "Row within the message, from 0."),
+)
+
+PARTITION_COLUMN = "day"
+"""Delta partition column of every table: UTC day of ``known_at`` as ``YYYY-MM-DD``."""
+
+PROFILE = _field("profile", pa.string(), "Profile the row belongs to.")
+
+LANDED_TELEMETRY = (
+    _field("featureset", pa.string(), "Feature set and version, name@n."),
+    _field(
+        "time_suspect",
+        pa.bool_(),
+        "True: the device's time was not believable; event_time is known_at.",
+    ),
+    _field("device_time", TIME, "The device's own time where it was not believable.", nullable=True),
+    _field("extra", pa.string(), "JSON object of columns this table does not have.", nullable=True),
+)
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """One table of the lake.
+
+    Attributes:
+        name: Table and folder name, without namespace.
+        doc: One line for the data dictionary.
+        schema: Columns in order, provenance included, partition column excluded.
+    """
+
+    name: str
+    doc: str
+    schema: pa.Schema
+
+
+def _table(name: str, doc: str, *fields: pa.Field) -> TableSpec:
+    return TableSpec(name, doc, pa.schema([*fields, *PROVENANCE]))
+
+
+SUMMARIES = _table("summaries", "Mergeable summaries of everything devices saw.", PROFILE, *SUMMARY_ROWS)
+BOOKS = _table("books", "Each device's books; the newest revision of a key holds.", PROFILE, *BOOKS_ROWS)
+
+ALERTS = _table(
+    "alerts",
+    "Urgent local decisions, ahead of any backlog; copies of rows.",
+    PROFILE,
+    _field("device_id", pa.string(), "Stable id of the device."),
+    _field("boot_id", pa.int64(), "Random id of one start of the device."),
+    _field("seq", pa.int64(), "Window number of the row it copies."),
+    _field("event_time", TIME, "UTC end of the window."),
+    _field("action", pa.string(), "Local action that started."),
+    _field("score", pa.float32(), "Anomaly score; null: fail-safe without a score.", nullable=True),
+    _field("model_version", pa.string(), "Version of the model that decided."),
+    _field("features", pa.string(), "JSON object of the row's features."),
+)
+
+LABELS = _table(
+    "labels",
+    "Delayed ground truth.",
+    _field("label_id", pa.string(), "Id of the label."),
+    _field("device_id", pa.string(), "Device it speaks of."),
+    _field("span_start", TIME, "UTC start of the labelled span."),
+    _field("span_end", TIME, "UTC end of the labelled span."),
+    _field("label", pa.string(), "The label."),
+    _field("source", pa.string(), "Who labelled."),
+    _field("confidence", pa.float64(), "In [0, 1]."),
+    _field("label_probability", pa.float64(), "Probability that this span was chosen for labelling."),
+    _field("supersedes", pa.string(), "Label that this one replaces.", nullable=True),
+    _field("labelled_at", TIME, "UTC instant the source says it knew."),
+)
+
+AGGREGATES = _table(
+    "aggregates",
+    "Partials of window aggregates per cohort and feature; partials of a window add up.",
+    _field("event_id", pa.string(), "Task, commit and index that made it."),
+    _field("cohort", pa.string(), "profile/site/group/hardware."),
+    PROFILE,
+    _field("model_version", pa.string(), "Version of the model in force on the devices."),
+    _field("feature", pa.string(), "Feature name, or 'score'."),
+    _field("window_start", TIME, "UTC start of the window."),
+    _field("window_s", pa.float64(), "Length of the window, seconds."),
+    _field("part", pa.int32(), "Number of this partial within its task and window."),
+    _field("n", pa.int64(), "Device windows that contributed."),
+    _field("mean", pa.float64(), "Mean."),
+    _field("m2", pa.float64(), "Sum of squared deviations from the mean."),
+    _field("min", pa.float64(), "Smallest value."),
+    _field("max", pa.float64(), "Largest value."),
+    _field("devices", pa.int32(), "Devices that contributed."),
+    _field("late", pa.bool_(), "True: came after the window had closed here."),
+    _field("watermark", TIME, "Watermark of the task when it was made."),
+)
+
+DRIFT = _table(
+    "drift",
+    "Drift verdicts.",
+    _field("event_id", pa.string(), "Task, commit and index that made it."),
+    _field("cohort", pa.string(), "profile/site/group/hardware."),
+    PROFILE,
+    _field("model_version", pa.string(), "Version of the model in force."),
+    _field("feature", pa.string(), "Feature that moved, or 'score'."),
+    _field("statistic", pa.string(), "level or spread."),
+    _field("kind", pa.string(), "What the evidence suggests."),
+    _field("onset", TIME, "UTC start of the first window of the new regime."),
+    _field("detected", TIME, "UTC end of the window that gave the verdict."),
+    _field("size", pa.float64(), "Shift in baseline standard deviations, signed."),
+    _field("devices", pa.int32(), "Devices that contributed."),
+    _field("evidence", pa.string(), "JSON object of the numbers behind it."),
+    _field("suggested_action", pa.string(), "What to do."),
+)
+
+DEVICE_STATES = _table(
+    "device_states",
+    "What devices reported of themselves.",
+    PROFILE,
+    _field("device_id", pa.string(), "Stable id of the device."),
+    _field("boot_id", pa.int64(), "Random id of one start of the device."),
+    _field("event_time", TIME, "UTC time of the report by the device's clock."),
+    _field("model_version", pa.string(), "Version of the model in force."),
+    _field("decision", pa.string(), "Local action in force."),
+    _field("spool_bytes", pa.int64(), "Size of the spool."),
+    _field("pending_rows", pa.int64(), "Rows waiting in the spool."),
+    _field("oldest_pending_s", pa.float64(), "Age of the oldest waiting row, seconds."),
+)
+
+DEVICES = _table(
+    "devices",
+    "History of each device's key and place; cohorts as of a time come from here.",
+    _field("device_id", pa.string(), "Stable id; for a gateway, the gateway's."),
+    PROFILE,
+    _field("site", pa.string(), "Site."),
+    _field("group", pa.string(), "Rollout group."),
+    _field("hardware", pa.string(), "Hardware class."),
+    _field("key_id", pa.string(), "Id of the signing key."),
+    _field("public_key", pa.string(), "Signing key, PEM."),
+    _field("gateway", pa.string(), "Gateway that speaks for it, if any.", nullable=True),
+    _field("active", pa.bool_(), "False: its messages are quarantined from known_at on."),
+)
+
+LIFECYCLE = _table(
+    "lifecycle",
+    "Steps of models' and rollouts' lives.",
+    _field("event_id", pa.string(), "Id of the event."),
+    _field("event_time", TIME, "UTC."),
+    _field("subject", pa.string(), "What it happened to."),
+    _field("step", pa.string(), "What happened."),
+    _field("detail", pa.string(), "JSON object."),
+)
+
+QUARANTINE = _table(
+    "quarantine",
+    "Messages and rows that were refused; their bytes are on the dead-letter topic.",
+    _field("topic", pa.string(), "Source topic, without namespace."),
+    _field("producer", pa.string(), "Message key as given; unverified.", nullable=True),
+    _field("error", pa.string(), "Class of the error (schemas/errors.py)."),
+    _field("reason", pa.string(), "What was wrong."),
+    _field(
+        "n_rows",
+        pa.int64(),
+        "Rows lost to queries by it: 1 for a row, the header's claim for a message.",
+    ),
+    _field("n_bytes", pa.int64(), "Size of the refused bytes."),
+)
+
+FIXED_TABLES = (
+    SUMMARIES, BOOKS, ALERTS, LABELS, AGGREGATES, DRIFT, DEVICE_STATES, DEVICES, LIFECYCLE, QUARANTINE,
+)  # fmt: skip
+
+
+def telemetry_table_name(profile_name: str) -> str:
+    """Table of one profile's telemetry."""
+    return f"telemetry_{profile_name}"
+
+
+def telemetry_table(profile: Profile) -> TableSpec:
+    """The wide telemetry table of one profile."""
+    wire = telemetry_rows(profile)
+    return TableSpec(
+        telemetry_table_name(profile.name),
+        f"Rows that devices of profile {profile.name} sent, with inclusion probabilities.",
+        pa.schema([*wire, *LANDED_TELEMETRY, *PROVENANCE]),
+    )
+
+
+TELEMETRY_COMMON = pa.schema([PROFILE, *TELEMETRY_HEAD, *TELEMETRY_TAIL, *LANDED_TELEMETRY, *PROVENANCE])
+"""Columns of the union view ``telemetry``: what the telemetry tables of all profiles share."""

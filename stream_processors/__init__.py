@@ -1,0 +1,1 @@
+"""Stream jobs as pure classes, the checkpoint, and one Faust door."""

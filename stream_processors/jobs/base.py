@@ -1,0 +1,121 @@
+"""What a stream job is: a pure class from (batch, state, now) to rows, state and messages.
+
+The same class runs on the stream, in a backfill over Parquet and in a test over a recorded file. It reads
+no clock, opens nothing and keeps nothing between calls: what it must remember is in its state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+
+import pyarrow as pa
+
+State = Mapping[str, Any]
+"""Keys to JSON values. A job sees its own keys only."""
+
+Group = Literal["device", "cohort"]
+"""Which tasks a job runs in: partitions of all device topics, or of the topics keyed by cohort."""
+
+
+class RawMessage(NamedTuple):
+    """One message as the log holds it.
+
+    Attributes:
+        topic: Topic without namespace.
+        timestamp_ms: Append time, ms since 1970 UTC.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    headers: list[tuple[str, bytes]]
+    value: bytes
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a job gets in one call.
+
+    Attributes:
+        task: Task it runs in, such as ``device-03``; part of deterministic ids.
+        n: Number of the commit that this call belongs to.
+        messages: Raw messages of the topics the job reads, in log order within a topic.
+        rows: Rows that earlier jobs of this commit landed, by table, for the tables the job reads.
+    """
+
+    task: str
+    n: int
+    messages: tuple[RawMessage, ...] = ()
+    rows: Mapping[str, pa.Table] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A message to publish after the commit; its id is (task, n, index), so a repeat is recognisable.
+
+    Attributes:
+        topic: Topic without namespace.
+        value: JSON bytes; empty where ``copy_of`` names the log entry whose bytes are copied.
+        copy_of: (topic, partition, offset) of an original to copy, for dead letters.
+    """
+
+    topic: str
+    key: str
+    value: bytes = b""
+    headers: tuple[tuple[str, bytes], ...] = ()
+    copy_of: tuple[str, int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a job gives back.
+
+    Attributes:
+        rows: Rows to land, by table, in the schemas that ``writes`` promises.
+        state: Changed keys only; None removes a key.
+        messages: Messages to publish once the commit has been applied.
+        counters: Increments, by name, that commit with the rows.
+    """
+
+    rows: Mapping[str, pa.Table] = field(default_factory=dict)
+    state: Mapping[str, Any] = field(default_factory=dict)
+    messages: tuple[Derived, ...] = ()
+    counters: Mapping[str, int] = field(default_factory=dict)
+
+
+class Job(Protocol):
+    """A stream job. Built once per worker with the worker's ``JobContext``.
+
+    Attributes:
+        name: Name in `edgeloop job list`, also the prefix of its state keys.
+        version: Grows with each change of behaviour; recorded in every commit.
+        state_version: Grows with each change of the state's shape.
+        group: Which tasks it runs in.
+        reads: Topics (``telemetry.v1``) or tables (``summaries``, ``telemetry_*``) it wants.
+        writes: Tables it lands rows in; ``telemetry_*`` stands for all telemetry tables.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    state_version: ClassVar[int]
+    group: ClassVar[Group]
+    reads: ClassVar[tuple[str, ...]]
+    writes: ClassVar[tuple[str, ...]]
+
+    def process(self, batch: Batch, state: State, now: datetime) -> Output:
+        """Turn one batch into rows, state changes and messages.
+
+        Args:
+            batch: Messages and rows of this commit.
+            state: The job's keys as of the previous commit; not to be mutated.
+            now: The commit's clock, UTC: recorded, and the same at every look at this commit.
+
+        Raises:
+            RejectedError: Never for input: bad input becomes quarantine rows and dead letters.
+        """
+        ...

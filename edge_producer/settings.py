@@ -1,0 +1,107 @@
+"""Everything an operator can set on the edge producer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ENV_PREFIX = "EDGE_"
+
+
+class EdgeSettings(BaseSettings):
+    """Read once, in ``__main__``, from ``EDGE_*`` variables; passed down whole.
+
+    Attributes:
+        name: Name of this edge process.
+        state_dir: This process's own folder: spool, keys, status.
+        profile: Name of a shipped profile, or path of a profile file.
+        devices: Ids of the devices this process runs (JSON list).
+        pace: Flat out, or as the source says (``real``), or ``pace`` times faster.
+        speed: Factor on the source's time where ``pace`` is ``real``.
+        scenario: JSON file of injected faults and drifts, for ``simulate``.
+        recording: CSV or Parquet file, for ``replay``.
+        duration_s: Stop sensing after this many seconds of source time; None: until stopped.
+        commit_interval_s: How often the spool commits and syncs.
+        linger_s: How long rows wait for company before they are sealed.
+        message_rows: Most rows in one message.
+        backlog_after_s: Age from which unsealed rows go to the backlog lane.
+        max_in_flight: Most messages handed to Kafka and not yet acknowledged.
+        stall_s: Silence of the broker after which nothing more is sealed but alerts.
+        spool_max_bytes: Size of unsent rows from which they are thinned.
+        state_interval_s: Seconds between two device-state events of one device.
+        books_interval_s: Shortest time between two statements on one key of the books.
+        drain_timeout_s: Longest wait for the last acknowledgement after sensing ended.
+        stop_timeout_s: Likewise after SIGTERM or SIGINT.
+        actions_file: TOML file that maps action names to commands.
+        offline_file: While this file exists, the sender has no network (flight mode).
+    """
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")] = "edge"
+    state_dir: Path
+    profile: str
+    devices: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$")], ...] = Field(
+        min_length=1
+    )
+    bootstrap_servers: str = "localhost:9092"
+    namespace: str = ""
+    source: Literal["simulate", "replay"] = "simulate"
+    pace: Literal["real", "flat_out"] = "real"
+    speed: PositiveFloat = 1.0
+    scenario: Path | None = None
+    recording: Path | None = None
+    seed: int = 0
+    duration_s: PositiveFloat | None = None
+    commit_interval_s: PositiveFloat = 1.0
+    linger_s: NonNegativeFloat = 1.0
+    message_rows: PositiveInt = 500
+    backlog_after_s: PositiveFloat = 10.0
+    max_in_flight: PositiveInt = 512
+    stall_s: PositiveFloat = 3.0
+    spool_max_bytes: PositiveInt = 256 * 1024**2
+    state_interval_s: PositiveFloat = 5.0
+    books_interval_s: PositiveFloat = 5.0
+    drain_timeout_s: PositiveFloat = 60.0
+    stop_timeout_s: PositiveFloat = 5.0
+    actions_file: Path | None = None
+    offline_file: Path | None = None
+
+    @property
+    def spool_path(self) -> Path:
+        """The process's spool file."""
+        return self.state_dir / "spool.db"
+
+    @property
+    def keys_dir(self) -> Path:
+        """Folder of the devices' keys."""
+        return self.state_dir / "keys"
+
+    @property
+    def status_path(self) -> Path:
+        """Small JSON file for consoles, replaced atomically."""
+        return self.state_dir / "status.json"
+
+
+def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
+    """``EDGE_*`` variables that no setting reads: most likely misspelt."""
+    names = os.environ if environ is None else environ
+    known = {f"{ENV_PREFIX}{field}".upper() for field in EdgeSettings.model_fields}
+    return sorted(n for n in names if n.upper().startswith(ENV_PREFIX) and n.upper() not in known)
+
+
+def load_settings() -> EdgeSettings:
+    """Settings from the environment.
+
+    Raises:
+        ValueError: A variable is misspelt, missing or out of range (pydantic's error is one).
+    """
+    unknown = unknown_variables()
+    if unknown:
+        raise ValueError(f"unknown settings {', '.join(unknown)}: check the spelling")
+    return EdgeSettings()

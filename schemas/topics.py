@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 DEVICE_PARTITIONS = 8
-"""Partitions of every device topic. Task p is partition p of all of them."""
+"""Partitions of every topic that jobs read. Task p is partition p of all of them."""
 
-COHORT_PARTITIONS = 4
-"""Partitions of topics keyed by cohort."""
+OUTPUT_PARTITIONS = 4
+"""Partitions of topics that jobs only write."""
 
 MAX_MESSAGE_BYTES = 1_000_000
 """Largest message, headers included, that a device may send (the broker allows 4 % more)."""
@@ -59,12 +59,14 @@ BOOKS = _device("books.v1")
 ALERT = _device("alert.v1")
 LABEL = _device("label.v1")
 DEVICE_STATE = _device("device-state.v1", **{"cleanup.policy": "compact"})
-AGGREGATE = Topic("aggregate.v1", COHORT_PARTITIONS)
-DRIFT = Topic("drift.v1", COHORT_PARTITIONS)
-LIFECYCLE = Topic("lifecycle.v1", COHORT_PARTITIONS)
-DEAD_LETTER = Topic("dead-letter.v1", COHORT_PARTITIONS)
+AGGREGATE = Topic("aggregate.v1", DEVICE_PARTITIONS)
+DRIFT = Topic("drift.v1", OUTPUT_PARTITIONS)
+LIFECYCLE = Topic("lifecycle.v1", OUTPUT_PARTITIONS)
+DEAD_LETTER = Topic("dead-letter.v1", OUTPUT_PARTITIONS)
 
 DEVICE_TOPICS = (TELEMETRY, SUMMARY, BOOKS, ALERT, LABEL, DEVICE_STATE)
+TASK_TOPICS = (*DEVICE_TOPICS, AGGREGATE)
+"""What task p reads: partition p of each. Aggregates are keyed by cohort: one owner per cohort."""
 ALL_TOPICS = (*DEVICE_TOPICS, AGGREGATE, DRIFT, LIFECYCLE, DEAD_LETTER)
 
 LANES_OF: dict[str, tuple[Lane, ...]] = {

@@ -9,15 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import pyarrow as pa
 
 State = Mapping[str, Any]
 """Keys to JSON values. A job sees its own keys only."""
-
-Group = Literal["device", "cohort"]
-"""Which tasks a job runs in: partitions of all device topics, or of the topics keyed by cohort."""
 
 
 class RawMessage(NamedTuple):
@@ -42,7 +39,7 @@ class Batch:
     """What a job gets in one call.
 
     Attributes:
-        task: Task it runs in, such as ``device-03``; part of deterministic ids.
+        task: Task it runs in, such as ``task-03``; part of deterministic ids.
         n: Number of the commit that this call belongs to.
         messages: Raw messages of the topics the job reads, in log order within a topic.
         rows: Rows that earlier jobs of this commit landed, by table, for the tables the job reads.
@@ -95,7 +92,6 @@ class Job(Protocol):
         name: Name in `edgeloop job list`, also the prefix of its state keys.
         version: Grows with each change of behaviour; recorded in every commit.
         state_version: Grows with each change of the state's shape.
-        group: Which tasks it runs in.
         reads: Topics (``telemetry.v1``) or tables (``summaries``, ``telemetry_*``) it wants.
         writes: Tables it lands rows in; ``telemetry_*`` stands for all telemetry tables.
     """
@@ -103,7 +99,6 @@ class Job(Protocol):
     name: ClassVar[str]
     version: ClassVar[int]
     state_version: ClassVar[int]
-    group: ClassVar[Group]
     reads: ClassVar[tuple[str, ...]]
     writes: ClassVar[tuple[str, ...]]
 

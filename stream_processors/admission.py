@@ -1,0 +1,155 @@
+"""Whether a device message may enter: envelope, signer, signature, message number, rows.
+
+Pure but for the lookups it is given. Raises one of the ``MessageError`` classes, which become the
+dead letter's error class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.envelope import Envelope, Verifier, decode_rows, read_envelope, verify
+from schemas.errors import ClonedIdentityError, DecodeError, MessageError, SignatureError
+from schemas.profile import Profile
+from schemas.topics import LANES_OF
+from stream_processors.jobs.base import RawMessage
+from stream_processors.marks import LaneMarks
+
+JSON_SCHEMA = "json"
+MAX_CLAIMED_ROWS = 65_536
+"""Largest row count that an unverified header is believed."""
+
+
+@dataclass(frozen=True)
+class KnownDevice:
+    """What admission needs of a registered producer.
+
+    Attributes:
+        speaks_for: Devices whose rows it may send; itself among them.
+    """
+
+    producer: str
+    active: bool
+    verifier: Verifier
+    speaks_for: frozenset[str]
+
+
+class Directory(Protocol):
+    """Lookups that admission makes; answered from the lake's registries."""
+
+    def signer(self, key_id: str) -> KnownDevice | None:
+        """The producer whose key has this id; None: nobody's."""
+        ...
+
+    def wire_schema(self, fingerprint: str) -> pa.Schema:
+        """Arrow schema of a fingerprint.
+
+        Raises:
+            UnknownSchemaError: It was never registered.
+        """
+        ...
+
+    def profile_of(self, name: str) -> Profile:
+        """Newest registered profile of that name.
+
+        Raises:
+            UnknownSchemaError: It was never registered.
+        """
+        ...
+
+    def cohort_of(self, device_id: str, profile: str) -> str:
+        """Cohort of a device, ``profile/site/group/hardware``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A message whose origin, bytes and number hold.
+
+    Attributes:
+        rows: Decoded rows; None for a JSON event.
+    """
+
+    message: RawMessage
+    envelope: Envelope
+    rows: pa.RecordBatch | None
+
+
+def claimed_rows(message: RawMessage) -> int:
+    """Rows that the headers claim; 0 where they do not say or exaggerate."""
+    for name, value in message.headers:
+        if name == "n_rows" and value.isdigit() and len(value) < 10:
+            claim = int(value)
+            return claim if claim <= MAX_CLAIMED_ROWS else 0
+    return 0
+
+
+def lane_key(envelope: Envelope) -> str:
+    """State key of the marks of the envelope's lane."""
+    return f"marks/{envelope.producer}/{envelope.spool_id}/{envelope.lane}"
+
+
+def authenticate(message: RawMessage, directory: Directory) -> tuple[Envelope, KnownDevice]:
+    """Envelope and signer of a message whose digest and signature hold.
+
+    Raises:
+        MessageError: Malformed headers, unknown or revoked signer, wrong digest or signature.
+    """
+    if message.key is None:
+        raise DecodeError("the message has no key")
+    envelope, signature = read_envelope(message.key, message.headers)
+    if envelope.lane not in LANES_OF[message.topic]:
+        raise DecodeError(f"lane {envelope.lane} does not belong on {message.topic}")
+    device = directory.signer(envelope.signer)
+    if device is None or device.producer != envelope.producer:
+        raise SignatureError(f"signer {envelope.signer} is not registered for {envelope.producer}")
+    if not device.active:
+        raise SignatureError(f"the key of {envelope.producer} is revoked")
+    verify(message.topic, message.key, message.headers, message.value, envelope, signature, device.verifier)
+    return envelope, device
+
+
+def is_duplicate(envelope: Envelope, marks: LaneMarks) -> bool:
+    """Whether the number is known already, with the same bytes.
+
+    Raises:
+        ClonedIdentityError: Known with other bytes.
+    """
+    if envelope.msg_no not in marks:
+        return False
+    if not marks.same_bytes(envelope.msg_no, envelope.digest):
+        raise ClonedIdentityError(
+            f"{envelope.producer} sent {envelope.lane} {envelope.msg_no} of spool {envelope.spool_id} "
+            "twice with different bytes"
+        )
+    return True
+
+
+def open_rows(message: RawMessage, envelope: Envelope, device: KnownDevice, directory: Directory) -> Admitted:
+    """The admitted message with its rows decoded and their owner checked.
+
+    Raises:
+        MessageError: Unknown schema or profile, undecodable rows, a wrong count, or rows of a device
+            that the producer does not speak for.
+    """
+    directory.profile_of(envelope.profile)
+    if envelope.schema == JSON_SCHEMA:
+        return Admitted(message, envelope, None)
+    rows = decode_rows(message.value, envelope.raw_bytes, directory.wire_schema(envelope.schema))
+    if rows.num_rows != envelope.n_rows:
+        raise DecodeError(f"n_rows says {envelope.n_rows}, the value holds {rows.num_rows}")
+    _check_owner(rows, device)
+    return Admitted(message, envelope, rows)
+
+
+def _check_owner(rows: pa.RecordBatch, device: KnownDevice) -> None:
+    owners = rows.column("device_id")
+    if pc.all(pc.equal(owners, device.producer)).as_py():
+        return
+    foreign = sorted(set(pc.unique(owners).to_pylist()) - device.speaks_for)
+    if foreign:
+        raise MessageError(f"{device.producer} does not speak for {', '.join(foreign[:3])}")

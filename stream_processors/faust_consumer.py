@@ -1,0 +1,82 @@
+"""Faust's consumer, built our way: whole tasks to one worker, bounded and prompt fetches, our offsets.
+
+With ``faust_door`` the room's one door to Faust. Line numbers are faust-streaming 0.15.3's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import cast
+
+import aiokafka
+from faust.transport.drivers import aiokafka as faust_aiokafka
+from faust.types import TP
+
+FETCH_MAX_PARTITION_BYTES = 1 << 20
+FETCH_MAX_BYTES = 16 << 20
+FETCH_MAX_WAIT_MS = 100
+HEARTBEATS_PER_SESSION = 10
+REBALANCE_TIMEOUT_MS = 60_000
+"""One commit must end within this, or the group goes on without the worker."""
+MAX_POLL_INTERVAL_MS = 300_000
+REQUEST_TIMEOUT_S = 90.0
+"""Also bounds opening all tasks: past it Faust stops recovering without a word (tables/recovery.py:320)."""
+
+OpenAssignment = Callable[["CheckpointConsumer"], Awaitable[Mapping[TP, int]]]
+
+
+class _CheckpointThread(faust_aiokafka.AIOKafkaConsumerThread):
+    """Builds the aiokafka consumer.
+
+    Without tables Faust takes aiokafka's round robin (drivers/aiokafka.py:579), which splits a task over
+    workers; its own assignor keeps equal partitions of topics with equal counts together.
+    """
+
+    def _create_worker_consumer(self, transport: faust_aiokafka.Transport) -> aiokafka.AIOKafkaConsumer:
+        conf = self.app.conf
+        session_ms = int(cast("CheckpointConsumer", self.consumer).session_timeout_s * 1000)
+        self._assignor = self.app.assignor
+        return aiokafka.AIOKafkaConsumer(
+            client_id=conf.broker_client_id,
+            group_id=conf.id,
+            bootstrap_servers=conf.broker[0].netloc
+            if len(conf.broker) == 1
+            else [u.netloc for u in conf.broker],
+            partition_assignment_strategy=[self._assignor],
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_uncommitted",
+            session_timeout_ms=session_ms,
+            heartbeat_interval_ms=session_ms // HEARTBEATS_PER_SESSION,
+            rebalance_timeout_ms=REBALANCE_TIMEOUT_MS,
+            max_poll_interval_ms=MAX_POLL_INTERVAL_MS,
+            request_timeout_ms=int(REQUEST_TIMEOUT_S * 1000),
+            max_poll_records=500,
+            max_partition_fetch_bytes=FETCH_MAX_PARTITION_BYTES,
+            fetch_max_bytes=FETCH_MAX_BYTES,
+            fetch_max_wait_ms=FETCH_MAX_WAIT_MS,
+            **faust_aiokafka.credentials_to_aiokafka_auth(conf.broker_credentials, conf.ssl_context),
+        )
+
+
+class CheckpointConsumer(faust_aiokafka.Consumer):
+    """Asks the checkpoint where to start, never Kafka's committed offsets.
+
+    The transport builds it with arguments of its own, so what it needs rides on a subclass (``bound_to``).
+    """
+
+    open_assignment: OpenAssignment
+    session_timeout_s: float
+
+    def _new_consumer_thread(self) -> _CheckpointThread:
+        return _CheckpointThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Offsets that the checkpoint says, after seeking there."""
+        return await type(self).open_assignment(self)
+
+
+def bound_to(open_assignment: OpenAssignment, session_timeout_s: float) -> type[CheckpointConsumer]:
+    """Consumer class for ``app.transport.Consumer``."""
+    members = {"open_assignment": staticmethod(open_assignment), "session_timeout_s": session_timeout_s}
+    return type("BoundCheckpointConsumer", (CheckpointConsumer,), members)

@@ -1,0 +1,47 @@
+"""Ends a process that no longer makes progress."""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import threading
+
+logger = logging.getLogger(__name__)
+EXIT_STALLED = 70  # EX_SOFTWARE: the watchdog ended the process; start it again
+
+
+class Watchdog(threading.Thread):
+    """Ends the process when nothing has progressed for ``limit_s``; the supervisor starts it again.
+
+    Counts its own ticks, not the clock, so that a paused process (SIGSTOP, suspended VM) gets its time
+    to rejoin.
+    """
+
+    def __init__(self, limit_s: float, tick_s: float = 1.0) -> None:
+        super().__init__(name="watchdog", daemon=True)
+        self.limit_s, self._tick_s = limit_s, tick_s
+        self._idle_ticks = 0
+        self._stopped = threading.Event()
+
+    def ensure_started(self) -> None:
+        """Start unless running."""
+        if self.ident is None:
+            self.start()
+
+    def progress(self) -> None:
+        """Something moved."""
+        self._idle_ticks = 0
+
+    def stop(self) -> None:
+        """Let the process live."""
+        self._stopped.set()
+
+    def run(self) -> None:
+        """Count ticks until stopped, or end the process."""
+        while not self._stopped.wait(self._tick_s):
+            self._idle_ticks += 1
+            if self._idle_ticks * self._tick_s > self.limit_s:
+                logger.critical("no progress for %.0f s: exit %d", self.limit_s, EXIT_STALLED)
+                faulthandler.dump_traceback(all_threads=True)
+                os._exit(EXIT_STALLED)

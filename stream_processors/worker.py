@@ -1,0 +1,104 @@
+"""Wires one stream worker: jobs, checkpoint, Faust door, housekeeping."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import entry_points, version
+
+from feature_store.catalog import refresh_catalog
+from feature_store.commit_log import CommitLog
+from feature_store.cuts import Cuts
+from feature_store.lake import Lake
+from feature_store.maintenance import compact
+from feature_store.registry import DeviceRegistry, ProfileRegistry
+
+from schemas.topics import TASK_TOPICS
+from stream_processors.checkpoint import Checkpoint, CheckpointParts
+from stream_processors.directory import LakeDirectory
+from stream_processors.faust_door import FaustDoor
+from stream_processors.jobs.base import Job, RawMessage
+from stream_processors.kafka_log import KafkaLog
+from stream_processors.pipeline import in_order
+from stream_processors.settings import StreamSettings
+
+logger = logging.getLogger(__name__)
+
+JOBS = "edgeloop.jobs"
+"""Entry point group by which jobs are found; a user's own stand beside the built-in ones."""
+
+
+def installed_jobs(directory: LakeDirectory) -> tuple[Job, ...]:
+    """All jobs found by entry point, in order, built for this directory."""
+    return in_order([point.load()(directory) for point in entry_points(group=JOBS)])
+
+
+def utc_now() -> datetime:
+    """The worker's clock."""
+    return datetime.now(UTC)
+
+
+class Housekeeping:
+    """A task handler that also compacts and refreshes the catalog between commits."""
+
+    def __init__(self, checkpoint: Checkpoint, lake: Lake, cuts: Cuts, settings: StreamSettings) -> None:
+        self._checkpoint, self._lake, self._cuts, self._settings = checkpoint, lake, cuts, settings
+        self._commits = 0
+        self._catalog_at = 0.0
+        self._catalog_stale = True
+
+    def open(self, task: int) -> dict[str, int]:
+        """Recover a task."""
+        return self._checkpoint.open(task)
+
+    def close(self, task: int) -> None:
+        """Forget a task."""
+        self._checkpoint.close(task)
+
+    def process(self, batches: Mapping[int, Sequence[RawMessage]]) -> None:
+        """Commit, then tidy where it is due."""
+        self._checkpoint.process(batches)
+        if any(batches.values()):
+            self._commits += 1
+            self._catalog_stale = True
+            if self._commits % self._settings.compact_every == 0:
+                compact(self._lake, self._cuts)
+        now = time.monotonic()
+        if self._catalog_stale and now - self._catalog_at >= self._settings.catalog_every_s:
+            refresh_catalog(self._lake)
+            self._catalog_at, self._catalog_stale = now, False
+
+
+def build_worker(settings: StreamSettings, checkpoint_type: type[Checkpoint] = Checkpoint) -> FaustDoor:
+    """A worker that is ready to run.
+
+    Args:
+        settings: Where broker and lake are.
+        checkpoint_type: Fault tests give a subclass that dies between two steps.
+    """
+    lake = Lake.open(settings.lake_root)
+    lake.ensure_fixed_tables()
+    cuts = Cuts(lake)
+    directory = LakeDirectory(ProfileRegistry(lake), DeviceRegistry(lake))
+    jobs = installed_jobs(directory)
+    log = KafkaLog(settings.bootstrap_servers, settings.namespace, settings.group_id)
+    parts = CheckpointParts(
+        lake=lake,
+        commits=CommitLog(lake.root),
+        cuts=cuts,
+        jobs=jobs,
+        publisher=log,
+        log_identity=log.identity,
+        clock=utc_now,
+        code={"edgeloop": version("edgeloop"), **{f"job.{j.name}": str(j.version) for j in jobs}},
+    )
+    handler = Housekeeping(checkpoint_type(parts), lake, cuts, settings)
+    topics = [t.base for t in TASK_TOPICS]
+    return FaustDoor(
+        settings,
+        topics,
+        handler,
+        lambda: KafkaLog(settings.bootstrap_servers, settings.namespace, settings.group_id),
+    )

@@ -1,0 +1,98 @@
+"""Everything an operator can set on the local stack."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from schemas.errors import StackError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PREFIX = "EDGELOOP_"
+
+
+def default_state_dir(environ: Mapping[str, str]) -> Path:
+    """The user's state folder (XDG base directory specification), with ``edgeloop`` in it."""
+    return _xdg(environ, "XDG_STATE_HOME", ".local/state") / "edgeloop"
+
+
+def default_cache_dir(environ: Mapping[str, str]) -> Path:
+    """The user's cache folder (XDG base directory specification), with ``edgeloop`` in it."""
+    return _xdg(environ, "XDG_CACHE_HOME", ".cache") / "edgeloop"
+
+
+def _xdg(environ: Mapping[str, str], variable: str, fallback: str) -> Path:
+    value = environ.get(variable, "")
+    return Path(value) if Path(value).is_absolute() else Path.home() / fallback
+
+
+class StackSettings(BaseSettings):
+    """Read once, by the CLI, from ``EDGELOOP_*`` variables; passed down whole."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    state_dir: Path = Field(
+        default_factory=lambda: default_state_dir(os.environ),
+        description="Folder of everything the stack keeps; two folders are two stacks.",
+    )
+    cache_dir: Path = Field(
+        default_factory=lambda: default_cache_dir(os.environ),
+        description="Folder of what can be fetched again: the broker's jars.",
+    )
+    broker: str | None = Field(
+        default=None, description="host:port of an existing cluster; unset: a broker of our own."
+    )
+    kafka_port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
+        default=None, description="Port of our own broker; unset: a free one."
+    )
+    namespace: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]*$", max_length=64)] = Field(
+        default="", description="Prefix of topics and groups, for several stacks on one cluster."
+    )
+    workers: Annotated[int, Field(ge=0, le=64)] = Field(default=1, description="Stream workers to run.")
+    kafka_heap_mb: Annotated[int, Field(ge=128)] = Field(default=512, description="Java heap, MiB.")
+
+    @property
+    def lake_root(self) -> Path:
+        """Folder of the lake."""
+        return self.state_dir / "lake"
+
+    @property
+    def logs_dir(self) -> Path:
+        """Folder of every process's log."""
+        return self.state_dir / "logs"
+
+    @property
+    def group_id(self) -> str:
+        """Consumer group of the stream workers."""
+        return f"{self.namespace}.stream" if self.namespace else "stream"
+
+
+def load_settings(environ: Mapping[str, str], **given: object) -> StackSettings:
+    """Settings from the environment, overridden by what was given and is not None.
+
+    Raises:
+        StackError: A value does not fit, or a variable with our prefix is unknown (a misspelt one
+            would otherwise be ignored in silence).
+    """
+    known = {PREFIX + name.upper() for name in StackSettings.model_fields}
+    unknown = sorted(v for v in environ if v.upper().startswith(PREFIX) and v.upper() not in known)
+    if unknown:
+        raise StackError(f"unknown variable {unknown[0]}: known are {', '.join(sorted(known))}")
+    overrides = {k: v for k, v in given.items() if v is not None}
+    try:
+        settings = StackSettings(**overrides)  # type: ignore[arg-type]  # pydantic checks the values
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else "settings"
+        raise StackError(f"{PREFIX}{name.upper()}: {first['msg']}") from exc
+    if settings.broker is not None and not re.fullmatch(r"[^\s:]+:\d+(,[^\s:]+:\d+)*", settings.broker):
+        raise StackError(f"{PREFIX}BROKER: {settings.broker!r} is not host:port")
+    paths = {f: getattr(settings, f).expanduser().absolute() for f in ("state_dir", "cache_dir")}
+    return settings.model_copy(update=paths)

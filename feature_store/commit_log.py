@@ -1,0 +1,111 @@
+"""The commit log: one record per task and commit number, and who wrote it first.
+
+``<lake>/_commits/<task>/<n>.json`` by put-if-absent is the only commit point of the pipeline
+(architecture 4.6). Snapshots of a task's whole state stand beside, and bound what recovery reads.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from feature_store.durable import put_if_absent, replace
+
+RECORD = ".json"
+SNAPSHOT = ".snapshot"
+APPLIED = "applied"
+_KEEP_SNAPSHOTS = 2
+
+
+class CommitLog:
+    """Records of all tasks of one lake.
+
+    Args:
+        root: The lake's folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root / "_commits"
+
+    def put_if_absent(self, task: str, n: int, payload: bytes) -> bool:
+        """Decide commit n of the task, durably.
+
+        Returns:
+            False: another writer owns the task, because n exists or the task is past n already. The
+            second counts too when n itself was pruned: a writer that slept through it must not win.
+        """
+        if not put_if_absent(self._path(task, n, RECORD), payload):
+            return False
+        # After the link, not before: between a look and a link anything may happen.
+        return self._newest(task) == n
+
+    def read(self, task: str, n: int) -> bytes:
+        """Record n.
+
+        Raises:
+            FileNotFoundError: n was never decided, or is pruned.
+        """
+        return self._path(task, n, RECORD).read_bytes()
+
+    def latest(self, task: str) -> int | None:
+        """Number of the newest record; None: the task has none yet."""
+        return max(self._numbers(task, RECORD), default=None)
+
+    def records_from(self, task: str, start: int) -> list[bytes]:
+        """Records ``start`` and later, in order."""
+        return [self.read(task, n) for n in sorted(self._numbers(task, RECORD)) if n >= start]
+
+    def write_snapshot(self, task: str, n: int, payload: bytes) -> None:
+        """Store the task's whole state after commit n, and drop what no recovery needs any more.
+
+        Two snapshots stay, and the records after the older one.
+        """
+        replace(self._path(task, n, SNAPSHOT), payload)
+        self._prune(task)
+
+    def latest_snapshot(self, task: str) -> bytes | None:
+        """Content of the newest snapshot; recovery goes on with the records after it."""
+        newest = max(self._numbers(task, SNAPSHOT), default=None)
+        return None if newest is None else self._path(task, newest, SNAPSHOT).read_bytes()
+
+    def mark_applied(self, task: str, n: int) -> None:
+        """Remember that all tables hold the task's commits up to n. Not durable: applying is idempotent."""
+        replace(self._root / task / APPLIED, b"%d" % n, durable=False)
+
+    def applied(self, task: str) -> int | None:
+        """Newest commit marked applied; None: none, or the mark did not survive a power cut."""
+        try:
+            text = (self._root / task / APPLIED).read_bytes()
+        except FileNotFoundError:
+            return None
+        return int(text) if text.isdigit() else None
+
+    def tasks(self) -> list[str]:
+        """Tasks that have decided anything."""
+        if not self._root.is_dir():
+            return []
+        return sorted(p.name for p in self._root.iterdir() if p.is_dir())
+
+    def _newest(self, task: str) -> int:
+        return max([*self._numbers(task, RECORD), *self._numbers(task, SNAPSHOT)], default=-1)
+
+    def _numbers(self, task: str, suffix: str) -> list[int]:
+        try:
+            names = [p.name for p in (self._root / task).iterdir()]
+        except FileNotFoundError:
+            return []
+        stems = (name.removesuffix(suffix) for name in names if name.endswith(suffix))
+        return [int(stem) for stem in stems if stem.isdigit()]
+
+    def _prune(self, task: str) -> None:
+        snapshots = sorted(self._numbers(task, SNAPSHOT))
+        if len(snapshots) < _KEEP_SNAPSHOTS:
+            return
+        floor = snapshots[-_KEEP_SNAPSHOTS]
+        # Snapshots last: while any record is missing, a snapshot at or above it proves it was decided.
+        for suffix, limit in ((RECORD, floor + 1), (SNAPSHOT, floor)):
+            for n in self._numbers(task, suffix):
+                if n < limit:
+                    self._path(task, n, suffix).unlink(missing_ok=True)
+
+    def _path(self, task: str, n: int, suffix: str) -> Path:
+        return self._root / task / f"{n:012d}{suffix}"

@@ -1,0 +1,309 @@
+"""The door to deltalake: one table's log, read cheaply and committed to safely.
+
+A handle is kept for the table's life, since opening costs a checkpoint. Between commits only the log
+entries that are new are read, here and not by the engine: that is what makes a cut of all tables cost
+microseconds (measured: 2 ms a table through the engine's refresh, 0.02 ms here).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import RLock
+from urllib.parse import unquote
+
+import orjson
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema, Transaction
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction, RemoveAction
+
+from feature_store.durable import sync_file, sync_folder
+from schemas.errors import LakeConflictError, OperatorError
+from schemas.tables import PARTITION_COLUMN
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_EVERY = 50
+"""Log entries between two checkpoints of a table's log."""
+_DAY = pa.field(PARTITION_COLUMN, pa.date32(), nullable=False)
+_CONFIGURATION = {
+    "delta.enableExpiredLogCleanup": "false",  # ours stops at pinned cuts
+    "delta.appendOnly": "false",
+}
+_NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+
+
+@dataclass(frozen=True)
+class LogFile:
+    """A data file as the Delta log names it.
+
+    Attributes:
+        path: Relative to the table's folder.
+        size: Bytes.
+        day: Partition value, ``YYYY-MM-DD``.
+        stats: Delta statistics, JSON.
+    """
+
+    path: str
+    size: int
+    day: str
+    stats: str = "{}"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A table as of one version of its log.
+
+    Attributes:
+        columns: Without the partition column; later columns come last.
+        sizes: Bytes by path of each active file.
+    """
+
+    version: int
+    columns: pa.Schema
+    sizes: Mapping[str, int]
+
+
+@dataclass
+class _State:
+    """What the log says up to ``version``."""
+
+    version: int
+    columns: pa.Schema
+    sizes: dict[str, int]
+    transactions: dict[str, int] = field(default_factory=dict)
+    reshaped: bool = False
+
+    def take(self, entry: bytes) -> None:
+        """Apply the next log entry."""
+        for line in entry.splitlines():
+            action = orjson.loads(line) if line else {}
+            if add := action.get("add"):
+                self.sizes[unquote(add["path"])] = add["size"]
+            elif remove := action.get("remove"):
+                self.sizes.pop(unquote(remove["path"]), None)
+            elif txn := action.get("txn"):
+                self.transactions[txn["appId"]] = txn["version"]
+            elif "metaData" in action:
+                self.reshaped = True
+        self.version += 1
+
+
+class DeltaLog:
+    """One table's log. May be used from several threads.
+
+    Args:
+        folder: The table's folder; the table exists.
+
+    Raises:
+        OperatorError: No table there, or its log cannot be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._log = folder / "_delta_log"
+        self._lock = RLock()
+        self._synced = -1
+        self._reopen()
+
+    @classmethod
+    def create(cls, folder: Path, columns: pa.Schema, doc: str) -> DeltaLog:
+        """The table in this folder, created where absent."""
+        if not DeltaTable.is_deltatable(str(folder)):
+            folder.mkdir(parents=True, exist_ok=True)
+            schema = Schema.from_arrow(pa.schema([*columns, _DAY]))
+            with _translated(folder):
+                DeltaTable.create(
+                    str(folder),
+                    schema,
+                    mode="ignore",
+                    partition_by=[PARTITION_COLUMN],
+                    description=doc,
+                    configuration=_CONFIGURATION,
+                )
+            sync_folder(folder.parent)
+            sync_folder(folder)
+        return cls(folder)
+
+    def snapshot(self) -> Snapshot:
+        """The table as of now."""
+        with self._lock:
+            state = self._advance()
+            return Snapshot(state.version, state.columns, dict(state.sizes))
+
+    def columns(self) -> pa.Schema:
+        """The columns as of the last look at the log."""
+        return self._state.columns
+
+    def version(self) -> int:
+        """Newest version of the table's log."""
+        with self._lock:
+            return self._advance().version
+
+    def transaction(self, app: str) -> int | None:
+        """Newest version that the application committed, as of the last look at the log."""
+        with self._lock:
+            known = self._state.transactions
+            if app not in known:
+                found = self._table.transaction_version(app)
+                if found is not None:
+                    # The engine's handle may be older than our state, never newer: its word is the base.
+                    known[app] = found
+            return known.get(app)
+
+    def catch_up(self) -> None:
+        """Bring state and engine handle to the newest version, the state never behind the handle."""
+        with self._lock:
+            state = self._advance()
+            if self._table.version() < state.version:
+                with _translated(self.folder):
+                    self._table.update_incremental()
+            while self._state.version < self._table.version():
+                self._advance()
+
+    def commit(
+        self, adds: Sequence[LogFile], removes: Sequence[LogFile], transactions: Mapping[str, int]
+    ) -> bool:
+        """Commit files and application versions in one log entry, durably.
+
+        Checks against the engine handle's version: whoever committed one of ``transactions`` since the
+        last ``catch_up`` wins.
+
+        Args:
+            adds: New files, already on the disk.
+            removes: Active files that the new ones replace: the rows stay the same.
+            transactions: Application to its new version.
+
+        Returns:
+            False: somebody else was first; catch up and look again.
+        """
+        with self._lock:
+            properties = CommitProperties(
+                max_commit_retries=20,
+                app_transactions=[Transaction(app, n) for app, n in transactions.items()],
+            )
+            now_ms = int(time.time() * 1000)
+            rewrite = bool(removes)
+            try:
+                self._table.create_write_transaction(
+                    [
+                        *(_add(f, now_ms, data_change=not rewrite) for f in adds),
+                        *(_remove(f, now_ms) for f in removes),
+                    ],
+                    "append",
+                    self._table.schema(),
+                    [PARTITION_COLUMN],
+                    commit_properties=properties,
+                    post_commithook_properties=_NO_HOOKS,
+                )
+            except CommitFailedError as exc:
+                logger.debug("commit to %s lost a race: %s", self.folder.name, exc)
+                return False
+            except DeltaError as exc:
+                raise LakeConflictError(f"table {self.folder.name}: {exc}") from exc
+            return self._landed(transactions)
+
+    def add_columns(self, columns: Sequence[pa.Field]) -> None:
+        """Append nullable columns to the table.
+
+        Raises:
+            LakeConflictError: Another writer changed the table at the same time.
+        """
+        with self._lock, _translated(self.folder):
+            self._reopen()
+            fields = Schema.from_arrow(pa.schema(columns)).fields
+            self._table.alter.add_columns(fields)
+            self._reopen()
+            self._sync()
+
+    def _landed(self, transactions: Mapping[str, int]) -> bool:
+        """Whether the log that readers see holds what was just committed.
+
+        It does not where this process slept so long that the entries after its handle were cleaned
+        away: then the commit filled a hole in the past.
+        """
+        before = self._state.version
+        state = self._advance()
+        if any(state.transactions.get(app, -1) < n for app, n in transactions.items()):
+            self._reopen()
+            return False
+        self._sync()
+        if state.version // CHECKPOINT_EVERY > before // CHECKPOINT_EVERY:
+            self._checkpoint()
+        return True
+
+    def _checkpoint(self) -> None:
+        with _translated(self.folder):
+            self.catch_up()
+            self._table.create_checkpoint()
+        for path in self._log.glob(f"{self._table.version():020d}.checkpoint*"):
+            sync_file(path)
+        sync_file(self._log / "_last_checkpoint")
+        sync_folder(self._log)
+
+    def _advance(self) -> _State:
+        """Read the log entries after the state's version."""
+        state = self._state
+        while (entry := self._entry(state.version + 1)) is not None:
+            state.take(entry)
+        if state.reshaped or self._last_checkpoint() > state.version:
+            self._reopen()
+        return self._state
+
+    def _entry(self, version: int) -> bytes | None:
+        try:
+            return self._entry_path(version).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def _entry_path(self, version: int) -> Path:
+        return self._log / f"{version:020d}.json"
+
+    def _last_checkpoint(self) -> int:
+        try:
+            return int(orjson.loads((self._log / "_last_checkpoint").read_bytes())["version"])
+        except (FileNotFoundError, orjson.JSONDecodeError, KeyError):
+            return -1
+
+    def _reopen(self) -> None:
+        with _translated(self.folder):
+            self._table = DeltaTable(str(self.folder))
+            adds = pa.table(self._table.get_add_actions())
+        columns = pa.schema(pa.schema(self._table.schema().to_arrow()))
+        kept = [f for f in columns if f.name != PARTITION_COLUMN]
+        sizes = zip(adds["path"].to_pylist(), adds["size_bytes"].to_pylist(), strict=True)
+        self._state = _State(self._table.version(), pa.schema(kept), dict(sizes))
+
+    def _sync(self) -> None:
+        """Put every log entry up to ours on the disk: ours is worth nothing after a torn one."""
+        newest = self._state.version
+        for version in range(max(self._synced + 1, newest - CHECKPOINT_EVERY), newest + 1):
+            if self._entry_path(version).exists():
+                sync_file(self._entry_path(version))
+        sync_folder(self._log)
+        self._synced = newest
+
+
+def _add(file: LogFile, now_ms: int, *, data_change: bool) -> AddAction:
+    return AddAction(file.path, file.size, {PARTITION_COLUMN: file.day}, now_ms, data_change, file.stats)
+
+
+def _remove(file: LogFile, now_ms: int) -> RemoveAction:
+    return RemoveAction(file.path, False, now_ms, file.size, {PARTITION_COLUMN: file.day})
+
+
+@contextmanager
+def _translated(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except TableNotFoundError as exc:
+        raise OperatorError(f"{folder}: no Delta table; restore it from a backup") from exc
+    except CommitFailedError as exc:
+        raise LakeConflictError(f"{folder.name}: {exc}") from exc
+    except DeltaError as exc:
+        raise OperatorError(f"{folder}: the Delta log cannot be read: {exc}") from exc

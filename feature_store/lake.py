@@ -1,0 +1,252 @@
+"""The lake: Delta tables in one folder, written in steps that each may be the last.
+
+Stage, decide, apply (architecture 4.6). ``stage`` writes files that nobody names; deciding is the commit
+log's; ``apply`` commits exactly those files, once, however often and by whomever it is called.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from feature_store import parquet
+from feature_store.delta import DeltaLog, LogFile, Snapshot
+from feature_store.durable import sync_folder
+from schemas.errors import LakeConflictError, OperatorError
+from schemas.tables import FIXED_TABLES, PARTITION_COLUMN, TableSpec
+
+COMPACTED = "compacted"
+"""Stands for the task in the names of files that hold rows of many commits."""
+_TASK = re.compile(r"[A-Za-z0-9_-]+")
+_ATTEMPTS = 50
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """One Parquet file of one commit; everything needed to commit it after a crash.
+
+    Attributes:
+        path: Relative to the table's folder.
+        size: Bytes.
+        rows: Rows in it.
+        day: Partition, ``YYYY-MM-DD``.
+        stats: Delta statistics, JSON.
+    """
+
+    path: str
+    size: int
+    rows: int
+    day: str
+    stats: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values, for a commit record."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> StagedFile:
+        """Back from a commit record."""
+        return cls(**raw)
+
+
+@dataclass(frozen=True)
+class TableCommit:
+    """The files of commit n of a task in one table."""
+
+    task: str
+    n: int
+    files: tuple[StagedFile, ...]
+
+
+class Origin(NamedTuple):
+    """What a data file's name says: which commit wrote it, and how many columns it has."""
+
+    task: str
+    n: int
+    width: int
+
+
+def origin(path: str) -> Origin | None:
+    """Origin of a data file; None: the name is not ours, an engine of somebody else wrote it."""
+    parts = path.rsplit("/", 1)[-1].split(".")
+    if len(parts) != 5 or not (parts[1].isdigit() and parts[2].isdigit()):
+        return None
+    return Origin(parts[0], int(parts[1]), int(parts[2]))
+
+
+class Lake:
+    """Tables of one lake. May be used from several threads; several processes may hold one each.
+
+    Attributes:
+        root: The lake's folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._logs: dict[str, DeltaLog] = {}
+        self._lock = Lock()
+        self._folders: set[Path] = set()
+
+    @classmethod
+    def open(cls, root: Path) -> Lake:
+        """The lake in this folder, created where absent."""
+        root.mkdir(parents=True, exist_ok=True)
+        return cls(root)
+
+    def ensure_fixed_tables(self) -> None:
+        """Create the tables that every lake has."""
+        for spec in FIXED_TABLES:
+            self.ensure_table(spec)
+
+    def ensure_table(self, spec: TableSpec) -> None:
+        """Create the table, or add the columns it lacks. Columns never go and never change type.
+
+        Raises:
+            OperatorError: A column exists with another type.
+            LakeConflictError: Another process reshapes the table right now.
+        """
+        with self._lock:
+            log = self._logs.get(spec.name)
+            if log is None:
+                log = self._logs[spec.name] = DeltaLog.create(
+                    self.root / spec.name, _documented(spec.schema), spec.doc
+                )
+        for _ in range(_ATTEMPTS):
+            new = _new_columns(spec, log.snapshot().columns)
+            if not new:
+                return
+            try:
+                log.add_columns(new)
+            except LakeConflictError:
+                continue
+        raise LakeConflictError(f"table {spec.name} is being reshaped by another process")
+
+    def tables(self) -> list[str]:
+        """Names of the tables, sorted."""
+        return sorted(
+            p.name for p in self.root.iterdir() if p.name[0] not in "_." and (p / "_delta_log").is_dir()
+        )
+
+    def stage(self, table: str, rows: pa.Table, task: str, n: int) -> list[StagedFile]:
+        """Step 1: write the rows to new files, on the disk when this returns, named by nobody yet.
+
+        Args:
+            table: Name of an existing table.
+            rows: Any columns of the table, in any order; nullable ones may be missing.
+            task: Who commits.
+            n: Number of the commit that will name the files.
+
+        Raises:
+            ValueError: Rows that do not fit the table.
+        """
+        if not _TASK.fullmatch(task) or task == COMPACTED:
+            raise ValueError(f"task name {task!r}: letters, digits, '_' and '-' only")
+        fitting = self._fit(table, rows)
+        name = Origin(task, n, len(fitting.schema))
+        return [
+            self.write(table, part, day.isoformat(), name)
+            for day, part in parquet.by_day(fitting, "known_at")
+        ]
+
+    def write(
+        self, table: str, rows: pa.Table, day: str, name: Origin, codec: parquet.Codec = parquet.LANDING
+    ) -> StagedFile:
+        """Write one data file durably; the rows have the table's columns and one day."""
+        folder = self._day_folder(table, day)
+        stem = f"{name.task}.{name.n:012d}.{name.width}.{uuid.uuid4().hex[:16]}"
+        path = folder / f"{stem}.parquet"
+        stats = parquet.write(path, rows, codec)
+        sync_folder(folder)
+        relative = f"{folder.name}/{path.name}"
+        return StagedFile(relative, path.stat().st_size, rows.num_rows, day, stats)
+
+    def apply(self, table: str, commits: Sequence[TableCommit]) -> int:
+        """Step 3: commit the files of those commits that the table does not hold yet.
+
+        One log entry for all of them, with one application transaction per task. A task's commits are
+        given in order, and n is decided: nothing else may ever come under it.
+
+        Returns:
+            Version of the table that holds them.
+
+        Raises:
+            LakeConflictError: Other writers kept winning.
+        """
+        log = self._log(table)
+        for _ in range(_ATTEMPTS):
+            log.catch_up()
+            missing = [c for c in commits if c.files and _is_new(log.transaction(c.task), c.n)]
+            if not missing:
+                return log.version()
+            files = [LogFile(f.path, f.size, f.day, f.stats) for c in missing for f in c.files]
+            newest: dict[str, int] = {}
+            for commit in missing:
+                newest[commit.task] = max(commit.n, newest.get(commit.task, -1))
+            if log.commit(files, [], newest):
+                return log.version()
+        raise LakeConflictError(f"table {table}: other writers won {_ATTEMPTS} times in a row")
+
+    def applied(self, table: str, task: str) -> int | None:
+        """Newest commit of the task that the table holds; None: none."""
+        log = self._log(table)
+        log.catch_up()
+        return log.transaction(task)
+
+    def snapshot(self, table: str) -> Snapshot:
+        """The table as of now, unfinished commits included: queries read cuts instead."""
+        return self._log(table).snapshot()
+
+    def log(self, table: str) -> DeltaLog:
+        """The table's log, for maintenance."""
+        return self._log(table)
+
+    def _fit(self, table: str, rows: pa.Table) -> pa.Table:
+        log = self._log(table)
+        columns = log.columns()
+        if not set(rows.column_names) <= set(columns.names):
+            columns = log.snapshot().columns  # another process may have added columns since
+        return parquet.conform(rows, columns)
+
+    def _day_folder(self, table: str, day: str) -> Path:
+        folder = self.root / table / f"{PARTITION_COLUMN}={day}"
+        if folder not in self._folders:
+            folder.mkdir(parents=True, exist_ok=True)
+            sync_folder(folder.parent)
+            self._folders.add(folder)
+        return folder
+
+    def _log(self, table: str) -> DeltaLog:
+        with self._lock:
+            if table not in self._logs:
+                if not (self.root / table / "_delta_log").is_dir():
+                    raise ValueError(f"no table '{table}'; ensure_table creates one")
+                self._logs[table] = DeltaLog(self.root / table)
+            return self._logs[table]
+
+
+def _is_new(applied: int | None, n: int) -> bool:
+    return applied is None or n > applied
+
+
+def _documented(columns: pa.Schema) -> pa.Schema:
+    """The columns with their documentation under the key that Delta readers show."""
+    return pa.schema(
+        [f.with_metadata({"comment": (f.metadata or {}).get(b"doc", b"").decode()}) for f in columns]
+    )
+
+
+def _new_columns(spec: TableSpec, columns: pa.Schema) -> list[pa.Field]:
+    for wanted in spec.schema:
+        if wanted.name in columns.names and columns.field(wanted.name).type != wanted.type:
+            raise OperatorError(
+                f"table {spec.name}: column {wanted.name} is {columns.field(wanted.name).type}, now wanted as "
+                f"{wanted.type}; columns never change type: give it another name"
+            )
+    return [f.with_nullable(True) for f in _documented(spec.schema) if f.name not in columns.names]

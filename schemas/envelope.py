@@ -25,7 +25,6 @@ from schemas.rows import fingerprint
 from schemas.topics import Lane
 
 CODEC = pa.Codec("lz4_raw")
-_READ = pa.ipc.IpcReadOptions(use_threads=False)
 _ECDSA = ec.ECDSA(hashes.SHA256())
 MAX_RAW_BYTES = 16 * 1024 * 1024
 """Bound on what one message may decompress to."""
@@ -178,7 +177,7 @@ def decode_rows(value: bytes, raw_bytes: int, schema: pa.Schema) -> pa.RecordBat
         raise DecodeError(f"raw_bytes {raw_bytes} is outside 1..{MAX_RAW_BYTES}")
     try:
         raw = CODEC.decompress(value, raw_bytes)
-        batch = pa.ipc.read_record_batch(pa.ipc.read_message(raw), schema, options=_READ)
+        batch = pa.ipc.read_record_batch(pa.ipc.read_message(raw), schema)
         batch.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as exc:
         raise DecodeError(f"value does not decode as {fingerprint(schema)}: {exc}") from exc

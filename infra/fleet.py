@@ -1,0 +1,114 @@
+"""Edge processes of the local stack: their folders, their registration, their life."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from feature_store.registry import DeviceRecord, DeviceRegistry, ProfileRegistry
+
+from edge_producer.identity import load_or_create
+from infra.child import Child
+from schemas.profile import Profile
+
+if TYPE_CHECKING:
+    from feature_store.lake import Lake
+
+STATUS_FILE = "status.json"
+SPOOL_FILE = "spool.db"
+
+
+@dataclass(frozen=True)
+class EdgeSpec:
+    """One edge process.
+
+    Attributes:
+        name: Name of the process and of its folder.
+        profile_file: TOML file of the profile.
+        devices: Ids of the devices that it runs.
+        bootstrap_servers: Broker as this process reaches it.
+        options: Further ``EdgeSettings`` fields.
+    """
+
+    name: str
+    profile_file: Path
+    devices: tuple[str, ...]
+    bootstrap_servers: str
+    namespace: str = ""
+    site: str = "local"
+    group: str = "default"
+    hardware: str = "simulated"
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+class EdgeProcess:
+    """One running edge process; it ends when its owner does."""
+
+    def __init__(self, spec: EdgeSpec, edge_root: Path, logs_dir: Path) -> None:
+        self.spec = spec
+        self.folder = edge_root / spec.name
+        self._log_path = logs_dir / f"edge-{spec.name}.log"
+        self._child: Child | None = None
+
+    @property
+    def spool(self) -> Path:
+        """SQLite file of the process."""
+        return self.folder / SPOOL_FILE
+
+    @property
+    def child(self) -> Child:
+        """The running process."""
+        if self._child is None:
+            raise ValueError(f"edge process {self.spec.name} was never started")
+        return self._child
+
+    def register(self, lake: Lake, profile: Profile) -> None:
+        """Make the devices' keys where absent and register profile, keys and place with the lake."""
+        ProfileRegistry(lake).register(profile)
+        DeviceRegistry(lake).register([self._record(device, profile) for device in self.spec.devices])
+
+    def _record(self, device_id: str, profile: Profile) -> DeviceRecord:
+        identity = load_or_create(self.folder / "keys", device_id)
+        return DeviceRecord(
+            device_id=device_id,
+            profile=profile.name,
+            site=self.spec.site,
+            group=self.spec.group,
+            hardware=self.spec.hardware,
+            key_id=identity.key_id,
+            public_key=identity.public_pem,
+            gateway=None,
+            active=True,
+        )
+
+    def start(self) -> None:
+        """Start the process; `EDGE_*` variables carry its settings."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "edge_producer", "run"]
+        self._child = Child(f"edge {self.spec.name}", command, self._log_path, self._environment())
+
+    def _environment(self) -> dict[str, str]:
+        given = {
+            "name": self.spec.name,
+            "state_dir": str(self.folder),
+            "profile": str(self.spec.profile_file),
+            "devices": json.dumps(self.spec.devices),
+            "bootstrap_servers": self.spec.bootstrap_servers,
+            "namespace": self.spec.namespace,
+            **self.spec.options,
+        }
+        inherited = {k: v for k, v in os.environ.items() if not k.upper().startswith("EDGE_")}
+        return inherited | {f"EDGE_{name.upper()}": value for name, value in given.items()}
+
+    def status(self) -> dict[str, Any]:
+        """What the process last wrote of itself; empty before the first time."""
+        try:
+            status: dict[str, Any] = json.loads((self.folder / STATUS_FILE).read_text())
+        except FileNotFoundError:
+            return {}
+        return status

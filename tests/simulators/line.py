@@ -1,0 +1,63 @@
+"""The cloud half of the line without a broker: sealed messages in, a real lake behind."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from itertools import count
+
+from feature_store.commit_log import CommitLog
+from feature_store.cuts import Cuts
+from feature_store.lake import Lake
+from feature_store.registry import ProfileRegistry
+from schemas.topics import DEVICE_PARTITIONS
+from stream_processors.checkpoint import Checkpoint, CheckpointParts
+from stream_processors.jobs.base import RawMessage
+from stream_processors.jobs.ingest import Ingest
+from stream_processors.records import LogIdentity, event_id
+from tests.simulators.messages import MACHINE, T0, SimDirectory
+
+IDENTITY = LogIdentity("cluster-a", {"telemetry.v1": "topic-1"})
+TASK = 0
+
+
+class Recorder:
+    """A publisher that keeps what it published, by id."""
+
+    def __init__(self) -> None:
+        self.published: list[str] = []
+
+    def publish(self, record, originals) -> None:
+        self.published += [event_id(record.task, record.n, i) for i in range(len(record.messages))]
+
+
+def make_lake(root) -> Lake:
+    lake = Lake.open(root)
+    lake.ensure_fixed_tables()
+    ProfileRegistry(lake).register(MACHINE)
+    return lake
+
+
+def make_checkpoint(
+    lake: Lake, directory: SimDirectory, kind: type[Checkpoint] = Checkpoint, identity=IDENTITY, recorder=None
+) -> Checkpoint:
+    """A checkpoint as one worker holds it: own handles, own state."""
+    ticks = count()
+    return kind(
+        CheckpointParts(
+            lake=Lake.open(lake.root),
+            commits=CommitLog(lake.root),
+            cuts=Cuts(Lake.open(lake.root)),
+            jobs=(Ingest(directory),),
+            publisher=recorder or Recorder(),
+            log_identity=lambda: identity,
+            clock=lambda: T0 + timedelta(minutes=2, seconds=next(ticks)),
+            code={"edgeloop": "test"},
+        )
+    )
+
+
+def on_task(message: RawMessage, offset: int | None = None) -> RawMessage:
+    """The message as if its partition were the one the tests use."""
+    return message._replace(partition=TASK % DEVICE_PARTITIONS, offset=message.offset if offset is None else offset)
+
+

@@ -1,0 +1,39 @@
+"""Which message numbers are known: nothing is forgotten, nothing is invented."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_processors.marks import LaneMarks
+
+
+@given(order=st.lists(st.integers(0, 60), unique=True))
+def test_exactly_the_added_numbers_are_known(order):
+    marks = LaneMarks()
+    for number in order:
+        assert number not in marks
+        marks.add(number, bytes(32))
+        marks = LaneMarks.from_state(marks.to_state())
+    assert [n for n in range(62) if n in marks] == sorted(order)
+
+
+@given(order=st.lists(st.integers(0, 60), unique=True))
+def test_the_gap_is_what_is_missing_below_the_highest(order):
+    marks = LaneMarks()
+    for number in order:
+        marks.add(number, bytes(32))
+    assert marks.gap == (max(order) + 1 - len(order) if order else 0)
+
+
+@given(order=st.permutations(range(40)))
+def test_a_complete_lane_is_one_mark(order):
+    marks = LaneMarks()
+    for number in order:
+        marks.add(number, bytes(32))
+    assert (marks.mark, marks.above) == (40, [])
+
+
+def test_a_known_number_with_other_bytes_is_noticed():
+    marks = LaneMarks()
+    marks.add(0, b"\x01" * 32)
+    assert marks.same_bytes(0, b"\x01" * 32)
+    assert not marks.same_bytes(0, b"\x02" * 32)

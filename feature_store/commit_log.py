@@ -48,11 +48,15 @@ class CommitLog:
 
     def latest(self, task: str) -> int | None:
         """Number of the newest record; None: the task has none yet."""
-        return max(self._numbers(task, RECORD), default=None)
+        return max(self.numbers(task), default=None)
+
+    def numbers(self, task: str) -> list[int]:
+        """Numbers of the records that are not pruned, ascending and dense."""
+        return sorted(self._numbers(task, RECORD))
 
     def records_from(self, task: str, start: int) -> list[bytes]:
         """Records ``start`` and later, in order."""
-        return [self.read(task, n) for n in sorted(self._numbers(task, RECORD)) if n >= start]
+        return [self.read(task, n) for n in self.numbers(task) if n >= start]
 
     def write_snapshot(self, task: str, n: int, payload: bytes) -> None:
         """Store the task's whole state after commit n, and drop what no recovery needs any more.

@@ -244,9 +244,10 @@ def _documented(columns: pa.Schema) -> pa.Schema:
 
 def _new_columns(spec: TableSpec, columns: pa.Schema) -> list[pa.Field]:
     for wanted in spec.schema:
-        if wanted.name in columns.names and columns.field(wanted.name).type != wanted.type:
+        held = columns.field(wanted.name).type if wanted.name in columns.names else wanted.type
+        if held != wanted.type:
             raise OperatorError(
-                f"table {spec.name}: column {wanted.name} is {columns.field(wanted.name).type}, now wanted as "
-                f"{wanted.type}; columns never change type: give it another name"
+                f"table {spec.name}: column {wanted.name} is {held}, now wanted as {wanted.type}; "
+                "columns never change type: give it another name"
             )
     return [f.with_nullable(True) for f in _documented(spec.schema) if f.name not in columns.names]

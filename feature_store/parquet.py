@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 LANDING = ("lz4", None)
-"""Files of one batch: small, soon compacted; CPU counts. Measured: 2.5 times cheaper than zstd at 500 rows."""
+"""Files of one batch: small, soon compacted; CPU counts. At 500 rows 2.5 times cheaper than zstd."""
 COMPACTED = ("zstd", 3)
 """Files that stay."""
 ROW_GROUP_ROWS = 256 * 1024
@@ -97,7 +98,7 @@ def _log_value(value: Any, *, up: bool) -> Any:
             return None
         case str():
             return value if len(value) <= _LONGEST_TEXT else None
-        case float() if value != value or value in (float("inf"), float("-inf")):
+        case float() if not math.isfinite(value):
             return None
         case int() | float():
             return value
@@ -112,7 +113,7 @@ def _iso_millis(millis: int) -> str:
 
 def read(paths: Iterable[Path], columns: pa.Schema) -> pa.Table:
     """Rows of files that may be older than the newest columns: what a file lacks is null."""
-    tables = [conform(pq.read_table(p, partitioning=None), columns) for p in paths]
+    tables = [conform(pq.ParquetFile(p).read(), columns) for p in paths]
     return pa.concat_tables(tables) if tables else columns.empty_table()
 
 
@@ -131,9 +132,7 @@ def conform(rows: pa.Table, columns: pa.Schema) -> pa.Table:
     absent = [f.name for f in columns if f.name not in given and not f.nullable]
     if absent:
         raise ValueError(f"columns {absent} must not be missing")
-    arrays = [
-        rows.column(f.name) if f.name in given else pa.nulls(rows.num_rows, f.type) for f in columns
-    ]
+    arrays = [rows.column(f.name) if f.name in given else pa.nulls(rows.num_rows, f.type) for f in columns]
     return pa.table(arrays, names=columns.names).cast(columns)
 
 

@@ -67,7 +67,7 @@ class Child:
         finally:
             os.close(read_end)
         self.pid = self._process.pid
-        self.created = psutil.Process(self.pid).create_time()
+        self.created = created_at(self.pid)
 
     @property
     def exit_code(self) -> int | None:
@@ -120,6 +120,11 @@ class Child:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def created_at(pid: int) -> float:
+    """Start time of a living process, UTC seconds."""
+    return float(psutil.Process(pid).create_time())
 
 
 def same_process(pid: int, created: float) -> psutil.Process | None:

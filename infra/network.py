@@ -17,7 +17,8 @@ _CHUNK_BYTES = 256 * 1024
 class TcpProxy:
     """Forwards a loopback port to a target, until it is cut.
 
-    A cut link ends every live connection and refuses new ones; bytes under way are lost. One thread accepts, one serves each connection.
+    A cut link ends every live connection and refuses new ones; bytes under way are lost. One thread
+    accepts, one serves each connection.
 
     Args:
         target: Host and port of the server.

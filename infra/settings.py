@@ -68,11 +68,6 @@ class StackSettings(BaseSettings):
         """Folder of every process's log."""
         return self.state_dir / "logs"
 
-    @property
-    def group_id(self) -> str:
-        """Consumer group of the stream workers."""
-        return f"{self.namespace}.stream" if self.namespace else "stream"
-
 
 def load_settings(environ: Mapping[str, str], **given: object) -> StackSettings:
     """Settings from the environment, overridden by what was given and is not None.

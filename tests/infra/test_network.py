@@ -46,9 +46,12 @@ def is_dropped(connection: socket.socket) -> bool:
 
 
 def test_bytes_pass_both_ways():
-    with echo_server() as target, TcpProxy(target) as link:
-        with socket.create_connection((LOOPBACK, link.listen_port)) as connection:
-            assert echoed(connection, b"hello") == b"hello"
+    with (
+        echo_server() as target,
+        TcpProxy(target) as link,
+        socket.create_connection((LOOPBACK, link.listen_port)) as connection,
+    ):
+        assert echoed(connection, b"hello") == b"hello"
 
 
 def test_a_cut_drops_live_connections_and_refuses_new_ones():

@@ -1,0 +1,218 @@
+"""The local stack: broker, topics, lake and stream workers, owned by one process."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Self
+
+from feature_store.lake import Lake
+from infra.child import Child, created_at
+from infra.kafka_admin import KafkaAdmin
+from infra.kafka_broker import KafkaBroker
+from infra.kafka_config import ExtraListener
+from infra.ports import free_ports
+from infra.stack_file import ProcessEntry, Site, StackFile, StackLock, remove_stack, write_stack
+from infra.supervision import Supervised
+from schemas.errors import BrokerUnavailableError, PipelineError, StackError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from infra.settings import StackSettings
+
+logger = logging.getLogger(__name__)
+
+SITE_LISTENER = "SITE"
+STACK_LOCK_HINT = "run `edgeloop status` to see it, `edgeloop down` to end it"
+_CHECK_S = 0.5
+_WORKER_STOP_S = 20.0
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+class Stack:
+    """Starts everything, keeps it running, and takes it down; its processes never outlive ours.
+
+    Args:
+        settings: Where and how many.
+        owner: Command that holds the stack, for status.
+        say: Takes progress lines.
+    """
+
+    def __init__(
+        self, settings: StackSettings, owner: str = "command", say: Callable[[str], None] = _silent
+    ) -> None:
+        self.settings = settings
+        self.bootstrap_servers = settings.broker or ""
+        self.site: Site | None = None
+        self._say = say
+        self._lock = StackLock(settings.state_dir)
+        self._broker: KafkaBroker | None = None
+        self._processes: list[Supervised] = []
+        self._guests: list[Child] = []
+        self._stopping = threading.Event()
+        self._changing = threading.RLock()
+        self._watcher: threading.Thread | None = None
+        self._file = StackFile(
+            state="starting",
+            owner=owner,
+            pid=os.getpid(),
+            created=created_at(os.getpid()),
+            started_at=datetime.now(UTC),
+            own_broker=settings.broker is None,
+            namespace=settings.namespace,
+        )
+
+    def start(self) -> Self:
+        """Start all parts in order; returns when topics and tables are there and workers run.
+
+        Raises:
+            StackError: Another process holds this folder's stack, or a part cannot start.
+        """
+        if not self._acquire():
+            raise StackError(f"a stack is up in {self.settings.state_dir} already: {STACK_LOCK_HINT}")
+        try:
+            self._publish(state="starting")
+            self._start_broker()
+            self._say("creating topics and tables")
+            KafkaAdmin(self.bootstrap_servers).create_topics(self.settings.namespace)
+            Lake.open(self.settings.lake_root).ensure_fixed_tables()
+            for number in range(1, self.settings.workers + 1):
+                self._keep(f"worker-{number}", self._worker_spawner(f"worker-{number}"))
+        except BaseException as exc:
+            self._take_down()
+            self._publish(state="failed", error=str(exc), processes=())
+            self._lock.release()
+            raise
+        self._publish(state="ready")
+        self._watcher = threading.Thread(target=self._watch, name="stack-watcher", daemon=True)
+        self._watcher.start()
+        self._say(f"stack is up: broker {self.bootstrap_servers}, {self.settings.workers} worker(s)")
+        return self
+
+    def stop(self) -> None:
+        """Take everything down, workers before the broker. Stopping twice changes nothing."""
+        self._stopping.set()
+        if self._watcher is not None:
+            self._watcher.join()
+            self._watcher = None
+            self._publish(state="stopping")
+            self._take_down()
+            remove_stack(self.settings.state_dir)
+            self._lock.release()
+
+    def adopt(self, child: Child) -> None:
+        """List a process of the owner (an edge process of a demo) in status; its owner ends it."""
+        with self._changing:
+            self._guests.append(child)
+            self._publish()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _acquire(self) -> bool:
+        try:
+            self.settings.logs_dir.mkdir(parents=True, exist_ok=True)
+            return self._lock.acquire()
+        except OSError as exc:
+            raise StackError(
+                f"cannot write the state folder {self.settings.state_dir}: {exc.strerror or exc}; "
+                "set EDGELOOP_STATE_DIR"
+            ) from exc
+
+    def _start_broker(self) -> None:
+        if self.settings.broker is not None:
+            self._say(f"looking for the broker {self.settings.broker}")
+            self._reach(self.settings.broker)
+            return
+        bind, front = free_ports(2)
+        self._broker = KafkaBroker(
+            self.settings.state_dir / "kafka",
+            self.settings.cache_dir,
+            port=self.settings.kafka_port,
+            extra=[ExtraListener(SITE_LISTENER, bind, front)],
+            log_path=self.settings.logs_dir / "kafka.log",
+            heap_mb=self.settings.kafka_heap_mb,
+            say=self._say,
+        )
+        self._say("starting Kafka")
+        self._keep("kafka", lambda: self._required_broker().start().child)
+        self.bootstrap_servers = self._required_broker().bootstrap_servers
+        self.site = Site(bind_port=bind, front_port=front)
+        self._publish(bootstrap_servers=self.bootstrap_servers, site=self.site)
+
+    def _required_broker(self) -> KafkaBroker:
+        if self._broker is None:
+            raise ValueError("the broker is not ours")
+        self._broker.kill()  # nothing on the first start; clears one that ended on later ones
+        return self._broker
+
+    def _reach(self, address: str) -> None:
+        try:
+            KafkaAdmin(address).wait_ready(10.0)
+        except BrokerUnavailableError as exc:
+            raise StackError(f"no broker answers at {address}: check --broker and the network") from exc
+        self._publish(bootstrap_servers=address)
+
+    def _keep(self, name: str, spawn: Callable[[], Child]) -> None:
+        self._processes.append(Supervised(name, spawn, spawn(), time.monotonic()))
+        self._publish()
+
+    def _worker_spawner(self, name: str) -> Callable[[], Child]:
+        command = [sys.executable, "-m", "stream_processors", "worker"]
+        log_path = self.settings.logs_dir / f"{name}.log"
+        env = worker_environment(self.bootstrap_servers, self.settings)
+        return lambda: Child(name, command, log_path, env, grace_s=_WORKER_STOP_S)
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(_CHECK_S):
+            for process in self._processes:
+                try:
+                    changed = process.check(time.monotonic())
+                except PipelineError:
+                    logger.exception("%s could not be started again", process.name)
+                    changed = True
+                if changed:
+                    self._publish()
+
+    def _take_down(self) -> None:
+        workers = [p.child for p in self._processes if p.name != "kafka"]
+        for child in workers:
+            child.ask()
+        for child in workers:
+            child.stop(_WORKER_STOP_S)
+        if self._broker is not None:
+            self._broker.stop()
+        self._processes.clear()
+
+    def _publish(self, **changes: object) -> None:
+        with self._changing, contextlib.suppress(FileNotFoundError):  # somebody removed the folder
+            guests = tuple(
+                ProcessEntry(name=c.name, pid=c.pid, created=c.created, log=c.log_path)
+                for c in self._guests
+                if c.exit_code is None
+            )
+            entries = (*(p.entry() for p in self._processes), *guests)
+            self._file = self._file.model_copy(update={"processes": entries, **changes})
+            write_stack(self.settings.state_dir, self._file)
+
+
+def worker_environment(bootstrap_servers: str, settings: StackSettings) -> dict[str, str]:
+    """Environment of a stream worker of this stack; the user's own ``STREAM_*`` settings stay."""
+    return {
+        **os.environ,
+        "STREAM_BOOTSTRAP_SERVERS": bootstrap_servers,
+        "STREAM_NAMESPACE": settings.namespace,
+        "STREAM_LAKE_ROOT": str(settings.lake_root),
+    }

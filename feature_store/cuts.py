@@ -150,10 +150,10 @@ class Cuts:
         Raises:
             QueryError: It was never recorded or is no longer kept.
         """
-        try:
-            return Cut.from_bytes(self._path(cut_id).read_bytes())
-        except FileNotFoundError as exc:
-            raise QueryError(f"no cut {cut_id}; {self._known()}") from exc
+        cut = self._try(cut_id)
+        if cut is None:
+            raise QueryError(f"no cut {cut_id}; {self._known()}")
+        return cut
 
     def resolve(self, ref: CutRef) -> Cut:
         """The cut that a user means.
@@ -183,9 +183,15 @@ class Cuts:
             QueryError: All are younger.
         """
         aware = instant if instant.tzinfo else instant.replace(tzinfo=UTC)
-        for cut in sorted([*self._on_record(), *self.pins().values()], key=lambda c: c.id, reverse=True):
-            if cut.created <= aware:
+        pinned = [cut for cut in self.pins().values() if cut.created <= aware]
+        best = max(pinned, key=lambda cut: cut.id, default=None)
+        for cut_id in reversed(self.ids()):
+            if best is not None and best.id >= cut_id:
+                break
+            if (cut := self._try(cut_id)) is not None and cut.created <= aware:
                 return cut
+        if best is not None:
+            return best
         raise QueryError(f"no cut was created at or before {aware.isoformat()}; {self._known()}")
 
     def pin(self, name: str, ref: CutRef = None) -> Cut:
@@ -240,13 +246,14 @@ class Cuts:
         return exclusive(self._lake.root / "_housekeeping.lock")
 
     def _on_record(self) -> list[Cut]:
-        found = []
-        for cut_id in self.ids():
-            try:
-                found.append(Cut.from_bytes(self._path(cut_id).read_bytes()))
-            except FileNotFoundError:
-                continue  # thinned out since the look at the folder
-        return found
+        return [cut for i in self.ids() if (cut := self._try(i)) is not None]
+
+    def _try(self, cut_id: int) -> Cut | None:
+        """The cut; None where it was thinned out since the look at the folder."""
+        try:
+            return Cut.from_bytes(self._path(cut_id).read_bytes())
+        except FileNotFoundError:
+            return None
 
     def _put(self, cut: Cut) -> bool:
         if not put_if_absent(self._path(cut.id), cut.to_bytes()):

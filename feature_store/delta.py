@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from threading import RLock
 from urllib.parse import unquote
@@ -171,8 +172,9 @@ class DeltaLog:
     ) -> bool:
         """Commit files and application versions in one log entry, durably.
 
-        Checks against the engine handle's version: whoever committed one of ``transactions`` since the
-        last ``catch_up`` wins.
+        Nothing is committed where the log holds one of ``transactions`` at that version or a later one, or
+        lacks one of ``removes``. The look and the commit are one step: the engine refuses its entry where
+        anybody committed for the same application after the version its handle is at.
 
         Args:
             adds: New files, already on the disk.
@@ -183,30 +185,35 @@ class DeltaLog:
             False: somebody else was first; catch up and look again.
         """
         with self._lock:
-            properties = CommitProperties(
-                max_commit_retries=20,
-                app_transactions=[Transaction(app, n) for app, n in transactions.items()],
-            )
-            now_ms = int(time.time() * 1000)
-            rewrite = bool(removes)
+            self.catch_up()
+            if any(_reached(self.transaction(app), n) for app, n in transactions.items()):
+                return False
+            if any(f.path not in self._state.sizes for f in removes):
+                return False
             try:
-                self._table.create_write_transaction(
-                    [
-                        *(_add(f, now_ms, data_change=not rewrite) for f in adds),
-                        *(_remove(f, now_ms) for f in removes),
-                    ],
-                    "append",
-                    self._table.schema(),
-                    [PARTITION_COLUMN],
-                    commit_properties=properties,
-                    post_commithook_properties=_NO_HOOKS,
-                )
+                self._write(adds, removes, transactions)
             except CommitFailedError as exc:
                 logger.debug("commit to %s lost a race: %s", self.folder.name, exc)
                 return False
             except DeltaError as exc:
                 raise LakeConflictError(f"table {self.folder.name}: {exc}") from exc
             return self._landed(transactions)
+
+    def _write(
+        self, adds: Sequence[LogFile], removes: Sequence[LogFile], transactions: Mapping[str, int]
+    ) -> None:
+        now_ms = int(time.time() * 1000)
+        actions = [_add(f, now_ms, data_change=not removes) for f in adds]
+        self._table.create_write_transaction(
+            [*actions, *(_remove(f, now_ms) for f in removes)],
+            "append",
+            self._table.schema(),
+            [PARTITION_COLUMN],
+            commit_properties=CommitProperties(
+                max_commit_retries=20, app_transactions=[Transaction(a, n) for a, n in transactions.items()]
+            ),
+            post_commithook_properties=_NO_HOOKS,
+        )
 
     def add_columns(self, columns: Sequence[pa.Field]) -> None:
         """Append nullable columns to the table.
@@ -220,6 +227,24 @@ class DeltaLog:
             self._table.alter.add_columns(fields)
             self._reopen()
             self._sync()
+
+    def forget(self, oldest: int, before: datetime) -> int:
+        """Delete log files that are needed neither to open the table at ``oldest`` nor later.
+
+        Args:
+            oldest: Oldest version that must still open.
+            before: Younger files stay.
+
+        Returns:
+            How many went.
+        """
+        with self._lock:
+            names = [p.name for p in self._log.iterdir()]
+            gone = [self._log / n for n in superfluous(names, oldest)]
+            old = [p for p in gone if p.stat().st_mtime < before.timestamp()]
+            for path in old:
+                path.unlink()
+        return len(old)
 
     def _landed(self, transactions: Mapping[str, int]) -> bool:
         """Whether the log that readers see holds what was just committed.
@@ -287,6 +312,17 @@ class DeltaLog:
                 sync_file(self._entry_path(version))
         sync_folder(self._log)
         self._synced = newest
+
+
+def superfluous(names: Iterable[str], oldest: int) -> list[str]:
+    """Log files below the newest checkpoint that still opens the table at ``oldest``."""
+    numbered = [(int(n[:20]), n) for n in names if n[:20].isdigit()]
+    base = max((v for v, n in numbered if ".checkpoint" in n and v <= oldest), default=0)
+    return sorted(n for v, n in numbered if v < base)
+
+
+def _reached(version: int | None, n: int) -> bool:
+    return version is not None and version >= n
 
 
 def _add(file: LogFile, now_ms: int, *, data_change: bool) -> AddAction:

@@ -1,0 +1,182 @@
+"""Keeping the lake small: few large files instead of many small ones, and nothing that nobody can read.
+
+``compact`` runs beside writers and readers. ``vacuum`` deletes only what no cut on record, no pin and no
+unfinished commit names, and nothing younger than an hour.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from feature_store import parquet
+from feature_store.commit_log import CommitLog
+from feature_store.cuts import Cuts, paths
+from feature_store.delta import LogFile
+from feature_store.durable import BESIDE
+from feature_store.lake import COMPACTED, Lake, Origin, origin
+from schemas.tables import PARTITION_COLUMN
+
+logger = logging.getLogger(__name__)
+
+GRACE = timedelta(hours=1)
+"""Younger files are never deleted: a commit may be about to name them, a query may be reading them."""
+_APP = "compactor"
+"""Application whose transaction makes one of two simultaneous compactions of a table lose."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """When and how to compact.
+
+    Attributes:
+        small_bytes: Files below it are worth merging.
+        target_bytes: Input merged into one file at most, bytes; bounds memory to about ten times as much.
+        least_files: Fewer small files of one day are left alone.
+    """
+
+    small_bytes: int = 16 * 1024**2
+    target_bytes: int = 32 * 1024**2
+    least_files: int = 8
+
+
+def compact(lake: Lake, cuts: Cuts, policy: Policy | None = None) -> int:
+    """Merge small files of every table, and show the result in a new cut.
+
+    Returns:
+        How many files were replaced.
+    """
+    merged = sum(compact_table(lake, cuts, table, policy or Policy()) for table in lake.tables())
+    if merged:
+        cuts.record({})
+    return merged
+
+
+def compact_table(lake: Lake, cuts: Cuts, table: str, policy: Policy) -> int:
+    """Merge small files of one table.
+
+    Only files that the newest cut names: so no merged file ever holds rows of a commit that some table
+    still lacks.
+
+    Returns:
+        How many files were replaced; 0 too where another compactor was first.
+    """
+    log = lake.log(table)
+    log.catch_up()
+    cut = cuts.latest()
+    if cut is None or table not in cut.tables:
+        return 0
+    snapshot = log.snapshot()
+    sizes = {f: snapshot.sizes[f] for f in cut.tables[table].files if f in snapshot.sizes}
+    groups = plan(sizes, policy)
+    if not groups:
+        return 0
+    adds, removes = [], []
+    folder = lake.root / table
+    for day, files in groups:
+        rows = parquet.read([folder / f for f in files], snapshot.columns)
+        name = Origin(COMPACTED, cut.id, len(snapshot.columns))
+        whole = lake.write(table, rows, day, name, parquet.COMPACTED)
+        adds.append(LogFile(whole.path, whole.size, day, whole.stats))
+        removes += [LogFile(f, sizes[f], day) for f in files]
+    turn = (log.transaction(_APP) or 0) + 1
+    return len(removes) if log.commit(adds, removes, {_APP: turn}) else 0
+
+
+def plan(sizes: Mapping[str, int], policy: Policy) -> list[tuple[str, list[str]]]:
+    """Which files to merge into one: lists of paths with their day."""
+    days: dict[str, list[str]] = defaultdict(list)
+    for file, size in sorted(sizes.items()):
+        if size < policy.small_bytes and (day := _day(file)):
+            days[day].append(file)
+    groups: list[tuple[str, list[str]]] = []
+    for day, files in sorted(days.items()):
+        groups += [(day, group) for group in _pack(files, sizes, policy.target_bytes) if len(group) > 1]
+    few = sum(len(files) for _, files in groups) < policy.least_files
+    return [] if few else groups
+
+
+def _pack(files: Iterable[str], sizes: Mapping[str, int], target_bytes: int) -> list[list[str]]:
+    groups: list[list[str]] = [[]]
+    filled = 0
+    for file in files:
+        if groups[-1] and filled + sizes[file] > target_bytes:
+            groups.append([])
+            filled = 0
+        groups[-1].append(file)
+        filled += sizes[file]
+    return groups
+
+
+def _day(file: str) -> str:
+    key, _, value = file.split("/", 1)[0].partition("=")
+    return value if key == PARTITION_COLUMN and "/" in file else ""
+
+
+def vacuum(lake: Lake, cuts: Cuts, now: datetime) -> int:
+    """Drop old cuts, then data files and log entries that nobody can need any more.
+
+    Args:
+        lake: Whose tables.
+        cuts: Their cuts.
+        now: UTC now; decides what is younger than an hour.
+
+    Returns:
+        How many data files were deleted.
+    """
+    with cuts.housekeeping():
+        cuts.thin(now)
+        # In this order: a file that a commit names is first unmarked, then active, then in a cut on record.
+        old = _old_files(lake, now)
+        log = CommitLog(lake.root)
+        applied = {task: log.applied(task) for task in log.tasks()}
+        named = {lake.root / t / f for t in lake.tables() for f in lake.snapshot(t).sizes}
+        kept = cuts.kept()
+        named |= {path for cut in kept for path in paths(lake.root, cut)}
+        gone = [p for p in old if p not in named and not unfinished(p.name, applied)]
+        for path in gone:
+            path.unlink(missing_ok=True)
+        _sweep(lake, now)
+        for table in lake.tables():
+            versions = [cut.tables[table].version for cut in kept if table in cut.tables]
+            lake.log(table).forget(min(versions, default=0), now - GRACE)
+    if gone:
+        logger.info("vacuum deleted %d files", len(gone))
+    return len(gone)
+
+
+def unfinished(file: str, applied: Mapping[str, int | None]) -> bool:
+    """Whether a commit that is not marked applied may still name the file."""
+    found = origin(file)
+    if found is None:
+        return True  # not ours to judge
+    if found.task == COMPACTED:
+        return False
+    mark = applied.get(found.task)
+    return mark is None or found.n > mark
+
+
+def _old_files(lake: Lake, now: datetime) -> list[Path]:
+    found = []
+    for table in lake.tables():
+        for path in (lake.root / table).glob(f"{PARTITION_COLUMN}=*/*.parquet"):
+            if _is_old(path, now):
+                found.append(path)
+    return found
+
+
+def _sweep(lake: Lake, now: datetime) -> None:
+    for path in [*lake.root.glob(f"*/{BESIDE}*"), *lake.root.glob(f"_commits/*/{BESIDE}*")]:
+        if _is_old(path, now):
+            path.unlink(missing_ok=True)
+
+
+def _is_old(path: Path, now: datetime) -> bool:
+    try:
+        return now.timestamp() - path.stat().st_mtime > GRACE.total_seconds()
+    except FileNotFoundError:
+        return False

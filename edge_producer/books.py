@@ -1,0 +1,195 @@
+"""Counters of every row's fate, with feature moments, per (device, boot, period, model, stratum).
+
+The books balance at every commit: sensed = acked + pending + filtered + evicted + refused. A row enters
+them when the filter releases it; until then it is held, which counts as sensed and pending.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from edge_producer.rows import Row
+from schemas.rows import BOOKS_ROWS, TIME
+
+Doubles = NDArray[np.float64]
+_COUNT = struct.Struct("<q")
+
+
+class BookKey(NamedTuple):
+    """One line of a device's books."""
+
+    boot_id: int
+    period_us: int
+    model_version: str
+    stratum: str
+
+
+@dataclass(slots=True)
+class CoMoments:
+    """Means and summed products of deviations of all features over rows where every feature is finite.
+
+    Attributes:
+        mean: Shape (F,).
+        products: Shape (F, F), symmetric.
+    """
+
+    n: int
+    mean: Doubles
+    products: Doubles
+
+    @classmethod
+    def of(cls, block: NDArray[np.float32]) -> CoMoments:
+        """Moments of rows, shape (r, F); rows with a missing value do not count."""
+        whole = block[np.isfinite(block).all(axis=1)].astype(np.float64)
+        if not len(whole):
+            width = block.shape[1]
+            return cls(0, np.zeros(width), np.zeros((width, width)))
+        mean = whole.mean(axis=0)
+        centred = whole - mean
+        return cls(len(whole), mean, centred.T @ centred)
+
+    def __or__(self, other: CoMoments) -> CoMoments:
+        """Moments of both samples together (Chan, Golub and LeVeque 1979, multivariate)."""
+        if not self.n or not other.n:
+            return self if self.n else other
+        n = self.n + other.n
+        delta = other.mean - self.mean
+        products = self.products + other.products + np.outer(delta, delta) * (self.n * other.n / n)
+        return CoMoments(n, self.mean + delta * (other.n / n), products)
+
+    def to_bytes(self) -> bytes:
+        """Count, means and upper triangle, little-endian, 8 bytes each."""
+        triangle = self.products[np.triu_indices(len(self.mean))]
+        return _COUNT.pack(self.n) + np.concatenate([self.mean, triangle]).astype("<f8").tobytes()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> CoMoments:
+        """Moments of their bytes."""
+        (n,) = _COUNT.unpack_from(data)
+        values = np.frombuffer(data, dtype="<f8", offset=_COUNT.size)
+        width = int((np.sqrt(9 + 8 * len(values)) - 3) / 2)
+        products = np.zeros((width, width))
+        upper = np.triu_indices(width)
+        products[upper] = values[width:]
+        products.T[upper] = values[width:]
+        return cls(n, values[:width].copy(), products)
+
+
+@dataclass(slots=True)
+class BookChange:
+    """What happened to one line since it was last taken."""
+
+    sensed: int = 0
+    filtered: int = 0
+    moments: CoMoments | None = None
+
+
+@dataclass
+class LedgerChanges:
+    """Changes of one device's books, ready to be committed with its rows.
+
+    Attributes:
+        lines: Increments by line.
+        closed: Lines of periods that will most likely see no further row.
+    """
+
+    lines: dict[BookKey, BookChange] = field(default_factory=dict)
+    closed: list[BookKey] = field(default_factory=list)
+
+
+class Ledger:
+    """Counts what the filter releases; vectorises the moments over blocks of rows."""
+
+    def __init__(self) -> None:
+        self._rows: dict[BookKey, list[Row]] = {}
+        self._changes = LedgerChanges()
+        self._open: dict[BookKey, None] = {}
+        self._period: tuple[int, int, str] | None = None
+
+    def release(self, row: Row) -> None:
+        """Count a row whose fate at the filter is final. Rows come in the order of ``seq``."""
+        period = (row.boot_id, row.period_us, row.model_version)
+        if period != self._period:
+            self.close()
+            self._period = period
+        key = BookKey(*period, row.stratum.value)
+        self._open[key] = None
+        change = self._changes.lines.get(key)
+        if change is None:
+            change = self._changes.lines[key] = BookChange()
+        change.sensed += 1
+        if not row.selected:
+            change.filtered += 1
+        self._rows.setdefault(key, []).append(row)
+
+    def close(self) -> None:
+        """Close the open period's lines."""
+        self._changes.closed += self._open
+        self._open.clear()
+        self._period = None
+
+    def take(self) -> LedgerChanges:
+        """Changes since the last call."""
+        for key, rows in self._rows.items():
+            self._changes.lines[key].moments = CoMoments.of(np.stack([r.features for r in rows]))
+        taken, self._changes, self._rows = self._changes, LedgerChanges(), {}
+        return taken
+
+
+class BookLine(NamedTuple):
+    """One line as the spool keeps it, to be stated."""
+
+    boot_id: int
+    period_us: int
+    model_version: str
+    stratum: str
+    revision: int
+    sensed: int
+    acked: int
+    filtered: int
+    evicted: int
+    refused: int
+    pending: int
+    gap: bool
+    thinning: float
+    moments: bytes | None
+
+
+def books_batch(device_id: str, lines: Sequence[BookLine], period_s: float) -> pa.RecordBatch:
+    """Lines in ``BOOKS_ROWS``."""
+    n = len(lines)
+    (boots, periods, models, strata, revisions, *rest) = zip(*lines, strict=True)
+    sensed, acked, filtered, evicted, refused, pending, gaps, thinning, blobs = rest
+    moments = [_stated(blob) for blob in blobs]
+    lists = pa.list_(pa.float64())
+    arrays = [
+        pa.array([device_id] * n),
+        pa.array(boots, pa.int64()),
+        pa.array(periods, TIME),
+        pa.array([period_s] * n, pa.float64()),
+        pa.array(models, pa.string()),
+        pa.array(strata, pa.string()),
+        pa.array(revisions, pa.int64()),
+        *(pa.array(c, pa.int64()) for c in (sensed, acked, filtered, evicted, refused, pending)),
+        pa.array(gaps, pa.bool_()),
+        pa.array(thinning, pa.float64()),
+        pa.array([m and m[0] for m in moments], lists),
+        pa.array([m and m[1] for m in moments], lists),
+    ]
+    return pa.record_batch(arrays, schema=BOOKS_ROWS)
+
+
+def _stated(blob: bytes | None) -> tuple[Doubles, Doubles] | None:
+    if blob is None:
+        return None
+    moments = CoMoments.from_bytes(blob)
+    if not moments.n:
+        return None
+    return moments.mean, moments.products[np.triu_indices(len(moments.mean))]

@@ -1,0 +1,93 @@
+"""A model bundle on disk, checked before anyone runs it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from schemas.bundle import ANY_FEATURESET, Manifest, parse_manifest
+from schemas.errors import BundleError
+from schemas.profile import Profile
+
+BUNDLES = Path(__file__).parent / "bundles"
+MODEL, GOLDEN, MANIFEST = "model.onnx", "golden.arrow", "manifest.json"
+MAX_FILE_BYTES = 64 * 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle whose bytes are what its manifest says. Whether it fits a profile is ``check_fit``."""
+
+    manifest: Manifest
+    model: bytes
+    golden: bytes
+
+
+def load_bundle(profile: Profile, folder: Path = BUNDLES) -> Bundle:
+    """The bundle that the profile names.
+
+    Args:
+        profile: Its ``model.name`` is the bundle's folder.
+        folder: Where bundles are; default: those that ship in the wheel.
+
+    Raises:
+        BundleError: It is missing, altered, or made for other channels, windows or features.
+    """
+    path = folder / profile.model.name
+    if not path.is_dir():
+        known = ", ".join(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else "none"
+        raise BundleError(f"no bundle '{profile.model.name}' in {folder}; there: {known}")
+    bundle = open_bundle(path)
+    check_fit(bundle.manifest, profile)
+    return bundle
+
+
+def open_bundle(path: Path) -> Bundle:
+    """The bundle in a folder, digests verified.
+
+    Raises:
+        BundleError: A file is missing, too large or not the one the manifest names.
+    """
+    manifest = parse_manifest(_read(path / MANIFEST), str(path / MANIFEST))
+    parts = {name: _read(path / name) for name in (MODEL, GOLDEN)}
+    for name, data in parts.items():
+        if hashlib.sha256(data).hexdigest() != manifest.files.get(name):
+            raise BundleError(f"{path / name}: not the file that the manifest names: incomplete or altered")
+    return Bundle(manifest, parts[MODEL], parts[GOLDEN])
+
+
+def check_fit(manifest: Manifest, profile: Profile) -> None:
+    """Refuses a model made for other inputs.
+
+    Raises:
+        BundleError: Says each thing that differs: what the model wants, what the profile has.
+    """
+    if manifest.featureset == ANY_FEATURESET:
+        return
+    sampling = profile.sampling
+    pairs = {
+        "featureset": (manifest.featureset, profile.featureset),
+        "features": (list(manifest.features), list(profile.feature_names)),
+        "channels [unit]": (
+            [f"{c.name} [{c.unit}]" for c in manifest.channels],
+            [f"{c.name} [{c.unit}]" for c in profile.channels],
+        ),
+        "sampling.window_samples": (manifest.window_samples, sampling.window_samples),
+        "sampling.rate_hz": (manifest.rate_hz, sampling.rate_hz),
+    }
+    wrong = [f"{what}: wants {want}, has {has}" for what, (want, has) in pairs.items() if want != has]
+    if wrong:
+        raise BundleError(
+            f"model {manifest.version} does not fit profile '{profile.name}': {'; '.join(wrong)}. "
+            'Change the profile, or use model.name = "robust", which fits any'
+        )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise BundleError(f"{path}: larger than {MAX_FILE_BYTES} bytes")
+        return path.read_bytes()
+    except OSError as exc:
+        raise BundleError(f"{path}: cannot be read: {exc}") from exc

@@ -1,0 +1,225 @@
+"""One device's pipeline: window → features and score → decision → filter → summaries and books.
+
+Does no I/O: what it gives back is committed by the spool in one transaction, or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from edge_producer.books import Ledger, LedgerChanges
+from edge_producer.clock import Clock
+from edge_producer.decide import Decider, Decision
+from edge_producer.filter import RowFilter
+from edge_producer.identity import DeviceIdentity
+from edge_producer.metering import Meters
+from edge_producer.rows import Row, from_us, to_us
+from edge_producer.summaries import Summarizer, Summary
+from edge_producer.window import Floats, Predictor, Window
+from schemas.events import Alert
+from schemas.profile import Profile
+
+REWIND_PERIODS = 12
+"""A clock that steps back by more periods starts a new boot: the old lines of the books may be settled."""
+
+
+@dataclass(frozen=True)
+class DeviceUpdate:
+    """What one device did since its last update; commits whole.
+
+    Attributes:
+        state: JSON of decision and filter state, held rows included.
+        held: Rows held by the filter, inside ``state``.
+        rows: Selected rows, in the order of ``seq``.
+        closed: Summaries of closed periods.
+        open_summary: The open period as it stands.
+        alerts: JSON of urgent decisions.
+        meters: Increments of counters.
+        decision: Action in force.
+    """
+
+    device_id: str
+    boot_id: int
+    next_seq: int
+    newest_us: int
+    state: str
+    held: int
+    rows: list[Row]
+    books: LedgerChanges
+    closed: list[Summary]
+    open_summary: Summary | None
+    alerts: list[bytes]
+    meters: dict[str, int]
+    decision: str
+
+
+class Device:
+    """One device. Not safe for use by several threads.
+
+    Args:
+        identity: Key and secret.
+        profile: Its vertical.
+        predictor: Scores its windows.
+        on_action: Called with (device_id, action, score) when an action comes into force.
+        meters: Shared by all devices of a process.
+        state: JSON that the spool kept from an earlier start, or None.
+        clock: Steady seconds since 1970: ages rows, does not date them.
+    """
+
+    def __init__(
+        self,
+        identity: DeviceIdentity,
+        profile: Profile,
+        predictor: Predictor,
+        *,
+        on_action: Callable[[str, str, float | None], None],
+        meters: Meters,
+        state: str | None = None,
+        clock: Clock,
+    ) -> None:
+        kept: dict[str, Any] = json.loads(state) if state else {}
+        self.device_id = identity.device_id
+        self._profile = profile
+        self._predictor = predictor
+        self._on_action = on_action
+        self._meters = meters
+        self._clock = clock
+        self._period_us = round(profile.summaries.period_s * 1e6)
+        self._decider = Decider(profile.decision, kept.get("decider"))
+        self._filter = RowFilter(
+            profile.filter,
+            profile.feature_names,
+            profile.sampling.hop_s,
+            identity.secret,
+            kept.get("filter"),
+        )
+        self._summarizer = Summarizer(
+            self.device_id,
+            predictor.featureset,
+            profile.feature_names,
+            profile.summaries.period_s,
+            predictor.bin_edges,
+        )
+        self._ledger = Ledger()
+        self._selected: list[Row] = []
+        self._alerts: list[bytes] = []
+        self._raw_bytes = _raw_bytes(profile)
+        self._windows = 0
+        self._dirty = True
+        self._boot_id, self._seq, self._newest_us = _boot()
+        self.flush()
+
+    @property
+    def dirty(self) -> bool:
+        """Whether something happened since the last update."""
+        return self._dirty
+
+    def process(self, window: Window) -> Decision:
+        """Take a window to its decision and carry that out; then count, filter and summarise it."""
+        begun = time.perf_counter_ns()
+        features, score = self._predictor.score(self.device_id, window.samples)
+        if score is not None and not 0.0 <= score <= 1.0:
+            score = None
+        decision = self._decider.decide(window.end, score)
+        self._meters.decided(time.perf_counter_ns() - begun)
+        if decision.started:
+            self._on_action(self.device_id, decision.action, score)
+        row = self._row(window, features, score, decision)
+        self._summarizer.add(row)
+        self._release(self._filter.offer(row, decision))
+        self._meters.row(row)
+        if decision.alert:
+            self._alerts.append(self._alert(row))
+        self._windows += 1
+        self._dirty = True
+        return decision
+
+    def flush(self) -> None:
+        """Release held rows and close the open period: no further window comes soon."""
+        self._release(self._filter.flush())
+        self._ledger.close()
+        self._summarizer.close()
+        self._dirty = True
+
+    def take_update(self) -> DeviceUpdate:
+        """Everything since the last update."""
+        rows, self._selected = self._selected, []
+        alerts, self._alerts = self._alerts, []
+        windows, self._windows = self._windows, 0
+        self._dirty = False
+        state = {"decider": self._decider.export(), "filter": self._filter.export()}
+        return DeviceUpdate(
+            device_id=self.device_id,
+            boot_id=self._boot_id,
+            next_seq=self._seq,
+            newest_us=self._newest_us,
+            state=json.dumps(state, separators=(",", ":")),
+            held=self._filter.held,
+            rows=rows,
+            books=self._ledger.take(),
+            closed=self._summarizer.take_closed(),
+            open_summary=self._summarizer.open_summary(),
+            alerts=alerts,
+            meters={
+                "windows": windows,
+                "raw_bytes": windows * self._raw_bytes,
+                "feature_bytes": self._meters.take_feature_bytes(),
+            },
+            decision=self._decider.action,
+        )
+
+    def _row(self, window: Window, features: Floats, score: float | None, decision: Decision) -> Row:
+        event_us = to_us(window.end)
+        if event_us < self._newest_us - REWIND_PERIODS * self._period_us:
+            self.flush()
+            self._boot_id, self._seq, self._newest_us = _boot()
+        self._newest_us = max(self._newest_us, event_us)
+        seq, self._seq = self._seq, self._seq + 1
+        return Row(
+            boot_id=self._boot_id,
+            seq=seq,
+            event_us=event_us,
+            period_us=event_us - event_us % self._period_us,
+            mono_ns=window.mono_ns,
+            time_quality=int(window.time_quality),
+            features=features,
+            score=score,
+            decision=decision.action,
+            model_version=self._predictor.version,
+            sensed_s=self._clock(),
+        )
+
+    def _release(self, rows: list[Row]) -> None:
+        for row in rows:
+            self._ledger.release(row)
+            if row.selected:
+                self._selected.append(row)
+
+    def _alert(self, row: Row) -> bytes:
+        values = zip(self._profile.feature_names, row.features.tolist(), strict=True)
+        alert = Alert(
+            device_id=self.device_id,
+            boot_id=row.boot_id,
+            seq=row.seq,
+            event_time=from_us(row.event_us),
+            action=row.decision,
+            score=row.score,
+            model_version=row.model_version,
+            features={name: value if abs(value) < float("inf") else None for name, value in values},
+        )
+        return alert.model_dump_json().encode()
+
+
+def _boot() -> tuple[int, int, int]:
+    """A new boot id, its first seq, and an event time before any."""
+    return secrets.randbits(53), 0, -(2**62)
+
+
+def _raw_bytes(profile: Profile) -> int:
+    width = sum(8 if c.dtype == "float64" else 4 for c in profile.channels)
+    return profile.sampling.hop_samples * width

@@ -1,0 +1,212 @@
+"""What is worth sending, and with what probability (architecture 4.4). Pure.
+
+A row is sent if and only if its permanent u is below its inclusion probability pi: 1 where a rule
+selects it, else the sampling rate p that stood before the row was seen. No rule may look at the u of
+the row it judges: threshold, uncertainty, burst, transition, fail-safe and the rows before a trigger
+depend on scores alone; the deadband depends on the u of earlier rows only.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+
+from edge_producer.decide import Decision
+from edge_producer.rows import Row
+from schemas import profile
+from schemas.rows import RULES, Reason
+
+_HOUR_US = 3_600_000_000
+_SAMPLE, _THRESHOLD, _UNCERTAIN = int(Reason.SAMPLE), int(Reason.THRESHOLD), int(Reason.UNCERTAIN)
+_DEADBAND, _BURST, _PRETRIGGER = int(Reason.DEADBAND), int(Reason.BURST), int(Reason.PRETRIGGER)
+_TRANSITION, _FAIL_SAFE = int(Reason.TRANSITION), int(Reason.FAIL_SAFE)
+# As plain ints: arithmetic on enum flags costs more than the rest of the filter.
+_ROW_KEY = struct.Struct("<qq")
+
+
+def permanent_u(secret: bytes, boot_id: int, seq: int) -> float:
+    """The row's number in [0, 1): the first 53 bits of a keyed hash, always the same."""
+    digest = blake2b(_ROW_KEY.pack(boot_id, seq), key=secret, digest_size=8).digest()
+    return (int.from_bytes(digest, "big") >> 11) * 2.0**-53
+
+
+@dataclass
+class RateBudget:
+    """Lowers p so that the expected sampled rows of a UTC hour stay within the budget.
+
+    Reads only the past: the rate for the next row is fixed before that row is seen, and it spends
+    expectations (p), not outcomes.
+
+    Attributes:
+        hour_us: Start of the hour being spent.
+        spent: Sum of p over the hour's sampled rows.
+        p: Rate for the next row.
+    """
+
+    policy: profile.Filter
+    hop_s: float
+    hour_us: int = 0
+    spent: float = 0.0
+    p: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Start at the policy's rate, or with what an even spread over the hour allows."""
+        self.p = self._rate(_HOUR_US)
+
+    def spend(self, event_us: int, sampled: bool) -> None:
+        """Take note of a row and fix the rate for the next one."""
+        if self.policy.budget_rows_per_hour is None:
+            return
+        hour = event_us - event_us % _HOUR_US
+        if hour != self.hour_us:
+            self.hour_us, self.spent = hour, 0.0
+        if sampled:
+            self.spent += self.p
+        self.p = self._rate(hour + _HOUR_US - event_us)
+
+    def _rate(self, left_us: int) -> float:
+        budget = self.policy.budget_rows_per_hour
+        if budget is None:
+            return self.policy.p
+        windows_left = max(left_us / 1e6 / self.hop_s, 1.0)
+        return min(self.policy.p, max(self.policy.p_min, (budget - self.spent) / windows_left))
+
+
+class RowFilter:
+    """One device's filter.
+
+    Rows are released in the order of ``seq``. A row that no rule selects is held until ``pretrigger``
+    later rows have been seen, because a trigger among those selects it too.
+
+    Args:
+        policy: The profile's filter policy.
+        feature_names: Columns of ``Row.features``, in order.
+        hop_s: Seconds of event time between two windows.
+        secret: The device's secret.
+        state: What ``export`` gave before a restart.
+    """
+
+    def __init__(
+        self,
+        policy: profile.Filter,
+        feature_names: Sequence[str],
+        hop_s: float,
+        secret: bytes,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._policy = policy
+        self._secret = secret
+        columns = [*feature_names, "score"]
+        self._band_columns = np.array([columns.index(n) for n in policy.deadband], dtype=np.intp)
+        self._bands = np.array(list(policy.deadband.values()))
+        self._budget = RateBudget(policy, hop_s)
+        self._held: deque[Row] = deque()
+        self._burst_left = 0
+        self._last_sent: np.ndarray | None = None
+        if state is not None:
+            self._restore(state)
+
+    @property
+    def held(self) -> int:
+        """Rows not yet released: pending, in the books."""
+        return len(self._held)
+
+    @property
+    def held_rows(self) -> tuple[Row, ...]:
+        """The rows not yet released, oldest first."""
+        return tuple(self._held)
+
+    @property
+    def p(self) -> float:
+        """Sampling rate for the next row."""
+        return self._budget.p
+
+    def offer(self, row: Row, decision: Decision) -> list[Row]:
+        """Judge a new row; return the rows whose fate is now final, oldest first."""
+        row.u = permanent_u(self._secret, row.boot_id, row.seq)
+        row.sample_p = self._budget.p
+        row.reasons = self._rules(row, decision)
+        if row.reasons & _THRESHOLD:
+            self._burst_left = self._policy.burst_after
+            for earlier in self._held:
+                earlier.reasons |= _PRETRIGGER
+        elif self._burst_left:
+            self._burst_left -= 1
+        self._budget.spend(row.event_us, not row.reasons)
+        if self._bands.size and row.selected:
+            self._last_sent = self._band_values(row)
+        self._held.append(row)
+        return self._release()
+
+    def flush(self) -> list[Row]:
+        """Release all held rows as they stand: no later row can trigger them."""
+        released = [self._final(row) for row in self._held]
+        self._held.clear()
+        return released
+
+    def export(self) -> dict[str, Any]:
+        """State as a JSON value, held rows included."""
+        return {
+            "held": [row.to_json() for row in self._held],
+            "burst_left": self._burst_left,
+            "last_sent": None if self._last_sent is None else self._last_sent.tobytes().hex(),
+            "hour_us": self._budget.hour_us,
+            "spent": self._budget.spent,
+            "p": self._budget.p,
+        }
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        self._held = deque(Row.from_json(v) for v in state["held"])
+        self._burst_left = state["burst_left"]
+        if state["last_sent"] is not None:
+            last = np.frombuffer(bytes.fromhex(state["last_sent"]))
+            self._last_sent = last if last.shape == self._bands.shape else None
+        self._budget.hour_us, self._budget.spent = state["hour_us"], state["spent"]
+        self._budget.p = min(self._policy.p, max(self._policy.p_min, state["p"]))
+
+    def _rules(self, row: Row, decision: Decision) -> int:
+        policy, score, reasons = self._policy, row.score, 0
+        if score is not None:
+            if policy.threshold is not None and score >= policy.threshold:
+                reasons |= _THRESHOLD
+            if policy.uncertain is not None and policy.uncertain[0] <= score < policy.uncertain[1]:
+                reasons |= _UNCERTAIN
+        if self._burst_left:
+            reasons |= _BURST
+        if decision.started:
+            reasons |= _TRANSITION
+        if decision.fail_safe:
+            reasons |= _FAIL_SAFE
+        if self._bands.size and self._left_band(row):
+            reasons |= _DEADBAND
+        return reasons
+
+    def _left_band(self, row: Row) -> bool:
+        if self._last_sent is None:
+            return True
+        now = self._band_values(row)
+        appeared_or_vanished = np.isnan(now) != np.isnan(self._last_sent)
+        return bool((appeared_or_vanished | (np.abs(now - self._last_sent) > self._bands)).any())
+
+    def _band_values(self, row: Row) -> np.ndarray:
+        score = np.nan if row.score is None else row.score
+        return np.append(row.features, score)[self._band_columns].astype(np.float64)
+
+    def _release(self) -> list[Row]:
+        released = []
+        held = self._held
+        while held and (held[0].reasons & RULES or len(held) > self._policy.pretrigger):
+            released.append(self._final(held.popleft()))
+        return released
+
+    @staticmethod
+    def _final(row: Row) -> Row:
+        if not row.reasons and row.u < row.sample_p:
+            row.reasons = _SAMPLE
+        return row

@@ -110,6 +110,11 @@ class KafkaBroker:
                 return self
         raise AssertionError("unreachable")
 
+    def restart(self) -> Self:
+        """Start it again on the same port, killing what may be left of the last run."""
+        self.kill()
+        return self.start()
+
     def stop(self, timeout_s: float = 20.0) -> None:
         """End it in good order; kill it after ``timeout_s``. Nothing happens if it is not running."""
         if self._child is not None:

@@ -137,7 +137,7 @@ class Stack:
             self._reach(self.settings.broker)
             return
         bind, front = free_ports(2)
-        self._broker = KafkaBroker(
+        broker = KafkaBroker(
             self.settings.state_dir / "kafka",
             self.settings.cache_dir,
             port=self.settings.kafka_port,
@@ -147,16 +147,11 @@ class Stack:
             say=self._say,
         )
         self._say("starting Kafka")
-        self._keep("kafka", lambda: self._required_broker().start().child)
-        self.bootstrap_servers = self._required_broker().bootstrap_servers
+        self._broker = broker
+        self._keep("kafka", lambda: broker.restart().child)
+        self.bootstrap_servers = broker.bootstrap_servers
         self.site = Site(bind_port=bind, front_port=front)
         self._publish(bootstrap_servers=self.bootstrap_servers, site=self.site)
-
-    def _required_broker(self) -> KafkaBroker:
-        if self._broker is None:
-            raise ValueError("the broker is not ours")
-        self._broker.kill()  # nothing on the first start; clears one that ended on later ones
-        return self._broker
 
     def _reach(self, address: str) -> None:
         try:

@@ -1,0 +1,42 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format bench lock clean
+
+BIN := .venv/bin
+
+help: ## Show what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Everything the other targets need; afterwards .venv/bin/edgeloop works
+	@infra/setup.sh
+
+demo: setup ## The whole line on this machine, 90 seconds, with a report
+	@$(BIN)/edgeloop demo --profile machine --devices 20 --seconds 90 --seed 7
+
+test: setup ## All tests, against a real broker
+	@$(BIN)/python -m pytest
+
+lint: setup ## ruff, mypy strict, import-linter
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: setup ## Apply ruff's format and safe fixes
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: setup ## Measure (benchmarks/README.md says how to trust the numbers)
+	@$(BIN)/python -m benchmarks
+
+# The lock names no index and no path: it holds wherever the same files are served.
+lock: setup ## Resolve requirements.txt anew from pyproject.toml (needs uv)
+	@command -v uv >/dev/null || [ -x $(BIN)/uv ] || { echo "error: uv is not installed: $(BIN)/pip install uv" >&2; exit 1; }
+	@PATH="$$PATH:$(BIN)" uv pip compile pyproject.toml --extra all --extra dev --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet $(UPGRADE) \
+		--output-file requirements.txt
+
+clean: ## Remove the environment and every cache of this checkout (state and jars stay)
+	@rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# Everything `make setup` does: virtual environment, locked packages, the project itself, the broker's jars.
+# Each step leaves a stamp and is skipped while what it was made from is unchanged.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+venv=.venv
+stamps=$venv/stamps
+packages=(schemas feature_store edge_producer stream_processors model_service infra)
+
+say() { printf '[setup] %s\n' "$*"; }
+fail() {
+    printf 'error: %s\n' "$*" >&2
+    exit 1
+}
+
+find_python() {
+    local candidate
+    for candidate in "${PYTHON:-}" python3 python3.11 python3.12 python3.13; do
+        if [ -n "$candidate" ] && command -v "$candidate" >/dev/null &&
+            "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    fail "Python 3.11 or newer is not installed: apt-get install python3 python3-venv"
+}
+
+check_machine() {
+    local python=$1 java_major free_mb
+    "$python" -c 'import ensurepip, venv' 2>/dev/null ||
+        fail "Python's venv module is not installed: apt-get install python3-venv"
+    command -v java >/dev/null || fail "java is not installed: apt-get install openjdk-17-jre-headless"
+    java_major=$(java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -n 1)
+    [ "${java_major:-0}" -ge 17 ] ||
+        fail "java is version ${java_major:-unknown}, 17 or newer is needed: apt-get install openjdk-17-jre-headless"
+    command -v mvn >/dev/null || fail "mvn is not installed: apt-get install maven"
+    free_mb=$(df -Pm . | awk 'NR == 2 { print $4 }')
+    [ "$free_mb" -ge 2500 ] || fail "$PWD has $free_mb MB free, setup needs 2500 MB: free some space"
+}
+
+digest() { cat "$@" | sha256sum | cut -d ' ' -f 1; }
+is_done() { [ "$(cat "$stamps/$1" 2>/dev/null)" = "$2" ]; }
+mark_done() { printf '%s\n' "$2" >"$stamps/$1"; }
+
+make_environment() {
+    local python
+    "$venv/bin/python" -m pip --version >/dev/null 2>&1 && return
+    python=$(find_python)
+    check_machine "$python"
+    say "1/4 virtual environment in $venv ($("$python" --version))"
+    "$python" -m venv "$venv"
+    mkdir -p "$stamps"
+}
+
+install_packages() {
+    local wanted total
+    wanted=$(digest requirements.txt)
+    is_done packages "$wanted" && return
+    total=$(grep -c '^[a-z0-9].*==' requirements.txt)
+    say "2/4 $total locked packages (some 400 MB, a few minutes the first time)"
+    "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off \
+        --require-hashes -r requirements.txt |
+        awk -v total="$total" '/^(Collecting|Requirement already)/ { if (++n % 10 == 0) print "[setup]   … " n " of " total; fflush() }'
+    say "    compiling them once"
+    # Some packages carry templates that are no Python: their errors do not matter.
+    env -u PYTHONDONTWRITEBYTECODE "$venv/bin/python" -m compileall -qq -j 0 "$venv"/lib/python3*/site-packages || true
+    mark_done packages "$wanted"
+}
+
+install_project() {
+    local wanted
+    wanted=$(digest pyproject.toml requirements.txt <(pwd))
+    if ! is_done project "$wanted"; then
+        say "3/4 edgeloop itself"
+        "$venv/bin/python" -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+        mark_done project "$wanted"
+    fi
+    env -u PYTHONDONTWRITEBYTECODE "$venv/bin/python" -m compileall -q "${packages[@]}"
+}
+
+fetch_broker() {
+    "$venv/bin/python" - <<'PYTHON'
+import os
+import sys
+
+from infra.kafka_jars import resolve_jars
+from infra.settings import default_cache_dir
+from schemas.errors import PipelineError
+
+try:
+    resolve_jars(default_cache_dir(os.environ), lambda line: print(f"[setup] 4/4 {line}", flush=True))
+except PipelineError as exc:
+    sys.exit(f"error: {exc}")
+PYTHON
+}
+
+# What would send packages elsewhere than into the environment, or contradict the hashes.
+unset PIP_TARGET PIP_PREFIX PIP_USER PIP_ROOT PIP_CONSTRAINT PIP_REQUIREMENT PIP_REQUIRE_VIRTUALENV
+unset PYTHONPATH PYTHONHOME
+
+mkdir -p "$stamps"
+exec 9>"$venv/setup.lock"
+flock 9 # two makes at once: the second waits and finds all done
+make_environment
+install_packages
+install_project
+fetch_broker

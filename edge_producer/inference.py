@@ -1,0 +1,227 @@
+"""The onnxruntime door: from raw window to features and score, one thread, one window at a time."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pyarrow as pa
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from edge_producer.bundle import BUNDLES, Bundle, check_fit, load_bundle
+from edge_producer.reference import RollingReference, smallest_spreads
+from edge_producer.window import Floats, Samples
+from schemas.bundle import ANY_FEATURESET, Manifest
+from schemas.errors import BundleError
+from schemas.profile import FEATURE_KINDS, UNITLESS_KINDS, Channel, Profile
+
+KINDS = tuple(FEATURE_KINDS)
+INNER_EDGES = 15
+_FAILURES = (
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NotImplemented,
+    ort_errors.RuntimeException,
+)
+
+
+class OnnxSession:
+    """A loaded graph.
+
+    Args:
+        bundle: Where graph and manifest come from.
+
+    Raises:
+        BundleError: onnxruntime cannot load the graph.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        options.log_severity_level = 3
+        self._version = bundle.manifest.version
+        with self._translated():
+            self._session = ort.InferenceSession(bundle.model, options, providers=["CPUExecutionProvider"])
+
+    def run(self, windows: Samples, extra: Mapping[str, NDArray[np.generic]]) -> tuple[Floats, Floats]:
+        """Outputs of a batch.
+
+        Args:
+            windows: Shape (B, W, C).
+            extra: Further inputs by name.
+
+        Returns:
+            Features (B, F), and scores (B,) with NaN for none.
+
+        Raises:
+            BundleError: The graph does not take these inputs.
+        """
+        with self._translated():
+            features, score = self._session.run(["features", "score"], {"window": windows, **extra})
+        return features, score
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except _FAILURES as exc:
+            raise BundleError(f"model {self._version}: {exc}") from exc
+
+
+class OnnxPredictor:
+    """A bundle's graph on one profile's windows. Keeps a rolling reference per device for ``robust``.
+
+    Args:
+        bundle: Checked on its own; here it is checked against the profile and its golden vectors.
+        profile: Which channels and features, and how many samples may be missing.
+
+    Raises:
+        BundleError: The model does not fit, cannot be loaded or misses its golden vectors.
+    """
+
+    def __init__(self, bundle: Bundle, profile: Profile) -> None:
+        check_fit(bundle.manifest, profile)
+        self._manifest = bundle.manifest
+        self._session = OnnxSession(bundle)
+        check_golden(self._session, bundle)
+        self._profile = profile
+        self._generic = bundle.manifest.featureset == ANY_FEATURESET
+        self._columns = feature_columns(profile)
+        self._floors = smallest_spreads(profile)
+        self._references: dict[str, RollingReference] = {}
+        self._bin_edges = bin_edges(bundle.manifest, profile)
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the bundle says of itself."""
+        return self._manifest
+
+    @property
+    def version(self) -> str:
+        """Model version as stated in rows."""
+        return self._manifest.version
+
+    @property
+    def featureset(self) -> str:
+        """Feature set that the rows carry."""
+        return self._profile.featureset
+
+    @property
+    def bin_edges(self) -> Mapping[str, NDArray[np.float64]]:
+        """Ascending inner bin edges by feature, the score included."""
+        return self._bin_edges
+
+    def score(self, device_id: str, samples: Samples) -> tuple[Floats, float | None]:
+        """Features and score of one window; see ``Predictor.score``.
+
+        The score is None while the reference warms up, where more than ``sampling.max_missing`` of the
+        samples are missing, and where a feature that the model needs is.
+        """
+        reference = self._reference(device_id)
+        extra = {} if reference is None else self._usual(reference)
+        features, scores = self._session.run(samples[np.newaxis], extra)
+        missing = 1.0 - np.isfinite(samples).mean()
+        if missing > self._profile.sampling.max_missing:
+            return features[0], None
+        raw = float(scores[0])
+        score = raw if raw == raw else None  # noqa: PLR0124  (NaN is the only value unequal to itself)
+        if reference is not None:
+            reference.learn(features[0], score)
+        return features[0], score
+
+    def _reference(self, device_id: str) -> RollingReference | None:
+        if not self._generic:
+            return None
+        if device_id not in self._references:
+            model = self._profile.model
+            self._references[device_id] = RollingReference(
+                self._floors, model.reference_windows, model.warmup_windows
+            )
+        return self._references[device_id]
+
+    def _usual(self, reference: RollingReference) -> dict[str, NDArray[np.generic]]:
+        return {"columns": self._columns, "center": reference.center, "spread": reference.spread}
+
+
+def load_predictor(profile: Profile, folder: Path = BUNDLES) -> OnnxPredictor:
+    """Predictor of the bundle that the profile names.
+
+    Raises:
+        BundleError: It is missing, altered, does not fit or misses its golden vectors.
+    """
+    return OnnxPredictor(load_bundle(profile, folder), profile)
+
+
+def feature_columns(profile: Profile) -> NDArray[np.int64]:
+    """Index ``channel * len(FEATURE_KINDS) + kind`` of each feature of the profile."""
+    channels = profile.channel_names
+    places = [
+        channels.index(s.channel) * len(KINDS) + KINDS.index(s.kind) for s in profile.feature_specs()
+    ]
+    return np.array(places, dtype=np.int64)
+
+
+def check_golden(session: OnnxSession, bundle: Bundle) -> None:
+    """Runs the golden windows one by one, as a device does.
+
+    Raises:
+        BundleError: An output lies outside the manifest's tolerance.
+    """
+    version, tolerance = bundle.manifest.version, bundle.manifest.tolerance
+    table = _golden_table(bundle)
+    meta = {k.decode(): json.loads(v) for k, v in (table.schema.metadata or {}).items()}
+    extra: dict[str, NDArray[np.generic]] = {
+        name: np.array(values, dtype=np.int64 if name == "columns" else np.float32)
+        for name, values in meta["extra"].items()
+    }
+    windows = _matrix(table, "window").reshape(-1, *meta["shape"])
+    expected = np.column_stack([_matrix(table, "features"), table.column("score").to_numpy()])
+    for number, window in enumerate(windows):
+        features, score = session.run(window[np.newaxis], extra)
+        got = np.append(features[0], score[0])
+        if not np.allclose(
+            got, expected[number], tolerance.relative, tolerance.absolute, equal_nan=True
+        ):
+            off = np.nanmax(np.abs(got - expected[number]))
+            raise BundleError(f"model {version}: golden window {number} misses its outputs by {off:.3g}")
+
+
+def _golden_table(bundle: Bundle) -> pa.Table:
+    try:
+        return pa.ipc.open_file(io.BytesIO(bundle.golden)).read_all()
+    except pa.ArrowInvalid as exc:
+        raise BundleError(f"model {bundle.manifest.version}: golden vectors unreadable: {exc}") from exc
+
+
+def _matrix(table: pa.Table, name: str) -> NDArray[np.float32]:
+    column = table.column(name).combine_chunks()
+    flat: NDArray[np.float32] = column.flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(table.num_rows, -1)
+
+
+def bin_edges(manifest: Manifest, profile: Profile) -> dict[str, NDArray[np.float64]]:
+    """The manifest's edges; for features it has none of, edges over the channel's plausible range."""
+    channels = {c.name: c for c in profile.channels}
+    edges = {s.name: range_edges(channels[s.channel], s.kind) for s in profile.feature_specs()}
+    edges |= {name: np.array(values) for name, values in manifest.bin_edges.items()}
+    return edges
+
+
+def range_edges(channel: Channel, kind: str) -> NDArray[np.float64]:
+    """Inner bin edges of a feature that nobody trained: even steps for places, even ratios for spreads."""
+    if kind in UNITLESS_KINDS:
+        return np.array([1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 7.0, 10.0, 20.0])
+    if kind in ("last", "mean", "min", "max"):
+        return np.linspace(channel.min, channel.max, INNER_EDGES + 2)[1:-1]
+    widest = max(abs(channel.min), abs(channel.max)) if kind == "rms" else (channel.max - channel.min) / 2
+    return np.geomspace(1e-3 * widest, widest, INNER_EDGES + 2)[1:-1]

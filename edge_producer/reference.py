@@ -1,0 +1,89 @@
+"""What is usual for one device: rolling median and spread of its own past features."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_producer.window import Floats
+from schemas.profile import UNITLESS_KINDS, Profile
+
+MAD_TO_STD = 1.4826
+"""Median absolute deviation to standard deviation, for a normal distribution."""
+MEAN_AD_TO_STD = 1.2533
+"""Likewise for the mean absolute deviation: it still grows where half of the values are equal."""
+HIGH_SCORE = 0.5
+HIGH_SHARE = 8
+"""Of windows with a high score only every eighth is learnt: a fault becomes usual eight times slower."""
+REFRESHES = 64
+"""Times the statistics are renewed while the memory turns over once."""
+
+
+def smallest_spreads(profile: Profile) -> NDArray[np.float64]:
+    """Floor of each feature's spread: a thousandth of the channel's plausible range; 0.05 if unitless."""
+    ranges = {c.name: c.max - c.min for c in profile.channels}
+    return np.array(
+        [0.05 if s.kind in UNITLESS_KINDS else 1e-3 * ranges[s.channel] for s in profile.feature_specs()]
+    )
+
+
+class RollingReference:
+    """Median and spread of the newest windows of one device. Kept in memory: a start warms up anew.
+
+    Args:
+        floors: Smallest spread of each feature, shape (F,).
+        memory: Windows remembered.
+        warmup: Values a feature needs before it is compared.
+    """
+
+    def __init__(self, floors: NDArray[np.float64], memory: int, warmup: int) -> None:
+        self._floors = floors
+        self._warmup = min(warmup, memory)
+        # One row a feature, so that sorting runs along memory.
+        self._past = np.full((len(floors), memory), np.nan, dtype=np.float32)
+        self._learnt = 0
+        self._high = 0
+        self._stale = 0
+        self.center: Floats = np.full(len(floors), np.nan, dtype=np.float32)
+        self.spread: Floats = np.ones(len(floors), dtype=np.float32)
+
+    def learn(self, features: Floats, score: float | None) -> None:
+        """Takes in a window after it was scored. Windows with a high score count an eighth.
+
+        Args:
+            features: Shape (F,); NaN is left out.
+            score: As the window got it against the present reference; None: none.
+        """
+        if score is not None and score >= HIGH_SCORE:
+            self._high += 1
+            if self._high % HIGH_SHARE:
+                return
+        self._past[:, self._learnt % self._past.shape[1]] = features
+        self._learnt += 1
+        self._stale += 1
+        if self._learnt >= self._warmup and self._stale >= self._interval():
+            self._renew()
+
+    def _interval(self) -> int:
+        return max(1, min(self._learnt, self._past.shape[1]) // REFRESHES)
+
+    def _renew(self) -> None:
+        self._stale = 0
+        past = self._past[:, : min(self._learnt, self._past.shape[1])]
+        finite = np.isfinite(past).sum(axis=1)
+        median = _median(past, finite)
+        deviation = np.abs(past - median[:, None])
+        mad = _median(deviation, finite)
+        mean_ad = np.nansum(deviation, axis=1, dtype=np.float64) / np.maximum(finite, 1)
+        spread = np.fmax(np.fmax(MAD_TO_STD * mad, MEAN_AD_TO_STD * mean_ad), self._floors)
+        self.spread = spread.astype(np.float32)
+        self.center = np.where(finite >= self._warmup, median, np.nan).astype(np.float32)
+
+
+def _median(rows: Floats, finite: NDArray[np.intp]) -> Floats:
+    """Median of the finite values of each row; NaN where there is none."""
+    ordered = np.sort(rows, axis=1)  # NaN last
+    last = np.maximum(finite - 1, 0)
+    lines = np.arange(len(rows))
+    middle: Floats = (ordered[lines, last // 2] + ordered[lines, (last + 1) // 2]) / np.float32(2)
+    return middle

@@ -1,0 +1,1 @@
+"""Where windows come from: seeded generators (`simulate`) and recordings (`replay`)."""

@@ -1,0 +1,98 @@
+"""Builds the bundles that ship in the wheel: `python -m infra.factory [--check]`.
+
+Simulated healthy machines go to the trainer, its files to `edge_producer/bundles/`. The same bytes on
+every machine; a test compares the shipped files with what this script builds.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_producer.bundle import BUNDLES
+from edge_producer.sources.machine import RotatingMachine
+from edge_producer.sources.scenario import Injection
+from model_service.training.bundle import BundleFiles
+from model_service.training.factory import factory_bundle, robust_bundle
+from model_service.training.features import compute
+from schemas.bundle import Training
+from schemas.profile import Profile, find_profile
+
+SEED = 20260101
+DEVICES = 120
+RUNS = 6
+RUN_WINDOWS = 15
+HORIZON_WINDOWS = 1800
+REGIMES = (0.0, 0.0, 0.3)
+"""Severity of the change of load that every third device runs under: the model has seen more than one."""
+SCRIPT = "infra/factory.py"
+
+Array = NDArray[np.float64]
+
+
+def build() -> dict[str, BundleFiles]:
+    """Both bundles by name."""
+    profile = find_profile("machine")
+    training = Training(script=SCRIPT, seed=SEED, devices=DEVICES, windows=DEVICES * RUNS * RUN_WINDOWS)
+    healthy = [list(_healthy_runs(profile, number)) for number in range(DEVICES)]
+    machine = factory_bundle(profile, healthy, _golden_windows(profile), training)
+    return {"machine": machine, "robust": robust_bundle(SEED)}
+
+
+def _healthy_runs(profile: Profile, number: int) -> Iterator[Array]:
+    """Features of a few runs of consecutive windows of one healthy machine."""
+    regime = Injection(kind="new_regime", start_s=0.0, severity=REGIMES[number % len(REGIMES)])
+    sensors = RotatingMachine(SEED, f"factory-{number}", profile.sampling.rate_hz, (regime,))
+    rng = np.random.default_rng([SEED, number])
+    for first in rng.integers(0, HORIZON_WINDOWS, RUNS):
+        windows = _windows(profile, sensors, range(int(first), int(first) + RUN_WINDOWS))
+        yield compute(windows, profile.feature_specs(), profile.channel_names)
+
+
+def _golden_windows(profile: Profile) -> NDArray[np.float32]:
+    """Two healthy windows, a worn bearing, an imbalance, gaps, a dead and a stuck channel."""
+    faults = [
+        (),
+        (Injection(kind="bearing_wear", start_s=0.0),),
+        (Injection(kind="imbalance", start_s=0.0),),
+        (Injection(kind="dropout", start_s=0.0, severity=0.1),),
+    ]
+    rate_hz = profile.sampling.rate_hz
+    made = [
+        _windows(profile, RotatingMachine(SEED, "golden", rate_hz, items), range(9, 11)) for items in faults
+    ]
+    windows = np.concatenate(made)
+    windows[6, :, 1] = np.nan
+    windows[7, :, 2] = windows[7, 0, 2]
+    return windows
+
+
+def _windows(profile: Profile, sensors: RotatingMachine, numbers: range) -> NDArray[np.float32]:
+    """Consecutive windows, shape (n, W, C). The profile's windows do not overlap."""
+    columns = [sensors.channels.index(c) for c in profile.channel_names]
+    size = profile.sampling.window_samples
+    return np.stack([sensors.block(k, size)[:, columns] for k in numbers])
+
+
+def main(arguments: list[str]) -> int:
+    """Writes the bundles, or with ``--check`` only compares; returns the exit code."""
+    if arguments not in ([], ["--check"]):
+        sys.stderr.write("usage: python -m infra.factory [--check]\n")
+        return 2
+    stale = []
+    for name, bundle in build().items():
+        if arguments:
+            stale += [f"{name}/{file}" for file in bundle.differences(BUNDLES / name)]
+        else:
+            bundle.write(BUNDLES / name)
+        sys.stdout.write(f"{bundle.manifest.version}\n")
+    for file in stale:
+        sys.stderr.write(f"{file} is not what the script builds: run `python -m infra.factory`\n")
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,86 @@
+"""Window features in numpy, float64: what the ONNX feature graph is checked against and trained with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.profile import FEATURE_KINDS, FeatureSpec
+
+Array = NDArray[np.float64]
+
+
+def all_kinds(windows: NDArray[np.floating]) -> Array:
+    """Every feature kind of every channel.
+
+    Definitions (`docs/profiles.md`): missing samples (NaN, infinities) are left out of every kind; the
+    spectrum takes them as the mean, so that low² + mid² + high² = std². A window of equal samples has
+    crest and kurtosis 0. A channel without any sample has only NaN.
+
+    Args:
+        windows: Shape (n, w, c).
+
+    Returns:
+        Shape (n, c, len(FEATURE_KINDS)), kinds in the order of ``FEATURE_KINDS``.
+    """
+    x = np.moveaxis(np.asarray(windows, dtype=np.float64), 1, 2)
+    valid = np.isfinite(x)
+    n = valid.sum(axis=2).astype(np.float64)
+    n[n == 0] = np.nan
+    filled = np.where(valid, x, 0.0)
+    mean = filled.sum(axis=2) / n
+    centred = np.where(valid, x - mean[..., None], 0.0)
+    # Rounding of the mean must not make a constant window look alive.
+    tiny = 1e-12 * np.abs(filled).max(axis=2)
+    centred[np.abs(centred).max(axis=2) <= tiny] = 0.0
+    var = (centred**2).sum(axis=2) / n
+    std = np.sqrt(var)
+    peak = np.abs(centred).max(axis=2) + 0.0 * n
+    with np.errstate(divide="ignore", invalid="ignore"):
+        crest = np.where(std == 0.0, 0.0, peak / std)
+        kurtosis = np.where(std == 0.0, 0.0, (centred**4).sum(axis=2) / n / var**2)
+    low, mid, high = _bands(centred, n)
+    kinds = {
+        "last": _last(filled, valid) + 0.0 * n,
+        "mean": mean,
+        "std": std,
+        "min": np.where(valid, x, np.inf).min(axis=2) + 0.0 * n,
+        "max": np.where(valid, x, -np.inf).max(axis=2) + 0.0 * n,
+        "rms": np.sqrt((filled**2).sum(axis=2) / n),
+        "peak": peak,
+        "crest": crest,
+        "kurtosis": kurtosis,
+        "band_low": low,
+        "band_mid": mid,
+        "band_high": high,
+    }
+    return np.stack([kinds[k] for k in FEATURE_KINDS], axis=2)
+
+
+def compute(windows: NDArray[np.floating], specs: Sequence[FeatureSpec], channels: Sequence[str]) -> Array:
+    """Features of each window, shape (n, f), columns in the order of ``specs``."""
+    kinds = list(FEATURE_KINDS)
+    every = all_kinds(windows)
+    columns = [every[:, channels.index(s.channel), kinds.index(s.kind)] for s in specs]
+    return np.stack(columns, axis=1)
+
+
+def _last(filled: Array, valid: NDArray[np.bool_]) -> Array:
+    width = filled.shape[2]
+    index = np.maximum(np.where(valid, np.arange(width), -1).max(axis=2), 0)
+    return np.take_along_axis(filled, index[..., None], axis=2)[..., 0]
+
+
+def _bands(centred: Array, n: Array) -> tuple[Array, Array, Array]:
+    """RMS below 1/8, between, and from 1/4 of the sampling rate (Parseval)."""
+    width = centred.shape[2]
+    power = np.abs(np.fft.rfft(centred, axis=2)) ** 2
+    k = np.arange(power.shape[2])
+    twice = np.where((k == 0) | (2 * k == width), 1.0, 2.0)
+    power = power * twice * (k > 0)
+    low, mid, high = 8 * k < width, (8 * k >= width) & (4 * k < width), 4 * k >= width
+    scale = width * n
+    rms = [np.sqrt((power * band).sum(axis=2) / scale) for band in (low, mid, high)]
+    return rms[0], rms[1], rms[2]

@@ -1,0 +1,51 @@
+"""Golden vectors: synthetic windows with the outputs that numpy expects of the graph."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Golden:
+    """Inputs and expected outputs of n windows.
+
+    Attributes:
+        windows: Shape (n, W, C).
+        features: Shape (n, F).
+        score: Shape (n,); NaN: none.
+        extra: Further inputs of the graph, shape (F,), by name.
+    """
+
+    windows: NDArray[np.float32]
+    features: NDArray[np.floating]
+    score: NDArray[np.floating]
+    extra: dict[str, NDArray[np.floating] | NDArray[np.integer]] = field(default_factory=dict)
+
+    def to_arrow(self) -> bytes:
+        """Arrow file, uncompressed: one row a window, the extra inputs in the schema's metadata."""
+        n, samples, channels = self.windows.shape
+        meta = {
+            "shape": json.dumps([samples, channels]),
+            "extra": json.dumps({k: v.tolist() for k, v in self.extra.items()}),
+        }
+        columns = {
+            "window": _lists(self.windows.reshape(n, -1)),
+            "features": _lists(self.features),
+            "score": pa.array(self.score.astype(np.float32)),
+        }
+        table = pa.table(columns).replace_schema_metadata(meta)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        data: bytes = sink.getvalue().to_pybytes()
+        return data
+
+
+def _lists(rows: NDArray[np.floating]) -> pa.Array:
+    flat = pa.array(np.ascontiguousarray(rows, dtype=np.float32).ravel())
+    return pa.FixedSizeListArray.from_arrays(flat, rows.shape[1])

@@ -1,0 +1,141 @@
+"""Manifest of a model bundle: what a device checks before it trusts the graph beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+
+from schemas.errors import BundleError
+from schemas.profile import Name, describe
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+ANY_FEATURESET = "*"
+"""Featureset of a bundle that computes whichever features the profile asks for."""
+
+
+class Part(BaseModel):
+    """Base of every part of a manifest: frozen, unknown keys and NaN refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Input(Part):
+    """One column of the raw window that the graph was made for."""
+
+    name: Name
+    unit: str
+
+
+class Baseline(Part):
+    """What a feature looked like in training. Drift is measured against it.
+
+    Attributes:
+        n: Windows.
+        mean: Mean over all windows of all devices.
+        std: Standard deviation of one window.
+        device_std: Standard deviation between devices' means: fleets differ by this over sqrt(devices).
+        mean_std: Standard deviation of one device's means over ``mean_windows`` windows around its own
+            mean.
+        mean_windows: Consecutive windows of those means.
+    """
+
+    n: PositiveInt
+    mean: float
+    std: NonNegativeFloat
+    device_std: NonNegativeFloat
+    mean_std: NonNegativeFloat
+    mean_windows: PositiveInt
+
+
+class Calibration(Part):
+    """The map from the model's distance d to a score: d^slope / (d^slope + middle^slope).
+
+    Attributes:
+        middle: Distance whose score is 0.5.
+        healthy_p999: Distance that one in a thousand healthy training windows exceeds.
+    """
+
+    middle: float
+    slope: float
+    healthy_p999: float | None = None
+
+
+class Training(Part):
+    """Where the parameters come from."""
+
+    script: str
+    seed: int
+    devices: PositiveInt
+    windows: PositiveInt
+
+
+class Tolerance(Part):
+    """How far a device's outputs may lie from the golden ones: |a - b| <= absolute + relative * |b|."""
+
+    absolute: NonNegativeFloat
+    relative: NonNegativeFloat
+
+
+class Manifest(Part):
+    """Everything about a bundle but its bytes. Immutable and content-addressed.
+
+    Attributes:
+        version: ``<name>-<major>.<first 8 digits of content_digest>``.
+        featureset: ``name@n``, or ``*``.
+        channels: Columns of the raw window; empty: any.
+        window_samples: Samples of a window; None: any.
+        rate_hz: Samples per second; None: any.
+        features: Feature names in output order; empty: as the profile says.
+        opset: ONNX operator set the graph needs.
+        bin_edges: Ascending inner bin edges by feature, for summaries.
+        baselines: By feature, the score included; empty where nothing was trained.
+        files: SHA-256 of each file of the bundle but the manifest.
+    """
+
+    name: Name
+    version: str
+    featureset: str
+    channels: tuple[Input, ...] = ()
+    window_samples: PositiveInt | None = None
+    rate_hz: PositiveFloat | None = None
+    features: tuple[str, ...] = ()
+    opset: PositiveInt
+    calibration: Calibration
+    bin_edges: dict[str, tuple[float, ...]] = {}
+    baselines: dict[str, Baseline] = {}
+    training: Training | None = None
+    tolerance: Tolerance
+    files: dict[str, Digest]
+
+    def content_digest(self) -> str:
+        """SHA-256 over everything the bundle holds except its version."""
+        content = self.model_dump(mode="json", exclude={"version"})
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def versioned(self, major: int) -> Manifest:
+        """The same manifest under the version that its content gives it."""
+        version = f"{self.name}-{major}.{self.content_digest()[:8]}"
+        return self.model_copy(update={"version": version})
+
+    def to_json(self) -> str:
+        """The manifest file's text: sorted keys, one item a line, reproducible."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, indent=1) + "\n"
+
+
+def parse_manifest(text: str | bytes, origin: str) -> Manifest:
+    """Manifest from its JSON text.
+
+    Raises:
+        BundleError: No valid manifest, or one whose version is not that of its content.
+    """
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as exc:
+        raise BundleError(f"{origin}: {describe(exc)}") from exc
+    if not manifest.version.endswith(f".{manifest.content_digest()[:8]}"):
+        raise BundleError(f"{origin}: was altered: its content is not that of version {manifest.version}")
+    return manifest

@@ -1,0 +1,93 @@
+"""The door to duckdb: connections that only read, and its errors in our words."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from schemas.errors import QueryError
+
+Connection = Any
+"""A ``duckdb.DuckDBPyConnection``: duckdb ships no complete type information."""
+
+_SPILL = Path(tempfile.gettempdir()) / "edgeloop-duckdb"
+
+
+def build(statements: Iterable[str], database: Path | None = None) -> Connection:
+    """A connection, in memory or to a new file, after these statements; times are UTC."""
+    con = duckdb.connect(str(database) if database else ":memory:")
+    con.execute("SET TimeZone = 'UTC'")
+    for statement in statements:
+        con.execute(statement)
+    return con
+
+
+def lock(con: Connection, readable: Sequence[Path]) -> None:
+    """Let the connection read these files and reach nothing else; nobody can unlock it again.
+
+    Not even a new file in the lake can be written: ``COPY … TO``, ``ATTACH`` of files and ``INSTALL`` fail.
+    """
+    con.execute(f"SET temp_directory = {text(str(_SPILL))}")
+    con.execute(f"SET allowed_paths = {file_list(readable)}")
+    con.execute("SET enable_external_access = false")
+    con.execute("SET lock_configuration = true")
+
+
+def query(con: Connection, sql: str) -> pa.Table:
+    """Result of one reading statement.
+
+    Raises:
+        QueryError: DuckDB refuses it, or it is none.
+    """
+    with translated():
+        _check(sql)
+        result: pa.Table = con.sql(sql).to_arrow_table()
+        return result
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """DuckDB's errors as ``QueryError``, with its message."""
+    try:
+        yield
+    except duckdb.Error as exc:
+        raise QueryError(str(exc)) from exc
+
+
+def _check(sql: str) -> None:
+    statements = duckdb.extract_statements(sql)
+    if len(statements) != 1:
+        raise QueryError(f"one statement at a time, got {len(statements)}")
+    kind = statements[0].type.name
+    if kind == "EXPLAIN":
+        _check(_explained(statements[0].query))
+    elif kind != "SELECT" and not (kind == "MULTI" and "pivot" in sql.lower()):
+        raise QueryError(f"{kind} is not allowed here: the lake is read only; SELECT from the views")
+
+
+def _explained(sql: str) -> str:
+    words = sql.strip().split(None, 2)
+    if len(words) == 3 and words[1].lower().startswith("analy"):
+        return words[2]
+    return sql.strip().split(None, 1)[1]
+
+
+def text(value: str) -> str:
+    """SQL literal of a text."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def name(value: str) -> str:
+    """SQL identifier, quoted."""
+    return '"' + value.replace('"', '""') + '"'
+
+
+def file_list(paths: Iterable[Path]) -> str:
+    """SQL list of paths."""
+    return "[" + ", ".join(text(str(p)) for p in paths) + "]"

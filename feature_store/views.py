@@ -1,0 +1,169 @@
+"""SQL of the views: every table of a cut, and what is derived from them (``schemas/views.py``)."""
+
+# ruff: noqa: S608  # the SQL is made of constants, and of names and texts that the door quotes
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from feature_store import duck
+from feature_store.cuts import Cut, TableCut, sql_type
+from feature_store.lake import origin
+from schemas.profile import Profile
+from schemas.rows import Reason
+from schemas.tables import (
+    BOOKS,
+    FIXED_TABLES,
+    PARTITION_COLUMN,
+    TELEMETRY_COMMON,
+    telemetry_table,
+    telemetry_table_name,
+)
+from schemas.topics import TELEMETRY
+from schemas.views import BOOKS_STATEMENTS
+
+_BOOKS_KEY = "device_id, boot_id, period_start, model_version, stratum"
+_PREFIX = telemetry_table_name("")
+
+
+def statements(root: Path, cut: Cut, profiles: Mapping[str, Profile]) -> list[str]:
+    """``CREATE VIEW`` statements for a cut, in order.
+
+    Args:
+        root: The lake's folder, absolute.
+        cut: Which files to read.
+        profiles: Registered profiles, by name: their tables exist, empty if the cut has none.
+    """
+    tables = _tables(cut, profiles)
+    views = {
+        (BOOKS_STATEMENTS if name == BOOKS.name else name): _table(root / name, table)
+        for name, table in tables.items()
+    }
+    telemetry = [t.removeprefix(_PREFIX) for t in tables if t.startswith(_PREFIX)]
+    views |= {
+        "telemetry": _telemetry(telemetry),
+        "books": _books(),
+        "alarms": _alarms({p.name: p.decision.idle for p in profiles.values()}),
+        "fleet": _FLEET,
+        "data_quality": _DATA_QUALITY,
+        "cohorts": _COHORTS,
+        "cut": _cut(cut),
+    }
+    return [f"CREATE VIEW {duck.name(view)} AS {sql}" for view, sql in views.items()]
+
+
+def _tables(cut: Cut, profiles: Mapping[str, Profile]) -> dict[str, TableCut]:
+    specs = [*FIXED_TABLES, *(telemetry_table(p) for _, p in sorted(profiles.items()))]
+    empty = {s.name: TableCut(-1, {f.name: sql_type(f.type) for f in s.schema}, ()) for s in specs}
+    return {**empty, **cut.tables}
+
+
+def _table(folder: Path, table: TableCut) -> str:
+    columns = {**table.columns, PARTITION_COLUMN: "DATE"}
+    if not table.files:
+        return _empty(columns)
+    widths = {found.width if (found := origin(f)) else len(table.columns) for f in table.files}
+    held = {*list(table.columns)[: max(widths)], PARTITION_COLUMN}
+    chosen = (duck.name(c) if c in held else f"NULL::{k} AS {duck.name(c)}" for c, k in columns.items())
+    files = duck.file_list(folder / f for f in table.files)
+    return (
+        f"SELECT {', '.join(chosen)} FROM read_parquet({files}, hive_partitioning = true, "
+        f"hive_types = {{'{PARTITION_COLUMN}': DATE}}, union_by_name = {str(len(widths) > 1).lower()})"
+    )
+
+
+def _empty(columns: Mapping[str, str]) -> str:
+    return "SELECT " + ", ".join(f"NULL::{k} AS {duck.name(c)}" for c, k in columns.items()) + " WHERE false"
+
+
+def _telemetry(profiles: Iterable[str]) -> str:
+    shared = [f.name for f in TELEMETRY_COMMON if f.name != "profile"]
+    columns = ", ".join(duck.name(c) for c in [*shared, PARTITION_COLUMN])
+    parts = [
+        f"SELECT {duck.text(p)} AS profile, {columns} FROM {duck.name(telemetry_table_name(p))}"
+        for p in profiles
+    ]
+    types = {f.name: sql_type(f.type) for f in TELEMETRY_COMMON}
+    return " UNION ALL ".join(parts) or _empty({**types, PARTITION_COLUMN: "DATE"})
+
+
+def _books() -> str:
+    newest = f"row_number() OVER (PARTITION BY {_BOOKS_KEY} ORDER BY revision DESC, known_at DESC)"
+    return f"SELECT * FROM {BOOKS_STATEMENTS} QUALIFY {newest} = 1"
+
+
+def _alarms(idle: Mapping[str, str]) -> str:
+    whens = "".join(f" WHEN {duck.text(p)} THEN {duck.text(i)}" for p, i in sorted(idle.items()))
+    resting = f"CASE profile{whens} ELSE 'none' END" if whens else "'none'"
+    return f"""
+WITH transitions AS (
+    SELECT profile, device_id, boot_id, seq, event_time, decision AS action, score, model_version,
+        (reasons & {int(Reason.FAIL_SAFE)}) <> 0 AS fail_safe, false AS alerted, known_at
+    FROM telemetry WHERE (reasons & {int(Reason.TRANSITION)}) <> 0
+), starts AS (
+    SELECT * FROM transitions
+    UNION ALL BY NAME
+    SELECT profile, device_id, boot_id, seq, event_time, action, score, model_version,
+        score IS NULL AS fail_safe, true AS alerted, known_at FROM alerts
+), spans AS (
+    SELECT device_id, profile, boot_id, seq, min(event_time) AS event_time, any_value(action) AS action,
+        any_value(score) AS score, any_value(model_version) AS model_version,
+        bool_or(fail_safe) AS fail_safe, bool_or(alerted) AS alerted, min(known_at) AS known_at
+    FROM starts GROUP BY device_id, profile, boot_id, seq
+), ends AS (
+    SELECT *, lead(event_time) OVER (PARTITION BY device_id, boot_id ORDER BY seq) AS until FROM spans
+)
+SELECT device_id, profile, boot_id, seq, event_time, action, score, model_version, fail_safe, alerted,
+    until, known_at
+FROM ends WHERE action <> {resting}"""
+
+
+_NEWEST_DEVICES = """(
+    SELECT * FROM devices
+    QUALIFY row_number() OVER (PARTITION BY device_id ORDER BY _offset DESC, _row DESC) = 1)"""
+
+_FLEET = f"""
+SELECT d.device_id, d.profile, d.site, d."group", d.hardware, d.gateway, d.active, d.key_id,
+    d.known_at AS registered_at, s.boot_id, s.event_time, s.model_version, s.decision, s.spool_bytes,
+    s.pending_rows, s.oldest_pending_s, s.known_at AS last_seen
+FROM {_NEWEST_DEVICES} d
+LEFT JOIN (
+    SELECT * FROM device_states
+    QUALIFY row_number() OVER (PARTITION BY device_id ORDER BY known_at DESC, _offset DESC, _row DESC) = 1
+) s USING (device_id)"""
+
+_COHORTS = f"""
+SELECT concat_ws('/', profile, site, "group", hardware) AS cohort, profile, site, "group", hardware,
+    count(*) AS devices, count(*) FILTER (active) AS active
+FROM {_NEWEST_DEVICES} GROUP BY ALL"""
+
+_COUNTS = ("sensed", "acked", "filtered", "evicted", "refused", "pending")
+
+_DATA_QUALITY = f"""
+WITH stated AS (
+    SELECT device_id, {", ".join(f"sum({c})::BIGINT AS {c}" for c in _COUNTS)},
+        count(*) FILTER (gap) AS gaps
+    FROM books GROUP BY device_id
+), landed AS (
+    SELECT device_id, count(*) AS landed, count(*) FILTER (time_suspect) AS time_suspect,
+        max(known_at) AS last_row_at
+    FROM telemetry GROUP BY device_id
+), refusals AS (
+    SELECT producer AS device_id,
+        coalesce(sum(n_rows) FILTER (topic = '{TELEMETRY.base}'), 0)::BIGINT AS quarantined,
+        count(*) AS quarantined_messages
+    FROM quarantine WHERE producer IS NOT NULL GROUP BY producer
+), known AS (SELECT DISTINCT device_id, true AS registered FROM devices)
+SELECT device_id, coalesce(registered, false) AS registered,
+    {", ".join(f"coalesce({c}, 0) AS {c}" for c in _COUNTS)},
+    coalesce(landed, 0) AS landed, coalesce(quarantined, 0) AS quarantined,
+    coalesce(quarantined_messages, 0) AS quarantined_messages,
+    coalesce(time_suspect, 0) AS time_suspect, coalesce(gaps, 0) AS gaps, last_row_at
+FROM known FULL JOIN stated USING (device_id) FULL JOIN landed USING (device_id)
+    FULL JOIN refusals USING (device_id)"""
+
+
+def _cut(cut: Cut) -> str:
+    created = f"{duck.text(cut.created.isoformat())}" if cut.id else "NULL"
+    return f"SELECT {cut.id}::BIGINT AS id, {created}::TIMESTAMPTZ AS created"

@@ -11,6 +11,13 @@ import numpy as np
 from stream_processors.moments import BoolArray, IntArray, MomentColumns, Moments, merge_groups
 
 
+class Scope(NamedTuple):
+    """Whose windows: devices of one cohort under one profile."""
+
+    profile: str
+    cohort: str
+
+
 class Window(NamedTuple):
     """A tumbling window, microseconds since 1970."""
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Protocol
 
 from schemas.profile import Profile
 
 
-@dataclass(frozen=True)
-class JobContext:
+class JobContext(Protocol):
     """Lookups a worker gives its jobs; each answers from what the worker has loaded.
 
-    Attributes:
-        cohort_of: Cohort (``profile/site/group/hardware``) of a device id under a profile name. Answers for
-            every device whose rows have landed; never raises.
-        profile_of: Newest registered profile of a name; raises UnknownSchemaError for a name that was
-            never registered.
+    The worker's ``LakeDirectory`` is one; a backfill brings one as of the time it replays.
     """
 
-    cohort_of: Callable[[str, str], str]
-    profile_of: Callable[[str], Profile]
+    def cohort_of(self, device_id: str, profile: str) -> str:
+        """Cohort (``profile/site/group/hardware``) of any device whose rows have landed."""
+        ...
+
+    def profile_of(self, name: str) -> Profile:
+        """Newest registered profile of that name.
+
+        Raises:
+            UnknownSchemaError: It was never registered.
+        """
+        ...

@@ -1,0 +1,193 @@
+"""Judges a cohort's windows one after the other: readings, alarms, verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from schemas.profile import Profile
+from stream_processors.change import Change
+from stream_processors.partials import Share
+from stream_processors.series import Reading
+from stream_processors.verdicts import ACTIONS, Evidence, channels_of, classify, moved_share
+from stream_processors.watch import STATISTICS, Phase, Statistic, Watch, readings_of
+from stream_processors.watermark import to_time
+from stream_processors.windows import Scope, Window
+
+_SEP = "\x1f"
+_FORGOTTEN = 2048
+"""Windows without a value after which a watch is dropped: its model version is gone."""
+
+_MOVED = 2 / 3
+"""Share of ``min_effect`` from which another feature counts as moved too."""
+
+
+class _Found(NamedTuple):
+    """A change to speak of."""
+
+    feature: str
+    statistic: Statistic
+    change: Change
+    onset: int
+    share: Share
+
+
+class Judge:
+    """Windows of one cohort, in order.
+
+    Args:
+        scope: Whose windows.
+        profile: Its drift policy, features and channels.
+        known: State of watches (``watch``, model, feature) and of phases (``phase``, model, feature,
+            statistic, number) as JSON.
+    """
+
+    def __init__(self, scope: Scope, profile: Profile, known: Mapping[str, Any]) -> None:
+        self._scope = scope
+        self._profile = profile
+        self._policy = profile.drift
+        self._known = dict(known)
+        self.changed: dict[str, Any] = {}
+
+    def window(self, window: Window, shares: Mapping[tuple[str, str], Share]) -> list[dict[str, Any]]:
+        """Judge a window.
+
+        Args:
+            window: Starts after the one before.
+            shares: Whole window by (model version, feature).
+
+        Returns:
+            Verdicts: fields of ``schemas.events.Drift`` without ``event_id``.
+        """
+        verdicts = []
+        for model in sorted({m for m, _ in shares}):
+            watched = {f: share for (m, f), share in shares.items() if m == model and self._watches(f)}
+            verdicts += self._model(window, model, watched)
+        self._forget(window)
+        return verdicts
+
+    def _watches(self, feature: str) -> bool:
+        return not self._policy.features or feature in self._policy.features
+
+    def _model(self, window: Window, model: str, shares: Mapping[str, Share]) -> list[dict[str, Any]]:
+        number = window.start_us // window.length_us
+        watches = {f: self._observed(window, number, model, f, share) for f, share in shares.items()}
+        found = [
+            _Found(f, statistic, change, number - watch.series[statistic].windows_back(change.at), shares[f])
+            for f, watch in sorted(watches.items())
+            for statistic, change in watch.changes(self._policy).items()
+        ]
+        found = self._same_onset(found)
+        verdicts = [self._verdict(window, model, item, watches) for item in found]
+        for item in found:
+            watches[item.feature] = watches[item.feature].spoken(item.onset, self._policy)
+        for feature, watch in watches.items():
+            self._save(_SEP.join(("watch", model, feature)), watch.to_state())
+        return verdicts
+
+    def _observed(self, window: Window, number: int, model: str, feature: str, share: Share) -> Watch:
+        raw = self._known.get(_SEP.join(("watch", model, feature)))
+        watch = Watch(number - 1) if raw is None else Watch.from_state(raw)
+        readings = readings_of(share.moments, share.devices)
+        if self._policy.seasonal_s is not None:
+            readings = {
+                s: self._in_season(window, (model, feature), s, readings[s], watch) for s in STATISTICS
+            }
+        return watch.observe(number, readings, self._policy)
+
+    def _in_season(
+        self,
+        window: Window,
+        which: tuple[str, str],
+        statistic: Statistic,
+        reading: Reading | None,
+        watch: Watch,
+    ) -> Reading | None:
+        """The reading less what is expected at this phase; None in the first season. Learns the phase."""
+        if reading is None or self._policy.seasonal_s is None:
+            return None
+        season_us = round(self._policy.seasonal_s * 1e6)
+        phase = window.start_us % season_us // window.length_us
+        key = _SEP.join(("phase", *which, statistic, str(phase)))
+        expected = Phase(*self._known[key]) if key in self._known else None
+        baseline = watch.series[statistic].baseline
+        if expected is None or baseline is not None:
+            # After a drift the season goes on around the new level: only the rest is learnt.
+            moved = 0.0 if baseline is None else baseline.level
+            self._save(key, list((expected or Phase(0, 0.0)).learn(reading.value - moved)))
+        return None if expected is None else reading._replace(value=reading.value - expected.level)
+
+    def _same_onset(self, found: list[_Found]) -> list[_Found]:
+        """Features of one channel that move in one window moved together: the largest shift dates them."""
+        channels = {s.name: s.channel for s in self._profile.feature_specs()}
+        largest: dict[str, _Found] = {}
+        for item in found:
+            channel = channels.get(item.feature, item.feature)
+            if channel not in largest or abs(item.change.size) > abs(largest[channel].change.size):
+                largest[channel] = item
+        return [i._replace(onset=largest[channels.get(i.feature, i.feature)].onset) for i in found]
+
+    def _verdict(
+        self, window: Window, model: str, item: _Found, watches: Mapping[str, Watch]
+    ) -> dict[str, Any]:
+        number = window.start_us // window.length_us
+        least = self._policy.min_effect * _MOVED
+        moved = {f: w.has_moved(item.onset, least, self._policy) for f, w in watches.items()} | {
+            item.feature: True
+        }
+        channels, scaled = channels_of(moved, self._profile)
+        series = watches[item.feature].series
+        level = series["level"].baseline
+        share = moved_share(level.level, level.spread, item.share.moments) if level else 1.0
+        if self._policy.seasonal_s is not None:
+            share = 1.0  # the level's baseline is of residuals: it cannot be set against the window's mean
+        evidence = Evidence(
+            abruptness=item.change.abruptness,
+            windows_since_onset=number - item.onset + 1,
+            devices=item.share.devices,
+            moved_share=share,
+            channels_moved=channels,
+            scaled_share=scaled,
+        )
+        kind = classify(evidence)
+        baseline = series[item.statistic].baseline
+        numbers = evidence._asdict() | {
+            "features_moved": sum(map(bool, moved.values())),
+            "n": item.share.moments.n,
+            "window_mean": item.share.moments.mean,
+            "window_std": item.share.moments.variance**0.5,
+            "noise": item.change.noise,
+        }
+        if baseline is not None:
+            numbers |= {"baseline_level": baseline.level, "baseline_unit": baseline.unit}
+        return {
+            "cohort": self._scope.cohort,
+            "profile": self._scope.profile,
+            "model_version": model,
+            "feature": item.feature,
+            "statistic": item.statistic,
+            "kind": kind,
+            "onset": to_time(item.onset * window.length_us),
+            "detected": to_time(window.end_us),
+            "size": item.change.size,
+            "devices": item.share.devices,
+            "evidence": {name: float(value) for name, value in numbers.items()},
+            "suggested_action": ACTIONS[kind],
+        }
+
+    def _forget(self, window: Window) -> None:
+        newest = window.start_us // window.length_us
+        gone = {
+            key.split(_SEP, 1)[1]
+            for key, value in self._known.items()
+            if key.startswith(f"watch{_SEP}") and abs(newest - value["newest"]) > _FORGOTTEN
+        }
+        for key in list(self._known) if gone else []:
+            _what, model, feature, *_rest = key.split(_SEP)
+            if _SEP.join((model, feature)) in gone:
+                del self._known[key]
+                self.changed[key] = None
+
+    def _save(self, key: str, value: Any) -> None:
+        self._known[key] = value
+        self.changed[key] = value

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from feature_store.registry import DeviceRecord, DeviceRegistry, ProfileRegistry
-
 from edge_producer.identity import load_or_create
+from feature_store.registry import DeviceRecord, DeviceRegistry, ProfileRegistry
 from infra.child import Child
 from schemas.profile import Profile
 
@@ -29,14 +28,14 @@ class EdgeSpec:
 
     Attributes:
         name: Name of the process and of its folder.
-        profile_file: TOML file of the profile.
+        profile: Name of a shipped profile, or path of a TOML file.
         devices: Ids of the devices that it runs.
         bootstrap_servers: Broker as this process reaches it.
         options: Further ``EdgeSettings`` fields.
     """
 
     name: str
-    profile_file: Path
+    profile: str
     devices: tuple[str, ...]
     bootstrap_servers: str
     namespace: str = ""
@@ -96,7 +95,7 @@ class EdgeProcess:
         given = {
             "name": self.spec.name,
             "state_dir": str(self.folder),
-            "profile": str(self.spec.profile_file),
+            "profile": self.spec.profile,
             "devices": json.dumps(self.spec.devices),
             "bootstrap_servers": self.spec.bootstrap_servers,
             "namespace": self.spec.namespace,
@@ -104,6 +103,11 @@ class EdgeProcess:
         }
         inherited = {k: v for k, v in os.environ.items() if not k.upper().startswith("EDGE_")}
         return inherited | {f"EDGE_{name.upper()}": value for name, value in given.items()}
+
+    def stop(self, timeout_s: float = 20.0) -> None:
+        """End the process; what it has not sent stays in its spool."""
+        if self._child is not None:
+            self._child.stop(timeout_s)
 
     def status(self) -> dict[str, Any]:
         """What the process last wrote of itself; empty before the first time."""

@@ -34,14 +34,13 @@ class _CheckpointThread(faust_aiokafka.AIOKafkaConsumerThread):
 
     def _create_worker_consumer(self, transport: faust_aiokafka.Transport) -> aiokafka.AIOKafkaConsumer:
         conf = self.app.conf
-        session_ms = int(cast("CheckpointConsumer", self.consumer).session_timeout_s * 1000)
+        bound = cast("CheckpointConsumer", self.consumer)
+        session_ms = int(bound.session_timeout_s * 1000)
         self._assignor = self.app.assignor
         return aiokafka.AIOKafkaConsumer(
             client_id=conf.broker_client_id,
             group_id=conf.id,
-            bootstrap_servers=conf.broker[0].netloc
-            if len(conf.broker) == 1
-            else [u.netloc for u in conf.broker],
+            bootstrap_servers=bound.bootstrap_servers,
             partition_assignment_strategy=[self._assignor],
             enable_auto_commit=False,
             auto_offset_reset="earliest",
@@ -66,6 +65,7 @@ class CheckpointConsumer(faust_aiokafka.Consumer):
     """
 
     open_assignment: OpenAssignment
+    bootstrap_servers: str
     session_timeout_s: float
 
     def _new_consumer_thread(self) -> _CheckpointThread:
@@ -76,7 +76,13 @@ class CheckpointConsumer(faust_aiokafka.Consumer):
         return await type(self).open_assignment(self)
 
 
-def bound_to(open_assignment: OpenAssignment, session_timeout_s: float) -> type[CheckpointConsumer]:
+def bound_to(
+    open_assignment: OpenAssignment, bootstrap_servers: str, session_timeout_s: float
+) -> type[CheckpointConsumer]:
     """Consumer class for ``app.transport.Consumer``."""
-    members = {"open_assignment": staticmethod(open_assignment), "session_timeout_s": session_timeout_s}
+    members = {
+        "open_assignment": staticmethod(open_assignment),
+        "bootstrap_servers": bootstrap_servers,
+        "session_timeout_s": session_timeout_s,
+    }
     return type("BoundCheckpointConsumer", (CheckpointConsumer,), members)

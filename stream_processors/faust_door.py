@@ -104,7 +104,9 @@ class FaustDoor:
             worker_redirect_stdouts=False,
             datadir=str(Path(s.lake_root) / "_faust"),
         )
-        vars(app.transport)["Consumer"] = bound_to(self.open_assignment, s.session_timeout_s)
+        vars(app.transport)["Consumer"] = bound_to(
+            self.open_assignment, s.bootstrap_servers, s.session_timeout_s
+        )
         raw = {"key_type": bytes, "value_type": bytes, "key_serializer": "raw", "value_serializer": "raw"}
         channel = app.topic(*self._base_of, acks=False, **raw)
 

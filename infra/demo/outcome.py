@@ -1,0 +1,117 @@
+"""What came of a demo: alarms against the truth, drift against its injection, latencies."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_producer.sources.scenario import Span
+
+GRACE = timedelta(seconds=15)
+"""An alarm so long after a fault's end still speaks of it."""
+
+
+@dataclass(frozen=True)
+class AlarmScore:
+    """Alarms against the injected faults.
+
+    Attributes:
+        true: Alarms of a device within one of its faults.
+        false: All others.
+        missed: Faults without any alarm.
+    """
+
+    true: int
+    false: int
+    missed: int
+
+
+@dataclass(frozen=True)
+class DriftScore:
+    """Verdicts against the injected drift.
+
+    Attributes:
+        verdicts: Verdicts of the whole run.
+        false: Verdicts whose window ended before the injection.
+        delay_s: Event time from the injection to the end of the window that gave the first verdict after it.
+    """
+
+    verdicts: int
+    false: int
+    delay_s: float | None
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Sensed to queryable, seconds, over the rows of devices that had a network."""
+
+    n: int
+    p50: float | None
+    p99: float | None
+
+
+def score_alarms(alarms: Sequence[tuple[str, datetime]], truth: Sequence[Span]) -> AlarmScore:
+    """Count alarms, given as (device, event time), against spans of truth."""
+    faults = [s for s in truth if s.is_fault]
+    hit = dict.fromkeys(faults, 0)
+    for device, at in alarms:
+        for fault in faults:
+            if fault.device_id == device and _within(at, fault):
+                hit[fault] += 1
+                break
+    true = sum(hit.values())
+    return AlarmScore(true, len(alarms) - true, sum(n == 0 for n in hit.values()))
+
+
+def _within(at: datetime, span: Span) -> bool:
+    return span.start <= at and (span.end is None or at <= span.end + GRACE)
+
+
+def score_drift(detected: Sequence[datetime], injected: datetime) -> DriftScore:
+    """Count verdicts, given by the end of their window, against one injection."""
+    after = sorted(d for d in detected if d > injected)
+    delay_s = (after[0] - injected).total_seconds() if after else None
+    return DriftScore(len(detected), len(detected) - len(after), delay_s)
+
+
+class Frontier:
+    """Which offsets were queryable when: noted cut by cut while they come."""
+
+    def __init__(self) -> None:
+        self._offsets: dict[int, list[int]] = {}
+        self._times: dict[int, list[float]] = {}
+
+    def note(self, partition: int, next_offset: int, at: datetime) -> None:
+        """From this instant on, offsets below ``next_offset`` can be queried."""
+        offsets = self._offsets.setdefault(partition, [])
+        if not offsets or next_offset > offsets[-1]:
+            offsets.append(next_offset)
+            self._times.setdefault(partition, []).append(at.timestamp())
+
+    def when(self, partition: int, offset: int) -> float | None:
+        """Seconds since 1970 at which the offset became queryable; None: not seen."""
+        offsets = self._offsets.get(partition, [])
+        at = bisect_right(offsets, offset)
+        return self._times[partition][at] if at < len(offsets) else None
+
+
+def queryable_latency(
+    rows: Mapping[str, NDArray[np.float64] | NDArray[np.int64]], frontier: Frontier
+) -> Latency:
+    """Latency of rows.
+
+    Args:
+        rows: Columns ``sensed`` (seconds since 1970), ``partition``, ``offset``, each of shape (n,).
+        frontier: What was noted while the rows came.
+    """
+    places = zip(rows["partition"].tolist(), rows["offset"].tolist(), strict=True)
+    when = [frontier.when(int(p), int(o)) for p, o in places]
+    seconds = [t - s for t, s in zip(when, rows["sensed"].tolist(), strict=True) if t is not None]
+    if not seconds:
+        return Latency(0, None, None)
+    return Latency(len(seconds), float(np.percentile(seconds, 50)), float(np.percentile(seconds, 99)))

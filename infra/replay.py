@@ -1,0 +1,164 @@
+"""Runs a recording through the whole line as a device would, until every row is queryable."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from feature_store import connect
+from feature_store.lake import Lake
+from infra.audit import Books, Run, take_books
+from infra.demo.watch import Watcher, read_meters
+from infra.fleet import EdgeProcess, EdgeSpec
+from infra.kafka_admin import KafkaAdmin
+from schemas.errors import SourceError, StackError
+from schemas.profile import find_profile
+from schemas.tables import telemetry_table_name
+
+if TYPE_CHECKING:
+    from infra.running import RunningStack
+
+_POLL_S = 0.25
+_SILENCE_S = 120.0
+"""No progress for so long ends the wait with an error."""
+
+
+@dataclass(frozen=True)
+class ReplayRequest:
+    """What to replay.
+
+    Attributes:
+        recording: CSV or Parquet file.
+        profile: Name of a shipped profile, or path of a TOML file.
+        device: Id of the device that the recording stands for.
+        speed: Times real time; None: flat out.
+    """
+
+    recording: Path
+    profile: str
+    device: str = ""
+    speed: float | None = None
+
+    @property
+    def device_id(self) -> str:
+        """The device's id; by default the file's name."""
+        kept = "".join(c if c.isalnum() or c in "_.-" else "-" for c in self.recording.stem)
+        return self.device or kept.strip("-_.")[:64] or "recording"
+
+
+@dataclass(frozen=True)
+class ReplayResult:
+    """What came of it, stage by stage.
+
+    Attributes:
+        source: What the source read and refused, by name.
+        windows: Windows sensed.
+        alarms: Alarms in the lake, as (event time, action, score).
+        seconds: From start to queryable.
+    """
+
+    device: str
+    table: str
+    source: Mapping[str, int]
+    meters: Mapping[str, int]
+    books: Books
+    alarms: list[tuple[datetime, str, float | None]]
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys of `edgeloop replay --json`."""
+        return {
+            "device": self.device,
+            "table": self.table,
+            "source": dict(self.source),
+            "rows": self.books.rows(),
+            "bytes": {name: self.meters.get(f"{name}_bytes", 0) for name in ("raw", "feature", "sent")},
+            "alarms": [{"event_time": t.isoformat(), "action": a, "score": s} for t, a, s in self.alarms],
+            "seconds": round(self.seconds, 3),
+            "balanced": self.books.balances,
+        }
+
+
+def replay(stack: RunningStack, request: ReplayRequest, say: Callable[[str], None]) -> ReplayResult:
+    """Replay and return once everything it sensed can be queried.
+
+    Raises:
+        SourceError: The recording cannot be read as the profile says.
+        ProfileError: No such profile, or an invalid one.
+        StackError: The line stopped moving.
+    """
+    profile = find_profile(request.profile)
+    if not request.recording.is_file():
+        raise SourceError(f"{request.recording}: no such file")
+    began, since = time.monotonic(), datetime.now(UTC)
+    lake = Lake.open(stack.lake_root)
+    edge = _edge(stack, request)
+    edge.register(lake, profile)
+    edge.start()
+    try:
+        watcher = Watcher(lake, KafkaAdmin(stack.bootstrap_servers), stack.namespace, [edge], since)
+        _until_queryable(edge, watcher, say)
+    finally:
+        edge.stop()
+    run = Run.of([edge.spool], since)
+    books = take_books(run, stack.bootstrap_servers, stack.namespace, stack.lake_root)
+    with closing(connect(stack.lake_root)) as con:
+        query = "SELECT event_time, action, score FROM alerts WHERE list_contains($1, boot_id) ORDER BY 1"
+        alarms = con.execute(query, [list(run.boots)]).fetchall()
+    return ReplayResult(
+        device=request.device_id,
+        table=telemetry_table_name(profile.name),
+        source=edge.status().get("source", {}),
+        meters=read_meters(edge),
+        books=books,
+        alarms=[(at, action, score) for at, action, score in alarms],
+        seconds=time.monotonic() - began,
+    )
+
+
+def _edge(stack: RunningStack, request: ReplayRequest) -> EdgeProcess:
+    pace = {"pace": "flat_out"} if request.speed is None else {"pace": "real", "speed": str(request.speed)}
+    profile = Path(request.profile)
+    spec = EdgeSpec(
+        name=f"replay-{uuid.uuid4().hex[:8]}",
+        profile=str(profile.absolute()) if profile.is_file() else request.profile,
+        devices=(request.device_id,),
+        bootstrap_servers=stack.bootstrap_servers,
+        namespace=stack.namespace,
+        site="replay",
+        hardware="recording",
+        options={"source": "replay", "recording": str(request.recording.absolute()), **pace},
+    )
+    return EdgeProcess(spec, stack.settings.state_dir / "edge", stack.settings.logs_dir)
+
+
+def _until_queryable(edge: EdgeProcess, watcher: Watcher, say: Callable[[str], None]) -> None:
+    moved_at, before, said_at = time.monotonic(), "", time.monotonic()
+    while True:
+        code = edge.child.exit_code
+        if code not in (None, 0):
+            raise SourceError(_last_error(edge))
+        view = watcher.look()
+        if code == 0 and watcher.lag() == 0:
+            return
+        now, state = time.monotonic(), json.dumps([view.meters, view.lag], sort_keys=True)
+        if state != before:
+            moved_at, before = now, state
+        elif now - moved_at > _SILENCE_S:
+            raise StackError(f"nothing has moved for {_SILENCE_S:.0f} s: see `edgeloop status` and its logs")
+        if now - said_at > 5:
+            said_at = now
+            say(f"sensed {view.total.sensed:,}  acked {view.total.acked:,}  lag {view.lag:,} messages")
+        time.sleep(_POLL_S)
+
+
+def _last_error(edge: EdgeProcess) -> str:
+    lines = [line for line in edge.child.log_tail(20) if line.strip()]
+    return lines[-1] if lines else f"the edge process ended; see {edge.child.log_path}"

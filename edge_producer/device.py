@@ -41,6 +41,7 @@ class DeviceUpdate:
         alerts: JSON of urgent decisions.
         meters: Increments of counters.
         decision: Action in force.
+        model_version: Version of the model in force.
     """
 
     device_id: str
@@ -56,6 +57,7 @@ class DeviceUpdate:
     alerts: list[bytes]
     meters: dict[str, int]
     decision: str
+    model_version: str
 
 
 class Device:
@@ -109,7 +111,7 @@ class Device:
         self._selected: list[Row] = []
         self._alerts: list[bytes] = []
         self._raw_bytes = _raw_bytes(profile)
-        self._windows = 0
+        self._sensed: list[Row] = []
         self._dirty = True
         self._boot_id, self._seq, self._newest_us = _boot()
         self.flush()
@@ -132,10 +134,9 @@ class Device:
         row = self._row(window, features, score, decision)
         self._summarizer.add(row)
         self._release(self._filter.offer(row, decision))
-        self._meters.row(row)
+        self._sensed.append(row)
         if decision.alert:
             self._alerts.append(self._alert(row))
-        self._windows += 1
         self._dirty = True
         return decision
 
@@ -150,7 +151,7 @@ class Device:
         """Everything since the last update."""
         rows, self._selected = self._selected, []
         alerts, self._alerts = self._alerts, []
-        windows, self._windows = self._windows, 0
+        sensed, self._sensed = self._sensed, []
         self._dirty = False
         state = {"decider": self._decider.export(), "filter": self._filter.export()}
         return DeviceUpdate(
@@ -166,11 +167,12 @@ class Device:
             open_summary=self._summarizer.open_summary(),
             alerts=alerts,
             meters={
-                "windows": windows,
-                "raw_bytes": windows * self._raw_bytes,
-                "feature_bytes": self._meters.take_feature_bytes(),
+                "windows": len(sensed),
+                "raw_bytes": len(sensed) * self._raw_bytes,
+                "feature_bytes": self._meters.unfiltered_bytes(self.device_id, sensed),
             },
             decision=self._decider.action,
+            model_version=self._predictor.version,
         )
 
     def _row(self, window: Window, features: Floats, score: float | None, decision: Decision) -> Row:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from typing import Any
 
 from datasketches import kll_floats_sketch
@@ -13,7 +14,8 @@ from schemas.profile import Profile
 from schemas.rows import telemetry_rows
 
 LATENCY_K = 400
-METERED_ROWS = 256
+ENVELOPE_BYTES = 225
+"""Headers of one message, signature included."""
 
 
 class Meters:
@@ -21,50 +23,55 @@ class Meters:
 
     Args:
         profile: Vertical of the devices.
+        message_rows: Most rows in one message.
     """
 
-    def __init__(self, profile: Profile) -> None:
+    def __init__(self, profile: Profile, message_rows: int = 500) -> None:
         self._decide_ms = kll_floats_sketch(LATENCY_K)
+        self._pickup_ms = kll_floats_sketch(LATENCY_K)
         self._schema = telemetry_rows(profile)
-        self._rows: list[StoredRow] = []
-        self._feature_bytes = 0
+        self._message_rows = message_rows
 
     def decided(self, nanoseconds: int) -> None:
         """Take one latency from a complete window to its decision."""
         self._decide_ms.update(nanoseconds / 1e6)
 
-    def row(self, row: Row) -> None:
-        """Take a sensed row, sent or not: the yardstick of the filter.
+    def picked_up(self, late_ms: float) -> None:
+        """Take how long a complete window waited for the sensing loop."""
+        self._pickup_ms.update(late_ms)
 
-        Every row counts at its size in large compressed batches, which is the least that sending all of
-        them would take.
+    def unfiltered_bytes(self, device_id: str, rows: Sequence[Row]) -> int:
+        """Size of the messages that would have carried these rows, had all of them been sent.
+
+        Args:
+            device_id: Whose rows.
+            rows: Everything it sensed since its last commit: what lingers together.
         """
-        self._rows.append(
-            StoredRow(
-                0, 0, row.boot_id, row.seq, row.event_us, row.mono_ns, row.time_quality,
-                row.features.tobytes(), row.score, row.decision, row.reasons, row.sample_p, row.pi,
-                row.model_version, row.sensed_s,
-            )
-        )  # fmt: skip
-        if len(self._rows) >= METERED_ROWS:
-            self.close()
+        total = 0
+        for start in range(0, len(rows), self._message_rows):
+            part = [_as_stored(row) for row in rows[start : start + self._message_rows]]
+            value, _ = encode_rows(wire_batch(device_id, part, self._schema))
+            total += len(value) + ENVELOPE_BYTES + len(device_id)
+        return total
 
-    def close(self) -> None:
-        """Measure the rows that do not fill a batch yet."""
-        if self._rows:
-            self._feature_bytes += len(encode_rows(wire_batch("all", self._rows, self._schema))[0])
-            self._rows.clear()
+    def decide_ms(self) -> dict[str, Any]:
+        """Latency from a complete window in hand to its decision, since the start."""
+        return _quantiles(self._decide_ms)
 
-    def take_feature_bytes(self) -> int:
-        """Bytes of the batches measured since the last call."""
-        taken, self._feature_bytes = self._feature_bytes, 0
-        return taken
+    def pickup_ms(self) -> dict[str, Any]:
+        """How late the loop picked up windows that were due, since the start."""
+        return _quantiles(self._pickup_ms)
 
-    def latency(self) -> dict[str, Any]:
-        """Quantiles of window-to-decision latency in ms since the start, and the mergeable sketch."""
-        sketch = self._decide_ms
-        quantiles = {} if sketch.is_empty() else {
-            name: round(sketch.get_quantile(rank), 4)
-            for name, rank in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p999", 0.999), ("max", 1.0))
-        }  # fmt: skip
-        return {"n": sketch.n, **quantiles, "sketch": base64.b64encode(sketch.serialize()).decode("ascii")}
+
+def _as_stored(row: Row) -> StoredRow:
+    return StoredRow(
+        0, 0, row.boot_id, row.seq, row.event_us, row.mono_ns, row.time_quality, row.features.tobytes(),
+        row.score, row.decision, row.reasons, row.sample_p, row.pi, row.model_version, row.sensed_s,
+    )  # fmt: skip
+
+
+def _quantiles(sketch: kll_floats_sketch) -> dict[str, Any]:
+    """Quantiles in ms, and the sketch itself in base64, to be merged over processes."""
+    ranks = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999, "max": 1.0}
+    known = {} if sketch.is_empty() else {n: round(sketch.get_quantile(r), 4) for n, r in ranks.items()}
+    return {"n": sketch.n, **known, "sketch": base64.b64encode(sketch.serialize()).decode("ascii")}

@@ -23,6 +23,44 @@ from schemas.profile import Profile
 from schemas.rows import fingerprint, telemetry_rows
 
 
+@dataclass(frozen=True)
+class DeviceBooks:
+    """One device's totals over everything its spool ever saw.
+
+    ``pending`` is counted from the rows themselves: held, unsealed and sealed ones.
+    """
+
+    sensed: int = 0
+    acked: int = 0
+    filtered: int = 0
+    evicted: int = 0
+    refused: int = 0
+    pending: int = 0
+    pending_bytes: int = 0
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every sensed row is accounted for."""
+        return self.sensed == self.acked + self.filtered + self.evicted + self.refused + self.pending
+
+
+_TOTALS = """
+SELECT d.device_id,
+    d.held + coalesce(t.sensed, 0) + coalesce(b.sensed, 0), coalesce(t.acked, 0) + coalesce(b.acked, 0),
+    coalesce(t.filtered, 0) + coalesce(b.filtered, 0), coalesce(t.evicted, 0) + coalesce(b.evicted, 0),
+    coalesce(t.refused, 0) + coalesce(b.refused, 0), d.held + coalesce(r.n, 0) + coalesce(m.n, 0),
+    coalesce(r.size, 0) + coalesce(m.size, 0)
+FROM devices d LEFT JOIN totals t ON t.device = d.no
+LEFT JOIN (SELECT device, sum(sensed) AS sensed, sum(acked) AS acked, sum(filtered) AS filtered,
+    sum(evicted) AS evicted, sum(refused) AS refused FROM books GROUP BY device) b ON b.device = d.no
+LEFT JOIN (SELECT device, count(*) AS n, sum(length(features)) AS size FROM rows GROUP BY device) r
+    ON r.device = d.no
+LEFT JOIN (SELECT device, sum(n_rows) AS n, sum(size) AS size FROM messages GROUP BY device) m
+    ON m.device = d.no
+ORDER BY d.device_id
+"""
+
+
 class Spool:
     """The process's spool. Inside, devices go by number.
 
@@ -153,6 +191,18 @@ class Spool:
             self._db.execute("DELETE FROM summaries WHERE id = ?", (id_,))
             self.summary_bytes -= len(summary.value)
 
+    def drained(self) -> bool:
+        """Whether nothing is left to send, held rows aside."""
+        query = (
+            "SELECT EXISTS (SELECT 1 FROM rows) OR EXISTS (SELECT 1 FROM summaries)"
+            " OR EXISTS (SELECT 1 FROM messages) OR EXISTS (SELECT 1 FROM books WHERE dirty = 1)"
+        )
+        return not self._db.execute(query).fetchone()[0]
+
+    def totals(self) -> dict[str, DeviceBooks]:
+        """Each device's totals."""
+        return {device: DeviceBooks(*counts) for device, *counts in self._db.execute(_TOTALS)}
+
     def _adopt(self, profile: Profile) -> None:
         wire = f"{profile.name}/{fingerprint(telemetry_rows(profile))}/{profile.summaries.period_s}"
         known = self._file.meta("wire")
@@ -175,44 +225,6 @@ class Spool:
         for device, *summary in self._db.execute(open_ones).fetchall():
             self.add_summary(device, Summary(*summary))
         self._db.execute("UPDATE devices SET open_value = NULL")
-
-
-@dataclass(frozen=True)
-class DeviceBooks:
-    """One device's totals over everything its spool ever saw.
-
-    ``pending`` is counted from the rows themselves: held, unsealed and sealed ones.
-    """
-
-    sensed: int = 0
-    acked: int = 0
-    filtered: int = 0
-    evicted: int = 0
-    refused: int = 0
-    pending: int = 0
-    pending_bytes: int = 0
-
-    @property
-    def balanced(self) -> bool:
-        """Whether every sensed row is accounted for."""
-        return self.sensed == self.acked + self.filtered + self.evicted + self.refused + self.pending
-
-
-_TOTALS = """
-SELECT d.device_id,
-    d.held + coalesce(t.sensed, 0) + coalesce(b.sensed, 0), coalesce(t.acked, 0) + coalesce(b.acked, 0),
-    coalesce(t.filtered, 0) + coalesce(b.filtered, 0), coalesce(t.evicted, 0) + coalesce(b.evicted, 0),
-    coalesce(t.refused, 0) + coalesce(b.refused, 0), d.held + coalesce(r.n, 0) + coalesce(m.n, 0),
-    coalesce(r.size, 0) + coalesce(m.size, 0)
-FROM devices d LEFT JOIN totals t ON t.device = d.no
-LEFT JOIN (SELECT device, sum(sensed) AS sensed, sum(acked) AS acked, sum(filtered) AS filtered,
-    sum(evicted) AS evicted, sum(refused) AS refused FROM books GROUP BY device) b ON b.device = d.no
-LEFT JOIN (SELECT device, count(*) AS n, sum(length(features)) AS size FROM rows GROUP BY device) r
-    ON r.device = d.no
-LEFT JOIN (SELECT device, sum(n_rows) AS n, sum(size) AS size FROM messages GROUP BY device) m
-    ON m.device = d.no
-ORDER BY d.device_id
-"""
 
 
 def read_books(path: Path) -> dict[str, DeviceBooks]:

@@ -88,7 +88,7 @@ class SpoolBooks:
             (now_s, patience, now_s, interval_s),
         )
         return [
-            DueLine(id_, device, BookLine(*counts, not tau, tau, moments))
+            DueLine(id_, device, BookLine._make([*counts, not tau, tau, moments]))
             for id_, device, *counts, tau, moments in found
         ]
 

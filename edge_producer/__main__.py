@@ -1,0 +1,68 @@
+"""``python -m edge_producer run``: wires settings, source, model and runner; nothing else."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import signal
+import sys
+import threading
+from types import FrameType
+
+from edge_producer.bundle import load_bundle
+from edge_producer.inference import OnnxPredictor
+from edge_producer.runner import Runner
+from edge_producer.settings import EdgeSettings, load_settings
+from edge_producer.sources import open_source
+from schemas.errors import PipelineError
+from schemas.profile import find_profile
+
+log = logging.getLogger("edge_producer")
+
+EXIT_DONE, EXIT_FAILED, EXIT_MISUSE = 0, 1, 2
+SWITCH_INTERVAL_S = 0.0005
+"""How long the writer's thread may keep the interpreter while a window is due (CPython: 5 ms)."""
+
+
+def main(argv: list[str]) -> int:
+    """Run until the source ends or a signal comes; what could not be sent stays spooled."""
+    if argv != ["run"]:
+        sys.stderr.write("usage: python -m edge_producer run   (settings: EDGE_* variables)\n")
+        return EXIT_MISUSE
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        settings = load_settings()
+    except ValueError as exc:
+        sys.stderr.write(f"edge_producer: {exc}\n")
+        return EXIT_MISUSE
+    stop = threading.Event()
+    _stop_on_signals(stop)
+    try:
+        return _run(settings, stop)
+    except PipelineError as exc:
+        log.error("%s: %s", type(exc).__name__, exc)  # noqa: TRY400  (the message says what to do)
+        return EXIT_FAILED
+
+
+def _run(settings: EdgeSettings, stop: threading.Event) -> int:
+    profile = find_profile(settings.profile)
+    predictor = OnnxPredictor(load_bundle(profile), profile)
+    source = open_source(settings, profile, settings.devices)
+    runner = Runner(settings, profile, source, predictor)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    gc.collect()
+    gc.freeze()
+    result = runner.run(stop)
+    return EXIT_DONE if result.drained or stop.is_set() else EXIT_FAILED
+
+
+def _stop_on_signals(stop: threading.Event) -> None:
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

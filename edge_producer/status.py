@@ -1,0 +1,24 @@
+"""What an edge process tells consoles: one small JSON file, replaced atomically."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def write_status(path: Path, status: Mapping[str, Any]) -> None:
+    """Replace the file; a reader sees the old one or the new one, never a part."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(status, separators=(",", ":")), encoding="utf-8")
+    part.replace(path)
+
+
+def read_status(path: Path) -> dict[str, Any] | None:
+    """Newest status of a process; None where it has not written one yet."""
+    try:
+        status: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return status

@@ -165,9 +165,7 @@ def load_predictor(profile: Profile, folder: Path = BUNDLES) -> OnnxPredictor:
 def feature_columns(profile: Profile) -> NDArray[np.int64]:
     """Index ``channel * len(FEATURE_KINDS) + kind`` of each feature of the profile."""
     channels = profile.channel_names
-    places = [
-        channels.index(s.channel) * len(KINDS) + KINDS.index(s.kind) for s in profile.feature_specs()
-    ]
+    places = [channels.index(s.channel) * len(KINDS) + KINDS.index(s.kind) for s in profile.feature_specs()]
     return np.array(places, dtype=np.int64)
 
 
@@ -189,9 +187,7 @@ def check_golden(session: OnnxSession, bundle: Bundle) -> None:
     for number, window in enumerate(windows):
         features, score = session.run(window[np.newaxis], extra)
         got = np.append(features[0], score[0])
-        if not np.allclose(
-            got, expected[number], tolerance.relative, tolerance.absolute, equal_nan=True
-        ):
+        if not np.allclose(got, expected[number], tolerance.relative, tolerance.absolute, equal_nan=True):
             off = np.nanmax(np.abs(got - expected[number]))
             raise BundleError(f"model {version}: golden window {number} misses its outputs by {off:.3g}")
 

@@ -282,6 +282,8 @@ class Replay(Section):
         timezone: IANA zone of times that carry none.
         columns: Channel name to column name; a channel not named reads the column of its own name.
         missing: Cell texts that mean "no value", beside the empty cell.
+        max_gap_steps: Longest step, in nominal steps, that a window may span (its samples are then
+            missing); after a longer one the next window starts anew. Never more than the window's length.
     """
 
     time_column: str = ""
@@ -292,6 +294,7 @@ class Replay(Section):
     encoding: str = "utf-8"
     columns: dict[str, str] = {}
     missing: tuple[str, ...] = ("NA", "NaN", "nan", "null", "None", "-", "?")
+    max_gap_steps: PositiveFloat = 5.0
 
 
 class Simulate(Section):

@@ -101,7 +101,7 @@ def _graph(profile: Profile, model: Mahalanobis) -> bytes:
     features = write_features(writer, profile.feature_specs(), profile.channel_names)
     writer.op("Identity", features, output="features")
     writer.op("Identity", write_score(writer, features, model), output="score")
-    shape = ["batch", profile.sampling.window_samples, len(profile.channels)]
+    shape: list[int | str] = ["batch", profile.sampling.window_samples, len(profile.channels)]
     outputs = [
         tensor("features", FLOAT, ["batch", len(profile.feature_names)]),
         tensor("score", FLOAT, ["batch"]),

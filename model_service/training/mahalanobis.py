@@ -89,9 +89,7 @@ def rounded(values: Array, digits: int = 6) -> Array:
     with np.errstate(divide="ignore"):
         magnitude = np.where(values == 0, 0, np.floor(np.log10(np.abs(values))))
     places = digits - 1 - magnitude
-    flat = [
-        round(float(v), int(p)) for v, p in zip(np.ravel(values), np.ravel(places), strict=True)
-    ]
+    flat = [round(float(v), int(p)) for v, p in zip(np.ravel(values), np.ravel(places), strict=True)]
     return np.array(flat).reshape(np.shape(values))
 
 
@@ -105,7 +103,9 @@ def write_score(writer: GraphWriter, features: str, model: Mahalanobis) -> str:
     square = writer.op("ReduceSum", writer.op("Mul", white, white), writer.ints(1), keepdims=0)
     score = write_calibration(writer, writer.op("Sqrt", square), model.calibration)
     missing = writer.op("Cast", writer.op("IsNaN", features), to=FLOAT)
-    any_missing = writer.op("Greater", writer.op("ReduceMax", missing, axes=[1], keepdims=0), writer.floats(0.0))
+    any_missing = writer.op(
+        "Greater", writer.op("ReduceMax", missing, axes=[1], keepdims=0), writer.floats(0.0)
+    )
     return writer.op("Where", any_missing, writer.floats(math.nan), score)
 
 

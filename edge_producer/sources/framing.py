@@ -1,0 +1,156 @@
+"""Rows with times to windows: order, duplicates, gaps. Pure; each row is accounted for.
+
+``samples + duplicate + out_of_order`` are the rows handed in; ``in_windows + outside_windows`` are the
+samples, once ``finish`` was called.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_producer.window import Samples
+from schemas.profile import Sampling
+
+GAP_STEPS = 1.5
+CROWDED_STEPS = 0.5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Framed:
+    """A window.
+
+    Attributes:
+        samples: Shape (W, C).
+        end_us: Time of its last sample, microseconds since 1970.
+    """
+
+    samples: Samples
+    end_us: int
+
+
+class Framer:
+    """Cuts one device's samples into windows.
+
+    A row at the time of the row before it is a duplicate: the first is kept. A row before it is out of
+    order and not used: the window it belongs to is gone. A step longer than 1.5 nominal ones is a gap. Up to
+    ``max_gap_steps`` (and never more than the window) the lost samples are filled in as missing; beyond,
+    no window spans it.
+
+    Args:
+        sampling: Rate, window and hop.
+        max_gap_steps: As ``Replay.max_gap_steps``.
+        channels: Number of channels.
+    """
+
+    def __init__(self, sampling: Sampling, max_gap_steps: float, channels: int) -> None:
+        self._sampling = sampling
+        self._step_us = 1e6 / sampling.rate_hz
+        self._longest = max(GAP_STEPS, min(max_gap_steps, sampling.window_samples))
+        self._newest: int | None = None
+        self._channels = channels
+        self._clear()
+        names = ("samples", "duplicate", "out_of_order", "crowded", "gaps", "breaks", "filled")
+        self.counts: Counter[str] = Counter(dict.fromkeys((*names, "in_windows", "outside_windows"), 0))
+
+    def push(self, us: NDArray[np.int64], values: Samples) -> Iterator[Framed]:
+        """Takes in rows, in the order of the recording; gives the windows they complete.
+
+        Args:
+            us: Times, shape (n,).
+            values: Shape (n, C).
+        """
+        fresh = self._in_order(us)
+        us, values = us[fresh], values[fresh]
+        if not len(us):
+            return
+        before = us[0] if self._newest is None else self._newest
+        steps = np.diff(us, prepend=before) / self._step_us
+        if self._newest is not None or len(us) > 1:
+            later = steps if self._newest is not None else steps[1:]
+            self.counts["crowded"] += int((later < CROWDED_STEPS).sum())
+        self._newest = int(us[-1])
+        self.counts["samples"] += len(us)
+        self.counts["gaps"] += int((steps > GAP_STEPS).sum())
+        breaks = np.flatnonzero(steps > self._longest)
+        self.counts["breaks"] += len(breaks)
+        for part in np.split(np.arange(len(us)), breaks):
+            # The first part goes on with what is there; each other one starts after a break.
+            if len(part) and part[0] in breaks:
+                self.finish()
+            if len(part):
+                yield from self._extend(us[part], values[part], steps[part])
+
+    def finish(self) -> None:
+        """Gives up samples that no window holds: the recording ends here, or breaks."""
+        rest = self._real[self._covered :]
+        self.counts["outside_windows"] += int(rest.sum())
+        self._clear()
+
+    def _clear(self) -> None:
+        self._us = np.empty(0, dtype=np.int64)
+        self._values = np.empty((0, self._channels), dtype=np.float32)
+        self._real = np.empty(0, dtype=np.bool_)
+        self._covered = 0
+        self._skip = 0
+
+    def _in_order(self, us: NDArray[np.int64]) -> NDArray[np.bool_]:
+        floor = np.iinfo(np.int64).min if self._newest is None else self._newest
+        newest = np.maximum.accumulate(np.concatenate([[floor], us]))[:-1]
+        self.counts["duplicate"] += int((us == newest).sum())
+        self.counts["out_of_order"] += int((us < newest).sum())
+        return np.asarray(us > newest)
+
+    def _extend(self, us: NDArray[np.int64], values: Samples, steps: NDArray[np.float64]) -> Iterator[Framed]:
+        lost = np.where((steps > GAP_STEPS) & (steps <= self._longest), np.round(steps) - 1, 0)
+        us, values, real = self._filled(us, values, lost.astype(np.int64))
+        skipped = min(self._skip, len(us))
+        self._skip -= skipped
+        self.counts["outside_windows"] += int(real[:skipped].sum())
+        us, values, real = us[skipped:], values[skipped:], real[skipped:]
+        self._us = np.concatenate([self._us, us])
+        self._values = np.concatenate([self._values, values])
+        self._real = np.concatenate([self._real, real])
+        yield from self._complete()
+
+    def _filled(
+        self, us: NDArray[np.int64], values: Samples, lost: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], Samples, NDArray[np.bool_]]:
+        """Rows with ``lost[i]`` missing samples put in before row i."""
+        if not lost.any():
+            return us, values, np.ones(len(us), dtype=np.bool_)
+        self.counts["filled"] += int(lost.sum())
+        place = np.arange(len(us)) + np.cumsum(lost)
+        size = len(us) + int(lost.sum())
+        real = np.zeros(size, dtype=np.bool_)
+        real[place] = True
+        samples = np.full((size, values.shape[1]), np.nan, dtype=np.float32)
+        samples[place] = values
+        following = np.searchsorted(place, np.arange(size))
+        behind = place[following] - np.arange(size)
+        return us[following] - np.round(behind * self._step_us).astype(np.int64), samples, real
+
+    def _complete(self) -> Iterator[Framed]:
+        width, hop = self._sampling.window_samples, self._sampling.hop_samples
+        first = 0
+        while first + width <= len(self._us):
+            end = first + width
+            new = max(first, self._covered)
+            self.counts["outside_windows"] += int(self._real[self._covered : first].sum())
+            self.counts["in_windows"] += int(self._real[new:end].sum())
+            self._covered = end
+            yield Framed(self._values[first:end], int(self._us[end - 1]))
+            first += hop
+        self._drop(first)
+
+    def _drop(self, first: int) -> None:
+        """Forgets samples before the next window, which may begin beyond what is there."""
+        kept = min(first, len(self._us))
+        self.counts["outside_windows"] += int(self._real[self._covered : kept].sum())
+        self._us, self._values, self._real = self._us[kept:], self._values[kept:], self._real[kept:]
+        self._covered = max(self._covered - kept, 0)
+        self._skip += first - kept

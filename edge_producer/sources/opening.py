@@ -1,0 +1,38 @@
+"""The source that the settings name. The only place here that reads the clock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from edge_producer.settings import EdgeSettings
+from edge_producer.sources.replay import ReplaySource
+from edge_producer.sources.scenario import Scenario, load_scenario
+from edge_producer.sources.simulate import SimulateSource
+from schemas.errors import SourceError
+from schemas.profile import Profile
+
+
+def open_source(
+    settings: EdgeSettings, profile: Profile, devices: Sequence[str]
+) -> SimulateSource | ReplaySource:
+    """Source for some devices, starting now.
+
+    Raises:
+        SourceError: A file is named wrongly or missing, or does not suit profile and devices.
+    """
+    now = datetime.now(UTC)
+    if settings.source == "replay":
+        return _replay(settings, profile, devices, now)
+    scenario = Scenario(seed=settings.seed, start=now)
+    if settings.scenario is not None:
+        scenario = load_scenario(settings.scenario)
+    return SimulateSource(profile, devices, scenario, now, settings.duration_s)
+
+
+def _replay(settings: EdgeSettings, profile: Profile, devices: Sequence[str], now: datetime) -> ReplaySource:
+    if settings.recording is None:
+        raise SourceError("source 'replay' needs a recording: set EDGE_RECORDING to a CSV or Parquet file")
+    if len(devices) != 1:
+        raise SourceError(f"a recording is one device's, {len(devices)} are configured: name one")
+    return ReplaySource(settings.recording, profile, devices[0], now)

@@ -8,14 +8,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Self
 
 import psutil
 
 from schemas.errors import StackError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 GUARD = Path(__file__).with_name("guard.py")
 
@@ -29,7 +29,7 @@ class Child:
     Args:
         name: What messages call it; also the log's file name.
         command: Program and arguments.
-        log_path: Where standard output and error are appended.
+        log_path: Where standard output and error are appended; None: they are the owner's.
         env: Whole environment; None inherits.
         grace_s: Time between SIGTERM and SIGKILL when the owner is gone.
 
@@ -41,17 +41,16 @@ class Child:
         self,
         name: str,
         command: Sequence[str],
-        log_path: Path,
+        log_path: Path | None,
         env: Mapping[str, str] | None = None,
         grace_s: float = 10.0,
     ) -> None:
         self.name = name
         self.log_path = log_path
-        log_path.parent.mkdir(parents=True, exist_ok=True)
         read_end, self._owner_fd = os.pipe()
         guarded = [sys.executable, "-I", "-S", str(GUARD), str(read_end), str(grace_s), *command]
         try:
-            with log_path.open("ab") as log:
+            with _appending(log_path) as log:
                 self._process = subprocess.Popen(  # noqa: S603 - our own commands only
                     guarded,
                     stdin=subprocess.DEVNULL,
@@ -104,6 +103,8 @@ class Child:
 
     def log_tail(self, lines: int = 12) -> list[str]:
         """Last lines it wrote."""
+        if self.log_path is None:
+            return []
         with contextlib.suppress(OSError):
             return self.log_path.read_text(errors="replace").splitlines()[-lines:]
         return []
@@ -120,6 +121,16 @@ class Child:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+@contextlib.contextmanager
+def _appending(path: Path | None) -> Iterator[IO[bytes] | None]:
+    if path is None:
+        yield None
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as log:
+        yield log
 
 
 def created_at(pid: int) -> float:

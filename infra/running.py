@@ -69,6 +69,11 @@ def running_stack(
         yield RunningStack(settings, stack.bootstrap_servers, settings.namespace, stack.site, stack)
 
 
+def log_only(settings: StackSettings) -> StackSettings:
+    """Settings of a command that needs the log but, should it start a stack, no workers."""
+    return settings.model_copy(update={"workers": 0})
+
+
 def await_ready(state_dir: Path, timeout_s: float = _WAIT_S) -> StackFile:
     """The stack another process holds, once it is ready.
 

@@ -23,6 +23,7 @@ from schemas.errors import BrokerUnavailableError, PipelineError, StackError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from infra.settings import StackSettings
 
@@ -167,7 +168,7 @@ class Stack:
     def _worker_spawner(self, name: str) -> Callable[[], Child]:
         command = [sys.executable, "-m", "stream_processors", "worker"]
         log_path = self.settings.logs_dir / f"{name}.log"
-        env = worker_environment(self.bootstrap_servers, self.settings)
+        env = worker_environment(self.bootstrap_servers, self.settings.namespace, self.settings.lake_root)
         return lambda: Child(name, command, log_path, env, grace_s=_WORKER_STOP_S)
 
     def _watch(self) -> None:
@@ -203,11 +204,11 @@ class Stack:
             write_stack(self.settings.state_dir, self._file)
 
 
-def worker_environment(bootstrap_servers: str, settings: StackSettings) -> dict[str, str]:
+def worker_environment(bootstrap_servers: str, namespace: str, lake_root: Path) -> dict[str, str]:
     """Environment of a stream worker of this stack; the user's own ``STREAM_*`` settings stay."""
     return {
         **os.environ,
         "STREAM_BOOTSTRAP_SERVERS": bootstrap_servers,
-        "STREAM_NAMESPACE": settings.namespace,
-        "STREAM_LAKE_ROOT": str(settings.lake_root),
+        "STREAM_NAMESPACE": namespace,
+        "STREAM_LAKE_ROOT": str(lake_root),
     }

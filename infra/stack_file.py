@@ -36,7 +36,7 @@ class ProcessEntry(BaseModel):
     name: str
     pid: int
     created: float
-    log: Path
+    log: Path | None
     restarts: int = 0
     failed: str | None = None
 

@@ -1,0 +1,89 @@
+"""Builds the application: global options, every command family found in this folder."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import infra.cli
+from infra.cli.console import show_error
+from infra.settings import load_settings
+from schemas.errors import PipelineError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from infra.settings import StackSettings
+
+StateDir = Annotated[
+    Path | None, typer.Option(help="Folder of everything the stack keeps.", show_default=False)
+]
+Broker = Annotated[
+    str | None, typer.Option(help="host:port of an existing Kafka cluster.", show_default=False)
+]
+Namespace = Annotated[str | None, typer.Option(help="Prefix of topics and groups.", show_default=False)]
+
+
+@dataclass(frozen=True)
+class Session:
+    """What the global options said."""
+
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+    def settings(self, **given: Any) -> StackSettings:
+        """Settings in force: the command's own options, then the global ones, then the environment.
+
+        Raises:
+            StackError: A value does not fit, or an ``EDGELOOP_*`` variable is unknown.
+        """
+        own = {name: value for name, value in given.items() if value is not None}
+        return load_settings(os.environ, **{**self.given, **own})
+
+
+def session(ctx: typer.Context) -> Session:
+    """The session of a command."""
+    found = ctx.find_object(Session)
+    return found if found is not None else Session()
+
+
+def build_app() -> typer.Typer:
+    """The whole command line."""
+    app = typer.Typer(
+        name="edgeloop",
+        help="Sensors to queryable rows: run the line, look into it, ask it.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_globals)
+    for found in sorted(pkgutil.iter_modules(infra.cli.__path__), key=lambda m: m.name):
+        module = importlib.import_module(f"infra.cli.{found.name}")
+        register = getattr(module, "register", None)
+        if register is not None:
+            register(app)
+    return app
+
+
+def _globals(
+    ctx: typer.Context,
+    state_dir: StateDir = None,
+    broker: Broker = None,
+    namespace: Namespace = None,
+) -> None:
+    ctx.obj = Session({"state_dir": state_dir, "broker": broker, "namespace": namespace})
+
+
+def main() -> None:
+    """Run the command that the arguments name; exit code 0 done, 1 failed, 2 misuse."""
+    try:
+        build_app()(prog_name="edgeloop")
+    except PipelineError as exc:
+        show_error(exc)
+        sys.exit(1)

@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from edge_producer.spool_file import open_readonly
+from edge_producer.spool_file import reading
 from feature_store import connect
 from infra.kafka_admin import KafkaAdmin
 from schemas.rows import BOOK_COUNTS
@@ -153,7 +153,7 @@ class Run:
         """The run whose spools these are."""
         files, ids, boots = tuple(spools), set(), set()
         for path in files:
-            with closing(open_readonly(path)) as connection:
+            with reading(path) as connection:
                 ids.add(
                     connection.execute("SELECT value FROM meta WHERE key = 'spool_id'").fetchone()[0].encode()
                 )
@@ -166,7 +166,7 @@ def count_spools(spools: Iterable[Path]) -> SpoolCount:
     """Totals over spool files, read beside whoever writes them."""
     totals: Counter[str] = Counter()
     for path in spools:
-        with closing(open_readonly(path)) as connection:
+        with reading(path) as connection:
             totals.update(dict(zip(BOOK_COUNTS, connection.execute(_SPOOL_SQL).fetchone(), strict=True)))
     return SpoolCount(**{name: totals[name] for name in BOOK_COUNTS})
 

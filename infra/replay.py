@@ -79,7 +79,11 @@ class ReplayResult:
             "table": self.table,
             "source": dict(self.source),
             "rows": self.books.rows(),
-            "bytes": {name: self.meters.get(f"{name}_bytes", 0) for name in ("raw", "feature", "sent")},
+            "bytes": {
+                "raw": self.meters.get("raw_bytes", 0),
+                "features": self.meters.get("feature_bytes", 0),
+                "sent": self.meters.get("bytes_sent", 0),
+            },
             "alarms": [{"event_time": t.isoformat(), "action": a, "score": s} for t, a, s in self.alarms],
             "seconds": round(self.seconds, 3),
             "balanced": self.books.balances,

@@ -220,7 +220,7 @@ def _conclude(stage: _Stage, watcher: Watcher) -> Report:
         drift=outcome.score_drift([at for (at,) in verdicts], injected),
         bytes_raw=sum(m.get("raw_bytes", 0) for m in meters),
         bytes_features=sum(m.get("feature_bytes", 0) for m in meters),
-        bytes_sent=sum(m.get("sent_bytes", 0) for m in meters),
+        bytes_sent=sum(m.get("bytes_sent", 0) for m in meters),
         decide_p99_s=_decide_p99_s(stage.edges),
         live=live,
         outage=outage,

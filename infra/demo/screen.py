@@ -70,12 +70,12 @@ class Screen:
             table.add_row(name, *(f"{n:,}" for n in counts), state)
         counts = (total.sensed, total.acked, total.pending, total.filtered)
         table.add_row("all", *(f"{n:,}" for n in counts), "", end_section=True)
-        table.add_row("sent", human_bytes(meters.get("sent_bytes", 0)), *[""] * 4)
+        table.add_row("sent", human_bytes(meters.get("bytes_sent", 0)), *[""] * 4)
         for label, key in (
             ("kept off, against raw", "raw_bytes"),
             ("against every feature row", "feature_bytes"),
         ):
-            table.add_row(label, saving(meters.get("sent_bytes", 0), meters.get(key, 0)), *[""] * 4)
+            table.add_row(label, saving(meters.get("bytes_sent", 0), meters.get(key, 0)), *[""] * 4)
         table.add_row("lag, messages", f"{view.lag:,}", *[""] * 4)
         table.add_row("alarms / drift verdicts", f"{view.alarms} / {view.drift}", *[""] * 4)
         return table

@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from edge_producer.spool_file import open_readonly
+from edge_producer.spool_file import reading
 from feature_store import connect
 from feature_store.commit_log import CommitLog
 from feature_store.cuts import Cuts
@@ -40,7 +40,7 @@ class View:
 
     Attributes:
         spools: Books by edge process.
-        meters: Counters of all edge processes: windows, raw_bytes, feature_bytes, sent_bytes.
+        meters: Counters of all edge processes: windows, raw_bytes, feature_bytes, bytes_sent.
         lag: Messages in the log that no commit has passed yet.
         alarms: Alarms in the lake since the start.
         drift: Drift verdicts in the lake since the start.
@@ -128,5 +128,5 @@ class Watcher:
 
 def read_meters(edge: EdgeProcess) -> dict[str, int]:
     """Counters of one edge process, from its spool."""
-    with closing(open_readonly(edge.spool)) as connection:
+    with reading(edge.spool) as connection:
         return {name: int(value) for name, value in connection.execute("SELECT name, value FROM counters")}

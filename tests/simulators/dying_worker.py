@@ -3,6 +3,7 @@
     python -m tests.simulators.dying_worker STEP TIMES
 """
 
+import logging
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ from stream_processors.checkpoint import Checkpoint  # noqa: E402
 from stream_processors.settings import load_settings  # noqa: E402
 from stream_processors.worker import build_worker  # noqa: E402
 
+logging.basicConfig(level=logging.INFO)
 done = 0
 
 

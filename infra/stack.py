@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 SITE_LISTENER = "SITE"
 STACK_LOCK_HINT = "run `edgeloop status` to see it, `edgeloop down` to end it"
 _CHECK_S = 0.5
+_REACH_S = 5.0
 _WORKER_STOP_S = 20.0
 
 
@@ -156,7 +157,7 @@ class Stack:
 
     def _reach(self, address: str) -> None:
         try:
-            KafkaAdmin(address).wait_ready(10.0)
+            KafkaAdmin(address).wait_ready(_REACH_S)
         except BrokerUnavailableError as exc:
             raise StackError(f"no broker answers at {address}: check --broker and the network") from exc
         self._publish(bootstrap_servers=address)

@@ -1,0 +1,190 @@
+"""The command line: what it prints, what it refuses, how it ends."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from infra.cli.console import hint
+from infra.kafka_admin import KafkaAdmin
+from infra.kafka_broker import KafkaBroker
+from schemas.envelope import Envelope, Signer, seal
+from schemas.errors import BrokerUnavailableError, QueryError
+from schemas.topics import DEAD_LETTER, LABEL, Lane
+from tests.infra.cli import Edgeloop
+
+FAMILIES = ["up", "down", "status", "doctor", "topic", "sql", "lake", "profile", "job", "dlq"]
+
+
+@pytest.fixture
+def edgeloop(tmp_path: Path) -> Edgeloop:
+    return Edgeloop(tmp_path / "state")
+
+
+@pytest.fixture
+def on_broker(edgeloop: Edgeloop, broker: KafkaBroker, namespace: str) -> dict[str, str]:
+    """Variables that make the command use the session's broker."""
+    return {
+        "EDGELOOP_BROKER": broker.bootstrap_servers,
+        "EDGELOOP_NAMESPACE": namespace,
+        "EDGELOOP_WORKERS": "0",
+    }
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["nonsense"], ["sql"], ["up", "--workers", "many"], ["topic", "tail"], ["lake", "pin"], ["job", "fly"]],
+    ids=" ".join,
+)
+def test_misuse_ends_with_2(edgeloop: Edgeloop, arguments: list[str]):
+    result = edgeloop(*arguments)
+    assert result.returncode == 2
+    assert "Usage:" in result.stderr
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_explains_itself(edgeloop: Edgeloop, family: str):
+    result = edgeloop(family, "--help")
+    assert result.returncode == 0
+    assert "Usage: edgeloop" in result.stdout
+
+
+def test_a_failure_is_one_line_without_a_traceback(edgeloop: Edgeloop):
+    result = edgeloop("sql", "SELECT 1")
+    assert (result.returncode, result.stdout) == (1, "")
+    [line] = result.stderr.splitlines()
+    assert line.startswith("error: no lake at")
+
+
+def test_the_hint_is_the_operator_action_of_the_class():
+    assert hint(BrokerUnavailableError("x")).startswith("`edgeloop status`")
+    assert hint(QueryError("x")) == ""
+
+
+def test_a_misspelt_variable_is_refused(edgeloop: Edgeloop):
+    result = edgeloop("status", EDGELOOP_NAMESPCE="x")
+    assert result.returncode == 1
+    assert "unknown variable EDGELOOP_NAMESPCE" in result.stderr
+
+
+def test_doctor_in_json_gives_each_check_a_verdict(edgeloop: Edgeloop):
+    found = edgeloop.json("doctor")
+    assert found["fit"] is True
+    assert {"Python", "Java", "Maven", "Kafka jars", "disk", "memory", "port", "packages"} <= {
+        c["name"] for c in found["checks"]
+    }
+    assert {c["verdict"] for c in found["checks"]} <= {"ok", "warn"}
+
+
+def test_doctor_fails_with_advice_where_java_is_missing(edgeloop: Edgeloop, tmp_path: Path):
+    result = edgeloop("doctor", "--json", PATH=str(tmp_path))
+    java = next(c for c in json.loads(result.stdout)["checks"] if c["name"] == "Java")
+    assert result.returncode == 1
+    assert (java["verdict"], java["advice"]) == ("fail", "apt-get install openjdk-17-jre-headless")
+
+
+def test_doctor_names_a_taken_port(edgeloop: Edgeloop, broker: KafkaBroker):
+    result = edgeloop("doctor", "--json", EDGELOOP_KAFKA_PORT=str(broker.port))
+    port = next(c for c in json.loads(result.stdout)["checks"] if c["name"] == "port")
+    assert (result.returncode, port["verdict"]) == (1, "fail")
+
+
+def test_status_of_nothing_is_down(edgeloop: Edgeloop):
+    status = edgeloop.json("status")
+    assert (status["state"], status["processes"], status["tables"], status["cut"]) == ("down", [], [], None)
+
+
+def test_built_in_jobs_are_listed(edgeloop: Edgeloop):
+    assert {"ingest", "aggregate", "drift"} <= {j["name"] for j in edgeloop.json("job", "list")}
+
+
+def test_the_shipped_profile_is_listed_shown_and_holds(edgeloop: Edgeloop):
+    assert "machine" in {p["name"] for p in edgeloop.json("profile", "list")}
+    assert edgeloop.json("profile", "show", "machine")["name"] == "machine"
+    assert edgeloop.json("profile", "check", "machine")["ok"] is True
+
+
+def test_a_broken_profile_fails_with_its_field(edgeloop: Edgeloop, tmp_path: Path):
+    path = tmp_path / "p.toml"
+    path.write_text('name = "p"\n')
+    result = edgeloop("profile", "check", str(path))
+    assert result.returncode == 1
+    assert "error:" in result.stderr
+    assert "hint:" in result.stderr
+
+
+@pytest.mark.kafka
+def test_the_lake_can_be_asked_in_three_forms(edgeloop: Edgeloop, on_broker: dict[str, str]):
+    edgeloop.json("topic", "list", **on_broker)  # its stack makes the lake
+    statement = "SELECT 1 AS one, 'x' AS letter"
+    assert edgeloop.json("sql", statement) == [{"one": 1, "letter": "x"}]
+    assert list(csv.reader(io.StringIO(edgeloop("sql", statement, "--csv").stdout))) == [
+        ["one", "letter"],
+        ["1", "x"],
+    ]
+    assert "one  letter" in edgeloop("sql", statement).stdout
+    assert edgeloop("sql", statement, "--csv", "--json").returncode == 2
+    assert edgeloop("sql", "SELECT nothing").returncode == 1
+
+
+@pytest.mark.kafka
+def test_tail_shows_envelope_and_event(edgeloop: Edgeloop, on_broker: dict[str, str], admin: KafkaAdmin):
+    value = json.dumps({"label_id": "l-1"}).encode()
+    envelope = Envelope("json", "machine", "dev-1", "0" * 16, Lane.LABEL, 0, 1, len(value), b"", "")
+    sealed = seal(LABEL.base, envelope, value, Signer.generate())
+    topic = LABEL.named(on_broker["EDGELOOP_NAMESPACE"])
+    admin.send(topic, sealed.key, sealed.headers, sealed.value)
+    admin.send(topic, b"dev-2", [], b"\xff\x00")
+    lines = edgeloop("topic", "tail", LABEL.base, "--json", **on_broker).stdout.splitlines()
+    shown, broken = (json.loads(line) for line in lines)
+    assert (shown["key"], shown["envelope"]["lane"], shown["value"]) == (
+        "dev-1",
+        "label",
+        {"label_id": "l-1"},
+    )
+    assert broken["undecoded"].startswith("DecodeError")
+
+
+@pytest.mark.kafka
+def test_an_unknown_topic_names_those_there_are(edgeloop: Edgeloop):
+    result = edgeloop("topic", "tail", "telemetry")
+    assert result.returncode == 1
+    assert "there are aggregate.v1, alert.v1" in result.stderr
+
+
+@pytest.mark.kafka
+def test_a_dead_letter_is_listed_shown_and_replayed_byte_for_byte(
+    edgeloop: Edgeloop, on_broker: dict[str, str], admin: KafkaAdmin
+):
+    namespace = on_broker["EDGELOOP_NAMESPACE"]
+    headers = [
+        ("source_topic", b"label.v1"), ("source_partition", b"3"), ("source_offset", b"7"),
+        ("error", b"SignatureError"), ("reason", b"unknown signer"),
+        ("original.lane", b"label"), ("original.digest", b"\x00\xff"), ("event_id", b"task-03/5/0"),
+    ]  # fmt: skip
+    for _ in range(2):  # a repeat after a crash
+        admin.send(DEAD_LETTER.named(namespace), b"dev-1", headers, b"\x01\x02")
+    [letter] = edgeloop.json("dlq", "list", **on_broker)
+    assert (letter["source"], letter["error"]) == ("label.v1[3]@7", "SignatureError")
+    assert edgeloop.json("dlq", "show", letter["id"], **on_broker)["value"] == "0102"
+    assert edgeloop.json("dlq", "replay", letter["id"], **on_broker) == {
+        "replayed": [letter["id"]],
+        "lost": 0,
+    }
+    [again] = admin.read(admin.spans([LABEL.named(namespace)]))
+    assert (again.key, again.value) == (b"dev-1", b"\x01\x02")
+    assert again.headers == [("lane", b"label"), ("digest", b"\x00\xff")]
+    assert edgeloop("dlq", "show", "9:9", **on_broker).returncode == 1
+
+
+@pytest.mark.kafka
+def test_a_cut_is_pinned_and_unpinned(edgeloop: Edgeloop, on_broker: dict[str, str]):
+    edgeloop.json("topic", "list", **on_broker)
+    assert edgeloop.json("lake", "pin", "training")["pin"] == "training"
+    assert [c["pin"] for c in edgeloop.json("lake", "cuts")] == ["training"]
+    edgeloop.json("lake", "unpin", "training")
+    assert edgeloop("lake", "unpin", "training").returncode == 1
+    assert edgeloop.json("lake", "compact") == {"merged_files": 0}
+    assert edgeloop.json("lake", "vacuum") == {"deleted_files": 0}

@@ -1,0 +1,200 @@
+"""The stack: one owner, everything listed, nothing left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra.kafka_admin import KafkaAdmin
+from infra.kafka_broker import KafkaBroker
+from infra.running import running_stack
+from infra.settings import StackSettings, load_settings
+from infra.stack import Stack
+from infra.stack_file import StackLock, is_held, read_stack
+from schemas.errors import StackError
+from schemas.topics import ALL_TOPICS
+from tests.infra.cli import Edgeloop
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture
+def edgeloop(tmp_path: Path) -> Iterator[Edgeloop]:
+    """The command in a fresh state folder; whatever it left running is taken down."""
+    command = Edgeloop(tmp_path / "state")
+    yield command
+    command("down")
+
+
+@pytest.fixture
+def settings(tmp_path: Path, broker: KafkaBroker, namespace: str, cache_dir: Path) -> StackSettings:
+    """A stack of our own on the session's broker."""
+    return StackSettings(
+        state_dir=tmp_path / "state",
+        cache_dir=cache_dir,
+        broker=broker.bootstrap_servers,
+        namespace=namespace,
+        workers=0,
+    )
+
+
+def living(pids: list[int]) -> list[int]:
+    return [p for p in pids if psutil.pid_exists(p) and psutil.Process(p).status() != psutil.STATUS_ZOMBIE]
+
+
+def test_up_status_down_leaves_no_process(edgeloop: Edgeloop):
+    up = edgeloop.json("up")
+    status = edgeloop.json("status")
+    pids = [up["pid"], *(p["pid"] for p in status["processes"])]
+    assert [p["name"] for p in status["processes"]] == ["kafka", "worker-1"]
+    assert (status["state"], status["problems"], len(living(pids))) == ("ready", [], 3)
+    assert [t["name"] for t in status["topics"]] == [t.base for t in ALL_TOPICS]
+    assert {lag["lag"] for lag in status["lag"]} == {0}
+    assert edgeloop.json("down") == {"stopped": True}
+    wait_until(lambda: living(pids) == [], 10, "the end of all processes")
+    assert edgeloop.json("status")["state"] == "down"
+    assert edgeloop.json("down") == {"stopped": False}
+
+
+@pytest.mark.faults
+def test_a_worker_that_dies_is_started_again(edgeloop: Edgeloop):
+    edgeloop.json("up")
+    [first] = [p["pid"] for p in edgeloop.json("status")["processes"] if p["name"] == "worker-1"]
+    os.kill(first, signal.SIGKILL)
+
+    def restarted() -> bool:
+        found = read_stack(edgeloop.state_dir)
+        worker = next(p for p in found.processes if p.name == "worker-1") if found else None
+        return worker is not None and worker.restarts == 1 and worker.is_running and worker.pid != first
+
+    wait_until(restarted, 30, "a new worker")
+
+
+@pytest.mark.faults
+def test_nothing_survives_a_supervisor_that_is_killed(edgeloop: Edgeloop):
+    up = edgeloop.json("up")
+    pids = [p["pid"] for p in edgeloop.json("status")["processes"]]
+    os.kill(up["pid"], signal.SIGKILL)
+    wait_until(lambda: living(pids) == [], 30, "the end of all processes")
+    assert edgeloop.json("status")["state"] == "down"
+    assert edgeloop.json("down") == {"stopped": False}
+
+
+def test_data_stays_from_one_up_to_the_next(edgeloop: Edgeloop):
+    first = edgeloop.json("up", "--workers", "0")
+    KafkaAdmin(first["bootstrap_servers"]).send("dead-letter.v1", b"k", [("error", b"DecodeError")], b"bytes")
+    edgeloop.json("down")
+    assert [x["error"] for x in edgeloop.json("dlq", "list")] == ["DecodeError"]  # starts and stops its own
+    assert edgeloop.json("status")["state"] == "down"
+
+
+def test_a_second_stack_in_the_same_folder_is_refused(settings: StackSettings):
+    with Stack(settings), pytest.raises(StackError, match=r"is up in .* already: run `edgeloop status`"):
+        Stack(settings).start()
+
+
+def test_two_folders_are_two_stacks(settings: StackSettings, tmp_path: Path):
+    other = settings.model_copy(update={"state_dir": tmp_path / "other"})
+    with Stack(settings), Stack(other):
+        assert is_held(settings.state_dir)
+        assert is_held(other.state_dir)
+
+
+def test_a_command_uses_the_stack_that_is_up_and_leaves_it_up(settings: StackSettings):
+    with Stack(settings):
+        with running_stack(settings) as found:
+            assert found.owned is None
+            assert found.bootstrap_servers == settings.broker
+        assert is_held(settings.state_dir)
+
+
+def test_a_command_stops_the_stack_that_it_started(settings: StackSettings):
+    with running_stack(settings, "test") as found:
+        assert found.owned is not None
+        assert read_stack(settings.state_dir).owner == "test"
+    assert not is_held(settings.state_dir)
+    assert read_stack(settings.state_dir) is None
+
+
+def test_down_does_not_end_a_command_of_another_terminal(settings: StackSettings):
+    with Stack(settings, "demo"):
+        result = Edgeloop(settings.state_dir)("down")
+        assert (result.returncode, is_held(settings.state_dir)) == (1, True)
+        assert "belongs to `edgeloop demo`" in result.stderr
+
+
+def test_a_failed_start_says_why_and_frees_the_folder(settings: StackSettings):
+    unreachable = settings.model_copy(update={"broker": "127.0.0.1:1"})
+    with pytest.raises(StackError, match=r"no broker answers at 127\.0\.0\.1:1"):
+        Stack(unreachable).start()
+    assert not is_held(settings.state_dir)
+    assert "no broker answers" in (read_stack(settings.state_dir).error or "")
+
+
+def test_up_tells_the_reason_of_a_failed_start(tmp_path: Path, broker: KafkaBroker):
+    result = Edgeloop(tmp_path)("up", "--port", str(broker.port))
+    assert result.returncode == 1
+    assert f"error: port {broker.port} is taken" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_stale_stack_file_of_a_recycled_pid_is_nobodys(settings: StackSettings):
+    with Stack(settings):
+        mine = read_stack(settings.state_dir)
+    assert mine.owner_lives
+    assert not mine.model_copy(update={"created": mine.created - 3600}).owner_lives
+
+
+def test_the_lock_goes_with_its_owner(tmp_path: Path):
+    code = (
+        "import sys, time; from pathlib import Path; from infra.stack_file import StackLock;"
+        "lock = StackLock(Path(sys.argv[1])); assert lock.acquire();"
+        "print('held', flush=True); time.sleep(300)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout.readline() == "held\n"
+        assert is_held(tmp_path)
+        assert not StackLock(tmp_path).acquire()
+        owner.kill()
+    assert not is_held(tmp_path)
+
+
+def test_only_one_of_many_gets_the_lock(tmp_path: Path):
+    locks = [StackLock(tmp_path) for _ in range(8)]
+    won: list[bool] = []
+    threads = [threading.Thread(target=lambda lock=lock: won.append(lock.acquire())) for lock in locks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for lock in locks:
+        lock.release()
+    assert sorted(won) == [False] * 7 + [True]
+
+
+def test_an_unknown_variable_is_refused(tmp_path: Path):
+    with pytest.raises(
+        StackError, match=r"unknown variable EDGELOOP_KAFKAPORT: known are .*EDGELOOP_KAFKA_PORT"
+    ):
+        load_settings({"EDGELOOP_KAFKAPORT": "9092"})
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"broker": "nowhere"}, "EDGELOOP_BROKER"),
+        ({"kafka_port": 70000}, "EDGELOOP_KAFKA_PORT"),
+        ({"namespace": "a.b"}, "EDGELOOP_NAMESPACE"),
+    ],
+)
+def test_a_value_that_does_not_fit_names_its_variable(given: dict[str, object], told: str):
+    with pytest.raises(StackError, match=told):
+        load_settings({}, **given)

@@ -9,77 +9,20 @@ file never holds an unfinished commit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import orjson
-import pyarrow as pa
-
-from feature_store.delta import Snapshot
+from feature_store.cut import NEWEST_KEPT, Cut, cut_table, dispensable, merge, paths
 from feature_store.durable import exclusive, put_if_absent, replace
-from feature_store.lake import COMPACTED, Lake, origin
+from feature_store.lake import Lake
 from schemas.errors import LakeConflictError, QueryError
 
-NEWEST_KEPT = 64
-"""Newest cuts that stay readable whatever their age."""
-_THINNED = ((timedelta(hours=1), timedelta(minutes=1)), (timedelta(days=2), timedelta(hours=1)))
-"""Up to this age, one cut in this span stays: what a query as of an instant can be answered from."""
 _ATTEMPTS = 100
 
 CutRef = int | str | datetime | None
 """A cut by id, by pin or id as text, or by instant (text in ISO 8601 too); None: the newest."""
-
-
-@dataclass(frozen=True)
-class TableCut:
-    """One table in a cut.
-
-    Attributes:
-        version: Version of the Delta log the files were read at.
-        columns: SQL type by column, in order; a file has the first so many as its name says.
-        files: Paths relative to the table's folder, sorted.
-    """
-
-    version: int
-    columns: Mapping[str, str]
-    files: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Cut:
-    """A consistent state of all tables.
-
-    Attributes:
-        id: Dense number.
-        created: UTC; never before that of an earlier cut.
-        marks: Per task, the newest commit that every table holds.
-    """
-
-    id: int
-    created: datetime
-    marks: Mapping[str, int] = field(default_factory=dict)
-    tables: Mapping[str, TableCut] = field(default_factory=dict)
-
-    def to_bytes(self) -> bytes:
-        """As JSON."""
-        tables = {
-            name: {"version": t.version, "columns": dict(t.columns), "files": list(t.files)}
-            for name, t in self.tables.items()
-        }
-        created = self.created.isoformat()
-        return orjson.dumps({"id": self.id, "created": created, "marks": dict(self.marks), "tables": tables})
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Cut:
-        """Back from JSON."""
-        raw: dict[str, Any] = orjson.loads(data)
-        tables = {
-            name: TableCut(t["version"], t["columns"], tuple(t["files"])) for name, t in raw["tables"].items()
-        }
-        return cls(raw["id"], datetime.fromisoformat(raw["created"]), raw["marks"], tables)
 
 
 def utc_now() -> datetime:
@@ -116,9 +59,9 @@ class Cuts:
         """
         for _ in range(_ATTEMPTS):
             before = self.latest() or Cut(0, datetime.min.replace(tzinfo=UTC))
-            merged = _merge(before.marks, marks)
+            merged = merge(before.marks, marks)
             # Only now look at the tables: whatever those marks promise is in them.
-            tables = {name: _cut_table(self._lake.snapshot(name), merged) for name in self._lake.tables()}
+            tables = {name: cut_table(self._lake.snapshot(name), merged) for name in self._lake.tables()}
             if merged == before.marks and tables == before.tables:
                 return before
             cut = Cut(before.id + 1, max(self._clock(), before.created), merged, tables)
@@ -241,7 +184,7 @@ class Cuts:
             self._path(cut_id).unlink(missing_ok=True)
         return len(gone)
 
-    def housekeeping(self) -> Any:
+    def housekeeping(self) -> AbstractContextManager[None]:
         """Lock among those who pin and those who delete."""
         return exclusive(self._lake.root / "_housekeeping.lock")
 
@@ -271,63 +214,3 @@ class Cuts:
 
     def _path(self, cut_id: int) -> Path:
         return self._folder / f"{cut_id:012d}.json"
-
-
-def paths(root: Path, cut: Cut) -> Iterable[Path]:
-    """All data files of the cut."""
-    return (root / table / file for table, t in cut.tables.items() for file in t.files)
-
-
-def finished(file: str, marks: Mapping[str, int]) -> bool:
-    """Whether all tables hold the commit that wrote the file."""
-    found = origin(file)
-    return found is None or found.task == COMPACTED or found.n <= marks.get(found.task, -1)
-
-
-def dispensable(cuts: Iterable[tuple[int, datetime]], now: datetime) -> list[int]:
-    """Ids of cuts that may go: not among the newest, nor the first of a span that keeps one."""
-    ordered = sorted(cuts)
-    gone = []
-    seen: set[tuple[timedelta, int]] = set()
-    for cut_id, created in ordered[:-NEWEST_KEPT]:
-        slots = {
-            (span, int(created.timestamp() // span.total_seconds()))
-            for age, span in _THINNED
-            if now - created <= age
-        }
-        if slots <= seen:
-            gone.append(cut_id)
-        seen |= slots
-    return gone
-
-
-def sql_type(kind: pa.DataType) -> str:
-    """DuckDB's name of an Arrow type that our tables use."""
-    if pa.types.is_list(kind):
-        return f"{sql_type(kind.value_type)}[]"
-    if pa.types.is_timestamp(kind):
-        return "TIMESTAMPTZ" if kind.tz else "TIMESTAMP"
-    return _SQL_TYPES[str(kind)]
-
-
-_SQL_TYPES = {
-    "bool": "BOOLEAN",
-    "int8": "TINYINT",
-    "int16": "SMALLINT",
-    "int32": "INTEGER",
-    "int64": "BIGINT",
-    "float": "FLOAT",
-    "double": "DOUBLE",
-    "string": "VARCHAR",
-    "binary": "BLOB",
-    "date32[day]": "DATE",
-}
-
-
-def _merge(ours: Mapping[str, int], theirs: Mapping[str, int]) -> dict[str, int]:
-    return {task: max(ours.get(task, -1), theirs.get(task, -1)) for task in sorted({*ours, *theirs})}
-
-
-def _cut_table(snapshot: Snapshot, marks: Mapping[str, int]) -> TableCut:
-    files = sorted(f for f in snapshot.sizes if finished(f, marks))
-    return TableCut(snapshot.version, {f.name: sql_type(f.type) for f in snapshot.columns}, tuple(files))

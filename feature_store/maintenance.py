@@ -15,7 +15,8 @@ from pathlib import Path
 
 from feature_store import parquet
 from feature_store.commit_log import CommitLog
-from feature_store.cuts import Cuts, paths
+from feature_store.cut import paths
+from feature_store.cuts import Cuts
 from feature_store.delta import LogFile
 from feature_store.durable import BESIDE
 from feature_store.lake import COMPACTED, Lake, Origin, origin

@@ -9,7 +9,8 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from feature_store import duck
-from feature_store.cuts import CutRef, Cuts, paths
+from feature_store.cut import paths
+from feature_store.cuts import CutRef, Cuts
 from feature_store.lake import Lake
 from feature_store.registry import ProfileRegistry
 from feature_store.result_text import FORMATS, Format

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from feature_store import duck
-from feature_store.cuts import Cut, TableCut, sql_type
+from feature_store.cut import Cut, TableCut
 from feature_store.lake import origin
 from schemas.profile import Profile
 from schemas.rows import Reason
@@ -21,7 +21,7 @@ from schemas.tables import (
     telemetry_table_name,
 )
 from schemas.topics import TELEMETRY
-from schemas.views import BOOKS_STATEMENTS
+from schemas.views import BOOKS_STATEMENTS, sql_type
 
 _BOOKS_KEY = "device_id, boot_id, period_start, model_version, stratum"
 _PREFIX = telemetry_table_name("")

@@ -1,0 +1,108 @@
+"""A cut as a value: marks, tables and files, and the rules of what belongs in one and which are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from feature_store.delta import Snapshot
+from feature_store.lake import COMPACTED, origin
+from schemas.views import sql_type
+
+NEWEST_KEPT = 64
+"""Newest cuts that stay readable whatever their age."""
+_THINNED = ((timedelta(hours=1), timedelta(minutes=1)), (timedelta(days=2), timedelta(hours=1)))
+"""Up to this age, one cut in this span stays: what a query as of an instant can be answered from."""
+
+
+@dataclass(frozen=True)
+class TableCut:
+    """One table in a cut.
+
+    Attributes:
+        version: Version of the Delta log the files were read at.
+        columns: SQL type by column, in order; a file has the first so many as its name says.
+        files: Paths relative to the table's folder, sorted.
+    """
+
+    version: int
+    columns: Mapping[str, str]
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A consistent state of all tables.
+
+    Attributes:
+        id: Dense number.
+        created: UTC; never before that of an earlier cut.
+        marks: Per task, the newest commit that every table holds.
+    """
+
+    id: int
+    created: datetime
+    marks: Mapping[str, int] = field(default_factory=dict)
+    tables: Mapping[str, TableCut] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """As JSON."""
+        tables = {
+            name: {"version": t.version, "columns": dict(t.columns), "files": list(t.files)}
+            for name, t in self.tables.items()
+        }
+        created = self.created.isoformat()
+        return orjson.dumps({"id": self.id, "created": created, "marks": dict(self.marks), "tables": tables})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Cut:
+        """Back from JSON."""
+        raw: dict[str, Any] = orjson.loads(data)
+        tables = {
+            name: TableCut(t["version"], t["columns"], tuple(t["files"])) for name, t in raw["tables"].items()
+        }
+        return cls(raw["id"], datetime.fromisoformat(raw["created"]), raw["marks"], tables)
+
+
+def paths(root: Path, cut: Cut) -> Iterable[Path]:
+    """All data files of the cut."""
+    return (root / table / file for table, t in cut.tables.items() for file in t.files)
+
+
+def finished(file: str, marks: Mapping[str, int]) -> bool:
+    """Whether all tables hold the commit that wrote the file."""
+    found = origin(file)
+    return found is None or found.task == COMPACTED or found.n <= marks.get(found.task, -1)
+
+
+def dispensable(cuts: Iterable[tuple[int, datetime]], now: datetime) -> list[int]:
+    """Ids of cuts that may go: not among the newest, nor the first of a span that keeps one."""
+    ordered = sorted(cuts)
+    gone = []
+    seen: set[tuple[timedelta, int]] = set()
+    for cut_id, created in ordered[:-NEWEST_KEPT]:
+        slots = {
+            (span, int(created.timestamp() // span.total_seconds()))
+            for age, span in _THINNED
+            if now - created <= age
+        }
+        if slots <= seen:
+            gone.append(cut_id)
+        seen |= slots
+    return gone
+
+
+def merge(ours: Mapping[str, int], theirs: Mapping[str, int]) -> dict[str, int]:
+    """Marks that promise what both promise: per task the later commit."""
+    return {task: max(ours.get(task, -1), theirs.get(task, -1)) for task in sorted({*ours, *theirs})}
+
+
+def cut_table(snapshot: Snapshot, marks: Mapping[str, int]) -> TableCut:
+    """What of a table belongs to a cut with these marks."""
+    files = sorted(f for f in snapshot.sizes if finished(f, marks))
+    return TableCut(snapshot.version, {f.name: sql_type(f.type) for f in snapshot.columns}, tuple(files))

@@ -1,0 +1,217 @@
+"""Honest averages from filtered rows, and exact ones from summaries, over a connection from ``connect``."""
+
+# ruff: noqa: S608  # columns and conditions are the analyst's own SQL, which the door only lets read
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import pyarrow as pa
+
+from feature_store import duck
+from feature_store.estimators import Flags, Floats, Labels, calibrated_mean, loss_weights, sums, total
+from schemas.rows import RULES
+
+BLOCK = "device_id, boot_id, model_version, stratum, period_start"
+"""What rows and books share, so what ``where`` may speak of."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and how far it may be off.
+
+    Attributes:
+        value: The estimate; NaN where no row tells anything.
+        low: Lower end of the interval.
+        high: Upper end.
+        n_rows: Rows it rests on.
+        n_sensed: Rows they stand for: what the books say was sensed (N).
+        flagged: Rows were lost beyond the design (a gap, a refusal, rows not here yet): the weights assume
+            that the lost ones were like the landed ones of their block.
+    """
+
+    value: float
+    low: float
+    high: float
+    n_rows: int
+    n_sensed: int
+    flagged: bool = False
+
+
+@dataclass(frozen=True)
+class ExactMean:
+    """Mean over everything that was sensed, from the summaries: no sampling error.
+
+    Attributes:
+        n: Finite values.
+        n_missing: Windows without one.
+        std: Standard deviation of the values (population).
+    """
+
+    mean: float
+    std: float
+    n: int
+    n_missing: int
+    min: float
+    max: float
+
+
+def estimate_total(
+    con: duck.Connection, table: str, column: str, where: str = "true", confidence: float = 0.95
+) -> Estimate:
+    """Total of a column over all rows sensed, from those that landed.
+
+    Args:
+        con: From ``connect``.
+        table: A telemetry view, such as ``telemetry_machine``.
+        column: Column, or SQL over the columns of a row; null counts as 0.
+        where: SQL condition on ``BLOCK`` columns.
+        confidence: Of the normal interval.
+
+    Raises:
+        QueryError: DuckDB refuses the column or the condition.
+    """
+    rows, blocks = _rows(con, table, column, where), _blocks(con, table, where)
+    value, variance = total(np.nan_to_num(_floats(rows, "y")), _floats(rows, "q"))
+    block = _index(rows, blocks)
+    flagged = bool(_lossy(blocks, block[block >= 0]).any() or (block < 0).any())
+    n_sensed = int(_floats(blocks, "sensed").sum())
+    return _interval(value, variance, rows.num_rows, n_sensed, confidence, flagged=flagged)
+
+
+def estimate_mean(
+    con: duck.Connection, table: str, column: str, where: str = "true", confidence: float = 0.95
+) -> Estimate:
+    """Mean of a column over all rows sensed, from those that landed and the books.
+
+    Args:
+        con: From ``connect``.
+        table: A telemetry view, such as ``telemetry_machine``.
+        column: Column, or SQL over the columns of a row; rows where it is null do not count.
+        where: SQL condition on ``BLOCK`` columns, such as ``device_id = 'm-1'``.
+        confidence: Of the normal interval.
+
+    Raises:
+        QueryError: DuckDB refuses the column or the condition.
+    """
+    rows, blocks = _rows(con, table, column, where), _blocks(con, table, where)
+    block = _index(rows, blocks)
+    known = block >= 0  # the others' books are not here yet: nothing says what they stand for
+    y, q, block = _floats(rows, "y")[known], _floats(rows, "q")[known], block[known]
+    sensed, lossy = _floats(blocks, "sensed"), _lossy(blocks, block)
+    pool, sizes, lossy_pools = _pools(blocks, sensed, lossy)
+    weights = loss_weights(q, pool[block], sizes, lossy_pools)
+    stratum, stratum_sizes = _strata(blocks, sensed)
+    mean, variance = calibrated_mean(y, weights, stratum[block], stratum_sizes)
+    flagged = bool(lossy.any() or not known.all())
+    return _interval(mean, variance, len(y), int(sensed.sum()), confidence, flagged=flagged)
+
+
+def exact_mean(con: duck.Connection, profile: str, feature: str, where: str = "true") -> ExactMean:
+    """Mean and spread of a feature over every window sensed, filtered ones included.
+
+    Args:
+        con: From ``connect``.
+        profile: Profile's name.
+        feature: Feature's name, or ``score``.
+        where: SQL condition on the columns of ``summaries``.
+
+    Raises:
+        QueryError: DuckDB refuses the condition.
+    """
+    chosen = f"profile = {duck.text(profile)} AND feature = {duck.text(feature)} AND ({where})"
+    # Chan, Golub and LeVeque (1979): squared deviations of parts and of their means add up.
+    [row] = duck.query(
+        con,
+        f"""
+        WITH parts AS (SELECT * FROM summaries WHERE {chosen}),
+        pooled AS (SELECT sum(n * mean) / nullif(sum(n), 0) AS grand FROM parts WHERE n > 0)
+        SELECT any_value(grand) AS mean, coalesce(sum(n), 0)::BIGINT AS n,
+            coalesce(sum(n_missing), 0)::BIGINT AS n_missing, min("min") AS low, max("max") AS high,
+            sum(m2 + CASE WHEN n > 0 THEN n * (mean - grand) ** 2 ELSE 0 END) AS m2
+        FROM parts CROSS JOIN pooled""",
+    ).to_pylist()
+    n = row["n"]
+    mean, low, high = (math.nan if row[k] is None else row[k] for k in ("mean", "low", "high"))
+    return ExactMean(mean, math.sqrt(row["m2"] / n) if n else math.nan, n, row["n_missing"], low, high)
+
+
+def _rows(con: duck.Connection, table: str, column: str, where: str) -> pa.Table:
+    """Landed rows with value y, probability q and block."""
+    lengths = "SELECT device_id, boot_id, any_value(period_s) AS period_s FROM books GROUP BY ALL"
+    at = "epoch_us(coalesce(t.device_time, t.event_time))"
+    length = "(l.period_s * 1e6)::BIGINT"
+    return duck.query(
+        con,
+        f"""
+        SELECT y, q, {BLOCK} FROM (
+            SELECT ({column})::DOUBLE AS y, t.inclusion_probability AS q, t.device_id, t.boot_id,
+                t.model_version, if((t.reasons & {RULES}) <> 0, 'rule', 'sample') AS stratum,
+                make_timestamptz({at} - ({at} % {length})) AS period_start
+            FROM {duck.name(table)} t LEFT JOIN ({lengths}) l USING (device_id, boot_id)
+        ) WHERE {where}""",
+    )
+
+
+def _blocks(con: duck.Connection, table: str, where: str) -> pa.Table:
+    """Blocks of the books of the table's profile, with what landed of them."""
+    profile = table.removeprefix("telemetry_")
+    mine = "true" if table == "telemetry" else f"profile = {duck.text(profile)}"
+    return duck.query(
+        con,
+        f"""
+        SELECT {BLOCK}, sensed, acked, pending + refused AS missing, gap
+        FROM books WHERE {mine} AND ({where})""",
+    )
+
+
+def _lossy(blocks: pa.Table, block: Labels) -> Flags:
+    """Blocks that lack rows beyond the design: given up, refused, still on their way, or not landed."""
+    gap = blocks.column("gap").to_numpy(zero_copy_only=False).astype(bool)
+    landed = np.bincount(block, minlength=blocks.num_rows)
+    return np.asarray(gap | (_floats(blocks, "missing") > 0) | (landed < _floats(blocks, "acked")))
+
+
+def _pools(blocks: pa.Table, sensed: Floats, lossy: Flags) -> tuple[Labels, Floats, Flags]:
+    """Pool of each block, rows sensed in each pool, and whether it lost rows.
+
+    A block may be so short that its sample is empty by design; calibrated alone, it would vanish. So
+    lossy blocks of one device and stratum are calibrated together.
+    """
+    names = zip(
+        *(blocks.column(c).to_pylist() for c in ("device_id", "stratum")), lossy.tolist(), strict=True
+    )
+    numbers: dict[tuple[str, str, bool], int] = {}
+    pool = np.array([numbers.setdefault(n, len(numbers)) for n in names], dtype=np.int64)
+    flags = np.array([lost for _, _, lost in numbers], dtype=bool)
+    return pool, sums(sensed, pool, len(numbers)), flags
+
+
+def _strata(blocks: pa.Table, sensed: Floats) -> tuple[Labels, Floats]:
+    """Stratum of each block, and rows sensed in each: rule and sample, all periods together."""
+    rule = np.array([s == "rule" for s in blocks.column("stratum").to_pylist()], dtype=np.int64)
+    return rule, sums(sensed, rule, 2)
+
+
+def _index(rows: pa.Table, blocks: pa.Table) -> Labels:
+    """Block of each row; -1: the books do not have it."""
+    keys = BLOCK.split(", ")
+    numbered = blocks.select(keys).append_column("_block", pa.array(range(blocks.num_rows), pa.int64()))
+    ordered = rows.select(keys).append_column("_row", pa.array(range(rows.num_rows), pa.int64()))
+    joined = ordered.join(numbered, keys, join_type="left outer").sort_by("_row")
+    return np.asarray(joined.column("_block").fill_null(-1).to_numpy(), dtype=np.int64)
+
+
+def _interval(
+    value: float, variance: float, n_rows: int, n_sensed: int, confidence: float, *, flagged: bool
+) -> Estimate:
+    reach = NormalDist().inv_cdf(0.5 + confidence / 2) * math.sqrt(variance)
+    return Estimate(value, value - reach, value + reach, n_rows, n_sensed, flagged)
+
+
+def _floats(table: pa.Table, column: str) -> Floats:
+    values = table.column(column).cast(pa.float64()).fill_null(math.nan)
+    return np.asarray(values.to_numpy(), dtype=np.float64)

@@ -27,6 +27,13 @@ from schemas.profile import Profile
 REWIND_PERIODS = 12
 """A clock that steps back by more periods starts a new boot: the old lines of the books may be settled."""
 
+NEVER_US = -(2**62)
+
+
+def random_boot_id() -> int:
+    """53 random bits: exact in JSON."""
+    return secrets.randbits(53)
+
 
 @dataclass(frozen=True)
 class DeviceUpdate:
@@ -60,6 +67,23 @@ class DeviceUpdate:
     model_version: str
 
 
+@dataclass(frozen=True)
+class Host:
+    """What a device needs of the process it runs in; shared by all its devices.
+
+    Attributes:
+        on_action: Called with (device_id, action, score) when an action comes into force.
+        meters: Takes latencies.
+        clock: Steady seconds since 1970: ages rows, does not date them.
+        new_boot_id: Gives an id that no device ever had.
+    """
+
+    on_action: Callable[[str, str, float | None], None]
+    meters: Meters
+    clock: Clock
+    new_boot_id: Callable[[], int] = random_boot_id
+
+
 class Device:
     """One device. Not safe for use by several threads.
 
@@ -67,10 +91,8 @@ class Device:
         identity: Key and secret.
         profile: Its vertical.
         predictor: Scores its windows.
-        on_action: Called with (device_id, action, score) when an action comes into force.
-        meters: Shared by all devices of a process.
+        host: The process.
         state: JSON that the spool kept from an earlier start, or None.
-        clock: Steady seconds since 1970: ages rows, does not date them.
     """
 
     def __init__(
@@ -78,19 +100,14 @@ class Device:
         identity: DeviceIdentity,
         profile: Profile,
         predictor: Predictor,
-        *,
-        on_action: Callable[[str, str, float | None], None],
-        meters: Meters,
+        host: Host,
         state: str | None = None,
-        clock: Clock,
     ) -> None:
         kept: dict[str, Any] = json.loads(state) if state else {}
         self.device_id = identity.device_id
         self._profile = profile
         self._predictor = predictor
-        self._on_action = on_action
-        self._meters = meters
-        self._clock = clock
+        self._host = host
         self._period_us = round(profile.summaries.period_s * 1e6)
         self._decider = Decider(profile.decision, kept.get("decider"))
         self._filter = RowFilter(
@@ -113,7 +130,7 @@ class Device:
         self._raw_bytes = _raw_bytes(profile)
         self._sensed: list[Row] = []
         self._dirty = True
-        self._boot_id, self._seq, self._newest_us = _boot()
+        self._boot_id, self._seq, self._newest_us = host.new_boot_id(), 0, NEVER_US
         self.flush()
 
     @property
@@ -128,9 +145,9 @@ class Device:
         if score is not None and not 0.0 <= score <= 1.0:
             score = None
         decision = self._decider.decide(window.end, score)
-        self._meters.decided(time.perf_counter_ns() - begun)
+        self._host.meters.decided(time.perf_counter_ns() - begun)
         if decision.started:
-            self._on_action(self.device_id, decision.action, score)
+            self._host.on_action(self.device_id, decision.action, score)
         row = self._row(window, features, score, decision)
         self._summarizer.add(row)
         self._release(self._filter.offer(row, decision))
@@ -169,7 +186,7 @@ class Device:
             meters={
                 "windows": len(sensed),
                 "raw_bytes": len(sensed) * self._raw_bytes,
-                "feature_bytes": self._meters.unfiltered_bytes(self.device_id, sensed),
+                "feature_bytes": self._host.meters.unfiltered_bytes(self.device_id, sensed),
             },
             decision=self._decider.action,
             model_version=self._predictor.version,
@@ -179,7 +196,7 @@ class Device:
         event_us = to_us(window.end)
         if event_us < self._newest_us - REWIND_PERIODS * self._period_us:
             self.flush()
-            self._boot_id, self._seq, self._newest_us = _boot()
+            self._boot_id, self._seq, self._newest_us = self._host.new_boot_id(), 0, NEVER_US
         self._newest_us = max(self._newest_us, event_us)
         seq, self._seq = self._seq, self._seq + 1
         return Row(
@@ -193,7 +210,7 @@ class Device:
             score=score,
             decision=decision.action,
             model_version=self._predictor.version,
-            sensed_s=self._clock(),
+            sensed_s=self._host.clock(),
         )
 
     def _release(self, rows: list[Row]) -> None:
@@ -215,11 +232,6 @@ class Device:
             features={name: value if abs(value) < float("inf") else None for name, value in values},
         )
         return alert.model_dump_json().encode()
-
-
-def _boot() -> tuple[int, int, int]:
-    """A new boot id, its first seq, and an event time before any."""
-    return secrets.randbits(53), 0, -(2**62)
 
 
 def _raw_bytes(profile: Profile) -> int:

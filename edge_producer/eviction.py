@@ -6,6 +6,7 @@ import logging
 from itertools import groupby
 
 from edge_producer.spool import Spool
+from edge_producer.spool_rows import Block
 from edge_producer.summaries import MERGED_PART, Summary, merge_summaries
 from schemas.profile import Profile
 
@@ -14,15 +15,17 @@ log = logging.getLogger(__name__)
 SUMMARY_SHARE = 0.5
 """Share of the spool from which summaries give way before rows do."""
 MOMENTS_SHARE = 0.25
+RELIEF = 0.95
+"""Share of the limit that is left after giving way, so that it is not needed again at once."""
 MERGE_AT_ONCE = 512
 
 
 class Eviction:
     """Keeps a spool below a size.
 
-    The oldest whole block (device, period, stratum) gives way first: its thinning factor tau is halved and
-    its unsealed rows with u >= pi * tau go; below the policy's floor the whole block goes, a gap in the
-    books. Choosing blocks never looks at a row's u.
+    Whole blocks (device, period, stratum) give way, the oldest first, and none twice before all did once:
+    the block's thinning factor tau is halved and its unsealed rows with u >= pi * tau go; below the
+    policy's floor the whole block goes, a gap in the books. Which block is next never depends on a row's u.
 
     Args:
         spool: The spool.
@@ -35,30 +38,39 @@ class Eviction:
         self._floor = profile.filter.thinning_floor
         self._longest_s = profile.drift.window_s
         self._max_bytes = max_bytes
+        self._target = max_bytes * RELIEF
         self._moments_due_s = 0.0
 
     def relieve(self, now_s: float) -> None:
         """Make room if the spool is too large. Inside its transaction."""
         self._strip_moments(now_s)
         spool = self._spool
-        while spool.bytes > self._max_bytes:
-            crowded = spool.summary_bytes > SUMMARY_SHARE * self._max_bytes
-            if not (crowded and self._relieve_summaries()) and not self._thin(now_s):
-                break
+        if spool.bytes <= self._max_bytes:
+            return
+        while spool.bytes > self._target and spool.summary_bytes > SUMMARY_SHARE * self._max_bytes:
+            self._relieve_summaries()
+        while spool.bytes > self._target and self._thin(now_s):
+            pass
+        while spool.bytes > self._target and self._relieve_summaries():
+            pass
 
     def _thin(self, now_s: float) -> bool:
-        rows = self._spool.rows
-        block = rows.oldest_block()
-        if block is None:
-            return self._relieve_summaries()
-        tau = rows.tau(block) / 2
-        if tau < self._floor:
-            gone = rows.thin(block, 0.0, now_s)
-            name = self._spool.names[block.device]
-            log.warning("spool full: %d rows of one block given up", gone, extra={"device_id": name})
-        else:
-            rows.thin(block, tau, now_s)
-        return True
+        """Let every block give way once, until there is room; False: there are no blocks."""
+        blocks = self._spool.rows.blocks()
+        for block in blocks:
+            if self._spool.bytes <= self._target:
+                break
+            self._halve(block, now_s)
+        return bool(blocks)
+
+    def _halve(self, block: Block, now_s: float) -> None:
+        tau = self._spool.rows.tau(block) / 2
+        if tau >= self._floor:
+            self._spool.rows.thin(block, tau, now_s)
+            return
+        gone = self._spool.rows.thin(block, 0.0, now_s)
+        name = self._spool.names[block.device]
+        log.warning("spool full: %d rows of one block given up", gone, extra={"device_id": name})
 
     def _relieve_summaries(self) -> bool:
         return self._merge_summaries() or self._drop_summary()

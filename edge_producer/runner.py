@@ -13,7 +13,7 @@ from typing import Any
 
 from edge_producer.actions import ActionRunner, load_actions
 from edge_producer.clock import Clock, SteadyClock
-from edge_producer.device import Device
+from edge_producer.device import Device, Host
 from edge_producer.eviction import Eviction
 from edge_producer.identity import DeviceIdentity, load_or_create
 from edge_producer.metering import Meters
@@ -77,16 +77,9 @@ class Runner:
         self._meters = Meters(profile, settings.message_rows)
         self._spool = Spool.open(settings.spool_path, settings.devices, profile, self._clock())
         self._writer = self._make_writer(identities, profile)
+        host = Host(self._actions.start, self._meters, self._clock)
         self._devices = {
-            name: Device(
-                identity,
-                profile,
-                predictor,
-                on_action=self._actions.start,
-                meters=self._meters,
-                state=self._spool.state(name),
-                clock=self._clock,
-            )
+            name: Device(identity, profile, predictor, host, self._spool.state(name))
             for name, identity in identities.items()
         }
         self._to_export: deque[Device] = deque()

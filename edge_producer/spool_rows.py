@@ -10,6 +10,7 @@ from typing import NamedTuple
 from edge_producer.books import BookKey
 from edge_producer.rows import Row, StoredRow
 from edge_producer.spool_books import SpoolBooks
+from schemas.rows import Stratum
 
 ROW_OVERHEAD = 160
 """Bytes that a row takes in the file beside its features, indexes included."""
@@ -94,14 +95,28 @@ class SpoolRows:
         """Thinning factor in force; 0: the block was given up."""
         return self._tau.get(block, 1.0)
 
-    def oldest_block(self) -> Block | None:
-        """The oldest block with unsealed rows; of one period, the sample stratum first."""
-        row = self._db.execute(
-            "SELECT b.device, b.period_us, b.stratum FROM books b WHERE b.pending > 0"
-            " AND EXISTS (SELECT 1 FROM rows r WHERE r.book = b.id)"
-            " ORDER BY b.period_us, b.stratum DESC, b.device LIMIT 1"
-        ).fetchone()
-        return None if row is None else Block(*row)
+    def blocks(self) -> list[Block]:
+        """Blocks that can be thinned, in the order in which they give way.
+
+        The least thinned first, then the oldest, then the sample stratum before the rules. A block that
+        lost all its rows to thinning keeps its turn: whether a block is thinned or given up must not
+        depend on the u of its rows.
+        """
+        found = self._db.execute(
+            "SELECT DISTINCT b.device, b.period_us, b.stratum FROM books b"
+            " WHERE b.evicted > 0 OR EXISTS (SELECT 1 FROM rows r WHERE r.book = b.id)"
+        )
+        blocks = [Block(*row) for row in found]
+        order = {Stratum.SAMPLE: 0, Stratum.RULE: 1}
+        return sorted(
+            (block for block in blocks if self.tau(block)),
+            key=lambda block: (
+                -self.tau(block),
+                block.period_us,
+                order[Stratum(block.stratum)],
+                block.device,
+            ),
+        )
 
     def thin(self, block: Block, tau: float, now_s: float) -> int:
         """Keep the block's unsealed rows with u < pi * tau; returns how many went.

@@ -1,0 +1,262 @@
+"""A device and its spool on a settable clock, with no broker: tests say what is sealed, acked, lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from edge_producer.decide import Decision
+from edge_producer.device import Device, Host
+from edge_producer.eviction import Eviction
+from edge_producer.identity import DeviceIdentity, load_or_create
+from edge_producer.metering import Meters
+from edge_producer.rows import Row
+from edge_producer.sealing import Sealer
+from edge_producer.spool import DeviceBooks, Spool, read_books
+from edge_producer.window import Floats, Pause, Samples, Window
+from schemas.envelope import SealedMessage, decode_rows, read_envelope
+from schemas.profile import Profile, parse_profile
+from schemas.rows import BOOKS_ROWS, SUMMARY_ROWS, Reason, TimeQuality, telemetry_rows
+from schemas.topics import Lane
+
+START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+PROFILE = """
+name = "bench"
+[sampling]
+rate_hz = 1.0
+window_samples = 1
+hop_samples = 1
+[[channels]]
+name = "load"
+unit = "1"
+min = -1e9
+max = 1e9
+[features]
+set = "bench"
+[[features.compute]]
+channel = "load"
+kinds = ["last", "mean"]
+[decision]
+idle = "none"
+fail_safe = "hold"
+[[decision.rules]]
+action = "inspect"
+enter = 0.6
+leave = 0.4
+[[decision.rules]]
+action = "stop"
+enter = 0.9
+leave = 0.5
+after_windows = 2
+hold_s = 10.0
+[filter]
+p = 0.3
+p_min = 0.05
+threshold = 0.8
+burst_after = 2
+pretrigger = 3
+[summaries]
+period_s = 10.0
+[drift]
+window_s = 60.0
+"""
+
+
+def bench_profile(**filter_policy: object) -> Profile:
+    """The profile above, with other filter settings where given."""
+    profile = parse_profile(PROFILE, "bench")
+    policy = profile.filter.model_validate({**profile.filter.model_dump(), **filter_policy})
+    return profile.model_copy(update={"filter": policy})
+
+
+class FirstSample:
+    """A predictor: every feature is the first sample; so is the score, unless it is missing."""
+
+    version = "bench-1"
+    featureset = "bench@1"
+    bin_edges: Mapping[str, np.ndarray] = {}
+
+    def __init__(self, width: int = 2) -> None:
+        self.width = width
+
+    def score(self, device_id: str, samples: Samples) -> tuple[Floats, float | None]:
+        value = float(samples[0, 0])
+        features = np.full(self.width, value, dtype=np.float32)
+        return features, None if np.isnan(value) else min(max(value, 0.0), 1.0)
+
+
+class Recorded:
+    """A source of given windows."""
+
+    def __init__(self, items: Iterable[Window | Pause]) -> None:
+        self._items = items
+        self.counts: Mapping[str, int] = {}
+
+    def windows(self) -> Iterable[Window | Pause]:
+        return iter(self._items)
+
+
+def window(value: float, k: int, device_id: str = "d-1", due_s: float = 0.0) -> Window:
+    """The k-th window of a device, one a second."""
+    samples = np.array([[value]], dtype=np.float32)
+    end = START + timedelta(seconds=k)
+    return Window(device_id, samples, end, k * 10**9, TimeQuality.SYNCHRONISED, due_s)
+
+
+def row(seq: int, score: float | None = 0.0, value: float = 0.0, boot_id: int = 1) -> Row:
+    """A row as a device hands it to its filter."""
+    return Row(
+        boot_id=boot_id, seq=seq, event_us=seq * 1_000_000, period_us=seq // 10 * 10_000_000, mono_ns=0,
+        time_quality=1, features=np.full(2, value, dtype=np.float32), score=score, decision="none",
+        model_version="m", sensed_s=float(seq),
+    )  # fmt: skip
+
+
+STEADY = Decision("none", started=False, alert=False, fail_safe=False)
+
+
+class Rig:
+    """One or more devices, their spool, and everything that ever was sealed or delivered."""
+
+    def __init__(
+        self, folder: Path, profile: Profile | None = None, devices: Sequence[str] = ("d-1",), **limits: int
+    ) -> None:
+        self.folder = folder
+        self.profile = profile or bench_profile()
+        self.names = tuple(devices)
+        self.limits = limits
+        self.now = 1_000.0
+        self.k = 0
+        self.sealed: dict[int, SealedMessage] = {}
+        self.delivered: list[SealedMessage] = []
+        self.actions: list[tuple[str, str]] = []
+        self._boots = count(1)
+        for name in devices:
+            (folder / "keys").mkdir(parents=True, exist_ok=True)
+            (folder / "keys" / f"{name}.secret").write_bytes(name.ljust(32).encode())
+        self.open()
+
+    @property
+    def path(self) -> Path:
+        return self.folder / "spool.db"
+
+    def open(self) -> None:
+        """Start, or start again: whatever was not committed is gone."""
+        self.identities: dict[str, DeviceIdentity] = {
+            n: load_or_create(self.folder / "keys", n) for n in self.names
+        }
+        self.spool = Spool.open(self.path, self.names, self.profile, self.now)
+        self.sealer = Sealer(self.spool, self.identities, self.profile, **self.limits)
+        host = Host(
+            on_action=lambda device, action, _score: self.actions.append((device, action)),
+            meters=Meters(self.profile),
+            clock=lambda: self.now,
+            new_boot_id=lambda: next(self._boots),
+        )
+        predictor = FirstSample(len(self.profile.feature_names))
+        self.devices = {
+            name: Device(identity, self.profile, predictor, host, self.spool.state(name))
+            for name, identity in self.identities.items()
+        }
+
+    def crash(self) -> None:
+        """Lose everything that was not committed, and start again."""
+        self.spool.close()
+        self.open()
+
+    def sense(self, values: Iterable[float], device_id: str = "d-1") -> None:
+        """Windows of one device, a second apart."""
+        for value in values:
+            self.devices[device_id].process(window(value, self.k, device_id))
+            self.k += 1
+            self.now += 1.0
+
+    def commit(self) -> None:
+        """Commit what all devices did."""
+        with self.spool.transaction():
+            for device in self.devices.values():
+                self.spool.apply(device.take_update(), self.now)
+
+    def flush(self) -> None:
+        """Release what is held and close open periods; commit."""
+        for device in self.devices.values():
+            device.flush()
+        self.commit()
+
+    def seal(self, lane: Lane = Lane.LIVE, limit: int = 500) -> list[int]:
+        """Seal waiting rows of every device, one message each at most ``limit`` rows."""
+        ids = []
+        with self.spool.transaction():
+            for no in self.spool.names:
+                rows = self.spool.rows.read(no, -1.0, float("inf"), limit)
+                ids += [stored.id for stored in self.sealer.rows(no, lane, rows, self.now)]
+        return self._remember(ids)
+
+    def seal_statements(self) -> list[int]:
+        """Seal summaries, and statements on every line of the books that changed."""
+        ids = []
+        with self.spool.transaction():
+            for no in self.spool.names:
+                ids += [stored.id for stored in self.sealer.summaries(no)]
+                due = self.spool.books.due(self.now, 0.0, settled_only=False)
+                lines = [line for line in due if line.device == no]
+                ids += [s.id for s in self.sealer.books(no, lines, self.now)] if lines else []
+        return self._remember(ids)
+
+    def settle(self, ids: Iterable[int], outcome: str = "acked") -> None:
+        """The broker's answer on sealed messages."""
+        ids = list(ids)
+        self.delivered += [self.sealed[i] for i in ids] if outcome == "acked" else []
+        with self.spool.transaction():
+            self.spool.messages.settle(ids, outcome, self.now)
+
+    def evict(self, max_bytes: int) -> None:
+        """Make room as if the spool could hold so little."""
+        with self.spool.transaction():
+            Eviction(self.spool, self.profile, max_bytes).relieve(self.now)
+
+    def books(self, device_id: str = "d-1") -> DeviceBooks:
+        """Totals as an outside reader sees them."""
+        return read_books(self.path)[device_id]
+
+    def unsealed(self) -> list:
+        """Rows of all devices that wait."""
+        return [r for no in self.spool.names for r in self.spool.rows.read(no, -1.0, float("inf"), 10**6)]
+
+    def rows_of(self, messages: Iterable[SealedMessage]) -> list[dict]:
+        """Rows inside telemetry messages."""
+        return _rows(messages, telemetry_rows(self.profile), "telemetry.v1")
+
+    def _remember(self, ids: list[int]) -> list[int]:
+        self.sealed |= {i: self.spool.messages.read(i) for i in ids}
+        return ids
+
+
+def statements(messages: Iterable[SealedMessage]) -> list[dict]:
+    """Lines inside books messages."""
+    return _rows(messages, BOOKS_ROWS, "books.v1")
+
+
+def summary_rows(messages: Iterable[SealedMessage]) -> list[dict]:
+    """Rows inside summary messages."""
+    return _rows(messages, SUMMARY_ROWS, "summary.v1")
+
+
+def _rows(messages: Iterable[SealedMessage], schema: pa.Schema, topic: str) -> list[dict]:
+    found = []
+    for message in messages:
+        if message.topic == topic:
+            envelope, _ = read_envelope(message.key, message.headers)
+            found += decode_rows(message.value, envelope.raw_bytes, schema).to_pylist()
+    return found
+
+
+def has(reasons: int, reason: Reason) -> bool:
+    """Whether a bit is set."""
+    return bool(reasons & reason)

@@ -1,0 +1,144 @@
+"""Laws of the filter."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_producer.decide import Decision
+from edge_producer.filter import RowFilter, permanent_u
+from schemas.rows import RULES, Reason, Stratum
+from tests.edge_producer.rig import STEADY, bench_profile, has, row
+
+SECRET = b"s" * 32
+NAMES = ("load_last", "load_mean")
+
+
+def make(secret=SECRET, state=None, **policy):
+    return RowFilter(bench_profile(**policy).filter, NAMES, 1.0, secret, state)
+
+
+def run(subject, scores, values=None, decisions=None):
+    released = []
+    for seq, score in enumerate(scores):
+        value = values[seq] if values else 0.0
+        released += subject.offer(row(seq, score, value), decisions[seq] if decisions else STEADY)
+    return released + subject.flush()
+
+
+def test_u_is_permanent_and_uniform():
+    numbers = np.array([permanent_u(SECRET, 7, seq) for seq in range(4000)])
+    assert permanent_u(SECRET, 7, 123) == numbers[123]
+    assert numbers.min() >= 0
+    assert numbers.max() < 1
+    deciles = np.histogram(numbers, bins=10, range=(0, 1))[0]
+    assert ((deciles - 400) ** 2 / 400).sum() < 33.7  # chi-square, 9 degrees of freedom, 1 in 10,000
+
+
+def test_u_depends_on_device_boot_and_seq():
+    assert len({permanent_u(s, b, q) for s in (b"a" * 32, b"b" * 32) for b in (1, 2) for q in (1, 2)}) == 8
+
+
+@given(st.lists(st.none() | st.floats(0, 1), max_size=60))
+@settings(max_examples=60, deadline=None)
+def test_every_row_is_released_once_in_order_and_sent_iff_u_below_pi(scores):
+    released = run(make(), scores)
+    assert [r.seq for r in released] == list(range(len(scores)))
+    for r in released:
+        assert r.selected == (r.u < r.pi)
+        assert r.pi == (1.0 if r.reasons & RULES else r.sample_p)
+        assert r.stratum == (Stratum.RULE if r.reasons & RULES else Stratum.SAMPLE)
+        assert has(r.reasons, Reason.SAMPLE) == (r.selected and not r.reasons & RULES)
+
+
+def test_rows_before_and_after_a_trigger_are_selected():
+    released = run(make(p=0.05), [0.1] * 10 + [0.85] + [0.1] * 10)
+    reasons = [r.reasons for r in released]
+    assert all(has(reasons[k], Reason.PRETRIGGER) and released[k].selected for k in (7, 8, 9))
+    assert not has(reasons[6], Reason.PRETRIGGER)
+    assert has(reasons[10], Reason.THRESHOLD)
+    assert [k for k in range(21) if has(reasons[k], Reason.BURST)] == [11, 12]
+
+
+def test_a_trigger_releases_everything_at_once_and_others_wait():
+    subject = make()
+    assert subject.offer(row(0), STEADY) == []
+    assert subject.offer(row(1), STEADY) == []
+    assert [r.seq for r in subject.offer(row(2, 0.9), STEADY)] == [0, 1, 2]
+    assert subject.held == 0
+
+
+def test_each_rule_sets_its_reason():
+    subject = make(uncertain=(0.4, 0.6), deadband={"load_last": 1.0})
+    started = Decision("x", started=True, alert=False, fail_safe=False)
+    failed = Decision("x", started=False, alert=False, fail_safe=True)
+    released = run(
+        subject, [0.1, 0.5, None, 0.1, 0.1], [0, 0, 0, 5, 5], [STEADY, STEADY, failed, STEADY, started]
+    )
+    expected = [Reason.DEADBAND, Reason.UNCERTAIN, Reason.FAIL_SAFE, Reason.DEADBAND, Reason.TRANSITION]
+    assert [r.reasons & RULES for r in released] == expected
+
+
+def test_deadband_compares_with_the_last_sent_row_and_notices_missing_values():
+    values = [0.0, 0.9, 1.1, 1.9, math.nan, math.nan, 1.9]
+    released = run(make(p=0.05, p_min=0.05, deadband={"load_last": 1.0}), [0.0] * 7, values)
+    assert not any(r.u < 0.05 for r in released)
+    assert [has(r.reasons, Reason.DEADBAND) for r in released] == [
+        True,
+        False,
+        True,
+        False,
+        True,
+        False,
+        True,
+    ]
+
+
+def test_budget_lowers_p_but_never_below_the_floor():
+    subject = make(p=0.3, p_min=0.05, budget_rows_per_hour=360)
+    released = run(subject, [0.0] * 3600)
+    rates = np.array([r.sample_p for r in released])
+    assert rates.min() >= 0.05
+    assert rates.max() <= 0.3
+    assert rates.sum() == pytest.approx(360, rel=0.02)
+    starved = run(make(p=0.3, p_min=0.05, budget_rows_per_hour=1), [0.0] * 100)
+    assert {r.sample_p for r in starved} == {0.05}
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=40), st.integers(0, 40))
+@settings(max_examples=60, deadline=None)
+def test_a_restart_changes_no_probability(scores, cut):
+    policy = {"deadband": {"load_last": 0.2}, "budget_rows_per_hour": 400}
+    whole = [(r.seq, r.reasons, r.pi, r.u) for r in run(make(**policy), scores, scores)]
+    first, released = make(**policy), []
+    for seq, score in enumerate(scores[:cut]):
+        released += first.offer(row(seq, score, score), STEADY)
+    second = make(state=json.loads(json.dumps(first.export())), **policy)
+    for seq, score in list(enumerate(scores))[cut:]:
+        released += second.offer(row(seq, score, score), STEADY)
+    released += second.flush()
+    assert [(r.seq, r.reasons, r.pi, r.u) for r in released] == whole
+
+
+def test_weighted_estimates_are_honest_and_naive_ones_are_not():
+    """Over many devices, total / q is unbiased and its interval covers; the mean of sent rows is off."""
+    rng = np.random.default_rng(5)
+    scores = np.clip(rng.beta(1.2, 6, 400) + (rng.random(400) < 0.03) * 0.6, 0, 1)
+    truth = scores.mean()
+    errors, naive, covered = [], [], 0
+    for seed in range(300):
+        sent = [r for r in run(make(seed.to_bytes(32, "big"), p=0.1), scores.tolist()) if r.selected]
+        y, q = np.array([r.score for r in sent]), np.array([r.pi for r in sent])
+        estimate = (y / q).sum() / 400
+        spread = math.sqrt(((1 - q) * y**2 / q**2).sum()) / 400
+        errors.append(estimate - truth)
+        naive.append(y.mean() - truth)
+        covered += abs(estimate - truth) <= 1.96 * spread
+    standard_error = np.std(errors) / math.sqrt(300)
+    assert abs(np.mean(errors)) < 4 * standard_error
+    assert covered / 300 > 0.88
+    assert np.mean(naive) > 5 * np.std(naive) / math.sqrt(300)
+    assert np.mean(naive) > 0.2 * truth

@@ -1,0 +1,29 @@
+"""Laws of the edge's settings."""
+
+import pytest
+
+import edge_producer
+from edge_producer.settings import EdgeSettings, load_settings, unknown_variables
+
+
+def test_a_misspelt_variable_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("EDGE_STATE_DIR", str(tmp_path))
+    monkeypatch.setenv("EDGE_PROFILE", "machine")
+    monkeypatch.setenv("EDGE_DEVICES", '["m-1", "m-2"]')
+    assert load_settings().devices == ("m-1", "m-2")
+    monkeypatch.setenv("EDGE_LINGERS", "1")
+    with pytest.raises(ValueError, match="EDGE_LINGERS"):
+        load_settings()
+
+
+def test_every_setting_is_known_by_its_variable():
+    assert unknown_variables({f"EDGE_{n.upper()}": "" for n in EdgeSettings.model_fields}) == []
+
+
+def test_device_names_cannot_leave_the_state_folder(tmp_path):
+    with pytest.raises(ValueError, match="devices"):
+        EdgeSettings(state_dir=tmp_path, profile="machine", devices=("../../etc/x",))
+
+
+def test_public_names_exist():
+    assert all(hasattr(edge_producer, name) for name in edge_producer.__all__)

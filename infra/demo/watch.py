@@ -17,8 +17,9 @@ from feature_store.cuts import Cuts
 from infra.audit import SpoolCount, count_spools
 from infra.demo.outcome import Frontier
 from infra.kafka_admin import KafkaAdmin
+from infra.lag import lags
 from schemas.errors import SpoolError
-from schemas.topics import TASK_TOPICS, TELEMETRY
+from schemas.topics import TELEMETRY
 from stream_processors.records import CommitRecord
 
 if TYPE_CHECKING:
@@ -69,25 +70,26 @@ class Watcher:
     edges: Sequence[EdgeProcess]
     since: datetime
     frontier: Frontier = field(default_factory=Frontier)
-    _offsets: dict[tuple[str, int], int] = field(default_factory=dict)
     _cut: int = 0
     _marks: dict[str, int] = field(default_factory=dict)
 
     def look(self) -> View:
         """One look at everything."""
-        self._follow_cuts()
         alarms, drift = self._lake_counts()
         spools, meters = {}, Counter[str]()
         for edge in self.edges:
             with contextlib.suppress(SpoolError):  # not made yet
                 spools[edge.spec.name] = count_spools([edge.spool])
                 meters.update(read_meters(edge))
-        return View(spools, dict(meters), self._lag(), alarms, drift)
+        return View(spools, dict(meters), self.lag(), alarms, drift)
 
     def lag(self) -> int:
-        """Messages in the log that no cut shows yet."""
+        """Messages in the log that queries do not see yet, and decided commits that are not applied."""
+        behind = sum(lag.lag for lag in lags(self.lake.root, self.admin, self.namespace))
+        commits = CommitLog(self.lake.root)
+        unfinished = [t for t in commits.tasks() if commits.applied(t) != commits.latest(t)]
         self._follow_cuts()
-        return self._lag()
+        return behind + len([t for t in unfinished if _TASK.fullmatch(t)])
 
     def _follow_cuts(self) -> None:
         cuts, commits = Cuts(self.lake), CommitLog(self.lake.root)
@@ -108,15 +110,8 @@ class Watcher:
         with contextlib.suppress(FileNotFoundError):  # pruned: a later record says more
             record = CommitRecord.from_bytes(commits.read(task, n))
             partition = int(match[1])
-            for topic, (_start, end) in record.offsets.items():
-                self._offsets[topic, partition] = end
-                if topic == TELEMETRY.base:
-                    self.frontier.note(partition, end, at)
-
-    def _lag(self) -> int:
-        names = {t.named(self.namespace): t.base for t in TASK_TOPICS}
-        ends = self.admin.end_offsets(list(names))
-        return sum(max(0, end - self._offsets.get((names[t], p), 0)) for (t, p), end in ends.items())
+            if TELEMETRY.base in record.offsets:
+                self.frontier.note(partition, record.offsets[TELEMETRY.base][1], at)
 
     def _lake_counts(self) -> tuple[int, int]:
         if Cuts(self.lake).latest() is None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from schemas.profile import Profile
 from stream_processors.change import Change
 from stream_processors.partials import Share
-from stream_processors.series import Reading
+from stream_processors.series import Baseline, Reading
 from stream_processors.verdicts import ACTIONS, Evidence, channels_of, classify, moved_share
 from stream_processors.watch import STATISTICS, Phase, Statistic, Watch, readings_of
 from stream_processors.watermark import to_time
@@ -110,11 +110,9 @@ class Judge:
         phase = window.start_us % season_us // window.length_us
         key = _SEP.join(("phase", *which, statistic, str(phase)))
         expected = Phase(*self._known[key]) if key in self._known else None
-        baseline = watch.series[statistic].baseline
-        if expected is None or baseline is not None:
-            # After a drift the season goes on around the new level: only the rest is learnt.
-            moved = 0.0 if baseline is None else baseline.level
-            self._save(key, list((expected or Phase(0, 0.0)).learn(reading.value - moved)))
+        learnt = _learn(expected, reading.value, watch.series[statistic].baseline)
+        if learnt is not None:
+            self._save(key, list(learnt))
         return None if expected is None else reading._replace(value=reading.value - expected.level)
 
     def _same_onset(self, found: list[_Found]) -> list[_Found]:
@@ -191,3 +189,17 @@ class Judge:
     def _save(self, key: str, value: Any) -> None:
         self._known[key] = value
         self.changed[key] = value
+
+
+def _learn(expected: Phase | None, value: float, baseline: Baseline | None) -> Phase | None:
+    """What to expect at this phase next season; None: no change.
+
+    After a drift the season goes on around the new level, so only the rest is learnt; and what lies far out,
+    as the first windows of a drift do before they have their verdict, is learnt no further than two units.
+    """
+    if expected is None:
+        return Phase(0, 0.0).learn(value - (baseline.level if baseline else 0.0))
+    if baseline is None:
+        return None
+    rest, bound = value - expected.level - baseline.level, 2 * baseline.unit
+    return expected.learn(expected.level + min(max(rest, -bound), bound))

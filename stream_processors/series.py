@@ -124,11 +124,11 @@ class Series:
         return len(self.z) - 1 - places[index]
 
     def shift_since(self, windows_back: int, policy: Drift) -> float | None:
-        """How far the newest windows lie from those before them; None where too few stand before."""
+        """How far the newest windows lie from those before them; None where the baseline is no older."""
         cut = len(self.z) - 1 - windows_back
         old = [v for v in self.z[: max(cut, 0)] if v is not None]
         new = [v for v in self.z[max(cut, 0) :] if v is not None]
-        return float(np.median(new) - np.median(old)) if len(old) >= _least_before(policy) and new else None
+        return float(np.median(new) - np.median(old)) if len(old) >= policy.warmup_windows and new else None
 
     def to_state(self) -> dict[str, Any]:
         """As JSON."""

@@ -1,0 +1,247 @@
+"""Drift job: each partial counts once, windows are judged once, bad messages stop nobody."""
+
+import json
+from datetime import timedelta
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.events import Aggregate, Drift, parse_event
+from schemas.tables import DRIFT, QUARANTINE
+from stream_processors.jobs.base import Output
+from stream_processors.jobs.drift import DriftWatch
+from tests.stream_processors.cohorts import COHORT, T0, Context, Runner, logged
+
+FOREVER_S = 100_000.0
+TASKS = ("task-00", "task-05")
+
+
+def watcher() -> Runner:
+    return Runner(DriftWatch(Context()))
+
+
+def partial(task: str, window: int, mean: float, **changes) -> bytes:
+    """One task's partial of a window: ten devices around a mean."""
+    fields = {
+        "event_id": f"{task}/{window}/0",
+        "cohort": COHORT,
+        "profile": "machine",
+        "model_version": "m@1",
+        "feature": "temperature_mean",
+        "window_start": T0 + timedelta(seconds=5 * window),
+        "window_s": 5.0,
+        "part": 0,
+        "n": 50,
+        "mean": mean,
+        "m2": 49.0,
+        "min": mean - 3,
+        "max": mean + 3,
+        "devices": 10,
+        "watermark": T0 + timedelta(seconds=5 * window + 8),
+    }
+    return Aggregate(**fields | changes).model_dump_json().encode()
+
+
+def wobble(window: int) -> float:
+    return 0.1 * ((window * 7) % 5 - 2)
+
+
+def story(windows: int = 16, step_at: int = 10, size: float = 8.0, task: str = TASKS[0]) -> list[bytes]:
+    """One task's partials: a step of the mean by ``size``."""
+    return [partial(task, w, 40 + wobble(w) + (size if w >= step_at else 0)) for w in range(windows)]
+
+
+def play(batches: list[list[bytes]], every_s: float = 5.0) -> Runner:
+    """Feed batches of messages in turn, then let time pass."""
+    runner, offset = watcher(), 0
+    for i, values in enumerate(batches):
+        at_s = 10 + i * every_s
+        runner.run(at_s, messages=logged(values, at_s, offset))
+        offset += len(values)
+    runner.run(FOREVER_S)
+    return runner
+
+
+def verdicts(runner: Runner) -> list[dict]:
+    """What was said, whatever commit said it."""
+    found = [parse_event(Drift, m.value) for o in runner.outputs for m in o.messages if m.topic == "drift.v1"]
+    return [v.model_dump(exclude={"event_id"}) for v in found]
+
+
+def test_a_step_gives_one_verdict_with_its_onset():
+    runner = play([[value] for value in story()])
+    [verdict] = verdicts(runner)
+    assert verdict["onset"] == T0 + timedelta(seconds=50)
+    assert verdict["detected"] <= T0 + timedelta(seconds=65)
+    assert (verdict["feature"], verdict["statistic"]) == ("temperature_mean", "level")
+    assert verdict["size"] > 3
+    assert (verdict["devices"], verdict["kind"]) == (10, "sensor_recalibration")
+    assert {"baseline_level", "baseline_unit", "abruptness", "windows_since_onset"} <= verdict[
+        "evidence"
+    ].keys()
+
+
+def test_rows_and_messages_say_the_same_under_one_id():
+    runner = play([[value] for value in story()])
+    [output] = [o for o in runner.outputs if "drift" in o.rows]
+    [row] = output.rows["drift"].to_pylist()
+    [message] = output.messages
+    event = parse_event(Drift, message.value).model_dump()
+    assert output.rows["drift"].schema.equals(DRIFT.schema)
+    assert (message.topic, message.key) == ("drift.v1", COHORT)
+    assert event | {"evidence": json.dumps(event["evidence"])} == {k: row[k] for k in event}
+    assert event["event_id"] == f"task-03/{row['_offset']}/0"
+
+
+@settings(max_examples=40)
+@given(cuts=st.sets(st.integers(1, 15)), data=st.data())
+def test_repeats_after_a_crash_change_nothing(cuts, data):
+    messages, batches, start = story(), [], 0
+    for end in [*sorted(cuts), len(messages)]:
+        again = data.draw(st.integers(0, start))
+        batches.append(messages[again:end])  # a stretch that was published already comes again
+        start = end
+    runner = play(batches)
+    assert verdicts(runner) == verdicts(play([messages]))
+    assert runner.counters.get("repeated_partials", 0) == sum(map(len, batches)) - len(messages)
+
+
+@settings(max_examples=40)
+@given(data=st.data())
+def test_how_tasks_interleave_changes_no_verdict(data):
+    one = story(task=TASKS[0])
+    two = [partial(TASKS[1], w, 41 + wobble(w + 3) + (8 if w >= 10 else 0)) for w in range(16)]
+    mixed, rest = [], [list(one), list(two)]
+    while rest[0] or rest[1]:
+        side = data.draw(st.sampled_from([s for s in rest if s]))
+        mixed.append(side.pop(0))
+    assert verdicts(play([mixed])) == verdicts(play([one + two]))
+
+
+@settings(max_examples=25)
+@given(cuts=st.sets(st.integers(1, 15)))
+def test_how_messages_fall_into_commits_changes_no_verdict(cuts):
+    messages = story()
+    edges = [0, *sorted(cuts), len(messages)]
+    batches = [messages[a:b] for a, b in pairwise(edges)]
+    assert verdicts(play(batches, every_s=1.0)) == verdicts(play([messages]))
+
+
+def test_a_window_waits_for_every_task_that_spoke():
+    runner = watcher()
+    runner.run(10, messages=logged([partial(t, 0, 40.0) for t in TASKS], 10))
+    runner.run(15, messages=logged([partial(TASKS[0], 1, 40.0)], 15))
+    runner.run(22, messages=logged([partial(TASKS[0], 2, 40.0)], 22))
+    assert runner.counters["windows"] == 1  # the second is not whole without the other task
+    runner.run(22.5, messages=logged([partial(TASKS[1], w, 40.0) for w in (1, 2)], 22.5))
+    assert runner.counters["windows"] == 3
+
+
+def test_a_task_whose_devices_all_left_is_not_waited_for():
+    runner = watcher()
+    runner.run(10, messages=logged([partial(t, 0, 40.0) for t in TASKS], 10))
+    for window in range(1, 6):
+        runner.run(10 + 5 * window, messages=logged([partial(TASKS[0], window, 40.0)], 10 + 5 * window))
+    assert runner.counters["windows"] == 6
+
+
+def test_tasks_have_time_to_speak_before_the_first_window_is_judged():
+    runner = watcher()
+    runner.run(10, messages=logged([partial(TASKS[0], 0, 40.0)], 10))
+    runner.run(15, messages=logged([partial(TASKS[0], 1, 40.0)], 15))
+    assert "windows" not in runner.counters
+    runner.run(16, messages=logged([partial(TASKS[1], w, 40.0) for w in (0, 1)], 16))
+    runner.run(23)
+    assert runner.counters["windows"] == 2
+    assert "late_partials" not in runner.counters
+
+
+def test_a_late_partial_of_a_judged_window_is_counted_and_changes_no_verdict():
+    runner = watcher()
+    runner.run(10, messages=logged(story(windows=9), 10))
+    runner.run(40)
+    before = json.dumps(runner.state["watch\x1fmachine\x1f" + COHORT + "\x1fm@1\x1ftemperature_mean"])
+    late = partial(TASKS[0], 2, 99.0, event_id=f"{TASKS[0]}/50/0", part=51, late=True)
+    runner.run(41, messages=logged([late], 41))
+    runner.run(FOREVER_S)
+    assert runner.counters["late_partials"] == 1
+    assert json.dumps(runner.state["watch\x1fmachine\x1f" + COHORT + "\x1fm@1\x1ftemperature_mean"]) == before
+
+
+def test_a_late_partial_of_an_open_window_counts_in():
+    runner = watcher()
+    late = partial(
+        TASKS[0], 0, 60.0, event_id=f"{TASKS[0]}/1/0", late=True, watermark=T0 + timedelta(seconds=8)
+    )
+    runner.run(10, messages=logged([partial(TASKS[0], 0, 40.0), late], 10))
+    runner.run(FOREVER_S)
+    [watch] = [v for k, v in runner.state.items() if k.startswith("watch")]
+    assert watch["series"]["level"]["warm"][0][0] == pytest.approx(50.0)
+
+
+def test_a_window_from_a_clock_that_is_ahead_is_never_judged():
+    runner = watcher()
+    ahead = partial(TASKS[0], 10**6, 40.0, late=True, watermark=T0)
+    runner.run(10, messages=logged([ahead], 10))
+    runner.run(FOREVER_S)
+    assert runner.counters["suspect_partials"] == 1
+    assert "windows" not in runner.counters
+
+
+BROKEN = {
+    "no json": b"{",
+    "empty": b"",
+    "another event": b'{"hello": 1}',
+    "not a number": partial(TASKS[0], 0, 40.0).replace(b'"mean":40.0', b'"mean":NaN'),
+    "no devices": partial(TASKS[0], 0, 40.0, devices=0),
+    "negative spread": partial(TASKS[0], 0, 40.0, m2=-1.0),
+    "beyond floats": partial(TASKS[0], 0, 40.0, m2=1e300),
+    "no window": partial(TASKS[0], 0, 40.0, window_s=0.0),
+    "id of nothing": partial(TASKS[0], 0, 40.0, event_id="no-id"),
+    "unknown profile": partial(TASKS[0], 0, 40.0, profile="nobody"),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_message_is_dead_lettered_and_costs_no_other(broken):
+    messages = story()
+    whole = play([messages])
+    runner = play([[*messages[:12], broken, *messages[12:]]])
+    assert verdicts(runner) == verdicts(whole)
+    [letter] = [m for o in runner.outputs for m in o.messages if m.topic == "dead-letter.v1"]
+    assert letter.copy_of == ("aggregate.v1", 3, 12)
+    [row] = runner.rows("quarantine")
+    assert (row["topic"], row["producer"], row["_offset"]) == ("aggregate.v1", COHORT, 12)
+    assert dict(letter.headers)["error"].decode() == row["error"]
+    assert runner.outputs[0].rows["quarantine"].schema.equals(QUARANTINE.schema)
+
+
+def test_a_tick_without_news_changes_nothing():
+    runner = watcher()
+    runner.run(10, messages=logged(story(windows=4), 10))
+    output = runner.run(11)
+    assert output == Output()
+
+
+def test_judged_windows_leave_no_state_behind():
+    runner = play([story()])
+    assert not [k for k in runner.state if k.startswith("window")]
+    assert len(json.dumps(runner.state)) < 4000
+
+
+def test_what_is_kept_of_a_feature_is_bounded():
+    runner = play([story(windows=2000, step_at=10**6)])
+    assert runner.counters["windows"] == 2000
+    assert len(json.dumps(runner.state)) < 12_000
+
+
+def test_a_model_version_that_is_gone_is_forgotten():
+    runner = watcher()
+    runner.run(10, messages=logged(story(windows=5), 10))
+    runner.run(100)
+    newer = partial(TASKS[0], 5000, 40.0, model_version="m@2", event_id=f"{TASKS[0]}/5000/0")
+    runner.run(110, messages=logged([newer], 110))
+    runner.run(FOREVER_S)
+    assert [k.split("\x1f")[3] for k in runner.state if k.startswith("watch")] == ["m@2"]

@@ -1,0 +1,75 @@
+"""Moments: partials made anywhere and added anywhere are the moments of the whole."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_processors.moments import MomentColumns, Moments, merge, merge_groups
+
+VALUES = st.floats(-1e6, 1e6, allow_nan=False)
+SAMPLES = st.lists(st.lists(VALUES, min_size=1, max_size=20), min_size=1, max_size=12)
+
+
+def moments_of(values: list[float]) -> Moments:
+    v = np.array(values)
+    return Moments(
+        len(v), float(v.mean()), float(((v - v.mean()) ** 2).sum()), float(v.min()), float(v.max())
+    )
+
+
+def columns_of(parts: list[Moments]) -> MomentColumns:
+    n, *rest = (np.array(c) for c in zip(*parts, strict=True))
+    return MomentColumns(n.astype("int64"), *rest)
+
+
+def assert_same(got: Moments, values: list[float]) -> None:
+    scale = max(1.0, float(np.abs(values).max()))
+    assert (got.n, got.min, got.max) == (len(values), min(values), max(values))
+    assert got.mean == pytest.approx(np.mean(values), abs=1e-9 * scale)
+    assert got.m2 == pytest.approx(np.var(values) * len(values), rel=1e-6, abs=1e-6 * scale**2)
+
+
+@given(samples=SAMPLES, data=st.data())
+def test_any_grouping_of_partials_equals_one_pass(samples, data):
+    parts = [moments_of(s) for s in samples]
+    while len(parts) > 1:
+        i = data.draw(st.integers(0, len(parts) - 2))
+        parts[i : i + 2] = [parts[i] | parts[i + 1]]
+    assert_same(parts[0], [v for s in samples for v in s])
+
+
+@given(samples=SAMPLES, data=st.data())
+def test_columns_merge_group_by_group_like_single_partials(samples, data):
+    chosen = [data.draw(st.integers(0, 3)) for _ in samples]
+    numbers = {g: i for i, g in enumerate(sorted(set(chosen)))}
+    groups = np.array([numbers[g] for g in chosen])
+    merged = merge_groups(groups, columns_of([moments_of(s) for s in samples]))
+    for g, got in enumerate(merged):
+        assert_same(got, [v for s, k in zip(samples, groups, strict=True) if k == g for v in s])
+
+
+def test_values_far_from_zero_keep_their_spread():
+    values = [1e9 + k for k in range(5)]
+    assert merge([moments_of([v]) for v in values]).variance == pytest.approx(2.5)
+    [merged] = merge_groups(np.zeros(5, dtype="int64"), columns_of([moments_of([v]) for v in values]))
+    assert merged.variance == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"n": 0},
+        {"n": -3},
+        {"n": 1 << 50},
+        {"mean": float("nan")},
+        {"mean": 1e200},
+        {"m2": -1.0},
+        {"m2": float("inf")},
+        {"min": 3.0},
+        {"max": float("inf")},
+    ],
+)
+def test_impossible_moments_are_not_merged(broken):
+    good = Moments(2, 1.0, 2.0, 0.0, 2.0)
+    assert columns_of([good, good._replace(**broken)]).usable().tolist() == [True, False]

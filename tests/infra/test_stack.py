@@ -160,10 +160,12 @@ def test_the_lock_goes_with_its_owner(tmp_path: Path):
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
-        assert owner.stdout.readline() == "held\n"
-        assert is_held(tmp_path)
-        assert not StackLock(tmp_path).acquire()
-        owner.kill()
+        try:
+            assert owner.stdout.readline() == "held\n"
+            assert is_held(tmp_path)
+            assert not StackLock(tmp_path).acquire()
+        finally:
+            owner.kill()
     assert not is_held(tmp_path)
 
 

@@ -151,7 +151,9 @@ class Run:
     @classmethod
     def of(cls, spools: Iterable[Path], since: datetime) -> Self:
         """The run whose spools these are."""
-        files, ids, boots = tuple(spools), set(), set()
+        files = tuple(spools)
+        ids: set[bytes] = set()
+        boots: set[int] = set()
         for path in files:
             with reading(path) as connection:
                 ids.add(

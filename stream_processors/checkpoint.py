@@ -22,7 +22,6 @@ from typing import Protocol
 from feature_store.commit_log import CommitLog
 from feature_store.cuts import Cuts
 from feature_store.lake import Lake, TableCommit
-
 from schemas.errors import OperatorError, TaskLostError
 from stream_processors.jobs.base import Job, RawMessage
 from stream_processors.pipeline import run_jobs

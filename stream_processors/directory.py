@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 
 import pyarrow as pa
-from feature_store.registry import DeviceRecord, DeviceRegistry, ProfileRegistry
 
+from feature_store.registry import DeviceRecord, DeviceRegistry, ProfileRegistry
 from schemas.envelope import Verifier
 from schemas.errors import UnknownSchemaError
 from schemas.profile import Profile

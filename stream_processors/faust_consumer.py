@@ -19,13 +19,16 @@ HEARTBEATS_PER_SESSION = 10
 REBALANCE_TIMEOUT_MS = 60_000
 """One commit must end within this, or the group goes on without the worker."""
 MAX_POLL_INTERVAL_MS = 300_000
+METADATA_MAX_AGE_MS = 3_000
+"""After a broker restart the group's leader may see no topics yet and hand out nothing; it notices and
+joins again at the next look at the metadata, which aiokafka takes every five minutes otherwise."""
 REQUEST_TIMEOUT_S = 90.0
 """Also bounds opening all tasks: past it Faust stops recovering without a word (tables/recovery.py:320)."""
 
 OpenAssignment = Callable[["CheckpointConsumer"], Awaitable[Mapping[TP, int]]]
 
 
-class _CheckpointThread(faust_aiokafka.AIOKafkaConsumerThread):
+class _CheckpointThread(faust_aiokafka.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust is untyped
     """Builds the aiokafka consumer.
 
     Without tables Faust takes aiokafka's round robin (drivers/aiokafka.py:579), which splits a task over
@@ -50,6 +53,7 @@ class _CheckpointThread(faust_aiokafka.AIOKafkaConsumerThread):
             rebalance_timeout_ms=REBALANCE_TIMEOUT_MS,
             max_poll_interval_ms=MAX_POLL_INTERVAL_MS,
             request_timeout_ms=int(REQUEST_TIMEOUT_S * 1000),
+            metadata_max_age_ms=METADATA_MAX_AGE_MS,
             max_poll_records=500,
             max_partition_fetch_bytes=FETCH_MAX_PARTITION_BYTES,
             fetch_max_bytes=FETCH_MAX_BYTES,
@@ -58,7 +62,7 @@ class _CheckpointThread(faust_aiokafka.AIOKafkaConsumerThread):
         )
 
 
-class CheckpointConsumer(faust_aiokafka.Consumer):
+class CheckpointConsumer(faust_aiokafka.Consumer):  # type: ignore[misc]  # Faust is untyped
     """Asks the checkpoint where to start, never Kafka's committed offsets.
 
     The transport builds it with arguments of its own, so what it needs rides on a subclass (``bound_to``).

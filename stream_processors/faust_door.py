@@ -110,7 +110,7 @@ class FaustDoor:
         raw = {"key_type": bytes, "value_type": bytes, "key_serializer": "raw", "value_serializer": "raw"}
         channel = app.topic(*self._base_of, acks=False, **raw)
 
-        @app.agent(channel, name="receive")
+        @app.agent(channel, name="receive")  # type: ignore[untyped-decorator]  # Faust is untyped
         async def receive(stream: Any) -> None:
             async for event in stream.events():
                 try:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
-from feature_store.lake import StagedFile
 
+from feature_store.lake import StagedFile
 from schemas.errors import OperatorError
 from stream_processors.jobs.base import Derived
 

@@ -52,4 +52,4 @@ def load_settings() -> StreamSettings:
     strange = sorted(k for k in os.environ if k.upper().startswith(PREFIX) and k.upper() not in known)
     if strange:
         raise OperatorError(f"unknown settings {', '.join(strange)}; known: {', '.join(sorted(known))}")
-    return StreamSettings()  # type: ignore[call-arg]  # filled from the environment
+    return StreamSettings()

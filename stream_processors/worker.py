@@ -14,7 +14,6 @@ from feature_store.cuts import Cuts
 from feature_store.lake import Lake
 from feature_store.maintenance import compact
 from feature_store.registry import DeviceRegistry, ProfileRegistry
-
 from schemas.topics import TASK_TOPICS
 from stream_processors.checkpoint import Checkpoint, CheckpointParts
 from stream_processors.directory import LakeDirectory

@@ -40,7 +40,8 @@ class Cloud:
             [
                 DeviceRecord(
                     device_id=d.device_id, profile="machine", site="test", group="default", hardware="sim",
-                    key_id=d.signer.key_id, public_key=d.signer.public_pem().decode(), gateway=None, active=True,
+                    key_id=d.signer.key_id, public_key=d.signer.public_pem().decode(),
+                    gateway=None, active=True,
                 )
                 for d in devices
             ]
@@ -62,7 +63,9 @@ class Cloud:
         return worker
 
     def await_settled(self, worker: Child, times: int = 1) -> None:
-        wait_until(lambda: worker.log_path.read_text().count("settled: ") >= times, 40, f"{worker.name} settled")
+        wait_until(
+            lambda: worker.log_path.read_text().count("settled: ") >= times, 40, f"{worker.name} settled"
+        )
 
     def landed(self) -> tuple[int, int]:
         """Rows of telemetry that queries see: all, and distinct."""
@@ -108,7 +111,9 @@ class Feed:
 
     def _produce(self, sealed) -> None:
         topic = f"{self._cloud.namespace}.{sealed.topic}"
-        self._producer.produce(topic, key=sealed.key, value=sealed.value, headers=sealed.headers, on_delivery=self._on)
+        self._producer.produce(
+            topic, key=sealed.key, value=sealed.value, headers=sealed.headers, on_delivery=self._on
+        )
         self._producer.poll(0)
 
     def _on(self, error, _message) -> None:

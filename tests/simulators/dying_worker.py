@@ -1,6 +1,6 @@
 """A real stream worker that kills itself with -9 right after a step of the checkpoint.
 
-    python -m tests.simulators.dying_worker STEP TIMES
+python -m tests.simulators.dying_worker STEP TIMES
 """
 
 import logging

@@ -58,6 +58,6 @@ def make_checkpoint(
 
 def on_task(message: RawMessage, offset: int | None = None) -> RawMessage:
     """The message as if its partition were the one the tests use."""
-    return message._replace(partition=TASK % DEVICE_PARTITIONS, offset=message.offset if offset is None else offset)
-
-
+    return message._replace(
+        partition=TASK % DEVICE_PARTITIONS, offset=message.offset if offset is None else offset
+    )

@@ -20,7 +20,9 @@ T0 = datetime(2026, 1, 1, tzinfo=UTC)
 MACHINE = find_profile("machine")
 
 
-def telemetry_batch(device_id: str, first_seq: int, n: int, profile: Profile = MACHINE, **columns) -> pa.RecordBatch:
+def telemetry_batch(
+    device_id: str, first_seq: int, n: int, profile: Profile = MACHINE, **columns
+) -> pa.RecordBatch:
     """n plausible rows; a keyword replaces a column."""
     schema = telemetry_rows(profile)
     rng = np.random.default_rng(first_seq)
@@ -53,7 +55,9 @@ class SimDevice:
     signer: Signer = field(default_factory=Signer.generate)
     next_no: dict[Lane, int] = field(default_factory=dict)
 
-    def seal_value(self, topic: str, lane: Lane, schema: str, value: bytes, n_rows: int, raw_bytes: int) -> SealedMessage:
+    def seal_value(
+        self, topic: str, lane: Lane, schema: str, value: bytes, n_rows: int, raw_bytes: int
+    ) -> SealedMessage:
         number = self.next_no.get(lane, 0)
         self.next_no[lane] = number + 1
         envelope = Envelope(
@@ -76,7 +80,9 @@ class SimLog:
     def __init__(self) -> None:
         self.messages: list[RawMessage] = []
 
-    def append(self, message: SealedMessage, at: datetime = T0 + timedelta(minutes=1), **changes) -> RawMessage:
+    def append(
+        self, message: SealedMessage, at: datetime = T0 + timedelta(minutes=1), **changes
+    ) -> RawMessage:
         raw = RawMessage(
             topic=message.topic,
             partition=partition_for(message.key.decode()),
@@ -93,15 +99,22 @@ class SimLog:
 class SimDirectory:
     """Knows the devices and profiles it is given."""
 
-    def __init__(self, *devices: SimDevice, profiles: tuple[Profile, ...] = (MACHINE,), revoked: tuple[str, ...] = ()):
+    def __init__(
+        self, *devices: SimDevice, profiles: tuple[Profile, ...] = (MACHINE,), revoked: tuple[str, ...] = ()
+    ):
         self._devices = {
             d.signer.key_id: KnownDevice(
-                d.device_id, d.device_id not in revoked, Verifier(d.signer.public_pem()), frozenset({d.device_id})
+                d.device_id,
+                d.device_id not in revoked,
+                Verifier(d.signer.public_pem()),
+                frozenset({d.device_id}),
             )
             for d in devices
         }
         self._profiles = {p.name: p for p in profiles}
-        self._schemas = {fingerprint(s): s for s in (SUMMARY_ROWS, BOOKS_ROWS, *map(telemetry_rows, profiles))}
+        self._schemas = {
+            fingerprint(s): s for s in (SUMMARY_ROWS, BOOKS_ROWS, *map(telemetry_rows, profiles))
+        }
 
     def signer(self, key_id):
         return self._devices.get(key_id)

@@ -24,7 +24,9 @@ def ingest(directory, *batches):
         outcome = run_jobs([Ingest(directory)], messages, state, NOW)
         outcomes.append(outcome)
         counters = {k: state.counters.get(k, 0) + v for k, v in outcome.counters.items()}
-        state = TaskState("task-00", state.n + 1, {}, {**state.state, **outcome.state}, {**state.counters, **counters})
+        state = TaskState(
+            "task-00", state.n + 1, {}, {**state.state, **outcome.state}, {**state.counters, **counters}
+        )
     return outcomes, state
 
 
@@ -95,7 +97,11 @@ def test_a_hole_in_the_numbers_is_reported_and_heals():
 )
 def test_an_altered_message_is_dead_lettered_and_loses_nothing_else(change, error):
     device, log = SimDevice(), SimLog()
-    messages = [log.append(device.rows(0, 2)), log.append(device.rows(2, 2), **change), log.append(device.rows(4, 2))]
+    messages = [
+        log.append(device.rows(0, 2)),
+        log.append(device.rows(2, 2), **change),
+        log.append(device.rows(4, 2)),
+    ]
     [outcome], state = ingest(SimDirectory(device), messages)
     assert outcome.rows["quarantine"]["error"].to_pylist() == [error]
     assert landed_seqs([outcome]) == [0, 1, 4, 5]
@@ -156,11 +162,14 @@ def test_an_unbelievable_time_lands_under_append_time_and_keeps_what_was_told(to
 
 
 @pytest.mark.parametrize(
-    ("q", "allowed"), [(0.05, True), (0.025, True), (0.03, False), (0.9, False), (0.0, False), (0.05 / 128, False)]
+    ("q", "allowed"),
+    [(0.05, True), (0.025, True), (0.03, False), (0.9, False), (0.0, False), (0.05 / 128, False)],
 )
 def test_only_probabilities_that_the_policy_allows_land(q, allowed):
     device, log = SimDevice(), SimLog()
-    [outcome], state = ingest(SimDirectory(device), [log.append(device.rows(0, 1, inclusion_probability=[q]))])
+    [outcome], state = ingest(
+        SimDirectory(device), [log.append(device.rows(0, 1, inclusion_probability=[q]))]
+    )
     assert (ROWS in outcome.rows) is allowed
     assert_balanced(state)
 

@@ -18,7 +18,8 @@ from schemas.profile import Replay
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  (naive on purpose: wall clock times are counted from it)
 _UTC = pa.timestamp("us", "UTC")
 EPOCH_UNITS = {"epoch_s": 1_000_000, "epoch_ms": 1_000}
-NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+NUMBER = r"(?i)^[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|inf(inity)?|nan)$"
+"""What Arrow's cast reads, and a plus sign. Infinities are numbers here, and then absurd."""
 PLAIN_DIRECTIVES = frozenset("YmdHMS")
 """strptime directives that Arrow reads the way Python does."""
 EARLIEST_US = -2_208_988_800_000_000

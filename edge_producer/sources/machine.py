@@ -24,6 +24,7 @@ SLIP = 0.02
 DEFECT_ORDER = 3.05
 """Bearing impulses per shaft turn (outer race)."""
 RESONANCE_HZ, RESONANCE_DECAY = 185.0, 350.0
+WARMING_S = 60.0
 RESOLUTION = 1e-4
 """Samples are whole multiples: the last bit of a processor's sine must not reach anyone."""
 
@@ -171,10 +172,10 @@ class RotatingMachine:
         angle = 2 * np.pi * t / c.load_period_s + c.load_phase
         heat = c.load + 0.5 * c.load_swing * np.sin(angle - 0.8)
         for item in self._of("new_regime"):
-            heat = heat + 0.25 * item.severity * (1 - np.exp(-_elapsed(t, item) / 60.0))
+            heat = heat + 0.25 * item.severity * _warmth(t, item, 0.0)
         friction = np.zeros_like(t)
         for item in self._of("bearing_wear"):
-            friction += 15.0 * item.severity * (1 - np.exp(-np.maximum(_elapsed(t, item) - 20.0, 0) / 60.0))
+            friction += 15.0 * item.severity * _warmth(t, item, 20.0)
         return np.asarray(c.ambient_c + c.heating_c * heat + friction)
 
     def _current(self, load: Array, phase: Array) -> Array:
@@ -203,6 +204,12 @@ def _active(t: Array, item: Injection) -> Array:
 def _elapsed(t: Array, item: Injection) -> Array:
     """Seconds since the start, standing still after the end, 0 before."""
     return np.asarray(np.clip(t - item.start_s, 0.0, item.end_s - item.start_s))
+
+
+def _warmth(t: Array, item: Injection, delay_s: float) -> Array:
+    """Share of the final heat: iron takes minutes to warm, and to cool again after the end."""
+    warming = 1 - np.exp(-np.maximum(_elapsed(t, item) - delay_s, 0.0) / WARMING_S)
+    return np.asarray(warming * np.exp(-np.maximum(t - item.end_s, 0.0) / WARMING_S))
 
 
 def _growth(t: Array, item: Injection) -> Array:

@@ -78,10 +78,8 @@ def fit(features: Array, logged: Sequence[bool]) -> Mahalanobis:
 
 def calibrated(distance: Array, calibration: Calibration) -> Array:
     """d^s / (d^s + m^s), NaN for NaN."""
-    powered = np.power(distance / calibration.middle, calibration.slope)
-    with np.errstate(invalid="ignore"):
-        score = powered / (1.0 + powered)
-    return np.asarray(np.where(np.isinf(powered), 1.0, score))
+    with np.errstate(divide="ignore", over="ignore"):
+        return np.asarray(1.0 / (1.0 + np.power(calibration.middle / distance, calibration.slope)))
 
 
 def rounded(values: Array, digits: int = 6) -> Array:

@@ -20,7 +20,7 @@ from schemas.profile import find_profile
 log = logging.getLogger("edge_producer")
 
 EXIT_DONE, EXIT_FAILED, EXIT_MISUSE = 0, 1, 2
-SWITCH_INTERVAL_S = 0.0005
+SWITCH_INTERVAL_S = 0.0001
 """How long the writer's thread may keep the interpreter while a window is due (CPython: 5 ms)."""
 
 
@@ -52,7 +52,10 @@ def _run(settings: EdgeSettings, stop: threading.Event) -> int:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.collect()
     gc.freeze()
-    result = runner.run(stop)
+    try:
+        result = runner.run(stop)
+    finally:
+        gc.unfreeze()
     return EXIT_DONE if result.drained or stop.is_set() else EXIT_FAILED
 
 

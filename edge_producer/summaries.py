@@ -128,8 +128,6 @@ class Summarizer:
         period_s: float,
         bin_edges: Mapping[str, Doubles],
     ) -> None:
-        self._device_id = device_id
-        self._featureset = featureset
         self._names = [*feature_names, "score"]
         self._period_s = period_s
         self._edges = [
@@ -142,6 +140,13 @@ class Summarizer:
         self._lap = 0
         self._tally = _Tally.empty(self._edges)
         self._closed: list[Summary] = []
+        width = len(self._names)
+        self._constants = {
+            "device_id": pa.array([device_id] * width),
+            "featureset": pa.array([featureset] * width),
+            "feature": pa.array(self._names),
+            "period_s": pa.array([period_s] * width, pa.float64()),
+        }
 
     def add(self, row: Row) -> None:
         """Take a sensed row; a row of another period (or boot, or model) closes the open one."""
@@ -190,14 +195,14 @@ class Summarizer:
         f, tally = len(self._names), self._tally
         none = tally.n == 0
         arrays = [
-            pa.array([self._device_id] * f),
-            pa.array([boot_id] * f, pa.int64()),
+            self._constants["device_id"],
+            pa.array(np.full(f, boot_id)),
             pa.array([model] * f),
-            pa.array([self._featureset] * f),
-            pa.array(self._names),
-            pa.array([period_us] * f, TIME),
-            pa.array([self._period_s] * f, pa.float64()),
-            pa.array([self._lap] * f, pa.int32()),
+            self._constants["featureset"],
+            self._constants["feature"],
+            pa.array(np.full(f, period_us, dtype="datetime64[us]"), TIME),
+            self._constants["period_s"],
+            pa.array(np.full(f, self._lap, dtype=np.int32)),
             pa.array(tally.n),
             pa.array(tally.missing),
             pa.array(tally.mean, mask=none),

@@ -13,7 +13,7 @@ from edge_producer.spool import Spool, read_books
 from schemas.errors import SpoolError
 from schemas.rows import BOOK_COUNTS
 from schemas.topics import Lane
-from tests.edge_producer.rig import Rig, bench_profile, statements
+from tests.edge_producer.rig import Rig, bench_profile, statements, summary_rows
 
 DEVICES = ("d-1", "d-2")
 scores_st = st.lists(st.sampled_from([0.1, 0.2, 0.5, 0.7, 0.85, float("nan")]), min_size=1, max_size=15)
@@ -156,6 +156,19 @@ def test_held_rows_of_a_dead_process_are_released_under_their_own_boot(tmp_path)
     rows = rig.rows_of(rig.delivered)
     boots = list(dict.fromkeys(r["boot_id"] for r in rows))
     assert [[r["seq"] for r in rows if r["boot_id"] == b] for b in boots] == [[0, 1], [0, 1, 2, 3]]
+
+
+def test_summaries_cover_everything_sensed_across_a_crash(tmp_path):
+    rig = Rig(tmp_path)
+    rig.sense([0.1] * 15)
+    rig.commit()
+    rig.crash()
+    rig.sense([0.2] * 15)
+    drained(rig)
+    scores = [r for r in summary_rows(rig.delivered) if r["feature"] == "score"]
+    assert sum(r["n"] for r in scores) == 30
+    assert len({(r["boot_id"], r["period_start"], r["part"]) for r in scores}) == len(scores)
+    assert len({r["boot_id"] for r in scores}) == 2
 
 
 def test_statements_on_the_books_end_with_nothing_pending(tmp_path):

@@ -19,6 +19,8 @@ from feature_store.durable import exclusive, put_if_absent, replace
 from feature_store.lake import Lake
 from schemas.errors import LakeConflictError, QueryError
 
+__all__ = ["Cut", "CutRef", "Cuts", "utc_now"]
+
 _ATTEMPTS = 100
 
 CutRef = int | str | datetime | None

@@ -10,6 +10,7 @@ from statistics import NormalDist
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from feature_store import duck
 from feature_store.estimators import Flags, Floats, Labels, calibrated_mean, loss_weights, sums, total
@@ -17,6 +18,8 @@ from schemas.rows import RULES
 
 BLOCK = "device_id, boot_id, model_version, stratum, period_start"
 """What rows and books share, so what ``where`` may speak of."""
+
+_POOL_ROWS = 10
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,7 @@ def _blocks(con: duck.Connection, table: str, where: str) -> pa.Table:
     return duck.query(
         con,
         f"""
-        SELECT {BLOCK}, sensed, acked, pending + refused AS missing, gap
+        SELECT {BLOCK}, sensed, acked, sensed - filtered AS selected, pending + refused AS missing, gap
         FROM books WHERE {mine} AND ({where})""",
     )
 
@@ -178,16 +181,26 @@ def _lossy(blocks: pa.Table, block: Labels) -> Flags:
 def _pools(blocks: pa.Table, sensed: Floats, lossy: Flags) -> tuple[Labels, Floats, Flags]:
     """Pool of each block, rows sensed in each pool, and whether it lost rows.
 
-    A block may be so short that its sample is empty by design; calibrated alone, it would vanish. So
-    lossy blocks of one device and stratum are calibrated together.
+    A period may be so short that its sample is empty by design; calibrated alone, it would vanish and the
+    others of its kind would not count for it. So neighbouring periods of one device and stratum are pooled
+    until about ``_POOL_ROWS`` rows were selected in them.
     """
-    names = zip(
-        *(blocks.column(c).to_pylist() for c in ("device_id", "stratum")), lossy.tolist(), strict=True
+    keys = ["device_id", "stratum", "boot_id", "period_start"]
+    order = pc.sort_indices(blocks, [(k, "ascending") for k in keys]).to_numpy()
+    ordered = blocks.take(order)
+    device, stratum = (
+        ordered.column(k).combine_chunks().dictionary_encode().indices.to_numpy() for k in keys[:2]
     )
-    numbers: dict[tuple[str, str, bool], int] = {}
-    pool = np.array([numbers.setdefault(n, len(numbers)) for n in names], dtype=np.int64)
-    flags = np.array([lost for _, _, lost in numbers], dtype=bool)
-    return pool, sums(sensed, pool, len(numbers)), flags
+    first = np.append(True, (device[1:] != device[:-1]) | (stratum[1:] != stratum[:-1]))[: len(order)]
+    selected = (_floats(ordered, "selected")).cumsum()
+    before = selected - _floats(ordered, "selected")
+    within = before - np.maximum.accumulate(np.where(first, before, 0.0))
+    step = within // _POOL_ROWS
+    opens = first | np.append(True, step[1:] != step[:-1])[: len(order)]
+    pool = np.empty(len(order), dtype=np.int64)
+    pool[order] = np.cumsum(opens) - 1
+    n = int(opens.sum())
+    return pool, sums(sensed, pool, n), sums(lossy.astype(np.float64), pool, n) > 0
 
 
 def _strata(blocks: pa.Table, sensed: Floats) -> tuple[Labels, Floats]:

@@ -1,0 +1,102 @@
+"""Derived views: newest books, spans of action, fleet, data quality."""
+
+from datetime import timedelta
+
+from feature_store import connect
+from feature_store.registry import DeviceRecord, DeviceRegistry
+from schemas.rows import Reason
+from tests.feature_store.fleets import alerts, books, land, machine_lake, quarantined, states, telemetry
+from tests.feature_store.lakes import SECOND, T0
+
+START, SAMPLE, SAFE = int(Reason.TRANSITION), int(Reason.SAMPLE), int(Reason.FAIL_SAFE)
+
+
+def ask(root, sql):
+    with connect(root) as con:
+        return con.execute(sql).fetchall()
+
+
+def test_books_hold_the_newest_revision_and_statements_all_of_them(lake_root):
+    lake = machine_lake(lake_root)
+    key = {"device_id": ["d"] * 3, "stratum": ["sample"] * 2 + ["rule"]}
+    land(lake, books=books(**key, revision=[1, 2, 1], sensed=[5, 5, 1], acked=[0, 3, 1]))
+    land(lake, books=books(device_id=["d"], stratum=["sample"], revision=[1], sensed=[5], acked=[9]))
+    assert ask(lake_root, "SELECT stratum, acked FROM books ORDER BY 1") == [("rule", 1), ("sample", 3)]
+    assert ask(lake_root, "SELECT count(*) FROM books_statements") == [(4,)]
+
+
+def test_an_alarm_is_the_start_of_an_action_with_its_end(lake_root):
+    lake = machine_lake(lake_root)
+    seqs = [0, 3, 4, 7]
+    rows = telemetry(
+        device_id=["d"] * 4,
+        seq=seqs,
+        event_time=[T0 + s * SECOND for s in seqs],
+        decision=["none", "inspect", "inspect", "none"],
+        reasons=[SAMPLE, START, SAMPLE, START],
+    )
+    land(lake, telemetry=rows)
+    found = ask(lake_root, "SELECT seq, action, until, alerted FROM alarms")
+    assert [(s, a, alerted) for s, a, _, alerted in found] == [(3, "inspect", False)]
+    assert found[0][2] == T0 + 7 * SECOND
+
+
+def test_an_alert_and_the_row_it_copies_are_one_alarm(lake_root):
+    lake = machine_lake(lake_root)
+    early, late = T0 + SECOND, T0 + 60 * SECOND
+    land(lake, alerts=alerts(device_id=["d", "e"], seq=[3, 9], action=["stop", "stop"], known_at=[early] * 2))
+    row = telemetry(device_id=["d"], seq=[3], decision=["stop"], reasons=[START], known_at=[late])
+    land(lake, telemetry=row)
+    found = ask(lake_root, "SELECT device_id, action, alerted, known_at FROM alarms ORDER BY 1")
+    assert found == [("d", "stop", True, early), ("e", "stop", True, early)]
+
+
+def test_an_alarm_without_a_score_is_fail_safe(lake_root):
+    lake = machine_lake(lake_root)
+    rows = telemetry(device_id=["d"], decision=["slow_down"], reasons=[START | SAFE])
+    land(lake, telemetry=rows)
+    assert ask(lake_root, "SELECT action, fail_safe FROM alarms") == [("slow_down", True)]
+
+
+def record(device, site="north", **more):
+    return DeviceRecord(device, "machine", site, "g1", "hw1", f"key-{device}", "PEM", **more)
+
+
+def test_the_fleet_joins_the_newest_place_and_the_newest_report(lake_root):
+    lake = machine_lake(lake_root)
+    registry = DeviceRegistry(lake)
+    registry.register([record("a"), record("b")])
+    registry.register([record("a", site="south")])
+    reports = {"pending_rows": [7, 2], "known_at": [T0, T0 + SECOND]}
+    land(lake, device_states=states(device_id=["a", "a"], **reports))
+    found = ask(lake_root, 'SELECT device_id, site, "group", pending_rows FROM fleet ORDER BY 1')
+    assert found == [("a", "south", "g1", 2), ("b", "north", "g1", None)]
+    cohorts = ask(lake_root, "SELECT cohort, devices FROM cohorts ORDER BY 1")
+    assert cohorts == [("machine/north/g1/hw1", 1), ("machine/south/g1/hw1", 1)]
+
+
+def test_data_quality_sets_the_books_against_what_landed(lake_root):
+    lake = machine_lake(lake_root)
+    DeviceRegistry(lake).register([record("a"), record("silent")])
+    land(
+        lake,
+        books=books(device_id=["a", "a"], stratum=["rule", "sample"], sensed=[4, 10], acked=[4, 1],
+                    filtered=[0, 8], evicted=[0, 1], gap=[False, True]),
+        telemetry=telemetry(device_id=["a"] * 4, time_suspect=[False, False, False, True]),
+        quarantine=quarantined(topic=["telemetry.v1", "books.v1"], producer=["a", "stranger"], n_rows=[1, 5]),
+    )  # fmt: skip
+    columns = "registered, sensed, acked, landed, quarantined, quarantined_messages, time_suspect, gaps"
+    found = ask(lake_root, f"SELECT device_id, {columns} FROM data_quality ORDER BY 1")
+    assert found == [
+        ("a", True, 14, 5, 4, 1, 1, 1, 1),
+        ("silent", True, 0, 0, 0, 0, 0, 0, 0),
+        ("stranger", False, 0, 0, 0, 0, 1, 0, 0),
+    ]
+
+
+def test_all_profiles_meet_in_the_union_view(lake_root):
+    lake = machine_lake(lake_root)
+    land(lake, telemetry=telemetry(device_id=["d"], event_time=[T0 - timedelta(days=900)]))
+    assert ask(lake_root, "SELECT profile, device_id, day::VARCHAR FROM telemetry") == [
+        ("machine", "d", "2026-01-01")
+    ]

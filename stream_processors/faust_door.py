@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import faust
-from aiokafka.errors import IllegalStateError
+from aiokafka.errors import IllegalStateError, KafkaConnectionError
 from faust.types import TP
 
 from schemas.errors import BrokerUnavailableError, OperatorError, PipelineError, TaskLostError
@@ -349,8 +349,16 @@ class FaustDoor:
         return await asyncio.get_running_loop().run_in_executor(self._reader_thread, run)
 
     def run(self) -> None:
-        """Start, serve until SIGTERM or SIGINT, flush, leave the group. Raises what crashed the worker."""
-        asyncio.run(self._serve())
+        """Start, serve until SIGTERM or SIGINT, flush, leave the group.
+
+        Raises:
+            BrokerUnavailableError: No broker answers; whoever supervises the worker starts it again.
+            Exception: What crashed the worker.
+        """
+        try:
+            asyncio.run(self._serve())
+        except KafkaConnectionError as exc:
+            raise BrokerUnavailableError(f"{self._settings.bootstrap_servers}: {exc}") from exc
 
     async def _serve(self) -> None:
         stop = asyncio.Event()

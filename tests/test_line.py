@@ -76,7 +76,7 @@ def test_kill_9_of_edge_worker_and_broker_in_turn_loses_nothing_acknowledged(clo
     process.start()
     wait_until(lambda: windows(process) > 500, 30, "500 windows")
     worker.kill()
-    cloud.start()
+    cloud.supervise()
     wait_until(lambda: windows(process) > 800, 30, "800 windows")
     broker.kill()
     broker.start()

@@ -27,6 +27,7 @@ class Cloud:
         self.lake.ensure_fixed_tables()
         ProfileRegistry(self.lake).register(MACHINE)
         self.workers: list[Child] = []
+        self._supervised: list[Child] = []
 
     def __enter__(self):
         return self
@@ -62,6 +63,16 @@ class Cloud:
         self.workers.append(worker)
         return worker
 
+    def supervise(self) -> None:
+        """A worker that is started again whenever it ended by itself, as the stack does."""
+        self._supervised.append(self.start())
+
+    def _restart_ended(self) -> None:
+        ended = [w for w in self._supervised if w.exit_code is not None]
+        self._supervised = [w for w in self._supervised if w not in ended]
+        for _ in ended:
+            self.supervise()
+
     def await_settled(self, worker: Child, times: int = 1) -> None:
         wait_until(
             lambda: worker.log_path.read_text().count("settled: ") >= times, 40, f"{worker.name} settled"
@@ -69,6 +80,7 @@ class Cloud:
 
     def landed(self) -> tuple[int, int]:
         """Rows of telemetry that queries see: all, and distinct."""
+        self._restart_ended()
         if Cuts(self.lake).latest() is None:
             return 0, 0
         con = connect(self.lake.root)

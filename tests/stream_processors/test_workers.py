@@ -86,8 +86,9 @@ def test_a_paused_worker_that_wakes_after_its_tasks_moved_repeats_nothing(cloud)
 
 def test_a_broker_killed_under_load_loses_nothing_that_it_acknowledged(cloud, broker):
     feed = Feed(cloud)
-    worker = cloud.start()
-    cloud.await_settled(worker)
+    cloud.supervise()
+    feed.send(3)
+    cloud.await_landed(feed.rows)
     feed.send(3)
     broker.kill()
     broker.start()

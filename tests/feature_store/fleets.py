@@ -82,12 +82,13 @@ class Sensed:
     rule: np.ndarray
     q: np.ndarray
     sent: np.ndarray
+    device: str = "m-1"
 
     def rows(self) -> pa.Table:
         [at] = np.nonzero(self.sent)
         reasons = np.where(self.rule[at], int(Reason.THRESHOLD), int(Reason.SAMPLE))
         return telemetry(
-            device_id=["m-1"] * len(at),
+            device_id=[self.device] * len(at),
             model_version=["1"] * len(at),
             seq=at,
             event_time=[T0 + int(i) * SECOND for i in at],
@@ -108,7 +109,7 @@ class Sensed:
                     found.append((T0 + start * SECOND, name, int(of_stratum.sum()), sent))
         starts, strata, sensed, acked = zip(*found, strict=True)
         columns = {
-            "device_id": ["m-1"] * len(found),
+            "device_id": [self.device] * len(found),
             "model_version": ["1"] * len(found),
             "period_start": starts,
             "stratum": strata,
@@ -119,9 +120,9 @@ class Sensed:
         return books(**{**columns, **overrides})
 
 
-def sense(rng, n=3000, p=0.05) -> Sensed:
+def sense(rng, n=3000, p=0.05, device="m-1") -> Sensed:
     """Windows of which the high ones are sent by rule and the others by chance."""
     y = 20 + rng.normal(size=n).cumsum() * 0.05 + rng.normal(size=n) + 15 * (rng.random(n) < 0.03)
     rule = y > 25
     q = np.where(rule, 1.0, p)
-    return Sensed(y, rule, q, rng.random(n) < q)
+    return Sensed(y, rule, q, rng.random(n) < q, device)

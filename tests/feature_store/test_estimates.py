@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from feature_store import connect
@@ -13,6 +14,7 @@ from schemas.tables import SUMMARIES
 from tests.feature_store.fleets import fill, land, machine_lake, sense
 
 RUNS = 400
+DEVICES = 60
 
 
 def coverage(estimates, truth):
@@ -81,18 +83,35 @@ def test_lost_blocks_are_weighted_back_to_what_was_sensed():
     assert weights.tolist() == [6.0, 6.0, 2.0]
 
 
-def test_estimates_over_the_lake_cover_what_was_sensed(lake_root):
-    fleet = sense(np.random.default_rng(11))
-    lake = machine_lake(lake_root)
-    land(lake, telemetry=fleet.rows(), books=fleet.statement())
-    with connect(lake_root) as con:
-        mean = estimate_mean(con, "telemetry_machine", "vibration_rms")
-        whole = estimate_total(con, "telemetry_machine", "vibration_rms")
-        [(naive,)] = con.execute("SELECT avg(vibration_rms) FROM telemetry_machine").fetchall()
-    assert mean.low <= fleet.y.mean() <= mean.high
-    assert whole.low <= fleet.y.sum() <= whole.high
-    assert not mean.low <= naive <= mean.high
-    assert (mean.n_rows, mean.n_sensed, mean.flagged) == (fleet.sent.sum(), len(fleet.y), False)
+def land_fleet(lake, fleet, statements):
+    telemetry = pa.concat_tables([device.rows() for device in fleet])
+    land(lake, telemetry=telemetry, books=pa.concat_tables(statements))
+
+
+def per_device(root, fleet, estimate):
+    with connect(root) as con:
+        return [
+            estimate(con, "telemetry_machine", "vibration_rms", f"device_id = '{d.device}'") for d in fleet
+        ]
+
+
+def share_covered(estimates, truths):
+    return np.mean([e.low <= t <= e.high for e, t in zip(estimates, truths, strict=True)])
+
+
+def test_estimates_over_the_lake_cover_what_each_device_sensed(lake_root):
+    rng = np.random.default_rng(5)
+    fleet = [sense(rng, device=f"m-{i}") for i in range(DEVICES)]
+    land_fleet(machine_lake(lake_root), fleet, [d.statement() for d in fleet])
+    means = per_device(lake_root, fleet, estimate_mean)
+    totals = per_device(lake_root, fleet, estimate_total)
+    truth = [d.y.mean() for d in fleet]
+    naive = [d.y[d.sent].mean() for d in fleet]
+    assert share_covered(means, truth) >= 0.88  # 95 % less 2.5 standard errors of 60 draws
+    assert share_covered(totals, [d.y.sum() for d in fleet]) >= 0.88
+    assert share_covered(means, naive) <= 0.05
+    assert [e.n_rows for e in means] == [d.sent.sum() for d in fleet]
+    assert {(e.n_sensed, e.flagged) for e in means} == {(3000, False)}
 
 
 def test_a_condition_narrows_rows_and_books_alike(lake_root):
@@ -112,22 +131,25 @@ def test_a_condition_narrows_rows_and_books_alike(lake_root):
     assert rule.value == pytest.approx(fleet.y[fleet.rule].mean(), rel=1e-6)
 
 
+def lose_most_of_the_second_half(device, rng):
+    """The second half differs, and 70 % of its sample is lost on the way."""
+    device.y[1500:] += 8
+    lost = np.append(np.zeros(1500, bool), rng.random(1500) < 0.7)
+    device.sent &= ~(lost & ~device.rule)
+
+
 def test_rows_that_are_missing_beyond_the_design_are_flagged_and_weighted_for(lake_root):
-    fleet = sense(np.random.default_rng(12))
-    statement = fleet.statement()
-    fleet.y[1500:] += 8  # the second half differs, and most of its sample is lost on the way
-    lost = np.zeros(len(fleet.y), bool)
-    lost[1500:] = np.random.default_rng(9).random(1500) < 0.7
-    fleet.sent &= ~(lost & ~fleet.rule)
-    lake = machine_lake(lake_root)
-    land(lake, telemetry=fleet.rows(), books=statement)
-    with connect(lake_root) as con:
-        mean = estimate_mean(con, "telemetry_machine", "vibration_rms")
-        raw = estimate_total(con, "telemetry_machine", "vibration_rms")
-    assert mean.flagged
-    assert raw.flagged
-    assert mean.low <= fleet.y.mean() <= mean.high
-    assert not raw.low <= fleet.y.sum() <= raw.high
+    rng = np.random.default_rng(8)
+    fleet = [sense(rng, device=f"m-{i}") for i in range(DEVICES)]
+    statements = [d.statement() for d in fleet]
+    for device in fleet:
+        lose_most_of_the_second_half(device, rng)
+    land_fleet(machine_lake(lake_root), fleet, statements)
+    means = per_device(lake_root, fleet, estimate_mean)
+    totals = per_device(lake_root, fleet, estimate_total)
+    assert all(e.flagged for e in [*means, *totals])
+    assert share_covered(means, [d.y.mean() for d in fleet]) >= 0.85  # weights after loss are approximate
+    assert share_covered(totals, [d.y.sum() for d in fleet]) <= 0.1  # without them nothing is covered
 
 
 def test_exact_means_pool_the_summaries(lake_root):

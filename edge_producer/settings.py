@@ -65,8 +65,8 @@ class EdgeSettings(BaseSettings):
     max_in_flight: PositiveInt = 512
     stall_s: PositiveFloat = 3.0
     spool_max_bytes: PositiveInt = 256 * 1024**2
-    state_interval_s: PositiveFloat = 5.0
-    books_interval_s: PositiveFloat = 5.0
+    state_interval_s: PositiveFloat = 15.0
+    books_interval_s: PositiveFloat = 15.0
     drain_timeout_s: PositiveFloat = 60.0
     stop_timeout_s: PositiveFloat = 5.0
     actions_file: Path | None = None

@@ -208,6 +208,17 @@ class KafkaAdmin:
         return {key: span.end for key, span in self.spans(names).items()}
 
     def _offsets(self, parts: Sequence[TopicPartition], spec: OffsetSpec) -> dict[tuple[str, int], int]:
+        """Asks again while a broker that has just started is not ready to tell."""
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                return self._offsets_once(parts, spec)
+            except BrokerUnavailableError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_RETRY_S)
+
+    def _offsets_once(self, parts: Sequence[TopicPartition], spec: OffsetSpec) -> dict[tuple[str, int], int]:
         with _translated("cannot read offsets"):
             futures = self._admin.list_offsets(dict.fromkeys(parts, spec), request_timeout=self._timeout_s)
             return {(p.topic, p.partition): f.result().offset for p, f in futures.items()}

@@ -8,7 +8,7 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from edge_producer.sources.recording import sniff_encoding
@@ -52,6 +52,7 @@ class _Time:
     column: int
     format: str
     order: float
+    span_s: float = 0.0
     zoned: bool = False
 
 
@@ -135,10 +136,12 @@ def _time_of(column: int, cells: list[str], name: str, decimal: str) -> _Time | 
         times = [t for t in (_parsed(c, time_format) for c in cells) if t is not None]
         if len(times) < MOSTLY * len(cells):
             continue
-        zoned = all(t.tzinfo for t in times)
-        order = _order([t.replace(tzinfo=None).timestamp() for t in times])
-        if best is None or order > best.order:
-            best = _Time(column, time_format, order, zoned)
+        seconds = [t.replace(tzinfo=UTC).timestamp() for t in times]
+        span_s = max(seconds) - min(seconds)
+        read = _Time(column, time_format, _order(seconds), span_s, all(t.tzinfo for t in times))
+        # Day and month may change places: then the reading with the shorter recording is the likely one.
+        if best is None or (read.order, -read.span_s) > (best.order, -best.span_s):
+            best = read
     return best
 
 

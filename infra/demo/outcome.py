@@ -33,12 +33,13 @@ class AlarmScore:
 
 @dataclass(frozen=True)
 class DriftScore:
-    """Verdicts against the injected drift.
+    """Verdicts against what was injected.
 
     Attributes:
         verdicts: Verdicts of the whole run.
-        false: Verdicts whose window ended before the injection.
-        delay_s: Event time from the injection to the end of the window that gave the first verdict after it.
+        false: Verdicts whose window ended before anything was injected.
+        delay_s: Event time from the injected drift to the end of the window that gave the first verdict on
+            its channel; None: no such verdict.
     """
 
     verdicts: int
@@ -72,11 +73,21 @@ def _within(at: datetime, span: Span) -> bool:
     return span.start <= at and (span.end is None or at <= span.end + GRACE)
 
 
-def score_drift(detected: Sequence[datetime], injected: datetime) -> DriftScore:
-    """Count verdicts, given by the end of their window, against one injection."""
-    after = sorted(d for d in detected if d > injected)
-    delay_s = (after[0] - injected).total_seconds() if after else None
-    return DriftScore(len(detected), len(detected) - len(after), delay_s)
+def score_drift(
+    verdicts: Sequence[tuple[str, datetime]], channel: str, injected: datetime, first_change: datetime
+) -> DriftScore:
+    """Count verdicts.
+
+    Args:
+        verdicts: Feature and end of the window that gave the verdict.
+        channel: Channel that the injected drift moves.
+        injected: UTC instant of that drift.
+        first_change: UTC instant before which nothing had changed.
+    """
+    false = sum(detected <= first_change for _feature, detected in verdicts)
+    on_channel = [at for feature, at in verdicts if feature.startswith(f"{channel}_") and at > injected]
+    delay_s = (min(on_channel) - injected).total_seconds() if on_channel else None
+    return DriftScore(len(verdicts), false, delay_s)
 
 
 class Frontier:

@@ -32,7 +32,7 @@ class Report:
 
     Attributes:
         bytes_raw: Raw samples as float32.
-        bytes_features: Every feature row, in large compressed batches.
+        bytes_features: The messages that would have carried every feature row.
         bytes_sent: What the devices sent, keys and headers included, all topics.
         decide_p99_s: Window to local decision, 99th percentile over all devices, seconds.
         live: Sensed to queryable, rows of devices that had a network.
@@ -117,13 +117,17 @@ def _mark(holds: bool) -> str:
 def _facts(report: Report) -> Table:
     table = Table.grid(padding=(0, 2))
     a, d = report.alarms, report.drift
-    delay = "no verdict" if d.delay_s is None else f"first {d.delay_s:.1f} s after the injection"
+    delay = (
+        "none on the channel that moved"
+        if d.delay_s is None
+        else f"the recalibration after {d.delay_s:.1f} s"
+    )
     sent, raw, features = report.bytes_sent, report.bytes_raw, report.bytes_features
     facts = {
         "sent": f"{human_bytes(sent)}: {saving(sent, raw)} less than raw samples ({human_bytes(raw)}), "
         f"{saving(sent, features)} less than every feature row ({human_bytes(features)})",
         "alarms": f"{a.true} true, {a.false} false; {a.missed} faults missed",
-        "drift": f"{d.verdicts} verdicts, {delay}; {d.false} before it",
+        "drift": f"{d.verdicts} verdicts, {delay}; {d.false} before anything had changed",
         "decide": f"p99 {_ms(report.decide_p99_s)} from window to local action",
         "queryable": f"p50 {_s(report.live.p50)}, p99 {_s(report.live.p99)} after sensing; "
         f"p99 {_s(report.outage.p99)} for rows sensed without network",

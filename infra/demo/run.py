@@ -206,18 +206,19 @@ def _conclude(stage: _Stage, watcher: Watcher) -> Report:
     books = take_books(run, stage.stack.bootstrap_servers, stage.stack.namespace, stage.stack.lake_root)
     meters = [read_meters(edge) for edge in stage.edges]
     spans = truth(stage.plan.scenario)
-    injected = stage.plan.scenario.start + timedelta(seconds=stage.plan.recalibration.start_s)
     with closing(connect(stage.stack.lake_root)) as con:
         alarms = con.execute(
             "SELECT device_id, event_time FROM alerts WHERE known_at >= ?", [stage.since]
         ).fetchall()
-        verdicts = con.execute("SELECT detected FROM drift WHERE known_at >= ?", [stage.since]).fetchall()
+        verdicts = con.execute(
+            "SELECT feature, detected FROM drift WHERE known_at >= ?", [stage.since]
+        ).fetchall()
         live, outage = _latencies(stage, watcher, con)
         examples = [_example(con, question, sql) for question, sql in EXAMPLES]
     return Report(
         books=books,
         alarms=outcome.score_alarms(alarms, spans),
-        drift=outcome.score_drift([at for (at,) in verdicts], injected),
+        drift=_score_drift(stage.plan, verdicts),
         bytes_raw=sum(m.get("raw_bytes", 0) for m in meters),
         bytes_features=sum(m.get("feature_bytes", 0) for m in meters),
         bytes_sent=sum(m.get("bytes_sent", 0) for m in meters),
@@ -226,6 +227,13 @@ def _conclude(stage: _Stage, watcher: Watcher) -> Report:
         outage=outage,
         examples=examples,
     )
+
+
+def _score_drift(plan: Plan, verdicts: Sequence[tuple[str, datetime]]) -> outcome.DriftScore:
+    start = plan.scenario.start
+    injected = start + timedelta(seconds=plan.recalibration.start_s)
+    first = start + timedelta(seconds=min(i.start_s for i in plan.scenario.injections))
+    return outcome.score_drift(verdicts, plan.recalibration.channel, injected, first)
 
 
 def _decide_p99_s(edges: Sequence[EdgeProcess]) -> float | None:

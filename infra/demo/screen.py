@@ -87,7 +87,7 @@ class Screen:
         )
         return (
             f"{at_s:4.0f} s  sensed {total.sensed:>6,}  acked {total.acked:>6,}  spools {spools}  "
-            f"sent {human_bytes(meters.get('sent_bytes', 0)):>9}  off-net "
-            f"{saving(meters.get('sent_bytes', 0), meters.get('raw_bytes', 0))} of raw  "
+            f"sent {human_bytes(meters.get('bytes_sent', 0)):>9}  off-net "
+            f"{saving(meters.get('bytes_sent', 0), meters.get('raw_bytes', 0))} of raw  "
             f"lag {view.lag}  alarms {view.alarms}  drift {view.drift}"
         )

@@ -35,13 +35,12 @@ def append(lake: Lake, cuts: Cuts, task: str, rows: Callable[[int], Mapping[str,
     """
     log = CommitLog(lake.root)
     for _ in range(_ATTEMPTS):
-        finish(lake, cuts, task)
         newest = log.latest(task)
         n = 0 if newest is None else newest + 1
         # Step 1: files nobody names; a crash leaves them to vacuum.
         staged = {table: lake.stage(table, part, task, n) for table, part in rows(n).items()}
         record = {table: [f.to_json() for f in files] for table, files in staged.items()}
-        # Step 2: the decision; after a crash the next caller's finish() does the rest.
+        # Step 2: the decision. What follows finishes earlier writers' commits too, where they died here.
         if log.put_if_absent(task, n, orjson.dumps(record)):
             finish(lake, cuts, task)
             if (n + 1) % SNAPSHOT_EVERY == 0:

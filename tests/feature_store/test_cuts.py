@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from feature_store.cut import NEWEST_KEPT, dispensable
+from feature_store.cut import NEWEST_KEPT, dispensable, paths
 from feature_store.cuts import Cuts, utc_now
 from feature_store.lake import Lake
 from feature_store.maintenance import Policy, compact, vacuum
@@ -199,3 +199,13 @@ def test_a_sleeping_recorder_cannot_take_a_number_that_was_thinned_out(lake_root
     assert not stale._put(type(newest)(1, T0))
     assert cuts.ids()[-1] == newest.id
     assert 1 not in cuts.ids()
+
+
+def test_a_cut_whose_files_are_gone_cannot_be_pinned(lake_root):
+    lake = two_tables(lake_root)
+    cuts = Cuts(lake)
+    commit(lake, cuts, "a", 0, [0])
+    next(iter(paths(lake_root, cuts.latest()))).unlink()
+    with pytest.raises(QueryError, match="cannot be pinned"):
+        cuts.pin("train")
+    assert cuts.pins() == {}

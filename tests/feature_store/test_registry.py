@@ -2,11 +2,13 @@
 
 from datetime import timedelta
 
+import orjson
 import pytest
 
+from feature_store.commit_log import CommitLog
 from feature_store.cuts import Cuts
 from feature_store.lake import Lake
-from feature_store.registry import DeviceRecord, DeviceRegistry, ProfileRegistry
+from feature_store.registry import TASK, DeviceRecord, DeviceRegistry, ProfileRegistry
 from schemas.errors import UnknownSchemaError
 from schemas.profile import find_profile
 from schemas.rows import BOOKS_ROWS, SUMMARY_ROWS, fingerprint, telemetry_rows
@@ -93,9 +95,11 @@ def test_a_revoked_device_stays_known_as_such_and_history_keeps_what_it_was(lake
     assert registry.as_of(T0 - timedelta(days=1)) == {}
 
 
-def test_order_of_commits_decides_where_clocks_tie(lake_root):
-    registry = DeviceRegistry(Lake.open(lake_root), SettableClock())
+def test_order_of_commits_decides_even_where_the_clock_steps_back(lake_root):
+    clock = SettableClock()
+    registry = DeviceRegistry(Lake.open(lake_root), clock)
     registry.register([record(key="k1")])
+    clock.now = T0 - SECOND
     registry.register([record(key="k2")])
     registry.revoke(["a"])
     assert registry.keys() == {"k2": record(key="k2", active=False)}
@@ -116,3 +120,13 @@ def test_processes_that_register_at_once_lose_no_device(lake_root):
     in_processes(register_some, (lake_root, "x"), (lake_root, "y"))
     keys = DeviceRegistry(Lake.open(lake_root)).keys()
     assert set(keys) == {f"key-{p}{i}" for p in "xy" for i in range(8)}
+
+
+def test_a_registration_that_was_decided_but_not_applied_is_finished_by_the_next_registry(lake_root):
+    lake = Lake.open(lake_root)
+    registry = DeviceRegistry(lake)
+    files = lake.stage("devices", registry._rows([record()], 0), TASK, 0)
+    payload = orjson.dumps({"devices": [f.to_json() for f in files]})
+    assert CommitLog(lake_root).put_if_absent(TASK, 0, payload)  # dies here
+    assert registry.keys() == {}
+    assert DeviceRegistry(Lake.open(lake_root)).keys() == {"k1": record()}

@@ -237,3 +237,16 @@ def test_a_plain_duckdb_process_reads_the_catalog_while_it_is_refreshed(lake_roo
     writer.join()
     assert (client.returncode, writer.exitcode) == (0, 0)
     assert [p.name for p in lake_root.iterdir() if p.is_file()] == [CATALOG]
+
+
+def test_a_refresh_leaves_the_catalog_that_a_client_has_open_as_it_was(lake_root):
+    lake = two_tables(lake_root)
+    cuts = Cuts(lake)
+    commit(lake, cuts, "a", 0, [0])
+    path = refresh_catalog(lake)
+    before = path.read_bytes()
+    with path.open("rb") as opened:
+        commit(lake, cuts, "a", 1, [1])
+        refresh_catalog(lake)
+        assert opened.read() == before
+    assert path.read_bytes() != before

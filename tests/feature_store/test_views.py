@@ -3,9 +3,18 @@
 from datetime import timedelta
 
 from feature_store import connect
-from feature_store.registry import DeviceRecord, DeviceRegistry
+from feature_store.registry import DeviceRecord, DeviceRegistry, ProfileRegistry
 from schemas.rows import Reason
-from tests.feature_store.fleets import alerts, books, land, machine_lake, quarantined, states, telemetry
+from tests.feature_store.fleets import (
+    PROFILE,
+    alerts,
+    books,
+    land,
+    machine_lake,
+    quarantined,
+    states,
+    telemetry,
+)
 from tests.feature_store.lakes import SECOND, T0
 
 START, SAMPLE, SAFE = int(Reason.TRANSITION), int(Reason.SAMPLE), int(Reason.FAIL_SAFE)
@@ -100,3 +109,12 @@ def test_all_profiles_meet_in_the_union_view(lake_root):
     assert ask(lake_root, "SELECT profile, device_id, day::VARCHAR FROM telemetry") == [
         ("machine", "d", "2026-01-01")
     ]
+
+
+def test_the_profiles_own_idle_action_is_no_alarm(lake_root):
+    lake = machine_lake(lake_root)
+    calm = PROFILE.decision.model_copy(update={"idle": "watch"})
+    ProfileRegistry(lake).register(PROFILE.model_copy(update={"decision": calm}))
+    rows = telemetry(device_id=["d"] * 2, seq=[1, 2], decision=["stop", "watch"], reasons=[START] * 2)
+    land(lake, telemetry=rows)
+    assert ask(lake_root, "SELECT seq, action FROM alarms") == [(1, "stop")]

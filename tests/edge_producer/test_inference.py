@@ -184,13 +184,16 @@ def test_the_reference_is_median_and_spread_of_the_newest_windows():
     assert (reference.spread <= 2 * np.nanstd(newest, axis=0)).all()
 
 
-def test_a_feature_that_was_always_missing_is_not_compared():
-    reference = RollingReference(np.full(2, 0.1), memory=16, warmup=4)
-    for _ in range(20):
-        reference.learn(np.array([1.0, np.nan], np.float32), None)
+def test_a_feature_is_not_compared_before_it_was_there_for_a_whole_warm_up():
+    reference = RollingReference(np.full(3, 0.1), memory=16, warmup=4)
+    for number in range(10):
+        rare = 2.0 if number >= 7 else np.nan
+        reference.learn(np.array([1.0, np.nan, rare], np.float32), None)
     assert reference.center[0] == 1.0
-    assert np.isnan(reference.center[1])
+    assert np.isnan(reference.center[1:]).all()
     assert reference.spread[0] == np.float32(0.1)
+    reference.learn(np.array([1.0, np.nan, 2.0], np.float32), None)
+    assert reference.center[2] == 2.0
 
 
 def test_columns_point_at_channel_and_kind():

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_producer.sources import ReplaySource
-from edge_producer.sources.framing import Framer
+from edge_producer.sources.framing import Framed, Framer
 from edge_producer.window import Window
 from schemas.errors import SourceError
 from schemas.profile import Profile, Sampling
@@ -238,6 +238,17 @@ def test_blocks_do_not_show(tmp_path):
     assert counts["gaps"] == 0
 
 
+def framed_by(us: np.ndarray, window: int, hop: int, cut: int) -> tuple[Framer, list[Framed]]:
+    """Windows of rows whose value is their second, handed in ``cut`` at a time."""
+    values = (us[:, None] // 1_000_000).astype(np.float32)
+    framer = Framer(Sampling(rate_hz=1.0, window_samples=window, hop_samples=hop), 4.0, 1)
+    framed = []
+    for first in range(0, len(us), cut):
+        framed += list(framer.push(us[first : first + cut], values[first : first + cut]))
+    framer.finish()
+    return framer, framed
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     steps=st.lists(st.sampled_from([-2, 0, 1, 1, 1, 1, 2, 3, 9]), max_size=60),
@@ -247,12 +258,9 @@ def test_blocks_do_not_show(tmp_path):
 )
 def test_every_row_is_in_a_window_or_accounted_for_and_no_window_spans_a_break(steps, window, hop, cut):
     us = np.cumsum(np.array([0, *steps], dtype=np.int64)) * 1_000_000
-    values = (us[:, None] // 1_000_000).astype(np.float32)
-    framer = Framer(Sampling(rate_hz=1.0, window_samples=window, hop_samples=hop), 4.0, 1)
-    framed = []
-    for first in range(0, len(us), cut):
-        framed += list(framer.push(us[first : first + cut], values[first : first + cut]))
-    framer.finish()
+    framer, framed = framed_by(us, window, hop, cut)
+    at_once = framed_by(us, window, hop, len(us))[1]
+    assert [f.samples.tobytes() for f in framed] == [f.samples.tobytes() for f in at_once]
     counts = framer.counts
     assert len(us) == counts["samples"] + counts["duplicate"] + counts["out_of_order"]
     assert counts["samples"] == counts["in_windows"] + counts["outside_windows"]

@@ -111,12 +111,15 @@ def test_devices_differ_and_do_not_act_in_one_instant():
     windows = simulated()
     ends = {w.device_id: w.end for w in reversed(windows)}
     assert len(set(ends.values())) == len(FLEET)
-    assert not np.array_equal(of(windows, "m1")[0].samples, of(windows, "m2")[0].samples)
+    noise = [np.diff(of(windows, d)[0].samples[:, 1]) for d in FLEET]
+    correlation = np.corrcoef(noise) - np.eye(len(FLEET))
+    assert np.abs(correlation).max() < 0.3
 
 
 def test_a_restarted_process_goes_on_in_the_middle_of_the_story():
-    whole, rest = simulated(seconds=6.0), simulated(after_s=3.0, seconds=3.0)
-    late = [w for w in whole if w.end >= START + timedelta(seconds=3)]
+    whole, rest = simulated(seconds=6.0), simulated(after_s=3.5, seconds=2.5)
+    late = [w for w in whole if w.end >= START + timedelta(seconds=3.5)]
+    assert all(w.due_s >= 0 for w in rest)
     assert [(w.device_id, w.end, w.mono_ns) for w in late] == [(w.device_id, w.end, w.mono_ns) for w in rest]
     assert all(np.array_equal(a.samples, b.samples) for a, b in zip(late, rest, strict=True))
 

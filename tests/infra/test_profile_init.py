@@ -120,6 +120,7 @@ def test_the_encoding_is_found(tmp_path, encoding):
         (["a,b\n", "1.5,x;y\n"], ","),
         (["a\tb\n", "1,5\t2\n"], "\t"),
         (["a|b|c\n", "1|2|3\n"], "|"),
+        (["a;b\n", "1;2\n", "1;2;3\n"], ";"),
         (["t,v\n", '"1;2",3\n'], ","),
     ],
 )

@@ -34,8 +34,8 @@ CHECKPOINT_EVERY = 50
 _DAY = pa.field(PARTITION_COLUMN, pa.date32(), nullable=False)
 _CONFIGURATION = {
     "delta.enableExpiredLogCleanup": "false",  # ours stops at pinned cuts
-    "delta.appendOnly": "false",
 }
+_STATS_COLUMNS = "delta.dataSkippingStatsColumns"
 _NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
 
@@ -113,8 +113,17 @@ class DeltaLog:
         self._reopen()
 
     @classmethod
-    def create(cls, folder: Path, columns: pa.Schema, doc: str) -> DeltaLog:
-        """The table in this folder, created where absent."""
+    def create(
+        cls, folder: Path, columns: pa.Schema, doc: str, stats_columns: Iterable[str] = ()
+    ) -> DeltaLog:
+        """The table in this folder, created where absent.
+
+        Args:
+            folder: Where.
+            columns: Without the partition column.
+            doc: The table's description.
+            stats_columns: Columns whose bounds the log will hold.
+        """
         if not DeltaTable.is_deltatable(str(folder)):
             folder.mkdir(parents=True, exist_ok=True)
             schema = Schema.from_arrow(pa.schema([*columns, _DAY]))
@@ -125,7 +134,7 @@ class DeltaLog:
                     mode="ignore",
                     partition_by=[PARTITION_COLUMN],
                     description=doc,
-                    configuration=_CONFIGURATION,
+                    configuration={**_CONFIGURATION, _STATS_COLUMNS: ",".join(stats_columns)},
                 )
             sync_folder(folder.parent)
             sync_folder(folder)

@@ -115,8 +115,9 @@ class Lake:
         with self._lock:
             log = self._logs.get(spec.name)
             if log is None:
+                pruning = [f.name for f in spec.schema if f.name in parquet.PRUNING]
                 log = self._logs[spec.name] = DeltaLog.create(
-                    self.root / spec.name, _documented(spec.schema), spec.doc
+                    self.root / spec.name, _documented(spec.schema), spec.doc, pruning
                 )
         for _ in range(_ATTEMPTS):
             new = _new_columns(spec, log.snapshot().columns)

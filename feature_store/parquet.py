@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,17 @@ LANDING = ("lz4", None)
 COMPACTED = ("zstd", 3)
 """Files that stay."""
 ROW_GROUP_ROWS = 256 * 1024
+PRUNING = frozenset({"device_id", "event_time", "known_at", "period_start", "window_start", "cohort"})
+"""Columns whose bounds the Delta log holds: what queries narrow by. The log is replayed at every commit, and
+bounds of 30 columns instead of three made that 2.5 times dearer (768 files: 56 against 22 ms CPU). DuckDB
+prunes by the files' own footers, which have bounds of every column."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROS_PER_DAY = 86_400_000_000
 _LONGEST_TEXT = 64
-"""Longer minima and maxima are left out of the log: they would have to be cut, and cutting a maximum lies."""
+"""Longer bounds are cut, a maximum upwards. Never left out: deltalake 1.6.6 takes a file without bounds of a
+column for one that matches no condition on it, and its readers lose the rows."""
+_LAST = "\U0010ffff"
+
 
 Codec = tuple[str, int | None]
 
@@ -62,48 +69,34 @@ def _encoding(kind: pa.DataType) -> str | None:
 
 
 def statistics(metadata: pq.FileMetaData) -> str:
-    """Row count and, per flat column, minimum, maximum and null count, from the file's own footer."""
-    low: dict[str, Any] = {}
-    high: dict[str, Any] = {}
+    """Row count and bounds of the pruning columns, from the file's footer, as the Delta log wants them."""
+    low: dict[str, str] = {}
+    high: dict[str, str] = {}
     nulls: dict[str, int] = {}
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-    for i in range(metadata.num_columns):
-        chunks = [g.column(i) for g in groups]
-        found = [c.statistics for c in chunks]
-        name = chunks[0].path_in_schema if chunks else ""
-        if not name or "." in name or any(s is None for s in found):
-            continue
-        nulls[name] = sum(s.null_count for s in found)
-        bounded = [s for s in found if s.has_min_max]
-        if bounded and len(bounded) == sum(s.num_values > 0 for s in found):
-            _bound(name, [s.min for s in bounded], [s.max for s in bounded], low, high)
+    for i in range(metadata.num_columns if groups else 0):
+        name = groups[0].column(i).path_in_schema
+        if name in PRUNING:
+            found = [g.column(i).statistics for g in groups]
+            nulls[name] = sum(s.null_count for s in found)
+            if all(s.has_min_max for s in found):
+                low[name], high[name] = _bounds(min(s.min for s in found), max(s.max for s in found))
+            else:
+                low[name], high[name] = "", _LAST  # Parquet keeps no bounds of texts beyond 4 KiB
     stats = {"numRecords": metadata.num_rows, "minValues": low, "maxValues": high, "nullCount": nulls}
     return orjson.dumps(stats).decode()
 
 
-def _bound(name: str, lows: list[Any], highs: list[Any], low: dict[str, Any], high: dict[str, Any]) -> None:
-    smallest, largest = _log_value(min(lows), up=False), _log_value(max(highs), up=True)
-    if smallest is not None and largest is not None:
-        low[name], high[name] = smallest, largest
+def _bounds(smallest: Any, largest: Any) -> tuple[str, str]:
+    """Bounds as the log writes them; what it cannot hold moves outwards."""
+    if isinstance(smallest, datetime):
+        return _iso_millis(_micros(smallest) // 1000), _iso_millis(-(-_micros(largest) // 1000))
+    cut = len(largest) > _LONGEST_TEXT
+    return smallest[:_LONGEST_TEXT], largest[:_LONGEST_TEXT] + _LAST * cut
 
 
-def _log_value(value: Any, *, up: bool) -> Any:
-    """The value as the Delta log writes it; None: leave it out. Times lose their microseconds outwards."""
-    match value:
-        case datetime():
-            micros = int((value - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1_000_000)
-            millis = -(-micros // 1000) if up else micros // 1000
-            return _iso_millis(millis)
-        case bool() | bytes():
-            return None
-        case str():
-            return value if len(value) <= _LONGEST_TEXT else None
-        case float() if not math.isfinite(value):
-            return None
-        case int() | float():
-            return value
-        case _:
-            return None
+def _micros(instant: datetime) -> int:
+    return (instant - _EPOCH) // timedelta(microseconds=1)
 
 
 def _iso_millis(millis: int) -> str:

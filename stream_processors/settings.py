@@ -34,7 +34,9 @@ class StreamSettings(BaseSettings):
     stall_timeout_s: PositiveFloat = Field(120.0, description="No progress for so long ends the process.")
     compact_every: PositiveInt = Field(48, description="Commits of a worker between two compactions.")
     catalog_every_s: NonNegativeFloat = Field(3.0, description="Least time between two catalog refreshes.")
-    log_json: bool = False
+    vacuum_every_s: PositiveFloat = Field(
+        600.0, description="Time between two removals of files nobody can read."
+    )
 
     @property
     def group_id(self) -> str:

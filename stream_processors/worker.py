@@ -12,7 +12,7 @@ from feature_store.catalog import refresh_catalog
 from feature_store.commit_log import CommitLog
 from feature_store.cuts import Cuts
 from feature_store.lake import Lake
-from feature_store.maintenance import compact
+from feature_store.maintenance import compact, vacuum
 from feature_store.registry import DeviceRegistry, ProfileRegistry
 from schemas.topics import TASK_TOPICS
 from stream_processors.checkpoint import Checkpoint, CheckpointParts
@@ -40,12 +40,13 @@ def utc_now() -> datetime:
 
 
 class Housekeeping:
-    """A task handler that also compacts and refreshes the catalog between commits."""
+    """A task handler that also compacts, refreshes the catalog and vacuums between commits."""
 
     def __init__(self, checkpoint: Checkpoint, lake: Lake, cuts: Cuts, settings: StreamSettings) -> None:
         self._checkpoint, self._lake, self._cuts, self._settings = checkpoint, lake, cuts, settings
         self._commits = 0
         self._catalog_at = 0.0
+        self._vacuumed_at = time.monotonic()
         self._catalog_stale = True
 
     def open(self, task: int) -> dict[str, int]:
@@ -68,6 +69,9 @@ class Housekeeping:
         if self._catalog_stale and now - self._catalog_at >= self._settings.catalog_every_s:
             refresh_catalog(self._lake)
             self._catalog_at, self._catalog_stale = now, False
+        if now - self._vacuumed_at >= self._settings.vacuum_every_s:
+            self._vacuumed_at = now
+            vacuum(self._lake, self._cuts, utc_now())
 
 
 def build_worker(settings: StreamSettings, checkpoint_type: type[Checkpoint] = Checkpoint) -> FaustDoor:

@@ -12,7 +12,8 @@ import pyarrow as pa
 from feature_store.lake import Lake
 from feature_store.registry import DeviceRecord, DeviceRegistry, ProfileRegistry
 from schemas.envelope import Envelope, SealedMessage, Signer, encode_rows, seal
-from schemas.profile import Profile, find_profile
+from schemas.profile import Profile
+from schemas.profile_file import find_profile
 from schemas.rows import Reason, fingerprint, telemetry_rows
 from schemas.topics import TELEMETRY, Lane
 
@@ -59,7 +60,17 @@ def register(lake: Lake, keys: dict[str, Signer]) -> None:
     ProfileRegistry(lake).register(profile)
     DeviceRegistry(lake).register(
         [
-            DeviceRecord(d, profile.name, "bench", "default", "simulated", s.key_id, s.public_pem().decode(), None, True)
+            DeviceRecord(
+                d,
+                profile.name,
+                "bench",
+                "default",
+                "simulated",
+                s.key_id,
+                s.public_pem().decode(),
+                None,
+                True,
+            )
             for d, s in keys.items()
         ]
     )

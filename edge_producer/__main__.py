@@ -15,7 +15,7 @@ from edge_producer.runner import Runner
 from edge_producer.settings import EdgeSettings, load_settings
 from edge_producer.sources import open_source
 from schemas.errors import PipelineError
-from schemas.profile import find_profile
+from schemas.profile_file import find_profile
 
 log = logging.getLogger("edge_producer")
 

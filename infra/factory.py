@@ -19,7 +19,8 @@ from model_service.training.bundle import BundleFiles
 from model_service.training.factory import factory_bundle, robust_bundle
 from model_service.training.features import compute
 from schemas.bundle import Training
-from schemas.profile import Profile, find_profile
+from schemas.profile import Profile
+from schemas.profile_file import find_profile
 
 SEED = 20260101
 DEVICES = 120

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from infra.sniff import Look
-from schemas.profile import Profile, parse_profile
+from schemas.profile import Profile
+from schemas.profile_file import parse_profile
 
 PERIODS_S = (5, 10, 30, 60, 300, 600, 1800, 3600, 21600, 86400, 604800, 2419200, 14515200)
 """Each divides the next, so a drift window is a whole number of summary periods."""

@@ -19,7 +19,7 @@ from infra.demo.watch import Watcher, read_meters
 from infra.fleet import EdgeProcess, EdgeSpec
 from infra.kafka_admin import KafkaAdmin
 from schemas.errors import SourceError, StackError
-from schemas.profile import find_profile
+from schemas.profile_file import find_profile
 from schemas.tables import telemetry_table_name
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from pydantic import (
 )
 
 from schemas.errors import BundleError
-from schemas.profile import Name, describe
+from schemas.profile import Name
+from schemas.profile_file import describe
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ANY_FEATURESET = "*"

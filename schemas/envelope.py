@@ -179,7 +179,7 @@ def decode_rows(value: bytes, raw_bytes: int, schema: pa.Schema) -> pa.RecordBat
         raw = CODEC.decompress(value, raw_bytes)
         batch = pa.ipc.read_record_batch(pa.ipc.read_message(raw), schema)
         batch.validate(full=True)
-    except (pa.ArrowException, OSError, ValueError) as exc:
+    except (pa.ArrowException, OSError, EOFError, ValueError) as exc:
         raise DecodeError(f"value does not decode as {fingerprint(schema)}: {exc}") from exc
     return batch
 

@@ -75,7 +75,8 @@ class Aggregate(Event):
 
     Attributes:
         event_id: ``<task>/<n>/<index>`` of the commit that made it.
-        watermark: The task's watermark after this commit: periods before it are complete here.
+        watermark: What the task vouches for with this message: by now it has sent everything of the cohort
+            before that instant. Only the cohort's last message of a commit carries the commit's watermark.
     """
 
     event_id: str

@@ -121,7 +121,7 @@ AGGREGATES = _table(
     _field("max", pa.float64(), "Largest value."),
     _field("devices", pa.int32(), "Devices that contributed."),
     _field("late", pa.bool_(), "True: came after the window had closed here."),
-    _field("watermark", TIME, "Watermark of the task when it was made."),
+    _field("watermark", TIME, "Up to where the task had sent everything of the cohort with this partial."),
 )
 
 DRIFT = _table(

@@ -8,7 +8,7 @@ import pytest
 from edge_producer.sources.scenario import Scenario
 from infra.audit import Run, take_books
 from infra.fleet import EdgeProcess, EdgeSpec
-from schemas.profile import find_profile
+from schemas.profile_file import find_profile
 from tests.simulators.cloud import Cloud
 from tests.waiting import wait_until
 

@@ -33,7 +33,7 @@ def family(app: typer.Typer) -> typer.Typer:
 
 def list_(ctx: typer.Context, as_json: AsJson = False) -> None:
     """Shipped profiles, and those registered with the lake."""
-    from schemas.profile import builtin_profiles, load_profile
+    from schemas.profile_file import builtin_profiles, load_profile
 
     shipped = [_described(load_profile(path), "shipped") for path in builtin_profiles().values()]
     known = [_described(p, "lake") for p in _registered(session(ctx).settings().lake_root).values()]
@@ -47,7 +47,7 @@ def list_(ctx: typer.Context, as_json: AsJson = False) -> None:
 def show(ctx: typer.Context, profile: str, as_json: AsJson = False) -> None:
     """A shipped profile, a file, or one that is registered with the lake."""
     from schemas.errors import ProfileError
-    from schemas.profile import builtin_profiles, find_profile
+    from schemas.profile_file import builtin_profiles, find_profile
 
     shipped = builtin_profiles()
     if not as_json and profile in shipped:
@@ -65,7 +65,7 @@ def show(ctx: typer.Context, profile: str, as_json: AsJson = False) -> None:
 
 def check(profile: str, as_json: AsJson = False) -> None:
     """Say whether a profile holds; exit code 1 and every field in question if not."""
-    from schemas.profile import find_profile
+    from schemas.profile_file import find_profile
 
     found = _described(find_profile(profile), profile)
     if as_json:

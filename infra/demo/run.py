@@ -30,7 +30,8 @@ from infra.network import TcpProxy
 from infra.ports import LOOPBACK
 from infra.running import RunningStack, running_stack
 from schemas.errors import StackError
-from schemas.profile import Profile, find_profile
+from schemas.profile import Profile
+from schemas.profile_file import find_profile
 
 if TYPE_CHECKING:
     from infra.settings import StackSettings

@@ -20,7 +20,8 @@ from edge_producer.sealing import Sealer
 from edge_producer.spool import DeviceBooks, Spool, read_books
 from edge_producer.window import Floats, Pause, Samples, Window
 from schemas.envelope import SealedMessage, decode_rows, read_envelope
-from schemas.profile import Profile, parse_profile
+from schemas.profile import Profile
+from schemas.profile_file import parse_profile
 from schemas.rows import BOOKS_ROWS, SUMMARY_ROWS, Reason, TimeQuality, telemetry_rows
 from schemas.topics import Lane
 

@@ -14,7 +14,8 @@ from edge_producer.inference import OnnxPredictor
 from infra.factory import build
 from model_service.training.bundle import BundleFiles, sealed
 from schemas.errors import BundleError
-from schemas.profile import Model, Profile, find_profile
+from schemas.profile import Model, Profile
+from schemas.profile_file import find_profile
 
 MACHINE = find_profile("machine")
 

@@ -13,7 +13,8 @@ from edge_producer.sources import Injection, Scenario, SimulateSource, truth
 from edge_producer.window import Predictor
 from model_service.training.features import compute
 from model_service.training.robust import robust_score
-from schemas.profile import FEATURE_KINDS, Channel, Profile, find_profile
+from schemas.profile import FEATURE_KINDS, Channel, Profile
+from schemas.profile_file import find_profile
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 MACHINE = find_profile("machine")

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from schemas.envelope import Verifier, read_envelope, verify
-from schemas.profile import find_profile
+from schemas.profile_file import find_profile
 from schemas.topics import Lane
 from tests.edge_producer.rig import Rig, bench_profile, statements, summary_rows
 

@@ -22,7 +22,8 @@ from edge_producer.sources import (
 )
 from edge_producer.window import Source, Window
 from schemas.errors import SourceError
-from schemas.profile import Profile, find_profile
+from schemas.profile import Profile
+from schemas.profile_file import find_profile
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MACHINE = find_profile("machine")

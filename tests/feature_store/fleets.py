@@ -10,7 +10,7 @@ from feature_store.append import append
 from feature_store.cuts import Cuts
 from feature_store.lake import Lake
 from feature_store.registry import ProfileRegistry
-from schemas.profile import find_profile
+from schemas.profile_file import find_profile
 from schemas.rows import Reason
 from schemas.tables import ALERTS, BOOKS, DEVICE_STATES, QUARANTINE, telemetry_table
 from tests.feature_store.lakes import T0

@@ -20,7 +20,7 @@ from feature_store.delta import CHECKPOINT_EVERY
 from feature_store.lake import Lake, StagedFile, TableCommit
 from feature_store.maintenance import Policy, compact
 from schemas.errors import OperatorError
-from schemas.profile import find_profile
+from schemas.profile_file import find_profile
 from schemas.tables import TableSpec, telemetry_table
 from tests.feature_store.fleets import land, machine_lake, telemetry
 from tests.feature_store.lakes import (

@@ -10,7 +10,7 @@ from feature_store.cuts import Cuts
 from feature_store.lake import Lake
 from feature_store.registry import TASK, DeviceRecord, DeviceRegistry, ProfileRegistry
 from schemas.errors import UnknownSchemaError
-from schemas.profile import find_profile
+from schemas.profile_file import find_profile
 from schemas.rows import BOOKS_ROWS, SUMMARY_ROWS, fingerprint, telemetry_rows
 from tests.feature_store.lakes import SECOND, T0, in_processes
 from tests.feature_store.test_cuts import SettableClock

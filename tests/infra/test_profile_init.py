@@ -15,7 +15,7 @@ from edge_producer.sources import ReplaySource
 from infra.profile_init import Draft, choose_shape, draft, plausible_range, slug
 from infra.sniff import find_decimal, find_delimiter, look_at
 from schemas.errors import SourceError
-from schemas.profile import parse_profile
+from schemas.profile_file import parse_profile
 from tests.edge_producer.recordings import I94, NAB, UR3, recording
 from tests.infra.cli import Edgeloop
 

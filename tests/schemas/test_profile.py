@@ -3,7 +3,7 @@
 import pytest
 
 from schemas.errors import ProfileError
-from schemas.profile import builtin_profiles, find_profile, load_profile, parse_profile
+from schemas.profile_file import builtin_profiles, find_profile, load_profile, parse_profile
 
 GOOD = builtin_profiles()["machine"].read_text()
 

@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from schemas.envelope import Envelope, SealedMessage, Signer, Verifier, encode_rows, seal
 from schemas.errors import UnknownSchemaError
-from schemas.profile import Profile, find_profile
+from schemas.profile import Profile
+from schemas.profile_file import find_profile
 from schemas.rows import BOOKS_ROWS, SUMMARY_ROWS, Reason, fingerprint, telemetry_rows
 from schemas.topics import TELEMETRY, Lane, partition_for
 from stream_processors.admission import KnownDevice

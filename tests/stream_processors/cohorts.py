@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from schemas.errors import UnknownSchemaError
-from schemas.profile import Profile, find_profile
+from schemas.profile import Profile
+from schemas.profile_file import find_profile
 from schemas.tables import SUMMARIES
 from stream_processors.jobs.base import Batch, Job, Output, RawMessage
 

@@ -17,7 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from river.drift import ADWIN
 
-from schemas.profile import Profile, find_profile
+from schemas.profile import Profile
+from schemas.profile_file import find_profile
 from stream_processors.judge import Judge
 from stream_processors.moments import Moments
 from stream_processors.partials import Share

@@ -13,6 +13,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from schemas.errors import DecodeError
 
 Unit = Annotated[float, Field(ge=0, le=1)]
+Int32 = Annotated[int, Field(ge=-(2**31), lt=2**31)]
+Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
 class Event(BaseModel):
@@ -25,8 +27,8 @@ class Alert(Event):
     """One urgent local decision. A copy of a row, not counted in the books."""
 
     device_id: str
-    boot_id: int
-    seq: int
+    boot_id: Int64
+    seq: Int64
     event_time: AwareDatetime
     action: str
     score: Unit | None
@@ -58,13 +60,13 @@ class DeviceState(Event):
     """What a device reports of itself. Compacted: the newest per device holds."""
 
     device_id: str
-    boot_id: int
+    boot_id: Int64
     event_time: AwareDatetime
     profile: str
     model_version: str
     decision: str
-    spool_bytes: int
-    pending_rows: int
+    spool_bytes: Int64
+    pending_rows: Int64
     oldest_pending_s: float
 
 
@@ -86,13 +88,13 @@ class Aggregate(Event):
     feature: str
     window_start: AwareDatetime
     window_s: float
-    part: int
-    n: int
+    part: Int32
+    n: Int64
     mean: float
     m2: float
     min: float
     max: float
-    devices: int
+    devices: Int32
     late: bool = False
     watermark: AwareDatetime
 
@@ -128,7 +130,7 @@ class Drift(Event):
     onset: AwareDatetime
     detected: AwareDatetime
     size: float
-    devices: int
+    devices: Int32
     evidence: dict[str, float]
     suggested_action: str
 

@@ -14,12 +14,21 @@ import pyarrow.compute as pc
 
 from schemas.envelope import Envelope, Verifier, decode_rows, read_envelope, verify
 from schemas.errors import ClonedIdentityError, DecodeError, MessageError, SignatureError
+from schemas.events import Alert, DeviceState, Label, parse_event
 from schemas.profile import Profile
-from schemas.topics import LANES_OF
+from schemas.topics import ALERT, BOOKS, DEVICE_STATE, LABEL, LANES_OF, SUMMARY, TELEMETRY
 from stream_processors.jobs.base import RawMessage
 from stream_processors.marks import LaneMarks
 
 JSON_SCHEMA = "json"
+ROWS_OF = {TELEMETRY.base: b"telemetry", SUMMARY.base: b"summaries", BOOKS.base: b"books"}
+"""Kind of rows, as their schema's metadata says it, by topic."""
+EVENT_OF: dict[str, type[Alert] | type[Label] | type[DeviceState]] = {
+    ALERT.base: Alert,
+    LABEL.base: Label,
+    DEVICE_STATE.base: DeviceState,
+}
+"""The JSON event of each topic that carries events."""
 MAX_CLAIMED_ROWS = 65_536
 """Largest row count that an unverified header is believed."""
 
@@ -72,11 +81,13 @@ class Admitted:
 
     Attributes:
         rows: Decoded rows; None for a JSON event.
+        event: The JSON event; None for rows.
     """
 
     message: RawMessage
     envelope: Envelope
-    rows: pa.RecordBatch | None
+    rows: pa.RecordBatch | None = None
+    event: Alert | Label | DeviceState | None = None
 
 
 def claimed_rows(message: RawMessage) -> int:
@@ -129,24 +140,45 @@ def is_duplicate(envelope: Envelope, marks: LaneMarks) -> bool:
     return True
 
 
-def open_rows(message: RawMessage, envelope: Envelope, device: KnownDevice, directory: Directory) -> Admitted:
-    """The admitted message with its rows decoded and their owner checked.
+def open_message(
+    message: RawMessage, envelope: Envelope, device: KnownDevice, directory: Directory
+) -> Admitted:
+    """The admitted message with its content decoded, of the kind its topic is for, and its owner checked.
 
     Raises:
-        MessageError: Unknown schema or profile, undecodable rows, a wrong count, or rows of a device
-            that the producer does not speak for.
+        MessageError: Unknown schema or profile, content of another kind, undecodable content, a wrong count,
+            or something about a device that the producer does not speak for.
     """
     directory.profile_of(envelope.profile)
+    kind = EVENT_OF.get(message.topic)
+    if kind is None:
+        rows = _open_rows(message, envelope, directory)
+        _check_rows_owner(rows, device)
+        return Admitted(message, envelope, rows=rows)
+    if envelope.schema != JSON_SCHEMA or envelope.n_rows != 1:
+        raise DecodeError(f"{message.topic} carries one JSON event a message")
+    event = parse_event(kind, message.value)
+    if event.device_id not in device.speaks_for:
+        raise MessageError(f"{device.producer} does not speak for {event.device_id[:64]}")
+    return Admitted(message, envelope, event=event)
+
+
+def _open_rows(message: RawMessage, envelope: Envelope, directory: Directory) -> pa.RecordBatch:
     if envelope.schema == JSON_SCHEMA:
-        return Admitted(message, envelope, None)
-    rows = decode_rows(message.value, envelope.raw_bytes, directory.wire_schema(envelope.schema))
+        raise DecodeError(f"{message.topic} carries rows, not JSON")
+    schema = directory.wire_schema(envelope.schema)
+    meta = schema.metadata or {}
+    if meta.get(b"kind") != ROWS_OF[message.topic]:
+        raise DecodeError(f"schema {envelope.schema} does not belong on {message.topic}")
+    if meta.get(b"profile", envelope.profile.encode()) != envelope.profile.encode():
+        raise DecodeError(f"schema {envelope.schema} is not of profile {envelope.profile}")
+    rows = decode_rows(message.value, envelope.raw_bytes, schema)
     if rows.num_rows != envelope.n_rows:
         raise DecodeError(f"n_rows says {envelope.n_rows}, the value holds {rows.num_rows}")
-    _check_owner(rows, device)
-    return Admitted(message, envelope, rows)
+    return rows
 
 
-def _check_owner(rows: pa.RecordBatch, device: KnownDevice) -> None:
+def _check_rows_owner(rows: pa.RecordBatch, device: KnownDevice) -> None:
     owners = rows.column("device_id")
     if pc.all(pc.equal(owners, device.producer)).as_py():
         return

@@ -58,7 +58,7 @@ def _show(result: ReplayResult) -> None:
     stages += [("cloud", n, rows[n]) for n in ("landed", "duplicate", "quarantined", "in_flight", "lost")]
     show_table("", ("stage", "rows", "count>"), [(s, n, f"{c:,}") for s, n, c in stages])
     console = stdout()
-    console.print(f"\n{len(result.alarms)} alarms; queryable after {result.seconds:.1f} s")
+    console.print(f"\nalarms: {len(result.alarms)}; queryable after {result.seconds:.1f} s")
     for complaint in result.books.complaints():
         console.print(f"[red]does not balance[/]  {complaint}")
     console.print(f"the books {'balance' if result.books.balances else 'DO NOT BALANCE'}")

@@ -38,8 +38,11 @@ def _show(found: dict[str, Any]) -> None:
     if found["devices"]:
         show_table(
             "\nedge processes",
-            ["name", "last word"],
-            [[d["name"], d.get("at", "")] for d in found["devices"]],
+            ["name", "phase", "pending>", "last word"],
+            [
+                [d["name"], d.get("phase"), d.get("books", {}).get("pending"), d.get("updated")]
+                for d in found["devices"]
+            ],
         )
     if found["topics"]:
         behind: Counter[str] = Counter()

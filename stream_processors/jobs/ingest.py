@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar
@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from schemas import topics
 from schemas.errors import MessageError
-from schemas.events import Alert, DeviceState, Event, Label, parse_event
+from schemas.events import Alert, DeviceState, Label
 from schemas.tables import (
     ALERTS,
     BOOKS,
@@ -31,16 +31,16 @@ from stream_processors.admission import (
     claimed_rows,
     is_duplicate,
     lane_key,
-    open_rows,
+    open_message,
 )
 from stream_processors.jobs.base import Batch, Derived, Output, RawMessage, State
 from stream_processors.landing import Landed, land_statements, land_telemetry, provenance
 from stream_processors.marks import LaneMarks
 
-EVENTS: dict[str, tuple[type[Event], pa.Schema, str]] = {
-    topics.ALERT.base: (Alert, ALERTS.schema, ALERTS.name),
-    topics.LABEL.base: (Label, LABELS.schema, LABELS.name),
-    topics.DEVICE_STATE.base: (DeviceState, DEVICE_STATES.schema, DEVICE_STATES.name),
+EVENTS = {
+    topics.ALERT.base: (ALERTS.schema, ALERTS.name),
+    topics.LABEL.base: (LABELS.schema, LABELS.name),
+    topics.DEVICE_STATE.base: (DEVICE_STATES.schema, DEVICE_STATES.name),
 }
 STATEMENTS = {
     topics.SUMMARY.base: (SUMMARIES.schema, SUMMARIES.name),
@@ -147,9 +147,7 @@ class Ingest:
             if is_duplicate(envelope, marks):
                 work.count(message.topic, "duplicate", rows)
                 return None
-            admitted = open_rows(message, envelope, device, self._directory)
-            if admitted.rows is None:
-                parse_event(EVENTS[message.topic][0], message.value)
+            admitted = open_message(message, envelope, device, self._directory)
         except MessageError as exc:
             work.refuse(message, exc)
             return None
@@ -158,8 +156,8 @@ class Ingest:
 
     def _land(self, topic: str, profile_name: str, group: list[Admitted], work: _Work) -> None:
         if topic in EVENTS:
-            _model, schema, table = EVENTS[topic]
-            landed = Landed(_event_rows(topic, profile_name, group, schema), QUARANTINE.schema.empty_table())
+            schema, table = EVENTS[topic]
+            landed = Landed(_event_rows(profile_name, group, schema), QUARANTINE.schema.empty_table())
         elif topic in STATEMENTS:
             schema, table = STATEMENTS[topic]
             landed = land_statements(group, schema, profile_name)
@@ -203,9 +201,8 @@ def _quarantine_table(rows: list[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=QUARANTINE.schema)
 
 
-def _event_rows(topic: str, profile: str, group: list[Admitted], schema: pa.Schema) -> pa.Table:
-    model = EVENTS[topic][0]
-    flat = [_FLATTEN[model](parse_event(model, a.message.value)) for a in group]
+def _event_rows(profile: str, group: list[Admitted], schema: pa.Schema) -> pa.Table:
+    flat = [_flat(a.event) for a in group if a.event is not None]
     columns = provenance(group) | {PROFILE.name: pa.repeat(pa.scalar(profile), len(group))}
     arrays = [
         columns[f.name] if f.name in columns else pa.array([row[f.name] for row in flat], f.type)
@@ -214,22 +211,10 @@ def _event_rows(topic: str, profile: str, group: list[Admitted], schema: pa.Sche
     return pa.table(arrays, schema=schema)
 
 
-def _flat_alert(event: Any) -> dict[str, Any]:
-    return {**event.model_dump(), "features": json.dumps(event.features)}
-
-
-def _flat_label(event: Any) -> dict[str, Any]:
+def _flat(event: Alert | Label | DeviceState) -> dict[str, Any]:
     row = event.model_dump()
-    row["labelled_at"] = row.pop("known_at")
-    return dict(row)
-
-
-def _flat_state(event: Any) -> dict[str, Any]:
-    return dict(event.model_dump())
-
-
-_FLATTEN: dict[type[Event], Callable[[Any], dict[str, Any]]] = {
-    Alert: _flat_alert,
-    Label: _flat_label,
-    DeviceState: _flat_state,
-}
+    if isinstance(event, Alert):
+        row["features"] = json.dumps(event.features)
+    elif isinstance(event, Label):
+        row["labelled_at"] = row.pop("known_at")
+    return row

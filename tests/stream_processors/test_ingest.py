@@ -1,13 +1,18 @@
 """Ingest: each row lands once; whatever is refused is counted and keeps nothing else back."""
 
 import json
+import random
 from datetime import timedelta
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from schemas.envelope import CODEC, encode_rows
 from schemas.events import Alert
-from schemas.topics import ALERT, TELEMETRY, Lane
+from schemas.rows import BOOKS_ROWS, fingerprint
+from schemas.topics import ALERT, DEVICE_TOPICS, LANES_OF, TELEMETRY, Lane
 from stream_processors.jobs.ingest import Ingest
 from stream_processors.pipeline import run_jobs
 from stream_processors.records import TaskState
@@ -199,3 +204,54 @@ def test_a_lane_on_the_wrong_topic_is_refused():
     message = log.append(device.telemetry(batch, Lane.SUMMARY))
     [outcome], _ = ingest(SimDirectory(device), [message])
     assert outcome.rows["quarantine"]["topic"].to_pylist() == [TELEMETRY.base]
+
+
+def event_of(device_id="machine-00", boot_id=7):
+    return (
+        b'{"device_id":"%s","boot_id":%d,"seq":3,"event_time":"2026-01-01T00:00:00Z","action":"stop",'
+        b'"score":0.9,"model_version":"m","features":{}}' % (device_id.encode(), boot_id)
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (event_of(device_id="machine-01"), "does not speak for machine-01"),
+        (event_of(boot_id=2**70), "boot_id"),
+        (b"[1", "not a Alert"),
+        (b"{}", "device_id"),
+    ],
+)
+def test_a_signed_event_that_does_not_hold_is_refused(value, says):
+    device, log = SimDevice(), SimLog()
+    message = log.append(device.seal_value(ALERT.base, Lane.ALERT, "json", value, 1, len(value)))
+    [outcome], _ = ingest(SimDirectory(device), [message])
+    assert says in outcome.rows["quarantine"]["reason"].to_pylist()[0]
+    assert "alerts" not in outcome.rows
+
+
+@pytest.mark.parametrize("topic", [t.base for t in DEVICE_TOPICS])
+def test_signed_content_of_another_topic_is_refused_and_stops_nothing(topic):
+    device, log = SimDevice(), SimLog()
+    batch = telemetry_batch("machine-00", 0, 1)
+    value, raw = encode_rows(batch)
+    lane = LANES_OF[topic][0]
+    schema = fingerprint(BOOKS_ROWS) if topic == TELEMETRY.base else fingerprint(batch.schema)
+    wrong = log.append(device.seal_value(topic, lane, schema, value, 1, raw))
+    as_json = log.append(device.seal_value(topic, lane, "json", b"{", 1, 1))
+    [outcome], _ = ingest(SimDirectory(device), [wrong, as_json, log.append(device.rows(5, 1))])
+    assert outcome.rows["quarantine"]["error"].to_pylist() == ["DecodeError", "DecodeError"]
+    assert landed_seqs([outcome]) == [5]
+
+
+@given(seed=st.integers(0, 2**32))
+def test_signed_rows_with_flipped_bits_land_or_are_refused_but_stop_nothing(seed):
+    device, log, rng = SimDevice(), SimLog(), random.Random(seed)
+    batch = telemetry_batch("machine-00", 0, 4)
+    raw = bytearray(batch.serialize().to_pybytes())
+    for _ in range(rng.choice([1, 2, 8])):
+        raw[rng.randrange(len(raw))] ^= 1 << rng.randrange(8)
+    value = CODEC.compress(bytes(raw), asbytes=True)
+    sealed = device.seal_value(TELEMETRY.base, Lane.LIVE, fingerprint(batch.schema), value, 4, len(raw))
+    _, state = ingest(SimDirectory(device), [log.append(sealed)])
+    assert_balanced(state)

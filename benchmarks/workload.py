@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import confluent_kafka as ck
 import numpy as np
@@ -14,34 +15,11 @@ from feature_store.registry import DeviceRecord, DeviceRegistry, ProfileRegistry
 from schemas.envelope import Envelope, SealedMessage, Signer, encode_rows, seal
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
-from schemas.rows import Reason, fingerprint, telemetry_rows
+from schemas.rows import BOOKS_ROWS, SUMMARY_ROWS, Reason, fingerprint, telemetry_rows
 from schemas.topics import TELEMETRY, Lane
 
 SEED = 7
 DEVICES = 32
-
-
-@dataclass(frozen=True)
-class Workload:
-    """Messages of one shape.
-
-    Attributes:
-        rows_per_message: Rows in each message.
-        messages: Sealed, in order.
-    """
-
-    rows_per_message: int
-    messages: list[SealedMessage]
-
-    @property
-    def rows(self) -> int:
-        """Rows in all messages."""
-        return self.rows_per_message * len(self.messages)
-
-    @property
-    def value_bytes(self) -> int:
-        """Bytes of all values."""
-        return sum(len(m.value) for m in self.messages)
 
 
 def machine() -> Profile:
@@ -49,60 +27,75 @@ def machine() -> Profile:
     return find_profile("machine")
 
 
-def signers() -> dict[str, Signer]:
-    """One key per device; keys are random, their number and names are not."""
-    return {f"bench-{i:03d}": Signer.generate() for i in range(DEVICES)}
+def wire_schemas() -> dict[str, pa.Schema]:
+    """What devices of that profile send, by fingerprint."""
+    return {fingerprint(s): s for s in (telemetry_rows(machine()), SUMMARY_ROWS, BOOKS_ROWS)}
 
 
-def register(lake: Lake, keys: dict[str, Signer]) -> None:
-    """Make profile and devices known to the lake."""
-    profile = machine()
-    ProfileRegistry(lake).register(profile)
-    DeviceRegistry(lake).register(
-        [
-            DeviceRecord(
-                d,
-                profile.name,
-                "bench",
-                "default",
-                "simulated",
-                s.key_id,
-                s.public_pem().decode(),
-                None,
-                True,
-            )
-            for d, s in keys.items()
-        ]
+@dataclass(frozen=True)
+class Workload:
+    """Messages of one scenario.
+
+    Attributes:
+        name: Of the scenario.
+        messages: Sealed, in order.
+        rows: Rows in all messages; an event counts as one.
+        devices: Who sealed them, to be registered.
+        schemas: Arrow schema by fingerprint, for peers that have no lake.
+    """
+
+    name: str
+    messages: Sequence[SealedMessage]
+    rows: int
+    devices: Sequence[DeviceRecord]
+    schemas: Mapping[str, pa.Schema] = field(default_factory=wire_schemas)
+
+    @property
+    def value_bytes(self) -> int:
+        """Bytes of all values."""
+        return sum(len(m.value) for m in self.messages)
+
+    def register(self, lake: Lake) -> None:
+        """Make profile and devices known to the lake."""
+        ProfileRegistry(lake).register(machine())
+        DeviceRegistry(lake).register(self.devices)
+
+
+def of_size(rows_per_message: int, messages: int) -> Workload:
+    """Messages of equal size with seeded rows, the devices in turn; keys are random."""
+    keys = {f"bench-{i:03d}": Signer.generate() for i in range(DEVICES)}
+    schema = telemetry_rows(machine())
+    rng = np.random.default_rng(SEED)
+    sealed = []
+    for number in range(messages):
+        device = list(keys)[number % DEVICES]
+        batch = telemetry(device, rows_per_message, number // DEVICES, rng)
+        value, raw = encode_rows(batch)
+        envelope = Envelope(
+            fingerprint(schema), "machine", device, "00000000000000aa", Lane.LIVE,
+            number // DEVICES, rows_per_message, raw, b"", "",
+        )  # fmt: skip
+        sealed.append(seal(TELEMETRY.base, envelope, value, keys[device]))
+    devices = [_record(name, signer) for name, signer in keys.items()]
+    return Workload(str(rows_per_message), sealed, rows_per_message * messages, devices)
+
+
+def _record(device: str, signer: Signer) -> DeviceRecord:
+    pem = signer.public_pem().decode()
+    return DeviceRecord(
+        device, "machine", "bench", "default", "simulated", signer.key_id, pem, gateway=None, active=True
     )
 
 
-def build(keys: dict[str, Signer], rows_per_message: int, messages: int) -> Workload:
-    """Messages of seeded rows, the devices in turn."""
+def telemetry(device: str, n: int, block: int, rng: np.random.Generator) -> pa.RecordBatch:
+    """``n`` rows of one device: features with full mantissas, so that nothing compresses by luck."""
     profile = machine()
     schema = telemetry_rows(profile)
-    rng = np.random.default_rng(SEED)
-    devices = list(keys)
-    sealed = []
-    for number in range(messages):
-        device = devices[number % len(devices)]
-        batch = _rows(schema, profile, device, rows_per_message, number // len(devices), rng)
-        value, raw = encode_rows(batch)
-        envelope = Envelope(
-            fingerprint(schema), profile.name, device, "00000000000000aa", Lane.LIVE,
-            number // len(devices), rows_per_message, raw, b"", "",
-        )  # fmt: skip
-        sealed.append(seal(TELEMETRY.base, envelope, value, keys[device]))
-    return Workload(rows_per_message, sealed)
-
-
-def _rows(
-    schema: pa.Schema, profile: Profile, device: str, n: int, block: int, rng: np.random.Generator
-) -> pa.RecordBatch:
     seq = np.arange(block * n, block * n + n)
     now_us = int(time.time() * 1e6)
     columns = {
         "device_id": [device] * n,
-        "boot_id": np.full(n, 7),
+        "boot_id": np.full(n, 7_102_938_475_610_293),
         "seq": seq,
         "event_time": pa.array(now_us - (n - np.arange(n)) * 1000).cast(schema.field("event_time").type),
         "mono_ns": seq * 1_000_000_000,
@@ -120,11 +113,12 @@ def _rows(
 
 
 def produce(bootstrap_servers: str, namespace: str, workload: Workload) -> None:
-    """Append the messages to the log as a device's sender would."""
+    """Append the messages to the log as devices' senders would."""
     producer = ck.Producer(
         {
             "bootstrap.servers": bootstrap_servers,
             "enable.idempotence": True,
+            "compression.type": "lz4",
             "partitioner": "murmur2",
             "linger.ms": 20,
             "queue.buffering.max.messages": 1_000_000,

@@ -1,0 +1,44 @@
+"""`python -m benchmarks [ingest] [edge] [latency] [size]`: measure, print tables, add rows to RESULTS.md."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+
+from benchmarks import edge, ingest, latency, message_size, results
+from benchmarks.stage import QUICK, Effort, Stage, stage
+
+SCENARIOS = {"size": message_size.run, "edge": edge.run, "ingest": ingest.run, "latency": latency.run}
+
+
+def main() -> None:
+    """Run what was named; everything without a name."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("scenarios", nargs="*", metavar="scenario", help=f"of {', '.join(SCENARIOS)}")
+    parser.add_argument("--quick", action="store_true", help="a look in a few minutes; records nothing")
+    parser.add_argument("--runs", type=int, help="runs of each timed scenario (default 3)")
+    parser.add_argument("--only", default="", help="sizes for ingest, such as 500,fleet")
+    parser.add_argument("--no-record", action="store_true", help="leave RESULTS.md as it is")
+    options = parser.parse_args()
+    unknown = set(options.scenarios) - set(SCENARIOS)
+    if unknown:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}")
+    effort = QUICK if options.quick else Effort()
+    effort = replace(effort, runs=options.runs or effort.runs)
+    with stage(effort) as on:
+        for name in options.scenarios or SCENARIOS:
+            _run(name, on, options)
+
+
+def _run(name: str, on: Stage, options: argparse.Namespace) -> None:
+    load = results.load()
+    print(f"\n== {name}; load {load} before", flush=True)
+    only = tuple(filter(None, options.only.split(",")))
+    measured = ingest.run(on, only) if name == "ingest" else SCENARIOS[name](on)
+    print(f"\n{results.summary(measured)}", flush=True)
+    if not (options.quick or options.no_record):
+        results.append(measured, load)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Sensed to queryable at the defaults, from demos of its own; and where the seconds go.
+
+Over the rows of site north, which always has a network: what the demo counts as live also holds rows that
+its cut caught while they waited on the device for their company.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.results import Measured, table
+from benchmarks.stage import Stage, until
+from benchmarks.workload import SEED
+from feature_store import connect
+from feature_store.lake import Lake
+from infra.demo.outcome import Frontier
+from infra.demo.watch import Watcher
+from infra.kafka_admin import KafkaAdmin
+from infra.running import await_ready
+from infra.stack_file import is_held
+from schemas.rows import RULES
+
+DEVICES = 20
+SHARES = ("device to broker, rows a rule chose", "device to broker, sampled rows", "broker to queryable")
+TOTAL = "sensed to queryable"
+_ROWS = """
+    SELECT epoch(event_time) AS sensed, epoch(known_at) AS known, reasons, _partition, _offset
+    FROM telemetry_machine WHERE device_id < ?
+"""
+
+
+def run(on: Stage) -> list[Measured]:
+    """One demo per run; prints where the time goes over all of them."""
+    demos = [_demo(on, number) for number in range(on.effort.runs)]
+    pooled = {name: np.concatenate([d[1][name] for d in demos]) for name in (*SHARES, TOTAL)}
+    quantiles = {name: np.percentile(s, (50, 99)) for name, s in pooled.items() if len(s)}
+    rows = [[name, *(f"{q:.2f}" for q in qs), f"{len(pooled[name]):,}"] for name, qs in quantiles.items()]
+    print(table(("seconds", "p50", "p99", "rows"), rows), flush=True)
+    where = "; ".join(f"{name} p50 {a:.2f}, p99 {b:.2f} s" for name, (a, b) in quantiles.items())
+    told = ", ".join(f"{report['queryable_p99']:.2f}" for report, _ in demos)
+    story = f"{DEVICES} devices, {on.effort.demo_s:.0f} s"
+    return [
+        Measured(
+            "latency/queryable",
+            "sensed to queryable p99, s",
+            tuple(float(np.percentile(parts[TOTAL], 99)) for _, parts in demos),
+            f"{where}; the demos' own p99, rows beside the network cut included: {told}; {story}",
+            "<= 5 s",
+            2,
+        ),
+        Measured(
+            "latency/decide-in-demo",
+            "window to decision p99 in the running fleet, ms",
+            tuple(report["decide_p99"] * 1e3 for report, _ in demos),
+            f"the worse of two edge processes; broker, worker and console on the same cores; {story}",
+            "<= 2 ms",
+            2,
+        ),
+    ]
+
+
+def _demo(on: Stage, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """One demo in a stack of its own, watched from outside: its latencies, and seconds by share."""
+    state, report = on.folder / f"demo-{number}", on.folder / f"demo-{number}.json"
+    story = {"devices": DEVICES, "seconds": on.effort.demo_s, "seed": SEED, "json": report}
+    options = [word for name, value in story.items() for word in (f"--{name}", str(value))]
+    log_path = on.folder / f"demo-{number}.log"
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "infra", "demo", *options],
+            env={**os.environ, "EDGELOOP_STATE_DIR": str(state)},
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            frontier = _follow(process, state)
+        finally:
+            process.terminate()
+            process.wait(60)
+    if process.returncode:
+        raise RuntimeError(f"the demo ended with {process.returncode}: {_tail(log_path)}")
+    return json.loads(report.read_text())["latency_s"], _shares(state / "lake", frontier)
+
+
+def _follow(process: subprocess.Popen[bytes], state: Path) -> Frontier:
+    """Note what each cut makes queryable until the demo ends."""
+    until(lambda: is_held(state) or process.poll() is not None, "the stack to start")
+    stack = await_ready(state)
+    admin = KafkaAdmin(stack.bootstrap_servers or "")
+    watcher = Watcher(Lake.open(state / "lake"), admin, stack.namespace, [], stack.started_at)
+
+    def ended() -> bool:
+        if process.poll() is not None:
+            return True
+        if is_held(state):
+            watcher._follow_cuts()
+        return False
+
+    until(ended, "the demo to end", 600)
+    watcher._follow_cuts()
+    return watcher.frontier
+
+
+def _shares(lake_root: Path, frontier: Frontier) -> dict[str, Any]:
+    """Seconds of each row, by share."""
+    with closing(connect(lake_root)) as con:
+        rows = con.execute(_ROWS, [f"machine-{DEVICES // 2:02d}"]).fetchnumpy()
+    sensed, known = (np.asarray(rows[n], dtype="float64") for n in ("sensed", "known"))
+    places = zip(rows["_partition"].tolist(), rows["_offset"].tolist(), strict=True)
+    when = np.array([frontier.when(p, o) or np.nan for p, o in places])
+    if np.isnan(when).any():
+        raise RuntimeError(f"{np.isnan(when).sum()} rows became queryable unseen")
+    ruled = (np.asarray(rows["reasons"]) & RULES) != 0
+    on_the_way = (known - sensed)[ruled], (known - sensed)[~ruled], when - known
+    return {**dict(zip(SHARES, on_the_way, strict=True)), TOTAL: when - sensed}
+
+
+def _tail(path: Path) -> str:
+    return " | ".join(path.read_text(errors="replace").splitlines()[-3:])

@@ -6,6 +6,7 @@ import importlib
 import os
 import pkgutil
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +19,7 @@ from infra.settings import load_settings
 from schemas.errors import PipelineError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from infra.settings import StackSettings
 
@@ -80,10 +81,24 @@ def _globals(
     ctx.obj = Session({"state_dir": state_dir, "broker": broker, "namespace": namespace})
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C as ``KeyboardInterrupt`` even within a query: DuckDB says it as a ``RuntimeError``."""
+    try:
+        yield
+    except RuntimeError as exc:
+        if str(exc) != "Query interrupted":
+            raise
+        raise KeyboardInterrupt from exc
+
+
 def main() -> None:
     """Run the command that the arguments name; exit code 0 done, 1 failed, 2 misuse."""
     try:
-        build_app()(prog_name="edgeloop")
+        with interruptible():
+            build_app()(prog_name="edgeloop")
+    except KeyboardInterrupt:
+        sys.exit(1)
     except PipelineError as exc:
         show_error(exc)
         sys.exit(1)

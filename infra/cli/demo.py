@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from infra.cli.app import session
+from infra.cli.app import interruptible, session
 from infra.cli.console import stdout
 
 
@@ -34,7 +34,8 @@ def demo(
 
     request = DemoRequest(profile, devices, seconds, seed, json_file)
     try:
-        balanced = run_demo(session(ctx).settings(), request, stdout())
+        with interruptible():
+            balanced = run_demo(session(ctx).settings(), request, stdout())
     except KeyboardInterrupt:
         stdout().print("stopped; what was not sent stays spooled, the lake keeps what has landed")
         raise typer.Exit(1) from None

@@ -1,4 +1,4 @@
-"""What is worth sending, and with what probability (architecture 4.4). Pure.
+"""What is worth sending, and with what probability. Pure.
 
 A row is sent if and only if its permanent u is below its inclusion probability pi: 1 where a rule
 selects it, else the sampling rate p that stood before the row was seen. No rule may look at the u of

@@ -1,7 +1,7 @@
 """The commit log: one record per task and commit number, and who wrote it first.
 
-``<lake>/_commits/<task>/<n>.json`` by put-if-absent is the only commit point of the pipeline
-(architecture 4.6). Snapshots of a task's whole state stand beside, and bound what recovery reads.
+``<lake>/_commits/<task>/<n>.json`` by put-if-absent is the only commit point of the pipeline.
+Snapshots of a task's whole state stand beside, and bound what recovery reads.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def total(y: Floats, q: Floats) -> tuple[float, float]:
 
 
 def loss_weights(q: Floats, block: Labels, sensed: Floats, lossy: Flags) -> Floats:
-    """Weights 1/q, scaled to N_h / Σ_h 1/q in blocks h that lost rows (architecture 4.4).
+    """Weights 1/q, scaled to N_h / Σ_h 1/q in blocks h that lost rows.
 
     Args:
         q: Inclusion probability of each row, shape (n,).

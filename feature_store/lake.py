@@ -1,6 +1,6 @@
 """The lake: Delta tables in one folder, written in steps that each may be the last.
 
-Stage, decide, apply (architecture 4.6). ``stage`` writes files that nobody names; deciding is the commit
+Stage, decide, apply. ``stage`` writes files that nobody names; deciding is the commit
 log's; ``apply`` commits exactly those files, once, however often and by whomever it is called.
 """
 

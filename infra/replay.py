@@ -19,6 +19,7 @@ from infra.demo.watch import Watcher, read_meters
 from infra.fleet import EdgeProcess, EdgeSpec
 from infra.kafka_admin import KafkaAdmin
 from schemas.errors import SourceError, StackError
+from schemas.profile import Profile
 from schemas.profile_file import find_profile
 from schemas.tables import telemetry_table_name
 
@@ -51,6 +52,17 @@ class ReplayRequest:
         """The device's id; by default the file's name."""
         kept = "".join(c if c.isalnum() or c in "_.-" else "-" for c in self.recording.stem)
         return self.device or kept.strip("-_.")[:64] or "recording"
+
+    def check(self) -> Profile:
+        """The profile; what can be refused is refused before anything is started.
+
+        Raises:
+            SourceError: There is no such recording.
+            ProfileError: No such profile, or an invalid one.
+        """
+        if not self.recording.is_file():
+            raise SourceError(f"{self.recording}: no such file")
+        return find_profile(self.profile)
 
 
 @dataclass(frozen=True)
@@ -98,9 +110,7 @@ def replay(stack: RunningStack, request: ReplayRequest, say: Callable[[str], Non
         ProfileError: No such profile, or an invalid one.
         StackError: The line stopped moving.
     """
-    profile = find_profile(request.profile)
-    if not request.recording.is_file():
-        raise SourceError(f"{request.recording}: no such file")
+    profile = request.check()
     began, since = time.monotonic(), datetime.now(UTC)
     lake = Lake.open(stack.lake_root)
     edge = _edge(stack, request)

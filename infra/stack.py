@@ -128,10 +128,7 @@ class Stack:
             self.settings.logs_dir.mkdir(parents=True, exist_ok=True)
             return self._lock.acquire()
         except OSError as exc:
-            raise StackError(
-                f"cannot write the state folder {self.settings.state_dir}: {exc.strerror or exc}; "
-                "set EDGELOOP_STATE_DIR"
-            ) from exc
+            raise unwritable(self.settings.state_dir, exc) from exc
 
     def _start_broker(self) -> None:
         if self.settings.broker is not None:
@@ -203,6 +200,13 @@ class Stack:
             entries = (*(p.entry() for p in self._processes), *guests)
             self._file = self._file.model_copy(update={"processes": entries, **changes})
             write_stack(self.settings.state_dir, self._file)
+
+
+def unwritable(state_dir: Path, error: OSError) -> StackError:
+    """The error for a state folder that cannot be written."""
+    return StackError(
+        f"cannot write the state folder {state_dir}: {error.strerror or error}; set EDGELOOP_STATE_DIR"
+    )
 
 
 def worker_environment(bootstrap_servers: str, namespace: str, lake_root: Path) -> dict[str, str]:

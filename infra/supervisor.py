@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from infra.child import same_process
 from infra.settings import PREFIX, StackSettings, load_settings
-from infra.stack import Stack
+from infra.stack import Stack, unwritable
 from infra.stack_file import StackFile, is_held, read_stack, remove_stack
 from schemas.errors import PipelineError, StackError
 
@@ -51,7 +51,10 @@ def start_detached(settings: StackSettings, say: Callable[[str], None]) -> Stack
     Raises:
         StackError: It could not start; the message is its own.
     """
-    settings.logs_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        settings.logs_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise unwritable(settings.state_dir, exc) from exc
     log_path = settings.logs_dir / "supervisor.log"
     with log_path.open("ab") as log:
         begin = log.tell()

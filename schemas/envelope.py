@@ -1,8 +1,7 @@
 """Sealed messages: rows as bytes, headers, digest and signature.
 
 A message is sealed once. A resend is byte for byte the same, so a known message number with another
-digest can only mean two writers under one identity. The signature covers topic, headers and value
-(architecture 4.3).
+digest can only mean two writers under one identity. The signature covers topic, headers and value.
 """
 
 from __future__ import annotations

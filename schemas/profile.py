@@ -188,7 +188,7 @@ class Decision(Section):
 
 
 class Filter(Section):
-    """What is worth sending (architecture 4.4). Everything else is sampled with rate p.
+    """What is worth sending. Everything else is sampled with rate p.
 
     Attributes:
         p: Uniform sampling rate of rows that no rule selects.

@@ -1,4 +1,4 @@
-"""The checkpoint: from messages of a task to rows in the lake, each exactly once (architecture 4.6).
+"""The checkpoint: from messages of a task to rows in the lake, each exactly once.
 
 The order of the steps is the whole point:
 

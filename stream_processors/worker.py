@@ -54,8 +54,9 @@ class Housekeeping:
         return self._checkpoint.open(task)
 
     def close(self, task: int) -> None:
-        """Forget a task."""
+        """Forget a task; what it landed last is not left out of the catalog."""
         self._checkpoint.close(task)
+        self._refresh_catalog()
 
     def process(self, batches: Mapping[int, Sequence[RawMessage]]) -> None:
         """Commit, then tidy where it is due."""
@@ -66,12 +67,16 @@ class Housekeeping:
             if self._commits % self._settings.compact_every == 0:
                 compact(self._lake, self._cuts)
         now = time.monotonic()
-        if self._catalog_stale and now - self._catalog_at >= self._settings.catalog_every_s:
-            refresh_catalog(self._lake)
-            self._catalog_at, self._catalog_stale = now, False
+        if now - self._catalog_at >= self._settings.catalog_every_s:
+            self._refresh_catalog()
         if now - self._vacuumed_at >= self._settings.vacuum_every_s:
             self._vacuumed_at = now
             vacuum(self._lake, self._cuts, utc_now())
+
+    def _refresh_catalog(self) -> None:
+        if self._catalog_stale:
+            refresh_catalog(self._lake)
+            self._catalog_at, self._catalog_stale = time.monotonic(), False
 
 
 def build_worker(settings: StreamSettings, checkpoint_type: type[Checkpoint] = Checkpoint) -> FaustDoor:

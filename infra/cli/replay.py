@@ -38,6 +38,7 @@ def replay(
     from infra.running import running_stack
 
     request = ReplayRequest(recording, profile, device, speed)
+    request.check()
     with running_stack(session(ctx).settings(), "replay", say) as stack:
         result = run(stack, request, say)
     if as_json:

@@ -20,6 +20,10 @@ _CONSIDERED = 256
 _NOISE_FLOOR = 1e-3
 
 
+_SHORT = 3
+"""Values after a change within which nothing can be called slow."""
+
+
 class Change(NamedTuple):
     """One change within a series.
 
@@ -36,6 +40,11 @@ class Change(NamedTuple):
     size: float
     noise: float
     abruptness: float
+
+    @property
+    def abrupt(self) -> bool:
+        """Whether it came at once, as far as one can tell yet."""
+        return self.abruptness >= 0.5 or self.after <= _SHORT
 
 
 def small_sample(n: int) -> float:

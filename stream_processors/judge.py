@@ -18,9 +18,6 @@ _SEP = "\x1f"
 _FORGOTTEN = 2048
 """Windows without a value after which a watch is dropped: its model version is gone."""
 
-_MOVED = 2 / 3
-"""Share of ``min_effect`` from which another feature counts as moved too."""
-
 
 class _Found(NamedTuple):
     """A change to speak of."""
@@ -79,8 +76,9 @@ class Judge:
         ]
         found = self._same_onset(found)
         verdicts = [self._verdict(window, model, item, watches) for item in found]
-        for item in found:
-            watches[item.feature] = watches[item.feature].spoken(item.onset, self._policy)
+        for item, verdict in zip(found, verdicts, strict=True):
+            onset = None if verdict["kind"] == "single_device_fault" else item.onset
+            watches[item.feature] = watches[item.feature].spoken(onset, self._policy)
         for feature, watch in watches.items():
             self._save(_SEP.join(("watch", model, feature)), watch.to_state())
         return verdicts
@@ -129,10 +127,7 @@ class Judge:
         self, window: Window, model: str, item: _Found, watches: Mapping[str, Watch]
     ) -> dict[str, Any]:
         number = window.start_us // window.length_us
-        least = self._policy.min_effect * _MOVED
-        moved = {f: w.has_moved(item.onset, least, self._policy) for f, w in watches.items()} | {
-            item.feature: True
-        }
+        moved = {f: w.has_moved(item.onset, self._policy) for f, w in watches.items()} | {item.feature: True}
         channels, scaled = channels_of(moved, self._profile)
         series = watches[item.feature].series
         level = series["level"].baseline
@@ -140,7 +135,7 @@ class Judge:
         if self._policy.seasonal_s is not None:
             share = 1.0  # the level's baseline is of residuals: it cannot be set against the window's mean
         evidence = Evidence(
-            abruptness=item.change.abruptness,
+            abrupt=item.change.abrupt,
             windows_since_onset=number - item.onset + 1,
             devices=item.share.devices,
             moved_share=share,
@@ -155,6 +150,7 @@ class Judge:
             "window_mean": item.share.moments.mean,
             "window_std": item.share.moments.variance**0.5,
             "noise": item.change.noise,
+            "abruptness": item.change.abruptness,
         }
         if baseline is not None:
             numbers |= {"baseline_level": baseline.level, "baseline_unit": baseline.unit}

@@ -1,10 +1,11 @@
 """One watched statistic of one feature: its baseline, and its values since in baseline standard deviations.
 
 The unit is made of what a *device* contributes, not of how many rows it sent: rows of one device repeat each
-other, and a cohort's mean wanders as its devices do. With d devices of spread s it is s / sqrt(d), or the
-observed spread of the baseline's windows where that is larger. Where a window has fewer or more devices than
-the baseline (a part of the fleet is offline), the mean over other devices is another mean even when none of
-them moved: its variance, s^2 * |1/d - 1/d0| for a simple random sample, is added to the unit.
+other, and a cohort's mean wanders as its devices do. With d devices of spread s it is s / sqrt(d),
+taken larger where few devices tell s, or the observed spread of the baseline's windows where that is larger.
+Where a window has fewer or more devices than the baseline (a part of the fleet is offline), the mean over
+other devices is another mean even when none of them moved: its variance, s^2 * |1/d - 1/d0| for a simple
+random sample, is added to the unit.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ _FLAT = 1e-4
 """Least unit, as a share of the level: a constant channel has no spread to divide by."""
 _PATIENCE = 4
 """Windows after an alarm in which a shift may still prove itself."""
+_MOST_CAUTION = 1.5
 _LEAST_DEVICES = 0.9
+"""Share of the devices that a window of the baseline must have."""
 
 
 class Reading(NamedTuple):
@@ -71,7 +74,8 @@ def baseline_of(readings: list[Reading]) -> Baseline:
     values, spreads, devices = (np.array(column, dtype=np.float64) for column in zip(*readings, strict=True))
     level, spread, count = float(np.median(values)), float(np.median(spreads)), float(np.median(devices))
     seen = robust_sd(values) * small_sample(len(values))
-    unit = max(seen, spread / math.sqrt(count), _FLAT * abs(level), 1e-12)
+    caution = min(small_sample(round(count)), _MOST_CAUTION) if count > 1 else 1.0
+    unit = max(seen, caution * spread / math.sqrt(count), _FLAT * abs(level), 1e-12)
     return Baseline(level, unit, spread, count)
 
 
@@ -124,11 +128,13 @@ class Series:
         return len(self.z) - 1 - places[index]
 
     def shift_since(self, windows_back: int, policy: Drift) -> float | None:
-        """How far the newest windows lie from those before them; None where the baseline is no older."""
+        """How far the newest windows lie from those just before; None where the baseline is no older."""
         cut = len(self.z) - 1 - windows_back
         old = [v for v in self.z[: max(cut, 0)] if v is not None]
         new = [v for v in self.z[max(cut, 0) :] if v is not None]
-        return float(np.median(new) - np.median(old)) if len(old) >= policy.warmup_windows and new else None
+        if len(old) < policy.warmup_windows or not new:
+            return None
+        return float(np.median(new) - np.median(old[-policy.warmup_windows :]))
 
     def to_state(self) -> dict[str, Any]:
         """As JSON."""

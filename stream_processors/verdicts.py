@@ -35,15 +35,13 @@ FEW_DEVICES = 3
 """Cohorts smaller than this cannot tell one device from all."""
 _SINGLE = 1.8
 """Devices moved, as estimated, below which one device is to blame."""
-_SHORT = 3
-"""Windows after the onset within which nothing can be called slow."""
 
 
 class Evidence(NamedTuple):
     """What a verdict rests on.
 
     Attributes:
-        abruptness: From ``change.Change``: above 0.5 a step explains more than a ramp.
+        abrupt: Whether the change came at once (``change.Change``).
         windows_since_onset: Onset window included.
         devices: Devices in the window of the verdict.
         moved_share: Estimated share of them that moved, in [0, 1].
@@ -52,7 +50,7 @@ class Evidence(NamedTuple):
             0 where more channels moved, or features without a unit.
     """
 
-    abruptness: float
+    abrupt: bool
     windows_since_onset: int
     devices: int
     moved_share: float
@@ -64,8 +62,7 @@ def classify(evidence: Evidence) -> Kind:
     """The kind that the evidence suggests."""
     if evidence.devices >= FEW_DEVICES and evidence.moved_share * evidence.devices < _SINGLE:
         return "single_device_fault"
-    abrupt = evidence.abruptness >= 0.5 or evidence.windows_since_onset <= _SHORT
-    if not abrupt:
+    if not evidence.abrupt:
         return "degradation"
     if evidence.channels_moved == 1 and evidence.scaled_share >= 0.5:
         return "sensor_recalibration"

@@ -60,7 +60,7 @@ class Watch:
     Attributes:
         newest: Number of the newest window judged: start over length.
         silent: Windows that a verdict stays unspoken yet (cool-down).
-        onset: Number of the first window of the last verdict's new regime.
+        onset: Number of the first window of the last verdict's new regime; None: none, or of one device.
         resized: Windows in a row in which the cohort had another size than its baseline.
         series: By statistic.
     """
@@ -90,20 +90,26 @@ class Watch:
         found = {s: self.series[s].change(policy) for s in STATISTICS}
         return {s: change for s, change in found.items() if change is not None}
 
-    def spoken(self, onset: int, policy: Drift) -> Watch:
-        """The watch after a verdict: silent for a while, and normal is what comes now."""
+    def spoken(self, onset: int | None, policy: Drift) -> Watch:
+        """The watch after a verdict: silent for a while, and normal is what comes now.
+
+        Args:
+            onset: Of the cohort's new regime; None where a single device is to blame.
+            policy: How long to be silent.
+        """
         return Watch(self.newest, policy.cooldown_windows, onset)
 
-    def has_moved(self, onset: int, least: float, policy: Drift) -> bool | None:
-        """Whether level or spread has moved by so many units since that window, or a verdict said so.
+    def has_moved(self, onset: int, policy: Drift) -> bool | None:
+        """Whether level or spread has moved by ``min_effect`` since that window, or a recent verdict said so.
 
         None: it cannot tell, for want of a baseline from before.
         """
-        if self.onset is not None and abs(self.onset - onset) <= 2:
+        recent = policy.cooldown_windows + policy.warmup_windows
+        if self.onset is not None and abs(self.onset - onset) <= recent:
             return True
         shifts = [s.shift_since(self.newest - onset, policy) for s in self.series.values()]
         known = [abs(shift) for shift in shifts if shift is not None]
-        return max(known) >= least if known else None
+        return max(known) >= policy.min_effect if known else None
 
     def _other_size(self, reading: Reading | None) -> bool:
         baseline = self.series["level"].baseline

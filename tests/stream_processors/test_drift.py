@@ -12,6 +12,7 @@ from schemas.events import Aggregate, Drift, parse_event
 from schemas.tables import DRIFT, QUARANTINE
 from stream_processors.jobs.base import Output
 from stream_processors.jobs.drift import DriftWatch
+from stream_processors.partials import Pending, read_partial
 from tests.stream_processors.cohorts import COHORT, T0, Context, Runner, logged
 
 FOREVER_S = 100_000.0
@@ -118,6 +119,16 @@ def test_how_tasks_interleave_changes_no_verdict(data):
         side = data.draw(st.sampled_from([s for s in rest if s]))
         mixed.append(side.pop(0))
     assert verdicts(play([mixed])) == verdicts(play([one + two]))
+
+
+def test_a_window_is_the_same_to_the_last_bit_in_any_order_of_tasks():
+    values = [partial(f"task-{t:02d}", 0, 0.1 + t / 3, min=-9, max=9) for t in range(8)]
+    forth, back = Pending(), Pending()
+    for value in values:
+        forth.add(read_partial(value))
+    for value in reversed(values):
+        back.add(read_partial(value))
+    assert forth.merged() == back.merged()
 
 
 @settings(max_examples=25)

@@ -119,14 +119,16 @@ def test_no_gain_moves_a_crest_factor_so_that_is_no_recalibration():
     assert {v["kind"] for v in judged(windows)} == {"unclassified"}
 
 
-def test_features_of_one_channel_that_move_together_share_their_onset():
+def test_features_of_one_channel_that_move_together_share_the_onset_of_the_clearest():
     windows = fleet(8, 40, ("vibration_rms", "vibration_peak", "vibration_band_low", "current_mean"))
-    for w in windows[20:]:
-        for feature, size in (("vibration_rms", 4), ("vibration_peak", 3), ("vibration_band_low", 6)):
+    windows[20]["vibration_peak"] += 0.5  # this one shows a window earlier than its weaker siblings
+    for w in windows[21:]:
+        for feature, size in (("vibration_rms", 1.4), ("vibration_peak", 1.7), ("vibration_band_low", 1.4)):
             w[feature] += size
     verdicts = judged(windows)
-    assert len({v["feature"] for v in verdicts}) == 3
-    assert len({v["onset"] for v in verdicts}) == 1
+    assert [v["feature"] for v in verdicts] == ["vibration_band_low", "vibration_peak", "vibration_rms"]
+    assert [onset_window(v) for v in verdicts] == [20, 20, 20]
+    assert len({v["at"] for v in verdicts}) == 1
 
 
 def test_a_part_of_the_fleet_offline_is_no_drift():
@@ -144,6 +146,15 @@ def test_after_a_verdict_the_feature_is_silent_and_the_new_level_is_normal():
     for w in windows[20:]:
         w["temperature_mean"] += 5
     assert len(judged(windows)) == 1
+
+
+def test_a_step_in_the_cool_down_is_told_when_it_ends():
+    windows = fleet(10, 60)
+    for i, w in enumerate(windows):
+        w["temperature_mean"] += 5 * (i >= 20) + 5 * (i >= 32)
+    first, second = judged(windows, profile_with(cooldown_windows=20))
+    assert second["at"] >= first["at"] + 20
+    assert onset_window(second) == 32
 
 
 def test_a_second_step_after_the_cool_down_is_found():

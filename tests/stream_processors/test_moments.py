@@ -56,6 +56,11 @@ def test_values_far_from_zero_keep_their_spread():
     assert merged.variance == pytest.approx(2.5)
 
 
+def test_partials_of_a_constant_have_no_spread():
+    merged = merge_groups(np.zeros(1000, dtype="int64"), columns_of([moments_of([0.1])] * 1000))
+    assert merged == [Moments(1000, 0.1, 0.0, 0.1, 0.1)]
+
+
 @pytest.mark.parametrize(
     "broken",
     [

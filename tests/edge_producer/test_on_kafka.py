@@ -12,14 +12,14 @@ import pytest
 
 from edge_producer.clock import SteadyClock
 from edge_producer.runner import Runner
-from edge_producer.sender import Sender
+from edge_producer.sender import Outcomes, Sender
 from edge_producer.settings import EdgeSettings
 from edge_producer.spool import read_books
 from edge_producer.status import read_status
 from schemas.envelope import SealedMessage, decode_rows, read_envelope
 from schemas.events import Alert, DeviceState, parse_event
 from schemas.rows import BOOK_COUNTS, BOOKS_ROWS, SUMMARY_ROWS, telemetry_rows
-from schemas.topics import DEVICE_TOPICS, Lane, partition_for
+from schemas.topics import DEVICE_TOPICS, Lane, Topic, partition_for
 from tests.edge_producer.rig import FirstSample, Recorded, bench_profile, window
 from tests.waiting import wait_until
 
@@ -168,6 +168,30 @@ def test_a_message_that_the_broker_will_never_take_is_refused(broker, namespace)
     sender.close()
 
 
+def test_a_message_that_the_broker_rejects_is_refused_and_the_next_one_goes(broker, admin):
+    namespace = f"small{os.getpid()}"
+    small = Topic("telemetry.v1", 8, config={"max.message.bytes": "2000"})
+    admin.create_topics(namespace, [small])
+    sender = Sender(broker.bootstrap_servers, namespace, "test", SteadyClock())
+    try:
+        outcomes = Outcomes()
+        for id_, size in ((1, 10_000), (2, 100)):
+            sender.send(id_, SealedMessage("telemetry.v1", b"d-1", [], os.urandom(size)))
+            wait_until(lambda: gather(sender, outcomes), 30, "an answer")
+        assert (outcomes.refused, outcomes.acked) == ([1], [2])
+    finally:
+        sender.close()
+        admin.delete_topics([small.named(namespace)])
+
+
+def gather(sender, outcomes):
+    """Add the answers that came in; whether nothing is in flight any more."""
+    found = sender.poll(0.01)
+    outcomes.refused += found.refused
+    outcomes.acked += found.acked
+    return not sender.in_flight
+
+
 def test_what_is_in_flight_at_a_cut_is_returned(namespace):
     sender = Sender("127.0.0.1:1", namespace, "test", SteadyClock())
     assert sender.send(1, SealedMessage("telemetry.v1", b"d-1", [], b"x"))
@@ -238,12 +262,12 @@ def test_sigterm_drains_and_exits_cleanly(tmp_path, broker, admin, namespace):
 @pytest.mark.faults
 def test_a_dead_broker_costs_nothing_but_time(tmp_path, broker, admin, namespace):
     with (tmp_path / "log").open("wb") as log:
-        process = start_edge(tmp_path, broker, namespace, log, EDGE_DURATION_S="60")
+        process = start_edge(tmp_path, broker, namespace, log, EDGE_DURATION_S="100")
         try:
-            wait_until(lambda: total(tmp_path, "acked") > 5, 60)
+            wait_until(lambda: total(tmp_path, "acked") and total(tmp_path, "sensed") > 30, 60, "a first ack")
             broker.kill()
             at_kill = total(tmp_path, "sensed")
-            wait_until(lambda: total(tmp_path, "sensed") > at_kill + 50, 60)
+            wait_until(lambda: total(tmp_path, "sensed") > at_kill + 50, 60, "sensing without a broker")
         finally:
             broker.restart()
         assert ended(process) == 0, (tmp_path / "log").read_text()

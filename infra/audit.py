@@ -139,13 +139,13 @@ class Run:
     Attributes:
         spools: Their files.
         spool_ids: Their ids, as message headers carry them.
-        boots: Starts of their devices, as rows carry them.
+        devices: Their devices.
         since: Nothing of theirs came before this instant.
     """
 
     spools: tuple[Path, ...]
     spool_ids: frozenset[bytes]
-    boots: tuple[int, ...]
+    devices: tuple[str, ...]
     since: datetime
 
     @classmethod
@@ -153,15 +153,14 @@ class Run:
         """The run whose spools these are."""
         files = tuple(spools)
         ids: set[bytes] = set()
-        boots: set[int] = set()
+        devices: set[str] = set()
         for path in files:
             with reading(path) as connection:
                 ids.add(
                     connection.execute("SELECT value FROM meta WHERE key = 'spool_id'").fetchone()[0].encode()
                 )
-                query = "SELECT boot_id FROM books UNION SELECT boot_id FROM devices"
-                boots.update(boot for (boot,) in connection.execute(query))
-        return cls(files, frozenset(ids), tuple(sorted(boots)), since)
+                devices.update(d for (d,) in connection.execute("SELECT device_id FROM devices"))
+        return cls(files, frozenset(ids), tuple(sorted(devices)), since)
 
 
 def count_spools(spools: Iterable[Path]) -> SpoolCount:
@@ -199,8 +198,8 @@ def count_lake(run: Run, lake_root: Path) -> LakeCount:
         landed, distinct = _one(
             con,
             "SELECT count(*), count(DISTINCT (device_id, boot_id, seq)) FROM telemetry "
-            "WHERE list_contains($1, boot_id)",
-            [list(run.boots)],
+            "WHERE list_contains($1, device_id) AND known_at >= $2",
+            [list(run.devices), run.since],
         )
         [quarantined] = _one(
             con,

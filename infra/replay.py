@@ -124,8 +124,10 @@ def replay(stack: RunningStack, request: ReplayRequest, say: Callable[[str], Non
     run = Run.of([edge.spool], since)
     books = take_books(run, stack.bootstrap_servers, stack.namespace, stack.lake_root)
     with closing(connect(stack.lake_root)) as con:
-        query = "SELECT event_time, action, score FROM alerts WHERE list_contains($1, boot_id) ORDER BY 1"
-        alarms = con.execute(query, [list(run.boots)]).fetchall()
+        query = (
+            "SELECT event_time, action, score FROM alerts WHERE device_id = $1 AND known_at >= $2 ORDER BY 1"
+        )
+        alarms = con.execute(query, [request.device_id, since]).fetchall()
     return ReplayResult(
         device=request.device_id,
         table=telemetry_table_name(profile.name),

@@ -180,6 +180,9 @@ def decode_rows(value: bytes, raw_bytes: int, schema: pa.Schema) -> pa.RecordBat
         batch.validate(full=True)
     except (pa.ArrowException, OSError, EOFError, ValueError) as exc:
         raise DecodeError(f"value does not decode as {fingerprint(schema)}: {exc}") from exc
+    for field, column in zip(schema, batch.columns, strict=True):
+        if column.null_count and not field.nullable:
+            raise DecodeError(f"column {field.name} may not be null")
     return batch
 
 
@@ -207,6 +210,8 @@ def read_envelope(key: bytes | None, headers: Headers) -> tuple[Envelope, bytes]
     fields = dict(headers)
     if len(fields) != len(headers):
         raise DecodeError("a header appears twice")
+    if any(not isinstance(value, bytes) for value in fields.values()):
+        raise DecodeError("a header has no value")
     try:
         envelope = Envelope(
             schema=fields["schema"].decode("ascii"),

@@ -6,13 +6,26 @@ renamed or retyped. Events that the cloud derives carry an ``event_id`` that a r
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from schemas.errors import DecodeError
+from schemas.rows import END_YEAR, FIRST_YEAR
+
+
+def _within_centuries(at: datetime) -> datetime:
+    if not FIRST_YEAR <= at.year < END_YEAR:
+        raise ValueError(f"year {at.year} is outside {FIRST_YEAR} to {END_YEAR}")
+    return at
+
 
 Unit = Annotated[float, Field(ge=0, le=1)]
+Text = Annotated[str, Field(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
+"""Names: no control characters, because they become keys."""
+Instant = Annotated[AwareDatetime, AfterValidator(_within_centuries)]
+"""UTC instant that any calendar can hold."""
 Int32 = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
@@ -26,13 +39,13 @@ class Event(BaseModel):
 class Alert(Event):
     """One urgent local decision. A copy of a row, not counted in the books."""
 
-    device_id: str
+    device_id: Text
     boot_id: Int64
     seq: Int64
-    event_time: AwareDatetime
-    action: str
+    event_time: Instant
+    action: Text
     score: Unit | None
-    model_version: str
+    model_version: Text
     features: dict[str, float | None]
 
 
@@ -44,27 +57,27 @@ class Label(Event):
         supersedes: ``label_id`` that this one replaces.
     """
 
-    label_id: str
-    device_id: str
-    span_start: AwareDatetime
-    span_end: AwareDatetime
-    label: str
-    source: str
+    label_id: Text
+    device_id: Text
+    span_start: Instant
+    span_end: Instant
+    label: Text
+    source: Text
     confidence: Unit = 1.0
     label_probability: Annotated[float, Field(gt=0, le=1)] = 1.0
     supersedes: str | None = None
-    known_at: AwareDatetime
+    known_at: Instant
 
 
 class DeviceState(Event):
     """What a device reports of itself. Compacted: the newest per device holds."""
 
-    device_id: str
+    device_id: Text
     boot_id: Int64
-    event_time: AwareDatetime
-    profile: str
-    model_version: str
-    decision: str
+    event_time: Instant
+    profile: Text
+    model_version: Text
+    decision: Text
     spool_bytes: Int64
     pending_rows: Int64
     oldest_pending_s: float
@@ -81,12 +94,12 @@ class Aggregate(Event):
             before that instant. Only the cohort's last message of a commit carries the commit's watermark.
     """
 
-    event_id: str
-    cohort: str
-    profile: str
-    model_version: str
-    feature: str
-    window_start: AwareDatetime
+    event_id: Text
+    cohort: Text
+    profile: Text
+    model_version: Text
+    feature: Text
+    window_start: Instant
     window_s: float
     part: Int32
     n: Int64
@@ -96,7 +109,7 @@ class Aggregate(Event):
     max: float
     devices: Int32
     late: bool = False
-    watermark: AwareDatetime
+    watermark: Instant
 
 
 class Drift(Event):
@@ -112,11 +125,11 @@ class Drift(Event):
         evidence: Numbers behind it, by name.
     """
 
-    event_id: str
-    cohort: str
-    profile: str
-    model_version: str
-    feature: str
+    event_id: Text
+    cohort: Text
+    profile: Text
+    model_version: Text
+    feature: Text
     statistic: Literal["level", "spread"]
     kind: Literal[
         "unclassified",
@@ -127,8 +140,8 @@ class Drift(Event):
         "seasonal",
         "degradation",
     ]
-    onset: AwareDatetime
-    detected: AwareDatetime
+    onset: Instant
+    detected: Instant
     size: float
     devices: Int32
     evidence: dict[str, float]
@@ -138,10 +151,10 @@ class Drift(Event):
 class Lifecycle(Event):
     """One step of a model's or rollout's life."""
 
-    event_id: str
-    event_time: AwareDatetime
-    subject: str
-    step: str
+    event_id: Text
+    event_time: Instant
+    subject: Text
+    step: Text
     detail: dict[str, str]
 
 

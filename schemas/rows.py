@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from schemas.profile import Profile
 
 TIME = pa.timestamp("us", tz="UTC")
+FIRST_YEAR, END_YEAR = 1900, 2200
+"""Times outside are refused everywhere: calendars, statistics and queries downstream cannot hold them."""
 
 
 class Reason(IntFlag):

@@ -19,6 +19,8 @@ from stream_processors.records import CommitRecord, LogIdentity, event_id
 
 logger = logging.getLogger(__name__)
 
+LARGEST_COPY_BYTES = 900_000
+"""A dead letter above it is published without its bytes, with a pointer to them."""
 _OUT_OF_RANGE = (ck.KafkaError.OFFSET_OUT_OF_RANGE, ck.KafkaError._AUTO_OFFSET_RESET)  # noqa: SLF001  (public by use)
 ORIGINAL_HEADER = "original."
 """Prefix of a dead letter's headers that stood on the original message."""
@@ -156,7 +158,11 @@ class KafkaLog:
         original = originals.get(derived.copy_of) or self._read_one(*derived.copy_of)
         if original is None:
             return b"", [*headers, ("lost", b"the original is not in the log any more")]
-        return original.value, headers + [(ORIGINAL_HEADER + k, v) for k, v in original.headers]
+        copied = headers + [(ORIGINAL_HEADER + k, v) for k, v in original.headers]
+        size = len(original.value) + sum(len(k) + len(v or b"") for k, v in copied)
+        if size > LARGEST_COPY_BYTES:  # it came compressed: the copy would be refused again and again
+            return b"", [*headers, ("too_large", b"%d bytes; the original is in the source topic" % size)]
+        return original.value, copied
 
     def _read_one(self, topic: str, partition: int, offset: int) -> RawMessage | None:
         try:

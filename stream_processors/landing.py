@@ -8,16 +8,23 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from schemas.profile import Profile
-from schemas.rows import RULES, TIME
+from schemas.rows import END_YEAR, FIRST_YEAR, RULES, TIME
 from schemas.tables import PROFILE, PROVENANCE, QUARANTINE, telemetry_table
 from stream_processors.admission import Admitted
 
 _TINY = 1e-9
+LARGEST_COUNT = 2**40
+"""Counts beyond it are refused: no device senses so much, and sums over a fleet would overflow."""
+_STRANGE_TEXT = r"[\x00-\x1f\x7f]|^.{257,}$"
+"""Names become keys of states: no control characters, no novels."""
+_FIRST_US, _END_US = (int(datetime(y, 1, 1, tzinfo=UTC).timestamp() * 1e6) for y in (FIRST_YEAR, END_YEAR))
 
 
 @dataclass(frozen=True)
@@ -81,9 +88,17 @@ def land_statements(messages: Sequence[Admitted], schema: pa.Schema, profile: st
         if field.type == pa.int64() and field.name not in ("boot_id", "_offset"):
             negative = columns[field.name].to_numpy() < 0
             good, reason = _refuse(good, reason, negative, f"{field.name} is negative")
+            absurd = columns[field.name].to_numpy() > LARGEST_COUNT
+            good, reason = _refuse(good, reason, absurd, f"{field.name} is absurdly large")
         elif field.type == pa.float64():
             values = columns[field.name].fill_null(0.0).to_numpy()
             good, reason = _refuse(good, reason, ~np.isfinite(values), f"{field.name} is not finite")
+        elif field.type == pa.string():
+            strange = np.asarray(pc.match_substring_regex(columns[field.name], _STRANGE_TEXT))
+            good, reason = _refuse(good, reason, strange, f"{field.name} is no name")
+        elif field.type == TIME and field.name != "known_at":
+            told = columns[field.name].cast(pa.int64()).to_numpy()
+            good, reason = _refuse(good, reason, ~_in_calendar(told), f"{field.name} is in no calendar")
     return _split(columns, schema, good, reason, messages)
 
 
@@ -144,9 +159,13 @@ def _believable_time(columns: dict[str, pa.ChunkedArray], profile: Profile) -> d
         }
     return {
         "time_suspect": pa.array(suspect),
-        "device_time": pa.array(told, mask=~suspect).cast(TIME),
+        "device_time": pa.array(told, mask=~(suspect & _in_calendar(told))).cast(TIME),
         "event_time": pa.array(np.where(suspect, known, told)).cast(TIME),
     }
+
+
+def _in_calendar(us: np.ndarray) -> np.ndarray:
+    return (us >= _FIRST_US) & (us < _END_US)
 
 
 def _extra(columns: dict[str, pa.ChunkedArray], profile: Profile, n: int) -> pa.Array:

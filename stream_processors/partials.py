@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from schemas.errors import DecodeError
 from schemas.events import Aggregate, parse_event
+from schemas.topics import DEVICE_PARTITIONS
 from stream_processors.moments import LARGEST_COUNT, LARGEST_VALUE, Moments, merge
 from stream_processors.watermark import Source, to_us
 from stream_processors.windows import Scope, Window
@@ -66,6 +67,10 @@ class Partial(NamedTuple):
         return self.late and self.window.end_us > self.vouched_us
 
 
+_SOURCES = frozenset(f"task-{p:02d}" for p in range(DEVICE_PARTITIONS))
+"""Tasks that make partials."""
+
+
 def read_partial(value: bytes) -> Partial:
     """Partial from a message's bytes.
 
@@ -89,7 +94,11 @@ def read_partial(value: bytes) -> Partial:
 
 def _read_id(event_id: str) -> tuple[str, Mark]:
     task, *numbers = event_id.rsplit("/", 2)
-    if len(numbers) != 2 or not all(n.isascii() and n.isdigit() and len(n) < 16 for n in numbers):
+    if (
+        task not in _SOURCES
+        or len(numbers) != 2
+        or not all(n.isascii() and n.isdigit() and len(n) < 16 for n in numbers)
+    ):
         raise DecodeError(f"event_id '{event_id[:100]}' is not task/commit/index")
     return task, Mark(int(numbers[0]), int(numbers[1]))
 

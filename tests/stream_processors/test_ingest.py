@@ -5,6 +5,7 @@ import random
 from datetime import timedelta
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,10 +13,11 @@ from hypothesis import strategies as st
 from schemas.envelope import CODEC, encode_rows
 from schemas.events import Alert
 from schemas.rows import BOOKS_ROWS, fingerprint
-from schemas.topics import ALERT, DEVICE_TOPICS, LANES_OF, TELEMETRY, Lane
+from schemas.topics import ALERT, BOOKS, DEVICE_TOPICS, LANES_OF, TELEMETRY, Lane
 from stream_processors.jobs.ingest import Ingest
 from stream_processors.pipeline import run_jobs
 from stream_processors.records import TaskState
+from tests.schemas.golden_rows import GOLDEN
 from tests.simulators.messages import T0, SimDevice, SimDirectory, SimLog, telemetry_batch
 
 NOW = T0 + timedelta(minutes=2)
@@ -255,3 +257,53 @@ def test_signed_rows_with_flipped_bits_land_or_are_refused_but_stop_nothing(seed
     sealed = device.seal_value(TELEMETRY.base, Lane.LIVE, fingerprint(batch.schema), value, 4, len(raw))
     _, state = ingest(SimDirectory(device), [log.append(sealed)])
     assert_balanced(state)
+
+
+def test_a_header_without_a_value_is_refused_and_stops_nothing():
+    device, log = SimDevice(), SimLog()
+    sealed = device.rows(0, 1)
+    for name in ("n_rows", "signature", "lane", "extra"):
+        headers = [(k, v) for k, v in sealed.headers if k != name] + [(name, None)]
+        [outcome], _ = ingest(SimDirectory(device), [log.append(sealed, headers=headers)])
+        assert outcome.rows["quarantine"]["error"].to_pylist() == ["DecodeError"]
+
+
+@pytest.mark.parametrize("column", ["device_id", "reasons", "event_time", "sample_p"])
+def test_a_null_where_none_may_be_is_refused(column):
+    device, log = SimDevice(), SimLog()
+    batch = telemetry_batch("machine-00", 0, 2)
+    at = batch.schema.get_field_index(column)
+    columns = list(batch.columns)
+    columns[at] = pa.array([None, columns[at][1].as_py()], columns[at].type)
+    holed = pa.record_batch(columns, schema=batch.schema)
+    [outcome], _ = ingest(SimDirectory(device), [log.append(device.telemetry(holed))])
+    assert "may not be null" in outcome.rows["quarantine"]["reason"].to_pylist()[0]
+
+
+@pytest.mark.parametrize("us", [-(2**63) + 1, 2**63 - 1])
+def test_a_time_that_no_calendar_holds_is_not_kept(us):
+    device, log = SimDevice(), SimLog()
+    told = pa.array([us]).cast(pa.timestamp("us", tz="UTC"))
+    [outcome], _ = ingest(SimDirectory(device), [log.append(device.rows(0, 1, event_time=told))])
+    rows = outcome.rows[ROWS]
+    assert rows["time_suspect"].to_pylist() == [True]
+    assert rows["device_time"].null_count == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"sensed": [2**62]}, "absurdly large"),
+        ({"model_version": ["a\x1fb"]}, "no name"),
+        ({"period_start": pa.array([2**63 - 1]).cast(pa.timestamp("us", tz="UTC"))}, "no calendar"),
+    ],
+)
+def test_a_statement_that_would_break_queries_or_keys_is_refused(change, says):
+    device, log = SimDevice(), SimLog()
+    batch = GOLDEN["books.v1"]
+    columns = {f.name: batch.column(f.name) for f in batch.schema} | {"device_id": ["machine-00"]} | change
+    changed = pa.record_batch([pa.array(columns[f.name], f.type) for f in batch.schema], schema=batch.schema)
+    value, raw = encode_rows(changed)
+    sealed = device.seal_value(BOOKS.base, Lane.BOOKS, fingerprint(batch.schema), value, 1, raw)
+    [outcome], _ = ingest(SimDirectory(device), [log.append(sealed)])
+    assert says in outcome.rows["quarantine"]["reason"].to_pylist()[0]

@@ -137,7 +137,7 @@ def _check_policy(columns: dict[str, pa.ChunkedArray], profile: Profile) -> tupl
     pi = np.where(reasons & RULES, 1.0, sample_p)
     reason = np.full(len(q), "", dtype=object)
     good = np.ones(len(q), dtype=bool)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         halvings = -np.log2(q / pi)
         whole = np.abs(halvings - np.round(halvings)) < _TINY
         floor = -np.log2(policy.thinning_floor) + _TINY

@@ -31,13 +31,13 @@ def main() -> None:
 
 
 def _run(name: str, on: Stage, options: argparse.Namespace) -> None:
-    load = results.load()
+    version, load = results.commit(), results.load()
     print(f"\n== {name}; load {load} before", flush=True)
     only = tuple(filter(None, options.only.split(",")))
     measured = ingest.run(on, only) if name == "ingest" else SCENARIOS[name](on)
     print(f"\n{results.summary(measured)}", flush=True)
     if not (options.quick or options.no_record):
-        results.append(measured, load)
+        results.append(measured, version, load)
 
 
 if __name__ == "__main__":

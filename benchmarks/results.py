@@ -81,8 +81,8 @@ def summary(measured: Sequence[Measured]) -> str:
     )
 
 
-def append(measured: Sequence[Measured], load: str, path: Path = RESULTS) -> None:
-    """Add one row per scenario."""
+def append(measured: Sequence[Measured], version: str, load: str, path: Path = RESULTS) -> None:
+    """Add one row per scenario; commit and load as they were before it."""
     if not path.exists():
         path.write_text(HEAD)
     date, where = f"{datetime.now(UTC):%Y-%m-%d %H:%M}", machine()
@@ -90,7 +90,7 @@ def append(measured: Sequence[Measured], load: str, path: Path = RESULTS) -> Non
         for m in measured:
             floor = f" (floor {m.floor})" if m.floor else ""
             out.write(
-                f"| {date} | {commit()} | {where} | {load} | {m.scenario} | {m.measure}{floor} "
+                f"| {date} | {version} | {where} | {load} | {m.scenario} | {m.measure}{floor} "
                 f"| {m.median} | {m.spread} | {m.beside} |\n"
             )
 

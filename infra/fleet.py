@@ -102,7 +102,8 @@ class EdgeProcess:
             **self.spec.options,
         }
         inherited = {k: v for k, v in os.environ.items() if not k.upper().startswith("EDGE_")}
-        return inherited | {f"EDGE_{name.upper()}": value for name, value in given.items()}
+        quiet = {"ORT_DISABLE_TELEMETRY": "1"}  # onnxruntime reads it when it is imported
+        return inherited | quiet | {f"EDGE_{name.upper()}": value for name, value in given.items()}
 
     def stop(self, timeout_s: float = 20.0) -> None:
         """End the process; what it has not sent stays in its spool."""

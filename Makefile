@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench lock clean
+.PHONY: help setup demo test lint format proto bench lock clean
 
 BIN := .venv/bin
 
@@ -26,6 +26,9 @@ lint: setup ## ruff, mypy strict, import-linter
 format: setup ## Apply ruff's format and safe fixes
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+proto: setup ## Generate schemas/proto from its .proto files
+	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --grpc_python_out=. --pyi_out=. schemas/proto/*.proto
 
 bench: setup ## Measure (benchmarks/README.md says how to trust the numbers)
 	@$(BIN)/python -m benchmarks

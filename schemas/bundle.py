@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import (
+    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -81,6 +82,35 @@ class Training(Part):
     windows: PositiveInt
 
 
+class Lineage(Part):
+    """What a model was trained from; enough to train it again, byte for byte.
+
+    Attributes:
+        run_id: Training run.
+        cut: Id of the pinned cut.
+        pin: Name of its pin.
+        known_at: Nothing that became known later was used.
+        event_from, event_to: Event times of the training rows, UTC.
+        code: Version of the code.
+        champion: Version of the model that it started from.
+        verdicts: ``event_id`` of the drift verdicts behind the run.
+        rows: Training rows.
+        effective_rows: Kish's effective sample size of their weights.
+    """
+
+    run_id: str
+    cut: int
+    pin: str
+    known_at: AwareDatetime
+    event_from: AwareDatetime
+    event_to: AwareDatetime
+    code: str
+    champion: str
+    verdicts: tuple[str, ...] = ()
+    rows: PositiveInt
+    effective_rows: PositiveFloat
+
+
 class Tolerance(Part):
     """How far a device's outputs may lie from the golden ones: |a - b| <= absolute + relative * |b|."""
 
@@ -101,11 +131,14 @@ class Manifest(Part):
         opset: ONNX operator set the graph needs.
         bin_edges: Ascending inner bin edges by feature, for summaries.
         baselines: By feature, the score included; empty where nothing was trained.
+        kind: What the score means: distance from healthy, or the probability of a labelled fault.
+        lineage: Where a retrained model comes from; None for factory bundles.
         files: SHA-256 of each file of the bundle but the manifest.
     """
 
     name: Name
     version: str
+    kind: Literal["anomaly", "classifier"] = "anomaly"
     featureset: str
     channels: tuple[Input, ...] = ()
     window_samples: PositiveInt | None = None
@@ -116,6 +149,7 @@ class Manifest(Part):
     bin_edges: dict[str, tuple[float, ...]] = {}
     baselines: dict[str, Baseline] = {}
     training: Training | None = None
+    lineage: Lineage | None = None
     tolerance: Tolerance
     files: dict[str, Digest]
 

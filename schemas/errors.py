@@ -4,6 +4,8 @@
   x RetryableError            the same call may succeed later: back off, try again
     + BrokerUnavailableError
     + LakeConflictError
+    + ServiceUnavailableError
+    + NotEnoughDataError      (a training run waits for more rows)
   x RejectedError             it never will: dead-letter it, refuse it, move on
     + ProfileError
     + SourceError
@@ -14,6 +16,10 @@
       - ClonedIdentityError
       - PolicyError
     + BundleError
+    + TrustError              (carries the attack that the refusal looks like)
+    + AccessError
+    + RegistryError
+    + DatasetError
     + SpoolError
     + QueryError
   x TaskLostError             another worker owns the task: discard, reload
@@ -22,6 +28,8 @@
 """
 
 from __future__ import annotations
+
+from schemas.updates import Attack
 
 
 class PipelineError(Exception):
@@ -45,6 +53,17 @@ class BrokerUnavailableError(RetryableError):
 
 class LakeConflictError(RetryableError):
     """Another writer committed first; refresh the table handle and re-check."""
+
+
+class ServiceUnavailableError(RetryableError):
+    """The model service did not answer in time.
+
+    Operator action: `edgeloop status`; devices keep running what they have.
+    """
+
+
+class NotEnoughDataError(RetryableError):
+    """A training run has too few rows yet; it waits for more."""
 
 
 class RejectedError(PipelineError):
@@ -94,6 +113,32 @@ class PolicyError(MessageError):
 
 class BundleError(RejectedError):
     """A model bundle that is incomplete, altered or does not fit the profile."""
+
+
+class TrustError(RejectedError):
+    """Something that claims to be signed, fresh, compatible or whole is not; nothing was changed.
+
+    Operator action: `edgeloop fleet devices` names the attack it looks like; docs/threat-model.md explains it.
+    """
+
+    def __init__(self, message: str, attack: Attack) -> None:
+        super().__init__(message)
+        self.attack = attack
+
+
+class AccessError(RejectedError):
+    """A certificate, token or role that does not allow the call.
+
+    Operator action: the message names subject and role; join again, or ask somebody with the role.
+    """
+
+
+class RegistryError(RejectedError):
+    """What a command names is not in the model registry, or not in a state that allows it."""
+
+
+class DatasetError(RejectedError):
+    """A training set that cannot be built as asked; the message names cut, span or column."""
 
 
 class SpoolError(RejectedError):

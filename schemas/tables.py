@@ -170,6 +170,23 @@ DEVICES = _table(
     _field("active", pa.bool_(), "False: its messages are quarantined from known_at on."),
 )
 
+TRAINING_SETS = _table(
+    "training_sets",
+    "Which rows trained or tested which model: lineage from a row to models and back.",
+    _field("run_id", pa.string(), "Training run."),
+    _field("model_version", pa.string(), "Model that came of it."),
+    PROFILE,
+    _field("device_id", pa.string(), "Stable id of the device."),
+    _field("boot_id", pa.int64(), "Random id of one start of the device."),
+    _field("seq", pa.int64(), "Window number since that start."),
+    _field("event_time", TIME, "UTC end of the window."),
+    _field("part", pa.string(), "train or holdout."),
+    _field("weight", pa.float64(), "Weight of the row: 1 / inclusion probability, clipped."),
+    _field(
+        "label", pa.string(), "Label it was trained with; null: healthy by absence of alarms.", nullable=True
+    ),
+)
+
 LIFECYCLE = _table(
     "lifecycle",
     "Steps of models' and rollouts' lives.",
@@ -196,7 +213,8 @@ QUARANTINE = _table(
 )
 
 FIXED_TABLES = (
-    SUMMARIES, BOOKS, ALERTS, LABELS, AGGREGATES, DRIFT, DEVICE_STATES, DEVICES, LIFECYCLE, QUARANTINE,
+    SUMMARIES, BOOKS, ALERTS, LABELS, AGGREGATES, DRIFT, DEVICE_STATES, DEVICES, TRAINING_SETS,
+    LIFECYCLE, QUARANTINE,
 )  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from schemas.cohorts import share_of
 from schemas.errors import SourceError
 from schemas.profile_file import describe
 
@@ -132,12 +132,6 @@ def _span(start: datetime, device_id: str, item: Injection) -> Span:
     end = None if item.duration_s is None else start + timedelta(seconds=item.end_s)
     begin = start + timedelta(seconds=item.start_s)
     return Span(device_id, item.kind, begin, end, item.kind in FAULTS)
-
-
-def share_of(device_id: str, salt: str) -> float:
-    """A number in [0, 1) that only the device's id and the salt decide."""
-    digest = hashlib.sha256(f"{salt}/{device_id}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2.0**64
 
 
 def load_scenario(path: Path) -> Scenario:

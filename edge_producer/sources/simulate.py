@@ -11,8 +11,9 @@ from itertools import count
 import numpy as np
 
 from edge_producer.sources.machine import RotatingMachine
-from edge_producer.sources.scenario import Scenario, share_of
+from edge_producer.sources.scenario import Scenario
 from edge_producer.window import Samples, Window
+from schemas.cohorts import share_of
 from schemas.errors import SourceError
 from schemas.profile import Profile, Sampling
 from schemas.rows import TimeQuality

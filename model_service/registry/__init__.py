@@ -1,0 +1,4 @@
+"""The model registry: one SQL database in which the processes of the model service meet.
+
+Statements stand with whom they serve: each package has its own store over these tables.
+"""

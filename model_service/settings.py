@@ -1,0 +1,93 @@
+"""Everything an operator can set on the processes of the model service."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from schemas.errors import OperatorError
+
+PREFIX = "MODEL_"
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class ModelSettings(BaseSettings):
+    """Read once, in ``__main__``, from ``MODEL_*`` variables; passed down whole. All processes share it."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
+
+    root: Path = Field(description="Folder of registry, repository, artifacts and keys.")
+    lake_root: Path
+    bootstrap_servers: str = Field("", description="Kafka for lifecycle.v1; empty: the lake only.")
+    namespace: str = ""
+    host: str = "127.0.0.1"
+    names: tuple[str, ...] = Field(("localhost", "127.0.0.1"), description="Names in the server certificate.")
+    enrollment_port: Port = 0
+    delivery_port: Port = 0
+    database: str = Field("", description="SQLAlchemy URL; empty: SQLite in the root.")
+    tick_s: PositiveFloat = Field(0.25, description="Pause between two looks for work.")
+    certificate_s: PositiveFloat = Field(86400.0, description="Lifetime of a client certificate.")
+    token_s: PositiveFloat = Field(3600.0, description="Lifetime of a join token.")
+    timestamp_s: PositiveFloat = Field(86400.0, description="Lifetime of timestamp metadata.")
+    snapshot_s: PositiveFloat = Field(7 * 86400.0, description="Lifetime of snapshot metadata.")
+    channel_s: PositiveFloat = Field(30 * 86400.0, description="Lifetime of channel documents.")
+    chunk_bytes: PositiveInt = Field(512 * 1024, description="Size of an artifact chunk.")
+    connection_age_s: PositiveFloat = Field(3600.0, description="Longest life of one connection.")
+    drain_s: PositiveFloat = Field(5.0, description="Time for running calls when the server stops.")
+
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy URL of the registry."""
+        return self.database or f"sqlite:///{self.root / 'registry.db'}"
+
+    @property
+    def repository(self) -> Path:
+        """TUF repository: ``metadata/`` and ``targets/``, servable by any HTTP server."""
+        return self.root / "repository"
+
+    @property
+    def proposals(self) -> Path:
+        """Role metadata that lacks signatures, by role."""
+        return self.root / "proposals"
+
+    @property
+    def artifacts(self) -> Path:
+        """Bundles by SHA-256, published or not."""
+        return self.root / "artifacts"
+
+    @property
+    def keys(self) -> Path:
+        """Online keys, one folder a process: ``trainer``, ``gate``, ``engine``, ``guard``."""
+        return self.root / "keys"
+
+    @property
+    def offline_keys(self) -> Path:
+        """Encrypted offline keys: root, targets, policy, person. To be taken away."""
+        return self.root / "offline-keys"
+
+    @property
+    def pki(self) -> Path:
+        """Certificate authority (``ca.key`` is the engine's alone), server and people's certificates."""
+        return self.root / "pki"
+
+    @property
+    def address_file(self) -> Path:
+        """JSON of host and the ports that the serving process listens on."""
+        return self.root / "address.json"
+
+
+def load_settings() -> ModelSettings:
+    """Settings from the environment.
+
+    Raises:
+        OperatorError: A ``MODEL_*`` variable that no setting has: a misspelt one would be ignored.
+    """
+    known = {f"{PREFIX}{name}".upper() for name in ModelSettings.model_fields}
+    strange = sorted(k for k in os.environ if k.upper().startswith(PREFIX) and k.upper() not in known)
+    if strange:
+        raise OperatorError(f"unknown settings {', '.join(strange)}; known: {', '.join(sorted(known))}")
+    return ModelSettings()

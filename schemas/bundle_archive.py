@@ -1,0 +1,92 @@
+"""A bundle as one file: a tar of exactly three members in one zstd frame, written and read with bounds.
+
+The writer is reproducible: same files, same bytes. The reader stops at the first byte too many, so that a
+small download cannot fill a device's memory.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+from schemas.errors import BundleError, TrustError
+from schemas.updates import Attack
+
+MODEL, GOLDEN, MANIFEST = "model.onnx", "golden.arrow", "manifest.json"
+MEMBERS = (MANIFEST, MODEL, GOLDEN)
+MAX_ARTIFACT_BYTES = 64 * 1024**2
+MAX_UNPACKED_BYTES = 128 * 1024**2
+_CHUNK = 256 * 1024
+
+
+def pack(files: Mapping[str, bytes]) -> bytes:
+    """The artifact's bytes.
+
+    Args:
+        files: Bytes by name; exactly ``MEMBERS``.
+
+    Raises:
+        BundleError: Other members, or too large.
+    """
+    if set(files) != set(MEMBERS):
+        raise BundleError(f"a bundle holds {', '.join(MEMBERS)}, not {', '.join(sorted(files))}")
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name in MEMBERS:
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(files[name]), 0o444
+            tar.addfile(member, io.BytesIO(files[name]))
+    raw = sink.getvalue()
+    if len(raw) > MAX_UNPACKED_BYTES:
+        raise BundleError(f"a bundle of {len(raw)} bytes; the limit is {MAX_UNPACKED_BYTES}")
+    out = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(out, "zstd") as stream:
+        stream.write(raw)
+    packed: bytes = out.getvalue().to_pybytes()
+    return packed
+
+
+def unpack(data: bytes) -> dict[str, bytes]:
+    """Files of an artifact by name.
+
+    Raises:
+        TrustError: Too large, no zstd, no such tar, or members other than ``MEMBERS``.
+    """
+    if len(data) > MAX_ARTIFACT_BYTES:
+        raise TrustError(
+            f"an artifact of {len(data)} bytes; the limit is {MAX_ARTIFACT_BYTES}", Attack.ENDLESS_DATA
+        )
+    raw = _decompressed(data)
+    files: dict[str, bytes] = {}
+    try:
+        with tarfile.open(fileobj=io.BytesIO(raw), mode="r:") as tar:
+            for member in tar:
+                if member.name not in MEMBERS or not member.isfile() or member.name in files:
+                    raise TrustError(f"strange archive member {member.name[:80]!r}", Attack.UNSAFE_CONTENT)
+                stream = tar.extractfile(member)
+                files[member.name] = stream.read() if stream is not None else b""
+    except (tarfile.TarError, EOFError, ValueError) as exc:
+        raise TrustError(f"the artifact is no archive of a bundle: {exc}", Attack.UNSAFE_CONTENT) from exc
+    if set(files) != set(MEMBERS):
+        raise TrustError(f"the archive lacks {sorted(set(MEMBERS) - set(files))}", Attack.UNSAFE_CONTENT)
+    return files
+
+
+def _decompressed(data: bytes) -> bytes:
+    parts, size = [], 0
+    try:
+        with pa.CompressedInputStream(pa.BufferReader(data), "zstd") as stream:
+            while part := stream.read(_CHUNK):
+                size += len(part)
+                if size > MAX_UNPACKED_BYTES:
+                    raise TrustError(
+                        f"the artifact decompresses to more than {MAX_UNPACKED_BYTES} bytes",
+                        Attack.ENDLESS_DATA,
+                    )
+                parts.append(part)
+    except (OSError, pa.ArrowException) as exc:
+        raise TrustError(f"the artifact does not decompress: {exc}", Attack.UNSAFE_CONTENT) from exc
+    return b"".join(parts)

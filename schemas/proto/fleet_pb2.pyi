@@ -1,0 +1,85 @@
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Optional as _Optional
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ListRequest(_message.Message):
+    __slots__ = ("family", "group", "limit")
+    FAMILY_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    family: str
+    group: str
+    limit: int
+    def __init__(self, family: _Optional[str] = ..., group: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class ShowRequest(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class JsonReply(_message.Message):
+    __slots__ = ("json",)
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    json: str
+    def __init__(self, json: _Optional[str] = ...) -> None: ...
+
+class JoinTokenRequest(_message.Message):
+    __slots__ = ("device_id", "profile", "site", "group", "hardware", "valid_s")
+    DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    HARDWARE_FIELD_NUMBER: _ClassVar[int]
+    VALID_S_FIELD_NUMBER: _ClassVar[int]
+    device_id: str
+    profile: str
+    site: str
+    group: str
+    hardware: str
+    valid_s: int
+    def __init__(self, device_id: _Optional[str] = ..., profile: _Optional[str] = ..., site: _Optional[str] = ..., group: _Optional[str] = ..., hardware: _Optional[str] = ..., valid_s: _Optional[int] = ...) -> None: ...
+
+class TrainRequest(_message.Message):
+    __slots__ = ("family", "reason", "kind", "seed")
+    FAMILY_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    family: str
+    reason: str
+    kind: str
+    seed: int
+    def __init__(self, family: _Optional[str] = ..., reason: _Optional[str] = ..., kind: _Optional[str] = ..., seed: _Optional[int] = ...) -> None: ...
+
+class StartRolloutRequest(_message.Message):
+    __slots__ = ("version", "group", "security")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    SECURITY_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    group: str
+    security: bool
+    def __init__(self, version: _Optional[str] = ..., group: _Optional[str] = ..., security: _Optional[bool] = ...) -> None: ...
+
+class ControlRolloutRequest(_message.Message):
+    __slots__ = ("rollout_id", "action", "reason")
+    ROLLOUT_ID_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    rollout_id: str
+    action: str
+    reason: str
+    def __init__(self, rollout_id: _Optional[str] = ..., action: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class AckDriftRequest(_message.Message):
+    __slots__ = ("run_id", "retrain", "reason")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    RETRAIN_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    retrain: bool
+    reason: str
+    def __init__(self, run_id: _Optional[str] = ..., retrain: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...

@@ -1,0 +1,68 @@
+"""What a device and the service call the steps, ends and refusals of a model update."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class UpdateState(StrEnum):
+    """Where a device stands; persisted before it acts (architecture 4.13)."""
+
+    IDLE = "idle"
+    FETCHING = "fetching"
+    VERIFIED = "verified"
+    STAGED = "staged"
+    TRIAL = "trial"
+    COMMITTED = "committed"
+    WATCH = "watch"
+    RESTORING = "restoring"
+    RESTORED = "restored"
+    INCONSISTENT = "inconsistent"
+    DEFERRED = "deferred"
+
+
+class Result(StrEnum):
+    """How an attempt ended. Tells apart no change, restored and could not restore."""
+
+    COMMITTED = "committed"
+    """The new set runs and its watch is over."""
+    NO_CHANGE_REFUSED = "no_change_refused"
+    """Refused before anything changed: a check failed."""
+    NO_CHANGE_FAILED = "no_change_failed"
+    """Fetching or staging failed; will be tried again."""
+    NO_CHANGE_DEFERRED = "no_change_deferred"
+    """No input, memory or time now; the old set runs. No failure."""
+    RESTORED = "restored"
+    """Trial or watch failed; the set from before runs again."""
+    NOT_RESTORED = "not_restored"
+    """It could not be restored: the factory set or nothing runs. A person must look."""
+
+
+class Attack(StrEnum):
+    """What a refused update looked like. An indicator, not a proof."""
+
+    TAMPERED_ARTIFACT = "tampered_artifact"
+    TAMPERED_METADATA = "tampered_metadata"
+    METADATA_ROLLBACK = "metadata_rollback"
+    FREEZE = "freeze"
+    MIX_AND_MATCH = "mix_and_match"
+    UNSIGNED_INSTRUCTION = "unsigned_instruction"
+    REPLAYED_CHANNEL = "replayed_channel"
+    WRONG_HARDWARE = "wrong_hardware"
+    BELOW_FLOOR = "below_floor"
+    REVOKED_CONTENT = "revoked_content"
+    ENDLESS_DATA = "endless_data"
+    SLOW_RETRIEVAL = "slow_retrieval"
+    UNSAFE_CONTENT = "unsafe_content"
+    """External data, custom operators, too much after decompression, strange archive members."""
+
+
+class Role(StrEnum):
+    """What a certificate's holder may do; the certificate's organizational unit."""
+
+    DEVICE = "device"
+    VIEWER = "viewer"
+    LABELLER = "labeller"
+    OPERATOR = "operator"
+    APPROVER = "approver"
+    SERVICE = "service"

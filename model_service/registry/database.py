@@ -58,6 +58,19 @@ class Registry:
         except OperationalError as exc:
             raise ServiceUnavailableError(f"the registry does not answer: {exc.orig}") from exc
 
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """One consistent look; never waits for a writer, never lets one wait.
+
+        Raises:
+            ServiceUnavailableError: The database stayed out of reach.
+        """
+        try:
+            with self.engine.connect().execution_options(reading=True) as connection, connection.begin():
+                yield connection
+        except OperationalError as exc:
+            raise ServiceUnavailableError(f"the registry does not answer: {exc.orig}") from exc
+
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
@@ -121,4 +134,5 @@ def _configure_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _begin_immediate(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    reading = connection.get_execution_options().get("reading", False)
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")

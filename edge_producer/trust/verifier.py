@@ -1,0 +1,285 @@
+"""What the service sent, held against the trusted root: signed channels, policy and models, or a refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from edge_producer.trust.store import MetadataStore, Write, durable_write
+from edge_producer.trust.trusted_time import TrustedTime
+from edge_producer.trust.workflow import ISSUED, MissingError, Signed, TargetFile, Workflow, fits
+from schemas.channels import (
+    POLICY_PATH,
+    RINGS,
+    ROOT,
+    TARGETS,
+    TIMESTAMP,
+    Channel,
+    Policy,
+    Ring,
+    TargetCustom,
+    channel_path,
+    model_role,
+)
+from schemas.errors import TrustError
+from schemas.updates import Attack
+
+MAX_DOCUMENT_BYTES = 256 * 1024
+MAX_FILES = 512
+"""Files in one reply."""
+
+Files = Sequence[tuple[str, bytes]]
+_MODELS = model_role("")
+_Kind = TypeVar("_Kind", Channel, Policy)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model bundle that both keys of its family signed.
+
+    Attributes:
+        length: Of the artifact, bytes.
+        sha256: Hex.
+    """
+
+    length: int
+    sha256: str
+    custom: TargetCustom
+
+
+@dataclass(frozen=True)
+class Verified:
+    """Signed, fresh and consistent at the time it was verified.
+
+    Attributes:
+        channels: Newest signed document of each ring of the device's group that has one.
+        targets: By target path, every model bundle that a role vouches for.
+        refusals: By family, why its role cannot be used although the rest can.
+        versions: Of the metadata, by role.
+    """
+
+    channels: Mapping[Ring, Channel]
+    policy: Policy
+    targets: Mapping[str, Target] = field(default_factory=dict)
+    refusals: Mapping[str, TrustError] = field(default_factory=dict)
+    versions: Mapping[str, int] = field(default_factory=dict)
+
+    def target(self, path: str) -> Target:
+        """The artifact's length, digest and signed ``custom``.
+
+        Raises:
+            TrustError: No model role vouches for it, or the role has expired.
+        """
+        found = self.targets.get(path)
+        if found is not None:
+            return found
+        family = path.split("/")[1] if path.count("/") == 2 else ""
+        if family in self.refusals:
+            refusal = self.refusals[family]
+            raise TrustError(str(refusal), refusal.attack)
+        raise TrustError(f"no role vouches for {path}", Attack.UNSIGNED_INSTRUCTION)
+
+
+class Verifier:
+    """The device's trust: what was verified once, and the rules for what comes next.
+
+    Args:
+        folder: Trusted metadata and documents; made at first use. One process at a time.
+        root: Root metadata that came with the device, or with its join bundle.
+        time: Decides what has expired, and learns from what verifies.
+        group: The device's rollout group: its channels are read, no others.
+        write: How a file gets onto the disk.
+
+    Raises:
+        TrustError: ``root`` is no root metadata.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        root: bytes,
+        time: TrustedTime,
+        *,
+        group: str,
+        write: Write = durable_write,
+    ) -> None:
+        self._store = MetadataStore(folder, write)
+        self._time, self._group = time, group
+        self._horizon: datetime | None = None
+        self._root = self._workflow(root, {}).root_bytes
+
+    def versions(self) -> dict[str, int]:
+        """Versions of the trusted metadata, by role: what the service need not send again."""
+        return self._store.versions()
+
+    def documents(self) -> dict[str, str]:
+        """SHA-256 of the documents at hand, by target path."""
+        return self._store.documents()
+
+    def cached(self) -> Verified:
+        """What is trusted without asking anybody.
+
+        Raises:
+            TrustError: Something is missing or has expired.
+        """
+        return self.apply((), ())
+
+    def apply(self, metadata: Files, documents: Files) -> Verified:
+        """Verify a reply and keep what holds; after a refusal what was trusted before is still there.
+
+        Args:
+            metadata: Names as in ``delivery.proto``, and bytes.
+            documents: Target paths, and bytes.
+
+        Raises:
+            TrustError: With the attack that it looks like.
+        """
+        workflow = self._workflow(self._root, self._pack(metadata))
+        workflow.refresh()
+        self._root = workflow.root_bytes
+        targets, refusals = _models(workflow)
+        held = self._documents(workflow, _pack_of(documents))
+        policy, channels = self._policy(held), self._channels(held)
+        self._keep(held)
+        return Verified(channels, policy, targets, refusals, self.versions())
+
+    def _workflow(self, root: bytes, pack: Mapping[str, bytes]) -> Workflow:
+        def fetch(name: str, max_length: int) -> bytes:
+            data = pack.get(name)
+            if data is None:
+                raise MissingError(name)
+            if len(data) > max_length:
+                raise TrustError(f"{name}: {len(data)} bytes, at most {max_length}", Attack.ENDLESS_DATA)
+            return data
+
+        return Workflow(self._store, root, fetch, self._time.now, self._learn)
+
+    def _pack(self, metadata: Files) -> dict[str, bytes]:
+        pack = _pack_of(metadata)
+        known = self._store.role("timestamp")
+        if known is not None:
+            pack.setdefault("timestamp.json", known)
+        return pack
+
+    def _learn(self, role: str, signed: Signed) -> None:
+        """Issue times move trusted time, but not past what the offline keys allow the root to live."""
+        if role == ROOT:
+            self._horizon = signed.expires
+        issued = _issued(signed)
+        if issued is not None:
+            self._time.learn(issued if self._horizon is None else min(issued, self._horizon), role)
+        if role == TIMESTAMP:
+            self._time.bound(signed.expires)
+
+    def _documents(self, workflow: Workflow, sent: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Every document that a role vouches for: as sent, else as kept."""
+        own = {POLICY_PATH, *(channel_path(self._group, ring) for ring in RINGS)}
+        held: dict[str, bytes] = {}
+        for path in sorted({*own, *sent, *self._store.documents()}):
+            entry = workflow.find(path)
+            if entry is not None:
+                held[path] = self._document(path, entry, sent.get(path))
+            elif path in sent:
+                raise TrustError(f"no role vouches for {path[:80]!r}", Attack.UNSIGNED_INSTRUCTION)
+        return held
+
+    def _document(self, path: str, entry: TargetFile, sent: bytes | None) -> bytes:
+        if sent is not None:
+            if len(sent) > MAX_DOCUMENT_BYTES:
+                raise TrustError(f"{path}: {len(sent)} bytes", Attack.ENDLESS_DATA)
+            if not fits(entry, sent):
+                raise TrustError(f"{path} is not what its role signed", Attack.UNSIGNED_INSTRUCTION)
+            return sent
+        kept = self._store.document(path)
+        if kept is None or not fits(entry, kept):
+            raise TrustError(f"{path} is vouched for, but was not sent", Attack.MIX_AND_MATCH)
+        return kept
+
+    def _policy(self, held: Mapping[str, bytes]) -> Policy:
+        if POLICY_PATH not in held:
+            raise TrustError("no role vouches for a policy", Attack.UNSIGNED_INSTRUCTION)
+        policy = _parsed(Policy, POLICY_PATH, held[POLICY_PATH])
+        before = self._store.document(POLICY_PATH)
+        if before is not None and before != held[POLICY_PATH]:
+            known = _seq(before)
+            if policy.seq < known:
+                raise TrustError(f"policy {policy.seq} came after {known}", Attack.METADATA_ROLLBACK)
+        return policy
+
+    def _channels(self, held: Mapping[str, bytes]) -> dict[Ring, Channel]:
+        channels: dict[Ring, Channel] = {}
+        for ring in RINGS:
+            path = channel_path(self._group, ring)
+            if path in held:
+                channels[ring] = _parsed(Channel, path, held[path])
+                if (channels[ring].group, channels[ring].ring) != (self._group, ring):
+                    raise TrustError(f"{path} is about another group or ring", Attack.UNSIGNED_INSTRUCTION)
+        return channels
+
+    def _keep(self, held: Mapping[str, bytes]) -> None:
+        for path, data in held.items():
+            if self._store.document(path) != data:
+                self._store.put_document(path, data)
+        for path in self._store.documents().keys() - held.keys():
+            self._store.forget_document(path)
+
+
+def _pack_of(files: Files) -> dict[str, bytes]:
+    if len(files) > MAX_FILES:
+        raise TrustError(f"{len(files)} files in one reply, at most {MAX_FILES}", Attack.ENDLESS_DATA)
+    return dict(files)
+
+
+def _models(workflow: Workflow) -> tuple[dict[str, Target], dict[str, TrustError]]:
+    """Load every delegated role. One family's expired role does not hold up the others."""
+    targets: dict[str, Target] = {}
+    refusals: dict[str, TrustError] = {}
+    for role in workflow.delegated():
+        try:
+            listed = workflow.load(role, TARGETS).targets
+        except TrustError as exc:
+            if exc.attack is not Attack.FREEZE or not role.startswith(_MODELS):
+                raise
+            refusals[role.removeprefix(_MODELS)] = exc
+            continue
+        if role.startswith(_MODELS):
+            for path, entry in listed.items():
+                custom = _custom(entry)
+                if custom is not None and workflow.find(path) is entry:
+                    targets[path] = Target(entry.length, entry.hashes.get("sha256", ""), custom)
+    return targets, refusals
+
+
+def _custom(entry: TargetFile) -> TargetCustom | None:
+    try:
+        return TargetCustom.model_validate(entry.custom)
+    except ValidationError:
+        return None  # of another kind than we know: nobody vouches for it as a bundle
+
+
+def _issued(signed: Signed) -> datetime | None:
+    try:
+        issued = datetime.fromisoformat(signed.unrecognized_fields[ISSUED])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return issued if issued.tzinfo is not None else None
+
+
+def _seq(kept: bytes) -> int:
+    """Number of a kept policy; 0 where it was damaged on disk."""
+    try:
+        return Policy.model_validate_json(kept).seq
+    except ValidationError:
+        return 0
+
+
+def _parsed(kind: type[_Kind], path: str, data: bytes) -> _Kind:
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as exc:
+        raise TrustError(f"{path} is signed, but no {kind.__name__.lower()}", Attack.UNSAFE_CONTENT) from exc

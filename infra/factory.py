@@ -1,11 +1,13 @@
-"""Builds the bundles that ship in the wheel: `python -m infra.factory [--check]`.
+"""Builds the bundles and the fault bank that ship in the wheel: `python -m infra.factory [--check]`.
 
-Simulated healthy machines go to the trainer, its files to `edge_producer/bundles/`. The same bytes on
-every machine; a test compares the shipped files with what this script builds.
+Simulated healthy machines go to the trainer, its files to `edge_producer/bundles/`; pairs of windows with and
+without a fault to `model_service/training/fault_banks/`. The same bytes on every machine; a test compares the
+shipped files with what this script builds.
 """
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Iterator
 
@@ -14,9 +16,10 @@ from numpy.typing import NDArray
 
 from edge_producer.bundle import BUNDLES
 from edge_producer.sources.machine import RotatingMachine
-from edge_producer.sources.scenario import Injection
+from edge_producer.sources.scenario import Injection, Kind
 from model_service.training.bundle import BundleFiles
-from model_service.training.factory import factory_bundle, robust_bundle
+from model_service.training.factory import LOGGED_KINDS, factory_bundle, robust_bundle
+from model_service.training.fault_bank import FOLDER, FROZEN, BankFile, paired_effects
 from model_service.training.features import compute
 from schemas.bundle import Training
 from schemas.profile import Profile
@@ -30,6 +33,12 @@ HORIZON_WINDOWS = 1800
 REGIMES = (0.0, 0.0, 0.3)
 """Severity of the change of load that every third device runs under: the model has seen more than one."""
 SCRIPT = "infra/factory.py"
+FAULTS: tuple[Kind, ...] = ("bearing_wear", "imbalance")
+SEVERITIES = (0.2, 0.3, 0.4, 0.6, 1.0)
+FAULT_MACHINES = 8
+FAULT_START_S = 40.0
+FAULT_WINDOWS = (60, 66, 72)
+"""20 to 32 s after the start: the vibration has grown, the heat has not come yet. Seen late is not seen."""
 
 Array = NDArray[np.float64]
 
@@ -41,6 +50,43 @@ def build() -> dict[str, BundleFiles]:
     healthy = [list(_healthy_runs(profile, number)) for number in range(DEVICES)]
     machine = factory_bundle(profile, healthy, _golden_windows(profile), training)
     return {"machine": machine, "robust": robust_bundle(SEED)}
+
+
+def fault_bank() -> BankFile:
+    """What each fault does to each feature of `machine`."""
+    profile = find_profile("machine")
+    logged = tuple(s.kind in LOGGED_KINDS for s in profile.feature_specs())
+    healthy = _bank_windows(profile, ())
+    effects = {
+        kind: {
+            str(severity): paired_effects(
+                healthy,
+                _bank_windows(profile, (Injection(kind=kind, start_s=FAULT_START_S, severity=severity),)),
+                logged,
+            )
+            for severity in SEVERITIES
+        }
+        for kind in FAULTS
+    }
+    return BankFile(
+        profile=profile.name,
+        featureset=profile.featureset,
+        features=profile.feature_names,
+        logged=logged,
+        seed=SEED,
+        effects=effects,
+    )
+
+
+def _bank_windows(profile: Profile, faults: tuple[Injection, ...]) -> Array:
+    """Features of a few windows of each machine of the bank, shape (n, F)."""
+    rate_hz = profile.sampling.rate_hz
+    made = [
+        _windows(profile, RotatingMachine(SEED, f"bank-{number}", rate_hz, faults), range(k, k + 1))
+        for number in range(FAULT_MACHINES)
+        for k in FAULT_WINDOWS
+    ]
+    return compute(np.concatenate(made), profile.feature_specs(), profile.channel_names)
 
 
 def _healthy_runs(profile: Profile, number: int) -> Iterator[Array]:
@@ -78,6 +124,19 @@ def _windows(profile: Profile, sensors: RotatingMachine, numbers: range) -> NDAr
     return np.stack([sensors.block(k, size)[:, columns] for k in numbers])
 
 
+def _bank(*, write: bool) -> list[str]:
+    """Writes or compares the fault bank; returns what is not as it should be."""
+    stored = fault_bank()
+    data, path = stored.to_bytes(), FOLDER / f"{stored.profile}.json"
+    digest = hashlib.sha256(data).hexdigest()
+    if write:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+    sys.stdout.write(f"fault bank {stored.profile} {digest}\n")
+    stale = [] if path.is_file() and path.read_bytes() == data else [f"fault_banks/{path.name}"]
+    return stale if FROZEN.get(stored.profile) == digest else [*stale, "FROZEN in fault_bank.py"]
+
+
 def main(arguments: list[str]) -> int:
     """Writes the bundles, or with ``--check`` only compares; returns the exit code."""
     if arguments not in ([], ["--check"]):
@@ -90,6 +149,7 @@ def main(arguments: list[str]) -> int:
         else:
             bundle.write(BUNDLES / name)
         sys.stdout.write(f"{bundle.manifest.version}\n")
+    stale += _bank(write=not arguments)
     for file in stale:
         sys.stderr.write(f"{file} is not what the script builds: run `python -m infra.factory`\n")
     return 1 if stale else 0

@@ -132,6 +132,8 @@ class Manifest(Part):
         bin_edges: Ascending inner bin edges by feature, for summaries.
         baselines: By feature, the score included; empty where nothing was trained.
         kind: What the score means: distance from healthy, or the probability of a labelled fault.
+        parameters: The fitted numbers behind the graph, by name, matrices by rows: the next model starts from
+            them, and who re-evaluates this one recomputes its scores from them without the graph.
         lineage: Where a retrained model comes from; None for factory bundles.
         files: SHA-256 of each file of the bundle but the manifest.
     """
@@ -149,6 +151,7 @@ class Manifest(Part):
     bin_edges: dict[str, tuple[float, ...]] = {}
     baselines: dict[str, Baseline] = {}
     training: Training | None = None
+    parameters: dict[str, tuple[float, ...]] = {}
     lineage: Lineage | None = None
     tolerance: Tolerance
     files: dict[str, Digest]

@@ -60,10 +60,11 @@ def factory_bundle(
         bin_edges=_bin_edges(everything, profile.feature_names),
         baselines={c: _baseline(scored, i) for i, c in enumerate(columns)},
         training=training,
+        parameters=model.parameters(),
         tolerance=TOLERANCE,
         files={},
     )
-    return sealed(manifest, _graph(profile, model), vectors.to_arrow())
+    return sealed(manifest, anomaly_graph(profile, model), vectors.to_arrow())
 
 
 def robust_bundle(seed: int) -> BundleFiles:
@@ -95,7 +96,7 @@ def robust_bundle(seed: int) -> BundleFiles:
     return sealed(manifest, build_robust(), golden.to_arrow())
 
 
-def _graph(profile: Profile, model: Mahalanobis) -> bytes:
+def anomaly_graph(profile: Profile, model: Mahalanobis) -> bytes:
     """Raw window in, features and score out."""
     writer = GraphWriter()
     features = write_features(writer, profile.feature_specs(), profile.channel_names)

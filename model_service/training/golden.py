@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+from schemas.errors import BundleError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +47,21 @@ class Golden:
             writer.write_table(table)
         data: bytes = sink.getvalue().to_pybytes()
         return data
+
+
+def golden_windows(data: bytes) -> NDArray[np.float32]:
+    """Input windows of golden vectors, shape (n, W, C).
+
+    Raises:
+        BundleError: These bytes are no golden vectors.
+    """
+    try:
+        table = pa.ipc.open_file(io.BytesIO(data)).read_all()
+        shape = json.loads((table.schema.metadata or {})[b"shape"])
+        flat = table.column("window").combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        return np.asarray(flat, dtype=np.float32).reshape(table.num_rows, *shape)
+    except (pa.ArrowInvalid, KeyError, ValueError) as exc:
+        raise BundleError(f"golden vectors unreadable: {exc}") from exc
 
 
 def _lists(rows: NDArray[np.floating]) -> pa.Array:

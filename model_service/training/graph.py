@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 17
 """Lowest operator set with DFT: any onnxruntime since 1.12 runs it."""
+ML_DOMAIN, ML_OPSET = "ai.onnx.ml", 3
+"""ONNX's own operators for trees; every onnxruntime has them."""
 IR_VERSION = 8
 
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
@@ -53,6 +55,26 @@ class GraphWriter:
         """An int64 scalar constant."""
         return self.constant(np.array(value, dtype=np.int64))
 
+    def splice(self, graph: Any, inputs: Mapping[str, str]) -> dict[str, str]:
+        """Adds all operators of another graph.
+
+        Args:
+            graph: ``GraphProto`` of the same operator sets.
+            inputs: For each of its inputs the name of a tensor that is here.
+
+        Returns:
+            Our name of each of its outputs.
+        """
+        names = dict(inputs) | {i.name: self.constant(numpy_helper.to_array(i)) for i in graph.initializer}
+        for node in graph.node:
+            here = helper.make_node(node.op_type, [names[i] for i in node.input], [], domain=node.domain)
+            here.attribute.extend(node.attribute)
+            here.name = f"{node.op_type.lower()}_{len(self._nodes)}"
+            names |= {output: f"{here.name}_{at}" for at, output in enumerate(node.output)}
+            here.output.extend(names[output] for output in node.output)
+            self._nodes.append(here)
+        return {output.name: names[output.name] for output in graph.output}
+
     def build(self, name: str, inputs: Sequence[Any], outputs: Sequence[Any]) -> bytes:
         """Serialized, checked model.
 
@@ -61,12 +83,15 @@ class GraphWriter:
             inputs: Value infos, as ``tensor`` makes them.
             outputs: Likewise.
         """
+        opsets = [helper.make_opsetid("", OPSET)]
+        if any(node.domain == ML_DOMAIN for node in self._nodes):
+            opsets.append(helper.make_opsetid(ML_DOMAIN, ML_OPSET))
         graph = helper.make_graph(self._nodes, name, list(inputs), list(outputs), self._initializers)
         model = helper.make_model(
             graph,
             producer_name="edgeloop",
             ir_version=IR_VERSION,
-            opset_imports=[helper.make_opsetid("", OPSET)],
+            opset_imports=opsets,
         )
         onnx.checker.check_model(model, full_check=True)
         data: bytes = model.SerializeToString(deterministic=True)

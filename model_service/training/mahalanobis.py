@@ -1,4 +1,4 @@
-"""The factory model: how far a window lies from healthy ones, in shrunk Mahalanobis distance."""
+"""The anomaly model: how far a window lies from healthy ones, in shrunk Mahalanobis distance."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_service.training.graph import FLOAT, GraphWriter
-from schemas.bundle import Calibration
+from schemas.bundle import Calibration, Manifest
+from schemas.errors import BundleError
 
 Array = NDArray[np.float64]
 
@@ -43,12 +44,51 @@ class Mahalanobis:
 
     def distance(self, features: Array) -> Array:
         """Distance of each row of (n, F); NaN where a feature is missing."""
-        z = (_logged(features, self.logged) - self.mean) / self.std
-        return np.asarray(np.sqrt(((z @ self.whitening) ** 2).sum(axis=1)))
+        return np.asarray(np.sqrt(((self.standardised(features) @ self.whitening) ** 2).sum(axis=1)))
 
     def score(self, features: Array) -> Array:
         """Score in [0, 1] of each row of (n, F); NaN where a feature is missing."""
         return calibrated(self.distance(features), self.calibration)
+
+    def standardised(self, features: Array) -> Array:
+        """Each feature of (n, F) in its own standard deviations from its mean, logarithms taken."""
+        return np.asarray((logarithms(features, self.logged) - self.mean) / self.std)
+
+    def correlation(self) -> Array:
+        """The (shrunk) correlation matrix behind the whitening, shape (F, F)."""
+        return np.asarray(np.linalg.inv(self.whitening @ self.whitening.T))
+
+    def parameters(self) -> dict[str, tuple[float, ...]]:
+        """Everything but the calibration, as a manifest holds it."""
+        parts = {
+            "logged": self.logged.astype(float),
+            "mean": self.mean,
+            "std": self.std,
+            "whitening": self.whitening.ravel(),
+        }
+        return {name: tuple(values.tolist()) for name, values in parts.items()}
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Mahalanobis:
+        """The model that a manifest states.
+
+        Raises:
+            BundleError: It states none, or one of another size than its features.
+        """
+        try:
+            parts = {k: np.array(manifest.parameters[k]) for k in ("logged", "mean", "std", "whitening")}
+            f = len(manifest.features)
+            whitening = parts["whitening"].reshape(f, f)
+        except (KeyError, ValueError) as exc:
+            raise BundleError(f"model {manifest.version} states no parameters of an anomaly model") from exc
+        if any(len(parts[k]) != f for k in ("logged", "mean", "std")):
+            raise BundleError(f"model {manifest.version}: parameters are not those of {f} features")
+        return cls(parts["logged"] > 0, parts["mean"], parts["std"], whitening, manifest.calibration)
+
+
+def whitening_of(correlation: Array) -> Array:
+    """Matrix that gives rows of this correlation unit covariance, rounded."""
+    return rounded(_inverse_lower(_cholesky(correlation)).T)
 
 
 def fit(features: Array, logged: Sequence[bool]) -> Mahalanobis:
@@ -59,12 +99,12 @@ def fit(features: Array, logged: Sequence[bool]) -> Mahalanobis:
         logged: Which features are strictly positive scales, better taken as logarithms.
     """
     mask = np.array(logged, dtype=bool)
-    x = _logged(features, mask)
+    x = logarithms(features, mask)
     mean, std = rounded(x.mean(axis=0)), rounded(x.std(axis=0))
     z = (x - mean) / std
     correlation = z.T @ z / len(z)
     shrunk = (1 - SHRINKAGE) * correlation + SHRINKAGE * np.eye(len(mean))
-    whitening = rounded(_inverse_lower(_cholesky(shrunk)).T)
+    whitening = whitening_of(shrunk)
     raw = Mahalanobis(mask, mean, std, whitening, Calibration(middle=1.0, slope=SLOPE))
     healthy = float(np.quantile(raw.distance(features), 0.999))
     middle = healthy * ((1 - HEALTHY_SCORE) / HEALTHY_SCORE) ** (1 / SLOPE)
@@ -113,7 +153,8 @@ def write_calibration(writer: GraphWriter, distance: str, calibration: Calibrati
     return writer.op("Sigmoid", writer.op("Mul", logarithm, writer.floats(calibration.slope)))
 
 
-def _logged(features: Array, mask: NDArray[np.bool_]) -> Array:
+def logarithms(features: Array, mask: NDArray[np.bool_]) -> Array:
+    """Features of (n, F), those of the mask as logarithms."""
     # np.maximum hands NaN on, as wanted.
     return np.asarray(np.where(mask, np.log(np.maximum(features, SMALLEST)), features))
 

@@ -44,7 +44,7 @@ def statements(root: Path, cut: Cut, profiles: Mapping[str, Profile]) -> list[st
     views |= {
         "telemetry": _telemetry(telemetry),
         "books": _books(),
-        "alarms": _alarms({p.name: p.decision.idle for p in profiles.values()}),
+        "alarms": alarms_sql({p.name: p.decision.idle for p in profiles.values()}),
         "fleet": _FLEET,
         "data_quality": _DATA_QUALITY,
         "cohorts": _COHORTS,
@@ -93,19 +93,25 @@ def _books() -> str:
     return f"SELECT * FROM {BOOKS_STATEMENTS} QUALIFY {newest} = 1"
 
 
-def _alarms(idle: Mapping[str, str]) -> str:
+def alarms_sql(idle: Mapping[str, str], known: str = "true") -> str:
+    """SQL of the view ``alarms``.
+
+    Args:
+        idle: Each profile's idle action, which is no alarm.
+        known: Condition on rows and alerts: an instant before which they must have been known.
+    """
     whens = "".join(f" WHEN {duck.text(p)} THEN {duck.text(i)}" for p, i in sorted(idle.items()))
     resting = f"CASE profile{whens} ELSE 'none' END" if whens else "'none'"
     return f"""
 WITH transitions AS (
     SELECT profile, device_id, boot_id, seq, event_time, decision AS action, score, model_version,
         (reasons & {int(Reason.FAIL_SAFE)}) <> 0 AS fail_safe, false AS alerted, known_at
-    FROM telemetry WHERE (reasons & {int(Reason.TRANSITION)}) <> 0
+    FROM telemetry WHERE (reasons & {int(Reason.TRANSITION)}) <> 0 AND {known}
 ), starts AS (
     SELECT * FROM transitions
     UNION ALL BY NAME
     SELECT profile, device_id, boot_id, seq, event_time, action, score, model_version,
-        score IS NULL AS fail_safe, true AS alerted, known_at FROM alerts
+        score IS NULL AS fail_safe, true AS alerted, known_at FROM alerts WHERE {known}
 ), spans AS (
     SELECT device_id, profile, boot_id, seq, min(event_time) AS event_time, any_value(action) AS action,
         any_value(score) AS score, any_value(model_version) AS model_version,

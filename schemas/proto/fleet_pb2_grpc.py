@@ -70,6 +70,11 @@ class FleetAdminStub:
                 request_serializer=schemas_dot_proto_dot_fleet__pb2.JoinTokenRequest.SerializeToString,
                 response_deserializer=schemas_dot_proto_dot_fleet__pb2.JsonReply.FromString,
                 _registered_method=True)
+        self.ListJoinTokens = channel.unary_unary(
+                '/edgeloop.v1.FleetAdmin/ListJoinTokens',
+                request_serializer=schemas_dot_proto_dot_fleet__pb2.ListRequest.SerializeToString,
+                response_deserializer=schemas_dot_proto_dot_fleet__pb2.JsonReply.FromString,
+                _registered_method=True)
         self.RevokeDevice = channel.unary_unary(
                 '/edgeloop.v1.FleetAdmin/RevokeDevice',
                 request_serializer=schemas_dot_proto_dot_fleet__pb2.ShowRequest.SerializeToString,
@@ -145,6 +150,12 @@ class FleetAdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListJoinTokens(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RevokeDevice(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -212,6 +223,11 @@ def add_FleetAdminServicer_to_server(servicer, server):
             'CreateJoinToken': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateJoinToken,
                     request_deserializer=schemas_dot_proto_dot_fleet__pb2.JoinTokenRequest.FromString,
+                    response_serializer=schemas_dot_proto_dot_fleet__pb2.JsonReply.SerializeToString,
+            ),
+            'ListJoinTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListJoinTokens,
+                    request_deserializer=schemas_dot_proto_dot_fleet__pb2.ListRequest.FromString,
                     response_serializer=schemas_dot_proto_dot_fleet__pb2.JsonReply.SerializeToString,
             ),
             'RevokeDevice': grpc.unary_unary_rpc_method_handler(
@@ -429,6 +445,33 @@ class FleetAdmin:
             target,
             '/edgeloop.v1.FleetAdmin/CreateJoinToken',
             schemas_dot_proto_dot_fleet__pb2.JoinTokenRequest.SerializeToString,
+            schemas_dot_proto_dot_fleet__pb2.JsonReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListJoinTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgeloop.v1.FleetAdmin/ListJoinTokens',
+            schemas_dot_proto_dot_fleet__pb2.ListRequest.SerializeToString,
             schemas_dot_proto_dot_fleet__pb2.JsonReply.FromString,
             options,
             channel_credentials,

@@ -1,0 +1,209 @@
+"""X.509: what our certificates look like, and what a certificate or a request for one says."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from schemas.errors import AccessError
+from schemas.updates import Role
+
+DEVICE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
+"""Also bounds the common name: X.509 allows 64 characters."""
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+"""Start of authority and server certificates: a device whose clock fell back to 1970 must still reach us."""
+_RENEW_LINE = b"edgeloop.v1.renew"
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who a certificate speaks for.
+
+    Attributes:
+        name: Common name: device id, or name of a person.
+        serial: Hex.
+        not_after: UTC seconds.
+        key: The public key, SubjectPublicKeyInfo in DER.
+    """
+
+    name: str
+    roles: frozenset[Role]
+    serial: str
+    not_after: float
+    key: bytes
+
+
+def read_certificate(pem: bytes) -> x509.Certificate:
+    """The first certificate in the PEM.
+
+    Raises:
+        AccessError: There is none.
+    """
+    try:
+        return x509.load_pem_x509_certificate(pem)
+    except ValueError as exc:
+        raise AccessError(f"not a certificate: {exc}") from exc
+
+
+@lru_cache(maxsize=16384)
+def read_holder(pem: bytes) -> Holder:
+    """Who the certificate names; says nothing about who signed it.
+
+    Raises:
+        AccessError: Not one of our shape.
+    """
+    certificate = read_certificate(pem)
+    units = {
+        str(a.value) for a in certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)
+    }
+    return Holder(
+        name=common_name(certificate.subject),
+        roles=frozenset(role for role in Role if role.value in units),
+        serial=f"{certificate.serial_number:x}",
+        not_after=certificate.not_valid_after_utc.timestamp(),
+        key=public_der(certificate.public_key()),
+    )
+
+
+def read_request(csr_pem: bytes, name: str) -> ec.EllipticCurvePublicKey:
+    """The key that a certificate signing request asks a certificate for.
+
+    Raises:
+        AccessError: Not a request, not signed by its own key, another subject, or not a P-256 key.
+    """
+    try:
+        request = x509.load_pem_x509_csr(csr_pem)
+    except ValueError as exc:
+        raise AccessError(f"not a certificate signing request: {exc}") from exc
+    if not request.is_signature_valid:
+        raise AccessError(f"the request for {name} is not signed by the key that it carries")
+    if (asked := common_name(request.subject)) != name:
+        raise AccessError(f"the request asks for {asked!r}, not for {name}")
+    return p256(request.public_key(), f"the request for {name}")
+
+
+def read_public_key(pem: str) -> ec.EllipticCurvePublicKey:
+    """A P-256 public key in PEM.
+
+    Raises:
+        AccessError: Something else.
+    """
+    try:
+        key = serialization.load_pem_public_key(pem.encode())
+    except ValueError as exc:
+        raise AccessError(f"not a public key: {exc}") from exc
+    return p256(key, "the signing key")
+
+
+def p256(key: object, of: str) -> ec.EllipticCurvePublicKey:
+    """The key, if it is one of P-256.
+
+    Raises:
+        AccessError: It is not.
+    """
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise AccessError(f"{of} does not carry a P-256 key")
+    return key
+
+
+def common_name(subject: x509.Name) -> str:
+    """The subject's only common name.
+
+    Raises:
+        AccessError: None, or several.
+    """
+    names = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    if len(names) != 1:
+        raise AccessError(f"a subject must have one common name, not {len(names)}")
+    return str(names[0].value)
+
+
+def public_der(key: object) -> bytes:
+    """SubjectPublicKeyInfo of a P-256 key, DER: the same for the same key.
+
+    Raises:
+        AccessError: Not a P-256 key.
+    """
+    return p256(key, "the certificate").public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+
+
+def renewal_text(at_ms: int, csr_pem: bytes) -> bytes:
+    """What the proof of possession of a renewal signs (schemas/proto/delivery.proto)."""
+    return b"\n".join([_RENEW_LINE, str(at_ms).encode(), csr_pem])
+
+
+def check_renewal_proof(certificate: x509.Certificate, at_ms: int, csr_pem: bytes, proof: bytes) -> None:
+    """Whether the holder of the certificate's key asks for this renewal.
+
+    Raises:
+        AccessError: Somebody else does.
+    """
+    key = p256(certificate.public_key(), "the certificate")
+    try:
+        key.verify(proof, renewal_text(at_ms, csr_pem), ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature as exc:
+        raise AccessError("the proof is not signed by the certificate's key") from exc
+
+
+def subject(name: str, roles: Iterable[Role] = ()) -> x509.Name:
+    """Subject of a holder: its name, and a unit for each role."""
+    units = [x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, r.value) for r in roles]
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name), *units])
+
+
+def alternative_names(names: Sequence[str]) -> x509.SubjectAlternativeName:
+    """DNS names and addresses of a server."""
+    return x509.SubjectAlternativeName([_general_name(name) for name in names])
+
+
+def client_extensions() -> tuple[x509.ExtensionType, ...]:
+    """What marks a client's certificate."""
+    return (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]),)
+
+
+def server_extensions(names: Sequence[str]) -> tuple[x509.ExtensionType, ...]:
+    """What marks a server's certificate."""
+    return (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), alternative_names(names))
+
+
+def leaf_usage() -> x509.KeyUsage:
+    """Signs handshakes, nothing else."""
+    return _usage(signs=True, certifies=False)
+
+
+def authority_usage() -> x509.KeyUsage:
+    """Signs certificates, nothing else."""
+    return _usage(signs=False, certifies=True)
+
+
+def _usage(*, signs: bool, certifies: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=signs,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=certifies,
+        crl_sign=certifies,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)

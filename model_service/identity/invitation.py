@@ -1,0 +1,88 @@
+"""Join bundles: what a person carries to a device, from what this deployment is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from model_service.identity.authority import ca_path
+from model_service.identity.tokens import Invitation, create_token
+from model_service.registry.database import Registry
+from model_service.service.address import Address, read_address
+from model_service.settings import ModelSettings
+from schemas.errors import OperatorError, ServiceUnavailableError
+from schemas.join import JoinBundle
+
+
+def invite(
+    settings: ModelSettings,
+    registry: Registry,
+    invitation: Invitation,
+    families: Sequence[str],
+    address: Address | None = None,
+) -> JoinBundle:
+    """A join bundle with a new token, made in this process.
+
+    Args:
+        settings: The deployment; its ``token_s`` is the token's life.
+        registry: Where the token goes.
+        invitation: What the device will be.
+        families: Model families that it runs.
+        address: Where the device will find the service; None: what the serving process says.
+
+    Raises:
+        RegistryError: The device id cannot be one, or the device was revoked.
+        ServiceUnavailableError: No serving process ever said where it listens.
+        OperatorError: Authority or trust root are not there yet.
+    """
+    with registry.transaction() as connection:
+        token = create_token(connection, invitation, settings.token_s, time.time())
+    return join_bundle(settings, invitation, families, token, address)
+
+
+def join_bundle(
+    settings: ModelSettings,
+    invitation: Invitation,
+    families: Sequence[str],
+    token: str,
+    address: Address | None = None,
+) -> JoinBundle:
+    """A join bundle around a token.
+
+    Raises:
+        ServiceUnavailableError: No serving process ever said where it listens.
+        OperatorError: Authority or trust root are not there yet.
+    """
+    at = address or read_address(settings)
+    if at is None:
+        raise ServiceUnavailableError(f"no model service has started in {settings.root}")
+    try:
+        ca_pem = ca_path(settings).read_text()
+        root_json = newest_root(settings).decode()
+    except OSError as exc:
+        raise OperatorError(f"nobody can be invited yet: {exc}") from exc
+    return JoinBundle(
+        device_id=invitation.device_id,
+        token=token,
+        enrollment=f"{at.host}:{at.enrollment_port}",
+        delivery=f"{at.host}:{at.delivery_port}",
+        server_name=settings.names[0],
+        ca_pem=ca_pem,
+        root_json=root_json,
+        group=invitation.group,
+        hardware=invitation.hardware,
+        families=tuple(families),
+    )
+
+
+def newest_root(settings: ModelSettings) -> bytes:
+    """The newest trusted root metadata.
+
+    Raises:
+        OSError: There is none.
+    """
+    folder = settings.repository / "metadata"
+    numbers = [int(p.name.partition(".")[0]) for p in folder.glob("[0-9]*.root.json")]
+    if not numbers:
+        raise FileNotFoundError(f"no root metadata in {folder}: `edgeloop trust init`")
+    return (folder / f"{max(numbers)}.root.json").read_bytes()

@@ -1,0 +1,176 @@
+"""Answers requests for certificates; the one place where the authority's key is used at run time."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from sqlalchemy import Connection, RowMapping, select, update
+
+from feature_store.registry import DeviceRecord, DeviceRegistry
+from model_service.fleet import certificates as ledger
+from model_service.fleet import devices as fleet
+from model_service.identity import certificates as certs
+from model_service.identity.authority import Authority
+from model_service.identity.enrolment import ENROLL, ISSUED, REFUSED, WAITING, enrolled_key
+from model_service.registry.database import Registry, note
+from model_service.registry.tables import certificate_requests
+from model_service.settings import ModelSettings
+from schemas.errors import AccessError
+from schemas.updates import Role
+
+log = logging.getLogger(__name__)
+
+BATCH = 256
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What becomes of a request: a certificate for a key, with the device's record, or a reason."""
+
+    row: RowMapping
+    key: ec.EllipticCurvePublicKey | None = None
+    record: DeviceRecord | None = None
+    reason: str = ""
+
+
+class Issuer:
+    """Certificates for devices. Trusts nothing that the public process checked already.
+
+    Args:
+        settings: Where the authority's key lies; lifetime of certificates.
+        registry: Where requests wait.
+        device_registry: The lake's table of devices; telemetry of a device that is not in it is refused.
+        clock: UTC seconds.
+
+    Raises:
+        OperatorError: The authority's key is not here.
+    """
+
+    def __init__(
+        self,
+        settings: ModelSettings,
+        registry: Registry,
+        device_registry: DeviceRegistry,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._authority = Authority.load(settings)
+        self._life = timedelta(seconds=settings.certificate_s)
+        self._registry = registry
+        self._lake = device_registry
+        self._clock = clock
+        self._known_revoked = {r.device_id for r in device_registry.keys().values() if not r.active}
+
+    def step(self) -> int:
+        """Answer what waits, and tell the lake of devices revoked since.
+
+        Returns:
+            Requests answered.
+
+        Raises:
+            RetryableError: Registry or lake are busy; the same step later goes on where it stood.
+        """
+        with self._registry.reading() as connection:
+            answers = [self._examine(connection, row) for row in _waiting(connection)]
+            revoked = fleet.revoked_devices(connection) - self._known_revoked
+        # Step 1: the lake knows the key before the device has a certificate; repeated after a crash.
+        self._tell_lake([a.record for a in answers if a.record is not None], revoked)
+        # Step 2: certificate, device and answer in one transaction; before it, the request still waits.
+        if answers:
+            with self._registry.transaction() as connection:
+                for answer in answers:
+                    self._answer(connection, answer)
+        return len(answers)
+
+    def _examine(self, connection: Connection, row: RowMapping) -> _Answer:
+        try:
+            return self._checked(connection, row)
+        except AccessError as exc:
+            return _Answer(row, reason=str(exc))
+
+    def _checked(self, connection: Connection, row: RowMapping) -> _Answer:
+        name = row["subject"]
+        key = certs.read_request(row["csr_pem"], name)
+        if row["role"] != Role.DEVICE.value:
+            raise AccessError(f"certificates of role {row['role']} are not issued over the network")
+        if fleet.is_revoked(connection, name):
+            raise AccessError(f"{name} was revoked")
+        if row["kind"] == ENROLL:
+            return _Answer(row, key, _record(connection, row))
+        if certs.public_der(key) != enrolled_key(connection, name):
+            raise AccessError(f"{name} did not join with this key: join again")
+        return _Answer(row, key)
+
+    def _tell_lake(self, records: Sequence[DeviceRecord], revoked: set[str]) -> None:
+        if records:
+            self._lake.register(records)
+        if revoked:
+            present = {r.device_id for r in self._lake.keys().values()}
+            self._lake.revoke(revoked & present)
+            self._known_revoked |= revoked
+
+    def _answer(self, connection: Connection, answer: _Answer) -> None:
+        row, name = answer.row, answer.row["subject"]
+        reason = answer.reason
+        if not reason and fleet.is_revoked(connection, name):
+            reason = f"{name} was revoked"  # meanwhile
+        if answer.key is None or reason:
+            log.warning("refused a certificate: %s", reason, extra={"device_id": name})
+            _settle(connection, row, state=REFUSED, reason=reason)
+            return
+        now = self._clock()
+        if row["kind"] == ENROLL:
+            ledger.revoke_all(connection, name, now)  # who joins anew leaves its old keys behind
+            fleet.put_device(connection, row["device"], now)
+        certificate = self._authority.certify_client(
+            name, [Role.DEVICE], answer.key, datetime.fromtimestamp(now, UTC), self._life
+        )
+        pem = certificate.public_bytes(serialization.Encoding.PEM)
+        holder = certs.read_holder(pem)
+        ledger.record(connection, holder, certificate.not_valid_before_utc.timestamp())
+        _settle(connection, row, state=ISSUED, certificate_pem=pem)
+        if row["kind"] == ENROLL:
+            detail = {
+                "serial": holder.serial,
+                "group": row["device"]["grp"],
+                "key_id": row["device"]["key_id"],
+            }
+            note(connection, f"enrolled/{holder.serial}", name, "device_enrolled", detail, now)
+
+
+def _waiting(connection: Connection) -> list[RowMapping]:
+    rows = certificate_requests
+    query = select(rows).where(rows.c.state == WAITING).order_by(rows.c.id).limit(BATCH)
+    return list(connection.execute(query).mappings())
+
+
+def _settle(connection: Connection, row: RowMapping, **values: object) -> None:
+    own = certificate_requests.c.id == row["id"]
+    connection.execute(update(certificate_requests).where(own).values(**values))
+
+
+def _record(connection: Connection, row: RowMapping) -> DeviceRecord:
+    """What the lake is to know of the device.
+
+    Raises:
+        AccessError: Another device seals its telemetry with that key.
+    """
+    device = row["device"]
+    other = fleet.owner_of_key(connection, device["key_id"])
+    if other not in (None, row["subject"]):
+        raise AccessError(f"the signing key of {row['subject']} is already that of {other}")
+    return DeviceRecord(
+        device_id=row["subject"],
+        profile=device["profile"],
+        site=device["site"],
+        group=device["grp"],
+        hardware=device["hardware"],
+        key_id=device["key_id"],
+        public_key=device["public_key"],
+        gateway=device["gateway"],
+    )

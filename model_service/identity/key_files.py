@@ -1,0 +1,61 @@
+"""Private keys as PEM files, readable by their owner alone from the first byte."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from feature_store.durable import sync_folder
+from schemas.errors import OperatorError
+
+_OWNER_ONLY = 0o600
+
+
+def load_or_create_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """The P-256 key in the file, made where the file is absent.
+
+    Raises:
+        OperatorError: The file holds something else.
+    """
+    if not path.exists():
+        write_key(path, ec.generate_private_key(ec.SECP256R1()))
+    return load_key(path)
+
+
+def load_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """The P-256 key in the file.
+
+    Raises:
+        OperatorError: Absent, unreadable, or something else.
+    """
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except (OSError, ValueError, TypeError) as exc:
+        raise OperatorError(f"the private key {path} cannot be read: {exc}") from exc
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise OperatorError(f"the private key {path} is not a P-256 key")
+    return key
+
+
+def write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
+    """Write the key beside and name it when it is on the disk, readable by its owner only."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
+    with os.fdopen(handle, "wb") as file:
+        file.write(private_pem(key))
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+    sync_folder(path.parent)
+
+
+def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """PKCS#8 PEM, unencrypted."""
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )

@@ -1,0 +1,76 @@
+"""Whom the serving process lets in: a copy of the registry's revocations, never older than a few seconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from model_service.fleet.certificates import revoked_serials
+from model_service.fleet.devices import revoked_devices
+from model_service.identity.certificates import Holder
+from schemas.errors import AccessError, ServiceUnavailableError
+from schemas.updates import Role
+
+STALE_S = 5.0
+"""A copy older than this lets nobody in: better none than the revoked."""
+
+
+@dataclass(frozen=True)
+class _Revoked:
+    serials: frozenset[str] = frozenset()
+    devices: frozenset[str] = frozenset()
+
+
+class AccessList:
+    """Decides from a certificate, the registry's newest word and a time.
+
+    Args:
+        clock: UTC seconds.
+        monotonic: Seconds; measures the copy's age.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock, self._monotonic = clock, monotonic
+        self._revoked = _Revoked()
+        self._read_at: float | None = None
+
+    def refresh(self, connection: Connection) -> bool:
+        """Copy the registry's revocations.
+
+        Returns:
+            Whether they changed.
+        """
+        began = self._monotonic()
+        serials = revoked_serials(connection, self._clock())
+        now = _Revoked(frozenset(serials), frozenset(revoked_devices(connection)))
+        changed = now != self._revoked
+        self._revoked, self._read_at = now, began
+        return changed
+
+    def check(self, holder: Holder, roles: frozenset[Role], method: str) -> None:
+        """Let the certificate's holder call the method.
+
+        Raises:
+            AccessError: Ended, revoked, or without any of the roles.
+            ServiceUnavailableError: We do not know who was revoked.
+        """
+        if self._read_at is None or self._monotonic() - self._read_at > STALE_S:
+            raise ServiceUnavailableError("the registry does not say who was revoked")
+        if self._clock() >= holder.not_after:
+            raise AccessError(f"the certificate of {holder.name} has ended: renew it")
+        if holder.serial in self._revoked.serials:
+            raise AccessError(f"the certificate {holder.serial} of {holder.name} was revoked")
+        if Role.DEVICE in holder.roles and holder.name in self._revoked.devices:
+            raise AccessError(f"{holder.name} was revoked")
+        if not holder.roles & roles:
+            held = ", ".join(sorted(holder.roles)) or "no role"
+            raise AccessError(f"{holder.name} ({held}) may not call {method}: it takes {_any_of(roles)}")
+
+
+def _any_of(roles: frozenset[Role]) -> str:
+    return " or ".join(sorted(roles))

@@ -1,0 +1,163 @@
+"""`ModelDelivery`: hints, metadata, artifacts, reports. Devices only, each for itself (see `door`)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable
+
+from model_service.fleet.reports import note_clone, record_report
+from model_service.service.artifacts import Artifacts
+from model_service.service.beacon import Beacon
+from model_service.service.door import DEVICES, Call, Rule
+from model_service.service.refusals import BadFieldError
+from model_service.service.workers import Workers
+from model_service.settings import ModelSettings
+from model_service.trust.repository import TrustRepository
+from schemas.errors import ClonedIdentityError
+from schemas.proto.delivery_pb2 import (
+    ArtifactChunk,
+    FetchArtifactRequest,
+    FetchMetadataRequest,
+    FetchMetadataResponse,
+    File,
+    Hint,
+    ReportRequest,
+    ReportResponse,
+    WatchRequest,
+)
+from schemas.updates import Attack, Result, UpdateState
+
+log = logging.getLogger(__name__)
+
+MAX_DETAIL = 4096
+_STATES = frozenset(s.value for s in UpdateState)
+_RESULTS = frozenset(r.value for r in Result) | {""}
+_ATTACKS = frozenset(a.value for a in Attack) | {""}
+_LEAVE_S = 0.05
+
+
+def rules(settings: ModelSettings) -> dict[str, Rule]:
+    """Devices only; a watch lives as long as a connection may."""
+    return {
+        "Watch": Rule(DEVICES, settings.connection_age_s),
+        "FetchMetadata": Rule(DEVICES, 20.0),
+        "FetchArtifact": Rule(DEVICES, 900.0),
+        "Report": Rule(DEVICES, 20.0),
+    }
+
+
+class ModelDelivery:
+    """Handlers of the service.
+
+    Args:
+        settings: Folders, size of a chunk.
+        workers: Threads for registry and files.
+        beacon: Says when there is news.
+        clock: UTC seconds.
+
+    Attributes:
+        watching: Open streams by device.
+        cloned: Reports refused because their number was used before, by device.
+    """
+
+    def __init__(
+        self,
+        settings: ModelSettings,
+        workers: Workers,
+        beacon: Beacon,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._repository = TrustRepository(settings.repository, settings.proposals)
+        self._artifacts = Artifacts(settings.artifacts, settings.repository / "targets")
+        self._chunk_bytes = settings.chunk_bytes
+        self._workers, self._beacon, self._clock = workers, beacon, clock
+        self.watching: Counter[str] = Counter()
+        self.cloned: Counter[str] = Counter()
+
+    async def watch(self, request: WatchRequest, call: Call) -> AsyncGenerator[Hint, None]:
+        """The newest timestamp version at once, then whenever it changes, while the peer is let in."""
+        self.watching[request.device_id] += 1
+        told = None
+        try:
+            while not self._beacon.draining:
+                call.check()
+                if self._beacon.version != told:
+                    told = self._beacon.version
+                    yield Hint(timestamp_version=told)
+                    continue  # what came meanwhile
+                async with asyncio.timeout_at(call.until - _LEAVE_S):
+                    await self._beacon.news()
+        except TimeoutError:
+            return  # as long as a connection may live: the device watches anew
+        finally:
+            self.watching -= Counter([request.device_id])
+
+    async def fetch_metadata(self, request: FetchMetadataRequest, _call: Call) -> FetchMetadataResponse:
+        """All that the caller lacks."""
+        metadata, documents = await self._workers.in_thread(
+            lambda: (
+                self._repository.metadata_since(dict(request.versions)),
+                self._repository.documents_since(dict(request.documents)),
+            )
+        )
+        return FetchMetadataResponse(
+            metadata=[File(name=name, data=data) for name, data in metadata],
+            documents=[File(name=name, data=data) for name, data in documents],
+            server_time_ms=self._now_ms(),
+        )
+
+    async def fetch_artifact(
+        self, request: FetchArtifactRequest, call: Call
+    ) -> AsyncGenerator[ArtifactChunk, None]:
+        """The artifact's bytes from the offset on; nothing where the offset is its end."""
+        file = await self._workers.in_thread(lambda: self._artifacts.open(request.sha256, request.offset))
+        offset = request.offset
+        try:
+            while offset < file.size:
+                call.check()
+                data = await self._workers.in_thread(lambda at=offset: file.read(at, self._chunk_bytes))  # type: ignore[misc]
+                if not data:
+                    return
+                yield ArtifactChunk(offset=offset, data=data)
+                offset += len(data)
+        finally:
+            file.close()
+
+    async def report(self, request: ReportRequest, _call: Call) -> ReportResponse:
+        """Keep what the device says of itself; a repeat changes nothing."""
+        check_report(request)
+        now = self._clock()
+        try:
+            await self._workers.write(lambda c: record_report(c, request, now))
+        except ClonedIdentityError:
+            self.cloned[request.device_id] += 1
+            await self._workers.write(lambda c: note_clone(c, request, now))
+            raise
+        return ReportResponse(server_time_ms=self._now_ms())
+
+    def _now_ms(self) -> int:
+        return round(self._clock() * 1e3)
+
+
+def check_report(request: ReportRequest) -> None:
+    """Whether the report can be kept.
+
+    Raises:
+        BadFieldError: A field cannot be what it is.
+    """
+    for field, value, known in (
+        ("state", request.state, _STATES),
+        ("result", request.result, _RESULTS),
+        ("attack", request.attack, _ATTACKS),
+    ):
+        if value not in known:
+            raise BadFieldError(field, f"{value[:64]!r} is none of {', '.join(sorted(known - {''}))}")
+    if request.report_no < 1 or request.report_no >= 2**63:
+        raise BadFieldError("report_no", "counts from 1")
+    if not 1 <= len(request.nonce) <= 64:
+        raise BadFieldError("nonce", "1 to 64 characters")
+    if len(request.detail) > MAX_DETAIL:
+        raise BadFieldError("detail", f"at most {MAX_DETAIL} characters")

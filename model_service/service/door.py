@@ -1,0 +1,213 @@
+"""The door to gRPC's calls: every call passes identity, role, deadline and error mapping here, or is refused.
+
+Handlers behind it are plain: ``async (request, call) -> reply``, or an async generator of replies.
+Interceptors would be the usual place, but they do not see the peer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from model_service.identity.certificates import Holder, read_holder
+from model_service.service.access import AccessList
+from model_service.service.refusals import LateError, status_of
+from schemas.errors import AccessError, PipelineError
+from schemas.updates import Role
+
+log = logging.getLogger(__name__)
+
+DETAILS_KEY = "grpc-status-details-bin"
+MARGIN_S = 0.1
+"""Kept back of a caller's deadline, so that our refusal reaches it before it gives up."""
+ANYBODY: frozenset[Role] = frozenset()
+DEVICES = frozenset({Role.DEVICE})
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Who may call a method, and for how long.
+
+    Attributes:
+        roles: Any of these; ``ANYBODY``: no certificate is asked for (the server-TLS listener).
+        limit_s: Longest time of a call, whatever deadline the caller brings or lacks.
+    """
+
+    roles: frozenset[Role]
+    limit_s: float
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a handler knows of its call.
+
+    Attributes:
+        peer: Whose certificate it is; None on the server-TLS listener.
+        until: Time of the running event loop by which to answer.
+        check: Raises AccessError once the peer is no longer let in; for streams.
+    """
+
+    peer: Holder | None
+    until: float
+    check: Callable[[], None]
+
+    @property
+    def actor(self) -> str:
+        """Who calls, for records."""
+        return "" if self.peer is None else self.peer.name
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds left to answer in; never negative."""
+        return max(0.0, self.until - asyncio.get_running_loop().time())
+
+
+Unary = Callable[[Any, Call], Awaitable[Message]]
+Stream = Callable[[Any, Call], AsyncGenerator[Message, None]]
+
+
+class Door:
+    """Puts plain handlers behind the checks.
+
+    Args:
+        access: Who is let in.
+    """
+
+    def __init__(self, access: AccessList) -> None:
+        self._access = access
+        self.refused: dict[str, int] = {}
+        """Refused calls by gRPC code."""
+
+    def guard(
+        self, service: ServiceDescriptor, implementation: object, rules: Mapping[str, Rule]
+    ) -> grpc.GenericRpcHandler:
+        """Handlers, as gRPC takes them, of a service's methods.
+
+        Args:
+            service: Its descriptor.
+            implementation: Has a handler per method, by its name in snake_case.
+            rules: By method name. A method without one is a mistake that does not start.
+
+        Raises:
+            ValueError: A method has no rule.
+        """
+        if missing := {m.name for m in service.methods} - set(rules):
+            raise ValueError(f"no rule says who may call {', '.join(sorted(missing))}")
+        handlers = {m.name: self._handler(m, implementation, rules[m.name]) for m in service.methods}
+        return grpc.method_handlers_generic_handler(service.full_name, handlers)
+
+    def _handler(self, method: MethodDescriptor, implementation: object, rule: Rule) -> Any:
+        handle = getattr(implementation, _snake(method.name))
+        request = GetMessageClass(method.input_type)
+        if method.server_streaming:
+            make, behaviour = grpc.unary_stream_rpc_method_handler, self._stream(method, handle, rule)
+        else:
+            make, behaviour = grpc.unary_unary_rpc_method_handler, self._unary(method, handle, rule)
+        return make(behaviour, request_deserializer=request.FromString, response_serializer=_serialize)
+
+    def _unary(self, method: MethodDescriptor, handle: Unary, rule: Rule) -> Any:
+        async def behaviour(request: Message, context: Any) -> Message:
+            async def answer(call: Call) -> Message:
+                return await handle(request, call)
+
+            return await self._run(method, rule, request, context, answer)
+
+        return behaviour
+
+    def _stream(self, method: MethodDescriptor, handle: Stream, rule: Rule) -> Any:
+        async def behaviour(request: Message, context: Any) -> None:
+            async def answer(call: Call) -> None:
+                async with aclosing(handle(request, call)) as messages:
+                    async for message in messages:
+                        await context.write(message)
+
+            await self._run(method, rule, request, context, answer)
+
+        return behaviour
+
+    async def _run(
+        self,
+        method: MethodDescriptor,
+        rule: Rule,
+        request: Message,
+        context: Any,
+        answer: Callable[[Call], Awaitable[Any]],
+    ) -> Any:
+        limit_s = _limit(rule, context.time_remaining())
+        try:
+            call = self._admit(method, rule, request, context, limit_s)
+            return await _in_time(answer(call), limit_s, method.name)
+        except PipelineError as exc:
+            log.info("%s refused: %s", method.name, exc)
+            await self._abort(context, exc)
+        except Exception as exc:  # whatever else it is must not reach the caller
+            log.exception("%s failed", method.name)
+            await self._abort(context, exc)
+
+    def _admit(
+        self, method: MethodDescriptor, rule: Rule, request: Message, context: Any, limit_s: float
+    ) -> Call:
+        until = asyncio.get_running_loop().time() + limit_s
+        if rule.roles == ANYBODY:
+            return Call(None, until, lambda: None)
+        peer = _peer(context)
+
+        def check() -> None:
+            self._access.check(peer, rule.roles, method.name)
+
+        check()
+        if rule.roles == DEVICES and peer.name != (claimed := getattr(request, "device_id", "")):
+            raise AccessError(f"{peer.name} may not speak for {claimed[:64]!r}")
+        return Call(peer, until, check)
+
+    async def _abort(self, context: Any, error: Exception) -> None:
+        status = status_of(error)
+        code = next(c for c in grpc.StatusCode if c.value[0] == status.code)
+        self.refused[code.name] = self.refused.get(code.name, 0) + 1
+        await context.abort(code, status.message, ((DETAILS_KEY, status.SerializeToString()),))
+
+
+async def _in_time(answer: Awaitable[Any], limit_s: float, method: str) -> Any:
+    """Await the answer.
+
+    Raises:
+        LateError: It took longer than ``limit_s``.
+    """
+    try:
+        async with asyncio.timeout(limit_s) as timeout:
+            return await answer
+    except TimeoutError as exc:
+        if timeout.expired():
+            raise LateError(f"{method} took longer than {limit_s:.1f} s") from exc
+        raise
+
+
+def _peer(context: Any) -> Holder:
+    pems = context.auth_context().get("x509_pem_cert", ())
+    if not pems:
+        raise AccessError("this call takes a client certificate")
+    return read_holder(bytes(pems[0]))
+
+
+def _limit(rule: Rule, remaining_s: float | None) -> float:
+    if remaining_s is None:
+        return rule.limit_s
+    return min(rule.limit_s, max(0.0, remaining_s - MARGIN_S))
+
+
+def _serialize(message: Message) -> bytes:
+    data: bytes = message.SerializeToString()
+    return data
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(name))

@@ -1,0 +1,222 @@
+"""`FleetAdmin`: what people ask of the fleet. Answers are JSON documents (docs/grpc.md)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping
+
+from model_service.fleet.devices import revoke_device
+from model_service.identity.tokens import Invitation, create_token
+from model_service.service import fleet_reads as reads
+from model_service.service import fleet_writes as writes
+from model_service.service.access import AccessList
+from model_service.service.beacon import Beacon
+from model_service.service.door import Call, Rule
+from model_service.service.evidence import Evidence
+from model_service.service.outcomes import Outcomes
+from model_service.service.refusals import BadFieldError, UnknownNameError
+from model_service.service.workers import Workers
+from model_service.settings import ModelSettings
+from schemas.errors import RegistryError, ServiceUnavailableError
+from schemas.proto.fleet_pb2 import (
+    AckDriftRequest,
+    ControlRolloutRequest,
+    JoinTokenRequest,
+    JsonReply,
+    ListRequest,
+    ShowRequest,
+    StartRolloutRequest,
+    TrainRequest,
+)
+from schemas.updates import Role
+
+PEOPLE = frozenset({Role.VIEWER, Role.LABELLER, Role.OPERATOR, Role.APPROVER})
+OPERATORS = frozenset({Role.OPERATOR})
+APPROVERS = frozenset({Role.APPROVER})
+_READS = ("ListDevices", "ListModels", "ShowModel", "ListRollouts", "ShowRollout", "ListRuns")
+_WRITES = ("CreateJoinToken", "ListJoinTokens", "RevokeDevice", "Train", "StartRollout", "ControlRollout")
+RULES = {
+    **{name: Rule(PEOPLE, 20.0) for name in _READS},
+    **{name: Rule(OPERATORS, 30.0) for name in _WRITES},
+    "AckDrift": Rule(APPROVERS, 30.0),
+}
+MAX_TOKEN_S = 30 * 86400.0
+KINDS = ("", "anomaly", "classifier")
+ACTIONS = ("pause", "resume", "abort")
+_REPLY_S = 0.2
+
+
+class FleetAdmin:
+    """Handlers of the service.
+
+    Args:
+        settings: Lifetime of tokens; the lake.
+        workers: Threads for registry and files.
+        access: Copies a revocation at once.
+        beacon: Wakes the streams of a revoked device.
+        watching: Open streams by device.
+        clock: UTC seconds.
+    """
+
+    def __init__(
+        self,
+        settings: ModelSettings,
+        workers: Workers,
+        access: AccessList,
+        beacon: Beacon,
+        watching: Mapping[str, int],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._token_s, self._evidence = settings.token_s, Evidence(settings.lake_root)
+        self._workers, self._access, self._beacon = workers, access, beacon
+        self._watching, self._clock = watching, clock
+        self._answers = Outcomes(workers, writes.answered_commands)
+
+    async def list_devices(self, request: ListRequest, _call: Call) -> JsonReply:
+        """Devices with what they last reported."""
+        return await self._read(
+            lambda c: reads.list_devices(c, request.group, request.limit, dict(self._watching))
+        )
+
+    async def list_models(self, request: ListRequest, _call: Call) -> JsonReply:
+        """Candidates, newest first."""
+        return await self._read(lambda c: reads.list_models(c, request.family, request.limit))
+
+    async def show_model(self, request: ShowRequest, _call: Call) -> JsonReply:
+        """A candidate with manifest, verdicts, run and rollouts."""
+        return await self._read(lambda c: reads.show_model(c, request.id))
+
+    async def list_rollouts(self, request: ListRequest, _call: Call) -> JsonReply:
+        """Rollouts, newest first."""
+        return await self._read(
+            lambda c: reads.list_rollouts(c, request.family, request.group, request.limit)
+        )
+
+    async def show_rollout(self, request: ShowRequest, _call: Call) -> JsonReply:
+        """A rollout with events, channels and reports."""
+        return await self._read(lambda c: reads.show_rollout(c, request.id))
+
+    async def list_runs(self, request: ListRequest, _call: Call) -> JsonReply:
+        """Training runs, newest first."""
+        return await self._read(lambda c: reads.list_runs(c, request.family, request.limit))
+
+    async def list_join_tokens(self, request: ListRequest, _call: Call) -> JsonReply:
+        """Join tokens, newest first, without their secret."""
+        return await self._read(lambda c: reads.list_tokens(c, request.limit))
+
+    async def create_join_token(self, request: JoinTokenRequest, call: Call) -> JsonReply:
+        """A new token; this answer is the only place where it ever stands."""
+        valid_s = float(request.valid_s) or self._token_s
+        if not 0 < valid_s <= MAX_TOKEN_S:
+            raise BadFieldError("valid_s", f"more than 0, at most {MAX_TOKEN_S:.0f}")
+        for field in ("profile", "site", "group", "hardware"):
+            if not 1 <= len(getattr(request, field)) <= 64:
+                raise BadFieldError(field, "1 to 64 characters")
+        invitation = Invitation(
+            request.device_id, request.profile, request.site, request.group, request.hardware
+        )
+        now = self._clock()
+        token = await self._workers.write(lambda c: create_token(c, invitation, valid_s, now, call.actor))
+        return _reply({"device_id": request.device_id, "token": token, "valid_s": valid_s})
+
+    async def revoke_device(self, request: ShowRequest, call: Call) -> JsonReply:
+        """Never let the device in again, from now on, its open streams included."""
+        now = self._clock()
+        await self._workers.write(lambda c: revoke_device(c, request.id, now, call.actor))
+        await self._workers.read(self._access.refresh)
+        self._beacon.wake()
+        return _reply({"device_id": request.id, "revoked": True})
+
+    async def train(self, request: TrainRequest, call: Call) -> JsonReply:
+        """A training run, by hand."""
+        if request.kind not in KINDS:
+            raise BadFieldError("kind", "anomaly, classifier, or empty")
+        families = await self._workers.in_thread(self._evidence.families)
+        writes.known_family(families, request.family)
+        asked = writes.RunRequest(
+            family=request.family,
+            profile=families[request.family].name,
+            actor=call.actor,
+            kind=request.kind,
+            seed=request.seed,
+            detail=request.reason,
+        )
+        return await self._requested(asked)
+
+    async def ack_drift(self, request: AckDriftRequest, call: Call) -> JsonReply:
+        """A person's decision on a run that waits, or on a verdict that has none."""
+        name, now = request.run_id, self._clock()
+
+        def decide(connection: Connection) -> dict[str, Any] | None:
+            run_id = writes.waiting_run(connection, name)
+            if run_id is None:
+                return None
+            state = writes.decide_run(
+                connection, run_id, call.actor, request.reason, now, retrain=request.retrain
+            )
+            return {"run_id": run_id, "state": state}
+
+        if (decided := await self._workers.write(decide)) is not None:
+            return _reply(decided)
+        profile = await self._workers.in_thread(lambda: self._evidence.verdict_profile(name))
+        if profile is None:
+            raise UnknownNameError(f"no waiting run and no drift verdict {name}: `edgeloop drift list`")
+        if not request.retrain:
+            raise RegistryError(f"no run waits because of {name}: there is nothing to dismiss")
+        asked = writes.RunRequest(
+            profile.model.name, profile.name, call.actor, verdicts=(name,), detail=request.reason
+        )
+        return await self._requested(asked)
+
+    async def start_rollout(self, request: StartRolloutRequest, call: Call) -> JsonReply:
+        """Ask the engine for a rollout, and wait for its answer."""
+        body = {"version": request.version, "group": request.group, "security": request.security}
+        return await self._command("start_rollout", body, call)
+
+    async def control_rollout(self, request: ControlRolloutRequest, call: Call) -> JsonReply:
+        """Ask the engine to pause, resume or abort, and wait for its answer."""
+        if request.action not in ACTIONS:
+            raise BadFieldError("action", f"one of {', '.join(ACTIONS)}")
+        body = {"rollout_id": request.rollout_id, "action": request.action, "reason": request.reason}
+        return await self._command("control_rollout", body, call)
+
+    async def _read(self, work: Callable[[Connection], Any]) -> JsonReply:
+        return _reply(await self._workers.read(work))
+
+    async def _requested(self, asked: writes.RunRequest) -> JsonReply:
+        now = self._clock()
+        run_id = await self._workers.write(lambda c: writes.request_run(c, asked, now))
+        return _reply({"run_id": run_id, "state": "requested"})
+
+    async def _command(self, kind: str, body: dict[str, Any], call: Call) -> JsonReply:
+        now = self._clock()
+        command_id = await self._workers.write(lambda c: writes.leave_command(c, kind, body, call.actor, now))
+        try:
+            async with asyncio.timeout(max(0.0, call.remaining_s - _REPLY_S)):
+                answer = await self._answers.of(command_id)
+        except TimeoutError as exc:
+            if await self._workers.write(lambda c: writes.withdraw_command(c, command_id)):
+                raise ServiceUnavailableError("the engine does not answer: nothing was done") from exc
+            [answer] = await self._workers.read(lambda c: writes.answered_commands(c, [command_id]))
+        return _outcome(answer)
+
+
+def _outcome(answer: RowMapping) -> JsonReply:
+    """The engine's answer.
+
+    Raises:
+        RegistryError: It refused.
+    """
+    outcome = answer["outcome"] or {}
+    if answer["state"] == writes.REFUSED:
+        raise RegistryError(str(outcome.get("reason", "the engine refused")))
+    return _reply(outcome)
+
+
+def _reply(value: Any) -> JsonReply:
+    return JsonReply(json=json.dumps(value, ensure_ascii=False, default=str))

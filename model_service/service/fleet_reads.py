@@ -1,0 +1,167 @@
+"""What people see of the fleet: rows of the registry as JSON documents (docs/grpc.md names their shapes)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Table, func, select
+
+from model_service.fleet.certificates import valid_until
+from model_service.fleet.devices import devices_of
+from model_service.fleet.reports import statuses
+from model_service.identity import tokens
+from model_service.registry.tables import (
+    candidates,
+    channel_requests,
+    gate_verdicts,
+    outbox,
+    reports,
+    rollout_events,
+    rollouts,
+    runs,
+)
+from model_service.service.refusals import UnknownNameError
+
+Json = dict[str, Any]
+_TIMES = ("at", "last_seen", "onset", "_until")
+_DEFAULT_LIMIT, _MAX_LIMIT = 200, 10000
+_STATUS = ("last_seen", "state", "result", "channel_seq", "rollout_id", "installed", "attack")
+
+
+def bounded(limit: int) -> int:
+    """How many rows a list holds at most."""
+    return min(limit, _MAX_LIMIT) if limit > 0 else _DEFAULT_LIMIT
+
+
+def list_devices(connection: Connection, group: str, limit: int, watching: Mapping[str, int]) -> list[Json]:
+    """Devices with what they last reported.
+
+    Args:
+        connection: A look.
+        group: Empty: of all groups.
+        limit: At most so many.
+        watching: Open watch streams of this process, by device.
+    """
+    told = {row["device_id"]: row for row in statuses(connection, group)}
+    ends, cloned = valid_until(connection), _cloned(connection)
+    found = []
+    for row in devices_of(connection, group)[: bounded(limit)]:
+        name = row["device_id"]
+        status = told.get(name)
+        plain = _plain({k: v for k, v in row.items() if k not in ("public_key", "grp")})
+        plain["group"] = row["grp"]
+        plain.update(_plain({k: None if status is None else status[k] for k in _STATUS}))
+        plain.update(_plain({"certificate_until": ends.get(name)}))
+        found.append({**plain, "watching": watching.get(name, 0) > 0, "cloned_reports": cloned.get(name, 0)})
+    return found
+
+
+def list_models(connection: Connection, family: str, limit: int) -> list[Json]:
+    """Candidates, newest first, with a word on their gates."""
+    columns = [c for c in candidates.c if c.name != "manifest"]
+    query = select(*columns).order_by(candidates.c.created_at.desc()).limit(bounded(limit))
+    if family:
+        query = query.where(candidates.c.family == family)
+    found = [_plain(row) for row in connection.execute(query).mappings()]
+    passed = _gates(connection, [row["version"] for row in found])
+    return [{**row, "gates": passed.get(row["version"], {})} for row in found]
+
+
+def show_model(connection: Connection, version: str) -> Json:
+    """A candidate with manifest, verdicts, run and rollouts.
+
+    Raises:
+        UnknownNameError: There is none.
+    """
+    model = _one(connection, candidates, version, f"no model {version}: `edgeloop model list`")
+    verdicts = select(gate_verdicts).where(gate_verdicts.c.version == version).order_by(gate_verdicts.c.gate)
+    model["gates"] = [_plain(row) for row in connection.execute(verdicts).mappings()]
+    run = connection.execute(select(runs).where(runs.c.run_id == model["run_id"])).mappings().first()
+    model["run"] = None if run is None else _plain(run)
+    query = select(rollouts.c.rollout_id, rollouts.c.grp, rollouts.c.state, rollouts.c.phase)
+    found = connection.execute(query.where(rollouts.c.version == version)).mappings()
+    model["rollouts"] = [_renamed(_plain(row)) for row in found]
+    return model
+
+
+def list_runs(connection: Connection, family: str, limit: int) -> list[Json]:
+    """Training runs, newest first."""
+    query = select(runs).order_by(runs.c.created_at.desc()).limit(bounded(limit))
+    if family:
+        query = query.where(runs.c.family == family)
+    return [_plain(row) for row in connection.execute(query).mappings()]
+
+
+def list_rollouts(connection: Connection, family: str, group: str, limit: int) -> list[Json]:
+    """Rollouts, newest first, without their records."""
+    columns = [c for c in rollouts.c if c.name != "record"]
+    query = select(*columns).order_by(rollouts.c.created_at.desc()).limit(bounded(limit))
+    if family:
+        query = query.where(rollouts.c.family == family)
+    if group:
+        query = query.where(rollouts.c.grp == group)
+    return [_renamed(_plain(row)) for row in connection.execute(query).mappings()]
+
+
+def show_rollout(connection: Connection, rollout_id: str) -> Json:
+    """A rollout with its record, events, channels and what devices reported on it.
+
+    Raises:
+        UnknownNameError: There is none.
+    """
+    rollout = _renamed(
+        _one(connection, rollouts, rollout_id, f"no rollout {rollout_id}: `edgeloop rollout history`")
+    )
+    for name, table in (("events", rollout_events), ("channels", channel_requests)):
+        rows = select(table).where(table.c.rollout_id == rollout_id).order_by(table.c.id)
+        rollout[name] = [_renamed(_plain(row)) for row in connection.execute(rows).mappings()]
+    counted = (
+        select(reports.c.state, reports.c.result, func.count(reports.c.device_id.distinct()).label("devices"))
+        .where(reports.c.rollout_id == rollout_id)
+        .group_by(reports.c.state, reports.c.result)
+    )
+    rollout["reports"] = [dict(row) for row in connection.execute(counted).mappings()]
+    return rollout
+
+
+def list_tokens(connection: Connection, limit: int) -> list[Json]:
+    """Join tokens, newest first; of each only what does not let anybody in."""
+    return [_renamed(_plain(row)) for row in tokens.tokens(connection, bounded(limit))]
+
+
+def _gates(connection: Connection, versions: list[str]) -> dict[str, Json]:
+    rows = select(gate_verdicts.c.version, gate_verdicts.c.gate, gate_verdicts.c.passed)
+    found: dict[str, Json] = {}
+    for version, gate, passed in connection.execute(rows.where(gate_verdicts.c.version.in_(versions))):
+        found.setdefault(version, {})[gate] = bool(passed)
+    return found
+
+
+def _cloned(connection: Connection) -> dict[str, int]:
+    noted = select(outbox.c.subject, func.count()).where(outbox.c.step == "identity_cloned")
+    return {name: int(n) for name, n in connection.execute(noted.group_by(outbox.c.subject))}
+
+
+def _one(connection: Connection, table: Table, name: str, missing: str) -> Json:
+    [key] = table.primary_key.columns
+    found = connection.execute(select(table).where(key == name)).mappings().first()
+    if found is None:
+        raise UnknownNameError(missing)
+    return _plain(found)
+
+
+def _renamed(row: Json) -> Json:
+    return {("group" if name == "grp" else name): value for name, value in row.items()}
+
+
+def _plain(row: Mapping[Any, Any]) -> Json:
+    """Times as ISO 8601 in UTC."""
+    return {name: _time(value) if str(name).endswith(_TIMES) else value for name, value in row.items()}
+
+
+def _time(value: Any) -> Any:
+    if isinstance(value, float):
+        return datetime.fromtimestamp(value, UTC).isoformat(timespec="milliseconds")
+    return value

@@ -1,0 +1,137 @@
+"""What people ask of the fleet: rows that other processes of the model service act on."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, insert, select, update
+
+from model_service.registry.database import note
+from model_service.registry.tables import commands, runs
+from model_service.service.refusals import UnknownNameError
+from schemas.errors import RegistryError
+
+WAITING, REFUSED = "waiting", "refused"
+WITHDRAWN = "nobody waited for the answer any more"
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """A training run that a person wants.
+
+    Attributes:
+        verdicts: Ids of the drift events behind it.
+        kind: anomaly, classifier, or empty for what the data allow.
+        detail: Why, in the person's words.
+    """
+
+    family: str
+    profile: str
+    actor: str
+    verdicts: tuple[str, ...] = ()
+    kind: str = ""
+    seed: int = 0
+    detail: str = ""
+
+
+def request_run(connection: Connection, asked: RunRequest, now: float) -> str:
+    """Leave a run for the trainer.
+
+    Returns:
+        Its id.
+    """
+    run_id = uuid.uuid4().hex[:12]
+    connection.execute(
+        insert(runs).values(
+            run_id=run_id,
+            family=asked.family,
+            profile=asked.profile,
+            state="requested",
+            reason="person",
+            kind=asked.kind,
+            verdicts=list(asked.verdicts),
+            seed=asked.seed,
+            detail=asked.detail,
+            requested_by=asked.actor,
+            created_at=now,
+            updated_at=now,
+        )
+    )
+    detail = {"by": asked.actor, "family": asked.family, "why": asked.detail}
+    note(connection, f"run/{run_id}/requested", run_id, "run_requested", detail, now)
+    return run_id
+
+
+def waiting_run(connection: Connection, name: str) -> str | None:
+    """Id of the waiting run that has this id, or that waits because of this drift event; None: no such run.
+
+    Raises:
+        RegistryError: The run is there, but waits for nobody.
+    """
+    state = connection.execute(select(runs.c.state).where(runs.c.run_id == name)).scalar()
+    if state is not None and state != WAITING:
+        raise RegistryError(f"run {name} is {state}: only a waiting run takes a decision")
+    if state is not None:
+        return name
+    waiting = select(runs.c.run_id, runs.c.verdicts).where(runs.c.state == WAITING)
+    return next((run_id for run_id, verdicts in connection.execute(waiting) if name in verdicts), None)
+
+
+def decide_run(
+    connection: Connection, run_id: str, actor: str, reason: str, now: float, *, retrain: bool
+) -> str:
+    """Send a waiting run on, or end it.
+
+    Returns:
+        Its new state.
+    """
+    state = "requested" if retrain else "dismissed"
+    values = {"state": state, "requested_by": actor, "detail": reason, "updated_at": now}
+    connection.execute(update(runs).where(runs.c.run_id == run_id).values(**values))
+    detail = {"by": actor, "retrain": retrain, "why": reason}
+    note(connection, f"run/{run_id}/acknowledged/{now:.3f}", run_id, "drift_acknowledged", detail, now)
+    return state
+
+
+def leave_command(connection: Connection, kind: str, body: dict[str, Any], actor: str, now: float) -> int:
+    """Leave a command for the engine.
+
+    Returns:
+        Its id.
+    """
+    values = {"kind": kind, "body": body, "actor": actor, "state": WAITING, "created_at": now}
+    made = connection.execute(insert(commands).values(**values)).inserted_primary_key
+    assert made is not None  # noqa: S101  (SQLAlchemy types it for statements without a key, too)
+    return int(made[0])
+
+
+def withdraw_command(connection: Connection, command_id: int) -> bool:
+    """Take back a command that nobody waits for: it must not happen behind its sender's back.
+
+    Returns:
+        False: it was answered meanwhile.
+    """
+    own = (commands.c.id == command_id) & (commands.c.state == WAITING)
+    values = {"state": REFUSED, "outcome": {"reason": WITHDRAWN}}
+    return connection.execute(update(commands).where(own).values(**values)).rowcount == 1
+
+
+def answered_commands(connection: Connection, ids: Collection[int]) -> list[RowMapping]:
+    """Those of the commands that the engine has answered."""
+    query = select(commands.c.id, commands.c.state, commands.c.outcome)
+    found = connection.execute(query.where(commands.c.id.in_(ids), commands.c.state != WAITING))
+    return list(found.mappings())
+
+
+def known_family(families: Collection[str], family: str) -> None:
+    """Whether some profile runs that family.
+
+    Raises:
+        UnknownNameError: None does.
+    """
+    if family not in families:
+        known = ", ".join(sorted(families)) or "none yet"
+        raise UnknownNameError(f"no profile of this lake runs model family {family!r}; there are: {known}")

@@ -1,0 +1,76 @@
+"""Bundles of the model service by digest and by version: candidates' artifacts, and what ships in the wheel."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.util import find_spec
+from pathlib import Path
+
+from sqlalchemy import Connection, select
+
+from feature_store.durable import put_if_absent
+from model_service.registry.tables import candidates
+from model_service.training.bundle import BundleFiles
+from schemas.bundle_archive import MAX_ARTIFACT_BYTES, pack, unpack
+from schemas.errors import BundleError, RegistryError, TrustError
+
+
+def store_artifact(folder: Path, bundle: BundleFiles) -> tuple[str, int]:
+    """Puts a bundle's artifact into the folder, durably, once; returns its SHA-256 and length."""
+    data = pack(bundle.files)
+    digest = hashlib.sha256(data).hexdigest()
+    folder.mkdir(parents=True, exist_ok=True)
+    put_if_absent(folder / digest, data)
+    return digest, len(data)
+
+
+def read_artifact(folder: Path, digest: str) -> BundleFiles:
+    """The bundle of an artifact; every digest is verified.
+
+    Raises:
+        BundleError: It is missing, altered or no bundle.
+    """
+    path = folder / digest
+    try:
+        if path.stat().st_size > MAX_ARTIFACT_BYTES:
+            raise BundleError(f"artifact {digest[:12]}: larger than {MAX_ARTIFACT_BYTES} bytes")
+        data = path.read_bytes()
+    except OSError as exc:
+        raise BundleError(f"artifact {digest[:12]}: cannot be read: {exc.strerror}") from exc
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise BundleError(f"artifact {digest[:12]}: its bytes are not those of its name")
+    try:
+        return BundleFiles.of(unpack(data), f"artifact {digest[:12]}")
+    except TrustError as exc:
+        raise BundleError(f"artifact {digest[:12]}: {exc}") from exc
+
+
+def factory_bundle_of(family: str) -> BundleFiles:
+    """The bundle that ships for a family.
+
+    Raises:
+        BundleError: None does, or it is altered.
+    """
+    room = find_spec("edge_producer")  # found, not imported: files of the same wheel
+    if room is None or room.origin is None:
+        raise BundleError("the wheel holds no factory bundles")
+    return BundleFiles.read(Path(room.origin).parent / "bundles" / family)
+
+
+def bundle_of_version(connection: Connection, artifacts: Path, family: str, version: str) -> BundleFiles:
+    """The bundle of a version: the factory's, or a candidate's artifact.
+
+    Raises:
+        RegistryError: Nobody knows this version.
+        BundleError: Its bytes are missing or altered.
+    """
+    query = select(candidates.c.sha256).where(candidates.c.version == version)
+    digest = connection.execute(query).scalar_one_or_none()
+    if digest is not None:
+        return read_artifact(artifacts, digest)
+    factory = factory_bundle_of(family)
+    if factory.manifest.version != version:
+        raise RegistryError(
+            f"no model {version}: the factory model of {family} is {factory.manifest.version}"
+        )
+    return factory

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 
+from model_service.fleet.devices import device
 from model_service.fleet.reports import note_clone, record_report
 from model_service.service.artifacts import Artifacts
 from model_service.service.beacon import Beacon
@@ -70,7 +71,7 @@ class ModelDelivery:
         beacon: Beacon,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._repository = TrustRepository(settings.repository, settings.proposals)
+        self._repository = TrustRepository(settings.repository, settings.proposals, settings.artifacts)
         self._artifacts = Artifacts(settings.artifacts, settings.repository / "targets")
         self._chunk_bytes = settings.chunk_bytes
         self._workers, self._beacon, self._clock = workers, beacon, clock
@@ -96,16 +97,13 @@ class ModelDelivery:
             self.watching -= Counter([request.device_id])
 
     async def fetch_metadata(self, request: FetchMetadataRequest, _call: Call) -> FetchMetadataResponse:
-        """All that the caller lacks."""
-        metadata, documents = await self._workers.in_thread(
-            lambda: (
-                self._repository.metadata_since(dict(request.versions)),
-                self._repository.documents_since(dict(request.documents)),
-            )
-        )
+        """All that the caller lacks, of one moment; of the channels its own group's."""
+        group = (await self._workers.read(lambda c: device(c, request.device_id)))["grp"]
+        known = dict(request.versions), dict(request.documents)
+        reply = await self._workers.in_thread(lambda: self._repository.reply(*known, group))
         return FetchMetadataResponse(
-            metadata=[File(name=name, data=data) for name, data in metadata],
-            documents=[File(name=name, data=data) for name, data in documents],
+            metadata=[File(name=name, data=data) for name, data in reply.metadata],
+            documents=[File(name=name, data=data) for name, data in reply.documents],
             server_time_ms=self._now_ms(),
         )
 

@@ -21,7 +21,7 @@ from google.protobuf.message_factory import GetMessageClass
 from model_service.identity.certificates import Holder, read_holder
 from model_service.service.access import AccessList
 from model_service.service.refusals import LateError, status_of
-from schemas.errors import AccessError, PipelineError
+from schemas.errors import AccessError, OperatorError, PipelineError
 from schemas.updates import Role
 
 log = logging.getLogger(__name__)
@@ -146,6 +146,9 @@ class Door:
         try:
             call = self._admit(method, rule, request, context, limit_s)
             return await _in_time(answer(call), limit_s, method.name)
+        except OperatorError as exc:
+            log.error("%s: %s", method.name, exc)  # noqa: TRY400  (the message says what to do)
+            await self._abort(context, exc)
         except PipelineError as exc:
             log.info("%s refused: %s", method.name, exc)
             await self._abort(context, exc)

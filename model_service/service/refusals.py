@@ -12,15 +12,18 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from schemas.errors import (
     AccessError,
     ClonedIdentityError,
+    OperatorError,
     PipelineError,
     RegistryError,
     RejectedError,
     RetryableError,
+    ServiceUnavailableError,
     TrustError,
 )
 
 DOMAIN: Final = "edgeloop.v1"
 INTERNAL = "internal error: the service's log has it"
+WAITS = "the service waits for its operator: its log says why"
 
 
 class UnknownNameError(RegistryError):
@@ -62,6 +65,9 @@ def status_of(error: Exception) -> status_pb2.Status:
     for kind, code in CODES:
         if isinstance(error, kind):
             return _status(code, str(error), _details(error))
+    if isinstance(error, OperatorError):  # its text names our files
+        retry = ServiceUnavailableError(WAITS, retry_after_s=30.0)
+        return _status(code_pb2.UNAVAILABLE, WAITS, _details(retry))
     return _status(code_pb2.INTERNAL, INTERNAL, [_info("INTERNAL")])
 
 

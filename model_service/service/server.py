@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from model_service.identity.authority import ca_path, server_paths
@@ -51,7 +51,7 @@ class Listener:
         self._host, self._credentials = settings.host, credentials
         self._server = grpc.aio.server(options=_options(settings, max_request_bytes))
         self._server.add_generic_rpc_handlers(tuple(handlers.values()))
-        health.add_HealthServicer_to_server(health_servicer, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(health_servicer, self._server)
         names = (*handlers, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
 

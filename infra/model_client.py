@@ -1,0 +1,193 @@
+"""A person's line to the model service: FleetAdmin over mutual TLS, its errors back as ours."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Self
+
+import grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from model_service.identity.authority import ca_path, person_paths
+from model_service.service.address import read_address
+from model_service.settings import ModelSettings
+from schemas import errors
+from schemas.errors import AccessError, PipelineError, RegistryError, ServiceUnavailableError, TrustError
+from schemas.proto.fleet_pb2 import (
+    AckDriftRequest,
+    ControlRolloutRequest,
+    JoinTokenRequest,
+    ListRequest,
+    ShowRequest,
+    StartRolloutRequest,
+    TrainRequest,
+)
+from schemas.proto.fleet_pb2_grpc import FleetAdminStub
+from schemas.updates import Attack
+
+TIMEOUT_S = 10.0
+MAX_REPLY_BYTES = 64 * 1024**2
+Json = dict[str, Any]
+_BY_REASON = {
+    re.sub(r"(?<!^)([A-Z])", r"_\1", name).upper(): kind
+    for name, kind in vars(errors).items()
+    if inspect.isclass(kind) and issubclass(kind, PipelineError)
+}
+_BY_CODE: Mapping[grpc.StatusCode, type[PipelineError]] = {
+    grpc.StatusCode.UNAVAILABLE: ServiceUnavailableError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: ServiceUnavailableError,
+    grpc.StatusCode.PERMISSION_DENIED: AccessError,
+    grpc.StatusCode.UNAUTHENTICATED: AccessError,
+}
+
+
+class FleetClient:
+    """Asks the model service as a person. Close it, or use it in a ``with``.
+
+    Args:
+        settings: Say where the service's address and the people's certificates lie.
+        role: The call is made with the certificate of somebody who has it.
+        timeout_s: Deadline of each call.
+
+    Raises:
+        ServiceUnavailableError: No model service ever ran there.
+        AccessError: No certificate there has that role.
+    """
+
+    def __init__(self, settings: ModelSettings, role: str = "operator", timeout_s: float = TIMEOUT_S) -> None:
+        self._timeout_s = timeout_s
+        address = read_address(settings)
+        if address is None:
+            raise ServiceUnavailableError(f"no model service runs in {settings.root}: `edgeloop up`")
+        self._target = f"{address.host}:{address.delivery_port}"
+        options = [
+            ("grpc.ssl_target_name_override", settings.names[0]),
+            ("grpc.max_receive_message_length", MAX_REPLY_BYTES),
+        ]
+        self._channel = grpc.secure_channel(self._target, _credentials(settings, role), options)
+        self._stub = FleetAdminStub(self._channel)
+
+    def devices(self, group: str = "", limit: int = 0) -> list[Json]:
+        """Devices with what they last reported."""
+        return self._rows("ListDevices", ListRequest(group=group, limit=limit))
+
+    def models(self, family: str = "", limit: int = 0) -> list[Json]:
+        """Candidates, newest first."""
+        return self._rows("ListModels", ListRequest(family=family, limit=limit))
+
+    def model(self, version: str) -> Json:
+        """A candidate with manifest, verdicts, run and rollouts."""
+        return self._one("ShowModel", ShowRequest(id=version))
+
+    def runs(self, family: str = "", limit: int = 0) -> list[Json]:
+        """Training runs, newest first."""
+        return self._rows("ListRuns", ListRequest(family=family, limit=limit))
+
+    def rollouts(self, family: str = "", group: str = "", limit: int = 0) -> list[Json]:
+        """Rollouts, newest first."""
+        return self._rows("ListRollouts", ListRequest(family=family, group=group, limit=limit))
+
+    def rollout(self, rollout_id: str) -> Json:
+        """A rollout with record, events, channels and reports."""
+        return self._one("ShowRollout", ShowRequest(id=rollout_id))
+
+    def tokens(self, limit: int = 0) -> list[Json]:
+        """Join tokens, newest first, without their secret."""
+        return self._rows("ListJoinTokens", ListRequest(limit=limit))
+
+    def create_token(
+        self, device_id: str, profile: str, *, site: str, group: str, hardware: str, valid_s: int = 0
+    ) -> Json:
+        """A new join token.
+
+        Args:
+            device_id: The token is bound to it.
+            profile: The device's profile.
+            site: Where it stands.
+            group: Its rollout group.
+            hardware: Its hardware class.
+            valid_s: Life of the token; 0: what the service says.
+        """
+        request = JoinTokenRequest(
+            device_id=device_id, profile=profile, site=site, group=group, hardware=hardware, valid_s=valid_s
+        )
+        return self._one("CreateJoinToken", request)
+
+    def revoke(self, device_id: str) -> Json:
+        """Never let the device in again."""
+        return self._one("RevokeDevice", ShowRequest(id=device_id))
+
+    def train(self, family: str, reason: str = "", kind: str = "", seed: int = 0) -> Json:
+        """Ask for a training run."""
+        return self._one("Train", TrainRequest(family=family, reason=reason, kind=kind, seed=seed))
+
+    def ack_drift(self, run_id: str, *, retrain: bool, reason: str = "") -> Json:
+        """Decide on a run that waits, or on a drift verdict by its event id."""
+        return self._one("AckDrift", AckDriftRequest(run_id=run_id, retrain=retrain, reason=reason))
+
+    def start_rollout(self, version: str, group: str, *, security: bool = False) -> Json:
+        """Ask the engine for a rollout."""
+        return self._one("StartRollout", StartRolloutRequest(version=version, group=group, security=security))
+
+    def control_rollout(self, rollout_id: str, action: str, reason: str = "") -> Json:
+        """Ask the engine to ``pause``, ``resume`` or ``abort``."""
+        return self._one(
+            "ControlRollout", ControlRolloutRequest(rollout_id=rollout_id, action=action, reason=reason)
+        )
+
+    def close(self) -> None:
+        """Hang up."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _rows(self, method: str, request: object) -> list[Json]:
+        rows: list[Json] = self._ask(method, request)
+        return rows
+
+    def _one(self, method: str, request: object) -> Json:
+        row: Json = self._ask(method, request)
+        return row
+
+    def _ask(self, method: str, request: object) -> Any:
+        try:
+            reply = getattr(self._stub, method)(request, timeout=self._timeout_s)
+        except grpc.RpcError as exc:
+            raise _ours(exc, self._target) from exc
+        return json.loads(reply.json)
+
+
+def _credentials(settings: ModelSettings, role: str) -> grpc.ChannelCredentials:
+    key, certificate = person_paths(settings, role)
+    try:
+        return grpc.ssl_channel_credentials(
+            ca_path(settings).read_bytes(), key.read_bytes(), certificate.read_bytes()
+        )
+    except OSError as exc:
+        raise AccessError(f"the certificate of a person with role {role} cannot be read: {exc}") from exc
+
+
+def _ours(error: Any, target: str) -> PipelineError:
+    """The error that the service raised, or what its absence means."""
+    status = rpc_status.from_call(error)
+    if status is None:
+        kind = _BY_CODE.get(error.code(), RegistryError)
+        if kind is ServiceUnavailableError:
+            return kind(f"the model service at {target} does not answer")
+        return kind(f"the model service at {target} says: {error.details()}")
+    info = error_details_pb2.ErrorInfo()
+    told = any(detail.Unpack(info) for detail in status.details)
+    if error.code() in _BY_CODE:
+        return _BY_CODE[error.code()](status.message)
+    kind = _BY_REASON.get(info.reason, RegistryError) if told else RegistryError
+    if issubclass(kind, TrustError):
+        return TrustError(status.message, Attack(info.metadata["attack"]))
+    return kind(status.message)

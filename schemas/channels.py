@@ -18,6 +18,8 @@ CANARY: Final = "canary"
 BROAD: Final = "broad"
 RINGS: tuple[Ring, ...] = (CANARY, BROAD)
 POLICY_PATH = "policy/fleet.json"
+ISSUED_FIELD = "x-edgeloop-issued"
+"""Field of signed metadata: when they were signed (ISO 8601, UTC). Devices learn the time from it."""
 
 GroupName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,47}$")]
 Version = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*-\d+\.[0-9a-f]{8}$")]

@@ -12,8 +12,9 @@ from pydantic import ValidationError
 
 from edge_producer.trust.store import MetadataStore, Write, durable_write
 from edge_producer.trust.trusted_time import TrustedTime
-from edge_producer.trust.workflow import ISSUED, MissingError, Signed, TargetFile, Workflow, fits
+from edge_producer.trust.workflow import MissingError, Signed, TargetFile, Workflow, fits
 from schemas.channels import (
+    ISSUED_FIELD,
     POLICY_PATH,
     RINGS,
     ROOT,
@@ -264,7 +265,7 @@ def _custom(entry: TargetFile) -> TargetCustom | None:
 
 def _issued(signed: Signed) -> datetime | None:
     try:
-        issued = datetime.fromisoformat(signed.unrecognized_fields[ISSUED])
+        issued = datetime.fromisoformat(signed.unrecognized_fields[ISSUED_FIELD])
     except (KeyError, TypeError, ValueError):
         return None
     return issued if issued.tzinfo is not None else None

@@ -37,10 +37,7 @@ from edge_producer.trust.store import MetadataStore
 from schemas.errors import TrustError
 from schemas.updates import Attack
 
-__all__ = ["ISSUED", "Fetch", "Limits", "MissingError", "Signed", "TargetFile", "Workflow", "fits"]
-
-ISSUED = "x-edgeloop-issued"
-"""Signed field: when the metadata were signed."""
+__all__ = ["Fetch", "Limits", "MissingError", "Signed", "TargetFile", "Workflow", "fits"]
 
 
 class MissingError(Exception):

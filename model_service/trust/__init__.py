@@ -1,0 +1,36 @@
+"""The TUF repository of the model service: who may sign what, proposals, publication, the key ceremony.
+
+`TrustRepository` reads, without a key; `propose_*`, `countersign_*` and `publish_*` change one target at a time;
+`ceremony` holds what needs offline keys. All tuf objects stay within this package.
+"""
+
+from model_service.trust.channels import (
+    broad_state,
+    countersign_broad,
+    document_bytes,
+    propose_broad,
+    publish_broad,
+    publish_canary,
+)
+from model_service.trust.keys import load_online_key
+from model_service.trust.models import countersign_model, model_state, propose_model, publish_model
+from model_service.trust.online import Lifetimes, OnlineSigner
+from model_service.trust.repository import Reply, TrustRepository
+
+__all__ = [
+    "Lifetimes",
+    "OnlineSigner",
+    "Reply",
+    "TrustRepository",
+    "broad_state",
+    "countersign_broad",
+    "countersign_model",
+    "document_bytes",
+    "load_online_key",
+    "model_state",
+    "propose_broad",
+    "propose_model",
+    "publish_broad",
+    "publish_canary",
+    "publish_model",
+]

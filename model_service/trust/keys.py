@@ -1,0 +1,103 @@
+"""Signing keys on disk: online keys in one folder a process, offline keys encrypted."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    KeySerializationEncryption,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from feature_store.durable import replace
+from model_service.trust.metadata import CryptoSigner
+from schemas.errors import OperatorError
+
+PASSPHRASE_FILE = "PASSPHRASE"  # noqa: S105  (a file name)
+HOLDER_FIELD = "x-edgeloop-holder"
+"""Field of each public key in signed metadata: who holds its private half."""
+_OTHERS = 0o007
+_ADVICE = "# Opens the offline keys in this folder. Move it to a safe place, apart from them."
+
+
+def load_online_key(folder: Path, name: str) -> CryptoSigner:
+    """Signer of a process.
+
+    Args:
+        folder: The process's own, ``<keys>/<process>``.
+        name: The role that it signs for, such as ``timestamp`` or ``models-machine``.
+
+    Raises:
+        OperatorError: No such key, a damaged one, or one that everybody on the machine may read.
+    """
+    path = folder / f"{name}.pem"
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError as exc:
+        raise OperatorError(f"no signing key {path}; `edgeloop trust status` lists who holds which") from exc
+    if mode & _OTHERS:
+        raise OperatorError(f"signing key {path} is open to everybody: chmod 600 it, then rotate it")
+    return read_key(path, None)
+
+
+def read_key(path: Path, passphrase: str | None) -> CryptoSigner:
+    """Signer from a PEM file.
+
+    Raises:
+        OperatorError: The file or the passphrase is not the right one.
+    """
+    password = None if passphrase is None else passphrase.encode()
+    try:
+        key = load_pem_private_key(path.read_bytes(), password)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as exc:
+        raise OperatorError(f"signing key {path} cannot be read: {exc}") from exc
+    if not isinstance(key, Ed25519PrivateKey):
+        raise OperatorError(f"signing key {path} cannot be read: it is no Ed25519 key")
+    return CryptoSigner(key)
+
+
+def make_key(path: Path, passphrase: str | None) -> CryptoSigner:
+    """A new key, on disk before it is used; encrypted where there is a passphrase."""
+    key = Ed25519PrivateKey.generate()
+    sealing: KeySerializationEncryption = NoEncryption()
+    if passphrase is not None:
+        sealing = BestAvailableEncryption(passphrase.encode())
+    write_secret(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, sealing))
+    return CryptoSigner(key)
+
+
+def write_secret(path: Path, data: bytes) -> None:
+    """Write a file that only its owner may read, in a folder that only its owner may enter."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    previous = os.umask(0o077)
+    try:
+        replace(path, data)
+    finally:
+        os.umask(previous)
+
+
+def new_passphrase(folder: Path) -> str:
+    """A passphrase for offline keys, written beside them with the advice to move it."""
+    passphrase = secrets.token_urlsafe(24)
+    write_secret(folder / PASSPHRASE_FILE, f"{passphrase}\n{_ADVICE}\n".encode())
+    return passphrase
+
+
+def read_passphrase(path: Path) -> str:
+    """The passphrase in a file: its first line.
+
+    Raises:
+        OperatorError: There is no such file.
+    """
+    try:
+        return path.read_text("utf-8").partition("\n")[0].strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise OperatorError(f"no passphrase in {path}: name the file where you keep it") from exc

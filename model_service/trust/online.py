@@ -1,0 +1,167 @@
+"""Snapshot and timestamp: what the engine signs by itself, and the order in which things become visible."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Self
+
+from feature_store.durable import replace
+from model_service.settings import ModelSettings
+from model_service.trust.keys import load_online_key
+from model_service.trust.metadata import CryptoSigner, Targets, is_signed, meta_file, newer, parse, seal
+from model_service.trust.published import Published
+from model_service.trust.repository import TrustRepository
+from model_service.trust.roles import ENGINE
+from schemas.channels import ROOT, SNAPSHOT, TARGETS, TIMESTAMP
+from schemas.errors import OperatorError
+
+_DUE = 0.5
+"""Share of its lifetime that metadata must still have."""
+
+
+@dataclass(frozen=True)
+class Lifetimes:
+    """How long online metadata are valid."""
+
+    snapshot: timedelta = timedelta(days=7)
+    timestamp: timedelta = timedelta(days=1)
+
+    @classmethod
+    def of(cls, settings: ModelSettings) -> Self:
+        """As the settings say."""
+        return cls(timedelta(seconds=settings.snapshot_s), timedelta(seconds=settings.timestamp_s))
+
+
+class OnlineSigner:
+    """Makes signed roles visible to readers.
+
+    Args:
+        snapshot: The engine's snapshot key.
+        timestamp: The engine's timestamp key.
+        lifetimes: Of what it signs.
+        also: Further keys that sign both: a rotation signs with old and new, so that no reader ever
+            meets metadata that its root does not know.
+    """
+
+    def __init__(
+        self,
+        snapshot: CryptoSigner,
+        timestamp: CryptoSigner,
+        lifetimes: Lifetimes | None = None,
+        also: Sequence[CryptoSigner] = (),
+    ) -> None:
+        self._snapshot, self._timestamp = (snapshot, *also), (timestamp, *also)
+        self._lifetimes = lifetimes or Lifetimes()
+
+    @classmethod
+    def load(cls, settings: ModelSettings) -> Self:
+        """The engine's.
+
+        Raises:
+            OperatorError: A key is missing.
+        """
+        folder = settings.keys / ENGINE
+        return cls(
+            load_online_key(folder, SNAPSHOT), load_online_key(folder, TIMESTAMP), Lifetimes.of(settings)
+        )
+
+    def publish(
+        self,
+        repo: TrustRepository,
+        published: Published,
+        roles: Mapping[str, bytes],
+        targets: Mapping[Path, bytes] | None = None,
+        root: bytes | None = None,
+    ) -> None:
+        """Make roles visible, all at once. Call it within ``repo.locked()``.
+
+        Args:
+            repo: Where.
+            published: What the lock handed out.
+            roles: Metadata files of targets roles, with enough signatures.
+            targets: New target files.
+            root: Next root, which becomes visible last.
+
+        Raises:
+            OperatorError: A role lacks signatures, or the snapshot or timestamp key was rotated.
+        """
+        now = repo.now()
+        snapshot = newer(published.snapshot, now, self._lifetimes.snapshot)
+        parts = {name: parse(Targets, data, name) for name, data in roles.items()}
+        delegator = parts.get(TARGETS, published.targets)
+        for name, data in roles.items():
+            parent = published.root if name == TARGETS else delegator
+            _require(is_signed(parent, name, data, name), name)
+            snapshot.meta[f"{name}.json"] = meta_file(parts[name].version, data)
+        snapshot_bytes = seal(snapshot, self._snapshot)
+        timestamp = self._timestamped(published, snapshot.version, snapshot_bytes, now)
+        _require(is_signed(published.root, SNAPSHOT, snapshot_bytes, SNAPSHOT), SNAPSHOT)
+        # Step 1: target files. A crash leaves files that nothing names.
+        for path, data in (targets or {}).items():
+            replace(path, data)
+        # Step 2: roles and snapshot under their versions. Nothing names them yet; the next try overwrites.
+        for name, data in roles.items():
+            replace(repo.metadata / f"{parts[name].version}.{name}.json", data)
+        replace(repo.metadata / f"{snapshot.version}.snapshot.json", snapshot_bytes)
+        # Step 3: the timestamp. From here on readers see all of it.
+        replace(repo.metadata / "timestamp.json", timestamp)
+        # Step 4: the root. What is visible verifies by the old and by the new one.
+        if root is not None:
+            write_root(repo, published.root_version + 1, root)
+
+    def renew_if_due(self, repo: TrustRepository, now: datetime) -> bool:
+        """Sign snapshot and timestamp anew where less than half of their lifetime is left.
+
+        Returns:
+            Whether anything changed.
+
+        Raises:
+            OperatorError: The key was rotated.
+        """
+        if not self._due(repo.published(), now):
+            return False
+        with repo.locked() as published:
+            self.renew(repo, published, now)
+        return True
+
+    def renew(self, repo: TrustRepository, published: Published, now: datetime) -> None:
+        """Sign the timestamp anew, and the snapshot where it is due. Call it within ``repo.locked()``."""
+        if _is_due(published.snapshot.expires, now, self._lifetimes.snapshot):
+            self.publish(repo, published, {})
+            return
+        number = published.snapshot.version
+        timestamp = self._timestamped(published, number, published.snapshot_bytes, now)
+        replace(repo.metadata / "timestamp.json", timestamp)
+
+    def _due(self, published: Published, now: datetime) -> bool:
+        return _is_due(published.timestamp.expires, now, self._lifetimes.timestamp) or _is_due(
+            published.snapshot.expires, now, self._lifetimes.snapshot
+        )
+
+    def _timestamped(self, published: Published, version: int, snapshot: bytes, now: datetime) -> bytes:
+        timestamp = newer(published.timestamp, now, self._lifetimes.timestamp)
+        timestamp.snapshot_meta = copy.copy(meta_file(version, snapshot))
+        data = seal(timestamp, self._timestamp)
+        _require(is_signed(published.root, TIMESTAMP, data, TIMESTAMP), TIMESTAMP)
+        return data
+
+
+def write_root(repo: TrustRepository, version: int, data: bytes) -> None:
+    """Make a root visible: under its version for readers that walk the chain, and as the newest."""
+    replace(repo.metadata / f"{version}.{ROOT}.json", data)
+    replace(repo.metadata / f"{ROOT}.json", data)
+
+
+def _is_due(expires: datetime, now: datetime, lifetime: timedelta) -> bool:
+    return expires - now < lifetime * _DUE
+
+
+def _require(signed: bool, role: str) -> None:
+    if not signed:
+        raise OperatorError(
+            f"role {role} lacks signatures that count: were its keys rotated? restart this process"
+        )

@@ -1,0 +1,146 @@
+"""One consistent state of the repository: what one timestamp names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from model_service.trust.metadata import Root, Snapshot, Targets, Timestamp, parse
+from schemas.channels import POLICY_PATH, ROOT, SNAPSHOT, TARGETS, TIMESTAMP, channel_path, model_role
+from schemas.errors import OperatorError
+
+_CHANNELS = channel_path("", "canary").partition("/")[0] + "/"
+
+
+class TargetRecord(NamedTuple):
+    """What a role signed about a target."""
+
+    length: int
+    sha256: str
+    custom: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Published:
+    """Metadata of one moment. Signatures are the publishers' and the devices' matter, not checked here.
+
+    Attributes:
+        folder: Of the metadata.
+        timestamp_bytes: What it all hangs on.
+        snapshot_bytes: The snapshot that it names.
+        role_bytes: Targets and delegated roles that the snapshot names.
+        root_version: Newest root.
+    """
+
+    folder: Path
+    timestamp_bytes: bytes
+    snapshot_bytes: bytes
+    role_bytes: Mapping[str, bytes]
+    root_version: int
+
+    @classmethod
+    def read(cls, folder: Path, timestamp: bytes) -> Published:
+        """What this timestamp names.
+
+        Raises:
+            OperatorError: A file that it names is gone.
+        """
+        try:
+            number = parse(Timestamp, timestamp, "timestamp.json").snapshot_meta.version
+            snapshot_bytes = (folder / f"{number}.snapshot.json").read_bytes()
+            snapshot = parse(Snapshot, snapshot_bytes, f"{number}.snapshot.json")
+            roles = {
+                name.removesuffix(".json"): (folder / f"{meta.version}.{name}").read_bytes()
+                for name, meta in snapshot.meta.items()
+            }
+        except FileNotFoundError as exc:
+            raise OperatorError(f"the trust repository lost {exc.filename}: restore it from a copy") from exc
+        return cls(folder, timestamp, snapshot_bytes, roles, 1).with_newest_root()
+
+    def with_newest_root(self) -> Published:
+        """The same with the newest root: roots stand beside the timestamp, not below it."""
+        version = self.root_version
+        while (self.folder / f"{version + 1}.root.json").exists():
+            version += 1
+        return self if version == self.root_version else replace(self, root_version=version)
+
+    @cached_property
+    def root_bytes(self) -> bytes:
+        """Newest root metadata."""
+        return (self.folder / f"{self.root_version}.root.json").read_bytes()
+
+    @cached_property
+    def root(self) -> Root:
+        """Newest root."""
+        return parse(Root, self.root_bytes, f"{self.root_version}.root.json")
+
+    @cached_property
+    def timestamp(self) -> Timestamp:
+        """The timestamp."""
+        return parse(Timestamp, self.timestamp_bytes, "timestamp.json")
+
+    @cached_property
+    def snapshot(self) -> Snapshot:
+        """The snapshot."""
+        return parse(Snapshot, self.snapshot_bytes, "snapshot")
+
+    @cached_property
+    def roles(self) -> Mapping[str, Targets]:
+        """Targets and delegated roles."""
+        return {name: parse(Targets, data, name) for name, data in self.role_bytes.items()}
+
+    @property
+    def targets(self) -> Targets:
+        """Top-level targets: delegations only."""
+        return self.roles[TARGETS]
+
+    def versions(self) -> dict[str, int]:
+        """Version of each role."""
+        return {
+            ROOT: self.root_version,
+            TIMESTAMP: self.timestamp.version,
+            SNAPSHOT: self.snapshot.version,
+            **{name: role.version for name, role in self.roles.items()},
+        }
+
+    def metadata_since(self, versions: Mapping[str, int]) -> list[tuple[str, bytes]]:
+        """Roots above the caller's, the timestamp always, and each role of another version."""
+        files = []
+        for version in range(max(versions.get(ROOT, 0), 0) + 1, self.root_version + 1):
+            files.append((f"{version}.root.json", (self.folder / f"{version}.root.json").read_bytes()))
+        files.append(("timestamp.json", self.timestamp_bytes))
+        newest = self.versions()
+        for name, data in {SNAPSHOT: self.snapshot_bytes, **self.role_bytes}.items():
+            if versions.get(name) != newest[name]:
+                files.append((f"{newest[name]}.{name}.json", data))
+        return files
+
+    def target(self, path: str) -> TargetRecord | None:
+        """What the role that the path is delegated to signed about it."""
+        delegations = self.targets.delegations
+        for name, _ in delegations.get_roles_for_target(path) if delegations is not None else ():
+            entry = self.roles[name].targets.get(path) if name in self.roles else None
+            return None if entry is None else TargetRecord(entry.length, entry.hashes["sha256"], entry.custom)
+        return None
+
+    def documents(self, group: str | None) -> list[tuple[str, str]]:
+        """Path and SHA-256 of the policy and of the group's channels; None: of all groups'."""
+        own = _CHANNELS if group is None else f"{_CHANNELS}{group}/"
+        return [
+            (path, entry.hashes["sha256"])
+            for role in self.roles.values()
+            for path, entry in role.targets.items()
+            if path == POLICY_PATH or path.startswith(own)
+        ]
+
+    def artifact_path(self, sha256: str) -> str | None:
+        """Target path of the published bundle with that digest."""
+        for name, role in self.roles.items():
+            if name.startswith(model_role("")):
+                for path, entry in role.targets.items():
+                    if entry.hashes["sha256"] == sha256:
+                        return path
+        return None

@@ -1,0 +1,171 @@
+"""The TUF repository as every process reads it; holds no key.
+
+``metadata/<n>.<role>.json`` and ``targets/<folder>/<sha256>.<name>`` never change once they are named, and
+``metadata/timestamp.json`` is replaced in one step: who starts from it sees one consistent state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from pydantic import ValidationError
+
+from feature_store.durable import exclusive
+from model_service.trust.published import Published, TargetRecord
+from schemas.channels import POLICY_PATH, RINGS, Channel, Policy, Ring, channel_path
+from schemas.errors import OperatorError
+
+Files = list[tuple[str, bytes]]
+_Kind = TypeVar("_Kind", Channel, Policy)
+LOCK = ".lock"
+
+
+class Reply(NamedTuple):
+    """What a device lacks, all of one moment."""
+
+    metadata: Files
+    documents: Files
+
+
+def utc_now() -> datetime:
+    """The wall clock."""
+    return datetime.now(UTC)
+
+
+class TrustRepository:
+    """Published metadata and targets, and the folder of proposals beside them.
+
+    Args:
+        repository: Folder of ``metadata`` and ``targets``.
+        proposals: Folder of what lacks signatures.
+        artifacts: Bundles by SHA-256; None: ``artifacts`` beside the proposals.
+        now: Clock of what is issued from here.
+    """
+
+    def __init__(
+        self,
+        repository: Path,
+        proposals: Path,
+        artifacts: Path | None = None,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self.metadata, self.targets = repository / "metadata", repository / "targets"
+        self.proposals = proposals
+        self.artifacts = proposals.parent / "artifacts" if artifacts is None else artifacts
+        self.now = now
+        self._newest: Published | None = None
+
+    def published(self) -> Published:
+        """Everything as of one moment.
+
+        Raises:
+            OperatorError: There is no repository yet.
+        """
+        try:
+            timestamp = (self.metadata / "timestamp.json").read_bytes()
+        except FileNotFoundError as exc:
+            raise OperatorError(
+                f"no trust repository in {self.metadata}; `edgeloop trust init` makes one"
+            ) from exc
+        newest = self._newest
+        if newest is None or newest.timestamp_bytes != timestamp:
+            newest = Published.read(self.metadata, timestamp)
+        self._newest = newest.with_newest_root()
+        return self._newest
+
+    @contextmanager
+    def locked(self) -> Iterator[Published]:
+        """Keep other writers out, and see what is published meanwhile. Readers need no lock."""
+        with exclusive(self.proposals / LOCK):
+            yield self.published()
+
+    def versions(self) -> dict[str, int]:
+        """Version of each role."""
+        return self.published().versions()
+
+    def metadata_since(self, versions: Mapping[str, int]) -> Files:
+        """Metadata that a device with these versions lacks; names as in ``delivery.proto``."""
+        return self.published().metadata_since(versions)
+
+    def documents_since(self, known: Mapping[str, str], group: str | None = None) -> Files:
+        """Signed documents that a device lacks.
+
+        Args:
+            known: SHA-256 of those it has, by path.
+            group: Whose channels; None: all groups'.
+        """
+        return self._documents(self.published(), known, group)
+
+    def reply(self, versions: Mapping[str, int], known: Mapping[str, str], group: str | None = None) -> Reply:
+        """Both of one moment: asked for one after the other, a publication may fall between them."""
+        published = self.published()
+        return Reply(published.metadata_since(versions), self._documents(published, known, group))
+
+    def target(self, path: str) -> TargetRecord | None:
+        """Length, SHA-256 and ``custom`` of a published target; None: no role lists it."""
+        return self.published().target(path)
+
+    def artifact(self, sha256: str) -> Path | None:
+        """File of a published model bundle; None: no model role lists that digest."""
+        path = self.published().artifact_path(sha256)
+        return None if path is None else self.target_file(path, sha256)
+
+    def target_file(self, path: str, sha256: str) -> Path:
+        """Where a target's bytes lie, consistent-snapshot style."""
+        folder, _, name = path.rpartition("/")
+        return self.targets / folder / f"{sha256}.{name}"
+
+    def channels(self, group: str) -> dict[Ring, Channel]:
+        """Published channel of each ring that the group has one in."""
+        published = self.published()
+        found: dict[Ring, Channel] = {}
+        for ring in RINGS:
+            data = self._document(published, channel_path(group, ring))
+            if data is not None:
+                found[ring] = _read(Channel, data)
+        return found
+
+    def policy(self) -> Policy:
+        """Published policy.
+
+        Raises:
+            OperatorError: There is none.
+        """
+        data = self._document(self.published(), POLICY_PATH)
+        if data is None:
+            raise OperatorError(f"no policy is published in {self.metadata}; `edgeloop trust init` makes one")
+        return _read(Policy, data)
+
+    def root(self) -> bytes:
+        """Newest root metadata, for join bundles."""
+        return self.published().root_bytes
+
+    def _documents(self, published: Published, known: Mapping[str, str], group: str | None) -> Files:
+        files: Files = []
+        for path, sha256 in published.documents(group):
+            if known.get(path) != sha256:
+                files.append((path, self.target_file(path, sha256).read_bytes()))
+        return files
+
+    def _document(self, published: Published, path: str) -> bytes | None:
+        record = published.target(path)
+        if record is None:
+            return None
+        data = self.target_file(path, record.sha256).read_bytes()
+        if hashlib.sha256(data).hexdigest() != record.sha256:
+            raise OperatorError(
+                f"{self.target_file(path, record.sha256)} was altered: restore it from a copy"
+            )
+        return data
+
+
+def _read(kind: type[_Kind], data: bytes) -> _Kind:
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as exc:
+        raise OperatorError(f"a published {kind.__name__.lower()} cannot be read: {exc}") from exc

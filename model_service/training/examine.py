@@ -1,0 +1,55 @@
+"""Looks at a drift in one cut of the lake: the scene, the known faults, and what ``cause`` makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import numpy as np
+
+from feature_store import duck
+from model_service.training.cause import Cause, judge
+from model_service.training.fault_bank import FaultBank, load_fault_bank
+from model_service.training.shifts import Yardstick, read_scene
+from schemas.bundle import Manifest
+from schemas.profile import Profile
+
+SLOW = "degradation"
+"""Kind of verdict by which the drift watch says that a change still goes on."""
+
+
+def examine(  # noqa: PLR0913, PLR0917  (one question: whose, against what, since when, known when, said what)
+    con: duck.Connection,
+    profile: Profile,
+    champion: Manifest,
+    onset: datetime,
+    known_at: datetime,
+    cohorts: Sequence[str],
+    kinds: Sequence[str],
+) -> Cause:
+    """The cause of a drift, as far as the cut tells.
+
+    Args:
+        con: From ``connect``.
+        profile: Whose devices.
+        champion: Manifest of the model in force: its units and baselines.
+        onset: Earliest onset of the verdicts.
+        known_at: Nothing that became known later counts.
+        cohorts: Cohorts that the verdicts speak of.
+        kinds: What the drift watch calls each of them.
+    """
+    yardstick = Yardstick.of(champion, profile)
+    if yardstick is None:
+        text = f"model {champion.version} states no baselines: a person must decide"
+        return Cause("unclear", False, True, (), (), {}, text)
+    scene = read_scene(con, profile, yardstick, onset, known_at, cohorts)
+    slow = sum(k == SLOW for k in kinds) / len(kinds) if kinds else 0.0
+    return judge(scene, signatures(load_fault_bank(profile.name), yardstick), profile, slow_verdicts=slow)
+
+
+def signatures(bank: FaultBank | None, yardstick: Yardstick) -> list[np.ndarray]:
+    """Directions of every kind and severity in the bank; none without a bank."""
+    if bank is None:
+        return []
+    ways = [bank.effect(kind, s) / yardstick.spread for kind in bank.kinds for s in bank.severities(kind)]
+    return [way / np.linalg.norm(way) for way in ways]

@@ -1,4 +1,4 @@
-"""Bundles of the model service by digest and by version: candidates' artifacts, and what ships in the wheel."""
+"""Bundles by digest and by version: candidates' artifacts, and what ships in the wheel."""
 
 from __future__ import annotations
 

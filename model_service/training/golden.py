@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -55,13 +57,39 @@ def golden_windows(data: bytes) -> NDArray[np.float32]:
     Raises:
         BundleError: These bytes are no golden vectors.
     """
-    try:
-        table = pa.ipc.open_file(io.BytesIO(data)).read_all()
+    with _translated():
+        table = _table(data)
         shape = json.loads((table.schema.metadata or {})[b"shape"])
-        flat = table.column("window").combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        return np.asarray(flat, dtype=np.float32).reshape(table.num_rows, *shape)
+        return _matrix(table, "window").reshape(table.num_rows, *shape)
+
+
+def golden_outputs(data: bytes) -> NDArray[np.float64]:
+    """Stated outputs of golden vectors: features, and the score as last column, shape (n, F + 1).
+
+    Raises:
+        BundleError: These bytes are no golden vectors.
+    """
+    with _translated():
+        table = _table(data)
+        score = table.column("score").to_numpy()
+        return np.column_stack([_matrix(table, "features"), score]).astype(np.float64)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
     except (pa.ArrowInvalid, KeyError, ValueError) as exc:
         raise BundleError(f"golden vectors unreadable: {exc}") from exc
+
+
+def _table(data: bytes) -> pa.Table:
+    return pa.ipc.open_file(io.BytesIO(data)).read_all()
+
+
+def _matrix(table: pa.Table, name: str) -> NDArray[np.float32]:
+    flat = table.column(name).combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return np.asarray(flat, dtype=np.float32).reshape(table.num_rows, -1)
 
 
 def _lists(rows: NDArray[np.floating]) -> pa.Array:

@@ -54,6 +54,11 @@ class Mahalanobis:
         """Each feature of (n, F) in its own standard deviations from its mean, logarithms taken."""
         return np.asarray((logarithms(features, self.logged) - self.mean) / self.std)
 
+    def unstandardised(self, z: Array) -> Array:
+        """Features of rows (n, F) in standard deviations: the inverse of ``standardised``."""
+        x = z * self.std + self.mean
+        return np.asarray(np.where(self.logged, np.exp(np.where(self.logged, x, 0.0)), x))
+
     def correlation(self) -> Array:
         """The (shrunk) correlation matrix behind the whitening, shape (F, F)."""
         return np.asarray(np.linalg.inv(self.whitening @ self.whitening.T))

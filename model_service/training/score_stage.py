@@ -108,9 +108,7 @@ def _needed(makers: dict[str, Any], source: str, constants: dict[str, Any], name
             continue
         node = makers.get(wanted)
         if node is None:
-            raise BundleError(
-                f"model {name}: its score also follows from '{wanted}', not from features alone"
-            )
+            raise BundleError(f"model {name}: its score follows from '{wanted}', not from features alone")
         if node.output[0] not in needed:
             needed.add(node.output[0])
             todo += list(node.input)

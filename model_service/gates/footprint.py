@@ -1,0 +1,138 @@
+"""Gates on what a device must carry: operators, size, time and memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_service.gates.verdict import GateVerdict, not_shown
+from model_service.training.bundle import BundleFiles
+from model_service.training.graph import ML_DOMAIN, ML_OPSET
+from model_service.training.runtime import OrtGraph
+from model_service.training.score_stage import parsed
+from schemas.profile import Gates
+
+OPERATORS, SIZE, LATENCY, MEMORY = "operators", "size", "latency", "memory"
+RUNS, WARMUP = 200, 10
+PROBE = "model_service.gates.memory_probe"
+PROBE_S = 30.0
+_EXTERNAL = 1  # TensorProto.DataLocation
+
+
+def judge_operators(candidate: BundleFiles, gates: Gates) -> GateVerdict:
+    """Only ONNX's own operators of sets the fleet knows; weights inside; what the manifest says.
+
+    Reads bytes and loads nothing: this gate comes first.
+    """
+    model = parsed(candidate.model, candidate.manifest.version)
+    sets = {_domain(o.domain): int(o.version) for o in model.opset_import}
+    opset = sets.get("", 0)
+    known = {"": gates.opset, ML_DOMAIN: ML_OPSET}
+    wrong = [
+        f"operator set {number} of '{domain[:40] or 'ai.onnx'}'"
+        for domain, number in sorted(sets.items())
+        if number > known.get(domain, -1)
+    ]
+    graphs = list(_graphs(model.graph))
+    strange = {n.domain[:40] for g in graphs for n in g.node if _domain(n.domain) not in known}
+    wrong += [f"operators of '{domain}'" for domain in sorted(strange)]
+    if any(t.data_location == _EXTERNAL or t.external_data for t in _tensors(graphs)):
+        wrong.append("weights in another file")
+    if model.functions or model.training_info:
+        wrong.append("functions of its own")
+    if opset != candidate.manifest.opset:
+        wrong.append(f"a manifest that says operator set {candidate.manifest.opset}")
+    says = f"needs {', '.join(wrong)}" if wrong else f"operator set {opset}, at most {gates.opset}"
+    return GateVerdict(OPERATORS, not wrong, float(opset), float(gates.opset), detail={"says": says})
+
+
+def judge_size(candidate: BundleFiles, gates: Gates) -> GateVerdict:
+    """Bytes that a device stores."""
+    size = sum(len(data) for data in candidate.files.values())
+    says = f"{size:,} bytes, at most {gates.max_bytes:,}"
+    return GateVerdict(
+        SIZE, size <= gates.max_bytes, float(size), float(gates.max_bytes), detail={"says": says}
+    )
+
+
+def judge_latency(
+    candidate: OrtGraph, champion: OrtGraph, window: NDArray[np.float32], gates: Gates
+) -> GateVerdict:
+    """Median time of one window, and as a multiple of the champion's, measured in turn.
+
+    Args:
+        candidate: The whole graph.
+        champion: Likewise.
+        window: Shape (1, W, C).
+        gates: Bounds.
+    """
+    times = np.array([[_timed(graph, window) for graph in (candidate, champion)] for _ in range(RUNS)])
+    new_ms, old_ms = np.median(times[WARMUP:], axis=0).tolist()
+    ratio = new_ms / old_ms
+    passed = new_ms <= gates.max_latency_ms and ratio <= gates.max_latency_ratio
+    says = (
+        f"{new_ms:.3f} ms a window, at most {gates.max_latency_ms:g}; {ratio:.2f} times the champion, "
+        f"at most {gates.max_latency_ratio:g}"
+    )
+    detail = {"says": says, "ratio": ratio, "max_ratio": gates.max_latency_ratio, "champion_ms": old_ms}
+    return GateVerdict(LATENCY, passed, new_ms, gates.max_latency_ms, detail=detail)
+
+
+def judge_memory(candidate: BundleFiles, window: NDArray[np.float32], gates: Gates) -> GateVerdict:
+    """Memory that loading and running adds to a fresh process with the runtime.
+
+    A model that crashes or hangs does so in that process, not here.
+    """
+    command = [sys.executable, "-m", PROBE, *map(str, window.shape)]
+    try:
+        done = subprocess.run(  # noqa: S603  (our own interpreter and module)
+            command, input=candidate.model, capture_output=True, timeout=PROBE_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return not_shown(MEMORY, f"did not run a few windows within {PROBE_S:.0f} s", gates.max_memory_mb)
+    if done.returncode != 0:
+        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        return not_shown(
+            MEMORY, f"a process that runs it ends with {done.returncode}: {last}", gates.max_memory_mb
+        )
+    added_mb = float(json.loads(done.stdout)["added_mb"])
+    says = f"loading and running it adds {added_mb:.1f} MB, at most {gates.max_memory_mb:g}"
+    return GateVerdict(
+        MEMORY, added_mb <= gates.max_memory_mb, added_mb, gates.max_memory_mb, detail={"says": says}
+    )
+
+
+def _timed(graph: OrtGraph, window: NDArray[np.float32]) -> float:
+    start = time.perf_counter()
+    graph.run(("features", "score"), {"window": window})
+    return (time.perf_counter() - start) * 1e3
+
+
+def _graphs(graph: Any) -> Iterator[Any]:
+    """A graph and all graphs inside its nodes."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            inner = [attribute.g] if attribute.HasField("g") else []
+            for part in (*inner, *attribute.graphs):
+                yield from _graphs(part)
+
+
+def _tensors(graphs: list[Any]) -> Iterator[Any]:
+    for graph in graphs:
+        yield from graph.initializer
+        for node in graph.node:
+            for attribute in node.attribute:
+                yield attribute.t
+                yield from attribute.tensors
+
+
+def _domain(name: str) -> str:
+    return "" if name == "ai.onnx" else name

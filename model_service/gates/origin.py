@@ -1,0 +1,62 @@
+"""Gates on where a candidate comes from: it fits its profile, names its run, and can be built again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from model_service.gates.verdict import GateVerdict
+from model_service.training.bundle import BundleFiles
+from schemas.bundle import Manifest
+from schemas.profile import Profile
+
+FIT, LINEAGE, REBUILD = "fit", "lineage", "rebuild"
+
+
+def judge_fit(manifest: Manifest, champion: Manifest, profile: Profile) -> GateVerdict:
+    """Made for the profile's windows and features, and summarised on the champion's score edges."""
+    pairs = {
+        "name": (manifest.name, profile.model.name),
+        "featureset": (manifest.featureset, profile.featureset),
+        "features": (manifest.features, profile.feature_names),
+        "channels": (
+            tuple((c.name, c.unit) for c in manifest.channels),
+            tuple((c.name, c.unit) for c in profile.channels),
+        ),
+        "window": (
+            (manifest.window_samples, manifest.rate_hz),
+            (profile.sampling.window_samples, profile.sampling.rate_hz),
+        ),
+        "score edges": (manifest.bin_edges.get("score"), champion.bin_edges.get("score")),
+    }
+    return _judge(FIT, pairs, "made for this profile")
+
+
+def judge_lineage(manifest: Manifest, claimed: Mapping[str, object]) -> GateVerdict:
+    """The manifest names the run, cut, pin and champion that the registry does."""
+    lineage = manifest.lineage
+    stated = {} if lineage is None else {name: getattr(lineage, name) for name in claimed}
+    pairs = {name: (stated.get(name), value) for name, value in claimed.items()}
+    return _judge(LINEAGE, pairs, "names its run, its cut and its champion")
+
+
+def judge_rebuild(candidate: BundleFiles, again: BundleFiles) -> GateVerdict:
+    """Rows that the gate read by itself at the same pin give the same bytes."""
+    pairs = {name: (data, again.files.get(name)) for name, data in sorted(candidate.files.items())}
+    wrong = [name for name, (one, two) in pairs.items() if one != two]
+    says = (
+        f"built again from the pinned cut, {', '.join(wrong)} differ"
+        if wrong
+        else "built again, byte for byte"
+    )
+    return GateVerdict(
+        REBUILD, not wrong, float(len(wrong)), 0.0, detail={"says": says, "version": again.manifest.version}
+    )
+
+
+def _judge(gate: str, pairs: Mapping[str, tuple[object, object]], good: str) -> GateVerdict:
+    wrong = [
+        f"{name} is {stated!r:.80}, not {want!r:.80}"
+        for name, (stated, want) in pairs.items()
+        if stated != want
+    ]
+    return GateVerdict(gate, not wrong, float(len(wrong)), 0.0, detail={"says": "; ".join(wrong) or good})

@@ -1,0 +1,150 @@
+"""Gates on alarms: faults that must still be seen, and healthy windows that must stay quiet.
+
+A fault-bank gate on new rows alone has a hole: a model that was trained on worn machines sees *more* wear
+well enough, and has learnt wear as normal. So a second one asks on rows that are freed of whatever in the
+shift from the champion's healthy place looks like a fault: would it be seen on a machine without it?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_service.gates.evidence import Contest, Evidence, Rows, Score
+from model_service.gates.statistics import MIN_DEVICES, Share, draws, interval, share
+from model_service.gates.verdict import GateVerdict, not_shown
+from model_service.training.fault_bank import FaultBank
+from model_service.training.mahalanobis import Mahalanobis
+
+Array = NDArray[np.float64]
+
+RECALL, LEARNT, FALSE_ALARMS = "recall", "fault_learnt", "false_alarms"
+_STEPS = 200
+
+
+def judge_recall(contest: Contest, min_recall: float, max_loss: float) -> GateVerdict:
+    """Recall on faults injected into the holdout, and what it loses against the champion on the same rows."""
+    if contest.present.sum() < MIN_DEVICES:
+        return _too_few(RECALL, contest, min_recall)
+    faults = contest.evidence.faults(contest.bank)
+    if not faults:
+        return not_shown(RECALL, "no fault bank and no labelled fault", min_recall)
+    new, old = (_seen(score, faults, contest) for score in (contest.candidate, contest.champion))
+    value, before = _mean_recall(new), _mean_recall(old)
+    counts = draws(contest.present)
+    drawn = [np.mean([s.drawn(counts) for s in severities], axis=0) for severities in new.values()]
+    low, high = interval(np.mean(drawn, axis=0))
+    says = (
+        f"sees {value:.1%} of the faults in new-regime rows, the champion {before:.1%}; "
+        f"at least {min_recall:.0%}, and at most {max_loss:.0%} less than the champion"
+    )
+    by_kind = {kind: [s.mean() for s in severities] for kind, severities in new.items()}
+    detail = {
+        "says": says,
+        "champion": before,
+        "kinds": by_kind,
+        "fault_bank": contest.bank.digest if contest.bank else None,
+    }
+    passed = value >= min_recall and value >= before - max_loss
+    return GateVerdict(RECALL, passed, value, min_recall, low, high, detail)
+
+
+def judge_learnt(
+    contest: Contest, bank: FaultBank, reference: Mahalanobis, min_recall: float, max_loss: float
+) -> GateVerdict:
+    """Whether the candidate took a fault for the new normal; the worst kind counts.
+
+    Args:
+        contest: The models and the rows.
+        bank: Faults.
+        reference: Where the champion has healthy machines.
+        min_recall: Of each kind.
+        max_loss: Most that a kind may lose against the champion in its own regime.
+    """
+    if contest.present.sum() < MIN_DEVICES:
+        return _too_few(LEARNT, contest, min_recall)
+    evidence = contest.evidence
+    freed, home, likeness = freed_of_faults(evidence, reference, bank)
+    new = _seen(contest.candidate, evidence.faults(bank, freed), contest)
+    old = _seen(contest.champion, evidence.faults(bank, home), contest)
+    recalls, before = ({k: _mean_recall({k: v}) for k, v in seen.items()} for seen in (new, old))
+    slack = {k: recalls[k] - max(min_recall, before[k] - max_loss) for k in recalls}
+    worst = min(slack, key=lambda k: slack[k])
+    bound = max(min_recall, before[worst] - max_loss)
+    says = (
+        f"on machines without the fault sees {recalls[worst]:.1%} of {worst}, the champion in its own regime "
+        f"{before[worst]:.1%}; at least {bound:.1%}"
+    )
+    detail = {"says": says, "recall": recalls, "champion": before, "likeness": likeness, "worst": worst}
+    return GateVerdict(LEARNT, slack[worst] >= 0, recalls[worst], bound, detail=detail)
+
+
+def judge_false_alarms(contest: Contest, max_gain: float) -> GateVerdict:
+    """Share of healthy windows that would alarm: at most so much above the champion's."""
+    rows = contest.evidence.healthy
+    if not contest.present.any():
+        return not_shown(FALSE_ALARMS, "no healthy row in the holdout")
+    new, old = (
+        share((score(rows.features) >= contest.enter).astype(float), rows, contest.devices)
+        for score in (contest.candidate, contest.champion)
+    )
+    low, high = interval(new.drawn(draws(contest.present)))
+    value, bound = new.mean(), old.mean() + max_gain
+    says = f"alarms in {value:.2%} of healthy windows, the champion in {old.mean():.2%}; at most {bound:.2%}"
+    detail = {"says": says, "champion": old.mean()}
+    return GateVerdict(FALSE_ALARMS, value <= bound, value, bound, low, high, detail)
+
+
+def freed_of_faults(
+    evidence: Evidence, reference: Mahalanobis, bank: FaultBank
+) -> tuple[Rows, Rows, dict[str, float]]:
+    """The healthy rows without what in their shift looks like a fault, and without any shift at all.
+
+    Returns:
+        Rows shifted back along the faults' signatures, rows shifted back to the champion's healthy place, and
+        how far along each signature they lay, in standard deviations.
+    """
+    rows = evidence.healthy
+    z = reference.standardised(rows.features)
+    mass = np.bincount(rows.device, rows.weights, minlength=len(evidence.devices))
+    shift = (rows.weights / mass[rows.device] / (mass > 0).sum()) @ z
+    signatures = np.array([bank.signature(kind, reference.std) for kind in bank.kinds])
+    along = nonnegative(signatures, shift)
+    freed, home = (
+        rows.with_features(reference.unstandardised(z - off)) for off in (along @ signatures, shift)
+    )
+    return freed, home, {kind: float(c) for kind, c in zip(bank.kinds, along, strict=True)}
+
+
+def nonnegative(directions: Array, target: Array) -> Array:
+    """Coefficients ≥ 0 whose combination of unit vectors (k, F) lies nearest to a target (F,).
+
+    By coordinate descent, which converges for least squares (Tseng 2001).
+    """
+    found = np.zeros(len(directions))
+    for _ in range(_STEPS):
+        for k, direction in enumerate(directions):
+            found[k] = max(0.0, found[k] + float(direction @ (target - found @ directions)))
+    return found
+
+
+def _seen(score: Score, faults: Mapping[str, Sequence[Rows]], contest: Contest) -> dict[str, list[Share]]:
+    """Whether each faulty row is seen, by kind and severity; a row without a score is not."""
+    return {
+        kind: [
+            share((score(rows.features) >= contest.enter).astype(float), rows, contest.devices)
+            for rows in severities
+        ]
+        for kind, severities in faults.items()
+    }
+
+
+def _mean_recall(seen: Mapping[str, Sequence[Share]]) -> float:
+    return float(np.mean([np.mean([s.mean() for s in severities]) for severities in seen.values()]))
+
+
+def _too_few(gate: str, contest: Contest, bound: float) -> GateVerdict:
+    why = f"holdout rows of {int(contest.present.sum())} devices; {MIN_DEVICES} are needed"
+    return not_shown(gate, why, bound)

@@ -1,0 +1,72 @@
+"""Weighted means over devices with intervals by bootstrap: the device is the unit, not the row.
+
+Rows of one device resemble each other; an interval over rows would be far too narrow. Whole devices are drawn
+again (Efron 1979; cluster bootstrap: Field and Welsh 2007), with the same draws for every quantity, so that
+differences are paired.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_service.gates.evidence import Rows
+
+Array = NDArray[np.float64]
+
+DRAWS = 2000
+SEED = 20260101
+MIN_DEVICES = 5
+"""Below, an interval over devices means nothing."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Share:
+    """A weighted mean that is kept apart by device.
+
+    Attributes:
+        sums: Σ weight · value of each device, shape (D,).
+        mass: Σ weight of each device, shape (D,).
+    """
+
+    sums: Array
+    mass: Array
+
+    def mean(self) -> float:
+        """Over all devices; NaN without a row."""
+        return float(self.sums.sum() / self.mass.sum()) if self.mass.sum() else float("nan")
+
+    def drawn(self, counts: Array) -> Array:
+        """The mean of each draw, shape (draws,).
+
+        Args:
+            counts: How often each device was drawn, shape (draws, D).
+        """
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray((counts @ self.sums) / (counts @ self.mass))
+
+
+def share(values: Array, rows: Rows, devices: int) -> Share:
+    """Values of rows, one each, by device."""
+    return Share(*(_by_device(v, rows, devices) for v in (rows.weights * values, rows.weights)))
+
+
+def _by_device(values: Array, rows: Rows, devices: int) -> Array:
+    return np.asarray(np.bincount(rows.device, values, minlength=devices), dtype=np.float64)
+
+
+def draws(present: NDArray[np.bool_]) -> Array:
+    """Seeded bootstrap draws of the devices that are present, counts of shape (draws, D)."""
+    at = np.flatnonzero(present)
+    rng = np.random.default_rng([SEED, len(at)])
+    counts = np.zeros((DRAWS, len(present)))
+    counts[:, at] = rng.multinomial(len(at), np.full(len(at), 1 / len(at)), size=DRAWS)
+    return counts
+
+
+def interval(values: Array) -> tuple[float, float]:
+    """Middle 95 % of drawn values; draws in which a quantity does not exist are left out."""
+    low, high = np.nanquantile(values, (0.025, 0.975))
+    return float(low), float(high)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,7 +11,7 @@ from typing import Self
 from feature_store.durable import replace
 from model_service.settings import ModelSettings
 from model_service.trust.keys import load_online_key
-from model_service.trust.metadata import CryptoSigner, Targets, is_signed, meta_file, newer, parse, seal
+from model_service.trust.metadata import CryptoSigner, Root, Targets, is_signed, meta_file, newer, parse, seal
 from model_service.trust.published import Published
 from model_service.trust.repository import TrustRepository
 from model_service.trust.roles import ENGINE
@@ -76,6 +75,8 @@ class OnlineSigner:
         roles: Mapping[str, bytes],
         targets: Mapping[Path, bytes] | None = None,
         root: bytes | None = None,
+        *,
+        root_first: bool = False,
     ) -> None:
         """Make roles visible, all at once. Call it within ``repo.locked()``.
 
@@ -84,12 +85,15 @@ class OnlineSigner:
             published: What the lock handed out.
             roles: Metadata files of targets roles, with enough signatures.
             targets: New target files.
-            root: Next root, which becomes visible last.
+            root: Next root, which becomes visible last: what is visible verifies by the old and the new one.
+            root_first: The old snapshot or timestamp key is lost: readers must see the next root first, and
+                wait for a moment.
 
         Raises:
             OperatorError: A role lacks signatures, or the snapshot or timestamp key was rotated.
         """
         now = repo.now()
+        judge = published.root if root is None or not root_first else parse(Root, root, ROOT)
         snapshot = newer(published.snapshot, now, self._lifetimes.snapshot)
         parts = {name: parse(Targets, data, name) for name, data in roles.items()}
         delegator = parts.get(TARGETS, published.targets)
@@ -98,8 +102,8 @@ class OnlineSigner:
             _require(is_signed(parent, name, data, name), name)
             snapshot.meta[f"{name}.json"] = meta_file(parts[name].version, data)
         snapshot_bytes = seal(snapshot, self._snapshot)
-        timestamp = self._timestamped(published, snapshot.version, snapshot_bytes, now)
-        _require(is_signed(published.root, SNAPSHOT, snapshot_bytes, SNAPSHOT), SNAPSHOT)
+        timestamp = self._timestamped(published, judge, snapshot.version, snapshot_bytes, now)
+        _require(is_signed(judge, SNAPSHOT, snapshot_bytes, SNAPSHOT), SNAPSHOT)
         # Step 1: target files. A crash leaves files that nothing names.
         for path, data in (targets or {}).items():
             replace(path, data)
@@ -107,10 +111,12 @@ class OnlineSigner:
         for name, data in roles.items():
             replace(repo.metadata / f"{parts[name].version}.{name}.json", data)
         replace(repo.metadata / f"{snapshot.version}.snapshot.json", snapshot_bytes)
+        if root is not None and root_first:
+            write_root(repo, published.root_version + 1, root)
         # Step 3: the timestamp. From here on readers see all of it.
         replace(repo.metadata / "timestamp.json", timestamp)
-        # Step 4: the root. What is visible verifies by the old and by the new one.
-        if root is not None:
+        # Step 4: the root.
+        if root is not None and not root_first:
             write_root(repo, published.root_version + 1, root)
 
     def renew_if_due(self, repo: TrustRepository, now: datetime) -> bool:
@@ -125,28 +131,34 @@ class OnlineSigner:
         if not self._due(repo.published(), now):
             return False
         with repo.locked() as published:
-            self.renew(repo, published, now)
+            if self._snapshot_due(published, now):
+                self.publish(repo, published, {})
+            else:
+                version, data = published.snapshot.version, published.snapshot_bytes
+                timestamp = self._timestamped(published, published.root, version, data, now)
+                replace(repo.metadata / "timestamp.json", timestamp)
         return True
 
-    def renew(self, repo: TrustRepository, published: Published, now: datetime) -> None:
-        """Sign the timestamp anew, and the snapshot where it is due. Call it within ``repo.locked()``."""
-        if _is_due(published.snapshot.expires, now, self._lifetimes.snapshot):
-            self.publish(repo, published, {})
-            return
-        number = published.snapshot.version
-        timestamp = self._timestamped(published, number, published.snapshot_bytes, now)
-        replace(repo.metadata / "timestamp.json", timestamp)
-
     def _due(self, published: Published, now: datetime) -> bool:
-        return _is_due(published.timestamp.expires, now, self._lifetimes.timestamp) or _is_due(
-            published.snapshot.expires, now, self._lifetimes.snapshot
+        """Too old, or signed by a key that the newest root does not know (a rotation was cut short)."""
+        return (
+            _is_due(published.timestamp.expires, now, self._lifetimes.timestamp)
+            or not is_signed(published.root, TIMESTAMP, published.timestamp_bytes, TIMESTAMP)
+            or self._snapshot_due(published, now)
         )
 
-    def _timestamped(self, published: Published, version: int, snapshot: bytes, now: datetime) -> bytes:
+    def _snapshot_due(self, published: Published, now: datetime) -> bool:
+        return _is_due(published.snapshot.expires, now, self._lifetimes.snapshot) or not is_signed(
+            published.root, SNAPSHOT, published.snapshot_bytes, SNAPSHOT
+        )
+
+    def _timestamped(
+        self, published: Published, judge: Root, version: int, snapshot: bytes, now: datetime
+    ) -> bytes:
         timestamp = newer(published.timestamp, now, self._lifetimes.timestamp)
-        timestamp.snapshot_meta = copy.copy(meta_file(version, snapshot))
+        timestamp.snapshot_meta = meta_file(version, snapshot)
         data = seal(timestamp, self._timestamp)
-        _require(is_signed(published.root, TIMESTAMP, data, TIMESTAMP), TIMESTAMP)
+        _require(is_signed(judge, TIMESTAMP, data, TIMESTAMP), TIMESTAMP)
         return data
 
 

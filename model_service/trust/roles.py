@@ -65,6 +65,11 @@ class RolePlan:
     keys: tuple[KeyPlace, ...]
     paths: tuple[str, ...] = ()
 
+    @property
+    def lifetime(self) -> timedelta:
+        """Of the role's metadata."""
+        return OFFLINE_LIFETIME if all(place.offline for place in self.keys) else ROLE_LIFETIME
+
 
 def _offline(*names: str) -> tuple[KeyPlace, ...]:
     return tuple(KeyPlace(OFFLINE, name) for name in names)
@@ -76,6 +81,7 @@ TOP_LEVEL: tuple[RolePlan, ...] = (
     RolePlan(SNAPSHOT, 1, (KeyPlace(ENGINE, SNAPSHOT),)),
     RolePlan(TIMESTAMP, 1, (KeyPlace(ENGINE, TIMESTAMP),)),
 )
+TOP_LEVEL_KEYS = {plan.name: plan.keys for plan in TOP_LEVEL}
 
 
 def model_plan(family: str) -> RolePlan:
@@ -93,3 +99,14 @@ def delegated(families: Iterable[str]) -> tuple[RolePlan, ...]:
         RolePlan(BROAD_ROLE, 2, broad, (f"channels/*/{BROAD}.json",)),
         *(model_plan(family) for family in families),
     )
+
+
+def plans(roles: Iterable[str]) -> dict[str, RolePlan]:
+    """Plan of every role of a repository, by name.
+
+    Args:
+        roles: Names of its roles; those of model families tell the families.
+    """
+    prefix = model_role("")
+    families = [name.removeprefix(prefix) for name in sorted(roles) if name.startswith(prefix)]
+    return {plan.name: plan for plan in (*TOP_LEVEL, *delegated(families))}

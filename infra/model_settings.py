@@ -1,0 +1,26 @@
+"""Settings of the model service's processes in a local stack."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from infra.settings import StackSettings
+    from model_service.settings import ModelSettings
+
+
+def model_settings(settings: StackSettings, bootstrap_servers: str = "") -> ModelSettings:
+    """Where the stack keeps its model service, and the lake that it learns from.
+
+    Args:
+        settings: Of the stack.
+        bootstrap_servers: The stack's broker; empty: lifecycle events go to the lake only.
+    """
+    from model_service.settings import ModelSettings  # noqa: PLC0415  (`edgeloop --help` stays quick)
+
+    return ModelSettings(
+        root=settings.state_dir / "models",
+        lake_root=settings.lake_root,
+        bootstrap_servers=bootstrap_servers,
+        namespace=settings.namespace,
+    )

@@ -1,0 +1,150 @@
+"""The key ceremony: makes the repository of a stack, and later changes that need offline keys."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+
+from feature_store.durable import exclusive, sync_folder
+from model_service.settings import ModelSettings
+from model_service.trust.founding import add_delegations, found
+from model_service.trust.keyring import Keyring
+from model_service.trust.keys import PASSPHRASE_FILE
+from model_service.trust.online import OnlineSigner
+from model_service.trust.policy import set_policy
+from model_service.trust.renewal import renew
+from model_service.trust.repository import TrustRepository, utc_now
+from model_service.trust.roles import model_plan
+from model_service.trust.rotation import rotate
+from model_service.trust.status import KeyStatus, RoleStatus, status
+from schemas.channels import model_role
+from schemas.cohorts import Cohort
+
+__all__ = [
+    "KeyStatus",
+    "RoleStatus",
+    "add_family",
+    "add_group",
+    "hint",
+    "init",
+    "is_initialised",
+    "open_repository",
+    "renew",
+    "rotate",
+    "set_policy",
+    "status",
+]
+
+_STAGING, _COMPLETE, _LOCK = ".trust-init", "complete", "trust-init.lock"
+
+
+def is_initialised(settings: ModelSettings) -> bool:
+    """Whether the stack has a repository."""
+    return (settings.repository / "metadata" / "timestamp.json").exists()
+
+
+def open_repository(settings: ModelSettings, now: Callable[[], datetime] = utc_now) -> TrustRepository:
+    """The stack's repository."""
+    return TrustRepository(settings.repository, settings.proposals, settings.artifacts, now)
+
+
+def init(
+    settings: ModelSettings,
+    families: Iterable[str],
+    groups: Mapping[str, Cohort],
+    say: Callable[[str], None] = lambda _line: None,
+    now: Callable[[], datetime] = utc_now,
+) -> str:
+    """Make keys and the first metadata; where there are some, add the families and groups they lack.
+
+    It is built aside and moved into place, the timestamp last: killed anywhere, the next call goes on.
+
+    Args:
+        settings: Of the stack.
+        families: Model families, one role of two keys each.
+        groups: By rollout group, its canary pool.
+        say: Told each step.
+        now: The clock.
+
+    Returns:
+        Where the offline keys lie and how to take them away.
+
+    Raises:
+        OperatorError: Families or groups are to be added, and the offline keys are not in reach.
+    """
+    settings.root.mkdir(parents=True, exist_ok=True)
+    with exclusive(settings.root / _LOCK):
+        if not is_initialised(settings):
+            staging = settings.root / _STAGING
+            if not (staging / _COMPLETE).exists():
+                shutil.rmtree(staging, ignore_errors=True)
+                say("trust: making root, targets, policy and process keys")
+                found(settings.model_copy(update={"root": staging}), families, groups, now())
+                (staging / _COMPLETE).touch()
+                sync_folder(staging)
+            _move_in(staging, settings.root)
+            say("trust: the repository is signed")
+        shutil.rmtree(settings.root / _STAGING, ignore_errors=True)
+        repo = open_repository(settings, now)
+        for family in families:
+            if model_role(family) not in repo.versions():
+                say(f"trust: adding family {family}")
+                add_family(settings, family, now=now)
+        for group, pool in groups.items():
+            if group not in repo.policy().canary:
+                say(f"trust: adding group {group}")
+                add_group(settings, group, pool, now=now)
+    return hint(settings)
+
+
+def add_family(
+    settings: ModelSettings,
+    family: str,
+    keyring: Keyring | None = None,
+    now: Callable[[], datetime] = utc_now,
+) -> None:
+    """Delegate ``models/<family>/*`` to a trainer's and a gate's key, made where they are not there yet.
+
+    Raises:
+        OperatorError: Two of the targets keys are not in reach.
+    """
+    repo = open_repository(settings, now)
+    add_delegations(repo, keyring or Keyring(settings), OnlineSigner.load(settings), [model_plan(family)])
+
+
+def add_group(
+    settings: ModelSettings,
+    group: str,
+    pool: Cohort,
+    keyring: Keyring | None = None,
+    now: Callable[[], datetime] = utc_now,
+) -> None:
+    """Name the group's canary pool in the policy.
+
+    Raises:
+        OperatorError: The policy key is not in reach.
+    """
+    set_policy(settings, canary={group: pool}, keyring=keyring, now=now)
+
+
+def hint(settings: ModelSettings) -> str:
+    """Where the offline keys lie, and how to take them away."""
+    folder = settings.offline_keys
+    return (
+        f"Offline keys (root-1..3, targets-1..3, policy, person) lie encrypted in {folder}; the passphrase "
+        f"is in {folder / PASSPHRASE_FILE}. Take both away, apart from each other: the passphrase into your "
+        "password store, each numbered key to a medium of its own (two of three are enough to sign). Devices "
+        "and processes never need them; `edgeloop trust rotate|renew|policy --offline-keys FOLDER` does."
+    )
+
+
+def _move_in(staging: Path, root: Path) -> None:
+    files = [p for p in staging.rglob("*") if p.is_file() and p.name != _COMPLETE]
+    for file in sorted(files, key=lambda p: (p.name == "timestamp.json", p)):
+        target = root / file.relative_to(staging)
+        private = file.stat().st_mode & 0o077 == 0
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700 if private else 0o777)
+        file.replace(target)
+        sync_folder(target.parent)

@@ -1,0 +1,88 @@
+"""The policy document: canary pools, floors and revocations, signed by an offline key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+
+from model_service.settings import ModelSettings
+from model_service.trust.keyring import Keyring
+from model_service.trust.metadata import newer, seal, target_file
+from model_service.trust.online import OnlineSigner
+from model_service.trust.published import Published
+from model_service.trust.repository import TrustRepository, utc_now
+from model_service.trust.roles import OFFLINE_LIFETIME, plans
+from schemas.channels import POLICY_PATH, POLICY_ROLE, Policy
+from schemas.cohorts import Cohort
+from schemas.errors import RegistryError
+
+
+def first_policy(groups: Mapping[str, Cohort], now: datetime) -> Policy:
+    """Canary pools only."""
+    return Policy(seq=1, canary=dict(groups), issued=now, expires=now + OFFLINE_LIFETIME)
+
+
+def policy_bytes(policy: Policy) -> bytes:
+    """The bytes that are signed for a policy."""
+    return policy.model_dump_json().encode()
+
+
+def set_policy(
+    settings: ModelSettings,
+    *,
+    canary: Mapping[str, Cohort] | None = None,
+    floors: Mapping[str, int] | None = None,
+    revoke: Iterable[str] = (),
+    keyring: Keyring | None = None,
+    now: Callable[[], datetime] = utc_now,
+) -> Policy:
+    """Publish the policy with changes. Pools and floors replace those of the same name; floors only rise.
+
+    Args:
+        settings: Of the stack.
+        canary: Canary pools, by group.
+        floors: Lowest major, by family.
+        revoke: Digests of artifacts that must not be installed any more.
+        keyring: Holds the policy key; None: the one on this machine.
+        now: The clock.
+
+    Raises:
+        RegistryError: A floor would fall.
+        OperatorError: The policy key is not in reach.
+    """
+    repo = TrustRepository(settings.repository, settings.proposals, settings.artifacts, now)
+    online = OnlineSigner.load(settings)
+    with repo.locked() as published:
+        before = repo.policy()
+        for family, floor in (floors or {}).items():
+            if floor < before.floors.get(family, 0):
+                raise RegistryError(f"the floor of {family} is {before.floors[family]}: it never falls")
+        at = now()
+        policy = before.model_copy(
+            update={
+                "seq": before.seq + 1,
+                "canary": {**before.canary, **(canary or {})},
+                "floors": {**before.floors, **(floors or {})},
+                "revoked": tuple(dict.fromkeys((*before.revoked, *revoke))),
+                "issued": at,
+                "expires": at + OFFLINE_LIFETIME,
+            }
+        )
+        publish_policy(
+            repo, published, Policy.model_validate(policy.model_dump()), keyring or Keyring(settings), online
+        )
+    return policy
+
+
+def publish_policy(
+    repo: TrustRepository, published: Published, policy: Policy, keyring: Keyring, online: OnlineSigner
+) -> None:
+    """Sign and publish a policy. Call it within ``repo.locked()``."""
+    role = newer(published.roles[POLICY_ROLE], repo.now(), OFFLINE_LIFETIME)
+    data = policy_bytes(policy)
+    entry = target_file(POLICY_PATH, data)
+    role.targets[POLICY_PATH] = entry
+    places = plans(published.roles)[POLICY_ROLE].keys
+    signers = keyring.quorum(published.targets, POLICY_ROLE, places)
+    files = {repo.target_file(POLICY_PATH, entry.hashes["sha256"]): data}
+    online.publish(repo, published, {POLICY_ROLE: seal(role, signers)}, files)

@@ -104,23 +104,25 @@ def _judged(case: Case, new: Score, old: Score, evidence: Evidence) -> tuple[Gat
     """Gates on what the model is worth."""
     gates, rules = case.profile.gates, case.profile.decision.rules
     contest = Contest(new, old, evidence, case.bank, rules[0].enter if rules else DEFAULT_ENTER)
+    # A champion without a bank to test it with needs no home: `robust` has none.
+    reference = Mahalanobis.of(case.champion.manifest) if case.bank is not None else None
+    bounds = gates.min_recall, gates.max_recall_loss
     verdicts = [
         judge_quality(contest, gates.min_gain),
-        judge_recall(contest, gates.min_recall, gates.max_recall_loss),
+        judge_recall(contest, reference, *bounds),
         judge_false_alarms(contest, case.profile.rollout.max_alarm_gain),
     ]
-    if case.bank is not None:
-        reference = Mahalanobis.of(case.champion.manifest)
-        verdicts.append(judge_learnt(contest, case.bank, reference, gates.min_recall, gates.max_recall_loss))
+    if case.bank is not None and reference is not None:
+        verdicts.append(judge_learnt(contest, case.bank, reference, *bounds))
     return tuple(verdicts)
 
 
 def _again(case: Case) -> tuple[GateVerdict, Score | None]:
     """The candidate built anew from the gate's own rows, and scores that owe nothing to its graph."""
     manifest = case.candidate.manifest
+    if manifest.lineage is None or manifest.training is None:
+        return not_shown("rebuild", "the manifest does not say how it was trained"), None
     try:
-        if manifest.lineage is None or manifest.training is None:
-            raise DatasetError("the manifest does not say how it was trained")
         seed, major = manifest.training.seed, int(manifest.version.rsplit("-", 1)[1].split(".")[0])
         again = build_candidate(
             case.profile, case.rows, case.champion, case.moved, manifest.lineage, seed, major, manifest.kind

@@ -21,34 +21,51 @@ from model_service.training.mahalanobis import Mahalanobis
 Array = NDArray[np.float64]
 
 RECALL, LEARNT, FALSE_ALARMS = "recall", "fault_learnt", "false_alarms"
+SLACK = 2.0
+"""A harmless regime lies a little along some fault's signature: one kind on rows made for the purpose may
+lose more than all kinds on rows as they are. Wear of a tenth loses this much, wear of a fifth four times."""
 _STEPS = 200
 
 
-def judge_recall(contest: Contest, min_recall: float, max_loss: float) -> GateVerdict:
-    """Recall on faults injected into the holdout, and what it loses against the champion on the same rows."""
+def judge_recall(
+    contest: Contest, reference: Mahalanobis | None, min_recall: float, max_loss: float
+) -> GateVerdict:
+    """Recall on faults in new-regime rows, and what it loses against the champion.
+
+    Args:
+        contest: The models and the rows.
+        reference: Where the champion has healthy machines: its recall on the bank is taken there, because in
+            the new regime it sees faults everywhere. None: on the same rows.
+        min_recall: Over kinds and severities.
+        max_loss: Most that may be lost against the champion.
+    """
     if contest.present.sum() < MIN_DEVICES:
         return _too_few(RECALL, contest, min_recall)
-    faults = contest.evidence.faults(contest.bank)
+    evidence, bank = contest.evidence, contest.bank
+    faults = evidence.faults(bank)
     if not faults:
         return not_shown(RECALL, "no fault bank and no labelled fault", min_recall)
-    new, old = (_seen(score, faults, contest) for score in (contest.candidate, contest.champion))
+    homely = dict(faults)
+    if bank is not None and reference is not None:
+        _, home, _ = freed_of_faults(evidence, reference, bank)
+        homely |= evidence.faults(bank, home)
+    new, old = _seen(contest.candidate, faults, contest), _seen(contest.champion, homely, contest)
     value, before = _mean_recall(new), _mean_recall(old)
     counts = draws(contest.present)
     drawn = [np.mean([s.drawn(counts) for s in severities], axis=0) for severities in new.values()]
     low, high = interval(np.mean(drawn, axis=0))
+    bound = max(min_recall, before - max_loss)
     says = (
-        f"sees {value:.1%} of the faults in new-regime rows, the champion {before:.1%}; "
-        f"at least {min_recall:.0%}, and at most {max_loss:.0%} less than the champion"
+        f"sees {value:.1%} of the faults, the champion in its own regime {before:.1%}; at least {bound:.1%}"
     )
-    by_kind = {kind: [s.mean() for s in severities] for kind, severities in new.items()}
     detail = {
         "says": says,
         "champion": before,
-        "kinds": by_kind,
-        "fault_bank": contest.bank.digest if contest.bank else None,
+        "champion_here": _mean_recall(_seen(contest.champion, faults, contest)),
+        "kinds": {kind: [s.mean() for s in severities] for kind, severities in new.items()},
+        "fault_bank": bank.digest if bank is not None else None,
     }
-    passed = value >= min_recall and value >= before - max_loss
-    return GateVerdict(RECALL, passed, value, min_recall, low, high, detail)
+    return GateVerdict(RECALL, value >= bound, value, bound, low, high, detail)
 
 
 def judge_learnt(
@@ -61,7 +78,7 @@ def judge_learnt(
         bank: Faults.
         reference: Where the champion has healthy machines.
         min_recall: Of each kind.
-        max_loss: Most that a kind may lose against the champion in its own regime.
+        max_loss: Most that a kind may lose against the champion in its own regime; ``SLACK`` times it here.
     """
     if contest.present.sum() < MIN_DEVICES:
         return _too_few(LEARNT, contest, min_recall)
@@ -70,15 +87,14 @@ def judge_learnt(
     new = _seen(contest.candidate, evidence.faults(bank, freed), contest)
     old = _seen(contest.champion, evidence.faults(bank, home), contest)
     recalls, before = ({k: _mean_recall({k: v}) for k, v in seen.items()} for seen in (new, old))
-    slack = {k: recalls[k] - max(min_recall, before[k] - max_loss) for k in recalls}
-    worst = min(slack, key=lambda k: slack[k])
-    bound = max(min_recall, before[worst] - max_loss)
+    bounds = {k: max(min_recall, before[k] - SLACK * max_loss) for k in recalls}
+    worst = min(recalls, key=lambda k: recalls[k] - bounds[k])
     says = (
         f"on machines without the fault sees {recalls[worst]:.1%} of {worst}, the champion in its own regime "
-        f"{before[worst]:.1%}; at least {bound:.1%}"
+        f"{before[worst]:.1%}; at least {bounds[worst]:.1%}"
     )
     detail = {"says": says, "recall": recalls, "champion": before, "likeness": likeness, "worst": worst}
-    return GateVerdict(LEARNT, slack[worst] >= 0, recalls[worst], bound, detail=detail)
+    return GateVerdict(LEARNT, recalls[worst] >= bounds[worst], recalls[worst], bounds[worst], detail=detail)
 
 
 def judge_false_alarms(contest: Contest, max_gain: float) -> GateVerdict:

@@ -24,8 +24,8 @@ PRIOR_DEVICES = 100.0
 """Devices that the champion's place of a feature that did not move is worth."""
 PRIOR_SPREAD_DEVICES = 10.0
 """Devices that the champion's spread of a feature that moved is worth."""
-PRIOR_SCORE_DEVICES = 10.0
-"""Devices that the champion's calibration is worth."""
+PRIOR_SCORE_DEVICES = 100.0
+"""Devices that the champion's calibration is worth: the mean score of twenty machines varies by a tenth."""
 LARGEST_RESCALING = 1.25
 """Bound on the change of calibration: rows that hold unseen faults must not make the model deaf."""
 

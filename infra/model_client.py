@@ -69,7 +69,7 @@ class FleetClient:
             ("grpc.max_receive_message_length", MAX_REPLY_BYTES),
         ]
         self._channel = grpc.secure_channel(self._target, _credentials(settings, role), options)
-        self._stub = FleetAdminStub(self._channel)
+        self._stub = FleetAdminStub(self._channel)  # type: ignore[no-untyped-call]
 
     def devices(self, group: str = "", limit: int = 0) -> list[Json]:
         """Devices with what they last reported."""

@@ -71,6 +71,10 @@ class AccessList:
             held = ", ".join(sorted(holder.roles)) or "no role"
             raise AccessError(f"{holder.name} ({held}) may not call {method}: it takes {_any_of(roles)}")
 
+    def remaining_s(self, holder: Holder) -> float:
+        """Seconds until the certificate ends."""
+        return holder.not_after - self._clock()
+
 
 def _any_of(roles: frozenset[Role]) -> str:
     return " or ".join(sorted(roles))

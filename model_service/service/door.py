@@ -52,7 +52,7 @@ class Call:
 
     Attributes:
         peer: Whose certificate it is; None on the server-TLS listener.
-        until: Time of the running event loop by which to answer.
+        until: Time of the running event loop by which to answer, at latest when the certificate ends.
         check: Raises AccessError once the peer is no longer let in; for streams.
     """
 
@@ -115,7 +115,7 @@ class Door:
         return make(behaviour, request_deserializer=request.FromString, response_serializer=_serialize)
 
     def _unary(self, method: MethodDescriptor, handle: Unary, rule: Rule) -> Any:
-        async def behaviour(request: Message, context: Any) -> Message:
+        async def behaviour(request: Message, context: Any) -> Any:
             async def answer(call: Call) -> Message:
                 return await handle(request, call)
 
@@ -168,6 +168,7 @@ class Door:
             self._access.check(peer, rule.roles, method.name)
 
         check()
+        until = min(until, asyncio.get_running_loop().time() + self._access.remaining_s(peer))
         if rule.roles == DEVICES and peer.name != (claimed := getattr(request, "device_id", "")):
             raise AccessError(f"{peer.name} may not speak for {claimed[:64]!r}")
         return Call(peer, until, check)

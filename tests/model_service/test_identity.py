@@ -1,0 +1,369 @@
+"""Laws of certificates, tokens and the issuer, without a network."""
+
+import stat
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from sqlalchemy import insert, select
+
+from feature_store.lake import Lake
+from feature_store.registry import DeviceRegistry
+from model_service.fleet.devices import revoke_device
+from model_service.identity import certificates as certs
+from model_service.identity.authority import ca_path, init_pki, issued_by, person_paths, server_paths
+from model_service.identity.enrolment import Enrolment, answered, request_enrolment, request_renewal
+from model_service.identity.issuer import Issuer
+from model_service.identity.tokens import Invitation, create_token
+from model_service.registry.database import Registry
+from model_service.registry.tables import certificate_requests, certificates, devices, join_tokens
+from model_service.settings import ModelSettings
+from schemas.errors import AccessError, LakeConflictError, OperatorError, RegistryError
+
+NOW = time.time()
+
+
+class Office:
+    """Authority, registry, lake and issuer of one deployment."""
+
+    def __init__(self, folder):
+        self.settings = ModelSettings(root=folder / "model", lake_root=folder / "lake")
+        init_pki(self.settings)
+        self.registry = Registry.open(self.settings.database_url, self.settings.root)
+        self.lake = DeviceRegistry(Lake.open(self.settings.lake_root))
+        self.issuer = Issuer(self.settings, self.registry, self.lake)
+
+    def invite(self, device_id, valid_s=60.0, now=NOW):
+        with self.registry.transaction() as connection:
+            return create_token(
+                connection, Invitation(device_id, "machine", "a", "default", "sim"), valid_s, now
+            )
+
+    def ask(self, device_id, token, key, csr=None, signing=None, now=NOW):
+        asked = Enrolment(device_id, token, csr or csr_of(device_id, key), public_pem(signing or key))
+        with self.registry.transaction() as connection:
+            return request_enrolment(connection, asked, now)
+
+    def renew(self, certificate_pem, csr, now=NOW):
+        with self.registry.transaction() as connection:
+            return request_renewal(connection, certificate_pem, csr, now, 60.0)
+
+    def answer(self, request_id):
+        with self.registry.reading() as connection:
+            [row] = answered(connection, [request_id])
+        return row
+
+    def join(self, device_id, key):
+        request_id = self.ask(device_id, self.invite(device_id), key)
+        self.issuer.step()
+        return self.answer(request_id)["certificate_pem"]
+
+    def revoke(self, device_id):
+        with self.registry.transaction() as connection:
+            revoke_device(connection, device_id, NOW, "test")
+
+    def rows(self, table):
+        with self.registry.reading() as connection:
+            return list(connection.execute(select(table)).mappings())
+
+
+@pytest.fixture
+def office(tmp_path):
+    with_all = Office(tmp_path)
+    yield with_all
+    with_all.registry.close()
+
+
+def new_key():
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def csr_of(name, key):
+    request = x509.CertificateSigningRequestBuilder().subject_name(certs.subject(name))
+    return request.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def public_pem(key):
+    return key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    ).decode()  # fmt: skip
+
+
+def content(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_making_the_pki_again_changes_nothing(office):
+    before = content(office.settings.pki)
+    init_pki(office.settings)
+    assert content(office.settings.pki) == before
+
+
+def test_private_keys_are_their_owners_alone(office):
+    keys = list(office.settings.pki.rglob("*.key"))
+    assert len(keys) == 4
+    assert {stat.S_IMODE(k.stat().st_mode) for k in keys} == {0o600}
+
+
+@pytest.mark.parametrize(
+    "lost", ["ca.pem", "server.pem", "server.key", "people/operator.pem", "ca.key ca.pem"]
+)
+def test_a_pki_that_a_crash_left_in_part_becomes_whole(office, lost):
+    for name in lost.split():
+        (office.settings.pki / name).unlink()
+    init_pki(office.settings)
+    ca = certs.read_certificate(ca_path(office.settings).read_bytes())
+    pairs = [
+        server_paths(office.settings),
+        *(person_paths(office.settings, r) for r in ("operator", "viewer")),
+    ]
+    for key_path, path in pairs:
+        key = serialization.load_pem_private_key(key_path.read_bytes(), None)
+        found = certs.read_certificate(path.read_bytes())
+        assert issued_by(found, ca)
+        assert found.public_key() == key.public_key()
+
+
+def test_where_the_authority_was_taken_elsewhere_nothing_is_made(office):
+    (office.settings.pki / "ca.key").unlink()
+    (office.settings.pki / "server.pem").unlink()
+    before = content(office.settings.pki)
+    init_pki(office.settings)
+    assert content(office.settings.pki) == before
+    with pytest.raises(OperatorError, match="private key"):
+        Issuer(office.settings, office.registry, office.lake)
+
+
+def test_a_server_certificate_follows_the_names_and_is_renewed_before_it_ends(office):
+    path = server_paths(office.settings)[1]
+    first = path.read_bytes()
+    renamed = office.settings.model_copy(update={"names": ("edge.example", "10.0.0.7")})
+    init_pki(renamed)
+    second = path.read_bytes()
+    assert first != second
+    init_pki(renamed, datetime.now(UTC) + timedelta(days=200))
+    assert path.read_bytes() == second
+    init_pki(renamed, datetime.now(UTC) + timedelta(days=300))
+    assert path.read_bytes() != second
+
+
+def test_a_device_whose_clock_says_1970_can_still_believe_the_server(office):
+    for path in (ca_path(office.settings), server_paths(office.settings)[1]):
+        assert certs.read_certificate(path.read_bytes()).not_valid_before_utc.timestamp() == 0
+
+
+def test_a_person_has_every_role_of_the_certificate_and_no_other(office):
+    _, path = person_paths(office.settings, "approver")
+    assert certs.read_holder(path.read_bytes()).roles == {"operator", "approver"}
+    _, path = person_paths(office.settings, "viewer")
+    assert certs.read_holder(path.read_bytes()).roles == {"viewer"}
+    with pytest.raises(AccessError):
+        person_paths(office.settings, "device")
+
+
+def test_a_device_certificate_names_device_role_and_a_day(office):
+    certificate = x509.load_pem_x509_certificate(office.join("m-1", new_key()))
+    assert certificate.subject.rfc4514_string() == "OU=device,CN=m-1"
+    life = certificate.not_valid_after_utc - datetime.now(UTC)
+    assert timedelta(hours=23, minutes=59) < life <= timedelta(days=1)
+    use = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert list(use) == [x509.ExtendedKeyUsageOID.CLIENT_AUTH]
+    basic = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+    assert basic.critical
+    assert not basic.value.ca
+    [entry] = office.rows(certificates)
+    assert (entry["serial"], entry["subject"]) == (f"{certificate.serial_number:x}", "m-1")
+
+
+def test_joining_makes_the_device_known_to_registry_and_lake(office):
+    key = new_key()
+    office.join("m-1", key)
+    [row] = office.rows(devices)
+    [record] = office.lake.keys().values()
+    assert (row["device_id"], row["active"], row["grp"]) == ("m-1", True, "default")
+    assert (record.key_id, record.public_key) == (row["key_id"], public_pem(key))
+
+
+class BusyLake(DeviceRegistry):
+    """A lake whose next registrations lose against other writers."""
+
+    failures = 1
+
+    def register(self, records):
+        if self.failures:
+            self.failures -= 1
+            raise LakeConflictError("busy")
+        super().register(records)
+
+
+def test_no_certificate_is_given_out_before_the_lake_knows_the_device(office):
+    lake = BusyLake(Lake.open(office.settings.lake_root))
+    issuer = Issuer(office.settings, office.registry, lake)
+    request_id = office.ask("m-1", office.invite("m-1"), new_key())
+    with pytest.raises(LakeConflictError):
+        issuer.step()
+    assert office.rows(certificates) == []
+    assert issuer.step() == 1
+    assert office.answer(request_id)["state"] == "issued"
+    assert len(lake.keys()) == 1
+
+
+def test_a_token_is_never_stored(office):
+    token = office.invite("m-1")
+    office.join("m-2", new_key())
+    assert token not in str(office.rows(join_tokens))
+    for path in office.settings.root.glob("registry.db*"):
+        assert token.encode() not in path.read_bytes()
+
+
+def test_a_token_serves_one_key_and_the_same_key_again(office):
+    token, key = office.invite("m-1"), new_key()
+    request_id = office.ask("m-1", token, key)
+    assert office.ask("m-1", token, key) == request_id
+    office.issuer.step()
+    assert office.ask("m-1", token, key) == request_id
+    with pytest.raises(AccessError, match="used already, with another key"):
+        office.ask("m-1", token, new_key())
+    with pytest.raises(AccessError, match="used already, with another key"):
+        office.ask("m-1", token, key, signing=new_key())
+    with pytest.raises(AccessError, match="expired since"):
+        office.ask("m-1", token, key, now=NOW + 61)
+
+
+@pytest.mark.parametrize(
+    ("device_id", "later_s", "said"), [("m-1", 61, "expired"), ("m-2", 0, "another device")]
+)
+def test_a_token_holds_for_its_device_and_its_time(office, device_id, later_s, said):
+    token = office.invite("m-1")
+    with pytest.raises(AccessError, match=said):
+        office.ask(device_id, token, new_key(), now=NOW + later_s)
+    assert office.rows(certificate_requests) == []
+
+
+def test_an_unknown_token_opens_nothing(office):
+    with pytest.raises(AccessError, match="unknown"):
+        office.ask("m-1", "guess", new_key())
+
+
+def test_a_refused_request_leaves_the_token_unused(office):
+    token, key = office.invite("m-1"), new_key()
+    with pytest.raises(AccessError, match="asks for 'm-9'"):
+        office.ask("m-1", token, key, csr=csr_of("m-9", key))
+    assert [row["used_at"] for row in office.rows(join_tokens)] == [None]
+    assert office.ask("m-1", token, key) > 0
+
+
+def rsa_csr(name):
+    return csr_of(name, rsa.generate_private_key(public_exponent=65537, key_size=2048))
+
+
+def p384_csr(name):
+    return csr_of(name, ec.generate_private_key(ec.SECP384R1()))
+
+
+def forged_csr(name):
+    """A request that carries a key which did not sign it."""
+    der = x509.load_pem_x509_csr(csr_of(name, new_key())).public_bytes(serialization.Encoding.DER)
+    broken = x509.load_der_x509_csr(der[:-1] + bytes([der[-1] ^ 1]))
+    return broken.public_bytes(serialization.Encoding.PEM)
+
+
+@pytest.mark.parametrize("make", [rsa_csr, p384_csr, forged_csr, lambda name: b"no request"])
+def test_the_issuer_itself_refuses_requests_that_do_not_hold(office, make):
+    """The public process may be taken over: what it lets through is checked again."""
+    columns = {
+        "kind": "enroll", "subject": "m-1", "role": "device", "csr_pem": make("m-1"), "state": "waiting",
+        "created_at": NOW,
+    }  # fmt: skip
+    with office.registry.transaction() as connection:
+        connection.execute(insert(certificate_requests).values(**columns))
+    office.issuer.step()
+    [row] = office.rows(certificate_requests)
+    assert (row["state"], row["certificate_pem"]) == ("refused", None)
+    assert row["reason"]
+
+
+@pytest.mark.parametrize(
+    ("role", "said"), [("operator", "not issued over the network"), ("device", "join again")]
+)
+def test_the_issuer_gives_no_renewal_for_another_key_or_role(office, role, said):
+    office.join("m-1", new_key())
+    columns = {
+        "kind": "renew", "subject": "m-1", "role": role, "csr_pem": csr_of("m-1", new_key()),
+        "state": "waiting", "created_at": NOW,
+    }  # fmt: skip
+    with office.registry.transaction() as connection:
+        connection.execute(insert(certificate_requests).values(**columns))
+    office.issuer.step()
+    assert said in office.rows(certificate_requests)[-1]["reason"]
+
+
+def test_nobody_joins_with_the_signing_key_of_another_device(office):
+    key = new_key()
+    office.join("m-1", key)
+    request_id = office.ask("m-2", office.invite("m-2"), new_key(), signing=key)
+    office.issuer.step()
+    assert "already that of m-1" in office.answer(request_id)["reason"]
+    assert {r.device_id for r in office.lake.keys().values()} == {"m-1"}
+
+
+def test_a_renewal_keeps_the_key_and_the_old_certificate_counts_on(office):
+    key = new_key()
+    first = office.join("m-1", key)
+    request_id = office.renew(first, csr_of("m-1", key))
+    office.issuer.step()
+    second = office.answer(request_id)["certificate_pem"]
+    assert certs.read_holder(second).key == certs.read_holder(first).key
+    assert [row["revoked_at"] for row in office.rows(certificates)] == [None, None]
+    with pytest.raises(AccessError, match="another key"):
+        office.renew(first, csr_of("m-1", new_key()))
+
+
+def test_the_same_renewal_again_is_answered_once_while_it_is_fresh(office):
+    key = new_key()
+    first, csr = office.join("m-1", key), csr_of("m-1", key)
+    request_id = office.renew(first, csr)
+    assert office.renew(first, csr) == request_id
+    assert office.renew(first, csr, now=NOW + 61) > request_id
+
+
+def test_joining_anew_revokes_what_the_device_held(office):
+    key = new_key()
+    first = office.join("m-1", key)
+    office.join("m-1", new_key())
+    revoked = {row["serial"]: row["revoked_at"] is not None for row in office.rows(certificates)}
+    assert revoked[certs.read_holder(first).serial]
+    assert sorted(revoked.values()) == [False, True]
+    with pytest.raises(AccessError, match="was revoked"):
+        office.renew(first, csr_of("m-1", key))
+
+
+def test_a_revoked_device_gets_no_token_no_certificate_no_renewal(office):
+    key = new_key()
+    first, token = office.join("m-1", key), office.invite("m-1")
+    waiting = office.renew(first, csr_of("m-1", key))
+    office.revoke("m-1")
+    office.issuer.step()
+    assert "was revoked" in office.answer(waiting)["reason"]
+    with pytest.raises(AccessError, match="m-1 was revoked"):
+        office.renew(first, csr_of("m-1", key))
+    with pytest.raises(AccessError, match="m-1 was revoked"):
+        office.ask("m-1", token, key)
+    with pytest.raises(RegistryError, match="new id"):
+        office.invite("m-1")
+
+
+def test_the_lake_learns_of_a_revocation_whoever_is_alive(office):
+    office.join("m-1", new_key())
+    office.revoke("m-1")
+    Issuer(office.settings, office.registry, office.lake).step()
+    assert [record.active for record in office.lake.keys().values()] == [False]
+
+
+def test_a_device_id_must_fit_a_certificate(office):
+    for bad in ("", "../m-1", "a" * 65, "m 1", "-m"):
+        with pytest.raises(RegistryError, match="cannot be a device id"):
+            office.invite(bad)

@@ -1,0 +1,91 @@
+"""The engine's process: issues certificates, publishes, runs rollouts, ships what happened."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from datetime import UTC, datetime
+
+from feature_store.lake import Lake
+from feature_store.registry import DeviceRegistry
+from model_service.identity.issuer import Issuer
+from model_service.registry.database import Registry
+from model_service.rollout.announce import Announcer
+from model_service.rollout.engine import Engine
+from model_service.rollout.launch import Publisher
+from model_service.rollout.lifecycle_topic import LifecycleTopic
+from model_service.rollout.outbox import EVERY_S, Shipper
+from model_service.rollout.profiles import Profiles
+from model_service.rollout.turns import Turns
+from model_service.settings import ModelSettings
+from model_service.trust.keys import load_online_key
+from model_service.trust.online import OnlineSigner
+from model_service.trust.repository import TrustRepository
+from model_service.trust.roles import ENGINE
+from schemas.channels import BROAD_ROLE, CANARY_ROLE
+
+log = logging.getLogger(__name__)
+
+_RENEW_EVERY_S = 30.0
+
+
+def run(settings: ModelSettings, stop: threading.Event) -> None:
+    """Run until ``stop`` is set.
+
+    Args:
+        settings: Of the model service.
+        stop: Ends the loop after the step under way.
+
+    Raises:
+        OperatorError: A key or the repository is missing, or a file was altered.
+    """
+    registry = Registry.open(settings.database_url, settings.root)
+    lake = Lake.open(settings.lake_root)
+    topic = None
+    if settings.bootstrap_servers:
+        topic = LifecycleTopic(settings.bootstrap_servers, settings.namespace)
+    repo = TrustRepository(settings.repository, settings.proposals, settings.artifacts)
+    online = OnlineSigner.load(settings)
+    issuer = Issuer(settings, registry, DeviceRegistry(lake))
+    engine = build_engine(settings, registry, lake, repo, online)
+    shipper = Shipper(registry, lake, topic)
+    turns = Turns(
+        (
+            (issuer.step, 0.0),
+            (lambda: online.renew_if_due(repo, datetime.now(UTC)), _RENEW_EVERY_S),
+            (engine.tick, 0.0),
+            (lambda: shipper.step(datetime.now(UTC)), EVERY_S),
+        )
+    )
+    try:
+        while not stop.is_set():
+            turns.take()
+            stop.wait(settings.tick_s)
+        turns.take()
+    finally:
+        if topic is not None:
+            topic.close()
+        registry.close()
+
+
+def build_engine(
+    settings: ModelSettings,
+    registry: Registry,
+    lake: Lake,
+    repo: TrustRepository,
+    online: OnlineSigner,
+) -> Engine:
+    """The engine with its keys."""
+    folder = settings.keys / ENGINE
+    profiles = Profiles(lake)
+    announcer = Announcer(
+        registry,
+        repo,
+        load_online_key(folder, CANARY_ROLE),
+        load_online_key(folder, BROAD_ROLE),
+        online,
+        time.time,
+    )
+    publisher = Publisher(registry, repo, online, profiles)
+    return Engine(registry, announcer, publisher, profiles, settings.channel_s, time.time)

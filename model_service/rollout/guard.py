@@ -1,0 +1,152 @@
+"""The guard evaluator: looks at each proposed broad channel with its own eyes, countersigns or refuses."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, select
+
+from model_service.registry.database import Registry
+from model_service.registry.tables import candidates, commands, gate_verdicts
+from model_service.rollout import store
+from model_service.rollout.evidence import Reports, observe
+from model_service.rollout.launch import settings_of
+from model_service.rollout.profiles import Profiles
+from model_service.rollout.record import Record
+from model_service.rollout.review import Facts, Ruling, examine
+from model_service.rollout.store import Request
+from model_service.trust import channels
+from model_service.trust.metadata import CryptoSigner
+from model_service.trust.repository import TrustRepository
+from schemas.channels import BROAD, CANARY, RINGS, Channel, Release, Ring, artifact_path
+from schemas.errors import RegistryError, TrustError
+from schemas.updates import Role
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Guard:
+    """Holds one of the keys that a broad channel needs, and uses it only on what it re-derived.
+
+    Args:
+        registry: Where proposals and raw reports are.
+        repo: Published metadata, proposals.
+        signer: The guard's key of role ``channels-broad``.
+        profiles: Of the devices.
+        clock: UTC seconds.
+    """
+
+    registry: Registry
+    repo: TrustRepository
+    signer: CryptoSigner
+    profiles: Profiles
+    clock: Callable[[], float]
+
+    def tick(self) -> bool:
+        """Decide the oldest proposal, where there is one; says whether it did."""
+        with self.registry.reading() as connection:
+            request = next((r for r in store.pending(connection) if r.ring == BROAD), None)
+        if request is None or request.state != "proposed":
+            return False
+        with self.registry.reading() as connection:
+            ruling = self.examine(connection, request)
+        if ruling.answer == "wait":
+            return False
+        reason = ruling.reason or self._sign(request)
+        now = self.clock()
+        with self.registry.transaction() as connection:
+            # Step 2: say so. A crash before it signs again, which changes nothing.
+            done = store.mark(connection, request, "refused" if reason else "countersigned", now, reason)
+            if done and reason:
+                detail = {"seq": request.document.seq, "reason": reason}
+                key = f"guard/{request.document.seq}"
+                store.event(connection, request.rollout_id, now, "guard", "channel_refused", detail, key)
+        log.info("seq %d of %s: %s", request.document.seq, request.rollout_id, reason or "countersigned")
+        return done
+
+    def examine(self, connection: Connection, request: Request) -> Ruling:
+        """Whether the document follows from what the guard sees."""
+        try:
+            record = store.load(connection, request.document.rollout_id)
+        except RegistryError as exc:
+            return Ruling("refuse", str(exc))
+        reports = Reports.of(record)
+        seen = observe(connection, record, reports, self.repo.policy(), self.profiles.family)
+        phase = int(request.evidence.get("phase", -1))
+        return examine(
+            request.document, phase, record, self._facts(connection, record, phase), seen, self.clock()
+        )
+
+    def _sign(self, request: Request) -> str:
+        """Countersign exactly that document; returns why the trust layer refuses."""
+        try:
+            # Step 1: the signature. The engine publishes only what step 2 says.
+            channels.countersign_broad(self.repo, request.document, self.signer)
+        except TrustError as exc:
+            return str(exc)
+        return ""
+
+    def _facts(self, connection: Connection, record: Record, phase: int) -> Facts:
+        out = self.repo.channels(record.group)
+        own = {ring: c for ring, c in out.items() if c.rollout_id == record.rollout_id}
+        return Facts(
+            settings=settings_of(connection, record.group, record.family, self.profiles),
+            release=self._published(connection, record),
+            gates_failed=_gates_failed(connection, record.version),
+            completed=store.last_completed(connection, record.group, before=record.rollout_id),
+            canary=own.get(CANARY),
+            broad=own.get(BROAD),
+            highest=max((out[ring].seq for ring in RINGS if ring in out), default=0),
+            phase_out_at=_out_at(connection, record, phase - 1, own),
+            waived=_waived(connection, record),
+            aborted=record.state == "aborting",
+        )
+
+    def _published(self, connection: Connection, record: Record) -> Release | None:
+        """The candidate, where registry and signed metadata agree on its digest."""
+        query = select(candidates.c.sha256).where(
+            candidates.c.version == record.version, candidates.c.state == "published"
+        )
+        digest = connection.execute(query).scalar_one_or_none()
+        target = self.repo.target(artifact_path(record.family, record.version))
+        if digest is None or target is None or target.sha256 != digest:
+            return None
+        return Release(version=record.version, sha256=digest)
+
+
+def _gates_failed(connection: Connection, version: str) -> tuple[str, ...] | None:
+    rows = connection.execute(
+        select(gate_verdicts.c.gate, gate_verdicts.c.passed).where(gate_verdicts.c.version == version)
+    ).all()
+    return tuple(sorted(r.gate for r in rows if not r.passed)) if rows else None
+
+
+def _out_at(connection: Connection, record: Record, phase: int, own: Mapping[Ring, Channel]) -> float | None:
+    """When the phase's document came out; it must be one that is signed and published."""
+    ring: Ring = CANARY if phase == 0 else BROAD
+    found = [
+        r
+        for r in store.requests(connection, record.rollout_id)
+        if r.ring == ring and r.state == "published" and r.sent.purpose == "phase" and r.sent.phase == phase
+    ]
+    newest = max(found, key=lambda r: r.document.seq, default=None)
+    if newest is None or ring not in own or own[ring] != newest.document:
+        return None
+    return max(newest.updated_at, newest.document.issued.timestamp())
+
+
+def _waived(connection: Connection, record: Record) -> tuple[int, ...]:
+    """Phases that the record says were waived, as far as approvers' commands account for them."""
+    rows = connection.execute(
+        select(commands.c.body).where(commands.c.kind == "control_rollout", commands.c.state == "done")
+    ).scalars()
+    resumed = sum(
+        body.get("rollout_id") == record.rollout_id
+        and body.get("action") == "resume"
+        and Role.APPROVER in body.get("roles", ())
+        for body in rows
+    )
+    return tuple(sorted(record.waived))[:resumed]

@@ -1,0 +1,49 @@
+"""The guard evaluator's process: its own key, its own computation, one question at a time."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from feature_store.lake import Lake
+from model_service.registry.database import Registry
+from model_service.rollout.guard import Guard
+from model_service.rollout.profiles import Profiles
+from model_service.rollout.turns import Turns
+from model_service.settings import ModelSettings
+from model_service.trust.keys import load_online_key
+from model_service.trust.repository import TrustRepository
+from model_service.trust.roles import GUARD
+from schemas.channels import BROAD_ROLE
+
+
+def run(settings: ModelSettings, stop: threading.Event) -> None:
+    """Run until ``stop`` is set.
+
+    Args:
+        settings: Of the model service.
+        stop: Ends the loop after the step under way.
+
+    Raises:
+        OperatorError: The key or the repository is missing, or a file was altered.
+    """
+    registry = Registry.open(settings.database_url, settings.root)
+    guard = build_guard(settings, registry, Lake.open(settings.lake_root))
+    turns = Turns(((guard.tick, 0.0),))
+    try:
+        while not stop.is_set():
+            turns.take()
+            stop.wait(settings.tick_s)
+    finally:
+        registry.close()
+
+
+def build_guard(settings: ModelSettings, registry: Registry, lake: Lake) -> Guard:
+    """The guard with its key."""
+    return Guard(
+        registry,
+        TrustRepository(settings.repository, settings.proposals, settings.artifacts),
+        load_online_key(settings.keys / GUARD, BROAD_ROLE),
+        Profiles(lake),
+        time.time,
+    )

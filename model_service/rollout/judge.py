@@ -1,0 +1,185 @@
+"""Judges one phase from raw reports: the engine promotes by it, the guard evaluator computes it anew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from model_service.rollout import guards
+from model_service.rollout.guards import Verdict
+from model_service.rollout.observed import Observed
+from model_service.rollout.record import Record
+from model_service.rollout.standing import Kind, Standing, standing
+
+SMALLEST = 20
+"""Failures are judged on at least so many devices, or on the whole phase where it is smaller."""
+_SETTLED = (Kind.COMMITTED, Kind.FAILED, Kind.SILENT)
+_BAD = (Kind.FAILED, Kind.SILENT)
+
+
+class Decision(NamedTuple):
+    """What to do about a phase.
+
+    Attributes:
+        answer: ``ask``: a person decides.
+        reason: Why, for people.
+        kind: What a person is asked about, where one is.
+    """
+
+    answer: Literal["wait", "promote", "ask", "abort"]
+    reason: str = ""
+    kind: Literal["not_shown", "failures"] = "failures"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a phase looks like now.
+
+    Attributes:
+        standings: Of each treated device.
+        verdict: Of the quality guard.
+        due: When it can change without a new report, UTC seconds; None: it cannot.
+    """
+
+    decision: Decision
+    standings: Mapping[str, Standing]
+    verdict: Verdict
+    due: float | None = None
+
+    def count(self, *kinds: Kind) -> int:
+        """Treated devices that stand at one of these."""
+        return sum(s.kind in kinds for s in self.standings.values())
+
+    def numbers(self) -> dict[str, Any]:
+        """As JSON values: for evidence, events and the command line."""
+        counts = {kind.value: self.count(kind) for kind in Kind}
+        v = self.verdict
+        return {
+            "treated": len(self.standings),
+            **counts,
+            "guard": v.answer,
+            "gain": round(v.gain, 6),
+            "low": round(v.low, 6),
+            "high": round(v.high, 6),
+            "bound": v.bound,
+            "guard_devices": v.devices,
+            "unseen": round(v.unseen, 4),
+            "guard_text": v.text,
+            "failures": dict(self._failures()),
+        }
+
+    def _failures(self) -> list[tuple[str, str]]:
+        bad = [(device, s.why) for device, s in sorted(self.standings.items()) if s.kind in _BAD]
+        return bad[:20]
+
+
+def judge(record: Record, phase: int, published_at: float, seen: Observed, now: float) -> Judgement:
+    """Judge a phase.
+
+    Args:
+        record: The rollout.
+        phase: Which of its phases.
+        published_at: When the phase's document came out, UTC seconds.
+        seen: Devices and reports.
+        now: UTC seconds.
+    """
+    standings = place(record, phase, seen, now)
+    verdict = _quality(record, phase, standings, seen)
+    found = _Phase(record, phase, published_at, standings, verdict, now)
+    decision = found.answer()
+    due = found.due() if decision.answer == "wait" else None
+    return Judgement(decision, standings, verdict, due)
+
+
+def place(record: Record, phase: int, seen: Observed, now: float) -> dict[str, Standing]:
+    """Where each device stands that the phase treats."""
+    target = record.target[record.family]
+    return {
+        d: standing(
+            seen.told.get(d, ()),
+            seen.statuses.get(d),
+            target,
+            record.family,
+            now,
+            record.settings.silent_s,
+            health=not record.security,
+        )
+        for d, m in seen.members.items()
+        if record.treats(phase, d, m.pool)
+    }
+
+
+def _quality(record: Record, phase: int, standings: Mapping[str, Standing], seen: Observed) -> Verdict:
+    settings = record.settings
+    first = [s.first.gain for s in standings.values() if s.first is not None]
+    newest = [s.paired.gain for s in standings.values() if s.paired is not None]
+    found = guards.judge(first, newest, settings.max_alarm_gain, settings.min_devices, record.looks)
+    if record.security or phase > record.last_soaking:
+        return _answered(found, "skipped", f"not asked: {found.text}")
+    harm = ""
+    if seen.rates is not None:
+        harm = guards.holdout_harm(seen.rates.treated, seen.rates.holdout, settings.max_alarm_gain)
+    return _answered(found, "harmful", harm) if harm else found
+
+
+def _answered(verdict: Verdict, answer: guards.Answer, text: str) -> Verdict:
+    v = verdict
+    return Verdict(answer, v.devices, v.gain, v.low, v.high, v.bound, v.unseen, text)
+
+
+@dataclass(frozen=True)
+class _Phase:
+    record: Record
+    phase: int
+    published_at: float
+    standings: Mapping[str, Standing]
+    verdict: Verdict
+    now: float
+
+    def answer(self) -> Decision:
+        """The decision at this instant."""
+        bad, reached = self._count(*_BAD), self._count(*_SETTLED, Kind.TRYING)
+        if self.verdict.answer == "harmful":
+            return Decision("abort", self.verdict.text, "not_shown")
+        of = reached if self._is_over() else max(reached, min(len(self.standings), SMALLEST))
+        if self._too_many(bad, of):
+            return Decision("abort", self._told(bad, reached))
+        return self._at_end(bad, reached) if self._is_over() else Decision("wait")
+
+    def _at_end(self, bad: int, reached: int) -> Decision:
+        if self.phase in self.record.waived or self.phase > self.record.last_soaking:
+            return Decision("promote")
+        if bad > self.record.settings.max_failed * reached:
+            return Decision(
+                "ask", f"{self._told(bad, reached)}: too few to tell a bad model from a bad device"
+            )
+        if self.verdict.answer == "not_shown":
+            reason = f"not shown that the new model is no worse: {self.verdict.text}"
+            return Decision("ask", reason, "not_shown")
+        return Decision("promote")
+
+    def _told(self, bad: int, reached: int) -> str:
+        limit = self.record.settings.max_failed
+        return f"{bad} of {reached} devices that took the offer failed; allowed {limit:.0%}"
+
+    def _too_many(self, bad: int, of: int) -> bool:
+        """Whether so many failures speak against the model: one device alone may be a bad device."""
+        return bad > self.record.settings.max_failed * of and (bad >= 2 or len(self.standings) == 1)
+
+    def _is_over(self) -> bool:
+        return (until := self.due()) is not None and self.now >= until and not self._count(Kind.TRYING)
+
+    def due(self) -> float | None:
+        """When the phase is over, if nothing more comes; None: only a report or silence ends it."""
+        settings = self.record.settings
+        soak = 0.0 if self.record.security or self.phase > self.record.last_soaking else settings.soak_s
+        last = max((s.since for s in self.standings.values() if s.kind in _SETTLED), default=0.0)
+        over = max(last, self.published_at) + soak
+        if self._count(Kind.UNREACHED, Kind.DEFERRED):
+            over = max(over, self.published_at + settings.reach_s)
+        trying = [s.since for s in self.standings.values() if s.kind is Kind.TRYING]
+        return max(over, min(trying) + settings.silent_s) if trying else over
+
+    def _count(self, *kinds: Kind) -> int:
+        return sum(s.kind in kinds for s in self.standings.values())

@@ -1,0 +1,187 @@
+"""From a signed candidate to a rollout that runs: publishing, drafts, baselines, the first draw."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, RowMapping, select, update
+
+from model_service.registry.database import Registry, note
+from model_service.registry.tables import candidates, device_status, devices
+from model_service.rollout import machine, store
+from model_service.rollout.draw import draw
+from model_service.rollout.evidence import members
+from model_service.rollout.machine import Outcome
+from model_service.rollout.profiles import Profiles
+from model_service.rollout.record import Record
+from model_service.trust import models
+from model_service.trust.online import OnlineSigner
+from model_service.trust.repository import TrustRepository
+from schemas.channels import Policy, Release, artifact_path
+from schemas.errors import RegistryError, RejectedError, RetryableError
+from schemas.profile import Profile, Rollout
+
+log = logging.getLogger(__name__)
+_c = candidates.c
+ENGINE_ACTOR = "engine"
+
+
+@dataclass(frozen=True)
+class Publisher:
+    """Publishes what trainer and gate signed, and drafts the rollouts that profiles ask for."""
+
+    registry: Registry
+    repo: TrustRepository
+    online: OnlineSigner
+    profiles: Profiles
+
+    def step(self, now: float) -> int:
+        """Publish all signed candidates; returns how many were."""
+        query = select(candidates).where(_c.state == "signed").order_by(_c.major)
+        with self.registry.reading() as connection:
+            signed = connection.execute(query).mappings().all()
+        return sum(self._try(row, now) for row in signed)
+
+    def _try(self, candidate: RowMapping, now: float) -> bool:
+        """One that cannot be published does not hold up the others."""
+        try:
+            return self._publish(candidate, now)
+        except (RetryableError, RejectedError) as exc:
+            log.warning("%s is not published yet: %s", candidate["version"], exc)
+            return False
+
+    def _publish(self, candidate: RowMapping, now: float) -> bool:
+        version, family = candidate["version"], candidate["family"]
+        # Step 1: make it visible. Done already: nothing happens.
+        models.publish_model(self.repo, family, self.online, artifact_path(family, version))
+        # Step 2: say so, and draft, in one transaction. A crash before it repeats step 1.
+        with self.registry.transaction() as connection:
+            moved = connection.execute(
+                update(candidates)
+                .where(_c.version == version, _c.state == "signed")
+                .values(state="published", updated_at=now)
+            )
+            if moved.rowcount != 1:
+                return False
+            detail = {"family": family, "sha256": candidate["sha256"][:16]}
+            note(connection, f"model/{version}/published", version, "published", detail, now)
+            for group in automatic_groups(connection, family, self.profiles):
+                store.create(connection, draft(group, family, version, ENGINE_ACTOR), now)
+        log.info("published %s", version)
+        return True
+
+
+def draft(group: str, family: str, version: str, actor: str, *, security: bool = False) -> Record:
+    """A rollout that has not begun; its id is given when it is stored."""
+    return Record(
+        rollout_id="", group=group, family=family, version=version, created_by=actor, security=security
+    )
+
+
+def automatic_groups(connection: Connection, family: str, profiles: Profiles) -> list[str]:
+    """Groups with active devices of a profile that runs the family and rolls out by itself."""
+    rows = connection.execute(select(devices.c.grp, devices.c.profile).where(devices.c.active).distinct())
+    groups = {
+        group
+        for group, name in rows
+        if (p := profiles.named(name)) is not None and p.model.name == family and p.rollout.auto
+    }
+    return sorted(groups)
+
+
+def begin(connection: Connection, record: Record, policy: Policy, profiles: Profiles) -> Outcome:
+    """Fix the plan of a draft and start it.
+
+    Args:
+        connection: A transaction.
+        record: The draft.
+        policy: The signed policy.
+        profiles: Of the devices.
+
+    Raises:
+        RegistryError: The candidate is not published, or nobody knows what to return to.
+    """
+    release = published_release(connection, record.version)
+    baseline = baseline_of(connection, record.group, record.family, profiles)
+    among = members(connection, record.group, record.family, policy, profiles.family)
+    settings = settings_of(connection, record.group, record.family, profiles)
+    drawn = draw(record.rollout_id, list(among.values()), settings)
+    planned = record.model_copy(
+        update={
+            "target": {**baseline, record.family: release},
+            "baseline": baseline,
+            "settings": settings,
+            "salt": drawn.salt,
+            "canary": drawn.canary,
+            "holdout": drawn.holdout,
+            "imbalance": drawn.imbalance,
+        }
+    )
+    return machine.begin(planned)
+
+
+def published_release(connection: Connection, version: str) -> Release:
+    """A published candidate as channels name it.
+
+    Raises:
+        RegistryError: It is unknown or not published.
+    """
+    found = connection.execute(select(_c.state, _c.sha256).where(_c.version == version)).first()
+    if found is None:
+        raise RegistryError(f"no model {version}: `edgeloop model list`")
+    if found.state != "published":
+        raise RegistryError(
+            f"model {version} is {found.state}, not published: `edgeloop model gates {version}`"
+        )
+    return Release(version=version, sha256=found.sha256)
+
+
+def baseline_of(connection: Connection, group: str, family: str, profiles: Profiles) -> dict[str, Release]:
+    """What the group's last completed rollout made target; what it never rolled out: the factory set.
+
+    Raises:
+        RegistryError: Nobody knows the family's factory set.
+    """
+    completed = store.last_completed(connection, group)
+    names = connection.execute(select(devices.c.profile).where(devices.c.grp == group).distinct()).scalars()
+    families = {family, *(f for name in names if (f := profiles.family(name)))}
+    known = {f: completed.get(f) or factory_release(connection, group, f) for f in families | set(completed)}
+    if known[family] is None:
+        raise RegistryError(f"no device has told which {family} set it left the factory with")
+    return {f: release for f, release in sorted(known.items()) if release is not None}
+
+
+def factory_release(connection: Connection, group: str, family: str) -> Release | None:
+    """A family's factory set: as the group's devices report it, or what its first candidate began from."""
+    rows = connection.execute(
+        select(device_status.c.installed)
+        .join(devices, devices.c.device_id == device_status.c.device_id)
+        .where(devices.c.grp == group)
+    ).scalars()
+    told = Counter(i[family]["version"] for i in rows if family in i and not i[family]["sha256"])
+    if told:
+        return Release(version=told.most_common(1)[0][0])
+    began = connection.execute(
+        select(_c.champion).where(_c.family == family).order_by(_c.major, _c.created_at)
+    ).scalars()
+    return next((Release(version=v) for v in began if v.startswith(f"{family}-0.")), None)
+
+
+def settings_of(connection: Connection, group: str, family: str, profiles: Profiles) -> Rollout:
+    """Rollout policy of the profile that most devices of the group have."""
+    rows = connection.execute(select(devices.c.profile).where(devices.c.grp == group, devices.c.active))
+    common = Counter(rows.scalars()).most_common()
+    found = (profiles.named(name) for name, _ in common)
+    fitting: Mapping[int, Profile] = dict(
+        enumerate(p for p in found if p is not None and p.model.name == family)
+    )
+    return fitting[0].rollout if fitting else _shipped_settings(family, profiles)
+
+
+def _shipped_settings(family: str, profiles: Profiles) -> Rollout:
+    """Of the profile named like the family; a group without devices has no other."""
+    profile = profiles.named(family)
+    return profile.rollout if profile is not None else Rollout()

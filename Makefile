@@ -11,8 +11,8 @@ help: ## Show what there is
 setup: ## Everything the other targets need; afterwards .venv/bin/edgeloop works
 	@infra/setup.sh
 
-demo: setup ## The whole line on this machine, 90 seconds, with a report
-	@$(BIN)/edgeloop demo --profile machine --devices 20 --seconds 90 --seed 7
+demo: setup ## The whole loop on this machine, three minutes, with a report
+	@$(BIN)/edgeloop demo --profile machine --devices 20 --seconds 180 --seed 7
 
 test: setup ## All tests, against a real broker
 	@$(BIN)/python -m pytest

@@ -13,10 +13,16 @@ from typing import TYPE_CHECKING, Any
 from edge_producer.identity import load_or_create
 from feature_store.registry import DeviceRecord, DeviceRegistry, ProfileRegistry
 from infra.child import Child
+from model_service.identity.invitation import invite
+from model_service.identity.tokens import Invitation
+from model_service.registry.database import Registry
+from schemas.errors import StackError
 from schemas.profile import Profile
+from schemas.profile_file import find_profile
 
 if TYPE_CHECKING:
     from feature_store.lake import Lake
+    from model_service.settings import ModelSettings
 
 STATUS_FILE = "status.json"
 SPOOL_FILE = "spool.db"
@@ -44,6 +50,18 @@ class EdgeSpec:
     hardware: str = "simulated"
     options: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """``EdgeSettings`` fields of the process but its folder."""
+        return {
+            "name": self.name,
+            "profile": self.profile,
+            "devices": json.dumps(self.devices),
+            "bootstrap_servers": self.bootstrap_servers,
+            "namespace": self.namespace,
+            **self.options,
+        }
+
 
 class EdgeProcess:
     """One running edge process; it ends when its owner does."""
@@ -60,6 +78,11 @@ class EdgeProcess:
         return self.folder / SPOOL_FILE
 
     @property
+    def join_dir(self) -> Path:
+        """Folder of the devices' join bundles; absent: they have no model service."""
+        return self.folder / "join"
+
+    @property
     def child(self) -> Child:
         """The running process."""
         if self._child is None:
@@ -70,6 +93,29 @@ class EdgeProcess:
         """Make the devices' keys where absent and register profile, keys and place with the lake."""
         ProfileRegistry(lake).register(profile)
         DeviceRegistry(lake).register([self._record(device, profile) for device in self.spec.devices])
+
+    def join(self, models: ModelSettings, delivery: str = "") -> None:
+        """Write each device's join bundle, so that it enrols with the model service when it starts.
+
+        Args:
+            models: The deployment.
+            delivery: host:port of the delivery listener; empty: the deployment's own.
+        """
+        self.join_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        profile, registry = find_profile(self.spec.profile), Registry(models.database_url)
+        try:
+            for device in self.spec.devices:
+                invitation = Invitation(
+                    device, profile.name, self.spec.site, self.spec.group, self.spec.hardware
+                )
+                bundle = invite(models, registry, invitation, (profile.model.name,))
+                if delivery:
+                    bundle = bundle.model_copy(update={"delivery": delivery})
+                path = self.join_dir / f"{device}.json"
+                path.touch(mode=0o600)
+                path.write_text(bundle.model_dump_json())
+        finally:
+            registry.close()
 
     def _record(self, device_id: str, profile: Profile) -> DeviceRecord:
         identity = load_or_create(self.folder / "keys", device_id)
@@ -91,16 +137,23 @@ class EdgeProcess:
         command = [sys.executable, "-m", "edge_producer", "run"]
         self._child = Child(f"edge {self.spec.name}", command, self._log_path, self._environment())
 
+    def update_once(self, timeout_s: float) -> int:
+        """Have its devices look for an update once, without sensing; the exit code.
+
+        Raises:
+            StackError: It did not end in time.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "edge_producer", "update", "--once"]
+        with Child(f"update {self.spec.name}", command, self._log_path, self._environment()) as child:
+            if not child.wait(timeout_s):
+                raise StackError(f"{self.spec.name} looks for an update for more than {timeout_s:.0f} s")
+            return child.stop()
+
     def _environment(self) -> dict[str, str]:
-        given = {
-            "name": self.spec.name,
-            "state_dir": str(self.folder),
-            "profile": self.spec.profile,
-            "devices": json.dumps(self.spec.devices),
-            "bootstrap_servers": self.spec.bootstrap_servers,
-            "namespace": self.spec.namespace,
-            **self.spec.options,
-        }
+        given = {**self.spec.settings, "state_dir": str(self.folder)}
+        if self.join_dir.is_dir():
+            given["join_dir"] = str(self.join_dir)
         inherited = {k: v for k, v in os.environ.items() if not k.upper().startswith("EDGE_")}
         quiet = {"ORT_DISABLE_TELEMETRY": "1"}  # onnxruntime reads it when it is imported
         return inherited | quiet | {f"EDGE_{name.upper()}": value for name, value in given.items()}

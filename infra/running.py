@@ -70,8 +70,13 @@ def running_stack(
 
 
 def log_only(settings: StackSettings) -> StackSettings:
-    """Settings of a command that needs the log but, should it start a stack, no workers."""
-    return settings.model_copy(update={"workers": 0})
+    """Settings of a command that needs the log but, should it start a stack, nothing else."""
+    return settings.model_copy(update={"workers": 0, "models": False})
+
+
+def line_only(settings: StackSettings) -> StackSettings:
+    """Settings of a command that needs log, workers and lake but, should it start a stack, no models."""
+    return settings.model_copy(update={"models": False})
 
 
 def await_ready(state_dir: Path, timeout_s: float = _WAIT_S) -> StackFile:

@@ -56,6 +56,9 @@ class StackSettings(BaseSettings):
         default="", description="Prefix of topics and groups, for several stacks on one cluster."
     )
     workers: Annotated[int, Field(ge=0, le=64)] = Field(default=1, description="Stream workers to run.")
+    models: bool = Field(
+        default=True, description="Run the model service: training, gates, delivery, rollouts."
+    )
     kafka_heap_mb: Annotated[int, Field(ge=128)] = Field(default=512, description="Java heap, MiB.")
 
     @property

@@ -16,6 +16,8 @@ from infra.child import Child, created_at
 from infra.kafka_admin import KafkaAdmin
 from infra.kafka_broker import KafkaBroker
 from infra.kafka_config import ExtraListener
+from infra.model_processes import SERVING, await_serving, prepare, spawners
+from infra.model_settings import model_settings
 from infra.ports import free_ports
 from infra.stack_file import ProcessEntry, Site, StackFile, StackLock, remove_stack, write_stack
 from infra.supervision import Supervised
@@ -89,6 +91,8 @@ class Stack:
             Lake.open(self.settings.lake_root).ensure_fixed_tables()
             for number in range(1, self.settings.workers + 1):
                 self._keep(f"worker-{number}", self._worker_spawner(f"worker-{number}"))
+            if self.settings.models:
+                self._start_models()
         except BaseException as exc:
             self._take_down()
             self._publish(state="failed", error=str(exc), processes=())
@@ -168,6 +172,15 @@ class Stack:
         log_path = self.settings.logs_dir / f"{name}.log"
         env = worker_environment(self.bootstrap_servers, self.settings.namespace, self.settings.lake_root)
         return lambda: Child(name, command, log_path, env, grace_s=_WORKER_STOP_S)
+
+    def _start_models(self) -> None:
+        models = model_settings(self.settings, self.bootstrap_servers)
+        prepare(models, self._say)
+        self._say("starting the model service")
+        for name, spawn in spawners(models, self.settings.logs_dir).items():
+            self._keep(name, spawn)
+        serving = next(p.child for p in self._processes if p.name == SERVING)
+        await_serving(models, serving)
 
     def _watch(self) -> None:
         while not self._stopping.wait(_CHECK_S):

@@ -35,11 +35,11 @@ def replay(
     """
     from infra.replay import ReplayRequest
     from infra.replay import replay as run
-    from infra.running import running_stack
+    from infra.running import line_only, running_stack
 
     request = ReplayRequest(recording, profile, device, speed)
     request.check()
-    with running_stack(session(ctx).settings(), "replay", say) as stack:
+    with running_stack(line_only(session(ctx).settings()), "replay", say) as stack:
         result = run(stack, request, say)
     if as_json:
         show_json(result.to_json())

@@ -7,10 +7,15 @@ from datetime import datetime
 
 from edge_producer.sources.scenario import Injection, Scenario
 
-WEAR_AT = 0.20
-CUT_FROM, CUT_TO = 0.30, 0.50
-RECALIBRATION_AT = 0.50
+FAULT_AT = 0.10
+RECALIBRATION_AT = 0.25
+WEAR_AT = 0.70
+CUT_FROM, CUT_TO = 0.66, 0.78
+LINE_FAULT_AT, LINE_RECALIBRATION_AT = 0.20, 0.50
+LINE_CUT_FROM, LINE_CUT_TO = 0.30, 0.50
 RECALIBRATED_SHARE = 0.8
+WORN_SHARE = 0.6
+RECALIBRATED_BY = 8.0
 NORTH, SOUTH = "north", "south"
 
 
@@ -23,6 +28,7 @@ class Plan:
         seconds: Length of the story.
         cut_from_s, cut_to_s: Seconds after the start between which ``south`` has no network.
         scenario: What is injected, and thereby the ground truth.
+        worn: Devices that wear out together, later; empty where the story has no loop.
     """
 
     sites: dict[str, tuple[str, ...]]
@@ -30,6 +36,7 @@ class Plan:
     cut_from_s: float
     cut_to_s: float
     scenario: Scenario
+    worn: tuple[str, ...] = ()
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -37,35 +44,61 @@ class Plan:
         return tuple(d for devices in self.sites.values() for d in devices)
 
     @property
+    def failing(self) -> str:
+        """The device whose bearing fails at the beginning."""
+        return self.scenario.injections[0].devices[0]
+
+    @property
     def recalibration(self) -> Injection:
         """The injected drift."""
         return next(i for i in self.scenario.injections if i.kind == "recalibration")
 
+    @property
+    def wear(self) -> Injection | None:
+        """The wear of many machines, which must not become normal."""
+        return next((i for i in self.scenario.injections if self.worn and i.devices == self.worn), None)
 
-def make_plan(profile: str, devices: int, seconds: float, seed: int, start: datetime) -> Plan:
-    """The story for so many devices: one wears out, the south loses its network, most are recalibrated."""
+
+def make_plan(
+    profile: str, devices: int, seconds: float, seed: int, start: datetime, *, loop: bool = True
+) -> Plan:
+    """The story for so many devices.
+
+    One bearing wears out; most machines are recalibrated, which the loop must learn; the south loses its
+    network; many machines of the north wear out together, which the loop must not learn. Without the loop
+    the story has no such wear, and its parts lie closer to the middle.
+    """
     ids = tuple(f"{profile}-{i:02d}" for i in range(devices))
     half = (devices + 1) // 2
     failing = ids[seed % half]
-    injections = (
+    fault_at, drift_at = (FAULT_AT, RECALIBRATION_AT) if loop else (LINE_FAULT_AT, LINE_RECALIBRATION_AT)
+    cut = (CUT_FROM, CUT_TO) if loop else (LINE_CUT_FROM, LINE_CUT_TO)
+    injections = [
         Injection(
-            kind="bearing_wear", start_s=WEAR_AT * seconds, severity=1.0, ramp_s=5.0, devices=(failing,)
+            kind="bearing_wear", start_s=fault_at * seconds, severity=1.0, ramp_s=5.0, devices=(failing,)
         ),
         Injection(
             kind="recalibration",
-            start_s=RECALIBRATION_AT * seconds,
+            start_s=drift_at * seconds,
             channel="temperature",
             gain=1.0,
-            offset=6.0,
+            offset=RECALIBRATED_BY,
             share=RECALIBRATED_SHARE,
         ),
-    )
-    scenario = Scenario(seed=seed, start=start, devices=ids, injections=injections)
+    ]
+    healthy = [d for d in ids[:half] if d != failing]
+    worn = tuple(healthy[: round(WORN_SHARE * half)]) if loop else ()
+    if worn:
+        injections.append(
+            Injection(kind="bearing_wear", start_s=WEAR_AT * seconds, severity=0.6, ramp_s=20.0, devices=worn)
+        )
+    scenario = Scenario(seed=seed, start=start, devices=ids, injections=tuple(injections))
     sites = {NORTH: ids[:half], SOUTH: ids[half:]}
     return Plan(
         {name: members for name, members in sites.items() if members},
         seconds,
-        CUT_FROM * seconds,
-        CUT_TO * seconds,
+        cut[0] * seconds,
+        cut[1] * seconds,
         scenario,
+        worn,
     )

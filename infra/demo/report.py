@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from infra.demo.screen import human_bytes, saving
 
 if TYPE_CHECKING:
     from infra.audit import Books
+    from infra.demo.loop_report import LoopReport
     from infra.demo.outcome import AlarmScore, DriftScore, Latency
 
 
@@ -37,6 +38,7 @@ class Report:
         decide_p99_s: Window to local decision, 99th percentile over all devices, seconds.
         live: Sensed to queryable, rows of devices that had a network.
         outage: Likewise, rows that were sensed without one.
+        loop: What became of the learning loop; None: the line alone ran.
     """
 
     books: Books
@@ -49,6 +51,12 @@ class Report:
     live: Latency
     outage: Latency
     examples: Sequence[Example]
+    loop: LoopReport | None = None
+
+    @property
+    def all_well(self) -> bool:
+        """Whether the books balance, and the loop, where it ran, did what it should."""
+        return self.books.balances and (self.loop is None or not self.loop.failures())
 
     def to_json(self) -> dict[str, Any]:
         """The documented keys of `edgeloop demo --json`."""
@@ -68,6 +76,7 @@ class Report:
                 "outage_queryable_p99": self.outage.p99,
             },
             "balanced": self.books.balances,
+            **({} if self.loop is None else self.loop.to_json()),
         }
 
 
@@ -79,6 +88,11 @@ def print_report(console: Console, report: Report, scenario: str) -> None:
     for complaint in report.books.complaints():
         console.print(f"[red]does not balance[/]  {complaint}", soft_wrap=True)
     console.print(_facts(report))
+    if report.loop is not None:
+        console.print()
+        console.print(_grid(report.loop.facts()))
+        for failure in report.loop.failures():
+            console.print(f"[red]not as it should be[/]  {failure}", soft_wrap=True)
     for example in report.examples:
         console.print(f"\n[bold]{example.question}[/]")
         console.print(f'  edgeloop sql "{example.sql}"', soft_wrap=True, highlight=False)
@@ -115,7 +129,6 @@ def _mark(holds: bool) -> str:
 
 
 def _facts(report: Report) -> Table:
-    table = Table.grid(padding=(0, 2))
     a, d = report.alarms, report.drift
     delay = (
         "none on the channel that moved"
@@ -132,6 +145,11 @@ def _facts(report: Report) -> Table:
         "queryable": f"p50 {_s(report.live.p50)}, p99 {_s(report.live.p99)} after sensing; "
         f"p99 {_s(report.outage.p99)} for rows sensed without network",
     }
+    return _grid(facts)
+
+
+def _grid(facts: Mapping[str, str]) -> Table:
+    table = Table.grid(padding=(0, 2))
     for name, text in facts.items():
         table.add_row(f"[bold]{name}[/]", text)
     return table

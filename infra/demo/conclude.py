@@ -1,0 +1,197 @@
+"""The report of a demo, put together from what it left: spools, log, lake and model registry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edge_producer.sources.scenario import truth
+from feature_store import connect
+from infra.audit import Run, take_books
+from infra.demo import outcome
+from infra.demo.loop_report import LoopReport, WearOutcome
+from infra.demo.plan import SOUTH, Plan
+from infra.demo.quality import Period, Truth, compare, quality
+from infra.demo.report import Example, Report
+from infra.demo.watch import Watcher, read_meters
+
+if TYPE_CHECKING:
+    from infra.demo.loop import LoopWatch
+    from infra.demo.scenes import Scene
+    from infra.demo.stage import Stage
+    from infra.fleet import EdgeProcess
+
+SETTLE_S = 10.0
+"""Quality before the drift leaves out the first seconds, in which devices start."""
+_EXAMPLES = (
+    (
+        "Which machines raised alarms?",
+        "SELECT device_id, action, count(*) AS alarms, min(event_time) AS first FROM alerts "
+        "GROUP BY ALL ORDER BY alarms DESC LIMIT 5",
+    ),
+    (
+        "What has drifted?",
+        "SELECT feature, statistic, kind, round(size, 1) AS size, detected FROM drift ORDER BY 5 LIMIT 5",
+    ),
+    (
+        "What was the mean temperature, exactly, of everything sensed?",
+        "SELECT round(sum(n * mean) / sum(n), 3) AS mean, sum(n) AS windows, min(min) AS lowest, "
+        "max(max) AS highest FROM summaries WHERE feature = 'temperature_mean'",
+    ),
+)
+_LOOP_EXAMPLES = (
+    (
+        "Which models ran, and where?",
+        "SELECT model_version, count(DISTINCT device_id) AS devices, min(period_start) AS first "
+        "FROM summaries WHERE feature = 'temperature_mean' GROUP BY ALL ORDER BY first",
+    ),
+)
+_PERIODS = """
+    SELECT device_id, boot_id, model_version, period_start, sum(n)::BIGINT,
+        sum(n * mean) / sum(n),
+        sum(m2) + sum(n * mean * mean) - sum(n * mean) * sum(n * mean) / sum(n)
+    FROM summaries WHERE feature = 'score' AND n > 0 AND known_at >= ? AND profile = ?
+    GROUP BY ALL HAVING sum(n) > 0
+"""
+
+
+def conclude(stage: Stage, watcher: Watcher, loop: LoopReport | None) -> Report:
+    """Everything but what only the running model service could tell.
+
+    Args:
+        stage: The demo, drained.
+        watcher: What was noted while it ran.
+        loop: What became of the loop; None for the line alone.
+    """
+    run = Run.of([e.spool for e in stage.edges], stage.since)
+    books = take_books(run, stage.stack.bootstrap_servers, stage.stack.namespace, stage.stack.lake_root)
+    meters = [read_meters(edge) for edge in stage.edges]
+    with closing(connect(stage.stack.lake_root)) as con:
+        alarms = con.execute(
+            "SELECT device_id, event_time FROM alerts WHERE known_at >= ?", [stage.since]
+        ).fetchall()
+        verdicts = con.execute(
+            "SELECT feature, detected FROM drift WHERE known_at >= ?", [stage.since]
+        ).fetchall()
+        live, outage = _latencies(stage, watcher, con)
+        asked = _EXAMPLES if loop is None else _EXAMPLES + _LOOP_EXAMPLES
+        examples = [_example(con, question, sql) for question, sql in asked]
+    return Report(
+        books=books,
+        alarms=outcome.score_alarms(alarms, truth(stage.plan.scenario)),
+        drift=_score_drift(stage.plan, verdicts),
+        bytes_raw=sum(m.get("raw_bytes", 0) for m in meters),
+        bytes_features=sum(m.get("feature_bytes", 0) for m in meters),
+        bytes_sent=sum(m.get("bytes_sent", 0) for m in meters),
+        decide_p99_s=_decide_p99_s(stage.edges),
+        live=live,
+        outage=outage,
+        examples=examples,
+        loop=loop,
+    )
+
+
+def conclude_loop(stage: Stage, watch: LoopWatch, scenes: Sequence[Scene]) -> LoopReport:
+    """What became of the loop. The model service still runs."""
+    family, devices = stage.profile.model.name, stage.plan.devices
+    models = watch.models()
+    new = next((m.version for m in models if m.status == "published"), "")
+    commits = watch.commits(devices, new)
+    onset = stage.plan.scenario.start + timedelta(seconds=stage.plan.recalibration.start_s)
+    whole = len(commits) == len(devices)
+    loop_s = (max(commits.values()) - onset).total_seconds() if whole and commits else None
+    with closing(connect(stage.stack.lake_root)) as con:
+        periods = _periods(stage, con)
+        wear = _wear(stage, con, watch, onset)
+    judged = Truth(truth(stage.plan.scenario), stage.profile.summaries.period_s)
+    old = min({p.model_version for p in periods}, key=_major, default="")
+    settled = stage.plan.scenario.start + timedelta(seconds=SETTLE_S)
+    before = [p for p in periods if p.model_version == old and settled <= p.start < onset]
+    return LoopReport(
+        old=old,
+        new=new,
+        models=models,
+        fleet=watch.fleet(devices, family, new),
+        before=quality(before, judged),
+        after=compare(periods, old, new, judged) if new else None,
+        loop_s=loop_s,
+        loop_windows=None if loop_s is None else round(loop_s / stage.profile.sampling.hop_s),
+        wear=wear,
+        scenes=tuple(scenes),
+    )
+
+
+def _major(version: str) -> int:
+    return int(version.rpartition("-")[2].partition(".")[0])
+
+
+def _periods(stage: Stage, con: Any) -> list[Period]:
+    rows = con.execute(_PERIODS, [stage.since, stage.profile.name]).fetchall()
+    fleet = set(stage.plan.devices)
+    return [Period(*row) for row in rows if row[0] in fleet]
+
+
+def _wear(stage: Stage, con: Any, watch: LoopWatch, onset: datetime) -> WearOutcome | None:
+    """Whether the wear of many machines raised alarms, and whether anything was trained from it."""
+    wear = stage.plan.wear
+    if wear is None:
+        return None
+    began = stage.plan.scenario.start + timedelta(seconds=wear.start_s)
+    alarmed = con.execute(
+        "SELECT count(*), count(DISTINCT device_id) FROM alerts "
+        "WHERE event_time >= ? AND list_contains(?, device_id)",
+        [began, list(stage.plan.worn)],
+    ).fetchone()
+    runs = watch.runs(began)
+    return WearOutcome(
+        devices=len(stage.plan.worn),
+        alarmed=int(alarmed[1]),
+        alarms=int(alarmed[0]),
+        answers=tuple(f"{run.cause or 'examining'}: {run.state}" for run in runs),
+        learnt=any(run.state in ("trained", "building") for run in runs),
+    )
+
+
+def _score_drift(plan: Plan, verdicts: Sequence[tuple[str, datetime]]) -> outcome.DriftScore:
+    start = plan.scenario.start
+    injected = start + timedelta(seconds=plan.recalibration.start_s)
+    first = start + timedelta(seconds=min(i.start_s for i in plan.scenario.injections))
+    return outcome.score_drift(verdicts, plan.recalibration.channel, injected, first)
+
+
+def _decide_p99_s(edges: Sequence[EdgeProcess]) -> float | None:
+    p99 = [edge.status().get("decide_ms", {}).get("p99") for edge in edges]
+    known = [v for v in p99 if v is not None]
+    return max(known) / 1e3 if known else None
+
+
+def _latencies(stage: Stage, watcher: Watcher, con: Any) -> tuple[outcome.Latency, outcome.Latency]:
+    rows = con.execute(
+        f"SELECT device_id, epoch(event_time) AS sensed, _partition, _offset "  # noqa: S608  (profile names are checked)
+        f"FROM telemetry_{stage.profile.name} WHERE known_at >= ?",
+        [stage.since],
+    ).fetchnumpy()
+    start = stage.plan.scenario.start.timestamp()
+    south = set(stage.plan.sites.get(SOUTH, ()))
+    sensed = np.asarray(rows["sensed"], dtype="float64")
+    cut = (sensed >= start + stage.plan.cut_from_s - 1) & (sensed < start + stage.plan.cut_to_s + 1)
+    offline = np.array([d in south for d in rows["device_id"]], dtype=bool) & cut & (stage.proxy is not None)
+    columns = {
+        "sensed": sensed,
+        "partition": np.asarray(rows["_partition"]),
+        "offset": np.asarray(rows["_offset"]),
+    }
+
+    def of(mask: Any) -> outcome.Latency:
+        return outcome.queryable_latency({k: v[mask] for k, v in columns.items()}, watcher.frontier)
+
+    return of(~offline), of(offline)
+
+
+def _example(con: Any, question: str, sql: str) -> Example:
+    result = con.execute(sql)
+    return Example(question, sql, [c[0] for c in result.description], result.fetchall())

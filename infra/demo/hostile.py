@@ -1,0 +1,168 @@
+"""A model service whose public process was taken over: right certificate, wrong answers, no signing key.
+
+It has everything that the real public process can read, and serves what it likes. What devices make of it
+is the point.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncGenerator, Callable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Self
+
+from model_service.registry.database import Registry
+from model_service.service import delivery, server
+from model_service.service.access import AccessList
+from model_service.service.beacon import Beacon
+from model_service.service.door import Call, Door
+from model_service.service.workers import Workers
+from model_service.trust.repository import TrustRepository
+from schemas.channels import CANARY, Channel, Release, channel_path
+from schemas.cohorts import EVERYBODY
+from schemas.proto.delivery_pb2 import (
+    ArtifactChunk,
+    FetchArtifactRequest,
+    FetchMetadataRequest,
+    FetchMetadataResponse,
+)
+
+if TYPE_CHECKING:
+    from model_service.settings import ModelSettings
+
+_START_S = 10.0
+
+Artifact = Callable[[ArtifactChunk], ArtifactChunk]
+Documents = Callable[[TrustRepository, dict[str, bytes]], dict[str, bytes]]
+
+
+def honest_artifact(chunk: ArtifactChunk) -> ArtifactChunk:
+    """What the repository holds."""
+    return chunk
+
+
+def honest_documents(_repository: TrustRepository, documents: dict[str, bytes]) -> dict[str, bytes]:
+    """What the repository holds."""
+    return documents
+
+
+def tamper_artifact(chunk: ArtifactChunk) -> ArtifactChunk:
+    """One bit of each chunk flipped."""
+    data = bytearray(chunk.data)
+    data[len(data) // 2] ^= 1
+    return ArtifactChunk(offset=chunk.offset, data=bytes(data))
+
+
+def forge_order(group: str, version: str) -> Documents:
+    """An order to a group to install a version: well formed, newest of all, signed by nobody."""
+
+    def forge(repository: TrustRepository, documents: dict[str, bytes]) -> dict[str, bytes]:
+        family = version.rpartition("-")[0]
+        newest = max((c.seq for c in repository.channels(group).values()), default=0)
+        now = datetime.now(UTC)
+        order = Channel(
+            group=group,
+            ring=CANARY,
+            seq=newest + 1,
+            rollout_id="forged",
+            target={family: Release(version=version, sha256="0" * 64)},
+            baseline={family: Release(version=version, sha256="0" * 64)},
+            cohort=EVERYBODY,
+            issued=now,
+            expires=now + timedelta(days=1),
+        )
+        forged = json.dumps(order.model_dump(mode="json")).encode()
+        return {**documents, channel_path(group, CANARY): forged}
+
+    return forge
+
+
+class HostileService:
+    """Serves deliveries in a thread of its own, until the end of the ``with`` block.
+
+    Args:
+        settings: The deployment whose public process it plays.
+        artifact: What it makes of each chunk.
+        documents: What it makes of the documents that it sends.
+    """
+
+    def __init__(
+        self,
+        settings: ModelSettings,
+        artifact: Artifact = honest_artifact,
+        documents: Documents = honest_documents,
+    ) -> None:
+        self._settings, self._artifact, self._documents = settings, artifact, documents
+        self._loop = asyncio.new_event_loop()
+        self._started, self._end = threading.Event(), asyncio.Event()
+        self._thread = threading.Thread(
+            target=self._loop.run_until_complete, args=(self._serve(),), daemon=True
+        )
+        self.address = ""
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._started.wait(_START_S)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join()
+        self._loop.close()
+
+    async def _serve(self) -> None:
+        registry, access, beacon = Registry(self._settings.database_url), AccessList(), Beacon()
+        workers = Workers(registry)
+        try:
+            await workers.read(access.refresh)
+            deliver = _Delivery(self._settings, workers, beacon, self._artifact, self._documents)
+            rules = delivery.rules(self._settings)
+            listener = server.Listener(
+                self._settings,
+                server.credentials(self._settings, mutual=True),
+                server.MAX_REQUEST_BYTES,
+                {server.DELIVERY.full_name: Door(access).guard(server.DELIVERY, deliver, rules)},
+                server.new_health(),
+            )
+            self.address = f"{self._settings.host}:{await listener.start(0, None)}"
+            self._started.set()
+            await self._end.wait()
+            beacon.drain()
+            await listener.stop(0.5)
+        finally:
+            workers.close()
+            registry.close()
+
+
+class _Delivery(delivery.ModelDelivery):
+    """The real handlers, with two answers bent."""
+
+    def __init__(
+        self,
+        settings: ModelSettings,
+        workers: Workers,
+        beacon: Beacon,
+        artifact: Artifact,
+        documents: Documents,
+    ) -> None:
+        super().__init__(settings, workers, beacon)
+        self._true = TrustRepository(settings.repository, settings.proposals)
+        self._bend_chunk, self._bend_documents = artifact, documents
+
+    async def fetch_metadata(self, request: FetchMetadataRequest, call: Call) -> FetchMetadataResponse:
+        """Metadata as they are, documents as bent."""
+        honest = await super().fetch_metadata(request, call)
+        bent = self._bend_documents(self._true, {f.name: f.data for f in honest.documents})
+        del honest.documents[:]
+        for name, data in bent.items():
+            honest.documents.add(name=name, data=data)
+        return honest
+
+    async def fetch_artifact(
+        self, request: FetchArtifactRequest, call: Call
+    ) -> AsyncGenerator[ArtifactChunk, None]:
+        """Chunks as bent."""
+        async for chunk in super().fetch_artifact(request, call):
+            yield self._bend_chunk(chunk)

@@ -1,0 +1,209 @@
+"""What the learning loop does while a demo runs, read from the model registry beside its writers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select
+
+from model_service.registry.database import Registry
+from model_service.registry.tables import (
+    candidates,
+    device_status,
+    gate_verdicts,
+    outbox,
+    reports,
+    rollouts,
+    runs,
+)
+from schemas.updates import Result, UpdateState
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from model_service.settings import ModelSettings
+
+_RUNS_NEW = (UpdateState.COMMITTED.value, UpdateState.WATCH.value)
+_ENDED = ("completed", "completed_partial", "superseded", "rolled_back", "rolled_back_partial")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a model's, run's or rollout's life."""
+
+    at: datetime
+    subject: str
+    step: str
+    detail: Mapping[str, str]
+
+    def line(self, start: datetime) -> str:
+        """One line, with seconds since the story's start."""
+        told = "  ".join(f"{name} {value}" for name, value in self.detail.items() if value)
+        return f"{(self.at - start).total_seconds():4.0f} s  {self.subject}  {self.step}  {told}".rstrip()
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """One model of the report: what became of it."""
+
+    version: str
+    status: str
+    gates: Mapping[str, bool]
+
+    def to_json(self) -> dict[str, Any]:
+        """For the report."""
+        return {"version": self.version, "status": self.status, "gates": dict(self.gates)}
+
+
+@dataclass(frozen=True)
+class FleetState:
+    """Where the fleet's devices stand.
+
+    Attributes:
+        on_latest: Devices whose newest report says that they run the version.
+        restored: Attempts that ended restored, of any device, since the demo began.
+        refused_updates: Attempts that ended refused.
+    """
+
+    total: int
+    on_latest: int
+    restored: int
+    refused_updates: int
+
+    def to_json(self) -> dict[str, int]:
+        """For the report."""
+        return {
+            "total": self.total,
+            "on_latest": self.on_latest,
+            "restored": self.restored,
+            "refused_updates": self.refused_updates,
+        }
+
+
+@dataclass(frozen=True)
+class RunState:
+    """One training run: what it was found to be, and where it stands."""
+
+    run_id: str
+    state: str
+    cause: str
+
+
+@dataclass
+class LoopWatch:
+    """Looks into the registry again and again.
+
+    Args:
+        registry: Of the stack's model service.
+        since: Nothing older is told.
+    """
+
+    registry: Registry
+    since: datetime
+    _told: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, settings: ModelSettings, since: datetime) -> LoopWatch:
+        """The watch of a running stack."""
+        return cls(Registry(settings.database_url), since)
+
+    def close(self) -> None:
+        """Close the registry."""
+        self.registry.close()
+
+    def news(self) -> list[Step]:
+        """Steps since the last call, oldest first."""
+        query = (
+            select(outbox).where(outbox.c.event_time >= self.since.timestamp()).order_by(outbox.c.event_time)
+        )
+        with self.registry.reading() as connection:
+            rows = connection.execute(query).mappings().all()
+        fresh = [row for row in rows if row["event_id"] not in self._told]
+        self._told.update(row["event_id"] for row in fresh)
+        return [
+            Step(datetime.fromtimestamp(r["event_time"], UTC), r["subject"], r["step"], r["detail"])
+            for r in fresh
+        ]
+
+    def models(self) -> list[ModelState]:
+        """Candidates that training runs made since the start, oldest first."""
+        made = (candidates.c.created_at >= self.since.timestamp()) & (candidates.c.run_id != "")
+        query = select(candidates.c.version, candidates.c.state).where(made).order_by(candidates.c.major)
+        with self.registry.reading() as connection:
+            return [
+                ModelState(version, state, _gates(connection, version))
+                for version, state in connection.execute(query)
+            ]
+
+    def runs(self, onset_from: datetime) -> list[RunState]:
+        """Training runs about drifts that began at or after an instant."""
+        query = select(runs.c.run_id, runs.c.state, runs.c.cause).where(
+            runs.c.onset >= onset_from.timestamp(), runs.c.created_at >= self.since.timestamp()
+        )
+        with self.registry.reading() as connection:
+            found = connection.execute(query.order_by(runs.c.created_at)).all()
+        return [RunState(run_id, state, (cause or {}).get("kind", "")) for run_id, state, cause in found]
+
+    def rollout(self, group: str) -> Mapping[str, Any] | None:
+        """Newest rollout of the group since the start; None: there was none."""
+        query = (
+            select(rollouts)
+            .where(rollouts.c.grp == group, rollouts.c.created_at >= self.since.timestamp())
+            .order_by(rollouts.c.created_at.desc())
+            .limit(1)
+        )
+        with self.registry.reading() as connection:
+            row = connection.execute(query).mappings().first()
+        return None if row is None else dict(row)
+
+    def has_ended(self, group: str) -> bool:
+        """Whether the group's newest rollout has come to an end."""
+        found = self.rollout(group)
+        return found is not None and found["state"] in _ENDED
+
+    def fleet(self, devices: Sequence[str], family: str, version: str) -> FleetState:
+        """Where these devices stand against a version."""
+        since = self.since.timestamp()
+        with self.registry.reading() as connection:
+            installed = dict(
+                connection.execute(
+                    select(device_status.c.device_id, device_status.c.installed).where(
+                        device_status.c.device_id.in_(devices)
+                    )
+                ).all()
+            )
+            ends = (
+                connection.execute(select(reports.c.result).where(reports.c.received_at >= since))
+                .scalars()
+                .all()
+            )
+        on_latest = sum(1 for sets in installed.values() if sets.get(family, {}).get("version") == version)
+        return FleetState(
+            total=len(devices),
+            on_latest=on_latest,
+            restored=sum(1 for result in ends if result == Result.RESTORED),
+            refused_updates=sum(1 for result in ends if result == Result.NO_CHANGE_REFUSED),
+        )
+
+    def commits(self, devices: Iterable[str], version: str) -> dict[str, datetime]:
+        """When each device first said that it runs the version."""
+        query = (
+            select(reports.c.device_id, reports.c.received_at)
+            .where(
+                reports.c.device_id.in_(list(devices)),
+                reports.c.attempted == version,
+                reports.c.state.in_(_RUNS_NEW) | (reports.c.result == Result.COMMITTED.value),
+            )
+            .order_by(reports.c.id.desc())
+        )
+        with self.registry.reading() as connection:
+            found = connection.execute(query).all()
+        return {device: datetime.fromtimestamp(at, UTC) for device, at in found}
+
+
+def _gates(connection: Connection, version: str) -> dict[str, bool]:
+    query = select(gate_verdicts.c.gate, gate_verdicts.c.passed).where(gate_verdicts.c.version == version)
+    return {gate: bool(passed) for gate, passed in connection.execute(query.order_by(gate_verdicts.c.gate))}

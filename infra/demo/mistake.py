@@ -1,0 +1,98 @@
+"""Two honest mistakes at once: trainer and gate sign a model that does not compute what it promises.
+
+Every signature holds, so nothing but the device's own trial can find it out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import time
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from sqlalchemy import func, insert, select
+
+from feature_store.durable import replace
+from model_service.registry.database import Registry
+from model_service.registry.tables import candidates
+from model_service.training.bundle import sealed
+from model_service.trust.keys import load_online_key
+from model_service.trust.models import countersign_model, propose_model, publish_model
+from model_service.trust.online import OnlineSigner
+from model_service.trust.repository import TrustRepository
+from schemas.bundle import parse_manifest
+from schemas.bundle_archive import GOLDEN, MANIFEST, MODEL, pack, unpack
+from schemas.channels import TargetCustom, artifact_path, model_role
+
+if TYPE_CHECKING:
+    from model_service.settings import ModelSettings
+    from schemas.bundle import Manifest
+
+_OFF_BY = 0.2
+
+
+def sign_a_mistake(settings: ModelSettings, version: str) -> str:
+    """Publish a model like ``version`` whose golden scores are off, with all signatures; its version.
+
+    It has no training run, so the engine starts no rollout of it by itself.
+    """
+    registry = Registry(settings.database_url)
+    try:
+        with registry.reading() as connection:
+            query = select(candidates.c.sha256, candidates.c.family).where(candidates.c.version == version)
+            digest, family = connection.execute(query).one()
+            (major,) = connection.execute(
+                select(func.max(candidates.c.major)).where(candidates.c.family == family)
+            ).one()
+        manifest, artifact = _mistaken((settings.artifacts / digest).read_bytes(), major + 1)
+        replace(settings.artifacts / hashlib.sha256(artifact).hexdigest(), artifact)
+        _sign(settings, manifest, artifact)
+        with registry.transaction() as connection:
+            connection.execute(insert(candidates).values(**_row(manifest, artifact, version, major + 1)))
+    finally:
+        registry.close()
+    return manifest.version
+
+
+def _mistaken(artifact: bytes, major: int) -> tuple[Manifest, bytes]:
+    files = unpack(artifact)
+    table = pa.ipc.open_file(io.BytesIO(files[GOLDEN])).read_all()
+    at = table.schema.get_field_index("score")
+    moved = pc.add(table.column("score"), pa.scalar(_OFF_BY, pa.float32()))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table.set_column(at, table.schema.field(at), moved))
+    manifest = parse_manifest(files[MANIFEST], "the artifact")
+    bundle = sealed(manifest, files[MODEL], sink.getvalue().to_pybytes(), major)
+    return bundle.manifest, pack(bundle.files)
+
+
+def _sign(settings: ModelSettings, manifest: Manifest, artifact: bytes) -> None:
+    repository = TrustRepository(settings.repository, settings.proposals)
+    role, path = model_role(manifest.name), artifact_path(manifest.name, manifest.version)
+    custom = TargetCustom(family=manifest.name, version=manifest.version, opset=manifest.opset)
+    trainer, gate = (load_online_key(settings.keys / holder, role) for holder in ("trainer", "gate"))
+    propose_model(repository, trainer, manifest.name, path, artifact, custom)
+    countersign_model(repository, gate, manifest.name, path, hashlib.sha256(artifact).hexdigest())
+    publish_model(repository, manifest.name, OnlineSigner.load(settings))
+
+
+def _row(manifest: Manifest, artifact: bytes, champion: str, major: int) -> dict[str, object]:
+    now = time.time()
+    return {
+        "version": manifest.version,
+        "family": manifest.name,
+        "major": major,
+        "kind": manifest.kind,
+        "run_id": "",
+        "champion": champion,
+        "sha256": hashlib.sha256(artifact).hexdigest(),
+        "length": len(artifact),
+        "manifest": manifest.model_dump(mode="json"),
+        "state": "published",
+        "detail": "signed by mistake, for the demo",
+        "created_at": now,
+        "updated_at": now,
+    }

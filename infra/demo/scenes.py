@@ -1,0 +1,149 @@
+"""What a fleet must survive, shown on devices of their own: tampering, a forged order, a model that fails.
+
+The first two scenes play a model service whose public process was taken over: it has the server's
+certificate and everything that process can read, but no signing key, for it never holds one. The third
+plays two honest mistakes at once: trainer and gate sign a model that does not compute what it promises.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+
+from infra.demo.hostile import HostileService, forge_order, tamper_artifact
+from infra.demo.mistake import sign_a_mistake
+from infra.fleet import EdgeProcess, EdgeSpec
+from infra.model_client import FleetClient
+from infra.model_processes import PROBES
+from model_service.registry.database import Registry
+from model_service.registry.tables import device_status
+from model_service.trust.repository import TrustRepository
+from schemas.errors import StackError
+from schemas.updates import Attack, Result
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from infra.demo.stage import Stage
+
+_UPDATE_S = 60.0
+_OFFER_S = 20.0
+_POLL_S = 0.1
+
+
+@dataclass(frozen=True)
+class Scene:
+    """How one scene ended.
+
+    Attributes:
+        title: What was tried.
+        expected: What the device should have said.
+        told: What it said.
+        runs: Version that the device runs afterwards.
+    """
+
+    title: str
+    expected: str
+    told: str
+    runs: str
+
+    @property
+    def as_it_should(self) -> bool:
+        """Whether the device did what it should."""
+        return self.told == self.expected and self.runs.partition("-")[2].startswith("0.")
+
+    def line(self) -> str:
+        """One line."""
+        verdict = "as it should" if self.as_it_should else f"WRONG: expected {self.expected}"
+        return f"{self.title}: {self.told or 'no report'}, runs {self.runs or 'unknown'} ({verdict})"
+
+
+def play_scenes(stage: Stage, version: str, say: Callable[[str], None]) -> list[Scene]:
+    """Play all three.
+
+    Args:
+        stage: The demo; its stack is up.
+        version: A model that the service has published.
+        say: Takes each scene's line.
+    """
+    scenes = []
+    for number, play in enumerate((_tampered_artifact, _forged_order, _failing_model)):
+        scene = play(stage, _probe(stage, number), version)
+        say(scene.line())
+        scenes.append(scene)
+    return scenes
+
+
+def _probe(stage: Stage, number: int) -> EdgeProcess:
+    """A device beside the fleet that only looks for updates."""
+    spec = EdgeSpec(
+        f"probe-{number}-{stage.run}",
+        stage.request.profile,
+        (f"probe-{stage.run}-{number}",),
+        stage.stack.bootstrap_servers,
+        stage.stack.namespace,
+        site="probes",
+        group=PROBES,
+    )
+    return EdgeProcess(spec, stage.edge_root, stage.stack.settings.logs_dir)
+
+
+def _tampered_artifact(stage: Stage, probe: EdgeProcess, version: str) -> Scene:
+    _offer(stage, version)
+    with HostileService(stage.models, artifact=tamper_artifact) as service:
+        probe.join(stage.models, delivery=service.address)
+        probe.update_once(_UPDATE_S)
+    return _ending(stage, probe, "tampered artifact", Attack.TAMPERED_ARTIFACT.value)
+
+
+def _forged_order(stage: Stage, probe: EdgeProcess, version: str) -> Scene:
+    with HostileService(stage.models, documents=forge_order(PROBES, version)) as service:
+        probe.join(stage.models, delivery=service.address)
+        probe.update_once(_UPDATE_S)
+    return _ending(stage, probe, "unsigned instruction", Attack.UNSIGNED_INSTRUCTION.value)
+
+
+def _failing_model(stage: Stage, probe: EdgeProcess, version: str) -> Scene:
+    _offer(stage, sign_a_mistake(stage.models, version))
+    probe.join(stage.models)
+    probe.update_once(_UPDATE_S)
+    return _ending(stage, probe, "model that fails its trial", Result.RESTORED.value)
+
+
+def _offer(stage: Stage, version: str) -> None:
+    """Have the real engine offer a version to the probes."""
+    with FleetClient(stage.models, "operator") as client:
+        client.start_rollout(version, PROBES)
+    deadline = time.monotonic() + _OFFER_S
+    while not _is_offered(stage, version):
+        if time.monotonic() > deadline:
+            raise StackError(
+                f"{version} was not offered to the probes within {_OFFER_S:.0f} s: see the engine's log"
+            )
+        time.sleep(_POLL_S)
+
+
+def _is_offered(stage: Stage, version: str) -> bool:
+    found = TrustRepository(stage.models.repository, stage.models.proposals).channels(PROBES)
+    return any(
+        release.version == version for channel in found.values() for release in channel.target.values()
+    )
+
+
+def _ending(stage: Stage, probe: EdgeProcess, title: str, expected: str) -> Scene:
+    """What the probe told last."""
+    registry = Registry(stage.models.database_url)
+    try:
+        with registry.reading() as connection:
+            query = select(device_status).where(device_status.c.device_id == probe.spec.devices[0])
+            row = connection.execute(query).mappings().first()
+    finally:
+        registry.close()
+    if row is None:
+        return Scene(title, expected, "", "")
+    told = row["attack"] or row["result"]
+    runs = row["installed"].get(stage.profile.model.name, {}).get("version", "")
+    return Scene(title, expected, told, runs)

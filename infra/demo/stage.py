@@ -1,0 +1,161 @@
+"""A demo on its way: stack, fleet and story, set up."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from feature_store.lake import Lake
+from infra.demo.plan import SOUTH, Plan, make_plan
+from infra.fleet import EdgeProcess, EdgeSpec
+from infra.model_processes import GROUP
+from infra.model_settings import model_settings
+from infra.network import TcpProxy
+from infra.ports import LOOPBACK
+from schemas.errors import StackError
+
+if TYPE_CHECKING:
+    from infra.demo.screen import Screen
+    from infra.running import RunningStack
+    from infra.settings import StackSettings
+    from model_service.settings import ModelSettings
+    from schemas.profile import Profile
+
+HEAD_START_S = 4.0
+JOIN_HEAD_START_S = 8.0
+POLL_S = "5"
+MARKER = "demo"
+"""File in the model service's folder that says: a demo made it, the next demo may set it aside."""
+
+
+@dataclass(frozen=True)
+class DemoRequest:
+    """What the user asked for.
+
+    Attributes:
+        loop: Run the whole loop; False: the line from sensor to row alone.
+    """
+
+    profile: str = "machine"
+    devices: int = 20
+    seconds: float = 180.0
+    seed: int = 7
+    loop: bool = True
+    json_file: Path | None = None
+
+
+@dataclass
+class Stage:
+    """A demo on its way.
+
+    Attributes:
+        since: UTC instant before anything of this demo happened.
+        run: Random name of this run, part of its folders.
+    """
+
+    request: DemoRequest
+    profile: Profile
+    plan: Plan
+    stack: RunningStack
+    lake: Lake
+    screen: Screen
+    since: datetime
+    run: str
+    edges: list[EdgeProcess] = field(default_factory=list)
+    proxy: TcpProxy | None = None
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds of the story so far."""
+        return (datetime.now(UTC) - self.plan.scenario.start).total_seconds()
+
+    @property
+    def models(self) -> ModelSettings:
+        """Settings of the stack's model service."""
+        return model_settings(self.stack.settings, self.stack.bootstrap_servers)
+
+    @property
+    def edge_root(self) -> Path:
+        """Folder of edge processes' folders."""
+        return self.stack.settings.state_dir / "edge"
+
+    def check_edges(self) -> None:
+        """Return if no edge process ended early.
+
+        Raises:
+            StackError: One did.
+        """
+        for edge in self.edges:
+            if edge.child.exit_code not in (None, 0):
+                tail = " | ".join(edge.child.log_tail(3))
+                raise StackError(f"edge process {edge.spec.name} ended with {edge.child.exit_code}: {tail}")
+
+
+def set_aside_models(settings: StackSettings) -> None:
+    """Let a demo begin with factory models: what an earlier demo left is renamed, nothing is deleted.
+
+    Raises:
+        StackError: The folder belongs to a fleet that is no demo's.
+    """
+    root = model_settings(settings, "").root
+    if root.exists():
+        if not (root / MARKER).exists():
+            raise StackError(
+                f"{root} holds models of a fleet of yours: run the demo in another folder "
+                "(EDGELOOP_STATE_DIR), or without models (--no-loop)"
+            )
+        root.rename(root.with_name(f"{root.name}-{time.strftime('%Y%m%dT%H%M%S')}"))
+    root.mkdir(parents=True)
+    (root / MARKER).touch()
+
+
+def prepare(request: DemoRequest, profile: Profile, stack: RunningStack, screen: Screen) -> Stage:
+    """Folders, keys, join bundles and scenario of every edge process; nothing senses yet."""
+    since = datetime.now(UTC)
+    head_start_s = JOIN_HEAD_START_S if request.loop else HEAD_START_S
+    start = since + timedelta(seconds=head_start_s)
+    plan = make_plan(profile.name, request.devices, request.seconds, request.seed, start, loop=request.loop)
+    run = uuid.uuid4().hex[:6]
+    stage = Stage(request, profile, plan, stack, Lake.open(stack.lake_root), screen, since, run)
+    if stack.site is not None:
+        stage.proxy = TcpProxy((LOOPBACK, stack.site.bind_port), stack.site.front_port).start()
+    for site, devices in plan.sites.items():
+        stage.edges.append(_edge(stage, site, devices, head_start_s))
+    return stage
+
+
+def _edge(stage: Stage, site: str, devices: tuple[str, ...], head_start_s: float) -> EdgeProcess:
+    stack, request = stage.stack, stage.request
+    behind = stage.proxy is not None and site == SOUTH
+    servers = f"{LOOPBACK}:{stack.site.front_port}" if behind and stack.site else stack.bootstrap_servers
+    folder = stage.edge_root / f"{site}-{stage.run}"
+    folder.mkdir(parents=True)
+    scenario = folder / "scenario.json"
+    scenario.write_text(stage.plan.scenario.model_dump_json(indent=2))
+    options = {
+        "source": "simulate",
+        "scenario": str(scenario),
+        "seed": str(request.seed),
+        "duration_s": str(request.seconds + head_start_s),
+    }
+    if request.loop:
+        options |= {"shadow_previous": "true", "update_poll_s": POLL_S}
+    spec = EdgeSpec(
+        f"{site}-{stage.run}",
+        request.profile,
+        devices,
+        servers,
+        stack.namespace,
+        site=site,
+        group=GROUP,
+        options=options,
+    )
+    edge = EdgeProcess(spec, stage.edge_root, stack.settings.logs_dir)
+    edge.register(stage.lake, stage.profile)
+    if request.loop:
+        edge.join(stage.models)
+    return edge

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Protocol
 
 from tuf.api.exceptions import (
@@ -37,7 +38,7 @@ from edge_producer.trust.store import MetadataStore
 from schemas.errors import TrustError
 from schemas.updates import Attack
 
-__all__ = ["Fetch", "Limits", "MissingError", "Signed", "TargetFile", "Workflow", "fits"]
+__all__ = ["Fetch", "Limits", "MissingError", "Signed", "TargetFile", "Workflow", "fits", "fits_file"]
 
 
 class MissingError(Exception):
@@ -283,6 +284,16 @@ def fits(entry: TargetFile, data: bytes) -> bool:
     """Whether the bytes have the length and hashes that a role signed."""
     try:
         entry.verify_length_and_hashes(data)
+    except LengthOrHashMismatchError:
+        return False
+    return True
+
+
+def fits_file(entry: TargetFile, path: Path) -> bool:
+    """Whether the file has the length and hashes that a role signed; it is read in pieces."""
+    try:
+        with path.open("rb") as file:
+            entry.verify_length_and_hashes(file)
     except LengthOrHashMismatchError:
         return False
     return True

@@ -1,0 +1,151 @@
+"""Files over plain HTTP with bounds: never more than promised, never slower than a floor.
+
+The sockets' own time-out restarts with every byte, so a server that drips would hold a client for ever;
+here a watchdog closes the connection when the whole transfer is too slow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from urllib.parse import quote, urlsplit
+
+from edge_producer.trust.workflow import MissingError
+from schemas.errors import ServiceUnavailableError, TrustError
+from schemas.updates import Attack
+
+_CHUNK = 64 * 1024
+_ABSENT = frozenset({403, 404})
+_PARTIAL = 206
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How slow a transfer may be.
+
+    Attributes:
+        connect_s: Time to connect, and the longest silence.
+        grace_s: Allowed for any file, however small.
+        floor_bytes_per_s: And as much more as the file's bound takes at this speed.
+    """
+
+    connect_s: float = 10.0
+    grace_s: float = 10.0
+    floor_bytes_per_s: float = 16_384.0
+
+    def deadline_s(self, max_length: int) -> float:
+        """Time for a whole transfer."""
+        return self.grace_s + max_length / self.floor_bytes_per_s
+
+
+class HttpFiles:
+    """Fetches files below a base URL.
+
+    Args:
+        base_url: Such as ``http://localhost:8080/metadata``.
+        pace: How slow a transfer may be.
+    """
+
+    def __init__(self, base_url: str, pace: Pace | None = None) -> None:
+        parts = urlsplit(base_url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError(f"{base_url!r} is no http or https URL")
+        self._secure, self._host, self._port = parts.scheme == "https", parts.hostname, parts.port
+        self._path = parts.path.rstrip("/")
+        self._pace = pace or Pace()
+
+    def __call__(self, name: str, max_length: int) -> bytes:
+        """Bytes of a metadata file; the name is quoted as one path segment.
+
+        Raises:
+            MissingError: The server has none.
+            TrustError: More than ``max_length`` bytes, or too slow.
+            ServiceUnavailableError: The server does not answer, or answers with an error.
+        """
+        data = bytearray()
+        for chunk, _ in self.stream(quote(name, safe=""), max_length):
+            data += chunk
+        return bytes(data)
+
+    def stream(self, path: str, max_length: int, offset: int = 0) -> Iterator[tuple[bytes, int]]:
+        """Chunks of a file, each with its offset, from ``offset`` on where the server can.
+
+        Args:
+            path: Quoted, below the base URL.
+            max_length: Of the whole file.
+            offset: Where to go on; a server that cannot sends everything: the first offset is then 0.
+
+        Raises:
+            MissingError: The server has none.
+            TrustError: More than ``max_length`` bytes, or too slow.
+            ServiceUnavailableError: The server does not answer, or answers with an error.
+        """
+        with self._answer(path, max_length, offset) as response:
+            at = offset if response.status == _PARTIAL and _starts_at(response, offset) else 0
+            while chunk := response.read1(_CHUNK):
+                if at + len(chunk) > max_length:
+                    raise TrustError(f"{path}: more than {max_length} bytes", Attack.ENDLESS_DATA)
+                yield chunk, at
+                at += len(chunk)
+
+    @contextmanager
+    def _answer(self, path: str, max_length: int, offset: int) -> Iterator[HTTPResponse]:
+        kind = HTTPSConnection if self._secure else HTTPConnection
+        connection = kind(self._host, self._port, timeout=self._pace.connect_s)
+        with _too_slow(path, self._pace.deadline_s(max_length)) as watch, contextlib.closing(connection):
+            connection.connect()
+            watch(connection.sock)
+            headers = {"Accept-Encoding": "identity"}
+            if offset:
+                headers["Range"] = f"bytes={offset}-"
+            connection.request("GET", f"{self._path}/{path}", headers=headers)
+            response = connection.getresponse()
+            if response.status in _ABSENT:
+                raise MissingError(path)
+            if response.status >= 300:
+                raise ServiceUnavailableError(f"{path}: the server answers {response.status}")
+            yield response
+            if response.length:
+                raise ServiceUnavailableError(f"{path}: the server stopped {response.length} bytes early")
+
+
+@contextmanager
+def _too_slow(path: str, deadline_s: float) -> Iterator[Callable[[socket.socket], None]]:
+    """Shut the socket down at the deadline; whatever error that causes becomes the reason."""
+    started = time.monotonic()
+    expired = threading.Event()
+    timers: list[threading.Timer] = []
+
+    def watch(sock: socket.socket) -> None:
+        def close() -> None:
+            expired.set()
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+        timers.append(threading.Timer(max(deadline_s - (time.monotonic() - started), 0.0), close))
+        timers[0].daemon = True
+        timers[0].start()
+
+    try:
+        yield watch
+        if expired.is_set():
+            raise TrustError(f"{path}: not here within {deadline_s:.0f} s", Attack.SLOW_RETRIEVAL)
+    except (OSError, HTTPException, ServiceUnavailableError) as exc:
+        if expired.is_set() or isinstance(exc, TimeoutError):
+            raise TrustError(f"{path}: not here within {deadline_s:.0f} s", Attack.SLOW_RETRIEVAL) from exc
+        if isinstance(exc, ServiceUnavailableError):
+            raise
+        raise ServiceUnavailableError(f"{path}: {type(exc).__name__} {exc}") from exc
+    finally:
+        for timer in timers:
+            timer.cancel()
+
+
+def _starts_at(response: HTTPResponse, offset: int) -> bool:
+    return (response.getheader("Content-Range") or "").startswith(f"bytes {offset}-")

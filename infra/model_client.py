@@ -66,6 +66,7 @@ class FleetClient:
         self._target = f"{address.host}:{address.delivery_port}"
         options = [
             ("grpc.ssl_target_name_override", settings.names[0]),
+            ("grpc.enable_http_proxy", 0),
             ("grpc.max_receive_message_length", MAX_REPLY_BYTES),
         ]
         self._channel = grpc.secure_channel(self._target, _credentials(settings, role), options)

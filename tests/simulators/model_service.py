@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import grpc
@@ -28,6 +29,13 @@ from model_service.identity.tokens import Invitation
 from model_service.registry.database import Registry
 from model_service.service.address import Address, read_address
 from model_service.settings import ModelSettings
+from model_service.trust import ceremony
+from model_service.trust.channels import publish_canary
+from model_service.trust.keys import load_online_key
+from model_service.trust.online import OnlineSigner
+from model_service.trust.repository import TrustRepository
+from schemas.channels import CANARY, CANARY_ROLE, Channel, Release
+from schemas.cohorts import EVERYBODY
 from schemas.join import JoinBundle
 from schemas.proto.delivery_pb2 import EnrollRequest, RenewRequest, ReportRequest
 from schemas.proto.delivery_pb2_grpc import EnrollmentStub, ModelDeliveryStub
@@ -44,7 +52,7 @@ class ModelService:
     """
 
     def __init__(self, folder: Path, **given) -> None:
-        self.settings = ModelSettings(root=folder / "model", lake_root=folder / "lake", **given)
+        self.settings = ModelSettings(root=folder / "models", lake_root=folder / "lake", **given)
         self.folder = folder
         self.child: Child | None = None
         init_pki(self.settings)
@@ -102,6 +110,23 @@ class ModelService:
     @property
     def address(self) -> Address:
         return read_address(self.settings)
+
+    def found(self, *groups: str) -> TrustRepository:
+        """Make a real TUF repository with these groups."""
+        ceremony.init(self.settings, ["machine"], dict.fromkeys(groups, EVERYBODY))
+        return ceremony.open_repository(self.settings)
+
+    def publish_canary(self, group: str, seq: int) -> Channel:
+        """Publish a canary channel that keeps the group on its factory set."""
+        factory, now = {"machine": Release(version="machine-0.00000000")}, datetime.now(UTC)
+        channel = Channel(
+            group=group, ring=CANARY, seq=seq, rollout_id="r", target=factory, baseline=factory,
+            cohort=EVERYBODY, issued=now, expires=now + timedelta(days=1),
+        )  # fmt: skip
+        signer = load_online_key(self.settings.keys / "engine", CANARY_ROLE)
+        repository = ceremony.open_repository(self.settings)
+        publish_canary(repository, channel, signer, OnlineSigner.load(self.settings))
+        return channel
 
     def publish_timestamp(self, version: int) -> None:
         """Stands in for a publication where only hints matter."""

@@ -1,0 +1,48 @@
+"""Laws of `edgeloop fleet`: what a person does from invitation to revocation."""
+
+import stat
+
+import pytest
+
+from schemas.join import JoinBundle
+from tests.infra.cli import Edgeloop
+from tests.simulators.model_service import ModelService, SimClient
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    with ModelService(tmp_path_factory.mktemp("state")) as running:
+        running.found("default")
+        yield running
+
+
+def test_a_device_is_invited_joins_and_is_revoked(service, tmp_path):
+    edgeloop, file = Edgeloop(service.folder), tmp_path / "join.json"
+    made = edgeloop("fleet", "invite", "m-1", "--profile", "machine", "--site", "north", "-o", str(file))
+    assert (made.returncode, made.stdout) == (0, "")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    bundle = JoinBundle.model_validate_json(file.read_text())
+    assert (bundle.families, bundle.group) == (("machine",), "default")
+    assert bundle.root_json == service.found().root().decode()
+    with SimClient(bundle) as client:
+        client.enroll()
+    [found] = edgeloop.json("fleet", "devices")
+    assert (found["device_id"], found["site"], found["active"]) == ("m-1", "north", True)
+    [token] = edgeloop.json("fleet", "tokens")
+    assert token["used_at"] is not None
+    assert edgeloop("fleet", "revoke", "m-1").returncode == 0
+    shown = edgeloop("fleet", "devices").stdout
+    assert "m-1" in shown
+    assert "revoked" in shown
+
+
+def test_a_device_that_never_joined_cannot_be_revoked(service):
+    done = Edgeloop(service.folder)("fleet", "revoke", "nobody")
+    assert done.returncode == 1
+    assert "no device nobody has joined" in done.stderr
+
+
+def test_without_a_stack_the_command_says_what_to_do(tmp_path):
+    done = Edgeloop(tmp_path)("fleet", "devices")
+    assert done.returncode == 1
+    assert "edgeloop up" in done.stderr

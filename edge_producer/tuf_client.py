@@ -90,7 +90,7 @@ def download(
         raise TrustError(f"no role lists {target_name}", Attack.UNSIGNED_INSTRUCTION)
     file = target_dir / quote(target_name, safe="")
     if not (file.exists() and fits_file(entry, file)):
-        hashed = workflow.root.consistent_snapshot
+        hashed = bool(workflow.root.consistent_snapshot)
         _fetch(HttpFiles(target_base_url), _remote_path(entry, hashed=hashed), entry, file)
     return file
 

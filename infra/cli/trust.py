@@ -49,7 +49,7 @@ def init(
     from model_service.trust import ceremony
 
     settings = _settings(ctx)
-    pools = {name: pool for name, pool in map(_pool, group or [])}
+    pools = dict(map(_pool, group or []))
     hint = ceremony.init(settings, family or [], pools, say)
     if as_json:
         show_json({"repository": settings.repository, "offline_keys": settings.offline_keys, "hint": hint})

@@ -1,7 +1,8 @@
-"""``python -m edge_producer run``: wires settings, source, model and runner; nothing else."""
+"""``python -m edge_producer run | update --once``: wires settings, models and runner; nothing else."""
 
 from __future__ import annotations
 
+import functools
 import gc
 import logging
 import signal
@@ -14,6 +15,8 @@ from edge_producer.inference import OnnxPredictor
 from edge_producer.runner import Runner
 from edge_producer.settings import EdgeSettings, load_settings
 from edge_producer.sources import open_source
+from edge_producer.updates.once import update_once
+from edge_producer.updates.updater import Updater, has_models
 from schemas.errors import PipelineError
 from schemas.profile_file import find_profile
 
@@ -25,9 +28,13 @@ SWITCH_INTERVAL_S = 0.0001
 
 
 def main(argv: list[str]) -> int:
-    """Run until the source ends or a signal comes; what could not be sent stays spooled."""
-    if argv != ["run"]:
-        sys.stderr.write("usage: python -m edge_producer run   (settings: EDGE_* variables)\n")
+    """Run until the source ends or a signal comes, or update once; what could not be sent stays spooled."""
+    commands = {("run",): _run, ("update", "--once"): _update}
+    command = commands.get(tuple(argv))
+    if command is None:
+        sys.stderr.write(
+            "usage: python -m edge_producer run | update --once   (settings: EDGE_* variables)\n"
+        )
         return EXIT_MISUSE
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
@@ -38,7 +45,7 @@ def main(argv: list[str]) -> int:
     stop = threading.Event()
     _stop_on_signals(stop)
     try:
-        return _run(settings, stop)
+        return command(settings, stop)
     except PipelineError as exc:
         log.error("%s: %s", type(exc).__name__, exc)  # noqa: TRY400  (the message says what to do)
         return EXIT_FAILED
@@ -46,9 +53,10 @@ def main(argv: list[str]) -> int:
 
 def _run(settings: EdgeSettings, stop: threading.Event) -> int:
     profile = find_profile(settings.profile)
-    predictor = OnnxPredictor(load_bundle(profile), profile)
+    updater = Updater(settings, profile) if has_models(settings) else None
+    predictor = OnnxPredictor(load_bundle(profile), profile) if updater is None else None
     source = open_source(settings, profile, settings.devices)
-    runner = Runner(settings, profile, source, predictor)
+    runner = Runner(settings, profile, source, predictor, updater=updater)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.collect()
     gc.freeze()
@@ -57,6 +65,11 @@ def _run(settings: EdgeSettings, stop: threading.Event) -> int:
     finally:
         gc.unfreeze()
     return EXIT_DONE if result.drained or stop.is_set() else EXIT_FAILED
+
+
+def _update(settings: EdgeSettings, _stop: threading.Event) -> int:
+    say = functools.partial(print, flush=True)
+    return EXIT_DONE if update_once(settings, find_profile(settings.profile), say) else EXIT_FAILED
 
 
 def _stop_on_signals(stop: threading.Event) -> None:

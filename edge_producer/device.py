@@ -6,11 +6,14 @@ Does no I/O: what it gives back is committed by the spool in one transaction, or
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from edge_producer.books import Ledger, LedgerChanges
 from edge_producer.clock import Clock
@@ -19,8 +22,10 @@ from edge_producer.filter import RowFilter
 from edge_producer.identity import DeviceIdentity
 from edge_producer.metering import Meters
 from edge_producer.rows import Row, from_us, to_us
-from edge_producer.summaries import Summarizer, Summary
+from edge_producer.seat import Lineup, Outcome, Seat
+from edge_producer.summaries import SHADOW_PART, Summarizer, Summary
 from edge_producer.window import Floats, Predictor, Window
+from schemas.errors import BundleError
 from schemas.events import Alert
 from schemas.profile import Profile
 
@@ -28,6 +33,8 @@ REWIND_PERIODS = 12
 """A clock that steps back by more periods starts a new boot: the old lines of the books may be settled."""
 
 NEVER_US = -(2**62)
+
+log = logging.getLogger(__name__)
 
 
 def random_boot_id() -> int:
@@ -90,7 +97,7 @@ class Device:
     Args:
         identity: Key and secret.
         profile: Its vertical.
-        predictor: Scores its windows.
+        model: Scores its windows: a predictor for good, or a seat whose lineup may change between windows.
         host: The process.
         state: JSON that the spool kept from an earlier start, or None.
     """
@@ -99,14 +106,15 @@ class Device:
         self,
         identity: DeviceIdentity,
         profile: Profile,
-        predictor: Predictor,
+        model: Predictor | Seat,
         host: Host,
         state: str | None = None,
     ) -> None:
         kept: dict[str, Any] = json.loads(state) if state else {}
         self.device_id = identity.device_id
         self._profile = profile
-        self._predictor = predictor
+        self._seat = model if isinstance(model, Seat) else Seat(Lineup(model))
+        self._lineup = self._seat.lineup
         self._host = host
         self._period_us = round(profile.summaries.period_s * 1e6)
         self._decider = Decider(profile.decision, kept.get("decider"))
@@ -119,11 +127,15 @@ class Device:
         )
         self._summarizer = Summarizer(
             self.device_id,
-            predictor.featureset,
+            profile.featureset,
             profile.feature_names,
             profile.summaries.period_s,
-            predictor.bin_edges,
+            self._lineup.active.bin_edges,
         )
+        self._shadow_summarizer = Summarizer(
+            self.device_id, profile.featureset, (), profile.summaries.period_s, {}, SHADOW_PART
+        )
+        self._no_features = np.full(len(profile.feature_names), np.nan, dtype=np.float32)
         self._ledger = Ledger()
         self._selected: list[Row] = []
         self._alerts: list[bytes] = []
@@ -140,10 +152,11 @@ class Device:
 
     def process(self, window: Window) -> Decision:
         """Take a window to its decision and carry that out; then count, filter and summarise it."""
+        if self._seat.lineup is not self._lineup:
+            self._take_seats(self._seat.lineup)
         begun = time.perf_counter_ns()
-        features, score = self._predictor.score(self.device_id, window.samples)
-        if score is not None and not 0.0 <= score <= 1.0:
-            score = None
+        features, score = self._scored(self._lineup.active, window)
+        scored = time.perf_counter_ns()
         decision = self._decider.decide(window.end, score)
         self._host.meters.decided(time.perf_counter_ns() - begun)
         if decision.started:
@@ -155,6 +168,7 @@ class Device:
         if decision.alert:
             self._alerts.append(self._alert(row))
         self._dirty = True
+        self._compare(window, row, (scored - begun) / 1e9)
         return decision
 
     def flush(self) -> None:
@@ -162,6 +176,7 @@ class Device:
         self._release(self._filter.flush())
         self._ledger.close()
         self._summarizer.close()
+        self._shadow_summarizer.close()
         self._dirty = True
 
     def take_update(self) -> DeviceUpdate:
@@ -180,7 +195,7 @@ class Device:
             held=self._filter.held,
             rows=rows,
             books=self._ledger.take(),
-            closed=self._summarizer.take_closed(),
+            closed=self._summarizer.take_closed() + self._shadow_summarizer.take_closed(),
             open_summary=self._summarizer.open_summary(),
             alerts=alerts,
             meters={
@@ -189,8 +204,41 @@ class Device:
                 "feature_bytes": self._host.meters.unfiltered_bytes(self.device_id, sensed),
             },
             decision=self._decider.action,
-            model_version=self._predictor.version,
+            model_version=self._lineup.active.version,
         )
+
+    def _take_seats(self, lineup: Lineup) -> None:
+        """Another lineup from this window on: decisions, filter and books go on, summaries begin anew."""
+        before, self._lineup = self._lineup, lineup
+        if lineup.active is not before.active:
+            lineup.active.take_over(self.device_id, before.active)
+            self._summarizer.rebind(lineup.active.bin_edges)
+        if lineup.shadow is not before.shadow:
+            self._shadow_summarizer.rebind({} if lineup.shadow is None else lineup.shadow.bin_edges)
+        if lineup.shadow is not None and lineup.shadow is not before.shadow:
+            lineup.shadow.take_over(self.device_id, before.active)
+        self._seat.taken = lineup
+
+    def _scored(self, model: Predictor, window: Window) -> tuple[Floats, float | None]:
+        try:
+            features, score = model.score(self.device_id, window.samples)
+        except BundleError:
+            log.exception("a window without a score", extra={"device_id": self.device_id})
+            return self._no_features, None
+        usable = score is not None and 0.0 <= score <= 1.0
+        return features, score if usable else None
+
+    def _compare(self, window: Window, row: Row, took_s: float) -> None:
+        """Let the shadow score the same window, now that the decision stands, and tell the observer."""
+        shadow, score, shadow_s = self._lineup.shadow, None, 0.0
+        if shadow is not None:
+            begun = time.perf_counter_ns()
+            _, score = self._scored(shadow, window)
+            shadow_s = (time.perf_counter_ns() - begun) / 1e9
+            self._shadow_summarizer.add_score((row.boot_id, shadow.version, row.period_us), score)
+        if self._lineup.observer is not None:
+            outcome = Outcome(row.model_version, row.score, took_s, score, shadow_s)
+            self._lineup.observer.observe(window, outcome)
 
     def _row(self, window: Window, features: Floats, score: float | None, decision: Decision) -> Row:
         event_us = to_us(window.end)
@@ -209,7 +257,7 @@ class Device:
             features=features,
             score=score,
             decision=decision.action,
-            model_version=self._predictor.version,
+            model_version=self._lineup.active.version,
             sensed_s=self._host.clock(),
         )
 

@@ -16,7 +16,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from edge_producer.bundle import BUNDLES, Bundle, check_fit, load_bundle
 from edge_producer.reference import RollingReference, smallest_spreads
-from edge_producer.window import Floats, Samples
+from edge_producer.window import Floats, Predictor, Samples
 from schemas.bundle import ANY_FEATURESET, Manifest
 from schemas.errors import BundleError
 from schemas.profile import FEATURE_KINDS, UNITLESS_KINDS, Channel, Profile
@@ -138,6 +138,16 @@ class OnnxPredictor:
         if reference is not None:
             reference.learn(features[0], score)
         return features[0], score
+
+    def take_over(self, device_id: str, predecessor: Predictor) -> None:
+        """Keep the device's rolling reference where both models are of the generic kind."""
+        known = predecessor.reference(device_id) if isinstance(predecessor, OnnxPredictor) else None
+        if self._generic and known is not None:
+            self._references[device_id] = known.copy()
+
+    def reference(self, device_id: str) -> RollingReference | None:
+        """The device's rolling reference, where the model keeps one and it has begun."""
+        return self._references.get(device_id)
 
     def _reference(self, device_id: str) -> RollingReference | None:
         if not self._generic:

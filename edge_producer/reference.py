@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -46,6 +48,10 @@ class RollingReference:
         self._stale = 0
         self.center: Floats = np.full(len(floors), np.nan, dtype=np.float32)
         self.spread: Floats = np.ones(len(floors), dtype=np.float32)
+
+    def copy(self) -> RollingReference:
+        """An independent one that knows the same past."""
+        return copy.deepcopy(self)
 
     def learn(self, features: Floats, score: float | None) -> None:
         """Takes in a window after it was scored. Windows with a high score count an eighth.

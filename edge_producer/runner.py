@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -20,9 +20,11 @@ from edge_producer.metering import Meters
 from edge_producer.outbox import Outbox
 from edge_producer.report import Reporter
 from edge_producer.sealing import Sealer
+from edge_producer.seat import Seat
 from edge_producer.sender import Sender
 from edge_producer.settings import EdgeSettings
 from edge_producer.spool import DeviceBooks, Spool
+from edge_producer.updates.updater import Updater
 from edge_producer.window import Pause, Predictor, Source, Window
 from edge_producer.writer import Writer
 from schemas.profile import Profile
@@ -52,8 +54,9 @@ class Runner:
         settings: Everything an operator can set.
         profile: Vertical of all devices.
         source: Where windows come from.
-        predictor: Scores them.
+        predictor: Scores them, where no updater says otherwise.
         clock: Steady seconds.
+        updater: Gives each device its model, and changes it between windows; None: ``predictor`` for good.
 
     Raises:
         SpoolError: The spool or a key cannot be used.
@@ -65,11 +68,13 @@ class Runner:
         settings: EdgeSettings,
         profile: Profile,
         source: Source,
-        predictor: Predictor,
+        predictor: Predictor | None,
         clock: Clock | None = None,
+        updater: Updater | None = None,
     ) -> None:
         self._settings = settings
         self._source = source
+        self._updater = updater
         self._clock = clock or SteadyClock()
         settings.state_dir.mkdir(parents=True, exist_ok=True)
         self._actions = ActionRunner(load_actions(settings.actions_file))
@@ -78,8 +83,9 @@ class Runner:
         self._spool = Spool.open(settings.spool_path, settings.devices, profile, self._clock())
         self._writer = self._make_writer(identities, profile)
         host = Host(self._actions.start, self._meters, self._clock)
+        models = _models(settings.devices, predictor, updater)
         self._devices = {
-            name: Device(identity, profile, predictor, host, self._spool.state(name))
+            name: Device(identity, profile, models[name], host, self._spool.state(name))
             for name, identity in identities.items()
         }
         self._to_export: deque[Device] = deque()
@@ -95,10 +101,14 @@ class Runner:
             SourceError: The source cannot be read.
         """
         self._writer.start()
+        if self._updater is not None:
+            self._updater.start()
         try:
             self._sense(stop)
+            self._stop_updates()
             drained = self._drain(stop)
         finally:
+            self._stop_updates()
             self._writer.stop()
             self._writer.report_stopped()
             books = self._spool.totals()
@@ -115,7 +125,12 @@ class Runner:
         return Writer(spool, outbox, sender, eviction, reporter, settings, self._clock)
 
     def _extras(self) -> dict[str, Any]:
-        return {"source": dict(self._source.counts), "actions": self._actions.totals()}
+        models = {} if self._updater is None else {"models": self._updater.status()}
+        return {"source": dict(self._source.counts), "actions": self._actions.totals(), **models}
+
+    def _stop_updates(self) -> None:
+        if self._updater is not None:
+            self._updater.stop()
 
     def _sense(self, stop: threading.Event) -> None:
         flat_out = self._settings.pace == "flat_out"
@@ -185,3 +200,13 @@ class Runner:
         if not stopped and self._writer.drain(self._settings.drain_timeout_s, stop.is_set):
             return True
         return self._writer.drain(self._settings.stop_timeout_s) if stop.is_set() else False
+
+
+def _models(
+    devices: Sequence[str], predictor: Predictor | None, updater: Updater | None
+) -> Mapping[str, Predictor | Seat]:
+    if updater is not None:
+        return updater.seats
+    if predictor is None:
+        raise ValueError("a runner needs a predictor or an updater")
+    return dict.fromkeys(devices, predictor)

@@ -39,6 +39,9 @@ class EdgeSettings(BaseSettings):
         stop_timeout_s: Likewise after SIGTERM or SIGINT.
         actions_file: TOML file that maps action names to commands.
         offline_file: While this file exists, the sender has no network (flight mode).
+        join_dir: Folder of join bundles, ``<device>.json``; None: the devices ask nobody for models.
+        update_poll_s: About how often a device looks for a new model when no hint comes.
+        shadow_previous: Keep the previous model scoring the same windows for good, for comparison.
     """
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
@@ -71,6 +74,9 @@ class EdgeSettings(BaseSettings):
     stop_timeout_s: PositiveFloat = 5.0
     actions_file: Path | None = None
     offline_file: Path | None = None
+    join_dir: Path | None = None
+    update_poll_s: PositiveFloat = 60.0
+    shadow_previous: bool = False
 
     @property
     def spool_path(self) -> Path:
@@ -81,6 +87,16 @@ class EdgeSettings(BaseSettings):
     def keys_dir(self) -> Path:
         """Folder of the devices' keys."""
         return self.state_dir / "keys"
+
+    @property
+    def updates_dir(self) -> Path:
+        """Folder of the devices' models, certificates and trust metadata."""
+        return self.state_dir / "updates"
+
+    @property
+    def network_off(self) -> bool:
+        """Whether flight mode is on."""
+        return (self.offline_file or self.state_dir / "offline").exists()
 
     @property
     def status_path(self) -> Path:

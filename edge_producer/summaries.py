@@ -24,6 +24,8 @@ SKETCH_K = 200
 BLOCK_ROWS = 256
 MERGED_PART = 1_000_000
 """Parts of periods that were merged under pressure start here."""
+SHADOW_PART = 500_000
+"""Parts of a model that ran in shadow start here: they never collide with those of its time in force."""
 
 Doubles = NDArray[np.float64]
 
@@ -118,6 +120,7 @@ class Summarizer:
         feature_names: Columns of ``Row.features``.
         period_s: Length of a period.
         bin_edges: Ascending edges by feature name (``score`` too), where the bundle states some.
+        first_part: Number of the first partial.
     """
 
     def __init__(
@@ -127,17 +130,16 @@ class Summarizer:
         feature_names: Sequence[str],
         period_s: float,
         bin_edges: Mapping[str, Doubles],
+        first_part: int = 0,
     ) -> None:
         self._names = [*feature_names, "score"]
         self._period_s = period_s
-        self._edges = [
-            np.asarray(bin_edges[n], dtype=np.float64) if n in bin_edges else None for n in self._names
-        ]
+        self._edges = self._edges_of(bin_edges)
         self._block = np.empty((BLOCK_ROWS, len(self._names)), dtype=np.float32)
         self._filled = 0
         self._key: tuple[int, str, int] | None = None
         self._newest_us = -(2**62)
-        self._lap = 0
+        self._lap = first_part
         self._tally = _Tally.empty(self._edges)
         self._closed: list[Summary] = []
         width = len(self._names)
@@ -150,18 +152,35 @@ class Summarizer:
 
     def add(self, row: Row) -> None:
         """Take a sensed row; a row of another period (or boot, or model) closes the open one."""
-        key = (row.boot_id, row.model_version, row.period_us)
-        if key != self._key:
-            self.close()
-            if row.period_us <= self._newest_us:
-                self._lap += 1
-            self._key, self._newest_us = key, row.period_us
-        if self._filled == BLOCK_ROWS:
-            self._fold()
-        slot = self._block[self._filled]
+        slot = self._slot((row.boot_id, row.model_version, row.period_us))
         slot[:-1] = row.features
         slot[-1] = np.nan if row.score is None else row.score
+
+    def add_score(self, key: tuple[int, str, int], score: float | None) -> None:
+        """Take a score alone, where there are no features: (boot, model version, period start in µs)."""
+        self._slot(key)[-1] = np.nan if score is None else score
+
+    def rebind(self, bin_edges: Mapping[str, Doubles]) -> None:
+        """Close the open period and go on with the edges of another model."""
+        self.close()
+        self._edges = self._edges_of(bin_edges)
+        self._tally = _Tally.empty(self._edges)
+
+    def _edges_of(self, bin_edges: Mapping[str, Doubles]) -> list[Doubles | None]:
+        return [np.asarray(bin_edges[n], dtype=np.float64) if n in bin_edges else None for n in self._names]
+
+    def _slot(self, key: tuple[int, str, int]) -> NDArray[np.float32]:
+        """Where the values of one more row go."""
+        if key != self._key:
+            self.close()
+            if key[2] <= self._newest_us:
+                self._lap += 1
+            self._key, self._newest_us = key, key[2]
+        if self._filled == BLOCK_ROWS:
+            self._fold()
+        slot: NDArray[np.float32] = self._block[self._filled]
         self._filled += 1
+        return slot
 
     def close(self) -> None:
         """Close the open period, if it saw a row."""

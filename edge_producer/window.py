@@ -97,3 +97,7 @@ class Predictor(Protocol):
             the score in [0, 1], or None where there is no usable one.
         """
         ...
+
+    def take_over(self, device_id: str, predecessor: Predictor) -> None:
+        """Go on where the device's earlier model stopped: keep its reference of the device, if it has one."""
+        ...

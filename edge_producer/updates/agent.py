@@ -1,0 +1,321 @@
+"""One device's updater: looks for instructions, verifies them, has them carried out, and reports."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from edge_producer.identity import DeviceIdentity
+from edge_producer.trust import SERVER, DeviceFacts, TrustedTime, Verified, Verifier, decide
+from edge_producer.updates.disk import Disk
+from edge_producer.updates.download import Downloads
+from edge_producer.updates.identity import Membership, load_join
+from edge_producer.updates.installer import Installer, Parts, Shared
+from edge_producer.updates.journal import Journal
+from edge_producer.updates.link import Backoff, Link
+from edge_producer.updates.machine import Attempt, Record
+from edge_producer.updates.onnx_graph import MAX_OPSET
+from edge_producer.updates.reports import Reports, report_of
+from edge_producer.updates.service import Delivery
+from edge_producer.updates.slots import ModelSet, Slots
+from schemas.channels import Channel, Release, artifact_path
+from schemas.errors import AccessError, PipelineError, RetryableError, TrustError
+from schemas.join import JoinBundle
+from schemas.proto import delivery_pb2 as pb
+from schemas.updates import Result, UpdateState
+
+log = logging.getLogger(__name__)
+
+BUSY_S = 0.5
+"""How often a trial or watch is looked at when no window wakes the agent."""
+DENIED_S = 60.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a device keeps what, and how it reaches the service.
+
+    Attributes:
+        folder: The device's own.
+        join_dir: Folder of join bundles; None: it asks nobody.
+        poll_s: Mean time between two looks.
+        offline: Whether there is no network now.
+        build_time: Nothing before it is believed.
+    """
+
+    folder: Path
+    join_dir: Path | None
+    poll_s: float
+    offline: Callable[[], bool]
+    build_time: datetime
+    disk: Disk
+
+
+class Agent:
+    """One device's updater. Everything but ``seat``, ``status`` and ``wake`` belongs to one thread.
+
+    Args:
+        device: Its id and key.
+        place: Its folder, and how it reaches the service.
+        shared: What the devices of the process share.
+        slots: Its sets of models.
+
+    Raises:
+        SpoolError: No set of models can be loaded.
+    """
+
+    def __init__(self, device: DeviceIdentity, place: Place, shared: Shared, slots: Slots) -> None:
+        self.device_id = device.device_id
+        self._device = device
+        self._place = place
+        self._shared = shared
+        self._woken = threading.Event()
+        self._hinted = 0
+        self._stop: Callable[[], bool] = lambda: False
+        disk = place.disk
+        self._time = TrustedTime(place.folder / "time.json", place.build_time)
+        self._reports = Reports(place.folder / "reports", disk)
+        self._join: JoinBundle | None = None
+        self._link: Link | None = None
+        self._verifier: Verifier | None = None
+        self._backoff = Backoff()
+        self._due_s = 0.0
+        self._flush_s = 0.0
+        parts = Parts(
+            slots, Journal(place.folder, disk), lambda: self._time.now().timestamp(), self.wake, self._tell
+        )
+        self._slots = slots
+        self.installer = Installer(self.device_id, parts, shared)
+        self.seat = self.installer.seat
+        self._greeted = False
+        self.status = self._status()
+        self.checked = threading.Event()
+        """Set once the service has been looked at and answered."""
+        self.trouble = ""
+        """Why the last look failed; empty: it did not."""
+
+    def wake(self) -> None:
+        """Have ``run`` look at once. From any thread."""
+        self._woken.set()
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until ``stop`` is set."""
+        self._stop = stop.is_set
+        try:
+            while not stop.is_set():
+                self.step()
+                self._woken.wait(self._pause())
+                self._woken.clear()
+        finally:
+            self.close()
+
+    def step(self) -> None:
+        """Take up progress; look at the service where that is due. Failures wait and are tried again."""
+        try:
+            before = self.installer.record.state
+            self.installer.advance()
+            if before in _WAITING and self.installer.record.state not in _WAITING:
+                self._due_s = 0.0
+            self._visit()
+        except (PipelineError, OSError):
+            log.exception("the updater goes on without this step", extra={"device_id": self.device_id})
+            self._later(self._backoff.failed())
+        self.status = self._status()
+
+    def close(self) -> None:
+        """End in order."""
+        self.installer.close()
+        if self._link is not None:
+            self._link.close()
+
+    # The service -----------------------------------------------------------------------------------------
+
+    def _visit(self) -> None:
+        now = time.monotonic()
+        look, tell = now >= self._due_s, len(self._reports) > 0 and now >= self._flush_s
+        if not (look or tell) or not self._connect():
+            return
+        assert self._link is not None  # noqa: S101  (connected)
+        try:
+            delivery = self._link.delivery()
+            self._greet()
+            self._deliver_reports(delivery)
+            if look:
+                self._look(delivery)
+                self._deliver_reports(delivery)
+        except AccessError as exc:
+            log.warning("%s", exc, extra={"device_id": self.device_id})
+            self._link.answered(well=False)
+            self.trouble = str(exc)
+            self._later(max(self._backoff.failed(), DENIED_S))
+        except RetryableError as exc:
+            log.info("%s", exc, extra={"device_id": self.device_id})
+            self._link.answered(well=False)
+            self.trouble = str(exc)
+            self._later(self._backoff.failed())
+        else:
+            self._link.answered(well=True)
+            self._backoff.worked()
+            self._flush_s = 0.0
+            self.trouble = ""
+            if look:
+                self.checked.set()
+
+    @property
+    def failed_visits(self) -> int:
+        """Looks in a row that failed."""
+        return self._backoff.failures
+
+    def _connect(self) -> bool:
+        """Whether the device belongs to a service: it has a join bundle, or joined before."""
+        if self._link is not None:
+            return True
+        place = self._place
+        self._later(place.poll_s)
+        join = load_join(place.join_dir or place.folder, place.folder, self.device_id, place.disk)
+        if join is None:
+            self.trouble = "it has no join bundle"
+            return False
+        membership = Membership(place.folder, join, self._device, self._time, place.disk)
+        root, store = join.root_json.encode(), place.folder / "metadata"
+        self._verifier = Verifier(store, root, self._time, group=join.group, write=place.disk.put)
+        self._link = Link(join, membership, place.offline, self._hint)
+        self._join = join
+        return True
+
+    def _hint(self, version: int) -> None:
+        """Somebody says that something changed. From the listening thread."""
+        if version > self._hinted:
+            self._hinted = version
+            self._due_s = 0.0
+            self.wake()
+
+    def _greet(self) -> None:
+        """Report once a start: whatever a crash kept from being told is told here."""
+        if not self._greeted:
+            self._greeted = True
+            self._tell(self.installer.record, None)
+
+    def _deliver_reports(self, delivery: Delivery) -> None:
+        told = self._reports.flush(delivery.report)
+        if told is not None:
+            self._time.learn(told, SERVER)
+
+    def _look(self, delivery: Delivery) -> None:
+        assert self._verifier is not None  # noqa: S101  (made with the link)
+        self._due_s = time.monotonic() + self._place.poll_s * (0.5 + random.random())  # noqa: S311  (jitter)
+        fetched = delivery.fetch_metadata(self._verifier.versions(), self._verifier.documents())
+        self._time.learn(fetched.server_time, SERVER)
+        installer = self.installer
+        try:
+            verified = self._verifier.apply(fetched.metadata, fetched.documents)
+            facts = self._facts()
+            instruction = decide(verified, facts, self._time.now())
+        except TrustError as exc:
+            installer.refuse_metadata(exc)
+            return
+        installer.metadata_holds()
+        if instruction.channel is not None:
+            release = instruction.wanted.get(self._slots.family)
+            if installer.accept(instruction.channel.seq, instruction.channel.rollout_id):
+                self._tell(installer.record, None, standing=True)
+            if release is not None:
+                self._obey(instruction.channel, release, verified, delivery)
+
+    def _obey(self, channel: Channel, release: Release, verified: Verified, delivery: Delivery) -> None:
+        installer = self.installer
+        wanted = ModelSet(releases={self._slots.family: release})
+        if release.sha256 is None:
+            wanted = self._slots.factory  # its own, whichever it was made with
+        if installer.aims_at(wanted):
+            return
+        if wanted == installer.pointer.active:
+            installer.cancel()
+            return
+        if not installer.may_begin(wanted, channel.seq):
+            self._retry_when_due(wanted)
+            return
+        path = artifact_path(self._slots.family, release.version) if release.sha256 is not None else ""
+        length = verified.target(path).length if path else 0
+        attempt = Attempt(
+            seq=channel.seq,
+            rollout_id=channel.rollout_id,
+            wanted=wanted,
+            before=installer.pointer.active,
+            release=wanted.releases[self._slots.family],
+            path=path,
+        )
+        place = self._place
+        downloads = Downloads(
+            place.folder / "download", delivery.fetch_artifact, place.disk, self._shared.pace
+        )
+        self.status = self._status()
+        installer.install(attempt, length, downloads, self._stop)
+        self._retry_when_due(wanted)
+
+    def _retry_when_due(self, wanted: ModelSet) -> None:
+        failure = self.installer.record.failed.get(wanted.digest)
+        if failure is not None and failure.kind == "passing":
+            wait = failure.not_before - self._time.now().timestamp()
+            self._due_s = min(self._due_s, time.monotonic() + max(wait, 0.0) + 0.05)
+
+    # Small things ----------------------------------------------------------------------------------------
+
+    def _facts(self) -> DeviceFacts:
+        assert self._join is not None  # noqa: S101  (set with the link)
+        return DeviceFacts(
+            device_id=self.device_id,
+            group=self._join.group,
+            hardware=self._join.hardware,
+            families=(self._slots.family,),
+            highest_seq=self.installer.record.seq,
+            installed=self.installer.pointer.active.releases,
+            max_opset=MAX_OPSET,
+        )
+
+    def _later(self, wait_s: float) -> None:
+        self._due_s = self._flush_s = time.monotonic() + wait_s
+
+    def _pause(self) -> float:
+        due = min(self._due_s, self._flush_s) if len(self._reports) else self._due_s
+        pause = max(due - time.monotonic(), 0.01)
+        return min(pause, BUSY_S) if self.installer.record.state in _WAITING else pause
+
+    def _tell(self, record: Record, shadow: pb.Shadow | None, *, standing: bool = False) -> None:
+        if self._place.join_dir is None and self._join is None:
+            return  # nobody ever asks
+        report = report_of(record, self._slots.pointer(), self._slots.family, standing=standing)
+        report.device_id, report.profile = self.device_id, self._shared.profile.name
+        report.hardware = "" if self._join is None else self._join.hardware
+        report.trusted_time_ms = int(self._time.now().timestamp() * 1000)
+        for role, version in ({} if self._verifier is None else self._verifier.versions()).items():
+            report.versions[role] = version
+        if shadow is not None:
+            report.shadow.CopyFrom(shadow)
+        self._reports.add(report)
+        self._flush_s = 0.0
+        self.wake()
+
+    def _status(self) -> dict[str, Any]:
+        record = self.installer.record
+        refused = record.told.get("metadata", "")
+        return {
+            "version": self.seat.lineup.active.version,
+            "state": record.state.value,
+            "result": (Result.NO_CHANGE_REFUSED if refused else record.result or ""),
+            "attack": refused.partition(": ")[0] if refused else record.attack or "",
+            "detail": refused.partition(": ")[2] if refused else record.detail,
+            "seq": record.seq,
+            "unreported": len(self._reports),
+            "shadow": self.installer.shadow,
+        }
+
+
+_WAITING = (UpdateState.TRIAL, UpdateState.WATCH)

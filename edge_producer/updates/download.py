@@ -1,0 +1,142 @@
+"""Fetches one artifact into a ``.part`` file that a restart resumes; bounded in length, speed and time."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_producer.clock import Clock
+from edge_producer.updates.disk import Disk
+from schemas.bundle_archive import MAX_ARTIFACT_BYTES
+from schemas.errors import ServiceUnavailableError, TrustError
+from schemas.updates import Attack
+
+log = logging.getLogger(__name__)
+
+Fetch = Callable[[str, int], Iterator[tuple[int, bytes]]]
+"""Chunks (offset, bytes) of an artifact by its digest, from an offset on."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How slow a download may be.
+
+    Attributes:
+        min_bytes_per_s: Over each ``window_s``, once one has passed.
+        window_s: Seconds over which speed is measured.
+        total_s: Longest time for one attempt; the next one resumes.
+    """
+
+    min_bytes_per_s: float = 1024.0
+    window_s: float = 10.0
+    total_s: float = 600.0
+
+
+class Downloads:
+    """One device's downloads.
+
+    Args:
+        folder: Where ``<sha256>.part`` lies.
+        fetch: Gives chunks.
+        disk: Writes them.
+        pace: How slow is too slow.
+        clock: Steady seconds.
+    """
+
+    def __init__(
+        self, folder: Path, fetch: Fetch, disk: Disk, pace: Pace | None = None, clock: Clock = time.monotonic
+    ) -> None:
+        self._folder = folder
+        self._fetch = fetch
+        self._disk = disk
+        self._pace = pace or Pace()
+        self._clock = clock
+        disk.make_folder(folder)
+
+    def get(self, sha256: str, length: int, stop: Callable[[], bool] = lambda: False) -> bytes:
+        """The artifact's bytes, resumed where an earlier attempt ended; digest and length hold.
+
+        Args:
+            sha256: Signed.
+            length: Signed, bytes.
+            stop: Asked between chunks; True gives up, to be resumed later.
+
+        Raises:
+            TrustError: Other bytes, more bytes or slower bytes than promised.
+            ServiceUnavailableError: The stream ended early or ``stop`` said so.
+        """
+        if length > MAX_ARTIFACT_BYTES:
+            raise TrustError(f"an artifact of {length} bytes; the limit is {MAX_ARTIFACT_BYTES}", _ENDLESS)
+        part = self._part(sha256)
+        have = part.stat().st_size if part.exists() else 0
+        if have > length:
+            self._disk.remove(part)
+            have = 0
+        if have:
+            log.info("resuming a download at byte %d of %d", have, length)
+        if have < length:
+            self._receive(sha256, part, have, length, stop)
+        data = part.read_bytes()
+        if len(data) < length:
+            raise ServiceUnavailableError(f"the artifact ended at byte {len(data)} of {length}")
+        if hashlib.sha256(data).hexdigest() != sha256:
+            self._disk.remove(part)
+            raise TrustError(
+                f"the artifact is not the signed one: its SHA-256 is not {sha256[:16]}…",
+                Attack.TAMPERED_ARTIFACT,
+            )
+        return data
+
+    def forget(self, keep: str = "") -> None:
+        """Remove what was fetched of every artifact but one."""
+        for path in self._folder.iterdir():
+            if path != self._part(keep):
+                self._disk.remove(path)
+
+    def _part(self, sha256: str) -> Path:
+        return self._folder / f"{sha256}.part"
+
+    def _receive(self, sha256: str, part: Path, have: int, length: int, stop: Callable[[], bool]) -> None:
+        watch = _Speed(self._pace, self._clock)
+        for offset, data in self._fetch(sha256, have):
+            if offset != have:
+                raise ServiceUnavailableError(f"a chunk for byte {offset} came where {have} was due")
+            if have + len(data) > length:
+                self._disk.remove(part)
+                raise TrustError(f"the artifact goes on after its signed length of {length} bytes", _ENDLESS)
+            self._disk.append(part, data)
+            have += len(data)
+            if have < length:
+                watch.take(len(data))
+            if stop():
+                raise ServiceUnavailableError("the download was interrupted")
+
+
+class _Speed:
+    """Raises when data trickle."""
+
+    def __init__(self, pace: Pace, clock: Clock) -> None:
+        self._pace = pace
+        self._clock = clock
+        self._begun = self._since = clock()
+        self._bytes = 0
+
+    def take(self, n: int) -> None:
+        now = self._clock()
+        self._bytes += n
+        if now - self._begun > self._pace.total_s:
+            raise TrustError(f"the download takes longer than {self._pace.total_s:.0f} s", _SLOW)
+        waited = now - self._since
+        if waited < self._pace.window_s:
+            return
+        if self._bytes < self._pace.min_bytes_per_s * waited:
+            bound = f"{self._pace.min_bytes_per_s:.0f} bytes a second"
+            raise TrustError(f"the download runs slower than {bound}", _SLOW)
+        self._since, self._bytes = now, 0
+
+
+_ENDLESS, _SLOW = Attack.ENDLESS_DATA, Attack.SLOW_RETRIEVAL

@@ -1,0 +1,120 @@
+"""One device's connection to the model service: its certificate, the mTLS channel, the stream of hints."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable
+
+from edge_producer.updates.identity import Membership
+from edge_producer.updates.service import Credentials, Delivery
+from schemas.errors import AccessError, PipelineError, ServiceUnavailableError
+from schemas.join import JoinBundle
+
+log = logging.getLogger(__name__)
+
+FIRST_S, LONGEST_S = 1.0, 60.0
+RENEW_AFTER = 3
+"""Unanswered calls in a row after which the certificate may be the reason: a TLS refusal says no more."""
+
+
+class Backoff:
+    """How long to wait after the n-th failure in a row: doubled each time, with jitter.
+
+    Args:
+        draw: A number in [0, 1).
+    """
+
+    def __init__(self, draw: Callable[[], float] = random.random) -> None:
+        self.failures = 0
+        self._draw = draw
+
+    def failed(self) -> float:
+        """Count a failure; returns the seconds to wait."""
+        wait = min(FIRST_S * 2.0**self.failures, LONGEST_S)
+        self.failures += 1
+        return wait * (0.5 + self._draw() / 2)
+
+    def worked(self) -> None:
+        """Begin anew."""
+        self.failures = 0
+
+
+class Link:
+    """Connects when asked, and listens for hints in a thread of its own while it is connected.
+
+    Args:
+        join: Addresses and authority.
+        membership: Gives certificates.
+        offline: Whether the device has no network now (flight mode).
+        hinted: Called by the listening thread when something may have changed; must not block.
+    """
+
+    def __init__(
+        self,
+        join: JoinBundle,
+        membership: Membership,
+        offline: Callable[[], bool],
+        hinted: Callable[[int], None],
+    ) -> None:
+        self.join = join
+        self._membership = membership
+        self._offline = offline
+        self._hinted = hinted
+        self._held: tuple[Credentials, Delivery] | None = None
+        self._unanswered = 0
+        self._closed = threading.Event()
+        self._listener: threading.Thread | None = None
+
+    def delivery(self) -> Delivery:
+        """The connection, made or made anew where the certificate changed.
+
+        Raises:
+            AccessError: No certificate can be had.
+            ServiceUnavailableError: No network, or no answer in time.
+        """
+        if self._offline():
+            self._drop()
+            raise ServiceUnavailableError("flight mode is on")
+        renew = self._unanswered >= RENEW_AFTER
+        self._unanswered = 0 if renew else self._unanswered
+        credentials = self._membership.credentials(renew=renew)
+        if self._held is None or self._held[0] != credentials:
+            self._drop()
+            self._held = credentials, Delivery(self.join, credentials)
+        if self._listener is None:
+            self._listener = threading.Thread(target=self._listen, name="hints", daemon=True)
+            self._listener.start()
+        return self._held[1]
+
+    def answered(self, *, well: bool) -> None:
+        """Note whether the service took the last call."""
+        self._unanswered = 0 if well else self._unanswered + 1
+
+    def close(self) -> None:
+        """End the connection and the listening thread."""
+        self._closed.set()
+        self._drop()
+        if self._listener is not None:
+            self._listener.join(2.0)
+
+    def _drop(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            held[1].close()
+
+    def _listen(self) -> None:
+        backoff = Backoff()
+        while not self._closed.is_set():
+            held = self._held
+            try:
+                if held is not None and not self._offline():
+                    for version in held[1].watch():
+                        backoff.worked()
+                        self._hinted(version)
+            except AccessError as exc:
+                log.warning("no hints: %s", exc, extra={"device_id": self.join.device_id})
+            except PipelineError as exc:
+                log.debug("no hints: %s", exc, extra={"device_id": self.join.device_id})
+            self._closed.wait(backoff.failed())

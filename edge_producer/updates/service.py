@@ -1,0 +1,216 @@
+"""The room's only door to gRPC: enrolment over server TLS, delivery over mutual TLS, errors translated."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import grpc
+
+from schemas.errors import AccessError, RegistryError, RejectedError, ServiceUnavailableError
+from schemas.join import JoinBundle
+from schemas.proto import delivery_pb2 as pb
+from schemas.proto import delivery_pb2_grpc as rpc
+
+log = logging.getLogger(__name__)
+
+CALL_S, METADATA_S = 10.0, 30.0
+MAX_MESSAGE_BYTES = 16 * 1024**2
+_OPTIONS: Sequence[tuple[str, Any]] = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.min_reconnect_backoff_ms", 500),
+    ("grpc.initial_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 20_000),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),
+)
+_DENIED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+_MISSING = (grpc.StatusCode.NOT_FOUND,)
+_WRONG = (
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.OUT_OF_RANGE,
+    grpc.StatusCode.UNIMPLEMENTED,
+    grpc.StatusCode.ALREADY_EXISTS,
+)
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What a certificate is worth: with its key it speaks for the device."""
+
+    certificate_pem: bytes
+    key_pem: bytes
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """An answer of ``FetchMetadata``: names and bytes, nothing of it verified."""
+
+    metadata: list[tuple[str, bytes]]
+    documents: list[tuple[str, bytes]]
+    server_time: datetime
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A new certificate."""
+
+    certificate_pem: bytes
+    server_time: datetime
+
+
+class Enrollment:
+    """The server-TLS listener: for a device that has no valid certificate."""
+
+    def __init__(self, join: JoinBundle) -> None:
+        self._join = join
+
+    def enroll(self, csr_pem: bytes, signing_key_pem: str) -> Issued:
+        """Redeem the join bundle's token.
+
+        Raises:
+            AccessError: The token is used, expired or another device's.
+            ServiceUnavailableError: No answer in time.
+        """
+        request = pb.EnrollRequest(
+            device_id=self._join.device_id,
+            token=self._join.token,
+            csr_pem=csr_pem,
+            signing_key_pem=signing_key_pem,
+        )
+        with self._stub() as stub, _translated("enrol"):
+            return _issued(stub.Enroll(request, timeout=CALL_S))
+
+    def renew(self, certificate_pem: bytes, csr_pem: bytes, at_ms: int, proof: bytes) -> Issued:
+        """A new certificate for an old one, expired or not.
+
+        Raises:
+            AccessError: Revoked, or no proof of possession.
+            ServiceUnavailableError: No answer in time.
+        """
+        request = pb.RenewRequest(certificate_pem=certificate_pem, csr_pem=csr_pem, at_ms=at_ms, proof=proof)
+        with self._stub() as stub, _translated("renew"):
+            return _issued(stub.Renew(request, timeout=CALL_S))
+
+    @contextmanager
+    def _stub(self) -> Iterator[rpc.EnrollmentStub]:
+        credentials = grpc.ssl_channel_credentials(self._join.ca_pem.encode())
+        channel = _channel(self._join.enrollment, self._join.server_name, credentials)
+        try:
+            yield rpc.EnrollmentStub(channel)  # type: ignore[no-untyped-call]  # generated
+        finally:
+            channel.close()
+
+
+class Delivery:
+    """The mTLS listener, as one device. Safe for use by several threads."""
+
+    def __init__(self, join: JoinBundle, credentials: Credentials) -> None:
+        self._device_id = join.device_id
+        secured = grpc.ssl_channel_credentials(
+            join.ca_pem.encode(), credentials.key_pem, credentials.certificate_pem
+        )
+        self._channel = _channel(join.delivery, join.server_name, secured)
+        self._stub = rpc.ModelDeliveryStub(self._channel)  # type: ignore[no-untyped-call]  # generated
+
+    def fetch_metadata(self, versions: dict[str, int], documents: dict[str, str]) -> Fetched:
+        """What the device lacks of trust metadata and signed documents, in one round trip.
+
+        Raises:
+            AccessError: The certificate does not allow it.
+            ServiceUnavailableError: No answer in time.
+        """
+        request = pb.FetchMetadataRequest(device_id=self._device_id, versions=versions, documents=documents)
+        with _translated("fetch metadata"):
+            answer = self._stub.FetchMetadata(request, timeout=METADATA_S)
+        return Fetched(
+            [(f.name, f.data) for f in answer.metadata],
+            [(f.name, f.data) for f in answer.documents],
+            _time(answer.server_time_ms),
+        )
+
+    def fetch_artifact(self, sha256: str, offset: int) -> Iterator[tuple[int, bytes]]:
+        """Chunks of an artifact from an offset on; closing the iterator ends the call.
+
+        Raises:
+            RegistryError: The service has no such artifact.
+            ServiceUnavailableError: The stream broke.
+        """
+        request = pb.FetchArtifactRequest(device_id=self._device_id, sha256=sha256, offset=offset)
+        call = self._stub.FetchArtifact(request)
+        try:
+            with _translated("fetch an artifact"):
+                for chunk in call:
+                    yield chunk.offset, chunk.data
+        finally:
+            call.cancel()
+
+    def watch(self) -> Iterator[int]:
+        """Hints until the stream ends: the newest timestamp metadata's version that the service knows.
+
+        Raises:
+            AccessError: The certificate does not allow it.
+            ServiceUnavailableError: The stream broke.
+        """
+        with _translated("watch"):
+            for hint in self._stub.Watch(pb.WatchRequest(device_id=self._device_id)):
+                yield int(hint.timestamp_version)
+
+    def report(self, request: pb.ReportRequest) -> datetime:
+        """Tell the service where the device stands; returns its time.
+
+        Raises:
+            RejectedError: The service refuses this report: there is no use in sending it again.
+            ServiceUnavailableError: No answer in time.
+        """
+        with _translated("report"):
+            return _time(self._stub.Report(request, timeout=CALL_S).server_time_ms)
+
+    def close(self) -> None:
+        """End every call and the connection."""
+        self._channel.close()
+
+
+def _channel(address: str, server_name: str, credentials: grpc.ChannelCredentials) -> grpc.Channel:
+    named = [("grpc.ssl_target_name_override", server_name), ("grpc.default_authority", server_name)]
+    return grpc.secure_channel(address, credentials, options=[*_OPTIONS, *named])
+
+
+def _issued(answer: pb.EnrollResponse) -> Issued:
+    return Issued(bytes(answer.certificate_pem), _time(answer.server_time_ms))
+
+
+def _time(ms: int) -> datetime:
+    return datetime.fromtimestamp(min(max(ms, 0), 7_000_000_000_000) / 1000, UTC)
+
+
+@contextmanager
+def _translated(what: str) -> Iterator[None]:
+    """Errors of the wire as ours."""
+    try:
+        yield
+    except grpc.RpcError as exc:
+        code, detail = _status(exc)
+        said = f"cannot {what}: {code.name}: {detail}"
+        if code in _DENIED:
+            raise AccessError(said) from exc
+        if code in _MISSING:
+            raise RegistryError(said) from exc
+        if code in _WRONG:
+            raise RejectedError(said) from exc
+        raise ServiceUnavailableError(said) from exc
+    except ValueError as exc:  # gRPC says so of a channel that another thread has closed
+        raise ServiceUnavailableError(f"cannot {what}: {exc}") from exc
+
+
+def _status(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
+    if isinstance(error, grpc.Call):
+        return error.code(), str(error.details())[:300]
+    return grpc.StatusCode.UNKNOWN, str(error)[:300]

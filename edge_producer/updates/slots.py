@@ -1,0 +1,183 @@
+"""The sets of models that a device holds, and the pointer that says which of them runs.
+
+    slots/<set digest>/<family>/{manifest.json,model.onnx,golden.arrow}   immutable, complete when it appears
+    current.json                                                          {active, previous, proven}
+
+The factory set ships in the wheel and is never written. Two earlier sets that proved themselves stay. A slot
+that nothing names is removed. At every instant the pointer names a complete set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edge_producer.bundle import BUNDLES, Bundle, check_fit, open_bundle
+from edge_producer.updates.disk import Disk
+from schemas.bundle_archive import MEMBERS
+from schemas.channels import Release
+from schemas.errors import BundleError
+from schemas.profile import Name, Profile
+
+log = logging.getLogger(__name__)
+
+FACTORY = "factory"
+KEPT = 2
+"""Earlier sets that stay, beside the one that runs and the factory set."""
+
+
+class ModelSet(BaseModel):
+    """Models that run together: one release per family."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    releases: dict[Name, Release]
+
+    @property
+    def digest(self) -> str:
+        """Name of the set's slot."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class Pointer(BaseModel):
+    """Which set runs.
+
+    Attributes:
+        previous: Sets that ran before and proved themselves, newest first.
+        proven: The active set has passed its watch.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    active: ModelSet
+    previous: Annotated[tuple[ModelSet, ...], Field(max_length=KEPT)] = ()
+    proven: bool = True
+
+
+class Slots:
+    """One device's sets of models.
+
+    Args:
+        folder: The device's own.
+        profile: Names the family that runs; its factory bundle is the factory set.
+        disk: Where everything is written through.
+        bundles: Folder of factory bundles.
+
+    Raises:
+        BundleError: The factory bundle is missing or altered.
+    """
+
+    def __init__(self, folder: Path, profile: Profile, disk: Disk, bundles: Path = BUNDLES) -> None:
+        self._folder = folder
+        self._profile = profile
+        self._disk = disk
+        self._factory_path = bundles / profile.model.name
+        version = open_bundle(self._factory_path).manifest.version
+        self.family = profile.model.name
+        self.factory = ModelSet(releases={self.family: Release(version=version)})
+        disk.make_folder(folder / "slots")
+
+    def pointer(self) -> Pointer:
+        """Which set runs; the factory set where the pointer is missing or unreadable."""
+        raw = self._disk.read(self._folder / "current.json")
+        if raw is None:
+            return Pointer(active=self.factory)
+        try:
+            return Pointer.model_validate_json(raw)
+        except ValidationError:
+            log.exception("%s is damaged; the factory set runs", self._folder / "current.json")
+            return Pointer(active=self.factory)
+
+    def point(self, pointer: Pointer) -> None:
+        """Make a set the one that runs, for this start and every later one. Idempotent."""
+        if pointer != self.pointer() or self._disk.read(self._folder / "current.json") is None:
+            self._disk.write(self._folder / "current.json", pointer.model_dump_json().encode())
+
+    def switch(self, wanted: ModelSet) -> None:
+        """Have ``wanted`` run; the one before stays if it had proved itself. Idempotent.
+
+        Raises:
+            BundleError: The set is not complete.
+        """
+        self.bundle(wanted)
+        now = self.pointer()
+        if now.active == wanted:
+            return
+        earlier = [now.active, *now.previous] if now.proven else list(now.previous)
+        kept = tuple(s for s in earlier if s != wanted)[:KEPT]
+        self.point(Pointer(active=wanted, previous=kept, proven=False))
+
+    def prove(self) -> None:
+        """The set that runs has passed its watch."""
+        self.point(self.pointer().model_copy(update={"proven": True}))
+
+    def candidates(self) -> list[ModelSet]:
+        """What may run when the set in force may not, in order: itself if it had proved itself, earlier ones.
+
+        The factory set is always the last.
+        """
+        now = self.pointer()
+        found = [*([now.active] if now.proven else []), *now.previous, self.factory]
+        return [s for n, s in enumerate(found) if s not in found[:n]]
+
+    def settle(self, restored: ModelSet) -> None:
+        """Have a candidate run. Idempotent."""
+        kept = tuple(s for s in self.pointer().previous if s != restored)
+        self.point(Pointer(active=restored, previous=kept, proven=True))
+
+    def stage(self, wanted: ModelSet, files: Mapping[str, bytes]) -> None:
+        """Store a verified model under its set's digest. Nothing that runs changes."""
+        named = {f"{self.family}/{name}": files[name] for name in MEMBERS}
+        self._disk.write_folder(self._path(wanted), named)
+
+    def whole(self, wanted: ModelSet) -> bool:
+        """Whether every byte of a set is there and fits the profile."""
+        try:
+            self.bundle(wanted)
+        except BundleError:
+            return False
+        return True
+
+    def bundle(self, wanted: ModelSet) -> Bundle:
+        """The model of a set, digests verified.
+
+        Raises:
+            BundleError: It is incomplete, altered, another version or does not fit the profile.
+        """
+        bundle = open_bundle(self.path(wanted))
+        version = wanted.releases[self.family].version
+        if bundle.manifest.version != version:
+            raise BundleError(f"{self.path(wanted)} holds {bundle.manifest.version}, not {version}")
+        check_fit(bundle.manifest, self._profile)
+        return bundle
+
+    def path(self, wanted: ModelSet) -> Path:
+        """Folder of the set's model."""
+        if wanted.releases[self.family].sha256 is None:
+            return self._factory_path
+        return self._path(wanted) / self.family
+
+    def known(self, wanted: ModelSet) -> bool:
+        """Whether the device ran this set before and it proved itself."""
+        now = self.pointer()
+        good = {s.digest for s in (*now.previous, self.factory)}
+        return wanted.digest in good or (now.proven and now.active == wanted)
+
+    def tidy(self, *busy: ModelSet) -> None:
+        """Remove slots that neither the pointer nor ``busy`` names."""
+        now = self.pointer()
+        named = {s.digest for s in (now.active, *now.previous, *busy)}
+        for path in (self._folder / "slots").iterdir():
+            if path.name not in named:
+                self._disk.remove(path)
+
+    def _path(self, wanted: ModelSet) -> Path:
+        return self._folder / "slots" / wanted.digest

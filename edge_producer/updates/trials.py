@@ -1,0 +1,255 @@
+"""Trials of new models in child processes: one child per artifact, shared by the devices that try it now.
+
+Nothing here waits for a child but threads of its own: the sensing loop puts a window into a queue and goes
+on; what does not fit is left out and counted.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from edge_producer.seat import Outcome
+from edge_producer.updates.compare import Comparison
+from edge_producer.window import Samples, Window
+from schemas.profile import Profile
+
+log = logging.getLogger(__name__)
+
+QUEUED = 256
+"""Windows that may wait for a child, over all its devices."""
+END_S = 2.0
+READY_S = 60.0
+"""A trial process that has not loaded its model by then means a busy device, not a bad model."""
+ANSWER_S = 10.0
+"""A window without an answer for so long (and ten hops) means a model that hangs."""
+INPUT_S = 30.0
+"""Without a single window for so long (and four hops) once it is ready, a trial is deferred."""
+
+Progress = Literal["wait", "pass", "fail", "defer"]
+
+
+class TrialChild:
+    """One child process and the two threads that talk to it.
+
+    Args:
+        bundle: Folder of the model.
+        profile: Vertical of the devices.
+    """
+
+    def __init__(self, bundle: Path, profile: Profile) -> None:
+        self.ready = False
+        self.failure = ""
+        self.dead = False
+        self._queue: queue.SimpleQueue[tuple[bytes, bytes] | None] = queue.SimpleQueue()
+        self._listeners: dict[str, Tap] = {}
+        environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1"}
+        command = [sys.executable, "-m", "edge_producer.updates.trial"]
+        self._process = subprocess.Popen(  # noqa: S603  (our own module)
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,
+        )
+        asked = {"bundle": str(bundle), "profile": profile.model_dump(mode="json")}
+        self._queue.put((json.dumps(asked).encode() + b"\n", b""))
+        threading.Thread(target=self._feed, name="trial-feed", daemon=True).start()
+        threading.Thread(target=self._listen, name="trial-listen", daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    @property
+    def verdict(self) -> str:
+        """Why the child is of no use any more; empty while it is."""
+        if self.failure:
+            return self.failure
+        return f"the trial process ended with code {self._process.poll()}" if self.dead else ""
+
+    def listen(self, tap: Tap) -> None:
+        """Have a device's answers go to ``tap``, which also hears of readiness and death."""
+        self._listeners[tap.device_id] = tap
+
+    def offer(self, device_id: str, number: int, samples: Samples) -> bool:
+        """Have a window scored; False: too many wait. Never blocks."""
+        if self._queue.qsize() >= QUEUED or self.dead:
+            return False
+        head = {"device": device_id, "no": number, "shape": samples.shape}
+        self._queue.put((json.dumps(head).encode() + b"\n", samples.astype("<f4", copy=False).tobytes()))
+        return True
+
+    def end(self) -> None:
+        """End the process, by force if it does not end with its input."""
+        self._queue.put(None)
+        try:
+            self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _feed(self) -> None:
+        assert self._process.stdin is not None  # noqa: S101  (it is a pipe)
+        with suppress(OSError), self._process.stdin as pipe:  # the reader hears of the child's death
+            while (item := self._queue.get()) is not None:
+                pipe.write(item[0] + item[1])
+                pipe.flush()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None  # noqa: S101  (it is a pipe)
+        with self._process.stdout as lines:
+            for line in lines:
+                try:
+                    self._hear(json.loads(line))
+                except (ValueError, KeyError, TypeError):
+                    self.failure = "the trial process answered nonsense"
+        self._process.wait()
+        self._queue.put(None)
+        self.dead = True
+        self._wake_all()
+
+    def _hear(self, answer: dict[str, Any]) -> None:
+        if "ready" in answer or "failed" in answer:
+            self.ready, self.failure = "ready" in answer, str(answer.get("failed", ""))
+            self._wake_all()
+            return
+        tap = self._listeners.get(answer["device"])
+        if tap is not None:
+            tap.answered(int(answer["no"]), answer["score"], float(answer["took_s"]))
+
+    def _wake_all(self) -> None:
+        for tap in list(self._listeners.values()):
+            tap.wake()
+
+
+class Tap:
+    """One device's part in a trial: hands its windows to the child, pairs the answers with its decisions.
+
+    Args:
+        device_id: Whose windows.
+        child: Scores them.
+        comparison: Where counting starts.
+        skip: Answers left out at the beginning: a generic model warms up.
+        wake: Called when something is new; must not block.
+    """
+
+    def __init__(
+        self, device_id: str, child: TrialChild, comparison: Comparison, skip: int, wake: Callable[[], None]
+    ) -> None:
+        self.device_id = device_id
+        self.comparison = comparison
+        self.dropped = 0
+        self.offered = 0
+        self.wake = wake
+        self._last_s = time.monotonic()
+        """When the last answer came; then nothing was outstanding, or the child is slow."""
+        self.child = child
+        self._begun_s = time.monotonic()
+        self._skip = skip
+        self._waiting: dict[int, float | None] = {}
+        child.listen(self)
+
+    def progress(self, wanted: int) -> tuple[Progress, str]:
+        """Where the trial stands, and why it fails or cannot go on.
+
+        Args:
+            wanted: Windows that both models are to score.
+        """
+        now, hop_s = time.monotonic(), self.comparison.hop_s
+        if self.child.verdict:
+            return "fail", self.child.verdict
+        verdict, reason = self.comparison.judge(wanted, early=False)
+        if verdict != "wait":
+            return verdict, reason
+        if not self.child.ready:
+            late = now - self._begun_s > READY_S
+            return ("defer" if late else "wait"), f"the trial process was not ready within {READY_S:.0f} s"
+        if self._waiting and now - self._last_s > max(ANSWER_S, 10 * hop_s):
+            return "fail", "the model does not answer"
+        if not self.offered and now - self._begun_s > READY_S + INPUT_S + 4 * hop_s:
+            return "defer", "no live windows came to try the model on"
+        return "wait", ""
+
+    def observe(self, window: Window, outcome: Outcome) -> None:
+        """Hand over a window, if the child is ready and keeps up."""
+        if not self.child.ready:
+            return
+        self.offered += 1
+        if not self._waiting:
+            self._last_s = time.monotonic()
+        self._waiting[self.offered] = outcome.score
+        if not self.child.offer(self.device_id, self.offered, window.samples):
+            del self._waiting[self.offered]
+            self.dropped += 1
+
+    def answered(self, number: int, score: float | None, took_s: float) -> None:
+        """Take the child's answer."""
+        if number not in self._waiting:
+            return
+        old = self._waiting.pop(number)
+        self._last_s = time.monotonic()
+        if self._skip:
+            self._skip -= 1
+        else:
+            self.comparison = self.comparison.add(old, score, took_s)
+        self.wake()
+
+
+class Trials:
+    """The children of one process."""
+
+    def __init__(self, profile: Profile) -> None:
+        self._profile = profile
+        self._lock = threading.Lock()
+        self._children: dict[str, tuple[TrialChild, int]] = {}
+
+    def join(self, key: str, bundle: Path) -> TrialChild:
+        """The child that tries an artifact; a new one where there is none, or the last one died."""
+        with self._lock:
+            child, users = self._children.get(key, (None, 0))
+            if child is None or child.dead:
+                child, users = TrialChild(bundle, self._profile), 0
+            self._children[key] = (child, users + 1)
+            return child
+
+    def leave(self, key: str, child: TrialChild) -> None:
+        """One device less; the last one ends the child."""
+        with self._lock:
+            known, users = self._children.get(key, (None, 0))
+            if known is child and users > 1:
+                self._children[key] = (child, users - 1)
+                return
+            if known is child:
+                del self._children[key]
+        child.end()
+
+
+class Watch:
+    """One device's watch over a model in force: the earlier one scores the same windows after the decision.
+
+    Args:
+        comparison: Where counting starts.
+        wake: Called when something is new; must not block.
+    """
+
+    def __init__(self, comparison: Comparison, wake: Callable[[], None]) -> None:
+        self.comparison = comparison
+        self._wake = wake
+
+    def observe(self, _window: Window, outcome: Outcome) -> None:
+        """Count a window."""
+        self.comparison = self.comparison.add(outcome.shadow_score, outcome.score, outcome.took_s)
+        self._wake()

@@ -1,0 +1,115 @@
+"""The updaters of one process: a thread per device beside the sensing loop, and what each device runs."""
+
+from __future__ import annotations
+
+import fcntl
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from edge_producer.identity import load_or_create
+from edge_producer.seat import Seat
+from edge_producer.settings import EdgeSettings
+from edge_producer.updates.agent import Agent, Place
+from edge_producer.updates.disk import Disk
+from edge_producer.updates.installer import Shared
+from edge_producer.updates.slots import Slots
+from schemas.errors import OperatorError
+from schemas.profile import Profile
+
+BUILD_TIME = datetime(2026, 1, 1, tzinfo=UTC)
+"""No device believes to live before this release was made."""
+END_S = 10.0
+
+
+class Updater:
+    """Updates of all devices of one process.
+
+    When it is made every device has its model: what was in force when the process ended, restored if it is
+    damaged or did not prove itself. That takes no network. ``start`` then looks for new ones.
+
+    Args:
+        settings: Folders, polls, devices.
+        profile: Vertical of all devices.
+        disk: Everything durable is written through it.
+        shared: Models and trials of the process, if others use them too.
+
+    Raises:
+        OperatorError: Another process updates these devices.
+        SpoolError: No set of models of a device can be loaded.
+        BundleError: The factory bundle is missing or altered.
+    """
+
+    def __init__(
+        self,
+        settings: EdgeSettings,
+        profile: Profile,
+        disk: Disk | None = None,
+        shared: Shared | None = None,
+    ) -> None:
+        self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+        disk = disk or Disk()
+        disk.make_folder(settings.updates_dir)
+        self._lock = _locked(settings.updates_dir / "lock")
+        shared = shared or Shared.of(profile, shadow_previous=settings.shadow_previous)
+        place = Place(
+            folder=settings.updates_dir,
+            join_dir=settings.join_dir,
+            poll_s=settings.update_poll_s,
+            offline=lambda: settings.network_off,
+            build_time=BUILD_TIME,
+            disk=disk,
+        )
+        self.agents: dict[str, Agent] = {}
+        for name in settings.devices:
+            folder = settings.updates_dir / name
+            disk.make_folder(folder)
+            identity = load_or_create(settings.keys_dir, name)
+            slots = Slots(folder, profile, disk)
+            self.agents[name] = Agent(identity, replace(place, folder=folder), shared, slots)
+
+    @property
+    def seats(self) -> Mapping[str, Seat]:
+        """What each device runs."""
+        return {name: agent.seat for name, agent in self.agents.items()}
+
+    def start(self) -> None:
+        """Start a thread per device."""
+        for name, agent in self.agents.items():
+            thread = threading.Thread(
+                target=agent.run, args=(self._stop,), name=f"update-{name}", daemon=True
+            )
+            thread.start()
+            self._threads.append(thread)
+
+    def stop(self) -> None:
+        """End the threads in order; a trial under way begins anew at the next start."""
+        self._stop.set()
+        for agent in self.agents.values():
+            agent.wake()
+        for thread in self._threads:
+            thread.join(END_S)
+        self._lock.close()
+
+    def status(self) -> dict[str, Any]:
+        """Where each device stands, for the status file. From any thread."""
+        return {name: agent.status for name, agent in self.agents.items()}
+
+
+def has_models(settings: EdgeSettings) -> bool:
+    """Whether the devices ask for models, or have asked before."""
+    return settings.join_dir is not None or settings.updates_dir.is_dir()
+
+
+def _locked(path: Path) -> IO[bytes]:
+    file = path.open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        file.close()
+        raise OperatorError(f"{path.parent}: another process updates these devices; stop it first") from exc
+    return file

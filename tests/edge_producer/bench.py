@@ -1,0 +1,113 @@
+"""Devices with an updater, driven step by step in the test's thread: windows in, steps of the agents, nothing else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from edge_producer.device import Device, Host
+from edge_producer.identity import load_or_create
+from edge_producer.metering import Meters
+from edge_producer.rows import Row
+from edge_producer.settings import EdgeSettings
+from edge_producer.updates.agent import Agent
+from edge_producer.updates.disk import Disk
+from edge_producer.updates.installer import Shared
+from edge_producer.updates.once import synthetic_windows
+from edge_producer.updates.updater import Updater
+from schemas.profile import Profile
+from schemas.profile_file import find_profile
+
+
+def quick_machine(**rollout: object) -> Profile:
+    """The machine profile with short trials and watches."""
+    machine = find_profile("machine")
+    short = {"trial_windows": 3, "watch_windows": 4, **rollout}
+    policy = machine.rollout.model_validate({**machine.rollout.model_dump(), **short})
+    return machine.model_copy(update={"rollout": policy})
+
+
+def edge_settings(folder: Path, devices: Sequence[str] = ("m-1",), **given: object) -> EdgeSettings:
+    fields = {"update_poll_s": 0.05, "join_dir": folder / "join", "profile": "machine", **given}
+    return EdgeSettings(state_dir=folder / "edge", devices=tuple(devices), **fields)
+
+
+class Bench:
+    """Real devices and updaters of one process, without spool and broker."""
+
+    def __init__(
+        self, settings: EdgeSettings, profile: Profile, disk: Disk | None = None, shared: Shared | None = None
+    ) -> None:
+        self.profile = profile
+        self.updater = Updater(settings, profile, disk, shared)
+        self.meters = Meters(profile)
+        self.rows: list[Row] = []
+        host = Host(lambda *_: None, self.meters, time.monotonic)
+        self.devices = {
+            name: Device(load_or_create(settings.keys_dir, name), profile, seat, host)
+            for name, seat in self.updater.seats.items()
+        }
+        self.sources = {name: synthetic_windows(profile, name) for name in self.devices}
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for agent in self.updater.agents.values():
+            agent.close()
+        self.updater.stop()
+
+    @property
+    def agent(self) -> Agent:
+        return next(iter(self.updater.agents.values()))
+
+    @property
+    def state(self) -> str:
+        return self.agent.installer.record.state
+
+    @property
+    def version(self) -> str:
+        """What decides now."""
+        return self.agent.seat.lineup.active.version
+
+    def sense(self) -> None:
+        """One window of each device."""
+        for name, device in self.devices.items():
+            device.process(next(self.sources[name]))
+
+    def drive(
+        self, until: Callable[[], object], timeout_s: float = 30.0, what: str = "", *, windows: bool = True
+    ) -> None:
+        """Windows and steps, in turn, until the predicate holds."""
+        deadline = time.monotonic() + timeout_s
+        while not until():
+            if time.monotonic() > deadline:
+                states = {n: a.status for n, a in self.updater.agents.items()}
+                raise AssertionError(f"{what or 'the condition'} did not come true: {states}")
+            if windows:
+                self.sense()
+            for agent in self.updater.agents.values():
+                agent.step()
+
+    def settle(self, version: str, timeout_s: float = 30.0) -> None:
+        """Drive until every device runs the version, proven, and has told so."""
+        agents = self.updater.agents.values()
+        self.drive(
+            lambda: all(
+                a.seat.lineup.active.version == version
+                and a.installer.record.state in ("idle", "restored")
+                and a.installer.pointer.proven
+                and not a.status["unreported"]
+                for a in agents
+            ),
+            timeout_s,
+            f"{version} in force",
+        )
+
+
+__all__ = ["Bench", "edge_settings", "quick_machine", "replace"]

@@ -10,6 +10,8 @@ from pathlib import Path
 from feature_store import duck
 from feature_store.cut import Cut, TableCut
 from feature_store.lake import origin
+from feature_store.lineage_view import LINEAGE
+from feature_store.model_views import MODEL_COMPARISONS, MODEL_PERFORMANCE, MODEL_VERSIONS
 from schemas.profile import Profile
 from schemas.rows import Reason
 from schemas.tables import (
@@ -49,6 +51,10 @@ def statements(root: Path, cut: Cut, profiles: Mapping[str, Profile]) -> list[st
         "data_quality": _DATA_QUALITY,
         "cohorts": _COHORTS,
         "cut": _cut(cut),
+        "model_versions": MODEL_VERSIONS,
+        "model_performance": MODEL_PERFORMANCE,
+        "model_comparisons": MODEL_COMPARISONS,
+        "lineage": LINEAGE,
     }
     return [f"CREATE VIEW {duck.name(view)} AS {sql}" for view, sql in views.items()]
 

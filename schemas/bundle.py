@@ -25,6 +25,9 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ANY_FEATURESET = "*"
 """Featureset of a bundle that computes whichever features the profile asks for."""
 
+SCORE_EDGES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""Bin edges of the score in every bundle of ours: summaries of different models compare."""
+
 
 class Part(BaseModel):
     """Base of every part of a manifest: frozen, unknown keys and NaN refused."""

@@ -115,7 +115,83 @@ CUT = _view(
     ("created", "TIMESTAMPTZ", "UTC instant it was recorded; null: nothing has been."),
 )
 
-DERIVED_VIEWS = (ALARMS, FLEET, DATA_QUALITY, COHORTS, CUT)
+MODEL_VERSIONS = _view(
+    "model_versions",
+    "Every model version that rows or the lifecycle name: where and when it was seen, what became of it.",
+    ("model_version", "VARCHAR", "Version: family-major.digest."),
+    ("family", "VARCHAR", "Model family."),
+    ("first_seen", "TIMESTAMPTZ", "UTC start of its first summary or end of its first row; null: never ran."),
+    ("last_seen", "TIMESTAMPTZ", "UTC start of its newest summary or end of its newest row."),
+    ("devices", "BIGINT", "Devices that it ran on, in force or in shadow."),
+    ("windows", "BIGINT", "Windows that it scored, by summaries."),
+    ("rows", "BIGINT", "Landed telemetry rows that it decided."),
+    ("steps", "VARCHAR[]", "Steps of its life in order, from lifecycle."),
+    ("last_step", "VARCHAR", "The newest of them; null: none is known, as for a factory model."),
+    ("last_step_at", "TIMESTAMPTZ", "UTC time of that step."),
+)
+
+MODEL_PERFORMANCE = _view(
+    "model_performance",
+    "How each model version scored, by summary period, every window counted; in force or in shadow.",
+    ("profile", "VARCHAR", "Profile."),
+    ("model_version", "VARCHAR", "Version."),
+    ("period_start", "TIMESTAMPTZ", "UTC start of the period."),
+    ("period_s", "DOUBLE", "Length of the period, seconds."),
+    ("devices", "BIGINT", "Devices that it scored windows of."),
+    ("windows", "BIGINT", "Windows with a score."),
+    ("missing", "BIGINT", "Windows without one."),
+    ("mean_score", "DOUBLE", "Mean score; null: no window has one."),
+    ("share_045", "DOUBLE", "Share of windows with a score of 0.45 or more; null: other bin edges."),
+    ("share_06", "DOUBLE", "Share of windows with a score of 0.6 or more."),
+    ("share_09", "DOUBLE", "Share of windows with a score of 0.9 or more."),
+)
+
+MODEL_COMPARISONS = _view(
+    "model_comparisons",
+    "Pairs of model versions that scored the same windows, as shadows do; the device is the unit.",
+    ("profile", "VARCHAR", "Profile."),
+    ("model_version", "VARCHAR", "One version."),
+    ("against", "VARCHAR", "The other; each pair appears both ways."),
+    ("first_period", "TIMESTAMPTZ", "UTC start of the first period that both scored."),
+    ("last_period", "TIMESTAMPTZ", "UTC start of the last one."),
+    ("devices", "BIGINT", "Devices on which both scored the same windows."),
+    ("windows", "BIGINT", "Such windows."),
+    ("mean_difference", "DOUBLE", "Mean over devices of the mean score less that of the other version."),
+    ("standard_error", "DOUBLE", "Of the mean difference, from its spread over devices; null: one device."),
+)
+
+LINEAGE = _view(
+    "lineage",
+    "Which rows trained and tested which model: ask by model_version, or by device_id, boot_id and seq.",
+    ("model_version", "VARCHAR", "Model that came of it."),
+    ("run_id", "VARCHAR", "Training run."),
+    ("cut", "BIGINT", "Cut that the run read; null: its lifecycle has not reached the lake yet."),
+    ("pin", "VARCHAR", "Pin that keeps that cut: connect(cut=pin) shows what the run saw."),
+    ("profile", "VARCHAR", "Profile."),
+    ("device_id", "VARCHAR", "Stable id of the device."),
+    ("boot_id", "BIGINT", "Random id of one start of the device."),
+    ("seq", "BIGINT", "Window number since that start."),
+    ("event_time", "TIMESTAMPTZ", "UTC end of the window."),
+    ("part", "VARCHAR", "train or holdout."),
+    ("weight", "DOUBLE", "What the row stood for."),
+    ("label", "VARCHAR", "Label it was used with; null: healthy by absence of alarms."),
+    ("scored_by", "VARCHAR", "Model that scored the row on the device; null: the row is in no table here."),
+    ("score", "FLOAT", "Its score."),
+    ("decision", "VARCHAR", "Local action in force after that window."),
+    ("known_at", "TIMESTAMPTZ", "UTC instant the use was recorded."),
+)
+
+DERIVED_VIEWS = (
+    ALARMS,
+    FLEET,
+    DATA_QUALITY,
+    COHORTS,
+    CUT,
+    MODEL_VERSIONS,
+    MODEL_PERFORMANCE,
+    MODEL_COMPARISONS,
+    LINEAGE,
+)
 
 
 def sql_type(kind: pa.DataType) -> str:

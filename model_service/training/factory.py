@@ -17,14 +17,13 @@ from model_service.training.golden import Golden
 from model_service.training.graph import FLOAT, OPSET, GraphWriter, tensor
 from model_service.training.mahalanobis import Mahalanobis, fit, rounded, write_score
 from model_service.training.robust import CALIBRATION, build_robust, robust_score
-from schemas.bundle import ANY_FEATURESET, Baseline, Input, Manifest, Tolerance, Training
+from schemas.bundle import ANY_FEATURESET, SCORE_EDGES, Baseline, Input, Manifest, Tolerance, Training
 from schemas.profile import FEATURE_KINDS, Profile
 
 Array = NDArray[np.float64]
 Windows = NDArray[np.float32]
 
 QUANTILES = (0.001, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)
-SCORE_EDGES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9)
 LOGGED_KINDS = frozenset({"std", "rms", "peak", "crest", "kurtosis", "band_low", "band_mid", "band_high"})
 TOLERANCE = Tolerance(absolute=1e-4, relative=1e-4)
 

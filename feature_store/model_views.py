@@ -1,0 +1,67 @@
+"""SQL of the views on models: versions, how they scored, and how two that scored the same windows compare."""
+
+# ruff: noqa: S608  # the SQL is made of constants
+
+from __future__ import annotations
+
+from schemas.bundle import SCORE_EDGES
+
+_VERSION = r"^(.+)-\d+\.[0-9a-f]{8}$"
+"""Subjects of the lifecycle that are model versions; others are runs and rollouts."""
+
+MODEL_VERSIONS = f"""
+WITH seen AS (
+    SELECT model_version, device_id, event_time AS seen_at, 0::BIGINT AS windows, 1::BIGINT AS landed
+    FROM telemetry
+    UNION ALL
+    SELECT model_version, device_id, period_start, n + n_missing, 0 FROM summaries WHERE feature = 'score'
+), ran AS (
+    SELECT model_version, min(seen_at) AS first_seen, max(seen_at) AS last_seen,
+        count(DISTINCT device_id) AS devices, sum(windows)::BIGINT AS windows, sum(landed)::BIGINT AS landed
+    FROM seen GROUP BY model_version
+), lived AS (
+    SELECT subject AS model_version, list(step ORDER BY event_time, event_id) AS steps,
+        arg_max(step, (event_time, event_id)) AS last_step, max(event_time) AS last_step_at
+    FROM (SELECT DISTINCT event_id, event_time, subject, step FROM lifecycle)
+    WHERE regexp_matches(subject, '{_VERSION}') GROUP BY subject
+)
+SELECT model_version, nullif(regexp_extract(model_version, '{_VERSION}', 1), '') AS family, first_seen,
+    last_seen, coalesce(devices, 0) AS devices, coalesce(windows, 0) AS windows,
+    coalesce(landed, 0) AS "rows", coalesce(steps, []) AS steps, last_step, last_step_at
+FROM ran FULL JOIN lived USING (model_version)"""
+
+
+def _at_least(score: float) -> str:
+    """Share of windows at or above an edge; bins are closed below, as devices count them."""
+    first = SCORE_EDGES.index(score) + 2  # SQL counts from 1, and the first bin lies below the first edge
+    bins = len(SCORE_EDGES) + 1
+    counted = f"len(bin_counts) = {bins}"
+    above = f"list_sum(bin_counts[{first}:{bins}])"
+    return f"sum({above}) FILTER ({counted}) / nullif(sum(n) FILTER ({counted}), 0)"
+
+
+MODEL_PERFORMANCE = f"""
+SELECT profile, model_version, period_start, period_s, count(DISTINCT device_id) AS devices,
+    sum(n)::BIGINT AS windows, sum(n_missing)::BIGINT AS missing,
+    sum(n * mean) / nullif(sum(n), 0) AS mean_score,
+    {_at_least(0.45)} AS share_045, {_at_least(0.6)} AS share_06, {_at_least(0.9)} AS share_09
+FROM summaries WHERE feature = 'score'
+GROUP BY profile, model_version, period_start, period_s"""
+
+MODEL_COMPARISONS = """
+WITH scored AS (
+    SELECT profile, model_version, device_id, boot_id, period_start, sum(n) AS n,
+        sum(n * mean) / nullif(sum(n), 0) AS mean
+    FROM summaries WHERE feature = 'score' GROUP BY ALL
+), paired AS (
+    -- Unequal counts: the two scored other windows of the period, as before and after a plain swap.
+    SELECT a.profile, a.model_version, b.model_version AS against, a.device_id,
+        min(a.period_start) AS first_period, max(a.period_start) AS last_period, sum(a.n) AS n,
+        sum(a.n * (a.mean - b.mean)) / sum(a.n) AS difference
+    FROM scored a JOIN scored b USING (profile, device_id, boot_id, period_start, n)
+    WHERE a.model_version <> b.model_version AND n > 0 GROUP BY ALL
+)
+SELECT profile, model_version, against, min(first_period) AS first_period, max(last_period) AS last_period,
+    count(*) AS devices, sum(n)::BIGINT AS windows, avg(difference) AS mean_difference,
+    stddev_samp(difference) / sqrt(count(*)) AS standard_error
+FROM paired GROUP BY profile, model_version, against"""

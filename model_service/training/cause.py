@@ -46,6 +46,7 @@ class DeviceShift:
         shift: Mean after less mean before, shape (F,).
         parts: The same for equal parts of the time since the onset, shape (p, F); NaN: nothing seen.
         noise: Standard deviation of ``shift`` while nothing happens, shape (F,).
+        place: Mean after, on the yardstick, shape (F,).
         alarmed_before: It was in alarm when the onset came.
         alarmed_after: An alarm began since.
     """
@@ -55,6 +56,7 @@ class DeviceShift:
     shift: Array
     parts: Array
     noise: Array
+    place: Array
     alarmed_before: bool = False
     alarmed_after: bool = False
 
@@ -90,6 +92,7 @@ class Cause:
         enough: False: too few devices were heard of since the onset; look again when there is more.
         moved: Features that moved in common.
         faulty: Devices that look faulty: never train on them.
+        centre: Middle of those that moved together, on the yardstick, shape (F,); None: it is no new normal.
         evidence: The numbers behind it.
         text: One sentence for a person.
     """
@@ -101,6 +104,7 @@ class Cause:
     faulty: tuple[str, ...]
     evidence: Mapping[str, float]
     text: str
+    centre: Array | None = None
 
 
 class _Found(NamedTuple):
@@ -109,6 +113,7 @@ class _Found(NamedTuple):
     movers: list[DeviceShift]
     faulty: list[str]
     common: Array
+    centre: Array
     similarity: float
     steadiness: float
     coherence: float
@@ -151,7 +156,7 @@ def judge(
     moved = tuple(n for n, x in zip(scene.features, found.common, strict=True) if x)
     faulty = tuple(sorted({*sick_before, *found.faulty}))
     retrain = kind in ("recalibration", "regime")
-    return Cause(kind, retrain, enough, moved, faulty, evidence, text)
+    return Cause(kind, retrain, enough, moved, faulty, evidence, text, found.centre if retrain else None)
 
 
 def _kind(
@@ -195,8 +200,8 @@ def _look(known: Sequence[DeviceShift], signatures: Sequence[Array], similar: fl
     movers = [d for d in known if d.clear.any()]
     common = np.zeros(width)
     if not movers:
-        return _Found([], [], common, 0.0, 1.0, 1.0, 0.0)
-    faulty = [d for d in movers if similarity(d.clear, signatures) >= similar]
+        return _Found([], [], common, common, 0.0, 1.0, 1.0, 0.0)
+    faulty = [d for d in movers if _alike(d.clear, d.shift, signatures) >= similar]
     honest = [d for d in movers if d not in faulty]
     common = _common(honest or movers)
     faulty += [d for d in honest if _faulty_beside(d, common, signatures, similar)]
@@ -206,6 +211,7 @@ def _look(known: Sequence[DeviceShift], signatures: Sequence[Array], similar: fl
         movers=movers,
         faulty=[d.device_id for d in faulty],
         common=common,
+        centre=np.median([d.place for d in honest], axis=0),
         similarity=similarity(common, signatures),
         steadiness=_steadiness(honest, common),
         coherence=float(np.mean(cosines)),
@@ -223,7 +229,12 @@ def _faulty_beside(device: DeviceShift, common: Array, signatures: Sequence[Arra
     """Whether what a device did beyond the common shift looks like a fault."""
     rest = device.shift - common
     far = np.abs(rest) >= np.maximum(CLEAR * device.noise, 2 * SMALLEST)
-    return similarity(np.where(far, rest, 0.0), signatures) >= similar
+    return _alike(np.where(far, rest, 0.0), rest, signatures) >= similar
+
+
+def _alike(clear: Array, whole: Array, signatures: Sequence[Array]) -> float:
+    """Similarity to a known fault of what is clear, unless the rest of the shift speaks against it."""
+    return min(similarity(clear, signatures), similarity(whole, signatures))
 
 
 def _steadiness(movers: Sequence[DeviceShift], common: Array) -> float:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 import numpy as np
 
 from feature_store import duck
+from feature_store.point_in_time import Regime
 from model_service.training.cause import Cause, judge
 from model_service.training.fault_bank import FaultBank, load_fault_bank
 from model_service.training.shifts import Yardstick, read_scene
@@ -18,7 +20,18 @@ SLOW = "degradation"
 """Kind of verdict by which the drift watch says that a change still goes on."""
 
 
-def examine(  # noqa: PLR0913, PLR0917  (one question: whose, against what, since when, known when, said what)
+class Examination(NamedTuple):
+    """What a look at a drift found.
+
+    Attributes:
+        regime: Where the new normal is, for the training set; None: there is none.
+    """
+
+    cause: Cause
+    regime: Regime | None
+
+
+def examine(
     con: duck.Connection,
     profile: Profile,
     champion: Manifest,
@@ -26,7 +39,7 @@ def examine(  # noqa: PLR0913, PLR0917  (one question: whose, against what, sinc
     known_at: datetime,
     cohorts: Sequence[str],
     kinds: Sequence[str],
-) -> Cause:
+) -> Examination:
     """The cause of a drift, as far as the cut tells.
 
     Args:
@@ -41,10 +54,25 @@ def examine(  # noqa: PLR0913, PLR0917  (one question: whose, against what, sinc
     yardstick = Yardstick.of(champion, profile)
     if yardstick is None:
         text = f"model {champion.version} states no baselines: a person must decide"
-        return Cause("unclear", False, True, (), (), {}, text)
+        return Examination(Cause("unclear", False, True, (), (), {}, text), None)
     scene = read_scene(con, profile, yardstick, onset, known_at, cohorts)
     slow = sum(k == SLOW for k in kinds) / len(kinds) if kinds else 0.0
-    return judge(scene, signatures(load_fault_bank(profile.name), yardstick), profile, slow_verdicts=slow)
+    bank = signatures(load_fault_bank(profile.name), yardstick)
+    cause = judge(scene, bank, profile, slow_verdicts=slow)
+    return Examination(cause, _regime(cause, yardstick, profile, onset))
+
+
+def _regime(cause: Cause, yardstick: Yardstick, profile: Profile, onset: datetime) -> Regime | None:
+    if cause.centre is None or not np.isfinite(cause.centre).all():
+        return None
+    centre = yardstick.values(cause.centre)
+    spread = yardstick.spreads(centre)
+    names = profile.feature_names
+    return Regime(
+        onset,
+        {n: float(f"{x:.6g}") for n, x in zip(names, centre, strict=True)},
+        {n: float(f"{x:.6g}") for n, x in zip(names, spread, strict=True)},
+    )
 
 
 def signatures(bank: FaultBank | None, yardstick: Yardstick) -> list[np.ndarray]:

@@ -71,13 +71,22 @@ class Yardstick:
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.asarray(np.where(self.logged, np.log(means), means) / self.spread)
 
+    def values(self, places: Array) -> Array:
+        """Values at places on the yardstick, shape (F,)."""
+        x = places * self.spread
+        return np.asarray(np.where(self.logged, np.exp(np.where(self.logged, x, 0.0)), x))
+
+    def spreads(self, values: Array) -> Array:
+        """Spread of each feature around a value, in its own unit, shape (F,)."""
+        return np.asarray(np.where(self.logged, np.abs(values), 1.0) * self.spread)
+
     def noise(self, before: int, after: int) -> Array:
         """Standard deviation of a device's shift while nothing happens, from counts of windows."""
-        return np.hypot(self._noise_of(before), self._noise_of(after))
+        return np.asarray(np.hypot(self._noise_of(before), self._noise_of(after)))
 
     def _noise_of(self, windows: int) -> Array:
         fewer = max(self.windows / max(windows, 1), 1.0)
-        return np.minimum(self.wander * fewer**0.5, self.within)
+        return np.asarray(np.minimum(self.wander * fewer**0.5, self.within))
 
 
 def read_scene(
@@ -141,7 +150,7 @@ def _means(con: duck.Connection, profile: Profile, onset: datetime, known_at: da
     """Per device the mean of each feature before (-1), in the onset's own window (0), and in parts (1 …)."""
     window = timedelta(seconds=profile.drift.window_s)
     first, settled = onset - LOOKBACK_WINDOWS * window, onset + window
-    length = max((known_at - settled) / PARTS, window)
+    length = max((_newest(con, profile, known_at) - settled) / PARTS, window)
     features = list(profile.feature_names)
     rows = duck.query(
         con,
@@ -169,6 +178,16 @@ def _means(con: duck.Connection, profile: Profile, onset: datetime, known_at: da
     return found
 
 
+def _newest(con: duck.Connection, profile: Profile, known_at: datetime) -> datetime:
+    """Start of the newest period that anybody summarised, and one drift window more."""
+    query = f"""
+        SELECT max(period_start) AS newest FROM summaries
+        WHERE profile = {duck.text(profile.name)} AND known_at <= {instant(known_at)}
+            AND period_start < {instant(known_at)}"""
+    newest: datetime | None = duck.query(con, query).column("newest")[0].as_py()
+    return known_at if newest is None else newest + timedelta(seconds=profile.drift.window_s)
+
+
 def _shift(device_id: str, cohort: str, seen: _Seen, yardstick: Yardstick) -> DeviceShift | None:
     """The device's shift; None where it was not seen on both sides of the onset.
 
@@ -179,16 +198,16 @@ def _shift(device_id: str, cohort: str, seen: _Seen, yardstick: Yardstick) -> De
         return None
     before = yardstick.scaled(seen.means[_BEFORE])
     counts = np.array([seen.windows[p] for p in after], dtype=np.float64)
-    parts = np.array([yardstick.scaled(seen.means[p]) for p in after]) - before
-    shift = np.average(parts, axis=0, weights=counts)
-    noise = yardstick.noise(seen.windows[_BEFORE], int(counts.sum()))
+    places = np.array([yardstick.scaled(seen.means[p]) for p in after])
+    shift = np.average(places - before, axis=0, weights=counts)
     whole = np.isfinite(shift)
     return DeviceShift(
         device_id,
         cohort,
-        np.where(whole, shift, 0.0),
-        np.where(whole, parts, 0.0),
-        np.where(whole, noise, 1.0),
+        shift=np.where(whole, shift, 0.0),
+        parts=np.where(whole, places - before, 0.0),
+        noise=np.where(whole, yardstick.noise(seen.windows[_BEFORE], int(counts.sum())), 1.0),
+        place=np.average(places, axis=0, weights=counts),
     )
 
 

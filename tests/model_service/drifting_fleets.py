@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -31,7 +32,8 @@ from model_service.training.examine import examine
 from model_service.training.features import compute
 from model_service.training.mahalanobis import Mahalanobis
 from schemas.profile_file import find_profile
-from schemas.tables import ALERTS, DEVICES, SUMMARIES
+from schemas.rows import Reason
+from schemas.tables import ALERTS, DEVICES, DRIFT, SUMMARIES, telemetry_table
 from stream_processors.judge import Judge
 from stream_processors.moments import Moments
 from stream_processors.partials import Share
@@ -39,7 +41,8 @@ from stream_processors.windows import Scope, Window
 
 MACHINE = find_profile("machine")
 CHAMPION = BundleFiles.read(Path(__file__).parents[2] / "edge_producer" / "bundles" / "machine")
-START = datetime(2026, 7, 1, 12, 0, 0, tzinfo=UTC)
+START = datetime.fromtimestamp(time.time() // 300 * 300 - 600, UTC)
+"""The stories happened just now: a trainer looks back no farther than its profile says."""
 COHORT = "machine/hall/g/x86"
 PERIOD = round(MACHINE.drift.window_s)
 SEEN_AFTER_S = 2.0
@@ -138,6 +141,49 @@ def _alerts(of: Fleet) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=ALERTS.schema)
 
 
+def sent(of: Fleet, p: float = 0.3, first: int = 0) -> pa.Table:
+    """Rows that the devices sent, each with the same probability."""
+    rng = np.random.default_rng(len(of.devices))
+    rows = []
+    for d, device in enumerate(of.devices):
+        for k in np.flatnonzero(rng.random(of.features.shape[1]) < p):
+            if k < first:
+                continue
+            at = START + timedelta(seconds=int(k) + 1)
+            rows.append(
+                {
+                    "device_id": device, "boot_id": 1, "seq": int(k), "event_time": at, "mono_ns": 0,
+                    "time_quality": 1, "score": float(of.scores[d, k]), "decision": "none",
+                    "reasons": int(Reason.SAMPLE), "sample_p": p, "inclusion_probability": p,
+                    "model_version": CHAMPION.manifest.version, "featureset": MACHINE.featureset,
+                    "time_suspect": False, "known_at": at + timedelta(seconds=SEEN_AFTER_S),
+                    "_partition": 0, "_offset": 0, "_row": len(rows),
+                    **{f: float(of.features[d, k, i]) for i, f in enumerate(MACHINE.feature_names)},
+                }
+            )  # fmt: skip
+    return pa.Table.from_pylist(rows, schema=telemetry_table(MACHINE).schema)
+
+
+def said(of: Fleet) -> pa.Table:
+    """Rows of the table ``drift``."""
+    rows = [
+        {
+            **v, "event_id": f"task-01/{n}/{i}", "evidence": json.dumps(v["evidence"]), "known_at": at,
+            "_partition": 1, "_offset": n, "_row": i,
+        }
+        for n, (at, found) in enumerate(verdicts(of))
+        for i, v in enumerate(found)
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows, schema=DRIFT.schema)
+
+
+def land(root: Path, **tables: pa.Table) -> None:
+    """Commit more rows; ``telemetry`` stands for the machine's table."""
+    lake = Lake.open(root)
+    named = {telemetry_table(MACHINE).name if k == "telemetry" else k: v for k, v in tables.items()}
+    append(lake, Cuts(lake), "test", lambda n: {k: v for k, v in named.items() if v.num_rows})
+
+
 def verdicts(of: Fleet) -> Iterator[tuple[datetime, list[dict[str, Any]]]]:
     """What the drift watch says, window by window: when it is known, and the verdicts."""
     judge = Judge(Scope("machine", COHORT), MACHINE, {})
@@ -147,9 +193,9 @@ def verdicts(of: Fleet) -> Iterator[tuple[datetime, list[dict[str, Any]]]]:
             ("m", name): _share(of.features[:, start : start + PERIOD, f].ravel(), len(of.devices))
             for f, name in enumerate(MACHINE.feature_names)
         }
-        said = judge.window(window, shares)
-        if said:
-            yield START + timedelta(seconds=start + PERIOD + SEEN_AFTER_S), said
+        told = judge.window(window, shares)
+        if told:
+            yield START + timedelta(seconds=start + PERIOD + SEEN_AFTER_S), told
 
 
 def _share(values: np.ndarray, devices: int) -> Share:
@@ -165,10 +211,10 @@ def causes(injections: tuple[Injection, ...], seed: int, root: Path, **size: int
     store(root, of)
     found = []
     with closing(connect(root)) as con:
-        for known_at, said in verdicts(of):
-            onset = min(v["onset"] for v in said)
-            kinds = [v["kind"] for v in said]
-            found.append(examine(con, MACHINE, CHAMPION.manifest, onset, known_at, (COHORT,), kinds))
+        for known_at, told in verdicts(of):
+            onset = min(v["onset"] for v in told)
+            kinds = [v["kind"] for v in told]
+            found.append(examine(con, MACHINE, CHAMPION.manifest, onset, known_at, (COHORT,), kinds).cause)
     return found
 
 

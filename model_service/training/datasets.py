@@ -1,0 +1,91 @@
+"""The training set of a run: which question is asked, and whether the answer is enough to learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Literal
+
+from feature_store import duck
+from feature_store.point_in_time import HOLDOUT, Regime, TrainingSet, Wanted, training_rows
+from model_service.training.classifier import enough_labels
+from model_service.training.runs import DRIFT, Run
+from schemas.profile import Profile
+
+ANOMALY: Literal["anomaly"] = "anomaly"
+CLASSIFIER: Literal["classifier"] = "classifier"
+FEW_DEVICES = 3
+"""Devices that training and holdout must have each."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A training set with its question.
+
+    Attributes:
+        kind: anomaly or classifier.
+    """
+
+    wanted: Wanted
+    taken: TrainingSet
+    kind: str
+
+    def lacks(self, profile: Profile) -> str:
+        """What it has too little of; empty: nothing."""
+        policy, holdout = profile.training, self.taken.part(HOLDOUT)
+        have, need = self.taken.effective_rows, policy.min_effective_rows
+        if have < need:
+            return f"{have:.0f} of {need:.0f} effective rows"
+        trained = len(set(self.taken.part("train").column("device_id").to_pylist()))
+        held = len(set(holdout.column("device_id").to_pylist()))
+        if min(trained, held) < FEW_DEVICES:
+            return f"rows of {trained} devices to train on and {held} to test on; {FEW_DEVICES} are needed"
+        return ""
+
+
+def question(
+    profile: Profile,
+    run: Run,
+    known_at: datetime,
+    *,
+    labelled: bool = False,
+    without: Sequence[str] = (),
+    regime: Regime | None = None,
+) -> Wanted:
+    """The question of a run's training set at an instant.
+
+    After a drift the window starts at its onset: what lies before is another normal.
+    """
+    longest = known_at - timedelta(seconds=profile.training.window_s)
+    start = longest if run.onset is None else max(run.onset, longest)
+    return Wanted(
+        profile,
+        event_from=min(start, known_at - timedelta(microseconds=1)),
+        event_to=known_at,
+        known_at=known_at,
+        labelled=labelled,
+        without=tuple(without),
+        regime=regime,
+    )
+
+
+def take(con: duck.Connection, run: Run, wanted: Wanted, champion_kind: str) -> Dataset:
+    """The answer, of the kind of model that the run asks for or the labels allow.
+
+    A run that asks for no kind trains a classifier where there are enough labels; after a drift only if the
+    model in force is one: what the drift hit is to be mended, not replaced by something else.
+    """
+    kind = run.kind or (champion_kind if run.reason == DRIFT else "")
+    if kind != ANOMALY:
+        labelled = training_rows(con, replace(wanted, labelled=True))
+        train = labelled.part("train")
+        labels, devices = train.column("label").to_pylist(), train.column("device_id").to_pylist()
+        if run.kind == CLASSIFIER or enough_labels(labels, devices):
+            return Dataset(replace(wanted, labelled=True), labelled, CLASSIFIER)
+    return Dataset(wanted, training_rows(con, wanted), ANOMALY)
+
+
+def all_features(profile: Profile) -> tuple[str, ...]:
+    """Every feature: what a person's run without a drift may move."""
+    return profile.feature_names

@@ -1,0 +1,67 @@
+"""Proposes candidates to the model family's role with the trainer's key, again where that went stale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy import Connection, select
+
+from model_service.registry.tables import candidates
+from model_service.settings import ModelSettings
+from model_service.trust.ceremony import open_repository
+from model_service.trust.keys import load_online_key
+from model_service.trust.metadata import CryptoSigner
+from model_service.trust.models import model_state, propose_model
+from schemas.bundle import Manifest
+from schemas.channels import TargetCustom, artifact_path, model_role
+from schemas.errors import OperatorError
+
+TRAINER = "trainer"
+_ON_ITS_WAY = ("trained", "gating", "signed")
+"""States of a candidate that is not published yet and was not refused."""
+_AGAIN = ("stale", "absent")
+
+
+class Proposer:
+    """Holds the trainer's keys, one a family; reads one where it is first needed."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        self._settings = settings
+        self._repository = open_repository(settings)
+        self._signers: dict[str, CryptoSigner] = {}
+
+    def propose(self, manifest: Manifest, sha256: str) -> None:
+        """Sign that this artifact is the family's version. A repeat changes nothing.
+
+        Raises:
+            OperatorError: The trainer has no key of this family, or the artifact is gone.
+        """
+        custom = TargetCustom(family=manifest.name, version=manifest.version, opset=manifest.opset)
+        path = artifact_path(manifest.name, manifest.version)
+        signer = self._signer(manifest.name)
+        propose_model(self._repository, signer, manifest.name, path, self._artifact(sha256), custom)
+
+    def propose_again(self, connection: Connection) -> int:
+        """Renew proposals that another publication of their family has made stale; returns how many."""
+        query = select(candidates).where(candidates.c.state.in_(_ON_ITS_WAY))
+        return sum(self._renewed(dict(row)) for row in connection.execute(query).mappings())
+
+    def _renewed(self, row: Mapping[str, object]) -> bool:
+        family, version, sha256 = str(row["family"]), str(row["version"]), str(row["sha256"])
+        state = model_state(self._repository, family, artifact_path(family, version), sha256)
+        if state not in _AGAIN:
+            return False
+        self.propose(Manifest.model_validate(row["manifest"]), sha256)
+        return True
+
+    def _signer(self, family: str) -> CryptoSigner:
+        if family not in self._signers:
+            self._signers[family] = load_online_key(self._settings.keys / TRAINER, model_role(family))
+        return self._signers[family]
+
+    def _artifact(self, sha256: str) -> bytes:
+        path = self._settings.artifacts / sha256
+        try:
+            return path.read_bytes()
+        except OSError as exc:
+            raise OperatorError(f"artifact {path} cannot be read: {exc.strerror}") from exc

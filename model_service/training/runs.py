@@ -1,0 +1,172 @@
+"""Training runs in the registry: what each is about, how far it is, and what the trainer has seen.
+
+A run's state says what is to be done next; all it takes to do that again after a crash stands in its row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from sqlalchemy import Connection, RowMapping, func, insert, select, update
+
+from model_service.registry.tables import candidates, runs, trainer_marks
+
+REQUESTED, EXAMINING, COLLECTING, BUILDING = "requested", "examining", "collecting", "building"
+WAITING, TRAINED, DECLINED, DISMISSED, FAILED = "waiting", "trained", "declined", "dismissed", "failed"
+OPEN = (REQUESTED, EXAMINING, COLLECTING, BUILDING)
+"""States in which the trainer has something to do."""
+DRIFT, SCHEDULE, AGE, LABELS, PERSON = "drift", "schedule", "age", "labels", "person"
+TRAINER = "trainer"
+"""Who asks where no person does."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row of ``runs``.
+
+    Attributes:
+        reason: drift, schedule, age, labels or person.
+        kind: anomaly, classifier, or empty: what the data allow.
+        verdicts: Drift events behind it.
+        cause: What the drift was found to be, and the question of the training set; None: not examined yet.
+        onset: Start of the new regime; None: no drift is behind it.
+        cut, pin: The cut it trains on, once it has enough rows.
+        version: The candidate that came of it.
+    """
+
+    run_id: str
+    family: str
+    profile: str
+    state: str
+    reason: str
+    kind: str
+    verdicts: tuple[str, ...]
+    cause: dict[str, Any] | None
+    onset: datetime | None
+    cut: int | None
+    pin: str | None
+    seed: int
+    version: str | None
+    detail: str
+    requested_by: str
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, row: RowMapping) -> Self:
+        """From its row."""
+        values = {f.name: row[f.name] for f in fields(cls)}
+        times = {
+            name: None if values[name] is None else datetime.fromtimestamp(values[name], UTC)
+            for name in ("onset", "created_at", "updated_at")
+        }
+        return cls(**{**values, **times, "verdicts": tuple(values["verdicts"])})
+
+    @property
+    def by_person(self) -> bool:
+        """Whether a person asked for it, or decided what the evidence could not."""
+        return self.requested_by != TRAINER
+
+
+def open_runs(connection: Connection) -> list[Run]:
+    """Runs with something to do, oldest first."""
+    return _read(connection, runs.c.state.in_(OPEN))
+
+
+def runs_of(connection: Connection, family: str) -> list[Run]:
+    """All runs of a family, oldest first."""
+    return _read(connection, runs.c.family == family)
+
+
+def run_of(connection: Connection, run_id: str) -> Run | None:
+    """A run by its id."""
+    return next(iter(_read(connection, runs.c.run_id == run_id)), None)
+
+
+def _read(connection: Connection, condition: Any) -> list[Run]:
+    query = select(runs).where(condition).order_by(runs.c.created_at, runs.c.run_id)
+    return [Run.of(row) for row in connection.execute(query).mappings()]
+
+
+def new_run(  # noqa: PLR0913  (columns of one row)
+    connection: Connection,
+    *,
+    family: str,
+    profile: str,
+    reason: str,
+    now: datetime,
+    onset: datetime | None = None,
+    verdicts: Sequence[str] = (),
+    kind: str = "",
+) -> str:
+    """A run that the trainer starts by itself; returns its id. Runs of a family are numbered."""
+    count = select(func.count()).select_from(runs).where(runs.c.family == family)
+    number = int(connection.execute(count).scalar_one()) + 1
+    run_id = f"{family}-run-{number}"
+    connection.execute(
+        insert(runs).values(
+            run_id=run_id,
+            family=family,
+            profile=profile,
+            state=EXAMINING if reason == DRIFT else COLLECTING,
+            reason=reason,
+            kind=kind,
+            verdicts=list(verdicts),
+            onset=None if onset is None else onset.timestamp(),
+            seed=number,
+            detail="",
+            requested_by=TRAINER,
+            created_at=now.timestamp(),
+            updated_at=now.timestamp(),
+        )
+    )
+    return run_id
+
+
+def move(connection: Connection, run: Run, now: datetime, **changes: Any) -> bool:
+    """Change a run, unless somebody changed its state since it was read.
+
+    Returns:
+        False: it has moved on already; nothing was changed.
+    """
+    for name in ("onset",):
+        if isinstance(changes.get(name), datetime):
+            changes[name] = changes[name].timestamp()
+    same = (runs.c.run_id == run.run_id) & (runs.c.state == run.state)
+    statement = update(runs).where(same).values(**changes, updated_at=now.timestamp())
+    return connection.execute(statement).rowcount == 1
+
+
+def next_major(connection: Connection, family: str) -> int:
+    """First number of the family's next version; the factory's is 0."""
+    query = select(func.max(candidates.c.major)).where(candidates.c.family == family)
+    return int(connection.execute(query).scalar() or 0) + 1
+
+
+def champion_version(
+    connection: Connection, family: str, states: Collection[str] = ("published",)
+) -> str | None:
+    """Version of the newest candidate that went out; None: the factory's model is in force."""
+    query = (
+        select(candidates.c.version)
+        .where(candidates.c.family == family, candidates.c.state.in_(states))
+        .order_by(candidates.c.major.desc())
+        .limit(1)
+    )
+    version: str | None = connection.execute(query).scalar()
+    return version
+
+
+def mark(connection: Connection, name: str) -> Any:
+    """What the trainer noted under a name; None: nothing."""
+    return connection.execute(select(trainer_marks.c.value).where(trainer_marks.c.name == name)).scalar()
+
+
+def set_mark(connection: Connection, name: str, value: Any) -> None:
+    """Note something under a name."""
+    own = update(trainer_marks).where(trainer_marks.c.name == name).values(value=value)
+    if connection.execute(own).rowcount == 0:
+        connection.execute(insert(trainer_marks).values(name=name, value=value))

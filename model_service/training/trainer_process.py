@@ -1,0 +1,199 @@
+"""The trainer: turns verdicts, clocks, labels and people's requests into candidates, until told to stop."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Connection
+
+from feature_store import connect
+from feature_store.cut import Cut
+from feature_store.cuts import Cuts, utc_now
+from feature_store.lake import Lake
+from feature_store.registry import ProfileRegistry
+from model_service.registry.database import Registry, note
+from model_service.settings import ModelSettings
+from model_service.training.runs import (
+    EXAMINING,
+    LABELS,
+    Run,
+    mark,
+    move,
+    new_run,
+    open_runs,
+    runs_of,
+    set_mark,
+)
+from model_service.training.trainer import Trainer
+from model_service.training.trigger import Extend, Standing, Start, next_open, on_clock, on_verdicts
+from model_service.training.verdict_reading import NewVerdicts, count_labels, new_verdicts
+from schemas.errors import RetryableError
+from schemas.profile import Profile
+from schemas.tables import DRIFT
+from schemas.tables import LABELS as LABEL_TABLE
+
+log = logging.getLogger(__name__)
+
+_VERDICTS, _SINCE = "verdicts", "since"
+_MOST_STEPS = 8
+"""Steps of one run in one tick: a run that goes in circles must not hold up the others."""
+
+
+def run(settings: ModelSettings, stop: threading.Event, clock: Callable[[], datetime] = utc_now) -> None:
+    """Train until told to stop. Killed anywhere, the next start goes on where it was."""
+    registry = Registry.open(settings.database_url, settings.root)
+    office = Office(settings, registry, Lake.open(settings.lake_root), clock)
+    log.info("trainer of %s", settings.root)
+    try:
+        while not stop.is_set():
+            pause = settings.tick_s
+            try:
+                office.tick()
+            except RetryableError as exc:
+                log.warning("%s: %s", type(exc).__name__, exc)
+                pause = max(pause, exc.retry_after_s)
+            stop.wait(pause)
+    finally:
+        registry.close()
+
+
+class Office:
+    """What the trainer knows of the lake and the registry between two looks.
+
+    Args:
+        settings: Folders.
+        registry: Runs, candidates, marks.
+        lake: Verdicts, labels, rows.
+        clock: UTC now.
+    """
+
+    def __init__(
+        self, settings: ModelSettings, registry: Registry, lake: Lake, clock: Callable[[], datetime]
+    ) -> None:
+        self._registry, self._lake, self._clock = registry, lake, clock
+        self._cuts = Cuts(lake)
+        self._profiles = ProfileRegistry(lake)
+        self._trainer = Trainer(settings, registry, lake)
+        self._seen_cut = -1
+        self._seen_files: dict[str, tuple[str, ...]] = {}
+        self._labels: dict[str, int] = {}
+        self._known: dict[str, Profile] = {}
+
+    def tick(self) -> None:
+        """One look for work, and the work. Costs almost nothing while no cut and no run is new."""
+        cut = self._cuts.latest()
+        if cut is not None and cut.id != self._seen_cut:
+            self._known = self._profiles.profiles()
+            self._take_verdicts(cut)
+            self._count_labels(cut)
+            self._seen_cut = cut.id
+        for profile in self._known.values():
+            if _has_clock(profile):
+                self._take_clock(profile)
+        with self._registry.reading() as connection:
+            waiting = open_runs(connection)
+        for name in sorted({r.profile for r in waiting}):
+            if name in self._known:
+                self._work(self._known[name])
+        self._trainer.propose_again()
+
+    def _work(self, profile: Profile) -> None:
+        for _ in range(_MOST_STEPS):
+            now = self._clock()
+            with self._registry.reading() as connection:
+                run_ = next_open(profile, runs_of(connection, profile.model.name), now)
+            if run_ is None or run_.profile != profile.name or not self._trainer.step(run_, profile, now):
+                return
+
+    def _take_verdicts(self, cut: Cut) -> None:
+        """New verdicts become runs, and are marked as seen in the same transaction."""
+        if not self._has_news(cut, DRIFT.name):
+            return
+        now = self._clock()
+        with self._registry.reading() as connection:
+            marks = mark(connection, _VERDICTS) or {}
+        longest = max((p.training.window_s for p in self._known.values()), default=0.0)
+        with closing(connect(self._lake.root, cut.id)) as con:
+            found = new_verdicts(con, marks, now - timedelta(seconds=longest))
+        if found.marks != marks:
+            with self._registry.transaction() as connection:
+                for name, profile in self._known.items():
+                    self._act(connection, profile, found, name, now)
+                set_mark(connection, _VERDICTS, found.marks)
+        self._seen_files[DRIFT.name] = _files(cut, DRIFT.name)
+
+    def _act(
+        self, connection: Connection, profile: Profile, found: NewVerdicts, name: str, now: datetime
+    ) -> None:
+        known = runs_of(connection, profile.model.name)
+        for action in on_verdicts(profile, found.by_profile.get(name, ()), known):
+            if isinstance(action, Start):
+                self._start(connection, profile, action, now)
+            else:
+                _extend(connection, action, now)
+
+    def _start(self, connection: Connection, profile: Profile, start: Start, now: datetime) -> None:
+        run_id = new_run(
+            connection, family=profile.model.name, profile=profile.name, reason=start.reason, now=now,
+            onset=start.onset, verdicts=start.verdicts,
+        )  # fmt: skip
+        detail = {"reason": start.reason, "verdicts": len(start.verdicts), "onset": start.onset or ""}
+        note(connection, f"run/{run_id}/requested", run_id, "run_requested", detail, now.timestamp())
+        log.info("run %s of %s: %s", run_id, profile.name, start.reason)
+
+    def _count_labels(self, cut: Cut) -> None:
+        counting = [p for p in self._known.values() if p.training.label_count is not None]
+        if not counting or not self._has_news(cut, LABEL_TABLE.name):
+            return
+        with closing(connect(self._lake.root, cut.id)) as con:
+            self._labels = {p.name: count_labels(con, p.name, cut.created) for p in counting}
+        self._seen_files[LABEL_TABLE.name] = _files(cut, LABEL_TABLE.name)
+
+    def _take_clock(self, profile: Profile) -> None:
+        now, family = self._clock(), profile.model.name
+        with self._registry.transaction() as connection:
+            known = runs_of(connection, family)
+            since = mark(connection, f"{_SINCE}/{family}")
+            if since is None:
+                since = now.timestamp()
+                set_mark(connection, f"{_SINCE}/{family}", since)
+            used = mark(connection, f"{LABELS}/{profile.name}") or 0
+            standing = Standing(
+                known, _trained_at(known), datetime.fromtimestamp(since, UTC),
+                self._labels.get(profile.name, used) - used,
+            )  # fmt: skip
+            start = on_clock(profile, standing, now)
+            if start is not None:
+                self._start(connection, profile, start, now)
+                set_mark(connection, f"{LABELS}/{profile.name}", self._labels.get(profile.name, used))
+
+    def _has_news(self, cut: Cut, table: str) -> bool:
+        """Whether the table has other files than in the last cut that was looked at."""
+        return self._seen_files.get(table, ()) != _files(cut, table)
+
+
+def _files(cut: Cut, table: str) -> tuple[str, ...]:
+    return cut.tables[table].files if table in cut.tables else ()
+
+
+def _extend(connection: Connection, action: Extend, now: datetime) -> None:
+    """Add verdicts to a run on the same change; look again where it had come to nothing."""
+    run_ = action.run
+    verdicts = list(dict.fromkeys([*run_.verdicts, *action.verdicts]))
+    if action.reopen:
+        move(connection, run_, now, verdicts=verdicts, state=EXAMINING)
+    else:  # more of the same: no step of the run's life, so its clock goes on
+        move(connection, run_, run_.updated_at, verdicts=verdicts)
+
+
+def _trained_at(known: list[Run]) -> datetime | None:
+    return max((r.updated_at for r in known if r.version is not None), default=None)
+
+
+def _has_clock(profile: Profile) -> bool:
+    policy = profile.training
+    return any(x is not None for x in (policy.schedule_s, policy.max_age_s, policy.label_count))

@@ -1,0 +1,132 @@
+"""When a training run starts: pure rules over verdicts, runs, labels and clocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from model_service.training.runs import (
+    AGE,
+    DECLINED,
+    DRIFT,
+    EXAMINING,
+    FAILED,
+    LABELS,
+    OPEN,
+    SCHEDULE,
+    TRAINED,
+    WAITING,
+    Run,
+)
+from schemas.profile import Profile
+
+SAME_ONSET_WINDOWS = 3
+"""Verdicts whose onsets lie no farther apart than so many drift windows speak of one change."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the trainer needs of a row of ``drift``."""
+
+    event_id: str
+    cohort: str
+    kind: str
+    onset: datetime
+    detected: datetime
+
+
+@dataclass(frozen=True)
+class Start:
+    """A new run."""
+
+    reason: str
+    onset: datetime | None = None
+    verdicts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Extend:
+    """More verdicts on a change that a run is about already.
+
+    Attributes:
+        reopen: Look again: the run had found no reason to retrain, and there is new evidence.
+    """
+
+    run: Run
+    verdicts: tuple[str, ...]
+    reopen: bool
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a family stands.
+
+    Attributes:
+        runs: Its runs, oldest first.
+        trained_at: When the newest candidate was made; None: never.
+        since: Since when this trainer has known the family.
+        new_labels: Labels in force that were not there at the last run of the kind.
+    """
+
+    runs: Sequence[Run]
+    trained_at: datetime | None
+    since: datetime
+    new_labels: int = 0
+
+
+def on_verdicts(profile: Profile, verdicts: Iterable[Verdict], known: Sequence[Run]) -> list[Start | Extend]:
+    """What new verdicts on one profile lead to: one run per change, however many verdicts speak of it.
+
+    A change that led to a model is never trained again by itself, nor one that a person dismissed.
+    """
+    reach = timedelta(seconds=SAME_ONSET_WINDOWS * profile.drift.window_s)
+    found: list[Start | Extend] = []
+    for group in _by_onset(verdicts, reach):
+        ids, onset = tuple(v.event_id for v in group), min(v.onset for v in group)
+        same = [r for r in known if r.onset is not None and abs(r.onset - onset) <= reach]
+        if not same:
+            found.append(Start(DRIFT, onset, ids))
+            continue
+        found.append(Extend(same[-1], ids, reopen=same[-1].state in (DECLINED, WAITING)))
+    return found
+
+
+def on_clock(profile: Profile, standing: Standing, now: datetime) -> Start | None:
+    """The run that a clock or the number of labels asks for; None: none, or one is under way."""
+    policy = profile.training
+    if any(r.state in OPEN for r in standing.runs) or cooling(profile, standing.runs, now):
+        return None
+    last = standing.trained_at or standing.since
+    started = max((r.created_at for r in standing.runs if r.reason != DRIFT), default=standing.since)
+    if policy.label_count is not None and standing.new_labels >= policy.label_count:
+        return Start(LABELS)
+    if policy.schedule_s is not None and now - max(started, last) >= timedelta(seconds=policy.schedule_s):
+        return Start(SCHEDULE)
+    if policy.max_age_s is not None and now - max(started, last) >= timedelta(seconds=policy.max_age_s):
+        return Start(AGE)
+    return None
+
+
+def cooling(profile: Profile, known: Sequence[Run], now: datetime) -> bool:
+    """Whether the last run that trained or failed ended too recently for another automatic one."""
+    ended = [r.updated_at for r in known if r.state in (TRAINED, FAILED)]
+    return bool(ended) and now - max(ended) < timedelta(seconds=profile.training.cooldown_s)
+
+
+def next_open(profile: Profile, known: Sequence[Run], now: datetime) -> Run | None:
+    """The run to work on: one at a time, oldest first; automatic ones wait while it cools down."""
+    at_work = [r for r in known if r.state in OPEN]
+    still = cooling(profile, known, now)
+    started = [r for r in at_work if not (still and not r.by_person and r.state == EXAMINING)]
+    return started[0] if started else None
+
+
+def _by_onset(verdicts: Iterable[Verdict], reach: timedelta) -> list[list[Verdict]]:
+    groups: list[list[Verdict]] = []
+    for verdict in sorted(verdicts, key=lambda v: (v.onset, v.event_id)):
+        if groups and verdict.onset - groups[-1][0].onset <= reach:
+            groups[-1].append(verdict)
+        else:
+            groups.append([verdict])
+    return groups

@@ -1,0 +1,72 @@
+"""A trainer with everything real around it: registry, trust repository, lake."""
+
+from __future__ import annotations
+
+import threading
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+
+from feature_store.cuts import utc_now
+from feature_store.lake import Lake
+from model_service.registry.database import Registry
+from model_service.registry.tables import candidates, outbox, runs
+from model_service.settings import ModelSettings
+from model_service.training.trainer_process import Office
+from model_service.trust import ceremony
+from schemas.cohorts import Cohort
+
+
+class Clock:
+    """UTC now, plus what the test has put forward."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta(0)
+
+    def __call__(self) -> datetime:
+        return utc_now() + self.ahead
+
+
+class TrainingOffice:
+    """The trainer's process, tick by tick."""
+
+    def __init__(self, folder: Path, lake_root: Path) -> None:
+        self.settings = ModelSettings(root=folder / "models", lake_root=lake_root, tick_s=0.02)
+        ceremony.init(self.settings, ["machine"], {"default": Cohort(share=0.3)})
+        self.registry = Registry.open(self.settings.database_url, self.settings.root)
+        self.clock = Clock()
+        self.open()
+
+    def open(self) -> None:
+        """As after a restart."""
+        lake = Lake.open(self.settings.lake_root)
+        self.office = Office(self.settings, self.registry, lake, self.clock)
+
+    def tick(self) -> None:
+        self.office.tick()
+
+    def rows(self, table: Any = runs) -> list[dict[str, Any]]:
+        with self.registry.reading() as connection:
+            return [dict(r) for r in connection.execute(select(table)).mappings()]
+
+    def states(self) -> list[str]:
+        return [r["state"] for r in self.rows()]
+
+    def candidates(self) -> list[dict[str, Any]]:
+        return self.rows(candidates)
+
+    def steps(self) -> list[str]:
+        return [r["step"] for r in self.rows(outbox)]
+
+    def execute(self, statement: Any) -> None:
+        with self.registry.transaction() as connection:
+            connection.execute(statement)
+
+
+def stopped() -> threading.Event:
+    """An event that is set."""
+    event = threading.Event()
+    event.set()
+    return event

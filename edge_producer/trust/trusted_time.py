@@ -52,14 +52,15 @@ class TrustedTime:
 
         Args:
             instant: Aware.
-            source: ``SERVER``: told by the service, which holds no signing key: believed up to the bound
-                only. Anything else: a role whose signed metadata was issued then.
+            source: ``SERVER``: told by the service, which holds no signing key: believed up to the bound,
+                and not before there is one. Anything else: a role whose signed metadata was issued then.
         """
         instant = instant.astimezone(UTC)
         if source == SERVER:
             self._told = (instant, self._monotonic())
-            instant = self._bounded(instant)
-        self._advance(instant, source)
+            self._believe()
+        else:
+            self._advance(instant, source)
 
     def bound(self, expires: datetime) -> None:
         """Believe the service up to just past the expiry of the newest verified timestamp metadata.
@@ -68,12 +69,14 @@ class TrustedTime:
         expire that are issued later.
         """
         self._bound = expires.astimezone(UTC)
-        if self._told is not None:
-            instant, at = self._told
-            self._advance(self._bounded(instant + timedelta(seconds=self._monotonic() - at)), SERVER)
+        self._believe()
 
-    def _bounded(self, instant: datetime) -> datetime:
-        return instant if self._bound is None else min(instant, self._bound + _SLACK)
+    def _believe(self) -> None:
+        """Move on to what the service told last, and the time since, as far as the bound allows."""
+        if self._told is not None and self._bound is not None:
+            instant, at = self._told
+            told = instant + timedelta(seconds=self._monotonic() - at)
+            self._advance(min(told, self._bound + _SLACK), SERVER)
 
     def _advance(self, instant: datetime, source: str) -> None:
         now = self.now()

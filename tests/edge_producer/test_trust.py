@@ -1,0 +1,291 @@
+"""Trusted time, and what a device keeps, whatever happens to it or to its service."""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edge_producer.trust import SERVER, TrustedTime, decide
+from edge_producer.trust.store import durable_write
+from model_service.trust import ceremony
+from schemas.channels import Release
+from schemas.errors import TrustError
+from schemas.updates import Attack
+from tests.simulators.tuf_repository import (
+    BUILD,
+    FACTORY,
+    FAMILY,
+    OTHER_DEVICE,
+    START,
+    Clock,
+    Cloud,
+    Device,
+)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def cloud(tmp_path: Path, clock: Clock) -> Cloud:
+    return Cloud(tmp_path, clock)
+
+
+class Killed(BaseException):
+    """Nothing of ours may catch it: it stands for SIGKILL."""
+
+
+def dying(after: int, *, named: bool) -> Callable[[Path, bytes], None]:
+    """A disk whose device is killed at a write: before the file is named, or right after."""
+    left = iter(range(after, -1, -1))
+
+    def write(path: Path, data: bytes) -> None:
+        last = next(left) == 0
+        if not last or named:
+            durable_write(path, data)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.with_name(f".part-{path.name}").write_bytes(data[: len(data) // 2])
+        if last:
+            raise Killed
+
+    return write
+
+
+# time
+
+
+def test_trusted_time_starts_at_the_build_and_follows_the_monotonic_clock(tmp_path: Path, clock: Clock):
+    time = TrustedTime(tmp_path / "time.json", BUILD, clock.monotonic)
+    clock.advance(hours=3)
+    assert time.now() == BUILD + timedelta(hours=3)
+
+
+def test_trusted_time_never_goes_back(tmp_path: Path, clock: Clock):
+    time = TrustedTime(tmp_path / "time.json", BUILD, clock.monotonic)
+    time.learn(START, "timestamp")
+    time.learn(BUILD - timedelta(days=20_000), SERVER)
+    assert time.now() == START
+
+
+def test_what_was_learnt_survives_a_restart_and_a_newer_build_wins(tmp_path: Path, clock: Clock):
+    TrustedTime(tmp_path / "time.json", BUILD, clock.monotonic).learn(START, "timestamp")
+    assert TrustedTime(tmp_path / "time.json", BUILD, clock.monotonic).now() == START
+    newer = START + timedelta(days=30)
+    assert TrustedTime(tmp_path / "time.json", newer, clock.monotonic).now() == newer
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"{", b'{"instant": 5, "bound": null}', b'{"instant": "x", "bound": null}']
+)
+def test_a_damaged_time_file_falls_back_to_the_build_time(tmp_path: Path, clock: Clock, damage: bytes):
+    (tmp_path / "time.json").write_bytes(damage)
+    assert TrustedTime(tmp_path / "time.json", BUILD, clock.monotonic).now() == BUILD
+
+
+def test_a_lying_service_cannot_make_later_metadata_expire(tmp_path: Path, cloud: Cloud, clock: Clock):
+    device = Device(tmp_path / "device", cloud)
+    device.poll()
+    device.time.learn(START + timedelta(days=36_500), SERVER)
+    with pytest.raises(TrustError) as caught:
+        device.poll()
+    assert caught.value.attack is Attack.FREEZE
+    clock.advance(hours=13)
+    cloud.canary(1, FACTORY)
+    device.time.learn(clock(), SERVER)  # an honest service again, and a timestamp issued after the lie
+    assert device.poll().channel is not None
+
+
+def test_a_service_is_not_believed_before_anything_verified(tmp_path: Path, cloud: Cloud, clock: Clock):
+    device = Device(tmp_path / "device", cloud)
+    device.time.learn(START + timedelta(days=36_500), SERVER)
+    assert device.time.now() < START
+    device.time.learn(START + timedelta(hours=3), SERVER)
+    device.poll()
+    assert device.time.now() == START + timedelta(hours=3)
+
+
+def test_issue_times_move_trusted_time_but_not_past_the_roots_expiry(
+    tmp_path: Path, cloud: Cloud, clock: Clock
+):
+    device = Device(tmp_path / "device", cloud)
+    device.poll()
+    assert device.time.now() == START
+    clock.at = START + timedelta(days=20_000)  # a stolen timestamp key dates ahead
+    cloud.online.renew_if_due(cloud.repo, clock())
+    clock.at = START
+    with pytest.raises(TrustError):
+        device.poll()
+    assert device.time.now() <= START + timedelta(days=366)
+
+
+@pytest.mark.parametrize("wall", ["1970-01-01 00:00:00", "2126-01-01 00:00:00"])
+def test_the_raw_clock_is_never_asked(tmp_path: Path, cloud: Cloud, wall: str):
+    # the device's only clock is its monotonic one: here it starts wherever that wall clock stands
+    origin = float(wall[:4]) * 3.15e7
+    device = Device(tmp_path / "device", cloud)
+    device.time = TrustedTime(tmp_path / "other.json", BUILD, lambda: origin)
+    cloud.canary(1, cloud.publish_model(1))
+    assert device.poll().changes == (FAMILY,)
+
+
+# keeping and asking
+
+
+def test_a_check_that_finds_nothing_new_costs_one_small_file(tmp_path: Path, cloud: Cloud):
+    cloud.canary(1, cloud.publish_model(1))
+    device = Device(tmp_path / "device", cloud)
+    device.poll()
+    metadata, documents = cloud.reply(device.verifier)
+    assert [name for name, _ in metadata] == ["timestamp.json"]
+    assert len(metadata[0][1]) < 600
+    assert documents == []
+
+
+def test_a_device_decides_again_without_a_network_until_something_expires(
+    tmp_path: Path, cloud: Cloud, clock: Clock
+):
+    cloud.canary(1, cloud.publish_model(1))
+    device = Device(tmp_path / "device", cloud)
+    device.poll()
+    again = device.restarted()
+    assert decide(again.verifier.cached(), again.facts(), again.time.now()).changes == ()
+    clock.advance(days=2)
+    with pytest.raises(TrustError) as caught:
+        again.verifier.cached()
+    assert caught.value.attack is Attack.FREEZE
+    assert again.installed == device.installed
+
+
+def test_a_device_that_slept_through_many_roots_and_keys_follows_in_one_answer(tmp_path: Path, cloud: Cloud):
+    device = Device(tmp_path / "device", cloud)
+    device.poll()
+    for _ in range(3):
+        for role, holder in [
+            ("root", "root-1"),
+            ("root", "root-2"),
+            ("timestamp", "engine"),
+            ("snapshot", "engine"),
+        ]:
+            ceremony.rotate(cloud.settings, role, holder, now=cloud.clock)
+    for role, holder in [("targets", "targets-3"), ("channels-canary", "engine"), ("models-machine", "gate")]:
+        ceremony.rotate(cloud.settings, role, holder, now=cloud.clock)
+    cloud.canary(1, cloud.publish_model(1))
+    assert device.poll().changes == (FAMILY,)
+    assert device.verifier.versions()["root"] == 14
+    assert device.restarted().verifier.cached().channels
+
+
+def test_a_device_accepts_no_root_that_its_own_root_did_not_sign(tmp_path: Path, cloud: Cloud, clock: Clock):
+    device = Device(tmp_path / "device", cloud)
+    device.poll()
+    foreign = Cloud(tmp_path / "foreign", clock)
+    ceremony.rotate(foreign.settings, "root", "root-1", now=clock)
+    with pytest.raises(TrustError) as caught:
+        device.poll(foreign.everything())
+    assert caught.value.attack is Attack.TAMPERED_METADATA
+
+
+@pytest.mark.parametrize(
+    "name", ["snapshot.json", "targets.json", "channels-canary.json", "timestamp.json", "root.json"]
+)
+def test_a_file_damaged_on_disk_comes_back_with_a_later_answer(tmp_path: Path, cloud: Cloud, name: str):
+    cloud.canary(1, cloud.publish_model(1))
+    device = Device(tmp_path / "device", cloud)
+    device.poll()
+    file = tmp_path / "device" / "metadata" / name
+    file.write_bytes(file.read_bytes().replace(b'"sig":"', b'"sig":"00'))
+    again = device.restarted()
+    for _ in range(2):  # the first answer may lack what the versions on disk seemed to say
+        with suppress(TrustError):
+            again.poll()
+    assert again.poll().channel is not None
+
+
+def test_an_emptied_folder_starts_from_the_built_in_root(tmp_path: Path, cloud: Cloud):
+    device = Device(tmp_path / "device", cloud)
+    device.poll()
+    shutil.rmtree(tmp_path / "device" / "metadata")
+    assert device.restarted().poll().channel is None
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_kill_at_any_write_leaves_a_folder_that_goes_on(tmp_path: Path, cloud: Cloud, named: bool):
+    cloud.canary(1, cloud.publish_model(1))
+    first = Device(tmp_path / "device", cloud)
+    first.poll()
+    ceremony.rotate(cloud.settings, "root", "root-1", now=cloud.clock)
+    ceremony.rotate(cloud.settings, "timestamp", "engine", now=cloud.clock)
+    newest = cloud.canary(2, cloud.publish_model(2))
+    cloud.broad(3, FACTORY)
+    points = 0
+    while True:
+        folder = tmp_path / f"killed-{points}"
+        shutil.copytree(first.folder, folder)
+        device = Device(folder, cloud)
+        device.highest_seq = 1
+        try:
+            device.restarted(write=dying(points, named=named)).poll()
+        except Killed:
+            points += 1
+        else:
+            break
+        again = device.restarted()
+        assert again.poll().channel is not None
+        assert again.highest_seq == 3
+        assert again.verifier.versions() == cloud.repo.versions()
+    assert newest.seq == 2
+    assert points >= 9  # two roots twice, timestamp, snapshot, four roles' files, two documents
+
+
+# convergence
+
+
+Step = st.sampled_from(["model", "canary", "broad", "policy", "rotate", "renew", "pool", "other", "restart"])
+
+
+@given(steps=st.lists(Step, min_size=1, max_size=12))
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_devices_that_skip_any_publications_reach_the_newest_and_never_go_back(steps: list[str]):
+    with tempfile.TemporaryDirectory() as name:
+        folder, clock = Path(name), Clock()
+        cloud = Cloud(folder, clock)
+        devices = {who: Device(folder / who, cloud, who) for who in ("dev-canary", OTHER_DEVICE)}
+        seq, major, newest = 0, 1, cloud.publish_model(1)
+        wanted: dict[str, tuple[int, Release]] = {}
+        for step in steps:
+            clock.advance(hours=1)
+            if step == "model":
+                major += 1
+                newest = cloud.publish_model(major)
+            elif step in {"canary", "broad"}:
+                seq += 1
+                (cloud.canary if step == "canary" else cloud.broad)(seq, newest)
+                wanted["dev-canary"] = (seq, newest)
+                if step == "broad":
+                    wanted[OTHER_DEVICE] = (seq, newest)
+            elif step == "policy":
+                ceremony.set_policy(cloud.settings, floors={"robot": seq}, now=clock)
+            elif step == "rotate":
+                ceremony.rotate(cloud.settings, "timestamp", "engine", now=clock)
+            elif step == "renew":
+                ceremony.renew(cloud.settings, now=clock, everything=True)
+            else:
+                who = OTHER_DEVICE if step == "other" else "dev-canary"
+                if step == "restart":
+                    devices[who] = devices[who].restarted()
+                before = devices[who].highest_seq
+                devices[who].poll()
+                assert devices[who].highest_seq >= before
+        for who, device in devices.items():
+            device.poll()
+            reached = (device.highest_seq, device.installed[FAMILY])
+            assert reached == wanted.get(who, (0, FACTORY))

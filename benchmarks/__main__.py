@@ -1,14 +1,20 @@
-"""`python -m benchmarks [ingest] [edge] [latency] [size]`: measure, print tables, add rows to RESULTS.md."""
+"""`python -m benchmarks [ingest] [edge] [latency] [size] [delivery]`: measure, print tables, add rows to RESULTS.md."""
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import replace
 
-from benchmarks import edge, ingest, latency, message_size, results
+from benchmarks import delivery, edge, ingest, latency, message_size, results
 from benchmarks.stage import QUICK, Effort, Stage, stage
 
-SCENARIOS = {"size": message_size.run, "edge": edge.run, "ingest": ingest.run, "latency": latency.run}
+SCENARIOS = {
+    "size": message_size.run,
+    "edge": edge.run,
+    "ingest": ingest.run,
+    "latency": latency.run,
+    "delivery": delivery.run,
+}
 
 
 def main() -> None:

@@ -99,7 +99,8 @@ def commit() -> str:
     """Short id of the commit, ``+`` where tracked product files differ from it."""
     if not (short := _git("rev-parse", "--short", "HEAD")):
         return "unknown"
-    rooms = ("schemas", "feature_store", "edge_producer", "stream_processors", "infra", "benchmarks/*.py")
+    rooms = ("schemas", "feature_store", "edge_producer", "stream_processors", "model_service", "infra")
+    rooms = (*rooms, "benchmarks/*.py")
     return short + ("+" if _git("status", "--porcelain", "--untracked-files=no", "--", *rooms) else "")
 
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks [ingest] [edge] [latency] [size] [delivery]`: measure, print tables, add rows to RESULTS.md."""
+"""`python -m benchmarks [SCENARIO]...`: measure, print tables, add rows to RESULTS.md."""
 
 from __future__ import annotations
 

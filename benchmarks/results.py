@@ -100,8 +100,8 @@ def commit() -> str:
     if not (short := _git("rev-parse", "--short", "HEAD")):
         return "unknown"
     rooms = ("schemas", "feature_store", "edge_producer", "stream_processors", "model_service", "infra")
-    rooms = (*rooms, "benchmarks/*.py")
-    return short + ("+" if _git("status", "--porcelain", "--untracked-files=no", "--", *rooms) else "")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", *rooms, "benchmarks/*.py")
+    return short + ("+" if changed else "")
 
 
 def _git(*arguments: str) -> str:

@@ -1,0 +1,100 @@
+"""Statistics of the quality guard, by simulation and against other people's distributions."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from model_service.rollout import guards
+
+BOUND = 0.02
+
+
+def gains(rng, devices, windows, old, rise, spread=0.0):
+    """Gain of each device: alarms of two models on the same number of windows."""
+    rate = np.clip(old + rng.normal(0, spread, devices), 0, 1)
+    new = np.clip(rate + rise, 0, 1)
+    return ((rng.binomial(windows, new) - rng.binomial(windows, rate)) / windows).tolist()
+
+
+@pytest.mark.parametrize("windows", [5, 50])
+def test_looking_after_every_device_seldom_aborts_a_model_that_is_no_worse(windows):
+    rng = np.random.default_rng(windows)
+    aborted = 0
+    for _ in range(300):
+        values = gains(rng, 60, windows, 0.1, BOUND, spread=0.05)  # exactly at the bound: the hardest case
+        x = (np.array(values) + 1) / 2
+        aborted += any(guards.wealth(x[:n], (BOUND + 1) / 2) >= 2 / guards.ALPHA for n in range(1, 61))
+    assert aborted / 300 <= guards.ALPHA
+
+
+def test_a_model_that_alarms_much_more_is_found_out_on_a_few_dozen_devices():
+    rng = np.random.default_rng(1)
+    found = sum(
+        guards.lower_end(gains(rng, 60, 10, 0.05, 0.25), guards.ALPHA / 2) > BOUND for _ in range(100)
+    )
+    assert found >= 90
+
+
+def test_the_confidence_sequence_covers_at_all_sizes_together():
+    rng = np.random.default_rng(2)
+    missed = 0
+    for _ in range(200):
+        values = rng.beta(2, 5, 50).tolist()
+        low = max(guards.lower_end(values[:n], 0.05, 0.0, 1.0) for n in range(2, 51, 4))
+        missed += low > 2 / 7
+    assert missed / 200 <= 0.05
+
+
+def test_the_order_of_devices_does_not_matter():
+    values = [0.4, -0.2, 1.0, 0.0, 0.3]
+    assert guards.lower_end(values, 0.05) == pytest.approx(guards.lower_end(values[::-1], 0.05))
+
+
+def test_a_promotion_of_a_worse_model_is_rare_at_the_planned_look():
+    rng = np.random.default_rng(3)
+    shown = 0
+    for _ in range(400):
+        values = gains(rng, 20, 30, 0.1, BOUND + 0.001, spread=0.03)
+        found = guards.judge(values, values, BOUND, 3, looks=1)
+        shown += found.answer == "shown"
+    assert shown / 400 <= guards.ALPHA + 0.02
+
+
+def test_a_quieter_model_is_shown_on_four_devices_however_unequal_they_are():
+    assert guards.judge([], [0.0, -1.0, -0.8, 0.0], BOUND, 3, looks=2).answer == "shown"
+
+
+def test_a_rise_on_one_of_four_devices_is_not_shown_to_be_harmless():
+    found = guards.judge([0.2, 0, 0, 0], [0.2, 0.0, 0.0, 0.0], BOUND, 3, looks=2)
+    assert found.answer == "not_shown"
+    assert found.high > BOUND
+
+
+def test_fewer_devices_than_asked_for_show_nothing():
+    found = guards.judge([0.0, 0.0], [0.0, 0.0], BOUND, 3, looks=2)
+    assert (found.answer, found.devices) == ("not_shown", 2)
+    assert guards.judge([], [], BOUND, 3, looks=2).answer == "not_shown"
+
+
+def test_each_look_spends_only_its_part_of_the_budget():
+    values = [0.03, -0.02, 0.01, 0.0, -0.01]
+    assert guards.largest_mean(values, guards.ALPHA / 4) > guards.largest_mean(values, guards.ALPHA)
+
+
+def test_treated_devices_are_held_against_the_holdout():
+    calm, loud = [0.02] * 40, [0.6] * 40
+    assert "held out" in guards.holdout_harm(loud, calm, BOUND)
+    assert guards.holdout_harm(calm, calm, BOUND) == ""
+    assert guards.holdout_harm(loud, [], BOUND) == ""
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 7, 19, 60, 299])
+def test_students_distribution_is_that_of_scipy(freedom):
+    for p in (0.6, 0.9, 0.95, 0.9875, 0.999):
+        assert guards.student_quantile(p, freedom) == pytest.approx(stats.t.ppf(p, freedom), rel=1e-9)
+
+
+@pytest.mark.parametrize(("worse", "n"), [(0, 4), (1, 4), (3, 20), (0, 300), (20, 1000)])
+def test_what_could_be_worse_is_clopper_and_pearson(worse, n):
+    exact = stats.beta.ppf(0.95, worse + 1, n - worse)
+    assert guards.could_be_worse(worse, n, 0.05) == pytest.approx(exact, abs=0.005)

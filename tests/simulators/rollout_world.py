@@ -1,0 +1,175 @@
+"""A rollout in memory: devices, a lossy network and a guard that says yes, around the pure state machine."""
+
+from dataclasses import dataclass, field, replace
+
+from model_service.rollout import machine
+from model_service.rollout.draw import draw
+from model_service.rollout.observed import PENDING, Member, Observed, Paired, Sent, Status, Told
+from model_service.rollout.record import Record
+from schemas.channels import BROAD, CANARY, Channel, Release
+from schemas.profile import Rollout
+
+FACTORY = Release(version="machine-0.00000000")
+NEW = Release(version="machine-1.00000001", sha256="1" * 64)
+SETTINGS = Rollout(
+    canary_share=0.25,
+    phases=(0.5, 1.0),
+    soak_s=5.0,
+    silent_s=30.0,
+    reach_s=60.0,
+    min_devices=2,
+    max_failed=0.1,
+)
+
+
+def new_record(members, settings=SETTINGS, *, security=False, baseline=FACTORY) -> Record:
+    """A draft with its plan."""
+    drawn = draw("line-1", list(members.values()), settings)
+    return Record(
+        rollout_id="line-1", group="line", family="machine", version=NEW.version, created_by="anna",
+        security=security, target={"machine": NEW}, baseline={"machine": baseline}, settings=settings,
+        canary=drawn.canary, salt=drawn.salt, holdout=drawn.holdout,
+    )  # fmt: skip
+
+
+def fleet(count: int) -> dict[str, Member]:
+    """Devices at two sites, all of them in the canary pool."""
+    return {f"d{i:02d}": Member(f"d{i:02d}", f"site-{i % 2}", "sim", True) for i in range(count)}
+
+
+@dataclass
+class World:
+    """The record, and everything around it.
+
+    Attributes:
+        out: Documents by ring, as devices see them.
+        runs: What each device runs.
+        told: Reports that arrived.
+    """
+
+    members: dict[str, Member]
+    record: Record
+    now: float = 1000.0
+    sent: list[Sent] = field(default_factory=list)
+    documents: dict[int, Channel] = field(default_factory=dict)
+    runs: dict[str, Release] = field(default_factory=dict)
+    told: dict[str, list[Told]] = field(default_factory=dict)
+    statuses: dict[str, Status] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    floors: dict[str, int] = field(default_factory=dict)
+    successor: str = ""
+    seq: int = 0
+    number: int = 0
+
+    def seen(self) -> Observed:
+        """What the state machine sees."""
+        return Observed(
+            self.members, self.told, self.statuses, self.sent, self.floors, successor=self.successor
+        )
+
+    def take(self, outcome: machine.Outcome) -> None:
+        """Carry out what the machine wants."""
+        self.record = outcome.record
+        for action in outcome.actions:
+            if isinstance(action, machine.Note):
+                self.notes.append(action.step)
+            elif isinstance(action, machine.Withdraw):
+                self.sent = [replace(s, state="withdrawn") if s.state in PENDING else s for s in self.sent]
+            else:
+                self._store(action)
+
+    def begin(self) -> None:
+        """Start the draft."""
+        self.take(machine.begin(self.record))
+        self.look()
+
+    def look(self) -> None:
+        """One look of the machine, then the network publishes what waits."""
+        self.take(machine.advance(self.record, self.seen(), self.now))
+
+    def publish(self, *, refuse: str = "") -> None:
+        """What waits comes out, or the guard refuses what is broad."""
+        for i, s in enumerate(self.sent):
+            if s.state in PENDING:
+                no = refuse if s.ring == BROAD else ""
+                self.sent[i] = replace(s, state="refused" if no else "published", at=self.now, detail=no)
+
+    def look_until_quiet(self) -> None:
+        """Look and publish until nothing moves."""
+        for _ in range(30):
+            before = (self.record, list(self.sent))
+            self.look()
+            self.publish()
+            if before == (self.record, self.sent):
+                return
+
+    def wanted(self, device: str) -> Release:
+        """What the channel in force wants of the device."""
+        out = [s for s in self.sent if s.state == "published"]
+        mine = [s for s in out if s.ring == BROAD or self.members[device].pool]
+        newest = max(mine, key=lambda s: s.seq, default=None)
+        return FACTORY if newest is None else self.documents[newest.seq].wanted(device)["machine"]
+
+    def report(self, device: str, state: str, result: str = "", *, attempted=NEW, **fields) -> Told:
+        """A report, not delivered yet."""
+        self.number += 1
+        return Told(self.number, self.now, state, result, attempted.version, **fields)
+
+    def deliver(self, device: str, report: Told) -> None:
+        """The report arrives."""
+        self.told.setdefault(device, []).append(report)
+        self.statuses[device] = Status(
+            self.now, self.seq, report.state, {"machine": self.runs.get(device, FACTORY)}
+        )
+
+    def commit(self, device: str, gain: float = 0.0) -> None:
+        """The device takes what is wanted of it, and says so."""
+        wanted = self.wanted(device)
+        self.runs[device] = wanted
+        pair = Paired(20, gain, 0)
+        self.deliver(device, self.report(device, "idle", "committed", attempted=wanted, paired=pair))
+
+    def restore(self, device: str) -> None:
+        """The device tries, and goes back."""
+        self.deliver(device, self.report(device, "restored", "restored", detail="trial failed"))
+
+    def treated(self) -> list[str]:
+        """Devices that should run the new model and do not yet."""
+        return [d for d in self.members if self.wanted(d) == NEW and self.runs.get(d, FACTORY) != NEW]
+
+    def all_commit(self, gain: float = 0.0) -> None:
+        """Every device that is wanted to."""
+        for device in self.members:
+            if self.wanted(device) != self.runs.get(device, FACTORY):
+                self.commit(device, gain)
+
+    def phase_passes(self) -> None:
+        """The current phase's devices commit, and the soak ends."""
+        self.look_until_quiet()
+        self.all_commit()
+        self.now += self.record.settings.soak_s + 0.1
+        self.look_until_quiet()
+
+    def _store(self, wanted: machine.Propose) -> None:
+        from datetime import UTC, datetime, timedelta
+
+        self.seq += 1
+        issued = datetime.fromtimestamp(self.now, UTC)
+        self.documents[self.seq] = Channel(
+            group="line", ring=wanted.ring, seq=self.seq, rollout_id=self.record.rollout_id,
+            target=dict(wanted.target), baseline=self.record.baseline, cohort=wanted.cohort,
+            holdout=wanted.holdout, reason=wanted.reason, issued=issued, expires=issued + timedelta(days=1),
+        )  # fmt: skip
+        self.sent.append(Sent(self.seq, wanted.ring, wanted.purpose, wanted.phase, "proposed", self.now))
+
+
+def started(count: int = 12, settings=SETTINGS, **given) -> World:
+    """A world whose canary document is out."""
+    members = fleet(count)
+    world = World(members, new_record(members, settings, **given))
+    world.begin()
+    world.publish()
+    return world
+
+
+__all__ = ["BROAD", "CANARY", "FACTORY", "NEW", "SETTINGS", "World", "fleet", "new_record", "started"]

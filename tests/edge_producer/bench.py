@@ -1,10 +1,9 @@
-"""Devices with an updater, driven step by step in the test's thread: windows in, steps of the agents, nothing else."""
+"""Devices with an updater, driven in the test's thread: windows, then steps of the agents."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from edge_producer.device import Device, Host
@@ -58,9 +57,11 @@ class Bench:
         self.close()
 
     def close(self) -> None:
-        for agent in self.updater.agents.values():
-            agent.close()
-        self.updater.stop()
+        try:
+            for agent in self.updater.agents.values():
+                agent.close()
+        finally:
+            self.updater.stop()
 
     @property
     def agent(self) -> Agent:
@@ -109,5 +110,3 @@ class Bench:
             f"{version} in force",
         )
 
-
-__all__ = ["Bench", "edge_settings", "quick_machine", "replace"]

@@ -6,12 +6,12 @@ what is made up is only how this server misbehaves when a test tells it to.
 
 from __future__ import annotations
 
+import hashlib
 import queue
 import threading
 import time
 from collections import defaultdict
 from concurrent import futures
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,12 +22,12 @@ from cryptography.hazmat.primitives import serialization
 from edge_producer.bundle import BUNDLES, open_bundle
 from model_service.identity.authority import Authority, init_pki, server_paths
 from model_service.settings import ModelSettings
+from model_service.training.bundle import BundleFiles, sealed
 from model_service.trust import ceremony
 from model_service.trust.channels import countersign_broad, propose_broad, publish_broad, publish_canary
 from model_service.trust.keys import load_online_key
 from model_service.trust.models import countersign_model, propose_model, publish_model
 from model_service.trust.online import OnlineSigner
-from model_service.training.bundle import BundleFiles, sealed
 from schemas.bundle_archive import pack
 from schemas.channels import (
     BROAD_ROLE,
@@ -269,8 +269,6 @@ class UpdateService(rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
 
 
 def _sha256(data: bytes) -> str:
-    import hashlib
-
     return hashlib.sha256(data).hexdigest()
 
 

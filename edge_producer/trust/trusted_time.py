@@ -9,6 +9,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,16 +20,30 @@ log = logging.getLogger(__name__)
 SERVER = "server"
 """Source of an instant that the service told over mTLS."""
 _WORTH_WRITING = timedelta(seconds=60)
-_SLACK = timedelta(seconds=1)
+_PAST = timedelta(seconds=1)
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """An instant, and the monotonic seconds at which it was."""
+
+    instant: datetime
+    at_s: float
+
+    def by(self, now_s: float) -> datetime:
+        return self.instant + timedelta(seconds=now_s - self.at_s)
 
 
 class TrustedTime:
-    """The newest of build time, verified issue times and server time, advanced by the monotonic clock.
+    """The newest of build time, verified issue times and what the service told; the monotonic clock moves it.
 
-    It never goes back, and it survives restarts; while a device is off it stands still until it learns.
+    What was verified never goes back and survives restarts; while a device is off its time stands still
+    until it learns. The service holds no signing key, so what it told counts only until it tells something
+    else, and only up to just past the expiry of the newest verified timestamp metadata: enough to see a
+    freeze, too little to make later metadata look expired for good.
 
     Args:
-        path: Where the newest instant is kept.
+        path: Where it is kept.
         build_time: No instant before it is believed; aware.
         monotonic: Seconds; any origin.
     """
@@ -37,72 +52,76 @@ class TrustedTime:
         self, path: Path, build_time: datetime, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._path, self._monotonic = path, monotonic
-        saved, self._bound = _load(path)
-        self._base = build_time.astimezone(UTC) if saved is None else max(saved, build_time.astimezone(UTC))
-        self._since = monotonic()
-        self._written = saved
-        self._told: tuple[datetime, float] | None = None
+        self._written = _load(path)
+        now_s, build = monotonic(), build_time.astimezone(UTC)
+        verified, told, self._bound = self._written
+        self._verified = _Mark(build if verified is None else max(verified, build), now_s)
+        self._told = None if told is None else _Mark(told, now_s)
 
     def now(self) -> datetime:
         """The instant by everything learnt so far, UTC."""
-        return self._base + timedelta(seconds=self._monotonic() - self._since)
+        now_s = self._monotonic()
+        verified = self._verified.by(now_s)
+        if self._told is None or self._bound is None:
+            return verified
+        return max(verified, min(self._told.by(now_s), self._bound + _PAST))
 
     def learn(self, instant: datetime, source: str) -> None:
         """Move on to the instant if it is newer.
 
         Args:
             instant: Aware.
-            source: ``SERVER``: told by the service, which holds no signing key: believed up to the bound,
-                and not before there is one. Anything else: a role whose signed metadata was issued then.
+            source: ``SERVER``: told by the service; it counts once there is verified metadata. Anything else:
+                a role whose signed metadata was issued then.
         """
-        instant = instant.astimezone(UTC)
+        mark = _Mark(instant.astimezone(UTC), self._monotonic())
         if source == SERVER:
-            self._told = (instant, self._monotonic())
-            self._believe()
-        else:
-            self._advance(instant, source)
+            self._told = mark
+        elif mark.instant > self._verified.by(mark.at_s):
+            if mark.instant - self._verified.by(mark.at_s) > _WORTH_WRITING:
+                log.info(
+                    "trusted time moves to %s, by %s", mark.instant.isoformat(timespec="seconds"), source
+                )
+            self._verified = mark
+        self._save_if_worth()
 
     def bound(self, expires: datetime) -> None:
-        """Believe the service up to just past the expiry of the newest verified timestamp metadata.
-
-        That is all it takes to see a freeze; and a service that lies about time cannot make metadata
-        expire that are issued later.
-        """
+        """Say when the newest verified timestamp metadata expire."""
         self._bound = expires.astimezone(UTC)
-        self._believe()
+        self._save_if_worth()
 
-    def _believe(self) -> None:
-        """Move on to what the service told last, and the time since, as far as the bound allows."""
-        if self._told is not None and self._bound is not None:
-            instant, at = self._told
-            told = instant + timedelta(seconds=self._monotonic() - at)
-            self._advance(min(told, self._bound + _SLACK), SERVER)
-
-    def _advance(self, instant: datetime, source: str) -> None:
-        now = self.now()
-        if instant > now:
-            if instant - now > _WORTH_WRITING:
-                log.info("trusted time moves to %s, by %s", instant.isoformat(timespec="seconds"), source)
-            self._base, self._since = instant, self._monotonic()
-            now = instant
-        if self._written is None or now - self._written >= _WORTH_WRITING:
-            self._save(now)
-
-    def _save(self, now: datetime) -> None:
-        bound = None if self._bound is None else self._bound.isoformat()
-        durable_write(self._path, json.dumps({"instant": now.isoformat(), "bound": bound}).encode())
-        self._written = now
+    def _save_if_worth(self) -> None:
+        now_s = self._monotonic()
+        state = (
+            self._verified.by(now_s),
+            None if self._told is None else self._told.by(now_s),
+            self._bound,
+        )
+        if any(_differ(new, old) for new, old in zip(state, self._written, strict=True)):
+            verified, told, bound = (None if at is None else at.isoformat() for at in state)
+            text = json.dumps({"verified": verified, "told": told, "bound": bound})
+            durable_write(self._path, text.encode())
+            self._written = state
 
 
-def _load(path: Path) -> tuple[datetime | None, datetime | None]:
+_State = tuple[datetime | None, datetime | None, datetime | None]
+
+
+def _differ(new: datetime | None, old: datetime | None) -> bool:
+    if new is None or old is None:
+        return new is not old
+    return abs(new - old) >= _WORTH_WRITING
+
+
+def _load(path: Path) -> _State:
     try:
         raw = json.loads(path.read_bytes())
-        return _instant(raw["instant"]), _instant(raw["bound"])
+        return _instant(raw["verified"]), _instant(raw["told"]), _instant(raw["bound"])
     except FileNotFoundError:
-        return None, None
+        return None, None, None
     except (ValueError, KeyError, TypeError):
         log.warning("%s is damaged; trusted time starts again from the build time", path)
-        return None, None
+        return None, None, None
 
 
 def _instant(text: str | None) -> datetime | None:

@@ -182,7 +182,12 @@ class FleetAdmin:
         """Ask the engine to pause, resume or abort, and wait for its answer."""
         if request.action not in ACTIONS:
             raise BadFieldError("action", f"one of {', '.join(ACTIONS)}")
-        body = {"rollout_id": request.rollout_id, "action": request.action, "reason": request.reason}
+        body = {
+            "rollout_id": request.rollout_id,
+            "action": request.action,
+            "reason": request.reason,
+            "roles": [] if call.peer is None else sorted(role.value for role in call.peer.roles),
+        }
         return await self._command("control_rollout", body, call)
 
     async def _read(self, work: Callable[[Connection], Any]) -> JsonReply:

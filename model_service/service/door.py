@@ -66,6 +66,11 @@ class Call:
         return "" if self.peer is None else self.peer.name
 
     @property
+    def roles(self) -> frozenset[Role]:
+        """Roles of the certificate."""
+        return ANYBODY if self.peer is None else self.peer.roles
+
+    @property
     def remaining_s(self) -> float:
         """Seconds left to answer in; never negative."""
         return max(0.0, self.until - asyncio.get_running_loop().time())

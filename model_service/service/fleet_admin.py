@@ -22,7 +22,7 @@ from model_service.service.outcomes import Outcomes
 from model_service.service.refusals import BadFieldError, UnknownNameError
 from model_service.service.workers import Workers
 from model_service.settings import ModelSettings
-from schemas.errors import RegistryError, ServiceUnavailableError
+from schemas.errors import AccessError, RegistryError, ServiceUnavailableError
 from schemas.proto.fleet_pb2 import (
     AckDriftRequest,
     ControlRolloutRequest,
@@ -39,10 +39,11 @@ PEOPLE = frozenset({Role.VIEWER, Role.LABELLER, Role.OPERATOR, Role.APPROVER})
 OPERATORS = frozenset({Role.OPERATOR})
 APPROVERS = frozenset({Role.APPROVER})
 _READS = ("ListDevices", "ListModels", "ShowModel", "ListRollouts", "ShowRollout", "ListRuns")
-_WRITES = ("CreateJoinToken", "ListJoinTokens", "RevokeDevice", "Train", "StartRollout", "ControlRollout")
+_WRITES = ("CreateJoinToken", "ListJoinTokens", "RevokeDevice", "Train", "StartRollout")
 RULES = {
     **{name: Rule(PEOPLE, 20.0) for name in _READS},
     **{name: Rule(OPERATORS, 30.0) for name in _WRITES},
+    "ControlRollout": Rule(OPERATORS | APPROVERS, 30.0),
     "AckDrift": Rule(APPROVERS, 30.0),
 }
 MAX_TOKEN_S = 30 * 86400.0
@@ -182,11 +183,15 @@ class FleetAdmin:
         """Ask the engine to pause, resume or abort, and wait for its answer."""
         if request.action not in ACTIONS:
             raise BadFieldError("action", f"one of {', '.join(ACTIONS)}")
+        if request.action != "resume" and Role.OPERATOR not in call.roles:
+            raise AccessError(f"{call.actor} may resume what waits for approval, not {request.action}")
         body = {
             "rollout_id": request.rollout_id,
             "action": request.action,
             "reason": request.reason,
-            "roles": [] if call.peer is None else sorted(role.value for role in call.peer.roles),
+            "roles": sorted(
+                role.value for role in call.roles
+            ),  # resuming what was not shown takes an approver
         }
         return await self._command("control_rollout", body, call)
 

@@ -1,0 +1,144 @@
+"""Laws of what people decide: runs that wait, verdicts, commands to the engine."""
+
+import threading
+import time
+
+import pyarrow as pa
+import pytest
+from sqlalchemy import insert, select, update
+
+from feature_store.append import append
+from feature_store.cuts import Cuts
+from infra.model_client import FleetClient
+from model_service.registry.tables import commands, runs
+from schemas.errors import RegistryError
+from schemas.tables import DRIFT
+from tests.simulators.model_service import ModelService
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    with ModelService(tmp_path_factory.mktemp("service")) as running:
+        yield running
+
+
+@pytest.fixture
+def approver(service):
+    with service.person("approver") as client:
+        yield client
+
+
+def waiting_run(service, run_id, *verdicts):
+    values = {
+        "run_id": run_id, "family": "machine", "profile": "machine", "state": "waiting", "reason": "drift",
+        "kind": "", "verdicts": list(verdicts), "seed": 0, "detail": "", "requested_by": "trainer",
+        "created_at": time.time(), "updated_at": time.time(),
+    }  # fmt: skip
+    with service.registry.transaction() as connection:
+        connection.execute(insert(runs).values(**values))
+
+
+def run_of(service, run_id):
+    with service.registry.reading() as connection:
+        return connection.execute(select(runs).where(runs.c.run_id == run_id)).mappings().one()
+
+
+def drift_verdict(service, event_id):
+    """A verdict in the lake, as the drift job leaves it."""
+    plain = {pa.string(): "", pa.float64(): 0.0, pa.int32(): 0, pa.int64(): 0}
+    row = {f.name: plain.get(f.type, 0) for f in DRIFT.schema}
+    table = pa.Table.from_pylist([{**row, "event_id": event_id, "profile": "machine"}], schema=DRIFT.schema)
+    append(service.lake, Cuts(service.lake), "test-drift", lambda n: {DRIFT.name: table})
+
+
+@pytest.mark.parametrize(("retrain", "state"), [(True, "requested"), (False, "dismissed")])
+def test_a_waiting_run_takes_one_decision(service, approver, retrain, state):
+    run_id = f"run-{state}"
+    waiting_run(service, run_id)
+    assert approver.ack_drift(run_id, retrain=retrain, reason="seen") == {"run_id": run_id, "state": state}
+    row = run_of(service, run_id)
+    assert (row["state"], row["requested_by"], row["detail"]) == (state, "operator", "seen")
+    with pytest.raises(RegistryError, match=f"is {state}: only a waiting run"):
+        approver.ack_drift(run_id, retrain=retrain)
+
+
+def test_a_verdict_finds_the_run_that_waits_because_of_it(service, approver):
+    waiting_run(service, "run-v", "job/3/0", "job/3/1")
+    assert approver.ack_drift("job/3/1", retrain=True)["run_id"] == "run-v"
+
+
+def test_a_verdict_without_a_run_gets_one(service, approver):
+    drift_verdict(service, "job/9/0")
+    made = approver.ack_drift("job/9/0", retrain=True, reason="new oil")
+    row = run_of(service, made["run_id"])
+    assert (row["state"], row["reason"], row["verdicts"]) == ("requested", "person", ["job/9/0"])
+    assert (row["family"], row["profile"], row["detail"]) == ("machine", "machine", "new oil")
+    drift_verdict(service, "job/9/1")
+    with pytest.raises(RegistryError, match="nothing to dismiss"):
+        approver.ack_drift("job/9/1", retrain=False)
+
+
+def test_a_person_trains_by_hand(service):
+    with service.person() as operator:
+        made = operator.train("machine", "because", kind="anomaly", seed=7)
+        assert made["run_id"] in {run["run_id"] for run in operator.runs("machine")}
+    row = run_of(service, made["run_id"])
+    assert (row["state"], row["kind"], row["seed"], row["detail"]) == ("requested", "anomaly", 7, "because")
+
+
+class Engine:
+    """Answers commands as the engine does, in a thread."""
+
+    def __init__(self, service, state, outcome):
+        self.service, self.answer = service, {"state": state, "outcome": outcome}
+        self.seen = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self):
+        while not self._stop.wait(0.02):
+            with self.service.registry.transaction() as connection:
+                waiting = commands.c.state == "waiting"
+                self.seen += connection.execute(select(commands).where(waiting)).mappings().all()
+                connection.execute(update(commands).where(waiting).values(**self.answer))
+
+
+def test_a_command_returns_what_the_engine_answers(service):
+    with service.person() as operator, Engine(service, "done", {"rollout_id": "r-1"}) as engine:
+        assert operator.start_rollout("machine-1.0123abcd", "default") == {"rollout_id": "r-1"}
+        assert operator.control_rollout("r-1", "abort", "smoke") == {"rollout_id": "r-1"}
+    assert [(c["kind"], c["actor"]) for c in engine.seen] == [
+        ("start_rollout", "operator"),
+        ("control_rollout", "operator"),
+    ]
+    assert engine.seen[0]["body"] == {"version": "machine-1.0123abcd", "group": "default", "security": False}
+    assert engine.seen[1]["body"]["roles"] == ["approver", "operator"]
+
+
+def test_a_command_that_the_engine_refuses_says_why(service):
+    refused = Engine(service, "refused", {"reason": "a rollout is under way"})
+    with service.person() as operator, refused, pytest.raises(RegistryError, match="under way"):
+        operator.start_rollout("machine-1.0123abcd", "default")
+
+
+def test_an_action_that_there_is_not_never_reaches_the_engine(service):
+    with service.person() as operator, Engine(service, "done", {}) as engine:
+        with pytest.raises(Exception, match="one of pause, resume, abort"):
+            operator.control_rollout("r-1", "explode")
+        assert engine.seen == []
+
+
+def test_a_client_can_be_made_before_the_service_is_back(service):
+    service.child.kill()
+    client = FleetClient(service.settings)
+    service.start()
+    with client:
+        assert client.rollouts() == []

@@ -50,7 +50,12 @@ class Keyring:
         path = self.path(place)
         path = path.with_name(path.name + suffix)
         opened = self.passphrase(place)
-        return read_key(path, opened) if path.exists() else make_key(path, opened)
+        if path.exists():
+            return read_key(path, opened)
+        if place.offline:  # a key under a mistyped passphrase would be lost
+            for other in sorted(self._offline.glob("*.pem"))[:1]:
+                read_key(other, opened)
+        return make_key(path, opened)
 
     def signers(self, places: Iterable[KeyPlace], key_ids: Iterable[str]) -> list[CryptoSigner]:
         """Keys in reach that a role knows."""

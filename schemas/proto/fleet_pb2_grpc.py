@@ -175,7 +175,8 @@ class FleetAdminServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ControlRollout(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Approvers may call it too, to resume what waits for approval.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')

@@ -206,6 +206,23 @@ def test_a_revoked_device_is_refused_at_once_and_its_streams_end(service, device
     assert known[device.device_id].active
 
 
+def test_a_device_that_joined_anew_left_its_old_certificate_behind(service, device):
+    stub = device.delivery()
+    stub.Report(device.report(1), timeout=10)
+    with service.joined(device.device_id) as anew:
+        anew.delivery().Report(anew.report(2), timeout=10)
+        wait_until(lambda: _is_refused(stub.Report, device.report(3)), 10, "the old certificate to end")
+        anew.delivery().Report(anew.report(4), timeout=10)
+
+
+def _is_refused(call, request):
+    try:
+        call(request, timeout=10)
+    except grpc.RpcError as exc:
+        return refusal(exc)[0] == "PERMISSION_DENIED"
+    return False
+
+
 def _record(service, device_id):
     return next(r for r in service.devices.keys().values() if r.device_id == device_id)
 

@@ -105,6 +105,12 @@ class Contest:
         """Which of them have healthy rows."""
         return np.asarray(np.bincount(self.evidence.healthy.device, minlength=self.devices) > 0)
 
+    @property
+    def drawable(self) -> NDArray[np.bool_]:
+        """Which of them have any rows; real faults may be of devices without healthy ones."""
+        labelled = np.bincount(self.evidence.labelled.device, minlength=self.devices) > 0
+        return np.asarray(self.present | labelled)
+
 
 def evidence_of(holdout: pa.Table, features: Sequence[str], cohorts: Mapping[str, str]) -> Evidence:
     """Evidence of holdout rows; rows that lack a feature say nothing and are left out.

@@ -64,7 +64,7 @@ def judge_quality(contest: Contest, min_gain: float) -> GateVerdict:
         why = "no fault bank and no labelled fault: a deaf model would look better than a good one"
         return not_shown(GATE, why, min_gain)
     new, old = (losses(score, evidence, faults) for score in (contest.candidate, contest.champion))
-    counts = draws(present)
+    counts = draws(contest.drawable)
     gains = new.quality(lambda s: s.drawn(counts)) - old.quality(lambda s: s.drawn(counts))
     low, high = interval(gains)
     new_quality, old_quality = (float(m.quality(_mean)) for m in (new, old))

@@ -51,7 +51,7 @@ def judge_recall(
         homely |= evidence.faults(bank, home)
     new, old = _seen(contest.candidate, faults, contest), _seen(contest.champion, homely, contest)
     value, before = _mean_recall(new), _mean_recall(old)
-    counts = draws(contest.present)
+    counts = draws(contest.drawable)
     drawn = [np.mean([s.drawn(counts) for s in severities], axis=0) for severities in new.values()]
     low, high = interval(np.mean(drawn, axis=0))
     bound = max(min_recall, before - max_loss)

@@ -1,0 +1,365 @@
+"""Gates: the better model passes, and each thing that may be wrong with one has a gate that says so."""
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pyarrow as pa
+import pytest
+from onnx import TensorProto, helper
+
+from model_service.gates.evaluate import evaluate, refusal
+from model_service.gates.evidence import Contest, evidence_of, part
+from model_service.gates.footprint import judge_memory, judge_operators
+from model_service.gates.quality import judge_quality
+from model_service.gates.recall import (
+    freed_of_faults,
+    judge_false_alarms,
+    judge_learnt,
+    judge_recall,
+    nonnegative,
+)
+from model_service.gates.statistics import MIN_DEVICES
+from model_service.training.bundle import sealed
+from model_service.training.golden import Golden, golden_outputs, golden_windows
+from model_service.training.mahalanobis import Mahalanobis
+from schemas.bundle import Tolerance
+from tests.model_service.regimes import (
+    BANK,
+    CHAMPION,
+    HOLDOUT,
+    MACHINE,
+    OLD,
+    candidate,
+    case,
+    features,
+    rows,
+    table,
+    warmer,
+    worn,
+)
+
+ALL = {
+    "operators", "size", "fit", "lineage", "memory", "latency", "rebuild", "parity", "golden", "quality",
+    "recall", "false_alarms", "fault_learnt",
+}  # fmt: skip
+
+
+def judged(of):
+    return {v.gate: v for v in evaluate(of)}
+
+
+def failed(of):
+    return {name for name, v in judged(of).items() if not v.passed}
+
+
+def changed(bundle, model=None, golden=None, **manifest):
+    """The bundle with other parts, sealed again: what somebody with the trainer's key could hand in."""
+    stated = bundle.manifest.model_copy(update=manifest)
+    return sealed(stated, model or bundle.model, golden or bundle.golden, 1)
+
+
+def edited(bundle, edit):
+    """The bundle with a graph that ``edit`` was let loose on."""
+    model = onnx.load_from_string(bundle.model)
+    edit(model)
+    return changed(bundle, model=model.SerializeToString())
+
+
+# -- the whole -----------------------------------------------------------------------------------
+
+
+def test_a_candidate_for_the_new_regime_passes_every_gate():
+    found = judged(case(rows(warmer())))
+    assert refusal(tuple(found.values())) == ""
+    assert set(found) == ALL
+    quality = found["quality"]
+    assert 0 < quality.low < quality.value < quality.high
+    assert quality.detail["champion_healthy_score"] > 1.5 * quality.detail["candidate_healthy_score"]
+    assert all(v.says for v in found.values())
+
+
+def test_as_good_as_the_champion_is_not_better():
+    assert not judge_quality(contest(new=OLD.score), 0.0).passed
+    assert failed(case(rows(warmer()), gates={"min_gain": 0.05})) == {"quality"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "severity"), [("bearing_wear", 0.2), ("bearing_wear", 0.4), ("imbalance", 0.2)]
+)
+def test_a_model_that_learnt_a_fault_is_refused_although_it_scores_better(kind, severity):
+    """Worn machines as the new normal: better by every number on their own rows."""
+    found = judged(case(rows(worn(severity, kind)), moved=("vibration",)))
+    assert found["quality"].passed
+    assert not found["fault_learnt"].passed
+    assert found["fault_learnt"].detail["worst"] == kind
+    assert kind in refusal(tuple(found.values()))
+
+
+def test_a_classifier_passes_its_own_parity_and_rebuild():
+    faults = [
+        table(features(worn(0.3, kind), spans, 10), spans, part_, label="worn", first=20)
+        for spans, part_ in ((range(60, 63), "train"), (HOLDOUT, "holdout"))
+        for kind in ("bearing_wear", "imbalance")
+    ]
+    found = judged(case(pa.concat_tables([rows(warmer()), *faults]), kind="classifier"))
+    assert {n for n in ("parity", "golden", "rebuild", "operators") if found[n].passed} == {
+        "parity", "golden", "rebuild", "operators",
+    }  # fmt: skip
+    assert found["quality"].detail["labelled_rows"] == 40
+
+
+# -- sameness ------------------------------------------------------------------------------------
+
+
+def test_a_tampered_weight_breaks_parity_golden_and_rebuild():
+    taken = rows(warmer())
+
+    def edit(model):
+        [mean] = [i for i in model.graph.initializer if i.dims == [10] and i.data_type == TensorProto.FLOAT][
+            :1
+        ]
+        values = np.frombuffer(mean.raw_data, np.float32).copy()
+        values[7] += 0.5
+        mean.raw_data = values.tobytes()
+
+    tampered = edited(candidate(taken), edit)
+    assert {"parity", "golden", "rebuild"} <= failed(case(taken, candidate=tampered))
+
+
+def test_golden_vectors_that_excuse_the_graph_are_refused():
+    taken = rows(warmer())
+    good = candidate(taken)
+    windows, outputs = golden_windows(good.golden), golden_outputs(good.golden)
+    wrong = Golden(windows, outputs[:, :-1], outputs[:, -1] * 0.9).to_arrow()
+    assert "golden" in failed(case(taken, candidate=changed(good, golden=wrong)))
+    fewer = Golden(windows[:2], outputs[:2, :-1], outputs[:2, -1]).to_arrow()
+    verdict = judged(case(taken, candidate=changed(good, golden=fewer)))["golden"]
+    assert "not the family's" in verdict.says
+    wide = changed(good, tolerance=Tolerance(absolute=0.5, relative=0.5))
+    assert "widens the tolerance" in judged(case(taken, candidate=wide))["golden"].says
+
+
+def test_other_rows_than_the_gate_reads_cannot_have_made_the_candidate():
+    taken = rows(warmer())
+    assert "rebuild" in failed(case(taken, candidate=candidate(rows(warmer(), seed=8))))
+
+
+def test_a_candidate_of_another_run_cut_or_champion_is_not_even_loaded():
+    taken = rows(warmer())
+    for name, value in (("run_id", "run-2"), ("cut", 8), ("champion", "machine-1.00000000")):
+        of = case(taken)
+        found = judged(replace(of, claimed={**of.claimed, name: value}))
+        assert not found["lineage"].passed
+        assert name in found["lineage"].says
+        assert "memory" not in found
+
+
+def test_a_candidate_for_another_profile_is_not_even_loaded():
+    taken = rows(warmer())
+    other = changed(candidate(taken), features=tuple(reversed(MACHINE.feature_names)))
+    assert failed(case(taken, candidate=other)) == {"fit"}
+
+
+# -- footprint -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bounds", "gate"),
+    [
+        ({"max_bytes": 10_000}, "size"),
+        ({"max_latency_ms": 1e-6}, "latency"),
+        ({"max_latency_ratio": 1e-6}, "latency"),
+        ({"max_memory_mb": 0.5}, "memory"),
+        ({"opset": 16}, "operators"),
+        ({"parity": 1e-12}, "parity"),
+        ({"min_gain": 0.5}, "quality"),
+        ({"min_recall": 0.999}, "recall"),
+    ],
+)
+def test_each_bound_of_the_profile_refuses(bounds, gate):
+    assert gate in failed(case(rows(warmer()), gates=bounds))
+
+
+def test_what_devices_must_not_load_is_not_loaded_here_either():
+    good = candidate(rows(warmer()))
+
+    def custom(model):
+        model.graph.node[0].domain = "com.example"
+        model.opset_import.append(helper.make_opsetid("com.example", 1))
+
+    def elsewhere(model):
+        weights = model.graph.initializer[0]
+        weights.data_location = TensorProto.EXTERNAL
+        weights.external_data.add(key="location", value="/etc/passwd")
+
+    def hidden(model):
+        inner = helper.make_graph([helper.make_node("Own", [], ["x"], domain="com.example")], "g", [], [])
+        model.graph.node.append(helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=inner))
+
+    for edit, word in ((custom, "com.example"), (elsewhere, "another file"), (hidden, "com.example")):
+        verdict = judge_operators(edited(good, edit), MACHINE.gates)
+        assert not verdict.passed
+        assert word in verdict.says
+
+
+def test_a_model_that_ends_its_process_ends_only_that():
+    good = candidate(rows(warmer()))
+
+    def edit(model):
+        model.graph.node[0].op_type = "NoSuchOperator"
+
+    found = judged(case(rows(warmer()), candidate=edited(good, edit)))
+    assert not found["memory"].passed
+    assert "ends with" in found["memory"].says
+    assert "quality" not in found
+
+
+def test_memory_is_that_of_the_model_not_of_the_runtime():
+    verdict = judge_memory(CHAMPION, golden_windows(CHAMPION.golden)[:1], MACHINE.gates)
+    assert 1 < verdict.value < 60
+
+
+# -- numbers -------------------------------------------------------------------------------------
+
+
+def contest(story=None, new=None, devices=20, weights=None, enter=0.6):
+    """Candidate and champion on the holdout of a story."""
+    found = features(story or warmer(), HOLDOUT)[:devices]
+    holdout = table(found, HOLDOUT, "holdout", weights=weights)
+    evidence = evidence_of(holdout, MACHINE.feature_names, {})
+    score = new or Mahalanobis.of(candidate(rows(story or warmer())).manifest).score
+    return Contest(score, OLD.score, evidence, BANK, enter)
+
+
+def test_quality_is_the_class_balanced_weighted_brier_score():
+    """Against loops over rows."""
+    weights = np.random.default_rng(2).uniform(1, 30, 40)
+    of = contest(weights=weights)
+    verdict = judge_quality(of, 0.0)
+    features_, w = of.evidence.healthy.features, of.evidence.healthy.weights
+    for name, score in (("candidate", of.candidate), ("champion", of.champion)):
+        kinds = []
+        for kind in BANK.kinds:
+            losses = []
+            for severity in BANK.severities(kind):
+                missed = score(BANK.inject(features_, kind, severity)) - 1
+                losses.append(sum(a * b**2 for a, b in zip(w, missed, strict=True)) / sum(w))
+            kinds.append(sum(losses) / len(losses))
+        calm = sum(a * b**2 for a, b in zip(w, score(features_), strict=True)) / sum(w)
+        assert verdict.detail[name] == pytest.approx(1 - (calm + sum(kinds) / len(kinds)) / 2)
+    assert verdict.value == pytest.approx(verdict.detail["candidate"] - verdict.detail["champion"])
+
+
+def test_the_interval_takes_the_device_as_its_unit():
+    """Against the normal interval over devices' own gains: every device has the same weight here."""
+    of = contest()
+    verdict = judge_quality(of, 0.0)
+    gains = []
+    for device in range(20):
+        mine = of.evidence.healthy.device == device
+        faults = of.evidence.faults(BANK)
+        halves = []
+        for score in (of.candidate, of.champion):
+            calm = (score(of.evidence.healthy.features[mine]) ** 2).mean()
+            missed = [
+                np.mean([((1 - score(r.features[mine])) ** 2).mean() for r in severities])
+                for severities in faults.values()
+            ]
+            halves.append(1 - (calm + np.mean(missed)) / 2)
+        gains.append(halves[0] - halves[1])
+    reach = 1.96 * np.std(gains, ddof=1) / np.sqrt(20)
+    assert verdict.low == pytest.approx(np.mean(gains) - reach, abs=0.15 * reach)
+    assert verdict.high == pytest.approx(np.mean(gains) + reach, abs=0.25 * reach)
+
+
+def test_the_same_evidence_gives_the_same_interval():
+    first, second = (judge_quality(contest(), 0.0) for _ in range(2))
+    assert (first.low, first.high) == (second.low, second.high)
+
+
+def test_a_model_without_a_score_is_as_wrong_as_can_be():
+    verdict = judge_quality(contest(new=lambda x: np.full(len(x), np.nan)), 0.0)
+    assert verdict.detail["candidate"] == pytest.approx(0.0)
+    assert not judge_recall(contest(new=lambda x: np.full(len(x), np.nan)), OLD, 0.8, 0.05).passed
+
+
+def test_a_deaf_model_and_a_shrill_one_are_refused():
+    deaf, shrill = (contest(new=lambda x, s=s: np.full(len(x), s)) for s in (0.0, 1.0))
+    assert not judge_quality(deaf, 0.0).passed
+    assert not judge_recall(deaf, OLD, 0.8, 0.05).passed
+    assert not judge_quality(shrill, 0.0).passed
+    alarms = judge_false_alarms(shrill, 0.02)
+    assert (alarms.passed, alarms.value) == (False, 1.0)
+
+
+def test_recall_is_the_weighted_share_of_faults_seen():
+    of = contest(weights=np.random.default_rng(4).uniform(1, 30, 40))
+    w = of.evidence.healthy.weights
+    seen = [
+        [
+            np.average(of.candidate(BANK.inject(of.evidence.healthy.features, k, s)) >= 0.6, weights=w)
+            for s in BANK.severities(k)
+        ]
+        for k in BANK.kinds
+    ]
+    verdict = judge_recall(of, OLD, 0.8, 0.05)
+    assert verdict.value == pytest.approx(np.mean(seen))
+    assert verdict.low <= verdict.value <= verdict.high
+
+
+def test_too_few_devices_show_nothing():
+    of = contest(devices=MIN_DEVICES - 1)
+    verdicts = [
+        judge_quality(of, 0.0),
+        judge_recall(of, OLD, 0.8, 0.05),
+        judge_learnt(of, BANK, OLD, 0.8, 0.05),
+    ]
+    assert [(v.passed, v.value) for v in verdicts] == [(False, None)] * 3
+    assert judge_quality(contest(devices=MIN_DEVICES), 0.0).value is not None
+
+
+def test_without_any_fault_a_deaf_model_would_win_so_nothing_is_shown():
+    of = replace(contest(), bank=None)
+    assert "deaf" in judge_quality(of, 0.0).says
+
+
+def test_cohorts_are_reported_apart():
+    slices = judged(case(rows(warmer())))["quality"].detail["slices"]
+    assert set(slices) == {"machine/north/g/x86", "machine/south/g/x86"}
+    assert sum(s["devices"] for s in slices.values()) == 20
+    assert all(s["gain"] > 0 for s in slices.values())
+
+
+def test_rows_freed_of_a_fault_lie_where_healthy_ones_do_and_a_recalibration_stays():
+    freed, home, likeness = freed_of_faults(contest(worn(0.3)).evidence, OLD, BANK)
+    assert likeness["bearing_wear"] > 10
+    assert OLD.score(features(worn(0.3), HOLDOUT).reshape(-1, 10)).mean() > 0.8
+    assert OLD.score(freed.features).mean() < 0.45
+    np.testing.assert_allclose(OLD.standardised(home.features).mean(axis=0), 0, atol=1e-9)
+    warm, _, slight = freed_of_faults(contest().evidence, OLD, BANK)
+    assert max(slight.values()) < 1.5
+    assert warm.features[:, 7].mean() > OLD.mean[7] + 4
+
+
+def test_shares_of_signatures_are_a_least_squares_fit_without_negatives():
+    """Against a search over a grid."""
+    rng = np.random.default_rng(6)
+    directions = np.abs(rng.normal(size=(2, 5)))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    for target in (rng.normal(size=5), directions[0] * 3 - directions[1] * 2, directions.T @ [1.0, 2.0]):
+        grid = np.linspace(0, 5, 251)
+        fits = [
+            (np.linalg.norm(target - a * directions[0] - b * directions[1]), a, b) for a in grid for b in grid
+        ]
+        best = min(fits)
+        found = nonnegative(directions, target)
+        assert (found >= 0).all()
+        assert np.linalg.norm(target - found @ directions) <= best[0] + 1e-9
+
+
+def test_only_the_holdout_is_evidence():
+    taken = rows(warmer())
+    held = part(taken, "holdout")
+    assert held.num_rows == 20 * len(HOLDOUT)
+    assert len(evidence_of(held, MACHINE.feature_names, {}).healthy.features) == held.num_rows

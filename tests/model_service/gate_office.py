@@ -1,0 +1,136 @@
+"""A gate with everything real around it: lake with rows at a pin, registry, artifacts, trust repository."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from sqlalchemy import insert, select, update
+
+from feature_store import connect
+from feature_store.cuts import Cuts
+from feature_store.point_in_time import Wanted, training_rows
+from feature_store.registry import DeviceRecord, DeviceRegistry
+from model_service.gates.gate_process import Gate
+from model_service.registry.database import Registry
+from model_service.registry.tables import candidates, gate_verdicts, outbox, runs
+from model_service.settings import ModelSettings
+from model_service.training.artifacts import store_artifact
+from model_service.training.bundle import BundleFiles
+from model_service.training.candidate import build_candidate
+from model_service.training.lineage import wanted_to_json
+from model_service.training.proposing import Proposer
+from model_service.trust import ceremony
+from schemas.cohorts import Cohort
+from schemas.rows import Reason
+from tests.feature_store.fleets import land, machine_lake, telemetry
+from tests.model_service.regimes import CHAMPION, LINEAGE, MACHINE, Story, features, name
+
+SPAN = range(60, 72)
+DEVICES = 12
+PIN = "run-run-1"
+
+
+class GateOffice:
+    """One run whose candidate is handed to the gate."""
+
+    def __init__(self, folder: Path) -> None:
+        self.settings = ModelSettings(root=folder / "models", lake_root=folder / "lake", tick_s=0.02)
+        ceremony.init(self.settings, ["machine"], {"default": Cohort(share=0.3)})
+        self.registry = Registry.open(self.settings.database_url, self.settings.root)
+        self.start = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=10)
+        self.gate = Gate(self.settings, self.registry)
+
+    def train(
+        self, story: Story, moved: tuple[str, ...] = ("temperature",), *, propose: bool = True, **spoilt: Any
+    ) -> str:
+        """What a trainer does, honest or not; returns the version.
+
+        Args:
+            story: What the fleet's machines do.
+            moved: Channels.
+            propose: Sign with the trainer's key.
+            spoilt: ``bundle``: hands in what this function makes of the candidate.
+        """
+        lake = machine_lake(self.settings.lake_root)
+        DeviceRegistry(lake).register(
+            [
+                DeviceRecord(name(d), "machine", "hall", "default", "x86", f"key-{d}", "PEM")
+                for d in range(DEVICES)
+            ]
+        )
+        land(lake, telemetry=self._telemetry(story))
+        cut = Cuts(lake).pin(PIN)
+        end = self.start + timedelta(seconds=SPAN.stop)
+        wanted = Wanted(MACHINE, self.start, end, cut.created)
+        with connect(self.settings.lake_root, PIN) as con:
+            taken = training_rows(con, wanted)
+        lineage = LINEAGE.model_copy(update={"cut": cut.id, "pin": PIN, "known_at": wanted.known_at})
+        bundle = build_candidate(MACHINE, taken.rows, CHAMPION, moved, lineage, 1, 1)
+        bundle = spoilt.get("bundle", lambda b: b)(bundle)
+        sha256, length = store_artifact(self.settings.artifacts, bundle)
+        self._hand_over(bundle, sha256, length, {"wanted": wanted_to_json(wanted), "moved": list(moved)})
+        if propose:
+            self.propose(bundle, sha256)
+        return bundle.manifest.version
+
+    def propose(self, bundle: BundleFiles, sha256: str) -> None:
+        Proposer(self.settings).propose(bundle.manifest, sha256)
+
+    def state(self) -> str:
+        return self.rows(candidates)[-1]["state"]
+
+    def verdicts(self) -> dict[str, dict[str, Any]]:
+        return {row["gate"]: row for row in self.rows(gate_verdicts)}
+
+    def steps(self) -> list[str]:
+        return [row["step"] for row in self.rows(outbox)]
+
+    def rows(self, of: Any) -> list[dict[str, Any]]:
+        with self.registry.reading() as connection:
+            return [dict(r) for r in connection.execute(select(of)).mappings()]
+
+    def set(self, table: Any, **values: Any) -> None:
+        """Change all rows of a table behind everybody's back."""
+        with self.registry.transaction() as connection:
+            connection.execute(update(table).values(**values))
+
+    def _telemetry(self, story: Story) -> pa.Table:
+        found = features(story, SPAN, DEVICES)
+        seqs = list(SPAN) * DEVICES
+        at = [self.start + timedelta(seconds=k) for k in seqs]
+        return telemetry(
+            device_id=np.repeat([name(d) for d in range(DEVICES)], len(SPAN)),
+            boot_id=[1] * len(seqs),
+            seq=seqs,
+            event_time=at,
+            known_at=at,
+            decision=["none"] * len(seqs),
+            reasons=[int(Reason.SAMPLE)] * len(seqs),
+            inclusion_probability=[0.5] * len(seqs),
+            model_version=[CHAMPION.manifest.version] * len(seqs),
+            **{f: found[:, :, i].ravel().astype(np.float32) for i, f in enumerate(MACHINE.feature_names)},
+        )
+
+    def _hand_over(self, bundle: BundleFiles, sha256: str, length: int, cause: dict[str, Any]) -> None:
+        now, manifest = time.time(), bundle.manifest
+        run = {
+            "run_id": LINEAGE.run_id, "family": "machine", "profile": "machine", "state": "trained",
+            "reason": "drift", "kind": "anomaly", "verdicts": [], "cause": cause, "seed": 1,
+            "cut": Cuts(machine_lake(self.settings.lake_root)).resolve(PIN).id, "pin": PIN,
+            "version": manifest.version, "detail": "", "requested_by": "trainer", "created_at": now,
+            "updated_at": now,
+        }  # fmt: skip
+        candidate = {
+            "version": manifest.version, "family": "machine", "major": 1, "kind": "anomaly",
+            "run_id": LINEAGE.run_id, "champion": CHAMPION.manifest.version, "sha256": sha256,
+            "length": length, "manifest": manifest.model_dump(mode="json"), "state": "trained", "detail": "",
+            "created_at": now, "updated_at": now,
+        }  # fmt: skip
+        with self.registry.transaction() as connection:
+            connection.execute(insert(runs).values(**run))
+            connection.execute(insert(candidates).values(**candidate))

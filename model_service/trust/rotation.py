@@ -118,7 +118,7 @@ class _Turn:
         delegator.add_key(public_key(self.new, self.place), role)
 
     def _online(self) -> tuple[OnlineSigner, bool]:
-        """Signs snapshot and timestamp with the old and the new key, or the new alone where the old is lost."""
+        """Signs snapshot and timestamp with the old key and the new, or the new alone: the old is lost."""
         role, lifetimes = self.plan.name, Lifetimes.of(self.settings)
         if role not in {SNAPSHOT, TIMESTAMP}:
             return OnlineSigner.load(self.settings), False

@@ -10,14 +10,14 @@ from datetime import UTC, datetime, timedelta
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from sqlalchemy import Connection, RowMapping, select, update
+from sqlalchemy import Connection, RowMapping, delete, select, update
 
 from feature_store.registry import DeviceRecord, DeviceRegistry
 from model_service.fleet import certificates as ledger
 from model_service.fleet import devices as fleet
 from model_service.identity import certificates as certs
 from model_service.identity.authority import Authority
-from model_service.identity.enrolment import ENROLL, ISSUED, REFUSED, WAITING, enrolled_key
+from model_service.identity.enrolment import ENROLL, ISSUED, REFUSED, RENEW, WAITING, enrolled_key
 from model_service.registry.database import Registry, note
 from model_service.registry.tables import certificate_requests
 from model_service.settings import ModelSettings
@@ -134,6 +134,7 @@ class Issuer:
         holder = certs.read_holder(pem)
         ledger.record(connection, holder, certificate.not_valid_before_utc.timestamp())
         _settle(connection, row, state=ISSUED, certificate_pem=pem)
+        _forget_renewals(connection, row, now - self._life.total_seconds())
         if row["kind"] == ENROLL:
             detail = {
                 "serial": holder.serial,
@@ -152,6 +153,14 @@ def _waiting(connection: Connection) -> list[RowMapping]:
 def _settle(connection: Connection, row: RowMapping, **values: object) -> None:
     own = certificate_requests.c.id == row["id"]
     connection.execute(update(certificate_requests).where(own).values(**values))
+
+
+def _forget_renewals(connection: Connection, row: RowMapping, before: float) -> None:
+    """Renewals before this one whose certificates have ended. Joins stay: they say which key is whose."""
+    rows = certificate_requests.c
+    old = (rows.kind == RENEW) & (rows.subject == row["subject"]) & (rows.created_at < before)
+    old &= (rows.state != WAITING) & (rows.id != row["id"])
+    connection.execute(delete(certificate_requests).where(old))
 
 
 def _record(connection: Connection, row: RowMapping) -> DeviceRecord:

@@ -330,6 +330,16 @@ def test_the_same_renewal_again_is_answered_once_while_it_is_fresh(office):
     assert office.renew(first, csr, now=NOW + 61) > request_id
 
 
+def test_renewals_leave_no_trail_behind(office):
+    key = new_key()
+    certificate = office.join("m-1", key)
+    for days in range(5, 0, -1):
+        office.renew(certificate, csr_of("m-1", key), now=NOW - days * 86400)
+        office.issuer.step()
+    kinds = [row["kind"] for row in office.rows(certificate_requests)]
+    assert kinds == ["enroll", "renew"]
+
+
 def test_joining_anew_revokes_what_the_device_held(office):
     key = new_key()
     first = office.join("m-1", key)

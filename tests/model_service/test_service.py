@@ -11,7 +11,7 @@ from sqlalchemy import select
 from infra.model_client import FleetClient
 from model_service.identity.authority import init_pki, person_paths
 from model_service.identity.certificates import read_holder
-from model_service.registry.tables import commands
+from model_service.registry.tables import certificate_requests, commands
 from model_service.service.address import read_address
 from model_service.settings import ModelSettings
 from schemas.errors import AccessError, RegistryError, RejectedError, ServiceUnavailableError
@@ -101,13 +101,19 @@ def test_an_expired_certificate_is_renewed_by_whoever_holds_its_key(tmp_path):
 
 def test_a_stranger_renews_nothing(service, device, tmp_path):
     denied = ("PERMISSION_DENIED", "ACCESS_ERROR")
-    renew = device.enrollment().Renew
+    renew, before = device.enrollment().Renew, _requests(service)
     with SimClient(device.bundle) as thief:
         assert refused(renew, thief.renew_request(device.certificate_pem)) == denied
         assert refused(renew, device.renew_request(csr_pem=thief.csr())) == denied
     assert refused(renew, device.renew_request(proof=b"")) == denied
     with ModelService(tmp_path) as elsewhere, elsewhere.joined(device.device_id) as foreign:
         assert refused(renew, foreign.renew_request()) == denied
+    assert _requests(service) == before  # nothing of it reached the registry
+
+
+def _requests(service):
+    with service.registry.reading() as connection:
+        return list(connection.execute(select(certificate_requests.c.id)))
 
 
 def test_a_proof_holds_for_its_request_only(device):

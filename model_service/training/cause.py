@@ -30,6 +30,8 @@ SINGLE_SHARE = 0.15
 """Share of a cohort up to which movers are single devices."""
 TOLERATED_FAULTS = 0.1
 """Share of the movers that may look faulty while the rest are believed; one device always may."""
+MOST_SICK = 1 / 3
+"""Share of a cohort in alarm before an onset from which the rest cannot speak for it."""
 STEADY = 0.7
 """Share of the final shift that a step has reached in the first part of the time since the onset."""
 COHERENT = 0.7
@@ -170,6 +172,11 @@ def _kind(
     slow = found.steadiness < STEADY or evidence["slow_verdicts"] > 0.5
     rules: tuple[tuple[bool, Kind, str], ...] = (
         (not enough, "unclear", "too few devices were heard of on both sides of the onset"),
+        (
+            evidence["alarmed_before"] > MOST_SICK * (evidence["alarmed_before"] + evidence["devices"]),
+            "unclear",
+            f"{evidence['alarmed_before']:.0f} devices were in alarm when it came: what is normal?",
+        ),
         (n == 0, "unclear", "no device moved clearly beyond its usual wandering"),
         (
             len(found.faulty) > max(1.0, TOLERATED_FAULTS * n),

@@ -41,7 +41,7 @@ from stream_processors.windows import Scope, Window
 
 MACHINE = find_profile("machine")
 CHAMPION = BundleFiles.read(Path(__file__).parents[2] / "edge_producer" / "bundles" / "machine")
-START = datetime.fromtimestamp(time.time() // 300 * 300 - 600, UTC)
+START = datetime.fromtimestamp(time.time() // 300 * 300 - 300, UTC)
 """The stories happened just now: a trainer looks back no farther than its profile says."""
 COHORT = "machine/hall/g/x86"
 PERIOD = round(MACHINE.drift.window_s)

@@ -1,0 +1,265 @@
+"""The trainer: from a verdict to a proposed candidate with a lineage; waits, declines and fails out loud."""
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import insert, update
+
+from feature_store import connect
+from feature_store.cuts import Cuts
+from feature_store.lake import Lake
+from feature_store.point_in_time import training_rows
+from model_service.registry.tables import candidates, outbox, runs
+from model_service.training.artifacts import read_artifact
+from model_service.training.bundle import MANIFEST
+from model_service.training.candidate import build_candidate
+from model_service.training.lineage import code_version, wanted_of_json
+from model_service.trust.ceremony import open_repository
+from model_service.trust.models import model_state
+from schemas.channels import artifact_path
+from tests.model_service.drifting_fleets import (
+    CHAMPION,
+    FAULTY,
+    HARMLESS,
+    MACHINE,
+    Fleet,
+    fleet,
+    land,
+    said,
+    sent,
+    store,
+)
+from tests.model_service.training_office import TrainingOffice
+
+
+@pytest.fixture(scope="module")
+def recalibrated() -> Fleet:
+    """Machines most of which read warmer from second 75 on."""
+    return fleet(HARMLESS["temperature +8 on 80 %"], 3, devices=12, seconds=120)
+
+
+@pytest.fixture(scope="module")
+def wearing() -> Fleet:
+    """Machines most of which wear out from second 75 on."""
+    return fleet(FAULTY["bearing wear, slow, on 60 %"], 3, devices=12, seconds=120)
+
+
+def office(tmp_path: Path, of: Fleet, *, rows: bool = True) -> TrainingOffice:
+    root = tmp_path / "lake"
+    store(root, of)
+    land(root, drift=said(of), **({"telemetry": sent(of)} if rows else {}))
+    return TrainingOffice(tmp_path / "office", root)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, recalibrated) -> TrainingOffice:
+    """An office whose verdict became a candidate; tests only look at it."""
+    made = office(tmp_path_factory.mktemp("trained"), recalibrated)
+    made.tick()
+    return made
+
+
+def test_a_recalibration_becomes_a_candidate_in_one_tick(trained):
+    [run], [candidate] = trained.rows(), trained.candidates()
+    assert (run["state"], run["cause"]["kind"], run["version"]) == (
+        "trained",
+        "recalibration",
+        candidate["version"],
+    )
+    assert candidate["version"].startswith("machine-1.")
+    assert candidate["champion"] == CHAMPION.manifest.version
+    assert trained.steps() == [
+        "run_requested",
+        "run_collecting",
+        "run_building",
+        "model_trained",
+        "run_trained",
+    ]
+    trained.tick()
+    assert len(trained.candidates()) == 1
+
+
+def test_the_candidate_is_proposed_with_the_trainers_key_alone(trained):
+    [candidate] = trained.candidates()
+    path = artifact_path("machine", candidate["version"])
+    state = model_state(open_repository(trained.settings), "machine", path, candidate["sha256"])
+    assert state == "proposed"
+
+
+def test_the_bytes_follow_from_cut_code_and_seed(trained):
+    [run], [candidate] = trained.rows(), trained.candidates()
+    plan = run["cause"]
+    stored = read_artifact(trained.settings.artifacts, candidate["sha256"])
+    with closing(connect(trained.settings.lake_root, run["pin"])) as con:
+        taken = training_rows(con, wanted_of_json(MACHINE, plan["wanted"]))
+    again = build_candidate(
+        MACHINE, taken.rows, CHAMPION, plan["moved"], stored.manifest.lineage, run["seed"], 1, run["kind"]
+    )
+    assert again.files == stored.files
+    assert json.loads(stored.files[MANIFEST])["lineage"]["code"] == code_version()
+
+
+def test_lineage_leads_from_a_model_to_its_rows_and_from_a_row_to_its_models(trained):
+    [candidate], [run] = trained.candidates(), trained.rows()
+    with closing(connect(trained.settings.lake_root)) as con:
+        rows = con.execute(
+            "SELECT device_id, boot_id, seq, part, pin FROM lineage WHERE model_version = ? ORDER BY ALL",
+            [candidate["version"]],
+        ).fetchall()
+        device, boot, seq = rows[0][:3]
+        models = con.execute(
+            "SELECT model_version FROM lineage WHERE device_id = ? AND boot_id = ? AND seq = ?",
+            [device, boot, seq],
+        ).fetchall()
+        seen = con.execute("SELECT DISTINCT scored_by FROM lineage").fetchall()
+    assert models == [(candidate["version"],)]
+    assert seen == [(CHAMPION.manifest.version,)]
+    assert {r[3] for r in rows} == {"train", "holdout"}
+    assert {r[4] for r in rows} == {run["pin"]} <= set(Cuts(Lake(trained.settings.lake_root)).pins())
+    assert len(rows) == json.loads(json.dumps(candidate["manifest"]))["lineage"]["rows"] + sum(
+        r[3] == "holdout" for r in rows
+    )
+
+
+def test_no_row_from_before_the_onset_trains(trained):
+    [run] = trained.rows()
+    with closing(connect(trained.settings.lake_root)) as con:
+        [(first,)] = con.execute("SELECT min(event_time) FROM training_sets").fetchall()
+    assert first.timestamp() >= run["onset"]
+
+
+def test_wear_on_most_machines_is_declined_and_makes_no_model(tmp_path, wearing):
+    made = office(tmp_path, wearing)
+    made.tick()
+    assert {r["cause"]["kind"] for r in made.rows()} <= {"degradation", "unclear"}
+    assert set(made.states()) <= {"declined", "waiting"}
+    assert made.candidates() == []
+    assert {"run_declined", "run_waiting"} & set(made.steps())
+
+
+def test_without_leave_to_start_by_itself_a_run_waits_for_a_person_who_decides(tmp_path, recalibrated):
+    made = office(tmp_path, recalibrated)
+    by_hand = MACHINE.model_copy(update={"training": MACHINE.training.model_copy(update={"auto": False})})
+    register(made, by_hand)
+    made.tick()
+    assert made.states() == ["waiting"]
+    assert made.rows()[0]["cause"]["retrain"] is True
+    made.execute(update(runs).values(state="requested", requested_by="anna"))  # what AckDrift does
+    made.tick()
+    assert made.states() == ["trained"]
+
+
+def test_a_person_may_have_a_degradation_learnt(tmp_path, wearing):
+    """What a person decides is done, without the devices in alarm: the gates still have their word."""
+    made = office(tmp_path, wearing)
+    made.tick()
+    made.execute(update(runs).values(state="requested", requested_by="anna"))
+    made.tick()
+    assert set(made.states()) & {"trained", "collecting", "failed"}
+    assert "run_accepted" in made.steps()
+
+
+def register(made: TrainingOffice, profile) -> None:
+    from feature_store.registry import ProfileRegistry
+
+    ProfileRegistry(Lake.open(made.settings.lake_root)).register(profile)
+
+
+def test_a_run_waits_for_rows_and_then_goes_on(tmp_path, recalibrated):
+    made = office(tmp_path, recalibrated, rows=False)
+    made.tick()
+    assert made.states() == ["collecting"]
+    land(tmp_path / "lake", telemetry=sent(recalibrated))
+    made.tick()
+    assert made.states() == ["trained"]
+
+
+def test_a_run_that_never_gets_enough_rows_fails_and_says_so(tmp_path, recalibrated):
+    made = office(tmp_path, recalibrated, rows=False)
+    made.tick()
+    made.clock.ahead = timedelta(seconds=MACHINE.training.max_wait_s + 1)
+    made.tick()
+    [run] = made.rows()
+    assert run["state"] == "failed"
+    assert "0 of 20 effective rows" in run["detail"]
+
+
+def test_the_same_onset_is_never_trained_twice(tmp_path, recalibrated):
+    made = office(tmp_path, recalibrated)
+    made.tick()
+    late = said(recalibrated)
+    offset = late.schema.get_field_index("event_id")
+    again = late.set_column(
+        offset, late.schema.field(offset), [[f"task-05/9/{i}" for i in range(late.num_rows)]]
+    )
+    land(tmp_path / "lake", drift=again)
+    made.clock.ahead = timedelta(seconds=MACHINE.training.cooldown_s + 1)
+    made.tick()
+    assert made.states() == ["trained"]
+    assert len(made.rows()[0]["verdicts"]) == 2 * late.num_rows
+
+
+def test_verdicts_are_history_once_seen_across_restarts(tmp_path, recalibrated):
+    made = office(tmp_path, recalibrated)
+    made.tick()
+    made.open()
+    made.tick()
+    assert made.states() == ["trained"]
+
+
+def test_a_person_can_have_a_model_trained_without_any_drift(tmp_path, recalibrated):
+    root = tmp_path / "lake"
+    store(root, recalibrated)
+    land(root, telemetry=sent(recalibrated))
+    made = TrainingOffice(tmp_path / "office", root)
+    now = made.clock().timestamp()
+    made.execute(insert(runs).values(
+        run_id="abc", family="machine", profile="machine", state="requested", reason="person", kind="",
+        verdicts=[], seed=5, detail="", requested_by="olga", created_at=now, updated_at=now,
+    ))  # fmt: skip
+    made.tick()
+    [run], [candidate] = made.rows(), made.candidates()
+    assert (run["state"], run["pin"], run["kind"]) == ("trained", "run-abc", "anomaly")
+    assert candidate["version"].startswith("machine-1.")
+
+
+def test_a_run_whose_champion_is_gone_fails_with_the_reason_and_the_process_lives(tmp_path, recalibrated):
+    made = office(tmp_path, recalibrated)
+    made.execute(insert(candidates).values(
+        version="machine-4.00000000", family="machine", major=4, kind="anomaly", run_id="x", champion="y",
+        sha256="0" * 64, length=1, manifest={}, state="published", detail="", created_at=0, updated_at=0,
+    ))  # fmt: skip
+    made.tick()
+    [run] = made.rows()
+    assert run["state"] == "failed"
+    assert "artifact 000000000000" in run["detail"]
+    assert "run_failed" in [r["step"] for r in made.rows(outbox)]
+
+
+@pytest.mark.faults
+def test_a_trainer_killed_before_any_durable_step_makes_the_same_model_once(tmp_path, recalibrated):
+    template = tmp_path / "template"
+    store(template / "lake", recalibrated)
+    land(template / "lake", drift=said(recalibrated), telemetry=sent(recalibrated))
+    TrainingOffice(template / "office", template / "lake").registry.close()
+    points = ["0", "4", "8", "12", "15", "18"]
+    command = [sys.executable, "-m", "tests.simulators.dying_trainer", str(template), str(tmp_path / "work")]
+    env = {**os.environ, "ORT_DISABLE_TELEMETRY": "1"}
+    done = subprocess.run(
+        [*command, *points], env=env, capture_output=True, text=True, check=True, timeout=150
+    )
+    unharmed, *killed = map(json.loads, done.stdout.splitlines())
+    assert unharmed["states"] == ["trained"], done.stderr
+    assert unharmed["count"] > int(points[-2])
+    assert len(unharmed["candidates"]) == len(unharmed["artifacts"]) == 1
+    assert unharmed["rows"] == unharmed["distinct"] > 50
+    for one in killed:
+        assert one["killed"] or one["at"] > unharmed["count"]
+        same = ("candidates", "states", "steps", "rows", "distinct", "pins", "artifacts", "whole")
+        assert {k: one[k] for k in same} == {k: unharmed[k] for k in same}, one["at"]

@@ -1,0 +1,121 @@
+"""When a training run starts: once per change, and never behind a person's back."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model_service.training.runs import (
+    AGE,
+    COLLECTING,
+    DECLINED,
+    DISMISSED,
+    DRIFT,
+    EXAMINING,
+    FAILED,
+    LABELS,
+    SCHEDULE,
+    TRAINED,
+    TRAINER,
+    WAITING,
+    Run,
+)
+from model_service.training.trigger import Extend, Standing, Start, Verdict, next_open, on_clock, on_verdicts
+from schemas.profile_file import find_profile
+
+NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+MACHINE = find_profile("machine")
+REACH_S = 3 * MACHINE.drift.window_s
+
+
+def policy(**training):
+    return MACHINE.model_copy(update={"training": MACHINE.training.model_copy(update=training)})
+
+
+def verdict(onset_s: float, number: int = 0) -> Verdict:
+    onset = NOW + onset_s * SECOND
+    return Verdict(f"task-01/{number}/{onset_s}", "machine/h/g/x", "covariate", onset, onset + 10 * SECOND)
+
+
+def run(state: str, *, onset_s: float | None = 0.0, age_s: float = 0.0, reason=DRIFT, by=TRAINER) -> Run:
+    at = NOW - age_s * SECOND
+    onset = None if onset_s is None else NOW + onset_s * SECOND
+    return Run(
+        "r", "machine", "machine", state, reason, "", (), None, onset, None, None, 0, None, "", by, at, at
+    )
+
+
+def test_verdicts_of_one_onset_start_one_run():
+    [start] = on_verdicts(MACHINE, [verdict(0), verdict(5, 1), verdict(-3, 2)], [])
+    assert isinstance(start, Start)
+    assert (start.onset, len(start.verdicts)) == (NOW - 3 * SECOND, 3)
+
+
+def test_verdicts_of_two_onsets_start_two_runs():
+    assert len(on_verdicts(MACHINE, [verdict(0), verdict(REACH_S + 5)], [])) == 2
+
+
+def test_a_change_that_was_trained_on_or_dismissed_is_never_taken_up_again():
+    for state in (TRAINED, DISMISSED, FAILED, EXAMINING, COLLECTING):
+        [action] = on_verdicts(MACHINE, [verdict(REACH_S)], [run(state)])
+        assert isinstance(action, Extend)
+        assert not action.reopen
+
+
+def test_new_evidence_opens_a_run_again_that_had_found_no_reason():
+    for state in (DECLINED, WAITING):
+        [action] = on_verdicts(MACHINE, [verdict(-REACH_S)], [run(state)])
+        assert isinstance(action, Extend)
+        assert action.reopen
+
+
+@given(st.lists(st.floats(-1e5, 1e5), max_size=30), st.lists(st.floats(-1e5, 1e5), max_size=5))
+def test_every_verdict_is_taken_up_exactly_once(onsets, known):
+    verdicts = [verdict(s, i) for i, s in enumerate(onsets)]
+    actions = on_verdicts(MACHINE, verdicts, [run(TRAINED, onset_s=s) for s in known])
+    taken = [v for a in actions for v in a.verdicts]
+    assert sorted(taken) == sorted(v.event_id for v in verdicts)
+
+
+def test_automatic_runs_wait_while_the_last_one_cools_down_and_peoples_do_not():
+    profile = policy(cooldown_s=30.0)
+    fresh = [run(TRAINED, age_s=10), run(EXAMINING, onset_s=500)]
+    assert next_open(profile, fresh, NOW) is None
+    assert next_open(profile, fresh, NOW + 25 * SECOND) == fresh[1]
+    asked = replace(fresh[1], requested_by="olga")
+    assert next_open(profile, [fresh[0], asked], NOW) == asked
+    declined = [run(DECLINED, age_s=1), run(EXAMINING, onset_s=500)]
+    assert next_open(profile, declined, NOW) == declined[1]  # nothing was trained
+
+
+def test_runs_are_worked_on_one_at_a_time_oldest_first():
+    first, second = run(COLLECTING, age_s=20), run(EXAMINING, onset_s=500)
+    assert next_open(MACHINE, [first, second], NOW) == first
+
+
+def test_clocks_and_labels_start_runs_when_due_and_no_sooner():
+    standing = Standing([], None, NOW)
+    for setting, reason in (({"schedule_s": 60.0}, SCHEDULE), ({"max_age_s": 60.0}, AGE)):
+        assert on_clock(policy(**setting), standing, NOW + 59 * SECOND) is None
+        assert on_clock(policy(**setting), standing, NOW + 60 * SECOND) == Start(reason)
+    assert on_clock(policy(label_count=5), replace(standing, new_labels=4), NOW) is None
+    assert on_clock(policy(label_count=5), replace(standing, new_labels=5), NOW) == Start(LABELS)
+    assert on_clock(MACHINE, standing, NOW + timedelta(days=999)) is None
+
+
+def test_a_clock_starts_nothing_while_a_run_is_open_or_cools_down():
+    due = policy(schedule_s=60.0, cooldown_s=100.0)
+    for state, age_s in ((COLLECTING, 500), (TRAINED, 70)):
+        standing = Standing(
+            [run(state, age_s=age_s, reason=SCHEDULE, onset_s=None)], None, NOW - 999 * SECOND
+        )
+        assert on_clock(due, standing, NOW) is None
+    old = Standing([run(TRAINED, age_s=500, reason=SCHEDULE, onset_s=None)], None, NOW - 999 * SECOND)
+    assert on_clock(due, old, NOW) == Start(SCHEDULE)
+
+
+def test_a_model_made_for_another_reason_restarts_the_clock():
+    standing = Standing([], NOW - 10 * SECOND, NOW - 999 * SECOND)
+    assert on_clock(policy(max_age_s=60.0), standing, NOW) is None

@@ -16,7 +16,7 @@ from feature_store.registry import DeviceRecord, DeviceRegistry
 from model_service.fleet import certificates as ledger
 from model_service.fleet import devices as fleet
 from model_service.identity import certificates as certs
-from model_service.identity.authority import Authority
+from model_service.identity.authority import Authority, init_pki
 from model_service.identity.enrolment import ENROLL, ISSUED, REFUSED, RENEW, WAITING, enrolled_key
 from model_service.registry.database import Registry, note
 from model_service.registry.tables import certificate_requests
@@ -27,6 +27,8 @@ from schemas.updates import Role
 log = logging.getLogger(__name__)
 
 BATCH = 256
+PKI_S = 3600.0
+"""Between two looks at how long server's and people's certificates still last."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +61,16 @@ class Issuer:
         device_registry: DeviceRegistry,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._authority = Authority.load(settings)
+        self._settings, self._authority = settings, Authority.load(settings)
         self._life = timedelta(seconds=settings.certificate_s)
         self._registry = registry
         self._lake = device_registry
         self._clock = clock
+        self._pki_due = clock() + PKI_S
         self._known_revoked = {r.device_id for r in device_registry.keys().values() if not r.active}
 
     def step(self) -> int:
-        """Answer what waits, and tell the lake of devices revoked since.
+        """Answer what waits, tell the lake of devices revoked since, renew our own certificates in time.
 
         Returns:
             Requests answered.
@@ -85,6 +88,9 @@ class Issuer:
             with self._registry.transaction() as connection:
                 for answer in answers:
                     self._answer(connection, answer)
+        if (now := self._clock()) >= self._pki_due:
+            init_pki(self._settings, datetime.fromtimestamp(now, UTC))
+            self._pki_due = now + PKI_S
         return len(answers)
 
     def _examine(self, connection: Connection, row: RowMapping) -> _Answer:

@@ -86,18 +86,42 @@ class Listener:
 
 
 def credentials(settings: ModelSettings, *, mutual: bool) -> grpc.ServerCredentials:
-    """TLS of a listener.
+    """TLS of a listener; a renewed certificate counts from the next handshake on.
 
     Raises:
         OperatorError: Key or certificates are not there.
     """
-    key_path, path = server_paths(settings)
+    files = _TlsFiles(settings, mutual=mutual)
     try:
-        pair = (key_path.read_bytes(), path.read_bytes())
-        ca = ca_path(settings).read_bytes()
+        first = files.read()
     except OSError as exc:
         raise OperatorError(f"the model service has no certificate yet: {exc}") from exc
-    return grpc.ssl_server_credentials([pair], ca if mutual else None, mutual)
+    return grpc.dynamic_ssl_server_credentials(first, files.renewed, mutual)
+
+
+class _TlsFiles:
+    """The server's key and certificate on disk, which the issuer renews."""
+
+    def __init__(self, settings: ModelSettings, *, mutual: bool) -> None:
+        self._key, self._certificate = server_paths(settings)
+        self._ca = ca_path(settings) if mutual else None
+        self._read_ns = 0
+
+    def read(self) -> Any:
+        """What gRPC calls a certificate configuration."""
+        self._read_ns = self._certificate.stat().st_mtime_ns
+        pair = (self._key.read_bytes(), self._certificate.read_bytes())
+        ca = None if self._ca is None else self._ca.read_bytes()
+        return grpc.ssl_server_certificate_configuration([pair], ca)
+
+    def renewed(self) -> Any:
+        """Called at each handshake, from gRPC's own threads; None: as before."""
+        try:
+            changed = self._certificate.stat().st_mtime_ns != self._read_ns
+            return self.read() if changed else None
+        except OSError as exc:
+            log.warning("the server's certificate cannot be read again: %s", exc)
+            return None
 
 
 def new_health() -> Any:

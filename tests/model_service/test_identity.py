@@ -150,6 +150,18 @@ def test_a_server_certificate_follows_the_names_and_is_renewed_before_it_ends(of
     assert path.read_bytes() != second
 
 
+def test_the_issuer_renews_the_servers_certificate_in_time(office):
+    path = server_paths(office.settings)[1]
+    first, days = path.read_bytes(), [0]
+    issuer = Issuer(office.settings, office.registry, office.lake, lambda: NOW + days[0] * 86400)
+    days[0] = 200
+    issuer.step()
+    assert path.read_bytes() == first
+    days[0] = 300
+    issuer.step()
+    assert path.read_bytes() != first
+
+
 def test_a_device_whose_clock_says_1970_can_still_believe_the_server(office):
     for path in (ca_path(office.settings), server_paths(office.settings)[1]):
         assert certs.read_certificate(path.read_bytes()).not_valid_before_utc.timestamp() == 0

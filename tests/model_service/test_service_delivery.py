@@ -2,9 +2,11 @@
 
 import asyncio
 import itertools
+import ssl
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 
 import grpc
 import pytest
@@ -13,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from sqlalchemy import select
 
+from model_service.identity.authority import ca_path, init_pki
 from model_service.identity.certificates import read_holder
 from model_service.registry.tables import certificate_requests
 from model_service.service.access import STALE_S, AccessList
@@ -209,6 +212,20 @@ def waiting(service):
     with service.registry.reading() as connection:
         query = select(certificate_requests.c.id).where(certificate_requests.c.state == "waiting")
         return list(connection.execute(query))
+
+
+def server_certificate(service):
+    port = service.address.enrollment_port
+    return ssl.get_server_certificate(("127.0.0.1", port), ca_certs=str(ca_path(service.settings)))
+
+
+def test_a_renewed_server_certificate_needs_no_restart(tmp_path):
+    with ModelService(tmp_path) as service, service.joined("m-1") as client:
+        before = server_certificate(service)
+        init_pki(service.settings, datetime.now(UTC) + timedelta(days=300))
+        assert server_certificate(service) != before
+        client.delivery().Report(client.report(1), timeout=10)
+        client.enroll()
 
 
 @pytest.mark.faults

@@ -44,13 +44,14 @@ def draw(rollout_id: str, members: Sequence[Member], settings: Rollout) -> Draw:
 
 
 def canary_share(members: Sequence[Member], settings: Rollout) -> float:
-    """Share of the signed pool that makes ``canary_share`` of the group.
+    """Share of the signed pool that makes ``canary_share`` of the group, or ``min_devices`` if that is more.
 
-    Never more than the first broad phase: its cohort must hold the canaries.
+    Fewer than ``min_devices`` could show nothing. Never more than the first broad phase: its cohort must hold
+    the canaries.
     """
+    wanted = max(settings.canary_share * len(members), float(settings.min_devices))
     pool = sum(m.pool for m in members)
-    wanted = settings.canary_share * len(members) / pool if pool else settings.canary_share
-    return min(1.0, wanted, shares(settings)[0])
+    return min(1.0, wanted / pool if pool else 1.0, shares(settings)[0])
 
 
 def _one(salt: str, members: Sequence[Member], settings: Rollout) -> Draw:

@@ -154,7 +154,7 @@ class _Phase:
             return Decision(
                 "ask", f"{self._told(bad, reached)}: too few to tell a bad model from a bad device"
             )
-        if self.verdict.answer == "not_shown":
+        if self.verdict.answer == "not_shown" and self.record.asks(self.phase):
             reason = f"not shown that the new model is no worse: {self.verdict.text}"
             return Decision("ask", reason, "not_shown")
         return Decision("promote")

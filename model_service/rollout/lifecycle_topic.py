@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 
 import confluent_kafka as ck
 
 from schemas.topics import LIFECYCLE
+
+log = logging.getLogger(__name__)
 
 _CLOSE_S = 3.0
 _RETRY_S = 5.0
@@ -33,6 +36,7 @@ class LifecycleTopic:
         self._flying: set[str] = set()
         self._arrived: set[str] = set()
         self._again_at = 0.0
+        self._away = False
         self.failures = 0
         self._producer = ck.Producer(
             {
@@ -41,6 +45,7 @@ class LifecycleTopic:
                 "partitioner": "murmur2",
                 "linger.ms": 5,
                 "message.timeout.ms": 30_000,
+                "log_level": 0,  # it repeats itself while the broker is away: we say so once
             }
         )
 
@@ -57,7 +62,7 @@ class LifecycleTopic:
                 on_delivery=lambda error, _message: self._delivered(event_id, error),
             )
         except BufferError:
-            self._failed()  # the client's own queue is full: the broker has been away for long
+            self._failed("the client's own queue is full")  # the broker has been away for long
             return
         self._flying.add(event_id)
 
@@ -74,10 +79,14 @@ class LifecycleTopic:
     def _delivered(self, event_id: str, error: object) -> None:
         self._flying.discard(event_id)
         if error is None:
+            self._away = False
             self._arrived.add(event_id)
         else:
-            self._failed()
+            self._failed(str(error))
 
-    def _failed(self) -> None:
+    def _failed(self, why: str) -> None:
+        if not self._away:
+            log.warning("lifecycle events do not reach %s, they wait: %s", self._topic, why)
+        self._away = True
         self.failures += 1
         self._again_at = self._monotonic() + _RETRY_S

@@ -105,10 +105,14 @@ class Record(Document):
         """Whether the current phase is the release of the holdout."""
         return self.phase > self.last_soaking
 
+    def asks(self, phase: int) -> bool:
+        """Whether the quality guard is asked before what follows a phase: not where nothing does."""
+        return phase < self.last_soaking or (phase == self.last_soaking < self.last_phase)
+
     @property
     def looks(self) -> int:
         """How often the quality guard is asked for a promotion: its error budget is split among them."""
-        return self.last_soaking + 1
+        return sum(self.asks(phase) for phase in range(self.last_phase + 1))
 
     def ring(self, phase: int) -> Ring:
         """Ring of a phase."""

@@ -152,7 +152,7 @@ def test_a_group_without_devices_offers_the_canary_and_asks_a_person(service):
 
 def test_missing_evidence_is_passed_by_an_approver_only(service):
     names = service.join(20)
-    service.use(quick_profile(min_devices=15))
+    service.use(quick_profile(min_devices=25))
     service.sign(1)
     assert run(service, names, until=("paused",)).pause.kind == "not_shown"
     ask = {"rollout_id": f"{GROUP}-1", "action": "resume", "reason": "looked at it"}

@@ -114,7 +114,7 @@ def test_a_record_that_was_rewritten_does_not_help_the_forger(service):
 
 
 def test_an_invented_waiver_is_no_approvers_word(service):
-    service.use(quick_profile(min_devices=15))
+    service.use(quick_profile(min_devices=25))
     names = service.join(20)
     service.sign(1)
     engine = service.engine()

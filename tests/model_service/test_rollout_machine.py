@@ -158,7 +158,7 @@ def test_one_failure_in_a_small_phase_asks_a_person():
 
 
 def test_too_few_shadows_ask_an_approver_and_never_promote():
-    world = started(4)
+    world = started(4, SETTINGS.model_copy(update={"min_devices": 4}))
     world.phase_passes()
     assert (world.record.state, world.record.pause.kind) == ("paused", "not_shown")
     assert world.record.phase == 0
@@ -353,3 +353,14 @@ def _laws(world: World) -> None:
         assert (record.state == "completed") == (found.count(Kind.COMMITTED) == len(found.standings))
     if record.state in ("rolled_back", "rolled_back_partial"):
         assert all(world.wanted(d) == FACTORY for d in world.members)
+
+
+def test_where_nothing_follows_the_quality_guard_is_not_asked():
+    world = started(4, SETTINGS.model_copy(update={"min_devices": 4, "phases": (1.0,)}))
+    assert world.record.looks == 1
+    world.phase_passes()
+    assert world.record.phase == 1
+    world.all_commit(gain=0.1)
+    world.now += SETTINGS.soak_s + 1
+    world.look_until_quiet()
+    assert world.record.state == "completed"

@@ -1,0 +1,118 @@
+"""Lifecycle events reach the lake once each, whatever dies in between, and Kafka at least once."""
+
+from datetime import UTC, datetime
+
+import confluent_kafka as ck
+import orjson
+import pytest
+from sqlalchemy import select, update
+
+import feature_store
+from feature_store.lake import Lake
+from model_service.registry.database import Registry, note
+from model_service.registry.tables import outbox
+from model_service.rollout.lifecycle_topic import LifecycleTopic
+from model_service.rollout.outbox import Shipper
+from schemas.topics import LIFECYCLE
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+def registry(tmp_path):
+    made = Registry.open(f"sqlite:///{tmp_path / 'registry.db'}", tmp_path)
+    yield made
+    made.close()
+
+
+def tell(registry, *names):
+    with registry.transaction() as connection:
+        for name in names:
+            note(connection, name, "line-1", "rollout_started", {"version": "machine-1.00000001"})
+
+
+def landed(lake_root):
+    with feature_store.connect(lake_root) as con:
+        return sorted(row[0] for row in con.sql("SELECT event_id FROM lifecycle").fetchall())
+
+
+def waiting(registry):
+    with registry.reading() as connection:
+        query = select(outbox.c.event_id).where(outbox.c.shipped_at.is_(None))
+        return sorted(connection.execute(query).scalars())
+
+
+def now():
+    return datetime.now(UTC)
+
+
+def test_each_event_lands_once_and_is_then_at_rest(registry, lake_root):
+    shipper = Shipper(registry, Lake.open(lake_root))
+    tell(registry, "a", "b")
+    assert shipper.step(now()) == 2
+    tell(registry, "b", "c")
+    assert shipper.step(now()) == 1
+    assert shipper.step(now()) == 0
+    assert landed(lake_root) == ["a", "b", "c"]
+    assert waiting(registry) == []
+
+
+def test_what_landed_before_a_crash_does_not_land_again(registry, lake_root):
+    tell(registry, "a", "b")
+    Shipper(registry, Lake.open(lake_root)).step(now())
+    with registry.transaction() as connection:  # as if killed between the lake's commit and the mark
+        connection.execute(update(outbox).values(shipped_at=None))
+    tell(registry, "c")
+    assert Shipper(registry, Lake.open(lake_root)).step(now()) == 3
+    assert landed(lake_root) == ["a", "b", "c"]
+
+
+def test_a_commit_that_was_decided_and_not_applied_counts_as_landed(registry, lake_root):
+    tell(registry, "a")
+    Shipper(registry, Lake.open(lake_root)).step(now())
+    with registry.transaction() as connection:
+        connection.execute(update(outbox).values(shipped_at=None))
+    (lake_root / "_commits" / "lifecycle" / "applied").unlink()
+    assert Shipper(registry, Lake.open(lake_root)).step(now()) == 1
+    assert landed(lake_root) == ["a"]
+
+
+def test_a_broker_that_is_away_holds_nothing_up(registry, lake_root):
+    topic = LifecycleTopic("127.0.0.1:1", "nowhere")
+    shipper = Shipper(registry, Lake.open(lake_root), topic)
+    tell(registry, "a")
+    assert shipper.step(now()) == 0
+    assert landed(lake_root) == ["a"]
+    assert waiting(registry) == ["a"]
+    tell(registry, "b")
+    shipper.step(now())
+    assert landed(lake_root) == ["a", "b"]
+
+
+@pytest.mark.kafka
+def test_events_reach_the_topic_with_their_id(registry, lake_root, broker, namespace):
+    topic = LifecycleTopic(broker.bootstrap_servers, namespace)
+    shipper = Shipper(registry, Lake.open(lake_root), topic)
+    tell(registry, "a", "b")
+    wait_until(lambda: (shipper.step(now()), waiting(registry) == [])[1], 30, "shipping")
+    topic.close()
+    consumer = ck.Consumer(
+        {
+            "bootstrap.servers": broker.bootstrap_servers,
+            "group.id": namespace,
+            "auto.offset.reset": "earliest",
+        }
+    )
+    consumer.subscribe([LIFECYCLE.named(namespace)])
+    found = {}
+
+    def read():
+        message = consumer.poll(0.2)
+        if message is not None and message.error() is None:
+            found[dict(message.headers())["event_id"].decode()] = orjson.loads(message.value())
+        return len(found) == 2
+
+    wait_until(read, 30, "reading")
+    consumer.close()
+    assert found["a"]["subject"] == "line-1"
+    assert found["b"]["detail"] == {"version": "machine-1.00000001"}
+    assert landed(lake_root) == ["a", "b"]

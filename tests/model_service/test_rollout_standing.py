@@ -1,0 +1,114 @@
+"""Where a device stands follows from what it told, in its own order, whatever the network did."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model_service.rollout.evidence import told
+from model_service.rollout.observed import Paired, Status, Told
+from model_service.rollout.standing import Kind, standing
+from schemas.proto.delivery_pb2 import Installed, ReportRequest, Shadow
+from tests.simulators.rollout_world import FACTORY, NEW
+
+NOW = 1000.0
+
+
+def place(*reports, status=None, now=NOW, health=True):
+    return standing(reports, status, NEW, "machine", now, 30.0, health=health)
+
+
+def report(number, state, result="", *, at=NOW, version=NEW.version, **fields):
+    return Told(number, at, state, result, version, **fields)
+
+
+@pytest.mark.parametrize(
+    ("state", "result", "kind"),
+    [
+        ("fetching", "", Kind.TRYING),
+        ("watch", "", Kind.TRYING),
+        ("idle", "committed", Kind.COMMITTED),
+        ("restoring", "", Kind.FAILED),
+        ("restored", "restored", Kind.FAILED),
+        ("inconsistent", "not_restored", Kind.FAILED),
+        ("idle", "no_change_refused", Kind.FAILED),
+        ("deferred", "no_change_deferred", Kind.DEFERRED),
+        ("idle", "no_change_failed", Kind.UNREACHED),
+        ("idle", "", Kind.UNREACHED),
+    ],
+)
+def test_each_state_and_result_has_its_place(state, result, kind):
+    assert place(report(1, state, result)).kind is kind
+
+
+def test_no_word_is_not_reached():
+    assert place().kind is Kind.UNREACHED
+
+
+def test_reports_on_the_way_back_say_nothing_about_the_new_model():
+    back = report(2, "idle", "committed", version=FACTORY.version)
+    assert place(report(1, "trial"), back).kind is Kind.TRYING
+
+
+def test_a_failure_lasts_through_another_try_and_ends_with_a_commit():
+    first = report(1, "restored", "restored")
+    assert place(first, report(2, "trial")).kind is Kind.FAILED
+    assert place(first, report(2, "trial"), report(3, "idle", "committed")).kind is Kind.COMMITTED
+
+
+def test_refusing_something_else_later_does_not_undo_a_commit():
+    refused = report(2, "idle", "no_change_refused", version="", attack="unsigned_instruction")
+    assert place(report(1, "idle", "committed"), refused).kind is Kind.COMMITTED
+
+
+def test_silence_is_measured_from_the_last_word_about_anything():
+    trying = report(1, "trial", at=NOW - 100)
+    assert place(trying).kind is Kind.SILENT
+    heard = Status(NOW - 1, 1, "trial", {"machine": FACTORY})
+    assert place(trying, status=heard).kind is Kind.TRYING
+
+
+def test_a_device_that_runs_it_counts_though_its_report_was_lost():
+    idle = Status(NOW, 1, "idle", {"machine": NEW})
+    assert place(status=idle).kind is Kind.COMMITTED
+    assert place(report(1, "watch", at=NOW - 5), status=idle).kind is Kind.COMMITTED
+    watching = Status(NOW, 1, "watch", {"machine": NEW})
+    assert place(report(1, "watch", at=NOW - 5), status=watching).kind is Kind.TRYING
+
+
+def test_crashes_and_late_windows_make_a_failure_but_of_a_security_rollout():
+    crashed = report(1, "idle", "committed", crashes=2)
+    slow = report(1, "idle", "committed", paired=Paired(10, 0.0, 5))
+    for bad in (crashed, slow):
+        assert place(bad).kind is Kind.FAILED
+        assert place(bad, health=False).kind is Kind.COMMITTED
+    assert place(report(1, "idle", "committed", paired=Paired(10, 0.0, 1))).kind is Kind.COMMITTED
+
+
+@given(st.permutations(range(4)), st.randoms(use_true_random=False))
+def test_order_and_repetition_change_nothing(order, chance: random.Random):
+    reports = [
+        report(1, "fetching", at=NOW - 4),
+        report(2, "trial", at=NOW - 3, paired=Paired(5, 0.0, 0)),
+        report(3, "committed", at=NOW - 2, paired=Paired(5, 0.2, 0)),
+        report(4, "idle", "committed", at=NOW - 1, paired=Paired(15, 0.1, 0)),
+    ]
+    mixed = [reports[i] for i in order]
+    mixed += [r for r in mixed if chance.random() < 0.5]
+    assert place(*mixed) == place(*reports)
+    assert place(*mixed).paired == Paired(15, 0.1, 0)
+
+
+def test_the_gain_is_the_new_models_whichever_of_both_is_active():
+    def heard(active, shadow):
+        pair = Shadow(
+            active_version=active, shadow_version=shadow, windows=10,
+            active_alarms=1, shadow_alarms=4, deadline_misses=2,
+        )  # fmt: skip
+        request = ReportRequest(attempted=Installed(version=NEW.version), shadow=pair)
+        return told(request, NOW, frozenset({NEW.version})).paired
+
+    assert heard(FACTORY.version, NEW.version) == Paired(10, 0.3, 2)
+    assert heard(NEW.version, FACTORY.version) == Paired(10, -0.3, 0)
+    assert heard(FACTORY.version, "machine-9.00000009") is None

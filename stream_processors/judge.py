@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from schemas.profile import Profile
 from stream_processors.change import Change
+from stream_processors.moments import merge
 from stream_processors.partials import Share
 from stream_processors.series import Baseline, Reading
 from stream_processors.verdicts import ACTIONS, Evidence, channels_of, classify, moved_share
@@ -15,6 +18,9 @@ from stream_processors.watermark import to_time
 from stream_processors.windows import Scope, Window
 
 _SEP = "\x1f"
+SCORE = "score"
+ANY_MODEL = "*"
+"""Model under which features are watched: they go on over a change of model. Scores are watched by model."""
 _FORGOTTEN = 2048
 """Windows without a value after which a watch is dropped: its model version is gone."""
 
@@ -56,41 +62,76 @@ class Judge:
         Returns:
             Verdicts: fields of ``schemas.events.Drift`` without ``event_id``.
         """
+        watched = {key: share for key, share in shares.items() if self._watches(key[1])}
+        features = self._pooled({key: share for key, share in watched.items() if key[1] != SCORE})
+        scores = {m: share for (m, f), share in watched.items() if f == SCORE}
+        lead = _lead(shares)
+        seen = {f: self._observed(window, (ANY_MODEL, f), share) for f, share in features.items()}
         verdicts = []
-        for model in sorted({m for m, _ in shares}):
-            watched = {f: share for (m, f), share in shares.items() if m == model and self._watches(f)}
-            verdicts += self._model(window, model, watched)
+        for model in sorted({lead, *scores}):
+            own = {f: (ANY_MODEL, f) for f in features} if model == lead else {}
+            watches = dict(seen)
+            if model in scores:
+                own[SCORE] = (model, SCORE)
+                watches[SCORE] = self._observed(window, own[SCORE], scores[model])
+            told, spoken = self._judge(window, model, watches, {**features, SCORE: scores.get(model)}, own)
+            verdicts += told
+            for feature, place in own.items():
+                self._save(_SEP.join(("watch", *place)), spoken[feature].to_state())
         self._forget(window)
         return verdicts
+
+    def _pooled(self, shares: Mapping[tuple[str, str], Share]) -> dict[str, Share]:
+        """Whole cohort by feature, whatever model its devices run: features do not depend on it.
+
+        So a rollout changes neither the devices behind a watch nor its baseline. A device that changed its
+        model within the window is in two shares; how many windows one device has tells.
+        """
+        by_feature: dict[str, list[Share]] = {}
+        for (_model, feature), share in sorted(shares.items()):
+            by_feature.setdefault(feature, []).append(share)
+        full = max(self._policy.window_s / self._profile.sampling.hop_s, 1.0)
+        pooled = {}
+        for feature, parts in by_feature.items():
+            moments, counted = merge(s.moments for s in parts), [s.devices for s in parts]
+            devices = min(sum(counted), max(*counted, 0, math.ceil(moments.n / full)))
+            pooled[feature] = Share(moments, devices)
+        return pooled
 
     def _watches(self, feature: str) -> bool:
         return not self._policy.features or feature in self._policy.features
 
-    def _model(self, window: Window, model: str, shares: Mapping[str, Share]) -> list[dict[str, Any]]:
+    def _judge(
+        self,
+        window: Window,
+        model: str,
+        watches: Mapping[str, Watch],
+        shares: Mapping[str, Share | None],
+        own: Mapping[str, tuple[str, str]],
+    ) -> tuple[list[dict[str, Any]], dict[str, Watch]]:
+        """Verdicts on ``own`` features in the light of all watches, and the watches after them."""
         number = window.start_us // window.length_us
-        watches = {f: self._observed(window, number, model, f, share) for f, share in shares.items()}
         found = [
-            _Found(f, statistic, change, number - watch.series[statistic].windows_back(change.at), shares[f])
-            for f, watch in sorted(watches.items())
-            for statistic, change in watch.changes(self._policy).items()
+            _Found(f, statistic, change, number - watches[f].series[statistic].windows_back(change.at), share)
+            for f in sorted(own)
+            if (share := shares[f]) is not None
+            for statistic, change in watches[f].changes(self._policy).items()
         ]
         found = self._same_onset(found)
         verdicts = [self._verdict(window, model, item, watches) for item in found]
+        after = dict(watches)
         for item, verdict in zip(found, verdicts, strict=True):
             onset = None if verdict["kind"] == "single_device_fault" else item.onset
-            watches[item.feature] = watches[item.feature].spoken(onset, self._policy)
-        for feature, watch in watches.items():
-            self._save(_SEP.join(("watch", model, feature)), watch.to_state())
-        return verdicts
+            after[item.feature] = after[item.feature].spoken(onset, self._policy)
+        return verdicts, after
 
-    def _observed(self, window: Window, number: int, model: str, feature: str, share: Share) -> Watch:
-        raw = self._known.get(_SEP.join(("watch", model, feature)))
+    def _observed(self, window: Window, place: tuple[str, str], share: Share) -> Watch:
+        number = window.start_us // window.length_us
+        raw = self._known.get(_SEP.join(("watch", *place)))
         watch = Watch(number - 1) if raw is None else Watch.from_state(raw)
         readings = readings_of(share.moments, share.devices)
         if self._policy.seasonal_s is not None:
-            readings = {
-                s: self._in_season(window, (model, feature), s, readings[s], watch) for s in STATISTICS
-            }
+            readings = {s: self._in_season(window, place, s, readings[s], watch) for s in STATISTICS}
         return watch.observe(number, readings, self._policy)
 
     def _in_season(
@@ -185,6 +226,15 @@ class Judge:
     def _save(self, key: str, value: Any) -> None:
         self._known[key] = value
         self.changed[key] = value
+
+
+def _lead(shares: Mapping[tuple[str, str], Share]) -> str:
+    """Version in force on most of the cohort's windows; shadows score, they have no features."""
+    windows: Counter[str] = Counter()
+    for (model, feature), share in shares.items():
+        if feature != SCORE:
+            windows[model] = max(windows[model], share.moments.n)
+    return min(windows, key=lambda m: (-windows[m], m), default="")
 
 
 def _learn(expected: Phase | None, value: float, baseline: Baseline | None) -> Phase | None:

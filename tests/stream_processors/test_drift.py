@@ -173,12 +173,12 @@ def test_a_late_partial_of_a_judged_window_is_counted_and_changes_no_verdict():
     runner = watcher()
     runner.run(10, messages=logged(story(windows=9), 10))
     runner.run(40)
-    before = json.dumps(runner.state["watch\x1fmachine\x1f" + COHORT + "\x1fm@1\x1ftemperature_mean"])
+    before = json.dumps(runner.state["watch\x1fmachine\x1f" + COHORT + "\x1f*\x1ftemperature_mean"])
     late = partial(TASKS[0], 2, 99.0, event_id=f"{TASKS[0]}/50/0", part=51, late=True)
     runner.run(41, messages=logged([late], 41))
     runner.run(FOREVER_S)
     assert runner.counters["late_partials"] == 1
-    assert json.dumps(runner.state["watch\x1fmachine\x1f" + COHORT + "\x1fm@1\x1ftemperature_mean"]) == before
+    assert json.dumps(runner.state["watch\x1fmachine\x1f" + COHORT + "\x1f*\x1ftemperature_mean"]) == before
 
 
 def test_a_late_partial_of_an_open_window_counts_in():
@@ -250,9 +250,26 @@ def test_what_is_kept_of_a_feature_is_bounded():
 
 def test_a_model_version_that_is_gone_is_forgotten():
     runner = watcher()
-    runner.run(10, messages=logged(story(windows=5), 10))
+    first = [partial(TASKS[0], w, 0.1, feature="score") for w in range(5)]
+    runner.run(10, messages=logged(first, 10))
     runner.run(100)
-    newer = partial(TASKS[0], 5000, 40.0, model_version="m@2", event_id=f"{TASKS[0]}/5000/0")
+    at = f"{TASKS[0]}/5000/0"
+    newer = partial(TASKS[0], 5000, 0.1, feature="score", model_version="m@2", event_id=at)
     runner.run(110, messages=logged([newer], 110))
     runner.run(FOREVER_S)
     assert [k.split("\x1f")[3] for k in runner.state if k.startswith("watch")] == ["m@2"]
+
+
+def test_a_feature_is_watched_across_a_change_of_model():
+    runner = watcher()
+    versions = ["m@1"] * 7 + ["m@2"] * 9
+    steps = [40 + wobble(w) + (8.0 if w >= 10 else 0) for w in range(16)]
+    values = [
+        partial(TASKS[0], w, mean, model_version=version)
+        for w, (mean, version) in enumerate(zip(steps, versions, strict=True))
+    ]
+    runner.run(10, messages=logged(values, 10))
+    runner.run(FOREVER_S)
+    [told] = verdicts(runner)
+    assert told["model_version"] == "m@2"
+    assert told["onset"] == T0 + timedelta(seconds=10 * 5)

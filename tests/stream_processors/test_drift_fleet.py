@@ -64,6 +64,22 @@ def line(rows: Sequence[Period]) -> list[Drift]:
     return [parse_event(Drift, m.value) for o in watch.outputs for m in o.messages]
 
 
+def rolled_out(rows: Sequence[Period], canaries: Sequence[str], at: int, everybody_at: int) -> list[Period]:
+    """The same summaries where canaries change their model at a period, everybody else later."""
+    return [
+        p._replace(model="m@2")
+        if p.at >= (at if p.device.partition("@")[0] in canaries else everybody_at)
+        else p
+        for p in rows
+    ]
+
+
+def test_a_rollout_in_steps_is_no_drift():
+    wear = Injection(kind="bearing_wear", start_s=22, ramp_s=5.0, devices=("m07",))
+    rows = rolled_out(fleet(7, wear), canaries=("m01", "m07", "m12"), at=11, everybody_at=14)
+    assert {v.kind for v in line(rows)} == {"single_device_fault"}
+
+
 def test_a_healthy_fleet_with_a_network_cut_gives_no_verdict():
     for seed in (7, 8):
         assert line(fleet(seed)) == []

@@ -1,24 +1,28 @@
 """Files over plain HTTP with bounds: never more than promised, never slower than a floor.
 
 The sockets' own time-out restarts with every byte, so a server that drips would hold a client for ever;
-here a watchdog closes the connection when the whole transfer is too slow.
+here every wait ends at the deadline of the whole transfer.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from edge_producer.trust.workflow import MissingError
 from schemas.errors import ServiceUnavailableError, TrustError
 from schemas.updates import Attack
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 _CHUNK = 64 * 1024
 _ABSENT = frozenset({403, 404})
@@ -30,12 +34,12 @@ class Pace:
     """How slow a transfer may be.
 
     Attributes:
-        connect_s: Time to connect, and the longest silence.
+        silence_s: Time to connect, and the longest silence.
         grace_s: Allowed for any file, however small.
         floor_bytes_per_s: And as much more as the file's bound takes at this speed.
     """
 
-    connect_s: float = 10.0
+    silence_s: float = 10.0
     grace_s: float = 10.0
     floor_bytes_per_s: float = 16_384.0
 
@@ -97,54 +101,73 @@ class HttpFiles:
     @contextmanager
     def _answer(self, path: str, max_length: int, offset: int) -> Iterator[HTTPResponse]:
         kind = HTTPSConnection if self._secure else HTTPConnection
-        connection = kind(self._host, self._port, timeout=self._pace.connect_s)
-        with _too_slow(path, self._pace.deadline_s(max_length)) as watch, contextlib.closing(connection):
+        connection = kind(self._host, self._port, timeout=self._pace.silence_s)
+        deadline_s = time.monotonic() + self._pace.deadline_s(max_length)
+        with _translated(path), contextlib.closing(connection):
             connection.connect()
-            watch(connection.sock)
-            headers = {"Accept-Encoding": "identity"}
-            if offset:
-                headers["Range"] = f"bytes={offset}-"
-            connection.request("GET", f"{self._path}/{path}", headers=headers)
-            response = connection.getresponse()
-            if response.status in _ABSENT:
-                raise MissingError(path)
-            if response.status >= 300:
-                raise ServiceUnavailableError(f"{path}: the server answers {response.status}")
-            yield response
-            if response.length:
-                raise ServiceUnavailableError(f"{path}: the server stopped {response.length} bytes early")
+            with contextlib.closing(connection.sock) as sock:
+                connection.sock = _PacedSocket(sock, self._pace.silence_s, deadline_s)
+                headers = {"Accept-Encoding": "identity"}
+                if offset:
+                    headers["Range"] = f"bytes={offset}-"
+                connection.request("GET", f"{self._path}/{path}", headers=headers)
+                response = connection.getresponse()
+                if response.status in _ABSENT:
+                    raise MissingError(path)
+                if response.status >= 300:
+                    raise ServiceUnavailableError(f"{path}: the server answers {response.status}")
+                yield response
+                if response.length:
+                    raise ServiceUnavailableError(f"{path}: the server stopped {response.length} bytes early")
+
+
+class _PacedSocket:
+    """A connected socket of which every wait ends at one deadline; what `http.client` needs of it."""
+
+    def __init__(self, sock: socket.socket, silence_s: float, deadline_s: float) -> None:
+        self._sock, self._silence_s, self._deadline_s = sock, silence_s, deadline_s
+
+    def sendall(self, data: bytes) -> None:
+        self._hurry()
+        self._sock.sendall(data)
+
+    def receive_into(self, buffer: memoryview) -> int:
+        self._hurry()
+        return self._sock.recv_into(buffer)
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(_Incoming(self))
+
+    def close(self) -> None:
+        """Nothing: `http.client` closes a connection whose answer it has not read yet."""
+
+    def _hurry(self) -> None:
+        left_s = self._deadline_s - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("too slow")
+        self._sock.settimeout(min(self._silence_s, left_s))
+
+
+class _Incoming(io.RawIOBase):
+    def __init__(self, sock: _PacedSocket) -> None:
+        super().__init__()
+        self._paced = sock
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        return self._paced.receive_into(memoryview(buffer))
 
 
 @contextmanager
-def _too_slow(path: str, deadline_s: float) -> Iterator[Callable[[socket.socket], None]]:
-    """Shut the socket down at the deadline; whatever error that causes becomes the reason."""
-    started = time.monotonic()
-    expired = threading.Event()
-    timers: list[threading.Timer] = []
-
-    def watch(sock: socket.socket) -> None:
-        def close() -> None:
-            expired.set()
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-
-        timers.append(threading.Timer(max(deadline_s - (time.monotonic() - started), 0.0), close))
-        timers[0].daemon = True
-        timers[0].start()
-
+def _translated(path: str) -> Iterator[None]:
     try:
-        yield watch
-        if expired.is_set():
-            raise TrustError(f"{path}: not here within {deadline_s:.0f} s", Attack.SLOW_RETRIEVAL)
-    except (OSError, HTTPException, ServiceUnavailableError) as exc:
-        if expired.is_set() or isinstance(exc, TimeoutError):
-            raise TrustError(f"{path}: not here within {deadline_s:.0f} s", Attack.SLOW_RETRIEVAL) from exc
-        if isinstance(exc, ServiceUnavailableError):
-            raise
+        yield
+    except TimeoutError as exc:
+        raise TrustError(f"{path}: slower than any honest server", Attack.SLOW_RETRIEVAL) from exc
+    except (OSError, HTTPException) as exc:
         raise ServiceUnavailableError(f"{path}: {type(exc).__name__} {exc}") from exc
-    finally:
-        for timer in timers:
-            timer.cancel()
 
 
 def _starts_at(response: HTTPResponse, offset: int) -> bool:

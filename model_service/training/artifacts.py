@@ -45,16 +45,29 @@ def read_artifact(folder: Path, digest: str) -> BundleFiles:
         raise BundleError(f"artifact {digest[:12]}: {exc}") from exc
 
 
+def factory_families() -> list[str]:
+    """Families of the bundles that ship.
+
+    Raises:
+        BundleError: The wheel holds none.
+    """
+    return sorted(p.name for p in _shipped().iterdir() if p.is_dir())
+
+
 def factory_bundle_of(family: str) -> BundleFiles:
     """The bundle that ships for a family.
 
     Raises:
         BundleError: None does, or it is altered.
     """
+    return BundleFiles.read(_shipped() / family)
+
+
+def _shipped() -> Path:
     room = find_spec("edge_producer")  # found, not imported: files of the same wheel
     if room is None or room.origin is None:
         raise BundleError("the wheel holds no factory bundles")
-    return BundleFiles.read(Path(room.origin).parent / "bundles" / family)
+    return Path(room.origin).parent / "bundles"
 
 
 def bundle_of_version(connection: Connection, artifacts: Path, family: str, version: str) -> BundleFiles:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from sqlalchemy import insert, select, update
 
 from feature_store import connect
+from feature_store.append import append
 from feature_store.cuts import Cuts
 from feature_store.point_in_time import Wanted, training_rows
 from feature_store.registry import DeviceRecord, DeviceRegistry
@@ -22,8 +23,9 @@ from model_service.settings import ModelSettings
 from model_service.training.artifacts import store_artifact
 from model_service.training.bundle import BundleFiles
 from model_service.training.candidate import build_candidate
-from model_service.training.lineage import wanted_to_json
+from model_service.training.lineage import lineage_rows, wanted_of_json, wanted_to_json
 from model_service.training.proposing import Proposer
+from model_service.training.runs import run_of
 from model_service.trust import ceremony
 from schemas.cohorts import Cohort
 from schemas.rows import Reason
@@ -77,6 +79,22 @@ class GateOffice:
         if propose:
             self.propose(bundle, sha256)
         return bundle.manifest.version
+
+    def write_lineage(self) -> None:
+        """Which rows made the candidate, into the lake, as a trainer does."""
+        lake = machine_lake(self.settings.lake_root)
+        [row] = self.rows(candidates)
+        with self.registry.reading() as connection:
+            run = run_of(connection, row["run_id"])
+        with connect(self.settings.lake_root, PIN) as con:
+            taken = training_rows(con, wanted_of_json(MACHINE, run.cause["wanted"]))
+        now = datetime.now(UTC)
+        append(
+            lake,
+            Cuts(lake),
+            "trainer",
+            lambda n: {"training_sets": lineage_rows(run, row["version"], taken, now, n)},
+        )
 
     def propose(self, bundle: BundleFiles, sha256: str) -> None:
         Proposer(self.settings).propose(bundle.manifest, sha256)

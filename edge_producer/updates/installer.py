@@ -110,7 +110,8 @@ class Installer:
             log.error("the record of updates is unreadable: restoring", extra={"device_id": self.device_id})
             detail = "the record of updates was unreadable"
             return journal.save(Record(state=S.RESTORING, seq=journal.accepted(), detail=detail))
-        following = after_restart(record)
+        pointer = self.slots.pointer()
+        following = after_restart(record, pointer.active if pointer.proven else None)
         if following != record:
             journal.save(following)
         if following.state is S.COMMITTED and following.attempt is not None:
@@ -297,9 +298,7 @@ class Installer:
 
     def _prove(self, comparison: Comparison) -> None:
         self.slots.prove()
-        attempt = self._attempt.model_copy(update={"live": False})
-        failed = self.record.forgive(attempt.wanted)
-        self._save(self.record.to(S.IDLE, attempt=attempt, result=Result.COMMITTED, failed=failed))
+        self._save(self.record.proved(self._attempt))
         self._parts.tell(self.record, comparison.to_proto(in_force=True))
         self._watch = None
         lineup = self.seat.lineup

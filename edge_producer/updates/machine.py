@@ -127,6 +127,11 @@ class Record(BaseModel):
             attempt = attempt.model_copy(update={"transitions": self.attempt.transitions})
         return self.to(state, attempt=attempt, result=None, attack=None, detail="")
 
+    def proved(self, attempt: Attempt) -> Record:
+        """The record once the attempt's set has passed its watch."""
+        ended, failed = attempt.model_copy(update={"live": False}), self.forgive(attempt.wanted)
+        return self.to(S.IDLE, attempt=ended, result=Result.COMMITTED, failed=failed)
+
     @property
     def looping(self) -> bool:
         """Whether the attempt has been persisted too often to be going anywhere."""
@@ -170,16 +175,22 @@ def parse_record(raw: bytes | None) -> Record | None:
         return None
 
 
-def after_restart(record: Record) -> Record:
+def after_restart(record: Record, proven: ModelSet | None = None) -> Record:
     """What a process that starts makes of the record that the one before left: its first transition.
+
+    Args:
+        record: As it was left.
+        proven: The set that the pointer calls proven; None: it calls none so.
 
     Before the commit nothing active had changed: the attempt goes back to idle, its counter stays, and the
     next look at the channel takes it up again. A commit is done again; a watch that did not end in order is
-    one crash more.
+    one crash more, unless its last act, to call the set proven, was done.
     """
     attempt = record.attempt
     if attempt is None or record.state in SETTLED:
         return record
+    if record.state is S.WATCH and attempt.wanted == proven:
+        return record.proved(attempt)
     if record.looping:
         return _given_up(record, attempt)
     if record.state is S.WATCH and attempt.live:

@@ -104,9 +104,9 @@ class Bench:
                 and a.installer.record.state in ("idle", "restored")
                 and a.installer.pointer.proven
                 and not a.status["unreported"]
+                and a.checked.is_set()
                 for a in agents
             ),
             timeout_s,
             f"{version} in force",
         )
-

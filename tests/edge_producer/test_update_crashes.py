@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
+
 import pytest
 
+from edge_producer.updates.disk import Disk
 from edge_producer.updates.installer import Shared
 from edge_producer.updates.slots import ModelSet, Slots
 from tests.edge_producer.bench import Bench, edge_settings, quick_machine
@@ -52,6 +59,7 @@ def test_the_power_may_go_after_any_write(service, tmp_path):
             break
         disk.power_cut()
         seen.add(whole_set(settings, disk))
+        service.reports.clear()
         with Bench(settings, PROFILE, disk, shared) as again:
             again.settle(release.version)
         disk.close()
@@ -59,3 +67,146 @@ def test_the_power_may_go_after_any_write(service, tmp_path):
     shared.trials.leave(wanted.digest, child)
     assert cut > 25
     assert seen == {factory, release.version}
+
+
+STEPS = (
+    'state.json="state":"fetching"',
+    'state.json="state":"verified"',
+    "slot",
+    'state.json="state":"staged"',
+    'state.json="state":"trial"',
+    'state.json="state":"committed"',
+    'current.json="proven":false',
+    'state.json="state":"watch"',
+    'current.json="proven":true',
+    "nothing",
+)
+
+
+@pytest.mark.faults
+def test_kill_9_at_every_persisted_transition_ends_with_the_new_model_in_force(service, tmp_path):
+    """One device, killed nine times on its way through one update, each time one step further."""
+    release = service.sign(candidate(1))
+    service.join(tmp_path / "join", "m-1")
+    service.instruct(release)
+    settings = edge_settings(tmp_path)
+    for step in STEPS:
+        command = [sys.executable, "-m", "tests.simulators.dying_device", tmp_path, release.version, step]
+        quiet = {**os.environ, "ORT_DISABLE_TELEMETRY": "1"}
+        run = subprocess.run(command, env=quiet, capture_output=True, text=True, timeout=100, check=False)
+        assert run.returncode == (0 if step == "nothing" else -signal.SIGKILL), (step, run.stderr[-2000:])
+        assert whole_set(settings, Disk()) in (service.factory.version, release.version)
+    assert run.stdout == release.version
+    assert service.results("m-1")[-1] == "committed"
+    assert {r.installed[0].version for r in service.reports["m-1"][-2:]} == {release.version}
+
+
+def damaged(settings, name: str, data: bytes = b"{half a rec") -> None:
+    (settings.updates_dir / "m-1" / name).write_bytes(data)
+
+
+@pytest.fixture
+def settings(tmp_path, service):
+    service.join(tmp_path / "join", "m-1")
+    return edge_settings(tmp_path)
+
+
+def updated(service, settings, number: int) -> str:
+    """A device that runs candidate ``number``, proven."""
+    release = service.sign(candidate(number))
+    service.instruct(release)
+    with Bench(settings, PROFILE) as bench:
+        bench.settle(release.version)
+    return release.version
+
+
+def test_a_damaged_record_means_restore_and_keeps_what_had_proved_itself(service, settings):
+    version = updated(service, settings, 1)
+    damaged(settings, "state.json")
+    with Bench(settings, PROFILE) as bench:
+        assert (bench.state, bench.version) == ("restored", version)
+        bench.drive(lambda: "restored" in service.results("m-1"))
+        assert bench.agent.installer.record.seq == 1, "a replayed channel must not get in through a damage"
+
+
+def test_a_damaged_record_under_watch_brings_the_earlier_model_back_offline(service, settings):
+    first = updated(service, settings, 1)
+    release = service.sign(candidate(2))
+    service.instruct(release)
+    with Bench(settings, quick_machine(watch_windows=10_000)) as bench:
+        bench.drive(lambda: bench.state == "watch")
+    damaged(settings, "state.json")
+    service.down = True
+    with Bench(settings, PROFILE) as bench:
+        assert (bench.state, bench.version) == ("restored", first)
+
+
+def test_a_damaged_pointer_means_the_factory_set(service, settings):
+    updated(service, settings, 1)
+    damaged(settings, "current.json")
+    service.down = True
+    with Bench(settings, PROFILE) as bench:
+        assert bench.version == service.factory.version
+
+
+def test_a_damaged_set_in_force_gives_way_to_the_earlier_one_offline(service, settings):
+    first = updated(service, settings, 1)
+    second = updated(service, settings, 2)
+    [model] = [
+        p for p in settings.updates_dir.glob("m-1/slots/*/machine/manifest.json") if second in p.read_text()
+    ]
+    model.with_name("model.onnx").write_bytes(b"rot")
+    service.down = True
+    with Bench(settings, PROFILE) as bench:
+        assert (bench.state, bench.version) == ("restored", first)
+
+
+def test_two_crashes_under_watch_restore_the_earlier_model_offline(service, settings):
+    first = updated(service, settings, 1)
+    release = service.sign(candidate(2))
+    service.instruct(release)
+    slow = quick_machine(watch_windows=10_000)
+    bench = Bench(settings, slow)
+    bench.drive(lambda: bench.state == "watch")
+    service.down = True
+    versions = [bench.version]
+    for _ in range(2):
+        bench.updater.stop()  # the agents are not closed: to the record that is a crash
+        bench = Bench(settings, slow)
+        versions.append(bench.version)
+    assert versions == [release.version, release.version, first]
+    service.down = False
+    bench.drive(lambda: "restored" in service.results("m-1"))
+    told = [r for r in service.reports["m-1"] if r.result == "restored"][-1]
+    assert (told.attempted.version, told.installed[0].version, told.crashes) == (release.version, first, 1)
+    bench.drive(lambda: bench.state == "restored" and bench.agent.checked.is_set())
+    assert bench.version == first, "what crashed is not tried again for the same channel"
+    bench.close()
+
+
+def test_ends_in_order_are_no_crashes(service, settings):
+    release = service.sign(candidate(1))
+    service.instruct(release)
+    slow = quick_machine(watch_windows=10_000)
+    for _ in range(4):
+        with Bench(settings, slow) as bench:
+            bench.drive(lambda: bench.state == "watch")  # noqa: B023  (called at once)
+    with Bench(settings, PROFILE) as bench:
+        bench.settle(release.version)
+
+
+def test_an_attempt_that_goes_round_in_circles_is_given_up(service, settings):
+    release = service.sign(candidate(1))
+    service.instruct(release)
+    record = settings.updates_dir / "m-1" / "state.json"
+    with Bench(settings, quick_machine(trial_windows=10_000)) as bench:
+        bench.drive(lambda: bench.state == "trial")
+    raw = json.loads(record.read_text())
+    raw["attempt"]["transitions"] = 29
+    record.write_text(json.dumps(raw))
+    with Bench(settings, PROFILE) as bench:
+        bench.drive(lambda: "no_change_failed" in service.results("m-1"))
+        bench.agent.checked.clear()
+        bench.drive(bench.agent.checked.is_set)
+        assert bench.version == service.factory.version
+        assert "given up" in service.reports["m-1"][-1].detail

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from feature_store import duck
 from feature_store.cut import Cut, TableCut
+from feature_store.labels import LABELLER
 from feature_store.lake import origin
 from feature_store.lineage_view import LINEAGE
 from feature_store.model_views import MODEL_COMPARISONS, MODEL_PERFORMANCE, MODEL_VERSIONS
@@ -131,8 +132,8 @@ SELECT device_id, profile, boot_id, seq, event_time, action, score, model_versio
 FROM ends WHERE action <> {resting}"""
 
 
-_NEWEST_DEVICES = """(
-    SELECT * FROM devices
+_NEWEST_DEVICES = f"""(
+    SELECT * FROM devices WHERE hardware <> '{LABELLER}'
     QUALIFY row_number() OVER (PARTITION BY device_id ORDER BY _offset DESC, _row DESC) = 1)"""
 
 _FLEET = f"""

@@ -23,7 +23,7 @@ from schemas.errors import BrokerUnavailableError, StackError
 from schemas.topics import ALL_TOPICS, Topic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from schemas.envelope import Headers
 
@@ -243,14 +243,25 @@ class KafkaAdmin:
         Raises:
             BrokerUnavailableError: No acknowledgement in time.
         """
+        self.send_all(topic, [(key, headers, value)])
+
+    def send_all(self, topic: str, messages: Iterable[tuple[bytes | None, Headers, bytes | None]]) -> None:
+        """Write messages in order and wait for the broker's word on all of them.
+
+        Raises:
+            BrokerUnavailableError: Not all were acknowledged in time; some may have been written.
+        """
         failures: list[KafkaError] = []
         producer = Producer(
             {**self._base, "acks": "all", "partitioner": "murmur2_random"}, logger=_CLIENT_LOG
         )
         with _translated(f"cannot write to {topic}"):
-            producer.produce(
-                topic, value, key, headers=headers, on_delivery=lambda e, _: failures.append(e) if e else None
-            )
+            for key, headers, value in messages:
+                producer.produce(
+                    topic, value, key, headers=headers,
+                    on_delivery=lambda e, _: failures.append(e) if e else None,
+                )  # fmt: skip
+                producer.poll(0)
             left = producer.flush(self._timeout_s)
         if failures or left:
             reason = failures[0].str() if failures else "no acknowledgement"

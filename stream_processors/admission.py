@@ -39,12 +39,14 @@ class KnownDevice:
 
     Attributes:
         speaks_for: Devices whose rows it may send; itself among them.
+        labels: It is a source of labels: it may label any device, and nobody else may.
     """
 
     producer: str
     active: bool
     verifier: Verifier
     speaks_for: frozenset[str]
+    labels: bool = False
 
 
 class Directory(Protocol):
@@ -156,9 +158,21 @@ def open_message(
     if envelope.schema != JSON_SCHEMA or envelope.n_rows != 1:
         raise DecodeError(f"{message.topic} carries one JSON event a message")
     event = parse_event(kind, message.value)
-    if event.device_id not in device.speaks_for:
+    if isinstance(event, Label):
+        _check_label(event, device)
+    elif event.device_id not in device.speaks_for:
         raise MessageError(f"{device.producer} does not speak for {event.device_id[:64]}")
     return Admitted(message, envelope, event=event)
+
+
+def _check_label(label: Label, producer: KnownDevice) -> None:
+    """Whether this source may say that: a device must not be able to call its own fault healthy."""
+    if not producer.labels:
+        raise MessageError(f"{producer.producer} is not registered as a source of labels")
+    if label.source != producer.producer and not label.source.startswith(f"{producer.producer}/"):
+        raise MessageError(f"source {label.source[:64]!r} does not name the signer {producer.producer}")
+    if label.span_start >= label.span_end:
+        raise MessageError(f"label {label.label_id[:64]} is about an empty span")
 
 
 def _open_rows(message: RawMessage, envelope: Envelope, directory: Directory) -> pa.RecordBatch:

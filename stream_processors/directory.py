@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
+from feature_store.labels import LABELLER
 from feature_store.registry import DeviceRecord, DeviceRegistry, ProfileRegistry
 from schemas.envelope import Verifier
 from schemas.errors import UnknownSchemaError
@@ -83,5 +84,6 @@ class LakeDirectory:
 
 
 def _known(record: DeviceRecord, speaks_for: set[str]) -> KnownDevice:
-    owners = frozenset({record.device_id, *speaks_for})
-    return KnownDevice(record.device_id, record.active, Verifier(record.public_key.encode()), owners)
+    labels = record.hardware == LABELLER
+    owners = frozenset() if labels else frozenset({record.device_id, *speaks_for})
+    return KnownDevice(record.device_id, record.active, Verifier(record.public_key.encode()), owners, labels)

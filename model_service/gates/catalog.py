@@ -10,6 +10,7 @@ from sqlalchemy import Connection, RowMapping, select
 
 from model_service.registry.tables import candidates, gate_verdicts, runs
 from model_service.training.artifacts import factory_bundle_of, factory_families
+from schemas.bundle_archive import pack
 from schemas.errors import RegistryError
 
 Facts = dict[str, Any]
@@ -85,7 +86,7 @@ def _factory(family: str) -> Facts:
         "family": family,
         "state": "factory",
         "kind": bundle.manifest.kind,
-        "bytes": sum(map(len, bundle.files.values())),
+        "bytes": len(pack(bundle.files)),
         "champion": None,
         "run_id": None,
         "cut": None,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from sqlalchemy import Connection, RowMapping, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, func, insert, select, true, update
 
 from model_service.registry.tables import candidates, runs, trainer_marks
 
@@ -81,9 +81,9 @@ def runs_of(connection: Connection, family: str) -> list[Run]:
     return _read(connection, runs.c.family == family)
 
 
-def run_of(connection: Connection, run_id: str) -> Run | None:
-    """A run by its id."""
-    return next(iter(_read(connection, runs.c.run_id == run_id)), None)
+def every_run(connection: Connection) -> list[Run]:
+    """All runs, oldest first."""
+    return _read(connection, true())
 
 
 def _read(connection: Connection, condition: Any) -> list[Run]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -49,10 +50,8 @@ def read_certificate(pem: bytes) -> x509.Certificate:
     Raises:
         AccessError: There is none.
     """
-    try:
+    with _parsing("a certificate"):
         return x509.load_pem_x509_certificate(pem)
-    except ValueError as exc:
-        raise AccessError(f"not a certificate: {exc}") from exc
 
 
 @lru_cache(maxsize=16384)
@@ -63,16 +62,15 @@ def read_holder(pem: bytes) -> Holder:
         AccessError: Not one of our shape.
     """
     certificate = read_certificate(pem)
-    units = {
-        str(a.value) for a in certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)
-    }
-    return Holder(
-        name=common_name(certificate.subject),
-        roles=frozenset(role for role in Role if role.value in units),
-        serial=f"{certificate.serial_number:x}",
-        not_after=certificate.not_valid_after_utc.timestamp(),
-        key=public_der(certificate.public_key()),
-    )
+    with _parsing("a certificate"):
+        units = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)
+        return Holder(
+            name=common_name(certificate.subject),
+            roles=frozenset(role for role in Role if role.value in {str(u.value) for u in units}),
+            serial=f"{certificate.serial_number:x}",
+            not_after=certificate.not_valid_after_utc.timestamp(),
+            key=public_der(certificate.public_key()),
+        )
 
 
 def read_request(csr_pem: bytes, name: str) -> ec.EllipticCurvePublicKey:
@@ -81,15 +79,13 @@ def read_request(csr_pem: bytes, name: str) -> ec.EllipticCurvePublicKey:
     Raises:
         AccessError: Not a request, not signed by its own key, another subject, or not a P-256 key.
     """
-    try:
+    with _parsing("a certificate signing request"):
         request = x509.load_pem_x509_csr(csr_pem)
-    except ValueError as exc:
-        raise AccessError(f"not a certificate signing request: {exc}") from exc
-    if not request.is_signature_valid:
-        raise AccessError(f"the request for {name} is not signed by the key that it carries")
-    if (asked := common_name(request.subject)) != name:
-        raise AccessError(f"the request asks for {asked!r}, not for {name}")
-    return p256(request.public_key(), f"the request for {name}")
+        if not request.is_signature_valid:
+            raise AccessError(f"the request for {name} is not signed by the key that it carries")
+        if (asked := common_name(request.subject)) != name:
+            raise AccessError(f"the request asks for {asked!r}, not for {name}")
+        return p256(request.public_key(), f"the request for {name}")
 
 
 def read_public_key(pem: str) -> ec.EllipticCurvePublicKey:
@@ -98,11 +94,8 @@ def read_public_key(pem: str) -> ec.EllipticCurvePublicKey:
     Raises:
         AccessError: Something else.
     """
-    try:
-        key = serialization.load_pem_public_key(pem.encode())
-    except ValueError as exc:
-        raise AccessError(f"not a public key: {exc}") from exc
-    return p256(key, "the signing key")
+    with _parsing("a public key"):
+        return p256(serialization.load_pem_public_key(pem.encode()), "the signing key")
 
 
 def p256(key: object, of: str) -> ec.EllipticCurvePublicKey:
@@ -186,6 +179,15 @@ def leaf_usage() -> x509.KeyUsage:
 def authority_usage() -> x509.KeyUsage:
     """Signs certificates, nothing else."""
     return _usage(signs=False, certifies=True)
+
+
+@contextmanager
+def _parsing(what: str) -> Iterator[None]:
+    """What cryptography says of bytes that strangers chose, as ours."""
+    try:
+        yield
+    except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
+        raise AccessError(f"not {what} that we take: {exc}") from exc
 
 
 def _usage(*, signs: bool, certifies: bool) -> x509.KeyUsage:

@@ -21,12 +21,14 @@ from model_service.identity.enrolment import ENROLL, ISSUED, REFUSED, RENEW, WAI
 from model_service.registry.database import Registry, note
 from model_service.registry.tables import certificate_requests
 from model_service.settings import ModelSettings
+from schemas.envelope import key_id
 from schemas.errors import AccessError
 from schemas.updates import Role
 
 log = logging.getLogger(__name__)
 
 BATCH = 256
+_TEXTS = ("profile", "site", "grp", "hardware")
 PKI_S = 3600.0
 """Between two looks at how long server's and people's certificates still last."""
 
@@ -98,9 +100,13 @@ class Issuer:
             return self._checked(connection, row)
         except AccessError as exc:
             return _Answer(row, reason=str(exc))
+        except (KeyError, TypeError, ValueError) as exc:  # no public process of ours leaves such a row
+            return _Answer(row, reason=f"the request cannot be read: {type(exc).__name__}")
 
     def _checked(self, connection: Connection, row: RowMapping) -> _Answer:
         name = row["subject"]
+        if not certs.DEVICE_ID.fullmatch(name):
+            raise AccessError(f"{name[:64]!r} cannot be a device id")
         key = certs.read_request(row["csr_pem"], name)
         if row["role"] != Role.DEVICE.value:
             raise AccessError(f"certificates of role {row['role']} are not issued over the network")
@@ -173,9 +179,13 @@ def _record(connection: Connection, row: RowMapping) -> DeviceRecord:
     """What the lake is to know of the device.
 
     Raises:
-        AccessError: Another device seals its telemetry with that key.
+        AccessError: Another device seals its telemetry with that key, or it is not what its id says.
     """
     device = row["device"]
+    if key_id(certs.read_public_key(device["public_key"])) != device["key_id"]:
+        raise AccessError(f"the signing key of {row['subject']} has another id")
+    if not all(isinstance(device[name], str) and device[name] for name in _TEXTS):
+        raise AccessError(f"the record of {row['subject']} is not whole")
     other = fleet.owner_of_key(connection, device["key_id"])
     if other not in (None, row["subject"]):
         raise AccessError(f"the signing key of {row['subject']} is already that of {other}")

@@ -34,6 +34,8 @@ from schemas.updates import Attack, Result, UpdateState
 log = logging.getLogger(__name__)
 
 MAX_DETAIL = 4096
+MAX_REPORT_BYTES = 16 * 1024
+"""Reports are kept; a device has no reason to say more."""
 _STATES = frozenset(s.value for s in UpdateState)
 _RESULTS = frozenset(r.value for r in Result) | {""}
 _ATTACKS = frozenset(a.value for a in Attack) | {""}
@@ -159,3 +161,5 @@ def check_report(request: ReportRequest) -> None:
         raise BadFieldError("nonce", "1 to 64 characters")
     if len(request.detail) > MAX_DETAIL:
         raise BadFieldError("detail", f"at most {MAX_DETAIL} characters")
+    if request.ByteSize() > MAX_REPORT_BYTES:
+        raise BadFieldError("installed", f"the report is larger than {MAX_REPORT_BYTES} bytes")

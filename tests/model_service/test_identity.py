@@ -299,6 +299,32 @@ def test_the_issuer_itself_refuses_requests_that_do_not_hold(office, make):
 
 
 @pytest.mark.parametrize(
+    "device",
+    [
+        None,
+        {},
+        {"key_id": "x", "public_key": "", "profile": "p"},
+        {"site": None},
+        {"grp": 7},
+        {"key_id": "0" * 16},
+    ],
+)
+def test_rows_that_a_hostile_process_leaves_stop_nobody_else(office, device):
+    key = new_key()
+    office.join("m-0", key)
+    whole = dict(office.rows(certificate_requests)[0]["device"])
+    row = {
+        "kind": "enroll", "subject": "m-1", "role": "device", "csr_pem": csr_of("m-1", new_key()),
+        "device": {**whole, **device} if device else device, "state": "waiting", "created_at": NOW,
+    }  # fmt: skip
+    with office.registry.transaction() as connection:
+        connection.execute(insert(certificate_requests).values(**row))
+    assert office.join("m-2", new_key())
+    states = {r["subject"]: r["state"] for r in office.rows(certificate_requests)}
+    assert states == {"m-0": "issued", "m-1": "refused", "m-2": "issued"}
+
+
+@pytest.mark.parametrize(
     ("role", "said"), [("operator", "not issued over the network"), ("device", "join again")]
 )
 def test_the_issuer_gives_no_renewal_for_another_key_or_role(office, role, said):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from contextlib import closing
@@ -15,6 +16,7 @@ from feature_store import connect
 from feature_store.cuts import Cuts
 from feature_store.lake import Lake
 from feature_store.point_in_time import training_rows
+from infra.model_processes import as_environment
 from model_service.registry.tables import candidates, outbox, runs
 from model_service.training.artifacts import read_artifact
 from model_service.training.bundle import MANIFEST
@@ -36,6 +38,7 @@ from tests.model_service.drifting_fleets import (
     store,
 )
 from tests.model_service.training_office import TrainingOffice
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -263,3 +266,14 @@ def test_a_trainer_killed_before_any_durable_step_makes_the_same_model_once(tmp_
         assert one["killed"] or one["at"] > unharmed["count"]
         same = ("candidates", "states", "steps", "rows", "distinct", "pins", "artifacts", "whole")
         assert {k: one[k] for k in same} == {k: unharmed[k] for k in same}, one["at"]
+
+
+def test_the_process_trains_and_ends_when_told_to(tmp_path, recalibrated):
+    made = office(tmp_path, recalibrated)
+    env = {**os.environ, **as_environment(made.settings), "ORT_DISABLE_TELEMETRY": "1"}
+    process = subprocess.Popen([sys.executable, "-m", "model_service", "trainer"], env=env)
+    try:
+        wait_until(lambda: made.states() == ["trained"], 60)
+    finally:
+        process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0

@@ -1,0 +1,38 @@
+"""`edgeloop drift`: verdicts beside the runs that they led to."""
+
+import pytest
+
+from tests.infra.cli import Edgeloop
+from tests.model_service.drifting_fleets import HARMLESS, fleet, land, said, sent, store
+from tests.model_service.training_office import TrainingOffice
+
+
+@pytest.fixture(scope="module")
+def edgeloop(tmp_path_factory) -> Edgeloop:
+    """A state folder in which a recalibration became a candidate; nothing runs."""
+    state = tmp_path_factory.mktemp("state")
+    of = fleet(HARMLESS["temperature +8 on all"], 3, devices=8, seconds=110)
+    store(state / "lake", of)
+    land(state / "lake", drift=said(of), telemetry=sent(of))
+    (state / "models").mkdir()
+    office = TrainingOffice(state, state / "lake")
+    office.tick()
+    office.registry.close()
+    return Edgeloop(state)
+
+
+def test_verdicts_are_listed_with_the_run_that_they_led_to(edgeloop):
+    told = edgeloop.json("drift", "list")
+    [run] = told["runs"]
+    assert (run["state"], run["cause"]) == ("trained", "recalibration")
+    assert {v["run_id"] for v in told["verdicts"]} == {run["run_id"]}
+
+
+def test_a_decision_says_which(edgeloop):
+    assert edgeloop("drift", "ack", "machine-run-1", "--retrain", "--dismiss").returncode == 2
+
+
+def test_a_decision_needs_the_model_service(edgeloop):
+    result = edgeloop("drift", "ack", "machine-run-1", "--dismiss")
+    assert result.returncode == 1
+    assert "no model service runs" in result.stderr

@@ -12,7 +12,8 @@ from infra.child import Child
 from model_service.identity.authority import init_pki
 from model_service.processes import PROCESSES
 from model_service.settings import PREFIX
-from model_service.trust import ceremony
+from model_service.trust.ceremony import init as init_trust
+from model_service.trust.ceremony import is_initialised
 from schemas.cohorts import EVERYBODY, Cohort
 from schemas.errors import StackError
 from schemas.profile_file import builtin_profiles, load_profile
@@ -43,9 +44,9 @@ def prepare(settings: ModelSettings, say: Callable[[str], None]) -> None:
     try:
         settings.root.mkdir(parents=True, exist_ok=True)
         init_pki(settings)
-        if not ceremony.is_initialised(settings):
+        if not is_initialised(settings):
             families = sorted({load_profile(p).model.name for p in builtin_profiles().values()})
-            say(ceremony.init(settings, families, {GROUP: CANARY_POOL, PROBES: EVERYBODY}, say))
+            say(init_trust(settings, families, {GROUP: CANARY_POOL, PROBES: EVERYBODY}, say))
     except OSError as exc:
         raise StackError(f"cannot write the model service's folder {settings.root}: {exc}") from exc
 

@@ -99,7 +99,8 @@ def conclude_loop(stage: Stage, watch: LoopWatch, scenes: Sequence[Scene]) -> Lo
     """What became of the loop. The model service still runs."""
     family, devices = stage.profile.model.name, stage.plan.devices
     models = watch.models()
-    new = next((m.version for m in models if m.status == "published"), "")
+    published = [m.version for m in models if m.status == "published"] or [""]
+    new = published[0]
     commits = watch.commits(devices, new)
     onset = stage.plan.scenario.start + timedelta(seconds=stage.plan.recalibration.start_s)
     whole = len(commits) == len(devices)
@@ -114,8 +115,9 @@ def conclude_loop(stage: Stage, watch: LoopWatch, scenes: Sequence[Scene]) -> Lo
     return LoopReport(
         old=old,
         new=new,
+        latest=published[-1],
         models=models,
-        fleet=watch.fleet(devices, family, new),
+        fleet=watch.fleet(devices, family, published[-1]),
         before=quality(before, judged),
         after=compare(periods, old, new, judged) if new else None,
         loop_s=loop_s,

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from model_service.settings import ModelSettings
 
 _START_S = 10.0
+_LOOK_S = 0.2
 
 Artifact = Callable[[ArtifactChunk], ArtifactChunk]
 Documents = Callable[[TrustRepository, dict[str, bytes]], dict[str, bytes]]
@@ -96,7 +97,7 @@ class HostileService:
     ) -> None:
         self._settings, self._artifact, self._documents = settings, artifact, documents
         self._loop = asyncio.new_event_loop()
-        self._started, self._end = threading.Event(), asyncio.Event()
+        self._started, self._end = threading.Event(), threading.Event()
         self._thread = threading.Thread(
             target=self._loop.run_until_complete, args=(self._serve(),), daemon=True
         )
@@ -108,7 +109,7 @@ class HostileService:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._end.set)
+        self._end.set()
         self._thread.join()
         self._loop.close()
 
@@ -128,7 +129,9 @@ class HostileService:
             )
             self.address = f"{self._settings.host}:{await listener.start(0, None)}"
             self._started.set()
-            await self._end.wait()
+            while not self._end.is_set():
+                await workers.read(access.refresh)
+                await asyncio.sleep(_LOOK_S)
             beacon.drain()
             await listener.stop(0.5)
         finally:

@@ -42,7 +42,8 @@ class LoopReport:
 
     Attributes:
         old: Version before the drift.
-        new: Version that the fleet got; empty: none.
+        new: First version that the fleet got after it; empty: none.
+        latest: Last version that was published.
         before: Quality of the old model before the drift.
         after: Old (in shadow) and new on the same windows after the commits.
         loop_s: Onset of the drift to the last device's commit, wall seconds; None: not all committed.
@@ -51,6 +52,7 @@ class LoopReport:
 
     old: str
     new: str
+    latest: str
     models: Sequence[ModelState]
     fleet: FleetState
     before: Interval | None
@@ -67,7 +69,7 @@ class LoopReport:
             found.append("no model was published")
         if self.fleet.on_latest != self.fleet.total:
             found.append(
-                f"{self.fleet.total - self.fleet.on_latest} devices do not run {self.new or 'a new model'}"
+                f"{self.fleet.total - self.fleet.on_latest} devices do not run {self.latest or 'a new model'}"
             )
         if self.after is None or not self.after.is_better:
             found.append("the new model is not better, its interval clear of zero")
@@ -115,7 +117,7 @@ class LoopReport:
         return {
             "models": ", ".join(f"{m.version} {m.status}{_gates(m)}" for m in self.models) or "none",
             "fleet": f"{self.fleet.on_latest} of {self.fleet.total} devices run "
-            f"{self.new or 'no new model'}; {self.fleet.restored} restored, "
+            f"{self.latest or 'no new model'}; {self.fleet.restored} restored, "
             f"{self.fleet.refused_updates} updates refused",
             "loop": "not closed"
             if self.loop_s is None

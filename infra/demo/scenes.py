@@ -8,8 +8,9 @@ plays two honest mistakes at once: trainer and gate sign a model that does not c
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
@@ -42,18 +43,20 @@ class Scene:
         title: What was tried.
         expected: What the device should have said.
         told: What it said.
-        runs: Version that the device runs afterwards.
+        before: Version that it ran before.
+        runs: Version that it runs afterwards.
     """
 
     title: str
     expected: str
     told: str
+    before: str
     runs: str
 
     @property
     def as_it_should(self) -> bool:
         """Whether the device did what it should."""
-        return self.told == self.expected and self.runs.partition("-")[2].startswith("0.")
+        return self.told == self.expected and self.runs == self.before != ""
 
     def line(self) -> str:
         """One line."""
@@ -92,25 +95,34 @@ def _probe(stage: Stage, number: int) -> EdgeProcess:
 
 
 def _tampered_artifact(stage: Stage, probe: EdgeProcess, version: str) -> Scene:
-    _offer(stage, version)
     with HostileService(stage.models, artifact=tamper_artifact) as service:
         probe.join(stage.models, delivery=service.address)
+        before = _joined(stage, probe)
+        _offer(stage, version)
         probe.update_once(_UPDATE_S)
-    return _ending(stage, probe, "tampered artifact", Attack.TAMPERED_ARTIFACT.value)
+    return _ending(stage, probe, before, "tampered artifact", Attack.TAMPERED_ARTIFACT.value)
 
 
 def _forged_order(stage: Stage, probe: EdgeProcess, version: str) -> Scene:
     with HostileService(stage.models, documents=forge_order(PROBES, version)) as service:
         probe.join(stage.models, delivery=service.address)
-        probe.update_once(_UPDATE_S)
-    return _ending(stage, probe, "unsigned instruction", Attack.UNSIGNED_INSTRUCTION.value)
+        before = _joined(stage, probe)
+    return _ending(stage, probe, before, "unsigned instruction", Attack.UNSIGNED_INSTRUCTION.value)
 
 
 def _failing_model(stage: Stage, probe: EdgeProcess, version: str) -> Scene:
-    _offer(stage, sign_a_mistake(stage.models, version))
     probe.join(stage.models)
+    before = _joined(stage, probe)
+    _offer(stage, sign_a_mistake(stage.models, version))
     probe.update_once(_UPDATE_S)
-    return _ending(stage, probe, "model that fails its trial", Result.RESTORED.value)
+    return _ending(stage, probe, before, "model that fails its trial", Result.RESTORED.value)
+
+
+def _joined(stage: Stage, probe: EdgeProcess) -> str:
+    """Have the probe enrol and look once; the version that it runs."""
+    probe.update_once(_UPDATE_S)
+    row = _status(stage, probe)
+    return "" if row is None else _runs(stage, row)
 
 
 def _offer(stage: Stage, version: str) -> None:
@@ -133,8 +145,15 @@ def _is_offered(stage: Stage, version: str) -> bool:
     )
 
 
-def _ending(stage: Stage, probe: EdgeProcess, title: str, expected: str) -> Scene:
+def _ending(stage: Stage, probe: EdgeProcess, before: str, title: str, expected: str) -> Scene:
     """What the probe told last."""
+    row = _status(stage, probe)
+    if row is None:
+        return Scene(title, expected, "", before, "")
+    return Scene(title, expected, row["attack"] or row["result"], before, _runs(stage, row))
+
+
+def _status(stage: Stage, probe: EdgeProcess) -> Mapping[str, Any] | None:
     registry = Registry(stage.models.database_url)
     try:
         with registry.reading() as connection:
@@ -142,8 +161,8 @@ def _ending(stage: Stage, probe: EdgeProcess, title: str, expected: str) -> Scen
             row = connection.execute(query).mappings().first()
     finally:
         registry.close()
-    if row is None:
-        return Scene(title, expected, "", "")
-    told = row["attack"] or row["result"]
-    runs = row["installed"].get(stage.profile.model.name, {}).get("version", "")
-    return Scene(title, expected, told, runs)
+    return None if row is None else dict(row)
+
+
+def _runs(stage: Stage, row: Mapping[str, Any]) -> str:
+    return str(row["installed"].get(stage.profile.model.name, {}).get("version", ""))

@@ -28,7 +28,7 @@ _ROUNDS = 16
 _REST_S = 1.0
 """Pause between looks while something is on its way."""
 _LONGEST_REST_S = 5.0
-"""Look at least so often: markers are times, and clocks step back."""
+"""Look at least so often: the policy and the profiles are in no marker."""
 
 
 @dataclass

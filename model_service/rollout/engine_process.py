@@ -17,6 +17,7 @@ from model_service.rollout.launch import Publisher
 from model_service.rollout.lifecycle_topic import LifecycleTopic
 from model_service.rollout.outbox import EVERY_S, Shipper
 from model_service.rollout.profiles import Profiles
+from model_service.rollout.renewal import Renewal
 from model_service.rollout.turns import Turns
 from model_service.settings import ModelSettings
 from model_service.trust.keys import load_online_key
@@ -49,11 +50,13 @@ def run(settings: ModelSettings, stop: threading.Event) -> None:
     online = OnlineSigner.load(settings)
     issuer = Issuer(settings, registry, DeviceRegistry(lake))
     engine = build_engine(settings, registry, lake, repo, online)
+    renewal = Renewal(registry, repo, settings.channel_s, engine.announcer.highest)
     shipper = Shipper(registry, lake, topic)
     turns = Turns(
         (
             (issuer.step, 0.0),
             (lambda: online.renew_if_due(repo, datetime.now(UTC)), _RENEW_EVERY_S),
+            (lambda: renewal.step(time.time()), _RENEW_EVERY_S),
             (engine.tick, 0.0),
             (lambda: shipper.step(datetime.now(UTC)), EVERY_S),
         )

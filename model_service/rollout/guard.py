@@ -36,6 +36,7 @@ class Guard:
         repo: Published metadata, proposals.
         signer: The guard's key of role ``channels-broad``.
         profiles: Of the devices.
+        lifetime_s: Longest life of a channel document.
         clock: UTC seconds.
     """
 
@@ -43,6 +44,7 @@ class Guard:
     repo: TrustRepository
     signer: CryptoSigner
     profiles: Profiles
+    lifetime_s: float
     clock: Callable[[], float]
 
     def tick(self) -> bool:
@@ -99,6 +101,8 @@ class Guard:
             completed=store.last_completed(connection, record.group, before=record.rollout_id),
             canary=own.get(CANARY),
             broad=own.get(BROAD),
+            in_force=out.get(BROAD),
+            lifetime_s=self.lifetime_s,
             highest=max((out[ring].seq for ring in RINGS if ring in out), default=0),
             phase_out_at=_out_at(connection, record, phase - 1, own),
             waived=_waived(connection, record),

@@ -45,5 +45,6 @@ def build_guard(settings: ModelSettings, registry: Registry, lake: Lake) -> Guar
         TrustRepository(settings.repository, settings.proposals, settings.artifacts),
         load_online_key(settings.keys / GUARD, BROAD_ROLE),
         Profiles(lake),
+        settings.channel_s,
         time.time,
     )

@@ -326,13 +326,18 @@ def _is_away(record: Record, seen: Observed, device_id: str, now: float) -> bool
     member = seen.members[device_id]
     if status is None:
         return bool(seen.told.get(device_id))
-    if any(status.installed.get(f, r) != r for f, r in record.baseline.items()):
+    if not all(_same(status.installed.get(f, r), r) for f, r in record.baseline.items()):
         return True
     last_out = max((s.seq for s in seen.sent if s.state == "published"), default=0)
     if status.channel_seq >= last_out or not record.treats(record.phase, device_id, member.pool):
         return False
     found = place(record, record.phase, _only(seen, device_id), now).get(device_id)
     return found is not None and found.kind is Kind.TRYING
+
+
+def _same(runs: Release, wanted: Release) -> bool:
+    """Whether a device runs what is wanted: a factory set is whichever it left the factory with."""
+    return runs == wanted or (runs.sha256 is None and wanted.sha256 is None)
 
 
 def _only(seen: Observed, device_id: str) -> Observed:

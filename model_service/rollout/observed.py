@@ -8,7 +8,7 @@ from typing import Literal
 
 from schemas.channels import Release, Ring
 
-Purpose = Literal["phase", "rollback"]
+Purpose = Literal["phase", "rollback", "renewal"]
 PENDING = ("proposed", "countersigned")
 
 

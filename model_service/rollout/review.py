@@ -18,6 +18,9 @@ from schemas.channels import BROAD, Channel, Release
 from schemas.cohorts import EVERYBODY, NOBODY, Cohort
 from schemas.profile import Rollout
 
+_LATE_S = 86400.0
+"""A proposal may wait for the guard for so long: it may have been down."""
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -30,6 +33,8 @@ class Facts:
         completed: What the group's last completed rollout before this one made target.
         canary: Newest published canary document of this rollout.
         broad: Newest published broad document of this rollout.
+        in_force: Newest published broad document of the group, whichever rollout's.
+        lifetime_s: Longest life of a channel document.
         highest: Highest seq published for the group.
         phase_out_at: When the phase before came out, UTC seconds; None: it did not.
         waived: Phases whose missing evidence an approver accepted, from the commands themselves.
@@ -42,6 +47,8 @@ class Facts:
     completed: Mapping[str, Release]
     canary: Channel | None
     broad: Channel | None
+    in_force: Channel | None
+    lifetime_s: float
     highest: int
     phase_out_at: float | None
     waived: tuple[int, ...]
@@ -71,8 +78,13 @@ def examine(channel: Channel, phase: int, record: Record, facts: Facts, seen: Ob
         seen: Devices and raw reports, as the guard read them.
         now: UTC seconds.
     """
-    rules = [_belongs(channel, record, facts), _baseline(channel, record, facts)]
-    if channel.reason == "rollback":
+    again = _says_again(channel, facts.in_force)
+    rules = [_belongs(channel, record, facts, again=again), _dated(channel, facts, now)]
+    if not again:
+        rules.append(_baseline(channel, record, facts))
+    if again:
+        pass  # what is published already was examined when it was new
+    elif channel.reason == "rollback":
         rules.append(_rollback(channel, facts, record, seen))
     else:
         rules += [_target(channel, record, facts, seen), _cohort(channel, phase, record, facts)]
@@ -80,7 +92,7 @@ def examine(channel: Channel, phase: int, record: Record, facts: Facts, seen: Ob
         for holds, reason in broken:
             if not holds:
                 return Ruling("refuse", reason)
-    if channel.reason == "rollback":
+    if again or channel.reason == "rollback":
         return Ruling("sign")
     return _evidence(phase, record, facts, seen, now)
 
@@ -89,12 +101,28 @@ Rules = list[tuple[bool, str]]
 """What must hold, each with what is said where it does not."""
 
 
-def _belongs(channel: Channel, record: Record, facts: Facts) -> Rules:
+def _says_again(channel: Channel, in_force: Channel | None) -> bool:
+    """Whether it is the published instruction with another seq and date."""
+    if in_force is None:
+        return False
+    dates = {"seq": channel.seq, "issued": channel.issued, "expires": channel.expires}
+    return in_force.model_copy(update=dates) == channel
+
+
+def _dated(channel: Channel, facts: Facts, now: float) -> Rules:
+    life_s = (channel.expires - channel.issued).total_seconds()
+    return [
+        (abs(channel.issued.timestamp() - now) < _LATE_S, f"it was issued at {channel.issued}"),
+        (life_s <= facts.lifetime_s, f"it would live for {life_s:.0f} s; allowed {facts.lifetime_s:.0f}"),
+    ]
+
+
+def _belongs(channel: Channel, record: Record, facts: Facts, *, again: bool) -> Rules:
     mine = (channel.group, channel.rollout_id) == (record.group, record.rollout_id)
     return [
         (channel.ring == BROAD, f"ring {channel.ring} is not the guard's"),
         (mine, f"it belongs to rollout {channel.rollout_id} of {channel.group}"),
-        (record.state not in ENDED, f"the rollout is {record.state}"),
+        (again or record.state not in ENDED, f"the rollout is {record.state}"),
         (channel.seq > facts.highest, f"seq {channel.seq} is not above {facts.highest}, which is published"),
     ]
 

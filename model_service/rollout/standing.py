@@ -55,6 +55,8 @@ _UNDER_WAY = (
     UpdateState.COMMITTED,
     UpdateState.WATCH,
 )
+_WATCHED = (UpdateState.COMMITTED, UpdateState.WATCH)
+"""The new set runs, its watch is not over: such a report may say ``committed`` already."""
 _BY_STATE: dict[str, Kind] = {
     **{state.value: Kind.TRYING for state in _UNDER_WAY},
     UpdateState.RESTORING.value: Kind.FAILED,
@@ -123,13 +125,18 @@ def _next(kind: Kind, since: float, why: str, report: Told) -> tuple[Kind, float
 
 
 def _after(kind: Kind, report: Told) -> Kind | None:
-    """What a report makes of a device; None: nothing. A failure lasts until the device commits after all."""
-    found = _BY_RESULT.get(report.result) or _BY_STATE.get(report.state)
-    if report.result == Result.NO_CHANGE_REFUSED and kind is Kind.COMMITTED:
+    """What a report makes of a device; None: nothing. A failure lasts until the device commits after all.
+
+    A report that is about no attempt says how the last one ended, whichever that was; only a refusal is
+    about the channel itself.
+    """
+    refused = report.result == Result.NO_CHANGE_REFUSED
+    if (not report.attempted and not refused) or (refused and kind is Kind.COMMITTED):
         return None  # refusing something else later does not undo a commit
-    if found in (Kind.COMMITTED, Kind.FAILED):
-        return found
-    return None if kind is Kind.FAILED or not report.attempted else found
+    if report.state in _WATCHED:
+        return None if kind is Kind.FAILED else Kind.TRYING  # it runs, and may still restore
+    found = _BY_RESULT.get(report.result) or _BY_STATE.get(report.state)
+    return None if kind is Kind.FAILED and found is not Kind.COMMITTED else found
 
 
 def _told(report: Told) -> str:

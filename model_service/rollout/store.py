@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -145,7 +145,7 @@ def apply(
         elif isinstance(action, Withdraw):
             _withdraw(connection, record.rollout_id, now)
         else:
-            _request(connection, record, action, now, lifetime_s, at_least)
+            propose(connection, record.baseline, record, action, now, lifetime_s, at_least)
 
 
 def event(
@@ -197,18 +197,26 @@ def mark(connection: Connection, request: Request, state: str, now: float, detai
     return moved.rowcount == 1
 
 
-def _withdraw(connection: Connection, rollout_id: str, now: float) -> None:
-    connection.execute(
-        update(channel_requests)
-        .where(_requests.rollout_id == rollout_id, _requests.state.in_(PENDING))
-        .values(state="withdrawn", updated_at=now)
-    )
-
-
-def _request(
-    connection: Connection, record: Record, wanted: Propose, now: float, lifetime_s: float, at_least: int
+def propose(
+    connection: Connection,
+    baseline: Mapping[str, Release],
+    record: Record,
+    wanted: Propose,
+    now: float,
+    lifetime_s: float,
+    at_least: int,
 ) -> None:
-    """Store a document under the group's next seq. A seq is spent even where its document never comes out."""
+    """Store a document under the group's next seq. A seq is spent even where its document never comes out.
+
+    Args:
+        connection: A transaction.
+        baseline: What everybody else runs.
+        record: The rollout that it belongs to.
+        wanted: Content.
+        now: UTC seconds.
+        lifetime_s: Of channel documents.
+        at_least: Highest seq known to be published for the group, whatever this registry says.
+    """
     spent = select(func.max(_requests.seq)).where(_requests.grp == record.group)
     seq = max(int(connection.execute(spent).scalar() or 0), at_least) + 1
     issued = datetime.fromtimestamp(now, UTC)
@@ -218,7 +226,7 @@ def _request(
         seq=seq,
         rollout_id=record.rollout_id,
         target=dict(wanted.target),
-        baseline=record.baseline,
+        baseline=dict(baseline),
         cohort=wanted.cohort,
         holdout=wanted.holdout,
         reason=wanted.reason,
@@ -238,6 +246,14 @@ def _request(
         "updated_at": now,
     }
     connection.execute(insert(channel_requests).values(**values))
+
+
+def _withdraw(connection: Connection, rollout_id: str, now: float) -> None:
+    connection.execute(
+        update(channel_requests)
+        .where(_requests.rollout_id == rollout_id, _requests.state.in_(PENDING))
+        .values(state="withdrawn", updated_at=now)
+    )
 
 
 def _read(row: Row[Any]) -> Request:

@@ -216,3 +216,10 @@ def test_documents_end(service):
     assert document.expires - document.issued == timedelta(seconds=service.settings.channel_s)
     assert document.issued <= datetime.now(UTC)
     assert json.loads(document.model_dump_json())["group"] == GROUP
+
+
+def test_a_document_that_would_live_for_ever_is_refused(service):
+    proposed(service)
+    document = service.requests()[-1].document
+    forge(service, expires=document.expires + timedelta(days=365))
+    assert "would live" in verdict(service)[1]

@@ -28,6 +28,7 @@ def report(number, state, result="", *, at=NOW, version=NEW.version, **fields):
     [
         ("fetching", "", Kind.TRYING),
         ("watch", "", Kind.TRYING),
+        ("committed", "committed", Kind.TRYING),
         ("idle", "committed", Kind.COMMITTED),
         ("restoring", "", Kind.FAILED),
         ("restored", "restored", Kind.FAILED),
@@ -60,6 +61,17 @@ def test_a_failure_lasts_through_another_try_and_ends_with_a_commit():
 def test_refusing_something_else_later_does_not_undo_a_commit():
     refused = report(2, "idle", "no_change_refused", version="", attack="unsigned_instruction")
     assert place(report(1, "idle", "committed"), refused).kind is Kind.COMMITTED
+
+
+def test_how_an_earlier_attempt_ended_says_nothing_about_this_rollout():
+    standing_since_before = report(1, "restored", "", version="")
+    assert place(standing_since_before).kind is Kind.UNREACHED
+    assert place(standing_since_before, report(2, "trial")).kind is Kind.TRYING
+
+
+def test_a_refusal_of_the_channel_itself_is_a_failure():
+    refused = report(1, "idle", "no_change_refused", version="", attack="metadata_rollback")
+    assert place(refused).kind is Kind.FAILED
 
 
 def test_silence_is_measured_from_the_last_word_about_anything():
@@ -110,5 +122,5 @@ def test_the_gain_is_the_new_models_whichever_of_both_is_active():
         return told(request, NOW, frozenset({NEW.version})).paired
 
     assert heard(FACTORY.version, NEW.version) == Paired(10, 0.3, 2)
-    assert heard(NEW.version, FACTORY.version) == Paired(10, -0.3, 0)
+    assert heard(NEW.version, FACTORY.version) == Paired(10, -0.3, 2)
     assert heard(FACTORY.version, "machine-9.00000009") is None

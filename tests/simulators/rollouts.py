@@ -181,6 +181,6 @@ class Service:
                 self.report(device, channel, "restored", "restored", shadow=shadow)
                 continue
             self.installed[device] = wanted
-            self.report(device, channel, "committed", "", shadow=shadow)
+            self.report(device, channel, "committed", "committed", shadow=shadow)
             self.report(device, channel, "idle", "committed", shadow=shadow)
         return changed

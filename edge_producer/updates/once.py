@@ -88,9 +88,11 @@ def _score(model: Predictor, window: Window) -> float | None:
 
 
 def _settled(agent: Agent) -> bool:
-    """Whether a device has looked, and nothing more is under way."""
-    looked = agent.checked.is_set() or agent.failed_visits > 1
-    return looked and agent.installer.record.state not in _UNDER_WAY
+    """Whether nothing is under way, and the device has looked since anything was."""
+    if agent.installer.record.state in _UNDER_WAY:
+        agent.checked.clear()  # an attempt that ends looks again: there may be newer instructions
+        return False
+    return agent.checked.is_set() or agent.failed_visits > 1
 
 
 def _told(name: str, agent: Agent, say: Callable[[str], object]) -> bool:

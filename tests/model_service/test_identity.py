@@ -8,7 +8,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
 from feature_store.lake import Lake
 from feature_store.registry import DeviceRegistry
@@ -283,19 +283,26 @@ def forged_csr(name):
     return broken.public_bytes(serialization.Encoding.PEM)
 
 
-@pytest.mark.parametrize("make", [rsa_csr, p384_csr, forged_csr, lambda name: b"no request"])
-def test_the_issuer_itself_refuses_requests_that_do_not_hold(office, make):
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (rsa_csr, "P-256"),
+        (p384_csr, "P-256"),
+        (forged_csr, "not signed by the key"),
+        (lambda name: csr_of("m-2", new_key()), "asks for 'm-2'"),
+        (lambda name: b"no request", "not a certificate signing request"),
+    ],
+)
+def test_the_issuer_itself_refuses_requests_that_do_not_hold(office, make, said):
     """The public process may be taken over: what it lets through is checked again."""
-    columns = {
-        "kind": "enroll", "subject": "m-1", "role": "device", "csr_pem": make("m-1"), "state": "waiting",
-        "created_at": NOW,
-    }  # fmt: skip
+    office.ask("m-1", office.invite("m-1"), new_key())
+    changed = update(certificate_requests).values(csr_pem=make("m-1"))
     with office.registry.transaction() as connection:
-        connection.execute(insert(certificate_requests).values(**columns))
+        connection.execute(changed)
     office.issuer.step()
     [row] = office.rows(certificate_requests)
     assert (row["state"], row["certificate_pem"]) == ("refused", None)
-    assert row["reason"]
+    assert said in row["reason"]
 
 
 @pytest.mark.parametrize(

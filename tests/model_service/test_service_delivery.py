@@ -144,7 +144,8 @@ def test_a_twin_is_refused_and_counted(service):
     "given",
     [
         {"state": "fine"}, {"result": "maybe"}, {"attack": "martians"}, {"nonce": ""},
-        {"nonce": "n" * 65}, {"detail": "d" * 5000}, {"number": 0}, {"profile": "p" * 17_000}, {"number": 2**63},
+        {"nonce": "n" * 65}, {"detail": "d" * 5000}, {"number": 0}, {"number": 2**63},
+        {"profile": "p" * 17_000},
     ],
 )  # fmt: skip
 def test_a_report_with_words_we_do_not_know_is_refused(device, given):

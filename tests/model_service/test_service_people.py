@@ -2,18 +2,26 @@
 
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 
+import grpc
 import pyarrow as pa
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import insert, select, update
 
 from feature_store.append import append
 from feature_store.cuts import Cuts
 from infra.model_client import FleetClient
+from model_service.identity.authority import Authority
 from model_service.registry.tables import commands, runs
 from schemas.errors import RegistryError
+from schemas.proto.fleet_pb2 import ControlRolloutRequest
+from schemas.proto.fleet_pb2_grpc import FleetAdminStub
 from schemas.tables import DRIFT
-from tests.simulators.model_service import ModelService
+from schemas.updates import Role
+from tests.simulators.model_service import ModelService, SimClient, refusal
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +135,21 @@ def test_a_command_that_the_engine_refuses_says_why(service):
     refused = Engine(service, "refused", {"reason": "a rollout is under way"})
     with service.person() as operator, refused, pytest.raises(RegistryError, match="under way"):
         operator.start_rollout("machine-1.0123abcd", "default")
+
+
+def test_an_approver_resumes_and_does_nothing_else(service):
+    authority, key = Authority.load(service.settings), ec.generate_private_key(ec.SECP256R1())
+    certificate = authority.certify_client(
+        "ann", [Role.APPROVER], key.public_key(), datetime.now(UTC), timedelta(days=1)
+    )
+    with SimClient(service.invite("unused"), key) as ann, Engine(service, "done", {}) as engine:
+        ann.certificate_pem = certificate.public_bytes(serialization.Encoding.PEM)
+        stub = FleetAdminStub(ann.channel(ann.bundle.delivery))
+        stub.ControlRollout(ControlRolloutRequest(rollout_id="r", action="resume"), timeout=10)
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.ControlRollout(ControlRolloutRequest(rollout_id="r", action="abort"), timeout=10)
+    assert refusal(caught.value) == ("PERMISSION_DENIED", "ACCESS_ERROR")
+    assert [c["body"]["roles"] for c in engine.seen] == [["approver"]]
 
 
 def test_an_action_that_there_is_not_never_reaches_the_engine(service):

@@ -13,11 +13,12 @@ from model_service.registry.database import Registry
 from model_service.rollout import machine, store
 from model_service.rollout.announce import Announcer
 from model_service.rollout.commands import Commands
-from model_service.rollout.evidence import Reports, marker, observe
-from model_service.rollout.launch import ENGINE_ACTOR, Publisher, begin
+from model_service.rollout.evidence import Reports, marker, observe, with_rates
+from model_service.rollout.launch import ENGINE_ACTOR, Publisher, begin, profile_of
 from model_service.rollout.machine import Outcome
 from model_service.rollout.observed import Observed
 from model_service.rollout.profiles import Profiles
+from model_service.rollout.rates import LakeRates
 from model_service.rollout.record import ACTIVE, Record
 from schemas.errors import RegistryError
 
@@ -40,6 +41,7 @@ class Engine:
         announcer: Brings channels out.
         publisher: Brings models out.
         profiles: Of the devices.
+        rates: Of treated and held-out devices.
         lifetime_s: Of channel documents.
         clock: UTC seconds.
     """
@@ -48,6 +50,7 @@ class Engine:
     announcer: Announcer
     publisher: Publisher
     profiles: Profiles
+    rates: LakeRates
     lifetime_s: float
     clock: Callable[[], float]
     _seen: tuple[Any, ...] = ()
@@ -140,4 +143,6 @@ class Engine:
             self._reports[record.rollout_id] = Reports.of(record)
         policy = self.announcer.repo.policy()
         read = self._reports[record.rollout_id]
-        return observe(connection, record, read, policy, self.profiles.family)
+        seen = observe(connection, record, read, policy, self.profiles.family)
+        profile = profile_of(connection, record.group, record.family, self.profiles)
+        return with_rates(connection, record, seen, self.rates, profile)

@@ -17,6 +17,7 @@ from model_service.rollout.launch import Publisher
 from model_service.rollout.lifecycle_topic import LifecycleTopic
 from model_service.rollout.outbox import EVERY_S, Shipper
 from model_service.rollout.profiles import Profiles
+from model_service.rollout.rates import LakeRates
 from model_service.rollout.renewal import Renewal
 from model_service.rollout.turns import Turns
 from model_service.settings import ModelSettings
@@ -91,4 +92,5 @@ def build_engine(
         time.time,
     )
     publisher = Publisher(registry, repo, online, profiles)
-    return Engine(registry, announcer, publisher, profiles, settings.channel_s, time.time)
+    rates = LakeRates(settings.lake_root)
+    return Engine(registry, announcer, publisher, profiles, rates, settings.channel_s, time.time)

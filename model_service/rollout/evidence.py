@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, func, select
@@ -13,12 +13,22 @@ from model_service.fleet.store import reports_of, statuses
 from model_service.registry.tables import candidates, channel_requests, commands, devices, reports, rollouts
 from model_service.rollout import store
 from model_service.rollout.observed import Member, Observed, Paired, Status, Told
+from model_service.rollout.rates import LakeRates
 from model_service.rollout.record import Record
-from schemas.channels import Channel, Policy, Release
+from schemas.channels import CANARY, Channel, Policy, Release
+from schemas.profile import Profile
 from schemas.proto.delivery_pb2 import ReportRequest
 
 FamilyOf = Callable[[str], str]
 """From a profile's name to the model family that its devices run."""
+
+
+def with_rates(
+    connection: Connection, record: Record, seen: Observed, rates: LakeRates, profile: Profile | None
+) -> Observed:
+    """The same with what the lake knows of treated and held-out devices."""
+    since = seen.published_at("phase", 0, CANARY)
+    return replace(seen, rates=rates.of(connection, record, since, profile))
 
 
 @dataclass

@@ -11,9 +11,10 @@ from sqlalchemy import Connection, select
 from model_service.registry.database import Registry
 from model_service.registry.tables import candidates, commands, gate_verdicts
 from model_service.rollout import store
-from model_service.rollout.evidence import Reports, observe
-from model_service.rollout.launch import settings_of
+from model_service.rollout.evidence import Reports, observe, with_rates
+from model_service.rollout.launch import profile_of, settings_of
 from model_service.rollout.profiles import Profiles
+from model_service.rollout.rates import LakeRates
 from model_service.rollout.record import Record
 from model_service.rollout.review import Facts, Ruling, examine
 from model_service.rollout.store import Request
@@ -36,6 +37,7 @@ class Guard:
         repo: Published metadata, proposals.
         signer: The guard's key of role ``channels-broad``.
         profiles: Of the devices.
+        rates: Of treated and held-out devices.
         lifetime_s: Longest life of a channel document.
         clock: UTC seconds.
     """
@@ -44,6 +46,7 @@ class Guard:
     repo: TrustRepository
     signer: CryptoSigner
     profiles: Profiles
+    rates: LakeRates
     lifetime_s: float
     clock: Callable[[], float]
 
@@ -77,6 +80,8 @@ class Guard:
             return Ruling("refuse", str(exc))
         reports = Reports.of(record)
         seen = observe(connection, record, reports, self.repo.policy(), self.profiles.family)
+        profile = profile_of(connection, record.group, record.family, self.profiles)
+        seen = with_rates(connection, record, seen, self.rates, profile)
         phase = int(request.evidence.get("phase", -1))
         return examine(
             request.document, phase, record, self._facts(connection, record, phase), seen, self.clock()

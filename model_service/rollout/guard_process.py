@@ -9,6 +9,7 @@ from feature_store.lake import Lake
 from model_service.registry.database import Registry
 from model_service.rollout.guard import Guard
 from model_service.rollout.profiles import Profiles
+from model_service.rollout.rates import LakeRates
 from model_service.rollout.turns import Turns
 from model_service.settings import ModelSettings
 from model_service.trust.keys import load_online_key
@@ -45,6 +46,7 @@ def build_guard(settings: ModelSettings, registry: Registry, lake: Lake) -> Guar
         TrustRepository(settings.repository, settings.proposals, settings.artifacts),
         load_online_key(settings.keys / GUARD, BROAD_ROLE),
         Profiles(lake),
+        LakeRates(settings.lake_root),
         settings.channel_s,
         time.time,
     )

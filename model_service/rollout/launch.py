@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, RowMapping, select, update
@@ -171,17 +170,14 @@ def factory_release(connection: Connection, group: str, family: str) -> Release 
 
 
 def settings_of(connection: Connection, group: str, family: str, profiles: Profiles) -> Rollout:
-    """Rollout policy of the profile that most devices of the group have."""
+    """Rollout policy of the group's devices of a family."""
+    profile = profile_of(connection, group, family, profiles)
+    return Rollout() if profile is None else profile.rollout
+
+
+def profile_of(connection: Connection, group: str, family: str, profiles: Profiles) -> Profile | None:
+    """Profile of most of the group's devices that run the family; without any, the family's namesake."""
     rows = connection.execute(select(devices.c.profile).where(devices.c.grp == group, devices.c.active))
-    common = Counter(rows.scalars()).most_common()
-    found = (profiles.named(name) for name, _ in common)
-    fitting: Mapping[int, Profile] = dict(
-        enumerate(p for p in found if p is not None and p.model.name == family)
-    )
-    return fitting[0].rollout if fitting else _shipped_settings(family, profiles)
-
-
-def _shipped_settings(family: str, profiles: Profiles) -> Rollout:
-    """Of the profile named like the family; a group without devices has no other."""
-    profile = profiles.named(family)
-    return profile.rollout if profile is not None else Rollout()
+    found = (profiles.named(name) for name, _ in Counter(rows.scalars()).most_common())
+    fitting = (p for p in found if p is not None and p.model.name == family)
+    return next(fitting, None) or profiles.named(family)

@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 SERVER = "server"
 """Source of an instant that the service told over mTLS."""
 _WORTH_WRITING = timedelta(seconds=60)
-_PAST = timedelta(seconds=1)
+_FAR = datetime(9000, 1, 1, tzinfo=UTC)
+"""No lie reaches further: a clock has to be able to run on from it."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,7 @@ class TrustedTime:
 
     What was verified never goes back and survives restarts; while a device is off its time stands still
     until it learns. The service holds no signing key, so what it told counts only until it tells something
-    else, and only up to just past the expiry of the newest verified timestamp metadata: enough to see a
-    freeze, too little to make later metadata look expired for good.
+    else: enough to see a freeze, too little to make later metadata look expired for good.
 
     Args:
         path: Where it is kept.
@@ -54,7 +54,7 @@ class TrustedTime:
         self._path, self._monotonic = path, monotonic
         self._written = _load(path)
         now_s, build = monotonic(), build_time.astimezone(UTC)
-        verified, told, self._bound = self._written
+        verified, told = self._written
         self._verified = _Mark(build if verified is None else max(verified, build), now_s)
         self._told = None if told is None else _Mark(told, now_s)
 
@@ -62,19 +62,17 @@ class TrustedTime:
         """The instant by everything learnt so far, UTC."""
         now_s = self._monotonic()
         verified = self._verified.by(now_s)
-        if self._told is None or self._bound is None:
-            return verified
-        return max(verified, min(self._told.by(now_s), self._bound + _PAST))
+        return verified if self._told is None else max(verified, self._told.by(now_s))
 
     def learn(self, instant: datetime, source: str) -> None:
         """Move on to the instant if it is newer.
 
         Args:
             instant: Aware.
-            source: ``SERVER``: told by the service; it counts once there is verified metadata. Anything else:
-                a role whose signed metadata was issued then.
+            source: ``SERVER``: told by the service. Anything else: a role whose signed metadata was issued
+                then.
         """
-        mark = _Mark(instant.astimezone(UTC), self._monotonic())
+        mark = _Mark(min(instant.astimezone(UTC), _FAR), self._monotonic())
         if source == SERVER:
             self._told = mark
         elif mark.instant > self._verified.by(mark.at_s):
@@ -85,26 +83,17 @@ class TrustedTime:
             self._verified = mark
         self._save_if_worth()
 
-    def bound(self, expires: datetime) -> None:
-        """Say when the newest verified timestamp metadata expire."""
-        self._bound = expires.astimezone(UTC)
-        self._save_if_worth()
-
     def _save_if_worth(self) -> None:
         now_s = self._monotonic()
-        state = (
-            self._verified.by(now_s),
-            None if self._told is None else self._told.by(now_s),
-            self._bound,
-        )
+        state = self._verified.by(now_s), None if self._told is None else self._told.by(now_s)
         if any(_differ(new, old) for new, old in zip(state, self._written, strict=True)):
-            verified, told, bound = (None if at is None else at.isoformat() for at in state)
-            text = json.dumps({"verified": verified, "told": told, "bound": bound})
+            verified, told = (None if at is None else at.isoformat() for at in state)
+            text = json.dumps({"verified": verified, "told": told})
             durable_write(self._path, text.encode())
             self._written = state
 
 
-_State = tuple[datetime | None, datetime | None, datetime | None]
+_State = tuple[datetime | None, datetime | None]
 
 
 def _differ(new: datetime | None, old: datetime | None) -> bool:
@@ -116,12 +105,12 @@ def _differ(new: datetime | None, old: datetime | None) -> bool:
 def _load(path: Path) -> _State:
     try:
         raw = json.loads(path.read_bytes())
-        return _instant(raw["verified"]), _instant(raw["told"]), _instant(raw["bound"])
+        return _instant(raw["verified"]), _instant(raw["told"])
     except FileNotFoundError:
-        return None, None, None
+        return None, None
     except (ValueError, KeyError, TypeError):
         log.warning("%s is damaged; trusted time starts again from the build time", path)
-        return None, None, None
+        return None, None
 
 
 def _instant(text: str | None) -> datetime | None:

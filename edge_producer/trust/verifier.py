@@ -19,7 +19,6 @@ from schemas.channels import (
     RINGS,
     ROOT,
     TARGETS,
-    TIMESTAMP,
     Channel,
     Policy,
     Ring,
@@ -174,8 +173,6 @@ class Verifier:
         issued = _issued(signed)
         if issued is not None:
             self._time.learn(issued if self._horizon is None else min(issued, self._horizon), role)
-        if role == TIMESTAMP:
-            self._time.bound(signed.expires)
 
     def _documents(self, workflow: Workflow, sent: Mapping[str, bytes]) -> dict[str, bytes]:
         """Every document that a role vouches for: as sent, else as kept."""

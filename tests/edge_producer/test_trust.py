@@ -4,7 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -69,7 +69,7 @@ def test_trusted_time_starts_at_the_build_and_follows_the_monotonic_clock(tmp_pa
     assert time.now() == BUILD + timedelta(hours=3)
 
 
-def test_trusted_time_never_goes_back(tmp_path: Path, clock: Clock):
+def test_trusted_time_never_goes_back_behind_what_was_verified(tmp_path: Path, clock: Clock):
     time = TrustedTime(tmp_path / "time.json", BUILD, clock.monotonic)
     time.learn(START, "timestamp")
     time.learn(BUILD - timedelta(days=20_000), SERVER)
@@ -83,15 +83,13 @@ def test_what_was_learnt_survives_a_restart_and_a_newer_build_wins(tmp_path: Pat
     assert TrustedTime(tmp_path / "time.json", newer, clock.monotonic).now() == newer
 
 
-@pytest.mark.parametrize(
-    "damage", [b"", b"{", b'{"verified": 5, "told": null, "bound": null}', b'{"verified": "x"}']
-)
+@pytest.mark.parametrize("damage", [b"", b"{", b'{"verified": 5, "told": null}', b'{"verified": "x"}'])
 def test_a_damaged_time_file_falls_back_to_the_build_time(tmp_path: Path, clock: Clock, damage: bytes):
     (tmp_path / "time.json").write_bytes(damage)
     assert TrustedTime(tmp_path / "time.json", BUILD, clock.monotonic).now() == BUILD
 
 
-def test_a_lying_service_cannot_make_later_metadata_expire(tmp_path: Path, cloud: Cloud, clock: Clock):
+def test_a_lie_about_the_time_lasts_until_the_next_honest_answer(tmp_path: Path, cloud: Cloud, clock: Clock):
     device = Device(tmp_path / "device", cloud)
     device.poll()
     device.time.learn(START + timedelta(days=36_500), SERVER)
@@ -104,13 +102,20 @@ def test_a_lying_service_cannot_make_later_metadata_expire(tmp_path: Path, cloud
     assert device.poll().channel is not None
 
 
-def test_a_service_is_not_believed_before_anything_verified(tmp_path: Path, cloud: Cloud, clock: Clock):
-    device = Device(tmp_path / "device", cloud)
-    device.time.learn(START + timedelta(days=36_500), SERVER)
-    assert device.time.now() == START  # when the root was issued
-    device.time.learn(START + timedelta(hours=3), SERVER)
-    device.poll()
-    assert device.time.now() == START + timedelta(hours=3)
+def test_what_a_service_told_counts_until_it_tells_otherwise_and_survives_a_restart(
+    tmp_path: Path, clock: Clock
+):
+    time = TrustedTime(tmp_path / "time.json", BUILD, clock.monotonic)
+    time.learn(datetime.max.replace(tzinfo=UTC), SERVER)
+    assert time.now().year == 9000
+    for lie_or_truth in (START + timedelta(days=36_500), START + timedelta(hours=3)):
+        time.learn(lie_or_truth, SERVER)
+        assert time.now() == lie_or_truth
+    clock.advance(hours=1)
+    again = TrustedTime(tmp_path / "time.json", BUILD, clock.monotonic)
+    assert again.now() == START + timedelta(hours=3)  # it was off meanwhile, as far as it knows
+    again.learn(START - timedelta(days=9), SERVER)
+    assert again.now() == START - timedelta(days=9)
 
 
 def test_issue_times_move_trusted_time_but_not_past_the_roots_expiry(

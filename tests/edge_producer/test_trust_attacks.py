@@ -75,6 +75,14 @@ def test_an_older_timestamp_is_a_rollback(device: Device, cloud: Cloud):
     refused(device, Attack.METADATA_ROLLBACK, old)
 
 
+def test_an_older_timestamp_of_the_same_snapshot_is_a_rollback(device: Device, cloud: Cloud, clock: Clock):
+    old = cloud.everything()
+    clock.advance(hours=13)
+    assert cloud.online.renew_if_due(cloud.repo, clock())
+    device.poll()
+    refused(device, Attack.METADATA_ROLLBACK, old)
+
+
 def test_stolen_online_keys_cannot_roll_a_role_back(device: Device, cloud: Cloud):
     cloud.canary(1, cloud.publish_model(1))
     cloud.canary(2, cloud.publish_model(2))

@@ -164,7 +164,7 @@ def test_a_gate_refuses_a_proposal_that_drops_what_is_published(cloud: Cloud):
 
 def test_a_gate_refuses_an_artifact_that_was_swapped(cloud: Cloud):
     propose(cloud)
-    (cloud.settings.artifacts / SHA256).write_bytes(b"evil")
+    (cloud.settings.artifacts / SHA256).write_bytes(DATA[::-1])
     with pytest.raises(TrustError) as caught:
         countersign(cloud)
     assert caught.value.attack is Attack.TAMPERED_ARTIFACT

@@ -16,7 +16,7 @@ MAX_TRANSITIONS = 28
 """Persisted transitions of one attempt after which it is given up (Mender's number)."""
 MAX_WATCH_CRASHES = 2
 """Crashes of the process under a new model's watch after which the old one is restored."""
-BACKOFF_S, BACKOFF_LIMIT_S = 2.0, 3600.0
+BACKOFF_S, BACKOFF_LIMIT_S = 1.0, 3600.0
 
 S = UpdateState
 FOLLOWS: dict[UpdateState, frozenset[UpdateState]] = {

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+from edge_producer.bundle import BUNDLES
+from edge_producer.decide import Decision
 from edge_producer.device import Device, Host
 from edge_producer.identity import load_or_create
 from edge_producer.metering import Meters
-from edge_producer.rows import Row
 from edge_producer.settings import EdgeSettings
 from edge_producer.updates.agent import Agent
 from edge_producer.updates.disk import Disk
 from edge_producer.updates.installer import Shared
 from edge_producer.updates.once import synthetic_windows
+from edge_producer.updates.trials import Trials
 from edge_producer.updates.updater import Updater
+from edge_producer.window import Window
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
 
@@ -33,6 +38,28 @@ def edge_settings(folder: Path, devices: Sequence[str] = ("m-1",), **given: obje
     return EdgeSettings(state_dir=folder / "edge", devices=tuple(devices), **fields)
 
 
+class OneChild(Trials):
+    """One process tries every artifact, as if it were the factory's: starting one takes a second."""
+
+    def join(self, _key, bundle):
+        return super().join("all", bundle)
+
+    def leave(self, _key, child):
+        super().leave("all", child)
+
+
+@contextmanager
+def one_child() -> Iterator[Shared]:
+    """What the devices of several benches share, so that one trial process serves them all."""
+    profile = quick_machine()
+    shared = replace(Shared.of(profile), trials=OneChild(profile))
+    child = shared.trials.join("all", BUNDLES / "machine")
+    try:
+        yield shared
+    finally:
+        shared.trials.leave("all", child)
+
+
 class Bench:
     """Real devices and updaters of one process, without spool and broker."""
 
@@ -40,15 +67,18 @@ class Bench:
         self, settings: EdgeSettings, profile: Profile, disk: Disk | None = None, shared: Shared | None = None
     ) -> None:
         self.profile = profile
+        shared = None if shared is None else replace(shared, profile=profile)
         self.updater = Updater(settings, profile, disk, shared)
         self.meters = Meters(profile)
-        self.rows: list[Row] = []
+        self.decisions: list[Decision] = []
         host = Host(lambda *_: None, self.meters, time.monotonic)
         self.devices = {
             name: Device(load_or_create(settings.keys_dir, name), profile, seat, host)
             for name, seat in self.updater.seats.items()
         }
-        self.sources = {name: synthetic_windows(profile, name) for name in self.devices}
+        self.sources: dict[str, Iterator[Window]] = {
+            name: synthetic_windows(profile, name) for name in self.devices
+        }
 
     def __enter__(self) -> Bench:
         return self
@@ -79,7 +109,7 @@ class Bench:
     def sense(self) -> None:
         """One window of each device."""
         for name, device in self.devices.items():
-            device.process(next(self.sources[name]))
+            self.decisions.append(device.process(next(self.sources[name])))
 
     def drive(
         self, until: Callable[[], object], timeout_s: float = 30.0, what: str = "", *, windows: bool = True

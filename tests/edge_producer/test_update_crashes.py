@@ -11,9 +11,8 @@ import sys
 import pytest
 
 from edge_producer.updates.disk import Disk
-from edge_producer.updates.installer import Shared
-from edge_producer.updates.slots import ModelSet, Slots
-from tests.edge_producer.bench import Bench, edge_settings, quick_machine
+from edge_producer.updates.slots import Slots
+from tests.edge_producer.bench import Bench, edge_settings, one_child, quick_machine
 from tests.simulators.lossy_disk import LossyDisk, PowerCut
 from tests.simulators.update_service import UpdateService, candidate
 
@@ -26,21 +25,22 @@ def service(tmp_path):
         yield running
 
 
+@pytest.fixture(scope="module")
+def shared():
+    with one_child() as found:
+        yield found
+
+
 def whole_set(settings, disk) -> str:
     """Version of the set that a start without network would run; fails if it is not whole."""
     slots = Slots(settings.updates_dir / "m-1", PROFILE, disk)
     return slots.bundle(slots.pointer().active).manifest.version
 
 
-def test_the_power_may_go_after_any_write(service, tmp_path):
+def test_the_power_may_go_after_any_write(service, tmp_path, shared):
     """The same update again and again, cut one write later each time; the trial's child goes on living."""
-    bundle = candidate(1)
-    release = service.sign(bundle)
+    release = service.sign(candidate(1))
     service.instruct(release)
-    shared = Shared.of(PROFILE)
-    bundle.write(tmp_path / "bundle")
-    wanted = ModelSet(releases={"machine": release})
-    child = shared.trials.join(wanted.digest, tmp_path / "bundle")
     factory = service.factory.version
     cut, seen = 0, set()
     while True:
@@ -64,7 +64,6 @@ def test_the_power_may_go_after_any_write(service, tmp_path):
             again.settle(release.version)
         disk.close()
         assert service.results("m-1")[-1] == "committed"
-    shared.trials.leave(wanted.digest, child)
     assert cut > 25
     assert seen == {factory, release.version}
 
@@ -111,47 +110,47 @@ def settings(tmp_path, service):
     return edge_settings(tmp_path)
 
 
-def updated(service, settings, number: int) -> str:
+def updated(service, settings, shared, number: int) -> str:
     """A device that runs candidate ``number``, proven."""
     release = service.sign(candidate(number))
     service.instruct(release)
-    with Bench(settings, PROFILE) as bench:
+    with Bench(settings, PROFILE, shared=shared) as bench:
         bench.settle(release.version)
     return release.version
 
 
-def test_a_damaged_record_means_restore_and_keeps_what_had_proved_itself(service, settings):
-    version = updated(service, settings, 1)
+def test_a_damaged_record_means_restore_and_keeps_what_had_proved_itself(service, settings, shared):
+    version = updated(service, settings, shared, 1)
     damaged(settings, "state.json")
-    with Bench(settings, PROFILE) as bench:
+    with Bench(settings, PROFILE, shared=shared) as bench:
         assert (bench.state, bench.version) == ("restored", version)
         bench.drive(lambda: "restored" in service.results("m-1"))
         assert bench.agent.installer.record.seq == 1, "a replayed channel must not get in through a damage"
 
 
-def test_a_damaged_record_under_watch_brings_the_earlier_model_back_offline(service, settings):
-    first = updated(service, settings, 1)
+def test_a_damaged_record_under_watch_brings_the_earlier_model_back_offline(service, settings, shared):
+    first = updated(service, settings, shared, 1)
     release = service.sign(candidate(2))
     service.instruct(release)
-    with Bench(settings, quick_machine(watch_windows=10_000)) as bench:
+    with Bench(settings, quick_machine(watch_windows=10_000), shared=shared) as bench:
         bench.drive(lambda: bench.state == "watch")
     damaged(settings, "state.json")
     service.down = True
-    with Bench(settings, PROFILE) as bench:
+    with Bench(settings, PROFILE, shared=shared) as bench:
         assert (bench.state, bench.version) == ("restored", first)
 
 
-def test_a_damaged_pointer_means_the_factory_set(service, settings):
-    updated(service, settings, 1)
+def test_a_damaged_pointer_means_the_factory_set(service, settings, shared):
+    updated(service, settings, shared, 1)
     damaged(settings, "current.json")
     service.down = True
-    with Bench(settings, PROFILE) as bench:
+    with Bench(settings, PROFILE, shared=shared) as bench:
         assert bench.version == service.factory.version
 
 
-def test_a_damaged_set_in_force_gives_way_to_the_earlier_one_offline(service, settings):
-    first = updated(service, settings, 1)
-    second = updated(service, settings, 2)
+def test_a_damaged_set_in_force_gives_way_to_the_earlier_one_offline(service, settings, shared):
+    first = updated(service, settings, shared, 1)
+    second = updated(service, settings, shared, 2)
     [model] = [
         p for p in settings.updates_dir.glob("m-1/slots/*/machine/manifest.json") if second in p.read_text()
     ]
@@ -161,18 +160,18 @@ def test_a_damaged_set_in_force_gives_way_to_the_earlier_one_offline(service, se
         assert (bench.state, bench.version) == ("restored", first)
 
 
-def test_two_crashes_under_watch_restore_the_earlier_model_offline(service, settings):
-    first = updated(service, settings, 1)
+def test_two_crashes_under_watch_restore_the_earlier_model_offline(service, settings, shared):
+    first = updated(service, settings, shared, 1)
     release = service.sign(candidate(2))
     service.instruct(release)
     slow = quick_machine(watch_windows=10_000)
-    bench = Bench(settings, slow)
+    bench = Bench(settings, slow, shared=shared)
     bench.drive(lambda: bench.state == "watch")
     service.down = True
     versions = [bench.version]
     for _ in range(2):
         bench.updater.stop()  # the agents are not closed: to the record that is a crash
-        bench = Bench(settings, slow)
+        bench = Bench(settings, slow, shared=shared)
         versions.append(bench.version)
     assert versions == [release.version, release.version, first]
     service.down = False
@@ -184,27 +183,27 @@ def test_two_crashes_under_watch_restore_the_earlier_model_offline(service, sett
     bench.close()
 
 
-def test_ends_in_order_are_no_crashes(service, settings):
+def test_ends_in_order_are_no_crashes(service, settings, shared):
     release = service.sign(candidate(1))
     service.instruct(release)
     slow = quick_machine(watch_windows=10_000)
     for _ in range(4):
-        with Bench(settings, slow) as bench:
-            bench.drive(lambda: bench.state == "watch")  # noqa: B023  (called at once)
-    with Bench(settings, PROFILE) as bench:
+        with Bench(settings, slow, shared=shared) as bench:
+            bench.drive(lambda: bench.state == "watch")
+    with Bench(settings, PROFILE, shared=shared) as bench:
         bench.settle(release.version)
 
 
-def test_an_attempt_that_goes_round_in_circles_is_given_up(service, settings):
+def test_an_attempt_that_goes_round_in_circles_is_given_up(service, settings, shared):
     release = service.sign(candidate(1))
     service.instruct(release)
     record = settings.updates_dir / "m-1" / "state.json"
-    with Bench(settings, quick_machine(trial_windows=10_000)) as bench:
+    with Bench(settings, quick_machine(trial_windows=10_000), shared=shared) as bench:
         bench.drive(lambda: bench.state == "trial")
     raw = json.loads(record.read_text())
     raw["attempt"]["transitions"] = 29
     record.write_text(json.dumps(raw))
-    with Bench(settings, PROFILE) as bench:
+    with Bench(settings, PROFILE, shared=shared) as bench:
         bench.drive(lambda: "no_change_failed" in service.results("m-1"))
         bench.agent.checked.clear()
         bench.drive(bench.agent.checked.is_set)

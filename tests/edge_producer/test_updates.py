@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from dataclasses import replace
+from datetime import timedelta
+
+import psutil
 import pytest
 
-from tests.edge_producer.bench import Bench, edge_settings, quick_machine
+from edge_producer.updates.download import Pace
+from edge_producer.updates.installer import Shared
+from schemas.cohorts import Cohort
+from schemas.errors import OperatorError
+from tests.edge_producer.bench import Bench, edge_settings, one_child, quick_machine
+from tests.edge_producer.bundles import blind, blind_when_hot, hot, misses_golden, with_external_data
 from tests.simulators.update_service import UpdateService, candidate
+from tests.waiting import wait_until
 
 PROFILE = quick_machine()
 
@@ -22,12 +34,345 @@ def settings(tmp_path, service):
     return edge_settings(tmp_path)
 
 
+def looked(bench: Bench) -> None:
+    """Drive until the device has looked at the service once more."""
+    bench.agent.checked.clear()
+    bench.drive(bench.agent.checked.is_set, what="a look at the service")
+
+
+def trial_children() -> list[int]:
+    """Pids of this process's trial processes."""
+    found = psutil.Process().children()
+    return [p.pid for p in found if "edge_producer.updates.trial" in " ".join(p.cmdline())]
+
+
 def test_a_device_joins_tries_commits_and_tells(service, settings):
     release = service.sign(candidate(1))
     with Bench(settings, PROFILE) as bench:
         service.instruct(release)
         bench.settle(release.version)
-        assert service.enrolled == ["m-1"]
-        assert service.results("m-1") == ["committed", "committed"]
-        states = [r.state for r in service.reports["m-1"]]
-        print(states)
+    assert service.enrolled == ["m-1"]
+    assert service.results("m-1") == ["committed", "committed"]
+    told = service.reports["m-1"]
+    assert [r.state for r in told][-4:] == ["fetching", "trial", "committed", "idle"]
+    assert [r.report_no for r in told] == sorted({r.report_no for r in told})
+    tried, watched = told[-2].shadow, told[-1].shadow
+    assert (tried.active_version, tried.shadow_version) == (service.factory.version, release.version)
+    assert tried.windows >= 3
+    assert (watched.active_version, watched.shadow_version) == (release.version, service.factory.version)
+    assert watched.windows >= 4
+    assert tried.mean_difference == pytest.approx(0, abs=1e-6), "it is the same graph"
+    assert (told[-1].channel_seq, told[-1].rollout_id) == (1, "r-1")
+    assert told[-1].installed[0].sha256 == release.sha256
+    assert not trial_children()
+
+
+def test_a_second_start_runs_what_was_committed_without_a_network(service, settings):
+    release = service.sign(candidate(1))
+    service.instruct(release)
+    with Bench(settings, PROFILE) as bench:
+        bench.settle(release.version)
+    service.down = True
+    with Bench(settings, PROFILE) as bench:
+        assert bench.version == release.version
+
+
+def test_a_device_without_a_join_bundle_runs_its_factory_model(tmp_path):
+    with Bench(edge_settings(tmp_path), PROFILE) as bench:
+        bench.sense()
+        bench.agent.step()
+        assert (bench.version.startswith("machine-0."), bench.state) == (True, "idle")
+
+
+def test_a_device_senses_while_nobody_answers(service, settings):
+    service.down = True
+    with Bench(settings, PROFILE) as bench:
+        bench.drive(lambda: bench.agent.failed_visits)
+        bench.sense()
+        service.down = False
+        bench.agent.wake()
+        bench.drive(bench.agent.checked.is_set)
+
+
+def test_a_rollback_is_a_new_channel_and_needs_no_download(service, settings):
+    release = service.sign(candidate(1))
+    service.instruct(release)
+    with Bench(settings, PROFILE) as bench:
+        bench.settle(release.version)
+        fetched = len(service.offsets)
+        service.instruct(service.factory, reason="rollback")
+        bench.settle(service.factory.version)
+        service.instruct(release)
+        bench.settle(release.version)
+        assert len(service.offsets) == fetched
+        assert service.results("m-1")[-2:] == ["committed"] * 2
+
+
+def test_an_abort_reaches_a_device_in_the_middle_of_its_trial(service, settings):
+    release = service.sign(candidate(1))
+    service.instruct(release)
+    with Bench(settings, quick_machine(trial_windows=10_000)) as bench:
+        bench.drive(lambda: bench.state == "trial")
+        service.instruct(service.factory, reason="rollback")
+        bench.drive(lambda: service.results("m-1") == ["no_change_deferred"])
+        assert (bench.state, bench.version) == ("idle", service.factory.version)
+    assert not trial_children()
+
+
+def test_an_abort_reaches_a_device_under_watch(service, settings):
+    release = service.sign(candidate(1))
+    service.instruct(release)
+    with Bench(settings, quick_machine(watch_windows=10_000)) as bench:
+        bench.drive(lambda: bench.state == "watch")
+        service.instruct(service.factory, reason="rollback")
+        bench.drive(lambda: bench.version == service.factory.version)
+
+
+def test_who_is_not_in_the_cohort_changes_nothing_and_says_which_channel_it_knows(service, settings):
+    service.instruct(service.sign(candidate(1)), cohort=Cohort(devices=("somebody-else",)))
+    with Bench(settings, PROFILE) as bench:
+        bench.drive(lambda: any(r.channel_seq == 1 for r in service.reports["m-1"]))
+        assert bench.version == service.factory.version
+        assert service.results("m-1") == []
+
+
+@pytest.mark.parametrize(
+    ("bundle", "reason"),
+    [(misses_golden, "golden window 0 misses"), (blind, "had no usable score")],
+    ids=["golden", "blind"],
+)
+def test_a_model_that_fails_its_trial_is_restored_told_and_not_tried_again(service, settings, bundle, reason):
+    release = service.sign(bundle(1))
+    service.instruct(release)
+    with Bench(settings, PROFILE) as bench:
+        bench.drive(lambda: "restored" in service.results("m-1"))
+        assert bench.version == service.factory.version
+        assert reason in service.reports["m-1"][-1].detail
+        fetched = len(service.offsets)
+        looked(bench)
+        assert (bench.state, len(service.offsets)) == ("restored", fetched)
+        assert service.results("m-1") == ["restored"]
+        better = service.sign(candidate(2))
+        service.instruct(better)
+        bench.settle(better.version)
+
+
+def test_a_model_that_fails_under_watch_is_taken_back_within_windows_and_offline(service, settings):
+    release = service.sign(blind_when_hot(1))
+    service.instruct(release)
+    with Bench(settings, quick_machine(watch_windows=1000)) as bench:
+        bench.drive(lambda: bench.state == "watch")
+        service.down = True
+        bench.sources["m-1"] = (hot(w) for w in bench.sources["m-1"])
+        begun = len(bench.decisions)
+        bench.drive(lambda: bench.state == "restored")
+        assert bench.version == service.factory.version
+        assert len(bench.decisions) - begun <= 6
+        service.down = False
+        bench.drive(lambda: "restored" in service.results("m-1"))
+    told = service.reports["m-1"][-1]
+    assert "the watch failed" in told.detail
+    assert (told.shadow.active_version, told.shadow.shadow_version) == (
+        release.version, service.factory.version,
+    )  # fmt: skip
+
+
+def test_the_crash_of_a_trial_process_harms_nobody(service, settings):
+    release = service.sign(candidate(1))
+    service.instruct(release)
+    with Bench(settings, quick_machine(trial_windows=10_000)) as bench:
+        bench.drive(lambda: bench.agent.status["shadow"].get("windows", 0) > 1)
+        [pid] = trial_children()
+        os.kill(pid, signal.SIGKILL)
+        bench.drive(lambda: "restored" in service.results("m-1"))
+        assert bench.version == service.factory.version
+        assert "ended with code -9" in service.reports["m-1"][-1].detail
+
+
+def test_devices_that_try_the_same_artifact_share_one_process(service, tmp_path):
+    names = [f"m-{k}" for k in range(3)]
+    for name in names:
+        service.join(tmp_path / "join", name)
+    service.instruct(service.sign(candidate(1)))
+    with Bench(edge_settings(tmp_path, names), quick_machine(trial_windows=10_000)) as bench:
+        agents = bench.updater.agents.values()
+        bench.drive(lambda: all(a.status["shadow"].get("windows", 0) > 1 for a in agents))
+        assert len(trial_children()) == 1
+    assert not trial_children()
+
+
+def test_too_little_memory_defers_and_is_no_failure(service, settings):
+    release = service.sign(candidate(1))
+    service.instruct(release)
+    available = [10 * 1024**2]
+    shared = replace(Shared.of(PROFILE), available=lambda: available[0])
+    with Bench(settings, PROFILE, shared=shared) as bench:
+        bench.drive(lambda: service.results("m-1") == ["no_change_deferred"])
+        assert (bench.state, bench.version) == ("deferred", service.factory.version)
+        available[0] = 2**40
+        bench.settle(release.version)
+        assert service.results("m-1") == ["no_change_deferred", "committed", "committed"]
+
+
+def test_a_download_goes_on_where_it_stopped_also_after_a_restart(service, settings):
+    release = service.sign(candidate(1))
+    service.chunk_bytes, service.break_after = 4096, 8192
+    service.instruct(release)
+    with Bench(settings, PROFILE) as bench:
+        bench.drive(lambda: "no_change_failed" in service.results("m-1"))
+    service.break_after = None
+    with Bench(settings, PROFILE) as bench:
+        bench.settle(release.version)
+    assert service.offsets[0] == 0
+    assert service.offsets[-1] >= 8192
+
+
+@pytest.mark.parametrize(
+    ("fault", "attack"),
+    [
+        (lambda data: data[:-1] + bytes([data[-1] ^ 1]), "tampered_artifact"),
+        (lambda data: data + b"more", "endless_data"),
+    ],
+    ids=["tampered", "endless"],
+)
+def test_a_changed_artifact_is_refused_told_once_and_taken_when_it_is_right(service, settings, fault, attack):
+    release = service.sign(candidate(1))
+    service.artifact_filter = fault
+    service.instruct(release)
+    with Bench(settings, PROFILE) as bench:
+        bench.drive(lambda: len(service.offsets) > 1, what="a second try")
+        assert bench.version == service.factory.version
+        assert service.attacks("m-1") == [attack]
+        assert service.results("m-1") == ["no_change_refused"]
+        service.artifact_filter = lambda data: data
+        bench.settle(release.version, 60.0)
+
+
+def test_a_slow_server_is_refused(service, settings):
+    release = service.sign(candidate(1))
+    service.chunk_bytes, service.chunk_pause_s = 64, 0.05
+    service.instruct(release)
+    pace = Pace(min_bytes_per_s=100_000.0, window_s=0.2, total_s=5.0)
+    with Bench(settings, PROFILE, shared=replace(Shared.of(PROFILE), pace=pace)) as bench:
+        bench.drive(lambda: service.attacks("m-1") == ["slow_retrieval"])
+        assert bench.version == service.factory.version
+
+
+def test_signed_content_that_is_unsafe_is_refused_for_good(service, settings):
+    service.instruct(service.sign(with_external_data(1)))
+    with Bench(settings, PROFILE) as bench:
+        bench.drive(lambda: service.attacks("m-1") == ["unsafe_content"])
+        fetched = len(service.offsets)
+        looked(bench)
+        assert (bench.version, len(service.offsets)) == (service.factory.version, fetched)
+
+
+def test_another_hardware_class_is_refused(service, settings):
+    service.instruct(service.sign(candidate(1), hardware=("gpu-box",)))
+    with Bench(settings, PROFILE) as bench:
+        bench.drive(lambda: service.attacks("m-1") == ["wrong_hardware"])
+        looked(bench)
+        assert service.attacks("m-1") == ["wrong_hardware"], "one cause is told once"
+
+
+def test_an_unsigned_instruction_is_refused_and_an_honest_one_obeyed_afterwards(service, settings):
+    release = service.sign(candidate(1))
+
+    def forged(metadata, documents):
+        return metadata, [(n, d.replace(b'"seq":1', b'"seq":9')) for n, d in documents]
+
+    service.reply_filter = forged
+    service.instruct(release)
+    with Bench(settings, PROFILE) as bench:
+        bench.drive(lambda: service.attacks("m-1") == ["unsigned_instruction"])
+        assert bench.version == service.factory.version
+        service.reply_filter = lambda metadata, documents: (metadata, documents)
+        bench.settle(release.version)
+        assert bench.agent.status["attack"] == ""
+
+
+def test_a_join_token_is_used_once(service, tmp_path):
+    bundle = service.join(tmp_path / "join", "m-1")
+    service.tokens.pop(bundle.token)
+    with Bench(edge_settings(tmp_path), PROFILE) as bench:
+        bench.drive(lambda: "PERMISSION_DENIED" in bench.agent.trouble)
+        assert bench.version == service.factory.version
+
+
+def test_a_certificate_is_kept_and_renewed_before_it_ends(service, settings):
+    with Bench(settings, PROFILE) as bench:
+        bench.drive(bench.agent.checked.is_set)
+    folder = settings.updates_dir / "m-1"
+    assert oct((folder / "certificate.pem").stat().st_mode)[-3:] == "600"
+    assert service.tokens == {}
+    assert not any(t in (folder / "joined.json").read_text() for t in ("token-m-1-0",))
+    with Bench(settings, PROFILE) as bench:
+        bench.drive(bench.agent.checked.is_set)
+    assert (service.enrolled, service.renewed) == (["m-1"], [])
+    (settings.join_dir / "m-1.json").unlink()
+    with Bench(settings, PROFILE) as bench:
+        bench.drive(bench.agent.checked.is_set)
+        folder.joinpath("time.json").unlink()
+    assert service.enrolled == ["m-1"]
+
+
+def test_a_certificate_near_its_end_is_renewed_with_proof_of_the_key(service, settings):
+    service.certificate_life = timedelta(seconds=30)  # a minute of skew: two thirds are over at once
+    with Bench(settings, PROFILE) as bench:
+        bench.drive(lambda: service.renewed)
+    assert service.enrolled == ["m-1"]
+
+
+def test_reports_wait_for_the_service_and_keep_their_numbers(service, settings):
+    release = service.sign(candidate(1))
+    service.instruct(release)
+    with Bench(settings, quick_machine(watch_windows=10_000)) as bench:
+        bench.drive(lambda: bench.state == "trial")
+        service.down = True
+        bench.drive(lambda: bench.state == "watch")
+        assert bench.agent.status["unreported"]
+    service.down = False
+    with Bench(settings, PROFILE) as bench:
+        bench.settle(release.version)
+    numbers = [r.report_no for r in service.reports["m-1"]]
+    assert numbers == sorted(set(numbers))
+    assert "trial" in [r.state for r in service.reports["m-1"]]
+
+
+def test_a_hint_is_obeyed_at_once_and_a_lost_one_by_the_next_poll(service, tmp_path):
+    service.join(tmp_path / "join", "m-1")
+    with Bench(edge_settings(tmp_path, update_poll_s=3600.0), PROFILE) as bench:
+        bench.drive(bench.agent.checked.is_set)
+        wait_until(lambda: service._watchers, what="the device to watch")
+        bench.agent.checked.clear()
+        service.instruct(service.factory)
+        bench.drive(bench.agent.checked.is_set, 2.0)
+
+
+def test_flight_mode_looks_at_nothing(service, settings):
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    (settings.state_dir / "offline").touch()
+    with Bench(settings, PROFILE) as bench:
+        bench.drive(lambda: "flight mode" in bench.agent.trouble)
+    assert service.enrolled == []
+
+
+def test_old_slots_go_and_two_earlier_sets_stay(service, settings):
+    versions = []
+    with one_child() as shared, Bench(settings, PROFILE, shared=shared) as bench:
+        for number in range(1, 5):
+            release = service.sign(candidate(number))
+            service.instruct(release)
+            bench.settle(release.version)
+            versions.append(release.version)
+        pointer = bench.agent.installer.pointer
+    assert [s.releases["machine"].version for s in pointer.previous] == versions[-2:-4:-1]
+    assert len(list((settings.updates_dir / "m-1" / "slots").iterdir())) == 3
+
+
+def test_two_processes_cannot_update_the_same_devices(service, settings):
+    with (
+        Bench(settings, PROFILE),
+        pytest.raises(OperatorError, match="another process updates these devices"),
+    ):
+        Bench(settings, PROFILE)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from edge_producer.updates.disk import Disk
 
-
 FOREIGN = ("time.json", "lock")
 """Files that others write, durably, past this disk."""
 

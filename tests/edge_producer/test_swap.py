@@ -1,0 +1,200 @@
+"""Laws of the swap: no window is missed, decisions go on, every row and summary names the model that ran."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+
+import numpy as np
+import psutil
+import pytest
+
+from edge_producer.device import Device, Host
+from edge_producer.inference import load_predictor
+from edge_producer.metering import Meters
+from edge_producer.seat import Lineup, Seat
+from edge_producer.summaries import SHADOW_PART
+from schemas.errors import BundleError
+from schemas.profile import Model
+from schemas.profile_file import find_profile
+from tests.edge_producer.bench import Bench, edge_settings, one_child, quick_machine
+from tests.edge_producer.rig import FirstSample, Rig, summary_rows
+from tests.simulators.update_service import UpdateService, candidate
+
+PROFILE = quick_machine()
+
+
+class Scaled(FirstSample):
+    """A model whose score is a multiple of the first sample."""
+
+    def __init__(self, version: str, factor: float = 1.0, edges=(0.5,)):
+        super().__init__(2)
+        self.version = version
+        self.factor = factor
+        self.bin_edges = {"score": np.array(edges)}
+        self.seen: list[float] = []
+
+    def score(self, device_id, samples):
+        features, score = super().score(device_id, samples)
+        self.seen.append(float(samples[0, 0]))
+        return features, None if score is None else min(score * self.factor, 1.0)
+
+    def take_over(self, device_id, predecessor):
+        pass
+
+
+class Told:
+    def __init__(self):
+        self.outcomes = []
+
+    def observe(self, _window, outcome):
+        self.outcomes.append(outcome)
+
+
+class Swapping(Rig):
+    """A rig whose device sits on a seat."""
+
+    def open(self):
+        super().open()
+        self.seat = Seat(Lineup(Scaled("m-1")))
+        host = Host(lambda d, a, _s: self.actions.append((d, a)), Meters(self.profile), lambda: self.now)
+        self.devices = {
+            "d-1": Device(self.identities["d-1"], self.profile, self.seat, host, self.spool.state("d-1"))
+        }
+
+
+@pytest.fixture
+def rig(tmp_path):
+    with_rig = Swapping(tmp_path)
+    yield with_rig
+    with_rig.spool.close()
+
+
+def test_rows_are_dense_and_name_the_model_that_scored_them(rig):
+    for value, version in ((0.1, "m-1"), (0.2, "m-2"), (0.3, "m-3")):
+        rig.seat.lineup = Lineup(Scaled(version))
+        rig.sense([value] * 5)
+    rig.flush()
+    assert rig.books().sensed == 15
+    rows = rig.unsealed()
+    assert rows
+    for r in rows:
+        assert round(r.score, 2) == {"m-1": 0.1, "m-2": 0.2, "m-3": 0.3}[r.model_version]
+
+
+def test_a_decision_in_force_lives_through_a_swap(rig):
+    """``stop`` takes two windows in a row: one under each model is enough, and its hold goes on."""
+    rig.sense([0.1, 0.95])
+    rig.seat.lineup = Lineup(Scaled("m-2"))
+    rig.sense([0.95])
+    assert rig.actions[-1] == ("d-1", "stop")
+    rig.seat.lineup = Lineup(Scaled("m-3"))
+    rig.sense([0.1] * 5)
+    assert rig.actions[-1] == ("d-1", "stop"), "held for ten seconds, whichever model runs"
+
+
+def test_summaries_close_at_a_swap_and_add_up(rig):
+    rig.sense([0.1] * 3)
+    rig.seat.lineup = Lineup(Scaled("m-2", edges=(0.2, 0.4)))
+    rig.sense([0.3] * 4)
+    rig.seat.lineup = Lineup(Scaled("m-1"))
+    rig.sense([0.1] * 2)
+    rig.flush()
+    rig.settle(rig.seal())
+    rig.settle(rig.seal_statements())
+    rows = [r for r in summary_rows(rig.delivered) if r["feature"] == "score"]
+    n = Counter()
+    for r in rows:
+        n[r["model_version"]] += r["n"]
+    assert n == {"m-1": 5, "m-2": 4}
+    assert {len(r["bin_counts"]) for r in rows if r["model_version"] == "m-2"} == {3}
+    keys = [(r["model_version"], r["period_start"], r["part"]) for r in rows]
+    assert len(set(keys)) == len(keys), "a model that comes back within a period has a part of its own"
+
+
+def test_the_shadow_scores_every_window_after_the_decision_and_has_summaries_of_its_own(rig):
+    shadow, told = Scaled("m-0", factor=0.5, edges=(0.2, 0.3)), Told()
+    rig.seat.lineup = Lineup(Scaled("m-1"), shadow, told)
+    rig.sense([0.5] * 12)
+    rig.flush()
+    rig.settle(rig.seal_statements())
+    rows = [r for r in summary_rows(rig.delivered) if r["model_version"] == "m-0"]
+    assert {r["feature"] for r in rows} == {"score"}
+    assert sum(r["n"] for r in rows) == 12
+    assert all(r["mean"] == pytest.approx(0.25) and sum(r["bin_counts"]) == r["n"] for r in rows)
+    assert all(r["part"] >= SHADOW_PART for r in rows)
+    assert {(o.version, o.score, o.shadow_score) for o in told.outcomes} == {("m-1", 0.5, 0.25)}
+    assert rig.books().sensed == 12, "a shadow's windows are in no books"
+
+
+def test_a_model_that_breaks_gives_no_score_and_the_fail_safe_applies(rig):
+    class Broken(Scaled):
+        def score(self, device_id, samples):
+            raise BundleError("model m-9: out of order")
+
+    rig.sense([0.1])
+    rig.seat.lineup = Lineup(Broken("m-9"))
+    rig.sense([0.1])
+    assert rig.actions[-1] == ("d-1", "hold")
+    rig.seat.lineup = Lineup(Scaled("m-1"))
+    rig.sense([0.1])
+    assert rig.actions[-1] == ("d-1", "none")
+
+
+def test_a_generic_model_goes_on_with_the_reference_of_the_one_before():
+    machine = find_profile("machine")
+    profile = machine.model_copy(update={"model": Model(name="robust", warmup_windows=4)})
+    before, after = load_predictor(profile), load_predictor(profile)
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        before.score("d", rng.normal(5, 1, (512, 3)).astype(np.float32))
+    after.take_over("d", before)
+    samples = rng.normal(5, 1, (512, 3)).astype(np.float32)
+    assert after.score("d", samples)[1] == before.score("d", samples)[1] is not None
+
+
+def test_a_swap_under_load_misses_no_window_and_delays_none(tmp_path):
+    """Windows 5 ms apart by the clock, while the real updater fetches, tries, commits and watches."""
+    with UpdateService(tmp_path) as service:
+        service.join(tmp_path / "join", "m-1")
+        release = service.sign(candidate(1))
+        with Bench(edge_settings(tmp_path), quick_machine(trial_windows=50, watch_windows=50)) as bench:
+            bench.updater.start()
+            bench.sense()
+            late, versions, count = [], set(), 0
+            service.instruct(release)
+            begun = time.perf_counter()
+            while time.perf_counter() - begun < 20 and bench.agent.installer.record.result != "committed":
+                count += 1
+                due = begun + count * 0.005
+                threading.Event().wait(max(due - time.perf_counter(), 0))
+                bench.sense()
+                late.append(time.perf_counter() - due)
+                versions.add(bench.version)
+            assert versions == {service.factory.version, release.version}
+            update = bench.devices["m-1"].take_update()
+            assert update.next_seq == count + 1 == update.meters["windows"]
+            assert sum(change.sensed for change in update.books.lines.values()) + update.held == count + 1
+            assert np.quantile(late, 0.99) < 0.5, "half a hop: a busy machine, not a stopped loop"
+            assert bench.meters.decide_ms()["p99"] < 50
+
+
+def test_fifty_updates_in_a_row_leave_memory_flat_and_miss_no_window(tmp_path):
+    """Twelve models in turn: a device keeps three, so that each is fetched, tried and loaded anew."""
+    with UpdateService(tmp_path) as service, one_child() as shared:
+        service.join(tmp_path / "join", "m-1")
+        releases = [service.sign(candidate(number)) for number in range(1, 13)]
+        profile = quick_machine(trial_windows=1, watch_windows=2)
+        with Bench(edge_settings(tmp_path, update_poll_s=5.0), profile, shared=shared) as bench:
+            resident, process = [], psutil.Process()
+            for number in range(50):
+                release = releases[number % 12]
+                service.instruct(release)
+                bench.settle(release.version)
+                resident.append(process.memory_info().rss / 2**20)
+            update = bench.devices["m-1"].take_update()
+            assert update.next_seq == update.meters["windows"] == len(bench.decisions)
+            assert service.results("m-1").count("committed") == 100
+            assert len(service.offsets) == 50
+        assert resident[-1] - resident[9] < 25, resident

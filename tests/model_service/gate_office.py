@@ -25,7 +25,7 @@ from model_service.training.bundle import BundleFiles
 from model_service.training.candidate import build_candidate
 from model_service.training.lineage import lineage_rows, wanted_of_json, wanted_to_json
 from model_service.training.proposing import Proposer
-from model_service.training.runs import run_of
+from model_service.training.runs import runs_of
 from model_service.trust import ceremony
 from schemas.cohorts import Cohort
 from schemas.rows import Reason
@@ -85,7 +85,7 @@ class GateOffice:
         lake = machine_lake(self.settings.lake_root)
         [row] = self.rows(candidates)
         with self.registry.reading() as connection:
-            run = run_of(connection, row["run_id"])
+            [run] = runs_of(connection, "machine")
         with connect(self.settings.lake_root, PIN) as con:
             taken = training_rows(con, wanted_of_json(MACHINE, run.cause["wanted"]))
         now = datetime.now(UTC)

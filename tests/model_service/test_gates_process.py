@@ -16,8 +16,10 @@ from model_service.trust.ceremony import open_repository
 from model_service.trust.models import model_state
 from schemas.channels import artifact_path
 from schemas.errors import OperatorError, RetryableError
+from tests.model_service.drifting_fleets import HARMLESS, fleet, land, said, sent, store
 from tests.model_service.gate_office import PIN, GateOffice
 from tests.model_service.regimes import warmer, worn
+from tests.model_service.training_office import TrainingOffice
 from tests.waiting import wait_until
 
 
@@ -138,6 +140,18 @@ def test_without_its_key_it_signs_nothing(office):
     with pytest.raises(OperatorError, match="models-machine"):
         office.gate.step()
     assert office.state() == "gating"
+
+
+def test_what_the_trainer_makes_of_a_recalibration_is_signed(tmp_path):
+    """The trainer's own process and the gate's, with a lake between them: same rows, same bytes."""
+    of = fleet(HARMLESS["temperature +8 on 80 %"], 3, devices=20, seconds=110)
+    store(tmp_path / "lake", of)
+    land(tmp_path / "lake", drift=said(of), telemetry=sent(of))
+    office = TrainingOffice(tmp_path / "office", tmp_path / "lake")
+    office.tick()
+    assert Gate(office.settings, office.registry).step()
+    [made] = office.candidates()
+    assert (made["state"], made["detail"]) == ("signed", "")
 
 
 @pytest.mark.faults

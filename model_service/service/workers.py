@@ -1,4 +1,4 @@
-"""Threads for what would block the event loop: one for the registry, a few for files."""
+"""Threads for what would block the event loop: registry writes, registry reads, files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FILE_THREADS = 4
 
 
 class Workers:
-    """Runs registry work in turn in one thread, so that it never waits for itself, and file work in others.
+    """Runs writes in turn in one thread, so that they never wait for each other's locks; reads wait for none.
 
     Args:
         registry: The registry.
@@ -24,7 +24,8 @@ class Workers:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._one = ThreadPoolExecutor(1, thread_name_prefix="registry")
+        self._writes = ThreadPoolExecutor(1, thread_name_prefix="writes")
+        self._reads = ThreadPoolExecutor(1, thread_name_prefix="reads")
         self._files = ThreadPoolExecutor(FILE_THREADS, thread_name_prefix="files")
 
     async def write(self, work: Callable[[Connection], T]) -> T:
@@ -33,7 +34,7 @@ class Workers:
         Raises:
             ServiceUnavailableError: The database stayed locked or out of reach.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._one, self._in_transaction, work)
+        return await asyncio.get_running_loop().run_in_executor(self._writes, self._in_transaction, work)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run the work on one consistent look.
@@ -41,7 +42,7 @@ class Workers:
         Raises:
             ServiceUnavailableError: The database stayed out of reach.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._one, self._in_look, work)
+        return await asyncio.get_running_loop().run_in_executor(self._reads, self._in_look, work)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Run work on files."""
@@ -49,8 +50,8 @@ class Workers:
 
     def close(self) -> None:
         """Wait for what runs, and end the threads."""
-        self._one.shutdown()
-        self._files.shutdown()
+        for pool in (self._writes, self._reads, self._files):
+            pool.shutdown()
 
     def _in_transaction(self, work: Callable[[Connection], T]) -> T:
         with self._registry.transaction() as connection:

@@ -155,6 +155,16 @@ def test_a_report_with_words_we_do_not_know_is_refused(device, given):
     assert refusal(caught.value) == ("INVALID_ARGUMENT", "REJECTED_ERROR")
 
 
+def test_who_reads_does_not_wait_for_who_writes(service, device):
+    with ThreadPoolExecutor(1) as pool, service.person("viewer", timeout_s=5) as viewer:
+        with service.registry.transaction():
+            pending = pool.submit(device.delivery().Report, device.report(60), timeout=30)
+            assert viewer.devices()
+            assert viewer.runs() == []
+            assert not pending.done()
+        assert pending.result(30).server_time_ms > 0
+
+
 @pytest.mark.parametrize("listener", ["enrollment", "delivery"])
 def test_an_oversized_request_is_refused_unread(device, listener):
     call = (

@@ -1,0 +1,168 @@
+"""Laws of the state machine: what may follow what, who is tried again when, how a comparison ends."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_producer.updates.compare import Comparison
+from edge_producer.updates.link import LONGEST_S, Backoff
+from edge_producer.updates.machine import (
+    BACKOFF_LIMIT_S,
+    FOLLOWS,
+    MAX_TRANSITIONS,
+    SETTLED,
+    Attempt,
+    Record,
+    after_restart,
+    parse_record,
+)
+from edge_producer.updates.slots import ModelSet
+from schemas.channels import Release
+from schemas.profile_file import find_profile
+from schemas.updates import Result, UpdateState
+
+NEW = ModelSet(releases={"machine": Release(version="machine-1.00000001", sha256="a" * 64)})
+OLD = ModelSet(releases={"machine": Release(version="machine-0.00000000")})
+MACHINE = find_profile("machine")
+
+
+def attempt(**given) -> Attempt:
+    release = NEW.releases["machine"]
+    return Attempt(seq=3, rollout_id="r", wanted=NEW, before=OLD, release=release, path="p", **given)
+
+
+def record(state: UpdateState, **given) -> Record:
+    return Record(state=state, attempt=given.pop("attempt", attempt()), seq=3, **given)
+
+
+@pytest.mark.parametrize("state", UpdateState)
+def test_every_state_has_followers_and_survives_its_file(state):
+    assert FOLLOWS[state]
+    kept = record(state, told={"artifact": "x"}, failed=record(state).give_up(NEW, 3, "why"))
+    assert parse_record(kept.model_dump_json().encode()) == kept
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b'{"format":2}', b'{"state":"dancing"}', b"\xff\x00"])
+def test_what_is_no_record_is_known_as_such(raw):
+    assert parse_record(raw) is None
+
+
+def test_no_file_is_a_new_device():
+    assert parse_record(None) == Record()
+
+
+def test_a_state_that_may_not_follow_is_a_bug_and_raises():
+    with pytest.raises(ValueError, match="does not follow"):
+        record(UpdateState.FETCHING).to(UpdateState.COMMITTED)
+
+
+@pytest.mark.parametrize("state", [s for s in UpdateState if s not in SETTLED])
+def test_a_restart_leads_every_state_somewhere_and_counts(state):
+    after = after_restart(record(state))
+    changed = state in (UpdateState.COMMITTED, UpdateState.WATCH)
+    assert after.state == (state if changed else UpdateState.IDLE)
+    assert after.attempt is not None
+
+
+@pytest.mark.parametrize("state", [s for s in UpdateState if s not in SETTLED])
+def test_restarts_without_end_end(state):
+    """Whatever breaks an attempt off again and again, it is given up after so many transitions."""
+    now = record(state, attempt=attempt(live=True))
+    for _ in range(MAX_TRANSITIONS + 5):
+        now = after_restart(now)
+        if now.failed or now.state is UpdateState.RESTORING:
+            break
+        if now.state is UpdateState.IDLE:
+            now = now.begin(attempt(), UpdateState.FETCHING)
+        elif now.state is UpdateState.COMMITTED:
+            now = now.to(UpdateState.WATCH, attempt=now.attempt.model_copy(update={"live": True}))
+    assert now.failed[NEW.digest].kind == "final"
+
+
+def test_an_attempt_that_ended_begins_to_count_anew_and_one_broken_off_goes_on():
+    broken = record(UpdateState.IDLE, attempt=attempt(transitions=9))
+    assert broken.begin(attempt(), UpdateState.FETCHING).attempt.transitions == 10
+    ended = record(UpdateState.IDLE, attempt=attempt(transitions=9), result=Result.NO_CHANGE_FAILED)
+    assert ended.begin(attempt(), UpdateState.FETCHING).attempt.transitions == 1
+
+
+def test_a_watch_whose_set_is_proven_is_over_whatever_the_record_says():
+    crashed = record(UpdateState.WATCH, attempt=attempt(live=True, crashes=1))
+    assert after_restart(crashed).state is UpdateState.RESTORING
+    over = after_restart(crashed, NEW)
+    assert (over.state, over.result) == (UpdateState.IDLE, Result.COMMITTED)
+
+
+def test_what_failed_for_good_waits_for_a_newer_channel():
+    failed = Record(failed=Record().give_up(NEW, 3, "golden"))
+    assert not failed.may_try(NEW, 3, 1e12)
+    assert failed.may_try(NEW, 4, 0)
+    assert failed.may_try(OLD, 3, 0)
+
+
+@given(st.integers(1, 40), st.floats(0, 0.999))
+def test_passing_failures_back_off_with_jitter_and_a_bound(times, draw):
+    now = Record()
+    for _ in range(times):
+        now = Record(failed=now.fail(NEW, 3, 1000.0, "line", lambda: draw))
+    wait = now.failed[NEW.digest].not_before - 1000.0
+    assert min(2.0 ** (times - 1), BACKOFF_LIMIT_S) / 2 <= wait <= BACKOFF_LIMIT_S
+    assert not now.may_try(NEW, 3, 1000.0)
+    assert now.may_try(NEW, 3, 1000.0 + wait)
+    assert now.may_try(NEW, 3, -1e9), "a clock that was wrong does not lock a set out"
+
+
+def test_backing_off_has_a_limit_and_starts_anew_after_success():
+    subject = Backoff(lambda: 0.999)
+    waits = [subject.failed() for _ in range(20)]
+    assert waits == sorted(waits)
+    assert waits[-1] <= LONGEST_S
+    subject.worked()
+    assert subject.failed() <= 1.0
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=60))
+def test_a_comparison_is_that_of_numpy(pairs):
+    subject = Comparison.start("old", "new", MACHINE)
+    for old, new in pairs:
+        subject = subject.add(old, new, 0.0)
+    old, new = (np.array(side) for side in zip(*pairs, strict=True))
+    assert subject.difference == pytest.approx((new - old).mean(), abs=1e-9)
+    assert subject.m2 == pytest.approx(
+        ((new - old) ** 2).sum() - len(old) * (new - old).mean() ** 2, abs=1e-9
+    )
+    assert (subject.old_mean, subject.new_mean) == pytest.approx((old.mean(), new.mean()))
+    assert (subject.old_alarms, subject.new_alarms) == ((old >= 0.6).sum(), (new >= 0.6).sum())
+    told = subject.to_proto(in_force=True)
+    assert (told.active_version, told.mean_difference) == ("new", -subject.difference)
+
+
+def compared(windows) -> Comparison:
+    subject = Comparison.start("old", "new", MACHINE)
+    for old, new, took_s in windows:
+        subject = subject.add(old, new, took_s)
+    return subject
+
+
+GOOD, LOST, LATE, BLANK = (0.1, 0.1, 0.0), (0.1, None, 0.0), (0.1, 0.1, 2.0), (None, None, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("windows", "early", "verdict"),
+    [
+        ([GOOD] * 4, False, "wait"),
+        ([GOOD] * 5, False, "pass"),
+        ([BLANK] * 5, False, "pass"),
+        ([LOST] * 4, False, "wait"),
+        ([GOOD] * 4 + [LOST], False, "fail"),
+        ([LOST] * 3, True, "fail"),
+        ([LATE] * 3, True, "fail"),
+        ([LATE] * 5, False, "fail"),
+        ([GOOD] * 99 + [LATE], False, "pass"),
+    ],
+)
+def test_a_comparison_ends_as_its_windows_say(windows, early, verdict):
+    assert compared(windows).judge(5, early=early)[0] == verdict

@@ -52,6 +52,7 @@ from schemas.tables import TRAINING_SETS
 
 log = logging.getLogger(__name__)
 
+DEGRADATION = "degradation"
 TASK = "training"
 """Task under which the rows of training sets are committed to the lake."""
 
@@ -122,6 +123,9 @@ class Trainer:
         state = _verdict_on(found, profile)
         detail = {"cause": cause.kind, "cut": cut.id, **_rounded(cause.evidence)}
         raw = {**(run.cause or {}), **_cause_json(found)}
+        if state == WAITING and (run.cause or {}).get("kind") == DEGRADATION:
+            # Wear in the last look: that it is less clear in this one is no question for a person.
+            state, raw = DECLINED, dict(run.cause or {})
         log.info("run %s is a %s: %s", run.run_id, cause.kind, cause.text)
         return self._move(
             run, now, f"run_{state}", {**detail, "says": cause.text}, again=cut.id,

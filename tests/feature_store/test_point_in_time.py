@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from feature_store import connect
@@ -13,7 +13,7 @@ from feature_store.cuts import Cuts
 from feature_store.point_in_time import HOLDOUT, TRAIN, Regime, training_rows
 from schemas.errors import DatasetError
 from schemas.rows import Reason
-from tests.feature_store.fleets import PROFILE, alerts, books
+from tests.feature_store.fleets import PROFILE, alerts, books, sense
 from tests.feature_store.lakes import T0
 from tests.feature_store.training_lakes import (
     LATER,
@@ -47,9 +47,9 @@ def test_a_row_enters_once_it_happened_and_was_known(lake_root):
     put(lake, telemetry=rows("a", range(0, 600, 10)))
     put(lake, telemetry=rows("b", range(0, 600, 10), delay=timedelta(seconds=65)))
     with connect(lake_root) as con:
+        then = "WHERE event_time < $1 AND known_at <= $1"
         oracle = con.execute(
-            "SELECT device_id, seq FROM telemetry_machine WHERE event_time < $1 AND known_at <= $1 ORDER BY ALL",
-            [NOW - 30 * SECOND],
+            f"SELECT device_id, seq FROM telemetry_machine {then} ORDER BY ALL", [NOW - 30 * SECOND]
         ).fetchall()
     policy = profile_with(holdout_share=0.35)  # no row is near the split
     found = taken(lake_root, event_to=NOW - 30 * SECOND, known_at=NOW - 30 * SECOND, profile=policy)
@@ -164,32 +164,27 @@ def test_label_confidence_and_probability_are_weights_of_a_labelled_set_only(lak
 
 def test_weights_add_up_to_the_books_in_each_stratum(lake_root):
     lake = fleet_lake(lake_root)
-    rng = np.random.default_rng(5)
-    sent = np.flatnonzero(rng.random(600) < 0.2)
-    rule = {int(s) for s in sent if s % 50 == 0}
-    put(lake, telemetry=rows(
-        "a", sent, inclusion_probability=[1.0 if int(s) in rule else 0.2 for s in sent],
-        reasons=[int(Reason.THRESHOLD) if int(s) in rule else int(Reason.SAMPLE) for s in sent],
-    ))  # fmt: skip
-    for stratum in ("rule", "sample"):
-        starts = range(0, 600, 5)
-        of = [
-            [s for s in range(t, t + 5) if (s in rule) == (stratum == "rule") or s not in sent]
-            for t in starts
-        ]
-        sensed = [sum((s in rule) == (stratum == "rule") for s in range(t, t + 5)) for t in starts]
-        assert len(of) == len(sensed)
-        put(lake, books=books(
-            device_id=["a"] * 120, boot_id=[1] * 120, model_version=["machine-0"] * 120, stratum=[stratum] * 120,
-            period_start=[T0 + s * SECOND for s in starts], sensed=sensed,
-            acked=[sum(int(s) in sent and (s in rule) == (stratum == "rule") for s in range(t, t + 5)) for t in starts],
-        ))  # fmt: skip
-    found = taken(lake_root, profile=profile_with(holdout_share=0.001))
-    total = sum(r["weight"] for r in content(found))
-    dropped = found.excluded.get("straddles_split", 0)
-    assert dropped <= 1
-    assert total == pytest.approx(600, abs=6 * dropped)
-    assert total != pytest.approx((len(sent) - len(rule)) / 0.2 + len(rule), abs=1)
+    sensed = sense(np.random.default_rng(5), n=600, p=0.2, device="a")
+    put(lake, telemetry=whole(sensed.rows()), books=sensed.statement())
+    found = taken(lake_root, profile=profile_with(holdout_share=1e-6))
+    weight = {r["seq"]: r["weight"] for r in content(found)}
+    [last] = set(np.flatnonzero(sensed.sent)) - set(weight)  # the only row of the holdout, astride the split
+    of_rule = np.flatnonzero(sensed.rule)
+    by_rule = sum(weight.get(int(k), 0.0) for k in of_rule) + float(last in of_rule)
+    sampled = [w for k, w in weight.items() if k not in of_rule]
+    assert by_rule == pytest.approx(sensed.rule.sum())
+    assert len(set(np.round(sampled, 9))) == 1
+    n_sampled = len(sampled) + (last not in of_rule)
+    assert sampled[0] == pytest.approx((~sensed.rule).sum() / n_sampled)
+    assert sampled[0] != pytest.approx(1 / 0.2, rel=1e-3), "the books know better than the design"
+
+
+def whole(table):
+    """The rows with every feature."""
+    for name in PROFILE.feature_names:
+        at = table.column_names.index(name)
+        table = table.set_column(at, table.schema.field(name), table.column(name).fill_null(1.0))
+    return table
 
 
 def test_no_window_of_the_holdout_begins_before_the_split(lake_root):
@@ -217,7 +212,16 @@ FUTURE = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+NO_SHRINKING = (Phase.explicit, Phase.generate)
+"""Each example is a lake: shrinking a failure would take minutes."""
+
+
+@settings(
+    max_examples=12,
+    deadline=None,
+    phases=NO_SHRINKING,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(additions=FUTURE)
 def test_what_becomes_known_later_never_changes_a_set(additions, tmp_path_factory):
     root = tmp_path_factory.mktemp("lake")

@@ -1,0 +1,128 @@
+"""Laws of the commands: ``update --once`` says what happened, and ``run`` updates while it senses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from edge_producer.spool import read_books
+from edge_producer.status import read_status
+from tests.edge_producer.bench import edge_settings
+from tests.edge_producer.bundles import misses_golden
+from tests.simulators.update_service import UpdateService, candidate
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+def service(tmp_path):
+    with UpdateService(tmp_path) as running:
+        yield running
+
+
+def environment(folder, devices=("m-1",), **given) -> dict[str, str]:
+    fields = {
+        "STATE_DIR": str(folder / "edge"),
+        "JOIN_DIR": str(folder / "join"),
+        "PROFILE": "machine",
+        "DEVICES": json.dumps(devices),
+        "BOOTSTRAP_SERVERS": "127.0.0.1:9",
+        "UPDATE_POLL_S": "1",
+        "STOP_TIMEOUT_S": "0.2",
+        **given,
+    }
+    return {**os.environ, "ORT_DISABLE_TELEMETRY": "1", **{f"EDGE_{k}": v for k, v in fields.items()}}
+
+
+def once(folder, *devices: str) -> tuple[int, list[str]]:
+    command = [sys.executable, "-m", "edge_producer", "update", "--once"]
+    run = subprocess.run(
+        command, env=environment(folder, devices), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert run.returncode in (0, 1), run.stderr
+    return run.returncode, run.stdout.splitlines()
+
+
+def test_update_once_updates_every_device_and_says_so(service, tmp_path):
+    for name in ("m-1", "m-2"):
+        service.join(tmp_path / "join", name)
+    release = service.sign(candidate(1))
+    service.instruct(release)
+    code, lines = once(tmp_path, "m-1", "m-2")
+    assert (code, lines) == (0, [f"{name}: {release.version} idle committed" for name in ("m-1", "m-2")])
+    assert once(tmp_path, "m-1", "m-2")[0] == 0, "nothing to do is well, too"
+
+
+def test_update_once_names_the_attack_and_fails(service, tmp_path):
+    service.join(tmp_path / "join", "m-1")
+    service.artifact_filter = lambda data: data[:-1] + b"?"
+    service.instruct(service.sign(candidate(1)))
+    code, [line] = once(tmp_path, "m-1")
+    assert code == 1
+    assert line.startswith(f"m-1: {service.factory.version} idle no_change_refused tampered_artifact")
+
+
+def test_update_once_restores_what_fails_its_trial(service, tmp_path):
+    service.join(tmp_path / "join", "m-1")
+    service.instruct(service.sign(misses_golden(1)))
+    code, [line] = once(tmp_path, "m-1")
+    assert code == 1
+    assert line.startswith(f"m-1: {service.factory.version} restored restored")
+    assert service.results("m-1") == ["restored"]
+
+
+def test_update_once_says_when_nobody_answers(service, tmp_path):
+    service.join(tmp_path / "join", "m-1")
+    service.down = True
+    code, [line] = once(tmp_path, "m-1")
+    assert code == 1
+    assert "UNAVAILABLE" in line
+
+
+def test_misuse_is_told_apart(tmp_path):
+    command = [sys.executable, "-m", "edge_producer", "update"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 2
+    assert "update --once" in run.stderr
+
+
+def test_a_running_process_updates_while_it_senses_and_shows_it(service, tmp_path):
+    """The whole process, with nobody to send telemetry to: the spool keeps every window."""
+    names = ["m-1", "m-2"]
+    for name in names:
+        service.join(tmp_path / "join", name)
+    release = service.sign(candidate(1))
+    command = [sys.executable, "-m", "edge_producer", "run"]
+    given = environment(tmp_path, names, SPEED="8", SHADOW_PREVIOUS="true")
+    process = subprocess.Popen(command, env=given, stderr=subprocess.DEVNULL)
+    status_path = edge_settings(tmp_path).status_path
+
+    def models() -> dict:
+        return (read_status(status_path) or {}).get("models", {})
+
+    try:
+        wait_until(lambda: len(service.reports) == 2, 60, "both devices to report")
+        service.instruct(release)
+        wait_until(
+            lambda: all(
+                models()[n]["result"] == "committed" and models()[n]["state"] == "idle" for n in names
+            ),
+            60,
+            "both devices to commit",
+        )
+        assert {models()[n]["version"] for n in names} == {release.version}
+        assert models()["m-1"]["shadow"]["windows"] >= 10
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+    finally:
+        process.kill()
+        process.wait()
+    status = read_status(status_path)
+    assert status["decide_ms"]["n"] == status["counters"]["windows"]
+    for books in read_books(edge_settings(tmp_path).spool_path).values():
+        assert books.balanced
+        assert books.sensed > 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -40,9 +40,50 @@ class Step:
     detail: Mapping[str, str]
 
     def line(self, start: datetime) -> str:
-        """One line, with seconds since the story's start."""
-        told = "  ".join(f"{name} {value}" for name, value in self.detail.items() if value)
-        return f"{(self.at - start).total_seconds():4.0f} s  {self.subject}  {self.step}  {told}".rstrip()
+        """One line, with seconds since the story's start; the whole detail is in the table ``lifecycle``."""
+        told = ", ".join(text for name, shown in _SHOWN if (text := shown(self.detail.get(name, ""))))
+        step = self.step.replace("_", " ")
+        return f"{(self.at - start).total_seconds():4.0f} s  {self.subject:<18}  {step:<17}  {told}".rstrip()
+
+
+def told_once(steps: Sequence[Step]) -> list[Step]:
+    """The steps, with those that many devices take at once (joining) as one."""
+    joining: dict[str, list[Step]] = {}
+    for step in steps:
+        if step.step.startswith("device_"):
+            joining.setdefault(step.step, []).append(step)
+    summed = [
+        Step(max(s.at for s in same), f"{len(same)} devices", name.removeprefix("device_"), {})
+        for name, same in joining.items()
+    ]
+    return sorted([*summed, *(s for s in steps if not s.step.startswith("device_"))], key=lambda s: s.at)
+
+
+def _count(text: str) -> str:
+    return f"{len(text.split(','))} gates" if text else ""
+
+
+def _labelled(label: str) -> Callable[[str], str]:
+    return lambda text: f"{label} {text}" if text else ""
+
+
+_SHOWN: tuple[tuple[str, Callable[[str], str]], ...] = (
+    ("cause", str),
+    ("says", str),
+    ("version", str),
+    ("verdicts", _labelled("verdicts")),
+    ("champion", _labelled("against")),
+    ("effective_rows", _labelled("effective rows")),
+    ("gates", _count),
+    ("baseline", _labelled("baseline")),
+    ("ring", _labelled("ring")),
+    ("seq", _labelled("seq")),
+    ("committed", _labelled("committed")),
+    ("failed", _labelled("failed")),
+    ("guard_text", str),
+    ("detail", str),
+)
+"""What a line shows of a step's detail, in this order."""
 
 
 @dataclass(frozen=True)

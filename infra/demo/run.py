@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from infra.demo.conclude import conclude, conclude_loop
-from infra.demo.loop import LoopWatch
+from infra.demo.loop import LoopWatch, told_once
 from infra.demo.plan import SOUTH, Plan
 from infra.demo.report import print_report
 from infra.demo.scenes import play_scenes
@@ -88,7 +88,7 @@ def _play(stage: Stage, watcher: Watcher, watch: LoopWatch | None) -> None:
         started = time.monotonic()
         offline = _cut_or_restore(stage)
         stage.check_edges()
-        for step in watch.news() if watch is not None else ():
+        for step in told_once(watch.news()) if watch is not None else ():
             stage.screen.say(step.line(stage.plan.scenario.start))
         stage.screen.show(max(0.0, stage.elapsed_s), watcher.look(), offline)
         time.sleep(max(0.0, LOOK_EVERY_S - (time.monotonic() - started)))

@@ -28,11 +28,20 @@ from schemas.updates import Attack
 INITIAL = "initial_root"
 """What ``init`` was given: every later run starts from it, and walks the roots that it verified since."""
 EXIT_DONE, EXIT_FAILED = 0, 1
+_NEEDED = {
+    "init": (),
+    "refresh": ("metadata_url",),
+    "download": ("metadata_url", "target_name", "target_base_url", "target_dir"),
+}
 
 
 def main(argv: Sequence[str]) -> int:
     """Run one command."""
-    given = _parser().parse_args(argv)
+    parser = _parser()
+    given = parser.parse_args(argv)
+    missing = [name for name in _NEEDED[given.command] if getattr(given, name) is None]
+    if missing:
+        parser.error(f"{given.command} needs --{missing[0].replace('_', '-')}")
     try:
         if given.command == "init":
             init(given.metadata_dir, given.root)

@@ -31,7 +31,7 @@ from model_service.trust.published import Published
 from model_service.trust.repository import TrustRepository
 from model_service.trust.roles import ROLE_LIFETIME
 from schemas.channels import ISSUED_FIELD
-from schemas.errors import RetryableError, TrustError
+from schemas.errors import OperatorError, RetryableError, TrustError
 from schemas.updates import Attack
 
 State = Literal["absent", "stale", "proposed", "signed", "published"]
@@ -52,8 +52,13 @@ class Change:
 
 
 def propose(repo: TrustRepository, change: Change, signer: CryptoSigner) -> None:
-    """Sign the published role plus the change. Repeating it changes nothing, unless the proposal is stale."""
+    """Sign the published role plus the change. Repeating it changes nothing, unless the proposal is stale.
+
+    Raises:
+        OperatorError: The role does not know the signer's key.
+    """
     with repo.locked() as published:
+        _require_known(published, change.role, signer)
         if _is_published(published, change):
             return
         known = _read(repo, change.role, change.path)
@@ -70,8 +75,10 @@ def countersign(repo: TrustRepository, change: Change, signer: CryptoSigner) -> 
     Raises:
         RetryableError: There is no proposal on the published version: it must be proposed (again).
         TrustError: It changes anything else, lives too long, or nobody signed it.
+        OperatorError: The role does not know the signer's key.
     """
     with repo.locked() as published:
+        _require_known(published, change.role, signer)
         if _is_published(published, change):
             return
         data = _current(repo, published, change.role, change.path)
@@ -171,6 +178,14 @@ def _makes(published: Published, change: Change, proposal: Targets) -> bool:
     expected.version += 1
     expected.targets[change.path] = change.entry
     return _bare(expected) == _bare(proposal)
+
+
+def _require_known(published: Published, role: str, signer: CryptoSigner) -> None:
+    _base(published, role)
+    if signer.public_key.keyid not in published.targets.get_delegated_role(role).keyids:
+        raise OperatorError(
+            f"role {role} does not know this process's key: was it rotated? restart this process"
+        )
 
 
 def _is_published(published: Published, change: Change) -> bool:

@@ -465,6 +465,15 @@ def test_an_answer_that_ends_early_may_come_whole():
 # the command
 
 
+@pytest.mark.parametrize(
+    "command", [[], ["refresh"], ["--metadata-url", "http://127.0.0.1:9", "download"], ["init"]]
+)
+def test_a_command_that_lacks_something_is_misuse(tmp_path: Path, command: list[str]):
+    with pytest.raises(SystemExit) as caught:
+        main(["--metadata-dir", str(tmp_path), *command])
+    assert caught.value.code == 2
+
+
 def test_the_module_runs_as_a_command(tmp_path: Path):
     repository = HttpRepository()
     repository.add_target("targets", "file", b"content")

@@ -99,6 +99,19 @@ def test_every_step_may_be_repeated(cloud: Cloud):
     assert cloud.repo.versions()[ROLE] == 2
 
 
+@pytest.mark.parametrize("process", ["trainer", "gate"])
+def test_a_process_whose_key_was_rotated_is_told_to_restart(cloud: Cloud, process: str):
+    old = {name: cloud.key(name, ROLE) for name in ("trainer", "gate")}
+    ceremony.rotate(cloud.settings, ROLE, process, now=cloud.clock)
+    if process == "trainer":
+        with pytest.raises(OperatorError, match="restart this process"):
+            propose_model(cloud.repo, old["trainer"], FAMILY, PATH, DATA, CUSTOM)
+    else:
+        propose(cloud)
+        with pytest.raises(OperatorError, match="restart this process"):
+            countersign_model(cloud.repo, old["gate"], FAMILY, PATH, SHA256, CUSTOM)
+
+
 def test_the_gates_key_twice_is_not_two_keys(cloud: Cloud):
     propose_model(cloud.repo, cloud.key("gate", ROLE), FAMILY, PATH, DATA, CUSTOM)
     with pytest.raises(TrustError, match="nobody signed") as caught:
@@ -183,6 +196,13 @@ def test_a_proposal_is_stale_once_its_role_moved_on_and_is_proposed_and_signed_a
     countersign(cloud)
     publish_model(cloud.repo, FAMILY, cloud.online, PATH)
     assert len(cloud.repo.published().roles[ROLE].targets) == 2
+
+
+def test_a_family_that_nobody_added_has_no_role(cloud: Cloud):
+    custom = CUSTOM.model_copy(update={"family": "robot", "version": "robot-1.00000000"})
+    path = artifact_path("robot", "robot-1.00000000")
+    with pytest.raises(TrustError, match="nothing delegates"):
+        propose_model(cloud.repo, cloud.key("trainer", ROLE), "robot", path, DATA, custom)
 
 
 def test_path_family_and_custom_belong_together(cloud: Cloud):

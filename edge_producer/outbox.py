@@ -1,13 +1,14 @@
 """Which sealed message goes next, and what to seal while there is room.
 
 Alerts go first, then live rows, summaries and books; backlog gets what is left, so that it never delays
-what is new. While the broker is silent nothing but alerts is sealed: unsealed rows can still be thinned.
+what is new. While the broker is silent nothing but alerts is sealed: unsealed rows can still be thinned. The same
+holds for a device that has not joined yet: the cloud would refuse what it cannot tell the signer of.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -52,15 +53,25 @@ class Outbox:
         sealer: Makes messages of them.
         sender: Takes them to Kafka.
         settings: Room, lingering, intervals.
+        admitted: Whether the cloud knows a device's key.
     """
 
-    def __init__(self, spool: Spool, sealer: Sealer, sender: Sender, settings: EdgeSettings) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        sealer: Sealer,
+        sender: Sender,
+        settings: EdgeSettings,
+        admitted: Callable[[str], bool] = lambda _: True,
+    ) -> None:
         self._spool = spool
         self._sealer = sealer
         self._sender = sender
         self._settings = settings
+        self._admits = admitted
         self._first_device = 0
         self._unsent: list[tuple[int, int]] = []
+        self._held: list[Stored] = []
         self.queue(spool.messages.stored())
 
     @property
@@ -69,9 +80,12 @@ class Outbox:
         return len(self._unsent)
 
     def queue(self, messages: Iterable[Stored]) -> None:
-        """Have sealed messages sent, again or for the first time."""
+        """Have sealed messages sent, again or for the first time, once their device has joined."""
         for message in messages:
-            heapq.heappush(self._unsent, (PRIORITY[message.lane], message.id))
+            if self._is_admitted(message.device):
+                heapq.heappush(self._unsent, (PRIORITY[message.lane], message.id))
+            else:
+                self._held.append(message)
 
     def seal_alert(self, device: int, event: bytes) -> None:
         """Seal an alert at once, whatever else waits."""
@@ -86,21 +100,23 @@ class Outbox:
             draining: Nothing more will come: do not wait for company, and state only lines of the
                 books that have no pending rows.
         """
+        held, self._held = self._held, []
+        self.queue(held)
         if self._sender.stalled(self._settings.stall_s):
             return
         room = _Room(self._settings.max_in_flight - self._sender.in_flight - len(self._unsent))
         linger_s = 0.0 if draining else self._settings.linger_s
-        oldest = self._spool.rows.oldest_s()
+        oldest = {d: s for d, s in self._spool.rows.oldest_s().items() if self._is_admitted(d)}
         fresh_from_s = now_s - self._settings.backlog_after_s
         devices = self._in_turn(oldest)
         for device in devices:
             self._seal_rows(device, Lane.LIVE, (fresh_from_s, _EVER), now_s - linger_s, room)
         for device in self._spool.summarised():
-            if room.left > 0:
+            if room.left > 0 and self._is_admitted(device):
                 self.queue(room.take(self._sealer.summaries(device)))
         self._seal_books(now_s, room, draining=draining)
         for device, event in states.items():
-            if room.left > 0:
+            if room.left > 0 and self._is_admitted(device):
                 self.queue(room.take([self._sealer.device_state(device, event)]))
         room.left -= round((1 - BACKLOG_SHARE) * self._settings.max_in_flight)
         for device in devices:
@@ -114,6 +130,9 @@ class Outbox:
             if not self._sender.send(id_, self._spool.messages.read(id_)):
                 return
             heapq.heappop(self._unsent)
+
+    def _is_admitted(self, device: int) -> bool:
+        return self._admits(self._spool.names[device])
 
     def _in_turn(self, devices: Iterable[int]) -> list[int]:
         """Devices in order, starting where the last turn did not: room is shared fairly."""
@@ -137,5 +156,5 @@ class Outbox:
         interval_s = 0.0 if draining else self._settings.books_interval_s
         due = self._spool.books.due(now_s, interval_s, settled_only=draining)
         for device, lines in groupby(due, key=lambda line: line.device):
-            if room.left > 0:
+            if room.left > 0 and self._is_admitted(device):
                 self.queue(room.take(self._sealer.books(device, list(lines), now_s)))

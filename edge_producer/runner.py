@@ -119,7 +119,8 @@ class Runner:
     def _make_writer(self, identities: Mapping[str, DeviceIdentity], profile: Profile) -> Writer:
         settings, spool = self._settings, self._spool
         sender = Sender(settings.bootstrap_servers, settings.namespace, f"edge-{settings.name}", self._clock)
-        outbox = Outbox(spool, Sealer(spool, identities, profile), sender, settings)
+        admitted = (lambda _: True) if self._updater is None else self._updater.has_joined
+        outbox = Outbox(spool, Sealer(spool, identities, profile), sender, settings, admitted)
         eviction = Eviction(spool, profile, settings.spool_max_bytes)
         reporter = Reporter(spool, sender, self._meters, profile, settings, self._extras)
         return Writer(spool, outbox, sender, eviction, reporter, settings, self._clock)

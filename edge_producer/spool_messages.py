@@ -17,6 +17,7 @@ class Stored(NamedTuple):
 
     id: int
     lane: Lane
+    device: int
 
 
 class SpoolMessages:
@@ -62,7 +63,7 @@ class SpoolMessages:
             (device, lane.value, msg_no, message.topic, headers, message.value, message.size, n_rows, lines),
         )
         self.bytes += message.size
-        return Stored(int(cursor.lastrowid or 0), lane)
+        return Stored(int(cursor.lastrowid or 0), lane, device)
 
     def read(self, id_: int) -> SealedMessage:
         """A stored message, byte for byte as it was sealed."""
@@ -74,8 +75,8 @@ class SpoolMessages:
 
     def stored(self) -> list[Stored]:
         """All messages whose fate is open, in the order they were sealed."""
-        found = self._db.execute("SELECT id, lane FROM messages ORDER BY id")
-        return [Stored(id_, Lane(lane)) for id_, lane in found]
+        found = self._db.execute("SELECT id, lane, device FROM messages ORDER BY id")
+        return [Stored(id_, Lane(lane), device) for id_, lane, device in found]
 
     def settle(self, ids: Iterable[int], outcome: Literal["acked", "refused"], now_s: float) -> None:
         """Delete messages whose fate is final and count their rows in the same transaction.

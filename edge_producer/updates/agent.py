@@ -17,13 +17,14 @@ from edge_producer.trust import SERVER, DeviceFacts, TrustedTime, Verified, Veri
 from edge_producer.updates.disk import Disk
 from edge_producer.updates.download import Downloads
 from edge_producer.updates.identity import Membership, load_join
-from edge_producer.updates.installer import Installer, Parts, Shared
+from edge_producer.updates.installer import Installer, Parts
 from edge_producer.updates.journal import Journal
 from edge_producer.updates.link import Backoff, Link
 from edge_producer.updates.machine import Attempt, Record
 from edge_producer.updates.onnx_graph import MAX_OPSET
 from edge_producer.updates.reports import Reports, report_of
 from edge_producer.updates.service import Delivery
+from edge_producer.updates.shared import Shared
 from edge_producer.updates.slots import ModelSet, Slots
 from schemas.channels import Channel, Release, artifact_path
 from schemas.errors import AccessError, PipelineError, RetryableError, TrustError
@@ -167,6 +168,14 @@ class Agent:
             self.trouble = ""
             if look:
                 self.checked.set()
+
+    @property
+    def has_joined(self) -> bool:
+        """Whether the device has had a certificate, or nobody asked it to join. From any thread."""
+        place = self._place
+        bundles = [place.folder / "joined.json"]
+        bundles += [place.join_dir / f"{self.device_id}.json"] if place.join_dir is not None else []
+        return not any(b.exists() for b in bundles) or (place.folder / "certificate.pem").exists()
 
     @property
     def failed_visits(self) -> int:

@@ -15,7 +15,7 @@ from edge_producer.seat import Seat
 from edge_producer.settings import EdgeSettings
 from edge_producer.updates.agent import Agent, Place
 from edge_producer.updates.disk import Disk
-from edge_producer.updates.installer import Shared
+from edge_producer.updates.shared import Shared
 from edge_producer.updates.slots import Slots
 from schemas.errors import OperatorError
 from schemas.profile import Profile
@@ -52,6 +52,7 @@ class Updater:
     ) -> None:
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._joined: set[str] = set()
         disk = disk or Disk()
         disk.make_folder(settings.updates_dir)
         self._lock = _locked(settings.updates_dir / "lock")
@@ -76,6 +77,15 @@ class Updater:
     def seats(self) -> Mapping[str, Seat]:
         """What each device runs."""
         return {name: agent.seat for name, agent in self.agents.items()}
+
+    def has_joined(self, device_id: str) -> bool:
+        """Whether the cloud knows the device: it has had a certificate, or was never asked to join."""
+        return device_id in self._joined or self._look(device_id)
+
+    def _look(self, device_id: str) -> bool:
+        if self.agents[device_id].has_joined:
+            self._joined.add(device_id)
+        return device_id in self._joined
 
     def start(self) -> None:
         """Start a thread per device."""

@@ -1,0 +1,83 @@
+"""What leaves the device when: nothing of a device that the cloud does not know yet, and all of it later."""
+
+from __future__ import annotations
+
+from edge_producer.outbox import Outbox
+from edge_producer.settings import EdgeSettings
+from schemas.envelope import SealedMessage
+from tests.edge_producer.rig import Rig
+
+
+class Taker:
+    """Takes whatever it is handed, as a reachable broker would."""
+
+    online = True
+    in_flight = 0
+
+    def __init__(self) -> None:
+        self.taken: list[SealedMessage] = []
+
+    def stalled(self, _stall_s: float) -> bool:
+        return False
+
+    def send(self, _id: int, message: SealedMessage) -> bool:
+        self.taken.append(message)
+        return True
+
+    def producers(self) -> set[str]:
+        return {m.key.decode() for m in self.taken}
+
+
+def outbox(rig: Rig, taker: Taker, joined: set[str]) -> Outbox:
+    settings = EdgeSettings(state_dir=rig.folder, profile="bench", devices=rig.names)
+    return Outbox(rig.spool, rig.sealer, taker, settings, joined.__contains__)
+
+
+def turn(rig: Rig, box: Outbox) -> None:
+    """Seal what is due, then send it."""
+    states = {no: b"{}" for no in rig.spool.names}
+    with rig.spool.transaction():
+        box.seal(rig.now, states, draining=True)
+    box.send()
+
+
+def sensed(tmp_path) -> Rig:
+    rig = Rig(tmp_path, devices=("known", "new"))
+    for name in rig.names:
+        rig.sense([0.1, 0.9, 0.95, 0.2] * 5, name)
+    rig.flush()
+    return rig
+
+
+def test_nothing_of_a_device_leaves_before_it_has_joined(tmp_path):
+    rig, taker = sensed(tmp_path), Taker()
+    box = outbox(rig, taker, {"known"})
+    with rig.spool.transaction():
+        for no in rig.spool.names:
+            box.seal_alert(no, b"{}")
+    turn(rig, box)
+    assert taker.producers() == {"known"}
+    assert rig.books("new").pending > 0
+
+
+def test_what_waited_leaves_once_the_device_has_joined_and_the_books_balance(tmp_path):
+    rig, taker, joined = sensed(tmp_path), Taker(), {"known"}
+    box = outbox(rig, taker, joined)
+    with rig.spool.transaction():
+        box.seal_alert(rig.spool.devices["new"], b"{}")
+    turn(rig, box)
+    joined.add("new")
+    turn(rig, box)
+    assert {m.topic for m in taker.taken if m.key == b"new"} >= {"alert.v1", "telemetry.v1", "summary.v1"}
+    assert all(rig.books(name).balanced for name in rig.names)
+
+
+def test_an_alert_that_waited_leaves_after_a_restart_too(tmp_path):
+    rig, taker = sensed(tmp_path), Taker()
+    box = outbox(rig, taker, {"known"})
+    with rig.spool.transaction():
+        box.seal_alert(rig.spool.devices["new"], b"{}")
+    rig.crash()
+    box = outbox(rig, taker, {"known", "new"})
+    turn(rig, box)
+    assert [m.topic for m in taker.taken if m.key == b"new"].count("alert.v1") == 1

@@ -1,8 +1,9 @@
 """Which sealed message goes next, and what to seal while there is room.
 
 Alerts go first, then live rows, summaries and books; backlog gets what is left, so that it never delays
-what is new. While the broker is silent nothing but alerts is sealed: unsealed rows can still be thinned. The same
-holds for a device that has not joined yet: the cloud would refuse what it cannot tell the signer of.
+what is new. While the broker is silent nothing but alerts is sealed: unsealed rows can still be thinned.
+The same holds for a device that has not joined yet: the cloud would refuse what it cannot tell the signer
+of.
 """
 
 from __future__ import annotations

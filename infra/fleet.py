@@ -94,6 +94,10 @@ class EdgeProcess:
         ProfileRegistry(lake).register(profile)
         DeviceRegistry(lake).register([self._record(device, profile) for device in self.spec.devices])
 
+    def register_profile(self, lake: Lake, profile: Profile) -> None:
+        """Register the profile alone: devices that join bring their keys themselves."""
+        ProfileRegistry(lake).register(profile)
+
     def join(self, models: ModelSettings, delivery: str = "") -> None:
         """Write each device's join bundle, so that it enrols with the model service when it starts.
 

@@ -155,7 +155,9 @@ def _edge(stage: Stage, site: str, devices: tuple[str, ...], head_start_s: float
         options=options,
     )
     edge = EdgeProcess(spec, stage.edge_root, stack.settings.logs_dir)
-    edge.register(stage.lake, stage.profile)
     if request.loop:
+        edge.register_profile(stage.lake, stage.profile)
         edge.join(stage.models)
+    else:
+        edge.register(stage.lake, stage.profile)
     return edge

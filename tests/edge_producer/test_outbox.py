@@ -35,7 +35,7 @@ def outbox(rig: Rig, taker: Taker, joined: set[str]) -> Outbox:
 
 def turn(rig: Rig, box: Outbox) -> None:
     """Seal what is due, then send it."""
-    states = {no: b"{}" for no in rig.spool.names}
+    states = dict.fromkeys(rig.spool.names, b"{}")
     with rig.spool.transaction():
         box.seal(rig.now, states, draining=True)
     box.send()

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from edge_producer.seat import Lineup, Seat
 from edge_producer.updates.compare import Comparison
-from edge_producer.updates.content import memory_available, memory_needed, open_artifact
-from edge_producer.updates.download import Downloads, Pace
+from edge_producer.updates.content import memory_needed, open_artifact
+from edge_producer.updates.download import Downloads
 from edge_producer.updates.journal import Journal
 from edge_producer.updates.machine import Attempt, Failure, Record, after_restart
-from edge_producer.updates.models import Models
+from edge_producer.updates.shared import Shared
 from edge_producer.updates.slots import ModelSet, Pointer, Slots
-from edge_producer.updates.trials import Tap, Trials, Watch
+from edge_producer.updates.stand import Stand
+from edge_producer.updates.trials import Tap, Watch
 from edge_producer.window import Predictor
 from schemas.bundle import ANY_FEATURESET
 from schemas.errors import BundleError, RegistryError, RetryableError, SpoolError, TrustError
-from schemas.profile import Profile
 from schemas.proto import delivery_pb2 as pb
 from schemas.updates import Attack, Result, UpdateState
 
@@ -35,29 +35,6 @@ _TRANSPORT = (Attack.TAMPERED_ARTIFACT, Attack.ENDLESS_DATA, Attack.SLOW_RETRIEV
 
 Tell = Callable[[Record, pb.Shadow | None], None]
 """Takes each record worth a report, and what the models did beside each other."""
-
-
-@dataclass(frozen=True)
-class Shared:
-    """What the devices of one process share.
-
-    Attributes:
-        available: Memory that may be taken, bytes.
-        shadow_previous: The earlier model goes on in shadow after its watch.
-        pace: How slow a download may be.
-    """
-
-    profile: Profile
-    models: Models
-    trials: Trials
-    available: Callable[[], int] = memory_available
-    shadow_previous: bool = False
-    pace: Pace = field(default_factory=Pace)
-
-    @classmethod
-    def of(cls, profile: Profile, *, shadow_previous: bool = False) -> Shared:
-        """Nothing loaded, nothing tried yet."""
-        return cls(profile, Models(profile), Trials(profile), shadow_previous=shadow_previous)
 
 
 @dataclass(frozen=True)
@@ -97,9 +74,9 @@ class Installer:
         self._shared = shared
         self._tap: Tap | None = None
         self._watch: Watch | None = None
-        self._retired: list[Lineup] = []
+        self._stand = Stand(device_id, parts.slots, shared.models)
         self.record = self._recovered()
-        self.seat = Seat(self._first_lineup())
+        self._stand.put(self._first_lineup())
 
     # After a restart: no network is needed ---------------------------------------------------------------
 
@@ -135,16 +112,8 @@ class Installer:
         attempt = self.record.attempt
         if self.record.state in (S.COMMITTED, S.WATCH) and attempt is not None:
             self._save(self.record.to(S.WATCH, attempt=attempt.model_copy(update={"live": True})))
-            return self._watched(active, self._earlier())
-        return Lineup(active, self._earlier() if self._shared.shadow_previous else None)
-
-    def _earlier(self) -> Predictor | None:
-        """The model before this one, if it still loads."""
-        now = self.slots.pointer()
-        for candidate in (*now.previous, self.slots.factory):
-            if candidate != now.active and self.slots.whole(candidate):
-                return self._shared.models.get(self.slots, candidate)
-        return None
+            return self._watched(active, self._stand.earlier())
+        return Lineup(active, self._stand.earlier() if self._shared.shadow_previous else None)
 
     # An instruction --------------------------------------------------------------------------------------
 
@@ -231,20 +200,19 @@ class Installer:
         if self.slots.known(attempt.wanted):
             self._commit()  # it ran here before: its golden vectors are trial enough
             return
-        shared, active = self._shared, self.seat.lineup.active
+        shared, active = self._shared, self._stand.lineup.active
         child = shared.trials.join(attempt.wanted.digest, self.slots.path(attempt.wanted))
         comparison = Comparison.start(active.version, attempt.release.version, shared.profile)
         generic = bundle.manifest.featureset == ANY_FEATURESET
         skip = shared.profile.model.warmup_windows if generic else 0
         self._tap = Tap(self.device_id, child, comparison, skip, self._parts.wake)
-        self._seat(Lineup(active, self.seat.lineup.shadow, self._tap))
+        self._stand.observe(self._tap)
 
     # Progress --------------------------------------------------------------------------------------------
 
     def advance(self) -> None:
         """Take up what windows and child processes have brought since."""
-        if self.seat.taken is self.seat.lineup:
-            self._retired.clear()
+        self._stand.free()
         if self._tap is not None:
             self._advance_trial(self._tap)
         elif self._watch is not None:
@@ -273,7 +241,7 @@ class Installer:
         # Step 6: one write makes it the set that runs, for good.
         self.slots.switch(attempt.wanted)
         # Step 7: the sensing loop takes it over between two windows.
-        self._seat(self._watched(predictor, self.seat.lineup.active))
+        self._stand.put(self._watched(predictor, self._stand.lineup.active))
         told = {k: v for k, v in self.record.told.items() if k != "artifact"}
         live = self._attempt.model_copy(update={"live": True})
         self._save(self.record.to(S.WATCH, attempt=live, told=told))
@@ -301,8 +269,8 @@ class Installer:
         self._save(self.record.proved(self._attempt))
         self._parts.tell(self.record, comparison.to_proto(in_force=True))
         self._watch = None
-        lineup = self.seat.lineup
-        self._seat(Lineup(lineup.active, lineup.shadow if self._shared.shadow_previous else None))
+        lineup = self._stand.lineup
+        self._stand.put(Lineup(lineup.active, lineup.shadow if self._shared.shadow_previous else None))
         self.slots.tidy()
 
     # Ends ------------------------------------------------------------------------------------------------
@@ -363,8 +331,8 @@ class Installer:
         log.error("%s; restoring", reason, extra={"device_id": self.device_id})
         self._end_trial()
         self._save(self.record.to(S.RESTORING, failed=self._final(reason), detail=reason[:500]))
-        before, active = self.seat.lineup, self._restored(shadow)
-        self._seat(Lineup(active, before.shadow if active is before.active else None))
+        before, active = self._stand.lineup, self._restored(shadow)
+        self._stand.put(Lineup(active, before.shadow if active is before.active else None))
 
     def _restored(self, shadow: pb.Shadow | None = None) -> Predictor:
         """The newest earlier set that loads, the pointer at it, the end reported.
@@ -373,25 +341,21 @@ class Installer:
             SpoolError: There is none.
         """
         self._watch = None
-        damaged = False
-        for candidate in self.slots.candidates():
-            try:
-                active = self._shared.models.get(self.slots, candidate)
-            except BundleError:
-                log.exception("a set cannot be restored", extra={"device_id": self.device_id})
-                damaged = True
-                continue
-            self.slots.settle(candidate)
-            if damaged and candidate == self.slots.factory:
-                self._save(self.record.to(S.INCONSISTENT, result=Result.NOT_RESTORED))
-            else:
-                self._save(self.record.to(S.RESTORED, result=Result.RESTORED))
-            self._parts.tell(self.record, shadow)
-            self.slots.tidy()
-            return active
-        raise SpoolError(f"{self.device_id}: no set of models can be loaded, not even the factory's")
+        active, only_factory = self._stand.go_back()
+        if only_factory:
+            self._save(self.record.to(S.INCONSISTENT, result=Result.NOT_RESTORED))
+        else:
+            self._save(self.record.to(S.RESTORED, result=Result.RESTORED))
+        self._parts.tell(self.record, shadow)
+        self.slots.tidy()
+        return active
 
     # Small things ----------------------------------------------------------------------------------------
+
+    @property
+    def seat(self) -> Seat:
+        """What the sensing loop reads."""
+        return self._stand.seat
 
     @property
     def pointer(self) -> Pointer:
@@ -409,14 +373,8 @@ class Installer:
         if tell:
             self._parts.tell(self.record, None)
 
-    def _seat(self, lineup: Lineup) -> None:
-        # Kept until the sensing loop has moved on: it must not be the one that frees a session.
-        self._retired.append(self.seat.lineup)
-        self.seat.lineup = lineup
-
     def _end_trial(self) -> None:
         tap, self._tap = self._tap, None
         if tap is not None:
-            lineup = self.seat.lineup
-            self._seat(Lineup(lineup.active, lineup.shadow))
+            self._stand.observe(None)
             self._shared.trials.leave(self._attempt.wanted.digest, tap.child)

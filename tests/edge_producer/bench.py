@@ -16,8 +16,8 @@ from edge_producer.metering import Meters
 from edge_producer.settings import EdgeSettings
 from edge_producer.updates.agent import Agent
 from edge_producer.updates.disk import Disk
-from edge_producer.updates.installer import Shared
 from edge_producer.updates.once import synthetic_windows
+from edge_producer.updates.shared import Shared
 from edge_producer.updates.trials import Trials
 from edge_producer.updates.updater import Updater
 from edge_producer.window import Window

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from edge_producer.updates.download import Pace
-from edge_producer.updates.installer import Shared
+from edge_producer.updates.shared import Shared
 from schemas.cohorts import Cohort
 from schemas.errors import OperatorError
 from tests.edge_producer.bench import Bench, edge_settings, one_child, quick_machine

@@ -1,0 +1,92 @@
+"""What one device runs now, and what it can go back to without asking anybody."""
+
+from __future__ import annotations
+
+import logging
+
+from edge_producer.seat import Lineup, Observer, Seat
+from edge_producer.updates.models import Models
+from edge_producer.updates.slots import Slots
+from edge_producer.window import Predictor
+from schemas.errors import BundleError, SpoolError
+
+log = logging.getLogger(__name__)
+
+
+class Stand:
+    """One device's seat, and the sets behind it. Used by one thread; the seat by the sensing loop too.
+
+    Args:
+        device_id: Named in logs.
+        slots: Its sets.
+        models: Loads them.
+    """
+
+    def __init__(self, device_id: str, slots: Slots, models: Models) -> None:
+        self._device_id = device_id
+        self._slots = slots
+        self._models = models
+        self._retired: list[Lineup] = []
+        self._seat: Seat | None = None
+
+    @property
+    def seat(self) -> Seat:
+        """What the sensing loop reads."""
+        if self._seat is None:
+            raise ValueError("nobody sits yet")
+        return self._seat
+
+    @property
+    def lineup(self) -> Lineup:
+        """What runs from the next window on."""
+        return self.seat.lineup
+
+    def put(self, lineup: Lineup) -> None:
+        """Have a lineup run from the next window on."""
+        if self._seat is None:
+            self._seat = Seat(lineup)
+            return
+        # Kept until the sensing loop has moved on: it must not be the one that frees a session.
+        self._retired.append(self._seat.lineup)
+        self._seat.lineup = lineup
+
+    def observe(self, observer: Observer | None) -> None:
+        """Have the same models run on, seen by another observer."""
+        self.put(Lineup(self.lineup.active, self.lineup.shadow, observer))
+
+    def free(self) -> None:
+        """Let go of lineups that the sensing loop has left."""
+        if self.seat.taken is self.seat.lineup:
+            self._retired.clear()
+
+    def earlier(self) -> Predictor | None:
+        """The model before this one, if it still loads."""
+        now = self._slots.pointer()
+        for candidate in (*now.previous, self._slots.factory):
+            if candidate != now.active:
+                try:
+                    return self._models.get(self._slots, candidate)
+                except BundleError:
+                    log.exception("an earlier set cannot be loaded", extra={"device_id": self._device_id})
+        return None
+
+    def go_back(self) -> tuple[Predictor, bool]:
+        """The newest earlier set that loads, the pointer at it.
+
+        Returns:
+            Its model; and whether only the factory set was left because others are damaged.
+
+        Raises:
+            SpoolError: There is none.
+        """
+        damaged = False
+        for candidate in self._slots.candidates():
+            try:
+                active = self._models.get(self._slots, candidate)
+            except BundleError:
+                log.exception("a set cannot be restored", extra={"device_id": self._device_id})
+                damaged = True
+                continue
+            self._slots.settle(candidate)
+            return active, damaged and candidate == self._slots.factory
+        raise SpoolError(f"{self._device_id}: no set of models can be loaded, not even the factory's")

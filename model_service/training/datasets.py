@@ -15,8 +15,8 @@ from schemas.profile import Profile
 
 ANOMALY: Literal["anomaly"] = "anomaly"
 CLASSIFIER: Literal["classifier"] = "classifier"
-FEW_DEVICES = 3
-"""Devices that training and holdout must have each."""
+FEW_DEVICES = 5
+"""Devices that training and holdout must have each: with fewer the gates can show nothing."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,15 @@ class Dataset:
     taken: TrainingSet
     kind: str
 
-    def lacks(self, profile: Profile) -> str:
-        """What it has too little of; empty: nothing."""
-        policy, holdout = profile.training, self.taken.part(HOLDOUT)
-        have, need = self.taken.effective_rows, policy.min_effective_rows
+    def lacks(self, profile: Profile, more: float = 0.0) -> str:
+        """What it has too little of; empty: nothing.
+
+        Args:
+            profile: Its training policy.
+            more: Effective rows that it must have in any case.
+        """
+        holdout = self.taken.part(HOLDOUT)
+        have, need = self.taken.effective_rows, max(profile.training.min_effective_rows, more)
         if have < need:
             return f"{have:.0f} of {need:.0f} effective rows"
         trained = len(set(self.taken.part("train").column("device_id").to_pylist()))

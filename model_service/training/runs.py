@@ -19,6 +19,8 @@ WAITING, TRAINED, DECLINED, DISMISSED, FAILED = "waiting", "trained", "declined"
 OPEN = (REQUESTED, EXAMINING, COLLECTING, BUILDING)
 """States in which the trainer has something to do."""
 DRIFT, SCHEDULE, AGE, LABELS, PERSON = "drift", "schedule", "age", "labels", "person"
+NEED = "need"
+"""Key of a run's cause: effective rows that it must have, as it follows one whose candidate was refused."""
 TRAINER = "trainer"
 """Who asks where no person does."""
 
@@ -70,6 +72,11 @@ class Run:
         """Whether a person asked for it, or decided what the evidence could not."""
         return self.requested_by != TRAINER
 
+    @property
+    def follows(self) -> bool:
+        """Whether it is another try on a change whose candidate was refused."""
+        return NEED in (self.cause or {})
+
 
 def open_runs(connection: Connection) -> list[Run]:
     """Runs with something to do, oldest first."""
@@ -91,6 +98,20 @@ def _read(connection: Connection, condition: Any) -> list[Run]:
     return [Run.of(row) for row in connection.execute(query).mappings()]
 
 
+def refused_runs(connection: Connection, since: datetime) -> list[tuple[Run, float]]:
+    """Runs after a drift whose candidate the gates refused since then, and the rows that it had."""
+    query = (
+        select(runs, candidates.c.manifest)
+        .join(candidates, candidates.c.version == runs.c.version)
+        .where(
+            candidates.c.state == "refused", runs.c.reason == DRIFT, runs.c.updated_at >= since.timestamp()
+        )
+        .order_by(runs.c.created_at)
+    )
+    rows = connection.execute(query).mappings()
+    return [(Run.of(row), float(row["manifest"]["lineage"]["effective_rows"])) for row in rows]
+
+
 def new_run(  # noqa: PLR0913  (columns of one row)
     connection: Connection,
     *,
@@ -101,6 +122,7 @@ def new_run(  # noqa: PLR0913  (columns of one row)
     onset: datetime | None = None,
     verdicts: Sequence[str] = (),
     kind: str = "",
+    cause: dict[str, Any] | None = None,
 ) -> str:
     """A run that the trainer starts by itself; returns its id. Runs of a family are numbered."""
     count = select(func.count()).select_from(runs).where(runs.c.family == family)
@@ -115,6 +137,7 @@ def new_run(  # noqa: PLR0913  (columns of one row)
             reason=reason,
             kind=kind,
             verdicts=list(verdicts),
+            cause=cause,
             onset=None if onset is None else onset.timestamp(),
             seed=number,
             detail="",

@@ -36,6 +36,7 @@ from model_service.training.runs import (
     DECLINED,
     EXAMINING,
     FAILED,
+    NEED,
     PERSON,
     REQUESTED,
     TRAINED,
@@ -155,7 +156,7 @@ class Trainer:
         )
         with closing(connect(self._lake.root, cut.id)) as con:
             dataset = take(con, run, wanted, champion.manifest.kind)
-        if lacks := dataset.lacks(profile):
+        if lacks := dataset.lacks(profile, raw.get(NEED, 0.0)):
             return self._give_up(run, profile, now, lacks)
         return self._pin(run, profile, cut, dataset, raw, champion, now)
 

@@ -20,16 +20,26 @@ from model_service.settings import ModelSettings
 from model_service.training.runs import (
     EXAMINING,
     LABELS,
+    NEED,
     Run,
     mark,
     move,
     new_run,
     open_runs,
+    refused_runs,
     runs_of,
     set_mark,
 )
 from model_service.training.trainer import Trainer
-from model_service.training.trigger import Extend, Standing, Start, next_open, on_clock, on_verdicts
+from model_service.training.trigger import (
+    Extend,
+    Standing,
+    Start,
+    next_open,
+    on_clock,
+    on_refusal,
+    on_verdicts,
+)
 from model_service.training.verdict_reading import NewVerdicts, count_labels, new_verdicts
 from schemas.errors import RetryableError
 from schemas.profile import Profile
@@ -94,6 +104,7 @@ class Office:
         for profile in self._known.values():
             if _has_clock(profile):
                 self._take_clock(profile)
+        self._take_refusals()
         with self._registry.reading() as connection:
             waiting = open_runs(connection)
         for name in sorted({r.profile for r in waiting}):
@@ -139,11 +150,28 @@ class Office:
     def _start(self, connection: Connection, profile: Profile, start: Start, now: datetime) -> None:
         run_id = new_run(
             connection, family=profile.model.name, profile=profile.name, reason=start.reason, now=now,
-            onset=start.onset, verdicts=start.verdicts,
+            onset=start.onset, verdicts=start.verdicts, cause={NEED: start.need} if start.follows else None,
         )  # fmt: skip
         detail = {"reason": start.reason, "verdicts": len(start.verdicts), "onset": start.onset or ""}
+        detail |= {"follows": start.follows} if start.follows else {}
         note(connection, f"run/{run_id}/requested", run_id, "run_requested", detail, now.timestamp())
         log.info("run %s of %s: %s", run_id, profile.name, start.reason)
+
+    def _take_refusals(self) -> None:
+        """A change whose candidate was refused gets another run, when its time comes with more rows."""
+        now = self._clock()
+        longest = max((p.training.window_s for p in self._known.values()), default=0.0)
+        with self._registry.reading() as connection:
+            refused = refused_runs(connection, now - timedelta(seconds=longest))
+        for run_, rows in refused:
+            profile = self._known.get(run_.profile)
+            if profile is None:
+                continue
+            with self._registry.transaction() as connection:
+                known = runs_of(connection, run_.family)
+                start = on_refusal(profile, known, run_, rows)
+                if start is not None:
+                    self._start(connection, profile, start, now)
 
     def _count_labels(self, cut: Cut) -> None:
         counting = [p for p in self._known.values() if p.training.label_count is not None]

@@ -21,6 +21,10 @@ from model_service.training.runs import (
 )
 from schemas.profile import Profile
 
+MOST_FOLLOW_UPS = 2
+"""Further runs on a change whose candidates were refused."""
+MORE_ROWS = 1.5
+"""Growth of the effective rows from which another run may show what the last could not."""
 SAME_ONSET_WINDOWS = 3
 """Verdicts whose onsets lie no farther apart than so many drift windows speak of one change."""
 
@@ -38,11 +42,18 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Start:
-    """A new run."""
+    """A new run.
+
+    Attributes:
+        follows: Run whose candidate was refused on too little evidence; empty: none.
+        need: Effective rows that it must have to be worth another try.
+    """
 
     reason: str
     onset: datetime | None = None
     verdicts: tuple[str, ...] = ()
+    follows: str = ""
+    need: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -78,7 +89,7 @@ class Standing:
 def on_verdicts(profile: Profile, verdicts: Iterable[Verdict], known: Sequence[Run]) -> list[Start | Extend]:
     """What new verdicts on one profile lead to: one run per change, however many verdicts speak of it.
 
-    A change that led to a model is never trained again by itself, nor one that a person dismissed.
+    A change that led to a model is never taken up again by a verdict, nor one that a person dismissed.
     """
     reach = timedelta(seconds=SAME_ONSET_WINDOWS * profile.drift.window_s)
     found: list[Start | Extend] = []
@@ -90,6 +101,24 @@ def on_verdicts(profile: Profile, verdicts: Iterable[Verdict], known: Sequence[R
             continue
         found.append(Extend(same[-1], ids, reopen=same[-1].state in (DECLINED, WAITING)))
     return found
+
+
+def on_refusal(profile: Profile, known: Sequence[Run], refused: Run, effective_rows: float) -> Start | None:
+    """A second or third try on a change whose candidate the gates refused, once there is more to learn from.
+
+    Nothing of the change has gone out, and a few dozen rows often cannot show what twice as many can.
+
+    Args:
+        profile: Whose.
+        known: Runs of the family, oldest first.
+        refused: The run whose candidate was refused.
+        effective_rows: What that candidate was trained on.
+    """
+    same = [r for r in known if r.onset is not None and r.onset == refused.onset]
+    last = bool(same) and same[-1].run_id == refused.run_id
+    if not profile.training.auto or refused.reason != DRIFT or not last or len(same) > MOST_FOLLOW_UPS:
+        return None
+    return Start(DRIFT, refused.onset, refused.verdicts, refused.run_id, MORE_ROWS * effective_rows)
 
 
 def on_clock(profile: Profile, standing: Standing, now: datetime) -> Start | None:
@@ -115,11 +144,13 @@ def cooling(profile: Profile, known: Sequence[Run], now: datetime) -> bool:
 
 
 def next_open(profile: Profile, known: Sequence[Run], now: datetime) -> Run | None:
-    """The run to work on: one at a time, oldest first; automatic ones wait while it cools down."""
-    at_work = [r for r in known if r.state in OPEN]
+    """The run to work on: one at a time, oldest first.
+
+    New automatic ones wait while it cools down; one that follows a refusal waits for rows instead.
+    """
     still = cooling(profile, known, now)
-    started = [r for r in at_work if not (still and not r.by_person and r.state == EXAMINING)]
-    return started[0] if started else None
+    due = (r for r in known if r.state in OPEN)
+    return next((r for r in due if not still or r.by_person or r.follows or r.state != EXAMINING), None)
 
 
 def _by_onset(verdicts: Iterable[Verdict], reach: timedelta) -> list[list[Verdict]]:

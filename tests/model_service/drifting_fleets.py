@@ -141,18 +141,16 @@ def _alerts(of: Fleet) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=ALERTS.schema)
 
 
-def sent(of: Fleet, p: float = 0.3, first: int = 0) -> pa.Table:
+def sent(of: Fleet, p: float = 0.3, boot_id: int = 1) -> pa.Table:
     """Rows that the devices sent, each with the same probability."""
     rng = np.random.default_rng(len(of.devices))
     rows = []
     for d, device in enumerate(of.devices):
         for k in np.flatnonzero(rng.random(of.features.shape[1]) < p):
-            if k < first:
-                continue
             at = START + timedelta(seconds=int(k) + 1)
             rows.append(
                 {
-                    "device_id": device, "boot_id": 1, "seq": int(k), "event_time": at, "mono_ns": 0,
+                    "device_id": device, "boot_id": boot_id, "seq": int(k), "event_time": at, "mono_ns": 0,
                     "time_quality": 1, "score": float(of.scores[d, k]), "decision": "none",
                     "reasons": int(Reason.SAMPLE), "sample_p": p, "inclusion_probability": p,
                     "model_version": CHAMPION.manifest.version, "featureset": MACHINE.featureset,

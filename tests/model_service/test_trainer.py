@@ -208,6 +208,21 @@ def test_the_same_onset_is_never_trained_twice(tmp_path, recalibrated):
     assert len(made.rows()[0]["verdicts"]) == 2 * late.num_rows
 
 
+def test_a_refused_candidate_gets_another_try_with_more_rows_and_no_third_after_that(tmp_path, recalibrated):
+    made = office(tmp_path, recalibrated)
+    for major in (1, 2, 3):
+        made.tick()
+        assert made.states() == ["trained"] * major
+        assert made.candidates()[-1]["major"] == major
+        made.execute(update(candidates).values(state="refused"))
+        made.tick()
+        if major < 3:
+            assert made.states()[-1] == "collecting", "there are no more rows than the refused one had"
+            land(tmp_path / "lake", telemetry=sent(recalibrated, p=0.9, boot_id=major + 1))
+    assert made.states() == ["trained"] * 3
+    assert len({r["onset"] for r in made.rows()}) == 1
+
+
 def test_verdicts_are_history_once_seen_across_restarts(tmp_path, recalibrated):
     made = office(tmp_path, recalibrated)
     made.tick()

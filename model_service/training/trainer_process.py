@@ -49,6 +49,8 @@ from schemas.tables import LABELS as LABEL_TABLE
 log = logging.getLogger(__name__)
 
 _VERDICTS, _SINCE = "verdicts", "since"
+_PROPOSE_EVERY = timedelta(seconds=2)
+"""Pause between two looks at proposals that another publication may have made stale."""
 _MOST_STEPS = 8
 """Steps of one run in one tick: a run that goes in circles must not hold up the others."""
 
@@ -89,6 +91,7 @@ class Office:
         self._profiles = ProfileRegistry(lake)
         self._trainer = Trainer(settings, registry, lake)
         self._seen_cut = -1
+        self._propose_at = clock()
         self._seen_files: dict[str, tuple[str, ...]] = {}
         self._labels: dict[str, int] = {}
         self._known: dict[str, Profile] = {}
@@ -110,7 +113,9 @@ class Office:
         for name in sorted({r.profile for r in waiting}):
             if name in self._known:
                 self._work(self._known[name])
-        self._trainer.propose_again()
+        if self._clock() >= self._propose_at:
+            self._propose_at = self._clock() + _PROPOSE_EVERY
+            self._trainer.propose_again()
 
     def _work(self, profile: Profile) -> None:
         for _ in range(_MOST_STEPS):

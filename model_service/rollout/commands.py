@@ -12,9 +12,9 @@ from model_service.registry.database import Registry
 from model_service.registry.tables import candidates, commands
 from model_service.rollout import machine, store
 from model_service.rollout.launch import draft, published_release
-from model_service.rollout.machine import Outcome
 from model_service.rollout.observed import Observed
 from model_service.rollout.record import ACTIVE, Record
+from model_service.rollout.steps import Outcome
 from schemas.errors import RegistryError, RejectedError
 from schemas.updates import Role
 

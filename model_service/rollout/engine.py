@@ -15,11 +15,11 @@ from model_service.rollout.announce import Announcer
 from model_service.rollout.commands import Commands
 from model_service.rollout.evidence import Reports, marker, observe, with_rates
 from model_service.rollout.launch import ENGINE_ACTOR, Publisher, begin, profile_of
-from model_service.rollout.machine import Outcome
 from model_service.rollout.observed import Observed
 from model_service.rollout.profiles import Profiles
 from model_service.rollout.rates import LakeRates
 from model_service.rollout.record import ACTIVE, Record
+from model_service.rollout.steps import Outcome, supersede
 from schemas.errors import RegistryError
 
 log = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ class Engine:
                 return False
             *older, newest = drafts
             for record in older:
-                outcome = machine.supersede(record, newest.rollout_id)
+                outcome = supersede(record, newest.rollout_id)
                 store.apply(connection, outcome.record, outcome.actions, now, self.lifetime_s, at_least)
             try:
                 outcome = begin(connection, newest, policy, self.profiles)

@@ -13,9 +13,9 @@ from model_service.registry.tables import candidates, device_status, devices
 from model_service.rollout import machine, store
 from model_service.rollout.draw import draw
 from model_service.rollout.evidence import members
-from model_service.rollout.machine import Outcome
 from model_service.rollout.profiles import Profiles
 from model_service.rollout.record import Record
+from model_service.rollout.steps import Outcome
 from model_service.trust import models
 from model_service.trust.online import OnlineSigner
 from model_service.trust.repository import TrustRepository

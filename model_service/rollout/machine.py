@@ -10,60 +10,24 @@ before ``Observed.sent`` says so, and a step that was interrupted is taken again
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from model_service.rollout.judge import Judgement, judge, place
-from model_service.rollout.observed import Observed, Purpose
+from model_service.rollout.observed import Observed
 from model_service.rollout.record import ENDED, Pause, Record, State
 from model_service.rollout.standing import Kind
-from schemas.channels import BROAD, CANARY, Release, Ring
-from schemas.cohorts import EVERYBODY, NOBODY, Cohort
+from model_service.rollout.steps import (
+    Note,
+    Outcome,
+    Propose,
+    Withdraw,
+    moved,
+    refusal,
+    supersede,
+    version_of,
+)
+from model_service.rollout.way_back import turn_back_further
 from schemas.errors import RegistryError
-
-
-@dataclass(frozen=True)
-class Propose:
-    """Send out a channel document. Its seq is given when it is stored."""
-
-    ring: Ring
-    purpose: Purpose
-    phase: int
-    target: Mapping[str, Release]
-    cohort: Cohort
-    holdout: Cohort
-    reason: Literal["normal", "rollback", "security"]
-    evidence: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Withdraw:
-    """Take back the documents that are not published yet."""
-
-
-@dataclass(frozen=True)
-class Note:
-    """Tell what happened, once per ``key``."""
-
-    step: str
-    key: str
-    detail: Mapping[str, object]
-
-
-Action = Propose | Withdraw | Note
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What comes of a look.
-
-    Attributes:
-        due: When to look again though nothing new was seen, UTC seconds; None: no need.
-    """
-
-    record: Record
-    actions: tuple[Action, ...] = ()
-    due: float | None = None
 
 
 def begin(record: Record) -> Outcome:
@@ -73,11 +37,11 @@ def begin(record: Record) -> Outcome:
     detail = {
         "version": record.version,
         "group": record.group,
-        "baseline": _version(record.baseline, record.family),
+        "baseline": version_of(record.baseline, record.family),
         "security": record.security or "",
         "imbalance": f"{record.imbalance:.2f}",
     }
-    return Outcome(_moved(record, state="running"), (Note("rollout_started", "started", detail),))
+    return Outcome(moved(record, state="running"), (Note("rollout_started", "started", detail),))
 
 
 def advance(record: Record, seen: Observed, now: float) -> Outcome:
@@ -89,7 +53,7 @@ def advance(record: Record, seen: Observed, now: float) -> Outcome:
         now: UTC seconds.
     """
     if record.state == "aborting":
-        return _abort_further(record, seen, now)
+        return turn_back_further(record, seen, now)
     if record.state not in ("running", "paused"):
         return Outcome(record)
     if seen.successor and _is_safe(record, seen, now):
@@ -129,12 +93,12 @@ def resume(record: Record, actor: str, reason: str, seen: Observed, *, approves:
         )
     waives = record.pause.needs == "approver"
     waived = tuple(sorted({*record.waived, record.phase})) if waives else record.waived
-    resumed = _moved(
+    resumed = moved(
         record,
         state="aborting" if record.state == "aborting" else "running",
         pause=None,
         waived=waived,
-        handled_refusal=_newest_refusal(seen),
+        handled_refusal=max((s.seq for s in seen.sent if s.state == "refused"), default=0),
     )
     key = f"resumed/{record.phase}/{record.pause.at:.3f}"
     detail = {"phase": record.phase, "by": actor, "reason": reason, "passed": record.pause.reason}
@@ -155,24 +119,9 @@ def abort(record: Record, reason: str, actor: str, now: float) -> Outcome:
         )
     if record.state == "draft":
         return supersede(record, f"{actor}: {reason}")
-    aborted = _moved(record, state="aborting", pause=None, ended_because=reason)
+    aborted = moved(record, state="aborting", pause=None, ended_because=reason)
     detail = {"phase": record.phase, "by": actor, "reason": reason}
     return Outcome(aborted, (Withdraw(), Note("rollout_aborted", "aborted", detail)), due=now)
-
-
-def supersede(record: Record, by: str) -> Outcome:
-    """Make way. Its documents stay in force until the successor's take their place."""
-    ended = _moved(record, state="superseded", pause=None, ended_because=f"superseded by {by}")
-    return Outcome(ended, (Withdraw(), Note("rollout_superseded", "superseded", {"by": by})))
-
-
-def is_blocked(record: Record, floors: Mapping[str, int]) -> str:
-    """Why the baseline may not be returned to; empty: it may. Factory sets are above every floor."""
-    for family, release in record.baseline.items():
-        floor = floors.get(family, 0)
-        if release.sha256 is not None and release.major < floor:
-            return f"baseline {release.version} lies below the floor {floor} of the signed policy"
-    return ""
 
 
 def _until_out(record: Record, seen: Observed, now: float) -> Outcome:
@@ -181,7 +130,7 @@ def _until_out(record: Record, seen: Observed, now: float) -> Outcome:
         return abort(record, harm, "guard", now)
     if record.state == "paused" or seen.pending():
         return Outcome(record)
-    refused = _refusal(record, seen)
+    refused = refusal(record, seen)
     return _offered(record, {}) if refused is None else _paused(record, "refused", refused, now)
 
 
@@ -213,21 +162,8 @@ def _is_safe(record: Record, seen: Observed, now: float) -> bool:
     return all(s.kind is not Kind.TRYING for s in place(record, record.phase, seen, now).values())
 
 
-def _refusal(record: Record, seen: Observed, purpose: Purpose = "phase") -> str | None:
-    """The guard's refusal of the newest document that nobody has looked at."""
-    fitting = [s for s in seen.sent if s.purpose == purpose and s.state != "withdrawn"]
-    newest = max(fitting, key=lambda s: s.seq, default=None)
-    if newest is None or newest.state != "refused" or newest.seq <= record.handled_refusal:
-        return None
-    return f"seq {newest.seq} was refused: {newest.detail}"
-
-
-def _newest_refusal(seen: Observed) -> int:
-    return max((s.seq for s in seen.sent if s.state == "refused"), default=0)
-
-
 def _paused(record: Record, kind: Any, reason: str, now: float) -> Outcome:
-    paused = _moved(record, state="paused", pause=Pause(kind=kind, reason=reason, at=now))
+    paused = moved(record, state="paused", pause=Pause(kind=kind, reason=reason, at=now))
     detail = {"phase": record.phase, "kind": kind, "reason": reason}
     return Outcome(paused, (Withdraw(), Note("rollout_paused", f"paused/{record.phase}/{now:.3f}", detail)))
 
@@ -254,7 +190,7 @@ def _promoted(record: Record, judgement: Judgement, seen: Observed) -> Outcome:
     passed = Note("phase_passed", f"passed/{record.phase}", {"phase": record.phase, **told})
     if record.phase >= record.last_phase:
         return _completed(record, judgement, passed)
-    following = _moved(record, phase=record.phase + 1)
+    following = moved(record, phase=record.phase + 1)
     offered = _offered(following, {"passed": numbers, "members": len(seen.members)})
     return Outcome(following, (passed, *offered.actions))
 
@@ -264,94 +200,6 @@ def _completed(record: Record, judgement: Judgement, passed: Note) -> Outcome:
     whole = committed == treated
     because = "" if whole else f"{committed} of {treated} devices run it"
     state: State = "completed" if whole else "completed_partial"
-    ended = _moved(record, state=state, ended_because=because)
+    ended = moved(record, state=state, ended_because=because)
     detail = {"version": record.version, "committed": committed, "treated": treated}
     return Outcome(ended, (passed, Note(f"rollout_{state}", "ended", detail)))
-
-
-def _abort_further(record: Record, seen: Observed, now: float) -> Outcome:
-    if blocked := is_blocked(record, seen.floors):
-        if seen.successor:
-            return supersede(record, seen.successor)
-        return _abort_waits(record, "person", f"{blocked}: a person starts a rollout of another version", now)
-    if seen.pending() or record.pause is not None:
-        return Outcome(record)
-    missing = [
-        ring
-        for ring in _rings_to_turn(record, seen)
-        if (s := seen.newest("rollback", record.phase, ring)) is None or s.state == "refused"
-    ]
-    if missing and (refused := _refusal(record, seen, "rollback")) is not None:
-        return _abort_waits(record, "refused", refused, now)
-    if missing:
-        return Outcome(record, tuple(_turn_back(record, ring) for ring in missing))
-    return _returned(record, seen, now)
-
-
-def _abort_waits(record: Record, kind: Any, reason: str, now: float) -> Outcome:
-    if record.pause is not None and record.pause.reason == reason:
-        return Outcome(record)
-    waiting = _moved(record, pause=Pause(kind=kind, reason=reason, at=now))
-    return Outcome(waiting, (Note("abort_refused", f"blocked/{now:.3f}", {"reason": reason}),))
-
-
-def _rings_to_turn(record: Record, seen: Observed) -> list[Ring]:
-    """The canary ring turns at once; the broad one where a document in force there is not the baseline."""
-    broad_out = any(s.ring == BROAD and s.purpose == "phase" and s.state == "published" for s in seen.sent)
-    return [CANARY, BROAD] if broad_out or seen.broad_elsewhere else [CANARY]
-
-
-def _turn_back(record: Record, ring: Ring) -> Propose:
-    return Propose(
-        ring, "rollback", record.phase, record.baseline, EVERYBODY, NOBODY, "rollback",
-        {"because": record.ended_because},
-    )  # fmt: skip
-
-
-def _returned(record: Record, seen: Observed, now: float) -> Outcome:
-    """Whether the devices are back, or as many as can be reached."""
-    out = [s.at for s in seen.sent if s.purpose == "rollback" and s.state == "published"]
-    away = {d for d in seen.members if _is_away(record, seen, d, now)}
-    waits_until = max(out, default=now) + record.settings.reach_s
-    if away and now < waits_until and not seen.successor:
-        return Outcome(record, due=waits_until)
-    state: State = "rolled_back_partial" if away else "rolled_back"
-    detail = {"baseline": _version(record.baseline, record.family), "away": len(away)}
-    return Outcome(_moved(record, state=state), (Note(f"rollout_{state}", "ended", detail),))
-
-
-def _is_away(record: Record, seen: Observed, device_id: str, now: float) -> bool:
-    """Whether a device runs something else than the baseline, or may be about to."""
-    status = seen.statuses.get(device_id)
-    member = seen.members[device_id]
-    if status is None:
-        return bool(seen.told.get(device_id))
-    if not all(_same(status.installed.get(f, r), r) for f, r in record.baseline.items()):
-        return True
-    last_out = max((s.seq for s in seen.sent if s.state == "published"), default=0)
-    if status.channel_seq >= last_out or not record.treats(record.phase, device_id, member.pool):
-        return False
-    found = place(record, record.phase, _only(seen, device_id), now).get(device_id)
-    return found is not None and found.kind is Kind.TRYING
-
-
-def _same(runs: Release, wanted: Release) -> bool:
-    """Whether a device runs what is wanted: a factory set is whichever it left the factory with."""
-    return runs == wanted or (runs.sha256 is None and wanted.sha256 is None)
-
-
-def _only(seen: Observed, device_id: str) -> Observed:
-    return Observed(
-        {device_id: seen.members[device_id]},
-        {device_id: seen.told.get(device_id, ())},
-        {device_id: seen.statuses[device_id]},
-    )
-
-
-def _moved(record: Record, **changes: Any) -> Record:
-    return Record.model_validate({**record.model_dump(), **changes})
-
-
-def _version(releases: Mapping[str, Release], family: str) -> str:
-    found = releases.get(family)
-    return found.version if found is not None else ""

@@ -10,8 +10,8 @@ from sqlalchemy import Connection, select
 from model_service.registry.database import Registry
 from model_service.registry.tables import channel_requests
 from model_service.rollout import store
-from model_service.rollout.machine import Propose
 from model_service.rollout.record import ACTIVE
+from model_service.rollout.steps import Propose
 from model_service.trust.repository import TrustRepository
 from schemas.channels import BROAD, CANARY, Channel
 from schemas.cohorts import NOBODY

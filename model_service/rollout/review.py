@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from model_service.rollout.judge import judge
-from model_service.rollout.machine import is_blocked
 from model_service.rollout.observed import Observed
 from model_service.rollout.record import ENDED, Record
+from model_service.rollout.way_back import is_blocked
 from schemas.channels import BROAD, Channel, Release
 from schemas.cohorts import EVERYBODY, NOBODY, Cohort
 from schemas.profile import Rollout

@@ -11,9 +11,9 @@ from sqlalchemy import Connection, Row, func, insert, select, update
 
 from model_service.registry.database import note
 from model_service.registry.tables import channel_requests, rollout_events, rollouts
-from model_service.rollout.machine import Action, Note, Propose, Withdraw
 from model_service.rollout.observed import PENDING, Sent
 from model_service.rollout.record import ACTIVE, COMPLETED, Record
+from model_service.rollout.steps import Action, Note, Propose, Withdraw
 from schemas.channels import BROAD, Channel, Release, Ring
 from schemas.errors import RegistryError
 

@@ -1,7 +1,6 @@
 """Engine and guard over a real registry and a real signed repository; devices obey by report alone."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -9,7 +8,6 @@ import time
 import pytest
 from sqlalchemy import select
 
-from infra.model_processes import as_environment
 from model_service.identity.authority import init_pki
 from model_service.registry.tables import channel_requests, outbox, rollout_events
 from model_service.rollout import store
@@ -241,13 +239,13 @@ def test_real_processes_killed_by_pid_finish_the_rollout(service):
     init_pki(service.settings)
     names = service.join(20)
     new = service.sign(1)
-    running = {name: start(service, name) for name in ("engine", "guard")}
+    running = {name: service.start(name) for name in ("engine", "guard")}
     try:
         for name, ring in (("engine", CANARY), ("guard", BROAD), ("engine", BROAD)):
             wait_until(lambda ring=ring: ring in service.repo.channels(GROUP) or service.obey(names), 40)
             running[name].kill()
             running[name].wait()
-            running[name] = start(service, name)
+            running[name] = service.start(name)
         wait_until(lambda: service.obey(names) < 0 or service.rollout().state == "completed", 40)
     finally:
         for process in running.values():
@@ -256,14 +254,3 @@ def test_real_processes_killed_by_pid_finish_the_rollout(service):
     assert codes == [0, 0]
     assert all(service.installed[d] == new for d in names)
     assert seqs(service) == [1, 2]
-
-
-def start(service, name):
-    """A real process of the model service."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("MODEL_")}
-    environment = {**inherited, **as_environment(service.settings)}
-    log = (service.root / f"{name}.log").open("ab")
-    with log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "model_service", name], env=environment, stdout=log, stderr=log
-        )

@@ -123,7 +123,7 @@ def test_an_invented_waiver_is_no_approvers_word(service):
         service.obey(names)
     assert service.rollout().pause.kind == "not_shown"
     rewrite(service, state="running", pause=None, waived=(0,))
-    engine.tick()
+    service.engine().tick()
     state, detail = verdict(service)
     assert state == "refused"
     assert "not shown" in detail
@@ -139,7 +139,7 @@ def test_a_phase_whose_devices_failed_is_not_passed_whatever_the_engine_says(ser
         if channel.wanted(device)[FAMILY].major:
             service.report(device, channel, "restored", "restored")
     record = service.rollout().model_copy(update={"phase": 1})
-    from model_service.rollout.machine import Propose
+    from model_service.rollout.steps import Propose
 
     wanted = Propose(BROAD, "phase", 1, record.target, record.cohort(1), NOBODY, "normal")
     with service.registry.transaction() as connection:

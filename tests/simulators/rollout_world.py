@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from model_service.rollout import machine
+from model_service.rollout import machine, steps
 from model_service.rollout.draw import draw
 from model_service.rollout.observed import PENDING, Member, Observed, Paired, Sent, Status, Told
 from model_service.rollout.record import Record
@@ -67,13 +67,13 @@ class World:
             self.members, self.told, self.statuses, self.sent, self.floors, successor=self.successor
         )
 
-    def take(self, outcome: machine.Outcome) -> None:
+    def take(self, outcome: steps.Outcome) -> None:
         """Carry out what the machine wants."""
         self.record = outcome.record
         for action in outcome.actions:
-            if isinstance(action, machine.Note):
+            if isinstance(action, steps.Note):
                 self.notes.append(action.step)
-            elif isinstance(action, machine.Withdraw):
+            elif isinstance(action, steps.Withdraw):
                 self.sent = [replace(s, state="withdrawn") if s.state in PENDING else s for s in self.sent]
             else:
                 self._store(action)
@@ -150,7 +150,7 @@ class World:
         self.now += self.record.settings.soak_s + 0.1
         self.look_until_quiet()
 
-    def _store(self, wanted: machine.Propose) -> None:
+    def _store(self, wanted: steps.Propose) -> None:
         from datetime import UTC, datetime, timedelta
 
         self.seq += 1

@@ -1,6 +1,9 @@
 """A model service's folder, real but for its devices: they obey channels by report alone."""
 
 import hashlib
+import os
+import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +12,7 @@ from sqlalchemy import insert, select
 
 from feature_store.lake import Lake
 from feature_store.registry import ProfileRegistry
+from infra.model_processes import as_environment
 from model_service.fleet.store import record_report
 from model_service.registry.database import Registry
 from model_service.registry.tables import candidates, commands, devices, gate_verdicts, rollouts
@@ -50,11 +54,20 @@ class Service:
     failed: set[tuple[str, int]] = field(default_factory=set)
 
     def __post_init__(self):
-        self.settings = ModelSettings(root=self.root / "model", lake_root=self.root / "lake", tick_s=0.05)
+        self.settings = ModelSettings(root=self.root / "models", lake_root=self.root / "lake", tick_s=0.05)
         ceremony.init(self.settings, [FAMILY], {GROUP: EVERYBODY, "other": EVERYBODY})
         self.registry = Registry.open(self.settings.database_url, self.settings.root)
         self.lake = Lake.open(self.settings.lake_root)
         self.repo = ceremony.open_repository(self.settings)
+
+    def start(self, name: str) -> subprocess.Popen:
+        """A real process of the model service; the caller ends it."""
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("MODEL_")}
+        environment = {**inherited, **as_environment(self.settings), "ORT_DISABLE_TELEMETRY": "1"}
+        with (self.root / f"{name}.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "model_service", name], env=environment, stdout=log, stderr=log
+            )
 
     def use(self, profile: Profile) -> None:
         """Devices have this profile."""

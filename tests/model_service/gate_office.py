@@ -80,6 +80,16 @@ class GateOffice:
             self.propose(bundle, sha256)
         return bundle.manifest.version
 
+    def land_late(self, story: Story) -> None:
+        """Rows of the same time that reach the lake only now."""
+        lake = machine_lake(self.settings.lake_root)
+        rows = self._telemetry(story)
+        at = rows.schema.get_field_index("boot_id")
+        land(
+            lake,
+            telemetry=rows.set_column(at, rows.schema.field(at), pa.array([2] * rows.num_rows, pa.int64())),
+        )
+
     def write_lineage(self) -> None:
         """Which rows made the candidate, into the lake, as a trainer does."""
         lake = machine_lake(self.settings.lake_root)

@@ -11,6 +11,7 @@ from feature_store.cuts import Cuts
 from feature_store.lake import Lake
 from model_service.gates.gate_process import Gate
 from model_service.registry.tables import candidates, runs
+from model_service.training.artifacts import store_artifact
 from model_service.training.bundle import sealed
 from model_service.trust.ceremony import open_repository
 from model_service.trust.models import model_state
@@ -18,7 +19,7 @@ from schemas.channels import artifact_path
 from schemas.errors import OperatorError, RetryableError
 from tests.model_service.drifting_fleets import HARMLESS, fleet, land, said, sent, store
 from tests.model_service.gate_office import PIN, GateOffice
-from tests.model_service.regimes import warmer, worn
+from tests.model_service.regimes import CHAMPION, warmer, worn
 from tests.model_service.training_office import TrainingOffice
 from tests.waiting import wait_until
 
@@ -112,6 +113,22 @@ def test_rows_come_from_the_runs_question_at_its_pin_and_from_nowhere_else(offic
     office.set(runs, cause={**run["cause"], "wanted": {**asked, "without": ["m-03"]}})
     office.gate.step()
     assert "rebuild" in office.rows(candidates)[0]["detail"]
+
+
+def test_rows_that_landed_after_the_pin_are_not_seen(office):
+    office.train(warmer())
+    office.land_late(worn(0.5))
+    office.gate.step()
+    assert office.state() == "signed"
+
+
+def test_an_artifact_of_another_version_is_refused(office):
+    office.train(warmer())
+    digest, _ = store_artifact(office.settings.artifacts, CHAMPION)
+    office.set(candidates, sha256=digest)
+    office.gate.step()
+    assert office.state() == "refused"
+    assert "holds" in office.verdicts()["evidence"]["detail"]["says"]
 
 
 def test_a_pin_that_is_gone_refuses_with_its_name(office):

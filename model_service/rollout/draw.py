@@ -15,9 +15,9 @@ from model_service.rollout.record import shares
 from schemas.cohorts import NOBODY, Cohort
 from schemas.profile import Rollout
 
-_HASHES = 60_000
+_HASHES = 40_000
 """About how many hashes a draw may cost; large fleets are balanced by their size."""
-_TRIES = (4, 256)
+_TRIES = (1, 256)
 
 
 @dataclass(frozen=True)

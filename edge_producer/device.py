@@ -9,11 +9,12 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_producer.books import Ledger, LedgerChanges
 from edge_producer.clock import Clock
@@ -133,7 +134,12 @@ class Device:
             self._lineup.active.bin_edges,
         )
         self._shadow_summarizer = Summarizer(
-            self.device_id, profile.featureset, (), profile.summaries.period_s, {}, SHADOW_PART
+            self.device_id,
+            profile.featureset,
+            (),
+            profile.summaries.period_s,
+            _edges(self._lineup.shadow),
+            SHADOW_PART,
         )
         self._no_features = np.full(len(profile.feature_names), np.nan, dtype=np.float32)
         self._ledger = Ledger()
@@ -214,9 +220,9 @@ class Device:
             lineup.active.take_over(self.device_id, before.active)
             self._summarizer.rebind(lineup.active.bin_edges)
         if lineup.shadow is not before.shadow:
-            self._shadow_summarizer.rebind({} if lineup.shadow is None else lineup.shadow.bin_edges)
-        if lineup.shadow is not None and lineup.shadow is not before.shadow:
-            lineup.shadow.take_over(self.device_id, before.active)
+            self._shadow_summarizer.rebind(_edges(lineup.shadow))
+            if lineup.shadow is not None:
+                lineup.shadow.take_over(self.device_id, before.active)
         self._seat.taken = lineup
 
     def _scored(self, model: Predictor, window: Window) -> tuple[Floats, float | None]:
@@ -280,6 +286,10 @@ class Device:
             features={name: value if abs(value) < float("inf") else None for name, value in values},
         )
         return alert.model_dump_json().encode()
+
+
+def _edges(model: Predictor | None) -> Mapping[str, NDArray[np.float64]]:
+    return {} if model is None else model.bin_edges
 
 
 def _raw_bytes(profile: Profile) -> int:

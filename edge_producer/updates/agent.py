@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 BUSY_S = 0.5
 """How often a trial or watch is looked at when no window wakes the agent."""
 DENIED_S = 60.0
+RENEW_EVERY = 4
+"""Of so many unanswered visits the last tries a new certificate: a TLS refusal looks like no answer."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ class Agent:
         """Set once the service has been looked at and answered."""
         self.trouble = ""
         """Why the last look failed; empty: it did not."""
+        self.hopeless = False
+        """Looks failed, and trying again at once would not help."""
 
     def wake(self) -> None:
         """Have ``run`` look at once. From any thread."""
@@ -133,41 +137,53 @@ class Agent:
     def close(self) -> None:
         """End in order."""
         self.installer.close()
-        if self._link is not None:
-            self._link.close()
+        self._drop_link()
 
     # The service -----------------------------------------------------------------------------------------
 
     def _visit(self) -> None:
         now = time.monotonic()
         look, tell = now >= self._due_s, len(self._reports) > 0 and now >= self._flush_s
-        if not (look or tell) or not self._connect():
+        if not (look or tell):
             return
-        assert self._link is not None  # noqa: S101  (connected)
+        if self._place.offline():
+            self.trouble, self.hopeless = "flight mode is on", True
+            self._drop_link()
+            self._later(BUSY_S)
+            return
         try:
-            delivery = self._link.delivery()
+            delivery = self._connected().delivery(
+                renew=self._backoff.failures % RENEW_EVERY == RENEW_EVERY - 1
+            )
             self._greet()
             self._deliver_reports(delivery)
             if look:
                 self._look(delivery)
                 self._deliver_reports(delivery)
-        except AccessError as exc:
-            log.warning("%s", exc, extra={"device_id": self.device_id})
-            self._link.answered(well=False)
-            self.trouble = str(exc)
-            self._later(max(self._backoff.failed(), DENIED_S))
-        except RetryableError as exc:
-            log.info("%s", exc, extra={"device_id": self.device_id})
-            self._link.answered(well=False)
-            self.trouble = str(exc)
-            self._later(self._backoff.failed())
+        except (AccessError, RetryableError) as exc:
+            self._failed_visit(exc)
         else:
-            self._link.answered(well=True)
             self._backoff.worked()
             self._flush_s = 0.0
-            self.trouble = ""
+            self.trouble, self.hopeless = "", False
             if look:
                 self.checked.set()
+
+    def _failed_visit(self, error: AccessError | RetryableError) -> None:
+        denied = isinstance(error, AccessError)
+        if str(error) != self.trouble:
+            log.warning("%s", error, extra={"device_id": self.device_id})
+        wait = self._backoff.failed()
+        self._later(max(wait, DENIED_S) if denied else wait)
+        self.trouble, self.hopeless = str(error), denied or self._backoff.failures > 1
+        if denied or self._backoff.failures >= RENEW_EVERY:
+            self._drop_link()
+
+    def _drop_link(self) -> None:
+        """Hang up; the next visit reads the join bundle anew: it may be a new one."""
+        if self._link is not None:
+            self._link.close()
+            self._link = None
 
     @property
     def has_joined(self) -> bool:
@@ -177,27 +193,24 @@ class Agent:
         bundles += [place.join_dir / f"{self.device_id}.json"] if place.join_dir is not None else []
         return not any(b.exists() for b in bundles) or (place.folder / "certificate.pem").exists()
 
-    @property
-    def failed_visits(self) -> int:
-        """Looks in a row that failed."""
-        return self._backoff.failures
+    def _connected(self) -> Link:
+        """The link to the service that the join bundle names.
 
-    def _connect(self) -> bool:
-        """Whether the device belongs to a service: it has a join bundle, or joined before."""
+        Raises:
+            AccessError: It has none, or it cannot be read.
+        """
         if self._link is not None:
-            return True
+            return self._link
         place = self._place
-        self._later(place.poll_s)
         join = load_join(place.join_dir or place.folder, place.folder, self.device_id, place.disk)
         if join is None:
-            self.trouble = "it has no join bundle"
-            return False
+            raise AccessError("it has no join bundle")
         membership = Membership(place.folder, join, self._device, self._time, place.disk)
         root, store = join.root_json.encode(), place.folder / "metadata"
         self._verifier = Verifier(store, root, self._time, group=join.group, write=place.disk.put)
-        self._link = Link(join, membership, place.offline, self._hint)
         self._join = join
-        return True
+        self._link = Link(join, membership, self._hint)
+        return self._link
 
     def _hint(self, version: int) -> None:
         """Somebody says that something changed. From the listening thread."""

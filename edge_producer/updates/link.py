@@ -9,14 +9,12 @@ from collections.abc import Callable
 
 from edge_producer.updates.identity import Membership
 from edge_producer.updates.service import Credentials, Delivery
-from schemas.errors import AccessError, PipelineError, ServiceUnavailableError
+from schemas.errors import AccessError, PipelineError
 from schemas.join import JoinBundle
 
 log = logging.getLogger(__name__)
 
 FIRST_S, LONGEST_S = 1.0, 60.0
-RENEW_AFTER = 3
-"""Unanswered calls in a row after which the certificate may be the reason: a TLS refusal says no more."""
 
 
 class Backoff:
@@ -47,7 +45,6 @@ class Link:
     Args:
         join: Addresses and authority.
         membership: Gives certificates.
-        offline: Whether the device has no network now (flight mode).
         hinted: Called by the listening thread when something may have changed; must not block.
     """
 
@@ -55,30 +52,25 @@ class Link:
         self,
         join: JoinBundle,
         membership: Membership,
-        offline: Callable[[], bool],
         hinted: Callable[[int], None],
     ) -> None:
         self.join = join
         self._membership = membership
-        self._offline = offline
         self._hinted = hinted
         self._held: tuple[Credentials, Delivery] | None = None
-        self._unanswered = 0
         self._closed = threading.Event()
         self._listener: threading.Thread | None = None
 
-    def delivery(self) -> Delivery:
+    def delivery(self, *, renew: bool = False) -> Delivery:
         """The connection, made or made anew where the certificate changed.
+
+        Args:
+            renew: Get a new certificate first: the one at hand may be why nobody answers.
 
         Raises:
             AccessError: No certificate can be had.
-            ServiceUnavailableError: No network, or no answer in time.
+            ServiceUnavailableError: No answer in time.
         """
-        if self._offline():
-            self._drop()
-            raise ServiceUnavailableError("flight mode is on")
-        renew = self._unanswered >= RENEW_AFTER
-        self._unanswered = 0 if renew else self._unanswered
         credentials = self._membership.credentials(renew=renew)
         if self._held is None or self._held[0] != credentials:
             self._drop()
@@ -87,10 +79,6 @@ class Link:
             self._listener = threading.Thread(target=self._listen, name="hints", daemon=True)
             self._listener.start()
         return self._held[1]
-
-    def answered(self, *, well: bool) -> None:
-        """Note whether the service took the last call."""
-        self._unanswered = 0 if well else self._unanswered + 1
 
     def close(self) -> None:
         """End the connection and the listening thread."""
@@ -109,7 +97,7 @@ class Link:
         while not self._closed.is_set():
             held = self._held
             try:
-                if held is not None and not self._offline():
+                if held is not None:
                     for version in held[1].watch():
                         backoff.worked()
                         self._hinted(version)

@@ -25,7 +25,7 @@ from schemas.profile import Profile
 from schemas.rows import TimeQuality
 from schemas.updates import Result, UpdateState
 
-FIRST_LOOK_S, WHOLE_S = 60.0, 300.0
+WHOLE_S = 300.0
 _SEED = 7
 _UNDER_WAY = frozenset({UpdateState.TRIAL, UpdateState.WATCH, UpdateState.FETCHING, UpdateState.VERIFIED})
 _GOOD = ("", Result.COMMITTED.value)
@@ -92,7 +92,7 @@ def _settled(agent: Agent) -> bool:
     if agent.installer.record.state in _UNDER_WAY:
         agent.checked.clear()  # an attempt that ends looks again: there may be newer instructions
         return False
-    return agent.checked.is_set() or agent.failed_visits > 1
+    return agent.checked.is_set() or agent.hopeless
 
 
 def _told(name: str, agent: Agent, say: Callable[[str], object]) -> bool:

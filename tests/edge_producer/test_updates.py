@@ -87,7 +87,7 @@ def test_a_device_without_a_join_bundle_runs_its_factory_model(tmp_path):
 def test_a_device_senses_while_nobody_answers(service, settings):
     service.down = True
     with Bench(settings, PROFILE) as bench:
-        bench.drive(lambda: bench.agent.failed_visits)
+        bench.drive(lambda: bench.agent.trouble)
         bench.sense()
         service.down = False
         bench.agent.wake()
@@ -316,6 +316,30 @@ def test_a_certificate_is_kept_and_renewed_before_it_ends(service, settings):
     assert service.enrolled == ["m-1"]
 
 
+def test_a_new_join_bundle_lets_a_refused_device_in(service, tmp_path):
+    bundle = service.join(tmp_path / "join", "m-1")
+    service.tokens.clear()
+    with Bench(edge_settings(tmp_path), PROFILE) as bench:
+        bench.drive(lambda: bench.agent.hopeless)
+    assert service.join(tmp_path / "join", "m-1").token != bundle.token
+    with Bench(edge_settings(tmp_path), PROFILE) as bench:
+        bench.drive(bench.agent.checked.is_set)
+    service.join(tmp_path / "join", "m-1")
+    with Bench(edge_settings(tmp_path), PROFILE) as bench:
+        bench.drive(bench.agent.checked.is_set)
+    assert service.enrolled == ["m-1", "m-1"], "a newer token is redeemed although there is a certificate"
+
+
+def test_a_service_that_does_not_take_the_certificate_is_asked_for_a_new_one(service, settings):
+    with Bench(settings, PROFILE) as bench:
+        bench.drive(bench.agent.checked.is_set)
+        service.unknown.add("m-1")
+        bench.agent.checked.clear()
+        bench.drive(lambda: service.renewed, 60.0)
+        service.unknown.clear()
+        bench.drive(bench.agent.checked.is_set, 60.0)
+
+
 def test_a_certificate_near_its_end_is_renewed_with_proof_of_the_key(service, settings):
     service.certificate_life = timedelta(seconds=30)  # a minute of skew: two thirds are over at once
     with Bench(settings, PROFILE) as bench:
@@ -349,12 +373,14 @@ def test_a_hint_is_obeyed_at_once_and_a_lost_one_by_the_next_poll(service, tmp_p
         bench.drive(bench.agent.checked.is_set, 2.0)
 
 
-def test_flight_mode_looks_at_nothing(service, settings):
+def test_flight_mode_looks_at_nothing_and_its_end_is_seen_at_once(service, settings):
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     (settings.state_dir / "offline").touch()
     with Bench(settings, PROFILE) as bench:
         bench.drive(lambda: "flight mode" in bench.agent.trouble)
-    assert service.enrolled == []
+        assert service.enrolled == []
+        (settings.state_dir / "offline").unlink()
+        bench.drive(bench.agent.checked.is_set, 5.0)
 
 
 def test_old_slots_go_and_two_earlier_sets_stay(service, settings):

@@ -13,6 +13,7 @@ import time
 from collections import defaultdict
 from concurrent import futures
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 
 import grpc
@@ -68,6 +69,7 @@ class UpdateService(rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
         self.online = OnlineSigner.load(self.settings)
         self.authority = Authority.load(self.settings)
         self.seq = 0
+        self._numbers = count()
         self.tokens: dict[str, str] = {}
         self.revoked: set[str] = set()
         self.reports: dict[str, list[pb.ReportRequest]] = defaultdict(list)
@@ -78,6 +80,7 @@ class UpdateService(rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
         self.chunk_bytes = 64 * 1024
         # Faults.
         self.down = False
+        self.unknown: set[str] = set()
         self.artifact_filter = lambda data: data
         self.reply_filter = lambda metadata, documents: (metadata, documents)
         self.chunk_pause_s = 0.0
@@ -116,7 +119,7 @@ class UpdateService(rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
 
     def join(self, folder: Path, device_id: str, hardware: str = "sim") -> JoinBundle:
         """A join bundle, written to the join folder."""
-        token = f"token-{device_id}-{len(self.tokens)}"
+        token = f"token-{device_id}-{next(self._numbers)}"
         self.tokens[token] = device_id
         bundle = JoinBundle(
             device_id=device_id,
@@ -216,6 +219,8 @@ class UpdateService(rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
 
     def FetchMetadata(self, request, context):  # noqa: N802
         self._check(context)
+        if request.device_id in self.unknown:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "as if its certificate had expired")
         reply = self.repo.reply(dict(request.versions), dict(request.documents), self.group)
         metadata, documents = self.reply_filter(list(reply.metadata), list(reply.documents))
         return pb.FetchMetadataResponse(

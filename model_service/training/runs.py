@@ -5,20 +5,22 @@ A run's state says what is to be done next; all it takes to do that again after 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Self
 
 from sqlalchemy import Connection, RowMapping, func, insert, select, true, update
 
-from model_service.registry.tables import candidates, runs, trainer_marks
+from model_service.registry.tables import candidates, rollouts, runs, trainer_marks
 
 REQUESTED, EXAMINING, COLLECTING, BUILDING = "requested", "examining", "collecting", "building"
 WAITING, TRAINED, DECLINED, DISMISSED, FAILED = "waiting", "trained", "declined", "dismissed", "failed"
 OPEN = (REQUESTED, EXAMINING, COLLECTING, BUILDING)
 """States in which the trainer has something to do."""
 DRIFT, SCHEDULE, AGE, LABELS, PERSON = "drift", "schedule", "age", "labels", "person"
+_TAKEN_BACK = ("aborting", "rolled_back", "rolled_back_partial")
+"""States of a rollout after which the fleet does not run its model."""
 NEED = "need"
 """Key of a run's cause: effective rows that it must have, as it follows one whose candidate was refused."""
 TRAINER = "trainer"
@@ -169,18 +171,14 @@ def next_major(connection: Connection, family: str) -> int:
     return int(connection.execute(query).scalar() or 0) + 1
 
 
-def champion_version(
-    connection: Connection, family: str, states: Collection[str] = ("published",)
-) -> str | None:
-    """Version of the newest candidate that went out; None: the factory's model is in force."""
-    query = (
-        select(candidates.c.version)
-        .where(candidates.c.family == family, candidates.c.state.in_(states))
-        .order_by(candidates.c.major.desc())
-        .limit(1)
-    )
-    version: str | None = connection.execute(query).scalar()
-    return version
+def champion_version(connection: Connection, family: str) -> str | None:
+    """Version of the newest candidate that went out and was not taken back; None: the factory's holds."""
+    ended = select(rollouts.c.version, rollouts.c.state).where(rollouts.c.family == family)
+    newest = {row.version: row.state for row in connection.execute(ended.order_by(rollouts.c.created_at))}
+    published = (candidates.c.family == family) & (candidates.c.state == "published")
+    query = select(candidates.c.version).where(published).order_by(candidates.c.major.desc())
+    versions = connection.execute(query).scalars()
+    return next((v for v in versions if newest.get(v) not in _TAKEN_BACK), None)
 
 
 def mark(connection: Connection, name: str) -> Any:

@@ -17,11 +17,12 @@ from feature_store.cuts import Cuts
 from feature_store.lake import Lake
 from feature_store.point_in_time import training_rows
 from infra.model_processes import as_environment
-from model_service.registry.tables import candidates, outbox, runs
+from model_service.registry.tables import candidates, outbox, rollouts, runs
 from model_service.training.artifacts import read_artifact
 from model_service.training.bundle import MANIFEST
 from model_service.training.candidate import build_candidate
 from model_service.training.lineage import code_version, wanted_of_json
+from model_service.training.runs import champion_version
 from model_service.trust.ceremony import open_repository
 from model_service.trust.models import model_state
 from schemas.channels import artifact_path
@@ -158,8 +159,8 @@ def test_without_leave_to_start_by_itself_a_run_waits_for_a_person_who_decides(t
     assert made.states() == ["trained"]
 
 
-def test_a_person_may_have_a_degradation_learnt(tmp_path, wearing):
-    """What a person decides is done, without the devices in alarm: the gates still have their word."""
+def test_a_declined_run_goes_on_where_a_person_says_so(tmp_path, wearing):
+    """Without the devices that look faulty, and the gates still have their word."""
     made = office(tmp_path, wearing)
     made.tick()
     made.execute(update(runs).values(state="requested", requested_by="anna"))
@@ -258,6 +259,23 @@ def test_a_run_whose_champion_is_gone_fails_with_the_reason_and_the_process_live
     assert run["state"] == "failed"
     assert "artifact 000000000000" in run["detail"]
     assert "run_failed" in [r["step"] for r in made.rows(outbox)]
+
+
+def test_a_model_that_was_taken_back_is_no_champion(trained):
+    [mine] = trained.candidates()
+    older = {**mine, "version": "machine-7.00000000", "major": 7, "state": "published"}
+    newer = {**older, "version": "machine-8.00000000", "major": 8}
+    rollout = {
+        "rollout_id": "r", "grp": "g", "family": "machine", "version": newer["version"],
+        "state": "rolled_back", "phase": 0, "security": False, "record": {}, "created_by": "x",
+        "created_at": 0, "updated_at": 0,
+    }  # fmt: skip
+    with trained.registry.engine.connect() as connection:
+        connection.execute(insert(candidates), [older, newer])
+        assert champion_version(connection, "machine") == newer["version"]
+        connection.execute(insert(rollouts).values(**rollout))
+        assert champion_version(connection, "machine") == older["version"]
+        connection.rollback()
 
 
 @pytest.mark.faults

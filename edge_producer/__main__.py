@@ -37,6 +37,7 @@ def main(argv: list[str]) -> int:
         )
         return EXIT_MISUSE
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("tuf").setLevel(logging.WARNING)
     try:
         settings = load_settings()
     except ValueError as exc:

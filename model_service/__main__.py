@@ -25,7 +25,8 @@ def main(argv: list[str]) -> int:
         )
         return EXIT_MISUSE
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    for chatty in ("alembic", "tuf"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         settings = load_settings()
     except (ValueError, PipelineError) as exc:

@@ -191,7 +191,7 @@ channel_requests = Table(
     Column("seq", Integer, nullable=False),
     Column("document", JSON, nullable=False),  # schemas.channels.Channel
     Column("evidence", JSON, nullable=False),  # what the engine bases it on; the guard checks it anew
-    Column("state", String, nullable=False, index=True),  # proposed, countersigned, refused, published
+    Column("state", String, nullable=False, index=True),  # proposed, countersigned, refused, published, withdrawn
     Column("detail", Text, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),

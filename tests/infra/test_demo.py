@@ -71,7 +71,7 @@ VICTIMS = {
 
 
 class Reaper:
-    """Kills each process of a demo's own model service once, at its step: pids that the demo's stack names."""
+    """Kills each process of a demo's model service once, at its step: pids that the stack names."""
 
     def __init__(self, state: Path) -> None:
         self.state = state

@@ -88,6 +88,14 @@ def test_where_half_of_the_fleet_moved_both_halves_are_quiet():
         assert new.score(half.reshape(-1, found.shape[2])).mean() < USUAL + 0.04
 
 
+def test_a_candidate_is_a_champion_in_turn():
+    first = candidate(rows(warmer()))
+    second = build_candidate(MACHINE, rows(warmer(-4.0)), first, ["temperature"], LINEAGE, 2, 2)
+    assert second.manifest.version.startswith("machine-2.")
+    assert model(first).score(flat(warmer(-4.0))).mean() > 2 * USUAL
+    assert model(second).score(flat(warmer(-4.0))).mean() == pytest.approx(USUAL, abs=0.025)
+
+
 def test_what_did_not_move_stays_near_the_champion():
     new = model(candidate(rows(warmer())))
     still = ~moved_features(MACHINE, ["temperature"])

@@ -75,7 +75,7 @@ def _demo(on: Stage, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
     log_path = on.folder / f"demo-{number}.log"
     with log_path.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "infra", "demo", *options],
+            [sys.executable, "-m", "infra", "demo", "--no-loop", *options],
             env={**os.environ, "EDGELOOP_STATE_DIR": str(state)},
             stdout=log,
             stderr=log,

@@ -57,18 +57,74 @@ def candidate(number: int = 1, *, model: bytes | None = None, golden: bytes | No
     return sealed(manifest, model or factory.model, golden or factory.golden, number)
 
 
-class UpdateService(rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
+class Cloud:
+    """What trainer, gate, engine and guard do together: sign a bundle, instruct a group."""
+
+    def __init__(self, settings: ModelSettings, group: str = "default") -> None:
+        self.settings = settings
+        self.group = group
+        ceremony.init(settings, [FAMILY], {group: EVERYBODY})
+        self.repo = ceremony.open_repository(settings)
+        self.online = OnlineSigner.load(settings)
+        self.seq = 0
+
+    def sign(self, bundle: BundleFiles, hardware: tuple[str, ...] = (), data: bytes | None = None) -> Release:
+        """Have both keys of the family sign a bundle, and publish it."""
+        version = bundle.manifest.version
+        path, data = artifact_path(FAMILY, version), data or pack(bundle.files)
+        custom = TargetCustom(family=FAMILY, version=version, hardware=hardware, opset=bundle.manifest.opset)
+        role = model_role(FAMILY)
+        propose_model(
+            self.repo, load_online_key(self.settings.keys / "trainer", role), FAMILY, path, data, custom
+        )
+        record = _sha256(data)
+        countersign_model(self.repo, load_online_key(self.settings.keys / "gate", role), FAMILY, path, record)
+        publish_model(self.repo, FAMILY, self.online)
+        return Release(version=version, sha256=record)
+
+    def instruct(
+        self, target: Release, *, ring: str = "canary", cohort: Cohort = EVERYBODY, reason: str = "normal"
+    ) -> Channel:
+        """Publish a channel that has the cohort run ``target``, and tell the watchers."""
+        self.seq += 1
+        now = datetime.now(UTC)
+        channel = Channel(
+            group=self.group,
+            ring=ring,
+            seq=self.seq,
+            rollout_id=f"r-{self.seq}",
+            target={FAMILY: target},
+            baseline={FAMILY: self.factory},
+            cohort=cohort,
+            reason=reason,
+            issued=now,
+            expires=now + timedelta(days=7),
+        )
+        keys = self.settings.keys
+        if ring == "canary":
+            publish_canary(self.repo, channel, load_online_key(keys / "engine", CANARY_ROLE), self.online)
+        else:
+            propose_broad(self.repo, channel, load_online_key(keys / "engine", BROAD_ROLE))
+            countersign_broad(self.repo, channel, load_online_key(keys / "guard", BROAD_ROLE))
+            publish_broad(self.repo, self.group, self.online)
+        self.hint()
+        return channel
+
+    @property
+    def factory(self) -> Release:
+        return Release(version=open_bundle(BUNDLES / FAMILY).manifest.version)
+
+    def hint(self) -> None:
+        """Tell whoever watches; a real service sees for itself."""
+
+
+class UpdateService(Cloud, rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
     """Context manager. Attributes below are faults to switch on."""
 
     def __init__(self, folder: Path, group: str = "default") -> None:
-        self.settings = ModelSettings(root=folder / "model", lake_root=folder / "lake")
-        self.group = group
-        ceremony.init(self.settings, [FAMILY], {group: EVERYBODY})
+        super().__init__(ModelSettings(root=folder / "model", lake_root=folder / "lake"), group)
         init_pki(self.settings)
-        self.repo = ceremony.open_repository(self.settings)
-        self.online = OnlineSigner.load(self.settings)
         self.authority = Authority.load(self.settings)
-        self.seq = 0
         self._numbers = count()
         self.tokens: dict[str, str] = {}
         self.revoked: set[str] = set()
@@ -135,52 +191,6 @@ class UpdateService(rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{device_id}.json").write_text(bundle.model_dump_json())
         return bundle
-
-    def sign(self, bundle: BundleFiles, hardware: tuple[str, ...] = (), data: bytes | None = None) -> Release:
-        """Have both keys of the family sign a bundle, and publish it."""
-        version = bundle.manifest.version
-        path, data = artifact_path(FAMILY, version), data or pack(bundle.files)
-        custom = TargetCustom(family=FAMILY, version=version, hardware=hardware, opset=bundle.manifest.opset)
-        role = model_role(FAMILY)
-        propose_model(
-            self.repo, load_online_key(self.settings.keys / "trainer", role), FAMILY, path, data, custom
-        )
-        record = _sha256(data)
-        countersign_model(self.repo, load_online_key(self.settings.keys / "gate", role), FAMILY, path, record)
-        publish_model(self.repo, FAMILY, self.online)
-        return Release(version=version, sha256=record)
-
-    def instruct(
-        self, target: Release, *, ring: str = "canary", cohort: Cohort = EVERYBODY, reason: str = "normal"
-    ) -> Channel:
-        """Publish a channel that has the cohort run ``target``, and tell the watchers."""
-        self.seq += 1
-        now = datetime.now(UTC)
-        channel = Channel(
-            group=self.group,
-            ring=ring,
-            seq=self.seq,
-            rollout_id=f"r-{self.seq}",
-            target={FAMILY: target},
-            baseline={FAMILY: self.factory},
-            cohort=cohort,
-            reason=reason,
-            issued=now,
-            expires=now + timedelta(days=7),
-        )
-        keys = self.settings.keys
-        if ring == "canary":
-            publish_canary(self.repo, channel, load_online_key(keys / "engine", CANARY_ROLE), self.online)
-        else:
-            propose_broad(self.repo, channel, load_online_key(keys / "engine", BROAD_ROLE))
-            countersign_broad(self.repo, channel, load_online_key(keys / "guard", BROAD_ROLE))
-            publish_broad(self.repo, self.group, self.online)
-        self.hint()
-        return channel
-
-    @property
-    def factory(self) -> Release:
-        return Release(version=open_bundle(BUNDLES / FAMILY).manifest.version)
 
     def hint(self) -> None:
         """Tell everybody who watches."""

@@ -35,13 +35,20 @@ class ScoreStage:
     """
 
     def __init__(self, model: bytes, width: int, name: str) -> None:
-        self._width = width
+        self._width, self._name = width, name
         self._graph = OrtGraph(cut(model, width, name), name)
 
     def score(self, features: Array) -> Array:
-        """Score of each row of (n, F); NaN where the model gives none."""
+        """Score of each row of (n, F); NaN where the model gives none.
+
+        Raises:
+            BundleError: The graph gives something else.
+        """
         rows = np.asarray(features, dtype=np.float32).reshape(-1, self._width)
-        return self._graph.run(("score",), {_ROWS: rows})[0].astype(np.float64)
+        [score] = self._graph.run(("score",), {_ROWS: rows})
+        if score.shape != (len(rows),):
+            raise BundleError(f"model {self._name}: scores of shape {score.shape} for {len(rows)} rows")
+        return score.astype(np.float64)
 
 
 def cut(model: bytes, width: int, name: str) -> bytes:

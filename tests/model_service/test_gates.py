@@ -145,6 +145,8 @@ def test_golden_vectors_that_excuse_the_graph_are_refused():
     verdict = judged(case(taken, candidate=changed(good, golden=fewer)))["golden"]
     assert "not the family's" in verdict.says
     assert not verdict.passed
+    narrow = Golden(windows[:, :, :1], outputs[:, :-1], outputs[:, -1]).to_arrow()
+    assert "golden" in failed(case(taken, candidate=changed(good, golden=narrow)))
     wide = changed(good, tolerance=Tolerance(absolute=0.5, relative=0.5))
     verdict = judged(case(taken, candidate=wide))["golden"]
     assert "widens the tolerance" in verdict.says
@@ -224,6 +226,23 @@ def test_a_model_that_ends_its_process_ends_only_that():
     assert not found["memory"].passed
     assert "ends with" in found["memory"].says
     assert not {"artifact", "latency", "quality"} & set(found)
+
+
+def test_a_score_of_another_shape_is_refused_and_not_stumbled_over():
+    good = candidate(rows(warmer()))
+
+    def edit(model):
+        last = model.graph.node[-1]
+        assert list(last.output) == ["score"]
+        model.graph.node.append(helper.make_node("Identity", [last.input[0]], ["plain"]))
+        last.op_type = "Unsqueeze"
+        last.input.append("axis")
+        model.graph.initializer.append(helper.make_tensor("axis", TensorProto.INT64, [1], [1]))
+        del model.graph.output[1].type.tensor_type.shape.dim[:]
+        model.graph.output[1].type.tensor_type.ClearField("shape")
+
+    found = judged(case(rows(warmer()), candidate=edited(good, edit)))
+    assert "shape" in found["artifact"].says
 
 
 def test_memory_is_that_of_the_model_not_of_the_runtime():

@@ -71,7 +71,7 @@ def add(  # noqa: PLR0913, PLR0917  (options of a command)
 
 def import_(
     ctx: typer.Context,
-    file: Annotated[Path, typer.Argument(help="CSV with a header: device_id,span_start,span_end,label,source,…")],
+    file: Annotated[Path, typer.Argument(help="CSV: device_id,span_start,span_end,label,source,…")],
     as_json: AsJson = False,
 ) -> None:
     """Import labels; bad lines are refused one by one, good ones land. A repeat changes nothing."""

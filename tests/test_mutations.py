@@ -42,6 +42,44 @@ MUTATIONS = {
         "    if False:",
         "tests/stream_processors/test_ingest.py::test_an_altered_message_is_dead_lettered_and_loses_nothing_else",
     ),
+    "artifact hash check": (
+        "edge_producer/updates/download.py",
+        "        if hashlib.sha256(data).hexdigest() != sha256:",
+        "        if False:",
+        "tests/edge_producer/test_update_download.py::test_other_bytes_are_refused_and_forgotten",
+    ),
+    "channel signature": (
+        "edge_producer/trust/verifier.py",
+        "            if not fits(entry, sent):",
+        "            if False:",
+        "tests/edge_producer/test_trust_attacks.py"
+        "::test_a_document_that_its_role_did_not_sign_is_an_unsigned_instruction",
+    ),
+    "channel seq check": (
+        "edge_producer/trust/decide.py",
+        "    if channel.seq < facts.highest_seq:",
+        "    if False:",
+        "tests/edge_producer/test_trust_attacks.py::test_an_older_channel_signed_anew_is_replayed",
+    ),
+    "trial": (
+        "edge_producer/updates/installer.py",
+        '        if progress == "pass":',
+        '        if progress in ("pass", "fail"):',
+        "tests/edge_producer/test_updates.py"
+        "::test_a_model_that_fails_its_trial_is_restored_told_and_not_tried_again",
+    ),
+    "fsync of the slot pointer": (
+        "edge_producer/updates/disk.py",
+        "            self.sync(file.fileno(), part)\n        self.rename(part, path)",
+        "            file.fileno()\n        self.rename(part, path)",
+        "tests/edge_producer/test_update_slots.py::test_a_switch_that_returned_survives_a_power_cut",
+    ),
+    "countersigned change": (
+        "model_service/trust/proposals.py",
+        "    if not _makes(published, change, proposal):",
+        "    if False:",
+        "tests/model_service/test_trust.py::test_a_gate_refuses_a_proposal_that_does_anything_else",
+    ),
 }
 
 

@@ -154,30 +154,31 @@ def test_a_generic_model_goes_on_with_the_reference_of_the_one_before():
     assert after.score("d", samples)[1] == before.score("d", samples)[1] is not None
 
 
-def test_a_swap_under_load_misses_no_window_and_delays_none(tmp_path):
-    """Windows 5 ms apart by the clock, while the real updater fetches, tries, commits and watches."""
+def test_a_swap_under_load_misses_no_window_and_holds_none_up(tmp_path):
+    """Windows 10 ms apart by the clock, while the real updater fetches, tries, commits and watches."""
     with UpdateService(tmp_path) as service:
         service.join(tmp_path / "join", "m-1")
         release = service.sign(candidate(1))
-        with Bench(edge_settings(tmp_path), quick_machine(trial_windows=50, watch_windows=50)) as bench:
+        profile = quick_machine(trial_windows=50, watch_windows=50)
+        with Bench(edge_settings(tmp_path), profile) as bench:
             bench.updater.start()
-            bench.sense()
-            late, versions, count = [], set(), 0
+            took_s, versions = [], set()
             service.instruct(release)
             begun = time.perf_counter()
-            while time.perf_counter() - begun < 20 and bench.agent.installer.record.result != "committed":
-                count += 1
-                due = begun + count * 0.005
+            while bench.agent.installer.record.result != "committed":
+                assert time.perf_counter() - begun < 60, bench.agent.status
+                due = begun + len(took_s) * 0.01
                 threading.Event().wait(max(due - time.perf_counter(), 0))
+                started = time.perf_counter()
                 bench.sense()
-                late.append(time.perf_counter() - due)
+                took_s.append(time.perf_counter() - started)
                 versions.add(bench.version)
             assert versions == {service.factory.version, release.version}
             update = bench.devices["m-1"].take_update()
-            assert update.next_seq == count + 1 == update.meters["windows"]
-            assert sum(change.sensed for change in update.books.lines.values()) + update.held == count + 1
-            assert np.quantile(late, 0.99) < 0.5, "half a hop: a busy machine, not a stopped loop"
-            assert bench.meters.decide_ms()["p99"] < 50
+            assert update.next_seq == len(took_s) == update.meters["windows"]
+            counted = sum(change.sensed for change in update.books.lines.values())
+            assert counted + update.held == len(took_s)
+            assert np.quantile(took_s, 0.99) < profile.sampling.hop_s / 2
 
 
 def test_fifty_updates_in_a_row_leave_memory_flat_and_miss_no_window(tmp_path):

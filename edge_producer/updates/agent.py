@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import random
 import threading
@@ -275,9 +276,9 @@ class Agent:
             path=path,
         )
         place = self._place
-        downloads = Downloads(
-            place.folder / "download", delivery.fetch_artifact, place.disk, self._shared.pace
-        )
+        pace = self._shared.pace
+        fetch = functools.partial(delivery.fetch_artifact, stall_s=pace.window_s)
+        downloads = Downloads(place.folder / "download", fetch, place.disk, pace)
         self.status = self._status()
         installer.install(attempt, length, downloads, self._stop)
         self._retry_when_due(wanted)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,10 +13,17 @@ from typing import Any
 
 import grpc
 
-from schemas.errors import AccessError, RegistryError, RejectedError, ServiceUnavailableError
+from schemas.errors import (
+    AccessError,
+    RegistryError,
+    RejectedError,
+    ServiceUnavailableError,
+    TrustError,
+)
 from schemas.join import JoinBundle
 from schemas.proto import delivery_pb2 as pb
 from schemas.proto import delivery_pb2_grpc as rpc
+from schemas.updates import Attack
 
 log = logging.getLogger(__name__)
 
@@ -136,20 +145,33 @@ class Delivery:
             _time(answer.server_time_ms),
         )
 
-    def fetch_artifact(self, sha256: str, offset: int) -> Iterator[tuple[int, bytes]]:
+    def fetch_artifact(self, sha256: str, offset: int, stall_s: float) -> Iterator[tuple[int, bytes]]:
         """Chunks of an artifact from an offset on; closing the iterator ends the call.
+
+        Args:
+            sha256: Hex.
+            offset: First byte wanted.
+            stall_s: Longest wait for the next chunk.
 
         Raises:
             RegistryError: The service has no such artifact.
             ServiceUnavailableError: The stream broke.
+            TrustError: Nothing came for ``stall_s``.
         """
         request = pb.FetchArtifactRequest(device_id=self._device_id, sha256=sha256, offset=offset)
         call = self._stub.FetchArtifact(request)
+        watchdog = _Watchdog(call.cancel, stall_s)
         try:
             with _translated("fetch an artifact"):
                 for chunk in call:
+                    watchdog.reset()
                     yield chunk.offset, chunk.data
+        except ServiceUnavailableError as exc:
+            if watchdog.fired:
+                raise TrustError(f"nothing came for {stall_s:.0f} s", Attack.SLOW_RETRIEVAL) from exc
+            raise
         finally:
+            watchdog.end()
             call.cancel()
 
     def watch(self) -> Iterator[int]:
@@ -176,6 +198,31 @@ class Delivery:
     def close(self) -> None:
         """End every call and the connection."""
         self._channel.close()
+
+
+class _Watchdog:
+    """Ends a call that stands still: a stream's own deadline cannot tell slow from stopped."""
+
+    def __init__(self, bite: Callable[[], object], after_s: float) -> None:
+        self.fired = False
+        self._bite = bite
+        self._after_s = after_s
+        self._due_s = time.monotonic() + after_s
+        self._over = threading.Event()
+        threading.Thread(target=self._run, name="watchdog", daemon=True).start()
+
+    def reset(self) -> None:
+        self._due_s = time.monotonic() + self._after_s
+
+    def end(self) -> None:
+        self._over.set()
+
+    def _run(self) -> None:
+        while not self._over.wait(max(self._due_s - time.monotonic(), 0.01)):
+            if time.monotonic() >= self._due_s:
+                self.fired = True
+                self._bite()
+                return
 
 
 def _channel(address: str, server_name: str, credentials: grpc.ChannelCredentials) -> grpc.Channel:

@@ -258,6 +258,18 @@ def test_a_slow_server_is_refused(service, settings):
         assert bench.version == service.factory.version
 
 
+def test_a_server_that_stops_in_the_middle_is_refused_and_what_came_is_kept(service, settings):
+    release = service.sign(candidate(1))
+    service.chunk_bytes, service.chunk_pause_s = 8192, 3600.0
+    service.instruct(release)
+    pace = Pace(window_s=0.5)
+    with Bench(settings, PROFILE, shared=replace(Shared.of(PROFILE), pace=pace)) as bench:
+        bench.drive(lambda: service.attacks("m-1") == ["slow_retrieval"])
+        service.chunk_pause_s = 0.0
+        bench.settle(release.version)
+    assert service.offsets[-1] >= 8192
+
+
 def test_signed_content_that_is_unsafe_is_refused_for_good(service, settings):
     service.instruct(service.sign(with_external_data(1)))
     with Bench(settings, PROFILE) as bench:

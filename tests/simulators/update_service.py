@@ -252,7 +252,9 @@ class UpdateService(Cloud, rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
             chunk = data[offset : offset + self.chunk_bytes]
             yield pb.ArtifactChunk(offset=offset, data=chunk)
             sent += len(chunk)
-            threading.Event().wait(self.chunk_pause_s)
+            until = time.monotonic() + self.chunk_pause_s
+            while (left := until - time.monotonic()) > 0 and context.is_active():
+                threading.Event().wait(min(left, 0.05))
 
     def Report(self, request, context):  # noqa: N802
         self._check(context)

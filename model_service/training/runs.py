@@ -172,13 +172,20 @@ def next_major(connection: Connection, family: str) -> int:
 
 
 def champion_version(connection: Connection, family: str) -> str | None:
-    """Version of the newest candidate that went out and was not taken back; None: the factory's holds."""
-    ended = select(rollouts.c.version, rollouts.c.state).where(rollouts.c.family == family)
-    newest = {row.version: row.state for row in connection.execute(ended.order_by(rollouts.c.created_at))}
+    """Version of the newest candidate that went out and was not taken back; None: the factory's holds.
+
+    Taken back means: by some group's newest rollout of it, and held by none.
+    """
+    ended = select(rollouts.c.grp, rollouts.c.version, rollouts.c.state).where(rollouts.c.family == family)
+    newest: dict[tuple[str, str], str] = {}
+    for group, version, state in connection.execute(ended.order_by(rollouts.c.created_at)):
+        newest[version, group] = state
+    back = {version for (version, _), state in newest.items() if state in _TAKEN_BACK}
+    held = {version for (version, _), state in newest.items() if state not in _TAKEN_BACK}
     published = (candidates.c.family == family) & (candidates.c.state == "published")
     query = select(candidates.c.version).where(published).order_by(candidates.c.major.desc())
     versions = connection.execute(query).scalars()
-    return next((v for v in versions if newest.get(v) not in _TAKEN_BACK), None)
+    return next((v for v in versions if v in held or v not in back), None)
 
 
 def mark(connection: Connection, name: str) -> Any:

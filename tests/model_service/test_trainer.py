@@ -275,6 +275,9 @@ def test_a_model_that_was_taken_back_is_no_champion(trained):
         assert champion_version(connection, "machine") == newer["version"]
         connection.execute(insert(rollouts).values(**rollout))
         assert champion_version(connection, "machine") == older["version"]
+        kept = {**rollout, "rollout_id": "s", "grp": "h", "state": "completed"}
+        connection.execute(insert(rollouts).values(**kept))
+        assert champion_version(connection, "machine") == newer["version"]
         connection.rollback()
 
 

@@ -24,7 +24,7 @@ from edge_producer.identity import DeviceIdentity
 from edge_producer.metering import Meters
 from edge_producer.rows import Row, from_us, to_us
 from edge_producer.seat import Lineup, Outcome, Seat
-from edge_producer.summaries import SHADOW_PART, Summarizer, Summary
+from edge_producer.summaries import FIRST_SHADOW_PART, Summarizer, Summary
 from edge_producer.window import Floats, Predictor, Window
 from schemas.errors import BundleError
 from schemas.events import Alert
@@ -139,7 +139,7 @@ class Device:
             (),
             profile.summaries.period_s,
             _edges(self._lineup.shadow),
-            SHADOW_PART,
+            FIRST_SHADOW_PART,
         )
         self._no_features = np.full(len(profile.feature_names), np.nan, dtype=np.float32)
         self._ledger = Ledger()

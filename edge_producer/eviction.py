@@ -91,16 +91,18 @@ class Eviction:
 
     def _replace(self, device: int, members: list[tuple[int, Summary]]) -> None:
         part = MERGED_PART + members[0][0]
+        part = part if members[0][1].part >= 0 else -part
         self._spool.remove_summaries(members)
         merged = merge_summaries([summary for _, summary in members], self._longest_s, part)
         self._spool.add_summary(device, merged)
         self._spool.count({"summaries_merged": len(members)})
 
-    def _merge_key(self, waiting: tuple[int, Summary]) -> tuple[int, str, int]:
+    def _merge_key(self, waiting: tuple[int, Summary]) -> tuple[int, str, bool, int]:
         summary = waiting[1]
         return (
             summary.boot_id,
             summary.model_version,
+            summary.part < 0,
             summary.period_us - summary.period_us % round(self._longest_s * 1e6),
         )
 

@@ -24,8 +24,8 @@ SKETCH_K = 200
 BLOCK_ROWS = 256
 MERGED_PART = 1_000_000
 """Parts of periods that were merged under pressure start here."""
-SHADOW_PART = 500_000
-"""Parts of a model that ran in shadow start here: they never collide with those of its time in force."""
+FIRST_SHADOW_PART = -1
+"""Parts of a shadow count down from here: they never collide with those of its time in force."""
 
 Doubles = NDArray[np.float64]
 
@@ -120,7 +120,7 @@ class Summarizer:
         feature_names: Columns of ``Row.features``.
         period_s: Length of a period.
         bin_edges: Ascending edges by feature name (``score`` too), where the bundle states some.
-        first_part: Number of the first partial.
+        first_part: Number of the first partial; ``FIRST_SHADOW_PART`` for a shadow.
     """
 
     def __init__(
@@ -140,6 +140,7 @@ class Summarizer:
         self._key: tuple[int, str, int] | None = None
         self._newest_us = -(2**62)
         self._lap = first_part
+        self._step = 1 if first_part >= 0 else -1
         self._tally = _Tally.empty(self._edges)
         self._closed: list[Summary] = []
         width = len(self._names)
@@ -174,7 +175,7 @@ class Summarizer:
         if key != self._key:
             self.close()
             if key[2] <= self._newest_us:
-                self._lap += 1
+                self._lap += self._step
             self._key, self._newest_us = key, key[2]
         if self._filled == BLOCK_ROWS:
             self._fold()

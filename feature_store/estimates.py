@@ -114,7 +114,7 @@ def estimate_mean(
 
 
 def exact_mean(con: duck.Connection, profile: str, feature: str, where: str = "true") -> ExactMean:
-    """Mean and spread of a feature over every window sensed, filtered ones included.
+    """Mean and spread of a feature over every window sensed, filtered ones included, shadows left out.
 
     Args:
         con: From ``connect``.
@@ -125,7 +125,7 @@ def exact_mean(con: duck.Connection, profile: str, feature: str, where: str = "t
     Raises:
         QueryError: DuckDB refuses the condition.
     """
-    chosen = f"profile = {duck.text(profile)} AND feature = {duck.text(feature)} AND ({where})"
+    chosen = f"profile = {duck.text(profile)} AND feature = {duck.text(feature)} AND part >= 0 AND ({where})"
     # Chan, Golub and LeVeque (1979): squared deviations of parts and of their means add up.
     [row] = duck.query(
         con,

@@ -118,7 +118,7 @@ class BundleError(RejectedError):
 class TrustError(RejectedError):
     """Something that claims to be signed, fresh, compatible or whole is not; nothing was changed.
 
-    Operator action: `edgeloop fleet devices` names the attack it looks like; docs/threat-model.md explains it.
+    Operator action: `edgeloop fleet devices` names the attack; docs/threat-model.md explains it.
     """
 
     def __init__(self, message: str, attack: Attack) -> None:

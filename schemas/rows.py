@@ -87,7 +87,11 @@ SUMMARY_ROWS = pa.schema(
         _field("feature", pa.string(), "Feature name, or 'score'."),
         _field("period_start", TIME, "UTC start of the period, aligned to its length."),
         _field("period_s", pa.float64(), "Length of the period, seconds."),
-        _field("part", pa.int32(), "Number of this partial within its key; partials add up."),
+        _field(
+            "part",
+            pa.int32(),
+            "Number of this partial within its key; partials add up. Negative: a shadow's scores.",
+        ),
         _field("n", pa.int64(), "Windows with a finite value, filtered ones included."),
         _field("n_missing", pa.int64(), "Windows where the value was missing."),
         _field("mean", pa.float64(), "Mean of the finite values; null when n = 0.", nullable=True),

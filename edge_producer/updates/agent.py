@@ -116,11 +116,18 @@ class Agent:
         self._stop = stop.is_set
         try:
             while not stop.is_set():
-                self.step()
+                self._guarded_step()
                 self._woken.wait(self._pause())
                 self._woken.clear()
         finally:
             self.close()
+
+    def _guarded_step(self) -> None:
+        try:
+            self.step()
+        except Exception:
+            log.exception("the updater stumbled and goes on", extra={"device_id": self.device_id})
+            self._later(self._backoff.failed())
 
     def step(self) -> None:
         """Take up progress; look at the service where that is due. Failures wait and are tried again."""

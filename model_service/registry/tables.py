@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, Boolean, Column, Float, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Float,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 
 metadata = MetaData()
 
@@ -79,6 +91,7 @@ reports = Table(
     Column("attack", String, nullable=False),
     Column("detail", Text, nullable=False),
     Column("body", LargeBinary, nullable=False),  # edgeloop.v1.ReportRequest
+    UniqueConstraint("device_id", "report_no"),
     comment="Every report as it came, once per (device, report_no).",
 )
 
@@ -191,7 +204,8 @@ channel_requests = Table(
     Column("seq", Integer, nullable=False),
     Column("document", JSON, nullable=False),  # schemas.channels.Channel
     Column("evidence", JSON, nullable=False),  # what the engine bases it on; the guard checks it anew
-    Column("state", String, nullable=False, index=True),  # proposed, countersigned, refused, published, withdrawn
+    # proposed, countersigned, refused, published, withdrawn
+    Column("state", String, nullable=False, index=True),
     Column("detail", Text, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),

@@ -152,6 +152,15 @@ def test_rows_that_are_missing_beyond_the_design_are_flagged_and_weighted_for(la
     assert share_covered(totals, [d.y.sum() for d in fleet]) <= 0.1  # without them nothing is covered
 
 
+def test_a_shadow_counts_for_no_exact_mean(lake_root):
+    columns = {"feature": ["score"] * 2, "profile": ["machine"] * 2, "n": [10, 10], "n_missing": [0, 0]}
+    columns |= {"mean": [0.2, 0.8], "m2": [0.0, 0.0], "min": [0.2, 0.8], "max": [0.2, 0.8], "part": [0, -1]}
+    land(machine_lake(lake_root), summaries=fill(SUMMARIES.schema, **columns))
+    with connect(lake_root) as con:
+        found = exact_mean(con, "machine", "score")
+    assert (found.n, found.mean) == (10, pytest.approx(0.2))
+
+
 def test_exact_means_pool_the_summaries(lake_root):
     rng = np.random.default_rng(4)
     parts = [rng.normal(50, 3, size) for size in (7, 30, 1)]

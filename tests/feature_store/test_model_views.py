@@ -13,7 +13,7 @@ from tests.feature_store.fleets import PERIOD_S, fill, land, machine_lake, telem
 from tests.feature_store.lakes import SECOND, T0
 
 OLD, NEW = "machine-0.00000000", "machine-1.11111111"
-SHADOW_PART = 500_000
+SHADOW_PART = -1
 
 
 def ask(root, sql):

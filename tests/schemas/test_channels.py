@@ -30,9 +30,7 @@ def channel(**changes) -> Channel:
 
 
 def test_a_share_holds_about_so_many_devices_and_a_larger_one_holds_them_all():
-    quarter, half = (
-        {d for d in IDS if Cohort(salt="s", share=share).includes(d)} for share in (0.25, 0.5)
-    )
+    quarter, half = ({d for d in IDS if Cohort(salt="s", share=share).includes(d)} for share in (0.25, 0.5))
     assert quarter < half
     assert 60 < len(quarter) < 140
 

@@ -82,6 +82,7 @@ class Agent:
         self._shared = shared
         self._woken = threading.Event()
         self._hinted = 0
+        self._jitter = random.Random()  # noqa: S311  (spreads polls, guards nothing)
         self._stop: Callable[[], bool] = lambda: False
         disk = place.disk
         self._time = TrustedTime(place.folder / "time.json", place.build_time)
@@ -240,7 +241,7 @@ class Agent:
 
     def _look(self, delivery: Delivery) -> None:
         assert self._verifier is not None  # noqa: S101  (made with the link)
-        self._due_s = time.monotonic() + self._place.poll_s * (0.5 + random.random())  # noqa: S311  (jitter)
+        self._due_s = time.monotonic() + self._place.poll_s * (0.5 + self._jitter.random())
         fetched = delivery.fetch_metadata(self._verifier.versions(), self._verifier.documents())
         self._time.learn(fetched.server_time, SERVER)
         installer = self.installer

@@ -12,6 +12,8 @@ from edge_producer.updates.service import Credentials, Delivery
 from schemas.errors import AccessError, PipelineError
 from schemas.join import JoinBundle
 
+_JITTER = random.Random()  # noqa: S311  (spreads retries, guards nothing)
+
 log = logging.getLogger(__name__)
 
 FIRST_S, LONGEST_S = 1.0, 60.0
@@ -24,7 +26,7 @@ class Backoff:
         draw: A number in [0, 1).
     """
 
-    def __init__(self, draw: Callable[[], float] = random.random) -> None:
+    def __init__(self, draw: Callable[[], float] = _JITTER.random) -> None:
         self.failures = 0
         self._draw = draw
 

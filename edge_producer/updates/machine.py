@@ -12,6 +12,8 @@ from edge_producer.updates.slots import ModelSet
 from schemas.channels import Release
 from schemas.updates import Attack, Result, UpdateState
 
+_JITTER = random.Random()  # noqa: S311  (spreads retries, guards nothing)
+
 MAX_TRANSITIONS = 28
 """Persisted transitions of one attempt after which it is given up (Mender's number)."""
 MAX_WATCH_CRASHES = 2
@@ -147,7 +149,12 @@ class Record(BaseModel):
         return now_s >= failure.not_before or failure.not_before > now_s + BACKOFF_LIMIT_S
 
     def fail(
-        self, wanted: ModelSet, seq: int, now_s: float, reason: str, draw: Callable[[], float] = random.random
+        self,
+        wanted: ModelSet,
+        seq: int,
+        now_s: float,
+        reason: str,
+        draw: Callable[[], float] = _JITTER.random,
     ) -> dict[str, Failure]:
         """``failed`` with a failure that may pass: backs off exponentially, with jitter."""
         known = self.failed.get(wanted.digest)

@@ -17,6 +17,7 @@ from infra.running import running_stack
 from infra.settings import StackSettings, load_settings
 from infra.stack import Stack
 from infra.stack_file import StackLock, is_held, read_stack
+from model_service.processes import PROCESSES
 from schemas.errors import StackError
 from schemas.topics import ALL_TOPICS
 from tests.infra.cli import Edgeloop
@@ -42,6 +43,7 @@ def settings(tmp_path: Path, broker: KafkaBroker, namespace: str, cache_dir: Pat
         broker=broker.bootstrap_servers,
         namespace=namespace,
         workers=0,
+        models=False,
     )
 
 
@@ -53,8 +55,9 @@ def test_up_status_down_leaves_no_process(edgeloop: Edgeloop):
     up = edgeloop.json("up")
     status = edgeloop.json("status")
     pids = [up["pid"], *(p["pid"] for p in status["processes"])]
-    assert [p["name"] for p in status["processes"]] == ["kafka", "worker-1"]
-    assert (status["state"], status["problems"], len(living(pids))) == ("ready", [], 3)
+    names = ["kafka", "worker-1", *(f"model-{name}" for name in PROCESSES)]
+    assert [p["name"] for p in status["processes"]] == names
+    assert (status["state"], status["problems"], len(living(pids))) == ("ready", [], 3 + len(PROCESSES))
     assert [t["name"] for t in status["topics"]] == [t.base for t in ALL_TOPICS]
     assert {lag["lag"] for lag in status["lag"]} == {0}
     assert edgeloop.json("down") == {"stopped": True}
@@ -65,7 +68,7 @@ def test_up_status_down_leaves_no_process(edgeloop: Edgeloop):
 
 @pytest.mark.faults
 def test_a_worker_that_dies_is_started_again(edgeloop: Edgeloop):
-    edgeloop.json("up")
+    edgeloop.json("up", EDGELOOP_MODELS="false")
     [first] = [p["pid"] for p in edgeloop.json("status")["processes"] if p["name"] == "worker-1"]
     os.kill(first, signal.SIGKILL)
 
@@ -88,7 +91,7 @@ def test_nothing_survives_a_supervisor_that_is_killed(edgeloop: Edgeloop):
 
 
 def test_data_stays_from_one_up_to_the_next(edgeloop: Edgeloop):
-    first = edgeloop.json("up", "--workers", "0")
+    first = edgeloop.json("up", "--workers", "0", EDGELOOP_MODELS="false")
     KafkaAdmin(first["bootstrap_servers"]).send("dead-letter.v1", b"k", [("error", b"DecodeError")], b"bytes")
     edgeloop.json("down")
     assert [x["error"] for x in edgeloop.json("dlq", "list")] == ["DecodeError"]  # starts and stops its own

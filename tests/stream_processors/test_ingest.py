@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from schemas.envelope import CODEC, encode_rows
 from schemas.events import Alert
+from schemas.profile_file import find_profile
 from schemas.rows import BOOKS_ROWS, fingerprint
 from schemas.topics import ALERT, BOOKS, DEVICE_TOPICS, LANES_OF, TELEMETRY, Lane
 from stream_processors.jobs.ingest import Ingest
@@ -22,6 +23,9 @@ from tests.simulators.messages import T0, SimDevice, SimDirectory, SimLog, telem
 
 NOW = T0 + timedelta(minutes=2)
 ROWS = "telemetry_machine"
+
+
+P = find_profile("machine").filter.p
 
 
 def ingest(directory, *batches):
@@ -170,7 +174,7 @@ def test_an_unbelievable_time_lands_under_append_time_and_keeps_what_was_told(to
 
 @pytest.mark.parametrize(
     ("q", "allowed"),
-    [(0.05, True), (0.025, True), (0.03, False), (0.9, False), (0.0, False), (0.05 / 128, False)],
+    [(P, True), (P / 2, True), (0.6 * P, False), (0.9, False), (0.0, False), (P / 128, False)],
 )
 def test_only_probabilities_that_the_policy_allows_land(q, allowed):
     device, log = SimDevice(), SimLog()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 ENV_PREFIX = "EDGE_"
 
@@ -20,7 +21,7 @@ class EdgeSettings(BaseSettings):
         name: Name of this edge process.
         state_dir: This process's own folder: spool, keys, status.
         profile: Name of a shipped profile, or path of a profile file.
-        devices: Ids of the devices this process runs (JSON list).
+        devices: Ids of the devices this process runs: a JSON list, or ids with commas between.
         pace: Flat out, or as the source says (``real``), or ``pace`` times faster.
         speed: Factor on the source's time where ``pace`` is ``real``.
         scenario: JSON file of injected faults and drifts, for ``simulate``.
@@ -49,9 +50,11 @@ class EdgeSettings(BaseSettings):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")] = "edge"
     state_dir: Path
     profile: str
-    devices: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$")], ...] = Field(
-        min_length=1
-    )
+    devices: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$")], ...],
+        NoDecode,
+        Field(min_length=1),
+    ]
     bootstrap_servers: str = "localhost:9092"
     namespace: str = ""
     source: Literal["simulate", "replay"] = "simulate"
@@ -77,6 +80,16 @@ class EdgeSettings(BaseSettings):
     join_dir: Path | None = None
     update_poll_s: PositiveFloat = 60.0
     shadow_previous: bool = False
+
+    @field_validator("devices", mode="before")
+    @classmethod
+    def _listed(cls, given: object) -> object:
+        """Ids from text: a JSON list, or ids with commas between."""
+        if not isinstance(given, str):
+            return given
+        if given.lstrip().startswith("["):
+            return json.loads(given)
+        return [name.strip() for name in given.split(",") if name.strip()]
 
     @property
     def spool_path(self) -> Path:
@@ -115,9 +128,16 @@ def load_settings() -> EdgeSettings:
     """Settings from the environment.
 
     Raises:
-        ValueError: A variable is misspelt, missing or out of range (pydantic's error is one).
+        ValueError: A variable is misspelt, missing or out of range; names each.
     """
     unknown = unknown_variables()
     if unknown:
         raise ValueError(f"unknown settings {', '.join(unknown)}: check the spelling")
-    return EdgeSettings()
+    try:
+        return EdgeSettings()
+    except ValidationError as exc:
+        told = [
+            f"{ENV_PREFIX}{'.'.join(str(part) for part in e['loc']).upper()}: {e['msg']}"
+            for e in exc.errors()
+        ]
+        raise ValueError("; ".join(told)) from exc

@@ -28,7 +28,7 @@ class RowId(NamedTuple):
         Raises:
             QueryError: It is not that.
         """
-        parts = text.rsplit(":", 2)
+        parts = text.strip().rsplit(":", 2)
         if len(parts) != 3 or not parts[0] or not all(p.lstrip("-").isdigit() for p in parts[1:]):
             raise QueryError(
                 f"'{text}' names no row: write DEVICE:BOOT:SEQ, as alarms and telemetry have them"

@@ -48,7 +48,10 @@ class RunningStack:
 
 @contextlib.contextmanager
 def running_stack(
-    settings: StackSettings, owner: str = "command", say: Callable[[str], None] = lambda _: None
+    settings: StackSettings,
+    owner: str = "command",
+    say: Callable[[str], None] = lambda _: None,
+    first: Callable[[Path], None] | None = None,
 ) -> Iterator[RunningStack]:
     """The folder's stack: the one that is up, or one that starts now and stops at the end.
 
@@ -56,16 +59,22 @@ def running_stack(
         settings: Names the folder.
         owner: Name of the command, for status.
         say: Takes progress lines.
+        first: Called with the folder before a stack of ours starts; then one that is up is refused.
 
     Raises:
         StackError: It cannot start.
     """
+    if first is not None and is_held(settings.state_dir):
+        raise StackError(
+            f"a stack is up in {settings.state_dir}: `edgeloop down` first, or name another folder "
+            "(EDGELOOP_STATE_DIR)"
+        )
     if is_held(settings.state_dir):
         found = await_ready(settings.state_dir)
         say(f"using the stack that is up: broker {found.bootstrap_servers}")
         yield RunningStack(settings, found.bootstrap_servers or "", found.namespace, found.site, None)
         return
-    with Stack(settings, owner, say) as stack:
+    with Stack(settings, owner, say, first) as stack:
         yield RunningStack(settings, stack.bootstrap_servers, settings.namespace, stack.site, stack)
 
 

@@ -18,7 +18,7 @@ from infra.kafka_broker import KafkaBroker
 from infra.kafka_config import ExtraListener
 from infra.model_processes import SERVING, await_serving, prepare, spawners
 from infra.model_settings import model_settings
-from infra.ports import free_ports
+from infra.ports import free_ports, is_free
 from infra.stack_file import ProcessEntry, Site, StackFile, StackLock, remove_stack, write_stack
 from infra.supervision import Supervised
 from schemas.errors import BrokerUnavailableError, PipelineError, StackError
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SITE_LISTENER = "SITE"
+PORT_FILE = "kafka.port"
 STACK_LOCK_HINT = "run `edgeloop status` to see it, `edgeloop down` to end it"
 _CHECK_S = 0.5
 _REACH_S = 5.0
@@ -49,15 +50,21 @@ class Stack:
         settings: Where and how many.
         owner: Command that holds the stack, for status.
         say: Takes progress lines.
+        first: Called once the folder is ours, before anything starts.
     """
 
     def __init__(
-        self, settings: StackSettings, owner: str = "command", say: Callable[[str], None] = _silent
+        self,
+        settings: StackSettings,
+        owner: str = "command",
+        say: Callable[[str], None] = _silent,
+        first: Callable[[Path], None] | None = None,
     ) -> None:
         self.settings = settings
         self.bootstrap_servers = settings.broker or ""
         self.site: Site | None = None
         self._say = say
+        self._first = first
         self._lock = StackLock(settings.state_dir)
         self._broker: KafkaBroker | None = None
         self._processes: list[Supervised] = []
@@ -84,6 +91,8 @@ class Stack:
         if not self._acquire():
             raise StackError(f"a stack is up in {self.settings.state_dir} already: {STACK_LOCK_HINT}")
         try:
+            if self._first is not None:
+                self._first(self.settings.state_dir)
             self._publish(state="starting")
             self._start_broker()
             self._say("creating topics and tables")
@@ -143,7 +152,7 @@ class Stack:
         broker = KafkaBroker(
             self.settings.state_dir / "kafka",
             self.settings.cache_dir,
-            port=self.settings.kafka_port,
+            port=self.settings.kafka_port or self._earlier_port(),
             extra=[ExtraListener(SITE_LISTENER, bind, front)],
             log_path=self.settings.logs_dir / "kafka.log",
             heap_mb=self.settings.kafka_heap_mb,
@@ -153,8 +162,16 @@ class Stack:
         self._broker = broker
         self._keep("kafka", lambda: broker.restart().child)
         self.bootstrap_servers = broker.bootstrap_servers
+        (self.settings.state_dir / PORT_FILE).write_text(f"{broker.port}\n")
         self.site = Site(bind_port=bind, front_port=front)
         self._publish(bootstrap_servers=self.bootstrap_servers, site=self.site)
+
+    def _earlier_port(self) -> int | None:
+        """Port of the broker that this folder had before, if it is free: devices find it again."""
+        with contextlib.suppress(OSError, ValueError):
+            port = int((self.settings.state_dir / PORT_FILE).read_text())
+            return port if is_free(port) else None
+        return None
 
     def _reach(self, address: str) -> None:
         try:

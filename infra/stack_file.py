@@ -13,6 +13,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from infra.child import same_process
 
+DEMO_MARKER = "demo"
+"""File that says: nobody but demos has used this folder, the next one may begin afresh."""
 FILE = "stack.json"
 LOCK = "stack.lock"
 _LOCK_TRIES = 25
@@ -108,6 +110,11 @@ def remove_stack(state_dir: Path) -> None:
     (state_dir / FILE).unlink(missing_ok=True)
 
 
+def take_over(state_dir: Path) -> None:
+    """From now on the folder is a user's: no demo begins afresh in it."""
+    (state_dir / DEMO_MARKER).unlink(missing_ok=True)
+
+
 class StackLock:
     """Held by the owner of a stack for as long as it lives; the kernel releases it when the owner dies."""
 
@@ -140,7 +147,7 @@ def is_held(state_dir: Path) -> bool:
     try:
         with (state_dir / LOCK).open("r") as handle:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     except BlockingIOError:
         return True

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from infra.child import same_process
 from infra.settings import PREFIX, StackSettings, load_settings
 from infra.stack import Stack, unwritable
-from infra.stack_file import StackFile, is_held, read_stack, remove_stack
+from infra.stack_file import StackFile, is_held, read_stack, remove_stack, take_over
 from schemas.errors import PipelineError, StackError
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     try:
-        stack = Stack(load_settings(os.environ), OWNER, lambda line: logger.info("%s", line)).start()
+        settings = load_settings(os.environ)
+        stack = Stack(settings, OWNER, lambda line: logger.info("%s", line), take_over).start()
     except PipelineError as exc:
         logger.critical("%s", exc)
         return 1

@@ -213,7 +213,8 @@ class Agent:
         place = self._place
         join = load_join(place.join_dir or place.folder, place.folder, self.device_id, place.disk)
         if join is None:
-            raise AccessError("it has no join bundle")
+            wanted = (place.join_dir or place.folder) / f"{self.device_id}.json"
+            raise AccessError(f"{self.device_id} has no join bundle: {wanted} is not there")
         membership = Membership(place.folder, join, self._device, self._time, place.disk)
         root, store = join.root_json.encode(), place.folder / "metadata"
         self._verifier = Verifier(store, root, self._time, group=join.group, write=place.disk.put)

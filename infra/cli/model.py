@@ -21,12 +21,19 @@ FAMILY = typer.Typer(help="Models: train, list, judge, trace.", no_args_is_help=
 
 Version = Annotated[str, typer.Argument(metavar="VERSION", help="As `edgeloop model list` shows it.")]
 RowOption = Annotated[
-    str, typer.Option("--row", help="DEVICE:BOOT:SEQ of a row: the models that it made.", show_default=False)
+    str,
+    typer.Option(
+        "--row",
+        help="Device, boot and seq of a row, colons between: the models that it made.",
+        show_default=False,
+    ),
 ]
 AlarmOption = Annotated[
     str,
     typer.Option(
-        "--alarm", help="DEVICE:BOOT:SEQ of an alarm: its model and training rows.", show_default=False
+        "--alarm",
+        help="Device, boot and seq of an alarm, colons between: its model and training rows.",
+        show_default=False,
     ),
 ]
 _KEPT = ("version", "state", "kind", "bytes", "champion", "run_id", "cut", "created", "detail")

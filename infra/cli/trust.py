@@ -160,7 +160,10 @@ def _settings(ctx: typer.Context) -> ModelSettings:
 def _keyring(settings: ModelSettings, folder: Path | None, passphrase_file: Path | None) -> Keyring:
     from model_service.trust.keyring import Keyring
     from model_service.trust.keys import read_passphrase
+    from schemas.errors import OperatorError
 
+    if folder is not None and not folder.is_dir():
+        raise OperatorError(f"there is no folder {folder}: name that of the offline keys")
     if passphrase_file is None:
         return Keyring(settings, folder)
     if str(passphrase_file) == "-":

@@ -148,7 +148,7 @@ def _wear(stage: Stage, con: Any, watch: LoopWatch, onset: datetime) -> WearOutc
         "WHERE event_time >= ? AND list_contains(?, device_id)",
         [began, list(stage.plan.worn)],
     ).fetchone()
-    runs = watch.runs(began)
+    runs = watch.runs(began - timedelta(seconds=stage.profile.drift.window_s))  # onsets are windows' starts
     return WearOutcome(
         devices=len(stage.plan.worn),
         alarmed=int(alarmed[1]),

@@ -116,16 +116,20 @@ class LoopReport:
         """One line each for the end of the demo."""
         return {
             "models": ", ".join(f"{m.version} {m.status}{_gates(m)}" for m in self.models) or "none",
-            "fleet": f"{self.fleet.on_latest} of {self.fleet.total} devices run "
-            f"{self.latest or 'no new model'}; {self.fleet.restored} restored, "
+            "fleet": f"{self._on_latest()}; {self.fleet.restored} restored, "
             f"{self.fleet.refused_updates} updates refused",
             "loop": "not closed"
             if self.loop_s is None
             else f"{self.loop_s:.1f} s ({self.loop_windows} windows) from onset to the last device's commit",
-            "quality": self._quality(),
+            "quality": f"(1 - Brier) {self._quality()}",
             **({} if self.wear is None else {"wear": _wear(self.wear)}),
             **{f"scene {i + 1}": scene.line() for i, scene in enumerate(self.scenes)},
         }
+
+    def _on_latest(self) -> str:
+        if not self.latest:
+            return f"none of {self.fleet.total} devices runs a new model"
+        return f"{self.fleet.on_latest} of {self.fleet.total} devices run {self.latest}"
 
     def _quality(self) -> str:
         before = "n/a" if self.before is None else _interval(self.before)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, select, update
 
 from feature_store.durable import replace
 from model_service.registry.database import Registry
-from model_service.registry.tables import candidates
+from model_service.registry.tables import candidates, gate_verdicts
 from model_service.training.bundle import sealed
 from model_service.trust.keys import load_online_key
 from model_service.trust.models import countersign_model, propose_model, publish_model
@@ -51,9 +51,22 @@ def sign_a_mistake(settings: ModelSettings, version: str) -> str:
         _sign(settings, manifest, artifact)
         with registry.transaction() as connection:
             connection.execute(insert(candidates).values(**_row(manifest, artifact, version, major + 1)))
+            connection.execute(insert(gate_verdicts).values(**_verdict(manifest.version)))
     finally:
         registry.close()
     return manifest.version
+
+
+def withdraw_mistakes(settings: ModelSettings) -> None:
+    """Say in the registry what the trial found: nobody may roll them out."""
+    registry = Registry(settings.database_url)
+    own = (candidates.c.run_id == "") & (candidates.c.state == "published")
+    told = {"state": "refused", "detail": "signed by mistake, for the demo: it failed its trial"}
+    try:
+        with registry.transaction() as connection:
+            connection.execute(update(candidates).where(own).values(**told))
+    finally:
+        registry.close()
 
 
 def _mistaken(artifact: bytes, major: int) -> tuple[Manifest, bytes]:
@@ -95,4 +108,20 @@ def _row(manifest: Manifest, artifact: bytes, champion: str, major: int) -> dict
         "detail": "signed by mistake, for the demo",
         "created_at": now,
         "updated_at": now,
+    }
+
+
+def _verdict(version: str) -> dict[str, object]:
+    """The gate's part of the mistake: it says that the golden vectors hold."""
+    told = {"says": "signed by mistake, for the demo"}
+    return {
+        "version": version,
+        "gate": "golden",
+        "passed": True,
+        "value": 0.0,
+        "bound": 0.0,
+        "low": None,
+        "high": None,
+        "detail": told,
+        "evaluated_at": time.time(),
     }

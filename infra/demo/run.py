@@ -13,8 +13,8 @@ from infra.demo.loop import LoopWatch, told_once
 from infra.demo.plan import SOUTH, Plan
 from infra.demo.report import print_report
 from infra.demo.scenes import play_scenes
-from infra.demo.screen import Screen
-from infra.demo.stage import DemoRequest, Stage, prepare, set_aside_models
+from infra.demo.screen import LEGEND, Screen
+from infra.demo.stage import DemoRequest, Stage, begin_afresh, mark_if_new, prepare
 from infra.demo.watch import Watcher
 from infra.kafka_admin import KafkaAdmin
 from infra.running import line_only, running_stack
@@ -50,11 +50,11 @@ def run_demo(settings: StackSettings, request: DemoRequest, console: Console) ->
         raise StackError(
             f"profile '{profile.name}' has no [simulate]: the demo needs one; try --profile machine"
         )
-    if request.loop:
-        set_aside_models(settings)
-    else:
+    if not request.loop:
+        mark_if_new(settings.state_dir)
         settings = line_only(settings)
-    with running_stack(settings, "demo", console.print) as stack, ExitStack() as cleanup:
+    first = begin_afresh if request.loop else None
+    with running_stack(settings, "demo", console.print, first) as stack, ExitStack() as cleanup:
         stage = prepare(request, profile, stack, Screen(console, request.seconds))
         watch = cleanup.enter_context(contextlib.closing(LoopWatch.of(stage.models, stage.since)))
         _start(stage, cleanup)
@@ -84,13 +84,17 @@ def _start(stage: Stage, cleanup: ExitStack) -> None:
 def _play(stage: Stage, watcher: Watcher, watch: LoopWatch | None) -> None:
     """Until every edge process has sensed its last window."""
     stage.screen.say(_story(stage.plan))
+    if not stage.screen.is_live:
+        stage.screen.say(LEGEND)
     while stage.elapsed_s < stage.plan.seconds:
         started = time.monotonic()
         offline = _cut_or_restore(stage)
         stage.check_edges()
         for step in told_once(watch.news()) if watch is not None else ():
             stage.screen.say(step.line(stage.plan.scenario.start))
-        stage.screen.show(max(0.0, stage.elapsed_s), watcher.look(), offline)
+        view = watcher.look()
+        if stage.elapsed_s >= 0:
+            stage.screen.show(stage.elapsed_s, view, offline)
         time.sleep(max(0.0, LOOK_EVERY_S - (time.monotonic() - started)))
     if stage.proxy is not None and stage.proxy.is_cut:
         stage.proxy.restore()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 
 from infra.demo.hostile import HostileService, forge_order, tamper_artifact
-from infra.demo.mistake import sign_a_mistake
+from infra.demo.mistake import sign_a_mistake, withdraw_mistakes
 from infra.fleet import EdgeProcess, EdgeSpec
 from infra.model_client import FleetClient
 from infra.model_processes import PROBES
@@ -77,6 +77,7 @@ def play_scenes(stage: Stage, version: str, say: Callable[[str], None]) -> list[
         scene = play(stage, _probe(stage, number), version)
         say(scene.line())
         scenes.append(scene)
+    _end_rollouts(stage)
     return scenes
 
 
@@ -136,6 +137,15 @@ def _offer(stage: Stage, version: str) -> None:
                 f"{version} was not offered to the probes within {_OFFER_S:.0f} s: see the engine's log"
             )
         time.sleep(_POLL_S)
+
+
+def _end_rollouts(stage: Stage) -> None:
+    """Take the scenes' models back from the probes, and leave no mistake that anybody could roll out."""
+    with FleetClient(stage.models, "operator") as client:
+        for rollout in client.rollouts(group=PROBES):
+            if rollout["state"] in ("draft", "running", "paused"):
+                client.control_rollout(rollout["rollout_id"], "abort", "the demo's scenes are over")
+    withdraw_mistakes(stage.models)
 
 
 def _is_offered(stage: Stage, version: str) -> bool:

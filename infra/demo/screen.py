@@ -29,6 +29,12 @@ def saving(sent: int, whole: int) -> str:
     return f"{1 - sent / whole:.1%}" if whole > 0 else "n/a"
 
 
+LEGEND = (
+    "sensed, acked: rows so far; spools: rows that wait in each edge process; off-net: bytes kept off the "
+    "network; lag: messages not yet queryable; alarms, drift: in the lake"
+)
+
+
 class Screen:
     """Shows views; owns the terminal while it is open."""
 
@@ -36,6 +42,11 @@ class Screen:
         self._console, self._seconds = console, seconds
         self._live: Live | None = None
         self._next_line = 0.0
+
+    @property
+    def is_live(self) -> bool:
+        """Whether there is a terminal to draw on."""
+        return self._console.is_terminal
 
     @contextmanager
     def open(self) -> Iterator[Screen]:

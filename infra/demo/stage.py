@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import time
+import contextlib
+import shutil
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -16,20 +17,21 @@ from infra.model_processes import GROUP
 from infra.model_settings import model_settings
 from infra.network import TcpProxy
 from infra.ports import LOOPBACK
+from infra.stack_file import DEMO_MARKER
 from schemas.errors import StackError
 
 if TYPE_CHECKING:
     from infra.demo.screen import Screen
     from infra.running import RunningStack
-    from infra.settings import StackSettings
     from model_service.settings import ModelSettings
     from schemas.profile import Profile
 
 HEAD_START_S = 4.0
 JOIN_HEAD_START_S = 8.0
 POLL_S = "5"
-MARKER = "demo"
-"""File in the model service's folder that says: a demo made it, the next demo may set it aside."""
+DATA = ("lake", "models", "kafka", "edge", "labels")
+"""What a stack keeps in its state folder, beside logs and locks."""
+PREVIOUS = "previous-demo"
 
 
 @dataclass(frozen=True)
@@ -95,22 +97,33 @@ class Stage:
                 raise StackError(f"edge process {edge.spec.name} ended with {edge.child.exit_code}: {tail}")
 
 
-def set_aside_models(settings: StackSettings) -> None:
-    """Let a demo begin with factory models: what an earlier demo left is renamed, nothing is deleted.
+def begin_afresh(state_dir: Path) -> None:
+    """Let a demo begin with nothing: what the demo before left goes to ``previous-demo``. Holding the stack.
 
     Raises:
-        StackError: The folder belongs to a fleet that is no demo's.
+        StackError: The folder holds what no demo made, or what somebody used since.
     """
-    root = model_settings(settings, "").root
-    if root.exists():
-        if not (root / MARKER).exists():
-            raise StackError(
-                f"{root} holds models of a fleet of yours: run the demo in another folder "
-                "(EDGELOOP_STATE_DIR), or without models (--no-loop)"
-            )
-        root.rename(root.with_name(f"{root.name}-{time.strftime('%Y%m%dT%H%M%S')}"))
-    root.mkdir(parents=True)
-    (root / MARKER).touch()
+    there = [state_dir / name for name in DATA if (state_dir / name).exists()]
+    if there and not (state_dir / DEMO_MARKER).exists():
+        raise StackError(
+            f"{state_dir} holds a stack of yours: run the demo in another folder "
+            "(EDGELOOP_STATE_DIR=… or --state-dir before `demo`), or the line alone with --no-loop"
+        )
+    if there:
+        previous = state_dir / PREVIOUS
+        shutil.rmtree(previous, ignore_errors=True)
+        previous.mkdir()
+        for path in there:
+            path.rename(previous / path.name)
+    (state_dir / DEMO_MARKER).touch()
+
+
+def mark_if_new(state_dir: Path) -> None:
+    """A folder in which nothing was yet is a demo's, also that of the line alone."""
+    with contextlib.suppress(OSError):  # the stack's start will say what is wrong with the folder
+        if not any((state_dir / name).exists() for name in DATA):
+            state_dir.mkdir(parents=True, exist_ok=True)
+            (state_dir / DEMO_MARKER).touch()
 
 
 def prepare(request: DemoRequest, profile: Profile, stack: RunningStack, screen: Screen) -> Stage:

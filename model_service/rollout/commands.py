@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, select, update
 
 from model_service.registry.database import Registry
-from model_service.registry.tables import candidates, commands
+from model_service.registry.tables import candidates, commands, gate_verdicts
 from model_service.rollout import machine, store
 from model_service.rollout.launch import draft, published_release
 from model_service.rollout.observed import Observed
@@ -20,6 +20,7 @@ from schemas.updates import Role
 
 KINDS = ("start_rollout", "control_rollout")
 Observe = Callable[[Connection, Record], Observed]
+Groups = Callable[[Connection], Collection[str]]
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,14 @@ class Commands:
         observe: What is seen of a rollout.
         lifetime_s: Of channel documents.
         highest: From a group to the highest seq published.
+        groups: Groups that have devices or that the policy names; None: any will do.
     """
 
     registry: Registry
     observe: Observe
     lifetime_s: float
     highest: Callable[[str], int]
+    groups: Groups | None = None
 
     def step(self, now: float) -> int:
         """Answer all that wait, in order; returns how many did."""
@@ -69,7 +72,7 @@ class Commands:
 
     def _do(self, connection: Connection, row: RowMapping, now: float) -> dict[str, Any]:
         if row["kind"] == "start_rollout":
-            return start(connection, row["body"], row["actor"], now)
+            return start(connection, row["body"], row["actor"], now, self.groups)
         return self._control(connection, row["body"], row["actor"], now)
 
     def _control(
@@ -95,14 +98,20 @@ class Commands:
         return told(outcome.record)
 
 
-def start(connection: Connection, body: Mapping[str, Any], actor: str, now: float) -> dict[str, Any]:
+def start(
+    connection: Connection, body: Mapping[str, Any], actor: str, now: float, known: Groups | None = None
+) -> dict[str, Any]:
     """Draft a rollout. One of the same version that is drafted or active already is the answer to a repeat.
 
     Raises:
-        RegistryError: The version is not published, or the group has run it since its last rollout.
+        RegistryError: The version is not published or without passed gates, the group is unknown, or has run
+            the version since its last rollout.
     """
     version, group, security = body["version"], body["group"], bool(body.get("security", False))
     release = published_release(connection, version)
+    _passed(connection, version)
+    if known is not None and group not in known(connection):
+        raise RegistryError(f"no group '{group}'; there are: {', '.join(sorted(known(connection)))}")
     family = connection.execute(
         select(candidates.c.family).where(candidates.c.version == version)
     ).scalar_one()
@@ -114,6 +123,13 @@ def start(connection: Connection, body: Mapping[str, Any], actor: str, now: floa
         raise RegistryError(f"group {group} runs {version} already")
     record = draft(group, family, version, actor, security=security)
     return told(store.create(connection, record, now))
+
+
+def _passed(connection: Connection, version: str) -> None:
+    query = select(gate_verdicts.c.gate, gate_verdicts.c.passed).where(gate_verdicts.c.version == version)
+    verdicts = [passed for _, passed in connection.execute(query)]
+    if not all(verdicts) or not verdicts:
+        raise RegistryError(f"model {version} has not passed its gates: `edgeloop model gates {version}`")
 
 
 def told(record: Record) -> dict[str, Any]:

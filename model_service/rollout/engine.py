@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from model_service.registry.database import Registry
+from model_service.registry.tables import devices
 from model_service.rollout import machine, store
 from model_service.rollout.announce import Announcer
 from model_service.rollout.commands import Commands
@@ -59,7 +60,12 @@ class Engine:
 
     def __post_init__(self) -> None:
         highest = self.announcer.highest
-        self._commands = Commands(self.registry, self._observe, self.lifetime_s, highest)
+        self._commands = Commands(self.registry, self._observe, self.lifetime_s, highest, self._groups)
+
+    def _groups(self, connection: Connection) -> set[str]:
+        """Groups that have devices, or that the policy names."""
+        query = select(devices.c.grp).distinct()
+        return {*connection.execute(query).scalars(), *self.publisher.repo.policy().canary}
 
     def tick(self) -> bool:
         """Look, and act where something changed or came due; says whether anything was done."""

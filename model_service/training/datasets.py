@@ -12,6 +12,7 @@ from feature_store.point_in_time import HOLDOUT, Regime, TrainingSet, Wanted, tr
 from model_service.training.classifier import enough_labels
 from model_service.training.runs import DRIFT, Run
 from schemas.profile import Profile
+from schemas.tables import telemetry_table_name
 
 ANOMALY: Literal["anomaly"] = "anomaly"
 CLASSIFIER: Literal["classifier"] = "classifier"
@@ -57,22 +58,42 @@ def question(
     labelled: bool = False,
     without: Sequence[str] = (),
     regime: Regime | None = None,
+    newest: datetime | None = None,
 ) -> Wanted:
     """The question of a run's training set at an instant.
 
-    After a drift the window starts at its onset: what lies before is another normal.
+    After a drift the window starts at its onset: what lies before is another normal. Without one it ends
+    with the newest row, so that the last part, which only gates see, is not a silence.
+
+    Args:
+        profile: Its training policy.
+        run: What it is about.
+        known_at: The instant.
+        labelled: Whether labels are wanted.
+        without: Devices to leave out.
+        regime: What the drift led to.
+        newest: Event time of the newest row; None: as of the instant.
     """
-    longest = known_at - timedelta(seconds=profile.training.window_s)
+    end = known_at if run.onset is not None or newest is None else min(known_at, newest)
+    longest = end - timedelta(seconds=profile.training.window_s)
     start = longest if run.onset is None else max(run.onset, longest)
     return Wanted(
         profile,
-        event_from=min(start, known_at - timedelta(microseconds=1)),
-        event_to=known_at,
+        event_from=min(start, end - timedelta(microseconds=1)),
+        event_to=end,
         known_at=known_at,
         labelled=labelled,
         without=tuple(without),
         regime=regime,
     )
+
+
+def newest_row(con: duck.Connection, profile: Profile) -> datetime | None:
+    """Event time of the profile's newest believable row; None: there is none."""
+    table = duck.name(telemetry_table_name(profile.name))
+    query = f"SELECT max(event_time) FROM {table} WHERE NOT time_suspect"  # noqa: S608  (a quoted name)
+    [(newest,)] = con.execute(query).fetchall()
+    return newest if isinstance(newest, datetime) else None
 
 
 def take(con: duck.Connection, run: Run, wanted: Wanted, champion_kind: str) -> Dataset:

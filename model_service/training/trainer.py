@@ -26,7 +26,7 @@ from model_service.settings import ModelSettings
 from model_service.training.artifacts import bundle_of_version, factory_bundle_of, store_artifact
 from model_service.training.bundle import BundleFiles
 from model_service.training.candidate import build_candidate
-from model_service.training.datasets import Dataset, all_features, question, take
+from model_service.training.datasets import Dataset, all_features, newest_row, question, take
 from model_service.training.examine import Examination, examine
 from model_service.training.lineage import lineage_of, lineage_rows, wanted_of_json, wanted_to_json
 from model_service.training.proposing import Proposer
@@ -151,10 +151,15 @@ class Trainer:
                     run, now, f"run_{state}", detail, again=cut.id, state=state, cause=raw,
                     detail=found.cause.text,
                 )  # fmt: skip
-        wanted = question(
-            profile, run, cut.created, without=raw.get("faulty", ()), regime=found.regime if found else None
-        )
         with closing(connect(self._lake.root, cut.id)) as con:
+            wanted = question(
+                profile,
+                run,
+                cut.created,
+                without=raw.get("faulty", ()),
+                regime=found.regime if found else None,
+                newest=newest_row(con, profile),
+            )
             dataset = take(con, run, wanted, champion.manifest.kind)
         if lacks := dataset.lacks(profile, raw.get(NEED, 0.0)):
             return self._give_up(run, profile, now, lacks)

@@ -16,6 +16,21 @@ def test_a_misspelt_variable_is_refused(monkeypatch, tmp_path):
         load_settings()
 
 
+def test_devices_may_be_a_plain_id_or_several_with_commas(monkeypatch, tmp_path):
+    monkeypatch.setenv("EDGE_STATE_DIR", str(tmp_path))
+    monkeypatch.setenv("EDGE_PROFILE", "machine")
+    for given, read in (("m-1", ("m-1",)), ("m-1, m-2", ("m-1", "m-2"))):
+        monkeypatch.setenv("EDGE_DEVICES", given)
+        assert load_settings().devices == read
+
+
+def test_what_is_missing_is_named_as_its_variable(monkeypatch):
+    for name in ("EDGE_STATE_DIR", "EDGE_PROFILE", "EDGE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ValueError, match=r"EDGE_STATE_DIR: Field required; EDGE_PROFILE: .*EDGE_DEVICES: "):
+        load_settings()
+
+
 def test_every_setting_is_known_by_its_variable():
     assert unknown_variables({f"EDGE_{n.upper()}": "" for n in EdgeSettings.model_fields}) == []
 

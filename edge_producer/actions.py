@@ -20,7 +20,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
 
 from schemas.errors import ProfileError
-from schemas.profile import Name
+from schemas.section import Name
 
 log = logging.getLogger(__name__)
 

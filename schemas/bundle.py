@@ -18,8 +18,8 @@ from pydantic import (
 )
 
 from schemas.errors import BundleError
-from schemas.profile import Name
 from schemas.profile_file import describe
+from schemas.section import Name
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ANY_FEATURESET = "*"

@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt
 
 from schemas.bundle import Digest
 from schemas.cohorts import NOBODY, Cohort
-from schemas.profile import Name
+from schemas.section import Name
 
 Ring = Literal["canary", "broad"]
 CANARY: Final = "canary"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 from schemas.channels import GroupName
-from schemas.profile import Name
+from schemas.section import Name
 
 
 class JoinBundle(BaseModel):

@@ -10,8 +10,6 @@ import json
 from typing import Annotated, Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -20,10 +18,8 @@ from pydantic import (
     model_validator,
 )
 
-NAME = r"^[a-z][a-z0-9_]{0,47}$"
-Name = Annotated[str, Field(pattern=NAME)]
-Probability = Annotated[float, Field(gt=0, le=1)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
+from schemas.learning_policy import Gates, Rollout, Training
+from schemas.section import Fraction, Name, Probability, Section
 
 FEATURE_KINDS: dict[str, str] = {
     "last": "last sample",
@@ -42,12 +38,6 @@ FEATURE_KINDS: dict[str, str] = {
 """Feature kinds a feature graph can compute from one channel's window, with what they are."""
 
 UNITLESS_KINDS = ("crest", "kurtosis")
-
-
-class Section(BaseModel):
-    """Base of every part of a profile: frozen, and a misspelt key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Channel(Section):
@@ -205,7 +195,7 @@ class Filter(Section):
     p_min: Probability = 0.01
     threshold: Fraction | None = 0.5
     uncertain: tuple[Fraction, Fraction] | None = None
-    deadband: dict[str, PositiveFloat] = {}
+    deadband: dict[str, PositiveFloat] = Field(default={})
     burst_after: NonNegativeInt = 5
     pretrigger: NonNegativeInt = 3
     budget_rows_per_hour: PositiveInt | None = None
@@ -286,101 +276,9 @@ class Replay(Section):
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
     decimal: Literal[".", ","] = "."
     encoding: str = "utf-8"
-    columns: dict[str, str] = {}
+    columns: dict[str, str] = Field(default={})
     missing: tuple[str, ...] = ("NA", "NaN", "nan", "null", "None", "-", "?")
     max_gap_steps: PositiveFloat = 5.0
-
-
-class Training(Section):
-    """When and from what a model is trained again.
-
-    Attributes:
-        auto: Start on drift verdicts by itself where the evidence allows it.
-        schedule_s: Start every so many seconds; None: never.
-        max_age_s: Start when the model in force is so old; None: never.
-        label_count: Start when so many new labels exist; None: never.
-        min_effective_rows: Kish's effective sample size that a run waits for.
-        max_wait_s: After so long a run with too few rows ends unfinished.
-        window_s: Longest stretch of event time before the cut that rows come from, where no onset says.
-        holdout_share: Last share of the span, by event time, that only gates see.
-        clip_weight: Largest weight of a row, as a multiple of the median weight.
-        device_share: Largest share of the total weight that one device may have.
-        regime_share: Share of a cohort that must have moved at once for a regime.
-        fault_similarity: Cosine to a fault's signature from which a shift counts as that fault.
-        cooldown_s: No automatic run so soon after the last one ended.
-    """
-
-    auto: bool = True
-    schedule_s: PositiveFloat | None = None
-    max_age_s: PositiveFloat | None = None
-    label_count: PositiveInt | None = None
-    min_effective_rows: PositiveFloat = 200.0
-    max_wait_s: PositiveFloat = 3600.0
-    window_s: PositiveFloat = 7 * 86400.0
-    holdout_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
-    clip_weight: PositiveFloat = 20.0
-    device_share: Probability = 0.25
-    regime_share: Fraction = 0.5
-    fault_similarity: Fraction = 0.6
-    cooldown_s: NonNegativeFloat = 60.0
-
-
-class Gates(Section):
-    """What a candidate must show before it is signed.
-
-    Attributes:
-        min_gain: Quality that it must gain on the champion; its 95 % interval must lie above.
-        min_recall: Recall on the fault bank at the first rule's ``enter``.
-        max_recall_loss: Recall that it may lose against the champion.
-        parity: Largest difference of a score from the training library's.
-        max_latency_ms: Median time of one window on the device runtime, one thread.
-        max_latency_ratio: The same as a multiple of the champion's, measured in turn in the same process.
-        max_memory_mb: Memory that loading and running it adds.
-        max_bytes: Size of the bundle.
-        opset: Highest operator set that the fleet's runtimes know.
-    """
-
-    min_gain: float = 0.0
-    min_recall: Fraction = 0.8
-    max_recall_loss: Fraction = 0.05
-    parity: PositiveFloat = 1e-5
-    max_latency_ms: PositiveFloat = 5.0
-    max_latency_ratio: PositiveFloat = 3.0
-    max_memory_mb: PositiveFloat = 64.0
-    max_bytes: PositiveInt = 4 * 1024**2
-    opset: PositiveInt = 17
-
-
-class Rollout(Section):
-    """How a signed model reaches a group.
-
-    Attributes:
-        auto: Start a rollout for each model that passes its gates.
-        canary_share: Share of a group in the canary ring; bounded by the signed pool.
-        phases: Shares of the group that the broad ring treats, one after the other.
-        holdout_share: Share that stays on baseline through the last soak.
-        trial_windows: Live windows in shadow before a device commits.
-        watch_windows: Windows after a commit in which a device restores by itself.
-        soak_s: Time between a phase's last report and the next phase.
-        silent_s: A device that took an offer and is silent for so long counts as failed.
-        reach_s: Devices that did not take an offer within so long are left to later; they bound coverage.
-        max_failed: Failed share of a phase's devices above which a rollout aborts.
-        min_devices: Devices with a shadow below which a person decides (``not shown``).
-        max_alarm_gain: Share of windows by which alarms may rise, upper end of the interval.
-    """
-
-    auto: bool = True
-    canary_share: Probability = 0.2
-    phases: tuple[Probability, ...] = (1.0,)
-    holdout_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    trial_windows: PositiveInt = 30
-    watch_windows: PositiveInt = 60
-    soak_s: NonNegativeFloat = 600.0
-    silent_s: PositiveFloat = 900.0
-    reach_s: PositiveFloat = 3600.0
-    max_failed: Fraction = 0.1
-    min_devices: PositiveInt = 3
-    max_alarm_gain: Fraction = 0.02
 
 
 class Simulate(Section):

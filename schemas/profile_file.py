@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from schemas.errors import ProfileError
-from schemas.profile import NAME, Profile
+from schemas.profile import Profile
+from schemas.section import NAME
 
 
 def parse_profile(text: str, origin: str) -> Profile:

@@ -23,7 +23,8 @@ from edge_producer.updates.disk import Disk
 from schemas.bundle_archive import MEMBERS
 from schemas.channels import Release
 from schemas.errors import BundleError
-from schemas.profile import Name, Profile
+from schemas.profile import Profile
+from schemas.section import Name
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from model_service.training.bundle import BundleFiles
 from model_service.training.graph import ML_DOMAIN, ML_OPSET
 from model_service.training.runtime import OrtGraph
 from model_service.training.score_stage import parsed
-from schemas.profile import Gates
+from schemas.learning_policy import Gates
 
 OPERATORS, SIZE, LATENCY, MEMORY = "operators", "size", "latency", "memory"
 RUNS, WARMUP = 200, 10

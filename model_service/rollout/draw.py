@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from model_service.rollout.observed import Member
 from model_service.rollout.record import shares
 from schemas.cohorts import NOBODY, Cohort
-from schemas.profile import Rollout
+from schemas.learning_policy import Rollout
 
 _HASHES = 40_000
 """About how many hashes a draw may cost; large fleets are balanced by their size."""

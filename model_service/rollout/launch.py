@@ -21,7 +21,8 @@ from model_service.trust.online import OnlineSigner
 from model_service.trust.repository import TrustRepository
 from schemas.channels import Policy, Release, artifact_path
 from schemas.errors import RegistryError, RejectedError, RetryableError
-from schemas.profile import Profile, Rollout
+from schemas.learning_policy import Rollout
+from schemas.profile import Profile
 
 log = logging.getLogger(__name__)
 _c = candidates.c

@@ -8,7 +8,8 @@ from pydantic import Field, NonNegativeInt
 
 from schemas.channels import BROAD, CANARY, Document, GroupName, Release, Ring, Version
 from schemas.cohorts import EVERYBODY, NOBODY, Cohort
-from schemas.profile import Name, Rollout
+from schemas.learning_policy import Rollout
+from schemas.section import Name
 
 State = Literal[
     "draft",

@@ -16,7 +16,7 @@ from model_service.rollout.record import ENDED, Record
 from model_service.rollout.way_back import is_blocked
 from schemas.channels import BROAD, Channel, Release
 from schemas.cohorts import EVERYBODY, NOBODY, Cohort
-from schemas.profile import Rollout
+from schemas.learning_policy import Rollout
 
 _LATE_S = 86400.0
 """A proposal may wait for the guard for so long: it may have been down."""

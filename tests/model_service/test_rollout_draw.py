@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from model_service.rollout.draw import canary_share, draw, stratum
 from model_service.rollout.observed import Member
 from schemas.cohorts import Cohort
-from schemas.profile import Rollout
+from schemas.learning_policy import Rollout
 
 
 def fleet(count, sites=2, pool=1.0):

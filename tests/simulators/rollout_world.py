@@ -7,7 +7,7 @@ from model_service.rollout.draw import draw
 from model_service.rollout.observed import PENDING, Member, Observed, Paired, Sent, Status, Told
 from model_service.rollout.record import Record
 from schemas.channels import BROAD, CANARY, Channel, Release
-from schemas.profile import Rollout
+from schemas.learning_policy import Rollout
 
 FACTORY = Release(version="machine-0.00000000")
 NEW = Release(version="machine-1.00000001", sha256="1" * 64)

@@ -17,6 +17,8 @@ _JITTER = random.Random()  # noqa: S311  (spreads retries, guards nothing)
 log = logging.getLogger(__name__)
 
 FIRST_S, LONGEST_S = 1.0, 60.0
+DOUBLINGS = 12
+"""After so many a wait is at its longest anyway; the power of an outage of days overflows."""
 
 
 class Backoff:
@@ -32,7 +34,7 @@ class Backoff:
 
     def failed(self) -> float:
         """Count a failure; returns the seconds to wait."""
-        wait = min(FIRST_S * 2.0**self.failures, LONGEST_S)
+        wait = min(FIRST_S * 2.0 ** min(self.failures, DOUBLINGS), LONGEST_S)
         self.failures += 1
         return wait * (0.5 + self._draw() / 2)
 

@@ -18,7 +18,7 @@ MAX_TRANSITIONS = 28
 """Persisted transitions of one attempt after which it is given up (Mender's number)."""
 MAX_WATCH_CRASHES = 2
 """Crashes of the process under a new model's watch after which the old one is restored."""
-BACKOFF_S, BACKOFF_LIMIT_S = 1.0, 3600.0
+BACKOFF_S, BACKOFF_LIMIT_S, DOUBLINGS = 1.0, 3600.0, 12
 
 S = UpdateState
 FOLLOWS: dict[UpdateState, frozenset[UpdateState]] = {
@@ -159,7 +159,7 @@ class Record(BaseModel):
         """``failed`` with a failure that may pass: backs off exponentially, with jitter."""
         known = self.failed.get(wanted.digest)
         count = known.count + 1 if known is not None and known.kind == "passing" else 1
-        wait = min(BACKOFF_S * 2.0 ** (count - 1), BACKOFF_LIMIT_S) * (0.5 + draw() / 2)
+        wait = min(BACKOFF_S * 2.0 ** min(count - 1, DOUBLINGS), BACKOFF_LIMIT_S) * (0.5 + draw() / 2)
         failure = Failure(kind="passing", seq=seq, count=count, not_before=now_s + wait, reason=reason[:500])
         return {**self.failed, wanted.digest: failure}
 

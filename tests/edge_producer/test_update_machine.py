@@ -124,6 +124,14 @@ def test_backing_off_has_a_limit_and_starts_anew_after_success():
     assert subject.failed() <= 1.0
 
 
+def test_an_outage_of_days_is_waited_for_like_one_of_hours():
+    subject = Backoff(lambda: 0.999)
+    assert {subject.failed() <= LONGEST_S for _ in range(5000)} == {True}
+    known = Record().fail(NEW, 3, 0.0, "line")[NEW.digest].model_copy(update={"count": 5000})
+    failed = Record(failed={NEW.digest: known}).fail(NEW, 3, 0.0, "line")
+    assert failed[NEW.digest].not_before <= BACKOFF_LIMIT_S
+
+
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=60))
 def test_a_comparison_is_that_of_numpy(pairs):
     subject = Comparison.start("old", "new", MACHINE)

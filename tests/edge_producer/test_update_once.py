@@ -12,6 +12,7 @@ import pytest
 
 from edge_producer.spool import read_books
 from edge_producer.status import read_status
+from schemas.profile_file import find_profile
 from tests.edge_producer.bench import edge_settings
 from tests.edge_producer.bundles import misses_golden
 from tests.simulators.update_service import UpdateService, candidate
@@ -115,7 +116,7 @@ def test_a_running_process_updates_while_it_senses_and_shows_it(service, tmp_pat
             "both devices to commit",
         )
         assert {models()[n]["version"] for n in names} == {release.version}
-        assert models()["m-1"]["shadow"]["windows"] >= 10
+        assert models()["m-1"]["shadow"]["windows"] >= find_profile("machine").rollout.watch_windows
         process.send_signal(signal.SIGTERM)
         process.wait(30)
     finally:

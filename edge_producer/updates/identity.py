@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
@@ -17,7 +18,7 @@ from edge_producer.identity import DeviceIdentity
 from edge_producer.trust import SERVER, TrustedTime
 from edge_producer.updates.disk import Disk
 from edge_producer.updates.service import Credentials, Enrollment
-from schemas.errors import AccessError
+from schemas.errors import AccessError, ServiceUnavailableError
 from schemas.join import JoinBundle
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,9 @@ class Membership:
         device: Its key: the one that seals its telemetry.
         time: Learns from the service's answers; says when the certificate is due.
         disk: Writes it.
+
+    Raises:
+        AccessError: The key or the authority cannot be used.
     """
 
     def __init__(
@@ -70,6 +74,11 @@ class Membership:
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise AccessError("the device key must be a P-256 key")
         self._key, self._key_pem = key, pem
+        self._who = {"device_id": device.device_id}
+        try:
+            self._authorities = x509.load_pem_x509_certificates(join.ca_pem.encode())
+        except ValueError as exc:
+            raise AccessError("the join bundle holds no certificate of the authority") from exc
 
     def credentials(self, *, renew: bool = False) -> Credentials:
         """A certificate that should hold, after enrolling or renewing where that is due.
@@ -89,16 +98,34 @@ class Membership:
         return Credentials(held, self._key_pem)
 
     def _held(self) -> bytes | None:
-        """The certificate, unless it is unreadable, another key's, or a new token came since."""
+        """The certificate, unless it is damaged, not this device's, or a new token came since."""
         held = self._disk.read(self._folder / "certificate.pem")
         if held is None or self._spent() not in (None, _digest(self._join.token)):
             return None
         try:
-            key = x509.load_pem_x509_certificate(held).public_key()
-        except ValueError:
-            log.warning("the certificate on disk is damaged", extra={"device_id": self._device.device_id})
+            return self._ours(held)
+        except ValueError as exc:
+            log.warning("the certificate on disk is not used: %s", exc, extra=self._who)
             return None
-        return held if key == self._key.public_key() else None
+
+    def _ours(self, pem: bytes) -> bytes:
+        """The one certificate in ``pem``, as PEM: gRPC's C core aborts the process on what it cannot read.
+
+        Raises:
+            ValueError: It is unreadable, or not this device's, for its key, by its authority.
+        """
+        certificate = x509.load_pem_x509_certificate(pem)
+        names = [a.value for a in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+        if names != [self._device.device_id]:
+            raise ValueError(f"it names {names}")
+        try:
+            if certificate.public_key() != self._key.public_key():
+                raise ValueError("it is another key's")
+        except UnsupportedAlgorithm as exc:
+            raise ValueError("it is another key's") from exc
+        if not any(_signed(certificate, authority) for authority in self._authorities):
+            raise ValueError("another authority signed it")
+        return certificate.public_bytes(serialization.Encoding.PEM)
 
     def _spent(self) -> str | None:
         """Digest of the token that was redeemed; None: that is this one."""
@@ -121,7 +148,7 @@ class Membership:
         credentials = self._keep(issued.certificate_pem, issued.server_time)
         spent = self._join.model_copy(update={"token": _digest(self._join.token)})
         self._disk.write(self._folder / "joined.json", spent.model_dump_json().encode(), 0o600)
-        log.info("joined", extra={"device_id": self._device.device_id})
+        log.info("joined", extra=self._who)
         return credentials
 
     def _renewed(self, held: bytes) -> Credentials:
@@ -129,18 +156,38 @@ class Membership:
         claim = b"edgeloop.v1.renew\n%d\n" % at_ms + csr
         proof = self._key.sign(claim, ec.ECDSA(hashes.SHA256()))
         issued = Enrollment(self._join).renew(held, csr, at_ms, proof)
-        log.info("certificate renewed", extra={"device_id": self._device.device_id})
-        return self._keep(issued.certificate_pem, issued.server_time)
+        credentials = self._keep(issued.certificate_pem, issued.server_time)
+        log.info("certificate renewed", extra=self._who)
+        return credentials
 
     def _keep(self, certificate_pem: bytes, server_time: datetime) -> Credentials:
+        """What was issued, kept if it is what was asked for; else the old one stays.
+
+        Raises:
+            ServiceUnavailableError: It is not.
+        """
+        try:
+            pem = self._ours(certificate_pem)
+        except ValueError as exc:
+            raise ServiceUnavailableError(
+                f"what the service issued is no certificate of ours: {exc}"
+            ) from exc
         self._time.learn(server_time, SERVER)
-        self._disk.write(self._folder / "certificate.pem", certificate_pem, 0o600)
-        return Credentials(certificate_pem, self._key_pem)
+        self._disk.write(self._folder / "certificate.pem", pem, 0o600)
+        return Credentials(pem, self._key_pem)
 
     def _csr(self) -> bytes:
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self._device.device_id)])
         request = x509.CertificateSigningRequestBuilder().subject_name(subject)
         return request.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def _signed(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
+        return False
+    return True
 
 
 def _digest(token: str) -> str:

@@ -21,7 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from edge_producer.bundle import BUNDLES, open_bundle
-from model_service.identity.authority import Authority, init_pki, server_paths
+from model_service.identity.authority import Authority, init_pki, issued_by, server_paths
 from model_service.settings import ModelSettings
 from model_service.training.bundle import BundleFiles, sealed
 from model_service.trust import ceremony
@@ -137,6 +137,7 @@ class UpdateService(Cloud, rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
         # Faults.
         self.down = False
         self.unknown: set[str] = set()
+        self.certificate_filter = lambda pem: pem
         self.artifact_filter = lambda data: data
         self.reply_filter = lambda metadata, documents: (metadata, documents)
         self.chunk_pause_s = 0.0
@@ -208,6 +209,8 @@ class UpdateService(Cloud, rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
 
     def Renew(self, request, context):  # noqa: N802
         self._check(context)
+        if not issued_by(x509.load_pem_x509_certificate(request.certificate_pem), self.authority.certificate):
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, "another authority's certificate")
         csr = x509.load_pem_x509_csr(request.csr_pem)
         name = csr.subject.rfc4514_string().removeprefix("CN=")
         if name in self.revoked:
@@ -281,7 +284,7 @@ class UpdateService(Cloud, rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
         certificate = self.authority.certify_client(
             name, [Role.DEVICE], csr.public_key(), now, self.certificate_life
         )
-        pem = certificate.public_bytes(serialization.Encoding.PEM)
+        pem = self.certificate_filter(certificate.public_bytes(serialization.Encoding.PEM))
         return pb.EnrollResponse(certificate_pem=pem, ca_pem=self._ca_pem(), server_time_ms=_now_ms())
 
 

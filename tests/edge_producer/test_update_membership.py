@@ -1,0 +1,95 @@
+"""Laws of a device's certificate: what a hostile or broken service issues never replaces a good one."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from edge_producer.identity import load_or_create
+from edge_producer.trust import TrustedTime
+from edge_producer.updates.disk import Disk
+from edge_producer.updates.identity import Membership
+from edge_producer.updates.service import Delivery
+from model_service.identity.authority import Authority, init_pki
+from model_service.settings import ModelSettings
+from schemas.errors import AccessError, ServiceUnavailableError
+from schemas.updates import Role
+from tests.simulators.update_service import UpdateService
+
+BUILT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def service(tmp_path):
+    with UpdateService(tmp_path) as running:
+        yield running
+
+
+def membership(folder, join) -> Membership:
+    folder.mkdir(exist_ok=True)
+    device = load_or_create(folder / "keys", "m-1")
+    return Membership(folder, join, device, TrustedTime(folder / "time.json", BUILT), Disk())
+
+
+def certified(authority: Authority, name: str, key: ec.EllipticCurvePublicKey) -> bytes:
+    made = authority.certify_client(name, [Role.DEVICE], key, datetime.now(UTC), timedelta(days=1))
+    return made.public_bytes(serialization.Encoding.PEM)
+
+
+def wrong(kind: str, service, folder) -> bytes:
+    if kind in ("", "-----nothing-----"):
+        return kind.encode()
+    own = serialization.load_pem_public_key(load_or_create(folder, "m-1").public_pem.encode())
+    if kind == "another key":
+        return certified(service.authority, "m-1", ec.generate_private_key(ec.SECP256R1()).public_key())
+    if kind == "another device":
+        return certified(service.authority, "m-2", own)
+    other = ModelSettings(root=folder / "other", lake_root=folder / "lake")
+    init_pki(other)
+    return certified(Authority.load(other), "m-1", own)
+
+
+KINDS = ["", "-----nothing-----", "another key", "another device", "another authority"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_certificate_of_ours_never_replaces_a_good_one(service, tmp_path, kind):
+    folder, join = tmp_path / "m-1", service.join(tmp_path / "join", "m-1")
+    subject = membership(folder, join)
+    good = subject.credentials()
+    bad = wrong(kind, service, folder / "keys")
+    service.certificate_filter = lambda _pem: bad
+    with pytest.raises(ServiceUnavailableError, match="no certificate of ours"):
+        subject.credentials(renew=True)
+    service.certificate_filter = lambda pem: pem
+    assert membership(folder, join).credentials() == good
+    assert subject.credentials(renew=True) != good, "an honest answer is taken again"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_damaged_certificate_on_disk_is_as_good_as_none(service, tmp_path, kind):
+    folder, join = tmp_path / "m-1", service.join(tmp_path / "join", "m-1")
+    membership(folder, join).credentials()
+    (folder / "certificate.pem").write_bytes(wrong(kind, service, folder / "keys"))
+    with pytest.raises(AccessError, match="used up"):
+        membership(folder, join).credentials()
+    join = service.join(tmp_path / "join", "m-1")
+    credentials = membership(folder, join).credentials()
+    delivery = Delivery(join, credentials)
+    assert delivery.fetch_metadata({}, {}).metadata
+    delivery.close()
+
+
+def test_what_follows_the_certificate_is_not_kept(service, tmp_path):
+    service.certificate_filter = lambda pem: pem + b"-----BEGIN CERTIFICATE-----\n"
+    subject = membership(tmp_path / "m-1", service.join(tmp_path / "join", "m-1"))
+    assert subject.credentials().certificate_pem.count(b"BEGIN") == 1
+
+
+def test_a_join_bundle_without_an_authority_is_refused_before_anything_is_asked(service, tmp_path):
+    join = service.join(tmp_path / "join", "m-1").model_copy(update={"ca_pem": ""})
+    with pytest.raises(AccessError, match="authority"):
+        membership(tmp_path / "m-1", join)

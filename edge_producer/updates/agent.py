@@ -28,7 +28,7 @@ from edge_producer.updates.service import Delivery
 from edge_producer.updates.shared import Shared
 from edge_producer.updates.slots import ModelSet, Slots
 from schemas.channels import Channel, Release, artifact_path
-from schemas.errors import AccessError, PipelineError, RetryableError, TrustError
+from schemas.errors import AccessError, PipelineError, RetryableError, ServiceUnavailableError, TrustError
 from schemas.join import JoinBundle
 from schemas.proto import delivery_pb2 as pb
 from schemas.updates import Result, UpdateState
@@ -86,13 +86,15 @@ class Agent:
         self._stop: Callable[[], bool] = lambda: False
         disk = place.disk
         self._time = TrustedTime(place.folder / "time.json", place.build_time)
-        self._reports = Reports(place.folder / "reports", disk)
+        self._reports = Reports(place.folder / "reports", disk, device.device_id)
         self._join: JoinBundle | None = None
         self._link: Link | None = None
         self._verifier: Verifier | None = None
         self._backoff = Backoff()
         self._due_s = 0.0
         self._flush_s = 0.0
+        self._unheard = Backoff()
+        self._unheard_s = 0.0
         parts = Parts(
             slots, Journal(place.folder, disk), lambda: self._time.now().timestamp(), self.wake, self._tell
         )
@@ -152,7 +154,7 @@ class Agent:
 
     def _visit(self) -> None:
         now = time.monotonic()
-        look, tell = now >= self._due_s, len(self._reports) > 0 and now >= self._flush_s
+        look, tell = now >= self._due_s, len(self._reports) > 0 and now >= self._tell_s
         if not (look or tell):
             return
         if self._place.offline():
@@ -165,16 +167,17 @@ class Agent:
                 renew=self._backoff.failures % RENEW_EVERY == RENEW_EVERY - 1
             )
             self._greet()
-            self._deliver_reports(delivery)
+            heard = self._deliver_reports(delivery)
             if look:
                 self._look(delivery)
-                self._deliver_reports(delivery)
+                heard = self._deliver_reports(delivery)
         except (AccessError, RetryableError) as exc:
             self._failed_visit(exc)
         else:
-            self._backoff.worked()
-            self._flush_s = 0.0
-            self.trouble, self.hopeless = "", False
+            if look or heard:
+                self._backoff.worked()
+                self._flush_s = 0.0
+                self.trouble, self.hopeless = "", False
             if look:
                 self.checked.set()
 
@@ -235,10 +238,32 @@ class Agent:
             self._greeted = True
             self._tell(self.installer.record, None)
 
-    def _deliver_reports(self, delivery: Delivery) -> None:
-        told = self._reports.flush(delivery.report)
+    def _deliver_reports(self, delivery: Delivery) -> bool:
+        """Whether the service took what waited. That it takes no reports must not keep orders away.
+
+        Raises:
+            ServiceUnavailableError: It does not answer at all.
+        """
+        if time.monotonic() < self._unheard_s:
+            return False
+        try:
+            told = self._reports.flush(delivery.report)
+        except ServiceUnavailableError:
+            raise
+        except (AccessError, RetryableError) as exc:
+            wait = max(self._unheard.failed(), DENIED_S if isinstance(exc, AccessError) else 0.0)
+            self._unheard_s = time.monotonic() + wait
+            log.warning("reports wait %.0f s: %s", wait, exc, extra={"device_id": self.device_id})
+            return False
+        self._unheard.worked()
         if told is not None:
             self._time.learn(told, SERVER)
+        return True
+
+    @property
+    def _tell_s(self) -> float:
+        """When reports are sent again."""
+        return max(self._flush_s, self._unheard_s)
 
     def _look(self, delivery: Delivery) -> None:
         assert self._verifier is not None  # noqa: S101  (made with the link)
@@ -316,7 +341,7 @@ class Agent:
         self._due_s = self._flush_s = time.monotonic() + wait_s
 
     def _pause(self) -> float:
-        due = min(self._due_s, self._flush_s) if len(self._reports) else self._due_s
+        due = min(self._due_s, self._tell_s) if len(self._reports) else self._due_s
         pause = max(due - time.monotonic(), 0.01)
         return min(pause, BUSY_S) if self.installer.record.state in _WAITING else pause
 

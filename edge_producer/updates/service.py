@@ -17,6 +17,7 @@ from schemas.errors import (
     AccessError,
     RegistryError,
     RejectedError,
+    RetryableError,
     ServiceUnavailableError,
     TrustError,
 )
@@ -40,6 +41,7 @@ _OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.enable_http_proxy", 0),
 )
 _DENIED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+_AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 _MISSING = (grpc.StatusCode.NOT_FOUND,)
 _WRONG = (
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -190,6 +192,7 @@ class Delivery:
 
         Raises:
             RejectedError: The service refuses this report: there is no use in sending it again.
+            RetryableError: It answered, but does not take it now.
             ServiceUnavailableError: No answer in time.
         """
         with _translated("report"):
@@ -252,7 +255,9 @@ def _translated(what: str) -> Iterator[None]:
             raise RegistryError(said) from exc
         if code in _WRONG:
             raise RejectedError(said) from exc
-        raise ServiceUnavailableError(said) from exc
+        if code in _AWAY:
+            raise ServiceUnavailableError(said) from exc
+        raise RetryableError(said) from exc
     except ValueError as exc:  # gRPC says so of a channel that another thread has closed
         raise ServiceUnavailableError(f"cannot {what}: {exc}") from exc
 

@@ -137,6 +137,7 @@ class UpdateService(Cloud, rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
         # Faults.
         self.down = False
         self.unknown: set[str] = set()
+        self.refuses_reports: grpc.StatusCode | None = None
         self.certificate_filter = lambda pem: pem
         self.artifact_filter = lambda data: data
         self.reply_filter = lambda metadata, documents: (metadata, documents)
@@ -261,6 +262,8 @@ class UpdateService(Cloud, rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
 
     def Report(self, request, context):  # noqa: N802
         self._check(context)
+        if self.refuses_reports is not None:
+            context.abort(self.refuses_reports, "ordered to take none")
         known = self.reports[request.device_id]
         if request.report_no not in {r.report_no for r in known}:
             known.append(request)

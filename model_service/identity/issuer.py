@@ -81,7 +81,7 @@ class Issuer:
             RetryableError: Registry or lake are busy; the same step later goes on where it stood.
         """
         with self._registry.reading() as connection:
-            answers = [self._examine(connection, row) for row in _waiting(connection)]
+            answers = _one_owner([self._examine(connection, row) for row in _waiting(connection)])
             revoked = fleet.revoked_devices(connection) - self._known_revoked
         # Step 1: the lake knows the key before the device has a certificate; repeated after a crash.
         self._tell_lake([a.record for a in answers if a.record is not None], revoked)
@@ -100,7 +100,12 @@ class Issuer:
             return self._checked(connection, row)
         except AccessError as exc:
             return _Answer(row, reason=str(exc))
-        except (KeyError, TypeError, ValueError) as exc:  # no public process of ours leaves such a row
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            AttributeError,
+        ) as exc:  # no public process of ours leaves such a row
             return _Answer(row, reason=f"the request cannot be read: {type(exc).__name__}")
 
     def _checked(self, connection: Connection, row: RowMapping) -> _Answer:
@@ -156,6 +161,20 @@ class Issuer:
             note(connection, f"enrolled/{holder.serial}", name, "device_enrolled", detail, now)
 
 
+def _one_owner(answers: list[_Answer]) -> list[_Answer]:
+    """Of several devices that ask at once with one signing key, the first is its owner."""
+    owners: dict[str, str] = {}
+    judged = []
+    for answer in answers:
+        if answer.record is not None:
+            owner = owners.setdefault(answer.record.key_id, answer.record.device_id)
+            if owner != answer.record.device_id:
+                reason = f"the signing key of {answer.record.device_id} is already that of {owner}"
+                answer = _Answer(answer.row, reason=reason)  # noqa: PLW2901
+        judged.append(answer)
+    return judged
+
+
 def _waiting(connection: Connection) -> list[RowMapping]:
     rows = certificate_requests
     query = select(rows).where(rows.c.state == WAITING).order_by(rows.c.id).limit(BATCH)
@@ -184,6 +203,8 @@ def _record(connection: Connection, row: RowMapping) -> DeviceRecord:
     device = row["device"]
     if key_id(certs.read_public_key(device["public_key"])) != device["key_id"]:
         raise AccessError(f"the signing key of {row['subject']} has another id")
+    if device["device_id"] != row["subject"] or not isinstance(device["gateway"], str | None):
+        raise AccessError(f"the record of {row['subject']} speaks of another device")
     if not all(isinstance(device[name], str) and device[name] for name in _TEXTS):
         raise AccessError(f"the record of {row['subject']} is not whole")
     other = fleet.owner_of_key(connection, device["key_id"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +16,10 @@ from model_service.rollout.launch import draft, published_release
 from model_service.rollout.observed import Observed
 from model_service.rollout.record import ACTIVE, Record
 from model_service.rollout.steps import Outcome
-from schemas.errors import RegistryError, RejectedError
+from schemas.errors import RegistryError, RetryableError
 from schemas.updates import Role
+
+log = logging.getLogger(__name__)
 
 KINDS = ("start_rollout", "control_rollout")
 Observe = Callable[[Connection, Record], Observed]
@@ -61,7 +64,10 @@ class Commands:
                 row = self._waiting(connection, command_id)
                 if row is not None:
                     _close(connection, command_id, "done", self._do(connection, row, now))
-        except (RejectedError, ValueError, KeyError) as exc:
+        except RetryableError:
+            raise
+        except Exception as exc:  # noqa: BLE001  (whatever is wrong with a command, it gets its answer)
+            log.info("command %d refused: %s", command_id, exc)
             with self.registry.transaction() as connection:
                 _close(connection, command_id, "refused", {"reason": _why(exc)})
 

@@ -21,7 +21,7 @@ from model_service.rollout.profiles import Profiles
 from model_service.rollout.rates import LakeRates
 from model_service.rollout.record import ACTIVE, Record
 from model_service.rollout.steps import Outcome, supersede
-from schemas.errors import RegistryError
+from schemas.errors import PipelineError, RegistryError
 
 log = logging.getLogger(__name__)
 
@@ -95,10 +95,20 @@ class Engine:
         """One step of every group; how many moved, and when to look again."""
         with self.registry.reading() as connection:
             groups = {r.group for r in store.in_states(connection, ("draft", *ACTIVE))}
-        outcomes = [self._step_group(group, now) for group in sorted(groups)]
+        outcomes = [self._try_group(group, now) for group in sorted(groups)]
         dues = [due for _, due in outcomes if due is not None]
         due = min([now + _LONGEST_REST_S, *dues])
         return sum(moved for moved, _ in outcomes), max(due, now + _REST_S / 4)
+
+    def _try_group(self, group: str, now: float) -> tuple[bool, float | None]:
+        """One group's trouble is its own."""
+        try:
+            return self._step_group(group, now)
+        except PipelineError:
+            raise
+        except Exception:
+            log.exception("group %s stumbled; the others go on", group)
+            return False, now + _LONGEST_REST_S
 
     def _step_group(self, group: str, now: float) -> tuple[bool, float | None]:
         with self.registry.reading() as connection:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import ColumnElement, Connection, Select, func, select
 
 from model_service.fleet.store import reports_of, statuses
@@ -156,11 +158,12 @@ def device_statuses(connection: Connection, group: str) -> dict[str, Status]:
 
 
 def _installed(raw: Mapping[str, Mapping[str, Any]]) -> dict[str, Release]:
-    return {
-        family: Release(version=r["version"], sha256=r["sha256"] or None)
-        for family, r in raw.items()
-        if r["version"]
-    }
+    """What a device says it runs. What is no release counts as not said: it speaks for that device alone."""
+    found = {}
+    for family, told in raw.items():
+        with contextlib.suppress(ValidationError, KeyError, TypeError):
+            found[family] = Release(version=told["version"], sha256=told["sha256"] or None)
+    return found
 
 
 def marker(connection: Connection) -> tuple[Any, ...]:

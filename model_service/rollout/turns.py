@@ -6,10 +6,12 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from schemas.errors import RejectedError, RetryableError
+from schemas.errors import PipelineError, RejectedError, RetryableError
 
 log = logging.getLogger(__name__)
 
+STUMBLE_S = 5.0
+"""Rest of a job that failed in a way that nobody foresaw."""
 Job = tuple[Callable[[], object], float]
 """What to do, and seconds between two turns."""
 
@@ -46,6 +48,13 @@ class Turns:
             except RejectedError as exc:
                 self._due[number] = self._monotonic() + max(pause_s, 1.0)
                 self._say(number, exc)
+            except PipelineError:
+                raise
+            except Exception as exc:
+                self._due[number] = self._monotonic() + max(pause_s, STUMBLE_S)
+                if self._said.get(number) != str(exc):
+                    log.exception("a job stumbled; the others go on")
+                self._said[number] = str(exc)
             else:
                 self._said.pop(number, None)
 

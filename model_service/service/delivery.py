@@ -8,6 +8,8 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 
+from pydantic import TypeAdapter, ValidationError
+
 from model_service.fleet.devices import device
 from model_service.fleet.reports import note_clone, record_report
 from model_service.service.artifacts import Artifacts
@@ -17,7 +19,9 @@ from model_service.service.refusals import BadFieldError
 from model_service.service.workers import Workers
 from model_service.settings import ModelSettings
 from model_service.trust.repository import TrustRepository
+from schemas.channels import Release
 from schemas.errors import ClonedIdentityError
+from schemas.profile_file import describe
 from schemas.proto.delivery_pb2 import (
     ArtifactChunk,
     FetchArtifactRequest,
@@ -25,21 +29,33 @@ from schemas.proto.delivery_pb2 import (
     FetchMetadataResponse,
     File,
     Hint,
+    Installed,
     ReportRequest,
     ReportResponse,
     WatchRequest,
 )
+from schemas.section import Name
 from schemas.updates import Attack, Result, UpdateState
 
 log = logging.getLogger(__name__)
 
 MAX_DETAIL = 4096
+MAX_INSTALLED = 16
 MAX_REPORT_BYTES = 16 * 1024
 """Reports are kept; a device has no reason to say more."""
 _STATES = frozenset(s.value for s in UpdateState)
 _RESULTS = frozenset(r.value for r in Result) | {""}
 _ATTACKS = frozenset(a.value for a in Attack) | {""}
 _LEAVE_S = 0.05
+
+
+class _Set(Release):
+    """A family and its release, as a device reports it."""
+
+    family: Name
+
+
+_SET = TypeAdapter(_Set)
 
 
 def rules(settings: ModelSettings) -> dict[str, Rule]:
@@ -161,5 +177,19 @@ def check_report(request: ReportRequest) -> None:
         raise BadFieldError("nonce", "1 to 64 characters")
     if len(request.detail) > MAX_DETAIL:
         raise BadFieldError("detail", f"at most {MAX_DETAIL} characters")
+    if len(request.installed) > MAX_INSTALLED:
+        raise BadFieldError("installed", f"at most {MAX_INSTALLED} families")
     if request.ByteSize() > MAX_REPORT_BYTES:
         raise BadFieldError("installed", f"the report is larger than {MAX_REPORT_BYTES} bytes")
+    for one in request.installed:
+        _check_set("installed", one)
+    if request.attempted.version:
+        _check_set("attempted", request.attempted)
+
+
+def _check_set(field: str, told: Installed) -> None:
+    """Whether a device can run such a set: what is stored here, rollouts read as a release."""
+    try:
+        _SET.validate_python({"family": told.family, "version": told.version, "sha256": told.sha256 or None})
+    except ValidationError as exc:
+        raise BadFieldError(field, describe(exc)[:200]) from exc

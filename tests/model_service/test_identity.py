@@ -355,6 +355,18 @@ def test_nobody_joins_with_the_signing_key_of_another_device(office):
     assert {r.device_id for r in office.lake.keys().values()} == {"m-1"}
 
 
+def test_of_two_devices_that_ask_at_once_with_one_signing_key_one_joins(office):
+    victim, other = new_key(), new_key()
+    first = office.ask("victim", office.invite("victim"), victim)
+    second = office.ask("mallory", office.invite("mallory"), other, signing=victim)
+    office.issuer.step()
+    assert office.answer(first)["state"] == "issued"
+    assert (office.answer(second)["state"], "already that of victim" in office.answer(second)["reason"]) == (
+        "refused",
+        True,
+    )
+
+
 def test_a_renewal_keeps_the_key_and_the_old_certificate_counts_on(office):
     key = new_key()
     first = office.join("m-1", key)

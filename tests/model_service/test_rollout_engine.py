@@ -6,10 +6,10 @@ import sys
 import time
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from model_service.identity.authority import init_pki
-from model_service.registry.tables import channel_requests, outbox, rollout_events
+from model_service.registry.tables import channel_requests, commands, device_status, outbox, rollout_events
 from model_service.rollout import store
 from schemas.channels import BROAD, CANARY
 from schemas.updates import Attack
@@ -86,6 +86,27 @@ def test_a_model_that_fails_its_trial_ends_rolled_back(service):
     assert record.state == "rolled_back"
     assert all(service.installed[d].version == FACTORY for d in names)
     assert BROAD not in service.repo.channels(GROUP)
+
+
+def test_what_a_device_lies_about_its_models_stops_nobody_else(service):
+    names = service.join(20)
+    service.sign(1)
+    engine = service.engine()
+    engine.tick()
+    with service.registry.transaction() as connection:
+        garbage = {"machine": {"version": "garbage", "sha256": "zz"}, "other": None}
+        own = device_status.c.device_id == names[0]
+        connection.execute(update(device_status).where(own).values(installed=garbage))
+    assert run(service, names).state == "completed"
+
+
+def test_a_command_of_nonsense_gets_its_answer(service):
+    service.join(20)
+    engine = service.engine()
+    service.command("control_rollout", rollout_id={}, action="abort")
+    engine.tick()
+    with service.registry.reading() as connection:
+        assert connection.execute(select(commands.c.state)).scalars().all() == ["refused"]
 
 
 def test_an_abort_in_the_broad_ring_brings_everybody_back(service):

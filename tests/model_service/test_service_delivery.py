@@ -22,7 +22,7 @@ from model_service.service.access import STALE_S, AccessList
 from model_service.service.door import ANYBODY, DETAILS_KEY, Door, Rule
 from model_service.service.server import ENROLLMENT
 from schemas.errors import ServiceUnavailableError
-from schemas.proto.delivery_pb2 import EnrollRequest, FetchArtifactRequest, WatchRequest
+from schemas.proto.delivery_pb2 import EnrollRequest, FetchArtifactRequest, Installed, WatchRequest
 from schemas.proto.delivery_pb2_grpc import EnrollmentStub
 from schemas.updates import Role
 from tests.simulators.model_service import ModelService, SimClient, refusal
@@ -145,7 +145,11 @@ def test_a_twin_is_refused_and_counted(service):
     [
         {"state": "fine"}, {"result": "maybe"}, {"attack": "martians"}, {"nonce": ""},
         {"nonce": "n" * 65}, {"detail": "d" * 5000}, {"number": 0}, {"number": 2**63},
-        {"profile": "p" * 17_000},
+        {"profile": "p" * 17_000}, {"installed": [Installed(family="machine", version="garbage")]},
+        {"installed": [Installed(family="../..", version="machine-0.00000000")]},
+        {"installed": [Installed(family="machine", version="machine-0.00000000", sha256="zz")]},
+        {"attempted": Installed(family="machine", version="x" * 200)},
+        {"installed": [Installed(family="machine", version="machine-0.00000000")] * 17},
     ],
 )  # fmt: skip
 def test_a_report_with_words_we_do_not_know_is_refused(device, given):

@@ -311,7 +311,7 @@ class Agent:
         )
         place = self._place
         pace = self._shared.pace
-        fetch = functools.partial(delivery.fetch_artifact, stall_s=pace.window_s)
+        fetch = functools.partial(delivery.fetch_artifact, stall_s=pace.window_s, total_s=pace.total_s)
         downloads = Downloads(place.folder / "download", fetch, place.disk, pace)
         self.status = self._status()
         installer.install(attempt, length, downloads, self._stop)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from schemas.updates import Attack
 
 log = logging.getLogger(__name__)
 
-Fetch = Callable[[str, int], Iterator[tuple[int, bytes]]]
+Fetch = Callable[[str, int], Generator[tuple[int, bytes]]]
 """Chunks (offset, bytes) of an artifact by its digest, from an offset on."""
 
 
@@ -102,18 +103,24 @@ class Downloads:
 
     def _receive(self, sha256: str, part: Path, have: int, length: int, stop: Callable[[], bool]) -> None:
         watch = _Speed(self._pace, self._clock)
-        for offset, data in self._fetch(sha256, have):
-            if offset != have:
-                raise ServiceUnavailableError(f"a chunk for byte {offset} came where {have} was due")
-            if have + len(data) > length:
-                self._disk.remove(part)
-                raise TrustError(f"the artifact goes on after its signed length of {length} bytes", _ENDLESS)
-            self._disk.append(part, data)
-            have += len(data)
-            if have < length:
+        with closing(self._fetch(sha256, have)) as chunks:
+            for offset, data in chunks:
+                if offset != have or not data:
+                    raise ServiceUnavailableError(
+                        f"a chunk of {len(data)} bytes for byte {offset} came where {have} was due"
+                    )
+                if have + len(data) > length:
+                    self._disk.remove(part)
+                    raise TrustError(
+                        f"the artifact goes on after its signed length of {length} bytes", _ENDLESS
+                    )
+                self._disk.append(part, data)
+                have += len(data)
+                if have == length:
+                    return  # whatever else may come
                 watch.take(len(data))
-            if stop():
-                raise ServiceUnavailableError("the download was interrupted")
+                if stop():
+                    raise ServiceUnavailableError("the download was interrupted")
 
 
 class _Speed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -147,13 +147,16 @@ class Delivery:
             _time(answer.server_time_ms),
         )
 
-    def fetch_artifact(self, sha256: str, offset: int, stall_s: float) -> Iterator[tuple[int, bytes]]:
+    def fetch_artifact(
+        self, sha256: str, offset: int, stall_s: float, total_s: float
+    ) -> Generator[tuple[int, bytes]]:
         """Chunks of an artifact from an offset on; closing the iterator ends the call.
 
         Args:
             sha256: Hex.
             offset: First byte wanted.
             stall_s: Longest wait for the next chunk.
+            total_s: Longest time for all of them.
 
         Raises:
             RegistryError: The service has no such artifact.
@@ -161,7 +164,7 @@ class Delivery:
             TrustError: Nothing came for ``stall_s``.
         """
         request = pb.FetchArtifactRequest(device_id=self._device_id, sha256=sha256, offset=offset)
-        call = self._stub.FetchArtifact(request)
+        call = self._stub.FetchArtifact(request, timeout=total_s)
         watchdog = _Watchdog(call.cancel, stall_s)
         try:
             with _translated("fetch an artifact"):

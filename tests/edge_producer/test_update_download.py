@@ -116,6 +116,32 @@ def test_a_chunk_out_of_place_is_an_error_of_the_line(tmp_path):
         downloads(tmp_path, Skipping()).get(SHA, len(DATA))
 
 
+def test_what_comes_after_the_last_byte_is_not_waited_for(tmp_path):
+    class Lingering(Server):
+        closed = False
+
+        def fetch(self, sha256, offset):
+            try:
+                yield from super().fetch(sha256, offset)
+                raise AssertionError("asked for more than there is")
+            finally:
+                self.closed = True
+
+    server = Lingering()
+    assert downloads(tmp_path, server).get(SHA, len(DATA)) == DATA
+    assert server.closed, "the call is ended"
+
+
+def test_empty_chunks_are_an_error_of_the_line(tmp_path):
+    class Empty(Server):
+        def fetch(self, _sha256, offset):
+            while True:
+                yield offset, b""
+
+    with pytest.raises(ServiceUnavailableError, match="0 bytes"):
+        downloads(tmp_path, Empty()).get(SHA, len(DATA))
+
+
 def test_parts_of_other_artifacts_are_forgotten(tmp_path):
     with pytest.raises(ServiceUnavailableError):
         downloads(tmp_path, Server(stops_after=1)).get(SHA, len(DATA))

@@ -1,13 +1,16 @@
 """Carries one device from the set that runs to the one that should, or back; each step is persisted first.
 
 Before the commit nothing that runs changes. The commit is one write of the pointer; the sensing loop takes
-the new session over between two windows. What a crash leaves to do is in ``machine.after_restart``.
+the new session over between two windows. What a crash leaves to do is in ``machine.after_restart``; what a
+failed write leaves to do ``Installer.advance`` does again. Only stepping back from a model that failed does
+not wait for the disk.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +19,12 @@ from edge_producer.updates.compare import Comparison
 from edge_producer.updates.content import memory_needed, open_artifact
 from edge_producer.updates.download import Downloads
 from edge_producer.updates.journal import Journal
-from edge_producer.updates.machine import Attempt, Failure, Record, after_restart
+from edge_producer.updates.machine import UNCHANGED, Attempt, Failure, Record, after_restart
+from edge_producer.updates.recovery import recovered
 from edge_producer.updates.shared import Shared
 from edge_producer.updates.slots import ModelSet, Pointer, Slots
 from edge_producer.updates.stand import Stand
+from edge_producer.updates.telling import Tell, Telling
 from edge_producer.updates.trials import Tap, Watch
 from edge_producer.window import Predictor
 from schemas.bundle import ANY_FEATURESET
@@ -32,9 +37,6 @@ log = logging.getLogger(__name__)
 S = UpdateState
 _TRANSPORT = (Attack.TAMPERED_ARTIFACT, Attack.ENDLESS_DATA, Attack.SLOW_RETRIEVAL)
 """What the way to the device may have done to a good artifact: worth another try, later."""
-
-Tell = Callable[[Record, pb.Shadow | None], None]
-"""Takes each record worth a report, and what the models did beside each other."""
 
 
 @dataclass(frozen=True)
@@ -75,45 +77,33 @@ class Installer:
         self._tap: Tap | None = None
         self._watch: Watch | None = None
         self._stand = Stand(device_id, parts.slots, shared.models)
-        self.record = self._recovered()
-        self._stand.put(self._first_lineup())
+        self._telling = Telling(device_id, parts.tell)
+        self.record = recovered(device_id, parts.journal, parts.slots)
+        self._sit_down()
 
-    # After a restart: no network is needed ---------------------------------------------------------------
-
-    def _recovered(self) -> Record:
-        journal = self._parts.journal
-        record = journal.load()
-        if record is None:
-            log.error("the record of updates is unreadable: restoring", extra={"device_id": self.device_id})
-            detail = "the record of updates was unreadable"
-            return journal.save(Record(state=S.RESTORING, seq=journal.accepted(), detail=detail))
-        pointer = self.slots.pointer()
-        following = after_restart(record, pointer.active if pointer.proven else None)
-        if following != record:
-            journal.save(following)
-        if following.state is S.COMMITTED and following.attempt is not None:
-            try:
-                self.slots.switch(following.attempt.wanted)
-            except BundleError as exc:
-                return journal.save(following.to(S.RESTORING, detail=str(exc)[:500]))
-        return following
-
-    def _first_lineup(self) -> Lineup:
+    def _sit_down(self) -> None:
         """The pointer's set if it loads; under watch where it has not proved itself; else an earlier one."""
+        pointer = self.slots.pointer()
         try:
-            active = self._shared.models.get(self.slots, self.slots.pointer().active)
+            active = self._shared.models.get(self.slots, pointer.active)
         except BundleError as exc:
             log.exception("the set in force cannot be loaded", extra={"device_id": self.device_id})
             if self.record.state is not S.RESTORING:
                 forced = {"state": S.RESTORING, "detail": str(exc)[:500]}
-                self._save(self.record.model_copy(update=forced))
+                self.record = self._parts.journal.try_save(self.record.model_copy(update=forced))
         if self.record.state is S.RESTORING:
-            return Lineup(self._restored())
+            self._stand.step_back()
+            with suppress(OSError):  # logged where it is tried again
+                self._restored()
+            return
         attempt = self.record.attempt
-        if self.record.state in (S.COMMITTED, S.WATCH) and attempt is not None:
-            self._save(self.record.to(S.WATCH, attempt=attempt.model_copy(update={"live": True})))
-            return self._watched(active, self._stand.earlier())
-        return Lineup(active, self._stand.earlier() if self._shared.shadow_previous else None)
+        new = self.record.state in (S.COMMITTED, S.WATCH)
+        if new and attempt is not None and attempt.wanted == pointer.active:
+            live = attempt.model_copy(update={"live": True})
+            self.record = self._parts.journal.try_save(self.record.to(S.WATCH, attempt=live))
+            self._stand.put(self._watched(active, self._stand.earlier()))
+            return
+        self._stand.put(Lineup(active, self._stand.earlier() if self._shared.shadow_previous else None))
 
     # An instruction --------------------------------------------------------------------------------------
 
@@ -153,27 +143,26 @@ class Installer:
             stop: Asked while fetching.
         """
         self._end_trial()
-        self._watch = None
         known = self.record.attempt
         fresh = known is None or known.key != attempt.key
+        held = not attempt.path or self.slots.whole(attempt.wanted)
+        # Step 1: from here on a restart resumes the download. Until then a watch under way goes on.
+        self._save(self.record.begin(attempt, S.STAGED if held else S.FETCHING), tell=fresh)
+        self._watch = None
         try:
-            if not attempt.path or self.slots.whole(attempt.wanted):
-                self._save(self.record.begin(attempt, S.STAGED), tell=fresh)
-            else:
-                self._fetch(attempt, length, downloads, stop, fresh=fresh)
+            if not held:
+                self._fetch(attempt, length, downloads, stop)
             self._begin_trial()
         except TrustError as exc:
             kind = self._may_pass if exc.attack in _TRANSPORT else self._final
             self._end(S.IDLE, kind(str(exc)), Result.NO_CHANGE_REFUSED, str(exc), exc.attack)
         except (RetryableError, RegistryError, BundleError, OSError) as exc:
+            if self.record.state not in UNCHANGED:
+                raise  # decided already: ``advance`` carries it out
             self._end(S.IDLE, self._may_pass(str(exc)), Result.NO_CHANGE_FAILED, str(exc))
 
-    def _fetch(
-        self, attempt: Attempt, length: int, downloads: Downloads, stop: Callable[[], bool], *, fresh: bool
-    ) -> None:
+    def _fetch(self, attempt: Attempt, length: int, downloads: Downloads, stop: Callable[[], bool]) -> None:
         sha256 = attempt.release.sha256 or ""
-        # Step 1: from here on a restart resumes the download.
-        self._save(self.record.begin(attempt, S.FETCHING), tell=fresh)
         downloads.forget(keep=sha256)
         data = downloads.get(sha256, length, stop)
         # Step 2: the bytes are the signed ones; what they hold is checked, and stored beside what runs.
@@ -211,12 +200,19 @@ class Installer:
     # Progress --------------------------------------------------------------------------------------------
 
     def advance(self) -> None:
-        """Take up what windows and child processes have brought since."""
+        """Take up what windows and child processes have brought since, and what a failed write broke off."""
         self._stand.free()
-        if self._tap is not None:
+        self._telling.retry()
+        if self.record.state is S.RESTORING:
+            self._restored()
+        elif self.record.state is S.COMMITTED:
+            self._carry_out()
+        elif self._tap is not None:
             self._advance_trial(self._tap)
         elif self._watch is not None:
             self._advance_watch(self._watch)
+        elif self.record.state in UNCHANGED:
+            self._save(after_restart(self.record))
 
     def _advance_trial(self, tap: Tap) -> None:
         self.shadow = tap.comparison.to_status()
@@ -235,19 +231,33 @@ class Installer:
         except BundleError as exc:
             self._restore(f"the trial failed: {exc}", shadow)
             return
-        self._end_trial()
-        # Step 5: the decision; a restart carries it out again.
+        # Step 5: the decision; a restart, or the next look at progress, carries it out again.
         self._save(self.record.to(S.COMMITTED))
-        # Step 6: one write makes it the set that runs, for good.
-        self.slots.switch(attempt.wanted)
+        self._carry_out(predictor, shadow)
+
+    def _carry_out(self, loaded: Predictor | None = None, shadow: pb.Shadow | None = None) -> None:
+        """What a commit decided; again from the start where a write failed."""
+        self._end_trial()
+        wanted = self._attempt.wanted
+        try:
+            predictor = loaded or self._shared.models.get(self.slots, wanted)
+            # Step 6: one write makes it the set that runs, for good.
+            self.slots.switch(wanted)
+        except BundleError as exc:
+            self._restore(f"the commit failed: {exc}", shadow)
+            return
         # Step 7: the sensing loop takes it over between two windows.
-        self._stand.put(self._watched(predictor, self._stand.lineup.active))
+        before = self._stand.lineup
+        if before.active is not predictor:
+            self._stand.put(self._watched(predictor, before.active))
+        elif self._watch is None:
+            self._stand.put(self._watched(predictor, self._stand.earlier()))
         told = {k: v for k, v in self.record.told.items() if k != "artifact"}
         live = self._attempt.model_copy(update={"live": True})
         self._save(self.record.to(S.WATCH, attempt=live, told=told))
         as_told = {"state": S.COMMITTED, "result": Result.COMMITTED}
-        self._parts.tell(self.record.model_copy(update=as_told), shadow)
-        log.info("%s is in force", attempt.release.version, extra={"device_id": self.device_id})
+        self._telling.add(self.record.model_copy(update=as_told), shadow)
+        log.info("%s is in force", live.release.version, extra={"device_id": self.device_id})
 
     def _watched(self, active: Predictor, before: Predictor | None) -> Lineup:
         old = "" if before is None else before.version
@@ -265,12 +275,13 @@ class Installer:
             self._prove(comparison)
 
     def _prove(self, comparison: Comparison) -> None:
+        lineup = self._stand.lineup
+        # Nothing is counted any more: a write that fails below is tried again with the same verdict.
+        self._stand.put(Lineup(lineup.active, lineup.shadow if self._shared.shadow_previous else None))
         self.slots.prove()
         self._save(self.record.proved(self._attempt))
-        self._parts.tell(self.record, comparison.to_proto(in_force=True))
         self._watch = None
-        lineup = self._stand.lineup
-        self._stand.put(Lineup(lineup.active, lineup.shadow if self._shared.shadow_previous else None))
+        self._telling.add(self.record, comparison.to_proto(in_force=True))
         self.slots.tidy()
 
     # Ends ------------------------------------------------------------------------------------------------
@@ -280,7 +291,8 @@ class Installer:
         self._end_trial()
         attempt = self.record.attempt
         if self.record.state is S.WATCH and attempt is not None and attempt.live:
-            self._save(self.record.to(S.WATCH, attempt=attempt.model_copy(update={"live": False})))
+            ended = attempt.model_copy(update={"live": False})
+            self.record = self._parts.journal.try_save(self.record.to(S.WATCH, attempt=ended))
 
     def refuse_metadata(self, error: TrustError) -> None:
         """Report that what the service sent does not hold, once per cause; an attempt under way goes on."""
@@ -291,7 +303,7 @@ class Installer:
         told = {**self.record.told, "metadata": cause}
         self._save(self.record.model_copy(update={"told": told}))
         refusal = {"attempt": None, "result": Result.NO_CHANGE_REFUSED, "attack": error.attack}
-        self._parts.tell(self.record.model_copy(update={**refusal, "detail": str(error)[:500]}), None)
+        self._telling.add(self.record.model_copy(update={**refusal, "detail": str(error)[:500]}))
 
     def metadata_holds(self) -> None:
         """Whatever was refused before is over."""
@@ -327,28 +339,28 @@ class Installer:
         return self.record.give_up(self._attempt.wanted, self._attempt.seq, reason)
 
     def _restore(self, reason: str, shadow: pb.Shadow | None = None) -> None:
-        """Have the set from before run again; needs no network."""
+        """Have the set from before run again; needs no network, and a disk only to make it last."""
         log.error("%s; restoring", reason, extra={"device_id": self.device_id})
-        self._end_trial()
+        self._stand.step_back()
         self._save(self.record.to(S.RESTORING, failed=self._final(reason), detail=reason[:500]))
-        before, active = self._stand.lineup, self._restored(shadow)
-        self._stand.put(Lineup(active, before.shadow if active is before.active else None))
+        self._restored(shadow)
 
-    def _restored(self, shadow: pb.Shadow | None = None) -> Predictor:
-        """The newest earlier set that loads, the pointer at it, the end reported.
+    def _restored(self, shadow: pb.Shadow | None = None) -> None:
+        """The newest earlier set that loads runs, the pointer at it, the end reported.
 
         Raises:
             SpoolError: There is none.
         """
+        self._end_trial()
         self._watch = None
-        active, only_factory = self._stand.go_back()
+        restored, only_factory = self._stand.step_back()
+        self.slots.settle(restored)
         if only_factory:
             self._save(self.record.to(S.INCONSISTENT, result=Result.NOT_RESTORED))
         else:
             self._save(self.record.to(S.RESTORED, result=Result.RESTORED))
-        self._parts.tell(self.record, shadow)
+        self._telling.add(self.record, shadow)
         self.slots.tidy()
-        return active
 
     # Small things ----------------------------------------------------------------------------------------
 
@@ -363,6 +375,11 @@ class Installer:
         return self.slots.pointer()
 
     @property
+    def untold(self) -> int:
+        """Reports that wait for the disk to take them."""
+        return len(self._telling)
+
+    @property
     def _attempt(self) -> Attempt:
         if self.record.attempt is None:
             raise SpoolError(f"{self.device_id}: state {self.record.state} without an attempt")
@@ -371,7 +388,7 @@ class Installer:
     def _save(self, record: Record, *, tell: bool = False) -> None:
         self.record = self._parts.journal.save(record)
         if tell:
-            self._parts.tell(self.record, None)
+            self._telling.add(self.record)
 
     def _end_trial(self) -> None:
         tap, self._tap = self._tap, None

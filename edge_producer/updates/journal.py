@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
 from pathlib import Path
 
 from edge_producer.updates.disk import Disk
-from edge_producer.updates.machine import Record, parse_record
+from edge_producer.updates.machine import UNCHANGED, Record, parse_record
+from schemas.updates import UpdateState
+
+log = logging.getLogger(__name__)
+
+MAX_NUMBER = 2**63 - 1
+"""What a report can carry."""
+SANE_SEQ = 2**40
+"""No fleet is ever instructed so often: a number beyond it is damage, and would lock every channel out."""
+_NEEDS_ATTEMPT = UNCHANGED | {UpdateState.COMMITTED, UpdateState.WATCH}
 
 
 class Journal:
@@ -26,7 +37,7 @@ class Journal:
     def load(self) -> Record | None:
         """The record as kept; None: unreadable, so restore."""
         record = parse_record(self._disk.read(self._path))
-        if record is None:
+        if record is None or not _makes_sense(record):
             return None
         return record.model_copy(update={"seq": max(record.seq, self.accepted())})
 
@@ -37,9 +48,30 @@ class Journal:
         self._disk.write(self._path, record.model_dump_json().encode())
         return record
 
+    def try_save(self, record: Record) -> Record:
+        """Persist a record if the disk takes it: a start and an end wait for no disk. Returns it."""
+        try:
+            return self.save(record)
+        except OSError:
+            log.exception("%s is not persisted: %s", record.state, self._path)
+            return record
+
     def accepted(self) -> int:
         """Newest channel ever accepted, also where the record is damaged: no replay gets in through that."""
         try:
-            return int(json.loads(self._disk.read(self._seq_path) or b"{}").get("seq", 0))
-        except (ValueError, AttributeError, TypeError):
+            seq = int(json.loads(self._disk.read(self._seq_path) or b"{}").get("seq", 0))
+        except (ValueError, AttributeError, TypeError, OverflowError, RecursionError):
             return 0
+        return seq if 0 <= seq <= SANE_SEQ else 0
+
+
+def _makes_sense(record: Record) -> bool:
+    """Whether a record can be gone on from: its numbers can be told, its state has what it is about."""
+    attempt = record.attempt
+    if attempt is None and record.state in _NEEDS_ATTEMPT:
+        return False
+    numbers = [record.seq, *(f.seq for f in record.failed.values())]
+    if attempt is not None:
+        numbers += [attempt.seq, attempt.transitions, attempt.crashes]
+    times = (f.not_before for f in record.failed.values())
+    return all(0 <= n <= MAX_NUMBER for n in numbers) and all(math.isfinite(t) for t in times)

@@ -6,7 +6,7 @@ import logging
 
 from edge_producer.seat import Lineup, Observer, Seat
 from edge_producer.updates.models import Models
-from edge_producer.updates.slots import Slots
+from edge_producer.updates.slots import ModelSet, Slots
 from edge_producer.window import Predictor
 from schemas.errors import BundleError, SpoolError
 
@@ -70,11 +70,11 @@ class Stand:
                     log.exception("an earlier set cannot be loaded", extra={"device_id": self._device_id})
         return None
 
-    def go_back(self) -> tuple[Predictor, bool]:
-        """The newest earlier set that loads, the pointer at it.
+    def step_back(self) -> tuple[ModelSet, bool]:
+        """Have the newest earlier set that loads run, at once; the pointer is not touched. Idempotent.
 
         Returns:
-            Its model; and whether only the factory set was left because others are damaged.
+            The set; and whether only the factory set was left because others are damaged.
 
         Raises:
             SpoolError: There is none.
@@ -87,6 +87,7 @@ class Stand:
                 log.exception("a set cannot be restored", extra={"device_id": self._device_id})
                 damaged = True
                 continue
-            self._slots.settle(candidate)
-            return active, damaged and candidate == self._slots.factory
+            if self._seat is None or self._seat.lineup.active is not active:
+                self.put(Lineup(active))
+            return candidate, damaged and candidate == self._slots.factory
         raise SpoolError(f"{self._device_id}: no set of models can be loaded, not even the factory's")

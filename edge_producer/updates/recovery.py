@@ -1,0 +1,44 @@
+"""What a device makes of its files when its process starts: no network, and no disk that takes anything."""
+
+from __future__ import annotations
+
+import logging
+
+from edge_producer.updates.journal import Journal
+from edge_producer.updates.machine import Record, after_restart
+from edge_producer.updates.slots import Slots
+from schemas.errors import BundleError
+from schemas.updates import UpdateState
+
+log = logging.getLogger(__name__)
+
+S = UpdateState
+
+
+def recovered(device_id: str, journal: Journal, slots: Slots) -> Record:
+    """The record to go on from; a commit that was decided is carried out if the disk takes it.
+
+    What cannot be persisted now holds in memory: the installer's progress does it again.
+    """
+    record = journal.load()
+    if record is not None and record.attempt is not None:
+        record = record if slots.family in record.attempt.wanted.releases else None
+    if record is None:
+        log.error("the record of updates is unreadable: restoring", extra={"device_id": device_id})
+        detail = "the record of updates was unreadable"
+        return journal.try_save(Record(state=S.RESTORING, seq=journal.accepted(), detail=detail))
+    pointer = slots.pointer()
+    following = after_restart(record, pointer.active if pointer.proven else None)
+    attempt = following.attempt
+    if following.state is S.WATCH and attempt is not None and attempt.wanted != pointer.active:
+        following = following.to(S.RESTORING, detail="another set runs than the one that is watched")
+    if following != record:
+        journal.try_save(following)
+    if following.state is S.COMMITTED and attempt is not None:
+        try:
+            slots.switch(attempt.wanted)
+        except BundleError as exc:
+            return journal.try_save(following.to(S.RESTORING, detail=str(exc)[:500]))
+        except OSError:
+            log.exception("the commit waits for the disk", extra={"device_id": device_id})
+    return following

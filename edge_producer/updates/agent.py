@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 BUSY_S = 0.5
 """How often a trial or watch is looked at when no window wakes the agent."""
 DENIED_S = 60.0
+HINT_S = 1.0
+"""Hints have the service looked at so often at most: whoever sends them may send any number."""
 RENEW_EVERY = 4
 """Of so many unanswered visits the last tries a new certificate: a TLS refusal looks like no answer."""
 
@@ -81,7 +83,7 @@ class Agent:
         self._place = place
         self._shared = shared
         self._woken = threading.Event()
-        self._hinted = 0
+        self._looked_s = -HINT_S
         self._jitter = random.Random()  # noqa: S311  (spreads polls, guards nothing)
         self._stop: Callable[[], bool] = lambda: False
         disk = place.disk
@@ -157,6 +159,7 @@ class Agent:
         look, tell = now >= self._due_s, len(self._reports) > 0 and now >= self._tell_s
         if not (look or tell):
             return
+        self._looked_s = now if look else self._looked_s
         if self._place.offline():
             self.trouble, self.hopeless = "flight mode is on", True
             self._drop_link()
@@ -225,11 +228,11 @@ class Agent:
         self._link = Link(join, membership, self._hint)
         return self._link
 
-    def _hint(self, version: int) -> None:
-        """Somebody says that something changed. From the listening thread."""
-        if version > self._hinted:
-            self._hinted = version
-            self._due_s = 0.0
+    def _hint(self, _version: int) -> None:
+        """Somebody says that something changed, and is not believed more than that. From the listening thread."""
+        due_s = max(time.monotonic(), self._looked_s + HINT_S)
+        if due_s < self._due_s:
+            self._due_s = due_s
             self.wake()
 
     def _greet(self) -> None:

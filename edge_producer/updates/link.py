@@ -17,6 +17,8 @@ _JITTER = random.Random()  # noqa: S311  (spreads retries, guards nothing)
 log = logging.getLogger(__name__)
 
 FIRST_S, LONGEST_S = 1.0, 60.0
+BREATH_S = 0.1
+"""Between two hints: a flood of them waits in the sender's buffers, not in this process's time."""
 DOUBLINGS = 12
 """After so many a wait is at its longest anyway; the power of an outage of days overflows."""
 
@@ -105,6 +107,8 @@ class Link:
                     for version in held[1].watch():
                         backoff.worked()
                         self._hinted(version)
+                        if self._closed.wait(BREATH_S):
+                            break
             except AccessError as exc:
                 log.warning("no hints: %s", exc, extra={"device_id": self.join.device_id})
             except PipelineError as exc:

@@ -6,6 +6,7 @@ import os
 import signal
 from dataclasses import replace
 from datetime import timedelta
+from itertools import count, pairwise
 
 import psutil
 import pytest
@@ -383,6 +384,24 @@ def test_a_hint_is_obeyed_at_once_and_a_lost_one_by_the_next_poll(service, tmp_p
         bench.agent.checked.clear()
         service.instruct(service.factory)
         bench.drive(bench.agent.checked.is_set, 2.0)
+
+
+def test_a_hint_beyond_all_others_makes_nobody_deaf(service, tmp_path):
+    service.join(tmp_path / "join", "m-1")
+    service.false_hints = iter([2**63 - 1])
+    with Bench(edge_settings(tmp_path, update_poll_s=3600.0), PROFILE) as bench:
+        bench.drive(lambda: len(service.looks) >= 2, what="the false hint to be looked into")
+        service.instruct(service.factory)
+        bench.drive(lambda: bench.agent.status["seq"] == 1, 5.0, "the honest hint")
+
+
+def test_a_flood_of_hints_is_looked_into_once_a_second(service, tmp_path):
+    service.join(tmp_path / "join", "m-1")
+    service.false_hints = count(1)
+    with Bench(edge_settings(tmp_path, update_poll_s=3600.0), PROFILE) as bench:
+        bench.drive(lambda: len(service.looks) >= 4)
+    apart = [late - early for early, late in pairwise(service.looks[1:])]
+    assert min(apart) > 0.8, apart
 
 
 def test_flight_mode_looks_at_nothing_and_its_end_is_seen_at_once(service, settings):

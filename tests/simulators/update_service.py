@@ -11,6 +11,7 @@ import queue
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from concurrent import futures
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -130,6 +131,7 @@ class UpdateService(Cloud, rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
         self.revoked: set[str] = set()
         self.reports: dict[str, list[pb.ReportRequest]] = defaultdict(list)
         self.offsets: list[int] = []
+        self.looks: list[float] = []
         self.enrolled: list[str] = []
         self.renewed: list[str] = []
         self.certificate_life = LIFE
@@ -137,6 +139,7 @@ class UpdateService(Cloud, rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
         # Faults.
         self.down = False
         self.unknown: set[str] = set()
+        self.false_hints: Iterator[int] = iter(())
         self.refuses_reports: grpc.StatusCode | None = None
         self.certificate_filter = lambda pem: pem
         self.artifact_filter = lambda data: data
@@ -225,6 +228,8 @@ class UpdateService(Cloud, rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
         self._watchers.add(mine)
         context.add_callback(lambda: mine.put(None))
         try:
+            for version in self.false_hints:
+                yield pb.Hint(timestamp_version=version)
             yield pb.Hint(timestamp_version=self.repo.versions()["timestamp"])
             while (version := mine.get()) is not None:
                 yield pb.Hint(timestamp_version=version)
@@ -235,6 +240,7 @@ class UpdateService(Cloud, rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
         self._check(context)
         if request.device_id in self.unknown:
             context.abort(grpc.StatusCode.UNAVAILABLE, "as if its certificate had expired")
+        self.looks.append(time.monotonic())
         reply = self.repo.reply(dict(request.versions), dict(request.documents), self.group)
         metadata, documents = self.reply_filter(list(reply.metadata), list(reply.documents))
         return pb.FetchMetadataResponse(

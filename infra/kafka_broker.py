@@ -149,7 +149,10 @@ class KafkaBroker:
 
     def _start_once(self, java: str, jars: Path) -> None:
         if self._ports is None:
-            spare, controller = free_ports(2)
+            promised = {p for e in self._extra for p in (e.bind_port, e.advertised_port)} | {
+                self._wanted_port
+            }
+            spare, controller = free_ports(2, {p for p in promised if p is not None})
             self._ports = (self._wanted_port or spare, controller)
         for port in (self._ports[0], *(e.bind_port for e in self._extra)):
             if not is_free(port):

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Collection
 
 LOOPBACK = "127.0.0.1"
 
 
-def free_ports(count: int) -> list[int]:
-    """Distinct ports of the loopback interface that nothing listens on now.
+def free_ports(count: int, besides: Collection[int] = ()) -> list[int]:
+    """Distinct ports of the loopback interface that nothing listens on now, none of ``besides``.
 
     Nothing reserves them: whoever binds one must be ready to find it taken and choose again.
     """
+    found: list[int] = []
+    while len(found) < count:
+        found += [p for p in _free(count - len(found)) if p not in besides and p not in found]
+    return found
+
+
+def _free(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:

@@ -148,11 +148,12 @@ class Stack:
             self._say(f"looking for the broker {self.settings.broker}")
             self._reach(self.settings.broker)
             return
-        bind, front = free_ports(2)
+        port = self.settings.kafka_port or self._earlier_port()
+        bind, front = free_ports(2, () if port is None else (port,))
         broker = KafkaBroker(
             self.settings.state_dir / "kafka",
             self.settings.cache_dir,
-            port=self.settings.kafka_port or self._earlier_port(),
+            port=port,
             extra=[ExtraListener(SITE_LISTENER, bind, front)],
             log_path=self.settings.logs_dir / "kafka.log",
             heap_mb=self.settings.kafka_heap_mb,

@@ -17,6 +17,8 @@ Write = Callable[[Path, bytes], None]
 
 _BESIDE = ".part-"
 _MAX_READ = 8 * 1024**2
+_MAX_VERSION = 2**63 - 1
+"""What a request can carry."""
 
 
 def durable_write(path: Path, data: bytes) -> None:
@@ -118,6 +120,6 @@ def _read(path: Path) -> bytes | None:
 def _version(data: bytes | None) -> int | None:
     try:
         version = None if data is None else json.loads(data)["signed"]["version"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    return version if isinstance(version, int) else None
+    return version if isinstance(version, int) and 0 <= version <= _MAX_VERSION else None

@@ -108,10 +108,15 @@ def _load(path: Path) -> _State:
         return _instant(raw["verified"]), _instant(raw["told"])
     except FileNotFoundError:
         return None, None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         log.warning("%s is damaged; trusted time starts again from the build time", path)
         return None, None
 
 
 def _instant(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text).astimezone(UTC)
+    if text is None:
+        return None
+    instant = datetime.fromisoformat(text).astimezone(UTC)
+    if instant.year > _FAR.year:
+        raise ValueError(f"{text}: no clock gets there")
+    return instant

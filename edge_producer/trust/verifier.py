@@ -30,6 +30,7 @@ from schemas.errors import TrustError
 from schemas.updates import Attack
 
 MAX_DOCUMENT_BYTES = 256 * 1024
+MAX_SEQ = 2**63 - 1
 MAX_FILES = 512
 """Files in one reply."""
 
@@ -175,10 +176,13 @@ class Verifier:
             self._time.learn(issued if self._horizon is None else min(issued, self._horizon), role)
 
     def _documents(self, workflow: Workflow, sent: Mapping[str, bytes]) -> dict[str, bytes]:
-        """Every document that a role vouches for: as sent, else as kept."""
+        """The device's own documents that a role vouches for: as sent, else as kept.
+
+        What is about other groups does not count, however genuine: kept once, it would be missed ever after.
+        """
         own = {POLICY_PATH, *(channel_path(self._group, ring) for ring in RINGS)}
         held: dict[str, bytes] = {}
-        for path in sorted({*own, *sent, *self._store.documents()}):
+        for path in sorted(own):
             entry = workflow.find(path)
             if entry is not None:
                 held[path] = self._document(path, entry, sent.get(path))
@@ -217,6 +221,8 @@ class Verifier:
                 channels[ring] = _parsed(Channel, path, held[path])
                 if (channels[ring].group, channels[ring].ring) != (self._group, ring):
                     raise TrustError(f"{path} is about another group or ring", Attack.UNSIGNED_INSTRUCTION)
+                if channels[ring].seq > MAX_SEQ:
+                    raise TrustError(f"{path} has a number that no report can carry", Attack.UNSAFE_CONTENT)
         return channels
 
     def _keep(self, held: Mapping[str, bytes]) -> None:

@@ -92,10 +92,15 @@ class Slots:
         if raw is None:
             return Pointer(active=self.factory)
         try:
-            return Pointer.model_validate_json(raw)
-        except ValidationError:
+            return self._of_family(Pointer.model_validate_json(raw))
+        except (ValidationError, BundleError):
             log.exception("%s is damaged; the factory set runs", self._folder / "current.json")
             return Pointer(active=self.factory)
+
+    def _of_family(self, pointer: Pointer) -> Pointer:
+        if all(self.family in named.releases for named in (pointer.active, *pointer.previous)):
+            return pointer
+        raise BundleError(f"a set in the pointer has no {self.family}")
 
     def point(self, pointer: Pointer) -> None:
         """Make a set the one that runs, for this start and every later one. Idempotent."""

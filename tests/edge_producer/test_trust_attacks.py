@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_producer.trust.store import MetadataStore
 from model_service.trust import ceremony
 from model_service.trust.metadata import target_file
 from schemas.channels import Release, TargetCustom, artifact_path, channel_path, model_role
@@ -166,6 +167,68 @@ def test_a_channel_document_of_another_ring_or_group_is_an_unsigned_instruction(
     key = cloud.key("engine", "channels-canary")
     cloud.force("channels-canary", [key], lambda role: role.targets.update({entry.path: entry}), stranger)
     refused(device, Attack.UNSIGNED_INSTRUCTION)
+
+
+def test_genuine_channels_of_another_group_neither_count_nor_stay(device: Device, cloud: Cloud):
+    cloud.canary(1, cloud.publish_model(1))
+    foreign = cloud.channel("canary", 1, FACTORY, group="elsewhere").model_dump_json().encode()
+    entry = target_file(channel_path("elsewhere", "canary"), foreign)
+    key = cloud.key("engine", "channels-canary")
+    cloud.force("channels-canary", [key], lambda role: role.targets.update({entry.path: entry}), foreign)
+    metadata, documents = cloud.everything()
+    device.poll((metadata, [*documents, (entry.path, foreign)]))
+    assert entry.path not in device.verifier.documents()
+    # the other group moves on; its new document is not sent to us
+    newer = cloud.channel("canary", 2, FACTORY, group="elsewhere").model_dump_json().encode()
+    entry = target_file(entry.path, newer)
+    cloud.force("channels-canary", [key], lambda role: role.targets.update({entry.path: entry}), newer)
+    assert device.poll().channel is not None
+
+
+def test_a_channel_of_another_group_that_was_kept_once_is_forgotten(device: Device, cloud: Cloud):
+    """What an earlier release of the device stored when it was sent."""
+    cloud.canary(1, cloud.publish_model(1))
+    device.poll()
+    path = channel_path("elsewhere", "broad")
+    MetadataStore(device.folder / "metadata").put_document(path, b"{}")
+    key = cloud.key("engine", "channels-canary")
+    entry = target_file(channel_path("elsewhere", "canary"), b"[]")
+    MetadataStore(device.folder / "metadata").put_document(entry.path, b"{}")
+    cloud.force("channels-canary", [key], lambda role: role.targets.update({entry.path: entry}), b"[]")
+    device.poll()
+    assert not {path, entry.path} & device.verifier.documents().keys()
+
+
+def test_a_channel_with_a_number_that_no_report_can_carry_is_unsafe(device: Device, cloud: Cloud):
+    cloud.canary(2**63, cloud.publish_model(1))
+    refused(device, Attack.UNSAFE_CONTENT)
+
+
+DEEP = b"[" * 100_000
+
+
+@pytest.mark.parametrize("name", ["timestamp.json", "snapshot.json", "root.json", "policy.json"])
+@pytest.mark.parametrize("damage", [DEEP, b'{"signed":{"version":99999999999999999999}}'])
+def test_damaged_metadata_are_asked_for_again(device: Device, cloud: Cloud, name: str, damage: bytes):
+    cloud.canary(1, cloud.publish_model(1))
+    device.poll()
+    (device.folder / "metadata" / name).write_bytes(damage)
+    assert device.restarted().poll().channel is not None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b'{"verified":"0001-01-01T00:00:00+05:00","told":null}',
+        b'{"verified":"9999-12-31T23:59:59+00:00","told":null}',
+        DEEP,
+    ],
+)
+def test_a_damaged_clock_starts_again_from_what_is_verified(device: Device, cloud: Cloud, damage: bytes):
+    cloud.canary(1, cloud.publish_model(1))
+    device.poll()
+    (device.folder / "time.json").write_bytes(damage)
+    assert device.restarted().poll().channel is not None
 
 
 def test_an_older_channel_signed_anew_is_replayed(device: Device, cloud: Cloud):

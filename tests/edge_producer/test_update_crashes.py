@@ -148,6 +148,70 @@ def test_a_damaged_pointer_means_the_factory_set(service, settings, shared):
         assert bench.version == service.factory.version
 
 
+DEEP = b"[" * 100_000
+STRANGER = b'{"active":{"releases":{"cell":{"version":"cell-1.00000000","sha256":null}}}}'
+
+
+@pytest.mark.parametrize("damage", [b'{"active":{"releases":{}}}', STRANGER, DEEP])
+def test_a_pointer_without_our_family_means_the_factory_set(service, settings, shared, damage):
+    version = updated(service, settings, shared, 1)
+    damaged(settings, "current.json", damage)
+    with Bench(settings, PROFILE, shared=shared) as bench:
+        assert bench.version == service.factory.version
+        bench.settle(version)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b'{"state":"restoring","seq":99999999999999999999}',
+        b'{"state":"committed","attempt":null}',
+        b'{"state":"watch","attempt":null}',
+        b'{"state":"trial","attempt":null}',
+        DEEP,
+    ],
+)
+def test_a_record_that_makes_no_sense_is_a_damaged_one(service, settings, shared, damage):
+    version = updated(service, settings, shared, 1)
+    damaged(settings, "state.json", damage)
+    with Bench(settings, PROFILE, shared=shared) as bench:
+        assert (bench.state, bench.version) == ("restored", version)
+        assert bench.agent.installer.record.seq == 1
+        bench.drive(lambda: "restored" in service.results("m-1"))
+
+
+@pytest.mark.parametrize(
+    "damage", [b'{"seq":1e999}', b'{"seq":9223372036854775807}', b'{"seq":-5}', b'{"seq":null}', DEEP]
+)
+def test_a_damaged_count_of_channels_gives_way_to_the_record(service, settings, shared, damage):
+    updated(service, settings, shared, 1)
+    damaged(settings, "accepted.json", damage)
+    with Bench(settings, PROFILE, shared=shared) as bench:
+        assert bench.agent.installer.record.seq == 1
+        service.instruct(service.factory, reason="rollback")
+        bench.settle(service.factory.version)
+        assert bench.agent.installer.record.seq == 2
+
+
+def test_both_counts_damaged_still_start(service, settings, shared):
+    version = updated(service, settings, shared, 1)
+    damaged(settings, "accepted.json", b'{"seq":-5}')
+    damaged(settings, "state.json")
+    with Bench(settings, PROFILE, shared=shared) as bench:
+        assert (bench.state, bench.version) == ("restored", version)
+
+
+def test_a_watch_over_another_set_than_the_one_that_runs_proves_nothing(service, settings, shared):
+    release = service.sign(candidate(1))
+    service.instruct(release)
+    with Bench(settings, quick_machine(watch_windows=10_000), shared=shared) as bench:
+        bench.drive(lambda: bench.state == "watch")
+    damaged(settings, "current.json")
+    service.down = True
+    with Bench(settings, PROFILE, shared=shared) as bench:
+        assert (bench.state, bench.version) == ("restored", service.factory.version)
+
+
 def test_a_damaged_set_in_force_gives_way_to_the_earlier_one_offline(service, settings, shared):
     first = updated(service, settings, shared, 1)
     second = updated(service, settings, shared, 2)

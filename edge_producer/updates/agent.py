@@ -229,7 +229,7 @@ class Agent:
         return self._link
 
     def _hint(self, _version: int) -> None:
-        """Somebody says that something changed, and is not believed more than that. From the listening thread."""
+        """Somebody says that something changed: reason to look, and no more. From the listening thread."""
         due_s = max(time.monotonic(), self._looked_s + HINT_S)
         if due_s < self._due_s:
             self._due_s = due_s
@@ -271,10 +271,10 @@ class Agent:
     def _look(self, delivery: Delivery) -> None:
         assert self._verifier is not None  # noqa: S101  (made with the link)
         self._due_s = time.monotonic() + self._place.poll_s * (0.5 + self._jitter.random())
-        fetched = delivery.fetch_metadata(self._verifier.versions(), self._verifier.documents())
-        self._time.learn(fetched.server_time, SERVER)
         installer = self.installer
         try:
+            fetched = delivery.fetch_metadata(self._verifier.versions(), self._verifier.documents())
+            self._time.learn(fetched.server_time, SERVER)
             verified = self._verifier.apply(fetched.metadata, fetched.documents)
             facts = self._facts()
             instruction = decide(verified, facts, self._time.now())

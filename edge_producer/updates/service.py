@@ -12,7 +12,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
+from edge_producer.trust.verifier import MAX_FILES
 from schemas.errors import (
     AccessError,
     RegistryError,
@@ -29,9 +31,13 @@ from schemas.updates import Attack
 log = logging.getLogger(__name__)
 
 CALL_S, METADATA_S = 10.0, 30.0
-MAX_MESSAGE_BYTES = 16 * 1024**2
+MAX_MESSAGE_BYTES = 4 * 1024**2
+"""Of one message; all metadata of a device that has none are a tenth of that."""
+MAX_FIELDS = 2 * MAX_FILES + 16
+"""Of an answer with metadata: two bytes on the wire make an object of a hundred."""
 _OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.per_message_decompression", 0),  # the limit is on what travels, not on what that unpacks to
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.min_reconnect_backoff_ms", 500),
@@ -41,6 +47,7 @@ _OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.enable_http_proxy", 0),
 )
 _DENIED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+_SERVICE = pb.DESCRIPTOR.services_by_name["ModelDelivery"]
 _AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 _MISSING = (grpc.StatusCode.NOT_FOUND,)
 _WRONG = (
@@ -130,17 +137,22 @@ class Delivery:
         )
         self._channel = _channel(join.delivery, join.server_name, secured)
         self._stub = rpc.ModelDeliveryStub(self._channel)  # type: ignore[no-untyped-call]  # generated
+        self._fetch_metadata = self._channel.unary_unary(
+            f"/{_SERVICE.full_name}/FetchMetadata",
+            request_serializer=pb.FetchMetadataRequest.SerializeToString,
+        )  # the answer as bytes: its parts are counted before objects are made of them
 
     def fetch_metadata(self, versions: dict[str, int], documents: dict[str, str]) -> Fetched:
         """What the device lacks of trust metadata and signed documents, in one round trip.
 
         Raises:
             AccessError: The certificate does not allow it.
-            ServiceUnavailableError: No answer in time.
+            ServiceUnavailableError: No answer in time, or none that can be read.
+            TrustError: An answer of more parts than any honest one.
         """
         request = pb.FetchMetadataRequest(device_id=self._device_id, versions=versions, documents=documents)
         with _translated("fetch metadata"):
-            answer = self._stub.FetchMetadata(request, timeout=METADATA_S)
+            answer = _metadata(self._fetch_metadata(request, timeout=METADATA_S))
         return Fetched(
             [(f.name, f.data) for f in answer.metadata],
             [(f.name, f.data) for f in answer.documents],
@@ -234,6 +246,60 @@ class _Watchdog:
 def _channel(address: str, server_name: str, credentials: grpc.ChannelCredentials) -> grpc.Channel:
     named = [("grpc.ssl_target_name_override", server_name), ("grpc.default_authority", server_name)]
     return grpc.secure_channel(address, credentials, options=[*_OPTIONS, *named])
+
+
+def _metadata(raw: bytes) -> pb.FetchMetadataResponse:
+    """An answer's bytes, parsed if its fields are few.
+
+    Raises:
+        ValueError: No such message.
+        TrustError: Too many fields.
+    """
+    if count_fields(raw, MAX_FIELDS) > MAX_FIELDS:
+        raise TrustError(f"metadata in more than {MAX_FIELDS} parts", Attack.ENDLESS_DATA)
+    try:
+        return pb.FetchMetadataResponse.FromString(raw)
+    except DecodeError as exc:
+        raise ValueError(f"the answer cannot be read: {exc}") from exc
+
+
+def count_fields(raw: bytes, limit: int) -> int:
+    """Fields on the top level of a protobuf message, counted no further than just beyond the limit.
+
+    Raises:
+        ValueError: It is cut off, or holds a kind of field that we never send.
+    """
+    at = fields = 0
+    while at < len(raw) and fields <= limit:
+        tag, at = _varint(raw, at)
+        kind = tag & 7
+        if kind == _LENGTH:
+            size, at = _varint(raw, at)
+            at += size
+        elif kind == _VARINT:
+            _, at = _varint(raw, at)
+        elif kind in _FIXED:
+            at += _FIXED[kind]
+        else:
+            raise ValueError(f"a field of kind {kind}")
+        fields += 1
+    if at > len(raw):
+        raise ValueError("the answer is cut off")
+    return fields
+
+
+_VARINT, _LENGTH = 0, 2
+_FIXED = {1: 8, 5: 4}
+
+
+def _varint(raw: bytes, at: int) -> tuple[int, int]:
+    """A number and where what follows it begins."""
+    value = 0
+    for shift, byte in enumerate(raw[at : at + 10]):
+        value |= (byte & 0x7F) << (7 * shift)
+        if byte < 0x80:
+            return value, at + shift + 1
+    raise ValueError("the answer is cut off")
 
 
 def _issued(answer: pb.EnrollResponse) -> Issued:

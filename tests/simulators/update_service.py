@@ -154,7 +154,7 @@ class UpdateService(Cloud, rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
         self._server = grpc.server(futures.ThreadPoolExecutor(64))
         rpc.add_EnrollmentServicer_to_server(self, self._server)
         rpc.add_ModelDeliveryServicer_to_server(self, self._server)
-        key, certificate = (path.read_bytes() for path in self._server_files())
+        key, certificate = (path.read_bytes() for path in self.server_files())
         ca = self._ca_pem()
         open_door = grpc.ssl_server_credentials([(key, certificate)])
         closed_door = grpc.ssl_server_credentials([(key, certificate)], ca, require_client_auth=True)
@@ -168,7 +168,8 @@ class UpdateService(Cloud, rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
             watcher.put(None)
         self._server.stop(0).wait()
 
-    def _server_files(self) -> tuple[Path, Path]:
+    def server_files(self) -> tuple[Path, Path]:
+        """Key and certificate that it shows."""
         paths = server_paths(self.settings)
         key = next(p for p in paths if b"PRIVATE KEY" in p.read_bytes())
         return key, next(p for p in paths if p != key)

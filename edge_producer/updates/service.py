@@ -37,7 +37,6 @@ MAX_FIELDS = 2 * MAX_FILES + 16
 """Of an answer with metadata: two bytes on the wire make an object of a hundred."""
 _OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.per_message_decompression", 0),  # the limit is on what travels, not on what that unpacks to
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.min_reconnect_backoff_ms", 500),

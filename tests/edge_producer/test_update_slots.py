@@ -123,9 +123,9 @@ def report(state: str = "idle") -> pb.ReportRequest:
 
 
 def test_reports_are_numbered_across_restarts_and_resent_with_the_same_nonce(disk):
-    first = Reports(disk.root / "reports", disk).add(report("trial"))
+    first = Reports(disk.root / "reports", disk, "m-1").add(report("trial"))
     disk.power_cut()
-    reports = Reports(disk.root / "reports", disk)
+    reports = Reports(disk.root / "reports", disk, "m-1")
     second = reports.add(report("watch"))
     assert (first.report_no, second.report_no) == (1, 2)
 
@@ -145,7 +145,7 @@ def test_reports_are_numbered_across_restarts_and_resent_with_the_same_nonce(dis
 
 
 def test_a_report_that_is_refused_does_not_hold_up_the_next(tmp_path):
-    reports = Reports(tmp_path, Disk())
+    reports = Reports(tmp_path, Disk(), "m-1")
     reports.add(report("bad"))
     reports.add(report("good"))
     sent = []
@@ -168,7 +168,7 @@ def test_a_report_that_is_refused_does_not_hold_up_the_next(tmp_path):
 
 
 def test_while_nobody_listens_the_newest_reports_are_kept(tmp_path):
-    reports = Reports(tmp_path, Disk())
+    reports = Reports(tmp_path, Disk(), "m-1")
     for _ in range(MAX_WAITING + 5):
         reports.add(report())
     assert len(reports) == MAX_WAITING

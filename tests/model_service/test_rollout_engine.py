@@ -9,7 +9,14 @@ import pytest
 from sqlalchemy import select, update
 
 from model_service.identity.authority import init_pki
-from model_service.registry.tables import channel_requests, commands, device_status, outbox, rollout_events
+from model_service.registry.tables import (
+    channel_requests,
+    commands,
+    device_status,
+    gate_verdicts,
+    outbox,
+    rollout_events,
+)
 from model_service.rollout import store
 from schemas.channels import BROAD, CANARY
 from schemas.updates import Attack
@@ -98,6 +105,23 @@ def test_what_a_device_lies_about_its_models_stops_nobody_else(service):
         own = device_status.c.device_id == names[0]
         connection.execute(update(device_status).where(own).values(installed=garbage))
     assert run(service, names).state == "completed"
+
+
+def test_no_rollout_starts_without_passed_gates_or_to_a_group_that_nobody_knows(service):
+    service.join(3)
+    new = service.sign(1)
+    engine = service.engine()
+    engine.tick()
+    service.command("start_rollout", version=new.version, group="nosuch")
+    engine.tick()
+    with service.registry.transaction() as connection:
+        connection.execute(update(gate_verdicts).values(passed=False))
+    service.command("start_rollout", version=new.version, group=GROUP)
+    engine.tick()
+    with service.registry.reading() as connection:
+        answers = connection.execute(select(commands.c.outcome)).scalars().all()
+    assert "no group 'nosuch'" in answers[0]["reason"]
+    assert "has not passed its gates" in answers[1]["reason"]
 
 
 def test_a_command_of_nonsense_gets_its_answer(service):

@@ -110,7 +110,8 @@ def test_a_running_process_updates_while_it_senses_and_shows_it(service, tmp_pat
         service.instruct(release)
         wait_until(
             lambda: all(
-                models()[n]["result"] == "committed" and models()[n]["state"] == "idle" for n in names
+                (found := models().get(n, {})).get("result") == "committed" and found["state"] == "idle"
+                for n in names
             ),
             60,
             "both devices to commit",

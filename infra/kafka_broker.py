@@ -171,7 +171,8 @@ class KafkaBroker:
         if (self._root / "data" / "meta.properties").exists():
             return
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
-        arguments = ["format", "-t", cluster, "-c", str(properties), "--ignore-formatted"]
+        # Joined by "=": one id in 64 begins with a dash, and would be taken for an option.
+        arguments = ["format", f"--cluster-id={cluster}", "-c", str(properties), "--ignore-formatted"]
         command = self._java(java, jars, "kafka.tools.StorageTool", *arguments)
         with Child("kafka storage format", command, self.log_path) as tool:
             tool.wait(60.0)

@@ -192,23 +192,10 @@ def _alarm_lineage(ctx: typer.Context, text: str, *, as_json: bool) -> None:
 
 
 def _look(ctx: typer.Context, read: Callable[[Connection], Any]) -> Any:
-    """Read the registry beside its writers; needs no service.
+    """Read the registry beside its writers; needs no service."""
+    from infra.registry_look import look
 
-    Raises:
-        RegistryError: No model service ever ran here.
-    """
-    from model_service.registry.database import Registry
-    from schemas.errors import RegistryError
-
-    settings = _settings(ctx)
-    if not settings.database and not (settings.root / "registry.db").exists():
-        raise RegistryError(f"no model service ever ran in {settings.root}: `edgeloop up`")
-    registry = Registry(settings.database_url)
-    try:
-        with registry.reading() as connection:
-            return read(connection)
-    finally:
-        registry.close()
+    return look(_settings(ctx), read)
 
 
 def _settings(ctx: typer.Context) -> ModelSettings:

@@ -1,0 +1,33 @@
+"""Looks into the model registry beside its writers: what commands read without a running service."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from model_service.registry.database import Registry
+from schemas.errors import RegistryError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Connection
+
+    from model_service.settings import ModelSettings
+
+T = TypeVar("T")
+
+
+def look(settings: ModelSettings, read: Callable[[Connection], T]) -> T:
+    """One consistent look.
+
+    Raises:
+        RegistryError: No model service ever ran here.
+    """
+    if not settings.database and not (settings.root / "registry.db").exists():
+        raise RegistryError(f"no model service ever ran in {settings.root}: `edgeloop up`")
+    registry = Registry(settings.database_url)
+    try:
+        with registry.reading() as connection:
+            return read(connection)
+    finally:
+        registry.close()

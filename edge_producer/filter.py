@@ -118,11 +118,6 @@ class RowFilter:
         return len(self._held)
 
     @property
-    def held_rows(self) -> tuple[Row, ...]:
-        """The rows not yet released, oldest first."""
-        return tuple(self._held)
-
-    @property
     def p(self) -> float:
         """Sampling rate for the next row."""
         return self._budget.p

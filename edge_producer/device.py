@@ -16,22 +16,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_producer.books import Ledger, LedgerChanges
+from edge_producer.books import Ledger
 from edge_producer.clock import Clock
 from edge_producer.decide import Decider, Decision
+from edge_producer.device_update import REWIND_PERIODS, DeviceUpdate
 from edge_producer.filter import RowFilter
 from edge_producer.identity import DeviceIdentity
 from edge_producer.metering import Meters
 from edge_producer.rows import Row, from_us, to_us
 from edge_producer.seat import Lineup, Outcome, Seat
-from edge_producer.summaries import FIRST_SHADOW_PART, Summarizer, Summary
+from edge_producer.summaries import FIRST_SHADOW_PART, Summarizer
 from edge_producer.window import Floats, Predictor, Window
 from schemas.errors import BundleError
 from schemas.events import Alert
 from schemas.profile import Profile
-
-REWIND_PERIODS = 12
-"""A clock that steps back by more periods starts a new boot: the old lines of the books may be settled."""
 
 NEVER_US = -(2**62)
 
@@ -41,38 +39,6 @@ log = logging.getLogger(__name__)
 def random_boot_id() -> int:
     """53 random bits: exact in JSON."""
     return secrets.randbits(53)
-
-
-@dataclass(frozen=True)
-class DeviceUpdate:
-    """What one device did since its last update; commits whole.
-
-    Attributes:
-        state: JSON of decision and filter state, held rows included.
-        held: Rows held by the filter, inside ``state``.
-        rows: Selected rows, in the order of ``seq``.
-        closed: Summaries of closed periods.
-        open_summary: The open period as it stands.
-        alerts: JSON of urgent decisions.
-        meters: Increments of counters.
-        decision: Action in force.
-        model_version: Version of the model in force.
-    """
-
-    device_id: str
-    boot_id: int
-    next_seq: int
-    newest_us: int
-    state: str
-    held: int
-    rows: list[Row]
-    books: LedgerChanges
-    closed: list[Summary]
-    open_summary: Summary | None
-    alerts: list[bytes]
-    meters: dict[str, int]
-    decision: str
-    model_version: str
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from edge_producer.device import DeviceUpdate
+from edge_producer.device_update import DeviceUpdate
 from edge_producer.metering import Meters
 from edge_producer.sender import Sender
 from edge_producer.settings import EdgeSettings

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from edge_producer.device import DeviceUpdate
+from edge_producer.device_update import DeviceUpdate
 from edge_producer.spool_books import SpoolBooks
 from edge_producer.spool_file import SpoolFile, reading
 from edge_producer.spool_messages import SpoolMessages

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from edge_producer.books import BookChange, BookKey, BookLine, CoMoments
-from edge_producer.device import REWIND_PERIODS
+from edge_producer.device_update import REWIND_PERIODS
 
 Outcome = Literal["acked", "evicted", "refused"]
 FORGET_PERIODS = 2 * REWIND_PERIODS

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from edge_producer.clock import Clock
-from edge_producer.device import DeviceUpdate
+from edge_producer.device_update import DeviceUpdate
 from edge_producer.eviction import Eviction
 from edge_producer.outbox import Outbox
 from edge_producer.report import Phase, Reporter

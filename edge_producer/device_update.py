@@ -1,0 +1,44 @@
+"""What one device did since its last update: the value that goes from the sensing loop to the spool."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edge_producer.books import LedgerChanges
+from edge_producer.rows import Row
+from edge_producer.summaries import Summary
+
+REWIND_PERIODS = 12
+"""A clock that steps back by more periods starts a new boot: the old lines of the books may be settled."""
+
+
+@dataclass(frozen=True)
+class DeviceUpdate:
+    """What one device did since its last update; commits whole.
+
+    Attributes:
+        state: JSON of decision and filter state, held rows included.
+        held: Rows held by the filter, inside ``state``.
+        rows: Selected rows, in the order of ``seq``.
+        closed: Summaries of closed periods.
+        open_summary: The open period as it stands.
+        alerts: JSON of urgent decisions.
+        meters: Increments of counters.
+        decision: Action in force.
+        model_version: Version of the model in force.
+    """
+
+    device_id: str
+    boot_id: int
+    next_seq: int
+    newest_us: int
+    state: str
+    held: int
+    rows: list[Row]
+    books: LedgerChanges
+    closed: list[Summary]
+    open_summary: Summary | None
+    alerts: list[bytes]
+    meters: dict[str, int]
+    decision: str
+    model_version: str

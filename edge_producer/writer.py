@@ -28,6 +28,11 @@ log = logging.getLogger(__name__)
 
 WAKE_S = 0.05
 FORGET_EVERY_S = 30.0
+DRAIN_COMMIT_S = 0.25
+"""Longest wait for the next commit while draining: a process that ends waits for its last answers."""
+OVERDUE_INTERVALS = 1.5
+"""Commit intervals without a submission after which the writer commits by itself. More than one, so that
+while devices sense, the sensing loop sets the rhythm: its updates and the answers share a transaction."""
 QUEUED_UPDATES = 4
 """Updates per device that may wait before the sensing loop has to."""
 
@@ -174,8 +179,8 @@ class Writer:
     def _due(self) -> bool:
         waited = self._clock() - self._committed_s
         if self._draining:
-            return self._commit_now or bool(self._answers) or waited > 0.25
-        return self._commit_now or waited > 1.5 * self._settings.commit_interval_s
+            return self._commit_now or bool(self._answers) or waited > DRAIN_COMMIT_S
+        return self._commit_now or waited > OVERDUE_INTERVALS * self._settings.commit_interval_s
 
     def _turn(self) -> None:
         now = self._clock()

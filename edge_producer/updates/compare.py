@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from schemas.profile import Profile
-from schemas.proto import delivery_pb2 as pb
 
 BOUND = 0.05
 """Share of windows that may lack a score the other model has, or miss their deadline."""
@@ -14,6 +13,29 @@ EARLY, EARLY_SHARE = 3, 0.2
 """So many bad windows, at such a share, end a watch before its time."""
 
 Verdict = Literal["wait", "pass", "fail"]
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowSummary:
+    """What a report says of two models on the same windows.
+
+    Attributes:
+        active_version: Of the model that decided.
+        windows: That both models scored.
+        mean_difference, m2_difference: Shadow less active score: mean, and squared deviations from it.
+        deadline_misses: The new model's, whichever of the two it is.
+    """
+
+    active_version: str
+    shadow_version: str
+    windows: int
+    active_alarms: int
+    shadow_alarms: int
+    mean_difference: float
+    m2_difference: float
+    deadline_misses: int
+    active_mean: float
+    shadow_mean: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +111,8 @@ class Comparison:
                 return "fail", f"{bad} of {self.seen} windows {what} under {self.new}"
         return ("pass" if done else "wait"), ""
 
-    def to_proto(self, *, in_force: bool) -> pb.Shadow:
-        """As a report carries it. ``deadline_misses`` are the new model's, whichever role it has.
+    def summary(self, *, in_force: bool) -> ShadowSummary:
+        """As a report carries it.
 
         Args:
             in_force: The new model decides and the old one is the shadow.
@@ -99,7 +121,7 @@ class Comparison:
         new = (self.new, self.new_alarms, self.new_mean)
         old = (self.old, self.old_alarms, self.old_mean)
         active, shadow = (new, old) if in_force else (old, new)
-        return pb.Shadow(
+        return ShadowSummary(
             active_version=active[0],
             shadow_version=shadow[0],
             windows=self.windows,

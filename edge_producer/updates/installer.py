@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_producer.seat import Lineup, Seat
-from edge_producer.updates.compare import Comparison
+from edge_producer.updates.compare import Comparison, ShadowSummary
 from edge_producer.updates.content import memory_needed, open_artifact
 from edge_producer.updates.download import Downloads
 from edge_producer.updates.journal import Journal
@@ -29,7 +29,6 @@ from edge_producer.updates.trials import Tap, Watch
 from edge_producer.window import Predictor
 from schemas.bundle import ANY_FEATURESET
 from schemas.errors import BundleError, RegistryError, RetryableError, SpoolError, TrustError
-from schemas.proto import delivery_pb2 as pb
 from schemas.updates import Attack, Result, UpdateState
 
 log = logging.getLogger(__name__)
@@ -47,6 +46,7 @@ class Parts:
         now_s: Trusted time, seconds since 1970.
         wake: Called from other threads when ``advance`` has something to do.
         tell: Takes what is worth a report.
+        monotonic: Steady seconds, any origin: a trial's bounds are measured on it.
     """
 
     slots: Slots
@@ -54,6 +54,7 @@ class Parts:
     now_s: Callable[[], float]
     wake: Callable[[], None]
     tell: Tell
+    monotonic: Callable[[], float]
 
 
 class Installer:
@@ -194,7 +195,8 @@ class Installer:
         comparison = Comparison.start(active.version, attempt.release.version, shared.profile)
         generic = bundle.manifest.featureset == ANY_FEATURESET
         skip = shared.profile.model.warmup_windows if generic else 0
-        self._tap = Tap(self.device_id, child, comparison, skip, self._parts.wake)
+        parts = self._parts
+        self._tap = Tap(self.device_id, child, comparison, skip, parts.wake, parts.monotonic)
         self._stand.observe(self._tap)
 
     # Progress --------------------------------------------------------------------------------------------
@@ -220,12 +222,12 @@ class Installer:
         if progress == "pass":
             self._commit(tap.comparison)
         elif progress == "fail":
-            self._restore(f"the trial failed: {reason}", tap.comparison.to_proto(in_force=False))
+            self._restore(f"the trial failed: {reason}", tap.comparison.summary(in_force=False))
         elif progress == "defer":
             self._defer(reason)
 
     def _commit(self, comparison: Comparison | None = None) -> None:
-        attempt, shadow = self._attempt, None if comparison is None else comparison.to_proto(in_force=False)
+        attempt, shadow = self._attempt, None if comparison is None else comparison.summary(in_force=False)
         try:
             predictor = self._shared.models.get(self.slots, attempt.wanted)
         except BundleError as exc:
@@ -235,7 +237,7 @@ class Installer:
         self._save(self.record.to(S.COMMITTED))
         self._carry_out(predictor, shadow)
 
-    def _carry_out(self, loaded: Predictor | None = None, shadow: pb.Shadow | None = None) -> None:
+    def _carry_out(self, loaded: Predictor | None = None, shadow: ShadowSummary | None = None) -> None:
         """What a commit decided; again from the start where a write failed."""
         self._end_trial()
         wanted = self._attempt.wanted
@@ -270,7 +272,7 @@ class Installer:
         self.shadow = comparison.to_status()
         verdict, reason = comparison.judge(self._shared.profile.rollout.watch_windows, early=True)
         if verdict == "fail":
-            self._restore(f"the watch failed: {reason}", comparison.to_proto(in_force=True))
+            self._restore(f"the watch failed: {reason}", comparison.summary(in_force=True))
         elif verdict == "pass":
             self._prove(comparison)
 
@@ -281,7 +283,7 @@ class Installer:
         self.slots.prove()
         self._save(self.record.proved(self._attempt))
         self._watch = None
-        self._telling.add(self.record, comparison.to_proto(in_force=True))
+        self._telling.add(self.record, comparison.summary(in_force=True))
         self.slots.tidy()
 
     # Ends ------------------------------------------------------------------------------------------------
@@ -338,14 +340,14 @@ class Installer:
     def _final(self, reason: str) -> dict[str, Failure]:
         return self.record.give_up(self._attempt.wanted, self._attempt.seq, reason)
 
-    def _restore(self, reason: str, shadow: pb.Shadow | None = None) -> None:
+    def _restore(self, reason: str, shadow: ShadowSummary | None = None) -> None:
         """Have the set from before run again; needs no network, and a disk only to make it last."""
         log.error("%s; restoring", reason, extra={"device_id": self.device_id})
         self._stand.step_back()
         self._save(self.record.to(S.RESTORING, failed=self._final(reason), detail=reason[:500]))
         self._restored(shadow)
 
-    def _restored(self, shadow: pb.Shadow | None = None) -> None:
+    def _restored(self, shadow: ShadowSummary | None = None) -> None:
         """The newest earlier set that loads runs, the pointer at it, the end reported.
 
         Raises:

@@ -3,46 +3,19 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 from collections.abc import Callable
 
 from edge_producer.updates.identity import Membership
+from edge_producer.updates.schedule import Backoff
 from edge_producer.updates.service import Credentials, Delivery
 from schemas.errors import AccessError, PipelineError
 from schemas.join import JoinBundle
 
-_JITTER = random.Random()  # noqa: S311  (spreads retries, guards nothing)
-
 log = logging.getLogger(__name__)
 
-FIRST_S, LONGEST_S = 1.0, 60.0
 BREATH_S = 0.1
 """Between two hints: a flood of them waits in the sender's buffers, not in this process's time."""
-DOUBLINGS = 12
-"""After so many a wait is at its longest anyway; the power of an outage of days overflows."""
-
-
-class Backoff:
-    """How long to wait after the n-th failure in a row: doubled each time, with jitter.
-
-    Args:
-        draw: A number in [0, 1).
-    """
-
-    def __init__(self, draw: Callable[[], float] = _JITTER.random) -> None:
-        self.failures = 0
-        self._draw = draw
-
-    def failed(self) -> float:
-        """Count a failure; returns the seconds to wait."""
-        wait = min(FIRST_S * 2.0 ** min(self.failures, DOUBLINGS), LONGEST_S)
-        self.failures += 1
-        return wait * (0.5 + self._draw() / 2)
-
-    def worked(self) -> None:
-        """Begin anew."""
-        self.failures = 0
 
 
 class Link:

@@ -13,11 +13,8 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 
 from edge_producer.updates.disk import Disk
-from edge_producer.updates.machine import Record
-from edge_producer.updates.slots import Pointer
 from schemas.errors import AccessError, RejectedError
 from schemas.proto import delivery_pb2 as pb
-from schemas.updates import UpdateState
 
 log = logging.getLogger(__name__)
 
@@ -26,34 +23,6 @@ MAX_WAITING = 64
 
 _NAME, _LARGEST = re.compile(r"\d{12,15}\.pb", re.ASCII), 10**15
 """Names of the files that are reports; numbers from there on were not counted, but damaged or made up."""
-
-
-def report_of(record: Record, pointer: Pointer, family: str, *, standing: bool) -> pb.ReportRequest:
-    """What a record says, as a report.
-
-    Args:
-        record: Where the device stands.
-        pointer: Which set runs.
-        family: That the device runs.
-        standing: It is about the newest channel, not about the last attempt.
-    """
-    report = pb.ReportRequest(state=record.state, channel_seq=record.seq, rollout_id=record.rollout_id)
-    for name, release in pointer.active.releases.items():
-        report.installed.append(
-            pb.Installed(family=name, version=release.version, sha256=release.sha256 or "")
-        )
-    attempt = record.attempt
-    if standing:
-        return report
-    report.result, report.attack, report.detail = record.result or "", record.attack or "", record.detail
-    if attempt is not None and (record.result is not None or record.state is not UpdateState.IDLE):
-        # One end of the process may be a power cut; from the second on they are held against the model.
-        report.rollout_id, report.crashes = attempt.rollout_id, max(attempt.crashes - 1, 0)
-        release = attempt.release
-        report.attempted.CopyFrom(
-            pb.Installed(family=family, version=release.version, sha256=release.sha256 or "")
-        )
-    return report
 
 
 class Reports:

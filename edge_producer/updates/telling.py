@@ -6,12 +6,12 @@ import logging
 from collections import deque
 from collections.abc import Callable
 
+from edge_producer.updates.compare import ShadowSummary
 from edge_producer.updates.machine import Record
-from schemas.proto import delivery_pb2 as pb
 
 log = logging.getLogger(__name__)
 
-Tell = Callable[[Record, pb.Shadow | None], None]
+Tell = Callable[[Record, ShadowSummary | None], None]
 """Takes each record worth a report, and what the models did beside each other."""
 
 MAX_UNTOLD = 64
@@ -29,7 +29,7 @@ class Telling:
     def __init__(self, device_id: str, tell: Tell) -> None:
         self._device_id = device_id
         self._tell = tell
-        self._untold: deque[tuple[Record, pb.Shadow | None]] = deque(maxlen=MAX_UNTOLD)
+        self._untold: deque[tuple[Record, ShadowSummary | None]] = deque(maxlen=MAX_UNTOLD)
         self.failures = 0
         """Times that a report could not be kept."""
 
@@ -37,7 +37,7 @@ class Telling:
         """Reports that are not on disk yet."""
         return len(self._untold)
 
-    def add(self, record: Record, shadow: pb.Shadow | None = None) -> None:
+    def add(self, record: Record, shadow: ShadowSummary | None = None) -> None:
         """Tell a record, after those that wait."""
         self._untold.append((record, shadow))
         self.retry()

@@ -13,7 +13,6 @@ import queue
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -144,20 +143,28 @@ class Tap:
         comparison: Where counting starts.
         skip: Answers left out at the beginning: a generic model warms up.
         wake: Called when something is new; must not block.
+        monotonic: Steady seconds, any origin; read by several threads.
     """
 
     def __init__(
-        self, device_id: str, child: TrialChild, comparison: Comparison, skip: int, wake: Callable[[], None]
+        self,
+        device_id: str,
+        child: TrialChild,
+        comparison: Comparison,
+        skip: int,
+        wake: Callable[[], None],
+        monotonic: Callable[[], float],
     ) -> None:
         self.device_id = device_id
         self.comparison = comparison
         self.dropped = 0
         self.offered = 0
         self.wake = wake
-        self._last_s = time.monotonic()
+        self._monotonic = monotonic
+        self._last_s = monotonic()
         """When the last answer came; then nothing was outstanding, or the child is slow."""
         self.child = child
-        self._begun_s = time.monotonic()
+        self._begun_s = monotonic()
         self._skip = skip
         self._waiting: dict[int, float | None] = {}
         child.listen(self)
@@ -168,7 +175,7 @@ class Tap:
         Args:
             wanted: Windows that both models are to score.
         """
-        now, hop_s = time.monotonic(), self.comparison.hop_s
+        now, hop_s = self._monotonic(), self.comparison.hop_s
         if self.child.verdict:
             return "fail", self.child.verdict
         verdict, reason = self.comparison.judge(wanted, early=False)
@@ -189,7 +196,7 @@ class Tap:
             return
         self.offered += 1
         if not self._waiting:
-            self._last_s = time.monotonic()
+            self._last_s = self._monotonic()
         self._waiting[self.offered] = outcome.score
         if not self.child.offer(self.device_id, self.offered, window.samples):
             del self._waiting[self.offered]
@@ -200,7 +207,7 @@ class Tap:
         if number not in self._waiting:
             return
         old = self._waiting.pop(number)
-        self._last_s = time.monotonic()
+        self._last_s = self._monotonic()
         if self._skip:
             self._skip -= 1
         else:

@@ -13,8 +13,9 @@ from typing import IO, Any
 from edge_producer.identity import load_or_create
 from edge_producer.seat import Seat
 from edge_producer.settings import EdgeSettings
-from edge_producer.updates.agent import Agent, Place
+from edge_producer.updates.agent import Agent
 from edge_producer.updates.disk import Disk
+from edge_producer.updates.service_access import Place
 from edge_producer.updates.shared import Shared
 from edge_producer.updates.slots import Slots
 from schemas.errors import OperatorError

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_producer.updates.compare import Comparison
-from edge_producer.updates.link import LONGEST_S, Backoff
 from edge_producer.updates.machine import (
     BACKOFF_LIMIT_S,
     FOLLOWS,
@@ -19,6 +18,7 @@ from edge_producer.updates.machine import (
     after_restart,
     parse_record,
 )
+from edge_producer.updates.schedule import LONGEST_S, Backoff
 from edge_producer.updates.slots import ModelSet
 from schemas.channels import Release
 from schemas.profile_file import find_profile
@@ -144,7 +144,7 @@ def test_a_comparison_is_that_of_numpy(pairs):
     )
     assert (subject.old_mean, subject.new_mean) == pytest.approx((old.mean(), new.mean()))
     assert (subject.old_alarms, subject.new_alarms) == ((old >= 0.6).sum(), (new >= 0.6).sum())
-    told = subject.to_proto(in_force=True)
+    told = subject.summary(in_force=True)
     assert (told.active_version, told.mean_difference) == ("new", -subject.difference)
 
 

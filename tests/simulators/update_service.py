@@ -10,7 +10,7 @@ import hashlib
 import queue
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent import futures
 from datetime import UTC, datetime, timedelta
@@ -132,6 +132,7 @@ class UpdateService(Cloud, rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
         self.reports: dict[str, list[pb.ReportRequest]] = defaultdict(list)
         self.offsets: list[int] = []
         self.looks: list[float] = []
+        self.calls: Counter[str] = Counter()  # by method, those it refused too
         self.enrolled: list[str] = []
         self.renewed: list[str] = []
         self.certificate_life = LIFE
@@ -140,6 +141,7 @@ class UpdateService(Cloud, rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
         self.down = False
         self.unknown: set[str] = set()
         self.false_hints: Iterator[int] = iter(())
+        self.hints_at_once = True
         self.refuses_reports: grpc.StatusCode | None = None
         self.certificate_filter = lambda pem: pem
         self.artifact_filter = lambda data: data
@@ -206,14 +208,14 @@ class UpdateService(Cloud, rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
     # What devices ask.
 
     def Enroll(self, request, context):  # noqa: N802
-        self._check(context)
+        self._check(context, "Enroll")
         if self.tokens.pop(request.token, None) != request.device_id:
             context.abort(grpc.StatusCode.PERMISSION_DENIED, "the token is used up or another's")
         self.enrolled.append(request.device_id)
         return self._issued(x509.load_pem_x509_csr(request.csr_pem))
 
     def Renew(self, request, context):  # noqa: N802
-        self._check(context)
+        self._check(context, "Renew")
         if not issued_by(x509.load_pem_x509_certificate(request.certificate_pem), self.authority.certificate):
             context.abort(grpc.StatusCode.PERMISSION_DENIED, "another authority's certificate")
         csr = x509.load_pem_x509_csr(request.csr_pem)
@@ -224,21 +226,22 @@ class UpdateService(Cloud, rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
         return self._issued(csr)
 
     def Watch(self, request, context):  # noqa: N802
-        self._check(context)
+        self._check(context, "Watch")
         mine: queue.SimpleQueue = queue.SimpleQueue()
         self._watchers.add(mine)
         context.add_callback(lambda: mine.put(None))
         try:
             for version in self.false_hints:
                 yield pb.Hint(timestamp_version=version)
-            yield pb.Hint(timestamp_version=self.repo.versions()["timestamp"])
+            if self.hints_at_once:
+                yield pb.Hint(timestamp_version=self.repo.versions()["timestamp"])
             while (version := mine.get()) is not None:
                 yield pb.Hint(timestamp_version=version)
         finally:
             self._watchers.discard(mine)
 
     def FetchMetadata(self, request, context):  # noqa: N802
-        self._check(context)
+        self._check(context, "FetchMetadata")
         if request.device_id in self.unknown:
             context.abort(grpc.StatusCode.UNAVAILABLE, "as if its certificate had expired")
         self.looks.append(time.monotonic())
@@ -251,7 +254,7 @@ class UpdateService(Cloud, rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
         )
 
     def FetchArtifact(self, request, context):  # noqa: N802
-        self._check(context)
+        self._check(context, "FetchArtifact")
         self.offsets.append(request.offset)
         path = self.repo.artifact(request.sha256)
         if path is None:
@@ -268,7 +271,7 @@ class UpdateService(Cloud, rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
                 threading.Event().wait(min(left, 0.05))
 
     def Report(self, request, context):  # noqa: N802
-        self._check(context)
+        self._check(context, "Report")
         if self.refuses_reports is not None:
             context.abort(self.refuses_reports, "ordered to take none")
         known = self.reports[request.device_id]
@@ -284,7 +287,8 @@ class UpdateService(Cloud, rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
         """Attacks that the device told, in order."""
         return [r.attack for r in self.reports[device_id] if r.attack]
 
-    def _check(self, context) -> None:
+    def _check(self, context, method: str) -> None:
+        self.calls[method] += 1
         if self.down:
             context.abort(grpc.StatusCode.UNAVAILABLE, "ordered away")
 

@@ -1,0 +1,105 @@
+"""Laws of a trial's patience: who is busy is waited for, what hangs fails, and only the clock says which."""
+
+from __future__ import annotations
+
+import pytest
+
+from edge_producer.seat import Outcome
+from edge_producer.updates.compare import Comparison
+from edge_producer.updates.once import synthetic_windows
+from edge_producer.updates.trials import ANSWER_S, INPUT_S, READY_S, Tap
+from schemas.profile_file import find_profile
+
+MACHINE = find_profile("machine")
+WANTED = 5
+HOPS_S = 10 * MACHINE.sampling.hop_s
+
+
+class Child:
+    """A trial process that is ready, answers and dies when the test says so."""
+
+    def __init__(self) -> None:
+        self.ready = True
+        self.verdict = ""
+        self.offered: list[int] = []
+
+    def listen(self, _tap) -> None:
+        pass
+
+    def offer(self, _device_id, number, _samples) -> bool:
+        self.offered.append(number)
+        return True
+
+
+class Trial:
+    """One tap on a clock that stands still until ``pass_s``."""
+
+    def __init__(self) -> None:
+        self.now_s = 50.0
+        self.child = Child()
+        self.windows = synthetic_windows(MACHINE, "m-1")
+        start = Comparison.start("old", "new", MACHINE)
+        self.tap = Tap("m-1", self.child, start, 0, lambda: None, lambda: self.now_s)
+
+    def pass_s(self, seconds: float) -> str:
+        self.now_s += seconds
+        return self.tap.progress(WANTED)[0]
+
+    def window(self) -> None:
+        self.tap.observe(next(self.windows), Outcome("old", 0.1, 0.0))
+
+    def answer(self) -> None:
+        self.tap.answered(self.child.offered.pop(0), 0.1, 0.0)
+
+
+@pytest.fixture
+def trial():
+    return Trial()
+
+
+def test_a_child_that_is_not_ready_is_waited_for_and_then_deferred_not_failed(trial):
+    trial.child.ready = False
+    assert trial.pass_s(READY_S) == "wait"
+    assert trial.pass_s(0.1) == "defer"
+
+
+def test_a_model_that_does_not_answer_fails(trial):
+    trial.window()
+    assert trial.pass_s(max(ANSWER_S, HOPS_S)) == "wait"
+    assert trial.pass_s(0.1) == "fail"
+
+
+def test_each_answer_gives_a_slow_model_more_time(trial):
+    trial.window()
+    trial.window()
+    assert trial.pass_s(max(ANSWER_S, HOPS_S)) == "wait"
+    trial.answer()
+    assert trial.pass_s(max(ANSWER_S, HOPS_S)) == "wait"
+    assert trial.pass_s(0.1) == "fail"
+
+
+def test_a_pause_of_the_sensor_is_no_fault_of_the_model(trial):
+    trial.window()
+    trial.answer()
+    assert trial.pass_s(86_400.0) == "wait"
+    trial.window()
+    assert trial.pass_s(max(ANSWER_S, HOPS_S)) == "wait"
+
+
+def test_a_trial_without_a_single_window_is_deferred(trial):
+    bound_s = READY_S + INPUT_S + 4 * MACHINE.sampling.hop_s
+    assert trial.pass_s(bound_s) == "wait"
+    assert trial.pass_s(0.1) == "defer"
+
+
+def test_enough_good_answers_pass_however_long_they_took(trial):
+    for _ in range(WANTED):
+        assert trial.pass_s(READY_S) == "wait"
+        trial.window()
+        trial.answer()
+    assert trial.pass_s(0.0) == "pass"
+
+
+def test_a_child_that_died_fails_whatever_the_clock_says(trial):
+    trial.child.verdict = "the trial process ended with code -9"
+    assert trial.pass_s(0.0) == "fail"

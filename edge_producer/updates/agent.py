@@ -15,7 +15,6 @@ from typing import Any
 
 from edge_producer.identity import DeviceIdentity
 from edge_producer.trust import SERVER, DeviceFacts, TrustedTime, Verified, Verifier, decide
-from edge_producer.updates.disk import Disk
 from edge_producer.updates.download import Downloads
 from edge_producer.updates.identity import Membership, load_join
 from edge_producer.updates.installer import Installer, Parts
@@ -28,6 +27,7 @@ from edge_producer.updates.service import Delivery
 from edge_producer.updates.shared import Shared
 from edge_producer.updates.slots import ModelSet, Slots
 from schemas.channels import Channel, Release, artifact_path
+from schemas.durable import Disk
 from schemas.errors import AccessError, PipelineError, RetryableError, ServiceUnavailableError, TrustError
 from schemas.join import JoinBundle
 from schemas.proto import delivery_pb2 as pb
@@ -87,7 +87,7 @@ class Agent:
         self._jitter = random.Random()  # noqa: S311  (spreads polls, guards nothing)
         self._stop: Callable[[], bool] = lambda: False
         disk = place.disk
-        self._time = TrustedTime(place.folder / "time.json", place.build_time)
+        self._time = TrustedTime(place.folder / "time.json", place.build_time, disk=disk)
         self._reports = Reports(place.folder / "reports", disk, device.device_id)
         self._join: JoinBundle | None = None
         self._link: Link | None = None
@@ -223,7 +223,7 @@ class Agent:
             raise AccessError(f"{self.device_id} has no join bundle: {wanted} is not there")
         membership = Membership(place.folder, join, self._device, self._time, place.disk)
         root, store = join.root_json.encode(), place.folder / "metadata"
-        self._verifier = Verifier(store, root, self._time, group=join.group, write=place.disk.put)
+        self._verifier = Verifier(store, root, self._time, group=join.group, disk=place.disk)
         self._join = join
         self._link = Link(join, membership, self._hint)
         return self._link

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
-from edge_producer.updates.disk import Disk
 from edge_producer.updates.machine import Record
 from edge_producer.updates.slots import Pointer
+from schemas.durable import Disk
 from schemas.errors import AccessError, RejectedError
 from schemas.proto import delivery_pb2 as pb
 from schemas.updates import UpdateState
@@ -73,7 +73,7 @@ class Reports:
         self._disk = disk
         self._device_id = device_id
         self.given_up = 0
-        disk.make_folder(folder)
+        disk.make_folder(folder, private=True)
 
     def add(self, report: pb.ReportRequest) -> pb.ReportRequest:
         """Number a report and keep it until it is answered."""

@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from edge_producer.updates.disk import Disk
 from edge_producer.updates.slots import Slots
+from schemas.durable import Disk
 from tests.edge_producer.bench import Bench, edge_settings, one_child, quick_machine
 from tests.simulators.lossy_disk import LossyDisk, PowerCut
 from tests.simulators.update_service import UpdateService, candidate

@@ -10,11 +10,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from edge_producer.identity import load_or_create
 from edge_producer.trust import TrustedTime
-from edge_producer.updates.disk import Disk
 from edge_producer.updates.identity import Membership
 from edge_producer.updates.service import Delivery
 from model_service.identity.authority import Authority, init_pki
 from model_service.settings import ModelSettings
+from schemas.durable import Disk
 from schemas.errors import AccessError, ServiceUnavailableError
 from schemas.updates import Role
 from tests.simulators.update_service import UpdateService

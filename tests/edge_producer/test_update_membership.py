@@ -74,6 +74,7 @@ def test_a_damaged_certificate_on_disk_is_as_good_as_none(service, tmp_path, kin
     folder, join = tmp_path / "m-1", service.join(tmp_path / "join", "m-1")
     membership(folder, join).credentials()
     (folder / "certificate.pem").write_bytes(wrong(kind, service, folder / "keys"))
+    service.let_tokens_lapse()
     with pytest.raises(AccessError, match="used up"):
         membership(folder, join).credentials()
     join = service.join(tmp_path / "join", "m-1")
@@ -81,6 +82,17 @@ def test_a_damaged_certificate_on_disk_is_as_good_as_none(service, tmp_path, kin
     delivery = Delivery(join, credentials)
     assert delivery.fetch_metadata({}, {}).metadata
     delivery.close()
+
+
+def test_a_device_that_lost_its_certificate_right_after_it_joined_gets_it_by_the_same_token(
+    service, tmp_path
+):
+    folder, join = tmp_path / "m-1", service.join(tmp_path / "join", "m-1")
+    membership(folder, join).credentials()
+    for name in ("certificate.pem", "joined.json"):
+        (folder / name).unlink()
+    membership(folder, join).credentials()
+    assert service.enrolled == ["m-1", "m-1"]
 
 
 def test_what_follows_the_certificate_is_not_kept(service, tmp_path):

@@ -181,6 +181,11 @@ class UpdateService(Cloud, rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
 
     # What people and processes of the cloud side do.
 
+    def let_tokens_lapse(self) -> None:
+        """End the life of all tokens, used or not."""
+        self.tokens.clear()
+        self._spent.clear()
+
     def join(self, folder: Path, device_id: str, hardware: str = "sim") -> JoinBundle:
         """A join bundle, written to the join folder."""
         token = f"token-{device_id}-{next(self._numbers)}"

@@ -84,9 +84,7 @@ def test_a_damaged_certificate_on_disk_is_as_good_as_none(service, tmp_path, kin
     delivery.close()
 
 
-def test_a_device_that_lost_its_certificate_right_after_it_joined_gets_it_by_the_same_token(
-    service, tmp_path
-):
+def test_a_certificate_that_was_lost_right_after_joining_comes_by_the_same_token(service, tmp_path):
     folder, join = tmp_path / "m-1", service.join(tmp_path / "join", "m-1")
     membership(folder, join).credentials()
     for name in ("certificate.pem", "joined.json"):

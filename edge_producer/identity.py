@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from schemas.durable import DISK
 from schemas.envelope import Signer
 from schemas.errors import SignatureError, SpoolError
 
@@ -44,7 +44,7 @@ def load_or_create(folder: Path, device_id: str) -> DeviceIdentity:
     Raises:
         SpoolError: A file is there but unreadable: a new key would orphan what the spool holds.
     """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    DISK.make_folder(folder, private=True)
     try:
         pem = _load_or_write(folder / f"{device_id}.pem", Signer.generate().private_pem)
         secret = _load_or_write(folder / f"{device_id}.secret", lambda: secrets.token_bytes(SECRET_BYTES))
@@ -57,24 +57,6 @@ def load_or_create(folder: Path, device_id: str) -> DeviceIdentity:
 
 
 def _load_or_write(path: Path, make: Callable[[], bytes]) -> bytes:
-    if path.exists():
-        return path.read_bytes()
-    data = make()
-    part = path.with_suffix(path.suffix + ".part")
-    part.unlink(missing_ok=True)
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.rename(path)
-    _sync_folder(path.parent)
-    return data
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    if not path.exists():
+        DISK.put_if_absent(path, make(), private=True)  # of two processes that start at once one decides
+    return path.read_bytes()

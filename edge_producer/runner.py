@@ -27,11 +27,14 @@ from edge_producer.spool import DeviceBooks, Spool
 from edge_producer.updates.updater import Updater
 from edge_producer.window import Pause, Predictor, Source, Window
 from edge_producer.writer import Writer
+from schemas.durable import ABANDONED_S, DISK
 from schemas.profile import Profile
 
 log = logging.getLogger(__name__)
 
 CROWDED_WAIT_S = 0.05
+_LEFT_BY_0_2 = ("*.part",)
+"""Names of the temporary files that a crash of release 0.2.0 left."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ class Runner:
         identities = {d: load_or_create(settings.keys_dir, d) for d in settings.devices}
         self._meters = Meters(profile, settings.message_rows)
         self._spool = Spool.open(settings.spool_path, settings.devices, profile, self._clock())
+        for folder in (settings.state_dir, settings.keys_dir):
+            DISK.sweep(folder, time.time() - ABANDONED_S, _LEFT_BY_0_2)
         self._writer = self._make_writer(identities, profile)
         host = Host(self._actions.start, self._meters, self._clock)
         models = _models(settings.devices, predictor, updater)

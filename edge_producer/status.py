@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from schemas.durable import DISK
+
 
 def write_status(path: Path, status: Mapping[str, Any]) -> None:
-    """Replace the file; a reader sees the old one or the new one, never a part."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(status, separators=(",", ":")), encoding="utf-8")
-    part.replace(path)
+    """Replace the file; a reader sees the old one or the new one, never a part.
+
+    Not synced: it is rewritten every second, and a power cut ends the process that it tells of.
+    """
+    DISK.write(path, json.dumps(status, separators=(",", ":")).encode(), sync=False)
 
 
 def read_status(path: Path) -> dict[str, Any] | None:

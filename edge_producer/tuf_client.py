@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -20,8 +19,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from edge_producer.trust.http import HttpFiles
-from edge_producer.trust.store import MetadataStore, durable_write
+from edge_producer.trust.store import MetadataStore
 from edge_producer.trust.workflow import MissingError, TargetFile, Workflow, fits_file
+from schemas.durable import DISK
 from schemas.errors import PipelineError, TrustError
 from schemas.updates import Attack
 
@@ -64,8 +64,8 @@ def main(argv: Sequence[str]) -> int:
 def init(metadata_dir: Path, root: Path) -> None:
     """Trust this root. It is verified when it is first used."""
     data = root.read_bytes()
-    durable_write(metadata_dir / "root_history" / INITIAL, data)
-    durable_write(metadata_dir / "root.json", data)
+    DISK.write(metadata_dir / "root_history" / INITIAL, data)
+    DISK.write(metadata_dir / "root.json", data)
 
 
 def refresh(metadata_dir: Path, metadata_url: str) -> Workflow:
@@ -127,16 +127,11 @@ def _fetch(source: HttpFiles, remote: str, entry: TargetFile, file: Path) -> Non
             sink.seek(at)
             sink.write(chunk)
         sink.flush()
-        os.fsync(sink.fileno())
+        DISK.sync(sink.fileno(), part)
     if not fits_file(entry, part):
         part.unlink()
         raise TrustError(f"{entry.path} is not what was signed", Attack.TAMPERED_ARTIFACT)
-    part.replace(file)
-    folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    DISK.rename(part, file)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,15 +6,14 @@ builds a new file beside and renames it over. A client that has the old one open
 
 from __future__ import annotations
 
-import uuid
 from pathlib import Path
 
 from feature_store import duck
 from feature_store.cuts import Cuts
-from feature_store.durable import BESIDE
 from feature_store.lake import Lake
 from feature_store.registry import ProfileRegistry
 from feature_store.views import statements
+from schemas.durable import DISK, temporary
 
 CATALOG = "catalog.duckdb"
 
@@ -27,10 +26,12 @@ def refresh_catalog(lake: Lake) -> Path:
     """
     cut = Cuts(lake).resolve(None)
     root = lake.root.absolute()
-    beside = root / f"{BESIDE}{CATALOG}.{uuid.uuid4().hex}"
+    path = root / CATALOG
+    beside = temporary(path)
     try:
         duck.build(statements(root, cut, ProfileRegistry(lake).profiles()), beside).close()
-        return beside.replace(root / CATALOG)
+        DISK.rename(beside, path, sync=False)  # the next refresh makes it anew
+        return path
     finally:
         beside.unlink(missing_ok=True)
         Path(f"{beside}.wal").unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from feature_store.durable import put_if_absent, replace
+from schemas.durable import DISK
 
 RECORD = ".json"
 SNAPSHOT = ".snapshot"
@@ -33,7 +33,7 @@ class CommitLog:
             False: another writer owns the task, because n exists or the task is past n already. The
             second counts too when n itself was pruned: a writer that slept through it must not win.
         """
-        if not put_if_absent(self._path(task, n, RECORD), payload):
+        if not DISK.put_if_absent(self._path(task, n, RECORD), payload):
             return False
         # After the link, not before: between a look and a link anything may happen.
         return self._newest(task) == n
@@ -63,7 +63,7 @@ class CommitLog:
 
         Two snapshots stay, and the records after the older one.
         """
-        replace(self._path(task, n, SNAPSHOT), payload)
+        DISK.write(self._path(task, n, SNAPSHOT), payload)
         self._prune(task)
 
     def latest_snapshot(self, task: str) -> bytes | None:
@@ -73,7 +73,7 @@ class CommitLog:
 
     def mark_applied(self, task: str, n: int) -> None:
         """Remember that all tables hold the task's commits up to n. Not durable: applying is idempotent."""
-        replace(self._root / task / APPLIED, b"%d" % n, durable=False)
+        DISK.write(self._root / task / APPLIED, b"%d" % n, sync=False)
 
     def applied(self, task: str) -> int | None:
         """Newest commit marked applied; None: none, or the mark did not survive a power cut."""

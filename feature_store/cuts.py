@@ -15,8 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from feature_store.cut import NEWEST_KEPT, Cut, cut_table, dispensable, merge, paths
-from feature_store.durable import exclusive, put_if_absent, replace
 from feature_store.lake import Lake
+from feature_store.process_lock import exclusive
+from schemas.durable import DISK
 from schemas.errors import LakeConflictError, QueryError
 
 __all__ = ["Cut", "CutRef", "Cuts", "utc_now"]
@@ -152,7 +153,7 @@ class Cuts:
             gone = next((p for p in paths(self._lake.root, cut) if not p.exists()), None)
             if gone is not None:
                 raise QueryError(f"cut {cut.id} cannot be pinned: {gone.name} is gone")
-            replace(self._pins / f"{name}.json", cut.to_bytes())
+            DISK.write(self._pins / f"{name}.json", cut.to_bytes())
         return cut
 
     def unpin(self, name: str) -> None:
@@ -201,7 +202,7 @@ class Cuts:
             return None
 
     def _put(self, cut: Cut) -> bool:
-        if not put_if_absent(self._path(cut.id), cut.to_bytes()):
+        if not DISK.put_if_absent(self._path(cut.id), cut.to_bytes()):
             return False
         if sum(i > cut.id for i in self.ids()) >= NEWEST_KEPT:
             # We slept; the number was free only because it was thinned out. Nobody needs this one.

@@ -23,7 +23,7 @@ from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Sc
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
-from feature_store.durable import sync_file, sync_folder
+from schemas.durable import DISK
 from schemas.errors import LakeConflictError, OperatorError
 from schemas.tables import PARTITION_COLUMN
 
@@ -136,8 +136,8 @@ class DeltaLog:
                     description=doc,
                     configuration={**_CONFIGURATION, _STATS_COLUMNS: ",".join(stats_columns)},
                 )
-            sync_folder(folder.parent)
-            sync_folder(folder)
+            DISK.sync_folder(folder.parent)
+            DISK.sync_folder(folder)
         return cls(folder)
 
     def snapshot(self) -> Snapshot:
@@ -276,9 +276,9 @@ class DeltaLog:
             self.catch_up()
             self._table.create_checkpoint()
         for path in self._log.glob(f"{self._table.version():020d}.checkpoint*"):
-            sync_file(path)
-        sync_file(self._log / "_last_checkpoint")
-        sync_folder(self._log)
+            DISK.sync_file(path)
+        DISK.sync_file(self._log / "_last_checkpoint")
+        DISK.sync_folder(self._log)
 
     def _advance(self) -> _State:
         """Read the log entries after the state's version."""
@@ -318,8 +318,8 @@ class DeltaLog:
         newest = self._state.version
         for version in range(max(self._synced + 1, newest - CHECKPOINT_EVERY), newest + 1):
             if self._entry_path(version).exists():
-                sync_file(self._entry_path(version))
-        sync_folder(self._log)
+                DISK.sync_file(self._entry_path(version))
+        DISK.sync_folder(self._log)
         self._synced = newest
 
 

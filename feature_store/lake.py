@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from feature_store import parquet
 from feature_store.delta import DeltaLog, LogFile, Snapshot
-from feature_store.durable import sync_folder
+from schemas.durable import DISK
 from schemas.errors import LakeConflictError, OperatorError
 from schemas.tables import FIXED_TABLES, PARTITION_COLUMN, TableSpec
 
@@ -164,7 +164,7 @@ class Lake:
         stem = f"{name.task}.{name.n:012d}.{name.width}.{uuid.uuid4().hex[:16]}"
         path = folder / f"{stem}.parquet"
         stats = parquet.write(path, rows, codec)
-        sync_folder(folder)
+        DISK.sync_folder(folder)
         relative = f"{folder.name}/{path.name}"
         return StagedFile(relative, path.stat().st_size, rows.num_rows, day, stats)
 
@@ -218,8 +218,7 @@ class Lake:
     def _day_folder(self, table: str, day: str) -> Path:
         folder = self.root / table / f"{PARTITION_COLUMN}={day}"
         if folder not in self._folders:
-            folder.mkdir(parents=True, exist_ok=True)
-            sync_folder(folder.parent)
+            DISK.make_folder(folder)
             self._folders.add(folder)
         return folder
 

@@ -18,8 +18,8 @@ from feature_store.commit_log import CommitLog
 from feature_store.cut import paths
 from feature_store.cuts import Cuts
 from feature_store.delta import LogFile
-from feature_store.durable import BESIDE
 from feature_store.lake import COMPACTED, Lake, Origin, origin
+from schemas.durable import DISK
 from schemas.tables import PARTITION_COLUMN
 
 logger = logging.getLogger(__name__)
@@ -171,9 +171,11 @@ def _old_files(lake: Lake, now: datetime) -> list[Path]:
 
 
 def _sweep(lake: Lake, now: datetime) -> None:
-    for path in [*lake.root.glob(f"*/{BESIDE}*"), *lake.root.glob(f"_commits/*/{BESIDE}*")]:
-        if _is_old(path, now):
-            path.unlink(missing_ok=True)
+    below = (
+        folder for pattern in ("*/", "_commits/*/", "_profiles/*/") for folder in lake.root.glob(pattern)
+    )
+    for folder in (lake.root, *below):
+        DISK.sweep(folder, (now - GRACE).timestamp())
 
 
 def _is_old(path: Path, now: datetime) -> bool:

@@ -12,10 +12,11 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from feature_store import durable, parquet
+from feature_store import parquet
 from feature_store.append import append, finish
 from feature_store.cuts import Cuts, utc_now
 from feature_store.lake import Lake
+from schemas.durable import DISK
 from schemas.errors import UnknownSchemaError
 from schemas.profile import Profile
 from schemas.rows import BOOKS_ROWS, SUMMARY_ROWS, fingerprint, telemetry_rows
@@ -84,10 +85,10 @@ class ProfileRegistry:
                 break
             number = 0 if newest is None else int(newest.stem) + 1
             path = self._profiles / profile.name / f"{number:06d}.json"
-            if durable.put_if_absent(path, payload):
+            if DISK.put_if_absent(path, payload):
                 break
         pointer = orjson.dumps({"profile": profile.name, "number": int(path.stem)})
-        durable.replace(self._schemas / f"{known}.json", pointer)
+        DISK.write(self._schemas / f"{known}.json", pointer)
         return known
 
     def wire(self, known: str) -> WireSchema:

@@ -16,6 +16,7 @@ from infra.child import Child
 from model_service.identity.invitation import invite
 from model_service.identity.tokens import Invitation
 from model_service.registry.database import Registry
+from schemas.durable import DISK
 from schemas.errors import StackError
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
@@ -116,8 +117,7 @@ class EdgeProcess:
                 if delivery:
                     bundle = bundle.model_copy(update={"delivery": delivery})
                 path = self.join_dir / f"{device}.json"
-                path.touch(mode=0o600)
-                path.write_text(bundle.model_dump_json())
+                DISK.write(path, bundle.model_dump_json().encode(), private=True)
         finally:
             registry.close()
 

@@ -21,6 +21,7 @@ from infra.model_settings import model_settings
 from infra.ports import free_ports, is_free
 from infra.stack_file import ProcessEntry, Site, StackFile, StackLock, remove_stack, write_stack
 from infra.supervision import Supervised
+from schemas.durable import ABANDONED_S, DISK
 from schemas.errors import BrokerUnavailableError, PipelineError, StackError
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ STACK_LOCK_HINT = "run `edgeloop status` to see it, `edgeloop down` to end it"
 _CHECK_S = 0.5
 _REACH_S = 5.0
 _WORKER_STOP_S = 20.0
+_BESIDE_0_2 = "stack.json.*.partial"
+"""What a crash of release 0.2.0 left."""
 
 
 def _silent(_: str) -> None:
@@ -91,6 +94,7 @@ class Stack:
         if not self._acquire():
             raise StackError(f"a stack is up in {self.settings.state_dir} already: {STACK_LOCK_HINT}")
         try:
+            DISK.sweep(self.settings.state_dir, time.time() - ABANDONED_S, (_BESIDE_0_2,))
             if self._first is not None:
                 self._first(self.settings.state_dir)
             self._publish(state="starting")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import time
 from pathlib import Path
 from typing import IO, Literal
@@ -12,6 +11,7 @@ from typing import IO, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from infra.child import same_process
+from schemas.durable import DISK
 
 DEMO_MARKER = "demo"
 """File that says: nobody but demos has used this folder, the next one may begin afresh."""
@@ -99,10 +99,8 @@ def read_stack(state_dir: Path) -> StackFile | None:
 
 
 def write_stack(state_dir: Path, content: StackFile) -> None:
-    """Replace ``stack.json`` atomically."""
-    partial = state_dir / f"{FILE}.{os.getpid()}.partial"
-    partial.write_text(content.model_dump_json(indent=2) + "\n")
-    partial.replace(state_dir / FILE)
+    """Replace ``stack.json`` atomically; not synced, because a power cut ends whatever it tells of."""
+    DISK.write(state_dir / FILE, (content.model_dump_json(indent=2) + "\n").encode(), sync=False)
 
 
 def remove_stack(state_dir: Path) -> None:

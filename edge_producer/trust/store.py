@@ -1,4 +1,4 @@
-"""Trusted metadata on the device's disk: each file written beside, synced, then named.
+"""Trusted metadata on the device's disk: each file durable before anything is built on it.
 
 Names are unversioned (``root.json``, ``timestamp.json``, ``<role>.json``); every root that was ever verified
 stays in ``root_history``, so that the chain from the built-in root can be walked again without a network.
@@ -8,37 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-Write = Callable[[Path, bytes], None]
+from schemas.durable import DISK, Disk, is_temporary
 
-_BESIDE = ".part-"
 _MAX_READ = 8 * 1024**2
 _MAX_VERSION = 2**63 - 1
 """What a request can carry."""
-
-
-def durable_write(path: Path, data: bytes) -> None:
-    """Create or overwrite the file in one step that survives a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{_BESIDE}{path.name}")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    beside.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 class MetadataStore:
@@ -46,12 +23,12 @@ class MetadataStore:
 
     Args:
         folder: Made at the first write.
-        write: How a file gets onto the disk.
+        disk: Everything is written through it.
     """
 
-    def __init__(self, folder: Path, write: Write = durable_write) -> None:
+    def __init__(self, folder: Path, disk: Disk = DISK) -> None:
         self.folder = folder
-        self._write = write
+        self._disk = disk
 
     def role(self, name: str) -> bytes | None:
         """Newest trusted metadata of a role; None where there are none."""
@@ -63,7 +40,7 @@ class MetadataStore:
 
     def forget_role(self, name: str) -> None:
         """Drop metadata that do not verify any more, so that they are asked for again."""
-        (self.folder / f"{_encoded(name)}.json").unlink(missing_ok=True)
+        self._disk.remove(self.folder / f"{_encoded(name)}.json")
 
     def root(self, version: int) -> bytes | None:
         """A root that was verified once."""
@@ -93,16 +70,20 @@ class MetadataStore:
 
     def forget_document(self, path: str) -> None:
         """Drop a document that nobody vouches for any more."""
-        (self.folder / "documents" / _encoded(path)).unlink(missing_ok=True)
+        self._disk.remove(self.folder / "documents" / _encoded(path))
 
     def documents(self) -> dict[str, str]:
         """SHA-256 of each document by its target path."""
         found: dict[str, str] = {}
         for file in sorted((self.folder / "documents").glob("*")):
-            data = None if file.name.startswith(_BESIDE) else _read(file)
+            data = None if is_temporary(file) else _read(file)
             if data is not None:
                 found[unquote(file.name)] = hashlib.sha256(data).hexdigest()
         return found
+
+    def _write(self, path: Path, data: bytes) -> None:
+        self._disk.make_folder(path.parent, private=True)
+        self._disk.write(path, data)
 
 
 def _encoded(name: str) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from edge_producer.trust.store import durable_write
+from schemas.durable import DISK, Disk
 
 log = logging.getLogger(__name__)
 
@@ -46,12 +46,17 @@ class TrustedTime:
         path: Where it is kept.
         build_time: No instant before it is believed; aware.
         monotonic: Seconds; any origin.
+        disk: Writes it.
     """
 
     def __init__(
-        self, path: Path, build_time: datetime, monotonic: Callable[[], float] = time.monotonic
+        self,
+        path: Path,
+        build_time: datetime,
+        monotonic: Callable[[], float] = time.monotonic,
+        disk: Disk = DISK,
     ) -> None:
-        self._path, self._monotonic = path, monotonic
+        self._path, self._monotonic, self._disk = path, monotonic, disk
         self._written = _load(path)
         now_s, build = monotonic(), build_time.astimezone(UTC)
         verified, told = self._written
@@ -89,7 +94,7 @@ class TrustedTime:
         if any(_differ(new, old) for new, old in zip(state, self._written, strict=True)):
             verified, told = (None if at is None else at.isoformat() for at in state)
             text = json.dumps({"verified": verified, "told": told})
-            durable_write(self._path, text.encode())
+            self._disk.write(self._path, text.encode())
             self._written = state
 
 

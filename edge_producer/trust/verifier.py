@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from edge_producer.trust.store import MetadataStore, Write, durable_write
+from edge_producer.trust.store import MetadataStore
 from edge_producer.trust.trusted_time import TrustedTime
 from edge_producer.trust.workflow import MissingError, Signed, TargetFile, Workflow, fits
 from schemas.channels import (
@@ -26,6 +26,7 @@ from schemas.channels import (
     channel_path,
     model_role,
 )
+from schemas.durable import DISK, Disk
 from schemas.errors import TrustError
 from schemas.updates import Attack
 
@@ -94,7 +95,7 @@ class Verifier:
         root: Root metadata that came with the device, or with its join bundle.
         time: Decides what has expired, and learns from what verifies.
         group: The device's rollout group: its channels are read, no others.
-        write: How a file gets onto the disk.
+        disk: Everything is written through it.
 
     Raises:
         TrustError: ``root`` is no root metadata.
@@ -107,9 +108,9 @@ class Verifier:
         time: TrustedTime,
         *,
         group: str,
-        write: Write = durable_write,
+        disk: Disk = DISK,
     ) -> None:
-        self._store = MetadataStore(folder, write)
+        self._store = MetadataStore(folder, disk)
         self._time, self._group = time, group
         self._horizon: datetime | None = None
         self._root = self._workflow(root, {}).root_bytes

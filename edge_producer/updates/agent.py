@@ -68,7 +68,7 @@ class Agent:
         self._offline = place.offline
         self._woken = threading.Event()
         self._stop: Callable[[], bool] = lambda: False
-        trusted = TrustedTime(place.folder / "time.json", place.build_time, monotonic)
+        trusted = TrustedTime(place.folder / "time.json", place.build_time, monotonic, place.disk)
         self._access = ServiceAccess(device, place, trusted, self._hint)
         queue = Reports(place.folder / "reports", place.disk, device.device_id)
         self._reports = UpdateReporter(queue, self._access, slots, shared.profile.name)

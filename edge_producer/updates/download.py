@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_producer.clock import Clock
-from edge_producer.updates.disk import Disk
 from schemas.bundle_archive import MAX_ARTIFACT_BYTES
+from schemas.durable import Disk
 from schemas.errors import ServiceUnavailableError, TrustError
 from schemas.updates import Attack
 
@@ -56,7 +56,7 @@ class Downloads:
         self._disk = disk
         self._pace = pace or Pace()
         self._clock = clock
-        disk.make_folder(folder)
+        disk.make_folder(folder, private=True)
 
     def get(self, sha256: str, length: int, stop: Callable[[], bool] = lambda: False) -> bytes:
         """The artifact's bytes, resumed where an earlier attempt ended; digest and length hold.

@@ -16,8 +16,8 @@ from pydantic import ValidationError
 
 from edge_producer.identity import DeviceIdentity
 from edge_producer.trust import SERVER, TrustedTime
-from edge_producer.updates.disk import Disk
 from edge_producer.updates.service import Credentials, Enrollment
+from schemas.durable import Disk
 from schemas.errors import AccessError, ServiceUnavailableError
 from schemas.join import JoinBundle
 
@@ -147,7 +147,7 @@ class Membership:
         issued = Enrollment(self._join).enroll(self._csr(), self._device.public_pem)
         credentials = self._keep(issued.certificate_pem, issued.server_time)
         spent = self._join.model_copy(update={"token": _digest(self._join.token)})
-        self._disk.write(self._folder / "joined.json", spent.model_dump_json().encode(), 0o600)
+        self._disk.write(self._folder / "joined.json", spent.model_dump_json().encode(), private=True)
         log.info("joined", extra=self._who)
         return credentials
 
@@ -173,7 +173,7 @@ class Membership:
                 f"what the service issued is no certificate of ours: {exc}"
             ) from exc
         self._time.learn(server_time, SERVER)
-        self._disk.write(self._folder / "certificate.pem", pem, 0o600)
+        self._disk.write(self._folder / "certificate.pem", pem, private=True)
         return Credentials(pem, self._key_pem)
 
     def _csr(self) -> bytes:

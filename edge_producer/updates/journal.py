@@ -7,8 +7,8 @@ import logging
 import math
 from pathlib import Path
 
-from edge_producer.updates.disk import Disk
 from edge_producer.updates.machine import UNCHANGED, Record, parse_record
+from schemas.durable import Disk
 from schemas.updates import UpdateState
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class Journal:
         self._path = folder / "state.json"
         self._seq_path = folder / "accepted.json"
         self._disk = disk
-        disk.make_folder(folder)
+        disk.make_folder(folder, private=True)
 
     def load(self) -> Record | None:
         """The record as kept; None: unreadable, so restore."""

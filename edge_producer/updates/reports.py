@@ -12,7 +12,7 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
-from edge_producer.updates.disk import Disk
+from schemas.durable import Disk
 from schemas.errors import AccessError, RejectedError
 from schemas.proto import delivery_pb2 as pb
 

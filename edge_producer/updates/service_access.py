@@ -9,10 +9,10 @@ from pathlib import Path
 
 from edge_producer.identity import DeviceIdentity
 from edge_producer.trust import TrustedTime, Verifier
-from edge_producer.updates.disk import Disk
 from edge_producer.updates.identity import Membership, load_join
 from edge_producer.updates.link import Link
 from edge_producer.updates.service import Delivery
+from schemas.durable import Disk
 from schemas.errors import AccessError
 from schemas.join import JoinBundle
 
@@ -110,7 +110,7 @@ class ServiceAccess:
             raise AccessError(f"{self.device_id} has no join bundle: {wanted} is not there")
         membership = Membership(place.folder, join, self._device, self.time, place.disk)
         root, store = join.root_json.encode(), place.folder / "metadata"
-        verifier = Verifier(store, root, self.time, group=join.group, write=place.disk.put)
+        verifier = Verifier(store, root, self.time, group=join.group, disk=place.disk)
         self.joined = Joined(join, verifier)
         self._link = Link(join, membership, self._hinted)
         return self._link

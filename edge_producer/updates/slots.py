@@ -19,9 +19,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edge_producer.bundle import BUNDLES, Bundle, check_fit, open_bundle
-from edge_producer.updates.disk import Disk
 from schemas.bundle_archive import MEMBERS
 from schemas.channels import Release
+from schemas.durable import Disk
 from schemas.errors import BundleError
 from schemas.profile import Profile
 from schemas.section import Name
@@ -84,7 +84,7 @@ class Slots:
         version = open_bundle(self._factory_path).manifest.version
         self.family = profile.model.name
         self.factory = ModelSet(releases={self.family: Release(version=version)})
-        disk.make_folder(folder / "slots")
+        disk.make_folder(folder / "slots", private=True)
 
     def pointer(self) -> Pointer:
         """Which set runs; the factory set where the pointer is missing or unreadable."""

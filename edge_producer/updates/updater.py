@@ -14,16 +14,18 @@ from edge_producer.identity import load_or_create
 from edge_producer.seat import Seat
 from edge_producer.settings import EdgeSettings
 from edge_producer.updates.agent import Agent
-from edge_producer.updates.disk import Disk
 from edge_producer.updates.service_access import Place
 from edge_producer.updates.shared import Shared
 from edge_producer.updates.slots import Slots
+from schemas.durable import DISK, Disk
 from schemas.errors import OperatorError
 from schemas.profile import Profile
 
 BUILD_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 """No device believes to live before this release was made."""
 END_S = 10.0
+_LEFT_BY_0_2 = ("*.new", ".part-*")
+"""Names of temporary files and folders that a crash of release 0.2.0 left."""
 
 
 class Updater:
@@ -48,15 +50,15 @@ class Updater:
         self,
         settings: EdgeSettings,
         profile: Profile,
-        disk: Disk | None = None,
+        disk: Disk = DISK,
         shared: Shared | None = None,
     ) -> None:
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._joined: set[str] = set()
-        disk = disk or Disk()
-        disk.make_folder(settings.updates_dir)
+        disk.make_folder(settings.updates_dir, private=True)
         self._lock = _locked(settings.updates_dir / "lock")
+        disk.sweep(settings.updates_dir, also=_LEFT_BY_0_2, deep=True)
         shared = shared or Shared.of(profile, shadow_previous=settings.shadow_previous)
         place = Place(
             folder=settings.updates_dir,
@@ -69,7 +71,7 @@ class Updater:
         self.agents: dict[str, Agent] = {}
         for name in settings.devices:
             folder = settings.updates_dir / name
-            disk.make_folder(folder)
+            disk.make_folder(folder, private=True)
             identity = load_or_create(settings.keys_dir, name)
             slots = Slots(folder, profile, disk)
             self.agents[name] = Agent(identity, replace(place, folder=folder), shared, slots)

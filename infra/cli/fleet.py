@@ -55,9 +55,10 @@ def invite(  # noqa: PLR0913, PLR0917  (one option each)
     as_json: AsJson = False,
 ) -> None:
     """A join bundle for one device: carry it there, it is secret until its token is used."""
-    from infra.private_file import write_private
     from model_service.identity.invitation import join_bundle
     from model_service.identity.tokens import Invitation
+    from schemas.durable import DISK
+    from schemas.errors import StackError
     from schemas.profile_file import find_profile
 
     found = find_profile(profile)
@@ -72,7 +73,10 @@ def invite(  # noqa: PLR0913, PLR0917  (one option each)
     if output is None:
         show_text(text)
         return
-    write_private(output, text + "\n")
+    try:
+        DISK.write(output, f"{text}\n".encode(), private=True)
+    except OSError as exc:
+        raise StackError(f"cannot write the secret file {output}: {exc}") from exc
     if as_json:
         show_json({"device_id": device_id, "file": str(output), "valid_s": made["valid_s"]})
     else:

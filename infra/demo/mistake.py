@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from sqlalchemy import func, insert, select, update
 
-from feature_store.durable import replace
 from model_service.registry.database import Registry
 from model_service.registry.tables import candidates, gate_verdicts
 from model_service.training.bundle import sealed
@@ -25,6 +24,7 @@ from model_service.trust.repository import TrustRepository
 from schemas.bundle import parse_manifest
 from schemas.bundle_archive import GOLDEN, MANIFEST, MODEL, pack, unpack
 from schemas.channels import TargetCustom, artifact_path, model_role
+from schemas.durable import DISK
 
 if TYPE_CHECKING:
     from model_service.settings import ModelSettings
@@ -47,7 +47,7 @@ def sign_a_mistake(settings: ModelSettings, version: str) -> str:
                 select(func.max(candidates.c.major)).where(candidates.c.family == family)
             ).one()
         manifest, artifact = _mistaken((settings.artifacts / digest).read_bytes(), major + 1)
-        replace(settings.artifacts / hashlib.sha256(artifact).hexdigest(), artifact)
+        DISK.write(settings.artifacts / hashlib.sha256(artifact).hexdigest(), artifact)
         _sign(settings, manifest, artifact)
         with registry.transaction() as connection:
             connection.execute(insert(candidates).values(**_row(manifest, artifact, version, major + 1)))

@@ -12,10 +12,11 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from feature_store.durable import exclusive, replace
+from feature_store.process_lock import exclusive
 from model_service.identity import certificates as certs
 from model_service.identity.key_files import load_key, load_or_create_key
 from model_service.settings import ModelSettings
+from schemas.durable import DISK
 from schemas.errors import AccessError, OperatorError
 from schemas.updates import Role
 
@@ -208,7 +209,7 @@ def _builder(
 
 
 def _write(path: Path, certificate: x509.Certificate) -> None:
-    replace(path, certificate.public_bytes(serialization.Encoding.PEM))
+    DISK.write(path, certificate.public_bytes(serialization.Encoding.PEM))
 
 
 def _ca_key(settings: ModelSettings) -> Path:

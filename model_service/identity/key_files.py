@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from feature_store.durable import sync_folder
+from schemas.durable import DISK
 from schemas.errors import OperatorError
-
-_OWNER_ONLY = 0o600
 
 
 def load_or_create_key(path: Path) -> ec.EllipticCurvePrivateKey:
@@ -42,16 +38,8 @@ def load_key(path: Path) -> ec.EllipticCurvePrivateKey:
 
 
 def write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
-    """Write the key beside and name it when it is on the disk, readable by its owner only."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
-    with os.fdopen(handle, "wb") as file:
-        file.write(private_pem(key))
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-    sync_folder(path.parent)
+    """Put the key on disk, in place of an earlier one."""
+    DISK.write(path, private_pem(key), private=True)
 
 
 def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:

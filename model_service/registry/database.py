@@ -13,7 +13,7 @@ from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event, insert
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from feature_store.durable import exclusive
+from feature_store.process_lock import exclusive
 from model_service.registry.tables import outbox
 from schemas.errors import ServiceUnavailableError
 

@@ -26,10 +26,14 @@ from model_service.trust.online import OnlineSigner
 from model_service.trust.repository import TrustRepository
 from model_service.trust.roles import ENGINE
 from schemas.channels import BROAD_ROLE, CANARY_ROLE
+from schemas.durable import ABANDONED_S, DISK
 
 log = logging.getLogger(__name__)
 
 _RENEW_EVERY_S = 30.0
+
+_KEY_BESIDE = ".*.key." + "[0-9a-f]" * 32
+"""What release 0.2.0 left of a key if it crashed while it wrote one."""
 
 
 def run(settings: ModelSettings, stop: threading.Event) -> None:
@@ -43,6 +47,7 @@ def run(settings: ModelSettings, stop: threading.Event) -> None:
         OperatorError: A key or the repository is missing, or a file was altered.
     """
     registry = Registry.open(settings.database_url, settings.root)
+    DISK.sweep(settings.root, time.time() - ABANDONED_S, (_KEY_BESIDE,), deep=True)
     lake = Lake.open(settings.lake_root)
     topic = None
     if settings.bootstrap_servers:

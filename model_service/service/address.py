@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from feature_store.durable import replace
 from model_service.settings import ModelSettings
+from schemas.durable import DISK
 
 _WILDCARDS = ("", "0.0.0.0", "::", "[::]")  # noqa: S104  (names them, binds nothing)
 
@@ -42,5 +42,5 @@ def read_address(settings: ModelSettings) -> Address | None:
 
 
 def write_address(settings: ModelSettings, address: Address) -> None:
-    """Replace the address file in one step."""
-    replace(settings.address_file, address.model_dump_json().encode() + b"\n", durable=False)
+    """Replace the address file in one step; not synced, because no power cut leaves a process to reach."""
+    DISK.write(settings.address_file, address.model_dump_json().encode() + b"\n", sync=False)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from sqlalchemy import Connection, select
 
-from feature_store.durable import put_if_absent
 from model_service.registry.tables import candidates
 from model_service.training.bundle import BundleFiles
 from schemas.bundle_archive import MAX_ARTIFACT_BYTES, pack, unpack
+from schemas.durable import DISK
 from schemas.errors import BundleError, RegistryError, TrustError
 
 
@@ -19,8 +19,7 @@ def store_artifact(folder: Path, bundle: BundleFiles) -> tuple[str, int]:
     """Puts a bundle's artifact into the folder, durably, once; returns its SHA-256 and length."""
     data = pack(bundle.files)
     digest = hashlib.sha256(data).hexdigest()
-    folder.mkdir(parents=True, exist_ok=True)
-    put_if_absent(folder / digest, data)
+    DISK.put_if_absent(folder / digest, data)
     return digest, len(data)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 
-from feature_store.durable import exclusive, sync_folder
+from feature_store.process_lock import exclusive
 from model_service.settings import ModelSettings
 from model_service.trust.founding import add_delegations, found
 from model_service.trust.keyring import Keyring
@@ -21,6 +21,7 @@ from model_service.trust.rotation import rotate
 from model_service.trust.status import KeyStatus, RoleStatus, status
 from schemas.channels import model_role
 from schemas.cohorts import Cohort
+from schemas.durable import DISK
 
 __all__ = [
     "KeyStatus",
@@ -83,7 +84,7 @@ def init(
                 say("trust: making root, targets, policy and process keys")
                 found(settings.model_copy(update={"root": staging}), families, groups, now())
                 (staging / _COMPLETE).touch()
-                sync_folder(staging)
+                DISK.sync_folder(staging)
             _move_in(staging, settings.root)
             say("trust: the repository is signed")
         shutil.rmtree(settings.root / _STAGING, ignore_errors=True)
@@ -145,6 +146,5 @@ def _move_in(staging: Path, root: Path) -> None:
     for file in sorted(files, key=lambda p: (p.name == "timestamp.json", p)):
         target = root / file.relative_to(staging)
         private = file.stat().st_mode & 0o077 == 0
-        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700 if private else 0o777)
-        file.replace(target)
-        sync_folder(target.parent)
+        DISK.make_folder(target.parent, private=private)
+        DISK.rename(file, target)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from feature_store.durable import replace
 from model_service.trust.metadata import CryptoSigner, Targets, newer, parse, seal, target_file
 from model_service.trust.online import OnlineSigner
 from model_service.trust.proposals import (
@@ -22,6 +21,7 @@ from model_service.trust.published import Published
 from model_service.trust.repository import TrustRepository
 from model_service.trust.roles import ROLE_LIFETIME
 from schemas.channels import BROAD, BROAD_ROLE, CANARY, CANARY_ROLE, Channel, channel_path
+from schemas.durable import DISK
 from schemas.errors import RetryableError, TrustError
 from schemas.updates import Attack
 
@@ -71,7 +71,7 @@ def propose_broad(repo: TrustRepository, channel: Channel, signer: CryptoSigner)
     change = _broad(channel)
     if broad_state(repo, channel) != "published":
         _never_back(repo, channel)
-    replace(_content_file(repo, change.entry.hashes["sha256"]), document_bytes(channel))
+    DISK.write(_content_file(repo, change.entry.hashes["sha256"]), document_bytes(channel))
     propose(repo, change, signer)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-from feature_store.durable import replace
 from model_service.settings import ModelSettings
 from model_service.trust.keyring import Keyring, public_key
 from model_service.trust.keys import new_passphrase
@@ -29,6 +28,7 @@ from model_service.trust.repository import TrustRepository
 from model_service.trust.roles import OFFLINE_LIFETIME, TOP_LEVEL, TOP_LEVEL_KEYS, RolePlan, delegated
 from schemas.channels import POLICY_PATH, POLICY_ROLE, ROOT, SNAPSHOT, TARGETS, TIMESTAMP
 from schemas.cohorts import Cohort
+from schemas.durable import DISK
 
 
 def found(
@@ -42,7 +42,7 @@ def found(
     keys = {plan.name: [keyring.get_or_make(place) for place in plan.keys] for plan in (*TOP_LEVEL, *plans)}
     policy = policy_bytes(first_policy(groups, now))
     document = target_file(POLICY_PATH, policy)
-    replace(repo.target_file(POLICY_PATH, document.hashes["sha256"]), policy)
+    DISK.write(repo.target_file(POLICY_PATH, document.hashes["sha256"]), policy)
     files: dict[str, bytes] = {}
     for plan in plans:
         role = Targets()
@@ -62,9 +62,9 @@ def found(
     timestamp = Timestamp(snapshot_meta=meta_file(1, files[SNAPSHOT]))
     stamp(timestamp, now, lifetimes.timestamp)
     for name, data in files.items():
-        replace(repo.metadata / f"1.{name}.json", data)
+        DISK.write(repo.metadata / f"1.{name}.json", data)
     write_root(repo, 1, seal(_first_root(keys, now), keys[ROOT][:2]))
-    replace(repo.metadata / "timestamp.json", seal(timestamp, keys[TIMESTAMP]))
+    DISK.write(repo.metadata / "timestamp.json", seal(timestamp, keys[TIMESTAMP]))
 
 
 def delegate(targets: Targets, plan: RolePlan, keys: Iterable[CryptoSigner]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from pathlib import Path
 
@@ -17,8 +16,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from feature_store.durable import replace
 from model_service.trust.metadata import CryptoSigner
+from schemas.durable import DISK
 from schemas.errors import OperatorError
 
 PASSPHRASE_FILE = "PASSPHRASE"  # noqa: S105  (a file name)
@@ -76,12 +75,8 @@ def make_key(path: Path, passphrase: str | None) -> CryptoSigner:
 
 def write_secret(path: Path, data: bytes) -> None:
     """Write a file that only its owner may read, in a folder that only its owner may enter."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    previous = os.umask(0o077)
-    try:
-        replace(path, data)
-    finally:
-        os.umask(previous)
+    DISK.make_folder(path.parent, private=True)
+    DISK.write(path, data, private=True)
 
 
 def new_passphrase(folder: Path) -> str:

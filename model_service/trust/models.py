@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from pathlib import Path
 
 from pydantic import ValidationError
 
-from feature_store.durable import put_if_absent, replace, sync_folder
 from model_service.trust.metadata import CryptoSigner, TargetFile, Targets, parse, target_file
 from model_service.trust.online import OnlineSigner
 from model_service.trust.proposals import (
@@ -24,6 +21,7 @@ from model_service.trust.proposals import (
 )
 from model_service.trust.repository import TrustRepository
 from schemas.channels import TargetCustom, artifact_path, model_role
+from schemas.durable import DISK
 from schemas.errors import RetryableError, TrustError
 from schemas.updates import Attack
 
@@ -47,7 +45,7 @@ def propose_model(
     if custom.family != family or path != artifact_path(family, custom.version):
         raise ValueError(f"{path} is not the path of {custom.family} {custom.version}")
     entry = target_file(path, data, custom.model_dump(mode="json"))
-    put_if_absent(repo.artifacts / entry.hashes["sha256"], data)
+    DISK.put_if_absent(repo.artifacts / entry.hashes["sha256"], data)
     propose(repo, Change(model_role(family), entry), signer)
 
 
@@ -187,13 +185,8 @@ def _link(repo: TrustRepository, entry: TargetFile) -> None:
     file = repo.target_file(entry.path, sha256)
     if file.exists():
         return
-    file.parent.mkdir(parents=True, exist_ok=True)
+    DISK.make_folder(file.parent)
     try:
-        _hard_link(repo.artifacts / sha256, file)
+        DISK.link(repo.artifacts / sha256, file)
     except OSError:
-        replace(file, data)  # another disk
-
-
-def _hard_link(source: Path, file: Path) -> None:
-    os.link(source, file)
-    sync_folder(file.parent)
+        DISK.write(file, data)  # another disk

@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Self
 
-from feature_store.durable import replace
 from model_service.settings import ModelSettings
 from model_service.trust.keys import load_online_key
 from model_service.trust.metadata import CryptoSigner, Root, Targets, is_signed, meta_file, newer, parse, seal
@@ -16,6 +15,7 @@ from model_service.trust.published import Published
 from model_service.trust.repository import TrustRepository
 from model_service.trust.roles import ENGINE
 from schemas.channels import ROOT, SNAPSHOT, TARGETS, TIMESTAMP
+from schemas.durable import DISK
 from schemas.errors import OperatorError
 
 _DUE = 0.5
@@ -106,15 +106,15 @@ class OnlineSigner:
         _require(is_signed(judge, SNAPSHOT, snapshot_bytes, SNAPSHOT), SNAPSHOT)
         # Step 1: target files. A crash leaves files that nothing names.
         for path, data in (targets or {}).items():
-            replace(path, data)
+            DISK.write(path, data)
         # Step 2: roles and snapshot under their versions. Nothing names them yet; the next try overwrites.
         for name, data in roles.items():
-            replace(repo.metadata / f"{parts[name].version}.{name}.json", data)
-        replace(repo.metadata / f"{snapshot.version}.snapshot.json", snapshot_bytes)
+            DISK.write(repo.metadata / f"{parts[name].version}.{name}.json", data)
+        DISK.write(repo.metadata / f"{snapshot.version}.snapshot.json", snapshot_bytes)
         if root is not None and root_first:
             write_root(repo, published.root_version + 1, root)
         # Step 3: the timestamp. From here on readers see all of it.
-        replace(repo.metadata / "timestamp.json", timestamp)
+        DISK.write(repo.metadata / "timestamp.json", timestamp)
         # Step 4: the root.
         if root is not None and not root_first:
             write_root(repo, published.root_version + 1, root)
@@ -136,7 +136,7 @@ class OnlineSigner:
             else:
                 version, data = published.snapshot.version, published.snapshot_bytes
                 timestamp = self._timestamped(published, published.root, version, data, now)
-                replace(repo.metadata / "timestamp.json", timestamp)
+                DISK.write(repo.metadata / "timestamp.json", timestamp)
         return True
 
     def _due(self, published: Published, now: datetime) -> bool:
@@ -164,8 +164,8 @@ class OnlineSigner:
 
 def write_root(repo: TrustRepository, version: int, data: bytes) -> None:
     """Make a root visible: under its version for readers that walk the chain, and as the newest."""
-    replace(repo.metadata / f"{version}.{ROOT}.json", data)
-    replace(repo.metadata / f"{ROOT}.json", data)
+    DISK.write(repo.metadata / f"{version}.{ROOT}.json", data)
+    DISK.write(repo.metadata / f"{ROOT}.json", data)
 
 
 def _is_due(expires: datetime, now: datetime, lifetime: timedelta) -> bool:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, unquote
 
-from feature_store.durable import replace
 from model_service.trust.metadata import (
     CryptoSigner,
     TargetFile,
@@ -31,6 +30,7 @@ from model_service.trust.published import Published
 from model_service.trust.repository import TrustRepository
 from model_service.trust.roles import ROLE_LIFETIME
 from schemas.channels import ISSUED_FIELD
+from schemas.durable import DISK
 from schemas.errors import OperatorError, RetryableError, TrustError
 from schemas.updates import Attack
 
@@ -66,7 +66,7 @@ def propose(repo: TrustRepository, change: Change, signer: CryptoSigner) -> None
             return
         role = newer(published.roles[change.role], repo.now(), ROLE_LIFETIME)
         role.targets[change.path] = change.entry
-        replace(proposal_file(repo, change.role, change.path), seal(role, [signer]))
+        DISK.write(proposal_file(repo, change.role, change.path), seal(role, [signer]))
 
 
 def countersign(repo: TrustRepository, change: Change, signer: CryptoSigner) -> None:
@@ -88,7 +88,7 @@ def countersign(repo: TrustRepository, change: Change, signer: CryptoSigner) -> 
         if not signed - {mine}:
             raise TrustError(f"nobody signed the proposal of {change.path}", Attack.UNSIGNED_INSTRUCTION)
         if mine not in signed:
-            replace(proposal_file(repo, change.role, change.path), cosign(data, signer))
+            DISK.write(proposal_file(repo, change.role, change.path), cosign(data, signer))
 
 
 def signed_proposal(repo: TrustRepository, published: Published, role: str, path: str) -> bytes:

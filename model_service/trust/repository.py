@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
-from feature_store.durable import exclusive
+from feature_store.process_lock import exclusive
 from model_service.trust.published import Published, TargetRecord
 from schemas.channels import POLICY_PATH, RINGS, Channel, Policy, Ring, channel_path
 from schemas.errors import OperatorError

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from feature_store.durable import sync_folder
 from model_service.settings import ModelSettings
 from model_service.trust.keyring import NEXT, Keyring, holder, public_key
 from model_service.trust.keys import load_online_key
@@ -21,6 +20,7 @@ from model_service.trust.published import Published
 from model_service.trust.repository import TrustRepository, utc_now
 from model_service.trust.roles import ENGINE, OFFLINE_LIFETIME, TOP_LEVEL_KEYS, KeyPlace, RolePlan, plans
 from schemas.channels import ROOT, SNAPSHOT, TARGETS, TIMESTAMP
+from schemas.durable import DISK
 from schemas.errors import RegistryError
 
 _TOP = frozenset(TOP_LEVEL_KEYS)
@@ -68,8 +68,7 @@ def rotate(
                 turn.in_targets()
         # Step 3: into place. Processes that hold the old key end at their next signature and start with this.
         path = keys.path(place)
-        path.with_name(path.name + NEXT).replace(path)
-        sync_folder(path.parent)
+        DISK.rename(path.with_name(path.name + NEXT), path)
     OnlineSigner.load(settings).renew_if_due(repo, now())
     return str(new.public_key.keyid)
 

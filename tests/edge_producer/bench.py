@@ -15,12 +15,12 @@ from edge_producer.identity import load_or_create
 from edge_producer.metering import Meters
 from edge_producer.settings import EdgeSettings
 from edge_producer.updates.agent import Agent
-from edge_producer.updates.disk import Disk
 from edge_producer.updates.once import synthetic_windows
 from edge_producer.updates.shared import Shared
 from edge_producer.updates.trials import Trials
 from edge_producer.updates.updater import Updater
 from edge_producer.window import Window
+from schemas.durable import DISK, Disk
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
 
@@ -64,7 +64,7 @@ class Bench:
     """Real devices and updaters of one process, without spool and broker."""
 
     def __init__(
-        self, settings: EdgeSettings, profile: Profile, disk: Disk | None = None, shared: Shared | None = None
+        self, settings: EdgeSettings, profile: Profile, disk: Disk = DISK, shared: Shared | None = None
     ) -> None:
         self.profile = profile
         shared = None if shared is None else replace(shared, profile=profile)

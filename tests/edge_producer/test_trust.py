@@ -2,7 +2,6 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_producer.trust import SERVER, TrustedTime, decide
-from edge_producer.trust.store import durable_write
 from model_service.trust import ceremony
 from schemas.channels import Release
+from schemas.durable import Disk
 from schemas.errors import TrustError
 from schemas.updates import Attack
 from tests.simulators.tuf_repository import (
@@ -43,21 +42,26 @@ class Killed(BaseException):
     """Nothing of ours may catch it: it stands for SIGKILL."""
 
 
-def dying(after: int, *, named: bool) -> Callable[[Path, bytes], None]:
-    """A disk whose device is killed at a write: before the file is named, or right after."""
-    left = iter(range(after, -1, -1))
+class KilledDisk(Disk):
+    """Its device is killed at a write: with half of it beside the name, or right after it is named."""
 
-    def write(path: Path, data: bytes) -> None:
-        last = next(left) == 0
-        if not last or named:
-            durable_write(path, data)
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.with_name(f".part-{path.name}").write_bytes(data[: len(data) // 2])
-        if last:
+    def __init__(self, after: int, *, named: bool) -> None:
+        self.left, self.named, self.dead = after, named, False
+
+    def rename(self, source: Path, target: Path, *, sync: bool = True) -> None:
+        self.dead = self.left == 0
+        self.left -= 1
+        if self.dead and not self.named:
+            source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
+            raise Killed
+        super().rename(source, target, sync=sync)
+        if self.dead:
             raise Killed
 
-    return write
+    def remove(self, path: Path) -> None:
+        if self.dead:
+            raise Killed
+        super().remove(path)
 
 
 # time
@@ -238,7 +242,7 @@ def test_a_kill_at_any_write_leaves_a_folder_that_goes_on(tmp_path: Path, cloud:
         device = Device(folder, cloud)
         device.highest_seq = 1
         try:
-            device.restarted(write=dying(points, named=named)).poll()
+            device.restarted(disk=KilledDisk(points, named=named)).poll()
         except Killed:
             points += 1
         else:

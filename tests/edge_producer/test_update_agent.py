@@ -20,13 +20,13 @@ from edge_producer.device import Device, Host
 from edge_producer.identity import load_or_create
 from edge_producer.metering import Meters
 from edge_producer.updates.agent import RENEW_EVERY, Agent
-from edge_producer.updates.disk import Disk
 from edge_producer.updates.once import synthetic_windows
 from edge_producer.updates.schedule import DENIED_S, LONGEST_S, OFFLINE_S, SHORTEST_S
 from edge_producer.updates.service_access import Place
 from edge_producer.updates.shared import Shared
 from edge_producer.updates.slots import Slots
 from edge_producer.updates.updater import BUILD_TIME
+from schemas.durable import Disk
 from tests.edge_producer.bench import quick_machine
 from tests.simulators.update_service import UpdateService, candidate
 from tests.waiting import wait_until

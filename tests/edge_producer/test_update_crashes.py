@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from edge_producer.updates.disk import Disk
 from edge_producer.updates.slots import Slots
+from schemas.durable import Disk
 from tests.edge_producer.bench import Bench, edge_settings, one_child, quick_machine
 from tests.simulators.lossy_disk import LossyDisk, PowerCut
 from tests.simulators.update_service import UpdateService, candidate
@@ -98,6 +98,27 @@ def test_kill_9_at_every_persisted_transition_ends_with_the_new_model_in_force(s
     assert run.stdout == release.version
     assert service.results("m-1")[-1] == "committed"
     assert {r.installed[0].version for r in service.reports["m-1"][-2:]} == {release.version}
+
+
+def test_a_start_sweeps_what_earlier_crashes_left_and_nothing_else(service, settings, shared):
+    version = updated(service, settings, shared, 1)
+    device = settings.updates_dir / "m-1"
+    before = {p for p in device.rglob("*") if p.is_file()}
+    (device / "slots" / "0123.new").mkdir()
+    names = [
+        "state.json.new",
+        "reports/1.pb.new",
+        "slots/0123.new/half",
+        ".part-time.json",
+        "download/ab.part",
+    ]
+    names += [f".tmp-current.json.{32 * 'a'}", f"metadata/documents/.tmp-policy.json.{32 * 'a'}"]
+    for name in names:
+        (device / name).write_bytes(b"half a rec")
+    service.down = True
+    with Bench(settings, PROFILE, shared=shared) as bench:
+        assert bench.version == version
+        assert {p for p in device.rglob("*") if p.is_file()} == before | {device / "download" / "ab.part"}
 
 
 def damaged(settings, name: str, data: bytes = b"{half a rec") -> None:

@@ -6,9 +6,9 @@ import hashlib
 
 import pytest
 
-from edge_producer.updates.disk import Disk
 from edge_producer.updates.download import Downloads, Pace
 from schemas.bundle_archive import MAX_ARTIFACT_BYTES
+from schemas.durable import Disk
 from schemas.errors import ServiceUnavailableError, TrustError
 from schemas.updates import Attack
 

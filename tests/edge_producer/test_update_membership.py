@@ -10,11 +10,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from edge_producer.identity import load_or_create
 from edge_producer.trust import TrustedTime
-from edge_producer.updates.disk import Disk
 from edge_producer.updates.identity import Membership
 from edge_producer.updates.service import Delivery
 from model_service.identity.authority import Authority, init_pki
 from model_service.settings import ModelSettings
+from schemas.durable import Disk
 from schemas.errors import AccessError, ServiceUnavailableError
 from schemas.updates import Role
 from tests.simulators.update_service import UpdateService
@@ -74,6 +74,7 @@ def test_a_damaged_certificate_on_disk_is_as_good_as_none(service, tmp_path, kin
     folder, join = tmp_path / "m-1", service.join(tmp_path / "join", "m-1")
     membership(folder, join).credentials()
     (folder / "certificate.pem").write_bytes(wrong(kind, service, folder / "keys"))
+    service.let_tokens_lapse()
     with pytest.raises(AccessError, match="used up"):
         membership(folder, join).credentials()
     join = service.join(tmp_path / "join", "m-1")
@@ -81,6 +82,15 @@ def test_a_damaged_certificate_on_disk_is_as_good_as_none(service, tmp_path, kin
     delivery = Delivery(join, credentials)
     assert delivery.fetch_metadata({}, {}).metadata
     delivery.close()
+
+
+def test_a_certificate_that_was_lost_right_after_joining_comes_by_the_same_token(service, tmp_path):
+    folder, join = tmp_path / "m-1", service.join(tmp_path / "join", "m-1")
+    membership(folder, join).credentials()
+    for name in ("certificate.pem", "joined.json"):
+        (folder / name).unlink()
+    membership(folder, join).credentials()
+    assert service.enrolled == ["m-1", "m-1"]
 
 
 def test_what_follows_the_certificate_is_not_kept(service, tmp_path):

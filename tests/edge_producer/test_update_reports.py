@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import grpc
 import pytest
 
-from edge_producer.updates.disk import Disk
 from edge_producer.updates.reports import Reports
+from schemas.durable import Disk
 from schemas.errors import AccessError, RegistryError, RetryableError
 from schemas.proto import delivery_pb2 as pb
 from tests.edge_producer.bench import Bench, edge_settings, quick_machine

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from edge_producer.updates.disk import Disk
 from edge_producer.updates.reports import MAX_WAITING, Reports
 from edge_producer.updates.slots import ModelSet, Pointer, Slots
 from schemas.channels import Release
+from schemas.durable import Disk
 from schemas.errors import AccessError, BundleError, RejectedError, ServiceUnavailableError
 from schemas.profile_file import find_profile
 from schemas.proto import delivery_pb2 as pb

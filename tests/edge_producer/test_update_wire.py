@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from edge_producer.identity import load_or_create
 from edge_producer.trust import TrustedTime
-from edge_producer.updates.disk import Disk
 from edge_producer.updates.identity import Membership
 from edge_producer.updates.service import MAX_FIELDS, MAX_MESSAGE_BYTES, Credentials, Delivery, count_fields
 from edge_producer.updates.updater import BUILD_TIME
+from schemas.durable import Disk
 from schemas.errors import PipelineError, ServiceUnavailableError, TrustError
 from schemas.proto import delivery_pb2 as pb
 from schemas.updates import Attack

@@ -92,6 +92,22 @@ def test_vacuum_spares_files_younger_than_the_grace(lake_root):
     assert keys_in(lake_root) == [0]
 
 
+@pytest.mark.parametrize("folder", [".", "_cuts", "_commits/a", "_profiles/machine", LEFT.name])
+def test_vacuum_sweeps_what_crashed_writers_left_once_it_is_an_hour_old(lake_root, folder):
+    """Release 0.2.0 named them the same way, and swept them in two of the folders."""
+    lake = two_tables(lake_root)
+    cuts = Cuts(lake)
+    commit(lake, cuts, "a", 0, [0])
+    left = lake_root / folder / (".tmp-000000000001.json." + 32 * "a")
+    left.parent.mkdir(parents=True, exist_ok=True)
+    left.write_bytes(b"half a rec")
+    vacuum(lake, cuts, later())
+    assert left.exists()
+    vacuum(lake, cuts, later(minutes=1) + GRACE)
+    assert not left.exists()
+    assert (CommitLog(lake_root).applied("a"), keys_in(lake_root)) == (0, [0])
+
+
 def test_vacuum_spares_files_of_commits_that_are_decided_but_not_applied(lake_root):
     lake = two_tables(lake_root)
     cuts, log = Cuts(lake), CommitLog(lake_root)

@@ -1,13 +1,16 @@
 """Engine and guard over a real registry and a real signed repository; devices obey by report alone."""
 
 import json
+import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 from sqlalchemy import select, update
 
+from feature_store.lake import Lake
 from model_service.identity.authority import init_pki
 from model_service.registry.tables import (
     channel_requests,
@@ -17,8 +20,11 @@ from model_service.registry.tables import (
     outbox,
     rollout_events,
 )
-from model_service.rollout import store
+from model_service.rollout import engine_process, store
+from model_service.settings import ModelSettings
+from model_service.trust import ceremony
 from schemas.channels import BROAD, CANARY
+from schemas.cohorts import Cohort
 from schemas.updates import Attack
 from tests.simulators.rollouts import FACTORY, FAMILY, GROUP, Service, quick_profile
 from tests.waiting import wait_until
@@ -299,3 +305,27 @@ def test_real_processes_killed_by_pid_finish_the_rollout(service):
     assert codes == [0, 0]
     assert all(service.installed[d] == new for d in names)
     assert seqs(service) == [1, 2]
+
+
+def test_the_engines_start_sweeps_what_crashed_writers_left_an_hour_ago(tmp_path):
+    settings = ModelSettings(root=tmp_path / "models", lake_root=tmp_path / "lake")
+    init_pki(settings)
+    ceremony.init(settings, ["machine"], {"default": Cohort()})
+    Lake.open(settings.lake_root).ensure_fixed_tables()
+    kept = {p for p in settings.root.rglob("*") if p.is_file()}
+    random = 32 * "a"
+    old = [
+        settings.pki / f".ca.key.{random}",  # as release 0.2.0 named it
+        settings.keys / "engine" / f".tmp-timestamp.pem.{random}",
+        settings.repository / "metadata" / f".tmp-timestamp.json.{random}",
+    ]
+    young = settings.root / f".tmp-address.json.{random}"
+    for path in (*old, young):
+        path.write_bytes(b"half a")
+    for path in old:
+        os.utime(path, (time.time() - 7200,) * 2)
+    stop = threading.Event()
+    stop.set()
+    engine_process.run(settings, stop)
+    assert {p for p in settings.root.rglob("*") if p.is_file()} >= kept | {young}
+    assert not any(path.exists() for path in old)

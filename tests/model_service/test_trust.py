@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from edge_producer.trust import TrustedTime, Verifier
-from feature_store.durable import replace
 from model_service.settings import ModelSettings
 from model_service.trust import (
     broad_state,
@@ -34,6 +33,7 @@ from model_service.trust.metadata import Targets, newer, seal, target_file
 from model_service.trust.proposals import proposal_file
 from schemas.channels import TargetCustom, artifact_path, channel_path, model_role
 from schemas.cohorts import Cohort
+from schemas.durable import DISK
 from schemas.errors import OperatorError, PipelineError, RegistryError, RetryableError, TrustError
 from schemas.updates import Attack
 from tests.simulators.tuf_repository import BUILD, FACTORY, FAMILY, GROUP, START, Clock, Cloud, Device
@@ -127,8 +127,8 @@ def forged(cloud: Cloud, change: Callable[[Targets], object], role: str = ROLE, 
     proposal = newer(cloud.repo.published().roles[role], cloud.clock(), timedelta(days=365))
     proposal.targets[path] = target_file(path, DATA, CUSTOM.model_dump(mode="json"))
     change(proposal)
-    replace(proposal_file(cloud.repo, role, path), seal(proposal, [cloud.key(process, role)]))
-    replace(cloud.settings.artifacts / SHA256, DATA)
+    DISK.write(proposal_file(cloud.repo, role, path), seal(proposal, [cloud.key(process, role)]))
+    DISK.write(cloud.settings.artifacts / SHA256, DATA)
 
 
 def add_another(proposal: Targets) -> None:

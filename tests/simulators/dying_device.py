@@ -13,7 +13,7 @@ import signal
 import sys
 from pathlib import Path
 
-from edge_producer.updates.disk import Disk
+from schemas.durable import Disk
 from tests.edge_producer.bench import Bench, edge_settings, quick_machine
 
 
@@ -21,8 +21,8 @@ class DyingDisk(Disk):
     def __init__(self, what: str) -> None:
         self.name, _, self.text = what.partition("=")
 
-    def rename(self, source: Path, target: Path) -> None:
-        super().rename(source, target)
+    def rename(self, source: Path, target: Path, *, sync: bool = True) -> None:
+        super().rename(source, target, sync=sync)
         named = target.name == self.name or (self.name == "slot" and target.parent.name == "slots")
         if named and (not self.text or self.text in target.read_text()):
             os.kill(os.getpid(), signal.SIGKILL)

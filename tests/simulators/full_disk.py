@@ -6,7 +6,7 @@ import errno
 from collections.abc import Callable
 from pathlib import Path
 
-from edge_producer.updates.disk import Disk
+from schemas.durable import Disk
 
 
 class FullDisk(Disk):
@@ -21,8 +21,8 @@ class FullDisk(Disk):
         """Be full for so many writes that the rule picks."""
         self.rule, self.times, self.refused = rule, times, 0
 
-    def write(self, path: Path, data: bytes, mode: int = 0o644) -> None:
+    def write(self, path: Path, data: bytes, *, private: bool = False, sync: bool = True) -> None:
         if self.rule is not None and self.refused < self.times and self.rule(path, data):
             self.refused += 1
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        super().write(path, data, mode)
+        super().write(path, data, private=private, sync=sync)

@@ -1,7 +1,8 @@
-"""A disk that loses at a power cut whatever was not synced, and dies after a given number of writes.
+"""A disk that loses at a power cut whatever was not synced, and dies at a given step.
 
-It works on a real folder. What fsync made durable is remembered by inode (contents of files, entries of
-folders); a power cut puts the folder back to exactly that.
+It works on a real folder. What a sync made durable is remembered by inode (contents of files, entries of
+folders); a power cut puts the folder back to exactly that. A real disk may also write names earlier than it
+must: ``power_cut(names_stay=True)`` keeps every name, and of its content what was synced.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import os
 import shutil
 from pathlib import Path
 
-from edge_producer.updates.disk import Disk
+from schemas.durable import Disk
 
-FOREIGN = ("time.json", "lock")
+FOREIGN = ("lock",)
 """Files that others write, durably, past this disk."""
 
 
@@ -21,12 +22,20 @@ class PowerCut(BaseException):
 
 
 class LossyDisk(Disk):
-    """Args: root, the folder that the disk holds; die_after, renames until the power goes (None: never)."""
+    """A folder on a disk that loses its power.
 
-    def __init__(self, root: Path, die_after: int | None = None) -> None:
+    Args:
+        root: The folder that the disk holds.
+        die_after: Renames until the power goes, right after the last of them; None: never.
+        die_before: Step before which the power goes, from 1 on: a sync, a rename, a link, a removal or an
+            append; None: never.
+    """
+
+    def __init__(self, root: Path, die_after: int | None = None, die_before: int | None = None) -> None:
         self.root = root
         self.die_after = die_after
-        self.renames = 0
+        self.die_before = die_before
+        self.renames = self.steps = 0
         self.journal: list[str] = []
         self._contents: dict[int, bytes] = {}
         self._entries: dict[int, dict[str, tuple[int, bool]]] = {}
@@ -35,39 +44,41 @@ class LossyDisk(Disk):
         self._learn(root)
 
     def sync(self, handle: int, path: Path) -> None:
-        self._alive()
+        self._step()
         self._contents[self._hold(path)] = path.read_bytes()
 
     def sync_folder(self, path: Path) -> None:
-        self._alive()
+        self._step()
         self._note_entries(path)
 
-    def rename(self, source: Path, target: Path) -> None:
-        self._alive()
-        super().rename(source, target)
+    def rename(self, source: Path, target: Path, *, sync: bool = True) -> None:
+        self._step()
+        super().rename(source, target, sync=sync)
         self.renames += 1
         self.journal.append(target.name)
         if self.renames == self.die_after:
             raise PowerCut
 
-    def write(self, path: Path, data: bytes, mode: int = 0o644) -> None:
-        self._alive()
-        super().write(path, data, mode)
+    def link(self, source: Path, target: Path, *, sync: bool = True) -> None:
+        self._step()
+        super().link(source, target, sync=sync)
 
     def append(self, path: Path, data: bytes) -> None:
-        self._alive()
+        self._step()
         super().append(path, data)
 
     def remove(self, path: Path) -> None:
-        self._alive()
+        self._step()
         super().remove(path)
 
-    def power_cut(self) -> None:
+    def power_cut(self, *, names_stay: bool = False) -> None:
         """Put the folder back to what is durable, and be a fresh disk."""
+        if names_stay:
+            for folder in (self.root, *(p for p in self.root.rglob("*") if p.is_dir())):
+                self._note_entries(folder)
         kept = self.root.with_name(self.root.name + ".kept")
         self._rebuild(self.root.stat().st_ino, kept)
-        for handle in self._open.values():
-            os.close(handle)
+        self.close()
         shutil.rmtree(self.root)
         kept.rename(self.root)
         self.__init__(self.root)
@@ -77,8 +88,12 @@ class LossyDisk(Disk):
             os.close(handle)
         self._open.clear()
 
-    def _alive(self) -> None:
+    def _step(self) -> None:
+        """One more step, unless the power is gone."""
+        self.steps += 1
         if self.die_after is not None and self.renames >= self.die_after:
+            raise PowerCut
+        if self.die_before is not None and self.steps >= self.die_before:
             raise PowerCut
 
     def _learn(self, folder: Path) -> None:

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from edge_producer.trust import DeviceFacts, Instruction, TrustedTime, Verified, Verifier, decide
-from feature_store.durable import replace
 from model_service.settings import ModelSettings
 from model_service.trust import (
     OnlineSigner,
@@ -36,6 +35,7 @@ from schemas.channels import (
     model_role,
 )
 from schemas.cohorts import EVERYBODY, Cohort
+from schemas.durable import DISK
 
 START = datetime(2026, 6, 1, 12, tzinfo=UTC)
 BUILD = datetime(2026, 5, 1, tzinfo=UTC)
@@ -148,13 +148,13 @@ class Cloud:
             snapshot_bytes = seal(snapshot, [self.key("engine", "snapshot")])
             timestamp = newer(published.timestamp, self.clock(), timedelta(days=1))
             timestamp.snapshot_meta = meta_file(snapshot.version, snapshot_bytes)
-            replace(self.repo.metadata / f"{following.version}.{role}.json", signed)
-            replace(self.repo.metadata / f"{snapshot.version}.snapshot.json", snapshot_bytes)
+            DISK.write(self.repo.metadata / f"{following.version}.{role}.json", signed)
+            DISK.write(self.repo.metadata / f"{snapshot.version}.snapshot.json", snapshot_bytes)
             timestamp_bytes = seal(timestamp, [self.key("engine", "timestamp")])
-            replace(self.repo.metadata / "timestamp.json", timestamp_bytes)
+            DISK.write(self.repo.metadata / "timestamp.json", timestamp_bytes)
             for path, entry in following.targets.items():
                 if data and entry.hashes["sha256"] == hashlib.sha256(data).hexdigest():
-                    replace(self.repo.target_file(path, entry.hashes["sha256"]), data)
+                    DISK.write(self.repo.target_file(path, entry.hashes["sha256"]), data)
 
 
 class Device:

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives import serialization
 
 from edge_producer.bundle import BUNDLES, open_bundle
 from model_service.identity.authority import Authority, init_pki, issued_by, server_paths
+from model_service.identity.certificates import public_der
 from model_service.settings import ModelSettings
 from model_service.training.bundle import BundleFiles, sealed
 from model_service.trust import ceremony
@@ -128,6 +129,7 @@ class UpdateService(Cloud, rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
         self.authority = Authority.load(self.settings)
         self._numbers = count()
         self.tokens: dict[str, str] = {}
+        self._spent: dict[str, tuple[str, bytes]] = {}
         self.revoked: set[str] = set()
         self.reports: dict[str, list[pb.ReportRequest]] = defaultdict(list)
         self.offsets: list[int] = []
@@ -181,6 +183,11 @@ class UpdateService(Cloud, rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
 
     # What people and processes of the cloud side do.
 
+    def let_tokens_lapse(self) -> None:
+        """End the life of all tokens, used or not."""
+        self.tokens.clear()
+        self._spent.clear()
+
     def join(self, folder: Path, device_id: str, hardware: str = "sim") -> JoinBundle:
         """A join bundle, written to the join folder."""
         token = f"token-{device_id}-{next(self._numbers)}"
@@ -209,10 +216,15 @@ class UpdateService(Cloud, rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
 
     def Enroll(self, request, context):  # noqa: N802
         self._check(context, "Enroll")
-        if self.tokens.pop(request.token, None) != request.device_id:
-            context.abort(grpc.StatusCode.PERMISSION_DENIED, "the token is used up or another's")
+        csr = x509.load_pem_x509_csr(request.csr_pem)
+        spent_by = (request.device_id, public_der(csr.public_key()))
+        # As the real service: a device whose power went before it kept its certificate asks again.
+        if self._spent.get(request.token) != spent_by:
+            if self.tokens.pop(request.token, None) != request.device_id:
+                context.abort(grpc.StatusCode.PERMISSION_DENIED, "the token is used up or another's")
+            self._spent[request.token] = spent_by
         self.enrolled.append(request.device_id)
-        return self._issued(x509.load_pem_x509_csr(request.csr_pem))
+        return self._issued(csr)
 
     def Renew(self, request, context):  # noqa: N802
         self._check(context, "Renew")

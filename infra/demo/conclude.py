@@ -18,6 +18,7 @@ from infra.demo.plan import SOUTH, Plan
 from infra.demo.quality import Period, Truth, compare, quality
 from infra.demo.report import Example, Report
 from infra.demo.watch import Watcher, read_meters
+from schemas.model_version import ModelVersion
 
 if TYPE_CHECKING:
     from infra.demo.loop import LoopWatch
@@ -109,7 +110,7 @@ def conclude_loop(stage: Stage, watch: LoopWatch, scenes: Sequence[Scene]) -> Lo
         periods = _periods(stage, con)
         wear = _wear(stage, con, watch, onset)
     judged = Truth(truth(stage.plan.scenario), stage.profile.summaries.period_s)
-    old = min({p.model_version for p in periods}, key=_major, default="")
+    old = min({p.model_version for p in periods}, key=lambda v: ModelVersion.parse(v).major, default="")
     settled = stage.plan.scenario.start + timedelta(seconds=SETTLE_S)
     before = [p for p in periods if p.model_version == old and settled <= p.start < onset]
     return LoopReport(
@@ -125,10 +126,6 @@ def conclude_loop(stage: Stage, watch: LoopWatch, scenes: Sequence[Scene]) -> Lo
         wear=wear,
         scenes=tuple(scenes),
     )
-
-
-def _major(version: str) -> int:
-    return int(version.rpartition("-")[2].partition(".")[0])
 
 
 def _periods(stage: Stage, con: Any) -> list[Period]:

@@ -24,7 +24,7 @@ from model_service.trust.online import OnlineSigner
 from model_service.trust.repository import TrustRepository
 from schemas.bundle import parse_manifest
 from schemas.bundle_archive import GOLDEN, MANIFEST, MODEL, pack, unpack
-from schemas.channels import TargetCustom, artifact_path, model_role
+from schemas.channels import TargetCustom, model_role
 
 if TYPE_CHECKING:
     from model_service.settings import ModelSettings
@@ -84,11 +84,11 @@ def _mistaken(artifact: bytes, major: int) -> tuple[Manifest, bytes]:
 
 def _sign(settings: ModelSettings, manifest: Manifest, artifact: bytes) -> None:
     repository = TrustRepository(settings.repository, settings.proposals)
-    role, path = model_role(manifest.name), artifact_path(manifest.name, manifest.version)
+    role = model_role(manifest.name)
     custom = TargetCustom(family=manifest.name, version=manifest.version, opset=manifest.opset)
     trainer, gate = (load_online_key(settings.keys / holder, role) for holder in ("trainer", "gate"))
-    propose_model(repository, trainer, manifest.name, path, artifact, custom)
-    countersign_model(repository, gate, manifest.name, path, hashlib.sha256(artifact).hexdigest())
+    propose_model(repository, trainer, artifact, custom)
+    countersign_model(repository, gate, hashlib.sha256(artifact).hexdigest(), custom)
     publish_model(repository, manifest.name, OnlineSigner.load(settings))
 
 

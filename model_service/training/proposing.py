@@ -37,9 +37,7 @@ class Proposer:
             OperatorError: The trainer has no key of this family, or the artifact is gone.
         """
         custom = TargetCustom(family=manifest.name, version=manifest.version, opset=manifest.opset)
-        path = artifact_path(manifest.name, manifest.version)
-        signer = self._signer(manifest.name)
-        propose_model(self._repository, signer, manifest.name, path, self._artifact(sha256), custom)
+        propose_model(self._repository, self._signer(manifest.name), self._artifact(sha256), custom)
 
     def propose_again(self, connection: Connection) -> int:
         """Renew proposals that another publication of their family has made stale; returns how many."""

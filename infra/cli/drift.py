@@ -79,18 +79,11 @@ def _verdicts(settings: StackSettings, last: int, runs: list[dict[str, Any]]) ->
 def _runs(settings: StackSettings) -> list[dict[str, Any]]:
     """Training runs out of the registry; none where no model service ever ran."""
     from infra.model_settings import model_settings
-    from model_service.registry.database import Registry
+    from infra.registry_look import look
     from model_service.training.runs import every_run
 
     models = model_settings(settings)
-    if not models.database and not (models.root / "registry.db").exists():
-        return []
-    registry = Registry(models.database_url)
-    try:
-        with registry.reading() as connection:
-            return [_described(run) for run in every_run(connection)]
-    finally:
-        registry.close()
+    return [_described(run) for run in look(models, every_run)] if models.has_registry else []
 
 
 def _described(run: Any) -> dict[str, Any]:

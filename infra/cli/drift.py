@@ -11,6 +11,7 @@ from infra.cli.console import AsJson, show_json, show_table, show_text
 
 if TYPE_CHECKING:
     from infra.settings import StackSettings
+    from model_service.training.run import TrainingRun
 
 _VERDICT = ("detected", "onset", "cohort", "feature", "statistic", "kind", "size", "event_id", "run_id")
 _RUN = ("run_id", "state", "reason", "cause", "onset", "version", "says")
@@ -86,23 +87,20 @@ def _runs(settings: StackSettings) -> list[dict[str, Any]]:
     return [_described(run) for run in look(models, every_run)] if models.has_registry else []
 
 
-def _described(run: Any) -> dict[str, Any]:
-    cause = run.cause or {}
+def _described(run: TrainingRun) -> dict[str, Any]:
+    told = run.cause_json() or {}
     return {
         "run_id": run.run_id,
         "family": run.family,
         "state": run.state,
         "reason": run.reason,
-        "cause": cause.get("kind"),
-        "says": run.detail or cause.get("says"),
+        "cause": told.get("kind"),
+        "says": run.detail or told.get("says"),
         "onset": run.onset,
         "version": run.version,
         "cut": run.cut,
         "verdicts": list(run.verdicts),
-        "evidence": cause.get("evidence"),
-        "moved": cause.get("moved"),
-        "faulty": cause.get("faulty"),
-        "excluded": cause.get("excluded"),
+        **{name: told.get(name) for name in ("evidence", "moved", "faulty", "excluded")},
         "requested_by": run.requested_by,
         "created_at": run.created_at,
     }

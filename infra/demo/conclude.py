@@ -18,6 +18,8 @@ from infra.demo.plan import SOUTH, Plan
 from infra.demo.quality import Period, Truth, compare, quality
 from infra.demo.report import Example, Report
 from infra.demo.watch import Watcher, read_meters
+from model_service.registry.candidates import CandidateState
+from model_service.training.run import RunState
 from schemas.model_version import ModelVersion
 
 if TYPE_CHECKING:
@@ -100,7 +102,7 @@ def conclude_loop(stage: Stage, watch: LoopWatch, scenes: Sequence[Scene]) -> Lo
     """What became of the loop. The model service still runs."""
     family, devices = stage.profile.model.name, stage.plan.devices
     models = watch.models()
-    published = [m.version for m in models if m.status == "published"] or [""]
+    published = [m.version for m in models if m.status is CandidateState.PUBLISHED] or [""]
     new = published[0]
     commits = watch.commits(devices, new)
     onset = stage.plan.scenario.start + timedelta(seconds=stage.plan.recalibration.start_s)
@@ -150,8 +152,8 @@ def _wear(stage: Stage, con: Any, watch: LoopWatch, onset: datetime) -> WearOutc
         devices=len(stage.plan.worn),
         alarmed=int(alarmed[1]),
         alarms=int(alarmed[0]),
-        answers=tuple(f"{run.cause or 'examining'}: {run.state}" for run in runs),
-        learnt=any(run.state in ("trained", "building") for run in runs),
+        answers=tuple(f"{r.finding.kind if r.finding else RunState.EXAMINING}: {r.state}" for r in runs),
+        learnt=any(run.state in (RunState.TRAINED, RunState.BUILDING) for run in runs),
     )
 
 

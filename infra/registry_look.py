@@ -23,7 +23,7 @@ def look(settings: ModelSettings, read: Callable[[Connection], T]) -> T:
     Raises:
         RegistryError: No model service ever ran here.
     """
-    if not settings.database and not (settings.root / "registry.db").exists():
+    if not settings.has_registry:
         raise RegistryError(f"no model service ever ran in {settings.root}: `edgeloop up`")
     registry = Registry(settings.database_url)
     try:

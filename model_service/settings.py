@@ -42,7 +42,16 @@ class ModelSettings(BaseSettings):
     @property
     def database_url(self) -> str:
         """SQLAlchemy URL of the registry."""
-        return self.database or f"sqlite:///{self.root / 'registry.db'}"
+        return self.database or f"sqlite:///{self._database_file}"
+
+    @property
+    def has_registry(self) -> bool:
+        """Whether there is a registry to look into: without one, no model service ever ran here."""
+        return bool(self.database) or self._database_file.exists()
+
+    @property
+    def _database_file(self) -> Path:
+        return self.root / "registry.db"
 
     @property
     def repository(self) -> Path:

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from schemas.errors import BundleError
+from schemas.model_version import ModelVersion
 from schemas.profile_file import describe
 from schemas.section import Name
 
@@ -167,8 +168,8 @@ class Manifest(Part):
 
     def versioned(self, major: int) -> Manifest:
         """The same manifest under the version that its content gives it."""
-        version = f"{self.name}-{major}.{self.content_digest()[:8]}"
-        return self.model_copy(update={"version": version})
+        version = ModelVersion.of_content(self.name, major, self.content_digest())
+        return self.model_copy(update={"version": str(version)})
 
     def to_json(self) -> str:
         """The manifest file's text: sorted keys, one item a line, reproducible."""
@@ -185,6 +186,10 @@ def parse_manifest(text: str | bytes, origin: str) -> Manifest:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as exc:
         raise BundleError(f"{origin}: {describe(exc)}") from exc
-    if not manifest.version.endswith(f".{manifest.content_digest()[:8]}"):
+    try:
+        major = ModelVersion.parse(manifest.version).major
+    except ValueError as exc:
+        raise BundleError(f"{origin}: {exc}") from exc
+    if manifest.version != manifest.versioned(major).version:
         raise BundleError(f"{origin}: was altered: its content is not that of version {manifest.version}")
     return manifest

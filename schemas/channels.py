@@ -11,6 +11,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt
 
 from schemas.bundle import Digest
 from schemas.cohorts import NOBODY, Cohort
+from schemas.model_version import PATTERN, ModelVersion
 from schemas.section import Name
 
 Ring = Literal["canary", "broad"]
@@ -22,7 +23,8 @@ ISSUED_FIELD = "x-edgeloop-issued"
 """Field of signed metadata: when they were signed (ISO 8601, UTC). Devices learn the time from it."""
 
 GroupName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,47}$")]
-Version = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*-\d+\.[0-9a-f]{8}$")]
+Version = Annotated[str, Field(pattern=PATTERN)]
+"""Text that ``ModelVersion.parse`` understands."""
 
 ROOT, TIMESTAMP, SNAPSHOT, TARGETS = "root", "timestamp", "snapshot", "targets"
 POLICY_ROLE, CANARY_ROLE, BROAD_ROLE = "policy", "channels-canary", "channels-broad"
@@ -64,7 +66,7 @@ class Release(Document):
     @property
     def major(self) -> int:
         """Number within the family; grows with every candidate."""
-        return int(self.version.rpartition("-")[2].partition(".")[0])
+        return ModelVersion.parse(self.version).major
 
 
 class Channel(Document):

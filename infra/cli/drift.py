@@ -11,6 +11,7 @@ from infra.cli.console import AsJson, show_json, show_table, show_text
 
 if TYPE_CHECKING:
     from infra.settings import StackSettings
+    from model_service.training.run import TrainingRun
 
 _VERDICT = ("detected", "onset", "cohort", "feature", "statistic", "kind", "size", "event_id", "run_id")
 _RUN = ("run_id", "state", "reason", "cause", "onset", "version", "says")
@@ -79,37 +80,27 @@ def _verdicts(settings: StackSettings, last: int, runs: list[dict[str, Any]]) ->
 def _runs(settings: StackSettings) -> list[dict[str, Any]]:
     """Training runs out of the registry; none where no model service ever ran."""
     from infra.model_settings import model_settings
-    from model_service.registry.database import Registry
+    from infra.registry_look import look
     from model_service.training.runs import every_run
 
     models = model_settings(settings)
-    if not models.database and not (models.root / "registry.db").exists():
-        return []
-    registry = Registry(models.database_url)
-    try:
-        with registry.reading() as connection:
-            return [_described(run) for run in every_run(connection)]
-    finally:
-        registry.close()
+    return [_described(run) for run in look(models, every_run)] if models.has_registry else []
 
 
-def _described(run: Any) -> dict[str, Any]:
-    cause = run.cause or {}
+def _described(run: TrainingRun) -> dict[str, Any]:
+    told = run.cause_json() or {}
     return {
         "run_id": run.run_id,
         "family": run.family,
         "state": run.state,
         "reason": run.reason,
-        "cause": cause.get("kind"),
-        "says": run.detail or cause.get("says"),
+        "cause": told.get("kind"),
+        "says": run.detail or told.get("says"),
         "onset": run.onset,
         "version": run.version,
         "cut": run.cut,
         "verdicts": list(run.verdicts),
-        "evidence": cause.get("evidence"),
-        "moved": cause.get("moved"),
-        "faulty": cause.get("faulty"),
-        "excluded": cause.get("excluded"),
+        **{name: told.get(name) for name in ("evidence", "moved", "faulty", "excluded")},
         "requested_by": run.requested_by,
         "created_at": run.created_at,
     }

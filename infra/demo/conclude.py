@@ -18,6 +18,9 @@ from infra.demo.plan import SOUTH, Plan
 from infra.demo.quality import Period, Truth, compare, quality
 from infra.demo.report import Example, Report
 from infra.demo.watch import Watcher, read_meters
+from model_service.registry.candidates import CandidateState
+from model_service.training.run import RunState
+from schemas.model_version import ModelVersion
 
 if TYPE_CHECKING:
     from infra.demo.loop import LoopWatch
@@ -99,7 +102,7 @@ def conclude_loop(stage: Stage, watch: LoopWatch, scenes: Sequence[Scene]) -> Lo
     """What became of the loop. The model service still runs."""
     family, devices = stage.profile.model.name, stage.plan.devices
     models = watch.models()
-    published = [m.version for m in models if m.status == "published"] or [""]
+    published = [m.version for m in models if m.status is CandidateState.PUBLISHED] or [""]
     new = published[0]
     commits = watch.commits(devices, new)
     onset = stage.plan.scenario.start + timedelta(seconds=stage.plan.recalibration.start_s)
@@ -109,7 +112,7 @@ def conclude_loop(stage: Stage, watch: LoopWatch, scenes: Sequence[Scene]) -> Lo
         periods = _periods(stage, con)
         wear = _wear(stage, con, watch, onset)
     judged = Truth(truth(stage.plan.scenario), stage.profile.summaries.period_s)
-    old = min({p.model_version for p in periods}, key=_major, default="")
+    old = min({p.model_version for p in periods}, key=lambda v: ModelVersion.parse(v).major, default="")
     settled = stage.plan.scenario.start + timedelta(seconds=SETTLE_S)
     before = [p for p in periods if p.model_version == old and settled <= p.start < onset]
     return LoopReport(
@@ -125,10 +128,6 @@ def conclude_loop(stage: Stage, watch: LoopWatch, scenes: Sequence[Scene]) -> Lo
         wear=wear,
         scenes=tuple(scenes),
     )
-
-
-def _major(version: str) -> int:
-    return int(version.rpartition("-")[2].partition(".")[0])
 
 
 def _periods(stage: Stage, con: Any) -> list[Period]:
@@ -153,8 +152,8 @@ def _wear(stage: Stage, con: Any, watch: LoopWatch, onset: datetime) -> WearOutc
         devices=len(stage.plan.worn),
         alarmed=int(alarmed[1]),
         alarms=int(alarmed[0]),
-        answers=tuple(f"{run.cause or 'examining'}: {run.state}" for run in runs),
-        learnt=any(run.state in ("trained", "building") for run in runs),
+        answers=tuple(f"{r.finding.kind if r.finding else RunState.EXAMINING}: {r.state}" for r in runs),
+        learnt=any(run.state in (RunState.TRAINED, RunState.BUILDING) for run in runs),
     )
 
 

@@ -22,6 +22,7 @@ from model_service.service.workers import Workers
 from model_service.trust.repository import TrustRepository
 from schemas.channels import CANARY, Channel, Release, channel_path
 from schemas.cohorts import EVERYBODY
+from schemas.model_version import ModelVersion
 from schemas.proto.delivery_pb2 import (
     ArtifactChunk,
     FetchArtifactRequest,
@@ -60,7 +61,7 @@ def forge_order(group: str, version: str) -> Documents:
     """An order to a group to install a version: well formed, newest of all, signed by nobody."""
 
     def forge(repository: TrustRepository, documents: dict[str, bytes]) -> dict[str, bytes]:
-        family = version.rpartition("-")[0]
+        family = ModelVersion.parse(version).family
         newest = max((c.seq for c in repository.channels(group).values()), default=0)
         now = datetime.now(UTC)
         order = Channel(

@@ -9,22 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
+from model_service.registry import candidates
 from model_service.registry.database import Registry
-from model_service.registry.tables import (
-    candidates,
-    device_status,
-    gate_verdicts,
-    outbox,
-    reports,
-    rollouts,
-    runs,
-)
+from model_service.registry.tables import device_status, gate_verdicts, outbox, reports, rollouts
+from model_service.training.runs import every_run
 from schemas.updates import Result, UpdateState
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from model_service.registry.candidates import CandidateState
     from model_service.settings import ModelSettings
+    from model_service.training.run import TrainingRun
 
 _RUNS_NEW = (UpdateState.COMMITTED.value, UpdateState.WATCH.value)
 _ENDED = ("completed", "completed_partial", "superseded", "rolled_back", "rolled_back_partial")
@@ -91,7 +87,7 @@ class ModelState:
     """One model of the report: what became of it."""
 
     version: str
-    status: str
+    status: CandidateState
     gates: Mapping[str, bool]
 
     def to_json(self) -> dict[str, Any]:
@@ -122,15 +118,6 @@ class FleetState:
             "restored": self.restored,
             "refused_updates": self.refused_updates,
         }
-
-
-@dataclass(frozen=True)
-class RunState:
-    """One training run: what it was found to be, and where it stands."""
-
-    run_id: str
-    state: str
-    cause: str
 
 
 @dataclass
@@ -171,22 +158,22 @@ class LoopWatch:
 
     def models(self) -> list[ModelState]:
         """Candidates that training runs made since the start, oldest first."""
-        made = (candidates.c.created_at >= self.since.timestamp()) & (candidates.c.run_id != "")
-        query = select(candidates.c.version, candidates.c.state).where(made).order_by(candidates.c.major)
         with self.registry.reading() as connection:
             return [
-                ModelState(version, state, _gates(connection, version))
-                for version, state in connection.execute(query)
+                ModelState(made.version, made.state, _gates(connection, made.version))
+                for made in sorted(candidates.every_candidate(connection), key=lambda c: c.major)
+                if made.created_at >= self.since.timestamp() and made.run_id
             ]
 
-    def runs(self, onset_from: datetime) -> list[RunState]:
+    def runs(self, onset_from: datetime) -> list[TrainingRun]:
         """Training runs about drifts that began at or after an instant."""
-        query = select(runs.c.run_id, runs.c.state, runs.c.cause).where(
-            runs.c.onset >= onset_from.timestamp(), runs.c.created_at >= self.since.timestamp()
-        )
         with self.registry.reading() as connection:
-            found = connection.execute(query.order_by(runs.c.created_at)).all()
-        return [RunState(run_id, state, (cause or {}).get("kind", "")) for run_id, state, cause in found]
+            known = every_run(connection)
+        return [
+            run
+            for run in known
+            if run.onset is not None and run.onset >= onset_from and run.created_at >= self.since
+        ]
 
     def rollout(self, group: str) -> Mapping[str, Any] | None:
         """Newest rollout of the group since the start; None: there was none."""

@@ -8,14 +8,17 @@ from __future__ import annotations
 import hashlib
 import io
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import insert
 
+from model_service.registry import candidates
+from model_service.registry.candidates import CandidateState, candidate_of
 from model_service.registry.database import Registry
-from model_service.registry.tables import candidates, gate_verdicts
+from model_service.registry.tables import gate_verdicts
 from model_service.training.bundle import sealed
 from model_service.trust.keys import load_online_key
 from model_service.trust.models import countersign_model, propose_model, publish_model
@@ -23,14 +26,17 @@ from model_service.trust.online import OnlineSigner
 from model_service.trust.repository import TrustRepository
 from schemas.bundle import parse_manifest
 from schemas.bundle_archive import GOLDEN, MANIFEST, MODEL, pack, unpack
-from schemas.channels import TargetCustom, artifact_path, model_role
+from schemas.channels import TargetCustom, model_role
 from schemas.durable import DISK
+from schemas.errors import RegistryError
 
 if TYPE_CHECKING:
+    from model_service.registry.candidates import Candidate
     from model_service.settings import ModelSettings
     from schemas.bundle import Manifest
 
 _OFF_BY = 0.2
+_BY_MISTAKE = "signed by mistake, for the demo"
 
 
 def sign_a_mistake(settings: ModelSettings, version: str) -> str:
@@ -41,16 +47,15 @@ def sign_a_mistake(settings: ModelSettings, version: str) -> str:
     registry = Registry(settings.database_url)
     try:
         with registry.reading() as connection:
-            query = select(candidates.c.sha256, candidates.c.family).where(candidates.c.version == version)
-            digest, family = connection.execute(query).one()
-            (major,) = connection.execute(
-                select(func.max(candidates.c.major)).where(candidates.c.family == family)
-            ).one()
-        manifest, artifact = _mistaken((settings.artifacts / digest).read_bytes(), major + 1)
+            model = candidates.get(connection, version)
+            if model is None:
+                raise RegistryError(f"no model {version}")
+            major = candidates.next_major(connection, model.family)
+        manifest, artifact = _mistaken((settings.artifacts / model.sha256).read_bytes(), major)
         DISK.write(settings.artifacts / hashlib.sha256(artifact).hexdigest(), artifact)
         _sign(settings, manifest, artifact)
         with registry.transaction() as connection:
-            connection.execute(insert(candidates).values(**_row(manifest, artifact, version, major + 1)))
+            candidates.insert(connection, _published(manifest, artifact, version), manifest)
             connection.execute(insert(gate_verdicts).values(**_verdict(manifest.version)))
     finally:
         registry.close()
@@ -60,11 +65,12 @@ def sign_a_mistake(settings: ModelSettings, version: str) -> str:
 def withdraw_mistakes(settings: ModelSettings) -> None:
     """Say in the registry what the trial found: nobody may roll them out."""
     registry = Registry(settings.database_url)
-    own = (candidates.c.run_id == "") & (candidates.c.state == "published")
-    told = {"state": "refused", "detail": "signed by mistake, for the demo: it failed its trial"}
+    why = f"{_BY_MISTAKE}: it failed its trial"
     try:
         with registry.transaction() as connection:
-            connection.execute(update(candidates).where(own).values(**told))
+            for out in candidates.in_states(connection, (CandidateState.PUBLISHED,)):
+                if not out.run_id:
+                    candidates.advance(connection, out, CandidateState.REFUSED, time.time(), why)
     finally:
         registry.close()
 
@@ -84,36 +90,25 @@ def _mistaken(artifact: bytes, major: int) -> tuple[Manifest, bytes]:
 
 def _sign(settings: ModelSettings, manifest: Manifest, artifact: bytes) -> None:
     repository = TrustRepository(settings.repository, settings.proposals)
-    role, path = model_role(manifest.name), artifact_path(manifest.name, manifest.version)
+    role = model_role(manifest.name)
     custom = TargetCustom(family=manifest.name, version=manifest.version, opset=manifest.opset)
     trainer, gate = (load_online_key(settings.keys / holder, role) for holder in ("trainer", "gate"))
-    propose_model(repository, trainer, manifest.name, path, artifact, custom)
-    countersign_model(repository, gate, manifest.name, path, hashlib.sha256(artifact).hexdigest())
+    propose_model(repository, trainer, artifact, custom)
+    countersign_model(repository, gate, hashlib.sha256(artifact).hexdigest(), custom)
     publish_model(repository, manifest.name, OnlineSigner.load(settings))
 
 
-def _row(manifest: Manifest, artifact: bytes, champion: str, major: int) -> dict[str, object]:
-    now = time.time()
-    return {
-        "version": manifest.version,
-        "family": manifest.name,
-        "major": major,
-        "kind": manifest.kind,
-        "run_id": "",
-        "champion": champion,
-        "sha256": hashlib.sha256(artifact).hexdigest(),
-        "length": len(artifact),
-        "manifest": manifest.model_dump(mode="json"),
-        "state": "published",
-        "detail": "signed by mistake, for the demo",
-        "created_at": now,
-        "updated_at": now,
-    }
+def _published(manifest: Manifest, artifact: bytes, champion: str) -> Candidate:
+    digest = hashlib.sha256(artifact).hexdigest()
+    handed_over = candidate_of(
+        manifest, run_id="", champion=champion, sha256=digest, length=len(artifact), now=time.time()
+    )
+    return replace(handed_over, state=CandidateState.PUBLISHED, detail=_BY_MISTAKE)
 
 
 def _verdict(version: str) -> dict[str, object]:
     """The gate's part of the mistake: it says that the golden vectors hold."""
-    told = {"says": "signed by mistake, for the demo"}
+    told = {"says": _BY_MISTAKE}
     return {
         "version": version,
         "gate": "golden",

@@ -18,6 +18,7 @@ from infra.demo.stage import DemoRequest, Stage, begin_afresh, mark_if_new, prep
 from infra.demo.watch import Watcher
 from infra.kafka_admin import KafkaAdmin
 from infra.running import line_only, running_stack
+from model_service.registry.candidates import CandidateState
 from schemas.errors import StackError
 from schemas.profile_file import find_profile
 
@@ -128,7 +129,7 @@ def _drain(stage: Stage, watcher: Watcher, console: Console) -> None:
 
 def _close_loop(stage: Stage, watch: LoopWatch, console: Console) -> LoopReport:
     """Play the scenes on the model that the loop made, and see what became of everything."""
-    new = next((m.version for m in watch.models() if m.status == "published"), None)
+    new = next((m.version for m in watch.models() if m.status is CandidateState.PUBLISHED), None)
     say: Callable[[str], None] = stage.screen.say
     if new is None:
         console.print("[red]no model was published: the scenes have nothing to play with[/]")

@@ -11,12 +11,12 @@ from feature_store.point_in_time import training_rows
 from feature_store.registry import ProfileRegistry
 from model_service.gates.evaluate import Case
 from model_service.gates.store import Waiting
+from model_service.registry.candidates import champion_version
 from model_service.registry.database import Registry
 from model_service.settings import ModelSettings
 from model_service.training.artifacts import bundle_of_version, factory_bundle_of, read_artifact
 from model_service.training.fault_bank import load_fault_bank
-from model_service.training.lineage import wanted_of_json
-from model_service.training.runs import champion_version
+from model_service.training.lineage import wanted_of
 from schemas.errors import BundleError, DatasetError
 
 _COHORTS = """SELECT device_id, concat_ws('/', profile, site, "group", hardware) AS cohort FROM fleet"""
@@ -41,9 +41,9 @@ def collect(settings: ModelSettings, registry: Registry, waiting: Waiting) -> Ca
     profile = ProfileRegistry(lake).profiles().get(waiting.profile)
     if profile is None:
         raise DatasetError(f"this lake has no profile '{waiting.profile}'")
-    if not waiting.pin or "wanted" not in waiting.cause:
+    if not waiting.pin or waiting.plan is None:
         raise DatasetError(f"run {waiting.run_id} names no pinned cut and no question")
-    wanted = wanted_of_json(profile, waiting.cause["wanted"])
+    wanted = wanted_of(profile, waiting.plan.wanted)
     cut = Cuts(lake).resolve(waiting.pin)
     with closing(connect(settings.lake_root, waiting.pin)) as con:
         rows = training_rows(con, wanted).rows
@@ -55,5 +55,5 @@ def collect(settings: ModelSettings, registry: Registry, waiting: Waiting) -> Ca
         "known_at": wanted.known_at,
         "champion": in_force or factory_bundle_of(waiting.family).manifest.version,
     }
-    moved = tuple(waiting.cause.get("moved", ()))
-    return Case(profile, candidate, champion, rows, moved, claimed, cohorts, load_fault_bank(profile.name))
+    moved, bank = waiting.plan.moved, load_fault_bank(profile.name)
+    return Case(profile, candidate, champion, rows, moved, claimed, cohorts, bank)

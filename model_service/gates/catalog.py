@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, select
 
-from model_service.registry.tables import candidates, gate_verdicts, runs
+from model_service.registry import candidates
+from model_service.registry.candidates import Candidate
+from model_service.registry.tables import gate_verdicts
+from model_service.training import runs
 from model_service.training.artifacts import factory_bundle_of, factory_families
 from schemas.bundle_archive import pack
 from schemas.errors import RegistryError
@@ -26,13 +28,10 @@ def models(connection: Connection, family: str = "") -> list[Facts]:
         connection: To the registry.
         family: Only its; empty: all.
     """
-    query = (
-        select(candidates, runs.c.cut, runs.c.reason)
-        .join(runs, runs.c.run_id == candidates.c.run_id, isouter=True)
-        .order_by(candidates.c.family, candidates.c.created_at, candidates.c.version)
-    )
+    cuts = {run.run_id: run.cut for run in runs.every_run(connection)}
+    made = sorted(candidates.every_candidate(connection), key=lambda c: c.family)
     found = [_factory(name) for name in factory_families()]
-    found += [_candidate(row) for row in connection.execute(query).mappings()]
+    found += [_candidate(candidate, cuts.get(candidate.run_id)) for candidate in made]
     return [facts for facts in found if family in ("", facts["family"])]
 
 
@@ -45,13 +44,14 @@ def model(connection: Connection, version: str) -> Facts:
     listed = {facts["version"]: facts for facts in models(connection)}
     if version not in listed:
         raise RegistryError(f"no model {version}; there are: {', '.join(listed)}")
-    facts = listed[version]
-    if facts["state"] == "factory":
+    facts, candidate = listed[version], candidates.get(connection, version)
+    if candidate is None:
         manifest = factory_bundle_of(facts["family"]).manifest.model_dump(mode="json", exclude=_HEAVY)
         return {**facts, "run": None, "manifest": manifest}
-    row = connection.execute(select(candidates).where(candidates.c.version == version)).mappings().one()
-    manifest = {k: v for k, v in row["manifest"].items() if k not in _HEAVY}
-    return {**facts, "sha256": row["sha256"], "run": _run(connection, row["run_id"]), "manifest": manifest}
+    stated = candidates.manifest_of(connection, version).items()
+    manifest = {name: value for name, value in stated if name not in _HEAVY}
+    run = _run(connection, candidate.run_id)
+    return {**facts, "sha256": candidate.sha256, "run": run, "manifest": manifest}
 
 
 def verdicts(connection: Connection, version: str) -> list[Facts]:
@@ -95,35 +95,33 @@ def _factory(family: str) -> Facts:
     }
 
 
-def _candidate(row: RowMapping) -> Facts:
+def _candidate(candidate: Candidate, cut: int | None) -> Facts:
     return {
-        "version": row["version"],
-        "family": row["family"],
-        "state": row["state"],
-        "kind": row["kind"],
-        "bytes": row["length"],
-        "champion": row["champion"],
-        "run_id": row["run_id"],
-        "cut": row["cut"],
-        "created": _instant(row["created_at"]),
-        "detail": row["detail"],
+        "version": candidate.version,
+        "family": candidate.family,
+        "state": candidate.state,
+        "kind": candidate.kind,
+        "bytes": candidate.length,
+        "champion": candidate.champion,
+        "run_id": candidate.run_id,
+        "cut": cut,
+        "created": _instant(candidate.created_at),
+        "detail": candidate.detail,
     }
 
 
 def _run(connection: Connection, run_id: str) -> Facts | None:
-    row = connection.execute(select(runs).where(runs.c.run_id == run_id)).mappings().one_or_none()
-    if row is None:
+    run = runs.get(connection, run_id)
+    if run is None:
         return None
-    cause: Mapping[str, Any] = row["cause"] or {}
+    row, told = run.row(), run.cause_json() or {}
     return {
-        **{k: row[k] for k in ("run_id", "state", "reason", "requested_by", "seed", "cut", "pin")},
-        "verdicts": list(row["verdicts"]),
+        **{
+            k: row[k] for k in ("run_id", "state", "reason", "requested_by", "seed", "cut", "pin", "verdicts")
+        },
         "onset": None if row["onset"] is None else _instant(row["onset"]),
-        "cause": cause.get("kind"),
-        "says": cause.get("says"),
-        "moved": cause.get("moved"),
-        "evidence": cause.get("evidence"),
-        "wanted": cause.get("wanted"),
+        "cause": told.get("kind"),
+        **{k: told.get(k) for k in ("says", "moved", "evidence", "wanted")},
     }
 
 

@@ -25,6 +25,7 @@ from model_service.training.mahalanobis import Mahalanobis
 from model_service.training.runtime import OrtGraph
 from model_service.training.score_stage import ScoreStage
 from schemas.errors import BundleError, DatasetError
+from schemas.model_version import ModelVersion
 from schemas.profile import Profile
 
 DEFAULT_ENTER = 0.5
@@ -123,7 +124,7 @@ def _again(case: Case) -> tuple[GateVerdict, Score | None]:
     if manifest.lineage is None or manifest.training is None:
         return not_shown("rebuild", "the manifest does not say how it was trained"), None
     try:
-        seed, major = manifest.training.seed, int(manifest.version.rsplit("-", 1)[1].split(".")[0])
+        seed, major = manifest.training.seed, ModelVersion.parse(manifest.version).major
         again = build_candidate(
             case.profile, case.rows, case.champion, case.moved, manifest.lineage, seed, major, manifest.kind
         )

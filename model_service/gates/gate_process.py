@@ -19,7 +19,7 @@ from model_service.trust.ceremony import open_repository
 from model_service.trust.keys import load_online_key
 from model_service.trust.models import countersign_model
 from schemas.bundle import Manifest
-from schemas.channels import TargetCustom, artifact_path, model_role
+from schemas.channels import TargetCustom, model_role
 from schemas.errors import RejectedError, RetryableError, TrustError
 
 log = logging.getLogger(__name__)
@@ -112,8 +112,7 @@ class Gate:
         family, version = waiting.family, waiting.version
         signer = load_online_key(self._settings.keys / KEYS, model_role(family))
         custom = TargetCustom(family=family, version=version, opset=manifest.opset)
-        path = artifact_path(family, version)
-        countersign_model(open_repository(self._settings), signer, family, path, waiting.sha256, custom)
+        countersign_model(open_repository(self._settings), signer, waiting.sha256, custom)
 
 
 def run(settings: ModelSettings, stop: threading.Event) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert
 
 from model_service.gates.verdict import GateVerdict
+from model_service.registry import candidates
+from model_service.registry.candidates import UNJUDGED, CandidateState
 from model_service.registry.database import note
-from model_service.registry.tables import candidates, gate_verdicts, runs
-
-TRAINED, GATING, REFUSED, SIGNED = "trained", "gating", "refused", "signed"
+from model_service.registry.tables import gate_verdicts
+from model_service.training import runs
+from model_service.training.run import TrainingPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class Waiting:
     """A candidate that no verdict was given on, and the run that it came from.
 
     Attributes:
-        cause: What the run found, and the question of its training set.
+        plan: What the run trained from; None: it does not say.
     """
 
     version: str
@@ -32,29 +33,33 @@ class Waiting:
     profile: str
     cut: int | None
     pin: str | None
-    cause: Mapping[str, Any]
+    plan: TrainingPlan | None
 
 
 def all_waiting(connection: Connection) -> list[Waiting]:
     """Candidates to be judged, oldest first; those that were taken and not judged among them."""
-    columns = (
-        candidates.c.version, candidates.c.family, candidates.c.champion, candidates.c.sha256,
-        candidates.c.run_id, runs.c.profile, runs.c.cut, runs.c.pin, runs.c.cause,
-    )  # fmt: skip
-    query = (
-        select(*columns)
-        .join(runs, runs.c.run_id == candidates.c.run_id)
-        .where(candidates.c.state.in_((TRAINED, GATING)))
-        .order_by(candidates.c.created_at, candidates.c.version)
-    )
-    return [Waiting(**{**row, "cause": row["cause"] or {}}) for row in connection.execute(query).mappings()]
+    unjudged = candidates.in_states(connection, UNJUDGED)
+    made = [(candidate, runs.get(connection, candidate.run_id)) for candidate in unjudged]
+    return [
+        Waiting(
+            version=candidate.version,
+            family=candidate.family,
+            champion=candidate.champion,
+            sha256=candidate.sha256,
+            run_id=run.run_id,
+            profile=run.profile,
+            cut=run.cut,
+            pin=run.pin,
+            plan=run.plan,
+        )
+        for candidate, run in made
+        if run is not None
+    ]
 
 
 def take(connection: Connection, version: str) -> bool:
     """Mark a candidate as being judged; False: it waits no longer."""
-    mine = (candidates.c.version == version) & candidates.c.state.in_((TRAINED, GATING))
-    values = {"state": GATING, "detail": "being judged", "updated_at": time.time()}
-    return connection.execute(update(candidates).where(mine).values(**values)).rowcount == 1
+    return _advance(connection, version, CandidateState.GATING, "being judged")
 
 
 def keep_verdicts(connection: Connection, version: str, verdicts: Sequence[GateVerdict]) -> None:
@@ -72,16 +77,19 @@ def keep_verdicts(connection: Connection, version: str, verdicts: Sequence[GateV
 
 def refuse(connection: Connection, version: str, why: str) -> None:
     """The candidate stays, refused, with its reasons."""
-    _move(connection, version, REFUSED, why)
-    note(connection, f"{version}/refused", version, "refused", {"why": why})
+    if _advance(connection, version, CandidateState.REFUSED, why):
+        note(connection, f"{version}/refused", version, "refused", {"why": why})
 
 
 def sign(connection: Connection, version: str, gates: Sequence[str]) -> None:
     """The candidate carries both signatures."""
-    _move(connection, version, SIGNED, "")
-    note(connection, f"{version}/gates_passed", version, "gates_passed", {"gates": ", ".join(gates)})
+    if _advance(connection, version, CandidateState.SIGNED, ""):
+        note(connection, f"{version}/gates_passed", version, "gates_passed", {"gates": ", ".join(gates)})
 
 
-def _move(connection: Connection, version: str, state: str, detail: str) -> None:
-    values = {"state": state, "detail": detail, "updated_at": time.time()}
-    connection.execute(update(candidates).where(candidates.c.version == version).values(**values))
+def _advance(connection: Connection, version: str, state: CandidateState, detail: str) -> bool:
+    """Move a candidate that waits for its verdict; False: it does not wait any longer."""
+    candidate = candidates.get(connection, version)
+    if candidate is None or candidate.state not in UNJUDGED:
+        return False
+    return candidates.advance(connection, candidate, state, time.time(), detail)

@@ -10,9 +10,9 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, select, update
 
 from model_service.registry.database import Registry
-from model_service.registry.tables import candidates, commands, gate_verdicts
+from model_service.registry.tables import commands, gate_verdicts
 from model_service.rollout import machine, store
-from model_service.rollout.launch import draft, published_release
+from model_service.rollout.launch import draft, published, release_of
 from model_service.rollout.observed import Observed
 from model_service.rollout.record import ACTIVE, Record
 from model_service.rollout.steps import Outcome
@@ -114,13 +114,11 @@ def start(
             the version since its last rollout.
     """
     version, group, security = body["version"], body["group"], bool(body.get("security", False))
-    release = published_release(connection, version)
+    candidate = published(connection, version)
     _passed(connection, version)
     if known is not None and group not in known(connection):
         raise RegistryError(f"no group '{group}'; there are: {', '.join(sorted(known(connection)))}")
-    family = connection.execute(
-        select(candidates.c.family).where(candidates.c.version == version)
-    ).scalar_one()
+    family, release = candidate.family, release_of(candidate)
     open_ones = store.in_states(connection, ("draft", *ACTIVE), group)
     same = [r for r in open_ones if (r.version, r.security) == (version, security) and r.state != "aborting"]
     if same:

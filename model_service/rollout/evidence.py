@@ -12,7 +12,9 @@ from pydantic import ValidationError
 from sqlalchemy import ColumnElement, Connection, Select, func, select
 
 from model_service.fleet.store import reports_of, statuses
-from model_service.registry.tables import candidates, channel_requests, commands, devices, reports, rollouts
+from model_service.registry import candidates
+from model_service.registry.candidates import CandidateState
+from model_service.registry.tables import channel_requests, commands, devices, reports, rollouts
 from model_service.rollout import store
 from model_service.rollout.observed import Member, Observed, Paired, Status, Told
 from model_service.rollout.rates import LakeRates
@@ -174,7 +176,7 @@ def marker(connection: Connection) -> tuple[Any, ...]:
         select(func.max(commands.c.id)),
         select(func.max(channel_requests.c.id)),
         *(_count(requested == state) for state in ("proposed", "countersigned", "refused", "published")),
-        _count(candidates.c.state == "signed"),
+        candidates.count_in(CandidateState.SIGNED),
         _count(rollouts.c.state == "draft"),
         _count(devices.c.active),
     )

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
 
+from model_service.registry import candidates
+from model_service.registry.candidates import CandidateState
 from model_service.registry.database import Registry
-from model_service.registry.tables import candidates, commands, gate_verdicts
+from model_service.registry.tables import commands, gate_verdicts
 from model_service.rollout import store
 from model_service.rollout.evidence import Reports, observe, with_rates
-from model_service.rollout.launch import profile_of, settings_of
+from model_service.rollout.launch import profile_of, release_of, settings_of
 from model_service.rollout.profiles import Profiles
 from model_service.rollout.rates import LakeRates
 from model_service.rollout.record import Record
@@ -116,14 +118,11 @@ class Guard:
 
     def _published(self, connection: Connection, record: Record) -> Release | None:
         """The candidate, where registry and signed metadata agree on its digest."""
-        query = select(candidates.c.sha256).where(
-            candidates.c.version == record.version, candidates.c.state == "published"
-        )
-        digest = connection.execute(query).scalar_one_or_none()
+        found = candidates.get(connection, record.version)
         target = self.repo.target(artifact_path(record.family, record.version))
-        if digest is None or target is None or target.sha256 != digest:
+        if found is None or found.state is not CandidateState.PUBLISHED or target is None:
             return None
-        return Release(version=record.version, sha256=digest)
+        return release_of(found) if target.sha256 == found.sha256 else None
 
 
 def _gates_failed(connection: Connection, version: str) -> tuple[str, ...] | None:

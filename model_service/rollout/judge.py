@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from model_service.rollout import guards
@@ -116,16 +116,11 @@ def _quality(record: Record, phase: int, standings: Mapping[str, Standing], seen
     newest = [s.paired.gain for s in standings.values() if s.paired is not None]
     found = guards.judge(first, newest, settings.max_alarm_gain, settings.min_devices, record.looks)
     if record.security or phase > record.last_soaking:
-        return _answered(found, "skipped", f"not asked: {found.text}")
+        return replace(found, answer="skipped", text=f"not asked: {found.text}")
     harm = ""
     if seen.rates is not None:
         harm = guards.holdout_harm(seen.rates.treated, seen.rates.holdout, settings.max_alarm_gain)
-    return _answered(found, "harmful", harm) if harm else found
-
-
-def _answered(verdict: Verdict, answer: guards.Answer, text: str) -> Verdict:
-    v = verdict
-    return Verdict(answer, v.devices, v.gain, v.low, v.high, v.bound, v.unseen, text)
+    return replace(found, answer="harmful", text=harm) if harm else found
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,12 @@ import logging
 from collections import Counter
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, RowMapping, select, update
+from sqlalchemy import Connection, select
 
+from model_service.registry import candidates
+from model_service.registry.candidates import Candidate, CandidateState
 from model_service.registry.database import Registry, note
-from model_service.registry.tables import candidates, device_status, devices
+from model_service.registry.tables import device_status, devices
 from model_service.rollout import machine, store
 from model_service.rollout.draw import draw
 from model_service.rollout.evidence import members
@@ -22,10 +24,10 @@ from model_service.trust.repository import TrustRepository
 from schemas.channels import Policy, Release, artifact_path
 from schemas.errors import RegistryError, RejectedError, RetryableError
 from schemas.learning_policy import Rollout
+from schemas.model_version import ModelVersion
 from schemas.profile import Profile
 
 log = logging.getLogger(__name__)
-_c = candidates.c
 ENGINE_ACTOR = "engine"
 
 
@@ -40,33 +42,27 @@ class Publisher:
 
     def step(self, now: float) -> int:
         """Publish all signed candidates; returns how many were."""
-        query = select(candidates).where(_c.state == "signed").order_by(_c.major)
         with self.registry.reading() as connection:
-            signed = connection.execute(query).mappings().all()
-        return sum(self._try(row, now) for row in signed)
+            signed = candidates.in_states(connection, (CandidateState.SIGNED,))
+        return sum(self._try(candidate, now) for candidate in sorted(signed, key=lambda c: c.major))
 
-    def _try(self, candidate: RowMapping, now: float) -> bool:
+    def _try(self, candidate: Candidate, now: float) -> bool:
         """One that cannot be published does not hold up the others."""
         try:
             return self._publish(candidate, now)
         except (RetryableError, RejectedError) as exc:
-            log.warning("%s is not published yet: %s", candidate["version"], exc)
+            log.warning("%s is not published yet: %s", candidate.version, exc)
             return False
 
-    def _publish(self, candidate: RowMapping, now: float) -> bool:
-        version, family = candidate["version"], candidate["family"]
+    def _publish(self, candidate: Candidate, now: float) -> bool:
+        version, family = candidate.version, candidate.family
         # Step 1: make it visible. Done already: nothing happens.
         models.publish_model(self.repo, family, self.online, artifact_path(family, version))
         # Step 2: say so, and draft, in one transaction. A crash before it repeats step 1.
         with self.registry.transaction() as connection:
-            moved = connection.execute(
-                update(candidates)
-                .where(_c.version == version, _c.state == "signed")
-                .values(state="published", updated_at=now)
-            )
-            if moved.rowcount != 1:
+            if not candidates.advance(connection, candidate, CandidateState.PUBLISHED, now):
                 return False
-            detail = {"family": family, "sha256": candidate["sha256"][:16]}
+            detail = {"family": family, "sha256": candidate.sha256[:16]}
             note(connection, f"model/{version}/published", version, "published", detail, now)
             for group in automatic_groups(connection, family, self.profiles):
                 store.create(connection, draft(group, family, version, ENGINE_ACTOR), now)
@@ -104,7 +100,7 @@ def begin(connection: Connection, record: Record, policy: Policy, profiles: Prof
     Raises:
         RegistryError: The candidate is not published, or nobody knows what to return to.
     """
-    release = published_release(connection, record.version)
+    release = release_of(published(connection, record.version))
     baseline = baseline_of(connection, record.group, record.family, profiles)
     among = members(connection, record.group, record.family, policy, profiles.family)
     settings = settings_of(connection, record.group, record.family, profiles)
@@ -123,20 +119,25 @@ def begin(connection: Connection, record: Record, policy: Policy, profiles: Prof
     return machine.begin(planned)
 
 
-def published_release(connection: Connection, version: str) -> Release:
-    """A published candidate as channels name it.
+def published(connection: Connection, version: str) -> Candidate:
+    """A candidate that devices may be told to run.
 
     Raises:
         RegistryError: It is unknown or not published.
     """
-    found = connection.execute(select(_c.state, _c.sha256).where(_c.version == version)).first()
+    found = candidates.get(connection, version)
     if found is None:
         raise RegistryError(f"no model {version}: `edgeloop model list`")
-    if found.state != "published":
+    if found.state is not CandidateState.PUBLISHED:
         raise RegistryError(
             f"model {version} is {found.state}, not published: `edgeloop model gates {version}`"
         )
-    return Release(version=version, sha256=found.sha256)
+    return found
+
+
+def release_of(candidate: Candidate) -> Release:
+    """A candidate as channels name it."""
+    return Release(version=candidate.version, sha256=candidate.sha256)
 
 
 def baseline_of(connection: Connection, group: str, family: str, profiles: Profiles) -> dict[str, Release]:
@@ -164,10 +165,10 @@ def factory_release(connection: Connection, group: str, family: str) -> Release 
     told = Counter(i[family]["version"] for i in rows if family in i and not i[family]["sha256"])
     if told:
         return Release(version=told.most_common(1)[0][0])
-    began = connection.execute(
-        select(_c.champion).where(_c.family == family).order_by(_c.major, _c.created_at)
-    ).scalars()
-    return next((Release(version=v) for v in began if v.startswith(f"{family}-0.")), None)
+    made = sorted(candidates.every_candidate(connection, family), key=lambda c: c.major)
+    began = (ModelVersion.parse(candidate.champion) for candidate in made)
+    factory = (v for v in began if v.family == family and v.is_factory)
+    return next((Release(version=str(v)) for v in factory), None)
 
 
 def settings_of(connection: Connection, group: str, family: str, profiles: Profiles) -> Rollout:

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 import feature_store
 from feature_store import duck
-from model_service.registry.tables import candidates
+from model_service.registry import candidates
 from model_service.rollout.observed import Rates
 from model_service.rollout.record import Record
 from schemas.errors import QueryError
@@ -97,7 +97,5 @@ def alarm_rates(record: Record, rows: Sequence[Mapping[str, Any]], first: int, b
 
 
 def _score_edges(connection: Connection, version: str) -> tuple[float, ...]:
-    manifest = connection.execute(
-        select(candidates.c.manifest).where(candidates.c.version == version)
-    ).scalar_one_or_none()
-    return tuple((manifest or {}).get("bin_edges", {}).get("score", ()))
+    manifest = candidates.manifest_of(connection, version)
+    return tuple(manifest.get("bin_edges", {}).get("score", ()))

@@ -22,6 +22,7 @@ from model_service.service.outcomes import Outcomes
 from model_service.service.refusals import BadFieldError, UnknownNameError
 from model_service.service.workers import Workers
 from model_service.settings import ModelSettings
+from model_service.training.run import RunState
 from schemas.errors import AccessError, RegistryError, ServiceUnavailableError
 from schemas.proto.fleet_pb2 import (
     AckDriftRequest,
@@ -154,13 +155,13 @@ class FleetAdmin:
         name, now = request.run_id, self._clock()
 
         def decide(connection: Connection) -> dict[str, Any] | None:
-            run_id = writes.waiting_run(connection, name)
-            if run_id is None:
+            run = writes.waiting_run(connection, name)
+            if run is None:
                 return None
             state = writes.decide_run(
-                connection, run_id, call.actor, request.reason, now, retrain=request.retrain
+                connection, run, call.actor, request.reason, now, retrain=request.retrain
             )
-            return {"run_id": run_id, "state": state}
+            return {"run_id": run.run_id, "state": state}
 
         if (decided := await self._workers.write(decide)) is not None:
             return _reply(decided)
@@ -201,7 +202,7 @@ class FleetAdmin:
     async def _requested(self, asked: writes.RunRequest) -> JsonReply:
         now = self._clock()
         run_id = await self._workers.write(lambda c: writes.request_run(c, asked, now))
-        return _reply({"run_id": run_id, "state": "requested"})
+        return _reply({"run_id": run_id, "state": RunState.REQUESTED})
 
     async def _command(self, kind: str, body: dict[str, Any], call: Call) -> JsonReply:
         now = self._clock()

@@ -12,17 +12,17 @@ from model_service.fleet.certificates import valid_until
 from model_service.fleet.devices import devices_of
 from model_service.fleet.reports import statuses
 from model_service.identity import tokens
+from model_service.registry import candidates
 from model_service.registry.tables import (
-    candidates,
     channel_requests,
     gate_verdicts,
     outbox,
     reports,
     rollout_events,
     rollouts,
-    runs,
 )
 from model_service.service.refusals import UnknownNameError
+from model_service.training import runs
 
 Json = dict[str, Any]
 _TIMES = ("at", "last_seen", "onset", "_until")
@@ -60,11 +60,7 @@ def list_devices(connection: Connection, group: str, limit: int, watching: Mappi
 
 def list_models(connection: Connection, family: str, limit: int) -> list[Json]:
     """Candidates, newest first, with a word on their gates."""
-    columns = [c for c in candidates.c if c.name != "manifest"]
-    query = select(*columns).order_by(candidates.c.created_at.desc()).limit(bounded(limit))
-    if family:
-        query = query.where(candidates.c.family == family)
-    found = [_plain(row) for row in connection.execute(query).mappings()]
+    found = [_plain(c.row()) for c in candidates.newest(connection, family, bounded(limit))]
     passed = _gates(connection, [row["version"] for row in found])
     return [{**row, "gates": passed.get(row["version"], {})} for row in found]
 
@@ -75,11 +71,14 @@ def show_model(connection: Connection, version: str) -> Json:
     Raises:
         UnknownNameError: There is none.
     """
-    model = _one(connection, candidates, version, f"no model {version}: `edgeloop model list`")
+    candidate = candidates.get(connection, version)
+    if candidate is None:
+        raise UnknownNameError(f"no model {version}: `edgeloop model list`")
+    model = {**_plain(candidate.row()), "manifest": candidates.manifest_of(connection, version)}
     verdicts = select(gate_verdicts).where(gate_verdicts.c.version == version).order_by(gate_verdicts.c.gate)
     model["gates"] = [_plain(row) for row in connection.execute(verdicts).mappings()]
-    run = connection.execute(select(runs).where(runs.c.run_id == model["run_id"])).mappings().first()
-    model["run"] = None if run is None else _plain(run)
+    run = runs.get(connection, candidate.run_id)
+    model["run"] = None if run is None else _plain(run.row())
     query = select(rollouts.c.rollout_id, rollouts.c.grp, rollouts.c.state, rollouts.c.phase)
     found = connection.execute(query.where(rollouts.c.version == version)).mappings()
     model["rollouts"] = [_renamed(_plain(row)) for row in found]
@@ -88,10 +87,7 @@ def show_model(connection: Connection, version: str) -> Json:
 
 def list_runs(connection: Connection, family: str, limit: int) -> list[Json]:
     """Training runs, newest first."""
-    query = select(runs).order_by(runs.c.created_at.desc()).limit(bounded(limit))
-    if family:
-        query = query.where(runs.c.family == family)
-    return [_plain(row) for row in connection.execute(query).mappings()]
+    return [_plain(run.row()) for run in runs.newest(connection, family, bounded(limit))]
 
 
 def list_rollouts(connection: Connection, family: str, group: str, limit: int) -> list[Json]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, insert, select, update
 
 from model_service.registry.database import note
-from model_service.registry.tables import commands, runs
+from model_service.registry.tables import commands
 from model_service.service.refusals import UnknownNameError
+from model_service.training import runs
+from model_service.training.run import RunReason, RunState, TrainingRun
 from schemas.errors import RegistryError
 
 WAITING, REFUSED = "waiting", "refused"
@@ -44,55 +47,56 @@ def request_run(connection: Connection, asked: RunRequest, now: float) -> str:
         Its id.
     """
     run_id = uuid.uuid4().hex[:12]
-    connection.execute(
-        insert(runs).values(
-            run_id=run_id,
-            family=asked.family,
-            profile=asked.profile,
-            state="requested",
-            reason="person",
-            kind=asked.kind,
-            verdicts=list(asked.verdicts),
-            seed=asked.seed,
-            detail=asked.detail,
-            requested_by=asked.actor,
-            created_at=now,
-            updated_at=now,
-        )
+    at = datetime.fromtimestamp(now, UTC)
+    run = TrainingRun(
+        run_id=run_id,
+        family=asked.family,
+        profile=asked.profile,
+        state=RunState.REQUESTED,
+        reason=RunReason.PERSON,
+        requested_by=asked.actor,
+        created_at=at,
+        updated_at=at,
+        kind=asked.kind,
+        verdicts=asked.verdicts,
+        seed=asked.seed,
+        detail=asked.detail,
     )
+    runs.insert(connection, run)
     detail = {"by": asked.actor, "family": asked.family, "why": asked.detail}
     note(connection, f"run/{run_id}/requested", run_id, "run_requested", detail, now)
     return run_id
 
 
-def waiting_run(connection: Connection, name: str) -> str | None:
-    """Id of the waiting run that has this id, or that waits because of this drift event; None: no such run.
+def waiting_run(connection: Connection, name: str) -> TrainingRun | None:
+    """The waiting run that has this id, or that waits because of this drift event; None: no such run.
 
     Raises:
         RegistryError: The run is there, but waits for nobody.
     """
-    state = connection.execute(select(runs.c.state).where(runs.c.run_id == name)).scalar()
-    if state is not None and state != WAITING:
-        raise RegistryError(f"run {name} is {state}: only a waiting run takes a decision")
-    if state is not None:
-        return name
-    waiting = select(runs.c.run_id, runs.c.verdicts).where(runs.c.state == WAITING)
-    return next((run_id for run_id, verdicts in connection.execute(waiting) if name in verdicts), None)
+    run = runs.get(connection, name)
+    if run is None:
+        waiting = runs.in_states(connection, (RunState.WAITING,))
+        return next((r for r in waiting if name in r.verdicts), None)
+    if run.state is not RunState.WAITING:
+        raise RegistryError(f"run {name} is {run.state}: only a waiting run takes a decision")
+    return run
 
 
 def decide_run(
-    connection: Connection, run_id: str, actor: str, reason: str, now: float, *, retrain: bool
-) -> str:
-    """Send a waiting run on, or end it.
+    connection: Connection, run: TrainingRun, actor: str, reason: str, now: float, *, retrain: bool
+) -> RunState:
+    """Send a waiting run on, or end it, in the transaction that read it.
 
     Returns:
         Its new state.
     """
-    state = "requested" if retrain else "dismissed"
-    values = {"state": state, "requested_by": actor, "detail": reason, "updated_at": now}
-    connection.execute(update(runs).where(runs.c.run_id == run_id).values(**values))
+    state = RunState.REQUESTED if retrain else RunState.DISMISSED
+    decided = run.to(state, requested_by=actor, detail=reason)
+    runs.save(connection, run, decided, datetime.fromtimestamp(now, UTC))
     detail = {"by": actor, "retrain": retrain, "why": reason}
-    note(connection, f"run/{run_id}/acknowledged/{now:.3f}", run_id, "drift_acknowledged", detail, now)
+    key = f"run/{run.run_id}/acknowledged/{now:.3f}"
+    note(connection, key, run.run_id, "drift_acknowledged", detail, now)
     return state
 
 

@@ -6,9 +6,9 @@ import hashlib
 from importlib.util import find_spec
 from pathlib import Path
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
-from model_service.registry.tables import candidates
+from model_service.registry import candidates
 from model_service.training.bundle import BundleFiles
 from schemas.bundle_archive import MAX_ARTIFACT_BYTES, pack, unpack
 from schemas.durable import DISK
@@ -76,10 +76,9 @@ def bundle_of_version(connection: Connection, artifacts: Path, family: str, vers
         RegistryError: Nobody knows this version.
         BundleError: Its bytes are missing or altered.
     """
-    query = select(candidates.c.sha256).where(candidates.c.version == version)
-    digest = connection.execute(query).scalar_one_or_none()
-    if digest is not None:
-        return read_artifact(artifacts, digest)
+    candidate = candidates.get(connection, version)
+    if candidate is not None:
+        return read_artifact(artifacts, candidate.sha256)
     factory = factory_bundle_of(family)
     if factory.manifest.version != version:
         raise RegistryError(

@@ -10,7 +10,7 @@ from typing import Literal
 from feature_store import duck
 from feature_store.point_in_time import HOLDOUT, Regime, TrainingSet, Wanted, training_rows
 from model_service.training.classifier import enough_labels
-from model_service.training.runs import DRIFT, Run
+from model_service.training.run import RunReason, TrainingRun
 from schemas.profile import Profile
 from schemas.tables import telemetry_table_name
 
@@ -52,7 +52,7 @@ class Dataset:
 
 def question(
     profile: Profile,
-    run: Run,
+    run: TrainingRun,
     known_at: datetime,
     *,
     labelled: bool = False,
@@ -96,13 +96,13 @@ def newest_row(con: duck.Connection, profile: Profile) -> datetime | None:
     return newest if isinstance(newest, datetime) else None
 
 
-def take(con: duck.Connection, run: Run, wanted: Wanted, champion_kind: str) -> Dataset:
+def take(con: duck.Connection, run: TrainingRun, wanted: Wanted, champion_kind: str) -> Dataset:
     """The answer, of the kind of model that the run asks for or the labels allow.
 
     A run that asks for no kind trains a classifier where there are enough labels; after a drift only if the
     model in force is one: what the drift hit is to be mended, not replaced by something else.
     """
-    kind = run.kind or (champion_kind if run.reason == DRIFT else "")
+    kind = run.kind or (champion_kind if run.reason is RunReason.DRIFT else "")
     if kind != ANOMALY:
         labelled = training_rows(con, replace(wanted, labelled=True))
         train = labelled.part("train")

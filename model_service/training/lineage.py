@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_store.point_in_time import Regime, TrainingSet, Wanted
-from model_service.training.runs import Run
+from model_service.training.run import AskedRegime, Question, TrainingRun
 from schemas.bundle import Lineage
 from schemas.profile import Profile
 from schemas.tables import TRAINING_SETS
@@ -34,48 +33,39 @@ def code_version() -> str:
     return f"{version('edgeloop')}+{found.hexdigest()[:12]}"
 
 
-def wanted_to_json(wanted: Wanted) -> dict[str, Any]:
-    """The question of a training set, for the run's row: the gate asks it again by itself."""
+def question_of(wanted: Wanted) -> Question:
+    """The question of a training set, for the run's row."""
     regime = wanted.regime
-    return {
-        "event_from": wanted.event_from.isoformat(),
-        "event_to": wanted.event_to.isoformat(),
-        "known_at": wanted.known_at.isoformat(),
-        "labelled": wanted.labelled,
-        "cohorts": list(wanted.cohorts),
-        "without": list(wanted.without),
-        "regime": None
-        if regime is None
-        else {
-            "onset": regime.onset.isoformat(),
-            "centre": dict(regime.centre),
-            "spread": dict(regime.spread),
-            "bound": regime.bound,
-        },
-    }
-
-
-def wanted_of_json(profile: Profile, raw: Mapping[str, Any]) -> Wanted:
-    """The question back."""
-    regime = raw["regime"]
-    return Wanted(
-        profile=profile,
-        event_from=datetime.fromisoformat(raw["event_from"]),
-        event_to=datetime.fromisoformat(raw["event_to"]),
-        known_at=datetime.fromisoformat(raw["known_at"]),
-        labelled=raw["labelled"],
-        cohorts=tuple(raw["cohorts"]),
-        without=tuple(raw["without"]),
+    return Question(
+        event_from=wanted.event_from,
+        event_to=wanted.event_to,
+        known_at=wanted.known_at,
+        labelled=wanted.labelled,
+        cohorts=wanted.cohorts,
+        without=wanted.without,
         regime=None
         if regime is None
-        else Regime(
-            datetime.fromisoformat(regime["onset"]), regime["centre"], regime["spread"], regime["bound"]
-        ),
+        else AskedRegime(onset=regime.onset, centre=regime.centre, spread=regime.spread, bound=regime.bound),
+    )
+
+
+def wanted_of(profile: Profile, asked: Question) -> Wanted:
+    """The question of a run's row, to be asked again."""
+    regime = asked.regime
+    return Wanted(
+        profile=profile,
+        event_from=asked.event_from,
+        event_to=asked.event_to,
+        known_at=asked.known_at,
+        labelled=asked.labelled,
+        cohorts=asked.cohorts,
+        without=asked.without,
+        regime=None if regime is None else Regime(regime.onset, regime.centre, regime.spread, regime.bound),
     )
 
 
 def lineage_of(
-    run: Run, wanted: Wanted, taken: TrainingSet, verdicts: Sequence[str], champion: str
+    run: TrainingRun, wanted: Wanted, taken: TrainingSet, verdicts: Sequence[str], champion: str
 ) -> Lineage:
     """What the manifest says of the training.
 
@@ -102,7 +92,7 @@ def lineage_of(
     )
 
 
-def lineage_rows(run: Run, version_: str, taken: TrainingSet, now: datetime, n: int) -> pa.Table:
+def lineage_rows(run: TrainingRun, version_: str, taken: TrainingSet, now: datetime, n: int) -> pa.Table:
     """Rows of ``training_sets``: which rows trained or tested the model.
 
     Args:

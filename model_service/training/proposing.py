@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from sqlalchemy import Connection
 
-from sqlalchemy import Connection, select
-
-from model_service.registry.tables import candidates
+from model_service.registry import candidates
+from model_service.registry.candidates import ON_ITS_WAY, Candidate
 from model_service.settings import ModelSettings
 from model_service.trust.ceremony import open_repository
 from model_service.trust.keys import load_online_key
@@ -17,8 +16,6 @@ from schemas.channels import TargetCustom, artifact_path, model_role
 from schemas.errors import OperatorError
 
 TRAINER = "trainer"
-_ON_ITS_WAY = ("trained", "gating", "signed")
-"""States of a candidate that is not published yet and was not refused."""
 _AGAIN = ("stale", "absent")
 
 
@@ -37,21 +34,18 @@ class Proposer:
             OperatorError: The trainer has no key of this family, or the artifact is gone.
         """
         custom = TargetCustom(family=manifest.name, version=manifest.version, opset=manifest.opset)
-        path = artifact_path(manifest.name, manifest.version)
-        signer = self._signer(manifest.name)
-        propose_model(self._repository, signer, manifest.name, path, self._artifact(sha256), custom)
+        propose_model(self._repository, self._signer(manifest.name), self._artifact(sha256), custom)
 
     def propose_again(self, connection: Connection) -> int:
         """Renew proposals that another publication of their family has made stale; returns how many."""
-        query = select(candidates).where(candidates.c.state.in_(_ON_ITS_WAY))
-        return sum(self._renewed(dict(row)) for row in connection.execute(query).mappings())
+        return sum(self._renewed(connection, c) for c in candidates.in_states(connection, ON_ITS_WAY))
 
-    def _renewed(self, row: Mapping[str, object]) -> bool:
-        family, version, sha256 = str(row["family"]), str(row["version"]), str(row["sha256"])
+    def _renewed(self, connection: Connection, candidate: Candidate) -> bool:
+        family, version, sha256 = candidate.family, candidate.version, candidate.sha256
         state = model_state(self._repository, family, artifact_path(family, version), sha256)
         if state not in _AGAIN:
             return False
-        self.propose(Manifest.model_validate(row["manifest"]), sha256)
+        self.propose(Manifest.model_validate(candidates.manifest_of(connection, version)), sha256)
         return True
 
     def _signer(self, family: str) -> CryptoSigner:

@@ -1,191 +1,124 @@
-"""Training runs in the registry: what each is about, how far it is, and what the trainer has seen.
+"""Training runs in the registry, and what the trainer has seen. In the caller's transaction.
 
-A run's state says what is to be done next; all it takes to do that again after a crash stands in its row.
+The only module that reads and writes rows of ``runs``. A run's state says what is to be done next; all it
+takes to do that again after a crash stands in its row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from datetime import UTC, datetime
-from typing import Any, Self
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, RowMapping, func, insert, select, true, update
+from sqlalchemy import ColumnElement, Connection, func, select, true, update
+from sqlalchemy import insert as insert_into
 
-from model_service.registry.tables import candidates, rollouts, runs, trainer_marks
+from model_service.registry import candidates, tables
+from model_service.registry.tables import trainer_marks
+from model_service.training.run import OPEN, TRAINER, RunReason, RunState, TrainingRun
 
-REQUESTED, EXAMINING, COLLECTING, BUILDING = "requested", "examining", "collecting", "building"
-WAITING, TRAINED, DECLINED, DISMISSED, FAILED = "waiting", "trained", "declined", "dismissed", "failed"
-OPEN = (REQUESTED, EXAMINING, COLLECTING, BUILDING)
-"""States in which the trainer has something to do."""
-DRIFT, SCHEDULE, AGE, LABELS, PERSON = "drift", "schedule", "age", "labels", "person"
-_TAKEN_BACK = ("aborting", "rolled_back", "rolled_back_partial")
-"""States of a rollout after which the fleet does not run its model."""
-NEED = "need"
-"""Key of a run's cause: effective rows that it must have, as it follows one whose candidate was refused."""
-TRAINER = "trainer"
-"""Who asks where no person does."""
+_c = tables.runs.c
 
 
-@dataclass(frozen=True)
-class Run:
-    """One row of ``runs``.
-
-    Attributes:
-        reason: drift, schedule, age, labels or person.
-        kind: anomaly, classifier, or empty: what the data allow.
-        verdicts: Drift events behind it.
-        cause: What the drift was found to be, and the question of the training set; None: not examined yet.
-        onset: Start of the new regime; None: no drift is behind it.
-        cut, pin: The cut it trains on, once it has enough rows.
-        version: The candidate that came of it.
-    """
-
-    run_id: str
-    family: str
-    profile: str
-    state: str
-    reason: str
-    kind: str
-    verdicts: tuple[str, ...]
-    cause: dict[str, Any] | None
-    onset: datetime | None
-    cut: int | None
-    pin: str | None
-    seed: int
-    version: str | None
-    detail: str
-    requested_by: str
-    created_at: datetime
-    updated_at: datetime
-
-    @classmethod
-    def of(cls, row: RowMapping) -> Self:
-        """From its row."""
-        values = {f.name: row[f.name] for f in fields(cls)}
-        times = {
-            name: None if values[name] is None else datetime.fromtimestamp(values[name], UTC)
-            for name in ("onset", "created_at", "updated_at")
-        }
-        return cls(**{**values, **times, "verdicts": tuple(values["verdicts"])})
-
-    @property
-    def by_person(self) -> bool:
-        """Whether a person asked for it, or decided what the evidence could not."""
-        return self.requested_by != TRAINER
-
-    @property
-    def follows(self) -> bool:
-        """Whether it is another try on a change whose candidate was refused."""
-        return NEED in (self.cause or {})
-
-
-def open_runs(connection: Connection) -> list[Run]:
+def open_runs(connection: Connection) -> list[TrainingRun]:
     """Runs with something to do, oldest first."""
-    return _read(connection, runs.c.state.in_(OPEN))
+    return in_states(connection, OPEN)
 
 
-def runs_of(connection: Connection, family: str) -> list[Run]:
+def in_states(connection: Connection, states: Collection[RunState]) -> list[TrainingRun]:
+    """Runs in these states, oldest first."""
+    return _read(connection, _c.state.in_(states))
+
+
+def runs_of(connection: Connection, family: str) -> list[TrainingRun]:
     """All runs of a family, oldest first."""
-    return _read(connection, runs.c.family == family)
+    return _read(connection, _c.family == family)
 
 
-def every_run(connection: Connection) -> list[Run]:
+def every_run(connection: Connection) -> list[TrainingRun]:
     """All runs, oldest first."""
     return _read(connection, true())
 
 
-def _read(connection: Connection, condition: Any) -> list[Run]:
-    query = select(runs).where(condition).order_by(runs.c.created_at, runs.c.run_id)
-    return [Run.of(row) for row in connection.execute(query).mappings()]
+def newest(connection: Connection, family: str, limit: int) -> list[TrainingRun]:
+    """The newest runs, newest first; ``family`` empty: of all families."""
+    query = select(tables.runs).where(_c.family == family if family else true())
+    rows = connection.execute(query.order_by(_c.created_at.desc()).limit(limit)).mappings()
+    return [TrainingRun.of(row) for row in rows]
 
 
-def refused_runs(connection: Connection, since: datetime) -> list[tuple[Run, float]]:
+def get(connection: Connection, run_id: str) -> TrainingRun | None:
+    """The run of an id; None: there is none."""
+    return next(iter(_read(connection, _c.run_id == run_id)), None)
+
+
+def refused_runs(connection: Connection, since: datetime) -> list[tuple[TrainingRun, float]]:
     """Runs after a drift whose candidate the gates refused since then, and the rows that it had."""
-    query = (
-        select(runs, candidates.c.manifest)
-        .join(candidates, candidates.c.version == runs.c.version)
-        .where(
-            candidates.c.state == "refused", runs.c.reason == DRIFT, runs.c.updated_at >= since.timestamp()
-        )
-        .order_by(runs.c.created_at)
-    )
-    rows = connection.execute(query).mappings()
-    return [(Run.of(row), float(row["manifest"]["lineage"]["effective_rows"])) for row in rows]
+    made = (_c.reason == RunReason.DRIFT) & _c.version.is_not(None) & (_c.updated_at >= since.timestamp())
+    by_version = {run.version: run for run in _read(connection, made)}
+    refused = candidates.refused_among(connection, [v for v in by_version if v is not None])
+    rows = {c.version: candidates.manifest_of(connection, c.version)["lineage"] for c in refused}
+    return [
+        (run, float(rows[version]["effective_rows"]))
+        for version, run in by_version.items()
+        if version in rows
+    ]
 
 
-def new_run(  # noqa: PLR0913  (columns of one row)
+def insert(connection: Connection, run: TrainingRun) -> None:
+    """Store a new run."""
+    connection.execute(insert_into(tables.runs).values(**run.row()))
+
+
+def new_run(  # noqa: PLR0913  (what a run starts with)
     connection: Connection,
     *,
     family: str,
     profile: str,
-    reason: str,
+    reason: RunReason,
     now: datetime,
     onset: datetime | None = None,
-    verdicts: Sequence[str] = (),
-    kind: str = "",
-    cause: dict[str, Any] | None = None,
-) -> str:
-    """A run that the trainer starts by itself; returns its id. Runs of a family are numbered."""
-    count = select(func.count()).select_from(runs).where(runs.c.family == family)
+    verdicts: tuple[str, ...] = (),
+    need: float | None = None,
+) -> TrainingRun:
+    """Store a run that the trainer starts by itself. Runs of a family are numbered."""
+    count = select(func.count()).select_from(tables.runs).where(_c.family == family)
     number = int(connection.execute(count).scalar_one()) + 1
-    run_id = f"{family}-run-{number}"
-    connection.execute(
-        insert(runs).values(
-            run_id=run_id,
-            family=family,
-            profile=profile,
-            state=EXAMINING if reason == DRIFT else COLLECTING,
-            reason=reason,
-            kind=kind,
-            verdicts=list(verdicts),
-            cause=cause,
-            onset=None if onset is None else onset.timestamp(),
-            seed=number,
-            detail="",
-            requested_by=TRAINER,
-            created_at=now.timestamp(),
-            updated_at=now.timestamp(),
-        )
+    run = TrainingRun(
+        run_id=f"{family}-run-{number}",
+        family=family,
+        profile=profile,
+        state=RunState.EXAMINING if reason is RunReason.DRIFT else RunState.COLLECTING,
+        reason=reason,
+        requested_by=TRAINER,
+        created_at=now,
+        updated_at=now,
+        verdicts=verdicts,
+        need=need,
+        onset=onset,
+        seed=number,
     )
-    return run_id
+    insert(connection, run)
+    return run
 
 
-def move(connection: Connection, run: Run, now: datetime, **changes: Any) -> bool:
-    """Change a run, unless somebody changed its state since it was read.
+def save(connection: Connection, before: TrainingRun, after: TrainingRun, now: datetime) -> bool:
+    """Store what a step changed, unless somebody changed the run's state since it was read.
+
+    Args:
+        connection: A transaction.
+        before: The run as it was read.
+        after: The run as it shall be; only what differs is written.
+        now: When it changed.
 
     Returns:
         False: it has moved on already; nothing was changed.
     """
-    for name in ("onset",):
-        if isinstance(changes.get(name), datetime):
-            changes[name] = changes[name].timestamp()
-    same = (runs.c.run_id == run.run_id) & (runs.c.state == run.state)
-    statement = update(runs).where(same).values(**changes, updated_at=now.timestamp())
+    old, new = before.row(), after.row()
+    changed = {name: value for name, value in new.items() if value != old[name]}
+    same = (_c.run_id == before.run_id) & (_c.state == before.state)
+    statement = update(tables.runs).where(same).values({**changed, "updated_at": now.timestamp()})
     return connection.execute(statement).rowcount == 1
-
-
-def next_major(connection: Connection, family: str) -> int:
-    """First number of the family's next version; the factory's is 0."""
-    query = select(func.max(candidates.c.major)).where(candidates.c.family == family)
-    return int(connection.execute(query).scalar() or 0) + 1
-
-
-def champion_version(connection: Connection, family: str) -> str | None:
-    """Version of the newest candidate that went out and was not taken back; None: the factory's holds.
-
-    Taken back means: by some group's newest rollout of it, and held by none.
-    """
-    ended = select(rollouts.c.grp, rollouts.c.version, rollouts.c.state).where(rollouts.c.family == family)
-    newest: dict[tuple[str, str], str] = {}
-    for group, version, state in connection.execute(ended.order_by(rollouts.c.created_at)):
-        newest[version, group] = state
-    back = {version for (version, _), state in newest.items() if state in _TAKEN_BACK}
-    held = {version for (version, _), state in newest.items() if state not in _TAKEN_BACK}
-    published = (candidates.c.family == family) & (candidates.c.state == "published")
-    query = select(candidates.c.version).where(published).order_by(candidates.c.major.desc())
-    versions = connection.execute(query).scalars()
-    return next((v for v in versions if v in held or v not in back), None)
 
 
 def mark(connection: Connection, name: str) -> Any:
@@ -197,4 +130,9 @@ def set_mark(connection: Connection, name: str, value: Any) -> None:
     """Note something under a name."""
     own = update(trainer_marks).where(trainer_marks.c.name == name).values(value=value)
     if connection.execute(own).rowcount == 0:
-        connection.execute(insert(trainer_marks).values(name=name, value=value))
+        connection.execute(insert_into(trainer_marks).values(name=name, value=value))
+
+
+def _read(connection: Connection, condition: ColumnElement[bool]) -> list[TrainingRun]:
+    query = select(tables.runs).where(condition).order_by(_c.created_at, _c.run_id)
+    return [TrainingRun.of(row) for row in connection.execute(query).mappings()]

@@ -9,10 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
-
-from sqlalchemy import insert
 
 from feature_store import connect, duck
 from feature_store.append import append, finish
@@ -20,34 +18,22 @@ from feature_store.cut import Cut
 from feature_store.cuts import Cuts
 from feature_store.lake import Lake
 from feature_store.point_in_time import TrainingSet, training_rows
+from model_service.registry import candidates
+from model_service.registry.candidates import Candidate, candidate_of, champion_version, next_major
 from model_service.registry.database import Registry, note
-from model_service.registry.tables import candidates
 from model_service.settings import ModelSettings
 from model_service.training.artifacts import bundle_of_version, factory_bundle_of, store_artifact
 from model_service.training.bundle import BundleFiles
 from model_service.training.candidate import build_candidate
 from model_service.training.datasets import Dataset, all_features, newest_row, question, take
 from model_service.training.examine import Examination, examine
-from model_service.training.lineage import lineage_of, lineage_rows, wanted_of_json, wanted_to_json
+from model_service.training.lineage import lineage_of, lineage_rows, question_of, wanted_of
 from model_service.training.proposing import Proposer
-from model_service.training.runs import (
-    BUILDING,
-    COLLECTING,
-    DECLINED,
-    EXAMINING,
-    FAILED,
-    NEED,
-    PERSON,
-    REQUESTED,
-    TRAINED,
-    WAITING,
-    Run,
-    champion_version,
-    move,
-    next_major,
-)
+from model_service.training.run import DriftFinding, RunReason, RunState, TrainingPlan, TrainingRun
+from model_service.training.runs import save
 from model_service.training.verdict_reading import verdicts_of
-from schemas.errors import OperatorError, RejectedError
+from schemas.bundle import Manifest
+from schemas.errors import DatasetError, OperatorError, RejectedError
 from schemas.profile import Profile
 from schemas.tables import TRAINING_SETS
 
@@ -75,14 +61,14 @@ class Trainer:
         self._proposer = Proposer(settings)
         self._looked: dict[str, int] = {}
         lake.ensure_table(TRAINING_SETS)
-        self._steps: Mapping[str, Callable[[Run, Profile, datetime], bool]] = {
-            REQUESTED: self._accept,
-            EXAMINING: self._examine,
-            COLLECTING: self._collect,
-            BUILDING: self._build,
+        self._steps: Mapping[RunState, Callable[[TrainingRun, Profile, datetime], bool]] = {
+            RunState.REQUESTED: self._accept,
+            RunState.EXAMINING: self._examine,
+            RunState.COLLECTING: self._collect,
+            RunState.BUILDING: self._build,
         }
 
-    def step(self, run: Run, profile: Profile, now: datetime) -> bool:
+    def step(self, run: TrainingRun, profile: Profile, now: datetime) -> bool:
         """Do what the run's state asks for.
 
         Returns:
@@ -95,7 +81,7 @@ class Trainer:
             return self._steps[run.state](run, profile, now)
         except (RejectedError, OperatorError) as exc:
             log.warning("run %s failed: %s", run.run_id, exc)
-            self._end(run, FAILED, f"{type(exc).__name__}: {exc}", now)
+            self._fail(run, f"{type(exc).__name__}: {exc}", now)
             return True
 
     def propose_again(self) -> None:
@@ -103,16 +89,17 @@ class Trainer:
         with self._registry.reading() as connection:
             self._proposer.propose_again(connection)
 
-    def _accept(self, run: Run, _profile: Profile, now: datetime) -> bool:
+    def _accept(self, run: TrainingRun, _profile: Profile, now: datetime) -> bool:
         """A person asked: the onset comes from the verdicts that the request names, if any."""
-        changes: dict[str, Any] = {"state": COLLECTING}
+        accepted = run.to(RunState.COLLECTING)
         if run.onset is None and run.verdicts:
             with closing(connect(self._lake.root)) as con:
                 onsets = [v.onset for v in verdicts_of(con, run.verdicts)]
-            changes |= {"onset": min(onsets)} if onsets else {}
-        return self._move(run, now, "run_accepted", {"by": run.requested_by}, **changes)
+            if onsets:
+                accepted = run.to(RunState.COLLECTING, onset=min(onsets))
+        return self._save(run, accepted, now, "run_accepted", {"by": run.requested_by})
 
-    def _examine(self, run: Run, profile: Profile, now: datetime) -> bool:
+    def _examine(self, run: TrainingRun, profile: Profile, now: datetime) -> bool:
         cut = self._new_cut(run, profile, now)
         if cut is None:
             return False
@@ -121,57 +108,50 @@ class Trainer:
         waited = now - run.updated_at >= timedelta(seconds=profile.training.max_wait_s)
         if not cause.enough and not waited:
             return False
-        state = _verdict_on(found, profile)
-        detail = {"cause": cause.kind, "cut": cut.id, **_rounded(cause.evidence)}
-        raw = {**(run.cause or {}), **_cause_json(found)}
-        if state == WAITING and (run.cause or {}).get("kind") == DEGRADATION:
+        state, finding = _verdict_on(found, profile), _finding(found)
+        if state is RunState.WAITING and run.finding is not None and run.finding.kind == DEGRADATION:
             # Wear in the last look: that it is less clear in this one is no question for a person.
-            state, raw = DECLINED, dict(run.cause or {})
+            state, finding = RunState.DECLINED, run.finding
         log.info("run %s is a %s: %s", run.run_id, cause.kind, cause.text)
-        return self._move(
-            run, now, f"run_{state}", {**detail, "says": cause.text}, again=cut.id,
-            state=state, cause=raw, detail=cause.text,
-        )  # fmt: skip
+        detail = {"cause": cause.kind, "cut": cut.id, **_rounded(cause.evidence), "says": cause.text}
+        examined = run.to(state, finding=finding, detail=cause.text)
+        return self._save(run, examined, now, f"run_{state}", detail, again=cut.id)
 
-    def _collect(self, run: Run, profile: Profile, now: datetime) -> bool:
+    def _collect(self, run: TrainingRun, profile: Profile, now: datetime) -> bool:
         """Until there are enough rows; then pin what they are read from."""
         cut = self._new_cut(run, profile, now)
         if cut is None:
             return self._give_up(run, profile, now, "no new rows")
-        champion = self._champion(run.family)
-        raw: dict[str, Any] = dict(run.cause or {})
-        found = None
+        champion, finding, found = self._champion(run.family), run.finding, None
         if run.onset is not None:
             found = self._look(run, profile, cut)
-            raw |= _cause_json(found)
+            finding = _finding(found)
             if not found.cause.retrain and found.cause.enough and not run.by_person:
                 state = _verdict_on(found, profile)
-                detail = {"cause": found.cause.kind, "cut": cut.id, "says": found.cause.text}
-                return self._move(
-                    run, now, f"run_{state}", detail, again=cut.id, state=state, cause=raw,
-                    detail=found.cause.text,
-                )  # fmt: skip
+                detail = {"cause": finding.kind, "cut": cut.id, "says": finding.says}
+                ended = run.to(state, finding=finding, detail=finding.says)
+                return self._save(run, ended, now, f"run_{state}", detail, again=cut.id)
         with closing(connect(self._lake.root, cut.id)) as con:
             wanted = question(
                 profile,
                 run,
                 cut.created,
-                without=raw.get("faulty", ()),
+                without=finding.faulty if finding else (),
                 regime=found.regime if found else None,
                 newest=newest_row(con, profile),
             )
             dataset = take(con, run, wanted, champion.manifest.kind)
-        if lacks := dataset.lacks(profile, raw.get(NEED, 0.0)):
+        if lacks := dataset.lacks(profile, run.need or 0.0):
             return self._give_up(run, profile, now, lacks)
-        return self._pin(run, profile, cut, dataset, raw, champion, now)
+        return self._pin(run, profile, cut, dataset, finding, champion, now)
 
     def _pin(
         self,
-        run: Run,
+        run: TrainingRun,
         profile: Profile,
         cut: Cut,
         dataset: Dataset,
-        raw: dict[str, Any],
+        finding: DriftFinding | None,
         champion: BundleFiles,
         now: datetime,
     ) -> bool:
@@ -179,36 +159,36 @@ class Trainer:
         pin = f"run-{run.run_id}"
         self._cuts.pin(pin, cut.id)
         # Step 2: all that the bytes follow from, in one row.
-        plan = raw | {
-            "wanted": wanted_to_json(dataset.wanted),
-            "moved": list(raw.get("moved") or (all_features(profile) if run.reason == PERSON else ())),
-            "model_kind": dataset.kind,
-            "champion": champion.manifest.version,
-            "verdicts": list(run.verdicts),
-            "excluded": dict(dataset.taken.excluded),
-            "facts": dict(dataset.taken.facts),
-        }
+        asked_freely = all_features(profile) if run.reason is RunReason.PERSON else ()
+        plan = TrainingPlan(
+            wanted=question_of(dataset.wanted),
+            moved=(finding.moved if finding else ()) or asked_freely,
+            model_kind=dataset.kind,
+            champion=champion.manifest.version,
+            verdicts=run.verdicts,
+            excluded=dataset.taken.excluded,
+            facts=dataset.taken.facts,
+        )
         detail = {
             "cut": cut.id, "rows": dataset.taken.rows.num_rows, "kind": dataset.kind,
             "effective_rows": round(dataset.taken.effective_rows, 1),
         }  # fmt: skip
-        return self._move(
-            run, now, "run_building", detail, state=BUILDING, cut=cut.id, pin=pin, cause=plan,
-            kind=dataset.kind,
-        )  # fmt: skip
+        planned = replace(run, finding=finding, plan=plan, cut=cut.id, pin=pin, kind=dataset.kind)
+        return self._save(run, planned.to(RunState.BUILDING), now, "run_building", detail)
 
-    def _build(self, run: Run, profile: Profile, now: datetime) -> bool:
+    def _build(self, run: TrainingRun, profile: Profile, now: datetime) -> bool:
         """From the pinned cut to a proposed candidate. The same bytes, however often it is begun."""
-        plan = run.cause or {}
+        if (plan := run.plan) is None:
+            raise DatasetError(f"run {run.run_id} does not say what to build from")
         with self._registry.reading() as connection:
-            champion = bundle_of_version(connection, self._settings.artifacts, run.family, plan["champion"])
+            champion = bundle_of_version(connection, self._settings.artifacts, run.family, plan.champion)
             major = next_major(connection, run.family)
-        wanted = wanted_of_json(profile, plan["wanted"])
+        wanted = wanted_of(profile, plan.wanted)
         with closing(connect(self._lake.root, run.pin)) as con:
             taken = training_rows(con, wanted)
-        lineage = lineage_of(run, wanted, taken, plan["verdicts"], champion.manifest.version)
+        lineage = lineage_of(run, wanted, taken, plan.verdicts, champion.manifest.version)
         bundle = build_candidate(
-            profile, taken.rows, champion, plan["moved"], lineage, run.seed, major, plan["model_kind"]
+            profile, taken.rows, champion, plan.moved, lineage, run.seed, major, plan.model_kind
         )
         # Step 3: bytes under their digest; a crash leaves them, and the redo finds them there.
         sha256, length = store_artifact(self._settings.artifacts, bundle)
@@ -217,45 +197,29 @@ class Trainer:
         # Step 5: signed with the trainer's key; worth nothing before the gate signs, too.
         self._proposer.propose(bundle.manifest, sha256)
         # Step 6: from here on the gate sees it.
-        return self._hand_over(run, bundle, sha256, length, now)
+        candidate = candidate_of(
+            bundle.manifest, run_id=run.run_id, champion=plan.champion, sha256=sha256, length=length,
+            now=now.timestamp(),
+        )  # fmt: skip
+        return self._hand_over(run, candidate, bundle.manifest, now)
 
-    def _hand_over(self, run: Run, bundle: BundleFiles, sha256: str, length: int, now: datetime) -> bool:
-        manifest = bundle.manifest
-        row = {
-            "version": manifest.version,
-            "family": run.family,
-            "major": int(manifest.version.rpartition("-")[2].partition(".")[0]),
-            "kind": manifest.kind,
-            "run_id": run.run_id,
-            "champion": (run.cause or {})["champion"],
-            "sha256": sha256,
-            "length": length,
-            "manifest": manifest.model_dump(mode="json"),
-            "state": "trained",
-            "detail": "",
-            "created_at": now.timestamp(),
-            "updated_at": now.timestamp(),
-        }
-        detail = {"run": run.run_id, "sha256": sha256, "bytes": length, "champion": row["champion"]}
+    def _hand_over(self, run: TrainingRun, candidate: Candidate, manifest: Manifest, now: datetime) -> bool:
+        version, at = candidate.version, now.timestamp()
+        detail = {
+            "run": run.run_id, "sha256": candidate.sha256, "bytes": candidate.length,
+            "champion": candidate.champion,
+        }  # fmt: skip
         with self._registry.transaction() as connection:
-            moved = move(connection, run, now, state=TRAINED, version=manifest.version)
-            if moved:
-                connection.execute(insert(candidates).values(**row))
-                at = now.timestamp()
-                note(
-                    connection,
-                    f"model/{manifest.version}/trained",
-                    manifest.version,
-                    "model_trained",
-                    detail,
-                    at,
-                )
-                done = {"version": manifest.version}
+            saved = save(connection, run, run.to(RunState.TRAINED, version=version), now)
+            if saved:
+                candidates.insert(connection, candidate, manifest)
+                note(connection, f"model/{version}/trained", version, "model_trained", detail, at)
+                done = {"version": version}
                 note(connection, f"run/{run.run_id}/trained", run.run_id, "run_trained", done, at)
-        log.info("run %s made %s", run.run_id, manifest.version)
-        return moved
+        log.info("run %s made %s", run.run_id, version)
+        return saved
 
-    def _write_lineage(self, run: Run, version: str, taken: TrainingSet, now: datetime) -> None:
+    def _write_lineage(self, run: TrainingRun, version: str, taken: TrainingSet, now: datetime) -> None:
         finish(self._lake, self._cuts, TASK)
         with closing(connect(self._lake.root)) as con:
             known = duck.query(
@@ -268,7 +232,7 @@ class Trainer:
                 lambda n: {TRAINING_SETS.name: lineage_rows(run, version, taken, now, n)},
             )  # fmt: skip
 
-    def _look(self, run: Run, profile: Profile, cut: Cut) -> Examination:
+    def _look(self, run: TrainingRun, profile: Profile, cut: Cut) -> Examination:
         champion = self._champion(run.family).manifest
         with closing(connect(self._lake.root, cut.id)) as con:
             said = verdicts_of(con, run.verdicts)
@@ -284,7 +248,7 @@ class Trainer:
                 return bundle_of_version(connection, self._settings.artifacts, family, version)
         return factory_bundle_of(family)
 
-    def _new_cut(self, run: Run, profile: Profile, now: datetime) -> Cut | None:
+    def _new_cut(self, run: TrainingRun, profile: Profile, now: datetime) -> Cut | None:
         """The newest cut, unless the run was looked at in it already and may still wait for another."""
         cut = self._cuts.latest()
         waited = now - run.updated_at >= timedelta(seconds=profile.training.max_wait_s)
@@ -294,48 +258,54 @@ class Trainer:
         self._looked[key] = cut.id
         return cut
 
-    def _give_up(self, run: Run, profile: Profile, now: datetime, lacks: str) -> bool:
+    def _give_up(self, run: TrainingRun, profile: Profile, now: datetime, lacks: str) -> bool:
         if now - run.updated_at < timedelta(seconds=profile.training.max_wait_s):
             return False
         text = f"after {profile.training.max_wait_s:.0f} s still too little to train on: {lacks}"
-        return self._end(run, FAILED, text, now)
+        return self._fail(run, text, now)
 
-    def _end(self, run: Run, state: str, text: str, now: datetime) -> bool:
+    def _fail(self, run: TrainingRun, text: str, now: datetime) -> bool:
         if run.pin is not None and run.pin in self._cuts.pins():
             self._cuts.unpin(run.pin)
-        return self._move(run, now, f"run_{state}", {"says": text}, state=state, detail=text)
+        return self._save(run, run.to(RunState.FAILED, detail=text), now, "run_failed", {"says": text})
 
-    def _move(
-        self, run: Run, now: datetime, step: str, said: Mapping[str, object], again: int = 0, **changes: Any
+    def _save(
+        self,
+        before: TrainingRun,
+        after: TrainingRun,
+        now: datetime,
+        step: str,
+        said: Mapping[str, object],
+        again: int = 0,
     ) -> bool:
         """Change the run and say so, both or neither."""
-        event_id = f"run/{run.run_id}/{step}" + (f"/{again}" if again else "")
+        event_id = f"run/{before.run_id}/{step}" + (f"/{again}" if again else "")
         with self._registry.transaction() as connection:
-            moved = move(connection, run, now, **changes)
-            if moved:
-                note(connection, event_id, run.run_id, step, said, now.timestamp())
-        return moved
+            saved = save(connection, before, after, now)
+            if saved:
+                note(connection, event_id, before.run_id, step, said, now.timestamp())
+        return saved
 
 
-def _verdict_on(found: Examination, profile: Profile) -> str:
+def _verdict_on(found: Examination, profile: Profile) -> RunState:
     """The state that a run goes to after a look at its cause."""
     if found.cause.kind == "unclear":
-        return WAITING
+        return RunState.WAITING
     if not found.cause.retrain:
-        return DECLINED
-    return COLLECTING if profile.training.auto else WAITING
+        return RunState.DECLINED
+    return RunState.COLLECTING if profile.training.auto else RunState.WAITING
 
 
-def _cause_json(found: Examination) -> dict[str, Any]:
+def _finding(found: Examination) -> DriftFinding:
     cause = found.cause
-    return {
-        "kind": cause.kind,
-        "retrain": cause.retrain,
-        "says": cause.text,
-        "evidence": dict(cause.evidence),
-        "moved": list(cause.moved),
-        "faulty": list(cause.faulty),
-    }
+    return DriftFinding(
+        kind=cause.kind,
+        retrain=cause.retrain,
+        says=cause.text,
+        evidence=cause.evidence,
+        moved=cause.moved,
+        faulty=cause.faulty,
+    )
 
 
 def _rounded(evidence: Mapping[str, float]) -> dict[str, str]:

@@ -17,17 +17,14 @@ from feature_store.lake import Lake
 from feature_store.registry import ProfileRegistry
 from model_service.registry.database import Registry, note
 from model_service.settings import ModelSettings
+from model_service.training.run import RunReason, RunState, TrainingRun
 from model_service.training.runs import (
-    EXAMINING,
-    LABELS,
-    NEED,
-    Run,
     mark,
-    move,
     new_run,
     open_runs,
     refused_runs,
     runs_of,
+    save,
     set_mark,
 )
 from model_service.training.trainer import Trainer
@@ -43,8 +40,7 @@ from model_service.training.trigger import (
 from model_service.training.verdict_reading import NewVerdicts, count_labels, new_verdicts
 from schemas.errors import RetryableError
 from schemas.profile import Profile
-from schemas.tables import DRIFT
-from schemas.tables import LABELS as LABEL_TABLE
+from schemas.tables import DRIFT, LABELS
 
 log = logging.getLogger(__name__)
 
@@ -155,8 +151,8 @@ class Office:
     def _start(self, connection: Connection, profile: Profile, start: Start, now: datetime) -> None:
         run_id = new_run(
             connection, family=profile.model.name, profile=profile.name, reason=start.reason, now=now,
-            onset=start.onset, verdicts=start.verdicts, cause={NEED: start.need} if start.follows else None,
-        )  # fmt: skip
+            onset=start.onset, verdicts=start.verdicts, need=start.need if start.follows else None,
+        ).run_id  # fmt: skip
         detail = {"reason": start.reason, "verdicts": len(start.verdicts), "onset": start.onset or ""}
         detail |= {"follows": start.follows} if start.follows else {}
         note(connection, f"run/{run_id}/requested", run_id, "run_requested", detail, now.timestamp())
@@ -180,11 +176,11 @@ class Office:
 
     def _count_labels(self, cut: Cut) -> None:
         counting = [p for p in self._known.values() if p.training.label_count is not None]
-        if not counting or not self._has_news(cut, LABEL_TABLE.name):
+        if not counting or not self._has_news(cut, LABELS.name):
             return
         with closing(connect(self._lake.root, cut.id)) as con:
             self._labels = {p.name: count_labels(con, p.name, cut.created) for p in counting}
-        self._seen_files[LABEL_TABLE.name] = _files(cut, LABEL_TABLE.name)
+        self._seen_files[LABELS.name] = _files(cut, LABELS.name)
 
     def _take_clock(self, profile: Profile) -> None:
         now, family = self._clock(), profile.model.name
@@ -194,7 +190,8 @@ class Office:
             if since is None:
                 since = now.timestamp()
                 set_mark(connection, f"{_SINCE}/{family}", since)
-            used = mark(connection, f"{LABELS}/{profile.name}") or 0
+            counted = f"{RunReason.LABELS}/{profile.name}"
+            used = mark(connection, counted) or 0
             standing = Standing(
                 known, _trained_at(known), datetime.fromtimestamp(since, UTC),
                 self._labels.get(profile.name, used) - used,
@@ -202,7 +199,7 @@ class Office:
             start = on_clock(profile, standing, now)
             if start is not None:
                 self._start(connection, profile, start, now)
-                set_mark(connection, f"{LABELS}/{profile.name}", self._labels.get(profile.name, used))
+                set_mark(connection, counted, self._labels.get(profile.name, used))
 
     def _has_news(self, cut: Cut, table: str) -> bool:
         """Whether the table has other files than in the last cut that was looked at."""
@@ -215,15 +212,14 @@ def _files(cut: Cut, table: str) -> tuple[str, ...]:
 
 def _extend(connection: Connection, action: Extend, now: datetime) -> None:
     """Add verdicts to a run on the same change; look again where it had come to nothing."""
-    run_ = action.run
-    verdicts = list(dict.fromkeys([*run_.verdicts, *action.verdicts]))
+    more = action.run.with_verdicts(action.verdicts)
     if action.reopen:
-        move(connection, run_, now, verdicts=verdicts, state=EXAMINING)
-    else:  # more of the same: no step of the run's life, so its clock goes on
-        move(connection, run_, run_.updated_at, verdicts=verdicts)
+        save(connection, action.run, more.to(RunState.EXAMINING), now)
+    else:  # more evidence, no step: the wait limit still counts from the last one
+        save(connection, action.run, more, action.run.updated_at)
 
 
-def _trained_at(known: list[Run]) -> datetime | None:
+def _trained_at(known: list[TrainingRun]) -> datetime | None:
     return max((r.updated_at for r in known if r.version is not None), default=None)
 
 

@@ -6,19 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from model_service.training.runs import (
-    AGE,
-    DECLINED,
-    DRIFT,
-    EXAMINING,
-    FAILED,
-    LABELS,
-    OPEN,
-    SCHEDULE,
-    TRAINED,
-    WAITING,
-    Run,
-)
+from model_service.training.run import OPEN, RunReason, RunState, TrainingRun
 from schemas.profile import Profile
 
 MOST_FOLLOW_UPS = 2
@@ -49,7 +37,7 @@ class Start:
         need: Effective rows that it must have to be worth another try.
     """
 
-    reason: str
+    reason: RunReason
     onset: datetime | None = None
     verdicts: tuple[str, ...] = ()
     follows: str = ""
@@ -64,7 +52,7 @@ class Extend:
         reopen: Look again: the run had found no reason to retrain, and there is new evidence.
     """
 
-    run: Run
+    run: TrainingRun
     verdicts: tuple[str, ...]
     reopen: bool
 
@@ -80,13 +68,15 @@ class Standing:
         new_labels: Labels in force that were not there at the last run of the kind.
     """
 
-    runs: Sequence[Run]
+    runs: Sequence[TrainingRun]
     trained_at: datetime | None
     since: datetime
     new_labels: int = 0
 
 
-def on_verdicts(profile: Profile, verdicts: Iterable[Verdict], known: Sequence[Run]) -> list[Start | Extend]:
+def on_verdicts(
+    profile: Profile, verdicts: Iterable[Verdict], known: Sequence[TrainingRun]
+) -> list[Start | Extend]:
     """What new verdicts on one profile lead to: one run per change, however many verdicts speak of it.
 
     A change that led to a model is never taken up again by a verdict, nor one that a person dismissed.
@@ -97,13 +87,16 @@ def on_verdicts(profile: Profile, verdicts: Iterable[Verdict], known: Sequence[R
         ids, onset = tuple(v.event_id for v in group), min(v.onset for v in group)
         same = [r for r in known if r.onset is not None and abs(r.onset - onset) <= reach]
         if not same:
-            found.append(Start(DRIFT, onset, ids))
+            found.append(Start(RunReason.DRIFT, onset, ids))
             continue
-        found.append(Extend(same[-1], ids, reopen=same[-1].state in (DECLINED, WAITING)))
+        reopen = same[-1].state in (RunState.DECLINED, RunState.WAITING)
+        found.append(Extend(same[-1], ids, reopen=reopen))
     return found
 
 
-def on_refusal(profile: Profile, known: Sequence[Run], refused: Run, effective_rows: float) -> Start | None:
+def on_refusal(
+    profile: Profile, known: Sequence[TrainingRun], refused: TrainingRun, effective_rows: float
+) -> Start | None:
     """A second or third try on a change whose candidate the gates refused, once there is more to learn from.
 
     Nothing of the change has gone out, and a few dozen rows often cannot show what twice as many can.
@@ -116,9 +109,11 @@ def on_refusal(profile: Profile, known: Sequence[Run], refused: Run, effective_r
     """
     same = [r for r in known if r.onset is not None and r.onset == refused.onset]
     last = bool(same) and same[-1].run_id == refused.run_id
-    if not profile.training.auto or refused.reason != DRIFT or not last or len(same) > MOST_FOLLOW_UPS:
+    drifted = refused.reason is RunReason.DRIFT
+    if not profile.training.auto or not drifted or not last or len(same) > MOST_FOLLOW_UPS:
         return None
-    return Start(DRIFT, refused.onset, refused.verdicts, refused.run_id, MORE_ROWS * effective_rows)
+    need = MORE_ROWS * effective_rows
+    return Start(RunReason.DRIFT, refused.onset, refused.verdicts, refused.run_id, need)
 
 
 def on_clock(profile: Profile, standing: Standing, now: datetime) -> Start | None:
@@ -127,30 +122,33 @@ def on_clock(profile: Profile, standing: Standing, now: datetime) -> Start | Non
     if any(r.state in OPEN for r in standing.runs) or cooling(profile, standing.runs, now):
         return None
     last = standing.trained_at or standing.since
-    started = max((r.created_at for r in standing.runs if r.reason != DRIFT), default=standing.since)
+    by_clock = (r.created_at for r in standing.runs if r.reason is not RunReason.DRIFT)
+    started = max(by_clock, default=standing.since)
     if policy.label_count is not None and standing.new_labels >= policy.label_count:
-        return Start(LABELS)
+        return Start(RunReason.LABELS)
     if policy.schedule_s is not None and now - max(started, last) >= timedelta(seconds=policy.schedule_s):
-        return Start(SCHEDULE)
+        return Start(RunReason.SCHEDULE)
     if policy.max_age_s is not None and now - max(started, last) >= timedelta(seconds=policy.max_age_s):
-        return Start(AGE)
+        return Start(RunReason.AGE)
     return None
 
 
-def cooling(profile: Profile, known: Sequence[Run], now: datetime) -> bool:
+def cooling(profile: Profile, known: Sequence[TrainingRun], now: datetime) -> bool:
     """Whether the last run that trained or failed ended too recently for another automatic one."""
-    ended = [r.updated_at for r in known if r.state in (TRAINED, FAILED)]
+    ended = [r.updated_at for r in known if r.state in (RunState.TRAINED, RunState.FAILED)]
     return bool(ended) and now - max(ended) < timedelta(seconds=profile.training.cooldown_s)
 
 
-def next_open(profile: Profile, known: Sequence[Run], now: datetime) -> Run | None:
+def next_open(profile: Profile, known: Sequence[TrainingRun], now: datetime) -> TrainingRun | None:
     """The run to work on: one at a time, oldest first.
 
     New automatic ones wait while it cools down; one that follows a refusal waits for rows instead.
     """
     still = cooling(profile, known, now)
     due = (r for r in known if r.state in OPEN)
-    return next((r for r in due if not still or r.by_person or r.follows or r.state != EXAMINING), None)
+    return next(
+        (r for r in due if not still or r.by_person or r.follows or r.state is not RunState.EXAMINING), None
+    )
 
 
 def _by_onset(verdicts: Iterable[Verdict], reach: timedelta) -> list[list[Verdict]]:

@@ -26,65 +26,44 @@ from schemas.errors import RetryableError, TrustError
 from schemas.updates import Attack
 
 
-def propose_model(
-    repo: TrustRepository, signer: CryptoSigner, family: str, path: str, data: bytes, custom: TargetCustom
-) -> None:
+def propose_model(repo: TrustRepository, signer: CryptoSigner, data: bytes, custom: TargetCustom) -> None:
     """Store the artifact under its digest and sign a proposal. Repeat it until the model is published.
 
     Args:
         repo: Where.
         signer: The trainer's key of the family.
-        family: Model family.
-        path: ``artifact_path(family, version)``.
         data: The artifact.
-        custom: Signed beside the digest.
-
-    Raises:
-        ValueError: Path, family and custom do not belong together.
+        custom: Which model it is: names the target, and is signed beside the digest.
     """
-    if custom.family != family or path != artifact_path(family, custom.version):
-        raise ValueError(f"{path} is not the path of {custom.family} {custom.version}")
-    entry = target_file(path, data, custom.model_dump(mode="json"))
+    entry = target_file(_path(custom), data, custom.model_dump(mode="json"))
     DISK.put_if_absent(repo.artifacts / entry.hashes["sha256"], data)
-    propose(repo, Change(model_role(family), entry), signer)
+    propose(repo, Change(model_role(custom.family), entry), signer)
 
 
-def countersign_model(
-    repo: TrustRepository,
-    signer: CryptoSigner,
-    family: str,
-    path: str,
-    sha256: str,
-    custom: TargetCustom | None = None,
-) -> TargetCustom:
+def countersign_model(repo: TrustRepository, signer: CryptoSigner, sha256: str, custom: TargetCustom) -> None:
     """Sign a proposal that adds exactly this artifact to the published role.
 
     Args:
         repo: Where.
         signer: The gate's key of the family.
-        family: Model family.
-        path: Target path.
         sha256: Of the bytes that the gate evaluated.
-        custom: What the gate found beside them; None: whatever fits the path.
-
-    Returns:
-        What the proposal signs beside the digest.
+        custom: Which model the gate found them to be; the proposal must sign the same.
 
     Raises:
         RetryableError: There is no proposal on the published version.
         TrustError: It changes anything else, names other bytes, or was signed by nobody.
     """
-    entry = _proposed(repo, family, path)
+    path = _path(custom)
+    entry = _proposed(repo, custom.family, path)
     found = _custom(entry, path)
     stored = _artifact(repo, sha256)
     if entry.hashes != {"sha256": sha256} or entry.length != len(stored):
         raise TrustError(
             f"the proposal of {path} names other bytes than were evaluated", Attack.TAMPERED_ARTIFACT
         )
-    if found.family != family or (custom is not None and found != custom):
+    if found != custom:
         raise TrustError(f"the proposal of {path} says {found.model_dump()}", Attack.TAMPERED_METADATA)
-    countersign(repo, Change(model_role(family), entry), signer)
-    return found
+    countersign(repo, Change(model_role(custom.family), entry), signer)
 
 
 def publish_model(repo: TrustRepository, family: str, online: OnlineSigner, path: str | None = None) -> str:
@@ -154,6 +133,10 @@ def _proposed(repo: TrustRepository, family: str, path: str) -> TargetFile:
     return entry
 
 
+def _path(custom: TargetCustom) -> str:
+    return artifact_path(custom.family, custom.version)
+
+
 def _custom(entry: TargetFile, path: str) -> TargetCustom:
     try:
         custom = TargetCustom.model_validate(entry.custom)
@@ -161,7 +144,7 @@ def _custom(entry: TargetFile, path: str) -> TargetCustom:
         raise TrustError(
             f"the proposal of {path} lacks what is signed beside a digest", Attack.TAMPERED_METADATA
         ) from exc
-    if path != artifact_path(custom.family, custom.version):
+    if path != _path(custom):
         raise TrustError(f"the proposal of {path} is about {custom.version}", Attack.TAMPERED_METADATA)
     return custom
 

@@ -23,7 +23,7 @@ from model_service.settings import ModelSettings
 from model_service.training.artifacts import store_artifact
 from model_service.training.bundle import BundleFiles
 from model_service.training.candidate import build_candidate
-from model_service.training.lineage import lineage_rows, wanted_of_json, wanted_to_json
+from model_service.training.lineage import lineage_rows, question_of, wanted_of
 from model_service.training.proposing import Proposer
 from model_service.training.runs import runs_of
 from model_service.trust import ceremony
@@ -75,7 +75,12 @@ class GateOffice:
         bundle = build_candidate(MACHINE, taken.rows, CHAMPION, moved, lineage, 1, 1)
         bundle = spoilt.get("bundle", lambda b: b)(bundle)
         sha256, length = store_artifact(self.settings.artifacts, bundle)
-        self._hand_over(bundle, sha256, length, {"wanted": wanted_to_json(wanted), "moved": list(moved)})
+        self._hand_over(
+            bundle,
+            sha256,
+            length,
+            {"wanted": question_of(wanted).model_dump(mode="json"), "moved": list(moved)},
+        )
         if propose:
             self.propose(bundle, sha256)
         return bundle.manifest.version
@@ -97,7 +102,7 @@ class GateOffice:
         with self.registry.reading() as connection:
             [run] = runs_of(connection, "machine")
         with connect(self.settings.lake_root, PIN) as con:
-            taken = training_rows(con, wanted_of_json(MACHINE, run.cause["wanted"]))
+            taken = training_rows(con, wanted_of(MACHINE, run.plan.wanted))
         now = datetime.now(UTC)
         append(
             lake,

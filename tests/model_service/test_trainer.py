@@ -17,12 +17,13 @@ from feature_store.cuts import Cuts
 from feature_store.lake import Lake
 from feature_store.point_in_time import training_rows
 from infra.model_processes import as_environment
+from model_service.registry.candidates import champion_version
 from model_service.registry.tables import candidates, outbox, rollouts, runs
 from model_service.training.artifacts import read_artifact
 from model_service.training.bundle import MANIFEST
 from model_service.training.candidate import build_candidate
-from model_service.training.lineage import code_version, wanted_of_json
-from model_service.training.runs import champion_version
+from model_service.training.lineage import code_version, wanted_of
+from model_service.training.run import Question
 from model_service.trust.ceremony import open_repository
 from model_service.trust.models import model_state
 from schemas.channels import artifact_path
@@ -101,7 +102,7 @@ def test_the_bytes_follow_from_cut_code_and_seed(trained):
     plan = run["cause"]
     stored = read_artifact(trained.settings.artifacts, candidate["sha256"])
     with closing(connect(trained.settings.lake_root, run["pin"])) as con:
-        taken = training_rows(con, wanted_of_json(MACHINE, plan["wanted"]))
+        taken = training_rows(con, wanted_of(MACHINE, Question.model_validate(plan["wanted"])))
     again = build_candidate(
         MACHINE, taken.rows, CHAMPION, plan["moved"], stored.manifest.lineage, run["seed"], 1, run["kind"]
     )

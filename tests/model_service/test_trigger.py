@@ -6,26 +6,15 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_service.training.runs import (
-    AGE,
-    COLLECTING,
-    DECLINED,
-    DISMISSED,
-    DRIFT,
-    EXAMINING,
-    FAILED,
-    LABELS,
-    SCHEDULE,
-    TRAINED,
-    TRAINER,
-    WAITING,
-    Run,
-)
+from model_service.training.run import TRAINER, RunReason, RunState, TrainingRun
 from model_service.training.trigger import Extend, Standing, Start, Verdict, next_open, on_clock, on_verdicts
 from schemas.profile_file import find_profile
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
+COLLECTING, DECLINED, DISMISSED = RunState.COLLECTING, RunState.DECLINED, RunState.DISMISSED
+EXAMINING, FAILED, TRAINED, WAITING = RunState.EXAMINING, RunState.FAILED, RunState.TRAINED, RunState.WAITING
+AGE, DRIFT, LABELS, SCHEDULE = RunReason.AGE, RunReason.DRIFT, RunReason.LABELS, RunReason.SCHEDULE
 MACHINE = find_profile("machine")
 REACH_S = 3 * MACHINE.drift.window_s
 
@@ -39,12 +28,12 @@ def verdict(onset_s: float, number: int = 0) -> Verdict:
     return Verdict(f"task-01/{number}/{onset_s}", "machine/h/g/x", "covariate", onset, onset + 10 * SECOND)
 
 
-def run(state: str, *, onset_s: float | None = 0.0, age_s: float = 0.0, reason=DRIFT, by=TRAINER) -> Run:
+def run(
+    state: RunState, *, onset_s: float | None = 0.0, age_s: float = 0.0, reason=DRIFT, by=TRAINER
+) -> TrainingRun:
     at = NOW - age_s * SECOND
     onset = None if onset_s is None else NOW + onset_s * SECOND
-    return Run(
-        "r", "machine", "machine", state, reason, "", (), None, onset, None, None, 0, None, "", by, at, at
-    )
+    return TrainingRun("r", "machine", "machine", state, reason, by, at, at, onset=onset)
 
 
 def test_verdicts_of_one_onset_start_one_run():

@@ -24,7 +24,7 @@ from model_service.trust import ceremony
 from model_service.trust.keys import load_online_key
 from model_service.trust.models import countersign_model, propose_model
 from model_service.trust.online import OnlineSigner
-from schemas.channels import BROAD, Channel, Release, TargetCustom, artifact_path, model_role
+from schemas.channels import BROAD, Channel, Release, TargetCustom, model_role
 from schemas.cohorts import EVERYBODY
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
@@ -101,12 +101,12 @@ class Service:
         """A candidate that trainer and gate have signed."""
         data = f"model {major}".encode() * 10
         version = f"{FAMILY}-{major}.{major:08x}"
-        path, role = artifact_path(FAMILY, version), model_role(FAMILY)
+        role = model_role(FAMILY)
         keys = self.settings.keys
         custom = TargetCustom(family=FAMILY, version=version, opset=17)
-        propose_model(self.repo, load_online_key(keys / "trainer", role), FAMILY, path, data, custom)
+        propose_model(self.repo, load_online_key(keys / "trainer", role), data, custom)
         digest = hashlib.sha256(data).hexdigest()
-        countersign_model(self.repo, load_online_key(keys / "gate", role), FAMILY, path, digest)
+        countersign_model(self.repo, load_online_key(keys / "gate", role), digest, custom)
         now = time.time()
         with self.registry.transaction() as connection:
             connection.execute(

@@ -92,8 +92,8 @@ class Cloud:
         version = f"{FAMILY}-{major}.{sha256[:8]}"
         path, role = artifact_path(FAMILY, version), model_role(FAMILY)
         custom = TargetCustom(family=FAMILY, version=version, hardware=hardware, opset=opset)
-        propose_model(self.repo, self.key("trainer", role), FAMILY, path, data, custom)
-        countersign_model(self.repo, self.key("gate", role), FAMILY, path, sha256, custom)
+        propose_model(self.repo, self.key("trainer", role), data, custom)
+        countersign_model(self.repo, self.key("gate", role), sha256, custom)
         publish_model(self.repo, FAMILY, self.online, path)
         return Release(version=version, sha256=sha256)
 

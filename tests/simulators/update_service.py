@@ -38,7 +38,6 @@ from schemas.channels import (
     Channel,
     Release,
     TargetCustom,
-    artifact_path,
     model_role,
 )
 from schemas.cohorts import EVERYBODY, Cohort
@@ -73,14 +72,12 @@ class Cloud:
     def sign(self, bundle: BundleFiles, hardware: tuple[str, ...] = (), data: bytes | None = None) -> Release:
         """Have both keys of the family sign a bundle, and publish it."""
         version = bundle.manifest.version
-        path, data = artifact_path(FAMILY, version), data or pack(bundle.files)
+        data = data or pack(bundle.files)
         custom = TargetCustom(family=FAMILY, version=version, hardware=hardware, opset=bundle.manifest.opset)
         role = model_role(FAMILY)
-        propose_model(
-            self.repo, load_online_key(self.settings.keys / "trainer", role), FAMILY, path, data, custom
-        )
+        propose_model(self.repo, load_online_key(self.settings.keys / "trainer", role), data, custom)
         record = _sha256(data)
-        countersign_model(self.repo, load_online_key(self.settings.keys / "gate", role), FAMILY, path, record)
+        countersign_model(self.repo, load_online_key(self.settings.keys / "gate", role), record, custom)
         publish_model(self.repo, FAMILY, self.online)
         return Release(version=version, sha256=record)
 

@@ -1,0 +1,273 @@
+"""A training run: its states, what a drift was found to be, and what its candidate is made from. Pure.
+
+    requested ─┬→ collecting → building → trained
+    examining ─┘      │
+        └────→ declined | waiting (for a person) → dismissed | requested
+
+Whatever the trainer works on may fail. New evidence opens a declined or waiting run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, Self, TypedDict, Unpack
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
+
+from schemas.errors import RegistryError
+from schemas.profile_file import describe
+
+
+class RunState(StrEnum):
+    """What is to be done next with a run; as its row says."""
+
+    REQUESTED = "requested"
+    """A person asked for it, or decided what the evidence could not."""
+    EXAMINING = "examining"
+    """What is the drift: a new normal, or wear?"""
+    COLLECTING = "collecting"
+    """Until there are enough rows to learn from."""
+    BUILDING = "building"
+    """All that the candidate's bytes follow from is on record."""
+    WAITING = "waiting"
+    """For a person's decision."""
+    TRAINED = "trained"
+    DECLINED = "declined"
+    """The drift is no reason to retrain, as far as the evidence goes."""
+    DISMISSED = "dismissed"
+    """A person said that it is no reason to retrain."""
+    FAILED = "failed"
+
+
+class RunReason(StrEnum):
+    """Why a run was started."""
+
+    DRIFT = "drift"
+    SCHEDULE = "schedule"
+    AGE = "age"
+    LABELS = "labels"
+    PERSON = "person"
+
+
+S = RunState
+FOLLOWS: dict[RunState, frozenset[RunState]] = {
+    S.REQUESTED: frozenset({S.COLLECTING, S.FAILED}),
+    S.EXAMINING: frozenset({S.COLLECTING, S.DECLINED, S.WAITING, S.FAILED}),
+    S.COLLECTING: frozenset({S.BUILDING, S.DECLINED, S.WAITING, S.FAILED}),
+    S.BUILDING: frozenset({S.TRAINED, S.FAILED}),
+    S.WAITING: frozenset({S.REQUESTED, S.DISMISSED, S.EXAMINING}),
+    S.DECLINED: frozenset({S.EXAMINING}),
+    S.TRAINED: frozenset(),
+    S.DISMISSED: frozenset(),
+    S.FAILED: frozenset(),
+}
+"""What may follow a state. A person's decision goes by REQUESTED, new evidence by EXAMINING."""
+OPEN = (S.REQUESTED, S.EXAMINING, S.COLLECTING, S.BUILDING)
+"""States in which the trainer has something to do."""
+TRAINER = "trainer"
+"""Value of ``requested_by`` for runs that the trainer starts itself."""
+
+Instant = Annotated[
+    datetime,
+    BeforeValidator(lambda value: datetime.fromisoformat(value) if isinstance(value, str) else value),
+    PlainSerializer(datetime.isoformat),
+]
+"""An instant, in JSON as ``datetime.isoformat`` spells it: release 0.2.0 reads and writes that."""
+
+
+class RunDocument(BaseModel):
+    """Base of what a run's row holds as JSON: frozen; a key that another release added is passed over."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
+
+
+class DriftFinding(RunDocument):
+    """What a drift was found to be, the last time it was looked at.
+
+    Attributes:
+        kind: Of the cause, see ``training.cause``.
+        retrain: Whether it is a reason to retrain by itself.
+        says: One sentence for a person.
+        evidence: The numbers behind it.
+        moved: Features that moved in common.
+        faulty: Devices that look faulty: never train on them.
+    """
+
+    kind: str
+    retrain: bool = False
+    says: str = ""
+    evidence: Mapping[str, float] = {}
+    moved: tuple[str, ...] = ()
+    faulty: tuple[str, ...] = ()
+
+
+class AskedRegime(RunDocument):
+    """A new normal, as the question of a training set names it (``feature_store``'s ``Regime``)."""
+
+    onset: Instant
+    centre: Mapping[str, float]
+    spread: Mapping[str, float]
+    bound: float
+
+
+class Question(RunDocument):
+    """Which rows make the training set (``feature_store``'s ``Wanted``): the gate asks it again by itself."""
+
+    event_from: Instant
+    event_to: Instant
+    known_at: Instant
+    labelled: bool
+    cohorts: tuple[str, ...]
+    without: tuple[str, ...]
+    regime: AskedRegime | None
+
+
+class TrainingPlan(RunDocument):
+    """All that a candidate's bytes follow from, cut, pin and seed aside.
+
+    Attributes:
+        wanted: The question of its training set.
+        moved: Features that the training may move.
+        model_kind: anomaly or classifier.
+        champion: Version that it starts from.
+        verdicts: Drift events behind the run when its cut was pinned; later ones change no bytes.
+        excluded: Rows left out, by the first reason that applied.
+        facts: Further counts of the training set.
+    """
+
+    wanted: Question
+    moved: tuple[str, ...] = ()
+    model_kind: str = ""
+    champion: str = ""
+    verdicts: tuple[str, ...] = ()
+    excluded: Mapping[str, int] = {}
+    facts: Mapping[str, int] = {}
+
+
+class RunChanges(TypedDict, total=False):
+    """What a step of a run may change beside its state."""
+
+    kind: str
+    finding: DriftFinding
+    plan: TrainingPlan
+    onset: datetime
+    cut: int
+    pin: str
+    version: str
+    detail: str
+    requested_by: str
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """One training run; all it takes to do its next step again after a crash.
+
+    Attributes:
+        kind: anomaly, classifier, or empty: what the data allow.
+        verdicts: Drift events behind it.
+        need: Effective rows that it must have as another try after a refused candidate; None: it is none.
+        finding: What its drift was found to be; None: no drift, or not examined yet.
+        plan: What its candidate is made from; None: there are not enough rows yet.
+        onset: Start of the new regime; None: no drift is behind it.
+        cut, pin: The cut it trains on, once it has enough rows.
+        seed: Of a classifier's trees.
+        version: The candidate that came of it.
+        detail: Why it is in its state; before the first step, why a person wants it.
+        requested_by: A person, or ``TRAINER``.
+    """
+
+    run_id: str
+    family: str
+    profile: str
+    state: RunState
+    reason: RunReason
+    requested_by: str
+    created_at: datetime
+    updated_at: datetime
+    kind: str = ""
+    verdicts: tuple[str, ...] = ()
+    need: float | None = None
+    finding: DriftFinding | None = None
+    plan: TrainingPlan | None = None
+    onset: datetime | None = None
+    cut: int | None = None
+    pin: str | None = None
+    seed: int = 0
+    version: str | None = None
+    detail: str = ""
+
+    @property
+    def by_person(self) -> bool:
+        """Whether a person asked for it, or decided what the evidence could not."""
+        return self.requested_by != TRAINER
+
+    @property
+    def follows(self) -> bool:
+        """Whether it is another try on a change whose candidate was refused."""
+        return self.need is not None
+
+    @property
+    def moved(self) -> tuple[str, ...]:
+        """Features that the training moves, or, before there is a plan, those that the drift moved."""
+        found = self.plan or self.finding
+        return found.moved if found is not None else ()
+
+    def to(self, state: RunState, **changes: Unpack[RunChanges]) -> Self:
+        """The run after a transition.
+
+        Raises:
+            ValueError: ``state`` may not follow.
+        """
+        if state not in FOLLOWS[self.state]:
+            raise ValueError(f"run {self.run_id}: {state} does not follow {self.state}")
+        return replace(self, state=state, **changes)
+
+    def with_verdicts(self, verdicts: tuple[str, ...]) -> Self:
+        """The run with further drift events behind it, each once."""
+        return replace(self, verdicts=tuple(dict.fromkeys((*self.verdicts, *verdicts))))
+
+    @classmethod
+    def of(cls, row: Mapping[Any, Any]) -> Self:
+        """From the columns of its row.
+
+        Raises:
+            RegistryError: Its document is not one that a release wrote.
+        """
+        values = {f.name: row[f.name] for f in fields(cls) if f.name not in _IN_CAUSE}
+        times = {n: None if values[n] is None else datetime.fromtimestamp(values[n], UTC) for n in _TIMES}
+        named = {"state": RunState(row["state"]), "reason": RunReason(row["reason"])}
+        try:
+            told = _of_cause(row["cause"] or {})
+        except ValidationError as exc:
+            raise RegistryError(f"run {row['run_id']} cannot be read: {describe(exc)}") from exc
+        return cls(**{**values, **times, **named, **told, "verdicts": tuple(values["verdicts"])})
+
+    def row(self) -> dict[str, Any]:
+        """Columns by name."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _IN_CAUSE}
+        times = {n: None if values[n] is None else values[n].timestamp() for n in _TIMES}
+        named = {"state": self.state.value, "reason": self.reason.value}
+        return {**values, **times, **named, "verdicts": list(self.verdicts), "cause": self.cause_json()}
+
+    def cause_json(self) -> dict[str, Any] | None:
+        """Need, finding and plan as the one flat document of column ``cause``; None: there is nothing yet."""
+        need = {} if self.need is None else {"need": self.need}
+        finding = {} if self.finding is None else self.finding.model_dump(mode="json")
+        plan = {} if self.plan is None else self.plan.model_dump(mode="json")
+        return {**need, **finding, **plan} or None
+
+
+_IN_CAUSE = ("need", "finding", "plan")
+_TIMES = ("onset", "created_at", "updated_at")
+
+
+def _of_cause(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Need, finding and plan out of the flat document; they share the key ``moved``."""
+    return {
+        "need": raw.get("need"),
+        "finding": DriftFinding.model_validate(raw) if "kind" in raw else None,
+        "plan": TrainingPlan.model_validate(raw) if "wanted" in raw else None,
+    }

@@ -106,6 +106,7 @@ class SpoolFile:
         try:
             connection = _connect(path)
             try:
+                _configure(connection)
                 if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                     _create(connection, device_ids)
                 file = cls(path, connection, lock)
@@ -201,12 +202,14 @@ def _lock(path: Path) -> int:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0)
+    return sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0)
+
+
+def _configure(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA wal_autocheckpoint = 4000")
     connection.execute("PRAGMA temp_store = MEMORY")
-    return connection
 
 
 def _create(connection: sqlite3.Connection, device_ids: Sequence[str]) -> None:

@@ -50,16 +50,24 @@ class LabelOutbox:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._db = sqlite3.connect(path, timeout=30.0, isolation_level=None)
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._db.executescript(_TABLES)
-            self._db.execute("BEGIN IMMEDIATE")
-            found = self._db.execute("SELECT spool_id FROM outbox").fetchone()
-            self.spool_id: str = found[0] if found else secrets.token_hex(8)
-            if not found:
-                self._db.execute("INSERT INTO outbox VALUES (?)", [self.spool_id])
-            self._db.execute("COMMIT")
+            try:
+                self.spool_id = self._prepared()
+            except BaseException:
+                self._db.close()
+                raise
         except sqlite3.DatabaseError as exc:
             raise OperatorError(f"label outbox {path} cannot be used: {exc}; move it aside") from exc
+
+    def _prepared(self) -> str:
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.executescript(_TABLES)
+        self._db.execute("BEGIN IMMEDIATE")
+        found = self._db.execute("SELECT spool_id FROM outbox").fetchone()
+        spool_id: str = found[0] if found else secrets.token_hex(8)
+        if not found:
+            self._db.execute("INSERT INTO outbox VALUES (?)", [spool_id])
+        self._db.execute("COMMIT")
+        return spool_id
 
     def take(self, labels: Iterable[tuple[Label, str]]) -> dict[str, str]:
         """Number what is new, all or nothing.

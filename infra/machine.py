@@ -20,11 +20,14 @@ from infra.stack_file import is_held
 from schemas.errors import PipelineError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from infra.settings import StackSettings
 
 Verdict = Literal["ok", "warn", "fail"]
+PYTHONS = ((3, 11), (3, 12), (3, 13))
+"""Versions that the project supports."""
 _GB = 1024**3
 
 
@@ -62,9 +65,18 @@ def examine(settings: StackSettings) -> list[Check]:
     ]
 
 
-def python() -> Check:
-    """The interpreter; an older one than 3.11 would not have come this far."""
-    return Check("Python", "ok", f"{'.'.join(map(str, sys.version_info[:3]))} at {sys.executable}")
+def python(version: Sequence[int] = sys.version_info[:3]) -> Check:
+    """The interpreter.
+
+    Args:
+        version: Its own, but in tests.
+    """
+    found = f"{'.'.join(map(str, version))} at {sys.executable}"
+    if tuple(version[:2]) in PYTHONS:
+        return Check("Python", "ok", found)
+    names = [f"{major}.{minor}" for major, minor in PYTHONS]
+    advice = f"install Python {', '.join(names[:-1])} or {names[-1]}, then make clean and make setup"
+    return Check("Python", "fail", found, advice)
 
 
 def packages() -> Check:

@@ -6,6 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 venv=.venv
 stamps=$venv/stamps
+pythons=(3.11 3.12 3.13)
 packages=(schemas feature_store edge_producer stream_processors model_service infra)
 
 say() { printf '[setup] %s\n' "$*"; }
@@ -14,16 +15,26 @@ fail() {
     exit 1
 }
 
+version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
+fits() { [[ " ${pythons[*]} " == *" $1 "* ]]; }
+
 find_python() {
-    local candidate
-    for candidate in "${PYTHON:-}" python3 python3.11 python3.12 python3.13; do
-        if [ -n "$candidate" ] && command -v "$candidate" >/dev/null &&
-            "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    local wanted="Python ${pythons[0]}, ${pythons[1]} or ${pythons[2]}" candidate version found=""
+    if [ -n "${PYTHON:-}" ]; then
+        version=$(version_of "$PYTHON") || fail "PYTHON=$PYTHON is no Python that runs here; $wanted is needed"
+        fits "$version" || fail "PYTHON=$PYTHON is Python $version; $wanted is needed"
+        command -v "$PYTHON"
+        return
+    fi
+    for candidate in python3 "${pythons[@]/#/python}"; do
+        version=$(version_of "$candidate") || continue
+        if fits "$version"; then
             command -v "$candidate"
             return
         fi
+        found=" (python3 is $version)"
     done
-    fail "Python 3.11 or newer is not installed: apt-get install python3 python3-venv"
+    fail "$wanted is not installed$found: apt-get install python3 python3-venv"
 }
 
 check_machine() {
@@ -44,11 +55,15 @@ is_done() { [ "$(cat "$stamps/$1" 2>/dev/null)" = "$2" ]; }
 mark_done() { printf '%s\n' "$2" >"$stamps/$1"; }
 
 make_environment() {
-    local python
-    "$venv/bin/python" -m pip --version >/dev/null 2>&1 && return
+    local python version
+    if "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+        version=$(version_of "$venv/bin/python")
+        fits "$version" || fail "$venv has Python $version, which is not supported: make clean, then make setup"
+        return
+    fi
     python=$(find_python)
     check_machine "$python"
-    say "1/4 virtual environment in $venv ($("$python" --version))"
+    say "1/4 virtual environment in $venv ($("$python" --version) of $python)"
     "$python" -m venv "$venv"
     mkdir -p "$stamps"
 }

@@ -6,9 +6,12 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+
+from infra import machine
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("schemas", "feature_store", "edge_producer", "stream_processors", "model_service", "infra")
@@ -78,23 +81,110 @@ def test_make_knows_the_target(target: str):
     assert result.returncode == 0, result.stderr
 
 
-def test_setup_without_python_says_what_to_install(tmp_path: Path):
+PYTHONS = ["3.11", "3.12", "3.13"]
+
+
+def stated_pythons() -> dict[str, str]:
+    """By place: the text that says which Python versions are supported."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = {
+        "README.md": "^You need .*",
+        "CONTRIBUTING.md": "^You need .*",
+        ".ci/run": "^echo .*supported.*",
+        "infra/setup.sh": "^pythons=.*",
+    }
+    found = {n: re.search(p, (ROOT / n).read_text(), re.MULTILINE) for n, p in lines.items()}
+    return {
+        **{name: match.group() for name, match in found.items() if match},
+        "classifiers": " ".join(project["classifiers"]),
+        "doctor": machine.python((3, 10, 1)).advice,
+    }
+
+
+def test_everybody_names_the_same_python_versions():
+    assert {name: re.findall(r"\b3\.\d+", text) for name, text in stated_pythons().items()} == dict.fromkeys(
+        ["README.md", "CONTRIBUTING.md", ".ci/run", "infra/setup.sh", "classifiers", "doctor"], PYTHONS
+    )
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["requires-python"] == ">=3.11,<3.14"
+
+
+def test_the_doctor_passes_these_versions_and_no_other():
+    verdicts = {f"3.{minor}": machine.python((3, minor, 0)).verdict for minor in range(9, 16)}
+    assert [version for version, verdict in verdicts.items() if verdict == "ok"] == PYTHONS
+
+
+def setup_with(folder: Path, versions: Mapping[str, str], **given: str) -> subprocess.CompletedProcess[str]:
+    """Run a copy of setup.sh where the named commands say that they are these Python versions."""
     for name in ("bash", "dirname", "mkdir", "flock", "cat", "sed", "awk"):
-        (tmp_path / name).symlink_to(Path("/usr/bin") / name)
-    (tmp_path / "infra").mkdir()
-    (tmp_path / "infra" / "setup.sh").write_bytes((ROOT / "infra" / "setup.sh").read_bytes())
-    result = subprocess.run(
-        ["/bin/bash", tmp_path / "infra" / "setup.sh"],
-        env={"PATH": str(tmp_path)},
+        (folder / name).symlink_to(Path("/usr/bin") / name)
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    for name, version in versions.items():
+        (folder / name).write_text(f"#!/bin/bash\n[[ $2 != *version_info* ]] || echo {version}\n")
+        (folder / name).chmod(0o755)
+    (folder / "infra").mkdir()
+    (folder / "infra" / "setup.sh").write_bytes((ROOT / "infra" / "setup.sh").read_bytes())
+    return subprocess.run(
+        ["/bin/bash", folder / "infra" / "setup.sh"],
+        env={"PATH": str(folder), **given},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+INSTALL = "apt-get install python3 python3-venv"
+
+
+@pytest.mark.parametrize(
+    ("versions", "given", "told"),
+    [
+        ({}, "", f"Python 3.11, 3.12 or 3.13 is not installed: {INSTALL}"),
+        ({"python3": "3.10"}, "", f"Python 3.11, 3.12 or 3.13 is not installed (python3 is 3.10): {INSTALL}"),
+        ({"python3": "3.14"}, "", f"Python 3.11, 3.12 or 3.13 is not installed (python3 is 3.14): {INSTALL}"),
+        (
+            {"python3": "3.12", "mine": "3.14"},
+            "mine",
+            "PYTHON=mine is Python 3.14; Python 3.11, 3.12 or 3.13 is needed",
+        ),
+        (
+            {"python3": "3.12"},
+            "mine",
+            "PYTHON=mine is no Python that runs here; Python 3.11, 3.12 or 3.13 is needed",
+        ),
+        (
+            {"python3": "3.12", ".venv/bin/python": "3.14"},
+            "",
+            ".venv has Python 3.14, which is not supported: make clean, then make setup",
+        ),
+    ],
+    ids=[
+        "none",
+        "too old",
+        "too new",
+        "the wished one is too new",
+        "the wished one is not there",
+        "made before",
+    ],
+)
+def test_setup_without_a_python_that_fits_says_what_to_do(tmp_path: Path, versions, given: str, told: str):
+    result = setup_with(tmp_path, versions, PYTHON=given)
     assert result.returncode != 0
-    assert (
-        result.stderr
-        == "error: Python 3.11 or newer is not installed: apt-get install python3 python3-venv\n"
-    )
+    assert result.stderr == f"error: {told}\n"
+
+
+@pytest.mark.parametrize(
+    ("versions", "given"),
+    [
+        *(({"python3": version}, "") for version in PYTHONS),
+        *(({"python3": "3.14", f"python{version}": version}, "") for version in PYTHONS),
+        ({"python3": "3.14", "mine": "3.12"}, "mine"),
+    ],
+)
+def test_setup_takes_whichever_python_fits(tmp_path: Path, versions, given: str):
+    """It comes as far as the next thing that this bare machine has not got."""
+    result = setup_with(tmp_path, versions, PYTHON=given)
+    assert result.stderr == "error: java is not installed: apt-get install openjdk-17-jre-headless\n"
 
 
 def ci_with_make(tmp_path: Path, body: str) -> subprocess.CompletedProcess[str]:
@@ -132,6 +222,15 @@ def test_ci_passes_only_when_lint_and_at_least_one_test_pass(tmp_path: Path, bod
 def test_ci_ends_with_the_closing_line_of_pytest(tmp_path: Path):
     result = ci_with_make(tmp_path, f'[ $1 = lint ] || {{ echo "{PASSED}"; echo more; }}')
     assert result.stdout.splitlines()[-1] == PASSED
+
+
+def test_ci_says_which_python_it_runs_on(tmp_path: Path):
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/bash\necho Python 3.12.1\n")
+    python.chmod(0o755)
+    result = ci_with_make(tmp_path, f'[ $1 = lint ] || echo "{PASSED}"')
+    assert "ci: Python 3.12.1; supported are 3.11, 3.12 and 3.13" in result.stdout.splitlines()
 
 
 def test_no_product_file_names_this_machine_or_a_registry():

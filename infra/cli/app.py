@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
+import signal
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -94,6 +95,9 @@ def interruptible() -> Iterator[None]:
 
 def main() -> None:
     """Run the command that the arguments name; exit code 0 done, 1 failed, 2 misuse."""
+    # A script's `edgeloop … &` inherits SIGINT ignored, and Python then leaves it so. The devices and workers
+    # that a command starts all end on SIGINT, so the command must too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with interruptible():
             build_app()(prog_name="edgeloop")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import closing
 
 from model_service.gates.case_file import collect
 from model_service.gates.evaluate import evaluate, refusal
@@ -117,10 +118,9 @@ class Gate:
 
 def run(settings: ModelSettings, stop: threading.Event) -> None:
     """Judge until told to stop."""
-    registry = Registry.open(settings.database_url, settings.root)
-    gate = Gate(settings, registry)
     said = ""
-    try:
+    with closing(Registry.open(settings.database_url, settings.root)) as registry:
+        gate = Gate(settings, registry)
         while not stop.is_set():
             try:
                 pause_s = 0.0 if gate.step() else settings.tick_s
@@ -129,5 +129,3 @@ def run(settings: ModelSettings, stop: threading.Event) -> None:
                     log.warning("waiting: %s", exc)
                 said, pause_s = str(exc), settings.tick_s
             stop.wait(pause_s)
-    finally:
-        registry.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 
 from feature_store.lake import Lake
@@ -46,19 +47,30 @@ def run(settings: ModelSettings, stop: threading.Event) -> None:
     Raises:
         OperatorError: A key or the repository is missing, or a file was altered.
     """
-    registry = Registry.open(settings.database_url, settings.root)
-    DISK.sweep(settings.root, time.time() - ABANDONED_S, (_KEY_BESIDE,), deep=True)
+    with ExitStack() as opened:
+        registry = opened.enter_context(closing(Registry.open(settings.database_url, settings.root)))
+        DISK.sweep(settings.root, time.time() - ABANDONED_S, (_KEY_BESIDE,), deep=True)
+        topic = None
+        if settings.bootstrap_servers:
+            topic = LifecycleTopic(settings.bootstrap_servers, settings.namespace)
+            opened.enter_context(closing(topic))
+        turns = _turns(settings, registry, topic)
+        while not stop.is_set():
+            turns.take()
+            stop.wait(settings.tick_s)
+        turns.take()
+
+
+def _turns(settings: ModelSettings, registry: Registry, topic: LifecycleTopic | None) -> Turns:
+    """What the process does in turn."""
     lake = Lake.open(settings.lake_root)
-    topic = None
-    if settings.bootstrap_servers:
-        topic = LifecycleTopic(settings.bootstrap_servers, settings.namespace)
     repo = TrustRepository(settings.repository, settings.proposals, settings.artifacts)
     online = OnlineSigner.load(settings)
     issuer = Issuer(settings, registry, DeviceRegistry(lake))
     engine = build_engine(settings, registry, lake, repo, online)
     renewal = Renewal(registry, repo, settings.channel_s, engine.announcer.highest)
     shipper = Shipper(registry, lake, topic)
-    turns = Turns(
+    return Turns(
         (
             (issuer.step, 0.0),
             (lambda: online.renew_if_due(repo, datetime.now(UTC)), _RENEW_EVERY_S),
@@ -67,15 +79,6 @@ def run(settings: ModelSettings, stop: threading.Event) -> None:
             (lambda: shipper.step(datetime.now(UTC)), EVERY_S),
         )
     )
-    try:
-        while not stop.is_set():
-            turns.take()
-            stop.wait(settings.tick_s)
-        turns.take()
-    finally:
-        if topic is not None:
-            topic.close()
-        registry.close()
 
 
 def build_engine(

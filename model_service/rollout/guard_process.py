@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import closing
 
 from feature_store.lake import Lake
 from model_service.registry.database import Registry
@@ -28,15 +29,12 @@ def run(settings: ModelSettings, stop: threading.Event) -> None:
     Raises:
         OperatorError: The key or the repository is missing, or a file was altered.
     """
-    registry = Registry.open(settings.database_url, settings.root)
-    guard = build_guard(settings, registry, Lake.open(settings.lake_root))
-    turns = Turns(((guard.tick, 0.0),))
-    try:
+    with closing(Registry.open(settings.database_url, settings.root)) as registry:
+        guard = build_guard(settings, registry, Lake.open(settings.lake_root))
+        turns = Turns(((guard.tick, 0.0),))
         while not stop.is_set():
             turns.take()
             stop.wait(settings.tick_s)
-    finally:
-        registry.close()
 
 
 def build_guard(settings: ModelSettings, registry: Registry, lake: Lake) -> Guard:

@@ -53,10 +53,9 @@ _MOST_STEPS = 8
 
 def run(settings: ModelSettings, stop: threading.Event, clock: Callable[[], datetime] = utc_now) -> None:
     """Train until told to stop. Killed anywhere, the next start goes on where it was."""
-    registry = Registry.open(settings.database_url, settings.root)
-    office = Office(settings, registry, Lake.open(settings.lake_root), clock)
-    log.info("trainer of %s", settings.root)
-    try:
+    with closing(Registry.open(settings.database_url, settings.root)) as registry:
+        office = Office(settings, registry, Lake.open(settings.lake_root), clock)
+        log.info("trainer of %s", settings.root)
         while not stop.is_set():
             pause = settings.tick_s
             try:
@@ -65,8 +64,6 @@ def run(settings: ModelSettings, stop: threading.Event, clock: Callable[[], date
                 log.warning("%s: %s", type(exc).__name__, exc)
                 pause = max(pause, exc.retry_after_s)
             stop.wait(pause)
-    finally:
-        registry.close()
 
 
 class Office:

@@ -2,6 +2,7 @@
 
 import sqlite3
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -90,11 +91,10 @@ class SpoolMachine(RuleBasedStateMachine):
 
     @invariant()
     def every_line_balances(self) -> None:
-        with sqlite3.connect(self.rig.path) as db:
+        with closing(sqlite3.connect(self.rig.path)) as db:
             wrong = db.execute(
                 "SELECT count(*) FROM books WHERE sensed != acked + filtered + evicted + refused + pending"
             ).fetchone()
-        db.close()
         assert wrong == (0,)
 
     @invariant()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections import Counter
 
 import numpy as np
@@ -17,6 +15,7 @@ from edge_producer.seat import Lineup, Seat
 from schemas.errors import BundleError
 from schemas.profile import Model
 from schemas.profile_file import find_profile
+from schemas.updates import UpdateState
 from tests.edge_producer.bench import Bench, edge_settings, one_child, quick_machine
 from tests.edge_producer.rig import FirstSample, Rig, summary_rows
 from tests.simulators.update_service import UpdateService, candidate
@@ -153,31 +152,29 @@ def test_a_generic_model_goes_on_with_the_reference_of_the_one_before():
     assert after.score("d", samples)[1] == before.score("d", samples)[1] is not None
 
 
-def test_a_swap_under_load_misses_no_window_and_holds_none_up(tmp_path):
-    """Windows 10 ms apart by the clock, while the real updater fetches, tries, commits and watches."""
+def test_a_swap_under_load_misses_no_window_and_the_device_decides_in_every_stage(tmp_path):
+    """Windows without a pause, while the real updater fetches, tries, commits and watches in its thread."""
     with UpdateService(tmp_path) as service:
         service.join(tmp_path / "join", "m-1")
         release = service.sign(candidate(1))
         profile = quick_machine(trial_windows=50, watch_windows=50)
         with Bench(edge_settings(tmp_path), profile) as bench:
             bench.updater.start()
-            took_s, versions = [], set()
+            decided, versions = Counter(), set()
             service.instruct(release)
-            begun = time.perf_counter()
             while bench.agent.installer.record.result != "committed":
-                assert time.perf_counter() - begun < 60, bench.agent.status
-                due = begun + len(took_s) * 0.01
-                threading.Event().wait(max(due - time.perf_counter(), 0))
-                started = time.perf_counter()
+                decided[bench.state] += 1
                 bench.sense()
-                took_s.append(time.perf_counter() - started)
                 versions.add(bench.version)
+            windows = decided.total()
+            assert decided[UpdateState.TRIAL] > 45  # the stage may change between the look and the window
+            assert decided[UpdateState.COMMITTED] + decided[UpdateState.WATCH] > 45
             assert versions == {service.factory.version, release.version}
+            assert len(bench.decisions) == windows
             update = bench.devices["m-1"].take_update()
-            assert update.next_seq == len(took_s) == update.meters["windows"]
+            assert update.next_seq == windows == update.meters["windows"]
             counted = sum(change.sensed for change in update.books.lines.values())
-            assert counted + update.held == len(took_s)
-            assert np.quantile(took_s, 0.99) < profile.sampling.hop_s / 2
+            assert counted + update.held == windows
 
 
 def test_fifty_updates_in_a_row_leave_memory_flat_and_miss_no_window(tmp_path):

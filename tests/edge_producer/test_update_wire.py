@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from concurrent import futures
 
 import grpc
@@ -90,11 +89,9 @@ def fetched_from(service, tmp_path, answer, compression=grpc.Compression.NoCompr
 
 def test_an_answer_of_millions_of_empty_parts_is_refused_before_it_becomes_objects(service, tmp_path):
     before = psutil.Process().memory_info().rss
-    begun = time.monotonic()
     with pytest.raises(TrustError, match="parts") as caught:
         fetched_from(service, tmp_path, EMPTY_FILE * (2**20))
     assert caught.value.attack is Attack.ENDLESS_DATA
-    assert time.monotonic() - begun < 5.0
     assert psutil.Process().memory_info().rss - before < 100e6
 
 

@@ -13,18 +13,18 @@ from infra.kafka_broker import KafkaBroker
 from schemas.envelope import Envelope, Signer, seal
 from schemas.errors import BrokerUnavailableError, QueryError
 from schemas.topics import DEAD_LETTER, LABEL, Lane
-from tests.infra.cli import Edgeloop
+from tests.infra.cli import Edgeloop, EdgeloopHere
 
 FAMILIES = ["up", "down", "status", "doctor", "topic", "sql", "lake", "profile", "job", "dlq"]
 
 
 @pytest.fixture
-def edgeloop(tmp_path: Path) -> Edgeloop:
-    return Edgeloop(tmp_path / "state")
+def edgeloop(tmp_path: Path) -> EdgeloopHere:
+    return EdgeloopHere(tmp_path / "state")
 
 
 @pytest.fixture
-def on_broker(edgeloop: Edgeloop, broker: KafkaBroker, namespace: str) -> dict[str, str]:
+def on_broker(edgeloop: EdgeloopHere, broker: KafkaBroker, namespace: str) -> dict[str, str]:
     """Variables that make the command use the session's broker."""
     return {
         "EDGELOOP_BROKER": broker.bootstrap_servers,
@@ -38,21 +38,21 @@ def on_broker(edgeloop: Edgeloop, broker: KafkaBroker, namespace: str) -> dict[s
     [["nonsense"], ["sql"], ["up", "--workers", "many"], ["topic", "tail"], ["lake", "pin"], ["job", "fly"]],
     ids=" ".join,
 )
-def test_misuse_ends_with_2(edgeloop: Edgeloop, arguments: list[str]):
+def test_misuse_ends_with_2(edgeloop: EdgeloopHere, arguments: list[str]):
     result = edgeloop(*arguments)
     assert result.returncode == 2
     assert "Usage:" in result.stderr
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_explains_itself(edgeloop: Edgeloop, family: str):
+def test_every_family_explains_itself(edgeloop: EdgeloopHere, family: str):
     result = edgeloop(family, "--help")
     assert result.returncode == 0
     assert "Usage: edgeloop" in result.stdout
 
 
-def test_a_failure_is_one_line_without_a_traceback(edgeloop: Edgeloop):
-    result = edgeloop("sql", "SELECT 1")
+def test_a_failure_is_one_line_without_a_traceback(tmp_path: Path):
+    result = Edgeloop(tmp_path)("sql", "SELECT 1")
     assert (result.returncode, result.stdout) == (1, "")
     [line] = result.stderr.splitlines()
     assert line.startswith("error: no lake at")
@@ -63,13 +63,13 @@ def test_the_hint_is_the_operator_action_of_the_class():
     assert hint(QueryError("x")) == ""
 
 
-def test_a_misspelt_variable_is_refused(edgeloop: Edgeloop):
+def test_a_misspelt_variable_is_refused(edgeloop: EdgeloopHere):
     result = edgeloop("status", EDGELOOP_NAMESPCE="x")
     assert result.returncode == 1
     assert "unknown variable EDGELOOP_NAMESPCE" in result.stderr
 
 
-def test_doctor_in_json_gives_each_check_a_verdict(edgeloop: Edgeloop):
+def test_doctor_in_json_gives_each_check_a_verdict(edgeloop: EdgeloopHere):
     found = edgeloop.json("doctor")
     assert found["fit"] is True
     assert {"Python", "Java", "Maven", "Kafka jars", "disk", "memory", "port", "packages"} <= {
@@ -78,35 +78,35 @@ def test_doctor_in_json_gives_each_check_a_verdict(edgeloop: Edgeloop):
     assert {c["verdict"] for c in found["checks"]} <= {"ok", "warn"}
 
 
-def test_doctor_fails_with_advice_where_java_is_missing(edgeloop: Edgeloop, tmp_path: Path):
+def test_doctor_fails_with_advice_where_java_is_missing(edgeloop: EdgeloopHere, tmp_path: Path):
     result = edgeloop("doctor", "--json", PATH=str(tmp_path))
     java = next(c for c in json.loads(result.stdout)["checks"] if c["name"] == "Java")
     assert result.returncode == 1
     assert (java["verdict"], java["advice"]) == ("fail", "apt-get install openjdk-17-jre-headless")
 
 
-def test_doctor_names_a_taken_port(edgeloop: Edgeloop, broker: KafkaBroker):
+def test_doctor_names_a_taken_port(edgeloop: EdgeloopHere, broker: KafkaBroker):
     result = edgeloop("doctor", "--json", EDGELOOP_KAFKA_PORT=str(broker.port))
     port = next(c for c in json.loads(result.stdout)["checks"] if c["name"] == "port")
     assert (result.returncode, port["verdict"]) == (1, "fail")
 
 
-def test_status_of_nothing_is_down(edgeloop: Edgeloop):
+def test_status_of_nothing_is_down(edgeloop: EdgeloopHere):
     status = edgeloop.json("status")
     assert (status["state"], status["processes"], status["tables"], status["cut"]) == ("down", [], [], None)
 
 
-def test_built_in_jobs_are_listed(edgeloop: Edgeloop):
+def test_built_in_jobs_are_listed(edgeloop: EdgeloopHere):
     assert {"ingest", "aggregate", "drift"} <= {j["name"] for j in edgeloop.json("job", "list")}
 
 
-def test_the_shipped_profile_is_listed_shown_and_holds(edgeloop: Edgeloop):
+def test_the_shipped_profile_is_listed_shown_and_holds(edgeloop: EdgeloopHere):
     assert "machine" in {p["name"] for p in edgeloop.json("profile", "list")}
     assert edgeloop.json("profile", "show", "machine")["name"] == "machine"
     assert edgeloop.json("profile", "check", "machine")["ok"] is True
 
 
-def test_a_broken_profile_fails_with_its_field(edgeloop: Edgeloop, tmp_path: Path):
+def test_a_broken_profile_fails_with_its_field(edgeloop: EdgeloopHere, tmp_path: Path):
     path = tmp_path / "p.toml"
     path.write_text('name = "p"\n')
     result = edgeloop("profile", "check", str(path))
@@ -116,7 +116,7 @@ def test_a_broken_profile_fails_with_its_field(edgeloop: Edgeloop, tmp_path: Pat
 
 
 @pytest.mark.kafka
-def test_the_lake_can_be_asked_in_three_forms(edgeloop: Edgeloop, on_broker: dict[str, str]):
+def test_the_lake_can_be_asked_in_three_forms(edgeloop: EdgeloopHere, on_broker: dict[str, str]):
     edgeloop.json("topic", "list", **on_broker)  # its stack makes the lake
     statement = "SELECT 1 AS one, 'x' AS letter"
     assert edgeloop.json("sql", statement) == [{"one": 1, "letter": "x"}]
@@ -130,7 +130,7 @@ def test_the_lake_can_be_asked_in_three_forms(edgeloop: Edgeloop, on_broker: dic
 
 
 @pytest.mark.kafka
-def test_tail_shows_envelope_and_event(edgeloop: Edgeloop, on_broker: dict[str, str], admin: KafkaAdmin):
+def test_tail_shows_envelope_and_event(edgeloop: EdgeloopHere, on_broker: dict[str, str], admin: KafkaAdmin):
     value = json.dumps({"label_id": "l-1"}).encode()
     envelope = Envelope("json", "machine", "dev-1", "0" * 16, Lane.LABEL, 0, 1, len(value), b"", "")
     sealed = seal(LABEL.base, envelope, value, Signer.generate())
@@ -148,7 +148,7 @@ def test_tail_shows_envelope_and_event(edgeloop: Edgeloop, on_broker: dict[str, 
 
 
 @pytest.mark.kafka
-def test_an_unknown_topic_names_those_there_are(edgeloop: Edgeloop):
+def test_an_unknown_topic_names_those_there_are(edgeloop: EdgeloopHere):
     result = edgeloop("topic", "tail", "telemetry")
     assert result.returncode == 1
     assert "there are aggregate.v1, alert.v1" in result.stderr
@@ -156,7 +156,7 @@ def test_an_unknown_topic_names_those_there_are(edgeloop: Edgeloop):
 
 @pytest.mark.kafka
 def test_a_dead_letter_is_listed_shown_and_replayed_byte_for_byte(
-    edgeloop: Edgeloop, on_broker: dict[str, str], admin: KafkaAdmin
+    edgeloop: EdgeloopHere, on_broker: dict[str, str], admin: KafkaAdmin
 ):
     namespace = on_broker["EDGELOOP_NAMESPACE"]
     headers = [
@@ -180,7 +180,7 @@ def test_a_dead_letter_is_listed_shown_and_replayed_byte_for_byte(
 
 
 @pytest.mark.kafka
-def test_a_cut_is_pinned_and_unpinned(edgeloop: Edgeloop, on_broker: dict[str, str]):
+def test_a_cut_is_pinned_and_unpinned(edgeloop: EdgeloopHere, on_broker: dict[str, str]):
     edgeloop.json("topic", "list", **on_broker)
     assert edgeloop.json("lake", "pin", "training")["pin"] == "training"
     assert [c["pin"] for c in edgeloop.json("lake", "cuts")] == ["training"]

@@ -23,9 +23,9 @@ LINE = ("--no-loop", "--devices", "6", "--seconds", "24")
 LOOP = ("--devices", "12", "--seconds", "180", "--seed", "7")
 
 
-def start(tmp_path, *options):
+def start(tmp_path, *options, launcher=()):
     env = {**os.environ, "EDGELOOP_STATE_DIR": str(tmp_path / "state")}
-    command = [sys.executable, "-m", "infra", "demo", *options]
+    command = [*launcher, sys.executable, "-m", "infra", "demo", *options]
     return subprocess.Popen(
         command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )
@@ -129,8 +129,9 @@ def test_the_loop_closes_although_each_process_of_the_model_service_is_killed(tm
     assert leftovers(tmp_path) == []
 
 
-def test_ctrl_c_ends_a_demo_cleanly_and_leaves_no_process(tmp_path):
-    process = start(tmp_path, *LINE)
+def test_ctrl_c_ends_a_demo_cleanly_even_where_a_script_started_it_in_the_background(tmp_path):
+    """A shell without job control starts ``… &`` with SIGINT ignored; in front it is at its default."""
+    process = start(tmp_path, *LINE, launcher=("bash", "-c", 'trap "" INT; exec "$@"', "in-background"))
     spools = tmp_path / "state" / "edge"
     wait_until(lambda: list(spools.glob("*/status.json")), 90, "the fleet to sense")
     os.killpg(process.pid, signal.SIGINT)

@@ -2,13 +2,13 @@
 
 import pytest
 
-from tests.infra.cli import Edgeloop
+from tests.infra.cli import EdgeloopHere
 from tests.model_service.drifting_fleets import HARMLESS, fleet, land, said, sent, store
 from tests.model_service.training_office import TrainingOffice
 
 
 @pytest.fixture(scope="module")
-def edgeloop(tmp_path_factory) -> Edgeloop:
+def edgeloop(tmp_path_factory) -> EdgeloopHere:
     """A state folder in which a recalibration became a candidate; nothing runs."""
     state = tmp_path_factory.mktemp("state")
     of = fleet(HARMLESS["temperature +8 on all"], 3, devices=8, seconds=110)
@@ -18,7 +18,7 @@ def edgeloop(tmp_path_factory) -> Edgeloop:
     office = TrainingOffice(state, state / "lake")
     office.tick()
     office.registry.close()
-    return Edgeloop(state)
+    return EdgeloopHere(state)
 
 
 def test_verdicts_are_listed_with_the_run_that_they_led_to(edgeloop):

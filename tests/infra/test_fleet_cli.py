@@ -5,7 +5,7 @@ import stat
 import pytest
 
 from schemas.join import JoinBundle
-from tests.infra.cli import Edgeloop
+from tests.infra.cli import EdgeloopHere
 from tests.simulators.model_service import ModelService, SimClient
 
 
@@ -17,7 +17,7 @@ def service(tmp_path_factory):
 
 
 def test_a_device_is_invited_joins_and_is_revoked(service, tmp_path):
-    edgeloop, file = Edgeloop(service.folder), tmp_path / "join.json"
+    edgeloop, file = EdgeloopHere(service.folder), tmp_path / "join.json"
     made = edgeloop("fleet", "invite", "m-1", "--profile", "machine", "--site", "north", "-o", str(file))
     assert (made.returncode, made.stdout) == (0, "")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -37,12 +37,12 @@ def test_a_device_is_invited_joins_and_is_revoked(service, tmp_path):
 
 
 def test_a_device_that_never_joined_cannot_be_revoked(service):
-    done = Edgeloop(service.folder)("fleet", "revoke", "nobody")
+    done = EdgeloopHere(service.folder)("fleet", "revoke", "nobody")
     assert done.returncode == 1
     assert "no device nobody has joined" in done.stderr
 
 
 def test_without_a_stack_the_command_says_what_to_do(tmp_path):
-    done = Edgeloop(tmp_path)("fleet", "devices")
+    done = EdgeloopHere(tmp_path)("fleet", "devices")
     assert done.returncode == 1
     assert "edgeloop up" in done.stderr

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.feature_store.fleets import alerts, land, machine_lake
-from tests.infra.cli import Edgeloop
+from tests.infra.cli import EdgeloopHere
 from tests.model_service.gate_office import DEVICES, PIN, SPAN, GateOffice
 from tests.model_service.regimes import CHAMPION, LINEAGE, warmer, worn
 
@@ -22,7 +22,7 @@ def signed(tmp_path_factory):
     )
     land(machine_lake(office.settings.lake_root), alerts=raised)
     office.registry.close()
-    return Edgeloop(office.settings.root.parent), version
+    return EdgeloopHere(office.settings.root.parent), version
 
 
 def test_the_list_has_factory_models_and_candidates(signed):
@@ -53,7 +53,7 @@ def test_a_refusal_says_which_gate_and_why(tmp_path):
     version = office.train(worn(0.3), moved=("vibration",))
     office.gate.step()
     office.registry.close()
-    edgeloop = Edgeloop(tmp_path)
+    edgeloop = EdgeloopHere(tmp_path)
     assert "REFUSED" in edgeloop("model", "gates", version).stdout
     [refused] = [m for m in edgeloop.json("model", "list") if m["state"] == "refused"]
     assert "bearing_wear" in refused["detail"]
@@ -106,6 +106,6 @@ def test_misuse_and_unknown_names_say_what_to_do(signed, tmp_path):
     assert unknown.returncode == 1
     assert version in unknown.stderr
     assert "DEVICE:BOOT:SEQ" in edgeloop("model", "lineage", "--row", "m-03").stderr
-    nothing = Edgeloop(tmp_path)("model", "list")
+    nothing = EdgeloopHere(tmp_path)("model", "list")
     assert nothing.returncode == 1
     assert "edgeloop up" in nothing.stderr

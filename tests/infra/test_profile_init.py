@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from infra.sniff import find_decimal, find_delimiter, look_at
 from schemas.errors import SourceError
 from schemas.profile_file import parse_profile
 from tests.edge_producer.recordings import I94, NAB, UR3, recording
-from tests.infra.cli import Edgeloop
+from tests.infra.cli import EdgeloopHere
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -210,27 +211,33 @@ def test_names_are_allowed_and_not_taken_twice():
     assert slug("°", []) == "channel"
 
 
+@cache
+def replayed_recording(name: str) -> tuple[Draft, dict[str, int], list[str]]:
+    """A recording's draft, and what came of its replay; each is replayed once."""
+    path = recording(name)
+    made = draft(path)
+    return made, *replayed(path, made)
+
+
 @pytest.mark.recordings
 @pytest.mark.parametrize(
     ("name", "rows", "samples", "channels", "absurd"),
     [(NAB, 22_695, 22_683, 1, 0), (UR3, 7_409, 7_409, 19, 0), (I94, 48_204, 40_575, 5, 11)],
 )
 def test_real_recordings_replay_at_once(name, rows, samples, channels, absurd):
-    path = recording(name)
-    made = draft(path)
-    counts, _ = replayed(path, made)
+    made, counts, _ = replayed_recording(name)
     assert len(made.profile.channels) == channels
     assert (counts["rows"], counts["samples"], counts["absurd"]) == (rows, samples, absurd)
 
 
 @pytest.mark.recordings
 def test_the_failing_machine_is_noticed():
-    path = recording(NAB)
-    assert "inspect" in replayed(path, draft(path))[1]
+    _, _, started = replayed_recording(NAB)
+    assert "inspect" in started
 
 
 def test_the_command_writes_a_profile_that_holds_and_replaces_none_unasked(tmp_path):
-    edgeloop, target = Edgeloop(tmp_path / "state"), tmp_path / "pump.toml"
+    edgeloop, target = EdgeloopHere(tmp_path / "state"), tmp_path / "pump.toml"
     arguments = ("profile", "init", str(EXAMPLES / "pump.csv"), "-o", str(target))
     assert edgeloop.json(*arguments)["skipped"] == {"mode": "text"}
     assert edgeloop.json("profile", "check", str(target))["ok"] is True

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 
@@ -164,10 +165,10 @@ def test_what_the_trainer_makes_of_a_recalibration_is_signed(tmp_path):
     of = fleet(HARMLESS["temperature +8 on 80 %"], 3, devices=20, seconds=110)
     store(tmp_path / "lake", of)
     land(tmp_path / "lake", drift=said(of), telemetry=sent(of))
-    office = TrainingOffice(tmp_path / "office", tmp_path / "lake")
-    office.tick()
-    assert Gate(office.settings, office.registry).step()
-    [made] = office.candidates()
+    with closing(TrainingOffice(tmp_path / "office", tmp_path / "lake")) as office:
+        office.tick()
+        assert Gate(office.settings, office.registry).step()
+        [made] = office.candidates()
     assert (made["state"], made["detail"]) == ("signed", "")
 
 

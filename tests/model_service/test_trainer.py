@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -55,19 +55,30 @@ def wearing() -> Fleet:
     return fleet(FAULTY["bearing wear, slow, on 60 %"], 3, devices=12, seconds=120)
 
 
-def office(tmp_path: Path, of: Fleet, *, rows: bool = True) -> TrainingOffice:
-    root = tmp_path / "lake"
+def office_of(folder: Path, of: Fleet, *, drift: bool = True, rows: bool = True) -> TrainingOffice:
+    root = folder / "lake"
     store(root, of)
-    land(root, drift=said(of), **({"telemetry": sent(of)} if rows else {}))
-    return TrainingOffice(tmp_path / "office", root)
+    land(root, **({"drift": said(of)} if drift else {}), **({"telemetry": sent(of)} if rows else {}))
+    return TrainingOffice(folder / "office", root)
+
+
+@pytest.fixture
+def office(tmp_path):
+    """Makes the test's office; closed when the test ends."""
+    with ExitStack() as opened:
+
+        def made(of: Fleet, **given) -> TrainingOffice:
+            return opened.enter_context(closing(office_of(tmp_path, of, **given)))
+
+        yield made
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, recalibrated) -> TrainingOffice:
+def trained(tmp_path_factory, recalibrated):
     """An office whose verdict became a candidate; tests only look at it."""
-    made = office(tmp_path_factory.mktemp("trained"), recalibrated)
-    made.tick()
-    return made
+    with closing(office_of(tmp_path_factory.mktemp("trained"), recalibrated)) as made:
+        made.tick()
+        yield made
 
 
 def test_a_recalibration_becomes_a_candidate_in_one_tick(trained):
@@ -139,8 +150,8 @@ def test_no_row_from_before_the_onset_trains(trained):
     assert first.timestamp() >= run["onset"]
 
 
-def test_wear_on_most_machines_is_declined_and_makes_no_model(tmp_path, wearing):
-    made = office(tmp_path, wearing)
+def test_wear_on_most_machines_is_declined_and_makes_no_model(office, wearing):
+    made = office(wearing)
     made.tick()
     assert {r["cause"]["kind"] for r in made.rows()} <= {"degradation", "unclear"}
     assert set(made.states()) <= {"declined", "waiting"}
@@ -148,8 +159,8 @@ def test_wear_on_most_machines_is_declined_and_makes_no_model(tmp_path, wearing)
     assert {"run_declined", "run_waiting"} & set(made.steps())
 
 
-def test_without_leave_to_start_by_itself_a_run_waits_for_a_person_who_decides(tmp_path, recalibrated):
-    made = office(tmp_path, recalibrated)
+def test_without_leave_to_start_by_itself_a_run_waits_for_a_person_who_decides(office, recalibrated):
+    made = office(recalibrated)
     by_hand = MACHINE.model_copy(update={"training": MACHINE.training.model_copy(update={"auto": False})})
     register(made, by_hand)
     made.tick()
@@ -160,9 +171,9 @@ def test_without_leave_to_start_by_itself_a_run_waits_for_a_person_who_decides(t
     assert made.states() == ["trained"]
 
 
-def test_a_declined_run_goes_on_where_a_person_says_so(tmp_path, wearing):
+def test_a_declined_run_goes_on_where_a_person_says_so(office, wearing):
     """Without the devices that look faulty, and the gates still have their word."""
-    made = office(tmp_path, wearing)
+    made = office(wearing)
     made.tick()
     made.execute(update(runs).values(state="requested", requested_by="anna"))
     made.tick()
@@ -176,17 +187,17 @@ def register(made: TrainingOffice, profile) -> None:
     ProfileRegistry(Lake.open(made.settings.lake_root)).register(profile)
 
 
-def test_a_run_waits_for_rows_and_then_goes_on(tmp_path, recalibrated):
-    made = office(tmp_path, recalibrated, rows=False)
+def test_a_run_waits_for_rows_and_then_goes_on(office, recalibrated):
+    made = office(recalibrated, rows=False)
     made.tick()
     assert made.states() == ["collecting"]
-    land(tmp_path / "lake", telemetry=sent(recalibrated))
+    land(made.settings.lake_root, telemetry=sent(recalibrated))
     made.tick()
     assert made.states() == ["trained"]
 
 
-def test_a_run_that_never_gets_enough_rows_fails_and_says_so(tmp_path, recalibrated):
-    made = office(tmp_path, recalibrated, rows=False)
+def test_a_run_that_never_gets_enough_rows_fails_and_says_so(office, recalibrated):
+    made = office(recalibrated, rows=False)
     made.tick()
     made.clock.ahead = timedelta(seconds=MACHINE.training.max_wait_s + 1)
     made.tick()
@@ -195,23 +206,23 @@ def test_a_run_that_never_gets_enough_rows_fails_and_says_so(tmp_path, recalibra
     assert "0 of 20 effective rows" in run["detail"]
 
 
-def test_the_same_onset_is_never_trained_twice(tmp_path, recalibrated):
-    made = office(tmp_path, recalibrated)
+def test_the_same_onset_is_never_trained_twice(office, recalibrated):
+    made = office(recalibrated)
     made.tick()
     late = said(recalibrated)
     offset = late.schema.get_field_index("event_id")
     again = late.set_column(
         offset, late.schema.field(offset), [[f"task-05/9/{i}" for i in range(late.num_rows)]]
     )
-    land(tmp_path / "lake", drift=again)
+    land(made.settings.lake_root, drift=again)
     made.clock.ahead = timedelta(seconds=MACHINE.training.cooldown_s + 1)
     made.tick()
     assert made.states() == ["trained"]
     assert len(made.rows()[0]["verdicts"]) == 2 * late.num_rows
 
 
-def test_a_refused_candidate_gets_another_try_with_more_rows_and_no_third_after_that(tmp_path, recalibrated):
-    made = office(tmp_path, recalibrated)
+def test_a_refused_candidate_gets_another_try_with_more_rows_and_no_third_after_that(office, recalibrated):
+    made = office(recalibrated)
     for major in (1, 2, 3):
         made.tick()
         assert made.states() == ["trained"] * major
@@ -220,24 +231,21 @@ def test_a_refused_candidate_gets_another_try_with_more_rows_and_no_third_after_
         made.tick()
         if major < 3:
             assert made.states()[-1] == "collecting", "there are no more rows than the refused one had"
-            land(tmp_path / "lake", telemetry=sent(recalibrated, p=0.9, boot_id=major + 1))
+            land(made.settings.lake_root, telemetry=sent(recalibrated, p=0.9, boot_id=major + 1))
     assert made.states() == ["trained"] * 3
     assert len({r["onset"] for r in made.rows()}) == 1
 
 
-def test_verdicts_are_history_once_seen_across_restarts(tmp_path, recalibrated):
-    made = office(tmp_path, recalibrated)
+def test_verdicts_are_history_once_seen_across_restarts(office, recalibrated):
+    made = office(recalibrated)
     made.tick()
     made.open()
     made.tick()
     assert made.states() == ["trained"]
 
 
-def test_a_person_can_have_a_model_trained_without_any_drift(tmp_path, recalibrated):
-    root = tmp_path / "lake"
-    store(root, recalibrated)
-    land(root, telemetry=sent(recalibrated))
-    made = TrainingOffice(tmp_path / "office", root)
+def test_a_person_can_have_a_model_trained_without_any_drift(office, recalibrated):
+    made = office(recalibrated, drift=False)
     now = made.clock().timestamp()
     made.execute(insert(runs).values(
         run_id="abc", family="machine", profile="machine", state="requested", reason="person", kind="",
@@ -249,8 +257,8 @@ def test_a_person_can_have_a_model_trained_without_any_drift(tmp_path, recalibra
     assert candidate["version"].startswith("machine-1.")
 
 
-def test_a_run_whose_champion_is_gone_fails_with_the_reason_and_the_process_lives(tmp_path, recalibrated):
-    made = office(tmp_path, recalibrated)
+def test_a_run_whose_champion_is_gone_fails_with_the_reason_and_the_process_lives(office, recalibrated):
+    made = office(recalibrated)
     made.execute(insert(candidates).values(
         version="machine-4.00000000", family="machine", major=4, kind="anomaly", run_id="x", champion="y",
         sha256="0" * 64, length=1, manifest={}, state="published", detail="", created_at=0, updated_at=0,
@@ -287,7 +295,7 @@ def test_a_trainer_killed_before_any_durable_step_makes_the_same_model_once(tmp_
     template = tmp_path / "template"
     store(template / "lake", recalibrated)
     land(template / "lake", drift=said(recalibrated), telemetry=sent(recalibrated))
-    TrainingOffice(template / "office", template / "lake").registry.close()
+    TrainingOffice(template / "office", template / "lake").close()
     points = ["0", "4", "8", "12", "15", "18"]
     command = [sys.executable, "-m", "tests.simulators.dying_trainer", str(template), str(tmp_path / "work")]
     env = {**os.environ, "ORT_DISABLE_TELEMETRY": "1"}
@@ -305,8 +313,8 @@ def test_a_trainer_killed_before_any_durable_step_makes_the_same_model_once(tmp_
         assert {k: one[k] for k in same} == {k: unharmed[k] for k in same}, one["at"]
 
 
-def test_the_process_trains_and_ends_when_told_to(tmp_path, recalibrated):
-    made = office(tmp_path, recalibrated)
+def test_the_process_trains_and_ends_when_told_to(office, recalibrated):
+    made = office(recalibrated)
     env = {**os.environ, **as_environment(made.settings), "ORT_DISABLE_TELEMETRY": "1"}
     process = subprocess.Popen([sys.executable, "-m", "model_service", "trainer"], env=env)
     try:

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from tests.infra.cli import Edgeloop
+from tests.infra.cli import EdgeloopHere
 
 
 def test_a_person_makes_looks_at_renews_and_rotates_the_keys(tmp_path: Path):
-    edgeloop = Edgeloop(tmp_path / "state")
+    edgeloop = EdgeloopHere(tmp_path / "state")
     made = edgeloop.json("trust", "init", "--family", "machine", "--group", "site=0.25")
     assert Path(made["offline_keys"]).is_dir()
     roles = {r["role"]: r for r in edgeloop.json("trust", "status")}
@@ -19,7 +19,7 @@ def test_a_person_makes_looks_at_renews_and_rotates_the_keys(tmp_path: Path):
 
 
 def test_a_person_changes_what_no_online_key_may(tmp_path: Path):
-    edgeloop = Edgeloop(tmp_path / "state")
+    edgeloop = EdgeloopHere(tmp_path / "state")
     edgeloop.json("trust", "init", "--family", "machine", "--group", "site=0.25")
     digest = "a" * 64
     policy = edgeloop.json(
@@ -33,7 +33,7 @@ def test_a_person_changes_what_no_online_key_may(tmp_path: Path):
 
 
 def test_offline_keys_that_were_taken_away_are_asked_for(tmp_path: Path):
-    edgeloop = Edgeloop(tmp_path / "state")
+    edgeloop = EdgeloopHere(tmp_path / "state")
     edgeloop.json("trust", "init", "--family", "machine")
     stick = tmp_path / "stick"
     (tmp_path / "state" / "models" / "offline-keys").rename(stick)
@@ -45,5 +45,5 @@ def test_offline_keys_that_were_taken_away_are_asked_for(tmp_path: Path):
 
 
 def test_a_stack_without_keys_says_how_to_make_them(tmp_path: Path):
-    result = Edgeloop(tmp_path / "state")("trust", "status")
+    result = EdgeloopHere(tmp_path / "state")("trust", "status")
     assert (result.returncode, "edgeloop trust init" in result.stderr) == (1, True)

@@ -44,6 +44,10 @@ class TrainingOffice:
         lake = Lake.open(self.settings.lake_root)
         self.office = Office(self.settings, self.registry, lake, self.clock)
 
+    def close(self) -> None:
+        """Close the registry."""
+        self.registry.close()
+
     def tick(self) -> None:
         self.office.tick()
 

@@ -73,7 +73,7 @@ def outcome(folder: Path) -> dict:
     """What a lake and an office hold: runs, candidates, steps, lineage rows, pins, artifacts."""
     office = TrainingOffice(folder / OFFICE, folder / LAKE)
     root = folder / LAKE
-    with office.registry.reading() as connection:
+    with closing(office), office.registry.reading() as connection:
         made = connection.execute(select(candidates.c.version, candidates.c.sha256)).all()
         states = connection.execute(select(runs.c.state)).scalars().all()
         steps = connection.execute(select(outbox.c.step)).scalars().all()

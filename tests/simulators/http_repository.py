@@ -37,6 +37,7 @@ class HttpRepository:
         self.asked: list[str] = []
         self.drip_s: float | None = None
         self.drip_headers = False
+        self.dripped = 0
         self.endless: set[str] = set()
         self.broken: set[str] = set()
         self.ranges = True
@@ -179,6 +180,7 @@ def _send(handler: BaseHTTPRequestHandler, repository: HttpRepository, data: byt
         for at in range(len(data)):
             handler.wfile.write(data[at : at + 1])
             handler.wfile.flush()
+            repository.dripped += 1
             threading.Event().wait(repository.drip_s)
     except (BrokenPipeError, ConnectionResetError):
         handler.close_connection = True

@@ -10,10 +10,12 @@ from model_service.registry.tables import metadata
 
 def _run() -> None:
     engine = create_engine(context.config.get_main_option("sqlalchemy.url") or "")
-    with engine.begin() as connection:
-        context.configure(connection=connection, target_metadata=metadata)
-        context.run_migrations()
-    engine.dispose()
+    try:
+        with engine.begin() as connection:
+            context.configure(connection=connection, target_metadata=metadata)
+            context.run_migrations()
+    finally:
+        engine.dispose()
 
 
 _run()

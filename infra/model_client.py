@@ -12,8 +12,8 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from model_service.address import read_address
 from model_service.identity.authority import ca_path, person_paths
-from model_service.service.address import read_address
 from model_service.settings import ModelSettings
 from schemas import errors
 from schemas.errors import AccessError, PipelineError, RegistryError, ServiceUnavailableError, TrustError

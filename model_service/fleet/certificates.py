@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, func, insert, select, update
 
-from model_service.identity.certificates import Holder
+from model_service.holder import Holder
 from model_service.registry.tables import certificates
 
 

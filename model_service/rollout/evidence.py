@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 from sqlalchemy import ColumnElement, Connection, Select, func, select
 
-from model_service.fleet.store import reports_of, statuses
+from model_service.fleet.reports import reports_of, statuses
 from model_service.registry.tables import candidates, channel_requests, commands, devices, reports, rollouts
 from model_service.rollout import store
 from model_service.rollout.observed import Member, Observed, Paired, Status, Told

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from model_service.address import Address, reachable_host, read_address, write_address
 from model_service.identity.authority import ca_path
 from model_service.registry.database import Registry
 from model_service.service import delivery, server
 from model_service.service import enrollment as enrolling
 from model_service.service import fleet_admin as administering
 from model_service.service.access import AccessList
-from model_service.service.address import Address, reachable_host, read_address, write_address
 from model_service.service.beacon import Beacon, TimestampFile
 from model_service.service.door import Door
 from model_service.service.workers import Workers

@@ -13,7 +13,7 @@ from sqlalchemy import insert, select
 from feature_store.lake import Lake
 from feature_store.registry import ProfileRegistry
 from infra.model_processes import as_environment
-from model_service.fleet.store import record_report
+from model_service.fleet.reports import record_report
 from model_service.registry.database import Registry
 from model_service.registry.tables import candidates, commands, devices, gate_verdicts, rollouts
 from model_service.rollout import store

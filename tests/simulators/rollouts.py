@@ -14,11 +14,11 @@ from feature_store.lake import Lake
 from feature_store.registry import ProfileRegistry
 from infra.model_processes import as_environment
 from model_service.fleet.reports import record_report
+from model_service.processes.engine import build_engine
+from model_service.processes.guard import build_guard
 from model_service.registry.database import Registry
 from model_service.registry.tables import candidates, commands, devices, gate_verdicts, rollouts
 from model_service.rollout import store
-from model_service.rollout.engine_process import build_engine
-from model_service.rollout.guard_process import build_guard
 from model_service.settings import ModelSettings
 from model_service.trust import ceremony
 from model_service.trust.keys import load_online_key

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from datetime import UTC, datetime
@@ -10,6 +9,7 @@ from datetime import UTC, datetime
 from feature_store.lake import Lake
 from feature_store.registry import DeviceRegistry
 from model_service.identity.issuer import Issuer
+from model_service.processes.loop import Job, ProcessLoop
 from model_service.registry.database import Registry
 from model_service.rollout.announce import Announcer
 from model_service.rollout.engine import Engine
@@ -19,15 +19,12 @@ from model_service.rollout.outbox import EVERY_S, Shipper
 from model_service.rollout.profiles import Profiles
 from model_service.rollout.rates import LakeRates
 from model_service.rollout.renewal import Renewal
-from model_service.rollout.turns import Turns
 from model_service.settings import ModelSettings
 from model_service.trust.keys import load_online_key
 from model_service.trust.online import OnlineSigner
 from model_service.trust.repository import TrustRepository
 from model_service.trust.roles import ENGINE
 from schemas.channels import BROAD_ROLE, CANARY_ROLE
-
-log = logging.getLogger(__name__)
 
 _RENEW_EVERY_S = 30.0
 
@@ -53,20 +50,17 @@ def run(settings: ModelSettings, stop: threading.Event) -> None:
     engine = build_engine(settings, registry, lake, repo, online)
     renewal = Renewal(registry, repo, settings.channel_s, engine.announcer.highest)
     shipper = Shipper(registry, lake, topic)
-    turns = Turns(
-        (
-            (issuer.step, 0.0),
-            (lambda: online.renew_if_due(repo, datetime.now(UTC)), _RENEW_EVERY_S),
-            (lambda: renewal.step(time.time()), _RENEW_EVERY_S),
-            (engine.tick, 0.0),
-            (lambda: shipper.step(datetime.now(UTC)), EVERY_S),
-        )
+    jobs = (
+        Job("certificates", issuer.step),
+        Job("renew metadata", lambda: online.renew_if_due(repo, datetime.now(UTC)), _RENEW_EVERY_S),
+        Job("renew channels", lambda: renewal.step(time.time()), _RENEW_EVERY_S),
+        Job("rollouts", engine.tick),
+        Job("ship events", lambda: shipper.step(datetime.now(UTC)), EVERY_S),
     )
+    loop = ProcessLoop(jobs, settings.tick_s)
     try:
-        while not stop.is_set():
-            turns.take()
-            stop.wait(settings.tick_s)
-        turns.take()
+        loop.run(stop)
+        loop.turn()  # what came while we were told to stop
     finally:
         if topic is not None:
             topic.close()

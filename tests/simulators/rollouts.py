@@ -197,3 +197,16 @@ class Service:
             self.report(device, channel, "committed", "committed", shadow=shadow)
             self.report(device, channel, "idle", "committed", shadow=shadow)
         return changed
+
+
+def proposed(service: Service) -> list[str]:
+    """A rollout whose canaries did well, and whose first broad phase waits for the guard."""
+    names = service.join(20)
+    service.sign(1)
+    engine = service.engine()
+    for _ in range(10):
+        engine.tick()
+        if len(service.requests()) == 2:
+            return names
+        service.obey(names)
+    raise AssertionError(service.rollout())

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 
 from feature_store.lake import Lake
 from feature_store.registry import DeviceRegistry
-from model_service.identity.issuer import Issuer
+from model_service.identity.issuer import PKI_S, Issuer
+from model_service.identity.people import enter_people
 from model_service.processes.loop import Job, ProcessLoop
 from model_service.registry.database import Registry
 from model_service.rollout.announce import Announcer
@@ -51,7 +52,8 @@ def run(settings: ModelSettings, stop: threading.Event) -> None:
     renewal = Renewal(registry, repo, settings.channel_s, engine.announcer.highest)
     shipper = Shipper(registry, lake, topic)
     jobs = (
-        Job("certificates", issuer.step),
+        Job("certificate requests", issuer.step),
+        Job("people's certificates", lambda: enter_people(settings, registry), PKI_S),
         Job("renew metadata", lambda: online.renew_if_due(repo, datetime.now(UTC)), _RENEW_EVERY_S),
         Job("renew channels", lambda: renewal.step(time.time()), _RENEW_EVERY_S),
         Job("rollouts", engine.tick),

@@ -18,7 +18,7 @@ from model_service.in_turn import each_in_turn
 from model_service.processes import engine, gate, guard, trainer
 from model_service.processes.loop import LONGEST_S, UNFORESEEN_S, Job, ProcessLoop, rest_after
 from model_service.registry.database import note
-from model_service.registry.tables import outbox, runs
+from model_service.registry.tables import certificates, outbox, runs
 from schemas.errors import LakeConflictError, OperatorError, RegistryError, RetryableError, TaskLostError
 from schemas.proto.delivery_pb2 import WatchRequest
 from tests.model_service.drifting_fleets import HARMLESS, fleet, land, sent, store
@@ -292,14 +292,15 @@ def test_the_engine_goes_on_with_everything_else_while_one_job_cannot_work(tmp_p
         await_failure(caplog, "ship events")
         asked = service.command("start_rollout", version="nonsense", group=GROUP, security=False)
         wait_until(lambda: service.answer(asked)[0] == "refused", 60, "the command's answer")
+        assert {"operator", "viewer"} <= set(column(service, certificates.c.subject))
         repair()
-        wait_until(lambda: None not in shipped(service), 60, "the events to be shipped")
+        wait_until(lambda: None not in column(service, outbox.c.shipped_at), 60, "the events to be shipped")
     service.registry.close()
 
 
-def shipped(service):
+def column(service, of):
     with service.registry.reading() as connection:
-        return list(connection.execute(select(outbox.c.shipped_at)).scalars())
+        return list(connection.execute(select(of)).scalars())
 
 
 def test_the_guard_survives_an_unforeseen_error_and_countersigns_afterwards(tmp_path, caplog):

@@ -22,11 +22,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from benchmarks.stage import until
 from infra.child import Child
 from infra.ports import free_ports
+from model_service.address import read_address
 from model_service.fleet.devices import put_device
 from model_service.identity.authority import Authority, ca_path, init_pki, server_paths
 from model_service.identity.key_files import private_pem
 from model_service.registry.database import Registry
-from model_service.service.address import read_address
 from model_service.settings import ModelSettings
 from model_service.trust import ceremony
 from model_service.trust.online import OnlineSigner

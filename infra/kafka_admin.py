@@ -1,4 +1,4 @@
-"""This room's one door to Kafka as a client: topics, offsets, lag, a few messages."""
+"""This room's one door to Kafka as a client: topics, offsets, a few messages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
-    ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
     Producer,
@@ -222,20 +221,6 @@ class KafkaAdmin:
         with _translated("cannot read offsets"):
             futures = self._admin.list_offsets(dict.fromkeys(parts, spec), request_timeout=self._timeout_s)
             return {(p.topic, p.partition): f.result().offset for p, f in futures.items()}
-
-    def group_offsets(self, group_id: str) -> dict[tuple[str, int], int]:
-        """Offsets a consumer group committed, per (topic, partition)."""
-        request = [ConsumerGroupTopicPartitions(group_id)]
-        with _translated(f"cannot read offsets of group {group_id}"):
-            futures = self._admin.list_consumer_group_offsets(request, request_timeout=self._timeout_s)
-            parts = futures[group_id].result().topic_partitions
-        return {(p.topic, p.partition): p.offset for p in parts if p.offset >= 0}
-
-    def group_lag(self, group_id: str) -> dict[tuple[str, int], int]:
-        """Messages between a group's committed offsets and the ends, per (topic, partition)."""
-        committed = self.group_offsets(group_id)
-        spans = self.spans(sorted({topic for topic, _ in committed}))
-        return {k: max(0, spans[k].end - committed[k]) for k in committed if k in spans}
 
     def send(self, topic: str, key: bytes | None, headers: Headers, value: bytes | None) -> None:
         """Write one message and wait for the broker's word.

@@ -12,8 +12,8 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from model_service.address import read_address
 from model_service.identity.authority import ca_path, person_paths
-from model_service.service.address import read_address
 from model_service.settings import ModelSettings
 from schemas import errors
 from schemas.errors import AccessError, PipelineError, RegistryError, ServiceUnavailableError, TrustError
@@ -22,6 +22,7 @@ from schemas.proto.fleet_pb2 import (
     ControlRolloutRequest,
     JoinTokenRequest,
     ListRequest,
+    RevokeCertificateRequest,
     ShowRequest,
     StartRolloutRequest,
     TrainRequest,
@@ -121,6 +122,21 @@ class FleetClient:
     def revoke(self, device_id: str) -> Json:
         """Never let the device in again."""
         return self._one("RevokeDevice", ShowRequest(id=device_id))
+
+    def people(self, limit: int = 0) -> list[Json]:
+        """People's certificates, by name, the newest first."""
+        return self._rows("ListPeople", ListRequest(limit=limit))
+
+    def revoke_certificate(self, serial: str = "", certificate_pem: bytes = b"", reason: str = "") -> Json:
+        """Never let a person in with that certificate again; takes an approver.
+
+        Args:
+            serial: As ``people`` shows it.
+            certificate_pem: In place of the serial: a certificate that is not on record.
+            reason: Why, for the record.
+        """
+        request = RevokeCertificateRequest(serial=serial, certificate_pem=certificate_pem, reason=reason)
+        return self._one("RevokeCertificate", request)
 
     def train(self, family: str, reason: str = "", kind: str = "", seed: int = 0) -> Json:
         """Ask for a training run."""

@@ -1,4 +1,4 @@
-"""`edgeloop fleet …`: devices, invitations, revocations."""
+"""`edgeloop fleet …`: devices, people, invitations, revocations."""
 
 from __future__ import annotations
 
@@ -20,8 +20,17 @@ Group = Annotated[str, typer.Option(help="Rollout group.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    family = typer.Typer(help="Devices: who they are, what they run, who may join.", no_args_is_help=True)
-    for command, name in ((devices, "devices"), (invite, "invite"), (tokens, "tokens"), (revoke, "revoke")):
+    family = typer.Typer(
+        help="Devices and people: who they are, what runs, who may join.", no_args_is_help=True
+    )
+    for command, name in (
+        (devices, "devices"),
+        (invite, "invite"),
+        (tokens, "tokens"),
+        (revoke, "revoke"),
+        (people, "people"),
+        (revoke_person, "revoke-person"),
+    ):
         family.command(name)(command)
     app.add_typer(family, name="fleet")
 
@@ -106,6 +115,41 @@ def revoke(ctx: typer.Context, device_id: DeviceId, as_json: AsJson = False) -> 
         show_json(done)
     else:
         show_text(f"{device_id} is revoked")
+
+
+def people(
+    ctx: typer.Context,
+    last: Annotated[int, typer.Option("--last", "-n", min=1, help="How many at most.")] = 200,
+    as_json: AsJson = False,
+) -> None:
+    """People's certificates: roles, serial, until when, whether revoked."""
+    with _client(ctx, "viewer") as client:
+        found = client.people(last)
+    if as_json:
+        show_json(found)
+        return
+    names = ["name", "roles", "serial", "valid_from", "valid_until", "revoked_at"]
+    rows = [{**entry, "roles": ", ".join(entry["roles"])} for entry in found]
+    show_table("", names, [[row[name] for name in names] for row in rows])
+
+
+def revoke_person(
+    ctx: typer.Context,
+    certificate: Annotated[
+        str, typer.Argument(metavar="CERTIFICATE", help="Serial as `people` shows it, or a PEM file.")
+    ],
+    reason: Annotated[str, typer.Option(help="Kept in the history.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Never let a person in with that certificate again; takes an approver. There is no way back."""
+    file = Path(certificate)
+    pem, serial = (file.read_bytes(), "") if file.is_file() else (b"", certificate)
+    with _client(ctx, "approver") as client:
+        done = client.revoke_certificate(serial, pem, reason)
+    if as_json:
+        show_json(done)
+    else:
+        show_text(f"the certificate {done['serial']} of {done['name']} is revoked")
 
 
 def _row(device: dict[str, Any]) -> list[object]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -217,8 +219,6 @@ def _summary(ctx: typer.Context, rollout_id: str, group: str) -> dict[str, Any]:
     Raises:
         RegistryError: There is none.
     """
-    import time
-
     from feature_store.lake import Lake
     from model_service.rollout import store, summary
     from model_service.rollout.profiles import Profiles
@@ -254,6 +254,4 @@ def _settings(ctx: typer.Context) -> ModelSettings:
 
 
 def _clock(at: float) -> str:
-    from datetime import datetime
-
     return datetime.fromtimestamp(at).astimezone().strftime(_TIME)

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from model_service.training.run import TrainingRun
 
 _RUNS_NEW = (UpdateState.COMMITTED.value, UpdateState.WATCH.value)
-_ENDED = ("completed", "completed_partial", "superseded", "rolled_back", "rolled_back_partial")
 
 
 @dataclass(frozen=True)
@@ -186,11 +185,6 @@ class LoopWatch:
         with self.registry.reading() as connection:
             row = connection.execute(query).mappings().first()
         return None if row is None else dict(row)
-
-    def has_ended(self, group: str) -> bool:
-        """Whether the group's newest rollout has come to an end."""
-        found = self.rollout(group)
-        return found is not None and found["state"] in _ENDED
 
     def fleet(self, devices: Sequence[str], family: str, version: str) -> FleetState:
         """Where these devices stand against a version."""

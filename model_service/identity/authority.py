@@ -93,16 +93,22 @@ def server_paths(settings: ModelSettings) -> tuple[Path, Path]:
     return settings.pki / "server.key", settings.pki / "server.pem"
 
 
+def people_folder(settings: ModelSettings) -> Path:
+    """Keys and certificates of people."""
+    return settings.pki / "people"
+
+
 def person_paths(settings: ModelSettings, role: str) -> tuple[Path, Path]:
     """Key and certificate of a person who has the role.
 
     Raises:
         AccessError: Nobody has it.
     """
+    folder = people_folder(settings)
     for name, roles in PEOPLE.items():
         if role in {r.value for r in roles}:
-            return settings.pki / "people" / f"{name}.key", settings.pki / "people" / f"{name}.pem"
-    raise AccessError(f"no certificate under {settings.pki / 'people'} has the role {role}")
+            return folder / f"{name}.key", folder / f"{name}.pem"
+    raise AccessError(f"no certificate under {folder} has the role {role}")
 
 
 def init_pki(settings: ModelSettings, now: datetime | None = None) -> None:
@@ -157,7 +163,7 @@ def _authority(settings: ModelSettings, now: datetime) -> Authority:
 def _certify_person(
     settings: ModelSettings, authority: Authority, name: str, roles: tuple[Role, ...], now: datetime
 ) -> None:
-    folder = settings.pki / "people"
+    folder = people_folder(settings)
     key = load_or_create_key(folder / f"{name}.key").public_key()
     path = folder / f"{name}.pem"
     if _due(path, authority, key, now):

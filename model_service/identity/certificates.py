@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 
@@ -16,32 +14,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from model_service.holder import Holder
 from schemas.errors import AccessError
 from schemas.updates import Role
 
-DEVICE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
-"""Also bounds the common name: X.509 allows 64 characters."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 """Start of authority and server certificates: a device whose clock fell back to 1970 must still reach us."""
 _RENEW_LINE = b"edgeloop.v1.renew"
-
-
-@dataclass(frozen=True)
-class Holder:
-    """Who a certificate speaks for.
-
-    Attributes:
-        name: Common name: device id, or name of a person.
-        serial: Hex.
-        not_after: UTC seconds.
-        key: The public key, SubjectPublicKeyInfo in DER.
-    """
-
-    name: str
-    roles: frozenset[Role]
-    serial: str
-    not_after: float
-    key: bytes
 
 
 def read_certificate(pem: bytes) -> x509.Certificate:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from model_service.address import Address, read_address
 from model_service.identity.authority import ca_path
 from model_service.identity.tokens import Invitation, create_token
 from model_service.registry.database import Registry
-from model_service.service.address import Address, read_address
 from model_service.settings import ModelSettings
 from schemas.errors import OperatorError, ServiceUnavailableError
 from schemas.join import JoinBundle

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, RowMapping, delete, select, update
 from feature_store.registry import DeviceRecord, DeviceRegistry
 from model_service.fleet import certificates as ledger
 from model_service.fleet import devices as fleet
+from model_service.holder import DEVICE_ID
 from model_service.identity import certificates as certs
 from model_service.identity.authority import Authority, init_pki
 from model_service.identity.enrolment import ENROLL, ISSUED, REFUSED, RENEW, WAITING, enrolled_key
@@ -110,7 +111,7 @@ class Issuer:
 
     def _checked(self, connection: Connection, row: RowMapping) -> _Answer:
         name = row["subject"]
-        if not certs.DEVICE_ID.fullmatch(name):
+        if not DEVICE_ID.fullmatch(name):
             raise AccessError(f"{name[:64]!r} cannot be a device id")
         key = certs.read_request(row["csr_pem"], name)
         if row["role"] != Role.DEVICE.value:

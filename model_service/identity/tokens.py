@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, insert, select, update
 
-from model_service.identity.certificates import DEVICE_ID
+from model_service.holder import DEVICE_ID
 from model_service.registry.database import note
 from model_service.registry.tables import devices, join_tokens
 from schemas.errors import AccessError, RegistryError

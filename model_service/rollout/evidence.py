@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 from sqlalchemy import ColumnElement, Connection, Select, func, select
 
-from model_service.fleet.store import reports_of, statuses
+from model_service.fleet.reports import reports_of, statuses
 from model_service.registry import candidates
 from model_service.registry.candidates import CandidateState
 from model_service.registry.tables import channel_requests, commands, devices, reports, rollouts

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from model_service.fleet.certificates import revoked_serials
 from model_service.fleet.devices import revoked_devices
-from model_service.identity.certificates import Holder
+from model_service.holder import Holder
 from schemas.errors import AccessError, ServiceUnavailableError
 from schemas.updates import Role
 

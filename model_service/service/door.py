@@ -18,7 +18,8 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from model_service.identity.certificates import Holder, read_holder
+from model_service.holder import Holder
+from model_service.identity.certificates import read_holder
 from model_service.service.access import AccessList
 from model_service.service.refusals import LateError, status_of
 from schemas.errors import AccessError, OperatorError, PipelineError

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from cryptography import x509
 from sqlalchemy import Connection
 
+from model_service.holder import DEVICE_ID
 from model_service.identity import certificates as certs
 from model_service.identity.authority import issued_by
 from model_service.identity.enrolment import (
@@ -57,7 +58,7 @@ class Enrollment:
 
     async def enroll(self, request: EnrollRequest, call: Call) -> EnrollResponse:
         """Redeem a join token."""
-        if not certs.DEVICE_ID.fullmatch(request.device_id):
+        if not DEVICE_ID.fullmatch(request.device_id):
             raise BadFieldError("device_id", "letters, digits and _.:-, at most 64")
         asked = Enrolment(request.device_id, request.token, request.csr_pem, request.signing_key_pem)
         return await self._certificate(lambda c: request_enrolment(c, asked, self._clock()), call)

@@ -10,7 +10,11 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping
 
+from model_service.fleet.certificates import enter, revoke_certificate
 from model_service.fleet.devices import revoke_device
+from model_service.holder import Holder
+from model_service.identity import certificates as certs
+from model_service.identity.authority import ca_path, issued_by
 from model_service.identity.tokens import Invitation, create_token
 from model_service.service import fleet_reads as reads
 from model_service.service import fleet_writes as writes
@@ -30,6 +34,7 @@ from schemas.proto.fleet_pb2 import (
     JoinTokenRequest,
     JsonReply,
     ListRequest,
+    RevokeCertificateRequest,
     ShowRequest,
     StartRolloutRequest,
     TrainRequest,
@@ -39,13 +44,13 @@ from schemas.updates import Role
 PEOPLE = frozenset({Role.VIEWER, Role.LABELLER, Role.OPERATOR, Role.APPROVER})
 OPERATORS = frozenset({Role.OPERATOR})
 APPROVERS = frozenset({Role.APPROVER})
-_READS = ("ListDevices", "ListModels", "ShowModel", "ListRollouts", "ShowRollout", "ListRuns")
+_READS = ("ListDevices", "ListModels", "ShowModel", "ListRollouts", "ShowRollout", "ListRuns", "ListPeople")
 _WRITES = ("CreateJoinToken", "ListJoinTokens", "RevokeDevice", "Train", "StartRollout")
 RULES = {
     **{name: Rule(PEOPLE, 20.0) for name in _READS},
     **{name: Rule(OPERATORS, 30.0) for name in _WRITES},
     "ControlRollout": Rule(OPERATORS | APPROVERS, 30.0),
-    "AckDrift": Rule(APPROVERS, 30.0),
+    **{name: Rule(APPROVERS, 30.0) for name in ("AckDrift", "RevokeCertificate")},
 }
 MAX_TOKEN_S = 30 * 86400.0
 KINDS = ("", "anomaly", "classifier")
@@ -74,6 +79,7 @@ class FleetAdmin:
         watching: Mapping[str, int],
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._ca_path = ca_path(settings)
         self._token_s, self._evidence = settings.token_s, Evidence(settings.lake_root)
         self._workers, self._access, self._beacon = workers, access, beacon
         self._watching, self._clock = watching, clock
@@ -107,6 +113,10 @@ class FleetAdmin:
         """Training runs, newest first."""
         return await self._read(lambda c: reads.list_runs(c, request.family, request.limit))
 
+    async def list_people(self, request: ListRequest, _call: Call) -> JsonReply:
+        """People's certificates, by name, the newest first."""
+        return await self._read(lambda c: reads.list_people(c, request.limit))
+
     async def list_join_tokens(self, request: ListRequest, _call: Call) -> JsonReply:
         """Join tokens, newest first, without their secret."""
         return await self._read(lambda c: reads.list_tokens(c, request.limit))
@@ -130,9 +140,28 @@ class FleetAdmin:
         """Never let the device in again, from now on, its open streams included."""
         now = self._clock()
         await self._workers.write(lambda c: revoke_device(c, request.id, now, call.actor))
-        await self._workers.read(self._access.refresh)
-        self._beacon.wake()
+        await self._heed_revocation()
         return _reply({"device_id": request.id, "revoked": True})
+
+    async def revoke_certificate(self, request: RevokeCertificateRequest, call: Call) -> JsonReply:
+        """Never let a person in with that certificate again, from now on."""
+        if bool(request.serial) == bool(request.certificate_pem):
+            raise BadFieldError("serial", "either this or certificate_pem")
+        if request.certificate_pem:
+            holder, not_before = await self._workers.in_thread(lambda: self._read_ours(request))
+            serial = holder.serial
+        else:
+            holder, not_before, serial = None, 0.0, _plain_serial(request.serial)
+        now = self._clock()
+
+        def revoke(connection: Connection) -> str:
+            if holder is not None:
+                enter(connection, holder, not_before)
+            return revoke_certificate(connection, serial, now, call.actor, request.reason)
+
+        name = await self._workers.write(revoke)
+        await self._heed_revocation()
+        return _reply({"name": name, "serial": serial, "revoked": True})
 
     async def train(self, request: TrainRequest, call: Call) -> JsonReply:
         """A training run, by hand."""
@@ -196,6 +225,26 @@ class FleetAdmin:
         }
         return await self._command("control_rollout", body, call)
 
+    async def _heed_revocation(self) -> None:
+        """Refuse the revoked from the next call on, and end their streams."""
+        await self._workers.read(self._access.refresh)
+        self._beacon.wake()
+
+    def _read_ours(self, request: RevokeCertificateRequest) -> tuple[Holder, float]:
+        """Holder and first second of a certificate that our authority signed.
+
+        Raises:
+            BadFieldError: It is no certificate, or another authority's.
+        """
+        try:
+            found = certs.read_certificate(request.certificate_pem)
+            holder = certs.read_holder(request.certificate_pem)
+        except AccessError as exc:
+            raise BadFieldError("certificate_pem", str(exc)) from exc
+        if not issued_by(found, certs.read_certificate(self._ca_path.read_bytes())):
+            raise BadFieldError("certificate_pem", "not a certificate of this authority")
+        return holder, found.not_valid_before_utc.timestamp()
+
     async def _read(self, work: Callable[[Connection], Any]) -> JsonReply:
         return _reply(await self._workers.read(work))
 
@@ -215,6 +264,11 @@ class FleetAdmin:
                 raise ServiceUnavailableError("the engine does not answer: nothing was done") from exc
             [answer] = await self._workers.read(lambda c: writes.answered_commands(c, [command_id]))
         return _outcome(answer)
+
+
+def _plain_serial(text: str) -> str:
+    """The serial as the ledger has it, also where it was copied from what another tool prints."""
+    return text.replace(":", "").strip().lower().lstrip("0")
 
 
 def _outcome(answer: RowMapping) -> JsonReply:

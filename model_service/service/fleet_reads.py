@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, func, select
 
-from model_service.fleet.certificates import valid_until
+from model_service.fleet.certificates import of_people, valid_until
 from model_service.fleet.devices import devices_of
 from model_service.fleet.reports import statuses
 from model_service.identity import tokens
@@ -25,7 +25,7 @@ from model_service.service.refusals import UnknownNameError
 from model_service.training import runs
 
 Json = dict[str, Any]
-_TIMES = ("at", "last_seen", "onset", "_until")
+_TIMES = ("at", "last_seen", "onset", "_from", "_until")
 _DEFAULT_LIMIT, _MAX_LIMIT = 200, 10000
 _STATUS = ("last_seen", "state", "result", "channel_seq", "rollout_id", "installed", "attack")
 
@@ -120,6 +120,23 @@ def show_rollout(connection: Connection, rollout_id: str) -> Json:
     )
     rollout["reports"] = [dict(row) for row in connection.execute(counted).mappings()]
     return rollout
+
+
+def list_people(connection: Connection, limit: int) -> list[Json]:
+    """People's certificates, by name, the newest first."""
+    return [
+        _plain(
+            {
+                "name": row["subject"],
+                "roles": row["role"].split(","),
+                "serial": row["serial"],
+                "valid_from": row["not_before"],
+                "valid_until": row["not_after"],
+                "revoked_at": row["revoked_at"],
+            }
+        )
+        for row in of_people(connection, bounded(limit))
+    ]
 
 
 def list_tokens(connection: Connection, limit: int) -> list[Json]:

@@ -88,21 +88,16 @@ class TrustRepository:
         """Version of each role."""
         return self.published().versions()
 
-    def metadata_since(self, versions: Mapping[str, int]) -> Files:
-        """Metadata that a device with these versions lacks; names as in ``delivery.proto``."""
-        return self.published().metadata_since(versions)
+    def reply(self, versions: Mapping[str, int], known: Mapping[str, str], group: str | None = None) -> Reply:
+        """Metadata and documents that a device lacks; names as in ``delivery.proto``.
 
-    def documents_since(self, known: Mapping[str, str], group: str | None = None) -> Files:
-        """Signed documents that a device lacks.
+        Both of one moment: asked for one after the other, a publication may fall between them.
 
         Args:
-            known: SHA-256 of those it has, by path.
+            versions: Of the metadata that it has, by role.
+            known: SHA-256 of the documents that it has, by path.
             group: Whose channels; None: all groups'.
         """
-        return self._documents(self.published(), known, group)
-
-    def reply(self, versions: Mapping[str, int], known: Mapping[str, str], group: str | None = None) -> Reply:
-        """Both of one moment: asked for one after the other, a publication may fall between them."""
         published = self.published()
         return Reply(published.metadata_since(versions), self._documents(published, known, group))
 

@@ -83,3 +83,13 @@ class AckDriftRequest(_message.Message):
     retrain: bool
     reason: str
     def __init__(self, run_id: _Optional[str] = ..., retrain: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class RevokeCertificateRequest(_message.Message):
+    __slots__ = ("serial", "certificate_pem", "reason")
+    SERIAL_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_PEM_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    serial: str
+    certificate_pem: bytes
+    reason: str
+    def __init__(self, serial: _Optional[str] = ..., certificate_pem: _Optional[bytes] = ..., reason: _Optional[str] = ...) -> None: ...

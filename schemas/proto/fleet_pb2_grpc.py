@@ -65,6 +65,11 @@ class FleetAdminStub:
                 request_serializer=schemas_dot_proto_dot_fleet__pb2.ListRequest.SerializeToString,
                 response_deserializer=schemas_dot_proto_dot_fleet__pb2.JsonReply.FromString,
                 _registered_method=True)
+        self.ListPeople = channel.unary_unary(
+                '/edgeloop.v1.FleetAdmin/ListPeople',
+                request_serializer=schemas_dot_proto_dot_fleet__pb2.ListRequest.SerializeToString,
+                response_deserializer=schemas_dot_proto_dot_fleet__pb2.JsonReply.FromString,
+                _registered_method=True)
         self.CreateJoinToken = channel.unary_unary(
                 '/edgeloop.v1.FleetAdmin/CreateJoinToken',
                 request_serializer=schemas_dot_proto_dot_fleet__pb2.JoinTokenRequest.SerializeToString,
@@ -98,6 +103,11 @@ class FleetAdminStub:
         self.AckDrift = channel.unary_unary(
                 '/edgeloop.v1.FleetAdmin/AckDrift',
                 request_serializer=schemas_dot_proto_dot_fleet__pb2.AckDriftRequest.SerializeToString,
+                response_deserializer=schemas_dot_proto_dot_fleet__pb2.JsonReply.FromString,
+                _registered_method=True)
+        self.RevokeCertificate = channel.unary_unary(
+                '/edgeloop.v1.FleetAdmin/RevokeCertificate',
+                request_serializer=schemas_dot_proto_dot_fleet__pb2.RevokeCertificateRequest.SerializeToString,
                 response_deserializer=schemas_dot_proto_dot_fleet__pb2.JsonReply.FromString,
                 _registered_method=True)
 
@@ -138,6 +148,12 @@ class FleetAdminServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListRuns(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPeople(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -188,6 +204,13 @@ class FleetAdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RevokeCertificate(self, request, context):
+        """Roles: approver. A person's certificate; a device is revoked whole, by RevokeDevice.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FleetAdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -218,6 +241,11 @@ def add_FleetAdminServicer_to_server(servicer, server):
             ),
             'ListRuns': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRuns,
+                    request_deserializer=schemas_dot_proto_dot_fleet__pb2.ListRequest.FromString,
+                    response_serializer=schemas_dot_proto_dot_fleet__pb2.JsonReply.SerializeToString,
+            ),
+            'ListPeople': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPeople,
                     request_deserializer=schemas_dot_proto_dot_fleet__pb2.ListRequest.FromString,
                     response_serializer=schemas_dot_proto_dot_fleet__pb2.JsonReply.SerializeToString,
             ),
@@ -254,6 +282,11 @@ def add_FleetAdminServicer_to_server(servicer, server):
             'AckDrift': grpc.unary_unary_rpc_method_handler(
                     servicer.AckDrift,
                     request_deserializer=schemas_dot_proto_dot_fleet__pb2.AckDriftRequest.FromString,
+                    response_serializer=schemas_dot_proto_dot_fleet__pb2.JsonReply.SerializeToString,
+            ),
+            'RevokeCertificate': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeCertificate,
+                    request_deserializer=schemas_dot_proto_dot_fleet__pb2.RevokeCertificateRequest.FromString,
                     response_serializer=schemas_dot_proto_dot_fleet__pb2.JsonReply.SerializeToString,
             ),
     }
@@ -418,6 +451,33 @@ class FleetAdmin:
             request,
             target,
             '/edgeloop.v1.FleetAdmin/ListRuns',
+            schemas_dot_proto_dot_fleet__pb2.ListRequest.SerializeToString,
+            schemas_dot_proto_dot_fleet__pb2.JsonReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPeople(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgeloop.v1.FleetAdmin/ListPeople',
             schemas_dot_proto_dot_fleet__pb2.ListRequest.SerializeToString,
             schemas_dot_proto_dot_fleet__pb2.JsonReply.FromString,
             options,
@@ -608,6 +668,33 @@ class FleetAdmin:
             target,
             '/edgeloop.v1.FleetAdmin/AckDrift',
             schemas_dot_proto_dot_fleet__pb2.AckDriftRequest.SerializeToString,
+            schemas_dot_proto_dot_fleet__pb2.JsonReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeCertificate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgeloop.v1.FleetAdmin/RevokeCertificate',
+            schemas_dot_proto_dot_fleet__pb2.RevokeCertificateRequest.SerializeToString,
             schemas_dot_proto_dot_fleet__pb2.JsonReply.FromString,
             options,
             channel_credentials,

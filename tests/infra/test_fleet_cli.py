@@ -4,6 +4,8 @@ import stat
 
 import pytest
 
+from model_service.identity.authority import init_pki
+from model_service.identity.people import enter_people
 from schemas.join import JoinBundle
 from tests.infra.cli import EdgeloopHere
 from tests.simulators.model_service import ModelService, SimClient
@@ -40,6 +42,31 @@ def test_a_device_that_never_joined_cannot_be_revoked(service):
     done = EdgeloopHere(service.folder)("fleet", "revoke", "nobody")
     assert done.returncode == 1
     assert "no device nobody has joined" in done.stderr
+
+
+def test_a_persons_stolen_certificate_is_revoked_and_replaced(service):
+    edgeloop = EdgeloopHere(service.folder)
+    enter_people(service.settings, service.registry)
+    [viewer] = [p for p in edgeloop.json("fleet", "people") if p["name"] == "viewer"]
+    assert viewer["serial"] in edgeloop("fleet", "people").stdout
+    done = edgeloop.json("fleet", "revoke-person", viewer["serial"], "--reason", "laptop stolen")
+    assert done == {"name": "viewer", "serial": viewer["serial"], "revoked": True}
+    refused = edgeloop("fleet", "devices")
+    assert refused.returncode == 1
+    assert f"the certificate {viewer['serial']} of viewer was revoked" in refused.stderr
+    for name in ("viewer.key", "viewer.pem"):
+        (service.settings.pki / "people" / name).unlink()
+    init_pki(service.settings)  # `edgeloop up` does it
+    enter_people(service.settings, service.registry)
+    states = [(p["name"], p["revoked_at"] is None) for p in edgeloop.json("fleet", "people")]
+    assert sorted(states) == [("operator", True), ("viewer", False), ("viewer", True)]
+
+
+def test_a_certificate_can_be_named_by_its_file(tmp_path):
+    with ModelService(tmp_path) as service:
+        edgeloop, file = EdgeloopHere(service.folder), service.settings.pki / "people" / "operator.pem"
+        assert edgeloop("fleet", "revoke-person", str(file)).stdout.endswith("of operator is revoked\n")
+        assert "of operator was revoked" in edgeloop("fleet", "tokens").stderr
 
 
 def test_without_a_stack_the_command_says_what_to_do(tmp_path):

@@ -16,7 +16,7 @@ from feature_store.append import append
 from feature_store.cuts import Cuts
 from feature_store.point_in_time import Wanted, training_rows
 from feature_store.registry import DeviceRecord, DeviceRegistry
-from model_service.gates.gate_process import Gate
+from model_service.gates.gate import Gate
 from model_service.registry.database import Registry
 from model_service.registry.tables import candidates, gate_verdicts, outbox, runs
 from model_service.settings import ModelSettings

@@ -3,7 +3,8 @@
 import pytest
 from sqlalchemy import func, select
 
-from model_service.fleet.store import devices, record_report, reports_by, reports_of, statuses
+from model_service.fleet.devices import devices_of
+from model_service.fleet.reports import record_report, reports_by, reports_of, statuses
 from model_service.registry.database import Registry
 from model_service.registry.tables import reports
 from schemas.errors import ClonedIdentityError
@@ -80,5 +81,5 @@ def test_reports_of_a_rollout_come_in_order_from_where_one_stopped(registry):
 
 
 def test_an_empty_fleet_has_no_devices(registry):
-    assert look(registry, devices) == []
+    assert look(registry, devices_of) == []
     assert look(registry, statuses, "default") == []

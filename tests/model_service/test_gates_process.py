@@ -10,7 +10,7 @@ import pytest
 
 from feature_store.cuts import Cuts
 from feature_store.lake import Lake
-from model_service.gates.gate_process import Gate
+from model_service.gates.gate import Gate
 from model_service.registry.tables import candidates, runs
 from model_service.training.artifacts import store_artifact
 from model_service.training.bundle import sealed

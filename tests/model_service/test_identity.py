@@ -17,6 +17,7 @@ from model_service.identity import certificates as certs
 from model_service.identity.authority import ca_path, init_pki, issued_by, person_paths, server_paths
 from model_service.identity.enrolment import Enrolment, answered, request_enrolment, request_renewal
 from model_service.identity.issuer import Issuer
+from model_service.identity.people import enter_people
 from model_service.identity.tokens import Invitation, create_token
 from model_service.registry.database import Registry
 from model_service.registry.tables import certificate_requests, certificates, devices, join_tokens
@@ -174,6 +175,18 @@ def test_a_person_has_every_role_of_the_certificate_and_no_other(office):
     assert certs.read_holder(path.read_bytes()).roles == {"viewer"}
     with pytest.raises(AccessError):
         person_paths(office.settings, "device")
+
+
+def test_people_are_on_record_once_and_a_damaged_file_stops_nobody(office):
+    (office.settings.pki / "people" / "broken.pem").write_text("no certificate")
+    assert [enter_people(office.settings, office.registry) for _ in range(2)] == [2, 0]
+    by_name = {row["subject"]: row for row in office.rows(certificates)}
+    assert {name: row["role"] for name, row in by_name.items()} == {
+        "operator": "approver,operator",
+        "viewer": "viewer",
+    }
+    _, path = person_paths(office.settings, "viewer")
+    assert by_name["viewer"]["serial"] == certs.read_holder(path.read_bytes()).serial
 
 
 def test_a_device_certificate_names_device_role_and_a_day(office):

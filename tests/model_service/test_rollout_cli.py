@@ -1,7 +1,7 @@
 """`edgeloop rollout` against the real processes: what people type, and what they are told."""
 
+from model_service.address import read_address
 from model_service.identity.authority import init_pki
-from model_service.service.address import read_address
 from tests.infra.cli import Edgeloop
 from tests.simulators.rollouts import GROUP, Service, quick_profile
 from tests.waiting import wait_until

@@ -15,7 +15,7 @@ from model_service.trust.online import OnlineSigner
 from schemas.channels import BROAD, BROAD_ROLE, Release
 from schemas.cohorts import EVERYBODY, NOBODY
 from schemas.errors import RetryableError
-from tests.simulators.rollouts import FAMILY, GROUP, Service, quick_profile
+from tests.simulators.rollouts import FAMILY, GROUP, Service, proposed, quick_profile
 
 
 @pytest.fixture
@@ -24,19 +24,6 @@ def service(tmp_path):
     made.use(quick_profile(phases=(0.5, 1.0)))
     yield made
     made.registry.close()
-
-
-def proposed(service):
-    """A rollout whose canaries did well, and whose first broad phase waits for the guard."""
-    names = service.join(20)
-    service.sign(1)
-    engine = service.engine()
-    for _ in range(10):
-        engine.tick()
-        if len(service.requests()) == 2:
-            return names
-        service.obey(names)
-    raise AssertionError(service.rollout())
 
 
 def forge(service, **changes):

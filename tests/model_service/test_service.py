@@ -9,10 +9,10 @@ from google.protobuf.message_factory import GetMessageClass
 from sqlalchemy import select
 
 from infra.model_client import FleetClient
+from model_service.address import read_address
 from model_service.identity.authority import init_pki, person_paths
 from model_service.identity.certificates import read_holder
 from model_service.registry.tables import certificate_requests, commands
-from model_service.service.address import read_address
 from model_service.settings import ModelSettings
 from schemas.errors import AccessError, RegistryError, RejectedError, ServiceUnavailableError
 from schemas.proto import fleet_pb2
@@ -155,7 +155,16 @@ def test_a_device_speaks_for_itself_only(device):
 
 def test_a_device_may_not_call_what_is_an_operators(device):
     stub = FleetAdminStub(device.channel(device.bundle.delivery))
-    for name in ("ListDevices", "RevokeDevice", "CreateJoinToken", "StartRollout", "AckDrift", "Train"):
+    for name in (
+        "ListDevices",
+        "RevokeDevice",
+        "CreateJoinToken",
+        "StartRollout",
+        "AckDrift",
+        "Train",
+        "ListPeople",
+        "RevokeCertificate",
+    ):
         method = getattr(stub, name)
         with pytest.raises(grpc.RpcError) as caught:
             method.with_call(_empty(name), timeout=10)
@@ -188,6 +197,7 @@ def test_a_viewer_sees_and_changes_nothing(service, device):
             lambda: viewer.train("machine"),
             lambda: viewer.start_rollout("machine-1.0123abcd", "default"),
             lambda: viewer.ack_drift("r", retrain=True),
+            lambda: viewer.revoke_certificate("0a1b"),
             viewer.tokens,
         ):
             with pytest.raises(AccessError, match=r"viewer \(viewer\) may not call"):

@@ -15,9 +15,11 @@ from feature_store.append import append
 from feature_store.cuts import Cuts
 from infra.model_client import FleetClient
 from model_service.identity.authority import Authority
-from model_service.registry.tables import commands, runs
-from schemas.errors import RegistryError
-from schemas.proto.fleet_pb2 import ControlRolloutRequest
+from model_service.identity.certificates import read_holder
+from model_service.identity.people import enter_people
+from model_service.registry.tables import certificates, commands, outbox, runs
+from schemas.errors import RegistryError, RejectedError
+from schemas.proto.fleet_pb2 import ControlRolloutRequest, ListRequest, RevokeCertificateRequest
 from schemas.proto.fleet_pb2_grpc import FleetAdminStub
 from schemas.tables import DRIFT
 from schemas.updates import Role
@@ -34,6 +36,31 @@ def service(tmp_path_factory):
 def approver(service):
     with service.person("approver") as client:
         yield client
+
+
+def somebody(service, name, *roles):
+    """A person whose certificate somebody made with the authority's key, and nobody put on record."""
+    authority, key = Authority.load(service.settings), ec.generate_private_key(ec.SECP256R1())
+    certificate = authority.certify_client(
+        name, roles, key.public_key(), datetime.now(UTC), timedelta(days=1)
+    )
+    client = SimClient(service.invite("unused"), key)
+    client.certificate_pem = certificate.public_bytes(serialization.Encoding.PEM)
+    return client
+
+
+def admin(person):
+    return FleetAdminStub(person.channel(person.bundle.delivery))
+
+
+def refused(call, request):
+    """Code and reason of a call that must be refused."""
+    with pytest.raises(grpc.RpcError) as caught:
+        call(request, timeout=10)
+    return refusal(caught.value)
+
+
+DENIED = ("PERMISSION_DENIED", "ACCESS_ERROR")
 
 
 def waiting_run(service, run_id, *verdicts):
@@ -138,13 +165,8 @@ def test_a_command_that_the_engine_refuses_says_why(service):
 
 
 def test_an_approver_resumes_and_does_nothing_else(service):
-    authority, key = Authority.load(service.settings), ec.generate_private_key(ec.SECP256R1())
-    certificate = authority.certify_client(
-        "ann", [Role.APPROVER], key.public_key(), datetime.now(UTC), timedelta(days=1)
-    )
-    with SimClient(service.invite("unused"), key) as ann, Engine(service, "done", {}) as engine:
-        ann.certificate_pem = certificate.public_bytes(serialization.Encoding.PEM)
-        stub = FleetAdminStub(ann.channel(ann.bundle.delivery))
+    with somebody(service, "ann", Role.APPROVER) as ann, Engine(service, "done", {}) as engine:
+        stub = admin(ann)
         stub.ControlRollout(ControlRolloutRequest(rollout_id="r", action="resume"), timeout=10)
         with pytest.raises(grpc.RpcError) as caught:
             stub.ControlRollout(ControlRolloutRequest(rollout_id="r", action="abort"), timeout=10)
@@ -165,3 +187,68 @@ def test_a_client_can_be_made_before_the_service_is_back(service):
     service.start()
     with client:
         assert client.rollouts() == []
+
+
+def test_a_person_whose_certificate_is_revoked_is_refused_at_the_next_call(service, approver):
+    with somebody(service, "ann", Role.OPERATOR) as ann:
+        stub = admin(ann)
+        stub.ListDevices(ListRequest(), timeout=10)
+        done = approver.revoke_certificate(certificate_pem=ann.certificate_pem, reason="stolen")
+        serial = read_holder(ann.certificate_pem).serial
+        assert done == {"name": "ann", "serial": serial, "revoked": True}
+        assert refused(stub.ListDevices, ListRequest()) == DENIED
+        assert refused(admin(ann).ListDevices, ListRequest()) == DENIED
+    entry = rows(service, certificates, certificates.c.serial == serial)
+    approver.revoke_certificate(serial)
+    assert rows(service, certificates, certificates.c.serial == serial) == entry, "a repeat changes nothing"
+    [event] = rows(service, outbox, outbox.c.step == "certificate_revoked", outbox.c.subject == "ann")
+    assert event["detail"] == {"by": "operator", "serial": serial, "roles": "operator", "why": "stolen"}
+
+
+def test_people_are_listed_with_the_serial_that_revokes_them(service, approver):
+    with somebody(service, "bob", Role.VIEWER, Role.LABELLER) as bob:
+        (service.settings.pki / "people" / "bob.pem").write_bytes(bob.certificate_pem)
+        enter_people(service.settings, service.registry)
+        by_name = {entry["name"]: entry for entry in approver.people()}
+        assert by_name.keys() >= {"bob", "operator", "viewer"}
+        found = by_name["bob"]
+        assert (found["roles"], found["revoked_at"]) == (["labeller", "viewer"], None)
+        as_openssl_prints_it = f"0{found['serial'].upper()}"
+        assert approver.revoke_certificate(as_openssl_prints_it)["name"] == "bob"
+        assert refused(admin(bob).ListDevices, ListRequest()) == DENIED
+        again = {entry["name"]: entry["revoked_at"] for entry in approver.people()}
+        assert (again["bob"] is not None, again["operator"]) == (True, None)
+
+
+def test_only_an_approver_revokes_a_person(service):
+    with somebody(service, "olga", Role.OPERATOR) as olga, service.person("viewer") as viewer:
+        request = RevokeCertificateRequest(certificate_pem=olga.certificate_pem)
+        assert refused(admin(olga).RevokeCertificate, request) == DENIED
+        with pytest.raises(RejectedError, match=r"viewer \(viewer\) may not call RevokeCertificate"):
+            viewer.revoke_certificate(certificate_pem=olga.certificate_pem)
+        admin(olga).ListDevices(ListRequest(), timeout=10)
+
+
+def test_what_is_no_persons_certificate_is_not_revoked(service, approver, tmp_path):
+    before = rows(service, certificates)
+    with ModelService(tmp_path) as elsewhere, somebody(elsewhere, "eve", Role.OPERATOR) as eve:
+        foreign = eve.certificate_pem
+    with pytest.raises(RejectedError, match="not a certificate of this authority"):
+        approver.revoke_certificate(certificate_pem=foreign)
+    for given in ({}, {"serial": "0a", "certificate_pem": foreign}):
+        with pytest.raises(RejectedError, match="either this or certificate_pem"):
+            approver.revoke_certificate(**given)
+    with pytest.raises(RejectedError, match="not a certificate that we take"):
+        approver.revoke_certificate(certificate_pem=b"no certificate")
+    with pytest.raises(RegistryError, match="no certificate abc is on record"):
+        approver.revoke_certificate("abc")
+    assert rows(service, certificates) == before
+    with service.joined("m-1") as device:
+        with pytest.raises(RegistryError, match="`edgeloop fleet revoke m-1`"):
+            approver.revoke_certificate(certificate_pem=device.certificate_pem)
+        device.delivery().Report(device.report(1), timeout=10)
+
+
+def rows(service, table, *where):
+    with service.registry.reading() as connection:
+        return list(connection.execute(select(table).where(*where)).mappings())

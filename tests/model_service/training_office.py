@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from feature_store.lake import Lake
 from model_service.registry.database import Registry
 from model_service.registry.tables import candidates, outbox, runs
 from model_service.settings import ModelSettings
-from model_service.training.trainer_process import Office
+from model_service.training.scheduler import TrainingScheduler
 from model_service.trust import ceremony
 from schemas.cohorts import Cohort
 
@@ -42,14 +41,17 @@ class TrainingOffice:
     def open(self) -> None:
         """As after a restart."""
         lake = Lake.open(self.settings.lake_root)
-        self.office = Office(self.settings, self.registry, lake, self.clock)
+        self.scheduler = TrainingScheduler(self.settings, self.registry, lake, self.clock)
 
     def close(self) -> None:
         """Close the registry."""
         self.registry.close()
 
     def tick(self) -> None:
-        self.office.tick()
+        """One turn of every job of the process."""
+        self.scheduler.look()
+        self.scheduler.work()
+        self.scheduler.propose_again()
 
     def rows(self, table: Any = runs) -> list[dict[str, Any]]:
         with self.registry.reading() as connection:
@@ -67,10 +69,3 @@ class TrainingOffice:
     def execute(self, statement: Any) -> None:
         with self.registry.transaction() as connection:
             connection.execute(statement)
-
-
-def stopped() -> threading.Event:
-    """An event that is set."""
-    event = threading.Event()
-    event.set()
-    return event

@@ -21,13 +21,13 @@ from feature_store.lake import Lake
 from feature_store.registry import DeviceRegistry, ProfileRegistry
 from infra.child import Child
 from infra.model_client import FleetClient
+from model_service.address import Address, read_address
 from model_service.identity import certificates as certs
 from model_service.identity.authority import init_pki
 from model_service.identity.invitation import invite
 from model_service.identity.issuer import Issuer
 from model_service.identity.tokens import Invitation
 from model_service.registry.database import Registry
-from model_service.service.address import Address, read_address
 from model_service.settings import ModelSettings
 from model_service.trust import ceremony
 from model_service.trust.channels import publish_canary

@@ -13,12 +13,12 @@ from sqlalchemy import insert, select
 from feature_store.lake import Lake
 from feature_store.registry import ProfileRegistry
 from infra.model_processes import as_environment
-from model_service.fleet.store import record_report
+from model_service.fleet.reports import record_report
+from model_service.processes.engine import build_engine
+from model_service.processes.guard import build_guard
 from model_service.registry.database import Registry
 from model_service.registry.tables import candidates, commands, devices, gate_verdicts, rollouts
 from model_service.rollout import store
-from model_service.rollout.engine_process import build_engine
-from model_service.rollout.guard_process import build_guard
 from model_service.settings import ModelSettings
 from model_service.trust import ceremony
 from model_service.trust.keys import load_online_key
@@ -197,3 +197,16 @@ class Service:
             self.report(device, channel, "committed", "committed", shadow=shadow)
             self.report(device, channel, "idle", "committed", shadow=shadow)
         return changed
+
+
+def proposed(service: Service) -> list[str]:
+    """A rollout whose canaries did well, and whose first broad phase waits for the guard."""
+    names = service.join(20)
+    service.sign(1)
+    engine = service.engine()
+    for _ in range(10):
+        engine.tick()
+        if len(service.requests()) == 2:
+            return names
+        service.obey(names)
+    raise AssertionError(service.rollout())

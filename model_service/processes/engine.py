@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from contextlib import ExitStack, closing
@@ -10,7 +9,9 @@ from datetime import UTC, datetime
 
 from feature_store.lake import Lake
 from feature_store.registry import DeviceRegistry
-from model_service.identity.issuer import Issuer
+from model_service.identity.issuer import PKI_S, Issuer
+from model_service.identity.people import enter_people
+from model_service.processes.loop import Job, ProcessLoop
 from model_service.registry.database import Registry
 from model_service.rollout.announce import Announcer
 from model_service.rollout.engine import Engine
@@ -20,7 +21,6 @@ from model_service.rollout.outbox import EVERY_S, Shipper
 from model_service.rollout.profiles import Profiles
 from model_service.rollout.rates import LakeRates
 from model_service.rollout.renewal import Renewal
-from model_service.rollout.turns import Turns
 from model_service.settings import ModelSettings
 from model_service.trust.keys import load_online_key
 from model_service.trust.online import OnlineSigner
@@ -28,8 +28,6 @@ from model_service.trust.repository import TrustRepository
 from model_service.trust.roles import ENGINE
 from schemas.channels import BROAD_ROLE, CANARY_ROLE
 from schemas.durable import ABANDONED_S, DISK
-
-log = logging.getLogger(__name__)
 
 _RENEW_EVERY_S = 30.0
 
@@ -54,15 +52,13 @@ def run(settings: ModelSettings, stop: threading.Event) -> None:
         if settings.bootstrap_servers:
             topic = LifecycleTopic(settings.bootstrap_servers, settings.namespace)
             opened.enter_context(closing(topic))
-        turns = _turns(settings, registry, topic)
-        while not stop.is_set():
-            turns.take()
-            stop.wait(settings.tick_s)
-        turns.take()
+        loop = _loop(settings, registry, topic)
+        loop.run(stop)
+        loop.turn()  # what came while we were told to stop
 
 
-def _turns(settings: ModelSettings, registry: Registry, topic: LifecycleTopic | None) -> Turns:
-    """What the process does in turn."""
+def _loop(settings: ModelSettings, registry: Registry, topic: LifecycleTopic | None) -> ProcessLoop:
+    """The jobs of the process, in the order of their turns."""
     lake = Lake.open(settings.lake_root)
     repo = TrustRepository(settings.repository, settings.proposals, settings.artifacts)
     online = OnlineSigner.load(settings)
@@ -70,15 +66,15 @@ def _turns(settings: ModelSettings, registry: Registry, topic: LifecycleTopic | 
     engine = build_engine(settings, registry, lake, repo, online)
     renewal = Renewal(registry, repo, settings.channel_s, engine.announcer.highest)
     shipper = Shipper(registry, lake, topic)
-    return Turns(
-        (
-            (issuer.step, 0.0),
-            (lambda: online.renew_if_due(repo, datetime.now(UTC)), _RENEW_EVERY_S),
-            (lambda: renewal.step(time.time()), _RENEW_EVERY_S),
-            (engine.tick, 0.0),
-            (lambda: shipper.step(datetime.now(UTC)), EVERY_S),
-        )
+    jobs = (
+        Job("certificate requests", issuer.step),
+        Job("people's certificates", lambda: enter_people(settings, registry), PKI_S),
+        Job("renew metadata", lambda: online.renew_if_due(repo, datetime.now(UTC)), _RENEW_EVERY_S),
+        Job("renew channels", lambda: renewal.step(time.time()), _RENEW_EVERY_S),
+        Job("rollouts", engine.tick),
+        Job("ship events", lambda: shipper.step(datetime.now(UTC)), EVERY_S),
     )
+    return ProcessLoop(jobs, settings.tick_s)
 
 
 def build_engine(

@@ -1,9 +1,8 @@
-"""The trainer: turns verdicts, clocks, labels and people's requests into candidates, until told to stop."""
+"""Schedules training: turns verdicts, clocks, labels and people's requests into runs, and works on these."""
 
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -12,9 +11,10 @@ from sqlalchemy import Connection
 
 from feature_store import connect
 from feature_store.cut import Cut
-from feature_store.cuts import Cuts, utc_now
+from feature_store.cuts import Cuts
 from feature_store.lake import Lake
 from feature_store.registry import ProfileRegistry
+from model_service.in_turn import each_in_turn
 from model_service.registry.database import Registry, note
 from model_service.settings import ModelSettings
 from model_service.training.run import RunReason, RunState, TrainingRun
@@ -38,36 +38,20 @@ from model_service.training.trigger import (
     on_verdicts,
 )
 from model_service.training.verdict_reading import NewVerdicts, count_labels, new_verdicts
-from schemas.errors import RetryableError
 from schemas.profile import Profile
 from schemas.tables import DRIFT, LABELS
 
 log = logging.getLogger(__name__)
 
 _VERDICTS, _SINCE = "verdicts", "since"
-_PROPOSE_EVERY = timedelta(seconds=2)
+PROPOSE_EVERY_S = 2.0
 """Pause between two looks at proposals that another publication may have made stale."""
 _MOST_STEPS = 8
-"""Steps of one run in one tick: a run that goes in circles must not hold up the others."""
+"""Steps of one run in one turn: a run that goes in circles must not hold up the others."""
 
 
-def run(settings: ModelSettings, stop: threading.Event, clock: Callable[[], datetime] = utc_now) -> None:
-    """Train until told to stop. Killed anywhere, the next start goes on where it was."""
-    with closing(Registry.open(settings.database_url, settings.root)) as registry:
-        office = Office(settings, registry, Lake.open(settings.lake_root), clock)
-        log.info("trainer of %s", settings.root)
-        while not stop.is_set():
-            pause = settings.tick_s
-            try:
-                office.tick()
-            except RetryableError as exc:
-                log.warning("%s: %s", type(exc).__name__, exc)
-                pause = max(pause, exc.retry_after_s)
-            stop.wait(pause)
-
-
-class Office:
-    """What the trainer knows of the lake and the registry between two looks.
+class TrainingScheduler:
+    """Decides when to train, and works on the runs; remembers what it saw of the lake between two looks.
 
     Args:
         settings: Folders.
@@ -84,13 +68,16 @@ class Office:
         self._profiles = ProfileRegistry(lake)
         self._trainer = Trainer(settings, registry, lake)
         self._seen_cut = -1
-        self._propose_at = clock()
         self._seen_files: dict[str, tuple[str, ...]] = {}
         self._labels: dict[str, int] = {}
         self._known: dict[str, Profile] = {}
 
-    def tick(self) -> None:
-        """One look for work, and the work. Costs almost nothing while no cut and no run is new."""
+    def look(self) -> None:
+        """Look for reasons to train. Costs almost nothing while no cut is new.
+
+        Raises:
+            RetryableError: Lake or registry do not answer; the next look begins where this one did.
+        """
         cut = self._cuts.latest()
         if cut is not None and cut.id != self._seen_cut:
             self._known = self._profiles.profiles()
@@ -101,14 +88,21 @@ class Office:
             if _has_clock(profile):
                 self._take_clock(profile)
         self._take_refusals()
+
+    def work(self) -> None:
+        """Take every open run as far as it goes; a profile whose run fails holds up no other.
+
+        Raises:
+            RetryableError: Lake or registry do not answer.
+        """
         with self._registry.reading() as connection:
             waiting = open_runs(connection)
-        for name in sorted({r.profile for r in waiting}):
-            if name in self._known:
-                self._work(self._known[name])
-        if self._clock() >= self._propose_at:
-            self._propose_at = self._clock() + _PROPOSE_EVERY
-            self._trainer.propose_again()
+        names = sorted({r.profile for r in waiting} & set(self._known))
+        each_in_turn([self._known[name] for name in names], self._work)
+
+    def propose_again(self) -> None:
+        """Keep the proposals of candidates that are on their way alive."""
+        self._trainer.propose_again()
 
     def _work(self, profile: Profile) -> None:
         for _ in range(_MOST_STEPS):

@@ -7,11 +7,11 @@ import time
 from contextlib import closing
 
 from feature_store.lake import Lake
+from model_service.processes.loop import Job, ProcessLoop
 from model_service.registry.database import Registry
 from model_service.rollout.guard import Guard
 from model_service.rollout.profiles import Profiles
 from model_service.rollout.rates import LakeRates
-from model_service.rollout.turns import Turns
 from model_service.settings import ModelSettings
 from model_service.trust.keys import load_online_key
 from model_service.trust.repository import TrustRepository
@@ -31,10 +31,7 @@ def run(settings: ModelSettings, stop: threading.Event) -> None:
     """
     with closing(Registry.open(settings.database_url, settings.root)) as registry:
         guard = build_guard(settings, registry, Lake.open(settings.lake_root))
-        turns = Turns(((guard.tick, 0.0),))
-        while not stop.is_set():
-            turns.take()
-            stop.wait(settings.tick_s)
+        ProcessLoop([Job("broad channels", guard.tick)], settings.tick_s).run(stop)
 
 
 def build_guard(settings: ModelSettings, registry: Registry, lake: Lake) -> Guard:

@@ -1,19 +1,18 @@
-"""``python -m model_service gate``: judges candidates, and countersigns what it judged itself.
+"""Judges candidates, and countersigns what it judged itself.
 
-It holds the gate's keys and no other. It trusts neither the trainer's arrays nor its numbers: bytes come by
-digest, rows from the lake at the run's pinned cut.
+It trusts neither the trainer's arrays nor its numbers: bytes come by digest, rows from the lake at the run's
+pinned cut.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
-from contextlib import closing
 
 from model_service.gates.case_file import collect
 from model_service.gates.evaluate import evaluate, refusal
 from model_service.gates.store import Waiting, all_waiting, keep_verdicts, refuse, sign, take
 from model_service.gates.verdict import GateVerdict, not_shown
+from model_service.in_turn import each_in_turn
 from model_service.registry.database import Registry
 from model_service.settings import ModelSettings
 from model_service.trust.ceremony import open_repository
@@ -21,7 +20,7 @@ from model_service.trust.keys import load_online_key
 from model_service.trust.models import countersign_model
 from schemas.bundle import Manifest
 from schemas.channels import TargetCustom, model_role
-from schemas.errors import RejectedError, RetryableError, TrustError
+from schemas.errors import RejectedError, TrustError
 
 log = logging.getLogger(__name__)
 
@@ -45,21 +44,15 @@ class Gate:
     def step(self) -> bool:
         """Judges what waits, the oldest first; False: nothing did.
 
+        A candidate that cannot be judged now holds up no other: its error is raised when all had their turn.
+
         Raises:
-            RetryableError: Something is out of reach, or a trainer's proposal is not there yet; what could be
-                judged has been.
-            OperatorError: A family's key is missing.
+            RetryableError: Something is out of reach, or a trainer's proposal is not there yet.
+            OperatorError: A family's key is missing; at once.
         """
         with self._registry.reading() as connection:
             found = all_waiting(connection)
-        later: RetryableError | None = None
-        for waiting in found:
-            try:
-                self._settle(waiting)
-            except RetryableError as exc:
-                later = later or exc
-        if later is not None:
-            raise later
+        each_in_turn(found, self._settle)
         return bool(found)
 
     def _settle(self, waiting: Waiting) -> None:
@@ -114,18 +107,3 @@ class Gate:
         signer = load_online_key(self._settings.keys / KEYS, model_role(family))
         custom = TargetCustom(family=family, version=version, opset=manifest.opset)
         countersign_model(open_repository(self._settings), signer, waiting.sha256, custom)
-
-
-def run(settings: ModelSettings, stop: threading.Event) -> None:
-    """Judge until told to stop."""
-    said = ""
-    with closing(Registry.open(settings.database_url, settings.root)) as registry:
-        gate = Gate(settings, registry)
-        while not stop.is_set():
-            try:
-                pause_s = 0.0 if gate.step() else settings.tick_s
-            except RetryableError as exc:
-                if str(exc) != said:
-                    log.warning("waiting: %s", exc)
-                said, pause_s = str(exc), settings.tick_s
-            stop.wait(pause_s)

@@ -1,4 +1,4 @@
-"""The process `serve`: listeners, a look for news ten times a second, a graceful end."""
+"""The public process: listeners, a look for news ten times a second, a graceful end."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from model_service.address import Address, reachable_host, read_address, write_address
 from model_service.identity.authority import ca_path
+from model_service.processes.loop import Job, ProcessLoop
 from model_service.registry.database import Registry
 from model_service.service import delivery, server
 from model_service.service import enrollment as enrolling
 from model_service.service import fleet_admin as administering
 from model_service.service.access import AccessList
-from model_service.service.address import Address, reachable_host, read_address, write_address
 from model_service.service.beacon import Beacon, TimestampFile
 from model_service.service.door import Door
 from model_service.service.workers import Workers
 from model_service.settings import ModelSettings
-from schemas.errors import RetryableError
 
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.1
 """Between two looks at the repository: bounds how late a hint may be."""
-REVOKED_LOOKS = 3
-"""Looks from one copy of the revocations to the next."""
-PULSE_LOOKS = 150
-"""Looks after which every stream checks its certificate's end again."""
+REVOKED_S = 0.3
+"""From one copy of the revocations to the next."""
+PULSE_S = 15.0
+"""After which every stream checks its certificate's end again."""
 
 
 def run(settings: ModelSettings, stop: threading.Event) -> None:
@@ -67,7 +67,7 @@ async def _serve(settings: ModelSettings, registry: Registry, stop: threading.Ev
     try:
         await _start(settings, listeners)
         await server.say_serving(health)
-        await _look_for_news(parts, stop)
+        await ProcessLoop(_news(parts), LOOK_S).run_async(stop)
         log.info("draining")
         await server.say_draining(health)
         parts.beacon.drain()
@@ -124,22 +124,19 @@ async def _start(settings: ModelSettings, listeners: tuple[server.Listener, serv
     log.info("serving: enrolment on %d, delivery on %d", enrollment, delivers)
 
 
-async def _look_for_news(parts: _Parts, stop: threading.Event) -> None:
-    """Wake streams when the repository or the revocations changed, until the process is to end."""
-    looks = 0
-    while not stop.is_set():
+def _news(parts: _Parts) -> tuple[Job, ...]:
+    """What wakes the streams: another publication, another revocation, the passing of time."""
+
+    def show_publication() -> None:
         parts.beacon.show(parts.timestamp.version())
-        if looks % REVOKED_LOOKS == 0 and await _refresh(parts):
-            parts.beacon.wake()
-        if looks % PULSE_LOOKS == 0:
-            parts.beacon.wake()
-        looks += 1
-        await asyncio.sleep(LOOK_S)
 
+    async def copy_revocations() -> None:
+        # While this fails the copy grows old, and soon nobody is let in (service/access.py).
+        if await parts.workers.read(parts.access.refresh):
+            parts.beacon.wake()
 
-async def _refresh(parts: _Parts) -> bool:
-    try:
-        return await parts.workers.read(parts.access.refresh)
-    except RetryableError as exc:
-        log.warning("revocations could not be read: %s", exc)
-        return False
+    return (
+        Job("publications", show_publication),
+        Job("revocations", copy_revocations, REVOKED_S),
+        Job("certificates that end", parts.beacon.wake, PULSE_S),
+    )

@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from benchmarks.stage import until
-from infra.child import Child
-from infra.ports import free_ports
+from infra.process.child import ChildProcess
+from infra.process.ports import free_ports
 from model_service.address import read_address
 from model_service.fleet.devices import put_device
 from model_service.identity.authority import Authority, ca_path, init_pki, server_paths
@@ -46,7 +46,7 @@ class Site:
         init_pki(self.settings)
         ceremony.init(self.settings, ["machine"], {GROUP: EVERYBODY})
         self._authority = Authority.load(self.settings)
-        self._child: Child | None = None
+        self._child: ChildProcess | None = None
 
     @contextmanager
     def serving(self) -> Iterator[psutil.Process]:
@@ -57,7 +57,7 @@ class Site:
             for k, v in self.settings.model_dump(mode="json", exclude_unset=True).items()
         }
         command = [sys.executable, "-m", "model_service", "serve"]
-        child = Child("serve", command, self.folder / "serve.log", {**os.environ, **given})
+        child = ChildProcess("serve", command, self.folder / "serve.log", {**os.environ, **given})
         try:
             until(lambda: read_address(self.settings) is not None, "the service to listen")
             yield psutil.Process(child.pid)
@@ -123,7 +123,7 @@ def nginx(site: Site, file: Path) -> Iterator[tuple[int, psutil.Process] | None]
     folder.mkdir(exist_ok=True)
     (folder / "nginx.conf").write_text(_configuration(site, file, folder, port))
     command = [program, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")]
-    with Child("nginx", command, folder / "nginx.log") as child:
+    with ChildProcess("nginx", command, folder / "nginx.log") as child:
         until(lambda: _listens(port), "nginx to listen")
         yield port, psutil.Process(child.pid)
 

@@ -21,15 +21,15 @@ from benchmarks.stage import Stage
 from benchmarks.workload import SEED, Workload, machine
 from edge_producer.bundle import load_bundle
 from edge_producer.device import Device, Host
-from edge_producer.identity import load_or_create
+from edge_producer.device_identity import load_or_create
 from edge_producer.inference import OnnxPredictor, OnnxSession
 from edge_producer.metering import Meters
 from edge_producer.runner import Runner
 from edge_producer.settings import EdgeSettings
 from edge_producer.sources.scenario import Scenario
-from edge_producer.sources.simulate import SimulateSource
-from edge_producer.spool import Spool, read_counters
-from edge_producer.window import Pause, Window
+from edge_producer.sources.simulate_source import SimulateSource
+from edge_producer.spool.spool import Spool, read_counters
+from edge_producer.window import SourcePause, Window
 from schemas.envelope import decode_rows
 from schemas.topics import TELEMETRY
 
@@ -204,7 +204,7 @@ class _TimedSource:
     def counts(self) -> Mapping[str, int]:
         return self._source.counts
 
-    def windows(self) -> Iterator[Window | Pause]:
+    def windows(self) -> Iterator[Window | SourcePause]:
         windows, began = self._source.windows(), time.perf_counter()
         while True:
             asked, cpu = time.perf_counter(), time.thread_time()

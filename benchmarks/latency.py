@@ -22,11 +22,11 @@ from benchmarks.workload import SEED
 from feature_store import connect
 from feature_store.lake import Lake
 from infra.demo.outcome import Frontier
-from infra.demo.watch import Watcher
-from infra.kafka_admin import KafkaAdmin
-from infra.running import await_ready
-from infra.stack_file import is_held
-from schemas.rows import RULES
+from infra.kafka.kafka_admin import KafkaAdmin
+from infra.line_watch import LineWatcher
+from infra.stack.running import await_ready
+from infra.stack.stack_file import is_held
+from schemas.row_schemas import RULES
 
 DEVICES = 20
 SHARES = ("device to broker, rows a rule chose", "device to broker, sampled rows", "broker to queryable")
@@ -95,7 +95,7 @@ def _follow(process: subprocess.Popen[bytes], state: Path) -> Frontier:
     until(lambda: is_held(state) or process.poll() is not None, "the stack to start")
     stack = await_ready(state)
     admin = KafkaAdmin(stack.bootstrap_servers or "")
-    watcher = Watcher(Lake.open(state / "lake"), admin, stack.namespace, [], stack.started_at)
+    watcher = LineWatcher(Lake.open(state / "lake"), admin, stack.namespace, [], stack.started_at)
 
     def ended() -> bool:
         if process.poll() is not None:

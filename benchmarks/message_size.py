@@ -11,7 +11,7 @@ from benchmarks import workload
 from benchmarks.results import Measured, table
 from benchmarks.stage import Stage
 from schemas.envelope import decode_rows
-from schemas.rows import telemetry_rows
+from schemas.row_schemas import telemetry_rows
 
 SIZES = (1, 2, 5, 10, 100, 500)
 LARGEST_BREAK_EVEN = 20

@@ -18,7 +18,7 @@ import orjson
 import pyarrow as pa
 
 from benchmarks.workload import Workload
-from schemas.envelope import Verifier, decode_rows, read_envelope, verify
+from schemas.envelope import MessageVerifier, decode_rows, read_envelope, verify
 from schemas.topics import DEVICE_PARTITIONS
 
 FLUSH_S = 0.25
@@ -47,7 +47,7 @@ def materialised(servers: str, namespace: str, load: Workload) -> float:
 
 def verified(servers: str, namespace: str, load: Workload) -> float:
     """Fetch, check digest and signature, decode: the limit of whoever must not trust the log."""
-    keys = {d.key_id: Verifier(d.public_key.encode()) for d in load.devices}
+    keys = {d.key_id: MessageVerifier(d.public_key.encode()) for d in load.devices}
 
     def work(m: ck.Message) -> None:
         headers, topic = m.headers(), m.topic().removeprefix(f"{namespace}.")

@@ -16,11 +16,11 @@ from pathlib import Path
 from benchmarks.workload import SEED, Workload, machine
 from edge_producer.sources.scenario import Injection, Scenario
 from feature_store.lake import Lake
-from feature_store.registry import DeviceRegistry
-from infra.fleet import EdgeProcess, EdgeSpec
-from infra.kafka_admin import KafkaAdmin
-from infra.kafka_broker import KafkaBroker
+from feature_store.lake_registry import DeviceRegistry
+from infra.kafka.kafka_admin import KafkaAdmin
+from infra.kafka.kafka_broker import KafkaBroker
 from infra.settings import default_cache_dir
+from infra.stack.edge_processes import EdgeProcess, EdgeSpec
 from schemas.envelope import SealedMessage
 from schemas.topics import DEVICE_TOPICS
 

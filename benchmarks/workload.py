@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from feature_store.lake import Lake
-from feature_store.registry import DeviceRecord, DeviceRegistry, ProfileRegistry
-from schemas.envelope import Envelope, SealedMessage, Signer, encode_rows, seal
+from feature_store.lake_registry import DeviceRecord, DeviceRegistry, ProfileRegistry
+from schemas.envelope import Envelope, MessageSigner, SealedMessage, encode_rows, seal
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
-from schemas.rows import BOOKS_ROWS, SUMMARY_ROWS, Reason, fingerprint, telemetry_rows
+from schemas.row_schemas import BOOKS_ROWS, SUMMARY_ROWS, Reason, fingerprint, telemetry_rows
 from schemas.topics import TELEMETRY, Lane
 
 SEED = 7
@@ -63,7 +63,7 @@ class Workload:
 
 def of_size(rows_per_message: int, messages: int) -> Workload:
     """Messages of equal size with seeded rows, the devices in turn; keys are random."""
-    keys = {f"bench-{i:03d}": Signer.generate() for i in range(DEVICES)}
+    keys = {f"bench-{i:03d}": MessageSigner.generate() for i in range(DEVICES)}
     schema = telemetry_rows(machine())
     rng = np.random.default_rng(SEED)
     sealed = []
@@ -80,7 +80,7 @@ def of_size(rows_per_message: int, messages: int) -> Workload:
     return Workload(str(rows_per_message), sealed, rows_per_message * messages, devices)
 
 
-def _record(device: str, signer: Signer) -> DeviceRecord:
+def _record(device: str, signer: MessageSigner) -> DeviceRecord:
     pem = signer.public_pem().decode()
     return DeviceRecord(
         device, "machine", "bench", "default", "simulated", signer.key_id, pem, gateway=None, active=True

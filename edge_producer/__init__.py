@@ -4,20 +4,20 @@ Runs with no network and without the lake; meets the rest of the project on the 
 checkers read a process's spool and status from outside, with the functions named here.
 """
 
-from edge_producer.identity import DeviceIdentity, load_or_create
+from edge_producer.device_identity import DeviceIdentity, load_or_create
 from edge_producer.settings import EdgeSettings
-from edge_producer.spool import DeviceBooks, read_books, read_counters
-from edge_producer.status import read_status
-from edge_producer.window import Pause, Predictor, Source, Window
+from edge_producer.spool.spool import DeviceBooks, read_books, read_counters
+from edge_producer.status_file import read_status
+from edge_producer.window import Predictor, SourcePause, Window, WindowSource
 
 __all__ = [
     "DeviceBooks",
     "DeviceIdentity",
     "EdgeSettings",
-    "Pause",
     "Predictor",
-    "Source",
+    "SourcePause",
     "Window",
+    "WindowSource",
     "load_or_create",
     "read_books",
     "read_counters",

@@ -15,7 +15,7 @@ from edge_producer.inference import OnnxPredictor
 from edge_producer.runner import Runner
 from edge_producer.settings import EdgeSettings, load_settings
 from edge_producer.sources import open_source
-from edge_producer.updates.once import update_once
+from edge_producer.updates.update_once import update_once
 from edge_producer.updates.updater import Updater, has_models
 from schemas.errors import PipelineError
 from schemas.profile_file import find_profile

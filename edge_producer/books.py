@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from edge_producer.rows import Row
-from schemas.rows import BOOKS_ROWS, TIME
+from edge_producer.sensed_rows import Row
+from schemas.row_schemas import BOOKS_ROWS, TIME
 
 Doubles = NDArray[np.float64]
 _COUNT = struct.Struct("<q")

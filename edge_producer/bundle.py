@@ -6,8 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from schemas.bundle import ANY_FEATURESET, Manifest, parse_manifest
 from schemas.errors import BundleError
+from schemas.manifest import ANY_FEATURESET, Manifest, parse_manifest
 from schemas.profile import Profile
 
 BUNDLES = Path(__file__).parent / "bundles"

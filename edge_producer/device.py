@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from edge_producer.books import Ledger
 from edge_producer.clock import Clock
-from edge_producer.decide import Decider, Decision
+from edge_producer.decider import Decider, LocalDecision
+from edge_producer.device_identity import DeviceIdentity
 from edge_producer.device_update import REWIND_PERIODS, DeviceUpdate
 from edge_producer.filter import RowFilter
-from edge_producer.identity import DeviceIdentity
 from edge_producer.metering import Meters
-from edge_producer.rows import Row, from_us, to_us
-from edge_producer.seat import Lineup, Outcome, Seat
+from edge_producer.model_switch import ActiveModels, ModelSwitch, ScoredWindow
+from edge_producer.sensed_rows import Row, from_us, to_us
 from edge_producer.summaries import FIRST_SHADOW_PART, Summarizer
 from edge_producer.window import Floats, Predictor, Window
 from schemas.errors import BundleError
@@ -73,14 +73,14 @@ class Device:
         self,
         identity: DeviceIdentity,
         profile: Profile,
-        model: Predictor | Seat,
+        model: Predictor | ModelSwitch,
         host: Host,
         state: str | None = None,
     ) -> None:
         kept: dict[str, Any] = json.loads(state) if state else {}
         self.device_id = identity.device_id
         self._profile = profile
-        self._seat = model if isinstance(model, Seat) else Seat(Lineup(model))
+        self._seat = model if isinstance(model, ModelSwitch) else ModelSwitch(ActiveModels(model))
         self._lineup = self._seat.lineup
         self._host = host
         self._period_us = round(profile.summaries.period_s * 1e6)
@@ -122,7 +122,7 @@ class Device:
         """Whether something happened since the last update."""
         return self._dirty
 
-    def process(self, window: Window) -> Decision:
+    def process(self, window: Window) -> LocalDecision:
         """Take a window to its decision and carry that out; then count, filter and summarise it."""
         if self._seat.lineup is not self._lineup:
             self._take_seats(self._seat.lineup)
@@ -179,7 +179,7 @@ class Device:
             model_version=self._lineup.active.version,
         )
 
-    def _take_seats(self, lineup: Lineup) -> None:
+    def _take_seats(self, lineup: ActiveModels) -> None:
         """Another lineup from this window on: decisions, filter and books go on, summaries begin anew."""
         before, self._lineup = self._lineup, lineup
         if lineup.active is not before.active:
@@ -209,10 +209,10 @@ class Device:
             shadow_s = (time.perf_counter_ns() - begun) / 1e9
             self._shadow_summarizer.add_score((row.boot_id, shadow.version, row.period_us), score)
         if self._lineup.observer is not None:
-            outcome = Outcome(row.model_version, row.score, took_s, score, shadow_s)
+            outcome = ScoredWindow(row.model_version, row.score, took_s, score, shadow_s)
             self._lineup.observer.observe(window, outcome)
 
-    def _row(self, window: Window, features: Floats, score: float | None, decision: Decision) -> Row:
+    def _row(self, window: Window, features: Floats, score: float | None, decision: LocalDecision) -> Row:
         event_us = to_us(window.end)
         if event_us < self._newest_us - REWIND_PERIODS * self._period_us:
             self.flush()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edge_producer.books import LedgerChanges
-from edge_producer.rows import Row
+from edge_producer.sensed_rows import Row
 from edge_producer.summaries import Summary
 
 REWIND_PERIODS = 12

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from edge_producer.decide import Decision
-from edge_producer.rows import Row
+from edge_producer.decider import LocalDecision
+from edge_producer.sensed_rows import Row
 from schemas import profile
-from schemas.rows import RULES, Reason
+from schemas.row_schemas import RULES, Reason
 
 _HOUR_US = 3_600_000_000
 _SAMPLE, _THRESHOLD, _UNCERTAIN = int(Reason.SAMPLE), int(Reason.THRESHOLD), int(Reason.UNCERTAIN)
@@ -49,7 +49,7 @@ class RateBudget:
         p: Rate for the next row.
     """
 
-    policy: profile.Filter
+    policy: profile.FilterPolicy
     hop_s: float
     hour_us: int = 0
     spent: float = 0.0
@@ -94,7 +94,7 @@ class RowFilter:
 
     def __init__(
         self,
-        policy: profile.Filter,
+        policy: profile.FilterPolicy,
         feature_names: Sequence[str],
         hop_s: float,
         secret: bytes,
@@ -122,7 +122,7 @@ class RowFilter:
         """Sampling rate for the next row."""
         return self._budget.p
 
-    def offer(self, row: Row, decision: Decision) -> list[Row]:
+    def offer(self, row: Row, decision: LocalDecision) -> list[Row]:
         """Judge a new row; return the rows whose fate is now final, oldest first."""
         row.u = permanent_u(self._secret, row.boot_id, row.seq)
         row.sample_p = self._budget.p
@@ -165,7 +165,7 @@ class RowFilter:
         self._budget.hour_us, self._budget.spent = state["hour_us"], state["spent"]
         self._budget.p = min(self._policy.p, max(self._policy.p_min, state["p"]))
 
-    def _rules(self, row: Row, decision: Decision) -> int:
+    def _rules(self, row: Row, decision: LocalDecision) -> int:
         policy, score, reasons = self._policy, row.score, 0
         if score is not None:
             if policy.threshold is not None and score >= policy.threshold:

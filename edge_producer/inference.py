@@ -17,8 +17,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from edge_producer.bundle import BUNDLES, Bundle, check_fit, load_bundle
 from edge_producer.reference import RollingReference, smallest_spreads
 from edge_producer.window import Floats, Predictor, Samples
-from schemas.bundle import ANY_FEATURESET, Manifest
 from schemas.errors import BundleError
+from schemas.manifest import ANY_FEATURESET, Manifest
 from schemas.profile import FEATURE_KINDS, UNITLESS_KINDS, Channel, Profile
 
 KINDS = tuple(FEATURE_KINDS)

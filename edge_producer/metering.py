@@ -8,10 +8,10 @@ from typing import Any
 
 from datasketches import kll_floats_sketch
 
-from edge_producer.rows import Row, StoredRow, wire_batch
+from edge_producer.sensed_rows import Row, StoredRow, wire_batch
 from schemas.envelope import encode_rows
 from schemas.profile import Profile
-from schemas.rows import telemetry_rows
+from schemas.row_schemas import telemetry_rows
 
 LATENCY_K = 400
 ENVELOPE_BYTES = 225

@@ -14,19 +14,19 @@ from typing import Any
 from edge_producer.actions import ActionRunner, load_actions
 from edge_producer.clock import Clock, SteadyClock
 from edge_producer.device import Device, Host
-from edge_producer.eviction import Eviction
-from edge_producer.identity import DeviceIdentity, load_or_create
+from edge_producer.device_identity import DeviceIdentity, load_or_create
 from edge_producer.metering import Meters
-from edge_producer.outbox import Outbox
-from edge_producer.report import Reporter
-from edge_producer.sealing import Sealer
-from edge_producer.seat import Seat
-from edge_producer.sender import Sender
+from edge_producer.model_switch import ModelSwitch
+from edge_producer.sending.outbox import Outbox
+from edge_producer.sending.reporter import Reporter
+from edge_producer.sending.sealing import Sealer
+from edge_producer.sending.sender import Sender
+from edge_producer.sending.writer import Writer
 from edge_producer.settings import EdgeSettings
-from edge_producer.spool import DeviceBooks, Spool
+from edge_producer.spool.eviction import Eviction
+from edge_producer.spool.spool import DeviceBooks, Spool
 from edge_producer.updates.updater import Updater
-from edge_producer.window import Pause, Predictor, Source, Window
-from edge_producer.writer import Writer
+from edge_producer.window import Predictor, SourcePause, Window, WindowSource
 from schemas.durable import ABANDONED_S, DISK
 from schemas.profile import Profile
 
@@ -70,7 +70,7 @@ class Runner:
         self,
         settings: EdgeSettings,
         profile: Profile,
-        source: Source,
+        source: WindowSource,
         predictor: Predictor | None,
         clock: Clock | None = None,
         updater: Updater | None = None,
@@ -161,7 +161,7 @@ class Runner:
         if device.process(window).alert:
             self._writer.submit([device.take_update()])
 
-    def _over(self, item: Window | Pause) -> bool:
+    def _over(self, item: Window | SourcePause) -> bool:
         limit = self._settings.duration_s
         if limit is None:
             return False
@@ -210,7 +210,7 @@ class Runner:
 
 def _models(
     devices: Sequence[str], predictor: Predictor | None, updater: Updater | None
-) -> Mapping[str, Predictor | Seat]:
+) -> Mapping[str, Predictor | ModelSwitch]:
     if updater is not None:
         return updater.seats
     if predictor is None:

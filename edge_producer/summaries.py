@@ -15,9 +15,9 @@ import pyarrow as pa
 from datasketches import kll_floats_sketch
 from numpy.typing import NDArray
 
-from edge_producer.rows import Row
+from edge_producer.sensed_rows import Row
 from schemas.envelope import decode_rows, encode_rows
-from schemas.rows import SUMMARY_ROWS, TIME
+from schemas.row_schemas import SUMMARY_ROWS, TIME
 
 SKETCH_K = 200
 """KLL accuracy: 1.33 % normalised rank error (Apache DataSketches)."""

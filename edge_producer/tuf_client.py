@@ -19,7 +19,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from edge_producer.trust.http import HttpFiles
-from edge_producer.trust.store import MetadataStore
+from edge_producer.trust.metadata_store import MetadataStore
 from edge_producer.trust.workflow import MissingError, TargetFile, Workflow, fits_file
 from schemas.durable import DISK
 from schemas.errors import PipelineError, TrustError

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.rows import TimeQuality
+from schemas.row_schemas import TimeQuality
 
 Samples = NDArray[np.float32]
 Floats = NDArray[np.float32]
@@ -38,13 +38,13 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Pause:
+class SourcePause:
     """No window before ``due_s`` (seconds since the source's start): other work may be done."""
 
     due_s: float
 
 
-class Source(Protocol):
+class WindowSource(Protocol):
     """Where windows come from.
 
     Attributes:
@@ -56,7 +56,7 @@ class Source(Protocol):
     @property
     def counts(self) -> Mapping[str, int]: ...  # noqa: D102  (described above)
 
-    def windows(self) -> Iterator[Window | Pause]:
+    def windows(self) -> Iterator[Window | SourcePause]:
         """Windows of all devices in the order in which they are due. Called once.
 
         Pacing is the runner's work: the iterator itself never waits.

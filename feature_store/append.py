@@ -8,7 +8,7 @@ import orjson
 import pyarrow as pa
 
 from feature_store.commit_log import CommitLog
-from feature_store.cuts import Cuts
+from feature_store.cut_store import CutStore
 from feature_store.lake import Lake, StagedFile, TableCommit
 from schemas.errors import LakeConflictError
 
@@ -16,7 +16,7 @@ SNAPSHOT_EVERY = 32
 _ATTEMPTS = 50
 
 
-def append(lake: Lake, cuts: Cuts, task: str, rows: Callable[[int], Mapping[str, pa.Table]]) -> int:
+def append(lake: Lake, cuts: CutStore, task: str, rows: Callable[[int], Mapping[str, pa.Table]]) -> int:
     """Commit the rows to their tables, all or nothing, and record a cut that shows them.
 
     Several processes may append under one task at once.
@@ -49,7 +49,7 @@ def append(lake: Lake, cuts: Cuts, task: str, rows: Callable[[int], Mapping[str,
     raise LakeConflictError(f"other writers of '{task}' won {_ATTEMPTS} times in a row")
 
 
-def finish(lake: Lake, cuts: Cuts, task: str) -> None:
+def finish(lake: Lake, cuts: CutStore, task: str) -> None:
     """Apply what was decided and is not marked applied, show it in a cut, mark it."""
     log = CommitLog(lake.root)
     newest, applied = log.latest(task), log.applied(task)

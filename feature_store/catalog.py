@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from feature_store import duck
-from feature_store.cuts import Cuts
+from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
-from feature_store.registry import ProfileRegistry
+from feature_store.lake_registry import ProfileRegistry
 from feature_store.views import statements
 from schemas.durable import DISK, temporary
 
@@ -24,7 +24,7 @@ def refresh_catalog(lake: Lake) -> Path:
     Returns:
         Its path.
     """
-    cut = Cuts(lake).resolve(None)
+    cut = CutStore(lake).resolve(None)
     root = lake.root.absolute()
     path = root / CATALOG
     beside = temporary(path)

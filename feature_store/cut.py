@@ -12,7 +12,7 @@ import orjson
 
 from feature_store.delta import Snapshot
 from feature_store.lake import COMPACTED, origin
-from schemas.views import sql_type
+from schemas.view_specs import sql_type
 
 NEWEST_KEPT = 64
 """Newest cuts that stay readable whatever their age."""

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from feature_store import duck
 from feature_store.estimators import Flags, Floats, Labels, calibrated_mean, loss_weights, sums, total
-from schemas.rows import RULES
+from schemas.row_schemas import RULES
 
 BLOCK = "device_id, boot_id, model_version, stratum, period_start"
 """What rows and books share, so what ``where`` may speak of."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from feature_store import parquet
 from feature_store.commit_log import CommitLog
 from feature_store.cut import paths
-from feature_store.cuts import Cuts
+from feature_store.cut_store import CutStore
 from feature_store.delta import LogFile
 from feature_store.lake import COMPACTED, Lake, Origin, origin
 from schemas.durable import DISK
@@ -31,7 +31,7 @@ _APP = "compactor"
 
 
 @dataclass(frozen=True)
-class Policy:
+class CompactionPolicy:
     """When and how to compact.
 
     Attributes:
@@ -45,19 +45,19 @@ class Policy:
     least_files: int = 8
 
 
-def compact(lake: Lake, cuts: Cuts, policy: Policy | None = None) -> int:
+def compact(lake: Lake, cuts: CutStore, policy: CompactionPolicy | None = None) -> int:
     """Merge small files of every table, and show the result in a new cut.
 
     Returns:
         How many files were replaced.
     """
-    merged = sum(compact_table(lake, cuts, table, policy or Policy()) for table in lake.tables())
+    merged = sum(compact_table(lake, cuts, table, policy or CompactionPolicy()) for table in lake.tables())
     if merged:
         cuts.record({})
     return merged
 
 
-def compact_table(lake: Lake, cuts: Cuts, table: str, policy: Policy) -> int:
+def compact_table(lake: Lake, cuts: CutStore, table: str, policy: CompactionPolicy) -> int:
     """Merge small files of one table.
 
     Only files that the newest cut names: so no merged file ever holds rows of a commit that some table
@@ -88,7 +88,7 @@ def compact_table(lake: Lake, cuts: Cuts, table: str, policy: Policy) -> int:
     return len(removes) if log.commit(adds, removes, {_APP: turn}) else 0
 
 
-def plan(sizes: Mapping[str, int], policy: Policy) -> list[tuple[str, list[str]]]:
+def plan(sizes: Mapping[str, int], policy: CompactionPolicy) -> list[tuple[str, list[str]]]:
     """Which files to merge into one: lists of paths with their day."""
     days: dict[str, list[str]] = defaultdict(list)
     for file, size in sorted(sizes.items()):
@@ -118,7 +118,7 @@ def _day(file: str) -> str:
     return value if key == PARTITION_COLUMN and "/" in file else ""
 
 
-def vacuum(lake: Lake, cuts: Cuts, now: datetime) -> int:
+def vacuum(lake: Lake, cuts: CutStore, now: datetime) -> int:
     """Drop old cuts, then data files and log entries that nobody can need any more.
 
     Args:

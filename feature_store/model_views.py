@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from schemas.bundle import SCORE_EDGES
+from schemas.manifest import SCORE_EDGES
 
 _VERSION = r"^(.+)-\d+\.[0-9a-f]{8}$"
 """Subjects of the lifecycle that are model versions; others are runs and rollouts."""

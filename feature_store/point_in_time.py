@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from feature_store import duck
 from feature_store.estimators import Flags, Floats, Labels
-from feature_store.point_in_time_sql import IDENTITY, Regime, Wanted, blocks_sql, rows_sql
+from feature_store.point_in_time_sql import IDENTITY, Regime, RowSelection, blocks_sql, rows_sql
 from feature_store.weights import Calibrated, calibrated, clipped, effective_size, with_device_cap
 from schemas.errors import DatasetError
 from schemas.profile import Profile
 
-__all__ = ["HOLDOUT", "TRAIN", "Regime", "TrainingSet", "Wanted", "training_rows"]
+__all__ = ["HOLDOUT", "TRAIN", "Regime", "RowSelection", "TrainingSet", "training_rows"]
 
 TRAIN, HOLDOUT = "train", "holdout"
 
@@ -55,7 +55,7 @@ class TrainingSet:
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def training_rows(con: duck.Connection, wanted: Wanted) -> TrainingSet:
+def training_rows(con: duck.Connection, wanted: RowSelection) -> TrainingSet:
     """The training set that the question asks for.
 
     Args:
@@ -86,7 +86,7 @@ def training_rows(con: duck.Connection, wanted: Wanted) -> TrainingSet:
     return TrainingSet(table, split, excluded, facts, effective_size(weights[part[kept] == TRAIN]))
 
 
-def _check(wanted: Wanted) -> None:
+def _check(wanted: RowSelection) -> None:
     span = f"{wanted.event_from.isoformat()} to {wanted.event_to.isoformat()}"
     if wanted.event_from >= wanted.event_to:
         raise DatasetError(f"an empty span: {span}")
@@ -121,7 +121,7 @@ def _split(
     return _EPOCH + timedelta(microseconds=at), part, np.asarray(straddles)
 
 
-def _bounded(rows: pa.Table, weights: Floats, wanted: Wanted) -> Floats:
+def _bounded(rows: pa.Table, weights: Floats, wanted: RowSelection) -> Floats:
     """Bounded weights; where labels are what is learnt, a labelled row stands for what its label does."""
     if wanted.labelled:
         weights = weights * _floats(rows, "confidence", 1.0) / _floats(rows, "label_probability", 1.0)

@@ -12,7 +12,7 @@ from feature_store import duck
 from feature_store.labels import LABELLER, healthy_sql, instant, labels_as_of
 from feature_store.views import alarms_sql
 from schemas.profile import Profile
-from schemas.rows import RULES
+from schemas.row_schemas import RULES
 from schemas.tables import telemetry_table_name
 
 MARGIN_WINDOWS = 10
@@ -39,7 +39,7 @@ class Regime:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RowSelection:
     """Which rows.
 
     Attributes:
@@ -63,7 +63,7 @@ class Wanted:
     regime: Regime | None = None
 
 
-def blocks_sql(wanted: Wanted) -> str:
+def blocks_sql(wanted: RowSelection) -> str:
     """Blocks of the books within the span, newest statement known at T, numbered from 0."""
     start, end = instant(wanted.event_from), instant(wanted.event_to)
     return f"""
@@ -82,7 +82,7 @@ def blocks_sql(wanted: Wanted) -> str:
     ORDER BY block"""
 
 
-def rows_sql(wanted: Wanted) -> str:
+def rows_sql(wanted: RowSelection) -> str:
     """Landed rows of the span with book, label, and the first reason that keeps each out."""
     profile, known = wanted.profile, f"known_at <= {instant(wanted.known_at)}"
     start, end = instant(wanted.event_from), instant(wanted.event_to)

@@ -10,9 +10,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from feature_store import duck
 from feature_store.cut import paths
-from feature_store.cuts import CutRef, Cuts
+from feature_store.cut_store import CutRef, CutStore
 from feature_store.lake import Lake
-from feature_store.registry import ProfileRegistry
+from feature_store.lake_registry import ProfileRegistry
 from feature_store.result_text import FORMATS, Format
 from feature_store.views import statements
 from schemas.errors import QueryError
@@ -54,7 +54,7 @@ def connect(
     if not root.is_dir():
         raise QueryError(f"no lake at {root}; `edgeloop up` or `edgeloop demo` makes one")
     lake = Lake(root)
-    chosen = Cuts(lake).resolve(cut)
+    chosen = CutStore(lake).resolve(cut)
     con = duck.build(statements(root, chosen, ProfileRegistry(lake).profiles()))
     if locked:
         duck.lock(con, list(paths(root, chosen)))

@@ -1,4 +1,4 @@
-"""SQL of the views: every table of a cut, and what is derived from them (``schemas/views.py``)."""
+"""SQL of the views: every table of a cut, and what is derived from them (``schemas/view_specs.py``)."""
 
 # ruff: noqa: S608  # the SQL is made of constants, and of names and texts that the door quotes
 
@@ -14,7 +14,7 @@ from feature_store.lake import origin
 from feature_store.lineage_view import LINEAGE
 from feature_store.model_views import MODEL_COMPARISONS, MODEL_PERFORMANCE, MODEL_VERSIONS
 from schemas.profile import Profile
-from schemas.rows import Reason
+from schemas.row_schemas import Reason
 from schemas.tables import (
     BOOKS,
     FIXED_TABLES,
@@ -24,7 +24,7 @@ from schemas.tables import (
     telemetry_table_name,
 )
 from schemas.topics import TELEMETRY
-from schemas.views import BOOKS_STATEMENTS, sql_type
+from schemas.view_specs import BOOKS_STATEMENTS, sql_type
 
 _BOOKS_KEY = "device_id, boot_id, period_start, model_version, stratum"
 _PREFIX = telemetry_table_name("")

@@ -14,10 +14,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from edge_producer.spool_file import reading
+from edge_producer.spool.spool_file import reading
 from feature_store import connect
-from infra.kafka_admin import KafkaAdmin
-from schemas.rows import BOOK_COUNTS
+from infra.kafka.kafka_admin import KafkaAdmin
+from schemas.row_schemas import BOOK_COUNTS
 from schemas.topics import TELEMETRY
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class Books:
 
 
 @dataclass(frozen=True)
-class Run:
+class AuditScope:
     """Which part of a log and lake that have seen more belongs to some spools.
 
     Attributes:
@@ -172,7 +172,7 @@ def count_spools(spools: Iterable[Path]) -> SpoolCount:
     return SpoolCount(**{name: totals[name] for name in BOOK_COUNTS})
 
 
-def count_log(run: Run, bootstrap_servers: str, namespace: str) -> LogCount:
+def count_log(run: AuditScope, bootstrap_servers: str, namespace: str) -> LogCount:
     """Rows of the run in the log, up to its present end, by the messages' own headers."""
     seen: dict[tuple[bytes | None, ...], int] = {}
     messages = received = n_bytes = 0
@@ -192,7 +192,7 @@ def count_log(run: Run, bootstrap_servers: str, namespace: str) -> LogCount:
     return LogCount(messages, received, sum(seen.values()), n_bytes)
 
 
-def count_lake(run: Run, lake_root: Path) -> LakeCount:
+def count_lake(run: AuditScope, lake_root: Path) -> LakeCount:
     """Rows of the run that queries see in the newest cut."""
     with closing(connect(lake_root)) as con:
         landed, distinct = _one(
@@ -209,7 +209,7 @@ def count_lake(run: Run, lake_root: Path) -> LakeCount:
     return LakeCount(int(landed), int(distinct), int(quarantined))
 
 
-def take_books(run: Run, bootstrap_servers: str, namespace: str, lake_root: Path) -> Books:
+def take_books(run: AuditScope, bootstrap_servers: str, namespace: str, lake_root: Path) -> Books:
     """All three counts, devices first: what they say acknowledged must be seen by the later ones."""
     return Books(
         count_spools(run.spools), count_log(run, bootstrap_servers, namespace), count_lake(run, lake_root)

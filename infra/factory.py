@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_producer.bundle import BUNDLES
-from edge_producer.sources.machine import RotatingMachine
+from edge_producer.sources.rotating_machine import RotatingMachine
 from edge_producer.sources.scenario import Injection, Kind
-from model_service.training.bundle import BundleFiles
-from model_service.training.factory import LOGGED_KINDS, factory_bundle, robust_bundle
-from model_service.training.fault_bank import FOLDER, FROZEN, BankFile, paired_effects
-from model_service.training.features import compute
-from schemas.bundle import Training
+from model_service.models.bundle_files import BundleFiles
+from model_service.models.factory_models import LOGGED_KINDS, factory_bundle, robust_bundle
+from model_service.models.fault_bank import FOLDER, FROZEN, BankFile, paired_effects
+from model_service.models.features import compute
+from schemas.manifest import TrainingFacts
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
 
@@ -46,7 +46,7 @@ Array = NDArray[np.float64]
 def build() -> dict[str, BundleFiles]:
     """Both bundles by name."""
     profile = find_profile("machine")
-    training = Training(script=SCRIPT, seed=SEED, devices=DEVICES, windows=DEVICES * RUNS * RUN_WINDOWS)
+    training = TrainingFacts(script=SCRIPT, seed=SEED, devices=DEVICES, windows=DEVICES * RUNS * RUN_WINDOWS)
     healthy = [list(_healthy_runs(profile, number)) for number in range(DEVICES)]
     machine = factory_bundle(profile, healthy, _golden_windows(profile), training)
     return {"machine": machine, "robust": robust_bundle(SEED)}

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 from feature_store import connect
 from feature_store.lake import Lake
-from infra.audit import Books, Run, take_books
-from infra.demo.watch import Watcher, read_meters
-from infra.fleet import EdgeProcess, EdgeSpec
-from infra.kafka_admin import KafkaAdmin
+from infra.audit import AuditScope, Books, take_books
+from infra.kafka.kafka_admin import KafkaAdmin
+from infra.line_watch import LineWatcher, read_meters
+from infra.stack.edge_processes import EdgeProcess, EdgeSpec
 from schemas.errors import SourceError, StackError
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
 from schemas.tables import telemetry_table_name
 
 if TYPE_CHECKING:
-    from infra.running import RunningStack
+    from infra.stack.running import RunningStack
 
 _POLL_S = 0.25
 _SILENCE_S = 120.0
@@ -117,11 +117,11 @@ def replay(stack: RunningStack, request: ReplayRequest, say: Callable[[str], Non
     edge.register(lake, profile)
     edge.start()
     try:
-        watcher = Watcher(lake, KafkaAdmin(stack.bootstrap_servers), stack.namespace, [edge], since)
+        watcher = LineWatcher(lake, KafkaAdmin(stack.bootstrap_servers), stack.namespace, [edge], since)
         _until_queryable(edge, watcher, say)
     finally:
         edge.stop()
-    run = Run.of([edge.spool], since)
+    run = AuditScope.of([edge.spool], since)
     books = take_books(run, stack.bootstrap_servers, stack.namespace, stack.lake_root)
     with closing(connect(stack.lake_root)) as con:
         query = (
@@ -155,7 +155,7 @@ def _edge(stack: RunningStack, request: ReplayRequest) -> EdgeProcess:
     return EdgeProcess(spec, stack.settings.state_dir / "edge", stack.settings.logs_dir)
 
 
-def _until_queryable(edge: EdgeProcess, watcher: Watcher, say: Callable[[str], None]) -> None:
+def _until_queryable(edge: EdgeProcess, watcher: LineWatcher, say: Callable[[str], None]) -> None:
     moved_at, before, said_at = time.monotonic(), "", time.monotonic()
     while True:
         code = edge.child.exit_code

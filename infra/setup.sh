@@ -99,7 +99,7 @@ fetch_broker() {
 import os
 import sys
 
-from infra.kafka_jars import resolve_jars
+from infra.kafka.kafka_jars import resolve_jars
 from infra.settings import default_cache_dir
 from schemas.errors import PipelineError
 

@@ -14,7 +14,7 @@ def share_of(device_id: str, salt: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2.0**64
 
 
-class Cohort(BaseModel):
+class SaltedShare(BaseModel):
     """Some devices of a group.
 
     Attributes:
@@ -34,5 +34,5 @@ class Cohort(BaseModel):
         return device_id in self.devices or share_of(device_id, self.salt) < self.share
 
 
-NOBODY = Cohort()
-EVERYBODY = Cohort(share=1.0)
+NOBODY = SaltedShare()
+EVERYBODY = SaltedShare(share=1.0)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from schemas.profile_file import builtin_profiles, load_profile
-from schemas.rows import Reason, TimeQuality
+from schemas.row_schemas import Reason, TimeQuality
 from schemas.tables import BOOKS, FIXED_TABLES, TELEMETRY_COMMON, TableSpec, telemetry_table
-from schemas.views import BOOKS_STATEMENTS, DERIVED_VIEWS, ViewSpec, sql_type
+from schemas.view_specs import BOOKS_STATEMENTS, DERIVED_VIEWS, ViewSpec, sql_type
 
 PAGE = Path(__file__).parent.parent / "docs" / "data-dictionary.md"
 

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
 )
 
 from schemas.errors import DecodeError, SignatureError
-from schemas.rows import fingerprint
+from schemas.row_schemas import fingerprint
 from schemas.topics import Lane
 
 CODEC = pa.Codec("lz4_raw")
@@ -75,7 +75,7 @@ class SealedMessage:
         return len(self.key) + len(self.value) + sum(len(k) + len(v) for k, v in self.headers)
 
 
-class Signer:
+class MessageSigner:
     """A device's P-256 key."""
 
     def __init__(self, key: ec.EllipticCurvePrivateKey) -> None:
@@ -83,12 +83,12 @@ class Signer:
         self.key_id = key_id(key.public_key())
 
     @classmethod
-    def generate(cls) -> Signer:
+    def generate(cls) -> MessageSigner:
         """A signer with a new random key."""
         return cls(ec.generate_private_key(ec.SECP256R1()))
 
     @classmethod
-    def from_pem(cls, pem: bytes) -> Signer:
+    def from_pem(cls, pem: bytes) -> MessageSigner:
         """The signer whose PKCS#8 PEM this is.
 
         Raises:
@@ -122,7 +122,7 @@ class Signer:
         return r.to_bytes(_COORDINATE_BYTES, "big") + s.to_bytes(_COORDINATE_BYTES, "big")
 
 
-class Verifier:
+class MessageVerifier:
     """A device's public key."""
 
     def __init__(self, public_pem: bytes) -> None:
@@ -186,7 +186,7 @@ def decode_rows(value: bytes, raw_bytes: int, schema: pa.Schema) -> pa.RecordBat
     return batch
 
 
-def seal(topic: str, envelope: Envelope, value: bytes, signer: Signer) -> SealedMessage:
+def seal(topic: str, envelope: Envelope, value: bytes, signer: MessageSigner) -> SealedMessage:
     """Message with digest, signer and signature filled in.
 
     Args:
@@ -239,7 +239,7 @@ def verify(
     value: bytes,
     envelope: Envelope,
     signature: bytes,
-    verifier: Verifier,
+    verifier: MessageVerifier,
 ) -> None:
     """Return if digest and signature hold.
 

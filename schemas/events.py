@@ -12,7 +12,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from schemas.errors import DecodeError
-from schemas.rows import END_YEAR, FIRST_YEAR
+from schemas.row_schemas import END_YEAR, FIRST_YEAR
 
 
 def _within_centuries(at: datetime) -> datetime:
@@ -112,7 +112,7 @@ class Aggregate(Event):
     watermark: Instant
 
 
-class Drift(Event):
+class DriftVerdict(Event):
     """A verdict: a watched statistic has moved.
 
     Attributes:

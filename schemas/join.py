@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from schemas.channels import GroupName
+from schemas.channel_documents import GroupName
 from schemas.section import Name
 
 

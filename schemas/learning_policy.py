@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from schemas.section import Fraction, Probability, Section
 
 
-class Training(Section):
+class TrainingPolicy(Section):
     """When and from what a model is trained again.
 
     Attributes:
@@ -43,7 +43,7 @@ class Training(Section):
     cooldown_s: NonNegativeFloat = 60.0
 
 
-class Gates(Section):
+class GatePolicy(Section):
     """What a candidate must show before it is signed.
 
     Attributes:
@@ -69,7 +69,7 @@ class Gates(Section):
     opset: PositiveInt = 17
 
 
-class Rollout(Section):
+class RolloutPolicy(Section):
     """How a signed model reaches a group.
 
     Attributes:

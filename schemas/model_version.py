@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 PATTERN = r"^([a-z][a-z0-9_]*)-(\d+)\.([0-9a-f]{8})$"
-"""The only grammar of a version; documents on the wire check it by ``schemas.channels.Version``."""
+"""The only grammar of a version; documents on the wire check it by ``schemas.channel_documents.Version``."""
 FACTORY_MAJOR = 0
 """Major of the models that ship with every device; candidates count from 1."""
 _DIGITS = 8

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from schemas.learning_policy import Gates, Rollout, Training
+from schemas.learning_policy import GatePolicy, RolloutPolicy, TrainingPolicy
 from schemas.section import Fraction, Name, Probability, Section
 
 FEATURE_KINDS: dict[str, str] = {
@@ -121,7 +121,7 @@ class Features(Section):
     compute: tuple[FeatureChoice, ...] = Field(min_length=1)
 
 
-class Model(Section):
+class ModelSpec(Section):
     """Which model scores the windows.
 
     Attributes:
@@ -138,7 +138,7 @@ class Model(Section):
     warmup_windows: Annotated[int, Field(ge=4)] = 32
 
 
-class Rule(Section):
+class DecisionRule(Section):
     """A local action while the score is high.
 
     Attributes:
@@ -164,7 +164,7 @@ class Rule(Section):
         return self
 
 
-class Decision(Section):
+class DecisionPolicy(Section):
     """What the device does by itself. The most severe rule in force wins; rules mount in severity.
 
     Attributes:
@@ -174,10 +174,10 @@ class Decision(Section):
 
     idle: Name = "none"
     fail_safe: Name = "none"
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[DecisionRule, ...] = ()
 
 
-class Filter(Section):
+class FilterPolicy(Section):
     """What is worth sending. Everything else is sampled with rate p.
 
     Attributes:
@@ -208,7 +208,7 @@ class Filter(Section):
         return self
 
 
-class Summaries(Section):
+class SummaryPolicy(Section):
     """Mergeable summaries and books.
 
     Attributes:
@@ -218,7 +218,7 @@ class Summaries(Section):
     period_s: PositiveFloat = 60.0
 
 
-class Drift(Section):
+class DriftPolicy(Section):
     """Drift watch on window aggregates of a cohort.
 
     Attributes:
@@ -245,7 +245,7 @@ class Drift(Section):
     seasonal_s: PositiveFloat | None = None
 
 
-class Clock(Section):
+class ClockPolicy(Section):
     """Which event times the cloud believes.
 
     Attributes:
@@ -295,16 +295,16 @@ class Profile(Section):
     channels: tuple[Channel, ...] = Field(min_length=1)
     sampling: Sampling
     features: Features
-    model: Model = Model()
-    decision: Decision = Decision()
-    filter: Filter = Filter()
-    summaries: Summaries = Summaries()
-    drift: Drift = Drift()
-    clock: Clock = Clock()
+    model: ModelSpec = ModelSpec()
+    decision: DecisionPolicy = DecisionPolicy()
+    filter: FilterPolicy = FilterPolicy()
+    summaries: SummaryPolicy = SummaryPolicy()
+    drift: DriftPolicy = DriftPolicy()
+    clock: ClockPolicy = ClockPolicy()
     replay: Replay = Replay()
-    training: Training = Training()
-    gates: Gates = Gates()
-    rollout: Rollout = Rollout()
+    training: TrainingPolicy = TrainingPolicy()
+    gates: GatePolicy = GatePolicy()
+    rollout: RolloutPolicy = RolloutPolicy()
     simulate: Simulate | None = None
 
     @property

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from schemas.rows import (
+from schemas.row_schemas import (
     BOOKS_ROWS,
     SUMMARY_ROWS,
     TELEMETRY_HEAD,

@@ -21,7 +21,7 @@ class UpdateState(StrEnum):
     DEFERRED = "deferred"
 
 
-class Result(StrEnum):
+class UpdateResult(StrEnum):
     """How an attempt ended. Tells apart no change, restored and could not restore."""
 
     COMMITTED = "committed"

@@ -10,17 +10,17 @@ from importlib.metadata import entry_points, version
 
 from feature_store.catalog import refresh_catalog
 from feature_store.commit_log import CommitLog
-from feature_store.cuts import Cuts
+from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
+from feature_store.lake_registry import DeviceRegistry, ProfileRegistry
 from feature_store.maintenance import compact, vacuum
-from feature_store.registry import DeviceRegistry, ProfileRegistry
 from schemas.topics import TASK_TOPICS
-from stream_processors.checkpoint import Checkpoint, CheckpointParts
-from stream_processors.directory import LakeDirectory
-from stream_processors.faust_door import FaustDoor
-from stream_processors.jobs.base import Job, RawMessage
-from stream_processors.kafka_log import KafkaLog
-from stream_processors.pipeline import in_order
+from stream_processors.engine.checkpoint import Checkpoint, CheckpointParts
+from stream_processors.engine.faust_door import FaustDoor
+from stream_processors.engine.kafka_log import KafkaLog
+from stream_processors.engine.pipeline import in_order
+from stream_processors.ingest.lake_directory import LakeDirectory
+from stream_processors.job import Job, RawMessage
 from stream_processors.settings import StreamSettings
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def utc_now() -> datetime:
 class Housekeeping:
     """A task handler that also compacts, refreshes the catalog and vacuums between commits."""
 
-    def __init__(self, checkpoint: Checkpoint, lake: Lake, cuts: Cuts, settings: StreamSettings) -> None:
+    def __init__(self, checkpoint: Checkpoint, lake: Lake, cuts: CutStore, settings: StreamSettings) -> None:
         self._checkpoint, self._lake, self._cuts, self._settings = checkpoint, lake, cuts, settings
         self._commits = 0
         self._catalog_at = 0.0
@@ -88,7 +88,7 @@ def build_worker(settings: StreamSettings, checkpoint_type: type[Checkpoint] = C
     """
     lake = Lake.open(settings.lake_root)
     lake.ensure_fixed_tables()
-    cuts = Cuts(lake)
+    cuts = CutStore(lake)
     directory = LakeDirectory(ProfileRegistry(lake), DeviceRegistry(lake))
     jobs = installed_jobs(directory)
     log = KafkaLog(settings.bootstrap_servers, settings.namespace, settings.group_id)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.kafka_admin import KafkaAdmin
-from infra.kafka_broker import KafkaBroker
+from infra.kafka.kafka_admin import KafkaAdmin
+from infra.kafka.kafka_broker import KafkaBroker
 from infra.settings import default_cache_dir
 
 

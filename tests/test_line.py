@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from edge_producer.sources.scenario import Scenario
-from infra.audit import Run, take_books
-from infra.fleet import EdgeProcess, EdgeSpec
+from infra.audit import AuditScope, take_books
+from infra.stack.edge_processes import EdgeProcess, EdgeSpec
 from schemas.profile_file import find_profile
 from tests.simulators.cloud import Cloud
 from tests.waiting import wait_until
@@ -46,7 +46,7 @@ def windows(process):
 
 
 def books(process, cloud):
-    run = Run.of([process.spool], datetime(2020, 1, 1, tzinfo=UTC))
+    run = AuditScope.of([process.spool], datetime(2020, 1, 1, tzinfo=UTC))
     return take_books(run, cloud.servers, cloud.namespace, cloud.lake.root)
 
 

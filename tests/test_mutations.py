@@ -13,13 +13,13 @@ ROOMS = ("schemas", "feature_store", "edge_producer", "stream_processors", "mode
 
 MUTATIONS = {
     "dedupe": (
-        "stream_processors/admission.py",
+        "stream_processors/ingest/admission.py",
         "    if envelope.msg_no not in marks:\n        return False",
         "    if envelope.msg_no >= 0:\n        return False",
         "tests/stream_processors/test_ingest.py::test_a_resent_message_lands_once_whether_in_one_batch_or_two",
     ),
     "put-if-absent": (
-        "stream_processors/checkpoint.py",
+        "stream_processors/engine/checkpoint.py",
         "        return self._parts.commits.put_if_absent(record.task, record.n, record.to_bytes())",
         "        self._parts.commits.put_if_absent(record.task, record.n, record.to_bytes())\n"
         "        return True",
@@ -57,7 +57,7 @@ MUTATIONS = {
         "::test_a_document_that_its_role_did_not_sign_is_an_unsigned_instruction",
     ),
     "channel seq check": (
-        "edge_producer/trust/decide.py",
+        "edge_producer/trust/instruction.py",
         "    if channel.seq < facts.highest_seq:",
         "    if False:",
         "tests/edge_producer/test_trust_attacks.py::test_an_older_channel_signed_anew_is_replayed",

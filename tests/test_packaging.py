@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from infra import machine
+from infra import doctor
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("schemas", "feature_store", "edge_producer", "stream_processors", "model_service", "infra")
@@ -97,7 +97,7 @@ def stated_pythons() -> dict[str, str]:
     return {
         **{name: match.group() for name, match in found.items() if match},
         "classifiers": " ".join(project["classifiers"]),
-        "doctor": machine.python((3, 10, 1)).advice,
+        "doctor": doctor.python((3, 10, 1)).advice,
     }
 
 
@@ -110,7 +110,7 @@ def test_everybody_names_the_same_python_versions():
 
 
 def test_the_doctor_passes_these_versions_and_no_other():
-    verdicts = {f"3.{minor}": machine.python((3, minor, 0)).verdict for minor in range(9, 16)}
+    verdicts = {f"3.{minor}": doctor.python((3, minor, 0)).verdict for minor in range(9, 16)}
     assert [version for version, verdict in verdicts.items() if verdict == "ok"] == PYTHONS
 
 

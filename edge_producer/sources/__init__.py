@@ -4,16 +4,16 @@ Both are a ``Source`` (`edge_producer/window.py`); one contract test runs on bot
 """
 
 from edge_producer.sources.opening import open_source
-from edge_producer.sources.replay import ReplaySource
-from edge_producer.sources.scenario import Injection, Scenario, Span, load_scenario, truth
-from edge_producer.sources.simulate import SimulateSource
+from edge_producer.sources.replay_source import ReplaySource
+from edge_producer.sources.scenario import FaultSpan, Injection, Scenario, load_scenario, truth
+from edge_producer.sources.simulate_source import SimulateSource
 
 __all__ = [
+    "FaultSpan",
     "Injection",
     "ReplaySource",
     "Scenario",
     "SimulateSource",
-    "Span",
     "load_scenario",
     "open_source",
     "truth",

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from edge_producer.settings import EdgeSettings
-from edge_producer.sources.replay import ReplaySource
+from edge_producer.sources.replay_source import ReplaySource
 from edge_producer.sources.scenario import Scenario, load_scenario
-from edge_producer.sources.simulate import SimulateSource
+from edge_producer.sources.simulate_source import SimulateSource
 from schemas.errors import SourceError
 from schemas.profile import Profile
 

@@ -30,7 +30,7 @@ BOMS = {
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Block:
+class RecordingBlock:
     """Some consecutive rows.
 
     Attributes:
@@ -57,7 +57,7 @@ class Recording:
         self._wanted = [*time, *(self._replay.columns.get(c, c) for c in profile.channel_names)]
         self.counts: Counter[str] = Counter(malformed=0)
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self) -> Iterator[RecordingBlock]:
         """All rows, in the order of the file.
 
         Raises:
@@ -68,9 +68,9 @@ class Recording:
             for batch in read():
                 columns = tuple(batch.columns)
                 if self._replay.time_column:
-                    yield Block(columns[0], columns[1:])
+                    yield RecordingBlock(columns[0], columns[1:])
                 else:
-                    yield Block(None, columns)
+                    yield RecordingBlock(None, columns)
 
     def _parquet(self) -> Iterator[pa.RecordBatch]:
         with pq.ParquetFile(self._path) as file:

@@ -98,7 +98,7 @@ class Scenario(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class FaultSpan:
     """Ground truth: one device under one injection.
 
     Attributes:
@@ -113,7 +113,7 @@ class Span:
     is_fault: bool
 
 
-def truth(scenario: Scenario, devices: Sequence[str] = ()) -> list[Span]:
+def truth(scenario: Scenario, devices: Sequence[str] = ()) -> list[FaultSpan]:
     """Every span of every device, by start and device.
 
     Args:
@@ -128,10 +128,10 @@ def truth(scenario: Scenario, devices: Sequence[str] = ()) -> list[Span]:
     return sorted(spans, key=lambda s: (s.start, s.device_id, s.kind))
 
 
-def _span(start: datetime, device_id: str, item: Injection) -> Span:
+def _span(start: datetime, device_id: str, item: Injection) -> FaultSpan:
     end = None if item.duration_s is None else start + timedelta(seconds=item.end_s)
     begin = start + timedelta(seconds=item.start_s)
-    return Span(device_id, item.kind, begin, end, item.kind in FAULTS)
+    return FaultSpan(device_id, item.kind, begin, end, item.kind in FAULTS)
 
 
 def load_scenario(path: Path) -> Scenario:

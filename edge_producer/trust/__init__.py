@@ -4,17 +4,17 @@ Order of checks: time → root → timestamp → snapshot → targets → channe
 revocations; the artifact's hash and golden vectors come when there is an artifact.
 """
 
-from edge_producer.trust.decide import DeviceFacts, Instruction, decide
+from edge_producer.trust.instruction import DeviceFacts, Instruction, decide
 from edge_producer.trust.trusted_time import SERVER, TrustedTime
-from edge_producer.trust.verifier import Target, Verified, Verifier
+from edge_producer.trust.verifier import TrustVerifier, VerifiedState, VerifiedTarget
 
 __all__ = [
     "SERVER",
     "DeviceFacts",
     "Instruction",
-    "Target",
+    "TrustVerifier",
     "TrustedTime",
-    "Verified",
-    "Verifier",
+    "VerifiedState",
+    "VerifiedTarget",
     "decide",
 ]

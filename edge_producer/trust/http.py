@@ -30,7 +30,7 @@ _PARTIAL = 206
 
 
 @dataclass(frozen=True)
-class Pace:
+class TransferPace:
     """How slow a transfer may be.
 
     Attributes:
@@ -56,13 +56,13 @@ class HttpFiles:
         pace: How slow a transfer may be.
     """
 
-    def __init__(self, base_url: str, pace: Pace | None = None) -> None:
+    def __init__(self, base_url: str, pace: TransferPace | None = None) -> None:
         parts = urlsplit(base_url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError(f"{base_url!r} is no http or https URL")
         self._secure, self._host, self._port = parts.scheme == "https", parts.hostname, parts.port
         self._path = parts.path.rstrip("/")
-        self._pace = pace or Pace()
+        self._pace = pace or TransferPace()
 
     def __call__(self, name: str, max_length: int) -> bytes:
         """Bytes of a metadata file; the name is quoted as one path segment.

@@ -10,17 +10,17 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from edge_producer.trust.store import MetadataStore
+from edge_producer.trust.metadata_store import MetadataStore
 from edge_producer.trust.trusted_time import TrustedTime
 from edge_producer.trust.workflow import MissingError, Signed, TargetFile, Workflow, fits
-from schemas.channels import (
+from schemas.channel_documents import (
     ISSUED_FIELD,
     POLICY_PATH,
     RINGS,
     ROOT,
     TARGETS,
-    Channel,
-    Policy,
+    ChannelDocument,
+    FleetPolicy,
     Ring,
     TargetCustom,
     channel_path,
@@ -37,11 +37,11 @@ MAX_FILES = 512
 
 Files = Sequence[tuple[str, bytes]]
 _MODELS = model_role("")
-_Kind = TypeVar("_Kind", Channel, Policy)
+_Kind = TypeVar("_Kind", ChannelDocument, FleetPolicy)
 
 
 @dataclass(frozen=True)
-class Target:
+class VerifiedTarget:
     """A model bundle that both keys of its family signed.
 
     Attributes:
@@ -55,7 +55,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Verified:
+class VerifiedState:
     """Signed, fresh and consistent at the time it was verified.
 
     Attributes:
@@ -65,13 +65,13 @@ class Verified:
         versions: Of the metadata, by role.
     """
 
-    channels: Mapping[Ring, Channel]
-    policy: Policy
-    targets: Mapping[str, Target] = field(default_factory=dict)
+    channels: Mapping[Ring, ChannelDocument]
+    policy: FleetPolicy
+    targets: Mapping[str, VerifiedTarget] = field(default_factory=dict)
     refusals: Mapping[str, TrustError] = field(default_factory=dict)
     versions: Mapping[str, int] = field(default_factory=dict)
 
-    def target(self, path: str) -> Target:
+    def target(self, path: str) -> VerifiedTarget:
         """The artifact's length, digest and signed ``custom``.
 
         Raises:
@@ -87,7 +87,7 @@ class Verified:
         raise TrustError(f"no role vouches for {path}", Attack.UNSIGNED_INSTRUCTION)
 
 
-class Verifier:
+class TrustVerifier:
     """The device's trust: what was verified once, and the rules for what comes next.
 
     Args:
@@ -123,7 +123,7 @@ class Verifier:
         """SHA-256 of the documents at hand, by target path."""
         return self._store.documents()
 
-    def cached(self) -> Verified:
+    def cached(self) -> VerifiedState:
         """What is trusted without asking anybody.
 
         Raises:
@@ -131,7 +131,7 @@ class Verifier:
         """
         return self.apply((), ())
 
-    def apply(self, metadata: Files, documents: Files) -> Verified:
+    def apply(self, metadata: Files, documents: Files) -> VerifiedState:
         """Verify a reply and keep what holds; after a refusal what was trusted before is still there.
 
         Args:
@@ -148,7 +148,7 @@ class Verifier:
         held = self._documents(workflow, _pack_of(documents))
         policy, channels = self._policy(held), self._channels(held)
         self._keep(held)
-        return Verified(channels, policy, targets, refusals, self.versions())
+        return VerifiedState(channels, policy, targets, refusals, self.versions())
 
     def _workflow(self, root: bytes, pack: Mapping[str, bytes]) -> Workflow:
         def fetch(name: str, max_length: int) -> bytes:
@@ -203,10 +203,10 @@ class Verifier:
             raise TrustError(f"{path} is vouched for, but was not sent", Attack.MIX_AND_MATCH)
         return kept
 
-    def _policy(self, held: Mapping[str, bytes]) -> Policy:
+    def _policy(self, held: Mapping[str, bytes]) -> FleetPolicy:
         if POLICY_PATH not in held:
             raise TrustError("no role vouches for a policy", Attack.UNSIGNED_INSTRUCTION)
-        policy = _parsed(Policy, POLICY_PATH, held[POLICY_PATH])
+        policy = _parsed(FleetPolicy, POLICY_PATH, held[POLICY_PATH])
         before = self._store.document(POLICY_PATH)
         if before is not None and before != held[POLICY_PATH]:
             known = _seq(before)
@@ -214,12 +214,12 @@ class Verifier:
                 raise TrustError(f"policy {policy.seq} came after {known}", Attack.METADATA_ROLLBACK)
         return policy
 
-    def _channels(self, held: Mapping[str, bytes]) -> dict[Ring, Channel]:
-        channels: dict[Ring, Channel] = {}
+    def _channels(self, held: Mapping[str, bytes]) -> dict[Ring, ChannelDocument]:
+        channels: dict[Ring, ChannelDocument] = {}
         for ring in RINGS:
             path = channel_path(self._group, ring)
             if path in held:
-                channels[ring] = _parsed(Channel, path, held[path])
+                channels[ring] = _parsed(ChannelDocument, path, held[path])
                 if (channels[ring].group, channels[ring].ring) != (self._group, ring):
                     raise TrustError(f"{path} is about another group or ring", Attack.UNSIGNED_INSTRUCTION)
                 if channels[ring].seq > MAX_SEQ:
@@ -240,9 +240,9 @@ def _pack_of(files: Files) -> dict[str, bytes]:
     return dict(files)
 
 
-def _models(workflow: Workflow) -> tuple[dict[str, Target], dict[str, TrustError]]:
+def _models(workflow: Workflow) -> tuple[dict[str, VerifiedTarget], dict[str, TrustError]]:
     """Load every delegated role. One family's expired role does not hold up the others."""
-    targets: dict[str, Target] = {}
+    targets: dict[str, VerifiedTarget] = {}
     refusals: dict[str, TrustError] = {}
     for role in workflow.delegated():
         try:
@@ -256,7 +256,7 @@ def _models(workflow: Workflow) -> tuple[dict[str, Target], dict[str, TrustError
             for path, entry in listed.items():
                 custom = _custom(entry)
                 if custom is not None and workflow.find(path) is entry:
-                    targets[path] = Target(entry.length, entry.hashes.get("sha256", ""), custom)
+                    targets[path] = VerifiedTarget(entry.length, entry.hashes.get("sha256", ""), custom)
     return targets, refusals
 
 
@@ -278,7 +278,7 @@ def _issued(signed: Signed) -> datetime | None:
 def _seq(kept: bytes) -> int:
     """Number of a kept policy; 0 where it was damaged on disk."""
     try:
-        return Policy.model_validate_json(kept).seq
+        return FleetPolicy.model_validate_json(kept).seq
     except ValidationError:
         return 0
 

@@ -34,7 +34,7 @@ from tuf.api.metadata import (  # type: ignore[attr-defined]  # its public names
 from tuf.ngclient._internal.trusted_metadata_set import TrustedMetadataSet
 from tuf.ngclient.config import EnvelopeType
 
-from edge_producer.trust.store import MetadataStore
+from edge_producer.trust.metadata_store import MetadataStore
 from schemas.errors import TrustError
 from schemas.updates import Attack
 

@@ -8,23 +8,23 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from edge_producer.identity import DeviceIdentity
-from edge_producer.seat import Seat
+from edge_producer.device_identity import DeviceIdentity
+from edge_producer.model_switch import ModelSwitch
 from edge_producer.trust import TrustedTime
-from edge_producer.updates.compare import ShadowSummary
-from edge_producer.updates.installer import Installer, Parts
-from edge_producer.updates.instructions import InstructionReader
+from edge_producer.updates.installer import Installer, InstallerParts
+from edge_producer.updates.instruction_reader import InstructionReader
 from edge_producer.updates.journal import Journal
-from edge_producer.updates.machine import Record
 from edge_producer.updates.report_content import UpdateReporter
-from edge_producer.updates.reports import Reports
+from edge_producer.updates.report_queue import ReportQueue
+from edge_producer.updates.resources import UpdaterResources
 from edge_producer.updates.schedule import UpdateSchedule
-from edge_producer.updates.service import Delivery
-from edge_producer.updates.service_access import Place, ServiceAccess
-from edge_producer.updates.shared import Shared
-from edge_producer.updates.slots import Slots
+from edge_producer.updates.service_access import DevicePaths, ServiceAccess
+from edge_producer.updates.service_client import DeliveryClient
+from edge_producer.updates.shadow_comparison import ShadowSummary
+from edge_producer.updates.slots import ModelSlots
+from edge_producer.updates.update_states import UpdateRecord
 from schemas.errors import AccessError, PipelineError, RetryableError, ServiceUnavailableError
-from schemas.updates import Result, UpdateState
+from schemas.updates import UpdateResult, UpdateState
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ RENEW_EVERY = 4
 """Of so many unanswered visits the last tries a new certificate: a TLS refusal looks like no answer."""
 
 
-class Agent:
+class UpdateAgent:
     """One device's updater. Everything but ``seat``, ``status`` and ``wake`` belongs to one thread.
 
     Args:
@@ -57,9 +57,9 @@ class Agent:
     def __init__(
         self,
         device: DeviceIdentity,
-        place: Place,
-        shared: Shared,
-        slots: Slots,
+        place: DevicePaths,
+        shared: UpdaterResources,
+        slots: ModelSlots,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.device_id = device.device_id
@@ -70,10 +70,10 @@ class Agent:
         self._stop: Callable[[], bool] = lambda: False
         trusted = TrustedTime(place.folder / "time.json", place.build_time, monotonic, place.disk)
         self._access = ServiceAccess(device, place, trusted, self._hint)
-        queue = Reports(place.folder / "reports", place.disk, device.device_id)
+        queue = ReportQueue(place.folder / "reports", place.disk, device.device_id)
         self._reports = UpdateReporter(queue, self._access, slots, shared.profile.name)
         self._greeted = False
-        parts = Parts(
+        parts = InstallerParts(
             slots,
             Journal(place.folder, place.disk),
             lambda: trusted.now().timestamp(),
@@ -89,7 +89,7 @@ class Agent:
         self.hopeless = False
 
     @property
-    def seat(self) -> Seat:
+    def seat(self) -> ModelSwitch:
         """What the sensing loop reads. From any thread."""
         return self.installer.seat
 
@@ -173,7 +173,7 @@ class Agent:
             if look:
                 self.checked.set()
 
-    def _look(self, delivery: Delivery) -> None:
+    def _look(self, delivery: DeliveryClient) -> None:
         asked = self._instructions.fetch(delivery)
         if asked is None:
             return
@@ -206,12 +206,12 @@ class Agent:
             self._greeted = True
             self._tell(self.installer.record, None)
 
-    def _tell(self, record: Record, shadow: ShadowSummary | None, *, standing: bool = False) -> None:
+    def _tell(self, record: UpdateRecord, shadow: ShadowSummary | None, *, standing: bool = False) -> None:
         if self._reports.add(record, shadow, standing=standing):
             self._schedule.report_at_once()
             self.wake()
 
-    def _deliver_reports(self, delivery: Delivery) -> bool:
+    def _deliver_reports(self, delivery: DeliveryClient) -> bool:
         """Whether the service took what waited. That it takes no reports must not keep orders away.
 
         Raises:
@@ -237,7 +237,7 @@ class Agent:
         return {
             "version": self.seat.lineup.active.version,
             "state": record.state.value,
-            "result": (Result.NO_CHANGE_REFUSED if refused else record.result or ""),
+            "result": (UpdateResult.NO_CHANGE_REFUSED if refused else record.result or ""),
             "attack": refused.partition(": ")[0] if refused else record.attack or "",
             "detail": refused.partition(": ")[2] if refused else record.detail,
             "seq": record.seq,

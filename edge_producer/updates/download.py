@@ -23,7 +23,7 @@ Fetch = Callable[[str, int], Generator[tuple[int, bytes]]]
 
 
 @dataclass(frozen=True)
-class Pace:
+class DownloadPace:
     """How slow a download may be.
 
     Attributes:
@@ -49,12 +49,17 @@ class Downloads:
     """
 
     def __init__(
-        self, folder: Path, fetch: Fetch, disk: Disk, pace: Pace | None = None, clock: Clock = time.monotonic
+        self,
+        folder: Path,
+        fetch: Fetch,
+        disk: Disk,
+        pace: DownloadPace | None = None,
+        clock: Clock = time.monotonic,
     ) -> None:
         self._folder = folder
         self._fetch = fetch
         self._disk = disk
-        self._pace = pace or Pace()
+        self._pace = pace or DownloadPace()
         self._clock = clock
         disk.make_folder(folder, private=True)
 
@@ -126,7 +131,7 @@ class Downloads:
 class _Speed:
     """Raises when data trickle."""
 
-    def __init__(self, pace: Pace, clock: Clock) -> None:
+    def __init__(self, pace: DownloadPace, clock: Clock) -> None:
         self._pace = pace
         self._clock = clock
         self._begun = self._since = clock()

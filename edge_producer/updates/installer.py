@@ -14,22 +14,22 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from edge_producer.seat import Lineup, Seat
-from edge_producer.updates.compare import Comparison, ShadowSummary
-from edge_producer.updates.content import memory_needed, open_artifact
+from edge_producer.model_switch import ActiveModels, ModelSwitch
+from edge_producer.updates.artifact_content import memory_needed, open_artifact
 from edge_producer.updates.download import Downloads
 from edge_producer.updates.journal import Journal
-from edge_producer.updates.machine import UNCHANGED, Attempt, Failure, Record, after_restart
 from edge_producer.updates.recovery import recovered
-from edge_producer.updates.shared import Shared
-from edge_producer.updates.slots import ModelSet, Pointer, Slots
-from edge_producer.updates.stand import Stand
-from edge_producer.updates.telling import Tell, Telling
-from edge_producer.updates.trials import Tap, Watch
+from edge_producer.updates.report_retry import ReportRetry, Tell
+from edge_producer.updates.resources import UpdaterResources
+from edge_producer.updates.running_set import RunningSet
+from edge_producer.updates.shadow_comparison import ShadowComparison, ShadowSummary
+from edge_producer.updates.slots import ModelSet, ModelSlots, SlotPointer
+from edge_producer.updates.trials import ShadowWatch, TrialFeed
+from edge_producer.updates.update_states import UNCHANGED, Attempt, Failure, UpdateRecord, after_restart
 from edge_producer.window import Predictor
-from schemas.bundle import ANY_FEATURESET
 from schemas.errors import BundleError, RegistryError, RetryableError, SpoolError, TrustError
-from schemas.updates import Attack, Result, UpdateState
+from schemas.manifest import ANY_FEATURESET
+from schemas.updates import Attack, UpdateResult, UpdateState
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ _TRANSPORT = (Attack.TAMPERED_ARTIFACT, Attack.ENDLESS_DATA, Attack.SLOW_RETRIEV
 
 
 @dataclass(frozen=True)
-class Parts:
+class InstallerParts:
     """What one device's installer works with.
 
     Attributes:
@@ -49,7 +49,7 @@ class Parts:
         monotonic: Steady seconds, any origin: a trial's bounds are measured on it.
     """
 
-    slots: Slots
+    slots: ModelSlots
     journal: Journal
     now_s: Callable[[], float]
     wake: Callable[[], None]
@@ -69,16 +69,16 @@ class Installer:
         SpoolError: No set of models can be loaded, not even the factory's.
     """
 
-    def __init__(self, device_id: str, parts: Parts, shared: Shared) -> None:
+    def __init__(self, device_id: str, parts: InstallerParts, shared: UpdaterResources) -> None:
         self.device_id = device_id
         self.slots = parts.slots
         self.shadow: dict[str, Any] = {}
         self._parts = parts
         self._shared = shared
-        self._tap: Tap | None = None
-        self._watch: Watch | None = None
-        self._stand = Stand(device_id, parts.slots, shared.models)
-        self._telling = Telling(device_id, parts.tell)
+        self._tap: TrialFeed | None = None
+        self._watch: ShadowWatch | None = None
+        self._stand = RunningSet(device_id, parts.slots, shared.models)
+        self._telling = ReportRetry(device_id, parts.tell)
         self.record = recovered(device_id, parts.journal, parts.slots)
         self._sit_down()
 
@@ -104,7 +104,7 @@ class Installer:
             self.record = self._parts.journal.try_save(self.record.to(S.WATCH, attempt=live))
             self._stand.put(self._watched(active, self._stand.earlier()))
             return
-        self._stand.put(Lineup(active, self._stand.earlier() if self._shared.shadow_previous else None))
+        self._stand.put(ActiveModels(active, self._stand.earlier() if self._shared.shadow_previous else None))
 
     # An instruction --------------------------------------------------------------------------------------
 
@@ -132,7 +132,9 @@ class Installer:
         if self._tap is not None:
             self._end_trial()
             detail = "a newer channel wants what runs already"
-            self._save(self.record.to(S.IDLE, result=Result.NO_CHANGE_DEFERRED, detail=detail), tell=True)
+            self._save(
+                self.record.to(S.IDLE, result=UpdateResult.NO_CHANGE_DEFERRED, detail=detail), tell=True
+            )
 
     def install(self, attempt: Attempt, length: int, downloads: Downloads, stop: Callable[[], bool]) -> None:
         """Begin an attempt and bring it to its trial.
@@ -156,11 +158,11 @@ class Installer:
             self._begin_trial()
         except TrustError as exc:
             kind = self._may_pass if exc.attack in _TRANSPORT else self._final
-            self._end(S.IDLE, kind(str(exc)), Result.NO_CHANGE_REFUSED, str(exc), exc.attack)
+            self._end(S.IDLE, kind(str(exc)), UpdateResult.NO_CHANGE_REFUSED, str(exc), exc.attack)
         except (RetryableError, RegistryError, BundleError, OSError) as exc:
             if self.record.state not in UNCHANGED:
                 raise  # decided already: ``advance`` carries it out
-            self._end(S.IDLE, self._may_pass(str(exc)), Result.NO_CHANGE_FAILED, str(exc))
+            self._end(S.IDLE, self._may_pass(str(exc)), UpdateResult.NO_CHANGE_FAILED, str(exc))
 
     def _fetch(self, attempt: Attempt, length: int, downloads: Downloads, stop: Callable[[], bool]) -> None:
         sha256 = attempt.release.sha256 or ""
@@ -178,7 +180,7 @@ class Installer:
         attempt = self._attempt
         if self.record.looping:
             detail = f"given up after {attempt.transitions} persisted transitions"
-            self._end(S.IDLE, self._final("looped"), Result.NO_CHANGE_FAILED, detail)
+            self._end(S.IDLE, self._final("looped"), UpdateResult.NO_CHANGE_FAILED, detail)
             return
         bundle = self.slots.bundle(attempt.wanted)
         needed, available = memory_needed(len(bundle.model)), self._shared.available()
@@ -192,11 +194,11 @@ class Installer:
             return
         shared, active = self._shared, self._stand.lineup.active
         child = shared.trials.join(attempt.wanted.digest, self.slots.path(attempt.wanted))
-        comparison = Comparison.start(active.version, attempt.release.version, shared.profile)
+        comparison = ShadowComparison.start(active.version, attempt.release.version, shared.profile)
         generic = bundle.manifest.featureset == ANY_FEATURESET
         skip = shared.profile.model.warmup_windows if generic else 0
         parts = self._parts
-        self._tap = Tap(self.device_id, child, comparison, skip, parts.wake, parts.monotonic)
+        self._tap = TrialFeed(self.device_id, child, comparison, skip, parts.wake, parts.monotonic)
         self._stand.observe(self._tap)
 
     # Progress --------------------------------------------------------------------------------------------
@@ -216,7 +218,7 @@ class Installer:
         elif self.record.state in UNCHANGED:
             self._save(after_restart(self.record))
 
-    def _advance_trial(self, tap: Tap) -> None:
+    def _advance_trial(self, tap: TrialFeed) -> None:
         self.shadow = tap.comparison.to_status()
         progress, reason = tap.progress(self._shared.profile.rollout.trial_windows)
         if progress == "pass":
@@ -226,7 +228,7 @@ class Installer:
         elif progress == "defer":
             self._defer(reason)
 
-    def _commit(self, comparison: Comparison | None = None) -> None:
+    def _commit(self, comparison: ShadowComparison | None = None) -> None:
         attempt, shadow = self._attempt, None if comparison is None else comparison.summary(in_force=False)
         try:
             predictor = self._shared.models.get(self.slots, attempt.wanted)
@@ -257,17 +259,17 @@ class Installer:
         told = {k: v for k, v in self.record.told.items() if k != "artifact"}
         live = self._attempt.model_copy(update={"live": True})
         self._save(self.record.to(S.WATCH, attempt=live, told=told))
-        as_told = {"state": S.COMMITTED, "result": Result.COMMITTED}
+        as_told = {"state": S.COMMITTED, "result": UpdateResult.COMMITTED}
         self._telling.add(self.record.model_copy(update=as_told), shadow)
         log.info("%s is in force", live.release.version, extra={"device_id": self.device_id})
 
-    def _watched(self, active: Predictor, before: Predictor | None) -> Lineup:
+    def _watched(self, active: Predictor, before: Predictor | None) -> ActiveModels:
         old = "" if before is None else before.version
-        comparison = Comparison.start(old, active.version, self._shared.profile)
-        self._watch = Watch(comparison, self._parts.wake)
-        return Lineup(active, before, self._watch)
+        comparison = ShadowComparison.start(old, active.version, self._shared.profile)
+        self._watch = ShadowWatch(comparison, self._parts.wake)
+        return ActiveModels(active, before, self._watch)
 
-    def _advance_watch(self, watch: Watch) -> None:
+    def _advance_watch(self, watch: ShadowWatch) -> None:
         comparison = watch.comparison
         self.shadow = comparison.to_status()
         verdict, reason = comparison.judge(self._shared.profile.rollout.watch_windows, early=True)
@@ -276,10 +278,10 @@ class Installer:
         elif verdict == "pass":
             self._prove(comparison)
 
-    def _prove(self, comparison: Comparison) -> None:
+    def _prove(self, comparison: ShadowComparison) -> None:
         lineup = self._stand.lineup
         # Nothing is counted any more: a write that fails below is tried again with the same verdict.
-        self._stand.put(Lineup(lineup.active, lineup.shadow if self._shared.shadow_previous else None))
+        self._stand.put(ActiveModels(lineup.active, lineup.shadow if self._shared.shadow_previous else None))
         self.slots.prove()
         self._save(self.record.proved(self._attempt))
         self._watch = None
@@ -304,7 +306,7 @@ class Installer:
         log.warning("refused: %s", error, extra={"device_id": self.device_id})
         told = {**self.record.told, "metadata": cause}
         self._save(self.record.model_copy(update={"told": told}))
-        refusal = {"attempt": None, "result": Result.NO_CHANGE_REFUSED, "attack": error.attack}
+        refusal = {"attempt": None, "result": UpdateResult.NO_CHANGE_REFUSED, "attack": error.attack}
         self._telling.add(self.record.model_copy(update={**refusal, "detail": str(error)[:500]}))
 
     def metadata_holds(self) -> None:
@@ -315,13 +317,13 @@ class Installer:
 
     def _defer(self, reason: str) -> None:
         self._end_trial()
-        self._end(S.DEFERRED, self._may_pass(reason), Result.NO_CHANGE_DEFERRED, reason)
+        self._end(S.DEFERRED, self._may_pass(reason), UpdateResult.NO_CHANGE_DEFERRED, reason)
 
     def _end(
         self,
         state: UpdateState,
         failed: dict[str, Failure],
-        result: Result,
+        result: UpdateResult,
         detail: str,
         attack: Attack | None = None,
     ) -> None:
@@ -358,21 +360,21 @@ class Installer:
         restored, only_factory = self._stand.step_back()
         self.slots.settle(restored)
         if only_factory:
-            self._save(self.record.to(S.INCONSISTENT, result=Result.NOT_RESTORED))
+            self._save(self.record.to(S.INCONSISTENT, result=UpdateResult.NOT_RESTORED))
         else:
-            self._save(self.record.to(S.RESTORED, result=Result.RESTORED))
+            self._save(self.record.to(S.RESTORED, result=UpdateResult.RESTORED))
         self._telling.add(self.record, shadow)
         self.slots.tidy()
 
     # Small things ----------------------------------------------------------------------------------------
 
     @property
-    def seat(self) -> Seat:
+    def seat(self) -> ModelSwitch:
         """What the sensing loop reads."""
         return self._stand.seat
 
     @property
-    def pointer(self) -> Pointer:
+    def pointer(self) -> SlotPointer:
         """Which set runs."""
         return self.slots.pointer()
 
@@ -387,7 +389,7 @@ class Installer:
             raise SpoolError(f"{self.device_id}: state {self.record.state} without an attempt")
         return self.record.attempt
 
-    def _save(self, record: Record, *, tell: bool = False) -> None:
+    def _save(self, record: UpdateRecord, *, tell: bool = False) -> None:
         self.record = self._parts.journal.save(record)
         if tell:
             self._telling.add(self.record)

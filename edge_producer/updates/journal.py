@@ -7,7 +7,7 @@ import logging
 import math
 from pathlib import Path
 
-from edge_producer.updates.machine import UNCHANGED, Record, parse_record
+from edge_producer.updates.update_states import UNCHANGED, UpdateRecord, parse_record
 from schemas.durable import Disk
 from schemas.updates import UpdateState
 
@@ -34,21 +34,21 @@ class Journal:
         self._disk = disk
         disk.make_folder(folder, private=True)
 
-    def load(self) -> Record | None:
+    def load(self) -> UpdateRecord | None:
         """The record as kept; None: unreadable, so restore."""
         record = parse_record(self._disk.read(self._path))
         if record is None or not _makes_sense(record):
             return None
         return record.model_copy(update={"seq": max(record.seq, self.accepted())})
 
-    def save(self, record: Record) -> Record:
+    def save(self, record: UpdateRecord) -> UpdateRecord:
         """Persist a record; returns it."""
         if record.seq > self.accepted():
             self._disk.write(self._seq_path, json.dumps({"seq": record.seq}).encode())
         self._disk.write(self._path, record.model_dump_json().encode())
         return record
 
-    def try_save(self, record: Record) -> Record:
+    def try_save(self, record: UpdateRecord) -> UpdateRecord:
         """Persist a record if the disk takes it: a start and an end wait for no disk. Returns it."""
         try:
             return self.save(record)
@@ -65,7 +65,7 @@ class Journal:
         return seq if 0 <= seq <= SANE_SEQ else 0
 
 
-def _makes_sense(record: Record) -> bool:
+def _makes_sense(record: UpdateRecord) -> bool:
     """Whether a record can be gone on from: its numbers can be told, its state has what it is about."""
     attempt = record.attempt
     if attempt is None and record.state in _NEEDS_ATTEMPT:

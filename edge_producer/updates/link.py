@@ -6,9 +6,9 @@ import logging
 import threading
 from collections.abc import Callable
 
-from edge_producer.updates.identity import Membership
+from edge_producer.updates.membership import Membership
 from edge_producer.updates.schedule import Backoff
-from edge_producer.updates.service import Credentials, Delivery
+from edge_producer.updates.service_client import Credentials, DeliveryClient
 from schemas.errors import AccessError, PipelineError
 from schemas.join import JoinBundle
 
@@ -18,7 +18,7 @@ BREATH_S = 0.1
 """Between two hints: a flood of them waits in the sender's buffers, not in this process's time."""
 
 
-class Link:
+class ServiceLink:
     """Connects when asked, and listens for hints in a thread of its own while it is connected.
 
     Args:
@@ -36,11 +36,11 @@ class Link:
         self.join = join
         self._membership = membership
         self._hinted = hinted
-        self._held: tuple[Credentials, Delivery] | None = None
+        self._held: tuple[Credentials, DeliveryClient] | None = None
         self._closed = threading.Event()
         self._listener: threading.Thread | None = None
 
-    def delivery(self, *, renew: bool = False) -> Delivery:
+    def delivery(self, *, renew: bool = False) -> DeliveryClient:
         """The connection, made or made anew where the certificate changed.
 
         Args:
@@ -53,7 +53,7 @@ class Link:
         credentials = self._membership.credentials(renew=renew)
         if self._held is None or self._held[0] != credentials:
             self._drop()
-            self._held = credentials, Delivery(self.join, credentials)
+            self._held = credentials, DeliveryClient(self.join, credentials)
         if self._listener is None:
             self._listener = threading.Thread(target=self._listen, name="hints", daemon=True)
             self._listener.start()

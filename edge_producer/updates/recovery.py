@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 
 from edge_producer.updates.journal import Journal
-from edge_producer.updates.machine import Record, after_restart
-from edge_producer.updates.slots import Slots
+from edge_producer.updates.slots import ModelSlots
+from edge_producer.updates.update_states import UpdateRecord, after_restart
 from schemas.errors import BundleError
 from schemas.updates import UpdateState
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 S = UpdateState
 
 
-def recovered(device_id: str, journal: Journal, slots: Slots) -> Record:
+def recovered(device_id: str, journal: Journal, slots: ModelSlots) -> UpdateRecord:
     """The record to go on from; a commit that was decided is carried out if the disk takes it.
 
     What cannot be persisted now holds in memory: the installer's progress does it again.
@@ -26,7 +26,7 @@ def recovered(device_id: str, journal: Journal, slots: Slots) -> Record:
     if record is None:
         log.error("the record of updates is unreadable: restoring", extra={"device_id": device_id})
         detail = "the record of updates was unreadable"
-        return journal.try_save(Record(state=S.RESTORING, seq=journal.accepted(), detail=detail))
+        return journal.try_save(UpdateRecord(state=S.RESTORING, seq=journal.accepted(), detail=detail))
     pointer = slots.pointer()
     following = after_restart(record, pointer.active if pointer.proven else None)
     attempt = following.attempt

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from edge_producer.trust import SERVER
-from edge_producer.updates.compare import ShadowSummary
-from edge_producer.updates.machine import Record
-from edge_producer.updates.reports import Reports
-from edge_producer.updates.service import Delivery
+from edge_producer.updates.report_queue import ReportQueue
 from edge_producer.updates.service_access import ServiceAccess
-from edge_producer.updates.slots import Pointer, Slots
+from edge_producer.updates.service_client import DeliveryClient
+from edge_producer.updates.shadow_comparison import ShadowSummary
+from edge_producer.updates.slots import ModelSlots, SlotPointer
+from edge_producer.updates.update_states import UpdateRecord
 from schemas.proto import delivery_pb2 as pb
 from schemas.updates import UpdateState
 
@@ -25,7 +25,7 @@ class UpdateReporter:
         profile: Name of its vertical.
     """
 
-    def __init__(self, queue: Reports, access: ServiceAccess, slots: Slots, profile: str) -> None:
+    def __init__(self, queue: ReportQueue, access: ServiceAccess, slots: ModelSlots, profile: str) -> None:
         self._queue = queue
         self._access = access
         self._slots = slots
@@ -35,7 +35,9 @@ class UpdateReporter:
         """Reports that wait."""
         return len(self._queue)
 
-    def add(self, record: Record, shadow: ShadowSummary | None = None, *, standing: bool = False) -> bool:
+    def add(
+        self, record: UpdateRecord, shadow: ShadowSummary | None = None, *, standing: bool = False
+    ) -> bool:
         """Have a record told; False: nobody ever asks this device.
 
         Args:
@@ -60,7 +62,7 @@ class UpdateReporter:
         self._queue.add(report)
         return True
 
-    def send(self, delivery: Delivery) -> None:
+    def send(self, delivery: DeliveryClient) -> None:
         """Send what waits, oldest first, and learn the service's time.
 
         Raises:
@@ -73,7 +75,7 @@ class UpdateReporter:
             self._access.time.learn(told, SERVER)
 
 
-def report_of(record: Record, pointer: Pointer, family: str, *, standing: bool) -> pb.ReportRequest:
+def report_of(record: UpdateRecord, pointer: SlotPointer, family: str, *, standing: bool) -> pb.ReportRequest:
     """What a record says, as a report.
 
     Args:

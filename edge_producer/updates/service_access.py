@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from edge_producer.identity import DeviceIdentity
-from edge_producer.trust import TrustedTime, Verifier
-from edge_producer.updates.identity import Membership, load_join
-from edge_producer.updates.link import Link
-from edge_producer.updates.service import Delivery
+from edge_producer.device_identity import DeviceIdentity
+from edge_producer.trust import TrustedTime, TrustVerifier
+from edge_producer.updates.link import ServiceLink
+from edge_producer.updates.membership import Membership, load_join
+from edge_producer.updates.service_client import DeliveryClient
 from schemas.durable import Disk
 from schemas.errors import AccessError
 from schemas.join import JoinBundle
 
 
 @dataclass(frozen=True)
-class Place:
+class DevicePaths:
     """Where a device keeps what, and how it reaches the service.
 
     Attributes:
@@ -38,11 +38,11 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Joined:
+class JoinedService:
     """What a join bundle makes possible: the bundle, and the judge of what the service sends."""
 
     join: JoinBundle
-    verifier: Verifier
+    verifier: TrustVerifier
 
 
 class ServiceAccess:
@@ -59,15 +59,15 @@ class ServiceAccess:
     """
 
     def __init__(
-        self, device: DeviceIdentity, place: Place, time: TrustedTime, hinted: Callable[[int], None]
+        self, device: DeviceIdentity, place: DevicePaths, time: TrustedTime, hinted: Callable[[int], None]
     ) -> None:
         self.device_id = device.device_id
         self.time = time
-        self.joined: Joined | None = None
+        self.joined: JoinedService | None = None
         self._device = device
         self._place = place
         self._hinted = hinted
-        self._link: Link | None = None
+        self._link: ServiceLink | None = None
 
     @property
     def is_asked(self) -> bool:
@@ -82,7 +82,7 @@ class ServiceAccess:
         bundles += [place.join_dir / f"{self.device_id}.json"] if place.join_dir is not None else []
         return not any(b.exists() for b in bundles) or (place.folder / "certificate.pem").exists()
 
-    def delivery(self, *, renew: bool = False) -> Delivery:
+    def delivery(self, *, renew: bool = False) -> DeliveryClient:
         """The connection, made where there is none.
 
         Args:
@@ -100,7 +100,7 @@ class ServiceAccess:
             self._link.close()
             self._link = None
 
-    def _connected(self) -> Link:
+    def _connected(self) -> ServiceLink:
         if self._link is not None:
             return self._link
         place = self._place
@@ -110,7 +110,7 @@ class ServiceAccess:
             raise AccessError(f"{self.device_id} has no join bundle: {wanted} is not there")
         membership = Membership(place.folder, join, self._device, self.time, place.disk)
         root, store = join.root_json.encode(), place.folder / "metadata"
-        verifier = Verifier(store, root, self.time, group=join.group, disk=place.disk)
-        self.joined = Joined(join, verifier)
-        self._link = Link(join, membership, self._hinted)
+        verifier = TrustVerifier(store, root, self.time, group=join.group, disk=place.disk)
+        self.joined = JoinedService(join, verifier)
+        self._link = ServiceLink(join, membership, self._hinted)
         return self._link

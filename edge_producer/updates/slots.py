@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edge_producer.bundle import BUNDLES, Bundle, check_fit, open_bundle
 from schemas.bundle_archive import MEMBERS
-from schemas.channels import Release
+from schemas.channel_documents import Release
 from schemas.durable import Disk
 from schemas.errors import BundleError
 from schemas.profile import Profile
@@ -47,7 +47,7 @@ class ModelSet(BaseModel):
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-class Pointer(BaseModel):
+class SlotPointer(BaseModel):
     """Which set runs.
 
     Attributes:
@@ -63,7 +63,7 @@ class Pointer(BaseModel):
     proven: bool = True
 
 
-class Slots:
+class ModelSlots:
     """One device's sets of models.
 
     Args:
@@ -86,23 +86,23 @@ class Slots:
         self.factory = ModelSet(releases={self.family: Release(version=version)})
         disk.make_folder(folder / "slots", private=True)
 
-    def pointer(self) -> Pointer:
+    def pointer(self) -> SlotPointer:
         """Which set runs; the factory set where the pointer is missing or unreadable."""
         raw = self._disk.read(self._folder / "current.json")
         if raw is None:
-            return Pointer(active=self.factory)
+            return SlotPointer(active=self.factory)
         try:
-            return self._of_family(Pointer.model_validate_json(raw))
+            return self._of_family(SlotPointer.model_validate_json(raw))
         except (ValidationError, BundleError):
             log.exception("%s is damaged; the factory set runs", self._folder / "current.json")
-            return Pointer(active=self.factory)
+            return SlotPointer(active=self.factory)
 
-    def _of_family(self, pointer: Pointer) -> Pointer:
+    def _of_family(self, pointer: SlotPointer) -> SlotPointer:
         if all(self.family in named.releases for named in (pointer.active, *pointer.previous)):
             return pointer
         raise BundleError(f"a set in the pointer has no {self.family}")
 
-    def point(self, pointer: Pointer) -> None:
+    def point(self, pointer: SlotPointer) -> None:
         """Make a set the one that runs, for this start and every later one. Idempotent."""
         if pointer != self.pointer() or self._disk.read(self._folder / "current.json") is None:
             self._disk.write(self._folder / "current.json", pointer.model_dump_json().encode())
@@ -119,7 +119,7 @@ class Slots:
             return
         earlier = [now.active, *now.previous] if now.proven else list(now.previous)
         kept = tuple(s for s in earlier if s != wanted)[:KEPT]
-        self.point(Pointer(active=wanted, previous=kept, proven=False))
+        self.point(SlotPointer(active=wanted, previous=kept, proven=False))
 
     def prove(self) -> None:
         """The set that runs has passed its watch."""
@@ -137,7 +137,7 @@ class Slots:
     def settle(self, restored: ModelSet) -> None:
         """Have a candidate run. Idempotent."""
         kept = tuple(s for s in self.pointer().previous if s != restored)
-        self.point(Pointer(active=restored, previous=kept, proven=True))
+        self.point(SlotPointer(active=restored, previous=kept, proven=True))
 
     def stage(self, wanted: ModelSet, files: Mapping[str, bytes]) -> None:
         """Store a verified model under its set's digest. Nothing that runs changes."""

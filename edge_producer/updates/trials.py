@@ -18,8 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from edge_producer.seat import Outcome
-from edge_producer.updates.compare import Comparison
+from edge_producer.model_switch import ScoredWindow
+from edge_producer.updates.shadow_comparison import ShadowComparison
 from edge_producer.window import Samples, Window
 from schemas.profile import Profile
 
@@ -51,9 +51,9 @@ class TrialChild:
         self.failure = ""
         self.dead = False
         self._queue: queue.SimpleQueue[tuple[bytes, bytes] | None] = queue.SimpleQueue()
-        self._listeners: dict[str, Tap] = {}
+        self._listeners: dict[str, TrialFeed] = {}
         environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1"}
-        command = [sys.executable, "-m", "edge_producer.updates.trial"]
+        command = [sys.executable, "-m", "edge_producer.updates.trial_process"]
         self._process = subprocess.Popen(  # noqa: S603  (our own module)
             command,
             stdin=subprocess.PIPE,
@@ -79,7 +79,7 @@ class TrialChild:
             return self.failure
         return f"the trial process ended with code {self._process.poll()}" if self.dead else ""
 
-    def listen(self, tap: Tap) -> None:
+    def listen(self, tap: TrialFeed) -> None:
         """Have a device's answers go to ``tap``, which also hears of readiness and death."""
         self._listeners[tap.device_id] = tap
 
@@ -134,7 +134,7 @@ class TrialChild:
             tap.wake()
 
 
-class Tap:
+class TrialFeed:
     """One device's part in a trial: hands its windows to the child, pairs the answers with its decisions.
 
     Args:
@@ -150,7 +150,7 @@ class Tap:
         self,
         device_id: str,
         child: TrialChild,
-        comparison: Comparison,
+        comparison: ShadowComparison,
         skip: int,
         wake: Callable[[], None],
         monotonic: Callable[[], float],
@@ -190,7 +190,7 @@ class Tap:
             return "defer", "no live windows came to try the model on"
         return "wait", ""
 
-    def observe(self, window: Window, outcome: Outcome) -> None:
+    def observe(self, window: Window, outcome: ScoredWindow) -> None:
         """Hand over a window, if the child is ready and keeps up."""
         if not self.child.ready:
             return
@@ -244,7 +244,7 @@ class Trials:
         child.end()
 
 
-class Watch:
+class ShadowWatch:
     """One device's watch over a model in force: the earlier one scores the same windows after the decision.
 
     Args:
@@ -252,11 +252,11 @@ class Watch:
         wake: Called when something is new; must not block.
     """
 
-    def __init__(self, comparison: Comparison, wake: Callable[[], None]) -> None:
+    def __init__(self, comparison: ShadowComparison, wake: Callable[[], None]) -> None:
         self.comparison = comparison
         self._wake = wake
 
-    def observe(self, _window: Window, outcome: Outcome) -> None:
+    def observe(self, _window: Window, outcome: ScoredWindow) -> None:
         """Count a window."""
         self.comparison = self.comparison.add(outcome.shadow_score, outcome.score, outcome.took_s)
         self._wake()

@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from edge_producer.identity import load_or_create
-from edge_producer.seat import Seat
+from edge_producer.device_identity import load_or_create
+from edge_producer.model_switch import ModelSwitch
 from edge_producer.settings import EdgeSettings
-from edge_producer.updates.agent import Agent
-from edge_producer.updates.service_access import Place
-from edge_producer.updates.shared import Shared
-from edge_producer.updates.slots import Slots
+from edge_producer.updates.agent import UpdateAgent
+from edge_producer.updates.resources import UpdaterResources
+from edge_producer.updates.service_access import DevicePaths
+from edge_producer.updates.slots import ModelSlots
 from schemas.durable import DISK, Disk
 from schemas.errors import OperatorError
 from schemas.profile import Profile
@@ -51,7 +51,7 @@ class Updater:
         settings: EdgeSettings,
         profile: Profile,
         disk: Disk = DISK,
-        shared: Shared | None = None,
+        shared: UpdaterResources | None = None,
     ) -> None:
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -59,8 +59,8 @@ class Updater:
         disk.make_folder(settings.updates_dir, private=True)
         self._lock = _locked(settings.updates_dir / "lock")
         disk.sweep(settings.updates_dir, also=_LEFT_BY_0_2, deep=True)
-        shared = shared or Shared.of(profile, shadow_previous=settings.shadow_previous)
-        place = Place(
+        shared = shared or UpdaterResources.of(profile, shadow_previous=settings.shadow_previous)
+        place = DevicePaths(
             folder=settings.updates_dir,
             join_dir=settings.join_dir,
             poll_s=settings.update_poll_s,
@@ -68,16 +68,16 @@ class Updater:
             build_time=BUILD_TIME,
             disk=disk,
         )
-        self.agents: dict[str, Agent] = {}
+        self.agents: dict[str, UpdateAgent] = {}
         for name in settings.devices:
             folder = settings.updates_dir / name
             disk.make_folder(folder, private=True)
             identity = load_or_create(settings.keys_dir, name)
-            slots = Slots(folder, profile, disk)
-            self.agents[name] = Agent(identity, replace(place, folder=folder), shared, slots)
+            slots = ModelSlots(folder, profile, disk)
+            self.agents[name] = UpdateAgent(identity, replace(place, folder=folder), shared, slots)
 
     @property
-    def seats(self) -> Mapping[str, Seat]:
+    def seats(self) -> Mapping[str, ModelSwitch]:
         """What each device runs."""
         return {name: agent.seat for name, agent in self.agents.items()}
 

@@ -11,22 +11,22 @@ import numpy as np
 
 from edge_producer.sources.scenario import truth
 from feature_store import connect
-from infra.audit import Run, take_books
+from infra.audit import AuditScope, take_books
 from infra.demo import outcome
+from infra.demo.demo_report import DemoReport, ExampleQuery
 from infra.demo.loop_report import LoopReport, WearOutcome
-from infra.demo.plan import SOUTH, Plan
-from infra.demo.quality import Period, Truth, compare, quality
-from infra.demo.report import Example, Report
-from infra.demo.watch import Watcher, read_meters
+from infra.demo.model_quality import FaultTruth, ScoredPeriod, compare, quality
+from infra.demo.plan import SOUTH, DemoPlan
+from infra.line_watch import LineWatcher, read_meters
 from model_service.registry.candidates import CandidateState
-from model_service.training.run import RunState
+from model_service.training.training_run import RunState
 from schemas.model_version import ModelVersion
 
 if TYPE_CHECKING:
-    from infra.demo.loop import LoopWatch
-    from infra.demo.scenes import Scene
-    from infra.demo.stage import Stage
-    from infra.fleet import EdgeProcess
+    from infra.demo.loop_view import LoopWatch
+    from infra.demo.scenes import SceneResult
+    from infra.demo.stage import DemoStage
+    from infra.stack.edge_processes import EdgeProcess
 
 SETTLE_S = 10.0
 """Quality before the drift leaves out the first seconds, in which devices start."""
@@ -62,7 +62,7 @@ _PERIODS = """
 """
 
 
-def conclude(stage: Stage, watcher: Watcher, loop: LoopReport | None) -> Report:
+def conclude(stage: DemoStage, watcher: LineWatcher, loop: LoopReport | None) -> DemoReport:
     """Everything but what only the running model service could tell.
 
     Args:
@@ -70,7 +70,7 @@ def conclude(stage: Stage, watcher: Watcher, loop: LoopReport | None) -> Report:
         watcher: What was noted while it ran.
         loop: What became of the loop; None for the line alone.
     """
-    run = Run.of([e.spool for e in stage.edges], stage.since)
+    run = AuditScope.of([e.spool for e in stage.edges], stage.since)
     books = take_books(run, stage.stack.bootstrap_servers, stage.stack.namespace, stage.stack.lake_root)
     meters = [read_meters(edge) for edge in stage.edges]
     with closing(connect(stage.stack.lake_root)) as con:
@@ -83,7 +83,7 @@ def conclude(stage: Stage, watcher: Watcher, loop: LoopReport | None) -> Report:
         live, outage = _latencies(stage, watcher, con)
         asked = _EXAMPLES if loop is None else _EXAMPLES + _LOOP_EXAMPLES
         examples = [_example(con, question, sql) for question, sql in asked]
-    return Report(
+    return DemoReport(
         books=books,
         alarms=outcome.score_alarms(alarms, truth(stage.plan.scenario)),
         drift=_score_drift(stage.plan, verdicts),
@@ -98,7 +98,7 @@ def conclude(stage: Stage, watcher: Watcher, loop: LoopReport | None) -> Report:
     )
 
 
-def conclude_loop(stage: Stage, watch: LoopWatch, scenes: Sequence[Scene]) -> LoopReport:
+def conclude_loop(stage: DemoStage, watch: LoopWatch, scenes: Sequence[SceneResult]) -> LoopReport:
     """What became of the loop. The model service still runs."""
     family, devices = stage.profile.model.name, stage.plan.devices
     models = watch.models()
@@ -111,7 +111,7 @@ def conclude_loop(stage: Stage, watch: LoopWatch, scenes: Sequence[Scene]) -> Lo
     with closing(connect(stage.stack.lake_root)) as con:
         periods = _periods(stage, con)
         wear = _wear(stage, con, watch, onset)
-    judged = Truth(truth(stage.plan.scenario), stage.profile.summaries.period_s)
+    judged = FaultTruth(truth(stage.plan.scenario), stage.profile.summaries.period_s)
     old = min({p.model_version for p in periods}, key=lambda v: ModelVersion.parse(v).major, default="")
     settled = stage.plan.scenario.start + timedelta(seconds=SETTLE_S)
     before = [p for p in periods if p.model_version == old and settled <= p.start < onset]
@@ -130,13 +130,13 @@ def conclude_loop(stage: Stage, watch: LoopWatch, scenes: Sequence[Scene]) -> Lo
     )
 
 
-def _periods(stage: Stage, con: Any) -> list[Period]:
+def _periods(stage: DemoStage, con: Any) -> list[ScoredPeriod]:
     rows = con.execute(_PERIODS, [stage.since, stage.profile.name]).fetchall()
     fleet = set(stage.plan.devices)
-    return [Period(*row) for row in rows if row[0] in fleet]
+    return [ScoredPeriod(*row) for row in rows if row[0] in fleet]
 
 
-def _wear(stage: Stage, con: Any, watch: LoopWatch, onset: datetime) -> WearOutcome | None:
+def _wear(stage: DemoStage, con: Any, watch: LoopWatch, onset: datetime) -> WearOutcome | None:
     """Whether the wear of many machines raised alarms, and whether anything was trained from it."""
     wear = stage.plan.wear
     if wear is None:
@@ -157,7 +157,7 @@ def _wear(stage: Stage, con: Any, watch: LoopWatch, onset: datetime) -> WearOutc
     )
 
 
-def _score_drift(plan: Plan, verdicts: Sequence[tuple[str, datetime]]) -> outcome.DriftScore:
+def _score_drift(plan: DemoPlan, verdicts: Sequence[tuple[str, datetime]]) -> outcome.DriftScore:
     start = plan.scenario.start
     injected = start + timedelta(seconds=plan.recalibration.start_s)
     first = start + timedelta(seconds=min(i.start_s for i in plan.scenario.injections))
@@ -170,7 +170,7 @@ def _decide_p99_s(edges: Sequence[EdgeProcess]) -> float | None:
     return max(known) / 1e3 if known else None
 
 
-def _latencies(stage: Stage, watcher: Watcher, con: Any) -> tuple[outcome.Latency, outcome.Latency]:
+def _latencies(stage: DemoStage, watcher: LineWatcher, con: Any) -> tuple[outcome.Latency, outcome.Latency]:
     rows = con.execute(
         f"SELECT device_id, epoch(event_time) AS sensed, _partition, _offset "  # noqa: S608  (profile names are checked)
         f"FROM telemetry_{stage.profile.name} WHERE known_at >= ?",
@@ -193,6 +193,6 @@ def _latencies(stage: Stage, watcher: Watcher, con: Any) -> tuple[outcome.Latenc
     return of(~offline), of(offline)
 
 
-def _example(con: Any, question: str, sql: str) -> Example:
+def _example(con: Any, question: str, sql: str) -> ExampleQuery:
     result = con.execute(sql)
-    return Example(question, sql, [c[0] for c in result.description], result.fetchall())
+    return ExampleQuery(question, sql, [c[0] for c in result.description], result.fetchall())

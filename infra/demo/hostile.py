@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Self
 from model_service.registry.database import Registry
 from model_service.service import delivery, server
 from model_service.service.access import AccessList
-from model_service.service.beacon import Beacon
-from model_service.service.door import Call, Door
-from model_service.service.workers import Workers
+from model_service.service.door import CallDoor, ServiceCall
+from model_service.service.stream_wakeup import StreamWakeup
+from model_service.service.workers import WorkerThreads
 from model_service.trust.repository import TrustRepository
-from schemas.channels import CANARY, Channel, Release, channel_path
+from schemas.channel_documents import CANARY, ChannelDocument, Release, channel_path
 from schemas.cohorts import EVERYBODY
 from schemas.model_version import ModelVersion
 from schemas.proto.delivery_pb2 import (
@@ -64,7 +64,7 @@ def forge_order(group: str, version: str) -> Documents:
         family = ModelVersion.parse(version).family
         newest = max((c.seq for c in repository.channels(group).values()), default=0)
         now = datetime.now(UTC)
-        order = Channel(
+        order = ChannelDocument(
             group=group,
             ring=CANARY,
             seq=newest + 1,
@@ -115,8 +115,8 @@ class HostileService:
         self._loop.close()
 
     async def _serve(self) -> None:
-        registry, access, beacon = Registry(self._settings.database_url), AccessList(), Beacon()
-        workers = Workers(registry)
+        registry, access, beacon = Registry(self._settings.database_url), AccessList(), StreamWakeup()
+        workers = WorkerThreads(registry)
         try:
             await workers.read(access.refresh)
             deliver = _Delivery(self._settings, workers, beacon, self._artifact, self._documents)
@@ -125,7 +125,7 @@ class HostileService:
                 self._settings,
                 server.credentials(self._settings, mutual=True),
                 server.MAX_REQUEST_BYTES,
-                {server.DELIVERY.full_name: Door(access).guard(server.DELIVERY, deliver, rules)},
+                {server.DELIVERY.full_name: CallDoor(access).guard(server.DELIVERY, deliver, rules)},
                 server.new_health(),
             )
             self.address = f"{self._settings.host}:{await listener.start(0, None)}"
@@ -146,8 +146,8 @@ class _Delivery(delivery.ModelDelivery):
     def __init__(
         self,
         settings: ModelSettings,
-        workers: Workers,
-        beacon: Beacon,
+        workers: WorkerThreads,
+        beacon: StreamWakeup,
         artifact: Artifact,
         documents: Documents,
     ) -> None:
@@ -155,7 +155,7 @@ class _Delivery(delivery.ModelDelivery):
         self._true = TrustRepository(settings.repository, settings.proposals)
         self._bend_chunk, self._bend_documents = artifact, documents
 
-    async def fetch_metadata(self, request: FetchMetadataRequest, call: Call) -> FetchMetadataResponse:
+    async def fetch_metadata(self, request: FetchMetadataRequest, call: ServiceCall) -> FetchMetadataResponse:
         """Metadata as they are, documents as bent."""
         honest = await super().fetch_metadata(request, call)
         bent = self._bend_documents(self._true, {f.name: f.data for f in honest.documents})
@@ -165,7 +165,7 @@ class _Delivery(delivery.ModelDelivery):
         return honest
 
     async def fetch_artifact(
-        self, request: FetchArtifactRequest, call: Call
+        self, request: FetchArtifactRequest, call: ServiceCall
     ) -> AsyncGenerator[ArtifactChunk, None]:
         """Chunks as bent."""
         async for chunk in super().fetch_artifact(request, call):

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from infra.demo.loop import FleetState, ModelState
-    from infra.demo.quality import Comparison, Interval
-    from infra.demo.scenes import Scene
+    from infra.demo.loop_view import DemoFleet, DemoModel
+    from infra.demo.model_quality import Interval, QualityComparison
+    from infra.demo.scenes import SceneResult
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,14 @@ class LoopReport:
     old: str
     new: str
     latest: str
-    models: Sequence[ModelState]
-    fleet: FleetState
+    models: Sequence[DemoModel]
+    fleet: DemoFleet
     before: Interval | None
-    after: Comparison | None
+    after: QualityComparison | None
     loop_s: float | None
     loop_windows: int | None
     wear: WearOutcome | None
-    scenes: tuple[Scene, ...]
+    scenes: tuple[SceneResult, ...]
 
     def failures(self) -> list[str]:
         """What is not as it should be, each in a line; empty: all well."""
@@ -147,7 +147,7 @@ def _interval(found: Interval) -> str:
     return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
 
 
-def _gates(model: ModelState) -> str:
+def _gates(model: DemoModel) -> str:
     failed = [gate for gate, passed in model.gates.items() if not passed]
     if failed:
         return f" ({', '.join(failed)} not passed)"

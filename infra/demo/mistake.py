@@ -15,25 +15,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from sqlalchemy import insert
 
+from model_service.models.bundle_files import sealed
 from model_service.registry import candidates
 from model_service.registry.candidates import CandidateState, candidate_of
 from model_service.registry.database import Registry
-from model_service.registry.tables import gate_verdicts
-from model_service.training.bundle import sealed
+from model_service.registry.registry_tables import gate_verdicts
 from model_service.trust.keys import load_online_key
-from model_service.trust.models import countersign_model, propose_model, publish_model
+from model_service.trust.model_targets import countersign_model, propose_model, publish_model
 from model_service.trust.online import OnlineSigner
 from model_service.trust.repository import TrustRepository
-from schemas.bundle import parse_manifest
 from schemas.bundle_archive import GOLDEN, MANIFEST, MODEL, pack, unpack
-from schemas.channels import TargetCustom, model_role
+from schemas.channel_documents import TargetCustom, model_role
 from schemas.durable import DISK
 from schemas.errors import RegistryError
+from schemas.manifest import parse_manifest
 
 if TYPE_CHECKING:
     from model_service.registry.candidates import Candidate
     from model_service.settings import ModelSettings
-    from schemas.bundle import Manifest
+    from schemas.manifest import Manifest
 
 _OFF_BY = 0.2
 _BY_MISTAKE = "signed by mistake, for the demo"

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_producer.sources.scenario import Span
+from edge_producer.sources.scenario import FaultSpan
 
 GRACE = timedelta(seconds=15)
 """An alarm so long after a fault's end still speaks of it."""
@@ -56,7 +56,7 @@ class Latency:
     p99: float | None
 
 
-def score_alarms(alarms: Sequence[tuple[str, datetime]], truth: Sequence[Span]) -> AlarmScore:
+def score_alarms(alarms: Sequence[tuple[str, datetime]], truth: Sequence[FaultSpan]) -> AlarmScore:
     """Count alarms, given as (device, event time), against spans of truth."""
     faults = [s for s in truth if s.is_fault]
     hit = dict.fromkeys(faults, 0)
@@ -69,7 +69,7 @@ def score_alarms(alarms: Sequence[tuple[str, datetime]], truth: Sequence[Span]) 
     return AlarmScore(true, len(alarms) - true, sum(n == 0 for n in hit.values()))
 
 
-def _within(at: datetime, span: Span) -> bool:
+def _within(at: datetime, span: FaultSpan) -> bool:
     return span.start <= at and (span.end is None or at <= span.end + GRACE)
 
 

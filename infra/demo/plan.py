@@ -20,7 +20,7 @@ NORTH, SOUTH = "north", "south"
 
 
 @dataclass(frozen=True)
-class Plan:
+class DemoPlan:
     """One demo.
 
     Attributes:
@@ -61,7 +61,7 @@ class Plan:
 
 def make_plan(
     profile: str, devices: int, seconds: float, seed: int, start: datetime, *, loop: bool = True
-) -> Plan:
+) -> DemoPlan:
     """The story for so many devices.
 
     One bearing wears out; most machines are recalibrated, which the loop must learn; the south loses its
@@ -94,7 +94,7 @@ def make_plan(
         )
     scenario = Scenario(seed=seed, start=start, devices=ids, injections=tuple(injections))
     sites = {NORTH: ids[:half], SOUTH: ids[half:]}
-    return Plan(
+    return DemoPlan(
         {name: members for name, members in sites.items() if members},
         seconds,
         cut[0] * seconds,

@@ -16,19 +16,19 @@ from sqlalchemy import select
 
 from infra.demo.hostile import HostileService, forge_order, tamper_artifact
 from infra.demo.mistake import sign_a_mistake, withdraw_mistakes
-from infra.fleet import EdgeProcess, EdgeSpec
-from infra.model_client import FleetClient
-from infra.model_processes import PROBES
+from infra.fleet_client import FleetClient
+from infra.stack.edge_processes import EdgeProcess, EdgeSpec
+from infra.stack.model_processes import PROBES
 from model_service.registry.database import Registry
-from model_service.registry.tables import device_status
+from model_service.registry.registry_tables import device_status
 from model_service.trust.repository import TrustRepository
 from schemas.errors import StackError
-from schemas.updates import Attack, Result
+from schemas.updates import Attack, UpdateResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from infra.demo.stage import Stage
+    from infra.demo.stage import DemoStage
 
 _UPDATE_S = 60.0
 _OFFER_S = 20.0
@@ -36,7 +36,7 @@ _POLL_S = 0.1
 
 
 @dataclass(frozen=True)
-class Scene:
+class SceneResult:
     """How one scene ended.
 
     Attributes:
@@ -64,7 +64,7 @@ class Scene:
         return f"{self.title}: {self.told or 'no report'}, runs {self.runs or 'unknown'} ({verdict})"
 
 
-def play_scenes(stage: Stage, version: str, say: Callable[[str], None]) -> list[Scene]:
+def play_scenes(stage: DemoStage, version: str, say: Callable[[str], None]) -> list[SceneResult]:
     """Play all three.
 
     Args:
@@ -81,7 +81,7 @@ def play_scenes(stage: Stage, version: str, say: Callable[[str], None]) -> list[
     return scenes
 
 
-def _probe(stage: Stage, number: int) -> EdgeProcess:
+def _probe(stage: DemoStage, number: int) -> EdgeProcess:
     """A device beside the fleet that only looks for updates."""
     spec = EdgeSpec(
         f"probe-{number}-{stage.run}",
@@ -95,7 +95,7 @@ def _probe(stage: Stage, number: int) -> EdgeProcess:
     return EdgeProcess(spec, stage.edge_root, stage.stack.settings.logs_dir)
 
 
-def _tampered_artifact(stage: Stage, probe: EdgeProcess, version: str) -> Scene:
+def _tampered_artifact(stage: DemoStage, probe: EdgeProcess, version: str) -> SceneResult:
     with HostileService(stage.models, artifact=tamper_artifact) as service:
         probe.join(stage.models, delivery=service.address)
         before = _joined(stage, probe)
@@ -104,29 +104,29 @@ def _tampered_artifact(stage: Stage, probe: EdgeProcess, version: str) -> Scene:
     return _ending(stage, probe, before, "tampered artifact", Attack.TAMPERED_ARTIFACT.value)
 
 
-def _forged_order(stage: Stage, probe: EdgeProcess, version: str) -> Scene:
+def _forged_order(stage: DemoStage, probe: EdgeProcess, version: str) -> SceneResult:
     with HostileService(stage.models, documents=forge_order(PROBES, version)) as service:
         probe.join(stage.models, delivery=service.address)
         before = _joined(stage, probe)
     return _ending(stage, probe, before, "unsigned instruction", Attack.UNSIGNED_INSTRUCTION.value)
 
 
-def _failing_model(stage: Stage, probe: EdgeProcess, version: str) -> Scene:
+def _failing_model(stage: DemoStage, probe: EdgeProcess, version: str) -> SceneResult:
     probe.join(stage.models)
     before = _joined(stage, probe)
     _offer(stage, sign_a_mistake(stage.models, version))
     probe.update_once(_UPDATE_S)
-    return _ending(stage, probe, before, "model that fails its trial", Result.RESTORED.value)
+    return _ending(stage, probe, before, "model that fails its trial", UpdateResult.RESTORED.value)
 
 
-def _joined(stage: Stage, probe: EdgeProcess) -> str:
+def _joined(stage: DemoStage, probe: EdgeProcess) -> str:
     """Have the probe enrol and look once; the version that it runs."""
     probe.update_once(_UPDATE_S)
     row = _status(stage, probe)
     return "" if row is None else _runs(stage, row)
 
 
-def _offer(stage: Stage, version: str) -> None:
+def _offer(stage: DemoStage, version: str) -> None:
     """Have the real engine offer a version to the probes."""
     with FleetClient(stage.models, "operator") as client:
         client.start_rollout(version, PROBES)
@@ -139,7 +139,7 @@ def _offer(stage: Stage, version: str) -> None:
         time.sleep(_POLL_S)
 
 
-def _end_rollouts(stage: Stage) -> None:
+def _end_rollouts(stage: DemoStage) -> None:
     """Take the scenes' models back from the probes, and leave no mistake that anybody could roll out."""
     with FleetClient(stage.models, "operator") as client:
         for rollout in client.rollouts(group=PROBES):
@@ -148,22 +148,22 @@ def _end_rollouts(stage: Stage) -> None:
     withdraw_mistakes(stage.models)
 
 
-def _is_offered(stage: Stage, version: str) -> bool:
+def _is_offered(stage: DemoStage, version: str) -> bool:
     found = TrustRepository(stage.models.repository, stage.models.proposals).channels(PROBES)
     return any(
         release.version == version for channel in found.values() for release in channel.target.values()
     )
 
 
-def _ending(stage: Stage, probe: EdgeProcess, before: str, title: str, expected: str) -> Scene:
+def _ending(stage: DemoStage, probe: EdgeProcess, before: str, title: str, expected: str) -> SceneResult:
     """What the probe told last."""
     row = _status(stage, probe)
     if row is None:
-        return Scene(title, expected, "", before, "")
-    return Scene(title, expected, row["attack"] or row["result"], before, _runs(stage, row))
+        return SceneResult(title, expected, "", before, "")
+    return SceneResult(title, expected, row["attack"] or row["result"], before, _runs(stage, row))
 
 
-def _status(stage: Stage, probe: EdgeProcess) -> Mapping[str, Any] | None:
+def _status(stage: DemoStage, probe: EdgeProcess) -> Mapping[str, Any] | None:
     registry = Registry(stage.models.database_url)
     try:
         with registry.reading() as connection:
@@ -174,5 +174,5 @@ def _status(stage: Stage, probe: EdgeProcess) -> Mapping[str, Any] | None:
     return None if row is None else dict(row)
 
 
-def _runs(stage: Stage, row: Mapping[str, Any]) -> str:
+def _runs(stage: DemoStage, row: Mapping[str, Any]) -> str:
     return str(row["installed"].get(stage.profile.model.name, {}).get("version", ""))

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from infra.demo.watch import View
+from infra.line_watch import LineView
 
 _LINE_EVERY_S = 5
 
@@ -35,7 +35,7 @@ LEGEND = (
 )
 
 
-class Screen:
+class DemoScreen:
     """Shows views; owns the terminal while it is open."""
 
     def __init__(self, console: Console, seconds: float) -> None:
@@ -49,7 +49,7 @@ class Screen:
         return self._console.is_terminal
 
     @contextmanager
-    def open(self) -> Iterator[Screen]:
+    def open(self) -> Iterator[DemoScreen]:
         """Live where there is a terminal."""
         if not self._console.is_terminal:
             yield self
@@ -62,7 +62,7 @@ class Screen:
         """One line that stays."""
         self._console.print(text)
 
-    def show(self, at_s: float, view: View, offline: str | None) -> None:
+    def show(self, at_s: float, view: LineView, offline: str | None) -> None:
         """The newest view."""
         if self._live is not None:
             self._live.update(self._table(at_s, view, offline))
@@ -70,7 +70,7 @@ class Screen:
             self._next_line = at_s + _LINE_EVERY_S
             self._console.print(self._line(at_s, view, offline), soft_wrap=True)
 
-    def _table(self, at_s: float, view: View, offline: str | None) -> Table:
+    def _table(self, at_s: float, view: LineView, offline: str | None) -> Table:
         total, meters = view.total, view.meters
         table = Table(title=f"edgeloop demo  {at_s:5.0f} / {self._seconds:.0f} s", title_justify="left")
         for column in ("", "sensed", "acked", "pending", "filtered", "network"):
@@ -91,7 +91,7 @@ class Screen:
         table.add_row("alarms / drift verdicts", f"{view.alarms} / {view.drift}", *[""] * 4)
         return table
 
-    def _line(self, at_s: float, view: View, offline: str | None) -> str:
+    def _line(self, at_s: float, view: LineView, offline: str | None) -> str:
         total, meters = view.total, view.meters
         spools = "  ".join(
             f"{n} {s.pending:,}{' (no network)' if n == offline else ''}" for n, s in view.spools.items()

@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from feature_store.lake import Lake
-from infra.demo.plan import SOUTH, Plan, make_plan
-from infra.fleet import EdgeProcess, EdgeSpec
-from infra.model_processes import GROUP
-from infra.model_settings import model_settings
-from infra.network import TcpProxy
-from infra.ports import LOOPBACK
-from infra.stack_file import DEMO_MARKER
+from infra.demo.plan import SOUTH, DemoPlan, make_plan
+from infra.process.ports import LOOPBACK
+from infra.process.tcp_proxy import TcpProxy
+from infra.stack.edge_processes import EdgeProcess, EdgeSpec
+from infra.stack.model_processes import GROUP
+from infra.stack.model_settings import model_settings
+from infra.stack.stack_file import DEMO_MARKER
 from schemas.errors import StackError
 
 if TYPE_CHECKING:
-    from infra.demo.screen import Screen
-    from infra.running import RunningStack
+    from infra.demo.screen import DemoScreen
+    from infra.stack.running import RunningStack
     from model_service.settings import ModelSettings
     from schemas.profile import Profile
 
@@ -51,7 +51,7 @@ class DemoRequest:
 
 
 @dataclass
-class Stage:
+class DemoStage:
     """A demo on its way.
 
     Attributes:
@@ -61,10 +61,10 @@ class Stage:
 
     request: DemoRequest
     profile: Profile
-    plan: Plan
+    plan: DemoPlan
     stack: RunningStack
     lake: Lake
-    screen: Screen
+    screen: DemoScreen
     since: datetime
     run: str
     edges: list[EdgeProcess] = field(default_factory=list)
@@ -126,14 +126,14 @@ def mark_if_new(state_dir: Path) -> None:
             (state_dir / DEMO_MARKER).touch()
 
 
-def prepare(request: DemoRequest, profile: Profile, stack: RunningStack, screen: Screen) -> Stage:
+def prepare(request: DemoRequest, profile: Profile, stack: RunningStack, screen: DemoScreen) -> DemoStage:
     """Folders, keys, join bundles and scenario of every edge process; nothing senses yet."""
     since = datetime.now(UTC)
     head_start_s = JOIN_HEAD_START_S if request.loop else HEAD_START_S
     start = since + timedelta(seconds=head_start_s)
     plan = make_plan(profile.name, request.devices, request.seconds, request.seed, start, loop=request.loop)
     run = uuid.uuid4().hex[:6]
-    stage = Stage(request, profile, plan, stack, Lake.open(stack.lake_root), screen, since, run)
+    stage = DemoStage(request, profile, plan, stack, Lake.open(stack.lake_root), screen, since, run)
     if stack.site is not None:
         stage.proxy = TcpProxy((LOOPBACK, stack.site.bind_port), stack.site.front_port).start()
     for site, devices in plan.sites.items():
@@ -141,7 +141,7 @@ def prepare(request: DemoRequest, profile: Profile, stack: RunningStack, screen:
     return stage
 
 
-def _edge(stage: Stage, site: str, devices: tuple[str, ...], head_start_s: float) -> EdgeProcess:
+def _edge(stage: DemoStage, site: str, devices: tuple[str, ...], head_start_s: float) -> EdgeProcess:
     stack, request = stage.stack, stage.request
     behind = stage.proxy is not None and site == SOUTH
     servers = f"{LOOPBACK}:{stack.site.front_port}" if behind and stack.site else stack.bootstrap_servers

@@ -7,9 +7,9 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, delete, insert, select, update
 
-from model_service.fleet import certificates
+from model_service.fleet import certificate_ledger
 from model_service.registry.database import note
-from model_service.registry.tables import devices
+from model_service.registry.registry_tables import devices
 from schemas.errors import RegistryError
 
 
@@ -79,5 +79,5 @@ def revoke_device(connection: Connection, device_id: str, now: float, actor: str
     if not device(connection, device_id)["active"]:
         return
     connection.execute(update(devices).where(devices.c.device_id == device_id).values(active=False))
-    certificates.revoke_all(connection, device_id, now)
+    certificate_ledger.revoke_all(connection, device_id, now)
     note(connection, f"revoked/{device_id}/{now:.3f}", device_id, "device_revoked", {"by": actor}, now)

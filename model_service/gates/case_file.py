@@ -5,24 +5,24 @@ from __future__ import annotations
 from contextlib import closing
 
 from feature_store import connect, duck
-from feature_store.cuts import Cuts
+from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
+from feature_store.lake_registry import ProfileRegistry
 from feature_store.point_in_time import training_rows
-from feature_store.registry import ProfileRegistry
-from model_service.gates.evaluate import Case
-from model_service.gates.store import Waiting
+from model_service.gates.evaluate import GateCase
+from model_service.gates.verdict_store import PendingCandidate
+from model_service.models.fault_bank import load_fault_bank
+from model_service.registry.bundle_store import bundle_of_version, factory_bundle_of, read_artifact
 from model_service.registry.candidates import champion_version
 from model_service.registry.database import Registry
 from model_service.settings import ModelSettings
-from model_service.training.artifacts import bundle_of_version, factory_bundle_of, read_artifact
-from model_service.training.fault_bank import load_fault_bank
 from model_service.training.lineage import wanted_of
 from schemas.errors import BundleError, DatasetError
 
 _COHORTS = """SELECT device_id, concat_ws('/', profile, site, "group", hardware) AS cohort FROM fleet"""
 
 
-def collect(settings: ModelSettings, registry: Registry, waiting: Waiting) -> Case:
+def collect(settings: ModelSettings, registry: Registry, waiting: PendingCandidate) -> GateCase:
     """The case of a candidate.
 
     Raises:
@@ -44,7 +44,7 @@ def collect(settings: ModelSettings, registry: Registry, waiting: Waiting) -> Ca
     if not waiting.pin or waiting.plan is None:
         raise DatasetError(f"run {waiting.run_id} names no pinned cut and no question")
     wanted = wanted_of(profile, waiting.plan.wanted)
-    cut = Cuts(lake).resolve(waiting.pin)
+    cut = CutStore(lake).resolve(waiting.pin)
     with closing(connect(settings.lake_root, waiting.pin)) as con:
         rows = training_rows(con, wanted).rows
         cohorts = {r["device_id"]: r["cohort"] for r in duck.query(con, _COHORTS).to_pylist()}
@@ -56,4 +56,4 @@ def collect(settings: ModelSettings, registry: Registry, waiting: Waiting) -> Ca
         "champion": in_force or factory_bundle_of(waiting.family).manifest.version,
     }
     moved, bank = waiting.plan.moved, load_fault_bank(profile.name)
-    return Case(profile, candidate, champion, rows, moved, claimed, cohorts, bank)
+    return GateCase(profile, candidate, champion, rows, moved, claimed, cohorts, bank)

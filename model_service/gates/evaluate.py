@@ -9,21 +9,21 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from model_service.gates.evidence import Contest, Evidence, Score, evidence_of, part
 from model_service.gates.footprint import judge_latency, judge_memory, judge_operators, judge_size
+from model_service.gates.holdout import Holdout, PairedScores, Score, evidence_of, part
 from model_service.gates.origin import judge_fit, judge_lineage, judge_rebuild
 from model_service.gates.parity import judge_golden, judge_parity
 from model_service.gates.quality import judge_quality
 from model_service.gates.recall import judge_false_alarms, judge_learnt, judge_recall
 from model_service.gates.verdict import GateVerdict, not_shown
-from model_service.training.bundle import BundleFiles
-from model_service.training.candidate import build_candidate, training_part
-from model_service.training.classifier import train_classifier
-from model_service.training.fault_bank import FaultBank
-from model_service.training.golden import golden_windows
-from model_service.training.mahalanobis import Mahalanobis
-from model_service.training.runtime import OrtGraph
-from model_service.training.score_stage import ScoreStage
+from model_service.models.bundle_files import BundleFiles
+from model_service.models.candidate import build_candidate, training_part
+from model_service.models.classifier import train_classifier
+from model_service.models.fault_bank import FaultBank
+from model_service.models.golden import golden_windows
+from model_service.models.mahalanobis import Mahalanobis
+from model_service.models.runtime import OrtGraph
+from model_service.models.score_stage import ScoreStage
 from schemas.errors import BundleError, DatasetError
 from schemas.model_version import ModelVersion
 from schemas.profile import Profile
@@ -33,7 +33,7 @@ DEFAULT_ENTER = 0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Case:
+class GateCase:
     """Everything that the gates look at.
 
     Attributes:
@@ -57,7 +57,7 @@ class Case:
     bank: FaultBank | None
 
 
-def evaluate(case: Case) -> tuple[GateVerdict, ...]:
+def evaluate(case: GateCase) -> tuple[GateVerdict, ...]:
     """Verdicts in order. What may not be loaded, or ends the process that tries it, is not run here."""
     gates, manifest = case.profile.gates, case.candidate.manifest
     window = _window(case.champion)
@@ -83,7 +83,7 @@ def refusal(verdicts: tuple[GateVerdict, ...]) -> str:
     return "; ".join(f"{v.gate}: {v.says}" for v in verdicts if not v.passed)
 
 
-def _running(case: Case, window: NDArray[np.float32]) -> tuple[GateVerdict, ...]:
+def _running(case: GateCase, window: NDArray[np.float32]) -> tuple[GateVerdict, ...]:
     """Gates that run the graph in this process."""
     gates, width = case.profile.gates, len(case.profile.feature_names)
     candidate, champion = (OrtGraph(b.model, b.manifest.version) for b in (case.candidate, case.champion))
@@ -101,10 +101,10 @@ def _running(case: Case, window: NDArray[np.float32]) -> tuple[GateVerdict, ...]
     return (latency, *same, *_judged(case, new, old, evidence))
 
 
-def _judged(case: Case, new: Score, old: Score, evidence: Evidence) -> tuple[GateVerdict, ...]:
+def _judged(case: GateCase, new: Score, old: Score, evidence: Holdout) -> tuple[GateVerdict, ...]:
     """Gates on what the model is worth."""
     gates, rules = case.profile.gates, case.profile.decision.rules
-    contest = Contest(new, old, evidence, case.bank, rules[0].enter if rules else DEFAULT_ENTER)
+    contest = PairedScores(new, old, evidence, case.bank, rules[0].enter if rules else DEFAULT_ENTER)
     # A champion without a bank to test it with needs no home: `robust` has none.
     reference = Mahalanobis.of(case.champion.manifest) if case.bank is not None else None
     bounds = gates.min_recall, gates.max_recall_loss
@@ -118,7 +118,7 @@ def _judged(case: Case, new: Score, old: Score, evidence: Evidence) -> tuple[Gat
     return tuple(verdicts)
 
 
-def _again(case: Case) -> tuple[GateVerdict, Score | None]:
+def _again(case: GateCase) -> tuple[GateVerdict, Score | None]:
     """The candidate built anew from the gate's own rows, and scores that owe nothing to its graph."""
     manifest = case.candidate.manifest
     if manifest.lineage is None or manifest.training is None:

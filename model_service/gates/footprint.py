@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_service.gates.verdict import GateVerdict, not_shown
-from model_service.training.bundle import BundleFiles
-from model_service.training.graph import ML_DOMAIN, ML_OPSET
-from model_service.training.runtime import OrtGraph
-from model_service.training.score_stage import parsed
-from schemas.learning_policy import Gates
+from model_service.models.bundle_files import BundleFiles
+from model_service.models.graph import ML_DOMAIN, ML_OPSET
+from model_service.models.runtime import OrtGraph
+from model_service.models.score_stage import parsed
+from schemas.learning_policy import GatePolicy
 
 OPERATORS, SIZE, LATENCY, MEMORY = "operators", "size", "latency", "memory"
 RUNS, WARMUP = 200, 10
@@ -26,7 +26,7 @@ PROBE_S = 30.0
 _EXTERNAL = 1  # TensorProto.DataLocation
 
 
-def judge_operators(candidate: BundleFiles, gates: Gates) -> GateVerdict:
+def judge_operators(candidate: BundleFiles, gates: GatePolicy) -> GateVerdict:
     """Only ONNX's own operators of sets the fleet knows; weights inside; what the manifest says.
 
     Reads bytes and loads nothing: this gate comes first.
@@ -53,7 +53,7 @@ def judge_operators(candidate: BundleFiles, gates: Gates) -> GateVerdict:
     return GateVerdict(OPERATORS, not wrong, float(opset), float(gates.opset), detail={"says": says})
 
 
-def judge_size(candidate: BundleFiles, gates: Gates) -> GateVerdict:
+def judge_size(candidate: BundleFiles, gates: GatePolicy) -> GateVerdict:
     """Bytes that a device stores."""
     size = sum(len(data) for data in candidate.files.values())
     says = f"{size:,} bytes, at most {gates.max_bytes:,}"
@@ -63,7 +63,7 @@ def judge_size(candidate: BundleFiles, gates: Gates) -> GateVerdict:
 
 
 def judge_latency(
-    candidate: OrtGraph, champion: OrtGraph, window: NDArray[np.float32], gates: Gates
+    candidate: OrtGraph, champion: OrtGraph, window: NDArray[np.float32], gates: GatePolicy
 ) -> GateVerdict:
     """Median time of one window, and as a multiple of the champion's, measured in turn.
 
@@ -85,7 +85,7 @@ def judge_latency(
     return GateVerdict(LATENCY, passed, new_ms, gates.max_latency_ms, detail=detail)
 
 
-def judge_memory(candidate: BundleFiles, window: NDArray[np.float32], gates: Gates) -> GateVerdict:
+def judge_memory(candidate: BundleFiles, window: NDArray[np.float32], gates: GatePolicy) -> GateVerdict:
     """Memory that loading and running adds to a fresh process with the runtime.
 
     A model that crashes or hangs does so in that process, not here.

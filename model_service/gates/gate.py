@@ -10,17 +10,24 @@ import logging
 
 from model_service.gates.case_file import collect
 from model_service.gates.evaluate import evaluate, refusal
-from model_service.gates.store import Waiting, all_waiting, keep_verdicts, refuse, sign, take
 from model_service.gates.verdict import GateVerdict, not_shown
+from model_service.gates.verdict_store import (
+    PendingCandidate,
+    all_waiting,
+    keep_verdicts,
+    refuse,
+    sign,
+    take,
+)
 from model_service.in_turn import each_in_turn
 from model_service.registry.database import Registry
 from model_service.settings import ModelSettings
 from model_service.trust.ceremony import open_repository
 from model_service.trust.keys import load_online_key
-from model_service.trust.models import countersign_model
-from schemas.bundle import Manifest
-from schemas.channels import TargetCustom, model_role
+from model_service.trust.model_targets import countersign_model
+from schemas.channel_documents import TargetCustom, model_role
 from schemas.errors import RejectedError, TrustError
+from schemas.manifest import Manifest
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +62,7 @@ class Gate:
         each_in_turn(found, self._settle)
         return bool(found)
 
-    def _settle(self, waiting: Waiting) -> None:
+    def _settle(self, waiting: PendingCandidate) -> None:
         # Step 1: take it. Killed from here to step 3, it is found again and judged again: same rows, same
         # bytes, same verdicts.
         with self._registry.transaction() as connection:
@@ -69,7 +76,7 @@ class Gate:
             self._passed[waiting.version] = verdicts, manifest
         self._sign(waiting, *self._passed[waiting.version])
 
-    def _judge(self, waiting: Waiting) -> tuple[tuple[GateVerdict, ...], Manifest | None]:
+    def _judge(self, waiting: PendingCandidate) -> tuple[tuple[GateVerdict, ...], Manifest | None]:
         """Verdicts, and the manifest of what passed; None: it did not."""
         try:
             case = collect(self._settings, self._registry, waiting)
@@ -78,7 +85,7 @@ class Gate:
             return (not_shown("evidence", str(exc)),), None
         return verdicts, None if refusal(verdicts) else case.candidate.manifest
 
-    def _refuse(self, waiting: Waiting, verdicts: tuple[GateVerdict, ...]) -> None:
+    def _refuse(self, waiting: PendingCandidate, verdicts: tuple[GateVerdict, ...]) -> None:
         why = refusal(verdicts)
         # Step 2a: verdicts and the end of it, at once.
         with self._registry.transaction() as connection:
@@ -86,7 +93,7 @@ class Gate:
             refuse(connection, waiting.version, why)
         log.info("refused %s: %s", waiting.version, why)
 
-    def _sign(self, waiting: Waiting, verdicts: tuple[GateVerdict, ...], manifest: Manifest) -> None:
+    def _sign(self, waiting: PendingCandidate, verdicts: tuple[GateVerdict, ...], manifest: Manifest) -> None:
         # Step 2b: what the signature rests on is on record before there is one.
         with self._registry.transaction() as connection:
             keep_verdicts(connection, waiting.version, verdicts)
@@ -102,7 +109,7 @@ class Gate:
         self._passed.pop(waiting.version, None)
         log.info("signed %s: %d gates passed", waiting.version, len(verdicts))
 
-    def _countersign(self, waiting: Waiting, manifest: Manifest) -> None:
+    def _countersign(self, waiting: PendingCandidate, manifest: Manifest) -> None:
         family, version = waiting.family, waiting.version
         signer = load_online_key(self._settings.keys / KEYS, model_role(family))
         custom = TargetCustom(family=family, version=version, opset=manifest.opset)

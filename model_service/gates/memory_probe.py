@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from model_service.training.runtime import OrtGraph
+from model_service.models.runtime import OrtGraph
 
 WINDOWS = 20
 STATUS = Path("/proc/self/status")

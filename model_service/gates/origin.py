@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from model_service.gates.verdict import GateVerdict
-from model_service.training.bundle import BundleFiles
-from schemas.bundle import Manifest
+from model_service.models.bundle_files import BundleFiles
+from schemas.manifest import Manifest
 from schemas.profile import Profile
 
 FIT, LINEAGE, REBUILD = "fit", "lineage", "rebuild"

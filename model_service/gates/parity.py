@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from model_service.gates.evidence import Evidence, Score
+from model_service.gates.holdout import Holdout, Score
 from model_service.gates.verdict import GateVerdict, not_shown
-from model_service.training.bundle import BundleFiles
-from model_service.training.factory import TOLERANCE
-from model_service.training.fault_bank import FaultBank
-from model_service.training.features import compute
-from model_service.training.golden import golden_outputs, golden_windows
-from model_service.training.runtime import OrtGraph
+from model_service.models.bundle_files import BundleFiles
+from model_service.models.factory_models import TOLERANCE
+from model_service.models.fault_bank import FaultBank
+from model_service.models.features import compute
+from model_service.models.golden import golden_outputs, golden_windows
+from model_service.models.runtime import OrtGraph
 from schemas.profile import Profile
 
 Array = NDArray[np.float64]
@@ -21,7 +21,7 @@ PARITY, GOLDEN = "parity", "golden"
 
 
 def judge_parity(
-    graph: Score, reference: Score, evidence: Evidence, bank: FaultBank | None, bound: float
+    graph: Score, reference: Score, evidence: Holdout, bank: FaultBank | None, bound: float
 ) -> GateVerdict:
     """Largest difference of a score between the candidate's bytes and a computation without them.
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model_service.gates.evidence import Contest, Evidence, Rows, Score
-from model_service.gates.statistics import MIN_DEVICES, Share, draws, interval, share
+from model_service.gates.holdout import Holdout, HoldoutRows, PairedScores, Score
+from model_service.gates.statistics import MIN_DEVICES, WeightedShare, draws, interval, share
 from model_service.gates.verdict import GateVerdict, not_shown
 
 Array = NDArray[np.float64]
@@ -30,20 +30,20 @@ class Losses:
         faults: On faults: kinds, and within a kind severities.
     """
 
-    healthy: Share
-    faults: tuple[tuple[Share, ...], ...]
+    healthy: WeightedShare
+    faults: tuple[tuple[WeightedShare, ...], ...]
 
-    def quality(self, mean: Callable[[Share], Array]) -> Array:
+    def quality(self, mean: Callable[[WeightedShare], Array]) -> Array:
         """1 - Brier, from what ``mean`` makes of each part."""
         kinds = [np.mean([mean(s) for s in severities], axis=0) for severities in self.faults]
         return np.asarray(1 - (mean(self.healthy) + np.mean(kinds, axis=0)) / 2)
 
 
-def losses(score: Score, evidence: Evidence, faults: Mapping[str, Sequence[Rows]]) -> Losses:
+def losses(score: Score, evidence: Holdout, faults: Mapping[str, Sequence[HoldoutRows]]) -> Losses:
     """Losses of a model; a row without a score is as wrong as can be."""
     devices = len(evidence.devices)
 
-    def missed(rows: Rows, truth: float) -> Share:
+    def missed(rows: HoldoutRows, truth: float) -> WeightedShare:
         off = np.nan_to_num(score(rows.features) - truth, nan=1.0)
         return share(off**2, rows, devices)
 
@@ -53,7 +53,7 @@ def losses(score: Score, evidence: Evidence, faults: Mapping[str, Sequence[Rows]
     )
 
 
-def judge_quality(contest: Contest, min_gain: float) -> GateVerdict:
+def judge_quality(contest: PairedScores, min_gain: float) -> GateVerdict:
     """Passes where the whole interval of the gain lies above ``min_gain``."""
     evidence, present = contest.evidence, contest.present
     if present.sum() < MIN_DEVICES:
@@ -89,16 +89,16 @@ def judge_quality(contest: Contest, min_gain: float) -> GateVerdict:
     return GateVerdict(GATE, passed, gain, min_gain, low, high, detail)
 
 
-def _mean(part: Share) -> Array:
+def _mean(part: WeightedShare) -> Array:
     return np.asarray(part.mean())
 
 
-def _mean_score(score: Score, evidence: Evidence) -> float:
+def _mean_score(score: Score, evidence: Holdout) -> float:
     rows = evidence.healthy
     return share(np.nan_to_num(score(rows.features), nan=1.0), rows, len(evidence.devices)).mean()
 
 
-def _slices(new: Losses, old: Losses, evidence: Evidence, present: NDArray[np.bool_]) -> dict[str, object]:
+def _slices(new: Losses, old: Losses, evidence: Holdout, present: NDArray[np.bool_]) -> dict[str, object]:
     """Gain in each cohort; reported, not judged: few devices each."""
     found: dict[str, object] = {}
     cohort = np.array([evidence.cohorts.get(name, "unknown") for name in evidence.devices])
@@ -111,7 +111,7 @@ def _slices(new: Losses, old: Losses, evidence: Evidence, present: NDArray[np.bo
 def _gain_within(new: Losses, old: Losses, mine: Array) -> float:
     """Gain over some devices. Real faults may be elsewhere: what they have none of does not count."""
 
-    def mean(part: Share) -> Array:
+    def mean(part: WeightedShare) -> Array:
         return np.nan_to_num(part.drawn(mine))
 
     return float((new.quality(mean) - old.quality(mean))[0])

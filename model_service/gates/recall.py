@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from model_service.gates.evidence import Contest, Evidence, Rows, Score
-from model_service.gates.statistics import MIN_DEVICES, Share, draws, interval, share
+from model_service.gates.holdout import Holdout, HoldoutRows, PairedScores, Score
+from model_service.gates.statistics import MIN_DEVICES, WeightedShare, draws, interval, share
 from model_service.gates.verdict import GateVerdict, not_shown
-from model_service.training.fault_bank import FaultBank
-from model_service.training.mahalanobis import Mahalanobis
+from model_service.models.fault_bank import FaultBank
+from model_service.models.mahalanobis import Mahalanobis
 
 Array = NDArray[np.float64]
 
@@ -28,7 +28,7 @@ _STEPS = 200
 
 
 def judge_recall(
-    contest: Contest, reference: Mahalanobis | None, min_recall: float, max_loss: float
+    contest: PairedScores, reference: Mahalanobis | None, min_recall: float, max_loss: float
 ) -> GateVerdict:
     """Recall on faults in new-regime rows, and what it loses against the champion.
 
@@ -69,7 +69,7 @@ def judge_recall(
 
 
 def judge_learnt(
-    contest: Contest, bank: FaultBank, reference: Mahalanobis, min_recall: float, max_loss: float
+    contest: PairedScores, bank: FaultBank, reference: Mahalanobis, min_recall: float, max_loss: float
 ) -> GateVerdict:
     """Whether the candidate took a fault for the new normal; the worst kind counts.
 
@@ -97,7 +97,7 @@ def judge_learnt(
     return GateVerdict(LEARNT, recalls[worst] >= bounds[worst], recalls[worst], bounds[worst], detail=detail)
 
 
-def judge_false_alarms(contest: Contest, max_gain: float) -> GateVerdict:
+def judge_false_alarms(contest: PairedScores, max_gain: float) -> GateVerdict:
     """Share of healthy windows that would alarm: at most so much above the champion's."""
     rows = contest.evidence.healthy
     if not contest.present.any():
@@ -114,8 +114,8 @@ def judge_false_alarms(contest: Contest, max_gain: float) -> GateVerdict:
 
 
 def freed_of_faults(
-    evidence: Evidence, reference: Mahalanobis, bank: FaultBank
-) -> tuple[Rows, Rows, dict[str, float]]:
+    evidence: Holdout, reference: Mahalanobis, bank: FaultBank
+) -> tuple[HoldoutRows, HoldoutRows, dict[str, float]]:
     """The healthy rows without what in their shift looks like a fault, and without any shift at all.
 
     Returns:
@@ -146,7 +146,9 @@ def nonnegative(directions: Array, target: Array) -> Array:
     return found
 
 
-def _seen(score: Score, faults: Mapping[str, Sequence[Rows]], contest: Contest) -> dict[str, list[Share]]:
+def _seen(
+    score: Score, faults: Mapping[str, Sequence[HoldoutRows]], contest: PairedScores
+) -> dict[str, list[WeightedShare]]:
     """Whether each faulty row is seen, by kind and severity; a row without a score is not."""
     return {
         kind: [
@@ -157,10 +159,10 @@ def _seen(score: Score, faults: Mapping[str, Sequence[Rows]], contest: Contest) 
     }
 
 
-def _mean_recall(seen: Mapping[str, Sequence[Share]]) -> float:
+def _mean_recall(seen: Mapping[str, Sequence[WeightedShare]]) -> float:
     return float(np.mean([np.mean([s.mean() for s in severities]) for severities in seen.values()]))
 
 
-def _too_few(gate: str, contest: Contest, bound: float) -> GateVerdict:
+def _too_few(gate: str, contest: PairedScores, bound: float) -> GateVerdict:
     why = f"holdout rows of {int(contest.present.sum())} devices; {MIN_DEVICES} are needed"
     return not_shown(gate, why, bound)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model_service.gates.evidence import Rows
+from model_service.gates.holdout import HoldoutRows
 
 Array = NDArray[np.float64]
 
@@ -23,7 +23,7 @@ MIN_DEVICES = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Share:
+class WeightedShare:
     """A weighted mean that is kept apart by device.
 
     Attributes:
@@ -48,12 +48,12 @@ class Share:
             return np.asarray((counts @ self.sums) / (counts @ self.mass))
 
 
-def share(values: Array, rows: Rows, devices: int) -> Share:
+def share(values: Array, rows: HoldoutRows, devices: int) -> WeightedShare:
     """Values of rows, one each, by device."""
-    return Share(*(_by_device(v, rows, devices) for v in (rows.weights * values, rows.weights)))
+    return WeightedShare(*(_by_device(v, rows, devices) for v in (rows.weights * values, rows.weights)))
 
 
-def _by_device(values: Array, rows: Rows, devices: int) -> Array:
+def _by_device(values: Array, rows: HoldoutRows, devices: int) -> Array:
     return np.asarray(np.bincount(rows.device, values, minlength=devices), dtype=np.float64)
 
 

@@ -12,15 +12,22 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import Connection, RowMapping, delete, select, update
 
-from feature_store.registry import DeviceRecord, DeviceRegistry
-from model_service.fleet import certificates as ledger
+from feature_store.lake_registry import DeviceRecord, DeviceRegistry
+from model_service.fleet import certificate_ledger as ledger
 from model_service.fleet import devices as fleet
 from model_service.holder import DEVICE_ID
 from model_service.identity import certificates as certs
 from model_service.identity.authority import Authority, init_pki
-from model_service.identity.enrolment import ENROLL, ISSUED, REFUSED, RENEW, WAITING, enrolled_key
+from model_service.identity.certificate_requests import (
+    ENROLL,
+    ISSUED,
+    REFUSED,
+    RENEW,
+    WAITING,
+    enrolled_key,
+)
 from model_service.registry.database import Registry, note
-from model_service.registry.tables import certificate_requests
+from model_service.registry.registry_tables import certificate_requests
 from model_service.settings import ModelSettings
 from schemas.envelope import key_id
 from schemas.errors import AccessError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from model_service.fleet import certificates as ledger
+from model_service.fleet import certificate_ledger as ledger
 from model_service.identity import certificates as certs
 from model_service.identity.authority import people_folder
 from model_service.registry.database import Registry

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, RowMapping, insert, select, update
 
 from model_service.holder import DEVICE_ID
 from model_service.registry.database import note
-from model_service.registry.tables import devices, join_tokens
+from model_service.registry.registry_tables import devices, join_tokens
 from schemas.errors import AccessError, RegistryError
 
 TOKEN_BYTES = 32

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 PROCESSES: dict[str, str] = {
-    "serve": "model_service.processes.serve",
-    "engine": "model_service.processes.engine",
-    "guard": "model_service.processes.guard",
-    "trainer": "model_service.processes.trainer",
-    "gate": "model_service.processes.gate",
+    "serve": "model_service.processes.serve_process",
+    "engine": "model_service.processes.engine_process",
+    "guard": "model_service.processes.guard_process",
+    "trainer": "model_service.processes.trainer_process",
+    "gate": "model_service.processes.gate_process",
 }
 """Module of each; it has ``run(settings, stop)``."""

@@ -16,11 +16,11 @@ from typing import Any, Self
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, func, select, true, update
 from sqlalchemy import insert as insert_into
 
-from model_service.registry import tables
-from schemas.bundle import Manifest
+from model_service.registry import registry_tables
+from schemas.manifest import Manifest
 from schemas.model_version import ModelVersion
 
-_c = tables.candidates.c
+_c = registry_tables.candidates.c
 
 
 class CandidateState(StrEnum):
@@ -125,7 +125,7 @@ def candidate_of(
 def insert(connection: Connection, candidate: Candidate, manifest: Manifest) -> None:
     """Store a new candidate."""
     values = {**candidate.row(), "manifest": manifest.model_dump(mode="json")}
-    connection.execute(insert_into(tables.candidates).values(**values))
+    connection.execute(insert_into(registry_tables.candidates).values(**values))
 
 
 def advance(
@@ -154,7 +154,7 @@ def advance(
         raise ValueError(f"candidate {candidate.version}: {state} does not follow {candidate.state}")
     same = (_c.version == candidate.version) & (_c.state == candidate.state)
     values = {"state": state.value, "detail": detail, "updated_at": now}
-    return connection.execute(update(tables.candidates).where(same).values(**values)).rowcount == 1
+    return connection.execute(update(registry_tables.candidates).where(same).values(**values)).rowcount == 1
 
 
 def get(connection: Connection, version: str) -> Candidate | None:
@@ -206,7 +206,7 @@ def champion_version(connection: Connection, family: str) -> str | None:
 
     Taken back means: by some group's newest rollout of it, and held by none.
     """
-    rollouts = tables.rollouts.c
+    rollouts = registry_tables.rollouts.c
     ended = select(rollouts.grp, rollouts.version, rollouts.state).where(rollouts.family == family)
     last: dict[tuple[str, str], str] = {}
     for group, version, state in connection.execute(ended.order_by(rollouts.created_at)):

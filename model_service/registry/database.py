@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, insert
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from feature_store.process_lock import exclusive
-from model_service.registry.tables import outbox
+from model_service.registry.registry_tables import outbox
 from schemas.errors import ServiceUnavailableError
 
 MIGRATIONS = Path(__file__).parent / "migrations"

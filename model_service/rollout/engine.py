@@ -9,18 +9,18 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
+from model_service.fleet.known_profiles import KnownProfiles
 from model_service.registry.database import Registry
-from model_service.registry.tables import devices
-from model_service.rollout import machine, store
-from model_service.rollout.announce import Announcer
-from model_service.rollout.commands import Commands
-from model_service.rollout.evidence import Reports, marker, observe, with_rates
-from model_service.rollout.launch import ENGINE_ACTOR, Publisher, begin, profile_of
+from model_service.registry.registry_tables import devices
+from model_service.rollout import rollout_states, rollout_store
+from model_service.rollout.alarm_rates import LakeRates
+from model_service.rollout.announcer import Announcer
+from model_service.rollout.launch import ENGINE_ACTOR, RolloutLauncher, begin, profile_of
 from model_service.rollout.observed import Observed
-from model_service.rollout.profiles import Profiles
-from model_service.rollout.rates import LakeRates
-from model_service.rollout.record import ACTIVE, Record
-from model_service.rollout.steps import Outcome, supersede
+from model_service.rollout.observing import RolloutReports, marker, observe, with_rates
+from model_service.rollout.rollout_commands import RolloutCommands
+from model_service.rollout.rollout_record import ACTIVE, RolloutRecord
+from model_service.rollout.transitions import Transition, supersede
 from schemas.errors import PipelineError, RegistryError
 
 log = logging.getLogger(__name__)
@@ -49,18 +49,18 @@ class Engine:
 
     registry: Registry
     announcer: Announcer
-    publisher: Publisher
-    profiles: Profiles
+    publisher: RolloutLauncher
+    profiles: KnownProfiles
     rates: LakeRates
     lifetime_s: float
     clock: Callable[[], float]
     _seen: tuple[Any, ...] = ()
     _due: float = 0.0
-    _reports: dict[str, Reports] = field(default_factory=dict)
+    _reports: dict[str, RolloutReports] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         highest = self.announcer.highest
-        self._commands = Commands(self.registry, self._observe, self.lifetime_s, highest, self._groups)
+        self._commands = RolloutCommands(self.registry, self._observe, self.lifetime_s, highest, self._groups)
 
     def _groups(self, connection: Connection) -> set[str]:
         """Groups that have devices, or that the policy names."""
@@ -94,7 +94,7 @@ class Engine:
     def _step_groups(self, now: float) -> tuple[int, float]:
         """One step of every group; how many moved, and when to look again."""
         with self.registry.reading() as connection:
-            groups = {r.group for r in store.in_states(connection, ("draft", *ACTIVE))}
+            groups = {r.group for r in rollout_store.in_states(connection, ("draft", *ACTIVE))}
         outcomes = [self._try_group(group, now) for group in sorted(groups)]
         dues = [due for _, due in outcomes if due is not None]
         due = min([now + _LONGEST_REST_S, *dues])
@@ -112,22 +112,22 @@ class Engine:
 
     def _step_group(self, group: str, now: float) -> tuple[bool, float | None]:
         with self.registry.reading() as connection:
-            current = store.active(connection, group)
+            current = rollout_store.active(connection, group)
             seen = None if current is None else self._observe(connection, current)
         if current is None or seen is None:
             return self._begin_newest(group, now), now + _REST_S
-        outcome = machine.advance(current, seen, now)
+        outcome = rollout_states.advance(current, seen, now)
         if outcome.record == current and not outcome.actions:
             return False, now + _REST_S if seen.pending() else outcome.due
         return self._keep(current, outcome, now), outcome.due
 
-    def _keep(self, before: Record, outcome: Outcome, now: float) -> bool:
+    def _keep(self, before: RolloutRecord, outcome: Transition, now: float) -> bool:
         """Store an outcome, unless the rollout moved since it was looked at."""
         at_least = self.announcer.highest(before.group)
         with self.registry.transaction() as connection:
-            if store.load(connection, before.rollout_id) != before:
+            if rollout_store.load(connection, before.rollout_id) != before:
                 return False
-            store.apply(connection, outcome.record, outcome.actions, now, self.lifetime_s, at_least)
+            rollout_store.apply(connection, outcome.record, outcome.actions, now, self.lifetime_s, at_least)
         if outcome.record.state != before.state or outcome.record.phase != before.phase:
             log.info("%s: %s(%d)", before.rollout_id, outcome.record.state, outcome.record.phase)
         return True
@@ -137,26 +137,30 @@ class Engine:
         policy = self.announcer.repo.policy()
         at_least = self.announcer.highest(group)
         with self.registry.transaction() as connection:
-            drafts = store.in_states(connection, ("draft",), group)
-            if not drafts or store.active(connection, group) is not None:
+            drafts = rollout_store.in_states(connection, ("draft",), group)
+            if not drafts or rollout_store.active(connection, group) is not None:
                 return False
             *older, newest = drafts
             for record in older:
                 outcome = supersede(record, newest.rollout_id)
-                store.apply(connection, outcome.record, outcome.actions, now, self.lifetime_s, at_least)
+                rollout_store.apply(
+                    connection, outcome.record, outcome.actions, now, self.lifetime_s, at_least
+                )
             try:
                 outcome = begin(connection, newest, policy, self.profiles)
             except RegistryError as exc:
                 log.warning("%s waits: %s", newest.rollout_id, exc)
                 return bool(older)
             actor = newest.created_by or ENGINE_ACTOR
-            store.apply(connection, outcome.record, outcome.actions, now, self.lifetime_s, at_least, actor)
+            rollout_store.apply(
+                connection, outcome.record, outcome.actions, now, self.lifetime_s, at_least, actor
+            )
         log.info("%s: started with %s", newest.rollout_id, newest.version)
         return True
 
-    def _observe(self, connection: Connection, record: Record) -> Observed:
+    def _observe(self, connection: Connection, record: RolloutRecord) -> Observed:
         if record.rollout_id not in self._reports:
-            self._reports[record.rollout_id] = Reports.of(record)
+            self._reports[record.rollout_id] = RolloutReports.of(record)
         policy = self.announcer.repo.policy()
         read = self._reports[record.rollout_id]
         seen = observe(connection, record, read, policy, self.profiles.family)

@@ -8,22 +8,22 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
 
+from model_service.fleet.known_profiles import KnownProfiles
 from model_service.registry import candidates
 from model_service.registry.candidates import Candidate, CandidateState
 from model_service.registry.database import Registry, note
-from model_service.registry.tables import device_status, devices
-from model_service.rollout import machine, store
-from model_service.rollout.draw import draw
-from model_service.rollout.evidence import members
-from model_service.rollout.profiles import Profiles
-from model_service.rollout.record import Record
-from model_service.rollout.steps import Outcome
-from model_service.trust import models
+from model_service.registry.registry_tables import device_status, devices
+from model_service.rollout import rollout_states, rollout_store
+from model_service.rollout.cohort_draw import draw
+from model_service.rollout.observing import members
+from model_service.rollout.rollout_record import RolloutRecord
+from model_service.rollout.transitions import Transition
+from model_service.trust import model_targets
 from model_service.trust.online import OnlineSigner
 from model_service.trust.repository import TrustRepository
-from schemas.channels import Policy, Release, artifact_path
+from schemas.channel_documents import FleetPolicy, Release, artifact_path
 from schemas.errors import RegistryError, RejectedError, RetryableError
-from schemas.learning_policy import Rollout
+from schemas.learning_policy import RolloutPolicy
 from schemas.model_version import ModelVersion
 from schemas.profile import Profile
 
@@ -32,13 +32,13 @@ ENGINE_ACTOR = "engine"
 
 
 @dataclass(frozen=True)
-class Publisher:
+class RolloutLauncher:
     """Publishes what trainer and gate signed, and drafts the rollouts that profiles ask for."""
 
     registry: Registry
     repo: TrustRepository
     online: OnlineSigner
-    profiles: Profiles
+    profiles: KnownProfiles
 
     def step(self, now: float) -> int:
         """Publish all signed candidates; returns how many were."""
@@ -57,7 +57,7 @@ class Publisher:
     def _publish(self, candidate: Candidate, now: float) -> bool:
         version, family = candidate.version, candidate.family
         # Step 1: make it visible. Done already: nothing happens.
-        models.publish_model(self.repo, family, self.online, artifact_path(family, version))
+        model_targets.publish_model(self.repo, family, self.online, artifact_path(family, version))
         # Step 2: say so, and draft, in one transaction. A crash before it repeats step 1.
         with self.registry.transaction() as connection:
             if not candidates.advance(connection, candidate, CandidateState.PUBLISHED, now):
@@ -65,19 +65,19 @@ class Publisher:
             detail = {"family": family, "sha256": candidate.sha256[:16]}
             note(connection, f"model/{version}/published", version, "published", detail, now)
             for group in automatic_groups(connection, family, self.profiles):
-                store.create(connection, draft(group, family, version, ENGINE_ACTOR), now)
+                rollout_store.create(connection, draft(group, family, version, ENGINE_ACTOR), now)
         log.info("published %s", version)
         return True
 
 
-def draft(group: str, family: str, version: str, actor: str, *, security: bool = False) -> Record:
+def draft(group: str, family: str, version: str, actor: str, *, security: bool = False) -> RolloutRecord:
     """A rollout that has not begun; its id is given when it is stored."""
-    return Record(
+    return RolloutRecord(
         rollout_id="", group=group, family=family, version=version, created_by=actor, security=security
     )
 
 
-def automatic_groups(connection: Connection, family: str, profiles: Profiles) -> list[str]:
+def automatic_groups(connection: Connection, family: str, profiles: KnownProfiles) -> list[str]:
     """Groups with active devices of a profile that runs the family and rolls out by itself."""
     rows = connection.execute(select(devices.c.grp, devices.c.profile).where(devices.c.active).distinct())
     groups = {
@@ -88,7 +88,9 @@ def automatic_groups(connection: Connection, family: str, profiles: Profiles) ->
     return sorted(groups)
 
 
-def begin(connection: Connection, record: Record, policy: Policy, profiles: Profiles) -> Outcome:
+def begin(
+    connection: Connection, record: RolloutRecord, policy: FleetPolicy, profiles: KnownProfiles
+) -> Transition:
     """Fix the plan of a draft and start it.
 
     Args:
@@ -116,7 +118,7 @@ def begin(connection: Connection, record: Record, policy: Policy, profiles: Prof
             "imbalance": drawn.imbalance,
         }
     )
-    return machine.begin(planned)
+    return rollout_states.begin(planned)
 
 
 def published(connection: Connection, version: str) -> Candidate:
@@ -140,13 +142,15 @@ def release_of(candidate: Candidate) -> Release:
     return Release(version=candidate.version, sha256=candidate.sha256)
 
 
-def baseline_of(connection: Connection, group: str, family: str, profiles: Profiles) -> dict[str, Release]:
+def baseline_of(
+    connection: Connection, group: str, family: str, profiles: KnownProfiles
+) -> dict[str, Release]:
     """What the group's last completed rollout made target; what it never rolled out: the factory set.
 
     Raises:
         RegistryError: Nobody knows the family's factory set.
     """
-    completed = store.last_completed(connection, group)
+    completed = rollout_store.last_completed(connection, group)
     names = connection.execute(select(devices.c.profile).where(devices.c.grp == group).distinct()).scalars()
     families = {family, *(f for name in names if (f := profiles.family(name)))}
     known = {f: completed.get(f) or factory_release(connection, group, f) for f in families | set(completed)}
@@ -171,13 +175,13 @@ def factory_release(connection: Connection, group: str, family: str) -> Release 
     return next((Release(version=str(v)) for v in factory), None)
 
 
-def settings_of(connection: Connection, group: str, family: str, profiles: Profiles) -> Rollout:
+def settings_of(connection: Connection, group: str, family: str, profiles: KnownProfiles) -> RolloutPolicy:
     """Rollout policy of the group's devices of a family."""
     profile = profile_of(connection, group, family, profiles)
-    return Rollout() if profile is None else profile.rollout
+    return RolloutPolicy() if profile is None else profile.rollout
 
 
-def profile_of(connection: Connection, group: str, family: str, profiles: Profiles) -> Profile | None:
+def profile_of(connection: Connection, group: str, family: str, profiles: KnownProfiles) -> Profile | None:
     """Profile of most of the group's devices that run the family; without any, the family's namesake."""
     rows = connection.execute(select(devices.c.profile).where(devices.c.grp == group, devices.c.active))
     found = (profiles.named(name) for name, _ in Counter(rows.scalars()).most_common())

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from schemas.channels import Release, Ring
+from schemas.channel_documents import Release, Ring
 
 Purpose = Literal["phase", "rollback", "renewal"]
 PENDING = ("proposed", "countersigned")
 
 
 @dataclass(frozen=True)
-class Member:
+class GroupMember:
     """A device of the group that runs the rollout's family.
 
     Attributes:
@@ -27,7 +27,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedShadow:
     """Two models on the same windows of one device.
 
     Attributes:
@@ -41,7 +41,7 @@ class Paired:
 
 
 @dataclass(frozen=True)
-class Told:
+class DeviceReport:
     """One report of a device about the rollout.
 
     Attributes:
@@ -57,11 +57,11 @@ class Told:
     attack: str = ""
     detail: str = ""
     crashes: int = 0
-    paired: Paired | None = None
+    paired: PairedShadow | None = None
 
 
 @dataclass(frozen=True)
-class Status:
+class DeviceStatus:
     """What a device's newest report says, whatever it is about."""
 
     last_seen: float
@@ -71,7 +71,7 @@ class Status:
 
 
 @dataclass(frozen=True)
-class Sent:
+class SentDocument:
     """A channel document of the rollout, on its way or out.
 
     Attributes:
@@ -88,7 +88,7 @@ class Sent:
 
 
 @dataclass(frozen=True)
-class Rates:
+class AlarmRates:
     """Share of windows with an alarm, per device, since the phase began."""
 
     treated: Sequence[float]
@@ -110,16 +110,16 @@ class Observed:
         rates: Where there is a holdout and the lake knows.
     """
 
-    members: Mapping[str, Member]
-    told: Mapping[str, Sequence[Told]] = field(default_factory=dict)
-    statuses: Mapping[str, Status] = field(default_factory=dict)
-    sent: Sequence[Sent] = ()
+    members: Mapping[str, GroupMember]
+    told: Mapping[str, Sequence[DeviceReport]] = field(default_factory=dict)
+    statuses: Mapping[str, DeviceStatus] = field(default_factory=dict)
+    sent: Sequence[SentDocument] = ()
     floors: Mapping[str, int] = field(default_factory=dict)
     broad_elsewhere: bool = False
     successor: str = ""
-    rates: Rates | None = None
+    rates: AlarmRates | None = None
 
-    def newest(self, purpose: Purpose, phase: int, ring: Ring) -> Sent | None:
+    def newest(self, purpose: Purpose, phase: int, ring: Ring) -> SentDocument | None:
         """The newest document of a purpose that was not withdrawn."""
         fitting = [
             s

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from model_service.fleet.certificates import revoked_serials
+from model_service.fleet.certificate_ledger import revoked_serials
 from model_service.fleet.devices import revoked_devices
 from model_service.holder import Holder
 from schemas.errors import AccessError, ServiceUnavailableError

@@ -10,16 +10,16 @@ from collections.abc import AsyncGenerator, Callable
 
 from pydantic import TypeAdapter, ValidationError
 
+from model_service.fleet.device_reports import note_clone, record_report
 from model_service.fleet.devices import device
-from model_service.fleet.reports import note_clone, record_report
-from model_service.service.artifacts import Artifacts
-from model_service.service.beacon import Beacon
-from model_service.service.door import DEVICES, Call, Rule
+from model_service.service.artifact_files import ArtifactFiles
+from model_service.service.door import DEVICES, AccessRule, ServiceCall
 from model_service.service.refusals import BadFieldError
-from model_service.service.workers import Workers
+from model_service.service.stream_wakeup import StreamWakeup
+from model_service.service.workers import WorkerThreads
 from model_service.settings import ModelSettings
 from model_service.trust.repository import TrustRepository
-from schemas.channels import Release
+from schemas.channel_documents import Release
 from schemas.errors import ClonedIdentityError
 from schemas.profile_file import describe
 from schemas.proto.delivery_pb2 import (
@@ -35,7 +35,7 @@ from schemas.proto.delivery_pb2 import (
     WatchRequest,
 )
 from schemas.section import Name
-from schemas.updates import Attack, Result, UpdateState
+from schemas.updates import Attack, UpdateResult, UpdateState
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ MAX_INSTALLED = 16
 MAX_REPORT_BYTES = 16 * 1024
 """Reports are kept; a device has no reason to say more."""
 _STATES = frozenset(s.value for s in UpdateState)
-_RESULTS = frozenset(r.value for r in Result) | {""}
+_RESULTS = frozenset(r.value for r in UpdateResult) | {""}
 _ATTACKS = frozenset(a.value for a in Attack) | {""}
 _LEAVE_S = 0.05
 
@@ -58,13 +58,13 @@ class _Set(Release):
 _SET = TypeAdapter(_Set)
 
 
-def rules(settings: ModelSettings) -> dict[str, Rule]:
+def rules(settings: ModelSettings) -> dict[str, AccessRule]:
     """Devices only; a watch lives as long as a connection may."""
     return {
-        "Watch": Rule(DEVICES, settings.connection_age_s),
-        "FetchMetadata": Rule(DEVICES, 20.0),
-        "FetchArtifact": Rule(DEVICES, 900.0),
-        "Report": Rule(DEVICES, 20.0),
+        "Watch": AccessRule(DEVICES, settings.connection_age_s),
+        "FetchMetadata": AccessRule(DEVICES, 20.0),
+        "FetchArtifact": AccessRule(DEVICES, 900.0),
+        "Report": AccessRule(DEVICES, 20.0),
     }
 
 
@@ -85,18 +85,18 @@ class ModelDelivery:
     def __init__(
         self,
         settings: ModelSettings,
-        workers: Workers,
-        beacon: Beacon,
+        workers: WorkerThreads,
+        beacon: StreamWakeup,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._repository = TrustRepository(settings.repository, settings.proposals, settings.artifacts)
-        self._artifacts = Artifacts(settings.artifacts, settings.repository / "targets")
+        self._artifacts = ArtifactFiles(settings.artifacts, settings.repository / "targets")
         self._chunk_bytes = settings.chunk_bytes
         self._workers, self._beacon, self._clock = workers, beacon, clock
         self.watching: Counter[str] = Counter()
         self.cloned: Counter[str] = Counter()
 
-    async def watch(self, request: WatchRequest, call: Call) -> AsyncGenerator[Hint, None]:
+    async def watch(self, request: WatchRequest, call: ServiceCall) -> AsyncGenerator[Hint, None]:
         """The newest timestamp version at once, then whenever it changes, while the peer is let in."""
         self.watching[request.device_id] += 1
         told = None
@@ -114,7 +114,9 @@ class ModelDelivery:
         finally:
             self.watching -= Counter([request.device_id])
 
-    async def fetch_metadata(self, request: FetchMetadataRequest, _call: Call) -> FetchMetadataResponse:
+    async def fetch_metadata(
+        self, request: FetchMetadataRequest, _call: ServiceCall
+    ) -> FetchMetadataResponse:
         """All that the caller lacks, of one moment; of the channels its own group's."""
         group = (await self._workers.read(lambda c: device(c, request.device_id)))["grp"]
         known = dict(request.versions), dict(request.documents)
@@ -126,7 +128,7 @@ class ModelDelivery:
         )
 
     async def fetch_artifact(
-        self, request: FetchArtifactRequest, call: Call
+        self, request: FetchArtifactRequest, call: ServiceCall
     ) -> AsyncGenerator[ArtifactChunk, None]:
         """The artifact's bytes from the offset on; nothing where the offset is its end."""
         file = await self._workers.in_thread(lambda: self._artifacts.open(request.sha256, request.offset))
@@ -142,7 +144,7 @@ class ModelDelivery:
         finally:
             file.close()
 
-    async def report(self, request: ReportRequest, _call: Call) -> ReportResponse:
+    async def report(self, request: ReportRequest, _call: ServiceCall) -> ReportResponse:
         """Keep what the device says of itself; a repeat changes nothing."""
         check_report(request)
         now = self._clock()

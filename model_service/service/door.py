@@ -35,7 +35,7 @@ DEVICES = frozenset({Role.DEVICE})
 
 
 @dataclass(frozen=True)
-class Rule:
+class AccessRule:
     """Who may call a method, and for how long.
 
     Attributes:
@@ -48,7 +48,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Call:
+class ServiceCall:
     """What a handler knows of its call.
 
     Attributes:
@@ -77,11 +77,11 @@ class Call:
         return max(0.0, self.until - asyncio.get_running_loop().time())
 
 
-Unary = Callable[[Any, Call], Awaitable[Message]]
-Stream = Callable[[Any, Call], AsyncGenerator[Message, None]]
+Unary = Callable[[Any, ServiceCall], Awaitable[Message]]
+Stream = Callable[[Any, ServiceCall], AsyncGenerator[Message, None]]
 
 
-class Door:
+class CallDoor:
     """Puts plain handlers behind the checks.
 
     Args:
@@ -94,7 +94,7 @@ class Door:
         """Refused calls by gRPC code."""
 
     def guard(
-        self, service: ServiceDescriptor, implementation: object, rules: Mapping[str, Rule]
+        self, service: ServiceDescriptor, implementation: object, rules: Mapping[str, AccessRule]
     ) -> grpc.GenericRpcHandler:
         """Handlers, as gRPC takes them, of a service's methods.
 
@@ -111,7 +111,7 @@ class Door:
         handlers = {m.name: self._handler(m, implementation, rules[m.name]) for m in service.methods}
         return grpc.method_handlers_generic_handler(service.full_name, handlers)
 
-    def _handler(self, method: MethodDescriptor, implementation: object, rule: Rule) -> Any:
+    def _handler(self, method: MethodDescriptor, implementation: object, rule: AccessRule) -> Any:
         handle = getattr(implementation, _snake(method.name))
         request = GetMessageClass(method.input_type)
         if method.server_streaming:
@@ -120,18 +120,18 @@ class Door:
             make, behaviour = grpc.unary_unary_rpc_method_handler, self._unary(method, handle, rule)
         return make(behaviour, request_deserializer=request.FromString, response_serializer=_serialize)
 
-    def _unary(self, method: MethodDescriptor, handle: Unary, rule: Rule) -> Any:
+    def _unary(self, method: MethodDescriptor, handle: Unary, rule: AccessRule) -> Any:
         async def behaviour(request: Message, context: Any) -> Any:
-            async def answer(call: Call) -> Message:
+            async def answer(call: ServiceCall) -> Message:
                 return await handle(request, call)
 
             return await self._run(method, rule, request, context, answer)
 
         return behaviour
 
-    def _stream(self, method: MethodDescriptor, handle: Stream, rule: Rule) -> Any:
+    def _stream(self, method: MethodDescriptor, handle: Stream, rule: AccessRule) -> Any:
         async def behaviour(request: Message, context: Any) -> None:
-            async def answer(call: Call) -> None:
+            async def answer(call: ServiceCall) -> None:
                 async with aclosing(handle(request, call)) as messages:
                     async for message in messages:
                         await context.write(message)
@@ -143,10 +143,10 @@ class Door:
     async def _run(
         self,
         method: MethodDescriptor,
-        rule: Rule,
+        rule: AccessRule,
         request: Message,
         context: Any,
-        answer: Callable[[Call], Awaitable[Any]],
+        answer: Callable[[ServiceCall], Awaitable[Any]],
     ) -> Any:
         limit_s = _limit(rule, context.time_remaining())
         try:
@@ -163,11 +163,11 @@ class Door:
             await self._abort(context, exc)
 
     def _admit(
-        self, method: MethodDescriptor, rule: Rule, request: Message, context: Any, limit_s: float
-    ) -> Call:
+        self, method: MethodDescriptor, rule: AccessRule, request: Message, context: Any, limit_s: float
+    ) -> ServiceCall:
         until = asyncio.get_running_loop().time() + limit_s
         if rule.roles == ANYBODY:
-            return Call(None, until, lambda: None)
+            return ServiceCall(None, until, lambda: None)
         peer = _peer(context)
 
         def check() -> None:
@@ -177,7 +177,7 @@ class Door:
         until = min(until, asyncio.get_running_loop().time() + self._access.remaining_s(peer))
         if rule.roles == DEVICES and peer.name != (claimed := getattr(request, "device_id", "")):
             raise AccessError(f"{peer.name} may not speak for {claimed[:64]!r}")
-        return Call(peer, until, check)
+        return ServiceCall(peer, until, check)
 
     async def _abort(self, context: Any, error: Exception) -> None:
         status = status_of(error)
@@ -208,7 +208,7 @@ def _peer(context: Any) -> Holder:
     return read_holder(bytes(pems[0]))
 
 
-def _limit(rule: Rule, remaining_s: float | None) -> float:
+def _limit(rule: AccessRule, remaining_s: float | None) -> float:
     if remaining_s is None:
         return rule.limit_s
     return min(rule.limit_s, max(0.0, remaining_s - MARGIN_S))

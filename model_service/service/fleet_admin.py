@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping
 
-from model_service.fleet.certificates import enter, revoke_certificate
+from model_service.fleet.certificate_ledger import enter, revoke_certificate
 from model_service.fleet.devices import revoke_device
 from model_service.holder import Holder
 from model_service.identity import certificates as certs
@@ -19,14 +19,14 @@ from model_service.identity.tokens import Invitation, create_token
 from model_service.service import fleet_reads as reads
 from model_service.service import fleet_writes as writes
 from model_service.service.access import AccessList
-from model_service.service.beacon import Beacon
-from model_service.service.door import Call, Rule
-from model_service.service.evidence import Evidence
-from model_service.service.outcomes import Outcomes
+from model_service.service.answer_waiting import AnswerWaiter
+from model_service.service.door import AccessRule, ServiceCall
+from model_service.service.lake_lookup import LakeLookup
 from model_service.service.refusals import BadFieldError, UnknownNameError
-from model_service.service.workers import Workers
+from model_service.service.stream_wakeup import StreamWakeup
+from model_service.service.workers import WorkerThreads
 from model_service.settings import ModelSettings
-from model_service.training.run import RunState
+from model_service.training.training_run import RunState
 from schemas.errors import AccessError, RegistryError, ServiceUnavailableError
 from schemas.proto.fleet_pb2 import (
     AckDriftRequest,
@@ -47,10 +47,10 @@ APPROVERS = frozenset({Role.APPROVER})
 _READS = ("ListDevices", "ListModels", "ShowModel", "ListRollouts", "ShowRollout", "ListRuns", "ListPeople")
 _WRITES = ("CreateJoinToken", "ListJoinTokens", "RevokeDevice", "Train", "StartRollout")
 RULES = {
-    **{name: Rule(PEOPLE, 20.0) for name in _READS},
-    **{name: Rule(OPERATORS, 30.0) for name in _WRITES},
-    "ControlRollout": Rule(OPERATORS | APPROVERS, 30.0),
-    **{name: Rule(APPROVERS, 30.0) for name in ("AckDrift", "RevokeCertificate")},
+    **{name: AccessRule(PEOPLE, 20.0) for name in _READS},
+    **{name: AccessRule(OPERATORS, 30.0) for name in _WRITES},
+    "ControlRollout": AccessRule(OPERATORS | APPROVERS, 30.0),
+    **{name: AccessRule(APPROVERS, 30.0) for name in ("AckDrift", "RevokeCertificate")},
 }
 MAX_TOKEN_S = 30 * 86400.0
 KINDS = ("", "anomaly", "classifier")
@@ -73,55 +73,55 @@ class FleetAdmin:
     def __init__(
         self,
         settings: ModelSettings,
-        workers: Workers,
+        workers: WorkerThreads,
         access: AccessList,
-        beacon: Beacon,
+        beacon: StreamWakeup,
         watching: Mapping[str, int],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._ca_path = ca_path(settings)
-        self._token_s, self._evidence = settings.token_s, Evidence(settings.lake_root)
+        self._token_s, self._evidence = settings.token_s, LakeLookup(settings.lake_root)
         self._workers, self._access, self._beacon = workers, access, beacon
         self._watching, self._clock = watching, clock
-        self._answers = Outcomes(workers, writes.answered_commands)
+        self._answers = AnswerWaiter(workers, writes.answered_commands)
 
-    async def list_devices(self, request: ListRequest, _call: Call) -> JsonReply:
+    async def list_devices(self, request: ListRequest, _call: ServiceCall) -> JsonReply:
         """Devices with what they last reported."""
         return await self._read(
             lambda c: reads.list_devices(c, request.group, request.limit, dict(self._watching))
         )
 
-    async def list_models(self, request: ListRequest, _call: Call) -> JsonReply:
+    async def list_models(self, request: ListRequest, _call: ServiceCall) -> JsonReply:
         """Candidates, newest first."""
         return await self._read(lambda c: reads.list_models(c, request.family, request.limit))
 
-    async def show_model(self, request: ShowRequest, _call: Call) -> JsonReply:
+    async def show_model(self, request: ShowRequest, _call: ServiceCall) -> JsonReply:
         """A candidate with manifest, verdicts, run and rollouts."""
         return await self._read(lambda c: reads.show_model(c, request.id))
 
-    async def list_rollouts(self, request: ListRequest, _call: Call) -> JsonReply:
+    async def list_rollouts(self, request: ListRequest, _call: ServiceCall) -> JsonReply:
         """Rollouts, newest first."""
         return await self._read(
             lambda c: reads.list_rollouts(c, request.family, request.group, request.limit)
         )
 
-    async def show_rollout(self, request: ShowRequest, _call: Call) -> JsonReply:
+    async def show_rollout(self, request: ShowRequest, _call: ServiceCall) -> JsonReply:
         """A rollout with events, channels and reports."""
         return await self._read(lambda c: reads.show_rollout(c, request.id))
 
-    async def list_runs(self, request: ListRequest, _call: Call) -> JsonReply:
+    async def list_runs(self, request: ListRequest, _call: ServiceCall) -> JsonReply:
         """Training runs, newest first."""
         return await self._read(lambda c: reads.list_runs(c, request.family, request.limit))
 
-    async def list_people(self, request: ListRequest, _call: Call) -> JsonReply:
+    async def list_people(self, request: ListRequest, _call: ServiceCall) -> JsonReply:
         """People's certificates, by name, the newest first."""
         return await self._read(lambda c: reads.list_people(c, request.limit))
 
-    async def list_join_tokens(self, request: ListRequest, _call: Call) -> JsonReply:
+    async def list_join_tokens(self, request: ListRequest, _call: ServiceCall) -> JsonReply:
         """Join tokens, newest first, without their secret."""
         return await self._read(lambda c: reads.list_tokens(c, request.limit))
 
-    async def create_join_token(self, request: JoinTokenRequest, call: Call) -> JsonReply:
+    async def create_join_token(self, request: JoinTokenRequest, call: ServiceCall) -> JsonReply:
         """A new token; this answer is the only place where it ever stands."""
         valid_s = float(request.valid_s) or self._token_s
         if not 0 < valid_s <= MAX_TOKEN_S:
@@ -136,14 +136,14 @@ class FleetAdmin:
         token = await self._workers.write(lambda c: create_token(c, invitation, valid_s, now, call.actor))
         return _reply({"device_id": request.device_id, "token": token, "valid_s": valid_s})
 
-    async def revoke_device(self, request: ShowRequest, call: Call) -> JsonReply:
+    async def revoke_device(self, request: ShowRequest, call: ServiceCall) -> JsonReply:
         """Never let the device in again, from now on, its open streams included."""
         now = self._clock()
         await self._workers.write(lambda c: revoke_device(c, request.id, now, call.actor))
         await self._heed_revocation()
         return _reply({"device_id": request.id, "revoked": True})
 
-    async def revoke_certificate(self, request: RevokeCertificateRequest, call: Call) -> JsonReply:
+    async def revoke_certificate(self, request: RevokeCertificateRequest, call: ServiceCall) -> JsonReply:
         """Never let a person in with that certificate again, from now on."""
         if bool(request.serial) == bool(request.certificate_pem):
             raise BadFieldError("serial", "either this or certificate_pem")
@@ -163,7 +163,7 @@ class FleetAdmin:
         await self._heed_revocation()
         return _reply({"name": name, "serial": serial, "revoked": True})
 
-    async def train(self, request: TrainRequest, call: Call) -> JsonReply:
+    async def train(self, request: TrainRequest, call: ServiceCall) -> JsonReply:
         """A training run, by hand."""
         if request.kind not in KINDS:
             raise BadFieldError("kind", "anomaly, classifier, or empty")
@@ -179,7 +179,7 @@ class FleetAdmin:
         )
         return await self._requested(asked)
 
-    async def ack_drift(self, request: AckDriftRequest, call: Call) -> JsonReply:
+    async def ack_drift(self, request: AckDriftRequest, call: ServiceCall) -> JsonReply:
         """A person's decision on a run that waits, or on a verdict that has none."""
         name, now = request.run_id, self._clock()
 
@@ -204,12 +204,12 @@ class FleetAdmin:
         )
         return await self._requested(asked)
 
-    async def start_rollout(self, request: StartRolloutRequest, call: Call) -> JsonReply:
+    async def start_rollout(self, request: StartRolloutRequest, call: ServiceCall) -> JsonReply:
         """Ask the engine for a rollout, and wait for its answer."""
         body = {"version": request.version, "group": request.group, "security": request.security}
         return await self._command("start_rollout", body, call)
 
-    async def control_rollout(self, request: ControlRolloutRequest, call: Call) -> JsonReply:
+    async def control_rollout(self, request: ControlRolloutRequest, call: ServiceCall) -> JsonReply:
         """Ask the engine to pause, resume or abort, and wait for its answer."""
         if request.action not in ACTIONS:
             raise BadFieldError("action", f"one of {', '.join(ACTIONS)}")
@@ -253,7 +253,7 @@ class FleetAdmin:
         run_id = await self._workers.write(lambda c: writes.request_run(c, asked, now))
         return _reply({"run_id": run_id, "state": RunState.REQUESTED})
 
-    async def _command(self, kind: str, body: dict[str, Any], call: Call) -> JsonReply:
+    async def _command(self, kind: str, body: dict[str, Any], call: ServiceCall) -> JsonReply:
         now = self._clock()
         command_id = await self._workers.write(lambda c: writes.leave_command(c, kind, body, call.actor, now))
         try:

@@ -8,12 +8,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, func, select
 
-from model_service.fleet.certificates import of_people, valid_until
+from model_service.fleet.certificate_ledger import of_people, valid_until
+from model_service.fleet.device_reports import statuses
 from model_service.fleet.devices import devices_of
-from model_service.fleet.reports import statuses
 from model_service.identity import tokens
 from model_service.registry import candidates
-from model_service.registry.tables import (
+from model_service.registry.registry_tables import (
     channel_requests,
     gate_verdicts,
     outbox,
@@ -22,7 +22,7 @@ from model_service.registry.tables import (
     rollouts,
 )
 from model_service.service.refusals import UnknownNameError
-from model_service.training import runs
+from model_service.training import run_store
 
 Json = dict[str, Any]
 _TIMES = ("at", "last_seen", "onset", "_from", "_until")
@@ -77,7 +77,7 @@ def show_model(connection: Connection, version: str) -> Json:
     model = {**_plain(candidate.row()), "manifest": candidates.manifest_of(connection, version)}
     verdicts = select(gate_verdicts).where(gate_verdicts.c.version == version).order_by(gate_verdicts.c.gate)
     model["gates"] = [_plain(row) for row in connection.execute(verdicts).mappings()]
-    run = runs.get(connection, candidate.run_id)
+    run = run_store.get(connection, candidate.run_id)
     model["run"] = None if run is None else _plain(run.row())
     query = select(rollouts.c.rollout_id, rollouts.c.grp, rollouts.c.state, rollouts.c.phase)
     found = connection.execute(query.where(rollouts.c.version == version)).mappings()
@@ -87,7 +87,7 @@ def show_model(connection: Connection, version: str) -> Json:
 
 def list_runs(connection: Connection, family: str, limit: int) -> list[Json]:
     """Training runs, newest first."""
-    return [_plain(run.row()) for run in runs.newest(connection, family, bounded(limit))]
+    return [_plain(run.row()) for run in run_store.newest(connection, family, bounded(limit))]
 
 
 def list_rollouts(connection: Connection, family: str, group: str, limit: int) -> list[Json]:

@@ -11,10 +11,10 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, insert, select, update
 
 from model_service.registry.database import note
-from model_service.registry.tables import commands
+from model_service.registry.registry_tables import commands
 from model_service.service.refusals import UnknownNameError
-from model_service.training import runs
-from model_service.training.run import RunReason, RunState, TrainingRun
+from model_service.training import run_store
+from model_service.training.training_run import RunReason, RunState, TrainingRun
 from schemas.errors import RegistryError
 
 WAITING, REFUSED = "waiting", "refused"
@@ -62,7 +62,7 @@ def request_run(connection: Connection, asked: RunRequest, now: float) -> str:
         seed=asked.seed,
         detail=asked.detail,
     )
-    runs.insert(connection, run)
+    run_store.insert(connection, run)
     detail = {"by": asked.actor, "family": asked.family, "why": asked.detail}
     note(connection, f"run/{run_id}/requested", run_id, "run_requested", detail, now)
     return run_id
@@ -74,9 +74,9 @@ def waiting_run(connection: Connection, name: str) -> TrainingRun | None:
     Raises:
         RegistryError: The run is there, but waits for nobody.
     """
-    run = runs.get(connection, name)
+    run = run_store.get(connection, name)
     if run is None:
-        waiting = runs.in_states(connection, (RunState.WAITING,))
+        waiting = run_store.in_states(connection, (RunState.WAITING,))
         return next((r for r in waiting if name in r.verdicts), None)
     if run.state is not RunState.WAITING:
         raise RegistryError(f"run {name} is {run.state}: only a waiting run takes a decision")
@@ -93,7 +93,7 @@ def decide_run(
     """
     state = RunState.REQUESTED if retrain else RunState.DISMISSED
     decided = run.to(state, requested_by=actor, detail=reason)
-    runs.save(connection, run, decided, datetime.fromtimestamp(now, UTC))
+    run_store.save(connection, run, decided, datetime.fromtimestamp(now, UTC))
     detail = {"by": actor, "retrain": retrain, "why": reason}
     key = f"run/{run.run_id}/acknowledged/{now:.3f}"
     note(connection, key, run.run_id, "drift_acknowledged", detail, now)

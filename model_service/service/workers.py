@@ -15,7 +15,7 @@ T = TypeVar("T")
 FILE_THREADS = 4
 
 
-class Workers:
+class WorkerThreads:
     """Runs writes in turn in one thread, so that they never wait for each other's locks; reads wait for none.
 
     Args:

@@ -70,7 +70,7 @@ class DeviceShift:
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class CohortShifts:
     """Devices of the cohorts in question.
 
     Attributes:
@@ -123,7 +123,7 @@ class _Found(NamedTuple):
 
 
 def judge(
-    scene: Scene, signatures: Sequence[Array], profile: Profile, *, slow_verdicts: float = 0.0
+    scene: CohortShifts, signatures: Sequence[Array], profile: Profile, *, slow_verdicts: float = 0.0
 ) -> Cause:
     """The cause of a drift.
 

@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from feature_store import duck
-from feature_store.point_in_time import HOLDOUT, Regime, TrainingSet, Wanted, training_rows
-from model_service.training.classifier import enough_labels
-from model_service.training.run import RunReason, TrainingRun
+from feature_store.point_in_time import HOLDOUT, Regime, RowSelection, TrainingSet, training_rows
+from model_service.models.classifier import enough_labels
+from model_service.training.training_run import RunReason, TrainingRun
 from schemas.profile import Profile
 from schemas.tables import telemetry_table_name
 
@@ -28,7 +28,7 @@ class Dataset:
         kind: anomaly or classifier.
     """
 
-    wanted: Wanted
+    wanted: RowSelection
     taken: TrainingSet
     kind: str
 
@@ -59,7 +59,7 @@ def question(
     without: Sequence[str] = (),
     regime: Regime | None = None,
     newest: datetime | None = None,
-) -> Wanted:
+) -> RowSelection:
     """The question of a run's training set at an instant.
 
     After a drift the window starts at its onset: what lies before is another normal. Without one it ends
@@ -77,7 +77,7 @@ def question(
     end = known_at if run.onset is not None or newest is None else min(known_at, newest)
     longest = end - timedelta(seconds=profile.training.window_s)
     start = longest if run.onset is None else max(run.onset, longest)
-    return Wanted(
+    return RowSelection(
         profile,
         event_from=min(start, end - timedelta(microseconds=1)),
         event_to=end,
@@ -96,7 +96,7 @@ def newest_row(con: duck.Connection, profile: Profile) -> datetime | None:
     return newest if isinstance(newest, datetime) else None
 
 
-def take(con: duck.Connection, run: TrainingRun, wanted: Wanted, champion_kind: str) -> Dataset:
+def take(con: duck.Connection, run: TrainingRun, wanted: RowSelection, champion_kind: str) -> Dataset:
     """The answer, of the kind of model that the run asks for or the labels allow.
 
     A run that asks for no kind trains a classifier where there are enough labels; after a drift only if the

@@ -10,10 +10,10 @@ import numpy as np
 
 from feature_store import duck
 from feature_store.point_in_time import Regime
+from model_service.models.fault_bank import FaultBank, load_fault_bank
 from model_service.training.cause import Cause, judge
-from model_service.training.fault_bank import FaultBank, load_fault_bank
 from model_service.training.shifts import Yardstick, read_scene
-from schemas.bundle import Manifest
+from schemas.manifest import Manifest
 from schemas.profile import Profile
 
 SLOW = "degradation"

@@ -12,9 +12,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_store.point_in_time import Regime, TrainingSet, Wanted
-from model_service.training.run import AskedRegime, Question, TrainingRun
-from schemas.bundle import Lineage
+from feature_store.point_in_time import Regime, RowSelection, TrainingSet
+from model_service.training.training_run import AskedRegime, Question, TrainingRun
+from schemas.manifest import Lineage
 from schemas.profile import Profile
 from schemas.tables import TRAINING_SETS
 
@@ -33,7 +33,7 @@ def code_version() -> str:
     return f"{version('edgeloop')}+{found.hexdigest()[:12]}"
 
 
-def question_of(wanted: Wanted) -> Question:
+def question_of(wanted: RowSelection) -> Question:
     """The question of a training set, for the run's row."""
     regime = wanted.regime
     return Question(
@@ -49,10 +49,10 @@ def question_of(wanted: Wanted) -> Question:
     )
 
 
-def wanted_of(profile: Profile, asked: Question) -> Wanted:
+def wanted_of(profile: Profile, asked: Question) -> RowSelection:
     """The question of a run's row, to be asked again."""
     regime = asked.regime
-    return Wanted(
+    return RowSelection(
         profile=profile,
         event_from=asked.event_from,
         event_to=asked.event_to,
@@ -65,7 +65,7 @@ def wanted_of(profile: Profile, asked: Question) -> Wanted:
 
 
 def lineage_of(
-    run: TrainingRun, wanted: Wanted, taken: TrainingSet, verdicts: Sequence[str], champion: str
+    run: TrainingRun, wanted: RowSelection, taken: TrainingSet, verdicts: Sequence[str], champion: str
 ) -> Lineage:
     """What the manifest says of the training.
 

@@ -10,10 +10,10 @@ from model_service.settings import ModelSettings
 from model_service.trust.ceremony import open_repository
 from model_service.trust.keys import load_online_key
 from model_service.trust.metadata import CryptoSigner
-from model_service.trust.models import model_state, propose_model
-from schemas.bundle import Manifest
-from schemas.channels import TargetCustom, artifact_path, model_role
+from model_service.trust.model_targets import model_state, propose_model
+from schemas.channel_documents import TargetCustom, artifact_path, model_role
 from schemas.errors import OperatorError
+from schemas.manifest import Manifest
 
 TRAINER = "trainer"
 _AGAIN = ("stale", "absent")

@@ -11,14 +11,13 @@ from sqlalchemy import Connection
 
 from feature_store import connect
 from feature_store.cut import Cut
-from feature_store.cuts import Cuts
+from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
-from feature_store.registry import ProfileRegistry
+from feature_store.lake_registry import ProfileRegistry
 from model_service.in_turn import each_in_turn
 from model_service.registry.database import Registry, note
 from model_service.settings import ModelSettings
-from model_service.training.run import RunReason, RunState, TrainingRun
-from model_service.training.runs import (
+from model_service.training.run_store import (
     mark,
     new_run,
     open_runs,
@@ -28,10 +27,11 @@ from model_service.training.runs import (
     set_mark,
 )
 from model_service.training.trainer import Trainer
+from model_service.training.training_run import RunReason, RunState, TrainingRun
 from model_service.training.trigger import (
-    Extend,
-    Standing,
-    Start,
+    ClockFacts,
+    ExtendRun,
+    StartRun,
     next_open,
     on_clock,
     on_refusal,
@@ -64,7 +64,7 @@ class TrainingScheduler:
         self, settings: ModelSettings, registry: Registry, lake: Lake, clock: Callable[[], datetime]
     ) -> None:
         self._registry, self._lake, self._clock = registry, lake, clock
-        self._cuts = Cuts(lake)
+        self._cuts = CutStore(lake)
         self._profiles = ProfileRegistry(lake)
         self._trainer = Trainer(settings, registry, lake)
         self._seen_cut = -1
@@ -134,12 +134,12 @@ class TrainingScheduler:
     ) -> None:
         known = runs_of(connection, profile.model.name)
         for action in on_verdicts(profile, found.by_profile.get(name, ()), known):
-            if isinstance(action, Start):
+            if isinstance(action, StartRun):
                 self._start(connection, profile, action, now)
             else:
                 _extend(connection, action, now)
 
-    def _start(self, connection: Connection, profile: Profile, start: Start, now: datetime) -> None:
+    def _start(self, connection: Connection, profile: Profile, start: StartRun, now: datetime) -> None:
         run_id = new_run(
             connection, family=profile.model.name, profile=profile.name, reason=start.reason, now=now,
             onset=start.onset, verdicts=start.verdicts, need=start.need if start.follows else None,
@@ -183,7 +183,7 @@ class TrainingScheduler:
                 set_mark(connection, f"{_SINCE}/{family}", since)
             counted = f"{RunReason.LABELS}/{profile.name}"
             used = mark(connection, counted) or 0
-            standing = Standing(
+            standing = ClockFacts(
                 known, _trained_at(known), datetime.fromtimestamp(since, UTC),
                 self._labels.get(profile.name, used) - used,
             )  # fmt: skip
@@ -201,7 +201,7 @@ def _files(cut: Cut, table: str) -> tuple[str, ...]:
     return cut.tables[table].files if table in cut.tables else ()
 
 
-def _extend(connection: Connection, action: Extend, now: datetime) -> None:
+def _extend(connection: Connection, action: ExtendRun, now: datetime) -> None:
     """Add verdicts to a run on the same change; look again where it had come to nothing."""
     more = action.run.with_verdicts(action.verdicts)
     if action.reopen:

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from feature_store import duck
 from feature_store.labels import LABELLER, instant
 from feature_store.views import alarms_sql
-from model_service.training.cause import DeviceShift, Scene
-from schemas.bundle import Manifest
+from model_service.training.cause import CohortShifts, DeviceShift
+from schemas.manifest import Manifest
 from schemas.profile import Profile
 
 Array = NDArray[np.float64]
@@ -96,7 +96,7 @@ def read_scene(
     onset: datetime,
     known_at: datetime,
     cohorts: Sequence[str],
-) -> Scene:
+) -> CohortShifts:
     """What the cohorts did since the onset, as known at an instant.
 
     Args:
@@ -121,7 +121,7 @@ def read_scene(
         if d is not None
         for before, after in [alarmed.get(d.device_id, (False, False))]
     )
-    return Scene(shifts, len(places), profile.feature_names)
+    return CohortShifts(shifts, len(places), profile.feature_names)
 
 
 def _places(

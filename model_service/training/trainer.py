@@ -15,25 +15,31 @@ from datetime import datetime, timedelta
 from feature_store import connect, duck
 from feature_store.append import append, finish
 from feature_store.cut import Cut
-from feature_store.cuts import Cuts
+from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from feature_store.point_in_time import TrainingSet, training_rows
+from model_service.models.bundle_files import BundleFiles
+from model_service.models.candidate import build_candidate
 from model_service.registry import candidates
+from model_service.registry.bundle_store import bundle_of_version, factory_bundle_of, store_artifact
 from model_service.registry.candidates import Candidate, candidate_of, champion_version, next_major
 from model_service.registry.database import Registry, note
 from model_service.settings import ModelSettings
-from model_service.training.artifacts import bundle_of_version, factory_bundle_of, store_artifact
-from model_service.training.bundle import BundleFiles
-from model_service.training.candidate import build_candidate
 from model_service.training.datasets import Dataset, all_features, newest_row, question, take
 from model_service.training.examine import Examination, examine
 from model_service.training.lineage import lineage_of, lineage_rows, question_of, wanted_of
 from model_service.training.proposing import Proposer
-from model_service.training.run import DriftFinding, RunReason, RunState, TrainingPlan, TrainingRun
-from model_service.training.runs import save
+from model_service.training.run_store import save
+from model_service.training.training_run import (
+    DriftFinding,
+    RunReason,
+    RunState,
+    TrainingPlan,
+    TrainingRun,
+)
 from model_service.training.verdict_reading import verdicts_of
-from schemas.bundle import Manifest
 from schemas.errors import DatasetError, OperatorError, RejectedError
+from schemas.manifest import Manifest
 from schemas.profile import Profile
 from schemas.tables import TRAINING_SETS
 
@@ -57,7 +63,7 @@ class Trainer:
         self._settings = settings
         self._registry = registry
         self._lake = lake
-        self._cuts = Cuts(lake)
+        self._cuts = CutStore(lake)
         self._proposer = Proposer(settings)
         self._looked: dict[str, int] = {}
         lake.ensure_table(TRAINING_SETS)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from model_service.training.run import OPEN, RunReason, RunState, TrainingRun
+from model_service.training.training_run import OPEN, RunReason, RunState, TrainingRun
 from schemas.profile import Profile
 
 MOST_FOLLOW_UPS = 2
@@ -18,7 +18,7 @@ SAME_ONSET_WINDOWS = 3
 
 
 @dataclass(frozen=True)
-class Verdict:
+class VerdictSummary:
     """What the trainer needs of a row of ``drift``."""
 
     event_id: str
@@ -29,7 +29,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Start:
+class StartRun:
     """A new run.
 
     Attributes:
@@ -45,7 +45,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Extend:
+class ExtendRun:
     """More verdicts on a change that a run is about already.
 
     Attributes:
@@ -58,7 +58,7 @@ class Extend:
 
 
 @dataclass(frozen=True)
-class Standing:
+class ClockFacts:
     """How a family stands.
 
     Attributes:
@@ -75,28 +75,28 @@ class Standing:
 
 
 def on_verdicts(
-    profile: Profile, verdicts: Iterable[Verdict], known: Sequence[TrainingRun]
-) -> list[Start | Extend]:
+    profile: Profile, verdicts: Iterable[VerdictSummary], known: Sequence[TrainingRun]
+) -> list[StartRun | ExtendRun]:
     """What new verdicts on one profile lead to: one run per change, however many verdicts speak of it.
 
     A change that led to a model is never taken up again by a verdict, nor one that a person dismissed.
     """
     reach = timedelta(seconds=SAME_ONSET_WINDOWS * profile.drift.window_s)
-    found: list[Start | Extend] = []
+    found: list[StartRun | ExtendRun] = []
     for group in _by_onset(verdicts, reach):
         ids, onset = tuple(v.event_id for v in group), min(v.onset for v in group)
         same = [r for r in known if r.onset is not None and abs(r.onset - onset) <= reach]
         if not same:
-            found.append(Start(RunReason.DRIFT, onset, ids))
+            found.append(StartRun(RunReason.DRIFT, onset, ids))
             continue
         reopen = same[-1].state in (RunState.DECLINED, RunState.WAITING)
-        found.append(Extend(same[-1], ids, reopen=reopen))
+        found.append(ExtendRun(same[-1], ids, reopen=reopen))
     return found
 
 
 def on_refusal(
     profile: Profile, known: Sequence[TrainingRun], refused: TrainingRun, effective_rows: float
-) -> Start | None:
+) -> StartRun | None:
     """A second or third try on a change whose candidate the gates refused, once there is more to learn from.
 
     Nothing of the change has gone out, and a few dozen rows often cannot show what twice as many can.
@@ -113,10 +113,10 @@ def on_refusal(
     if not profile.training.auto or not drifted or not last or len(same) > MOST_FOLLOW_UPS:
         return None
     need = MORE_ROWS * effective_rows
-    return Start(RunReason.DRIFT, refused.onset, refused.verdicts, refused.run_id, need)
+    return StartRun(RunReason.DRIFT, refused.onset, refused.verdicts, refused.run_id, need)
 
 
-def on_clock(profile: Profile, standing: Standing, now: datetime) -> Start | None:
+def on_clock(profile: Profile, standing: ClockFacts, now: datetime) -> StartRun | None:
     """The run that a clock or the number of labels asks for; None: none, or one is under way."""
     policy = profile.training
     if any(r.state in OPEN for r in standing.runs) or cooling(profile, standing.runs, now):
@@ -125,11 +125,11 @@ def on_clock(profile: Profile, standing: Standing, now: datetime) -> Start | Non
     by_clock = (r.created_at for r in standing.runs if r.reason is not RunReason.DRIFT)
     started = max(by_clock, default=standing.since)
     if policy.label_count is not None and standing.new_labels >= policy.label_count:
-        return Start(RunReason.LABELS)
+        return StartRun(RunReason.LABELS)
     if policy.schedule_s is not None and now - max(started, last) >= timedelta(seconds=policy.schedule_s):
-        return Start(RunReason.SCHEDULE)
+        return StartRun(RunReason.SCHEDULE)
     if policy.max_age_s is not None and now - max(started, last) >= timedelta(seconds=policy.max_age_s):
-        return Start(RunReason.AGE)
+        return StartRun(RunReason.AGE)
     return None
 
 
@@ -151,8 +151,8 @@ def next_open(profile: Profile, known: Sequence[TrainingRun], now: datetime) -> 
     )
 
 
-def _by_onset(verdicts: Iterable[Verdict], reach: timedelta) -> list[list[Verdict]]:
-    groups: list[list[Verdict]] = []
+def _by_onset(verdicts: Iterable[VerdictSummary], reach: timedelta) -> list[list[VerdictSummary]]:
+    groups: list[list[VerdictSummary]] = []
     for verdict in sorted(verdicts, key=lambda v: (v.onset, v.event_id)):
         if groups and verdict.onset - groups[-1][0].onset <= reach:
             groups[-1].append(verdict)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from feature_store import duck
 from feature_store.labels import instant, labels_as_of
-from model_service.training.trigger import Verdict
+from model_service.training.trigger import VerdictSummary
 
 _COLUMNS = "event_id, cohort, profile, kind, onset, detected"
 
@@ -23,7 +23,7 @@ class NewVerdicts(NamedTuple):
         marks: By task of the drift watch, the newest commit that has been seen, these included.
     """
 
-    by_profile: Mapping[str, list[Verdict]]
+    by_profile: Mapping[str, list[VerdictSummary]]
     marks: dict[str, int]
 
 
@@ -41,7 +41,7 @@ def new_verdicts(con: duck.Connection, marks: Mapping[str, int], since: datetime
         con, f"SELECT {_COLUMNS} FROM drift WHERE detected >= {instant(since)} ORDER BY detected, event_id"
     ).to_pylist()
     seen = dict(marks)
-    found: dict[str, list[Verdict]] = defaultdict(list)
+    found: dict[str, list[VerdictSummary]] = defaultdict(list)
     for row in rows:
         task, number = _origin(row["event_id"])
         if number > marks.get(task, -1):
@@ -50,7 +50,7 @@ def new_verdicts(con: duck.Connection, marks: Mapping[str, int], since: datetime
     return NewVerdicts(found, seen)
 
 
-def verdicts_of(con: duck.Connection, event_ids: Iterable[str]) -> list[Verdict]:
+def verdicts_of(con: duck.Connection, event_ids: Iterable[str]) -> list[VerdictSummary]:
     """The verdicts of these ids that the cut holds."""
     ids = ", ".join(duck.text(i) for i in event_ids)
     if not ids:
@@ -74,5 +74,5 @@ def _origin(event_id: str) -> tuple[str, int]:
     return task, int(number) if number.isdigit() else 0
 
 
-def _verdict(row: Mapping[str, Any]) -> Verdict:
-    return Verdict(row["event_id"], row["cohort"], row["kind"], row["onset"], row["detected"])
+def _verdict(row: Mapping[str, Any]) -> VerdictSummary:
+    return VerdictSummary(row["event_id"], row["cohort"], row["kind"], row["onset"], row["detected"])

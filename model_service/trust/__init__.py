@@ -4,7 +4,7 @@
 time; `ceremony` holds what needs offline keys. All tuf objects stay within this package.
 """
 
-from model_service.trust.channels import (
+from model_service.trust.channel_targets import (
     broad_state,
     countersign_broad,
     document_bytes,
@@ -13,14 +13,14 @@ from model_service.trust.channels import (
     publish_canary,
 )
 from model_service.trust.keys import load_online_key
-from model_service.trust.models import countersign_model, model_state, propose_model, publish_model
+from model_service.trust.model_targets import countersign_model, model_state, propose_model, publish_model
 from model_service.trust.online import Lifetimes, OnlineSigner
-from model_service.trust.repository import Reply, TrustRepository
+from model_service.trust.repository import MetadataReply, TrustRepository
 
 __all__ = [
     "Lifetimes",
+    "MetadataReply",
     "OnlineSigner",
-    "Reply",
     "TrustRepository",
     "broad_state",
     "countersign_broad",

@@ -12,15 +12,15 @@ from model_service.settings import ModelSettings
 from model_service.trust.founding import add_delegations, found
 from model_service.trust.keyring import Keyring
 from model_service.trust.keys import PASSPHRASE_FILE
+from model_service.trust.metadata_renewal import renew
 from model_service.trust.online import OnlineSigner
 from model_service.trust.policy import set_policy
-from model_service.trust.renewal import renew
 from model_service.trust.repository import TrustRepository, utc_now
+from model_service.trust.role_status import KeyStatus, RoleStatus, status
 from model_service.trust.roles import model_plan
 from model_service.trust.rotation import rotate
-from model_service.trust.status import KeyStatus, RoleStatus, status
-from schemas.channels import model_role
-from schemas.cohorts import Cohort
+from schemas.channel_documents import model_role
+from schemas.cohorts import SaltedShare
 from schemas.durable import DISK
 
 __all__ = [
@@ -54,7 +54,7 @@ def open_repository(settings: ModelSettings, now: Callable[[], datetime] = utc_n
 def init(
     settings: ModelSettings,
     families: Iterable[str],
-    groups: Mapping[str, Cohort],
+    groups: Mapping[str, SaltedShare],
     say: Callable[[str], None] = lambda _line: None,
     now: Callable[[], datetime] = utc_now,
 ) -> str:
@@ -118,7 +118,7 @@ def add_family(
 def add_group(
     settings: ModelSettings,
     group: str,
-    pool: Cohort,
+    pool: SaltedShare,
     keyring: Keyring | None = None,
     now: Callable[[], datetime] = utc_now,
 ) -> None:

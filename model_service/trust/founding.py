@@ -26,13 +26,13 @@ from model_service.trust.online import Lifetimes, OnlineSigner, write_root
 from model_service.trust.policy import first_policy, policy_bytes
 from model_service.trust.repository import TrustRepository
 from model_service.trust.roles import OFFLINE_LIFETIME, TOP_LEVEL, TOP_LEVEL_KEYS, RolePlan, delegated
-from schemas.channels import POLICY_PATH, POLICY_ROLE, ROOT, SNAPSHOT, TARGETS, TIMESTAMP
-from schemas.cohorts import Cohort
+from schemas.channel_documents import POLICY_PATH, POLICY_ROLE, ROOT, SNAPSHOT, TARGETS, TIMESTAMP
+from schemas.cohorts import SaltedShare
 from schemas.durable import DISK
 
 
 def found(
-    settings: ModelSettings, families: Iterable[str], groups: Mapping[str, Cohort], now: datetime
+    settings: ModelSettings, families: Iterable[str], groups: Mapping[str, SaltedShare], now: datetime
 ) -> None:
     """Make all keys and the first metadata in an empty folder."""
     keyring = Keyring(settings, passphrase=new_passphrase(settings.offline_keys))

@@ -28,7 +28,7 @@ from tuf.api.metadata import (  # type: ignore[attr-defined]  # its public names
     Timestamp,
 )
 
-from schemas.channels import ISSUED_FIELD
+from schemas.channel_documents import ISSUED_FIELD
 from schemas.errors import TrustError
 from schemas.updates import Attack
 

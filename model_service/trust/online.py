@@ -11,10 +11,10 @@ from typing import Self
 from model_service.settings import ModelSettings
 from model_service.trust.keys import load_online_key
 from model_service.trust.metadata import CryptoSigner, Root, Targets, is_signed, meta_file, newer, parse, seal
-from model_service.trust.published import Published
+from model_service.trust.published import PublishedState
 from model_service.trust.repository import TrustRepository
 from model_service.trust.roles import ENGINE
-from schemas.channels import ROOT, SNAPSHOT, TARGETS, TIMESTAMP
+from schemas.channel_documents import ROOT, SNAPSHOT, TARGETS, TIMESTAMP
 from schemas.durable import DISK
 from schemas.errors import OperatorError
 
@@ -71,7 +71,7 @@ class OnlineSigner:
     def publish(
         self,
         repo: TrustRepository,
-        published: Published,
+        published: PublishedState,
         roles: Mapping[str, bytes],
         targets: Mapping[Path, bytes] | None = None,
         root: bytes | None = None,
@@ -139,7 +139,7 @@ class OnlineSigner:
                 DISK.write(repo.metadata / "timestamp.json", timestamp)
         return True
 
-    def _due(self, published: Published, now: datetime) -> bool:
+    def _due(self, published: PublishedState, now: datetime) -> bool:
         """Too old, or signed by a key that the newest root does not know (a rotation was cut short)."""
         return (
             _is_due(published.timestamp.expires, now, self._lifetimes.timestamp)
@@ -147,13 +147,13 @@ class OnlineSigner:
             or self._snapshot_due(published, now)
         )
 
-    def _snapshot_due(self, published: Published, now: datetime) -> bool:
+    def _snapshot_due(self, published: PublishedState, now: datetime) -> bool:
         return _is_due(published.snapshot.expires, now, self._lifetimes.snapshot) or not is_signed(
             published.root, SNAPSHOT, published.snapshot_bytes, SNAPSHOT
         )
 
     def _timestamped(
-        self, published: Published, judge: Root, version: int, snapshot: bytes, now: datetime
+        self, published: PublishedState, judge: Root, version: int, snapshot: bytes, now: datetime
     ) -> bytes:
         timestamp = newer(published.timestamp, now, self._lifetimes.timestamp)
         timestamp.snapshot_meta = meta_file(version, snapshot)

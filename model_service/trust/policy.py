@@ -9,20 +9,20 @@ from model_service.settings import ModelSettings
 from model_service.trust.keyring import Keyring
 from model_service.trust.metadata import newer, seal, target_file
 from model_service.trust.online import OnlineSigner
-from model_service.trust.published import Published
+from model_service.trust.published import PublishedState
 from model_service.trust.repository import TrustRepository, utc_now
 from model_service.trust.roles import OFFLINE_LIFETIME, plans
-from schemas.channels import POLICY_PATH, POLICY_ROLE, Policy
-from schemas.cohorts import Cohort
+from schemas.channel_documents import POLICY_PATH, POLICY_ROLE, FleetPolicy
+from schemas.cohorts import SaltedShare
 from schemas.errors import RegistryError
 
 
-def first_policy(groups: Mapping[str, Cohort], now: datetime) -> Policy:
+def first_policy(groups: Mapping[str, SaltedShare], now: datetime) -> FleetPolicy:
     """Canary pools only."""
-    return Policy(seq=1, canary=dict(groups), issued=now, expires=now + OFFLINE_LIFETIME)
+    return FleetPolicy(seq=1, canary=dict(groups), issued=now, expires=now + OFFLINE_LIFETIME)
 
 
-def policy_bytes(policy: Policy) -> bytes:
+def policy_bytes(policy: FleetPolicy) -> bytes:
     """The bytes that are signed for a policy."""
     return policy.model_dump_json().encode()
 
@@ -30,12 +30,12 @@ def policy_bytes(policy: Policy) -> bytes:
 def set_policy(
     settings: ModelSettings,
     *,
-    canary: Mapping[str, Cohort] | None = None,
+    canary: Mapping[str, SaltedShare] | None = None,
     floors: Mapping[str, int] | None = None,
     revoke: Iterable[str] = (),
     keyring: Keyring | None = None,
     now: Callable[[], datetime] = utc_now,
-) -> Policy:
+) -> FleetPolicy:
     """Publish the policy with changes. Pools and floors replace those of the same name; floors only rise.
 
     Args:
@@ -69,13 +69,21 @@ def set_policy(
             }
         )
         publish_policy(
-            repo, published, Policy.model_validate(policy.model_dump()), keyring or Keyring(settings), online
+            repo,
+            published,
+            FleetPolicy.model_validate(policy.model_dump()),
+            keyring or Keyring(settings),
+            online,
         )
     return policy
 
 
 def publish_policy(
-    repo: TrustRepository, published: Published, policy: Policy, keyring: Keyring, online: OnlineSigner
+    repo: TrustRepository,
+    published: PublishedState,
+    policy: FleetPolicy,
+    keyring: Keyring,
+    online: OnlineSigner,
 ) -> None:
     """Sign and publish a policy. Call it within ``repo.locked()``."""
     role = newer(published.roles[POLICY_ROLE], repo.now(), OFFLINE_LIFETIME)

@@ -26,10 +26,10 @@ from model_service.trust.metadata import (
     seal,
     signers_of,
 )
-from model_service.trust.published import Published
+from model_service.trust.published import PublishedState
 from model_service.trust.repository import TrustRepository
 from model_service.trust.roles import ROLE_LIFETIME
-from schemas.channels import ISSUED_FIELD
+from schemas.channel_documents import ISSUED_FIELD
 from schemas.durable import DISK
 from schemas.errors import OperatorError, RetryableError, TrustError
 from schemas.updates import Attack
@@ -39,7 +39,7 @@ _SLACK = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
-class Change:
+class TargetChange:
     """One target of one role."""
 
     role: str
@@ -51,7 +51,7 @@ class Change:
         return str(self.entry.path)
 
 
-def propose(repo: TrustRepository, change: Change, signer: CryptoSigner) -> None:
+def propose(repo: TrustRepository, change: TargetChange, signer: CryptoSigner) -> None:
     """Sign the published role plus the change. Repeating it changes nothing, unless the proposal is stale.
 
     Raises:
@@ -69,7 +69,7 @@ def propose(repo: TrustRepository, change: Change, signer: CryptoSigner) -> None
         DISK.write(proposal_file(repo, change.role, change.path), seal(role, [signer]))
 
 
-def countersign(repo: TrustRepository, change: Change, signer: CryptoSigner) -> None:
+def countersign(repo: TrustRepository, change: TargetChange, signer: CryptoSigner) -> None:
     """Add a signature to a proposal that makes exactly this change, and no other.
 
     Raises:
@@ -91,7 +91,7 @@ def countersign(repo: TrustRepository, change: Change, signer: CryptoSigner) -> 
             DISK.write(proposal_file(repo, change.role, change.path), cosign(data, signer))
 
 
-def signed_proposal(repo: TrustRepository, published: Published, role: str, path: str) -> bytes:
+def signed_proposal(repo: TrustRepository, published: PublishedState, role: str, path: str) -> bytes:
     """A proposal on the published version with enough signatures. Call it within ``repo.locked()``.
 
     Raises:
@@ -103,7 +103,7 @@ def signed_proposal(repo: TrustRepository, published: Published, role: str, path
     return data
 
 
-def state(repo: TrustRepository, change: Change) -> State:
+def state(repo: TrustRepository, change: TargetChange) -> State:
     """How far a change has come."""
     published = repo.published()
     if _is_published(published, change):
@@ -129,7 +129,7 @@ def waiting(repo: TrustRepository, role: str) -> list[str]:
     return [_unquoted(file) for file in sorted((repo.proposals / role).glob("[!.]*.json"))]
 
 
-def check(published: Published, change: Change, proposal: Targets, now: datetime) -> None:
+def check(published: PublishedState, change: TargetChange, proposal: Targets, now: datetime) -> None:
     """Refuse a proposal that does anything but the one change.
 
     Raises:
@@ -166,13 +166,13 @@ def _bare(role: Targets) -> dict[str, Any]:
     return {name: value for name, value in content.items() if name not in {"expires", ISSUED_FIELD}}
 
 
-def _holds(published: Published, change: Change, data: bytes, signer: CryptoSigner) -> bool:
+def _holds(published: PublishedState, change: TargetChange, data: bytes, signer: CryptoSigner) -> bool:
     """Whether the proposal is this change on the published version, with this signature."""
     signed = signers_of(published.targets, change.role, data, change.role)
     return signer.public_key.keyid in signed and _makes(published, change, parse(Targets, data, change.role))
 
 
-def _makes(published: Published, change: Change, proposal: Targets) -> bool:
+def _makes(published: PublishedState, change: TargetChange, proposal: Targets) -> bool:
     """Whether the proposal is the published role, one version on, with the change and nothing else."""
     expected = copy.deepcopy(_base(published, change.role))
     expected.version += 1
@@ -180,7 +180,7 @@ def _makes(published: Published, change: Change, proposal: Targets) -> bool:
     return _bare(expected) == _bare(proposal)
 
 
-def _require_known(published: Published, role: str, signer: CryptoSigner) -> None:
+def _require_known(published: PublishedState, role: str, signer: CryptoSigner) -> None:
     _base(published, role)
     if signer.public_key.keyid not in published.targets.get_delegated_role(role).keyids:
         raise OperatorError(
@@ -188,17 +188,17 @@ def _require_known(published: Published, role: str, signer: CryptoSigner) -> Non
         )
 
 
-def _is_published(published: Published, change: Change) -> bool:
+def _is_published(published: PublishedState, change: TargetChange) -> bool:
     return bool(_base(published, change.role).targets.get(change.path) == change.entry)
 
 
-def _base(published: Published, role: str) -> Targets:
+def _base(published: PublishedState, role: str) -> Targets:
     if role not in published.roles:
         raise TrustError(f"nothing delegates to role {role}", Attack.UNSIGNED_INSTRUCTION)
     return published.roles[role]
 
 
-def _current(repo: TrustRepository, published: Published, role: str, path: str) -> bytes:
+def _current(repo: TrustRepository, published: PublishedState, role: str, path: str) -> bytes:
     data = _read(repo, role, path)
     if data is None:
         raise RetryableError(f"nobody proposed {path} yet")

@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from model_service.trust.metadata import Root, Snapshot, Targets, Timestamp, parse
-from schemas.channels import POLICY_PATH, ROOT, SNAPSHOT, TARGETS, TIMESTAMP, channel_path, model_role
+from schemas.channel_documents import (
+    POLICY_PATH,
+    ROOT,
+    SNAPSHOT,
+    TARGETS,
+    TIMESTAMP,
+    channel_path,
+    model_role,
+)
 from schemas.errors import OperatorError
 
 _CHANNELS = channel_path("", "canary").partition("/")[0] + "/"
@@ -24,7 +32,7 @@ class TargetRecord(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedState:
     """Metadata of one moment. Signatures are the publishers' and the devices' matter, not checked here.
 
     Attributes:
@@ -42,7 +50,7 @@ class Published:
     root_version: int
 
     @classmethod
-    def read(cls, folder: Path, timestamp: bytes) -> Published:
+    def read(cls, folder: Path, timestamp: bytes) -> PublishedState:
         """What this timestamp names.
 
         Raises:
@@ -60,7 +68,7 @@ class Published:
             raise OperatorError(f"the trust repository lost {exc.filename}: restore it from a copy") from exc
         return cls(folder, timestamp, snapshot_bytes, roles, 1).with_newest_root()
 
-    def with_newest_root(self) -> Published:
+    def with_newest_root(self) -> PublishedState:
         """The same with the newest root: roots stand beside the timestamp, not below it."""
         version = self.root_version
         while (self.folder / f"{version + 1}.root.json").exists():

@@ -16,16 +16,16 @@ from typing import NamedTuple, TypeVar
 from pydantic import ValidationError
 
 from feature_store.process_lock import exclusive
-from model_service.trust.published import Published, TargetRecord
-from schemas.channels import POLICY_PATH, RINGS, Channel, Policy, Ring, channel_path
+from model_service.trust.published import PublishedState, TargetRecord
+from schemas.channel_documents import POLICY_PATH, RINGS, ChannelDocument, FleetPolicy, Ring, channel_path
 from schemas.errors import OperatorError
 
 Files = list[tuple[str, bytes]]
-_Kind = TypeVar("_Kind", Channel, Policy)
+_Kind = TypeVar("_Kind", ChannelDocument, FleetPolicy)
 LOCK = ".lock"
 
 
-class Reply(NamedTuple):
+class MetadataReply(NamedTuple):
     """What a device lacks, all of one moment."""
 
     metadata: Files
@@ -58,9 +58,9 @@ class TrustRepository:
         self.proposals = proposals
         self.artifacts = proposals.parent / "artifacts" if artifacts is None else artifacts
         self.now = now
-        self._newest: Published | None = None
+        self._newest: PublishedState | None = None
 
-    def published(self) -> Published:
+    def published(self) -> PublishedState:
         """Everything as of one moment.
 
         Raises:
@@ -74,12 +74,12 @@ class TrustRepository:
             ) from exc
         newest = self._newest
         if newest is None or newest.timestamp_bytes != timestamp:
-            newest = Published.read(self.metadata, timestamp)
+            newest = PublishedState.read(self.metadata, timestamp)
         self._newest = newest.with_newest_root()
         return self._newest
 
     @contextmanager
-    def locked(self) -> Iterator[Published]:
+    def locked(self) -> Iterator[PublishedState]:
         """Keep other writers out, and see what is published meanwhile. Readers need no lock."""
         with exclusive(self.proposals / LOCK):
             yield self.published()
@@ -88,7 +88,9 @@ class TrustRepository:
         """Version of each role."""
         return self.published().versions()
 
-    def reply(self, versions: Mapping[str, int], known: Mapping[str, str], group: str | None = None) -> Reply:
+    def reply(
+        self, versions: Mapping[str, int], known: Mapping[str, str], group: str | None = None
+    ) -> MetadataReply:
         """Metadata and documents that a device lacks; names as in ``delivery.proto``.
 
         Both of one moment: asked for one after the other, a publication may fall between them.
@@ -99,7 +101,7 @@ class TrustRepository:
             group: Whose channels; None: all groups'.
         """
         published = self.published()
-        return Reply(published.metadata_since(versions), self._documents(published, known, group))
+        return MetadataReply(published.metadata_since(versions), self._documents(published, known, group))
 
     def target(self, path: str) -> TargetRecord | None:
         """Length, SHA-256 and ``custom`` of a published target; None: no role lists it."""
@@ -115,17 +117,17 @@ class TrustRepository:
         folder, _, name = path.rpartition("/")
         return self.targets / folder / f"{sha256}.{name}"
 
-    def channels(self, group: str) -> dict[Ring, Channel]:
+    def channels(self, group: str) -> dict[Ring, ChannelDocument]:
         """Published channel of each ring that the group has one in."""
         published = self.published()
-        found: dict[Ring, Channel] = {}
+        found: dict[Ring, ChannelDocument] = {}
         for ring in RINGS:
             data = self._document(published, channel_path(group, ring))
             if data is not None:
-                found[ring] = _read(Channel, data)
+                found[ring] = _read(ChannelDocument, data)
         return found
 
-    def policy(self) -> Policy:
+    def policy(self) -> FleetPolicy:
         """Published policy.
 
         Raises:
@@ -134,20 +136,20 @@ class TrustRepository:
         data = self._document(self.published(), POLICY_PATH)
         if data is None:
             raise OperatorError(f"no policy is published in {self.metadata}; `edgeloop trust init` makes one")
-        return _read(Policy, data)
+        return _read(FleetPolicy, data)
 
     def root(self) -> bytes:
         """Newest root metadata, for join bundles."""
         return self.published().root_bytes
 
-    def _documents(self, published: Published, known: Mapping[str, str], group: str | None) -> Files:
+    def _documents(self, published: PublishedState, known: Mapping[str, str], group: str | None) -> Files:
         files: Files = []
         for path, sha256 in published.documents(group):
             if known.get(path) != sha256:
                 files.append((path, self.target_file(path, sha256).read_bytes()))
         return files
 
-    def _document(self, published: Published, path: str) -> bytes | None:
+    def _document(self, published: PublishedState, path: str) -> bytes | None:
         record = published.target(path)
         if record is None:
             return None

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from schemas.channels import (
+from schemas.channel_documents import (
     BROAD,
     BROAD_ROLE,
     CANARY,

@@ -16,10 +16,10 @@ from model_service.trust.keyring import NEXT, Keyring, holder, public_key
 from model_service.trust.keys import load_online_key
 from model_service.trust.metadata import CryptoSigner, Delegator, newer, seal
 from model_service.trust.online import Lifetimes, OnlineSigner
-from model_service.trust.published import Published
+from model_service.trust.published import PublishedState
 from model_service.trust.repository import TrustRepository, utc_now
 from model_service.trust.roles import ENGINE, OFFLINE_LIFETIME, TOP_LEVEL_KEYS, KeyPlace, RolePlan, plans
-from schemas.channels import ROOT, SNAPSHOT, TARGETS, TIMESTAMP
+from schemas.channel_documents import ROOT, SNAPSHOT, TARGETS, TIMESTAMP
 from schemas.durable import DISK
 from schemas.errors import RegistryError
 
@@ -76,7 +76,7 @@ def rotate(
 @dataclass(frozen=True)
 class _Turn:
     repo: TrustRepository
-    published: Published
+    published: PublishedState
     settings: ModelSettings
     keys: Keyring
     plan: RolePlan

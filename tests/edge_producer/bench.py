@@ -9,15 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from edge_producer.bundle import BUNDLES
-from edge_producer.decide import Decision
+from edge_producer.decider import LocalDecision
 from edge_producer.device import Device, Host
-from edge_producer.identity import load_or_create
+from edge_producer.device_identity import load_or_create
 from edge_producer.metering import Meters
 from edge_producer.settings import EdgeSettings
-from edge_producer.updates.agent import Agent
-from edge_producer.updates.once import synthetic_windows
-from edge_producer.updates.shared import Shared
+from edge_producer.updates.agent import UpdateAgent
+from edge_producer.updates.resources import UpdaterResources
 from edge_producer.updates.trials import Trials
+from edge_producer.updates.update_once import synthetic_windows
 from edge_producer.updates.updater import Updater
 from edge_producer.window import Window
 from schemas.durable import DISK, Disk
@@ -49,10 +49,10 @@ class OneChild(Trials):
 
 
 @contextmanager
-def one_child() -> Iterator[Shared]:
+def one_child() -> Iterator[UpdaterResources]:
     """What the devices of several benches share, so that one trial process serves them all."""
     profile = quick_machine()
-    shared = replace(Shared.of(profile), trials=OneChild(profile))
+    shared = replace(UpdaterResources.of(profile), trials=OneChild(profile))
     child = shared.trials.join("all", BUNDLES / "machine")
     try:
         yield shared
@@ -64,13 +64,17 @@ class Bench:
     """Real devices and updaters of one process, without spool and broker."""
 
     def __init__(
-        self, settings: EdgeSettings, profile: Profile, disk: Disk = DISK, shared: Shared | None = None
+        self,
+        settings: EdgeSettings,
+        profile: Profile,
+        disk: Disk = DISK,
+        shared: UpdaterResources | None = None,
     ) -> None:
         self.profile = profile
         shared = None if shared is None else replace(shared, profile=profile)
         self.updater = Updater(settings, profile, disk, shared)
         self.meters = Meters(profile)
-        self.decisions: list[Decision] = []
+        self.decisions: list[LocalDecision] = []
         host = Host(lambda *_: None, self.meters, time.monotonic)
         self.devices = {
             name: Device(load_or_create(settings.keys_dir, name), profile, seat, host)
@@ -94,7 +98,7 @@ class Bench:
             self.updater.stop()
 
     @property
-    def agent(self) -> Agent:
+    def agent(self) -> UpdateAgent:
         return next(iter(self.updater.agents.values()))
 
     @property

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge_producer.bundle import BUNDLES, open_bundle
 from edge_producer.window import Window
-from model_service.training.bundle import BundleFiles
+from model_service.models.bundle_files import BundleFiles
 from tests.simulators.update_service import candidate
 
 

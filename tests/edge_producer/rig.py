@@ -10,19 +10,19 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from edge_producer.decide import Decision
+from edge_producer.decider import LocalDecision
 from edge_producer.device import Device, Host
-from edge_producer.eviction import Eviction
-from edge_producer.identity import DeviceIdentity, load_or_create
+from edge_producer.device_identity import DeviceIdentity, load_or_create
 from edge_producer.metering import Meters
-from edge_producer.rows import Row
-from edge_producer.sealing import Sealer
-from edge_producer.spool import DeviceBooks, Spool, read_books
-from edge_producer.window import Floats, Pause, Samples, Window
+from edge_producer.sending.sealing import Sealer
+from edge_producer.sensed_rows import Row
+from edge_producer.spool.eviction import Eviction
+from edge_producer.spool.spool import DeviceBooks, Spool, read_books
+from edge_producer.window import Floats, Samples, SourcePause, Window
 from schemas.envelope import SealedMessage, decode_rows, read_envelope
 from schemas.profile import Profile
 from schemas.profile_file import parse_profile
-from schemas.rows import BOOKS_ROWS, SUMMARY_ROWS, Reason, TimeQuality, telemetry_rows
+from schemas.row_schemas import BOOKS_ROWS, SUMMARY_ROWS, Reason, TimeQuality, telemetry_rows
 from schemas.topics import Lane
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -95,11 +95,11 @@ class FirstSample:
 class Recorded:
     """A source of given windows."""
 
-    def __init__(self, items: Iterable[Window | Pause]) -> None:
+    def __init__(self, items: Iterable[Window | SourcePause]) -> None:
         self._items = items
         self.counts: Mapping[str, int] = {}
 
-    def windows(self) -> Iterable[Window | Pause]:
+    def windows(self) -> Iterable[Window | SourcePause]:
         return iter(self._items)
 
 
@@ -119,7 +119,7 @@ def row(seq: int, score: float | None = 0.0, value: float = 0.0, boot_id: int = 
     )  # fmt: skip
 
 
-STEADY = Decision("none", started=False, alert=False, fail_safe=False)
+STEADY = LocalDecision("none", started=False, alert=False, fail_safe=False)
 
 
 class Rig:

@@ -12,9 +12,9 @@ import pytest
 from edge_producer.bundle import BUNDLES, GOLDEN, MANIFEST, MODEL, load_bundle, open_bundle
 from edge_producer.inference import OnnxPredictor
 from infra.factory import build
-from model_service.training.bundle import BundleFiles, sealed
+from model_service.models.bundle_files import BundleFiles, sealed
 from schemas.errors import BundleError
-from schemas.profile import Model, Profile
+from schemas.profile import ModelSpec, Profile
 from schemas.profile_file import find_profile
 
 MACHINE = find_profile("machine")
@@ -71,7 +71,7 @@ def test_a_missing_file_or_bundle_is_named(folder):
     (folder / "machine" / GOLDEN).unlink()
     with pytest.raises(BundleError, match=GOLDEN):
         load_bundle(MACHINE, folder)
-    other = MACHINE.model_copy(update={"model": Model(name="cat_detector")})
+    other = MACHINE.model_copy(update={"model": ModelSpec(name="cat_detector")})
     with pytest.raises(BundleError, match=r"no bundle 'cat_detector'.*machine, robust"):
         load_bundle(other, folder)
 
@@ -113,7 +113,7 @@ def test_a_model_that_misses_its_golden_vectors_is_refused(built, tmp_path):
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table.set_column(2, "score", score))
     sealed(robust.manifest, robust.files[MODEL], sink.getvalue().to_pybytes()).write(tmp_path / "robust")
-    profile = MACHINE.model_copy(update={"model": Model(name="robust")})
+    profile = MACHINE.model_copy(update={"model": ModelSpec(name="robust")})
     bundle = load_bundle(profile, tmp_path)
     with pytest.raises(BundleError, match="golden window 0 misses"):
         OnnxPredictor(bundle, profile)
@@ -122,6 +122,6 @@ def test_a_model_that_misses_its_golden_vectors_is_refused(built, tmp_path):
 def test_a_graph_that_is_none_is_refused(built, tmp_path):
     robust = built["robust"]
     sealed(robust.manifest, b"not a graph", robust.files[GOLDEN]).write(tmp_path / "robust")
-    profile = MACHINE.model_copy(update={"model": Model(name="robust")})
+    profile = MACHINE.model_copy(update={"model": ModelSpec(name="robust")})
     with pytest.raises(BundleError, match="robust-0"):
         OnnxPredictor(load_bundle(profile, tmp_path), profile)

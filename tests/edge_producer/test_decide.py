@@ -5,17 +5,17 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_producer.decide import Decider
-from schemas.profile import Decision as Policy
-from schemas.profile import Rule
+from edge_producer.decider import Decider
+from schemas.profile import DecisionPolicy as Policy
+from schemas.profile import DecisionRule
 from tests.edge_producer.rig import START
 
 POLICY = Policy(
     idle="none",
     fail_safe="hold",
     rules=(
-        Rule(action="inspect", enter=0.6, leave=0.4, alert=False),
-        Rule(action="stop", enter=0.9, leave=0.5, after_windows=2, hold_s=10.0),
+        DecisionRule(action="inspect", enter=0.6, leave=0.4, alert=False),
+        DecisionRule(action="stop", enter=0.9, leave=0.5, after_windows=2, hold_s=10.0),
     ),
 )
 

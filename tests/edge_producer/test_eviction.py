@@ -1,8 +1,8 @@
 """Laws of giving way."""
 
-from edge_producer.eviction import Eviction
-from edge_producer.spool_rows import Block
-from schemas.rows import BOOK_COUNTS, RULES
+from edge_producer.spool.eviction import Eviction
+from edge_producer.spool.spool_rows import ThinnedBlock
+from schemas.row_schemas import BOOK_COUNTS, RULES
 from tests.edge_producer.rig import Rig, bench_profile, statements, summary_rows
 
 
@@ -30,16 +30,16 @@ def test_thinning_keeps_exactly_the_rows_below_pi_tau_of_whole_blocks(tmp_path):
     before = stored(rig)
     rig.evict(rig.spool.bytes * 3 // 4)
     after = set(stored(rig))
-    tau = {Block(1, p, s): rig.spool.rows.tau(Block(1, p, s)) for p, s, _, _ in before}
+    tau = {ThinnedBlock(1, p, s): rig.spool.rows.tau(ThinnedBlock(1, p, s)) for p, s, _, _ in before}
     assert min(tau.values()) < 1.0
-    assert after == {r for r in before if r[2] < r[3] * tau[Block(1, r[0], r[1])]}
+    assert after == {r for r in before if r[2] < r[3] * tau[ThinnedBlock(1, r[0], r[1])]}
 
 
 def test_the_oldest_block_gives_way_first(tmp_path):
     rig = filled(tmp_path)
     periods = sorted({p for p, s, _, _ in stored(rig) if s == "sample"})
     rig.evict(rig.spool.bytes - 1)
-    factors = [rig.spool.rows.tau(Block(1, p, "sample")) for p in periods]
+    factors = [rig.spool.rows.tau(ThinnedBlock(1, p, "sample")) for p in periods]
     assert factors == sorted(factors)
     assert set(factors) == {0.5, 1.0}
 

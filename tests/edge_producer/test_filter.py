@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_producer.decide import Decision
+from edge_producer.decider import LocalDecision
 from edge_producer.filter import RowFilter, permanent_u
-from schemas.rows import RULES, Reason, Stratum
+from schemas.row_schemas import RULES, Reason, Stratum
 from tests.edge_producer.rig import STEADY, bench_profile, has, row
 
 SECRET = b"s" * 32
@@ -73,8 +73,8 @@ def test_a_trigger_releases_everything_at_once_and_others_wait():
 
 def test_each_rule_sets_its_reason():
     subject = make(uncertain=(0.4, 0.6), deadband={"load_last": 1.0})
-    started = Decision("x", started=True, alert=False, fail_safe=False)
-    failed = Decision("x", started=False, alert=False, fail_safe=True)
+    started = LocalDecision("x", started=True, alert=False, fail_safe=False)
+    failed = LocalDecision("x", started=False, alert=False, fail_safe=True)
     released = run(
         subject, [0.1, 0.5, None, 0.1, 0.1], [0, 0, 0, 5, 5], [STEADY, STEADY, failed, STEADY, started]
     )

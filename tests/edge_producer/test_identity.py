@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from edge_producer.identity import load_or_create
+from edge_producer.device_identity import load_or_create
 from edge_producer.runner import Runner
 from edge_producer.settings import EdgeSettings
-from schemas.envelope import Verifier
+from schemas.envelope import MessageVerifier
 from schemas.errors import SpoolError
 from tests.edge_producer.rig import FirstSample, Recorded, bench_profile
 
@@ -19,7 +19,7 @@ from tests.edge_producer.rig import FirstSample, Recorded, bench_profile
 def test_identity_is_made_once_and_kept_private(tmp_path):
     first, again = load_or_create(tmp_path, "d-1"), load_or_create(tmp_path, "d-1")
     assert first.secret == again.secret
-    assert first.key_id == again.key_id == Verifier(first.public_pem.encode()).key_id
+    assert first.key_id == again.key_id == MessageVerifier(first.public_pem.encode()).key_id
     modes = {stat.S_IMODE(p.stat().st_mode) for p in tmp_path.iterdir()}
     assert modes == {0o600}
 

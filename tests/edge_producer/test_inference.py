@@ -11,8 +11,8 @@ from edge_producer.inference import OnnxPredictor, feature_columns, load_predict
 from edge_producer.reference import HIGH_SHARE, RollingReference
 from edge_producer.sources import Injection, Scenario, SimulateSource, truth
 from edge_producer.window import Predictor
-from model_service.training.features import compute
-from model_service.training.robust import robust_score
+from model_service.models.features import compute
+from model_service.models.robust import robust_score
 from schemas.profile import FEATURE_KINDS, Channel, Profile
 from schemas.profile_file import find_profile
 

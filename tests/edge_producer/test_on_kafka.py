@@ -12,13 +12,13 @@ import pytest
 
 from edge_producer.clock import SteadyClock
 from edge_producer.runner import Runner
-from edge_producer.sender import Outcomes, Sender
+from edge_producer.sending.sender import DeliveryReports, Sender
 from edge_producer.settings import EdgeSettings
-from edge_producer.spool import read_books
-from edge_producer.status import read_status
+from edge_producer.spool.spool import read_books
+from edge_producer.status_file import read_status
 from schemas.envelope import SealedMessage, decode_rows, read_envelope
 from schemas.events import Alert, DeviceState, parse_event
-from schemas.rows import BOOK_COUNTS, BOOKS_ROWS, SUMMARY_ROWS, telemetry_rows
+from schemas.row_schemas import BOOK_COUNTS, BOOKS_ROWS, SUMMARY_ROWS, telemetry_rows
 from schemas.topics import DEVICE_TOPICS, Lane, Topic, partition_for
 from tests.edge_producer.rig import FirstSample, Recorded, bench_profile, window
 from tests.waiting import wait_until
@@ -174,7 +174,7 @@ def test_a_message_that_the_broker_rejects_is_refused_and_the_next_one_goes(brok
     admin.create_topics(namespace, [small])
     sender = Sender(broker.bootstrap_servers, namespace, "test", SteadyClock())
     try:
-        outcomes = Outcomes()
+        outcomes = DeliveryReports()
         for id_, size in ((1, 10_000), (2, 100)):
             sender.send(id_, SealedMessage("telemetry.v1", b"d-1", [], os.urandom(size)))
             wait_until(lambda: gather(sender, outcomes), 30, "an answer")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_producer.outbox import Outbox
+from edge_producer.sending.outbox import Outbox
 from edge_producer.settings import EdgeSettings
 from schemas.envelope import SealedMessage
 from tests.edge_producer.rig import Rig

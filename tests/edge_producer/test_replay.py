@@ -18,7 +18,7 @@ from edge_producer.sources.framing import Framed, Framer
 from edge_producer.window import Window
 from schemas.errors import SourceError
 from schemas.profile import Profile, Sampling
-from schemas.rows import TimeQuality
+from schemas.row_schemas import TimeQuality
 from tests.edge_producer.recordings import I94, NAB, UR3, recording
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

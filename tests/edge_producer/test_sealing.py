@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from schemas.envelope import Verifier, read_envelope, verify
+from schemas.envelope import MessageVerifier, read_envelope, verify
 from schemas.profile_file import find_profile
 from schemas.topics import Lane
 from tests.edge_producer.rig import Rig, bench_profile, statements, summary_rows
@@ -61,7 +61,7 @@ def test_the_signature_holds_for_the_device_key(tmp_path):
     rig.seal()
     (message,) = rig.sealed.values()
     said, signature = read_envelope(message.key, message.headers)
-    verifier = Verifier(rig.identities["d-1"].public_pem.encode())
+    verifier = MessageVerifier(rig.identities["d-1"].public_pem.encode())
     verify(message.topic, message.key, message.headers, message.value, said, signature, verifier)
     assert said.signer == verifier.key_id
 

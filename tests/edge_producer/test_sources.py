@@ -20,7 +20,7 @@ from edge_producer.sources import (
     open_source,
     truth,
 )
-from edge_producer.window import Source, Window
+from edge_producer.window import Window, WindowSource
 from schemas.errors import SourceError
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
@@ -48,14 +48,14 @@ def of(windows: list[Window], device: str) -> list[Window]:
 
 
 @pytest.fixture
-def opener(tmp_path: Path) -> Callable[[str], tuple[Source, Profile]]:
+def opener(tmp_path: Path) -> Callable[[str], tuple[WindowSource, Profile]]:
     recording = tmp_path / "r.csv"
     rows = [f"{START + timedelta(seconds=i)},{i % 7},{20 + i % 3},{i % 5}" for i in range(50)]
     recording.write_text("\n".join(["t,vibration,temperature,current", *rows]) + "\n")
     slow = {"sampling": {"rate_hz": 1.0, "window_samples": 6, "hop_samples": 4}}
     replayed = Profile.model_validate(MACHINE.model_dump() | slow | {"replay": {"time_column": "t"}})
 
-    def make(kind: str) -> tuple[Source, Profile]:
+    def make(kind: str) -> tuple[WindowSource, Profile]:
         if kind == "replay":
             return ReplaySource(recording, replayed, "m1", START), replayed
         return SimulateSource(MACHINE, FLEET, Scenario(seed=1, start=START), START, 4.0), MACHINE

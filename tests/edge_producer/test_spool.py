@@ -10,9 +10,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from edge_producer.spool import Spool, read_books
+from edge_producer.spool.spool import Spool, read_books
 from schemas.errors import SpoolError
-from schemas.rows import BOOK_COUNTS
+from schemas.row_schemas import BOOK_COUNTS
 from schemas.topics import Lane
 from tests.edge_producer.rig import Rig, bench_profile, statements, summary_rows
 

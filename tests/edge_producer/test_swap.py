@@ -11,9 +11,9 @@ import pytest
 from edge_producer.device import Device, Host
 from edge_producer.inference import load_predictor
 from edge_producer.metering import Meters
-from edge_producer.seat import Lineup, Seat
+from edge_producer.model_switch import ActiveModels, ModelSwitch
 from schemas.errors import BundleError
-from schemas.profile import Model
+from schemas.profile import ModelSpec
 from schemas.profile_file import find_profile
 from schemas.updates import UpdateState
 from tests.edge_producer.bench import Bench, edge_settings, one_child, quick_machine
@@ -55,7 +55,7 @@ class Swapping(Rig):
 
     def open(self):
         super().open()
-        self.seat = Seat(Lineup(Scaled("m-1")))
+        self.seat = ModelSwitch(ActiveModels(Scaled("m-1")))
         host = Host(lambda d, a, _s: self.actions.append((d, a)), Meters(self.profile), lambda: self.now)
         self.devices = {
             "d-1": Device(self.identities["d-1"], self.profile, self.seat, host, self.spool.state("d-1"))
@@ -71,7 +71,7 @@ def rig(tmp_path):
 
 def test_rows_are_dense_and_name_the_model_that_scored_them(rig):
     for value, version in ((0.1, "m-1"), (0.2, "m-2"), (0.3, "m-3")):
-        rig.seat.lineup = Lineup(Scaled(version))
+        rig.seat.lineup = ActiveModels(Scaled(version))
         rig.sense([value] * 5)
     rig.flush()
     assert rig.books().sensed == 15
@@ -84,19 +84,19 @@ def test_rows_are_dense_and_name_the_model_that_scored_them(rig):
 def test_a_decision_in_force_lives_through_a_swap(rig):
     """``stop`` takes two windows in a row: one under each model is enough, and its hold goes on."""
     rig.sense([0.1, 0.95])
-    rig.seat.lineup = Lineup(Scaled("m-2"))
+    rig.seat.lineup = ActiveModels(Scaled("m-2"))
     rig.sense([0.95])
     assert rig.actions[-1] == ("d-1", "stop")
-    rig.seat.lineup = Lineup(Scaled("m-3"))
+    rig.seat.lineup = ActiveModels(Scaled("m-3"))
     rig.sense([0.1] * 5)
     assert rig.actions[-1] == ("d-1", "stop"), "held for ten seconds, whichever model runs"
 
 
 def test_summaries_close_at_a_swap_and_add_up(rig):
     rig.sense([0.1] * 3)
-    rig.seat.lineup = Lineup(Scaled("m-2", edges=(0.2, 0.4)))
+    rig.seat.lineup = ActiveModels(Scaled("m-2", edges=(0.2, 0.4)))
     rig.sense([0.3] * 4)
-    rig.seat.lineup = Lineup(Scaled("m-1"))
+    rig.seat.lineup = ActiveModels(Scaled("m-1"))
     rig.sense([0.1] * 2)
     rig.flush()
     rig.settle(rig.seal())
@@ -113,7 +113,7 @@ def test_summaries_close_at_a_swap_and_add_up(rig):
 
 def test_the_shadow_scores_every_window_after_the_decision_and_has_summaries_of_its_own(rig):
     shadow, told = Scaled("m-0", factor=0.5, edges=(0.2, 0.3)), Told()
-    rig.seat.lineup = Lineup(Scaled("m-1"), shadow, told)
+    rig.seat.lineup = ActiveModels(Scaled("m-1"), shadow, told)
     rig.sense([0.5] * 12)
     rig.flush()
     rig.settle(rig.seal_statements())
@@ -132,17 +132,17 @@ def test_a_model_that_breaks_gives_no_score_and_the_fail_safe_applies(rig):
             raise BundleError("model m-9: out of order")
 
     rig.sense([0.1])
-    rig.seat.lineup = Lineup(Broken("m-9"))
+    rig.seat.lineup = ActiveModels(Broken("m-9"))
     rig.sense([0.1])
     assert rig.actions[-1] == ("d-1", "hold")
-    rig.seat.lineup = Lineup(Scaled("m-1"))
+    rig.seat.lineup = ActiveModels(Scaled("m-1"))
     rig.sense([0.1])
     assert rig.actions[-1] == ("d-1", "none")
 
 
 def test_a_generic_model_goes_on_with_the_reference_of_the_one_before():
     machine = find_profile("machine")
-    profile = machine.model_copy(update={"model": Model(name="robust", warmup_windows=4)})
+    profile = machine.model_copy(update={"model": ModelSpec(name="robust", warmup_windows=4)})
     before, after = load_predictor(profile), load_predictor(profile)
     rng = np.random.default_rng(0)
     for _ in range(8):

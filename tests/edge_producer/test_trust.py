@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edge_producer.trust import SERVER, TrustedTime, decide
 from model_service.trust import ceremony
-from schemas.channels import Release
+from schemas.channel_documents import Release
 from schemas.durable import Disk
 from schemas.errors import TrustError
 from schemas.updates import Attack

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from edge_producer.trust.store import MetadataStore
+from edge_producer.trust.metadata_store import MetadataStore
 from model_service.trust import ceremony
 from model_service.trust.metadata import target_file
-from schemas.channels import Release, TargetCustom, artifact_path, channel_path, model_role
+from schemas.channel_documents import Release, TargetCustom, artifact_path, channel_path, model_role
 from schemas.errors import TrustError
 from schemas.updates import Attack
 from tests.simulators.tuf_repository import (

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-from edge_producer.trust.http import HttpFiles, Pace
+from edge_producer.trust.http import HttpFiles, TransferPace
 from edge_producer.tuf_client import main
 from model_service.trust.metadata import CryptoSigner
 from schemas.errors import ServiceUnavailableError, TrustError
@@ -439,7 +439,7 @@ def test_a_server_that_drips_is_left_long_before_it_ends(headers: bool):
     repository = HttpRepository()
     with serving(repository) as url:
         repository.drip_s, repository.drip_headers = 0.05, headers
-        files = HttpFiles(f"{url}/metadata", Pace(silence_s=5, grace_s=0.3, floor_bytes_per_s=1e9))
+        files = HttpFiles(f"{url}/metadata", TransferPace(silence_s=5, grace_s=0.3, floor_bytes_per_s=1e9))
         with pytest.raises(TrustError) as caught:
             files("timestamp.json", 10_000)
         assert caught.value.attack is Attack.SLOW_RETRIEVAL

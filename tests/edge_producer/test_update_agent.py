@@ -17,14 +17,14 @@ import grpc
 import pytest
 
 from edge_producer.device import Device, Host
-from edge_producer.identity import load_or_create
+from edge_producer.device_identity import load_or_create
 from edge_producer.metering import Meters
-from edge_producer.updates.agent import RENEW_EVERY, Agent
-from edge_producer.updates.once import synthetic_windows
+from edge_producer.updates.agent import RENEW_EVERY, UpdateAgent
+from edge_producer.updates.resources import UpdaterResources
 from edge_producer.updates.schedule import DENIED_S, LONGEST_S, OFFLINE_S, SHORTEST_S
-from edge_producer.updates.service_access import Place
-from edge_producer.updates.shared import Shared
-from edge_producer.updates.slots import Slots
+from edge_producer.updates.service_access import DevicePaths
+from edge_producer.updates.slots import ModelSlots
+from edge_producer.updates.update_once import synthetic_windows
 from edge_producer.updates.updater import BUILD_TIME
 from schemas.durable import Disk
 from tests.edge_producer.bench import quick_machine
@@ -48,7 +48,7 @@ class Clock:
         self.now_s += by_s
 
 
-class CountedAgent(Agent):
+class CountedAgent(UpdateAgent):
     """Counts how often it is woken: a hint that has arrived shows in nothing else."""
 
     wakes = 0
@@ -65,11 +65,11 @@ class Rig:
         profile, disk, own = quick_machine(**rollout), Disk(), folder / "updates" / "m-1"
         self.offline = False
         self.clock = Clock()
-        self.place = Place(own, folder / "join", POLL_S, lambda: self.offline, BUILD_TIME, disk)
+        self.place = DevicePaths(own, folder / "join", POLL_S, lambda: self.offline, BUILD_TIME, disk)
         own.mkdir(parents=True)
         identity = load_or_create(folder / "keys", "m-1")
-        slots = Slots(own, profile, disk)
-        self.agent = CountedAgent(identity, self.place, Shared.of(profile), slots, self.clock)
+        slots = ModelSlots(own, profile, disk)
+        self.agent = CountedAgent(identity, self.place, UpdaterResources.of(profile), slots, self.clock)
         host = Host(lambda *_: None, Meters(profile), self.clock)
         self.device = Device(identity, profile, self.agent.seat, host)
         self.windows = synthetic_windows(profile, "m-1")
@@ -322,7 +322,9 @@ def test_an_error_nobody_foresaw_is_logged_and_the_updater_goes_on(tmp_path, ser
     place.folder.mkdir()
     profile = quick_machine()
     identity = load_or_create(tmp_path / "keys", "m-1")
-    agent = Agent(identity, place, Shared.of(profile), Slots(place.folder, profile, Disk()), rig.clock)
+    agent = UpdateAgent(
+        identity, place, UpdaterResources.of(profile), ModelSlots(place.folder, profile, Disk()), rig.clock
+    )
     thread = threading.Thread(target=agent.run, args=(stop,))
     with caplog.at_level(logging.ERROR):
         thread.start()

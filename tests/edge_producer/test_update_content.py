@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_producer.bundle import BUNDLES, open_bundle
-from edge_producer.updates.content import memory_available, memory_needed, open_artifact
+from edge_producer.updates.artifact_content import memory_available, memory_needed, open_artifact
 from edge_producer.updates.onnx_graph import MAX_OPSET, RUNTIME_OPSETS, check_graph
 from schemas.bundle_archive import MAX_UNPACKED_BYTES, pack
 from schemas.errors import TrustError

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from edge_producer.updates.slots import Slots
+from edge_producer.updates.slots import ModelSlots
 from schemas.durable import Disk
 from tests.edge_producer.bench import Bench, edge_settings, one_child, quick_machine
 from tests.simulators.lossy_disk import LossyDisk, PowerCut
@@ -33,7 +33,7 @@ def shared():
 
 def whole_set(settings, disk) -> str:
     """Version of the set that a start without network would run; fails if it is not whole."""
-    slots = Slots(settings.updates_dir / "m-1", PROFILE, disk)
+    slots = ModelSlots(settings.updates_dir / "m-1", PROFILE, disk)
     return slots.bundle(slots.pointer().active).manifest.version
 
 

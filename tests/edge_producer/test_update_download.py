@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from edge_producer.updates.download import Downloads, Pace
+from edge_producer.updates.download import DownloadPace, Downloads
 from schemas.bundle_archive import MAX_ARTIFACT_BYTES
 from schemas.durable import Disk
 from schemas.errors import ServiceUnavailableError, TrustError
@@ -93,7 +93,7 @@ def test_a_damaged_part_is_fetched_anew_the_next_time(tmp_path):
 
 
 def test_a_trickle_is_refused_and_what_came_is_kept(tmp_path):
-    pace = Pace(min_bytes_per_s=500.0, window_s=4.0, total_s=1e9)
+    pace = DownloadPace(min_bytes_per_s=500.0, window_s=4.0, total_s=1e9)
     slow = downloads(tmp_path, Server(chunk_s=3.0), pace)
     assert attack_of(lambda: slow.get(SHA, len(DATA))) is Attack.SLOW_RETRIEVAL
     server = Server()
@@ -102,7 +102,7 @@ def test_a_trickle_is_refused_and_what_came_is_kept(tmp_path):
 
 
 def test_just_fast_enough_for_ever_is_too_slow_in_total(tmp_path):
-    pace = Pace(min_bytes_per_s=10.0, window_s=4.0, total_s=5.0)
+    pace = DownloadPace(min_bytes_per_s=10.0, window_s=4.0, total_s=5.0)
     slow = downloads(tmp_path, Server(chunk_s=1.0), pace)
     assert attack_of(lambda: slow.get(SHA, len(DATA))) is Attack.SLOW_RETRIEVAL
 

@@ -7,22 +7,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_producer.updates.compare import Comparison
-from edge_producer.updates.machine import (
+from edge_producer.updates.schedule import LONGEST_S, Backoff
+from edge_producer.updates.shadow_comparison import ShadowComparison
+from edge_producer.updates.slots import ModelSet
+from edge_producer.updates.update_states import (
     BACKOFF_LIMIT_S,
     FOLLOWS,
     MAX_TRANSITIONS,
     SETTLED,
     Attempt,
-    Record,
+    UpdateRecord,
     after_restart,
     parse_record,
 )
-from edge_producer.updates.schedule import LONGEST_S, Backoff
-from edge_producer.updates.slots import ModelSet
-from schemas.channels import Release
+from schemas.channel_documents import Release
 from schemas.profile_file import find_profile
-from schemas.updates import Result, UpdateState
+from schemas.updates import UpdateResult, UpdateState
 
 NEW = ModelSet(releases={"machine": Release(version="machine-1.00000001", sha256="a" * 64)})
 OLD = ModelSet(releases={"machine": Release(version="machine-0.00000000")})
@@ -34,8 +34,8 @@ def attempt(**given) -> Attempt:
     return Attempt(seq=3, rollout_id="r", wanted=NEW, before=OLD, release=release, path="p", **given)
 
 
-def record(state: UpdateState, **given) -> Record:
-    return Record(state=state, attempt=given.pop("attempt", attempt()), seq=3, **given)
+def record(state: UpdateState, **given) -> UpdateRecord:
+    return UpdateRecord(state=state, attempt=given.pop("attempt", attempt()), seq=3, **given)
 
 
 @pytest.mark.parametrize("state", UpdateState)
@@ -51,7 +51,7 @@ def test_what_is_no_record_is_known_as_such(raw):
 
 
 def test_no_file_is_a_new_device():
-    assert parse_record(None) == Record()
+    assert parse_record(None) == UpdateRecord()
 
 
 def test_a_state_that_may_not_follow_is_a_bug_and_raises():
@@ -85,7 +85,7 @@ def test_restarts_without_end_end(state):
 def test_an_attempt_that_ended_begins_to_count_anew_and_one_broken_off_goes_on():
     broken = record(UpdateState.IDLE, attempt=attempt(transitions=9))
     assert broken.begin(attempt(), UpdateState.FETCHING).attempt.transitions == 10
-    ended = record(UpdateState.IDLE, attempt=attempt(transitions=9), result=Result.NO_CHANGE_FAILED)
+    ended = record(UpdateState.IDLE, attempt=attempt(transitions=9), result=UpdateResult.NO_CHANGE_FAILED)
     assert ended.begin(attempt(), UpdateState.FETCHING).attempt.transitions == 1
 
 
@@ -93,11 +93,11 @@ def test_a_watch_whose_set_is_proven_is_over_whatever_the_record_says():
     crashed = record(UpdateState.WATCH, attempt=attempt(live=True, crashes=1))
     assert after_restart(crashed).state is UpdateState.RESTORING
     over = after_restart(crashed, NEW)
-    assert (over.state, over.result) == (UpdateState.IDLE, Result.COMMITTED)
+    assert (over.state, over.result) == (UpdateState.IDLE, UpdateResult.COMMITTED)
 
 
 def test_what_failed_for_good_waits_for_a_newer_channel():
-    failed = Record(failed=Record().give_up(NEW, 3, "golden"))
+    failed = UpdateRecord(failed=UpdateRecord().give_up(NEW, 3, "golden"))
     assert not failed.may_try(NEW, 3, 1e12)
     assert failed.may_try(NEW, 4, 0)
     assert failed.may_try(OLD, 3, 0)
@@ -105,9 +105,9 @@ def test_what_failed_for_good_waits_for_a_newer_channel():
 
 @given(st.integers(1, 40), st.floats(0, 0.999))
 def test_passing_failures_back_off_with_jitter_and_a_bound(times, draw):
-    now = Record()
+    now = UpdateRecord()
     for _ in range(times):
-        now = Record(failed=now.fail(NEW, 3, 1000.0, "line", lambda: draw))
+        now = UpdateRecord(failed=now.fail(NEW, 3, 1000.0, "line", lambda: draw))
     wait = now.failed[NEW.digest].not_before - 1000.0
     assert min(2.0 ** (times - 1), BACKOFF_LIMIT_S) / 2 <= wait <= BACKOFF_LIMIT_S
     assert not now.may_try(NEW, 3, 1000.0)
@@ -127,14 +127,14 @@ def test_backing_off_has_a_limit_and_starts_anew_after_success():
 def test_an_outage_of_days_is_waited_for_like_one_of_hours():
     subject = Backoff(lambda: 0.999)
     assert {subject.failed() <= LONGEST_S for _ in range(5000)} == {True}
-    known = Record().fail(NEW, 3, 0.0, "line")[NEW.digest].model_copy(update={"count": 5000})
-    failed = Record(failed={NEW.digest: known}).fail(NEW, 3, 0.0, "line")
+    known = UpdateRecord().fail(NEW, 3, 0.0, "line")[NEW.digest].model_copy(update={"count": 5000})
+    failed = UpdateRecord(failed={NEW.digest: known}).fail(NEW, 3, 0.0, "line")
     assert failed[NEW.digest].not_before <= BACKOFF_LIMIT_S
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=60))
 def test_a_comparison_is_that_of_numpy(pairs):
-    subject = Comparison.start("old", "new", MACHINE)
+    subject = ShadowComparison.start("old", "new", MACHINE)
     for old, new in pairs:
         subject = subject.add(old, new, 0.0)
     old, new = (np.array(side) for side in zip(*pairs, strict=True))
@@ -148,8 +148,8 @@ def test_a_comparison_is_that_of_numpy(pairs):
     assert (told.active_version, told.mean_difference) == ("new", -subject.difference)
 
 
-def compared(windows) -> Comparison:
-    subject = Comparison.start("old", "new", MACHINE)
+def compared(windows) -> ShadowComparison:
+    subject = ShadowComparison.start("old", "new", MACHINE)
     for old, new, took_s in windows:
         subject = subject.add(old, new, took_s)
     return subject

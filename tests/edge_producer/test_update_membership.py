@@ -8,10 +8,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from edge_producer.identity import load_or_create
+from edge_producer.device_identity import load_or_create
 from edge_producer.trust import TrustedTime
-from edge_producer.updates.identity import Membership
-from edge_producer.updates.service import Delivery
+from edge_producer.updates.membership import Membership
+from edge_producer.updates.service_client import DeliveryClient
 from model_service.identity.authority import Authority, init_pki
 from model_service.settings import ModelSettings
 from schemas.durable import Disk
@@ -79,7 +79,7 @@ def test_a_damaged_certificate_on_disk_is_as_good_as_none(service, tmp_path, kin
         membership(folder, join).credentials()
     join = service.join(tmp_path / "join", "m-1")
     credentials = membership(folder, join).credentials()
-    delivery = Delivery(join, credentials)
+    delivery = DeliveryClient(join, credentials)
     assert delivery.fetch_metadata({}, {}).metadata
     delivery.close()
 

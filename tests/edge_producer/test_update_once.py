@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from edge_producer.spool import read_books
-from edge_producer.status import read_status
+from edge_producer.spool.spool import read_books
+from edge_producer.status_file import read_status
 from schemas.profile_file import find_profile
 from tests.edge_producer.bench import edge_settings
 from tests.edge_producer.bundles import misses_golden

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import grpc
 import pytest
 
-from edge_producer.updates.reports import Reports
+from edge_producer.updates.report_queue import ReportQueue
 from schemas.durable import Disk
 from schemas.errors import AccessError, RegistryError, RetryableError
 from schemas.proto import delivery_pb2 as pb
@@ -23,11 +23,11 @@ def service(tmp_path):
         yield running
 
 
-def queue(folder) -> Reports:
-    return Reports(folder, Disk(), "m-1")
+def queue(folder) -> ReportQueue:
+    return ReportQueue(folder, Disk(), "m-1")
 
 
-def add(reports: Reports, device_id: str = "m-1") -> int:
+def add(reports: ReportQueue, device_id: str = "m-1") -> int:
     return reports.add(pb.ReportRequest(device_id=device_id, state="idle")).report_no
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edge_producer.updates.updater import Updater
-from model_service.fleet.reports import statuses
+from model_service.fleet.device_reports import statuses
 from tests.edge_producer.bench import Bench, edge_settings, quick_machine
 from tests.simulators.model_service import ModelService
 from tests.simulators.update_service import Cloud, candidate

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from edge_producer.updates.reports import MAX_WAITING, Reports
-from edge_producer.updates.slots import ModelSet, Pointer, Slots
-from schemas.channels import Release
+from edge_producer.updates.report_queue import MAX_WAITING, ReportQueue
+from edge_producer.updates.slots import ModelSet, ModelSlots, SlotPointer
+from schemas.channel_documents import Release
 from schemas.durable import Disk
 from schemas.errors import AccessError, BundleError, RejectedError, ServiceUnavailableError
 from schemas.profile_file import find_profile
@@ -23,7 +23,7 @@ def model_set(number: int) -> ModelSet:
     return ModelSet(releases={"machine": Release(version=version, sha256=f"{number:064x}")})
 
 
-def installed(slots: Slots, *numbers: int, proven: bool = True) -> None:
+def installed(slots: ModelSlots, *numbers: int, proven: bool = True) -> None:
     for number in numbers:
         slots.stage(model_set(number), BUNDLES[number].files)
         slots.switch(model_set(number))
@@ -38,12 +38,12 @@ def disk(tmp_path):
     with_disk.close()
 
 
-def opened(disk) -> Slots:
-    return Slots(disk.root, MACHINE, disk)
+def opened(disk) -> ModelSlots:
+    return ModelSlots(disk.root, MACHINE, disk)
 
 
 def test_a_new_device_runs_the_factory_set(disk):
-    assert opened(disk).pointer() == Pointer(active=opened(disk).factory)
+    assert opened(disk).pointer() == SlotPointer(active=opened(disk).factory)
 
 
 def test_a_switch_that_returned_survives_a_power_cut(disk):
@@ -123,9 +123,9 @@ def report(state: str = "idle") -> pb.ReportRequest:
 
 
 def test_reports_are_numbered_across_restarts_and_resent_with_the_same_nonce(disk):
-    first = Reports(disk.root / "reports", disk, "m-1").add(report("trial"))
+    first = ReportQueue(disk.root / "reports", disk, "m-1").add(report("trial"))
     disk.power_cut()
-    reports = Reports(disk.root / "reports", disk, "m-1")
+    reports = ReportQueue(disk.root / "reports", disk, "m-1")
     second = reports.add(report("watch"))
     assert (first.report_no, second.report_no) == (1, 2)
 
@@ -145,7 +145,7 @@ def test_reports_are_numbered_across_restarts_and_resent_with_the_same_nonce(dis
 
 
 def test_a_report_that_is_refused_does_not_hold_up_the_next(tmp_path):
-    reports = Reports(tmp_path, Disk(), "m-1")
+    reports = ReportQueue(tmp_path, Disk(), "m-1")
     reports.add(report("bad"))
     reports.add(report("good"))
     sent = []
@@ -168,7 +168,7 @@ def test_a_report_that_is_refused_does_not_hold_up_the_next(tmp_path):
 
 
 def test_while_nobody_listens_the_newest_reports_are_kept(tmp_path):
-    reports = Reports(tmp_path, Disk(), "m-1")
+    reports = ReportQueue(tmp_path, Disk(), "m-1")
     for _ in range(MAX_WAITING + 5):
         reports.add(report())
     assert len(reports) == MAX_WAITING

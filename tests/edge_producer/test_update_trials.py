@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from edge_producer.seat import Outcome
-from edge_producer.updates.compare import Comparison
-from edge_producer.updates.once import synthetic_windows
-from edge_producer.updates.trials import ANSWER_S, INPUT_S, READY_S, Tap
+from edge_producer.model_switch import ScoredWindow
+from edge_producer.updates.shadow_comparison import ShadowComparison
+from edge_producer.updates.trials import ANSWER_S, INPUT_S, READY_S, TrialFeed
+from edge_producer.updates.update_once import synthetic_windows
 from schemas.profile_file import find_profile
 
 MACHINE = find_profile("machine")
@@ -38,15 +38,15 @@ class Trial:
         self.now_s = 50.0
         self.child = Child()
         self.windows = synthetic_windows(MACHINE, "m-1")
-        start = Comparison.start("old", "new", MACHINE)
-        self.tap = Tap("m-1", self.child, start, 0, lambda: None, lambda: self.now_s)
+        start = ShadowComparison.start("old", "new", MACHINE)
+        self.tap = TrialFeed("m-1", self.child, start, 0, lambda: None, lambda: self.now_s)
 
     def pass_s(self, seconds: float) -> str:
         self.now_s += seconds
         return self.tap.progress(WANTED)[0]
 
     def window(self) -> None:
-        self.tap.observe(next(self.windows), Outcome("old", 0.1, 0.0))
+        self.tap.observe(next(self.windows), ScoredWindow("old", 0.1, 0.0))
 
     def answer(self) -> None:
         self.tap.answered(self.child.offered.pop(0), 0.1, 0.0)

@@ -10,10 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_producer.identity import load_or_create
+from edge_producer.device_identity import load_or_create
 from edge_producer.trust import TrustedTime
-from edge_producer.updates.identity import Membership
-from edge_producer.updates.service import MAX_FIELDS, MAX_MESSAGE_BYTES, Credentials, Delivery, count_fields
+from edge_producer.updates.membership import Membership
+from edge_producer.updates.service_client import (
+    MAX_FIELDS,
+    MAX_MESSAGE_BYTES,
+    Credentials,
+    DeliveryClient,
+    count_fields,
+)
 from edge_producer.updates.updater import BUILD_TIME
 from schemas.durable import Disk
 from schemas.errors import PipelineError, ServiceUnavailableError, TrustError
@@ -32,7 +38,7 @@ def service(tmp_path):
 def delivery(service, tmp_path):
     join, device = service.join(tmp_path / "join", "m-1"), load_or_create(tmp_path / "keys", "m-1")
     trusted = TrustedTime(tmp_path / "time.json", BUILD_TIME)
-    subject = Delivery(join, Membership(tmp_path, join, device, trusted, Disk()).credentials())
+    subject = DeliveryClient(join, Membership(tmp_path, join, device, trusted, Disk()).credentials())
     yield subject
     subject.close()
 
@@ -77,7 +83,7 @@ def fetched_from(service, tmp_path, answer, compression=grpc.Compression.NoCompr
     trusted = TrustedTime(tmp_path / "time.json", BUILD_TIME)
     credentials = Membership(tmp_path, join, device, trusted, Disk()).credentials()
     with Liar(service, answer, compression) as liar:
-        subject = Delivery(
+        subject = DeliveryClient(
             join.model_copy(update={"delivery": liar.address}),
             Credentials(credentials.certificate_pem, credentials.key_pem),
         )

@@ -11,9 +11,9 @@ from itertools import count, pairwise
 import psutil
 import pytest
 
-from edge_producer.updates.download import Pace
-from edge_producer.updates.shared import Shared
-from schemas.cohorts import Cohort
+from edge_producer.updates.download import DownloadPace
+from edge_producer.updates.resources import UpdaterResources
+from schemas.cohorts import SaltedShare
 from schemas.errors import OperatorError
 from tests.edge_producer.bench import Bench, edge_settings, one_child, quick_machine
 from tests.edge_producer.bundles import blind, blind_when_hot, hot, misses_golden, with_external_data
@@ -44,7 +44,7 @@ def looked(bench: Bench) -> None:
 def trial_children() -> list[int]:
     """Pids of this process's trial processes."""
     found = psutil.Process().children()
-    return [p.pid for p in found if "edge_producer.updates.trial" in " ".join(p.cmdline())]
+    return [p.pid for p in found if "edge_producer.updates.trial_process" in " ".join(p.cmdline())]
 
 
 def test_a_device_joins_tries_commits_and_tells(service, settings):
@@ -130,7 +130,7 @@ def test_an_abort_reaches_a_device_under_watch(service, settings):
 
 
 def test_who_is_not_in_the_cohort_changes_nothing_and_says_which_channel_it_knows(service, settings):
-    service.instruct(service.sign(candidate(1)), cohort=Cohort(devices=("somebody-else",)))
+    service.instruct(service.sign(candidate(1)), cohort=SaltedShare(devices=("somebody-else",)))
     with Bench(settings, PROFILE) as bench:
         bench.drive(lambda: any(r.channel_seq == 1 for r in service.reports["m-1"]))
         assert bench.version == service.factory.version
@@ -206,7 +206,7 @@ def test_too_little_memory_defers_and_is_no_failure(service, settings):
     release = service.sign(candidate(1))
     service.instruct(release)
     available = [10 * 1024**2]
-    shared = replace(Shared.of(PROFILE), available=lambda: available[0])
+    shared = replace(UpdaterResources.of(PROFILE), available=lambda: available[0])
     with Bench(settings, PROFILE, shared=shared) as bench:
         bench.drive(lambda: service.results("m-1") == ["no_change_deferred"])
         assert (bench.state, bench.version) == ("deferred", service.factory.version)
@@ -253,8 +253,8 @@ def test_a_slow_server_is_refused(service, settings):
     release = service.sign(candidate(1))
     service.chunk_bytes, service.chunk_pause_s = 64, 0.05
     service.instruct(release)
-    pace = Pace(min_bytes_per_s=100_000.0, window_s=0.2, total_s=5.0)
-    with Bench(settings, PROFILE, shared=replace(Shared.of(PROFILE), pace=pace)) as bench:
+    pace = DownloadPace(min_bytes_per_s=100_000.0, window_s=0.2, total_s=5.0)
+    with Bench(settings, PROFILE, shared=replace(UpdaterResources.of(PROFILE), pace=pace)) as bench:
         bench.drive(lambda: service.attacks("m-1") == ["slow_retrieval"])
         assert bench.version == service.factory.version
 
@@ -263,8 +263,8 @@ def test_a_server_that_stops_in_the_middle_is_refused_and_what_came_is_kept(serv
     release = service.sign(candidate(1))
     service.chunk_bytes, service.chunk_pause_s = 8192, 3600.0
     service.instruct(release)
-    pace = Pace(window_s=0.5)
-    with Bench(settings, PROFILE, shared=replace(Shared.of(PROFILE), pace=pace)) as bench:
+    pace = DownloadPace(window_s=0.5)
+    with Bench(settings, PROFILE, shared=replace(UpdaterResources.of(PROFILE), pace=pace)) as bench:
         bench.drive(lambda: service.attacks("m-1") == ["slow_retrieval"])
         service.chunk_pause_s = 0.0
         bench.settle(release.version)

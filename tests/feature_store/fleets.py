@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 
 from feature_store.append import append
-from feature_store.cuts import Cuts
+from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
-from feature_store.registry import ProfileRegistry
+from feature_store.lake_registry import ProfileRegistry
 from schemas.profile_file import find_profile
-from schemas.rows import Reason
+from schemas.row_schemas import Reason
 from schemas.tables import ALERTS, BOOKS, DEVICE_STATES, QUARANTINE, telemetry_table
 from tests.feature_store.lakes import T0
 
@@ -71,7 +71,7 @@ def machine_lake(root) -> Lake:
 def land(lake: Lake, **tables) -> None:
     """Commit the rows; ``telemetry`` stands for the machine's table."""
     named = {TELEMETRY.name if name == "telemetry" else name: rows for name, rows in tables.items()}
-    append(lake, Cuts(lake), "test", lambda n: named)
+    append(lake, CutStore(lake), "test", lambda n: named)
 
 
 @dataclass

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from feature_store.commit_log import CommitLog
 from feature_store.cut import NEWEST_KEPT
-from feature_store.cuts import Cuts
+from feature_store.cut_store import CutStore
 from feature_store.lake import Lake, TableCommit
 from feature_store.sql import connect
 from schemas.tables import PROVENANCE, TableSpec
@@ -50,7 +50,7 @@ def staged(lake: Lake, table: str, task: str, n: int, keys) -> TableCommit:
     return TableCommit(task, n, tuple(lake.stage(table, rows(keys), task, n)))
 
 
-def commit(lake: Lake, cuts: Cuts, task: str, n: int, keys) -> None:
+def commit(lake: Lake, cuts: CutStore, task: str, n: int, keys) -> None:
     """All steps of commit n, the same rows in both tables."""
     keys = list(keys)
     for table in (LEFT.name, RIGHT.name):
@@ -59,7 +59,7 @@ def commit(lake: Lake, cuts: Cuts, task: str, n: int, keys) -> None:
     CommitLog(lake.root).mark_applied(task, n)
 
 
-def outnumber(cuts: Cuts) -> None:
+def outnumber(cuts: CutStore) -> None:
     """Record so many cuts that none of the present ones is among the newest."""
     for n in range(NEWEST_KEPT + 1):
         cuts.record({"idle": n})

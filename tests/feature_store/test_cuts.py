@@ -5,9 +5,9 @@ from datetime import timedelta
 import pytest
 
 from feature_store.cut import NEWEST_KEPT, dispensable, paths
-from feature_store.cuts import Cuts, utc_now
+from feature_store.cut_store import CutStore, utc_now
 from feature_store.lake import Lake
-from feature_store.maintenance import Policy, compact, vacuum
+from feature_store.maintenance import CompactionPolicy, compact, vacuum
 from schemas.errors import QueryError
 from tests.feature_store.lakes import (
     HOUR,
@@ -24,7 +24,7 @@ from tests.feature_store.lakes import (
 )
 from tests.waiting import wait_until
 
-ALL_SMALL = Policy(least_files=2)
+ALL_SMALL = CompactionPolicy(least_files=2)
 
 
 class SettableClock:
@@ -37,7 +37,7 @@ class SettableClock:
 
 def test_a_commit_that_only_one_table_holds_is_in_no_cut(lake_root):
     lake = two_tables(lake_root)
-    cuts = Cuts(lake)
+    cuts = CutStore(lake)
     commit(lake, cuts, "a", 0, [1])
     lake.apply(LEFT.name, [staged(lake, LEFT.name, "a", 1, [2])])  # dies before it reaches the other
     commit(lake, cuts, "b", 0, [10])  # another worker records a cut meanwhile
@@ -46,7 +46,7 @@ def test_a_commit_that_only_one_table_holds_is_in_no_cut(lake_root):
 
 def test_compaction_leaves_unfinished_commits_out_of_every_cut(lake_root):
     lake = two_tables(lake_root)
-    cuts = Cuts(lake)
+    cuts = CutStore(lake)
     for n in range(5):
         commit(lake, cuts, "a", n, [n])
     half = staged(lake, LEFT.name, "a", 5, [5])
@@ -61,7 +61,7 @@ def test_compaction_leaves_unfinished_commits_out_of_every_cut(lake_root):
 
 def test_every_cut_stays_as_it_was_through_commits_and_compactions(lake_root):
     lake = two_tables(lake_root)
-    cuts = Cuts(lake)
+    cuts = CutStore(lake)
     promised = {}
     for n in range(12):
         commit(lake, cuts, "a", n, [n])
@@ -75,7 +75,7 @@ def test_every_cut_stays_as_it_was_through_commits_and_compactions(lake_root):
 
 def write_for(root, task, commits):
     lake = Lake.open(root)
-    cuts = Cuts(lake)
+    cuts = CutStore(lake)
     for n in range(commits):
         commit(lake, cuts, task, n, [1000 * int(task) + n])
 
@@ -83,7 +83,7 @@ def write_for(root, task, commits):
 def compact_until(root, stop):
     lake = Lake.open(root)
     while not stop.is_set():
-        compact(lake, Cuts(lake), ALL_SMALL)
+        compact(lake, CutStore(lake), ALL_SMALL)
 
 
 @pytest.mark.faults
@@ -99,7 +99,7 @@ def test_tables_agree_in_every_cut_while_two_write_and_two_compact(lake_root):
     for process in writers + compactors:
         process.join()
         assert process.exitcode == 0
-    cuts = Cuts(Lake.open(lake_root))
+    cuts = CutStore(Lake.open(lake_root))
     assert keys_in(lake_root) == [1000 * task + n for task in (1, 2) for n in range(25)]
     for cut in cuts.ids()[::5]:
         assert keys_in(lake_root, LEFT.name, cut) == keys_in(lake_root, RIGHT.name, cut)
@@ -107,18 +107,18 @@ def test_tables_agree_in_every_cut_while_two_write_and_two_compact(lake_root):
 
 def test_marks_and_ids_only_grow_and_nothing_new_makes_no_cut(lake_root):
     lake = two_tables(lake_root)
-    cuts = Cuts(lake)
+    cuts = CutStore(lake)
     commit(lake, cuts, "a", 4, [4])
     before = cuts.latest()
     assert cuts.record({"a": 2}) == before
     commit(lake, cuts, "b", 0, [5])
-    after = Cuts(lake).latest()
+    after = CutStore(lake).latest()
     assert (after.id, after.marks) == (before.id + 1, {"a": 4, "b": 0})
 
 
 def test_an_instant_reads_the_newest_cut_created_until_then(lake_root):
     lake, clock = two_tables(lake_root), SettableClock()
-    cuts = Cuts(lake, clock)
+    cuts = CutStore(lake, clock)
     for n in range(3):
         clock.now = T0 + n * SECOND
         commit(lake, cuts, "a", n, [n])
@@ -131,7 +131,7 @@ def test_an_instant_reads_the_newest_cut_created_until_then(lake_root):
 
 def test_a_clock_that_steps_back_does_not_reorder_cuts(lake_root):
     lake, clock = two_tables(lake_root), SettableClock()
-    cuts = Cuts(lake, clock)
+    cuts = CutStore(lake, clock)
     commit(lake, cuts, "a", 0, [0])
     clock.now = T0 - HOUR
     commit(lake, cuts, "a", 1, [1])
@@ -141,7 +141,7 @@ def test_a_clock_that_steps_back_does_not_reorder_cuts(lake_root):
 
 def test_a_pinned_cut_outlives_thinning_compaction_and_vacuum(lake_root):
     lake, clock = two_tables(lake_root), SettableClock()
-    cuts = Cuts(lake, clock)
+    cuts = CutStore(lake, clock)
     commit(lake, cuts, "a", 0, [0])
     commit(lake, cuts, "a", 1, [1])
     pinned = cuts.pin("train-7")
@@ -165,12 +165,12 @@ def later(**span):
 @pytest.mark.parametrize("name", ["", "7", "a/b", ".hidden"])
 def test_a_pin_cannot_take_a_name_that_means_something_else(lake_root, name):
     with pytest.raises(QueryError, match="cannot name a pin"):
-        Cuts(two_tables(lake_root)).pin(name)
+        CutStore(two_tables(lake_root)).pin(name)
 
 
 def test_unknown_cuts_say_which_there_are(lake_root):
     lake = two_tables(lake_root)
-    cuts = Cuts(lake)
+    cuts = CutStore(lake)
     commit(lake, cuts, "a", 0, [0])
     with pytest.raises(QueryError, match="no cut 99; cuts 1 to 1 are on record, pins: none"):
         cuts.resolve("99")
@@ -189,12 +189,12 @@ def test_thinning_keeps_the_newest_and_one_cut_a_minute_of_the_last_hour():
 
 def test_a_sleeping_recorder_cannot_take_a_number_that_was_thinned_out(lake_root):
     lake = two_tables(lake_root)
-    cuts = Cuts(lake)
+    cuts = CutStore(lake)
     for n in range(NEWEST_KEPT + 3):
         cuts.record({"a": n})
     newest = cuts.latest()
     assert cuts.thin(later(days=30)) == 3
-    stale = Cuts(lake)
+    stale = CutStore(lake)
     stale._cache = None
     assert not stale._put(type(newest)(1, T0))
     assert cuts.ids()[-1] == newest.id
@@ -203,7 +203,7 @@ def test_a_sleeping_recorder_cannot_take_a_number_that_was_thinned_out(lake_root
 
 def test_a_cut_whose_files_are_gone_cannot_be_pinned(lake_root):
     lake = two_tables(lake_root)
-    cuts = Cuts(lake)
+    cuts = CutStore(lake)
     commit(lake, cuts, "a", 0, [0])
     next(iter(paths(lake_root, cuts.latest()))).unlink()
     with pytest.raises(QueryError, match="cannot be pinned"):

@@ -2,7 +2,7 @@
 
 from schemas.data_dictionary import PAGE, page
 from schemas.tables import FIXED_TABLES
-from schemas.views import DERIVED_VIEWS
+from schemas.view_specs import DERIVED_VIEWS
 
 
 def test_the_committed_page_is_current():

@@ -15,10 +15,10 @@ from deltalake import DeltaTable
 from feature_store import connect
 from feature_store.append import append, finish
 from feature_store.commit_log import CommitLog
-from feature_store.cuts import Cuts
+from feature_store.cut_store import CutStore
 from feature_store.delta import CHECKPOINT_EVERY
 from feature_store.lake import Lake, StagedFile, TableCommit
-from feature_store.maintenance import Policy, compact
+from feature_store.maintenance import CompactionPolicy, compact
 from schemas.errors import OperatorError
 from schemas.profile_file import find_profile
 from schemas.tables import TableSpec, telemetry_table
@@ -178,7 +178,7 @@ def test_rows_that_do_not_fit_the_table_are_refused(lake_root, wrong):
 
 def test_columns_are_added_and_old_files_read_as_null(lake_root):
     lake, elsewhere = two_tables(lake_root), Lake.open(lake_root)
-    cuts = Cuts(lake)
+    cuts = CutStore(lake)
     commit(elsewhere, cuts, "t", 0, [1])
     wider = TableSpec(
         LEFT.name, LEFT.doc, pa.schema([pa.field("note", pa.string(), True, {"doc": "Note."}), *LEFT.schema])
@@ -190,7 +190,7 @@ def test_columns_are_added_and_old_files_read_as_null(lake_root):
     elsewhere.apply(LEFT.name, [TableCommit("t", 1, tuple(elsewhere.stage(LEFT.name, noted, "t", 1)))])
     cuts.record({"t": 1})
     assert notes(lake_root) == [(1, None), (2, "x")]  # some have
-    assert compact(lake, cuts, Policy(least_files=2)) == 2
+    assert compact(lake, cuts, CompactionPolicy(least_files=2)) == 2
     assert notes(lake_root) == [(1, None), (2, "x")]  # all have
 
 
@@ -239,12 +239,12 @@ def _some(field):
 
 def write_until_killed(root, started):
     lake = two_tables(root)
-    cuts = Cuts(lake)
+    cuts = CutStore(lake)
     started.set()
     while True:
         n = append(lake, cuts, "t", both_tables)
         if n % 7 == 6:
-            compact(lake, cuts, Policy(least_files=2))
+            compact(lake, cuts, CompactionPolicy(least_files=2))
 
 
 def run_and_kill(root, rng):
@@ -271,7 +271,7 @@ def test_a_writer_killed_anywhere_leaves_each_decided_row_exactly_once(lake_root
     for _ in range(6):
         run_and_kill(lake_root, rng)
     lake = Lake.open(lake_root)
-    finish(lake, Cuts(lake), "t")
+    finish(lake, CutStore(lake), "t")
     decided = CommitLog(lake_root).latest("t")
     expected = list(range(10 * decided + 10))
     for table in (LEFT.name, RIGHT.name):

@@ -8,13 +8,13 @@ import pytest
 from feature_store.append import finish
 from feature_store.commit_log import CommitLog
 from feature_store.cut import paths
-from feature_store.cuts import Cuts
+from feature_store.cut_store import CutStore
 from feature_store.delta import LogFile, superfluous
 from feature_store.lake import COMPACTED, Lake, Origin
-from feature_store.maintenance import GRACE, Policy, compact, plan, unfinished, vacuum
+from feature_store.maintenance import GRACE, CompactionPolicy, compact, plan, unfinished, vacuum
 from tests.feature_store.lakes import LEFT, RIGHT, commit, keys_in, outnumber, rows, staged, two_tables
 
-ALL_SMALL = Policy(least_files=2)
+ALL_SMALL = CompactionPolicy(least_files=2)
 
 
 def later(**span):
@@ -27,7 +27,7 @@ def files(root):
 
 def test_compaction_replaces_many_files_by_one_with_the_same_rows(lake_root):
     lake = two_tables(lake_root)
-    cuts = Cuts(lake)
+    cuts = CutStore(lake)
     for n in range(10):
         commit(lake, cuts, "a", n, range(3 * n, 3 * n + 3))
     assert compact(lake, cuts, ALL_SMALL) == 20
@@ -38,7 +38,7 @@ def test_compaction_replaces_many_files_by_one_with_the_same_rows(lake_root):
 
 def test_of_two_compactors_that_planned_on_the_same_files_one_loses(lake_root):
     lake, other = two_tables(lake_root), Lake.open(lake_root)
-    cuts = Cuts(lake)
+    cuts = CutStore(lake)
     for n in range(3):
         commit(lake, cuts, "a", n, [n])
     old = [LogFile(f, 1, "2026-01-01") for f in cuts.latest().tables[LEFT.name].files]
@@ -59,16 +59,16 @@ def _name(n):
 def test_only_small_files_of_the_same_day_are_merged_and_only_to_the_target():
     sizes = {f"day=2026-01-0{d}/f{i}": 10 for d in (1, 2) for i in range(5)}
     sizes |= {"day=2026-01-01/large": 99, "day=2026-01-03/alone": 10, "foreign": 10}
-    groups = plan(sizes, Policy(small_bytes=50, target_bytes=30, least_files=2))
+    groups = plan(sizes, CompactionPolicy(small_bytes=50, target_bytes=30, least_files=2))
     assert [(day, len(group)) for day, group in groups] == [
         ("2026-01-01", 3), ("2026-01-01", 2), ("2026-01-02", 3), ("2026-01-02", 2),
     ]  # fmt: skip
-    assert plan(sizes, Policy(small_bytes=50, target_bytes=30, least_files=11)) == []
+    assert plan(sizes, CompactionPolicy(small_bytes=50, target_bytes=30, least_files=11)) == []
 
 
 def test_vacuum_deletes_what_compaction_replaced_and_nothing_a_kept_cut_names(lake_root):
     lake = two_tables(lake_root)
-    cuts = Cuts(lake)
+    cuts = CutStore(lake)
     for n in range(9):
         commit(lake, cuts, "a", n, [n])
     compact(lake, cuts, ALL_SMALL)
@@ -84,7 +84,7 @@ def test_vacuum_deletes_what_compaction_replaced_and_nothing_a_kept_cut_names(la
 
 def test_vacuum_spares_files_younger_than_the_grace(lake_root):
     lake = two_tables(lake_root)
-    cuts = Cuts(lake)
+    cuts = CutStore(lake)
     commit(lake, cuts, "a", 0, [0])
     lake.stage(LEFT.name, rows([1]), "a", 0)  # of a worker that lost the race for commit 0
     assert vacuum(lake, cuts, later()) == 0
@@ -96,7 +96,7 @@ def test_vacuum_spares_files_younger_than_the_grace(lake_root):
 def test_vacuum_sweeps_what_crashed_writers_left_once_it_is_an_hour_old(lake_root, folder):
     """Release 0.2.0 named them the same way, and swept them in two of the folders."""
     lake = two_tables(lake_root)
-    cuts = Cuts(lake)
+    cuts = CutStore(lake)
     commit(lake, cuts, "a", 0, [0])
     left = lake_root / folder / (".tmp-000000000001.json." + 32 * "a")
     left.parent.mkdir(parents=True, exist_ok=True)
@@ -110,7 +110,7 @@ def test_vacuum_sweeps_what_crashed_writers_left_once_it_is_an_hour_old(lake_roo
 
 def test_vacuum_spares_files_of_commits_that_are_decided_but_not_applied(lake_root):
     lake = two_tables(lake_root)
-    cuts, log = Cuts(lake), CommitLog(lake_root)
+    cuts, log = CutStore(lake), CommitLog(lake_root)
     record = {t: [f.to_json() for f in staged(lake, t, "a", 0, [7]).files] for t in (LEFT.name, RIGHT.name)}
     log.put_if_absent("a", 0, orjson.dumps(record))  # dies here; nobody recovers for a month
     assert vacuum(lake, cuts, later(days=30)) == 0
@@ -142,7 +142,7 @@ def test_log_files_needed_to_open_the_oldest_kept_version_stay():
 
 def test_a_lake_opens_after_its_log_was_cleaned(lake_root):
     lake = two_tables(lake_root)
-    cuts = Cuts(lake)
+    cuts = CutStore(lake)
     for n in range(60):
         commit(lake, cuts, "a", n, [n])
     compact(lake, cuts, ALL_SMALL)
@@ -153,5 +153,5 @@ def test_a_lake_opens_after_its_log_was_cleaned(lake_root):
     assert fresh.applied(LEFT.name, "a") == 59
     fresh.apply(LEFT.name, [staged(fresh, LEFT.name, "a", 60, [60])])
     fresh.apply(RIGHT.name, [staged(fresh, RIGHT.name, "a", 60, [60])])
-    Cuts(fresh).record({"a": 60})
+    CutStore(fresh).record({"a": 60})
     assert keys_in(lake_root) == list(range(61))

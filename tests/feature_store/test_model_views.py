@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from feature_store import connect
-from schemas.bundle import SCORE_EDGES
+from schemas.manifest import SCORE_EDGES
 from schemas.tables import LIFECYCLE, SUMMARIES
-from schemas.views import DERIVED_VIEWS
+from schemas.view_specs import DERIVED_VIEWS
 from tests.feature_store.fleets import PERIOD_S, fill, land, machine_lake, telemetry
 from tests.feature_store.lakes import SECOND, T0
 

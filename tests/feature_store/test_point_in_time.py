@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from feature_store import connect
-from feature_store.cuts import Cuts
+from feature_store.cut_store import CutStore
 from feature_store.point_in_time import HOLDOUT, TRAIN, Regime, training_rows
 from schemas.errors import DatasetError
-from schemas.rows import Reason
+from schemas.row_schemas import Reason
 from tests.feature_store.fleets import PROFILE, alerts, books, sense
 from tests.feature_store.lakes import T0
 from tests.feature_store.training_lakes import (
@@ -231,7 +231,7 @@ def test_what_becomes_known_later_never_changes_a_set(additions, tmp_path_factor
     for kind, at, late_s in additions:
         add_late(lake, kind, at, NOW + late_s * SECOND)
     after = taken(root)
-    assert Cuts(lake).latest().id > len(additions)
+    assert CutStore(lake).latest().id > len(additions)
     assert content(after) == content(before)
     assert (after.excluded, after.facts, after.split) == (before.excluded, before.facts, before.split)
 

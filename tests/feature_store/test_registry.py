@@ -6,12 +6,12 @@ import orjson
 import pytest
 
 from feature_store.commit_log import CommitLog
-from feature_store.cuts import Cuts
+from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
-from feature_store.registry import TASK, DeviceRecord, DeviceRegistry, ProfileRegistry
+from feature_store.lake_registry import TASK, DeviceRecord, DeviceRegistry, ProfileRegistry
 from schemas.errors import UnknownSchemaError
 from schemas.profile_file import find_profile
-from schemas.rows import BOOKS_ROWS, SUMMARY_ROWS, fingerprint, telemetry_rows
+from schemas.row_schemas import BOOKS_ROWS, SUMMARY_ROWS, fingerprint, telemetry_rows
 from tests.feature_store.lakes import SECOND, T0, in_processes
 from tests.feature_store.test_cuts import SettableClock
 
@@ -79,9 +79,9 @@ def test_registering_the_same_again_writes_nothing(lake_root):
     lake = Lake.open(lake_root)
     registry = DeviceRegistry(lake)
     registry.register([record()])
-    cut = Cuts(lake).latest()
+    cut = CutStore(lake).latest()
     registry.register([record()])
-    assert Cuts(lake).latest() == cut
+    assert CutStore(lake).latest() == cut
 
 
 def test_a_revoked_device_stays_known_as_such_and_history_keeps_what_it_was(lake_root):

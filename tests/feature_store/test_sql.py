@@ -10,12 +10,12 @@ import pytest
 import feature_store
 from feature_store import connect
 from feature_store.catalog import CATALOG, refresh_catalog
-from feature_store.cuts import Cuts
+from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from feature_store.sql import LakeSettings, query, run, views
 from schemas.errors import QueryError
 from schemas.tables import FIXED_TABLES, TELEMETRY_COMMON
-from schemas.views import DERIVED_VIEWS, sql_type
+from schemas.view_specs import DERIVED_VIEWS, sql_type
 from tests.feature_store.fleets import machine_lake
 from tests.feature_store.lakes import LEFT, SPAWN, commit, two_tables
 from tests.waiting import wait_until
@@ -66,7 +66,7 @@ def test_the_union_view_has_the_shared_columns(lake_root):
 
 def test_a_table_younger_than_the_cut_is_empty_in_it(lake_root):
     lake = two_tables(lake_root)
-    cuts = Cuts(lake)
+    cuts = CutStore(lake)
     commit(lake, cuts, "a", 0, [1])
     machine_lake(lake_root)
     with connect(lake_root, cut=1) as con:
@@ -76,7 +76,7 @@ def test_a_table_younger_than_the_cut_is_empty_in_it(lake_root):
 
 def test_a_connection_keeps_its_cut_while_others_write(lake_root):
     lake = two_tables(lake_root)
-    cuts = Cuts(lake)
+    cuts = CutStore(lake)
     commit(lake, cuts, "a", 0, [1])
     with connect(lake_root) as con:
         commit(lake, cuts, "a", 1, [2])
@@ -87,7 +87,7 @@ def test_a_connection_keeps_its_cut_while_others_write(lake_root):
 def test_times_are_utc_whatever_the_machine_thinks(lake_root, monkeypatch):
     monkeypatch.setenv("TZ", "America/New_York")
     lake = two_tables(lake_root)
-    commit(lake, Cuts(lake), "a", 0, [1])
+    commit(lake, CutStore(lake), "a", 0, [1])
     shown = run(lake_root, f"SELECT known_at, known_at::VARCHAR AS text FROM {LEFT.name}", fmt="json")
     assert json.loads(shown) == [{"known_at": "2026-01-01T12:00:00+00:00", "text": "2026-01-01 12:00:00+00"}]
 
@@ -111,7 +111,7 @@ FORBIDDEN = [
 @pytest.mark.parametrize("through_run", [True, False], ids=["run", "connection"])
 def test_an_analyst_reaches_nothing_but_the_cut(lake_root, tmp_path, sql, through_run):
     lake = two_tables(lake_root)
-    commit(lake, Cuts(lake), "a", 0, [1])
+    commit(lake, CutStore(lake), "a", 0, [1])
     (tmp_path / "secret.txt").write_text("secret")
     before = sorted(tmp_path.rglob("*"))
     statement = sql.format(tmp=tmp_path, lake=lake_root)
@@ -123,7 +123,7 @@ def test_an_analyst_reaches_nothing_but_the_cut(lake_root, tmp_path, sql, throug
 
 def test_an_unlocked_connection_can_export(lake_root, tmp_path):
     lake = two_tables(lake_root)
-    commit(lake, Cuts(lake), "a", 0, [1])
+    commit(lake, CutStore(lake), "a", 0, [1])
     with connect(lake_root, locked=False) as con:
         con.execute(f"COPY (SELECT k FROM {LEFT.name}) TO '{tmp_path}/mine.csv'").fetchall()
     assert (tmp_path / "mine.csv").read_text().split() == ["k", "1"]
@@ -216,7 +216,7 @@ assert seen == sorted(seen), seen
 
 def write_and_refresh(root, stop):
     lake = Lake.open(root)
-    cuts = Cuts(lake)
+    cuts = CutStore(lake)
     n = 1
     while not stop.is_set():
         commit(lake, cuts, "a", n, [n])
@@ -226,7 +226,7 @@ def write_and_refresh(root, stop):
 
 def test_a_plain_duckdb_process_reads_the_catalog_while_it_is_refreshed(lake_root):
     lake = two_tables(lake_root)
-    commit(lake, Cuts(lake), "a", 0, [0])
+    commit(lake, CutStore(lake), "a", 0, [0])
     refresh_catalog(lake)
     stop = SPAWN.Event()
     writer = SPAWN.Process(target=write_and_refresh, args=(lake_root, stop))
@@ -241,7 +241,7 @@ def test_a_plain_duckdb_process_reads_the_catalog_while_it_is_refreshed(lake_roo
 
 def test_a_refresh_leaves_the_catalog_that_a_client_has_open_as_it_was(lake_root):
     lake = two_tables(lake_root)
-    cuts = Cuts(lake)
+    cuts = CutStore(lake)
     commit(lake, cuts, "a", 0, [0])
     path = refresh_catalog(lake)
     before = path.read_bytes()

@@ -3,8 +3,8 @@
 from datetime import timedelta
 
 from feature_store import connect
-from feature_store.registry import DeviceRecord, DeviceRegistry, ProfileRegistry
-from schemas.rows import Reason
+from feature_store.lake_registry import DeviceRecord, DeviceRegistry, ProfileRegistry
+from schemas.row_schemas import Reason
 from tests.feature_store.fleets import (
     PROFILE,
     alerts,

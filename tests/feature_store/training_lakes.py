@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 
 from feature_store.append import append
-from feature_store.cuts import Cuts
+from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
-from feature_store.point_in_time import Wanted
+from feature_store.point_in_time import RowSelection
 from schemas.profile import Profile
-from schemas.rows import Reason
+from schemas.row_schemas import Reason
 from schemas.tables import DEVICES, LABELS
 from tests.feature_store.fleets import PROFILE, TELEMETRY, fill, machine_lake
 from tests.feature_store.lakes import T0
@@ -33,7 +33,7 @@ def fleet_lake(root, devices=("a", "b", "c")) -> Lake:
 def put(lake: Lake, **tables: pa.Table) -> None:
     """Commit the rows; ``telemetry`` stands for the machine's table."""
     named = {TELEMETRY.name if name == "telemetry" else name: rows for name, rows in tables.items()}
-    append(lake, Cuts(lake), "test", lambda n: {k: numbered(v, n) for k, v in named.items()})
+    append(lake, CutStore(lake), "test", lambda n: {k: numbered(v, n) for k, v in named.items()})
 
 
 def numbered(rows: pa.Table, n: int) -> pa.Table:
@@ -95,8 +95,8 @@ def profile_with(**training: object) -> Profile:
     return PROFILE.model_copy(update={"training": PROFILE.training.model_copy(update={**free, **training})})
 
 
-def wanted(**changes) -> Wanted:
+def wanted(**changes) -> RowSelection:
     """All rows of the ten minutes, known at their end."""
-    return Wanted(
+    return RowSelection(
         **{"profile": profile_with(), "event_from": T0, "event_to": NOW, "known_at": NOW, **changes}
     )

@@ -8,12 +8,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.kafka_admin import KafkaAdmin
-from infra.kafka_broker import KafkaBroker
-from infra.kafka_config import ExtraListener, server_properties
-from infra.kafka_jars import are_resolved, resolve_jars
-from infra.network import TcpProxy
-from infra.ports import LOOPBACK, free_ports
+from infra.kafka.kafka_admin import KafkaAdmin
+from infra.kafka.kafka_broker import KafkaBroker
+from infra.kafka.kafka_config import ExtraListener, server_properties
+from infra.kafka.kafka_jars import are_resolved, resolve_jars
+from infra.process.ports import LOOPBACK, free_ports
+from infra.process.tcp_proxy import TcpProxy
 from schemas.errors import BrokerUnavailableError, StackError
 from schemas.topics import ALL_TOPICS, TELEMETRY, Topic
 from tests.waiting import wait_until

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from infra.cli.console import hint
-from infra.kafka_admin import KafkaAdmin
-from infra.kafka_broker import KafkaBroker
-from schemas.envelope import Envelope, Signer, seal
+from infra.kafka.kafka_admin import KafkaAdmin
+from infra.kafka.kafka_broker import KafkaBroker
+from schemas.envelope import Envelope, MessageSigner, seal
 from schemas.errors import BrokerUnavailableError, QueryError
 from schemas.topics import DEAD_LETTER, LABEL, Lane
 from tests.infra.cli import Edgeloop, EdgeloopHere
@@ -133,7 +133,7 @@ def test_the_lake_can_be_asked_in_three_forms(edgeloop: EdgeloopHere, on_broker:
 def test_tail_shows_envelope_and_event(edgeloop: EdgeloopHere, on_broker: dict[str, str], admin: KafkaAdmin):
     value = json.dumps({"label_id": "l-1"}).encode()
     envelope = Envelope("json", "machine", "dev-1", "0" * 16, Lane.LABEL, 0, 1, len(value), b"", "")
-    sealed = seal(LABEL.base, envelope, value, Signer.generate())
+    sealed = seal(LABEL.base, envelope, value, MessageSigner.generate())
     topic = LABEL.named(on_broker["EDGELOOP_NAMESPACE"])
     admin.send(topic, sealed.key, sealed.headers, sealed.value)
     admin.send(topic, b"dev-2", [], b"\xff\x00")

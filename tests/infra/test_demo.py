@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.stack_file import read_stack
+from infra.stack.stack_file import read_stack
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.faults]

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from edge_producer.sources.scenario import Span
+from edge_producer.sources.scenario import FaultSpan
 from infra.demo.outcome import Frontier, queryable_latency, score_alarms, score_drift
 from infra.demo.plan import SOUTH, make_plan
 
@@ -16,7 +16,7 @@ def at(seconds):
 
 
 def span(device, start, end, *, is_fault=True):
-    return Span(device, "bearing_wear" if is_fault else "recalibration", at(start), at(end), is_fault)
+    return FaultSpan(device, "bearing_wear" if is_fault else "recalibration", at(start), at(end), is_fault)
 
 
 def test_an_alarm_is_right_only_for_a_faulty_device_in_its_time():

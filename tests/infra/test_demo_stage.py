@@ -3,7 +3,7 @@
 import pytest
 
 from infra.demo.stage import DATA, PREVIOUS, begin_afresh, mark_if_new
-from infra.stack_file import DEMO_MARKER, take_over
+from infra.stack.stack_file import DEMO_MARKER, take_over
 from schemas.errors import StackError
 
 

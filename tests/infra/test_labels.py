@@ -7,16 +7,16 @@ import pytest
 
 from feature_store import connect
 from feature_store.labels import label_id
-from feature_store.registry import DeviceRecord, DeviceRegistry, ProfileRegistry
-from infra.label_file import read_labels
-from infra.label_outbox import LabelOutbox
-from infra.labelling import SIGNER, Labeller
-from schemas.envelope import Verifier
+from feature_store.lake_registry import DeviceRecord, DeviceRegistry, ProfileRegistry
+from infra.labels.label_file import read_labels
+from infra.labels.label_outbox import LabelOutbox
+from infra.labels.labeller import SIGNER, Labeller
+from schemas.envelope import MessageVerifier
 from schemas.errors import MessageError, OperatorError, SourceError
 from schemas.events import Label
 from schemas.topics import LABEL, Lane
-from stream_processors.admission import KnownDevice, authenticate, open_message
-from stream_processors.directory import LakeDirectory
+from stream_processors.ingest.admission import KnownDevice, authenticate, open_message
+from stream_processors.ingest.lake_directory import LakeDirectory
 from tests.feature_store.fleets import PROFILE, machine_lake
 from tests.infra.cli import Edgeloop
 from tests.simulators.messages import SimDevice, SimDirectory, SimLog
@@ -109,7 +109,7 @@ def test_a_damaged_outbox_is_named(tmp_path):
 def admit(event: Label, device: SimDevice, **known):
     sealed = device.seal_value(LABEL.base, Lane.LABEL, "json", event.model_dump_json().encode(), 1, 1)
     directory = SimDirectory(device)
-    verifier = Verifier(device.signer.public_pem())
+    verifier = MessageVerifier(device.signer.public_pem())
     producer = KnownDevice(device.device_id, True, verifier, frozenset({device.device_id}), **known)
     message = SimLog().append(sealed)
     envelope, _ = authenticate(message, directory)

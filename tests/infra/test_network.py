@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from infra.network import TcpProxy
-from infra.ports import LOOPBACK, answers
+from infra.process.ports import LOOPBACK, answers
+from infra.process.tcp_proxy import TcpProxy
 from schemas.errors import StackError
 
 

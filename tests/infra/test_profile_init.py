@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_producer.decide import Decider
+from edge_producer.decider import Decider
 from edge_producer.inference import load_predictor
 from edge_producer.sources import ReplaySource
-from infra.profile_init import Draft, choose_shape, draft, plausible_range, slug
-from infra.sniff import find_decimal, find_delimiter, look_at
+from infra.drafting.file_form import find_decimal, find_delimiter, look_at
+from infra.drafting.profile_draft import Draft, choose_shape, draft, plausible_range, slug
 from schemas.errors import SourceError
 from schemas.profile_file import parse_profile
 from tests.edge_producer.recordings import I94, NAB, UR3, recording

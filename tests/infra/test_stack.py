@@ -11,12 +11,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.kafka_admin import KafkaAdmin
-from infra.kafka_broker import KafkaBroker
-from infra.running import running_stack
+from infra.kafka.kafka_admin import KafkaAdmin
+from infra.kafka.kafka_broker import KafkaBroker
 from infra.settings import StackSettings, load_settings
-from infra.stack import Stack
-from infra.stack_file import StackLock, is_held, read_stack
+from infra.stack.running import running_stack
+from infra.stack.stack import Stack
+from infra.stack.stack_file import StackLock, is_held, read_stack
 from model_service.processes import PROCESSES
 from schemas.errors import StackError
 from schemas.topics import ALL_TOPICS
@@ -157,7 +157,7 @@ def test_a_stale_stack_file_of_a_recycled_pid_is_nobodys(settings: StackSettings
 
 def test_the_lock_goes_with_its_owner(tmp_path: Path):
     code = (
-        "import sys, time; from pathlib import Path; from infra.stack_file import StackLock;"
+        "import sys, time; from pathlib import Path; from infra.stack.stack_file import StackLock;"
         "lock = StackLock(Path(sys.argv[1])); assert lock.acquire();"
         "print('held', flush=True); time.sleep(300)"
     )

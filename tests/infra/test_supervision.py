@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from infra.child import Child
-from infra.supervision import LONGEST_PAUSE_S, MAX_QUICK_ENDS, RestartRule, Supervised
+from infra.process.child import ChildProcess
+from infra.stack.supervision import LONGEST_PAUSE_S, MAX_QUICK_ENDS, RestartRule, Supervised
 from tests.waiting import wait_until
 
 
@@ -26,8 +26,8 @@ def test_a_long_life_clears_the_count():
 
 
 def test_a_process_that_ended_is_started_again_when_its_pause_is_over(tmp_path: Path):
-    def spawn() -> Child:
-        return Child("quick", ["true"], tmp_path / "log")
+    def spawn() -> ChildProcess:
+        return ChildProcess("quick", ["true"], tmp_path / "log")
 
     process = Supervised("quick", spawn, spawn(), started=100.0)
     first = process.child.pid
@@ -40,8 +40,8 @@ def test_a_process_that_ended_is_started_again_when_its_pause_is_over(tmp_path: 
 
 
 def test_a_process_that_keeps_failing_says_so(tmp_path: Path):
-    def spawn() -> Child:
-        return Child("broken", ["sh", "-c", "echo no disk; exit 3"], tmp_path / "log")
+    def spawn() -> ChildProcess:
+        return ChildProcess("broken", ["sh", "-c", "echo no disk; exit 3"], tmp_path / "log")
 
     process, now = Supervised("broken", spawn, spawn(), started=0.0), 0.0
     while process.failed is None:
@@ -52,7 +52,7 @@ def test_a_process_that_keeps_failing_says_so(tmp_path: Path):
 
 
 def test_a_child_is_killed_when_it_does_not_listen(tmp_path: Path):
-    child = Child(
+    child = ChildProcess(
         "deaf", ["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done"], tmp_path / "log"
     )
     wait_until(lambda: child.log_tail() == ["ready"], 10, "its trap")

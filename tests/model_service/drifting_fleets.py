@@ -19,25 +19,25 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from edge_producer.sources.machine import RotatingMachine
+from edge_producer.sources.rotating_machine import RotatingMachine
 from edge_producer.sources.scenario import Injection, Scenario
 from feature_store import connect
 from feature_store.append import append
-from feature_store.cuts import Cuts
+from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
-from feature_store.registry import ProfileRegistry
-from model_service.training.bundle import BundleFiles
+from feature_store.lake_registry import ProfileRegistry
+from model_service.models.bundle_files import BundleFiles
+from model_service.models.features import compute
+from model_service.models.mahalanobis import Mahalanobis
 from model_service.training.cause import Cause
 from model_service.training.examine import examine
-from model_service.training.features import compute
-from model_service.training.mahalanobis import Mahalanobis
 from schemas.profile_file import find_profile
-from schemas.rows import Reason
+from schemas.row_schemas import Reason
 from schemas.tables import ALERTS, DEVICES, DRIFT, SUMMARIES, telemetry_table
-from stream_processors.judge import Judge
-from stream_processors.moments import Moments
-from stream_processors.partials import Share
-from stream_processors.windows import Scope, Window
+from stream_processors.drift.cohort_judge import CohortJudge
+from stream_processors.windowing.moments import Moments
+from stream_processors.windowing.partials import TaskShare
+from stream_processors.windowing.windows import CohortScope, TumblingWindow
 
 MACHINE = find_profile("machine")
 CHAMPION = BundleFiles.read(Path(__file__).parents[2] / "edge_producer" / "bundles" / "machine")
@@ -84,7 +84,7 @@ def store(root: Path, of: Fleet) -> None:
     lake.ensure_fixed_tables()
     ProfileRegistry(lake).register(MACHINE)
     tables = {DEVICES.name: _devices(of), SUMMARIES.name: _summaries(of), ALERTS.name: _alerts(of)}
-    append(lake, Cuts(lake), "test", lambda n: {k: v for k, v in tables.items() if v.num_rows})
+    append(lake, CutStore(lake), "test", lambda n: {k: v for k, v in tables.items() if v.num_rows})
 
 
 def _devices(of: Fleet) -> pa.Table:
@@ -179,14 +179,14 @@ def land(root: Path, **tables: pa.Table) -> None:
     """Commit more rows; ``telemetry`` stands for the machine's table."""
     lake = Lake.open(root)
     named = {telemetry_table(MACHINE).name if k == "telemetry" else k: v for k, v in tables.items()}
-    append(lake, Cuts(lake), "test", lambda n: {k: v for k, v in named.items() if v.num_rows})
+    append(lake, CutStore(lake), "test", lambda n: {k: v for k, v in named.items() if v.num_rows})
 
 
 def verdicts(of: Fleet) -> Iterator[tuple[datetime, list[dict[str, Any]]]]:
     """What the drift watch says, window by window: when it is known, and the verdicts."""
-    judge = Judge(Scope("machine", COHORT), MACHINE, {})
+    judge = CohortJudge(CohortScope("machine", COHORT), MACHINE, {})
     for start in range(0, of.features.shape[1] - PERIOD + 1, PERIOD):
-        window = Window(round(START.timestamp() * 1e6) + start * 1_000_000, PERIOD * 1_000_000)
+        window = TumblingWindow(round(START.timestamp() * 1e6) + start * 1_000_000, PERIOD * 1_000_000)
         shares = {
             ("m", name): _share(of.features[:, start : start + PERIOD, f].ravel(), len(of.devices))
             for f, name in enumerate(MACHINE.feature_names)
@@ -196,9 +196,9 @@ def verdicts(of: Fleet) -> Iterator[tuple[datetime, list[dict[str, Any]]]]:
             yield START + timedelta(seconds=start + PERIOD + SEEN_AFTER_S), told
 
 
-def _share(values: np.ndarray, devices: int) -> Share:
+def _share(values: np.ndarray, devices: int) -> TaskShare:
     m2 = float(((values - values.mean()) ** 2).sum())
-    return Share(
+    return TaskShare(
         Moments(len(values), float(values.mean()), m2, float(values.min()), float(values.max())), devices
     )
 

@@ -13,22 +13,22 @@ from sqlalchemy import insert, select, update
 
 from feature_store import connect
 from feature_store.append import append
-from feature_store.cuts import Cuts
-from feature_store.point_in_time import Wanted, training_rows
-from feature_store.registry import DeviceRecord, DeviceRegistry
+from feature_store.cut_store import CutStore
+from feature_store.lake_registry import DeviceRecord, DeviceRegistry
+from feature_store.point_in_time import RowSelection, training_rows
 from model_service.gates.gate import Gate
+from model_service.models.bundle_files import BundleFiles
+from model_service.models.candidate import build_candidate
+from model_service.registry.bundle_store import store_artifact
 from model_service.registry.database import Registry
-from model_service.registry.tables import candidates, gate_verdicts, outbox, runs
+from model_service.registry.registry_tables import candidates, gate_verdicts, outbox, runs
 from model_service.settings import ModelSettings
-from model_service.training.artifacts import store_artifact
-from model_service.training.bundle import BundleFiles
-from model_service.training.candidate import build_candidate
 from model_service.training.lineage import lineage_rows, question_of, wanted_of
 from model_service.training.proposing import Proposer
-from model_service.training.runs import runs_of
+from model_service.training.run_store import runs_of
 from model_service.trust import ceremony
-from schemas.cohorts import Cohort
-from schemas.rows import Reason
+from schemas.cohorts import SaltedShare
+from schemas.row_schemas import Reason
 from tests.feature_store.fleets import land, machine_lake, telemetry
 from tests.model_service.regimes import CHAMPION, LINEAGE, MACHINE, Story, features, name
 
@@ -42,7 +42,7 @@ class GateOffice:
 
     def __init__(self, folder: Path) -> None:
         self.settings = ModelSettings(root=folder / "models", lake_root=folder / "lake", tick_s=0.02)
-        ceremony.init(self.settings, ["machine"], {"default": Cohort(share=0.3)})
+        ceremony.init(self.settings, ["machine"], {"default": SaltedShare(share=0.3)})
         self.registry = Registry.open(self.settings.database_url, self.settings.root)
         self.start = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=10)
         self.gate = Gate(self.settings, self.registry)
@@ -66,9 +66,9 @@ class GateOffice:
             ]
         )
         land(lake, telemetry=self._telemetry(story))
-        cut = Cuts(lake).pin(PIN)
+        cut = CutStore(lake).pin(PIN)
         end = self.start + timedelta(seconds=SPAN.stop)
-        wanted = Wanted(MACHINE, self.start, end, cut.created)
+        wanted = RowSelection(MACHINE, self.start, end, cut.created)
         with connect(self.settings.lake_root, PIN) as con:
             taken = training_rows(con, wanted)
         lineage = LINEAGE.model_copy(update={"cut": cut.id, "pin": PIN, "known_at": wanted.known_at})
@@ -106,7 +106,7 @@ class GateOffice:
         now = datetime.now(UTC)
         append(
             lake,
-            Cuts(lake),
+            CutStore(lake),
             "trainer",
             lambda n: {"training_sets": lineage_rows(run, row["version"], taken, now, n)},
         )
@@ -154,7 +154,7 @@ class GateOffice:
         run = {
             "run_id": LINEAGE.run_id, "family": "machine", "profile": "machine", "state": "trained",
             "reason": "drift", "kind": "anomaly", "verdicts": [], "cause": cause, "seed": 1,
-            "cut": Cuts(machine_lake(self.settings.lake_root)).resolve(PIN).id, "pin": PIN,
+            "cut": CutStore(machine_lake(self.settings.lake_root)).resolve(PIN).id, "pin": PIN,
             "version": manifest.version, "detail": "", "requested_by": "trainer", "created_at": now,
             "updated_at": now,
         }  # fmt: skip

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from edge_producer.sources.machine import RotatingMachine
+from edge_producer.sources.rotating_machine import RotatingMachine
 from edge_producer.sources.scenario import Injection
-from model_service.gates.evaluate import Case
-from model_service.training.artifacts import factory_bundle_of
-from model_service.training.bundle import BundleFiles
-from model_service.training.candidate import build_candidate
-from model_service.training.fault_bank import load_fault_bank
-from model_service.training.features import compute
-from model_service.training.mahalanobis import Mahalanobis
-from schemas.bundle import Lineage
+from model_service.gates.evaluate import GateCase
+from model_service.models.bundle_files import BundleFiles
+from model_service.models.candidate import build_candidate
+from model_service.models.fault_bank import load_fault_bank
+from model_service.models.features import compute
+from model_service.models.mahalanobis import Mahalanobis
+from model_service.registry.bundle_store import factory_bundle_of
+from schemas.manifest import Lineage
 from schemas.profile_file import find_profile
 
 MACHINE = find_profile("machine")
@@ -111,12 +111,12 @@ def candidate(taken: pa.Table, moved: Sequence[str] = ("temperature",), kind: st
     return build_candidate(MACHINE, taken, CHAMPION, moved, LINEAGE, 1, 1, kind)
 
 
-def case(taken: pa.Table, moved: Sequence[str] = ("temperature",), **changes: Any) -> Case:
+def case(taken: pa.Table, moved: Sequence[str] = ("temperature",), **changes: Any) -> GateCase:
     """A candidate as the gate would find it; ``gates`` overrides the profile's bounds."""
     gates: Mapping[str, Any] = changes.pop("gates", {})
     profile = MACHINE.model_copy(update={"gates": MACHINE.gates.model_copy(update=dict(gates))})
     kind = changes.pop("kind", "anomaly")
     cohorts = {name(d): f"machine/{'north' if d % 2 else 'south'}/g/x86" for d in range(30)}
     built = changes["candidate"] if "candidate" in changes else candidate(taken, moved, kind)
-    found = Case(profile, built, CHAMPION, taken, tuple(moved), CLAIMED, cohorts, BANK)
+    found = GateCase(profile, built, CHAMPION, taken, tuple(moved), CLAIMED, cohorts, BANK)
     return replace(found, **changes)

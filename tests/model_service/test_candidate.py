@@ -11,13 +11,13 @@ import pytest
 
 from edge_producer.bundle import BUNDLES, Bundle
 from edge_producer.inference import OnnxPredictor
-from model_service.training.adapt import Rows, adapt
-from model_service.training.bundle import BundleFiles
-from model_service.training.candidate import build_candidate, moved_features, training_part
-from model_service.training.mahalanobis import Mahalanobis, logarithms
-from model_service.training.score_stage import ScoreStage
-from schemas.bundle import SCORE_EDGES
+from model_service.models.adapt import RegimeRows, adapt
+from model_service.models.bundle_files import BundleFiles
+from model_service.models.candidate import build_candidate, moved_features, training_part
+from model_service.models.mahalanobis import Mahalanobis, logarithms
+from model_service.models.score_stage import ScoreStage
 from schemas.errors import BundleError, DatasetError
+from schemas.manifest import SCORE_EDGES
 from tests.model_service.regimes import (
     BANK,
     CHAMPION,
@@ -117,7 +117,7 @@ def test_a_spread_that_grew_keeps_covariances_and_weakens_correlations():
 
 
 def test_each_device_counts_the_same_however_many_rows_it_has():
-    found = Rows(np.ones((4, 1)), np.array([1.0, 1.0, 8.0, 20.0]), np.array([0, 0, 0, 1]), 2)
+    found = RegimeRows(np.ones((4, 1)), np.array([1.0, 1.0, 8.0, 20.0]), np.array([0, 0, 0, 1]), 2)
     np.testing.assert_allclose(found.balanced(), [0.05, 0.05, 0.4, 0.5])
 
 
@@ -134,7 +134,7 @@ def test_moved_place_and_spread_are_those_of_the_rows():
 def test_rows_full_of_faults_do_not_make_the_model_deaf():
     """The calibration may follow the rows by a quarter at most."""
     wild = BANK.inject(flat(healthy, TRAIN), "imbalance", 1.0)
-    taken = Rows(wild, np.ones(len(wild)), np.repeat(np.arange(20), len(TRAIN)), 20)
+    taken = RegimeRows(wild, np.ones(len(wild)), np.repeat(np.arange(20), len(TRAIN)), 20)
     new = adapt(OLD, taken, np.zeros(10, dtype=bool), USUAL)
     assert OLD.calibration.middle < new.calibration.middle <= 1.25 * OLD.calibration.middle
 

@@ -4,14 +4,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from model_service.training.adapt import Rows
-from model_service.training.candidate import training_part
-from model_service.training.classifier import enough_labels, train_classifier
-from model_service.training.features import compute
-from model_service.training.golden import golden_windows
-from model_service.training.mahalanobis import Mahalanobis
-from model_service.training.runtime import OrtGraph
-from model_service.training.score_stage import ScoreStage
+from model_service.models.adapt import RegimeRows
+from model_service.models.candidate import training_part
+from model_service.models.classifier import enough_labels, train_classifier
+from model_service.models.features import compute
+from model_service.models.golden import golden_windows
+from model_service.models.mahalanobis import Mahalanobis
+from model_service.models.runtime import OrtGraph
+from model_service.models.score_stage import ScoreStage
 from schemas.errors import DatasetError
 from tests.model_service.regimes import (
     BANK,
@@ -77,7 +77,9 @@ def test_both_classes_weigh_the_same_and_rows_weigh_what_they_stand_for():
     """A forest on doubled rows is the forest on doubled weights; scaling one class changes nothing."""
     chosen = training_part(labelled(), MACHINE)
     fault = np.array([label is not None for label in chosen.labels])
-    heavy = Rows(chosen.rows.features, np.where(fault, 100.0, 1.0), chosen.rows.device, chosen.rows.devices)
+    heavy = RegimeRows(
+        chosen.rows.features, np.where(fault, 100.0, 1.0), chosen.rows.device, chosen.rows.devices
+    )
     found = features(worn(0.2), HOLDOUT).reshape(-1, 10)
     np.testing.assert_allclose(
         train_classifier(heavy, chosen.labels, 1).score(found),

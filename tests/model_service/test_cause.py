@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_producer.sources.scenario import Injection
-from model_service.training.cause import DeviceShift, Scene, judge
+from model_service.models.fault_bank import load_fault_bank
+from model_service.training.cause import CohortShifts, DeviceShift, judge
 from model_service.training.examine import signatures
-from model_service.training.fault_bank import load_fault_bank
 from model_service.training.shifts import Yardstick
 from tests.model_service.drifting_fleets import (
     CHAMPION,
@@ -34,16 +34,16 @@ def moved(shift, *, device="d", parts=(1.0, 1.0, 1.0), noise=0.2, **alarms) -> D
     return DeviceShift(device, "c", vector, stages, np.full(len(NAMES), noise), vector, **alarms)
 
 
-def scene(*devices: DeviceShift, still: int = 0) -> Scene:
+def scene(*devices: DeviceShift, still: int = 0) -> CohortShifts:
     quiet = [moved(np.zeros(len(NAMES)), device=f"q{i}") for i in range(still)]
-    return Scene((*devices, *quiet), len(devices) + still, NAMES)
+    return CohortShifts((*devices, *quiet), len(devices) + still, NAMES)
 
 
 def along(**features: float) -> np.ndarray:
     return np.array([features.get(n, 0.0) for n in NAMES])
 
 
-def kind(found: Scene, **more) -> str:
+def kind(found: CohortShifts, **more) -> str:
     return judge(found, FAULTS, MACHINE, **more).kind
 
 
@@ -107,7 +107,7 @@ def test_a_faulty_device_within_a_new_normal_is_named_and_kept_out():
 
 
 def test_too_few_devices_with_a_past_are_not_enough_to_judge():
-    found = judge(Scene((moved(WARMER), moved(WARMER)), 10, NAMES), FAULTS, MACHINE)
+    found = judge(CohortShifts((moved(WARMER), moved(WARMER)), 10, NAMES), FAULTS, MACHINE)
     assert (found.kind, found.enough, found.retrain) == ("unclear", False, False)
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from edge_producer.bundle import BUNDLES, MANIFEST
 from infra.factory import main
-from model_service.training.mahalanobis import HEALTHY_SCORE, calibrated, fit, rounded
-from schemas.bundle import Calibration, parse_manifest
+from model_service.models.mahalanobis import HEALTHY_SCORE, calibrated, fit, rounded
 from schemas.errors import BundleError
+from schemas.manifest import Calibration, parse_manifest
 
 
 @pytest.fixture(scope="module")

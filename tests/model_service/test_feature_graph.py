@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from model_service.training.feature_graph import chosen_features, features
-from model_service.training.features import all_kinds
-from model_service.training.graph import FLOAT, INT64, GraphWriter, tensor
+from model_service.models.feature_graph import chosen_features, features
+from model_service.models.features import all_kinds
+from model_service.models.graph import FLOAT, INT64, GraphWriter, tensor
 from schemas.profile import FEATURE_KINDS, FeatureSpec
 
 KINDS = list(FEATURE_KINDS)

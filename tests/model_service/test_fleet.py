@@ -3,10 +3,10 @@
 import pytest
 from sqlalchemy import func, select
 
+from model_service.fleet.device_reports import record_report, reports_by, reports_of, statuses
 from model_service.fleet.devices import devices_of
-from model_service.fleet.reports import record_report, reports_by, reports_of, statuses
 from model_service.registry.database import Registry
-from model_service.registry.tables import reports
+from model_service.registry.registry_tables import reports
 from schemas.errors import ClonedIdentityError
 from schemas.proto.delivery_pb2 import Installed, ReportRequest
 

@@ -9,8 +9,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from model_service.gates.evaluate import evaluate, refusal
-from model_service.gates.evidence import Contest, evidence_of, part
 from model_service.gates.footprint import judge_memory, judge_operators
+from model_service.gates.holdout import PairedScores, evidence_of, part
 from model_service.gates.quality import judge_quality
 from model_service.gates.recall import (
     freed_of_faults,
@@ -20,10 +20,10 @@ from model_service.gates.recall import (
     nonnegative,
 )
 from model_service.gates.statistics import MIN_DEVICES
-from model_service.training.bundle import sealed
-from model_service.training.golden import Golden, golden_outputs, golden_windows
-from model_service.training.mahalanobis import Mahalanobis
-from schemas.bundle import Tolerance
+from model_service.models.bundle_files import sealed
+from model_service.models.golden import Golden, golden_outputs, golden_windows
+from model_service.models.mahalanobis import Mahalanobis
+from schemas.manifest import Tolerance
 from tests.model_service.regimes import (
     BANK,
     CHAMPION,
@@ -259,7 +259,7 @@ def contest(story=None, new=None, devices=20, weights=None, enter=0.6):
     holdout = table(found, HOLDOUT, "holdout", weights=weights)
     evidence = evidence_of(holdout, MACHINE.feature_names, {})
     score = new or Mahalanobis.of(candidate(rows(story or warmer())).manifest).score
-    return Contest(score, OLD.score, evidence, BANK, enter)
+    return PairedScores(score, OLD.score, evidence, BANK, enter)
 
 
 def test_quality_is_the_class_balanced_weighted_brier_score():

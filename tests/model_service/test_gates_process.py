@@ -8,15 +8,15 @@ from contextlib import closing
 
 import pytest
 
-from feature_store.cuts import Cuts
+from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from model_service.gates.gate import Gate
-from model_service.registry.tables import candidates, runs
-from model_service.training.artifacts import store_artifact
-from model_service.training.bundle import sealed
+from model_service.models.bundle_files import sealed
+from model_service.registry.bundle_store import store_artifact
+from model_service.registry.registry_tables import candidates, runs
 from model_service.trust.ceremony import open_repository
-from model_service.trust.models import model_state
-from schemas.channels import artifact_path
+from model_service.trust.model_targets import model_state
+from schemas.channel_documents import artifact_path
 from schemas.errors import OperatorError, RetryableError
 from tests.model_service.drifting_fleets import HARMLESS, fleet, land, said, sent, store
 from tests.model_service.gate_office import PIN, GateOffice
@@ -134,7 +134,7 @@ def test_an_artifact_of_another_version_is_refused(office):
 
 def test_a_pin_that_is_gone_refuses_with_its_name(office):
     office.train(warmer())
-    Cuts(Lake(office.settings.lake_root)).unpin(PIN)
+    CutStore(Lake(office.settings.lake_root)).unpin(PIN)
     office.gate.step()
     assert office.state() == "refused"
     assert PIN in office.rows(candidates)[0]["detail"]

@@ -11,16 +11,21 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from sqlalchemy import insert, select, update
 
 from feature_store.lake import Lake
-from feature_store.registry import DeviceRegistry
+from feature_store.lake_registry import DeviceRegistry
 from model_service.fleet.devices import revoke_device
 from model_service.identity import certificates as certs
 from model_service.identity.authority import ca_path, init_pki, issued_by, person_paths, server_paths
-from model_service.identity.enrolment import Enrolment, answered, request_enrolment, request_renewal
+from model_service.identity.certificate_requests import (
+    EnrolmentRequest,
+    answered,
+    request_enrolment,
+    request_renewal,
+)
 from model_service.identity.issuer import Issuer
 from model_service.identity.people import enter_people
 from model_service.identity.tokens import Invitation, create_token
 from model_service.registry.database import Registry
-from model_service.registry.tables import certificate_requests, certificates, devices, join_tokens
+from model_service.registry.registry_tables import certificate_requests, certificates, devices, join_tokens
 from model_service.settings import ModelSettings
 from schemas.errors import AccessError, LakeConflictError, OperatorError, RegistryError
 
@@ -44,7 +49,7 @@ class Office:
             )
 
     def ask(self, device_id, token, key, csr=None, signing=None, now=NOW):
-        asked = Enrolment(device_id, token, csr or csr_of(device_id, key), public_pem(signing or key))
+        asked = EnrolmentRequest(device_id, token, csr or csr_of(device_id, key), public_pem(signing or key))
         with self.registry.transaction() as connection:
             return request_enrolment(connection, asked, now)
 

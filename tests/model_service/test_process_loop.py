@@ -15,10 +15,16 @@ from sqlalchemy import insert, select
 
 from model_service.identity.authority import init_pki
 from model_service.in_turn import each_in_turn
-from model_service.processes import engine, gate, guard, trainer
-from model_service.processes.loop import LONGEST_S, UNFORESEEN_S, Job, ProcessLoop, rest_after
+from model_service.processes import engine_process, gate_process, guard_process, trainer_process
+from model_service.processes.process_loop import (
+    LONGEST_S,
+    UNFORESEEN_S,
+    ProcessJob,
+    ProcessLoop,
+    rest_after,
+)
 from model_service.registry.database import note
-from model_service.registry.tables import certificates, outbox, runs
+from model_service.registry.registry_tables import certificates, outbox, runs
 from schemas.errors import LakeConflictError, OperatorError, RegistryError, RetryableError, TaskLostError
 from schemas.proto.delivery_pb2 import WatchRequest
 from tests.model_service.drifting_fleets import HARMLESS, fleet, land, sent, store
@@ -29,7 +35,7 @@ from tests.simulators.model_service import ModelService
 from tests.simulators.rollouts import GROUP, Service, proposed, quick_profile
 from tests.waiting import wait_until
 
-LOOP = "model_service.processes.loop"
+LOOP = "model_service.processes.process_loop"
 
 
 class Clock:
@@ -69,7 +75,7 @@ def turns(clock, loop, seconds):
 def test_a_job_that_fails_rests_and_the_others_have_their_turns():
     clock = Clock()
     failing, well = Work(clock, RetryableError("busy", 3.0)), Work(clock)
-    turns(clock, ProcessLoop([Job("failing", failing), Job("well", well)], 1.0, clock), 6)
+    turns(clock, ProcessLoop([ProcessJob("failing", failing), ProcessJob("well", well)], 1.0, clock), 6)
     assert failing.calls == [0, 3, 4, 5]
     assert well.calls == [0, 1, 2, 3, 4, 5]
 
@@ -99,7 +105,7 @@ def test_a_job_that_works_again_begins_with_the_short_rest():
     clock = Clock()
     unforeseen = [ZeroDivisionError(), ZeroDivisionError()]
     work = Work(clock, *unforeseen)
-    loop = ProcessLoop([Job("work", work)], 1.0, clock)
+    loop = ProcessLoop([ProcessJob("work", work)], 1.0, clock)
     turns(clock, loop, 17)
     assert work.calls == [0, 5, 15, 16]
     work.errors = [ZeroDivisionError()]
@@ -111,14 +117,14 @@ def test_a_job_that_works_again_begins_with_the_short_rest():
 def test_a_rest_is_never_shorter_than_the_jobs_own_pause():
     clock = Clock()
     work = Work(clock, RetryableError("busy"), ValueError())
-    turns(clock, ProcessLoop([Job("work", work, 30.0)], 1.0, clock), 91)
+    turns(clock, ProcessLoop([ProcessJob("work", work, 30.0)], 1.0, clock), 91)
     assert work.calls == [0, 30, 60, 90]
 
 
 @pytest.mark.parametrize("error", [OperatorError("the key was rotated"), TaskLostError("another worker")])
 def test_what_a_person_or_another_process_must_settle_ends_the_loop(error):
     clock = Clock()
-    loop = ProcessLoop([Job("work", Work(clock, error))], 1.0, clock)
+    loop = ProcessLoop([ProcessJob("work", Work(clock, error))], 1.0, clock)
     with pytest.raises(type(error), match=str(error)):
         loop.run(threading.Event())
 
@@ -126,7 +132,9 @@ def test_what_a_person_or_another_process_must_settle_ends_the_loop(error):
 def test_a_job_that_has_more_to_do_gets_the_next_turn_at_once():
     clock = Clock()
     for answer, more in ((True, True), (False, False), (None, False), (3, False)):
-        loop = ProcessLoop([Job("first", Work(clock, answer=answer)), Job("last", Work(clock))], 1.0, clock)
+        loop = ProcessLoop(
+            [ProcessJob("first", Work(clock, answer=answer)), ProcessJob("last", Work(clock))], 1.0, clock
+        )
         assert loop.turn() is more
 
 
@@ -135,7 +143,7 @@ def test_each_trouble_is_logged_once_until_the_job_works_again(caplog):
     clock = Clock()
     busy, broken = RetryableError("busy"), KeyError("champion")
     work = Work(clock, busy, broken, busy, broken)
-    loop = ProcessLoop([Job("work", work)], 1.0, clock)
+    loop = ProcessLoop([ProcessJob("work", work)], 1.0, clock)
     turns(clock, loop, 90)
     assert [r.getMessage() for r in caplog.records] == [
         "work: RetryableError: busy",
@@ -156,7 +164,7 @@ def test_told_to_stop_the_loop_ends_whatever_it_waits_for():
         began.set()
         raise RetryableError("away", 3600.0)
 
-    loop = ProcessLoop([Job("work", work)], 3600.0)
+    loop = ProcessLoop([ProcessJob("work", work)], 3600.0)
     thread = threading.Thread(target=loop.run, args=(stop,), daemon=True)
     thread.start()
     assert began.wait(30)
@@ -179,7 +187,7 @@ def test_in_an_event_loop_the_same_rules_hold():
         if clock.now > 9:
             stop.set()
 
-    loop = ProcessLoop([Job("ask", ask), Job("tell", tell)], 0.0, clock)
+    loop = ProcessLoop([ProcessJob("ask", ask), ProcessJob("tell", tell)], 0.0, clock)
     asyncio.run(loop.run_async(stop))
     assert failing.calls == [0, 5, 7, 8, 9]
     assert others == list(range(10))
@@ -264,7 +272,7 @@ def test_the_trainer_survives_an_unforeseen_error_and_trains_afterwards(tmp_path
         verdicts=[], seed=5, detail="", requested_by="olga", created_at=now, updated_at=now,
     ))  # fmt: skip
     repair = damage(office.registry, "runs", "verdicts")
-    with running(trainer, office.settings):
+    with running(trainer_process, office.settings):
         await_failure(caplog, "training runs")
         repair()
         wait_until(lambda: office.states() == ["trained"], 60, "the run to be trained")
@@ -275,7 +283,7 @@ def test_the_gate_survives_an_unforeseen_error_and_judges_afterwards(tmp_path, c
     office = GateOffice(tmp_path)
     office.train(warmer())
     repair = damage(office.registry, "runs", "cause")
-    with running(gate, office.settings):
+    with running(gate_process, office.settings):
         await_failure(caplog, "candidates")
         repair()
         wait_until(lambda: office.state() == "signed", 60, "the candidate to be signed")
@@ -288,7 +296,7 @@ def test_the_engine_goes_on_with_everything_else_while_one_job_cannot_work(tmp_p
     with service.registry.transaction() as connection:
         note(connection, "e-1", "somebody", "something_happened", {})
     repair = damage(service.registry, "outbox", "detail")
-    with running(engine, service.settings):
+    with running(engine_process, service.settings):
         await_failure(caplog, "ship events")
         asked = service.command("start_rollout", version="nonsense", group=GROUP, security=False)
         wait_until(lambda: service.answer(asked)[0] == "refused", 60, "the command's answer")
@@ -308,7 +316,7 @@ def test_the_guard_survives_an_unforeseen_error_and_countersigns_afterwards(tmp_
     service.use(quick_profile(phases=(0.5, 1.0)))
     proposed(service)
     repair = damage(service.registry, "rollouts", "record")
-    with running(guard, service.settings):
+    with running(guard_process, service.settings):
         await_failure(caplog, "broad channels")
         repair()
         wait_until(lambda: service.requests()[-1].state == "countersigned", 60, "the guard's signature")

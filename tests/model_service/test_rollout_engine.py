@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 
 from feature_store.lake import Lake
 from model_service.identity.authority import init_pki
-from model_service.registry.tables import (
+from model_service.registry.registry_tables import (
     channel_requests,
     commands,
     device_status,
@@ -20,11 +20,11 @@ from model_service.registry.tables import (
     outbox,
     rollout_events,
 )
-from model_service.rollout import engine_process, store
+from model_service.rollout import engine_process, rollout_store
 from model_service.settings import ModelSettings
 from model_service.trust import ceremony
-from schemas.channels import BROAD, CANARY
-from schemas.cohorts import Cohort
+from schemas.channel_documents import BROAD, CANARY
+from schemas.cohorts import SaltedShare
 from schemas.updates import Attack
 from tests.simulators.rollouts import FACTORY, FAMILY, GROUP, Service, quick_profile
 from tests.waiting import wait_until
@@ -181,7 +181,7 @@ def test_never_two_rollouts_of_a_group_are_active(service):
         for _ in range(4):
             engine.tick()
             with service.registry.reading() as connection:
-                assert len(store.in_states(connection, ("running", "paused", "aborting"), GROUP)) == 1
+                assert len(rollout_store.in_states(connection, ("running", "paused", "aborting"), GROUP)) == 1
             guard.tick()
             service.obey(names[:6])
 
@@ -310,7 +310,7 @@ def test_real_processes_killed_by_pid_finish_the_rollout(service):
 def test_the_engines_start_sweeps_what_crashed_writers_left_an_hour_ago(tmp_path):
     settings = ModelSettings(root=tmp_path / "models", lake_root=tmp_path / "lake")
     init_pki(settings)
-    ceremony.init(settings, ["machine"], {"default": Cohort()})
+    ceremony.init(settings, ["machine"], {"default": SaltedShare()})
     Lake.open(settings.lake_root).ensure_fixed_tables()
     kept = {p for p in settings.root.rglob("*") if p.is_file()}
     random = 32 * "a"

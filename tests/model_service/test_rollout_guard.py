@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import update
 
-from model_service.registry.tables import channel_requests, gate_verdicts, rollouts
-from model_service.rollout import store
-from model_service.trust import channels
+from model_service.registry.registry_tables import channel_requests, gate_verdicts, rollouts
+from model_service.rollout import rollout_store
+from model_service.trust import channel_targets
 from model_service.trust.keys import load_online_key
 from model_service.trust.online import OnlineSigner
-from schemas.channels import BROAD, BROAD_ROLE, Release
+from schemas.channel_documents import BROAD, BROAD_ROLE, Release
 from schemas.cohorts import EVERYBODY, NOBODY
 from schemas.errors import RetryableError
 from tests.simulators.rollouts import FAMILY, GROUP, Service, proposed, quick_profile
@@ -37,7 +37,7 @@ def forge(service, **changes):
             .values(document=document.model_dump(mode="json"), seq=document.seq)
         )
     key = load_online_key(service.settings.keys / "engine", BROAD_ROLE)
-    channels.propose_broad(service.repo, document, key)
+    channel_targets.propose_broad(service.repo, document, key)
     return document
 
 
@@ -46,7 +46,7 @@ def rewrite(service, **changes):
     record = service.rollout()
     changed = record.model_copy(update=changes)
     with service.registry.transaction() as connection:
-        store.save(connection, changed, time.time())
+        rollout_store.save(connection, changed, time.time())
 
 
 def verdict(service):
@@ -126,11 +126,11 @@ def test_a_phase_whose_devices_failed_is_not_passed_whatever_the_engine_says(ser
         if channel.wanted(device)[FAMILY].major:
             service.report(device, channel, "restored", "restored")
     record = service.rollout().model_copy(update={"phase": 1})
-    from model_service.rollout.steps import Propose
+    from model_service.rollout.transitions import Propose
 
     wanted = Propose(BROAD, "phase", 1, record.target, record.cohort(1), NOBODY, "normal")
     with service.registry.transaction() as connection:
-        store.apply(connection, record, [wanted], time.time(), 1e6, 1)
+        rollout_store.apply(connection, record, [wanted], time.time(), 1e6, 1)
     service.engine().announcer.step()
     state, detail = verdict(service)
     assert state == "refused"
@@ -176,9 +176,9 @@ def test_the_engines_key_alone_publishes_nothing(service):
     proposed(service)
     request = service.requests()[-1]
     with service.registry.transaction() as connection:
-        store.mark(connection, request, "countersigned", time.time())
+        rollout_store.mark(connection, request, "countersigned", time.time())
     with pytest.raises(RetryableError):
-        channels.publish_broad(service.repo, GROUP, OnlineSigner.load(service.settings))
+        channel_targets.publish_broad(service.repo, GROUP, OnlineSigner.load(service.settings))
     engine = service.engine()
     engine.tick()
     assert BROAD not in service.repo.channels(GROUP)

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_service.rollout import machine
-from model_service.rollout.judge import judge
-from model_service.rollout.record import ENDED
-from model_service.rollout.standing import Kind
-from schemas.channels import Release
+from model_service.rollout import rollout_states
+from model_service.rollout.device_progress import ProgressKind
+from model_service.rollout.phase_judge import judge
+from model_service.rollout.rollout_record import ENDED
+from schemas.channel_documents import Release
 from schemas.cohorts import EVERYBODY
 from schemas.errors import RegistryError
 from tests.simulators.rollout_world import (
@@ -78,7 +78,7 @@ def test_an_abort_in_a_broad_phase_turns_both_rings_to_the_baseline():
     world = started()
     world.phase_passes()
     world.all_commit()
-    world.take(machine.abort(world.record, "asked", "anna", world.now))
+    world.take(rollout_states.abort(world.record, "asked", "anna", world.now))
     world.look_until_quiet()
     assert world.record.state == "aborting"
     assert {s.ring for s in world.sent if s.purpose == "rollback"} == {CANARY, BROAD}
@@ -92,7 +92,7 @@ def test_a_device_that_cannot_be_reached_leaves_the_way_back_partial():
     world = started()
     away = world.treated()[0]
     world.all_commit()
-    world.take(machine.abort(world.record, "asked", "anna", world.now))
+    world.take(rollout_states.abort(world.record, "asked", "anna", world.now))
     world.look_until_quiet()
     for device in world.members:
         if device != away and world.runs.get(device) == NEW:
@@ -151,8 +151,8 @@ def test_one_failure_in_a_small_phase_asks_a_person():
     world.look_until_quiet()
     assert (world.record.state, world.record.pause.kind) == ("paused", "failures")
     with pytest.raises(RegistryError, match="approver"):
-        machine.resume(world.record, "otto", "", world.seen(), approves=False)
-    world.take(machine.resume(world.record, "anna", "sensor is broken", world.seen(), approves=True))
+        rollout_states.resume(world.record, "otto", "", world.seen(), approves=False)
+    world.take(rollout_states.resume(world.record, "anna", "sensor is broken", world.seen(), approves=True))
     world.look_until_quiet()
     assert (world.record.state, world.record.phase) == ("running", 1)
 
@@ -204,11 +204,11 @@ def test_a_pause_by_a_person_holds_the_next_phase_and_takes_back_what_waits():
     world.all_commit()
     world.now += SETTINGS.soak_s + 1
     world.look()  # the broad document waits for the guard
-    world.take(machine.pause(world.record, "anna", "lunch", world.now))
+    world.take(rollout_states.pause(world.record, "anna", "lunch", world.now))
     assert world.sent[-1].state == "withdrawn"
     world.look_until_quiet()
     assert world.record.state == "paused"
-    world.take(machine.resume(world.record, "otto", "", world.seen(), approves=False))
+    world.take(rollout_states.resume(world.record, "otto", "", world.seen(), approves=False))
     world.look_until_quiet()
     assert world.sent[-1].state == "published"
     assert world.sent[-1].seq > world.sent[-2].seq
@@ -223,7 +223,7 @@ def test_a_refusal_of_the_guard_pauses_and_is_asked_again_with_a_new_seq():
     world.look_until_quiet()
     assert (world.record.state, world.record.pause.kind) == ("paused", "refused")
     assert "too large" in world.record.pause.reason
-    world.take(machine.resume(world.record, "otto", "", world.seen(), approves=False))
+    world.take(rollout_states.resume(world.record, "otto", "", world.seen(), approves=False))
     world.look_until_quiet()
     assert (world.record.state, world.sent[-1].state) == ("running", "published")
 
@@ -262,7 +262,7 @@ def test_an_abort_below_the_floor_is_refused_and_waits_for_a_person():
     )
     world = World(members, record, floors={"machine": 2})
     world.begin()
-    world.take(machine.abort(world.record, "asked", "anna", world.now))
+    world.take(rollout_states.abort(world.record, "asked", "anna", world.now))
     world.look_until_quiet()
     assert world.record.state == "aborting"
     assert "floor 2" in world.record.pause.reason
@@ -276,11 +276,11 @@ def test_an_abort_below_the_floor_is_refused_and_waits_for_a_person():
 def test_what_has_ended_stays_ended(state):
     world = started()
     ended = world.record.model_copy(update={"state": state})
-    assert machine.advance(ended, world.seen(), world.now).record == ended
+    assert rollout_states.advance(ended, world.seen(), world.now).record == ended
     with pytest.raises(RegistryError):
-        machine.abort(ended, "late", "anna", world.now)
+        rollout_states.abort(ended, "late", "anna", world.now)
     with pytest.raises(RegistryError):
-        machine.pause(ended, "anna", "late", world.now)
+        rollout_states.pause(ended, "anna", "late", world.now)
 
 
 DEEDS = st.lists(
@@ -318,11 +318,11 @@ def _do(world: World, deed: str, device: str, chance: random.Random) -> None:
         case "soak":
             world.now += 6.0
         case "pause" if world.record.state == "running":
-            world.take(machine.pause(world.record, "anna", "", world.now))
+            world.take(rollout_states.pause(world.record, "anna", "", world.now))
         case "resume" if world.record.pause is not None:
-            world.take(machine.resume(world.record, "anna", "", world.seen(), approves=True))
+            world.take(rollout_states.resume(world.record, "anna", "", world.seen(), approves=True))
         case "abort" if world.record.state in ("running", "paused"):
-            world.take(machine.abort(world.record, "asked", "anna", world.now))
+            world.take(rollout_states.abort(world.record, "asked", "anna", world.now))
         case "commit":
             world.commit(device)
         case _ if wants:
@@ -347,10 +347,10 @@ def _laws(world: World) -> None:
     if record.state in ("completed", "completed_partial"):
         out = world.seen().published_at("phase", record.phase, BROAD)
         found = judge(record, record.phase, out, world.seen(), world.now)
-        bad = found.count(Kind.FAILED, Kind.SILENT)
-        reached = bad + found.count(Kind.COMMITTED, Kind.TRYING)
+        bad = found.count(ProgressKind.FAILED, ProgressKind.SILENT)
+        reached = bad + found.count(ProgressKind.COMMITTED, ProgressKind.TRYING)
         assert bad <= record.settings.max_failed * reached or (bad == 1 and record.waived)
-        assert (record.state == "completed") == (found.count(Kind.COMMITTED) == len(found.standings))
+        assert (record.state == "completed") == (found.count(ProgressKind.COMMITTED) == len(found.standings))
     if record.state in ("rolled_back", "rolled_back_partial"):
         assert all(world.wanted(d) == FACTORY for d in world.members)
 

@@ -11,10 +11,10 @@ from sqlalchemy import select, update
 import feature_store
 from feature_store.commit_log import CommitLog
 from feature_store.lake import Lake
+from model_service.lifecycle.event_shipper import EventShipper
+from model_service.lifecycle.lifecycle_topic import LifecycleTopic
 from model_service.registry.database import Registry, note
-from model_service.registry.tables import outbox
-from model_service.rollout.lifecycle_topic import LifecycleTopic
-from model_service.rollout.outbox import Shipper
+from model_service.registry.registry_tables import outbox
 from schemas import tables
 from schemas.topics import LIFECYCLE
 from tests.waiting import wait_until
@@ -49,7 +49,7 @@ def now():
 
 
 def test_each_event_lands_once_and_is_then_at_rest(registry, lake_root):
-    shipper = Shipper(registry, Lake.open(lake_root))
+    shipper = EventShipper(registry, Lake.open(lake_root))
     tell(registry, "a", "b")
     assert shipper.step(now()) == 2
     tell(registry, "b", "c")
@@ -61,11 +61,11 @@ def test_each_event_lands_once_and_is_then_at_rest(registry, lake_root):
 
 def test_what_landed_before_a_crash_does_not_land_again(registry, lake_root):
     tell(registry, "a", "b")
-    Shipper(registry, Lake.open(lake_root)).step(now())
+    EventShipper(registry, Lake.open(lake_root)).step(now())
     with registry.transaction() as connection:  # as if killed between the lake's commit and the mark
         connection.execute(update(outbox).values(shipped_at=None))
     tell(registry, "c")
-    assert Shipper(registry, Lake.open(lake_root)).step(now()) == 3
+    assert EventShipper(registry, Lake.open(lake_root)).step(now()) == 3
     assert landed(lake_root) == ["a", "b", "c"]
 
 
@@ -79,13 +79,13 @@ def test_a_commit_that_was_decided_and_not_applied_counts_as_landed(registry, la
     files = lake.stage("lifecycle", table, "lifecycle", 0)
     record = orjson.dumps({"lifecycle": [f.to_json() for f in files]})
     assert CommitLog(lake_root).put_if_absent("lifecycle", 0, record)  # and killed here
-    assert Shipper(registry, Lake.open(lake_root)).step(now()) == 2
+    assert EventShipper(registry, Lake.open(lake_root)).step(now()) == 2
     assert landed(lake_root) == ["a", "b"]
 
 
 def test_a_broker_that_is_away_holds_nothing_up(registry, lake_root):
     topic = LifecycleTopic("127.0.0.1:1", "nowhere")
-    shipper = Shipper(registry, Lake.open(lake_root), topic)
+    shipper = EventShipper(registry, Lake.open(lake_root), topic)
     tell(registry, "a")
     assert shipper.step(now()) == 0
     assert landed(lake_root) == ["a"]
@@ -98,7 +98,7 @@ def test_a_broker_that_is_away_holds_nothing_up(registry, lake_root):
 @pytest.mark.kafka
 def test_events_reach_the_topic_with_their_id(registry, lake_root, broker, namespace):
     topic = LifecycleTopic(broker.bootstrap_servers, namespace)
-    shipper = Shipper(registry, Lake.open(lake_root), topic)
+    shipper = EventShipper(registry, Lake.open(lake_root), topic)
     tell(registry, "a", "b")
     wait_until(lambda: (shipper.step(now()), waiting(registry) == [])[1], 30, "shipping")
     topic.close()

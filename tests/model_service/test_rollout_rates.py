@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import update
 
 from feature_store.append import append
-from feature_store.cuts import Cuts
-from model_service.registry.tables import candidates
-from model_service.rollout.rates import LakeRates
+from feature_store.cut_store import CutStore
+from model_service.registry.registry_tables import candidates
+from model_service.rollout.alarm_rates import LakeRates
 from schemas.profile_file import find_profile
 from schemas.tables import SUMMARIES
 from tests.simulators.rollouts import FACTORY, Service, quick_profile
@@ -56,7 +56,7 @@ def test_rates_are_of_the_right_devices_model_and_time(service):
     rows.append(summary_row(names[1], new.version, [0, 0, 0, 99], at=START - 10))
     service.lake.ensure_table(SUMMARIES)
     table = pa.Table.from_pylist(rows, schema=SUMMARIES.schema)
-    append(service.lake, Cuts(service.lake), "test", lambda _n: {SUMMARIES.name: table})
+    append(service.lake, CutStore(service.lake), "test", lambda _n: {SUMMARIES.name: table})
     rates = LakeRates(service.settings.lake_root)
     with service.registry.reading() as connection:
         found = rates.of(connection, record, START, find_profile("machine"))

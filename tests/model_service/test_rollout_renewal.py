@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from model_service.rollout.renewal import Renewal
-from schemas.channels import BROAD, CANARY
+from model_service.rollout.channel_renewal import ChannelRenewal
+from schemas.channel_documents import BROAD, CANARY
 from tests.simulators.rollouts import FAMILY, GROUP, Service, quick_profile
 
 
@@ -27,7 +27,9 @@ def ended(service, names, **deeds):
 
 
 def renewal(service, engine):
-    return Renewal(service.registry, service.repo, service.settings.channel_s, engine.announcer.highest)
+    return ChannelRenewal(
+        service.registry, service.repo, service.settings.channel_s, engine.announcer.highest
+    )
 
 
 def test_a_completed_rollout_is_said_again_to_everybody(service):

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_service.rollout.evidence import told
-from model_service.rollout.observed import Paired, Status, Told
-from model_service.rollout.standing import Kind, standing
+from model_service.rollout.device_progress import ProgressKind, device_progress
+from model_service.rollout.observed import DeviceReport, DeviceStatus, PairedShadow
+from model_service.rollout.observing import told
 from schemas.proto.delivery_pb2 import Installed, ReportRequest, Shadow
 from tests.simulators.rollout_world import FACTORY, NEW
 
@@ -16,27 +16,27 @@ NOW = 1000.0
 
 
 def place(*reports, status=None, now=NOW, health=True):
-    return standing(reports, status, NEW, "machine", now, 30.0, health=health)
+    return device_progress(reports, status, NEW, "machine", now, 30.0, health=health)
 
 
 def report(number, state, result="", *, at=NOW, version=NEW.version, **fields):
-    return Told(number, at, state, result, version, **fields)
+    return DeviceReport(number, at, state, result, version, **fields)
 
 
 @pytest.mark.parametrize(
     ("state", "result", "kind"),
     [
-        ("fetching", "", Kind.TRYING),
-        ("watch", "", Kind.TRYING),
-        ("committed", "committed", Kind.TRYING),
-        ("idle", "committed", Kind.COMMITTED),
-        ("restoring", "", Kind.FAILED),
-        ("restored", "restored", Kind.FAILED),
-        ("inconsistent", "not_restored", Kind.FAILED),
-        ("idle", "no_change_refused", Kind.FAILED),
-        ("deferred", "no_change_deferred", Kind.DEFERRED),
-        ("idle", "no_change_failed", Kind.UNREACHED),
-        ("idle", "", Kind.UNREACHED),
+        ("fetching", "", ProgressKind.TRYING),
+        ("watch", "", ProgressKind.TRYING),
+        ("committed", "committed", ProgressKind.TRYING),
+        ("idle", "committed", ProgressKind.COMMITTED),
+        ("restoring", "", ProgressKind.FAILED),
+        ("restored", "restored", ProgressKind.FAILED),
+        ("inconsistent", "not_restored", ProgressKind.FAILED),
+        ("idle", "no_change_refused", ProgressKind.FAILED),
+        ("deferred", "no_change_deferred", ProgressKind.DEFERRED),
+        ("idle", "no_change_failed", ProgressKind.UNREACHED),
+        ("idle", "", ProgressKind.UNREACHED),
     ],
 )
 def test_each_state_and_result_has_its_place(state, result, kind):
@@ -44,72 +44,74 @@ def test_each_state_and_result_has_its_place(state, result, kind):
 
 
 def test_no_word_is_not_reached():
-    assert place().kind is Kind.UNREACHED
+    assert place().kind is ProgressKind.UNREACHED
 
 
 def test_reports_on_the_way_back_say_nothing_about_the_new_model():
     back = report(2, "idle", "committed", version=FACTORY.version)
-    assert place(report(1, "trial"), back).kind is Kind.TRYING
+    assert place(report(1, "trial"), back).kind is ProgressKind.TRYING
 
 
 def test_a_failure_lasts_through_another_try_and_ends_with_a_commit():
     first = report(1, "restored", "restored")
-    assert place(first, report(2, "trial")).kind is Kind.FAILED
-    assert place(first, report(2, "trial"), report(3, "idle", "committed")).kind is Kind.COMMITTED
+    assert place(first, report(2, "trial")).kind is ProgressKind.FAILED
+    assert place(first, report(2, "trial"), report(3, "idle", "committed")).kind is ProgressKind.COMMITTED
 
 
 def test_refusing_something_else_later_does_not_undo_a_commit():
     refused = report(2, "idle", "no_change_refused", version="", attack="unsigned_instruction")
-    assert place(report(1, "idle", "committed"), refused).kind is Kind.COMMITTED
+    assert place(report(1, "idle", "committed"), refused).kind is ProgressKind.COMMITTED
 
 
 def test_how_an_earlier_attempt_ended_says_nothing_about_this_rollout():
     standing_since_before = report(1, "restored", "", version="")
-    assert place(standing_since_before).kind is Kind.UNREACHED
-    assert place(standing_since_before, report(2, "trial")).kind is Kind.TRYING
+    assert place(standing_since_before).kind is ProgressKind.UNREACHED
+    assert place(standing_since_before, report(2, "trial")).kind is ProgressKind.TRYING
 
 
 def test_a_refusal_of_the_channel_itself_is_a_failure():
     refused = report(1, "idle", "no_change_refused", version="", attack="metadata_rollback")
-    assert place(refused).kind is Kind.FAILED
+    assert place(refused).kind is ProgressKind.FAILED
 
 
 def test_silence_is_measured_from_the_last_word_about_anything():
     trying = report(1, "trial", at=NOW - 100)
-    assert place(trying).kind is Kind.SILENT
-    heard = Status(NOW - 1, 1, "trial", {"machine": FACTORY})
-    assert place(trying, status=heard).kind is Kind.TRYING
+    assert place(trying).kind is ProgressKind.SILENT
+    heard = DeviceStatus(NOW - 1, 1, "trial", {"machine": FACTORY})
+    assert place(trying, status=heard).kind is ProgressKind.TRYING
 
 
 def test_a_device_that_runs_it_counts_though_its_report_was_lost():
-    idle = Status(NOW, 1, "idle", {"machine": NEW})
-    assert place(status=idle).kind is Kind.COMMITTED
-    assert place(report(1, "watch", at=NOW - 5), status=idle).kind is Kind.COMMITTED
-    watching = Status(NOW, 1, "watch", {"machine": NEW})
-    assert place(report(1, "watch", at=NOW - 5), status=watching).kind is Kind.TRYING
+    idle = DeviceStatus(NOW, 1, "idle", {"machine": NEW})
+    assert place(status=idle).kind is ProgressKind.COMMITTED
+    assert place(report(1, "watch", at=NOW - 5), status=idle).kind is ProgressKind.COMMITTED
+    watching = DeviceStatus(NOW, 1, "watch", {"machine": NEW})
+    assert place(report(1, "watch", at=NOW - 5), status=watching).kind is ProgressKind.TRYING
 
 
 def test_crashes_and_late_windows_make_a_failure_but_of_a_security_rollout():
     crashed = report(1, "idle", "committed", crashes=2)
-    slow = report(1, "idle", "committed", paired=Paired(10, 0.0, 5))
+    slow = report(1, "idle", "committed", paired=PairedShadow(10, 0.0, 5))
     for bad in (crashed, slow):
-        assert place(bad).kind is Kind.FAILED
-        assert place(bad, health=False).kind is Kind.COMMITTED
-    assert place(report(1, "idle", "committed", paired=Paired(10, 0.0, 1))).kind is Kind.COMMITTED
+        assert place(bad).kind is ProgressKind.FAILED
+        assert place(bad, health=False).kind is ProgressKind.COMMITTED
+    assert (
+        place(report(1, "idle", "committed", paired=PairedShadow(10, 0.0, 1))).kind is ProgressKind.COMMITTED
+    )
 
 
 @given(st.permutations(range(4)), st.randoms(use_true_random=False))
 def test_order_and_repetition_change_nothing(order, chance: random.Random):
     reports = [
         report(1, "fetching", at=NOW - 4),
-        report(2, "trial", at=NOW - 3, paired=Paired(5, 0.0, 0)),
-        report(3, "committed", at=NOW - 2, paired=Paired(5, 0.2, 0)),
-        report(4, "idle", "committed", at=NOW - 1, paired=Paired(15, 0.1, 0)),
+        report(2, "trial", at=NOW - 3, paired=PairedShadow(5, 0.0, 0)),
+        report(3, "committed", at=NOW - 2, paired=PairedShadow(5, 0.2, 0)),
+        report(4, "idle", "committed", at=NOW - 1, paired=PairedShadow(15, 0.1, 0)),
     ]
     mixed = [reports[i] for i in order]
     mixed += [r for r in mixed if chance.random() < 0.5]
     assert place(*mixed) == place(*reports)
-    assert place(*mixed).paired == Paired(15, 0.1, 0)
+    assert place(*mixed).paired == PairedShadow(15, 0.1, 0)
 
 
 def test_the_gain_is_the_new_models_whichever_of_both_is_active():
@@ -121,6 +123,6 @@ def test_the_gain_is_the_new_models_whichever_of_both_is_active():
         request = ReportRequest(attempted=Installed(version=NEW.version), shadow=pair)
         return told(request, NOW, frozenset({NEW.version})).paired
 
-    assert heard(FACTORY.version, NEW.version) == Paired(10, 0.3, 2)
-    assert heard(NEW.version, FACTORY.version) == Paired(10, -0.3, 2)
+    assert heard(FACTORY.version, NEW.version) == PairedShadow(10, 0.3, 2)
+    assert heard(NEW.version, FACTORY.version) == PairedShadow(10, -0.3, 2)
     assert heard(FACTORY.version, "machine-9.00000009") is None

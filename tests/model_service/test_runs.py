@@ -16,14 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from feature_store.point_in_time import Regime, Wanted
-from model_service.registry import candidates, tables
+from feature_store.point_in_time import Regime, RowSelection
+from model_service.registry import candidates, registry_tables
 from model_service.registry.candidates import CandidateState, candidate_of
 from model_service.registry.database import Registry
-from model_service.training import run as machine
-from model_service.training import runs
+from model_service.training import run_store
+from model_service.training import training_run as machine
 from model_service.training.lineage import question_of, wanted_of
-from model_service.training.run import (
+from model_service.training.training_run import (
     OPEN,
     TRAINER,
     DriftFinding,
@@ -78,7 +78,7 @@ def a_candidate(state=CandidateState.TRAINED, version=CHAMPION.manifest.version)
 
 def store_raw(connection, run: TrainingRun, cause: str | None) -> None:
     """The run as an older release wrote it: ``cause`` is the column's text."""
-    runs.insert(connection, run)
+    run_store.insert(connection, run)
     connection.execute(
         text("UPDATE runs SET cause = :cause WHERE run_id = :r"), {"cause": cause, "r": run.run_id}
     )
@@ -94,7 +94,7 @@ def cause_text(connection, run_id: str) -> str | None:
 @pytest.mark.parametrize("written", WRITTEN, ids=lambda w: f"{w['state']}-{len(w['cause'])}")
 def test_every_document_of_0_2_0_loads_and_is_written_again_byte_for_byte(connection, written):
     store_raw(connection, a_run(RunState(written["state"])), written["cause"])
-    read = runs.get(connection, "r")
+    read = run_store.get(connection, "r")
     document = json.loads(written["cause"]) or {}
     assert json.dumps(read.cause_json()) == written["cause"]
     assert read.follows == ("need" in document)
@@ -108,30 +108,33 @@ def test_every_document_of_0_2_0_loads_and_is_written_again_byte_for_byte(connec
 
 def test_a_run_that_0_2_0_left_without_any_document_loads(connection):
     store_raw(connection, a_run(), None)
-    read = runs.get(connection, "r")
+    read = run_store.get(connection, "r")
     assert (read.need, read.finding, read.plan, read.cause_json()) == (None, None, None, None)
 
 
 def test_missing_keys_have_defaults_and_unknown_ones_are_passed_over(connection):
     asked = json.loads(WRITTEN[-2]["cause"])["wanted"]
     store_raw(connection, a_run(), json.dumps({"kind": "regime", "wanted": asked, "novel": 1}))
-    read = runs.get(connection, "r")
+    read = run_store.get(connection, "r")
     assert (read.finding, read.plan.moved, read.plan.champion) == (DriftFinding(kind="regime"), (), "")
 
 
 def test_a_step_that_leaves_the_document_alone_does_not_rewrite_it(connection):
     written = json.dumps({"kind": "regime", "novel": 1})
     store_raw(connection, a_run(), written)
-    read = runs.get(connection, "r")
-    assert runs.save(connection, read, read.to(RunState.WAITING, detail="ask"), LATER)
+    read = run_store.get(connection, "r")
+    assert run_store.save(connection, read, read.to(RunState.WAITING, detail="ask"), LATER)
     assert cause_text(connection, "r") == written
-    assert (runs.get(connection, "r").state, runs.get(connection, "r").detail) == (RunState.WAITING, "ask")
+    assert (run_store.get(connection, "r").state, run_store.get(connection, "r").detail) == (
+        RunState.WAITING,
+        "ask",
+    )
 
 
 def test_a_document_that_no_release_wrote_is_refused_with_the_runs_name(connection):
     store_raw(connection, a_run(), json.dumps({"wanted": {"event_from": "yesterday"}}))
     with pytest.raises(RegistryError, match="run r cannot be read"):
-        runs.get(connection, "r")
+        run_store.get(connection, "r")
 
 
 instants = st.datetimes(timezones=st.just(UTC))
@@ -139,7 +142,7 @@ numbers = st.dictionaries(st.text(max_size=5), st.floats(allow_nan=False), max_s
 names = st.lists(st.text(max_size=5), max_size=3).map(tuple)
 regimes = st.none() | st.builds(Regime, instants, numbers, numbers, st.floats(0, 9))
 questions = st.builds(
-    Wanted, st.just(MACHINE), instants, instants, instants, st.booleans(), names, names, regimes
+    RowSelection, st.just(MACHINE), instants, instants, instants, st.booleans(), names, names, regimes
 )
 
 
@@ -189,20 +192,20 @@ def test_every_state_of_a_run_can_be_reached():
 
 
 def test_a_run_that_moved_on_since_it_was_read_is_not_changed(connection):
-    runs.insert(connection, a_run())
-    before = runs.get(connection, "r")
-    assert runs.save(connection, before, before.to(RunState.COLLECTING, finding=FINDING), LATER)
-    assert not runs.save(connection, before, before.to(RunState.WAITING, detail="late"), LATER)
-    after = runs.get(connection, "r")
+    run_store.insert(connection, a_run())
+    before = run_store.get(connection, "r")
+    assert run_store.save(connection, before, before.to(RunState.COLLECTING, finding=FINDING), LATER)
+    assert not run_store.save(connection, before, before.to(RunState.WAITING, detail="late"), LATER)
+    after = run_store.get(connection, "r")
     assert (after.state, after.finding, after.detail) == (RunState.COLLECTING, FINDING, "")
     assert (after.created_at, after.updated_at) == (NOW, LATER)
 
 
 def test_more_verdicts_are_no_step_and_come_once(connection):
-    runs.insert(connection, a_run(verdicts=("a", "b")))
-    before = runs.get(connection, "r")
-    assert runs.save(connection, before, before.with_verdicts(("b", "c")), before.updated_at)
-    after = runs.get(connection, "r")
+    run_store.insert(connection, a_run(verdicts=("a", "b")))
+    before = run_store.get(connection, "r")
+    assert run_store.save(connection, before, before.with_verdicts(("b", "c")), before.updated_at)
+    after = run_store.get(connection, "r")
     assert (after.verdicts, after.state, after.updated_at) == (("a", "b", "c"), before.state, NOW)
 
 
@@ -259,12 +262,12 @@ def test_of_two_processes_that_advance_a_candidate_one_wins(registry):
 
 
 def test_rows_of_runs_and_candidates_are_touched_by_their_stores_alone():
-    stores = {"model_service/registry/candidates.py", "model_service/training/runs.py"}
+    stores = {"model_service/registry/candidates.py", "model_service/training/run_store.py"}
     owned = {"runs", "candidates"}
     rooms = ("model_service", "infra")
     for path in (p for room in rooms for p in (ROOT / room).rglob("*.py")):
         name = path.relative_to(ROOT).as_posix()
         imported = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom)]
         taken = {(n.module, a.name) for n in imported for a in n.names}
-        assert not taken & {(tables.__name__, table) for table in owned}, name
+        assert not taken & {(registry_tables.__name__, table) for table in owned}, name
         assert (("model_service.registry", "tables") in taken) <= (name in stores), name

@@ -8,11 +8,11 @@ import pytest
 from google.protobuf.message_factory import GetMessageClass
 from sqlalchemy import select
 
-from infra.model_client import FleetClient
+from infra.fleet_client import FleetClient
 from model_service.address import read_address
 from model_service.identity.authority import init_pki, person_paths
 from model_service.identity.certificates import read_holder
-from model_service.registry.tables import certificate_requests, commands
+from model_service.registry.registry_tables import certificate_requests, commands
 from model_service.settings import ModelSettings
 from schemas.errors import AccessError, RegistryError, RejectedError, ServiceUnavailableError
 from schemas.proto import fleet_pb2

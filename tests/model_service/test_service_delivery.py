@@ -17,9 +17,9 @@ from sqlalchemy import select
 
 from model_service.identity.authority import ca_path, init_pki
 from model_service.identity.certificates import read_holder
-from model_service.registry.tables import certificate_requests
+from model_service.registry.registry_tables import certificate_requests
 from model_service.service.access import STALE_S, AccessList
-from model_service.service.door import ANYBODY, DETAILS_KEY, Door, Rule
+from model_service.service.door import ANYBODY, DETAILS_KEY, AccessRule, CallDoor
 from model_service.service.server import ENROLLMENT
 from schemas.errors import ServiceUnavailableError
 from schemas.proto.delivery_pb2 import EnrollRequest, FetchArtifactRequest, Installed, WatchRequest
@@ -290,9 +290,9 @@ def odd_service():
     port, stop = [], threading.Event()
 
     async def serve():
-        rules = {name: Rule(ANYBODY, 0.2) for name in ("Enroll", "Renew")}
+        rules = {name: AccessRule(ANYBODY, 0.2) for name in ("Enroll", "Renew")}
         server = grpc.aio.server()
-        server.add_generic_rpc_handlers((Door(AccessList()).guard(ENROLLMENT, Odd(), rules),))
+        server.add_generic_rpc_handlers((CallDoor(AccessList()).guard(ENROLLMENT, Odd(), rules),))
         port.append(server.add_insecure_port("127.0.0.1:0"))
         await server.start()
         await asyncio.get_running_loop().run_in_executor(None, stop.wait)
@@ -328,7 +328,7 @@ def test_an_error_we_did_not_foresee_tells_nothing(odd_service):
 
 def test_a_method_that_nobody_gave_a_rule_does_not_start():
     with pytest.raises(ValueError, match="Renew"):
-        Door(AccessList()).guard(ENROLLMENT, Odd(), {"Enroll": Rule(ANYBODY, 1.0)})
+        CallDoor(AccessList()).guard(ENROLLMENT, Odd(), {"Enroll": AccessRule(ANYBODY, 1.0)})
 
 
 def test_who_cannot_tell_the_revoked_lets_nobody_in(device):

@@ -5,7 +5,7 @@ import hashlib
 import grpc
 import pytest
 
-from schemas.channels import POLICY_PATH, Channel, channel_path
+from schemas.channel_documents import POLICY_PATH, ChannelDocument, channel_path
 from schemas.proto.delivery_pb2 import FetchMetadataRequest, WatchRequest
 from tests.simulators.model_service import ModelService, refusal
 
@@ -43,7 +43,9 @@ def test_a_new_device_gets_everything_of_its_group_in_one_round_trip(service, de
     assert {"timestamp.json", f"{versions['snapshot']}.snapshot.json"} <= set(metadata)
     assert f"{versions['channels-canary']}.channels-canary.json" in metadata
     assert set(documents) == {POLICY_PATH, channel_path("default", "canary")}
-    assert Channel.model_validate_json(documents[channel_path("default", "canary")]).group == "default"
+    assert (
+        ChannelDocument.model_validate_json(documents[channel_path("default", "canary")]).group == "default"
+    )
     assert reply.server_time_ms > 0
 
 

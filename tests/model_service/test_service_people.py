@@ -12,12 +12,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import insert, select, update
 
 from feature_store.append import append
-from feature_store.cuts import Cuts
-from infra.model_client import FleetClient
+from feature_store.cut_store import CutStore
+from infra.fleet_client import FleetClient
 from model_service.identity.authority import Authority
 from model_service.identity.certificates import read_holder
 from model_service.identity.people import enter_people
-from model_service.registry.tables import certificates, commands, outbox, runs
+from model_service.registry.registry_tables import certificates, commands, outbox, runs
 from schemas.errors import RegistryError, RejectedError
 from schemas.proto.fleet_pb2 import ControlRolloutRequest, ListRequest, RevokeCertificateRequest
 from schemas.proto.fleet_pb2_grpc import FleetAdminStub
@@ -83,7 +83,7 @@ def drift_verdict(service, event_id):
     plain = {pa.string(): "", pa.float64(): 0.0, pa.int32(): 0, pa.int64(): 0}
     row = {f.name: plain.get(f.type, 0) for f in DRIFT.schema}
     table = pa.Table.from_pylist([{**row, "event_id": event_id, "profile": "machine"}], schema=DRIFT.schema)
-    append(service.lake, Cuts(service.lake), "test-drift", lambda n: {DRIFT.name: table})
+    append(service.lake, CutStore(service.lake), "test-drift", lambda n: {DRIFT.name: table})
 
 
 @pytest.mark.parametrize(("retrain", "state"), [(True, "requested"), (False, "dismissed")])

@@ -13,20 +13,20 @@ import pytest
 from sqlalchemy import insert, update
 
 from feature_store import connect
-from feature_store.cuts import Cuts
+from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from feature_store.point_in_time import training_rows
-from infra.model_processes import as_environment
+from infra.stack.model_processes import as_environment
+from model_service.models.bundle_files import MANIFEST
+from model_service.models.candidate import build_candidate
+from model_service.registry.bundle_store import read_artifact
 from model_service.registry.candidates import champion_version
-from model_service.registry.tables import candidates, outbox, rollouts, runs
-from model_service.training.artifacts import read_artifact
-from model_service.training.bundle import MANIFEST
-from model_service.training.candidate import build_candidate
+from model_service.registry.registry_tables import candidates, outbox, rollouts, runs
 from model_service.training.lineage import code_version, wanted_of
-from model_service.training.run import Question
+from model_service.training.training_run import Question
 from model_service.trust.ceremony import open_repository
-from model_service.trust.models import model_state
-from schemas.channels import artifact_path
+from model_service.trust.model_targets import model_state
+from schemas.channel_documents import artifact_path
 from tests.model_service.drifting_fleets import (
     CHAMPION,
     FAULTY,
@@ -137,7 +137,7 @@ def test_lineage_leads_from_a_model_to_its_rows_and_from_a_row_to_its_models(tra
     assert models == [(candidate["version"],)]
     assert seen == [(CHAMPION.manifest.version,)]
     assert {r[3] for r in rows} == {"train", "holdout"}
-    assert {r[4] for r in rows} == {run["pin"]} <= set(Cuts(Lake(trained.settings.lake_root)).pins())
+    assert {r[4] for r in rows} == {run["pin"]} <= set(CutStore(Lake(trained.settings.lake_root)).pins())
     assert len(rows) == json.loads(json.dumps(candidate["manifest"]))["lineage"]["rows"] + sum(
         r[3] == "holdout" for r in rows
     )
@@ -182,7 +182,7 @@ def test_a_declined_run_goes_on_where_a_person_says_so(office, wearing):
 
 
 def register(made: TrainingOffice, profile) -> None:
-    from feature_store.registry import ProfileRegistry
+    from feature_store.lake_registry import ProfileRegistry
 
     ProfileRegistry(Lake.open(made.settings.lake_root)).register(profile)
 

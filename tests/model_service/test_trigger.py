@@ -6,8 +6,16 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_service.training.run import TRAINER, RunReason, RunState, TrainingRun
-from model_service.training.trigger import Extend, Standing, Start, Verdict, next_open, on_clock, on_verdicts
+from model_service.training.training_run import TRAINER, RunReason, RunState, TrainingRun
+from model_service.training.trigger import (
+    ClockFacts,
+    ExtendRun,
+    StartRun,
+    VerdictSummary,
+    next_open,
+    on_clock,
+    on_verdicts,
+)
 from schemas.profile_file import find_profile
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
@@ -23,9 +31,11 @@ def policy(**training):
     return MACHINE.model_copy(update={"training": MACHINE.training.model_copy(update=training)})
 
 
-def verdict(onset_s: float, number: int = 0) -> Verdict:
+def verdict(onset_s: float, number: int = 0) -> VerdictSummary:
     onset = NOW + onset_s * SECOND
-    return Verdict(f"task-01/{number}/{onset_s}", "machine/h/g/x", "covariate", onset, onset + 10 * SECOND)
+    return VerdictSummary(
+        f"task-01/{number}/{onset_s}", "machine/h/g/x", "covariate", onset, onset + 10 * SECOND
+    )
 
 
 def run(
@@ -38,7 +48,7 @@ def run(
 
 def test_verdicts_of_one_onset_start_one_run():
     [start] = on_verdicts(MACHINE, [verdict(0), verdict(5, 1), verdict(-3, 2)], [])
-    assert isinstance(start, Start)
+    assert isinstance(start, StartRun)
     assert (start.onset, len(start.verdicts)) == (NOW - 3 * SECOND, 3)
 
 
@@ -49,14 +59,14 @@ def test_verdicts_of_two_onsets_start_two_runs():
 def test_a_change_that_was_trained_on_or_dismissed_is_never_taken_up_again():
     for state in (TRAINED, DISMISSED, FAILED, EXAMINING, COLLECTING):
         [action] = on_verdicts(MACHINE, [verdict(REACH_S)], [run(state)])
-        assert isinstance(action, Extend)
+        assert isinstance(action, ExtendRun)
         assert not action.reopen
 
 
 def test_new_evidence_opens_a_run_again_that_had_found_no_reason():
     for state in (DECLINED, WAITING):
         [action] = on_verdicts(MACHINE, [verdict(-REACH_S)], [run(state)])
-        assert isinstance(action, Extend)
+        assert isinstance(action, ExtendRun)
         assert action.reopen
 
 
@@ -85,26 +95,26 @@ def test_runs_are_worked_on_one_at_a_time_oldest_first():
 
 
 def test_clocks_and_labels_start_runs_when_due_and_no_sooner():
-    standing = Standing([], None, NOW)
+    standing = ClockFacts([], None, NOW)
     for setting, reason in (({"schedule_s": 60.0}, SCHEDULE), ({"max_age_s": 60.0}, AGE)):
         assert on_clock(policy(**setting), standing, NOW + 59 * SECOND) is None
-        assert on_clock(policy(**setting), standing, NOW + 60 * SECOND) == Start(reason)
+        assert on_clock(policy(**setting), standing, NOW + 60 * SECOND) == StartRun(reason)
     assert on_clock(policy(label_count=5), replace(standing, new_labels=4), NOW) is None
-    assert on_clock(policy(label_count=5), replace(standing, new_labels=5), NOW) == Start(LABELS)
+    assert on_clock(policy(label_count=5), replace(standing, new_labels=5), NOW) == StartRun(LABELS)
     assert on_clock(MACHINE, standing, NOW + timedelta(days=999)) is None
 
 
 def test_a_clock_starts_nothing_while_a_run_is_open_or_cools_down():
     due = policy(schedule_s=60.0, cooldown_s=100.0)
     for state, age_s in ((COLLECTING, 500), (TRAINED, 70)):
-        standing = Standing(
+        standing = ClockFacts(
             [run(state, age_s=age_s, reason=SCHEDULE, onset_s=None)], None, NOW - 999 * SECOND
         )
         assert on_clock(due, standing, NOW) is None
-    old = Standing([run(TRAINED, age_s=500, reason=SCHEDULE, onset_s=None)], None, NOW - 999 * SECOND)
-    assert on_clock(due, old, NOW) == Start(SCHEDULE)
+    old = ClockFacts([run(TRAINED, age_s=500, reason=SCHEDULE, onset_s=None)], None, NOW - 999 * SECOND)
+    assert on_clock(due, old, NOW) == StartRun(SCHEDULE)
 
 
 def test_a_model_made_for_another_reason_restarts_the_clock():
-    standing = Standing([], NOW - 10 * SECOND, NOW - 999 * SECOND)
+    standing = ClockFacts([], NOW - 10 * SECOND, NOW - 999 * SECOND)
     assert on_clock(policy(max_age_s=60.0), standing, NOW) is None

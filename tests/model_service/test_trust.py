@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_producer.trust import TrustedTime, Verifier
+from edge_producer.trust import TrustedTime, TrustVerifier
 from model_service.settings import ModelSettings
 from model_service.trust import (
     broad_state,
@@ -31,8 +31,8 @@ from model_service.trust import (
 from model_service.trust.keyring import Keyring
 from model_service.trust.metadata import Targets, newer, seal, target_file
 from model_service.trust.proposals import proposal_file
-from schemas.channels import TargetCustom, artifact_path, channel_path, model_role
-from schemas.cohorts import Cohort
+from schemas.channel_documents import TargetCustom, artifact_path, channel_path, model_role
+from schemas.cohorts import SaltedShare
 from schemas.durable import DISK
 from schemas.errors import OperatorError, PipelineError, RegistryError, RetryableError, TrustError
 from schemas.updates import Attack
@@ -230,7 +230,7 @@ def test_a_persons_key_stands_in_for_the_guards(cloud: Cloud):
 
 def test_a_guard_refuses_another_document_than_it_examined(cloud: Cloud):
     channel = cloud.channel("broad", 1, FACTORY)
-    wider = channel.model_copy(update={"holdout": Cohort(share=1.0)})
+    wider = channel.model_copy(update={"holdout": SaltedShare(share=1.0)})
     propose_broad(cloud.repo, wider, cloud.key("engine", "channels-broad"))
     with pytest.raises(TrustError, match="other bytes"):
         countersign_broad(cloud.repo, channel, cloud.key("guard", "channels-broad"))
@@ -283,7 +283,7 @@ def test_a_reader_sees_one_consistent_state_at_every_moment(cloud: Cloud, tmp_pa
     def read() -> None:
         time = TrustedTime(tmp_path / "time.json", BUILD, cloud.clock.monotonic)
         while not stop.is_set():
-            verifier = Verifier(tmp_path / f"reader-{reads[0] % 7}", cloud.root, time, group=GROUP)
+            verifier = TrustVerifier(tmp_path / f"reader-{reads[0] % 7}", cloud.root, time, group=GROUP)
             try:
                 verifier.apply(*cloud.repo.reply(verifier.versions(), verifier.documents(), GROUP))
             except (PipelineError, OSError, ValueError, LookupError) as exc:
@@ -345,10 +345,10 @@ def test_artifacts_are_named_by_published_models_only(cloud: Cloud):
 
 def test_init_repeated_changes_nothing_and_adds_what_is_new(cloud: Cloud):
     before = cloud.repo.versions()
-    ceremony.init(cloud.settings, [FAMILY], {GROUP: Cohort()}, now=cloud.clock)
+    ceremony.init(cloud.settings, [FAMILY], {GROUP: SaltedShare()}, now=cloud.clock)
     assert cloud.repo.versions() == before
     assert cloud.repo.root() == cloud.root
-    ceremony.init(cloud.settings, [FAMILY, "robot"], {"new": Cohort(share=0.5)}, now=cloud.clock)
+    ceremony.init(cloud.settings, [FAMILY, "robot"], {"new": SaltedShare(share=0.5)}, now=cloud.clock)
     assert "models-robot" in cloud.repo.versions()
     assert cloud.repo.policy().canary.keys() == {GROUP, "new"}
 
@@ -486,10 +486,10 @@ def _run_killed(work: Callable[[], object], writes: int) -> int:
 def test_init_killed_at_any_write_goes_on_at_the_next_call(tmp_path: Path):
     for point in range(0, 120, 7):
         settings = ModelSettings(root=tmp_path / f"models-{point}", lake_root=tmp_path / "lake")
-        code = _run_killed(lambda s=settings: ceremony.init(s, [FAMILY], {GROUP: Cohort()}), point)  # type: ignore[misc]
-        ceremony.init(settings, [FAMILY], {GROUP: Cohort()})
+        code = _run_killed(lambda s=settings: ceremony.init(s, [FAMILY], {GROUP: SaltedShare()}), point)  # type: ignore[misc]
+        ceremony.init(settings, [FAMILY], {GROUP: SaltedShare()})
         repo = ceremony.open_repository(settings)
-        verifier = Verifier(
+        verifier = TrustVerifier(
             tmp_path / f"device-{point}",
             repo.root(),
             TrustedTime(tmp_path / f"time-{point}.json", BUILD),

@@ -8,14 +8,14 @@ from typing import Any
 
 from sqlalchemy import select
 
-from feature_store.cuts import utc_now
+from feature_store.cut_store import utc_now
 from feature_store.lake import Lake
 from model_service.registry.database import Registry
-from model_service.registry.tables import candidates, outbox, runs
+from model_service.registry.registry_tables import candidates, outbox, runs
 from model_service.settings import ModelSettings
 from model_service.training.scheduler import TrainingScheduler
 from model_service.trust import ceremony
-from schemas.cohorts import Cohort
+from schemas.cohorts import SaltedShare
 
 
 class Clock:
@@ -33,7 +33,7 @@ class TrainingOffice:
 
     def __init__(self, folder: Path, lake_root: Path) -> None:
         self.settings = ModelSettings(root=folder / "models", lake_root=lake_root, tick_s=0.02)
-        ceremony.init(self.settings, ["machine"], {"default": Cohort(share=0.3)})
+        ceremony.init(self.settings, ["machine"], {"default": SaltedShare(share=0.3)})
         self.registry = Registry.open(self.settings.database_url, self.settings.root)
         self.clock = Clock()
         self.open()

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from schemas.profile_file import parse_profile
-from schemas.rows import BOOKS_ROWS, SUMMARY_ROWS, telemetry_rows
+from schemas.row_schemas import BOOKS_ROWS, SUMMARY_ROWS, telemetry_rows
 
 T = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from schemas.envelope import encode_rows
-from schemas.rows import fingerprint
+from schemas.row_schemas import fingerprint
 from tests.schemas.golden_rows import GOLDEN
 
 FOLDER = Path(__file__).parent / "golden"

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydantic import ValidationError
 
-from schemas.channels import Channel, Release
-from schemas.cohorts import EVERYBODY, NOBODY, Cohort, share_of
+from schemas.channel_documents import ChannelDocument, Release
+from schemas.cohorts import EVERYBODY, NOBODY, SaltedShare, share_of
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 OLD = {"machine": Release(version="machine-0.00000000")}
@@ -14,7 +14,7 @@ NEW = {"machine": Release(version="machine-12.0123abcd", sha256="a" * 64)}
 IDS = [f"device-{i}" for i in range(400)]
 
 
-def channel(**changes) -> Channel:
+def channel(**changes) -> ChannelDocument:
     given = {
         "group": "default",
         "ring": "broad",
@@ -26,11 +26,13 @@ def channel(**changes) -> Channel:
         "issued": NOW,
         "expires": NOW + timedelta(days=1),
     }
-    return Channel(**given | changes)
+    return ChannelDocument(**given | changes)
 
 
 def test_a_share_holds_about_so_many_devices_and_a_larger_one_holds_them_all():
-    quarter, half = ({d for d in IDS if Cohort(salt="s", share=share).includes(d)} for share in (0.25, 0.5))
+    quarter, half = (
+        {d for d in IDS if SaltedShare(salt="s", share=share).includes(d)} for share in (0.25, 0.5)
+    )
     assert quarter < half
     assert 60 < len(quarter) < 140
 
@@ -46,7 +48,7 @@ def test_everybody_is_everybody_and_nobody_is_nobody():
 
 
 def test_members_run_the_target_all_others_and_the_holdout_the_baseline():
-    told = channel(cohort=Cohort(devices=("a", "b")), holdout=Cohort(devices=("b",)))
+    told = channel(cohort=SaltedShare(devices=("a", "b")), holdout=SaltedShare(devices=("b",)))
     assert [told.wanted(d) for d in ("a", "b", "c")] == [NEW, OLD, OLD]
 
 

@@ -7,14 +7,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.envelope import Envelope, Signer, Verifier, decode_rows, encode_rows, read_envelope, seal, verify
+from schemas.envelope import (
+    Envelope,
+    MessageSigner,
+    MessageVerifier,
+    decode_rows,
+    encode_rows,
+    read_envelope,
+    seal,
+    verify,
+)
 from schemas.errors import DecodeError, MessageError, SignatureError
-from schemas.rows import fingerprint
+from schemas.row_schemas import fingerprint
 from schemas.topics import Lane
 from tests.simulators.messages import SimDevice, telemetry_batch
 
-SIGNER = Signer.generate()
-VERIFIER = Verifier(SIGNER.public_pem())
+SIGNER = MessageSigner.generate()
+VERIFIER = MessageVerifier(SIGNER.public_pem())
 
 
 def sealed(n=3):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from schemas.envelope import decode_rows
-from schemas.rows import fingerprint
+from schemas.row_schemas import fingerprint
 from tests.schemas.golden_rows import GOLDEN
 from tests.schemas.make_golden import FOLDER
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from schemas.bundle import parse_manifest
-from schemas.channels import Release
+from schemas.channel_documents import Release
 from schemas.errors import BundleError
+from schemas.manifest import parse_manifest
 from schemas.model_version import ModelVersion
 
 ROOT = Path(__file__).parents[2]

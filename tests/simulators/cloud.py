@@ -9,10 +9,10 @@ from pathlib import Path
 import confluent_kafka as ck
 
 from feature_store import connect
-from feature_store.cuts import Cuts
+from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
-from feature_store.registry import DeviceRecord, DeviceRegistry, ProfileRegistry
-from infra.child import Child
+from feature_store.lake_registry import DeviceRecord, DeviceRegistry, ProfileRegistry
+from infra.process.child import ChildProcess
 from tests.simulators.messages import MACHINE, SimDevice
 from tests.waiting import wait_until
 
@@ -26,8 +26,8 @@ class Cloud:
         self.lake = Lake.open(folder / "lake")
         self.lake.ensure_fixed_tables()
         ProfileRegistry(self.lake).register(MACHINE)
-        self.workers: list[Child] = []
-        self._supervised: list[Child] = []
+        self.workers: list[ChildProcess] = []
+        self._supervised: list[ChildProcess] = []
 
     def __enter__(self):
         return self
@@ -48,7 +48,7 @@ class Cloud:
             ]
         )  # fmt: skip
 
-    def start(self, *module: str) -> Child:
+    def start(self, *module: str) -> ChildProcess:
         """A worker, or the module given with its arguments."""
         command = [sys.executable, "-m", *(module or ("stream_processors", "worker"))]
         env = {
@@ -59,7 +59,7 @@ class Cloud:
             "STREAM_SESSION_TIMEOUT_S": str(self._session_timeout_s),
         }
         name = f"worker-{len(self.workers)}"
-        worker = Child(name, command, self.folder / f"{name}.log", env)
+        worker = ChildProcess(name, command, self.folder / f"{name}.log", env)
         self.workers.append(worker)
         return worker
 
@@ -73,7 +73,7 @@ class Cloud:
         for _ in ended:
             self.supervise()
 
-    def await_settled(self, worker: Child, times: int = 1) -> None:
+    def await_settled(self, worker: ChildProcess, times: int = 1) -> None:
         wait_until(
             lambda: worker.log_path.read_text().count("settled: ") >= times, 40, f"{worker.name} settled"
         )
@@ -81,7 +81,7 @@ class Cloud:
     def landed(self) -> tuple[int, int]:
         """Rows of telemetry that queries see: all, and distinct."""
         self._restart_ended()
-        if Cuts(self.lake).latest() is None:
+        if CutStore(self.lake).latest() is None:
             return 0, 0
         con = connect(self.lake.root)
         return con.execute(

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from model_service.registry.database import Registry
-from schemas.channels import Release
+from schemas.channel_documents import Release
 from schemas.errors import RetryableError
 from tests.simulators.rollouts import FACTORY, GROUP, Service
 

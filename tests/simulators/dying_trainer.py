@@ -20,9 +20,9 @@ from pathlib import Path
 from sqlalchemy import event, select
 
 from feature_store import connect
-from feature_store.cuts import Cuts
+from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
-from model_service.registry.tables import candidates, outbox, runs
+from model_service.registry.registry_tables import candidates, outbox, runs
 from tests.model_service.training_office import TrainingOffice
 
 LAKE, OFFICE = "lake", "office"
@@ -85,7 +85,7 @@ def outcome(folder: Path) -> dict:
     whole = [hashlib.sha256((office.settings.artifacts / a).read_bytes()).hexdigest() == a for a in artifacts]
     return {
         "candidates": [list(row) for row in made], "states": list(states), "steps": sorted(steps),
-        "rows": rows, "distinct": distinct, "pins": list(Cuts(Lake(root)).pins()),
+        "rows": rows, "distinct": distinct, "pins": list(CutStore(Lake(root)).pins()),
         "artifacts": artifacts, "whole": all(whole),
     }  # fmt: skip
 

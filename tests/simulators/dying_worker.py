@@ -11,7 +11,7 @@ import sys
 STEP, TIMES = sys.argv[1], int(sys.argv[2])
 sys.argv = sys.argv[:1]  # Faust reads options from argv when it is imported
 
-from stream_processors.checkpoint import Checkpoint  # noqa: E402
+from stream_processors.engine.checkpoint import Checkpoint  # noqa: E402
 from stream_processors.settings import load_settings  # noqa: E402
 from stream_processors.worker import build_worker  # noqa: E402
 

@@ -6,14 +6,14 @@ from datetime import timedelta
 from itertools import count
 
 from feature_store.commit_log import CommitLog
-from feature_store.cuts import Cuts
+from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
-from feature_store.registry import ProfileRegistry
+from feature_store.lake_registry import ProfileRegistry
 from schemas.topics import DEVICE_PARTITIONS
-from stream_processors.checkpoint import Checkpoint, CheckpointParts
-from stream_processors.jobs.base import RawMessage
-from stream_processors.jobs.ingest import Ingest
-from stream_processors.records import LogIdentity, event_id
+from stream_processors.engine.checkpoint import Checkpoint, CheckpointParts
+from stream_processors.engine.records import LogIdentity, event_id
+from stream_processors.ingest.ingest_job import Ingest
+from stream_processors.job import RawMessage
 from tests.simulators.messages import MACHINE, T0, SimDirectory
 
 IDENTITY = LogIdentity("cluster-a", {"telemetry.v1": "topic-1"})
@@ -46,7 +46,7 @@ def make_checkpoint(
         CheckpointParts(
             lake=Lake.open(lake.root),
             commits=CommitLog(lake.root),
-            cuts=Cuts(Lake.open(lake.root)),
+            cuts=CutStore(Lake.open(lake.root)),
             jobs=(Ingest(directory),),
             publisher=recorder or Recorder(),
             log_identity=lambda: identity,

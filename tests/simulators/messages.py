@@ -8,14 +8,14 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pyarrow as pa
 
-from schemas.envelope import Envelope, SealedMessage, Signer, Verifier, encode_rows, seal
+from schemas.envelope import Envelope, MessageSigner, MessageVerifier, SealedMessage, encode_rows, seal
 from schemas.errors import UnknownSchemaError
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
-from schemas.rows import BOOKS_ROWS, SUMMARY_ROWS, Reason, fingerprint, telemetry_rows
+from schemas.row_schemas import BOOKS_ROWS, SUMMARY_ROWS, Reason, fingerprint, telemetry_rows
 from schemas.topics import TELEMETRY, Lane, partition_for
-from stream_processors.admission import KnownDevice
-from stream_processors.jobs.base import RawMessage
+from stream_processors.ingest.admission import KnownDevice
+from stream_processors.job import RawMessage
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 MACHINE = find_profile("machine")
@@ -53,7 +53,7 @@ class SimDevice:
 
     device_id: str = "machine-00"
     spool_id: str = "00000000000000aa"
-    signer: Signer = field(default_factory=Signer.generate)
+    signer: MessageSigner = field(default_factory=MessageSigner.generate)
     next_no: dict[Lane, int] = field(default_factory=dict)
 
     def seal_value(
@@ -107,7 +107,7 @@ class SimDirectory:
             d.signer.key_id: KnownDevice(
                 d.device_id,
                 d.device_id not in revoked,
-                Verifier(d.signer.public_pem()),
+                MessageVerifier(d.signer.public_pem()),
                 frozenset({d.device_id}),
             )
             for d in devices

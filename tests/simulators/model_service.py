@@ -18,9 +18,9 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from feature_store.lake import Lake
-from feature_store.registry import DeviceRegistry, ProfileRegistry
-from infra.child import Child
-from infra.model_client import FleetClient
+from feature_store.lake_registry import DeviceRegistry, ProfileRegistry
+from infra.fleet_client import FleetClient
+from infra.process.child import ChildProcess
 from model_service.address import Address, read_address
 from model_service.identity import certificates as certs
 from model_service.identity.authority import init_pki
@@ -30,11 +30,11 @@ from model_service.identity.tokens import Invitation
 from model_service.registry.database import Registry
 from model_service.settings import ModelSettings
 from model_service.trust import ceremony
-from model_service.trust.channels import publish_canary
+from model_service.trust.channel_targets import publish_canary
 from model_service.trust.keys import load_online_key
 from model_service.trust.online import OnlineSigner
 from model_service.trust.repository import TrustRepository
-from schemas.channels import CANARY, CANARY_ROLE, Channel, Release
+from schemas.channel_documents import CANARY, CANARY_ROLE, ChannelDocument, Release
 from schemas.cohorts import EVERYBODY
 from schemas.join import JoinBundle
 from schemas.proto.delivery_pb2 import EnrollRequest, RenewRequest, ReportRequest
@@ -54,7 +54,7 @@ class ModelService:
     def __init__(self, folder: Path, **given) -> None:
         self.settings = ModelSettings(root=folder / "models", lake_root=folder / "lake", **given)
         self.folder = folder
-        self.child: Child | None = None
+        self.child: ChildProcess | None = None
         init_pki(self.settings)
         self.registry = Registry.open(self.settings.database_url, self.settings.root)
         self.lake = Lake.open(self.settings.lake_root)
@@ -83,7 +83,7 @@ class ModelService:
         self._starts += 1
         log_path = self.folder / f"serve-{self._starts}.log"
         command = [sys.executable, "-m", "model_service", "serve"]
-        self.child = Child("serve", command, log_path, {**os.environ, **given})
+        self.child = ChildProcess("serve", command, log_path, {**os.environ, **given})
         wait_until(self._is_up, TIMEOUT_S, "the service to listen")
 
     def _is_up(self) -> bool:
@@ -116,10 +116,10 @@ class ModelService:
         ceremony.init(self.settings, ["machine"], dict.fromkeys(groups, EVERYBODY))
         return ceremony.open_repository(self.settings)
 
-    def publish_canary(self, group: str, seq: int) -> Channel:
+    def publish_canary(self, group: str, seq: int) -> ChannelDocument:
         """Publish a canary channel that keeps the group on its factory set."""
         factory, now = {"machine": Release(version="machine-0.00000000")}, datetime.now(UTC)
-        channel = Channel(
+        channel = ChannelDocument(
             group=group, ring=CANARY, seq=seq, rollout_id="r", target=factory, baseline=factory,
             cohort=EVERYBODY, issued=now, expires=now + timedelta(days=1),
         )  # fmt: skip

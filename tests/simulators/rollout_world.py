@@ -2,16 +2,24 @@
 
 from dataclasses import dataclass, field, replace
 
-from model_service.rollout import machine, steps
-from model_service.rollout.draw import draw
-from model_service.rollout.observed import PENDING, Member, Observed, Paired, Sent, Status, Told
-from model_service.rollout.record import Record
-from schemas.channels import BROAD, CANARY, Channel, Release
-from schemas.learning_policy import Rollout
+from model_service.rollout import rollout_states, transitions
+from model_service.rollout.cohort_draw import draw
+from model_service.rollout.observed import (
+    PENDING,
+    DeviceReport,
+    DeviceStatus,
+    GroupMember,
+    Observed,
+    PairedShadow,
+    SentDocument,
+)
+from model_service.rollout.rollout_record import RolloutRecord
+from schemas.channel_documents import BROAD, CANARY, ChannelDocument, Release
+from schemas.learning_policy import RolloutPolicy
 
 FACTORY = Release(version="machine-0.00000000")
 NEW = Release(version="machine-1.00000001", sha256="1" * 64)
-SETTINGS = Rollout(
+SETTINGS = RolloutPolicy(
     canary_share=0.25,
     phases=(0.5, 1.0),
     soak_s=5.0,
@@ -22,19 +30,19 @@ SETTINGS = Rollout(
 )
 
 
-def new_record(members, settings=SETTINGS, *, security=False, baseline=FACTORY) -> Record:
+def new_record(members, settings=SETTINGS, *, security=False, baseline=FACTORY) -> RolloutRecord:
     """A draft with its plan."""
     drawn = draw("line-1", list(members.values()), settings)
-    return Record(
+    return RolloutRecord(
         rollout_id="line-1", group="line", family="machine", version=NEW.version, created_by="anna",
         security=security, target={"machine": NEW}, baseline={"machine": baseline}, settings=settings,
         canary=drawn.canary, salt=drawn.salt, holdout=drawn.holdout,
     )  # fmt: skip
 
 
-def fleet(count: int) -> dict[str, Member]:
+def fleet(count: int) -> dict[str, GroupMember]:
     """Devices at two sites, all of them in the canary pool."""
-    return {f"d{i:02d}": Member(f"d{i:02d}", f"site-{i % 2}", "sim", True) for i in range(count)}
+    return {f"d{i:02d}": GroupMember(f"d{i:02d}", f"site-{i % 2}", "sim", True) for i in range(count)}
 
 
 @dataclass
@@ -47,14 +55,14 @@ class World:
         told: Reports that arrived.
     """
 
-    members: dict[str, Member]
-    record: Record
+    members: dict[str, GroupMember]
+    record: RolloutRecord
     now: float = 1000.0
-    sent: list[Sent] = field(default_factory=list)
-    documents: dict[int, Channel] = field(default_factory=dict)
+    sent: list[SentDocument] = field(default_factory=list)
+    documents: dict[int, ChannelDocument] = field(default_factory=dict)
     runs: dict[str, Release] = field(default_factory=dict)
-    told: dict[str, list[Told]] = field(default_factory=dict)
-    statuses: dict[str, Status] = field(default_factory=dict)
+    told: dict[str, list[DeviceReport]] = field(default_factory=dict)
+    statuses: dict[str, DeviceStatus] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     floors: dict[str, int] = field(default_factory=dict)
     successor: str = ""
@@ -67,25 +75,25 @@ class World:
             self.members, self.told, self.statuses, self.sent, self.floors, successor=self.successor
         )
 
-    def take(self, outcome: steps.Outcome) -> None:
+    def take(self, outcome: transitions.Transition) -> None:
         """Carry out what the machine wants."""
         self.record = outcome.record
         for action in outcome.actions:
-            if isinstance(action, steps.Note):
+            if isinstance(action, transitions.Note):
                 self.notes.append(action.step)
-            elif isinstance(action, steps.Withdraw):
+            elif isinstance(action, transitions.Withdraw):
                 self.sent = [replace(s, state="withdrawn") if s.state in PENDING else s for s in self.sent]
             else:
                 self._store(action)
 
     def begin(self) -> None:
         """Start the draft."""
-        self.take(machine.begin(self.record))
+        self.take(rollout_states.begin(self.record))
         self.look()
 
     def look(self) -> None:
         """One look of the machine, then the network publishes what waits."""
-        self.take(machine.advance(self.record, self.seen(), self.now))
+        self.take(rollout_states.advance(self.record, self.seen(), self.now))
 
     def publish(self, *, refuse: str = "") -> None:
         """What waits comes out, or the guard refuses what is broad."""
@@ -110,15 +118,15 @@ class World:
         newest = max(mine, key=lambda s: s.seq, default=None)
         return FACTORY if newest is None else self.documents[newest.seq].wanted(device)["machine"]
 
-    def report(self, device: str, state: str, result: str = "", *, attempted=NEW, **fields) -> Told:
+    def report(self, device: str, state: str, result: str = "", *, attempted=NEW, **fields) -> DeviceReport:
         """A report, not delivered yet."""
         self.number += 1
-        return Told(self.number, self.now, state, result, attempted.version, **fields)
+        return DeviceReport(self.number, self.now, state, result, attempted.version, **fields)
 
-    def deliver(self, device: str, report: Told) -> None:
+    def deliver(self, device: str, report: DeviceReport) -> None:
         """The report arrives."""
         self.told.setdefault(device, []).append(report)
-        self.statuses[device] = Status(
+        self.statuses[device] = DeviceStatus(
             self.now, self.seq, report.state, {"machine": self.runs.get(device, FACTORY)}
         )
 
@@ -126,7 +134,7 @@ class World:
         """The device takes what is wanted of it, and says so."""
         wanted = self.wanted(device)
         self.runs[device] = wanted
-        pair = Paired(20, gain, 0)
+        pair = PairedShadow(20, gain, 0)
         self.deliver(device, self.report(device, "idle", "committed", attempted=wanted, paired=pair))
 
     def restore(self, device: str) -> None:
@@ -150,17 +158,19 @@ class World:
         self.now += self.record.settings.soak_s + 0.1
         self.look_until_quiet()
 
-    def _store(self, wanted: steps.Propose) -> None:
+    def _store(self, wanted: transitions.Propose) -> None:
         from datetime import UTC, datetime, timedelta
 
         self.seq += 1
         issued = datetime.fromtimestamp(self.now, UTC)
-        self.documents[self.seq] = Channel(
+        self.documents[self.seq] = ChannelDocument(
             group="line", ring=wanted.ring, seq=self.seq, rollout_id=self.record.rollout_id,
             target=dict(wanted.target), baseline=self.record.baseline, cohort=wanted.cohort,
             holdout=wanted.holdout, reason=wanted.reason, issued=issued, expires=issued + timedelta(days=1),
         )  # fmt: skip
-        self.sent.append(Sent(self.seq, wanted.ring, wanted.purpose, wanted.phase, "proposed", self.now))
+        self.sent.append(
+            SentDocument(self.seq, wanted.ring, wanted.purpose, wanted.phase, "proposed", self.now)
+        )
 
 
 def started(count: int = 12, settings=SETTINGS, **given) -> World:

@@ -11,20 +11,20 @@ from pathlib import Path
 from sqlalchemy import insert, select
 
 from feature_store.lake import Lake
-from feature_store.registry import ProfileRegistry
-from infra.model_processes import as_environment
-from model_service.fleet.reports import record_report
-from model_service.processes.engine import build_engine
-from model_service.processes.guard import build_guard
+from feature_store.lake_registry import ProfileRegistry
+from infra.stack.model_processes import as_environment
+from model_service.fleet.device_reports import record_report
+from model_service.processes.engine_process import build_engine
+from model_service.processes.guard_process import build_guard
 from model_service.registry.database import Registry
-from model_service.registry.tables import candidates, commands, devices, gate_verdicts, rollouts
-from model_service.rollout import store
+from model_service.registry.registry_tables import candidates, commands, devices, gate_verdicts, rollouts
+from model_service.rollout import rollout_store
 from model_service.settings import ModelSettings
 from model_service.trust import ceremony
 from model_service.trust.keys import load_online_key
-from model_service.trust.models import countersign_model, propose_model
+from model_service.trust.model_targets import countersign_model, propose_model
 from model_service.trust.online import OnlineSigner
-from schemas.channels import BROAD, Channel, Release, TargetCustom, model_role
+from schemas.channel_documents import BROAD, ChannelDocument, Release, TargetCustom, model_role
 from schemas.cohorts import EVERYBODY
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
@@ -141,21 +141,21 @@ class Service:
         with self.registry.reading() as connection:
             query = select(rollouts.c.rollout_id).where(rollouts.c.rollout_id == f"{group}-{number}")
             found = connection.execute(query).scalar_one_or_none()
-            return None if found is None else store.load(connection, found)
+            return None if found is None else rollout_store.load(connection, found)
 
     def requests(self, number: int = 1, group: str = GROUP):
         """Documents of a rollout."""
         with self.registry.reading() as connection:
-            return store.requests(connection, f"{group}-{number}")
+            return rollout_store.requests(connection, f"{group}-{number}")
 
-    def in_force(self, device: str, group: str = GROUP) -> Channel | None:
+    def in_force(self, device: str, group: str = GROUP) -> ChannelDocument | None:
         """The channel that the device obeys."""
         out = self.repo.channels(group)
         pool = self.repo.policy().canary[group]
         mine = [c for c in out.values() if c.ring == BROAD or pool.includes(device)]
         return max(mine, key=lambda c: c.seq, default=None)
 
-    def report(self, device: str, channel: Channel, state: str, result: str, **fields) -> None:
+    def report(self, device: str, channel: ChannelDocument, state: str, result: str, **fields) -> None:
         """A report of the device about what the channel wants of it."""
         wanted = fields.pop("wanted", None) or channel.wanted(device)[FAMILY]
         number = self.numbers[device] = self.numbers.get(device, 0) + 1

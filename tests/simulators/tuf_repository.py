@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from edge_producer.trust import DeviceFacts, Instruction, TrustedTime, Verified, Verifier, decide
+from edge_producer.trust import DeviceFacts, Instruction, TrustedTime, TrustVerifier, VerifiedState, decide
 from model_service.settings import ModelSettings
 from model_service.trust import (
     OnlineSigner,
@@ -24,17 +24,17 @@ from model_service.trust import (
 from model_service.trust.keyring import Keyring
 from model_service.trust.metadata import CryptoSigner, Targets, meta_file, newer, seal
 from model_service.trust.roles import OFFLINE, KeyPlace
-from schemas.channels import (
+from schemas.channel_documents import (
     BROAD,
     CANARY,
-    Channel,
+    ChannelDocument,
     Release,
     Ring,
     TargetCustom,
     artifact_path,
     model_role,
 )
-from schemas.cohorts import EVERYBODY, Cohort
+from schemas.cohorts import EVERYBODY, SaltedShare
 from schemas.durable import DISK
 
 START = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -68,7 +68,7 @@ class Cloud:
     def __init__(self, folder: Path, clock: Clock) -> None:
         self.clock = clock
         self.settings = ModelSettings(root=folder / "models", lake_root=folder / "lake")
-        pool = Cohort(devices=(CANARY_DEVICE,))
+        pool = SaltedShare(devices=(CANARY_DEVICE,))
         ceremony.init(self.settings, [FAMILY], {GROUP: pool}, now=clock)
         self.repo = TrustRepository(self.settings.repository, self.settings.proposals, now=clock)
         self.root = self.repo.root()
@@ -97,9 +97,9 @@ class Cloud:
         publish_model(self.repo, FAMILY, self.online, path)
         return Release(version=version, sha256=sha256)
 
-    def channel(self, ring: Ring, seq: int, target: Release, **changes: object) -> Channel:
+    def channel(self, ring: Ring, seq: int, target: Release, **changes: object) -> ChannelDocument:
         """A channel that wants the target of everybody."""
-        return Channel(
+        return ChannelDocument(
             group=GROUP,
             ring=ring,
             seq=seq,
@@ -111,13 +111,13 @@ class Cloud:
             expires=self.clock() + timedelta(days=30),
         ).model_copy(update=changes)
 
-    def canary(self, seq: int, target: Release, **changes: object) -> Channel:
+    def canary(self, seq: int, target: Release, **changes: object) -> ChannelDocument:
         """A published canary channel."""
         channel = self.channel(CANARY, seq, target, **changes)
         publish_canary(self.repo, channel, self.key("engine", "channels-canary"), self.online)
         return channel
 
-    def broad(self, seq: int, target: Release, **changes: object) -> Channel:
+    def broad(self, seq: int, target: Release, **changes: object) -> ChannelDocument:
         """A published broad channel, by engine and guard."""
         channel = self.channel(BROAD, seq, target, **changes)
         propose_broad(self.repo, channel, self.key("engine", "channels-broad"))
@@ -125,7 +125,7 @@ class Cloud:
         publish_broad(self.repo, GROUP, self.online)
         return channel
 
-    def reply(self, verifier: Verifier) -> Reply:
+    def reply(self, verifier: TrustVerifier) -> Reply:
         """What an honest service answers."""
         answer = self.repo.reply(verifier.versions(), verifier.documents(), GROUP)
         return list(answer.metadata), list(answer.documents)
@@ -165,7 +165,7 @@ class Device:
     ) -> None:
         self.device_id, self.cloud, self.folder = device_id, cloud, folder
         self.time = TrustedTime(folder / "time.json", BUILD, cloud.clock.monotonic)
-        self.verifier = Verifier(folder / "metadata", cloud.root, self.time, group=GROUP, **verifier)  # type: ignore[arg-type]
+        self.verifier = TrustVerifier(folder / "metadata", cloud.root, self.time, group=GROUP, **verifier)  # type: ignore[arg-type]
         self.installed = {FAMILY: FACTORY}
         self.highest_seq = 0
         self.hardware = "sim"
@@ -177,7 +177,7 @@ class Device:
             self.device_id, GROUP, self.hardware, families, self.highest_seq, dict(self.installed), 21
         )
 
-    def verify(self, reply: Reply | None = None) -> Verified:
+    def verify(self, reply: Reply | None = None) -> VerifiedState:
         """Verify an answer; by default an honest one."""
         return self.verifier.apply(*(self.cloud.reply(self.verifier) if reply is None else reply))
 

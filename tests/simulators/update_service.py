@@ -24,23 +24,28 @@ from cryptography.hazmat.primitives import serialization
 from edge_producer.bundle import BUNDLES, open_bundle
 from model_service.identity.authority import Authority, init_pki, issued_by, server_paths
 from model_service.identity.certificates import public_der
+from model_service.models.bundle_files import BundleFiles, sealed
 from model_service.settings import ModelSettings
-from model_service.training.bundle import BundleFiles, sealed
 from model_service.trust import ceremony
-from model_service.trust.channels import countersign_broad, propose_broad, publish_broad, publish_canary
+from model_service.trust.channel_targets import (
+    countersign_broad,
+    propose_broad,
+    publish_broad,
+    publish_canary,
+)
 from model_service.trust.keys import load_online_key
-from model_service.trust.models import countersign_model, propose_model, publish_model
+from model_service.trust.model_targets import countersign_model, propose_model, publish_model
 from model_service.trust.online import OnlineSigner
 from schemas.bundle_archive import pack
-from schemas.channels import (
+from schemas.channel_documents import (
     BROAD_ROLE,
     CANARY_ROLE,
-    Channel,
+    ChannelDocument,
     Release,
     TargetCustom,
     model_role,
 )
-from schemas.cohorts import EVERYBODY, Cohort
+from schemas.cohorts import EVERYBODY, SaltedShare
 from schemas.join import JoinBundle
 from schemas.proto import delivery_pb2 as pb
 from schemas.proto import delivery_pb2_grpc as rpc
@@ -82,12 +87,17 @@ class Cloud:
         return Release(version=version, sha256=record)
 
     def instruct(
-        self, target: Release, *, ring: str = "canary", cohort: Cohort = EVERYBODY, reason: str = "normal"
-    ) -> Channel:
+        self,
+        target: Release,
+        *,
+        ring: str = "canary",
+        cohort: SaltedShare = EVERYBODY,
+        reason: str = "normal",
+    ) -> ChannelDocument:
         """Publish a channel that has the cohort run ``target``, and tell the watchers."""
         self.seq += 1
         now = datetime.now(UTC)
-        channel = Channel(
+        channel = ChannelDocument(
             group=self.group,
             ring=ring,
             seq=self.seq,

@@ -13,7 +13,7 @@ from schemas.errors import UnknownSchemaError
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
 from schemas.tables import SUMMARIES
-from stream_processors.jobs.base import Batch, Job, Output, RawMessage
+from stream_processors.job import Batch, Job, Output, RawMessage
 
 T0 = datetime(2026, 7, 1, 12, 0, 0, tzinfo=UTC)
 PERIOD_S = 5.0

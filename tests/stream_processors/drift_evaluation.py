@@ -19,10 +19,10 @@ from river.drift import ADWIN
 
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
-from stream_processors.judge import Judge
-from stream_processors.moments import Moments
-from stream_processors.partials import Share
-from stream_processors.windows import Scope, Window
+from stream_processors.drift.cohort_judge import CohortJudge
+from stream_processors.windowing.moments import Moments
+from stream_processors.windowing.partials import TaskShare
+from stream_processors.windowing.windows import CohortScope, TumblingWindow
 
 DEVICES = 20
 PER_WINDOW = 5
@@ -34,7 +34,7 @@ FEATURE = "temperature_mean"
 class Stream(NamedTuple):
     """Windows of one feature, and the numbers of the windows in which something changed."""
 
-    shares: list[Share]
+    shares: list[TaskShare]
     changes: list[int]
 
 
@@ -93,9 +93,9 @@ def _ar1(rng: np.random.Generator, windows: int, phi: float, width: int) -> np.n
     return out
 
 
-def _share(v: np.ndarray) -> Share:
+def _share(v: np.ndarray) -> TaskShare:
     m2 = float(((v - v.mean()) ** 2).sum())
-    return Share(Moments(len(v), float(v.mean()), m2, float(v.min()), float(v.max())), DEVICES)
+    return TaskShare(Moments(len(v), float(v.mean()), m2, float(v.min()), float(v.max())), DEVICES)
 
 
 def profile_with(**drift: object) -> Profile:
@@ -109,10 +109,10 @@ def watch(**drift: object) -> Fires:
     profile = profile_with(**drift)
 
     def fires(of: Stream) -> list[int]:
-        judge = Judge(Scope("machine", "machine/s/g/h"), profile, {})
+        judge = CohortJudge(CohortScope("machine", "machine/s/g/h"), profile, {})
         fired = []
         for i, share in enumerate(of.shares):
-            window = Window(START_US + i * WINDOW_US, WINDOW_US)
+            window = TumblingWindow(START_US + i * WINDOW_US, WINDOW_US)
             fired += [i] if judge.window(window, {("m@1", FEATURE): share}) else []
         return fired
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from schemas.events import Aggregate, parse_event
 from schemas.tables import AGGREGATES
-from stream_processors.jobs.aggregate import AggregateWindows
-from stream_processors.jobs.base import Output
-from stream_processors.moments import Moments, merge
+from stream_processors.aggregate.aggregate_job import AggregateWindows
+from stream_processors.job import Output
+from stream_processors.windowing.moments import Moments, merge
 from tests.stream_processors.cohorts import COHORT, T0, Context, Period, Runner, summaries
 
 FOREVER_S = 100_000.0

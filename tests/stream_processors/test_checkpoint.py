@@ -5,8 +5,8 @@ import pytest
 from feature_store import connect
 from feature_store.commit_log import CommitLog
 from schemas.errors import OperatorError, TaskLostError
-from stream_processors.checkpoint import SNAPSHOT_EVERY, Checkpoint
-from stream_processors.records import CommitRecord, LogIdentity, TaskState
+from stream_processors.engine.checkpoint import SNAPSHOT_EVERY, Checkpoint
+from stream_processors.engine.records import CommitRecord, LogIdentity, TaskState
 from tests.simulators.line import IDENTITY, TASK, Recorder, make_checkpoint, make_lake, on_task
 from tests.simulators.messages import SimDevice, SimDirectory, SimLog
 

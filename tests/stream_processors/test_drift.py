@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.events import Aggregate, Drift, parse_event
+from schemas.events import Aggregate, DriftVerdict, parse_event
 from schemas.tables import DRIFT, QUARANTINE
-from stream_processors.jobs.base import Output
-from stream_processors.jobs.drift import DriftWatch
-from stream_processors.partials import Pending, read_partial
+from stream_processors.drift.drift_job import DriftWatch
+from stream_processors.job import Output
+from stream_processors.windowing.partials import PendingWindow, read_partial
 from tests.stream_processors.cohorts import COHORT, T0, Context, Runner, logged
 
 FOREVER_S = 100_000.0
@@ -67,7 +67,12 @@ def play(batches: list[list[bytes]], every_s: float = 5.0) -> Runner:
 
 def verdicts(runner: Runner) -> list[dict]:
     """What was said, whatever commit said it."""
-    found = [parse_event(Drift, m.value) for o in runner.outputs for m in o.messages if m.topic == "drift.v1"]
+    found = [
+        parse_event(DriftVerdict, m.value)
+        for o in runner.outputs
+        for m in o.messages
+        if m.topic == "drift.v1"
+    ]
     return [v.model_dump(exclude={"event_id"}) for v in found]
 
 
@@ -89,7 +94,7 @@ def test_rows_and_messages_say_the_same_under_one_id():
     [output] = [o for o in runner.outputs if "drift" in o.rows]
     [row] = output.rows["drift"].to_pylist()
     [message] = output.messages
-    event = parse_event(Drift, message.value).model_dump()
+    event = parse_event(DriftVerdict, message.value).model_dump()
     assert output.rows["drift"].schema.equals(DRIFT.schema)
     assert (message.topic, message.key) == ("drift.v1", COHORT)
     assert event | {"evidence": json.dumps(event["evidence"])} == {k: row[k] for k in event}
@@ -123,7 +128,7 @@ def test_how_tasks_interleave_changes_no_verdict(data):
 
 def test_a_window_is_the_same_to_the_last_bit_in_any_order_of_tasks():
     values = [partial(f"task-{t:02d}", 0, 0.1 + t / 3, min=-9, max=9) for t in range(8)]
-    forth, back = Pending(), Pending()
+    forth, back = PendingWindow(), PendingWindow()
     for value in values:
         forth.add(read_partial(value))
     for value in reversed(values):

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from schemas.profile import Profile
-from stream_processors.judge import Judge
-from stream_processors.moments import Moments
-from stream_processors.partials import Share
-from stream_processors.windows import Scope, Window
+from stream_processors.drift.cohort_judge import CohortJudge
+from stream_processors.windowing.moments import Moments
+from stream_processors.windowing.partials import TaskShare
+from stream_processors.windowing.windows import CohortScope, TumblingWindow
 from tests.stream_processors.drift_evaluation import (
     START_US,
     WINDOW_US,
@@ -25,18 +25,20 @@ DEVICES = 20
 
 def judged(windows: list[dict[str, np.ndarray]], profile: Profile | None = None) -> list[dict]:
     """Verdicts over windows; each gives the values of each feature, shape (devices, values)."""
-    judge = Judge(Scope("machine", "machine/s/g/h"), profile or profile_with(), {})
+    judge = CohortJudge(CohortScope("machine", "machine/s/g/h"), profile or profile_with(), {})
     verdicts = []
     for i, features in enumerate(windows):
         shares = {("m@1", name): share_of(v) for name, v in features.items()}
-        verdicts += [v | {"at": i} for v in judge.window(Window(START_US + i * WINDOW_US, WINDOW_US), shares)]
+        verdicts += [
+            v | {"at": i} for v in judge.window(TumblingWindow(START_US + i * WINDOW_US, WINDOW_US), shares)
+        ]
     return verdicts
 
 
-def share_of(values: np.ndarray) -> Share:
+def share_of(values: np.ndarray) -> TaskShare:
     v = values.ravel()
     m2 = float(((v - v.mean()) ** 2).sum())
-    return Share(Moments(v.size, float(v.mean()), m2, float(v.min()), float(v.max())), len(values))
+    return TaskShare(Moments(v.size, float(v.mean()), m2, float(v.min()), float(v.max())), len(values))
 
 
 def fleet(seed: int, windows: int, features=("temperature_mean", "current_mean", "vibration_rms")):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from stream_processors.change import find_change
-from stream_processors.detectors import in_alarm
+from stream_processors.drift.change import find_change
+from stream_processors.drift.detectors import in_alarm
 from tests.stream_processors.drift_evaluation import profile_with
 
 BOTH = pytest.mark.parametrize("detector", ["page_hinkley", "adwin"])

@@ -5,14 +5,14 @@ from datetime import timedelta
 
 import numpy as np
 
-from edge_producer.sources.machine import RotatingMachine
+from edge_producer.sources.rotating_machine import RotatingMachine
 from edge_producer.sources.scenario import Injection, Scenario, share_of
-from model_service.training.features import compute
-from schemas.events import Drift, parse_event
+from model_service.models.features import compute
+from schemas.events import DriftVerdict, parse_event
 from schemas.profile_file import find_profile
 from schemas.topics import DEVICE_PARTITIONS, partition_for
-from stream_processors.jobs.aggregate import AggregateWindows
-from stream_processors.jobs.drift import DriftWatch
+from stream_processors.aggregate.aggregate_job import AggregateWindows
+from stream_processors.drift.drift_job import DriftWatch
 from tests.stream_processors.cohorts import PERIOD_S, T0, Context, Period, Runner, logged, summaries
 
 SECONDS = 90
@@ -46,7 +46,7 @@ def machine(scenario: Scenario, device: str, site: str) -> list[Period]:
     return rows
 
 
-def line(rows: Sequence[Period]) -> list[Drift]:
+def line(rows: Sequence[Period]) -> list[DriftVerdict]:
     """Verdicts of eight device tasks and one cohort task, committing twice a second."""
     tasks = [Runner(AggregateWindows(Context()), f"task-{p:02d}") for p in range(DEVICE_PARTITIONS)]
     watch, offset, rest = Runner(DriftWatch(Context()), "task-00"), 0, list(rows)
@@ -61,7 +61,7 @@ def line(rows: Sequence[Period]) -> list[Drift]:
             values += [m.value for m in output.messages]
         watch.run(now_s, messages=logged(values, now_s, offset))
         offset += len(values)
-    return [parse_event(Drift, m.value) for o in watch.outputs for m in o.messages]
+    return [parse_event(DriftVerdict, m.value) for o in watch.outputs for m in o.messages]
 
 
 def rolled_out(rows: Sequence[Period], canaries: Sequence[str], at: int, everybody_at: int) -> list[Period]:

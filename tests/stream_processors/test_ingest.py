@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from schemas.envelope import CODEC, encode_rows
 from schemas.events import Alert
 from schemas.profile_file import find_profile
-from schemas.rows import BOOKS_ROWS, fingerprint
+from schemas.row_schemas import BOOKS_ROWS, fingerprint
 from schemas.topics import ALERT, BOOKS, DEVICE_TOPICS, LANES_OF, TELEMETRY, Lane
-from stream_processors.jobs.ingest import Ingest
-from stream_processors.pipeline import run_jobs
-from stream_processors.records import TaskState
+from stream_processors.engine.pipeline import run_jobs
+from stream_processors.engine.records import TaskState
+from stream_processors.ingest.ingest_job import Ingest
 from tests.schemas.golden_rows import GOLDEN
 from tests.simulators.messages import T0, SimDevice, SimDirectory, SimLog, telemetry_batch
 

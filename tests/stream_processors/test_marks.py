@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_processors.marks import LaneMarks
+from stream_processors.ingest.marks import LaneMarks
 
 
 @given(order=st.lists(st.integers(0, 60), unique=True))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_processors.moments import MomentColumns, Moments, merge, merge_groups
+from stream_processors.windowing.moments import MomentColumns, Moments, merge, merge_groups
 
 VALUES = st.floats(-1e6, 1e6, allow_nan=False)
 SAMPLES = st.lists(st.lists(VALUES, min_size=1, max_size=20), min_size=1, max_size=12)

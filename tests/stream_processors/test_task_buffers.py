@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import OperatorError
-from stream_processors.jobs.base import RawMessage
-from stream_processors.task_buffers import TaskBuffer, take_longest_waiting
+from stream_processors.engine.task_buffers import TaskBuffer, take_longest_waiting
+from stream_processors.job import RawMessage
 
 
 def message(offset, topic="telemetry.v1"):

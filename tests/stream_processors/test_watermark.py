@@ -3,33 +3,40 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_processors.watermark import AppendClock, Source, advance, silence_bound_us, to_time, to_us
+from stream_processors.windowing.watermark import (
+    AppendClock,
+    SourceProgress,
+    advance,
+    silence_bound_us,
+    to_time,
+    to_us,
+)
 
 SILENCE = 100
 
 
 def test_the_slowest_speaking_source_holds_the_watermark():
-    sources = {"a": Source(50, 1000), "b": Source(30, 1000)}
+    sources = {"a": SourceProgress(50, 1000), "b": SourceProgress(30, 1000)}
     assert advance(None, sources, 1000, SILENCE) == 30
 
 
 def test_a_silent_source_is_not_waited_for():
-    sources = {"a": Source(50, 1000), "b": Source(30, 890)}
+    sources = {"a": SourceProgress(50, 1000), "b": SourceProgress(30, 890)}
     assert advance(30, sources, 1000, SILENCE) == 50
 
 
 def test_a_source_with_a_backlog_stalls_nobody():
-    sources = {"a": Source(500, 1000), "back_after_a_week": Source(3, 1000)}
+    sources = {"a": SourceProgress(500, 1000), "back_after_a_week": SourceProgress(3, 1000)}
     assert advance(400, sources, 1000, SILENCE) == 500
 
 
 def test_a_source_that_caught_up_holds_again():
-    sources = {"a": Source(500, 1000), "b": Source(400, 1000)}
+    sources = {"a": SourceProgress(500, 1000), "b": SourceProgress(400, 1000)}
     assert advance(400, sources, 1000, SILENCE) == 400
 
 
 def test_when_all_are_silent_nothing_more_is_expected():
-    sources = {"a": Source(50, 800), "b": Source(30, 700)}
+    sources = {"a": SourceProgress(50, 800), "b": SourceProgress(30, 700)}
     assert advance(30, sources, 1000, SILENCE, tail_us=5) == 55
 
 
@@ -47,7 +54,7 @@ def test_watermark_never_goes_back(steps):
     sources, watermark, now = {}, None, 0
     for name, complete, passed in steps:
         now += passed
-        sources[name] = sources.get(name, Source(complete, now)).hear(complete, now)
+        sources[name] = sources.get(name, SourceProgress(complete, now)).hear(complete, now)
         after = advance(watermark, sources, now, SILENCE, tail_us=2)
         assert watermark is None or (after is not None and after >= watermark)
         watermark = after

@@ -5,7 +5,7 @@ from __future__ import annotations
 from alembic import context
 from sqlalchemy import create_engine
 
-from model_service.registry.tables import metadata
+from model_service.registry.registry_tables import metadata
 
 
 def _run() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import op
 
-from model_service.registry.tables import metadata
+from model_service.registry.registry_tables import metadata
 
 revision = "0001"
 down_revision = None

@@ -1,0 +1,105 @@
+"""From scores to the local action in force: hysteresis, hold, severity, fail-safe. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from schemas import profile
+
+Policy = profile.DecisionPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class LocalDecision:
+    """What the device does after one window.
+
+    Attributes:
+        action: Name of the action in force.
+        started: It was not the one in force after the window before.
+        alert: Its start is to be told at once.
+        fail_safe: It is in force because there is no usable score.
+    """
+
+    action: str
+    started: bool
+    alert: bool
+    fail_safe: bool
+
+
+@dataclass(slots=True)
+class _RuleState:
+    """``run`` consecutive windows at or above ``enter``; ``since``: ISO start while in force."""
+
+    run: int = 0
+    since: str | None = None
+
+
+class Decider:
+    """One device's decisions. The most severe rule in force wins; rules mount in severity.
+
+    A rule in force ends when the score is below ``leave`` and its hold has passed. Without a score nothing
+    shows that it may go on: it lasts to the end of its hold, then ``fail_safe`` applies.
+
+    Args:
+        policy: The profile's rules.
+        state: What ``export`` gave before a restart: an action in force stays in force.
+    """
+
+    def __init__(self, policy: Policy, state: Mapping[str, Any] | None = None) -> None:
+        self._policy = policy
+        self._rules = {rule.action: _RuleState() for rule in policy.rules}
+        self._action = policy.idle
+        if state is not None:
+            self._action = state["action"]
+            for name, kept in state["rules"].items():
+                if name in self._rules:
+                    self._rules[name] = _RuleState(**kept)
+
+    @property
+    def action(self) -> str:
+        """Name of the action in force."""
+        return self._action
+
+    def decide(self, event_time: datetime, score: float | None) -> LocalDecision:
+        """Decision after a window.
+
+        Args:
+            event_time: UTC end of the window; may step back, which starts a hold anew.
+            score: In [0, 1]; None where there is no usable one.
+        """
+        winner = None
+        for rule in self._policy.rules:
+            if self._in_force(rule, self._rules[rule.action], event_time, score):
+                winner = rule
+        fail_safe = winner is None and score is None
+        if winner is not None:
+            action, alert = winner.action, winner.alert
+        else:
+            action = self._policy.fail_safe if fail_safe else self._policy.idle
+            alert = action != self._policy.idle
+        started = action != self._action
+        self._action = action
+        return LocalDecision(action, started, started and alert, fail_safe)
+
+    def export(self) -> dict[str, Any]:
+        """State as a JSON value."""
+        return {"action": self._action, "rules": {name: asdict(s) for name, s in self._rules.items()}}
+
+    @staticmethod
+    def _in_force(rule: profile.DecisionRule, state: _RuleState, at: datetime, score: float | None) -> bool:
+        high = score is not None and score >= rule.enter
+        state.run = state.run + 1 if high else 0
+        if state.since is None:
+            if state.run >= rule.after_windows:
+                state.since = at.isoformat()
+            return state.since is not None
+        if score is None or score < rule.leave:
+            since = datetime.fromisoformat(state.since)
+            if at < since:
+                state.since = at.isoformat()
+            elif at - since >= timedelta(seconds=rule.hold_s):
+                state.since = None
+        return state.since is not None

@@ -1,0 +1,1 @@
+"""From the spool to Kafka: sealing messages, sending them, and reporting the process's state."""

@@ -1,0 +1,162 @@
+"""One sensed row on its way from the window to the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from edge_producer.window import Floats
+from schemas.row_schemas import RULES, TIME, Stratum
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def to_us(instant: datetime) -> int:
+    """Microseconds since 1970 UTC."""
+    span = instant - _EPOCH
+    return (span.days * 86_400 + span.seconds) * 1_000_000 + span.microseconds
+
+
+def from_us(us: int) -> datetime:
+    """UTC instant of microseconds since 1970 UTC."""
+    return datetime.fromtimestamp(us // 1_000_000, UTC).replace(microsecond=us % 1_000_000)
+
+
+@dataclass(slots=True)
+class Row:
+    """One window's features, score and decision, and what the filter made of them.
+
+    Attributes:
+        event_us: UTC end of the window, µs since 1970.
+        period_us: UTC start of its summary period, µs since 1970.
+        features: Shape (F,), float32, NaN where missing.
+        sensed_s: Wall clock when it was sensed, seconds since 1970: for lingering, not for analysis.
+        u: The row's permanent uniform number in [0, 1).
+        sample_p: Sampling rate in force when it was sensed.
+        reasons: Bits of ``Reason``; complete once the filter has released the row.
+    """
+
+    boot_id: int
+    seq: int
+    event_us: int
+    period_us: int
+    mono_ns: int
+    time_quality: int
+    features: Floats
+    score: float | None
+    decision: str
+    model_version: str
+    sensed_s: float
+    u: float = 0.0
+    sample_p: float = 1.0
+    reasons: int = 0
+
+    @property
+    def stratum(self) -> Stratum:
+        """Stratum it is estimated in; also of rows that are not sent."""
+        return Stratum.RULE if self.reasons & RULES else Stratum.SAMPLE
+
+    @property
+    def pi(self) -> float:
+        """Inclusion probability before thinning."""
+        return 1.0 if self.reasons & RULES else self.sample_p
+
+    @property
+    def selected(self) -> bool:
+        """Whether it is to be sent."""
+        return self.u < self.pi
+
+    def to_json(self) -> list[Any]:
+        """As a JSON value; exact."""
+        return [
+            *(getattr(self, name) for name in _SCALARS),
+            self.features.tobytes().hex(),
+        ]
+
+    @classmethod
+    def from_json(cls, value: Sequence[Any]) -> Row:
+        """The row of a JSON value."""
+        *scalars, features = value
+        return cls(
+            **dict(zip(_SCALARS, scalars, strict=True)),
+            features=np.frombuffer(bytes.fromhex(features), dtype="<f4"),
+        )
+
+
+_SCALARS = (
+    "boot_id", "seq", "event_us", "period_us", "mono_ns", "time_quality", "score", "decision",
+    "model_version", "sensed_s", "u", "sample_p", "reasons",
+)  # fmt: skip
+
+
+class StoredRow(NamedTuple):
+    """A selected row as the spool keeps it.
+
+    Attributes:
+        book: Id of the line of the books that counts it.
+        features: Little-endian float32, F of them.
+        q: Inclusion probability after thinning.
+    """
+
+    id: int
+    book: int
+    boot_id: int
+    seq: int
+    event_us: int
+    mono_ns: int
+    time_quality: int
+    features: bytes
+    score: float | None
+    decision: str
+    reasons: int
+    sample_p: float
+    q: float
+    model_version: str
+    sensed_s: float
+
+
+def wire_batch(device_id: str, rows: Sequence[StoredRow], schema: pa.Schema) -> pa.RecordBatch:
+    """Rows in a telemetry wire schema.
+
+    Args:
+        device_id: Whose rows.
+        rows: At least one.
+        schema: ``telemetry_rows`` of the profile whose features the rows hold.
+
+    Raises:
+        ValueError: The rows hold another number of features than the schema.
+    """
+    n = len(rows)
+    (_, _, boots, seqs, events, monos, quality, blobs, scores, decisions, reasons, rates, q, models, _) = zip(
+        *rows, strict=True
+    )
+    matrix = np.frombuffer(b"".join(blobs), dtype="<f4").reshape(n, -1).T
+    arrays = [
+        pa.array([device_id] * n),
+        pa.array(boots, pa.int64()),
+        pa.array(seqs, pa.int64()),
+        pa.array(events, TIME),
+        pa.array(monos, pa.int64()),
+        pa.array(quality, pa.int8()),
+        *feature_arrays(matrix),
+        pa.array(scores, pa.float32()),
+        pa.array(decisions, pa.string()),
+        pa.array(reasons, pa.int32()),
+        pa.array(rates, pa.float64()),
+        pa.array(q, pa.float64()),
+        pa.array(models, pa.string()),
+    ]
+    return pa.record_batch(arrays, schema=schema)
+
+
+def feature_arrays(matrix: Floats) -> list[pa.Array]:
+    """Arrow columns of a (F, n) float32 matrix; what is not finite is null."""
+    missing = ~np.isfinite(matrix)
+    if not missing.any():
+        return [pa.array(np.ascontiguousarray(values)) for values in matrix]
+    return [pa.array(v, mask=m) for v, m in zip(np.ascontiguousarray(matrix), missing, strict=True)]

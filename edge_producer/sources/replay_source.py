@@ -1,0 +1,138 @@
+"""A recording replayed as a device would have sensed it; whatever is odd in it is counted by name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_producer.sources.cells import Instants, Numbers, instants, numbers
+from edge_producer.sources.framing import Framed, Framer
+from edge_producer.sources.recording import Recording, RecordingBlock
+from edge_producer.window import Samples, Window
+from schemas.errors import SourceError
+from schemas.profile import Channel, Profile
+from schemas.row_schemas import TimeQuality
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MOSTLY = 0.5
+"""Share of unreadable cells at the start of a column above which it is the profile that is wrong."""
+
+
+class ReplaySource:
+    """Windows of one recording.
+
+    ``rows = samples + duplicate + out_of_order + unreadable_time + malformed``, exactly, and
+    ``samples = in_windows + outside_windows`` once all windows were taken. ``blank``, ``unparsable`` and
+    ``absurd`` count cells, which become missing samples.
+
+    Args:
+        path: CSV or Parquet.
+        profile: Channels, sampling and ``[replay]``.
+        device_id: Whose recording it is.
+        start: UTC time of the first sample where the recording has no time column.
+    """
+
+    def __init__(self, path: Path, profile: Profile, device_id: str, start: datetime) -> None:
+        self._path = path
+        self._profile = profile
+        self._device_id = device_id
+        self._start_us = (start - EPOCH) // timedelta(microseconds=1)
+        self._recording = Recording(path, profile)
+        self._framer = Framer(profile.sampling, profile.replay.max_gap_steps, len(profile.channels))
+        self._first_us: int | None = None
+        names = ("rows", "unreadable_time", "unclear_time", "blank", "unparsable", "absurd")
+        self._counts: Counter[str] = Counter(dict.fromkeys(names, 0))
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Everything read and refused so far, by name."""
+        malformed = self._recording.counts["malformed"]
+        rows = self._counts["rows"] + malformed
+        return {**self._counts, "rows": rows, "malformed": malformed, **self._framer.counts}
+
+    def windows(self) -> Iterator[Window]:
+        """Windows in the order of the recording; ``due_s`` counts from its first sample.
+
+        Raises:
+            SourceError: The file cannot be read as the profile says.
+        """
+        for block in self._recording.blocks():
+            us, values = self._rows(block)
+            if self._first_us is None and len(us):
+                self._first_us = int(us[0])
+            for framed in self._framer.push(us, values):
+                yield self._window(framed)
+        self._framer.finish()
+        if not self._counts["rows"]:
+            raise SourceError(f"{self._path}: has a header but no rows that could be read")
+
+    def _rows(self, block: RecordingBlock) -> tuple[NDArray[np.int64], Samples]:
+        """Times and samples of the rows whose time can be read."""
+        count = len(block.cells[0])
+        first = self._counts["rows"] == 0
+        times = self._times(block, count)
+        if first:
+            self._check_times(times)
+        self._counts["rows"] += count
+        self._counts["unreadable_time"] += int((~times.readable).sum())
+        self._counts["unclear_time"] += times.unclear
+        values = np.empty((int(times.readable.sum()), len(block.cells)), dtype=np.float32)
+        for place, (channel, cells) in enumerate(zip(self._profile.channels, block.cells, strict=True)):
+            column = numbers(cells.filter(times.readable), self._profile.replay)
+            if first:
+                self._check_numbers(channel, column)
+            values[:, place] = self._plausible(channel, column)
+        return times.us[times.readable], values
+
+    def _times(self, block: RecordingBlock, count: int) -> Instants:
+        if block.times is not None:
+            return instants(block.times, self._profile.replay)
+        step_us = 1e6 / self._profile.sampling.rate_hz
+        place = self._counts["rows"] + np.arange(count)
+        us = self._start_us + np.round(place * step_us).astype(np.int64)
+        return Instants(us, np.ones(count, dtype=np.bool_))
+
+    def _plausible(self, channel: Channel, column: Numbers) -> NDArray[np.float64]:
+        absurd = (column.values < channel.min) | (column.values > channel.max)
+        self._counts["blank"] += column.blank
+        self._counts["unparsable"] += column.unparsable
+        self._counts["absurd"] += int(absurd.sum())
+        return np.where(absurd, np.nan, column.values)
+
+    def _check_times(self, times: Instants) -> None:
+        if len(times.readable) and times.readable.mean() < MOSTLY:
+            replay = self._profile.replay
+            raise SourceError(
+                f"{self._path}: column '{replay.time_column}' holds no times in format "
+                f"'{replay.time_format}' (first: {times.first_unreadable!r}); set replay.time_format to "
+                "iso, epoch_s, epoch_ms or a strptime format"
+            )
+
+    def _check_numbers(self, channel: Channel, column: Numbers) -> None:
+        given = len(column.values) - column.blank
+        if given and column.unparsable > MOSTLY * given:
+            replay = self._profile.replay
+            other = "," if replay.decimal == "." else "."
+            name = replay.columns.get(channel.name, channel.name)
+            raise SourceError(
+                f"{self._path}: column '{name}' holds no numbers with decimal mark {replay.decimal!r} "
+                f'(first: {column.first_unparsable!r}); try replay.decimal = "{other}", or map channel '
+                f"'{channel.name}' to another column in replay.columns"
+            )
+
+    def _window(self, framed: Framed) -> Window:
+        origin = self._first_us if self._first_us is not None else framed.end_us
+        recorded = bool(self._profile.replay.time_column)
+        return Window(
+            device_id=self._device_id,
+            samples=framed.samples,
+            end=EPOCH + timedelta(microseconds=framed.end_us),
+            mono_ns=(framed.end_us - origin) * 1000,
+            time_quality=TimeQuality.RECORDED if recorded else TimeQuality.UNKNOWN,
+            due_s=(framed.end_us - origin) / 1e6,
+        )

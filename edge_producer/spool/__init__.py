@@ -1,0 +1,1 @@
+"""What a device has not delivered yet: rows, books, summaries and sealed messages in one SQLite file."""

@@ -1,0 +1,123 @@
+"""What gives way when the spool is full: rows by thinning, summaries by merging, always on the record."""
+
+from __future__ import annotations
+
+import logging
+from itertools import groupby
+
+from edge_producer.spool.spool import Spool
+from edge_producer.spool.spool_rows import ThinnedBlock
+from edge_producer.summaries import MERGED_PART, Summary, merge_summaries
+from schemas.profile import Profile
+
+log = logging.getLogger(__name__)
+
+SUMMARY_SHARE = 0.5
+"""Share of the spool from which summaries give way before rows do."""
+MOMENTS_SHARE = 0.25
+RELIEF = 0.95
+"""Share of the limit that is left after giving way, so that it is not needed again at once."""
+MERGE_AT_ONCE = 512
+
+
+class Eviction:
+    """Keeps a spool below a size.
+
+    Whole blocks (device, period, stratum) give way, the oldest first, and none twice before all did once:
+    the block's thinning factor tau is halved and its unsealed rows with u >= pi * tau go; below the
+    policy's floor the whole block goes, a gap in the books. Which block is next never depends on a row's u.
+
+    Args:
+        spool: The spool.
+        profile: Its thinning floor and periods hold.
+        max_bytes: Size from which something gives way.
+    """
+
+    def __init__(self, spool: Spool, profile: Profile, max_bytes: int) -> None:
+        self._spool = spool
+        self._floor = profile.filter.thinning_floor
+        self._longest_s = profile.drift.window_s
+        self._max_bytes = max_bytes
+        self._target = max_bytes * RELIEF
+        self._moments_due_s = 0.0
+
+    def relieve(self, now_s: float) -> None:
+        """Make room if the spool is too large. Inside its transaction."""
+        self._strip_moments(now_s)
+        spool = self._spool
+        if spool.bytes <= self._max_bytes:
+            return
+        while spool.bytes > self._target and spool.summary_bytes > SUMMARY_SHARE * self._max_bytes:
+            self._relieve_summaries()
+        while spool.bytes > self._target and self._thin(now_s):
+            pass
+        while spool.bytes > self._target and self._relieve_summaries():
+            pass
+
+    def _thin(self, now_s: float) -> bool:
+        """Let every block give way once, until there is room; False: there are no blocks."""
+        blocks = self._spool.rows.blocks()
+        for block in blocks:
+            if self._spool.bytes <= self._target:
+                break
+            self._halve(block, now_s)
+        return bool(blocks)
+
+    def _halve(self, block: ThinnedBlock, now_s: float) -> None:
+        tau = self._spool.rows.tau(block) / 2
+        if tau >= self._floor:
+            self._spool.rows.thin(block, tau, now_s)
+            return
+        gone = self._spool.rows.thin(block, 0.0, now_s)
+        name = self._spool.names[block.device]
+        log.warning("spool full: %d rows of one block given up", gone, extra={"device_id": name})
+
+    def _relieve_summaries(self) -> bool:
+        return self._merge_summaries() or self._drop_summary()
+
+    def _merge_summaries(self) -> bool:
+        """Merge one device's short periods into periods of a drift window; False: nothing to merge."""
+        for device in self._spool.summarised():
+            waiting = self._spool.summaries(device, MERGE_AT_ONCE)
+            merged = False
+            for _, group in groupby(sorted(waiting, key=self._merge_key), key=self._merge_key):
+                members = list(group)
+                if len(members) > 1:
+                    self._replace(device, members)
+                    merged = True
+            if merged:
+                return True
+        return False
+
+    def _replace(self, device: int, members: list[tuple[int, Summary]]) -> None:
+        part = MERGED_PART + members[0][0]
+        part = part if members[0][1].part >= 0 else -part
+        self._spool.remove_summaries(members)
+        merged = merge_summaries([summary for _, summary in members], self._longest_s, part)
+        self._spool.add_summary(device, merged)
+        self._spool.count({"summaries_merged": len(members)})
+
+    def _merge_key(self, waiting: tuple[int, Summary]) -> tuple[int, str, bool, int]:
+        summary = waiting[1]
+        return (
+            summary.boot_id,
+            summary.model_version,
+            summary.part < 0,
+            summary.period_us - summary.period_us % round(self._longest_s * 1e6),
+        )
+
+    def _drop_summary(self) -> bool:
+        for device in self._spool.summarised():
+            oldest = self._spool.summaries(device, 1)
+            self._spool.remove_summaries(oldest)
+            self._spool.count({"summaries_dropped": len(oldest)})
+            log.warning("spool full: a summary given up", extra={"device_id": self._spool.names[device]})
+            return True
+        return False
+
+    def _strip_moments(self, now_s: float) -> None:
+        if now_s >= self._moments_due_s:
+            self._moments_due_s = now_s + 60.0
+            stripped = self._spool.books.strip_moments(int(MOMENTS_SHARE * self._max_bytes))
+            if stripped:
+                self._spool.count({"moments_dropped": stripped})

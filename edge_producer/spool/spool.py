@@ -1,0 +1,247 @@
+"""What the devices of one process have not delivered yet, in one SQLite file.
+
+Everything that changes it happens inside ``transaction()``. The books balance after each transaction,
+whatever it contained and wherever the process dies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from edge_producer.device_update import DeviceUpdate
+from edge_producer.spool.spool_books import SpoolBooks
+from edge_producer.spool.spool_file import SpoolFile, reading
+from edge_producer.spool.spool_messages import SpoolMessages
+from edge_producer.spool.spool_rows import SpoolRows
+from edge_producer.summaries import Summary
+from schemas.errors import SpoolError
+from schemas.profile import Profile
+from schemas.row_schemas import fingerprint, telemetry_rows
+
+
+@dataclass(frozen=True)
+class DeviceBooks:
+    """One device's totals over everything its spool ever saw.
+
+    ``pending`` is counted from the rows themselves: held, unsealed and sealed ones.
+    """
+
+    sensed: int = 0
+    acked: int = 0
+    filtered: int = 0
+    evicted: int = 0
+    refused: int = 0
+    pending: int = 0
+    pending_bytes: int = 0
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every sensed row is accounted for."""
+        return self.sensed == self.acked + self.filtered + self.evicted + self.refused + self.pending
+
+
+_TOTALS = """
+SELECT d.device_id,
+    d.held + coalesce(t.sensed, 0) + coalesce(b.sensed, 0), coalesce(t.acked, 0) + coalesce(b.acked, 0),
+    coalesce(t.filtered, 0) + coalesce(b.filtered, 0), coalesce(t.evicted, 0) + coalesce(b.evicted, 0),
+    coalesce(t.refused, 0) + coalesce(b.refused, 0), d.held + coalesce(r.n, 0) + coalesce(m.n, 0),
+    coalesce(r.size, 0) + coalesce(m.size, 0)
+FROM devices d LEFT JOIN totals t ON t.device = d.no
+LEFT JOIN (SELECT device, sum(sensed) AS sensed, sum(acked) AS acked, sum(filtered) AS filtered,
+    sum(evicted) AS evicted, sum(refused) AS refused FROM books GROUP BY device) b ON b.device = d.no
+LEFT JOIN (SELECT device, count(*) AS n, sum(length(features)) AS size FROM rows GROUP BY device) r
+    ON r.device = d.no
+LEFT JOIN (SELECT device, sum(n_rows) AS n, sum(size) AS size FROM messages GROUP BY device) m
+    ON m.device = d.no
+ORDER BY d.device_id
+"""
+
+
+class Spool:
+    """The process's spool. Inside, devices go by number.
+
+    Attributes:
+        devices: Number by device id.
+        names: Device id by number.
+        spool_id: 16 random hex digits, made with the file.
+        books: Lines of the books.
+        rows: Rows not yet sealed.
+        messages: Sealed messages.
+    """
+
+    def __init__(self, file: SpoolFile) -> None:
+        self._file = file
+        self._db = file.db
+        self.spool_id = file.spool_id
+        self.devices: dict[str, int] = dict(self._db.execute("SELECT device_id, no FROM devices").fetchall())
+        self.names = {no: name for name, no in self.devices.items()}
+        self.books = SpoolBooks(self._db)
+        self.rows = SpoolRows(self._db, self.books)
+        self.messages = SpoolMessages(self._db, self.books, self.names)
+        (size,) = self._db.execute("SELECT coalesce(sum(length(value)), 0) FROM summaries").fetchone()
+        self.summary_bytes = int(size)
+
+    @classmethod
+    def open(cls, path: Path, device_ids: Sequence[str], profile: Profile, now_s: float) -> Self:
+        """The spool of exactly these devices; what an earlier start left open is closed as it stands.
+
+        Args:
+            path: SQLite file, made where absent.
+            device_ids: Whose spool it is.
+            profile: Their vertical.
+            now_s: Steady clock.
+
+        Raises:
+            SpoolError: In use, damaged, of other devices, or with rows of another feature set inside.
+        """
+        file = SpoolFile.open(path, device_ids)
+        try:
+            spool = cls(file)
+            with spool.transaction():
+                spool._adopt(profile)
+                spool._close_earlier_start(now_s)
+        except BaseException:
+            file.close()
+            raise
+        return spool
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing, synced to disk when it returns.
+
+        Raises:
+            SpoolError: The file cannot be written; nothing of the transaction holds, and the spool
+                must be opened anew.
+        """
+        with self._file.transaction():
+            yield
+
+    def close(self) -> None:
+        """Close the file and let another process have it."""
+        self._file.close()
+
+    @property
+    def bytes(self) -> int:
+        """Size of everything whose fate is open."""
+        return self.rows.bytes + self.summary_bytes + self.messages.bytes
+
+    def state(self, device_id: str) -> str | None:
+        """JSON that the device's last update stored; None before its first."""
+        row = self._db.execute("SELECT state FROM devices WHERE device_id = ?", (device_id,)).fetchone()
+        return None if row is None or row[0] is None else str(row[0])
+
+    def apply(self, update: DeviceUpdate, now_s: float) -> None:
+        """Take over everything one device did since its last update."""
+        device = self.devices[update.device_id]
+        lines = {k: self.books.change(device, k, c, now_s) for k, c in update.books.lines.items()}
+        self.rows.insert(device, update.rows, lines)
+        self.books.close(device, update.books.closed)
+        for summary in update.closed:
+            self.add_summary(device, summary)
+        self._db.execute(
+            "UPDATE devices SET boot_id = ?, next_seq = ?, newest_us = ?, state = ?, held = ?, decision = ?,"
+            " open_boot = ?, open_model = ?, open_period_us = ?, open_period_s = ?, open_part = ?,"
+            " open_value = ?, open_raw = ? WHERE no = ?",
+            (update.boot_id, update.next_seq, update.newest_us, update.state, update.held, update.decision)
+            + (update.open_summary or (None,) * len(Summary._fields))
+            + (device,),
+        )
+        self.count(update.meters)
+
+    def count(self, increments: Mapping[str, int]) -> None:
+        """Add to the counters."""
+        self._db.executemany(
+            "INSERT INTO counters VALUES (?, ?) ON CONFLICT DO UPDATE SET value = value + excluded.value",
+            [(name, n) for name, n in increments.items() if n],
+        )
+
+    def counters(self) -> dict[str, int]:
+        """All counters, by name."""
+        return dict(self._db.execute("SELECT name, value FROM counters").fetchall())
+
+    def add_summary(self, device: int, summary: Summary) -> None:
+        """Store a closed summary."""
+        self._db.execute(
+            "INSERT INTO summaries (device, boot_id, model, period_us, period_s, part, value, raw_bytes)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (device, *summary),
+        )
+        self.summary_bytes += len(summary.value)
+
+    def summarised(self) -> list[int]:
+        """Devices with unsealed summaries."""
+        return [no for (no,) in self._db.execute("SELECT DISTINCT device FROM summaries ORDER BY device")]
+
+    def summaries(self, device: int, limit: int) -> list[tuple[int, Summary]]:
+        """Unsealed summaries with their ids, in the order they closed."""
+        found = self._db.execute(
+            "SELECT id, boot_id, model, period_us, period_s, part, value, raw_bytes FROM summaries"
+            " WHERE device = ? ORDER BY id LIMIT ?",
+            (device, limit),
+        )
+        return [(id_, Summary(*rest)) for id_, *rest in found]
+
+    def remove_summaries(self, summaries: Iterable[tuple[int, Summary]]) -> None:
+        """Take summaries out: a sealed message or a merged summary holds them, or they are given up."""
+        for id_, summary in summaries:
+            self._db.execute("DELETE FROM summaries WHERE id = ?", (id_,))
+            self.summary_bytes -= len(summary.value)
+
+    def drained(self) -> bool:
+        """Whether nothing is left to send, held rows aside."""
+        query = (
+            "SELECT EXISTS (SELECT 1 FROM rows) OR EXISTS (SELECT 1 FROM summaries)"
+            " OR EXISTS (SELECT 1 FROM messages) OR EXISTS (SELECT 1 FROM books WHERE dirty = 1)"
+        )
+        return not self._db.execute(query).fetchone()[0]
+
+    def totals(self) -> dict[str, DeviceBooks]:
+        """Each device's totals."""
+        return {device: DeviceBooks(*counts) for device, *counts in self._db.execute(_TOTALS)}
+
+    def _adopt(self, profile: Profile) -> None:
+        wire = f"{profile.name}/{fingerprint(telemetry_rows(profile))}/{profile.summaries.period_s}"
+        known = self._file.meta("wire")
+        if known not in (None, wire) and (self.rows.bytes or self._held() or self.books.unstated()):
+            raise SpoolError(
+                f"{self._file.path} holds rows of another profile or feature set ({known}); "
+                "drain it with that one first, or move it aside to start empty"
+            )
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES ('wire', ?)", (wire,))
+
+    def _held(self) -> int:
+        (held,) = self._db.execute("SELECT sum(held) FROM devices").fetchone()
+        return int(held)
+
+    def _close_earlier_start(self, now_s: float) -> None:
+        self.books.close_all(now_s)
+        self.rows.age_all(now_s)
+        columns = "no, open_boot, open_model, open_period_us, open_period_s, open_part, open_value, open_raw"
+        open_ones = f"SELECT {columns} FROM devices WHERE open_value IS NOT NULL"  # noqa: S608  (constants)
+        for device, *summary in self._db.execute(open_ones).fetchall():
+            self.add_summary(device, Summary(*summary))
+        self._db.execute("UPDATE devices SET open_value = NULL")
+
+
+def read_books(path: Path) -> dict[str, DeviceBooks]:
+    """Each device's totals, read beside the running process; one consistent snapshot.
+
+    Raises:
+        SpoolError: The file is missing or no spool.
+    """
+    with reading(path) as connection:
+        return {device: DeviceBooks(*counts) for device, *counts in connection.execute(_TOTALS)}
+
+
+def read_counters(path: Path) -> dict[str, int]:
+    """What the process measured since the file was made, by name.
+
+    Raises:
+        SpoolError: The file is missing or no spool.
+    """
+    with reading(path) as connection:
+        return dict(connection.execute("SELECT name, value FROM counters").fetchall())

@@ -1,0 +1,97 @@
+"""Sealed messages in the spool: numbered densely, kept until their fate is final, always the same bytes."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping
+from typing import Literal, NamedTuple
+
+from edge_producer.spool.spool_books import SpoolBooks
+from schemas.envelope import SealedMessage
+from schemas.topics import Lane
+
+
+class StoredMessage(NamedTuple):
+    """A sealed message in the spool."""
+
+    id: int
+    lane: Lane
+    device: int
+
+
+class SpoolMessages:
+    """Sealed messages of all devices. Every change happens inside the spool's transaction.
+
+    Attributes:
+        bytes: Size of all of them.
+    """
+
+    def __init__(self, db: sqlite3.Connection, books: SpoolBooks, names: Mapping[int, str]) -> None:
+        self._db = db
+        self._books = books
+        self._names = names
+        (size,) = db.execute("SELECT coalesce(sum(size), 0) FROM messages").fetchone()
+        self.bytes = int(size)
+
+    def next_no(self, device: int, lane: Lane) -> int:
+        """Take the next number of a lane; the message must be stored in the same transaction."""
+        (following,) = self._db.execute(
+            "INSERT INTO lanes VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET next_no = next_no + 1"
+            " RETURNING next_no",
+            (device, lane.value),
+        ).fetchone()
+        return int(following) - 1
+
+    def store(
+        self, device: int, lane: Lane, msg_no: int, message: SealedMessage, books: Mapping[int, int]
+    ) -> StoredMessage:
+        """Store a sealed message.
+
+        Args:
+            device: Producer.
+            lane: Lane of ``msg_no``.
+            msg_no: From ``next_no``.
+            message: What is sent, and sent again.
+            books: Count of telemetry rows inside, by id of the line of the books they are in.
+        """
+        headers = json.dumps([[name, value.hex()] for name, value in message.headers])
+        lines, n_rows = json.dumps(list(books.items())), sum(books.values())
+        cursor = self._db.execute(
+            "INSERT INTO messages (device, lane, msg_no, topic, headers, value, size, n_rows, books)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (device, lane.value, msg_no, message.topic, headers, message.value, message.size, n_rows, lines),
+        )
+        self.bytes += message.size
+        return StoredMessage(int(cursor.lastrowid or 0), lane, device)
+
+    def read(self, id_: int) -> SealedMessage:
+        """A stored message, byte for byte as it was sealed."""
+        device, topic, headers, value = self._db.execute(
+            "SELECT device, topic, headers, value FROM messages WHERE id = ?", (id_,)
+        ).fetchone()
+        pairs = [(name, bytes.fromhex(text)) for name, text in json.loads(headers)]
+        return SealedMessage(topic, self._names[device].encode(), pairs, value)
+
+    def stored(self) -> list[StoredMessage]:
+        """All messages whose fate is open, in the order they were sealed."""
+        found = self._db.execute("SELECT id, lane, device FROM messages ORDER BY id")
+        return [StoredMessage(id_, Lane(lane), device) for id_, lane, device in found]
+
+    def settle(self, ids: Iterable[int], outcome: Literal["acked", "refused"], now_s: float) -> None:
+        """Delete messages whose fate is final and count their rows in the same transaction.
+
+        An id that is not there was settled before: a resend was acknowledged twice.
+        """
+        for id_ in ids:
+            row = self._db.execute(
+                "DELETE FROM messages WHERE id = ? RETURNING size, books, lane", (id_,)
+            ).fetchone()
+            if row is None:
+                continue
+            size, lines, lane = row
+            self.bytes -= size
+            for book, n in json.loads(lines):
+                self._books.settle(book, n, outcome, now_s)
+            if lane == Lane.BOOKS:
+                self._books.acknowledged(id_)

@@ -1,0 +1,139 @@
+"""Selected rows that wait in the spool to be sealed, and how they are thinned under pressure."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from edge_producer.books import BookKey
+from edge_producer.sensed_rows import Row, StoredRow
+from edge_producer.spool.spool_books import SpoolBooks
+from schemas.row_schemas import Stratum
+
+ROW_OVERHEAD = 160
+"""Bytes that a row takes in the file beside its features, indexes included."""
+
+
+class ThinnedBlock(NamedTuple):
+    """What is thinned as a whole."""
+
+    device: int
+    period_us: int
+    stratum: str
+
+
+class SpoolRows:
+    """Unsealed rows of all devices. Every change happens inside the spool's transaction.
+
+    Attributes:
+        bytes: Estimated size of all of them.
+    """
+
+    def __init__(self, db: sqlite3.Connection, books: SpoolBooks) -> None:
+        self._db = db
+        self._books = books
+        blocks = db.execute("SELECT device, period_us, stratum, tau FROM blocks")
+        self._tau: dict[ThinnedBlock, float] = {ThinnedBlock(d, p, s): tau for d, p, s, tau in blocks}
+        n, size = db.execute("SELECT count(*), coalesce(sum(length(features)), 0) FROM rows").fetchone()
+        self.bytes = int(size) + ROW_OVERHEAD * int(n)
+
+    def insert(self, device: int, rows: Iterable[Row], books: Mapping[BookKey, int]) -> None:
+        """Store selected rows; those of a thinned block only if they would have survived."""
+        kept = []
+        for row in rows:
+            stratum = row.stratum.value
+            book = books[BookKey(row.boot_id, row.period_us, row.model_version, stratum)]
+            if self._tau and row.u >= row.pi * self.tau(ThinnedBlock(device, row.period_us, stratum)):
+                self._books.settle(book, 1, "evicted", row.sensed_s)
+                continue
+            features = row.features.tobytes()
+            self.bytes += len(features) + ROW_OVERHEAD
+            kept.append(
+                (device, book, row.seq, row.event_us, row.mono_ns, row.time_quality, features, row.score,
+                 row.decision, row.reasons, row.sample_p, row.pi, row.u, row.sensed_s)
+            )  # fmt: skip
+        self._db.executemany(
+            "INSERT INTO rows (device, book, seq, event_us, mono_ns, time_quality, features, score, decision,"
+            " reasons, sample_p, pi, u, sensed_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            kept,
+        )
+
+    def oldest_s(self) -> dict[int, float]:
+        """By device with unsealed rows: when the oldest was sensed (steady clock)."""
+        return dict(self._db.execute("SELECT device, min(sensed_s) FROM rows GROUP BY device").fetchall())
+
+    def read(self, device: int, from_s: float, before_s: float, limit: int) -> list[StoredRow]:
+        """Rows sensed in the half-open span, oldest first, with their probability after thinning."""
+        found = self._db.execute(
+            "SELECT r.id, r.book, b.boot_id, r.seq, r.event_us, r.mono_ns, r.time_quality, r.features,"
+            " r.score, r.decision, r.reasons, r.sample_p, r.pi * coalesce(k.tau, 1.0), b.model, r.sensed_s"
+            " FROM rows r JOIN books b ON b.id = r.book LEFT JOIN blocks k"
+            " ON k.device = b.device AND k.period_us = b.period_us AND k.stratum = b.stratum"
+            " WHERE r.device = ? AND r.sensed_s >= ? AND r.sensed_s < ? ORDER BY r.sensed_s, r.id LIMIT ?",
+            (device, from_s, before_s, limit),
+        )
+        return [StoredRow(*row) for row in found]
+
+    def remove(self, rows: Sequence[StoredRow]) -> None:
+        """Take rows out, because a sealed message stored in the same transaction holds them."""
+        self._db.executemany("DELETE FROM rows WHERE id = ?", [(row.id,) for row in rows])
+        self.bytes -= sum(len(row.features) + ROW_OVERHEAD for row in rows)
+
+    def refuse(self, rows: Sequence[StoredRow], now_s: float) -> None:
+        """Settle rows that can never be sent."""
+        self.remove(rows)
+        for row in rows:
+            self._books.settle(row.book, 1, "refused", now_s)
+
+    def age_all(self, now_s: float) -> None:
+        """Set clocks that ran ahead of ``now_s`` (before a restart) to it."""
+        self._db.execute("UPDATE rows SET sensed_s = ? WHERE sensed_s > ?", (now_s, now_s))
+
+    def tau(self, block: ThinnedBlock) -> float:
+        """Thinning factor in force; 0: the block was given up."""
+        return self._tau.get(block, 1.0)
+
+    def blocks(self) -> list[ThinnedBlock]:
+        """Blocks that can be thinned, in the order in which they give way.
+
+        The least thinned first, then the oldest, then the sample stratum before the rules. A block that
+        lost all its rows to thinning keeps its turn: whether a block is thinned or given up must not
+        depend on the u of its rows.
+        """
+        found = self._db.execute(
+            "SELECT DISTINCT b.device, b.period_us, b.stratum FROM books b"
+            " WHERE b.evicted > 0 OR EXISTS (SELECT 1 FROM rows r WHERE r.book = b.id)"
+        )
+        blocks = [ThinnedBlock(*row) for row in found]
+        order = {Stratum.SAMPLE: 0, Stratum.RULE: 1}
+        return sorted(
+            (block for block in blocks if self.tau(block)),
+            key=lambda block: (
+                -self.tau(block),
+                block.period_us,
+                order[Stratum(block.stratum)],
+                block.device,
+            ),
+        )
+
+    def thin(self, block: ThinnedBlock, tau: float, now_s: float) -> int:
+        """Keep the block's unsealed rows with u < pi * tau; returns how many went.
+
+        Args:
+            block: Which; rows that come for it later are thinned alike.
+            tau: New thinning factor; 0 gives up the block, which the books state as a gap.
+            now_s: Steady clock.
+        """
+        gone = self._db.execute(
+            "DELETE FROM rows WHERE book IN (SELECT id FROM books WHERE device = ? AND period_us = ?"
+            " AND stratum = ?) AND u >= pi * ? RETURNING book, length(features)",
+            (*block, tau),
+        ).fetchall()
+        for book, n in Counter(book for book, _ in gone).items():
+            self._books.settle(book, n, "evicted", now_s)
+        self.bytes -= sum(size + ROW_OVERHEAD for _, size in gone)
+        self._tau[block] = tau
+        self._db.execute("INSERT OR REPLACE INTO blocks VALUES (?, ?, ?, ?)", (*block, tau))
+        return len(gone)

@@ -1,0 +1,128 @@
+"""What a device should run, from verified documents and facts about itself. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from edge_producer.trust.verifier import VerifiedState
+from schemas.channel_documents import BROAD, ChannelDocument, Release, artifact_path
+from schemas.errors import TrustError
+from schemas.updates import Attack
+
+
+@dataclass(frozen=True)
+class DeviceFacts:
+    """What a device knows about itself.
+
+    Attributes:
+        hardware: Its hardware class.
+        families: Model families that it runs.
+        highest_seq: Of all channels it ever accepted; 0: none.
+        installed: What it runs, by family.
+        max_opset: Highest ONNX operator set of its runtime.
+    """
+
+    device_id: str
+    group: str
+    hardware: str
+    families: tuple[str, ...]
+    highest_seq: int
+    installed: Mapping[str, Release]
+    max_opset: int
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """What the channel in force wants of this device.
+
+    Attributes:
+        channel: None: nobody ever instructed this group; run what is installed.
+        wanted: By family of the device that the channel names.
+        changes: Families whose wanted release is not the installed one, in the device's order.
+    """
+
+    channel: ChannelDocument | None = None
+    wanted: Mapping[str, Release] = field(default_factory=dict)
+    changes: tuple[str, ...] = ()
+
+
+def decide(verified: VerifiedState, facts: DeviceFacts, now: datetime) -> Instruction:
+    """The instruction in force. Checks run in this order: channel, hardware class, seq, floors, revocations.
+
+    Only what would change is checked for hardware, floors and revocations: refusing never stops what runs.
+
+    Args:
+        verified: What ``Verifier.apply`` returned.
+        facts: About the device.
+        now: Trusted time.
+
+    Raises:
+        TrustError: With the attack that it looks like; nothing must change.
+    """
+    if now >= verified.policy.expires:
+        raise TrustError(f"the policy expired at {verified.policy.expires:%Y-%m-%d %H:%M}", Attack.FREEZE)
+    channel = _in_force(verified, facts)
+    if channel is None:
+        if facts.highest_seq:
+            raise TrustError(f"no channel, but {facts.highest_seq} was obeyed", Attack.REPLAYED_CHANNEL)
+        return Instruction()
+    if now >= channel.expires:
+        raise TrustError(f"channel {channel.seq} expired at {channel.expires:%Y-%m-%d %H:%M}", Attack.FREEZE)
+    named = channel.wanted(facts.device_id)
+    wanted = {family: named[family] for family in facts.families if family in named}
+    changes = tuple(f for f, release in wanted.items() if facts.installed.get(f) != release)
+    for family in changes:
+        _check_fit(verified, facts, family, wanted[family])
+    if channel.seq < facts.highest_seq:
+        raise TrustError(f"channel {channel.seq} came after {facts.highest_seq}", Attack.REPLAYED_CHANNEL)
+    for family in changes:
+        _check_policy(verified, family, wanted[family])
+    return Instruction(channel, wanted, changes)
+
+
+def _in_force(verified: VerifiedState, facts: DeviceFacts) -> ChannelDocument | None:
+    """The newest channel that may bind the device: canary channels bind the policy's pool only."""
+    pool = verified.policy.canary.get(facts.group)
+    binding = [
+        channel
+        for ring, channel in verified.channels.items()
+        if channel.group == facts.group
+        and (ring == BROAD or (pool is not None and pool.includes(facts.device_id)))
+    ]
+    return max(binding, key=lambda channel: channel.seq, default=None)
+
+
+def _check_fit(verified: VerifiedState, facts: DeviceFacts, family: str, release: Release) -> None:
+    """Both keys of the family signed exactly this artifact, and for this hardware and runtime."""
+    if release.sha256 is None:
+        return
+    path = artifact_path(family, release.version)
+    target = verified.target(path)
+    if target.sha256 != release.sha256:
+        raise TrustError(f"the channel names other bytes as {path} than its role", Attack.MIX_AND_MATCH)
+    custom = target.custom
+    if (custom.family, custom.version) != (family, release.version):
+        raise TrustError(f"{path} is signed as {custom.family} {custom.version}", Attack.MIX_AND_MATCH)
+    if custom.hardware and facts.hardware not in custom.hardware:
+        raise TrustError(
+            f"{release.version} is for {', '.join(custom.hardware)}, not {facts.hardware}",
+            Attack.WRONG_HARDWARE,
+        )
+    if custom.opset > facts.max_opset:
+        raise TrustError(
+            f"{release.version} needs operator set {custom.opset}, this runtime has {facts.max_opset}",
+            Attack.WRONG_HARDWARE,
+        )
+
+
+def _check_policy(verified: VerifiedState, family: str, release: Release) -> None:
+    """Factory sets are always allowed: they are what a device can always go back to."""
+    if release.sha256 is None:
+        return
+    floor = verified.policy.floors.get(family, 0)
+    if release.major < floor:
+        raise TrustError(f"{release.version} lies below the floor {floor}", Attack.BELOW_FLOOR)
+    if release.sha256 in verified.policy.revoked:
+        raise TrustError(f"{release.version} was revoked", Attack.REVOKED_CONTENT)

@@ -1,0 +1,194 @@
+"""How a device joins and keeps its certificate: a join bundle once, then renewals with its own key."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from datetime import datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from pydantic import ValidationError
+
+from edge_producer.device_identity import DeviceIdentity
+from edge_producer.trust import SERVER, TrustedTime
+from edge_producer.updates.service_client import Credentials, EnrolmentClient
+from schemas.durable import Disk
+from schemas.errors import AccessError, ServiceUnavailableError
+from schemas.join import JoinBundle
+
+log = logging.getLogger(__name__)
+
+RENEW_SHARE = 1 / 3
+"""Share of a certificate's lifetime that is left when it is renewed."""
+
+
+def load_join(join_dir: Path, folder: Path, device_id: str, disk: Disk) -> JoinBundle | None:
+    """The device's join bundle: from the join folder, else as kept when it joined; None: it has none.
+
+    Raises:
+        AccessError: A file is there but is no join bundle of this device.
+    """
+    for path in (join_dir / f"{device_id}.json", folder / "joined.json"):
+        raw = disk.read(path)
+        if raw is None:
+            continue
+        try:
+            join = JoinBundle.model_validate_json(raw)
+        except ValidationError as exc:
+            raise AccessError(f"{path} is no join bundle: ask for a new one") from exc
+        if join.device_id != device_id:
+            raise AccessError(f"{path} is the join bundle of {join.device_id}, not of {device_id}")
+        return join
+    return None
+
+
+class Membership:
+    """One device's certificate.
+
+    Args:
+        folder: The device's own.
+        join: Addresses, authority, token.
+        device: Its key: the one that seals its telemetry.
+        time: Learns from the service's answers; says when the certificate is due.
+        disk: Writes it.
+
+    Raises:
+        AccessError: The key or the authority cannot be used.
+    """
+
+    def __init__(
+        self, folder: Path, join: JoinBundle, device: DeviceIdentity, time: TrustedTime, disk: Disk
+    ) -> None:
+        self._folder = folder
+        self._join = join
+        self._device = device
+        self._time = time
+        self._disk = disk
+        pem = device.signer.private_pem()
+        key = serialization.load_pem_private_key(pem, None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise AccessError("the device key must be a P-256 key")
+        self._key, self._key_pem = key, pem
+        self._who = {"device_id": device.device_id}
+        try:
+            self._authorities = x509.load_pem_x509_certificates(join.ca_pem.encode())
+        except ValueError as exc:
+            raise AccessError("the join bundle holds no certificate of the authority") from exc
+
+    def credentials(self, *, renew: bool = False) -> Credentials:
+        """A certificate that should hold, after enrolling or renewing where that is due.
+
+        Args:
+            renew: Get a new one although this one seems to hold: the service does not take it.
+
+        Raises:
+            AccessError: The token is used up, or the certificate was revoked.
+            ServiceUnavailableError: No answer in time.
+        """
+        held = self._held()
+        if held is None:
+            return self._enrolled()
+        if renew or self._due(held):
+            return self._renewed(held)
+        return Credentials(held, self._key_pem)
+
+    def _held(self) -> bytes | None:
+        """The certificate, unless it is damaged, not this device's, or a new token came since."""
+        held = self._disk.read(self._folder / "certificate.pem")
+        if held is None or self._spent() not in (None, _digest(self._join.token)):
+            return None
+        try:
+            return self._ours(held)
+        except ValueError as exc:
+            log.warning("the certificate on disk is not used: %s", exc, extra=self._who)
+            return None
+
+    def _ours(self, pem: bytes) -> bytes:
+        """The one certificate in ``pem``, as PEM: gRPC's C core aborts the process on what it cannot read.
+
+        Raises:
+            ValueError: It is unreadable, or not this device's, for its key, by its authority.
+        """
+        certificate = x509.load_pem_x509_certificate(pem)
+        names = [a.value for a in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+        if names != [self._device.device_id]:
+            raise ValueError(f"it names {names}")
+        try:
+            if certificate.public_key() != self._key.public_key():
+                raise ValueError("it is another key's")
+        except UnsupportedAlgorithm as exc:
+            raise ValueError("it is another key's") from exc
+        if not any(_signed(certificate, authority) for authority in self._authorities):
+            raise ValueError("another authority signed it")
+        return certificate.public_bytes(serialization.Encoding.PEM)
+
+    def _spent(self) -> str | None:
+        """Digest of the token that was redeemed; None: that is this one."""
+        raw = self._disk.read(self._folder / "joined.json")
+        if raw is None:
+            return None
+        try:
+            spent = JoinBundle.model_validate_json(raw).token
+        except ValidationError:
+            return None
+        return None if spent == self._join.token else spent
+
+    def _due(self, held: bytes) -> bool:
+        certificate = x509.load_pem_x509_certificate(held)
+        begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        return self._time.now() >= end - RENEW_SHARE * (end - begin)
+
+    def _enrolled(self) -> Credentials:
+        issued = EnrolmentClient(self._join).enroll(self._csr(), self._device.public_pem)
+        credentials = self._keep(issued.certificate_pem, issued.server_time)
+        spent = self._join.model_copy(update={"token": _digest(self._join.token)})
+        self._disk.write(self._folder / "joined.json", spent.model_dump_json().encode(), private=True)
+        log.info("joined", extra=self._who)
+        return credentials
+
+    def _renewed(self, held: bytes) -> Credentials:
+        csr, at_ms = self._csr(), int(self._time.now().timestamp() * 1000)
+        claim = b"edgeloop.v1.renew\n%d\n" % at_ms + csr
+        proof = self._key.sign(claim, ec.ECDSA(hashes.SHA256()))
+        issued = EnrolmentClient(self._join).renew(held, csr, at_ms, proof)
+        credentials = self._keep(issued.certificate_pem, issued.server_time)
+        log.info("certificate renewed", extra=self._who)
+        return credentials
+
+    def _keep(self, certificate_pem: bytes, server_time: datetime) -> Credentials:
+        """What was issued, kept if it is what was asked for; else the old one stays.
+
+        Raises:
+            ServiceUnavailableError: It is not.
+        """
+        try:
+            pem = self._ours(certificate_pem)
+        except ValueError as exc:
+            raise ServiceUnavailableError(
+                f"what the service issued is no certificate of ours: {exc}"
+            ) from exc
+        self._time.learn(server_time, SERVER)
+        self._disk.write(self._folder / "certificate.pem", pem, private=True)
+        return Credentials(pem, self._key_pem)
+
+    def _csr(self) -> bytes:
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self._device.device_id)])
+        request = x509.CertificateSigningRequestBuilder().subject_name(subject)
+        return request.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def _signed(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
+        return False
+    return True
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()

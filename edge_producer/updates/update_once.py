@@ -1,0 +1,106 @@
+"""`python -m edge_producer update --once`: look for instructions, carry them out, say what happened.
+
+Nothing is sensed: the trial runs on the golden vectors and on synthetic windows instead.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any
+
+import numpy as np
+
+from edge_producer.model_switch import ModelSwitch, ScoredWindow
+from edge_producer.settings import EdgeSettings
+from edge_producer.sources.scenario import Scenario
+from edge_producer.sources.simulate_source import SimulateSource
+from edge_producer.updates.agent import UpdateAgent
+from edge_producer.updates.updater import Updater
+from edge_producer.window import Predictor, Samples, Window
+from schemas.errors import BundleError
+from schemas.profile import Profile
+from schemas.row_schemas import TimeQuality
+from schemas.updates import UpdateResult, UpdateState
+
+WHOLE_S = 300.0
+_SEED = 7
+_UNDER_WAY = frozenset({UpdateState.TRIAL, UpdateState.WATCH, UpdateState.FETCHING, UpdateState.VERIFIED})
+_GOOD = ("", UpdateResult.COMMITTED.value)
+
+
+def update_once(settings: EdgeSettings, profile: Profile, say: Callable[[str], object]) -> bool:
+    """Update all devices once; a line each. True: every device ended where it should.
+
+    Raises:
+        OperatorError: Another process updates these devices.
+        SpoolError: A device has no model that loads.
+    """
+    updater = Updater(settings, profile)
+    pumps = {name: synthetic_windows(profile, name) for name in updater.agents}
+    updater.start()
+    try:
+        deadline = time.monotonic() + WHOLE_S
+        while time.monotonic() < deadline and not all(_settled(a) for a in updater.agents.values()):
+            for name, agent in updater.agents.items():
+                _pump(agent.seat, next(pumps[name]))
+            time.sleep(0.02)
+    finally:
+        updater.stop()
+    good = [_told(name, agent, say) for name, agent in updater.agents.items()]
+    return all(good)
+
+
+def synthetic_windows(profile: Profile, device_id: str) -> Iterator[Window]:
+    """Windows without a sensor: the profile's generator, or noise in the middle of each channel's range."""
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    if profile.simulate is not None:
+        yield from SimulateSource(profile, [device_id], Scenario(seed=_SEED, start=start), start).windows()
+    rng = np.random.default_rng(_SEED)
+    low, high = (np.array([getattr(c, end) for c in profile.channels]) for end in ("min", "max"))
+    shape = (profile.sampling.window_samples, len(profile.channels))
+    for k in count():
+        samples: Samples = rng.normal((low + high) / 2, (high - low) / 100, shape).astype(np.float32)
+        yield Window(device_id, samples, start, k, TimeQuality.UNKNOWN)
+
+
+def _pump(seat: ModelSwitch, window: Window) -> None:
+    """What the sensing loop does with a window, as far as models are concerned."""
+    lineup = seat.lineup
+    seat.taken = lineup
+    if lineup.observer is None:
+        return
+    begun = time.perf_counter()
+    score = _score(lineup.active, window)
+    took_s = time.perf_counter() - begun
+    shadow = None if lineup.shadow is None else _score(lineup.shadow, window)
+    lineup.observer.observe(window, ScoredWindow(lineup.active.version, score, took_s, shadow))
+
+
+def _score(model: Predictor, window: Window) -> float | None:
+    try:
+        _, score = model.score(window.device_id, window.samples)
+    except BundleError:
+        return None
+    return score
+
+
+def _settled(agent: UpdateAgent) -> bool:
+    """Whether nothing is under way, and the device has looked since anything was."""
+    if agent.installer.record.state in _UNDER_WAY:
+        agent.checked.clear()  # an attempt that ends looks again: there may be newer instructions
+        return False
+    return agent.checked.is_set() or agent.hopeless
+
+
+def _told(name: str, agent: UpdateAgent, say: Callable[[str], object]) -> bool:
+    status: Mapping[str, Any] = agent.status
+    good = agent.checked.is_set() and status["result"] in _GOOD
+    parts = [f"{name}: {status['version']} {status['state']}"]
+    parts += [str(status[key]) for key in ("result", "attack") if status[key]]
+    detail = status["detail"] if agent.checked.is_set() else agent.trouble or "the service did not answer"
+    parts += [f"({detail})"] if detail and not good else []
+    say(" ".join(parts))
+    return good

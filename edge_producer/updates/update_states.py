@@ -1,0 +1,229 @@
+"""The states of one device's update and what may follow what. Pure: others persist and act."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
+
+from edge_producer.updates.slots import ModelSet
+from schemas.channel_documents import Release
+from schemas.updates import Attack, UpdateResult, UpdateState
+
+_JITTER = random.Random()  # noqa: S311  (spreads retries, guards nothing)
+
+MAX_TRANSITIONS = 28
+"""Persisted transitions of one attempt after which it is given up (Mender's number)."""
+MAX_WATCH_CRASHES = 2
+"""Crashes of the process under a new model's watch after which the old one is restored."""
+BACKOFF_S, BACKOFF_LIMIT_S, DOUBLINGS = 1.0, 3600.0, 12
+
+S = UpdateState
+FOLLOWS: dict[UpdateState, frozenset[UpdateState]] = {
+    S.IDLE: frozenset({S.FETCHING, S.STAGED, S.RESTORING}),
+    S.FETCHING: frozenset({S.VERIFIED, S.IDLE, S.FETCHING}),
+    S.VERIFIED: frozenset({S.STAGED, S.IDLE, S.FETCHING, S.VERIFIED}),
+    S.STAGED: frozenset({S.TRIAL, S.DEFERRED, S.IDLE, S.FETCHING, S.STAGED}),
+    S.TRIAL: frozenset({S.COMMITTED, S.RESTORING, S.DEFERRED, S.IDLE, S.FETCHING, S.STAGED}),
+    S.DEFERRED: frozenset({S.FETCHING, S.STAGED, S.IDLE}),
+    S.COMMITTED: frozenset({S.WATCH, S.RESTORING}),
+    S.WATCH: frozenset({S.WATCH, S.IDLE, S.RESTORING, S.FETCHING, S.STAGED}),
+    S.RESTORING: frozenset({S.RESTORED, S.INCONSISTENT}),
+    S.RESTORED: frozenset({S.IDLE, S.FETCHING, S.STAGED}),
+    S.INCONSISTENT: frozenset({S.IDLE, S.FETCHING, S.STAGED, S.RESTORING}),
+}
+"""What may follow a state. FETCHING and STAGED after nearly anything: a newer instruction supersedes."""
+
+
+class Attempt(BaseModel):
+    """One try to run another set.
+
+    Attributes:
+        seq: Of the channel that asks for it.
+        path: TUF target of the artifact; empty where the set is the factory's or held already.
+        before: What ran when it began.
+        transitions: Persisted so far.
+        crashes: Of the process under the new model's watch.
+        live: The process was alive under it and has not ended in order.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seq: int
+    rollout_id: str
+    wanted: ModelSet
+    before: ModelSet
+    release: Release
+    path: str = ""
+    transitions: NonNegativeInt = 0
+    crashes: NonNegativeInt = 0
+    live: bool = False
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """Tells attempts apart."""
+        return self.seq, self.wanted.digest
+
+
+class Failure(BaseModel):
+    """A release that did not work out.
+
+    Attributes:
+        kind: ``final`` until a newer channel names it; ``passing``: tried again after ``not_before``.
+        seq: Of the channel that asked for it.
+        count: Passing failures in a row.
+        not_before: Trusted time, seconds since 1970.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["final", "passing"]
+    seq: int
+    count: NonNegativeInt = 0
+    not_before: float = 0.0
+    reason: str = ""
+
+
+class UpdateRecord(BaseModel):
+    """Everything a device remembers of its updates; one JSON file.
+
+    Attributes:
+        seq, rollout_id: Of the newest channel that was accepted: older ones are replays.
+        failed: By the wanted set's digest.
+        told: What was last said of ``metadata`` and of an ``artifact`` that did not hold: each cause once.
+        result, attack, detail: How the last attempt ended.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    state: UpdateState = UpdateState.IDLE
+    attempt: Attempt | None = None
+    seq: NonNegativeInt = 0
+    rollout_id: str = ""
+    failed: dict[str, Failure] = {}
+    told: dict[str, str] = {}
+    result: UpdateResult | None = None
+    attack: Attack | None = None
+    detail: str = ""
+
+    def to(self, state: UpdateState, **changes: object) -> UpdateRecord:
+        """The record after a transition.
+
+        Raises:
+            ValueError: ``state`` may not follow.
+        """
+        if state not in FOLLOWS[self.state]:
+            raise ValueError(f"{state} does not follow {self.state}")
+        attempt = changes.pop("attempt", self.attempt)
+        if isinstance(attempt, Attempt):
+            attempt = attempt.model_copy(update={"transitions": attempt.transitions + 1})
+        return self.model_copy(update={"state": state, "attempt": attempt, **changes})
+
+    def begin(self, attempt: Attempt, state: UpdateState) -> UpdateRecord:
+        """The record at the start of an attempt; one that a crash broke off goes on counting."""
+        broken_off = self.result is None and self.attempt is not None
+        if broken_off and self.attempt is not None and self.attempt.key == attempt.key:
+            attempt = attempt.model_copy(update={"transitions": self.attempt.transitions})
+        return self.to(state, attempt=attempt, result=None, attack=None, detail="")
+
+    def proved(self, attempt: Attempt) -> UpdateRecord:
+        """The record once the attempt's set has passed its watch."""
+        ended, failed = attempt.model_copy(update={"live": False}), self.forgive(attempt.wanted)
+        return self.to(S.IDLE, attempt=ended, result=UpdateResult.COMMITTED, failed=failed)
+
+    @property
+    def looping(self) -> bool:
+        """Whether the attempt has been persisted too often to be going anywhere."""
+        return self.attempt is not None and self.attempt.transitions > MAX_TRANSITIONS
+
+    def may_try(self, wanted: ModelSet, seq: int, now_s: float) -> bool:
+        """Whether nothing that failed before speaks against trying a set now."""
+        failure = self.failed.get(wanted.digest)
+        if failure is None:
+            return True
+        if failure.kind == "final":
+            return seq > failure.seq
+        return now_s >= failure.not_before or failure.not_before > now_s + BACKOFF_LIMIT_S
+
+    def fail(
+        self,
+        wanted: ModelSet,
+        seq: int,
+        now_s: float,
+        reason: str,
+        draw: Callable[[], float] = _JITTER.random,
+    ) -> dict[str, Failure]:
+        """``failed`` with a failure that may pass: backs off exponentially, with jitter."""
+        known = self.failed.get(wanted.digest)
+        count = known.count + 1 if known is not None and known.kind == "passing" else 1
+        wait = min(BACKOFF_S * 2.0 ** min(count - 1, DOUBLINGS), BACKOFF_LIMIT_S) * (0.5 + draw() / 2)
+        failure = Failure(kind="passing", seq=seq, count=count, not_before=now_s + wait, reason=reason[:500])
+        return {**self.failed, wanted.digest: failure}
+
+    def give_up(self, wanted: ModelSet, seq: int, reason: str) -> dict[str, Failure]:
+        """``failed`` with a failure that stays until a newer channel names the set."""
+        return {**self.failed, wanted.digest: Failure(kind="final", seq=seq, reason=reason[:500])}
+
+    def forgive(self, wanted: ModelSet) -> dict[str, Failure]:
+        """``failed`` without a set that works."""
+        return {digest: f for digest, f in self.failed.items() if digest != wanted.digest}
+
+
+def parse_record(raw: bytes | None) -> UpdateRecord | None:
+    """The record in a file's bytes; a new one where there is no file; None: unreadable, so restore."""
+    if raw is None:
+        return UpdateRecord()
+    try:
+        return UpdateRecord.model_validate_json(raw)
+    except ValidationError:
+        return None
+
+
+def after_restart(record: UpdateRecord, proven: ModelSet | None = None) -> UpdateRecord:
+    """What a process that starts makes of the record that the one before left: its first transition.
+
+    Args:
+        record: As it was left.
+        proven: The set that the pointer calls proven; None: it calls none so.
+
+    Before the commit nothing active had changed: the attempt goes back to idle, its counter stays, and the
+    next look at the channel takes it up again. A commit is done again; a watch that did not end in order is
+    one crash more, unless its last act, to call the set proven, was done.
+    """
+    attempt = record.attempt
+    if attempt is None or record.state in SETTLED:
+        return record
+    if record.state is S.WATCH and attempt.wanted == proven:
+        return record.proved(attempt)
+    if record.looping:
+        return _given_up(record, attempt)
+    if record.state is S.WATCH and attempt.live:
+        return _crashed(record, attempt)
+    if record.state in UNCHANGED:
+        return record.to(S.IDLE)
+    return record
+
+
+SETTLED = frozenset({S.IDLE, S.DEFERRED, S.RESTORING, S.RESTORED, S.INCONSISTENT})
+UNCHANGED = frozenset({S.FETCHING, S.VERIFIED, S.STAGED, S.TRIAL})
+"""States of an attempt in which nothing that runs has changed yet."""
+
+
+def _given_up(record: UpdateRecord, attempt: Attempt) -> UpdateRecord:
+    failed = record.give_up(attempt.wanted, attempt.seq, "looped")
+    detail = f"given up after {attempt.transitions} persisted transitions"
+    if record.state in UNCHANGED:
+        return record.to(S.IDLE, failed=failed, result=UpdateResult.NO_CHANGE_FAILED, detail=detail)
+    return record.to(S.RESTORING, failed=failed, detail=detail)
+
+
+def _crashed(record: UpdateRecord, attempt: Attempt) -> UpdateRecord:
+    crashed = attempt.model_copy(update={"crashes": attempt.crashes + 1})
+    if crashed.crashes < MAX_WATCH_CRASHES:
+        return record.to(S.WATCH, attempt=crashed)
+    failed = record.give_up(attempt.wanted, attempt.seq, "crashed")
+    detail = f"the process ended {crashed.crashes} times under the new model"
+    return record.to(S.RESTORING, attempt=crashed, failed=failed, detail=detail)

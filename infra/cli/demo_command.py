@@ -1,0 +1,47 @@
+"""`edgeloop demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infra.cli.app import interruptible, session
+from infra.cli.console import stdout
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(demo)
+
+
+def demo(
+    ctx: typer.Context,
+    profile: Annotated[str, typer.Option(help="Shipped profile, or path of a profile file.")] = "machine",
+    devices: Annotated[int, typer.Option(min=1, max=1000, help="Simulated devices, at two sites.")] = 20,
+    seconds: Annotated[float, typer.Option(min=20, help="Length of the story.")] = 180.0,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same story.")] = 7,
+    loop: Annotated[
+        bool, typer.Option("--loop/--no-loop", help="Learn and roll out, or the line alone.")
+    ] = True,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the report as JSON.", show_default=False)
+    ] = None,
+) -> None:
+    """Run a fleet through a fault, a recalibration, a network cut and wear; let the loop learn; report.
+
+    Exit code 1 if the books do not balance, the new model is not better, or a device is not where it should
+    be. The lake stays for `edgeloop sql`.
+    """
+    from infra.demo.demo_run import DemoRequest, run_demo
+
+    request = DemoRequest(profile, devices, seconds, seed, loop, json_file)
+    try:
+        with interruptible():
+            all_well = run_demo(session(ctx).settings(), request, stdout())
+    except KeyboardInterrupt:
+        stdout().print("stopped; what was not sent stays spooled, the lake keeps what has landed")
+        raise typer.Exit(1) from None
+    if not all_well:
+        raise typer.Exit(1)

@@ -1,0 +1,140 @@
+"""`edgeloop dlq …`: messages that were refused, with their bytes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from infra.cli.app import session
+from infra.cli.console import AsJson, say, show_json, show_table, show_text
+
+if TYPE_CHECKING:
+    from infra.kafka.kafka_admin import KafkaAdmin
+    from infra.kafka.log_view import DeadLetter
+    from infra.stack.running import RunningStack
+
+Error = Annotated[str | None, typer.Option(help="Only this class of error.", show_default=False)]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    family = typer.Typer(help="Messages that were refused, with their bytes.", no_args_is_help=True)
+    for command, name in ((list_, "list"), (show, "show"), (replay, "replay")):
+        family.command(name)(command)
+    app.add_typer(family, name="dlq")
+
+
+def list_(
+    ctx: typer.Context,
+    error: Error = None,
+    last: Annotated[int, typer.Option("--last", "-n", min=1, help="How many of the newest.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """Newest refused messages: where each came from and why it was refused."""
+    with _stack(ctx, "dlq list") as stack:
+        found = [x for x in _letters(_admin(stack), stack) if error in (None, x.error)][-last:]
+    if as_json:
+        show_json([_described(letter) for letter in found])
+        return
+    rows = [
+        [x.id, x.at.isoformat(timespec="seconds"), x.source, x.error, x.reason, len(x.value)] for x in found
+    ]
+    show_table("", ["id", "refused", "source", "error", "reason", "bytes>"], rows)
+
+
+def show(
+    ctx: typer.Context, letter_id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson = False
+) -> None:
+    """One refused message, headers and bytes included."""
+    with _stack(ctx, "dlq show") as stack:
+        [letter] = _chosen(_letters(_admin(stack), stack), [letter_id])
+    full = {
+        **_described(letter),
+        "headers": {k: _text(v) for k, v in letter.headers},
+        "value": letter.value.hex(),
+    }
+    if as_json:
+        show_json(full)
+        return
+    for name, value in full.items():
+        show_text(f"{name:<12} {value}")
+
+
+def replay(
+    ctx: typer.Context,
+    letter_ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every refused message.")] = False,
+    error: Error = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send refused messages to their topics again, byte for byte, once the cause is gone."""
+    if bool(letter_ids) == (every or error is not None):
+        raise typer.BadParameter("give ids, or --all, or --error CLASS")
+    with _stack(ctx, "dlq replay") as stack:
+        admin = _admin(stack)
+        letters = _letters(admin, stack)
+        wanted = (
+            _chosen(letters, letter_ids) if letter_ids else [x for x in letters if error in (None, x.error)]
+        )
+        sent = [letter for letter in wanted if not letter.lost]
+        for letter in sent:
+            admin.send(_named(letter.source_topic, stack.namespace), letter.key, letter.headers, letter.value)
+    if as_json:
+        show_json({"replayed": [letter.id for letter in sent], "lost": len(wanted) - len(sent)})
+    else:
+        show_text(f"{len(sent)} replayed, {len(wanted) - len(sent)} without their bytes")
+
+
+def _stack(ctx: typer.Context, owner: str) -> Any:
+    from infra.stack.running import log_only, running_stack
+
+    return running_stack(log_only(session(ctx).settings()), owner, say)
+
+
+def _admin(stack: RunningStack) -> KafkaAdmin:
+    from infra.kafka.kafka_admin import KafkaAdmin
+
+    return KafkaAdmin(stack.bootstrap_servers)
+
+
+def _letters(admin: KafkaAdmin, stack: RunningStack) -> list[DeadLetter]:
+    from infra.kafka.log_view import dead_letters
+    from schemas.topics import DEAD_LETTER
+
+    return dead_letters(admin.read(admin.spans([DEAD_LETTER.named(stack.namespace)])))
+
+
+def _chosen(letters: list[DeadLetter], ids: list[str]) -> list[DeadLetter]:
+    from schemas.errors import RejectedError
+
+    by_id = {letter.id: letter for letter in letters}
+    unknown = [i for i in ids if i not in by_id]
+    if unknown:
+        raise RejectedError(f"no refused message {unknown[0]}: `edgeloop dlq list` names them")
+    return [by_id[i] for i in ids]
+
+
+def _named(base: str, namespace: str) -> str:
+    from infra.kafka.log_view import full_topic
+
+    return full_topic(base, namespace)
+
+
+def _text(value: bytes) -> str | None:
+    from infra.kafka.log_view import text
+
+    return text(value)
+
+
+def _described(letter: DeadLetter) -> dict[str, Any]:
+    return {
+        "id": letter.id,
+        "refused": letter.at.isoformat(),
+        "source": letter.source,
+        "error": letter.error,
+        "reason": letter.reason,
+        "key": None if letter.key is None else _text(letter.key),
+        "bytes": len(letter.value),
+        "lost": letter.lost,
+    }

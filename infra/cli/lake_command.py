@@ -1,0 +1,102 @@
+"""`edgeloop lake …`: cuts, pins and housekeeping."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from infra.cli.app import session
+from infra.cli.console import AsJson, show_json, show_table, show_text
+
+if TYPE_CHECKING:
+    from feature_store.cut_store import Cut, CutStore
+    from feature_store.lake import Lake
+
+Ref = Annotated[str | None, typer.Option("--cut", help="Cut id or instant.", show_default="the newest cut")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    family = typer.Typer(help="Cuts, pins and housekeeping of the lake.", no_args_is_help=True)
+    for command in (cuts, pin, unpin, compact, vacuum):
+        family.command()(command)
+    app.add_typer(family, name="lake")
+
+
+def cuts(
+    ctx: typer.Context,
+    last: Annotated[int, typer.Option("--last", "-n", min=1, help="How many of the newest.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Newest cuts, and all pins."""
+    _, found = _open(ctx)
+    pins = found.pins()
+    newest = [found.read(i) for i in found.ids()[-last:]]
+    listed = [_described(cut, None) for cut in newest] + [_described(cut, name) for name, cut in pins.items()]
+    if as_json:
+        show_json(listed)
+    else:
+        columns = ["id>", "pin", "created", "tables>", "files>", "tasks>"]
+        show_table("", columns, [[c[k.rstrip(">")] for k in columns] for c in listed])
+
+
+def pin(ctx: typer.Context, name: str, cut: Ref = None, as_json: AsJson = False) -> None:
+    """Keep a cut readable, whatever housekeeping does, until it is unpinned."""
+    _, found = _open(ctx)
+    _answer(_described(found.pin(name, cut), name), "cut {id} is pinned as {pin}", as_json=as_json)
+
+
+def unpin(ctx: typer.Context, name: str, as_json: AsJson = False) -> None:
+    """Forget a pin."""
+    _, found = _open(ctx)
+    found.unpin(name)
+    _answer({"pin": name}, "{pin} is no longer pinned", as_json=as_json)
+
+
+def compact(ctx: typer.Context, as_json: AsJson = False) -> None:
+    """Merge small files now; workers do it by themselves every few dozen commits."""
+    from feature_store.maintenance import compact as merge
+
+    lake, found = _open(ctx)
+    _answer({"merged_files": merge(lake, found)}, "{merged_files} files merged", as_json=as_json)
+
+
+def vacuum(ctx: typer.Context, as_json: AsJson = False) -> None:
+    """Delete files that no kept cut, pin or unfinished commit names and that are older than an hour."""
+    from feature_store.maintenance import vacuum as sweep
+
+    lake, found = _open(ctx)
+    deleted = sweep(lake, found, datetime.now(UTC))
+    _answer({"deleted_files": deleted}, "{deleted_files} files deleted", as_json=as_json)
+
+
+def _open(ctx: typer.Context) -> tuple[Lake, CutStore]:
+    from feature_store.cut_store import CutStore
+    from feature_store.lake import Lake
+    from schemas.errors import QueryError
+
+    root = session(ctx).settings().lake_root
+    if not root.is_dir():
+        raise QueryError(f"no lake at {root}; `edgeloop up` or `edgeloop demo` makes one")
+    lake = Lake.open(root)
+    return lake, CutStore(lake)
+
+
+def _described(cut: Cut, pinned: str | None) -> dict[str, Any]:
+    return {
+        "id": cut.id,
+        "pin": pinned,
+        "created": cut.created.isoformat(timespec="milliseconds"),
+        "tables": len(cut.tables),
+        "files": sum(len(t.files) for t in cut.tables.values()),
+        "tasks": len(cut.marks),
+    }
+
+
+def _answer(value: dict[str, Any], sentence: str, *, as_json: bool) -> None:
+    if as_json:
+        show_json(value)
+    else:
+        show_text(sentence.format(**value))

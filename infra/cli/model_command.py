@@ -1,0 +1,225 @@
+"""`edgeloop model …`: which models there are, what the gates said of them, and what they come from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from infra.cli.app import session
+from infra.cli.console import AsJson, show_json, show_table, show_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Connection
+
+    from model_service.settings import ModelSettings
+
+FAMILY = typer.Typer(help="Models: train, list, judge, trace.", no_args_is_help=True)
+"""The family, for commands of other modules."""
+
+Version = Annotated[str, typer.Argument(metavar="VERSION", help="As `edgeloop model list` shows it.")]
+RowOption = Annotated[
+    str,
+    typer.Option(
+        "--row",
+        help="Device, boot and seq of a row, colons between: the models that it made.",
+        show_default=False,
+    ),
+]
+AlarmOption = Annotated[
+    str,
+    typer.Option(
+        "--alarm",
+        help="Device, boot and seq of an alarm, colons between: its model and training rows.",
+        show_default=False,
+    ),
+]
+_KEPT = ("version", "state", "kind", "bytes", "champion", "run_id", "cut", "created", "detail")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the family."""
+    app.add_typer(FAMILY, name="model")
+
+
+@FAMILY.command("list")
+def list_models(
+    ctx: typer.Context,
+    family: Annotated[str, typer.Option(help="Only this model family.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Every version: factory models, candidates, refused ones with their reasons."""
+    from model_service.registry.model_catalog import models
+
+    found = _look(ctx, lambda connection: models(connection, family))
+    if as_json:
+        show_json(found)
+        return
+    columns = ["version", "state", "kind", "bytes>", "against", "run", "cut>", "created", "why"]
+    show_table("", columns, [[_short(facts[name]) for name in _KEPT] for facts in found])
+
+
+@FAMILY.command()
+def show(ctx: typer.Context, version: Version, as_json: AsJson = False) -> None:
+    """One model: state, run, cause, training, and its manifest without the long tables."""
+    from model_service.registry.model_catalog import model
+
+    facts = _look(ctx, lambda connection: model(connection, version))
+    if as_json:
+        show_json(facts)
+        return
+    run, training = facts["run"] or {}, facts["manifest"].get("training") or {}
+    shown = {
+        "state": _joined(facts["state"], facts["detail"]),
+        "kind": facts["kind"],
+        "against": facts["champion"],
+        "run": _joined(run.get("run_id"), run.get("reason")),
+        "cause": _joined(run.get("cause"), run.get("says")),
+        "moved": ", ".join(run.get("moved") or ()),
+        "trained on": f"{training.get('windows')} windows of {training.get('devices')} devices",
+        "bytes": f"{facts['bytes']:,}",
+        "sha256": facts.get("sha256"),
+        "created": facts["created"],
+    }
+    show_table(facts["version"], ["", ""], [[name, value] for name, value in shown.items() if value])
+
+
+@FAMILY.command()
+def gates(ctx: typer.Context, version: Version, as_json: AsJson = False) -> None:
+    """What each gate measured on a candidate, against which bound, in numbers and in words."""
+    from model_service.registry.model_catalog import verdicts
+
+    found = _look(ctx, lambda connection: verdicts(connection, version))
+    if as_json:
+        show_json(found)
+        return
+    rows = [
+        [
+            v["gate"],
+            "passed" if v["passed"] else "REFUSED",
+            _number(v["value"]),
+            _number(v["bound"]),
+            _range(v),
+            v["says"],
+        ]
+        for v in found
+    ]
+    show_table("", ["gate", "", "value>", "bound>", "95 % interval", "in words"], rows)
+
+
+@FAMILY.command()
+def lineage(
+    ctx: typer.Context,
+    version: Annotated[str, typer.Argument(metavar="[VERSION]", help="A model.", show_default=False)] = "",
+    row: RowOption = "",
+    alarm: AlarmOption = "",
+    as_json: AsJson = False,
+) -> None:
+    """From a model or an alarm to the rows behind it, or from a row to the models that it made."""
+    if sum(map(bool, (version, row, alarm))) != 1:
+        raise typer.BadParameter("give a VERSION, --row or --alarm: one of them")
+    if row:
+        _row_lineage(ctx, row, as_json=as_json)
+    elif alarm:
+        _alarm_lineage(ctx, alarm, as_json=as_json)
+    else:
+        _show_lineage(_model_lineage(ctx, version), as_json=as_json)
+
+
+def _model_lineage(ctx: typer.Context, version: str) -> dict[str, Any]:
+    from infra.model_lineage import rows_behind
+    from model_service.registry.model_catalog import model
+
+    facts = _look(ctx, lambda connection: model(connection, version))
+    parts = rows_behind(_settings(ctx).lake_root, version) if facts["run"] else []
+    return {**facts, "rows": parts}
+
+
+def _show_lineage(found: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        show_json(found)
+        return
+    stated, run = found["manifest"].get("lineage"), found["run"] or {}
+    if stated is None:
+        show_text(
+            f"{found['version']} ships with every device: built by {found['manifest']['training'] or 'hand'}"
+        )
+        return
+    shown = {
+        "run": _joined(stated["run_id"], run.get("reason")),
+        "cause": _joined(run.get("cause"), run.get("says")),
+        "drift verdicts": ", ".join(stated["verdicts"]),
+        "cut": _joined(stated["cut"], f"pinned as {stated['pin']}"),
+        "known at": stated["known_at"],
+        "champion": stated["champion"],
+        "code": stated["code"],
+    }
+    show_table(found["version"], ["", ""], [[name, value] for name, value in shown.items() if value])
+    columns = ["part", "rows>", "effective>", "devices>", "labelled>", "from", "to"]
+    names = ("part", "rows", "effective_rows", "devices", "labelled", "event_from", "event_to")
+    show_table("", columns, [[_short(part[name]) for name in names] for part in found["rows"]])
+
+
+def _row_lineage(ctx: typer.Context, text: str, *, as_json: bool) -> None:
+    from infra.model_lineage import RowId, models_of_row
+
+    found = models_of_row(_settings(ctx).lake_root, RowId.parse(text))
+    if as_json:
+        show_json(found)
+    elif not found:
+        show_text(f"{text} trained and tested no model")
+    else:
+        columns = ["model", "run", "part", "weight>", "label", "cut>", "scored by", "score>"]
+        names = ("model_version", "run_id", "part", "weight", "label", "cut", "scored_by", "score")
+        show_table("", columns, [[_short(model[name]) for name in names] for model in found])
+
+
+def _alarm_lineage(ctx: typer.Context, text: str, *, as_json: bool) -> None:
+    from infra.model_lineage import RowId, model_of_alarm
+
+    raised = model_of_alarm(_settings(ctx).lake_root, RowId.parse(text))
+    found = _model_lineage(ctx, raised["model_version"])
+    if as_json:
+        show_json({"alarm": raised, "model": found})
+        return
+    show_text(
+        f"{text}: {raised['action']} at {raised['event_time']:%Y-%m-%d %H:%M:%S} UTC, score "
+        f"{_number(raised['score']) or 'none'}, by {raised['model_version']}"
+    )
+    _show_lineage(found, as_json=False)
+
+
+def _look(ctx: typer.Context, read: Callable[[Connection], Any]) -> Any:
+    """Read the registry beside its writers; needs no service."""
+    from infra.registry_reader import look
+
+    return look(_settings(ctx), read)
+
+
+def _settings(ctx: typer.Context) -> ModelSettings:
+    from infra.stack.model_settings import model_settings
+
+    return model_settings(session(ctx).settings())
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _range(verdict: dict[str, Any]) -> str:
+    low, high = verdict["low"], verdict["high"]
+    return "" if low is None or high is None else f"{_number(low)} to {_number(high)}"
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return _number(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _joined(*parts: object) -> str:
+    return ": ".join(str(part) for part in parts if part not in (None, ""))

@@ -1,0 +1,34 @@
+"""`edgeloop model train`: a training run by hand."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from infra.cli.app import session
+from infra.cli.console import AsJson, show_json, show_text
+from infra.cli.model_command import FAMILY
+
+
+@FAMILY.command()
+def train(
+    ctx: typer.Context,
+    family: Annotated[str, typer.Argument(metavar="FAMILY", help="Model family, such as machine.")],
+    kind: Annotated[
+        str, typer.Option(help="anomaly or classifier; default: what the data allow.", show_default=False)
+    ] = "",
+    reason: Annotated[str, typer.Option(help="Kept in the lineage.")] = "",
+    seed: Annotated[int, typer.Option(min=0, help="Of the trees of a classifier.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Ask for a training run on the newest data, whatever the drift watch says; the gates still decide."""
+    from infra.fleet_client import FleetClient
+    from infra.stack.model_settings import model_settings
+
+    with FleetClient(model_settings(session(ctx).settings()), "operator") as client:
+        made = client.train(family, reason, kind, seed)
+    if as_json:
+        show_json(made)
+    else:
+        show_text(f"run {made['run_id']} is requested; `edgeloop drift list` shows how far it is")

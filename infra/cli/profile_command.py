@@ -1,0 +1,93 @@
+"""`edgeloop profile …`: the verticals this line can run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from infra.cli.app import session
+from infra.cli.console import AsJson, show_json, show_table, show_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from schemas.profile import Profile
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands; `profile init` joins this family from its own module."""
+    for command, name in ((list_, "list"), (show, "show"), (check, "check")):
+        family(app).command(name)(command)
+
+
+def family(app: typer.Typer) -> typer.Typer:
+    """The family's own application, made at the first call."""
+    for group in app.registered_groups:
+        if group.name == "profile" and group.typer_instance is not None:
+            return group.typer_instance
+    made = typer.Typer(help="The verticals this line can run.", no_args_is_help=True)
+    app.add_typer(made, name="profile")
+    return made
+
+
+def list_(ctx: typer.Context, as_json: AsJson = False) -> None:
+    """Shipped profiles, and those registered with the lake."""
+    from schemas.profile_file import builtin_profiles, load_profile
+
+    shipped = [_described(load_profile(path), "shipped") for path in builtin_profiles().values()]
+    known = [_described(p, "lake") for p in _registered(session(ctx).settings().lake_root).values()]
+    if as_json:
+        show_json([*shipped, *known])
+    else:
+        columns = ["name", "where", "channels>", "features>", "rate_hz>", "model"]
+        show_table("", columns, [[p[c.rstrip(">")] for c in columns] for p in [*shipped, *known]])
+
+
+def show(ctx: typer.Context, profile: str, as_json: AsJson = False) -> None:
+    """A shipped profile, a file, or one that is registered with the lake."""
+    from schemas.errors import ProfileError
+    from schemas.profile_file import builtin_profiles, find_profile
+
+    shipped = builtin_profiles()
+    if not as_json and profile in shipped:
+        show_text(shipped[profile].read_text(encoding="utf-8"))
+        return
+    try:
+        found = find_profile(profile)
+    except ProfileError:
+        registered = _registered(session(ctx).settings().lake_root)
+        if profile not in registered:
+            raise
+        found = registered[profile]
+    show_json(found.model_dump(mode="json"))
+
+
+def check(profile: str, as_json: AsJson = False) -> None:
+    """Say whether a profile holds; exit code 1 and every field in question if not."""
+    from schemas.profile_file import find_profile
+
+    found = _described(find_profile(profile), profile)
+    if as_json:
+        show_json({"ok": True, **found})
+    else:
+        show_text(f"{found['name']} holds: {found['channels']} channels, {found['features']} features")
+
+
+def _registered(lake_root: Path) -> dict[str, Profile]:
+    from feature_store.lake import Lake
+    from feature_store.lake_registry import ProfileRegistry
+
+    return ProfileRegistry(Lake.open(lake_root)).profiles() if lake_root.is_dir() else {}
+
+
+def _described(profile: Profile, where: str) -> dict[str, Any]:
+    return {
+        "name": profile.name,
+        "where": where,
+        "channels": len(profile.channels),
+        "features": len(profile.feature_names),
+        "rate_hz": profile.sampling.rate_hz,
+        "model": profile.model.name,
+        "digest": profile.digest(),
+    }

@@ -1,0 +1,66 @@
+"""`edgeloop replay`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from infra.cli.app import session
+from infra.cli.console import AsJson, say, show_json, show_table, stdout
+
+if TYPE_CHECKING:
+    from infra.replay import ReplayResult
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(replay)
+
+
+def replay(
+    ctx: typer.Context,
+    recording: Annotated[Path, typer.Argument(help="CSV or Parquet file.")],
+    profile: Annotated[str, typer.Option(help="Shipped profile, or path of a profile file.")],
+    device: Annotated[str, typer.Option(help="Device that the recording stands for.")] = "",
+    speed: Annotated[
+        float | None, typer.Option(min=0, help="Times real time.", show_default="flat out")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a recording through the whole line as a device would; return when every row is queryable.
+
+    Exit code 1 if the books do not balance.
+    """
+    from infra.replay import ReplayRequest
+    from infra.replay import replay as run
+    from infra.stack.running import line_only, running_stack
+
+    request = ReplayRequest(recording, profile, device, speed)
+    request.check()
+    with running_stack(line_only(session(ctx).settings()), "replay", say) as stack:
+        result = run(stack, request, say)
+    if as_json:
+        show_json(result.to_json())
+    else:
+        _show(result)
+    if not result.books.balances:
+        raise typer.Exit(1)
+
+
+def _show(result: ReplayResult) -> None:
+    rows = result.books.rows()
+    stages = [("source", name, n) for name, n in result.source.items()]
+    stages += [
+        ("device", n, rows[n]) for n in ("sensed", "filtered", "evicted", "refused", "pending", "acked")
+    ]
+    stages += [("log", "received", rows["received"])]
+    stages += [("cloud", n, rows[n]) for n in ("landed", "duplicate", "quarantined", "in_flight", "lost")]
+    show_table("", ("stage", "rows", "count>"), [(s, n, f"{c:,}") for s, n, c in stages])
+    console = stdout()
+    console.print(f"\nalarms: {len(result.alarms)}; queryable after {result.seconds:.1f} s")
+    for complaint in result.books.complaints():
+        console.print(f"[red]does not balance[/]  {complaint}")
+    console.print(f"the books {'balance' if result.books.balances else 'DO NOT BALANCE'}")
+    console.print(f'next: edgeloop sql "FROM {result.table} ORDER BY score DESC LIMIT 5"')

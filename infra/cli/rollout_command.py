@@ -1,0 +1,257 @@
+"""`edgeloop rollout …`: how a model reaches a group, and how the group comes back."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from infra.cli.app import session
+from infra.cli.console import AsJson, show_json, show_table, show_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Connection
+
+    from model_service.settings import ModelSettings
+
+Id = Annotated[str, typer.Argument(metavar="ID")]
+Reason = Annotated[str, typer.Option(help="Kept in the history.")]
+_TIME = "%Y-%m-%d %H:%M:%S"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    family = typer.Typer(help="Rollouts: start, watch, hold, turn back.", no_args_is_help=True)
+    for command, name in (
+        (start, "start"),
+        (status, "status"),
+        (pause, "pause"),
+        (resume, "resume"),
+        (abort, "abort"),
+        (history, "history"),
+    ):
+        family.command(name)(command)
+    app.add_typer(family, name="rollout")
+
+
+def start(
+    ctx: typer.Context,
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="A published model.")],
+    group: Annotated[str, typer.Option(help="Rollout group.")] = "default",
+    security: Annotated[
+        bool, typer.Option("--security", help="Skip soak and quality guards, never device checks.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Roll a published model out to a group; one under way there makes way at its next safe point."""
+    from infra.fleet_client import FleetClient
+
+    with FleetClient(_settings(ctx), "operator") as client:
+        made = client.start_rollout(version, group, security=security)
+    _answer(made, f"{made['rollout_id']}: {version} for {group}; `edgeloop rollout status`", as_json)
+
+
+def pause(ctx: typer.Context, rollout_id: Id, reason: Reason = "", as_json: AsJson = False) -> None:
+    """Hold before the next phase; devices that were offered the model may still take it."""
+    _control(ctx, rollout_id, "pause", reason, as_json)
+
+
+def resume(ctx: typer.Context, rollout_id: Id, reason: Reason = "", as_json: AsJson = False) -> None:
+    """Go on; what evidence did not show takes an approver."""
+    _control(ctx, rollout_id, "resume", reason, as_json)
+
+
+def abort(
+    ctx: typer.Context,
+    rollout_id: Id,
+    reason: Annotated[str, typer.Option(help="Why; kept in the history.")],
+    as_json: AsJson = False,
+) -> None:
+    """Turn back: the group returns to its baseline by a signed channel, never below the policy's floor."""
+    _control(ctx, rollout_id, "abort", reason, as_json)
+
+
+def status(
+    ctx: typer.Context,
+    rollout_id: Annotated[str, typer.Argument(metavar="[ID]", help="Default: the newest.")] = "",
+    group: Annotated[str, typer.Option(help="Of this group; default: of all.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Where a rollout stands: phase, devices, guard, why it waits, what comes next."""
+    found = _summary(ctx, rollout_id, group)
+    if as_json:
+        show_json(found)
+        return
+    show_table("", ["rollout", found["rollout_id"]], _head_rows(found))
+    numbers = found["numbers"]
+    if numbers is not None:
+        show_text("")
+        show_table("devices", ["treated>", *(f"{k}>" for k in _COUNTS)], [_counts(numbers)])
+        show_text("")
+        show_table("guard", ["what", "value", "meaning"], _guard_rows(numbers))
+        if numbers["failures"]:
+            show_text("")
+            show_table("failed", ["device", "why"], list(numbers["failures"].items()))
+    if found["channels"]:
+        show_text("")
+        columns = ["seq>", "ring", "for", "share>", "state", "detail"]
+        show_table("channels", columns, [_channel_row(c) for c in found["channels"]])
+
+
+def history(
+    ctx: typer.Context,
+    group: Annotated[str, typer.Option(help="Of this group; default: of all.")] = "",
+    last: Annotated[int, typer.Option("--last", "-n", min=1, help="How many of the newest.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Rollouts, newest first, and how they ended."""
+    from model_service.rollout import rollout_summary
+
+    found = _look(ctx, lambda connection: rollout_summary.history(connection, group, last))
+    if as_json:
+        show_json(found)
+        return
+    columns = ["rollout", "group", "version", "baseline", "state", "phase>", "by", "updated", "why"]
+    rows = [
+        [
+            r["rollout_id"],
+            r["group"],
+            r["version"],
+            r["baseline"],
+            r["state"],
+            f"{r['phase']}/{r['last_phase']}",
+            r["created_by"],
+            _clock(r["updated_at"]),
+            (r["paused"] or {}).get("reason") or r["ended_because"],
+        ]
+        for r in found
+    ]
+    show_table("", columns, rows)
+
+
+_COUNTS = ("committed", "trying", "failed", "silent", "deferred", "unreached")
+
+
+def _head_rows(found: dict[str, Any]) -> list[list[object]]:
+    paused = found["paused"]
+    rows: list[list[object]] = [
+        [
+            "model",
+            f"{found['version']} for group {found['group']}; baseline {found['baseline'] or 'not fixed yet'}",
+        ],
+        ["state", f"{found['state']}{' (security)' if found['security'] else ''}"],
+        ["phase", f"{found['phase']} of {found['last_phase']}: {found.get('phase_name', 'not begun')}"],
+    ]
+    if paused is not None:
+        rows.append(["waits for", f"{paused['needs']}: {paused['reason']}"])
+    if found["ended_because"]:
+        rows.append(["because", found["ended_because"]])
+    if found["next"]:
+        rows.append(["next", found["next"]])
+    return rows
+
+
+def _counts(numbers: dict[str, Any]) -> list[object]:
+    return [numbers["treated"], *(numbers[k] for k in _COUNTS)]
+
+
+def _guard_rows(numbers: dict[str, Any]) -> list[list[object]]:
+    n = numbers["guard_devices"]
+    if not n:
+        return [["paired shadow", numbers["guard"], numbers["guard_text"]]]
+    return [
+        ["paired shadow", numbers["guard"], f"old and new on the same rows of {n} devices"],
+        [
+            "alarm gain",
+            f"{numbers['gain']:+.2%}",
+            f"mean over devices; allowed {numbers['bound']:+.2%} of windows",
+        ],
+        [
+            "at most",
+            f"{numbers['high']:+.2%}",
+            "upper end at this look: promotes when it is within what is allowed",
+        ],
+        ["at least", f"{numbers['low']:+.2%}", "lower end at all looks together: aborts when it is above"],
+        [
+            "unseen",
+            f"{numbers['unseen']:.0%}",
+            "of all devices could be worse without one of these showing it (95 %)",
+        ],
+    ]
+
+
+def _channel_row(channel: dict[str, Any]) -> list[object]:
+    purpose = "the way back" if channel["purpose"] == "rollback" else f"phase {channel['phase']}"
+    share = f"{channel['share']:.0%}"
+    return [channel["seq"], channel["ring"], purpose, share, channel["state"], channel["detail"]]
+
+
+def _control(ctx: typer.Context, rollout_id: str, action: str, reason: str, as_json: bool) -> None:
+    from infra.fleet_client import FleetClient
+
+    role = "approver" if action == "resume" and _needs_approver(ctx, rollout_id) else "operator"
+    with FleetClient(_settings(ctx), role) as client:
+        done = client.control_rollout(rollout_id, action, reason)
+    _answer(done, f"{rollout_id} is {done['state']}; `edgeloop rollout status {rollout_id}`", as_json)
+
+
+def _answer(outcome: dict[str, Any], line: str, as_json: bool) -> None:
+    if as_json:
+        show_json(outcome)
+    else:
+        show_text(line)
+
+
+def _needs_approver(ctx: typer.Context, rollout_id: str) -> bool:
+    from model_service.rollout import rollout_store
+
+    record = _look(ctx, lambda connection: rollout_store.load(connection, rollout_id))
+    return record.pause is not None and record.pause.needs == "approver"
+
+
+def _summary(ctx: typer.Context, rollout_id: str, group: str) -> dict[str, Any]:
+    """The rollout as the registry and the signed policy have it now.
+
+    Raises:
+        RegistryError: There is none.
+    """
+    from feature_store.lake import Lake
+    from model_service.fleet.known_profiles import KnownProfiles
+    from model_service.rollout import rollout_store, rollout_summary
+    from model_service.trust.ceremony import open_repository
+    from schemas.errors import RegistryError
+
+    settings = _settings(ctx)
+    profiles = KnownProfiles(Lake(settings.lake_root))
+
+    def look(connection: Connection) -> dict[str, Any]:
+        chosen = rollout_id or rollout_summary.newest(connection, group)
+        if chosen is None:
+            raise RegistryError("there was no rollout yet: `edgeloop rollout start VERSION --group GROUP`")
+        record = rollout_store.load(connection, chosen)
+        policy = open_repository(settings).policy()
+        return rollout_summary.summary(connection, record, policy, profiles.family, time.time())
+
+    found: dict[str, Any] = _look(ctx, look)
+    return found
+
+
+def _look(ctx: typer.Context, read: Callable[[Connection], Any]) -> Any:
+    """Read the registry beside its writers; needs no service."""
+    from infra.registry_reader import look
+
+    return look(_settings(ctx), read)
+
+
+def _settings(ctx: typer.Context) -> ModelSettings:
+    from infra.stack.model_settings import model_settings
+
+    return model_settings(session(ctx).settings())
+
+
+def _clock(at: float) -> str:
+    return datetime.fromtimestamp(at).astimezone().strftime(_TIME)

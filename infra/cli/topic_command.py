@@ -1,0 +1,87 @@
+"""`edgeloop topic …`: what is in the log."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from infra.cli.app import session
+from infra.cli.console import AsJson, say, show_json, show_json_line, show_table, show_text
+
+if TYPE_CHECKING:
+    from infra.kafka.kafka_admin import KafkaAdmin, LogMessage
+
+Last = Annotated[int, typer.Option("--last", "-n", min=1, help="How many of the newest messages.")]
+Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    family = typer.Typer(help="What is in the log.", no_args_is_help=True)
+    family.command("list")(list_)
+    family.command()(tail)
+    app.add_typer(family, name="topic")
+
+
+def list_(ctx: typer.Context, as_json: AsJson = False) -> None:
+    """Topics with their partitions and messages."""
+    from infra.kafka.kafka_admin import KafkaAdmin
+    from infra.stack.running import log_only, running_stack
+    from schemas.topics import ALL_TOPICS
+
+    with running_stack(log_only(session(ctx).settings()), "topic list", say) as stack:
+        spans = KafkaAdmin(stack.bootstrap_servers).spans([t.named(stack.namespace) for t in ALL_TOPICS])
+    rows = []
+    for topic in ALL_TOPICS:
+        own = [s for (name, _), s in spans.items() if name == topic.named(stack.namespace)]
+        rows.append({"name": topic.base, "partitions": len(own), "messages": sum(s.end - s.low for s in own)})
+    if as_json:
+        show_json(rows)
+    else:
+        show_table("", ["name", "partitions>", "messages>"], [list(r.values()) for r in rows])
+
+
+def tail(
+    ctx: typer.Context, topic: str, last: Last = 10, follow: Follow = False, as_json: AsJson = False
+) -> None:
+    """Newest messages of a topic: envelope and decoded rows (``--json``: one object per line)."""
+    from feature_store.lake import Lake
+    from feature_store.lake_registry import ProfileRegistry
+    from infra.kafka.kafka_admin import KafkaAdmin
+    from infra.kafka.log_view import full_topic, view
+    from infra.stack.running import log_only, running_stack
+
+    settings = session(ctx).settings()
+    full_topic(topic, settings.namespace)
+    with running_stack(log_only(settings), "topic tail", say) as stack:
+        admin, registry = KafkaAdmin(stack.bootstrap_servers), ProfileRegistry(Lake.open(stack.lake_root))
+        newest, ends = _newest(admin, full_topic(topic, stack.namespace), last)
+        for message in newest:
+            _show(view(message, stack.namespace, registry), as_json=as_json)
+        if follow:
+            for each in admin.follow(ends):
+                if each is not None:
+                    _show(view(each, stack.namespace, registry), as_json=as_json)
+
+
+def _newest(admin: KafkaAdmin, name: str, last: int) -> tuple[list[LogMessage], dict[tuple[str, int], int]]:
+    """The newest messages of all partitions by time, and where each partition ends."""
+    spans = admin.spans([name])
+    wanted = {key: span._replace(low=max(span.low, span.end - last)) for key, span in spans.items()}
+    found = sorted(admin.read(wanted), key=lambda m: (m.at, m.partition, m.offset))
+    return found[-last:], {key: span.end for key, span in spans.items()}
+
+
+def _show(shown: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        show_json_line(shown)
+        return
+    rows = shown.pop("rows", None)
+    place = f"{shown.pop('topic')}[{shown.pop('partition')}]@{shown.pop('offset')}"
+    show_text(f"{shown.pop('at')}  {place}  key {shown.pop('key')}")
+    for name, value in shown.items():
+        show_text(f"  {name}  {json.dumps(value, ensure_ascii=False, default=str)}")
+    if rows:
+        show_table("", list(rows[0]), [list(row.values()) for row in rows])

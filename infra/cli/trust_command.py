@@ -1,0 +1,229 @@
+"""`edgeloop trust …`: the signing keys, what they signed, and until when."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from infra.cli.app import session
+from infra.cli.console import AsJson, say, show_json, show_table, show_text
+
+if TYPE_CHECKING:
+    from model_service.settings import ModelSettings
+    from model_service.trust.keyring import Keyring
+    from schemas.channel_documents import FleetPolicy
+    from schemas.cohorts import SaltedShare
+
+OfflineKeys = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the offline keys.", show_default="where init put them"),
+]
+PassphraseFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="File whose first line opens them; - asks on the terminal.",
+        show_default="PASSPHRASE beside them",
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    family = typer.Typer(help="Signing keys: who may sign what, and until when.", no_args_is_help=True)
+    for command in (init, status, rotate, renew, policy):
+        family.command()(command)
+    app.add_typer(family, name="trust")
+
+
+def init(
+    ctx: typer.Context,
+    family: Annotated[list[str] | None, typer.Option(help="Model family; repeatable.")] = None,
+    group: Annotated[
+        list[str] | None, typer.Option(help="Rollout group, with its canary share: NAME[=SHARE]; repeatable.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make the signing keys and the first metadata; later, add families and groups."""
+    from model_service.trust import ceremony
+
+    settings = _settings(ctx)
+    pools = dict(map(_pool, group or []))
+    hint = ceremony.init(settings, family or [], pools, say)
+    if as_json:
+        show_json({"repository": settings.repository, "offline_keys": settings.offline_keys, "hint": hint})
+    else:
+        show_text(hint)
+
+
+def status(ctx: typer.Context, as_json: AsJson = False) -> None:
+    """Every role: version, expiry, and who holds its keys."""
+    from model_service.trust import ceremony
+    from model_service.trust.repository import utc_now
+
+    now = utc_now()
+    found = [
+        {
+            "role": role.role,
+            "version": role.version,
+            "expires": role.expires.isoformat(),
+            "days_left": (role.expires - now).days,
+            "threshold": role.threshold,
+            "targets": role.targets,
+            "keys": [
+                {"holder": k.holder, "key_id": k.key_id, "offline": k.offline, "here": k.here}
+                for k in role.keys
+            ],
+        }
+        for role in ceremony.status(_settings(ctx))
+    ]
+    if as_json:
+        show_json(found)
+    else:
+        _show_status(found)
+
+
+def rotate(
+    ctx: typer.Context,
+    role: Annotated[str, typer.Argument(help="As `edgeloop trust status` names it.")],
+    holder: Annotated[str, typer.Argument(help="Process or offline key whose key is replaced.")],
+    offline_keys: OfflineKeys = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Replace a key; devices follow by themselves. Restart the process that held it."""
+    from model_service.trust import ceremony
+
+    settings = _settings(ctx)
+    key_id = ceremony.rotate(settings, role, holder, _keyring(settings, offline_keys, passphrase_file))
+    if as_json:
+        show_json({"role": role, "holder": holder, "key_id": key_id})
+    else:
+        show_text(f"{holder} signs {role} with key {key_id[:16]} from now on")
+
+
+def renew(
+    ctx: typer.Context,
+    offline_keys: OfflineKeys = None,
+    passphrase_file: PassphraseFile = None,
+    everything: Annotated[bool, typer.Option("--all", help="Roles that are not due, too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Sign anew what expires within 90 days, and the online roles in any case."""
+    from model_service.trust import ceremony
+
+    settings = _settings(ctx)
+    keyring = _keyring(settings, offline_keys, passphrase_file)
+    renewed = ceremony.renew(settings, keyring, everything=everything)
+    if as_json:
+        show_json({"renewed": renewed})
+    else:
+        show_text(f"renewed: {', '.join(renewed)}")
+
+
+def policy(
+    ctx: typer.Context,
+    floor: Annotated[list[str] | None, typer.Option(help="FAMILY=MAJOR: lowest that may run.")] = None,
+    revoke: Annotated[list[str] | None, typer.Option(help="SHA-256 of an artifact.")] = None,
+    canary: Annotated[list[str] | None, typer.Option(help="GROUP=SHARE, or GROUP=ID,ID,…")] = None,
+    offline_keys: OfflineKeys = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the signed policy, or publish one with changes."""
+    from model_service.trust import ceremony
+
+    settings = _settings(ctx)
+    if floor or revoke or canary:
+        found = ceremony.set_policy(
+            settings,
+            canary=dict(map(_pool, canary or [])),
+            floors=dict(map(_floor, floor or [])),
+            revoke=[_digest(text) for text in revoke or []],
+            keyring=_keyring(settings, offline_keys, passphrase_file),
+        )
+    else:
+        found = ceremony.open_repository(settings).policy()
+    if as_json:
+        show_json(found.model_dump(mode="json"))
+    else:
+        _show_policy(found)
+
+
+def _settings(ctx: typer.Context) -> ModelSettings:
+    from infra.stack.model_settings import model_settings
+
+    return model_settings(session(ctx).settings())
+
+
+def _keyring(settings: ModelSettings, folder: Path | None, passphrase_file: Path | None) -> Keyring:
+    from model_service.trust.keyring import Keyring
+    from model_service.trust.keys import read_passphrase
+    from schemas.errors import OperatorError
+
+    if folder is not None and not folder.is_dir():
+        raise OperatorError(f"there is no folder {folder}: name that of the offline keys")
+    if passphrase_file is None:
+        return Keyring(settings, folder)
+    if str(passphrase_file) == "-":
+        return Keyring(settings, folder, typer.prompt("Passphrase", hide_input=True, err=True))
+    return Keyring(settings, folder, read_passphrase(passphrase_file))
+
+
+def _pool(text: str) -> tuple[str, SaltedShare]:
+    """``NAME``, ``NAME=SHARE`` or ``NAME=ID,ID``."""
+    from pydantic import ValidationError
+
+    from schemas.cohorts import SaltedShare
+
+    name, _, members = text.partition("=")
+    try:
+        share = float(members or "0")
+    except ValueError:
+        return name, SaltedShare(devices=tuple(m for m in members.split(",") if m))
+    try:
+        return name, SaltedShare(salt=name, share=share)
+    except ValidationError as exc:
+        raise typer.BadParameter(f"{text}: a share lies between 0 and 1") from exc
+
+
+def _floor(text: str) -> tuple[str, int]:
+    family, _, major = text.partition("=")
+    if not family or not major.isdecimal():
+        raise typer.BadParameter(f"{text}: FAMILY=MAJOR")
+    return family, int(major)
+
+
+def _digest(text: str) -> str:
+    if len(text) != 64 or not all(c in "0123456789abcdef" for c in text):
+        raise typer.BadParameter(f"{text}: a SHA-256 has 64 hexadecimal digits")
+    return text
+
+
+def _show_status(found: list[dict[str, Any]]) -> None:
+    rows = [
+        [
+            role["role"],
+            role["version"],
+            role["expires"][:16].replace("T", " "),
+            role["days_left"],
+            f"{role['threshold']} of {len(role['keys'])}",
+            ", ".join(f"{k['holder']}{'' if k['here'] else ' (away)'}" for k in role["keys"]),
+            role["targets"],
+        ]
+        for role in found
+    ]
+    show_table("", ["role", "version>", "expires", "days>", "keys", "held by", "targets>"], rows)
+    if any(key["offline"] and key["here"] for role in found for key in role["keys"]):
+        show_text("\noffline keys are on this machine: take them away, see `edgeloop trust init`")
+
+
+def _show_policy(found: FleetPolicy) -> None:
+    show_text(
+        f"policy  {found.seq}   issued {found.issued:%Y-%m-%d %H:%M}   expires {found.expires:%Y-%m-%d %H:%M}"
+    )
+    rows = [[name, f"{pool.share:.0%}", ", ".join(pool.devices)] for name, pool in found.canary.items()]
+    show_table("\ncanary pools", ["group", "share>", "and devices"], rows)
+    show_table("\nfloors", ["family", "major>"], list(found.floors.items()))
+    show_table("\nrevoked", ["artifact"], [[digest] for digest in found.revoked])

@@ -1,0 +1,58 @@
+"""`edgeloop up` and `edgeloop down`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from infra.cli.app import Broker, Namespace, session
+from infra.cli.console import AsJson, say, show_json, show_text
+
+Workers = Annotated[int | None, typer.Option(min=0, max=64, help="Stream workers.", show_default="1")]
+Port = Annotated[
+    int | None, typer.Option(min=1, max=65535, help="Port of the broker.", show_default="a free one")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(up)
+    app.command()(down)
+
+
+def up(
+    ctx: typer.Context,
+    workers: Workers = None,
+    port: Port = None,
+    broker: Broker = None,
+    namespace: Namespace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Start broker, topics, lake and workers in the background; they run until `edgeloop down`."""
+    from infra.stack.running import await_ready
+    from infra.stack.stack_file import is_held
+    from infra.stack.supervisor import start_detached
+
+    settings = session(ctx).settings(workers=workers, kafka_port=port, broker=broker, namespace=namespace)
+    already = is_held(settings.state_dir)
+    stack = await_ready(settings.state_dir) if already else start_detached(settings, say)
+    if as_json:
+        show_json(stack.model_dump(mode="json"))
+        return
+    if already:
+        say("the stack is up already: `edgeloop down` first to start it differently")
+    show_text(f"broker     {stack.bootstrap_servers}")
+    show_text(f"lake       {settings.lake_root}")
+    show_text(f"logs       {settings.logs_dir}")
+
+
+def down(ctx: typer.Context, as_json: AsJson = False) -> None:
+    """Stop what `edgeloop up` started; the data stays."""
+    from infra.stack.supervisor import stop_detached
+
+    stopped = stop_detached(session(ctx).settings())
+    if as_json:
+        show_json({"stopped": stopped})
+    else:
+        show_text("the stack is down" if stopped else "no stack was up")

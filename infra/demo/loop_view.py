@@ -1,0 +1,231 @@
+"""What the learning loop does while a demo runs, read from the model registry beside its writers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select
+
+from model_service.registry import candidates
+from model_service.registry.database import Registry
+from model_service.registry.registry_tables import device_status, gate_verdicts, outbox, reports, rollouts
+from model_service.training.run_store import every_run
+from schemas.updates import UpdateResult, UpdateState
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from model_service.registry.candidates import CandidateState
+    from model_service.settings import ModelSettings
+    from model_service.training.training_run import TrainingRun
+
+_RUNS_NEW = (UpdateState.COMMITTED.value, UpdateState.WATCH.value)
+
+
+@dataclass(frozen=True)
+class LoopStep:
+    """One step of a model's, run's or rollout's life."""
+
+    at: datetime
+    subject: str
+    step: str
+    detail: Mapping[str, str]
+
+    def line(self, start: datetime) -> str:
+        """One line, with seconds since the story's start; the whole detail is in the table ``lifecycle``."""
+        told = ", ".join(text for name, shown in _SHOWN if (text := shown(self.detail.get(name, ""))))
+        step = self.step.replace("_", " ")
+        return f"{(self.at - start).total_seconds():4.0f} s  {self.subject:<18}  {step:<17}  {told}".rstrip()
+
+
+def told_once(steps: Sequence[LoopStep]) -> list[LoopStep]:
+    """The steps, with those that many devices take at once (joining) as one."""
+    joining: dict[str, list[LoopStep]] = {}
+    for step in steps:
+        if step.step.startswith("device_"):
+            joining.setdefault(step.step, []).append(step)
+    summed = [
+        LoopStep(max(s.at for s in same), f"{len(same)} devices", name.removeprefix("device_"), {})
+        for name, same in joining.items()
+    ]
+    return sorted([*summed, *(s for s in steps if not s.step.startswith("device_"))], key=lambda s: s.at)
+
+
+def _count(text: str) -> str:
+    return f"{len(text.split(','))} gates" if text else ""
+
+
+def _labelled(label: str) -> Callable[[str], str]:
+    return lambda text: f"{label} {text}" if text else ""
+
+
+_SHOWN: tuple[tuple[str, Callable[[str], str]], ...] = (
+    ("cause", str),
+    ("says", str),
+    ("version", str),
+    ("verdicts", _labelled("verdicts")),
+    ("champion", _labelled("against")),
+    ("effective_rows", _labelled("effective rows")),
+    ("gates", _count),
+    ("baseline", _labelled("baseline")),
+    ("ring", _labelled("ring")),
+    ("seq", _labelled("seq")),
+    ("committed", _labelled("committed")),
+    ("failed", _labelled("failed")),
+    ("guard_text", str),
+    ("detail", str),
+)
+"""What a line shows of a step's detail, in this order."""
+
+
+@dataclass(frozen=True)
+class DemoModel:
+    """One model of the report: what became of it."""
+
+    version: str
+    status: CandidateState
+    gates: Mapping[str, bool]
+
+    def to_json(self) -> dict[str, Any]:
+        """For the report."""
+        return {"version": self.version, "status": self.status, "gates": dict(self.gates)}
+
+
+@dataclass(frozen=True)
+class DemoFleet:
+    """Where the fleet's devices stand.
+
+    Attributes:
+        on_latest: Devices whose newest report says that they run the version.
+        restored: Attempts that ended restored, of any device, since the demo began.
+        refused_updates: Attempts that ended refused.
+    """
+
+    total: int
+    on_latest: int
+    restored: int
+    refused_updates: int
+
+    def to_json(self) -> dict[str, int]:
+        """For the report."""
+        return {
+            "total": self.total,
+            "on_latest": self.on_latest,
+            "restored": self.restored,
+            "refused_updates": self.refused_updates,
+        }
+
+
+@dataclass
+class LoopWatch:
+    """Looks into the registry again and again.
+
+    Args:
+        registry: Of the stack's model service.
+        since: Nothing older is told.
+    """
+
+    registry: Registry
+    since: datetime
+    _told: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, settings: ModelSettings, since: datetime) -> LoopWatch:
+        """The watch of a running stack."""
+        return cls(Registry(settings.database_url), since)
+
+    def close(self) -> None:
+        """Close the registry."""
+        self.registry.close()
+
+    def news(self) -> list[LoopStep]:
+        """Steps since the last call, oldest first."""
+        query = (
+            select(outbox).where(outbox.c.event_time >= self.since.timestamp()).order_by(outbox.c.event_time)
+        )
+        with self.registry.reading() as connection:
+            rows = connection.execute(query).mappings().all()
+        fresh = [row for row in rows if row["event_id"] not in self._told]
+        self._told.update(row["event_id"] for row in fresh)
+        return [
+            LoopStep(datetime.fromtimestamp(r["event_time"], UTC), r["subject"], r["step"], r["detail"])
+            for r in fresh
+        ]
+
+    def models(self) -> list[DemoModel]:
+        """Candidates that training runs made since the start, oldest first."""
+        with self.registry.reading() as connection:
+            return [
+                DemoModel(made.version, made.state, _gates(connection, made.version))
+                for made in sorted(candidates.every_candidate(connection), key=lambda c: c.major)
+                if made.created_at >= self.since.timestamp() and made.run_id
+            ]
+
+    def runs(self, onset_from: datetime) -> list[TrainingRun]:
+        """Training runs about drifts that began at or after an instant."""
+        with self.registry.reading() as connection:
+            known = every_run(connection)
+        return [
+            run
+            for run in known
+            if run.onset is not None and run.onset >= onset_from and run.created_at >= self.since
+        ]
+
+    def rollout(self, group: str) -> Mapping[str, Any] | None:
+        """Newest rollout of the group since the start; None: there was none."""
+        query = (
+            select(rollouts)
+            .where(rollouts.c.grp == group, rollouts.c.created_at >= self.since.timestamp())
+            .order_by(rollouts.c.created_at.desc())
+            .limit(1)
+        )
+        with self.registry.reading() as connection:
+            row = connection.execute(query).mappings().first()
+        return None if row is None else dict(row)
+
+    def fleet(self, devices: Sequence[str], family: str, version: str) -> DemoFleet:
+        """Where these devices stand against a version."""
+        since = self.since.timestamp()
+        with self.registry.reading() as connection:
+            installed = dict(
+                connection.execute(
+                    select(device_status.c.device_id, device_status.c.installed).where(
+                        device_status.c.device_id.in_(devices)
+                    )
+                ).all()
+            )
+            ends = (
+                connection.execute(select(reports.c.result).where(reports.c.received_at >= since))
+                .scalars()
+                .all()
+            )
+        on_latest = sum(1 for sets in installed.values() if sets.get(family, {}).get("version") == version)
+        return DemoFleet(
+            total=len(devices),
+            on_latest=on_latest,
+            restored=sum(1 for result in ends if result == UpdateResult.RESTORED),
+            refused_updates=sum(1 for result in ends if result == UpdateResult.NO_CHANGE_REFUSED),
+        )
+
+    def commits(self, devices: Iterable[str], version: str) -> dict[str, datetime]:
+        """When each device first said that it runs the version."""
+        query = (
+            select(reports.c.device_id, reports.c.received_at)
+            .where(
+                reports.c.device_id.in_(list(devices)),
+                reports.c.attempted == version,
+                reports.c.state.in_(_RUNS_NEW) | (reports.c.result == UpdateResult.COMMITTED.value),
+            )
+            .order_by(reports.c.id.desc())
+        )
+        with self.registry.reading() as connection:
+            found = connection.execute(query).all()
+        return {device: datetime.fromtimestamp(at, UTC) for device, at in found}
+
+
+def _gates(connection: Connection, version: str) -> dict[str, bool]:
+    query = select(gate_verdicts.c.gate, gate_verdicts.c.passed).where(gate_verdicts.c.version == version)
+    return {gate: bool(passed) for gate, passed in connection.execute(query.order_by(gate_verdicts.c.gate))}

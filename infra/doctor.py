@@ -1,0 +1,213 @@
+"""What `edgeloop doctor` looks at: is this machine fit to run the stack, and what would make it so."""
+
+from __future__ import annotations
+
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Literal
+
+import psutil
+
+from infra.kafka.kafka_admin import KafkaAdmin
+from infra.kafka.kafka_jars import are_resolved, jars_folder
+from infra.process.ports import LOOPBACK, is_free
+from infra.stack.stack_file import is_held
+from schemas.errors import PipelineError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from infra.settings import StackSettings
+
+Verdict = Literal["ok", "warn", "fail"]
+PYTHONS = ((3, 11), (3, 12), (3, 13))
+"""Versions that the project supports."""
+_GB = 1024**3
+
+
+@dataclass(frozen=True)
+class MachineCheck:
+    """One finding.
+
+    Attributes:
+        name: What was looked at.
+        verdict: ``warn``: works, but not for long or not at its best.
+        found: What there is.
+        advice: What to do; empty when all is well.
+    """
+
+    name: str
+    verdict: Verdict
+    found: str
+    advice: str = ""
+
+
+def examine(settings: StackSettings) -> list[MachineCheck]:
+    """All checks, in the order a person would fix them."""
+    return [
+        python(),
+        packages(),
+        java(),
+        maven(settings.cache_dir),
+        jars(settings.cache_dir),
+        folder(settings.state_dir),
+        disk(settings.state_dir),
+        memory(),
+        open_files(),
+        port(settings),
+        *([broker(settings.broker)] if settings.broker else []),
+    ]
+
+
+def python(version: Sequence[int] = sys.version_info[:3]) -> MachineCheck:
+    """The interpreter.
+
+    Args:
+        version: Its own, but in tests.
+    """
+    found = f"{'.'.join(map(str, version))} at {sys.executable}"
+    if tuple(version[:2]) in PYTHONS:
+        return MachineCheck("Python", "ok", found)
+    names = [f"{major}.{minor}" for major, minor in PYTHONS]
+    advice = f"install Python {', '.join(names[:-1])} or {names[-1]}, then make clean and make setup"
+    return MachineCheck("Python", "fail", found, advice)
+
+
+def packages() -> MachineCheck:
+    """Every package that the installed project asks for."""
+    try:
+        wanted = metadata.requires("edgeloop") or []
+    except metadata.PackageNotFoundError:
+        return MachineCheck("packages", "fail", "edgeloop is not installed", "make setup")
+    runtime = [w for w in wanted if 'extra == "dev"' not in w]
+    problems = [p for p in map(_problem, runtime) if p]
+    if problems:
+        return MachineCheck("packages", "fail", "; ".join(problems[:3]), "make setup")
+    return MachineCheck(
+        "packages", "ok", f"edgeloop {metadata.version('edgeloop')}, {len(runtime)} requirements met"
+    )
+
+
+def _problem(requirement: str) -> str | None:
+    name = re.split(r"[\s\[<>=!~;]", requirement)[0]
+    pinned = re.search(r"==([^\s;,]+)", requirement.split(";", maxsplit=1)[0])
+    try:
+        have = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return f"{name} is missing"
+    if pinned is not None and have != pinned.group(1):
+        return f"{name} is {have}, not {pinned.group(1)}"
+    return None
+
+
+def java() -> MachineCheck:
+    """Java 17 or newer."""
+    advice = "apt-get install openjdk-17-jre-headless"
+    path = shutil.which("java")
+    if path is None:
+        return MachineCheck("Java", "fail", "not on PATH", advice)
+    output = subprocess.run([path, "-version"], capture_output=True, text=True, check=False)  # noqa: S603
+    version = re.search(r'version "(\d+)[^"]*"', output.stderr + output.stdout)
+    if version is None or int(version.group(1)) < 17:
+        return MachineCheck("Java", "fail", version.group(0) if version else "unknown version", advice)
+    return MachineCheck("Java", "ok", f"{version.group(0)} at {path}")
+
+
+def maven(cache_dir: Path) -> MachineCheck:
+    """Maven, needed until the broker's jars are in the cache."""
+    path = shutil.which("mvn")
+    if path is not None:
+        return MachineCheck("Maven", "ok", path)
+    verdict: Verdict = "warn" if are_resolved(cache_dir) else "fail"
+    return MachineCheck("Maven", verdict, "not on PATH", "apt-get install maven (it fetches the broker)")
+
+
+def jars(cache_dir: Path) -> MachineCheck:
+    """The broker's jars."""
+    where = jars_folder(cache_dir)
+    if are_resolved(cache_dir):
+        return MachineCheck("Kafka jars", "ok", f"{len(list(where.glob('*.jar')))} in {where}")
+    return MachineCheck(
+        "Kafka jars", "warn", f"not in {where}", "make setup (or the first `edgeloop up`) fetches them"
+    )
+
+
+def folder(state_dir: Path) -> MachineCheck:
+    """The state folder can be written."""
+    probe = state_dir / ".doctor"
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        probe.write_text("ok")
+        probe.unlink()
+    except OSError as exc:
+        reason = exc.strerror or str(exc)
+        return MachineCheck(
+            "state folder", "fail", f"{state_dir}: {reason}", "set EDGELOOP_STATE_DIR to a folder of yours"
+        )
+    return MachineCheck("state folder", "ok", str(state_dir))
+
+
+def disk(state_dir: Path) -> MachineCheck:
+    """Space where the stack writes."""
+    existing = next(p for p in (state_dir, *state_dir.parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    found = f"{free / _GB:.1f} GB free at {existing}"
+    if free < _GB:
+        return MachineCheck(
+            "disk", "fail", found, "free some space, or set EDGELOOP_STATE_DIR to another disk"
+        )
+    if free < 5 * _GB:
+        return MachineCheck("disk", "warn", found, "a demo fits; replaying long recordings may not")
+    return MachineCheck("disk", "ok", found)
+
+
+def memory() -> MachineCheck:
+    """Memory that programs can still get."""
+    available = psutil.virtual_memory().available
+    found = f"{available / _GB:.1f} GB available"
+    if available < _GB:
+        return MachineCheck(
+            "memory", "fail", found, "close other programs: broker, worker and devices need about 1 GB"
+        )
+    if available < 2 * _GB:
+        return MachineCheck("memory", "warn", found, "run one worker, and EDGELOOP_KAFKA_HEAP_MB=256")
+    return MachineCheck("memory", "ok", found)
+
+
+def open_files() -> MachineCheck:
+    """Open files a process may have; the broker needs three per partition, and connections."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 4096:
+        return MachineCheck("open files", "warn", f"at most {hard}", "raise the hard limit: ulimit -Hn 65536")
+    return MachineCheck(
+        "open files", "ok", "no limit" if hard == resource.RLIM_INFINITY else f"at most {hard}"
+    )
+
+
+def port(settings: StackSettings) -> MachineCheck:
+    """The configured port of our own broker."""
+    if settings.broker is not None or settings.kafka_port is None:
+        return MachineCheck(
+            "port", "ok", "none of our own" if settings.broker else "a free one is taken at each start"
+        )
+    if is_held(settings.state_dir):
+        return MachineCheck("port", "ok", f"{settings.kafka_port}, a stack is up")
+    if is_free(settings.kafka_port):
+        return MachineCheck("port", "ok", f"{settings.kafka_port} is free")
+    advice = "stop the program that listens there, or unset EDGELOOP_KAFKA_PORT"
+    return MachineCheck("port", "fail", f"{settings.kafka_port} on {LOOPBACK} is taken", advice)
+
+
+def broker(address: str) -> MachineCheck:
+    """The cluster that EDGELOOP_BROKER names."""
+    try:
+        KafkaAdmin(address, timeout_s=3.0).wait_ready(3.0)
+    except PipelineError as exc:
+        return MachineCheck("broker", "fail", str(exc), "check EDGELOOP_BROKER and the network, or unset it")
+    return MachineCheck("broker", "ok", address)

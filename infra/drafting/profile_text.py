@@ -1,0 +1,180 @@
+"""Writes a drafted profile as commented TOML."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from infra.drafting.file_form import FileForm
+from schemas.profile import Profile
+from schemas.profile_file import parse_profile
+
+PERIODS_S = (5, 10, 30, 60, 300, 600, 1800, 3600, 21600, 86400, 604800, 2419200, 14515200)
+"""Each divides the next, so a drift window is a whole number of summary periods."""
+CENTURY_S = 3_155_760_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class DraftColumn:
+    """A channel and where it stands in the file."""
+
+    channel: str
+    header: str
+    unit: str
+    low: float
+    high: float
+    absurd: int
+    blank: int
+
+
+@dataclass(frozen=True, slots=True)
+class WindowShape:
+    """Window and hop in samples, feature kinds, warm-up in windows."""
+
+    window: int
+    hop: int
+    kinds: tuple[str, ...]
+    warmup: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileContents:
+    """Everything the text says."""
+
+    name: str
+    file: str
+    look: FileForm
+    columns: tuple[DraftColumn, ...]
+    skipped: Mapping[str, str]
+    rows: int
+    complete: bool
+    rate_hz: float
+    rate_known: bool
+    shape: WindowShape
+
+
+def write_profile(plan: ProfileContents) -> tuple[str, Profile]:
+    """The TOML text, and the profile it parses to."""
+    parts = [
+        _head(plan),
+        _sampling(plan),
+        *(_channel(c) for c in plan.columns),
+        _features(plan),
+        _model(plan),
+        _policies(plan),
+        _replay(plan),
+    ]
+    text = "\n".join(parts)
+    return text, parse_profile(text, f"draft for {plan.file}")
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _comment(text: str) -> str:
+    """One line, whatever is in it."""
+    return "# " + " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _head(plan: ProfileContents) -> str:
+    extent = "all" if plan.complete else "the first"
+    lines = [
+        _comment(f"Drafted from {extent} {plan.rows:,} rows of {plan.file}. Every key: docs/profiles.md."),
+        *(_comment(f"Not a channel: {n.strip() or '(no name)'}: {why}") for n, why in plan.skipped.items()),
+        f"name = {_quoted(plan.name)}",
+        f"description = {_quoted(f'Recording {plan.file}')}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _sampling(plan: ProfileContents) -> str:
+    if plan.rate_known:
+        note = f"median step of the time column: {1 / plan.rate_hz:.6g} s"
+    else:
+        note = "no time column found: a sample a second is a guess"
+    return f"""[sampling]
+rate_hz = {plan.rate_hz!r}  # {note}
+window_samples = {plan.shape.window}
+hop_samples = {plan.shape.hop}
+"""
+
+
+def _channel(column: DraftColumn) -> str:
+    note = f"  # {column.absurd} values outside min..max become missing" if column.absurd else ""
+    unit = "  # fill in" if column.unit == "?" else ""
+    return f"""[[channels]]
+name = {_quoted(column.channel)}
+unit = {_quoted(column.unit)}{unit}
+min = {column.low!r}{note}
+max = {column.high!r}
+"""
+
+
+def _features(plan: ProfileContents) -> str:
+    kinds = json.dumps(list(plan.shape.kinds))
+    chosen = "\n".join(
+        f"[[features.compute]]\nchannel = {_quoted(c.channel)}\nkinds = {kinds}\n" for c in plan.columns
+    )
+    return f"[features]\nset = {_quoted(plan.name)}\nversion = 1\n\n{chosen}"
+
+
+def _model(plan: ProfileContents) -> str:
+    return f"""[model]
+name = "robust"  # distance from the device's own rolling median: nothing to train
+reference_windows = 512
+warmup_windows = {plan.shape.warmup}
+
+[decision]
+idle = "none"
+fail_safe = "none"
+
+[[decision.rules]]
+action = "inspect"
+enter = 0.6
+leave = 0.45
+after_windows = 2
+"""
+
+
+def _policies(plan: ProfileContents) -> str:
+    hop_s = plan.shape.hop / plan.rate_hz
+    period = next((p for p in PERIODS_S[:-1] if p >= 12 * hop_s), PERIODS_S[-2])
+    window = next((p for p in PERIODS_S if p >= 4 * period), PERIODS_S[-1])
+    return f"""[filter]
+p = 0.1  # share of unremarkable rows that is sent; estimates weight by it
+p_min = 0.02
+threshold = 0.5
+burst_after = 5
+pretrigger = 3
+
+[summaries]
+period_s = {period}
+
+[drift]
+window_s = {window}
+lateness_s = {period}
+# seasonal_s = 86400  # where a day looks like the day before
+
+[clock]
+max_age_s = {CENTURY_S}  # a recording may be as old as it is
+"""
+
+
+def _replay(plan: ProfileContents) -> str:
+    look = plan.look
+    zone = "times carry their own zone" if look.zoned else "of times without a zone; an IANA name"
+    columns = "\n".join(f"{c.channel} = {_quoted(c.header)}" for c in plan.columns)
+    return f"""[replay]
+time_column = {_quoted(look.time_column)}
+time_format = {_quoted(look.time_format)}
+timezone = "UTC"  # {zone}
+delimiter = {_quoted(look.delimiter)}
+decimal = {_quoted(look.decimal)}
+encoding = {_quoted(look.encoding)}
+
+[replay.columns]
+{columns}
+"""

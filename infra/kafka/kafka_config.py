@@ -1,0 +1,86 @@
+"""What the local broker is told: pure values, no I/O."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from infra.process.ports import LOOPBACK
+from schemas.topics import MAX_MESSAGE_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+BROKER_MAX_MESSAGE_BYTES = MAX_MESSAGE_BYTES * 104 // 100
+DEFAULT_LISTENER = "PLAINTEXT"
+CONTROLLER = "CONTROLLER"
+
+
+class ExtraListener(NamedTuple):
+    """One more address of the broker, reached through a proxy.
+
+    Attributes:
+        name: Upper-case name, for example ``SITE_A``.
+        bind_port: Where the broker listens.
+        advertised_port: What the broker tells clients of this listener: the proxy's port. A client that
+            comes in through the proxy then stays on it.
+    """
+
+    name: str
+    bind_port: int
+    advertised_port: int
+
+
+def server_properties(
+    data_dir: Path, port: int, controller_port: int, extra: Sequence[ExtraListener] = ()
+) -> str:
+    """Properties file of one combined KRaft node with everything of one machine's size."""
+    names = [DEFAULT_LISTENER, *(e.name for e in extra)]
+    binds = [f"{DEFAULT_LISTENER}://{LOOPBACK}:{port}"]
+    binds += [f"{e.name}://{LOOPBACK}:{e.bind_port}" for e in extra]
+    advertised = [f"{DEFAULT_LISTENER}://{LOOPBACK}:{port}"]
+    advertised += [f"{e.name}://{LOOPBACK}:{e.advertised_port}" for e in extra]
+    settings = {
+        "process.roles": "broker,controller",
+        "node.id": "1",
+        "controller.quorum.voters": f"1@{LOOPBACK}:{controller_port}",
+        "controller.listener.names": CONTROLLER,
+        "inter.broker.listener.name": DEFAULT_LISTENER,
+        "listeners": ",".join([*binds, f"{CONTROLLER}://{LOOPBACK}:{controller_port}"]),
+        "advertised.listeners": ",".join(advertised),
+        "listener.security.protocol.map": ",".join(f"{n}:PLAINTEXT" for n in [*names, CONTROLLER]),
+        "log.dirs": str(data_dir),
+        **_FIXED,
+    }
+    return "".join(f"{key}={value}\n" for key, value in settings.items())
+
+
+_FIXED = {
+    # One node keeps one copy.
+    "offsets.topic.replication.factor": "1",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    # Small, so that a start takes seconds and a stack fits beside other work.
+    "offsets.topic.num.partitions": "4",
+    "transaction.state.log.num.partitions": "4",
+    "share.coordinator.state.topic.num.partitions": "2",
+    "num.network.threads": "2",
+    "num.io.threads": "4",
+    "background.threads": "2",
+    "log.cleaner.dedupe.buffer.size": str(4 * 1024**2),
+    "log.index.size.max.bytes": str(1024**2),
+    # A worker that joins or leaves gets its tasks now, not after three seconds.
+    "group.initial.rebalance.delay.ms": "0",
+    "group.min.session.timeout.ms": "1000",
+    # Topics are made by name with their settings; a typing error must not make one.
+    "auto.create.topics.enable": "false",
+    "message.max.bytes": str(BROKER_MAX_MESSAGE_BYTES),
+    "replica.fetch.max.bytes": str(BROKER_MAX_MESSAGE_BYTES),
+    "log.retention.hours": str(7 * 24),
+    "controlled.shutdown.enable": "false",
+    # A broker that was killed may register again only when its old session ended: nine seconds by default.
+    "broker.session.timeout.ms": "3000",
+    "broker.heartbeat.interval.ms": "1000",
+}

@@ -1,0 +1,81 @@
+"""How far the workers are behind the log, from the lake's own checkpoint."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from feature_store.commit_log import CommitLog
+from schemas.errors import OperatorError
+from schemas.topics import DEVICE_PARTITIONS, TASK_TOPICS
+from stream_processors.engine.checkpoint import task_name
+from stream_processors.engine.records import CommitRecord, TaskState
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from infra.kafka.kafka_admin import KafkaAdmin, OffsetSpan
+
+_ATTEMPTS = 5
+
+
+class Lag(NamedTuple):
+    """One task on one topic.
+
+    Attributes:
+        task: Such as ``task-03``.
+        topic: Without namespace.
+        next: Offset the task reads next.
+        end: Offset the broker gives to the next message.
+        commit: Newest commit of the task; -1: none.
+    """
+
+    task: str
+    topic: str
+    next: int
+    end: int
+    commit: int
+
+    @property
+    def lag(self) -> int:
+        """Messages that are in the log and not in the lake."""
+        return max(0, self.end - self.next)
+
+
+def lags(lake_root: Path, admin: KafkaAdmin, namespace: str) -> list[Lag]:
+    """Lag of every task on every topic, by task and topic."""
+    log = CommitLog(lake_root)
+    states = [task_state(log, task_name(p)) for p in range(DEVICE_PARTITIONS)]
+    # The ends after the states: whatever a state has read was in the log before.
+    spans = admin.spans([t.named(namespace) for t in TASK_TOPICS])
+    return [lag for p, state in enumerate(states) for lag in _of_task(p, state, spans, namespace)]
+
+
+def _of_task(
+    partition: int, state: TaskState, spans: Mapping[tuple[str, int], OffsetSpan], namespace: str
+) -> list[Lag]:
+    found = []
+    for topic in TASK_TOPICS:
+        span = spans.get((topic.named(namespace), partition))
+        if span is not None:
+            position = max(span.low, state.offsets.get(topic.base, 0))
+            found.append(Lag(state.task, topic.base, position, span.end, state.n))
+    return found
+
+
+def task_state(log: CommitLog, task: str) -> TaskState:
+    """What the task knows after its newest decided commit.
+
+    Raises:
+        OperatorError: The commit log is damaged.
+    """
+    for _ in range(_ATTEMPTS):
+        snapshot = log.latest_snapshot(task)
+        state = TaskState(task) if snapshot is None else TaskState.from_bytes(snapshot)
+        try:
+            for payload in log.records_from(task, state.n + 1):
+                state = state.after(CommitRecord.from_bytes(payload))
+        except (FileNotFoundError, ValueError):
+            continue  # a worker took a snapshot and pruned while we read: start again
+        return state
+    raise OperatorError(f"the commit log of {task} has a hole: restore `_commits` from a backup")

@@ -1,0 +1,1 @@
+"""Labels from people: read from files, numbered, signed and sent."""

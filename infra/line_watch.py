@@ -1,0 +1,127 @@
+"""What a running demo looks like from outside: spools, log, cuts and lake, read beside their writers."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from edge_producer.spool.spool_file import reading
+from feature_store import connect
+from feature_store.commit_log import CommitLog
+from feature_store.cut_store import CutStore
+from infra.audit import SpoolCount, count_spools
+from infra.demo.outcome import Frontier
+from infra.kafka.kafka_admin import KafkaAdmin
+from infra.kafka.lag import lags
+from schemas.errors import SpoolError
+from schemas.topics import TELEMETRY
+from stream_processors.engine.records import CommitRecord
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from feature_store.lake import Lake
+    from infra.stack.edge_processes import EdgeProcess
+
+_COUNTS = """
+    SELECT (SELECT count(*) FROM alerts WHERE known_at >= $1),
+           (SELECT count(*) FROM drift WHERE known_at >= $1)
+"""
+_TASK = re.compile(r"task-(\d+)")
+
+
+@dataclass(frozen=True)
+class LineView:
+    """One look.
+
+    Attributes:
+        spools: Books by edge process.
+        meters: Counters of all edge processes: windows, raw_bytes, feature_bytes, bytes_sent.
+        lag: Messages in the log that no commit has passed yet.
+        alarms: Alarms in the lake since the start.
+        drift: Drift verdicts in the lake since the start.
+    """
+
+    spools: Mapping[str, SpoolCount]
+    meters: Mapping[str, int]
+    lag: int
+    alarms: int
+    drift: int
+
+    @property
+    def total(self) -> SpoolCount:
+        """Books of all edge processes."""
+        names = SpoolCount.__dataclass_fields__
+        return SpoolCount(**{n: sum(getattr(s, n) for s in self.spools.values()) for n in names})
+
+
+@dataclass
+class LineWatcher:
+    """Looks again and again, and notes which offsets became queryable when."""
+
+    lake: Lake
+    admin: KafkaAdmin
+    namespace: str
+    edges: Sequence[EdgeProcess]
+    since: datetime
+    frontier: Frontier = field(default_factory=Frontier)
+    _cut: int = 0
+    _marks: dict[str, int] = field(default_factory=dict)
+
+    def look(self) -> LineView:
+        """One look at everything."""
+        alarms, drift = self._lake_counts()
+        spools, meters = {}, Counter[str]()
+        for edge in self.edges:
+            with contextlib.suppress(SpoolError):  # not made yet
+                spools[edge.spec.name] = count_spools([edge.spool])
+                meters.update(read_meters(edge))
+        return LineView(spools, dict(meters), self.lag(), alarms, drift)
+
+    def lag(self) -> int:
+        """Messages in the log that queries do not see yet, and decided commits that are not applied."""
+        behind = sum(lag.lag for lag in lags(self.lake.root, self.admin, self.namespace))
+        commits = CommitLog(self.lake.root)
+        unfinished = [t for t in commits.tasks() if commits.applied(t) != commits.latest(t)]
+        self._follow_cuts()
+        return behind + len([t for t in unfinished if _TASK.fullmatch(t)])
+
+    def _follow_cuts(self) -> None:
+        cuts, commits = CutStore(self.lake), CommitLog(self.lake.root)
+        for cut_id in sorted(i for i in cuts.ids() if i > self._cut):
+            try:
+                cut = cuts.read(cut_id)
+            except FileNotFoundError:  # thinned out meanwhile: a later one says more
+                continue
+            for task, n in cut.marks.items():
+                if self._marks.get(task, -1) < n:
+                    self._note(commits, task, n, cut.created)
+            self._cut, self._marks = cut_id, dict(cut.marks)
+
+    def _note(self, commits: CommitLog, task: str, n: int, at: datetime) -> None:
+        match = _TASK.fullmatch(task)
+        if match is None:
+            return
+        with contextlib.suppress(FileNotFoundError):  # pruned: a later record says more
+            record = CommitRecord.from_bytes(commits.read(task, n))
+            partition = int(match[1])
+            if TELEMETRY.base in record.offsets:
+                self.frontier.note(partition, record.offsets[TELEMETRY.base][1], at)
+
+    def _lake_counts(self) -> tuple[int, int]:
+        if CutStore(self.lake).latest() is None:
+            return 0, 0
+        with closing(connect(self.lake.root)) as con:
+            row = con.execute(_COUNTS, [self.since]).fetchone()
+        return (int(row[0]), int(row[1])) if row else (0, 0)
+
+
+def read_meters(edge: EdgeProcess) -> dict[str, int]:
+    """Counters of one edge process, from its spool."""
+    with reading(edge.spool) as connection:
+        return {name: int(value) for name, value in connection.execute("SELECT name, value FROM counters")}

@@ -1,0 +1,149 @@
+"""Child processes that never outlive the process that owns them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Self
+
+import psutil
+
+from schemas.errors import StackError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+GUARD = Path(__file__).with_name("guard.py")
+
+
+class ChildProcess:
+    """One running command, in its own session, ended when the owner ends (see ``infra.process.child_guard``).
+
+    Its own session, so that Ctrl-C in a terminal reaches the owner only, which then stops its children
+    in the right order.
+
+    Args:
+        name: What messages call it; also the log's file name.
+        command: Program and arguments.
+        log_path: Where standard output and error are appended; None: they are the owner's.
+        env: Whole environment; None inherits.
+        grace_s: Time between SIGTERM and SIGKILL when the owner is gone.
+
+    Raises:
+        StackError: The program does not exist.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        log_path: Path | None,
+        env: Mapping[str, str] | None = None,
+        grace_s: float = 10.0,
+    ) -> None:
+        self.name = name
+        self.log_path = log_path
+        read_end, self._owner_fd = os.pipe()
+        guarded = [sys.executable, "-I", "-S", str(GUARD), str(read_end), str(grace_s), *command]
+        try:
+            with _appending(log_path) as log:
+                self._process = subprocess.Popen(  # noqa: S603 - our own commands only
+                    guarded,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=None if env is None else dict(env),
+                    pass_fds=[read_end],
+                    start_new_session=True,
+                )
+        except OSError as exc:
+            os.close(self._owner_fd)
+            raise StackError(f"cannot start {name}: {exc}") from exc
+        finally:
+            os.close(read_end)
+        self.pid = self._process.pid
+        self.created = created_at(self.pid)
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; negative: the signal that ended it."""
+        return self._process.poll()
+
+    def wait(self, timeout_s: float) -> bool:
+        """True once it has ended, False if it still runs after ``timeout_s``."""
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal; nothing happens if the process has ended."""
+        self._process.send_signal(number)
+
+    def ask(self) -> None:
+        """Ask it to end (SIGTERM) without waiting."""
+        self.signal(signal.SIGTERM)
+
+    def stop(self, timeout_s: float = 15.0) -> int:
+        """End it: SIGTERM, then SIGKILL after ``timeout_s``. Returns its exit code."""
+        self.ask()
+        if not self.wait(timeout_s):
+            self.kill()
+        return self._reap()
+
+    def kill(self) -> int:
+        """End it at once with SIGKILL. Returns its exit code."""
+        self.signal(signal.SIGKILL)
+        return self._reap()
+
+    def log_tail(self, lines: int = 12) -> list[str]:
+        """Last lines it wrote."""
+        if self.log_path is None:
+            return []
+        with contextlib.suppress(OSError):
+            return self.log_path.read_text(errors="replace").splitlines()[-lines:]
+        return []
+
+    def _reap(self) -> int:
+        code = self._process.wait()
+        if self._owner_fd >= 0:
+            os.close(self._owner_fd)
+            self._owner_fd = -1
+        return code
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+@contextlib.contextmanager
+def _appending(path: Path | None) -> Iterator[IO[bytes] | None]:
+    if path is None:
+        yield None
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as log:
+        yield log
+
+
+def created_at(pid: int) -> float:
+    """Start time of a living process, UTC seconds."""
+    return float(psutil.Process(pid).create_time())
+
+
+def same_process(pid: int, created: float) -> psutil.Process | None:
+    """The process if it still is the one started at ``created`` (UTC seconds), else None."""
+    try:
+        process = psutil.Process(pid)
+        if abs(process.create_time() - created) < 1.0 and process.status() != psutil.STATUS_ZOMBIE:
+            return process
+    except psutil.Error:
+        return None
+    return None

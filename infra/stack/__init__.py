@@ -1,0 +1,1 @@
+"""The local stack: broker, workers, model service and edge processes, started and kept running."""

@@ -1,0 +1,176 @@
+"""Edge processes of the local stack: their folders, their registration, their life."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_producer.device_identity import load_or_create
+from feature_store.lake_registry import DeviceRecord, DeviceRegistry, ProfileRegistry
+from infra.process.child import ChildProcess
+from model_service.identity.invitation import invite
+from model_service.identity.tokens import Invitation
+from model_service.registry.database import Registry
+from schemas.durable import DISK
+from schemas.errors import StackError
+from schemas.profile import Profile
+from schemas.profile_file import find_profile
+
+if TYPE_CHECKING:
+    from feature_store.lake import Lake
+    from model_service.settings import ModelSettings
+
+STATUS_FILE = "status.json"
+SPOOL_FILE = "spool.db"
+
+
+@dataclass(frozen=True)
+class EdgeSpec:
+    """One edge process.
+
+    Attributes:
+        name: Name of the process and of its folder.
+        profile: Name of a shipped profile, or path of a TOML file.
+        devices: Ids of the devices that it runs.
+        bootstrap_servers: Broker as this process reaches it.
+        options: Further ``EdgeSettings`` fields.
+    """
+
+    name: str
+    profile: str
+    devices: tuple[str, ...]
+    bootstrap_servers: str
+    namespace: str = ""
+    site: str = "local"
+    group: str = "default"
+    hardware: str = "simulated"
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """``EdgeSettings`` fields of the process but its folder."""
+        return {
+            "name": self.name,
+            "profile": self.profile,
+            "devices": json.dumps(self.devices),
+            "bootstrap_servers": self.bootstrap_servers,
+            "namespace": self.namespace,
+            **self.options,
+        }
+
+
+class EdgeProcess:
+    """One running edge process; it ends when its owner does."""
+
+    def __init__(self, spec: EdgeSpec, edge_root: Path, logs_dir: Path) -> None:
+        self.spec = spec
+        self.folder = edge_root / spec.name
+        self._log_path = logs_dir / f"edge-{spec.name}.log"
+        self._child: ChildProcess | None = None
+
+    @property
+    def spool(self) -> Path:
+        """SQLite file of the process."""
+        return self.folder / SPOOL_FILE
+
+    @property
+    def join_dir(self) -> Path:
+        """Folder of the devices' join bundles; absent: they have no model service."""
+        return self.folder / "join"
+
+    @property
+    def child(self) -> ChildProcess:
+        """The running process."""
+        if self._child is None:
+            raise ValueError(f"edge process {self.spec.name} was never started")
+        return self._child
+
+    def register(self, lake: Lake, profile: Profile) -> None:
+        """Make the devices' keys where absent and register profile, keys and place with the lake."""
+        ProfileRegistry(lake).register(profile)
+        DeviceRegistry(lake).register([self._record(device, profile) for device in self.spec.devices])
+
+    def register_profile(self, lake: Lake, profile: Profile) -> None:
+        """Register the profile alone: devices that join bring their keys themselves."""
+        ProfileRegistry(lake).register(profile)
+
+    def join(self, models: ModelSettings, delivery: str = "") -> None:
+        """Write each device's join bundle, so that it enrols with the model service when it starts.
+
+        Args:
+            models: The deployment.
+            delivery: host:port of the delivery listener; empty: the deployment's own.
+        """
+        self.join_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        profile, registry = find_profile(self.spec.profile), Registry(models.database_url)
+        try:
+            for device in self.spec.devices:
+                invitation = Invitation(
+                    device, profile.name, self.spec.site, self.spec.group, self.spec.hardware
+                )
+                bundle = invite(models, registry, invitation, (profile.model.name,))
+                if delivery:
+                    bundle = bundle.model_copy(update={"delivery": delivery})
+                path = self.join_dir / f"{device}.json"
+                DISK.write(path, bundle.model_dump_json().encode(), private=True)
+        finally:
+            registry.close()
+
+    def _record(self, device_id: str, profile: Profile) -> DeviceRecord:
+        identity = load_or_create(self.folder / "keys", device_id)
+        return DeviceRecord(
+            device_id=device_id,
+            profile=profile.name,
+            site=self.spec.site,
+            group=self.spec.group,
+            hardware=self.spec.hardware,
+            key_id=identity.key_id,
+            public_key=identity.public_pem,
+            gateway=None,
+            active=True,
+        )
+
+    def start(self) -> None:
+        """Start the process; `EDGE_*` variables carry its settings."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "edge_producer", "run"]
+        self._child = ChildProcess(f"edge {self.spec.name}", command, self._log_path, self._environment())
+
+    def update_once(self, timeout_s: float) -> int:
+        """Have its devices look for an update once, without sensing; the exit code.
+
+        Raises:
+            StackError: It did not end in time.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "edge_producer", "update", "--once"]
+        with ChildProcess(f"update {self.spec.name}", command, self._log_path, self._environment()) as child:
+            if not child.wait(timeout_s):
+                raise StackError(f"{self.spec.name} looks for an update for more than {timeout_s:.0f} s")
+            return child.stop()
+
+    def _environment(self) -> dict[str, str]:
+        given = {**self.spec.settings, "state_dir": str(self.folder)}
+        if self.join_dir.is_dir():
+            given["join_dir"] = str(self.join_dir)
+        inherited = {k: v for k, v in os.environ.items() if not k.upper().startswith("EDGE_")}
+        quiet = {"ORT_DISABLE_TELEMETRY": "1"}  # onnxruntime reads it when it is imported
+        return inherited | quiet | {f"EDGE_{name.upper()}": value for name, value in given.items()}
+
+    def stop(self, timeout_s: float = 20.0) -> None:
+        """End the process; what it has not sent stays in its spool."""
+        if self._child is not None:
+            self._child.stop(timeout_s)
+
+    def status(self) -> dict[str, Any]:
+        """What the process last wrote of itself; empty before the first time."""
+        try:
+            status: dict[str, Any] = json.loads((self.folder / STATUS_FILE).read_text())
+        except FileNotFoundError:
+            return {}
+        return status

@@ -1,0 +1,97 @@
+"""The model service's processes within the local stack: what they need once, and how each is started."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from infra.process.child import ChildProcess
+from model_service.identity.authority import init_pki
+from model_service.processes import PROCESSES
+from model_service.settings import PREFIX
+from model_service.trust.ceremony import init as init_trust
+from model_service.trust.ceremony import is_initialised
+from schemas.cohorts import EVERYBODY, SaltedShare
+from schemas.errors import StackError
+from schemas.profile_file import builtin_profiles, load_profile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from model_service.settings import ModelSettings
+
+CANARY_POOL = SaltedShare(salt="canary", share=0.3)
+"""Devices of a group that the local stack's policy lets canary channels bind."""
+GROUP, PROBES = "default", "probes"
+"""Groups that the local stack's policy knows: the fleet, and devices on which attacks are tried."""
+SERVING = "model-serve"
+"""Name of the public process."""
+STOP_S = 10.0
+_READY_S = 60.0
+_POLL_S = 0.05
+
+
+def prepare(settings: ModelSettings, say: Callable[[str], None]) -> None:
+    """Make keys, repository and certificates where they are absent; says where the offline keys lie.
+
+    Raises:
+        StackError: The folder cannot be written.
+    """
+    try:
+        settings.root.mkdir(parents=True, exist_ok=True)
+        init_pki(settings)
+        if not is_initialised(settings):
+            families = sorted({load_profile(p).model.name for p in builtin_profiles().values()})
+            say(init_trust(settings, families, {GROUP: CANARY_POOL, PROBES: EVERYBODY}, say))
+    except OSError as exc:
+        raise StackError(f"cannot write the model service's folder {settings.root}: {exc}") from exc
+
+
+def spawners(settings: ModelSettings, logs_dir: Path) -> dict[str, Callable[[], ChildProcess]]:
+    """What starts each process, by the name that status shows."""
+    environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1", **as_environment(settings)}
+
+    def spawner(name: str) -> Callable[[], ChildProcess]:
+        command = [sys.executable, "-m", "model_service", name]
+        log_path = logs_dir / f"model-{name}.log"
+        return lambda: ChildProcess(f"model {name}", command, log_path, environment, grace_s=STOP_S)
+
+    return {f"model-{name}": spawner(name) for name in PROCESSES}
+
+
+def as_environment(settings: ModelSettings) -> dict[str, str]:
+    """``MODEL_*`` variables that give a process these settings."""
+    values = settings.model_dump(mode="json")
+    return {
+        PREFIX + name.upper(): value if isinstance(value, str) else json.dumps(value)
+        for name, value in values.items()
+    }
+
+
+def await_serving(settings: ModelSettings, child: ChildProcess) -> None:
+    """Return once the public process listens.
+
+    Raises:
+        StackError: It ended, or did not listen in time.
+    """
+    deadline = time.monotonic() + _READY_S
+    while time.monotonic() < deadline:
+        if listening_pid(settings) == child.pid:  # the guard becomes the command: one pid
+            return
+        if child.exit_code is not None:
+            tail = " | ".join(child.log_tail(3))
+            raise StackError(f"the model service ended with {child.exit_code}: {tail}")
+        time.sleep(_POLL_S)
+    raise StackError(f"the model service did not listen within {_READY_S:.0f} s: see {child.log_path}")
+
+
+def listening_pid(settings: ModelSettings) -> int | None:
+    """Process id in the address file; None where there is none."""
+    try:
+        return int(json.loads(settings.address_file.read_text())["pid"])
+    except (OSError, ValueError, KeyError):
+        return None

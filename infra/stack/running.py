@@ -1,0 +1,107 @@
+"""What commands use: the stack that is up, or one of their own for as long as they run."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from infra.stack.stack import Stack
+from infra.stack.stack_file import StackFile, is_held, read_stack
+from schemas.errors import StackError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from infra.settings import StackSettings
+    from infra.stack.stack_file import BrokerFront
+
+_WAIT_S = 120.0
+_POLL_S = 0.1
+
+
+@dataclass(frozen=True)
+class RunningStack:
+    """A stack that serves.
+
+    Attributes:
+        settings: The settings in force.
+        bootstrap_servers: Broker for clients.
+        namespace: Prefix of topics and groups.
+        site: The broker's door for a site whose link can be cut; None for a cluster that is not ours.
+        owned: The stack if this process started it, else None.
+    """
+
+    settings: StackSettings
+    bootstrap_servers: str
+    namespace: str
+    site: BrokerFront | None
+    owned: Stack | None
+
+    @property
+    def lake_root(self) -> Path:
+        """Folder of the lake."""
+        return self.settings.lake_root
+
+
+@contextlib.contextmanager
+def running_stack(
+    settings: StackSettings,
+    owner: str = "command",
+    say: Callable[[str], None] = lambda _: None,
+    first: Callable[[Path], None] | None = None,
+) -> Iterator[RunningStack]:
+    """The folder's stack: the one that is up, or one that starts now and stops at the end.
+
+    Args:
+        settings: Names the folder.
+        owner: Name of the command, for status.
+        say: Takes progress lines.
+        first: Called with the folder before a stack of ours starts; then one that is up is refused.
+
+    Raises:
+        StackError: It cannot start.
+    """
+    if first is not None and is_held(settings.state_dir):
+        raise StackError(
+            f"a stack is up in {settings.state_dir}: `edgeloop down` first, or name another folder "
+            "(EDGELOOP_STATE_DIR)"
+        )
+    if is_held(settings.state_dir):
+        found = await_ready(settings.state_dir)
+        say(f"using the stack that is up: broker {found.bootstrap_servers}")
+        yield RunningStack(settings, found.bootstrap_servers or "", found.namespace, found.site, None)
+        return
+    with Stack(settings, owner, say, first) as stack:
+        yield RunningStack(settings, stack.bootstrap_servers, settings.namespace, stack.site, stack)
+
+
+def log_only(settings: StackSettings) -> StackSettings:
+    """Settings of a command that needs the log but, should it start a stack, nothing else."""
+    return settings.model_copy(update={"workers": 0, "models": False})
+
+
+def line_only(settings: StackSettings) -> StackSettings:
+    """Settings of a command that needs log, workers and lake but, should it start a stack, no models."""
+    return settings.model_copy(update={"models": False})
+
+
+def await_ready(state_dir: Path, timeout_s: float = _WAIT_S) -> StackFile:
+    """The stack another process holds, once it is ready.
+
+    Raises:
+        StackError: It ended, failed, or took longer than ``timeout_s``.
+    """
+    deadline = time.monotonic() + timeout_s
+    while is_held(state_dir):
+        found = read_stack(state_dir)
+        if found is not None and found.owner_lives and found.state == "ready":
+            return found
+        if time.monotonic() > deadline:
+            raise StackError(
+                f"the stack in {state_dir} is not ready after {timeout_s:.0f} s: `edgeloop status`"
+            )
+        time.sleep(_POLL_S)
+    raise StackError(f"the stack in {state_dir} ended while we waited for it: start it again")

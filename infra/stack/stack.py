@@ -1,0 +1,261 @@
+"""The local stack: broker, topics, lake and stream workers, owned by one process."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Self
+
+from feature_store.lake import Lake
+from infra.kafka.kafka_admin import KafkaAdmin
+from infra.kafka.kafka_broker import KafkaBroker
+from infra.kafka.kafka_config import ExtraListener
+from infra.process.child import ChildProcess, created_at
+from infra.process.ports import free_ports, is_free
+from infra.stack.model_processes import SERVING, await_serving, prepare, spawners
+from infra.stack.model_settings import model_settings
+from infra.stack.stack_file import (
+    BrokerFront,
+    ProcessEntry,
+    StackFile,
+    StackLock,
+    remove_stack,
+    write_stack,
+)
+from infra.stack.supervision import Supervised
+from schemas.durable import ABANDONED_S, DISK
+from schemas.errors import BrokerUnavailableError, PipelineError, StackError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from infra.settings import StackSettings
+
+logger = logging.getLogger(__name__)
+
+SITE_LISTENER = "SITE"
+PORT_FILE = "kafka.port"
+STACK_LOCK_HINT = "run `edgeloop status` to see it, `edgeloop down` to end it"
+_CHECK_S = 0.5
+_REACH_S = 5.0
+_WORKER_STOP_S = 20.0
+_BESIDE_0_2 = "stack.json.*.partial"
+"""What a crash of release 0.2.0 left."""
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+class Stack:
+    """Starts everything, keeps it running, and takes it down; its processes never outlive ours.
+
+    Args:
+        settings: Where and how many.
+        owner: Command that holds the stack, for status.
+        say: Takes progress lines.
+        first: Called once the folder is ours, before anything starts.
+    """
+
+    def __init__(
+        self,
+        settings: StackSettings,
+        owner: str = "command",
+        say: Callable[[str], None] = _silent,
+        first: Callable[[Path], None] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.bootstrap_servers = settings.broker or ""
+        self.site: BrokerFront | None = None
+        self._say = say
+        self._first = first
+        self._lock = StackLock(settings.state_dir)
+        self._broker: KafkaBroker | None = None
+        self._processes: list[Supervised] = []
+        self._guests: list[ChildProcess] = []
+        self._stopping = threading.Event()
+        self._changing = threading.RLock()
+        self._watcher: threading.Thread | None = None
+        self._file = StackFile(
+            state="starting",
+            owner=owner,
+            pid=os.getpid(),
+            created=created_at(os.getpid()),
+            started_at=datetime.now(UTC),
+            own_broker=settings.broker is None,
+            namespace=settings.namespace,
+        )
+
+    def start(self) -> Self:
+        """Start all parts in order; returns when topics and tables are there and workers run.
+
+        Raises:
+            StackError: Another process holds this folder's stack, or a part cannot start.
+        """
+        if not self._acquire():
+            raise StackError(f"a stack is up in {self.settings.state_dir} already: {STACK_LOCK_HINT}")
+        try:
+            DISK.sweep(self.settings.state_dir, time.time() - ABANDONED_S, (_BESIDE_0_2,))
+            if self._first is not None:
+                self._first(self.settings.state_dir)
+            self._publish(state="starting")
+            self._start_broker()
+            self._say("creating topics and tables")
+            KafkaAdmin(self.bootstrap_servers).create_topics(self.settings.namespace)
+            Lake.open(self.settings.lake_root).ensure_fixed_tables()
+            for number in range(1, self.settings.workers + 1):
+                self._keep(f"worker-{number}", self._worker_spawner(f"worker-{number}"))
+            if self.settings.models:
+                self._start_models()
+        except BaseException as exc:
+            self._take_down()
+            self._publish(state="failed", error=str(exc), processes=())
+            self._lock.release()
+            raise
+        self._publish(state="ready")
+        self._watcher = threading.Thread(target=self._watch, name="stack-watcher", daemon=True)
+        self._watcher.start()
+        self._say(f"stack is up: broker {self.bootstrap_servers}, {self.settings.workers} worker(s)")
+        return self
+
+    def stop(self) -> None:
+        """Take everything down, workers before the broker. Stopping twice changes nothing."""
+        self._stopping.set()
+        if self._watcher is not None:
+            self._watcher.join()
+            self._watcher = None
+            self._publish(state="stopping")
+            self._take_down()
+            remove_stack(self.settings.state_dir)
+            self._lock.release()
+
+    def adopt(self, child: ChildProcess) -> None:
+        """List a process of the owner (an edge process of a demo) in status; its owner ends it."""
+        with self._changing:
+            self._guests.append(child)
+            self._publish()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _acquire(self) -> bool:
+        try:
+            self.settings.logs_dir.mkdir(parents=True, exist_ok=True)
+            return self._lock.acquire()
+        except OSError as exc:
+            raise unwritable(self.settings.state_dir, exc) from exc
+
+    def _start_broker(self) -> None:
+        if self.settings.broker is not None:
+            self._say(f"looking for the broker {self.settings.broker}")
+            self._reach(self.settings.broker)
+            return
+        port = self.settings.kafka_port or self._earlier_port()
+        bind, front = free_ports(2, () if port is None else (port,))
+        broker = KafkaBroker(
+            self.settings.state_dir / "kafka",
+            self.settings.cache_dir,
+            port=port,
+            extra=[ExtraListener(SITE_LISTENER, bind, front)],
+            log_path=self.settings.logs_dir / "kafka.log",
+            heap_mb=self.settings.kafka_heap_mb,
+            say=self._say,
+        )
+        self._say("starting Kafka")
+        self._broker = broker
+        self._keep("kafka", lambda: broker.restart().child)
+        self.bootstrap_servers = broker.bootstrap_servers
+        (self.settings.state_dir / PORT_FILE).write_text(f"{broker.port}\n")
+        self.site = BrokerFront(bind_port=bind, front_port=front)
+        self._publish(bootstrap_servers=self.bootstrap_servers, site=self.site)
+
+    def _earlier_port(self) -> int | None:
+        """Port of the broker that this folder had before, if it is free: devices find it again."""
+        with contextlib.suppress(OSError, ValueError):
+            port = int((self.settings.state_dir / PORT_FILE).read_text())
+            return port if is_free(port) else None
+        return None
+
+    def _reach(self, address: str) -> None:
+        try:
+            KafkaAdmin(address).wait_ready(_REACH_S)
+        except BrokerUnavailableError as exc:
+            raise StackError(f"no broker answers at {address}: check --broker and the network") from exc
+        self._publish(bootstrap_servers=address)
+
+    def _keep(self, name: str, spawn: Callable[[], ChildProcess]) -> None:
+        self._processes.append(Supervised(name, spawn, spawn(), time.monotonic()))
+        self._publish()
+
+    def _worker_spawner(self, name: str) -> Callable[[], ChildProcess]:
+        command = [sys.executable, "-m", "stream_processors", "worker"]
+        log_path = self.settings.logs_dir / f"{name}.log"
+        env = worker_environment(self.bootstrap_servers, self.settings.namespace, self.settings.lake_root)
+        return lambda: ChildProcess(name, command, log_path, env, grace_s=_WORKER_STOP_S)
+
+    def _start_models(self) -> None:
+        models = model_settings(self.settings, self.bootstrap_servers)
+        prepare(models, self._say)
+        self._say("starting the model service")
+        for name, spawn in spawners(models, self.settings.logs_dir).items():
+            self._keep(name, spawn)
+        serving = next(p.child for p in self._processes if p.name == SERVING)
+        await_serving(models, serving)
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(_CHECK_S):
+            for process in self._processes:
+                try:
+                    changed = process.check(time.monotonic())
+                except PipelineError:
+                    logger.exception("%s could not be started again", process.name)
+                    changed = True
+                if changed:
+                    self._publish()
+
+    def _take_down(self) -> None:
+        workers = [p.child for p in self._processes if p.name != "kafka"]
+        for child in workers:
+            child.ask()
+        for child in workers:
+            child.stop(_WORKER_STOP_S)
+        if self._broker is not None:
+            self._broker.stop()
+        self._processes.clear()
+
+    def _publish(self, **changes: object) -> None:
+        with self._changing, contextlib.suppress(FileNotFoundError):  # somebody removed the folder
+            guests = tuple(
+                ProcessEntry(name=c.name, pid=c.pid, created=c.created, log=c.log_path)
+                for c in self._guests
+                if c.exit_code is None
+            )
+            entries = (*(p.entry() for p in self._processes), *guests)
+            self._file = self._file.model_copy(update={"processes": entries, **changes})
+            write_stack(self.settings.state_dir, self._file)
+
+
+def unwritable(state_dir: Path, error: OSError) -> StackError:
+    """The error for a state folder that cannot be written."""
+    return StackError(
+        f"cannot write the state folder {state_dir}: {error.strerror or error}; set EDGELOOP_STATE_DIR"
+    )
+
+
+def worker_environment(bootstrap_servers: str, namespace: str, lake_root: Path) -> dict[str, str]:
+    """Environment of a stream worker of this stack; the user's own ``STREAM_*`` settings stay."""
+    return {
+        **os.environ,
+        "STREAM_BOOTSTRAP_SERVERS": bootstrap_servers,
+        "STREAM_NAMESPACE": namespace,
+        "STREAM_LAKE_ROOT": str(lake_root),
+    }

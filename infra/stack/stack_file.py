@@ -1,0 +1,152 @@
+"""What a running stack says of itself on disk, and the lock that makes it the only one of its folder."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import time
+from pathlib import Path
+from typing import IO, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+
+from infra.process.child import same_process
+from schemas.durable import DISK
+
+DEMO_MARKER = "demo"
+"""File that says: nobody but demos has used this folder, the next one may begin afresh."""
+FILE = "stack.json"
+LOCK = "stack.lock"
+_LOCK_TRIES = 25
+_LOCK_PAUSE_S = 0.02
+
+
+class ProcessEntry(BaseModel):
+    """One child process of the stack.
+
+    Attributes:
+        name: ``kafka``, ``worker-1``, …
+        pid: Process id; with ``created`` it names one process for ever.
+        created: Start time, UTC seconds.
+        log: Its log file.
+        restarts: How often it was started again.
+        failed: Why it is not started again; None: it is.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    pid: int
+    created: float
+    log: Path | None
+    restarts: int = 0
+    failed: str | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """True while this very process lives."""
+        return same_process(self.pid, self.created) is not None
+
+
+class BrokerFront(BaseModel):
+    """The broker's second door: clients at ``front_port`` need a proxy there that leads to ``bind_port``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bind_port: int
+    front_port: int
+
+
+class StackFile(BaseModel):
+    """Content of ``stack.json``.
+
+    Attributes:
+        owner: ``up`` for the background supervisor, else the command that holds the stack.
+        pid: Process id of the owner.
+        created: Start time of the owner, UTC seconds.
+        own_broker: False: the broker is somebody else's cluster.
+        site: None for a broker that is not ours.
+        error: Why the start failed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    state: Literal["starting", "ready", "stopping", "failed"]
+    owner: str
+    pid: int
+    created: float
+    started_at: AwareDatetime
+    bootstrap_servers: str | None = None
+    own_broker: bool = True
+    namespace: str = ""
+    site: BrokerFront | None = None
+    processes: tuple[ProcessEntry, ...] = ()
+    error: str | None = None
+
+    @property
+    def owner_lives(self) -> bool:
+        """True while the very process that wrote the file lives."""
+        return same_process(self.pid, self.created) is not None
+
+
+def read_stack(state_dir: Path) -> StackFile | None:
+    """The newest word of the folder's stack, alive or not; None: there is none that we can read."""
+    try:
+        return StackFile.model_validate_json((state_dir / FILE).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def write_stack(state_dir: Path, content: StackFile) -> None:
+    """Replace ``stack.json`` atomically; not synced, because a power cut ends whatever it tells of."""
+    DISK.write(state_dir / FILE, (content.model_dump_json(indent=2) + "\n").encode(), sync=False)
+
+
+def remove_stack(state_dir: Path) -> None:
+    """Say that no stack is up."""
+    (state_dir / FILE).unlink(missing_ok=True)
+
+
+def take_over(state_dir: Path) -> None:
+    """From now on the folder is a user's: no demo begins afresh in it."""
+    (state_dir / DEMO_MARKER).unlink(missing_ok=True)
+
+
+class StackLock:
+    """Held by the owner of a stack for as long as it lives; the kernel releases it when the owner dies."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._path = state_dir / LOCK
+        self._file: IO[str] | None = None
+
+    def acquire(self) -> bool:
+        """True if this process owns the folder's stack now."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        handle = self._path.open("w")
+        for _ in range(_LOCK_TRIES):  # a look by `is_held` takes the lock for a moment
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._file = handle
+                return True
+            time.sleep(_LOCK_PAUSE_S)
+        handle.close()
+        return False
+
+    def release(self) -> None:
+        """Give the folder free. Releasing twice changes nothing."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def is_held(state_dir: Path) -> bool:
+    """True while some process owns the folder's stack."""
+    try:
+        with (state_dir / LOCK).open("r") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except BlockingIOError:
+        return True
+    return False

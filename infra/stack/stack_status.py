@@ -1,0 +1,141 @@
+"""What `edgeloop status` tells: processes, topics, lag, tables and the newest cut."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from edge_producer.status_file import read_status
+from feature_store import connect
+from feature_store.cut_store import CutStore
+from feature_store.lake import Lake
+from infra.kafka.kafka_admin import KafkaAdmin
+from infra.kafka.lag import lags
+from infra.process.child import same_process
+from infra.stack.stack_file import StackFile, is_held, read_stack
+from schemas.errors import PipelineError
+from schemas.tables import BOOKS
+from schemas.topics import ALL_TOPICS
+from schemas.view_specs import BOOKS_STATEMENTS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from feature_store.duck import Connection
+    from infra.settings import StackSettings
+
+_TIMEOUT_S = 5.0
+
+
+def collect_status(settings: StackSettings) -> dict[str, Any]:
+    """Everything, as JSON values. Parts that cannot be asked are empty, and ``problems`` says why."""
+    problems: list[str] = []
+    stack = read_stack(settings.state_dir)
+    up = stack is not None and is_held(settings.state_dir)
+    address = stack.bootstrap_servers if stack is not None and up else settings.broker
+    status: dict[str, Any] = {
+        "state": _state(stack, up),
+        "state_dir": str(settings.state_dir),
+        "broker": address,
+        "namespace": stack.namespace if stack is not None and up else settings.namespace,
+        "owner": {"command": stack.owner, "pid": stack.pid} if stack is not None and up else None,
+        "processes": _processes(stack) if stack is not None and up else [],
+        "devices": _edge_processes(settings.state_dir),
+        "topics": [],
+        "lag": [],
+        **_lake(settings.lake_root, problems),
+        "problems": problems,
+    }
+    if stack is not None and stack.state == "failed" and stack.error:
+        problems.append(f"the last start failed: {stack.error}")
+    if address:
+        status |= _log(settings.lake_root, address, status["namespace"], problems)
+    problems += [f"{p['name']}: {p['state']}" for p in status["processes"] if p["state"] != "running"]
+    return status
+
+
+def _state(stack: StackFile | None, up: bool) -> str:
+    if stack is None or not up:
+        return "down"
+    return stack.state if stack.owner_lives else "starting"
+
+
+def _processes(stack: StackFile) -> list[dict[str, Any]]:
+    found = []
+    for entry in stack.processes:
+        process = same_process(entry.pid, entry.created)
+        state = "running" if process else entry.failed or "ended, will be started again"
+        found.append(
+            {
+                "name": entry.name,
+                "state": state,
+                "pid": entry.pid,
+                "memory_mb": _memory_mb(process),
+                "restarts": entry.restarts,
+                "log": str(entry.log),
+            }
+        )
+    return found
+
+
+def _memory_mb(process: psutil.Process | None) -> int | None:
+    try:
+        return None if process is None else round(process.memory_info().rss / 1024**2)
+    except psutil.Error:
+        return None
+
+
+def _edge_processes(state_dir: Path) -> list[dict[str, Any]]:
+    """What edge processes last wrote of themselves, running or not."""
+    found = []
+    for folder in sorted((state_dir / "edge").glob("*")):
+        status = read_status(folder / "status.json") if folder.is_dir() else None
+        if status is not None:
+            found.append({**status, "name": folder.name})
+    return found
+
+
+def _log(root: Path, address: str, namespace: str, problems: list[str]) -> dict[str, Any]:
+    admin = KafkaAdmin(address, timeout_s=_TIMEOUT_S)
+    try:
+        spans = admin.spans([t.named(namespace) for t in ALL_TOPICS])
+        behind = lags(root, admin, namespace)
+    except PipelineError as exc:
+        problems.append(str(exc))
+        return {}
+    topics = []
+    for topic in ALL_TOPICS:
+        own = [s for (name, _), s in spans.items() if name == topic.named(namespace)]
+        ends = sum(s.end for s in own)
+        kept = sum(s.end - s.low for s in own)
+        topics.append({"name": topic.base, "partitions": len(own), "end_offsets": ends, "messages": kept})
+    return {"topics": topics, "lag": [{**lag._asdict(), "lag": lag.lag} for lag in behind]}
+
+
+def _lake(root: Path, problems: list[str]) -> dict[str, Any]:
+    if not root.is_dir():
+        return {"tables": [], "cut": None}
+    try:
+        cut = CutStore(Lake(root)).latest()
+        if cut is None:
+            return {"tables": [], "cut": None}
+        with connect(root, cut.id) as con:
+            rows = {table: _count(con, table) for table in cut.tables}
+    except PipelineError as exc:
+        problems.append(str(exc))
+        return {"tables": [], "cut": None}
+    tables = [
+        {"name": name, "rows": rows[name], "version": table.version, "files": len(table.files)}
+        for name, table in sorted(cut.tables.items())
+    ]
+    return {
+        "tables": tables,
+        "cut": {"id": cut.id, "created": cut.created.isoformat(), "marks": dict(cut.marks)},
+    }
+
+
+def _count(con: Connection, table: str) -> int:
+    view = BOOKS_STATEMENTS if table == BOOKS.name else table  # `books` shows the newest statements only
+    row = con.execute(f'SELECT count(*) FROM "{view}"').fetchone()  # noqa: S608  (names of our own tables)
+    return int(row[0])

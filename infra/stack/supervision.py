@@ -1,0 +1,111 @@
+"""When a process that ended is started again, and when no more."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from infra.stack.stack_file import ProcessEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from infra.process.child import ChildProcess
+
+logger = logging.getLogger(__name__)
+
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 15.0
+MAX_QUICK_ENDS = 6
+QUICK_S = 20.0
+"""An end within so many seconds of the start counts as quick; a longer life clears the count."""
+
+
+@dataclass
+class RestartRule:
+    """Back-off of one process: pauses double, and after too many quick ends it stays down."""
+
+    quick_ends: int = 0
+    restarts: int = 0
+
+    def ended(self, lived_s: float) -> float | None:
+        """Seconds until the next start; None: not again, a person must look.
+
+        Args:
+            lived_s: Time between start and end, seconds.
+        """
+        self.quick_ends = self.quick_ends + 1 if lived_s < QUICK_S else 1
+        if self.quick_ends > MAX_QUICK_ENDS:
+            return None
+        self.restarts += 1
+        return float(min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (self.quick_ends - 1)))
+
+
+@dataclass
+class Supervised:
+    """One process that is kept running.
+
+    Args:
+        name: What status calls it.
+        spawn: Starts it and returns once it runs.
+        child: The running process.
+        started: Clock reading of the last start, seconds.
+    """
+
+    name: str
+    spawn: Callable[[], ChildProcess]
+    child: ChildProcess
+    started: float
+    rule: RestartRule = field(default_factory=RestartRule)
+    due: float | None = None
+    failed: str | None = None
+
+    def check(self, now: float) -> bool:
+        """Look once; True if anything changed that status should tell.
+
+        Args:
+            now: Monotonic seconds.
+
+        Raises:
+            StackError: The process could not be started again; the next look tries once more.
+        """
+        if self.failed is not None:
+            return False
+        if self.due is not None:
+            return self._restart_if_due(now)
+        code = self.child.exit_code
+        if code is None:
+            return False
+        self._note_end(code, now)
+        return True
+
+    def _note_end(self, code: int, now: float) -> None:
+        self.child.stop()  # it has ended: this frees its pipe
+        pause_s = self.rule.ended(now - self.started)
+        if pause_s is None:
+            last = next((line for line in reversed(self.child.log_tail()) if line.strip()), "")
+            self.failed = f"ended {MAX_QUICK_ENDS + 1} times in a row, exit code {code}: {last[:200]}"
+            logger.error("%s: %s", self.name, self.failed)
+        else:
+            self.due = now + pause_s
+            logger.warning("%s ended with exit code %s, next start in %.1f s", self.name, code, pause_s)
+
+    def _restart_if_due(self, now: float) -> bool:
+        if self.due is None or now < self.due:
+            return False
+        self.due = now + LONGEST_PAUSE_S  # should the start fail
+        self.child = self.spawn()
+        self.started, self.due = now, None
+        return True
+
+    def entry(self) -> ProcessEntry:
+        """What ``stack.json`` says of it."""
+        return ProcessEntry(
+            name=self.name,
+            pid=self.child.pid,
+            created=self.child.created,
+            log=self.child.log_path,
+            restarts=self.rule.restarts,
+            failed=self.failed,
+        )

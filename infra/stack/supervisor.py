@@ -1,0 +1,134 @@
+"""The background process of `edgeloop up`: holds the stack until it is told to end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from infra.process.child import same_process
+from infra.settings import PREFIX, StackSettings, load_settings
+from infra.stack.stack import Stack, unwritable
+from infra.stack.stack_file import StackFile, is_held, read_stack, remove_stack, take_over
+from schemas.errors import PipelineError, StackError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+OWNER = "up"
+START_TIMEOUT_S = 300.0  # Maven may have to fetch the broker first
+STOP_TIMEOUT_S = 60.0
+_POLL_S = 0.1
+
+
+def main() -> int:
+    """Run the supervisor in the foreground of its own process; exit code 0 done, 1 failed."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    try:
+        settings = load_settings(os.environ)
+        stack = Stack(settings, OWNER, lambda line: logger.info("%s", line), take_over).start()
+    except PipelineError as exc:
+        logger.critical("%s", exc)
+        return 1
+    ended.wait()
+    stack.stop()
+    return 0
+
+
+def start_detached(settings: StackSettings, say: Callable[[str], None]) -> StackFile:
+    """Start the supervisor in the background and wait until its stack is ready.
+
+    Raises:
+        StackError: It could not start; the message is its own.
+    """
+    try:
+        settings.logs_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise unwritable(settings.state_dir, exc) from exc
+    log_path = settings.logs_dir / "supervisor.log"
+    with log_path.open("ab") as log:
+        begin = log.tell()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "infra.stack.supervisor"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **_as_environment(settings)},
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        begin = _tell_news(log_path, begin, say)
+        found = read_stack(settings.state_dir)
+        if found is not None and found.pid == process.pid and found.state == "ready":
+            process.returncode = 0  # it lives on without us: not to be waited for
+            return found
+        if process.poll() is not None:
+            raise StackError(_why(found, process.pid) or f"the supervisor ended: see {log_path}")
+        time.sleep(_POLL_S)
+    process.terminate()
+    raise StackError(f"the stack was not ready within {START_TIMEOUT_S:.0f} s: see {log_path}")
+
+
+def stop_detached(settings: StackSettings) -> bool:
+    """End the stack that `edgeloop up` left running; False: none was.
+
+    Raises:
+        StackError: The stack belongs to a command in another terminal.
+    """
+    found = read_stack(settings.state_dir)
+    if found is None or not is_held(settings.state_dir):
+        remove_stack(settings.state_dir)
+        return False
+    if found.owner != OWNER:
+        raise StackError(
+            f"the stack belongs to `edgeloop {found.owner}` (process {found.pid}): "
+            "end that command with Ctrl-C"
+        )
+    supervisor = same_process(found.pid, found.created)
+    if supervisor is not None:
+        supervisor.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    while is_held(settings.state_dir):
+        if time.monotonic() > deadline and supervisor is not None:
+            supervisor.kill()  # its guards then end the children
+        time.sleep(_POLL_S)
+    remove_stack(settings.state_dir)
+    return True
+
+
+def _as_environment(settings: StackSettings) -> dict[str, str]:
+    values = settings.model_dump(exclude_none=True)
+    return {PREFIX + name.upper(): str(value) for name, value in values.items()}
+
+
+def _why(found: StackFile | None, pid: int) -> str | None:
+    return found.error if found is not None and found.pid == pid else None
+
+
+def _tell_news(log_path: Path, begin: int, say: Callable[[str], None]) -> int:
+    """Pass on what the supervisor's own stack said since ``begin``; returns the new end."""
+    with log_path.open("rb") as log:
+        log.seek(begin)
+        news = log.read()
+    complete = news[: news.rfind(b"\n") + 1]
+    for line in complete.decode(errors="replace").splitlines():
+        _, found, text = line.partition(" INFO __main__: ")
+        if found:
+            say(text)
+    return begin + len(complete)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

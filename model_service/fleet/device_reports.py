@@ -1,0 +1,134 @@
+"""Reports of devices: the only truth of what is installed. Each counts once, whatever the network repeats."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, delete, insert, select
+
+from model_service.registry.database import note
+from model_service.registry.registry_tables import device_status, devices, reports
+from schemas.errors import ClonedIdentityError
+from schemas.proto.delivery_pb2 import ReportRequest
+
+
+def record_report(connection: Connection, request: ReportRequest, received_at: float) -> bool:
+    """Keep the report and bring the device's status to it, once per (device, report_no).
+
+    Args:
+        connection: A transaction that holds off other writers.
+        request: The report; its fields are checked already.
+        received_at: UTC seconds.
+
+    Returns:
+        False: it was here before, and nothing changed.
+
+    Raises:
+        ClonedIdentityError: Another report came under that number: two devices share an identity, or one was
+            set back to an older state.
+    """
+    rows = reports.c
+    same = (rows.device_id == request.device_id) & (rows.report_no == request.report_no)
+    known = connection.execute(select(rows.nonce).where(same)).scalar()
+    if known == request.nonce:
+        return False
+    if known is not None:
+        raise ClonedIdentityError(
+            f"{request.device_id} reported number {request.report_no} before, with other content:"
+            " two devices share this identity, or its state was set back"
+        )
+    made = connection.execute(insert(reports).values(**_row(request, received_at))).inserted_primary_key
+    assert made is not None  # noqa: S101  (SQLAlchemy types it for statements without a key, too)
+    _bring_status(connection, request, int(made[0]), received_at)
+    return True
+
+
+def note_clone(connection: Connection, request: ReportRequest, received_at: float) -> None:
+    """Keep for people that a report was refused as another device's."""
+    event_id = f"cloned/{request.device_id}/{request.report_no}/{request.nonce[:32]}"
+    detail = {"report_no": request.report_no, "state": request.state}
+    note(connection, event_id, request.device_id, "identity_cloned", detail, received_at)
+
+
+def statuses(connection: Connection, group: str = "") -> list[RowMapping]:
+    """Newest status of each device that ever reported, by device id.
+
+    Args:
+        connection: A transaction.
+        group: Empty: of all groups.
+    """
+    query = select(device_status).order_by(device_status.c.device_id)
+    if group:
+        members = select(devices.c.device_id).where(devices.c.grp == group)
+        query = query.where(device_status.c.device_id.in_(members))
+    return list(connection.execute(query).mappings())
+
+
+def reports_of(
+    connection: Connection, rollout_id: str, after_id: int = 0, limit: int = 10000
+) -> list[RowMapping]:
+    """Reports on a rollout in the order in which they came; ``body`` is a serialized ``ReportRequest``.
+
+    Args:
+        connection: A transaction.
+        rollout_id: The rollout.
+        after_id: Only those with a greater ``id``.
+        limit: At most so many.
+    """
+    query = select(reports).where(reports.c.rollout_id == rollout_id, reports.c.id > after_id)
+    return list(connection.execute(query.order_by(reports.c.id).limit(limit)).mappings())
+
+
+def reports_by(connection: Connection, device_id: str, limit: int = 100) -> list[RowMapping]:
+    """Newest reports of a device first."""
+    query = select(reports).where(reports.c.device_id == device_id).order_by(reports.c.id.desc())
+    return list(connection.execute(query.limit(limit)).mappings())
+
+
+def _bring_status(connection: Connection, request: ReportRequest, report_id: int, received_at: float) -> None:
+    """A late report with a lower number changes nothing but what was missing: an attack."""
+    mine = device_status.c.device_id == request.device_id
+    old = connection.execute(
+        select(device_status, reports.c.report_no)
+        .join(reports, reports.c.id == device_status.c.report_id, isouter=True)
+        .where(mine)
+    ).mappings().first()  # fmt: skip
+    newer = old is None or (old["report_no"] or 0) < request.report_no
+    attack = request.attack or ("" if old is None else old["attack"])
+    values = _status(request, report_id, received_at) if newer or old is None else _kept(old)
+    connection.execute(delete(device_status).where(mine))
+    connection.execute(insert(device_status).values(**{**values, "attack": attack, "last_seen": received_at}))
+
+
+def _kept(old: RowMapping) -> dict[str, Any]:
+    return {name: old[name] for name in device_status.c.keys()}  # noqa: SIM118  (a collection, not a mapping)
+
+
+def _status(request: ReportRequest, report_id: int, received_at: float) -> dict[str, Any]:
+    return {
+        "device_id": request.device_id,
+        "last_seen": received_at,
+        "report_id": report_id,
+        "state": request.state,
+        "result": request.result,
+        "channel_seq": request.channel_seq,
+        "rollout_id": request.rollout_id,
+        "installed": {i.family: {"version": i.version, "sha256": i.sha256} for i in request.installed},
+    }
+
+
+def _row(request: ReportRequest, received_at: float) -> dict[str, Any]:
+    return {
+        "device_id": request.device_id,
+        "report_no": request.report_no,
+        "nonce": request.nonce,
+        "received_at": received_at,
+        "rollout_id": request.rollout_id,
+        "state": request.state,
+        "result": request.result,
+        "channel_seq": request.channel_seq,
+        "attempted": request.attempted.version,
+        "attack": request.attack,
+        "detail": request.detail,
+        "body": request.SerializeToString(),
+    }

@@ -1,0 +1,1 @@
+"""Events in the life of models and rollouts, on their way to the lake and to Kafka."""

@@ -1,0 +1,148 @@
+"""Ships lifecycle events from the registry: into the lake exactly once, onto Kafka at least once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+import pyarrow as pa
+from sqlalchemy import RowMapping, select, update
+
+from feature_store import parquet
+from feature_store.append import append, finish
+from feature_store.cut_store import CutStore
+from feature_store.lake import Lake
+from feature_store.lake_registry import NO_PARTITION
+from model_service.lifecycle.lifecycle_topic import LifecycleTopic
+from model_service.registry.database import Registry
+from model_service.registry.registry_tables import outbox
+from schemas.errors import RetryableError
+from schemas.events import Lifecycle
+from schemas.tables import LIFECYCLE
+
+TASK = "lifecycle"
+"""Task under which they are committed."""
+EVERY_S = 2.0
+_MOST = 2000
+
+
+@dataclass
+class EventShipper:
+    """Empties the outbox.
+
+    Args:
+        registry: Holds it.
+        lake: Gets every event once.
+        topic: Gets every event at least once; None: there is no Kafka.
+
+    Attributes:
+        landed: Ids known to be in the lake, of events that are not marked as shipped.
+    """
+
+    registry: Registry
+    lake: Lake
+    topic: LifecycleTopic | None = None
+    landed: set[str] | None = None
+    _cuts: CutStore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lake.ensure_table(LIFECYCLE)
+        self._cuts = CutStore(self.lake)
+
+    def step(self, now: datetime) -> int:
+        """Ship what waits.
+
+        Returns:
+            How many events arrived everywhere.
+
+        Raises:
+            RetryableError: Registry or lake did not take them; the next call goes on.
+        """
+        waiting = self._waiting()
+        if not waiting:
+            return 0
+        # Step 1: what a crash between steps 2 and 4 left is in the lake already, and not marked.
+        landed = self._landed(waiting)
+        # Step 2: into the lake, in one commit.
+        self._land([row for row in waiting if row["event_id"] not in landed], now)
+        # Step 3: onto Kafka, confirmed later.
+        done = landed if self.topic is None else self._offer(self.topic, waiting)
+        # Step 4: mark what is in both.
+        done = done & {row["event_id"] for row in waiting}
+        with self.registry.transaction() as connection:
+            for event_id in sorted(done):
+                mark = update(outbox).where(outbox.c.event_id == event_id)
+                connection.execute(mark.values(shipped_at=now.timestamp()))
+        landed -= done
+        return len(done)
+
+    def _waiting(self) -> Sequence[RowMapping]:
+        query = select(outbox).where(outbox.c.shipped_at.is_(None)).order_by(outbox.c.event_time)
+        with self.registry.reading() as connection:
+            return connection.execute(query.limit(_MOST)).mappings().all()
+
+    def _landed(self, waiting: Sequence[RowMapping]) -> set[str]:
+        """Ids in the lake; read from it after a start and after a failure, remembered otherwise."""
+        if self.landed is None:
+            finish(self.lake, self._cuts, TASK)
+            self.landed = self._in_lake({row["event_id"] for row in waiting})
+        return self.landed
+
+    def _in_lake(self, wanted: set[str]) -> set[str]:
+        snapshot = self.lake.snapshot(LIFECYCLE.name)
+        files = [self.lake.root / LIFECYCLE.name / path for path in snapshot.sizes]
+        if not files:
+            return set()
+        rows = parquet.read(files, snapshot.columns)
+        return wanted & set(rows.column("event_id").to_pylist())
+
+    def _land(self, rows: Sequence[RowMapping], now: datetime) -> None:
+        assert self.landed is not None  # noqa: S101  (set in step 1)
+        if not rows:
+            return
+        known, self.landed = self.landed, None  # whatever fails now, the lake is asked before the next try
+        try:
+            append(self.lake, self._cuts, TASK, lambda n: {LIFECYCLE.name: _table(rows, now, n)})
+        except OSError as exc:
+            raise RetryableError(f"the lake does not take lifecycle events: {exc}") from exc
+        self.landed = known
+        self.landed |= {row["event_id"] for row in rows}
+
+    def _offer(self, topic: LifecycleTopic, waiting: Sequence[RowMapping]) -> set[str]:
+        arrived = topic.arrived()
+        for row in waiting:
+            if row["event_id"] not in arrived:
+                topic.offer(row["event_id"], row["subject"], _message(row))
+        return arrived
+
+
+def _message(row: RowMapping) -> bytes:
+    event = Lifecycle(
+        event_id=row["event_id"],
+        event_time=datetime.fromtimestamp(row["event_time"], UTC),
+        subject=row["subject"],
+        step=row["step"],
+        detail=row["detail"],
+    )
+    return event.model_dump_json().encode()
+
+
+def _table(rows: Sequence[RowMapping], now: datetime, n: int) -> pa.Table:
+    made: list[dict[str, Any]] = [
+        {
+            "event_id": row["event_id"],
+            "event_time": datetime.fromtimestamp(row["event_time"], UTC),
+            "subject": row["subject"],
+            "step": row["step"],
+            "detail": orjson.dumps(row["detail"]).decode(),
+            "known_at": now,
+            "_partition": NO_PARTITION,
+            "_offset": n,
+            "_row": i,
+        }
+        for i, row in enumerate(rows)
+    ]
+    return pa.Table.from_pylist(made, schema=LIFECYCLE.schema)

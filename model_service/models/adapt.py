@@ -1,0 +1,112 @@
+"""A few dozen rows of a new regime turn the champion's anomaly model into one for that regime.
+
+Not a new fit: forty rows cannot tell a correlation matrix of ten features, and rows of one device are worth
+little more than one. So the champion is the prior. Features of channels that moved take place and spread from
+the new rows; all others stay near the champion's. A spread that grew because only some devices moved is
+independent of everything else, so it weakens the feature's correlations and keeps its covariances.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_service.models.mahalanobis import Mahalanobis, calibrated, logarithms, rounded, whitening_of
+from schemas.manifest import Calibration
+
+Array = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+Labels = NDArray[np.int64]
+
+PRIOR_DEVICES = 100.0
+"""Devices that the champion's place of a feature that did not move is worth."""
+PRIOR_SPREAD_DEVICES = 10.0
+"""Devices that the champion's spread of a feature that moved is worth."""
+PRIOR_SCORE_DEVICES = 100.0
+"""Devices that the champion's calibration is worth: the mean score of twenty machines varies by a tenth."""
+LARGEST_RESCALING = 1.25
+"""Bound on the change of calibration: rows that hold unseen faults must not make the model deaf."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RegimeRows:
+    """Healthy rows of the new regime, in an order that follows from their identity.
+
+    Attributes:
+        features: Shape (n, F), finite.
+        weights: What each row stands for, shape (n,), positive.
+        device: Number of each row's device, in [0, devices).
+        devices: How many there are.
+    """
+
+    features: Array
+    weights: Array
+    device: Labels
+    devices: int
+
+    def balanced(self) -> Array:
+        """Weights that add up to 1 and to the same for each device, shape (n,).
+
+        Devices sense equally many windows, and differ more than windows of one device do: the chance of the
+        sample must not decide how much a device counts.
+        """
+        mass = np.bincount(self.device, self.weights, minlength=self.devices)
+        return np.asarray(self.weights / mass[self.device] / self.devices)
+
+
+def adapt(champion: Mahalanobis, rows: RegimeRows, moved: Flags, healthy_score: float) -> Mahalanobis:
+    """The champion's model moved to where the rows are.
+
+    Args:
+        champion: Prior.
+        rows: At least of two devices.
+        moved: Features that may have gone anywhere, shape (F,).
+        healthy_score: Mean score of healthy windows that the new model shall keep.
+
+    Raises:
+        ValueError: Rows of fewer than two devices.
+    """
+    if rows.devices < 2:
+        raise ValueError("rows of one device do not tell how devices differ")
+    x, weights = logarithms(rows.features, champion.logged), rows.balanced()
+    place = weights @ x
+    keep = PRIOR_DEVICES / (PRIOR_DEVICES + rows.devices)
+    mean = rounded(np.where(moved, place, keep * champion.mean + (1 - keep) * place))
+    std = rounded(np.where(moved, _spread(x, weights, rows.devices, champion.std), champion.std))
+    # Share of the spread that is as old as the correlations: R' = D R D + (I - D²) stays positive definite.
+    old = np.minimum(champion.std / std, 1.0)
+    correlation = champion.correlation() * np.outer(old, old)
+    np.fill_diagonal(correlation, 1.0)
+    whitening = whitening_of(correlation)
+    bare = Mahalanobis(champion.logged, mean, std, whitening, champion.calibration)
+    calibration = _recalibrated(bare, rows, weights, healthy_score)
+    return Mahalanobis(champion.logged, mean, std, whitening, calibration)
+
+
+def _spread(x: Array, weights: Array, devices: int, prior: Array) -> Array:
+    """Standard deviation over devices and windows, pulled towards the champion's."""
+    observed = weights @ (x - weights @ x) ** 2 * devices / (devices - 1)
+    return np.asarray(
+        np.sqrt((PRIOR_SPREAD_DEVICES * prior**2 + devices * observed) / (PRIOR_SPREAD_DEVICES + devices))
+    )
+
+
+def _recalibrated(model: Mahalanobis, rows: RegimeRows, weights: Array, healthy_score: float) -> Calibration:
+    """The calibration under which the rows score as healthy ones did, as far as their number tells."""
+    distance, before = model.distance(rows.features), model.calibration
+    low, high = -np.log(LARGEST_RESCALING), np.log(LARGEST_RESCALING)
+    for _ in range(40):
+        ratio = (low + high) / 2
+        trial = before.model_copy(update={"middle": before.middle * float(np.exp(ratio))})
+        too_high = float(weights @ calibrated(distance, trial)) > healthy_score
+        low, high = (ratio, high) if too_high else (low, ratio)
+    trust = rows.devices / (rows.devices + PRIOR_SCORE_DEVICES)
+    factor = float(np.exp(trust * (low + high) / 2))
+    scaled = {
+        name: float(rounded(np.array(value * factor)))
+        for name, value in (("middle", before.middle), ("healthy_p999", before.healthy_p999))
+        if value is not None
+    }
+    return before.model_copy(update=scaled)

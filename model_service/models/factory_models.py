@@ -1,0 +1,148 @@
+"""The bundles that ship in the wheel: the factory model of `machine`, and the generic `robust`.
+
+Pure: windows in, files out. `python -m infra.factory` simulates the windows and writes the files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_service.models.bundle_files import BundleFiles, sealed
+from model_service.models.feature_graph import features as write_features
+from model_service.models.features import all_kinds, compute
+from model_service.models.golden import Golden
+from model_service.models.graph import FLOAT, OPSET, GraphWriter, tensor
+from model_service.models.mahalanobis import Mahalanobis, fit, rounded, write_score
+from model_service.models.robust import CALIBRATION, build_robust, robust_score
+from schemas.manifest import (
+    ANY_FEATURESET,
+    SCORE_EDGES,
+    Baseline,
+    Input,
+    Manifest,
+    Tolerance,
+    TrainingFacts,
+)
+from schemas.profile import FEATURE_KINDS, Profile
+
+Array = NDArray[np.float64]
+Windows = NDArray[np.float32]
+
+QUANTILES = (0.001, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)
+LOGGED_KINDS = frozenset({"std", "rms", "peak", "crest", "kurtosis", "band_low", "band_mid", "band_high"})
+TOLERANCE = Tolerance(absolute=1e-4, relative=1e-4)
+
+
+def factory_bundle(
+    profile: Profile, healthy: Sequence[Sequence[Array]], golden: Windows, training: TrainingFacts
+) -> BundleFiles:
+    """Bundle trained on healthy windows.
+
+    Args:
+        profile: Channels, window and features.
+        healthy: Per device, runs of features of consecutive windows, each (m, F), m the same for all.
+        golden: Windows to state the outputs of, shape (n, W, C).
+        training: Where the windows came from.
+    """
+    specs = profile.feature_specs()
+    everything = np.concatenate([run for device in healthy for run in device])
+    model = fit(everything, [s.kind in LOGGED_KINDS for s in specs])
+    expected = compute(golden, specs, profile.channel_names)
+    vectors = Golden(golden, rounded_or_nan(expected), rounded_or_nan(model.score(expected)))
+    columns = [*profile.feature_names, "score"]
+    scored = [[np.column_stack([run, model.score(run)]) for run in device] for device in healthy]
+    manifest = Manifest(
+        name=profile.model.name,
+        version="",
+        featureset=profile.featureset,
+        channels=tuple(Input(name=c.name, unit=c.unit) for c in profile.channels),
+        window_samples=profile.sampling.window_samples,
+        rate_hz=profile.sampling.rate_hz,
+        features=profile.feature_names,
+        opset=OPSET,
+        calibration=model.calibration,
+        bin_edges=_bin_edges(everything, profile.feature_names),
+        baselines={c: _baseline(scored, i) for i, c in enumerate(columns)},
+        training=training,
+        parameters=model.parameters(),
+        tolerance=TOLERANCE,
+        files={},
+    )
+    return sealed(manifest, anomaly_graph(profile, model), vectors.to_arrow())
+
+
+def robust_bundle(seed: int) -> BundleFiles:
+    """The generic bundle; its golden windows hold gaps, a dead channel and a constant one."""
+    rng = np.random.default_rng([seed, 1])
+    windows = np.round(rng.uniform(-50.0, 50.0, (6, 24, 2)), 2).astype(np.float32)
+    windows[1, ::3] = np.nan
+    windows[2, :, 1] = np.nan
+    windows[3] = 7.5
+    windows[4] = np.nan
+    windows[5] *= 20
+    every = all_kinds(windows).reshape(len(windows), -1)
+    columns = np.arange(2 * len(FEATURE_KINDS), dtype=np.int64)
+    center = np.tile(np.linspace(-5, 5, len(FEATURE_KINDS)), 2).round(2)
+    spread = np.full(len(center), 12.5)
+    extra = {"columns": columns, "center": center, "spread": spread}
+    score = robust_score(every, center, spread)
+    golden = Golden(windows, rounded_or_nan(every), rounded_or_nan(score), extra)
+    manifest = Manifest(
+        name="robust",
+        version="",
+        featureset=ANY_FEATURESET,
+        opset=OPSET,
+        calibration=CALIBRATION,
+        bin_edges={"score": SCORE_EDGES},
+        tolerance=TOLERANCE,
+        files={},
+    )
+    return sealed(manifest, build_robust(), golden.to_arrow())
+
+
+def anomaly_graph(profile: Profile, model: Mahalanobis) -> bytes:
+    """Raw window in, features and score out."""
+    writer = GraphWriter()
+    features = write_features(writer, profile.feature_specs(), profile.channel_names)
+    writer.op("Identity", features, output="features")
+    writer.op("Identity", write_score(writer, features, model), output="score")
+    shape: list[int | str] = ["batch", profile.sampling.window_samples, len(profile.channels)]
+    outputs = [
+        tensor("features", FLOAT, ["batch", len(profile.feature_names)]),
+        tensor("score", FLOAT, ["batch"]),
+    ]
+    return writer.build(profile.model.name, [tensor("window", FLOAT, shape)], outputs)
+
+
+def _bin_edges(features: Array, names: Sequence[str]) -> dict[str, tuple[float, ...]]:
+    edges = rounded(np.quantile(features, QUANTILES, axis=0).T)
+    by_name = {n: tuple(sorted(set(row.tolist()))) for n, row in zip(names, edges, strict=True)}
+    return {**by_name, "score": SCORE_EDGES}
+
+
+def _baseline(healthy: Sequence[Sequence[Array]], column: int) -> Baseline:
+    runs = [[run[:, column] for run in device] for device in healthy]
+    values = np.concatenate([run for device in runs for run in device])
+    device_means = [float(np.concatenate(device).mean()) for device in runs]
+    centred_means = [
+        float(run.mean()) - mean for device, mean in zip(runs, device_means, strict=True) for run in device
+    ]
+    spreads = rounded(np.array([values.mean(), values.std(), np.std(device_means), np.std(centred_means)]))
+    mean, std, device_std, mean_std = spreads.tolist()
+    return Baseline(
+        n=len(values),
+        mean=mean,
+        std=std,
+        device_std=device_std,
+        mean_std=mean_std,
+        mean_windows=len(runs[0][0]),
+    )
+
+
+def rounded_or_nan(values: Array) -> Array:
+    """Rounded where finite."""
+    finite = np.isfinite(values)
+    return np.where(finite, rounded(np.where(finite, values, 0.0)), np.nan)

@@ -1,0 +1,140 @@
+"""The frozen fault bank: what each fault does to each feature, for faults that new data do not hold.
+
+Effects come from paired simulated windows of one machine, with and without the fault, the same noise in both
+(`python -m infra.factory`). A scale (``LOGGED_KINDS``) is multiplied, any other feature is added to. Injected
+into rows of a new regime they ask of a model: would you still see this fault here?
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from model_service.models.mahalanobis import rounded
+from schemas.errors import BundleError
+
+Array = NDArray[np.float64]
+
+FOLDER = Path(__file__).parent / "fault_banks"
+FROZEN: dict[str, str] = {
+    "machine": "11150b8502f835143bfd0b8e1d380228a603b606ccc563ef62b178566a3064b7",
+}
+"""SHA-256 of each bank: recall is comparable from model to model only while the faults stay the same."""
+
+
+class BankFile(BaseModel):
+    """A bank as stored: per kind and severity, effects of shape (members, F)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    profile: str
+    featureset: str
+    features: tuple[str, ...]
+    logged: tuple[bool, ...]
+    seed: int
+    effects: dict[str, dict[str, tuple[tuple[float, ...], ...]]]
+
+    def to_bytes(self) -> bytes:
+        """The file, reproducible."""
+        return (json.dumps(self.model_dump(mode="json"), sort_keys=True) + "\n").encode()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FaultBank:
+    """Effects of known faults on one profile's features.
+
+    Attributes:
+        profile: Profile's name.
+        features: Feature names in column order.
+        logged: Which features an effect multiplies, shape (F,).
+        digest: SHA-256 of the bank's file.
+        effects: By kind and severity, shape (members, F): differences of logarithms where ``logged``, else
+            differences. Members are windows of several machines.
+    """
+
+    profile: str
+    features: tuple[str, ...]
+    logged: NDArray[np.bool_]
+    digest: str
+    effects: Mapping[str, Mapping[float, Array]]
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of faults, sorted."""
+        return tuple(sorted(self.effects))
+
+    def severities(self, kind: str) -> tuple[float, ...]:
+        """Severities of a kind, ascending."""
+        return tuple(sorted(self.effects[kind]))
+
+    def effect(self, kind: str, severity: float) -> Array:
+        """Mean effect over the members, shape (F,)."""
+        return np.asarray(self.effects[kind][severity].mean(axis=0))
+
+    def inject(self, features: Array, kind: str, severity: float) -> Array:
+        """Rows (n, F) as they would look with the fault; row i gets member i modulo their number."""
+        members = self.effects[kind][severity]
+        effect = members[np.arange(len(features)) % len(members)]
+        return np.asarray(np.where(self.logged, features * np.exp(effect), features + effect))
+
+    def signature(self, kind: str, scale: Array) -> Array:
+        """Direction in which a fault moves the features, a unit vector of shape (F,).
+
+        Args:
+            kind: The fault.
+            scale: Standard deviation of each feature, of its logarithm where ``logged``, shape (F,).
+        """
+        ways = [_unit(self.effect(kind, severity) / scale) for severity in self.severities(kind)]
+        return _unit(np.sum(ways, axis=0))
+
+
+def load_fault_bank(profile_name: str, folder: Path = FOLDER) -> FaultBank | None:
+    """The bank of a profile; None where there is none.
+
+    Raises:
+        BundleError: The file is not the frozen one, or no bank.
+    """
+    path = folder / f"{profile_name}.json"
+    if not path.is_file():
+        return None
+    data = path.read_bytes()
+    if FROZEN.get(profile_name) != hashlib.sha256(data).hexdigest():
+        raise BundleError(f"{path.name}: not the fault bank that the code names: altered or incomplete")
+    return parse_bank(data)
+
+
+def parse_bank(data: bytes) -> FaultBank:
+    """Bank from its file's bytes.
+
+    Raises:
+        BundleError: No bank.
+    """
+    try:
+        stored = BankFile.model_validate_json(data)
+    except ValidationError as exc:
+        raise BundleError(f"no fault bank: {exc.error_count()} fields do not fit") from exc
+    effects = {
+        kind: {float(severity): np.array(members) for severity, members in by_severity.items()}
+        for kind, by_severity in stored.effects.items()
+    }
+    digest = hashlib.sha256(data).hexdigest()
+    return FaultBank(stored.profile, stored.features, np.array(stored.logged), digest, effects)
+
+
+def paired_effects(healthy: Array, faulty: Array, logged: Sequence[bool]) -> tuple[tuple[float, ...], ...]:
+    """Effects of one severity from features of the same windows without and with the fault, (n, F) each."""
+    mask = np.array(logged)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        off = np.where(mask, np.log(faulty) - np.log(healthy), faulty - healthy)
+    return tuple(tuple(row) for row in rounded(off, digits=4).tolist())
+
+
+def _unit(vector: Array) -> Array:
+    return np.asarray(vector / np.linalg.norm(vector))

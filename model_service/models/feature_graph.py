@@ -1,0 +1,242 @@
+"""Raw window to features as ONNX operators. `features.py` is the same in numpy; a test holds them equal.
+
+Inside, arrays are (B, C, W): batch, channel, sample. Every kind ignores missing samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+
+from model_service.models.graph import FLOAT, GraphWriter
+from schemas.profile import FEATURE_KINDS, FeatureSpec
+
+LARGEST = float(np.finfo(np.float32).max)
+NAN = float("nan")
+
+
+class WindowKinds:
+    """Feature kinds of a (B, C, W) tensor; parts that several kinds need are written once.
+
+    Args:
+        writer: Where the operators go.
+        x: Name of the (B, C, W) float tensor; NaN and infinities are missing.
+    """
+
+    def __init__(self, writer: GraphWriter, x: str) -> None:
+        self._g = writer
+        self._x = x
+
+    def kind(self, name: str) -> str:
+        """Tensor (B, C) of one of ``FEATURE_KINDS``."""
+        if name.startswith("band_"):
+            return self._band(name)
+        kinds = {
+            "last": self._last,
+            "mean": self._mean,
+            "std": self._std,
+            "min": self._min,
+            "max": self._max,
+            "rms": self._rms,
+            "peak": self._peak,
+            "crest": self._crest,
+            "kurtosis": self._kurtosis,
+        }
+        return kinds[name]()
+
+    def _sum(self, x: str) -> str:
+        return self._g.op("ReduceSum", x, self._g.ints(2), keepdims=1)
+
+    def _flat(self, x: str) -> str:
+        return self._g.op("Squeeze", x, self._g.ints(2))
+
+    # -- parts, (B, C, W) or (B, C, 1) ------------------------------------------------------------
+
+    @cached_property
+    def _valid(self) -> str:
+        # NaN compares false, so one comparison finds NaN and both infinities.
+        return self._g.op("LessOrEqual", self._g.op("Abs", self._x), self._g.floats(LARGEST))
+
+    @cached_property
+    def _filled(self) -> str:
+        return self._g.op("Where", self._valid, self._x, self._g.floats(0.0))
+
+    @cached_property
+    def _count(self) -> str:
+        """Valid samples; NaN where there is none, which then runs through every kind."""
+        n = self._sum(self._g.op("Cast", self._valid, to=FLOAT))
+        empty = self._g.op("Equal", n, self._g.floats(0.0))
+        return self._g.op("Where", empty, self._g.floats(NAN), n)
+
+    def _average(self, x: str) -> str:
+        return self._g.op("Div", self._sum(x), self._count)
+
+    @cached_property
+    def _shift(self) -> str:
+        # The last valid sample: measuring from it keeps small spreads on large offsets exact in float32.
+        index = self._g.op("Cast", self._positions(), to=FLOAT)
+        at = self._g.op("Where", self._valid, index, self._g.floats(-1.0))
+        latest = self._g.op("ReduceMax", at, axes=[2], keepdims=1)
+        is_latest = self._g.op("And", self._g.op("Equal", at, latest), self._valid)
+        return self._sum(self._g.op("Where", is_latest, self._x, self._g.floats(0.0)))
+
+    def _positions(self) -> str:
+        width = self._width
+        return self._g.op("Range", self._g.integer(0), width, self._g.integer(1))
+
+    @cached_property
+    def _width(self) -> str:
+        shape = self._g.op("Shape", self._x)
+        return self._g.op("Gather", shape, self._g.integer(2), axis=0)
+
+    @cached_property
+    def _offset_mean(self) -> str:
+        """Mean as measured from ``shift``."""
+        shifted = self._g.op("Sub", self._filled, self._shift)
+        return self._average(self._g.op("Where", self._valid, shifted, self._g.floats(0.0)))
+
+    @cached_property
+    def _centred(self) -> str:
+        """Deviations from the mean; 0 where missing."""
+        shifted = self._g.op("Sub", self._filled, self._shift)
+        off = self._g.op("Sub", shifted, self._offset_mean)
+        return self._g.op("Where", self._valid, off, self._g.floats(0.0))
+
+    @cached_property
+    def _squares(self) -> str:
+        return self._g.op("Mul", self._centred, self._centred)
+
+    @cached_property
+    def _variance(self) -> str:
+        return self._average(self._squares)
+
+    def _zero_if_flat(self, x: str) -> str:
+        """0 where the window is constant: the ratio is 0/0 there."""
+        flat = self._g.op("Equal", self._variance, self._g.floats(0.0))
+        return self._flat(self._g.op("Where", flat, self._g.floats(0.0), x))
+
+    def _gapless(self, x: str) -> str:
+        """NaN where the channel has no valid sample at all."""
+        nothing = self._g.op("Mul", self._count, self._g.floats(0.0))
+        return self._flat(self._g.op("Add", x, nothing))
+
+    # -- kinds, (B, C) ----------------------------------------------------------------------------
+
+    def _last(self) -> str:
+        return self._gapless(self._shift)
+
+    def _mean(self) -> str:
+        return self._flat(self._g.op("Add", self._shift, self._offset_mean))
+
+    def _std(self) -> str:
+        return self._flat(self._g.op("Sqrt", self._variance))
+
+    def _min(self) -> str:
+        x = self._g.op("Where", self._valid, self._x, self._g.floats(LARGEST))
+        return self._gapless(self._g.op("ReduceMin", x, axes=[2], keepdims=1))
+
+    def _max(self) -> str:
+        x = self._g.op("Where", self._valid, self._x, self._g.floats(-LARGEST))
+        return self._gapless(self._g.op("ReduceMax", x, axes=[2], keepdims=1))
+
+    def _rms(self) -> str:
+        square = self._g.op("Mul", self._filled, self._filled)
+        return self._flat(self._g.op("Sqrt", self._average(square)))
+
+    @cached_property
+    def _largest(self) -> str:
+        return self._g.op("ReduceMax", self._g.op("Abs", self._centred), axes=[2], keepdims=1)
+
+    def _peak(self) -> str:
+        return self._gapless(self._largest)
+
+    def _crest(self) -> str:
+        return self._zero_if_flat(self._g.op("Div", self._largest, self._g.op("Sqrt", self._variance)))
+
+    def _kurtosis(self) -> str:
+        # Standardised before the fourth power: tiny and huge signals stay inside float32.
+        ratio = self._g.op("Div", self._squares, self._variance)
+        return self._zero_if_flat(self._average(self._g.op("Mul", ratio, ratio)))
+
+    # -- spectrum ---------------------------------------------------------------------------------
+
+    @cached_property
+    def _power(self) -> str:
+        """One-sided power of each line, (B, C, W // 2 + 1), both sides counted, mean left out."""
+        signal = self._g.op("Unsqueeze", self._centred, self._g.ints(3))
+        spectrum = self._g.op("DFT", signal, axis=2, onesided=1)
+        power = self._g.op("ReduceSum", self._g.op("Mul", spectrum, spectrum), self._g.ints(3), keepdims=0)
+        line, width = self._line, self._width
+        double = self._g.op("Mul", line, self._g.integer(2))
+        alone = self._g.op("Equal", double, width)
+        weight = self._g.op("Where", alone, self._g.floats(1.0), self._g.floats(2.0))
+        above_dc = self._g.op("Cast", self._g.op("Greater", line, self._g.integer(0)), to=FLOAT)
+        return self._g.op("Mul", power, self._g.op("Mul", weight, above_dc))
+
+    @cached_property
+    def _line(self) -> str:
+        width = self._width
+        half = self._g.op("Div", width, self._g.integer(2))
+        end = self._g.op("Add", half, self._g.integer(1))
+        return self._g.op("Range", self._g.integer(0), end, self._g.integer(1))
+
+    def _above(self, share: int) -> str:
+        """Whether a line lies at or above 1/share of the sampling rate."""
+        line, width = self._line, self._width
+        return self._g.op("GreaterOrEqual", self._g.op("Mul", line, self._g.integer(share)), width)
+
+    def _inside(self, band: str) -> str:
+        if band == "band_high":
+            return self._above(4)
+        low = self._g.op("Not", self._above(8))
+        if band == "band_low":
+            return low
+        return self._g.op("And", self._above(8), self._g.op("Not", self._above(4)))
+
+    def _band(self, band: str) -> str:
+        power = self._power
+        inside = self._g.op("Cast", self._inside(band), to=FLOAT)
+        total = self._sum(self._g.op("Mul", power, inside))
+        width = self._g.op("Cast", self._width, to=FLOAT)
+        mean_square = self._g.op("Div", self._g.op("Div", total, width), self._count)
+        return self._flat(self._g.op("Sqrt", mean_square))
+
+
+def channels_first(writer: GraphWriter, window: str = "window") -> str:
+    """(B, W, C) as devices hold it to (B, C, W) as the kinds want it."""
+    return writer.op("Transpose", window, perm=[0, 2, 1])
+
+
+def features(
+    writer: GraphWriter, specs: Sequence[FeatureSpec], channels: Sequence[str], window: str = "window"
+) -> str:
+    """Adds the features ``specs`` of a fixed list of channels; each channel computes only its own kinds.
+
+    Returns:
+        Name of the (B, F) tensor, columns in the order of ``specs``.
+    """
+    every = channels_first(writer, window)
+    columns: dict[str, WindowKinds] = {}
+    parts = []
+    for spec in specs:
+        if spec.channel not in columns:
+            at = writer.ints(channels.index(spec.channel))
+            columns[spec.channel] = WindowKinds(writer, writer.op("Gather", every, at, axis=1))
+        parts.append(columns[spec.channel].kind(spec.kind))
+    return writer.op("Concat", *parts, axis=1)
+
+
+def chosen_features(writer: GraphWriter, window: str = "window", columns: str = "columns") -> str:
+    """Adds all kinds of any number of channels and picks ``columns`` of them.
+
+    Returns:
+        Name of the (B, F) tensor; ``columns[f]`` is ``channel * len(FEATURE_KINDS) + kind``.
+    """
+    kinds = WindowKinds(writer, channels_first(writer, window))
+    last = writer.ints(2)
+    parts = [writer.op("Unsqueeze", kinds.kind(k), last) for k in FEATURE_KINDS]
+    cube = writer.op("Concat", *parts, axis=2)
+    flat = writer.op("Reshape", cube, writer.ints(0, -1))
+    return writer.op("Gather", flat, columns, axis=1)

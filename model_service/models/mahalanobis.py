@@ -1,0 +1,186 @@
+"""The anomaly model: how far a window lies from healthy ones, in shrunk Mahalanobis distance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_service.models.graph import FLOAT, GraphWriter
+from schemas.errors import BundleError
+from schemas.manifest import Calibration, Manifest
+
+Array = NDArray[np.float64]
+
+SHRINKAGE = 0.2
+"""Weight of the identity in the correlation matrix: no direction is trusted to be without spread."""
+SMALLEST = 1e-6
+"""Floor under the logarithm."""
+HEALTHY_SCORE = 0.4
+"""Score of the distance that one healthy window in a thousand exceeds."""
+SLOPE = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Mahalanobis:
+    """Parameters, rounded: the same on every machine that trains them.
+
+    Attributes:
+        logged: Which features are taken as logarithms, shape (F,).
+        mean: Of the (logged) features, shape (F,).
+        std: Likewise.
+        whitening: Shape (F, F): standardised features times it have unit covariance.
+        calibration: From distance to score.
+    """
+
+    logged: NDArray[np.bool_]
+    mean: Array
+    std: Array
+    whitening: Array
+    calibration: Calibration
+
+    def distance(self, features: Array) -> Array:
+        """Distance of each row of (n, F); NaN where a feature is missing."""
+        return np.asarray(np.sqrt(((self.standardised(features) @ self.whitening) ** 2).sum(axis=1)))
+
+    def score(self, features: Array) -> Array:
+        """Score in [0, 1] of each row of (n, F); NaN where a feature is missing."""
+        return calibrated(self.distance(features), self.calibration)
+
+    def standardised(self, features: Array) -> Array:
+        """Each feature of (n, F) in its own standard deviations from its mean, logarithms taken."""
+        return np.asarray((logarithms(features, self.logged) - self.mean) / self.std)
+
+    def unstandardised(self, z: Array) -> Array:
+        """Features of rows (n, F) in standard deviations: the inverse of ``standardised``."""
+        x = z * self.std + self.mean
+        return np.asarray(np.where(self.logged, np.exp(np.where(self.logged, x, 0.0)), x))
+
+    def correlation(self) -> Array:
+        """The (shrunk) correlation matrix behind the whitening, shape (F, F)."""
+        return np.asarray(np.linalg.inv(self.whitening @ self.whitening.T))
+
+    def parameters(self) -> dict[str, tuple[float, ...]]:
+        """Everything but the calibration, as a manifest holds it."""
+        parts = {
+            "logged": self.logged.astype(float),
+            "mean": self.mean,
+            "std": self.std,
+            "whitening": self.whitening.ravel(),
+        }
+        return {name: tuple(values.tolist()) for name, values in parts.items()}
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Mahalanobis:
+        """The model that a manifest states.
+
+        Raises:
+            BundleError: It states none, or one of another size than its features.
+        """
+        try:
+            parts = {k: np.array(manifest.parameters[k]) for k in ("logged", "mean", "std", "whitening")}
+            f = len(manifest.features)
+            whitening = parts["whitening"].reshape(f, f)
+        except (KeyError, ValueError) as exc:
+            raise BundleError(f"model {manifest.version} states no parameters of an anomaly model") from exc
+        if any(len(parts[k]) != f for k in ("logged", "mean", "std")):
+            raise BundleError(f"model {manifest.version}: parameters are not those of {f} features")
+        return cls(parts["logged"] > 0, parts["mean"], parts["std"], whitening, manifest.calibration)
+
+
+def whitening_of(correlation: Array) -> Array:
+    """Matrix that gives rows of this correlation unit covariance, rounded."""
+    return rounded(_inverse_lower(_cholesky(correlation)).T)
+
+
+def fit(features: Array, logged: Sequence[bool]) -> Mahalanobis:
+    """Model of healthy windows.
+
+    Args:
+        features: Shape (n, F), finite.
+        logged: Which features are strictly positive scales, better taken as logarithms.
+    """
+    mask = np.array(logged, dtype=bool)
+    x = logarithms(features, mask)
+    mean, std = rounded(x.mean(axis=0)), rounded(x.std(axis=0))
+    z = (x - mean) / std
+    correlation = z.T @ z / len(z)
+    shrunk = (1 - SHRINKAGE) * correlation + SHRINKAGE * np.eye(len(mean))
+    whitening = whitening_of(shrunk)
+    raw = Mahalanobis(mask, mean, std, whitening, Calibration(middle=1.0, slope=SLOPE))
+    healthy = float(np.quantile(raw.distance(features), 0.999))
+    middle = healthy * ((1 - HEALTHY_SCORE) / HEALTHY_SCORE) ** (1 / SLOPE)
+    calibration = Calibration(
+        middle=float(rounded(np.array(middle))),
+        slope=SLOPE,
+        healthy_p999=float(rounded(np.array(healthy))),
+    )
+    return Mahalanobis(mask, mean, std, whitening, calibration)
+
+
+def calibrated(distance: Array, calibration: Calibration) -> Array:
+    """d^s / (d^s + m^s), NaN for NaN."""
+    with np.errstate(divide="ignore", over="ignore"):
+        return np.asarray(1.0 / (1.0 + np.power(calibration.middle / distance, calibration.slope)))
+
+
+def rounded(values: Array, digits: int = 6) -> Array:
+    """Values to significant digits: hides the last bits, which differ from processor to processor."""
+    with np.errstate(divide="ignore"):
+        magnitude = np.where(values == 0, 0, np.floor(np.log10(np.abs(values))))
+    places = digits - 1 - magnitude
+    flat = [round(float(v), int(p)) for v, p in zip(np.ravel(values), np.ravel(places), strict=True)]
+    return np.array(flat).reshape(np.shape(values))
+
+
+def write_score(writer: GraphWriter, features: str, model: Mahalanobis) -> str:
+    """Adds the model to a graph: (B, F) features to (B,) score."""
+    logs = writer.op("Log", writer.op("Max", features, writer.floats(SMALLEST)))
+    x = writer.op("Where", writer.constant(model.logged), logs, features)
+    centred = writer.op("Sub", x, writer.constant(model.mean.astype(np.float32)))
+    z = writer.op("Div", centred, writer.constant(model.std.astype(np.float32)))
+    white = writer.op("MatMul", z, writer.constant(model.whitening.astype(np.float32)))
+    square = writer.op("ReduceSum", writer.op("Mul", white, white), writer.ints(1), keepdims=0)
+    score = write_calibration(writer, writer.op("Sqrt", square), model.calibration)
+    missing = writer.op("Cast", writer.op("IsNaN", features), to=FLOAT)
+    any_missing = writer.op(
+        "Greater", writer.op("ReduceMax", missing, axes=[1], keepdims=0), writer.floats(0.0)
+    )
+    return writer.op("Where", any_missing, writer.floats(math.nan), score)
+
+
+def write_calibration(writer: GraphWriter, distance: str, calibration: Calibration) -> str:
+    """Adds the map from distance to score, as a logistic of the logarithm."""
+    logarithm = writer.op("Log", writer.op("Div", distance, writer.floats(calibration.middle)))
+    return writer.op("Sigmoid", writer.op("Mul", logarithm, writer.floats(calibration.slope)))
+
+
+def logarithms(features: Array, mask: NDArray[np.bool_]) -> Array:
+    """Features of (n, F), those of the mask as logarithms."""
+    # np.maximum hands NaN on, as wanted.
+    return np.asarray(np.where(mask, np.log(np.maximum(features, SMALLEST)), features))
+
+
+def _cholesky(matrix: Array) -> Array:
+    """Lower factor. Written out: BLAS libraries differ in the last bits, plain loops do not."""
+    n = len(matrix)
+    lower = np.zeros_like(matrix)
+    for i in range(n):
+        for j in range(i + 1):
+            rest = matrix[i, j] - float((lower[i, :j] * lower[j, :j]).sum())
+            lower[i, j] = math.sqrt(rest) if i == j else rest / lower[j, j]
+    return lower
+
+
+def _inverse_lower(lower: Array) -> Array:
+    """Inverse of a lower triangular matrix, by forward substitution."""
+    n = len(lower)
+    inverse = np.zeros_like(lower)
+    for i in range(n):
+        unit = np.zeros(n)
+        unit[i] = 1.0
+        inverse[i] = (unit - lower[i, :i] @ inverse[:i]) / lower[i, i]
+    return inverse

@@ -1,0 +1,100 @@
+"""The engine's process: issues certificates, publishes, runs rollouts, ships what happened."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import ExitStack, closing
+from datetime import UTC, datetime
+
+from feature_store.lake import Lake
+from feature_store.lake_registry import DeviceRegistry
+from model_service.fleet.known_profiles import KnownProfiles
+from model_service.identity.issuer import PKI_S, Issuer
+from model_service.identity.people import enter_people
+from model_service.lifecycle.event_shipper import EVERY_S, EventShipper
+from model_service.lifecycle.lifecycle_topic import LifecycleTopic
+from model_service.processes.process_loop import ProcessJob, ProcessLoop
+from model_service.registry.database import Registry
+from model_service.rollout.alarm_rates import LakeRates
+from model_service.rollout.announcer import Announcer
+from model_service.rollout.channel_renewal import ChannelRenewal
+from model_service.rollout.engine import Engine
+from model_service.rollout.launch import RolloutLauncher
+from model_service.settings import ModelSettings
+from model_service.trust.keys import load_online_key
+from model_service.trust.online import OnlineSigner
+from model_service.trust.repository import TrustRepository
+from model_service.trust.roles import ENGINE
+from schemas.channel_documents import BROAD_ROLE, CANARY_ROLE
+from schemas.durable import ABANDONED_S, DISK
+
+_RENEW_EVERY_S = 30.0
+
+_KEY_BESIDE = ".*.key." + "[0-9a-f]" * 32
+"""What release 0.2.0 left of a key if it crashed while it wrote one."""
+
+
+def run(settings: ModelSettings, stop: threading.Event) -> None:
+    """Run until ``stop`` is set.
+
+    Args:
+        settings: Of the model service.
+        stop: Ends the loop after the step under way.
+
+    Raises:
+        OperatorError: A key or the repository is missing, or a file was altered.
+    """
+    with ExitStack() as opened:
+        registry = opened.enter_context(closing(Registry.open(settings.database_url, settings.root)))
+        DISK.sweep(settings.root, time.time() - ABANDONED_S, (_KEY_BESIDE,), deep=True)
+        topic = None
+        if settings.bootstrap_servers:
+            topic = LifecycleTopic(settings.bootstrap_servers, settings.namespace)
+            opened.enter_context(closing(topic))
+        loop = _loop(settings, registry, topic)
+        loop.run(stop)
+        loop.turn()  # what came while we were told to stop
+
+
+def _loop(settings: ModelSettings, registry: Registry, topic: LifecycleTopic | None) -> ProcessLoop:
+    """The jobs of the process, in the order of their turns."""
+    lake = Lake.open(settings.lake_root)
+    repo = TrustRepository(settings.repository, settings.proposals, settings.artifacts)
+    online = OnlineSigner.load(settings)
+    issuer = Issuer(settings, registry, DeviceRegistry(lake))
+    engine = build_engine(settings, registry, lake, repo, online)
+    renewal = ChannelRenewal(registry, repo, settings.channel_s, engine.announcer.highest)
+    shipper = EventShipper(registry, lake, topic)
+    jobs = (
+        ProcessJob("certificate requests", issuer.step),
+        ProcessJob("people's certificates", lambda: enter_people(settings, registry), PKI_S),
+        ProcessJob("renew metadata", lambda: online.renew_if_due(repo, datetime.now(UTC)), _RENEW_EVERY_S),
+        ProcessJob("renew channels", lambda: renewal.step(time.time()), _RENEW_EVERY_S),
+        ProcessJob("rollouts", engine.tick),
+        ProcessJob("ship events", lambda: shipper.step(datetime.now(UTC)), EVERY_S),
+    )
+    return ProcessLoop(jobs, settings.tick_s)
+
+
+def build_engine(
+    settings: ModelSettings,
+    registry: Registry,
+    lake: Lake,
+    repo: TrustRepository,
+    online: OnlineSigner,
+) -> Engine:
+    """The engine with its keys."""
+    folder = settings.keys / ENGINE
+    profiles = KnownProfiles(lake)
+    announcer = Announcer(
+        registry,
+        repo,
+        load_online_key(folder, CANARY_ROLE),
+        load_online_key(folder, BROAD_ROLE),
+        online,
+        time.time,
+    )
+    publisher = RolloutLauncher(registry, repo, online, profiles)
+    rates = LakeRates(settings.lake_root)
+    return Engine(registry, announcer, publisher, profiles, rates, settings.channel_s, time.time)

@@ -1,0 +1,28 @@
+"""The gate's process: judges candidates and countersigns those that pass; holds the gate's keys alone."""
+
+from __future__ import annotations
+
+import threading
+
+from model_service.gates.gate import Gate
+from model_service.processes.process_loop import ProcessJob, ProcessLoop
+from model_service.registry.database import Registry
+from model_service.settings import ModelSettings
+
+
+def run(settings: ModelSettings, stop: threading.Event) -> None:
+    """Judge until ``stop`` is set. Killed anywhere, the next start judges again with the same result.
+
+    Args:
+        settings: Of the model service.
+        stop: Ends the loop after the step under way.
+
+    Raises:
+        OperatorError: A family's key is missing.
+    """
+    registry = Registry.open(settings.database_url, settings.root)
+    gate = Gate(settings, registry)
+    try:
+        ProcessLoop([ProcessJob("candidates", gate.step)], settings.tick_s).run(stop)
+    finally:
+        registry.close()

@@ -1,0 +1,39 @@
+"""The trainer's process: turns verdicts, clocks, labels and people's requests into candidates."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from feature_store.cut_store import utc_now
+from feature_store.lake import Lake
+from model_service.processes.process_loop import ProcessJob, ProcessLoop
+from model_service.registry.database import Registry
+from model_service.settings import ModelSettings
+from model_service.training.scheduler import PROPOSE_EVERY_S, TrainingScheduler
+
+log = logging.getLogger(__name__)
+
+
+def run(settings: ModelSettings, stop: threading.Event) -> None:
+    """Train until ``stop`` is set. Killed anywhere, the next start goes on where it was.
+
+    Args:
+        settings: Of the model service.
+        stop: Ends the loop after the step under way.
+
+    Raises:
+        OperatorError: The lake or a key needs a person.
+    """
+    registry = Registry.open(settings.database_url, settings.root)
+    scheduler = TrainingScheduler(settings, registry, Lake.open(settings.lake_root), utc_now)
+    log.info("trainer of %s", settings.root)
+    jobs = (
+        ProcessJob("reasons to train", scheduler.look),
+        ProcessJob("training runs", scheduler.work),
+        ProcessJob("stale proposals", scheduler.propose_again, PROPOSE_EVERY_S),
+    )
+    try:
+        ProcessLoop(jobs, settings.tick_s).run(stop)
+    finally:
+        registry.close()

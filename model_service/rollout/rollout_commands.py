@@ -1,0 +1,163 @@
+"""What operators ask of rollouts: rows of ``commands``, each answered once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, select, update
+
+from model_service.registry.database import Registry
+from model_service.registry.registry_tables import commands, gate_verdicts
+from model_service.rollout import rollout_states, rollout_store
+from model_service.rollout.launch import draft, published, release_of
+from model_service.rollout.observed import Observed
+from model_service.rollout.rollout_record import ACTIVE, RolloutRecord
+from model_service.rollout.transitions import Transition
+from schemas.errors import RegistryError, RetryableError
+from schemas.updates import Role
+
+log = logging.getLogger(__name__)
+
+KINDS = ("start_rollout", "control_rollout")
+Observe = Callable[[Connection, RolloutRecord], Observed]
+Groups = Callable[[Connection], Collection[str]]
+
+
+@dataclass(frozen=True)
+class RolloutCommands:
+    """Carries commands out.
+
+    Args:
+        registry: Where they wait.
+        observe: What is seen of a rollout.
+        lifetime_s: Of channel documents.
+        highest: From a group to the highest seq published.
+        groups: Groups that have devices or that the policy names; None: any will do.
+    """
+
+    registry: Registry
+    observe: Observe
+    lifetime_s: float
+    highest: Callable[[str], int]
+    groups: Groups | None = None
+
+    def step(self, now: float) -> int:
+        """Answer all that wait, in order; returns how many did."""
+        waiting = (
+            select(commands.c.id)
+            .where(commands.c.state == "waiting", commands.c.kind.in_(KINDS))
+            .order_by(commands.c.id)
+        )
+        with self.registry.reading() as connection:
+            ids = list(connection.execute(waiting).scalars())
+        for command_id in ids:
+            self._answer(command_id, now)
+        return len(ids)
+
+    def _answer(self, command_id: int, now: float) -> None:
+        """Deed and answer in one transaction: a crash repeats both or neither."""
+        try:
+            with self.registry.transaction() as connection:
+                row = self._waiting(connection, command_id)
+                if row is not None:
+                    _close(connection, command_id, "done", self._do(connection, row, now))
+        except RetryableError:
+            raise
+        except Exception as exc:  # noqa: BLE001  (whatever is wrong with a command, it gets its answer)
+            log.info("command %d refused: %s", command_id, exc)
+            with self.registry.transaction() as connection:
+                _close(connection, command_id, "refused", {"reason": _why(exc)})
+
+    @staticmethod
+    def _waiting(connection: Connection, command_id: int) -> RowMapping | None:
+        query = select(commands).where(commands.c.id == command_id, commands.c.state == "waiting")
+        return connection.execute(query).mappings().first()
+
+    def _do(self, connection: Connection, row: RowMapping, now: float) -> dict[str, Any]:
+        if row["kind"] == "start_rollout":
+            return start(connection, row["body"], row["actor"], now, self.groups)
+        return self._control(connection, row["body"], row["actor"], now)
+
+    def _control(
+        self, connection: Connection, body: Mapping[str, Any], actor: str, now: float
+    ) -> dict[str, Any]:
+        record = rollout_store.load(connection, body["rollout_id"])
+        reason = str(body.get("reason", ""))
+        outcome: Transition
+        match body["action"]:
+            case "pause":
+                outcome = rollout_states.pause(record, actor, reason, now)
+            case "resume":
+                seen = self.observe(connection, record)
+                approves = Role.APPROVER in body.get("roles", ())
+                outcome = rollout_states.resume(record, actor, reason, seen, approves=approves)
+            case "abort":
+                outcome = rollout_states.abort(record, reason or f"{actor} asked", actor, now)
+            case other:
+                raise RegistryError(f"no action '{other}': pause, resume or abort")
+        if outcome.record != record or outcome.actions:
+            at_least = self.highest(record.group)
+            rollout_store.apply(
+                connection, outcome.record, outcome.actions, now, self.lifetime_s, at_least, actor
+            )
+        return told(outcome.record)
+
+
+def start(
+    connection: Connection, body: Mapping[str, Any], actor: str, now: float, known: Groups | None = None
+) -> dict[str, Any]:
+    """Draft a rollout. One of the same version that is drafted or active already is the answer to a repeat.
+
+    Raises:
+        RegistryError: The version is not published or without passed gates, the group is unknown, or has run
+            the version since its last rollout.
+    """
+    version, group, security = body["version"], body["group"], bool(body.get("security", False))
+    candidate = published(connection, version)
+    _passed(connection, version)
+    if known is not None and group not in known(connection):
+        raise RegistryError(f"no group '{group}'; there are: {', '.join(sorted(known(connection)))}")
+    family, release = candidate.family, release_of(candidate)
+    open_ones = rollout_store.in_states(connection, ("draft", *ACTIVE), group)
+    same = [r for r in open_ones if (r.version, r.security) == (version, security) and r.state != "aborting"]
+    if same:
+        return told(same[-1])
+    if not open_ones and rollout_store.last_completed(connection, group).get(family) == release:
+        raise RegistryError(f"group {group} runs {version} already")
+    record = draft(group, family, version, actor, security=security)
+    return told(rollout_store.create(connection, record, now))
+
+
+def _passed(connection: Connection, version: str) -> None:
+    query = select(gate_verdicts.c.gate, gate_verdicts.c.passed).where(gate_verdicts.c.version == version)
+    verdicts = [passed for _, passed in connection.execute(query)]
+    if not all(verdicts) or not verdicts:
+        raise RegistryError(f"model {version} has not passed its gates: `edgeloop model gates {version}`")
+
+
+def told(record: RolloutRecord) -> dict[str, Any]:
+    """A rollout in a few words."""
+    return {
+        "rollout_id": record.rollout_id,
+        "group": record.group,
+        "version": record.version,
+        "state": record.state,
+        "phase": record.phase,
+        "security": record.security,
+        "paused_because": record.pause.reason if record.pause is not None else "",
+    }
+
+
+def _close(connection: Connection, command_id: int, state: str, outcome: Mapping[str, Any]) -> None:
+    connection.execute(
+        update(commands)
+        .where(commands.c.id == command_id, commands.c.state == "waiting")
+        .values(state=state, outcome=dict(outcome))
+    )
+
+
+def _why(error: Exception) -> str:
+    return f"the command lacks {error}" if isinstance(error, KeyError) else str(error)

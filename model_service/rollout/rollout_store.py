@@ -1,0 +1,284 @@
+"""Rollouts, their events and their channel documents in the registry, in the caller's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, insert, select, update
+
+from model_service.registry.database import note
+from model_service.registry.registry_tables import channel_requests, rollout_events, rollouts
+from model_service.rollout.observed import PENDING, SentDocument
+from model_service.rollout.rollout_record import ACTIVE, COMPLETED, RolloutRecord
+from model_service.rollout.transitions import Action, Note, Propose, Withdraw
+from schemas.channel_documents import BROAD, ChannelDocument, Release, Ring
+from schemas.errors import RegistryError
+
+_requests = channel_requests.c
+
+
+@dataclass(frozen=True)
+class ChannelRequest:
+    """A row of ``channel_requests``."""
+
+    id: int
+    rollout_id: str
+    ring: Ring
+    state: str
+    document: ChannelDocument
+    evidence: dict[str, Any]
+    detail: str
+    updated_at: float
+
+    @property
+    def sent(self) -> SentDocument:
+        """What the state machine sees of it."""
+        return SentDocument(
+            self.document.seq,
+            self.ring,
+            self.evidence["purpose"],
+            self.evidence["phase"],
+            self.state,
+            self.updated_at,
+            self.detail,
+        )
+
+
+def create(connection: Connection, record: RolloutRecord, now: float) -> RolloutRecord:
+    """Store a draft under the next id of its group."""
+    made = select(func.count()).where(rollouts.c.grp == record.group)
+    number = int(connection.execute(made).scalar_one()) + 1
+    named = record.model_copy(update={"rollout_id": f"{record.group}-{number}"})
+    connection.execute(insert(rollouts).values(**_row(named, now), created_at=now))
+    event(connection, named.rollout_id, now, named.created_by, "drafted", {"version": named.version})
+    return named
+
+
+def save(connection: Connection, record: RolloutRecord, now: float) -> None:
+    """Store what became of a rollout."""
+    connection.execute(
+        update(rollouts).where(rollouts.c.rollout_id == record.rollout_id).values(**_row(record, now))
+    )
+
+
+def load(connection: Connection, rollout_id: str) -> RolloutRecord:
+    """A rollout.
+
+    Raises:
+        RegistryError: There is none of this id.
+    """
+    found = connection.execute(
+        select(rollouts.c.record).where(rollouts.c.rollout_id == rollout_id)
+    ).scalar_one_or_none()
+    if found is None:
+        raise RegistryError(f"no rollout '{rollout_id}': `edgeloop rollout history` lists them")
+    return RolloutRecord.model_validate(found)
+
+
+def in_states(connection: Connection, states: Sequence[str], group: str = "") -> list[RolloutRecord]:
+    """Rollouts in these states, oldest first; ``group`` empty: of all groups."""
+    query = select(rollouts.c.record).where(rollouts.c.state.in_(states))
+    if group:
+        query = query.where(rollouts.c.grp == group)
+    order = (rollouts.c.created_at, rollouts.c.rollout_id)
+    return [RolloutRecord.model_validate(r) for r in connection.execute(query.order_by(*order)).scalars()]
+
+
+def active(connection: Connection, group: str) -> RolloutRecord | None:
+    """The group's active rollout."""
+    return next(iter(in_states(connection, ACTIVE, group)), None)
+
+
+def last_completed(connection: Connection, group: str, before: str = "") -> dict[str, Release]:
+    """What the group's last completed rollout made target; empty: none ever completed.
+
+    Args:
+        connection: A transaction.
+        group: The group.
+        before: Only rollouts created before this one.
+    """
+    query = select(rollouts.c.record).where(rollouts.c.grp == group, rollouts.c.state.in_(COMPLETED))
+    if before:
+        born = select(rollouts.c.created_at).where(rollouts.c.rollout_id == before).scalar_subquery()
+        query = query.where(rollouts.c.updated_at <= _began(connection, before, born))
+    newest = query.order_by(rollouts.c.updated_at.desc()).limit(1)
+    found = connection.execute(newest).scalar_one_or_none()
+    return {} if found is None else dict(RolloutRecord.model_validate(found).target)
+
+
+def _began(connection: Connection, rollout_id: str, fallback: Any) -> Any:
+    """When a rollout left its draft: its baseline is of that instant."""
+    started = select(func.min(rollout_events.c.at)).where(
+        rollout_events.c.rollout_id == rollout_id, rollout_events.c.step == "rollout_started"
+    )
+    found = connection.execute(started).scalar_one_or_none()
+    return fallback if found is None else found
+
+
+def apply(
+    connection: Connection,
+    record: RolloutRecord,
+    actions: Sequence[Action],
+    now: float,
+    lifetime_s: float,
+    at_least: int,
+    actor: str = "engine",
+) -> None:
+    """Store a record and carry out what the state machine wants, as far as the registry goes.
+
+    Args:
+        connection: A transaction.
+        record: The new record.
+        actions: Of the state machine.
+        now: UTC seconds.
+        lifetime_s: Of channel documents.
+        at_least: Highest seq known to be published for the group, whatever this registry says.
+        actor: Who caused it.
+    """
+    save(connection, record, now)
+    for action in actions:
+        if isinstance(action, Note):
+            event(connection, record.rollout_id, now, actor, action.step, action.detail, action.key)
+        elif isinstance(action, Withdraw):
+            _withdraw(connection, record.rollout_id, now)
+        else:
+            propose(connection, record.baseline, record, action, now, lifetime_s, at_least)
+
+
+def event(
+    connection: Connection,
+    rollout_id: str,
+    now: float,
+    actor: str,
+    step: str,
+    detail: Any,
+    key: str = "",
+) -> None:
+    """Tell a step of a rollout, here and to the lake."""
+    values = {"rollout_id": rollout_id, "at": now, "actor": actor, "step": step, "detail": dict(detail)}
+    connection.execute(insert(rollout_events).values(**values))
+    note(connection, f"rollout/{rollout_id}/{key or step}", rollout_id, step, detail, now)
+
+
+def requests(connection: Connection, rollout_id: str) -> list[ChannelRequest]:
+    """All documents of a rollout by seq."""
+    query = select(channel_requests).where(_requests.rollout_id == rollout_id).order_by(_requests.seq)
+    return [_read(row) for row in connection.execute(query)]
+
+
+def pending(connection: Connection) -> list[ChannelRequest]:
+    """Documents on their way, of all groups, oldest first."""
+    query = select(channel_requests).where(_requests.state.in_(PENDING)).order_by(_requests.id)
+    return [_read(row) for row in connection.execute(query)]
+
+
+def newest_published(connection: Connection, group: str, ring: Ring = BROAD) -> ChannelRequest | None:
+    """The document that is in force in a ring."""
+    query = (
+        select(channel_requests)
+        .where(_requests.grp == group, _requests.ring == ring, _requests.state == "published")
+        .order_by(_requests.seq.desc())
+        .limit(1)
+    )
+    row = connection.execute(query).first()
+    return None if row is None else _read(row)
+
+
+def mark(connection: Connection, request: ChannelRequest, state: str, now: float, detail: str = "") -> bool:
+    """Move a document on, unless somebody else moved it meanwhile; says whether it did."""
+    moved = connection.execute(
+        update(channel_requests)
+        .where(_requests.id == request.id, _requests.state == request.state)
+        .values(state=state, detail=detail, updated_at=now)
+    )
+    return moved.rowcount == 1
+
+
+def propose(
+    connection: Connection,
+    baseline: Mapping[str, Release],
+    record: RolloutRecord,
+    wanted: Propose,
+    now: float,
+    lifetime_s: float,
+    at_least: int,
+) -> None:
+    """Store a document under the group's next seq. A seq is spent even where its document never comes out.
+
+    Args:
+        connection: A transaction.
+        baseline: What everybody else runs.
+        record: The rollout that it belongs to.
+        wanted: Content.
+        now: UTC seconds.
+        lifetime_s: Of channel documents.
+        at_least: Highest seq known to be published for the group, whatever this registry says.
+    """
+    spent = select(func.max(_requests.seq)).where(_requests.grp == record.group)
+    seq = max(int(connection.execute(spent).scalar() or 0), at_least) + 1
+    issued = datetime.fromtimestamp(now, UTC)
+    document = ChannelDocument(
+        group=record.group,
+        ring=wanted.ring,
+        seq=seq,
+        rollout_id=record.rollout_id,
+        target=dict(wanted.target),
+        baseline=dict(baseline),
+        cohort=wanted.cohort,
+        holdout=wanted.holdout,
+        reason=wanted.reason,
+        issued=issued,
+        expires=issued + timedelta(seconds=lifetime_s),
+    )
+    values = {
+        "rollout_id": record.rollout_id,
+        "grp": record.group,
+        "ring": wanted.ring,
+        "seq": seq,
+        "document": document.model_dump(mode="json"),
+        "evidence": {"purpose": wanted.purpose, "phase": wanted.phase, **wanted.evidence},
+        "state": "proposed",
+        "detail": "",
+        "created_at": now,
+        "updated_at": now,
+    }
+    connection.execute(insert(channel_requests).values(**values))
+
+
+def _withdraw(connection: Connection, rollout_id: str, now: float) -> None:
+    connection.execute(
+        update(channel_requests)
+        .where(_requests.rollout_id == rollout_id, _requests.state.in_(PENDING))
+        .values(state="withdrawn", updated_at=now)
+    )
+
+
+def _read(row: Row[Any]) -> ChannelRequest:
+    return ChannelRequest(
+        row.id,
+        row.rollout_id,
+        row.ring,
+        row.state,
+        ChannelDocument.model_validate(row.document),
+        row.evidence,
+        row.detail,
+        row.updated_at,
+    )
+
+
+def _row(record: RolloutRecord, now: float) -> dict[str, Any]:
+    return {
+        "rollout_id": record.rollout_id,
+        "grp": record.group,
+        "family": record.family,
+        "version": record.version,
+        "state": record.state,
+        "phase": record.phase,
+        "security": record.security,
+        "record": record.model_dump(mode="json"),
+        "created_by": record.created_by,
+        "updated_at": now,
+    }

@@ -1,0 +1,160 @@
+"""A rollout in numbers and words, for people: computed anew from the registry by whoever asks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from model_service.registry.registry_tables import rollouts
+from model_service.rollout import rollout_store
+from model_service.rollout.device_progress import ProgressKind
+from model_service.rollout.observed import PENDING, Observed
+from model_service.rollout.observing import FamilyOf, RolloutReports, observe
+from model_service.rollout.phase_judge import PhaseJudgement, judge
+from model_service.rollout.rollout_record import RolloutRecord
+from schemas.channel_documents import FleetPolicy, Release
+
+Json = dict[str, Any]
+
+
+def summary(
+    connection: Connection, record: RolloutRecord, policy: FleetPolicy, family_of: FamilyOf, now: float
+) -> Json:
+    """Where a rollout stands, why, and what comes next.
+
+    Args:
+        connection: A look.
+        record: The rollout.
+        policy: The signed policy.
+        family_of: Which family a profile's devices run.
+        now: UTC seconds.
+    """
+    if record.state == "draft":
+        return {**_head(record), "numbers": None, "channels": [], "next": "begins when the group is free"}
+    seen = observe(connection, record, RolloutReports.of(record), policy, family_of)
+    out = seen.published_at("phase", record.phase, record.ring(record.phase))
+    # Of a phase that is not out yet only the head count means anything.
+    judgement = judge(record, record.phase, now if out is None else out, seen, now)
+    return {
+        **_head(record),
+        "phase_name": phase_name(record),
+        "phase_out_at": out,
+        "members": len(seen.members),
+        "numbers": judgement.numbers(),
+        "channels": _channels(connection, record),
+        "next": _next(record, seen, judgement, out, now),
+    }
+
+
+def phase_name(record: RolloutRecord) -> str:
+    """What the phase treats."""
+    if record.phase == 0:
+        return f"canary ring: {record.settings.canary_share:.0%} of the group, within the signed pool"
+    if record.releases:
+        return "release of the holdout"
+    share = record.shares[record.phase - 1]
+    held = f" but the holdout of {record.holdout.share:.0%}" if record.holdout.share else ""
+    return f"everybody{held}" if share >= 1 else f"{share:.0%} of the group{held}"
+
+
+def history(connection: Connection, group: str, limit: int) -> list[Json]:
+    """Rollouts, newest first; ``group`` empty: of all groups."""
+    query = select(rollouts).order_by(rollouts.c.created_at.desc(), rollouts.c.rollout_id.desc())
+    if group:
+        query = query.where(rollouts.c.grp == group)
+    return [
+        {
+            **_head(RolloutRecord.model_validate(row["record"])),
+            "created_at": row["created_at"],
+            "updated_at": row["updated_at"],
+        }
+        for row in connection.execute(query.limit(limit)).mappings()
+    ]
+
+
+def newest(connection: Connection, group: str = "") -> str | None:
+    """Id of the rollout that somebody who names none means: the newest; None: there is none."""
+    query = select(rollouts.c.rollout_id).order_by(rollouts.c.created_at.desc(), rollouts.c.updated_at.desc())
+    if group:
+        query = query.where(rollouts.c.grp == group)
+    return connection.execute(query.limit(1)).scalar_one_or_none()
+
+
+def _head(record: RolloutRecord) -> Json:
+    pause = record.pause
+    return {
+        "rollout_id": record.rollout_id,
+        "group": record.group,
+        "family": record.family,
+        "version": record.version,
+        "baseline": _version(record.baseline, record.family),
+        "state": record.state,
+        "phase": record.phase,
+        "last_phase": record.last_phase,
+        "security": record.security,
+        "imbalance": record.imbalance,
+        "created_by": record.created_by,
+        "paused": None
+        if pause is None
+        else {"kind": pause.kind, "reason": pause.reason, "needs": pause.needs, "at": pause.at},
+        "ended_because": record.ended_because,
+        "waived": list(record.waived),
+    }
+
+
+def _channels(connection: Connection, record: RolloutRecord) -> list[Json]:
+    return [
+        {
+            "seq": r.document.seq,
+            "ring": r.ring,
+            "purpose": r.sent.purpose,
+            "phase": r.sent.phase,
+            "share": r.document.cohort.share,
+            "state": r.state,
+            "at": r.updated_at,
+            "detail": r.detail,
+        }
+        for r in rollout_store.requests(connection, record.rollout_id)
+    ]
+
+
+def _next(
+    record: RolloutRecord, seen: Observed, judgement: PhaseJudgement, out: float | None, now: float
+) -> str:
+    if record.pause is not None:
+        role = "an approver" if record.pause.needs == "approver" else "an operator"
+        return (
+            f"{role} decides: `edgeloop rollout resume {record.rollout_id}` goes on,"
+            f" `edgeloop rollout abort {record.rollout_id} --reason …` turns back"
+        )
+    waiting = [s for s in seen.sent if s.state in PENDING]
+    if waiting:
+        who = "the guard countersigns" if waiting[0].state == "proposed" else "the engine publishes"
+        return f"{who} seq {waiting[0].seq}"
+    if record.state == "aborting":
+        return "devices return to the baseline"
+    if record.state != "running":
+        return ""
+    return _while_running(record, judgement, out, now)
+
+
+def _while_running(record: RolloutRecord, judgement: PhaseJudgement, out: float | None, now: float) -> str:
+    if out is None:
+        return "the engine makes the phase's channel"
+    if trying := judgement.count(ProgressKind.TRYING):
+        return (
+            f"{trying} devices are trying it; silent for {record.settings.silent_s:g} s they count as failed"
+        )
+    left = max(0.0, (judgement.due or now) - now)
+    missing = judgement.count(ProgressKind.UNREACHED, ProgressKind.DEFERRED)
+    if missing and now < out + record.settings.reach_s:
+        return f"waits {left:.0f} s at most for {missing} devices that did not take the offer"
+    following = "it completes" if record.phase == record.last_phase else f"phase {record.phase + 1}"
+    return f"soaks for {left:.0f} s, then {following}" if left > 0 else f"{following} follows at once"
+
+
+def _version(releases: Mapping[str, Release], family: str) -> str:
+    found = releases.get(family)
+    return "" if found is None else found.version

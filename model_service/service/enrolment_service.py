@@ -1,0 +1,95 @@
+"""`EnrolmentService`: takes requests of devices without a valid certificate, waits for the issuer's answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from cryptography import x509
+from sqlalchemy import Connection
+
+from model_service.holder import DEVICE_ID
+from model_service.identity import certificates as certs
+from model_service.identity.authority import issued_by
+from model_service.identity.certificate_requests import (
+    ISSUED,
+    EnrolmentRequest,
+    answered,
+    request_enrolment,
+    request_renewal,
+)
+from model_service.service.answer_waiting import AnswerWaiter
+from model_service.service.door import ANYBODY, AccessRule, ServiceCall
+from model_service.service.refusals import BadFieldError
+from model_service.service.workers import WorkerThreads
+from model_service.settings import ModelSettings
+from schemas.errors import AccessError, ServiceUnavailableError
+from schemas.proto.delivery_pb2 import EnrollRequest, EnrollResponse, RenewRequest
+
+RULES = {"Enroll": AccessRule(ANYBODY, 20.0), "Renew": AccessRule(ANYBODY, 20.0)}
+_AT_ONCE = 8
+"""Strangers may call: no more of their requests than this wait for the registry at a time."""
+_REPLY_S = 0.1
+
+
+class EnrolmentService:
+    """Handlers of the service.
+
+    Args:
+        settings: Lifetime of certificates.
+        ca_pem: Certificate of the authority.
+        workers: Where to leave requests.
+        clock: UTC seconds.
+    """
+
+    def __init__(
+        self,
+        settings: ModelSettings,
+        ca_pem: bytes,
+        workers: WorkerThreads,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._fresh_s = settings.certificate_s / 2
+        self._ca_pem, self._ca = ca_pem, x509.load_pem_x509_certificate(ca_pem)
+        self._workers, self._clock = workers, clock
+        self._answers = AnswerWaiter(workers, answered)
+        self._turns = asyncio.Semaphore(_AT_ONCE)
+
+    async def enroll(self, request: EnrollRequest, call: ServiceCall) -> EnrollResponse:
+        """Redeem a join token."""
+        if not DEVICE_ID.fullmatch(request.device_id):
+            raise BadFieldError("device_id", "letters, digits and _.:-, at most 64")
+        asked = EnrolmentRequest(request.device_id, request.token, request.csr_pem, request.signing_key_pem)
+        return await self._certificate(lambda c: request_enrolment(c, asked, self._clock()), call)
+
+    async def renew(self, request: RenewRequest, call: ServiceCall) -> EnrollResponse:
+        """A new certificate for an old one of ours, expired or not, whose key the caller holds."""
+        certificate = certs.read_certificate(request.certificate_pem)
+        if not issued_by(certificate, self._ca):
+            raise AccessError("the old certificate is not one of this authority")
+        certs.check_renewal_proof(certificate, request.at_ms, request.csr_pem, request.proof)
+        return await self._certificate(
+            lambda c: request_renewal(
+                c, request.certificate_pem, request.csr_pem, self._clock(), self._fresh_s
+            ),
+            call,
+        )
+
+    async def _certificate(self, leave: Callable[[Connection], int], call: ServiceCall) -> EnrollResponse:
+        async with self._turns:
+            row_id = await self._workers.write(leave)
+        try:
+            async with asyncio.timeout(max(0.0, call.remaining_s - _REPLY_S)):
+                row = await self._answers.of(row_id)
+        except TimeoutError as exc:
+            raise ServiceUnavailableError(
+                "the issuer has not answered yet: ask again with the same request"
+            ) from exc
+        if row["state"] != ISSUED:
+            raise AccessError(row["reason"])
+        return EnrollResponse(
+            certificate_pem=row["certificate_pem"],
+            ca_pem=self._ca_pem,
+            server_time_ms=round(self._clock() * 1e3),
+        )

@@ -1,0 +1,33 @@
+"""What the serving process asks the lake: whose profile a model family or a drift verdict is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from feature_store import connect
+from feature_store.lake import Lake
+from feature_store.lake_registry import ProfileRegistry
+from schemas.profile import Profile
+
+
+class LakeLookup:
+    """Looks into the lake; blocks, so call it in a thread.
+
+    Args:
+        lake_root: Folder of the lake.
+    """
+
+    def __init__(self, lake_root: Path) -> None:
+        self._lake_root = lake_root
+
+    def families(self) -> dict[str, Profile]:
+        """By model family, a profile that runs it."""
+        profiles = ProfileRegistry(Lake.open(self._lake_root)).profiles()
+        return {p.model.name: p for p in profiles.values()}
+
+    def verdict_profile(self, event_id: str) -> Profile | None:
+        """Profile that the drift verdict is about; None: there is no such verdict."""
+        lake = Lake.open(self._lake_root)
+        with connect(self._lake_root) as con:
+            found = con.execute("SELECT profile FROM drift WHERE event_id = ?", [event_id]).fetchone()
+        return None if found is None else ProfileRegistry(lake).profiles().get(found[0])

@@ -1,0 +1,138 @@
+"""Training runs in the registry, and what the trainer has seen. In the caller's transaction.
+
+The only module that reads and writes rows of ``runs``. A run's state says what is to be done next; all it
+takes to do that again after a crash stands in its row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, func, select, true, update
+from sqlalchemy import insert as insert_into
+
+from model_service.registry import candidates, registry_tables
+from model_service.registry.registry_tables import trainer_marks
+from model_service.training.training_run import OPEN, TRAINER, RunReason, RunState, TrainingRun
+
+_c = registry_tables.runs.c
+
+
+def open_runs(connection: Connection) -> list[TrainingRun]:
+    """Runs with something to do, oldest first."""
+    return in_states(connection, OPEN)
+
+
+def in_states(connection: Connection, states: Collection[RunState]) -> list[TrainingRun]:
+    """Runs in these states, oldest first."""
+    return _read(connection, _c.state.in_(states))
+
+
+def runs_of(connection: Connection, family: str) -> list[TrainingRun]:
+    """All runs of a family, oldest first."""
+    return _read(connection, _c.family == family)
+
+
+def every_run(connection: Connection) -> list[TrainingRun]:
+    """All runs, oldest first."""
+    return _read(connection, true())
+
+
+def newest(connection: Connection, family: str, limit: int) -> list[TrainingRun]:
+    """The newest runs, newest first; ``family`` empty: of all families."""
+    query = select(registry_tables.runs).where(_c.family == family if family else true())
+    rows = connection.execute(query.order_by(_c.created_at.desc()).limit(limit)).mappings()
+    return [TrainingRun.of(row) for row in rows]
+
+
+def get(connection: Connection, run_id: str) -> TrainingRun | None:
+    """The run of an id; None: there is none."""
+    return next(iter(_read(connection, _c.run_id == run_id)), None)
+
+
+def refused_runs(connection: Connection, since: datetime) -> list[tuple[TrainingRun, float]]:
+    """Runs after a drift whose candidate the gates refused since then, and the rows that it had."""
+    made = (_c.reason == RunReason.DRIFT) & _c.version.is_not(None) & (_c.updated_at >= since.timestamp())
+    by_version = {run.version: run for run in _read(connection, made)}
+    refused = candidates.refused_among(connection, [v for v in by_version if v is not None])
+    rows = {c.version: candidates.manifest_of(connection, c.version)["lineage"] for c in refused}
+    return [
+        (run, float(rows[version]["effective_rows"]))
+        for version, run in by_version.items()
+        if version in rows
+    ]
+
+
+def insert(connection: Connection, run: TrainingRun) -> None:
+    """Store a new run."""
+    connection.execute(insert_into(registry_tables.runs).values(**run.row()))
+
+
+def new_run(  # noqa: PLR0913  (what a run starts with)
+    connection: Connection,
+    *,
+    family: str,
+    profile: str,
+    reason: RunReason,
+    now: datetime,
+    onset: datetime | None = None,
+    verdicts: tuple[str, ...] = (),
+    need: float | None = None,
+) -> TrainingRun:
+    """Store a run that the trainer starts by itself. Runs of a family are numbered."""
+    count = select(func.count()).select_from(registry_tables.runs).where(_c.family == family)
+    number = int(connection.execute(count).scalar_one()) + 1
+    run = TrainingRun(
+        run_id=f"{family}-run-{number}",
+        family=family,
+        profile=profile,
+        state=RunState.EXAMINING if reason is RunReason.DRIFT else RunState.COLLECTING,
+        reason=reason,
+        requested_by=TRAINER,
+        created_at=now,
+        updated_at=now,
+        verdicts=verdicts,
+        need=need,
+        onset=onset,
+        seed=number,
+    )
+    insert(connection, run)
+    return run
+
+
+def save(connection: Connection, before: TrainingRun, after: TrainingRun, now: datetime) -> bool:
+    """Store what a step changed, unless somebody changed the run's state since it was read.
+
+    Args:
+        connection: A transaction.
+        before: The run as it was read.
+        after: The run as it shall be; only what differs is written.
+        now: When it changed.
+
+    Returns:
+        False: it has moved on already; nothing was changed.
+    """
+    old, new = before.row(), after.row()
+    changed = {name: value for name, value in new.items() if value != old[name]}
+    same = (_c.run_id == before.run_id) & (_c.state == before.state)
+    statement = update(registry_tables.runs).where(same).values({**changed, "updated_at": now.timestamp()})
+    return connection.execute(statement).rowcount == 1
+
+
+def mark(connection: Connection, name: str) -> Any:
+    """What the trainer noted under a name; None: nothing."""
+    return connection.execute(select(trainer_marks.c.value).where(trainer_marks.c.name == name)).scalar()
+
+
+def set_mark(connection: Connection, name: str, value: Any) -> None:
+    """Note something under a name."""
+    own = update(trainer_marks).where(trainer_marks.c.name == name).values(value=value)
+    if connection.execute(own).rowcount == 0:
+        connection.execute(insert_into(trainer_marks).values(name=name, value=value))
+
+
+def _read(connection: Connection, condition: ColumnElement[bool]) -> list[TrainingRun]:
+    query = select(registry_tables.runs).where(condition).order_by(_c.created_at, _c.run_id)
+    return [TrainingRun.of(row) for row in connection.execute(query).mappings()]

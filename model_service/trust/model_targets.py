@@ -1,0 +1,177 @@
+"""Model bundles become targets: the trainer proposes, the gate countersigns, the engine publishes."""
+
+from __future__ import annotations
+
+import hashlib
+
+from pydantic import ValidationError
+
+from model_service.trust.metadata import CryptoSigner, TargetFile, Targets, parse, target_file
+from model_service.trust.online import OnlineSigner
+from model_service.trust.proposals import (
+    State,
+    TargetChange,
+    countersign,
+    proposal_file,
+    propose,
+    signed_proposal,
+    state,
+    waiting,
+    withdraw,
+)
+from model_service.trust.repository import TrustRepository
+from schemas.channel_documents import TargetCustom, artifact_path, model_role
+from schemas.durable import DISK
+from schemas.errors import RetryableError, TrustError
+from schemas.updates import Attack
+
+
+def propose_model(repo: TrustRepository, signer: CryptoSigner, data: bytes, custom: TargetCustom) -> None:
+    """Store the artifact under its digest and sign a proposal. Repeat it until the model is published.
+
+    Args:
+        repo: Where.
+        signer: The trainer's key of the family.
+        data: The artifact.
+        custom: Which model it is: names the target, and is signed beside the digest.
+    """
+    entry = target_file(_path(custom), data, custom.model_dump(mode="json"))
+    DISK.put_if_absent(repo.artifacts / entry.hashes["sha256"], data)
+    propose(repo, TargetChange(model_role(custom.family), entry), signer)
+
+
+def countersign_model(repo: TrustRepository, signer: CryptoSigner, sha256: str, custom: TargetCustom) -> None:
+    """Sign a proposal that adds exactly this artifact to the published role.
+
+    Args:
+        repo: Where.
+        signer: The gate's key of the family.
+        sha256: Of the bytes that the gate evaluated.
+        custom: Which model the gate found them to be; the proposal must sign the same.
+
+    Raises:
+        RetryableError: There is no proposal on the published version.
+        TrustError: It changes anything else, names other bytes, or was signed by nobody.
+    """
+    path = _path(custom)
+    entry = _proposed(repo, custom.family, path)
+    found = _custom(entry, path)
+    stored = _artifact(repo, sha256)
+    if entry.hashes != {"sha256": sha256} or entry.length != len(stored):
+        raise TrustError(
+            f"the proposal of {path} names other bytes than were evaluated", Attack.TAMPERED_ARTIFACT
+        )
+    if found != custom:
+        raise TrustError(f"the proposal of {path} says {found.model_dump()}", Attack.TAMPERED_METADATA)
+    countersign(repo, TargetChange(model_role(custom.family), entry), signer)
+
+
+def publish_model(repo: TrustRepository, family: str, online: OnlineSigner, path: str | None = None) -> str:
+    """Publish a proposal that both keys signed.
+
+    Args:
+        repo: Where.
+        family: Model family.
+        online: Makes it visible.
+        path: Which; None: the first that has both signatures.
+
+    Returns:
+        Its path.
+
+    Raises:
+        RetryableError: None has both signatures on the published version.
+        TrustError: The artifact is not what was signed.
+    """
+    role = model_role(family)
+    with repo.locked() as published:
+        for candidate in [path] if path is not None else waiting(repo, role):
+            if (
+                candidate in published.roles[role].targets
+                and not proposal_file(repo, role, candidate).exists()
+            ):
+                return candidate
+            try:
+                data = signed_proposal(repo, published, role, candidate)
+            except RetryableError:
+                if path is not None:
+                    raise
+                continue
+            entry = parse(Targets, data, role).targets[candidate]
+            _link(repo, entry)
+            online.publish(repo, published, {role: data})
+            withdraw(repo, role, candidate)
+            return candidate
+    raise RetryableError(f"no proposal of family {family} has both signatures")
+
+
+def model_state(repo: TrustRepository, family: str, path: str, data_sha256: str) -> State:
+    """How far a bundle has come; ``stale`` and ``absent``: propose it again."""
+    published = repo.target(path)
+    if published is not None:
+        return "published" if published.sha256 == data_sha256 else "absent"
+    try:
+        entry = _proposed(repo, family, path)
+    except RetryableError:
+        return "absent"
+    return (
+        state(repo, TargetChange(model_role(family), entry))
+        if entry.hashes["sha256"] == data_sha256
+        else "absent"
+    )
+
+
+def _proposed(repo: TrustRepository, family: str, path: str) -> TargetFile:
+    file = proposal_file(repo, model_role(family), path)
+    try:
+        proposal = parse(Targets, file.read_bytes(), file.name)
+    except FileNotFoundError as exc:
+        published = repo.published().roles.get(model_role(family))
+        if published is not None and path in published.targets:
+            return published.targets[path]
+        raise RetryableError(f"nobody proposed {path} yet") from exc
+    entry = proposal.targets.get(path)
+    if entry is None:
+        raise TrustError(f"the proposal of {path} does not name it", Attack.TAMPERED_METADATA)
+    return entry
+
+
+def _path(custom: TargetCustom) -> str:
+    return artifact_path(custom.family, custom.version)
+
+
+def _custom(entry: TargetFile, path: str) -> TargetCustom:
+    try:
+        custom = TargetCustom.model_validate(entry.custom)
+    except ValidationError as exc:
+        raise TrustError(
+            f"the proposal of {path} lacks what is signed beside a digest", Attack.TAMPERED_METADATA
+        ) from exc
+    if path != _path(custom):
+        raise TrustError(f"the proposal of {path} is about {custom.version}", Attack.TAMPERED_METADATA)
+    return custom
+
+
+def _artifact(repo: TrustRepository, sha256: str) -> bytes:
+    try:
+        data = (repo.artifacts / sha256).read_bytes()
+    except FileNotFoundError as exc:
+        raise RetryableError(f"artifact {sha256[:12]} is not stored yet") from exc
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise TrustError(f"artifact {sha256[:12]} is not what its name says", Attack.TAMPERED_ARTIFACT)
+    return data
+
+
+def _link(repo: TrustRepository, entry: TargetFile) -> None:
+    """The artifact in the repository: the same file where the disk allows it."""
+    sha256 = entry.hashes["sha256"]
+    data = _artifact(repo, sha256)
+    if len(data) != entry.length:
+        raise TrustError(f"artifact {sha256[:12]} is not as long as signed", Attack.TAMPERED_ARTIFACT)
+    file = repo.target_file(entry.path, sha256)
+    if file.exists():
+        return
+    DISK.make_folder(file.parent)
+    try:
+        DISK.link(repo.artifacts / sha256, file)
+    except OSError:
+        DISK.write(file, data)  # another disk

@@ -1,0 +1,138 @@
+"""Signed instructions: which set of models a group should run, and what policy bounds it.
+
+Both are TUF targets: a role's metadata holds their digests, the devices check role, digest, seq and expiry.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+
+from schemas.cohorts import NOBODY, SaltedShare
+from schemas.manifest import Digest
+from schemas.model_version import PATTERN, ModelVersion
+from schemas.section import Name
+
+Ring = Literal["canary", "broad"]
+CANARY: Final = "canary"
+BROAD: Final = "broad"
+RINGS: tuple[Ring, ...] = (CANARY, BROAD)
+POLICY_PATH = "policy/fleet.json"
+ISSUED_FIELD = "x-edgeloop-issued"
+"""Field of signed metadata: when they were signed (ISO 8601, UTC). Devices learn the time from it."""
+
+GroupName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,47}$")]
+Version = Annotated[str, Field(pattern=PATTERN)]
+"""Text that ``ModelVersion.parse`` understands."""
+
+ROOT, TIMESTAMP, SNAPSHOT, TARGETS = "root", "timestamp", "snapshot", "targets"
+POLICY_ROLE, CANARY_ROLE, BROAD_ROLE = "policy", "channels-canary", "channels-broad"
+CHANNEL_ROLES: dict[Ring, str] = {CANARY: CANARY_ROLE, BROAD: BROAD_ROLE}
+
+
+def model_role(family: str) -> str:
+    """TUF role of a model family."""
+    return f"models-{family}"
+
+
+def channel_path(group: str, ring: Ring) -> str:
+    """Target path of a channel."""
+    return f"channels/{group}/{ring}.json"
+
+
+def artifact_path(family: str, version: str) -> str:
+    """Target path of a model bundle."""
+    return f"models/{family}/{version}.bundle"
+
+
+class SignedDocument(BaseModel):
+    """Base: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Release(SignedDocument):
+    """One model bundle that a channel names.
+
+    Attributes:
+        version: The manifest's version; ``<family>-<major>.<digest8>``.
+        sha256: Of the artifact; None: the factory set of that version.
+    """
+
+    version: Version
+    sha256: Digest | None = None
+
+    @property
+    def major(self) -> int:
+        """Number within the family; grows with every candidate."""
+        return ModelVersion.parse(self.version).major
+
+
+class ChannelDocument(SignedDocument):
+    """Desired state of a group's devices in one ring.
+
+    Attributes:
+        seq: Grows with every instruction to the group, whatever the ring; devices never go back.
+        rollout_id: Rollout that this instruction belongs to.
+        target: By family, what members of ``cohort`` run.
+        baseline: By family, what everybody else of the group runs.
+        cohort: Who is treated. In the canary ring only members of the policy's pool may obey.
+        holdout: Who stays on baseline whatever the cohort says.
+        reason: ``security`` skips soak and quality guards, never device checks.
+    """
+
+    group: GroupName
+    ring: Ring
+    seq: PositiveInt
+    rollout_id: str
+    target: dict[Name, Release]
+    baseline: dict[Name, Release]
+    cohort: SaltedShare
+    holdout: SaltedShare = NOBODY
+    reason: Literal["normal", "rollback", "security"] = "normal"
+    issued: AwareDatetime
+    expires: AwareDatetime
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if set(self.target) != set(self.baseline):
+            raise ValueError(
+                "target and baseline must name the same families: a set is compatible or nothing"
+            )
+        return self
+
+    def wanted(self, device_id: str) -> dict[Name, Release]:
+        """The set that this device should run."""
+        treated = self.cohort.includes(device_id) and not self.holdout.includes(device_id)
+        return self.target if treated else self.baseline
+
+
+class FleetPolicy(SignedDocument):
+    """What no online key may change: signed by the offline policy role.
+
+    Attributes:
+        canary: By group, the devices that canary channels may bind.
+        floors: By family, the lowest ``major`` that may run (factory sets excepted).
+        revoked: Digests of artifacts that may not be installed any more.
+    """
+
+    seq: PositiveInt
+    canary: dict[GroupName, SaltedShare] = {}
+    floors: dict[Name, NonNegativeInt] = {}
+    revoked: tuple[Digest, ...] = ()
+    issued: AwareDatetime
+    expires: AwareDatetime
+
+
+class TargetCustom(SignedDocument):
+    """Signed beside an artifact's digest, as the ``custom`` field of its TUF target.
+
+    Attributes:
+        hardware: Hardware classes it may run on; empty: any.
+    """
+
+    family: Name
+    version: Version
+    hardware: tuple[str, ...] = ()
+    opset: PositiveInt

@@ -1,0 +1,195 @@
+"""Manifest of a model bundle: what a device checks before it trusts the graph beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Literal
+
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
+
+from schemas.errors import BundleError
+from schemas.model_version import ModelVersion
+from schemas.profile_file import describe
+from schemas.section import Name
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+ANY_FEATURESET = "*"
+"""Featureset of a bundle that computes whichever features the profile asks for."""
+
+SCORE_EDGES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""Bin edges of the score in every bundle of ours: summaries of different models compare."""
+
+
+class ManifestPart(BaseModel):
+    """Base of every part of a manifest: frozen, unknown keys and NaN refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Input(ManifestPart):
+    """One column of the raw window that the graph was made for."""
+
+    name: Name
+    unit: str
+
+
+class Baseline(ManifestPart):
+    """What a feature looked like in training. Drift is measured against it.
+
+    Attributes:
+        n: Windows.
+        mean: Mean over all windows of all devices.
+        std: Standard deviation of one window.
+        device_std: Standard deviation between devices' means: fleets differ by this over sqrt(devices).
+        mean_std: Standard deviation of one device's means over ``mean_windows`` windows around its own
+            mean.
+        mean_windows: Consecutive windows of those means.
+    """
+
+    n: PositiveInt
+    mean: float
+    std: NonNegativeFloat
+    device_std: NonNegativeFloat
+    mean_std: NonNegativeFloat
+    mean_windows: PositiveInt
+
+
+class Calibration(ManifestPart):
+    """The map from the model's distance d to a score: d^slope / (d^slope + middle^slope).
+
+    Attributes:
+        middle: Distance whose score is 0.5.
+        healthy_p999: Distance that one in a thousand healthy training windows exceeds.
+    """
+
+    middle: float
+    slope: float
+    healthy_p999: float | None = None
+
+
+class TrainingFacts(ManifestPart):
+    """Where the parameters come from."""
+
+    script: str
+    seed: int
+    devices: PositiveInt
+    windows: PositiveInt
+
+
+class Lineage(ManifestPart):
+    """What a model was trained from; enough to train it again, byte for byte.
+
+    Attributes:
+        run_id: Training run.
+        cut: Id of the pinned cut.
+        pin: Name of its pin.
+        known_at: Nothing that became known later was used.
+        event_from, event_to: Event times of the training rows, UTC.
+        code: Version of the code.
+        champion: Version of the model that it started from.
+        verdicts: ``event_id`` of the drift verdicts behind the run.
+        rows: Training rows.
+        effective_rows: Kish's effective sample size of their weights.
+    """
+
+    run_id: str
+    cut: int
+    pin: str
+    known_at: AwareDatetime
+    event_from: AwareDatetime
+    event_to: AwareDatetime
+    code: str
+    champion: str
+    verdicts: tuple[str, ...] = ()
+    rows: PositiveInt
+    effective_rows: PositiveFloat
+
+
+class Tolerance(ManifestPart):
+    """How far a device's outputs may lie from the golden ones: |a - b| <= absolute + relative * |b|."""
+
+    absolute: NonNegativeFloat
+    relative: NonNegativeFloat
+
+
+class Manifest(ManifestPart):
+    """Everything about a bundle but its bytes. Immutable and content-addressed.
+
+    Attributes:
+        version: ``<name>-<major>.<first 8 digits of content_digest>``.
+        featureset: ``name@n``, or ``*``.
+        channels: Columns of the raw window; empty: any.
+        window_samples: Samples of a window; None: any.
+        rate_hz: Samples per second; None: any.
+        features: Feature names in output order; empty: as the profile says.
+        opset: ONNX operator set the graph needs.
+        bin_edges: Ascending inner bin edges by feature, for summaries.
+        baselines: By feature, the score included; empty where nothing was trained.
+        kind: What the score means: distance from healthy, or the probability of a labelled fault.
+        parameters: The fitted numbers behind the graph, by name, matrices by rows: the next model starts from
+            them, and who re-evaluates this one recomputes its scores from them without the graph.
+        lineage: Where a retrained model comes from; None for factory bundles.
+        files: SHA-256 of each file of the bundle but the manifest.
+    """
+
+    name: Name
+    version: str
+    kind: Literal["anomaly", "classifier"] = "anomaly"
+    featureset: str
+    channels: tuple[Input, ...] = ()
+    window_samples: PositiveInt | None = None
+    rate_hz: PositiveFloat | None = None
+    features: tuple[str, ...] = ()
+    opset: PositiveInt
+    calibration: Calibration
+    bin_edges: dict[str, tuple[float, ...]] = {}
+    baselines: dict[str, Baseline] = {}
+    training: TrainingFacts | None = None
+    parameters: dict[str, tuple[float, ...]] = {}
+    lineage: Lineage | None = None
+    tolerance: Tolerance
+    files: dict[str, Digest]
+
+    def content_digest(self) -> str:
+        """SHA-256 over everything the bundle holds except its version."""
+        content = self.model_dump(mode="json", exclude={"version"})
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def versioned(self, major: int) -> Manifest:
+        """The same manifest under the version that its content gives it."""
+        version = ModelVersion.of_content(self.name, major, self.content_digest())
+        return self.model_copy(update={"version": str(version)})
+
+    def to_json(self) -> str:
+        """The manifest file's text: sorted keys, one item a line, reproducible."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, indent=1) + "\n"
+
+
+def parse_manifest(text: str | bytes, origin: str) -> Manifest:
+    """Manifest from its JSON text.
+
+    Raises:
+        BundleError: No valid manifest, or one whose version is not that of its content.
+    """
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as exc:
+        raise BundleError(f"{origin}: {describe(exc)}") from exc
+    try:
+        major = ModelVersion.parse(manifest.version).major
+    except ValueError as exc:
+        raise BundleError(f"{origin}: {exc}") from exc
+    if manifest.version != manifest.versioned(major).version:
+        raise BundleError(f"{origin}: was altered: its content is not that of version {manifest.version}")
+    return manifest

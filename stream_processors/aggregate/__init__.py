@@ -1,0 +1,1 @@
+"""The job `aggregate`: summaries of devices become partials of a cohort's windows."""

@@ -1,0 +1,213 @@
+"""Drift: watches the closed windows of each cohort and says when something moved.
+
+One task owns a cohort (``aggregate.v1`` is keyed by it). It merges the partials of all device tasks, waits
+until every task it has heard of has vouched for a window (or has been silent for too long), and then judges
+windows in order: one river detector per feature on the level and one on the spread. What comes for a judged
+window stays in ``aggregates`` and is counted, but changes no verdict.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from datetime import datetime
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from schemas import topics
+from schemas.errors import MessageError
+from schemas.events import DriftVerdict
+from schemas.tables import DRIFT, QUARANTINE
+from stream_processors.derived_provenance import derived_provenance
+from stream_processors.drift.cohort_judge import CohortJudge
+from stream_processors.ingest.ingest_job import dead_letter
+from stream_processors.job import Batch, Derived, Output, RawMessage, State
+from stream_processors.job_context import JobContext
+from stream_processors.windowing.partials import (
+    CohortProgress,
+    MessagePosition,
+    Partial,
+    PendingWindow,
+    read_partial,
+)
+from stream_processors.windowing.watermark import (
+    AppendClock,
+    SourceProgress,
+    advance,
+    silence_bound_us,
+    to_us,
+)
+from stream_processors.windowing.windows import CohortScope, TumblingWindow
+
+_SEP = "\x1f"
+_CLOCK = "clock"
+
+
+class DriftWatch:
+    """Verdicts on cohorts whose aggregates this task reads.
+
+    State keys: ``clock``; per source task ``mark``; per cohort ``progress``; per window that is not judged
+    yet ``window``; per feature and model version ``watch``, and with a season ``phase``.
+
+    Counters: ``partials``; of these ``repeated_partials``, ``late_partials`` (their window is judged) and
+    ``suspect_partials`` (from beyond the watermark of their own task: a device's clock is ahead);
+    ``windows`` judged; ``verdicts``; ``quarantined_messages``.
+    """
+
+    name: ClassVar[str] = "drift"
+    version: ClassVar[int] = 1
+    state_version: ClassVar[int] = 1
+    reads: ClassVar[tuple[str, ...]] = (topics.AGGREGATE.base,)
+    writes: ClassVar[tuple[str, ...]] = (DRIFT.name, QUARANTINE.name)
+
+    def __init__(self, context: JobContext) -> None:
+        self._context = context
+
+    def process(self, batch: Batch, state: State, now: datetime) -> Output:
+        """Take the partials of this commit, and judge what is complete or has waited long enough."""
+        call = _Call(self._context, batch, state, to_us(now))
+        for message in batch.messages:
+            call.take(message)
+        for scope in sorted(call.progress):
+            call.judge(scope)
+        return call.output(now)
+
+
+class _Call:
+    """One call of the job: the state it was given, and what changes."""
+
+    def __init__(self, context: JobContext, batch: Batch, state: State, now_us: int) -> None:
+        self._context = context
+        self._batch = batch
+        self._state = state
+        self._now_us = now_us
+        self._clock = AppendClock(*state[_CLOCK]) if _CLOCK in state else None
+        self._marks: dict[str, MessagePosition] = {}
+        self.progress: dict[CohortScope, CohortProgress] = {}
+        self._pending: dict[CohortScope, dict[TumblingWindow, PendingWindow]] = defaultdict(dict)
+        self._watches: dict[CohortScope, dict[str, Any]] = defaultdict(dict)
+        self._updates: dict[str, Any] = {}
+        self._verdicts: list[DriftVerdict] = []
+        self._letters: list[Derived] = []
+        self._quarantine: list[dict[str, Any]] = []
+        self._counters: Counter[str] = Counter()
+        self._read(state)
+
+    def _read(self, state: State) -> None:
+        for key, value in state.items():
+            what, *rest = key.split(_SEP, 3)
+            if what == "mark":
+                self._marks[rest[0]] = MessagePosition(*value)
+            elif what == "progress":
+                self.progress[CohortScope(rest[0], rest[1])] = CohortProgress.from_state(value)
+            elif what == "window":
+                start, length = rest[2].split(":")
+                window = TumblingWindow(int(start), int(length))
+                self._pending[CohortScope(rest[0], rest[1])][window] = PendingWindow.from_state(value)
+            elif what in ("watch", "phase"):
+                self._watches[CohortScope(rest[0], rest[1])][f"{what}{_SEP}{rest[2]}"] = value
+
+    def take(self, message: RawMessage) -> None:
+        """Take one message: a partial once, anything else into quarantine."""
+        appended_us = message.timestamp_ms * 1000
+        clock = self._clock or AppendClock(appended_us, self._now_us)
+        self._clock = clock.hear(appended_us, self._now_us)
+        self._updates[_CLOCK] = list(self._clock)
+        try:
+            partial = read_partial(message.value)
+            self._context.profile_of(partial.scope.profile)
+        except MessageError as exc:
+            self._refuse(message, exc)
+            return
+        self._counters["partials"] += 1
+        if partial.mark <= self._marks.get(partial.task, MessagePosition(-1, -1)):
+            self._counters["repeated_partials"] += 1
+            return
+        self._marks[partial.task] = partial.mark
+        self._updates[_SEP.join(("mark", partial.task))] = list(partial.mark)
+        self._note(partial, appended_us)
+
+    def _note(self, partial: Partial, appended_us: int) -> None:
+        progress = self.progress.setdefault(partial.scope, CohortProgress(since_us=appended_us))
+        source = progress.tasks.get(partial.task, SourceProgress(partial.vouched_us, appended_us))
+        progress.tasks[partial.task] = source.hear(partial.vouched_us, appended_us)
+        self._save(partial.scope)
+        if progress.judged_us is not None and partial.window.end_us <= progress.judged_us:
+            self._counters["late_partials"] += 1
+        elif partial.ahead:
+            self._counters["suspect_partials"] += 1
+        else:
+            pending = self._pending[partial.scope].setdefault(partial.window, PendingWindow())
+            pending.add(partial)
+            self._updates[_window_key(partial.scope, partial.window)] = pending.to_state()
+
+    def judge(self, scope: CohortScope) -> None:
+        """Judge the cohort's windows that are complete."""
+        progress, profile = self.progress[scope], self._context.profile_of(scope.profile)
+        silence = silence_bound_us(profile.drift.window_s, profile.drift.lateness_s)
+        append_now = self._clock.at(self._now_us) if self._clock else progress.since_us
+        if append_now - progress.since_us < silence:
+            return  # tasks that have not spoken yet may still
+        mark = advance(progress.judged_us, progress.tasks, append_now, silence)
+        due = sorted(w for w in self._pending[scope] if mark is not None and w.end_us <= mark)
+        if not due:
+            return
+        progress.judged_us = mark
+        self._save(scope)
+        judge = CohortJudge(scope, profile, self._watches[scope])
+        for window in due:
+            verdicts = judge.window(window, self._pending[scope].pop(window).merged())
+            self._updates[_window_key(scope, window)] = None
+            self._counters["windows"] += 1
+            for verdict in verdicts:
+                event_id = f"{self._batch.task}/{self._batch.n}/{len(self._verdicts)}"
+                self._verdicts.append(DriftVerdict(event_id=event_id, **verdict))
+        for key, value in judge.changed.items():
+            what, rest = key.split(_SEP, 1)
+            self._updates[_SEP.join((what, *scope, rest))] = value
+
+    def _save(self, scope: CohortScope) -> None:
+        self._updates[_SEP.join(("progress", *scope))] = self.progress[scope].to_state()
+
+    def _refuse(self, message: RawMessage, error: MessageError) -> None:
+        self._counters["quarantined_messages"] += 1
+        kind, reason = type(error).__name__, str(error)[:1000]
+        self._letters.append(dead_letter(message, kind, reason))
+        self._quarantine.append(
+            {
+                "topic": message.topic,
+                "producer": (message.key or b"").decode("utf-8", "replace")[:256] or None,
+                "error": kind,
+                "reason": reason,
+                "n_rows": 1,
+                "n_bytes": len(message.value),
+                "known_at": message.timestamp_ms * 1000,
+                "_partition": message.partition,
+                "_offset": message.offset,
+                "_row": 0,
+            }
+        )
+
+    def output(self, now: datetime) -> Output:
+        """What changed, as the job's output."""
+        self._counters["verdicts"] = len(self._verdicts)
+        where = derived_provenance(self._batch, now)
+        drift = [
+            {**v.model_dump(), "evidence": json.dumps(v.evidence), **where, "_row": i}
+            for i, v in enumerate(self._verdicts)
+        ]
+        tables = {DRIFT.name: (drift, DRIFT.schema), QUARANTINE.name: (self._quarantine, QUARANTINE.schema)}
+        published = [
+            Derived(topics.DRIFT.base, v.cohort, v.model_dump_json().encode()) for v in self._verdicts
+        ]
+        return Output(
+            rows={name: pa.Table.from_pylist(rows, schema=s) for name, (rows, s) in tables.items() if rows},
+            state=self._updates,
+            messages=(*published, *self._letters),
+            counters={name: count for name, count in self._counters.items() if count},
+        )
+
+
+def _window_key(scope: CohortScope, window: TumblingWindow) -> str:
+    return _SEP.join(("window", *scope, f"{window.start_us}:{window.length_us}"))

@@ -1,0 +1,103 @@
+"""What kind of drift the evidence suggests, and what to do about it.
+
+Only cohort aggregates are at hand, so the kinds are told apart by what aggregates can tell:
+
+* *How many devices moved.* If a share f of a cohort moves by D, the cohort's mean moves by f*D and its
+  variance grows by f*(1-f)*D^2, so f = shift^2 / (shift^2 + growth). A share that comes to less than two
+  devices, with an extreme value to match, is a ``single_device_fault``.
+* *How fast.* A ramp that still goes on is ``degradation``; only a step can be the rest.
+* *What else moved.* One channel's features, at least half of those that carry its unit and none of those
+  without (no gain or offset moves a crest factor), and nothing of the other channels:
+  ``sensor_recalibration``. Two channels or more: ``covariate``.
+
+Anything else is ``unclassified``. ``concept`` needs labels and ``seasonal`` a season that this watch knows:
+neither is claimed here. A kind is a suggestion; the evidence carries the numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+from schemas.profile import UNITLESS_KINDS, Profile
+from stream_processors.windowing.moments import Moments
+
+Kind = Literal["unclassified", "single_device_fault", "sensor_recalibration", "covariate", "degradation"]
+
+ACTIONS: Mapping[Kind, str] = {
+    "unclassified": "look at the evidence before anything is retrained",
+    "single_device_fault": "inspect the outlying device; keep its data out of training",
+    "sensor_recalibration": "confirm the recalibration, then retrain on data from the onset on",
+    "covariate": "confirm a new operating regime, then retrain on data from the onset on",
+    "degradation": "inspect the fleet for wear; do not retrain: wear must not become normal",
+}
+FEW_DEVICES = 3
+"""Cohorts smaller than this cannot tell one device from all."""
+_SINGLE = 1.8
+"""Devices moved, as estimated, below which one device is to blame."""
+
+
+class DriftEvidence(NamedTuple):
+    """What a verdict rests on.
+
+    Attributes:
+        abrupt: Whether the change came at once (``change.Change``).
+        windows_since_onset: Onset window included.
+        devices: Devices in the window of the verdict.
+        moved_share: Estimated share of them that moved, in [0, 1].
+        channels_moved: Channels with a moved feature.
+        scaled_share: Of that one channel's features that carry its unit and can tell, the share that moved;
+            0 where more channels moved, or features without a unit.
+    """
+
+    abrupt: bool
+    windows_since_onset: int
+    devices: int
+    moved_share: float
+    channels_moved: int
+    scaled_share: float
+
+
+def classify(evidence: DriftEvidence) -> Kind:
+    """The kind that the evidence suggests."""
+    if evidence.devices >= FEW_DEVICES and evidence.moved_share * evidence.devices < _SINGLE:
+        return "single_device_fault"
+    if not evidence.abrupt:
+        return "degradation"
+    if evidence.channels_moved == 1 and evidence.scaled_share >= 0.5:
+        return "sensor_recalibration"
+    return "covariate" if evidence.channels_moved > 1 else "unclassified"
+
+
+def moved_share(baseline_mean: float, baseline_sd: float, window: Moments) -> float:
+    """Estimated share of the cohort that moved, in [0, 1].
+
+    1 where the variance did not grow, or where no value lies far enough out to be the single device that
+    moments alone would suggest (a spread that grew everywhere looks like that).
+    """
+    shift = window.mean - baseline_mean
+    growth = max(window.variance - baseline_sd**2, 0.0)
+    if growth <= 0:
+        return 1.0
+    share = shift**2 / (shift**2 + growth)
+    reach = window.max - window.mean if shift > 0 else window.mean - window.min
+    # growth / |shift| = (1 - f) * D: how far out the moved devices lie.
+    return share if growth <= 1.5 * abs(shift) * reach else 1.0
+
+
+def channels_of(moved: Mapping[str, bool | None], profile: Profile) -> tuple[int, float]:
+    """``channels_moved`` and ``scaled_share`` of the evidence.
+
+    Args:
+        moved: Whether each feature moved; None: it cannot tell.
+        profile: Whose features they are; ``score`` belongs to no channel.
+    """
+    specs = [s for s in profile.feature_specs() if s.name in moved]
+    channels = {s.channel for s in specs if moved[s.name]}
+    if len(channels) != 1:
+        return len(channels), 0.0
+    own = [s for s in specs if s.channel in channels]
+    telling = [moved[s.name] for s in own if s.kind not in UNITLESS_KINDS and moved[s.name] is not None]
+    if any(moved[s.name] for s in own if s.kind in UNITLESS_KINDS) or not telling:
+        return 1, 0.0
+    return 1, sum(map(bool, telling)) / len(telling)

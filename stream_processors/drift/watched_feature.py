@@ -1,0 +1,137 @@
+"""One watched feature of a cohort: the series of its level and of its spread, and what silences them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple
+
+from schemas.profile import DriftPolicy
+from stream_processors.drift.change import SeriesChange
+from stream_processors.drift.series import Reading, Series
+from stream_processors.windowing.moments import Moments
+
+Statistic = Literal["level", "spread"]
+STATISTICS: tuple[Statistic, ...] = ("level", "spread")
+_RESIZED = 2.0
+"""Ratio of device counts from which the cohort is another cohort."""
+_PHASE_MEMORY = 8
+"""Seasons that the expectation for a phase remembers."""
+_FLAT = 1e-6
+"""Relative spread below which a window counts as constant: it then has no spread to watch."""
+
+
+def readings_of(moments: Moments, devices: int) -> dict[Statistic, Reading | None]:
+    """Level (mean) and spread (log standard deviation) of a window.
+
+    The spread's own uncertainty follows from the fourth moment, of which the extremes give a lower bound:
+    var(log s) is about (kurtosis - 1) / 4 per independent value.
+    """
+    sd = math.sqrt(moments.variance)
+    level = Reading(moments.mean, sd, devices)
+    if moments.n < 3 or sd <= _FLAT * abs(moments.mean):
+        return {"level": level, "spread": None}
+    extremes = ((moments.max - moments.mean) / sd) ** 4 + ((moments.mean - moments.min) / sd) ** 4
+    kurtosis = max(3.0, extremes / moments.n)
+    return {"level": level, "spread": Reading(math.log(sd), math.sqrt((kurtosis - 1) / 4), devices)}
+
+
+class SeasonPhase(NamedTuple):
+    """What is expected at one phase of the season.
+
+    Attributes:
+        seasons: Seasons it was seen in, counted up to the memory.
+    """
+
+    seasons: int
+    level: float
+
+    def learn(self, value: float) -> SeasonPhase:
+        """The expectation after one more season."""
+        seasons = min(self.seasons + 1, _PHASE_MEMORY)
+        return SeasonPhase(seasons, self.level + (value - self.level) / seasons)
+
+
+@dataclass(frozen=True)
+class WatchedFeature:
+    """One feature of one cohort and model version.
+
+    Attributes:
+        newest: Number of the newest window judged: start over length.
+        silent: Windows that a verdict stays unspoken yet (cool-down).
+        onset: Number of the first window of the last verdict's new regime; None: none, or of one device.
+        resized: Windows in a row in which the cohort had another size than its baseline.
+        series: By statistic.
+    """
+
+    newest: int
+    silent: int = 0
+    onset: int | None = None
+    resized: int = 0
+    series: Mapping[Statistic, Series] = field(default_factory=lambda: {s: Series() for s in STATISTICS})
+
+    def observe(
+        self, window: int, readings: Mapping[Statistic, Reading | None], policy: DriftPolicy
+    ) -> WatchedFeature:
+        """The watch after a window; windows left out between are windows without a value."""
+        gap = max(window - self.newest - 1, 0)
+        series = {s: self.series[s].skip(gap).observe(readings[s], policy) for s in STATISTICS}
+        silent = max(self.silent - 1 - gap, 0)
+        if silent:  # an alarm in the cool-down is looked into when it ends
+            series = {s: _held(one) for s, one in series.items()}
+        resized = self.resized + 1 if self._other_size(readings["level"]) else 0
+        if resized > policy.warmup_windows + policy.cooldown_windows:
+            return WatchedFeature(window, silent, self.onset)
+        return replace(self, newest=window, silent=silent, resized=resized, series=series)
+
+    def changes(self, policy: DriftPolicy) -> dict[Statistic, SeriesChange]:
+        """Changes to speak of now, by statistic."""
+        if self.silent:
+            return {}
+        found = {s: self.series[s].change(policy) for s in STATISTICS}
+        return {s: change for s, change in found.items() if change is not None}
+
+    def spoken(self, onset: int | None, policy: DriftPolicy) -> WatchedFeature:
+        """The watch after a verdict: silent for a while, and normal is what comes now.
+
+        Args:
+            onset: Of the cohort's new regime; None where a single device is to blame.
+            policy: How long to be silent.
+        """
+        return WatchedFeature(self.newest, policy.cooldown_windows, onset)
+
+    def has_moved(self, onset: int, policy: DriftPolicy) -> bool | None:
+        """Whether level or spread has moved by ``min_effect`` since that window, or a recent verdict said so.
+
+        None: it cannot tell, for want of a baseline from before.
+        """
+        recent = policy.cooldown_windows + policy.warmup_windows
+        if self.onset is not None and abs(self.onset - onset) <= recent:
+            return True
+        shifts = [s.shift_since(self.newest - onset, policy) for s in self.series.values()]
+        known = [abs(shift) for shift in shifts if shift is not None]
+        return max(known) >= policy.min_effect if known else None
+
+    def _other_size(self, reading: Reading | None) -> bool:
+        baseline = self.series["level"].baseline
+        if reading is None or baseline is None:
+            return False
+        ratio = reading.devices / baseline.devices
+        return not 1 / _RESIZED <= ratio <= _RESIZED
+
+    def to_state(self) -> dict[str, Any]:
+        """As JSON."""
+        series = {name: s.to_state() for name, s in self.series.items()}
+        own = {"newest": self.newest, "silent": self.silent, "onset": self.onset, "resized": self.resized}
+        return {**own, "series": series}
+
+    @classmethod
+    def from_state(cls, raw: Mapping[str, Any]) -> WatchedFeature:
+        """From JSON."""
+        series: dict[Statistic, Series] = {s: Series.from_state(raw["series"][s]) for s in STATISTICS}
+        return cls(raw["newest"], raw["silent"], raw["onset"], raw["resized"], series)
+
+
+def _held(series: Series) -> Series:
+    return series if series.since_alarm is None else replace(series, since_alarm=0)

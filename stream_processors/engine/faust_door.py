@@ -1,0 +1,376 @@
+"""The door to Faust: membership and fetching by Faust, positions and commits by the checkpoint.
+
+Faust tells which tasks (partition p of every task topic) this worker has and delivers their messages. Where
+a task starts and what counts as processed is the handler's business: Kafka's committed offsets are never
+read. What Faust skips is read back, what it repeats is dropped, both by offset. ADR 0003 tells why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import faust
+from aiokafka.errors import IllegalStateError, KafkaConnectionError
+from faust.types import TP
+
+from schemas.errors import BrokerUnavailableError, OperatorError, PipelineError, TaskLostError
+from stream_processors.engine.faust_consumer import REQUEST_TIMEOUT_S, CheckpointConsumer, bound_to
+from stream_processors.engine.kafka_log import KafkaLog
+from stream_processors.engine.task_buffers import TaskBuffer, take_longest_waiting
+from stream_processors.engine.watchdog import Watchdog
+from stream_processors.job import RawMessage
+from stream_processors.settings import StreamSettings
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+STREAM_BUFFER_MESSAGES = 256
+TAIL_CHECK_S = 3.0
+STOP_TIMEOUT_S = 30.0
+
+
+class TaskHandler(Protocol):
+    """The checkpoint side. Every method runs in one thread, never two at a time."""
+
+    def open(self, task: int) -> dict[str, int]:
+        """Recover a task and return its next offset by topic; a topic left out starts at the log's start.
+
+        Called after each assignment, and again after ``TaskLostError`` without ``close`` in between.
+        """
+
+    def process(self, batches: Mapping[int, Sequence[RawMessage]]) -> None:
+        """Commit one batch of each task, offsets ascending within a topic; an empty batch is a tick.
+
+        Raises:
+            TaskLostError: A task was lost. The door opens every task of the call again, believes the
+                offsets, and hands over again what lies at or after them.
+        """
+
+    def close(self, task: int) -> None:
+        """Forget a task: it was revoked, or the worker stops."""
+
+
+class FaustDoor:
+    """One worker. ``run()`` blocks until SIGTERM; ``app`` serves ``faust -A module worker`` just as well."""
+
+    def __init__(
+        self,
+        settings: StreamSettings,
+        topics: Sequence[str],
+        handler: TaskHandler,
+        log_factory: Callable[[], KafkaLog],
+    ) -> None:
+        self.counts = dict.fromkeys(
+            ("messages", "duplicates", "read_back", "tail_read_back", "lost", "rebalances"), 0
+        )
+        self._settings, self._handler, self._log_factory = settings, handler, log_factory
+        prefix = f"{settings.namespace}." if settings.namespace else ""
+        self._base_of = {f"{prefix}{t}": t for t in topics}
+        self._full_of = {t: f"{prefix}{t}" for t in topics}
+        self._buffers: dict[int, TaskBuffer] = {}
+        self._buffered_bytes = 0
+        self._opened: set[int] = set()  # what the handler has open, which _buffers may lag behind
+        self._assignable = False
+        self._lock = asyncio.Lock()  # held over every handler call: tasks change between calls only
+        self._filled, self._room = asyncio.Event(), asyncio.Event()
+        self._handler_thread = ThreadPoolExecutor(1, "handler")
+        self._reader_thread = ThreadPoolExecutor(1, "reader")
+        self._reader: KafkaLog | None = None
+        self._watchdog = Watchdog(settings.stall_timeout_s)
+        self.app = self._build_app()
+
+    def _build_app(self) -> faust.App:
+        s = self._settings
+        app = faust.App(
+            s.group_id,
+            broker=[f"kafka://{address}" for address in s.bootstrap_servers.split(",")],
+            autodiscover=False,
+            web_enabled=False,
+            topic_disable_leader=True,
+            topic_allow_declare=False,
+            table_standby_replicas=0,
+            stream_wait_empty=False,
+            stream_buffer_maxsize=STREAM_BUFFER_MESSAGES,
+            broker_session_timeout=s.session_timeout_s,
+            broker_request_timeout=REQUEST_TIMEOUT_S,
+            broker_commit_interval=30.0,  # nothing is acked: keeps commit task and livelock detector quiet
+            worker_redirect_stdouts=False,
+            datadir=str(Path(s.lake_root) / "_faust"),
+        )
+        vars(app.transport)["Consumer"] = bound_to(
+            self.open_assignment, s.bootstrap_servers, s.session_timeout_s
+        )
+        raw = {"key_type": bytes, "value_type": bytes, "key_serializer": "raw", "value_serializer": "raw"}
+        channel = app.topic(*self._base_of, acks=False, **raw)
+
+        @app.agent(channel, name="receive")  # type: ignore[untyped-decorator]  # Faust is untyped
+        async def receive(stream: Any) -> None:
+            async for event in stream.events():
+                try:
+                    await self._receive(self._raw(event.message))
+                except PipelineError as exc:  # Faust would restart the agent and lose the message
+                    await app.crash(exc)
+
+        app.task(self._pump)
+        app.task(self._watch)
+        app.on_rebalance_complete.connect(self._on_rebalance_complete, weak=False)
+        app.on_partitions_revoked.connect(self._on_revoked, weak=False)
+        app.on_before_shutdown.connect(self._on_shutdown, weak=False)
+        return app
+
+    def _raw(self, m: Any) -> RawMessage:
+        topic = self._base_of[m.topic]
+        at_ms = round(m.timestamp * 1000)
+        return RawMessage(topic, m.partition, m.offset, at_ms, m.key, list(m.headers or ()), m.value or b"")
+
+    # Membership
+
+    async def open_assignment(self, consumer: CheckpointConsumer) -> Mapping[TP, int]:
+        """Open every assigned task and seek to its checkpoint; called when an assignment is complete.
+
+        Faust's drain loop calls it too, when a fetch raced a rebalance (faust/transport/consumer.py:772):
+        then open tasks keep their buffers, and between revocation and assignment nothing is opened.
+
+        Raises:
+            OperatorError: A checkpoint lies outside the log; the message names the range.
+        """
+        async with self._lock:
+            assigned = {tp for tp in consumer.assignment() if tp.topic in self._base_of}
+            if not self._assignable:
+                assigned = set()
+            opened = await self._open_tasks({tp.partition for tp in assigned} - self._buffers.keys())
+            fresh = [tp for tp in assigned if tp.partition in opened]
+            first = await consumer.earliest_offsets(*fresh) if fresh else {}
+            end = await consumer.highwaters(*fresh) if fresh else {}
+            for tp in fresh:
+                offset = opened[tp.partition].setdefault(self._base_of[tp.topic], first[tp])
+                if not first[tp] <= offset <= end[tp]:
+                    raise OperatorError(
+                        f"{tp.topic}[{tp.partition}]: the checkpoint wants offset {offset}, the log holds "
+                        f"{first[tp]}..{end[tp]} (docs/runbook.md#checkpoint-outside-the-log)"
+                    )
+            self._buffers |= {task: TaskBuffer(offsets) for task, offsets in opened.items()}
+            positions = {
+                tp: self._buffers[tp.partition].next_offsets[self._base_of[tp.topic]]
+                for tp in assigned
+                if tp.partition in self._buffers
+            }
+        if positions:
+            await consumer.seek_wait(positions)  # in the consumer's thread; seek() from here would race it
+        self._watchdog.progress()
+        logger.info("settled: tasks %s, opened %s", sorted(self._buffers), sorted(opened))
+        return positions
+
+    async def _open_tasks(self, tasks: Iterable[int]) -> dict[int, dict[str, int]]:
+        opened: dict[int, dict[str, int]] = {}
+        for task in sorted(tasks):
+            if not self._assignable:  # the next rebalance began; its revocation waits for our lock
+                break
+            self._opened.add(task)  # first: a cancelled open() is closed by the next revocation
+            opened[task] = await self._in_handler_thread(self._handler.open, task)
+        return opened
+
+    async def _on_rebalance_complete(self, *_: Any, **__: Any) -> None:
+        self._assignable = True  # sent just before Faust seeks: faust/tables/recovery.py:306
+
+    async def _on_revoked(self, *_: Any, **__: Any) -> None:
+        self.counts["rebalances"] += 1
+        await self._flush_and_close()
+
+    async def _on_shutdown(self, *_: Any, **__: Any) -> None:
+        self._watchdog.limit_s = STOP_TIMEOUT_S
+        await self._flush_and_close()
+
+    async def _flush_and_close(self) -> None:
+        """Commit what is buffered and close every task: Kafka's eager protocol revokes all of them."""
+        self._assignable = False
+        async with self._lock:  # waits for the call in flight; heartbeats go on in Faust's consumer thread
+            batches = {t: b.take() for t, b in self._buffers.items() if b.messages}
+            self._buffers.clear()  # first: nothing may follow this call, whether it succeeds or not
+            if batches:
+                try:
+                    await self._in_handler_thread(self._handler.process, batches)
+                except TaskLostError:
+                    self.counts["lost"] += 1
+            while self._opened:
+                await self._in_handler_thread(self._handler.close, self._opened.pop())
+            self._buffered_bytes = 0
+            self._room.set()
+
+    # Messages
+
+    async def _receive(self, message: RawMessage) -> None:
+        """Buffer one message; fill a hole in front of it first; wait while the buffers are full."""
+        while (buffer := self._buffers.get(message.partition)) is not None:  # None: revoked meanwhile
+            expected = buffer.next_offsets[message.topic]
+            if message.offset < expected:
+                self.counts["duplicates"] += 1
+                return
+            if message.offset == expected:
+                self._add(buffer, message)
+                await self._wait_for_room()
+                return
+            n = await self._read_back(message.topic, message.partition, message.offset)
+            self.counts["read_back"] += n
+
+    def _add(self, buffer: TaskBuffer, message: RawMessage) -> None:
+        self._buffered_bytes += buffer.add(message, time.monotonic())
+        self.counts["messages"] += 1
+        self._filled.set()
+        self._watchdog.progress()
+
+    async def _read_back(self, topic: str, partition: int, end: int) -> int:
+        """Read what Faust skipped in front of ``end``; returns how many messages that were."""
+        buffer = self._buffers[partition]
+        start = buffer.next_offsets[topic]
+        logger.warning("hole: %s[%d] offsets %d..%d", topic, partition, start, end)
+        messages, reached = await self._in_reader_thread(lambda log: log.read(topic, partition, start, end))
+        if self._buffers.get(partition) is not buffer:  # revoked while reading
+            return 0
+        fresh = [m for m in messages if m.offset >= buffer.next_offsets[topic]]
+        for message in fresh:
+            self._add(buffer, message)
+        buffer.next_offsets[topic] = max(buffer.next_offsets[topic], reached)
+        await self._wait_for_room()
+        return len(fresh)
+
+    async def _wait_for_room(self) -> None:
+        while self._buffered_bytes >= self._settings.max_buffer_bytes:
+            self._room.clear()
+            await self._room.wait()
+
+    async def _pump(self) -> None:
+        """Hand over what has accumulated; one ``process`` call in flight; a tick when little comes."""
+        ticked = time.monotonic()
+        while True:
+            await self._wait_for_work()
+            async with self._lock:
+                limit = self._settings.max_batch_bytes
+                batches = take_longest_waiting(self._buffers, list(self._buffers), limit)
+                if time.monotonic() - ticked >= self._settings.tick_s:
+                    ticked = time.monotonic()
+                    batches = {task: [] for task in self._buffers} | batches
+                if batches:
+                    await self._process(batches)
+                self._buffered_bytes = sum(b.n_bytes for b in self._buffers.values())
+                self._room.set()
+                if self._buffered_bytes:
+                    self._filled.set()
+
+    async def _wait_for_work(self) -> None:
+        try:
+            await asyncio.wait_for(self._filled.wait(), self._settings.tick_s)
+        except TimeoutError:
+            return
+        self._filled.clear()
+        if self._buffered_bytes < self._settings.max_batch_bytes:
+            await asyncio.sleep(self._settings.linger_s)
+
+    async def _process(self, batches: dict[int, list[RawMessage]]) -> None:
+        try:
+            await self._in_handler_thread(self._handler.process, batches)
+        except TaskLostError as exc:
+            logger.warning("task lost: %s; opening %s again", exc, sorted(batches))
+            self.counts["lost"] += 1
+            for task, messages in batches.items():
+                offsets = await self._in_handler_thread(self._handler.open, task)
+                old = self._buffers[task]
+                self._buffers[task] = old.reopened(task, messages, offsets, time.monotonic())
+        except BaseException:  # crash or cancellation: what follows a failed batch must never be committed
+            self._buffers.clear()
+            raise
+        self._watchdog.progress()
+
+    # Supervision
+
+    async def _watch(self) -> None:
+        """Every ``TAIL_CHECK_S``: read back what was skipped at the tail; tell idle from stalled."""
+        self._watchdog.ensure_started()
+        seen: dict[TP, int] = {}
+        stuck_s: dict[TP, float] = {}
+        while True:
+            await asyncio.sleep(TAIL_CHECK_S)
+            full = self._buffered_bytes >= self._settings.max_buffer_bytes
+            if self._lock.locked() or self.app.rebalancing or full:
+                continue  # busy; the watchdog bounds how long
+            now = {TP(t, p): o for p, b in self._buffers.items() for t, o in b.next_offsets.items()}
+            unmoved = [tp for tp, offset in now.items() if seen.get(tp) == offset]
+            behind = [tp for tp in unmoved if await self._is_behind(tp, now[tp])]
+            stuck_s = {tp: stuck_s.get(tp, 0.0) + TAIL_CHECK_S for tp in behind}
+            if max(stuck_s.values(), default=0.0) > self._settings.stall_timeout_s:
+                raise OperatorError(f"the log has messages that Faust does not deliver: {stuck_s}")
+            seen = now
+            if not behind:
+                self._watchdog.progress()  # idle is progress; an unfinished rebalance or a hung call is not
+
+    async def _is_behind(self, tp: TP, offset: int) -> bool:
+        """Whether the log has more than was received; what Faust took but did not deliver is read back.
+
+        The log's end alone would not do: under backlog Faust is about to deliver what lies before it.
+        aiokafka's position is what it has already handed to Faust.
+        """
+        try:
+            _, end = await self._in_reader_thread(lambda log: log.log_range(tp.topic, tp.partition))
+        except BrokerUnavailableError as exc:
+            logger.warning("%s", exc)
+            return False
+        if end <= offset or not self._is_waiting_for(tp, offset):
+            return False
+        try:
+            position = await self.app.consumer.position(TP(self._full_of[tp.topic], tp.partition))
+        except IllegalStateError:  # revoked meanwhile
+            return False
+        if position is not None and position > offset and self._is_waiting_for(tp, offset):
+            self.counts["tail_read_back"] += await self._read_back(tp.topic, tp.partition, position)
+        return self._is_waiting_for(tp, offset)
+
+    def _is_waiting_for(self, tp: TP, offset: int) -> bool:
+        buffer = self._buffers.get(tp.partition)
+        return buffer is not None and buffer.next_offsets[tp.topic] == offset
+
+    async def _in_handler_thread(self, call: Callable[..., T], *args: Any) -> T:
+        # Shielded: a cancelled rebalance must not leave a call running whose end nobody waits for.
+        running = asyncio.get_running_loop().run_in_executor(self._handler_thread, call, *args)
+        return await asyncio.shield(running)
+
+    async def _in_reader_thread(self, call: Callable[[KafkaLog], T]) -> T:
+        def run() -> T:
+            if self._reader is None:
+                self._reader = self._log_factory()
+            return call(self._reader)
+
+        return await asyncio.get_running_loop().run_in_executor(self._reader_thread, run)
+
+    def run(self) -> None:
+        """Start, serve until SIGTERM or SIGINT, flush, leave the group.
+
+        Raises:
+            BrokerUnavailableError: No broker answers; whoever supervises the worker starts it again.
+            Exception: What crashed the worker.
+        """
+        try:
+            asyncio.run(self._serve())
+        except KafkaConnectionError as exc:
+            raise BrokerUnavailableError(f"{self._settings.bootstrap_servers}: {exc}") from exc
+
+    async def _serve(self) -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        self._watchdog.ensure_started()
+        await self.app.start()
+        ends = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(self.app.wait_until_stopped())]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        self._watchdog.progress()
+        reason = self.app.crash_reason
+        await self.app.stop()
+        self._watchdog.stop()
+        if reason is not None:
+            raise reason

@@ -1,0 +1,101 @@
+"""Runs the jobs of one commit in order: each sees what the ones before it landed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+
+from stream_processors.engine.records import TaskState
+from stream_processors.job import Batch, Derived, Job, Output, RawMessage
+
+
+@dataclass(frozen=True)
+class CommitOutput:
+    """All jobs' output of one commit; state keys carry their job's prefix."""
+
+    rows: Mapping[str, pa.Table]
+    state: Mapping[str, Any]
+    messages: tuple[Derived, ...]
+    counters: Mapping[str, int]
+
+    def __bool__(self) -> bool:
+        return bool(self.rows or self.state or self.messages or self.counters)
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether a job's ``reads`` or ``writes`` entry names this table: exactly, or by a ``prefix*``."""
+    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
+
+
+def in_order(jobs: Sequence[Job]) -> tuple[Job, ...]:
+    """Jobs such that each follows those that write what it reads; ties by name.
+
+    Raises:
+        ValueError: Two jobs read each other's tables, or one name is taken twice.
+    """
+    names = [j.name for j in jobs]
+    if len(set(names)) != len(names):
+        raise ValueError(f"job names must be unique: {sorted(names)}")
+    left, ordered = sorted(jobs, key=lambda j: j.name), list[Job]()
+    while left:
+        ready = [j for j in left if not any(_feeds(other, j) for other in left if other is not j)]
+        if not ready:
+            raise ValueError(f"jobs read each other's tables: {', '.join(j.name for j in left)}")
+        ordered += ready
+        left = [j for j in left if j not in ready]
+    return tuple(ordered)
+
+
+def _feeds(producer: Job, consumer: Job) -> bool:
+    return any(matches(w, r) or matches(r, w) or w == r for w in producer.writes for r in consumer.reads)
+
+
+def run_jobs(
+    jobs: Sequence[Job], messages: Sequence[RawMessage], state: TaskState, now: datetime
+) -> CommitOutput:
+    """Run every job over one batch.
+
+    Args:
+        jobs: In order (``in_order``).
+        messages: New messages of the task, in log order within a topic; may be empty (a tick).
+        state: The task's state after its last commit.
+        now: The commit's clock, UTC.
+    """
+    rows: dict[str, list[pa.Table]] = {}
+    changes: dict[str, Any] = {}
+    derived: list[Derived] = []
+    counters: Counter[str] = Counter()
+    for job in jobs:
+        output = job.process(_batch_for(job, messages, rows, state), state.of_job(job.name), now)
+        _check_writes(job, output)
+        for table, part in output.rows.items():
+            if part.num_rows:
+                rows.setdefault(table, []).append(part)
+        changes |= {f"{job.name}/{key}": value for key, value in output.state.items()}
+        derived += output.messages
+        counters.update({f"{job.name}/{name}": n for name, n in output.counters.items() if n})
+    landed = {table: pa.concat_tables(parts) for table, parts in rows.items()}
+    return CommitOutput(landed, changes, tuple(derived), dict(counters))
+
+
+def _batch_for(
+    job: Job, messages: Sequence[RawMessage], rows: Mapping[str, list[pa.Table]], state: TaskState
+) -> Batch:
+    wanted = {t: pa.concat_tables(p) for t, p in rows.items() if any(matches(r, t) for r in job.reads)}
+    return Batch(
+        task=state.task,
+        n=state.n + 1,
+        messages=tuple(m for m in messages if m.topic in job.reads),
+        rows=wanted,
+    )
+
+
+def _check_writes(job: Job, output: Output) -> None:
+    strange = [t for t in output.rows if not any(matches(w, t) for w in job.writes)]
+    if strange:
+        raise ValueError(f"job {job.name} landed rows in {strange}, which its `writes` does not name")

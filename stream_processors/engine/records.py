@@ -1,0 +1,205 @@
+"""The checkpoint's own formats: commit records and snapshots, versioned JSON.
+
+A record is the decision; everything after it can be done again from the record alone.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import orjson
+
+from feature_store.lake import StagedFile
+from schemas.errors import OperatorError
+from stream_processors.job import Derived
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class LogIdentity:
+    """Which log the offsets belong to: a topic made anew is another log.
+
+    Attributes:
+        cluster_id: The Kafka cluster's id.
+        topic_ids: Topic id by topic, without namespace.
+    """
+
+    cluster_id: str
+    topic_ids: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class CommitRecord:
+    """One decided batch of one task.
+
+    Attributes:
+        n: Dense number within the task, from 0.
+        clock: The ``now`` that jobs saw, ISO 8601 UTC.
+        offsets: First and next offset by topic.
+        files: Staged files by table.
+        state: Changed state keys, prefixed by job name; None removes.
+        counters: Increments by name.
+        messages: Derived messages; their ids are (task, n, index).
+        code: Version of edgeloop and of each job.
+    """
+
+    task: str
+    n: int
+    clock: str
+    log: LogIdentity
+    offsets: Mapping[str, tuple[int, int]]
+    files: Mapping[str, tuple[StagedFile, ...]] = field(default_factory=dict)
+    state: Mapping[str, Any] = field(default_factory=dict)
+    counters: Mapping[str, int] = field(default_factory=dict)
+    messages: tuple[Derived, ...] = ()
+    code: Mapping[str, str] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """The record as JSON."""
+        return orjson.dumps(
+            {
+                "format": FORMAT,
+                "task": self.task,
+                "n": self.n,
+                "clock": self.clock,
+                "cluster_id": self.log.cluster_id,
+                "topic_ids": dict(self.log.topic_ids),
+                "offsets": {t: list(span) for t, span in self.offsets.items()},
+                "files": {t: [f.to_json() for f in files] for t, files in self.files.items()},
+                "state": dict(self.state),
+                "counters": dict(self.counters),
+                "messages": [_message_to_json(m) for m in self.messages],
+                "code": dict(self.code),
+            }
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> CommitRecord:
+        """Record from JSON.
+
+        Raises:
+            OperatorError: Not a record, or of a format this version does not know.
+        """
+        raw = _load(data, "commit record")
+        return cls(
+            task=raw["task"],
+            n=raw["n"],
+            clock=raw["clock"],
+            log=LogIdentity(raw["cluster_id"], raw["topic_ids"]),
+            offsets={t: (a, b) for t, (a, b) in raw["offsets"].items()},
+            files={t: tuple(StagedFile.from_json(f) for f in files) for t, files in raw["files"].items()},
+            state=raw["state"],
+            counters=raw["counters"],
+            messages=tuple(_message_from_json(m) for m in raw["messages"]),
+            code=raw["code"],
+        )
+
+
+@dataclass(frozen=True)
+class TaskState:
+    """Everything a task knows after commit ``n``; n = -1: nothing yet.
+
+    Attributes:
+        offsets: Next offset by topic.
+        state: State keys of all jobs, prefixed by job name.
+        counters: Totals by name.
+        log: Identity of the log the offsets belong to; None before the first commit.
+    """
+
+    task: str
+    n: int = -1
+    offsets: Mapping[str, int] = field(default_factory=dict)
+    state: Mapping[str, Any] = field(default_factory=dict)
+    counters: Mapping[str, int] = field(default_factory=dict)
+    log: LogIdentity | None = None
+
+    def after(self, record: CommitRecord) -> TaskState:
+        """State once the record is applied.
+
+        Raises:
+            ValueError: The record is not the next one of this task.
+        """
+        if (record.task, record.n) != (self.task, self.n + 1):
+            raise ValueError(f"{record.task}/{record.n} does not follow {self.task}/{self.n}")
+        state = {**self.state, **record.state}
+        for key in [k for k, v in record.state.items() if v is None]:
+            del state[key]
+        counters = dict(self.counters)
+        for name, count in record.counters.items():
+            counters[name] = counters.get(name, 0) + count
+        offsets = {**self.offsets, **{t: end for t, (_start, end) in record.offsets.items()}}
+        return replace(self, n=record.n, offsets=offsets, state=state, counters=counters, log=record.log)
+
+    def of_job(self, job: str) -> dict[str, Any]:
+        """The job's keys, without its prefix."""
+        prefix = f"{job}/"
+        return {k[len(prefix) :]: v for k, v in self.state.items() if k.startswith(prefix)}
+
+    def to_bytes(self) -> bytes:
+        """Full snapshot as JSON."""
+        return orjson.dumps(
+            {
+                "format": FORMAT,
+                "task": self.task,
+                "n": self.n,
+                "offsets": dict(self.offsets),
+                "state": dict(self.state),
+                "counters": dict(self.counters),
+                "cluster_id": self.log.cluster_id if self.log else None,
+                "topic_ids": dict(self.log.topic_ids) if self.log else {},
+            }
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> TaskState:
+        """State from a snapshot.
+
+        Raises:
+            OperatorError: Not a snapshot, or of a format this version does not know.
+        """
+        raw = _load(data, "snapshot")
+        log = LogIdentity(raw["cluster_id"], raw["topic_ids"]) if raw["cluster_id"] else None
+        return cls(raw["task"], raw["n"], raw["offsets"], raw["state"], raw["counters"], log)
+
+
+def event_id(task: str, n: int, index: int) -> str:
+    """Deterministic id of a derived message."""
+    return f"{task}/{n}/{index}"
+
+
+def _load(data: bytes, what: str) -> dict[str, Any]:
+    try:
+        raw: dict[str, Any] = orjson.loads(data)
+    except orjson.JSONDecodeError as exc:
+        raise OperatorError(f"unreadable {what}: {exc}; restore `_commits` from a backup") from exc
+    if raw.get("format") != FORMAT:
+        raise OperatorError(
+            f"{what} has format {raw.get('format')}, this version reads {FORMAT}: "
+            "run the version that wrote it, or migrate"
+        )
+    return raw
+
+
+def _message_to_json(message: Derived) -> dict[str, Any]:
+    return {
+        "topic": message.topic,
+        "key": message.key,
+        "value": base64.b64encode(message.value).decode(),
+        "headers": [[k, base64.b64encode(v).decode()] for k, v in message.headers],
+        "copy_of": message.copy_of,
+    }
+
+
+def _message_from_json(raw: dict[str, Any]) -> Derived:
+    copy_of = raw["copy_of"]
+    return Derived(
+        topic=raw["topic"],
+        key=raw["key"],
+        value=base64.b64decode(raw["value"]),
+        headers=tuple((k, base64.b64decode(v)) for k, v in raw["headers"]),
+        copy_of=(copy_of[0], copy_of[1], copy_of[2]) if copy_of else None,
+    )

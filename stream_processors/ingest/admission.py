@@ -1,0 +1,199 @@
+"""Whether a device message may enter: envelope, signer, signature, message number, rows.
+
+Pure but for the lookups it is given. Raises one of the ``MessageError`` classes, which become the
+dead letter's error class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.envelope import Envelope, MessageVerifier, decode_rows, read_envelope, verify
+from schemas.errors import ClonedIdentityError, DecodeError, MessageError, SignatureError
+from schemas.events import Alert, DeviceState, Label, parse_event
+from schemas.profile import Profile
+from schemas.topics import ALERT, BOOKS, DEVICE_STATE, LABEL, LANES_OF, SUMMARY, TELEMETRY
+from stream_processors.ingest.marks import LaneMarks
+from stream_processors.job import RawMessage
+
+JSON_SCHEMA = "json"
+ROWS_OF = {TELEMETRY.base: b"telemetry", SUMMARY.base: b"summaries", BOOKS.base: b"books"}
+"""Kind of rows, as their schema's metadata says it, by topic."""
+EVENT_OF: dict[str, type[Alert] | type[Label] | type[DeviceState]] = {
+    ALERT.base: Alert,
+    LABEL.base: Label,
+    DEVICE_STATE.base: DeviceState,
+}
+"""The JSON event of each topic that carries events."""
+MAX_CLAIMED_ROWS = 65_536
+"""Largest row count that an unverified header is believed."""
+
+
+@dataclass(frozen=True)
+class KnownDevice:
+    """What admission needs of a registered producer.
+
+    Attributes:
+        speaks_for: Devices whose rows it may send; itself among them.
+        labels: It is a source of labels: it may label any device, and nobody else may.
+    """
+
+    producer: str
+    active: bool
+    verifier: MessageVerifier
+    speaks_for: frozenset[str]
+    labels: bool = False
+
+
+class DeviceDirectory(Protocol):
+    """Lookups that admission makes; answered from the lake's registries."""
+
+    def signer(self, key_id: str) -> KnownDevice | None:
+        """The producer whose key has this id; None: nobody's."""
+        ...
+
+    def wire_schema(self, fingerprint: str) -> pa.Schema:
+        """Arrow schema of a fingerprint.
+
+        Raises:
+            UnknownSchemaError: It was never registered.
+        """
+        ...
+
+    def profile_of(self, name: str) -> Profile:
+        """Newest registered profile of that name.
+
+        Raises:
+            UnknownSchemaError: It was never registered.
+        """
+        ...
+
+    def cohort_of(self, device_id: str, profile: str) -> str:
+        """Cohort of a device, ``profile/site/group/hardware``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A message whose origin, bytes and number hold.
+
+    Attributes:
+        rows: Decoded rows; None for a JSON event.
+        event: The JSON event; None for rows.
+    """
+
+    message: RawMessage
+    envelope: Envelope
+    rows: pa.RecordBatch | None = None
+    event: Alert | Label | DeviceState | None = None
+
+
+def claimed_rows(message: RawMessage) -> int:
+    """Rows that the headers claim; 0 where they do not say or exaggerate."""
+    claim = dict(message.headers).get("n_rows") or b""  # a header's value may be missing
+    rows = int(claim) if claim.isdigit() and len(claim) < 10 else 0
+    return rows if rows <= MAX_CLAIMED_ROWS else 0
+
+
+def lane_key(envelope: Envelope) -> str:
+    """State key of the marks of the envelope's lane."""
+    return f"marks/{envelope.producer}/{envelope.spool_id}/{envelope.lane}"
+
+
+def authenticate(message: RawMessage, directory: DeviceDirectory) -> tuple[Envelope, KnownDevice]:
+    """Envelope and signer of a message whose digest and signature hold.
+
+    Raises:
+        MessageError: Malformed headers, unknown or revoked signer, wrong digest or signature.
+    """
+    if message.key is None:
+        raise DecodeError("the message has no key")
+    envelope, signature = read_envelope(message.key, message.headers)
+    if envelope.lane not in LANES_OF[message.topic]:
+        raise DecodeError(f"lane {envelope.lane} does not belong on {message.topic}")
+    device = directory.signer(envelope.signer)
+    if device is None or device.producer != envelope.producer:
+        raise SignatureError(f"signer {envelope.signer} is not registered for {envelope.producer}")
+    if not device.active:
+        raise SignatureError(f"the key of {envelope.producer} is revoked")
+    verify(message.topic, message.key, message.headers, message.value, envelope, signature, device.verifier)
+    return envelope, device
+
+
+def is_duplicate(envelope: Envelope, marks: LaneMarks) -> bool:
+    """Whether the number is known already, with the same bytes.
+
+    Raises:
+        ClonedIdentityError: Known with other bytes.
+    """
+    if envelope.msg_no not in marks:
+        return False
+    if not marks.same_bytes(envelope.msg_no, envelope.digest):
+        raise ClonedIdentityError(
+            f"{envelope.producer} sent {envelope.lane} {envelope.msg_no} of spool {envelope.spool_id} "
+            "twice with different bytes"
+        )
+    return True
+
+
+def open_message(
+    message: RawMessage, envelope: Envelope, device: KnownDevice, directory: DeviceDirectory
+) -> Admitted:
+    """The admitted message with its content decoded, of the kind its topic is for, and its owner checked.
+
+    Raises:
+        MessageError: Unknown schema or profile, content of another kind, undecodable content, a wrong count,
+            or something about a device that the producer does not speak for.
+    """
+    directory.profile_of(envelope.profile)
+    kind = EVENT_OF.get(message.topic)
+    if kind is None:
+        rows = _open_rows(message, envelope, directory)
+        _check_rows_owner(rows, device)
+        return Admitted(message, envelope, rows=rows)
+    if envelope.schema != JSON_SCHEMA or envelope.n_rows != 1:
+        raise DecodeError(f"{message.topic} carries one JSON event a message")
+    event = parse_event(kind, message.value)
+    if isinstance(event, Label):
+        _check_label(event, device)
+    elif event.device_id not in device.speaks_for:
+        raise MessageError(f"{device.producer} does not speak for {event.device_id[:64]}")
+    return Admitted(message, envelope, event=event)
+
+
+def _check_label(label: Label, producer: KnownDevice) -> None:
+    """Whether this source may say that: a device must not be able to call its own fault healthy."""
+    if not producer.labels:
+        raise MessageError(f"{producer.producer} is not registered as a source of labels")
+    if label.source != producer.producer and not label.source.startswith(f"{producer.producer}/"):
+        raise MessageError(f"source {label.source[:64]!r} does not name the signer {producer.producer}")
+    if label.span_start >= label.span_end:
+        raise MessageError(f"label {label.label_id[:64]} is about an empty span")
+
+
+def _open_rows(message: RawMessage, envelope: Envelope, directory: DeviceDirectory) -> pa.RecordBatch:
+    if envelope.schema == JSON_SCHEMA:
+        raise DecodeError(f"{message.topic} carries rows, not JSON")
+    schema = directory.wire_schema(envelope.schema)
+    meta = schema.metadata or {}
+    if meta.get(b"kind") != ROWS_OF[message.topic]:
+        raise DecodeError(f"schema {envelope.schema} does not belong on {message.topic}")
+    if meta.get(b"profile", envelope.profile.encode()) != envelope.profile.encode():
+        raise DecodeError(f"schema {envelope.schema} is not of profile {envelope.profile}")
+    rows = decode_rows(message.value, envelope.raw_bytes, schema)
+    if rows.num_rows != envelope.n_rows:
+        raise DecodeError(f"n_rows says {envelope.n_rows}, the value holds {rows.num_rows}")
+    return rows
+
+
+def _check_rows_owner(rows: pa.RecordBatch, device: KnownDevice) -> None:
+    owners = rows.column("device_id")
+    if pc.all(pc.equal(owners, device.producer)).as_py():
+        return
+    foreign = sorted(set(pc.unique(owners).to_pylist()) - device.speaks_for)
+    if foreign:
+        raise MessageError(f"{device.producer} does not speak for {', '.join(foreign[:3])}")

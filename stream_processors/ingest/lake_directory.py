@@ -1,0 +1,91 @@
+"""What jobs look up about devices, schemas and profiles, answered from the lake's registries."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pyarrow as pa
+
+from feature_store.labels import LABELLER
+from feature_store.lake_registry import DeviceRecord, DeviceRegistry, ProfileRegistry
+from schemas.envelope import MessageVerifier
+from schemas.errors import UnknownSchemaError
+from schemas.profile import Profile
+from stream_processors.ingest.admission import KnownDevice
+
+REFRESH_S = 1.0
+"""Least time between two looks at the registry for something unknown: garbage must not cost reads."""
+MAX_AGE_S = 15.0
+"""Revocations and moves are seen after at most this long."""
+
+
+class LakeDirectory:
+    """Caches the registries; looks again for what it does not know. Used from one thread."""
+
+    def __init__(
+        self,
+        profiles: ProfileRegistry,
+        devices: DeviceRegistry,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._profile_registry, self._device_registry = profiles, devices
+        self._monotonic = monotonic
+        self._loaded_at = -MAX_AGE_S
+        self._known: dict[str, KnownDevice] = {}
+        self._records: dict[str, DeviceRecord] = {}
+        self._profiles: dict[str, Profile] = {}
+
+    def signer(self, key_id: str) -> KnownDevice | None:
+        """The producer whose key has this id; None: nobody's."""
+        self._refresh(wanted=key_id not in self._known)
+        return self._known.get(key_id)
+
+    def wire_schema(self, fingerprint: str) -> pa.Schema:
+        """Arrow schema of a fingerprint.
+
+        Raises:
+            UnknownSchemaError: It was never registered.
+        """
+        return self._profile_registry.wire(fingerprint).schema
+
+    def profile_of(self, name: str) -> Profile:
+        """Newest registered profile of that name.
+
+        Raises:
+            UnknownSchemaError: It was never registered.
+        """
+        self._refresh(wanted=name not in self._profiles)
+        if name not in self._profiles:
+            raise UnknownSchemaError(f"profile '{name}' is not registered with this lake")
+        return self._profiles[name]
+
+    def cohort_of(self, device_id: str, profile: str) -> str:
+        """Cohort of a device, ``profile/site/group/hardware``."""
+        self._refresh(wanted=device_id not in self._records)
+        record = self._records.get(device_id)
+        if record is None:
+            return f"{profile}///"
+        return f"{profile}/{record.site}/{record.group}/{record.hardware}"
+
+    def _refresh(self, *, wanted: bool) -> None:
+        now = self._monotonic()
+        if now - self._loaded_at < (REFRESH_S if wanted else MAX_AGE_S):
+            return
+        self._loaded_at = now
+        self._profiles = dict(self._profile_registry.profiles())
+        records = self._device_registry.keys()
+        self._records = {r.device_id: r for r in records.values()}
+        gateways: dict[str, set[str]] = {}
+        for record in records.values():
+            if record.gateway and record.active:
+                gateways.setdefault(record.gateway, set()).add(record.device_id)
+        self._known = {key_id: _known(r, gateways.get(r.device_id, set())) for key_id, r in records.items()}
+
+
+def _known(record: DeviceRecord, speaks_for: set[str]) -> KnownDevice:
+    labels = record.hardware == LABELLER
+    owners = frozenset() if labels else frozenset({record.device_id, *speaks_for})
+    return KnownDevice(
+        record.device_id, record.active, MessageVerifier(record.public_key.encode()), owners, labels
+    )

@@ -1,0 +1,205 @@
+"""From admitted messages to rows in the tables' shapes, each row checked.
+
+Vectorised over all messages of one schema: what costs is the number of calls, not the number of rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.profile import Profile
+from schemas.row_schemas import END_YEAR, FIRST_YEAR, RULES, TIME
+from schemas.tables import PROFILE, PROVENANCE, QUARANTINE, telemetry_table
+from stream_processors.ingest.admission import Admitted
+
+_TINY = 1e-9
+LARGEST_COUNT = 2**40
+"""Counts beyond it are refused: no device senses so much, and sums over a fleet would overflow."""
+_STRANGE_TEXT = r"[\x00-\x1f\x7f]|^.{257,}$"
+"""Names become keys of states: no control characters, no novels."""
+_FIRST_US, _END_US = (int(datetime(y, 1, 1, tzinfo=UTC).timestamp() * 1e6) for y in (FIRST_YEAR, END_YEAR))
+
+
+@dataclass(frozen=True)
+class Landed:
+    """Rows to land and rows refused.
+
+    Attributes:
+        rows: In the table's schema.
+        refused: In the schema of ``quarantine``, one per refused row.
+    """
+
+    rows: pa.Table
+    refused: pa.Table
+
+
+def provenance(messages: Sequence[Admitted]) -> dict[str, pa.Array]:
+    """Columns known_at, _partition, _offset and _row of the rows of these messages, in order."""
+    counts = np.array([m.rows.num_rows if m.rows is not None else 1 for m in messages])
+    raw = [m.message for m in messages]
+    known_at = np.array([m.timestamp_ms for m in raw], dtype="int64") * 1000
+    starts = np.repeat(np.cumsum(counts) - counts, counts)
+    return {
+        "known_at": pa.array(np.repeat(known_at, counts)).cast(TIME),
+        "_partition": pa.array(np.repeat(np.array([m.partition for m in raw], dtype="int32"), counts)),
+        "_offset": pa.array(np.repeat(np.array([m.offset for m in raw], dtype="int64"), counts)),
+        "_row": pa.array((np.arange(counts.sum()) - starts).astype("int32")),
+    }
+
+
+def land_telemetry(messages: Sequence[Admitted], profile: Profile) -> Landed:
+    """Telemetry rows of one wire schema, checked against the profile's clock and filter policy.
+
+    A NaN feature becomes null; an infinite one, a score outside [0, 1] or a probability that the policy
+    does not allow refuses the row. A time that cannot be believed is kept beside the append time.
+    """
+    table = _concat(messages)
+    columns = {name: table.column(name) for name in table.column_names}
+    columns |= provenance(messages)
+    features = [n for n in profile.feature_names if n in columns]
+    good, reason = _check_policy(columns, profile)
+    for name in (*features, "score"):
+        columns[name], finite = _finite_or_null(columns[name])
+        good, reason = _refuse(good, reason, ~finite, f"{name} is infinite")
+    score = columns["score"].fill_null(0.0).to_numpy()
+    good, reason = _refuse(good, reason, (score < 0) | (score > 1), "score is outside [0, 1]")
+    columns |= _believable_time(columns, profile)
+    columns["featureset"] = _constant(_meta(table.schema, "featureset"), table.num_rows)
+    columns["extra"] = _extra(columns, profile, table.num_rows)
+    return _split(columns, telemetry_table(profile).schema, good, reason, messages)
+
+
+def land_statements(messages: Sequence[Admitted], schema: pa.Schema, profile: str) -> Landed:
+    """Summaries or books rows: provenance added, counts and moments checked."""
+    table = _concat(messages)
+    columns = {name: table.column(name) for name in table.column_names}
+    columns |= provenance(messages)
+    columns[PROFILE.name] = _constant(profile, table.num_rows)
+    good = np.ones(table.num_rows, dtype=bool)
+    reason = np.full(table.num_rows, "", dtype=object)
+    for field in schema:
+        if field.type == pa.int64() and field.name not in ("boot_id", "_offset"):
+            negative = columns[field.name].to_numpy() < 0
+            good, reason = _refuse(good, reason, negative, f"{field.name} is negative")
+            absurd = columns[field.name].to_numpy() > LARGEST_COUNT
+            good, reason = _refuse(good, reason, absurd, f"{field.name} is absurdly large")
+        elif field.type == pa.float64():
+            values = columns[field.name].fill_null(0.0).to_numpy()
+            good, reason = _refuse(good, reason, ~np.isfinite(values), f"{field.name} is not finite")
+        elif field.type == pa.string():
+            strange = np.asarray(pc.match_substring_regex(columns[field.name], _STRANGE_TEXT))
+            good, reason = _refuse(good, reason, strange, f"{field.name} is no name")
+        elif field.type == TIME and field.name != "known_at":
+            told = columns[field.name].cast(pa.int64()).to_numpy()
+            good, reason = _refuse(good, reason, ~_in_calendar(told), f"{field.name} is in no calendar")
+    return _split(columns, schema, good, reason, messages)
+
+
+def _concat(messages: Sequence[Admitted]) -> pa.Table:
+    return pa.Table.from_batches([m.rows for m in messages if m.rows is not None]).combine_chunks()
+
+
+def _meta(schema: pa.Schema, key: str) -> str:
+    return str((schema.metadata or {}).get(key.encode(), b"").decode())
+
+
+def _constant(value: object, n: int) -> pa.Array:
+    return pa.repeat(pa.scalar(value, pa.string()), n)
+
+
+def _finite_or_null(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, np.ndarray]:
+    values = column.to_numpy(zero_copy_only=False) if column.null_count else column.to_numpy()
+    nan = np.isnan(values)
+    if nan.any() and column.null_count != int(nan.sum()):
+        column = pa.chunked_array([pa.array(values, column.type, mask=nan)])
+    return column, ~np.isinf(values)
+
+
+def _refuse(good: np.ndarray, reason: np.ndarray, bad: np.ndarray, why: str) -> tuple[np.ndarray, np.ndarray]:
+    if bad.any():
+        reason[good & bad] = why
+        good = good & ~bad
+    return good, reason
+
+
+def _check_policy(columns: dict[str, pa.ChunkedArray], profile: Profile) -> tuple[np.ndarray, np.ndarray]:
+    policy = profile.filter
+    reasons = columns["reasons"].to_numpy()
+    sample_p = columns["sample_p"].to_numpy()
+    q = columns["inclusion_probability"].to_numpy()
+    pi = np.where(reasons & RULES, 1.0, sample_p)
+    reason = np.full(len(q), "", dtype=object)
+    good = np.ones(len(q), dtype=bool)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        halvings = -np.log2(q / pi)
+        whole = np.abs(halvings - np.round(halvings)) < _TINY
+        floor = -np.log2(policy.thinning_floor) + _TINY
+        rate_ok = (sample_p >= policy.p_min - _TINY) & (sample_p <= policy.p + _TINY)
+        allowed = (q > 0) & (q <= 1) & whole & (halvings >= -_TINY) & (halvings <= floor)
+    good, reason = _refuse(good, reason, ~rate_ok, "sample_p is not one the policy allows")
+    return _refuse(good, reason, ~allowed, "inclusion_probability is not one the policy allows")
+
+
+def _believable_time(columns: dict[str, pa.ChunkedArray], profile: Profile) -> dict[str, pa.Array]:
+    told = columns["event_time"].cast(pa.int64()).to_numpy()
+    known = columns["known_at"].cast(pa.int64()).to_numpy()
+    age_us = known - told
+    suspect = (age_us > profile.clock.max_age_s * 1e6) | (age_us < -profile.clock.max_ahead_s * 1e6)
+    if not suspect.any():
+        return {
+            "time_suspect": pa.array(suspect),
+            "device_time": pa.nulls(len(told), TIME),
+        }
+    return {
+        "time_suspect": pa.array(suspect),
+        "device_time": pa.array(told, mask=~(suspect & _in_calendar(told))).cast(TIME),
+        "event_time": pa.array(np.where(suspect, known, told)).cast(TIME),
+    }
+
+
+def _in_calendar(us: np.ndarray) -> np.ndarray:
+    return (us >= _FIRST_US) & (us < _END_US)
+
+
+def _extra(columns: dict[str, pa.ChunkedArray], profile: Profile, n: int) -> pa.Array:
+    known = set(telemetry_table(profile).schema.names)
+    unknown = sorted(set(columns) - known)
+    if not unknown:
+        return pa.nulls(n, pa.string())
+    values = pa.table({name: columns[name] for name in unknown}).to_pylist()
+    return pa.array([json.dumps(row, default=str) for row in values], pa.string())
+
+
+def _split(
+    columns: dict[str, pa.ChunkedArray],
+    schema: pa.Schema,
+    good: np.ndarray,
+    reason: np.ndarray,
+    messages: Sequence[Admitted],
+) -> Landed:
+    n = len(good)
+    arrays = [columns[f.name] if f.name in columns else pa.nulls(n, f.type) for f in schema]
+    table = pa.table(arrays, schema=schema)
+    if good.all():
+        return Landed(table, QUARANTINE.schema.empty_table())
+    bad = np.flatnonzero(~good)
+    refused = table.take(pa.array(bad))
+    k = len(bad)
+    fields = {
+        "topic": _constant(messages[0].message.topic, k),
+        "producer": refused.column("device_id"),
+        "error": _constant("PolicyError", k),
+        "reason": pa.array(reason[bad].tolist(), pa.string()),
+        "n_rows": pa.array(np.ones(k, dtype="int64")),
+        "n_bytes": pa.array(np.zeros(k, dtype="int64")),
+        **{f.name: refused.column(f.name) for f in PROVENANCE},
+    }
+    quarantined = pa.table([fields[f.name] for f in QUARANTINE.schema], schema=QUARANTINE.schema)
+    return Landed(table.filter(pa.array(good)), quarantined)

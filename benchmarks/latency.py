@@ -21,9 +21,8 @@ from benchmarks.stage import Stage, until
 from benchmarks.workload import SEED
 from feature_store import connect
 from feature_store.lake import Lake
-from infra.demo.outcome import Frontier
 from infra.kafka.kafka_admin import KafkaAdmin
-from infra.line_watch import LineWatcher
+from infra.line_watch import LineWatcher, QueryableFrontier
 from infra.stack.running import await_ready
 from infra.stack.stack_file import is_held
 from schemas.row_schemas import RULES
@@ -90,7 +89,7 @@ def _demo(on: Stage, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
     return json.loads(report.read_text())["latency_s"], _shares(state / "lake", frontier)
 
 
-def _follow(process: subprocess.Popen[bytes], state: Path) -> Frontier:
+def _follow(process: subprocess.Popen[bytes], state: Path) -> QueryableFrontier:
     """Note what each cut makes queryable until the demo ends."""
     until(lambda: is_held(state) or process.poll() is not None, "the stack to start")
     stack = await_ready(state)
@@ -109,7 +108,7 @@ def _follow(process: subprocess.Popen[bytes], state: Path) -> Frontier:
     return watcher.frontier
 
 
-def _shares(lake_root: Path, frontier: Frontier) -> dict[str, Any]:
+def _shares(lake_root: Path, frontier: QueryableFrontier) -> dict[str, Any]:
     """Seconds of each row, by share."""
     with closing(connect(lake_root)) as con:
         rows = con.execute(_ROWS, [f"machine-{DEVICES // 2:02d}"]).fetchnumpy()

@@ -17,10 +17,7 @@ from numpy.typing import NDArray
 from edge_producer.bundle import BUNDLES
 from edge_producer.sources.rotating_machine import RotatingMachine
 from edge_producer.sources.scenario import Injection, Kind
-from model_service.models.bundle_files import BundleFiles
-from model_service.models.factory_models import LOGGED_KINDS, factory_bundle, robust_bundle
-from model_service.models.fault_bank import FOLDER, FROZEN, BankFile, paired_effects
-from model_service.models.features import compute
+from model_service import BundleFiles, compute_features, factory_models, fault_bank
 from schemas.manifest import TrainingFacts
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
@@ -48,18 +45,18 @@ def build() -> dict[str, BundleFiles]:
     profile = find_profile("machine")
     training = TrainingFacts(script=SCRIPT, seed=SEED, devices=DEVICES, windows=DEVICES * RUNS * RUN_WINDOWS)
     healthy = [list(_healthy_runs(profile, number)) for number in range(DEVICES)]
-    machine = factory_bundle(profile, healthy, _golden_windows(profile), training)
-    return {"machine": machine, "robust": robust_bundle(SEED)}
+    machine = factory_models.factory_bundle(profile, healthy, _golden_windows(profile), training)
+    return {"machine": machine, "robust": factory_models.robust_bundle(SEED)}
 
 
-def fault_bank() -> BankFile:
+def build_fault_bank() -> fault_bank.BankFile:
     """What each fault does to each feature of `machine`."""
     profile = find_profile("machine")
-    logged = tuple(s.kind in LOGGED_KINDS for s in profile.feature_specs())
+    logged = tuple(s.kind in factory_models.LOGGED_KINDS for s in profile.feature_specs())
     healthy = _bank_windows(profile, ())
     effects = {
         kind: {
-            str(severity): paired_effects(
+            str(severity): fault_bank.paired_effects(
                 healthy,
                 _bank_windows(profile, (Injection(kind=kind, start_s=FAULT_START_S, severity=severity),)),
                 logged,
@@ -68,7 +65,7 @@ def fault_bank() -> BankFile:
         }
         for kind in FAULTS
     }
-    return BankFile(
+    return fault_bank.BankFile(
         profile=profile.name,
         featureset=profile.featureset,
         features=profile.feature_names,
@@ -86,7 +83,7 @@ def _bank_windows(profile: Profile, faults: tuple[Injection, ...]) -> Array:
         for number in range(FAULT_MACHINES)
         for k in FAULT_WINDOWS
     ]
-    return compute(np.concatenate(made), profile.feature_specs(), profile.channel_names)
+    return compute_features(np.concatenate(made), profile.feature_specs(), profile.channel_names)
 
 
 def _healthy_runs(profile: Profile, number: int) -> Iterator[Array]:
@@ -96,7 +93,7 @@ def _healthy_runs(profile: Profile, number: int) -> Iterator[Array]:
     rng = np.random.default_rng([SEED, number])
     for first in rng.integers(0, HORIZON_WINDOWS, RUNS):
         windows = _windows(profile, sensors, range(int(first), int(first) + RUN_WINDOWS))
-        yield compute(windows, profile.feature_specs(), profile.channel_names)
+        yield compute_features(windows, profile.feature_specs(), profile.channel_names)
 
 
 def _golden_windows(profile: Profile) -> NDArray[np.float32]:
@@ -126,15 +123,15 @@ def _windows(profile: Profile, sensors: RotatingMachine, numbers: range) -> NDAr
 
 def _bank(*, write: bool) -> list[str]:
     """Writes or compares the fault bank; returns what is not as it should be."""
-    stored = fault_bank()
-    data, path = stored.to_bytes(), FOLDER / f"{stored.profile}.json"
+    stored = build_fault_bank()
+    data, path = stored.to_bytes(), fault_bank.FOLDER / f"{stored.profile}.json"
     digest = hashlib.sha256(data).hexdigest()
     if write:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(data)
     sys.stdout.write(f"fault bank {stored.profile} {digest}\n")
     stale = [] if path.is_file() and path.read_bytes() == data else [f"fault_banks/{path.name}"]
-    return stale if FROZEN.get(stored.profile) == digest else [*stale, "FROZEN in fault_bank.py"]
+    return stale if fault_bank.FROZEN.get(stored.profile) == digest else [*stale, "FROZEN in fault_bank.py"]
 
 
 def main(arguments: list[str]) -> int:

@@ -12,9 +12,7 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from model_service.address import read_address
-from model_service.identity.authority import ca_path, person_paths
-from model_service.settings import ModelSettings
+from model_service import ModelSettings, authority, read_address
 from schemas import errors
 from schemas.errors import AccessError, PipelineError, RegistryError, ServiceUnavailableError, TrustError
 from schemas.proto.fleet_pb2 import (
@@ -183,10 +181,10 @@ class FleetClient:
 
 
 def _credentials(settings: ModelSettings, role: str) -> grpc.ChannelCredentials:
-    key, certificate = person_paths(settings, role)
+    key, certificate = authority.person_paths(settings, role)
     try:
         return grpc.ssl_channel_credentials(
-            ca_path(settings).read_bytes(), key.read_bytes(), certificate.read_bytes()
+            authority.ca_path(settings).read_bytes(), key.read_bytes(), certificate.read_bytes()
         )
     except OSError as exc:
         raise AccessError(f"the certificate of a person with role {role} cannot be read: {exc}") from exc

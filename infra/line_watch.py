@@ -1,9 +1,10 @@
-"""What a running demo looks like from outside: spools, log, cuts and lake, read beside their writers."""
+"""What a running line looks like from outside: spools, log, cuts and lake, read beside their writers."""
 
 from __future__ import annotations
 
 import contextlib
 import re
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -15,7 +16,6 @@ from feature_store import connect
 from feature_store.commit_log import CommitLog
 from feature_store.cut_store import CutStore
 from infra.audit import SpoolCount, count_spools
-from infra.demo.outcome import Frontier
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.kafka.lag import lags
 from schemas.errors import SpoolError
@@ -60,6 +60,27 @@ class LineView:
         return SpoolCount(**{n: sum(getattr(s, n) for s in self.spools.values()) for n in names})
 
 
+class QueryableFrontier:
+    """Which offsets were queryable when: noted cut by cut while they come."""
+
+    def __init__(self) -> None:
+        self._offsets: dict[int, list[int]] = {}
+        self._times: dict[int, list[float]] = {}
+
+    def note(self, partition: int, next_offset: int, at: datetime) -> None:
+        """From this instant on, offsets below ``next_offset`` can be queried."""
+        offsets = self._offsets.setdefault(partition, [])
+        if not offsets or next_offset > offsets[-1]:
+            offsets.append(next_offset)
+            self._times.setdefault(partition, []).append(at.timestamp())
+
+    def when(self, partition: int, offset: int) -> float | None:
+        """Seconds since 1970 at which the offset became queryable; None: not seen."""
+        offsets = self._offsets.get(partition, [])
+        at = bisect_right(offsets, offset)
+        return self._times[partition][at] if at < len(offsets) else None
+
+
 @dataclass
 class LineWatcher:
     """Looks again and again, and notes which offsets became queryable when."""
@@ -69,7 +90,7 @@ class LineWatcher:
     namespace: str
     edges: Sequence[EdgeProcess]
     since: datetime
-    frontier: Frontier = field(default_factory=Frontier)
+    frontier: QueryableFrontier = field(default_factory=QueryableFrontier)
     _cut: int = 0
     _marks: dict[str, int] = field(default_factory=dict)
 

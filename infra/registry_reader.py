@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from model_service.registry.database import Registry
+from model_service import Registry
 from schemas.errors import RegistryError
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from model_service.settings import ModelSettings
+    from model_service import ModelSettings
 
 T = TypeVar("T")
 

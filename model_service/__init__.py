@@ -1,1 +1,148 @@
-"""Training and, from the next release, gates, registry, signing and rollouts."""
+"""The cloud's half of the loop: training, gates, registry, signing, rollouts, enrolment and the gRPC service.
+
+`infra` imports the names below and nothing else of this room. Each is loaded where it is first used: whoever
+needs the settings alone does not pay for scikit-learn or gRPC.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from model_service import model_catalog as model_catalog
+    from model_service.address import read_address as read_address
+    from model_service.fleet.known_profiles import KnownProfiles as KnownProfiles
+    from model_service.identity import authority as authority
+    from model_service.identity.invitation import invite as invite
+    from model_service.identity.invitation import join_bundle as join_bundle
+    from model_service.identity.tokens import Invitation as Invitation
+    from model_service.models import bundle_files as bundle_files
+    from model_service.models import factory_models as factory_models
+    from model_service.models import fault_bank as fault_bank
+    from model_service.models.bundle_files import BundleFiles as BundleFiles
+    from model_service.models.features import compute as compute_features
+    from model_service.processes import PROCESSES as PROCESSES
+    from model_service.registry import candidates as candidates
+    from model_service.registry import registry_tables as registry_tables
+    from model_service.registry.candidates import Candidate as Candidate
+    from model_service.registry.candidates import CandidateState as CandidateState
+    from model_service.registry.database import Registry as Registry
+    from model_service.rollout import rollout_store as rollout_store
+    from model_service.rollout import rollout_summary as rollout_summary
+    from model_service.service import delivery as delivery
+    from model_service.service import server as server
+    from model_service.service.access import AccessList as AccessList
+    from model_service.service.door import CallDoor as CallDoor
+    from model_service.service.door import ServiceCall as ServiceCall
+    from model_service.service.stream_wakeup import StreamWakeup as StreamWakeup
+    from model_service.service.workers import WorkerThreads as WorkerThreads
+    from model_service.settings import PREFIX as SETTINGS_PREFIX
+    from model_service.settings import ModelSettings as ModelSettings
+    from model_service.training import run_store as run_store
+    from model_service.training.training_run import RunState as RunState
+    from model_service.training.training_run import TrainingRun as TrainingRun
+    from model_service.trust import ceremony as ceremony
+    from model_service.trust import model_targets as model_targets
+    from model_service.trust.keyring import Keyring as Keyring
+    from model_service.trust.keys import load_online_key as load_online_key
+    from model_service.trust.keys import read_passphrase as read_passphrase
+    from model_service.trust.online import OnlineSigner as OnlineSigner
+    from model_service.trust.repository import TrustRepository as TrustRepository
+    from model_service.trust.repository import utc_now as utc_now
+
+_HOMES: dict[str, tuple[str, str | None]] = {
+    "AccessList": ("model_service.service.access", "AccessList"),
+    "BundleFiles": ("model_service.models.bundle_files", "BundleFiles"),
+    "CallDoor": ("model_service.service.door", "CallDoor"),
+    "Candidate": ("model_service.registry.candidates", "Candidate"),
+    "CandidateState": ("model_service.registry.candidates", "CandidateState"),
+    "Invitation": ("model_service.identity.tokens", "Invitation"),
+    "Keyring": ("model_service.trust.keyring", "Keyring"),
+    "KnownProfiles": ("model_service.fleet.known_profiles", "KnownProfiles"),
+    "ModelSettings": ("model_service.settings", "ModelSettings"),
+    "OnlineSigner": ("model_service.trust.online", "OnlineSigner"),
+    "PROCESSES": ("model_service.processes", "PROCESSES"),
+    "Registry": ("model_service.registry.database", "Registry"),
+    "RunState": ("model_service.training.training_run", "RunState"),
+    "SETTINGS_PREFIX": ("model_service.settings", "PREFIX"),
+    "ServiceCall": ("model_service.service.door", "ServiceCall"),
+    "StreamWakeup": ("model_service.service.stream_wakeup", "StreamWakeup"),
+    "TrainingRun": ("model_service.training.training_run", "TrainingRun"),
+    "TrustRepository": ("model_service.trust.repository", "TrustRepository"),
+    "WorkerThreads": ("model_service.service.workers", "WorkerThreads"),
+    "authority": ("model_service.identity.authority", None),
+    "bundle_files": ("model_service.models.bundle_files", None),
+    "candidates": ("model_service.registry.candidates", None),
+    "ceremony": ("model_service.trust.ceremony", None),
+    "compute_features": ("model_service.models.features", "compute"),
+    "delivery": ("model_service.service.delivery", None),
+    "factory_models": ("model_service.models.factory_models", None),
+    "fault_bank": ("model_service.models.fault_bank", None),
+    "invite": ("model_service.identity.invitation", "invite"),
+    "join_bundle": ("model_service.identity.invitation", "join_bundle"),
+    "load_online_key": ("model_service.trust.keys", "load_online_key"),
+    "model_catalog": ("model_service.model_catalog", None),
+    "model_targets": ("model_service.trust.model_targets", None),
+    "read_address": ("model_service.address", "read_address"),
+    "read_passphrase": ("model_service.trust.keys", "read_passphrase"),
+    "registry_tables": ("model_service.registry.registry_tables", None),
+    "rollout_store": ("model_service.rollout.rollout_store", None),
+    "rollout_summary": ("model_service.rollout.rollout_summary", None),
+    "run_store": ("model_service.training.run_store", None),
+    "server": ("model_service.service.server", None),
+    "utc_now": ("model_service.trust.repository", "utc_now"),
+}
+"""Where each name lives: module and attribute; None: the module itself."""
+
+__all__ = [
+    "PROCESSES",
+    "SETTINGS_PREFIX",
+    "AccessList",
+    "BundleFiles",
+    "CallDoor",
+    "Candidate",
+    "CandidateState",
+    "Invitation",
+    "Keyring",
+    "KnownProfiles",
+    "ModelSettings",
+    "OnlineSigner",
+    "Registry",
+    "RunState",
+    "ServiceCall",
+    "StreamWakeup",
+    "TrainingRun",
+    "TrustRepository",
+    "WorkerThreads",
+    "authority",
+    "bundle_files",
+    "candidates",
+    "ceremony",
+    "compute_features",
+    "delivery",
+    "factory_models",
+    "fault_bank",
+    "invite",
+    "join_bundle",
+    "load_online_key",
+    "model_catalog",
+    "model_targets",
+    "read_address",
+    "read_passphrase",
+    "registry_tables",
+    "rollout_store",
+    "rollout_summary",
+    "run_store",
+    "server",
+    "utc_now",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """The public name, loaded now."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    loaded = importlib.import_module(module)
+    return loaded if attribute is None else getattr(loaded, attribute)

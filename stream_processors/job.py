@@ -13,6 +13,8 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import pyarrow as pa
 
+from schemas import topics
+
 State = Mapping[str, Any]
 """Keys to JSON values. A job sees its own keys only."""
 
@@ -114,3 +116,19 @@ class Job(Protocol):
             RejectedError: Never for input: bad input becomes quarantine rows and dead letters.
         """
         ...
+
+
+def dead_letter(message: RawMessage, error: str, reason: str) -> Derived:
+    """Copy of a message for the dead-letter topic, with where it came from and why."""
+    return Derived(
+        topic=topics.DEAD_LETTER.base,
+        key=(message.key or b"").decode("utf-8", "replace"),
+        headers=(
+            ("source_topic", message.topic.encode()),
+            ("source_partition", b"%d" % message.partition),
+            ("source_offset", b"%d" % message.offset),
+            ("error", error.encode()),
+            ("reason", reason[:1000].encode()),
+        ),
+        copy_of=(message.topic, message.partition, message.offset),
+    )

@@ -11,7 +11,7 @@ from infra.cli.console import AsJson, show_json, show_table, show_text
 
 if TYPE_CHECKING:
     from infra.settings import StackSettings
-    from model_service.training.training_run import TrainingRun
+    from model_service import TrainingRun
 
 _VERDICT = ("detected", "onset", "cohort", "feature", "statistic", "kind", "size", "event_id", "run_id")
 _RUN = ("run_id", "state", "reason", "cause", "onset", "version", "says")
@@ -81,10 +81,10 @@ def _runs(settings: StackSettings) -> list[dict[str, Any]]:
     """Training runs out of the registry; none where no model service ever ran."""
     from infra.registry_reader import look
     from infra.stack.model_settings import model_settings
-    from model_service.training.run_store import every_run
+    from model_service import run_store
 
     models = model_settings(settings)
-    return [_described(run) for run in look(models, every_run)] if models.has_registry else []
+    return [_described(run) for run in look(models, run_store.every_run)] if models.has_registry else []
 
 
 def _described(run: TrainingRun) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from infra.cli.console import AsJson, say, show_json, show_table, show_text
 
 if TYPE_CHECKING:
     from infra.fleet_client import FleetClient
-    from model_service.settings import ModelSettings
+    from model_service import ModelSettings
 
 DeviceId = Annotated[str, typer.Argument(metavar="DEVICE")]
 Group = Annotated[str, typer.Option(help="Rollout group.")]
@@ -64,8 +64,7 @@ def invite(  # noqa: PLR0913, PLR0917  (one option each)
     as_json: AsJson = False,
 ) -> None:
     """A join bundle for one device: carry it there, it is secret until its token is used."""
-    from model_service.identity.invitation import join_bundle
-    from model_service.identity.tokens import Invitation
+    from model_service import Invitation, join_bundle
     from schemas.durable import DISK
     from schemas.errors import StackError
     from schemas.profile_file import find_profile

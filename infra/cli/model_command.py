@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from model_service.settings import ModelSettings
+    from model_service import ModelSettings
 
 FAMILY = typer.Typer(help="Models: train, list, judge, trace.", no_args_is_help=True)
 """The family, for commands of other modules."""
@@ -51,9 +51,9 @@ def list_models(
     as_json: AsJson = False,
 ) -> None:
     """Every version: factory models, candidates, refused ones with their reasons."""
-    from model_service.registry.model_catalog import models
+    from model_service import model_catalog
 
-    found = _look(ctx, lambda connection: models(connection, family))
+    found = _look(ctx, lambda connection: model_catalog.models(connection, family))
     if as_json:
         show_json(found)
         return
@@ -64,9 +64,9 @@ def list_models(
 @FAMILY.command()
 def show(ctx: typer.Context, version: Version, as_json: AsJson = False) -> None:
     """One model: state, run, cause, training, and its manifest without the long tables."""
-    from model_service.registry.model_catalog import model
+    from model_service import model_catalog
 
-    facts = _look(ctx, lambda connection: model(connection, version))
+    facts = _look(ctx, lambda connection: model_catalog.model(connection, version))
     if as_json:
         show_json(facts)
         return
@@ -89,9 +89,9 @@ def show(ctx: typer.Context, version: Version, as_json: AsJson = False) -> None:
 @FAMILY.command()
 def gates(ctx: typer.Context, version: Version, as_json: AsJson = False) -> None:
     """What each gate measured on a candidate, against which bound, in numbers and in words."""
-    from model_service.registry.model_catalog import verdicts
+    from model_service import model_catalog
 
-    found = _look(ctx, lambda connection: verdicts(connection, version))
+    found = _look(ctx, lambda connection: model_catalog.verdicts(connection, version))
     if as_json:
         show_json(found)
         return
@@ -130,9 +130,9 @@ def lineage(
 
 def _model_lineage(ctx: typer.Context, version: str) -> dict[str, Any]:
     from infra.model_lineage import rows_behind
-    from model_service.registry.model_catalog import model
+    from model_service import model_catalog
 
-    facts = _look(ctx, lambda connection: model(connection, version))
+    facts = _look(ctx, lambda connection: model_catalog.model(connection, version))
     parts = rows_behind(_settings(ctx).lake_root, version) if facts["run"] else []
     return {**facts, "rows": parts}
 
@@ -173,7 +173,11 @@ def _row_lineage(ctx: typer.Context, text: str, *, as_json: bool) -> None:
     else:
         columns = ["model", "run", "part", "weight>", "label", "cut>", "scored by", "score>"]
         names = ("model_version", "run_id", "part", "weight", "label", "cut", "scored_by", "score")
-        show_table("", columns, [[_short(model[name]) for name in names] for model in found])
+        show_table(
+            "",
+            columns,
+            [[_short(row[name]) for name in names] for row in found],
+        )
 
 
 def _alarm_lineage(ctx: typer.Context, text: str, *, as_json: bool) -> None:

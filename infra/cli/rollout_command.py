@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from model_service.settings import ModelSettings
+    from model_service import ModelSettings
 
 Id = Annotated[str, typer.Argument(metavar="ID")]
 Reason = Annotated[str, typer.Option(help="Kept in the history.")]
@@ -109,7 +109,7 @@ def history(
     as_json: AsJson = False,
 ) -> None:
     """Rollouts, newest first, and how they ended."""
-    from model_service.rollout import rollout_summary
+    from model_service import rollout_summary
 
     found = _look(ctx, lambda connection: rollout_summary.history(connection, group, last))
     if as_json:
@@ -207,7 +207,7 @@ def _answer(outcome: dict[str, Any], line: str, as_json: bool) -> None:
 
 
 def _needs_approver(ctx: typer.Context, rollout_id: str) -> bool:
-    from model_service.rollout import rollout_store
+    from model_service import rollout_store
 
     record = _look(ctx, lambda connection: rollout_store.load(connection, rollout_id))
     return record.pause is not None and record.pause.needs == "approver"
@@ -220,9 +220,7 @@ def _summary(ctx: typer.Context, rollout_id: str, group: str) -> dict[str, Any]:
         RegistryError: There is none.
     """
     from feature_store.lake import Lake
-    from model_service.fleet.known_profiles import KnownProfiles
-    from model_service.rollout import rollout_store, rollout_summary
-    from model_service.trust.ceremony import open_repository
+    from model_service import KnownProfiles, ceremony, rollout_store, rollout_summary
     from schemas.errors import RegistryError
 
     settings = _settings(ctx)
@@ -233,7 +231,7 @@ def _summary(ctx: typer.Context, rollout_id: str, group: str) -> dict[str, Any]:
         if chosen is None:
             raise RegistryError("there was no rollout yet: `edgeloop rollout start VERSION --group GROUP`")
         record = rollout_store.load(connection, chosen)
-        policy = open_repository(settings).policy()
+        policy = ceremony.open_repository(settings).policy()
         return rollout_summary.summary(connection, record, policy, profiles.family, time.time())
 
     found: dict[str, Any] = _look(ctx, look)

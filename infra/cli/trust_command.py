@@ -11,8 +11,7 @@ from infra.cli.app import session
 from infra.cli.console import AsJson, say, show_json, show_table, show_text
 
 if TYPE_CHECKING:
-    from model_service.settings import ModelSettings
-    from model_service.trust.keyring import Keyring
+    from model_service import Keyring, ModelSettings
     from schemas.channel_documents import FleetPolicy
     from schemas.cohorts import SaltedShare
 
@@ -46,7 +45,7 @@ def init(
     as_json: AsJson = False,
 ) -> None:
     """Make the signing keys and the first metadata; later, add families and groups."""
-    from model_service.trust import ceremony
+    from model_service import ceremony
 
     settings = _settings(ctx)
     pools = dict(map(_pool, group or []))
@@ -59,8 +58,7 @@ def init(
 
 def status(ctx: typer.Context, as_json: AsJson = False) -> None:
     """Every role: version, expiry, and who holds its keys."""
-    from model_service.trust import ceremony
-    from model_service.trust.repository import utc_now
+    from model_service import ceremony, utc_now
 
     now = utc_now()
     found = [
@@ -93,7 +91,7 @@ def rotate(
     as_json: AsJson = False,
 ) -> None:
     """Replace a key; devices follow by themselves. Restart the process that held it."""
-    from model_service.trust import ceremony
+    from model_service import ceremony
 
     settings = _settings(ctx)
     key_id = ceremony.rotate(settings, role, holder, _keyring(settings, offline_keys, passphrase_file))
@@ -111,7 +109,7 @@ def renew(
     as_json: AsJson = False,
 ) -> None:
     """Sign anew what expires within 90 days, and the online roles in any case."""
-    from model_service.trust import ceremony
+    from model_service import ceremony
 
     settings = _settings(ctx)
     keyring = _keyring(settings, offline_keys, passphrase_file)
@@ -132,7 +130,7 @@ def policy(
     as_json: AsJson = False,
 ) -> None:
     """Show the signed policy, or publish one with changes."""
-    from model_service.trust import ceremony
+    from model_service import ceremony
 
     settings = _settings(ctx)
     if floor or revoke or canary:
@@ -158,8 +156,7 @@ def _settings(ctx: typer.Context) -> ModelSettings:
 
 
 def _keyring(settings: ModelSettings, folder: Path | None, passphrase_file: Path | None) -> Keyring:
-    from model_service.trust.keyring import Keyring
-    from model_service.trust.keys import read_passphrase
+    from model_service import Keyring, read_passphrase
     from schemas.errors import OperatorError
 
     if folder is not None and not folder.is_dir():

@@ -18,8 +18,7 @@ from infra.demo.loop_report import LoopReport, WearOutcome
 from infra.demo.model_quality import FaultTruth, ScoredPeriod, compare, quality
 from infra.demo.plan import SOUTH, DemoPlan
 from infra.line_watch import LineWatcher, read_meters
-from model_service.registry.candidates import CandidateState
-from model_service.training.training_run import RunState
+from model_service import CandidateState, RunState
 from schemas.model_version import ModelVersion
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from infra.demo.stage import DemoRequest, DemoStage, begin_afresh, mark_if_new, 
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.line_watch import LineWatcher
 from infra.stack.running import line_only, running_stack
-from model_service.registry.candidates import CandidateState
+from model_service import CandidateState
 from schemas.errors import StackError
 from schemas.profile_file import find_profile
 

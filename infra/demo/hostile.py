@@ -13,13 +13,17 @@ from collections.abc import AsyncGenerator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Self
 
-from model_service.registry.database import Registry
-from model_service.service import delivery, server
-from model_service.service.access import AccessList
-from model_service.service.door import CallDoor, ServiceCall
-from model_service.service.stream_wakeup import StreamWakeup
-from model_service.service.workers import WorkerThreads
-from model_service.trust.repository import TrustRepository
+from model_service import (
+    AccessList,
+    CallDoor,
+    Registry,
+    ServiceCall,
+    StreamWakeup,
+    TrustRepository,
+    WorkerThreads,
+    delivery,
+    server,
+)
 from schemas.channel_documents import CANARY, ChannelDocument, Release, channel_path
 from schemas.cohorts import EVERYBODY
 from schemas.model_version import ModelVersion
@@ -31,7 +35,7 @@ from schemas.proto.delivery_pb2 import (
 )
 
 if TYPE_CHECKING:
-    from model_service.settings import ModelSettings
+    from model_service import ModelSettings
 
 _START_S = 10.0
 _LOOK_S = 0.2

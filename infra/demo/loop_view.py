@@ -9,18 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
-from model_service.registry import candidates
-from model_service.registry.database import Registry
-from model_service.registry.registry_tables import device_status, gate_verdicts, outbox, reports, rollouts
-from model_service.training.run_store import every_run
+from model_service import Registry, candidates, registry_tables, run_store
 from schemas.updates import UpdateResult, UpdateState
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from model_service.registry.candidates import CandidateState
-    from model_service.settings import ModelSettings
-    from model_service.training.training_run import TrainingRun
+    from model_service import CandidateState, ModelSettings, TrainingRun
 
 _RUNS_NEW = (UpdateState.COMMITTED.value, UpdateState.WATCH.value)
 
@@ -144,7 +139,9 @@ class LoopWatch:
     def news(self) -> list[LoopStep]:
         """Steps since the last call, oldest first."""
         query = (
-            select(outbox).where(outbox.c.event_time >= self.since.timestamp()).order_by(outbox.c.event_time)
+            select(registry_tables.outbox)
+            .where(registry_tables.outbox.c.event_time >= self.since.timestamp())
+            .order_by(registry_tables.outbox.c.event_time)
         )
         with self.registry.reading() as connection:
             rows = connection.execute(query).mappings().all()
@@ -167,7 +164,7 @@ class LoopWatch:
     def runs(self, onset_from: datetime) -> list[TrainingRun]:
         """Training runs about drifts that began at or after an instant."""
         with self.registry.reading() as connection:
-            known = every_run(connection)
+            known = run_store.every_run(connection)
         return [
             run
             for run in known
@@ -177,9 +174,12 @@ class LoopWatch:
     def rollout(self, group: str) -> Mapping[str, Any] | None:
         """Newest rollout of the group since the start; None: there was none."""
         query = (
-            select(rollouts)
-            .where(rollouts.c.grp == group, rollouts.c.created_at >= self.since.timestamp())
-            .order_by(rollouts.c.created_at.desc())
+            select(registry_tables.rollouts)
+            .where(
+                registry_tables.rollouts.c.grp == group,
+                registry_tables.rollouts.c.created_at >= self.since.timestamp(),
+            )
+            .order_by(registry_tables.rollouts.c.created_at.desc())
             .limit(1)
         )
         with self.registry.reading() as connection:
@@ -192,13 +192,17 @@ class LoopWatch:
         with self.registry.reading() as connection:
             installed = dict(
                 connection.execute(
-                    select(device_status.c.device_id, device_status.c.installed).where(
-                        device_status.c.device_id.in_(devices)
-                    )
+                    select(
+                        registry_tables.device_status.c.device_id, registry_tables.device_status.c.installed
+                    ).where(registry_tables.device_status.c.device_id.in_(devices))
                 ).all()
             )
             ends = (
-                connection.execute(select(reports.c.result).where(reports.c.received_at >= since))
+                connection.execute(
+                    select(registry_tables.reports.c.result).where(
+                        registry_tables.reports.c.received_at >= since
+                    )
+                )
                 .scalars()
                 .all()
             )
@@ -213,13 +217,14 @@ class LoopWatch:
     def commits(self, devices: Iterable[str], version: str) -> dict[str, datetime]:
         """When each device first said that it runs the version."""
         query = (
-            select(reports.c.device_id, reports.c.received_at)
+            select(registry_tables.reports.c.device_id, registry_tables.reports.c.received_at)
             .where(
-                reports.c.device_id.in_(list(devices)),
-                reports.c.attempted == version,
-                reports.c.state.in_(_RUNS_NEW) | (reports.c.result == UpdateResult.COMMITTED.value),
+                registry_tables.reports.c.device_id.in_(list(devices)),
+                registry_tables.reports.c.attempted == version,
+                registry_tables.reports.c.state.in_(_RUNS_NEW)
+                | (registry_tables.reports.c.result == UpdateResult.COMMITTED.value),
             )
-            .order_by(reports.c.id.desc())
+            .order_by(registry_tables.reports.c.id.desc())
         )
         with self.registry.reading() as connection:
             found = connection.execute(query).all()
@@ -227,5 +232,10 @@ class LoopWatch:
 
 
 def _gates(connection: Connection, version: str) -> dict[str, bool]:
-    query = select(gate_verdicts.c.gate, gate_verdicts.c.passed).where(gate_verdicts.c.version == version)
-    return {gate: bool(passed) for gate, passed in connection.execute(query.order_by(gate_verdicts.c.gate))}
+    query = select(registry_tables.gate_verdicts.c.gate, registry_tables.gate_verdicts.c.passed).where(
+        registry_tables.gate_verdicts.c.version == version
+    )
+    return {
+        gate: bool(passed)
+        for gate, passed in connection.execute(query.order_by(registry_tables.gate_verdicts.c.gate))
+    }

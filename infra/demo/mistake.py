@@ -15,15 +15,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from sqlalchemy import insert
 
-from model_service.models.bundle_files import sealed
-from model_service.registry import candidates
-from model_service.registry.candidates import CandidateState, candidate_of
-from model_service.registry.database import Registry
-from model_service.registry.registry_tables import gate_verdicts
-from model_service.trust.keys import load_online_key
-from model_service.trust.model_targets import countersign_model, propose_model, publish_model
-from model_service.trust.online import OnlineSigner
-from model_service.trust.repository import TrustRepository
+from model_service import (
+    CandidateState,
+    OnlineSigner,
+    Registry,
+    TrustRepository,
+    bundle_files,
+    candidates,
+    load_online_key,
+    model_targets,
+    registry_tables,
+)
 from schemas.bundle_archive import GOLDEN, MANIFEST, MODEL, pack, unpack
 from schemas.channel_documents import TargetCustom, model_role
 from schemas.durable import DISK
@@ -31,8 +33,7 @@ from schemas.errors import RegistryError
 from schemas.manifest import parse_manifest
 
 if TYPE_CHECKING:
-    from model_service.registry.candidates import Candidate
-    from model_service.settings import ModelSettings
+    from model_service import Candidate, ModelSettings
     from schemas.manifest import Manifest
 
 _OFF_BY = 0.2
@@ -56,7 +57,7 @@ def sign_a_mistake(settings: ModelSettings, version: str) -> str:
         _sign(settings, manifest, artifact)
         with registry.transaction() as connection:
             candidates.insert(connection, _published(manifest, artifact, version), manifest)
-            connection.execute(insert(gate_verdicts).values(**_verdict(manifest.version)))
+            connection.execute(insert(registry_tables.gate_verdicts).values(**_verdict(manifest.version)))
     finally:
         registry.close()
     return manifest.version
@@ -84,7 +85,7 @@ def _mistaken(artifact: bytes, major: int) -> tuple[Manifest, bytes]:
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table.set_column(at, table.schema.field(at), moved))
     manifest = parse_manifest(files[MANIFEST], "the artifact")
-    bundle = sealed(manifest, files[MODEL], sink.getvalue().to_pybytes(), major)
+    bundle = bundle_files.sealed(manifest, files[MODEL], sink.getvalue().to_pybytes(), major)
     return bundle.manifest, pack(bundle.files)
 
 
@@ -93,14 +94,14 @@ def _sign(settings: ModelSettings, manifest: Manifest, artifact: bytes) -> None:
     role = model_role(manifest.name)
     custom = TargetCustom(family=manifest.name, version=manifest.version, opset=manifest.opset)
     trainer, gate = (load_online_key(settings.keys / holder, role) for holder in ("trainer", "gate"))
-    propose_model(repository, trainer, artifact, custom)
-    countersign_model(repository, gate, hashlib.sha256(artifact).hexdigest(), custom)
-    publish_model(repository, manifest.name, OnlineSigner.load(settings))
+    model_targets.propose_model(repository, trainer, artifact, custom)
+    model_targets.countersign_model(repository, gate, hashlib.sha256(artifact).hexdigest(), custom)
+    model_targets.publish_model(repository, manifest.name, OnlineSigner.load(settings))
 
 
 def _published(manifest: Manifest, artifact: bytes, champion: str) -> Candidate:
     digest = hashlib.sha256(artifact).hexdigest()
-    handed_over = candidate_of(
+    handed_over = candidates.candidate_of(
         manifest, run_id="", champion=champion, sha256=digest, length=len(artifact), now=time.time()
     )
     return replace(handed_over, state=CandidateState.PUBLISHED, detail=_BY_MISTAKE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_producer.sources.scenario import FaultSpan
+from infra.line_watch import QueryableFrontier
 
 GRACE = timedelta(seconds=15)
 """An alarm so long after a fault's end still speaks of it."""
@@ -90,29 +90,8 @@ def score_drift(
     return DriftScore(len(verdicts), false, delay_s)
 
 
-class Frontier:
-    """Which offsets were queryable when: noted cut by cut while they come."""
-
-    def __init__(self) -> None:
-        self._offsets: dict[int, list[int]] = {}
-        self._times: dict[int, list[float]] = {}
-
-    def note(self, partition: int, next_offset: int, at: datetime) -> None:
-        """From this instant on, offsets below ``next_offset`` can be queried."""
-        offsets = self._offsets.setdefault(partition, [])
-        if not offsets or next_offset > offsets[-1]:
-            offsets.append(next_offset)
-            self._times.setdefault(partition, []).append(at.timestamp())
-
-    def when(self, partition: int, offset: int) -> float | None:
-        """Seconds since 1970 at which the offset became queryable; None: not seen."""
-        offsets = self._offsets.get(partition, [])
-        at = bisect_right(offsets, offset)
-        return self._times[partition][at] if at < len(offsets) else None
-
-
 def queryable_latency(
-    rows: Mapping[str, NDArray[np.float64] | NDArray[np.int64]], frontier: Frontier
+    rows: Mapping[str, NDArray[np.float64] | NDArray[np.int64]], frontier: QueryableFrontier
 ) -> Latency:
     """Latency of rows.
 

@@ -19,9 +19,7 @@ from infra.demo.mistake import sign_a_mistake, withdraw_mistakes
 from infra.fleet_client import FleetClient
 from infra.stack.edge_processes import EdgeProcess, EdgeSpec
 from infra.stack.model_processes import PROBES
-from model_service.registry.database import Registry
-from model_service.registry.registry_tables import device_status
-from model_service.trust.repository import TrustRepository
+from model_service import Registry, TrustRepository, registry_tables
 from schemas.errors import StackError
 from schemas.updates import Attack, UpdateResult
 
@@ -167,7 +165,9 @@ def _status(stage: DemoStage, probe: EdgeProcess) -> Mapping[str, Any] | None:
     registry = Registry(stage.models.database_url)
     try:
         with registry.reading() as connection:
-            query = select(device_status).where(device_status.c.device_id == probe.spec.devices[0])
+            query = select(registry_tables.device_status).where(
+                registry_tables.device_status.c.device_id == probe.spec.devices[0]
+            )
             row = connection.execute(query).mappings().first()
     finally:
         registry.close()

@@ -23,7 +23,7 @@ from schemas.errors import StackError
 if TYPE_CHECKING:
     from infra.demo.screen import DemoScreen
     from infra.stack.running import RunningStack
-    from model_service.settings import ModelSettings
+    from model_service import ModelSettings
     from schemas.profile import Profile
 
 HEAD_START_S = 4.0

@@ -16,7 +16,7 @@ from schemas.errors import StackError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-POM = Path(__file__).with_name("kafka") / "pom.xml"
+POM = Path(__file__).with_name("pom.xml")
 STAMP = "resolved-from.sha256"
 NEEDED_BYTES = 200 * 1024**2
 PROGRESS_EVERY_S = 5.0

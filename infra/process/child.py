@@ -17,7 +17,7 @@ from schemas.errors import StackError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-GUARD = Path(__file__).with_name("guard.py")
+GUARD = Path(__file__).with_name("child_guard.py")
 
 
 class ChildProcess:

@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Any
 from edge_producer.device_identity import load_or_create
 from feature_store.lake_registry import DeviceRecord, DeviceRegistry, ProfileRegistry
 from infra.process.child import ChildProcess
-from model_service.identity.invitation import invite
-from model_service.identity.tokens import Invitation
-from model_service.registry.database import Registry
+from model_service import Invitation, Registry, invite
 from schemas.durable import DISK
 from schemas.errors import StackError
 from schemas.profile import Profile
@@ -23,7 +21,7 @@ from schemas.profile_file import find_profile
 
 if TYPE_CHECKING:
     from feature_store.lake import Lake
-    from model_service.settings import ModelSettings
+    from model_service import ModelSettings
 
 STATUS_FILE = "status.json"
 SPOOL_FILE = "spool.db"

@@ -9,11 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from infra.process.child import ChildProcess
-from model_service.identity.authority import init_pki
-from model_service.processes import PROCESSES
-from model_service.settings import PREFIX
-from model_service.trust.ceremony import init as init_trust
-from model_service.trust.ceremony import is_initialised
+from model_service import PROCESSES, SETTINGS_PREFIX, authority, ceremony
 from schemas.cohorts import EVERYBODY, SaltedShare
 from schemas.errors import StackError
 from schemas.profile_file import builtin_profiles, load_profile
@@ -22,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from model_service.settings import ModelSettings
+    from model_service import ModelSettings
 
 CANARY_POOL = SaltedShare(salt="canary", share=0.3)
 """Devices of a group that the local stack's policy lets canary channels bind."""
@@ -43,10 +39,10 @@ def prepare(settings: ModelSettings, say: Callable[[str], None]) -> None:
     """
     try:
         settings.root.mkdir(parents=True, exist_ok=True)
-        init_pki(settings)
-        if not is_initialised(settings):
+        authority.init_pki(settings)
+        if not ceremony.is_initialised(settings):
             families = sorted({load_profile(p).model.name for p in builtin_profiles().values()})
-            say(init_trust(settings, families, {GROUP: CANARY_POOL, PROBES: EVERYBODY}, say))
+            say(ceremony.init(settings, families, {GROUP: CANARY_POOL, PROBES: EVERYBODY}, say))
     except OSError as exc:
         raise StackError(f"cannot write the model service's folder {settings.root}: {exc}") from exc
 
@@ -67,7 +63,7 @@ def as_environment(settings: ModelSettings) -> dict[str, str]:
     """``MODEL_*`` variables that give a process these settings."""
     values = settings.model_dump(mode="json")
     return {
-        PREFIX + name.upper(): value if isinstance(value, str) else json.dumps(value)
+        SETTINGS_PREFIX + name.upper(): value if isinstance(value, str) else json.dumps(value)
         for name, value in values.items()
     }
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from infra.settings import StackSettings
-    from model_service.settings import ModelSettings
+    from model_service import ModelSettings
 
 
 def model_settings(settings: StackSettings, bootstrap_servers: str = "") -> ModelSettings:
@@ -16,7 +16,7 @@ def model_settings(settings: StackSettings, bootstrap_servers: str = "") -> Mode
         settings: Of the stack.
         bootstrap_servers: The stack's broker; empty: lifecycle events go to the lake only.
     """
-    from model_service.settings import ModelSettings  # noqa: PLC0415  (`edgeloop --help` stays quick)
+    from model_service import ModelSettings  # noqa: PLC0415  (`edgeloop --help` stays quick)
 
     return ModelSettings(
         root=settings.state_dir / "models",

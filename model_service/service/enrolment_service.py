@@ -1,4 +1,4 @@
-"""`EnrolmentService`: takes requests of devices without a valid certificate, waits for the issuer's answer."""
+"""The gRPC service `Enrollment`: takes requests of devices that have no valid certificate."""
 
 from __future__ import annotations
 

@@ -21,8 +21,7 @@ from schemas.events import DriftVerdict
 from schemas.tables import DRIFT, QUARANTINE
 from stream_processors.derived_provenance import derived_provenance
 from stream_processors.drift.cohort_judge import CohortJudge
-from stream_processors.ingest.ingest_job import dead_letter
-from stream_processors.job import Batch, Derived, Output, RawMessage, State
+from stream_processors.job import Batch, Derived, Output, RawMessage, State, dead_letter
 from stream_processors.job_context import JobContext
 from stream_processors.windowing.partials import (
     CohortProgress,

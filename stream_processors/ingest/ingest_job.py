@@ -35,7 +35,7 @@ from stream_processors.ingest.admission import (
 )
 from stream_processors.ingest.landing import Landed, land_statements, land_telemetry, provenance
 from stream_processors.ingest.marks import LaneMarks
-from stream_processors.job import Batch, Derived, Output, RawMessage, State
+from stream_processors.job import Batch, Derived, Output, RawMessage, State, dead_letter
 
 EVENTS = {
     topics.ALERT.base: (ALERTS.schema, ALERTS.name),
@@ -81,22 +81,6 @@ class _Work:
             }
         )
         self.letters.append(dead_letter(message, type(error).__name__, str(error)))
-
-
-def dead_letter(message: RawMessage, error: str, reason: str) -> Derived:
-    """Copy of a message for the dead-letter topic, with where it came from and why."""
-    return Derived(
-        topic=topics.DEAD_LETTER.base,
-        key=(message.key or b"").decode("utf-8", "replace"),
-        headers=(
-            ("source_topic", message.topic.encode()),
-            ("source_partition", b"%d" % message.partition),
-            ("source_offset", b"%d" % message.offset),
-            ("error", error.encode()),
-            ("reason", reason[:1000].encode()),
-        ),
-        copy_of=(message.topic, message.partition, message.offset),
-    )
 
 
 class Ingest:

@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from edge_producer.sources.scenario import FaultSpan
-from infra.demo.outcome import Frontier, queryable_latency, score_alarms, score_drift
+from infra.demo.outcome import queryable_latency, score_alarms, score_drift
 from infra.demo.plan import SOUTH, make_plan
+from infra.line_watch import QueryableFrontier
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -32,7 +33,7 @@ def test_drift_delay_counts_from_the_injection_on_the_channel_that_moved():
 
 
 def test_an_offset_is_queryable_from_the_first_cut_beyond_it():
-    frontier = Frontier()
+    frontier = QueryableFrontier()
     frontier.note(0, 2, at(10))
     frontier.note(0, 5, at(20))
     assert [frontier.when(0, o) for o in (0, 1, 2, 4, 5)] == [

@@ -14,8 +14,8 @@ setup: ## Everything the other targets need; afterwards .venv/bin/edgeloop works
 demo: setup ## The whole loop on this machine, three minutes, with a report
 	@$(BIN)/edgeloop demo --profile machine --devices 20 --seconds 180 --seed 7
 
-test: setup ## All tests, against a real broker
-	@$(BIN)/python -m pytest
+test: setup ## All tests, against real brokers; two files at a time
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: setup ## ruff, mypy strict, import-linter
 	@$(BIN)/ruff check .

@@ -123,10 +123,12 @@ class Disk:
 
     def remove(self, path: Path) -> None:
         """Take a file or folder away, if it is there. Not synced: what comes back may be removed again."""
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
+        try:
             path.unlink(missing_ok=True)
+        except OSError:
+            if not path.is_dir():
+                raise
+            shutil.rmtree(path)
 
     def rename(self, source: Path, target: Path, *, sync: bool = True) -> None:
         """Give a file or folder its name in place of what has it, for good unless ``sync`` is False."""

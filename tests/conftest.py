@@ -6,10 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.kafka.kafka_broker import KafkaBroker
 from infra.settings import default_cache_dir
+
+# An example may take as long as it needs: the machine is shared, and benchmarks are elsewhere.
+settings.register_profile("shared-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared-machine")
 
 
 @pytest.fixture(scope="session")

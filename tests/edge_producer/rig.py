@@ -153,6 +153,7 @@ class Rig:
             n: load_or_create(self.folder / "keys", n) for n in self.names
         }
         self.spool = Spool.open(self.path, self.names, self.profile, self.now)
+        self.is_open = True
         self.sealer = Sealer(self.spool, self.identities, self.profile, **self.limits)
         host = Host(
             on_action=lambda device, action, _score: self.actions.append((device, action)),
@@ -166,9 +167,15 @@ class Rig:
             for name, identity in self.identities.items()
         }
 
+    def close(self) -> None:
+        """Close the spool if it is open."""
+        if self.is_open:
+            self.spool.close()
+        self.is_open = False
+
     def crash(self) -> None:
         """Lose everything that was not committed, and start again."""
-        self.spool.close()
+        self.close()
         self.open()
 
     def sense(self, values: Iterable[float], device_id: str = "d-1") -> None:

@@ -3,11 +3,11 @@
 from edge_producer.spool.eviction import Eviction
 from edge_producer.spool.spool_rows import ThinnedBlock
 from schemas.row_schemas import BOOK_COUNTS, RULES
-from tests.edge_producer.rig import Rig, bench_profile, statements, summary_rows
+from tests.edge_producer.rig import bench_profile, statements, summary_rows
 
 
-def filled(tmp_path, **policy):
-    rig = Rig(tmp_path, bench_profile(p=0.5, **policy))
+def filled(rigs, tmp_path, **policy):
+    rig = rigs(tmp_path, bench_profile(p=0.5, **policy))
     rig.sense([0.1] * 200 + [0.9] * 20)
     rig.flush()
     without_statements(rig)
@@ -25,8 +25,8 @@ def stored(rig):
     return rig.spool._db.execute(query).fetchall()
 
 
-def test_thinning_keeps_exactly_the_rows_below_pi_tau_of_whole_blocks(tmp_path):
-    rig = filled(tmp_path)
+def test_thinning_keeps_exactly_the_rows_below_pi_tau_of_whole_blocks(rigs, tmp_path):
+    rig = filled(rigs, tmp_path)
     before = stored(rig)
     rig.evict(rig.spool.bytes * 3 // 4)
     after = set(stored(rig))
@@ -35,8 +35,8 @@ def test_thinning_keeps_exactly_the_rows_below_pi_tau_of_whole_blocks(tmp_path):
     assert after == {r for r in before if r[2] < r[3] * tau[ThinnedBlock(1, r[0], r[1])]}
 
 
-def test_the_oldest_block_gives_way_first(tmp_path):
-    rig = filled(tmp_path)
+def test_the_oldest_block_gives_way_first(rigs, tmp_path):
+    rig = filled(rigs, tmp_path)
     periods = sorted({p for p, s, _, _ in stored(rig) if s == "sample"})
     rig.evict(rig.spool.bytes - 1)
     factors = [rig.spool.rows.tau(ThinnedBlock(1, p, "sample")) for p in periods]
@@ -44,8 +44,8 @@ def test_the_oldest_block_gives_way_first(tmp_path):
     assert set(factors) == {0.5, 1.0}
 
 
-def test_survivors_carry_q_equal_pi_tau(tmp_path):
-    rig = filled(tmp_path)
+def test_survivors_carry_q_equal_pi_tau(rigs, tmp_path):
+    rig = filled(rigs, tmp_path)
     rig.evict(rig.spool.bytes // 2)
     factors = set()
     rig.settle(rig.seal())
@@ -56,8 +56,8 @@ def test_survivors_carry_q_equal_pi_tau(tmp_path):
     assert len(factors) > 1
 
 
-def test_rows_that_come_later_to_a_thinned_block_are_thinned_alike(tmp_path):
-    rig = Rig(tmp_path, bench_profile(p=1.0, p_min=1.0, pretrigger=0))
+def test_rows_that_come_later_to_a_thinned_block_are_thinned_alike(rigs, tmp_path):
+    rig = rigs(tmp_path, bench_profile(p=1.0, p_min=1.0, pretrigger=0))
     rig.sense([0.1] * 5)
     rig.commit()
     (block,) = rig.spool.rows.blocks()
@@ -69,8 +69,8 @@ def test_rows_that_come_later_to_a_thinned_block_are_thinned_alike(tmp_path):
     assert rig.books().balanced
 
 
-def test_below_the_floor_a_block_goes_whole_and_the_books_call_it_a_gap(tmp_path):
-    rig = filled(tmp_path, thinning_floor=0.5)
+def test_below_the_floor_a_block_goes_whole_and_the_books_call_it_a_gap(rigs, tmp_path):
+    rig = filled(rigs, tmp_path, thinning_floor=0.5)
     rig.evict(0)
     assert stored(rig) == []
     rig.settle(rig.seal_statements())
@@ -80,10 +80,10 @@ def test_below_the_floor_a_block_goes_whole_and_the_books_call_it_a_gap(tmp_path
     assert sum(line["evicted"] for line in statements(rig.delivered)) == books.evicted > 0
 
 
-def test_thinned_estimates_stay_honest(tmp_path):
+def test_thinned_estimates_stay_honest(rigs, tmp_path):
     """Rows of 40 devices, thinned to a third: the weighted count agrees with what was sensed."""
     names = tuple(f"d-{n}" for n in range(40))
-    rig = Rig(tmp_path, bench_profile(p=0.5), names)
+    rig = rigs(tmp_path, bench_profile(p=0.5), names)
     for name in names:
         rig.sense([0.1] * 50, name)
     rig.flush()
@@ -97,8 +97,8 @@ def test_thinned_estimates_stay_honest(tmp_path):
     assert abs(estimate - 40 * 50) < 4 * variance**0.5
 
 
-def test_summaries_are_merged_before_any_is_dropped(tmp_path):
-    rig = Rig(tmp_path)
+def test_summaries_are_merged_before_any_is_dropped(rigs, tmp_path):
+    rig = rigs(tmp_path)
     rig.sense([0.1] * 300)
     rig.flush()
     waiting = rig.spool.summary_bytes
@@ -113,8 +113,8 @@ def test_summaries_are_merged_before_any_is_dropped(tmp_path):
     assert {line["period_s"] for line in lines} == {60.0}
 
 
-def test_dropped_summaries_are_counted(tmp_path):
-    rig = Rig(tmp_path)
+def test_dropped_summaries_are_counted(rigs, tmp_path):
+    rig = rigs(tmp_path)
     rig.sense([0.1] * 300)
     rig.flush()
     rig.evict(0)
@@ -122,8 +122,8 @@ def test_dropped_summaries_are_counted(tmp_path):
     assert rig.spool.counters()["summaries_dropped"] > 0
 
 
-def test_moments_give_way_but_counts_never_do(tmp_path):
-    rig = Rig(tmp_path)
+def test_moments_give_way_but_counts_never_do(rigs, tmp_path):
+    rig = rigs(tmp_path)
     rig.sense([0.1] * 100)
     rig.flush()
     before = rig.books()

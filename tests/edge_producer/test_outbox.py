@@ -41,16 +41,16 @@ def turn(rig: Rig, box: Outbox) -> None:
     box.send()
 
 
-def sensed(tmp_path) -> Rig:
-    rig = Rig(tmp_path, devices=("known", "new"))
+def sensed(rigs, tmp_path) -> Rig:
+    rig = rigs(tmp_path, devices=("known", "new"))
     for name in rig.names:
         rig.sense([0.1, 0.9, 0.95, 0.2] * 5, name)
     rig.flush()
     return rig
 
 
-def test_nothing_of_a_device_leaves_before_it_has_joined(tmp_path):
-    rig, taker = sensed(tmp_path), Taker()
+def test_nothing_of_a_device_leaves_before_it_has_joined(rigs, tmp_path):
+    rig, taker = sensed(rigs, tmp_path), Taker()
     box = outbox(rig, taker, {"known"})
     with rig.spool.transaction():
         for no in rig.spool.names:
@@ -60,8 +60,8 @@ def test_nothing_of_a_device_leaves_before_it_has_joined(tmp_path):
     assert rig.books("new").pending > 0
 
 
-def test_what_waited_leaves_once_the_device_has_joined_and_the_books_balance(tmp_path):
-    rig, taker, joined = sensed(tmp_path), Taker(), {"known"}
+def test_what_waited_leaves_once_the_device_has_joined_and_the_books_balance(rigs, tmp_path):
+    rig, taker, joined = sensed(rigs, tmp_path), Taker(), {"known"}
     box = outbox(rig, taker, joined)
     with rig.spool.transaction():
         box.seal_alert(rig.spool.devices["new"], b"{}")
@@ -72,8 +72,8 @@ def test_what_waited_leaves_once_the_device_has_joined_and_the_books_balance(tmp
     assert all(rig.books(name).balanced for name in rig.names)
 
 
-def test_an_alert_that_waited_leaves_after_a_restart_too(tmp_path):
-    rig, taker = sensed(tmp_path), Taker()
+def test_an_alert_that_waited_leaves_after_a_restart_too(rigs, tmp_path):
+    rig, taker = sensed(rigs, tmp_path), Taker()
     box = outbox(rig, taker, {"known"})
     with rig.spool.transaction():
         box.seal_alert(rig.spool.devices["new"], b"{}")

@@ -7,15 +7,15 @@ import pytest
 from schemas.envelope import MessageVerifier, read_envelope, verify
 from schemas.profile_file import find_profile
 from schemas.topics import Lane
-from tests.edge_producer.rig import Rig, bench_profile, statements, summary_rows
+from tests.edge_producer.rig import bench_profile, statements, summary_rows
 
 
 def envelope(message):
     return read_envelope(message.key, message.headers)[0]
 
 
-def test_a_resend_is_byte_for_byte_the_same(tmp_path):
-    rig = Rig(tmp_path)
+def test_a_resend_is_byte_for_byte_the_same(rigs, tmp_path):
+    rig = rigs(tmp_path)
     rig.sense([0.9] * 5)
     rig.commit()
     (id_,) = rig.seal()
@@ -24,8 +24,8 @@ def test_a_resend_is_byte_for_byte_the_same(tmp_path):
     assert rig.spool.messages.read(id_) == first == rig.sealed[id_]
 
 
-def test_numbers_are_dense_within_a_lane_across_restarts(tmp_path):
-    rig = Rig(tmp_path, devices=("d-1", "d-2"))
+def test_numbers_are_dense_within_a_lane_across_restarts(rigs, tmp_path):
+    rig = rigs(tmp_path, devices=("d-1", "d-2"))
     for turn in range(6):
         rig.sense([0.9] * 3, "d-1")
         rig.sense([0.9] * 2, "d-2")
@@ -40,8 +40,8 @@ def test_numbers_are_dense_within_a_lane_across_restarts(tmp_path):
     assert len(numbers) == 4
 
 
-def test_a_number_taken_in_a_failed_transaction_is_not_lost(tmp_path):
-    rig = Rig(tmp_path)
+def test_a_number_taken_in_a_failed_transaction_is_not_lost(rigs, tmp_path):
+    rig = rigs(tmp_path)
 
     def take_and_fail():
         with rig.spool.transaction():
@@ -54,8 +54,8 @@ def test_a_number_taken_in_a_failed_transaction_is_not_lost(tmp_path):
         assert rig.spool.messages.next_no(1, Lane.LIVE) == 0
 
 
-def test_the_signature_holds_for_the_device_key(tmp_path):
-    rig = Rig(tmp_path)
+def test_the_signature_holds_for_the_device_key(rigs, tmp_path):
+    rig = rigs(tmp_path)
     rig.sense([0.9] * 3)
     rig.commit()
     rig.seal()
@@ -66,8 +66,8 @@ def test_the_signature_holds_for_the_device_key(tmp_path):
     assert said.signer == verifier.key_id
 
 
-def test_rows_arrive_as_they_were_sensed(tmp_path):
-    rig = Rig(tmp_path, bench_profile(p=1.0))
+def test_rows_arrive_as_they_were_sensed(rigs, tmp_path):
+    rig = rigs(tmp_path, bench_profile(p=1.0))
     rig.sense([0.25, float("nan"), 0.75])
     rig.flush()
     rig.seal()
@@ -78,15 +78,15 @@ def test_rows_arrive_as_they_were_sensed(tmp_path):
     assert [r["mono_ns"] for r in rows] == [0, 10**9, 2 * 10**9]
 
 
-def test_messages_are_cut_at_their_size_and_rows_that_never_fit_are_refused(tmp_path):
-    rig = Rig(tmp_path, bench_profile(p=1.0), max_message_bytes=4096 + 2500)
+def test_messages_are_cut_at_their_size_and_rows_that_never_fit_are_refused(rigs, tmp_path):
+    rig = rigs(tmp_path, bench_profile(p=1.0), max_message_bytes=4096 + 2500)
     rig.sense([0.1] * 300)
     rig.flush()
     rig.settle(rig.seal())
     assert len(rig.delivered) > 1
     assert max(m.size for m in rig.delivered) <= 4096 + 2500
     assert len(rig.rows_of(rig.delivered)) == 300
-    tiny = Rig(tmp_path / "tiny", bench_profile(p=1.0), max_message_bytes=4096 + 10)
+    tiny = rigs(tmp_path / "tiny", bench_profile(p=1.0), max_message_bytes=4096 + 10)
     tiny.sense([0.1] * 3)
     tiny.flush()
     assert tiny.seal() == []
@@ -94,9 +94,9 @@ def test_messages_are_cut_at_their_size_and_rows_that_never_fit_are_refused(tmp_
 
 
 @pytest.mark.parametrize("name", ["bench", "machine"])
-def test_five_rows_are_no_larger_than_their_json(tmp_path, name):
+def test_five_rows_are_no_larger_than_their_json(rigs, tmp_path, name):
     profile = bench_profile() if name == "bench" else find_profile("machine")
-    rig = Rig(tmp_path, profile)
+    rig = rigs(tmp_path, profile)
     rig.sense([0.91, 0.9321, 0.95, 0.97, 0.9912])
     rig.flush()
     rig.seal()
@@ -106,8 +106,8 @@ def test_five_rows_are_no_larger_than_their_json(tmp_path, name):
     assert sum(m.size for m in rig.sealed.values()) <= len(as_json)
 
 
-def test_summaries_and_books_agree_on_what_was_sensed(tmp_path):
-    rig = Rig(tmp_path)
+def test_summaries_and_books_agree_on_what_was_sensed(rigs, tmp_path):
+    rig = rigs(tmp_path)
     rig.sense([0.1, 0.9, float("nan")] * 20)
     rig.flush()
     rig.settle(rig.seal_statements())
@@ -117,8 +117,8 @@ def test_summaries_and_books_agree_on_what_was_sensed(tmp_path):
     assert sum(line["sensed"] for line in statements(rig.delivered)) == 60
 
 
-def test_an_alert_copies_its_row_and_is_not_in_the_books(tmp_path):
-    rig = Rig(tmp_path)
+def test_an_alert_copies_its_row_and_is_not_in_the_books(rigs, tmp_path):
+    rig = rigs(tmp_path)
     rig.sense([0.95, 0.95])
     update = rig.devices["d-1"].take_update()
     with rig.spool.transaction():

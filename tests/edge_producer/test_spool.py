@@ -108,7 +108,7 @@ class SpoolMachine(RuleBasedStateMachine):
         assert again.summary_bytes >= summaries
 
     def teardown(self) -> None:
-        self.rig.spool.close()
+        self.rig.close()
         self.folder.cleanup()
 
 
@@ -122,15 +122,15 @@ def drained(rig):
     rig.settle(rig.seal_statements())
 
 
-def test_held_rows_count_as_sensed_and_pending(tmp_path):
-    rig = Rig(tmp_path)
+def test_held_rows_count_as_sensed_and_pending(rigs, tmp_path):
+    rig = rigs(tmp_path)
     rig.sense([0.1, 0.1])
     rig.commit()
     assert (rig.books().sensed, rig.books().pending) == (2, 2)
 
 
-def test_everything_continues_after_a_restart_without_network(tmp_path):
-    rig = Rig(tmp_path)
+def test_everything_continues_after_a_restart_without_network(rigs, tmp_path):
+    rig = rigs(tmp_path)
     rig.sense([0.1, 0.7, 0.9, 0.9])
     rig.commit()
     spool_id, action = rig.spool.spool_id, rig.devices["d-1"]._decider.action
@@ -146,8 +146,8 @@ def test_everything_continues_after_a_restart_without_network(tmp_path):
     assert rig.books().acked == len(rig.rows_of(rig.delivered))
 
 
-def test_held_rows_of_a_dead_process_are_released_under_their_own_boot(tmp_path):
-    rig = Rig(tmp_path, bench_profile(p=1.0))
+def test_held_rows_of_a_dead_process_are_released_under_their_own_boot(rigs, tmp_path):
+    rig = rigs(tmp_path, bench_profile(p=1.0))
     rig.sense([0.1, 0.1])
     rig.commit()
     rig.crash()
@@ -158,8 +158,8 @@ def test_held_rows_of_a_dead_process_are_released_under_their_own_boot(tmp_path)
     assert [[r["seq"] for r in rows if r["boot_id"] == b] for b in boots] == [[0, 1], [0, 1, 2, 3]]
 
 
-def test_summaries_cover_everything_sensed_across_a_crash(tmp_path):
-    rig = Rig(tmp_path)
+def test_summaries_cover_everything_sensed_across_a_crash(rigs, tmp_path):
+    rig = rigs(tmp_path)
     rig.sense([0.1] * 15)
     rig.commit()
     rig.crash()
@@ -171,8 +171,8 @@ def test_summaries_cover_everything_sensed_across_a_crash(tmp_path):
     assert len({r["boot_id"] for r in scores}) == 2
 
 
-def test_statements_on_the_books_end_with_nothing_pending(tmp_path):
-    rig = Rig(tmp_path)
+def test_statements_on_the_books_end_with_nothing_pending(rigs, tmp_path):
+    rig = rigs(tmp_path)
     rig.sense([0.1, 0.85, 0.2, 0.5] * 10)
     rig.flush()
     rig.settle(rig.seal_statements())
@@ -187,15 +187,15 @@ def test_statements_on_the_books_end_with_nothing_pending(tmp_path):
     assert totals == {name: getattr(rig.books(), name) for name in BOOK_COUNTS}
 
 
-def test_a_line_is_not_stated_before_its_period_closed(tmp_path):
-    rig = Rig(tmp_path)
+def test_a_line_is_not_stated_before_its_period_closed(rigs, tmp_path):
+    rig = rigs(tmp_path)
     rig.sense([0.1] * 9)
     rig.commit()
     assert rig.spool.books.due(rig.now + 1e6, 0.0, settled_only=False) == []
 
 
-def test_forgotten_lines_stay_in_the_totals(tmp_path):
-    rig = Rig(tmp_path)
+def test_forgotten_lines_stay_in_the_totals(rigs, tmp_path):
+    rig = rigs(tmp_path)
     rig.sense([0.1, 0.85] * 300)
     drained(rig)
     before = rig.books()
@@ -206,24 +206,24 @@ def test_forgotten_lines_stay_in_the_totals(tmp_path):
     assert rig.books() == before
 
 
-def test_another_set_of_devices_is_refused(tmp_path):
-    rig = Rig(tmp_path)
-    rig.spool.close()
+def test_another_set_of_devices_is_refused(rigs, tmp_path):
+    rig = rigs(tmp_path)
+    rig.close()
     with pytest.raises(SpoolError, match="another set of devices"):
         Spool.open(rig.path, ("d-1", "d-9"), rig.profile, 0.0)
 
 
-def test_a_second_process_is_refused(tmp_path):
-    rig = Rig(tmp_path)
+def test_a_second_process_is_refused(rigs, tmp_path):
+    rig = rigs(tmp_path)
     with pytest.raises(SpoolError, match="in use"):
         Spool.open(rig.path, ("d-1",), rig.profile, 0.0)
 
 
-def test_another_feature_set_is_refused_while_rows_wait(tmp_path):
-    rig = Rig(tmp_path)
+def test_another_feature_set_is_refused_while_rows_wait(rigs, tmp_path):
+    rig = rigs(tmp_path)
     rig.sense([0.9] * 3)
     rig.commit()
-    rig.spool.close()
+    rig.close()
     other = rig.profile.model_copy(update={"name": "other"})
     with pytest.raises(SpoolError, match="another profile"):
         Spool.open(rig.path, ("d-1",), other, 0.0)

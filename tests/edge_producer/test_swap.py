@@ -66,7 +66,7 @@ class Swapping(Rig):
 def rig(tmp_path):
     with_rig = Swapping(tmp_path)
     yield with_rig
-    with_rig.spool.close()
+    with_rig.close()
 
 
 def test_rows_are_dense_and_name_the_model_that_scored_them(rig):

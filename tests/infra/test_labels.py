@@ -9,7 +9,7 @@ from feature_store import connect
 from feature_store.labels import label_id
 from feature_store.lake_registry import DeviceRecord, DeviceRegistry, ProfileRegistry
 from infra.labels.label_file import read_labels
-from infra.labels.label_outbox import LabelOutbox
+from infra.labels.label_outbox import LabelOutbox, open_outbox
 from infra.labels.labeller import SIGNER, Labeller
 from schemas.envelope import MessageVerifier
 from schemas.errors import MessageError, OperatorError, SourceError
@@ -90,14 +90,14 @@ def test_an_outbox_numbers_each_label_once_and_keeps_it_until_acknowledged(tmp_p
     two = [(label(), "machine"), (label(label_id="l-2"), "machine")]
     assert box.take(two) == {"l-1": "new", "l-2": "new"}
     box.close()
-    again = LabelOutbox(tmp_path / "o.db")  # killed before it was sent
-    assert again.take([(label(known_at=NOW + timedelta(days=1)), "machine")]) == {"l-1": "known"}
-    assert again.take([(label(label="healthy"), "machine")]) == {"l-1": "conflict"}
-    waiting = again.waiting()
-    assert [w.msg_no for w in waiting] == [0, 1]
-    assert Label.model_validate_json(waiting[0].value) == label()
-    again.acknowledged(waiting)
-    assert again.waiting() == []
+    with open_outbox(tmp_path / "o.db") as again:  # killed before it was sent
+        assert again.take([(label(known_at=NOW + timedelta(days=1)), "machine")]) == {"l-1": "known"}
+        assert again.take([(label(label="healthy"), "machine")]) == {"l-1": "conflict"}
+        waiting = again.waiting()
+        assert [w.msg_no for w in waiting] == [0, 1]
+        assert Label.model_validate_json(waiting[0].value) == label()
+        again.acknowledged(waiting)
+        assert again.waiting() == []
 
 
 def test_a_damaged_outbox_is_named(tmp_path):

@@ -14,7 +14,7 @@ from sqlalchemy import insert, select, update
 from feature_store import connect
 from feature_store.append import append
 from feature_store.cut_store import CutStore
-from feature_store.lake_registry import DeviceRecord, DeviceRegistry
+from feature_store.lake_registry import DeviceRecord, DeviceRegistry, ProfileRegistry
 from feature_store.point_in_time import RowSelection, training_rows
 from model_service.gates.gate import Gate
 from model_service.models.bundle_files import BundleFiles
@@ -30,7 +30,7 @@ from model_service.trust import ceremony
 from schemas.cohorts import SaltedShare
 from schemas.row_schemas import Reason
 from tests.feature_store.fleets import land, machine_lake, telemetry
-from tests.model_service.regimes import CHAMPION, LINEAGE, MACHINE, Story, features, name
+from tests.model_service.regimes import CHAMPION, LINEAGE, MACHINE, Story, features, name, unhurried
 
 SPAN = range(60, 72)
 DEVICES = 12
@@ -59,6 +59,7 @@ class GateOffice:
             spoilt: ``bundle``: hands in what this function makes of the candidate.
         """
         lake = machine_lake(self.settings.lake_root)
+        ProfileRegistry(lake).register(unhurried())
         DeviceRegistry(lake).register(
             [
                 DeviceRecord(name(d), "machine", "hall", "default", "x86", f"key-{d}", "PEM")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -21,6 +21,7 @@ from model_service.models.features import compute
 from model_service.models.mahalanobis import Mahalanobis
 from model_service.registry.bundle_store import factory_bundle_of
 from schemas.manifest import Lineage
+from schemas.profile import Profile
 from schemas.profile_file import find_profile
 
 MACHINE = find_profile("machine")
@@ -111,10 +112,15 @@ def candidate(taken: pa.Table, moved: Sequence[str] = ("temperature",), kind: st
     return build_candidate(MACHINE, taken, CHAMPION, moved, LINEAGE, 1, 1, kind)
 
 
+def unhurried(**gates: Any) -> Profile:
+    """The machine profile with bounds of its own, and room for the times that a busy machine measures."""
+    bounds = {"max_latency_ms": 1e4, "max_latency_ratio": 1e3, **gates}
+    return MACHINE.model_copy(update={"gates": MACHINE.gates.model_copy(update=bounds)})
+
+
 def case(taken: pa.Table, moved: Sequence[str] = ("temperature",), **changes: Any) -> GateCase:
     """A candidate as the gate would find it; ``gates`` overrides the profile's bounds."""
-    gates: Mapping[str, Any] = changes.pop("gates", {})
-    profile = MACHINE.model_copy(update={"gates": MACHINE.gates.model_copy(update=dict(gates))})
+    profile = unhurried(**changes.pop("gates", {}))
     kind = changes.pop("kind", "anomaly")
     cohorts = {name(d): f"machine/{'north' if d % 2 else 'south'}/g/x86" for d in range(30)}
     built = changes["candidate"] if "candidate" in changes else candidate(taken, moved, kind)

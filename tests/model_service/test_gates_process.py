@@ -10,6 +10,7 @@ import pytest
 
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
+from feature_store.lake_registry import ProfileRegistry
 from model_service.gates.gate import Gate
 from model_service.models.bundle_files import sealed
 from model_service.registry.bundle_store import store_artifact
@@ -20,7 +21,7 @@ from schemas.channel_documents import artifact_path
 from schemas.errors import OperatorError, RetryableError
 from tests.model_service.drifting_fleets import HARMLESS, fleet, land, said, sent, store
 from tests.model_service.gate_office import PIN, GateOffice
-from tests.model_service.regimes import CHAMPION, warmer, worn
+from tests.model_service.regimes import CHAMPION, unhurried, warmer, worn
 from tests.model_service.training_office import TrainingOffice
 from tests.waiting import wait_until
 
@@ -165,6 +166,7 @@ def test_what_the_trainer_makes_of_a_recalibration_is_signed(tmp_path):
     of = fleet(HARMLESS["temperature +8 on 80 %"], 3, devices=20, seconds=110)
     store(tmp_path / "lake", of)
     land(tmp_path / "lake", drift=said(of), telemetry=sent(of))
+    ProfileRegistry(Lake.open(tmp_path / "lake")).register(unhurried())
     with closing(TrainingOffice(tmp_path / "office", tmp_path / "lake")) as office:
         office.tick()
         assert Gate(office.settings, office.registry).step()

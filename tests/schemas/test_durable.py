@@ -5,6 +5,7 @@ A *step* is what ``LossyDisk`` counts: a sync, a rename, a link, a removal.
 
 import errno
 import os
+import re
 import resource
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from threading import Barrier
 
 import pytest
 
+from schemas import durable
 from schemas.durable import ABANDONED_S, DISK, Disk, is_temporary, temporary
 from tests.simulators.lossy_disk import LossyDisk, PowerCut
 
@@ -46,6 +48,17 @@ def disk(request, tmp_path):
 def root(tmp_path):
     (tmp_path / "device").mkdir(exist_ok=True)
     return tmp_path / "device"
+
+
+def test_no_other_module_syncs_links_or_creates_exclusively():
+    home = Path(durable.__file__)
+    doing = re.compile(r"\bos\.(fsync|fdatasync|link|replace|rename|O_EXCL|umask)\b|\btempfile\.(mk|Named)")
+    rooms = ("schemas", "feature_store", "edge_producer", "stream_processors", "model_service", "infra")
+    found = {
+        path.name for room in rooms for path in (home.parent.parent / room).rglob("*.py")
+        if doing.search(path.read_text())
+    }  # fmt: skip
+    assert found == {home.name}
 
 
 # what a call does

@@ -209,12 +209,6 @@ class TrainingRun:
         """Whether it is another try on a change whose candidate was refused."""
         return self.need is not None
 
-    @property
-    def moved(self) -> tuple[str, ...]:
-        """Features that the training moves, or, before there is a plan, those that the drift moved."""
-        found = self.plan or self.finding
-        return found.moved if found is not None else ()
-
     def to(self, state: RunState, **changes: Unpack[RunChanges]) -> Self:
         """The run after a transition.
 

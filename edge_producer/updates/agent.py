@@ -149,8 +149,6 @@ class UpdateAgent:
         look = self._schedule.look_due(now_s)
         if not look and not (len(self._reports) and self._schedule.report_due(now_s)):
             return
-        if look:
-            self._schedule.look_begins(now_s)
         if self._offline():
             self.trouble, self.hopeless = "flight mode is on", True
             self._access.drop()
@@ -174,6 +172,7 @@ class UpdateAgent:
                 self.checked.set()
 
     def _look(self, delivery: DeliveryClient) -> None:
+        self._schedule.look_begins(self._monotonic())
         asked = self._instructions.fetch(delivery)
         if asked is None:
             return

@@ -17,7 +17,7 @@ DENIED_S = 60.0
 OFFLINE_S = 0.5
 """Wait in flight mode: nothing is sent, and its end is seen soon."""
 SHORTEST_S = 1.0
-"""Between two looks when hints or retries ask for the second: whoever sends hints may send any number."""
+"""From a look or a failure to a look that hints or retries ask for: a sender may send any number of hints."""
 MARGIN_S = 0.05
 """After the time at which a failed set may be tried again: clocks round."""
 SHORTEST_PAUSE_S = 0.01
@@ -148,6 +148,7 @@ class UpdateSchedule:
 
     def _postpone(self, now_s: float, wait_s: float) -> None:
         self._hinted = False
+        self._looked_s = now_s
         self._look_s = self._report_s = now_s + wait_s
 
     @property

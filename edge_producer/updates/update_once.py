@@ -18,6 +18,7 @@ from edge_producer.settings import EdgeSettings
 from edge_producer.sources.scenario import Scenario
 from edge_producer.sources.simulate_source import SimulateSource
 from edge_producer.updates.agent import UpdateAgent
+from edge_producer.updates.update_states import UNCHANGED
 from edge_producer.updates.updater import Updater
 from edge_producer.window import Predictor, Samples, Window
 from schemas.errors import BundleError
@@ -27,7 +28,7 @@ from schemas.updates import UpdateResult, UpdateState
 
 WHOLE_S = 300.0
 _SEED = 7
-_UNDER_WAY = frozenset({UpdateState.TRIAL, UpdateState.WATCH, UpdateState.FETCHING, UpdateState.VERIFIED})
+_UNDER_WAY = UNCHANGED | {UpdateState.COMMITTED, UpdateState.WATCH}
 _GOOD = ("", UpdateResult.COMMITTED.value)
 
 
@@ -43,7 +44,7 @@ def update_once(settings: EdgeSettings, profile: Profile, say: Callable[[str], o
     updater.start()
     try:
         deadline = time.monotonic() + WHOLE_S
-        while time.monotonic() < deadline and not all(_settled(a) for a in updater.agents.values()):
+        while time.monotonic() < deadline and not all(settled(a) for a in updater.agents.values()):
             for name, agent in updater.agents.items():
                 _pump(agent.seat, next(pumps[name]))
             time.sleep(0.02)
@@ -87,7 +88,7 @@ def _score(model: Predictor, window: Window) -> float | None:
     return score
 
 
-def _settled(agent: UpdateAgent) -> bool:
+def settled(agent: UpdateAgent) -> bool:
     """Whether nothing is under way, and the device has looked since anything was."""
     if agent.installer.record.state in _UNDER_WAY:
         agent.checked.clear()  # an attempt that ends looks again: there may be newer instructions

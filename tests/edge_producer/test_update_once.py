@@ -12,9 +12,11 @@ import pytest
 
 from edge_producer.spool.spool import read_books
 from edge_producer.status_file import read_status
+from edge_producer.updates.update_once import settled
 from schemas.profile_file import find_profile
-from tests.edge_producer.bench import edge_settings
+from tests.edge_producer.bench import Bench, edge_settings, quick_machine
 from tests.edge_producer.bundles import misses_golden
+from tests.simulators.full_disk import FullDisk
 from tests.simulators.update_service import UpdateService, candidate
 from tests.waiting import wait_until
 
@@ -56,6 +58,21 @@ def test_update_once_updates_every_device_and_says_so(service, tmp_path):
     code, lines = once(tmp_path, "m-1", "m-2")
     assert (code, lines) == (0, [f"{name}: {release.version} idle committed" for name in ("m-1", "m-2")])
     assert once(tmp_path, "m-1", "m-2")[0] == 0, "nothing to do is well, too"
+
+
+def test_an_update_between_its_commit_and_its_watch_is_not_over(service, tmp_path):
+    """``update --once`` once ended there, if the service had been looked at just before."""
+    service.join(tmp_path / "join", "m-1")
+    service.instruct(service.sign(candidate(1)))
+    disk = FullDisk()
+    disk.fill(lambda path, _data: path.name == "current.json", 10**9)
+    with Bench(edge_settings(tmp_path), quick_machine(), disk) as bench:
+        bench.drive(lambda: bench.state == "committed")
+        bench.agent.checked.set()
+        assert not settled(bench.agent)
+        disk.fill(lambda _path, _data: False)
+        bench.drive(lambda: settled(bench.agent))
+        assert bench.state == "idle"
 
 
 def test_update_once_names_the_attack_and_fails(service, tmp_path):

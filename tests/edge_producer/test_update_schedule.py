@@ -107,6 +107,15 @@ def test_a_hint_shortens_the_wait_after_a_failure_and_one_from_before_it_does_no
     assert subject.look_due(10.0 + SHORTEST_S)
 
 
+def test_hints_during_an_outage_are_looked_into_a_second_after_the_failure_and_no_sooner():
+    subject = fresh()
+    for _ in range(5):
+        subject.visit_failed(0.0)
+    subject.hint()
+    assert not subject.look_due(0.99 * SHORTEST_S)
+    assert subject.look_due(SHORTEST_S)
+
+
 def test_the_end_of_an_attempt_has_the_service_looked_at_at_once():
     subject = looked()
     subject.look_at_once()

@@ -63,7 +63,7 @@ def prose_lines(page: Path) -> list[str]:
 
 
 def names_a_module(path: str, page: Path) -> bool:
-    """Whether a file name that a page mentions is a file: from the root, from the page, or anywhere in a room."""
+    """Whether a file that a page mentions exists: from the root, beside the page, or anywhere in a room."""
     if "/" in path:
         return any((folder / path).is_file() for folder in (ROOT, page.parent))
     return any(found for folder in (*ROOMS, "examples", "tests") for found in (ROOT / folder).rglob(path))

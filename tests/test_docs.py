@@ -206,6 +206,16 @@ def test_the_module_map_is_complete():
         assert set(re.findall(r"^\| `([^`]+)` \| \S", section, re.MULTILINE)) == wanted, room
 
 
+def test_the_rigs_of_the_tests_are_where_their_page_says():
+    text = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
+    rigs = re.findall(r"^\| `([\w/]+\.py)` \| ([^|]+) \| \S", text, re.MULTILINE)
+    assert len(rigs) > 20
+    for file, names in rigs:
+        tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
+        defined = {n.name for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef)}
+        assert set(re.findall(r"`(\w+)`", names)) <= defined, file
+
+
 def test_every_direct_dependency_has_its_reason():
     text = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -19,8 +19,19 @@ from infra.cli.app import build_app
 from schemas import errors
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md")])
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        ROOT / "examples" / "README.md",
+        ROOT / "tests" / "README.md",
+    ]
+)
 ROOMS = ("schemas", "feature_store", "edge_producer", "stream_processors", "model_service", "infra")
+GENERATED = ROOT / "docs" / "data-dictionary.md"
+PROSE_LENGTH = 110
+OF_THE_READER = {"attention.py", "test_attention.py"}
+"""Files that docs/writing-a-job.md has its reader write."""
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -43,6 +54,33 @@ def code_lines(page: Path) -> list[str]:
     text = page.read_text(encoding="utf-8")
     fenced = [line for _, code in FENCE.findall(text) for line in code.splitlines()]
     return fenced + [line.strip() for line in FENCE.sub("", text).splitlines() if line.startswith("    ")]
+
+
+def prose_lines(page: Path) -> list[str]:
+    """Lines that are neither code nor tables; the module map, which the code writes, is left out."""
+    text = FENCE.sub("", page.read_text(encoding="utf-8")).partition("\n## Module map\n")[0]
+    return [line for line in text.splitlines() if not line.startswith(("    ", "|"))]
+
+
+def names_a_module(path: str, page: Path) -> bool:
+    """Whether a file that a page mentions exists: from the root, beside the page, or anywhere in a room."""
+    if "/" in path:
+        return any((folder / path).is_file() for folder in (ROOT, page.parent))
+    return any(found for folder in (*ROOMS, "examples", "tests") for found in (ROOT / folder).rglob(path))
+
+
+def resolves(dotted: str) -> bool:
+    """Whether a dotted name leads to a package, to a module, or to a word of the last one that it reaches."""
+    reached = ROOT
+    for name in dotted.split("."):
+        if (reached / name / "__init__.py").is_file():
+            reached = reached / name
+        elif reached.is_dir() and (reached / f"{name}.py").is_file():
+            reached = reached / f"{name}.py"
+        else:
+            source = reached / "__init__.py" if reached.is_dir() else reached
+            return bool(re.search(rf"\b{name}\b", source.read_text(encoding="utf-8")))
+    return True
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -88,6 +126,23 @@ def test_every_edgeloop_line_is_a_command_that_exists(page):
     for line in code_lines(page):
         if re.match(r"(\.venv/bin/)?edgeloop ", line):
             parse(app, shlex.split(line, comments=True)[1:])
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p != GENERATED], ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_line_of_prose_is_longer_than_a_line_of_code(page):
+    long = [line for line in prose_lines(page) if len(line) > PROSE_LENGTH]
+    assert [line for line in long if not re.search(rf"\S{{{PROSE_LENGTH},}}", line)] == []
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if p.name != "CHANGELOG.md"], ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_every_module_that_a_page_names_exists(page):
+    text = page.read_text(encoding="utf-8").partition("\n## Module map\n")[0]
+    files = set(re.findall(r"(?<![\w/.*])((?:[\w-]+/)*\w+\.py)\b", text)) - OF_THE_READER
+    assert [f for f in sorted(files) if not names_a_module(f, page)] == []
+    dotted = set(re.findall(rf"(?<![\w/.-])((?:{'|'.join([*ROOMS, 'tests'])})(?:\.[A-Za-z_]\w*)+)", text))
+    assert [d for d in sorted(dotted) if not d.endswith(".py") and not resolves(d)] == []
 
 
 def test_readme_shows_the_first_commands():
@@ -149,6 +204,16 @@ def test_the_module_map_is_complete():
         modules = {str(p.relative_to(ROOT / room)) for p in (ROOT / room).rglob("*.py")}
         wanted = {m for m in modules if not m.endswith("__init__.py")}
         assert set(re.findall(r"^\| `([^`]+)` \| \S", section, re.MULTILINE)) == wanted, room
+
+
+def test_the_rigs_of_the_tests_are_where_their_page_says():
+    text = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
+    rigs = re.findall(r"^\| `([\w/]+\.py)` \| ([^|]+) \| \S", text, re.MULTILINE)
+    assert len(rigs) > 20
+    for file, names in rigs:
+        tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
+        defined = {n.name for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef)}
+        assert set(re.findall(r"`(\w+)`", names)) <= defined, file
 
 
 def test_every_direct_dependency_has_its_reason():

@@ -7,6 +7,8 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
+import model_service
+
 ROOT = Path(__file__).parent.parent
 ROOMS = ("schemas", "feature_store", "edge_producer", "stream_processors", "model_service", "infra")
 GENERATED = re.compile(r"_pb2(_grpc)?\.pyi?$")
@@ -94,3 +96,16 @@ def test_functions_and_modules_stay_short():
                 if lines > LONGEST_FUNCTION:
                     long.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}: {lines} lines")
     assert long == []
+
+
+def test_the_face_of_the_model_service_says_the_same_to_the_type_checker_and_to_the_loader():
+    tree = ast.parse((ROOT / "model_service" / "__init__.py").read_text(encoding="utf-8"))
+    [checked] = [n for n in tree.body if isinstance(n, ast.If)]
+    typed = {
+        alias.asname or alias.name: f"{node.module}.{alias.name}"
+        for node in checked.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }  # fmt: skip
+    assert typed == {name: ".".join(filter(None, home)) for name, home in model_service._HOMES.items()}
+    assert sorted(typed) == sorted(model_service.__all__)
+    for name in model_service.__all__:
+        assert getattr(model_service, name) is not None

@@ -20,7 +20,8 @@ from model_service.registry.registry_tables import (
     outbox,
     rollout_events,
 )
-from model_service.rollout import engine_process, rollout_store
+from model_service.processes import engine_process
+from model_service.rollout import rollout_store
 from model_service.settings import ModelSettings
 from model_service.trust import ceremony
 from schemas.channel_documents import BROAD, CANARY

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import closing
 
 from model_service.gates.gate import Gate
 from model_service.processes.process_loop import ProcessJob, ProcessLoop
@@ -20,9 +21,6 @@ def run(settings: ModelSettings, stop: threading.Event) -> None:
     Raises:
         OperatorError: A family's key is missing.
     """
-    registry = Registry.open(settings.database_url, settings.root)
-    gate = Gate(settings, registry)
-    try:
+    with closing(Registry.open(settings.database_url, settings.root)) as registry:
+        gate = Gate(settings, registry)
         ProcessLoop([ProcessJob("candidates", gate.step)], settings.tick_s).run(stop)
-    finally:
-        registry.close()

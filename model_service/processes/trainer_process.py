@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import closing
 
 from feature_store.cut_store import utc_now
 from feature_store.lake import Lake
@@ -25,15 +26,12 @@ def run(settings: ModelSettings, stop: threading.Event) -> None:
     Raises:
         OperatorError: The lake or a key needs a person.
     """
-    registry = Registry.open(settings.database_url, settings.root)
-    scheduler = TrainingScheduler(settings, registry, Lake.open(settings.lake_root), utc_now)
-    log.info("trainer of %s", settings.root)
-    jobs = (
-        ProcessJob("reasons to train", scheduler.look),
-        ProcessJob("training runs", scheduler.work),
-        ProcessJob("stale proposals", scheduler.propose_again, PROPOSE_EVERY_S),
-    )
-    try:
+    with closing(Registry.open(settings.database_url, settings.root)) as registry:
+        scheduler = TrainingScheduler(settings, registry, Lake.open(settings.lake_root), utc_now)
+        log.info("trainer of %s", settings.root)
+        jobs = (
+            ProcessJob("reasons to train", scheduler.look),
+            ProcessJob("training runs", scheduler.work),
+            ProcessJob("stale proposals", scheduler.propose_again, PROPOSE_EVERY_S),
+        )
         ProcessLoop(jobs, settings.tick_s).run(stop)
-    finally:
-        registry.close()

@@ -51,7 +51,7 @@ def living(pids: list[int]) -> list[int]:
     return [p for p in pids if psutil.pid_exists(p) and psutil.Process(p).status() != psutil.STATUS_ZOMBIE]
 
 
-def test_up_status_down_leaves_no_process(edgeloop: Edgeloop):
+def test_up_status_down_leaves_no_process_and_keeps_the_data(edgeloop: Edgeloop):
     up = edgeloop.json("up")
     status = edgeloop.json("status")
     pids = [up["pid"], *(p["pid"] for p in status["processes"])]
@@ -60,42 +60,35 @@ def test_up_status_down_leaves_no_process(edgeloop: Edgeloop):
     assert (status["state"], status["problems"], len(living(pids))) == ("ready", [], 3 + len(PROCESSES))
     assert [t["name"] for t in status["topics"]] == [t.base for t in ALL_TOPICS]
     assert {lag["lag"] for lag in status["lag"]} == {0}
+    assert {p["restarts"] for p in status["processes"]} == {0}
+    KafkaAdmin(up["bootstrap_servers"]).send("dead-letter.v1", b"k", [("error", b"DecodeError")], b"bytes")
     assert edgeloop.json("down") == {"stopped": True}
     wait_until(lambda: living(pids) == [], 10, "the end of all processes")
     assert edgeloop.json("status")["state"] == "down"
     assert edgeloop.json("down") == {"stopped": False}
+    assert [x["error"] for x in edgeloop.json("dlq", "list")] == ["DecodeError"]  # starts and stops its own
+    assert edgeloop.json("status")["state"] == "down"
 
 
 @pytest.mark.faults
-def test_a_worker_that_dies_is_started_again(edgeloop: Edgeloop):
-    edgeloop.json("up", EDGELOOP_MODELS="false")
-    [first] = [p["pid"] for p in edgeloop.json("status")["processes"] if p["name"] == "worker-1"]
-    os.kill(first, signal.SIGKILL)
+def test_a_worker_that_dies_is_started_again_and_none_survives_a_supervisor_that_is_killed(
+    edgeloop: Edgeloop,
+):
+    up = edgeloop.json("up")
+    pids = {p["name"]: p["pid"] for p in edgeloop.json("status")["processes"]}
+    os.kill(first := pids["worker-1"], signal.SIGKILL)
 
     def restarted() -> bool:
         found = read_stack(edgeloop.state_dir)
         worker = next(p for p in found.processes if p.name == "worker-1") if found else None
+        pids["worker-1"] = worker.pid if worker else first
         return worker is not None and worker.restarts == 1 and worker.is_running and worker.pid != first
 
     wait_until(restarted, 30, "a new worker")
-
-
-@pytest.mark.faults
-def test_nothing_survives_a_supervisor_that_is_killed(edgeloop: Edgeloop):
-    up = edgeloop.json("up")
-    pids = [p["pid"] for p in edgeloop.json("status")["processes"]]
     os.kill(up["pid"], signal.SIGKILL)
-    wait_until(lambda: living(pids) == [], 30, "the end of all processes")
+    wait_until(lambda: living(list(pids.values())) == [], 30, "the end of all processes")
     assert edgeloop.json("status")["state"] == "down"
     assert edgeloop.json("down") == {"stopped": False}
-
-
-def test_data_stays_from_one_up_to_the_next(edgeloop: Edgeloop):
-    first = edgeloop.json("up", "--workers", "0", EDGELOOP_MODELS="false")
-    KafkaAdmin(first["bootstrap_servers"]).send("dead-letter.v1", b"k", [("error", b"DecodeError")], b"bytes")
-    edgeloop.json("down")
-    assert [x["error"] for x in edgeloop.json("dlq", "list")] == ["DecodeError"]  # starts and stops its own
-    assert edgeloop.json("status")["state"] == "down"
 
 
 def test_a_second_stack_in_the_same_folder_is_refused(settings: StackSettings):

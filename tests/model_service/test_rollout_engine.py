@@ -12,6 +12,7 @@ from sqlalchemy import select, update
 
 from feature_store.lake import Lake
 from model_service.identity.authority import init_pki
+from model_service.processes import engine_process
 from model_service.registry.registry_tables import (
     channel_requests,
     commands,
@@ -20,7 +21,7 @@ from model_service.registry.registry_tables import (
     outbox,
     rollout_events,
 )
-from model_service.rollout import engine_process, rollout_store
+from model_service.rollout import rollout_store
 from model_service.settings import ModelSettings
 from model_service.trust import ceremony
 from schemas.channel_documents import BROAD, CANARY

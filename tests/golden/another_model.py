@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import time
+from contextlib import closing
+from dataclasses import replace
 
-from feature_store.durable import replace
-from sqlalchemy import func, insert, select
+from sqlalchemy import insert
 
 from model_service.models.bundle_files import sealed
+from model_service.registry import candidates
+from model_service.registry.candidates import CandidateState, candidate_of
 from model_service.registry.database import Registry
-from model_service.registry.registry_tables import candidates, gate_verdicts
+from model_service.registry.registry_tables import gate_verdicts
 from model_service.settings import ModelSettings
 from model_service.trust.keys import load_online_key
 from model_service.trust.model_targets import countersign_model, propose_model
 from model_service.trust.repository import TrustRepository
 from schemas.bundle_archive import GOLDEN, MANIFEST, MODEL, pack, unpack
-from schemas.channel_documents import TargetCustom, artifact_path, model_role
-from schemas.manifest import parse_manifest
+from schemas.channel_documents import TargetCustom, model_role
+from schemas.durable import DISK
+from schemas.manifest import Manifest, parse_manifest
 
 
 def sign_another(settings: ModelSettings, champion: str) -> str:
@@ -25,38 +29,41 @@ def sign_another(settings: ModelSettings, champion: str) -> str:
 
     The engine publishes it and begins the rollouts that the profile asks for.
     """
-    registry = Registry(settings.database_url)
-    with registry.reading() as connection:
-        found = select(candidates.c.sha256).where(candidates.c.version == champion)
-        sha256 = connection.execute(found).scalar_one()
-        major = connection.execute(select(func.max(candidates.c.major))).scalar_one() + 1
-    files = unpack((settings.artifacts / sha256).read_bytes())
+    with closing(Registry(settings.database_url)) as registry:
+        with registry.reading() as connection:
+            old = candidates.get(connection, champion)
+            major = candidates.next_major(connection, old.family)
+        manifest, artifact = _copied((settings.artifacts / old.sha256).read_bytes(), major)
+        digest, now = hashlib.sha256(artifact).hexdigest(), time.time()
+        DISK.write(settings.artifacts / digest, artifact)
+        _sign(settings, manifest, artifact, digest)
+        made = candidate_of(
+            manifest, run_id="", champion=champion, sha256=digest, length=len(artifact), now=now
+        )
+        verdict = {
+            "version": manifest.version, "gate": "golden", "passed": True, "value": 0.0, "bound": 0.0,
+            "low": None, "high": None, "detail": {"says": "signed by hand"}, "evaluated_at": now,
+        }  # fmt: skip
+        with registry.transaction() as connection:
+            signed = replace(made, state=CandidateState.SIGNED, detail="signed by hand")
+            candidates.insert(connection, signed, manifest)
+            connection.execute(insert(gate_verdicts).values(**verdict))
+    return manifest.version
+
+
+def _copied(artifact: bytes, major: int) -> tuple[Manifest, bytes]:
+    """The same graph under another version: only the seed in its manifest differs."""
+    files = unpack(artifact)
     manifest = parse_manifest(files[MANIFEST], "the artifact")
     training = manifest.training.model_copy(update={"seed": major})
-    manifest = manifest.model_copy(update={"training": training})
-    bundle = sealed(manifest, files[MODEL], files[GOLDEN], major)
-    manifest, data = bundle.manifest, pack(bundle.files)
-    digest = hashlib.sha256(data).hexdigest()
-    replace(settings.artifacts / digest, data)
+    bundle = sealed(manifest.model_copy(update={"training": training}), files[MODEL], files[GOLDEN], major)
+    return bundle.manifest, pack(bundle.files)
+
+
+def _sign(settings: ModelSettings, manifest: Manifest, artifact: bytes, digest: str) -> None:
     repository = TrustRepository(settings.repository, settings.proposals)
-    role, path = model_role(manifest.name), artifact_path(manifest.name, manifest.version)
+    role = model_role(manifest.name)
     custom = TargetCustom(family=manifest.name, version=manifest.version, opset=manifest.opset)
     trainer, gate = (load_online_key(settings.keys / holder, role) for holder in ("trainer", "gate"))
-    propose_model(repository, trainer, manifest.name, path, data, custom)
-    countersign_model(repository, gate, manifest.name, path, digest)
-    now = time.time()
-    candidate = {
-        "version": manifest.version, "family": manifest.name, "major": major, "kind": manifest.kind,
-        "run_id": "", "champion": champion, "sha256": digest, "length": len(data),
-        "manifest": manifest.model_dump(mode="json"), "state": "signed", "detail": "signed by hand",
-        "created_at": now, "updated_at": now,
-    }  # fmt: skip
-    verdict = {
-        "version": manifest.version, "gate": "golden", "passed": True, "value": 0.0, "bound": 0.0,
-        "low": None, "high": None, "detail": {"says": "signed by hand"}, "evaluated_at": now,
-    }  # fmt: skip
-    with registry.transaction() as connection:
-        connection.execute(insert(candidates).values(**candidate))
-        connection.execute(insert(gate_verdicts).values(**verdict))
-    registry.close()
-    return manifest.version
+    propose_model(repository, trainer, artifact, custom)
+    countersign_model(repository, gate, digest, custom)

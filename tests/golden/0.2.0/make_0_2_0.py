@@ -21,19 +21,19 @@ from typing import Any
 import confluent_kafka as ck
 
 from edge_producer.sources.scenario import Injection, Scenario
-from edge_producer.spool.spool import read_books
-from edge_producer.spool.spool_file import reading
+from edge_producer.spool import read_books
+from edge_producer.spool_file import reading
 from feature_store.lake import Lake
-from infra.kafka.kafka_admin import KafkaAdmin
-from infra.kafka.lag import lags
+from infra.fleet import EdgeProcess, EdgeSpec
+from infra.kafka_admin import KafkaAdmin
+from infra.lag import lags
+from infra.model_processes import GROUP, PROBES
+from infra.model_settings import model_settings
 from infra.settings import StackSettings
-from infra.stack.edge_processes import EdgeProcess, EdgeSpec
-from infra.stack.model_processes import GROUP, PROBES
-from infra.stack.model_settings import model_settings
-from infra.stack.stack import Stack
+from infra.stack import Stack
 from schemas.envelope import decode_rows, read_envelope
 from schemas.profile_file import find_profile
-from schemas.row_schemas import telemetry_rows
+from schemas.rows import telemetry_rows
 from tests.golden.another_model import sign_another
 from tests.golden.archives import GOLDEN, pack
 from tests.infra.cli import Edgeloop

@@ -14,8 +14,9 @@ setup: ## Everything the other targets need; afterwards .venv/bin/edgeloop works
 demo: setup ## The whole loop on this machine, three minutes, with a report
 	@$(BIN)/edgeloop demo --profile machine --devices 20 --seconds 180 --seed 7
 
+# In the order of the files: else those with few tests come last, and with them the longest test.
 test: setup ## All tests, against real brokers; two files at a time
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup ## ruff, mypy strict, import-linter
 	@$(BIN)/ruff check .

@@ -13,13 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_store import duck
+from feature_store.block_sql import period_lengths_sql, period_start_sql, stratum_sql
 from feature_store.estimators import Flags, Floats, Labels, calibrated_mean, loss_weights, sums, total
-from schemas.row_schemas import RULES
+from schemas.row_schemas import Stratum
 
 BLOCK = "device_id, boot_id, model_version, stratum, period_start"
-"""What rows and books share, so what ``where`` may speak of."""
+"""What rows and books share, and so the columns that ``where`` may use."""
 
 _POOL_ROWS = 10
+"""Selected rows from which a pool is full."""
 
 
 @dataclass(frozen=True)
@@ -144,17 +146,15 @@ def exact_mean(con: duck.Connection, profile: str, feature: str, where: str = "t
 
 def _rows(con: duck.Connection, table: str, column: str, where: str) -> pa.Table:
     """Landed rows with value y, probability q and block."""
-    lengths = "SELECT device_id, boot_id, any_value(period_s) AS period_s FROM books GROUP BY ALL"
-    at = "epoch_us(coalesce(t.device_time, t.event_time))"
-    length = "(l.period_s * 1e6)::BIGINT"
     return duck.query(
         con,
         f"""
         SELECT y, q, {BLOCK} FROM (
             SELECT ({column})::DOUBLE AS y, t.inclusion_probability AS q, t.device_id, t.boot_id,
-                t.model_version, if((t.reasons & {RULES}) <> 0, 'rule', 'sample') AS stratum,
-                make_timestamptz({at} - ({at} % {length})) AS period_start
-            FROM {duck.name(table)} t LEFT JOIN ({lengths}) l USING (device_id, boot_id)
+                t.model_version, {stratum_sql("t.reasons")} AS stratum,
+                {period_start_sql("t", "l.period_s")} AS period_start
+            FROM {duck.name(table)} t
+            LEFT JOIN ({period_lengths_sql("books")}) l USING (device_id, boot_id)
         ) WHERE {where}""",
     )
 
@@ -181,22 +181,28 @@ def _lossy(blocks: pa.Table, block: Labels) -> Flags:
 def _pools(blocks: pa.Table, sensed: Floats, lossy: Flags) -> tuple[Labels, Floats, Flags]:
     """Pool of each block, rows sensed in each pool, and whether it lost rows.
 
-    A period may be so short that its sample is empty by design; calibrated alone, it would vanish and the
-    others of its kind would not count for it. So neighbouring periods of one device and stratum are pooled
-    until about ``_POOL_ROWS`` rows were selected in them.
+    A short period may have an empty sample by design. Calibrated alone, its rows would drop out of the
+    estimate, and the samples of its neighbours would not stand for them. So neighbouring periods of one
+    device and stratum are pooled until about ``_POOL_ROWS`` rows were selected in them.
     """
+    # In this order the blocks of one device and stratum are neighbours, oldest first.
     keys = ["device_id", "stratum", "boot_id", "period_start"]
     order = pc.sort_indices(blocks, [(k, "ascending") for k in keys]).to_numpy()
     ordered = blocks.take(order)
     device, stratum = (
         ordered.column(k).combine_chunks().dictionary_encode().indices.to_numpy() for k in keys[:2]
     )
+    # First block of a device and stratum; the slice matters only where there is no block at all.
     first = np.append(True, (device[1:] != device[:-1]) | (stratum[1:] != stratum[:-1]))[: len(order)]
-    selected = (_floats(ordered, "selected")).cumsum()
-    before = selected - _floats(ordered, "selected")
+    selected = _floats(ordered, "selected")
+    before = selected.cumsum() - selected
+    # The running sum never falls, so the newest start of a device and stratum is the largest one so far:
+    # less that start, it counts the rows selected before each block within its own device and stratum.
     within = before - np.maximum.accumulate(np.where(first, before, 0.0))
+    # A pool ends with the block in which that count passes a multiple of ``_POOL_ROWS``.
     step = within // _POOL_ROWS
     opens = first | np.append(True, step[1:] != step[:-1])[: len(order)]
+    # Back to the order in which the caller has the blocks.
     pool = np.empty(len(order), dtype=np.int64)
     pool[order] = np.cumsum(opens) - 1
     n = int(opens.sum())
@@ -205,7 +211,7 @@ def _pools(blocks: pa.Table, sensed: Floats, lossy: Flags) -> tuple[Labels, Floa
 
 def _strata(blocks: pa.Table, sensed: Floats) -> tuple[Labels, Floats]:
     """Stratum of each block, and rows sensed in each: rule and sample, all periods together."""
-    rule = np.array([s == "rule" for s in blocks.column("stratum").to_pylist()], dtype=np.int64)
+    rule = np.array([s == Stratum.RULE for s in blocks.column("stratum").to_pylist()], dtype=np.int64)
     return rule, sums(sensed, rule, 2)
 
 

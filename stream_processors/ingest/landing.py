@@ -18,10 +18,9 @@ from schemas.profile import Profile
 from schemas.row_schemas import END_YEAR, FIRST_YEAR, RULES, TIME
 from schemas.tables import PROFILE, PROVENANCE, QUARANTINE, telemetry_table
 from stream_processors.ingest.admission import Admitted
+from stream_processors.windowing.moments import LARGEST_COUNT
 
 _TINY = 1e-9
-LARGEST_COUNT = 2**40
-"""Counts beyond it are refused: no device senses so much, and sums over a fleet would overflow."""
 _STRANGE_TEXT = r"[\x00-\x1f\x7f]|^.{257,}$"
 """Names become keys of states: no control characters, no novels."""
 _FIRST_US, _END_US = (int(datetime(y, 1, 1, tzinfo=UTC).timestamp() * 1e6) for y in (FIRST_YEAR, END_YEAR))

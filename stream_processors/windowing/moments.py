@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 LARGEST_VALUE = 1e100
 """Largest magnitude of a mean or bound that is merged: beyond it, squares leave the range of floats."""
 LARGEST_COUNT = 1 << 40
-"""Largest count that is merged: a sum of such counts is still exact in a float."""
+"""Largest count that is landed or merged: no device senses more, and a sum of such counts is still exact in a
+float."""
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

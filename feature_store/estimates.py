@@ -92,6 +92,24 @@ def estimate_mean(
 ) -> Estimate:
     """Mean of a column over all rows sensed, from those that landed and the books.
 
+    A device sensed 100 rows at 20 degrees, of which it sent one in ten, and two at 99 degrees, which a rule
+    selected. The plain mean of what landed would be 33 degrees:
+
+    >>> from feature_store import duck
+    >>> con = duck.build([
+    ...     "CREATE TABLE landed AS SELECT 'm-1' AS device_id, 1 AS boot_id, 'v' AS model_version,"
+    ...     " '2026-07-01 12:00:00Z'::TIMESTAMPTZ AS event_time, NULL::TIMESTAMPTZ AS device_time,"
+    ...     " if(i < 10, 20.0, 99.0) AS temperature, if(i < 10, 1, 2) AS reasons,"
+    ...     " if(i < 10, 0.1, 1.0) AS inclusion_probability FROM range(12) t(i)",
+    ...     "CREATE TABLE books AS SELECT 'landed' AS profile, 'm-1' AS device_id, 1 AS boot_id,"
+    ...     " 'v' AS model_version, stratum, '2026-07-01 12:00:00Z'::TIMESTAMPTZ AS period_start,"
+    ...     " 60.0 AS period_s, sensed, acked, sensed - acked AS filtered, 0 AS pending, 0 AS refused,"
+    ...     " false AS gap FROM (VALUES ('sample', 100, 10), ('rule', 2, 2)) b(stratum, sensed, acked)",
+    ... ])
+    >>> estimate = estimate_mean(con, "landed", "temperature")
+    >>> round(estimate.value, 2), estimate.n_rows, estimate.n_sensed, estimate.flagged
+    (21.55, 12, 102, False)
+
     Args:
         con: From ``connect``.
         table: A telemetry view, such as ``telemetry_machine``.

@@ -41,6 +41,19 @@ def connect(
 
     The cut does not move under the connection: connect again for newer rows.
 
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from feature_store import connect
+    >>> from feature_store.lake import Lake
+    >>> from feature_store.lake_registry import DeviceRecord, DeviceRegistry
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     lake = Lake.open(Path(folder))
+    ...     device = DeviceRecord("m-1", "machine", "hall-2", "default", "x86", key_id="k", public_key="")
+    ...     DeviceRegistry(lake).register([device])
+    ...     con = connect(folder)
+    ...     con.sql("SELECT device_id, site FROM fleet").fetchall()
+    [('m-1', 'hall-2')]
+
     Args:
         lake_root: The lake's folder; None: that of the default stack (``EDGELOOP_STATE_DIR``).
         cut: Id, pin or instant (newest cut created at or before it); None: the newest cut.

@@ -288,7 +288,17 @@ class Simulate(Section):
 
 
 class Profile(Section):
-    """One vertical. See `docs/profiles.md` for every key."""
+    """One vertical. See `docs/profiles.md` for every key.
+
+    >>> from schemas.profile_file import find_profile
+    >>> profile = find_profile("machine")
+    >>> profile.featureset, profile.channel_names
+    ('rotating@1', ('vibration', 'temperature', 'current'))
+    >>> profile.feature_specs()[0].doc
+    'vibration: root mean square over the window [mm/s].'
+    >>> [(rule.action, rule.enter) for rule in profile.decision.rules]
+    [('inspect', 0.6), ('stop', 0.9)]
+    """
 
     name: Name
     description: str = ""

@@ -90,6 +90,22 @@ class Output:
 class Job(Protocol):
     """A stream job. Built once per worker with the worker's ``JobContext``.
 
+    A job that counts messages, on a batch of one:
+
+    >>> from datetime import UTC, datetime
+    >>> from stream_processors import Batch, Output, RawMessage, State
+    >>> class CountMessages:
+    ...     name, version, state_version = "count", 1, 1
+    ...     reads, writes = ("telemetry.v1",), ()
+    ...
+    ...     def process(self, batch: Batch, state: State, now: datetime) -> Output:
+    ...         return Output(state={"total": state.get("total", 0) + len(batch.messages)})
+    >>> now = datetime(2026, 7, 1, tzinfo=UTC)
+    >>> message = RawMessage("telemetry.v1", 3, 0, 1_782_864_000_000, b"m-1", [], b"")
+    >>> batch = Batch("task-03", n=7, messages=(message,))
+    >>> CountMessages().process(batch, {"total": 41}, now).state
+    {'total': 42}
+
     Attributes:
         name: Name in `edgeloop job list`, also the prefix of its state keys.
         version: Grows with each change of behaviour; recorded in every commit.

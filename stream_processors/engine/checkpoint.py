@@ -27,7 +27,7 @@ from stream_processors.engine.pipeline import run_jobs
 from stream_processors.engine.records import CommitRecord, LogIdentity, TaskState
 from stream_processors.job import Job, RawMessage
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 SNAPSHOT_EVERY = 32
 
@@ -94,7 +94,7 @@ class Checkpoint:
         identity = self._parts.log_identity()
         _check_identity(state, identity)
         for record in unapplied:
-            logger.info("finishing %s/%d after a crash", record.task, record.n)
+            log.info("finishing %s/%d after a crash", record.task, record.n)
             self.apply([record])
             self.conclude([record], {})
         self._tasks[task] = state

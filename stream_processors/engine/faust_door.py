@@ -28,7 +28,7 @@ from stream_processors.engine.watchdog import Watchdog
 from stream_processors.job import RawMessage
 from stream_processors.settings import StreamSettings
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 STREAM_BUFFER_MESSAGES = 256
@@ -165,7 +165,7 @@ class FaustDoor:
         if positions:
             await consumer.seek_wait(positions)  # in the consumer's thread; seek() from here would race it
         self._watchdog.progress()
-        logger.info("settled: tasks %s, opened %s", sorted(self._buffers), sorted(opened))
+        log.info("settled: tasks %s, opened %s", sorted(self._buffers), sorted(opened))
         return positions
 
     async def _open_tasks(self, tasks: Iterable[int]) -> dict[int, dict[str, int]]:
@@ -230,7 +230,7 @@ class FaustDoor:
         """Read what Faust skipped in front of ``end``; returns how many messages that were."""
         buffer = self._buffers[partition]
         start = buffer.next_offsets[topic]
-        logger.warning("hole: %s[%d] offsets %d..%d", topic, partition, start, end)
+        log.warning("hole: %s[%d] offsets %d..%d", topic, partition, start, end)
         messages, reached = await self._in_reader_thread(lambda log: log.read(topic, partition, start, end))
         if self._buffers.get(partition) is not buffer:  # revoked while reading
             return 0
@@ -277,7 +277,7 @@ class FaustDoor:
         try:
             await self._in_handler_thread(self._handler.process, batches)
         except TaskLostError as exc:
-            logger.warning("task lost: %s; opening %s again", exc, sorted(batches))
+            log.warning("task lost: %s; opening %s again", exc, sorted(batches))
             self.counts["lost"] += 1
             for task, messages in batches.items():
                 offsets = await self._in_handler_thread(self._handler.open, task)
@@ -319,7 +319,7 @@ class FaustDoor:
         try:
             _, end = await self._in_reader_thread(lambda log: log.log_range(tp.topic, tp.partition))
         except BrokerUnavailableError as exc:
-            logger.warning("%s", exc)
+            log.warning("%s", exc)
             return False
         if end <= offset or not self._is_waiting_for(tp, offset):
             return False

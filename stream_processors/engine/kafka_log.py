@@ -17,7 +17,7 @@ from schemas.topics import TASK_TOPICS
 from stream_processors.engine.records import CommitRecord, LogIdentity, event_id
 from stream_processors.job import Derived, RawMessage
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 LARGEST_COPY_BYTES = 900_000
 """A dead letter above it is published without its bytes, with a pointer to them."""
@@ -168,7 +168,7 @@ class KafkaLog:
         try:
             found, _ = self.read(topic, partition, offset, offset + 1)
         except OperatorError as exc:
-            logger.warning("original %s[%d]@%d cannot be copied: %s", topic, partition, offset, exc)
+            log.warning("original %s[%d]@%d cannot be copied: %s", topic, partition, offset, exc)
             return None
         return found[0] if found else None
 

@@ -137,11 +137,11 @@ def test_a_forged_signer_and_a_revoked_one_are_refused():
     assert "revoked" in revoked.rows["quarantine"]["reason"].to_pylist()[0]
 
 
-def test_rows_of_a_device_that_the_producer_does_not_speak_for_are_refused():
+def test_rows_of_a_device_that_the_producer_may_not_send_for_are_refused():
     device, log = SimDevice(), SimLog()
     message = log.append(device.telemetry(telemetry_batch("machine-77", 0, 2)))
     [outcome], _ = ingest(SimDirectory(device), [message])
-    assert outcome.rows["quarantine"]["reason"].to_pylist() == ["machine-00 does not speak for machine-77"]
+    assert outcome.rows["quarantine"]["reason"].to_pylist() == ["machine-00 may not send for machine-77"]
 
 
 def test_an_unknown_schema_is_refused_and_can_be_replayed_once_registered():
@@ -222,7 +222,7 @@ def event_of(device_id="machine-00", boot_id=7):
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        (event_of(device_id="machine-01"), "does not speak for machine-01"),
+        (event_of(device_id="machine-01"), "may not send for machine-01"),
         (event_of(boot_id=2**70), "boot_id"),
         (b"[1", "not a Alert"),
         (b"{}", "device_id"),

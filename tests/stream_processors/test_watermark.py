@@ -7,7 +7,7 @@ from stream_processors.windowing.watermark import (
     AppendClock,
     SourceProgress,
     advance,
-    silence_bound_us,
+    idle_bound_us,
     to_time,
     to_us,
 )
@@ -54,21 +54,21 @@ def test_watermark_never_goes_back(steps):
     sources, watermark, now = {}, None, 0
     for name, complete, passed in steps:
         now += passed
-        sources[name] = sources.get(name, SourceProgress(complete, now)).hear(complete, now)
+        sources[name] = sources.get(name, SourceProgress(complete, now)).updated(complete, now)
         after = advance(watermark, sources, now, SILENCE, tail_us=2)
         assert watermark is None or (after is not None and after >= watermark)
         watermark = after
 
 
 def test_a_lagging_reader_takes_nobody_for_silent():
-    clock = AppendClock(heard_us=1_000, read_us=1_000)
-    clock = clock.hear(1_200, now_us=3_600_000)  # an hour of log to work off
+    clock = AppendClock(appended_us=1_000, read_us=1_000)
+    clock = clock.updated(1_200, now_us=3_600_000)  # an hour of log to work off
     assert clock.at(3_600_000) == 1_200
     assert clock.at(3_600_500) == 1_700  # nothing comes: time passes
 
 
 def test_append_clock_stands_at_the_newest_message():
-    clock = AppendClock(1_000, 1_000).hear(2_000, 2_000).hear(1_500, 2_100)
+    clock = AppendClock(1_000, 1_000).updated(2_000, 2_000).updated(1_500, 2_100)
     assert clock.at(2_100) == 2_000
 
 
@@ -78,4 +78,4 @@ def test_times_survive_the_round_trip(us):
 
 
 def test_a_source_may_miss_one_window_before_it_counts_as_silent():
-    assert silence_bound_us(5.0, 2.0) == 12_000_000
+    assert idle_bound_us(5.0, 2.0) == 12_000_000

@@ -19,7 +19,7 @@ from schemas.errors import QueryError
 
 
 class LakeSettings(BaseSettings):
-    """Where `connect()` finds the lake when nobody says: the same variables as the local stack's."""
+    """Where `connect()` finds the lake if no folder is given: variables that the local stack reads too."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
@@ -39,7 +39,7 @@ def connect(
 ) -> duck.Connection:
     """A DuckDB connection in memory whose views read one cut of the lake; times are UTC.
 
-    The cut does not move under the connection: connect again for newer rows.
+    The connection keeps reading that cut: connect again for newer rows.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -68,23 +68,23 @@ def connect(
         raise QueryError(f"no lake at {root}; `edgeloop up` or `edgeloop demo` makes one")
     lake = Lake(root)
     chosen = CutStore(lake).resolve(cut)
-    con = duck.build(statements(root, chosen, ProfileRegistry(lake).profiles()))
+    connection = duck.build(statements(root, chosen, ProfileRegistry(lake).profiles()))
     if locked:
-        duck.lock(con, list(paths(root, chosen)))
-    return con
+        duck.lock(connection, list(paths(root, chosen)))
+    return connection
 
 
 def query(lake_root: Path, sql: str, cut: CutRef = None) -> pa.Table:
     """Result of one reading statement against a cut.
 
     Raises:
-        QueryError: No such cut, no reading statement, or DuckDB refuses it; names the views there are.
+        QueryError: No such cut, no reading statement, or DuckDB refuses it; the message lists the views.
     """
-    with connect(lake_root, cut) as con:
+    with connect(lake_root, cut) as connection:
         try:
-            return duck.query(con, sql)
+            return duck.query(connection, sql)
         except QueryError as exc:
-            raise QueryError(f"{exc}\n\nviews: {', '.join(views(con))}") from exc
+            raise QueryError(f"{exc}\n\nviews: {', '.join(views(connection))}") from exc
 
 
 def run(lake_root: Path, sql: str, cut: CutRef = None, fmt: Format = "table") -> str:
@@ -97,7 +97,7 @@ def run(lake_root: Path, sql: str, cut: CutRef = None, fmt: Format = "table") ->
     return FORMATS[fmt](result)
 
 
-def views(con: duck.Connection) -> list[str]:
+def views(connection: duck.Connection) -> list[str]:
     """Names of the views of a connection, sorted."""
-    rows = con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal ORDER BY 1").fetchall()
+    rows = connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal ORDER BY 1").fetchall()
     return [name for (name,) in rows]

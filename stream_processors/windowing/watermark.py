@@ -3,7 +3,7 @@
 A source (a device, or a task upstream) is complete up to some event time, and its newest message was appended
 at some append time. The watermark is the smallest completeness of the sources that hold it:
 
-* a source that has been idle for longer than a bound, in append time, no longer holds it;
+* an idle source, one that sent nothing for longer than a bound in append time, no longer holds it;
 * a source that lies behind the watermark was overtaken while it was idle; what it still sends is late
   anyway, so it does not hold the watermark until it has caught up. A device with a week of backlog therefore
   holds up no other device;

@@ -23,34 +23,34 @@ def append(lake: Lake, cuts: CutStore, task: str, rows: Callable[[int], Mapping[
 
     Args:
         lake: Holds the tables.
-        cuts: Its cuts.
-        task: Under which to commit.
-        rows: From the number of the commit to rows by table; called once per attempt.
+        cuts: Of the same lake.
+        task: Name under which the rows are committed.
+        rows: Gives the rows by table for a commit number; called once per attempt.
 
     Returns:
         Number of the commit.
 
     Raises:
-        LakeConflictError: Others kept winning.
+        LakeConflictError: Other writers were first at every attempt.
     """
     log = CommitLog(lake.root)
     for _ in range(_ATTEMPTS):
         newest = log.latest(task)
         n = 0 if newest is None else newest + 1
-        # Step 1: files nobody names; a crash leaves them to vacuum.
+        # Step 1: files that no commit names; a crash leaves them to vacuum.
         staged = {table: lake.stage(table, part, task, n) for table, part in rows(n).items()}
         record = {table: [f.to_json() for f in files] for table, files in staged.items()}
-        # Step 2: the decision. What follows finishes earlier writers' commits too, where they died here.
+        # Step 2: the decision. ``finish`` also applies the commits of earlier writers that died after theirs.
         if log.put_if_absent(task, n, orjson.dumps(record)):
             finish(lake, cuts, task)
             if (n + 1) % SNAPSHOT_EVERY == 0:
                 log.write_snapshot(task, n, b"{}")
             return n
-    raise LakeConflictError(f"other writers of '{task}' won {_ATTEMPTS} times in a row")
+    raise LakeConflictError(f"other writers of '{task}' were first {_ATTEMPTS} times in a row")
 
 
 def finish(lake: Lake, cuts: CutStore, task: str) -> None:
-    """Apply what was decided and is not marked applied, show it in a cut, mark it."""
+    """Apply decided commits that are not marked applied, show them in a cut, and mark them."""
     log = CommitLog(lake.root)
     newest, applied = log.latest(task), log.applied(task)
     if newest is None or (applied is not None and applied >= newest):
@@ -60,7 +60,7 @@ def finish(lake: Lake, cuts: CutStore, task: str) -> None:
         try:
             record = orjson.loads(log.read(task, n))
         except FileNotFoundError:
-            continue  # pruned meanwhile, so applied by somebody else
+            continue  # pruned meanwhile, so another process has applied it
         for table, files in record.items():
             lake.apply(table, [TableCommit(task, n, tuple(StagedFile.from_json(f) for f in files))])
     cuts.record({task: newest})

@@ -1,7 +1,7 @@
 """``catalog.duckdb``: the views of the newest cut, for any plain DuckDB client.
 
-It holds views only, with absolute paths, and is never written where a client can see it: each refresh
-builds a new file beside and renames it over. A client that has the old one open keeps reading the old cut.
+It holds views only, with absolute paths, and is never changed in place: each refresh builds a new file beside
+it and renames that. A client that has the old file open keeps reading the old cut.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def refresh_catalog(lake: Lake) -> Path:
     beside = temporary(path)
     try:
         duck.build(statements(root, cut, ProfileRegistry(lake).profiles()), beside).close()
-        DISK.rename(beside, path, sync=False)  # the next refresh makes it anew
+        DISK.rename(beside, path, sync=False)  # not synced: the next refresh builds it again
         return path
     finally:
         beside.unlink(missing_ok=True)

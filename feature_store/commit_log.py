@@ -1,7 +1,7 @@
 """The commit log: one record per task and commit number, and who wrote it first.
 
 ``<lake>/_commits/<task>/<n>.json`` by put-if-absent is the only commit point of the pipeline.
-Snapshots of a task's whole state stand beside, and bound what recovery reads.
+Snapshots of a task's whole state are stored beside the records, and bound what recovery reads.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class CommitLog:
         """Decide commit n of the task, durably.
 
         Returns:
-            False: another writer owns the task, because n exists or the task is past n already. The
-            second counts too when n itself was pruned: a writer that slept through it must not win.
+            False: another writer owns the task, because n exists or the task is past n already. Past n counts
+            even if n itself was pruned: a writer that was suspended meanwhile must not win.
         """
         if not DISK.put_if_absent(self._path(task, n, RECORD), payload):
             return False
-        # After the link, not before: between a look and a link anything may happen.
+        # Checked after the link, not before: other writers may act between a check and the link.
         return self._newest(task) == n
 
     def read(self, task: str, n: int) -> bytes:
@@ -72,7 +72,7 @@ class CommitLog:
         return None if newest is None else self._path(task, newest, SNAPSHOT).read_bytes()
 
     def mark_applied(self, task: str, n: int) -> None:
-        """Remember that all tables hold the task's commits up to n. Not durable: applying is idempotent."""
+        """Record that all tables hold the task's commits up to n. Not durable: applying is idempotent."""
         DISK.write(self._root / task / APPLIED, b"%d" % n, sync=False)
 
     def applied(self, task: str) -> int | None:

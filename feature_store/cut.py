@@ -1,4 +1,4 @@
-"""A cut as a value: marks, tables and files, and the rules of what belongs in one and which are kept."""
+"""A cut as a value: marks, tables and files; and the rules for what it holds and which cuts are kept."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from schemas.view_specs import sql_type
 NEWEST_KEPT = 64
 """Newest cuts that stay readable whatever their age."""
 _THINNED = ((timedelta(hours=1), timedelta(minutes=1)), (timedelta(days=2), timedelta(hours=1)))
-"""Up to this age, one cut in this span stays: what a query as of an instant can be answered from."""
+"""(age, span): up to the age, one cut in each span stays, so that a query as of an instant finds one."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class TableCut:
 
     Attributes:
         version: Version of the Delta log the files were read at.
-        columns: SQL type by column, in order; a file has the first so many as its name says.
+        columns: SQL type by column, in order; a file has the first n of them, n being in its name.
         files: Paths relative to the table's folder, sorted.
     """
 
@@ -81,28 +81,28 @@ def finished(file: str, marks: Mapping[str, int]) -> bool:
 
 
 def dispensable(cuts: Iterable[tuple[int, datetime]], now: datetime) -> list[int]:
-    """Ids of cuts that may go: not among the newest, nor the first of a span that keeps one."""
+    """Ids of cuts that may be dropped: not among the newest, and not the first of a span that keeps one."""
     ordered = sorted(cuts)
     gone = []
-    seen: set[tuple[timedelta, int]] = set()
+    covered: set[tuple[timedelta, int]] = set()
     for cut_id, created in ordered[:-NEWEST_KEPT]:
-        slots = {
+        spans = {
             (span, int(created.timestamp() // span.total_seconds()))
             for age, span in _THINNED
             if now - created <= age
         }
-        if slots <= seen:
+        if spans <= covered:
             gone.append(cut_id)
-        seen |= slots
+        covered |= spans
     return gone
 
 
 def merge(ours: Mapping[str, int], theirs: Mapping[str, int]) -> dict[str, int]:
-    """Marks that promise what both promise: per task the later commit."""
+    """Marks that hold what both hold: per task the later commit."""
     return {task: max(ours.get(task, -1), theirs.get(task, -1)) for task in sorted({*ours, *theirs})}
 
 
 def cut_table(snapshot: Snapshot, marks: Mapping[str, int]) -> TableCut:
-    """What of a table belongs to a cut with these marks."""
+    """The part of a table that belongs to a cut with these marks."""
     files = sorted(f for f in snapshot.sizes if finished(f, marks))
     return TableCut(snapshot.version, {f.name: sql_type(f.type) for f in snapshot.columns}, tuple(files))

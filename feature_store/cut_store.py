@@ -29,7 +29,7 @@ CutRef = int | str | datetime | None
 
 
 def utc_now() -> datetime:
-    """The clock cuts are stamped by."""
+    """UTC now, by this machine's clock."""
     return datetime.now(UTC)
 
 
@@ -37,7 +37,7 @@ class CutStore:
     """The cuts of one lake.
 
     Args:
-        lake: Its tables.
+        lake: Its tables are cut.
         clock: UTC now.
     """
 
@@ -58,12 +58,12 @@ class CutStore:
             The new cut, or the newest one where nothing has changed since.
 
         Raises:
-            LakeConflictError: Other recorders kept winning.
+            LakeConflictError: Other processes recorded a cut first at every attempt.
         """
         for _ in range(_ATTEMPTS):
             before = self.latest() or Cut(0, datetime.min.replace(tzinfo=UTC))
             merged = merge(before.marks, marks)
-            # Only now look at the tables: whatever those marks promise is in them.
+            # The tables are read after the marks: so they hold every commit up to those marks.
             tables = {name: cut_table(self._lake.snapshot(name), merged) for name in self._lake.tables()}
             if merged == before.marks and tables == before.tables:
                 return before
@@ -71,7 +71,7 @@ class CutStore:
             if self._put(cut):
                 self._cache = cut
                 return cut
-        raise LakeConflictError(f"other recorders won {_ATTEMPTS} cuts in a row")
+        raise LakeConflictError(f"other processes recorded a cut first {_ATTEMPTS} times in a row")
 
     def latest(self) -> Cut | None:
         """The newest cut; None: nothing was ever recorded."""
@@ -105,7 +105,7 @@ class CutStore:
         """The cut that a user means.
 
         Raises:
-            QueryError: There is none; the message says which there are.
+            QueryError: There is none; the message lists which there are.
         """
         if ref is None:
             return self.latest() or Cut(0, datetime.min.replace(tzinfo=UTC))
@@ -141,13 +141,13 @@ class CutStore:
         raise QueryError(f"no cut was created at or before {aware.isoformat()}; {self._known()}")
 
     def pin(self, name: str, ref: CutRef = None) -> Cut:
-        """Keep a cut and its files until ``unpin``; training pins what it reads.
+        """Keep a cut and its files until ``unpin``; a training run pins the cut that it reads.
 
         Raises:
             QueryError: No such cut, a name that could be an id, or its files are gone already.
         """
         if not name or name.isdigit() or "/" in name or name[0] == ".":
-            raise QueryError(f"'{name}' cannot name a pin")
+            raise QueryError(f"'{name}' cannot name a pin: no digits alone, no '/', no '.' at the start")
         with self.housekeeping():
             cut = self.resolve(ref)
             gone = next((p for p in paths(self._lake.root, cut) if not p.exists()), None)
@@ -157,7 +157,7 @@ class CutStore:
         return cut
 
     def unpin(self, name: str) -> None:
-        """Forget a pin.
+        """Remove a pin.
 
         Raises:
             QueryError: No such pin.
@@ -172,14 +172,14 @@ class CutStore:
         return {p.stem: Cut.from_bytes(p.read_bytes()) for p in sorted(self._pins.glob("*.json"))}
 
     def kept(self) -> list[Cut]:
-        """All cuts that somebody may still read: those on record and those pinned."""
+        """All cuts that may still be read: those on record and those pinned."""
         return [*self._on_record(), *self.pins().values()]
 
     def thin(self, now: datetime) -> int:
-        """Drop cuts that no rule keeps; pinned ones stay, in their pins.
+        """Drop cuts that no rule keeps; a pinned cut stays, in its pin.
 
         Returns:
-            How many went.
+            How many were dropped.
         """
         ages = [(i, self.read(i).created) for i in self.ids()]
         gone = dispensable(ages, now)
@@ -188,14 +188,14 @@ class CutStore:
         return len(gone)
 
     def housekeeping(self) -> AbstractContextManager[None]:
-        """Lock among those who pin and those who delete."""
+        """Lock between processes that pin and processes that delete."""
         return exclusive(self._lake.root / "_housekeeping.lock")
 
     def _on_record(self) -> list[Cut]:
         return [cut for i in self.ids() if (cut := self._try(i)) is not None]
 
     def _try(self, cut_id: int) -> Cut | None:
-        """The cut; None where it was thinned out since the look at the folder."""
+        """The cut; None where it was thinned out after the folder was read."""
         try:
             return Cut.from_bytes(self._path(cut_id).read_bytes())
         except FileNotFoundError:
@@ -205,7 +205,7 @@ class CutStore:
         if not DISK.put_if_absent(self._path(cut.id), cut.to_bytes()):
             return False
         if sum(i > cut.id for i in self.ids()) >= NEWEST_KEPT:
-            # We slept; the number was free only because it was thinned out. Nobody needs this one.
+            # This process was suspended, and its number was free only because it was thinned out meanwhile.
             self._path(cut.id).unlink(missing_ok=True)
             return False
         return True

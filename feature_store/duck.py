@@ -1,4 +1,4 @@
-"""The door to duckdb: connections that only read, and its errors in our words."""
+"""The door to duckdb: connections that only read, and its errors translated to ours."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ _SPILL = Path(tempfile.gettempdir()) / "edgeloop-duckdb"
 
 def build(statements: Iterable[str], database: Path | None = None) -> Connection:
     """A connection, in memory or to a new file, after these statements; times are UTC."""
-    con = duckdb.connect(str(database) if database else ":memory:")
-    con.execute("SET TimeZone = 'UTC'")
+    connection = duckdb.connect(str(database) if database else ":memory:")
+    connection.execute("SET TimeZone = 'UTC'")
     for statement in statements:
-        con.execute(statement)
-    return con
+        connection.execute(statement)
+    return connection
 
 
-def lock(con: Connection, readable: Sequence[Path]) -> None:
-    """Let the connection read these files and reach nothing else; nobody can unlock it again.
+def lock(connection: Connection, readable: Sequence[Path]) -> None:
+    """Restrict the connection to reading these files, for good.
 
     Not even a new file in the lake can be written: ``COPY … TO``, ``ATTACH`` of files and ``INSTALL`` fail.
     """
-    con.execute(f"SET temp_directory = {text(str(_SPILL))}")
-    con.execute(f"SET allowed_paths = {file_list(readable)}")
-    con.execute("SET enable_external_access = false")
-    con.execute("SET lock_configuration = true")
+    connection.execute(f"SET temp_directory = {text(str(_SPILL))}")
+    connection.execute(f"SET allowed_paths = {file_list(readable)}")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
 
 
-def query(con: Connection, sql: str) -> pa.Table:
+def query(connection: Connection, sql: str) -> pa.Table:
     """Result of one reading statement.
 
     Raises:
-        QueryError: DuckDB refuses it, or it is none.
+        QueryError: DuckDB refuses it, or it is no reading statement.
     """
     with translated():
         _check(sql)
-        result: pa.Table = con.sql(sql).to_arrow_table()
+        result: pa.Table = connection.sql(sql).to_arrow_table()
         return result
 
 
@@ -72,6 +72,7 @@ def _check(sql: str) -> None:
 
 
 def _explained(sql: str) -> str:
+    """The statement that an EXPLAIN or EXPLAIN ANALYZE is about."""
     words = sql.strip().split(None, 2)
     if len(words) == 3 and words[1].lower().startswith("analy"):
         return words[2]

@@ -2,7 +2,7 @@
 
 q is a row's inclusion probability: a row that arrived stands for 1/q rows. Totals are Horvitz and Thompson's
 (1952): Σ y/q with variance Σ (1-q) y²/q², since rows are drawn independently. Means are calibrated to the
-books, which say exactly how many rows each stratum had (post-stratification: Särndal, Swensson and Wretman
+books, which have the exact number of rows of each stratum (post-stratification: Särndal, Swensson and Wretman
 1992, section 7.6): rows that a rule selected then count exactly, and only the spread within the sampled
 stratum remains as error.
 """

@@ -1,4 +1,4 @@
-"""Labels as they were known at an instant, who may give them, and ids that make a repeat recognisable."""
+"""Labels as they were known at an instant; who may give them; ids by which a repeat is recognised."""
 
 # ruff: noqa: S608  # the SQL is made of constants and of an instant that the door quotes
 
@@ -15,25 +15,25 @@ LABELLER = "labeller"
 ANY_PROFILE = "*"
 """Profile of a registered labeller."""
 HEALTHY = ("healthy", "normal", "ok", "false_alarm")
-"""Labels that say that nothing was wrong; every other one names a fault."""
+"""Labels of a healthy device; every other label names a fault."""
 
 
 def label_id(device_id: str, span_start: datetime, span_end: datetime, label: str, source: str) -> str:
-    """Id of a label that brought none: the same words about the same span are the same label."""
+    """Id for a label that came without one: equal labels of one span by one source get one id."""
     spans = [at.astimezone(UTC).isoformat() for at in (span_start, span_end)]
     text = json.dumps([device_id, *spans, label, source], ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def is_healthy(label: str) -> bool:
-    """Whether the label says that nothing was wrong."""
+    """Whether the label stands for a healthy device."""
     return label.strip().lower() in HEALTHY
 
 
 def labels_as_of(known_at: datetime) -> str:
-    """SQL of the labels in force at an instant: the newest statement of each id, less what others replace.
+    """SQL of the labels in force at an instant: the newest statement of each id that no label replaced.
 
-    Only labels of the same device replace one another; one that was replaced stays so.
+    A label replaces only labels of its own device, and a replaced label stays replaced.
     """
     return f"""
     WITH stated AS (
@@ -48,9 +48,9 @@ def labels_as_of(known_at: datetime) -> str:
 
 
 def healthy_sql(column: str) -> str:
-    """SQL condition: the label says that nothing was wrong."""
-    words = ", ".join(duck.text(word) for word in HEALTHY)
-    return f"lower(trim({column})) IN ({words})"
+    """SQL condition: the label stands for a healthy device."""
+    healthy = ", ".join(map(duck.text, HEALTHY))
+    return f"lower(trim({column})) IN ({healthy})"
 
 
 def instant(at: datetime) -> str:

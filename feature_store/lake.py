@@ -1,7 +1,7 @@
-"""The lake: Delta tables in one folder, written in steps that each may be the last.
+"""The lake: Delta tables in one folder, written in steps after each of which the process may die.
 
-Stage, decide, apply. ``stage`` writes files that nobody names; deciding is the commit
-log's; ``apply`` commits exactly those files, once, however often and by whomever it is called.
+Stage, decide, apply. ``stage`` writes files that no commit names; the commit log decides; ``apply`` commits
+exactly those files, once, no matter how often and by which process it is called.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from schemas.errors import LakeConflictError, OperatorError
 from schemas.tables import FIXED_TABLES, PARTITION_COLUMN, TableSpec
 
 COMPACTED = "compacted"
-"""Stands for the task in the names of files that hold rows of many commits."""
+"""Takes the place of the task in the names of files that hold rows of many commits."""
 _TASK = re.compile(r"[A-Za-z0-9_-]+")
 _ATTEMPTS = 50
 
@@ -66,7 +66,7 @@ class TableCommit:
 
 
 class Origin(NamedTuple):
-    """What a data file's name says: which commit wrote it, and how many columns it has."""
+    """Parts of a data file's name: which commit wrote the file, and how many columns it has."""
 
     task: str
     n: int
@@ -74,7 +74,7 @@ class Origin(NamedTuple):
 
 
 def origin(path: str) -> Origin | None:
-    """Origin of a data file; None: the name is not ours, an engine of somebody else wrote it."""
+    """Origin of a data file; None: the name is not of this form, so another engine wrote the file."""
     parts = path.rsplit("/", 1)[-1].split(".")
     if len(parts) != 5 or not (parts[1].isdigit() and parts[2].isdigit()):
         return None
@@ -110,7 +110,7 @@ class Lake:
 
         Raises:
             OperatorError: A column exists with another type.
-            LakeConflictError: Another process reshapes the table right now.
+            LakeConflictError: Another process keeps changing the columns.
         """
         with self._lock:
             log = self._logs.get(spec.name)
@@ -127,7 +127,7 @@ class Lake:
                 log.add_columns(new)
             except LakeConflictError:
                 continue
-        raise LakeConflictError(f"table {spec.name} is being reshaped by another process")
+        raise LakeConflictError(f"another process keeps changing the columns of table {spec.name}")
 
     def tables(self) -> list[str]:
         """Names of the tables, sorted."""
@@ -136,12 +136,12 @@ class Lake:
         )
 
     def stage(self, table: str, rows: pa.Table, task: str, n: int) -> list[StagedFile]:
-        """Step 1: write the rows to new files, on the disk when this returns, named by nobody yet.
+        """Step 1: write the rows to new files that no commit names yet; they are on disk when this returns.
 
         Args:
             table: Name of an existing table.
             rows: Any columns of the table, in any order; nullable ones may be missing.
-            task: Who commits.
+            task: Name of the task that commits.
             n: Number of the commit that will name the files.
 
         Raises:
@@ -172,13 +172,13 @@ class Lake:
         """Step 3: commit the files of those commits that the table does not hold yet.
 
         One log entry for all of them, with one application transaction per task. A task's commits are
-        given in order, and n is decided: nothing else may ever come under it.
+        given in order, and n is decided: nothing else may ever be committed as n.
 
         Returns:
             Version of the table that holds them.
 
         Raises:
-            LakeConflictError: Other writers kept winning.
+            LakeConflictError: Other writers were first at every attempt.
         """
         log = self._log(table)
         for _ in range(_ATTEMPTS):
@@ -192,7 +192,7 @@ class Lake:
                 newest[commit.task] = max(commit.n, newest.get(commit.task, -1))
             if log.commit(files, [], newest):
                 return log.version()
-        raise LakeConflictError(f"table {table}: other writers won {_ATTEMPTS} times in a row")
+        raise LakeConflictError(f"table {table}: other writers were first {_ATTEMPTS} times in a row")
 
     def applied(self, table: str, task: str) -> int | None:
         """Newest commit of the task that the table holds; None: none."""
@@ -243,11 +243,11 @@ def _documented(columns: pa.Schema) -> pa.Schema:
 
 
 def _new_columns(spec: TableSpec, columns: pa.Schema) -> list[pa.Field]:
-    for wanted in spec.schema:
-        held = columns.field(wanted.name).type if wanted.name in columns.names else wanted.type
-        if held != wanted.type:
+    for field in spec.schema:
+        held = columns.field(field.name).type if field.name in columns.names else field.type
+        if held != field.type:
             raise OperatorError(
-                f"table {spec.name}: column {wanted.name} is {held}, now wanted as {wanted.type}; "
+                f"table {spec.name}: column {field.name} is {held}, now wanted as {field.type}; "
                 "columns never change type: give it another name"
             )
     return [f.with_nullable(True) for f in _documented(spec.schema) if f.name not in columns.names]

@@ -1,4 +1,4 @@
-"""Who and what the lake knows: profiles with their wire schemas, devices with their keys."""
+"""What is registered with the lake: profiles with their wire schemas, devices with their keys."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ NO_PARTITION = -1
 
 @dataclass(frozen=True)
 class WireSchema:
-    """What a schema fingerprint in a message header stands for.
+    """The meaning of a schema fingerprint in a message header.
 
     Attributes:
         profile: Newest profile with this schema; None for rows that are the same in all profiles.
-        kind: telemetry, summaries or books.
+        kind: ``telemetry``, ``summaries`` or ``books``.
     """
 
     profile: Profile | None
@@ -50,10 +50,10 @@ _ALWAYS_KNOWN = {
 
 
 class ProfileRegistry:
-    """Every version of every profile that ever sent here.
+    """Every version of every profile that was ever registered.
 
-    ``_profiles/<name>/<number>.json`` are the versions; ``_schemas/<fingerprint>.json`` says which version
-    last had that wire schema.
+    ``_profiles/<name>/<number>.json`` are the versions; ``_schemas/<fingerprint>.json`` names the newest
+    version with that wire schema.
 
     Args:
         lake: Registering ensures the profile's telemetry table in it.
@@ -67,7 +67,7 @@ class ProfileRegistry:
         self._wired: dict[str, tuple[int, WireSchema]] = {}
 
     def register(self, profile: Profile) -> str:
-        """Make the profile known; the same one again changes nothing.
+        """Register the profile; the same one again changes nothing.
 
         Returns:
             Fingerprint of its telemetry rows.
@@ -76,7 +76,7 @@ class ProfileRegistry:
             OperatorError: Its telemetry table has a column of another type.
         """
         self._lake.ensure_table(telemetry_table(profile))
-        known = fingerprint(telemetry_rows(profile))
+        schema_id = fingerprint(telemetry_rows(profile))
         payload = profile.model_dump_json().encode()
         while True:
             newest = self._newest(profile.name)
@@ -88,27 +88,27 @@ class ProfileRegistry:
             if DISK.put_if_absent(path, payload):
                 break
         pointer = orjson.dumps({"profile": profile.name, "number": int(path.stem)})
-        DISK.write(self._schemas / f"{known}.json", pointer)
-        return known
+        DISK.write(self._schemas / f"{schema_id}.json", pointer)
+        return schema_id
 
-    def wire(self, known: str) -> WireSchema:
-        """What the fingerprint stands for.
+    def wire(self, schema_id: str) -> WireSchema:
+        """The wire schema of a fingerprint.
 
         Raises:
             UnknownSchemaError: It was never registered.
         """
-        if known in _ALWAYS_KNOWN:
-            return _ALWAYS_KNOWN[known]
-        path = self._schemas / f"{known}.json"
-        if not _FINGERPRINT.fullmatch(known) or not path.exists():
-            raise UnknownSchemaError(f"schema {known[:64]!r} is not registered with this lake")
+        if schema_id in _ALWAYS_KNOWN:
+            return _ALWAYS_KNOWN[schema_id]
+        path = self._schemas / f"{schema_id}.json"
+        if not _FINGERPRINT.fullmatch(schema_id) or not path.exists():
+            raise UnknownSchemaError(f"schema {schema_id[:64]!r} is not registered with this lake")
         changed = path.stat().st_mtime_ns
-        if known in self._wired and self._wired[known][0] == changed:
-            return self._wired[known][1]
+        if schema_id in self._wired and self._wired[schema_id][0] == changed:
+            return self._wired[schema_id][1]
         pointer = orjson.loads(path.read_bytes())
         profile = self._load(self._profiles / pointer["profile"] / f"{pointer['number']:06d}.json")
         found = WireSchema(profile, telemetry_rows(profile), "telemetry")
-        self._wired[known] = (changed, found)
+        self._wired[schema_id] = (changed, found)
         return found
 
     def profiles(self) -> dict[str, Profile]:
@@ -129,12 +129,12 @@ class ProfileRegistry:
 
 @dataclass(frozen=True)
 class DeviceRecord:
-    """A device's key and place.
+    """A device's key, site, rollout group and hardware.
 
     Attributes:
         key_id: Id of the signing key.
         public_key: The signing key, PEM.
-        gateway: Gateway that speaks for it, if any.
+        gateway: Gateway that sends for it, if any.
         active: False: its messages are to be quarantined.
     """
 
@@ -171,7 +171,7 @@ class DeviceRegistry:
         """Append what is new in these records.
 
         Raises:
-            LakeConflictError: Other writers kept winning.
+            LakeConflictError: Other writers were first at every attempt.
         """
         known = self._newest(self._read())
         changed = [r for r in records if known.get(r.device_id) != r]
@@ -185,10 +185,10 @@ class DeviceRegistry:
             ValueError: One was never registered.
         """
         known = self._newest(self._read())
-        wanted = set(device_ids)
-        if unknown := sorted(wanted - set(known)):
+        revoked = set(device_ids)
+        if unknown := sorted(revoked - set(known)):
             raise ValueError(f"never registered: {', '.join(unknown)}")
-        self.register([replace(known[d], active=False) for d in sorted(wanted)])
+        self.register([replace(known[d], active=False) for d in sorted(revoked)])
 
     def keys(self) -> dict[str, DeviceRecord]:
         """Newest record of each device by its key's id, revoked ones too. Cheap while nothing changes."""
@@ -207,7 +207,7 @@ class DeviceRegistry:
         snapshot = log.snapshot()
         folder = self._lake.root / DEVICES.name
         rows = parquet.read([folder / f for f in snapshot.sizes], snapshot.columns)
-        order = [("_offset", "ascending"), ("_row", "ascending")]  # that of the commits, whatever clocks said
+        order = [("_offset", "ascending"), ("_row", "ascending")]  # of the commits: clocks may differ
         self._history = [_record(row) for row in rows.sort_by(order).to_pylist()]
         self._keys = {r.key_id: r for r in self._newest(self._history).values()}
         self._version = snapshot.version

@@ -1,4 +1,4 @@
-"""SQL of the view ``lineage``: from a model to its rows, and from a row to the models that it made."""
+"""SQL of the view ``lineage``: from a model to its rows, and from a row to the models it was used for."""
 
 from __future__ import annotations
 

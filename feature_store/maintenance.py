@@ -1,7 +1,7 @@
-"""Keeping the lake small: few large files instead of many small ones, and nothing that nobody can read.
+"""Keeps the lake small: merges small files, and deletes files that no query can read any more.
 
-``compact`` runs beside writers and readers. ``vacuum`` deletes only what no cut on record, no pin and no
-unfinished commit names, and nothing younger than an hour.
+``compact`` runs beside writers and readers. ``vacuum`` deletes only files that no cut on record, no pin and
+no unfinished commit names, and no file younger than an hour.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from feature_store.lake import COMPACTED, Lake, Origin, origin
 from schemas.durable import DISK
 from schemas.tables import PARTITION_COLUMN
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 GRACE = timedelta(hours=1)
 """Younger files are never deleted: a commit may be about to name them, a query may be reading them."""
 _APP = "compactor"
-"""Application whose transaction makes one of two simultaneous compactions of a table lose."""
+"""Application of compactions: by its transaction the second of two simultaneous ones is refused."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class CompactionPolicy:
 
     Attributes:
         small_bytes: Files below it are worth merging.
-        target_bytes: Input merged into one file at most, bytes; bounds memory to about ten times as much.
-        least_files: Fewer small files of one day are left alone.
+        target_bytes: Most input merged into one file; memory is bounded to about ten times as much.
+        least_files: Fewer small files of a table are left alone.
     """
 
     small_bytes: int = 16 * 1024**2
@@ -60,18 +60,18 @@ def compact(lake: Lake, cuts: CutStore, policy: CompactionPolicy | None = None) 
 def compact_table(lake: Lake, cuts: CutStore, table: str, policy: CompactionPolicy) -> int:
     """Merge small files of one table.
 
-    Only files that the newest cut names: so no merged file ever holds rows of a commit that some table
-    still lacks.
+    It merges only files that the newest cut names: so no merged file ever holds rows of a commit that another
+    table still lacks.
 
     Returns:
-        How many files were replaced; 0 too where another compactor was first.
+        How many files were replaced; also 0 where another compactor was first.
     """
-    log = lake.log(table)
-    log.catch_up()
+    table_log = lake.log(table)
+    table_log.catch_up()
     cut = cuts.latest()
     if cut is None or table not in cut.tables:
         return 0
-    snapshot = log.snapshot()
+    snapshot = table_log.snapshot()
     sizes = {f: snapshot.sizes[f] for f in cut.tables[table].files if f in snapshot.sizes}
     groups = plan(sizes, policy)
     if not groups:
@@ -84,8 +84,8 @@ def compact_table(lake: Lake, cuts: CutStore, table: str, policy: CompactionPoli
         whole = lake.write(table, rows, day, name, parquet.COMPACTED)
         adds.append(LogFile(whole.path, whole.size, day, whole.stats))
         removes += [LogFile(f, sizes[f], day) for f in files]
-    turn = (log.transaction(_APP) or 0) + 1
-    return len(removes) if log.commit(adds, removes, {_APP: turn}) else 0
+    number = (table_log.transaction(_APP) or 0) + 1
+    return len(removes) if table_log.commit(adds, removes, {_APP: number}) else 0
 
 
 def plan(sizes: Mapping[str, int], policy: CompactionPolicy) -> list[tuple[str, list[str]]]:
@@ -119,22 +119,23 @@ def _day(file: str) -> str:
 
 
 def vacuum(lake: Lake, cuts: CutStore, now: datetime) -> int:
-    """Drop old cuts, then data files and log entries that nobody can need any more.
+    """Drop old cuts, then delete data files and log entries that are not needed any more.
 
     Args:
-        lake: Whose tables.
-        cuts: Their cuts.
-        now: UTC now; decides what is younger than an hour.
+        lake: Its tables are cleaned up.
+        cuts: Of the same lake.
+        now: UTC; files younger than an hour by then stay.
 
     Returns:
         How many data files were deleted.
     """
     with cuts.housekeeping():
         cuts.thin(now)
-        # In this order: a file that a commit names is first unmarked, then active, then in a cut on record.
+        # The order of these reads matters. A file of a commit is first named by a commit that is not marked
+        # applied, then by its table's log, then by a cut: read in this order, none slips through between two.
         old = _old_files(lake, now)
-        log = CommitLog(lake.root)
-        applied = {task: log.applied(task) for task in log.tasks()}
+        commits = CommitLog(lake.root)
+        applied = {task: commits.applied(task) for task in commits.tasks()}
         named = {lake.root / t / f for t in lake.tables() for f in lake.snapshot(t).sizes}
         kept = cuts.kept()
         named |= {path for cut in kept for path in paths(lake.root, cut)}
@@ -146,7 +147,7 @@ def vacuum(lake: Lake, cuts: CutStore, now: datetime) -> int:
             versions = [cut.tables[table].version for cut in kept if table in cut.tables]
             lake.log(table).forget(min(versions, default=0), now - GRACE)
     if gone:
-        logger.info("vacuum deleted %d files", len(gone))
+        log.info("vacuum deleted %d files", len(gone))
     return len(gone)
 
 
@@ -154,7 +155,7 @@ def unfinished(file: str, applied: Mapping[str, int | None]) -> bool:
     """Whether a commit that is not marked applied may still name the file."""
     found = origin(file)
     if found is None:
-        return True  # not ours to judge
+        return True  # another engine wrote it, and may still use it
     if found.task == COMPACTED:
         return False
     mark = applied.get(found.task)

@@ -7,19 +7,19 @@ from __future__ import annotations
 from schemas.manifest import SCORE_EDGES
 
 _VERSION = r"^(.+)-\d+\.[0-9a-f]{8}$"
-"""Subjects of the lifecycle that are model versions; others are runs and rollouts."""
+"""Lifecycle subjects of this form are model versions; others are runs and rollouts."""
 
 MODEL_VERSIONS = f"""
-WITH seen AS (
-    SELECT model_version, device_id, event_time AS seen_at, 0::BIGINT AS windows, 1::BIGINT AS landed
+WITH uses AS (
+    SELECT model_version, device_id, event_time AS used_at, 0::BIGINT AS windows, 1::BIGINT AS landed
     FROM telemetry
     UNION ALL
     SELECT model_version, device_id, period_start, n + n_missing, 0 FROM summaries WHERE feature = 'score'
 ), ran AS (
-    SELECT model_version, min(seen_at) AS first_seen, max(seen_at) AS last_seen,
+    SELECT model_version, min(used_at) AS first_seen, max(used_at) AS last_seen,
         count(DISTINCT device_id) AS devices, sum(windows)::BIGINT AS windows, sum(landed)::BIGINT AS landed
-    FROM seen GROUP BY model_version
-), lived AS (
+    FROM uses GROUP BY model_version
+), history AS (
     SELECT subject AS model_version, list(step ORDER BY event_time, event_id) AS steps,
         arg_max(step, (event_time, event_id)) AS last_step, max(event_time) AS last_step_at
     FROM (SELECT DISTINCT event_id, event_time, subject, step FROM lifecycle)
@@ -28,7 +28,7 @@ WITH seen AS (
 SELECT model_version, nullif(regexp_extract(model_version, '{_VERSION}', 1), '') AS family, first_seen,
     last_seen, coalesce(devices, 0) AS devices, coalesce(windows, 0) AS windows,
     coalesce(landed, 0) AS "rows", coalesce(steps, []) AS steps, last_step, last_step_at
-FROM ran FULL JOIN lived USING (model_version)"""
+FROM ran FULL JOIN history USING (model_version)"""
 
 
 def _at_least(score: float) -> str:
@@ -54,7 +54,8 @@ WITH scored AS (
         sum(n * mean) / nullif(sum(n), 0) AS mean
     FROM summaries WHERE feature = 'score' GROUP BY ALL
 ), paired AS (
-    -- Unequal counts: the two scored other windows of the period, as before and after a plain swap.
+    -- Joined by n too: unequal counts mean that the two scored different windows of the period, as before and
+    -- after a switch without a shadow.
     SELECT a.profile, a.model_version, b.model_version AS against, a.device_id,
         min(a.period_start) AS first_period, max(a.period_start) AS last_period, sum(a.n) AS n,
         sum(a.n * (a.mean - b.mean)) / sum(a.n) AS difference

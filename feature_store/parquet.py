@@ -1,4 +1,4 @@
-"""Parquet files of the lake: how they are encoded, and what the Delta log is told of them."""
+"""Parquet files of the lake: their encoding, and the statistics of them in the Delta log."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ import pyarrow.parquet as pq
 from schemas.durable import DISK
 
 LANDING = ("lz4", None)
-"""Files of one batch: small, soon compacted; CPU counts. At 500 rows 2.5 times cheaper than zstd."""
+"""For files of one batch: small and soon compacted, so CPU matters. At 500 rows 2.5 times cheaper than
+zstd."""
 COMPACTED = ("zstd", 3)
-"""Files that stay."""
+"""For files that stay."""
 ROW_GROUP_ROWS = 256 * 1024
 PRUNING = frozenset({"device_id", "event_time", "known_at", "period_start", "window_start", "cohort"})
-"""Columns whose bounds the Delta log holds: what queries narrow by. The log is replayed at every commit, and
-bounds of 30 columns instead of three made that 2.5 times dearer (768 files: 56 against 22 ms CPU). DuckDB
-prunes by the files' own footers, which have bounds of every column."""
+"""Columns that queries select by, and whose bounds the Delta log therefore holds. The log is replayed at
+every commit, and bounds of 30 columns instead of three made that 2.5 times as expensive (768 files: 56
+against 22 ms CPU). DuckDB prunes by the files' own footers, which have bounds of every column."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROS_PER_DAY = 86_400_000_000
 _LONGEST_TEXT = 64
-"""Longer bounds are cut, a maximum upwards. Never left out: deltalake 1.6.6 takes a file without bounds of a
-column for one that matches no condition on it, and its readers lose the rows."""
+"""Longer bounds are cut, a maximum upwards. They are never left out: deltalake 1.6.6 assumes that a file
+without bounds of a column matches no condition on it, and its readers lose the rows."""
 _LAST = "\U0010ffff"
 
 
@@ -58,7 +59,7 @@ def _options(schema: pa.Schema, codec: Codec) -> dict[str, Any]:
         "compression_level": codec[1],
         "use_dictionary": [name for name, kind in kinds.items() if pa.types.is_string(kind)],
         "column_encoding": encodings,
-        "store_schema": False,  # Parquet's own types say it all; the Arrow copy costs 12 bytes a row at 500
+        "store_schema": False,  # Parquet's types are enough; an Arrow copy costs 12 bytes a row at 500 rows
     }
 
 
@@ -89,7 +90,7 @@ def statistics(metadata: pq.FileMetaData) -> str:
 
 
 def _bounds(smallest: Any, largest: Any) -> tuple[str, str]:
-    """Bounds as the log writes them; what it cannot hold moves outwards."""
+    """Bounds in the log's own form; where it is less precise they move outwards."""
     if isinstance(smallest, datetime):
         return _iso_millis(_micros(smallest) // 1000), _iso_millis(-(-_micros(largest) // 1000))
     cut = len(largest) > _LONGEST_TEXT
@@ -106,7 +107,7 @@ def _iso_millis(millis: int) -> str:
 
 
 def read(paths: Iterable[Path], columns: pa.Schema) -> pa.Table:
-    """Rows of files that may be older than the newest columns: what a file lacks is null."""
+    """Rows of files; a column that is newer than a file is null in its rows."""
     tables = [conform(pq.ParquetFile(p).read(), columns) for p in paths]
     return pa.concat_tables(tables) if tables else columns.empty_table()
 
@@ -131,7 +132,7 @@ def conform(rows: pa.Table, columns: pa.Schema) -> pa.Table:
 
 
 def by_day(rows: pa.Table, column: str) -> list[tuple[date, pa.Table]]:
-    """The rows by UTC day of a time column; nearly always one day."""
+    """The rows by UTC day of a time column; nearly always all are of one day."""
     day = np.floor_divide(rows.column(column).cast(pa.int64()).to_numpy(), _MICROS_PER_DAY)
     found = np.unique(day)
     if len(found) == 1:

@@ -1,8 +1,8 @@
 """Training rows of one profile as they were known at an instant T, with weights and labels.
 
 Nothing enters that happened or became known after T: rows, labels, books, alarms and registrations alike.
-So the same question at a pinned cut has the same answer for ever, and a backtest sees what a training run
-would have seen. What stays out is counted by reason.
+So the same selection at a pinned cut always gives the same rows, and a backtest sees what a training run
+would have used. Rows that are left out are counted by reason.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ TRAIN, HOLDOUT = "train", "holdout"
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Rows in order of time, and how they came to be.
+    """Rows in order of time, and how they were selected.
 
     Attributes:
         rows: device_id, boot_id, seq, event_time, known_at, model_version, score, the features, weight,
             label (null: healthy by absence of alarms), part (train or holdout).
         split: Windows of the holdout begin at or after this instant; None: no rows.
         excluded: Rows left out, by the first reason that applied.
-        facts: Further counts: rows whose books were known, that lost neighbours, that a regime explained.
+        facts: Further counts of rows: considered, with known books, in blocks that lost rows, explained by
+            the regime.
         effective_rows: Kish's effective sample size of the training part.
     """
 
@@ -55,55 +56,53 @@ class TrainingSet:
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def training_rows(con: duck.Connection, wanted: RowSelection) -> TrainingSet:
-    """The training set that the question asks for.
+def training_rows(connection: duck.Connection, selection: RowSelection) -> TrainingSet:
+    """The training set of a selection.
 
     Args:
-        con: From ``connect`` on a pinned cut that holds everything known at T.
-        wanted: The question.
+        connection: From ``connect`` on a pinned cut that holds everything known at T.
+        selection: Which rows to take, and as of when.
 
     Raises:
         DatasetError: An empty span, or one that ends after T.
         QueryError: The profile has no table in this lake.
     """
-    _check(wanted)
-    landed = duck.query(con, rows_sql(wanted))
-    weighed = _weigh(landed, duck.query(con, blocks_sql(wanted)))
+    _check(selection)
+    landed = duck.query(connection, rows_sql(selection))
+    weighed = _weigh(landed, duck.query(connection, blocks_sql(selection)))
     reasons = landed.column("excluded").to_pylist()
     kept = np.array([r is None for r in reasons], dtype=bool)
-    split, part, straddles = _split(landed, kept, wanted.profile)
+    split, part, straddles = _split(landed, kept, selection.profile)
     excluded = _counted(reasons) | ({"straddles_split": int(straddles.sum())} if straddles.any() else {})
     kept &= ~straddles
     rows = landed.filter(pa.array(kept))
-    weights = _bounded(rows, weighed.weights[kept], wanted)
+    weights = _bounded(rows, weighed.weights[kept], selection)
     facts = {
         "considered": landed.num_rows,
         "books_known": weighed.rows_covered,
         "lost_neighbours": weighed.rows_lossy,
         "explained_alarms": pc.sum(rows.column("explained")).as_py() or 0,
     }
-    table = _finished(rows, weights, part[kept], wanted.profile.feature_names)
+    table = _finished(rows, weights, part[kept], selection.profile.feature_names)
     return TrainingSet(table, split, excluded, facts, effective_size(weights[part[kept] == TRAIN]))
 
 
-def _check(wanted: RowSelection) -> None:
-    span = f"{wanted.event_from.isoformat()} to {wanted.event_to.isoformat()}"
-    if wanted.event_from >= wanted.event_to:
-        raise DatasetError(f"an empty span: {span}")
-    if wanted.event_to > wanted.known_at:
-        raise DatasetError(f"the span {span} ends after what was known at {wanted.known_at.isoformat()}")
+def _check(selection: RowSelection) -> None:
+    span = f"{selection.event_from.isoformat()} to {selection.event_to.isoformat()}"
+    if selection.event_from >= selection.event_to:
+        raise DatasetError(f"an empty span of event time: {span}")
+    if selection.event_to > selection.known_at:
+        raise DatasetError(f"the span {span} ends after what was known at {selection.known_at.isoformat()}")
 
 
 def _weigh(landed: pa.Table, blocks: pa.Table) -> Calibrated:
-    """Weights of all landed rows, whether they stay or not: the books count them all."""
+    """Weights of all landed rows, also of those left out later: the books count them all."""
     block = np.asarray(landed.column("block").fill_null(-1).to_numpy(), dtype=np.int64)
     reached = np.bincount(block[block >= 0], minlength=blocks.num_rows)
     lacking = blocks.column("lacking").to_numpy(zero_copy_only=False).astype(bool)
     lossy = np.asarray(lacking | (reached < _floats(blocks, "acked")))
-    return calibrated(
-        _floats(landed, "q"), block, _codes(blocks, "stratum"), _codes(blocks, "device_id"),
-        _floats(blocks, "sensed"), lossy,
-    )  # fmt: skip
+    strata, devices = _codes(blocks, "stratum"), _codes(blocks, "device_id")
+    return calibrated(_floats(landed, "q"), block, strata, devices, _floats(blocks, "sensed"), lossy)
 
 
 def _split(
@@ -121,11 +120,11 @@ def _split(
     return _EPOCH + timedelta(microseconds=at), part, np.asarray(straddles)
 
 
-def _bounded(rows: pa.Table, weights: Floats, wanted: RowSelection) -> Floats:
-    """Bounded weights; where labels are what is learnt, a labelled row stands for what its label does."""
-    if wanted.labelled:
+def _bounded(rows: pa.Table, weights: Floats, selection: RowSelection) -> Floats:
+    """Bounded weights; for a classifier a row also stands for those that were not chosen for labelling."""
+    if selection.labelled:
         weights = weights * _floats(rows, "confidence", 1.0) / _floats(rows, "label_probability", 1.0)
-    policy = wanted.profile.training
+    policy = selection.profile.training
     trimmed = clipped(weights, policy.clip_weight)
     return with_device_cap(trimmed, _codes(rows, "device_id"), policy.device_share)
 

@@ -1,4 +1,4 @@
-"""The question of a point-in-time set, and its SQL: everything as it was known at the instant T."""
+"""Which rows a point-in-time set has, and their SQL: everything as it was known at the instant T."""
 
 # ruff: noqa: S608  # names and texts are quoted by the door; the rest are constants and numbers
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from feature_store import duck
+from feature_store.block_sql import period_lengths_sql, period_start_sql, stratum_sql
 from feature_store.labels import LABELLER, healthy_sql, instant, labels_as_of
 from feature_store.views import alarms_sql
 from schemas.profile import Profile
-from schemas.row_schemas import RULES
 from schemas.tables import telemetry_table_name
 
 MARGIN_WINDOWS = 10
-"""Windows before and after an alarm that count to it: what led to it is no more healthy than it is."""
+"""Windows before and after an alarm that are left out with it: what led to an alarm is not healthy either."""
 IDENTITY = ("device_id", "boot_id", "seq", "event_time", "known_at", "model_version", "score")
 
 
@@ -28,8 +28,8 @@ class Regime:
         onset: Alarms that began before are never explained by it.
         centre: Middle of each feature in the new regime.
         spread: Its standard deviation of one window, by feature.
-        bound: An alarmed row whose root mean square distance from ``centre`` is at most so many spreads is
-            explained by the regime, and stays.
+        bound: Largest root mean square distance from ``centre``, in spreads, at which the regime explains an
+            alarmed row, so that the row stays.
     """
 
     onset: datetime
@@ -40,16 +40,16 @@ class Regime:
 
 @dataclass(frozen=True)
 class RowSelection:
-    """Which rows.
+    """Which rows a point-in-time set has.
 
     Attributes:
-        profile: Whose; its features are the columns, its training policy bounds the weights.
+        profile: Its features are the columns, its training policy bounds the weights.
         event_from: First instant of event time.
         event_to: Instant after the last.
-        known_at: T.
+        known_at: The instant T: what became known later is left out.
         labelled: Keep rows that a label calls faulty, for a classifier; False: a healthy set.
         cohorts: ``profile/site/group/hardware`` as registered at T; empty: all.
-        without: Devices to leave out: they are known to be faulty.
+        without: Devices to leave out because they are known to be faulty.
         regime: Keeps rows whose alarm a new regime explains.
     """
 
@@ -63,15 +63,15 @@ class RowSelection:
     regime: Regime | None = None
 
 
-def blocks_sql(wanted: RowSelection) -> str:
-    """Blocks of the books within the span, newest statement known at T, numbered from 0."""
-    start, end = instant(wanted.event_from), instant(wanted.event_to)
+def blocks_sql(selection: RowSelection) -> str:
+    """Blocks of the books that lie within the span, as last stated by T, numbered from 0."""
+    start, end = instant(selection.event_from), instant(selection.event_to)
     return f"""
     WITH statements AS (
         SELECT device_id, boot_id, model_version, stratum, period_start, period_s, sensed, acked,
             gap OR pending + refused > 0 AS lacking
         FROM books_statements
-        WHERE profile = {duck.text(wanted.profile.name)} AND known_at <= {instant(wanted.known_at)}
+        WHERE profile = {duck.text(selection.profile.name)} AND {_known(selection)}
         QUALIFY row_number() OVER (PARTITION BY device_id, boot_id, period_start, model_version, stratum
             ORDER BY revision DESC, known_at DESC) = 1
     )
@@ -82,67 +82,94 @@ def blocks_sql(wanted: RowSelection) -> str:
     ORDER BY block"""
 
 
-def rows_sql(wanted: RowSelection) -> str:
-    """Landed rows of the span with book, label, and the first reason that keeps each out."""
-    profile, known = wanted.profile, f"known_at <= {instant(wanted.known_at)}"
-    start, end = instant(wanted.event_from), instant(wanted.event_to)
-    features = [duck.name(f) for f in profile.feature_names]
-    margin = f"to_microseconds({round(MARGIN_WINDOWS * profile.sampling.hop_s * 1e6)})"
-    onset = instant(wanted.regime.onset) if wanted.regime else "NULL::TIMESTAMPTZ"
-    fault = f"(label IS NOT NULL AND NOT {healthy_sql('label')})"
-    faulty_stays = "false" if wanted.labelled else fault
+def rows_sql(selection: RowSelection) -> str:
+    """Landed rows of the span, with block, label, and the first reason to leave each out (null: it stays)."""
+    known = _known(selection)
+    start, end = instant(selection.event_from), instant(selection.event_to)
+    features = ", ".join(duck.name(f) for f in selection.profile.feature_names)
     return f"""
     WITH landed AS (
-        SELECT {", ".join(IDENTITY)}, {", ".join(features)}, inclusion_probability AS q, time_suspect,
-            if((reasons & {RULES}) <> 0, 'rule', 'sample') AS stratum,
-            epoch_us(coalesce(device_time, event_time)) AS at_us
-        FROM {duck.name(telemetry_table_name(profile.name))}
+        SELECT {", ".join(IDENTITY)}, {features}, inclusion_probability AS q, time_suspect, device_time,
+            {stratum_sql("reasons")} AS stratum
+        FROM {duck.name(telemetry_table_name(selection.profile.name))}
         WHERE event_time >= {start} AND event_time < {end} AND {known}
-    ), places AS (
+    ), registered AS (
+        -- Commit order decides which registration is the newest: clocks of registering hosts may differ.
         SELECT device_id, concat_ws('/', profile, site, "group", hardware) AS cohort, active FROM devices
         WHERE {known} AND hardware <> '{LABELLER}'
         QUALIFY row_number() OVER (PARTITION BY device_id ORDER BY _offset DESC, _row DESC) = 1
-    ), alarm_spans AS (
-        SELECT a.device_id, a.event_time - {margin} AS opens, a.event_time >= {onset} AS after_onset,
-            coalesce(a.until, {end}) + {margin} AS closes
-        FROM ({alarms_sql({profile.name: profile.decision.idle}, known)}) a
-        WHERE a.profile = {duck.text(profile.name)} AND a.event_time < {end} + {margin}
-    ), alarmed AS (
-        SELECT device_id, boot_id, seq, bool_and(coalesce(after_onset, false)) AS explainable
-        FROM landed JOIN alarm_spans USING (device_id)
-        WHERE event_time > opens AND event_time <= closes GROUP BY ALL
-    ), labels_in_force AS ({labels_as_of(wanted.known_at)}
-    ), labelled AS (
-        SELECT t.device_id, t.boot_id, t.seq, l.label, l.confidence, l.label_probability
-        FROM landed t JOIN labels_in_force l ON t.device_id = l.device_id
-            AND t.event_time > l.span_start AND t.event_time <= l.span_end
-        QUALIFY row_number() OVER (PARTITION BY t.device_id, t.boot_id, t.seq
-            ORDER BY l.known_at DESC, l.confidence DESC, l.label_id) = 1
-    ), blocks AS ({blocks_sql(wanted)}
+    ), alarmed AS ({_alarmed_sql(selection)}
+    ), labels_in_force AS ({labels_as_of(selection.known_at)}
+    ), labelled AS ({_LABELLED}
+    ), blocks AS ({blocks_sql(selection)}
     ), joined AS (
-        SELECT t.*, b.block, p.cohort, p.active, l.label, l.confidence,
+        -- No join may multiply rows: each right side has at most one row per key.
+        SELECT t.*, b.block, r.cohort, r.active, l.label, l.confidence,
             l.label_probability, a.seq IS NOT NULL AS alarmed,
-            coalesce(a.explainable, false) AND {_within(wanted.regime)} AS explained
+            coalesce(a.explainable, false) AND {_within(selection.regime)} AS explained
         FROM landed t
-        LEFT JOIN (SELECT device_id, boot_id, any_value(period_s) AS period_s FROM blocks GROUP BY ALL) s
-            USING (device_id, boot_id)
+        LEFT JOIN ({period_lengths_sql("blocks")}) s USING (device_id, boot_id)
         LEFT JOIN blocks b ON b.device_id = t.device_id AND b.boot_id = t.boot_id
             AND b.model_version = t.model_version AND b.stratum = t.stratum
-            AND epoch_us(b.period_start) = t.at_us - (t.at_us % (s.period_s * 1e6)::BIGINT)
-        LEFT JOIN places p ON p.device_id = t.device_id
+            AND b.period_start = {period_start_sql("t", "s.period_s")}
+        LEFT JOIN registered r ON r.device_id = t.device_id
         LEFT JOIN alarmed a ON a.device_id = t.device_id AND a.boot_id = t.boot_id AND a.seq = t.seq
         LEFT JOIN labelled l ON l.device_id = t.device_id AND l.boot_id = t.boot_id AND l.seq = t.seq
     )
-    SELECT * EXCLUDE (explained), explained AND label IS NULL AS explained, CASE
+    SELECT * EXCLUDE (explained), explained AND label IS NULL AS explained,
+        {_exclusion_sql(selection)} AS excluded
+    FROM joined ORDER BY event_time, device_id, boot_id, seq"""
+
+
+_LABELLED = """
+        -- A window ends at event_time, so a span holds it where the end lies within (start, end].
+        SELECT t.device_id, t.boot_id, t.seq, l.label, l.confidence, l.label_probability
+        FROM landed t JOIN labels_in_force l ON t.device_id = l.device_id
+            AND t.event_time > l.span_start AND t.event_time <= l.span_end
+        -- Where spans overlap the newest label decides; the id breaks ties, so that a repeat agrees.
+        QUALIFY row_number() OVER (PARTITION BY t.device_id, t.boot_id, t.seq
+            ORDER BY l.known_at DESC, l.confidence DESC, l.label_id) = 1"""
+"""Label of each landed row that has one."""
+
+
+def _alarmed_sql(selection: RowSelection) -> str:
+    """Rows of ``landed`` within an alarm or close to one, and whether a new regime may explain them."""
+    profile, end = selection.profile, instant(selection.event_to)
+    margin = f"to_microseconds({round(MARGIN_WINDOWS * profile.sampling.hop_s * 1e6)})"
+    onset = instant(selection.regime.onset) if selection.regime else "NULL::TIMESTAMPTZ"
+    return f"""
+        WITH alarm_spans AS (
+            -- An alarm without a known end lasts to the end of the selection.
+            SELECT a.device_id, a.event_time - {margin} AS opens, a.event_time >= {onset} AS after_onset,
+                coalesce(a.until, {end}) + {margin} AS closes
+            FROM ({alarms_sql({profile.name: profile.decision.idle}, _known(selection))}) a
+            WHERE a.profile = {duck.text(profile.name)} AND a.event_time < {end} + {margin}
+        )
+        -- One alarm from before the onset is enough: the regime does not explain the row.
+        SELECT device_id, boot_id, seq, bool_and(coalesce(after_onset, false)) AS explainable
+        FROM landed JOIN alarm_spans USING (device_id)
+        WHERE event_time > opens AND event_time <= closes GROUP BY ALL"""
+
+
+def _exclusion_sql(selection: RowSelection) -> str:
+    """First reason to leave out a row of ``joined``; null: it stays."""
+    features = [duck.name(f) for f in selection.profile.feature_names]
+    fault = f"(label IS NOT NULL AND NOT {healthy_sql('label')})"
+    # Order matters: facts about the row itself come before judgements that a label can overrule.
+    return f"""CASE
         WHEN time_suspect THEN 'time_suspect'
         WHEN active IS NULL THEN 'unregistered'
         WHEN NOT active THEN 'inactive'
-        WHEN {_not_in("cohort", wanted.cohorts)} THEN 'other_cohort'
-        WHEN {_in("device_id", wanted.without)} THEN 'faulty_device'
+        WHEN {_not_in("cohort", selection.cohorts)} THEN 'other_cohort'
+        WHEN {_in("device_id", selection.without)} THEN 'faulty_device'
         WHEN {" OR ".join(f"{f} IS NULL OR NOT isfinite({f})" for f in features)} THEN 'missing_feature'
-        WHEN {faulty_stays} THEN 'faulty_label'
-        WHEN label IS NULL AND alarmed AND NOT explained THEN 'alarmed' END AS excluded
-    FROM joined ORDER BY event_time, device_id, boot_id, seq"""
+        WHEN {"false" if selection.labelled else fault} THEN 'faulty_label'
+        WHEN label IS NULL AND alarmed AND NOT explained THEN 'alarmed' END"""
+
+
+def _known(selection: RowSelection) -> str:
+    """SQL condition: known at the instant of the selection."""
+    return f"known_at <= {instant(selection.known_at)}"
 
 
 def _within(regime: Regime | None) -> str:

@@ -19,7 +19,7 @@ from schemas.errors import QueryError
 
 
 class LakeSettings(BaseSettings):
-    """Where `connect()` finds the lake when nobody says: the same variables as the local stack's."""
+    """Where `connect()` finds the lake if no folder is given: variables that the local stack reads too."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
@@ -39,7 +39,20 @@ def connect(
 ) -> duck.Connection:
     """A DuckDB connection in memory whose views read one cut of the lake; times are UTC.
 
-    The cut does not move under the connection: connect again for newer rows.
+    The connection keeps reading that cut: connect again for newer rows.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from feature_store import connect
+    >>> from feature_store.lake import Lake
+    >>> from feature_store.lake_registry import DeviceRecord, DeviceRegistry
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     lake = Lake.open(Path(folder))
+    ...     device = DeviceRecord("m-1", "machine", "hall-2", "default", "x86", key_id="k", public_key="")
+    ...     DeviceRegistry(lake).register([device])
+    ...     con = connect(folder)
+    ...     con.sql("SELECT device_id, site FROM fleet").fetchall()
+    [('m-1', 'hall-2')]
 
     Args:
         lake_root: The lake's folder; None: that of the default stack (``EDGELOOP_STATE_DIR``).
@@ -55,23 +68,23 @@ def connect(
         raise QueryError(f"no lake at {root}; `edgeloop up` or `edgeloop demo` makes one")
     lake = Lake(root)
     chosen = CutStore(lake).resolve(cut)
-    con = duck.build(statements(root, chosen, ProfileRegistry(lake).profiles()))
+    connection = duck.build(statements(root, chosen, ProfileRegistry(lake).profiles()))
     if locked:
-        duck.lock(con, list(paths(root, chosen)))
-    return con
+        duck.lock(connection, list(paths(root, chosen)))
+    return connection
 
 
 def query(lake_root: Path, sql: str, cut: CutRef = None) -> pa.Table:
     """Result of one reading statement against a cut.
 
     Raises:
-        QueryError: No such cut, no reading statement, or DuckDB refuses it; names the views there are.
+        QueryError: No such cut, no reading statement, or DuckDB refuses it; the message lists the views.
     """
-    with connect(lake_root, cut) as con:
+    with connect(lake_root, cut) as connection:
         try:
-            return duck.query(con, sql)
+            return duck.query(connection, sql)
         except QueryError as exc:
-            raise QueryError(f"{exc}\n\nviews: {', '.join(views(con))}") from exc
+            raise QueryError(f"{exc}\n\nviews: {', '.join(views(connection))}") from exc
 
 
 def run(lake_root: Path, sql: str, cut: CutRef = None, fmt: Format = "table") -> str:
@@ -84,7 +97,7 @@ def run(lake_root: Path, sql: str, cut: CutRef = None, fmt: Format = "table") ->
     return FORMATS[fmt](result)
 
 
-def views(con: duck.Connection) -> list[str]:
+def views(connection: duck.Connection) -> list[str]:
     """Names of the views of a connection, sorted."""
-    rows = con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal ORDER BY 1").fetchall()
+    rows = connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal ORDER BY 1").fetchall()
     return [name for (name,) in rows]

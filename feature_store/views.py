@@ -36,7 +36,7 @@ def statements(root: Path, cut: Cut, profiles: Mapping[str, Profile]) -> list[st
     Args:
         root: The lake's folder, absolute.
         cut: Which files to read.
-        profiles: Registered profiles, by name: their tables exist, empty if the cut has none.
+        profiles: Registered profiles, by name: each has its table, an empty one if the cut has none.
     """
     tables = _tables(cut, profiles)
     views = {
@@ -67,6 +67,7 @@ def _tables(cut: Cut, profiles: Mapping[str, Profile]) -> dict[str, TableCut]:
 
 
 def _table(folder: Path, table: TableCut) -> str:
+    """SQL of one table of the cut; a column that no file has is typed all the same."""
     columns = {**table.columns, PARTITION_COLUMN: "DATE"}
     if not table.files:
         return _empty(columns)
@@ -117,6 +118,7 @@ WITH transitions AS (
 ), starts AS (
     SELECT * FROM transitions
     UNION ALL BY NAME
+    -- An alert copies a row that may arrive much later: both are one start, grouped below.
     SELECT profile, device_id, boot_id, seq, event_time, action, score, model_version,
         score IS NULL AS fail_safe, true AS alerted, known_at FROM alerts WHERE {known}
 ), spans AS (
@@ -125,6 +127,7 @@ WITH transitions AS (
         bool_or(fail_safe) AS fail_safe, bool_or(alerted) AS alerted, min(known_at) AS known_at
     FROM starts GROUP BY device_id, profile, boot_id, seq
 ), ends AS (
+    -- A span ends with the next transition of the same boot, into idle or into another action.
     SELECT *, lead(event_time) OVER (PARTITION BY device_id, boot_id ORDER BY seq) AS until FROM spans
 )
 SELECT device_id, profile, boot_id, seq, event_time, action, score, model_version, fail_safe, alerted,

@@ -1,4 +1,4 @@
-"""Weights of training rows: what each stands for, bounded so that no row and no device rules the set.
+"""Weights of training rows: what each stands for, bounded so that no row and no device dominates the set.
 
 Pure numpy. A row that was sent with probability q stands for 1/q rows; strata are calibrated to the books
 (Hajek's ratio, as in ``estimators``); then extreme weights and the share of one device are bounded, which
@@ -20,7 +20,7 @@ class Calibrated(NamedTuple):
     Attributes:
         weights: Shape (n,).
         rows_covered: Rows in blocks that the books state.
-        rows_lossy: Of these, rows of devices and strata that lost rows beyond the design.
+        rows_lossy: Of these, rows in a device and stratum that lost rows beyond the design.
     """
 
     weights: Floats
@@ -31,10 +31,10 @@ class Calibrated(NamedTuple):
 def calibrated(
     q: Floats, block: Labels, stratum_of_block: Labels, device_of_block: Labels, sensed: Floats, lossy: Flags
 ) -> Calibrated:
-    """Weights 1/q, where the books say how many rows there were scaled to that number.
+    """Weights 1/q, scaled to the number of sensed rows where the books have it.
 
-    First each device and stratum that lost rows, then each stratum as a whole: few rows of one device tell
-    little of their own probability, so only loss is mended device by device.
+    They are scaled first in each device and stratum that lost rows, then in each stratum as a whole. A single
+    device often has too few rows for a good ratio, so devices that lost nothing are not scaled one by one.
 
     Args:
         q: Inclusion probabilities of the rows, shape (n,).
@@ -49,6 +49,7 @@ def calibrated(
     if not known.any():
         return Calibrated(weights, 0, 0)
     strata = int(stratum_of_block.max()) + 1
+    # One number for each pair of device and stratum.
     pool = device_of_block * strata + stratum_of_block
     pools = int(pool.max()) + 1
     lost = sums(lossy.astype(np.float64), pool, pools) > 0
@@ -72,14 +73,14 @@ def _factors(weights: Floats, label: Labels, sensed: Floats, usable: Flags) -> F
 
 
 def clipped(weights: Floats, times_median: float) -> Floats:
-    """Weights of at most so many times their median."""
+    """Weights, none larger than ``times_median`` times their median."""
     if not len(weights):
         return weights
     return np.minimum(weights, times_median * float(np.median(weights)))
 
 
 def with_device_cap(weights: Floats, device: Labels, share: float) -> Floats:
-    """Weights of which no device has more than the share; of few devices each has its equal part at most.
+    """Weights scaled so that no device has more than the share; of few devices, more than an equal part.
 
     Args:
         weights: Shape (n,).
@@ -114,6 +115,6 @@ def _cap(totals: Floats, share: float) -> float:
 
 
 def effective_size(weights: Floats) -> float:
-    """Kish's effective sample size (1965): so many equally weighted rows would tell as much."""
+    """Kish's effective sample size (1965): as many equally weighted rows would carry as much information."""
     squares = float((weights**2).sum())
     return float(weights.sum()) ** 2 / squares if squares > 0 else 0.0

@@ -1,4 +1,4 @@
-"""The vocabulary the rooms share: rows, events, topics, profiles, envelopes, errors.
+"""The vocabulary that all packages share: rows, events, topics, profiles, envelopes, errors.
 
-Imports nothing of ours. What two rooms must agree on stands here and nowhere else.
+Imports no other package of edgeloop. What two of them must agree on is defined here and nowhere else.
 """

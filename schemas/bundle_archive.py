@@ -1,7 +1,7 @@
 """A bundle as one file: a tar of exactly three members in one zstd frame, written and read with bounds.
 
-The writer is reproducible: same files, same bytes. The reader stops at the first byte too many, so that a
-small download cannot fill a device's memory.
+The writer is reproducible: same files, same bytes. The reader stops at the first byte beyond the limit, so
+that a small download cannot fill a device's memory.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def unpack(data: bytes) -> dict[str, bytes]:
     """Files of an artifact by name.
 
     Raises:
-        TrustError: Too large, no zstd, no such tar, or members other than ``MEMBERS``.
+        TrustError: Too large, no zstd, no tar, or members other than ``MEMBERS``.
     """
     if len(data) > MAX_ARTIFACT_BYTES:
         raise TrustError(
@@ -69,7 +69,9 @@ def unpack(data: bytes) -> dict[str, bytes]:
                 stream = tar.extractfile(member)
                 files[member.name] = stream.read() if stream is not None else b""
     except (tarfile.TarError, EOFError, ValueError) as exc:
-        raise TrustError(f"the artifact is no archive of a bundle: {exc}", Attack.UNSAFE_CONTENT) from exc
+        raise TrustError(
+            f"the artifact is not the archive of a bundle: {exc}", Attack.UNSAFE_CONTENT
+        ) from exc
     if set(files) != set(MEMBERS):
         raise TrustError(f"the archive lacks {sorted(set(MEMBERS) - set(files))}", Attack.UNSAFE_CONTENT)
     return files

@@ -1,6 +1,6 @@
-"""Signed instructions: which set of models a group should run, and what policy bounds it.
+"""Channel documents and the fleet policy: which set of models a group should run, and what bounds it.
 
-Both are TUF targets: a role's metadata holds their digests, the devices check role, digest, seq and expiry.
+Both are TUF targets: a role's metadata holds their digests; devices check role, digest, seq and expiry.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ BROAD: Final = "broad"
 RINGS: tuple[Ring, ...] = (CANARY, BROAD)
 POLICY_PATH = "policy/fleet.json"
 ISSUED_FIELD = "x-edgeloop-issued"
-"""Field of signed metadata: when they were signed (ISO 8601, UTC). Devices learn the time from it."""
+"""Field of signed metadata: when it was signed (ISO 8601, UTC). Devices take a lower bound of the time from
+it."""
 
 GroupName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,47}$")]
 Version = Annotated[str, Field(pattern=PATTERN)]
@@ -37,7 +38,7 @@ def model_role(family: str) -> str:
 
 
 def channel_path(group: str, ring: Ring) -> str:
-    """Target path of a channel."""
+    """Target path of a channel document."""
     return f"channels/{group}/{ring}.json"
 
 
@@ -53,7 +54,7 @@ class SignedDocument(BaseModel):
 
 
 class Release(SignedDocument):
-    """One model bundle that a channel names.
+    """One model bundle that a channel document names.
 
     Attributes:
         version: The manifest's version; ``<family>-<major>.<digest8>``.
@@ -73,12 +74,13 @@ class ChannelDocument(SignedDocument):
     """Desired state of a group's devices in one ring.
 
     Attributes:
-        seq: Grows with every instruction to the group, whatever the ring; devices never go back.
-        rollout_id: Rollout that this instruction belongs to.
+        seq: Grows with every document for the group, in either ring; devices never follow a lower one.
+        rollout_id: Rollout that this document belongs to.
         target: By family, what members of ``cohort`` run.
-        baseline: By family, what everybody else of the group runs.
-        cohort: Who is treated. In the canary ring only members of the policy's pool may obey.
-        holdout: Who stays on baseline whatever the cohort says.
+        baseline: By family, what all other devices of the group run.
+        cohort: Devices that get the target. In the canary ring only members of the policy's pool may follow
+            it.
+        holdout: Devices that stay on the baseline even if they are in the cohort.
         reason: ``security`` skips soak and quality guards, never device checks.
     """
 
@@ -98,7 +100,7 @@ class ChannelDocument(SignedDocument):
     def _whole(self) -> Self:
         if set(self.target) != set(self.baseline):
             raise ValueError(
-                "target and baseline must name the same families: a set is compatible or nothing"
+                "target and baseline must name the same families: the models of a set fit together"
             )
         return self
 
@@ -109,10 +111,10 @@ class ChannelDocument(SignedDocument):
 
 
 class FleetPolicy(SignedDocument):
-    """What no online key may change: signed by the offline policy role.
+    """Bounds that no online key may change: signed by the offline policy role.
 
     Attributes:
-        canary: By group, the devices that canary channels may bind.
+        canary: By group, the devices that canary documents may apply to.
         floors: By family, the lowest ``major`` that may run (factory sets excepted).
         revoked: Digests of artifacts that may not be installed any more.
     """

@@ -1,4 +1,4 @@
-"""Random parts of a fleet that only ids and a salt decide: the same on every machine, without a list."""
+"""Random parts of a fleet that follow from ids and a salt: the same on every machine, without a list."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 def share_of(device_id: str, salt: str) -> float:
-    """A number in [0, 1) that only the device's id and the salt decide."""
+    """A number in [0, 1) that follows from the device's id and the salt alone."""
     digest = hashlib.sha256(f"{salt}/{device_id}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2.0**64
 
@@ -18,9 +18,9 @@ class SaltedShare(BaseModel):
     """Some devices of a group.
 
     Attributes:
-        salt: Draws the order of devices.
-        share: Devices whose ``share_of(id, salt)`` lies below it belong.
-        devices: Ids that belong whatever the salt says.
+        salt: Decides the order in which devices are drawn.
+        share: Devices with ``share_of(id, salt)`` below it are included.
+        devices: Ids that are included in any case.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,7 +30,7 @@ class SaltedShare(BaseModel):
     devices: tuple[str, ...] = ()
 
     def includes(self, device_id: str) -> bool:
-        """Whether the device belongs."""
+        """Whether the device is included."""
         return device_id in self.devices or share_of(device_id, self.salt) < self.share
 
 

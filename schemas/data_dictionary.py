@@ -20,7 +20,7 @@ Generated from `schemas/` by `python -m schemas.data_dictionary`; do not edit.
 
 Everything here is a view over one *cut* of the lake: a recorded state in which all tables agree.
 `edgeloop sql "…"`, `feature_store.connect()` and any DuckDB client on `catalog.duckdb` see the same names.
-Times are UTC instants. A column is nullable only where it says so. On disk they are Delta tables.
+Times are UTC instants. A column is nullable only where its type says so. On disk they are Delta tables.
 
 Every table has the column `day` (`DATE`), the UTC day of `known_at`: filter on it first in large lakes.
 `known_at` is when we could know a row; the event time beside it is when it happened. A data set as of a time

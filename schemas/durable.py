@@ -4,16 +4,16 @@ A write takes four steps. Step 1: the content goes to a new file beside the name
 Step 3: the file gets its name, by a rename that replaces or by a hard link that does not. Step 4: the folder
 is synced. So a reader sees the old content or the new, and after a power cut the name holds one of the two.
 
-*Temporary names.* ``.tmp-<name>.<random>``. Two writers of one name never share one. The beginning hides it,
-and the end is no ``.json``, ``.pem`` or ``.pb``, so nobody who looks for content finds it.
+*Temporary names.* ``.tmp-<name>.<random>``. Two writers of one name never share one. The dot hides it, and it
+does not end in ``.json``, ``.pem`` or ``.pb``, so no search for content finds it.
 
 *Left-overs.* A write that fails removes its temporary file. A crash leaves it: it blocks no later writer and
-is never read. Whoever looks after a folder sweeps it: the lake's vacuum, an edge process when it starts, the
+is never read. Each folder is swept by its owner: the lake's vacuum, an edge process when it starts, the
 updater once it has its lock, the model service's engine and the owner of a stack when they start. Where
-several processes write, only what is older than ``ABANDONED_S`` goes.
+several processes write, only files older than ``ABANDONED_S`` are removed.
 
 Local POSIX disks only: ``put_if_absent`` is a hard link; on object storage it would be a conditional put.
-ADR 16 says why this is no library.
+ADR 16 explains why this is no library.
 """
 
 from __future__ import annotations
@@ -21,57 +21,54 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
 
 ABANDONED_S = 3600.0
 """A temporary file of this age has no writer any more: writing one takes seconds at most."""
 _PREFIX = ".tmp-"
 _NAME_KEPT = 40
-"""Characters of the name that the temporary one repeats: a name may be 255 bytes long, and so may that."""
+"""Characters of the name that the temporary name repeats: both may be at most 255 bytes long."""
 _FILE, _PRIVATE_FILE = 0o644, 0o600
 _FOLDER, _PRIVATE_FOLDER = 0o777, 0o700
 """Less the umask. Files are replaced and never written in place, so only their owner needs to write them."""
 
 
 def temporary(path: Path) -> Path:
-    """A name beside ``path`` that nobody else uses and ``Disk.sweep`` knows."""
+    """A name beside ``path`` that no other writer uses and that ``Disk.sweep`` recognises."""
     return path.with_name(f"{_PREFIX}{path.name[:_NAME_KEPT]}.{uuid.uuid4().hex}")
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether a file is somebody's unfinished write, or was left of one."""
+    """Whether a file is an unfinished write, or was left by one."""
     return path.name.startswith(_PREFIX)
 
 
 class Disk:
     """Files and folders that survive a power cut once the call has returned.
 
-    Tests put other disks in its place: one that forgets whatever was not synced, one that is full, one that
-    dies after a write. ``DISK`` is the real one.
+    Tests replace it with other disks: one that loses whatever was not synced, one that is full, one that dies
+    after a write. ``DISK`` is the real one.
     """
 
     def read(self, path: Path) -> bytes | None:
-        """Bytes of a file; None where there is none."""
+        """Bytes of a file; None if it does not exist."""
         try:
             return path.read_bytes()
         except FileNotFoundError:
             return None
 
     def write(self, path: Path, data: bytes, *, private: bool = False, sync: bool = True) -> None:
-        """Create or replace a file as a whole; its folder is made where absent.
+        """Create or replace a file as a whole; its folder is made if absent.
 
         Args:
             path: The file.
             data: Its new content.
             private: Readable by its owner alone, from the first byte on.
-            sync: False saves both waits: after a power cut the file may be old, empty or absent. For what is
-                rewritten all the time, describes living processes, or can be derived again.
+            sync: False skips steps 2 and 4: after a power cut the file may be old, empty or absent. For files
+                that are rewritten all the time, describe running processes, or can be derived again.
         """
         with self._beside(path) as beside:
             self._create(beside, data, private=private, sync=sync)
@@ -94,7 +91,7 @@ class Disk:
     def write_folder(self, path: Path, files: Mapping[str, bytes]) -> None:
         """Make a folder of these files, all of it or nothing.
 
-        One that is there already is removed first: a crash between the two leaves none.
+        An existing folder of that name is removed first: a crash between the two leaves none.
         """
         with self._beside(path) as beside:
             for name, data in files.items():
@@ -105,11 +102,11 @@ class Disk:
             self.rename(beside, path)
 
     def make_folder(self, path: Path, *, private: bool = False) -> None:
-        """Make a folder and those above it, where absent.
+        """Make a folder and the folders above it, where absent.
 
         Args:
             path: The folder.
-            private: Only its owner may enter it; those above it are made as usual.
+            private: Only its owner may enter it; the folders above it are made as usual.
         """
         if not path.is_dir():
             self.make_folder(path.parent)
@@ -117,12 +114,12 @@ class Disk:
             self.sync_folder(path.parent)
 
     def append(self, path: Path, data: bytes) -> None:
-        """Add to the end of a file, not synced: for what is checked by its digest when it is whole."""
+        """Add to the end of a file, not synced: for content whose digest is checked once it is complete."""
         with path.open("ab") as file:
             file.write(data)
 
     def remove(self, path: Path) -> None:
-        """Take a file or folder away, if it is there. Not synced: what comes back may be removed again."""
+        """Remove a file or folder, if it exists. Not synced: one that comes back may be removed again."""
         try:
             path.unlink(missing_ok=True)
         except OSError:
@@ -131,17 +128,17 @@ class Disk:
             shutil.rmtree(path)
 
     def rename(self, source: Path, target: Path, *, sync: bool = True) -> None:
-        """Give a file or folder its name in place of what has it, for good unless ``sync`` is False."""
+        """Give a file or folder a name, replacing a file of that name; durable unless ``sync`` is False."""
         source.replace(target)
         if sync:
             self.sync_folder(target.parent)
 
     def link(self, source: Path, target: Path, *, sync: bool = True) -> None:
-        """Give a file a second name, for good unless ``sync`` is False.
+        """Give a file a second name; durable unless ``sync`` is False.
 
         Raises:
             FileExistsError: The name is taken.
-            OSError: The two are on different disks, or this one knows no hard links.
+            OSError: The two names are on different disks, or the disk has no hard links.
         """
         os.link(source, target)
         if sync:
@@ -152,7 +149,7 @@ class Disk:
         os.fsync(handle)
 
     def sync_file(self, path: Path) -> None:
-        """Wait until the content of a file that others wrote is on disk."""
+        """Wait until the content of a file that other code wrote is on disk."""
         with path.open("rb") as file:
             self.sync(file.fileno(), path)
 
@@ -167,17 +164,18 @@ class Disk:
     def sweep(
         self, folder: Path, before: float | None = None, also: Iterable[str] = (), *, deep: bool = False
     ) -> None:
-        """Remove what crashed writers left in a folder; one that is absent has nothing.
+        """Remove what crashed writers left in a folder; an absent folder is fine.
 
         Args:
             folder: The folder.
-            before: UTC seconds; what changed later may still have a writer. None: nobody else writes here.
+            before: UTC seconds; files that changed later may still have a writer. None: no other process
+                writes here.
             also: Patterns of the temporary names of release 0.2.0.
-            deep: In all folders below it too.
+            deep: Also in all folders below it.
         """
         patterns = (f"{_PREFIX}*", *also)
-        for place, folders, files in os.walk(folder):
-            found = [Path(place, n) for n in (*folders, *files) if any(fnmatch(n, p) for p in patterns)]
+        for parent, folders, files in os.walk(folder):
+            found = [Path(parent, n) for n in (*folders, *files) if any(fnmatch(n, p) for p in patterns)]
             for path in found:
                 if before is None or _changed_before(path, before):
                     self.remove(path)
@@ -186,7 +184,7 @@ class Disk:
 
     @contextmanager
     def _beside(self, path: Path) -> Iterator[Path]:
-        """A temporary name; what lies there is removed if the block fails."""
+        """A temporary name; its file is removed if the block fails."""
         beside = temporary(path)
         try:
             yield beside
@@ -195,7 +193,7 @@ class Disk:
             raise
 
     def _create(self, path: Path, data: bytes, *, private: bool = False, sync: bool = True) -> None:
-        """Steps 1 and 2."""
+        """Steps 1 and 2 of a write."""
         flags, mode = os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE_FILE if private else _FILE
         try:
             handle = os.open(path, flags, mode)

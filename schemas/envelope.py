@@ -1,7 +1,7 @@
 """Sealed messages: rows as bytes, headers, digest and signature.
 
-A message is sealed once. A resend is byte for byte the same, so a known message number with another
-digest can only mean two writers under one identity. The signature covers topic, headers and value.
+A message is sealed once. A resend is byte for byte the same, so a known message number with another digest
+means that two writers share one identity. The signature covers topic, headers and value.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ Headers = list[tuple[str, bytes]]
 
 
 class Envelope(NamedTuple):
-    """What a message says of itself in its headers.
+    """A message's headers and key, decoded.
 
     Attributes:
         schema: Fingerprint of the rows' Arrow schema, or ``json`` for a JSON event.
         profile: Profile the rows belong to.
-        producer: Who sealed it; also the message key.
+        producer: Id of the device or labeller that sealed it; also the message key.
         spool_id: Id of the producer's spool file, 16 hex digits.
         lane: Lane of the message number.
         msg_no: Dense number within (producer, spool_id, lane), from 0.
@@ -62,7 +62,7 @@ class Envelope(NamedTuple):
 
 @dataclass(frozen=True)
 class SealedMessage:
-    """Bytes ready for the broker, and the same bytes at every resend."""
+    """A message as it is sent to the broker, with the same bytes at every resend."""
 
     topic: str
     key: bytes
@@ -89,7 +89,7 @@ class MessageSigner:
 
     @classmethod
     def from_pem(cls, pem: bytes) -> MessageSigner:
-        """The signer whose PKCS#8 PEM this is.
+        """The signer with the key in this PKCS#8 PEM.
 
         Raises:
             SignatureError: Not an unencrypted P-256 private key.
@@ -133,10 +133,10 @@ class MessageVerifier:
         self.key_id = key_id(key)
 
     def verify(self, signature: bytes, data: bytes) -> None:
-        """Return if the signature holds.
+        """Return if the signature is valid.
 
         Raises:
-            SignatureError: It does not.
+            SignatureError: It is not.
         """
         if len(signature) != 2 * _COORDINATE_BYTES:
             raise SignatureError(f"signature of {len(signature)} bytes, expected {2 * _COORDINATE_BYTES}")
@@ -157,7 +157,7 @@ def key_id(key: ec.EllipticCurvePublicKey) -> str:
 def encode_rows(batch: pa.RecordBatch) -> tuple[bytes, int]:
     """Rows as one lz4 block of an Arrow record batch message, without its schema.
 
-    Compressed as a whole, so that the batch's own metadata shrinks too: small messages are mostly that.
+    Compressed as a whole, so that the batch's own metadata shrinks too: it is most of a small message.
 
     Returns:
         The compressed bytes and their length before compression.
@@ -170,7 +170,7 @@ def decode_rows(value: bytes, raw_bytes: int, schema: pa.Schema) -> pa.RecordBat
     """Rows of a sealed message.
 
     Raises:
-        DecodeError: The bytes are not what ``raw_bytes`` and ``schema`` promise.
+        DecodeError: The bytes do not have the length ``raw_bytes`` or the columns of ``schema``.
     """
     if not 0 < raw_bytes <= MAX_RAW_BYTES:
         raise DecodeError(f"raw_bytes {raw_bytes} is outside 1..{MAX_RAW_BYTES}")
@@ -241,10 +241,10 @@ def verify(
     signature: bytes,
     verifier: MessageVerifier,
 ) -> None:
-    """Return if digest and signature hold.
+    """Return if digest and signature are valid.
 
     Raises:
-        SignatureError: One of them does not.
+        SignatureError: One of them is not.
     """
     if hashlib.sha256(value).digest() != envelope.digest:
         raise SignatureError("digest does not match the value")

@@ -1,4 +1,4 @@
-"""Errors the rooms share.
+"""Errors that all packages share, by what the caller does next.
 
 * PipelineError
   x RetryableError            the same call may succeed later: back off, try again
@@ -6,7 +6,7 @@
     + LakeConflictError
     + ServiceUnavailableError
     + NotEnoughDataError      (a training run waits for more rows)
-  x RejectedError             it never will: dead-letter it, refuse it, move on
+  x RejectedError             it never will: dead-letter it, refuse it, go on
     + ProfileError
     + SourceError
     + MessageError            (class name and reason travel on the dead-letter topic)
@@ -16,7 +16,7 @@
       - ClonedIdentityError
       - PolicyError
     + BundleError
-    + TrustError              (carries the attack that the refusal looks like)
+    + TrustError              (carries the attack that the update resembles)
     + AccessError
     + RegistryError
     + DatasetError
@@ -78,14 +78,14 @@ class ProfileError(RejectedError):
 
 
 class SourceError(RejectedError):
-    """An input file or stream that cannot be read as the profile says.
+    """An input file or stream that cannot be read as the profile describes it.
 
     Operator action: the message names the column, line or encoding; fix the file or `[replay]`.
     """
 
 
 class MessageError(RejectedError):
-    """A message whose bytes, schema, signer or numbers do not hold.
+    """A message whose bytes, schema, signer or numbers are wrong.
 
     Operator action: `edgeloop dlq list`, then `show`; `replay` once the cause is gone.
     """
@@ -96,7 +96,7 @@ class UnknownSchemaError(MessageError):
 
 
 class DecodeError(MessageError):
-    """Bytes that do not decode as the schema their header promises."""
+    """Bytes that do not decode with the schema that their header names."""
 
 
 class SignatureError(MessageError):
@@ -112,11 +112,11 @@ class PolicyError(MessageError):
 
 
 class BundleError(RejectedError):
-    """A model bundle that is incomplete, altered or does not fit the profile."""
+    """A model bundle that is incomplete, altered or not made for the profile."""
 
 
 class TrustError(RejectedError):
-    """Something that claims to be signed, fresh, compatible or whole is not; nothing was changed.
+    """An update that is not signed, fresh, compatible or complete, as it claims to be; nothing was changed.
 
     Operator action: `edgeloop fleet devices` names the attack; docs/threat-model.md explains it.
     """
@@ -129,12 +129,12 @@ class TrustError(RejectedError):
 class AccessError(RejectedError):
     """A certificate, token or role that does not allow the call.
 
-    Operator action: the message names subject and role; join again, or ask somebody with the role.
+    Operator action: the message names subject and role; join again, or ask a person with the role.
     """
 
 
 class RegistryError(RejectedError):
-    """What a command names is not in the model registry, or not in a state that allows it."""
+    """The object of a command is not in the model registry, or not in a state that allows the command."""
 
 
 class DatasetError(RejectedError):
@@ -164,4 +164,4 @@ class OperatorError(PipelineError):
 
 
 class StackError(OperatorError):
-    """The local stack cannot start or stop; the message says what to install or change."""
+    """The local stack cannot start or stop; the message names what to install or change."""

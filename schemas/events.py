@@ -25,7 +25,7 @@ Unit = Annotated[float, Field(ge=0, le=1)]
 Text = Annotated[str, Field(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
 """Names: no control characters, because they become keys."""
 Instant = Annotated[AwareDatetime, AfterValidator(_within_centuries)]
-"""UTC instant that any calendar can hold."""
+"""UTC instant that every calendar and query can hold."""
 Int32 = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
@@ -70,7 +70,7 @@ class Label(Event):
 
 
 class DeviceState(Event):
-    """What a device reports of itself. Compacted: the newest per device holds."""
+    """A device's report on itself. Its topic is compacted: the newest report of each device is kept."""
 
     device_id: Text
     boot_id: Int64
@@ -90,8 +90,8 @@ class Aggregate(Event):
 
     Attributes:
         event_id: ``<task>/<n>/<index>`` of the commit that made it.
-        watermark: What the task vouches for with this message: by now it has sent everything of the cohort
-            before that instant. Only the cohort's last message of a commit carries the commit's watermark.
+        watermark: With this message the task has sent everything of the cohort before that instant. Only the
+            cohort's last message of a commit carries the commit's watermark.
     """
 
     event_id: Text
@@ -116,13 +116,13 @@ class DriftVerdict(Event):
     """A verdict: a watched statistic has moved.
 
     Attributes:
-        kind: What the evidence suggests; ``unclassified`` where it cannot tell.
+        kind: What the evidence suggests; ``unclassified`` where it suggests nothing.
         statistic: ``level`` (window mean) or ``spread`` (window standard deviation).
         onset: Start of the first window that the detector counts to the new regime.
         detected: End of the window that gave the verdict.
         size: Shift in baseline standard deviations of the window statistic, signed.
         devices: Devices that contributed to the window.
-        evidence: Numbers behind it, by name.
+        evidence: Numbers that the verdict rests on, by name.
     """
 
     event_id: Text

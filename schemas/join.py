@@ -1,4 +1,4 @@
-"""Join bundle: what a person carries to a new device so that it can enrol."""
+"""Join bundle: the file that a person carries to a new device so that it can enrol."""
 
 from __future__ import annotations
 

@@ -14,18 +14,18 @@ class TrainingPolicy(Section):
 
     Attributes:
         auto: Start on drift verdicts by itself where the evidence allows it.
-        schedule_s: Start every so many seconds; None: never.
-        max_age_s: Start when the model in force is so old; None: never.
-        label_count: Start when so many new labels exist; None: never.
+        schedule_s: Seconds between scheduled starts; None: no schedule.
+        max_age_s: Age of the model in force at which a run starts; None: no limit.
+        label_count: Number of new labels at which a run starts; None: no limit.
         min_effective_rows: Kish's effective sample size that a run waits for.
-        max_wait_s: After so long a run with too few rows ends unfinished.
-        window_s: Longest stretch of event time before the cut that rows come from, where no onset says.
-        holdout_share: Last share of the span, by event time, that only gates see.
+        max_wait_s: Longest time that a run waits for more rows before it ends unfinished.
+        window_s: Longest span of event time before the cut that rows come from, where there is no onset.
+        holdout_share: Last share of the span, by event time, that only the gates use.
         clip_weight: Largest weight of a row, as a multiple of the median weight.
         device_share: Largest share of the total weight that one device may have.
         regime_share: Share of a cohort that must have moved at once for a regime.
         fault_similarity: Cosine to a fault's signature from which a shift counts as that fault.
-        cooldown_s: No automatic run so soon after the last one ended.
+        cooldown_s: Seconds after a run ends before another may start automatically.
     """
 
     auto: bool = True
@@ -47,14 +47,14 @@ class GatePolicy(Section):
     """What a candidate must show before it is signed.
 
     Attributes:
-        min_gain: Quality that it must gain on the champion; its 95 % interval must lie above.
-        min_recall: Recall on the fault bank at the first rule's ``enter``.
-        max_recall_loss: Recall that it may lose against the champion.
+        min_gain: Least gain in quality over the champion; the whole 95 % interval must lie above it.
+        min_recall: Least recall on the fault bank at the first rule's ``enter``.
+        max_recall_loss: Largest loss of recall against the champion.
         parity: Largest difference of a score from the training library's.
-        max_latency_ms: Median time of one window on the device runtime, one thread.
+        max_latency_ms: Largest median time for one window on the device runtime, one thread.
         max_latency_ratio: The same as a multiple of the champion's, measured in turn in the same process.
-        max_memory_mb: Memory that loading and running it adds.
-        max_bytes: Size of the bundle.
+        max_memory_mb: Most memory that loading and running it may add.
+        max_bytes: Largest size of the bundle.
         opset: Highest operator set that the fleet's runtimes know.
     """
 
@@ -78,13 +78,13 @@ class RolloutPolicy(Section):
         phases: Shares of the group that the broad ring treats, one after the other.
         holdout_share: Share that stays on baseline through the last soak.
         trial_windows: Live windows in shadow before a device commits.
-        watch_windows: Windows after a commit in which a device restores by itself.
+        watch_windows: Windows after a commit in which a device may still restore by itself.
         soak_s: Time between a phase's last report and the next phase.
-        silent_s: A device that took an offer and is silent for so long counts as failed.
-        reach_s: Devices that did not take an offer within so long are left to later; they bound coverage.
+        silent_s: Time without a report after which a device that took an offer counts as failed.
+        reach_s: Time after which devices that took no offer are left for later; they bound the coverage.
         max_failed: Failed share of a phase's devices above which a rollout aborts.
         min_devices: Devices with a shadow below which a person decides (``not shown``).
-        max_alarm_gain: Share of windows by which alarms may rise, upper end of the interval.
+        max_alarm_gain: Largest rise of the share of windows with an alarm, at the upper end of its interval.
     """
 
     auto: bool = True

@@ -33,10 +33,10 @@ class ModelVersion:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The version that a text spells.
+        """The version in a text.
 
         Raises:
-            ValueError: It spells none.
+            ValueError: The text is no version.
         """
         found = re.fullmatch(PATTERN, text)
         if found is None:
@@ -45,7 +45,7 @@ class ModelVersion:
 
     @classmethod
     def of_content(cls, family: str, major: int, content_digest: str) -> Self:
-        """The version that a bundle's content gives it.
+        """The version of a bundle with this content.
 
         Args:
             family: Model family.

@@ -18,8 +18,8 @@ def parse_profile(text: str, origin: str) -> Profile:
     """Profile from TOML text.
 
     Raises:
-        ProfileError: The text is no TOML or no valid profile; the message names ``origin`` and
-            each offending key.
+        ProfileError: The text is no TOML or no valid profile; the message names ``origin`` and each offending
+            key.
     """
     try:
         return Profile.model_validate(tomllib.loads(text))
@@ -30,7 +30,7 @@ def parse_profile(text: str, origin: str) -> Profile:
 
 
 def describe(error: ValidationError) -> str:
-    """One line per offending key of a pydantic error: where, what it says, what was given."""
+    """The offending keys of a pydantic error: where each is, what is wrong, and the value given."""
     lines = []
     for item in error.errors():
         where = ".".join(str(part) for part in item["loc"]) or "profile"

@@ -8,16 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 from enum import IntEnum, IntFlag, StrEnum
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-if TYPE_CHECKING:
-    from schemas.profile import Profile
+from schemas.profile import Profile
 
 TIME = pa.timestamp("us", tz="UTC")
 FIRST_YEAR, END_YEAR = 1900, 2200
-"""Times outside are refused everywhere: calendars, statistics and queries downstream cannot hold them."""
+"""Times outside are refused everywhere: calendars, statistics and queries cannot hold them."""
 
 
 class Reason(IntFlag):
@@ -50,7 +48,7 @@ class TimeQuality(IntEnum):
     UNKNOWN = 0
     SYNCHRONISED = 1
     RECORDED = 2
-    """The time stands in a recording that is replayed."""
+    """The time comes from a recording that is replayed."""
 
 
 def _field(name: str, kind: pa.DataType, doc: str, *, nullable: bool = False) -> pa.Field:
@@ -159,7 +157,7 @@ def telemetry_rows(profile: Profile) -> pa.Schema:
 def fingerprint(schema: pa.Schema) -> str:
     """First 16 hex digits of SHA-256 over names, types, nullability and schema metadata.
 
-    Field documentation does not count: mending a sentence is not a new schema.
+    Field documentation does not count: another sentence is not another schema.
     """
     meta = {k.decode(): v.decode() for k, v in (schema.metadata or {}).items()}
     shape = [[f.name, str(f.type), f.nullable] for f in schema]

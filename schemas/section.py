@@ -1,4 +1,4 @@
-"""What every part of a profile is made of: names, shares, and sections that refuse misspelt keys."""
+"""Base types of every part of a profile: names, shares, and sections that refuse misspelt keys."""
 
 from __future__ import annotations
 

@@ -1,16 +1,16 @@
 """The lake's tables: column names, types and what they mean.
 
-Every table ends with the same columns of provenance: where in the log a row came from, and when we
-could know it. The data dictionary is generated from here.
+Every table ends with the same columns of provenance: where in the log a row came from, and when we could
+know it. The data dictionary is generated from here.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from schemas.profile import Profile
 from schemas.row_schemas import (
     BOOKS_ROWS,
     SUMMARY_ROWS,
@@ -20,16 +20,13 @@ from schemas.row_schemas import (
     telemetry_rows,
 )
 
-if TYPE_CHECKING:
-    from schemas.profile import Profile
-
 
 def _field(name: str, kind: pa.DataType, doc: str, *, nullable: bool = False) -> pa.Field:
     return pa.field(name, kind, nullable=nullable, metadata={"doc": doc})
 
 
 PROVENANCE = (
-    _field("known_at", TIME, "UTC instant the broker appended the message: when we could know it."),
+    _field("known_at", TIME, "UTC instant the broker appended the message: when we could know the row."),
     _field("_partition", pa.int32(), "Partition of the source topic."),
     _field("_offset", pa.int64(), "Offset in that partition."),
     _field("_row", pa.int32(), "Row within the message, from 0."),
@@ -45,9 +42,9 @@ LANDED_TELEMETRY = (
     _field(
         "time_suspect",
         pa.bool_(),
-        "True: the device's time was not believable; event_time is known_at.",
+        "True: the device's time was implausible; event_time is known_at.",
     ),
-    _field("device_time", TIME, "The device's own time where it was not believable.", nullable=True),
+    _field("device_time", TIME, "The device's own time where it was implausible.", nullable=True),
     _field("extra", pa.string(), "JSON object of columns this table does not have.", nullable=True),
 )
 
@@ -92,15 +89,15 @@ LABELS = _table(
     "labels",
     "Delayed ground truth.",
     _field("label_id", pa.string(), "Id of the label."),
-    _field("device_id", pa.string(), "Device it speaks of."),
+    _field("device_id", pa.string(), "Device that it is about."),
     _field("span_start", TIME, "UTC start of the labelled span."),
     _field("span_end", TIME, "UTC end of the labelled span."),
     _field("label", pa.string(), "The label."),
-    _field("source", pa.string(), "Who labelled."),
+    _field("source", pa.string(), "Person or system that labelled."),
     _field("confidence", pa.float64(), "In [0, 1]."),
     _field("label_probability", pa.float64(), "Probability that this span was chosen for labelling."),
     _field("supersedes", pa.string(), "Label that this one replaces.", nullable=True),
-    _field("labelled_at", TIME, "UTC instant the source says it knew."),
+    _field("labelled_at", TIME, "UTC instant at which the source knew it."),
 )
 
 AGGREGATES = _table(
@@ -158,7 +155,7 @@ DEVICE_STATES = _table(
 
 DEVICES = _table(
     "devices",
-    "History of each device's key and place; cohorts as of a time come from here.",
+    "History of each device's key, site, group and hardware; cohorts as of a time come from here.",
     _field("device_id", pa.string(), "Stable id; for a gateway, the gateway's."),
     PROFILE,
     _field("site", pa.string(), "Site."),
@@ -166,7 +163,7 @@ DEVICES = _table(
     _field("hardware", pa.string(), "Hardware class."),
     _field("key_id", pa.string(), "Id of the signing key."),
     _field("public_key", pa.string(), "Signing key, PEM."),
-    _field("gateway", pa.string(), "Gateway that speaks for it, if any.", nullable=True),
+    _field("gateway", pa.string(), "Gateway that sends for it, if any.", nullable=True),
     _field("active", pa.bool_(), "False: its messages are quarantined from known_at on."),
 )
 
@@ -213,9 +210,19 @@ QUARANTINE = _table(
 )
 
 FIXED_TABLES = (
-    SUMMARIES, BOOKS, ALERTS, LABELS, AGGREGATES, DRIFT, DEVICE_STATES, DEVICES, TRAINING_SETS,
-    LIFECYCLE, QUARANTINE,
-)  # fmt: skip
+    SUMMARIES,
+    BOOKS,
+    ALERTS,
+    LABELS,
+    AGGREGATES,
+    DRIFT,
+    DEVICE_STATES,
+    DEVICES,
+    TRAINING_SETS,
+    LIFECYCLE,
+    QUARANTINE,
+)
+"""Tables that every lake has, whatever its profiles."""
 
 
 def telemetry_table_name(profile_name: str) -> str:

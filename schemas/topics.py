@@ -66,7 +66,7 @@ DEAD_LETTER = Topic("dead-letter.v1", OUTPUT_PARTITIONS)
 
 DEVICE_TOPICS = (TELEMETRY, SUMMARY, BOOKS, ALERT, LABEL, DEVICE_STATE)
 TASK_TOPICS = (*DEVICE_TOPICS, AGGREGATE)
-"""What task p reads: partition p of each. Aggregates are keyed by cohort: one owner per cohort."""
+"""Task p reads partition p of each. Aggregates are keyed by cohort, so one task owns a cohort."""
 ALL_TOPICS = (*DEVICE_TOPICS, AGGREGATE, DRIFT, LIFECYCLE, DEAD_LETTER)
 
 LANES_OF: dict[str, tuple[Lane, ...]] = {

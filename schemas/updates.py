@@ -1,4 +1,4 @@
-"""What a device and the service call the steps, ends and refusals of a model update."""
+"""Names of the steps, ends and refusals of a model update, and of the roles that certificates carry."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class UpdateState(StrEnum):
-    """Where a device stands; persisted before it acts (architecture 4.13)."""
+    """State of a device's model update; persisted before the device acts on it (architecture 4.13)."""
 
     IDLE = "idle"
     FETCHING = "fetching"
@@ -22,24 +22,24 @@ class UpdateState(StrEnum):
 
 
 class UpdateResult(StrEnum):
-    """How an attempt ended. Tells apart no change, restored and could not restore."""
+    """How an attempt ended: without a change, restored, or not restored."""
 
     COMMITTED = "committed"
     """The new set runs and its watch is over."""
     NO_CHANGE_REFUSED = "no_change_refused"
     """Refused before anything changed: a check failed."""
     NO_CHANGE_FAILED = "no_change_failed"
-    """Fetching or staging failed; will be tried again."""
+    """Fetching or staging failed; the device will try again."""
     NO_CHANGE_DEFERRED = "no_change_deferred"
-    """No input, memory or time now; the old set runs. No failure."""
+    """No input, memory or time now; the old set runs. This is no failure."""
     RESTORED = "restored"
     """Trial or watch failed; the set from before runs again."""
     NOT_RESTORED = "not_restored"
-    """It could not be restored: the factory set or nothing runs. A person must look."""
+    """It could not be restored: the factory set or nothing runs. A person must act."""
 
 
 class Attack(StrEnum):
-    """What a refused update looked like. An indicator, not a proof."""
+    """The attack that a refused update resembles. An indicator, not a proof."""
 
     TAMPERED_ARTIFACT = "tampered_artifact"
     TAMPERED_METADATA = "tampered_metadata"
@@ -58,7 +58,7 @@ class Attack(StrEnum):
 
 
 class Role(StrEnum):
-    """What a certificate's holder may do; the certificate's organizational unit."""
+    """What the holder of a certificate may do: the organizational unit in it."""
 
     DEVICE = "device"
     VIEWER = "viewer"

@@ -1,4 +1,4 @@
-"""The views analysts query: names, columns and what they mean.
+"""The views that analysts query: names, columns and their meaning.
 
 A contract like the tables: a published view is never renamed, its columns are only added to. The SQL behind
 them is the feature store's.
@@ -36,7 +36,7 @@ def _view(name: str, doc: str, *columns: tuple[str, str, str]) -> ViewSpec:
 
 ALARMS = _view(
     "alarms",
-    "Spans of local action: one row per start, from the row that was sent, the alert ahead of it, or both.",
+    "Spans of local action: one row per start, from the row that was sent, its alert, or both.",
     ("device_id", "VARCHAR", "Stable id of the device."),
     ("profile", "VARCHAR", "Profile the device runs."),
     ("boot_id", "BIGINT", "Random id of one start of the device."),
@@ -57,13 +57,13 @@ ALARMS = _view(
 
 FLEET = _view(
     "fleet",
-    "Every registered device with its newest place and its newest report.",
+    "Every registered device with its newest registration and its newest report.",
     ("device_id", "VARCHAR", "Stable id."),
     ("profile", "VARCHAR", "Profile it is registered with."),
     ("site", "VARCHAR", "Site."),
     ("group", "VARCHAR", "Rollout group."),
     ("hardware", "VARCHAR", "Hardware class."),
-    ("gateway", "VARCHAR", "Gateway that speaks for it, if any."),
+    ("gateway", "VARCHAR", "Gateway that sends for it, if any."),
     ("active", "BOOLEAN", "False: revoked, its messages are quarantined."),
     ("key_id", "VARCHAR", "Id of its signing key."),
     ("registered_at", "TIMESTAMPTZ", "UTC instant of its newest registration."),
@@ -79,7 +79,7 @@ FLEET = _view(
 
 DATA_QUALITY = _view(
     "data_quality",
-    "Per device: what it says it sensed against what landed. At drain acked = landed + quarantined.",
+    "Per device: rows sensed, by its books, and rows landed. When all is sent acked = landed + quarantined.",
     ("device_id", "VARCHAR", "Stable id; of an unknown producer, the id it claims."),
     ("registered", "BOOLEAN", "True: the device is registered with this lake."),
     ("sensed", "BIGINT", "Rows sensed, by its newest books."),
@@ -91,7 +91,7 @@ DATA_QUALITY = _view(
     ("landed", "BIGINT", "Telemetry rows in this cut."),
     ("quarantined", "BIGINT", "Telemetry rows that were refused here."),
     ("quarantined_messages", "BIGINT", "Refusals of any kind: messages and single rows."),
-    ("time_suspect", "BIGINT", "Landed rows whose own time was not believable."),
+    ("time_suspect", "BIGINT", "Landed rows whose own time was implausible."),
     ("gaps", "BIGINT", "Blocks of the books that the device gave up whole."),
     ("last_row_at", "TIMESTAMPTZ", "UTC instant its newest row reached the log."),
 )
@@ -117,7 +117,7 @@ CUT = _view(
 
 MODEL_VERSIONS = _view(
     "model_versions",
-    "Every model version that rows or the lifecycle name: where and when it was seen, what became of it.",
+    "Every model version that rows or the lifecycle name: where and when it ran, and the steps of its life.",
     ("model_version", "VARCHAR", "Version: family-major.digest."),
     ("family", "VARCHAR", "Model family."),
     ("first_seen", "TIMESTAMPTZ", "UTC start of its first summary or end of its first row; null: never ran."),
@@ -148,7 +148,7 @@ MODEL_PERFORMANCE = _view(
 
 MODEL_COMPARISONS = _view(
     "model_comparisons",
-    "Pairs of model versions that scored the same windows, as shadows do; the device is the unit.",
+    "Pairs of model versions that scored the same windows, as shadows do; each device counts once.",
     ("profile", "VARCHAR", "Profile."),
     ("model_version", "VARCHAR", "One version."),
     ("against", "VARCHAR", "The other; each pair appears both ways."),
@@ -166,7 +166,7 @@ LINEAGE = _view(
     ("model_version", "VARCHAR", "Model that came of it."),
     ("run_id", "VARCHAR", "Training run."),
     ("cut", "BIGINT", "Cut that the run read; null: its lifecycle has not reached the lake yet."),
-    ("pin", "VARCHAR", "Pin that keeps that cut: connect(cut=pin) shows what the run saw."),
+    ("pin", "VARCHAR", "Pin that keeps that cut: connect(cut=pin) shows what the run read."),
     ("profile", "VARCHAR", "Profile."),
     ("device_id", "VARCHAR", "Stable id of the device."),
     ("boot_id", "BIGINT", "Random id of one start of the device."),

@@ -1,6 +1,6 @@
 """Stream jobs as pure classes, the checkpoint that lands each row exactly once, and one door to Faust.
 
-A job of your own needs the names below and nothing else (docs/writing-a-job.md).
+A job of your own needs only the names below (docs/writing-a-job.md).
 """
 
 from stream_processors.derived_provenance import derived_provenance

@@ -1,4 +1,4 @@
-"""Where rows that a job derives come from: no message holds them, a commit made them."""
+"""Provenance of rows that a job derives: they come from a commit, not from a message."""
 
 from __future__ import annotations
 

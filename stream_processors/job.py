@@ -1,7 +1,7 @@
 """What a stream job is: a pure class from (batch, state, now) to rows, state and messages.
 
 The same class runs on the stream, in a backfill over Parquet and in a test over a recorded file. It reads
-no clock, opens nothing and keeps nothing between calls: what it must remember is in its state.
+no clock, opens no file and keeps nothing between calls: what it must remember is in its state.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Derived:
     Attributes:
         topic: Topic without namespace.
         value: JSON bytes; empty where ``copy_of`` names the log entry whose bytes are copied.
-        copy_of: (topic, partition, offset) of an original to copy, for dead letters.
+        copy_of: (topic, partition, offset) of an original to copy; for dead letters.
     """
 
     topic: str
@@ -72,10 +72,10 @@ class Derived:
 
 @dataclass(frozen=True)
 class Output:
-    """What a job gives back.
+    """What a job returns from one call.
 
     Attributes:
-        rows: Rows to land, by table, in the schemas that ``writes`` promises.
+        rows: Rows to land, by table, in the schemas of those tables.
         state: Changed keys only; None removes a key.
         messages: Messages to publish once the commit has been applied.
         counters: Increments, by name, that commit with the rows.
@@ -89,6 +89,22 @@ class Output:
 
 class Job(Protocol):
     """A stream job. Built once per worker with the worker's ``JobContext``.
+
+    A job that counts messages, on a batch of one:
+
+    >>> from datetime import UTC, datetime
+    >>> from stream_processors import Batch, Output, RawMessage, State
+    >>> class CountMessages:
+    ...     name, version, state_version = "count", 1, 1
+    ...     reads, writes = ("telemetry.v1",), ()
+    ...
+    ...     def process(self, batch: Batch, state: State, now: datetime) -> Output:
+    ...         return Output(state={"total": state.get("total", 0) + len(batch.messages)})
+    >>> now = datetime(2026, 7, 1, tzinfo=UTC)
+    >>> message = RawMessage("telemetry.v1", 3, 0, 1_782_864_000_000, b"m-1", [], b"")
+    >>> batch = Batch("task-03", n=7, messages=(message,))
+    >>> CountMessages().process(batch, {"total": 41}, now).state
+    {'total': 42}
 
     Attributes:
         name: Name in `edgeloop job list`, also the prefix of its state keys.
@@ -110,7 +126,7 @@ class Job(Protocol):
         Args:
             batch: Messages and rows of this commit.
             state: The job's keys as of the previous commit; not to be mutated.
-            now: The commit's clock, UTC: recorded, and the same at every look at this commit.
+            now: The commit's clock, UTC: recorded, and the same whenever this commit is computed.
 
         Raises:
             RejectedError: Never for input: bad input becomes quarantine rows and dead letters.

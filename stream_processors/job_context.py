@@ -1,4 +1,4 @@
-"""What jobs may ask about the world beside their batch and their state."""
+"""What jobs may look up beside their batch and their state."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from schemas.profile import Profile
 
 
 class JobContext(Protocol):
-    """Lookups a worker gives its jobs; each answers from what the worker has loaded.
+    """Lookups that a worker gives its jobs, answered from what the worker has loaded.
 
-    The worker's ``LakeDirectory`` is one; a backfill brings one as of the time it replays.
+    A worker gives its ``LakeDirectory``; a backfill gives one as of the time that it replays.
     """
 
     def cohort_of(self, device_id: str, profile: str) -> str:

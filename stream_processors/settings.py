@@ -24,18 +24,20 @@ class StreamSettings(BaseSettings):
     group: str = Field("edgeloop-stream", description="Consumer group; workers of one group share the tasks.")
     linger_s: PositiveFloat = Field(0.25, description="How long messages gather before a commit.")
     tick_s: PositiveFloat = Field(
-        2.0, description="Longest time between two looks at the clock by each task."
+        2.0, description="Longest time between two calls of each task's jobs, messages or not."
     )
     max_batch_bytes: PositiveInt = 16 * 1024**2
     max_buffer_bytes: PositiveInt = Field(32 * 1024**2, description="Fetched and not yet committed.")
     session_timeout_s: PositiveFloat = Field(
-        10.0, description="Silence after which the group drops a worker."
+        10.0, description="Time without a heartbeat after which the group drops a worker."
     )
-    stall_timeout_s: PositiveFloat = Field(120.0, description="No progress for so long ends the process.")
+    stall_timeout_s: PositiveFloat = Field(
+        120.0, description="Time without progress after which the process ends itself."
+    )
     compact_every: PositiveInt = Field(48, description="Commits of a worker between two compactions.")
     catalog_every_s: NonNegativeFloat = Field(3.0, description="Least time between two catalog refreshes.")
     vacuum_every_s: PositiveFloat = Field(
-        600.0, description="Time between two removals of files nobody can read."
+        600.0, description="Time between two removals of files that no query can read any more."
     )
 
     @property
@@ -48,10 +50,10 @@ def load_settings() -> StreamSettings:
     """Settings from the environment.
 
     Raises:
-        OperatorError: A ``STREAM_*`` variable that no setting has: a misspelt one would be ignored.
+        OperatorError: A ``STREAM_*`` variable that is no setting: pydantic would silently ignore it.
     """
     known = {f"{PREFIX}{name}".upper() for name in StreamSettings.model_fields}
-    strange = sorted(k for k in os.environ if k.upper().startswith(PREFIX) and k.upper() not in known)
-    if strange:
-        raise OperatorError(f"unknown settings {', '.join(strange)}; known: {', '.join(sorted(known))}")
+    unknown = sorted(k for k in os.environ if k.upper().startswith(PREFIX) and k.upper() not in known)
+    if unknown:
+        raise OperatorError(f"unknown settings {', '.join(unknown)}; known: {', '.join(sorted(known))}")
     return StreamSettings()

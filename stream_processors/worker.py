@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from importlib.metadata import entry_points, version
 
 from feature_store.catalog import refresh_catalog
 from feature_store.commit_log import CommitLog
-from feature_store.cut_store import CutStore
+from feature_store.cut_store import CutStore, utc_now
 from feature_store.lake import Lake
 from feature_store.lake_registry import DeviceRegistry, ProfileRegistry
 from feature_store.maintenance import compact, vacuum
@@ -23,20 +21,13 @@ from stream_processors.ingest.lake_directory import LakeDirectory
 from stream_processors.job import Job, RawMessage
 from stream_processors.settings import StreamSettings
 
-logger = logging.getLogger(__name__)
-
 JOBS = "edgeloop.jobs"
-"""Entry point group by which jobs are found; a user's own stand beside the built-in ones."""
+"""Entry point group by which jobs are found, a user's own like the built-in ones."""
 
 
 def installed_jobs(directory: LakeDirectory) -> tuple[Job, ...]:
     """All jobs found by entry point, in order, built for this directory."""
     return in_order([point.load()(directory) for point in entry_points(group=JOBS)])
-
-
-def utc_now() -> datetime:
-    """The worker's clock."""
-    return datetime.now(UTC)
 
 
 class Housekeeping:
@@ -54,12 +45,12 @@ class Housekeeping:
         return self._checkpoint.open(task)
 
     def close(self, task: int) -> None:
-        """Forget a task; what it landed last is not left out of the catalog."""
+        """Forget a task, and show what it landed last in the catalog."""
         self._checkpoint.close(task)
         self._refresh_catalog()
 
     def process(self, batches: Mapping[int, Sequence[RawMessage]]) -> None:
-        """Commit, then tidy where it is due."""
+        """Commit, then compact, refresh or vacuum where it is due."""
         self._checkpoint.process(batches)
         if any(batches.values()):
             self._commits += 1
@@ -83,7 +74,7 @@ def build_worker(settings: StreamSettings, checkpoint_type: type[Checkpoint] = C
     """A worker that is ready to run.
 
     Args:
-        settings: Where broker and lake are.
+        settings: Of this worker.
         checkpoint_type: Fault tests give a subclass that dies between two steps.
     """
     lake = Lake.open(settings.lake_root)
@@ -91,14 +82,14 @@ def build_worker(settings: StreamSettings, checkpoint_type: type[Checkpoint] = C
     cuts = CutStore(lake)
     directory = LakeDirectory(ProfileRegistry(lake), DeviceRegistry(lake))
     jobs = installed_jobs(directory)
-    log = KafkaLog(settings.bootstrap_servers, settings.namespace, settings.group_id)
+    kafka = KafkaLog(settings.bootstrap_servers, settings.namespace, settings.group_id)
     parts = CheckpointParts(
         lake=lake,
         commits=CommitLog(lake.root),
         cuts=cuts,
         jobs=jobs,
-        publisher=log,
-        log_identity=log.identity,
+        publisher=kafka,
+        log_identity=kafka.identity,
         clock=utc_now,
         code={"edgeloop": version("edgeloop"), **{f"job.{j.name}": str(j.version) for j in jobs}},
     )

@@ -16,7 +16,7 @@ MUTATIONS = {
         "stream_processors/ingest/admission.py",
         "    if envelope.msg_no not in marks:\n        return False",
         "    if envelope.msg_no >= 0:\n        return False",
-        "tests/stream_processors/test_ingest.py::test_a_resent_message_lands_once_whether_in_one_batch_or_two",
+        "tests/stream_processors/test_ingest_job.py::test_a_resent_message_lands_once_whether_in_one_batch_or_two",
     ),
     "put-if-absent": (
         "stream_processors/engine/checkpoint.py",
@@ -35,13 +35,13 @@ MUTATIONS = {
         "schemas/envelope.py",
         "    verifier.verify(signature, _signed_bytes(topic, key, unsigned))",
         "    _signed_bytes(topic, key, unsigned)",
-        "tests/stream_processors/test_ingest.py::test_a_header_changed_after_sealing_breaks_the_signature",
+        "tests/stream_processors/test_ingest_job.py::test_a_header_changed_after_sealing_breaks_the_signature",
     ),
     "digest check": (
         "schemas/envelope.py",
         "    if hashlib.sha256(value).digest() != envelope.digest:",
         "    if False:",
-        "tests/stream_processors/test_ingest.py::test_an_altered_message_is_dead_lettered_and_loses_nothing_else",
+        "tests/stream_processors/test_ingest_job.py::test_an_altered_message_is_dead_lettered_and_loses_nothing_else",
     ),
     "artifact hash check": (
         "edge_producer/updates/download.py",

@@ -4,10 +4,10 @@ Each task keeps one watermark per cohort from its own devices' periods. A window
 passed is closed: one partial per (cohort, model version, feature). What comes later is one more partial,
 flagged late; nothing is dropped. The sum over all partials of a window is the window.
 
-Messages vouch: the ``watermark`` of a partial says up to where this task has sent everything of the cohort
-*with this message*. Within a commit it is therefore the window's start, and only the cohort's last message
-carries the commit's own watermark: a reader that sees half a commit does not take a window for complete.
-Rows carry what their message carries.
+Each partial carries a ``watermark``: *with this message* the task has sent everything of the cohort before
+it. Within a commit it is therefore the window's start, and only the cohort's last message carries the
+commit's own watermark: a reader that has half a commit does not take a window for complete. The row of a
+partial carries the same watermark as its message.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from stream_processors.windowing.watermark import (
     AppendClock,
     SourceProgress,
     advance,
-    silence_bound_us,
+    idle_bound_us,
     to_time,
     to_us,
 )
@@ -51,14 +51,14 @@ from stream_processors.windowing.windows import (
 _SEP = "\x1f"
 _CLOCK = "clock"
 _YEAR_1900_US, _YEAR_2200_US = -2_208_988_800_000_000, 7_258_118_400_000_000
-"""Times that windows can be computed with; the first also stands for "no watermark yet"."""
+"""Times that windows can be computed with; the first is also sent where there is no watermark yet."""
 _MAX_PERIOD_S = 366 * 86400
 _NAMES = ("device_id", "model_version", "feature")
 
 
 @dataclass
 class CohortState:
-    """One scope's state in this task."""
+    """What this task remembers of one scope."""
 
     watermark: int | None = None
     devices: dict[str, SourceProgress] = field(default_factory=dict)
@@ -69,7 +69,7 @@ class AggregateWindows:
     """Windows of a cohort from the summaries of this task's devices.
 
     State keys: ``clock``; per scope ``mark`` (the watermark); per device that may still hold the watermark
-    ``device``; per open window ``open``. A closed window leaves nothing: its on-time partial is number 0, a
+    ``device``; per open window ``open``. A closed window leaves no state: its on-time partial is number 0, a
     late one is numbered by the commit that made it, plus one.
 
     Counters: ``periods`` (summary rows with values), of which ``late_periods`` and ``ahead_periods`` (from
@@ -86,7 +86,7 @@ class AggregateWindows:
         self._context = context
 
     def process(self, batch: Batch, state: State, now: datetime) -> Output:
-        """Fold the summaries of this commit in, and close what the watermark or silence closes."""
+        """Fold in the summaries of this commit, then close the windows that the watermark has passed."""
         call = _Call(self._context, batch, state, to_us(now))
         for scope, rows in call.scopes(batch.rows.get(SUMMARIES.name)):
             call.take(scope, rows)
@@ -96,7 +96,7 @@ class AggregateWindows:
 
 
 class _Call:
-    """One call of the job: the state it was given, and what changes."""
+    """One call of the job: the state it was given, and what it changes."""
 
     def __init__(self, context: JobContext, batch: Batch, state: State, now_us: int) -> None:
         self._context = context
@@ -114,23 +114,23 @@ class _Call:
         if table is None or not table.num_rows:
             return
         columns = _columns(table)
-        self._hear(int(columns["known_at"].max()))
+        self._update_clock(int(columns["known_at"].max()))
         profiles, devices = table["profile"].to_pylist(), table["device_id"].to_pylist()
         found: dict[tuple[str, str], CohortScope] = {
             pair: CohortScope(pair[0], self._context.cohort_of(pair[1], pair[0]))
             for pair in sorted(set(zip(profiles, devices, strict=True)))
         }
-        places: dict[CohortScope, list[int]] = defaultdict(list)
-        good = _believable(columns)
-        self._counters["unusable_periods"] += int((~good).sum())
-        for i in np.flatnonzero(good).tolist():
-            places[found[profiles[i], devices[i]]].append(i)
+        indices: dict[CohortScope, list[int]] = defaultdict(list)
+        usable = _usable(columns)
+        self._counters["unusable_periods"] += int((~usable).sum())
+        for i in np.flatnonzero(usable).tolist():
+            indices[found[profiles[i], devices[i]]].append(i)
         names = {c: table[c].to_pylist() for c in _NAMES}
-        for scope in sorted(places):
-            yield scope, _pick(columns, names, np.array(places[scope], dtype="int64"))
+        for scope in sorted(indices):
+            yield scope, _pick(columns, names, np.array(indices[scope], dtype="int64"))
 
     def take(self, scope: CohortScope, rows: SummaryRows) -> None:
-        """Fold rows into open windows, or into late partials, and note the devices' progress."""
+        """Fold rows into open windows, or into late partials, and record the devices' progress."""
         profile = self._context.profile_of(scope.profile)
         cohort = self.cohorts.setdefault(scope, CohortState())
         length = round(profile.drift.window_s * 1e6)
@@ -155,7 +155,7 @@ class _Call:
         lateness = round(profile.drift.lateness_s * 1e6)
         for i in np.flatnonzero(trusted).tolist():
             device, complete, known = rows.device[i], int(rows.end[i]) - lateness, int(rows.known[i])
-            source = cohort.devices.get(device, SourceProgress(complete, known)).hear(complete, known)
+            source = cohort.devices.get(device, SourceProgress(complete, known)).updated(complete, known)
             cohort.devices[device] = source
             self._updates[_device_key(scope, device)] = list(source)
 
@@ -163,36 +163,43 @@ class _Call:
         """Advance the scope's watermark; emit late partials and the windows it passed."""
         cohort = self.cohorts[scope]
         policy = self._context.profile_of(scope.profile)
-        before = cohort.watermark
+        before = _YEAR_1900_US if cohort.watermark is None else cohort.watermark
         self._advance(scope, policy, cohort)
-        vouched = _YEAR_1900_US if before is None else before
+        after = _YEAR_1900_US if cohort.watermark is None else cohort.watermark
         late = self._late[scope]
-        self._emit(scope, all_parts(late, sorted(late), self._batch.n + 1, late=True), vouched, vouched)
-        mark = _YEAR_1900_US if cohort.watermark is None else cohort.watermark
-        closed = sorted(w for w in cohort.open if w.end_us <= mark)
-        self._emit(scope, all_parts(cohort.open, closed, 0, late=False), vouched, mark)
+        self._emit(scope, all_parts(late, sorted(late), self._batch.n + 1, late=True), before, before)
+        closed = sorted(w for w in cohort.open if w.end_us <= after)
+        self._emit(scope, all_parts(cohort.open, closed, 0, late=False), before, after)
         self._updates |= {_open_key(scope, window): None for window in closed}
 
     def _advance(self, scope: CohortScope, profile: Profile, cohort: CohortState) -> None:
         if self._clock is None:
             return
         lateness = round(profile.drift.lateness_s * 1e6)
-        silence = silence_bound_us(profile.drift.window_s, profile.drift.lateness_s)
+        idle_after = idle_bound_us(profile.drift.window_s, profile.drift.lateness_s)
         append_now = self._clock.at(self._now_us)
         sources = _leading(cohort.devices, round(profile.clock.max_age_s * 1e6), lateness)
-        watermark = advance(cohort.watermark, sources, append_now, silence, lateness)
+        watermark = advance(cohort.watermark, sources, append_now, idle_after, lateness)
         if watermark != cohort.watermark:
             cohort.watermark = watermark
             self._updates[_SEP.join(("mark", *scope))] = watermark
         for device, source in cohort.devices.items():
             passed = watermark is not None and source.complete_us + lateness <= watermark
-            if passed and append_now - source.heard_us > silence:
+            if passed and append_now - source.appended_us > idle_after:
                 self._updates[_device_key(scope, device)] = None
 
-    def _emit(self, scope: CohortScope, parts: list[WindowPart], vouched: int, at_end: int) -> None:
+    def _emit(self, scope: CohortScope, parts: list[WindowPart], before: int, after: int) -> None:
+        """Add partials, in order.
+
+        Args:
+            scope: The cohort and its profile.
+            parts: By window, so that what a message promises never goes back.
+            before: The watermark before them, microseconds since 1970.
+            after: The watermark that the last of them carries.
+        """
         for i, part in enumerate(parts):
-            so_far = vouched if part.late else max(vouched, part.window.start_us)
-            mark = at_end if i == len(parts) - 1 else so_far
+            so_far = before if part.late else max(before, part.window.start_us)
+            watermark = after if i == len(parts) - 1 else so_far
             self._events.append(
                 Aggregate(
                     event_id=f"{self._batch.task}/{self._batch.n}/{len(self._events)}",
@@ -205,14 +212,14 @@ class _Call:
                     part=part.number,
                     devices=part.devices,
                     late=part.late,
-                    watermark=to_time(mark),
+                    watermark=to_time(watermark),
                     **part.moments._asdict(),
                 )
             )
 
-    def _hear(self, appended_us: int) -> None:
+    def _update_clock(self, appended_us: int) -> None:
         clock = self._clock or AppendClock(appended_us, self._now_us)
-        self._clock = clock.hear(appended_us, self._now_us)
+        self._clock = clock.updated(appended_us, self._now_us)
         self._updates[_CLOCK] = list(self._clock)
 
     def output(self, now: datetime) -> Output:
@@ -231,12 +238,12 @@ class _Call:
 def _leading(
     devices: Mapping[str, SourceProgress], max_age_us: int, lateness_us: int
 ) -> dict[str, SourceProgress]:
-    """Devices that may lead the watermark: those with believable clocks, else (a recording) all.
+    """Devices that may lead the watermark: those with plausible clocks, or all where no clock is plausible.
 
-    A clock that stands in 1970 would hold the whole cohort there. A cohort in which *every* device speaks of
-    long ago replays recordings, and its time is the recordings'.
+    A device with a clock in 1970 would hold the whole cohort there. Where *every* device sends times of long
+    ago the cohort replays recordings, and the time of the recordings is the one to follow.
     """
-    fresh = {d: s for d, s in devices.items() if s.complete_us + lateness_us >= s.heard_us - max_age_us}
+    fresh = {d: s for d, s in devices.items() if s.complete_us + lateness_us >= s.appended_us - max_age_us}
     return fresh or dict(devices)
 
 
@@ -250,7 +257,7 @@ def _moments(columns: Mapping[str, Any]) -> MomentColumns:
     return MomentColumns(*(columns[name] for name in MomentColumns._fields))
 
 
-def _believable(columns: Mapping[str, Any]) -> BoolArray:
+def _usable(columns: Mapping[str, Any]) -> BoolArray:
     """Rows whose time can be computed with and whose moments, if any, can be merged."""
     start, length = columns["period_start"], columns["period_s"]
     in_time = (start >= _YEAR_1900_US) & (start < _YEAR_2200_US) & (length > 0) & (length <= _MAX_PERIOD_S)
@@ -258,12 +265,12 @@ def _believable(columns: Mapping[str, Any]) -> BoolArray:
     return good
 
 
-def _pick(columns: Mapping[str, Any], names: Mapping[str, list[str]], places: IntArray) -> SummaryRows:
-    start = columns["period_start"][places]
-    device, model, feature = ([names[c][i] for i in places.tolist()] for c in _NAMES)
-    end = start + np.round(columns["period_s"][places] * 1e6).astype("int64")
-    known = columns["known_at"][places]
-    return SummaryRows(device, model, feature, start, end, known, _moments(columns).take(places))
+def _pick(columns: Mapping[str, Any], names: Mapping[str, list[str]], indices: IntArray) -> SummaryRows:
+    start = columns["period_start"][indices]
+    device, model, feature = ([names[c][i] for i in indices.tolist()] for c in _NAMES)
+    end = start + np.round(columns["period_s"][indices] * 1e6).astype("int64")
+    known = columns["known_at"][indices]
+    return SummaryRows(device, model, feature, start, end, known, _moments(columns).take(indices))
 
 
 def _read(state: State) -> dict[CohortScope, CohortState]:
@@ -297,6 +304,6 @@ def _device_key(scope: CohortScope, device: str) -> str:
 
 
 def _table(events: list[Aggregate], batch: Batch, now: datetime) -> pa.Table:
-    where = derived_provenance(batch, now)
-    rows = [{**e.model_dump(), **where, "_row": i} for i, e in enumerate(events)]
+    provenance = derived_provenance(batch, now)
+    rows = [{**e.model_dump(), **provenance, "_row": i} for i, e in enumerate(events)]
     return pa.Table.from_pylist(rows, schema=AGGREGATES.schema)

@@ -1,7 +1,7 @@
 """Where a series changed, by how much, and whether at once or step by step.
 
-A detector says *that* something moved; this says *when* and *how far*, by least squares over the values since
-the baseline (values are in baseline standard deviations).
+A detector finds *that* something moved; this module finds *when* and *how far*, by least squares over the
+values since the baseline (values are in baseline standard deviations).
 """
 
 from __future__ import annotations
@@ -14,24 +14,23 @@ import numpy as np
 from stream_processors.windowing.moments import FloatArray
 
 CONFIRMING = 2
-"""Values of the new regime that it takes to speak of one: a single outlier is none."""
+"""Values that a new regime has at least: a single outlier is no regime."""
 _CONSIDERED = 256
 """Newest values that are searched; bounds the work."""
 _NOISE_FLOOR = 1e-3
-
-
+"""Squared error added to both models: a series without noise must not divide 0 by 0."""
 _SHORT = 3
-"""Values after a change within which nothing can be called slow."""
+"""Values after a change that are too few to call the change slow."""
 
 
 class SeriesChange(NamedTuple):
     """One change within a series.
 
     Attributes:
-        at: Place of the first value that counts to the new regime.
-        after: Values from there on.
-        size: Shift of the median, signed; of the middle two the smaller counts.
-        noise: Standard deviation before the change, made larger where few values tell it.
+        at: Index of the first value that counts to the new regime.
+        after: Number of values from there on.
+        size: Shift of the median, signed; with an even number of values the smaller of the middle two counts.
+        noise: Standard deviation before the change, taken larger where it rests on few values.
         abruptness: 0 to 1: how much better a step explains the series than a ramp that still goes on.
     """
 
@@ -43,7 +42,7 @@ class SeriesChange(NamedTuple):
 
     @property
     def abrupt(self) -> bool:
-        """Whether it came at once, as far as one can tell yet."""
+        """Whether it came at once, as far as is known yet."""
         return self.abruptness >= 0.5 or self.after <= _SHORT
 
 
@@ -66,7 +65,7 @@ def find_change(series: FloatArray, least_before: int) -> SeriesChange | None:
 
     Args:
         series: Values in order, none missing.
-        least_before: Values that must stand before the change.
+        least_before: Least number of values before the change.
 
     Returns:
         None where the series is too short to hold a change.
@@ -76,6 +75,7 @@ def find_change(series: FloatArray, least_before: int) -> SeriesChange | None:
     first, last = max(least_before, 2), len(values) - CONFIRMING
     if last < first:
         return None
+    # Gain of a split: how much two means instead of one lower the sum of squared errors.
     splits = np.arange(first, last + 1)
     sums = np.concatenate([[0.0], np.cumsum(values)])
     before = sums[splits] / splits
@@ -88,7 +88,7 @@ def find_change(series: FloatArray, least_before: int) -> SeriesChange | None:
 
 
 def _with_transition(values: FloatArray, index: int, first: int) -> int:
-    """Count a window that was hit in its middle to the new regime."""
+    """The index of the change, one earlier where the window before it was hit in its middle."""
     level = float(np.median(values[:index]))
     whole, partly = float(np.median(values[index:])) - level, float(values[index - 1]) - level
     spread = robust_sd(values[: index - 1])
@@ -97,6 +97,7 @@ def _with_transition(values: FloatArray, index: int, first: int) -> int:
 
 
 def _shift(old: FloatArray, new: FloatArray) -> float:
+    """Shift of the median, signed; of two middle values the one nearer to the old level counts."""
     moved = new - float(np.median(old))
     sign = math.copysign(1.0, float(moved.mean()))
     ordered = np.sort(sign * moved)
@@ -105,9 +106,8 @@ def _shift(old: FloatArray, new: FloatArray) -> float:
 
 def _abruptness(values: FloatArray, first: int, last: int) -> float:
     """Squared error of the best ramp over that of the best ramp and the best step together."""
-    step = min(
-        _scatter(values[:k]) + _scatter(values[k + 1 :]) for k in range(first, last + 1)
-    )  # value k, hit in its middle, is free
+    # A step may hit window k in its middle, so value k counts to neither side.
+    step = min(_squared_error(values[:k]) + _squared_error(values[k + 1 :]) for k in range(first, last + 1))
     position = np.arange(len(values))
     ramps = np.maximum(position[None, :] - np.arange(first - 1, last + 1)[:, None], 0).astype(np.float64)
     ramps -= ramps.mean(axis=1, keepdims=True)
@@ -117,5 +117,6 @@ def _abruptness(values: FloatArray, first: int, last: int) -> float:
     return (ramp + _NOISE_FLOOR) / (ramp + step + 2 * _NOISE_FLOOR)
 
 
-def _scatter(values: FloatArray) -> float:
+def _squared_error(values: FloatArray) -> float:
+    """Sum of squared deviations from the mean."""
     return float(((values - values.mean()) ** 2).sum())

@@ -1,10 +1,10 @@
-"""Judges a cohort's windows one after the other: readings, alarms, verdicts."""
+"""Judges a cohort's windows one after the other: readings become alarms, and alarms become verdicts."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any, NamedTuple
 
 from schemas.profile import Profile
@@ -26,13 +26,19 @@ from stream_processors.windowing.windows import CohortScope, TumblingWindow
 _SEP = "\x1f"
 SCORE = "score"
 ANY_MODEL = "*"
-"""Model under which features are watched: they go on over a change of model. Scores are watched by model."""
-_FORGOTTEN = 2048
-"""Windows without a value after which a watch is dropped: its model version is gone."""
+"""Model under which features are watched, so that a change of model does not end their watch as it ends a
+score's."""
+_DROPPED_AFTER = 2048
+"""Windows without a value after which a watch is dropped: no device runs its model version any more."""
 
 
-class _Found(NamedTuple):
-    """A change to speak of."""
+class _ReportedChange(NamedTuple):
+    """A change that is large and lasting enough for a verdict.
+
+    Attributes:
+        onset: Number of the first window of the new regime: start over length.
+        share: The whole cohort's, in the window that is judged.
+    """
 
     feature: str
     statistic: Statistic
@@ -45,10 +51,13 @@ class CohortJudge:
     """Windows of one cohort, in order.
 
     Args:
-        scope: Whose windows.
-        profile: Its drift policy, features and channels.
+        scope: The cohort and its profile.
+        profile: Its drift policy, features and channels are used.
         known: State of watches (``watch``, model, feature) and of phases (``phase``, model, feature,
             statistic, number) as JSON.
+
+    Attributes:
+        changed: State that this object has changed, by key; None removes a key.
     """
 
     def __init__(self, scope: CohortScope, profile: Profile, known: Mapping[str, Any]) -> None:
@@ -64,36 +73,39 @@ class CohortJudge:
         """Judge a window.
 
         Args:
-            window: Starts after the one before.
+            window: Starts after the window of the call before.
             shares: Whole window by (model version, feature).
 
         Returns:
-            Verdicts: fields of ``schemas.events.Drift`` without ``event_id``.
+            Verdicts: fields of ``schemas.events.DriftVerdict`` without ``event_id``.
         """
-        watched = {key: share for key, share in shares.items() if self._watches(key[1])}
+        watched = {key: share for key, share in shares.items() if self._is_watched(key[1])}
         features = self._pooled({key: share for key, share in watched.items() if key[1] != SCORE})
         scores = {m: share for (m, f), share in watched.items() if f == SCORE}
-        lead = _lead(shares)
-        seen = {f: self._observed(window, (ANY_MODEL, f), share) for f, share in features.items()}
+        in_force = _version_in_force(shares)
+        observed = {f: self._observe(window, (ANY_MODEL, f), share) for f, share in features.items()}
         verdicts = []
-        for model in sorted({lead, *scores}):
-            own = {f: (ANY_MODEL, f) for f in features} if model == lead else {}
-            watches = dict(seen)
+        for model in sorted({in_force, *scores}):
+            # Features are judged once, under the version in force; each score under the model that gave it.
+            keys = {f: (ANY_MODEL, f) for f in features} if model == in_force else {}
+            watches = dict(observed)
             if model in scores:
-                own[SCORE] = (model, SCORE)
-                watches[SCORE] = self._observed(window, own[SCORE], scores[model])
-            told, spoken = self._judge(window, model, watches, {**features, SCORE: scores.get(model)}, own)
-            verdicts += told
-            for feature, place in own.items():
-                self._save(_SEP.join(("watch", *place)), spoken[feature].to_state())
-        self._forget(window)
+                keys[SCORE] = (model, SCORE)
+                watches[SCORE] = self._observe(window, keys[SCORE], scores[model])
+            in_window = {**features, SCORE: scores.get(model)}
+            found, after = self._judge(window, model, watches, in_window, set(keys))
+            verdicts += found
+            for feature, key in keys.items():
+                self._save(_SEP.join(("watch", *key)), after[feature].to_state())
+        self._drop_unused(window)
         return verdicts
 
     def _pooled(self, shares: Mapping[tuple[str, str], TaskShare]) -> dict[str, TaskShare]:
         """Whole cohort by feature, whatever model its devices run: features do not depend on it.
 
         So a rollout changes neither the devices behind a watch nor its baseline. A device that changed its
-        model within the window is in two shares; how many windows one device has tells.
+        model within the window is in two shares: the count of devices is bounded by the windows that they can
+        have sensed.
         """
         by_feature: dict[str, list[TaskShare]] = {}
         for (_model, feature), share in sorted(shares.items()):
@@ -106,7 +118,7 @@ class CohortJudge:
             pooled[feature] = TaskShare(moments, devices)
         return pooled
 
-    def _watches(self, feature: str) -> bool:
+    def _is_watched(self, feature: str) -> bool:
         return not self._policy.features or feature in self._policy.features
 
     def _judge(
@@ -115,57 +127,74 @@ class CohortJudge:
         model: str,
         watches: Mapping[str, WatchedFeature],
         shares: Mapping[str, TaskShare | None],
-        own: Mapping[str, tuple[str, str]],
+        judged: Set[str],
     ) -> tuple[list[dict[str, Any]], dict[str, WatchedFeature]]:
-        """Verdicts on ``own`` features in the light of all watches, and the watches after them."""
+        """Verdicts on some features, and all watches after these verdicts.
+
+        Args:
+            window: The newest window; ``watches`` have observed it.
+            model: Version that the verdicts name.
+            watches: All features of the cohort: what else moved decides the kind of a drift.
+            shares: The window by feature; None: no device reported the feature.
+            judged: Features that may get a verdict.
+        """
+        # Windows are numbered by start over length: the number of an onset outlives the series it came from.
         number = window.start_us // window.length_us
+        # A change is placed by its index among the values there are; windows without a value have no index.
         found = [
-            _Found(f, statistic, change, number - watches[f].series[statistic].windows_back(change.at), share)
-            for f in sorted(own)
+            _ReportedChange(
+                f, statistic, change, number - watches[f].series[statistic].windows_back(change.at), share
+            )
+            for f in sorted(judged)
             if (share := shares[f]) is not None
             for statistic, change in watches[f].changes(self._policy).items()
         ]
+        # Before any verdict: the onset decides which other features count as moved, and so the kind.
         found = self._same_onset(found)
+        # All verdicts come from the watches as they are now: a watch that was reset between two verdicts
+        # would hide its shift from the second.
         verdicts = [self._verdict(window, model, item, watches) for item in found]
         after = dict(watches)
         for item, verdict in zip(found, verdicts, strict=True):
+            # One faulty device is no new regime of the cohort: no later verdict may lean on its onset.
             onset = None if verdict["kind"] == "single_device_fault" else item.onset
-            after[item.feature] = after[item.feature].spoken(onset, self._policy)
+            after[item.feature] = after[item.feature].after_verdict(onset, self._policy)
         return verdicts, after
 
-    def _observed(self, window: TumblingWindow, place: tuple[str, str], share: TaskShare) -> WatchedFeature:
+    def _observe(self, window: TumblingWindow, key: tuple[str, str], share: TaskShare) -> WatchedFeature:
+        """The watch under this key (model, feature) after the window."""
         number = window.start_us // window.length_us
-        raw = self._known.get(_SEP.join(("watch", *place)))
+        raw = self._known.get(_SEP.join(("watch", *key)))
         watch = WatchedFeature(number - 1) if raw is None else WatchedFeature.from_state(raw)
         readings = readings_of(share.moments, share.devices)
         if self._policy.seasonal_s is not None:
-            readings = {s: self._in_season(window, place, s, readings[s], watch) for s in STATISTICS}
+            readings = {s: self._in_season(window, key, s, readings[s], watch) for s in STATISTICS}
         return watch.observe(number, readings, self._policy)
 
     def _in_season(
         self,
         window: TumblingWindow,
-        which: tuple[str, str],
+        watched: tuple[str, str],
         statistic: Statistic,
         reading: Reading | None,
         watch: WatchedFeature,
     ) -> Reading | None:
-        """The reading less what is expected at this phase; None in the first season. Learns the phase."""
+        """The reading less what is expected at this phase, None in the first season; learns the phase."""
         if reading is None or self._policy.seasonal_s is None:
             return None
         season_us = round(self._policy.seasonal_s * 1e6)
         phase = window.start_us % season_us // window.length_us
-        key = _SEP.join(("phase", *which, statistic, str(phase)))
+        key = _SEP.join(("phase", *watched, statistic, str(phase)))
         expected = SeasonPhase(*self._known[key]) if key in self._known else None
-        learnt = _learn(expected, reading.value, watch.series[statistic].baseline)
+        learnt = _expectation_after(expected, reading.value, watch.series[statistic].baseline)
         if learnt is not None:
             self._save(key, list(learnt))
         return None if expected is None else reading._replace(value=reading.value - expected.level)
 
-    def _same_onset(self, found: list[_Found]) -> list[_Found]:
-        """Features of one channel that move in one window moved together: the largest shift dates them."""
+    def _same_onset(self, found: list[_ReportedChange]) -> list[_ReportedChange]:
+        """The changes with one onset for all features of a channel: that of the largest shift."""
         channels = {s.name: s.channel for s in self._profile.feature_specs()}
-        largest: dict[str, _Found] = {}
+        largest: dict[str, _ReportedChange] = {}
         for item in found:
             channel = channels.get(item.feature, item.feature)
             if channel not in largest or abs(item.change.size) > abs(largest[channel].change.size):
@@ -173,7 +202,7 @@ class CohortJudge:
         return [i._replace(onset=largest[channels.get(i.feature, i.feature)].onset) for i in found]
 
     def _verdict(
-        self, window: TumblingWindow, model: str, item: _Found, watches: Mapping[str, WatchedFeature]
+        self, window: TumblingWindow, model: str, item: _ReportedChange, watches: Mapping[str, WatchedFeature]
     ) -> dict[str, Any]:
         number = window.start_us // window.length_us
         moved = {f: w.has_moved(item.onset, self._policy) for f, w in watches.items()} | {item.feature: True}
@@ -182,7 +211,7 @@ class CohortJudge:
         level = series["level"].baseline
         share = moved_share(level.level, level.spread, item.share.moments) if level else 1.0
         if self._policy.seasonal_s is not None:
-            share = 1.0  # the level's baseline is of residuals: it cannot be set against the window's mean
+            share = 1.0  # the baseline is of residuals and cannot be compared with the window's mean
         evidence = DriftEvidence(
             abrupt=item.change.abrupt,
             windows_since_onset=number - item.onset + 1,
@@ -218,12 +247,12 @@ class CohortJudge:
             "suggested_action": ACTIONS[kind],
         }
 
-    def _forget(self, window: TumblingWindow) -> None:
+    def _drop_unused(self, window: TumblingWindow) -> None:
         newest = window.start_us // window.length_us
         gone = {
             key.split(_SEP, 1)[1]
             for key, value in self._known.items()
-            if key.startswith(f"watch{_SEP}") and abs(newest - value["newest"]) > _FORGOTTEN
+            if key.startswith(f"watch{_SEP}") and abs(newest - value["newest"]) > _DROPPED_AFTER
         }
         for key in list(self._known) if gone else []:
             _what, model, feature, *_rest = key.split(_SEP)
@@ -236,8 +265,8 @@ class CohortJudge:
         self.changed[key] = value
 
 
-def _lead(shares: Mapping[tuple[str, str], TaskShare]) -> str:
-    """Version in force on most of the cohort's windows; shadows score, they have no features."""
+def _version_in_force(shares: Mapping[tuple[str, str], TaskShare]) -> str:
+    """Version in force for most of the cohort's windows; a shadow does not count, as it sends scores only."""
     windows: Counter[str] = Counter()
     for (model, feature), share in shares.items():
         if feature != SCORE:
@@ -245,11 +274,14 @@ def _lead(shares: Mapping[tuple[str, str], TaskShare]) -> str:
     return min(windows, key=lambda m: (-windows[m], m), default="")
 
 
-def _learn(expected: SeasonPhase | None, value: float, baseline: SeriesBaseline | None) -> SeasonPhase | None:
-    """What to expect at this phase next season; None: no change.
+def _expectation_after(
+    expected: SeasonPhase | None, value: float, baseline: SeriesBaseline | None
+) -> SeasonPhase | None:
+    """The level to expect at this phase next season; None: as before.
 
-    After a drift the season goes on around the new level, so only the rest is learnt; and what lies far out,
-    as the first windows of a drift do before they have their verdict, is learnt no further than two units.
+    After a drift the season goes on around the new level, so the expectation follows only what differs from
+    that level. It follows an outlier, such as the first windows of a drift before their verdict, by two units
+    at most.
     """
     if expected is None:
         return SeasonPhase(0, 0.0).learn(value - (baseline.level if baseline else 0.0))

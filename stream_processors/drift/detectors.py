@@ -1,8 +1,7 @@
 """The door to river: whether a drift detector is in alarm after a series of standardised values.
 
-river's objects hold no more than their inputs, in order, put into them. So none is ever stored: a detector is
-built anew and fed the stored inputs, which costs under a microsecond a value and cannot go stale between
-versions.
+A detector's state follows from the values it was given, in order. So no detector is ever stored: a new one is
+built and given the stored values, which costs under a microsecond a value and survives an upgrade of river.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _LEAST_SLACK = 0.25
 
 
 class Detector(Protocol):
-    """What this project uses of a river detector."""
+    """The part of a river detector that this project uses."""
 
     @property
     def drift_detected(self) -> bool:

@@ -1,9 +1,9 @@
-"""Drift: watches the closed windows of each cohort and says when something moved.
+"""Drift: watches the closed windows of each cohort and gives a verdict when something moved.
 
 One task owns a cohort (``aggregate.v1`` is keyed by it). It merges the partials of all device tasks, waits
-until every task it has heard of has vouched for a window (or has been silent for too long), and then judges
-windows in order: one river detector per feature on the level and one on the spread. What comes for a judged
-window stays in ``aggregates`` and is counted, but changes no verdict.
+until every task that has sent any is complete up to the window's end (or has been idle for too long), and
+then judges windows in order: one river detector per feature on the level and one on the spread. What comes
+for a judged window stays in ``aggregates`` and is counted, but changes no verdict.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from stream_processors.windowing.watermark import (
     AppendClock,
     SourceProgress,
     advance,
-    silence_bound_us,
+    idle_bound_us,
     to_us,
 )
 from stream_processors.windowing.windows import CohortScope, TumblingWindow
@@ -46,8 +46,9 @@ _CLOCK = "clock"
 class DriftWatch:
     """Verdicts on cohorts whose aggregates this task reads.
 
-    State keys: ``clock``; per source task ``mark``; per cohort ``progress``; per window that is not judged
-    yet ``window``; per feature and model version ``watch``, and with a season ``phase``.
+    State keys: ``clock``; per source task ``mark`` (position of its newest message); per cohort ``progress``;
+    per window that is not judged yet ``window``; per feature and model version ``watch``, and with a season
+    ``phase``.
 
     Counters: ``partials``; of these ``repeated_partials``, ``late_partials`` (their window is judged) and
     ``suspect_partials`` (from beyond the watermark of their own task: a device's clock is ahead);
@@ -74,7 +75,7 @@ class DriftWatch:
 
 
 class _Call:
-    """One call of the job: the state it was given, and what changes."""
+    """One call of the job: the state it was given, and what it changes."""
 
     def __init__(self, context: JobContext, batch: Batch, state: State, now_us: int) -> None:
         self._context = context
@@ -82,13 +83,13 @@ class _Call:
         self._state = state
         self._now_us = now_us
         self._clock = AppendClock(*state[_CLOCK]) if _CLOCK in state else None
-        self._marks: dict[str, MessagePosition] = {}
+        self._positions: dict[str, MessagePosition] = {}
         self.progress: dict[CohortScope, CohortProgress] = {}
         self._pending: dict[CohortScope, dict[TumblingWindow, PendingWindow]] = defaultdict(dict)
         self._watches: dict[CohortScope, dict[str, Any]] = defaultdict(dict)
         self._updates: dict[str, Any] = {}
         self._verdicts: list[DriftVerdict] = []
-        self._letters: list[Derived] = []
+        self._dead_letters: list[Derived] = []
         self._quarantine: list[dict[str, Any]] = []
         self._counters: Counter[str] = Counter()
         self._read(state)
@@ -97,7 +98,7 @@ class _Call:
         for key, value in state.items():
             what, *rest = key.split(_SEP, 3)
             if what == "mark":
-                self._marks[rest[0]] = MessagePosition(*value)
+                self._positions[rest[0]] = MessagePosition(*value)
             elif what == "progress":
                 self.progress[CohortScope(rest[0], rest[1])] = CohortProgress.from_state(value)
             elif what == "window":
@@ -111,7 +112,7 @@ class _Call:
         """Take one message: a partial once, anything else into quarantine."""
         appended_us = message.timestamp_ms * 1000
         clock = self._clock or AppendClock(appended_us, self._now_us)
-        self._clock = clock.hear(appended_us, self._now_us)
+        self._clock = clock.updated(appended_us, self._now_us)
         self._updates[_CLOCK] = list(self._clock)
         try:
             partial = read_partial(message.value)
@@ -120,17 +121,17 @@ class _Call:
             self._refuse(message, exc)
             return
         self._counters["partials"] += 1
-        if partial.mark <= self._marks.get(partial.task, MessagePosition(-1, -1)):
+        if partial.position <= self._positions.get(partial.task, MessagePosition(-1, -1)):
             self._counters["repeated_partials"] += 1
             return
-        self._marks[partial.task] = partial.mark
-        self._updates[_SEP.join(("mark", partial.task))] = list(partial.mark)
-        self._note(partial, appended_us)
+        self._positions[partial.task] = partial.position
+        self._updates[_SEP.join(("mark", partial.task))] = list(partial.position)
+        self._add(partial, appended_us)
 
-    def _note(self, partial: Partial, appended_us: int) -> None:
+    def _add(self, partial: Partial, appended_us: int) -> None:
         progress = self.progress.setdefault(partial.scope, CohortProgress(since_us=appended_us))
-        source = progress.tasks.get(partial.task, SourceProgress(partial.vouched_us, appended_us))
-        progress.tasks[partial.task] = source.hear(partial.vouched_us, appended_us)
+        source = progress.tasks.get(partial.task, SourceProgress(partial.complete_us, appended_us))
+        progress.tasks[partial.task] = source.updated(partial.complete_us, appended_us)
         self._save(partial.scope)
         if progress.judged_us is not None and partial.window.end_us <= progress.judged_us:
             self._counters["late_partials"] += 1
@@ -144,15 +145,15 @@ class _Call:
     def judge(self, scope: CohortScope) -> None:
         """Judge the cohort's windows that are complete."""
         progress, profile = self.progress[scope], self._context.profile_of(scope.profile)
-        silence = silence_bound_us(profile.drift.window_s, profile.drift.lateness_s)
+        idle_after = idle_bound_us(profile.drift.window_s, profile.drift.lateness_s)
         append_now = self._clock.at(self._now_us) if self._clock else progress.since_us
-        if append_now - progress.since_us < silence:
-            return  # tasks that have not spoken yet may still
-        mark = advance(progress.judged_us, progress.tasks, append_now, silence)
-        due = sorted(w for w in self._pending[scope] if mark is not None and w.end_us <= mark)
+        if append_now - progress.since_us < idle_after:
+            return  # tasks that have sent nothing yet may still do so
+        watermark = advance(progress.judged_us, progress.tasks, append_now, idle_after)
+        due = sorted(w for w in self._pending[scope] if watermark is not None and w.end_us <= watermark)
         if not due:
             return
-        progress.judged_us = mark
+        progress.judged_us = watermark
         self._save(scope)
         judge = CohortJudge(scope, profile, self._watches[scope])
         for window in due:
@@ -172,7 +173,7 @@ class _Call:
     def _refuse(self, message: RawMessage, error: MessageError) -> None:
         self._counters["quarantined_messages"] += 1
         kind, reason = type(error).__name__, str(error)[:1000]
-        self._letters.append(dead_letter(message, kind, reason))
+        self._dead_letters.append(dead_letter(message, kind, reason))
         self._quarantine.append(
             {
                 "topic": message.topic,
@@ -191,9 +192,9 @@ class _Call:
     def output(self, now: datetime) -> Output:
         """What changed, as the job's output."""
         self._counters["verdicts"] = len(self._verdicts)
-        where = derived_provenance(self._batch, now)
+        provenance = derived_provenance(self._batch, now)
         drift = [
-            {**v.model_dump(), "evidence": json.dumps(v.evidence), **where, "_row": i}
+            {**v.model_dump(), "evidence": json.dumps(v.evidence), **provenance, "_row": i}
             for i, v in enumerate(self._verdicts)
         ]
         tables = {DRIFT.name: (drift, DRIFT.schema), QUARANTINE.name: (self._quarantine, QUARANTINE.schema)}
@@ -203,7 +204,7 @@ class _Call:
         return Output(
             rows={name: pa.Table.from_pylist(rows, schema=s) for name, (rows, s) in tables.items() if rows},
             state=self._updates,
-            messages=(*published, *self._letters),
+            messages=(*published, *self._dead_letters),
             counters={name: count for name, count in self._counters.items() if count},
         )
 

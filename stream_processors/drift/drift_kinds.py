@@ -1,6 +1,6 @@
 """What kind of drift the evidence suggests, and what to do about it.
 
-Only cohort aggregates are at hand, so the kinds are told apart by what aggregates can tell:
+Only aggregates of the cohort are available, so the kinds are told apart by what aggregates show:
 
 * *How many devices moved.* If a share f of a cohort moves by D, the cohort's mean moves by f*D and its
   variance grows by f*(1-f)*D^2, so f = shift^2 / (shift^2 + growth). A share that comes to less than two
@@ -11,7 +11,7 @@ Only cohort aggregates are at hand, so the kinds are told apart by what aggregat
   ``sensor_recalibration``. Two channels or more: ``covariate``.
 
 Anything else is ``unclassified``. ``concept`` needs labels and ``seasonal`` a season that this watch knows:
-neither is claimed here. A kind is a suggestion; the evidence carries the numbers.
+neither is suggested here. A kind is a suggestion; the evidence carries the numbers.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ ACTIONS: Mapping[Kind, str] = {
     "degradation": "inspect the fleet for wear; do not retrain: wear must not become normal",
 }
 FEW_DEVICES = 3
-"""Cohorts smaller than this cannot tell one device from all."""
+"""In cohorts smaller than this, one moved device looks like all of them."""
 _SINGLE = 1.8
-"""Devices moved, as estimated, below which one device is to blame."""
+"""Estimated number of moved devices below which a single device is the cause."""
 
 
 class DriftEvidence(NamedTuple):
-    """What a verdict rests on.
+    """What the kind of a drift is derived from.
 
     Attributes:
-        abrupt: Whether the change came at once (``change.Change``).
+        abrupt: Whether the change came at once (``change.SeriesChange``).
         windows_since_onset: Onset window included.
         devices: Devices in the window of the verdict.
         moved_share: Estimated share of them that moved, in [0, 1].
         channels_moved: Channels with a moved feature.
-        scaled_share: Of that one channel's features that carry its unit and can tell, the share that moved;
-            0 where more channels moved, or features without a unit.
+        scaled_share: Share that moved of the one channel's features that carry its unit and have a baseline;
+            0 where features of several channels moved, or features without a unit.
     """
 
     abrupt: bool
@@ -89,15 +89,15 @@ def channels_of(moved: Mapping[str, bool | None], profile: Profile) -> tuple[int
     """``channels_moved`` and ``scaled_share`` of the evidence.
 
     Args:
-        moved: Whether each feature moved; None: it cannot tell.
-        profile: Whose features they are; ``score`` belongs to no channel.
+        moved: Whether each feature moved; None: not known.
+        profile: Maps features to channels; ``score`` belongs to no channel.
     """
     specs = [s for s in profile.feature_specs() if s.name in moved]
     channels = {s.channel for s in specs if moved[s.name]}
     if len(channels) != 1:
         return len(channels), 0.0
     own = [s for s in specs if s.channel in channels]
-    telling = [moved[s.name] for s in own if s.kind not in UNITLESS_KINDS and moved[s.name] is not None]
-    if any(moved[s.name] for s in own if s.kind in UNITLESS_KINDS) or not telling:
+    known = [moved[s.name] for s in own if s.kind not in UNITLESS_KINDS and moved[s.name] is not None]
+    if any(moved[s.name] for s in own if s.kind in UNITLESS_KINDS) or not known:
         return 1, 0.0
-    return 1, sum(map(bool, telling)) / len(telling)
+    return 1, sum(map(bool, known)) / len(known)

@@ -1,8 +1,8 @@
 """One watched statistic of one feature: its baseline, and its values since in baseline standard deviations.
 
-The unit is made of what a *device* contributes, not of how many rows it sent: rows of one device repeat each
-other, and a cohort's mean wanders as its devices do. With d devices of spread s it is s / sqrt(d),
-taken larger where few devices tell s, or the observed spread of the baseline's windows where that is larger.
+The unit comes from the spread between *devices*, not from the number of rows: rows of one device resemble
+each other, and a cohort's mean wanders as its devices do. With d devices of spread s it is s / sqrt(d), taken
+larger where s rests on few devices, or the observed spread of the baseline's windows where that is larger.
 Where a window has fewer or more devices than the baseline (a part of the fleet is offline), the mean over
 other devices is another mean even when none of them moved: its variance, s^2 * |1/d - 1/d0| for a simple
 random sample, is added to the unit.
@@ -23,12 +23,12 @@ from stream_processors.drift.detectors import in_alarm
 from stream_processors.windowing.moments import FloatArray
 
 KEPT = 512
-"""Most values kept; then the older half goes."""
+"""Most values kept; beyond it the older half is dropped."""
 _LARGEST = 1e3
 _FLAT = 1e-4
 """Least unit, as a share of the level: a constant channel has no spread to divide by."""
-_PATIENCE = 4
-"""Windows after an alarm in which a shift may still prove itself."""
+_ALARM_LASTS = 4
+"""Windows after an alarm in which a shift may still become large enough for a verdict."""
 _MOST_CAUTION = 1.5
 _LEAST_DEVICES = 0.9
 """Share of the devices that a window of the baseline must have."""
@@ -48,7 +48,7 @@ class Reading(NamedTuple):
 
 
 class SeriesBaseline(NamedTuple):
-    """What was normal.
+    """What is normal for a series.
 
     Attributes:
         level: Median over the baseline's windows.
@@ -73,9 +73,9 @@ def baseline_of(readings: list[Reading]) -> SeriesBaseline:
     """Baseline from the first windows: robust where they are many, cautious where they are few."""
     values, spreads, devices = (np.array(column, dtype=np.float64) for column in zip(*readings, strict=True))
     level, spread, count = float(np.median(values)), float(np.median(spreads)), float(np.median(devices))
-    seen = robust_sd(values) * small_sample(len(values))
+    over_time = robust_sd(values) * small_sample(len(values))
     caution = min(small_sample(round(count)), _MOST_CAUTION) if count > 1 else 1.0
-    unit = max(seen, caution * spread / math.sqrt(count), _FLAT * abs(level), 1e-12)
+    unit = max(over_time, caution * spread / math.sqrt(count), _FLAT * abs(level), 1e-12)
     return SeriesBaseline(level, unit, spread, count)
 
 
@@ -84,9 +84,9 @@ class Series:
     """A statistic since its last baseline.
 
     Attributes:
-        warm: Readings until there are enough for a baseline.
+        warm: Readings, until there are enough for a baseline.
         z: Standardised values, one a window up to the newest; None where a window had none.
-        since_alarm: Windows since the detector's last alarm; None: none to look into.
+        since_alarm: Windows since the detector's last alarm; None: no alarm to examine.
     """
 
     warm: tuple[Reading, ...] = ()
@@ -104,13 +104,13 @@ class Series:
         return self._warm_up(reading, policy)
 
     def skip(self, windows: int) -> Series:
-        """The series after windows in which the cohort said nothing."""
+        """The series after windows without any data of the cohort."""
         if self.baseline is None:
             return self
         return replace(self, z=_bounded((*self.z, *[None] * min(windows, KEPT))))
 
     def change(self, policy: DriftPolicy) -> SeriesChange | None:
-        """A change that an alarm points at and that is large and lasting enough to speak of."""
+        """A change after an alarm, large and lasting enough for a verdict; None: there is none."""
         if self.since_alarm is None:
             return None
         found = find_change(self.values(), _least_before(policy))
@@ -124,8 +124,8 @@ class Series:
 
     def windows_back(self, index: int) -> int:
         """How many windows before the newest one the value with this index (of ``values``) lies."""
-        places = [i for i, v in enumerate(self.z) if v is not None]
-        return len(self.z) - 1 - places[index]
+        indices = [i for i, v in enumerate(self.z) if v is not None]
+        return len(self.z) - 1 - indices[index]
 
     def shift_since(self, windows_back: int, policy: DriftPolicy) -> float | None:
         """How far the newest windows lie from those just before; None where the baseline is no older."""
@@ -152,7 +152,7 @@ class Series:
         return cls(tuple(Reading(*r) for r in raw["warm"]), base, tuple(raw["z"]), raw["alarm"])
 
     def _warm_up(self, reading: Reading, policy: DriftPolicy) -> Series:
-        """Windows before the whole fleet speaks are no baseline."""
+        """The series with one more reading for its baseline; windows that lack devices are left out."""
         most = max([reading.devices, *(r.devices for r in self.warm)])
         kept = tuple(r for r in (*self.warm, reading) if r.devices >= _LEAST_DEVICES * most)
         if len(kept) < policy.warmup_windows:
@@ -164,7 +164,7 @@ class Series:
         z = _bounded((*self.z, value))
         since = self.since_alarm
         if since is not None:
-            since = since + 1 if since < _PATIENCE else None
+            since = since + 1 if since < _ALARM_LASTS else None
         extended = replace(self, z=z, since_alarm=since)
         if value is not None and in_alarm(extended.values().tolist(), policy):
             return replace(extended, since_alarm=0)

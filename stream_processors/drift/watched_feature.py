@@ -1,4 +1,4 @@
-"""One watched feature of a cohort: the series of its level and of its spread, and what silences them."""
+"""One watched feature of a cohort: the series of its level and of its spread, and their cool-down."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class SeasonPhase(NamedTuple):
     """What is expected at one phase of the season.
 
     Attributes:
-        seasons: Seasons it was seen in, counted up to the memory.
+        seasons: Seasons that had a value at this phase, counted up to ``_PHASE_MEMORY``.
     """
 
     seasons: int
@@ -59,14 +59,14 @@ class WatchedFeature:
 
     Attributes:
         newest: Number of the newest window judged: start over length.
-        silent: Windows that a verdict stays unspoken yet (cool-down).
-        onset: Number of the first window of the last verdict's new regime; None: none, or of one device.
+        cooldown: Windows left in which no verdict is given.
+        onset: Number of the first window of the last verdict's new regime; None: no verdict yet, or the last
+            one was on a single device.
         resized: Windows in a row in which the cohort had another size than its baseline.
-        series: By statistic.
     """
 
     newest: int
-    silent: int = 0
+    cooldown: int = 0
     onset: int | None = None
     resized: int = 0
     series: Mapping[Statistic, Series] = field(default_factory=lambda: {s: Series() for s in STATISTICS})
@@ -77,34 +77,34 @@ class WatchedFeature:
         """The watch after a window; windows left out between are windows without a value."""
         gap = max(window - self.newest - 1, 0)
         series = {s: self.series[s].skip(gap).observe(readings[s], policy) for s in STATISTICS}
-        silent = max(self.silent - 1 - gap, 0)
-        if silent:  # an alarm in the cool-down is looked into when it ends
+        cooldown = max(self.cooldown - 1 - gap, 0)
+        if cooldown:  # an alarm in the cool-down is examined when the cool-down ends
             series = {s: _held(one) for s, one in series.items()}
         resized = self.resized + 1 if self._other_size(readings["level"]) else 0
         if resized > policy.warmup_windows + policy.cooldown_windows:
-            return WatchedFeature(window, silent, self.onset)
-        return replace(self, newest=window, silent=silent, resized=resized, series=series)
+            return WatchedFeature(window, cooldown, self.onset)
+        return replace(self, newest=window, cooldown=cooldown, resized=resized, series=series)
 
     def changes(self, policy: DriftPolicy) -> dict[Statistic, SeriesChange]:
-        """Changes to speak of now, by statistic."""
-        if self.silent:
+        """Changes that deserve a verdict now, by statistic."""
+        if self.cooldown:
             return {}
         found = {s: self.series[s].change(policy) for s in STATISTICS}
         return {s: change for s, change in found.items() if change is not None}
 
-    def spoken(self, onset: int | None, policy: DriftPolicy) -> WatchedFeature:
-        """The watch after a verdict: silent for a while, and normal is what comes now.
+    def after_verdict(self, onset: int | None, policy: DriftPolicy) -> WatchedFeature:
+        """The watch after a verdict: it cools down, and takes its baseline from the windows to come.
 
         Args:
-            onset: Of the cohort's new regime; None where a single device is to blame.
-            policy: How long to be silent.
+            onset: Of the cohort's new regime; None where a single device is the cause.
+            policy: Says how long the cool-down lasts.
         """
         return WatchedFeature(self.newest, policy.cooldown_windows, onset)
 
     def has_moved(self, onset: int, policy: DriftPolicy) -> bool | None:
-        """Whether level or spread has moved by ``min_effect`` since that window, or a recent verdict said so.
+        """Whether level or spread moved by ``min_effect`` since that window, or a recent verdict found so.
 
-        None: it cannot tell, for want of a baseline from before.
+        None: not known, because there is no baseline from before that window.
         """
         recent = policy.cooldown_windows + policy.warmup_windows
         if self.onset is not None and abs(self.onset - onset) <= recent:
@@ -123,7 +123,7 @@ class WatchedFeature:
     def to_state(self) -> dict[str, Any]:
         """As JSON."""
         series = {name: s.to_state() for name, s in self.series.items()}
-        own = {"newest": self.newest, "silent": self.silent, "onset": self.onset, "resized": self.resized}
+        own = {"newest": self.newest, "silent": self.cooldown, "onset": self.onset, "resized": self.resized}
         return {**own, "series": series}
 
     @classmethod
@@ -134,4 +134,5 @@ class WatchedFeature:
 
 
 def _held(series: Series) -> Series:
+    """The series with its alarm, if any, kept as if it were new."""
     return series if series.since_alarm is None else replace(series, since_alarm=0)

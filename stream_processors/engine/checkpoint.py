@@ -2,7 +2,7 @@
 
 The order of the steps is the whole point:
 
-Step 1 *Stage*: Parquet files, uniquely named, synced. A crash after it leaves files nobody names.
+Step 1 *Stage*: Parquet files, uniquely named, synced. A crash after it leaves files that no commit names.
 Step 2 *Decide*: the record n of the task, put if absent. The only commit point. A crash before it loses
     nothing (the messages are read again); after it, recovery does steps 3 and 4 from the record.
     If n exists already, another worker owns the task.
@@ -27,20 +27,20 @@ from stream_processors.engine.pipeline import run_jobs
 from stream_processors.engine.records import CommitRecord, LogIdentity, TaskState
 from stream_processors.job import Job, RawMessage
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 SNAPSHOT_EVERY = 32
 
 
 class DerivedPublisher(Protocol):
-    """Where derived messages go; the Kafka producer, or a recorder in `edgeloop job test`."""
+    """Publishes derived messages; ``KafkaLog`` is one."""
 
     def publish(self, record: CommitRecord, originals: Mapping[tuple[str, int, int], RawMessage]) -> None:
         """Publish the record's messages and return once the log has them.
 
         Args:
             record: The applied record.
-            originals: Messages at hand by (topic, partition, offset); others are read from the log.
+            originals: Messages of the batch by (topic, partition, offset); others are read from the log.
 
         Raises:
             BrokerUnavailableError: Not acknowledged in time.
@@ -53,9 +53,9 @@ class CheckpointParts:
     """What a checkpoint works with.
 
     Attributes:
-        jobs: In order.
+        jobs: In the order of ``pipeline.in_order``.
         log_identity: Asks the broker which log this is; called once per assignment.
-        clock: The only clock: its value is recorded with each commit.
+        clock: UTC now. The only clock of the jobs: its value is recorded with each commit.
         code: Versions recorded with each commit.
     """
 
@@ -88,13 +88,13 @@ class Checkpoint:
         applied. Never recomputes.
 
         Raises:
-            OperatorError: The log is not the one that the checkpoint speaks of.
+            OperatorError: The log is not the one that the checkpoint was made from.
         """
         state, unapplied = self._load(task_name(task))
         identity = self._parts.log_identity()
         _check_identity(state, identity)
         for record in unapplied:
-            logger.info("finishing %s/%d after a crash", record.task, record.n)
+            log.info("finishing commit %s/%d after a crash", record.task, record.n)
             self.apply([record])
             self.conclude([record], {})
         self._tasks[task] = state
@@ -122,10 +122,10 @@ class Checkpoint:
             raise TaskLostError(f"another worker committed {', '.join(lost)}")
 
     def stage(self, task: int, messages: Sequence[RawMessage], now: datetime) -> CommitRecord | None:
-        """Step 1: run the jobs and write their rows to files nobody names yet.
+        """Step 1: run the jobs and write their rows to files that no commit names yet.
 
         Returns:
-            The record to decide on; None where nothing has happened.
+            The record to decide on; None where no message came and no job did anything.
         """
         state = self._tasks[task]
         outcome = run_jobs(self._parts.jobs, messages, state, now)
@@ -150,7 +150,7 @@ class Checkpoint:
         )
 
     def decide(self, record: CommitRecord) -> bool:
-        """Step 2: put the record if absent; False: the number is taken, the task is another's."""
+        """Step 2: put the record if absent; False: the number is taken, so another worker owns the task."""
         return self._parts.commits.put_if_absent(record.task, record.n, record.to_bytes())
 
     def apply(self, records: Sequence[CommitRecord]) -> None:
@@ -213,7 +213,7 @@ def _check_identity(state: TaskState, identity: LogIdentity) -> None:
     ]
     if state.log.cluster_id != identity.cluster_id or changed:
         raise OperatorError(
-            f"{state.task}: its checkpoint speaks of cluster {state.log.cluster_id}, topics "
+            f"{state.task}: its checkpoint was made from cluster {state.log.cluster_id}, topics "
             f"{sorted(changed) or 'unchanged'}; the broker is {identity.cluster_id}. The log was made anew: "
             "use its old data, or start with another lake (docs/runbook.md#log-made-anew)"
         )

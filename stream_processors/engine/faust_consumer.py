@@ -1,6 +1,6 @@
-"""Faust's consumer, built our way: whole tasks to one worker, bounded and prompt fetches, our offsets.
+"""Faust's consumer with our settings: whole tasks to one worker, bounded and prompt fetches, our offsets.
 
-With ``faust_door`` the room's one door to Faust. Line numbers are faust-streaming 0.15.3's.
+With ``faust_door`` this is the only door to Faust in this package. Line numbers are faust-streaming 0.15.3's.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ FETCH_MAX_BYTES = 16 << 20
 FETCH_MAX_WAIT_MS = 100
 HEARTBEATS_PER_SESSION = 10
 REBALANCE_TIMEOUT_MS = 60_000
-"""One commit must end within this, or the group goes on without the worker."""
+"""A commit that takes longer makes the group continue without the worker."""
 MAX_POLL_INTERVAL_MS = 300_000
 METADATA_MAX_AGE_MS = 3_000
-"""After a broker restart the group's leader may see no topics yet and hand out nothing; it notices and
-joins again at the next look at the metadata, which aiokafka takes every five minutes otherwise."""
+"""After a broker restart the group's leader may get no topics and assign nothing. It notices and joins again
+when it next reads the metadata, which aiokafka by default does every five minutes."""
 REQUEST_TIMEOUT_S = 90.0
-"""Also bounds opening all tasks: past it Faust stops recovering without a word (tables/recovery.py:320)."""
+"""Also bounds opening all tasks: past it Faust silently stops recovering (tables/recovery.py:320)."""
 
 OpenAssignment = Callable[["CheckpointConsumer"], Awaitable[Mapping[TP, int]]]
 
@@ -63,9 +63,9 @@ class _CheckpointThread(faust_aiokafka.AIOKafkaConsumerThread):  # type: ignore[
 
 
 class CheckpointConsumer(faust_aiokafka.Consumer):  # type: ignore[misc]  # Faust is untyped
-    """Asks the checkpoint where to start, never Kafka's committed offsets.
+    """Asks the checkpoint where to start, and never reads Kafka's committed offsets.
 
-    The transport builds it with arguments of its own, so what it needs rides on a subclass (``bound_to``).
+    The transport builds it with arguments of its own, so a subclass holds what else it needs (``bound_to``).
     """
 
     open_assignment: OpenAssignment
@@ -76,14 +76,14 @@ class CheckpointConsumer(faust_aiokafka.Consumer):  # type: ignore[misc]  # Faus
         return _CheckpointThread(self, loop=self.loop, beacon=self.beacon)
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
-        """Offsets that the checkpoint says, after seeking there."""
+        """Offsets of the checkpoint, after seeking to them."""
         return await type(self).open_assignment(self)
 
 
 def bound_to(
     open_assignment: OpenAssignment, bootstrap_servers: str, session_timeout_s: float
 ) -> type[CheckpointConsumer]:
-    """Consumer class for ``app.transport.Consumer``."""
+    """Consumer class for ``app.transport.Consumer``, with these settings."""
     members = {
         "open_assignment": staticmethod(open_assignment),
         "bootstrap_servers": bootstrap_servers,

@@ -1,8 +1,8 @@
 """The door to Faust: membership and fetching by Faust, positions and commits by the checkpoint.
 
-Faust tells which tasks (partition p of every task topic) this worker has and delivers their messages. Where
-a task starts and what counts as processed is the handler's business: Kafka's committed offsets are never
-read. What Faust skips is read back, what it repeats is dropped, both by offset. ADR 0003 tells why.
+Faust assigns tasks (partition p of every task topic) to this worker and delivers their messages. The handler
+decides where a task starts and what counts as processed: Kafka's committed offsets are never read. What Faust
+skips is read back, and what it repeats is dropped, both by offset. ADR 0003 explains why.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from stream_processors.engine.watchdog import Watchdog
 from stream_processors.job import RawMessage
 from stream_processors.settings import StreamSettings
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 STREAM_BUFFER_MESSAGES = 256
@@ -49,8 +49,8 @@ class TaskHandler(Protocol):
         """Commit one batch of each task, offsets ascending within a topic; an empty batch is a tick.
 
         Raises:
-            TaskLostError: A task was lost. The door opens every task of the call again, believes the
-                offsets, and hands over again what lies at or after them.
+            TaskLostError: A task was lost. The door opens every task of the call again, takes the offsets
+                that ``open`` returns, and hands over again what lies at or after them.
         """
 
     def close(self, task: int) -> None:
@@ -58,7 +58,7 @@ class TaskHandler(Protocol):
 
 
 class FaustDoor:
-    """One worker. ``run()`` blocks until SIGTERM; ``app`` serves ``faust -A module worker`` just as well."""
+    """One worker. ``run()`` blocks until SIGTERM; ``app`` also works with ``faust -A module worker``."""
 
     def __init__(
         self,
@@ -76,10 +76,10 @@ class FaustDoor:
         self._full_of = {t: f"{prefix}{t}" for t in topics}
         self._buffers: dict[int, TaskBuffer] = {}
         self._buffered_bytes = 0
-        self._opened: set[int] = set()  # what the handler has open, which _buffers may lag behind
+        self._opened: set[int] = set()  # tasks that the handler has open; _buffers may lag behind
         self._assignable = False
         self._lock = asyncio.Lock()  # held over every handler call: tasks change between calls only
-        self._filled, self._room = asyncio.Event(), asyncio.Event()
+        self._filled, self._space = asyncio.Event(), asyncio.Event()
         self._handler_thread = ThreadPoolExecutor(1, "handler")
         self._reader_thread = ThreadPoolExecutor(1, "reader")
         self._reader: KafkaLog | None = None
@@ -100,7 +100,7 @@ class FaustDoor:
             stream_buffer_maxsize=STREAM_BUFFER_MESSAGES,
             broker_session_timeout=s.session_timeout_s,
             broker_request_timeout=REQUEST_TIMEOUT_S,
-            broker_commit_interval=30.0,  # nothing is acked: keeps commit task and livelock detector quiet
+            broker_commit_interval=30.0,  # nothing is acked: commit task and livelock detector find no work
             worker_redirect_stdouts=False,
             datadir=str(Path(s.lake_root) / "_faust"),
         )
@@ -165,7 +165,7 @@ class FaustDoor:
         if positions:
             await consumer.seek_wait(positions)  # in the consumer's thread; seek() from here would race it
         self._watchdog.progress()
-        logger.info("settled: tasks %s, opened %s", sorted(self._buffers), sorted(opened))
+        log.info("settled: tasks %s, opened %s", sorted(self._buffers), sorted(opened))
         return positions
 
     async def _open_tasks(self, tasks: Iterable[int]) -> dict[int, dict[str, int]]:
@@ -173,7 +173,7 @@ class FaustDoor:
         for task in sorted(tasks):
             if not self._assignable:  # the next rebalance began; its revocation waits for our lock
                 break
-            self._opened.add(task)  # first: a cancelled open() is closed by the next revocation
+            self._opened.add(task)  # before open(): if that is cancelled, the next revocation closes the task
             opened[task] = await self._in_handler_thread(self._handler.open, task)
         return opened
 
@@ -193,7 +193,7 @@ class FaustDoor:
         self._assignable = False
         async with self._lock:  # waits for the call in flight; heartbeats go on in Faust's consumer thread
             batches = {t: b.take() for t, b in self._buffers.items() if b.messages}
-            self._buffers.clear()  # first: nothing may follow this call, whether it succeeds or not
+            self._buffers.clear()  # before the call: nothing may follow it, whether it succeeds or not
             if batches:
                 try:
                     await self._in_handler_thread(self._handler.process, batches)
@@ -202,12 +202,12 @@ class FaustDoor:
             while self._opened:
                 await self._in_handler_thread(self._handler.close, self._opened.pop())
             self._buffered_bytes = 0
-            self._room.set()
+            self._space.set()
 
     # Messages
 
     async def _receive(self, message: RawMessage) -> None:
-        """Buffer one message; fill a hole in front of it first; wait while the buffers are full."""
+        """Buffer one message, after filling any hole before it; wait while the buffers are full."""
         while (buffer := self._buffers.get(message.partition)) is not None:  # None: revoked meanwhile
             expected = buffer.next_offsets[message.topic]
             if message.offset < expected:
@@ -215,7 +215,7 @@ class FaustDoor:
                 return
             if message.offset == expected:
                 self._add(buffer, message)
-                await self._wait_for_room()
+                await self._wait_for_space()
                 return
             n = await self._read_back(message.topic, message.partition, message.offset)
             self.counts["read_back"] += n
@@ -227,27 +227,29 @@ class FaustDoor:
         self._watchdog.progress()
 
     async def _read_back(self, topic: str, partition: int, end: int) -> int:
-        """Read what Faust skipped in front of ``end``; returns how many messages that were."""
+        """Read what Faust skipped before ``end``; return the number of messages."""
         buffer = self._buffers[partition]
         start = buffer.next_offsets[topic]
-        logger.warning("hole: %s[%d] offsets %d..%d", topic, partition, start, end)
-        messages, reached = await self._in_reader_thread(lambda log: log.read(topic, partition, start, end))
+        log.warning("Faust skipped %s[%d] offsets %d..%d; reading them", topic, partition, start, end)
+        messages, reached = await self._in_reader_thread(
+            lambda kafka: kafka.read(topic, partition, start, end)
+        )
         if self._buffers.get(partition) is not buffer:  # revoked while reading
             return 0
         fresh = [m for m in messages if m.offset >= buffer.next_offsets[topic]]
         for message in fresh:
             self._add(buffer, message)
         buffer.next_offsets[topic] = max(buffer.next_offsets[topic], reached)
-        await self._wait_for_room()
+        await self._wait_for_space()
         return len(fresh)
 
-    async def _wait_for_room(self) -> None:
+    async def _wait_for_space(self) -> None:
         while self._buffered_bytes >= self._settings.max_buffer_bytes:
-            self._room.clear()
-            await self._room.wait()
+            self._space.clear()
+            await self._space.wait()
 
     async def _pump(self) -> None:
-        """Hand over what has accumulated; one ``process`` call in flight; a tick when little comes."""
+        """Hand over what has accumulated, one ``process`` call at a time; a call without messages as a tick."""
         ticked = time.monotonic()
         while True:
             await self._wait_for_work()
@@ -260,7 +262,7 @@ class FaustDoor:
                 if batches:
                     await self._process(batches)
                 self._buffered_bytes = sum(b.n_bytes for b in self._buffers.values())
-                self._room.set()
+                self._space.set()
                 if self._buffered_bytes:
                     self._filled.set()
 
@@ -277,7 +279,7 @@ class FaustDoor:
         try:
             await self._in_handler_thread(self._handler.process, batches)
         except TaskLostError as exc:
-            logger.warning("task lost: %s; opening %s again", exc, sorted(batches))
+            log.warning("a task was lost: %s; opening tasks %s again", exc, sorted(batches))
             self.counts["lost"] += 1
             for task, messages in batches.items():
                 offsets = await self._in_handler_thread(self._handler.open, task)
@@ -291,9 +293,9 @@ class FaustDoor:
     # Supervision
 
     async def _watch(self) -> None:
-        """Every ``TAIL_CHECK_S``: read back what was skipped at the tail; tell idle from stalled."""
+        """Every ``TAIL_CHECK_S``: read back what was skipped at the tail; distinguish idle from stalled."""
         self._watchdog.ensure_started()
-        seen: dict[TP, int] = {}
+        before: dict[TP, int] = {}
         stuck_s: dict[TP, float] = {}
         while True:
             await asyncio.sleep(TAIL_CHECK_S)
@@ -301,25 +303,25 @@ class FaustDoor:
             if self._lock.locked() or self.app.rebalancing or full:
                 continue  # busy; the watchdog bounds how long
             now = {TP(t, p): o for p, b in self._buffers.items() for t, o in b.next_offsets.items()}
-            unmoved = [tp for tp, offset in now.items() if seen.get(tp) == offset]
+            unmoved = [tp for tp, offset in now.items() if before.get(tp) == offset]
             behind = [tp for tp in unmoved if await self._is_behind(tp, now[tp])]
             stuck_s = {tp: stuck_s.get(tp, 0.0) + TAIL_CHECK_S for tp in behind}
             if max(stuck_s.values(), default=0.0) > self._settings.stall_timeout_s:
                 raise OperatorError(f"the log has messages that Faust does not deliver: {stuck_s}")
-            seen = now
+            before = now
             if not behind:
                 self._watchdog.progress()  # idle is progress; an unfinished rebalance or a hung call is not
 
     async def _is_behind(self, tp: TP, offset: int) -> bool:
         """Whether the log has more than was received; what Faust took but did not deliver is read back.
 
-        The log's end alone would not do: under backlog Faust is about to deliver what lies before it.
-        aiokafka's position is what it has already handed to Faust.
+        The log's end alone is not enough: with a backlog, Faust is about to deliver what lies before it.
+        aiokafka's position is how far it has already handed messages to Faust.
         """
         try:
-            _, end = await self._in_reader_thread(lambda log: log.log_range(tp.topic, tp.partition))
+            _, end = await self._in_reader_thread(lambda k: k.log_range(tp.topic, tp.partition))
         except BrokerUnavailableError as exc:
-            logger.warning("%s", exc)
+            log.warning("%s", exc)
             return False
         if end <= offset or not self._is_waiting_for(tp, offset):
             return False
@@ -336,7 +338,7 @@ class FaustDoor:
         return buffer is not None and buffer.next_offsets[tp.topic] == offset
 
     async def _in_handler_thread(self, call: Callable[..., T], *args: Any) -> T:
-        # Shielded: a cancelled rebalance must not leave a call running whose end nobody waits for.
+        # Shielded: a cancelled rebalance must not end the wait for a call that goes on running in the thread.
         running = asyncio.get_running_loop().run_in_executor(self._handler_thread, call, *args)
         return await asyncio.shield(running)
 
@@ -352,8 +354,8 @@ class FaustDoor:
         """Start, serve until SIGTERM or SIGINT, flush, leave the group.
 
         Raises:
-            BrokerUnavailableError: No broker answers; whoever supervises the worker starts it again.
-            Exception: What crashed the worker.
+            BrokerUnavailableError: No broker answers; the supervisor starts the worker again.
+            Exception: The error that crashed the worker.
         """
         try:
             asyncio.run(self._serve())

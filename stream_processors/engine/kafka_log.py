@@ -1,6 +1,6 @@
-"""The log beside Faust: direct reads, ends, identity and the producer of derived messages.
+"""The log without Faust: direct reads, ends, identity and the producer of derived messages.
 
-The room's one door to ``confluent_kafka``.
+The only door to ``confluent_kafka`` in this package.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from schemas.topics import TASK_TOPICS
 from stream_processors.engine.records import CommitRecord, LogIdentity, event_id
 from stream_processors.job import Derived, RawMessage
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 LARGEST_COPY_BYTES = 900_000
-"""A dead letter above it is published without its bytes, with a pointer to them."""
+"""A larger dead letter is published without its bytes, with a pointer to them."""
 _OUT_OF_RANGE = (ck.KafkaError.OFFSET_OUT_OF_RANGE, ck.KafkaError._AUTO_OFFSET_RESET)  # noqa: SLF001  (public by use)
 ORIGINAL_HEADER = "original."
-"""Prefix of a dead letter's headers that stood on the original message."""
+"""Prefix, on a dead letter, of the headers of the original message."""
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def _translated(what: str) -> Iterator[None]:
 
 
 class KafkaLog:
-    """Reads and writes the log past Faust. One instance per thread."""
+    """Reads and writes the log without Faust. One instance per thread."""
 
     def __init__(self, bootstrap_servers: str, namespace: str, client_id: str) -> None:
         self._namespace = namespace
@@ -43,7 +43,7 @@ class KafkaLog:
         self._consumer = ck.Consumer(
             {
                 "bootstrap.servers": bootstrap_servers,
-                "group.id": f"{client_id}-direct",  # the client demands one; assign() joins no group
+                "group.id": f"{client_id}-direct",  # the client requires one; assign() joins no group
                 "enable.auto.commit": False,
                 "auto.offset.reset": "error",
                 "enable.partition.eof": True,
@@ -97,7 +97,9 @@ class KafkaLog:
                 ck.TopicPartition(self._full(topic), partition), timeout=10
             )
         if span is None:
-            raise BrokerUnavailableError(f"the ends of {topic}[{partition}] were not told in time")
+            raise BrokerUnavailableError(
+                f"the broker did not report the ends of {topic}[{partition}] in time"
+            )
         return int(span[0]), int(span[1])
 
     def read(
@@ -106,8 +108,8 @@ class KafkaLog:
         """Messages in [start, end), at most about ``limit``.
 
         Returns:
-            The messages and the offset up to which the range is now known: offsets that hold no
-            message are legitimate holes.
+            The messages, and the offset up to which the range is now known: offsets without a message are
+            legitimate holes.
 
         Raises:
             OperatorError: The range is not in the log any more.
@@ -160,7 +162,7 @@ class KafkaLog:
             return b"", [*headers, ("lost", b"the original is not in the log any more")]
         copied = headers + [(ORIGINAL_HEADER + k, v) for k, v in original.headers]
         size = len(original.value) + sum(len(k) + len(v or b"") for k, v in copied)
-        if size > LARGEST_COPY_BYTES:  # it came compressed: the copy would be refused again and again
+        if size > LARGEST_COPY_BYTES:  # it came compressed: the broker would refuse the copy at every attempt
             return b"", [*headers, ("too_large", b"%d bytes; the original is in the source topic" % size)]
         return original.value, copied
 
@@ -168,7 +170,7 @@ class KafkaLog:
         try:
             found, _ = self.read(topic, partition, offset, offset + 1)
         except OperatorError as exc:
-            logger.warning("original %s[%d]@%d cannot be copied: %s", topic, partition, offset, exc)
+            log.warning("original %s[%d]@%d cannot be copied: %s", topic, partition, offset, exc)
             return None
         return found[0] if found else None
 

@@ -1,4 +1,4 @@
-"""Runs the jobs of one commit in order: each sees what the ones before it landed."""
+"""Runs the jobs of one commit in order: each gets what the jobs before it landed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stream_processors.job import Batch, Derived, Job, Output, RawMessage
 
 @dataclass(frozen=True)
 class CommitOutput:
-    """All jobs' output of one commit; state keys carry their job's prefix."""
+    """Output of all jobs in one commit; state keys carry their job's prefix."""
 
     rows: Mapping[str, pa.Table]
     state: Mapping[str, Any]
@@ -96,6 +96,6 @@ def _batch_for(
 
 
 def _check_writes(job: Job, output: Output) -> None:
-    strange = [t for t in output.rows if not any(matches(w, t) for w in job.writes)]
-    if strange:
-        raise ValueError(f"job {job.name} landed rows in {strange}, which its `writes` does not name")
+    undeclared = [t for t in output.rows if not any(matches(w, t) for w in job.writes)]
+    if undeclared:
+        raise ValueError(f"job {job.name} landed rows in {undeclared}, which its `writes` does not name")

@@ -1,6 +1,6 @@
 """The checkpoint's own formats: commit records and snapshots, versioned JSON.
 
-A record is the decision; everything after it can be done again from the record alone.
+A record is the decision: every later step can be repeated from the record alone.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class CommitRecord:
 
     Attributes:
         n: Dense number within the task, from 0.
-        clock: The ``now`` that jobs saw, ISO 8601 UTC.
+        clock: The ``now`` that the jobs were given, ISO 8601 UTC.
         offsets: First and next offset by topic.
         files: Staged files by table.
         state: Changed state keys, prefixed by job name; None removes.
@@ -101,7 +101,7 @@ class CommitRecord:
 
 @dataclass(frozen=True)
 class TaskState:
-    """Everything a task knows after commit ``n``; n = -1: nothing yet.
+    """The whole state of a task after commit ``n``; n = -1: nothing is committed yet.
 
     Attributes:
         offsets: Next offset by topic.

@@ -1,4 +1,4 @@
-"""What tasks have received and not yet committed: ordered, complete, bounded."""
+"""Messages that tasks have received and not yet committed: ordered, complete, bounded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class TaskBuffer:
 
     Attributes:
         next_offsets: Next expected offset by topic; it never goes back.
-        oldest: Monotonic time at which the first waiting message came, seconds.
+        oldest: Monotonic time, seconds, at which the first waiting message came.
     """
 
     next_offsets: dict[str, int]
@@ -38,23 +38,23 @@ class TaskBuffer:
         return size
 
     def take(self) -> list[RawMessage]:
-        """Hand over what waits; the buffer goes on empty."""
+        """Hand over the waiting messages; the buffer is empty afterwards."""
         taken, self.messages, self.n_bytes = self.messages, [], 0
         return taken
 
     def reopened(
         self, task: int, in_flight: Sequence[RawMessage], offsets: dict[str, int], now: float
     ) -> TaskBuffer:
-        """Buffer after the task was opened again: messages at or behind its new checkpoint stay.
+        """Buffer after the task was opened again: messages at or after its new checkpoint stay.
 
         Args:
             task: Number of the task, for the error.
             in_flight: Messages of the call that lost the task.
-            offsets: Next offset by topic, as the checkpoint says now.
+            offsets: Next offset by topic, from the checkpoint as it is now.
             now: Monotonic time, seconds.
 
         Raises:
-            OperatorError: The checkpoint lies before what is at hand: it went back.
+            OperatorError: The checkpoint lies before the oldest message held: it went back.
         """
         held = [*in_flight, *self.messages]
         started = {m.topic: m.offset for m in reversed(held)}

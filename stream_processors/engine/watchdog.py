@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 EXIT_STALLED = 70  # EX_SOFTWARE: the watchdog ended the process; start it again
 
 
@@ -30,11 +30,11 @@ class Watchdog(threading.Thread):
             self.start()
 
     def progress(self) -> None:
-        """Something moved."""
+        """Report progress: the count starts again."""
         self._idle_ticks = 0
 
     def stop(self) -> None:
-        """Let the process live."""
+        """Stop counting: the process may go on without progress."""
         self._stopped.set()
 
     def run(self) -> None:
@@ -42,6 +42,8 @@ class Watchdog(threading.Thread):
         while not self._stopped.wait(self._tick_s):
             self._idle_ticks += 1
             if self._idle_ticks * self._tick_s > self.limit_s:
-                logger.critical("no progress for %.0f s: exit %d", self.limit_s, EXIT_STALLED)
+                log.critical(
+                    "no progress for %.0f s; the process ends with exit code %d", self.limit_s, EXIT_STALLED
+                )
                 faulthandler.dump_traceback(all_threads=True)
                 os._exit(EXIT_STALLED)

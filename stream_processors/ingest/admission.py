@@ -1,7 +1,7 @@
 """Whether a device message may enter: envelope, signer, signature, message number, rows.
 
-Pure but for the lookups it is given. Raises one of the ``MessageError`` classes, which become the
-dead letter's error class.
+Pure but for the lookups that it is given. Raises one of the ``MessageError`` classes; its name becomes the
+error class of the dead letter.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from stream_processors.job import RawMessage
 
 JSON_SCHEMA = "json"
 ROWS_OF = {TELEMETRY.base: b"telemetry", SUMMARY.base: b"summaries", BOOKS.base: b"books"}
-"""Kind of rows, as their schema's metadata says it, by topic."""
+"""Kind of rows, as their schema's metadata has it, by topic."""
 EVENT_OF: dict[str, type[Alert] | type[Label] | type[DeviceState]] = {
     ALERT.base: Alert,
     LABEL.base: Label,
@@ -30,7 +30,7 @@ EVENT_OF: dict[str, type[Alert] | type[Label] | type[DeviceState]] = {
 }
 """The JSON event of each topic that carries events."""
 MAX_CLAIMED_ROWS = 65_536
-"""Largest row count that an unverified header is believed."""
+"""Largest row count that is taken from an unverified header."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ class KnownDevice:
     """What admission needs of a registered producer.
 
     Attributes:
-        speaks_for: Devices whose rows it may send; itself among them.
-        labels: It is a source of labels: it may label any device, and nobody else may.
+        sends_for: Devices whose rows it may send; itself among them.
+        labels: It is a source of labels: only such a producer may label, and it may label any device.
     """
 
     producer: str
     active: bool
     verifier: MessageVerifier
-    speaks_for: frozenset[str]
+    sends_for: frozenset[str]
     labels: bool = False
 
 
@@ -53,7 +53,7 @@ class DeviceDirectory(Protocol):
     """Lookups that admission makes; answered from the lake's registries."""
 
     def signer(self, key_id: str) -> KnownDevice | None:
-        """The producer whose key has this id; None: nobody's."""
+        """The producer whose key has this id; None: no key has it."""
         ...
 
     def wire_schema(self, fingerprint: str) -> pa.Schema:
@@ -79,7 +79,7 @@ class DeviceDirectory(Protocol):
 
 @dataclass(frozen=True)
 class Admitted:
-    """A message whose origin, bytes and number hold.
+    """A message whose origin, bytes and number are verified.
 
     Attributes:
         rows: Decoded rows; None for a JSON event.
@@ -93,7 +93,7 @@ class Admitted:
 
 
 def claimed_rows(message: RawMessage) -> int:
-    """Rows that the headers claim; 0 where they do not say or exaggerate."""
+    """Rows that the headers claim; 0 where they claim none or more than ``MAX_CLAIMED_ROWS``."""
     claim = dict(message.headers).get("n_rows") or b""  # a header's value may be missing
     rows = int(claim) if claim.isdigit() and len(claim) < 10 else 0
     return rows if rows <= MAX_CLAIMED_ROWS else 0
@@ -105,7 +105,7 @@ def lane_key(envelope: Envelope) -> str:
 
 
 def authenticate(message: RawMessage, directory: DeviceDirectory) -> tuple[Envelope, KnownDevice]:
-    """Envelope and signer of a message whose digest and signature hold.
+    """Envelope and signer of a message whose digest and signature are right.
 
     Raises:
         MessageError: Malformed headers, unknown or revoked signer, wrong digest or signature.
@@ -147,7 +147,7 @@ def open_message(
 
     Raises:
         MessageError: Unknown schema or profile, content of another kind, undecodable content, a wrong count,
-            or something about a device that the producer does not speak for.
+            or something about a device that the producer may not send for.
     """
     directory.profile_of(envelope.profile)
     kind = EVENT_OF.get(message.topic)
@@ -160,13 +160,13 @@ def open_message(
     event = parse_event(kind, message.value)
     if isinstance(event, Label):
         _check_label(event, device)
-    elif event.device_id not in device.speaks_for:
-        raise MessageError(f"{device.producer} does not speak for {event.device_id[:64]}")
+    elif event.device_id not in device.sends_for:
+        raise MessageError(f"{device.producer} may not send for {event.device_id[:64]}")
     return Admitted(message, envelope, event=event)
 
 
 def _check_label(label: Label, producer: KnownDevice) -> None:
-    """Whether this source may say that: a device must not be able to call its own fault healthy."""
+    """Return if this source may give this label: a device must not be able to call its own fault healthy."""
     if not producer.labels:
         raise MessageError(f"{producer.producer} is not registered as a source of labels")
     if label.source != producer.producer and not label.source.startswith(f"{producer.producer}/"):
@@ -186,7 +186,7 @@ def _open_rows(message: RawMessage, envelope: Envelope, directory: DeviceDirecto
         raise DecodeError(f"schema {envelope.schema} is not of profile {envelope.profile}")
     rows = decode_rows(message.value, envelope.raw_bytes, schema)
     if rows.num_rows != envelope.n_rows:
-        raise DecodeError(f"n_rows says {envelope.n_rows}, the value holds {rows.num_rows}")
+        raise DecodeError(f"n_rows is {envelope.n_rows}, but the value holds {rows.num_rows} rows")
     return rows
 
 
@@ -194,6 +194,6 @@ def _check_rows_owner(rows: pa.RecordBatch, device: KnownDevice) -> None:
     owners = rows.column("device_id")
     if pc.all(pc.equal(owners, device.producer)).as_py():
         return
-    foreign = sorted(set(pc.unique(owners).to_pylist()) - device.speaks_for)
+    foreign = sorted(set(pc.unique(owners).to_pylist()) - device.sends_for)
     if foreign:
-        raise MessageError(f"{device.producer} does not speak for {', '.join(foreign[:3])}")
+        raise MessageError(f"{device.producer} may not send for {', '.join(foreign[:3])}")

@@ -50,12 +50,12 @@ STATEMENTS = {
 
 @dataclass
 class _Work:
-    """What one call gathers."""
+    """What one call of the job collects."""
 
     marks: dict[str, LaneMarks] = field(default_factory=dict)
     rows: dict[str, list[pa.Table]] = field(default_factory=lambda: defaultdict(list))
     quarantine: list[dict[str, Any]] = field(default_factory=list)
-    letters: list[Derived] = field(default_factory=list)
+    dead_letters: list[Derived] = field(default_factory=list)
     counters: Counter[str] = field(default_factory=Counter)
 
     def count(self, topic: str, what: str, rows: int) -> None:
@@ -80,7 +80,7 @@ class _Work:
                 "_row": 0,
             }
         )
-        self.letters.append(dead_letter(message, type(error).__name__, str(error)))
+        self.dead_letters.append(dead_letter(message, type(error).__name__, str(error)))
 
 
 class Ingest:
@@ -117,7 +117,7 @@ class Ingest:
         return Output(
             rows={name: pa.concat_tables(parts) for name, parts in work.rows.items()},
             state={key: marks.to_state() for key, marks in work.marks.items()},
-            messages=tuple(work.letters),
+            messages=tuple(work.dead_letters),
             counters=dict(work.counters),
         )
 
@@ -135,7 +135,7 @@ class Ingest:
         except MessageError as exc:
             work.refuse(message, exc)
             return None
-        _note(work, key, marks, admitted)
+        _mark_known(work, key, marks, admitted)
         return admitted
 
     def _land(self, topic: str, profile_name: str, group: list[Admitted], work: _Work) -> None:
@@ -155,7 +155,7 @@ class Ingest:
             _refuse_rows(topic, group, landed.refused, work)
 
 
-def _note(work: _Work, key: str, marks: LaneMarks, admitted: Admitted) -> None:
+def _mark_known(work: _Work, key: str, marks: LaneMarks, admitted: Admitted) -> None:
     before = marks.gap
     marks.add(admitted.envelope.msg_no, admitted.envelope.digest)
     work.marks[key] = marks
@@ -166,12 +166,12 @@ def _note(work: _Work, key: str, marks: LaneMarks, admitted: Admitted) -> None:
 def _refuse_rows(topic: str, group: list[Admitted], refused: pa.Table, work: _Work) -> None:
     work.rows[QUARANTINE.name].append(refused)
     work.counters[f"{topic}/quarantined_rows"] += refused.num_rows
-    places = set(zip(refused["_partition"].to_pylist(), refused["_offset"].to_pylist(), strict=True))
+    sources = set(zip(refused["_partition"].to_pylist(), refused["_offset"].to_pylist(), strict=True))
     reason = refused["reason"][0].as_py()
     for admitted in group:
         raw = admitted.message
-        if (raw.partition, raw.offset) in places:
-            work.letters.append(dead_letter(raw, "PolicyError", f"some rows refused: {reason}"))
+        if (raw.partition, raw.offset) in sources:
+            work.dead_letters.append(dead_letter(raw, "PolicyError", f"some rows refused: {reason}"))
 
 
 def _groups(admitted: list[Admitted]) -> Mapping[tuple[str, str, str], list[Admitted]]:

@@ -15,13 +15,13 @@ from schemas.profile import Profile
 from stream_processors.ingest.admission import KnownDevice
 
 REFRESH_S = 1.0
-"""Least time between two looks at the registry for something unknown: garbage must not cost reads."""
+"""Least time between two reads of the registry for something unknown: garbage must not cause reads."""
 MAX_AGE_S = 15.0
-"""Revocations and moves are seen after at most this long."""
+"""Longest time after which a revocation or a move takes effect."""
 
 
 class LakeDirectory:
-    """Caches the registries; looks again for what it does not know. Used from one thread."""
+    """Caches the registries, and reads them again for what it does not know. Used from one thread."""
 
     def __init__(
         self,
@@ -37,8 +37,8 @@ class LakeDirectory:
         self._profiles: dict[str, Profile] = {}
 
     def signer(self, key_id: str) -> KnownDevice | None:
-        """The producer whose key has this id; None: nobody's."""
-        self._refresh(wanted=key_id not in self._known)
+        """The producer whose key has this id; None: no key has it."""
+        self._refresh(unknown=key_id not in self._known)
         return self._known.get(key_id)
 
     def wire_schema(self, fingerprint: str) -> pa.Schema:
@@ -55,22 +55,23 @@ class LakeDirectory:
         Raises:
             UnknownSchemaError: It was never registered.
         """
-        self._refresh(wanted=name not in self._profiles)
+        self._refresh(unknown=name not in self._profiles)
         if name not in self._profiles:
             raise UnknownSchemaError(f"profile '{name}' is not registered with this lake")
         return self._profiles[name]
 
     def cohort_of(self, device_id: str, profile: str) -> str:
         """Cohort of a device, ``profile/site/group/hardware``."""
-        self._refresh(wanted=device_id not in self._records)
+        self._refresh(unknown=device_id not in self._records)
         record = self._records.get(device_id)
         if record is None:
             return f"{profile}///"
         return f"{profile}/{record.site}/{record.group}/{record.hardware}"
 
-    def _refresh(self, *, wanted: bool) -> None:
+    def _refresh(self, *, unknown: bool) -> None:
+        """Read the registries again if the cache is too old, or lacks something and is not brand new."""
         now = self._monotonic()
-        if now - self._loaded_at < (REFRESH_S if wanted else MAX_AGE_S):
+        if now - self._loaded_at < (REFRESH_S if unknown else MAX_AGE_S):
             return
         self._loaded_at = now
         self._profiles = dict(self._profile_registry.profiles())
@@ -83,9 +84,9 @@ class LakeDirectory:
         self._known = {key_id: _known(r, gateways.get(r.device_id, set())) for key_id, r in records.items()}
 
 
-def _known(record: DeviceRecord, speaks_for: set[str]) -> KnownDevice:
+def _known(record: DeviceRecord, sends_for: set[str]) -> KnownDevice:
     labels = record.hardware == LABELLER
-    owners = frozenset() if labels else frozenset({record.device_id, *speaks_for})
+    owners = frozenset() if labels else frozenset({record.device_id, *sends_for})
     return KnownDevice(
         record.device_id, record.active, MessageVerifier(record.public_key.encode()), owners, labels
     )

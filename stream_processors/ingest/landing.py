@@ -1,6 +1,6 @@
 """From admitted messages to rows in the tables' shapes, each row checked.
 
-Vectorised over all messages of one schema: what costs is the number of calls, not the number of rows.
+Vectorised over all messages of one schema: the cost is in the number of calls, not in the number of rows.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ from schemas.profile import Profile
 from schemas.row_schemas import END_YEAR, FIRST_YEAR, RULES, TIME
 from schemas.tables import PROFILE, PROVENANCE, QUARANTINE, telemetry_table
 from stream_processors.ingest.admission import Admitted
+from stream_processors.windowing.moments import LARGEST_COUNT
 
 _TINY = 1e-9
-LARGEST_COUNT = 2**40
-"""Counts beyond it are refused: no device senses so much, and sums over a fleet would overflow."""
-_STRANGE_TEXT = r"[\x00-\x1f\x7f]|^.{257,}$"
-"""Names become keys of states: no control characters, no novels."""
+_INVALID_NAME = r"[\x00-\x1f\x7f]|^.{257,}$"
+"""Names become keys of states: no control characters, and no more than 256 characters."""
 _FIRST_US, _END_US = (int(datetime(y, 1, 1, tzinfo=UTC).timestamp() * 1e6) for y in (FIRST_YEAR, END_YEAR))
 
 
@@ -58,7 +57,7 @@ def land_telemetry(messages: Sequence[Admitted], profile: Profile) -> Landed:
     """Telemetry rows of one wire schema, checked against the profile's clock and filter policy.
 
     A NaN feature becomes null; an infinite one, a score outside [0, 1] or a probability that the policy
-    does not allow refuses the row. A time that cannot be believed is kept beside the append time.
+    does not allow refuses the row. An implausible time is kept beside the append time.
     """
     table = _concat(messages)
     columns = {name: table.column(name) for name in table.column_names}
@@ -70,7 +69,7 @@ def land_telemetry(messages: Sequence[Admitted], profile: Profile) -> Landed:
         good, reason = _refuse(good, reason, ~finite, f"{name} is infinite")
     score = columns["score"].fill_null(0.0).to_numpy()
     good, reason = _refuse(good, reason, (score < 0) | (score > 1), "score is outside [0, 1]")
-    columns |= _believable_time(columns, profile)
+    columns |= _plausible_time(columns, profile)
     columns["featureset"] = _constant(_meta(table.schema, "featureset"), table.num_rows)
     columns["extra"] = _extra(columns, profile, table.num_rows)
     return _split(columns, telemetry_table(profile).schema, good, reason, messages)
@@ -94,11 +93,12 @@ def land_statements(messages: Sequence[Admitted], schema: pa.Schema, profile: st
             values = columns[field.name].fill_null(0.0).to_numpy()
             good, reason = _refuse(good, reason, ~np.isfinite(values), f"{field.name} is not finite")
         elif field.type == pa.string():
-            strange = np.asarray(pc.match_substring_regex(columns[field.name], _STRANGE_TEXT))
-            good, reason = _refuse(good, reason, strange, f"{field.name} is no name")
+            invalid = np.asarray(pc.match_substring_regex(columns[field.name], _INVALID_NAME))
+            good, reason = _refuse(good, reason, invalid, f"{field.name} is no name")
         elif field.type == TIME and field.name != "known_at":
-            told = columns[field.name].cast(pa.int64()).to_numpy()
-            good, reason = _refuse(good, reason, ~_in_calendar(told), f"{field.name} is in no calendar")
+            time_us = columns[field.name].cast(pa.int64()).to_numpy()
+            outside = ~_in_calendar(time_us)
+            good, reason = _refuse(good, reason, outside, f"{field.name} is in no calendar")
     return _split(columns, schema, good, reason, messages)
 
 
@@ -134,6 +134,7 @@ def _check_policy(columns: dict[str, pa.ChunkedArray], profile: Profile) -> tupl
     reasons = columns["reasons"].to_numpy()
     sample_p = columns["sample_p"].to_numpy()
     q = columns["inclusion_probability"].to_numpy()
+    # What the filter gave the row; thinning has halved it a whole number of times since, down to the floor.
     pi = np.where(reasons & RULES, 1.0, sample_p)
     reason = np.full(len(q), "", dtype=object)
     good = np.ones(len(q), dtype=bool)
@@ -147,20 +148,20 @@ def _check_policy(columns: dict[str, pa.ChunkedArray], profile: Profile) -> tupl
     return _refuse(good, reason, ~allowed, "inclusion_probability is not one the policy allows")
 
 
-def _believable_time(columns: dict[str, pa.ChunkedArray], profile: Profile) -> dict[str, pa.Array]:
-    told = columns["event_time"].cast(pa.int64()).to_numpy()
-    known = columns["known_at"].cast(pa.int64()).to_numpy()
-    age_us = known - told
+def _plausible_time(columns: dict[str, pa.ChunkedArray], profile: Profile) -> dict[str, pa.Array]:
+    device_us = columns["event_time"].cast(pa.int64()).to_numpy()
+    append_us = columns["known_at"].cast(pa.int64()).to_numpy()
+    age_us = append_us - device_us
     suspect = (age_us > profile.clock.max_age_s * 1e6) | (age_us < -profile.clock.max_ahead_s * 1e6)
     if not suspect.any():
         return {
             "time_suspect": pa.array(suspect),
-            "device_time": pa.nulls(len(told), TIME),
+            "device_time": pa.nulls(len(device_us), TIME),
         }
     return {
         "time_suspect": pa.array(suspect),
-        "device_time": pa.array(told, mask=~(suspect & _in_calendar(told))).cast(TIME),
-        "event_time": pa.array(np.where(suspect, known, told)).cast(TIME),
+        "device_time": pa.array(device_us, mask=~(suspect & _in_calendar(device_us))).cast(TIME),
+        "event_time": pa.array(np.where(suspect, append_us, device_us)).cast(TIME),
     }
 
 

@@ -1,4 +1,4 @@
-"""Which message numbers of a lane are known: a contiguous mark and the ranges above it."""
+"""Which message numbers of a lane are known: the mark, below which all are, and the ranges above it."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class LaneMarks:
         return self.above[-1][1] - self.mark - known
 
     def same_bytes(self, msg_no: int, digest: bytes) -> bool:
-        """Whether a known number came with these bytes; True too where that is forgotten."""
+        """Whether a known number came with these bytes; also True where its digest is no longer kept."""
         known = self.digests.get(msg_no)
         return known is None or known == digest.hex()[:_DIGEST_CHARS]
 
     def add(self, msg_no: int, digest: bytes) -> None:
-        """Take note of a number that was not known."""
+        """Add a number that was not known."""
         if msg_no == self.mark:
             self.mark += 1
             if self.above and self.above[0][0] == self.mark:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 LARGEST_VALUE = 1e100
 """Largest magnitude of a mean or bound that is merged: beyond it, squares leave the range of floats."""
 LARGEST_COUNT = 1 << 40
-"""Largest count that is merged: a sum of such counts is still exact in a float."""
+"""Largest count that is landed or merged: no device senses more, and a sum of such counts is still exact in a
+float."""
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -25,7 +26,7 @@ BoolArray = NDArray[np.bool_]
 
 
 class Moments(NamedTuple):
-    """What is kept of a sample.
+    """Count, mean, spread and range of a sample.
 
     Attributes:
         n: Number of values, at least 1.
@@ -73,7 +74,7 @@ def merge(parts: Iterable[Moments]) -> Moments:
 
 
 class MomentColumns(NamedTuple):
-    """Moments of many samples as columns of equal length; what has no values has n = 0 and NaN."""
+    """Moments of many samples as columns of equal length; a sample without values has n = 0 and NaN."""
 
     n: IntArray
     mean: FloatArray
@@ -81,10 +82,10 @@ class MomentColumns(NamedTuple):
     min: FloatArray
     max: FloatArray
 
-    def take(self, places: IntArray) -> MomentColumns:
-        """The rows at these places."""
+    def take(self, indices: IntArray) -> MomentColumns:
+        """The rows with these indices."""
         n, mean, m2, low, high = self
-        return MomentColumns(n[places], mean[places], m2[places], low[places], high[places])
+        return MomentColumns(n[indices], mean[indices], m2[indices], low[indices], high[indices])
 
     def usable(self) -> BoolArray:
         """Which rows can be merged: finite, in range and possible."""

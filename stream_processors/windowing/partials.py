@@ -1,8 +1,8 @@
 """Partials of a cohort's windows from several tasks: each taken once, merged in one order.
 
-Messages of one task arrive in the order of (commit, index); after a crash a stretch of them may come again.
-So one mark per task tells a repeat. Partials are kept by task and merged in order of the tasks' names: the
-result does not depend on how tasks interleave.
+Messages of one task arrive in the order of (commit, index); after a crash some of them may come again. So the
+newest position per task is enough to recognise a repeat. Partials are kept by task and merged in order of the
+tasks' names: the result does not depend on how tasks interleave.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _LONGEST_WINDOW_S = 366 * 86400
 
 
 class MessagePosition(NamedTuple):
-    """Where a task's message stands in the order of its messages."""
+    """Position of a message among the messages that its task has published."""
 
-    n: int
-    place: int
+    commit: int
+    message: int
 
 
 class TaskShare(NamedTuple):
@@ -49,22 +49,27 @@ class TaskShare(NamedTuple):
 
 
 class Partial(NamedTuple):
-    """A checked message of ``aggregate.v1``."""
+    """A checked message of ``aggregate.v1``.
+
+    Attributes:
+        position: Of the message, in the order of its task.
+        complete_us: The task's watermark: by this message it has sent everything of the cohort before that.
+    """
 
     task: str
-    mark: MessagePosition
+    position: MessagePosition
     scope: CohortScope
     window: TumblingWindow
     model: str
     feature: str
     share: TaskShare
-    vouched_us: int
+    complete_us: int
     late: bool
 
     @property
     def ahead(self) -> bool:
-        """Whether it speaks of a window that its own task has not reached: a device's clock is ahead."""
-        return self.late and self.window.end_us > self.vouched_us
+        """Whether its window ends after its own task's watermark: a device's clock is ahead."""
+        return self.late and self.window.end_us > self.complete_us
 
 
 _SOURCES = frozenset(f"task-{p:02d}" for p in range(DEVICE_PARTITIONS))
@@ -78,7 +83,7 @@ def read_partial(value: bytes) -> Partial:
         DecodeError: No aggregate, an id that names no commit, or moments and times that cannot be.
     """
     event = parse_event(Aggregate, value)
-    task, mark = _read_id(event.event_id)
+    task, position = _read_id(event.event_id)
     moments = Moments(event.n, event.mean, event.m2, event.min, event.max)
     if not (0 < event.n <= LARGEST_COUNT and 0 < event.devices <= event.n and event.m2 >= 0):
         raise DecodeError(f"not an Aggregate: n {event.n}, devices {event.devices}, m2 {event.m2}")
@@ -88,8 +93,10 @@ def read_partial(value: bytes) -> Partial:
         raise DecodeError(f"not an Aggregate: mean {event.mean}, window_s {event.window_s}")
     window = TumblingWindow(to_us(event.window_start), round(event.window_s * 1e6))
     scope, share = CohortScope(event.profile, event.cohort), TaskShare(moments, event.devices)
-    vouched = to_us(event.watermark)
-    return Partial(task, mark, scope, window, event.model_version, event.feature, share, vouched, event.late)
+    complete_us = to_us(event.watermark)
+    return Partial(
+        task, position, scope, window, event.model_version, event.feature, share, complete_us, event.late
+    )
 
 
 def _read_id(event_id: str) -> tuple[str, MessagePosition]:
@@ -138,10 +145,11 @@ class PendingWindow:
 
 @dataclass
 class CohortProgress:
-    """How far a cohort has been judged, and what its tasks have vouched for.
+    """How far a cohort has been judged, and how far each of its tasks is complete.
 
     Attributes:
-        since_us: Append time of the cohort's first message: tasks are waited for before the first verdict.
+        since_us: Append time of the cohort's first message: the first verdict waits from then on for tasks
+            that have sent nothing yet.
         judged_us: Windows that end by then are judged; None: none yet.
     """
 

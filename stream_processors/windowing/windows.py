@@ -12,7 +12,7 @@ from stream_processors.windowing.moments import BoolArray, IntArray, MomentColum
 
 
 class CohortScope(NamedTuple):
-    """Whose windows: devices of one cohort under one profile."""
+    """Devices of one cohort under one profile: what windows are kept by."""
 
     profile: str
     cohort: str
@@ -44,7 +44,7 @@ class WindowPart(NamedTuple):
 
 @dataclass
 class WindowContent:
-    """What a window holds of one model version.
+    """Content of a window, for one model version.
 
     Attributes:
         features: Moments by feature.
@@ -108,14 +108,14 @@ class SummaryRows(NamedTuple):
 
 def fold(into: Contents, rows: SummaryRows, starts: IntArray, length_us: int, chosen: BoolArray) -> None:
     """Add the chosen rows, in place, to the windows that begin at ``starts``."""
-    places = np.flatnonzero(chosen)
-    keys = [(int(starts[i]), rows.model[i], rows.feature[i]) for i in places.tolist()]
+    indices = np.flatnonzero(chosen)
+    keys = [(int(starts[i]), rows.model[i], rows.feature[i]) for i in indices.tolist()]
     numbers = {key: number for number, key in enumerate(sorted(set(keys)))}
     groups = np.fromiter((numbers[k] for k in keys), dtype="int64", count=len(keys))
-    merged = merge_groups(groups, rows.moments.take(places))
+    merged = merge_groups(groups, rows.moments.take(indices))
     devices: list[list[str]] = [[] for _ in numbers]
-    for group, place in zip(groups.tolist(), places.tolist(), strict=True):
-        devices[group].append(rows.device[place])
+    for group, index in zip(groups.tolist(), indices.tolist(), strict=True):
+        devices[group].append(rows.device[index])
     for (start, model, feature), number in numbers.items():
         models = into.setdefault(TumblingWindow(start, length_us), {})
         models.setdefault(model, WindowContent()).add(feature, merged[number], devices[number])

@@ -1,4 +1,4 @@
-"""Rows of a simulated fleet: what it sensed, what it sent, what its books say."""
+"""Rows of a simulated fleet: what it sensed, what it sent, what its books hold."""
 
 from dataclasses import dataclass
 from datetime import timedelta

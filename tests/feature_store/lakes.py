@@ -60,7 +60,7 @@ def commit(lake: Lake, cuts: CutStore, task: str, n: int, keys) -> None:
 
 
 def outnumber(cuts: CutStore) -> None:
-    """Record so many cuts that none of the present ones is among the newest."""
+    """Record enough cuts that none of the present ones is among the newest."""
     for n in range(NEWEST_KEPT + 1):
         cuts.record({"idle": n})
 

@@ -1,4 +1,4 @@
-"""The commit log: one winner for each number, whoever sleeps or dies."""
+"""The commit log: one winner for each number, whichever process is suspended or dies."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The data dictionary is what the schemas say."""
+"""The data dictionary is generated from the schemas."""
 
 from schemas.data_dictionary import PAGE, page
 from schemas.tables import FIXED_TABLES

@@ -44,8 +44,8 @@ def test_a_version_is_listed_with_where_it_ran_and_what_became_of_it(lake_root):
         "event_time": [T0, T0 + SECOND, T0 + SECOND, T0],
     }  # fmt: skip
     rows = telemetry(device_id=["a", "b"], model_version=[OLD] * 2, event_time=[T0, T0 + 60 * SECOND])
-    seen = summaries(summary("a", OLD, 1, [0.1, 0.2]), summary("c", OLD, 1, [0.1]))
-    land(lake, telemetry=rows, summaries=seen, lifecycle=fill(LIFECYCLE.schema, **steps))
+    rows_of_summaries = summaries(summary("a", OLD, 1, [0.1, 0.2]), summary("c", OLD, 1, [0.1]))
+    land(lake, telemetry=rows, summaries=rows_of_summaries, lifecycle=fill(LIFECYCLE.schema, **steps))
     columns = 'model_version, family, devices, windows, "rows", steps, last_step, last_seen'
     assert ask(lake_root, f"SELECT {columns} FROM model_versions ORDER BY 1") == [
         (OLD, "machine", 3, 5, 2, [], None, T0 + 60 * SECOND),
@@ -82,17 +82,17 @@ def test_a_comparison_takes_the_device_as_its_unit(lake_root):
     """Against numpy: mean of the devices' differences, and their standard error."""
     lake = machine_lake(lake_root)
     rng = np.random.default_rng(5)
-    rows, wanted = [], []
+    rows, expected = [], []
     for device, periods in (("a", 1), ("b", 4), ("c", 2)):
         olds, news = rng.random((periods, 5)), rng.random((periods, 5)) / 2
         for k in range(periods):
             rows += [summary(device, OLD, k, olds[k]), summary(device, NEW, k, news[k], SHADOW_PART)]
-        wanted.append((news - olds).mean())
+        expected.append((news - olds).mean())
     land(lake, summaries=summaries(*rows))
     columns = "devices, windows, mean_difference, standard_error"
     [found] = ask(lake_root, f"SELECT {columns} FROM model_comparisons WHERE model_version = '{NEW}'")
     assert found[:2] == (3, 35)
-    assert found[2:] == pytest.approx([np.mean(wanted), np.std(wanted, ddof=1) / math.sqrt(3)])
+    assert found[2:] == pytest.approx([np.mean(expected), np.std(expected, ddof=1) / math.sqrt(3)])
 
 
 def test_windows_before_and_after_a_swap_are_no_pair(lake_root):

@@ -25,13 +25,13 @@ from tests.feature_store.training_lakes import (
     profile_with,
     put,
     rows,
-    wanted,
+    selection,
 )
 
 
 def taken(root, cut=None, **changes):
     with connect(root, cut) as con:
-        return training_rows(con, wanted(**changes))
+        return training_rows(con, selection(**changes))
 
 
 def keys(found) -> list[tuple[str, int]]:
@@ -131,14 +131,14 @@ def test_the_newest_label_known_at_the_instant_holds_and_replaced_ones_do_not(la
     put(lake, labels=labels("a", 250, 300, "bearing", known_at=first))
     put(lake, labels=labels("b", 250, 300, "healthy", known_at=second, label_id="y", supersedes="a-250"))
 
-    def spoken(at):
+    def in_force(at):
         policy = profile_with(holdout_share=0.001)
         found = taken(lake_root, event_to=at, known_at=at, labelled=True, profile=policy)
         return Counter(r["label"] for r in content(found) if r["label"])
 
-    assert spoken(first - SECOND) == {}
-    assert spoken(first) == {"bearing": 100}
-    assert spoken(second) == {"healthy": 50, "bearing": 50}  # b's label cannot replace one of a
+    assert in_force(first - SECOND) == {}
+    assert in_force(first) == {"bearing": 100}
+    assert in_force(second) == {"healthy": 50, "bearing": 50}  # b's label cannot replace one of a
     assert taken(lake_root).excluded["faulty_label"] == 50  # a healthy set takes no fault
 
 
@@ -294,8 +294,8 @@ def fit(table) -> tuple[np.ndarray, np.ndarray]:
 def accuracy(centroids, table) -> float:
     """Mean of the two classes' recalls."""
     x, faulty = matrix(table)
-    says = ((x - centroids[1]) ** 2).sum(axis=1) < ((x - centroids[0]) ** 2).sum(axis=1)
-    return float((says[faulty].mean() + (~says[~faulty]).mean()) / 2)
+    predicted = ((x - centroids[1]) ** 2).sum(axis=1) < ((x - centroids[0]) ** 2).sum(axis=1)
+    return float((predicted[faulty].mean() + (~predicted[~faulty]).mean()) / 2)
 
 
 def matrix(table) -> tuple[np.ndarray, np.ndarray]:

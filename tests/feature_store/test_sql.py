@@ -206,11 +206,11 @@ def test_a_notebook_finds_the_lake_by_the_stacks_variables(lake_root, monkeypatc
 
 PLAIN_CLIENT = """
 import duckdb, sys
-seen = []
-while len(set(seen)) < 4:
+counts = []
+while len(set(counts)) < 4:
     with duckdb.connect(sys.argv[1], read_only=True) as con:
-        seen.append(con.execute("SELECT count(*) FROM left_rows").fetchone()[0])
-assert seen == sorted(seen), seen
+        counts.append(con.execute("SELECT count(*) FROM left_rows").fetchone()[0])
+assert counts == sorted(counts), counts
 """
 
 
@@ -232,7 +232,7 @@ def test_a_plain_duckdb_process_reads_the_catalog_while_it_is_refreshed(lake_roo
     writer = SPAWN.Process(target=write_and_refresh, args=(lake_root, stop))
     writer.start()
     client = subprocess.Popen([sys.executable, "-c", PLAIN_CLIENT, str(lake_root / CATALOG)])
-    wait_until(lambda: client.poll() is not None, 60, "the client to have seen four cuts")
+    wait_until(lambda: client.poll() is not None, 60, "the client to have read four cuts")
     stop.set()
     writer.join()
     assert (client.returncode, writer.exitcode) == (0, 0)

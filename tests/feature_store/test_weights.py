@@ -19,7 +19,9 @@ def test_no_device_has_more_than_its_share_and_none_gains(pairs, share):
     assert (capped <= weights + 1e-12).all()
     assert totals.max() <= max(share, 1 / devices) * totals.sum() * (1 + 1e-9)
     free = [d for d in set(device.tolist()) if capped[device == d].sum() > 0.999 * weights[device == d].sum()]
-    assert free or devices == 1, "somebody keeps all: no more is taken than the bound asks for"
+    assert free or devices == 1, (
+        "at least one device keeps its whole weight: no more is taken than the bound asks for"
+    )
 
 
 def test_few_devices_have_equal_parts_at_most():

@@ -37,7 +37,7 @@ def put(lake: Lake, **tables: pa.Table) -> None:
 
 
 def numbered(rows: pa.Table, n: int) -> pa.Table:
-    """Rows whose place in the log is the commit's."""
+    """Rows with the commit's number as their offset."""
     at = rows.column_names.index("_offset")
     return rows.set_column(at, rows.schema.field("_offset"), pa.array([n] * rows.num_rows, pa.int64()))
 
@@ -51,7 +51,7 @@ def placed(devices, *, known_at: datetime = T0 - LATER, active=True, hardware="x
 
 
 def rows(device: str, seconds, *, delay=SECOND, first_seq=0, **columns) -> pa.Table:
-    """Rows of windows that end at these seconds after ``T0``, known so much later."""
+    """Rows of windows that end at these seconds after ``T0``, and when each became known."""
     seconds = list(seconds)
     n = len(seconds)
     rng = np.random.default_rng(len(device) * 1000 + n)
@@ -95,7 +95,7 @@ def profile_with(**training: object) -> Profile:
     return PROFILE.model_copy(update={"training": PROFILE.training.model_copy(update={**free, **training})})
 
 
-def wanted(**changes) -> RowSelection:
+def selection(**changes) -> RowSelection:
     """All rows of the ten minutes, known at their end."""
     return RowSelection(
         **{"profile": profile_with(), "event_from": T0, "event_to": NOW, "known_at": NOW, **changes}

@@ -136,7 +136,7 @@ def test_a_labeller_is_registered_once_speaks_for_no_device_and_is_none(lake_roo
     registry.register([DeviceRecord("labeller", "*", "", "", "labeller", "k", PEM)])
     known = LakeDirectory(ProfileRegistry(lake), registry).signer("k")
     assert known is not None
-    assert (known.labels, known.speaks_for) == (True, frozenset())
+    assert (known.labels, known.sends_for) == (True, frozenset())
     with connect(lake_root) as con:
         assert con.execute("SELECT count(*) FROM fleet").fetchall() == [(0,)]
         assert con.execute("SELECT count(*) FROM cohorts").fetchall() == [(0,)]

@@ -14,7 +14,7 @@ def test_a_shipped_profile_loads_under_its_file_name(name):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "says"),
+    ("old", "new", "message"),
     [
         ("rate_hz = 512.0", "rate_hz = -1.0", "sampling.rate_hz"),
         ("rate_hz = 512.0", "rate_hzz = 1.0", "rate_hzz"),
@@ -28,9 +28,9 @@ def test_a_shipped_profile_loads_under_its_file_name(name):
         ("[sampling]", "[sampling", "TOML"),
     ],
 )
-def test_a_wrong_profile_names_the_key(old, new, says):
+def test_a_wrong_profile_names_the_key(old, new, message):
     assert old in GOOD
-    with pytest.raises(ProfileError, match=says):
+    with pytest.raises(ProfileError, match=message):
         parse_profile(GOOD.replace(old, new, 1), "p.toml")
 
 

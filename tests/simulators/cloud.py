@@ -37,16 +37,10 @@ class Cloud:
             worker.kill()
 
     def register(self, *devices: SimDevice) -> None:
+        keys = {d.device_id: (d.signer.key_id, d.signer.public_pem().decode()) for d in devices}
         DeviceRegistry(self.lake).register(
-            [
-                DeviceRecord(
-                    device_id=d.device_id, profile="machine", site="test", group="default", hardware="sim",
-                    key_id=d.signer.key_id, public_key=d.signer.public_pem().decode(),
-                    gateway=None, active=True,
-                )
-                for d in devices
-            ]
-        )  # fmt: skip
+            [DeviceRecord(name, "machine", "test", "default", "sim", *key) for name, key in keys.items()]
+        )
 
     def start(self, *module: str) -> ChildProcess:
         """A worker, or the module given with its arguments."""
@@ -64,7 +58,7 @@ class Cloud:
         return worker
 
     def supervise(self) -> None:
-        """A worker that is started again whenever it ended by itself, as the stack does."""
+        """Start a worker, and start it again whenever it has ended by itself, as the stack does."""
         self._supervised.append(self.start())
 
     def _restart_ended(self) -> None:
@@ -79,7 +73,7 @@ class Cloud:
         )
 
     def landed(self) -> tuple[int, int]:
-        """Rows of telemetry that queries see: all, and distinct."""
+        """Rows of telemetry that queries return: all, and distinct."""
         self._restart_ended()
         if CutStore(self.lake).latest() is None:
             return 0, 0
@@ -107,7 +101,7 @@ class Feed:
         cloud.register(*self.devices)
 
     def send(self, messages: int, repeat: int = 0) -> None:
-        """Send so many messages of each device in turn, the first ``repeat`` of them twice."""
+        """Send this number of messages of each device in turn, the first ``repeat`` of them twice."""
         for number in range(messages):
             for device in self.devices:
                 sealed = device.rows(self._sent, self.rows_per_message)

@@ -47,7 +47,7 @@ class Period(NamedTuple):
 
 
 def summaries(periods: Sequence[Period], **changes: Any) -> pa.Table:
-    """Rows of ``summaries``; appended a second after the period's end, unless told otherwise."""
+    """Rows of ``summaries``; appended a second after the period's end, unless ``known_s`` is given."""
     return pa.Table.from_pylist([_row(p) | changes for p in periods], schema=SUMMARIES.schema)
 
 
@@ -78,7 +78,7 @@ def _row(p: Period) -> dict[str, Any]:
     }
 
 
-class Runner:
+class JobRunner:
     """A job with its state between commits, as a task would keep it: JSON, touched keys only."""
 
     def __init__(self, job: Job, task: str = "task-03") -> None:

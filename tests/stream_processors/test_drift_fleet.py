@@ -13,7 +13,7 @@ from schemas.profile_file import find_profile
 from schemas.topics import DEVICE_PARTITIONS, partition_for
 from stream_processors.aggregate.aggregate_job import AggregateWindows
 from stream_processors.drift.drift_job import DriftWatch
-from tests.stream_processors.cohorts import PERIOD_S, T0, Context, Period, Runner, logged, summaries
+from tests.stream_processors.cohorts import PERIOD_S, T0, Context, JobRunner, Period, logged, summaries
 
 SECONDS = 90
 SITES = {"north": [f"m{k:02d}" for k in range(10)], "south": [f"m{k:02d}" for k in range(10, 20)]}
@@ -48,8 +48,8 @@ def machine(scenario: Scenario, device: str, site: str) -> list[Period]:
 
 def line(rows: Sequence[Period]) -> list[DriftVerdict]:
     """Verdicts of eight device tasks and one cohort task, committing twice a second."""
-    tasks = [Runner(AggregateWindows(Context()), f"task-{p:02d}") for p in range(DEVICE_PARTITIONS)]
-    watch, offset, rest = Runner(DriftWatch(Context()), "task-00"), 0, list(rows)
+    tasks = [JobRunner(AggregateWindows(Context()), f"task-{p:02d}") for p in range(DEVICE_PARTITIONS)]
+    watch, offset, rest = JobRunner(DriftWatch(Context()), "task-00"), 0, list(rows)
     for tick in range(2 * (SECONDS + 30)):
         now_s = tick / 2
         due = [p for p in rest if p.known_s <= now_s]

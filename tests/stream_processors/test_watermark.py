@@ -7,42 +7,42 @@ from stream_processors.windowing.watermark import (
     AppendClock,
     SourceProgress,
     advance,
-    silence_bound_us,
+    idle_bound_us,
     to_time,
     to_us,
 )
 
-SILENCE = 100
+IDLE_AFTER = 100
 
 
-def test_the_slowest_speaking_source_holds_the_watermark():
+def test_the_slowest_active_source_holds_the_watermark():
     sources = {"a": SourceProgress(50, 1000), "b": SourceProgress(30, 1000)}
-    assert advance(None, sources, 1000, SILENCE) == 30
+    assert advance(None, sources, 1000, IDLE_AFTER) == 30
 
 
-def test_a_silent_source_is_not_waited_for():
+def test_an_idle_source_is_not_waited_for():
     sources = {"a": SourceProgress(50, 1000), "b": SourceProgress(30, 890)}
-    assert advance(30, sources, 1000, SILENCE) == 50
+    assert advance(30, sources, 1000, IDLE_AFTER) == 50
 
 
-def test_a_source_with_a_backlog_stalls_nobody():
+def test_a_source_with_a_backlog_holds_up_no_other():
     sources = {"a": SourceProgress(500, 1000), "back_after_a_week": SourceProgress(3, 1000)}
-    assert advance(400, sources, 1000, SILENCE) == 500
+    assert advance(400, sources, 1000, IDLE_AFTER) == 500
 
 
 def test_a_source_that_caught_up_holds_again():
     sources = {"a": SourceProgress(500, 1000), "b": SourceProgress(400, 1000)}
-    assert advance(400, sources, 1000, SILENCE) == 400
+    assert advance(400, sources, 1000, IDLE_AFTER) == 400
 
 
-def test_when_all_are_silent_nothing_more_is_expected():
+def test_when_all_are_idle_nothing_more_is_expected():
     sources = {"a": SourceProgress(50, 800), "b": SourceProgress(30, 700)}
-    assert advance(30, sources, 1000, SILENCE, tail_us=5) == 55
+    assert advance(30, sources, 1000, IDLE_AFTER, tail_us=5) == 55
 
 
 def test_no_sources_leave_the_watermark_alone():
-    assert advance(7, {}, 1000, SILENCE) == 7
-    assert advance(None, {}, 1000, SILENCE) is None
+    assert advance(7, {}, 1000, IDLE_AFTER) == 7
+    assert advance(None, {}, 1000, IDLE_AFTER) is None
 
 
 @given(
@@ -54,21 +54,21 @@ def test_watermark_never_goes_back(steps):
     sources, watermark, now = {}, None, 0
     for name, complete, passed in steps:
         now += passed
-        sources[name] = sources.get(name, SourceProgress(complete, now)).hear(complete, now)
-        after = advance(watermark, sources, now, SILENCE, tail_us=2)
+        sources[name] = sources.get(name, SourceProgress(complete, now)).updated(complete, now)
+        after = advance(watermark, sources, now, IDLE_AFTER, tail_us=2)
         assert watermark is None or (after is not None and after >= watermark)
         watermark = after
 
 
 def test_a_lagging_reader_takes_nobody_for_silent():
-    clock = AppendClock(heard_us=1_000, read_us=1_000)
-    clock = clock.hear(1_200, now_us=3_600_000)  # an hour of log to work off
+    clock = AppendClock(appended_us=1_000, read_us=1_000)
+    clock = clock.updated(1_200, now_us=3_600_000)  # an hour of log to work off
     assert clock.at(3_600_000) == 1_200
     assert clock.at(3_600_500) == 1_700  # nothing comes: time passes
 
 
 def test_append_clock_stands_at_the_newest_message():
-    clock = AppendClock(1_000, 1_000).hear(2_000, 2_000).hear(1_500, 2_100)
+    clock = AppendClock(1_000, 1_000).updated(2_000, 2_000).updated(1_500, 2_100)
     assert clock.at(2_100) == 2_000
 
 
@@ -78,4 +78,4 @@ def test_times_survive_the_round_trip(us):
 
 
 def test_a_source_may_miss_one_window_before_it_counts_as_silent():
-    assert silence_bound_us(5.0, 2.0) == 12_000_000
+    assert idle_bound_us(5.0, 2.0) == 12_000_000

@@ -1,4 +1,4 @@
-"""Drift job: each partial counts once, windows are judged once, bad messages stop nobody."""
+"""Drift job: each partial counts once, windows are judged once, bad messages stop no other."""
 
 import json
 from datetime import timedelta
@@ -13,14 +13,14 @@ from schemas.tables import DRIFT, QUARANTINE
 from stream_processors.drift.drift_job import DriftWatch
 from stream_processors.job import Output
 from stream_processors.windowing.partials import PendingWindow, read_partial
-from tests.stream_processors.cohorts import COHORT, T0, Context, Runner, logged
+from tests.stream_processors.cohorts import COHORT, T0, Context, JobRunner, logged
 
 FOREVER_S = 100_000.0
 TASKS = ("task-00", "task-05")
 
 
-def watcher() -> Runner:
-    return Runner(DriftWatch(Context()))
+def watcher() -> JobRunner:
+    return JobRunner(DriftWatch(Context()))
 
 
 def partial(task: str, window: int, mean: float, **changes) -> bytes:
@@ -54,7 +54,7 @@ def story(windows: int = 16, step_at: int = 10, size: float = 8.0, task: str = T
     return [partial(task, w, 40 + wobble(w) + (size if w >= step_at else 0)) for w in range(windows)]
 
 
-def play(batches: list[list[bytes]], every_s: float = 5.0) -> Runner:
+def play(batches: list[list[bytes]], every_s: float = 5.0) -> JobRunner:
     """Feed batches of messages in turn, then let time pass."""
     runner, offset = watcher(), 0
     for i, values in enumerate(batches):
@@ -65,8 +65,8 @@ def play(batches: list[list[bytes]], every_s: float = 5.0) -> Runner:
     return runner
 
 
-def verdicts(runner: Runner) -> list[dict]:
-    """What was said, whatever commit said it."""
+def verdicts(runner: JobRunner) -> list[dict]:
+    """The verdicts without their ids, which depend on the commits."""
     found = [
         parse_event(DriftVerdict, m.value)
         for o in runner.outputs
@@ -163,7 +163,7 @@ def test_a_task_whose_devices_all_left_is_not_waited_for():
     assert runner.counters["windows"] == 6
 
 
-def test_tasks_have_time_to_speak_before_the_first_window_is_judged():
+def test_tasks_have_time_to_send_before_the_first_window_is_judged():
     runner = watcher()
     runner.run(10, messages=logged([partial(TASKS[0], 0, 40.0)], 10))
     runner.run(15, messages=logged([partial(TASKS[0], 1, 40.0)], 15))
@@ -275,6 +275,6 @@ def test_a_feature_is_watched_across_a_change_of_model():
     ]
     runner.run(10, messages=logged(values, 10))
     runner.run(FOREVER_S)
-    [told] = verdicts(runner)
-    assert told["model_version"] == "m@2"
-    assert told["onset"] == T0 + timedelta(seconds=10 * 5)
+    [verdict] = verdicts(runner)
+    assert verdict["model_version"] == "m@2"
+    assert verdict["onset"] == T0 + timedelta(seconds=10 * 5)

@@ -13,7 +13,7 @@ from schemas.errors import UnknownSchemaError
 from schemas.profile_file import find_profile
 from schemas.row_schemas import BOOKS_ROWS, SUMMARY_ROWS, fingerprint, telemetry_rows
 from tests.feature_store.lakes import SECOND, T0, in_processes
-from tests.feature_store.test_cuts import SettableClock
+from tests.feature_store.test_cut_store import SettableClock
 
 MACHINE = find_profile("machine")
 

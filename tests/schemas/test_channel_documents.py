@@ -48,8 +48,8 @@ def test_everybody_is_everybody_and_nobody_is_nobody():
 
 
 def test_members_run_the_target_all_others_and_the_holdout_the_baseline():
-    told = channel(cohort=SaltedShare(devices=("a", "b")), holdout=SaltedShare(devices=("b",)))
-    assert [told.wanted(d) for d in ("a", "b", "c")] == [NEW, OLD, OLD]
+    document = channel(cohort=SaltedShare(devices=("a", "b")), holdout=SaltedShare(devices=("b",)))
+    assert [document.wanted(d) for d in ("a", "b", "c")] == [NEW, OLD, OLD]
 
 
 def test_a_release_knows_its_number_in_the_family():

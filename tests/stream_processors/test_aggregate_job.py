@@ -13,20 +13,20 @@ from schemas.tables import AGGREGATES
 from stream_processors.aggregate.aggregate_job import AggregateWindows
 from stream_processors.job import Output
 from stream_processors.windowing.moments import Moments, merge
-from tests.stream_processors.cohorts import COHORT, T0, Context, Period, Runner, summaries
+from tests.stream_processors.cohorts import COHORT, T0, Context, JobRunner, Period, summaries
 
 FOREVER_S = 100_000.0
 
 
-def aggregator() -> Runner:
-    return Runner(AggregateWindows(Context()))
+def aggregator() -> JobRunner:
+    return JobRunner(AggregateWindows(Context()))
 
 
-def feed(runner: Runner, now_s: float, *periods: Period):
+def feed(runner: JobRunner, now_s: float, *periods: Period):
     return runner.run(now_s, {"summaries": summaries(periods)} if periods else {})
 
 
-def merged(runner: Runner):
+def merged(runner: JobRunner):
     """All partials of each window together."""
     parts = defaultdict(list)
     for r in runner.rows("aggregates"):
@@ -35,7 +35,7 @@ def merged(runner: Runner):
     return {key: merge(p) for key, p in parts.items()}
 
 
-def open_count(runner: Runner) -> int:
+def open_count(runner: JobRunner) -> int:
     windows = [v for k, v in runner.state.items() if k.startswith("open")]
     return sum(m[0] for w in windows for content in w.values() for m in content["moments"])
 
@@ -55,7 +55,7 @@ PERIODS = st.lists(
 )
 
 
-def run_split(periods, cuts) -> Runner:
+def run_split(periods, cuts) -> JobRunner:
     runner, now_s = aggregator(), 0.0
     edges = sorted({0, *(c % (len(periods) + 1) for c in cuts), len(periods)})
     for start, end in pairwise(edges):
@@ -98,8 +98,8 @@ def test_watermark_never_goes_back(periods, step):
 
 
 @given(periods=PERIODS, step=st.integers(1, 8))
-def test_a_message_vouches_only_for_what_was_sent_before_it(periods, step):
-    runner, vouched = aggregator(), {}
+def test_a_watermark_covers_only_what_was_sent_before_it(periods, step):
+    runner, complete = aggregator(), {}
     for i in range(0, len(periods), step):
         feed(runner, max(p.known_s for p in periods[: i + step]), *periods[i : i + step])
     feed(runner, FOREVER_S)
@@ -107,8 +107,8 @@ def test_a_message_vouches_only_for_what_was_sent_before_it(periods, step):
         event = parse_event(Aggregate, message.value)
         end = event.window_start + timedelta(seconds=event.window_s)
         if not event.late:
-            assert end > vouched.get(event.cohort, T0 - timedelta(days=1))
-        vouched[event.cohort] = event.watermark
+            assert end > complete.get(event.cohort, T0 - timedelta(days=1))
+        complete[event.cohort] = event.watermark
 
 
 def test_a_window_closes_when_every_device_is_past_it():

@@ -137,11 +137,11 @@ def test_a_forged_signer_and_a_revoked_one_are_refused():
     assert "revoked" in revoked.rows["quarantine"]["reason"].to_pylist()[0]
 
 
-def test_rows_of_a_device_that_the_producer_does_not_speak_for_are_refused():
+def test_rows_of_a_device_that_the_producer_may_not_send_for_are_refused():
     device, log = SimDevice(), SimLog()
     message = log.append(device.telemetry(telemetry_batch("machine-77", 0, 2)))
     [outcome], _ = ingest(SimDirectory(device), [message])
-    assert outcome.rows["quarantine"]["reason"].to_pylist() == ["machine-00 does not speak for machine-77"]
+    assert outcome.rows["quarantine"]["reason"].to_pylist() == ["machine-00 may not send for machine-77"]
 
 
 def test_an_unknown_schema_is_refused_and_can_be_replayed_once_registered():
@@ -164,12 +164,12 @@ def test_nan_becomes_null_and_infinity_refuses_only_its_row():
     assert_balanced(state)
 
 
-@pytest.mark.parametrize("told", [T0.replace(year=1970), T0.replace(year=2030)])
-def test_an_unbelievable_time_lands_under_append_time_and_keeps_what_was_told(told):
+@pytest.mark.parametrize("at", [T0.replace(year=1970), T0.replace(year=2030)])
+def test_an_implausible_time_lands_under_append_time_and_is_kept_beside_it(at):
     device, log = SimDevice(), SimLog()
-    [outcome], _ = ingest(SimDirectory(device), [log.append(device.rows(0, 1, event_time=[told]))])
+    [outcome], _ = ingest(SimDirectory(device), [log.append(device.rows(0, 1, event_time=[at]))])
     [row] = outcome.rows[ROWS].select(["event_time", "device_time", "time_suspect", "known_at"]).to_pylist()
-    assert (row["event_time"], row["device_time"], row["time_suspect"]) == (row["known_at"], told, True)
+    assert (row["event_time"], row["device_time"], row["time_suspect"]) == (row["known_at"], at, True)
 
 
 @pytest.mark.parametrize(
@@ -220,19 +220,19 @@ def event_of(device_id="machine-00", boot_id=7):
 
 
 @pytest.mark.parametrize(
-    ("value", "says"),
+    ("value", "words"),
     [
-        (event_of(device_id="machine-01"), "does not speak for machine-01"),
+        (event_of(device_id="machine-01"), "may not send for machine-01"),
         (event_of(boot_id=2**70), "boot_id"),
         (b"[1", "not a Alert"),
         (b"{}", "device_id"),
     ],
 )
-def test_a_signed_event_that_does_not_hold_is_refused(value, says):
+def test_a_signed_event_that_does_not_hold_is_refused(value, words):
     device, log = SimDevice(), SimLog()
     message = log.append(device.seal_value(ALERT.base, Lane.ALERT, "json", value, 1, len(value)))
     [outcome], _ = ingest(SimDirectory(device), [message])
-    assert says in outcome.rows["quarantine"]["reason"].to_pylist()[0]
+    assert words in outcome.rows["quarantine"]["reason"].to_pylist()[0]
     assert "alerts" not in outcome.rows
 
 
@@ -287,22 +287,22 @@ def test_a_null_where_none_may_be_is_refused(column):
 @pytest.mark.parametrize("us", [-(2**63) + 1, 2**63 - 1])
 def test_a_time_that_no_calendar_holds_is_not_kept(us):
     device, log = SimDevice(), SimLog()
-    told = pa.array([us]).cast(pa.timestamp("us", tz="UTC"))
-    [outcome], _ = ingest(SimDirectory(device), [log.append(device.rows(0, 1, event_time=told))])
+    device_time = pa.array([us]).cast(pa.timestamp("us", tz="UTC"))
+    [outcome], _ = ingest(SimDirectory(device), [log.append(device.rows(0, 1, event_time=device_time))])
     rows = outcome.rows[ROWS]
     assert rows["time_suspect"].to_pylist() == [True]
     assert rows["device_time"].null_count == 1
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "words"),
     [
         ({"sensed": [2**62]}, "absurdly large"),
         ({"model_version": ["a\x1fb"]}, "no name"),
         ({"period_start": pa.array([2**63 - 1]).cast(pa.timestamp("us", tz="UTC"))}, "no calendar"),
     ],
 )
-def test_a_statement_that_would_break_queries_or_keys_is_refused(change, says):
+def test_a_statement_that_would_break_queries_or_keys_is_refused(change, words):
     device, log = SimDevice(), SimLog()
     batch = GOLDEN["books.v1"]
     columns = {f.name: batch.column(f.name) for f in batch.schema} | {"device_id": ["machine-00"]} | change
@@ -310,4 +310,4 @@ def test_a_statement_that_would_break_queries_or_keys_is_refused(change, says):
     value, raw = encode_rows(changed)
     sealed = device.seal_value(BOOKS.base, Lane.BOOKS, fingerprint(batch.schema), value, 1, raw)
     [outcome], _ = ingest(SimDirectory(device), [log.append(sealed)])
-    assert says in outcome.rows["quarantine"]["reason"].to_pylist()[0]
+    assert words in outcome.rows["quarantine"]["reason"].to_pylist()[0]

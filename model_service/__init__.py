@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from model_service.trust.keys import read_passphrase as read_passphrase
     from model_service.trust.online import OnlineSigner as OnlineSigner
     from model_service.trust.repository import TrustRepository as TrustRepository
-    from model_service.trust.repository import utc_now as utc_now
 
 _HOMES: dict[str, tuple[str, str | None]] = {
     "AccessList": ("model_service.service.access", "AccessList"),
@@ -91,7 +90,6 @@ _HOMES: dict[str, tuple[str, str | None]] = {
     "rollout_summary": ("model_service.rollout.rollout_summary", None),
     "run_store": ("model_service.training.run_store", None),
     "server": ("model_service.service.server", None),
-    "utc_now": ("model_service.trust.repository", "utc_now"),
 }
 """Where each name lives: module and attribute; None: the module itself."""
 
@@ -135,7 +133,6 @@ __all__ = [
     "rollout_summary",
     "run_store",
     "server",
-    "utc_now",
 ]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from importlib.metadata import entry_points, version
 
 from feature_store.catalog import refresh_catalog
@@ -14,6 +13,7 @@ from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from feature_store.lake_registry import DeviceRegistry, ProfileRegistry
 from feature_store.maintenance import compact, vacuum
+from schemas.instants import utc_now
 from schemas.topics import TASK_TOPICS
 from stream_processors.engine.checkpoint import Checkpoint, CheckpointParts
 from stream_processors.engine.faust_door import FaustDoor
@@ -32,11 +32,6 @@ JOBS = "edgeloop.jobs"
 def installed_jobs(directory: LakeDirectory) -> tuple[Job, ...]:
     """All jobs found by entry point, in order, built for this directory."""
     return in_order([point.load()(directory) for point in entry_points(group=JOBS)])
-
-
-def utc_now() -> datetime:
-    """The worker's clock."""
-    return datetime.now(UTC)
 
 
 class Housekeeping:

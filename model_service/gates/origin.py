@@ -15,7 +15,7 @@ FIT, LINEAGE, REBUILD = "fit", "lineage", "rebuild"
 def judge_fit(manifest: Manifest, champion: Manifest, profile: Profile) -> GateVerdict:
     """Made for the profile's windows and features, and summarised on the champion's score edges."""
     pairs = {
-        "name": (manifest.name, profile.model.name),
+        "name": (manifest.family, profile.model.family),
         "featureset": (manifest.featureset, profile.featureset),
         "features": (manifest.features, profile.feature_names),
         "channels": (

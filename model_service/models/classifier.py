@@ -61,7 +61,7 @@ class Classifier:
         writer.op("Identity", score, output="score")
         shape: list[int | str] = ["batch", profile.sampling.window_samples, len(profile.channels)]
         outputs = [tensor("features", FLOAT, ["batch", self.width]), tensor("score", FLOAT, ["batch"])]
-        return writer.build(profile.model.name, [tensor("window", FLOAT, shape)], outputs)
+        return writer.build(profile.model.family, [tensor("window", FLOAT, shape)], outputs)
 
     def _write_score(self, writer: GraphWriter, features: str) -> str:
         chances = writer.splice(_converted(self.forest, self.width), {"features": features})["probabilities"]

@@ -55,7 +55,7 @@ def factory_bundle(
     columns = [*profile.feature_names, "score"]
     scored = [[np.column_stack([run, model.score(run)]) for run in device] for device in healthy]
     manifest = Manifest(
-        name=profile.model.name,
+        name=profile.model.family,
         version="",
         featureset=profile.featureset,
         channels=tuple(Input(name=c.name, unit=c.unit) for c in profile.channels),
@@ -114,7 +114,7 @@ def anomaly_graph(profile: Profile, model: Mahalanobis) -> bytes:
         tensor("features", FLOAT, ["batch", len(profile.feature_names)]),
         tensor("score", FLOAT, ["batch"]),
     ]
-    return writer.build(profile.model.name, [tensor("window", FLOAT, shape)], outputs)
+    return writer.build(profile.model.family, [tensor("window", FLOAT, shape)], outputs)
 
 
 def _bin_edges(features: Array, names: Sequence[str]) -> dict[str, tuple[float, ...]]:

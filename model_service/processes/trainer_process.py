@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 
-from feature_store.cut_store import utc_now
 from feature_store.lake import Lake
 from model_service.processes.process_loop import ProcessJob, ProcessLoop
 from model_service.registry.database import Registry
 from model_service.settings import ModelSettings
 from model_service.training.scheduler import PROPOSE_EVERY_S, TrainingScheduler
+from schemas.instants import utc_now
 
 log = logging.getLogger(__name__)
 

@@ -108,7 +108,7 @@ def candidate_of(
     """
     return Candidate(
         version=manifest.version,
-        family=manifest.name,
+        family=manifest.family,
         major=ModelVersion.parse(manifest.version).major,
         kind=manifest.kind,
         run_id=run_id,

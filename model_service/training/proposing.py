@@ -33,8 +33,8 @@ class Proposer:
         Raises:
             OperatorError: The trainer has no key of this family, or the artifact is gone.
         """
-        custom = TargetCustom(family=manifest.name, version=manifest.version, opset=manifest.opset)
-        propose_model(self._repository, self._signer(manifest.name), self._artifact(sha256), custom)
+        custom = TargetCustom(family=manifest.family, version=manifest.version, opset=manifest.opset)
+        propose_model(self._repository, self._signer(manifest.family), self._artifact(sha256), custom)
 
     def propose_again(self, connection: Connection) -> int:
         """Renew proposals that another publication of their family has made stale; returns how many."""

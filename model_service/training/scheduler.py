@@ -108,7 +108,7 @@ class TrainingScheduler:
         for _ in range(_MOST_STEPS):
             now = self._clock()
             with self._registry.reading() as connection:
-                run_ = next_open(profile, runs_of(connection, profile.model.name), now)
+                run_ = next_open(profile, runs_of(connection, profile.model.family), now)
             if run_ is None or run_.profile != profile.name or not self._trainer.step(run_, profile, now):
                 return
 
@@ -132,7 +132,7 @@ class TrainingScheduler:
     def _act(
         self, connection: Connection, profile: Profile, found: NewVerdicts, name: str, now: datetime
     ) -> None:
-        known = runs_of(connection, profile.model.name)
+        known = runs_of(connection, profile.model.family)
         for action in on_verdicts(profile, found.by_profile.get(name, ()), known):
             if isinstance(action, StartRun):
                 self._start(connection, profile, action, now)
@@ -141,7 +141,7 @@ class TrainingScheduler:
 
     def _start(self, connection: Connection, profile: Profile, start: StartRun, now: datetime) -> None:
         run_id = new_run(
-            connection, family=profile.model.name, profile=profile.name, reason=start.reason, now=now,
+            connection, family=profile.model.family, profile=profile.name, reason=start.reason, now=now,
             onset=start.onset, verdicts=start.verdicts, need=start.need if start.follows else None,
         ).run_id  # fmt: skip
         detail = {"reason": start.reason, "verdicts": len(start.verdicts), "onset": start.onset or ""}
@@ -174,7 +174,7 @@ class TrainingScheduler:
         self._seen_files[LABELS.name] = _files(cut, LABELS.name)
 
     def _take_clock(self, profile: Profile) -> None:
-        now, family = self._clock(), profile.model.name
+        now, family = self._clock(), profile.model.family
         with self._registry.transaction() as connection:
             known = runs_of(connection, family)
             since = mark(connection, f"{_SINCE}/{family}")

@@ -8,7 +8,6 @@ from typing import Any
 
 from sqlalchemy import select
 
-from feature_store.cut_store import utc_now
 from feature_store.lake import Lake
 from model_service.registry.database import Registry
 from model_service.registry.registry_tables import candidates, outbox, runs
@@ -16,6 +15,7 @@ from model_service.settings import ModelSettings
 from model_service.training.scheduler import TrainingScheduler
 from model_service.trust import ceremony
 from schemas.cohorts import SaltedShare
+from schemas.instants import utc_now
 
 
 class Clock:

@@ -17,13 +17,14 @@ from model_service.gates.quality import judge_quality
 from model_service.gates.recall import judge_false_alarms, judge_learnt, judge_recall
 from model_service.gates.verdict import GateVerdict, not_shown
 from model_service.models.bundle_files import BundleFiles
-from model_service.models.candidate import build_candidate, training_part
+from model_service.models.candidate import build_candidate
 from model_service.models.classifier import train_classifier
 from model_service.models.fault_bank import FaultBank
 from model_service.models.golden import golden_windows
 from model_service.models.mahalanobis import Mahalanobis
 from model_service.models.runtime import OrtGraph
 from model_service.models.score_stage import ScoreStage
+from model_service.models.training_rows import training_part
 from schemas.errors import BundleError, DatasetError
 from schemas.model_version import ModelVersion
 from schemas.profile import Profile

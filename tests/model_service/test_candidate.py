@@ -13,9 +13,10 @@ from edge_producer.bundle import BUNDLES, Bundle
 from edge_producer.inference import OnnxPredictor
 from model_service.models.adapt import RegimeRows, adapt
 from model_service.models.bundle_files import BundleFiles
-from model_service.models.candidate import build_candidate, moved_features, training_part
+from model_service.models.candidate import build_candidate, moved_features
 from model_service.models.mahalanobis import Mahalanobis, logarithms
 from model_service.models.score_stage import ScoreStage
+from model_service.models.training_rows import training_part
 from schemas.errors import BundleError, DatasetError
 from schemas.manifest import SCORE_EDGES
 from tests.model_service.regimes import (

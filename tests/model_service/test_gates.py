@@ -20,7 +20,7 @@ from model_service.gates.recall import (
     nonnegative,
 )
 from model_service.gates.statistics import MIN_DEVICES
-from model_service.models.bundle_files import sealed
+from model_service.models.bundle_files import build_bundle
 from model_service.models.golden import Golden, golden_outputs, golden_windows
 from model_service.models.mahalanobis import Mahalanobis
 from schemas.manifest import Tolerance
@@ -54,9 +54,9 @@ def failed(of):
 
 
 def changed(bundle, model=None, golden=None, **manifest):
-    """The bundle with other parts, sealed again: what somebody with the trainer's key could hand in."""
+    """The bundle with other parts, build_bundle again: what somebody with the trainer's key could hand in."""
     stated = bundle.manifest.model_copy(update=manifest)
-    return sealed(stated, model or bundle.model, golden or bundle.golden, 1)
+    return build_bundle(stated, model or bundle.model, golden or bundle.golden, 1)
 
 
 def edited(bundle, edit):

@@ -12,7 +12,7 @@ from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from feature_store.lake_registry import ProfileRegistry
 from model_service.gates.gate import Gate
-from model_service.models.bundle_files import sealed
+from model_service.models.bundle_files import build_bundle
 from model_service.registry.bundle_store import store_artifact
 from model_service.registry.registry_tables import candidates, runs
 from model_service.trust.ceremony import open_repository
@@ -99,7 +99,7 @@ def test_a_signed_graph_that_is_not_what_the_lake_trains_is_refused(office):
         stated = bundle.manifest.model_copy(
             update={"calibration": bundle.manifest.calibration.model_copy(update={"middle": 9.0})}
         )
-        return sealed(stated, bundle.model, bundle.golden, 1)
+        return build_bundle(stated, bundle.model, bundle.golden, 1)
 
     office.train(warmer(), bundle=other)
     office.gate.step()

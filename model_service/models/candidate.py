@@ -69,7 +69,7 @@ def build_candidate(  # noqa: PLR0913, PLR0917  (the bytes depend on each of the
 
 
 def moved_features(profile: Profile, names: Collection[str]) -> Flags:
-    """Features, shape (F,), whose channel is named, or has a feature that is."""
+    """Flags of the features, shape (F,), whose channel is among the names or has a feature among them."""
     specs = profile.feature_specs()
     channels = {s.channel for s in specs if s.channel in names or s.name in names}
     return np.array([s.channel in channels for s in specs])

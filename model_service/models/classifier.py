@@ -1,7 +1,7 @@
 """The door to scikit-learn: where labels exist, a forest that gives the probability of a labelled fault.
 
-A random forest and not boosting: with a few dozen labelled rows it kept more recall on faults that nobody had
-labelled (docs/adr/0013), it trains in 0.1 s, and its conversion needs no shim for protobuf 7.
+A random forest and not boosting: with a few dozen labelled rows it kept more recall on faults without any
+label (docs/adr/0013), it trains in 0.1 s, and its conversion needs no shim for protobuf 7.
 """
 
 from __future__ import annotations

@@ -29,9 +29,9 @@ def run(settings: ModelSettings, stop: threading.Event) -> None:
     scheduler = TrainingScheduler(settings, registry, Lake.open(settings.lake_root), utc_now)
     log.info("trainer of %s", settings.root)
     jobs = (
-        ProcessJob("reasons to train", scheduler.look),
+        ProcessJob("reasons to train", scheduler.poll),
         ProcessJob("training runs", scheduler.work),
-        ProcessJob("stale proposals", scheduler.propose_again, PROPOSE_EVERY_S),
+        ProcessJob("stale proposals", scheduler.renew_proposals, PROPOSE_EVERY_S),
     )
     try:
         ProcessLoop(jobs, settings.tick_s).run(stop)

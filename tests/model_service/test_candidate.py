@@ -170,7 +170,7 @@ def test_the_score_stage_is_the_graph_behind_its_features():
 
 def test_a_score_that_does_not_follow_from_features_is_refused():
     robust = BundleFiles.read(CHAMPION_FOLDER.parent / "robust")
-    with pytest.raises(BundleError, match="not from features alone"):
+    with pytest.raises(BundleError, match="not on features alone"):
         ScoreStage(robust.model, 10, "robust")
 
 

@@ -24,11 +24,12 @@ from edge_producer.device_update import REWIND_PERIODS, DeviceUpdate
 from edge_producer.filter import RowFilter
 from edge_producer.metering import Meters
 from edge_producer.model_switch import ActiveModels, ModelSwitch, ScoredWindow
-from edge_producer.sensed_rows import Row, from_us, to_us
+from edge_producer.sensed_rows import Row
 from edge_producer.summaries import FIRST_SHADOW_PART, Summarizer
 from edge_producer.window import Floats, Predictor, Window
 from schemas.errors import BundleError
 from schemas.events import Alert
+from schemas.instants import from_us, to_us
 from schemas.profile import Profile
 
 NEVER_US = -(2**62)

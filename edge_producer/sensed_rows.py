@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,19 +11,6 @@ import pyarrow as pa
 
 from edge_producer.window import Floats
 from schemas.row_schemas import RULES, TIME, Stratum
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def to_us(instant: datetime) -> int:
-    """Microseconds since 1970 UTC."""
-    span = instant - _EPOCH
-    return (span.days * 86_400 + span.seconds) * 1_000_000 + span.microseconds
-
-
-def from_us(us: int) -> datetime:
-    """UTC instant of microseconds since 1970 UTC."""
-    return datetime.fromtimestamp(us // 1_000_000, UTC).replace(microsecond=us % 1_000_000)
 
 
 @dataclass(slots=True)

@@ -19,18 +19,14 @@ from feature_store.lake import Lake
 from feature_store.process_lock import exclusive
 from schemas.durable import DISK
 from schemas.errors import LakeConflictError, QueryError
+from schemas.instants import utc_now
 
-__all__ = ["Cut", "CutRef", "CutStore", "utc_now"]
+__all__ = ["Cut", "CutRef", "CutStore"]
 
 _ATTEMPTS = 100
 
 CutRef = int | str | datetime | None
 """A cut by id, by pin or id as text, or by instant (text in ISO 8601 too); None: the newest."""
-
-
-def utc_now() -> datetime:
-    """UTC now, by this machine's clock."""
-    return datetime.now(UTC)
 
 
 class CutStore:

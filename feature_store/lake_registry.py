@@ -14,10 +14,11 @@ import pyarrow as pa
 
 from feature_store import parquet
 from feature_store.append import append, finish
-from feature_store.cut_store import CutStore, utc_now
+from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from schemas.durable import DISK
 from schemas.errors import UnknownSchemaError
+from schemas.instants import utc_now
 from schemas.profile import Profile
 from schemas.row_schemas import BOOKS_ROWS, SUMMARY_ROWS, fingerprint, telemetry_rows
 from schemas.tables import DEVICES, telemetry_table

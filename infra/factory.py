@@ -1,7 +1,7 @@
 """Builds the bundles and the fault bank that ship in the wheel: `python -m infra.factory [--check]`.
 
 Simulated healthy machines go to the trainer, its files to `edge_producer/bundles/`; pairs of windows with and
-without a fault to `model_service/training/fault_banks/`. The same bytes on every machine; a test compares the
+without a fault to `model_service/models/fault_banks/`. The same bytes on every machine; a test compares the
 shipped files with what this script builds.
 """
 

@@ -1,7 +1,7 @@
 """The cloud's half of the loop: training, gates, registry, signing, rollouts, enrolment and the gRPC service.
 
-`infra` imports the names below and nothing else of this room. Each is loaded where it is first used: whoever
-needs the settings alone does not pay for scikit-learn or gRPC.
+`infra` imports the names below and nothing else of this room. Each is loaded when it is first used, so that
+a command which needs only the settings does not import scikit-learn or gRPC.
 """
 
 from __future__ import annotations
@@ -49,9 +49,8 @@ if TYPE_CHECKING:
     from model_service.trust.keys import read_passphrase as read_passphrase
     from model_service.trust.online import OnlineSigner as OnlineSigner
     from model_service.trust.repository import TrustRepository as TrustRepository
-    from model_service.trust.repository import utc_now as utc_now
 
-_HOMES: dict[str, tuple[str, str | None]] = {
+_LOADED_FROM: dict[str, tuple[str, str | None]] = {
     "AccessList": ("model_service.service.access", "AccessList"),
     "BundleFiles": ("model_service.models.bundle_files", "BundleFiles"),
     "CallDoor": ("model_service.service.door", "CallDoor"),
@@ -91,9 +90,8 @@ _HOMES: dict[str, tuple[str, str | None]] = {
     "rollout_summary": ("model_service.rollout.rollout_summary", None),
     "run_store": ("model_service.training.run_store", None),
     "server": ("model_service.service.server", None),
-    "utc_now": ("model_service.trust.repository", "utc_now"),
 }
-"""Where each name lives: module and attribute; None: the module itself."""
+"""Module and attribute that each name is loaded from; None: the module itself."""
 
 __all__ = [
     "PROCESSES",
@@ -135,14 +133,13 @@ __all__ = [
     "rollout_summary",
     "run_store",
     "server",
-    "utc_now",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """The public name, loaded now."""
-    if name not in _HOMES:
+    """Load a public name (PEP 562)."""
+    if name not in _LOADED_FROM:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, attribute = _HOMES[name]
+    module, attribute = _LOADED_FROM[name]
     loaded = importlib.import_module(module)
     return loaded if attribute is None else getattr(loaded, attribute)

@@ -1,4 +1,4 @@
-"""``python -m model_service serve | engine | guard | trainer | gate``: wires settings and one process."""
+"""``python -m model_service serve | engine | guard | trainer | gate``: runs one process."""
 
 from __future__ import annotations
 

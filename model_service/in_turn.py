@@ -1,4 +1,4 @@
-"""Works on several things in turn: one that fails holds up no other, and its error is raised in the end."""
+"""Does the same work for several items; an error in one is raised after the others had their turn."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def each_in_turn(items: Iterable[T], work: Callable[[T], object]) -> None:
     """Do the work for every item, also after one of them failed.
 
     Raises:
-        OperatorError: At once: a person must decide.
-        TaskLostError: At once: another process took over.
-        Exception: The first that nobody foresaw, or else the first of all, when every item had its turn.
+        OperatorError: Raised at once: a person must decide.
+        TaskLostError: Raised at once: another process took over.
+        Exception: Raised after the last item: the first unexpected one, or else the first ``PipelineError``.
     """
     errors: list[Exception] = []
     for item in items:

@@ -1,4 +1,4 @@
-"""What people ask of the registry about models: which there are, what became of each, and why."""
+"""Models of the registry as people read them: which there are, the state of each, and the reasons."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from schemas.errors import RegistryError
 Facts = dict[str, Any]
 
 _HEAVY = {"parameters", "bin_edges", "baselines"}
-"""Parts of a manifest that nobody reads in a terminal."""
+"""Parts of a manifest that are too long for a terminal."""
 
 
 def models(connection: Connection, family: str = "") -> list[Facts]:
-    """Every version, the factory's first, then candidates from the oldest to the newest.
+    """Every version: the factory's first, then candidates by family, oldest first.
 
     Args:
         connection: To the registry.
-        family: Only its; empty: all.
+        family: Versions of this family only; empty: all.
     """
     cuts = {run.run_id: run.cut for run in run_store.every_run(connection)}
     made = sorted(candidates.every_candidate(connection), key=lambda c: c.family)
@@ -36,10 +36,10 @@ def models(connection: Connection, family: str = "") -> list[Facts]:
 
 
 def model(connection: Connection, version: str) -> Facts:
-    """Everything on one version: also its run, its cause and its manifest.
+    """Everything on one version, with its run and its manifest.
 
     Raises:
-        RegistryError: Nobody knows it; names those that somebody does.
+        RegistryError: There is no such version; the message names all versions.
     """
     listed = {facts["version"]: facts for facts in models(connection)}
     if version not in listed:
@@ -55,16 +55,16 @@ def model(connection: Connection, version: str) -> Facts:
 
 
 def verdicts(connection: Connection, version: str) -> list[Facts]:
-    """What each gate said of a candidate, in the order they were asked.
+    """The verdict of each gate on a candidate, in the order in which the gates ran.
 
     Raises:
-        RegistryError: Nobody knows the version, or no gate has judged it.
+        RegistryError: There is no such version, or no gate has judged it.
     """
     known = model(connection, version)
     query = select(gate_verdicts).where(gate_verdicts.c.version == version)
     rows = sorted(connection.execute(query).mappings(), key=lambda r: r["detail"].get("order", 0))
     if not rows:
-        raise RegistryError(f"no gate has judged {version} yet: it is {known['state']}")
+        raise RegistryError(f"no gate has judged {version} yet: its state is {known['state']}")
     return [_verdict(row) for row in rows]
 
 
@@ -114,14 +114,14 @@ def _run(connection: Connection, run_id: str) -> Facts | None:
     run = run_store.get(connection, run_id)
     if run is None:
         return None
-    row, told = run.row(), run.cause_json() or {}
+    row, cause = run.row(), run.cause_json() or {}
     return {
         **{
             k: row[k] for k in ("run_id", "state", "reason", "requested_by", "seed", "cut", "pin", "verdicts")
         },
         "onset": None if row["onset"] is None else _instant(row["onset"]),
-        "cause": told.get("kind"),
-        **{k: told.get(k) for k in ("says", "moved", "evidence", "wanted")},
+        "cause": cause.get("kind"),
+        **{k: cause.get(k) for k in ("says", "moved", "evidence", "wanted")},
     }
 
 

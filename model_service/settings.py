@@ -16,7 +16,7 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 class ModelSettings(BaseSettings):
-    """Read once, in ``__main__``, from ``MODEL_*`` variables; passed down whole. All processes share it."""
+    """Settings of all processes, from ``MODEL_*`` variables; read once, in ``__main__``, and passed down."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
@@ -29,7 +29,7 @@ class ModelSettings(BaseSettings):
     enrollment_port: Port = 0
     delivery_port: Port = 0
     database: str = Field("", description="SQLAlchemy URL; empty: SQLite in the root.")
-    tick_s: PositiveFloat = Field(0.25, description="Pause between two looks for work.")
+    tick_s: PositiveFloat = Field(0.25, description="Pause between two checks for work.")
     certificate_s: PositiveFloat = Field(86400.0, description="Lifetime of a client certificate.")
     token_s: PositiveFloat = Field(3600.0, description="Lifetime of a join token.")
     timestamp_s: PositiveFloat = Field(86400.0, description="Lifetime of timestamp metadata.")
@@ -46,7 +46,7 @@ class ModelSettings(BaseSettings):
 
     @property
     def has_registry(self) -> bool:
-        """Whether there is a registry to look into: without one, no model service ever ran here."""
+        """Whether there is a registry to read; without one, no model service ever ran here."""
         return bool(self.database) or self._database_file.exists()
 
     @property
@@ -55,12 +55,12 @@ class ModelSettings(BaseSettings):
 
     @property
     def repository(self) -> Path:
-        """TUF repository: ``metadata/`` and ``targets/``, servable by any HTTP server."""
+        """TUF repository: ``metadata/`` and ``targets/``; any HTTP server can serve it."""
         return self.root / "repository"
 
     @property
     def proposals(self) -> Path:
-        """Role metadata that lacks signatures, by role."""
+        """Metadata that lacks signatures, by role."""
         return self.root / "proposals"
 
     @property
@@ -75,12 +75,12 @@ class ModelSettings(BaseSettings):
 
     @property
     def offline_keys(self) -> Path:
-        """Encrypted offline keys: root, targets, policy, person. To be taken away."""
+        """Encrypted offline keys: root, targets, policy, person. To be moved to a safe place."""
         return self.root / "offline-keys"
 
     @property
     def pki(self) -> Path:
-        """Certificate authority (``ca.key`` is the engine's alone), server and people's certificates."""
+        """Certificate authority (only the engine reads ``ca.key``), server's and people's certificates."""
         return self.root / "pki"
 
     @property
@@ -90,13 +90,13 @@ class ModelSettings(BaseSettings):
 
 
 def load_settings() -> ModelSettings:
-    """Settings from the environment.
+    """The settings of this environment.
 
     Raises:
-        OperatorError: A ``MODEL_*`` variable that no setting has: a misspelt one would be ignored.
+        OperatorError: There is a ``MODEL_*`` variable that is no setting: it may be misspelt.
     """
     known = {f"{PREFIX}{name}".upper() for name in ModelSettings.model_fields}
-    strange = sorted(k for k in os.environ if k.upper().startswith(PREFIX) and k.upper() not in known)
-    if strange:
-        raise OperatorError(f"unknown settings {', '.join(strange)}; known: {', '.join(sorted(known))}")
+    unknown = sorted(k for k in os.environ if k.upper().startswith(PREFIX) and k.upper() not in known)
+    if unknown:
+        raise OperatorError(f"unknown settings {', '.join(unknown)}; known: {', '.join(sorted(known))}")
     return ModelSettings()

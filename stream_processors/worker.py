@@ -8,10 +8,11 @@ from importlib.metadata import entry_points, version
 
 from feature_store.catalog import refresh_catalog
 from feature_store.commit_log import CommitLog
-from feature_store.cut_store import CutStore, utc_now
+from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from feature_store.lake_registry import DeviceRegistry, ProfileRegistry
 from feature_store.maintenance import compact, vacuum
+from schemas.instants import utc_now
 from schemas.topics import TASK_TOPICS
 from stream_processors.engine.checkpoint import Checkpoint, CheckpointParts
 from stream_processors.engine.faust_door import FaustDoor

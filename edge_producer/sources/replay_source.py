@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,10 @@ from edge_producer.sources.framing import Framed, Framer
 from edge_producer.sources.recording import Recording, RecordingBlock
 from edge_producer.window import Samples, Window
 from schemas.errors import SourceError
+from schemas.instants import from_us, to_us
 from schemas.profile import Channel, Profile
 from schemas.row_schemas import TimeQuality
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MOSTLY = 0.5
 """Share of unreadable cells at the start of a column above which it is the profile that is wrong."""
 
@@ -41,7 +41,7 @@ class ReplaySource:
         self._path = path
         self._profile = profile
         self._device_id = device_id
-        self._start_us = (start - EPOCH) // timedelta(microseconds=1)
+        self._start_us = to_us(start)
         self._recording = Recording(path, profile)
         self._framer = Framer(profile.sampling, profile.replay.max_gap_steps, len(profile.channels))
         self._first_us: int | None = None
@@ -131,7 +131,7 @@ class ReplaySource:
         return Window(
             device_id=self._device_id,
             samples=framed.samples,
-            end=EPOCH + timedelta(microseconds=framed.end_us),
+            end=from_us(framed.end_us),
             mono_ns=(framed.end_us - origin) * 1000,
             time_quality=TimeQuality.RECORDED if recorded else TimeQuality.UNKNOWN,
             due_s=(framed.end_us - origin) / 1e6,

@@ -9,6 +9,7 @@ import typer
 
 from infra.cli.app import session
 from infra.cli.console import AsJson, say, show_json, show_table, show_text
+from schemas.instants import utc_now
 
 if TYPE_CHECKING:
     from model_service import Keyring, ModelSettings
@@ -58,7 +59,7 @@ def init(
 
 def status(ctx: typer.Context, as_json: AsJson = False) -> None:
     """Every role: version, expiry, and who holds its keys."""
-    from model_service import ceremony, utc_now
+    from model_service import ceremony
 
     now = utc_now()
     found = [

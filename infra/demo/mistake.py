@@ -85,7 +85,7 @@ def _mistaken(artifact: bytes, major: int) -> tuple[Manifest, bytes]:
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table.set_column(at, table.schema.field(at), moved))
     manifest = parse_manifest(files[MANIFEST], "the artifact")
-    bundle = bundle_files.sealed(manifest, files[MODEL], sink.getvalue().to_pybytes(), major)
+    bundle = bundle_files.build_bundle(manifest, files[MODEL], sink.getvalue().to_pybytes(), major)
     return bundle.manifest, pack(bundle.files)
 
 

@@ -1,4 +1,4 @@
-"""Gates on what a device must carry: operators, size, time and memory."""
+"""Gates on what a model costs a device: operators, size, time and memory."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _EXTERNAL = 1  # TensorProto.DataLocation
 
 
 def judge_operators(candidate: BundleFiles, gates: GatePolicy) -> GateVerdict:
-    """Only ONNX's own operators of sets the fleet knows; weights inside; what the manifest says.
+    """Only ONNX's own operators, of sets that the fleet runs; weights inside; the manifest's operator set.
 
-    Reads bytes and loads nothing: this gate comes first.
+    Parses the bytes and loads nothing, so that it can come first.
     """
     model = parsed(candidate.model, candidate.manifest.version)
     sets = {_domain(o.domain): int(o.version) for o in model.opset_import}
@@ -41,54 +41,54 @@ def judge_operators(candidate: BundleFiles, gates: GatePolicy) -> GateVerdict:
         if number > known.get(domain, -1)
     ]
     graphs = list(_graphs(model.graph))
-    strange = {n.domain[:40] for g in graphs for n in g.node if _domain(n.domain) not in known}
-    wrong += [f"operators of '{domain}'" for domain in sorted(strange)]
+    foreign = {n.domain[:40] for g in graphs for n in g.node if _domain(n.domain) not in known}
+    wrong += [f"operators of '{domain}'" for domain in sorted(foreign)]
     if any(t.data_location == _EXTERNAL or t.external_data for t in _tensors(graphs)):
         wrong.append("weights in another file")
     if model.functions or model.training_info:
         wrong.append("functions of its own")
     if opset != candidate.manifest.opset:
-        wrong.append(f"a manifest that says operator set {candidate.manifest.opset}")
-    says = f"needs {', '.join(wrong)}" if wrong else f"operator set {opset}, at most {gates.opset}"
-    return GateVerdict(OPERATORS, not wrong, float(opset), float(gates.opset), detail={"says": says})
+        wrong.append(f"a manifest that states operator set {candidate.manifest.opset}")
+    text = f"needs {', '.join(wrong)}" if wrong else f"operator set {opset}, at most {gates.opset}"
+    return GateVerdict(OPERATORS, not wrong, float(opset), float(gates.opset), detail={"says": text})
 
 
 def judge_size(candidate: BundleFiles, gates: GatePolicy) -> GateVerdict:
     """Bytes that a device stores."""
     size = sum(len(data) for data in candidate.files.values())
-    says = f"{size:,} bytes, at most {gates.max_bytes:,}"
+    text = f"{size:,} bytes, at most {gates.max_bytes:,}"
     return GateVerdict(
-        SIZE, size <= gates.max_bytes, float(size), float(gates.max_bytes), detail={"says": says}
+        SIZE, size <= gates.max_bytes, float(size), float(gates.max_bytes), detail={"says": text}
     )
 
 
 def judge_latency(
     candidate: OrtGraph, champion: OrtGraph, window: NDArray[np.float32], gates: GatePolicy
 ) -> GateVerdict:
-    """Median time of one window, and as a multiple of the champion's, measured in turn.
+    """Median time of one window, in ms and as a multiple of the champion's; the two are measured by turns.
 
     Args:
-        candidate: The whole graph.
-        champion: Likewise.
+        candidate: From raw window to score, as is the champion.
+        champion: Measured in the same loop, so that load on this machine slows both.
         window: Shape (1, W, C).
-        gates: Bounds.
+        gates: Gives the bounds.
     """
     times = np.array([[_timed(graph, window) for graph in (candidate, champion)] for _ in range(RUNS)])
     new_ms, old_ms = np.median(times[WARMUP:], axis=0).tolist()
     ratio = new_ms / old_ms
     passed = new_ms <= gates.max_latency_ms and ratio <= gates.max_latency_ratio
-    says = (
+    text = (
         f"{new_ms:.3f} ms a window, at most {gates.max_latency_ms:g}; {ratio:.2f} times the champion, "
         f"at most {gates.max_latency_ratio:g}"
     )
-    detail = {"says": says, "ratio": ratio, "max_ratio": gates.max_latency_ratio, "champion_ms": old_ms}
+    detail = {"says": text, "ratio": ratio, "max_ratio": gates.max_latency_ratio, "champion_ms": old_ms}
     return GateVerdict(LATENCY, passed, new_ms, gates.max_latency_ms, detail=detail)
 
 
 def judge_memory(candidate: BundleFiles, window: NDArray[np.float32], gates: GatePolicy) -> GateVerdict:
     """Memory that loading and running adds to a fresh process with the runtime.
 
-    A model that crashes or hangs does so in that process, not here.
+    A model that crashes or hangs does so in that process.
     """
     command = [sys.executable, "-m", PROBE, *map(str, window.shape)]
     try:
@@ -96,16 +96,18 @@ def judge_memory(candidate: BundleFiles, window: NDArray[np.float32], gates: Gat
             command, input=candidate.model, capture_output=True, timeout=PROBE_S, check=False
         )
     except subprocess.TimeoutExpired:
-        return not_shown(MEMORY, f"did not run a few windows within {PROBE_S:.0f} s", gates.max_memory_mb)
+        return not_shown(
+            MEMORY, f"a process that runs it did not finish within {PROBE_S:.0f} s", gates.max_memory_mb
+        )
     if done.returncode != 0:
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
         return not_shown(
-            MEMORY, f"a process that runs it ends with {done.returncode}: {last}", gates.max_memory_mb
+            MEMORY, f"a process that runs it ended with {done.returncode}: {last}", gates.max_memory_mb
         )
     added_mb = float(json.loads(done.stdout)["added_mb"])
-    says = f"loading and running it adds {added_mb:.1f} MB, at most {gates.max_memory_mb:g}"
+    text = f"loading and running it adds {added_mb:.1f} MB, at most {gates.max_memory_mb:g}"
     return GateVerdict(
-        MEMORY, added_mb <= gates.max_memory_mb, added_mb, gates.max_memory_mb, detail={"says": says}
+        MEMORY, added_mb <= gates.max_memory_mb, added_mb, gates.max_memory_mb, detail={"says": text}
     )
 
 

@@ -1,6 +1,6 @@
-"""Judges candidates, and countersigns what it judged itself.
+"""Judges candidates, and countersigns those that pass.
 
-It trusts neither the trainer's arrays nor its numbers: bytes come by digest, rows from the lake at the run's
+It uses neither arrays nor numbers of the trainer: bundles are read by digest, rows from the lake at the run's
 pinned cut.
 """
 
@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import logging
 
-from model_service.gates.case_file import collect
 from model_service.gates.evaluate import evaluate, refusal
+from model_service.gates.gate_inputs import read_inputs
 from model_service.gates.verdict import GateVerdict, not_shown
 from model_service.gates.verdict_store import (
     PendingCandidate,
-    all_waiting,
-    keep_verdicts,
-    refuse,
-    sign,
-    take,
+    mark_refused,
+    mark_signed,
+    pending_candidates,
+    replace_verdicts,
+    start_judging,
 )
 from model_service.in_turn import each_in_turn
 from model_service.registry.database import Registry
@@ -36,12 +36,7 @@ KEYS = "gate"
 
 
 class Gate:
-    """Judges one candidate after the other.
-
-    Args:
-        settings: Where registry, repository, artifacts, keys and lake are.
-        registry: Open.
-    """
+    """Judges one candidate after the other."""
 
     def __init__(self, settings: ModelSettings, registry: Registry) -> None:
         self._settings = settings
@@ -49,68 +44,69 @@ class Gate:
         self._passed: dict[str, tuple[tuple[GateVerdict, ...], Manifest]] = {}
 
     def step(self) -> bool:
-        """Judges what waits, the oldest first; False: nothing did.
+        """Judge all pending candidates, the oldest first; False: there was none.
 
-        A candidate that cannot be judged now holds up no other: its error is raised when all had their turn.
+        A candidate that cannot be judged now does not hold up the others: its error is raised after them.
 
         Raises:
             RetryableError: Something is out of reach, or a trainer's proposal is not there yet.
-            OperatorError: A family's key is missing; at once.
+            OperatorError: A family's key is missing; raised at once.
         """
         with self._registry.reading() as connection:
-            found = all_waiting(connection)
-        each_in_turn(found, self._settle)
-        return bool(found)
+            pending = pending_candidates(connection)
+        each_in_turn(pending, self._process)
+        return bool(pending)
 
-    def _settle(self, waiting: PendingCandidate) -> None:
-        # Step 1: take it. Killed from here to step 3, it is found again and judged again: same rows, same
-        # bytes, same verdicts.
+    def _process(self, pending: PendingCandidate) -> None:
+        # Step 1: mark it as being judged. After a crash between here and step 3 it is still pending, and is
+        # judged again: same rows, same bytes, same verdicts.
         with self._registry.transaction() as connection:
-            if not take(connection, waiting.version):
+            if not start_judging(connection, pending.version):
                 return
-        if waiting.version not in self._passed:
-            verdicts, manifest = self._judge(waiting)
+        if pending.version not in self._passed:
+            verdicts, manifest = self._judge(pending)
             if manifest is None:
-                self._refuse(waiting, verdicts)
+                self._refuse(pending, verdicts)
                 return
-            self._passed[waiting.version] = verdicts, manifest
-        self._sign(waiting, *self._passed[waiting.version])
+            self._passed[pending.version] = verdicts, manifest
+        self._sign(pending, *self._passed[pending.version])
 
-    def _judge(self, waiting: PendingCandidate) -> tuple[tuple[GateVerdict, ...], Manifest | None]:
-        """Verdicts, and the manifest of what passed; None: it did not."""
+    def _judge(self, pending: PendingCandidate) -> tuple[tuple[GateVerdict, ...], Manifest | None]:
+        """Verdicts, and the candidate's manifest; None: it did not pass."""
         try:
-            case = collect(self._settings, self._registry, waiting)
-            verdicts = evaluate(case)
+            inputs = read_inputs(self._settings, self._registry, pending)
+            verdicts = evaluate(inputs)
         except RejectedError as exc:
             return (not_shown("evidence", str(exc)),), None
-        return verdicts, None if refusal(verdicts) else case.candidate.manifest
+        return verdicts, None if refusal(verdicts) else inputs.candidate.manifest
 
-    def _refuse(self, waiting: PendingCandidate, verdicts: tuple[GateVerdict, ...]) -> None:
-        why = refusal(verdicts)
-        # Step 2a: verdicts and the end of it, at once.
+    def _refuse(self, pending: PendingCandidate, verdicts: tuple[GateVerdict, ...]) -> None:
+        reason = refusal(verdicts)
+        # Step 2a: verdicts and the final state, in one transaction.
         with self._registry.transaction() as connection:
-            keep_verdicts(connection, waiting.version, verdicts)
-            refuse(connection, waiting.version, why)
-        log.info("refused %s: %s", waiting.version, why)
+            replace_verdicts(connection, pending.version, verdicts)
+            mark_refused(connection, pending.version, reason)
+        log.info("refused %s: %s", pending.version, reason)
 
-    def _sign(self, waiting: PendingCandidate, verdicts: tuple[GateVerdict, ...], manifest: Manifest) -> None:
-        # Step 2b: what the signature rests on is on record before there is one.
+    def _sign(self, pending: PendingCandidate, verdicts: tuple[GateVerdict, ...], manifest: Manifest) -> None:
+        # Step 2b: put the verdicts on record before there is a signature that rests on them.
         with self._registry.transaction() as connection:
-            keep_verdicts(connection, waiting.version, verdicts)
-        # Step 3: sign. A second signature on the same proposal is the first one again.
+            replace_verdicts(connection, pending.version, verdicts)
+        # Step 3: sign. After a crash it signs again, which gives the same bytes.
         try:
-            self._countersign(waiting, manifest)
+            self._countersign(pending, manifest)
         except TrustError as exc:
-            self._refuse(waiting, (*verdicts, not_shown("proposal", str(exc))))
+            self._refuse(pending, (*verdicts, not_shown("proposal", str(exc))))
             return
-        # Step 4: say so. Killed before, step 1 finds it again, and it is published only from here on.
+        # Step 4: mark it as signed. It can be published only from here on; after a crash before this, step 1
+        # finds it again.
         with self._registry.transaction() as connection:
-            sign(connection, waiting.version, [v.gate for v in verdicts])
-        self._passed.pop(waiting.version, None)
-        log.info("signed %s: %d gates passed", waiting.version, len(verdicts))
+            mark_signed(connection, pending.version, [v.gate for v in verdicts])
+        self._passed.pop(pending.version, None)
+        log.info("signed %s: %d gates passed", pending.version, len(verdicts))
 
-    def _countersign(self, waiting: PendingCandidate, manifest: Manifest) -> None:
-        family, version = waiting.family, waiting.version
+    def _countersign(self, pending: PendingCandidate, manifest: Manifest) -> None:
+        family, version = pending.family, pending.version
         signer = load_online_key(self._settings.keys / KEYS, model_role(family))
         custom = TargetCustom(family=family, version=version, opset=manifest.opset)
-        countersign_model(open_repository(self._settings), signer, waiting.sha256, custom)
+        countersign_model(open_repository(self._settings), signer, pending.sha256, custom)

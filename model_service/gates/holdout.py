@@ -1,4 +1,4 @@
-"""The rows that gates judge on, and how models score them, device by device."""
+"""The rows that gates judge on, by device, and two models that score them."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from model_service.models.classifier import is_fault
 from model_service.models.fault_bank import FaultBank
+from model_service.models.training_rows import feature_matrix, floats, sorted_rows
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 Score = Callable[[Array], Array]
-"""Scores of rows of features (n, F), shape (n,); NaN: none."""
+"""From rows of features (n, F) to their scores (n,); NaN: no score."""
 
 LABELLED = "labelled"
-"""Name of the real faults among the kinds of the fault bank."""
-KEY = ("device_id", "boot_id", "seq")
+"""Kind of the faults that people labelled, beside the kinds of the fault bank."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,7 +29,7 @@ class HoldoutRows:
 
     Attributes:
         features: Shape (n, F), finite.
-        weights: What each stands for, shape (n,), positive.
+        weights: How many rows each one stands for, shape (n,), positive.
         device: Number of each row's device, shape (n,).
     """
 
@@ -48,10 +47,10 @@ class Holdout:
     """The holdout: rows younger than all that trained the candidate.
 
     Attributes:
-        healthy: Rows of no fault.
-        labelled: Rows that a label calls faulty; may be empty.
-        devices: Name of each device number.
-        cohorts: Cohort of each device, where known.
+        healthy: Rows that no label marks as faulty.
+        labelled: Rows that a label marks as faulty; may be empty.
+        devices: Device ids in the order of their numbers.
+        cohorts: Cohort by device id, where known.
     """
 
     healthy: HoldoutRows
@@ -60,11 +59,11 @@ class Holdout:
     cohorts: Mapping[str, str]
 
     def faults(self, bank: FaultBank | None, base: HoldoutRows | None = None) -> dict[str, list[HoldoutRows]]:
-        """Faulty rows by kind: the bank's, one set a severity, injected into healthy ones, and real ones.
+        """Faulty rows by kind, one set a severity: the bank's, injected into rows, and labelled ones.
 
         Args:
             bank: Faults to inject; None: none are known.
-            base: Into what; None: the healthy rows, and only then are real faults among the kinds.
+            base: Rows to inject them into; None: the healthy rows. Labelled faults are added only then.
         """
         rows = self.healthy if base is None else base
         kinds: dict[str, list[HoldoutRows]] = {}
@@ -83,58 +82,47 @@ class PairedScores:
 
     Attributes:
         candidate: Scores rows by the candidate's own operators.
-        champion: Likewise.
-        evidence: The holdout.
+        champion: Scores rows by the champion's own operators.
+        holdout: The rows.
         bank: Faults to inject; None: only labelled ones are known.
         enter: Score from which a window counts as an alarm.
     """
 
     candidate: Score
     champion: Score
-    evidence: Holdout
+    holdout: Holdout
     bank: FaultBank | None
     enter: float
 
     @property
     def devices(self) -> int:
-        """Devices that the evidence numbers."""
-        return len(self.evidence.devices)
+        """Number of devices of the holdout."""
+        return len(self.holdout.devices)
 
     @property
     def present(self) -> NDArray[np.bool_]:
-        """Which of them have healthy rows."""
-        return np.asarray(np.bincount(self.evidence.healthy.device, minlength=self.devices) > 0)
+        """Which devices have healthy rows, shape (devices,)."""
+        return np.asarray(np.bincount(self.holdout.healthy.device, minlength=self.devices) > 0)
 
     @property
     def drawable(self) -> NDArray[np.bool_]:
-        """Which of them have any rows; real faults may be of devices without healthy ones."""
-        labelled = np.bincount(self.evidence.labelled.device, minlength=self.devices) > 0
+        """Which devices have any rows, shape (devices,); some may have labelled faults only."""
+        labelled = np.bincount(self.holdout.labelled.device, minlength=self.devices) > 0
         return np.asarray(self.present | labelled)
 
 
-def evidence_of(holdout: pa.Table, features: Sequence[str], cohorts: Mapping[str, str]) -> Holdout:
-    """Evidence of holdout rows; rows that lack a feature say nothing and are left out.
+def holdout_of(rows: pa.Table, features: Sequence[str], cohorts: Mapping[str, str]) -> Holdout:
+    """The holdout as arrays, without rows that lack a feature.
 
     Args:
-        holdout: As ``feature_store.point_in_time.training_rows`` gives them.
+        rows: As ``feature_store.point_in_time.training_rows`` gives them, part ``holdout``.
         features: Feature names in the models' order.
         cohorts: Cohort by device.
     """
-    table = holdout.sort_by([(name, "ascending") for name in KEY])
-    values = np.stack([_floats(table, name) for name in features], axis=1)
-    weights = _floats(table, "weight")
-    whole = np.isfinite(values).all(axis=1) & (weights > 0)
+    table = sorted_rows(rows)
+    values, weights = feature_matrix(table, features), floats(table, "weight")
+    usable = np.isfinite(values).all(axis=1) & (weights > 0)
     names, device = np.unique(np.array(table.column("device_id").to_pylist(), dtype=str), return_inverse=True)
     faulty = np.array([is_fault(label) for label in table.column("label").to_pylist()], dtype=bool)
-    parts = [HoldoutRows(values[m], weights[m], device[m]) for m in (whole & ~faulty, whole & faulty)]
+    parts = [HoldoutRows(values[m], weights[m], device[m]) for m in (usable & ~faulty, usable & faulty)]
     return Holdout(parts[0], parts[1], tuple(names.tolist()), cohorts)
-
-
-def part(rows: pa.Table, name: str) -> pa.Table:
-    """Rows of one part."""
-    return rows.filter(pc.equal(rows.column("part"), name))
-
-
-def _floats(table: pa.Table, name: str) -> Array:
-    column = table.column(name).cast(pa.float64()).fill_null(float("nan"))
-    return np.asarray(column.to_numpy(), dtype=np.float64)

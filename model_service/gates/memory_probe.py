@@ -1,4 +1,4 @@
-"""``python -m model_service.gates.memory_probe 1 W C < model.onnx``: what a model adds to a fresh process."""
+"""``python -m model_service.gates.memory_probe 1 W C < model.onnx``: the memory that a model takes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STATUS = Path("/proc/self/status")
 
 
 def main(shape: list[int]) -> None:
-    """Load the model from standard input, run it, and say what that took."""
+    """Load the model from standard input, run it, and print how much memory that took."""
     model = sys.stdin.buffer.read()
     before = kilobytes("VmRSS")
     graph = OrtGraph(model, "candidate")
@@ -26,9 +26,9 @@ def main(shape: list[int]) -> None:
 
 
 def kilobytes(field: str) -> int:
-    """A field of the kernel's account of this process, in KiB.
+    """A field of this process's status in ``/proc``, in KiB.
 
-    ``getrusage`` will not do: what it calls the peak survives ``exec`` and is the parent's.
+    ``getrusage`` is no substitute: its peak survives ``exec``, so it would be the parent's.
     """
     lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
     return int(lines[field].split()[0])

@@ -13,9 +13,9 @@ FIT, LINEAGE, REBUILD = "fit", "lineage", "rebuild"
 
 
 def judge_fit(manifest: Manifest, champion: Manifest, profile: Profile) -> GateVerdict:
-    """Made for the profile's windows and features, and summarised on the champion's score edges."""
+    """It was made for the profile's windows and features, and uses the champion's bin edges for the score."""
     pairs = {
-        "name": (manifest.name, profile.model.name),
+        "name": (manifest.family, profile.model.family),
         "featureset": (manifest.featureset, profile.featureset),
         "features": (manifest.features, profile.feature_names),
         "channels": (
@@ -31,25 +31,25 @@ def judge_fit(manifest: Manifest, champion: Manifest, profile: Profile) -> GateV
     return _judge(FIT, pairs, "made for this profile")
 
 
-def judge_lineage(manifest: Manifest, claimed: Mapping[str, object]) -> GateVerdict:
-    """The manifest names the run, cut, pin and champion that the registry does."""
+def judge_lineage(manifest: Manifest, expected: Mapping[str, object]) -> GateVerdict:
+    """The manifest names the run, cut, pin and champion that the registry has on record."""
     lineage = manifest.lineage
-    stated = {} if lineage is None else {name: getattr(lineage, name) for name in claimed}
-    pairs = {name: (stated.get(name), value) for name, value in claimed.items()}
+    stated = {} if lineage is None else {name: getattr(lineage, name) for name in expected}
+    pairs = {name: (stated.get(name), value) for name, value in expected.items()}
     return _judge(LINEAGE, pairs, "names its run, its cut and its champion")
 
 
-def judge_rebuild(candidate: BundleFiles, again: BundleFiles) -> GateVerdict:
-    """Rows that the gate read by itself at the same pin give the same bytes."""
-    pairs = {name: (data, again.files.get(name)) for name, data in sorted(candidate.files.items())}
+def judge_rebuild(candidate: BundleFiles, rebuilt: BundleFiles) -> GateVerdict:
+    """Rows that the gate read itself, at the same pin, give the same bytes."""
+    pairs = {name: (data, rebuilt.files.get(name)) for name, data in sorted(candidate.files.items())}
     wrong = [name for name, (one, two) in pairs.items() if one != two]
-    says = (
+    text = (
         f"built again from the pinned cut, {', '.join(wrong)} differ"
         if wrong
         else "built again, byte for byte"
     )
     return GateVerdict(
-        REBUILD, not wrong, float(len(wrong)), 0.0, detail={"says": says, "version": again.manifest.version}
+        REBUILD, not wrong, float(len(wrong)), 0.0, detail={"says": text, "version": rebuilt.manifest.version}
     )
 
 

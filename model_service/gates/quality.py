@@ -1,4 +1,4 @@
-"""The quality gate: is the candidate better than the champion on rows that neither was trained on?
+"""The quality gate: whether the candidate is better than the champion on rows that trained neither of them.
 
 Quality is 1 minus the class-balanced Brier score (Brier 1950): half the mean squared score of healthy rows,
 half the mean squared miss of faults, each kind and severity alike.
@@ -27,64 +27,69 @@ class Losses:
 
     Attributes:
         healthy: On healthy rows.
-        faults: On faults: kinds, and within a kind severities.
+        faults: On faults, by kind, and within a kind by severity.
     """
 
     healthy: WeightedShare
     faults: tuple[tuple[WeightedShare, ...], ...]
 
     def quality(self, mean: Callable[[WeightedShare], Array]) -> Array:
-        """1 - Brier, from what ``mean`` makes of each part."""
+        """1 less the balanced Brier score.
+
+        Args:
+            mean: Gives the mean loss of a part: over all devices, or of each bootstrap draw.
+        """
         kinds = [np.mean([mean(s) for s in severities], axis=0) for severities in self.faults]
         return np.asarray(1 - (mean(self.healthy) + np.mean(kinds, axis=0)) / 2)
 
 
-def losses(score: Score, evidence: Holdout, faults: Mapping[str, Sequence[HoldoutRows]]) -> Losses:
-    """Losses of a model; a row without a score is as wrong as can be."""
-    devices = len(evidence.devices)
+def losses(score: Score, holdout: Holdout, faults: Mapping[str, Sequence[HoldoutRows]]) -> Losses:
+    """Losses of a model; a row without a score counts as the largest possible error."""
+    devices = len(holdout.devices)
 
     def missed(rows: HoldoutRows, truth: float) -> WeightedShare:
         off = np.nan_to_num(score(rows.features) - truth, nan=1.0)
         return share(off**2, rows, devices)
 
     return Losses(
-        missed(evidence.healthy, 0.0),
+        missed(holdout.healthy, 0.0),
         tuple(tuple(missed(rows, 1.0) for rows in severities) for severities in faults.values()),
     )
 
 
-def judge_quality(contest: PairedScores, min_gain: float) -> GateVerdict:
-    """Passes where the whole interval of the gain lies above ``min_gain``."""
-    evidence, present = contest.evidence, contest.present
+def judge_quality(paired: PairedScores, min_gain: float) -> GateVerdict:
+    """Passes if the whole interval of the gain lies above ``min_gain``."""
+    holdout, present = paired.holdout, paired.present
     if present.sum() < MIN_DEVICES:
         why = f"holdout rows of {int(present.sum())} devices; an interval needs {MIN_DEVICES}"
         return not_shown(GATE, why, min_gain)
-    faults = evidence.faults(contest.bank)
+    faults = holdout.faults(paired.bank)
     if not faults:
-        why = "no fault bank and no labelled fault: a deaf model would look better than a good one"
+        # Every alarm is then an error, and a model that never raises one would win.
+        why = "no fault bank and no labelled fault: a model that never alarms would have the best quality"
         return not_shown(GATE, why, min_gain)
-    new, old = (losses(score, evidence, faults) for score in (contest.candidate, contest.champion))
-    counts = draws(contest.drawable)
+    new, old = (losses(score, holdout, faults) for score in (paired.candidate, paired.champion))
+    counts = draws(paired.drawable)
     gains = new.quality(lambda s: s.drawn(counts)) - old.quality(lambda s: s.drawn(counts))
     low, high = interval(gains)
     new_quality, old_quality = (float(m.quality(_mean)) for m in (new, old))
     gain = new_quality - old_quality
     passed = low > min_gain
-    says = (
+    text = (
         f"quality {new_quality:.3f} against the champion's {old_quality:.3f}: "
         f"gain {gain:+.4f} [{low:+.4f}, {high:+.4f}], must lie above {min_gain:g}"
     )
     detail = {
-        "says": says,
+        "says": text,
         "candidate": new_quality,
         "champion": old_quality,
-        "candidate_healthy_score": _mean_score(contest.candidate, evidence),
-        "champion_healthy_score": _mean_score(contest.champion, evidence),
-        "rows": len(evidence.healthy.features),
-        "labelled_rows": len(evidence.labelled.features),
+        "candidate_healthy_score": _mean_score(paired.candidate, holdout),
+        "champion_healthy_score": _mean_score(paired.champion, holdout),
+        "rows": len(holdout.healthy.features),
+        "labelled_rows": len(holdout.labelled.features),
         "devices": int(present.sum()),
         "kinds": list(faults),
-        "slices": _slices(new, old, evidence, present),
+        "slices": _slices(new, old, holdout, present),
     }
     return GateVerdict(GATE, passed, gain, min_gain, low, high, detail)
 
@@ -93,25 +98,25 @@ def _mean(part: WeightedShare) -> Array:
     return np.asarray(part.mean())
 
 
-def _mean_score(score: Score, evidence: Holdout) -> float:
-    rows = evidence.healthy
-    return share(np.nan_to_num(score(rows.features), nan=1.0), rows, len(evidence.devices)).mean()
+def _mean_score(score: Score, holdout: Holdout) -> float:
+    rows = holdout.healthy
+    return share(np.nan_to_num(score(rows.features), nan=1.0), rows, len(holdout.devices)).mean()
 
 
-def _slices(new: Losses, old: Losses, evidence: Holdout, present: NDArray[np.bool_]) -> dict[str, object]:
-    """Gain in each cohort; reported, not judged: few devices each."""
+def _slices(new: Losses, old: Losses, holdout: Holdout, present: NDArray[np.bool_]) -> dict[str, object]:
+    """Gain in each cohort. Reported and not judged: a cohort may have few devices."""
     found: dict[str, object] = {}
-    cohort = np.array([evidence.cohorts.get(name, "unknown") for name in evidence.devices])
+    cohort = np.array([holdout.cohorts.get(name, "unknown") for name in holdout.devices])
     for name in sorted(set(cohort[present].tolist())):
-        mine = (present & (cohort == name)).astype(np.float64)[np.newaxis]
-        found[name] = {"devices": int(mine.sum()), "gain": _gain_within(new, old, mine)}
+        chosen = (present & (cohort == name)).astype(np.float64)[np.newaxis]
+        found[name] = {"devices": int(chosen.sum()), "gain": _gain_within(new, old, chosen)}
     return found
 
 
-def _gain_within(new: Losses, old: Losses, mine: Array) -> float:
-    """Gain over some devices. Real faults may be elsewhere: what they have none of does not count."""
+def _gain_within(new: Losses, old: Losses, chosen: Array) -> float:
+    """Gain over some devices; a kind of fault that none of them has adds nothing to either model."""
 
     def mean(part: WeightedShare) -> Array:
-        return np.nan_to_num(part.drawn(mine))
+        return np.nan_to_num(part.drawn(chosen))
 
     return float((new.quality(mean) - old.quality(mean))[0])

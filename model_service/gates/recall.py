@@ -1,8 +1,9 @@
-"""Gates on alarms: faults that must still be seen, and healthy windows that must stay quiet.
+"""Gates on alarms: faults must still be detected, and healthy windows must raise no more alarms than before.
 
-A fault-bank gate on new rows alone has a hole: a model that was trained on worn machines sees *more* wear
-well enough, and has learnt wear as normal. So a second one asks on rows that are freed of whatever in the
-shift from the champion's healthy place looks like a fault: would it be seen on a machine without it?
+Faults that are injected into new rows alone are not enough: a model that was trained on worn machines detects
+*more* wear well, and has still learnt wear as normal. So a second gate (``judge_learnt``) injects faults into
+rows from which everything in the shift from the champion's healthy reference that looks like a fault has been
+removed, and asks whether they are detected there.
 """
 
 from __future__ import annotations
@@ -22,46 +23,50 @@ Array = NDArray[np.float64]
 
 RECALL, LEARNT, FALSE_ALARMS = "recall", "fault_learnt", "false_alarms"
 SLACK = 2.0
-"""A harmless regime lies a little along some fault's signature: one kind on rows made for the purpose may
-lose more than all kinds on rows as they are. Wear of a tenth loses this much, wear of a fifth four times."""
+"""Multiple of the allowed loss of recall that one kind of fault may lose in ``judge_learnt``: a harmless
+regime, too, lies a little along some fault's signature. Wear of severity 0.1 loses this much, of 0.2 four
+times as much."""
 _STEPS = 200
+"""Rounds of coordinate descent; for a handful of faults it has converged long before."""
 
 
 def judge_recall(
-    contest: PairedScores, reference: Mahalanobis | None, min_recall: float, max_loss: float
+    paired: PairedScores, reference: Mahalanobis | None, min_recall: float, max_loss: float
 ) -> GateVerdict:
-    """Recall on faults in new-regime rows, and what it loses against the champion.
+    """Recall on faults in rows of the new regime, and how much it lies below the champion's.
 
     Args:
-        contest: The models and the rows.
-        reference: Where the champion has healthy machines: its recall on the bank is taken there, because in
-            the new regime it sees faults everywhere. None: on the same rows.
-        min_recall: Over kinds and severities.
-        max_loss: Most that may be lost against the champion.
+        paired: The models and the rows.
+        reference: The champion's healthy reference. The champion's recall on the bank is measured there,
+            because in the new regime it takes everything for a fault. None: it is measured on the same rows.
+        min_recall: Mean over kinds and severities.
+        max_loss: Largest loss of recall against the champion.
     """
-    if contest.present.sum() < MIN_DEVICES:
-        return _too_few(RECALL, contest, min_recall)
-    evidence, bank = contest.evidence, contest.bank
-    faults = evidence.faults(bank)
+    if paired.present.sum() < MIN_DEVICES:
+        return _too_few(RECALL, paired, min_recall)
+    holdout, bank = paired.holdout, paired.bank
+    faults = holdout.faults(bank)
     if not faults:
         return not_shown(RECALL, "no fault bank and no labelled fault", min_recall)
-    homely = dict(faults)
+    champion_faults = dict(faults)
     if bank is not None and reference is not None:
-        _, home, _ = freed_of_faults(evidence, reference, bank)
-        homely |= evidence.faults(bank, home)
-    new, old = _seen(contest.candidate, faults, contest), _seen(contest.champion, homely, contest)
+        _, at_reference, _ = without_faults(holdout, reference, bank)
+        champion_faults |= holdout.faults(bank, at_reference)
+    new = _detected(paired.candidate, faults, paired)
+    old = _detected(paired.champion, champion_faults, paired)
     value, before = _mean_recall(new), _mean_recall(old)
-    counts = draws(contest.drawable)
+    counts = draws(paired.drawable)
     drawn = [np.mean([s.drawn(counts) for s in severities], axis=0) for severities in new.values()]
     low, high = interval(np.mean(drawn, axis=0))
     bound = max(min_recall, before - max_loss)
-    says = (
-        f"sees {value:.1%} of the faults, the champion in its own regime {before:.1%}; at least {bound:.1%}"
+    text = (
+        f"detects {value:.1%} of the faults, the champion in its own regime {before:.1%}; "
+        f"must detect at least {bound:.1%}"
     )
     detail = {
-        "says": says,
+        "says": text,
         "champion": before,
-        "champion_here": _mean_recall(_seen(contest.champion, faults, contest)),
+        "champion_here": _mean_recall(_detected(paired.champion, faults, paired)),
         "kinds": {kind: [s.mean() for s in severities] for kind, severities in new.items()},
         "fault_bank": bank.digest if bank is not None else None,
     }
@@ -69,75 +74,77 @@ def judge_recall(
 
 
 def judge_learnt(
-    contest: PairedScores, bank: FaultBank, reference: Mahalanobis, min_recall: float, max_loss: float
+    paired: PairedScores, bank: FaultBank, reference: Mahalanobis, min_recall: float, max_loss: float
 ) -> GateVerdict:
-    """Whether the candidate took a fault for the new normal; the worst kind counts.
+    """Whether the candidate learnt a fault as normal; the worst kind of fault decides.
 
     Args:
-        contest: The models and the rows.
-        bank: Faults.
-        reference: Where the champion has healthy machines.
+        paired: The models and the rows.
+        bank: Known faults.
+        reference: The champion's healthy reference.
         min_recall: Of each kind.
-        max_loss: Most that a kind may lose against the champion in its own regime; ``SLACK`` times it here.
+        max_loss: Times ``SLACK``: the largest loss of recall on a kind, against the champion in its regime.
     """
-    if contest.present.sum() < MIN_DEVICES:
-        return _too_few(LEARNT, contest, min_recall)
-    evidence = contest.evidence
-    freed, home, likeness = freed_of_faults(evidence, reference, bank)
-    new = _seen(contest.candidate, evidence.faults(bank, freed), contest)
-    old = _seen(contest.champion, evidence.faults(bank, home), contest)
-    recalls, before = ({k: _mean_recall({k: v}) for k, v in seen.items()} for seen in (new, old))
+    if paired.present.sum() < MIN_DEVICES:
+        return _too_few(LEARNT, paired, min_recall)
+    holdout = paired.holdout
+    cleaned, at_reference, likeness = without_faults(holdout, reference, bank)
+    new = _detected(paired.candidate, holdout.faults(bank, cleaned), paired)
+    old = _detected(paired.champion, holdout.faults(bank, at_reference), paired)
+    recalls, before = ({k: _mean_recall({k: v}) for k, v in kinds.items()} for kinds in (new, old))
     bounds = {k: max(min_recall, before[k] - SLACK * max_loss) for k in recalls}
     worst = min(recalls, key=lambda k: recalls[k] - bounds[k])
-    says = (
-        f"on machines without the fault sees {recalls[worst]:.1%} of {worst}, the champion in its own regime "
-        f"{before[worst]:.1%}; at least {bounds[worst]:.1%}"
+    text = (
+        f"on machines without the fault, detects {recalls[worst]:.1%} of {worst}, the champion in its own "
+        f"regime {before[worst]:.1%}; must detect at least {bounds[worst]:.1%}"
     )
-    detail = {"says": says, "recall": recalls, "champion": before, "likeness": likeness, "worst": worst}
+    detail = {"says": text, "recall": recalls, "champion": before, "likeness": likeness, "worst": worst}
     return GateVerdict(LEARNT, recalls[worst] >= bounds[worst], recalls[worst], bounds[worst], detail=detail)
 
 
-def judge_false_alarms(contest: PairedScores, max_gain: float) -> GateVerdict:
-    """Share of healthy windows that would alarm: at most so much above the champion's."""
-    rows = contest.evidence.healthy
-    if not contest.present.any():
+def judge_false_alarms(paired: PairedScores, max_gain: float) -> GateVerdict:
+    """Share of healthy windows that would raise an alarm: at most ``max_gain`` above the champion's."""
+    rows = paired.holdout.healthy
+    if not paired.present.any():
         return not_shown(FALSE_ALARMS, "no healthy row in the holdout")
     new, old = (
-        share((score(rows.features) >= contest.enter).astype(float), rows, contest.devices)
-        for score in (contest.candidate, contest.champion)
+        share((score(rows.features) >= paired.enter).astype(float), rows, paired.devices)
+        for score in (paired.candidate, paired.champion)
     )
-    low, high = interval(new.drawn(draws(contest.present)))
+    low, high = interval(new.drawn(draws(paired.present)))
     value, bound = new.mean(), old.mean() + max_gain
-    says = f"alarms in {value:.2%} of healthy windows, the champion in {old.mean():.2%}; at most {bound:.2%}"
-    detail = {"says": says, "champion": old.mean()}
+    text = f"alarms in {value:.2%} of healthy windows, the champion in {old.mean():.2%}; at most {bound:.2%}"
+    detail = {"says": text, "champion": old.mean()}
     return GateVerdict(FALSE_ALARMS, value <= bound, value, bound, low, high, detail)
 
 
-def freed_of_faults(
-    evidence: Holdout, reference: Mahalanobis, bank: FaultBank
+def without_faults(
+    holdout: Holdout, reference: Mahalanobis, bank: FaultBank
 ) -> tuple[HoldoutRows, HoldoutRows, dict[str, float]]:
-    """The healthy rows without what in their shift looks like a fault, and without any shift at all.
+    """The healthy rows, moved back by the part of their shift that looks like a fault, and by all of it.
 
     Returns:
-        Rows shifted back along the faults' signatures, rows shifted back to the champion's healthy place, and
-        how far along each signature they lay, in standard deviations.
+        Rows moved back along the faults' signatures, rows moved back to the champion's healthy reference, and
+        how far the shift reached along each signature, in standard deviations.
     """
-    rows = evidence.healthy
+    rows = holdout.healthy
+    # In standard deviations from the champion's means, so the mean of z is the shift; devices count alike.
     z = reference.standardised(rows.features)
-    mass = np.bincount(rows.device, rows.weights, minlength=len(evidence.devices))
+    mass = np.bincount(rows.device, rows.weights, minlength=len(holdout.devices))
     shift = (rows.weights / mass[rows.device] / (mass > 0).sum()) @ z
+    # The part of the shift that known faults explain; coefficients below 0 would be a fault in reverse.
     signatures = np.array([bank.signature(kind, reference.std) for kind in bank.kinds])
-    along = nonnegative(signatures, shift)
-    freed, home = (
+    along = nonnegative_fit(signatures, shift)
+    cleaned, at_reference = (
         rows.with_features(reference.unstandardised(z - off)) for off in (along @ signatures, shift)
     )
-    return freed, home, {kind: float(c) for kind, c in zip(bank.kinds, along, strict=True)}
+    return cleaned, at_reference, {kind: float(c) for kind, c in zip(bank.kinds, along, strict=True)}
 
 
-def nonnegative(directions: Array, target: Array) -> Array:
+def nonnegative_fit(directions: Array, target: Array) -> Array:
     """Coefficients ≥ 0 whose combination of unit vectors (k, F) lies nearest to a target (F,).
 
-    By coordinate descent, which converges for least squares (Tseng 2001).
+    Coordinate descent, which converges for least squares (Tseng 2001).
     """
     found = np.zeros(len(directions))
     for _ in range(_STEPS):
@@ -146,23 +153,23 @@ def nonnegative(directions: Array, target: Array) -> Array:
     return found
 
 
-def _seen(
-    score: Score, faults: Mapping[str, Sequence[HoldoutRows]], contest: PairedScores
+def _detected(
+    score: Score, faults: Mapping[str, Sequence[HoldoutRows]], paired: PairedScores
 ) -> dict[str, list[WeightedShare]]:
-    """Whether each faulty row is seen, by kind and severity; a row without a score is not."""
+    """Share of faulty rows that are detected, by kind and severity; a row without a score is not detected."""
     return {
         kind: [
-            share((score(rows.features) >= contest.enter).astype(float), rows, contest.devices)
+            share((score(rows.features) >= paired.enter).astype(float), rows, paired.devices)
             for rows in severities
         ]
         for kind, severities in faults.items()
     }
 
 
-def _mean_recall(seen: Mapping[str, Sequence[WeightedShare]]) -> float:
-    return float(np.mean([np.mean([s.mean() for s in severities]) for severities in seen.values()]))
+def _mean_recall(detected: Mapping[str, Sequence[WeightedShare]]) -> float:
+    return float(np.mean([np.mean([s.mean() for s in severities]) for severities in detected.values()]))
 
 
-def _too_few(gate: str, contest: PairedScores, bound: float) -> GateVerdict:
-    why = f"holdout rows of {int(contest.present.sum())} devices; {MIN_DEVICES} are needed"
+def _too_few(gate: str, paired: PairedScores, bound: float) -> GateVerdict:
+    why = f"holdout rows of {int(paired.present.sum())} devices; {MIN_DEVICES} are needed"
     return not_shown(gate, why, bound)

@@ -1,7 +1,7 @@
-"""Weighted means over devices with intervals by bootstrap: the device is the unit, not the row.
+"""Weighted means over devices with bootstrap intervals: the device is the unit, not the row.
 
-Rows of one device resemble each other; an interval over rows would be far too narrow. Whole devices are drawn
-again (Efron 1979; cluster bootstrap: Field and Welsh 2007), with the same draws for every quantity, so that
+Rows of one device resemble each other; an interval over rows would be far too narrow. So whole devices are
+resampled (Efron 1979; cluster bootstrap: Field and Welsh 2007), with the same draws for every quantity:
 differences are paired.
 """
 
@@ -19,12 +19,12 @@ Array = NDArray[np.float64]
 DRAWS = 2000
 SEED = 20260101
 MIN_DEVICES = 5
-"""Below, an interval over devices means nothing."""
+"""With fewer devices an interval over devices means nothing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WeightedShare:
-    """A weighted mean that is kept apart by device.
+    """A weighted mean, kept apart by device.
 
     Attributes:
         sums: Σ weight · value of each device, shape (D,).
@@ -35,7 +35,7 @@ class WeightedShare:
     mass: Array
 
     def mean(self) -> float:
-        """Over all devices; NaN without a row."""
+        """The mean over all devices; NaN without a row."""
         return float(self.sums.sum() / self.mass.sum()) if self.mass.sum() else float("nan")
 
     def drawn(self, counts: Array) -> Array:
@@ -49,7 +49,7 @@ class WeightedShare:
 
 
 def share(values: Array, rows: HoldoutRows, devices: int) -> WeightedShare:
-    """Values of rows, one each, by device."""
+    """The weighted mean of one value a row, shape (n,)."""
     return WeightedShare(*(_by_device(v, rows, devices) for v in (rows.weights * values, rows.weights)))
 
 
@@ -58,7 +58,7 @@ def _by_device(values: Array, rows: HoldoutRows, devices: int) -> Array:
 
 
 def draws(present: NDArray[np.bool_]) -> Array:
-    """Seeded bootstrap draws of the devices that are present, counts of shape (draws, D)."""
+    """How often each device is in each bootstrap draw of the devices present, shape (draws, D); seeded."""
     at = np.flatnonzero(present)
     rng = np.random.default_rng([SEED, len(at)])
     counts = np.zeros((DRAWS, len(present)))
@@ -67,6 +67,6 @@ def draws(present: NDArray[np.bool_]) -> Array:
 
 
 def interval(values: Array) -> tuple[float, float]:
-    """Middle 95 % of drawn values; draws in which a quantity does not exist are left out."""
+    """Middle 95 % of drawn values; draws in which the quantity is NaN are left out."""
     low, high = np.nanquantile(values, (0.025, 0.975))
     return float(low), float(high)

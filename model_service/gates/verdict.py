@@ -1,4 +1,4 @@
-"""What one gate says of one candidate."""
+"""The verdict of one gate on one candidate."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class GateVerdict:
-    """A measured value against its bound.
+    """A measured value and its bound.
 
     Attributes:
         gate: Name of the gate.
-        passed: Whether the candidate may go on.
-        value: What was measured; None: it could not be.
-        bound: What the value was held against.
+        passed: Whether the candidate passed the gate.
+        value: What was measured; None: it could not be measured.
+        bound: What the value was compared with.
         low, high: 95 % interval of the value, where it has one.
-        detail: Further numbers, JSON values; ``says`` is one sentence for people.
+        detail: Further JSON values; ``says`` holds ``text``.
     """
 
     gate: str
@@ -28,11 +28,11 @@ class GateVerdict:
     detail: Mapping[str, object] = field(default_factory=dict)
 
     @property
-    def says(self) -> str:
+    def text(self) -> str:
         """The verdict in one sentence."""
         return str(self.detail.get("says", ""))
 
 
 def not_shown(gate: str, why: str, bound: float | None = None) -> GateVerdict:
-    """The verdict where nothing could be measured: a candidate must show its worth, so it does not pass."""
+    """A refusal because something could not be measured: the candidate has to show that it is good."""
     return GateVerdict(gate, passed=False, bound=bound, detail={"says": why})

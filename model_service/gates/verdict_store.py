@@ -1,4 +1,4 @@
-"""Candidates and their verdicts in the registry, as the gate reads and writes them."""
+"""Candidates in front of the gate, and their verdicts, in the registry. In the caller's transaction."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from model_service.training.training_run import TrainingPlan
 
 @dataclass(frozen=True, slots=True)
 class PendingCandidate:
-    """A candidate that no verdict was given on, and the run that it came from.
+    """A candidate without a verdict, and the run that made it.
 
     Attributes:
-        plan: What the run trained from; None: it does not say.
+        sha256: Of the artifact.
+        plan: What the run trained on; None: it has no plan on record.
     """
 
     version: str
@@ -36,8 +37,8 @@ class PendingCandidate:
     plan: TrainingPlan | None
 
 
-def all_waiting(connection: Connection) -> list[PendingCandidate]:
-    """Candidates to be judged, oldest first; those that were taken and not judged among them."""
+def pending_candidates(connection: Connection) -> list[PendingCandidate]:
+    """Candidates to be judged, oldest first; also those whose judgement a crash interrupted."""
     unjudged = candidates.in_states(connection, UNJUDGED)
     made = [(candidate, run_store.get(connection, candidate.run_id)) for candidate in unjudged]
     return [
@@ -57,12 +58,12 @@ def all_waiting(connection: Connection) -> list[PendingCandidate]:
     ]
 
 
-def take(connection: Connection, version: str) -> bool:
-    """Mark a candidate as being judged; False: it waits no longer."""
+def start_judging(connection: Connection, version: str) -> bool:
+    """Mark a candidate as being judged; False: it is not pending any more."""
     return _advance(connection, version, CandidateState.GATING, "being judged")
 
 
-def keep_verdicts(connection: Connection, version: str, verdicts: Sequence[GateVerdict]) -> None:
+def replace_verdicts(connection: Connection, version: str, verdicts: Sequence[GateVerdict]) -> None:
     """Replace the candidate's verdicts by these."""
     connection.execute(delete(gate_verdicts).where(gate_verdicts.c.version == version))
     for order, verdict in enumerate(verdicts):
@@ -75,20 +76,20 @@ def keep_verdicts(connection: Connection, version: str, verdicts: Sequence[GateV
         )
 
 
-def refuse(connection: Connection, version: str, why: str) -> None:
-    """The candidate stays, refused, with its reasons."""
-    if _advance(connection, version, CandidateState.REFUSED, why):
-        note(connection, f"{version}/refused", version, "refused", {"why": why})
+def mark_refused(connection: Connection, version: str, reason: str) -> None:
+    """Mark a candidate as refused, with the reason; it stays in the registry."""
+    if _advance(connection, version, CandidateState.REFUSED, reason):
+        note(connection, f"{version}/refused", version, "refused", {"why": reason})
 
 
-def sign(connection: Connection, version: str, gates: Sequence[str]) -> None:
-    """The candidate carries both signatures."""
+def mark_signed(connection: Connection, version: str, gates: Sequence[str]) -> None:
+    """Mark a candidate as signed: its proposal carries both signatures now."""
     if _advance(connection, version, CandidateState.SIGNED, ""):
         note(connection, f"{version}/gates_passed", version, "gates_passed", {"gates": ", ".join(gates)})
 
 
 def _advance(connection: Connection, version: str, state: CandidateState, detail: str) -> bool:
-    """Move a candidate that waits for its verdict; False: it does not wait any longer."""
+    """Change the state of a pending candidate; False: it is not pending any more."""
     candidate = candidates.get(connection, version)
     if candidate is None or candidate.state not in UNJUDGED:
         return False

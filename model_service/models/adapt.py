@@ -1,9 +1,10 @@
-"""A few dozen rows of a new regime turn the champion's anomaly model into one for that regime.
+"""Adapts the champion's anomaly model to a new regime, from a few dozen rows.
 
-Not a new fit: forty rows cannot tell a correlation matrix of ten features, and rows of one device are worth
-little more than one. So the champion is the prior. Features of channels that moved take place and spread from
-the new rows; all others stay near the champion's. A spread that grew because only some devices moved is
-independent of everything else, so it weakens the feature's correlations and keeps its covariances.
+This is not a new fit: forty rows do not determine a correlation matrix of ten features, and many rows of one
+device are worth little more than one row. So the champion is the prior. Features of channels that moved take
+mean and spread from the new rows; all others stay near the champion's. A spread that grew because only some
+devices moved is independent of everything else, so it weakens the feature's correlations and keeps its
+covariances.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model_service.models.mahalanobis import Mahalanobis, calibrated, logarithms, rounded, whitening_of
+from model_service.models.mahalanobis import Mahalanobis, calibrated, logarithms, whitening_of
+from model_service.models.rounding import rounded, rounded_number
 from schemas.manifest import Calibration
 
 Array = NDArray[np.float64]
@@ -21,13 +23,14 @@ Flags = NDArray[np.bool_]
 Labels = NDArray[np.int64]
 
 PRIOR_DEVICES = 100.0
-"""Devices that the champion's place of a feature that did not move is worth."""
+"""Number of devices that the champion's mean counts for, of a feature that did not move."""
 PRIOR_SPREAD_DEVICES = 10.0
-"""Devices that the champion's spread of a feature that moved is worth."""
+"""Number of devices that the champion's spread counts for, of a feature that moved."""
 PRIOR_SCORE_DEVICES = 100.0
-"""Devices that the champion's calibration is worth: the mean score of twenty machines varies by a tenth."""
+"""Number of devices that the champion's calibration counts for: the mean score of twenty machines varies by
+a tenth."""
 LARGEST_RESCALING = 1.25
-"""Bound on the change of calibration: rows that hold unseen faults must not make the model deaf."""
+"""Bound on the change of calibration: faults that hide among the rows must not make the model insensitive."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,9 +39,9 @@ class RegimeRows:
 
     Attributes:
         features: Shape (n, F), finite.
-        weights: What each row stands for, shape (n,), positive.
-        device: Number of each row's device, in [0, devices).
-        devices: How many there are.
+        weights: How many rows each one stands for, shape (n,), positive.
+        device: Number of each row's device, shape (n,), in [0, devices).
+        devices: Number of devices.
     """
 
     features: Array
@@ -49,39 +52,40 @@ class RegimeRows:
     def balanced(self) -> Array:
         """Weights that add up to 1 and to the same for each device, shape (n,).
 
-        Devices sense equally many windows, and differ more than windows of one device do: the chance of the
-        sample must not decide how much a device counts.
+        Devices sense equally many windows, and differ from each other more than windows of one device do. So
+        how many rows of a device were sampled must not decide how much it counts.
         """
         mass = np.bincount(self.device, self.weights, minlength=self.devices)
         return np.asarray(self.weights / mass[self.device] / self.devices)
 
 
 def adapt(champion: Mahalanobis, rows: RegimeRows, moved: Flags, healthy_score: float) -> Mahalanobis:
-    """The champion's model moved to where the rows are.
+    """The champion's model, moved to the regime of the rows.
 
     Args:
-        champion: Prior.
-        rows: At least of two devices.
-        moved: Features that may have gone anywhere, shape (F,).
-        healthy_score: Mean score of healthy windows that the new model shall keep.
+        champion: The prior.
+        rows: Of two devices at least.
+        moved: Features that may have moved by any amount, shape (F,).
+        healthy_score: Mean score of healthy windows, which the new model is to keep.
 
     Raises:
         ValueError: Rows of fewer than two devices.
     """
     if rows.devices < 2:
-        raise ValueError("rows of one device do not tell how devices differ")
+        raise ValueError("rows of one device do not show how devices differ")
     x, weights = logarithms(rows.features, champion.logged), rows.balanced()
-    place = weights @ x
+    observed = weights @ x
     keep = PRIOR_DEVICES / (PRIOR_DEVICES + rows.devices)
-    mean = rounded(np.where(moved, place, keep * champion.mean + (1 - keep) * place))
+    mean = rounded(np.where(moved, observed, keep * champion.mean + (1 - keep) * observed))
     std = rounded(np.where(moved, _spread(x, weights, rows.devices, champion.std), champion.std))
-    # Share of the spread that is as old as the correlations: R' = D R D + (I - D²) stays positive definite.
-    old = np.minimum(champion.std / std, 1.0)
-    correlation = champion.correlation() * np.outer(old, old)
+    # D: share of each spread that the champion knew. New spread is independent, so R' = D R D + (I - D²),
+    # which stays positive definite.
+    known = np.minimum(champion.std / std, 1.0)
+    correlation = champion.correlation() * np.outer(known, known)
     np.fill_diagonal(correlation, 1.0)
     whitening = whitening_of(correlation)
-    bare = Mahalanobis(champion.logged, mean, std, whitening, champion.calibration)
-    calibration = _recalibrated(bare, rows, weights, healthy_score)
+    uncalibrated = Mahalanobis(champion.logged, mean, std, whitening, champion.calibration)
+    calibration = _recalibrated(uncalibrated, rows, weights, healthy_score)
     return Mahalanobis(champion.logged, mean, std, whitening, calibration)
 
 
@@ -94,8 +98,9 @@ def _spread(x: Array, weights: Array, devices: int, prior: Array) -> Array:
 
 
 def _recalibrated(model: Mahalanobis, rows: RegimeRows, weights: Array, healthy_score: float) -> Calibration:
-    """The calibration under which the rows score as healthy ones did, as far as their number tells."""
+    """The calibration under which the rows score as healthy ones did, weighted by the number of devices."""
     distance, before = model.distance(rows.features), model.calibration
+    # Bisection over the logarithm of the factor: the mean score falls as the middle of the calibration grows.
     low, high = -np.log(LARGEST_RESCALING), np.log(LARGEST_RESCALING)
     for _ in range(40):
         ratio = (low + high) / 2
@@ -105,7 +110,7 @@ def _recalibrated(model: Mahalanobis, rows: RegimeRows, weights: Array, healthy_
     trust = rows.devices / (rows.devices + PRIOR_SCORE_DEVICES)
     factor = float(np.exp(trust * (low + high) / 2))
     scaled = {
-        name: float(rounded(np.array(value * factor)))
+        name: rounded_number(value * factor)
         for name, value in (("middle", before.middle), ("healthy_p999", before.healthy_p999))
         if value is not None
     }

@@ -1,4 +1,4 @@
-"""A bundle's three files as bytes."""
+"""A bundle's three files as bytes: read and checked, or built and written."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from schemas.bundle_archive import GOLDEN, MANIFEST, MODEL
 from schemas.errors import BundleError
 from schemas.manifest import Manifest, parse_manifest
 
-__all__ = ["GOLDEN", "MANIFEST", "MODEL", "BundleFiles", "sealed"]
+__all__ = ["GOLDEN", "MANIFEST", "MODEL", "BundleFiles", "build_bundle"]
 
 
 @dataclass(frozen=True, slots=True)
 class BundleFiles:
-    """What a bundle's folder holds: bytes by file name."""
+    """A bundle: its manifest, and the bytes of its files by name, the manifest's among them."""
 
     manifest: Manifest
     files: dict[str, bytes]
@@ -33,7 +33,7 @@ class BundleFiles:
 
     @classmethod
     def of(cls, files: Mapping[str, bytes], origin: str) -> BundleFiles:
-        """Bundle from its files' bytes.
+        """The bundle of these files.
 
         Args:
             files: Bytes by name, as ``schemas.bundle_archive.unpack`` gives them.
@@ -52,7 +52,7 @@ class BundleFiles:
 
     @classmethod
     def read(cls, folder: Path) -> BundleFiles:
-        """Bundle in a folder.
+        """The bundle in a folder.
 
         Raises:
             BundleError: As ``of``, or a file cannot be read.
@@ -64,7 +64,7 @@ class BundleFiles:
         return cls.of(files, str(folder))
 
     def write(self, folder: Path) -> None:
-        """Writes the files; a folder that is there is overwritten."""
+        """Writes the files; files that are there already are overwritten."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in self.files.items():
             (folder / name).write_bytes(data)
@@ -78,8 +78,15 @@ class BundleFiles:
         ]
 
 
-def sealed(manifest: Manifest, model: bytes, golden: bytes, major: int = 0) -> BundleFiles:
-    """Bundle whose manifest names its files' digests and the version that follows from its content."""
+def build_bundle(manifest: Manifest, model: bytes, golden: bytes, major: int = 0) -> BundleFiles:
+    """The bundle of a model; completes the manifest by the files' digests and the version.
+
+    Args:
+        manifest: Without digests and version: these follow from the content.
+        model: The graph.
+        golden: The golden vectors.
+        major: First number of the version; the factory's is 0.
+    """
     parts = {MODEL: model, GOLDEN: golden}
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()}
     final = manifest.model_copy(update={"files": digests}).versioned(major)

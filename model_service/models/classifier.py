@@ -1,7 +1,7 @@
 """The door to scikit-learn: where labels exist, a forest that gives the probability of a labelled fault.
 
-A random forest and not boosting: with a few dozen labelled rows it kept more recall on faults that nobody had
-labelled (docs/adr/0013), it trains in 0.1 s, and its conversion needs no shim for protobuf 7.
+A random forest and not boosting: with a few dozen labelled rows it kept more recall on faults without any
+label (docs/adr/0013), it trains in 0.1 s, and its conversion needs no shim for protobuf 7.
 """
 
 from __future__ import annotations
@@ -19,15 +19,23 @@ from sklearn.ensemble import RandomForestClassifier
 
 from feature_store.labels import is_healthy
 from model_service.models.adapt import RegimeRows
-from model_service.models.feature_graph import features as write_features
-from model_service.models.graph import FLOAT, ML_DOMAIN, ML_OPSET, OPSET, GraphWriter, tensor
+from model_service.models.feature_graph import write_features
+from model_service.models.graph import (
+    FLOAT,
+    ML_DOMAIN,
+    ML_OPSET,
+    OPSET,
+    GraphWriter,
+    nan_where_missing,
+    tensor,
+)
 from schemas.errors import DatasetError
 from schemas.profile import Profile
 
 Array = NDArray[np.float64]
 
 MIN_CLASS_ROWS = 20
-"""Rows that each class needs; below, a person's labels say less than the anomaly model."""
+"""Rows that each class needs: with fewer, a forest is worse than the anomaly model."""
 MIN_CLASS_DEVICES = 2
 _TREES, _DEPTH, _LEAF = 100, 6, 3
 
@@ -45,15 +53,15 @@ class Classifier:
     width: int
 
     def score(self, features: Array) -> Array:
-        """Probability of a fault of each row of (n, F), by scikit-learn; NaN where a feature is missing."""
-        whole = np.isfinite(features).all(axis=1)
+        """Probability of a fault in each row of (n, F), by scikit-learn; NaN where a feature is missing."""
+        complete = np.isfinite(features).all(axis=1)
         score = np.full(len(features), math.nan)
-        if whole.any():
-            score[whole] = self.forest.predict_proba(features[whole].astype(np.float32))[:, 1]
+        if complete.any():
+            score[complete] = self.forest.predict_proba(features[complete].astype(np.float32))[:, 1]
         return score
 
     def graph(self, profile: Profile) -> bytes:
-        """Raw window in, features and score out."""
+        """The graph's bytes: raw window in, features and score out."""
         writer = GraphWriter()
         features = write_features(writer, profile.feature_specs(), profile.channel_names)
         writer.op("Identity", features, output="features")
@@ -61,20 +69,16 @@ class Classifier:
         writer.op("Identity", score, output="score")
         shape: list[int | str] = ["batch", profile.sampling.window_samples, len(profile.channels)]
         outputs = [tensor("features", FLOAT, ["batch", self.width]), tensor("score", FLOAT, ["batch"])]
-        return writer.build(profile.model.name, [tensor("window", FLOAT, shape)], outputs)
+        return writer.build(profile.model.family, [tensor("window", FLOAT, shape)], outputs)
 
     def _write_score(self, writer: GraphWriter, features: str) -> str:
-        chances = writer.splice(_converted(self.forest, self.width), {"features": features})["probabilities"]
-        fault = writer.op("Gather", chances, writer.integer(1), axis=1)
-        missing = writer.op("Cast", writer.op("IsNaN", features), to=FLOAT)
-        any_missing = writer.op(
-            "Greater", writer.op("ReduceMax", missing, axes=[1], keepdims=0), writer.floats(0.0)
-        )
-        return writer.op("Where", any_missing, writer.floats(math.nan), fault)
+        spliced = writer.splice(_converted(self.forest, self.width), {"features": features})
+        fault = writer.op("Gather", spliced["probabilities"], writer.integer(1), axis=1)
+        return nan_where_missing(writer, features, fault)
 
 
 def is_fault(label: str | None) -> bool:
-    """Whether a row of this label is one of a fault; no label: healthy by absence of alarms."""
+    """Whether a row with this label shows a fault; without a label (and alarm) a row counts as healthy."""
     return label is not None and not is_healthy(label)
 
 
@@ -88,7 +92,7 @@ def enough_labels(labels: Sequence[str | None], devices: Sequence[object]) -> bo
 
 
 def train_classifier(rows: RegimeRows, labels: Sequence[str | None], seed: int) -> Classifier:
-    """The forest; both classes weigh the same, within a class rows weigh what they stand for.
+    """The forest. Both classes get the same total weight; within a class, rows keep their own weights.
 
     Raises:
         DatasetError: Too few rows or devices of a class.
@@ -96,7 +100,7 @@ def train_classifier(rows: RegimeRows, labels: Sequence[str | None], seed: int) 
     if not enough_labels(labels, rows.device.tolist()):
         raise DatasetError(
             f"a classifier needs {MIN_CLASS_ROWS} rows of {MIN_CLASS_DEVICES} devices of each class: "
-            f"of {len(labels)} rows {sum(map(is_fault, labels))} are of a fault"
+            f"{sum(map(is_fault, labels))} of {len(labels)} rows are labelled as a fault"
         )
     y = np.array([int(is_fault(label)) for label in labels])
     mass = np.bincount(y, rows.weights, minlength=2)

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from model_service.models.bundle_files import BundleFiles, sealed
-from model_service.models.feature_graph import features as write_features
+from model_service.models.bundle_files import BundleFiles, build_bundle
+from model_service.models.feature_graph import write_features
 from model_service.models.features import all_kinds, compute
 from model_service.models.golden import Golden
 from model_service.models.graph import FLOAT, OPSET, GraphWriter, tensor
-from model_service.models.mahalanobis import Mahalanobis, fit, rounded, write_score
+from model_service.models.mahalanobis import Mahalanobis, fit, write_score
 from model_service.models.robust import CALIBRATION, build_robust, robust_score
+from model_service.models.rounding import rounded, rounded_or_nan
 from schemas.manifest import (
     ANY_FEATURESET,
     SCORE_EDGES,
@@ -39,23 +40,23 @@ TOLERANCE = Tolerance(absolute=1e-4, relative=1e-4)
 def factory_bundle(
     profile: Profile, healthy: Sequence[Sequence[Array]], golden: Windows, training: TrainingFacts
 ) -> BundleFiles:
-    """Bundle trained on healthy windows.
+    """The bundle of a model that was fitted to healthy windows.
 
     Args:
-        profile: Channels, window and features.
-        healthy: Per device, runs of features of consecutive windows, each (m, F), m the same for all.
-        golden: Windows to state the outputs of, shape (n, W, C).
-        training: Where the windows came from.
+        profile: Gives channels, window and features.
+        healthy: Per device, stretches of features of consecutive windows, each (m, F), m the same for all.
+        golden: Windows of the golden vectors, shape (n, W, C).
+        training: Where the windows came from, for the manifest.
     """
     specs = profile.feature_specs()
-    everything = np.concatenate([run for device in healthy for run in device])
-    model = fit(everything, [s.kind in LOGGED_KINDS for s in specs])
+    every_window = np.concatenate([stretch for device in healthy for stretch in device])
+    model = fit(every_window, [s.kind in LOGGED_KINDS for s in specs])
     expected = compute(golden, specs, profile.channel_names)
     vectors = Golden(golden, rounded_or_nan(expected), rounded_or_nan(model.score(expected)))
     columns = [*profile.feature_names, "score"]
-    scored = [[np.column_stack([run, model.score(run)]) for run in device] for device in healthy]
+    scored = [[np.column_stack([stretch, model.score(stretch)]) for stretch in device] for device in healthy]
     manifest = Manifest(
-        name=profile.model.name,
+        name=profile.model.family,
         version="",
         featureset=profile.featureset,
         channels=tuple(Input(name=c.name, unit=c.unit) for c in profile.channels),
@@ -64,18 +65,18 @@ def factory_bundle(
         features=profile.feature_names,
         opset=OPSET,
         calibration=model.calibration,
-        bin_edges=_bin_edges(everything, profile.feature_names),
+        bin_edges=_bin_edges(every_window, profile.feature_names),
         baselines={c: _baseline(scored, i) for i, c in enumerate(columns)},
         training=training,
         parameters=model.parameters(),
         tolerance=TOLERANCE,
         files={},
     )
-    return sealed(manifest, anomaly_graph(profile, model), vectors.to_arrow())
+    return build_bundle(manifest, anomaly_graph(profile, model), vectors.to_arrow())
 
 
 def robust_bundle(seed: int) -> BundleFiles:
-    """The generic bundle; its golden windows hold gaps, a dead channel and a constant one."""
+    """The generic bundle; among its golden windows are gaps, a dead channel and a constant channel."""
     rng = np.random.default_rng([seed, 1])
     windows = np.round(rng.uniform(-50.0, 50.0, (6, 24, 2)), 2).astype(np.float32)
     windows[1, ::3] = np.nan
@@ -100,11 +101,11 @@ def robust_bundle(seed: int) -> BundleFiles:
         tolerance=TOLERANCE,
         files={},
     )
-    return sealed(manifest, build_robust(), golden.to_arrow())
+    return build_bundle(manifest, build_robust(), golden.to_arrow())
 
 
 def anomaly_graph(profile: Profile, model: Mahalanobis) -> bytes:
-    """Raw window in, features and score out."""
+    """The graph's bytes: raw window in, features and score out."""
     writer = GraphWriter()
     features = write_features(writer, profile.feature_specs(), profile.channel_names)
     writer.op("Identity", features, output="features")
@@ -114,7 +115,7 @@ def anomaly_graph(profile: Profile, model: Mahalanobis) -> bytes:
         tensor("features", FLOAT, ["batch", len(profile.feature_names)]),
         tensor("score", FLOAT, ["batch"]),
     ]
-    return writer.build(profile.model.name, [tensor("window", FLOAT, shape)], outputs)
+    return writer.build(profile.model.family, [tensor("window", FLOAT, shape)], outputs)
 
 
 def _bin_edges(features: Array, names: Sequence[str]) -> dict[str, tuple[float, ...]]:
@@ -124,11 +125,14 @@ def _bin_edges(features: Array, names: Sequence[str]) -> dict[str, tuple[float, 
 
 
 def _baseline(healthy: Sequence[Sequence[Array]], column: int) -> Baseline:
-    runs = [[run[:, column] for run in device] for device in healthy]
-    values = np.concatenate([run for device in runs for run in device])
-    device_means = [float(np.concatenate(device).mean()) for device in runs]
+    stretches = [[stretch[:, column] for stretch in device] for device in healthy]
+    values = np.concatenate([stretch for device in stretches for stretch in device])
+    device_means = [float(np.concatenate(device).mean()) for device in stretches]
+    # How far a device's mean over m windows wanders, with the differences between devices taken out.
     centred_means = [
-        float(run.mean()) - mean for device, mean in zip(runs, device_means, strict=True) for run in device
+        float(stretch.mean()) - mean
+        for device, mean in zip(stretches, device_means, strict=True)
+        for stretch in device
     ]
     spreads = rounded(np.array([values.mean(), values.std(), np.std(device_means), np.std(centred_means)]))
     mean, std, device_std, mean_std = spreads.tolist()
@@ -138,11 +142,5 @@ def _baseline(healthy: Sequence[Sequence[Array]], column: int) -> Baseline:
         std=std,
         device_std=device_std,
         mean_std=mean_std,
-        mean_windows=len(runs[0][0]),
+        mean_windows=len(stretches[0][0]),
     )
-
-
-def rounded_or_nan(values: Array) -> Array:
-    """Rounded where finite."""
-    finite = np.isfinite(values)
-    return np.where(finite, rounded(np.where(finite, values, 0.0)), np.nan)

@@ -1,8 +1,8 @@
-"""The frozen fault bank: what each fault does to each feature, for faults that new data do not hold.
+"""The frozen fault bank: what known faults do to each feature, so that new data need not hold them.
 
 Effects come from paired simulated windows of one machine, with and without the fault, the same noise in both
-(`python -m infra.factory`). A scale (``LOGGED_KINDS``) is multiplied, any other feature is added to. Injected
-into rows of a new regime they ask of a model: would you still see this fault here?
+(`python -m infra.factory`). A fault multiplies a scale (``LOGGED_KINDS``) and is added to any other feature.
+Injected into rows of a new regime, effects show whether a model still detects the fault there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from model_service.models.mahalanobis import rounded
+from model_service.models.rounding import rounded
 from schemas.errors import BundleError
 
 Array = NDArray[np.float64]
@@ -26,7 +26,7 @@ FOLDER = Path(__file__).parent / "fault_banks"
 FROZEN: dict[str, str] = {
     "machine": "11150b8502f835143bfd0b8e1d380228a603b606ccc563ef62b178566a3064b7",
 }
-"""SHA-256 of each bank: recall is comparable from model to model only while the faults stay the same."""
+"""SHA-256 of each bank: recall of two models can be compared only if the faults are the same."""
 
 
 class BankFile(BaseModel):
@@ -42,7 +42,7 @@ class BankFile(BaseModel):
     effects: dict[str, dict[str, tuple[tuple[float, ...], ...]]]
 
     def to_bytes(self) -> bytes:
-        """The file, reproducible."""
+        """The file's bytes, reproducible."""
         return (json.dumps(self.model_dump(mode="json"), sort_keys=True) + "\n").encode()
 
 
@@ -79,7 +79,7 @@ class FaultBank:
         return np.asarray(self.effects[kind][severity].mean(axis=0))
 
     def inject(self, features: Array, kind: str, severity: float) -> Array:
-        """Rows (n, F) as they would look with the fault; row i gets member i modulo their number."""
+        """Rows (n, F) as they would be with the fault; row i gets member i modulo the number of members."""
         members = self.effects[kind][severity]
         effect = members[np.arange(len(features)) % len(members)]
         return np.asarray(np.where(self.logged, features * np.exp(effect), features + effect))
@@ -88,38 +88,38 @@ class FaultBank:
         """Direction in which a fault moves the features, a unit vector of shape (F,).
 
         Args:
-            kind: The fault.
+            kind: Of the fault.
             scale: Standard deviation of each feature, of its logarithm where ``logged``, shape (F,).
         """
-        ways = [_unit(self.effect(kind, severity) / scale) for severity in self.severities(kind)]
-        return _unit(np.sum(ways, axis=0))
+        directions = [_unit(self.effect(kind, severity) / scale) for severity in self.severities(kind)]
+        return _unit(np.sum(directions, axis=0))
 
 
 def load_fault_bank(profile_name: str, folder: Path = FOLDER) -> FaultBank | None:
     """The bank of a profile; None where there is none.
 
     Raises:
-        BundleError: The file is not the frozen one, or no bank.
+        BundleError: The file is not the frozen one, or not a bank.
     """
     path = folder / f"{profile_name}.json"
     if not path.is_file():
         return None
     data = path.read_bytes()
     if FROZEN.get(profile_name) != hashlib.sha256(data).hexdigest():
-        raise BundleError(f"{path.name}: not the fault bank that the code names: altered or incomplete")
+        raise BundleError(f"{path.name}: not the fault bank that the code names: install the package again")
     return parse_bank(data)
 
 
 def parse_bank(data: bytes) -> FaultBank:
-    """Bank from its file's bytes.
+    """The bank of a file's bytes.
 
     Raises:
-        BundleError: No bank.
+        BundleError: They are not a bank.
     """
     try:
         stored = BankFile.model_validate_json(data)
     except ValidationError as exc:
-        raise BundleError(f"no fault bank: {exc.error_count()} fields do not fit") from exc
+        raise BundleError(f"not a fault bank: {exc.error_count()} fields do not fit") from exc
     effects = {
         kind: {float(severity): np.array(members) for severity, members in by_severity.items()}
         for kind, by_severity in stored.effects.items()
@@ -129,7 +129,7 @@ def parse_bank(data: bytes) -> FaultBank:
 
 
 def paired_effects(healthy: Array, faulty: Array, logged: Sequence[bool]) -> tuple[tuple[float, ...], ...]:
-    """Effects of one severity from features of the same windows without and with the fault, (n, F) each."""
+    """Effects of one severity, from features (n, F) of the same windows without and with the fault."""
     mask = np.array(logged)
     with np.errstate(divide="ignore", invalid="ignore"):
         off = np.where(mask, np.log(faulty) - np.log(healthy), faulty - healthy)

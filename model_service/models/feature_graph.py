@@ -1,4 +1,6 @@
-"""Raw window to features as ONNX operators. `features.py` is the same in numpy; a test holds them equal.
+"""Writes the computation of features from a raw window as ONNX operators.
+
+`features.py` computes the same in numpy; a test compares them.
 
 Inside, arrays are (B, C, W): batch, channel, sample. Every kind ignores missing samples.
 """
@@ -18,10 +20,10 @@ NAN = float("nan")
 
 
 class WindowKinds:
-    """Feature kinds of a (B, C, W) tensor; parts that several kinds need are written once.
+    """Writes feature kinds of a (B, C, W) tensor; what several kinds need is written once.
 
     Args:
-        writer: Where the operators go.
+        writer: Of the graph that the operators are added to.
         x: Name of the (B, C, W) float tensor; NaN and infinities are missing.
     """
 
@@ -30,7 +32,7 @@ class WindowKinds:
         self._x = x
 
     def kind(self, name: str) -> str:
-        """Tensor (B, C) of one of ``FEATURE_KINDS``."""
+        """Name of the (B, C) tensor of one of ``FEATURE_KINDS``."""
         if name.startswith("band_"):
             return self._band(name)
         kinds = {
@@ -65,7 +67,7 @@ class WindowKinds:
 
     @cached_property
     def _count(self) -> str:
-        """Valid samples; NaN where there is none, which then runs through every kind."""
+        """Number of valid samples; NaN where there is none, which makes every kind NaN."""
         n = self._sum(self._g.op("Cast", self._valid, to=FLOAT))
         empty = self._g.op("Equal", n, self._g.floats(0.0))
         return self._g.op("Where", empty, self._g.floats(NAN), n)
@@ -75,7 +77,7 @@ class WindowKinds:
 
     @cached_property
     def _shift(self) -> str:
-        # The last valid sample: measuring from it keeps small spreads on large offsets exact in float32.
+        # The last valid sample. Differences from it keep a small spread on a large offset exact in float32.
         index = self._g.op("Cast", self._positions(), to=FLOAT)
         at = self._g.op("Where", self._valid, index, self._g.floats(-1.0))
         latest = self._g.op("ReduceMax", at, axes=[2], keepdims=1)
@@ -93,7 +95,7 @@ class WindowKinds:
 
     @cached_property
     def _offset_mean(self) -> str:
-        """Mean as measured from ``shift``."""
+        """Mean less ``_shift``."""
         shifted = self._g.op("Sub", self._filled, self._shift)
         return self._average(self._g.op("Where", self._valid, shifted, self._g.floats(0.0)))
 
@@ -113,19 +115,19 @@ class WindowKinds:
         return self._average(self._squares)
 
     def _zero_if_flat(self, x: str) -> str:
-        """0 where the window is constant: the ratio is 0/0 there."""
+        """Replaces x by 0 where the window is constant: the ratio is 0/0 there."""
         flat = self._g.op("Equal", self._variance, self._g.floats(0.0))
         return self._flat(self._g.op("Where", flat, self._g.floats(0.0), x))
 
-    def _gapless(self, x: str) -> str:
-        """NaN where the channel has no valid sample at all."""
+    def _nan_if_empty(self, x: str) -> str:
+        """Replaces x by NaN where the channel has no valid sample: its count is NaN there."""
         nothing = self._g.op("Mul", self._count, self._g.floats(0.0))
         return self._flat(self._g.op("Add", x, nothing))
 
     # -- kinds, (B, C) ----------------------------------------------------------------------------
 
     def _last(self) -> str:
-        return self._gapless(self._shift)
+        return self._nan_if_empty(self._shift)
 
     def _mean(self) -> str:
         return self._flat(self._g.op("Add", self._shift, self._offset_mean))
@@ -135,11 +137,11 @@ class WindowKinds:
 
     def _min(self) -> str:
         x = self._g.op("Where", self._valid, self._x, self._g.floats(LARGEST))
-        return self._gapless(self._g.op("ReduceMin", x, axes=[2], keepdims=1))
+        return self._nan_if_empty(self._g.op("ReduceMin", x, axes=[2], keepdims=1))
 
     def _max(self) -> str:
         x = self._g.op("Where", self._valid, self._x, self._g.floats(-LARGEST))
-        return self._gapless(self._g.op("ReduceMax", x, axes=[2], keepdims=1))
+        return self._nan_if_empty(self._g.op("ReduceMax", x, axes=[2], keepdims=1))
 
     def _rms(self) -> str:
         square = self._g.op("Mul", self._filled, self._filled)
@@ -150,7 +152,7 @@ class WindowKinds:
         return self._g.op("ReduceMax", self._g.op("Abs", self._centred), axes=[2], keepdims=1)
 
     def _peak(self) -> str:
-        return self._gapless(self._largest)
+        return self._nan_if_empty(self._largest)
 
     def _crest(self) -> str:
         return self._zero_if_flat(self._g.op("Div", self._largest, self._g.op("Sqrt", self._variance)))
@@ -164,7 +166,10 @@ class WindowKinds:
 
     @cached_property
     def _power(self) -> str:
-        """One-sided power of each line, (B, C, W // 2 + 1), both sides counted, mean left out."""
+        """One-sided power of each spectral line, (B, C, W // 2 + 1), without the mean (line 0).
+
+        Every line counts twice, for both sides; the line at half the sampling rate (W even) has one side.
+        """
         signal = self._g.op("Unsqueeze", self._centred, self._g.ints(3))
         spectrum = self._g.op("DFT", signal, axis=2, onesided=1)
         power = self._g.op("ReduceSum", self._g.op("Mul", spectrum, spectrum), self._g.ints(3), keepdims=0)
@@ -183,7 +188,7 @@ class WindowKinds:
         return self._g.op("Range", self._g.integer(0), end, self._g.integer(1))
 
     def _above(self, share: int) -> str:
-        """Whether a line lies at or above 1/share of the sampling rate."""
+        """Whether each spectral line lies at or above 1/share of the sampling rate."""
         line, width = self._line, self._width
         return self._g.op("GreaterOrEqual", self._g.op("Mul", line, self._g.integer(share)), width)
 
@@ -205,31 +210,31 @@ class WindowKinds:
 
 
 def channels_first(writer: GraphWriter, window: str = "window") -> str:
-    """(B, W, C) as devices hold it to (B, C, W) as the kinds want it."""
+    """Turns (B, W, C), the layout on devices, into (B, C, W), the layout of ``WindowKinds``."""
     return writer.op("Transpose", window, perm=[0, 2, 1])
 
 
-def features(
+def write_features(
     writer: GraphWriter, specs: Sequence[FeatureSpec], channels: Sequence[str], window: str = "window"
 ) -> str:
-    """Adds the features ``specs`` of a fixed list of channels; each channel computes only its own kinds.
+    """Adds the features ``specs`` of a fixed list of channels; of each channel only the kinds in ``specs``.
 
     Returns:
         Name of the (B, F) tensor, columns in the order of ``specs``.
     """
-    every = channels_first(writer, window)
-    columns: dict[str, WindowKinds] = {}
+    every_channel = channels_first(writer, window)
+    kinds: dict[str, WindowKinds] = {}
     parts = []
     for spec in specs:
-        if spec.channel not in columns:
+        if spec.channel not in kinds:
             at = writer.ints(channels.index(spec.channel))
-            columns[spec.channel] = WindowKinds(writer, writer.op("Gather", every, at, axis=1))
-        parts.append(columns[spec.channel].kind(spec.kind))
+            kinds[spec.channel] = WindowKinds(writer, writer.op("Gather", every_channel, at, axis=1))
+        parts.append(kinds[spec.channel].kind(spec.kind))
     return writer.op("Concat", *parts, axis=1)
 
 
-def chosen_features(writer: GraphWriter, window: str = "window", columns: str = "columns") -> str:
-    """Adds all kinds of any number of channels and picks ``columns`` of them.
+def write_chosen_features(writer: GraphWriter, window: str = "window", columns: str = "columns") -> str:
+    """Adds all kinds of any number of channels, and the choice of the input ``columns`` among them.
 
     Returns:
         Name of the (B, F) tensor; ``columns[f]`` is ``channel * len(FEATURE_KINDS) + kind``.

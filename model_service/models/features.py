@@ -1,4 +1,4 @@
-"""Window features in numpy, float64: what the ONNX feature graph is checked against and trained with."""
+"""Window features in numpy, float64: models are trained on them, and the ONNX graph is checked with them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Array = NDArray[np.float64]
 def all_kinds(windows: NDArray[np.floating]) -> Array:
     """Every feature kind of every channel.
 
-    Definitions (`docs/profiles.md`): missing samples (NaN, infinities) are left out of every kind; the
-    spectrum takes them as the mean, so that low² + mid² + high² = std². A window of equal samples has
-    crest and kurtosis 0. A channel without any sample has only NaN.
+    Definitions (`docs/profiles.md`): missing samples (NaN, infinities) are left out of every kind; in the
+    spectrum they count as the mean, so that low² + mid² + high² = std². A window of equal samples has
+    crest and kurtosis 0. Of a channel without any sample, every kind is NaN.
 
     Args:
         windows: Shape (n, w, c).
@@ -28,11 +28,11 @@ def all_kinds(windows: NDArray[np.floating]) -> Array:
     x = np.moveaxis(np.asarray(windows, dtype=np.float64), 1, 2)
     valid = np.isfinite(x)
     n = valid.sum(axis=2).astype(np.float64)
-    n[n == 0] = np.nan
+    n[n == 0] = np.nan  # makes every kind of an empty channel NaN, by division or by ``+ 0.0 * n``
     filled = np.where(valid, x, 0.0)
     mean = filled.sum(axis=2) / n
     centred = np.where(valid, x - mean[..., None], 0.0)
-    # Rounding of the mean must not make a constant window look alive.
+    # Rounding of the mean leaves tiny deviations in a constant window: they count as 0.
     tiny = 1e-12 * np.abs(filled).max(axis=2)
     centred[np.abs(centred).max(axis=2) <= tiny] = 0.0
     var = (centred**2).sum(axis=2) / n
@@ -74,10 +74,11 @@ def _last(filled: Array, valid: NDArray[np.bool_]) -> Array:
 
 
 def _bands(centred: Array, n: Array) -> tuple[Array, Array, Array]:
-    """RMS below 1/8, between, and from 1/4 of the sampling rate (Parseval)."""
+    """RMS below 1/8, between 1/8 and 1/4, and from 1/4 of the sampling rate on, by Parseval's theorem."""
     width = centred.shape[2]
     power = np.abs(np.fft.rfft(centred, axis=2)) ** 2
     k = np.arange(power.shape[2])
+    # One-sided spectrum: each line counts twice but for the mean and the line at half the sampling rate.
     twice = np.where((k == 0) | (2 * k == width), 1.0, 2.0)
     power = power * twice * (k > 0)
     low, mid, high = 8 * k < width, (8 * k >= width) & (4 * k < width), 4 * k >= width

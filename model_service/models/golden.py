@@ -1,4 +1,4 @@
-"""Golden vectors: synthetic windows with the outputs that numpy expects of the graph."""
+"""Golden vectors: synthetic windows, and the outputs that the graph must give, computed in numpy."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def golden_windows(data: bytes) -> NDArray[np.float32]:
     """Input windows of golden vectors, shape (n, W, C).
 
     Raises:
-        BundleError: These bytes are no golden vectors.
+        BundleError: These bytes are not golden vectors.
     """
     with _translated():
         table = _table(data)
@@ -64,10 +64,10 @@ def golden_windows(data: bytes) -> NDArray[np.float32]:
 
 
 def golden_outputs(data: bytes) -> NDArray[np.float64]:
-    """Stated outputs of golden vectors: features, and the score as last column, shape (n, F + 1).
+    """Expected outputs of golden vectors: features, and the score as last column, shape (n, F + 1).
 
     Raises:
-        BundleError: These bytes are no golden vectors.
+        BundleError: These bytes are not golden vectors.
     """
     with _translated():
         table = _table(data)
@@ -80,7 +80,7 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except (pa.ArrowInvalid, KeyError, ValueError) as exc:
-        raise BundleError(f"golden vectors unreadable: {exc}") from exc
+        raise BundleError(f"the golden vectors cannot be read: {exc}") from exc
 
 
 def _table(data: bytes) -> pa.Table:

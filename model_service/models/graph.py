@@ -1,7 +1,8 @@
-"""A thin writer of ONNX graphs: names its tensors, keeps constants once, builds reproducible bytes."""
+"""A thin writer of ONNX graphs: names tensors, stores equal constants once, builds reproducible bytes."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -60,28 +61,28 @@ class GraphWriter:
 
         Args:
             graph: ``GraphProto`` of the same operator sets.
-            inputs: For each of its inputs the name of a tensor that is here.
+            inputs: For each input of that graph, the name of a tensor in this one.
 
         Returns:
-            Our name of each of its outputs.
+            For each output of that graph, its name in this one.
         """
         names = dict(inputs) | {i.name: self.constant(numpy_helper.to_array(i)) for i in graph.initializer}
         for node in graph.node:
-            here = helper.make_node(node.op_type, [names[i] for i in node.input], [], domain=node.domain)
-            here.attribute.extend(node.attribute)
-            here.name = f"{node.op_type.lower()}_{len(self._nodes)}"
-            names |= {output: f"{here.name}_{at}" for at, output in enumerate(node.output)}
-            here.output.extend(names[output] for output in node.output)
-            self._nodes.append(here)
+            copied = helper.make_node(node.op_type, [names[i] for i in node.input], [], domain=node.domain)
+            copied.attribute.extend(node.attribute)
+            copied.name = f"{node.op_type.lower()}_{len(self._nodes)}"
+            names |= {output: f"{copied.name}_{at}" for at, output in enumerate(node.output)}
+            copied.output.extend(names[output] for output in node.output)
+            self._nodes.append(copied)
         return {output.name: names[output.name] for output in graph.output}
 
     def build(self, name: str, inputs: Sequence[Any], outputs: Sequence[Any]) -> bytes:
-        """Serialized, checked model.
+        """The model as bytes, checked.
 
         Args:
-            name: Graph name.
-            inputs: Value infos, as ``tensor`` makes them.
-            outputs: Likewise.
+            name: Of the graph.
+            inputs: Declared by ``tensor``, as are the outputs.
+            outputs: In the order in which they are to be returned.
         """
         opsets = [helper.make_opsetid("", OPSET)]
         if any(node.domain == ML_DOMAIN for node in self._nodes):
@@ -96,6 +97,15 @@ class GraphWriter:
         onnx.checker.check_model(model, full_check=True)
         data: bytes = model.SerializeToString(deterministic=True)
         return data
+
+
+def nan_where_missing(writer: GraphWriter, features: str, score: str) -> str:
+    """Adds a check to a graph: the score (B,) becomes NaN where any of the features (B, F) is NaN."""
+    missing = writer.op("Cast", writer.op("IsNaN", features), to=FLOAT)
+    any_missing = writer.op(
+        "Greater", writer.op("ReduceMax", missing, axes=[1], keepdims=0), writer.floats(0.0)
+    )
+    return writer.op("Where", any_missing, writer.floats(math.nan), score)
 
 
 def tensor(name: str, kind: int, shape: Sequence[int | str]) -> Any:

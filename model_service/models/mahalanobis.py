@@ -9,16 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model_service.models.graph import FLOAT, GraphWriter
+from model_service.models.graph import GraphWriter, nan_where_missing
+from model_service.models.rounding import rounded, rounded_number
 from schemas.errors import BundleError
 from schemas.manifest import Calibration, Manifest
 
 Array = NDArray[np.float64]
 
 SHRINKAGE = 0.2
-"""Weight of the identity in the correlation matrix: no direction is trusted to be without spread."""
+"""Weight of the identity in the correlation matrix, so that no direction has (almost) no spread."""
 SMALLEST = 1e-6
-"""Floor under the logarithm."""
+"""Features are raised to this before their logarithm is taken."""
 HEALTHY_SCORE = 0.4
 """Score of the distance that one healthy window in a thousand exceeds."""
 SLOPE = 3.0
@@ -26,12 +27,12 @@ SLOPE = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Mahalanobis:
-    """Parameters, rounded: the same on every machine that trains them.
+    """Fitted parameters, rounded: the same on every machine that trains them.
 
     Attributes:
         logged: Which features are taken as logarithms, shape (F,).
-        mean: Of the (logged) features, shape (F,).
-        std: Likewise.
+        mean: Of the features, logarithms taken, shape (F,).
+        std: Of the same, shape (F,).
         whitening: Shape (F, F): standardised features times it have unit covariance.
         calibration: From distance to score.
     """
@@ -51,11 +52,11 @@ class Mahalanobis:
         return calibrated(self.distance(features), self.calibration)
 
     def standardised(self, features: Array) -> Array:
-        """Each feature of (n, F) in its own standard deviations from its mean, logarithms taken."""
+        """Features of (n, F) as standard deviations from their means, logarithms taken."""
         return np.asarray((logarithms(features, self.logged) - self.mean) / self.std)
 
     def unstandardised(self, z: Array) -> Array:
-        """Features of rows (n, F) in standard deviations: the inverse of ``standardised``."""
+        """Features of rows (n, F) given as standard deviations: the inverse of ``standardised``."""
         x = z * self.std + self.mean
         return np.asarray(np.where(self.logged, np.exp(np.where(self.logged, x, 0.0)), x))
 
@@ -75,19 +76,21 @@ class Mahalanobis:
 
     @classmethod
     def of(cls, manifest: Manifest) -> Mahalanobis:
-        """The model that a manifest states.
+        """The model whose parameters a manifest holds.
 
         Raises:
-            BundleError: It states none, or one of another size than its features.
+            BundleError: It holds none, or they do not fit the number of its features.
         """
         try:
             parts = {k: np.array(manifest.parameters[k]) for k in ("logged", "mean", "std", "whitening")}
             f = len(manifest.features)
             whitening = parts["whitening"].reshape(f, f)
         except (KeyError, ValueError) as exc:
-            raise BundleError(f"model {manifest.version} states no parameters of an anomaly model") from exc
+            raise BundleError(
+                f"model {manifest.version}: its manifest holds no parameters of an anomaly model"
+            ) from exc
         if any(len(parts[k]) != f for k in ("logged", "mean", "std")):
-            raise BundleError(f"model {manifest.version}: parameters are not those of {f} features")
+            raise BundleError(f"model {manifest.version}: its parameters do not fit {f} features")
         return cls(parts["logged"] > 0, parts["mean"], parts["std"], whitening, manifest.calibration)
 
 
@@ -97,11 +100,11 @@ def whitening_of(correlation: Array) -> Array:
 
 
 def fit(features: Array, logged: Sequence[bool]) -> Mahalanobis:
-    """Model of healthy windows.
+    """The model of healthy windows.
 
     Args:
         features: Shape (n, F), finite.
-        logged: Which features are strictly positive scales, better taken as logarithms.
+        logged: Which features are strictly positive scales, which are closer to normal as logarithms.
     """
     mask = np.array(logged, dtype=bool)
     x = logarithms(features, mask)
@@ -110,13 +113,12 @@ def fit(features: Array, logged: Sequence[bool]) -> Mahalanobis:
     correlation = z.T @ z / len(z)
     shrunk = (1 - SHRINKAGE) * correlation + SHRINKAGE * np.eye(len(mean))
     whitening = whitening_of(shrunk)
+    # The score of HEALTHY_SCORE is given to the distance that one healthy window in a thousand exceeds.
     raw = Mahalanobis(mask, mean, std, whitening, Calibration(middle=1.0, slope=SLOPE))
     healthy = float(np.quantile(raw.distance(features), 0.999))
     middle = healthy * ((1 - HEALTHY_SCORE) / HEALTHY_SCORE) ** (1 / SLOPE)
     calibration = Calibration(
-        middle=float(rounded(np.array(middle))),
-        slope=SLOPE,
-        healthy_p999=float(rounded(np.array(healthy))),
+        middle=rounded_number(middle), slope=SLOPE, healthy_p999=rounded_number(healthy)
     )
     return Mahalanobis(mask, mean, std, whitening, calibration)
 
@@ -125,15 +127,6 @@ def calibrated(distance: Array, calibration: Calibration) -> Array:
     """d^s / (d^s + m^s), NaN for NaN."""
     with np.errstate(divide="ignore", over="ignore"):
         return np.asarray(1.0 / (1.0 + np.power(calibration.middle / distance, calibration.slope)))
-
-
-def rounded(values: Array, digits: int = 6) -> Array:
-    """Values to significant digits: hides the last bits, which differ from processor to processor."""
-    with np.errstate(divide="ignore"):
-        magnitude = np.where(values == 0, 0, np.floor(np.log10(np.abs(values))))
-    places = digits - 1 - magnitude
-    flat = [round(float(v), int(p)) for v, p in zip(np.ravel(values), np.ravel(places), strict=True)]
-    return np.array(flat).reshape(np.shape(values))
 
 
 def write_score(writer: GraphWriter, features: str, model: Mahalanobis) -> str:
@@ -145,22 +138,18 @@ def write_score(writer: GraphWriter, features: str, model: Mahalanobis) -> str:
     white = writer.op("MatMul", z, writer.constant(model.whitening.astype(np.float32)))
     square = writer.op("ReduceSum", writer.op("Mul", white, white), writer.ints(1), keepdims=0)
     score = write_calibration(writer, writer.op("Sqrt", square), model.calibration)
-    missing = writer.op("Cast", writer.op("IsNaN", features), to=FLOAT)
-    any_missing = writer.op(
-        "Greater", writer.op("ReduceMax", missing, axes=[1], keepdims=0), writer.floats(0.0)
-    )
-    return writer.op("Where", any_missing, writer.floats(math.nan), score)
+    return nan_where_missing(writer, features, score)
 
 
 def write_calibration(writer: GraphWriter, distance: str, calibration: Calibration) -> str:
-    """Adds the map from distance to score, as a logistic of the logarithm."""
+    """Adds ``calibrated`` to a graph, written as a logistic function of the logarithm of the distance."""
     logarithm = writer.op("Log", writer.op("Div", distance, writer.floats(calibration.middle)))
     return writer.op("Sigmoid", writer.op("Mul", logarithm, writer.floats(calibration.slope)))
 
 
 def logarithms(features: Array, mask: NDArray[np.bool_]) -> Array:
     """Features of (n, F), those of the mask as logarithms."""
-    # np.maximum hands NaN on, as wanted.
+    # np.maximum passes NaN through: a missing feature stays missing.
     return np.asarray(np.where(mask, np.log(np.maximum(features, SMALLEST)), features))
 
 

@@ -1,7 +1,7 @@
 """The generic model: how far the farthest feature lies from the device's own rolling median.
 
-Nothing is trained. One graph fits any channels, any window and any choice of features: which ones, and
-what is usual for the device, are inputs.
+Nothing is trained. One graph fits any channels, any window and any choice of features: the choice, and the
+median and spread of the device's own features, are inputs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from model_service.models.feature_graph import chosen_features
+from model_service.models.feature_graph import write_chosen_features
 from model_service.models.graph import FLOAT, INT64, GraphWriter, tensor
 from model_service.models.mahalanobis import calibrated, write_calibration
 from schemas.manifest import Calibration
@@ -23,9 +23,9 @@ CALIBRATION = Calibration(middle=8.0, slope=3.0)
 
 
 def build_robust() -> bytes:
-    """The model: ``window, columns, center, spread`` to ``features, score``."""
+    """The graph's bytes, from ``window, columns, center, spread`` to ``features, score``."""
     writer = GraphWriter()
-    features = chosen_features(writer)
+    features = write_chosen_features(writer)
     off = writer.op("Div", writer.op("Sub", features, "center"), "spread")
     missing = writer.op("IsNaN", off)
     distance = writer.op("Where", missing, writer.floats(-1.0), writer.op("Abs", off))
@@ -48,7 +48,7 @@ def build_robust() -> bytes:
 
 
 def robust_score(features: Array, center: Array, spread: Array) -> Array:
-    """Score of each row of (n, F) in numpy; NaN where no feature can be compared."""
+    """The same score in numpy, of each row of (n, F); NaN where no feature can be compared."""
     distance = np.abs(features - center) / spread
     farthest = np.where(np.isnan(distance), -1.0, distance).max(axis=1)
     return np.asarray(np.where(farthest < 0, np.nan, calibrated(np.maximum(farthest, 0.0), CALIBRATION)))

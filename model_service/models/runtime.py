@@ -25,8 +25,8 @@ class OrtGraph:
     """A loaded graph.
 
     Args:
-        model: ONNX bytes; nothing they name outside of themselves is looked for.
-        name: For messages.
+        model: ONNX bytes; loaded from memory, so weights in other files are not found.
+        name: Of the model, for messages.
 
     Raises:
         BundleError: onnxruntime cannot load the graph.

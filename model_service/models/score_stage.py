@@ -1,6 +1,6 @@
-"""The score part of a model's own graph: features in, score out, so that rows of the lake can be scored.
+"""The part of a model's graph behind its features, with which rows of the lake can be scored.
 
-Cut out of the very bytes that devices run; nothing is trained or written anew.
+It is extracted from the bytes that devices run; nothing is trained or written anew.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ class ScoreStage:
     Args:
         model: The whole graph, raw window to ``features`` and ``score``.
         width: Number of features.
-        name: For messages.
+        name: Of the model, for messages.
 
     Raises:
-        BundleError: No such graph, or its score follows from more than its features.
+        BundleError: Not such a graph, or its score depends on more than its features.
     """
 
     def __init__(self, model: bytes, width: int, name: str) -> None:
         self._width, self._name = width, name
-        self._graph = OrtGraph(cut(model, width, name), name)
+        self._graph = OrtGraph(score_part(model, width, name), name)
 
     def score(self, features: Array) -> Array:
         """Score of each row of (n, F); NaN where the model gives none.
 
         Raises:
-            BundleError: The graph gives something else.
+            BundleError: The graph gives scores of another shape.
         """
         rows = np.asarray(features, dtype=np.float32).reshape(-1, self._width)
         [score] = self._graph.run(("score",), {_ROWS: rows})
@@ -51,17 +51,17 @@ class ScoreStage:
         return score.astype(np.float64)
 
 
-def cut(model: bytes, width: int, name: str) -> bytes:
+def score_part(model: bytes, width: int, name: str) -> bytes:
     """The part of the graph behind its features.
 
     Raises:
-        BundleError: As ``ScoreStage``.
+        BundleError: As for ``ScoreStage``.
     """
     whole = parsed(model, name)
-    makers = {output: node for node in whole.graph.node for output in node.output}
-    source = _source(makers, name)
+    producers = {output: node for node in whole.graph.node for output in node.output}
+    source = _source(producers, name)
     constants = {i.name: i for i in whole.graph.initializer}
-    needed = _needed(makers, source, constants, name)
+    needed = _needed(producers, source, constants, name)
     nodes = []
     for node in (n for n in whole.graph.node if n.output[0] in needed):
         copy = onnx.NodeProto()
@@ -70,13 +70,13 @@ def cut(model: bytes, width: int, name: str) -> bytes:
             if given == source:
                 copy.input[at] = _ROWS
         nodes.append(copy)
-    held = [constants[c] for c in sorted({i for n in nodes for i in n.input} & constants.keys())]
+    initializers = [constants[c] for c in sorted({i for n in nodes for i in n.input} & constants.keys())]
     graph = helper.make_graph(
         nodes,
         "score",
         [tensor(_ROWS, FLOAT, ["rows", width])],
         [tensor("score", FLOAT, ["rows"])],
-        held,
+        initializers,
     )
     part = helper.make_model(graph, ir_version=whole.ir_version, opset_imports=list(whole.opset_import))
     data: bytes = part.SerializeToString(deterministic=True)
@@ -87,25 +87,25 @@ def parsed(model: bytes, name: str) -> Any:
     """``ModelProto`` of these bytes.
 
     Raises:
-        BundleError: No ONNX model.
+        BundleError: They are not an ONNX model.
     """
     whole = onnx.ModelProto()
     try:
         whole.ParseFromString(model)
     except DecodeError as exc:
-        raise BundleError(f"model {name}: no ONNX model") from exc
+        raise BundleError(f"model {name}: not an ONNX model") from exc
     return whole
 
 
-def _source(makers: dict[str, Any], name: str) -> str:
-    """Tensor that ``features`` is; the writer names it by an Identity of what the score is made from."""
-    node = makers.get("features")
-    if node is None or "score" not in makers:
+def _source(producers: dict[str, Any], name: str) -> str:
+    """Name of the tensor that the score is computed from: ``features`` is an Identity of it."""
+    node = producers.get("features")
+    if node is None or "score" not in producers:
         raise BundleError(f"model {name}: the graph has no outputs features and score")
     return str(node.input[0]) if node.op_type == "Identity" else "features"
 
 
-def _needed(makers: dict[str, Any], source: str, constants: dict[str, Any], name: str) -> set[str]:
+def _needed(producers: dict[str, Any], source: str, constants: dict[str, Any], name: str) -> set[str]:
     """First outputs of the operators between features and score."""
     needed: set[str] = set()
     todo = ["score"]
@@ -113,9 +113,9 @@ def _needed(makers: dict[str, Any], source: str, constants: dict[str, Any], name
         wanted = todo.pop()
         if wanted in ("", source) or wanted in constants:
             continue
-        node = makers.get(wanted)
+        node = producers.get(wanted)
         if node is None:
-            raise BundleError(f"model {name}: its score follows from '{wanted}', not from features alone")
+            raise BundleError(f"model {name}: its score depends on '{wanted}', not on features alone")
         if node.output[0] not in needed:
             needed.add(node.output[0])
             todo += list(node.input)

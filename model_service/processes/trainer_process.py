@@ -6,12 +6,12 @@ import logging
 import threading
 from contextlib import closing
 
-from feature_store.cut_store import utc_now
 from feature_store.lake import Lake
 from model_service.processes.process_loop import ProcessJob, ProcessLoop
 from model_service.registry.database import Registry
 from model_service.settings import ModelSettings
 from model_service.training.scheduler import PROPOSE_EVERY_S, TrainingScheduler
+from schemas.instants import utc_now
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +30,8 @@ def run(settings: ModelSettings, stop: threading.Event) -> None:
         scheduler = TrainingScheduler(settings, registry, Lake.open(settings.lake_root), utc_now)
         log.info("trainer of %s", settings.root)
         jobs = (
-            ProcessJob("reasons to train", scheduler.look),
+            ProcessJob("reasons to train", scheduler.poll),
             ProcessJob("training runs", scheduler.work),
-            ProcessJob("stale proposals", scheduler.propose_again, PROPOSE_EVERY_S),
+            ProcessJob("stale proposals", scheduler.renew_proposals, PROPOSE_EVERY_S),
         )
         ProcessLoop(jobs, settings.tick_s).run(stop)

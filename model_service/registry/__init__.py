@@ -1,5 +1,5 @@
-"""The model registry: one SQL database in which the processes of the model service meet.
+"""The model registry: the SQL database that the processes of the model service share.
 
-Statements stand with whom they serve: each package has its own store over its tables. Candidates, which
-trainer, gate, engine and guard share, have theirs here.
+Each package has its own store over its tables. Here are the tables, the connection, and the stores of what
+several packages share: candidates and bundles.
 """

@@ -1,4 +1,4 @@
-"""Bundles by digest and by version: candidates' artifacts, and what ships in the wheel."""
+"""Bundles by digest and by version: artifacts of candidates, and the factory bundles in the wheel."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from schemas.errors import BundleError, RegistryError, TrustError
 
 
 def store_artifact(folder: Path, bundle: BundleFiles) -> tuple[str, int]:
-    """Puts a bundle's artifact into the folder, durably, once; returns its SHA-256 and length."""
+    """Write a bundle's artifact into the folder, durably, unless it is there.
+
+    Returns:
+        SHA-256 of the artifact, which is also its file name, and its length in bytes.
+    """
     data = pack(bundle.files)
     digest = hashlib.sha256(data).hexdigest()
     DISK.put_if_absent(folder / digest, data)
@@ -24,10 +28,10 @@ def store_artifact(folder: Path, bundle: BundleFiles) -> tuple[str, int]:
 
 
 def read_artifact(folder: Path, digest: str) -> BundleFiles:
-    """The bundle of an artifact; every digest is verified.
+    """The bundle of an artifact; all digests are verified.
 
     Raises:
-        BundleError: It is missing, altered or no bundle.
+        BundleError: It is missing, altered or not a bundle.
     """
     path = folder / digest
     try:
@@ -37,7 +41,7 @@ def read_artifact(folder: Path, digest: str) -> BundleFiles:
     except OSError as exc:
         raise BundleError(f"artifact {digest[:12]}: cannot be read: {exc.strerror}") from exc
     if hashlib.sha256(data).hexdigest() != digest:
-        raise BundleError(f"artifact {digest[:12]}: its bytes are not those of its name")
+        raise BundleError(f"artifact {digest[:12]}: its bytes do not have the digest of its name")
     try:
         return BundleFiles.of(unpack(data), f"artifact {digest[:12]}")
     except TrustError as exc:
@@ -45,35 +49,35 @@ def read_artifact(folder: Path, digest: str) -> BundleFiles:
 
 
 def factory_families() -> list[str]:
-    """Families of the bundles that ship.
+    """Families that a factory bundle ships for, sorted.
 
     Raises:
-        BundleError: The wheel holds none.
+        BundleError: The wheel holds no factory bundles.
     """
     return sorted(p.name for p in _shipped().iterdir() if p.is_dir())
 
 
 def factory_bundle_of(family: str) -> BundleFiles:
-    """The bundle that ships for a family.
+    """The factory bundle of a family.
 
     Raises:
-        BundleError: None does, or it is altered.
+        BundleError: There is none, or it is altered.
     """
     return BundleFiles.read(_shipped() / family)
 
 
 def _shipped() -> Path:
-    room = find_spec("edge_producer")  # found, not imported: files of the same wheel
-    if room is None or room.origin is None:
-        raise BundleError("the wheel holds no factory bundles")
-    return Path(room.origin).parent / "bundles"
+    package = find_spec("edge_producer")  # located, not imported: only its files are needed
+    if package is None or package.origin is None:
+        raise BundleError("the wheel holds no factory bundles: install the package again")
+    return Path(package.origin).parent / "bundles"
 
 
 def bundle_of_version(connection: Connection, artifacts: Path, family: str, version: str) -> BundleFiles:
     """The bundle of a version: the factory's, or a candidate's artifact.
 
     Raises:
-        RegistryError: Nobody knows this version.
+        RegistryError: It is neither a candidate's version nor the factory's.
         BundleError: Its bytes are missing or altered.
     """
     candidate = candidates.get(connection, version)

@@ -1,4 +1,4 @@
-"""Candidates in the registry: models that a training run made, and how far each has come.
+"""Candidates in the registry: models that a training run made, and the state of each.
 
 The only module that reads and writes rows of ``candidates``. In the caller's transaction.
 
@@ -24,18 +24,18 @@ _c = registry_tables.candidates.c
 
 
 class CandidateState(StrEnum):
-    """How far a candidate has come; as its row says."""
+    """State of a candidate; the value is in its row."""
 
     TRAINED = "trained"
-    """Proposed with the trainer's key; no gate has looked at it."""
+    """Proposed with the trainer's key, and not judged yet."""
     GATING = "gating"
-    """Taken by the gate; still so after a crash, and then taken again."""
+    """The gate is judging it; after a crash the gate judges it again."""
     REFUSED = "refused"
-    """A gate refused it, or it was taken back."""
+    """A gate refused it, or the demo withdrew it."""
     SIGNED = "signed"
-    """Carries both signatures; not visible yet."""
+    """Its proposal carries both signatures, and is not published yet."""
     PUBLISHED = "published"
-    """Devices may be told to run it."""
+    """Channel documents may name it."""
 
 
 S = CandidateState
@@ -46,13 +46,13 @@ FOLLOWS: dict[CandidateState, frozenset[CandidateState]] = {
     S.SIGNED: frozenset({S.PUBLISHED}),
     S.PUBLISHED: frozenset({S.REFUSED}),
 }
-"""What may follow a state. Only the demo refuses a published model: it takes its own mistake back."""
+"""States that may follow a state. Only the demo refuses a published model: its deliberate mistake."""
 UNJUDGED = (S.TRAINED, S.GATING)
-"""States of a candidate that no verdict was given on."""
-ON_ITS_WAY = (S.TRAINED, S.GATING, S.SIGNED)
-"""States of a candidate that is not published yet and was not refused."""
-_TAKEN_BACK = ("aborting", "rolled_back", "rolled_back_partial")
-"""States of a rollout after which the fleet does not run its model."""
+"""States of a candidate without a final verdict."""
+UNPUBLISHED = (S.TRAINED, S.GATING, S.SIGNED)
+"""States of a candidate that is neither published nor refused."""
+_ROLLED_BACK = ("aborting", "rolled_back", "rolled_back_partial")
+"""States of a rollout whose group returns, or has returned, to its baseline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Candidate:
         champion: Version that it was trained to replace.
         sha256: Of the artifact.
         length: Of the artifact, bytes.
-        detail: Why it is in its state; empty: nothing to say.
+        detail: Why it is in its state; empty: there is no special reason.
         created_at, updated_at: UTC seconds.
     """
 
@@ -85,18 +85,18 @@ class Candidate:
 
     @classmethod
     def of(cls, row: RowMapping) -> Self:
-        """From its row."""
+        """The candidate of a row."""
         return cls(**{**{f.name: row[f.name] for f in fields(cls)}, "state": S(row["state"])})
 
     def row(self) -> dict[str, Any]:
-        """Columns by name."""
+        """Its row: columns by name."""
         return {**asdict(self), "state": self.state.value}
 
 
 def candidate_of(
     manifest: Manifest, *, run_id: str, champion: str, sha256: str, length: int, now: float
 ) -> Candidate:
-    """The candidate that a bundle becomes when it is handed over.
+    """The candidate of a bundle, in its first state.
 
     Args:
         manifest: Of the bundle.
@@ -108,7 +108,7 @@ def candidate_of(
     """
     return Candidate(
         version=manifest.version,
-        family=manifest.name,
+        family=manifest.family,
         major=ModelVersion.parse(manifest.version).major,
         kind=manifest.kind,
         run_id=run_id,
@@ -135,17 +135,17 @@ def advance(
     now: float,
     detail: str = "",
 ) -> bool:
-    """Move a candidate on, unless somebody else moved it since it was read.
+    """Change a candidate's state, unless another process changed it since it was read.
 
     Args:
         connection: A transaction.
         candidate: As it was read.
-        state: Where to.
+        state: The new one.
         now: UTC seconds.
-        detail: Why.
+        detail: The reason.
 
     Returns:
-        False: it has moved on already; nothing was changed.
+        False: another process changed it; nothing was written.
 
     Raises:
         ValueError: ``state`` may not follow.
@@ -185,12 +185,12 @@ def newest(connection: Connection, family: str, limit: int) -> list[Candidate]:
 
 
 def count_in(state: CandidateState) -> Select[Any]:
-    """Query for the number of candidates in a state, to be asked among others."""
+    """Query for the number of candidates in a state, for use in a larger query."""
     return select(func.count()).where(_c.state == state)
 
 
 def manifest_of(connection: Connection, version: str) -> Mapping[str, Any]:
-    """JSON of a candidate's manifest; empty: nobody knows the version."""
+    """JSON of a candidate's manifest; empty: there is no such candidate."""
     found = connection.execute(select(_c.manifest).where(_c.version == version)).scalar_one_or_none()
     return found or {}
 
@@ -202,17 +202,18 @@ def next_major(connection: Connection, family: str) -> int:
 
 
 def champion_version(connection: Connection, family: str) -> str | None:
-    """Version of the newest candidate that went out and was not taken back; None: the factory's holds.
+    """Version of the newest published candidate that was not rolled back; None: the factory's is in force.
 
-    Taken back means: by some group's newest rollout of it, and held by none.
+    Rolled back means: by the newest rollout of it in some group, and kept by the newest in no group.
     """
     rollouts = registry_tables.rollouts.c
     ended = select(rollouts.grp, rollouts.version, rollouts.state).where(rollouts.family == family)
     last: dict[tuple[str, str], str] = {}
+    # In order of time, so that the newest rollout of a version in a group is the one that is kept.
     for group, version, state in connection.execute(ended.order_by(rollouts.created_at)):
         last[version, group] = state
-    back = {version for (version, _), state in last.items() if state in _TAKEN_BACK}
-    held = {version for (version, _), state in last.items() if state not in _TAKEN_BACK}
+    back = {version for (version, _), state in last.items() if state in _ROLLED_BACK}
+    held = {version for (version, _), state in last.items() if state not in _ROLLED_BACK}
     query = select(_c.version).where(_c.family == family, _c.state == S.PUBLISHED)
     versions = connection.execute(query.order_by(_c.major.desc())).scalars()
     return next((v for v in versions if v in held or v not in back), None)

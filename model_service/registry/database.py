@@ -1,4 +1,4 @@
-"""The door to SQLAlchemy: an engine on a migrated registry, and transactions."""
+"""The door to SQLAlchemy: opens and migrates the registry, and gives transactions on it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _BUSY_S = 15.0
 
 
 class Registry:
-    """One process's door to the registry.
+    """The registry as one process uses it.
 
     Args:
-        url: SQLAlchemy URL; for SQLite the file is made where absent.
+        url: SQLAlchemy URL; an SQLite file is created if it does not exist.
     """
 
     def __init__(self, url: str) -> None:
@@ -34,11 +34,11 @@ class Registry:
 
     @classmethod
     def open(cls, url: str, root: Path) -> Registry:
-        """Open the registry and migrate it to the newest shape.
+        """Open the registry and migrate it to the newest schema.
 
         Args:
             url: SQLAlchemy URL.
-            root: Folder in which migrations of several processes lock each other out.
+            root: Folder of the lock file that lets one process at a time migrate.
         """
         root.mkdir(parents=True, exist_ok=True)
         with exclusive(root / "migration.lock"):
@@ -47,10 +47,10 @@ class Registry:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """All or nothing. On SQLite the write lock is taken at the start, so that reads within hold.
+        """A transaction: all or nothing. SQLite's write lock is taken at its start, so its reads stay true.
 
         Raises:
-            ServiceUnavailableError: The database stayed locked or out of reach.
+            ServiceUnavailableError: The database stayed locked or cannot be reached.
         """
         try:
             with self.engine.begin() as connection:
@@ -60,10 +60,10 @@ class Registry:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """One consistent look; never waits for a writer, never lets one wait.
+        """A transaction for reading one consistent state; it neither waits for writers nor blocks them.
 
         Raises:
-            ServiceUnavailableError: The database stayed out of reach.
+            ServiceUnavailableError: The database cannot be reached.
         """
         try:
             with self.engine.connect().execution_options(reading=True) as connection, connection.begin():
@@ -88,10 +88,10 @@ def note(
 
     Args:
         connection: The transaction.
-        event_id: The same for a repeat of the same step.
-        subject: Model version, run or rollout.
-        step: What happened, past tense, snake_case.
-        detail: Becomes text to text.
+        event_id: The same when the same step is repeated.
+        subject: Id of a model version, run, rollout or device.
+        step: What happened, in the past tense and snake_case.
+        detail: Values are stored as text.
         at: UTC seconds; None: now.
     """
     values = {
@@ -106,11 +106,11 @@ def note(
         with connection.begin_nested():
             connection.execute(insert(outbox).values(**values))
     except IntegrityError:
-        return  # said already
+        return  # it is there already
 
 
 def migrate(url: str) -> None:
-    """Bring the database to the newest shape; does nothing where it has it."""
+    """Migrate the database to the newest schema; does nothing if it has it."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
@@ -126,7 +126,7 @@ def _engine(url: str) -> Engine:
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # SQLAlchemy's documented way to say BEGIN ourselves
+    connection.isolation_level = None  # SQLAlchemy's documented way to issue BEGIN ourselves
     cursor = connection.cursor()
     for pragma in ("journal_mode = WAL", "synchronous = FULL", f"busy_timeout = {round(_BUSY_S * 1e3)}"):
         cursor.execute(f"PRAGMA {pragma}")

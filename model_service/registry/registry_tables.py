@@ -1,4 +1,7 @@
-"""Tables of the registry. Times are UTC seconds since 1970 (float); JSON columns hold documents."""
+"""Tables of the registry. Times are UTC seconds since 1970 (float); JSON columns hold documents.
+
+The column ``grp`` holds a group, since GROUP is a word of SQL; ``public_name`` maps it to ``group``.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,12 @@ from sqlalchemy import (
 )
 
 metadata = MetaData()
+
+
+def public_name(column: str) -> str:
+    """Name of a column in what people and devices get to read: ``grp`` is their ``group``."""
+    return "group" if column == "grp" else column
+
 
 devices = Table(
     "devices",
@@ -177,7 +186,7 @@ rollouts = Table(
     Column("state", String, nullable=False, index=True),
     Column("phase", Integer, nullable=False),  # 0 = canary
     Column("security", Boolean, nullable=False),
-    Column("record", JSON, nullable=False),  # the state machine's own, see rollout/machine.py
+    Column("record", JSON, nullable=False),  # the state machine's own, see rollout/rollout_record.py
     Column("created_by", String, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
@@ -202,7 +211,7 @@ channel_requests = Table(
     Column("grp", String, nullable=False),
     Column("ring", String, nullable=False),
     Column("seq", Integer, nullable=False),
-    Column("document", JSON, nullable=False),  # schemas.channel_documents.Channel
+    Column("document", JSON, nullable=False),  # schemas.channel_documents.ChannelDocument
     Column("evidence", JSON, nullable=False),  # what the engine bases it on; the guard checks it anew
     # proposed, countersigned, refused, published, withdrawn
     Column("state", String, nullable=False, index=True),

@@ -17,6 +17,7 @@ from model_service.registry.registry_tables import (
     channel_requests,
     gate_verdicts,
     outbox,
+    public_name,
     reports,
     rollout_events,
     rollouts,
@@ -50,8 +51,7 @@ def list_devices(connection: Connection, group: str, limit: int, watching: Mappi
     for row in devices_of(connection, group)[: bounded(limit)]:
         name = row["device_id"]
         status = told.get(name)
-        plain = _plain({k: v for k, v in row.items() if k not in ("public_key", "grp")})
-        plain["group"] = row["grp"]
+        plain = _plain({k: v for k, v in row.items() if k != "public_key"})
         plain.update(_plain({k: None if status is None else status[k] for k in _STATUS}))
         plain.update(_plain({"certificate_until": ends.get(name)}))
         found.append({**plain, "watching": watching.get(name, 0) > 0, "cloned_reports": cloned.get(name, 0)})
@@ -81,7 +81,7 @@ def show_model(connection: Connection, version: str) -> Json:
     model["run"] = None if run is None else _plain(run.row())
     query = select(rollouts.c.rollout_id, rollouts.c.grp, rollouts.c.state, rollouts.c.phase)
     found = connection.execute(query.where(rollouts.c.version == version)).mappings()
-    model["rollouts"] = [_renamed(_plain(row)) for row in found]
+    model["rollouts"] = [_plain(row) for row in found]
     return model
 
 
@@ -98,7 +98,7 @@ def list_rollouts(connection: Connection, family: str, group: str, limit: int) -
         query = query.where(rollouts.c.family == family)
     if group:
         query = query.where(rollouts.c.grp == group)
-    return [_renamed(_plain(row)) for row in connection.execute(query).mappings()]
+    return [_plain(row) for row in connection.execute(query).mappings()]
 
 
 def show_rollout(connection: Connection, rollout_id: str) -> Json:
@@ -107,12 +107,10 @@ def show_rollout(connection: Connection, rollout_id: str) -> Json:
     Raises:
         UnknownNameError: There is none.
     """
-    rollout = _renamed(
-        _one(connection, rollouts, rollout_id, f"no rollout {rollout_id}: `edgeloop rollout history`")
-    )
+    rollout = _one(connection, rollouts, rollout_id, f"no rollout {rollout_id}: `edgeloop rollout history`")
     for name, table in (("events", rollout_events), ("channels", channel_requests)):
         rows = select(table).where(table.c.rollout_id == rollout_id).order_by(table.c.id)
-        rollout[name] = [_renamed(_plain(row)) for row in connection.execute(rows).mappings()]
+        rollout[name] = [_plain(row) for row in connection.execute(rows).mappings()]
     counted = (
         select(reports.c.state, reports.c.result, func.count(reports.c.device_id.distinct()).label("devices"))
         .where(reports.c.rollout_id == rollout_id)
@@ -141,7 +139,7 @@ def list_people(connection: Connection, limit: int) -> list[Json]:
 
 def list_tokens(connection: Connection, limit: int) -> list[Json]:
     """Join tokens, newest first; of each only what does not let anybody in."""
-    return [_renamed(_plain(row)) for row in tokens.tokens(connection, bounded(limit))]
+    return [_plain(row) for row in tokens.tokens(connection, bounded(limit))]
 
 
 def _gates(connection: Connection, versions: list[str]) -> dict[str, Json]:
@@ -165,13 +163,11 @@ def _one(connection: Connection, table: Table, name: str, missing: str) -> Json:
     return _plain(found)
 
 
-def _renamed(row: Json) -> Json:
-    return {("group" if name == "grp" else name): value for name, value in row.items()}
-
-
 def _plain(row: Mapping[Any, Any]) -> Json:
-    """Times as ISO 8601 in UTC."""
-    return {name: _time(value) if str(name).endswith(_TIMES) else value for name, value in row.items()}
+    """Columns under their public names, times as ISO 8601 in UTC."""
+    return {
+        public_name(name): _time(value) if name.endswith(_TIMES) else value for name, value in row.items()
+    }
 
 
 def _time(value: Any) -> Any:

@@ -1,4 +1,5 @@
-"""Training: the feature graph, the factory model and the bundle that carries them.
+"""Training: when a training run starts, what its drift is, what it trains on, and the candidate it proposes.
 
-Everything here is pure: windows in, parameters and bytes out; `infra.factory` simulates and writes files.
+`trigger`, `cause` and `training_run` decide and are pure; `scheduler` and `trainer` read the lake and write
+the registry. The models themselves are made in `model_service.models`.
 """

@@ -1,9 +1,9 @@
-"""Whether a drift is a reason to retrain: a new normal, wear, or something a person must look at.
+"""Decides whether a drift is a reason to retrain: a new normal, wear, or something for a person to decide.
 
-Pure. Learning a fault as the new normal is the worst failure this system could have, so the burden of proof
-lies with retraining: most of a cohort must have moved, at once, the same way, and not as a known fault moves.
-Whatever progresses, looks like a fault, or hits single devices is degradation; what fits neither waits for a
-person. Devices that look faulty within an honest regime are named and kept out of the training set.
+Pure. To learn a fault as the new normal would be the worst failure of this system, so the burden of proof
+lies with retraining: most devices of a cohort must have moved, at once, in the same way, and not as a known
+fault moves them. What progresses, looks like a fault, or hits single devices is degradation; what is neither
+waits for a person. Devices that look faulty within a genuine regime are named and kept out of the training.
 """
 
 from __future__ import annotations
@@ -21,36 +21,36 @@ Array = NDArray[np.float64]
 Kind = Literal["recalibration", "regime", "degradation", "single_device", "unclear"]
 
 FEW_DEVICES = 3
-"""Fewer devices than this tell nothing about a cohort."""
+"""Devices that must be known from before and after the onset to judge a cohort."""
 CLEAR = 3.0
-"""Shifts below so many standard deviations of healthy wandering are none."""
+"""A shift counts from this many standard deviations of a healthy device's wandering on."""
 SMALLEST = 0.5
-"""Shifts below so many spreads of healthy windows matter to nobody."""
+"""A shift counts from this many spreads of healthy windows on: smaller ones do not matter."""
 SINGLE_SHARE = 0.15
-"""Share of a cohort up to which movers are single devices."""
+"""Share of a cohort up to which devices that moved are taken for single faults."""
 TOLERATED_FAULTS = 0.1
-"""Share of the movers that may look faulty while the rest are believed; one device always may."""
-MOST_SICK = 1 / 3
-"""Share of a cohort in alarm before an onset from which the rest cannot speak for it."""
+"""Share of the devices that moved that may look faulty without discrediting the rest; one always may."""
+MOST_IN_ALARM = 1 / 3
+"""Share of a cohort in alarm before the onset above which the rest is not representative."""
 STEADY = 0.7
-"""Share of the final shift that a step has reached in the first part of the time since the onset."""
+"""Share of the final shift from which, in the first part of the time since the onset, it counts as a step."""
 COHERENT = 0.7
-"""Mean cosine of the movers to their common shift from which they moved the same way."""
+"""Mean cosine to the common shift from which devices count as moved in the same way."""
 ALARMED_SHARE = 0.5
-"""Share of movers in alarm from which more than one channel moving is not believed to be harmless."""
+"""Share of the moved devices in alarm from which a shift of several channels is not taken for harmless."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeviceShift:
-    """One device before and after an onset, in the champion's units (spreads of healthy windows).
+    """One device before and after an onset, on the reference scale of the champion.
 
     Attributes:
         shift: Mean after less mean before, shape (F,).
-        parts: The same for equal parts of the time since the onset, shape (p, F); NaN: nothing seen.
+        parts: The same for equal parts of the time since the onset, shape (p, F); NaN: no window.
         noise: Standard deviation of ``shift`` while nothing happens, shape (F,).
-        place: Mean after, on the yardstick, shape (F,).
-        alarmed_before: It was in alarm when the onset came.
-        alarmed_after: An alarm began since.
+        position: Mean after, on the reference scale, shape (F,).
+        alarmed_before: It was in alarm at the onset.
+        alarmed_after: An alarm began after the onset.
     """
 
     device_id: str
@@ -58,7 +58,7 @@ class DeviceShift:
     shift: Array
     parts: Array
     noise: Array
-    place: Array
+    position: Array
     alarmed_before: bool = False
     alarmed_after: bool = False
 
@@ -71,32 +71,32 @@ class DeviceShift:
 
 @dataclass(frozen=True, slots=True)
 class CohortShifts:
-    """Devices of the cohorts in question.
+    """The shifts of the devices of some cohorts.
 
     Attributes:
-        shifts: Devices that were seen before and after the onset.
-        active: Devices registered in these cohorts.
+        devices: Those with windows before and after the onset.
+        active: Number of devices registered in these cohorts.
         features: Names in column order.
     """
 
-    shifts: tuple[DeviceShift, ...]
+    devices: tuple[DeviceShift, ...]
     active: int
     features: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """What a drift is.
+    """What a drift was found to be.
 
     Attributes:
-        kind: What the evidence says.
-        retrain: Whether it is a reason to retrain by itself.
-        enough: False: too few devices were heard of since the onset; look again when there is more.
+        kind: By the evidence.
+        retrain: Whether it is a reason to retrain without a person's decision.
+        enough: False: too few devices sent anything since the onset; examine again when there is more.
         moved: Features that moved in common.
-        faulty: Devices that look faulty: never train on them.
-        centre: Middle of those that moved together, on the yardstick, shape (F,); None: it is no new normal.
-        evidence: The numbers behind it.
+        faulty: Ids of devices that look faulty: never train on them.
+        evidence: The numbers behind it, by name.
         text: One sentence for a person.
+        centre: Median position of the devices that moved together, shape (F,); None: there is no new normal.
     """
 
     kind: Kind
@@ -109,8 +109,19 @@ class Cause:
     centre: Array | None = None
 
 
-class _Found(NamedTuple):
-    """What can be said of a scene."""
+class _Movement(NamedTuple):
+    """How the devices of a cohort moved.
+
+    Attributes:
+        movers: Devices with a clear shift.
+        faulty: Ids of those that look faulty.
+        common: Common shift, 0 where most did not move clearly, shape (F,).
+        centre: Median position of the movers, shape (F,).
+        similarity: Largest cosine of the common shift to a known fault.
+        steadiness: 1: a step; less: the shift still grew.
+        coherence: Mean cosine of the movers to the common shift.
+        alarmed: Share of the movers with an alarm since the onset.
+    """
 
     movers: list[DeviceShift]
     faulty: list[str]
@@ -123,24 +134,24 @@ class _Found(NamedTuple):
 
 
 def judge(
-    scene: CohortShifts, signatures: Sequence[Array], profile: Profile, *, slow_verdicts: float = 0.0
+    observed: CohortShifts, directions: Sequence[Array], profile: Profile, *, slow_verdicts: float = 0.0
 ) -> Cause:
     """The cause of a drift.
 
     Args:
-        scene: What the cohorts did.
-        signatures: Unit vectors in which known faults move the features, shape (F,), in the same units.
-        profile: Its training policy: ``regime_share`` and ``fault_similarity``; its channels.
-        slow_verdicts: Share of the verdicts that the drift watch itself calls progressive.
+        observed: How the devices of the cohorts moved.
+        directions: Unit vectors in which known faults move the features, shape (F,), on the same scale.
+        profile: Gives ``regime_share`` and ``fault_similarity`` of its training policy, and its channels.
+        slow_verdicts: Share of the verdicts by which the change is still going on.
     """
     policy = profile.training
-    known = [d for d in scene.shifts if not d.alarmed_before]
-    sick_before = [d.device_id for d in scene.shifts if d.alarmed_before]
-    found = _look(known, signatures, policy.fault_similarity, len(scene.features))
+    known = [d for d in observed.devices if not d.alarmed_before]
+    already_alarmed = [d.device_id for d in observed.devices if d.alarmed_before]
+    found = _analyse(known, directions, policy.fault_similarity, len(observed.features))
     evidence = {
-        "active_devices": float(scene.active),
+        "active_devices": float(observed.active),
         "devices": float(len(known)),
-        "alarmed_before": float(len(sick_before)),
+        "alarmed_before": float(len(already_alarmed)),
         "moved_devices": float(len(found.movers)),
         "moved_share": len(found.movers) / len(known) if known else 0.0,
         "faulty_devices": float(len(found.faulty)),
@@ -151,78 +162,85 @@ def judge(
         "slow_verdicts": slow_verdicts,
     }
     evidence |= {
-        f"shift_{n}": round(float(x), 3) for n, x in zip(scene.features, found.common, strict=True) if x
+        f"shift_{n}": round(float(x), 3) for n, x in zip(observed.features, found.common, strict=True) if x
     }
-    enough = len(known) >= FEW_DEVICES and 2 * len(scene.shifts) >= scene.active
+    enough = len(known) >= FEW_DEVICES and 2 * len(observed.devices) >= observed.active
     kind, text = _kind(found, evidence, profile, enough=enough)
-    moved = tuple(n for n, x in zip(scene.features, found.common, strict=True) if x)
-    faulty = tuple(sorted({*sick_before, *found.faulty}))
+    moved = tuple(n for n, x in zip(observed.features, found.common, strict=True) if x)
+    faulty = tuple(sorted({*already_alarmed, *found.faulty}))
     retrain = kind in ("recalibration", "regime")
     return Cause(kind, retrain, enough, moved, faulty, evidence, text, found.centre if retrain else None)
 
 
 def _kind(
-    found: _Found, evidence: Mapping[str, float], profile: Profile, *, enough: bool
+    found: _Movement, evidence: Mapping[str, float], profile: Profile, *, enough: bool
 ) -> tuple[Kind, str]:
-    """The first rule that holds; what proves a new normal comes last."""
+    """The first rule that holds: every reason against a new normal comes before the proof of one."""
     policy, n, share = profile.training, len(found.movers), evidence["moved_share"]
-    told = f"{n} of {evidence['devices']:.0f} devices moved"
+    count = f"{n} of {evidence['devices']:.0f} devices moved"
     names = ", ".join(d.device_id for d in found.movers[:3])
     one_channel = _one_scaled_channel(found.common, profile)
     slow = found.steadiness < STEADY or evidence["slow_verdicts"] > 0.5
     rules: tuple[tuple[bool, Kind, str], ...] = (
-        (not enough, "unclear", "too few devices were heard of on both sides of the onset"),
+        (not enough, "unclear", "too few devices have windows both before and after the onset"),
         (
-            evidence["alarmed_before"] > MOST_SICK * (evidence["alarmed_before"] + evidence["devices"]),
+            evidence["alarmed_before"] > MOST_IN_ALARM * (evidence["alarmed_before"] + evidence["devices"]),
             "unclear",
-            f"{evidence['alarmed_before']:.0f} devices were in alarm when it came: what is normal?",
+            f"{evidence['alarmed_before']:.0f} devices were in alarm at the onset: no normal to compare with",
         ),
         (n == 0, "unclear", "no device moved clearly beyond its usual wandering"),
         (
             len(found.faulty) > max(1.0, TOLERATED_FAULTS * n),
             "degradation",
-            f"{told}, {len(found.faulty)} of them as a known fault does",
+            f"{count}, {len(found.faulty)} of them as a known fault moves them",
         ),
-        (n == 1 or share <= SINGLE_SHARE, "single_device", f"{told}: inspect {names}"),
+        (n == 1 or share <= SINGLE_SHARE, "single_device", f"{count}: inspect {names}"),
         (
             found.similarity >= policy.fault_similarity,
             "degradation",
-            f"{told}, in common as a known fault does (cosine {found.similarity:.2f})",
+            f"{count}, in common as a known fault moves them (cosine {found.similarity:.2f})",
         ),
-        (slow, "degradation", f"{told} and go on moving: wear, until a person says otherwise"),
+        (slow, "degradation", f"{count} and go on moving: taken for wear unless a person decides otherwise"),
         (
             share < policy.regime_share,
             "unclear",
-            f"{told}: too many for single faults, too few for a new normal",
+            f"{count}: too many for single faults, too few for a new normal",
         ),
-        (found.coherence < COHERENT, "unclear", f"{told}, each its own way"),
-        (one_channel, "recalibration", f"{told} at once, in one channel, as by a sensor's gain or offset"),
-        (found.alarmed >= ALARMED_SHARE, "unclear", f"{told} at once, and most of them raise alarms"),
+        (found.coherence < COHERENT, "unclear", f"{count}, each in its own way"),
+        (one_channel, "recalibration", f"{count} at once, in one channel, as by a sensor's gain or offset"),
+        (found.alarmed >= ALARMED_SHARE, "unclear", f"{count} at once, and most of them raise alarms"),
     )
-    proven: tuple[Kind, str] = ("regime", f"{told} at once and the same way, as no known fault does")
+    proven: tuple[Kind, str] = (
+        "regime",
+        f"{count} at once and in the same way, as no known fault moves them",
+    )
     return next(((kind, text) for holds, kind, text in rules if holds), proven)
 
 
-def _look(known: Sequence[DeviceShift], signatures: Sequence[Array], similar: float, width: int) -> _Found:
+def _analyse(
+    known: Sequence[DeviceShift], directions: Sequence[Array], similar: float, width: int
+) -> _Movement:
+    """How the devices moved; those that look faulty do not count where others are left."""
     movers = [d for d in known if d.clear.any()]
     common = np.zeros(width)
     if not movers:
-        return _Found([], [], common, common, 0.0, 1.0, 1.0, 0.0)
-    faulty = [d for d in movers if _alike(d.clear, d.shift, signatures) >= similar]
-    honest = [d for d in movers if d not in faulty]
-    common = _common(honest or movers)
-    faulty += [d for d in honest if _faulty_beside(d, common, signatures, similar)]
-    honest = [d for d in movers if d not in faulty] or movers
-    cosines = [cosine(d.clear, common) for d in honest]
-    return _Found(
+        return _Movement([], [], common, common, 0.0, 1.0, 1.0, 0.0)
+    # First by the whole shift, then by what is left without the common one: a regime may hide a fault.
+    faulty = [d for d in movers if _clear_similarity(d.clear, d.shift, directions) >= similar]
+    sound = [d for d in movers if d not in faulty]
+    common = _common(sound or movers)
+    faulty += [d for d in sound if _faulty_beside(d, common, directions, similar)]
+    sound = [d for d in movers if d not in faulty] or movers
+    cosines = [cosine(d.clear, common) for d in sound]
+    return _Movement(
         movers=movers,
         faulty=[d.device_id for d in faulty],
         common=common,
-        centre=np.median([d.place for d in honest], axis=0),
-        similarity=similarity(common, signatures),
-        steadiness=_steadiness(honest, common),
+        centre=np.median([d.position for d in sound], axis=0),
+        similarity=similarity(common, directions),
+        steadiness=_steadiness(sound, common),
         coherence=float(np.mean(cosines)),
-        alarmed=float(np.mean([d.alarmed_after for d in honest])),
+        alarmed=float(np.mean([d.alarmed_after for d in sound])),
     )
 
 
@@ -232,22 +250,22 @@ def _common(movers: Sequence[DeviceShift]) -> Array:
     return np.where(clear, np.median([d.shift for d in movers], axis=0), 0.0)
 
 
-def _faulty_beside(device: DeviceShift, common: Array, signatures: Sequence[Array], similar: float) -> bool:
-    """Whether what a device did beyond the common shift looks like a fault."""
+def _faulty_beside(device: DeviceShift, common: Array, directions: Sequence[Array], similar: float) -> bool:
+    """Whether the device's shift beyond the common one looks like a fault."""
     rest = device.shift - common
     far = np.abs(rest) >= np.maximum(CLEAR * device.noise, 2 * SMALLEST)
-    return _alike(np.where(far, rest, 0.0), rest, signatures) >= similar
+    return _clear_similarity(np.where(far, rest, 0.0), rest, directions) >= similar
 
 
-def _alike(clear: Array, whole: Array, signatures: Sequence[Array]) -> float:
-    """Similarity to a known fault of what is clear, unless the rest of the shift speaks against it."""
-    return min(similarity(clear, signatures), similarity(whole, signatures))
+def _clear_similarity(clear: Array, whole: Array, directions: Sequence[Array]) -> float:
+    """Similarity of the clear part of a shift to a known fault; at most that of the whole shift."""
+    return min(similarity(clear, directions), similarity(whole, directions))
 
 
 def _steadiness(movers: Sequence[DeviceShift], common: Array) -> float:
-    """How much of the last part's shift the first part had already; the median device counts.
+    """Shift in the first part of the time as a share of that in the last part: the median of the devices.
 
-    1 where there are too few parts to tell.
+    1 where there are too few parts to compare.
     """
     length = float(np.linalg.norm(common))
     if length == 0:
@@ -262,14 +280,14 @@ def _steadiness(movers: Sequence[DeviceShift], common: Array) -> float:
 
 
 def _one_scaled_channel(common: Array, profile: Profile) -> bool:
-    """Whether one channel moved, as a gain or an offset moves it: nothing without a unit does."""
+    """Whether a gain or an offset of one channel explains the shift: it moves no feature without a unit."""
     moved = [s for s, x in zip(profile.feature_specs(), common, strict=True) if x]
     return len({s.channel for s in moved}) == 1 and not any(s.kind in UNITLESS_KINDS for s in moved)
 
 
-def similarity(shift: Array, signatures: Sequence[Array]) -> float:
+def similarity(shift: Array, directions: Sequence[Array]) -> float:
     """Largest cosine to a known fault's direction; 0 where nothing moved or no fault is known."""
-    return max((cosine(shift, s) for s in signatures), default=0.0)
+    return max((cosine(shift, s) for s in directions), default=0.0)
 
 
 def cosine(a: Array, b: Array) -> float:

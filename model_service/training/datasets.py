@@ -1,4 +1,4 @@
-"""The training set of a run: which question is asked, and whether the answer is enough to learn from."""
+"""The training set of a run: which rows are selected, and whether they are enough to learn from."""
 
 from __future__ import annotations
 
@@ -17,62 +17,62 @@ from schemas.tables import telemetry_table_name
 ANOMALY: Literal["anomaly"] = "anomaly"
 CLASSIFIER: Literal["classifier"] = "classifier"
 FEW_DEVICES = 5
-"""Devices that training and holdout must have each: with fewer the gates can show nothing."""
+"""Devices that training rows and holdout rows must each have: with fewer, the gates cannot judge."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A training set with its question.
+    """A training set, how it was selected, and what it trains.
 
     Attributes:
         kind: anomaly or classifier.
     """
 
-    wanted: RowSelection
-    taken: TrainingSet
+    selection: RowSelection
+    training_set: TrainingSet
     kind: str
 
-    def lacks(self, profile: Profile, more: float = 0.0) -> str:
-        """What it has too little of; empty: nothing.
+    def lacks(self, profile: Profile, at_least: float = 0.0) -> str:
+        """What it has too little of, in words; empty: it is enough to train on.
 
         Args:
-            profile: Its training policy.
-            more: Effective rows that it must have in any case.
+            profile: Gives the training policy.
+            at_least: Effective rows that it must have whatever the policy allows.
         """
-        holdout = self.taken.part(HOLDOUT)
-        have, need = self.taken.effective_rows, max(profile.training.min_effective_rows, more)
+        holdout = self.training_set.part(HOLDOUT)
+        have, need = self.training_set.effective_rows, max(profile.training.min_effective_rows, at_least)
         if have < need:
             return f"{have:.0f} of {need:.0f} effective rows"
-        trained = len(set(self.taken.part("train").column("device_id").to_pylist()))
+        trained = len(set(self.training_set.part("train").column("device_id").to_pylist()))
         held = len(set(holdout.column("device_id").to_pylist()))
         if min(trained, held) < FEW_DEVICES:
             return f"rows of {trained} devices to train on and {held} to test on; {FEW_DEVICES} are needed"
         return ""
 
 
-def question(
+def select_rows(
     profile: Profile,
     run: TrainingRun,
     known_at: datetime,
     *,
     labelled: bool = False,
-    without: Sequence[str] = (),
+    excluded_devices: Sequence[str] = (),
     regime: Regime | None = None,
     newest: datetime | None = None,
 ) -> RowSelection:
-    """The question of a run's training set at an instant.
+    """The selection of a run's training set, as known at an instant.
 
-    After a drift the window starts at its onset: what lies before is another normal. Without one it ends
-    with the newest row, so that the last part, which only gates see, is not a silence.
+    After a drift the time span starts at its onset: rows from before show another normal. Without a drift it
+    ends with the newest row, so that its last part, the holdout, is not empty.
 
     Args:
-        profile: Its training policy.
-        run: What it is about.
-        known_at: The instant.
-        labelled: Whether labels are wanted.
-        without: Devices to leave out.
-        regime: What the drift led to.
-        newest: Event time of the newest row; None: as of the instant.
+        profile: Gives the training policy.
+        run: Gives the onset.
+        known_at: Rows that became known later do not count.
+        labelled: Whether rows get their labels.
+        excluded_devices: Ids of devices whose rows are left out.
+        regime: The new normal that the drift led to; None: there is none.
+        newest: Event time of the newest row; None: take ``known_at``.
     """
     end = known_at if run.onset is not None or newest is None else min(known_at, newest)
     longest = end - timedelta(seconds=profile.training.window_s)
@@ -83,35 +83,37 @@ def question(
         event_to=end,
         known_at=known_at,
         labelled=labelled,
-        without=tuple(without),
+        without=tuple(excluded_devices),
         regime=regime,
     )
 
 
-def newest_row(con: duck.Connection, profile: Profile) -> datetime | None:
-    """Event time of the profile's newest believable row; None: there is none."""
+def newest_row(connection: duck.Connection, profile: Profile) -> datetime | None:
+    """Event time of the profile's newest row whose time is not suspect; None: there is none."""
     table = duck.name(telemetry_table_name(profile.name))
     query = f"SELECT max(event_time) FROM {table} WHERE NOT time_suspect"  # noqa: S608  (a quoted name)
-    [(newest,)] = con.execute(query).fetchall()
+    [(newest,)] = connection.execute(query).fetchall()
     return newest if isinstance(newest, datetime) else None
 
 
-def take(con: duck.Connection, run: TrainingRun, wanted: RowSelection, champion_kind: str) -> Dataset:
-    """The answer, of the kind of model that the run asks for or the labels allow.
+def read_dataset(
+    connection: duck.Connection, run: TrainingRun, selection: RowSelection, champion_kind: str
+) -> Dataset:
+    """The training set, for the kind of model that the run asks for or the labels allow.
 
     A run that asks for no kind trains a classifier where there are enough labels; after a drift only if the
-    model in force is one: what the drift hit is to be mended, not replaced by something else.
+    champion is a classifier, too: a drift must not change the kind of model.
     """
     kind = run.kind or (champion_kind if run.reason is RunReason.DRIFT else "")
     if kind != ANOMALY:
-        labelled = training_rows(con, replace(wanted, labelled=True))
+        labelled = training_rows(connection, replace(selection, labelled=True))
         train = labelled.part("train")
         labels, devices = train.column("label").to_pylist(), train.column("device_id").to_pylist()
         if run.kind == CLASSIFIER or enough_labels(labels, devices):
-            return Dataset(replace(wanted, labelled=True), labelled, CLASSIFIER)
-    return Dataset(wanted, training_rows(con, wanted), ANOMALY)
+            return Dataset(replace(selection, labelled=True), labelled, CLASSIFIER)
+    return Dataset(selection, training_rows(connection, selection), ANOMALY)
 
 
 def all_features(profile: Profile) -> tuple[str, ...]:
-    """Every feature: what a person's run without a drift may move."""
+    """Every feature: a run that a person asked for without a drift may move them all."""
     return profile.feature_names

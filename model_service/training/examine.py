@@ -1,4 +1,4 @@
-"""Looks at a drift in one cut of the lake: the scene, the known faults, and what ``cause`` makes of them."""
+"""Examines a drift in one cut of the lake: devices' shifts, known faults, and the cause that they show."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from feature_store import duck
 from feature_store.point_in_time import Regime
 from model_service.models.fault_bank import FaultBank, load_fault_bank
 from model_service.training.cause import Cause, judge
-from model_service.training.shifts import Yardstick, read_scene
+from model_service.training.shifts import ReferenceScale, read_shifts
 from schemas.manifest import Manifest
 from schemas.profile import Profile
 
 SLOW = "degradation"
-"""Kind of verdict by which the drift watch says that a change still goes on."""
+"""Kind of verdict that the drift job gives on a change that is still going on."""
 
 
 class Examination(NamedTuple):
-    """What a look at a drift found.
+    """What an examination of a drift found.
 
     Attributes:
-        regime: Where the new normal is, for the training set; None: there is none.
+        regime: The new normal, for the selection of the training set; None: there is none.
     """
 
     cause: Cause
@@ -32,7 +32,7 @@ class Examination(NamedTuple):
 
 
 def examine(
-    con: duck.Connection,
+    connection: duck.Connection,
     profile: Profile,
     champion: Manifest,
     onset: datetime,
@@ -40,33 +40,33 @@ def examine(
     cohorts: Sequence[str],
     kinds: Sequence[str],
 ) -> Examination:
-    """The cause of a drift, as far as the cut tells.
+    """The cause of a drift, by the evidence in the cut.
 
     Args:
-        con: From ``connect``.
-        profile: Whose devices.
-        champion: Manifest of the model in force: its units and baselines.
+        connection: To a cut of the lake.
+        profile: Of the devices.
+        champion: Manifest of the model in force; gives the reference scale.
         onset: Earliest onset of the verdicts.
         known_at: Nothing that became known later counts.
-        cohorts: Cohorts that the verdicts speak of.
-        kinds: What the drift watch calls each of them.
+        cohorts: Cohorts that the verdicts are about.
+        kinds: Kind of each verdict.
     """
-    yardstick = Yardstick.of(champion, profile)
-    if yardstick is None:
-        text = f"model {champion.version} states no baselines: a person must decide"
+    scale = ReferenceScale.of(champion, profile)
+    if scale is None:
+        text = f"model {champion.version} has no baselines to compare with: a person must decide"
         return Examination(Cause("unclear", False, True, (), (), {}, text), None)
-    scene = read_scene(con, profile, yardstick, onset, known_at, cohorts)
+    shifts = read_shifts(connection, profile, scale, onset, known_at, cohorts)
     slow = sum(k == SLOW for k in kinds) / len(kinds) if kinds else 0.0
-    bank = signatures(load_fault_bank(profile.name), yardstick)
-    cause = judge(scene, bank, profile, slow_verdicts=slow)
-    return Examination(cause, _regime(cause, yardstick, profile, onset))
+    directions = fault_directions(load_fault_bank(profile.name), scale)
+    cause = judge(shifts, directions, profile, slow_verdicts=slow)
+    return Examination(cause, _regime(cause, scale, profile, onset))
 
 
-def _regime(cause: Cause, yardstick: Yardstick, profile: Profile, onset: datetime) -> Regime | None:
+def _regime(cause: Cause, scale: ReferenceScale, profile: Profile, onset: datetime) -> Regime | None:
     if cause.centre is None or not np.isfinite(cause.centre).all():
         return None
-    centre = yardstick.values(cause.centre)
-    spread = yardstick.spreads(centre)
+    centre = scale.values(cause.centre)
+    spread = scale.spreads(centre)
     names = profile.feature_names
     return Regime(
         onset,
@@ -75,9 +75,9 @@ def _regime(cause: Cause, yardstick: Yardstick, profile: Profile, onset: datetim
     )
 
 
-def signatures(bank: FaultBank | None, yardstick: Yardstick) -> list[np.ndarray]:
-    """Directions of every kind and severity in the bank; none without a bank."""
+def fault_directions(bank: FaultBank | None, scale: ReferenceScale) -> list[np.ndarray]:
+    """Unit vectors in which each kind and severity of the bank moves the features; none without a bank."""
     if bank is None:
         return []
-    ways = [bank.effect(kind, s) / yardstick.spread for kind in bank.kinds for s in bank.severities(kind)]
-    return [way / np.linalg.norm(way) for way in ways]
+    vectors = [bank.effect(kind, s) / scale.spread for kind in bank.kinds for s in bank.severities(kind)]
+    return [vector / np.linalg.norm(vector) for vector in vectors]

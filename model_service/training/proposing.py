@@ -1,11 +1,11 @@
-"""Proposes candidates to the model family's role with the trainer's key, again where that went stale."""
+"""Proposes candidates with the trainer's key, and renews proposals that have become stale."""
 
 from __future__ import annotations
 
 from sqlalchemy import Connection
 
 from model_service.registry import candidates
-from model_service.registry.candidates import ON_ITS_WAY, Candidate
+from model_service.registry.candidates import UNPUBLISHED, Candidate
 from model_service.settings import ModelSettings
 from model_service.trust.ceremony import open_repository
 from model_service.trust.keys import load_online_key
@@ -16,11 +16,11 @@ from schemas.errors import OperatorError
 from schemas.manifest import Manifest
 
 TRAINER = "trainer"
-_AGAIN = ("stale", "absent")
+_OUTDATED = ("stale", "absent")
 
 
 class Proposer:
-    """Holds the trainer's keys, one a family; reads one where it is first needed."""
+    """Signs proposals with the trainer's keys, one a family; each key is loaded when it is first needed."""
 
     def __init__(self, settings: ModelSettings) -> None:
         self._settings = settings
@@ -28,22 +28,22 @@ class Proposer:
         self._signers: dict[str, CryptoSigner] = {}
 
     def propose(self, manifest: Manifest, sha256: str) -> None:
-        """Sign that this artifact is the family's version. A repeat changes nothing.
+        """Sign that this artifact is this version of the family's model. A repetition changes nothing.
 
         Raises:
-            OperatorError: The trainer has no key of this family, or the artifact is gone.
+            OperatorError: The trainer has no key for this family, or the artifact is missing.
         """
-        custom = TargetCustom(family=manifest.name, version=manifest.version, opset=manifest.opset)
-        propose_model(self._repository, self._signer(manifest.name), self._artifact(sha256), custom)
+        custom = TargetCustom(family=manifest.family, version=manifest.version, opset=manifest.opset)
+        propose_model(self._repository, self._signer(manifest.family), self._artifact(sha256), custom)
 
-    def propose_again(self, connection: Connection) -> int:
-        """Renew proposals that another publication of their family has made stale; returns how many."""
-        return sum(self._renewed(connection, c) for c in candidates.in_states(connection, ON_ITS_WAY))
+    def renew_proposals(self, connection: Connection) -> int:
+        """Renew proposals that another publication of their family made stale; returns their number."""
+        return sum(self._renew(connection, c) for c in candidates.in_states(connection, UNPUBLISHED))
 
-    def _renewed(self, connection: Connection, candidate: Candidate) -> bool:
+    def _renew(self, connection: Connection, candidate: Candidate) -> bool:
         family, version, sha256 = candidate.family, candidate.version, candidate.sha256
         state = model_state(self._repository, family, artifact_path(family, version), sha256)
-        if state not in _AGAIN:
+        if state not in _OUTDATED:
             return False
         self.propose(Manifest.model_validate(candidates.manifest_of(connection, version)), sha256)
         return True

@@ -1,7 +1,7 @@
-"""Training runs in the registry, and what the trainer has seen. In the caller's transaction.
+"""Training runs in the registry, and marks of what the trainer has read. In the caller's transaction.
 
-The only module that reads and writes rows of ``runs``. A run's state says what is to be done next; all it
-takes to do that again after a crash stands in its row.
+The only module that reads and writes rows of ``runs``. A run's state determines its next step; everything
+that the step needs, also after a crash, is in the row.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _c = registry_tables.runs.c
 
 
 def open_runs(connection: Connection) -> list[TrainingRun]:
-    """Runs with something to do, oldest first."""
+    """Runs that the trainer can work on, oldest first."""
     return in_states(connection, OPEN)
 
 
@@ -53,7 +53,7 @@ def get(connection: Connection, run_id: str) -> TrainingRun | None:
 
 
 def refused_runs(connection: Connection, since: datetime) -> list[tuple[TrainingRun, float]]:
-    """Runs after a drift whose candidate the gates refused since then, and the rows that it had."""
+    """Runs after a drift, changed since then, whose candidate was refused; and its effective rows."""
     made = (_c.reason == RunReason.DRIFT) & _c.version.is_not(None) & (_c.updated_at >= since.timestamp())
     by_version = {run.version: run for run in _read(connection, made)}
     refused = candidates.refused_among(connection, [v for v in by_version if v is not None])
@@ -70,7 +70,7 @@ def insert(connection: Connection, run: TrainingRun) -> None:
     connection.execute(insert_into(registry_tables.runs).values(**run.row()))
 
 
-def new_run(  # noqa: PLR0913  (what a run starts with)
+def new_run(  # noqa: PLR0913  (the fields that a new run starts with)
     connection: Connection,
     *,
     family: str,
@@ -81,7 +81,7 @@ def new_run(  # noqa: PLR0913  (what a run starts with)
     verdicts: tuple[str, ...] = (),
     need: float | None = None,
 ) -> TrainingRun:
-    """Store a run that the trainer starts by itself. Runs of a family are numbered."""
+    """Store a run that the trainer starts by itself. Runs of a family are numbered from 1."""
     count = select(func.count()).select_from(registry_tables.runs).where(_c.family == family)
     number = int(connection.execute(count).scalar_one()) + 1
     run = TrainingRun(
@@ -103,16 +103,16 @@ def new_run(  # noqa: PLR0913  (what a run starts with)
 
 
 def save(connection: Connection, before: TrainingRun, after: TrainingRun, now: datetime) -> bool:
-    """Store what a step changed, unless somebody changed the run's state since it was read.
+    """Store what a step changed, unless the run's state was changed since it was read.
 
     Args:
         connection: A transaction.
         before: The run as it was read.
-        after: The run as it shall be; only what differs is written.
-        now: When it changed.
+        after: The run as it is to be; only columns that differ are written.
+        now: Becomes ``updated_at``.
 
     Returns:
-        False: it has moved on already; nothing was changed.
+        False: somebody else changed its state; nothing was written.
     """
     old, new = before.row(), after.row()
     changed = {name: value for name, value in new.items() if value != old[name]}
@@ -121,13 +121,13 @@ def save(connection: Connection, before: TrainingRun, after: TrainingRun, now: d
     return connection.execute(statement).rowcount == 1
 
 
-def mark(connection: Connection, name: str) -> Any:
-    """What the trainer noted under a name; None: nothing."""
+def read_mark(connection: Connection, name: str) -> Any:
+    """Value that the trainer stored under a name; None: it stored none."""
     return connection.execute(select(trainer_marks.c.value).where(trainer_marks.c.name == name)).scalar()
 
 
-def set_mark(connection: Connection, name: str, value: Any) -> None:
-    """Note something under a name."""
+def write_mark(connection: Connection, name: str, value: Any) -> None:
+    """Store a JSON value under a name."""
     own = update(trainer_marks).where(trainer_marks.c.name == name).values(value=value)
     if connection.execute(own).rowcount == 0:
         connection.execute(insert_into(trainer_marks).values(name=name, value=value))

@@ -1,8 +1,8 @@
-"""How each device moved since a verdict's onset, from the summaries of everything it saw.
+"""How each device moved since a verdict's onset, from the summaries of all its windows.
 
-Summaries hold every window, filtered ones included, so nothing here rests on what was sampled. Shifts are in
-the champion's units: differences of logarithms for scales, of values for the rest, over the spread of healthy
-windows. Reads one cut; the numbers go to ``cause``, which decides.
+Summaries count every window, filtered ones included, so nothing here depends on what was sampled. Shifts are
+on the champion's reference scale: differences of logarithms for scales, of values for all other features,
+divided by the spread of healthy windows. This module reads one cut; ``cause`` decides.
 """
 
 # ruff: noqa: S608  # names and texts are quoted by the door; the rest are constants and numbers
@@ -22,28 +22,31 @@ from feature_store import duck
 from feature_store.labels import LABELLER, instant
 from feature_store.views import alarms_sql
 from model_service.training.cause import CohortShifts, DeviceShift
+from schemas.instants import to_us
 from schemas.manifest import Manifest
 from schemas.profile import Profile
 
 Array = NDArray[np.float64]
 
 LOOKBACK_WINDOWS = 24
-"""Drift windows before the onset that say what was usual for a device."""
+"""Drift windows before the onset from which a device's usual means are taken."""
 PARTS = 3
-"""Equal parts of the time since the onset: what still grows shows between the first and the last."""
+"""Equal parts of the time since the onset: a shift that still grows is larger in the last one."""
 _BEFORE, _ONSET = -1, 0
 
 
 @dataclass(frozen=True)
-class Yardstick:
-    """The champion's units.
+class ReferenceScale:
+    """The scale that shifts are measured on, from the champion's baselines.
+
+    A position on it is a feature's value, or its logarithm, in spreads of healthy windows.
 
     Attributes:
         logged: Which features are compared by logarithm, shape (F,).
-        spread: Standard deviation of one healthy window, shape (F,).
+        spread: Standard deviation of one healthy window, of the logarithm where ``logged``, shape (F,).
         wander: Standard deviation of a device's mean over ``windows`` windows, in spreads, shape (F,).
-        within: The same of its single windows, shape (F,): where it is hardly larger, all wandering is slow.
-        windows: Consecutive windows of those means.
+        within: Standard deviation of a device's single windows, in spreads, shape (F,).
+        windows: Number of consecutive windows of those means.
     """
 
     logged: NDArray[np.bool_]
@@ -53,83 +56,85 @@ class Yardstick:
     windows: int
 
     @classmethod
-    def of(cls, champion: Manifest, profile: Profile) -> Yardstick | None:
-        """From a manifest; None where it states no baselines (the generic model learns nothing)."""
+    def of(cls, champion: Manifest, profile: Profile) -> ReferenceScale | None:
+        """The scale of a manifest; None: it has no baselines (the generic model is not trained)."""
         known = [champion.baselines.get(name) for name in profile.feature_names]
         stated = [b for b in known if b is not None]
         if len(stated) < len(known) or "std" not in champion.parameters:
             return None
         logged = np.array(champion.parameters["logged"]) > 0.5
         spread = np.array(champion.parameters["std"])
+        # Baselines are in the features' own units; of a logged feature one spread is a share of its mean.
         level = np.where(logged, np.abs([b.mean for b in stated]), 1.0) * spread
         wander = np.array([b.mean_std for b in stated])
         within = np.sqrt([max(b.std**2 - b.device_std**2, b.mean_std**2) for b in stated])
         return cls(logged, spread, wander / level, within / level, stated[0].mean_windows)
 
     def scaled(self, means: Array) -> Array:
-        """Means of windows, shape (…, F), as places on the yardstick."""
+        """Positions of means of windows, shape (…, F)."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.asarray(np.where(self.logged, np.log(means), means) / self.spread)
 
-    def values(self, places: Array) -> Array:
-        """Values at places on the yardstick, shape (F,)."""
-        x = places * self.spread
+    def values(self, positions: Array) -> Array:
+        """Values at positions, shape (F,)."""
+        x = positions * self.spread
         return np.asarray(np.where(self.logged, np.exp(np.where(self.logged, x, 0.0)), x))
 
     def spreads(self, values: Array) -> Array:
-        """Spread of each feature around a value, in its own unit, shape (F,)."""
+        """One spread of each feature at a value, in the feature's own unit, shape (F,)."""
         return np.asarray(np.where(self.logged, np.abs(values), 1.0) * self.spread)
 
     def noise(self, before: int, after: int) -> Array:
-        """Standard deviation of a device's shift while nothing happens, from counts of windows."""
+        """Standard deviation of a device's shift while nothing happens, shape (F,), by numbers of windows."""
         return np.asarray(np.hypot(self._noise_of(before), self._noise_of(after)))
 
     def _noise_of(self, windows: int) -> Array:
+        # A mean over fewer windows wanders more, at most as single windows do.
         fewer = max(self.windows / max(windows, 1), 1.0)
         return np.asarray(np.minimum(self.wander * fewer**0.5, self.within))
 
 
-def read_scene(
-    con: duck.Connection,
+def read_shifts(
+    connection: duck.Connection,
     profile: Profile,
-    yardstick: Yardstick,
+    scale: ReferenceScale,
     onset: datetime,
     known_at: datetime,
     cohorts: Sequence[str],
 ) -> CohortShifts:
-    """What the cohorts did since the onset, as known at an instant.
+    """How the devices of some cohorts moved since the onset, as known at an instant.
 
     Args:
-        con: From ``connect``.
-        profile: Whose devices.
-        yardstick: The champion's units.
-        onset: Start of the first window of what may be a new regime.
+        connection: To a cut of the lake.
+        profile: Of the devices.
+        scale: Of the champion.
+        onset: Start of the first drift window of what may be a new regime.
         known_at: Nothing that became known later counts.
-        cohorts: ``profile/site/group/hardware`` that the verdicts speak of; empty: all of the profile.
+        cohorts: As ``profile/site/group/hardware``; empty: all of the profile.
     """
-    places = _places(con, profile, known_at, cohorts)
-    seen = _means(con, profile, onset, known_at)
-    alarmed = _alarmed(con, profile, onset, known_at)
+    cohort_of = _cohorts(connection, profile, known_at, cohorts)
+    means = _means(connection, profile, onset, known_at)
+    alarmed = _alarmed(connection, profile, onset, known_at)
     found = [
-        _shift(device, cohort, seen[device], yardstick)
-        for device, cohort in sorted(places.items())
-        if device in seen
+        _shift(device, cohort, means[device], scale)
+        for device, cohort in sorted(cohort_of.items())
+        if device in means
     ]
-    shifts = tuple(
+    devices = tuple(
         replace(d, alarmed_before=before, alarmed_after=after)
         for d in found
         if d is not None
         for before, after in [alarmed.get(d.device_id, (False, False))]
     )
-    return CohortShifts(shifts, len(places), profile.feature_names)
+    return CohortShifts(devices, len(cohort_of), profile.feature_names)
 
 
-def _places(
-    con: duck.Connection, profile: Profile, known_at: datetime, cohorts: Sequence[str]
+def _cohorts(
+    connection: duck.Connection, profile: Profile, known_at: datetime, cohorts: Sequence[str]
 ) -> dict[str, str]:
-    """Cohort of each active device in question."""
+    """Cohort of each active device of the given cohorts, by its newest registration."""
     rows = duck.query(
-        con,
+        connection,
         f"""
         SELECT device_id, concat_ws('/', profile, site, "group", hardware) AS cohort FROM (
             SELECT * FROM devices WHERE known_at <= {instant(known_at)} AND hardware <> '{LABELLER}'
@@ -139,26 +144,38 @@ def _places(
     return {r["device_id"]: r["cohort"] for r in rows if not cohorts or r["cohort"] in cohorts}
 
 
-class _Seen(NamedTuple):
-    """A device's means: of the time before, of all since the onset, and of parts of it."""
+class _DeviceMeans(NamedTuple):
+    """Means of one device's features, by part of the time.
+
+    Attributes:
+        means: By part, shape (F,); NaN: no window. Part -1 is before the onset, 0 the onset's own window.
+        windows: Number of windows by part.
+    """
 
     means: dict[int, Array]
     windows: dict[int, int]
 
 
-def _means(con: duck.Connection, profile: Profile, onset: datetime, known_at: datetime) -> dict[str, _Seen]:
-    """Per device the mean of each feature before (-1), in the onset's own window (0), and in parts (1 …)."""
+def _means(
+    connection: duck.Connection, profile: Profile, onset: datetime, known_at: datetime
+) -> dict[str, _DeviceMeans]:
+    """By device, the mean of each feature before the onset, in the onset's own window, and in parts after it.
+
+    The drift window before the onset is left out: the change may have begun within it.
+    """
     window = timedelta(seconds=profile.drift.window_s)
     first, settled = onset - LOOKBACK_WINDOWS * window, onset + window
-    length = max((_newest(con, profile, known_at) - settled) / PARTS, window)
+    # The time after the onset's own window, up to the newest summary, in PARTS equal parts.
+    length = max((_newest(connection, profile, known_at) - settled) / PARTS, window)
+    length_us = length // timedelta(microseconds=1)
     features = list(profile.feature_names)
     rows = duck.query(
-        con,
+        connection,
         f"""
         SELECT device_id, feature, CASE
             WHEN period_start < {instant(onset - window)} THEN {_BEFORE}
             WHEN period_start < {instant(settled)} THEN {_ONSET}
-            ELSE 1 + least({PARTS - 1}, (epoch_us(period_start) - {_micros(settled)}) // {_us(length)})
+            ELSE 1 + least({PARTS - 1}, (epoch_us(period_start) - {to_us(settled)}) // {length_us})
             END AS part,
             sum(n)::BIGINT AS n, sum(n * mean) / sum(n) AS mean
         FROM summaries
@@ -168,56 +185,56 @@ def _means(con: duck.Connection, profile: Profile, onset: datetime, known_at: da
             AND (period_start < {instant(onset - window)} OR period_start >= {instant(onset)})
         GROUP BY ALL""",
     )
-    found: dict[str, _Seen] = defaultdict(lambda: _Seen({}, {}))
+    found: dict[str, _DeviceMeans] = defaultdict(lambda: _DeviceMeans({}, {}))
     at = {name: i for i, name in enumerate(features)}
     for row in rows.to_pylist():
-        seen = found[row["device_id"]]
-        means = seen.means.setdefault(row["part"], np.full(len(features), np.nan))
+        device = found[row["device_id"]]
+        means = device.means.setdefault(row["part"], np.full(len(features), np.nan))
         means[at[row["feature"]]] = row["mean"]
-        seen.windows[row["part"]] = max(seen.windows.get(row["part"], 0), row["n"])
+        device.windows[row["part"]] = max(device.windows.get(row["part"], 0), row["n"])
     return found
 
 
-def _newest(con: duck.Connection, profile: Profile, known_at: datetime) -> datetime:
-    """Start of the newest period that anybody summarised, and one drift window more."""
+def _newest(connection: duck.Connection, profile: Profile, known_at: datetime) -> datetime:
+    """One drift window after the start of the newest period that any device summarised."""
     query = f"""
         SELECT max(period_start) AS newest FROM summaries
         WHERE profile = {duck.text(profile.name)} AND known_at <= {instant(known_at)}
             AND period_start < {instant(known_at)}"""
-    newest: datetime | None = duck.query(con, query).column("newest")[0].as_py()
+    newest: datetime | None = duck.query(connection, query).column("newest")[0].as_py()
     return known_at if newest is None else newest + timedelta(seconds=profile.drift.window_s)
 
 
-def _shift(device_id: str, cohort: str, seen: _Seen, yardstick: Yardstick) -> DeviceShift | None:
-    """The device's shift; None where it was not seen on both sides of the onset.
+def _shift(device_id: str, cohort: str, device: _DeviceMeans, scale: ReferenceScale) -> DeviceShift | None:
+    """The device's shift; None: it has no windows before or none after the onset.
 
-    The onset's own window may be half old: it counts only as long as there is nothing later.
+    The onset's own window may hold the old regime as well: it counts only while there is nothing later.
     """
-    after = sorted(p for p in seen.means if p > _ONSET) or [p for p in seen.means if p == _ONSET]
-    if _BEFORE not in seen.means or not after:
+    after = sorted(p for p in device.means if p > _ONSET) or [p for p in device.means if p == _ONSET]
+    if _BEFORE not in device.means or not after:
         return None
-    before = yardstick.scaled(seen.means[_BEFORE])
-    counts = np.array([seen.windows[p] for p in after], dtype=np.float64)
-    places = np.array([yardstick.scaled(seen.means[p]) for p in after])
-    shift = np.average(places - before, axis=0, weights=counts)
+    before = scale.scaled(device.means[_BEFORE])
+    counts = np.array([device.windows[p] for p in after], dtype=np.float64)
+    positions = np.array([scale.scaled(device.means[p]) for p in after])
+    shift = np.average(positions - before, axis=0, weights=counts)
     whole = np.isfinite(shift)
     return DeviceShift(
         device_id,
         cohort,
         shift=np.where(whole, shift, 0.0),
-        parts=np.where(whole, places - before, 0.0),
-        noise=np.where(whole, yardstick.noise(seen.windows[_BEFORE], int(counts.sum())), 1.0),
-        place=np.average(places, axis=0, weights=counts),
+        parts=np.where(whole, positions - before, 0.0),
+        noise=np.where(whole, scale.noise(device.windows[_BEFORE], int(counts.sum())), 1.0),
+        position=np.average(positions, axis=0, weights=counts),
     )
 
 
 def _alarmed(
-    con: duck.Connection, profile: Profile, onset: datetime, known_at: datetime
+    connection: duck.Connection, profile: Profile, onset: datetime, known_at: datetime
 ) -> dict[str, tuple[bool, bool]]:
-    """Per device with alarms: whether one held when the onset came, and whether one began since."""
+    """By device with alarms: whether one was in force at the onset, and whether one began after it."""
     known = f"known_at <= {instant(known_at)}"
     rows = duck.query(
-        con,
+        connection,
         f"""
         SELECT device_id,
             bool_or(event_time < {instant(onset)} AND coalesce(until > {instant(onset)}, true)) AS before,
@@ -226,11 +243,3 @@ def _alarmed(
         WHERE profile = {duck.text(profile.name)} AND NOT fail_safe GROUP BY device_id""",
     ).to_pylist()
     return {r["device_id"]: (bool(r["before"]), bool(r["after"])) for r in rows}
-
-
-def _micros(at: datetime) -> int:
-    return round(at.timestamp() * 1e6)
-
-
-def _us(length: timedelta) -> int:
-    return round(length.total_seconds() * 1e6)

@@ -1,7 +1,7 @@
-"""Works on training runs step by step; each step can be done again after a crash, with the same bytes.
+"""Works on training runs step by step; a step can be repeated after a crash and gives the same bytes.
 
-``requested`` or ``examining`` -> ``collecting`` -> ``building`` -> ``trained``; the ways out are
-``declined``, ``waiting`` (for a person) and ``failed``.
+The states and their order are in `training_run`. The durable steps from the pin to the candidate are numbered
+in comments.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from model_service.registry.bundle_store import bundle_of_version, factory_bundl
 from model_service.registry.candidates import Candidate, candidate_of, champion_version, next_major
 from model_service.registry.database import Registry, note
 from model_service.settings import ModelSettings
-from model_service.training.datasets import Dataset, all_features, newest_row, question, take
+from model_service.training.datasets import Dataset, all_features, newest_row, read_dataset, select_rows
 from model_service.training.examine import Examination, examine
-from model_service.training.lineage import lineage_of, lineage_rows, question_of, wanted_of
+from model_service.training.lineage import lineage_of, lineage_rows, selection_of, stored_selection
 from model_service.training.proposing import Proposer
 from model_service.training.run_store import save
 from model_service.training.training_run import (
@@ -54,9 +54,9 @@ class Trainer:
     """Takes runs from state to state.
 
     Args:
-        settings: Folders.
-        registry: Where the runs are.
-        lake: What they train on.
+        settings: Folders of artifacts, repository and keys.
+        registry: Holds runs and candidates.
+        lake: Holds verdicts, rows and, afterwards, the lineage.
     """
 
     def __init__(self, settings: ModelSettings, registry: Registry, lake: Lake) -> None:
@@ -65,7 +65,7 @@ class Trainer:
         self._lake = lake
         self._cuts = CutStore(lake)
         self._proposer = Proposer(settings)
-        self._looked: dict[str, int] = {}
+        self._tried_cuts: dict[str, int] = {}
         lake.ensure_table(TRAINING_SETS)
         self._steps: Mapping[RunState, Callable[[TrainingRun, Profile, datetime], bool]] = {
             RunState.REQUESTED: self._accept,
@@ -75,13 +75,13 @@ class Trainer:
         }
 
     def step(self, run: TrainingRun, profile: Profile, now: datetime) -> bool:
-        """Do what the run's state asks for.
+        """Do the next step of a run.
 
         Returns:
-            False: nothing to do before there is more data.
+            False: there is nothing to do before there is more data.
 
         Raises:
-            RetryableError: Lake or registry do not answer.
+            RetryableError: Lake or registry cannot be reached.
         """
         try:
             return self._steps[run.state](run, profile, now)
@@ -90,17 +90,17 @@ class Trainer:
             self._fail(run, f"{type(exc).__name__}: {exc}", now)
             return True
 
-    def propose_again(self) -> None:
-        """Keep the proposals of candidates that are on their way alive."""
+    def renew_proposals(self) -> None:
+        """Renew stale proposals of candidates that are not published yet."""
         with self._registry.reading() as connection:
-            self._proposer.propose_again(connection)
+            self._proposer.renew_proposals(connection)
 
     def _accept(self, run: TrainingRun, _profile: Profile, now: datetime) -> bool:
-        """A person asked: the onset comes from the verdicts that the request names, if any."""
+        """Start on a person's request; the onset comes from the verdicts that it names, if any."""
         accepted = run.to(RunState.COLLECTING)
         if run.onset is None and run.verdicts:
-            with closing(connect(self._lake.root)) as con:
-                onsets = [v.onset for v in verdicts_of(con, run.verdicts)]
+            with closing(connect(self._lake.root)) as lake_connection:
+                onsets = [v.onset for v in verdicts_of(lake_connection, run.verdicts)]
             if onsets:
                 accepted = run.to(RunState.COLLECTING, onset=min(onsets))
         return self._save(run, accepted, now, "run_accepted", {"by": run.requested_by})
@@ -109,46 +109,46 @@ class Trainer:
         cut = self._new_cut(run, profile, now)
         if cut is None:
             return False
-        found = self._look(run, profile, cut)
+        found = self._examination(run, profile, cut)
         cause = found.cause
         waited = now - run.updated_at >= timedelta(seconds=profile.training.max_wait_s)
         if not cause.enough and not waited:
             return False
-        state, finding = _verdict_on(found, profile), _finding(found)
+        state, finding = _state_after(found, profile), _finding(found)
         if state is RunState.WAITING and run.finding is not None and run.finding.kind == DEGRADATION:
-            # Wear in the last look: that it is less clear in this one is no question for a person.
+            # The last examination found wear. That this one is less clear is no reason to ask a person.
             state, finding = RunState.DECLINED, run.finding
-        log.info("run %s is a %s: %s", run.run_id, cause.kind, cause.text)
+        log.info("the drift of run %s is of kind %s: %s", run.run_id, cause.kind, cause.text)
         detail = {"cause": cause.kind, "cut": cut.id, **_rounded(cause.evidence), "says": cause.text}
         examined = run.to(state, finding=finding, detail=cause.text)
         return self._save(run, examined, now, f"run_{state}", detail, again=cut.id)
 
     def _collect(self, run: TrainingRun, profile: Profile, now: datetime) -> bool:
-        """Until there are enough rows; then pin what they are read from."""
+        """Wait until there are enough rows; then pin the cut that they are read from."""
         cut = self._new_cut(run, profile, now)
         if cut is None:
-            return self._give_up(run, profile, now, "no new rows")
+            return self._fail_if_overdue(run, profile, now, "no new rows")
         champion, finding, found = self._champion(run.family), run.finding, None
         if run.onset is not None:
-            found = self._look(run, profile, cut)
+            found = self._examination(run, profile, cut)
             finding = _finding(found)
             if not found.cause.retrain and found.cause.enough and not run.by_person:
-                state = _verdict_on(found, profile)
-                detail = {"cause": finding.kind, "cut": cut.id, "says": finding.says}
-                ended = run.to(state, finding=finding, detail=finding.says)
+                state = _state_after(found, profile)
+                detail = {"cause": finding.kind, "cut": cut.id, "says": finding.text}
+                ended = run.to(state, finding=finding, detail=finding.text)
                 return self._save(run, ended, now, f"run_{state}", detail, again=cut.id)
-        with closing(connect(self._lake.root, cut.id)) as con:
-            wanted = question(
+        with closing(connect(self._lake.root, cut.id)) as lake_connection:
+            selection = select_rows(
                 profile,
                 run,
                 cut.created,
-                without=finding.faulty if finding else (),
+                excluded_devices=finding.faulty if finding else (),
                 regime=found.regime if found else None,
-                newest=newest_row(con, profile),
+                newest=newest_row(lake_connection, profile),
             )
-            dataset = take(con, run, wanted, champion.manifest.kind)
+            dataset = read_dataset(lake_connection, run, selection, champion.manifest.kind)
         if lacks := dataset.lacks(profile, run.need or 0.0):
-            return self._give_up(run, profile, now, lacks)
+            return self._fail_if_overdue(run, profile, now, lacks)
         return self._pin(run, profile, cut, dataset, finding, champion, now)
 
     def _pin(
@@ -161,60 +161,70 @@ class Trainer:
         champion: BundleFiles,
         now: datetime,
     ) -> bool:
-        # Step 1: a pin that nobody names yet; a crash leaves the same pin to be set again.
+        # Step 1: pin the cut. After a crash the run is still collecting, and sets the same pin again.
         pin = f"run-{run.run_id}"
         self._cuts.pin(pin, cut.id)
-        # Step 2: all that the bytes follow from, in one row.
-        asked_freely = all_features(profile) if run.reason is RunReason.PERSON else ()
+        # Step 2: store everything that the bytes depend on, in the run's row.
+        all_if_person = all_features(profile) if run.reason is RunReason.PERSON else ()
         plan = TrainingPlan(
-            wanted=question_of(dataset.wanted),
-            moved=(finding.moved if finding else ()) or asked_freely,
+            selection=stored_selection(dataset.selection),
+            moved=(finding.moved if finding else ()) or all_if_person,
             model_kind=dataset.kind,
             champion=champion.manifest.version,
             verdicts=run.verdicts,
-            excluded=dataset.taken.excluded,
-            facts=dataset.taken.facts,
+            excluded=dataset.training_set.excluded,
+            facts=dataset.training_set.facts,
         )
         detail = {
-            "cut": cut.id, "rows": dataset.taken.rows.num_rows, "kind": dataset.kind,
-            "effective_rows": round(dataset.taken.effective_rows, 1),
-        }  # fmt: skip
+            "cut": cut.id,
+            "rows": dataset.training_set.rows.num_rows,
+            "kind": dataset.kind,
+            "effective_rows": round(dataset.training_set.effective_rows, 1),
+        }
         planned = replace(run, finding=finding, plan=plan, cut=cut.id, pin=pin, kind=dataset.kind)
         return self._save(run, planned.to(RunState.BUILDING), now, "run_building", detail)
 
     def _build(self, run: TrainingRun, profile: Profile, now: datetime) -> bool:
-        """From the pinned cut to a proposed candidate. The same bytes, however often it is begun."""
+        """Make a candidate from the pinned cut, and propose it. A repetition gives the same bytes."""
         if (plan := run.plan) is None:
-            raise DatasetError(f"run {run.run_id} does not say what to build from")
+            raise DatasetError(
+                f"run {run.run_id} has no plan to build from: start another with `edgeloop model train`"
+            )
         with self._registry.reading() as connection:
             champion = bundle_of_version(connection, self._settings.artifacts, run.family, plan.champion)
             major = next_major(connection, run.family)
-        wanted = wanted_of(profile, plan.wanted)
-        with closing(connect(self._lake.root, run.pin)) as con:
-            taken = training_rows(con, wanted)
-        lineage = lineage_of(run, wanted, taken, plan.verdicts, champion.manifest.version)
+        selection = selection_of(profile, plan.selection)
+        with closing(connect(self._lake.root, run.pin)) as lake_connection:
+            training_set = training_rows(lake_connection, selection)
+        lineage = lineage_of(run, selection, training_set, plan.verdicts, champion.manifest.version)
         bundle = build_candidate(
-            profile, taken.rows, champion, plan.moved, lineage, run.seed, major, plan.model_kind
+            profile, training_set.rows, champion, plan.moved, lineage, run.seed, major, plan.model_kind
         )
-        # Step 3: bytes under their digest; a crash leaves them, and the redo finds them there.
+        # Step 3: store the artifact under its digest. After a crash the repetition finds it there.
         sha256, length = store_artifact(self._settings.artifacts, bundle)
-        # Step 4: which rows trained it, once: a redo sees them in the newest cut.
-        self._write_lineage(run, bundle.manifest.version, taken, now)
-        # Step 5: signed with the trainer's key; worth nothing before the gate signs, too.
+        # Step 4: write the lineage, once: a repetition finds it in the newest cut.
+        self._write_lineage(run, bundle.manifest.version, training_set, now)
+        # Step 5: sign with the trainer's key. Devices accept nothing before the gate has signed, too.
         self._proposer.propose(bundle.manifest, sha256)
-        # Step 6: from here on the gate sees it.
+        # Step 6: store the candidate and the end of the run, in one transaction. Now the gate finds it.
         candidate = candidate_of(
-            bundle.manifest, run_id=run.run_id, champion=plan.champion, sha256=sha256, length=length,
+            bundle.manifest,
+            run_id=run.run_id,
+            champion=plan.champion,
+            sha256=sha256,
+            length=length,
             now=now.timestamp(),
-        )  # fmt: skip
+        )
         return self._hand_over(run, candidate, bundle.manifest, now)
 
     def _hand_over(self, run: TrainingRun, candidate: Candidate, manifest: Manifest, now: datetime) -> bool:
         version, at = candidate.version, now.timestamp()
         detail = {
-            "run": run.run_id, "sha256": candidate.sha256, "bytes": candidate.length,
+            "run": run.run_id,
+            "sha256": candidate.sha256,
+            "bytes": candidate.length,
             "champion": candidate.champion,
-        }  # fmt: skip
+        }
         with self._registry.transaction() as connection:
             saved = save(connection, run, run.to(RunState.TRAINED, version=version), now)
             if saved:
@@ -225,29 +235,34 @@ class Trainer:
         log.info("run %s made %s", run.run_id, version)
         return saved
 
-    def _write_lineage(self, run: TrainingRun, version: str, taken: TrainingSet, now: datetime) -> None:
+    def _write_lineage(
+        self, run: TrainingRun, version: str, training_set: TrainingSet, now: datetime
+    ) -> None:
+        # A commit that a crash interrupted is finished first, so that the query below finds its rows.
         finish(self._lake, self._cuts, TASK)
-        with closing(connect(self._lake.root)) as con:
+        with closing(connect(self._lake.root)) as lake_connection:
             known = duck.query(
-                con,
+                lake_connection,
                 f"SELECT count(*) AS n FROM training_sets WHERE run_id = {duck.text(run.run_id)}",  # noqa: S608  (quoted)
             )
         if known.column("n")[0].as_py() == 0:
             append(
-                self._lake, self._cuts, TASK,
-                lambda n: {TRAINING_SETS.name: lineage_rows(run, version, taken, now, n)},
-            )  # fmt: skip
+                self._lake,
+                self._cuts,
+                TASK,
+                lambda n: {TRAINING_SETS.name: lineage_rows(run, version, training_set, now, n)},
+            )
 
-    def _look(self, run: TrainingRun, profile: Profile, cut: Cut) -> Examination:
+    def _examination(self, run: TrainingRun, profile: Profile, cut: Cut) -> Examination:
         champion = self._champion(run.family).manifest
-        with closing(connect(self._lake.root, cut.id)) as con:
-            said = verdicts_of(con, run.verdicts)
-            cohorts, kinds = sorted({v.cohort for v in said}), [v.kind for v in said]
+        with closing(connect(self._lake.root, cut.id)) as lake_connection:
+            verdicts = verdicts_of(lake_connection, run.verdicts)
+            cohorts, kinds = sorted({v.cohort for v in verdicts}), [v.kind for v in verdicts]
             onset = run.onset or cut.created
-            return examine(con, profile, champion, onset, cut.created, cohorts, kinds)
+            return examine(lake_connection, profile, champion, onset, cut.created, cohorts, kinds)
 
     def _champion(self, family: str) -> BundleFiles:
-        """The model in force: the newest that went out, or the factory's."""
+        """The model in force: the newest that was published and not taken back, or the factory's."""
         with self._registry.reading() as connection:
             version = champion_version(connection, family)
             if version is not None:
@@ -255,19 +270,19 @@ class Trainer:
         return factory_bundle_of(family)
 
     def _new_cut(self, run: TrainingRun, profile: Profile, now: datetime) -> Cut | None:
-        """The newest cut, unless the run was looked at in it already and may still wait for another."""
+        """The newest cut; None: the run was tried in it already, and may still wait for another."""
         cut = self._cuts.latest()
         waited = now - run.updated_at >= timedelta(seconds=profile.training.max_wait_s)
         key = f"{run.run_id}/{run.state}"
-        if cut is None or (self._looked.get(key) == cut.id and not waited):
+        if cut is None or (self._tried_cuts.get(key) == cut.id and not waited):
             return None
-        self._looked[key] = cut.id
+        self._tried_cuts[key] = cut.id
         return cut
 
-    def _give_up(self, run: TrainingRun, profile: Profile, now: datetime, lacks: str) -> bool:
+    def _fail_if_overdue(self, run: TrainingRun, profile: Profile, now: datetime, lacks: str) -> bool:
         if now - run.updated_at < timedelta(seconds=profile.training.max_wait_s):
             return False
-        text = f"after {profile.training.max_wait_s:.0f} s still too little to train on: {lacks}"
+        text = f"after {profile.training.max_wait_s:.0f} s there is still too little to train on: {lacks}"
         return self._fail(run, text, now)
 
     def _fail(self, run: TrainingRun, text: str, now: datetime) -> bool:
@@ -281,20 +296,29 @@ class Trainer:
         after: TrainingRun,
         now: datetime,
         step: str,
-        said: Mapping[str, object],
+        detail: Mapping[str, object],
         again: int = 0,
     ) -> bool:
-        """Change the run and say so, both or neither."""
+        """Store the run and the lifecycle event on it, in one transaction.
+
+        Args:
+            before: As the run was read.
+            after: As it is to be.
+            now: Time of both.
+            step: Name of the event.
+            detail: Of the event.
+            again: Tells events apart that may occur several times in a run; 0: this one occurs once.
+        """
         event_id = f"run/{before.run_id}/{step}" + (f"/{again}" if again else "")
         with self._registry.transaction() as connection:
             saved = save(connection, before, after, now)
             if saved:
-                note(connection, event_id, before.run_id, step, said, now.timestamp())
+                note(connection, event_id, before.run_id, step, detail, now.timestamp())
         return saved
 
 
-def _verdict_on(found: Examination, profile: Profile) -> RunState:
-    """The state that a run goes to after a look at its cause."""
+def _state_after(found: Examination, profile: Profile) -> RunState:
+    """The state that a run goes to after its drift was examined."""
     if found.cause.kind == "unclear":
         return RunState.WAITING
     if not found.cause.retrain:
@@ -307,7 +331,7 @@ def _finding(found: Examination) -> DriftFinding:
     return DriftFinding(
         kind=cause.kind,
         retrain=cause.retrain,
-        says=cause.text,
+        text=cause.text,
         evidence=cause.evidence,
         moved=cause.moved,
         faulty=cause.faulty,

@@ -1,4 +1,4 @@
-"""A training run: its states, what a drift was found to be, and what its candidate is made from. Pure.
+"""A training run: its states, what its drift was found to be, and what its candidate is made from. Pure.
 
     requested ─┬→ collecting → building → trained
     examining ─┘      │
@@ -15,30 +15,30 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Self, TypedDict, Unpack
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
 from schemas.errors import RegistryError
 from schemas.profile_file import describe
 
 
 class RunState(StrEnum):
-    """What is to be done next with a run; as its row says."""
+    """What is to be done next with a run; the value is in its row."""
 
     REQUESTED = "requested"
-    """A person asked for it, or decided what the evidence could not."""
+    """A person asked for it, or decided where the evidence was unclear."""
     EXAMINING = "examining"
-    """What is the drift: a new normal, or wear?"""
+    """To be found: whether the drift is a new normal or wear."""
     COLLECTING = "collecting"
-    """Until there are enough rows to learn from."""
+    """Waits until there are enough rows to learn from."""
     BUILDING = "building"
-    """All that the candidate's bytes follow from is on record."""
+    """Everything that the candidate's bytes depend on is on record; the candidate is to be built."""
     WAITING = "waiting"
-    """For a person's decision."""
+    """Waits for a person's decision."""
     TRAINED = "trained"
     DECLINED = "declined"
-    """The drift is no reason to retrain, as far as the evidence goes."""
+    """By the evidence, the drift is no reason to retrain."""
     DISMISSED = "dismissed"
-    """A person said that it is no reason to retrain."""
+    """A person decided that it is no reason to retrain."""
     FAILED = "failed"
 
 
@@ -64,7 +64,7 @@ FOLLOWS: dict[RunState, frozenset[RunState]] = {
     S.DISMISSED: frozenset(),
     S.FAILED: frozenset(),
 }
-"""What may follow a state. A person's decision goes by REQUESTED, new evidence by EXAMINING."""
+"""States that may follow a state. A person's decision leads to REQUESTED, new evidence to EXAMINING."""
 OPEN = (S.REQUESTED, S.EXAMINING, S.COLLECTING, S.BUILDING)
 """States in which the trainer has something to do."""
 TRAINER = "trainer"
@@ -75,22 +75,32 @@ Instant = Annotated[
     BeforeValidator(lambda value: datetime.fromisoformat(value) if isinstance(value, str) else value),
     PlainSerializer(datetime.isoformat),
 ]
-"""An instant, in JSON as ``datetime.isoformat`` spells it: release 0.2.0 reads and writes that."""
+"""An instant, in JSON as ``datetime.isoformat`` writes it: release 0.2.0 reads and writes that."""
 
 
 class RunDocument(BaseModel):
-    """Base of what a run's row holds as JSON: frozen; a key that another release added is passed over."""
+    """Base of what a run's row holds as JSON: frozen; keys that another release added are ignored.
 
-    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
+    Aliases are the keys of release 0.2.0.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        ser_json_inf_nan="constants",
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+    )
 
 
 class DriftFinding(RunDocument):
-    """What a drift was found to be, the last time it was looked at.
+    """What a drift was found to be, the last time it was examined.
 
     Attributes:
         kind: Of the cause, see ``training.cause``.
-        retrain: Whether it is a reason to retrain by itself.
-        says: One sentence for a person.
+        retrain: Whether it is a reason to retrain without a person's decision.
+        text: One sentence for a person.
         evidence: The numbers behind it.
         moved: Features that moved in common.
         faulty: Devices that look faulty: never train on them.
@@ -98,14 +108,14 @@ class DriftFinding(RunDocument):
 
     kind: str
     retrain: bool = False
-    says: str = ""
+    text: str = Field("", alias="says")
     evidence: Mapping[str, float] = {}
     moved: tuple[str, ...] = ()
     faulty: tuple[str, ...] = ()
 
 
-class AskedRegime(RunDocument):
-    """A new normal, as the question of a training set names it (``feature_store``'s ``Regime``)."""
+class StoredRegime(RunDocument):
+    """A new normal that a training set is selected by (``feature_store``'s ``Regime``)."""
 
     onset: Instant
     centre: Mapping[str, float]
@@ -113,8 +123,8 @@ class AskedRegime(RunDocument):
     bound: float
 
 
-class Question(RunDocument):
-    """Which rows make the training set (``feature_store``'s ``Wanted``): the gate asks it again by itself."""
+class StoredSelection(RunDocument):
+    """Which rows make the training set (``feature_store``'s ``RowSelection``); the gate reads them again."""
 
     event_from: Instant
     event_to: Instant
@@ -122,23 +132,23 @@ class Question(RunDocument):
     labelled: bool
     cohorts: tuple[str, ...]
     without: tuple[str, ...]
-    regime: AskedRegime | None
+    regime: StoredRegime | None
 
 
 class TrainingPlan(RunDocument):
-    """All that a candidate's bytes follow from, cut, pin and seed aside.
+    """Everything that a candidate's bytes depend on, but for cut, pin and seed.
 
     Attributes:
-        wanted: The question of its training set.
+        selection: Of the rows of its training set.
         moved: Features that the training may move.
         model_kind: anomaly or classifier.
-        champion: Version that it starts from.
-        verdicts: Drift events behind the run when its cut was pinned; later ones change no bytes.
-        excluded: Rows left out, by the first reason that applied.
+        champion: Version that the training starts from.
+        verdicts: Ids of the drift events behind the run when its cut was pinned; later ones change no bytes.
+        excluded: Number of rows left out, by the first reason that applied.
         facts: Further counts of the training set.
     """
 
-    wanted: Question
+    selection: StoredSelection = Field(alias="wanted")
     moved: tuple[str, ...] = ()
     model_kind: str = ""
     champion: str = ""
@@ -148,7 +158,7 @@ class TrainingPlan(RunDocument):
 
 
 class RunChanges(TypedDict, total=False):
-    """What a step of a run may change beside its state."""
+    """Fields that a step of a run may change beside its state."""
 
     kind: str
     finding: DriftFinding
@@ -163,18 +173,18 @@ class RunChanges(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """One training run; all it takes to do its next step again after a crash.
+    """One training run, with everything that its next step needs, also after a crash.
 
     Attributes:
         kind: anomaly, classifier, or empty: what the data allow.
-        verdicts: Drift events behind it.
-        need: Effective rows that it must have as another try after a refused candidate; None: it is none.
+        verdicts: Ids of the drift events behind it.
+        need: Effective rows that a retry after a refused candidate must have; None: it is not a retry.
         finding: What its drift was found to be; None: no drift, or not examined yet.
         plan: What its candidate is made from; None: there are not enough rows yet.
         onset: Start of the new regime; None: no drift is behind it.
-        cut, pin: The cut it trains on, once it has enough rows.
+        cut, pin: The cut that it trains on, once it has enough rows.
         seed: Of a classifier's trees.
-        version: The candidate that came of it.
+        version: Of the candidate that it made; None: none yet.
         detail: Why it is in its state; before the first step, why a person wants it.
         requested_by: A person, or ``TRAINER``.
     """
@@ -201,12 +211,12 @@ class TrainingRun:
 
     @property
     def by_person(self) -> bool:
-        """Whether a person asked for it, or decided what the evidence could not."""
+        """Whether a person asked for it, or decided where the evidence was unclear."""
         return self.requested_by != TRAINER
 
     @property
-    def follows(self) -> bool:
-        """Whether it is another try on a change whose candidate was refused."""
+    def is_retry(self) -> bool:
+        """Whether it is another attempt on a change whose candidate was refused."""
         return self.need is not None
 
     def to(self, state: RunState, **changes: Unpack[RunChanges]) -> Self:
@@ -220,34 +230,34 @@ class TrainingRun:
         return replace(self, state=state, **changes)
 
     def with_verdicts(self, verdicts: tuple[str, ...]) -> Self:
-        """The run with further drift events behind it, each once."""
+        """The run with these drift events added, each once."""
         return replace(self, verdicts=tuple(dict.fromkeys((*self.verdicts, *verdicts))))
 
     @classmethod
     def of(cls, row: Mapping[Any, Any]) -> Self:
-        """From the columns of its row.
+        """The run of a row.
 
         Raises:
-            RegistryError: Its document is not one that a release wrote.
+            RegistryError: Its column ``cause`` holds no document that a release wrote.
         """
         values = {f.name: row[f.name] for f in fields(cls) if f.name not in _IN_CAUSE}
         times = {n: None if values[n] is None else datetime.fromtimestamp(values[n], UTC) for n in _TIMES}
         named = {"state": RunState(row["state"]), "reason": RunReason(row["reason"])}
         try:
-            told = _of_cause(row["cause"] or {})
+            parts = _parse_cause(row["cause"] or {})
         except ValidationError as exc:
             raise RegistryError(f"run {row['run_id']} cannot be read: {describe(exc)}") from exc
-        return cls(**{**values, **times, **named, **told, "verdicts": tuple(values["verdicts"])})
+        return cls(**{**values, **times, **named, **parts, "verdicts": tuple(values["verdicts"])})
 
     def row(self) -> dict[str, Any]:
-        """Columns by name."""
+        """Its row: columns by name."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _IN_CAUSE}
         times = {n: None if values[n] is None else values[n].timestamp() for n in _TIMES}
         named = {"state": self.state.value, "reason": self.reason.value}
         return {**values, **times, **named, "verdicts": list(self.verdicts), "cause": self.cause_json()}
 
     def cause_json(self) -> dict[str, Any] | None:
-        """Need, finding and plan as the one flat document of column ``cause``; None: there is nothing yet."""
+        """Need, finding and plan as one flat document, for column ``cause``; None: there is none of them."""
         need = {} if self.need is None else {"need": self.need}
         finding = {} if self.finding is None else self.finding.model_dump(mode="json")
         plan = {} if self.plan is None else self.plan.model_dump(mode="json")
@@ -258,8 +268,8 @@ _IN_CAUSE = ("need", "finding", "plan")
 _TIMES = ("onset", "created_at", "updated_at")
 
 
-def _of_cause(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Need, finding and plan out of the flat document; they share the key ``moved``."""
+def _parse_cause(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Need, finding and plan from the flat document; finding and plan share the key ``moved``."""
     return {
         "need": raw.get("need"),
         "finding": DriftFinding.model_validate(raw) if "kind" in raw else None,

@@ -1,4 +1,4 @@
-"""When a training run starts: pure rules over verdicts, runs, labels and clocks."""
+"""When a training run starts: pure rules over verdicts, runs, labels and time."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from model_service.training.training_run import OPEN, RunReason, RunState, Train
 from schemas.profile import Profile
 
 MOST_FOLLOW_UPS = 2
-"""Further runs on a change whose candidates were refused."""
+"""Most retries on a change whose candidates were refused."""
 MORE_ROWS = 1.5
-"""Growth of the effective rows from which another run may show what the last could not."""
+"""A retry must have this multiple of the effective rows that the refused candidate was trained on."""
 SAME_ONSET_WINDOWS = 3
-"""Verdicts whose onsets lie no farther apart than so many drift windows speak of one change."""
+"""Verdicts whose onsets are at most this many drift windows apart belong to one change."""
 
 
 @dataclass(frozen=True)
 class VerdictSummary:
-    """What the trainer needs of a row of ``drift``."""
+    """The columns of table ``drift`` that the trainer uses."""
 
     event_id: str
     cohort: str
@@ -33,23 +33,23 @@ class StartRun:
     """A new run.
 
     Attributes:
-        follows: Run whose candidate was refused on too little evidence; empty: none.
-        need: Effective rows that it must have to be worth another try.
+        retry_of: Id of the run whose candidate was refused; empty: it is not a retry.
+        need: Effective rows that a retry must have.
     """
 
     reason: RunReason
     onset: datetime | None = None
     verdicts: tuple[str, ...] = ()
-    follows: str = ""
+    retry_of: str = ""
     need: float = 0.0
 
 
 @dataclass(frozen=True)
 class ExtendRun:
-    """More verdicts on a change that a run is about already.
+    """More verdicts on a change that has a run already.
 
     Attributes:
-        reopen: Look again: the run had found no reason to retrain, and there is new evidence.
+        reopen: Examine it again: the run had found no reason to retrain, and this is new evidence.
     """
 
     run: TrainingRun
@@ -59,13 +59,13 @@ class ExtendRun:
 
 @dataclass(frozen=True)
 class ClockFacts:
-    """How a family stands.
+    """What the rules on time and labels need to know of a family.
 
     Attributes:
         runs: Its runs, oldest first.
         trained_at: When the newest candidate was made; None: never.
-        since: Since when this trainer has known the family.
-        new_labels: Labels in force that were not there at the last run of the kind.
+        since: When the trainer first knew the family.
+        new_labels: Labels in force that were not in force at the last run that labels started.
     """
 
     runs: Sequence[TrainingRun]
@@ -77,14 +77,15 @@ class ClockFacts:
 def on_verdicts(
     profile: Profile, verdicts: Iterable[VerdictSummary], known: Sequence[TrainingRun]
 ) -> list[StartRun | ExtendRun]:
-    """What new verdicts on one profile lead to: one run per change, however many verdicts speak of it.
+    """What new verdicts on one profile lead to: one run a change, however many verdicts there are on it.
 
-    A change that led to a model is never taken up again by a verdict, nor one that a person dismissed.
+    A verdict never reopens a run that made a model, or one that a person dismissed.
     """
     reach = timedelta(seconds=SAME_ONSET_WINDOWS * profile.drift.window_s)
     found: list[StartRun | ExtendRun] = []
     for group in _by_onset(verdicts, reach):
         ids, onset = tuple(v.event_id for v in group), min(v.onset for v in group)
+        # Any earlier run on this change will do: the newest of them gets the verdicts.
         same = [r for r in known if r.onset is not None and abs(r.onset - onset) <= reach]
         if not same:
             found.append(StartRun(RunReason.DRIFT, onset, ids))
@@ -97,15 +98,16 @@ def on_verdicts(
 def on_refusal(
     profile: Profile, known: Sequence[TrainingRun], refused: TrainingRun, effective_rows: float
 ) -> StartRun | None:
-    """A second or third try on a change whose candidate the gates refused, once there is more to learn from.
+    """A retry on a change whose candidate the gates refused; None: there is to be none.
 
-    Nothing of the change has gone out, and a few dozen rows often cannot show what twice as many can.
+    The devices still run the old model, and gates often pass with twice the rows what they refused with a few
+    dozen.
 
     Args:
-        profile: Whose.
+        profile: Gives the training policy.
         known: Runs of the family, oldest first.
         refused: The run whose candidate was refused.
-        effective_rows: What that candidate was trained on.
+        effective_rows: Number that the candidate was trained on.
     """
     same = [r for r in known if r.onset is not None and r.onset == refused.onset]
     last = bool(same) and same[-1].run_id == refused.run_id
@@ -116,15 +118,15 @@ def on_refusal(
     return StartRun(RunReason.DRIFT, refused.onset, refused.verdicts, refused.run_id, need)
 
 
-def on_clock(profile: Profile, standing: ClockFacts, now: datetime) -> StartRun | None:
-    """The run that a clock or the number of labels asks for; None: none, or one is under way."""
+def on_clock(profile: Profile, facts: ClockFacts, now: datetime) -> StartRun | None:
+    """The run that is due by time or by the number of labels; None: none is, or one is under way."""
     policy = profile.training
-    if any(r.state in OPEN for r in standing.runs) or cooling(profile, standing.runs, now):
+    if any(r.state in OPEN for r in facts.runs) or cooling_down(profile, facts.runs, now):
         return None
-    last = standing.trained_at or standing.since
-    by_clock = (r.created_at for r in standing.runs if r.reason is not RunReason.DRIFT)
-    started = max(by_clock, default=standing.since)
-    if policy.label_count is not None and standing.new_labels >= policy.label_count:
+    last = facts.trained_at or facts.since
+    by_clock = (r.created_at for r in facts.runs if r.reason is not RunReason.DRIFT)
+    started = max(by_clock, default=facts.since)
+    if policy.label_count is not None and facts.new_labels >= policy.label_count:
         return StartRun(RunReason.LABELS)
     if policy.schedule_s is not None and now - max(started, last) >= timedelta(seconds=policy.schedule_s):
         return StartRun(RunReason.SCHEDULE)
@@ -133,8 +135,8 @@ def on_clock(profile: Profile, standing: ClockFacts, now: datetime) -> StartRun 
     return None
 
 
-def cooling(profile: Profile, known: Sequence[TrainingRun], now: datetime) -> bool:
-    """Whether the last run that trained or failed ended too recently for another automatic one."""
+def cooling_down(profile: Profile, known: Sequence[TrainingRun], now: datetime) -> bool:
+    """Whether the last run that made a model or failed ended too recently for another automatic run."""
     ended = [r.updated_at for r in known if r.state in (RunState.TRAINED, RunState.FAILED)]
     return bool(ended) and now - max(ended) < timedelta(seconds=profile.training.cooldown_s)
 
@@ -142,16 +144,18 @@ def cooling(profile: Profile, known: Sequence[TrainingRun], now: datetime) -> bo
 def next_open(profile: Profile, known: Sequence[TrainingRun], now: datetime) -> TrainingRun | None:
     """The run to work on: one at a time, oldest first.
 
-    New automatic ones wait while it cools down; one that follows a refusal waits for rows instead.
+    New automatic runs wait while the family cools down. Retries do not: they wait for rows.
     """
-    still = cooling(profile, known, now)
-    due = (r for r in known if r.state in OPEN)
+    waits = cooling_down(profile, known, now)
+    opened = (r for r in known if r.state in OPEN)
     return next(
-        (r for r in due if not still or r.by_person or r.follows or r.state is not RunState.EXAMINING), None
+        (r for r in opened if not waits or r.by_person or r.is_retry or r.state is not RunState.EXAMINING),
+        None,
     )
 
 
 def _by_onset(verdicts: Iterable[VerdictSummary], reach: timedelta) -> list[list[VerdictSummary]]:
+    """The verdicts in groups, one a change; a group spans at most ``reach``."""
     groups: list[list[VerdictSummary]] = []
     for verdict in sorted(verdicts, key=lambda v: (v.onset, v.event_id)):
         if groups and verdict.onset - groups[-1][0].onset <= reach:

@@ -17,58 +17,59 @@ _COLUMNS = "event_id, cohort, profile, kind, onset, detected"
 
 
 class NewVerdicts(NamedTuple):
-    """Verdicts that the trainer has not seen.
+    """Verdicts that the trainer had not read yet.
 
     Attributes:
-        marks: By task of the drift watch, the newest commit that has been seen, these included.
+        marks: By task of the drift job, the newest commit read, these included.
     """
 
     by_profile: Mapping[str, list[VerdictSummary]]
     marks: dict[str, int]
 
 
-def new_verdicts(con: duck.Connection, marks: Mapping[str, int], since: datetime) -> NewVerdicts:
-    """Verdicts of commits after the marks.
+def new_verdicts(connection: duck.Connection, marks: Mapping[str, int], since: datetime) -> NewVerdicts:
+    """The verdicts of commits after the marks.
 
-    A cut holds whole commits of a task, in order, so one number per task says what was seen.
+    A cut holds whole commits of a task, in order, so one number a task is enough to know what was read.
 
     Args:
-        con: From ``connect``.
-        marks: By task, the newest commit seen.
-        since: Verdicts detected earlier are history, not news.
+        connection: To a cut of the lake.
+        marks: By task, the newest commit read.
+        since: Verdicts that were detected earlier are too old to act on.
     """
     rows = duck.query(
-        con, f"SELECT {_COLUMNS} FROM drift WHERE detected >= {instant(since)} ORDER BY detected, event_id"
+        connection,
+        f"SELECT {_COLUMNS} FROM drift WHERE detected >= {instant(since)} ORDER BY detected, event_id",
     ).to_pylist()
-    seen = dict(marks)
-    found: dict[str, list[VerdictSummary]] = defaultdict(list)
+    new_marks = dict(marks)
+    by_profile: dict[str, list[VerdictSummary]] = defaultdict(list)
     for row in rows:
-        task, number = _origin(row["event_id"])
+        task, number = _task_and_commit(row["event_id"])
         if number > marks.get(task, -1):
-            seen[task] = max(seen.get(task, -1), number)
-            found[row["profile"]].append(_verdict(row))
-    return NewVerdicts(found, seen)
+            new_marks[task] = max(new_marks.get(task, -1), number)
+            by_profile[row["profile"]].append(_verdict(row))
+    return NewVerdicts(by_profile, new_marks)
 
 
-def verdicts_of(con: duck.Connection, event_ids: Iterable[str]) -> list[VerdictSummary]:
-    """The verdicts of these ids that the cut holds."""
+def verdicts_of(connection: duck.Connection, event_ids: Iterable[str]) -> list[VerdictSummary]:
+    """The verdicts with these ids, as far as the cut holds them."""
     ids = ", ".join(duck.text(i) for i in event_ids)
     if not ids:
         return []
     query = f"SELECT {_COLUMNS} FROM drift WHERE event_id IN ({ids}) ORDER BY detected, event_id"
-    return [_verdict(row) for row in duck.query(con, query).to_pylist()]
+    return [_verdict(row) for row in duck.query(connection, query).to_pylist()]
 
 
-def count_labels(con: duck.Connection, profile: str, known_at: datetime) -> int:
-    """Labels in force at an instant of a profile's devices."""
+def count_labels(connection: duck.Connection, profile: str, known_at: datetime) -> int:
+    """Number of labels of a profile's devices that were in force at an instant."""
     query = f"""
         SELECT count(DISTINCT label_id) AS n FROM ({labels_as_of(known_at)})
         SEMI JOIN (SELECT device_id FROM devices WHERE profile = {duck.text(profile)}) USING (device_id)"""
-    return int(duck.query(con, query).column("n")[0].as_py())
+    return int(duck.query(connection, query).column("n")[0].as_py())
 
 
-def _origin(event_id: str) -> tuple[str, int]:
-    """Task and commit of ``<task>/<n>/<index>``."""
+def _task_and_commit(event_id: str) -> tuple[str, int]:
+    """Task and commit number in an event id, which is ``<task>/<n>/<index>``."""
     task, _, rest = event_id.partition("/")
     number = rest.partition("/")[0]
     return task, int(number) if number.isdigit() else 0

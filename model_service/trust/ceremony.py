@@ -15,13 +15,14 @@ from model_service.trust.keys import PASSPHRASE_FILE
 from model_service.trust.metadata_renewal import renew
 from model_service.trust.online import OnlineSigner
 from model_service.trust.policy import set_policy
-from model_service.trust.repository import TrustRepository, utc_now
+from model_service.trust.repository import TrustRepository
 from model_service.trust.role_status import KeyStatus, RoleStatus, status
 from model_service.trust.roles import model_plan
 from model_service.trust.rotation import rotate
 from schemas.channel_documents import model_role
 from schemas.cohorts import SaltedShare
 from schemas.durable import DISK
+from schemas.instants import utc_now
 
 __all__ = [
     "KeyStatus",

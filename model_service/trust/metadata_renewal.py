@@ -11,9 +11,10 @@ from model_service.trust.metadata import newer, seal
 from model_service.trust.online import OnlineSigner
 from model_service.trust.policy import publish_policy
 from model_service.trust.published import PublishedState
-from model_service.trust.repository import TrustRepository, utc_now
+from model_service.trust.repository import TrustRepository
 from model_service.trust.roles import OFFLINE_LIFETIME, RENEW_WITHIN, plans
 from schemas.channel_documents import POLICY_ROLE, ROOT, SNAPSHOT, TARGETS, TIMESTAMP
+from schemas.instants import utc_now
 
 
 def renew(

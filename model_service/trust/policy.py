@@ -10,11 +10,12 @@ from model_service.trust.keyring import Keyring
 from model_service.trust.metadata import newer, seal, target_file
 from model_service.trust.online import OnlineSigner
 from model_service.trust.published import PublishedState
-from model_service.trust.repository import TrustRepository, utc_now
+from model_service.trust.repository import TrustRepository
 from model_service.trust.roles import OFFLINE_LIFETIME, plans
 from schemas.channel_documents import POLICY_PATH, POLICY_ROLE, FleetPolicy
 from schemas.cohorts import SaltedShare
 from schemas.errors import RegistryError
+from schemas.instants import utc_now
 
 
 def first_policy(groups: Mapping[str, SaltedShare], now: datetime) -> FleetPolicy:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -19,6 +19,7 @@ from feature_store.process_lock import exclusive
 from model_service.trust.published import PublishedState, TargetRecord
 from schemas.channel_documents import POLICY_PATH, RINGS, ChannelDocument, FleetPolicy, Ring, channel_path
 from schemas.errors import OperatorError
+from schemas.instants import utc_now
 
 Files = list[tuple[str, bytes]]
 _Kind = TypeVar("_Kind", ChannelDocument, FleetPolicy)
@@ -30,11 +31,6 @@ class MetadataReply(NamedTuple):
 
     metadata: Files
     documents: Files
-
-
-def utc_now() -> datetime:
-    """The wall clock."""
-    return datetime.now(UTC)
 
 
 class TrustRepository:

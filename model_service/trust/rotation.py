@@ -17,11 +17,12 @@ from model_service.trust.keys import load_online_key
 from model_service.trust.metadata import CryptoSigner, Delegator, newer, seal
 from model_service.trust.online import Lifetimes, OnlineSigner
 from model_service.trust.published import PublishedState
-from model_service.trust.repository import TrustRepository, utc_now
+from model_service.trust.repository import TrustRepository
 from model_service.trust.roles import ENGINE, OFFLINE_LIFETIME, TOP_LEVEL_KEYS, KeyPlace, RolePlan, plans
 from schemas.channel_documents import ROOT, SNAPSHOT, TARGETS, TIMESTAMP
 from schemas.durable import DISK
 from schemas.errors import RegistryError
+from schemas.instants import utc_now
 
 _TOP = frozenset(TOP_LEVEL_KEYS)
 

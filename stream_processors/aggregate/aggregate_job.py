@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from schemas import topics
 from schemas.events import Aggregate
+from schemas.instants import from_us, to_us
 from schemas.profile import Profile
 from schemas.tables import AGGREGATES, SUMMARIES
 from stream_processors.derived_provenance import derived_provenance
@@ -34,8 +35,6 @@ from stream_processors.windowing.watermark import (
     SourceProgress,
     advance,
     idle_bound_us,
-    to_time,
-    to_us,
 )
 from stream_processors.windowing.windows import (
     CohortScope,
@@ -207,12 +206,12 @@ class _Call:
                     profile=scope.profile,
                     model_version=part.model,
                     feature=part.feature,
-                    window_start=to_time(part.window.start_us),
+                    window_start=from_us(part.window.start_us),
                     window_s=part.window.length_us / 1e6,
                     part=part.number,
                     devices=part.devices,
                     late=part.late,
-                    watermark=to_time(watermark),
+                    watermark=from_us(watermark),
                     **part.moments._asdict(),
                 )
             )

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Set
 from typing import Any, NamedTuple
 
+from schemas.instants import from_us
 from schemas.profile import Profile
 from stream_processors.drift.change import SeriesChange
 from stream_processors.drift.drift_kinds import ACTIONS, DriftEvidence, channels_of, classify, moved_share
@@ -20,7 +21,6 @@ from stream_processors.drift.watched_feature import (
 )
 from stream_processors.windowing.moments import merge
 from stream_processors.windowing.partials import TaskShare
-from stream_processors.windowing.watermark import to_time
 from stream_processors.windowing.windows import CohortScope, TumblingWindow
 
 _SEP = "\x1f"
@@ -239,8 +239,8 @@ class CohortJudge:
             "feature": item.feature,
             "statistic": item.statistic,
             "kind": kind,
-            "onset": to_time(item.onset * window.length_us),
-            "detected": to_time(window.end_us),
+            "onset": from_us(item.onset * window.length_us),
+            "detected": from_us(window.end_us),
             "size": item.change.size,
             "devices": item.share.devices,
             "evidence": {name: float(value) for name, value in numbers.items()},

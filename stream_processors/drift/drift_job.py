@@ -18,6 +18,7 @@ import pyarrow as pa
 from schemas import topics
 from schemas.errors import MessageError
 from schemas.events import DriftVerdict
+from schemas.instants import to_us
 from schemas.tables import DRIFT, QUARANTINE
 from stream_processors.derived_provenance import derived_provenance
 from stream_processors.drift.cohort_judge import CohortJudge
@@ -35,7 +36,6 @@ from stream_processors.windowing.watermark import (
     SourceProgress,
     advance,
     idle_bound_us,
-    to_us,
 )
 from stream_processors.windowing.windows import CohortScope, TumblingWindow
 

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 from schemas.errors import DecodeError
 from schemas.events import Aggregate, parse_event
+from schemas.instants import to_us
 from schemas.topics import DEVICE_PARTITIONS
 from stream_processors.windowing.moments import LARGEST_COUNT, LARGEST_VALUE, Moments, merge
-from stream_processors.windowing.watermark import SourceProgress, to_us
+from stream_processors.windowing.watermark import SourceProgress
 from stream_processors.windowing.windows import CohortScope, TumblingWindow
 
 _LONGEST_WINDOW_S = 366 * 86400

@@ -15,21 +15,7 @@ So the watermark never goes back. All times are whole microseconds since 1970 UT
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-
-
-def to_us(at: datetime) -> int:
-    """Microseconds since 1970 of an aware instant."""
-    return (at - EPOCH) // _MICROSECOND
-
-
-def to_time(at_us: int) -> datetime:
-    """UTC instant of microseconds since 1970."""
-    return EPOCH + timedelta(microseconds=at_us)
 
 
 class AppendClock(NamedTuple):

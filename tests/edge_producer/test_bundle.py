@@ -12,7 +12,7 @@ import pytest
 from edge_producer.bundle import BUNDLES, GOLDEN, MANIFEST, MODEL, load_bundle, open_bundle
 from edge_producer.inference import OnnxPredictor
 from infra.factory import build
-from model_service.models.bundle_files import BundleFiles, sealed
+from model_service.models.bundle_files import BundleFiles, build_bundle
 from schemas.errors import BundleError
 from schemas.profile import ModelSpec, Profile
 from schemas.profile_file import find_profile
@@ -112,7 +112,9 @@ def test_a_model_that_misses_its_golden_vectors_is_refused(built, tmp_path):
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table.set_column(2, "score", score))
-    sealed(robust.manifest, robust.files[MODEL], sink.getvalue().to_pybytes()).write(tmp_path / "robust")
+    build_bundle(robust.manifest, robust.files[MODEL], sink.getvalue().to_pybytes()).write(
+        tmp_path / "robust"
+    )
     profile = MACHINE.model_copy(update={"model": ModelSpec(name="robust")})
     bundle = load_bundle(profile, tmp_path)
     with pytest.raises(BundleError, match="golden window 0 misses"):
@@ -121,7 +123,7 @@ def test_a_model_that_misses_its_golden_vectors_is_refused(built, tmp_path):
 
 def test_a_graph_that_is_none_is_refused(built, tmp_path):
     robust = built["robust"]
-    sealed(robust.manifest, b"not a graph", robust.files[GOLDEN]).write(tmp_path / "robust")
+    build_bundle(robust.manifest, b"not a graph", robust.files[GOLDEN]).write(tmp_path / "robust")
     profile = MACHINE.model_copy(update={"model": ModelSpec(name="robust")})
     with pytest.raises(BundleError, match="robust-0"):
         OnnxPredictor(load_bundle(profile, tmp_path), profile)

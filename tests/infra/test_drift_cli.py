@@ -3,8 +3,8 @@
 import pytest
 
 from tests.infra.cli import EdgeloopHere
-from tests.model_service.drifting_fleets import HARMLESS, fleet, land, said, sent, store
-from tests.model_service.training_office import TrainingOffice
+from tests.model_service.drifting_fleets import HARMLESS, drift_rows, fleet, land, sent_rows, store
+from tests.model_service.trainer_rig import TrainerRig
 
 
 @pytest.fixture(scope="module")
@@ -13,9 +13,9 @@ def edgeloop(tmp_path_factory) -> EdgeloopHere:
     state = tmp_path_factory.mktemp("state")
     of = fleet(HARMLESS["temperature +8 on all"], 3, devices=8, seconds=110)
     store(state / "lake", of)
-    land(state / "lake", drift=said(of), telemetry=sent(of))
+    land(state / "lake", drift=drift_rows(of), telemetry=sent_rows(of))
     (state / "models").mkdir()
-    office = TrainingOffice(state, state / "lake")
+    office = TrainerRig(state, state / "lake")
     office.tick()
     office.registry.close()
     return EdgeloopHere(state)

@@ -4,7 +4,7 @@ import pytest
 
 from tests.feature_store.fleets import alerts, land, machine_lake
 from tests.infra.cli import EdgeloopHere
-from tests.model_service.gate_office import DEVICES, PIN, SPAN, GateOffice
+from tests.model_service.gate_rig import DEVICES, PIN, SPAN, GateRig
 from tests.model_service.regimes import CHAMPION, LINEAGE, warmer, worn
 
 FACTORY = CHAMPION.manifest.version
@@ -13,7 +13,7 @@ FACTORY = CHAMPION.manifest.version
 @pytest.fixture(scope="module")
 def signed(tmp_path_factory):
     """A state folder with one signed candidate; nothing runs."""
-    office = GateOffice(tmp_path_factory.mktemp("state"))
+    office = GateRig(tmp_path_factory.mktemp("state"))
     version = office.train(warmer())
     office.gate.step()
     office.write_lineage()
@@ -49,7 +49,7 @@ def test_gates_show_each_number_and_what_it_means(signed):
 
 
 def test_a_refusal_says_which_gate_and_why(tmp_path):
-    office = GateOffice(tmp_path)
+    office = GateRig(tmp_path)
     version = office.train(worn(0.3), moved=("vibration",))
     office.gate.step()
     office.registry.close()

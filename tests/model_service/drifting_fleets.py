@@ -1,4 +1,4 @@
-"""Simulated fleets that drift: what the devices' summaries and the drift watch say, in a real lake.
+"""Simulated fleets that drift: their summaries, rows and drift verdicts, in a real lake.
 
 Run as a program for the table in docs/adr/0012: ``python -m tests.model_service.drifting_fleets``.
 """
@@ -42,7 +42,7 @@ from stream_processors.windowing.windows import CohortScope, TumblingWindow
 MACHINE = find_profile("machine")
 CHAMPION = BundleFiles.read(Path(__file__).parents[2] / "edge_producer" / "bundles" / "machine")
 START = datetime.fromtimestamp(time.time() // 300 * 300 - 300, UTC)
-"""The stories happened just now: a trainer looks back no farther than its profile says."""
+"""The drifts began just now: a trainer reads only as far back as its profile allows."""
 COHORT = "machine/hall/g/x86"
 PERIOD = round(MACHINE.drift.window_s)
 SEEN_AFTER_S = 2.0
@@ -141,8 +141,8 @@ def _alerts(of: Fleet) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=ALERTS.schema)
 
 
-def sent(of: Fleet, p: float = 0.3, boot_id: int = 1) -> pa.Table:
-    """Rows that the devices sent, each with the same probability."""
+def sent_rows(of: Fleet, p: float = 0.3, boot_id: int = 1) -> pa.Table:
+    """Rows that the devices sent_rows, each with the same probability."""
     rng = np.random.default_rng(len(of.devices))
     rows = []
     for d, device in enumerate(of.devices):
@@ -162,7 +162,7 @@ def sent(of: Fleet, p: float = 0.3, boot_id: int = 1) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=telemetry_table(MACHINE).schema)
 
 
-def said(of: Fleet) -> pa.Table:
+def drift_rows(of: Fleet) -> pa.Table:
     """Rows of the table ``drift``."""
     rows = [
         {
@@ -183,7 +183,7 @@ def land(root: Path, **tables: pa.Table) -> None:
 
 
 def verdicts(of: Fleet) -> Iterator[tuple[datetime, list[dict[str, Any]]]]:
-    """What the drift watch says, window by window: when it is known, and the verdicts."""
+    """Verdicts of the drift job, window by window: when they are known, and the verdicts."""
     judge = CohortJudge(CohortScope("machine", COHORT), MACHINE, {})
     for start in range(0, of.features.shape[1] - PERIOD + 1, PERIOD):
         window = TumblingWindow(round(START.timestamp() * 1e6) + start * 1_000_000, PERIOD * 1_000_000)
@@ -191,9 +191,9 @@ def verdicts(of: Fleet) -> Iterator[tuple[datetime, list[dict[str, Any]]]]:
             ("m", name): _share(of.features[:, start : start + PERIOD, f].ravel(), len(of.devices))
             for f, name in enumerate(MACHINE.feature_names)
         }
-        told = judge.window(window, shares)
-        if told:
-            yield START + timedelta(seconds=start + PERIOD + SEEN_AFTER_S), told
+        found = judge.window(window, shares)
+        if found:
+            yield START + timedelta(seconds=start + PERIOD + SEEN_AFTER_S), found
 
 
 def _share(values: np.ndarray, devices: int) -> TaskShare:
@@ -204,14 +204,14 @@ def _share(values: np.ndarray, devices: int) -> TaskShare:
 
 
 def causes(injections: tuple[Injection, ...], seed: int, root: Path, **size: int) -> list[Cause]:
-    """What the trainer would have thought at each verdict of the fleet's life, in order."""
+    """The cause that the trainer would have found at each verdict on the fleet, in order."""
     of = fleet(injections, seed, **size)
     store(root, of)
     found = []
     with closing(connect(root)) as con:
-        for known_at, told in verdicts(of):
-            onset = min(v["onset"] for v in told)
-            kinds = [v["kind"] for v in told]
+        for known_at, new in verdicts(of):
+            onset = min(v["onset"] for v in new)
+            kinds = [v["kind"] for v in new]
             found.append(examine(con, MACHINE, CHAMPION.manifest, onset, known_at, (COHORT,), kinds).cause)
     return found
 
@@ -262,11 +262,11 @@ def report(seeds: int = 20) -> str:
 
 
 def _line(name: str, injections: tuple[Injection, ...], seeds: int) -> str:
-    outcomes, kinds, spoken = Counter[str](), Counter[str](), 0
+    outcomes, kinds, with_verdicts = Counter[str](), Counter[str](), 0
     for seed in range(seeds):
         with tempfile.TemporaryDirectory() as folder:
             found = causes(injections, seed, Path(folder) / "lake")
-        spoken += bool(found)
+        with_verdicts += bool(found)
         kinds[found[0].kind if found else "no verdict"] += 1
         if any(c.retrain for c in found):
             outcomes["retrained"] += 1
@@ -274,9 +274,9 @@ def _line(name: str, injections: tuple[Injection, ...], seeds: int) -> str:
             outcomes["waits"] += 1
         else:
             outcomes["declined"] += 1
-    told = ", ".join(f"{k} {n}" for k, n in kinds.most_common())
+    first_causes = ", ".join(f"{k} {n}" for k, n in kinds.most_common())
     numbers = " | ".join(str(outcomes[k]) for k in ("retrained", "waits", "declined"))
-    return f"{name} | {spoken} | {numbers} | {told}"
+    return f"{name} | {with_verdicts} | {numbers} | {first_causes}"
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from edge_producer.sources.rotating_machine import RotatingMachine
 from edge_producer.sources.scenario import Injection
-from model_service.gates.evaluate import GateCase
+from model_service.gates.evaluate import GateInputs
 from model_service.models.bundle_files import BundleFiles
 from model_service.models.candidate import build_candidate
 from model_service.models.fault_bank import load_fault_bank
@@ -34,7 +34,7 @@ LINEAGE = Lineage(
     run_id="run-1", cut=7, pin="run-run-1", known_at=START + timedelta(hours=1), event_from=START,
     event_to=START, code="test", champion=CHAMPION.manifest.version, rows=60, effective_rows=40.0,
 )  # fmt: skip
-CLAIMED = {name: getattr(LINEAGE, name) for name in ("run_id", "cut", "pin", "known_at", "champion")}
+EXPECTED = {name: getattr(LINEAGE, name) for name in ("run_id", "cut", "pin", "known_at", "champion")}
 
 Story = Callable[[int], Sequence[Injection]]
 """What happens to machine number i."""
@@ -118,11 +118,11 @@ def unhurried(**gates: Any) -> Profile:
     return MACHINE.model_copy(update={"gates": MACHINE.gates.model_copy(update=bounds)})
 
 
-def case(taken: pa.Table, moved: Sequence[str] = ("temperature",), **changes: Any) -> GateCase:
+def gate_inputs(taken: pa.Table, moved: Sequence[str] = ("temperature",), **changes: Any) -> GateInputs:
     """A candidate as the gate would find it; ``gates`` overrides the profile's bounds."""
     profile = unhurried(**changes.pop("gates", {}))
     kind = changes.pop("kind", "anomaly")
     cohorts = {name(d): f"machine/{'north' if d % 2 else 'south'}/g/x86" for d in range(30)}
     built = changes["candidate"] if "candidate" in changes else candidate(taken, moved, kind)
-    found = GateCase(profile, built, CHAMPION, taken, tuple(moved), CLAIMED, cohorts, BANK)
+    found = GateInputs(profile, built, CHAMPION, taken, tuple(moved), EXPECTED, cohorts, BANK)
     return replace(found, **changes)

@@ -13,9 +13,10 @@ from edge_producer.bundle import BUNDLES, Bundle
 from edge_producer.inference import OnnxPredictor
 from model_service.models.adapt import RegimeRows, adapt
 from model_service.models.bundle_files import BundleFiles
-from model_service.models.candidate import build_candidate, moved_features, training_part
+from model_service.models.candidate import build_candidate, moved_features
 from model_service.models.mahalanobis import Mahalanobis, logarithms
 from model_service.models.score_stage import ScoreStage
+from model_service.models.training_rows import training_part
 from schemas.errors import BundleError, DatasetError
 from schemas.manifest import SCORE_EDGES
 from tests.model_service.regimes import (
@@ -169,7 +170,7 @@ def test_the_score_stage_is_the_graph_behind_its_features():
 
 def test_a_score_that_does_not_follow_from_features_is_refused():
     robust = BundleFiles.read(CHAMPION_FOLDER.parent / "robust")
-    with pytest.raises(BundleError, match="not from features alone"):
+    with pytest.raises(BundleError, match="not on features alone"):
         ScoreStage(robust.model, 10, "robust")
 
 

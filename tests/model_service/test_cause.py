@@ -1,4 +1,4 @@
-"""A drift is not yet a reason: new normals are told from wear, and a fault never becomes the normal."""
+"""Causes of drifts: a new normal is told apart from wear, and a fault never becomes the normal."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from edge_producer.sources.scenario import Injection
 from model_service.models.fault_bank import load_fault_bank
 from model_service.training.cause import CohortShifts, DeviceShift, judge
-from model_service.training.examine import signatures
-from model_service.training.shifts import Yardstick
+from model_service.training.examine import fault_directions
+from model_service.training.shifts import ReferenceScale
 from tests.model_service.drifting_fleets import (
     CHAMPION,
     FAULTY,
@@ -22,8 +22,8 @@ from tests.model_service.drifting_fleets import (
 )
 
 NAMES = MACHINE.feature_names
-YARDSTICK = Yardstick.of(CHAMPION.manifest, MACHINE)
-FAULTS = signatures(load_fault_bank("machine"), YARDSTICK)
+SCALE = ReferenceScale.of(CHAMPION.manifest, MACHINE)
+FAULTS = fault_directions(load_fault_bank("machine"), SCALE)
 SMALL = {"devices": 12, "seconds": 105}
 
 
@@ -34,7 +34,7 @@ def moved(shift, *, device="d", parts=(1.0, 1.0, 1.0), noise=0.2, **alarms) -> D
     return DeviceShift(device, "c", vector, stages, np.full(len(NAMES), noise), vector, **alarms)
 
 
-def scene(*devices: DeviceShift, still: int = 0) -> CohortShifts:
+def cohort(*devices: DeviceShift, still: int = 0) -> CohortShifts:
     quiet = [moved(np.zeros(len(NAMES)), device=f"q{i}") for i in range(still)]
     return CohortShifts((*devices, *quiet), len(devices) + still, NAMES)
 
@@ -52,57 +52,57 @@ BUSIER = along(current_mean=2.5, vibration_rms=1.2, vibration_band_high=1.3)
 
 
 def test_most_of_a_cohort_at_once_in_one_channel_is_a_recalibration():
-    found = judge(scene(*[moved(WARMER, device=f"d{i}") for i in range(8)], still=2), FAULTS, MACHINE)
+    found = judge(cohort(*[moved(WARMER, device=f"d{i}") for i in range(8)], still=2), FAULTS, MACHINE)
     assert (found.kind, found.retrain, found.moved) == ("recalibration", True, ("temperature_mean",))
 
 
 def test_most_of_a_cohort_at_once_in_several_channels_is_a_regime():
-    assert kind(scene(*[moved(BUSIER) for _ in range(8)], still=2)) == "regime"
+    assert kind(cohort(*[moved(BUSIER) for _ in range(8)], still=2)) == "regime"
 
 
 def test_what_has_no_unit_is_not_moved_by_a_gain():
     crest = along(vibration_crest=-2.0)  # no known fault lowers it alone
-    assert kind(scene(*[moved(crest) for _ in range(8)])) == "regime"
+    assert kind(cohort(*[moved(crest) for _ in range(8)])) == "regime"
 
 
 @pytest.mark.parametrize("number", range(len(FAULTS)))
 def test_what_moves_as_a_known_fault_does_is_degradation_however_many_and_sudden(number):
-    assert kind(scene(*[moved(6 * FAULTS[number]) for _ in range(10)])) == "degradation"
+    assert kind(cohort(*[moved(6 * FAULTS[number]) for _ in range(10)])) == "degradation"
 
 
 def test_what_goes_on_moving_is_degradation():
-    assert kind(scene(*[moved(WARMER, parts=(0.3, 0.6, 1.0)) for _ in range(8)], still=2)) == "degradation"
-    assert kind(scene(*[moved(WARMER) for _ in range(8)], still=2), slow_verdicts=1.0) == "degradation"
+    assert kind(cohort(*[moved(WARMER, parts=(0.3, 0.6, 1.0)) for _ in range(8)], still=2)) == "degradation"
+    assert kind(cohort(*[moved(WARMER) for _ in range(8)], still=2), slow_verdicts=1.0) == "degradation"
 
 
 def test_one_device_is_no_cohort():
-    assert kind(scene(moved(WARMER), still=9)) == "single_device"
+    assert kind(cohort(moved(WARMER), still=9)) == "single_device"
 
 
 def test_too_many_for_single_faults_and_too_few_for_a_normal_waits_for_a_person():
-    assert kind(scene(*[moved(WARMER) for _ in range(4)], still=6)) == "unclear"
+    assert kind(cohort(*[moved(WARMER) for _ in range(4)], still=6)) == "unclear"
 
 
 def test_devices_that_moved_each_their_own_way_wait_for_a_person():
     ways = [along(**{n: 3.0 * sign}) for n in ("temperature_mean", "current_mean") for sign in (1, -1)]
-    assert kind(scene(*[moved(w) for w in ways * 3])) == "unclear"
+    assert kind(cohort(*[moved(w) for w in ways * 3])) == "unclear"
 
 
 def test_several_channels_with_most_movers_in_alarm_wait_for_a_person():
-    assert kind(scene(*[moved(BUSIER, alarmed_after=i < 5) for i in range(8)])) == "unclear"
-    assert kind(scene(*[moved(WARMER, alarmed_after=True) for _ in range(8)])) == "recalibration"
+    assert kind(cohort(*[moved(BUSIER, alarmed_after=i < 5) for i in range(8)])) == "unclear"
+    assert kind(cohort(*[moved(WARMER, alarmed_after=True) for _ in range(8)])) == "recalibration"
 
 
 def test_a_cohort_that_was_in_alarm_already_has_no_normal_to_speak_of():
     sick = [moved(WARMER, alarmed_before=True) for _ in range(5)]
-    assert kind(scene(*sick, *[moved(WARMER) for _ in range(7)])) == "unclear"
+    assert kind(cohort(*sick, *[moved(WARMER) for _ in range(7)])) == "unclear"
 
 
 def test_a_faulty_device_within_a_new_normal_is_named_and_kept_out():
     worn = moved(WARMER + 8 * FAULTS[0], device="worn")
     before = moved(8 * FAULTS[0], device="sick", alarmed_before=True)
     others = [moved(WARMER, device=f"d{i}") for i in range(9)]
-    found = judge(scene(worn, before, *others), FAULTS, MACHINE)
+    found = judge(cohort(worn, before, *others), FAULTS, MACHINE)
     assert (found.kind, found.faulty) == ("recalibration", ("sick", "worn"))
 
 
@@ -126,7 +126,7 @@ def test_a_known_fault_on_several_devices_never_leads_to_a_retrain(number, sizes
         moved(beside + (size + np.linalg.norm(beside)) * FAULTS[number] + rng.normal(0, 0.15, len(NAMES)))
         for size in sizes
     ]
-    found = judge(scene(*faulty, *[moved(beside) for _ in range(honest)], still=2), FAULTS, MACHINE)
+    found = judge(cohort(*faulty, *[moved(beside) for _ in range(honest)], still=2), FAULTS, MACHINE)
     assert not found.retrain
 
 
@@ -159,7 +159,7 @@ def test_no_fault_of_many_machines_ever_leads_to_a_retrain(name, tmp_path: Path)
 def test_a_slow_fault_that_no_bank_knows_is_degradation_too(tmp_path: Path):
     """Judged without its signature: only that it goes on tells."""
     slow = [moved(along(vibration_kurtosis=-3.0), parts=(0.4, 0.7, 1.0)) for _ in range(9)]
-    assert judge(scene(*slow, still=1), [], MACHINE).kind == "degradation"
+    assert judge(cohort(*slow, still=1), [], MACHINE).kind == "degradation"
 
 
 def test_nothing_is_read_from_what_became_known_later(tmp_path: Path):

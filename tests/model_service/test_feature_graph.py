@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from model_service.models.feature_graph import chosen_features, features
+from model_service.models.feature_graph import write_chosen_features, write_features
 from model_service.models.features import all_kinds
 from model_service.models.graph import FLOAT, INT64, GraphWriter, tensor
 from schemas.profile import FEATURE_KINDS, FeatureSpec
@@ -24,7 +24,7 @@ def of_kind(windows: np.ndarray, kind: str) -> np.ndarray:
 @pytest.fixture(scope="module")
 def session() -> ort.InferenceSession:
     writer = GraphWriter()
-    writer.op("Identity", chosen_features(writer), output="features")
+    writer.op("Identity", write_chosen_features(writer), output="features")
     inputs = [tensor("window", FLOAT, ["b", "w", "c"]), tensor("columns", INT64, ["f"])]
     return ort.InferenceSession(writer.build("t", inputs, [tensor("features", FLOAT, ["b", "f"])]))
 
@@ -108,7 +108,7 @@ def test_a_channel_without_samples_has_no_features_and_spoils_no_other(session):
 def test_a_fixed_graph_holds_only_what_its_features_need():
     specs = [FeatureSpec(channel="b", kind="mean", unit="V"), FeatureSpec(channel="a", kind="max", unit="V")]
     writer = GraphWriter()
-    writer.op("Identity", features(writer, specs, ["a", "b"]), output="features")
+    writer.op("Identity", write_features(writer, specs, ["a", "b"]), output="features")
     model = writer.build("t", [tensor("window", FLOAT, ["n", 4, 2])], [tensor("features", FLOAT, ["n", 2])])
     assert b"DFT" not in model
     window = np.arange(8, dtype=np.float32).reshape(1, 4, 2)

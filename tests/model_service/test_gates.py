@@ -1,4 +1,4 @@
-"""Gates: the better model passes, and each thing that may be wrong with one has a gate that says so."""
+"""Gates: the better model passes, and each thing that may be wrong with one has a gate that text so."""
 
 from dataclasses import replace
 
@@ -10,19 +10,20 @@ from onnx import TensorProto, helper
 
 from model_service.gates.evaluate import evaluate, refusal
 from model_service.gates.footprint import judge_memory, judge_operators
-from model_service.gates.holdout import PairedScores, evidence_of, part
+from model_service.gates.holdout import PairedScores, holdout_of
 from model_service.gates.quality import judge_quality
 from model_service.gates.recall import (
-    freed_of_faults,
     judge_false_alarms,
     judge_learnt,
     judge_recall,
-    nonnegative,
+    nonnegative_fit,
+    without_faults,
 )
 from model_service.gates.statistics import MIN_DEVICES
-from model_service.models.bundle_files import sealed
+from model_service.models.bundle_files import build_bundle
 from model_service.models.golden import Golden, golden_outputs, golden_windows
 from model_service.models.mahalanobis import Mahalanobis
+from model_service.models.training_rows import part_of
 from schemas.manifest import Tolerance
 from tests.model_service.regimes import (
     BANK,
@@ -31,8 +32,8 @@ from tests.model_service.regimes import (
     MACHINE,
     OLD,
     candidate,
-    case,
     features,
+    gate_inputs,
     rows,
     table,
     warmer,
@@ -54,9 +55,9 @@ def failed(of):
 
 
 def changed(bundle, model=None, golden=None, **manifest):
-    """The bundle with other parts, sealed again: what somebody with the trainer's key could hand in."""
+    """The bundle with other parts, build_bundle again: what somebody with the trainer's key could hand in."""
     stated = bundle.manifest.model_copy(update=manifest)
-    return sealed(stated, model or bundle.model, golden or bundle.golden, 1)
+    return build_bundle(stated, model or bundle.model, golden or bundle.golden, 1)
 
 
 def edited(bundle, edit):
@@ -70,17 +71,17 @@ def edited(bundle, edit):
 
 
 def test_a_candidate_for_the_new_regime_passes_every_gate():
-    found = judged(case(rows(warmer())))
+    found = judged(gate_inputs(rows(warmer())))
     assert refusal(tuple(found.values())) == ""
     assert set(found) == ALL
     quality = found["quality"]
     assert 0 < quality.low < quality.value < quality.high
     assert quality.detail["champion_healthy_score"] > 1.5 * quality.detail["candidate_healthy_score"]
-    assert all(v.says for v in found.values())
+    assert all(v.text for v in found.values())
 
 
 def test_a_gain_whose_interval_reaches_the_bound_is_not_shown():
-    of = contest()
+    of = paired()
     verdict = judge_quality(of, 0.0)
     between = (verdict.low + verdict.value) / 2
     assert not judge_quality(of, between).passed
@@ -88,8 +89,8 @@ def test_a_gain_whose_interval_reaches_the_bound_is_not_shown():
 
 
 def test_as_good_as_the_champion_is_not_better():
-    assert not judge_quality(contest(new=OLD.score), 0.0).passed
-    assert failed(case(rows(warmer()), gates={"min_gain": 0.05})) == {"quality"}
+    assert not judge_quality(paired(new=OLD.score), 0.0).passed
+    assert failed(gate_inputs(rows(warmer()), gates={"min_gain": 0.05})) == {"quality"}
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,7 @@ def test_as_good_as_the_champion_is_not_better():
 )
 def test_a_model_that_learnt_a_fault_is_refused_although_it_scores_better(kind, severity):
     """Worn machines as the new normal: better by every number on their own rows."""
-    found = judged(case(rows(worn(severity, kind)), moved=("vibration",)))
+    found = judged(gate_inputs(rows(worn(severity, kind)), moved=("vibration",)))
     assert found["quality"].passed
     assert not found["fault_learnt"].passed
     assert found["fault_learnt"].detail["worst"] == kind
@@ -110,7 +111,7 @@ def test_a_classifier_passes_its_own_parity_and_rebuild():
         for spans, part_ in ((range(60, 63), "train"), (HOLDOUT, "holdout"))
         for kind in ("bearing_wear", "imbalance")
     ]
-    found = judged(case(pa.concat_tables([rows(warmer()), *faults]), kind="classifier"))
+    found = judged(gate_inputs(pa.concat_tables([rows(warmer()), *faults]), kind="classifier"))
     assert {n for n in ("parity", "golden", "rebuild", "operators") if found[n].passed} == {
         "parity", "golden", "rebuild", "operators",
     }  # fmt: skip
@@ -132,7 +133,7 @@ def test_a_tampered_weight_breaks_parity_golden_and_rebuild():
         mean.raw_data = values.tobytes()
 
     tampered = edited(candidate(taken), edit)
-    assert {"parity", "golden", "rebuild"} <= failed(case(taken, candidate=tampered))
+    assert {"parity", "golden", "rebuild"} <= failed(gate_inputs(taken, candidate=tampered))
 
 
 def test_golden_vectors_that_excuse_the_graph_are_refused():
@@ -140,38 +141,38 @@ def test_golden_vectors_that_excuse_the_graph_are_refused():
     good = candidate(taken)
     windows, outputs = golden_windows(good.golden), golden_outputs(good.golden)
     wrong = Golden(windows, outputs[:, :-1], outputs[:, -1] * 0.9).to_arrow()
-    assert "golden" in failed(case(taken, candidate=changed(good, golden=wrong)))
+    assert "golden" in failed(gate_inputs(taken, candidate=changed(good, golden=wrong)))
     fewer = Golden(windows[:2], outputs[:2, :-1], outputs[:2, -1]).to_arrow()
-    verdict = judged(case(taken, candidate=changed(good, golden=fewer)))["golden"]
-    assert "not the family's" in verdict.says
+    verdict = judged(gate_inputs(taken, candidate=changed(good, golden=fewer)))["golden"]
+    assert "not the family's" in verdict.text
     assert not verdict.passed
     narrow = Golden(windows[:, :, :1], outputs[:, :-1], outputs[:, -1]).to_arrow()
-    assert "golden" in failed(case(taken, candidate=changed(good, golden=narrow)))
+    assert "golden" in failed(gate_inputs(taken, candidate=changed(good, golden=narrow)))
     wide = changed(good, tolerance=Tolerance(absolute=0.5, relative=0.5))
-    verdict = judged(case(taken, candidate=wide))["golden"]
-    assert "widens the tolerance" in verdict.says
+    verdict = judged(gate_inputs(taken, candidate=wide))["golden"]
+    assert "widens the tolerance" in verdict.text
     assert not verdict.passed
 
 
 def test_other_rows_than_the_gate_reads_cannot_have_made_the_candidate():
     taken = rows(warmer())
-    assert "rebuild" in failed(case(taken, candidate=candidate(rows(warmer(), seed=8))))
+    assert "rebuild" in failed(gate_inputs(taken, candidate=candidate(rows(warmer(), seed=8))))
 
 
 def test_a_candidate_of_another_run_cut_or_champion_is_not_even_loaded():
     taken = rows(warmer())
     for name, value in (("run_id", "run-2"), ("cut", 8), ("champion", "machine-1.00000000")):
-        of = case(taken)
-        found = judged(replace(of, claimed={**of.claimed, name: value}))
+        of = gate_inputs(taken)
+        found = judged(replace(of, expected={**of.expected, name: value}))
         assert not found["lineage"].passed
-        assert name in found["lineage"].says
+        assert name in found["lineage"].text
         assert "memory" not in found
 
 
 def test_a_candidate_for_another_profile_is_not_even_loaded():
     taken = rows(warmer())
     other = changed(candidate(taken), features=tuple(reversed(MACHINE.feature_names)))
-    assert failed(case(taken, candidate=other)) == {"fit"}
+    assert failed(gate_inputs(taken, candidate=other)) == {"fit"}
 
 
 # -- footprint -----------------------------------------------------------------------------------
@@ -191,7 +192,7 @@ def test_a_candidate_for_another_profile_is_not_even_loaded():
     ],
 )
 def test_each_bound_of_the_profile_refuses(bounds, gate):
-    assert gate in failed(case(rows(warmer()), gates=bounds))
+    assert gate in failed(gate_inputs(rows(warmer()), gates=bounds))
 
 
 def test_what_devices_must_not_load_is_not_loaded_here_either():
@@ -213,7 +214,7 @@ def test_what_devices_must_not_load_is_not_loaded_here_either():
     for edit, word in ((custom, "com.example"), (elsewhere, "another file"), (hidden, "com.example")):
         verdict = judge_operators(edited(good, edit), MACHINE.gates)
         assert not verdict.passed
-        assert word in verdict.says
+        assert word in verdict.text
 
 
 def test_a_model_that_ends_its_process_ends_only_that():
@@ -222,9 +223,9 @@ def test_a_model_that_ends_its_process_ends_only_that():
     def edit(model):
         model.graph.node[0].op_type = "NoSuchOperator"
 
-    found = judged(case(rows(warmer()), candidate=edited(good, edit)))
+    found = judged(gate_inputs(rows(warmer()), candidate=edited(good, edit)))
     assert not found["memory"].passed
-    assert "ends with" in found["memory"].says
+    assert "ended with" in found["memory"].text
     assert not {"artifact", "latency", "quality"} & set(found)
 
 
@@ -241,8 +242,8 @@ def test_a_score_of_another_shape_is_refused_and_not_stumbled_over():
         del model.graph.output[1].type.tensor_type.shape.dim[:]
         model.graph.output[1].type.tensor_type.ClearField("shape")
 
-    found = judged(case(rows(warmer()), candidate=edited(good, edit)))
-    assert "shape" in found["artifact"].says
+    found = judged(gate_inputs(rows(warmer()), candidate=edited(good, edit)))
+    assert "shape" in found["artifact"].text
 
 
 def test_memory_is_that_of_the_model_not_of_the_runtime():
@@ -253,21 +254,21 @@ def test_memory_is_that_of_the_model_not_of_the_runtime():
 # -- numbers -------------------------------------------------------------------------------------
 
 
-def contest(story=None, new=None, devices=20, weights=None, enter=0.6):
+def paired(story=None, new=None, devices=20, weights=None, enter=0.6):
     """Candidate and champion on the holdout of a story."""
     found = features(story or warmer(), HOLDOUT)[:devices]
     holdout = table(found, HOLDOUT, "holdout", weights=weights)
-    evidence = evidence_of(holdout, MACHINE.feature_names, {})
+    holdout = holdout_of(holdout, MACHINE.feature_names, {})
     score = new or Mahalanobis.of(candidate(rows(story or warmer())).manifest).score
-    return PairedScores(score, OLD.score, evidence, BANK, enter)
+    return PairedScores(score, OLD.score, holdout, BANK, enter)
 
 
 def test_quality_is_the_class_balanced_weighted_brier_score():
     """Against loops over rows."""
     weights = np.random.default_rng(2).uniform(1, 30, 40)
-    of = contest(weights=weights)
+    of = paired(weights=weights)
     verdict = judge_quality(of, 0.0)
-    features_, w = of.evidence.healthy.features, weights
+    features_, w = of.holdout.healthy.features, weights
     for name, score in (("candidate", of.candidate), ("champion", of.champion)):
         kinds = []
         for kind in BANK.kinds:
@@ -283,15 +284,15 @@ def test_quality_is_the_class_balanced_weighted_brier_score():
 
 def test_the_interval_takes_the_device_as_its_unit():
     """Against the normal interval over devices' own gains: every device has the same weight here."""
-    of = contest()
+    of = paired()
     verdict = judge_quality(of, 0.0)
     gains = []
     for device in range(20):
-        mine = of.evidence.healthy.device == device
-        faults = of.evidence.faults(BANK)
+        mine = of.holdout.healthy.device == device
+        faults = of.holdout.faults(BANK)
         halves = []
         for score in (of.candidate, of.champion):
-            calm = (score(of.evidence.healthy.features[mine]) ** 2).mean()
+            calm = (score(of.holdout.healthy.features[mine]) ** 2).mean()
             missed = [
                 np.mean([((1 - score(r.features[mine])) ** 2).mean() for r in severities])
                 for severities in faults.values()
@@ -304,18 +305,18 @@ def test_the_interval_takes_the_device_as_its_unit():
 
 
 def test_the_same_evidence_gives_the_same_interval():
-    first, second = (judge_quality(contest(), 0.0) for _ in range(2))
+    first, second = (judge_quality(paired(), 0.0) for _ in range(2))
     assert (first.low, first.high) == (second.low, second.high)
 
 
 def test_a_model_without_a_score_is_as_wrong_as_can_be():
-    verdict = judge_quality(contest(new=lambda x: np.full(len(x), np.nan)), 0.0)
+    verdict = judge_quality(paired(new=lambda x: np.full(len(x), np.nan)), 0.0)
     assert verdict.detail["candidate"] == pytest.approx(0.0)
-    assert not judge_recall(contest(new=lambda x: np.full(len(x), np.nan)), OLD, 0.8, 0.05).passed
+    assert not judge_recall(paired(new=lambda x: np.full(len(x), np.nan)), OLD, 0.8, 0.05).passed
 
 
 def test_a_deaf_model_and_a_shrill_one_are_refused():
-    deaf, shrill = (contest(new=lambda x, s=s: np.full(len(x), s)) for s in (0.0, 1.0))
+    deaf, shrill = (paired(new=lambda x, s=s: np.full(len(x), s)) for s in (0.0, 1.0))
     assert not judge_quality(deaf, 0.0).passed
     assert not judge_recall(deaf, OLD, 0.8, 0.05).passed
     assert not judge_quality(shrill, 0.0).passed
@@ -325,10 +326,10 @@ def test_a_deaf_model_and_a_shrill_one_are_refused():
 
 def test_recall_is_the_weighted_share_of_faults_seen():
     w = np.random.default_rng(4).uniform(1, 30, 40)
-    of = contest(weights=w)
+    of = paired(weights=w)
     seen = [
         [
-            np.average(of.candidate(BANK.inject(of.evidence.healthy.features, k, s)) >= 0.6, weights=w)
+            np.average(of.candidate(BANK.inject(of.holdout.healthy.features, k, s)) >= 0.6, weights=w)
             for s in BANK.severities(k)
         ]
         for k in BANK.kinds
@@ -339,35 +340,35 @@ def test_recall_is_the_weighted_share_of_faults_seen():
 
 
 def test_too_few_devices_show_nothing():
-    of = contest(devices=MIN_DEVICES - 1)
+    of = paired(devices=MIN_DEVICES - 1)
     verdicts = [
         judge_quality(of, 0.0),
         judge_recall(of, OLD, 0.8, 0.05),
         judge_learnt(of, BANK, OLD, 0.8, 0.05),
     ]
     assert [(v.passed, v.value) for v in verdicts] == [(False, None)] * 3
-    assert judge_quality(contest(devices=MIN_DEVICES), 0.0).value is not None
+    assert judge_quality(paired(devices=MIN_DEVICES), 0.0).value is not None
 
 
 def test_without_any_fault_a_deaf_model_would_win_so_nothing_is_shown():
-    of = replace(contest(), bank=None)
-    assert "deaf" in judge_quality(of, 0.0).says
+    of = replace(paired(), bank=None)
+    assert "never alarms" in judge_quality(of, 0.0).text
 
 
 def test_cohorts_are_reported_apart():
-    slices = judged(case(rows(warmer())))["quality"].detail["slices"]
+    slices = judged(gate_inputs(rows(warmer())))["quality"].detail["slices"]
     assert set(slices) == {"machine/north/g/x86", "machine/south/g/x86"}
     assert sum(s["devices"] for s in slices.values()) == 20
     assert all(s["gain"] > 0 for s in slices.values())
 
 
 def test_rows_freed_of_a_fault_lie_where_healthy_ones_do_and_a_recalibration_stays():
-    freed, home, likeness = freed_of_faults(contest(worn(0.3)).evidence, OLD, BANK)
+    cleaned, at_reference, likeness = without_faults(paired(worn(0.3)).holdout, OLD, BANK)
     assert likeness["bearing_wear"] > 10
     assert OLD.score(features(worn(0.3), HOLDOUT).reshape(-1, 10)).mean() > 0.8
-    assert OLD.score(freed.features).mean() < 0.45
-    np.testing.assert_allclose(OLD.standardised(home.features).mean(axis=0), 0, atol=1e-9)
-    warm, _, slight = freed_of_faults(contest().evidence, OLD, BANK)
+    assert OLD.score(cleaned.features).mean() < 0.45
+    np.testing.assert_allclose(OLD.standardised(at_reference.features).mean(axis=0), 0, atol=1e-9)
+    warm, _, slight = without_faults(paired().holdout, OLD, BANK)
     assert max(slight.values()) < 1.5
     assert warm.features[:, 7].mean() > OLD.mean[7] + 4
 
@@ -383,13 +384,13 @@ def test_shares_of_signatures_are_a_least_squares_fit_without_negatives():
             (np.linalg.norm(target - a * directions[0] - b * directions[1]), a, b) for a in grid for b in grid
         ]
         best = min(fits)
-        found = nonnegative(directions, target)
+        found = nonnegative_fit(directions, target)
         assert (found >= 0).all()
         assert np.linalg.norm(target - found @ directions) <= best[0] + 1e-9
 
 
 def test_only_the_holdout_is_evidence():
     taken = rows(warmer())
-    held = part(taken, "holdout")
+    held = part_of(taken, "holdout")
     assert held.num_rows == 20 * len(HOLDOUT)
-    assert len(evidence_of(held, MACHINE.feature_names, {}).healthy.features) == held.num_rows
+    assert len(holdout_of(held, MACHINE.feature_names, {}).healthy.features) == held.num_rows

@@ -27,10 +27,10 @@ from model_service.registry.database import note
 from model_service.registry.registry_tables import certificates, outbox, runs
 from schemas.errors import LakeConflictError, OperatorError, RegistryError, RetryableError, TaskLostError
 from schemas.proto.delivery_pb2 import WatchRequest
-from tests.model_service.drifting_fleets import HARMLESS, fleet, land, sent, store
-from tests.model_service.gate_office import GateOffice
+from tests.model_service.drifting_fleets import HARMLESS, fleet, land, sent_rows, store
+from tests.model_service.gate_rig import GateRig
 from tests.model_service.regimes import warmer
-from tests.model_service.training_office import TrainingOffice
+from tests.model_service.trainer_rig import TrainerRig
 from tests.simulators.model_service import ModelService
 from tests.simulators.rollouts import GROUP, Service, proposed, quick_profile
 from tests.waiting import wait_until
@@ -257,15 +257,15 @@ def damage(registry, table, column):
 
 def await_failure(caplog, job):
     """Until the job failed in a way that nobody foresaw."""
-    said = f"{job}: unexpected error"
-    wait_until(lambda: any(r.getMessage().startswith(said) for r in caplog.records), 60, said)
+    drift_rows = f"{job}: unexpected error"
+    wait_until(lambda: any(r.getMessage().startswith(drift_rows) for r in caplog.records), 60, drift_rows)
 
 
 def test_the_trainer_survives_an_unforeseen_error_and_trains_afterwards(tmp_path, caplog):
     of = fleet(HARMLESS["temperature +8 on 80 %"], 3, devices=12, seconds=120)
     store(tmp_path / "lake", of)
-    land(tmp_path / "lake", telemetry=sent(of))
-    office = TrainingOffice(tmp_path / "office", tmp_path / "lake")
+    land(tmp_path / "lake", telemetry=sent_rows(of))
+    office = TrainerRig(tmp_path / "office", tmp_path / "lake")
     now = office.clock().timestamp()
     office.execute(insert(runs).values(
         run_id="abc", family="machine", profile="machine", state="requested", reason="person", kind="",
@@ -280,7 +280,7 @@ def test_the_trainer_survives_an_unforeseen_error_and_trains_afterwards(tmp_path
 
 
 def test_the_gate_survives_an_unforeseen_error_and_judges_afterwards(tmp_path, caplog):
-    office = GateOffice(tmp_path)
+    office = GateRig(tmp_path)
     office.train(warmer())
     repair = damage(office.registry, "runs", "cause")
     with running(gate_process, office.settings):

@@ -22,14 +22,14 @@ from model_service.registry.candidates import CandidateState, candidate_of
 from model_service.registry.database import Registry
 from model_service.training import run_store
 from model_service.training import training_run as machine
-from model_service.training.lineage import question_of, wanted_of
+from model_service.training.lineage import selection_of, stored_selection
 from model_service.training.training_run import (
     OPEN,
     TRAINER,
     DriftFinding,
-    Question,
     RunReason,
     RunState,
+    StoredSelection,
     TrainingPlan,
     TrainingRun,
 )
@@ -41,11 +41,11 @@ WRITTEN = [
     json.loads(line)
     for line in Path(__file__).with_name("run_documents_0_2_0.jsonl").read_text().splitlines()
 ]
-"""What 0.2.0 wrote into column ``cause``, letter by letter, and the state of the run."""
+"""What 0.2.0 wrote into column ``cause``, character by character, and the state of the run."""
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
 LATER = NOW + timedelta(seconds=5)
 FINDING = DriftFinding(
-    kind="regime", retrain=True, says="all moved", evidence={"devices": 12.0}, moved=("a",)
+    kind="regime", retrain=True, text="all moved", evidence={"devices": 12.0}, moved=("a",)
 )
 
 
@@ -97,13 +97,13 @@ def test_every_document_of_0_2_0_loads_and_is_written_again_byte_for_byte(connec
     read = run_store.get(connection, "r")
     document = json.loads(written["cause"]) or {}
     assert json.dumps(read.cause_json()) == written["cause"]
-    assert read.follows == ("need" in document)
+    assert read.is_retry == ("need" in document)
     assert (read.finding is not None, read.plan is not None) == ("kind" in document, "wanted" in document)
     if read.finding is not None:
         assert (read.finding.kind, list(read.finding.moved)) == (document["kind"], document["moved"])
     if read.plan is not None:
-        wanted = wanted_of(MACHINE, read.plan.wanted)
-        assert question_of(wanted).model_dump(mode="json") == document["wanted"]
+        wanted = selection_of(MACHINE, read.plan.selection)
+        assert stored_selection(wanted).model_dump(mode="json") == document["wanted"]
         assert (read.plan.champion, read.plan.model_kind) == ("machine-0.2ccd0bc5", "anomaly")
         assert list(read.plan.moved) == document["moved"]
 
@@ -143,21 +143,21 @@ instants = st.datetimes(timezones=st.just(UTC))
 numbers = st.dictionaries(st.text(max_size=5), st.floats(allow_nan=False), max_size=3)
 names = st.lists(st.text(max_size=5), max_size=3).map(tuple)
 regimes = st.none() | st.builds(Regime, instants, numbers, numbers, st.floats(0, 9))
-questions = st.builds(
+selections = st.builds(
     RowSelection, st.just(MACHINE), instants, instants, instants, st.booleans(), names, names, regimes
 )
 
 
-@given(questions)
-def test_a_question_comes_back_from_its_text_as_it_was_asked(wanted):
-    raw = json.loads(json.dumps(question_of(wanted).model_dump(mode="json")))
-    assert wanted_of(MACHINE, Question.model_validate(raw)) == wanted
+@given(selections)
+def test_a_selection_comes_back_from_its_text_as_it_was(wanted):
+    raw = json.loads(json.dumps(stored_selection(wanted).model_dump(mode="json")))
+    assert selection_of(MACHINE, StoredSelection.model_validate(raw)) == wanted
 
 
 @given(
     st.none() | st.floats(1, 1e6),
     st.none() | st.builds(DriftFinding, evidence=numbers, moved=names, faulty=names),
-    st.none() | st.builds(TrainingPlan, wanted=questions.map(question_of), verdicts=names),
+    st.none() | st.builds(TrainingPlan, selection=selections.map(stored_selection), verdicts=names),
 )
 def test_a_run_comes_back_from_its_row_as_it_was(need, finding, plan):
     if finding is not None and plan is not None:
@@ -266,10 +266,16 @@ def test_of_two_processes_that_advance_a_candidate_one_wins(registry):
 def test_rows_of_runs_and_candidates_are_touched_by_their_stores_alone():
     stores = {"model_service/registry/candidates.py", "model_service/training/run_store.py"}
     owned = {"runs", "candidates"}
-    rooms = ("model_service", "infra")
-    for path in (p for room in rooms for p in (ROOT / room).rglob("*.py")):
-        name = path.relative_to(ROOT).as_posix()
-        imported = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom)]
-        taken = {(n.module, a.name) for n in imported for a in n.names}
-        assert not taken & {(registry_tables.__name__, table) for table in owned}, name
-        assert (("model_service.registry", "tables") in taken) <= (name in stores), name
+    for path in (p for room in ("model_service", "infra") for p in (ROOT / room).rglob("*.py")):
+        name, nodes = path.relative_to(ROOT).as_posix(), list(ast.walk(ast.parse(path.read_text())))
+        imported = {(n.module, a.name) for n in nodes if isinstance(n, ast.ImportFrom) for a in n.names}
+        assert not imported & {(registry_tables.__name__, table) for table in owned}, name
+        # ``registry_tables.runs`` and ``registry_tables.candidates``, whichever way the module was imported
+        used = {
+            n.attr
+            for n in nodes
+            if isinstance(n, ast.Attribute)
+            and isinstance(n.value, ast.Name)
+            and n.value.id == registry_tables.__name__.rpartition(".")[2]
+        }
+        assert bool(used & owned) == (name in stores), name

@@ -1,7 +1,8 @@
-"""The trainer: from a verdict to a proposed candidate with a lineage; waits, declines and fails out loud."""
+"""The trainer: from a verdict to a proposed candidate with its lineage, or to a reason why not."""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,8 +23,8 @@ from model_service.models.candidate import build_candidate
 from model_service.registry.bundle_store import read_artifact
 from model_service.registry.candidates import champion_version
 from model_service.registry.registry_tables import candidates, outbox, rollouts, runs
-from model_service.training.lineage import code_version, wanted_of
-from model_service.training.training_run import Question
+from model_service.training.lineage import code_version, selection_of
+from model_service.training.training_run import StoredSelection
 from model_service.trust.ceremony import open_repository
 from model_service.trust.model_targets import model_state
 from schemas.channel_documents import artifact_path
@@ -33,13 +34,13 @@ from tests.model_service.drifting_fleets import (
     HARMLESS,
     MACHINE,
     Fleet,
+    drift_rows,
     fleet,
     land,
-    said,
-    sent,
+    sent_rows,
     store,
 )
-from tests.model_service.training_office import TrainingOffice
+from tests.model_service.trainer_rig import TrainerRig
 from tests.waiting import wait_until
 
 
@@ -55,28 +56,30 @@ def wearing() -> Fleet:
     return fleet(FAULTY["bearing wear, slow, on 60 %"], 3, devices=12, seconds=120)
 
 
-def office_of(folder: Path, of: Fleet, *, drift: bool = True, rows: bool = True) -> TrainingOffice:
+def rig_of(folder: Path, of: Fleet, *, drift: bool = True, rows: bool = True) -> TrainerRig:
     root = folder / "lake"
     store(root, of)
-    land(root, **({"drift": said(of)} if drift else {}), **({"telemetry": sent(of)} if rows else {}))
-    return TrainingOffice(folder / "office", root)
+    land(
+        root, **({"drift": drift_rows(of)} if drift else {}), **({"telemetry": sent_rows(of)} if rows else {})
+    )
+    return TrainerRig(folder / "rig", root)
 
 
 @pytest.fixture
-def office(tmp_path):
-    """Makes the test's office; closed when the test ends."""
+def rig(tmp_path):
+    """Makes the test's rig; closed when the test ends."""
     with ExitStack() as opened:
 
-        def made(of: Fleet, **given) -> TrainingOffice:
-            return opened.enter_context(closing(office_of(tmp_path, of, **given)))
+        def made(of: Fleet, **given) -> TrainerRig:
+            return opened.enter_context(closing(rig_of(tmp_path, of, **given)))
 
         yield made
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, recalibrated):
-    """An office whose verdict became a candidate; tests only look at it."""
-    with closing(office_of(tmp_path_factory.mktemp("trained"), recalibrated)) as made:
+    """A rig whose verdict became a candidate; tests only read it."""
+    with closing(rig_of(tmp_path_factory.mktemp("trained"), recalibrated)) as made:
         made.tick()
         yield made
 
@@ -113,12 +116,25 @@ def test_the_bytes_follow_from_cut_code_and_seed(trained):
     plan = run["cause"]
     stored = read_artifact(trained.settings.artifacts, candidate["sha256"])
     with closing(connect(trained.settings.lake_root, run["pin"])) as con:
-        taken = training_rows(con, wanted_of(MACHINE, Question.model_validate(plan["wanted"])))
+        taken = training_rows(con, selection_of(MACHINE, StoredSelection.model_validate(plan["wanted"])))
     again = build_candidate(
         MACHINE, taken.rows, CHAMPION, plan["moved"], stored.manifest.lineage, run["seed"], 1, run["kind"]
     )
     assert again.files == stored.files
     assert json.loads(stored.files[MANIFEST])["lineage"]["code"] == code_version()
+
+
+@pytest.mark.parametrize("module", ["model_service/models/adapt.py", "feature_store/weights.py"])
+def test_a_change_of_the_code_that_makes_models_changes_its_version(module, tmp_path):
+    root = Path(__file__).parents[2]
+    for folder in ("feature_store", "model_service", "schemas"):
+        shutil.copytree(root / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    assert code_version(tmp_path) == code_version()
+    changed = tmp_path.with_name("changed")
+    shutil.copytree(tmp_path, changed)
+    with (changed / module).open("a") as file:
+        file.write("# changed")
+    assert code_version(changed) != code_version()
 
 
 def test_lineage_leads_from_a_model_to_its_rows_and_from_a_row_to_its_models(trained):
@@ -150,8 +166,8 @@ def test_no_row_from_before_the_onset_trains(trained):
     assert first.timestamp() >= run["onset"]
 
 
-def test_wear_on_most_machines_is_declined_and_makes_no_model(office, wearing):
-    made = office(wearing)
+def test_wear_on_most_machines_is_declined_and_makes_no_model(rig, wearing):
+    made = rig(wearing)
     made.tick()
     assert {r["cause"]["kind"] for r in made.rows()} <= {"degradation", "unclear"}
     assert set(made.states()) <= {"declined", "waiting"}
@@ -159,8 +175,8 @@ def test_wear_on_most_machines_is_declined_and_makes_no_model(office, wearing):
     assert {"run_declined", "run_waiting"} & set(made.steps())
 
 
-def test_without_leave_to_start_by_itself_a_run_waits_for_a_person_who_decides(office, recalibrated):
-    made = office(recalibrated)
+def test_without_leave_to_start_by_itself_a_run_waits_for_a_person_who_decides(rig, recalibrated):
+    made = rig(recalibrated)
     by_hand = MACHINE.model_copy(update={"training": MACHINE.training.model_copy(update={"auto": False})})
     register(made, by_hand)
     made.tick()
@@ -171,9 +187,9 @@ def test_without_leave_to_start_by_itself_a_run_waits_for_a_person_who_decides(o
     assert made.states() == ["trained"]
 
 
-def test_a_declined_run_goes_on_where_a_person_says_so(office, wearing):
+def test_a_declined_run_goes_on_where_a_person_says_so(rig, wearing):
     """Without the devices that look faulty, and the gates still have their word."""
-    made = office(wearing)
+    made = rig(wearing)
     made.tick()
     made.execute(update(runs).values(state="requested", requested_by="anna"))
     made.tick()
@@ -181,23 +197,23 @@ def test_a_declined_run_goes_on_where_a_person_says_so(office, wearing):
     assert "run_accepted" in made.steps()
 
 
-def register(made: TrainingOffice, profile) -> None:
+def register(made: TrainerRig, profile) -> None:
     from feature_store.lake_registry import ProfileRegistry
 
     ProfileRegistry(Lake.open(made.settings.lake_root)).register(profile)
 
 
-def test_a_run_waits_for_rows_and_then_goes_on(office, recalibrated):
-    made = office(recalibrated, rows=False)
+def test_a_run_waits_for_rows_and_then_goes_on(rig, recalibrated):
+    made = rig(recalibrated, rows=False)
     made.tick()
     assert made.states() == ["collecting"]
-    land(made.settings.lake_root, telemetry=sent(recalibrated))
+    land(made.settings.lake_root, telemetry=sent_rows(recalibrated))
     made.tick()
     assert made.states() == ["trained"]
 
 
-def test_a_run_that_never_gets_enough_rows_fails_and_says_so(office, recalibrated):
-    made = office(recalibrated, rows=False)
+def test_a_run_that_never_gets_enough_rows_fails_and_says_so(rig, recalibrated):
+    made = rig(recalibrated, rows=False)
     made.tick()
     made.clock.ahead = timedelta(seconds=MACHINE.training.max_wait_s + 1)
     made.tick()
@@ -206,10 +222,10 @@ def test_a_run_that_never_gets_enough_rows_fails_and_says_so(office, recalibrate
     assert "0 of 20 effective rows" in run["detail"]
 
 
-def test_the_same_onset_is_never_trained_twice(office, recalibrated):
-    made = office(recalibrated)
+def test_the_same_onset_is_never_trained_twice(rig, recalibrated):
+    made = rig(recalibrated)
     made.tick()
-    late = said(recalibrated)
+    late = drift_rows(recalibrated)
     offset = late.schema.get_field_index("event_id")
     again = late.set_column(
         offset, late.schema.field(offset), [[f"task-05/9/{i}" for i in range(late.num_rows)]]
@@ -221,8 +237,8 @@ def test_the_same_onset_is_never_trained_twice(office, recalibrated):
     assert len(made.rows()[0]["verdicts"]) == 2 * late.num_rows
 
 
-def test_a_refused_candidate_gets_another_try_with_more_rows_and_no_third_after_that(office, recalibrated):
-    made = office(recalibrated)
+def test_a_refused_candidate_gets_another_try_with_more_rows_and_no_third_after_that(rig, recalibrated):
+    made = rig(recalibrated)
     for major in (1, 2, 3):
         made.tick()
         assert made.states() == ["trained"] * major
@@ -231,21 +247,21 @@ def test_a_refused_candidate_gets_another_try_with_more_rows_and_no_third_after_
         made.tick()
         if major < 3:
             assert made.states()[-1] == "collecting", "there are no more rows than the refused one had"
-            land(made.settings.lake_root, telemetry=sent(recalibrated, p=0.9, boot_id=major + 1))
+            land(made.settings.lake_root, telemetry=sent_rows(recalibrated, p=0.9, boot_id=major + 1))
     assert made.states() == ["trained"] * 3
     assert len({r["onset"] for r in made.rows()}) == 1
 
 
-def test_verdicts_are_history_once_seen_across_restarts(office, recalibrated):
-    made = office(recalibrated)
+def test_verdicts_are_history_once_seen_across_restarts(rig, recalibrated):
+    made = rig(recalibrated)
     made.tick()
     made.open()
     made.tick()
     assert made.states() == ["trained"]
 
 
-def test_a_person_can_have_a_model_trained_without_any_drift(office, recalibrated):
-    made = office(recalibrated, drift=False)
+def test_a_person_can_have_a_model_trained_without_any_drift(rig, recalibrated):
+    made = rig(recalibrated, drift=False)
     now = made.clock().timestamp()
     made.execute(insert(runs).values(
         run_id="abc", family="machine", profile="machine", state="requested", reason="person", kind="",
@@ -257,8 +273,8 @@ def test_a_person_can_have_a_model_trained_without_any_drift(office, recalibrate
     assert candidate["version"].startswith("machine-1.")
 
 
-def test_a_run_whose_champion_is_gone_fails_with_the_reason_and_the_process_lives(office, recalibrated):
-    made = office(recalibrated)
+def test_a_run_whose_champion_is_gone_fails_with_the_reason_and_the_process_lives(rig, recalibrated):
+    made = rig(recalibrated)
     made.execute(insert(candidates).values(
         version="machine-4.00000000", family="machine", major=4, kind="anomaly", run_id="x", champion="y",
         sha256="0" * 64, length=1, manifest={}, state="published", detail="", created_at=0, updated_at=0,
@@ -294,8 +310,8 @@ def test_a_model_that_was_taken_back_is_no_champion(trained):
 def test_a_trainer_killed_before_any_durable_step_makes_the_same_model_once(tmp_path, recalibrated):
     template = tmp_path / "template"
     store(template / "lake", recalibrated)
-    land(template / "lake", drift=said(recalibrated), telemetry=sent(recalibrated))
-    TrainingOffice(template / "office", template / "lake").close()
+    land(template / "lake", drift=drift_rows(recalibrated), telemetry=sent_rows(recalibrated))
+    TrainerRig(template / "rig", template / "lake").close()
     points = ["0", "4", "8", "12", "15", "18"]
     command = [sys.executable, "-m", "tests.simulators.dying_trainer", str(template), str(tmp_path / "work")]
     env = {**os.environ, "ORT_DISABLE_TELEMETRY": "1"}
@@ -313,8 +329,8 @@ def test_a_trainer_killed_before_any_durable_step_makes_the_same_model_once(tmp_
         assert {k: one[k] for k in same} == {k: unharmed[k] for k in same}, one["at"]
 
 
-def test_the_process_trains_and_ends_when_told_to(office, recalibrated):
-    made = office(recalibrated)
+def test_the_process_trains_and_ends_when_told_to(rig, recalibrated):
+    made = rig(recalibrated)
     env = {**os.environ, **as_environment(made.settings), "ORT_DISABLE_TELEMETRY": "1"}
     process = subprocess.Popen([sys.executable, "-m", "model_service", "trainer"], env=env)
     try:

@@ -95,26 +95,24 @@ def test_runs_are_worked_on_one_at_a_time_oldest_first():
 
 
 def test_clocks_and_labels_start_runs_when_due_and_no_sooner():
-    standing = ClockFacts([], None, NOW)
+    facts = ClockFacts([], None, NOW)
     for setting, reason in (({"schedule_s": 60.0}, SCHEDULE), ({"max_age_s": 60.0}, AGE)):
-        assert on_clock(policy(**setting), standing, NOW + 59 * SECOND) is None
-        assert on_clock(policy(**setting), standing, NOW + 60 * SECOND) == StartRun(reason)
-    assert on_clock(policy(label_count=5), replace(standing, new_labels=4), NOW) is None
-    assert on_clock(policy(label_count=5), replace(standing, new_labels=5), NOW) == StartRun(LABELS)
-    assert on_clock(MACHINE, standing, NOW + timedelta(days=999)) is None
+        assert on_clock(policy(**setting), facts, NOW + 59 * SECOND) is None
+        assert on_clock(policy(**setting), facts, NOW + 60 * SECOND) == StartRun(reason)
+    assert on_clock(policy(label_count=5), replace(facts, new_labels=4), NOW) is None
+    assert on_clock(policy(label_count=5), replace(facts, new_labels=5), NOW) == StartRun(LABELS)
+    assert on_clock(MACHINE, facts, NOW + timedelta(days=999)) is None
 
 
 def test_a_clock_starts_nothing_while_a_run_is_open_or_cools_down():
     due = policy(schedule_s=60.0, cooldown_s=100.0)
     for state, age_s in ((COLLECTING, 500), (TRAINED, 70)):
-        standing = ClockFacts(
-            [run(state, age_s=age_s, reason=SCHEDULE, onset_s=None)], None, NOW - 999 * SECOND
-        )
-        assert on_clock(due, standing, NOW) is None
+        facts = ClockFacts([run(state, age_s=age_s, reason=SCHEDULE, onset_s=None)], None, NOW - 999 * SECOND)
+        assert on_clock(due, facts, NOW) is None
     old = ClockFacts([run(TRAINED, age_s=500, reason=SCHEDULE, onset_s=None)], None, NOW - 999 * SECOND)
     assert on_clock(due, old, NOW) == StartRun(SCHEDULE)
 
 
 def test_a_model_made_for_another_reason_restarts_the_clock():
-    standing = ClockFacts([], NOW - 10 * SECOND, NOW - 999 * SECOND)
-    assert on_clock(policy(max_age_s=60.0), standing, NOW) is None
+    facts = ClockFacts([], NOW - 10 * SECOND, NOW - 999 * SECOND)
+    assert on_clock(policy(max_age_s=60.0), facts, NOW) is None

@@ -117,7 +117,7 @@ def put(disk: Disk, root: Path) -> None:
     disk.put_if_absent(root / "deep" / "er" / NAME, NEW)
 
 
-def folder(disk: Disk, root: Path) -> None:
+def put_folder(disk: Disk, root: Path) -> None:
     disk.write_folder(root / "slots" / "new", {"m/one": NEW, "m/two": NEW})
 
 
@@ -166,7 +166,7 @@ def test_a_power_cut_at_any_step_of_a_put_leaves_nothing_or_all(tmp_path, names_
 
 @early_names
 def test_a_power_cut_at_any_step_leaves_a_whole_folder_or_none(tmp_path, names_stay):
-    for disk, whole in cut_at_each_step(tmp_path, folder, names_stay=names_stay):
+    for disk, whole in cut_at_each_step(tmp_path, put_folder, names_stay=names_stay):
         folder = disk.root / "slots" / "new"
         found = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
         assert found == {"m/one": NEW, "m/two": NEW} or (not whole and not folder.exists())

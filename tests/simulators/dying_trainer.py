@@ -23,13 +23,13 @@ from feature_store import connect
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from model_service.registry.registry_tables import candidates, outbox, runs
-from tests.model_service.training_office import TrainingOffice
+from tests.model_service.trainer_rig import TrainerRig
 
-LAKE, OFFICE = "lake", "office"
+LAKE, RIG = "lake", "rig"
 _TICKS = 3
 
 
-class Doom:
+class KillAtStep:
     """Counts durable steps and kills this process before the last of them."""
 
     def __init__(self, at: int) -> None:
@@ -47,13 +47,13 @@ class Doom:
 
 def train(folder: Path, at: int) -> int:
     """Tick until nothing is left to do; returns the durable steps."""
-    office = TrainingOffice(folder / OFFICE, folder / LAKE)
-    doom = Doom(at)
-    sys.addaudithook(doom.hook)
-    event.listen(office.registry.engine, "commit", doom.step)
+    rig = TrainerRig(folder / RIG, folder / LAKE)
+    killer = KillAtStep(at)
+    sys.addaudithook(killer.hook)
+    event.listen(rig.registry.engine, "commit", killer.step)
     for _ in range(_TICKS):
-        office.tick()
-    return doom.count
+        rig.tick()
+    return killer.count
 
 
 def forked(work) -> int:
@@ -70,10 +70,10 @@ def forked(work) -> int:
 
 
 def outcome(folder: Path) -> dict:
-    """What a lake and an office hold: runs, candidates, steps, lineage rows, pins, artifacts."""
-    office = TrainingOffice(folder / OFFICE, folder / LAKE)
+    """What a lake and a rig hold: runs, candidates, steps, lineage rows, pins, artifacts."""
+    rig = TrainerRig(folder / RIG, folder / LAKE)
     root = folder / LAKE
-    with closing(office), office.registry.reading() as connection:
+    with closing(rig), rig.registry.reading() as connection:
         made = connection.execute(select(candidates.c.version, candidates.c.sha256)).all()
         states = connection.execute(select(runs.c.state)).scalars().all()
         steps = connection.execute(select(outbox.c.step)).scalars().all()
@@ -81,8 +81,8 @@ def outcome(folder: Path) -> dict:
         rows, distinct = con.execute(
             "SELECT count(*), count(DISTINCT (device_id, boot_id, seq)) FROM training_sets"
         ).fetchone()
-    artifacts = sorted(p.name for p in office.settings.artifacts.iterdir() if not p.name.startswith("."))
-    whole = [hashlib.sha256((office.settings.artifacts / a).read_bytes()).hexdigest() == a for a in artifacts]
+    artifacts = sorted(p.name for p in rig.settings.artifacts.iterdir() if not p.name.startswith("."))
+    whole = [hashlib.sha256((rig.settings.artifacts / a).read_bytes()).hexdigest() == a for a in artifacts]
     return {
         "candidates": [list(row) for row in made], "states": list(states), "steps": sorted(steps),
         "rows": rows, "distinct": distinct, "pins": list(CutStore(Lake(root)).pins()),

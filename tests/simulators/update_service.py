@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives import serialization
 from edge_producer.bundle import BUNDLES, open_bundle
 from model_service.identity.authority import Authority, init_pki, issued_by, server_paths
 from model_service.identity.certificates import public_der
-from model_service.models.bundle_files import BundleFiles, sealed
+from model_service.models.bundle_files import BundleFiles, build_bundle
 from model_service.settings import ModelSettings
 from model_service.trust import ceremony
 from model_service.trust.channel_targets import (
@@ -60,7 +60,7 @@ def candidate(number: int = 1, *, model: bytes | None = None, golden: bytes | No
     factory = open_bundle(BUNDLES / FAMILY)
     training = factory.manifest.training.model_copy(update={"seed": number})
     manifest = factory.manifest.model_copy(update={"training": training})
-    return sealed(manifest, model or factory.model, golden or factory.golden, number)
+    return build_bundle(manifest, model or factory.model, golden or factory.golden, number)
 
 
 class Cloud:

@@ -8,8 +8,6 @@ from stream_processors.windowing.watermark import (
     SourceProgress,
     advance,
     idle_bound_us,
-    to_time,
-    to_us,
 )
 
 IDLE_AFTER = 100
@@ -70,11 +68,6 @@ def test_a_lagging_reader_takes_nobody_for_silent():
 def test_append_clock_stands_at_the_newest_message():
     clock = AppendClock(1_000, 1_000).updated(2_000, 2_000).updated(1_500, 2_100)
     assert clock.at(2_100) == 2_000
-
-
-@given(us=st.integers(-(10**15), 7 * 10**15))
-def test_times_survive_the_round_trip(us):
-    assert to_us(to_time(us)) == us
 
 
 def test_a_source_may_miss_one_window_before_it_counts_as_silent():

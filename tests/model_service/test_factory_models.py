@@ -7,7 +7,8 @@ import pytest
 
 from edge_producer.bundle import BUNDLES, MANIFEST
 from infra.factory import main
-from model_service.models.mahalanobis import HEALTHY_SCORE, calibrated, fit, rounded
+from model_service.models.mahalanobis import HEALTHY_SCORE, calibrated, fit
+from model_service.models.rounding import rounded
 from schemas.errors import BundleError
 from schemas.manifest import Calibration, parse_manifest
 

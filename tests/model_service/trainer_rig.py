@@ -1,4 +1,4 @@
-"""A trainer with everything real around it: registry, trust repository, lake."""
+"""A trainer with real surroundings: registry, trust repository, lake."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 from sqlalchemy import select
 
-from feature_store.cut_store import utc_now
 from feature_store.lake import Lake
 from model_service.registry.database import Registry
 from model_service.registry.registry_tables import candidates, outbox, runs
@@ -16,10 +15,11 @@ from model_service.settings import ModelSettings
 from model_service.training.scheduler import TrainingScheduler
 from model_service.trust import ceremony
 from schemas.cohorts import SaltedShare
+from schemas.instants import utc_now
 
 
 class Clock:
-    """UTC now, plus what the test has put forward."""
+    """The wall clock in UTC, put forward by ``ahead``."""
 
     def __init__(self) -> None:
         self.ahead = timedelta(0)
@@ -28,8 +28,8 @@ class Clock:
         return utc_now() + self.ahead
 
 
-class TrainingOffice:
-    """The trainer's process, tick by tick."""
+class TrainerRig:
+    """The trainer's process, turn by turn."""
 
     def __init__(self, folder: Path, lake_root: Path) -> None:
         self.settings = ModelSettings(root=folder / "models", lake_root=lake_root, tick_s=0.02)
@@ -39,7 +39,7 @@ class TrainingOffice:
         self.open()
 
     def open(self) -> None:
-        """As after a restart."""
+        """Start the scheduler, as after a restart of the process."""
         lake = Lake.open(self.settings.lake_root)
         self.scheduler = TrainingScheduler(self.settings, self.registry, lake, self.clock)
 
@@ -49,9 +49,9 @@ class TrainingOffice:
 
     def tick(self) -> None:
         """One turn of every job of the process."""
-        self.scheduler.look()
+        self.scheduler.poll()
         self.scheduler.work()
-        self.scheduler.propose_again()
+        self.scheduler.renew_proposals()
 
     def rows(self, table: Any = runs) -> list[dict[str, Any]]:
         with self.registry.reading() as connection:

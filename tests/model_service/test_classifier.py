@@ -5,13 +5,13 @@ import pyarrow as pa
 import pytest
 
 from model_service.models.adapt import RegimeRows
-from model_service.models.candidate import training_part
 from model_service.models.classifier import enough_labels, train_classifier
 from model_service.models.features import compute
 from model_service.models.golden import golden_windows
 from model_service.models.mahalanobis import Mahalanobis
 from model_service.models.runtime import OrtGraph
 from model_service.models.score_stage import ScoreStage
+from model_service.models.training_rows import training_part
 from schemas.errors import DatasetError
 from tests.model_service.regimes import (
     BANK,
@@ -89,7 +89,7 @@ def test_both_classes_weigh_the_same_and_rows_weigh_what_they_stand_for():
 
 def test_too_few_labels_train_no_classifier():
     few = table(features(worn(0.5), TRAIN, 5), TRAIN, label="worn", first=20)
-    with pytest.raises(DatasetError, match="15 are of a fault"):
+    with pytest.raises(DatasetError, match="15 of 75 rows are labelled as a fault"):
         candidate(pa.concat_tables([table(features(healthy, TRAIN), TRAIN), few]), kind="classifier")
     assert not enough_labels(["worn"] * 30 + [None] * 30, [1] * 30 + [2, 3] * 15)
 

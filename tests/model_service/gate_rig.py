@@ -1,4 +1,4 @@
-"""A gate with everything real around it: lake with rows at a pin, registry, artifacts, trust repository."""
+"""A gate with real surroundings: lake with rows at a pin, registry, artifacts, trust repository."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from model_service.registry.bundle_store import store_artifact
 from model_service.registry.database import Registry
 from model_service.registry.registry_tables import candidates, gate_verdicts, outbox, runs
 from model_service.settings import ModelSettings
-from model_service.training.lineage import lineage_rows, question_of, wanted_of
+from model_service.training.lineage import lineage_rows, selection_of, stored_selection
 from model_service.training.proposing import Proposer
 from model_service.training.run_store import runs_of
 from model_service.trust import ceremony
@@ -37,7 +37,7 @@ DEVICES = 12
 PIN = "run-run-1"
 
 
-class GateOffice:
+class GateRig:
     """One run whose candidate is handed to the gate."""
 
     def __init__(self, folder: Path) -> None:
@@ -48,15 +48,15 @@ class GateOffice:
         self.gate = Gate(self.settings, self.registry)
 
     def train(
-        self, story: Story, moved: tuple[str, ...] = ("temperature",), *, propose: bool = True, **spoilt: Any
+        self, story: Story, moved: tuple[str, ...] = ("temperature",), *, propose: bool = True, **changed: Any
     ) -> str:
-        """What a trainer does, honest or not; returns the version.
+        """Hand in a candidate as a trainer does, correct or not; returns its version.
 
         Args:
-            story: What the fleet's machines do.
-            moved: Channels.
+            story: What happens to the machines.
+            moved: Channels that the training may move.
             propose: Sign with the trainer's key.
-            spoilt: ``bundle``: hands in what this function makes of the candidate.
+            changed: ``bundle``: a function that alters the candidate before it is handed in.
         """
         lake = machine_lake(self.settings.lake_root)
         ProfileRegistry(lake).register(unhurried())
@@ -69,18 +69,18 @@ class GateOffice:
         land(lake, telemetry=self._telemetry(story))
         cut = CutStore(lake).pin(PIN)
         end = self.start + timedelta(seconds=SPAN.stop)
-        wanted = RowSelection(MACHINE, self.start, end, cut.created)
+        selection = RowSelection(MACHINE, self.start, end, cut.created)
         with connect(self.settings.lake_root, PIN) as con:
-            taken = training_rows(con, wanted)
-        lineage = LINEAGE.model_copy(update={"cut": cut.id, "pin": PIN, "known_at": wanted.known_at})
-        bundle = build_candidate(MACHINE, taken.rows, CHAMPION, moved, lineage, 1, 1)
-        bundle = spoilt.get("bundle", lambda b: b)(bundle)
+            training_set = training_rows(con, selection)
+        lineage = LINEAGE.model_copy(update={"cut": cut.id, "pin": PIN, "known_at": selection.known_at})
+        bundle = build_candidate(MACHINE, training_set.rows, CHAMPION, moved, lineage, 1, 1)
+        bundle = changed.get("bundle", lambda b: b)(bundle)
         sha256, length = store_artifact(self.settings.artifacts, bundle)
         self._hand_over(
             bundle,
             sha256,
             length,
-            {"wanted": question_of(wanted).model_dump(mode="json"), "moved": list(moved)},
+            {"wanted": stored_selection(selection).model_dump(mode="json"), "moved": list(moved)},
         )
         if propose:
             self.propose(bundle, sha256)
@@ -97,19 +97,19 @@ class GateOffice:
         )
 
     def write_lineage(self) -> None:
-        """Which rows made the candidate, into the lake, as a trainer does."""
+        """Write to the lake which rows made the candidate, as a trainer does."""
         lake = machine_lake(self.settings.lake_root)
         [row] = self.rows(candidates)
         with self.registry.reading() as connection:
             [run] = runs_of(connection, "machine")
         with connect(self.settings.lake_root, PIN) as con:
-            taken = training_rows(con, wanted_of(MACHINE, run.plan.wanted))
+            training_set = training_rows(con, selection_of(MACHINE, run.plan.selection))
         now = datetime.now(UTC)
         append(
             lake,
             CutStore(lake),
             "trainer",
-            lambda n: {"training_sets": lineage_rows(run, row["version"], taken, now, n)},
+            lambda n: {"training_sets": lineage_rows(run, row["version"], training_set, now, n)},
         )
 
     def propose(self, bundle: BundleFiles, sha256: str) -> None:
@@ -129,7 +129,7 @@ class GateOffice:
             return [dict(r) for r in connection.execute(select(of)).mappings()]
 
     def set(self, table: Any, **values: Any) -> None:
-        """Change all rows of a table behind everybody's back."""
+        """Change all rows of a table without any process knowing."""
         with self.registry.transaction() as connection:
             connection.execute(update(table).values(**values))
 

@@ -1,0 +1,97 @@
+"""What the gates judge a candidate on: artifacts by digest, rows by the run's selection at its pinned cut."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from feature_store import connect, duck
+from feature_store.cut_store import CutStore
+from feature_store.lake import Lake
+from feature_store.lake_registry import ProfileRegistry
+from feature_store.point_in_time import training_rows
+from model_service.gates.verdict_store import PendingCandidate
+from model_service.models.bundle_files import BundleFiles
+from model_service.models.fault_bank import FaultBank, load_fault_bank
+from model_service.registry.bundle_store import bundle_of_version, factory_bundle_of, read_artifact
+from model_service.registry.candidates import champion_version
+from model_service.registry.database import Registry
+from model_service.settings import ModelSettings
+from model_service.training.lineage import selection_of
+from schemas.errors import BundleError, DatasetError
+from schemas.profile import Profile
+
+_COHORTS = """SELECT device_id, concat_ws('/', profile, site, "group", hardware) AS cohort FROM fleet"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GateInputs:
+    """Everything that the gates read.
+
+    Attributes:
+        profile: Gives the bounds of the gates.
+        candidate: Its bundle, from the artifact's bytes.
+        champion: The bundle that it is meant to replace.
+        rows: Training and holdout rows, read by the gate itself.
+        moved: Features and channels that moved, by the run's plan.
+        expected: Run, cut, pin and champion, as the registry has them; the manifest must name the same.
+        cohorts: Cohort by device.
+        bank: Known faults; None: the profile has no bank.
+    """
+
+    profile: Profile
+    candidate: BundleFiles
+    champion: BundleFiles
+    rows: pa.Table
+    moved: tuple[str, ...]
+    expected: Mapping[str, object]
+    cohorts: Mapping[str, str]
+    bank: FaultBank | None
+
+
+def read_inputs(settings: ModelSettings, registry: Registry, pending: PendingCandidate) -> GateInputs:
+    """The inputs for a candidate.
+
+    Raises:
+        BundleError: Its artifact or its champion's is missing or altered.
+        RegistryError: The registry does not know its champion.
+        QueryError: Its pinned cut is gone.
+        DatasetError: Its run does not record what it was trained on, or names no cut.
+    """
+    candidate = read_artifact(settings.artifacts, pending.sha256)
+    if candidate.manifest.version != pending.version:
+        raise BundleError(f"the artifact of {pending.version} holds {candidate.manifest.version}")
+    with registry.reading() as connection:
+        champion = bundle_of_version(connection, settings.artifacts, pending.family, pending.champion)
+        in_force = champion_version(connection, pending.family)
+    lake = Lake(settings.lake_root)
+    profile = ProfileRegistry(lake).profiles().get(pending.profile)
+    if profile is None:
+        raise DatasetError(f"this lake has no profile '{pending.profile}'")
+    if not pending.pin or pending.plan is None:
+        raise DatasetError(f"run {pending.run_id} has no pinned cut or no selection of rows on record")
+    selection = selection_of(profile, pending.plan.selection)
+    cut = CutStore(lake).resolve(pending.pin)
+    with closing(connect(settings.lake_root, pending.pin)) as lake_connection:
+        rows = training_rows(lake_connection, selection).rows
+        cohorts = {r["device_id"]: r["cohort"] for r in duck.query(lake_connection, _COHORTS).to_pylist()}
+    expected = {
+        "run_id": pending.run_id,
+        "cut": cut.id,
+        "pin": pending.pin,
+        "known_at": selection.known_at,
+        "champion": in_force or factory_bundle_of(pending.family).manifest.version,
+    }
+    return GateInputs(
+        profile=profile,
+        candidate=candidate,
+        champion=champion,
+        rows=rows,
+        moved=pending.plan.moved,
+        expected=expected,
+        cohorts=cohorts,
+        bank=load_fault_bank(profile.name),
+    )

@@ -14,7 +14,7 @@ from schemas.errors import AccessError
 log = logging.getLogger(__name__)
 
 
-def enter_people(settings: ModelSettings, registry: Registry) -> int:
+def record_people(settings: ModelSettings, registry: Registry) -> int:
     """Put people's certificates on record, so that a stolen one can be found and revoked by its serial.
 
     Returns:

@@ -11,13 +11,13 @@ from feature_store.lake import Lake
 from feature_store.lake_registry import DeviceRegistry
 from model_service.fleet.known_profiles import KnownProfiles
 from model_service.identity.issuer import PKI_S, Issuer
-from model_service.identity.people import enter_people
+from model_service.identity.people import record_people
 from model_service.lifecycle.event_shipper import EVERY_S, EventShipper
 from model_service.lifecycle.lifecycle_topic import LifecycleTopic
 from model_service.processes.process_loop import ProcessJob, ProcessLoop
 from model_service.registry.database import Registry
 from model_service.rollout.alarm_rates import LakeRates
-from model_service.rollout.announcer import Announcer
+from model_service.rollout.channel_publisher import ChannelPublisher
 from model_service.rollout.channel_renewal import ChannelRenewal
 from model_service.rollout.engine import Engine
 from model_service.rollout.launch import RolloutLauncher
@@ -64,11 +64,11 @@ def _loop(settings: ModelSettings, registry: Registry, topic: LifecycleTopic | N
     online = OnlineSigner.load(settings)
     issuer = Issuer(settings, registry, DeviceRegistry(lake))
     engine = build_engine(settings, registry, lake, repo, online)
-    renewal = ChannelRenewal(registry, repo, settings.channel_s, engine.announcer.highest)
+    renewal = ChannelRenewal(registry, repo, settings.channel_s, engine.channel_publisher.highest_seq)
     shipper = EventShipper(registry, lake, topic)
     jobs = (
         ProcessJob("certificate requests", issuer.step),
-        ProcessJob("people's certificates", lambda: enter_people(settings, registry), PKI_S),
+        ProcessJob("people's certificates", lambda: record_people(settings, registry), PKI_S),
         ProcessJob("renew metadata", lambda: online.renew_if_due(repo, datetime.now(UTC)), _RENEW_EVERY_S),
         ProcessJob("renew channels", lambda: renewal.step(time.time()), _RENEW_EVERY_S),
         ProcessJob("rollouts", engine.tick),
@@ -87,7 +87,7 @@ def build_engine(
     """The engine with its keys."""
     folder = settings.keys / ENGINE
     profiles = KnownProfiles(lake)
-    announcer = Announcer(
+    channel_publisher = ChannelPublisher(
         registry,
         repo,
         load_online_key(folder, CANARY_ROLE),
@@ -97,4 +97,4 @@ def build_engine(
     )
     publisher = RolloutLauncher(registry, repo, online, profiles)
     rates = LakeRates(settings.lake_root)
-    return Engine(registry, announcer, publisher, profiles, rates, settings.channel_s, time.time)
+    return Engine(registry, channel_publisher, publisher, profiles, rates, settings.channel_s, time.time)

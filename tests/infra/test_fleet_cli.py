@@ -5,7 +5,7 @@ import stat
 import pytest
 
 from model_service.identity.authority import init_pki
-from model_service.identity.people import enter_people
+from model_service.identity.people import record_people
 from schemas.join import JoinBundle
 from tests.infra.cli import EdgeloopHere
 from tests.simulators.model_service import ModelService, SimClient
@@ -46,7 +46,7 @@ def test_a_device_that_never_joined_cannot_be_revoked(service):
 
 def test_a_persons_stolen_certificate_is_revoked_and_replaced(service):
     edgeloop = EdgeloopHere(service.folder)
-    enter_people(service.settings, service.registry)
+    record_people(service.settings, service.registry)
     [viewer] = [p for p in edgeloop.json("fleet", "people") if p["name"] == "viewer"]
     assert viewer["serial"] in edgeloop("fleet", "people").stdout
     done = edgeloop.json("fleet", "revoke-person", viewer["serial"], "--reason", "laptop stolen")
@@ -57,7 +57,7 @@ def test_a_persons_stolen_certificate_is_revoked_and_replaced(service):
     for name in ("viewer.key", "viewer.pem"):
         (service.settings.pki / "people" / name).unlink()
     init_pki(service.settings)  # `edgeloop up` does it
-    enter_people(service.settings, service.registry)
+    record_people(service.settings, service.registry)
     states = [(p["name"], p["revoked_at"] is None) for p in edgeloop.json("fleet", "people")]
     assert sorted(states) == [("operator", True), ("viewer", False), ("viewer", True)]
 

@@ -22,7 +22,7 @@ from model_service.identity.certificate_requests import (
     request_renewal,
 )
 from model_service.identity.issuer import Issuer
-from model_service.identity.people import enter_people
+from model_service.identity.people import record_people
 from model_service.identity.tokens import Invitation, create_token
 from model_service.registry.database import Registry
 from model_service.registry.registry_tables import certificate_requests, certificates, devices, join_tokens
@@ -184,7 +184,7 @@ def test_a_person_has_every_role_of_the_certificate_and_no_other(office):
 
 def test_people_are_on_record_once_and_a_damaged_file_stops_nobody(office):
     (office.settings.pki / "people" / "broken.pem").write_text("no certificate")
-    assert [enter_people(office.settings, office.registry) for _ in range(2)] == [2, 0]
+    assert [record_people(office.settings, office.registry) for _ in range(2)] == [2, 0]
     by_name = {row["subject"]: row for row in office.rows(certificates)}
     assert {name: row["role"] for name, row in by_name.items()} == {
         "operator": "approver,operator",

@@ -32,7 +32,7 @@ from tests.model_service.gate_office import GateOffice
 from tests.model_service.regimes import warmer
 from tests.model_service.training_office import TrainingOffice
 from tests.simulators.model_service import ModelService
-from tests.simulators.rollouts import GROUP, Service, proposed, quick_profile
+from tests.simulators.rollout_deployment import GROUP, RolloutDeployment, proposed, quick_profile
 from tests.waiting import wait_until
 
 LOOP = "model_service.processes.process_loop"
@@ -291,7 +291,7 @@ def test_the_gate_survives_an_unforeseen_error_and_judges_afterwards(tmp_path, c
 
 
 def test_the_engine_goes_on_with_everything_else_while_one_job_cannot_work(tmp_path, caplog):
-    service = Service(tmp_path)
+    service = RolloutDeployment(tmp_path)
     init_pki(service.settings)
     with service.registry.transaction() as connection:
         note(connection, "e-1", "somebody", "something_happened", {})
@@ -312,7 +312,7 @@ def column(service, of):
 
 
 def test_the_guard_survives_an_unforeseen_error_and_countersigns_afterwards(tmp_path, caplog):
-    service = Service(tmp_path)
+    service = RolloutDeployment(tmp_path)
     service.use(quick_profile(phases=(0.5, 1.0)))
     proposed(service)
     repair = damage(service.registry, "rollouts", "record")

@@ -16,7 +16,7 @@ from feature_store.cut_store import CutStore
 from infra.fleet_client import FleetClient
 from model_service.identity.authority import Authority
 from model_service.identity.certificates import read_holder
-from model_service.identity.people import enter_people
+from model_service.identity.people import record_people
 from model_service.registry.registry_tables import certificates, commands, outbox, runs
 from schemas.errors import RegistryError, RejectedError
 from schemas.proto.fleet_pb2 import ControlRolloutRequest, ListRequest, RevokeCertificateRequest
@@ -208,7 +208,7 @@ def test_a_person_whose_certificate_is_revoked_is_refused_at_the_next_call(servi
 def test_people_are_listed_with_the_serial_that_revokes_them(service, approver):
     with somebody(service, "bob", Role.VIEWER, Role.LABELLER) as bob:
         (service.settings.pki / "people" / "bob.pem").write_bytes(bob.certificate_pem)
-        enter_people(service.settings, service.registry)
+        record_people(service.settings, service.registry)
         by_name = {entry["name"]: entry for entry in approver.people()}
         assert by_name.keys() >= {"bob", "operator", "viewer"}
         found = by_name["bob"]

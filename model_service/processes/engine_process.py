@@ -1,4 +1,4 @@
-"""The engine's process: issues certificates, publishes, runs rollouts, ships what happened."""
+"""The engine's process: issues certificates, publishes models, runs rollouts, ships lifecycle events."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from schemas.durable import ABANDONED_S, DISK
 _RENEW_EVERY_S = 30.0
 
 _KEY_BESIDE = ".*.key." + "[0-9a-f]" * 32
-"""What release 0.2.0 left of a key if it crashed while it wrote one."""
+"""Pattern of the file that release 0.2.0 left if it crashed while it wrote a key."""
 
 
 def run(settings: ModelSettings, stop: threading.Event) -> None:
     """Run until ``stop`` is set.
 
     Args:
-        settings: Of the model service.
-        stop: Ends the loop after the step under way.
+        settings: Settings of the model service.
+        stop: Ends the loop after the current step.
 
     Raises:
         OperatorError: A key or the repository is missing, or a file was altered.
@@ -54,11 +54,11 @@ def run(settings: ModelSettings, stop: threading.Event) -> None:
             opened.enter_context(closing(topic))
         loop = _loop(settings, registry, topic)
         loop.run(stop)
-        loop.turn()  # what came while we were told to stop
+        loop.turn()  # what arrived during the last step
 
 
 def _loop(settings: ModelSettings, registry: Registry, topic: LifecycleTopic | None) -> ProcessLoop:
-    """The jobs of the process, in the order of their turns."""
+    """The loop of the process, its jobs in the order of their turns."""
     lake = Lake.open(settings.lake_root)
     repo = TrustRepository(settings.repository, settings.proposals, settings.artifacts)
     online = OnlineSigner.load(settings)
@@ -84,7 +84,11 @@ def build_engine(
     repo: TrustRepository,
     online: OnlineSigner,
 ) -> Engine:
-    """The engine with its keys."""
+    """An engine with its keys.
+
+    Raises:
+        OperatorError: A key is missing.
+    """
     folder = settings.keys / ENGINE
     profiles = KnownProfiles(lake)
     channel_publisher = ChannelPublisher(
@@ -95,6 +99,6 @@ def build_engine(
         online,
         time.time,
     )
-    publisher = RolloutLauncher(registry, repo, online, profiles)
+    launcher = RolloutLauncher(registry, repo, online, profiles)
     rates = LakeRates(settings.lake_root)
-    return Engine(registry, channel_publisher, publisher, profiles, rates, settings.channel_s, time.time)
+    return Engine(registry, channel_publisher, launcher, profiles, rates, settings.channel_s, time.time)

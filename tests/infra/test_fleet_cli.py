@@ -14,7 +14,7 @@ from tests.simulators.model_service import ModelService, SimClient
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
     with ModelService(tmp_path_factory.mktemp("state")) as running:
-        running.found("default")
+        running.create_repository("default")
         yield running
 
 
@@ -25,7 +25,7 @@ def test_a_device_is_invited_joins_and_is_revoked(service, tmp_path):
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     bundle = JoinBundle.model_validate_json(file.read_text())
     assert (bundle.families, bundle.group) == (("machine",), "default")
-    assert bundle.root_json == service.found().root().decode()
+    assert bundle.root_json == service.create_repository().root().decode()
     with SimClient(bundle) as client:
         client.enroll()
     [found] = edgeloop.json("fleet", "devices")

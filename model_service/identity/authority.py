@@ -28,7 +28,7 @@ PEOPLE: dict[str, tuple[Role, ...]] = {
     "viewer": (Role.VIEWER,),
 }
 """Certificates under ``pki/people`` with their roles. One machine has one operator, who also approves: two
-certificates in one folder would only look like a separation of duties."""
+certificates in one folder would be a separation of duties in name only."""
 _SKEW = timedelta(minutes=1)
 """How far the clocks of our machines may differ."""
 

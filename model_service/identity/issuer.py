@@ -144,7 +144,7 @@ class Issuer:
         row, name = answer.row, answer.row["subject"]
         reason = answer.reason
         if not reason and fleet.is_revoked(connection, name):
-            reason = f"{name} was revoked"  # after step 1
+            reason = f"{name} was revoked"  # since it was examined
         if answer.key is None or reason:
             log.warning("refused a certificate: %s", reason, extra={"device_id": name})
             _settle(connection, row, state=REFUSED, reason=reason)
@@ -196,7 +196,7 @@ def _settle(connection: Connection, row: RowMapping, **values: object) -> None:
 
 
 def _forget_renewals(connection: Connection, row: RowMapping, before: float) -> None:
-    """Delete renewals before this one whose certificates have expired. Enrolments stay: they hold the key."""
+    """Delete renewals before this one whose certificates have expired. Enrolments stay: they have the key."""
     rows = certificate_requests.c
     old = (rows.kind == RENEW) & (rows.subject == row["subject"]) & (rows.created_at < before)
     old &= (rows.state != WAITING) & (rows.id != row["id"])

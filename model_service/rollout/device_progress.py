@@ -103,7 +103,7 @@ def device_progress(
     pairs = [r.paired for r in ordered if r.paired is not None]
     paired = max(pairs, key=lambda p: p.windows, default=None)
     first = pairs[0] if pairs else None
-    # Step 2: its newest status stands in for a report that was lost.
+    # Step 2: where a report was lost, its newest status shows what it runs.
     if status is not None and _runs_target(status, family, target, kind, since):
         kind, why = ProgressKind.COMMITTED, "runs it"
     # Step 3: silence after taking the offer. A report about anything else is a sign of life too.

@@ -54,7 +54,7 @@ class Engine:
     rates: LakeRates
     lifetime_s: float
     clock: Callable[[], float]
-    _marker_done: tuple[Any, ...] = ()
+    _last_marker: tuple[Any, ...] = ()
     _due: float = 0.0
     _reports: dict[str, RolloutReports] = field(default_factory=dict)
 
@@ -72,7 +72,7 @@ class Engine:
     def tick(self) -> bool:
         """Observe, and act where something changed or is due; returns whether anything was done."""
         now = self.clock()
-        if self._marker() == self._marker_done and now < self._due:
+        if self._marker() == self._last_marker and now < self._due:
             return False
         done = False
         for _ in range(_ROUNDS):
@@ -84,7 +84,7 @@ class Engine:
             # Step 3: advance the rollout of each group.
             stepped, self._due = self._step_groups(now)
             if not moved and not stepped:
-                self._marker_done = before
+                self._last_marker = before
                 break
             done = True
         return done

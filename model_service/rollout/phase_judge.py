@@ -162,8 +162,8 @@ class _Phase:
             bad: Devices that failed or fell silent.
             reached: Devices that took the offer, the bad ones included.
         """
-        # Step 1: a person who resumed a paused phase accepted what it did not show. And the last phase, which
-        # releases the holdout, is followed by nothing that evidence could still prevent.
+        # Step 1: an approver who resumed a paused phase has accepted what it did not show. And the phase that
+        # releases the holdout is the last one: nothing follows that evidence could still prevent.
         if self.phase in self.record.waived or self.phase > self.record.last_soaking:
             return PhaseDecision("promote")
         # Step 2: the share of failures is too high, yet `_too_many` did not abort: it is a single device, and
@@ -184,7 +184,7 @@ class _Phase:
         return f"{bad} of {reached} devices that took the offer failed; allowed {limit:.0%}"
 
     def _too_many(self, bad: int, of: int) -> bool:
-        """Whether so many failures speak against the model: a single one may be the fault of the device."""
+        """Whether so many failures count against the model: a single one may be the fault of the device."""
         return bad > self.record.settings.max_failed * of and (bad >= 2 or len(self.progress) == 1)
 
     def _is_over(self) -> bool:

@@ -125,7 +125,7 @@ def _is_away(record: RolloutRecord, observed: Observed, device_id: str, now: flo
 
 
 def _same(runs: Release, wanted: Release) -> bool:
-    """Whether a device runs what is wanted; any factory set stands for the one that the device came with."""
+    """Whether a device runs what is wanted; where a factory set is wanted, any factory set will do."""
     return runs == wanted or (runs.sha256 is None and wanted.sha256 is None)
 
 

@@ -1,4 +1,4 @@
-"""Where the serving process listens, as it says on disk."""
+"""Address file: where the serving process listens."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class Address(BaseModel):
     """Content of the address file.
 
     Attributes:
-        host: As clients reach it.
-        enrollment_port: Server TLS.
-        delivery_port: Mutual TLS.
-        pid: Of the serving process.
+        host: Name or address that clients use.
+        enrollment_port: Port with server TLS.
+        delivery_port: Port with mutual TLS.
+        pid: Process id of the serving process.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,7 +34,7 @@ def reachable_host(settings: ModelSettings) -> str:
 
 
 def read_address(settings: ModelSettings) -> Address | None:
-    """The newest word of a serving process, alive or not; None: there is none that we can read."""
+    """The address that a serving process wrote last, alive or not; None: there is no readable file."""
     try:
         return Address.model_validate_json(settings.address_file.read_bytes())
     except (OSError, ValidationError):
@@ -42,5 +42,5 @@ def read_address(settings: ModelSettings) -> Address | None:
 
 
 def write_address(settings: ModelSettings, address: Address) -> None:
-    """Replace the address file in one step; not synced, because no power cut leaves a process to reach."""
+    """Replace the address file in one step. It is not synced: a power cut ends the process anyway."""
     DISK.write(settings.address_file, address.model_dump_json().encode() + b"\n", sync=False)

@@ -1,4 +1,4 @@
-"""Who a certificate speaks for: the plain value that ledger, issuer and public process exchange."""
+"""Who holds a certificate: the plain value that ledger, issuer and public process exchange."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from schemas.updates import Role
 
 DEVICE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
-"""What can be a device id. Also bounds the common name: X.509 allows 64 characters."""
+"""Pattern of a device id. It also limits the common name: X.509 allows 64 characters."""
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who a certificate speaks for.
+    """Who holds a certificate.
 
     Attributes:
         name: Common name: device id, or name of a person.
-        serial: Hex.
-        not_after: UTC seconds.
+        serial: Serial number in hex.
+        not_after: When the certificate expires, UTC seconds.
         key: The public key, SubjectPublicKeyInfo in DER.
     """
 

@@ -105,7 +105,7 @@ def test_the_face_of_the_model_service_says_the_same_to_the_type_checker_and_to_
         alias.asname or alias.name: f"{node.module}.{alias.name}"
         for node in checked.body if isinstance(node, ast.ImportFrom) for alias in node.names
     }  # fmt: skip
-    assert typed == {name: ".".join(filter(None, home)) for name, home in model_service._HOMES.items()}
+    assert typed == {name: ".".join(filter(None, home)) for name, home in model_service._LOADED_FROM.items()}
     assert sorted(typed) == sorted(model_service.__all__)
     for name in model_service.__all__:
         assert getattr(model_service, name) is not None

@@ -77,7 +77,7 @@ MUTATIONS = {
     ),
     "countersigned change": (
         "model_service/trust/proposals.py",
-        "    if not _makes(published, change, proposal):",
+        "    if not _makes_only(published, change, proposal):",
         "    if False:",
         "tests/model_service/test_trust.py::test_a_gate_refuses_a_proposal_that_does_anything_else",
     ),

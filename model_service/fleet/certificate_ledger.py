@@ -1,4 +1,4 @@
-"""Ledger of issued certificates, and those that no longer count."""
+"""The ledger: issued certificates, and which of them were revoked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from schemas.updates import Role
 
 
 def record(connection: Connection, holder: Holder, not_before: float) -> None:
-    """Enter a certificate that is about to be given out."""
+    """Record a certificate that is about to be issued."""
     connection.execute(
         insert(certificates).values(
             serial=holder.serial,
@@ -28,17 +28,17 @@ def record(connection: Connection, holder: Holder, not_before: float) -> None:
 
 
 def revoke_all(connection: Connection, subject: str, now: float) -> int:
-    """Revoke what the subject holds.
+    """Revoke all certificates of the subject.
 
     Returns:
-        Certificates that counted until now.
+        How many were not revoked before.
     """
     held = (certificates.c.subject == subject) & certificates.c.revoked_at.is_(None)
     return connection.execute(update(certificates).where(held).values(revoked_at=now)).rowcount
 
 
-def enter(connection: Connection, holder: Holder, not_before: float) -> None:
-    """Enter a certificate that was given out elsewhere; a repeat changes nothing."""
+def record_if_absent(connection: Connection, holder: Holder, not_before: float) -> None:
+    """Record a certificate that was issued outside the registry; a repeat changes nothing."""
     if not known_serials(connection, [holder.serial]):
         record(connection, holder, not_before)
 
@@ -50,27 +50,27 @@ def known_serials(connection: Connection, serials: Iterable[str]) -> set[str]:
 
 
 def of_people(connection: Connection, limit: int) -> list[RowMapping]:
-    """Certificates that are no device's, by name, the newest first."""
+    """People's certificates, by name, the newest first."""
     rows = select(certificates).where(certificates.c.role != Role.DEVICE.value)
     ordered = rows.order_by(certificates.c.subject, certificates.c.not_before.desc(), certificates.c.serial)
     return list(connection.execute(ordered.limit(limit)).mappings())
 
 
 def revoke_certificate(connection: Connection, serial: str, now: float, actor: str, reason: str) -> str:
-    """Never let a person in with that certificate again; a repeat changes nothing.
+    """Revoke a person's certificate for good; a repeat changes nothing.
 
     Args:
         connection: A transaction.
-        serial: Of the certificate, hex.
+        serial: Serial number in hex.
         now: UTC seconds.
-        actor: Who revokes it, for the record.
-        reason: Why, for the record.
+        actor: Who revokes it, for the lifecycle event.
+        reason: Why, for the lifecycle event.
 
     Returns:
         The person's name.
 
     Raises:
-        RegistryError: It is not on record, or a device's.
+        RegistryError: It is not on record, or is a device's.
     """
     own = certificates.c.serial == serial
     found = connection.execute(select(certificates).where(own)).mappings().first()
@@ -87,13 +87,13 @@ def revoke_certificate(connection: Connection, serial: str, now: float, actor: s
 
 
 def revoked_serials(connection: Connection, now: float) -> set[str]:
-    """Serials of revoked certificates that would still be valid."""
+    """Serials of revoked certificates that have not expired."""
     still = certificates.c.revoked_at.is_not(None) & (certificates.c.not_after > now)
     return set(connection.execute(select(certificates.c.serial).where(still)).scalars())
 
 
 def valid_until(connection: Connection) -> dict[str, float]:
-    """By subject, UTC seconds at which its newest certificate that counts ends."""
+    """When the newest certificate that is not revoked expires, UTC seconds; by subject."""
     last = func.max(certificates.c.not_after)
     query = select(certificates.c.subject, last).where(certificates.c.revoked_at.is_(None))
     return {name: float(at) for name, at in connection.execute(query.group_by(certificates.c.subject))}

@@ -1,4 +1,4 @@
-"""Reports of devices: the only truth of what is installed. Each counts once, whatever the network repeats."""
+"""Stores the reports of devices, each once, however often it arrives. Only they show what is installed."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from schemas.proto.delivery_pb2 import ReportRequest
 
 
 def record_report(connection: Connection, request: ReportRequest, received_at: float) -> bool:
-    """Keep the report and bring the device's status to it, once per (device, report_no).
+    """Store the report and update the device's status, once per (device, report_no).
 
     Args:
-        connection: A transaction that holds off other writers.
+        connection: A transaction that keeps other writers out.
         request: The report; its fields are checked already.
         received_at: UTC seconds.
 
     Returns:
-        False: it was here before, and nothing changed.
+        False: it was stored before, and nothing changed.
 
     Raises:
-        ClonedIdentityError: Another report came under that number: two devices share an identity, or one was
-            set back to an older state.
+        ClonedIdentityError: Another report has that number: two devices share an identity, or one was reset
+            to an older state.
     """
     rows = reports.c
     same = (rows.device_id == request.device_id) & (rows.report_no == request.report_no)
+    # A device draws a nonce for each report: an equal nonce is a repeat, another one is a clone.
     known = connection.execute(select(rows.nonce).where(same)).scalar()
     if known == request.nonce:
         return False
@@ -39,12 +40,12 @@ def record_report(connection: Connection, request: ReportRequest, received_at: f
         )
     made = connection.execute(insert(reports).values(**_row(request, received_at))).inserted_primary_key
     assert made is not None  # noqa: S101  (SQLAlchemy types it for statements without a key, too)
-    _bring_status(connection, request, int(made[0]), received_at)
+    _update_status(connection, request, int(made[0]), received_at)
     return True
 
 
 def note_clone(connection: Connection, request: ReportRequest, received_at: float) -> None:
-    """Keep for people that a report was refused as another device's."""
+    """Record, for people, that a report was refused because its number belongs to another report."""
     event_id = f"cloned/{request.device_id}/{request.report_no}/{request.nonce[:32]}"
     detail = {"report_no": request.report_no, "state": request.state}
     note(connection, event_id, request.device_id, "identity_cloned", detail, received_at)
@@ -67,13 +68,13 @@ def statuses(connection: Connection, group: str = "") -> list[RowMapping]:
 def reports_of(
     connection: Connection, rollout_id: str, after_id: int = 0, limit: int = 10000
 ) -> list[RowMapping]:
-    """Reports on a rollout in the order in which they came; ``body`` is a serialized ``ReportRequest``.
+    """Reports on a rollout in the order of their arrival; ``body`` is a serialized ``ReportRequest``.
 
     Args:
         connection: A transaction.
         rollout_id: The rollout.
         after_id: Only those with a greater ``id``.
-        limit: At most so many.
+        limit: Largest number of reports.
     """
     query = select(reports).where(reports.c.rollout_id == rollout_id, reports.c.id > after_id)
     return list(connection.execute(query.order_by(reports.c.id).limit(limit)).mappings())
@@ -85,18 +86,21 @@ def reports_by(connection: Connection, device_id: str, limit: int = 100) -> list
     return list(connection.execute(query.limit(limit)).mappings())
 
 
-def _bring_status(connection: Connection, request: ReportRequest, report_id: int, received_at: float) -> None:
-    """A late report with a lower number changes nothing but what was missing: an attack."""
-    mine = device_status.c.device_id == request.device_id
-    old = connection.execute(
+def _update_status(
+    connection: Connection, request: ReportRequest, report_id: int, received_at: float
+) -> None:
+    """Update the status. Of a late report with a lower number, only its arrival and its attack count."""
+    own = device_status.c.device_id == request.device_id
+    known = (
         select(device_status, reports.c.report_no)
         .join(reports, reports.c.id == device_status.c.report_id, isouter=True)
-        .where(mine)
-    ).mappings().first()  # fmt: skip
+        .where(own)
+    )
+    old = connection.execute(known).mappings().first()
     newer = old is None or (old["report_no"] or 0) < request.report_no
     attack = request.attack or ("" if old is None else old["attack"])
     values = _status(request, report_id, received_at) if newer or old is None else _kept(old)
-    connection.execute(delete(device_status).where(mine))
+    connection.execute(delete(device_status).where(own))
     connection.execute(insert(device_status).values(**{**values, "attack": attack, "last_seen": received_at}))
 
 

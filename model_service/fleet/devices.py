@@ -1,4 +1,4 @@
-"""Devices of the registry: the newest record of each, and which were revoked."""
+"""The registry's devices: the newest record of each, and which were revoked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def put_device(connection: Connection, columns: Mapping[str, Any], now: float) -
 
     Args:
         connection: A transaction.
-        columns: Those of the table, but ``active`` and ``enrolled_at``.
+        columns: All columns of the table except ``active`` and ``enrolled_at``.
         now: UTC seconds.
     """
     connection.execute(delete(devices).where(devices.c.device_id == columns["device_id"]))
@@ -29,7 +29,7 @@ def device(connection: Connection, device_id: str) -> RowMapping:
     """The device's record.
 
     Raises:
-        RegistryError: It never joined.
+        RegistryError: It has never joined.
     """
     found = connection.execute(select(devices).where(devices.c.device_id == device_id)).mappings().first()
     if found is None:
@@ -43,7 +43,7 @@ def devices_of(connection: Connection, group: str = "", *, active_only: bool = F
     Args:
         connection: A transaction.
         group: Empty: of all groups.
-        active_only: Leave out the revoked.
+        active_only: Leave out revoked devices.
     """
     query = select(devices).order_by(devices.c.device_id)
     if group:
@@ -54,12 +54,12 @@ def devices_of(connection: Connection, group: str = "", *, active_only: bool = F
 
 
 def owner_of_key(connection: Connection, key_id: str) -> str | None:
-    """Device that seals its telemetry with that key; None: nobody does."""
+    """Device that seals its telemetry with that key; None: no device does."""
     return connection.execute(select(devices.c.device_id).where(devices.c.key_id == key_id)).scalar()
 
 
 def is_revoked(connection: Connection, device_id: str) -> bool:
-    """Whether the device joined once and was revoked."""
+    """Whether the device has joined and was revoked afterwards."""
     return (
         connection.execute(select(devices.c.active).where(devices.c.device_id == device_id)).scalar() is False
     )
@@ -71,10 +71,10 @@ def revoked_devices(connection: Connection) -> set[str]:
 
 
 def revoke_device(connection: Connection, device_id: str, now: float, actor: str) -> None:
-    """Never trust the device again; a repeat changes nothing. The issuer tells the lake.
+    """Revoke the device for good; a repeat changes nothing. The issuer revokes it in the lake.
 
     Raises:
-        RegistryError: It never joined.
+        RegistryError: It has never joined.
     """
     if not device(connection, device_id)["active"]:
         return

@@ -1,4 +1,4 @@
-"""Profiles as the model service knows them: those registered with the lake, else those shipped."""
+"""Profiles that the model service knows: those that the lake has registered, else those shipped with it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class KnownProfiles:
     """Looks profiles up by name.
 
     Args:
-        lake: Where devices' profiles are registered.
-        monotonic: Clock of the short memory.
+        lake: Has the registered profiles.
+        monotonic: Seconds; measures how old the kept profiles are.
     """
 
     def __init__(self, lake: Lake, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -29,7 +29,7 @@ class KnownProfiles:
         self._known: dict[str, Profile | None] = {}
 
     def named(self, name: str) -> Profile | None:
-        """The profile; None: nobody knows it."""
+        """The profile of that name; None: it is neither registered nor shipped."""
         if self._monotonic() - self._read_at > _FRESH_S:
             self._known = dict(self._registered.profiles())
             self._read_at = self._monotonic()
@@ -38,7 +38,7 @@ class KnownProfiles:
         return self._known[name]
 
     def family(self, name: str) -> str:
-        """Model family of the profile's devices; empty: nobody knows the profile."""
+        """Model family of the profile's devices; empty: the profile is not known."""
         found = self.named(name)
         return "" if found is None else found.model.name
 

@@ -1,4 +1,4 @@
-"""The certificate authority of one deployment, and the files that serving process and people start from."""
+"""The certificate authority of one deployment, and the key and certificate files of server and people."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ from schemas.updates import Role
 
 CA_LIFE = timedelta(days=3650)
 LEAF_LIFE = timedelta(days=365)
-"""Life of server's and people's certificates; ``init_pki`` renews them in their last third."""
+"""Life of the server's and people's certificates; ``init_pki`` renews them in their last third."""
 PEOPLE: dict[str, tuple[Role, ...]] = {
     "operator": (Role.OPERATOR, Role.APPROVER),
     "viewer": (Role.VIEWER,),
 }
 """Certificates under ``pki/people`` with their roles. One machine has one operator, who also approves: two
-certificates in one folder would only look like a separation of duties."""
+certificates in one folder would be a separation of duties in name only."""
 _SKEW = timedelta(minutes=1)
+"""How far the clocks of our machines may differ."""
 
 
 @dataclass(frozen=True)
 class Authority:
-    """Signs certificates. Whoever holds one can make any device; it belongs to the engine alone."""
+    """Signs certificates. Whoever has its key can impersonate any device, so only the engine loads it."""
 
     key: ec.EllipticCurvePrivateKey
     certificate: x509.Certificate
@@ -44,7 +45,7 @@ class Authority:
         """The deployment's authority.
 
         Raises:
-            OperatorError: Its key or certificate is not here.
+            OperatorError: Its key or certificate is missing.
         """
         path = ca_path(settings)
         if not path.exists():
@@ -84,7 +85,7 @@ class Authority:
 
 
 def ca_path(settings: ModelSettings) -> Path:
-    """Certificate of the authority: what devices and people trust."""
+    """Certificate of the authority, which devices and people trust."""
     return settings.pki / "ca.pem"
 
 
@@ -94,7 +95,7 @@ def server_paths(settings: ModelSettings) -> tuple[Path, Path]:
 
 
 def people_folder(settings: ModelSettings) -> Path:
-    """Keys and certificates of people."""
+    """Folder of the keys and certificates of people."""
     return settings.pki / "people"
 
 
@@ -102,7 +103,7 @@ def person_paths(settings: ModelSettings, role: str) -> tuple[Path, Path]:
     """Key and certificate of a person who has the role.
 
     Raises:
-        AccessError: Nobody has it.
+        AccessError: No person has the role.
     """
     folder = people_folder(settings)
     for name, roles in PEOPLE.items():
@@ -112,18 +113,18 @@ def person_paths(settings: ModelSettings, role: str) -> tuple[Path, Path]:
 
 
 def init_pki(settings: ModelSettings, now: datetime | None = None) -> None:
-    """Make what is absent, renew what ends soon: authority, server's and people's certificates.
+    """Make what is missing and renew what expires soon: authority, server's and people's certificates.
 
-    Safe to repeat and to kill: each key is named before its certificate, and a certificate that does not
-    belong to its key, its names or its authority is made anew. Where the authority's key was taken elsewhere,
-    nothing changes.
+    It may be repeated, and killed at any moment: each key is written before its certificate, and a
+    certificate that does not fit its key, its names or its authority is made again. If the authority's key
+    was moved away, nothing changes.
 
     Args:
-        settings: Name the folder and the server's names.
-        now: UTC; None: the clock's.
+        settings: Folder of the files, and the server's names.
+        now: UTC; None: the clock's time.
 
     Raises:
-        OperatorError: A key's file is damaged.
+        OperatorError: The file of a key is damaged.
     """
     at = datetime.now(UTC) if now is None else now
     with exclusive(settings.root / "pki.lock"):
@@ -177,7 +178,7 @@ def _due(
     now: datetime,
     names: Sequence[str] | None = None,
 ) -> bool:
-    """Whether a certificate has to be made: absent, about to end, or not what it should be."""
+    """Whether a certificate has to be made: it is missing, expires soon, or does not fit its key or names."""
     if not path.exists():
         return True
     try:

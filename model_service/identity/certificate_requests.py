@@ -1,8 +1,8 @@
-"""Requests for certificates, as the public process takes them and the issuer answers them.
+"""Requests for certificates: the public process stores them, the issuer answers them.
 
-A join token is spent in the same transaction that leaves the request, so a kill -9 between the two does not
-exist: afterwards the token is unused, or the request waits. The same token with the same keys finds that
-request again for as long as the token lives, and gets the same answer; with another key it was used.
+A join token is spent in the transaction that stores the request, so after a kill the token is unused or the
+request waits; nothing lies between. Until the token expires, the same token with the same keys finds that
+request again and gets the same answer; with another key it counts as used.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WAITING, ISSUED, REFUSED = "waiting", "issued", "refused"
 
 @dataclass(frozen=True)
 class EnrolmentRequest:
-    """What a device brings to join.
+    """What a device sends to join.
 
     Attributes:
         csr_pem: Request for a client certificate; its common name is the device id.
@@ -39,52 +39,55 @@ class EnrolmentRequest:
     signing_key_pem: str
 
 
-def request_enrolment(connection: Connection, asked: EnrolmentRequest, now: float) -> int:
+def request_enrolment(connection: Connection, request: EnrolmentRequest, now: float) -> int:
     """Spend the token on a request for a certificate, or find the request that it was spent on.
 
     Returns:
         Id of the request.
 
     Raises:
-        AccessError: Token, request or key do not hold.
+        AccessError: Token, request or key are not valid.
     """
-    key = certs.public_der(certs.read_request(asked.csr_pem, asked.device_id))
-    signing = certs.read_public_key(asked.signing_key_pem)
-    token = find_token(connection, asked.token, asked.device_id)
-    _refuse_revoked(connection, asked.device_id)
+    # Obligation 1: the request is signed by the key that it asks a certificate for.
+    key = certs.public_der(certs.read_request(request.csr_pem, request.device_id))
+    signing = certs.read_public_key(request.signing_key_pem)
+    # Obligation 2: the token was issued to this device, which has not been revoked.
+    token = find_token(connection, request.token, request.device_id)
+    _refuse_revoked(connection, request.device_id)
     columns = {
-        "device_id": asked.device_id,
+        "device_id": request.device_id,
         "profile": token["profile"],
         "site": token["site"],
         "grp": token["grp"],
         "hardware": token["hardware"],
         "key_id": key_id(signing),
-        "public_key": asked.signing_key_pem,
+        "public_key": request.signing_key_pem,
         "gateway": None,
     }
+    # Obligation 3: the token is unused, or was spent on exactly this request.
     if token["used_at"] is not None:
         return _spent_on(connection, token, key, columns, now)
     spend_token(connection, token, now)
-    return _leave(connection, ENROLL, asked.device_id, asked.csr_pem, columns, now)
+    return _insert_request(connection, ENROLL, request.device_id, request.csr_pem, columns, now)
 
 
 def request_renewal(
     connection: Connection, certificate_pem: bytes, csr_pem: bytes, now: float, fresh_s: float
 ) -> int:
-    """Leave a request for a certificate after an old one, whose signature and proof the caller has checked.
+    """Store a request for a new certificate; the caller has checked the old one's signature and the proof.
 
     Args:
         connection: A transaction.
         certificate_pem: The old certificate.
         csr_pem: Request for the new one.
         now: UTC seconds.
-        fresh_s: The same bytes again within that time, a retry or a replay, find the request that was made.
+        fresh_s: Within this time the same bytes, a retry or a replay, find the request that was stored.
 
     Returns:
         Id of the request.
 
     Raises:
-        AccessError: Revoked, no device's, or the new request is for another name or key.
+        AccessError: It was revoked, is not a device's, or the new request is for another name or key.
     """
     holder = certs.read_holder(certificate_pem)
     if Role.DEVICE not in holder.roles:
@@ -98,10 +101,10 @@ def request_renewal(
     same = (rows.kind == RENEW) & (rows.subject == holder.name) & (rows.csr_pem == csr_pem)
     same &= rows.created_at > now - fresh_s
     known = connection.execute(select(rows.id).where(same).order_by(rows.id.desc())).scalar()
-    return known or _leave(connection, RENEW, holder.name, csr_pem, None, now)
+    return known or _insert_request(connection, RENEW, holder.name, csr_pem, None, now)
 
 
-def answered(connection: Connection, ids: Collection[int]) -> list[RowMapping]:
+def answered_requests(connection: Connection, ids: Collection[int]) -> list[RowMapping]:
     """Those of the requests that the issuer has answered."""
     rows = certificate_requests.c
     query = select(rows.id, rows.state, rows.certificate_pem, rows.reason)
@@ -112,33 +115,32 @@ def answered(connection: Connection, ids: Collection[int]) -> list[RowMapping]:
 def enrolled_key(connection: Connection, device_id: str) -> bytes | None:
     """Public key (DER) that the device last joined with; None: it never did."""
     rows = certificate_requests.c
-    newest = select(rows.csr_pem).where(
-        rows.kind == ENROLL, rows.subject == device_id, rows.state == ISSUED
-    ).order_by(rows.id.desc())  # fmt: skip
-    csr_pem = connection.execute(newest).scalar()
+    joined = select(rows.csr_pem).where(rows.kind == ENROLL, rows.subject == device_id, rows.state == ISSUED)
+    csr_pem = connection.execute(joined.order_by(rows.id.desc())).scalar()
     return None if csr_pem is None else certs.public_der(certs.read_request(csr_pem, device_id))
 
 
 def _spent_on(
     connection: Connection, token: RowMapping, key: bytes, columns: dict[str, Any], now: float
 ) -> int:
-    """The request that this used token was spent on, if the same device with the same keys asks again."""
+    """Id of the request that a used token was spent on, if the same device asks again with the same keys."""
     rows = certificate_requests.c
     query = select(rows.id, rows.csr_pem, rows.device).where(
         rows.kind == ENROLL, rows.subject == token["device_id"], rows.created_at == token["used_at"]
     )
     found = connection.execute(query).mappings().first()
-    same = found is not None and found["device"]["key_id"] == columns["key_id"]
-    if found is None or not same or key != certs.public_der(
-        certs.read_request(found["csr_pem"], token["device_id"])
-    ):  # fmt: skip
+    if (
+        found is None
+        or found["device"]["key_id"] != columns["key_id"]
+        or certs.public_der(certs.read_request(found["csr_pem"], token["device_id"])) != key
+    ):
         raise AccessError(f"the join token for {token['device_id']} was used already, with another key")
     if now >= token["expires_at"]:
         raise AccessError(f"the join token for {token['device_id']} was used already, and has expired since")
     return int(found["id"])
 
 
-def _leave(
+def _insert_request(
     connection: Connection, kind: str, name: str, csr_pem: bytes, device: dict[str, Any] | None, now: float
 ) -> int:
     values = {

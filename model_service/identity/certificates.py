@@ -1,4 +1,4 @@
-"""X.509: what our certificates look like, and what a certificate or a request for one says."""
+"""X.509: makes the fields of our certificates, and reads those of certificates and signing requests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from schemas.errors import AccessError
 from schemas.updates import Role
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-"""Start of authority and server certificates: a device whose clock fell back to 1970 must still reach us."""
+"""Start of authority and server certificates: a device whose clock was reset to 1970 must still connect."""
 _RENEW_LINE = b"edgeloop.v1.renew"
 
 
@@ -27,7 +27,7 @@ def read_certificate(pem: bytes) -> x509.Certificate:
     """The first certificate in the PEM.
 
     Raises:
-        AccessError: There is none.
+        AccessError: It holds none.
     """
     with _parsing("a certificate"):
         return x509.load_pem_x509_certificate(pem)
@@ -35,10 +35,10 @@ def read_certificate(pem: bytes) -> x509.Certificate:
 
 @lru_cache(maxsize=16384)
 def read_holder(pem: bytes) -> Holder:
-    """Who the certificate names; says nothing about who signed it.
+    """Who the certificate is for; who signed it is not checked.
 
     Raises:
-        AccessError: Not one of our shape.
+        AccessError: It does not have the fields of our certificates.
     """
     certificate = read_certificate(pem)
     with _parsing("a certificate"):
@@ -53,17 +53,21 @@ def read_holder(pem: bytes) -> Holder:
 
 
 def read_request(csr_pem: bytes, name: str) -> ec.EllipticCurvePublicKey:
-    """The key that a certificate signing request asks a certificate for.
+    """The key for which a certificate signing request asks a certificate.
+
+    Args:
+        csr_pem: The request.
+        name: Expected common name.
 
     Raises:
-        AccessError: Not a request, not signed by its own key, another subject, or not a P-256 key.
+        AccessError: It is no request, is not signed by its own key, has another name or no P-256 key.
     """
     with _parsing("a certificate signing request"):
         request = x509.load_pem_x509_csr(csr_pem)
         if not request.is_signature_valid:
             raise AccessError(f"the request for {name} is not signed by the key that it carries")
-        if (asked := common_name(request.subject)) != name:
-            raise AccessError(f"the request asks for {asked!r}, not for {name}")
+        if (requested := common_name(request.subject)) != name:
+            raise AccessError(f"the request asks for {requested!r}, not for {name}")
         return p256(request.public_key(), f"the request for {name}")
 
 
@@ -71,14 +75,14 @@ def read_public_key(pem: str) -> ec.EllipticCurvePublicKey:
     """A P-256 public key in PEM.
 
     Raises:
-        AccessError: Something else.
+        AccessError: It is not one.
     """
     with _parsing("a public key"):
         return p256(serialization.load_pem_public_key(pem.encode()), "the signing key")
 
 
 def p256(key: object, of: str) -> ec.EllipticCurvePublicKey:
-    """The key, if it is one of P-256.
+    """The key, if it is a P-256 key.
 
     Raises:
         AccessError: It is not.
@@ -92,7 +96,7 @@ def common_name(subject: x509.Name) -> str:
     """The subject's only common name.
 
     Raises:
-        AccessError: None, or several.
+        AccessError: It has none, or several.
     """
     names = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     if len(names) != 1:
@@ -101,10 +105,10 @@ def common_name(subject: x509.Name) -> str:
 
 
 def public_der(key: object) -> bytes:
-    """SubjectPublicKeyInfo of a P-256 key, DER: the same for the same key.
+    """SubjectPublicKeyInfo of a P-256 key in DER: equal for equal keys.
 
     Raises:
-        AccessError: Not a P-256 key.
+        AccessError: It is not a P-256 key.
     """
     return p256(key, "the certificate").public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
@@ -112,15 +116,15 @@ def public_der(key: object) -> bytes:
 
 
 def renewal_text(at_ms: int, csr_pem: bytes) -> bytes:
-    """What the proof of possession of a renewal signs (schemas/proto/delivery.proto)."""
+    """The bytes that the proof of possession of a renewal signs (schemas/proto/delivery.proto)."""
     return b"\n".join([_RENEW_LINE, str(at_ms).encode(), csr_pem])
 
 
 def check_renewal_proof(certificate: x509.Certificate, at_ms: int, csr_pem: bytes, proof: bytes) -> None:
-    """Whether the holder of the certificate's key asks for this renewal.
+    """Check that the holder of the certificate's key has asked for this renewal.
 
     Raises:
-        AccessError: Somebody else does.
+        AccessError: Somebody else has.
     """
     key = p256(certificate.public_key(), "the certificate")
     try:
@@ -141,32 +145,32 @@ def alternative_names(names: Sequence[str]) -> x509.SubjectAlternativeName:
 
 
 def client_extensions() -> tuple[x509.ExtensionType, ...]:
-    """What marks a client's certificate."""
+    """Extensions of a client's certificate."""
     return (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]),)
 
 
 def server_extensions(names: Sequence[str]) -> tuple[x509.ExtensionType, ...]:
-    """What marks a server's certificate."""
+    """Extensions of a server's certificate."""
     return (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), alternative_names(names))
 
 
 def leaf_usage() -> x509.KeyUsage:
-    """Signs handshakes, nothing else."""
+    """Key usage of a client or server: to sign handshakes, nothing else."""
     return _usage(signs=True, certifies=False)
 
 
 def authority_usage() -> x509.KeyUsage:
-    """Signs certificates, nothing else."""
+    """Key usage of the authority: to sign certificates, nothing else."""
     return _usage(signs=False, certifies=True)
 
 
 @contextmanager
 def _parsing(what: str) -> Iterator[None]:
-    """What cryptography says of bytes that strangers chose, as ours."""
+    """Turns the cryptography package's errors about bytes from strangers into ``AccessError``."""
     try:
         yield
     except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
-        raise AccessError(f"not {what} that we take: {exc}") from exc
+        raise AccessError(f"not {what} that we accept: {exc}") from exc
 
 
 def _usage(*, signs: bool, certifies: bool) -> x509.KeyUsage:

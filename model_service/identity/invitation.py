@@ -1,4 +1,4 @@
-"""Join bundles: what a person carries to a device, from what this deployment is."""
+"""Makes join bundles: the file that a person carries to a new device of this deployment."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def invite(
     """A join bundle with a new token, made in this process.
 
     Args:
-        settings: The deployment; its ``token_s`` is the token's life.
-        registry: Where the token goes.
-        invitation: What the device will be.
+        settings: Settings of the deployment; ``token_s`` is the lifetime of the token.
+        registry: Stores the token.
+        invitation: Identity of the device.
         families: Model families that it runs.
-        address: Where the device will find the service; None: what the serving process says.
+        address: Where the device will find the service; None: the address that the serving process wrote.
 
     Raises:
-        RegistryError: The device id cannot be one, or the device was revoked.
-        ServiceUnavailableError: No serving process ever said where it listens.
-        OperatorError: Authority or trust root are not there yet.
+        RegistryError: The device id is not valid, or the device was revoked.
+        ServiceUnavailableError: No serving process has ever written its address.
+        OperatorError: Authority or trust root do not exist yet.
     """
     with registry.transaction() as connection:
         token = create_token(connection, invitation, settings.token_s, time.time())
@@ -50,12 +50,12 @@ def join_bundle(
     """A join bundle around a token.
 
     Raises:
-        ServiceUnavailableError: No serving process ever said where it listens.
-        OperatorError: Authority or trust root are not there yet.
+        ServiceUnavailableError: No serving process has ever written its address.
+        OperatorError: Authority or trust root do not exist yet.
     """
     at = address or read_address(settings)
     if at is None:
-        raise ServiceUnavailableError(f"no model service has started in {settings.root}")
+        raise ServiceUnavailableError(f"no model service has started in {settings.root}: `edgeloop up`")
     try:
         ca_pem = ca_path(settings).read_text()
         root_json = newest_root(settings).decode()

@@ -1,4 +1,4 @@
-"""Answers requests for certificates; the one place where the authority's key is used at run time."""
+"""Answers requests for certificates; only this module uses the authority's key at run time."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ log = logging.getLogger(__name__)
 BATCH = 256
 _TEXTS = ("profile", "site", "grp", "hardware")
 PKI_S = 3600.0
-"""Between two looks at how long server's and people's certificates still last."""
+"""Pause between two checks of the server's and people's certificates, in seconds."""
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """What becomes of a request: a certificate for a key, with the device's record, or a reason."""
+    """Answer to a request: a certificate for a key, with the device's record; or the reason of a refusal."""
 
     row: RowMapping
     key: ec.EllipticCurvePublicKey | None = None
@@ -52,16 +52,16 @@ class _Answer:
 
 
 class Issuer:
-    """Certificates for devices. Trusts nothing that the public process checked already.
+    """Issues certificates for devices. It repeats all checks of the public process, which it does not trust.
 
     Args:
-        settings: Where the authority's key lies; lifetime of certificates.
-        registry: Where requests wait.
+        settings: Folder of the authority's key; lifetime of certificates.
+        registry: Holds the requests.
         device_registry: The lake's table of devices; telemetry of a device that is not in it is refused.
         clock: UTC seconds.
 
     Raises:
-        OperatorError: The authority's key is not here.
+        OperatorError: The authority's key is missing.
     """
 
     def __init__(
@@ -80,20 +80,21 @@ class Issuer:
         self._known_revoked = {r.device_id for r in device_registry.keys().values() if not r.active}
 
     def step(self) -> int:
-        """Answer what waits, tell the lake of devices revoked since, renew our own certificates in time.
+        """Answer waiting requests, revoke devices in the lake, renew server's and people's certificates.
 
         Returns:
-            Requests answered.
+            How many requests were answered.
 
         Raises:
-            RetryableError: Registry or lake are busy; the same step later goes on where it stood.
+            RetryableError: Registry or lake are busy; the next step continues.
         """
         with self._registry.reading() as connection:
             answers = _one_owner([self._examine(connection, row) for row in _waiting(connection)])
             revoked = fleet.revoked_devices(connection) - self._known_revoked
-        # Step 1: the lake knows the key before the device has a certificate; repeated after a crash.
-        self._tell_lake([a.record for a in answers if a.record is not None], revoked)
-        # Step 2: certificate, device and answer in one transaction; before it, the request still waits.
+        # Step 1: register the key in the lake before the device gets a certificate, or the lake would refuse
+        # its first rows. After a crash, the same records are registered again.
+        self._update_lake([a.record for a in answers if a.record is not None], revoked)
+        # Step 2: certificate, device and answer in one transaction. Before it, a crash leaves the request.
         if answers:
             with self._registry.transaction() as connection:
                 for answer in answers:
@@ -113,7 +114,7 @@ class Issuer:
             TypeError,
             ValueError,
             AttributeError,
-        ) as exc:  # no public process of ours leaves such a row
+        ) as exc:  # the public process never stores such a row
             return _Answer(row, reason=f"the request cannot be read: {type(exc).__name__}")
 
     def _checked(self, connection: Connection, row: RowMapping) -> _Answer:
@@ -131,7 +132,7 @@ class Issuer:
             raise AccessError(f"{name} did not join with this key: join again")
         return _Answer(row, key)
 
-    def _tell_lake(self, records: Sequence[DeviceRecord], revoked: set[str]) -> None:
+    def _update_lake(self, records: Sequence[DeviceRecord], revoked: set[str]) -> None:
         if records:
             self._lake.register(records)
         if revoked:
@@ -143,14 +144,14 @@ class Issuer:
         row, name = answer.row, answer.row["subject"]
         reason = answer.reason
         if not reason and fleet.is_revoked(connection, name):
-            reason = f"{name} was revoked"  # meanwhile
+            reason = f"{name} was revoked"  # since it was examined
         if answer.key is None or reason:
             log.warning("refused a certificate: %s", reason, extra={"device_id": name})
             _settle(connection, row, state=REFUSED, reason=reason)
             return
         now = self._clock()
         if row["kind"] == ENROLL:
-            ledger.revoke_all(connection, name, now)  # who joins anew leaves its old keys behind
+            ledger.revoke_all(connection, name, now)  # a device that joins again gives up its earlier keys
             fleet.put_device(connection, row["device"], now)
         certificate = self._authority.certify_client(
             name, [Role.DEVICE], answer.key, datetime.fromtimestamp(now, UTC), self._life
@@ -170,17 +171,17 @@ class Issuer:
 
 
 def _one_owner(answers: list[_Answer]) -> list[_Answer]:
-    """Of several devices that ask at once with one signing key, the first is its owner."""
+    """Refuse all but the first of several devices that ask at the same time with one signing key."""
     owners: dict[str, str] = {}
-    judged = []
+    checked = []
     for answer in answers:
         if answer.record is not None:
             owner = owners.setdefault(answer.record.key_id, answer.record.device_id)
             if owner != answer.record.device_id:
                 reason = f"the signing key of {answer.record.device_id} is already that of {owner}"
                 answer = _Answer(answer.row, reason=reason)  # noqa: PLW2901
-        judged.append(answer)
-    return judged
+        checked.append(answer)
+    return checked
 
 
 def _waiting(connection: Connection) -> list[RowMapping]:
@@ -195,7 +196,7 @@ def _settle(connection: Connection, row: RowMapping, **values: object) -> None:
 
 
 def _forget_renewals(connection: Connection, row: RowMapping, before: float) -> None:
-    """Renewals before this one whose certificates have ended. Joins stay: they say which key is whose."""
+    """Delete renewals before this one whose certificates have expired. Enrolments stay: they have the key."""
     rows = certificate_requests.c
     old = (rows.kind == RENEW) & (rows.subject == row["subject"]) & (rows.created_at < before)
     old &= (rows.state != WAITING) & (rows.id != row["id"])
@@ -203,18 +204,18 @@ def _forget_renewals(connection: Connection, row: RowMapping, before: float) -> 
 
 
 def _record(connection: Connection, row: RowMapping) -> DeviceRecord:
-    """What the lake is to know of the device.
+    """The device's record for the lake.
 
     Raises:
-        AccessError: Another device seals its telemetry with that key, or it is not what its id says.
+        AccessError: Another device uses that signing key, the key has another id, or a field is missing.
     """
     device = row["device"]
     if key_id(certs.read_public_key(device["public_key"])) != device["key_id"]:
         raise AccessError(f"the signing key of {row['subject']} has another id")
     if device["device_id"] != row["subject"] or not isinstance(device["gateway"], str | None):
-        raise AccessError(f"the record of {row['subject']} speaks of another device")
+        raise AccessError(f"the record of {row['subject']} is of another device")
     if not all(isinstance(device[name], str) and device[name] for name in _TEXTS):
-        raise AccessError(f"the record of {row['subject']} is not whole")
+        raise AccessError(f"the record of {row['subject']} is incomplete")
     other = fleet.owner_of_key(connection, device["key_id"])
     if other not in (None, row["subject"]):
         raise AccessError(f"the signing key of {row['subject']} is already that of {other}")

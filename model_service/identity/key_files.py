@@ -1,4 +1,4 @@
-"""Private keys as PEM files, readable by their owner alone from the first byte."""
+"""Private keys as PEM files that only their owner may read, from the first byte on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from schemas.errors import OperatorError
 
 
 def load_or_create_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    """The P-256 key in the file, made where the file is absent.
+    """The P-256 key in the file, which is made where it does not exist.
 
     Raises:
         OperatorError: The file holds something else.
@@ -26,7 +26,7 @@ def load_key(path: Path) -> ec.EllipticCurvePrivateKey:
     """The P-256 key in the file.
 
     Raises:
-        OperatorError: Absent, unreadable, or something else.
+        OperatorError: The file is missing, cannot be read, or holds something else.
     """
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
@@ -38,7 +38,7 @@ def load_key(path: Path) -> ec.EllipticCurvePrivateKey:
 
 
 def write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
-    """Put the key on disk, in place of an earlier one."""
+    """Write the key to disk; it replaces an earlier one."""
     DISK.write(path, private_pem(key), private=True)
 
 

@@ -1,4 +1,4 @@
-"""People's certificates: those that lie in the authority's folder, entered in the ledger."""
+"""Records people's certificates, which lie in the authority's folder, in the ledger."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from schemas.errors import AccessError
 log = logging.getLogger(__name__)
 
 
-def enter_people(settings: ModelSettings, registry: Registry) -> int:
-    """Put people's certificates on record, so that a stolen one can be found and revoked by its serial.
+def record_people(settings: ModelSettings, registry: Registry) -> int:
+    """Record people's certificates, so that a stolen one can be found and revoked by its serial.
 
     Returns:
         How many were not on record before.
@@ -28,8 +28,8 @@ def enter_people(settings: ModelSettings, registry: Registry) -> int:
         try:
             pem = path.read_bytes()
             holder, certificate = certs.read_holder(pem), certs.read_certificate(pem)
-        except (AccessError, OSError) as exc:  # the authority makes it anew: see ``init_pki``
-            log.warning("%s cannot be put on record: %s", path, exc)
+        except (AccessError, OSError) as exc:  # the authority makes it again: see ``init_pki``
+            log.warning("%s cannot be recorded: %s", path, exc)
             continue
         found[holder.serial] = holder, certificate.not_valid_before_utc.timestamp()
     with registry.reading() as connection:
@@ -37,5 +37,5 @@ def enter_people(settings: ModelSettings, registry: Registry) -> int:
     if missing:
         with registry.transaction() as connection:
             for serial in sorted(missing):
-                ledger.enter(connection, *found[serial])
+                ledger.record_if_absent(connection, *found[serial])
     return len(missing)

@@ -1,4 +1,4 @@
-"""Join tokens: single use, bound to one device id, hashed at rest, short of life."""
+"""Join tokens: for a single use, bound to one device id, stored as a hash, valid for a short time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TOKEN_BYTES = 32
 
 @dataclass(frozen=True)
 class Invitation:
-    """What a device will be once it joined."""
+    """Identity of a device that has not joined yet."""
 
     device_id: str
     profile: str
@@ -35,17 +35,17 @@ def create_token(
 
     Args:
         connection: A transaction.
-        invitation: What the token makes of the device.
-        valid_s: Lifetime.
+        invitation: Identity that the device gets by the token.
+        valid_s: Lifetime of the token.
         now: UTC seconds.
-        actor: Who invites, for the record.
+        actor: Who invites, for the lifecycle event.
 
     Raises:
-        RegistryError: The device id cannot be one, or the device was revoked.
+        RegistryError: The device id is not valid, or the device was revoked.
     """
     device_id = invitation.device_id
     if not DEVICE_ID.fullmatch(device_id):
-        raise RegistryError(f"{device_id!r} cannot be a device id: letters, digits and _.:-, at most 64")
+        raise RegistryError(f"{device_id!r} cannot be a device id: use letters, digits and _.:-, at most 64")
     known = connection.execute(select(devices.c.active).where(devices.c.device_id == device_id)).scalar()
     if known is False:
         raise RegistryError(f"{device_id} was revoked: give the device a new id")
@@ -70,22 +70,22 @@ def find_token(connection: Connection, token: str, device_id: str) -> RowMapping
     """The token's row, used or not.
 
     Raises:
-        AccessError: There is no such token, or it is another device's.
+        AccessError: There is no such token, or it is for another device.
     """
     query = select(join_tokens).where(join_tokens.c.token_hash == hash_of(token))
     found = connection.execute(query).mappings().first()
     if found is None:
         raise AccessError(f"the join token for {device_id} is unknown: ask for an invitation")
     if found["device_id"] != device_id:
-        raise AccessError(f"the join token belongs to another device than {device_id}")
+        raise AccessError(f"the join token is for another device than {device_id}")
     return found
 
 
 def spend_token(connection: Connection, row: RowMapping, now: float) -> None:
-    """Mark the token used; whatever it pays for goes into the same transaction.
+    """Mark the token as used; call it in the transaction that stores what the token permits.
 
     Raises:
-        AccessError: It expired, or somebody was quicker.
+        AccessError: It has expired, or was used meanwhile.
     """
     device_id = row["device_id"]
     if now >= row["expires_at"]:
@@ -96,12 +96,12 @@ def spend_token(connection: Connection, row: RowMapping, now: float) -> None:
 
 
 def tokens(connection: Connection, limit: int) -> list[RowMapping]:
-    """Newest tokens first, without what would let anybody use them."""
+    """Tokens, newest first, without the hash."""
     columns = [c for c in join_tokens.c if c.name != "token_hash"]
     query = select(*columns).order_by(join_tokens.c.created_at.desc()).limit(limit)
     return list(connection.execute(query).mappings())
 
 
 def hash_of(token: str) -> str:
-    """What the registry keeps of a token."""
+    """Hash of a token, which the registry stores instead of it."""
     return hashlib.sha256(token.encode()).hexdigest()

@@ -24,18 +24,19 @@ from schemas.events import Lifecycle
 from schemas.tables import LIFECYCLE
 
 TASK = "lifecycle"
-"""Task under which they are committed."""
+"""Task of the lake's commits."""
 EVERY_S = 2.0
 _MOST = 2000
+"""Largest number of events in one step."""
 
 
 @dataclass
 class EventShipper:
-    """Empties the outbox.
+    """Ships the events in the outbox.
 
     Args:
-        registry: Holds it.
-        lake: Gets every event once.
+        registry: Holds the outbox.
+        lake: Gets every event exactly once.
         topic: Gets every event at least once; None: there is no Kafka.
 
     Attributes:
@@ -53,24 +54,24 @@ class EventShipper:
         self._cuts = CutStore(self.lake)
 
     def step(self, now: datetime) -> int:
-        """Ship what waits.
+        """Ship the events that wait.
 
         Returns:
-            How many events arrived everywhere.
+            How many events have reached lake and topic.
 
         Raises:
-            RetryableError: Registry or lake did not take them; the next call goes on.
+            RetryableError: Registry or lake did not accept them; the next call continues.
         """
         waiting = self._waiting()
         if not waiting:
             return 0
-        # Step 1: what a crash between steps 2 and 4 left is in the lake already, and not marked.
+        # Step 1: find events that the lake has already: an earlier process died between steps 2 and 4.
         landed = self._landed(waiting)
-        # Step 2: into the lake, in one commit.
+        # Step 2: append the others to the lake, in one commit.
         self._land([row for row in waiting if row["event_id"] not in landed], now)
-        # Step 3: onto Kafka, confirmed later.
-        done = landed if self.topic is None else self._offer(self.topic, waiting)
-        # Step 4: mark what is in both.
+        # Step 3: send all to Kafka, which confirms them later. A crash sends some of them twice.
+        done = landed if self.topic is None else self._send(self.topic, waiting)
+        # Step 4: mark as shipped what both have.
         done = done & {row["event_id"] for row in waiting}
         with self.registry.transaction() as connection:
             for event_id in sorted(done):
@@ -85,7 +86,7 @@ class EventShipper:
             return connection.execute(query.limit(_MOST)).mappings().all()
 
     def _landed(self, waiting: Sequence[RowMapping]) -> set[str]:
-        """Ids in the lake; read from it after a start and after a failure, remembered otherwise."""
+        """Ids in the lake; read from the lake after a start or a failure, kept in memory otherwise."""
         if self.landed is None:
             finish(self.lake, self._cuts, TASK)
             self.landed = self._in_lake({row["event_id"] for row in waiting})
@@ -103,20 +104,20 @@ class EventShipper:
         assert self.landed is not None  # noqa: S101  (set in step 1)
         if not rows:
             return
-        known, self.landed = self.landed, None  # whatever fails now, the lake is asked before the next try
+        known, self.landed = self.landed, None  # if this fails, the next step reads them from the lake again
         try:
             append(self.lake, self._cuts, TASK, lambda n: {LIFECYCLE.name: _table(rows, now, n)})
         except OSError as exc:
-            raise RetryableError(f"the lake does not take lifecycle events: {exc}") from exc
+            raise RetryableError(f"the lake does not accept lifecycle events: {exc}") from exc
         self.landed = known
         self.landed |= {row["event_id"] for row in rows}
 
-    def _offer(self, topic: LifecycleTopic, waiting: Sequence[RowMapping]) -> set[str]:
-        arrived = topic.arrived()
+    def _send(self, topic: LifecycleTopic, waiting: Sequence[RowMapping]) -> set[str]:
+        confirmed = topic.confirmed()
         for row in waiting:
-            if row["event_id"] not in arrived:
-                topic.offer(row["event_id"], row["subject"], _message(row))
-        return arrived
+            if row["event_id"] not in confirmed:
+                topic.send(row["event_id"], row["subject"], _message(row))
+        return confirmed
 
 
 def _message(row: RowMapping) -> bytes:

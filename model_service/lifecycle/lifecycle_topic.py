@@ -1,4 +1,4 @@
-"""The door to Kafka: lifecycle events onto ``lifecycle.v1``, at least once, never waiting for a broker."""
+"""The door to Kafka: sends lifecycle events to ``lifecycle.v1`` at least once, never waiting for a broker."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _RETRY_S = 5.0
 
 
 class LifecycleTopic:
-    """Hands events to the broker and learns later which arrived.
+    """Sends events, and returns later which of them the broker has confirmed.
 
     Args:
-        bootstrap_servers: The cluster.
+        bootstrap_servers: Addresses of the cluster.
         namespace: Prefix of the topic.
-        monotonic: Clock of the back-off.
+        monotonic: Seconds; clock of the back-off.
 
     Attributes:
         failures: Deliveries that the broker did not confirm in time.
@@ -33,10 +33,10 @@ class LifecycleTopic:
     ) -> None:
         self._topic = LIFECYCLE.named(namespace)
         self._monotonic = monotonic
-        self._flying: set[str] = set()
-        self._arrived: set[str] = set()
-        self._again_at = 0.0
-        self._away = False
+        self._in_flight: set[str] = set()
+        self._confirmed: set[str] = set()
+        self._retry_at = 0.0
+        self._failing = False
         self.failures = 0
         self._producer = ck.Producer(
             {
@@ -45,13 +45,13 @@ class LifecycleTopic:
                 "partitioner": "murmur2",
                 "linger.ms": 5,
                 "message.timeout.ms": 30_000,
-                "log_level": 0,  # it repeats itself while the broker is away: we say so once
+                "log_level": 0,  # it would repeat itself while the broker is away; `_failed` logs that once
             }
         )
 
-    def offer(self, event_id: str, key: str, value: bytes) -> None:
-        """Send an event, unless it is under way, or the last failure is too recent."""
-        if event_id in self._flying or event_id in self._arrived or self._monotonic() < self._again_at:
+    def send(self, event_id: str, key: str, value: bytes) -> None:
+        """Send an event, unless it is in flight already, or the last failure is too recent."""
+        if event_id in self._in_flight or event_id in self._confirmed or self._monotonic() < self._retry_at:
             return
         try:
             self._producer.produce(
@@ -64,29 +64,29 @@ class LifecycleTopic:
         except BufferError:
             self._failed("the client's own queue is full")  # the broker has been away for long
             return
-        self._flying.add(event_id)
+        self._in_flight.add(event_id)
 
-    def arrived(self) -> set[str]:
-        """Events that the broker has confirmed since the last call."""
+    def confirmed(self) -> set[str]:
+        """Ids of the events that the broker has confirmed since the last call."""
         self._producer.poll(0)
-        found, self._arrived = self._arrived, set()
+        found, self._confirmed = self._confirmed, set()
         return found
 
     def close(self) -> None:
-        """Give what is under way a short while."""
+        """Wait a short time for events in flight, and close."""
         self._producer.flush(_CLOSE_S)
 
     def _delivered(self, event_id: str, error: object) -> None:
-        self._flying.discard(event_id)
+        self._in_flight.discard(event_id)
         if error is None:
-            self._away = False
-            self._arrived.add(event_id)
+            self._failing = False
+            self._confirmed.add(event_id)
         else:
             self._failed(str(error))
 
-    def _failed(self, why: str) -> None:
-        if not self._away:
-            log.warning("lifecycle events do not reach %s, they wait: %s", self._topic, why)
-        self._away = True
+    def _failed(self, reason: str) -> None:
+        if not self._failing:
+            log.warning("lifecycle events do not reach %s and wait: %s", self._topic, reason)
+        self._failing = True
         self.failures += 1
-        self._again_at = self._monotonic() + _RETRY_S
+        self._retry_at = self._monotonic() + _RETRY_S

@@ -1,4 +1,4 @@
-"""The processes of the model service, each with its own keys: wiring, and the loop that all of them run."""
+"""The processes of the model service, each with keys of its own: their wiring, and the loop that all run."""
 
 from __future__ import annotations
 
@@ -9,4 +9,4 @@ PROCESSES: dict[str, str] = {
     "trainer": "model_service.processes.trainer_process",
     "gate": "model_service.processes.gate_process",
 }
-"""Module of each; it has ``run(settings, stop)``."""
+"""Module of each process, by name; it has ``run(settings, stop)``."""

@@ -1,4 +1,4 @@
-"""The engine's process: issues certificates, publishes, runs rollouts, ships what happened."""
+"""The engine's process: issues certificates, publishes models, runs rollouts, ships lifecycle events."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from feature_store.lake import Lake
 from feature_store.lake_registry import DeviceRegistry
 from model_service.fleet.known_profiles import KnownProfiles
 from model_service.identity.issuer import PKI_S, Issuer
-from model_service.identity.people import enter_people
+from model_service.identity.people import record_people
 from model_service.lifecycle.event_shipper import EVERY_S, EventShipper
 from model_service.lifecycle.lifecycle_topic import LifecycleTopic
 from model_service.processes.process_loop import ProcessJob, ProcessLoop
 from model_service.registry.database import Registry
 from model_service.rollout.alarm_rates import LakeRates
-from model_service.rollout.announcer import Announcer
+from model_service.rollout.channel_publisher import ChannelPublisher
 from model_service.rollout.channel_renewal import ChannelRenewal
 from model_service.rollout.engine import Engine
 from model_service.rollout.launch import RolloutLauncher
@@ -32,15 +32,15 @@ from schemas.durable import ABANDONED_S, DISK
 _RENEW_EVERY_S = 30.0
 
 _KEY_BESIDE = ".*.key." + "[0-9a-f]" * 32
-"""What release 0.2.0 left of a key if it crashed while it wrote one."""
+"""Pattern of the file that release 0.2.0 left if it crashed while it wrote a key."""
 
 
 def run(settings: ModelSettings, stop: threading.Event) -> None:
     """Run until ``stop`` is set.
 
     Args:
-        settings: Of the model service.
-        stop: Ends the loop after the step under way.
+        settings: Settings of the model service.
+        stop: Ends the loop after the current step.
 
     Raises:
         OperatorError: A key or the repository is missing, or a file was altered.
@@ -54,21 +54,21 @@ def run(settings: ModelSettings, stop: threading.Event) -> None:
             opened.enter_context(closing(topic))
         loop = _loop(settings, registry, topic)
         loop.run(stop)
-        loop.turn()  # what came while we were told to stop
+        loop.turn()  # what arrived during the last step
 
 
 def _loop(settings: ModelSettings, registry: Registry, topic: LifecycleTopic | None) -> ProcessLoop:
-    """The jobs of the process, in the order of their turns."""
+    """The loop of the process, its jobs in the order of their turns."""
     lake = Lake.open(settings.lake_root)
     repo = TrustRepository(settings.repository, settings.proposals, settings.artifacts)
     online = OnlineSigner.load(settings)
     issuer = Issuer(settings, registry, DeviceRegistry(lake))
     engine = build_engine(settings, registry, lake, repo, online)
-    renewal = ChannelRenewal(registry, repo, settings.channel_s, engine.announcer.highest)
+    renewal = ChannelRenewal(registry, repo, settings.channel_s, engine.channel_publisher.highest_seq)
     shipper = EventShipper(registry, lake, topic)
     jobs = (
         ProcessJob("certificate requests", issuer.step),
-        ProcessJob("people's certificates", lambda: enter_people(settings, registry), PKI_S),
+        ProcessJob("people's certificates", lambda: record_people(settings, registry), PKI_S),
         ProcessJob("renew metadata", lambda: online.renew_if_due(repo, datetime.now(UTC)), _RENEW_EVERY_S),
         ProcessJob("renew channels", lambda: renewal.step(time.time()), _RENEW_EVERY_S),
         ProcessJob("rollouts", engine.tick),
@@ -84,10 +84,14 @@ def build_engine(
     repo: TrustRepository,
     online: OnlineSigner,
 ) -> Engine:
-    """The engine with its keys."""
+    """An engine with its keys.
+
+    Raises:
+        OperatorError: A key is missing.
+    """
     folder = settings.keys / ENGINE
     profiles = KnownProfiles(lake)
-    announcer = Announcer(
+    channel_publisher = ChannelPublisher(
         registry,
         repo,
         load_online_key(folder, CANARY_ROLE),
@@ -95,6 +99,6 @@ def build_engine(
         online,
         time.time,
     )
-    publisher = RolloutLauncher(registry, repo, online, profiles)
+    launcher = RolloutLauncher(registry, repo, online, profiles)
     rates = LakeRates(settings.lake_root)
-    return Engine(registry, announcer, publisher, profiles, rates, settings.channel_s, time.time)
+    return Engine(registry, channel_publisher, launcher, profiles, rates, settings.channel_s, time.time)

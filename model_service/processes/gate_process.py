@@ -12,11 +12,11 @@ from model_service.settings import ModelSettings
 
 
 def run(settings: ModelSettings, stop: threading.Event) -> None:
-    """Judge until ``stop`` is set. Killed anywhere, the next start judges again with the same result.
+    """Judge until ``stop`` is set. After a kill, the next start judges again with the same result.
 
     Args:
-        settings: Of the model service.
-        stop: Ends the loop after the step under way.
+        settings: Settings of the model service.
+        stop: Ends the loop after the current step.
 
     Raises:
         OperatorError: A family's key is missing.

@@ -1,4 +1,4 @@
-"""The guard evaluator's process: its own key, its own computation, one question at a time."""
+"""The guard evaluator's process, with a key of its own: examines one proposal at a time."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def run(settings: ModelSettings, stop: threading.Event) -> None:
     """Run until ``stop`` is set.
 
     Args:
-        settings: Of the model service.
-        stop: Ends the loop after the step under way.
+        settings: Settings of the model service.
+        stop: Ends the loop after the current step.
 
     Raises:
         OperatorError: The key or the repository is missing, or a file was altered.
@@ -35,7 +35,11 @@ def run(settings: ModelSettings, stop: threading.Event) -> None:
 
 
 def build_guard(settings: ModelSettings, registry: Registry, lake: Lake) -> GuardEvaluator:
-    """The guard with its key."""
+    """A guard with its key.
+
+    Raises:
+        OperatorError: The key is missing.
+    """
     return GuardEvaluator(
         registry,
         TrustRepository(settings.repository, settings.proposals, settings.artifacts),

@@ -1,4 +1,4 @@
-"""The one loop of all processes: jobs in turn; a job that fails backs off, and the others go on."""
+"""The loop of all processes: runs jobs in turn; a job that fails backs off, and the others go on."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ UNFORESEEN_S, LONGEST_S = 5.0, 60.0
 """Rest after the first unforeseen error of a job; each further one doubles it, up to the second number."""
 _REJECTED_S = 1.0
 _REMEMBERED = 16
+"""How many different errors of a job are logged once each, until it works again."""
 
 
 def rest_after(error: Exception, in_a_row: int) -> float | None:
@@ -27,28 +28,29 @@ def rest_after(error: Exception, in_a_row: int) -> float | None:
 
     Args:
         error: What the job raised.
-        in_a_row: Failures of the job since it last worked, this one included.
+        in_a_row: Failures of the job since it last worked, including this one.
     """
     match error:
         case RetryableError():
             return error.retry_after_s
         case RejectedError():
             return _REJECTED_S
-        case PipelineError():  # a person must decide (OperatorError), or another process took over
+        case PipelineError():  # a person must decide (OperatorError), or another process has taken over
             return None
-    doublings = min(in_a_row - 1, 16)  # beyond the bound anyway, and no overflow after days of failures
+    doublings = min(in_a_row - 1, 16)  # 2**16 is far above the bound, and cannot overflow after days
     return min(UNFORESEEN_S * 2.0**doublings, LONGEST_S)
 
 
 @dataclass(frozen=True)
 class ProcessJob:
-    """What a process does again and again.
+    """A task that a process repeats.
 
     Attributes:
-        name: For the log.
-        work: Does what there is to do. True says that there may be more, so the next turn comes at once; any
-            other answer waits for it. May be a coroutine function where the loop runs in an event loop.
-        pause_s: Least time from one start to the next, beside the loop's own pause.
+        name: Name for the log.
+        work: Does what there is to do. If it returns True, there may be more, and the next turn begins at
+            once; after any other value the loop pauses. It may be a coroutine function if the loop runs in an
+            event loop.
+        pause_s: Least time from one start to the next, in addition to the loop's own pause.
     """
 
     name: str
@@ -57,7 +59,7 @@ class ProcessJob:
 
 
 class ProcessLoop:
-    """Gives every job its turn until told to stop.
+    """Runs every job in turn until ``stop`` is set.
 
     >>> from schemas.errors import RetryableError
     >>> def ask_the_lake():
@@ -72,8 +74,8 @@ class ProcessLoop:
 
     Args:
         jobs: In the order of their turns.
-        pause_s: From the end of one turn to the next, unless a job has more to do.
-        monotonic: Clock of pauses and rests.
+        pause_s: Time from the end of one turn to the next, unless a job has more to do.
+        monotonic: Seconds; clock of pauses and rests.
 
     Attributes:
         failures: By job, how often it failed since the loop was made.
@@ -91,7 +93,7 @@ class ProcessLoop:
         return {state.job.name: state.failures for state in self._states}
 
     def run(self, stop: threading.Event) -> None:
-        """Take turns until told to stop; a job under way is waited for, a rest is not.
+        """Take turns until ``stop`` is set; the current job is completed, a rest is cut short.
 
         Raises:
             OperatorError: A job needs a person.
@@ -100,7 +102,7 @@ class ProcessLoop:
             stop.wait(0.0 if self.turn() else self._pause_s)
 
     async def run_async(self, stop: threading.Event) -> None:
-        """The same within an event loop. Looks at ``stop`` once a pause: keep the pause short.
+        """The same within an event loop. It checks ``stop`` once a pause, so the pause must be short.
 
         Raises:
             OperatorError: A job needs a person.
@@ -109,7 +111,7 @@ class ProcessLoop:
             await asyncio.sleep(0.0 if await self.turn_async() else self._pause_s)
 
     def turn(self) -> bool:
-        """One turn of every job that is due; says whether one may have more to do at once.
+        """One turn of every job that is due; returns whether one may have more to do at once.
 
         Raises:
             OperatorError: A job needs a person.
@@ -121,7 +123,7 @@ class ProcessLoop:
         return more
 
     async def turn_async(self) -> bool:
-        """The same where jobs may be coroutines."""
+        """The same for jobs that may be coroutine functions."""
         more = False
         for state in self._due():
             with self._attempt(state):
@@ -134,7 +136,7 @@ class ProcessLoop:
 
     @contextmanager
     def _attempt(self, state: _State) -> Iterator[None]:
-        """Around one attempt: sets when the job is due again, whatever comes of it."""
+        """Wraps one attempt: sets when the job is due again, whether it succeeds or fails."""
         state.due = self._monotonic() + state.job.pause_s
         try:
             yield
@@ -149,7 +151,7 @@ class ProcessLoop:
 
 
 class _State:
-    """What the loop knows of one job."""
+    """State of one job in the loop."""
 
     def __init__(self, job: ProcessJob) -> None:
         self.job = job
@@ -167,9 +169,9 @@ class _State:
         """Count the error, and log it unless the job failed with the same one since it last worked."""
         self.failures += 1
         self.in_a_row += 1
-        if (seen := (type(error), str(error))) in self._logged:
+        if (entry := (type(error), str(error))) in self._logged:
             return
-        self._logged.append(seen)
+        self._logged.append(entry)
         if isinstance(error, PipelineError):
             log.warning("%s: %s: %s", self.job.name, type(error).__name__, error)
         else:

@@ -1,4 +1,4 @@
-"""The public process: listeners, a look for news ten times a second, a graceful end."""
+"""The public process: runs the listeners, polls for changes ten times a second, ends gracefully."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from model_service.address import Address, reachable_host, read_address, write_a
 from model_service.identity.authority import ca_path
 from model_service.processes.process_loop import ProcessJob, ProcessLoop
 from model_service.registry.database import Registry
-from model_service.service import delivery, server
-from model_service.service import enrolment_service as enrolling
-from model_service.service import fleet_admin as administering
+from model_service.service import delivery, enrolment_service, fleet_admin, server
 from model_service.service.access import AccessList
 from model_service.service.door import CallDoor
 from model_service.service.stream_wakeup import StreamWakeup, TimestampFile
@@ -25,19 +23,19 @@ from model_service.settings import ModelSettings
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 0.1
-"""Between two looks at the repository: bounds how late a hint may be."""
+POLL_S = 0.1
+"""Pause between two reads of the repository's timestamp: limits how late a hint may be."""
 REVOKED_S = 0.3
-"""From one copy of the revocations to the next."""
+"""Pause between two copies of the revocations."""
 PULSE_S = 15.0
-"""After which every stream checks its certificate's end again."""
+"""Pause after which every stream checks again whether its certificate has expired."""
 
 
 def run(settings: ModelSettings, stop: threading.Event) -> None:
     """Serve until ``stop`` is set.
 
     Raises:
-        OperatorError: No certificates yet, or a port that is taken.
+        OperatorError: There are no certificates yet, or a port is taken.
         RetryableError: The registry is out of reach at the start.
     """
     registry = Registry.open(settings.database_url, settings.root)
@@ -49,11 +47,11 @@ def run(settings: ModelSettings, stop: threading.Event) -> None:
 
 @dataclass
 class _Parts:
-    """What one run of the server is made of."""
+    """Objects that the handlers of one run of the server share."""
 
     workers: WorkerThreads
     access: AccessList
-    beacon: StreamWakeup
+    wakeup: StreamWakeup
     timestamp: TimestampFile
     door: CallDoor
 
@@ -61,16 +59,16 @@ class _Parts:
 async def _serve(settings: ModelSettings, registry: Registry, stop: threading.Event) -> None:
     parts = _parts(settings, registry)
     await parts.workers.read(parts.access.refresh)
-    parts.beacon.show(parts.timestamp.version())
+    parts.wakeup.set_version(parts.timestamp.version())
     health = server.new_health()
     listeners = _listeners(settings, parts, health)
     try:
         await _start(settings, listeners)
-        await server.say_serving(health)
-        await ProcessLoop(_news(parts), LOOK_S).run_async(stop)
+        await server.set_serving(health)
+        await ProcessLoop(_wakeup_jobs(parts), POLL_S).run_async(stop)
         log.info("draining")
-        await server.say_draining(health)
-        parts.beacon.drain()
+        await server.set_draining(health)
+        parts.wakeup.drain()
         await asyncio.gather(*(one.stop(settings.drain_s) for one in listeners))
     finally:
         parts.workers.close()
@@ -85,18 +83,18 @@ def _parts(settings: ModelSettings, registry: Registry) -> _Parts:
 def _listeners(
     settings: ModelSettings, parts: _Parts, health: Any
 ) -> tuple[server.Listener, server.Listener]:
-    """Enrolment, and delivery with administration."""
+    """The listener for enrolment, and the one for delivery and administration."""
     guard = parts.door.guard
     open_tls, mutual = (server.credentials(settings, mutual=m) for m in (False, True))
-    enroll = enrolling.EnrolmentService(settings, ca_path(settings).read_bytes(), parts.workers)
-    deliver = delivery.ModelDelivery(settings, parts.workers, parts.beacon)
-    admin = administering.FleetAdmin(settings, parts.workers, parts.access, parts.beacon, deliver.watching)
+    enroll = enrolment_service.EnrolmentService(settings, ca_path(settings).read_bytes(), parts.workers)
+    deliver = delivery.ModelDelivery(settings, parts.workers, parts.wakeup)
+    admin = fleet_admin.FleetAdmin(settings, parts.workers, parts.access, parts.wakeup, deliver.watching)
     return (
         server.Listener(
             settings,
             open_tls,
             server.MAX_STRANGER_BYTES,
-            {server.ENROLLMENT.full_name: guard(server.ENROLLMENT, enroll, enrolling.RULES)},
+            {server.ENROLLMENT.full_name: guard(server.ENROLLMENT, enroll, enrolment_service.RULES)},
             health,
         ),
         server.Listener(
@@ -105,7 +103,7 @@ def _listeners(
             server.MAX_REQUEST_BYTES,
             {
                 server.DELIVERY.full_name: guard(server.DELIVERY, deliver, delivery.rules(settings)),
-                server.FLEET.full_name: guard(server.FLEET, admin, administering.RULES),
+                server.FLEET.full_name: guard(server.FLEET, admin, fleet_admin.RULES),
             },
             health,
         ),
@@ -124,19 +122,19 @@ async def _start(settings: ModelSettings, listeners: tuple[server.Listener, serv
     log.info("serving: enrolment on %d, delivery on %d", enrollment, delivers)
 
 
-def _news(parts: _Parts) -> tuple[ProcessJob, ...]:
-    """What wakes the streams: another publication, another revocation, the passing of time."""
+def _wakeup_jobs(parts: _Parts) -> tuple[ProcessJob, ...]:
+    """Jobs that wake the streams: after a publication, after a revocation, and once a while."""
 
-    def show_publication() -> None:
-        parts.beacon.show(parts.timestamp.version())
+    def read_publication() -> None:
+        parts.wakeup.set_version(parts.timestamp.version())
 
     async def copy_revocations() -> None:
-        # While this fails the copy grows old, and soon nobody is let in (service/access.py).
+        # While this fails, the copy ages; once it is too old, nobody is let in (service/access.py).
         if await parts.workers.read(parts.access.refresh):
-            parts.beacon.wake()
+            parts.wakeup.wake()
 
     return (
-        ProcessJob("publications", show_publication),
+        ProcessJob("publications", read_publication),
         ProcessJob("revocations", copy_revocations, REVOKED_S),
-        ProcessJob("certificates that end", parts.beacon.wake, PULSE_S),
+        ProcessJob("expiring certificates", parts.wakeup.wake, PULSE_S),
     )

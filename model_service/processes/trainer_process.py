@@ -1,4 +1,4 @@
-"""The trainer's process: turns verdicts, clocks, labels and people's requests into candidates."""
+"""The trainer's process: turns drift verdicts, schedules, labels and requests of people into candidates."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ log = logging.getLogger(__name__)
 
 
 def run(settings: ModelSettings, stop: threading.Event) -> None:
-    """Train until ``stop`` is set. Killed anywhere, the next start goes on where it was.
+    """Train until ``stop`` is set. After a kill, the next start continues where this one was.
 
     Args:
-        settings: Of the model service.
-        stop: Ends the loop after the step under way.
+        settings: Settings of the model service.
+        stop: Ends the loop after the current step.
 
     Raises:
         OperatorError: The lake or a key needs a person.

@@ -1,4 +1,4 @@
-"""Alarm rates of treated and held-out devices, from the summaries that all devices send of all windows."""
+"""Alarm rates of treated and held-out devices, from the summaries of all windows that every device sends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from schemas.profile import Profile
 
 FRESH_S = 10.0
 MIN_WINDOWS = 10
-"""Devices with fewer windows since then say nothing."""
+"""A device with fewer windows since the canary document is left out."""
 _SCORES = """
 SELECT device_id, model_version, bin_counts FROM summaries
 WHERE feature = 'score' AND bin_counts IS NOT NULL AND epoch(period_start) >= {since:f}
@@ -30,11 +30,11 @@ WHERE feature = 'score' AND bin_counts IS NOT NULL AND epoch(period_start) >= {s
 
 @dataclass
 class LakeRates:
-    """Reads rates, and keeps each answer for a short while.
+    """Reads alarm rates from the lake, and keeps each answer for ``FRESH_S``.
 
     Args:
         lake_root: The lake's folder.
-        monotonic: Clock of the memory.
+        monotonic: Seconds; measures how old a kept answer is.
     """
 
     lake_root: Path
@@ -44,13 +44,13 @@ class LakeRates:
     def of(
         self, connection: Connection, record: RolloutRecord, since: float | None, profile: Profile | None
     ) -> AlarmRates | None:
-        """Rates since an instant; None: there is no holdout, or the lake cannot tell.
+        """Alarm rates since an instant; None: there is no holdout, or the lake does not hold what they need.
 
         Args:
-            connection: A look into the registry.
+            connection: Reads the registry.
             record: The rollout.
-            since: When its canary came out, UTC seconds.
-            profile: Of the devices.
+            since: When the canary document was published, UTC seconds; None: it was not.
+            profile: The devices' profile; None: unknown.
         """
         if since is None or not record.holdout.share or profile is None or not profile.decision.rules:
             return None
@@ -65,10 +65,10 @@ class LakeRates:
         self, record: RolloutRecord, since: float, enter: float, edges: Sequence[float]
     ) -> AlarmRates | None:
         if enter not in edges:
-            return None  # the bundle's bins do not tell alarms apart
+            return None  # alarms begin inside one of the bundle's bins: they cannot be counted
         try:
-            with feature_store.connect(self.lake_root) as con:
-                found = duck.query(con, _SCORES.format(since=since)).to_pylist()
+            with feature_store.connect(self.lake_root) as connection:
+                found = duck.query(connection, _SCORES.format(since=since)).to_pylist()
         except QueryError:
             return None
         return alarm_rates(record, found, bisect_left(edges, enter) + 1, len(edges) + 1)
@@ -77,18 +77,19 @@ class LakeRates:
 def alarm_rates(
     record: RolloutRecord, rows: Sequence[Mapping[str, Any]], first: int, bins: int
 ) -> AlarmRates:
-    """Rates per device.
+    """Share of alarms among the windows of each device.
 
     Args:
-        record: Says who is held out, and which version counts where.
+        record: Names the holdout, and the version that each device should run.
         rows: ``device_id``, ``model_version`` and ``bin_counts`` of scores.
-        first: First bin that is an alarm.
-        bins: Bins that a row must have.
+        first: Index of the first bin whose scores are alarms.
+        bins: Number of bins; rows with another number were counted with other edges and are left out.
     """
     baseline = record.baseline[record.family].version
     counts: dict[tuple[str, bool], list[int]] = {}
     for row in rows:
         held = record.holdout.includes(row["device_id"])
+        # Windows under any other version are from before the swap, or after a restore.
         if len(row["bin_counts"]) == bins and row["model_version"] == (baseline if held else record.version):
             counted = counts.setdefault((row["device_id"], held), [0, 0])
             counted[0] += sum(row["bin_counts"][first:])

@@ -1,4 +1,4 @@
-"""Says again what is in force before it expires: a device that comes late must still be told."""
+"""Renews the channel document in force before it expires: a device that comes late must find a valid one."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from schemas.cohorts import NOBODY
 from schemas.errors import RegistryError
 
 DUE_SHARE = 1 / 3
-"""Share of its lifetime below which a document is said again."""
+"""A document is renewed once less than this share of its lifetime is left."""
 
 
 @dataclass(frozen=True)
 class ChannelRenewal:
-    """Renews the channels of groups in which nothing happens.
+    """Renews the channel documents of groups that have no rollout under way.
 
     Args:
-        registry: Where documents wait.
-        repo: What is published.
-        lifetime_s: Of channel documents.
-        highest: From a group to the highest seq published.
+        registry: Takes the proposals.
+        repo: Holds what is published.
+        lifetime_s: Lifetime of a channel document.
+        highest_seq: From a group to its highest published seq.
     """
 
     registry: Registry
     repo: TrustRepository
     lifetime_s: float
-    highest: Callable[[str], int]
+    highest_seq: Callable[[str], int]
 
     def step(self, now: float) -> int:
-        """Propose what is due; returns how many documents."""
+        """Propose a renewal for each group where it is due; returns how many were proposed."""
         with self.registry.reading() as connection:
             groups = list(connection.execute(select(channel_requests.c.grp).distinct()).scalars())
         return sum(self._renew(group, now) for group in sorted(groups))
@@ -47,19 +47,21 @@ class ChannelRenewal:
         channel = in_force(self.repo, group)
         if channel is None or channel.expires.timestamp() - now > DUE_SHARE * self.lifetime_s:
             return False
-        at_least = self.highest(group)
+        highest_seq = self.highest_seq(group)
         with self.registry.transaction() as connection:
-            return self._propose(connection, channel, now, at_least)
+            return self._propose(connection, channel, now, highest_seq)
 
-    def _propose(self, connection: Connection, channel: ChannelDocument, now: float, at_least: int) -> bool:
+    def _propose(
+        self, connection: Connection, channel: ChannelDocument, now: float, highest_seq: int
+    ) -> bool:
         waiting = any(r.document.group == channel.group for r in rollout_store.pending(connection))
         if waiting or rollout_store.in_states(connection, ("draft", *ACTIVE), channel.group):
             return False
         try:
             record = rollout_store.load(connection, channel.rollout_id)
         except RegistryError:
-            return False  # another registry's: only a new rollout may speak for it
-        again = Propose(
+            return False  # the document is of another registry: only a new rollout may replace it
+        renewal = Propose(
             channel.ring,
             "renewal",
             record.phase,
@@ -68,18 +70,20 @@ class ChannelRenewal:
             channel.holdout,
             channel.reason,
         )
-        rollout_store.propose(connection, channel.baseline, record, again, now, self.lifetime_s, at_least)
+        rollout_store.propose(
+            connection, channel.baseline, record, renewal, now, self.lifetime_s, highest_seq
+        )
         return True
 
 
 def in_force(repo: TrustRepository, group: str) -> ChannelDocument | None:
-    """The document that speaks for the whole group once its rollout has ended.
+    """The document that binds the whole group once its rollout has ended.
 
-    The broad one where it treats everybody: said again it is the newest for the canary pool too, which then
-    runs what everybody runs. Else the canary one.
+    That is the broad one where it treats everybody: after its renewal it is the newest for the canary pool
+    too, which then runs what everybody runs. Without a broad one it is the canary one.
     """
-    out = repo.channels(group)
-    broad = out.get(BROAD)
+    published = repo.channels(group)
+    broad = published.get(BROAD)
     if broad is None:
-        return out.get(CANARY)
+        return published.get(CANARY)
     return broad if broad.cohort.share >= 1 and broad.holdout == NOBODY else None

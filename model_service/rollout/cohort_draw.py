@@ -1,7 +1,7 @@
-"""Draws a rollout's cohorts: random, stratified by site and hardware, told by salts alone.
+"""Draws a rollout's cohorts: random, balanced over sites and hardware, described by salts alone.
 
-Re-randomisation (Morgan and Rubin 2012): of many salts derived from the rollout's id, the one whose cohorts
-lie best over the strata. Anybody who knows the devices can draw it again.
+Re-randomisation (Morgan and Rubin 2012): of many salts derived from the rollout's id, take the one whose
+cohorts are best balanced over the strata. Anybody who knows the devices can repeat the draw.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from schemas.cohorts import NOBODY, SaltedShare
 from schemas.learning_policy import RolloutPolicy
 
 _HASHES = 40_000
-"""About how many hashes a draw may cost; large fleets are balanced by their size."""
+"""About how many hashes a draw may cost; a large fleet gets fewer tries, since its size balances it."""
 _TRIES = (1, 256)
+"""Fewest and most salts to try."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class CohortDraw:
     """Cohorts of one rollout.
 
     Attributes:
-        imbalance: Devices in the wrong place over devices expected there, summed over strata and cohorts.
+        imbalance: Devices too many or too few over devices expected, each summed over strata and cohorts.
     """
 
     salt: str
@@ -35,7 +36,7 @@ class CohortDraw:
 
 
 def draw(rollout_id: str, members: Sequence[GroupMember], settings: RolloutPolicy) -> CohortDraw:
-    """The best of a bounded number of draws; the same for the same arguments."""
+    """The most balanced of a bounded number of draws; the same arguments give the same draw."""
     fewest, most = _TRIES
     tries = max(fewest, min(most, _HASHES // max(len(members), 1)))
     return min(
@@ -44,10 +45,10 @@ def draw(rollout_id: str, members: Sequence[GroupMember], settings: RolloutPolic
 
 
 def canary_share(members: Sequence[GroupMember], settings: RolloutPolicy) -> float:
-    """Share of the signed pool that makes ``canary_share`` of the group, or ``min_devices`` if that is more.
+    """Share of the signed pool that gives ``canary_share`` of the group, or ``min_devices`` if that is more.
 
-    Fewer than ``min_devices`` could show nothing. Never more than the first broad phase: its cohort must hold
-    the canaries.
+    Fewer than ``min_devices`` could show nothing. The share never exceeds that of the first broad phase,
+    whose cohort must include the canaries.
     """
     wanted = max(settings.canary_share * len(members), float(settings.min_devices))
     pool = sum(m.pool for m in members)
@@ -75,7 +76,7 @@ def _cohorts(
     members: Sequence[GroupMember],
     settings: RolloutPolicy,
 ) -> list[tuple[SaltedShare, Among]]:
-    """Each cohort whose balance matters, with whom it is drawn from."""
+    """Each cohort whose balance matters, with a test of which devices it is drawn from."""
     free = {m.device_id for m in members if not holdout.includes(m.device_id)}
 
     def everybody(_: GroupMember) -> bool:
@@ -90,17 +91,19 @@ def _cohorts(
 
 
 def _off_balance(cohort: SaltedShare, among: Among, members: Sequence[GroupMember]) -> tuple[float, float]:
-    """Devices too many or too few per stratum and in all, and how many were expected."""
+    """Devices too many or too few, per stratum and in total; and how many were expected in total."""
     drawn = [m for m in members if among(m)]
-    here = Counter(stratum(m) for m in drawn)
+    sizes = Counter(stratum(m) for m in drawn)
     got = Counter(stratum(m) for m in drawn if cohort.includes(m.device_id))
     expected = cohort.share * len(drawn)
-    off = sum(max(abs(got[s] - cohort.share * n) - 0.5, 0.0) for s, n in here.items())
-    in_all = got.total()
-    nobody = len(drawn) if drawn and in_all == 0 else 0  # a phase without a device shows nothing
-    return off + abs(in_all - round(expected)) + nobody, max(expected, 1.0)
+    # Devices are whole: half a device away from the exact share is still perfect.
+    off = sum(max(abs(got[s] - cohort.share * n) - 0.5, 0.0) for s, n in sizes.items())
+    total = got.total()
+    # A phase without a device shows nothing: this penalty outweighs any imbalance.
+    nobody = len(drawn) if drawn and total == 0 else 0
+    return off + abs(total - round(expected)) + nobody, max(expected, 1.0)
 
 
 def stratum(member: GroupMember) -> tuple[str, str]:
-    """Devices that share surroundings and build."""
+    """Site and hardware of a device: devices that share both are alike."""
     return member.site, member.hardware

@@ -1,4 +1,4 @@
-"""Where each device stands in a rollout, from its reports in whatever order they came."""
+"""How far a device is in a rollout, from its reports in whatever order they arrive."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ LATE_SHARE = 0.2
 
 
 class ProgressKind(StrEnum):
-    """Where a device stands."""
+    """How far a device is."""
 
     UNREACHED = "unreached"
-    """It did not take the offer, or could not fetch it yet: bounds coverage, no failure."""
+    """It did not take the offer, or could not fetch it yet: lowers the coverage, is no failure."""
     DEFERRED = "deferred"
     """It had no input, memory or time: no failure."""
     TRYING = "trying"
     COMMITTED = "committed"
     FAILED = "failed"
-    """It restored, could not restore, refused, or the new model crashed or was too slow."""
+    """It restored its old set or failed to, refused the offer, or the new model crashed or was too slow."""
     SILENT = "silent"
-    """It took the offer and said nothing for too long: counts as failed."""
+    """It took the offer and has not reported for too long: counts as failed."""
 
 
 @dataclass(frozen=True)
 class DeviceProgress:
-    """One device's place.
+    """How far one device is, and how both models compare on its windows.
 
     Attributes:
-        since: When the report came that put it there, UTC seconds; 0: no report did.
-        why: For people.
-        paired: Newest comparison of both models on its windows.
-        first: The first one.
+        since: When the report that led to this kind arrived, UTC seconds; 0: there was no such report.
+        why: Reason of the kind, for people.
+        paired: Newest comparison of both models.
+        first: First comparison of both models.
     """
 
     kind: ProgressKind
@@ -56,7 +56,7 @@ _UNDER_WAY = (
     UpdateState.WATCH,
 )
 _WATCHED = (UpdateState.COMMITTED, UpdateState.WATCH)
-"""The new set runs, its watch is not over: such a report may say ``committed`` already."""
+"""The new set runs, its watch is not over: such a report may have the result ``committed`` already."""
 _BY_STATE: dict[str, ProgressKind] = {
     **{state.value: ProgressKind.TRYING for state in _UNDER_WAY},
     UpdateState.RESTORING.value: ProgressKind.FAILED,
@@ -75,7 +75,7 @@ _BY_RESULT: dict[str, ProgressKind] = {
 
 
 def device_progress(
-    told: Sequence[DeviceReport],
+    reports: Sequence[DeviceReport],
     status: DeviceStatus | None,
     target: Release,
     family: str,
@@ -84,53 +84,57 @@ def device_progress(
     *,
     health: bool = True,
 ) -> DeviceProgress:
-    """Where a device stands.
+    """How far a device is.
 
     Args:
-        told: Its reports about the rollout; any order, repeats allowed.
-        status: What it said last, about anything.
-        target: What it should come to run.
-        family: Of the target.
+        reports: Its reports about the rollout; any order, repeats allowed.
+        status: Its newest report, whatever it is about.
+        target: The release that it should run.
+        family: Family of the target.
         now: UTC seconds.
-        silent_s: How long a device that took the offer may say nothing.
+        silent_s: How long a device that took the offer may go without a report.
         health: False: crashes and late windows are no failure (security rollouts).
     """
-    ordered = _about(told, target.version)
+    # Step 1: the device's own account of its attempts, replayed in its own order.
+    ordered = _reports_about(reports, target.version)
     kind, since, why = ProgressKind.UNREACHED, 0.0, "no report"
     for report in ordered:
         kind, since, why = _next(kind, since, why, report)
     pairs = [r.paired for r in ordered if r.paired is not None]
     paired = max(pairs, key=lambda p: p.windows, default=None)
     first = pairs[0] if pairs else None
-    if status is not None and _settled_on(status, family, target, kind, since):
+    # Step 2: where a report was lost, its newest status shows what it runs.
+    if status is not None and _runs_target(status, family, target, kind, since):
         kind, why = ProgressKind.COMMITTED, "runs it"
-    heard = max(since, status.last_seen if status is not None else 0.0)
-    if kind is ProgressKind.TRYING and now - heard > silent_s:
+    # Step 3: silence after taking the offer. A report about anything else is a sign of life too.
+    last_report = max(since, status.last_seen if status is not None else 0.0)
+    if kind is ProgressKind.TRYING and now - last_report > silent_s:
         kind, why = ProgressKind.SILENT, f"silent for more than {silent_s:g} s after '{why}'"
+    # Step 4: a model that runs but crashes, or scores too late, has failed all the same.
     if health and kind in (ProgressKind.TRYING, ProgressKind.COMMITTED) and (harm := _harm(ordered, paired)):
         kind, why = ProgressKind.FAILED, harm
     return DeviceProgress(kind, since, why, paired, first)
 
 
-def _about(told: Sequence[DeviceReport], version: str) -> list[DeviceReport]:
+def _reports_about(reports: Sequence[DeviceReport], version: str) -> list[DeviceReport]:
     """Reports about the version, each once, in the device's own order."""
-    by_number = {r.report_no: r for r in told if r.attempted in ("", version)}
+    by_number = {r.report_no: r for r in reports if r.attempted in ("", version)}
     return [by_number[n] for n in sorted(by_number)]
 
 
 def _next(
     kind: ProgressKind, since: float, why: str, report: DeviceReport
 ) -> tuple[ProgressKind, float, str]:
-    """One report further."""
+    """Kind, its start and its reason after one more report."""
     after = _after(kind, report)
-    return (kind, since, why) if after is None else (after, report.at, _told(report))
+    return (kind, since, why) if after is None else (after, report.at, _reason(report))
 
 
 def _after(kind: ProgressKind, report: DeviceReport) -> ProgressKind | None:
-    """What a report makes of a device; None: nothing. A failure lasts until the device commits after all.
+    """The kind that a report leads to; None: it changes nothing. A failure lasts until the device commits.
 
-    A report that is about no attempt says how the last one ended, whichever that was; only a refusal is
-    about the channel itself.
+    A report without an attempted version repeats how the last attempt ended, whichever that was; only a
+    refusal is about the channel document itself.
     """
     refused = report.result == UpdateResult.NO_CHANGE_REFUSED
     if (not report.attempted and not refused) or (refused and kind is ProgressKind.COMMITTED):
@@ -141,14 +145,16 @@ def _after(kind: ProgressKind, report: DeviceReport) -> ProgressKind | None:
     return None if kind is ProgressKind.FAILED and found is not ProgressKind.COMMITTED else found
 
 
-def _told(report: DeviceReport) -> str:
-    said = report.result or report.state
+def _reason(report: DeviceReport) -> str:
+    outcome = report.result or report.state
     more = ", ".join(part for part in (report.attack, report.detail) if part)
-    return f"{said}: {more}" if more else said
+    return f"{outcome}: {more}" if more else outcome
 
 
-def _settled_on(status: DeviceStatus, family: str, target: Release, kind: ProgressKind, since: float) -> bool:
-    """Whether it runs the target though no report about this rollout says that it committed."""
+def _runs_target(
+    status: DeviceStatus, family: str, target: Release, kind: ProgressKind, since: float
+) -> bool:
+    """Whether its status shows that it runs the target, though no report about this rollout does."""
     if status.installed.get(family) != target:
         return False
     if kind is ProgressKind.TRYING:

@@ -1,4 +1,4 @@
-"""Runs all rollouts: feeds what is seen to the state machine, stores what it decides, brings it out."""
+"""Runs all rollouts: observes, lets the state machine decide, stores the decision and publishes it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from model_service.registry.database import Registry
 from model_service.registry.registry_tables import devices
 from model_service.rollout import rollout_states, rollout_store
 from model_service.rollout.alarm_rates import LakeRates
-from model_service.rollout.announcer import Announcer
+from model_service.rollout.channel_publisher import ChannelPublisher
 from model_service.rollout.launch import ENGINE_ACTOR, RolloutLauncher, begin, profile_of
 from model_service.rollout.observed import Observed
 from model_service.rollout.observing import RolloutReports, marker, observe, with_rates
@@ -28,61 +28,63 @@ log = logging.getLogger(__name__)
 _ROUNDS = 16
 """Steps that one tick may take for one event; the next tick goes on."""
 _REST_S = 1.0
-"""Pause between looks while something is on its way."""
+"""Pause between observations while a document waits for publication."""
 _LONGEST_REST_S = 5.0
-"""Look at least so often: the policy and the profiles are in no marker."""
+"""Longest pause between observations: changes of policy and profiles do not show in the marker."""
 
 
 @dataclass
 class Engine:
-    """One look after the other; every one may be the last.
+    """Runs one observe-and-act cycle at a time; the process may be killed after any step of any of them.
 
     Args:
-        registry: What all processes meet in.
-        announcer: Brings channels out.
-        publisher: Brings models out.
-        profiles: Of the devices.
-        rates: Of treated and held-out devices.
-        lifetime_s: Of channel documents.
+        registry: Shared with all other processes.
+        channel_publisher: Publishes channel documents.
+        launcher: Publishes models and drafts rollouts.
+        profiles: Profiles of the devices.
+        rates: Alarm rates of treated and held-out devices.
+        lifetime_s: Lifetime of a channel document.
         clock: UTC seconds.
     """
 
     registry: Registry
-    announcer: Announcer
-    publisher: RolloutLauncher
+    channel_publisher: ChannelPublisher
+    launcher: RolloutLauncher
     profiles: KnownProfiles
     rates: LakeRates
     lifetime_s: float
     clock: Callable[[], float]
-    _seen: tuple[Any, ...] = ()
+    _last_marker: tuple[Any, ...] = ()
     _due: float = 0.0
     _reports: dict[str, RolloutReports] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        highest = self.announcer.highest
-        self._commands = RolloutCommands(self.registry, self._observe, self.lifetime_s, highest, self._groups)
+        highest_seq = self.channel_publisher.highest_seq
+        self._commands = RolloutCommands(
+            self.registry, self._observe, self.lifetime_s, highest_seq, self._groups
+        )
 
     def _groups(self, connection: Connection) -> set[str]:
         """Groups that have devices, or that the policy names."""
         query = select(devices.c.grp).distinct()
-        return {*connection.execute(query).scalars(), *self.publisher.repo.policy().canary}
+        return {*connection.execute(query).scalars(), *self.launcher.repo.policy().canary}
 
     def tick(self) -> bool:
-        """Look, and act where something changed or came due; says whether anything was done."""
+        """Observe, and act where something changed or is due; returns whether anything was done."""
         now = self.clock()
-        if self._marker() == self._seen and now < self._due:
+        if self._marker() == self._last_marker and now < self._due:
             return False
         done = False
         for _ in range(_ROUNDS):
             before, now = self._marker(), self.clock()
-            # Step 1: what was stored comes out first: nothing is decided on a document of unknown fate.
-            moved = self.announcer.step()
-            # Step 2: new models, and what people ask for.
-            moved += self.publisher.step(now) + self._commands.step(now)
-            # Step 3: each group's rollouts.
+            # Step 1: publish what is stored, so that nothing is decided while a document's fate is unknown.
+            moved = self.channel_publisher.step()
+            # Step 2: publish new models, and carry out the commands of people.
+            moved += self.launcher.step(now) + self._commands.step(now)
+            # Step 3: advance the rollout of each group.
             stepped, self._due = self._step_groups(now)
             if not moved and not stepped:
-                self._seen = before
+                self._last_marker = before
                 break
             done = True
         return done
@@ -92,7 +94,7 @@ class Engine:
             return marker(connection)
 
     def _step_groups(self, now: float) -> tuple[int, float]:
-        """One step of every group; how many moved, and when to look again."""
+        """Advance every group by one step; returns how many changed, and when to observe again."""
         with self.registry.reading() as connection:
             groups = {r.group for r in rollout_store.in_states(connection, ("draft", *ACTIVE))}
         outcomes = [self._try_group(group, now) for group in sorted(groups)]
@@ -101,41 +103,43 @@ class Engine:
         return sum(moved for moved, _ in outcomes), max(due, now + _REST_S / 4)
 
     def _try_group(self, group: str, now: float) -> tuple[bool, float | None]:
-        """One group's trouble is its own."""
+        """Advance one group; a failure in it must not stop the others."""
         try:
             return self._step_group(group, now)
         except PipelineError:
             raise
         except Exception:
-            log.exception("group %s stumbled; the others go on", group)
+            log.exception("unexpected error in group %s; retrying, the other groups go on", group)
             return False, now + _LONGEST_REST_S
 
     def _step_group(self, group: str, now: float) -> tuple[bool, float | None]:
         with self.registry.reading() as connection:
             current = rollout_store.active(connection, group)
-            seen = None if current is None else self._observe(connection, current)
-        if current is None or seen is None:
+            observed = None if current is None else self._observe(connection, current)
+        if current is None or observed is None:
             return self._begin_newest(group, now), now + _REST_S
-        outcome = rollout_states.advance(current, seen, now)
+        outcome = rollout_states.advance(current, observed, now)
         if outcome.record == current and not outcome.actions:
-            return False, now + _REST_S if seen.pending() else outcome.due
+            return False, now + _REST_S if observed.pending() else outcome.due
         return self._keep(current, outcome, now), outcome.due
 
     def _keep(self, before: RolloutRecord, outcome: Transition, now: float) -> bool:
-        """Store an outcome, unless the rollout moved since it was looked at."""
-        at_least = self.announcer.highest(before.group)
+        """Store an outcome, unless the rollout changed after it was observed."""
+        highest_seq = self.channel_publisher.highest_seq(before.group)
         with self.registry.transaction() as connection:
             if rollout_store.load(connection, before.rollout_id) != before:
                 return False
-            rollout_store.apply(connection, outcome.record, outcome.actions, now, self.lifetime_s, at_least)
+            rollout_store.apply(
+                connection, outcome.record, outcome.actions, now, self.lifetime_s, highest_seq
+            )
         if outcome.record.state != before.state or outcome.record.phase != before.phase:
-            log.info("%s: %s(%d)", before.rollout_id, outcome.record.state, outcome.record.phase)
+            log.info("%s: %s, phase %d", before.rollout_id, outcome.record.state, outcome.record.phase)
         return True
 
     def _begin_newest(self, group: str, now: float) -> bool:
-        """Start the group's newest draft; older ones make way."""
-        policy = self.announcer.repo.policy()
-        at_least = self.announcer.highest(group)
+        """Start the group's newest draft; it supersedes the older ones."""
+        policy = self.channel_publisher.repo.policy()
+        highest_seq = self.channel_publisher.highest_seq(group)
         with self.registry.transaction() as connection:
             drafts = rollout_store.in_states(connection, ("draft",), group)
             if not drafts or rollout_store.active(connection, group) is not None:
@@ -144,16 +148,16 @@ class Engine:
             for record in older:
                 outcome = supersede(record, newest.rollout_id)
                 rollout_store.apply(
-                    connection, outcome.record, outcome.actions, now, self.lifetime_s, at_least
+                    connection, outcome.record, outcome.actions, now, self.lifetime_s, highest_seq
                 )
             try:
                 outcome = begin(connection, newest, policy, self.profiles)
             except RegistryError as exc:
-                log.warning("%s waits: %s", newest.rollout_id, exc)
+                log.warning("%s cannot start yet: %s", newest.rollout_id, exc)
                 return bool(older)
             actor = newest.created_by or ENGINE_ACTOR
             rollout_store.apply(
-                connection, outcome.record, outcome.actions, now, self.lifetime_s, at_least, actor
+                connection, outcome.record, outcome.actions, now, self.lifetime_s, highest_seq, actor
             )
         log.info("%s: started with %s", newest.rollout_id, newest.version)
         return True
@@ -161,8 +165,8 @@ class Engine:
     def _observe(self, connection: Connection, record: RolloutRecord) -> Observed:
         if record.rollout_id not in self._reports:
             self._reports[record.rollout_id] = RolloutReports.of(record)
-        policy = self.announcer.repo.policy()
+        policy = self.channel_publisher.repo.policy()
         read = self._reports[record.rollout_id]
-        seen = observe(connection, record, read, policy, self.profiles.family)
+        observed = observe(connection, record, read, policy, self.profiles.family)
         profile = profile_of(connection, record.group, record.family, self.profiles)
-        return with_rates(connection, record, seen, self.rates, profile)
+        return with_rates(connection, record, observed, self.rates, profile)

@@ -1,4 +1,4 @@
-"""The guard evaluator: looks at each proposed broad channel with its own eyes, countersigns or refuses."""
+"""The guard evaluator: examines each proposed broad channel document, and countersigns or refuses it."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class GuardEvaluator:
-    """Holds one of the keys that a broad channel needs, and uses it only on what it re-derived.
+    """Holds one of the keys that a broad channel document needs, and signs only what it derives itself.
 
     Args:
-        registry: Where proposals and raw reports are.
+        registry: Holds proposals and raw reports.
         repo: Published metadata, proposals.
         signer: The guard's key of role ``channels-broad``.
-        profiles: Of the devices.
-        rates: Of treated and held-out devices.
+        profiles: Profiles of the devices.
+        rates: Alarm rates of treated and held-out devices.
         lifetime_s: Longest life of a channel document.
         clock: UTC seconds.
     """
@@ -53,7 +53,7 @@ class GuardEvaluator:
     clock: Callable[[], float]
 
     def tick(self) -> bool:
-        """Decide the oldest proposal, where there is one; says whether it did."""
+        """Decide the oldest proposal, if there is one; returns whether one was decided."""
         with self.registry.reading() as connection:
             request = next((r for r in rollout_store.pending(connection) if r.ring == BROAD), None)
         if request is None or request.state != "proposed":
@@ -65,8 +65,8 @@ class GuardEvaluator:
         reason = ruling.reason or self._sign(request)
         now = self.clock()
         with self.registry.transaction() as connection:
-            # Step 2: say so. A crash before it signs again, which changes nothing.
-            done = rollout_store.mark(
+            # Step 2: record it. After a crash before it, step 1 signs again, which changes nothing.
+            done = rollout_store.set_request_state(
                 connection, request, "refused" if reason else "countersigned", now, reason
             )
             if done and reason:
@@ -79,49 +79,49 @@ class GuardEvaluator:
         return done
 
     def examine(self, connection: Connection, request: ChannelRequest) -> GuardRuling:
-        """Whether the document follows from what the guard sees."""
+        """Whether the document follows from what the guard reads itself."""
         try:
             record = rollout_store.load(connection, request.document.rollout_id)
         except RegistryError as exc:
             return GuardRuling("refuse", str(exc))
         reports = RolloutReports.of(record)
-        seen = observe(connection, record, reports, self.repo.policy(), self.profiles.family)
+        observed = observe(connection, record, reports, self.repo.policy(), self.profiles.family)
         profile = profile_of(connection, record.group, record.family, self.profiles)
-        seen = with_rates(connection, record, seen, self.rates, profile)
+        observed = with_rates(connection, record, observed, self.rates, profile)
         phase = int(request.evidence.get("phase", -1))
         return examine(
-            request.document, phase, record, self._facts(connection, record, phase), seen, self.clock()
+            request.document, phase, record, self._facts(connection, record, phase), observed, self.clock()
         )
 
     def _sign(self, request: ChannelRequest) -> str:
-        """Countersign exactly that document; returns why the trust layer refuses."""
+        """Countersign exactly that document; returns why the trust layer refuses, empty: it does not."""
         try:
-            # Step 1: the signature. The engine publishes only what step 2 says.
+            # Step 1: the signature. The engine publishes only after step 2 has recorded it.
             channel_targets.countersign_broad(self.repo, request.document, self.signer)
         except TrustError as exc:
             return str(exc)
         return ""
 
     def _facts(self, connection: Connection, record: RolloutRecord, phase: int) -> GuardFacts:
-        out = self.repo.channels(record.group)
-        own = {ring: c for ring, c in out.items() if c.rollout_id == record.rollout_id}
+        published = self.repo.channels(record.group)
+        own = {ring: c for ring, c in published.items() if c.rollout_id == record.rollout_id}
         return GuardFacts(
             settings=settings_of(connection, record.group, record.family, self.profiles),
-            release=self._published(connection, record),
+            release=self._published_release(connection, record),
             gates_failed=_gates_failed(connection, record.version),
             completed=rollout_store.last_completed(connection, record.group, before=record.rollout_id),
             canary=own.get(CANARY),
             broad=own.get(BROAD),
-            in_force=out.get(BROAD),
+            in_force=published.get(BROAD),
             lifetime_s=self.lifetime_s,
-            highest=max((out[ring].seq for ring in RINGS if ring in out), default=0),
-            phase_out_at=_out_at(connection, record, phase - 1, own),
+            highest_seq=max((published[ring].seq for ring in RINGS if ring in published), default=0),
+            published_at=_published_at(connection, record, phase - 1, own),
             waived=_waived(connection, record),
             aborted=record.state == "aborting",
         )
 
-    def _published(self, connection: Connection, record: RolloutRecord) -> Release | None:
-        """The candidate, where registry and signed metadata agree on its digest."""
+    def _published_release(self, connection: Connection, record: RolloutRecord) -> Release | None:
+        """The candidate's release; None: it is not published, or registry and signed metadata disagree."""
         found = candidates.get(connection, record.version)
         target = self.repo.target(artifact_path(record.family, record.version))
         if found is None or found.state is not CandidateState.PUBLISHED or target is None:
@@ -136,10 +136,10 @@ def _gates_failed(connection: Connection, version: str) -> tuple[str, ...] | Non
     return tuple(sorted(r.gate for r in rows if not r.passed)) if rows else None
 
 
-def _out_at(
+def _published_at(
     connection: Connection, record: RolloutRecord, phase: int, own: Mapping[Ring, ChannelDocument]
 ) -> float | None:
-    """When the phase's document came out; it must be one that is signed and published."""
+    """When the phase's document was published, UTC seconds; None: it is not the one that is in force."""
     ring: Ring = CANARY if phase == 0 else BROAD
     found = [
         r
@@ -153,7 +153,7 @@ def _out_at(
 
 
 def _waived(connection: Connection, record: RolloutRecord) -> tuple[int, ...]:
-    """Phases that the record says were waived, as far as approvers' commands account for them."""
+    """The record's waived phases, as many of them as approvers have resumed by command."""
     rows = connection.execute(
         select(commands.c.body).where(commands.c.kind == "control_rollout", commands.c.state == "done")
     ).scalars()

@@ -1,7 +1,7 @@
-"""The guard evaluator's examination of a proposed broad channel: pure, from what the guard read itself.
+"""The guard evaluator's examination of a proposed broad channel document. Pure.
 
-It trusts neither the engine's evidence nor its judgement: of the engine's record it takes what the published
-canary document, the policy, the profile and raw reports confirm.
+It trusts neither the engine's evidence nor its judgement: of the engine's record it accepts only what the
+published canary document, the policy, the profile and raw reports confirm.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from schemas.cohorts import EVERYBODY, NOBODY, SaltedShare
 from schemas.learning_policy import RolloutPolicy
 
 _LATE_S = 86400.0
-"""A proposal may wait for the guard for so long: it may have been down."""
+"""How long a proposal may wait, because the guard may have been down; seconds."""
 
 
 @dataclass(frozen=True)
 class GuardFacts:
-    """What the guard found out by itself.
+    """What the guard has read by itself.
 
     Attributes:
         settings: The profile's ``[rollout]``.
         release: The candidate as published and signed by trainer and gate; None: it is not.
         gates_failed: Gates that the candidate did not pass; None: no verdict is stored.
-        completed: What the group's last completed rollout before this one made target.
+        completed: By family, the target of the group's last completed rollout before this one.
         canary: Newest published canary document of this rollout.
         broad: Newest published broad document of this rollout.
-        in_force: Newest published broad document of the group, whichever rollout's.
+        in_force: Newest published broad document of the group, of whichever rollout.
         lifetime_s: Longest life of a channel document.
-        highest: Highest seq published for the group.
-        phase_out_at: When the phase before came out, UTC seconds; None: it did not.
+        highest_seq: Highest seq published for the group.
+        published_at: When the document of the previous phase was published, UTC seconds; None: it was not.
         waived: Phases whose missing evidence an approver accepted, from the commands themselves.
         aborted: Whether the rollout is aborting.
     """
@@ -49,8 +49,8 @@ class GuardFacts:
     broad: ChannelDocument | None
     in_force: ChannelDocument | None
     lifetime_s: float
-    highest: int
-    phase_out_at: float | None
+    highest_seq: int
+    published_at: float | None
     waived: tuple[int, ...]
     aborted: bool
 
@@ -59,8 +59,8 @@ class GuardRuling(NamedTuple):
     """What the guard does about a proposal.
 
     Attributes:
-        answer: ``wait``: not yet; it is looked at again.
-        reason: Why not ``sign``.
+        answer: ``wait``: it cannot be decided yet and is examined again.
+        reason: Why the answer is not ``sign``.
     """
 
     answer: Literal["sign", "wait", "refuse"]
@@ -68,43 +68,52 @@ class GuardRuling(NamedTuple):
 
 
 def examine(
-    channel: ChannelDocument, phase: int, record: RolloutRecord, facts: GuardFacts, seen: Observed, now: float
+    channel: ChannelDocument,
+    phase: int,
+    record: RolloutRecord,
+    facts: GuardFacts,
+    observed: Observed,
+    now: float,
 ) -> GuardRuling:
     """Whether the guard countersigns.
 
     Args:
         channel: The proposed document.
-        phase: Phase that it is said to open.
+        phase: Phase that it opens, according to the engine.
         record: The engine's record.
-        facts: What the guard found out by itself.
-        seen: Devices and raw reports, as the guard read them.
+        facts: What the guard has read by itself.
+        observed: Devices and raw reports, as the guard read them.
         now: UTC seconds.
     """
-    again = _says_again(channel, facts.in_force)
-    rules = [_belongs(channel, record, facts, again=again), _dated(channel, facts, now)]
-    if not again:
+    renewal = _is_renewal(channel, facts.in_force)
+    # Obligation 1: the document is of this rollout, new, and of bounded life.
+    rules = [_belongs(channel, record, facts, renewal=renewal), _dated(channel, facts, now)]
+    # Obligation 2: devices outside its cohort stay on what they completed last.
+    if not renewal:
         rules.append(_baseline(channel, record, facts))
-    if again:
-        pass  # what is published already was examined when it was new
+    # Obligation 3: target and cohort are those of the next phase, or of a permitted rollback.
+    if renewal:
+        pass  # the same content was examined when it was new
     elif channel.reason == "rollback":
-        rules.append(_rollback(channel, facts, record, seen))
+        rules.append(_rollback(channel, facts, record, observed))
     else:
-        rules += [_target(channel, record, facts, seen), _cohort(channel, phase, record, facts)]
-    for broken in rules:
-        for holds, reason in broken:
+        rules += [_target(channel, record, facts, observed), _cohort(channel, phase, record, facts)]
+    for group in rules:
+        for holds, reason in group:
             if not holds:
                 return GuardRuling("refuse", reason)
-    if again or channel.reason == "rollback":
+    # Obligation 4: raw reports show that the previous phase has passed.
+    if renewal or channel.reason == "rollback":
         return GuardRuling("sign")
-    return _evidence(phase, record, facts, seen, now)
+    return _evidence(phase, record, facts, observed, now)
 
 
 Rules = list[tuple[bool, str]]
-"""What must hold, each with what is said where it does not."""
+"""Conditions that must hold, each with the reason of the refusal where it does not."""
 
 
-def _says_again(channel: ChannelDocument, in_force: ChannelDocument | None) -> bool:
-    """Whether it is the published instruction with another seq and date."""
+def _is_renewal(channel: ChannelDocument, in_force: ChannelDocument | None) -> bool:
+    """Whether it is the document in force with nothing but another seq and other dates."""
     if in_force is None:
         return False
     dates = {"seq": channel.seq, "issued": channel.issued, "expires": channel.expires}
@@ -119,18 +128,21 @@ def _dated(channel: ChannelDocument, facts: GuardFacts, now: float) -> Rules:
     ]
 
 
-def _belongs(channel: ChannelDocument, record: RolloutRecord, facts: GuardFacts, *, again: bool) -> Rules:
+def _belongs(channel: ChannelDocument, record: RolloutRecord, facts: GuardFacts, *, renewal: bool) -> Rules:
     mine = (channel.group, channel.rollout_id) == (record.group, record.rollout_id)
     return [
         (channel.ring == BROAD, f"ring {channel.ring} is not the guard's"),
         (mine, f"it belongs to rollout {channel.rollout_id} of {channel.group}"),
-        (again or record.state not in ENDED, f"the rollout is {record.state}"),
-        (channel.seq > facts.highest, f"seq {channel.seq} is not above {facts.highest}, which is published"),
+        (renewal or record.state not in ENDED, f"the rollout is {record.state}"),
+        (
+            channel.seq > facts.highest_seq,
+            f"seq {channel.seq} is not above {facts.highest_seq}, which is published",
+        ),
     ]
 
 
 def _baseline(channel: ChannelDocument, record: RolloutRecord, facts: GuardFacts) -> Rules:
-    """Whether everybody else stays on what the group's last completed rollout gave it, or on factory sets."""
+    """Whether everybody else stays on the target of the last completed rollout, or on the factory set."""
     rules = [(channel.baseline == record.baseline, "the baseline is not the one that the rollout began with")]
     for family, release in channel.baseline.items():
         completed = facts.completed.get(family)
@@ -144,18 +156,20 @@ def _baseline(channel: ChannelDocument, record: RolloutRecord, facts: GuardFacts
     return rules
 
 
-def _rollback(channel: ChannelDocument, facts: GuardFacts, record: RolloutRecord, seen: Observed) -> Rules:
-    blocked = is_blocked(record, seen.floors)
+def _rollback(
+    channel: ChannelDocument, facts: GuardFacts, record: RolloutRecord, observed: Observed
+) -> Rules:
+    blocked = is_blocked(record, observed.floors)
     everybody = (channel.cohort, channel.holdout) == (EVERYBODY, NOBODY)
     return [
-        (facts.aborted, "a way back is proposed, but the rollout is not aborting"),
-        (channel.target == channel.baseline, "a way back must lead to the baseline"),
-        (everybody, "a way back is for everybody"),
+        (facts.aborted, "a rollback is proposed, but the rollout is not aborting"),
+        (channel.target == channel.baseline, "a rollback must lead to the baseline"),
+        (everybody, "a rollback must be for everybody"),
         (not blocked, blocked),
     ]
 
 
-def _target(channel: ChannelDocument, record: RolloutRecord, facts: GuardFacts, seen: Observed) -> Rules:
+def _target(channel: ChannelDocument, record: RolloutRecord, facts: GuardFacts, observed: Observed) -> Rules:
     wanted = channel.target.get(record.family)
     digest = "none" if wanted is None or wanted.sha256 is None else wanted.sha256[:12]
     failed = facts.gates_failed
@@ -169,7 +183,7 @@ def _target(channel: ChannelDocument, record: RolloutRecord, facts: GuardFacts, 
         (failed is not None, f"no gate's verdict on {record.version} is stored"),
         (not failed, f"{record.version} did not pass {', '.join(failed or ())}"),
         (
-            wanted is not None and wanted.major >= seen.floors.get(record.family, 0),
+            wanted is not None and wanted.major >= observed.floors.get(record.family, 0),
             f"{record.version} lies below the floor of the signed policy",
         ),
         (
@@ -182,36 +196,40 @@ def _target(channel: ChannelDocument, record: RolloutRecord, facts: GuardFacts, 
 def _cohort(channel: ChannelDocument, phase: int, record: RolloutRecord, facts: GuardFacts) -> Rules:
     before = facts.broad or facts.canary
     if before is None:
-        return [(False, "no canary of this rollout was ever published")]
+        return [(False, "no canary document of this rollout was ever published")]
     due = phase == record.phase and 1 <= phase <= record.last_phase
     planned = record.cohort(phase) if due else NOBODY
+    # Cohorts of one salt are nested: the larger share holds every device of the smaller one.
     holds = channel.cohort.salt == before.cohort.salt and channel.cohort.share >= before.cohort.share
     held = NOBODY if due and phase > record.last_soaking else before.holdout
-    mine, last = _told(channel.cohort), _told(before.cohort)
+    proposed, last = _described(channel.cohort), _described(before.cohort)
     return [
         (record.settings == facts.settings, "the profile's [rollout] changed since the rollout began"),
         (due, f"phase {phase} is not the rollout's next"),
-        (channel.cohort == planned, f"the cohort ({mine}) is not that of phase {phase} ({_told(planned)})"),
-        (holds, f"the cohort ({mine}) does not hold the one before ({last})"),
-        (channel.holdout == held, f"the holdout is {_told(channel.holdout)}, not {_told(held)}"),
+        (
+            channel.cohort == planned,
+            f"the cohort ({proposed}) is not that of phase {phase} ({_described(planned)})",
+        ),
+        (holds, f"the cohort ({proposed}) does not hold the one before ({last})"),
+        (channel.holdout == held, f"the holdout is {_described(channel.holdout)}, not {_described(held)}"),
     ]
 
 
 def _evidence(
-    phase: int, record: RolloutRecord, facts: GuardFacts, seen: Observed, now: float
+    phase: int, record: RolloutRecord, facts: GuardFacts, observed: Observed, now: float
 ) -> GuardRuling:
-    """Whether the phase before is passed by the guard's own computation."""
-    if facts.phase_out_at is None:
+    """Whether the previous phase has passed by the guard's own computation."""
+    if facts.published_at is None:
         return GuardRuling("refuse", f"phase {phase - 1} was never published")
     own = record.model_copy(update={"phase": phase - 1, "waived": facts.waived})
-    found = judge(own, phase - 1, facts.phase_out_at, seen, now).decision
+    found = judge(own, phase - 1, facts.published_at, observed, now).decision
     if found.answer == "promote":
         return GuardRuling("sign")
     if found.answer == "wait":
-        return GuardRuling("wait", f"phase {phase - 1}: devices are still at it, or the soak is not over")
-    return GuardRuling("refuse", f"phase {phase - 1} is not passed: {found.reason}")
+        return GuardRuling("wait", f"phase {phase - 1}: devices are still trying, or the soak is not over")
+    return GuardRuling("refuse", f"phase {phase - 1} has not passed: {found.reason}")
 
 
-def _told(cohort: SaltedShare) -> str:
+def _described(cohort: SaltedShare) -> str:
     ids = f" and {len(cohort.devices)} ids" if cohort.devices else ""
     return f"share {cohort.share:.3g} of salt {cohort.salt or 'none'}{ids}"

@@ -1,4 +1,4 @@
-"""From a signed candidate to a rollout that runs: publishing, drafts, baselines, the first draw."""
+"""From a signed candidate to a running rollout: publication, draft, baseline, and the draw of its cohorts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ENGINE_ACTOR = "engine"
 
 @dataclass(frozen=True)
 class RolloutLauncher:
-    """Publishes what trainer and gate signed, and drafts the rollouts that profiles ask for."""
+    """Publishes the models that trainer and gate signed, and drafts the rollouts that profiles ask for."""
 
     registry: Registry
     repo: TrustRepository
@@ -47,7 +47,7 @@ class RolloutLauncher:
         return sum(self._try(candidate, now) for candidate in sorted(signed, key=lambda c: c.major))
 
     def _try(self, candidate: Candidate, now: float) -> bool:
-        """One that cannot be published does not hold up the others."""
+        """Publish one candidate; a failure must not hold up the others."""
         try:
             return self._publish(candidate, now)
         except (RetryableError, RejectedError) as exc:
@@ -56,9 +56,9 @@ class RolloutLauncher:
 
     def _publish(self, candidate: Candidate, now: float) -> bool:
         version, family = candidate.version, candidate.family
-        # Step 1: make it visible. Done already: nothing happens.
+        # Step 1: make it visible. If that was done already, nothing happens.
         model_targets.publish_model(self.repo, family, self.online, artifact_path(family, version))
-        # Step 2: say so, and draft, in one transaction. A crash before it repeats step 1.
+        # Step 2: record it and draft rollouts, in one transaction. After a crash before it, step 1 repeats.
         with self.registry.transaction() as connection:
             if not candidates.advance(connection, candidate, CandidateState.PUBLISHED, now):
                 return False
@@ -71,14 +71,14 @@ class RolloutLauncher:
 
 
 def draft(group: str, family: str, version: str, actor: str, *, security: bool = False) -> RolloutRecord:
-    """A rollout that has not begun; its id is given when it is stored."""
+    """A rollout that has not begun; it gets its id when it is stored."""
     return RolloutRecord(
         rollout_id="", group=group, family=family, version=version, created_by=actor, security=security
     )
 
 
 def automatic_groups(connection: Connection, family: str, profiles: KnownProfiles) -> list[str]:
-    """Groups with active devices of a profile that runs the family and rolls out by itself."""
+    """Groups that have active devices of a profile with this family and automatic rollouts."""
     rows = connection.execute(select(devices.c.grp, devices.c.profile).where(devices.c.active).distinct())
     groups = {
         group
@@ -97,10 +97,10 @@ def begin(
         connection: A transaction.
         record: The draft.
         policy: The signed policy.
-        profiles: Of the devices.
+        profiles: Profiles of the devices.
 
     Raises:
-        RegistryError: The candidate is not published, or nobody knows what to return to.
+        RegistryError: The candidate is not published, or no baseline is known.
     """
     release = release_of(published(connection, record.version))
     baseline = baseline_of(connection, record.group, record.family, profiles)
@@ -122,7 +122,7 @@ def begin(
 
 
 def published(connection: Connection, version: str) -> Candidate:
-    """A candidate that devices may be told to run.
+    """A candidate that channel documents may name.
 
     Raises:
         RegistryError: It is unknown or not published.
@@ -138,37 +138,40 @@ def published(connection: Connection, version: str) -> Candidate:
 
 
 def release_of(candidate: Candidate) -> Release:
-    """A candidate as channels name it."""
+    """A candidate as channel documents name it."""
     return Release(version=candidate.version, sha256=candidate.sha256)
 
 
 def baseline_of(
     connection: Connection, group: str, family: str, profiles: KnownProfiles
 ) -> dict[str, Release]:
-    """What the group's last completed rollout made target; what it never rolled out: the factory set.
+    """By family, the target of the group's last completed rollout; the factory set where there was none.
 
     Raises:
-        RegistryError: Nobody knows the family's factory set.
+        RegistryError: The family's factory set is not known.
     """
     completed = rollout_store.last_completed(connection, group)
     names = connection.execute(select(devices.c.profile).where(devices.c.grp == group).distinct()).scalars()
     families = {family, *(f for name in names if (f := profiles.family(name)))}
     known = {f: completed.get(f) or factory_release(connection, group, f) for f in families | set(completed)}
     if known[family] is None:
-        raise RegistryError(f"no device has told which {family} set it left the factory with")
+        raise RegistryError(
+            f"the factory set of {family} is not known: start a device of group {group},"
+            " the rollout begins once it has reported"
+        )
     return {f: release for f, release in sorted(known.items()) if release is not None}
 
 
 def factory_release(connection: Connection, group: str, family: str) -> Release | None:
-    """A family's factory set: as the group's devices report it, or what its first candidate began from."""
+    """A family's factory set: what most devices of the group report, else the first candidate's champion."""
     rows = connection.execute(
         select(device_status.c.installed)
         .join(devices, devices.c.device_id == device_status.c.device_id)
         .where(devices.c.grp == group)
     ).scalars()
-    told = Counter(i[family]["version"] for i in rows if family in i and not i[family]["sha256"])
-    if told:
-        return Release(version=told.most_common(1)[0][0])
+    reported = Counter(i[family]["version"] for i in rows if family in i and not i[family]["sha256"])
+    if reported:
+        return Release(version=reported.most_common(1)[0][0])
     made = sorted(candidates.every_candidate(connection, family), key=lambda c: c.major)
     began = (ModelVersion.parse(candidate.champion) for candidate in made)
     factory = (v for v in began if v.family == family and v.is_factory)
@@ -182,7 +185,7 @@ def settings_of(connection: Connection, group: str, family: str, profiles: Known
 
 
 def profile_of(connection: Connection, group: str, family: str, profiles: KnownProfiles) -> Profile | None:
-    """Profile of most of the group's devices that run the family; without any, the family's namesake."""
+    """Most frequent profile of the group's devices with this family; else the one of the family's name."""
     rows = connection.execute(select(devices.c.profile).where(devices.c.grp == group, devices.c.active))
     found = (profiles.named(name) for name, _ in Counter(rows.scalars()).most_common())
     fitting = (p for p in found if p is not None and p.model.name == family)

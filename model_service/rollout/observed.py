@@ -1,4 +1,4 @@
-"""What a rollout sees of the world: devices, what they reported, which channel documents are out."""
+"""What a rollout knows: its devices, what they reported, and which channel documents are published."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from schemas.channel_documents import Release, Ring
 
 Purpose = Literal["phase", "rollback", "renewal"]
 PENDING = ("proposed", "countersigned")
+"""States of a document that is not published yet, and may still be."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class GroupMember:
     """A device of the group that runs the rollout's family.
 
     Attributes:
-        pool: Whether the signed policy lets canary channels bind it.
+        pool: Whether the signed policy has it in the canary pool, so that canary documents bind it.
     """
 
     device_id: str
@@ -28,7 +29,7 @@ class GroupMember:
 
 @dataclass(frozen=True)
 class PairedShadow:
-    """Two models on the same windows of one device.
+    """How two models compare on the same windows of one device.
 
     Attributes:
         gain: Share of windows by which the new model raises more alarms than the old one, in [-1, 1].
@@ -45,7 +46,7 @@ class DeviceReport:
     """One report of a device about the rollout.
 
     Attributes:
-        at: When it came, UTC seconds.
+        at: When it arrived, UTC seconds.
         attempted: Version that it is about; empty: none.
     """
 
@@ -62,7 +63,11 @@ class DeviceReport:
 
 @dataclass(frozen=True)
 class DeviceStatus:
-    """What a device's newest report says, whatever it is about."""
+    """A device's newest report, whatever it is about.
+
+    Attributes:
+        last_seen: When any report of it arrived last, UTC seconds.
+    """
 
     last_seen: float
     channel_seq: int
@@ -72,7 +77,7 @@ class DeviceStatus:
 
 @dataclass(frozen=True)
 class SentDocument:
-    """A channel document of the rollout, on its way or out.
+    """A channel document of the rollout, and how far it is on its way to publication.
 
     Attributes:
         at: When its state last changed, UTC seconds.
@@ -89,7 +94,7 @@ class SentDocument:
 
 @dataclass(frozen=True)
 class AlarmRates:
-    """Share of windows with an alarm, per device, since the phase began."""
+    """Share of windows with an alarm, one number per device, since the canary document was published."""
 
     treated: Sequence[float]
     holdout: Sequence[float]
@@ -97,21 +102,21 @@ class AlarmRates:
 
 @dataclass(frozen=True)
 class Observed:
-    """Everything a decision may rest on.
+    """Everything that a decision may use.
 
     Attributes:
         members: By device id.
-        told: Reports about this rollout by device id, in any order, repeats allowed.
+        reports: Reports about this rollout by device id, in any order, repeats allowed.
         sent: Documents of this rollout, in any order.
         floors: By family, the lowest major that may run.
-        broad_elsewhere: The newest broad document of the group treats devices with something that is not
-            this rollout's baseline, and is not of this rollout (a superseded one left it).
-        successor: Draft that waits for this rollout to make way.
-        rates: Where there is a holdout and the lake knows.
+        broad_elsewhere: Whether the newest broad document of the group is of another rollout (one that was
+            superseded) and gives devices something else than this rollout's baseline.
+        successor: Id of a draft that waits for this rollout to end; empty: none.
+        rates: None: there is no holdout, or the lake does not hold its rates.
     """
 
     members: Mapping[str, GroupMember]
-    told: Mapping[str, Sequence[DeviceReport]] = field(default_factory=dict)
+    reports: Mapping[str, Sequence[DeviceReport]] = field(default_factory=dict)
     statuses: Mapping[str, DeviceStatus] = field(default_factory=dict)
     sent: Sequence[SentDocument] = ()
     floors: Mapping[str, int] = field(default_factory=dict)
@@ -120,7 +125,7 @@ class Observed:
     rates: AlarmRates | None = None
 
     def newest(self, purpose: Purpose, phase: int, ring: Ring) -> SentDocument | None:
-        """The newest document of a purpose that was not withdrawn."""
+        """The newest document of that purpose, phase and ring that was not withdrawn."""
         fitting = [
             s
             for s in self.sent
@@ -129,10 +134,10 @@ class Observed:
         return max(fitting, key=lambda s: s.seq, default=None)
 
     def pending(self) -> bool:
-        """Whether a document is on its way."""
+        """Whether a document waits for publication."""
         return any(s.state in PENDING for s in self.sent)
 
     def published_at(self, purpose: Purpose, phase: int, ring: Ring) -> float | None:
-        """When the document was published; None: it is not out."""
+        """When the document was published, UTC seconds; None: it is not."""
         found = self.newest(purpose, phase, ring)
         return found.at if found is not None and found.state == "published" else None

@@ -1,4 +1,4 @@
-"""Reads what a rollout may rest on: devices, raw reports, statuses, documents; engine and guard each anew."""
+"""Reads what a rollout's decisions use: devices, raw reports, statuses and channel documents."""
 
 from __future__ import annotations
 
@@ -24,48 +24,58 @@ from schemas.profile import Profile
 from schemas.proto.delivery_pb2 import ReportRequest
 
 FamilyOf = Callable[[str], str]
-"""From a profile's name to the model family that its devices run."""
+"""From a profile's name to the model family that its devices run; empty: the profile is not known."""
 
 
 def with_rates(
-    connection: Connection, record: RolloutRecord, seen: Observed, rates: LakeRates, profile: Profile | None
+    connection: Connection,
+    record: RolloutRecord,
+    observed: Observed,
+    rates: LakeRates,
+    profile: Profile | None,
 ) -> Observed:
-    """The same with what the lake knows of treated and held-out devices."""
-    since = seen.published_at("phase", 0, CANARY)
-    return replace(seen, rates=rates.of(connection, record, since, profile))
+    """The same with the alarm rates of treated and held-out devices from the lake."""
+    since = observed.published_at("phase", 0, CANARY)
+    return replace(observed, rates=rates.of(connection, record, since, profile))
 
 
 @dataclass
 class RolloutReports:
-    """Reports of one rollout, read on from where the last look ended."""
+    """Reports of one rollout; each ``read`` continues where the last one ended.
+
+    Attributes:
+        versions: Versions of the new model.
+        by_device: Reports read so far, by device id.
+    """
 
     rollout_id: str
     versions: frozenset[str]
-    told: dict[str, list[DeviceReport]] = field(default_factory=lambda: defaultdict(list))
+    by_device: dict[str, list[DeviceReport]] = field(default_factory=lambda: defaultdict(list))
     _after: int = 0
 
     @classmethod
     def of(cls, record: RolloutRecord) -> RolloutReports:
-        """Nothing read yet."""
+        """The rollout's reports, of which none is read yet."""
         return cls(record.rollout_id, frozenset({record.version}))
 
     def read(self, connection: Connection) -> Mapping[str, list[DeviceReport]]:
-        """All reports by device."""
+        """Read on, and return all reports by device id."""
         while rows := reports_of(connection, self.rollout_id, self._after):
             for row in rows:
                 request = ReportRequest.FromString(row["body"])
-                self.told[row["device_id"]].append(told(request, row["received_at"], self.versions))
+                report = read_report(request, row["received_at"], self.versions)
+                self.by_device[row["device_id"]].append(report)
             self._after = rows[-1]["id"]
-        return self.told
+        return self.by_device
 
 
-def told(request: ReportRequest, at: float, versions: frozenset[str]) -> DeviceReport:
-    """A report as the state machine sees it.
+def read_report(request: ReportRequest, at: float, versions: frozenset[str]) -> DeviceReport:
+    """A report in the form that the state machine takes.
 
     Args:
-        request: The report.
-        at: When it came.
-        versions: The new model's.
+        request: The report as the device sent it.
+        at: When it arrived, UTC seconds.
+        versions: Versions of the new model.
     """
     return DeviceReport(
         report_no=request.report_no,
@@ -81,9 +91,9 @@ def told(request: ReportRequest, at: float, versions: frozenset[str]) -> DeviceR
 
 
 def paired(request: ReportRequest, versions: frozenset[str]) -> PairedShadow | None:
-    """The report's comparison, turned so that the new model is the one with the gain.
+    """The report's comparison with the gain of the new model; None: it compares other models, or nothing.
 
-    Until the swap the new model runs in the shadow, afterwards the old one does.
+    Until the swap the new model runs in the shadow, afterwards the old one does: then the sign turns.
     """
     shadow = request.shadow
     if shadow.windows < 1:
@@ -112,16 +122,16 @@ def observe(
     Args:
         connection: A transaction.
         record: The rollout.
-        read: Its reports, as far as they were read.
+        read: Its reports, as far as they are read; is brought up to date.
         policy: The signed policy.
-        family_of: Which family a profile's devices run.
+        family_of: From a profile's name to the family that its devices run.
     """
     drafts = rollout_store.in_states(connection, ("draft",), record.group)
     newest = rollout_store.newest_published(connection, record.group)
     elsewhere = newest is not None and newest.rollout_id != record.rollout_id
     return Observed(
         members=members(connection, record.group, record.family, policy, family_of),
-        told=read.read(connection),
+        reports=read.read(connection),
         statuses=device_statuses(connection, record.group),
         sent=[request.sent for request in rollout_store.requests(connection, record.rollout_id)],
         floors=policy.floors,
@@ -131,7 +141,7 @@ def observe(
 
 
 def _is_baseline(document: ChannelDocument, record: RolloutRecord) -> bool:
-    """Whether everybody who obeys the document runs the record's baseline."""
+    """Whether every device that obeys the document runs the record's baseline."""
     return {**record.baseline, **document.target} == record.baseline
 
 
@@ -156,7 +166,7 @@ def members(
 
 
 def device_statuses(connection: Connection, group: str) -> dict[str, DeviceStatus]:
-    """What each device of the group said last."""
+    """Newest status of each device of the group, by device id."""
     return {
         row["device_id"]: DeviceStatus(
             row["last_seen"], row["channel_seq"], row["state"], _installed(row["installed"])
@@ -166,18 +176,19 @@ def device_statuses(connection: Connection, group: str) -> dict[str, DeviceStatu
 
 
 def _installed(raw: Mapping[str, Mapping[str, Any]]) -> dict[str, Release]:
-    """What a device says it runs. What is no release counts as not said: it speaks for that device alone."""
+    """What a device reports that it runs; an entry that is no release is left out, and stops no rollout."""
     found = {}
-    for family, told in raw.items():
+    for family, reported in raw.items():
         with contextlib.suppress(ValidationError, KeyError, TypeError):
-            found[family] = Release(version=told["version"], sha256=told["sha256"] or None)
+            found[family] = Release(version=reported["version"], sha256=reported["sha256"] or None)
     return found
 
 
 def marker(connection: Connection) -> tuple[Any, ...]:
-    """Changes when anything did that a rollout may rest on; cheap. Holds no times: clocks step back."""
+    """A cheap value that changes whenever what a rollout may use does. Without times: clocks step back."""
     requested = channel_requests.c.state
-    looks = (
+    # Reports, commands and documents are never deleted: each new one raises a greatest id or shifts a count.
+    queries = (
         select(func.max(reports.c.id)),
         select(func.max(commands.c.id)),
         select(func.max(channel_requests.c.id)),
@@ -186,7 +197,7 @@ def marker(connection: Connection) -> tuple[Any, ...]:
         _count(rollouts.c.state == "draft"),
         _count(devices.c.active),
     )
-    return tuple(connection.execute(select(*(look.scalar_subquery() for look in looks))).one())
+    return tuple(connection.execute(select(*(query.scalar_subquery() for query in queries))).one())
 
 
 def _count(which: ColumnElement[bool]) -> Select[Any]:

@@ -1,4 +1,4 @@
-"""Judges one phase from raw reports: the engine promotes by it, the guard evaluator computes it anew."""
+"""Judges one phase from raw reports. The engine promotes by it; the guard evaluator computes it again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from model_service.rollout.observed import Observed
 from model_service.rollout.rollout_record import RolloutRecord
 
 SMALLEST = 20
-"""Failures are judged on at least so many devices, or on the whole phase where it is smaller."""
+"""Until a phase is over, failures count as a share of at least this many devices, or of all that it has."""
 _SETTLED = (ProgressKind.COMMITTED, ProgressKind.FAILED, ProgressKind.SILENT)
 _BAD = (ProgressKind.FAILED, ProgressKind.SILENT)
 
@@ -23,8 +23,8 @@ class PhaseDecision(NamedTuple):
 
     Attributes:
         answer: ``ask``: a person decides.
-        reason: Why, for people.
-        kind: What a person is asked about, where one is.
+        reason: Why, for people; empty for ``wait`` and ``promote``.
+        kind: What the person is asked about.
     """
 
     answer: Literal["wait", "promote", "ask", "abort"]
@@ -34,96 +34,100 @@ class PhaseDecision(NamedTuple):
 
 @dataclass(frozen=True)
 class PhaseJudgement:
-    """What a phase looks like now.
+    """State of a phase at one instant, and what to do about it.
 
     Attributes:
-        standings: Of each treated device.
-        verdict: Of the quality guard.
-        due: When it can change without a new report, UTC seconds; None: it cannot.
+        progress: How far each treated device is, by device id.
+        finding: What the quality guard finds.
+        due: When the decision can change without a new report, UTC seconds; None: it cannot.
     """
 
     decision: PhaseDecision
-    standings: Mapping[str, DeviceProgress]
-    verdict: GuardFinding
+    progress: Mapping[str, DeviceProgress]
+    finding: GuardFinding
     due: float | None = None
 
     def count(self, *kinds: ProgressKind) -> int:
-        """Treated devices that stand at one of these."""
-        return sum(s.kind in kinds for s in self.standings.values())
+        """Number of treated devices of these kinds."""
+        return sum(s.kind in kinds for s in self.progress.values())
 
     def numbers(self) -> dict[str, Any]:
-        """As JSON values: for evidence, events and the command line."""
+        """The judgement as JSON values: for evidence, events and the command line."""
         counts = {kind.value: self.count(kind) for kind in ProgressKind}
-        v = self.verdict
+        finding = self.finding
         return {
-            "treated": len(self.standings),
+            "treated": len(self.progress),
             **counts,
-            "guard": v.answer,
-            "gain": round(v.gain, 6),
-            "low": round(v.low, 6),
-            "high": round(v.high, 6),
-            "bound": v.bound,
-            "guard_devices": v.devices,
-            "unseen": round(v.unseen, 4),
-            "guard_text": v.text,
+            "guard": finding.answer,
+            "gain": round(finding.gain, 6),
+            "low": round(finding.low, 6),
+            "high": round(finding.high, 6),
+            "bound": finding.bound,
+            "guard_devices": finding.devices,
+            "unseen": round(finding.unseen, 4),
+            "guard_text": finding.text,
             "failures": dict(self._failures()),
         }
 
     def _failures(self) -> list[tuple[str, str]]:
-        bad = [(device, s.why) for device, s in sorted(self.standings.items()) if s.kind in _BAD]
+        bad = [(device, s.why) for device, s in sorted(self.progress.items()) if s.kind in _BAD]
         return bad[:20]
 
 
 def judge(
-    record: RolloutRecord, phase: int, published_at: float, seen: Observed, now: float
+    record: RolloutRecord, phase: int, published_at: float, observed: Observed, now: float
 ) -> PhaseJudgement:
     """Judge a phase.
 
     Args:
         record: The rollout.
-        phase: Which of its phases.
-        published_at: When the phase's document came out, UTC seconds.
-        seen: Devices and reports.
+        phase: Number of the phase; it need not be the current one.
+        published_at: When the phase's document was published, UTC seconds.
+        observed: Devices and reports.
         now: UTC seconds.
     """
-    standings = place(record, phase, seen, now)
-    verdict = _quality(record, phase, standings, seen)
-    found = _Phase(record, phase, published_at, standings, verdict, now)
+    progress = progress_of_treated(record, phase, observed, now)
+    finding = _quality(record, phase, progress, observed)
+    found = _Phase(record, phase, published_at, progress, finding, now)
     decision = found.answer()
     due = found.due() if decision.answer == "wait" else None
-    return PhaseJudgement(decision, standings, verdict, due)
+    return PhaseJudgement(decision, progress, finding, due)
 
 
-def place(record: RolloutRecord, phase: int, seen: Observed, now: float) -> dict[str, DeviceProgress]:
-    """Where each device stands that the phase treats."""
+def progress_of_treated(
+    record: RolloutRecord, phase: int, observed: Observed, now: float
+) -> dict[str, DeviceProgress]:
+    """How far each device is that the phase treats, by device id."""
     target = record.target[record.family]
     return {
         d: device_progress(
-            seen.told.get(d, ()),
-            seen.statuses.get(d),
+            observed.reports.get(d, ()),
+            observed.statuses.get(d),
             target,
             record.family,
             now,
             record.settings.silent_s,
             health=not record.security,
         )
-        for d, m in seen.members.items()
+        for d, m in observed.members.items()
         if record.treats(phase, d, m.pool)
     }
 
 
 def _quality(
-    record: RolloutRecord, phase: int, standings: Mapping[str, DeviceProgress], seen: Observed
+    record: RolloutRecord, phase: int, progress: Mapping[str, DeviceProgress], observed: Observed
 ) -> GuardFinding:
     settings = record.settings
-    first = [s.first.gain for s in standings.values() if s.first is not None]
-    newest = [s.paired.gain for s in standings.values() if s.paired is not None]
+    first = [s.first.gain for s in progress.values() if s.first is not None]
+    newest = [s.paired.gain for s in progress.values() if s.paired is not None]
     found = guard_statistics.judge(first, newest, settings.max_alarm_gain, settings.min_devices, record.looks)
     if record.security or phase > record.last_soaking:
-        return replace(found, answer="skipped", text=f"not asked: {found.text}")
+        return replace(found, answer="skipped", text=f"not tested: {found.text}")
     harm = ""
-    if seen.rates is not None:
-        harm = guard_statistics.holdout_harm(seen.rates.treated, seen.rates.holdout, settings.max_alarm_gain)
+    if observed.rates is not None:
+        harm = guard_statistics.holdout_harm(
+            observed.rates.treated, observed.rates.holdout, settings.max_alarm_gain
+        )
     return replace(found, answer="harmful", text=harm) if harm else found
 
 
@@ -132,55 +136,72 @@ class _Phase:
     record: RolloutRecord
     phase: int
     published_at: float
-    standings: Mapping[str, DeviceProgress]
-    verdict: GuardFinding
+    progress: Mapping[str, DeviceProgress]
+    finding: GuardFinding
     now: float
 
     def answer(self) -> PhaseDecision:
-        """The decision at this instant."""
+        """The decision at this instant.
+
+        Harm and too many failures end a phase at any time; everything else waits until it is over.
+        """
         bad, reached = self._count(*_BAD), self._count(*_SETTLED, ProgressKind.TRYING)
-        if self.verdict.answer == "harmful":
-            return PhaseDecision("abort", self.verdict.text, "not_shown")
-        of = reached if self._is_over() else max(reached, min(len(self.standings), SMALLEST))
+        if self.finding.answer == "harmful":
+            return PhaseDecision("abort", self.finding.text, "not_shown")
+        # Early on few devices have reported: one failure among two would be half. So until the phase is over
+        # the share is taken of more devices than have reported.
+        of = reached if self._is_over() else max(reached, min(len(self.progress), SMALLEST))
         if self._too_many(bad, of):
-            return PhaseDecision("abort", self._told(bad, reached))
+            return PhaseDecision("abort", self._failure_text(bad, reached))
         return self._at_end(bad, reached) if self._is_over() else PhaseDecision("wait")
 
     def _at_end(self, bad: int, reached: int) -> PhaseDecision:
+        """The decision once the phase is over and has neither done harm nor failed on too many devices.
+
+        Args:
+            bad: Devices that failed or fell silent.
+            reached: Devices that took the offer, the bad ones included.
+        """
+        # Step 1: an approver who resumed a paused phase has accepted what it did not show. And the phase that
+        # releases the holdout is the last one: nothing follows that evidence could still prevent.
         if self.phase in self.record.waived or self.phase > self.record.last_soaking:
             return PhaseDecision("promote")
+        # Step 2: the share of failures is too high, yet `_too_many` did not abort: it is a single device, and
+        # the cause may be that device. Only a person can find out.
         if bad > self.record.settings.max_failed * reached:
             return PhaseDecision(
-                "ask", f"{self._told(bad, reached)}: too few to tell a bad model from a bad device"
+                "ask", f"{self._failure_text(bad, reached)}: too few to tell a bad model from a bad device"
             )
-        if self.verdict.answer == "not_shown" and self.record.asks(self.phase):
-            reason = f"not shown that the new model is no worse: {self.verdict.text}"
+        # Step 3: no harm was shown, but neither was its absence. Promotion needs the second. ``skipped``
+        # (a security rollout) passes; so does a phase after which nobody else gets the model.
+        if self.finding.answer == "not_shown" and self.record.asks(self.phase):
+            reason = f"not shown that the new model is no worse: {self.finding.text}"
             return PhaseDecision("ask", reason, "not_shown")
         return PhaseDecision("promote")
 
-    def _told(self, bad: int, reached: int) -> str:
+    def _failure_text(self, bad: int, reached: int) -> str:
         limit = self.record.settings.max_failed
         return f"{bad} of {reached} devices that took the offer failed; allowed {limit:.0%}"
 
     def _too_many(self, bad: int, of: int) -> bool:
-        """Whether so many failures speak against the model: one device alone may be a bad device."""
-        return bad > self.record.settings.max_failed * of and (bad >= 2 or len(self.standings) == 1)
+        """Whether so many failures count against the model: a single one may be the fault of the device."""
+        return bad > self.record.settings.max_failed * of and (bad >= 2 or len(self.progress) == 1)
 
     def _is_over(self) -> bool:
-        return (
-            (until := self.due()) is not None and self.now >= until and not self._count(ProgressKind.TRYING)
-        )
+        return self.now >= self.due() and not self._count(ProgressKind.TRYING)
 
-    def due(self) -> float | None:
-        """When the phase is over, if nothing more comes; None: only a report or silence ends it."""
+    def due(self) -> float:
+        """When the phase is over if no further report arrives, UTC seconds."""
         settings = self.record.settings
         soak = 0.0 if self.record.security or self.phase > self.record.last_soaking else settings.soak_s
-        last = max((s.since for s in self.standings.values() if s.kind in _SETTLED), default=0.0)
+        # The soak begins with the last device that settled: each is observed for a whole soak.
+        last = max((s.since for s in self.progress.values() if s.kind in _SETTLED), default=0.0)
         over = max(last, self.published_at) + soak
         if self._count(ProgressKind.UNREACHED, ProgressKind.DEFERRED):
             over = max(over, self.published_at + settings.reach_s)
-        trying = [s.since for s in self.standings.values() if s.kind is ProgressKind.TRYING]
+        # A device that tries either reports or counts as silent after ``silent_s``.
+        trying = [s.since for s in self.progress.values() if s.kind is ProgressKind.TRYING]
         return max(over, min(trying) + settings.silent_s) if trying else over
 
     def _count(self, *kinds: ProgressKind) -> int:
-        return sum(s.kind in kinds for s in self.standings.values())
+        return sum(s.kind in kinds for s in self.progress.values())

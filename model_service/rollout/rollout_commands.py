@@ -1,4 +1,4 @@
-"""What operators ask of rollouts: rows of ``commands``, each answered once."""
+"""Carries out people's commands on rollouts: rows of ``commands``, each answered once."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ Groups = Callable[[Connection], Collection[str]]
 
 @dataclass(frozen=True)
 class RolloutCommands:
-    """Carries commands out.
+    """Carries out the commands that wait.
 
     Args:
-        registry: Where they wait.
-        observe: What is seen of a rollout.
-        lifetime_s: Of channel documents.
-        highest: From a group to the highest seq published.
-        groups: Groups that have devices or that the policy names; None: any will do.
+        registry: Holds the commands.
+        observe: Reads what is known of a rollout.
+        lifetime_s: Lifetime of a channel document.
+        highest_seq: From a group to its highest published seq.
+        groups: Groups that have devices or that the policy names; None: any group is accepted.
     """
 
     registry: Registry
     observe: Observe
     lifetime_s: float
-    highest: Callable[[str], int]
+    highest_seq: Callable[[str], int]
     groups: Groups | None = None
 
     def step(self, now: float) -> int:
-        """Answer all that wait, in order; returns how many did."""
+        """Answer all commands that wait, in their order; returns how many there were."""
         waiting = (
             select(commands.c.id)
             .where(commands.c.state == "waiting", commands.c.kind.in_(KINDS))
@@ -58,7 +58,7 @@ class RolloutCommands:
         return len(ids)
 
     def _answer(self, command_id: int, now: float) -> None:
-        """Deed and answer in one transaction: a crash repeats both or neither."""
+        """Carry out one command and store its answer, in one transaction: after a crash both are repeated."""
         try:
             with self.registry.transaction() as connection:
                 row = self._waiting(connection, command_id)
@@ -66,10 +66,10 @@ class RolloutCommands:
                     _close(connection, command_id, "done", self._do(connection, row, now))
         except RetryableError:
             raise
-        except Exception as exc:  # noqa: BLE001  (whatever is wrong with a command, it gets its answer)
+        except Exception as exc:  # noqa: BLE001  (whatever is wrong with a command, it gets an answer)
             log.info("command %d refused: %s", command_id, exc)
             with self.registry.transaction() as connection:
-                _close(connection, command_id, "refused", {"reason": _why(exc)})
+                _close(connection, command_id, "refused", {"reason": _reason(exc)})
 
     @staticmethod
     def _waiting(connection: Connection, command_id: int) -> RowMapping | None:
@@ -91,29 +91,36 @@ class RolloutCommands:
             case "pause":
                 outcome = rollout_states.pause(record, actor, reason, now)
             case "resume":
-                seen = self.observe(connection, record)
+                observed = self.observe(connection, record)
                 approves = Role.APPROVER in body.get("roles", ())
-                outcome = rollout_states.resume(record, actor, reason, seen, approves=approves)
+                outcome = rollout_states.resume(record, actor, reason, observed, approves=approves)
             case "abort":
                 outcome = rollout_states.abort(record, reason or f"{actor} asked", actor, now)
             case other:
                 raise RegistryError(f"no action '{other}': pause, resume or abort")
         if outcome.record != record or outcome.actions:
-            at_least = self.highest(record.group)
+            highest_seq = self.highest_seq(record.group)
             rollout_store.apply(
-                connection, outcome.record, outcome.actions, now, self.lifetime_s, at_least, actor
+                connection, outcome.record, outcome.actions, now, self.lifetime_s, highest_seq, actor
             )
-        return told(outcome.record)
+        return answer_of(outcome.record)
 
 
 def start(
     connection: Connection, body: Mapping[str, Any], actor: str, now: float, known: Groups | None = None
 ) -> dict[str, Any]:
-    """Draft a rollout. One of the same version that is drafted or active already is the answer to a repeat.
+    """Draft a rollout. A repeat is answered with the draft or active rollout of the same version.
+
+    Args:
+        connection: A transaction.
+        body: The command's arguments.
+        actor: Who asks.
+        now: UTC seconds.
+        known: Groups that exist; None: any group is accepted.
 
     Raises:
-        RegistryError: The version is not published or without passed gates, the group is unknown, or has run
-            the version since its last rollout.
+        RegistryError: The version is not published or has not passed its gates, the group is unknown, or its
+            last completed rollout was of this version.
     """
     version, group, security = body["version"], body["group"], bool(body.get("security", False))
     candidate = published(connection, version)
@@ -124,11 +131,11 @@ def start(
     open_ones = rollout_store.in_states(connection, ("draft", *ACTIVE), group)
     same = [r for r in open_ones if (r.version, r.security) == (version, security) and r.state != "aborting"]
     if same:
-        return told(same[-1])
+        return answer_of(same[-1])
     if not open_ones and rollout_store.last_completed(connection, group).get(family) == release:
         raise RegistryError(f"group {group} runs {version} already")
     record = draft(group, family, version, actor, security=security)
-    return told(rollout_store.create(connection, record, now))
+    return answer_of(rollout_store.create(connection, record, now))
 
 
 def _passed(connection: Connection, version: str) -> None:
@@ -138,8 +145,8 @@ def _passed(connection: Connection, version: str) -> None:
         raise RegistryError(f"model {version} has not passed its gates: `edgeloop model gates {version}`")
 
 
-def told(record: RolloutRecord) -> dict[str, Any]:
-    """A rollout in a few words."""
+def answer_of(record: RolloutRecord) -> dict[str, Any]:
+    """The answer to a command: the rollout in short, as JSON values."""
     return {
         "rollout_id": record.rollout_id,
         "group": record.group,
@@ -159,5 +166,5 @@ def _close(connection: Connection, command_id: int, state: str, outcome: Mapping
     )
 
 
-def _why(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return f"the command lacks {error}" if isinstance(error, KeyError) else str(error)

@@ -1,4 +1,4 @@
-"""What a rollout remembers: its fixed plan, where it stands, and why it waits."""
+"""The stored record of a rollout: its fixed plan, its state and phase, and why it waits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from schemas.cohorts import EVERYBODY, NOBODY, SaltedShare
 from schemas.learning_policy import RolloutPolicy
 from schemas.section import Name
 
-State = Literal[
+RolloutState = Literal[
     "draft",
     "running",
     "paused",
@@ -31,10 +31,10 @@ PauseKind = Literal["person", "not_shown", "failures", "refused"]
 
 
 class RolloutPause(SignedDocument):
-    """Why a rollout does not go on by itself.
+    """Why a rollout waits for a person.
 
     Attributes:
-        kind: ``person``: somebody asked; ``not_shown``: too little evidence of quality; ``failures``: too
+        kind: ``person``: a person paused it; ``not_shown``: too little evidence of quality; ``failures``: too
             few devices to tell a bad model from a bad device; ``refused``: the guard did not countersign.
         at: UTC seconds.
     """
@@ -45,25 +45,25 @@ class RolloutPause(SignedDocument):
 
     @property
     def needs(self) -> Literal["operator", "approver"]:
-        """Role that may resume: what evidence did not show is an approver's to decide."""
+        """Role that may resume: where evidence is missing or failures occurred, an approver decides."""
         return "approver" if self.kind in ("not_shown", "failures") else "operator"
 
 
 class RolloutRecord(SignedDocument):
-    """One rollout; everything about it that is not an observation.
+    """Everything about one rollout that is decided, not observed.
 
     Attributes:
         target: By family, the set that treated devices run.
         baseline: By family, the set that everybody else runs and that an abort returns to; never changes.
-        settings: The profile's ``[rollout]`` when it began.
+        settings: The profile's ``[rollout]`` at the time it began.
         canary: Cohort within the signed pool.
-        salt: Draws the phases' cohorts: a larger share of the same salt holds the smaller one.
-        holdout: Stays on baseline through the last soak.
-        imbalance: Of the draw over sites and hardware, 0 is perfect.
-        phase: 0 is the canary ring.
-        waived: Phases whose missing evidence a person accepted.
-        handled_refusal: Newest seq whose refusal by the guard a person has seen.
-        ended_because: Why it was aborted, superseded or ended in part.
+        salt: Salt of the phases' cohorts: of one salt, a larger share includes every smaller one.
+        holdout: Devices that stay on the baseline through the last soak.
+        imbalance: Of the draw over sites and hardware; 0 is perfect.
+        phase: Number of the current phase; 0 is the canary ring.
+        waived: Phases whose missing evidence an approver accepted.
+        handled_refusal: Newest refused seq that a person knows of, because it resumed the rollout after it.
+        ended_because: Why it was aborted, superseded or completed in part; empty otherwise.
     """
 
     rollout_id: str
@@ -79,7 +79,7 @@ class RolloutRecord(SignedDocument):
     salt: str = ""
     holdout: SaltedShare = NOBODY
     imbalance: float = 0.0
-    state: State = "draft"
+    state: RolloutState = "draft"
     phase: NonNegativeInt = 0
     pause: RolloutPause | None = None
     waived: tuple[int, ...] = ()
@@ -93,7 +93,7 @@ class RolloutRecord(SignedDocument):
 
     @property
     def last_soaking(self) -> int:
-        """The last phase that evidence is gathered in."""
+        """The last phase in which evidence is gathered."""
         return len(self.shares)
 
     @property
@@ -107,12 +107,12 @@ class RolloutRecord(SignedDocument):
         return self.phase > self.last_soaking
 
     def asks(self, phase: int) -> bool:
-        """Whether the quality guard is asked before what follows a phase: not where nothing does."""
+        """Whether the phase needs the quality guard's evidence: not where no further device follows it."""
         return phase < self.last_soaking or (phase == self.last_soaking < self.last_phase)
 
     @property
     def looks(self) -> int:
-        """How often the quality guard is asked for a promotion: its error budget is split among them."""
+        """For how many promotions the quality guard is asked: its error budget is split among them."""
         return sum(self.asks(phase) for phase in range(self.last_phase + 1))
 
     def ring(self, phase: int) -> Ring:
@@ -120,7 +120,7 @@ class RolloutRecord(SignedDocument):
         return CANARY if phase == 0 else BROAD
 
     def cohort(self, phase: int) -> SaltedShare:
-        """Who is treated in a phase, the pool and the holdout aside."""
+        """Which devices a phase treats, before the pool and the holdout are taken into account."""
         if phase == 0:
             return self.canary
         if phase >= self.last_soaking:
@@ -128,7 +128,7 @@ class RolloutRecord(SignedDocument):
         return SaltedShare(salt=self.salt, share=self.shares[phase - 1])
 
     def held_out(self, phase: int) -> SaltedShare:
-        """Who stays on baseline in a phase whatever its cohort says."""
+        """Which devices stay on the baseline in a phase though its cohort may include them."""
         return NOBODY if phase > self.last_soaking else self.holdout
 
     def treats(self, phase: int, device_id: str, in_pool: bool) -> bool:
@@ -140,5 +140,5 @@ class RolloutRecord(SignedDocument):
 
 
 def shares(settings: RolloutPolicy) -> tuple[float, ...]:
-    """Shares of the broad phases: rising, each once, and everybody in the end."""
+    """Shares of the broad phases: rising, each once, the last one everybody."""
     return tuple(sorted({*settings.phases, 1.0}))

@@ -1,4 +1,4 @@
-"""Rollouts, their events and their channel documents in the registry, in the caller's transaction."""
+"""Stores rollouts, their events and their channel documents in the registry, in the caller's transaction."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ChannelRequest:
 
     @property
     def sent(self) -> SentDocument:
-        """What the state machine sees of it."""
+        """The document as the state machine takes it."""
         return SentDocument(
             self.document.seq,
             self.ring,
@@ -58,17 +58,17 @@ def create(connection: Connection, record: RolloutRecord, now: float) -> Rollout
 
 
 def save(connection: Connection, record: RolloutRecord, now: float) -> None:
-    """Store what became of a rollout."""
+    """Store a changed record."""
     connection.execute(
         update(rollouts).where(rollouts.c.rollout_id == record.rollout_id).values(**_row(record, now))
     )
 
 
 def load(connection: Connection, rollout_id: str) -> RolloutRecord:
-    """A rollout.
+    """The record of a rollout.
 
     Raises:
-        RegistryError: There is none of this id.
+        RegistryError: No rollout has this id.
     """
     found = connection.execute(
         select(rollouts.c.record).where(rollouts.c.rollout_id == rollout_id)
@@ -88,17 +88,17 @@ def in_states(connection: Connection, states: Sequence[str], group: str = "") ->
 
 
 def active(connection: Connection, group: str) -> RolloutRecord | None:
-    """The group's active rollout."""
+    """The group's active rollout; None: it has none."""
     return next(iter(in_states(connection, ACTIVE, group)), None)
 
 
 def last_completed(connection: Connection, group: str, before: str = "") -> dict[str, Release]:
-    """What the group's last completed rollout made target; empty: none ever completed.
+    """By family, the target of the group's last completed rollout; empty: none ever completed.
 
     Args:
         connection: A transaction.
         group: The group.
-        before: Only rollouts created before this one.
+        before: Id of a rollout: only those that had completed when it started; empty: all.
     """
     query = select(rollouts.c.record).where(rollouts.c.grp == group, rollouts.c.state.in_(COMPLETED))
     if before:
@@ -110,7 +110,7 @@ def last_completed(connection: Connection, group: str, before: str = "") -> dict
 
 
 def _began(connection: Connection, rollout_id: str, fallback: Any) -> Any:
-    """When a rollout left its draft: its baseline is of that instant."""
+    """When a rollout started, as its baseline is of that instant; the fallback where it has not."""
     started = select(func.min(rollout_events.c.at)).where(
         rollout_events.c.rollout_id == rollout_id, rollout_events.c.step == "rollout_started"
     )
@@ -124,19 +124,19 @@ def apply(
     actions: Sequence[Action],
     now: float,
     lifetime_s: float,
-    at_least: int,
+    highest_seq: int,
     actor: str = "engine",
 ) -> None:
-    """Store a record and carry out what the state machine wants, as far as the registry goes.
+    """Store a record, and the state machine's actions as far as they concern the registry.
 
     Args:
         connection: A transaction.
         record: The new record.
-        actions: Of the state machine.
+        actions: Actions of the state machine.
         now: UTC seconds.
-        lifetime_s: Of channel documents.
-        at_least: Highest seq known to be published for the group, whatever this registry says.
-        actor: Who caused it.
+        lifetime_s: Lifetime of a channel document.
+        highest_seq: Highest seq that the group's published documents have: the registry may have lost some.
+        actor: Who caused the change.
     """
     save(connection, record, now)
     for action in actions:
@@ -145,7 +145,7 @@ def apply(
         elif isinstance(action, Withdraw):
             _withdraw(connection, record.rollout_id, now)
         else:
-            propose(connection, record.baseline, record, action, now, lifetime_s, at_least)
+            propose(connection, record.baseline, record, action, now, lifetime_s, highest_seq)
 
 
 def event(
@@ -157,26 +157,26 @@ def event(
     detail: Any,
     key: str = "",
 ) -> None:
-    """Tell a step of a rollout, here and to the lake."""
+    """Record a step of a rollout, in its events and in the outbox for the lake; once per ``key`` there."""
     values = {"rollout_id": rollout_id, "at": now, "actor": actor, "step": step, "detail": dict(detail)}
     connection.execute(insert(rollout_events).values(**values))
     note(connection, f"rollout/{rollout_id}/{key or step}", rollout_id, step, detail, now)
 
 
 def requests(connection: Connection, rollout_id: str) -> list[ChannelRequest]:
-    """All documents of a rollout by seq."""
+    """All documents of a rollout, in the order of their seq."""
     query = select(channel_requests).where(_requests.rollout_id == rollout_id).order_by(_requests.seq)
     return [_read(row) for row in connection.execute(query)]
 
 
 def pending(connection: Connection) -> list[ChannelRequest]:
-    """Documents on their way, of all groups, oldest first."""
+    """Documents of all groups that wait for publication, oldest first."""
     query = select(channel_requests).where(_requests.state.in_(PENDING)).order_by(_requests.id)
     return [_read(row) for row in connection.execute(query)]
 
 
 def newest_published(connection: Connection, group: str, ring: Ring = BROAD) -> ChannelRequest | None:
-    """The document that is in force in a ring."""
+    """The newest published document of a ring; None: there is none."""
     query = (
         select(channel_requests)
         .where(_requests.grp == group, _requests.ring == ring, _requests.state == "published")
@@ -187,14 +187,16 @@ def newest_published(connection: Connection, group: str, ring: Ring = BROAD) -> 
     return None if row is None else _read(row)
 
 
-def mark(connection: Connection, request: ChannelRequest, state: str, now: float, detail: str = "") -> bool:
-    """Move a document on, unless somebody else moved it meanwhile; says whether it did."""
-    moved = connection.execute(
+def set_request_state(
+    connection: Connection, request: ChannelRequest, state: str, now: float, detail: str = ""
+) -> bool:
+    """Give a document its next state; returns False where another process changed its state meanwhile."""
+    changed = connection.execute(
         update(channel_requests)
         .where(_requests.id == request.id, _requests.state == request.state)
         .values(state=state, detail=detail, updated_at=now)
     )
-    return moved.rowcount == 1
+    return changed.rowcount == 1
 
 
 def propose(
@@ -204,21 +206,21 @@ def propose(
     wanted: Propose,
     now: float,
     lifetime_s: float,
-    at_least: int,
+    highest_seq: int,
 ) -> None:
-    """Store a document under the group's next seq. A seq is spent even where its document never comes out.
+    """Store a document under the group's next seq. A seq is used up even if its document is never published.
 
     Args:
         connection: A transaction.
-        baseline: What everybody else runs.
-        record: The rollout that it belongs to.
-        wanted: Content.
+        baseline: By family, what devices outside the cohort run.
+        record: The rollout that the document belongs to.
+        wanted: Content of the document.
         now: UTC seconds.
-        lifetime_s: Of channel documents.
-        at_least: Highest seq known to be published for the group, whatever this registry says.
+        lifetime_s: Lifetime of the document.
+        highest_seq: Highest seq that the group's published documents have: the registry may have lost some.
     """
     spent = select(func.max(_requests.seq)).where(_requests.grp == record.group)
-    seq = max(int(connection.execute(spent).scalar() or 0), at_least) + 1
+    seq = max(int(connection.execute(spent).scalar() or 0), highest_seq) + 1
     issued = datetime.fromtimestamp(now, UTC)
     document = ChannelDocument(
         group=record.group,

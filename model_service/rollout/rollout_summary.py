@@ -1,4 +1,4 @@
-"""A rollout in numbers and words, for people: computed anew from the registry by whoever asks."""
+"""A rollout in numbers and words, for people; computed from the registry at every call."""
 
 from __future__ import annotations
 
@@ -22,34 +22,39 @@ Json = dict[str, Any]
 def summary(
     connection: Connection, record: RolloutRecord, policy: FleetPolicy, family_of: FamilyOf, now: float
 ) -> Json:
-    """Where a rollout stands, why, and what comes next.
+    """State of a rollout, why it is in that state, and what comes next.
 
     Args:
-        connection: A look.
+        connection: Reads the registry.
         record: The rollout.
         policy: The signed policy.
-        family_of: Which family a profile's devices run.
+        family_of: From a profile's name to the family that its devices run.
         now: UTC seconds.
     """
     if record.state == "draft":
-        return {**_head(record), "numbers": None, "channels": [], "next": "begins when the group is free"}
-    seen = observe(connection, record, RolloutReports.of(record), policy, family_of)
-    out = seen.published_at("phase", record.phase, record.ring(record.phase))
-    # Of a phase that is not out yet only the head count means anything.
-    judgement = judge(record, record.phase, now if out is None else out, seen, now)
+        return {
+            **_head(record),
+            "numbers": None,
+            "channels": [],
+            "next": "starts once no other rollout of the group is active",
+        }
+    observed = observe(connection, record, RolloutReports.of(record), policy, family_of)
+    published = observed.published_at("phase", record.phase, record.ring(record.phase))
+    # Before a phase is published, only its number of devices means anything.
+    judgement = judge(record, record.phase, now if published is None else published, observed, now)
     return {
         **_head(record),
         "phase_name": phase_name(record),
-        "phase_out_at": out,
-        "members": len(seen.members),
+        "phase_out_at": published,
+        "members": len(observed.members),
         "numbers": judgement.numbers(),
         "channels": _channels(connection, record),
-        "next": _next(record, seen, judgement, out, now),
+        "next": _next(record, observed, judgement, published, now),
     }
 
 
 def phase_name(record: RolloutRecord) -> str:
-    """What the phase treats."""
+    """Which devices the current phase treats, in words."""
     if record.phase == 0:
         return f"canary ring: {record.settings.canary_share:.0%} of the group, within the signed pool"
     if record.releases:
@@ -75,7 +80,7 @@ def history(connection: Connection, group: str, limit: int) -> list[Json]:
 
 
 def newest(connection: Connection, group: str = "") -> str | None:
-    """Id of the rollout that somebody who names none means: the newest; None: there is none."""
+    """Id of the newest rollout, which commands without an id mean; None: there is none."""
     query = select(rollouts.c.rollout_id).order_by(rollouts.c.created_at.desc(), rollouts.c.updated_at.desc())
     if group:
         query = query.where(rollouts.c.grp == group)
@@ -121,15 +126,15 @@ def _channels(connection: Connection, record: RolloutRecord) -> list[Json]:
 
 
 def _next(
-    record: RolloutRecord, seen: Observed, judgement: PhaseJudgement, out: float | None, now: float
+    record: RolloutRecord, observed: Observed, judgement: PhaseJudgement, published: float | None, now: float
 ) -> str:
     if record.pause is not None:
         role = "an approver" if record.pause.needs == "approver" else "an operator"
         return (
             f"{role} decides: `edgeloop rollout resume {record.rollout_id}` goes on,"
-            f" `edgeloop rollout abort {record.rollout_id} --reason …` turns back"
+            f" `edgeloop rollout abort {record.rollout_id} --reason …` returns to the baseline"
         )
-    waiting = [s for s in seen.sent if s.state in PENDING]
+    waiting = [s for s in observed.sent if s.state in PENDING]
     if waiting:
         who = "the guard countersigns" if waiting[0].state == "proposed" else "the engine publishes"
         return f"{who} seq {waiting[0].seq}"
@@ -137,20 +142,23 @@ def _next(
         return "devices return to the baseline"
     if record.state != "running":
         return ""
-    return _while_running(record, judgement, out, now)
+    return _while_running(record, judgement, published, now)
 
 
-def _while_running(record: RolloutRecord, judgement: PhaseJudgement, out: float | None, now: float) -> str:
-    if out is None:
-        return "the engine makes the phase's channel"
+def _while_running(
+    record: RolloutRecord, judgement: PhaseJudgement, published: float | None, now: float
+) -> str:
+    if published is None:
+        return "the engine proposes the phase's channel document"
     if trying := judgement.count(ProgressKind.TRYING):
         return (
-            f"{trying} devices are trying it; silent for {record.settings.silent_s:g} s they count as failed"
+            f"{trying} devices are trying it; one without a report for {record.settings.silent_s:g} s"
+            " counts as failed"
         )
     left = max(0.0, (judgement.due or now) - now)
     missing = judgement.count(ProgressKind.UNREACHED, ProgressKind.DEFERRED)
-    if missing and now < out + record.settings.reach_s:
-        return f"waits {left:.0f} s at most for {missing} devices that did not take the offer"
+    if missing and now < published + record.settings.reach_s:
+        return f"waits at most {left:.0f} s for {missing} devices that have not taken the offer"
     following = "it completes" if record.phase == record.last_phase else f"phase {record.phase + 1}"
     return f"soaks for {left:.0f} s, then {following}" if left > 0 else f"{following} follows at once"
 

@@ -1,4 +1,4 @@
-"""What a step of a rollout comes to: a new record, and what is to be done."""
+"""The result of one step of a rollout: a new record, and actions to carry out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from schemas.cohorts import SaltedShare
 
 @dataclass(frozen=True)
 class Propose:
-    """Send out a channel document. Its seq is given when it is stored."""
+    """Propose a channel document. It gets its seq when it is stored."""
 
     ring: Ring
     purpose: Purpose
@@ -28,12 +28,12 @@ class Propose:
 
 @dataclass(frozen=True)
 class Withdraw:
-    """Take back the documents that are not published yet."""
+    """Withdraw the documents that are not published yet."""
 
 
 @dataclass(frozen=True)
 class Note:
-    """Tell what happened, once per ``key``."""
+    """Record what happened, once per ``key``."""
 
     step: str
     key: str
@@ -45,10 +45,10 @@ Action = Propose | Withdraw | Note
 
 @dataclass(frozen=True)
 class Transition:
-    """What comes of a look.
+    """A new record, and the actions that belong to it.
 
     Attributes:
-        due: When to look again though nothing new was seen, UTC seconds; None: no need.
+        due: When to advance again even if nothing new is observed, UTC seconds; None: no need.
     """
 
     record: RolloutRecord
@@ -56,20 +56,20 @@ class Transition:
     due: float | None = None
 
 
-def moved(record: RolloutRecord, **changes: Any) -> RolloutRecord:
+def with_changes(record: RolloutRecord, **changes: Any) -> RolloutRecord:
     """The record with changes, validated."""
     return RolloutRecord.model_validate({**record.model_dump(), **changes})
 
 
 def version_of(releases: Mapping[str, Release], family: str) -> str:
-    """Version that a set names for a family; empty: none."""
+    """Version that a set has for a family; empty: none."""
     found = releases.get(family)
     return found.version if found is not None else ""
 
 
-def refusal(record: RolloutRecord, seen: Observed, purpose: Purpose = "phase") -> str | None:
-    """The guard's refusal of the newest document that nobody has looked at."""
-    fitting = [s for s in seen.sent if s.purpose == purpose and s.state != "withdrawn"]
+def refusal(record: RolloutRecord, observed: Observed, purpose: Purpose = "phase") -> str | None:
+    """The guard's refusal of the newest document; None: none, or a person resumed the rollout after it."""
+    fitting = [s for s in observed.sent if s.purpose == purpose and s.state != "withdrawn"]
     newest = max(fitting, key=lambda s: s.seq, default=None)
     if newest is None or newest.state != "refused" or newest.seq <= record.handled_refusal:
         return None
@@ -77,6 +77,6 @@ def refusal(record: RolloutRecord, seen: Observed, purpose: Purpose = "phase") -
 
 
 def supersede(record: RolloutRecord, by: str) -> Transition:
-    """Make way. Its documents stay in force until the successor's take their place."""
-    ended = moved(record, state="superseded", pause=None, ended_because=f"superseded by {by}")
+    """End the rollout for another one. Its documents stay in force until the successor's replace them."""
+    ended = with_changes(record, state="superseded", pause=None, ended_because=f"superseded by {by}")
     return Transition(ended, (Withdraw(), Note("rollout_superseded", "superseded", {"by": by})))

@@ -1,4 +1,4 @@
-"""Whom the serving process lets in: a copy of the registry's revocations, never older than a few seconds."""
+"""Decides whom the serving process lets in, by a copy of the registry's revocations that is seconds old."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from schemas.errors import AccessError, ServiceUnavailableError
 from schemas.updates import Role
 
 STALE_S = 5.0
-"""A copy older than this lets nobody in: better none than the revoked."""
+"""With a copy older than this, nobody is let in: rather nobody than a revoked holder."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class _Revoked:
 
 
 class AccessList:
-    """Decides from a certificate, the registry's newest word and a time.
+    """Decides by a certificate, the newest copy of the revocations, and the time.
 
     Args:
         clock: UTC seconds.
-        monotonic: Seconds; measures the copy's age.
+        monotonic: Seconds; measures the age of the copy.
     """
 
     def __init__(
@@ -53,16 +53,21 @@ class AccessList:
         return changed
 
     def check(self, holder: Holder, roles: frozenset[Role], method: str) -> None:
-        """Let the certificate's holder call the method.
+        """Check that the certificate's holder may call the method.
+
+        Args:
+            holder: Holder of the certificate.
+            roles: Roles of which the holder needs one.
+            method: Name of the method, for the error.
 
         Raises:
-            AccessError: Ended, revoked, or without any of the roles.
-            ServiceUnavailableError: We do not know who was revoked.
+            AccessError: The certificate has expired or was revoked, or has none of the roles.
+            ServiceUnavailableError: The copy of the revocations is too old.
         """
         if self._read_at is None or self._monotonic() - self._read_at > STALE_S:
-            raise ServiceUnavailableError("the registry does not say who was revoked")
+            raise ServiceUnavailableError("the revocations cannot be read from the registry")
         if self._clock() >= holder.not_after:
-            raise AccessError(f"the certificate of {holder.name} has ended: renew it")
+            raise AccessError(f"the certificate of {holder.name} has expired: renew it")
         if holder.serial in self._revoked.serials:
             raise AccessError(f"the certificate {holder.serial} of {holder.name} was revoked")
         if Role.DEVICE in holder.roles and holder.name in self._revoked.devices:
@@ -72,7 +77,7 @@ class AccessList:
             raise AccessError(f"{holder.name} ({held}) may not call {method}: it takes {_any_of(roles)}")
 
     def remaining_s(self, holder: Holder) -> float:
-        """Seconds until the certificate ends."""
+        """Seconds until the certificate expires."""
         return holder.not_after - self._clock()
 
 

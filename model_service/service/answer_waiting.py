@@ -1,4 +1,4 @@
-"""Waits for other processes to answer rows of the registry: one look serves all who wait."""
+"""Waits until other processes have answered rows of the registry; one query serves all callers that wait."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ class AnswerWaiter:
     """Waits for rows to be answered.
 
     Args:
-        workers: Where to look.
-        look: Those of the ids that are answered; each row has ``id``.
+        workers: Run the query.
+        query: Returns those of the ids that are answered; each row has ``id``.
     """
 
-    def __init__(self, workers: WorkerThreads, look: AnsweredQuery) -> None:
-        self._workers, self._look = workers, look
+    def __init__(self, workers: WorkerThreads, query: AnsweredQuery) -> None:
+        self._workers, self._query = workers, query
         self._waiting: dict[int, list[asyncio.Future[RowMapping]]] = {}
         self._poll: asyncio.Task[None] | None = None
 
     async def of(self, row_id: int) -> RowMapping:
-        """The row once it is answered; the caller bounds the time.
+        """The row once it is answered; the caller limits the time.
 
         Raises:
             ServiceUnavailableError: The registry is out of reach.
@@ -51,14 +51,14 @@ class AnswerWaiter:
             self._forget(row_id, future)
 
     async def _run(self) -> None:
-        """Look for as long as anybody waits."""
+        """Query for as long as a caller waits."""
         while ids := tuple(self._waiting):
             try:
-                for row in await self._workers.read(partial(self._look, ids=ids)):
+                for row in await self._workers.read(partial(self._query, ids=ids)):
                     for future in self._waiting.get(row["id"], []):
                         if not future.done():
                             future.set_result(row)
-            except Exception as exc:  # noqa: BLE001  (raised again by each who waits)
+            except Exception as exc:  # noqa: BLE001  (raised again in each caller that waits)
                 self._fail(exc)
             await asyncio.sleep(POLL_S)
 

@@ -1,4 +1,4 @@
-"""Artifacts by digest: from the artifacts folder, or from the repository's published targets."""
+"""Opens artifacts by digest, from the artifacts folder or the repository's published targets."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclass
 class ArtifactFile:
-    """An open artifact. Close it.
+    """An open artifact; the caller closes it.
 
     Attributes:
-        size: Bytes.
+        size: Size in bytes.
     """
 
     descriptor: int
     size: int
 
     def read(self, offset: int, length: int) -> bytes:
-        """Bytes from the offset on; fewer at the end."""
+        """Bytes from the offset on; fewer than ``length`` at the end of the file."""
         return os.pread(self.descriptor, length, offset)
 
     def close(self) -> None:
@@ -33,11 +33,12 @@ class ArtifactFile:
 
 
 class ArtifactFiles:
-    """Opens what a digest names, and nothing else.
+    """Opens the artifact of a digest, and no other file.
 
     Args:
-        artifacts: Files named by their SHA-256.
-        targets: Targets of a TUF repository with consistent snapshots: ``models/<family>/<sha256>.<name>``.
+        artifacts: Folder of files that are named by their SHA-256.
+        targets: Targets folder of a TUF repository with consistent snapshots; a bundle is
+            ``models/<family>/<sha256>.<name>``.
     """
 
     def __init__(self, artifacts: Path, targets: Path) -> None:
@@ -47,7 +48,7 @@ class ArtifactFiles:
         """The artifact, if it reaches as far as the offset.
 
         Raises:
-            BadFieldError: Not a digest, or an offset that no file has.
+            BadFieldError: It is not a digest, or the offset is negative.
             OutOfRangeError: The artifact ends before the offset.
             UnknownNameError: No artifact has this digest.
         """
@@ -67,5 +68,5 @@ class ArtifactFiles:
             try:
                 return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             except OSError:
-                continue  # absent, or a link: never followed
+                continue  # missing, or a symbolic link, which is never followed
         raise UnknownNameError(f"no artifact {sha256}")

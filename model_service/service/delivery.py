@@ -1,4 +1,4 @@
-"""`ModelDelivery`: hints, metadata, artifacts, reports. Devices only, each for itself (see `door`)."""
+"""The gRPC service `ModelDelivery`: hints, metadata, artifacts and reports, for devices only."""
 
 from __future__ import annotations
 
@@ -42,11 +42,12 @@ log = logging.getLogger(__name__)
 MAX_DETAIL = 4096
 MAX_INSTALLED = 16
 MAX_REPORT_BYTES = 16 * 1024
-"""Reports are kept; a device has no reason to say more."""
+"""Reports are stored for ever, and no device has a reason to send a larger one."""
 _STATES = frozenset(s.value for s in UpdateState)
 _RESULTS = frozenset(r.value for r in UpdateResult) | {""}
 _ATTACKS = frozenset(a.value for a in Attack) | {""}
 _LEAVE_S = 0.05
+"""How long before its deadline a watch returns, so that it ends normally."""
 
 
 class _Set(Release):
@@ -59,7 +60,7 @@ _SET = TypeAdapter(_Set)
 
 
 def rules(settings: ModelSettings) -> dict[str, AccessRule]:
-    """Devices only; a watch lives as long as a connection may."""
+    """Access rules by method: devices only; a watch may last as long as a connection."""
     return {
         "Watch": AccessRule(DEVICES, settings.connection_age_s),
         "FetchMetadata": AccessRule(DEVICES, 20.0),
@@ -69,55 +70,55 @@ def rules(settings: ModelSettings) -> dict[str, AccessRule]:
 
 
 class ModelDelivery:
-    """Handlers of the service.
+    """Handlers of the service. The door has checked that each device acts for itself.
 
     Args:
         settings: Folders, size of a chunk.
         workers: Threads for registry and files.
-        beacon: Says when there is news.
+        wakeup: Wakes the watch streams.
         clock: UTC seconds.
 
     Attributes:
-        watching: Open streams by device.
-        cloned: Reports refused because their number was used before, by device.
+        watching: Number of open watch streams by device.
+        cloned: Number of reports by device that were refused because another one has their number.
     """
 
     def __init__(
         self,
         settings: ModelSettings,
         workers: WorkerThreads,
-        beacon: StreamWakeup,
+        wakeup: StreamWakeup,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._repository = TrustRepository(settings.repository, settings.proposals, settings.artifacts)
         self._artifacts = ArtifactFiles(settings.artifacts, settings.repository / "targets")
         self._chunk_bytes = settings.chunk_bytes
-        self._workers, self._beacon, self._clock = workers, beacon, clock
+        self._workers, self._wakeup, self._clock = workers, wakeup, clock
         self.watching: Counter[str] = Counter()
         self.cloned: Counter[str] = Counter()
 
     async def watch(self, request: WatchRequest, call: ServiceCall) -> AsyncGenerator[Hint, None]:
-        """The newest timestamp version at once, then whenever it changes, while the peer is let in."""
+        """Hints: the newest timestamp version at once, then each change, as long as the peer is let in."""
         self.watching[request.device_id] += 1
-        told = None
+        sent_version = None
         try:
-            while not self._beacon.draining:
+            while not self._wakeup.draining:
                 call.check()
-                if self._beacon.version != told:
-                    told = self._beacon.version
-                    yield Hint(timestamp_version=told)
-                    continue  # what came meanwhile
+                if self._wakeup.version != sent_version:
+                    sent_version = self._wakeup.version
+                    yield Hint(timestamp_version=sent_version)
+                    continue  # the version may have changed while the hint was sent
                 async with asyncio.timeout_at(call.until - _LEAVE_S):
-                    await self._beacon.news()
+                    await self._wakeup.wait()
         except TimeoutError:
-            return  # as long as a connection may live: the device watches anew
+            return  # the stream is as old as a connection may get; the device opens a new one
         finally:
             self.watching -= Counter([request.device_id])
 
     async def fetch_metadata(
         self, request: FetchMetadataRequest, _call: ServiceCall
     ) -> FetchMetadataResponse:
-        """All that the caller lacks, of one moment; of the channels its own group's."""
+        """All files that the device lacks, of one moment; channel documents of its own group only."""
         group = (await self._workers.read(lambda c: device(c, request.device_id)))["grp"]
         known = dict(request.versions), dict(request.documents)
         reply = await self._workers.in_thread(lambda: self._repository.reply(*known, group))
@@ -130,7 +131,7 @@ class ModelDelivery:
     async def fetch_artifact(
         self, request: FetchArtifactRequest, call: ServiceCall
     ) -> AsyncGenerator[ArtifactChunk, None]:
-        """The artifact's bytes from the offset on; nothing where the offset is its end."""
+        """The artifact's bytes from the offset on; none if the offset is its end."""
         file = await self._workers.in_thread(lambda: self._artifacts.open(request.sha256, request.offset))
         offset = request.offset
         try:
@@ -145,7 +146,7 @@ class ModelDelivery:
             file.close()
 
     async def report(self, request: ReportRequest, _call: ServiceCall) -> ReportResponse:
-        """Keep what the device says of itself; a repeat changes nothing."""
+        """Store a report of the device; a repeat changes nothing."""
         check_report(request)
         now = self._clock()
         try:
@@ -161,10 +162,10 @@ class ModelDelivery:
 
 
 def check_report(request: ReportRequest) -> None:
-    """Whether the report can be kept.
+    """Check that the report can be stored.
 
     Raises:
-        BadFieldError: A field cannot be what it is.
+        BadFieldError: A field has an impossible value.
     """
     for field, value, known in (
         ("state", request.state, _STATES),
@@ -189,9 +190,11 @@ def check_report(request: ReportRequest) -> None:
         _check_set("attempted", request.attempted)
 
 
-def _check_set(field: str, told: Installed) -> None:
-    """Whether a device can run such a set: what is stored here, rollouts read as a release."""
+def _check_set(field: str, reported: Installed) -> None:
+    """Check that a device can run such a set: rollouts read what is stored here as a release."""
     try:
-        _SET.validate_python({"family": told.family, "version": told.version, "sha256": told.sha256 or None})
+        _SET.validate_python(
+            {"family": reported.family, "version": reported.version, "sha256": reported.sha256 or None}
+        )
     except ValidationError as exc:
         raise BadFieldError(field, describe(exc)[:200]) from exc

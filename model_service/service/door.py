@@ -1,4 +1,4 @@
-"""The door to gRPC's calls: every call passes identity, role, deadline and error mapping here, or is refused.
+"""The door to gRPC's calls: checks identity, role and deadline of every call, and maps its errors.
 
 Handlers behind it are plain: ``async (request, call) -> reply``, or an async generator of replies.
 Interceptors would be the usual place, but they do not see the peer.
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 DETAILS_KEY = "grpc-status-details-bin"
 MARGIN_S = 0.1
-"""Kept back of a caller's deadline, so that our refusal reaches it before it gives up."""
+"""Subtracted from a caller's deadline, so that a refusal reaches the caller before it gives up."""
 ANYBODY: frozenset[Role] = frozenset()
 DEVICES = frozenset({Role.DEVICE})
 
@@ -39,8 +39,8 @@ class AccessRule:
     """Who may call a method, and for how long.
 
     Attributes:
-        roles: Any of these; ``ANYBODY``: no certificate is asked for (the server-TLS listener).
-        limit_s: Longest time of a call, whatever deadline the caller brings or lacks.
+        roles: The caller needs one of these; ``ANYBODY``: no certificate is needed (server-TLS listener).
+        limit_s: Longest time of a call, whatever deadline the caller has set.
     """
 
     roles: frozenset[Role]
@@ -49,12 +49,12 @@ class AccessRule:
 
 @dataclass(frozen=True)
 class ServiceCall:
-    """What a handler knows of its call.
+    """What a handler knows about its call.
 
     Attributes:
-        peer: Whose certificate it is; None on the server-TLS listener.
-        until: Time of the running event loop by which to answer, at latest when the certificate ends.
-        check: Raises AccessError once the peer is no longer let in; for streams.
+        peer: Holder of the client certificate; None on the server-TLS listener.
+        until: Time of the running event loop by which to answer; never later than the certificate's end.
+        check: Raises AccessError once the peer is no longer let in; streams call it again and again.
     """
 
     peer: Holder | None
@@ -63,7 +63,7 @@ class ServiceCall:
 
     @property
     def actor(self) -> str:
-        """Who calls, for records."""
+        """Name of the caller, for records; empty on the server-TLS listener."""
         return "" if self.peer is None else self.peer.name
 
     @property
@@ -82,10 +82,10 @@ Stream = Callable[[Any, ServiceCall], AsyncGenerator[Message, None]]
 
 
 class CallDoor:
-    """Puts plain handlers behind the checks.
+    """Wraps plain handlers in the checks.
 
     Args:
-        access: Who is let in.
+        access: Decides who is let in.
     """
 
     def __init__(self, access: AccessList) -> None:
@@ -96,18 +96,18 @@ class CallDoor:
     def guard(
         self, service: ServiceDescriptor, implementation: object, rules: Mapping[str, AccessRule]
     ) -> grpc.GenericRpcHandler:
-        """Handlers, as gRPC takes them, of a service's methods.
+        """The checked handlers of a service's methods, in the form that gRPC takes.
 
         Args:
-            service: Its descriptor.
-            implementation: Has a handler per method, by its name in snake_case.
-            rules: By method name. A method without one is a mistake that does not start.
+            service: Descriptor of the service.
+            implementation: Has a handler for each method, named after it in snake_case.
+            rules: By method name; every method must have one.
 
         Raises:
             ValueError: A method has no rule.
         """
         if missing := {m.name for m in service.methods} - set(rules):
-            raise ValueError(f"no rule says who may call {', '.join(sorted(missing))}")
+            raise ValueError(f"no access rule for {', '.join(sorted(missing))}")
         handlers = {m.name: self._handler(m, implementation, rules[m.name]) for m in service.methods}
         return grpc.method_handlers_generic_handler(service.full_name, handlers)
 
@@ -158,13 +158,14 @@ class CallDoor:
         except PipelineError as exc:
             log.info("%s refused: %s", method.name, exc)
             await self._abort(context, exc)
-        except Exception as exc:  # whatever else it is must not reach the caller
+        except Exception as exc:  # the text of an unforeseen error must not reach the caller
             log.exception("%s failed", method.name)
             await self._abort(context, exc)
 
     def _admit(
         self, method: MethodDescriptor, rule: AccessRule, request: Message, context: Any, limit_s: float
     ) -> ServiceCall:
+        # Step 1: identity. The listener for strangers has none to check.
         until = asyncio.get_running_loop().time() + limit_s
         if rule.roles == ANYBODY:
             return ServiceCall(None, until, lambda: None)
@@ -173,10 +174,13 @@ class CallDoor:
         def check() -> None:
             self._access.check(peer, rule.roles, method.name)
 
+        # Step 2: certificate, revocations and role.
         check()
+        # Step 3: no call outlives its certificate.
         until = min(until, asyncio.get_running_loop().time() + self._access.remaining_s(peer))
+        # Step 4: a device acts for itself alone.
         if rule.roles == DEVICES and peer.name != (claimed := getattr(request, "device_id", "")):
-            raise AccessError(f"{peer.name} may not speak for {claimed[:64]!r}")
+            raise AccessError(f"{peer.name} may not act for {claimed[:64]!r}")
         return ServiceCall(peer, until, check)
 
     async def _abort(self, context: Any, error: Exception) -> None:
@@ -204,7 +208,7 @@ async def _in_time(answer: Awaitable[Any], limit_s: float, method: str) -> Any:
 def _peer(context: Any) -> Holder:
     pems = context.auth_context().get("x509_pem_cert", ())
     if not pems:
-        raise AccessError("this call takes a client certificate")
+        raise AccessError("this call needs a client certificate")
     return read_holder(bytes(pems[0]))
 
 

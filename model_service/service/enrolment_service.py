@@ -1,4 +1,4 @@
-"""The gRPC service `Enrollment`: takes requests of devices that have no valid certificate."""
+"""The gRPC service `Enrollment`, for devices that have no valid certificate."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from model_service.identity.authority import issued_by
 from model_service.identity.certificate_requests import (
     ISSUED,
     EnrolmentRequest,
-    answered,
+    answered_requests,
     request_enrolment,
     request_renewal,
 )
@@ -29,8 +29,9 @@ from schemas.proto.delivery_pb2 import EnrollRequest, EnrollResponse, RenewReque
 
 RULES = {"Enroll": AccessRule(ANYBODY, 20.0), "Renew": AccessRule(ANYBODY, 20.0)}
 _AT_ONCE = 8
-"""Strangers may call: no more of their requests than this wait for the registry at a time."""
+"""How many requests may wait for the registry at a time; strangers may call."""
 _REPLY_S = 0.1
+"""Time kept for the reply, so that the caller gets an answer before its deadline."""
 
 
 class EnrolmentService:
@@ -39,7 +40,7 @@ class EnrolmentService:
     Args:
         settings: Lifetime of certificates.
         ca_pem: Certificate of the authority.
-        workers: Where to leave requests.
+        workers: Threads for the registry.
         clock: UTC seconds.
     """
 
@@ -53,18 +54,18 @@ class EnrolmentService:
         self._fresh_s = settings.certificate_s / 2
         self._ca_pem, self._ca = ca_pem, x509.load_pem_x509_certificate(ca_pem)
         self._workers, self._clock = workers, clock
-        self._answers = AnswerWaiter(workers, answered)
-        self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._answers = AnswerWaiter(workers, answered_requests)
+        self._writing = asyncio.Semaphore(_AT_ONCE)
 
     async def enroll(self, request: EnrollRequest, call: ServiceCall) -> EnrollResponse:
         """Redeem a join token."""
         if not DEVICE_ID.fullmatch(request.device_id):
             raise BadFieldError("device_id", "letters, digits and _.:-, at most 64")
-        asked = EnrolmentRequest(request.device_id, request.token, request.csr_pem, request.signing_key_pem)
-        return await self._certificate(lambda c: request_enrolment(c, asked, self._clock()), call)
+        wanted = EnrolmentRequest(request.device_id, request.token, request.csr_pem, request.signing_key_pem)
+        return await self._certificate(lambda c: request_enrolment(c, wanted, self._clock()), call)
 
     async def renew(self, request: RenewRequest, call: ServiceCall) -> EnrollResponse:
-        """A new certificate for an old one of ours, expired or not, whose key the caller holds."""
+        """A new certificate for an old one of this authority, expired or not, whose key the caller holds."""
         certificate = certs.read_certificate(request.certificate_pem)
         if not issued_by(certificate, self._ca):
             raise AccessError("the old certificate is not one of this authority")
@@ -76,9 +77,9 @@ class EnrolmentService:
             call,
         )
 
-    async def _certificate(self, leave: Callable[[Connection], int], call: ServiceCall) -> EnrollResponse:
-        async with self._turns:
-            row_id = await self._workers.write(leave)
+    async def _certificate(self, store: Callable[[Connection], int], call: ServiceCall) -> EnrollResponse:
+        async with self._writing:
+            row_id = await self._workers.write(store)
         try:
             async with asyncio.timeout(max(0.0, call.remaining_s - _REPLY_S)):
                 row = await self._answers.of(row_id)

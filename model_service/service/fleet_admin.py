@@ -1,4 +1,4 @@
-"""`FleetAdmin`: what people ask of the fleet. Answers are JSON documents (docs/grpc.md)."""
+"""The gRPC service `FleetAdmin`, for people. Its answers are JSON documents (docs/grpc.md)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping
 
-from model_service.fleet.certificate_ledger import enter, revoke_certificate
+from model_service.fleet.certificate_ledger import record_if_absent, revoke_certificate
 from model_service.fleet.devices import revoke_device
 from model_service.holder import Holder
 from model_service.identity import certificates as certs
@@ -62,11 +62,11 @@ class FleetAdmin:
     """Handlers of the service.
 
     Args:
-        settings: Lifetime of tokens; the lake.
+        settings: Lifetime of tokens; folder of the lake.
         workers: Threads for registry and files.
-        access: Copies a revocation at once.
-        beacon: Wakes the streams of a revoked device.
-        watching: Open streams by device.
+        access: Is refreshed at once after a revocation.
+        wakeup: Wakes the streams, so that those of a revoked device end.
+        watching: Number of open watch streams by device.
         clock: UTC seconds.
     """
 
@@ -75,13 +75,13 @@ class FleetAdmin:
         settings: ModelSettings,
         workers: WorkerThreads,
         access: AccessList,
-        beacon: StreamWakeup,
+        wakeup: StreamWakeup,
         watching: Mapping[str, int],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._ca_path = ca_path(settings)
-        self._token_s, self._evidence = settings.token_s, LakeLookup(settings.lake_root)
-        self._workers, self._access, self._beacon = workers, access, beacon
+        self._token_s, self._lake = settings.token_s, LakeLookup(settings.lake_root)
+        self._workers, self._access, self._wakeup = workers, access, wakeup
         self._watching, self._clock = watching, clock
         self._answers = AnswerWaiter(workers, writes.answered_commands)
 
@@ -122,7 +122,7 @@ class FleetAdmin:
         return await self._read(lambda c: reads.list_tokens(c, request.limit))
 
     async def create_join_token(self, request: JoinTokenRequest, call: ServiceCall) -> JsonReply:
-        """A new token; this answer is the only place where it ever stands."""
+        """A new token; only this answer ever contains it."""
         valid_s = float(request.valid_s) or self._token_s
         if not 0 < valid_s <= MAX_TOKEN_S:
             raise BadFieldError("valid_s", f"more than 0, at most {MAX_TOKEN_S:.0f}")
@@ -137,18 +137,18 @@ class FleetAdmin:
         return _reply({"device_id": request.device_id, "token": token, "valid_s": valid_s})
 
     async def revoke_device(self, request: ShowRequest, call: ServiceCall) -> JsonReply:
-        """Never let the device in again, from now on, its open streams included."""
+        """Refuse the device from now on, and end its open streams."""
         now = self._clock()
         await self._workers.write(lambda c: revoke_device(c, request.id, now, call.actor))
-        await self._heed_revocation()
+        await self._apply_revocation()
         return _reply({"device_id": request.id, "revoked": True})
 
     async def revoke_certificate(self, request: RevokeCertificateRequest, call: ServiceCall) -> JsonReply:
-        """Never let a person in with that certificate again, from now on."""
+        """Refuse a person's certificate from now on."""
         if bool(request.serial) == bool(request.certificate_pem):
-            raise BadFieldError("serial", "either this or certificate_pem")
+            raise BadFieldError("serial", "give either this or certificate_pem")
         if request.certificate_pem:
-            holder, not_before = await self._workers.in_thread(lambda: self._read_ours(request))
+            holder, not_before = await self._workers.in_thread(lambda: self._read_own_certificate(request))
             serial = holder.serial
         else:
             holder, not_before, serial = None, 0.0, _plain_serial(request.serial)
@@ -156,20 +156,20 @@ class FleetAdmin:
 
         def revoke(connection: Connection) -> str:
             if holder is not None:
-                enter(connection, holder, not_before)
+                record_if_absent(connection, holder, not_before)
             return revoke_certificate(connection, serial, now, call.actor, request.reason)
 
         name = await self._workers.write(revoke)
-        await self._heed_revocation()
+        await self._apply_revocation()
         return _reply({"name": name, "serial": serial, "revoked": True})
 
     async def train(self, request: TrainRequest, call: ServiceCall) -> JsonReply:
-        """A training run, by hand."""
+        """Request a training run."""
         if request.kind not in KINDS:
             raise BadFieldError("kind", "anomaly, classifier, or empty")
-        families = await self._workers.in_thread(self._evidence.families)
+        families = await self._workers.in_thread(self._lake.families)
         writes.known_family(families, request.family)
-        asked = writes.RunRequest(
+        wanted = writes.RunRequest(
             family=request.family,
             profile=families[request.family].name,
             actor=call.actor,
@@ -177,10 +177,10 @@ class FleetAdmin:
             seed=request.seed,
             detail=request.reason,
         )
-        return await self._requested(asked)
+        return await self._requested(wanted)
 
     async def ack_drift(self, request: AckDriftRequest, call: ServiceCall) -> JsonReply:
-        """A person's decision on a run that waits, or on a verdict that has none."""
+        """A person's decision on a run that waits, or on a drift verdict that has no run."""
         name, now = request.run_id, self._clock()
 
         def decide(connection: Connection) -> dict[str, Any] | None:
@@ -194,47 +194,46 @@ class FleetAdmin:
 
         if (decided := await self._workers.write(decide)) is not None:
             return _reply(decided)
-        profile = await self._workers.in_thread(lambda: self._evidence.verdict_profile(name))
+        profile = await self._workers.in_thread(lambda: self._lake.verdict_profile(name))
         if profile is None:
             raise UnknownNameError(f"no waiting run and no drift verdict {name}: `edgeloop drift list`")
         if not request.retrain:
             raise RegistryError(f"no run waits because of {name}: there is nothing to dismiss")
-        asked = writes.RunRequest(
+        wanted = writes.RunRequest(
             profile.model.name, profile.name, call.actor, verdicts=(name,), detail=request.reason
         )
-        return await self._requested(asked)
+        return await self._requested(wanted)
 
     async def start_rollout(self, request: StartRolloutRequest, call: ServiceCall) -> JsonReply:
-        """Ask the engine for a rollout, and wait for its answer."""
+        """Send the engine a command to start a rollout, and wait for its answer."""
         body = {"version": request.version, "group": request.group, "security": request.security}
         return await self._command("start_rollout", body, call)
 
     async def control_rollout(self, request: ControlRolloutRequest, call: ServiceCall) -> JsonReply:
-        """Ask the engine to pause, resume or abort, and wait for its answer."""
+        """Send the engine a command to pause, resume or abort, and wait for its answer."""
         if request.action not in ACTIONS:
             raise BadFieldError("action", f"one of {', '.join(ACTIONS)}")
         if request.action != "resume" and Role.OPERATOR not in call.roles:
-            raise AccessError(f"{call.actor} may resume what waits for approval, not {request.action}")
+            raise AccessError(f"{call.actor} may resume what waits for approval, but not {request.action}")
         body = {
             "rollout_id": request.rollout_id,
             "action": request.action,
             "reason": request.reason,
-            "roles": sorted(
-                role.value for role in call.roles
-            ),  # resuming what was not shown takes an approver
+            # To resume without the missing evidence takes an approver: the engine checks the roles.
+            "roles": sorted(role.value for role in call.roles),
         }
         return await self._command("control_rollout", body, call)
 
-    async def _heed_revocation(self) -> None:
-        """Refuse the revoked from the next call on, and end their streams."""
+    async def _apply_revocation(self) -> None:
+        """Refuse revoked holders from the next call on, and end their streams."""
         await self._workers.read(self._access.refresh)
-        self._beacon.wake()
+        self._wakeup.wake()
 
-    def _read_ours(self, request: RevokeCertificateRequest) -> tuple[Holder, float]:
-        """Holder and first second of a certificate that our authority signed.
+    def _read_own_certificate(self, request: RevokeCertificateRequest) -> tuple[Holder, float]:
+        """Holder and start (UTC seconds) of a certificate that this authority signed.
 
         Raises:
-            BadFieldError: It is no certificate, or another authority's.
+            BadFieldError: It is no certificate, or of another authority.
         """
         try:
             found = certs.read_certificate(request.certificate_pem)
@@ -248,14 +247,16 @@ class FleetAdmin:
     async def _read(self, work: Callable[[Connection], Any]) -> JsonReply:
         return _reply(await self._workers.read(work))
 
-    async def _requested(self, asked: writes.RunRequest) -> JsonReply:
+    async def _requested(self, wanted: writes.RunRequest) -> JsonReply:
         now = self._clock()
-        run_id = await self._workers.write(lambda c: writes.request_run(c, asked, now))
+        run_id = await self._workers.write(lambda c: writes.request_run(c, wanted, now))
         return _reply({"run_id": run_id, "state": RunState.REQUESTED})
 
     async def _command(self, kind: str, body: dict[str, Any], call: ServiceCall) -> JsonReply:
         now = self._clock()
-        command_id = await self._workers.write(lambda c: writes.leave_command(c, kind, body, call.actor, now))
+        command_id = await self._workers.write(
+            lambda c: writes.insert_command(c, kind, body, call.actor, now)
+        )
         try:
             async with asyncio.timeout(max(0.0, call.remaining_s - _REPLY_S)):
                 answer = await self._answers.of(command_id)
@@ -267,7 +268,7 @@ class FleetAdmin:
 
 
 def _plain_serial(text: str) -> str:
-    """The serial as the ledger has it, also where it was copied from what another tool prints."""
+    """The serial in the ledger's form; other tools print it with colons, capitals or leading zeros."""
     return text.replace(":", "").strip().lower().lstrip("0")
 
 

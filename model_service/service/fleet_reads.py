@@ -1,4 +1,4 @@
-"""What people see of the fleet: rows of the registry as JSON documents (docs/grpc.md names their shapes)."""
+"""What people may read of the fleet: rows of the registry as JSON documents (shapes in docs/grpc.md)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _STATUS = ("last_seen", "state", "result", "channel_seq", "rollout_id", "install
 
 
 def bounded(limit: int) -> int:
-    """How many rows a list holds at most."""
+    """Largest number of rows that a list returns for a caller's limit; 0: the default."""
     return min(limit, _MAX_LIMIT) if limit > 0 else _DEFAULT_LIMIT
 
 
@@ -40,17 +40,17 @@ def list_devices(connection: Connection, group: str, limit: int, watching: Mappi
     """Devices with what they last reported.
 
     Args:
-        connection: A look.
-        group: Empty: of all groups.
-        limit: At most so many.
-        watching: Open watch streams of this process, by device.
+        connection: Reads the registry.
+        group: Only devices of this group; empty: of all groups.
+        limit: Largest number of devices; 0: the default.
+        watching: Number of open watch streams of this process, by device.
     """
-    told = {row["device_id"]: row for row in statuses(connection, group)}
+    reported = {row["device_id"]: row for row in statuses(connection, group)}
     ends, cloned = valid_until(connection), _cloned(connection)
     found = []
     for row in devices_of(connection, group)[: bounded(limit)]:
         name = row["device_id"]
-        status = told.get(name)
+        status = reported.get(name)
         plain = _plain({k: v for k, v in row.items() if k != "public_key"})
         plain.update(_plain({k: None if status is None else status[k] for k in _STATUS}))
         plain.update(_plain({"certificate_until": ends.get(name)}))
@@ -59,7 +59,7 @@ def list_devices(connection: Connection, group: str, limit: int, watching: Mappi
 
 
 def list_models(connection: Connection, family: str, limit: int) -> list[Json]:
-    """Candidates, newest first, with a word on their gates."""
+    """Candidates, newest first, each with which gates it passed."""
     found = [_plain(c.row()) for c in candidates.newest(connection, family, bounded(limit))]
     passed = _gates(connection, [row["version"] for row in found])
     return [{**row, "gates": passed.get(row["version"], {})} for row in found]
@@ -102,7 +102,7 @@ def list_rollouts(connection: Connection, family: str, group: str, limit: int) -
 
 
 def show_rollout(connection: Connection, rollout_id: str) -> Json:
-    """A rollout with its record, events, channels and what devices reported on it.
+    """A rollout with its record, events, channel documents, and counts of what devices reported.
 
     Raises:
         UnknownNameError: There is none.
@@ -138,7 +138,7 @@ def list_people(connection: Connection, limit: int) -> list[Json]:
 
 
 def list_tokens(connection: Connection, limit: int) -> list[Json]:
-    """Join tokens, newest first; of each only what does not let anybody in."""
+    """Join tokens, newest first, without their secret."""
     return [_plain(row) for row in tokens.tokens(connection, bounded(limit))]
 
 

@@ -1,4 +1,4 @@
-"""What people ask of the fleet: rows that other processes of the model service act on."""
+"""Stores what people ask for, as rows on which other processes of the model service act."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from model_service.training.training_run import RunReason, RunState, TrainingRun
 from schemas.errors import RegistryError
 
 WAITING, REFUSED = "waiting", "refused"
-WITHDRAWN = "nobody waited for the answer any more"
+WITHDRAWN = "withdrawn: the caller no longer waited for the answer"
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """A training run that a person wants.
+    """A training run that a person requests.
 
     Attributes:
-        verdicts: Ids of the drift events behind it.
-        kind: anomaly, classifier, or empty for what the data allow.
-        detail: Why, in the person's words.
+        verdicts: Ids of the drift events that are its reason.
+        kind: ``anomaly``, ``classifier``, or empty: what the data allow.
+        detail: The reason in the person's words.
     """
 
     family: str
@@ -40,8 +40,8 @@ class RunRequest:
     detail: str = ""
 
 
-def request_run(connection: Connection, asked: RunRequest, now: float) -> str:
-    """Leave a run for the trainer.
+def request_run(connection: Connection, wanted: RunRequest, now: float) -> str:
+    """Store a run for the trainer.
 
     Returns:
         Its id.
@@ -50,20 +50,20 @@ def request_run(connection: Connection, asked: RunRequest, now: float) -> str:
     at = datetime.fromtimestamp(now, UTC)
     run = TrainingRun(
         run_id=run_id,
-        family=asked.family,
-        profile=asked.profile,
+        family=wanted.family,
+        profile=wanted.profile,
         state=RunState.REQUESTED,
         reason=RunReason.PERSON,
-        requested_by=asked.actor,
+        requested_by=wanted.actor,
         created_at=at,
         updated_at=at,
-        kind=asked.kind,
-        verdicts=asked.verdicts,
-        seed=asked.seed,
-        detail=asked.detail,
+        kind=wanted.kind,
+        verdicts=wanted.verdicts,
+        seed=wanted.seed,
+        detail=wanted.detail,
     )
     run_store.insert(connection, run)
-    detail = {"by": asked.actor, "family": asked.family, "why": asked.detail}
+    detail = {"by": wanted.actor, "family": wanted.family, "why": wanted.detail}
     note(connection, f"run/{run_id}/requested", run_id, "run_requested", detail, now)
     return run_id
 
@@ -72,7 +72,7 @@ def waiting_run(connection: Connection, name: str) -> TrainingRun | None:
     """The waiting run that has this id, or that waits because of this drift event; None: no such run.
 
     Raises:
-        RegistryError: The run is there, but waits for nobody.
+        RegistryError: The run exists, but does not wait for a decision.
     """
     run = run_store.get(connection, name)
     if run is None:
@@ -86,7 +86,7 @@ def waiting_run(connection: Connection, name: str) -> TrainingRun | None:
 def decide_run(
     connection: Connection, run: TrainingRun, actor: str, reason: str, now: float, *, retrain: bool
 ) -> RunState:
-    """Send a waiting run on, or end it, in the transaction that read it.
+    """Request a waiting run again, or dismiss it, in the transaction that read it.
 
     Returns:
         Its new state.
@@ -100,8 +100,8 @@ def decide_run(
     return state
 
 
-def leave_command(connection: Connection, kind: str, body: dict[str, Any], actor: str, now: float) -> int:
-    """Leave a command for the engine.
+def insert_command(connection: Connection, kind: str, body: dict[str, Any], actor: str, now: float) -> int:
+    """Store a command for the engine.
 
     Returns:
         Its id.
@@ -113,10 +113,10 @@ def leave_command(connection: Connection, kind: str, body: dict[str, Any], actor
 
 
 def withdraw_command(connection: Connection, command_id: int) -> bool:
-    """Take back a command that nobody waits for: it must not happen behind its sender's back.
+    """Withdraw a command whose caller gets an error, so that it cannot happen after all.
 
     Returns:
-        False: it was answered meanwhile.
+        False: the engine had answered it already.
     """
     own = (commands.c.id == command_id) & (commands.c.state == WAITING)
     values = {"state": REFUSED, "outcome": {"reason": WITHDRAWN}}
@@ -131,10 +131,10 @@ def answered_commands(connection: Connection, ids: Collection[int]) -> list[RowM
 
 
 def known_family(families: Collection[str], family: str) -> None:
-    """Whether some profile runs that family.
+    """Check that a profile runs that family.
 
     Raises:
-        UnknownNameError: None does.
+        UnknownNameError: No profile does.
     """
     if family not in families:
         known = ", ".join(sorted(families)) or "none yet"

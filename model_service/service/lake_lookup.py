@@ -1,4 +1,4 @@
-"""What the serving process asks the lake: whose profile a model family or a drift verdict is."""
+"""Looks up in the lake which profile a model family or a drift verdict belongs to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from schemas.profile import Profile
 
 
 class LakeLookup:
-    """Looks into the lake; blocks, so call it in a thread.
+    """Queries the lake. Its methods block: call them in a thread.
 
     Args:
         lake_root: Folder of the lake.
@@ -21,13 +21,13 @@ class LakeLookup:
         self._lake_root = lake_root
 
     def families(self) -> dict[str, Profile]:
-        """By model family, a profile that runs it."""
+        """A profile for each model family, by family."""
         profiles = ProfileRegistry(Lake.open(self._lake_root)).profiles()
         return {p.model.name: p for p in profiles.values()}
 
     def verdict_profile(self, event_id: str) -> Profile | None:
         """Profile that the drift verdict is about; None: there is no such verdict."""
         lake = Lake.open(self._lake_root)
-        with connect(self._lake_root) as con:
-            found = con.execute("SELECT profile FROM drift WHERE event_id = ?", [event_id]).fetchone()
+        with connect(self._lake_root) as connection:
+            found = connection.execute("SELECT profile FROM drift WHERE event_id = ?", [event_id]).fetchone()
         return None if found is None else ProfileRegistry(lake).profiles().get(found[0])

@@ -1,4 +1,4 @@
-"""Our errors as gRPC statuses with details, each mapped once: google.rpc ErrorInfo, BadRequest, RetryInfo."""
+"""Maps errors to gRPC statuses with details: google.rpc ErrorInfo, BadRequest, RetryInfo."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from schemas.errors import (
 )
 
 DOMAIN: Final = "edgeloop.v1"
-INTERNAL = "internal error: the service's log has it"
-WAITS = "the service waits for its operator: its log says why"
+INTERNAL = "internal error: see the log of the model service"
+WAITS = "the service needs its operator: see the log of the model service"
 
 
 class UnknownNameError(RegistryError):
@@ -31,7 +31,7 @@ class UnknownNameError(RegistryError):
 
 
 class BadFieldError(RejectedError):
-    """A request whose field cannot be what it is."""
+    """A field of the request has an impossible value."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field}: {message}")
@@ -40,7 +40,7 @@ class BadFieldError(RejectedError):
 
 
 class OutOfRangeError(BadFieldError):
-    """An offset behind the end of what it points into."""
+    """The offset lies beyond the end of the artifact."""
 
 
 class LateError(RetryableError):
@@ -57,15 +57,15 @@ CODES: tuple[tuple[type[PipelineError], int], ...] = (
     (RetryableError, code_pb2.UNAVAILABLE),
     (RejectedError, code_pb2.FAILED_PRECONDITION),
 )
-"""First match decides. What is not here is INTERNAL, and its text stays here."""
+"""The first match decides. Any other error is INTERNAL, and its text is not sent."""
 
 
 def status_of(error: Exception) -> status_pb2.Status:
-    """The status that a caller sees of an error."""
+    """The status that a caller gets for an error."""
     for kind, code in CODES:
         if isinstance(error, kind):
             return _status(code, str(error), _details(error))
-    if isinstance(error, OperatorError):  # its text names our files
+    if isinstance(error, OperatorError):  # its text names files of this machine
         retry = ServiceUnavailableError(WAITS, retry_after_s=30.0)
         return _status(code_pb2.UNAVAILABLE, WAITS, _details(retry))
     return _status(code_pb2.INTERNAL, INTERNAL, [_info("INTERNAL")])
@@ -78,8 +78,8 @@ def reason_of(kind: type[Exception]) -> str:
 
 
 def _details(error: Exception) -> list[Message]:
-    told = {"attack": error.attack.value} if isinstance(error, TrustError) else {}
-    details: list[Message] = [_info(reason_of(_public(type(error))), told)]
+    metadata = {"attack": error.attack.value} if isinstance(error, TrustError) else {}
+    details: list[Message] = [_info(reason_of(_public(type(error))), metadata)]
     if isinstance(error, BadFieldError):
         violation = error_details_pb2.BadRequest.FieldViolation(
             field=error.field, description=error.description
@@ -93,12 +93,12 @@ def _details(error: Exception) -> list[Message]:
 
 
 def _public(kind: type[Exception]) -> type[Exception]:
-    """The class that callers know: ours are shades of those in schemas/errors.py."""
+    """The class that callers know: the nearest base class in schemas/errors.py."""
     return next(k for k in kind.__mro__ if k.__module__ == "schemas.errors")
 
 
-def _info(reason: str, told: dict[str, str] | None = None) -> Message:
-    info: Message = error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=told or {})
+def _info(reason: str, metadata: dict[str, str] | None = None) -> Message:
+    info: Message = error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata or {})
     return info
 
 

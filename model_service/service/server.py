@@ -1,4 +1,4 @@
-"""Two listeners of one process: enrolment over server TLS, delivery and administration over mutual TLS."""
+"""The two gRPC listeners: enrolment over server TLS; delivery and administration over mutual TLS."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ FLEET = fleet_pb2.DESCRIPTOR.services_by_name["FleetAdmin"]
 MAX_REQUEST_BYTES = 256 * 1024
 MAX_STRANGER_BYTES = 32 * 1024
 _STREAMS = 64
-"""Calls of one connection at a time."""
-_OURS = (ENROLLMENT, DELIVERY, FLEET)
+"""Largest number of concurrent calls of one connection."""
+_SERVICES = (ENROLLMENT, DELIVERY, FLEET)
 _PING_MS = 30_000
 _MIN_PING_MS = 5_000
 
 
 class Listener:
-    """One port.
+    """A gRPC server on one port.
 
     Args:
         settings: Host, longest life of a connection.
-        credentials: TLS.
+        credentials: TLS credentials of the server.
         max_request_bytes: Larger requests are refused before they are read.
         handlers: By service name.
-        health_servicer: Shared by the listeners.
+        health_servicer: Shared by both listeners.
     """
 
     def __init__(
@@ -59,8 +59,8 @@ class Listener:
         """Listen.
 
         Args:
-            wanted: Port; 0: the earlier one where it is free, else any.
-            earlier: Port of the process before us.
+            wanted: Port; 0: the earlier one if it is free, else any.
+            earlier: Port of the previous process; None: not known.
 
         Returns:
             The port.
@@ -73,7 +73,7 @@ class Listener:
         return port
 
     async def stop(self, grace_s: float) -> None:
-        """Take no more calls; cancel those that still run after the grace."""
+        """Accept no more calls; cancel those that still run after the grace period."""
         await self._server.stop(grace_s)
 
     def _bind(self, ports: Sequence[int]) -> int:
@@ -86,10 +86,10 @@ class Listener:
 
 
 def credentials(settings: ModelSettings, *, mutual: bool) -> grpc.ServerCredentials:
-    """TLS of a listener; a renewed certificate counts from the next handshake on.
+    """TLS credentials of a listener; a renewed certificate is used from the next handshake on.
 
     Raises:
-        OperatorError: Key or certificates are not there.
+        OperatorError: Key or certificates are missing.
     """
     files = _TlsFiles(settings, mutual=mutual)
     try:
@@ -108,14 +108,14 @@ class _TlsFiles:
         self._read_ns = 0
 
     def read(self) -> Any:
-        """What gRPC calls a certificate configuration."""
+        """Certificate configuration for gRPC."""
         self._read_ns = self._certificate.stat().st_mtime_ns
         pair = (self._key.read_bytes(), self._certificate.read_bytes())
         ca = None if self._ca is None else self._ca.read_bytes()
         return grpc.ssl_server_certificate_configuration([pair], ca)
 
     def renewed(self) -> Any:
-        """Called at each handshake, from gRPC's own threads; None: as before."""
+        """New certificate configuration; None: unchanged. gRPC's own threads call it at each handshake."""
         try:
             changed = self._certificate.stat().st_mtime_ns != self._read_ns
             return self.read() if changed else None
@@ -129,25 +129,25 @@ def new_health() -> Any:
     return health.aio.HealthServicer()
 
 
-async def say_serving(servicer: Any) -> None:
-    """Every service answers."""
-    for name in ("", *(s.full_name for s in _OURS)):
+async def set_serving(servicer: Any) -> None:
+    """Set every service to SERVING."""
+    for name in ("", *(s.full_name for s in _SERVICES)):
         await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
 
 
-async def say_draining(servicer: Any) -> None:
-    """Every service is about to end; balancers look elsewhere."""
+async def set_draining(servicer: Any) -> None:
+    """Set every service to NOT_SERVING for good, so that balancers use other servers."""
     await servicer.enter_graceful_shutdown()
 
 
 def _options(settings: ModelSettings, max_request_bytes: int) -> list[tuple[str, int]]:
     age_ms = round(settings.connection_age_s * 1e3)
     return [
-        ("grpc.so_reuseport", 0),  # a second process must not share our port in silence
+        ("grpc.so_reuseport", 0),  # a second process must get an error, not share the port
         ("grpc.max_receive_message_length", max_request_bytes),
         ("grpc.max_metadata_size", 16 * 1024),
         ("grpc.max_concurrent_streams", _STREAMS),
-        ("grpc.max_connection_age_ms", age_ms),  # an open connection outlives its certificate
+        ("grpc.max_connection_age_ms", age_ms),  # else an open connection could outlive its certificate
         ("grpc.max_connection_age_grace_ms", round(settings.drain_s * 1e3)),
         ("grpc.keepalive_time_ms", _PING_MS),
         ("grpc.keepalive_permit_without_calls", 1),

@@ -1,4 +1,4 @@
-"""News for open streams: one event that wakes all of them, whatever it was that happened."""
+"""Wakes all open streams when something has changed for them."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ from typing import NamedTuple
 
 
 class StreamWakeup:
-    """Tells streams that they should look again.
+    """One event that wakes all streams; each then checks what has changed.
 
     Attributes:
-        version: Newest timestamp metadata; 0: there is none yet.
-        draining: The server ends: streams return.
+        version: Newest version of the timestamp metadata; 0: there is none yet.
+        draining: Whether the server ends; then streams return.
     """
 
     def __init__(self) -> None:
         self.version = 0
         self.draining = False
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
 
-    def show(self, version: int) -> None:
-        """The repository has this timestamp version now."""
+    def set_version(self, version: int) -> None:
+        """Set the repository's newest timestamp version."""
         if version != self.version:
             self.version = version
             self.wake()
 
     def drain(self) -> None:
-        """The server ends."""
+        """Make all streams return, because the server ends."""
         self.draining = True
         self.wake()
 
     def wake(self) -> None:
-        """Something else happened: a revocation, or time has passed."""
-        self._news.set()
-        self._news = asyncio.Event()
+        """Wake all streams, for example after a revocation."""
+        self._changed.set()
+        self._changed = asyncio.Event()
 
-    async def news(self) -> None:
-        """Wait for whatever comes next."""
-        await self._news.wait()
+    async def wait(self) -> None:
+        """Wait until the streams are woken next."""
+        await self._changed.wait()
 
 
-class _Mark(NamedTuple):
-    """Tells one content of a file from the next without reading it."""
+class _Fingerprint(NamedTuple):
+    """Differs between two contents of a file, without reading it."""
 
     inode: int
     changed_ns: int
@@ -51,27 +51,27 @@ class _Mark(NamedTuple):
 
 
 class TimestampFile:
-    """The repository's timestamp version; a look costs one ``stat`` while nothing changes.
+    """Reads the repository's timestamp version; costs one ``stat`` while the file does not change.
 
     Args:
-        path: ``timestamp.json``.
+        path: The file ``timestamp.json``.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._mark: _Mark | None = None
+        self._fingerprint: _Fingerprint | None = None
         self._version = 0
 
     def version(self) -> int:
-        """Newest version; 0: there is none. Unverified, as everything that a hint says."""
+        """Newest version; 0: there is none. It is not verified; nor is a hint, which carries it."""
         try:
             found = self._path.stat()
-            mark = _Mark(found.st_ino, found.st_mtime_ns, found.st_size)
-            if mark != self._mark:
+            fingerprint = _Fingerprint(found.st_ino, found.st_mtime_ns, found.st_size)
+            if fingerprint != self._fingerprint:
                 self._version = int(json.loads(self._path.read_bytes())["signed"]["version"])
-                self._mark = mark
+                self._fingerprint = fingerprint
         except FileNotFoundError:
             return 0
         except (ValueError, KeyError, TypeError):
-            return self._version  # half a file that somebody writes in place: the next look reads it whole
+            return self._version  # another tool writes the file in place: the next call reads it whole
         return self._version

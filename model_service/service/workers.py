@@ -1,4 +1,4 @@
-"""Threads for what would block the event loop: registry writes, registry reads, files."""
+"""Threads for work that would block the event loop: registry writes, registry reads, files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FILE_THREADS = 4
 
 
 class WorkerThreads:
-    """Runs writes in turn in one thread, so that they never wait for each other's locks; reads wait for none.
+    """Runs all writes in one thread, so that none waits for a lock of another; reads wait for no lock.
 
     Args:
         registry: The registry.
@@ -37,12 +37,12 @@ class WorkerThreads:
         return await asyncio.get_running_loop().run_in_executor(self._writes, self._in_transaction, work)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        """Run the work on one consistent look.
+        """Run the work on one consistent state.
 
         Raises:
             ServiceUnavailableError: The database stayed out of reach.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._reads, self._in_look, work)
+        return await asyncio.get_running_loop().run_in_executor(self._reads, self._in_read, work)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Run work on files."""
@@ -57,6 +57,6 @@ class WorkerThreads:
         with self._registry.transaction() as connection:
             return work(connection)
 
-    def _in_look(self, work: Callable[[Connection], T]) -> T:
+    def _in_read(self, work: Callable[[Connection], T]) -> T:
         with self._registry.reading() as connection:
             return work(connection)

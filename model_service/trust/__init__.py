@@ -1,7 +1,7 @@
 """The TUF repository of the model service: who may sign what, proposals, publication, the key ceremony.
 
-`TrustRepository` reads, without a key; `propose_*`, `countersign_*` and `publish_*` change one target at a
-time; `ceremony` holds what needs offline keys. All tuf objects stay within this package.
+`TrustRepository` reads and needs no key; `propose_*`, `countersign_*` and `publish_*` change one target at a
+time; `ceremony` does what needs offline keys. All tuf objects stay within this package.
 """
 
 from model_service.trust.channel_targets import (

@@ -1,4 +1,4 @@
-"""The key ceremony: makes the repository of a stack, and later changes that need offline keys."""
+"""The key ceremony: creates the repository of a stack, and makes the later changes that need offline keys."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from feature_store.process_lock import exclusive
 from model_service.settings import ModelSettings
-from model_service.trust.founding import add_delegations, found
+from model_service.trust.founding import add_delegations, create_repository
 from model_service.trust.keyring import Keyring
 from model_service.trust.keys import PASSPHRASE_FILE
 from model_service.trust.metadata_renewal import renew
@@ -56,25 +56,26 @@ def init(
     settings: ModelSettings,
     families: Iterable[str],
     groups: Mapping[str, SaltedShare],
-    say: Callable[[str], None] = lambda _line: None,
+    report_progress: Callable[[str], None] = lambda _line: None,
     now: Callable[[], datetime] = utc_now,
 ) -> str:
-    """Make keys and the first metadata; where there are some, add the families and groups they lack.
+    """Make keys and the first metadata; where these exist, add the families and groups that they lack.
 
-    It is built aside and moved into place, the timestamp last: killed anywhere, the next call goes on.
+    Everything is written to a staging folder and then moved into place, the timestamp last: if the process is
+    killed at any moment, the next call completes its work.
 
     Args:
-        settings: Of the stack.
-        families: Model families, one role of two keys each.
+        settings: Settings of the stack.
+        families: Model families; each gets a role of two keys.
         groups: By rollout group, its canary pool.
-        say: Told each step.
-        now: The clock.
+        report_progress: Called with a line of text before each step.
+        now: Clock of what is issued.
 
     Returns:
-        Where the offline keys lie and how to take them away.
+        Where the offline keys are and how to move them away, for people.
 
     Raises:
-        OperatorError: Families or groups are to be added, and the offline keys are not in reach.
+        OperatorError: Families or groups must be added, and the offline keys are not available.
     """
     settings.root.mkdir(parents=True, exist_ok=True)
     with exclusive(settings.root / _LOCK):
@@ -82,21 +83,21 @@ def init(
             staging = settings.root / _STAGING
             if not (staging / _COMPLETE).exists():
                 shutil.rmtree(staging, ignore_errors=True)
-                say("trust: making root, targets, policy and process keys")
-                found(settings.model_copy(update={"root": staging}), families, groups, now())
+                report_progress("trust: making root, targets, policy and process keys")
+                create_repository(settings.model_copy(update={"root": staging}), families, groups, now())
                 (staging / _COMPLETE).touch()
                 DISK.sync_folder(staging)
-            _move_in(staging, settings.root)
-            say("trust: the repository is signed")
+            _move_into_place(staging, settings.root)
+            report_progress("trust: the repository is signed")
         shutil.rmtree(settings.root / _STAGING, ignore_errors=True)
         repo = open_repository(settings, now)
         for family in families:
             if model_role(family) not in repo.versions():
-                say(f"trust: adding family {family}")
+                report_progress(f"trust: adding family {family}")
                 add_family(settings, family, now=now)
         for group, pool in groups.items():
             if group not in repo.policy().canary:
-                say(f"trust: adding group {group}")
+                report_progress(f"trust: adding group {group}")
                 add_group(settings, group, pool, now=now)
     return hint(settings)
 
@@ -107,10 +108,10 @@ def add_family(
     keyring: Keyring | None = None,
     now: Callable[[], datetime] = utc_now,
 ) -> None:
-    """Delegate ``models/<family>/*`` to a trainer's and a gate's key, made where they are not there yet.
+    """Delegate ``models/<family>/*`` to keys of trainer and gate, which are made where they do not exist yet.
 
     Raises:
-        OperatorError: Two of the targets keys are not in reach.
+        OperatorError: Two of the targets keys are not available.
     """
     repo = open_repository(settings, now)
     add_delegations(repo, keyring or Keyring(settings), OnlineSigner.load(settings), [model_plan(family)])
@@ -123,16 +124,16 @@ def add_group(
     keyring: Keyring | None = None,
     now: Callable[[], datetime] = utc_now,
 ) -> None:
-    """Name the group's canary pool in the policy.
+    """Add the group's canary pool to the policy.
 
     Raises:
-        OperatorError: The policy key is not in reach.
+        OperatorError: The policy key is not available.
     """
     set_policy(settings, canary={group: pool}, keyring=keyring, now=now)
 
 
 def hint(settings: ModelSettings) -> str:
-    """Where the offline keys lie, and how to take them away."""
+    """Where the offline keys are, and how to move them away, for people."""
     folder = settings.offline_keys
     return (
         f"Offline keys (root-1..3, targets-1..3, policy, person) lie encrypted in {folder}; the passphrase "
@@ -142,7 +143,8 @@ def hint(settings: ModelSettings) -> str:
     )
 
 
-def _move_in(staging: Path, root: Path) -> None:
+def _move_into_place(staging: Path, root: Path) -> None:
+    # Readers start from the timestamp: while it is missing there is no repository, so it is moved last.
     files = [p for p in staging.rglob("*") if p.is_file() and p.name != _COMPLETE]
     for file in sorted(files, key=lambda p: (p.name == "timestamp.json", p)):
         target = root / file.relative_to(staging)

@@ -1,4 +1,4 @@
-"""The first version of every role, and delegations that come later."""
+"""Creates the first version of every role, and the delegations that are added later."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from model_service.trust.metadata import (
     Timestamp,
     meta_file,
     newer,
-    seal,
+    sign,
     stamp,
     target_file,
 )
@@ -31,15 +31,21 @@ from schemas.cohorts import SaltedShare
 from schemas.durable import DISK
 
 
-def found(
+def create_repository(
     settings: ModelSettings, families: Iterable[str], groups: Mapping[str, SaltedShare], now: datetime
 ) -> None:
-    """Make all keys and the first metadata in an empty folder."""
+    """Make all keys and the first metadata in an empty folder.
+
+    Metadata refer to each other by version and digest, so they are made from the leaves up: delegated roles,
+    targets, snapshot, timestamp. The root names keys alone.
+    """
     keyring = Keyring(settings, passphrase=new_passphrase(settings.offline_keys))
     repo = TrustRepository(settings.repository, settings.proposals, settings.artifacts)
     settings.proposals.mkdir(parents=True, exist_ok=True)
     plans = delegated(families)
-    keys = {plan.name: [keyring.get_or_make(place) for place in plan.keys] for plan in (*TOP_LEVEL, *plans)}
+    keys = {
+        plan.name: [keyring.get_or_make(location) for location in plan.keys] for plan in (*TOP_LEVEL, *plans)
+    }
     policy = policy_bytes(first_policy(groups, now))
     document = target_file(POLICY_PATH, policy)
     DISK.write(repo.target_file(POLICY_PATH, document.hashes["sha256"]), policy)
@@ -49,41 +55,41 @@ def found(
         stamp(role, now, plan.lifetime)
         if plan.name == POLICY_ROLE:
             role.targets[POLICY_PATH] = document
-        files[plan.name] = seal(role, keys[plan.name])
+        files[plan.name] = sign(role, keys[plan.name])
     targets = Targets(delegations=Delegations({}, {}))
     stamp(targets, now, OFFLINE_LIFETIME)
     for plan in plans:
         delegate(targets, plan, keys[plan.name])
-    files[TARGETS] = seal(targets, keys[TARGETS][:2])
+    files[TARGETS] = sign(targets, keys[TARGETS][:2])  # the threshold: two of the three keys
     lifetimes = Lifetimes.of(settings)
     snapshot = Snapshot(meta={f"{name}.json": meta_file(1, data) for name, data in files.items()})
     stamp(snapshot, now, lifetimes.snapshot)
-    files[SNAPSHOT] = seal(snapshot, keys[SNAPSHOT])
+    files[SNAPSHOT] = sign(snapshot, keys[SNAPSHOT])
     timestamp = Timestamp(snapshot_meta=meta_file(1, files[SNAPSHOT]))
     stamp(timestamp, now, lifetimes.timestamp)
     for name, data in files.items():
         DISK.write(repo.metadata / f"1.{name}.json", data)
-    write_root(repo, 1, seal(_first_root(keys, now), keys[ROOT][:2]))
-    DISK.write(repo.metadata / "timestamp.json", seal(timestamp, keys[TIMESTAMP]))
+    write_root(repo, 1, sign(_first_root(keys, now), keys[ROOT][:2]))
+    DISK.write(repo.metadata / "timestamp.json", sign(timestamp, keys[TIMESTAMP]))
 
 
 def delegate(targets: Targets, plan: RolePlan, keys: Iterable[CryptoSigner]) -> None:
     """Add a terminating delegation to the targets."""
     delegations = targets.delegations
     if delegations is None or delegations.roles is None:
-        raise ValueError("targets without delegations")
+        raise ValueError("these targets have no delegations")
     delegations.roles[plan.name] = DelegatedRole(plan.name, [], plan.threshold, True, list(plan.paths))
-    for signer, place in zip(keys, plan.keys, strict=True):
-        targets.add_key(public_key(signer, place), plan.name)
+    for signer, location in zip(keys, plan.keys, strict=True):
+        targets.add_key(public_key(signer, location), plan.name)
 
 
 def add_delegations(
     repo: TrustRepository, keyring: Keyring, online: OnlineSigner, plans: Iterable[RolePlan]
 ) -> None:
-    """Publish new targets that delegate to further roles, and the roles' first, empty versions.
+    """Publish new targets that delegate to further roles, and the first, empty version of each role.
 
     Raises:
-        OperatorError: Two of the targets keys are not in reach.
+        OperatorError: Two of the targets keys are not available.
     """
     with repo.locked() as published:
         now = repo.now()
@@ -92,21 +98,21 @@ def add_delegations(
         for plan in plans:
             if plan.name in published.roles:
                 continue
-            keys = [keyring.get_or_make(place) for place in plan.keys]
+            keys = [keyring.get_or_make(location) for location in plan.keys]
             delegate(targets, plan, keys)
             role = Targets()
             stamp(role, now, plan.lifetime)
-            files[plan.name] = seal(role, keys)
+            files[plan.name] = sign(role, keys)
         if files:
             signers = keyring.quorum(published.root, TARGETS, TOP_LEVEL_KEYS[TARGETS])
-            online.publish(repo, published, {TARGETS: seal(targets, signers), **files})
+            online.publish(repo, published, {TARGETS: sign(targets, signers), **files})
 
 
 def _first_root(keys: Mapping[str, list[CryptoSigner]], now: datetime) -> Root:
     root = Root(consistent_snapshot=True)
     stamp(root, now, OFFLINE_LIFETIME)
     for plan in TOP_LEVEL:
-        for signer, place in zip(keys[plan.name], plan.keys, strict=True):
-            root.add_key(public_key(signer, place), plan.name)
+        for signer, location in zip(keys[plan.name], plan.keys, strict=True):
+            root.add_key(public_key(signer, location), plan.name)
         root.roles[plan.name].threshold = plan.threshold
     return root

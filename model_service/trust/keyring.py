@@ -1,4 +1,4 @@
-"""The private keys in reach of a ceremony, by the ids that roles know them by."""
+"""The private keys that are available to a ceremony, by the key ids that roles list."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pathlib import Path
 from model_service.settings import ModelSettings
 from model_service.trust.keys import HOLDER_FIELD, PASSPHRASE_FILE, make_key, read_key, read_passphrase
 from model_service.trust.metadata import CryptoSigner, Delegator, SSlibKey
-from model_service.trust.roles import KeyPlace
+from model_service.trust.roles import KeyLocation
 from schemas.errors import OperatorError
 
 NEXT = ".next"
-"""Suffix of a key that a rotation made and has not yet put into place."""
+"""Suffix of a key file that a rotation made and has not yet renamed to its final name."""
 
 
 class Keyring:
-    """Keys of all processes that lie on this machine, and offline keys where they were brought.
+    """Keys of all processes of this machine, and the offline keys that somebody has brought.
 
     Args:
         settings: Names the folders of the online keys.
-        offline: Folder of the encrypted keys; None: where ``init`` put them.
-        passphrase: Opens them; None: the file beside them.
+        offline: Folder of the encrypted keys; None: the one where ``init`` put them.
+        passphrase: Decrypts the offline keys; None: read from the file beside them.
     """
 
     def __init__(
@@ -30,41 +30,41 @@ class Keyring:
         self._online, self._offline = settings.keys, offline or settings.offline_keys
         self._passphrase = passphrase
 
-    def path(self, place: KeyPlace) -> Path:
-        """Where a key lies, or would."""
-        folder = self._offline if place.offline else self._online / place.process
-        return folder / f"{place.name}.pem"
+    def path(self, location: KeyLocation) -> Path:
+        """File of a key, whether it exists or not."""
+        folder = self._offline if location.offline else self._online / location.process
+        return folder / f"{location.name}.pem"
 
-    def passphrase(self, place: KeyPlace) -> str | None:
-        """What opens the key; None: it is not encrypted.
+    def passphrase(self, location: KeyLocation) -> str | None:
+        """Passphrase of the key; None: it is not encrypted.
 
         Raises:
-            OperatorError: Its file is not there.
+            OperatorError: The file of the passphrase does not exist.
         """
-        if place.offline and self._passphrase is None:
+        if location.offline and self._passphrase is None:
             self._passphrase = read_passphrase(self._offline / PASSPHRASE_FILE)
-        return self._passphrase if place.offline else None
+        return self._passphrase if location.offline else None
 
-    def get_or_make(self, place: KeyPlace, suffix: str = "") -> CryptoSigner:
-        """The key, made where it is not there yet."""
-        path = self.path(place)
+    def get_or_make(self, location: KeyLocation, suffix: str = "") -> CryptoSigner:
+        """The key, which is made where it does not exist yet."""
+        path = self.path(location)
         path = path.with_name(path.name + suffix)
-        opened = self.passphrase(place)
+        passphrase = self.passphrase(location)
         if path.exists():
-            return read_key(path, opened)
-        if place.offline:  # a key under a mistyped passphrase would be lost
+            return read_key(path, passphrase)
+        if location.offline:  # try the passphrase on another key: one encrypted under a typo would be lost
             for other in sorted(self._offline.glob("*.pem"))[:1]:
-                read_key(other, opened)
-        return make_key(path, opened)
+                read_key(other, passphrase)
+        return make_key(path, passphrase)
 
-    def signers(self, places: Iterable[KeyPlace], key_ids: Iterable[str]) -> list[CryptoSigner]:
-        """Keys in reach that a role knows."""
+    def signers(self, locations: Iterable[KeyLocation], key_ids: Iterable[str]) -> list[CryptoSigner]:
+        """Those of the keys that are available and that a role lists."""
         wanted = set(key_ids)
         found = []
-        for place in places:
-            path = self.path(place)
+        for location in locations:
+            path = self.path(location)
             if path.exists():
-                signer = read_key(path, self.passphrase(place))
+                signer = read_key(path, self.passphrase(location))
                 if signer.public_key.keyid in wanted:
                     found.append(signer)
         return found
@@ -73,40 +73,40 @@ class Keyring:
         self,
         delegator: Delegator,
         role: str,
-        places: Iterable[KeyPlace],
-        at_hand: Iterable[CryptoSigner] = (),
+        locations: Iterable[KeyLocation],
+        extra: Iterable[CryptoSigner] = (),
     ) -> list[CryptoSigner]:
-        """Enough keys of a role.
+        """At least as many keys of a role as its threshold asks for.
 
         Args:
-            delegator: Root or targets that name the role's keys.
-            role: Whose.
-            places: Where they may lie.
-            at_hand: Keys that are not in their places yet.
+            delegator: Root or targets that list the role's keys.
+            role: Name of the role.
+            locations: Where the keys may be.
+            extra: Keys that are not at their locations yet.
 
         Raises:
-            OperatorError: Too few are in reach; names whose.
+            OperatorError: Too few keys are available; the message names the holders of the others.
         """
         known = delegator.get_delegated_role(role)
-        found = [*self.signers(places, known.keyids), *at_hand]
+        found = [*self.signers(locations, known.keyids), *extra]
         present = {signer.public_key.keyid for signer in found}
         if len(present) < known.threshold:
             missing = [holder(delegator.get_key(i)) for i in known.keyids if i not in present]
             raise OperatorError(
-                f"role {role} needs {known.threshold} keys, {len(present)} are in reach; bring those of "
-                f"{', '.join(missing)} (--offline-keys FOLDER names where offline keys lie)"
+                f"role {role} needs {known.threshold} keys, {len(present)} are available; bring those of "
+                f"{', '.join(missing)} (--offline-keys FOLDER names the folder of the offline keys)"
             )
         return found
 
 
-def public_key(signer: CryptoSigner, place: KeyPlace) -> SSlibKey:
+def public_key(signer: CryptoSigner, location: KeyLocation) -> SSlibKey:
     """The public half, labelled with its holder."""
     key = signer.public_key
-    key.unrecognized_fields[HOLDER_FIELD] = place.holder
+    key.unrecognized_fields[HOLDER_FIELD] = location.holder
     return key
 
 
 def holder(key: object) -> str:
-    """Who holds the private half; ``unknown`` where the key was not made by us."""
+    """Who holds the private half; ``unknown`` where another tool made the key."""
     fields = getattr(key, "unrecognized_fields", {})
     return str(fields.get(HOLDER_FIELD, "unknown"))

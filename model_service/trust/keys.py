@@ -22,20 +22,20 @@ from schemas.errors import OperatorError
 
 PASSPHRASE_FILE = "PASSPHRASE"  # noqa: S105  (a file name)
 HOLDER_FIELD = "x-edgeloop-holder"
-"""Field of each public key in signed metadata: who holds its private half."""
+"""Field of each public key in signed metadata that names the holder of its private half."""
 _OTHERS = 0o007
 _ADVICE = "# Opens the offline keys in this folder. Move it to a safe place, apart from them."
 
 
 def load_online_key(folder: Path, name: str) -> CryptoSigner:
-    """Signer of a process.
+    """A process's key for one role.
 
     Args:
-        folder: The process's own, ``<keys>/<process>``.
+        folder: The process's own folder, ``<keys>/<process>``.
         name: The role that it signs for, such as ``timestamp`` or ``models-machine``.
 
     Raises:
-        OperatorError: No such key, a damaged one, or one that everybody on the machine may read.
+        OperatorError: The key does not exist, is damaged, or everybody on the machine may read it.
     """
     path = folder / f"{name}.pem"
     try:
@@ -48,10 +48,10 @@ def load_online_key(folder: Path, name: str) -> CryptoSigner:
 
 
 def read_key(path: Path, passphrase: str | None) -> CryptoSigner:
-    """Signer from a PEM file.
+    """The key in a PEM file.
 
     Raises:
-        OperatorError: The file or the passphrase is not the right one.
+        OperatorError: It cannot be read, the passphrase is wrong, or it is no Ed25519 key.
     """
     password = None if passphrase is None else passphrase.encode()
     try:
@@ -59,17 +59,17 @@ def read_key(path: Path, passphrase: str | None) -> CryptoSigner:
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as exc:
         raise OperatorError(f"signing key {path} cannot be read: {exc}") from exc
     if not isinstance(key, Ed25519PrivateKey):
-        raise OperatorError(f"signing key {path} cannot be read: it is no Ed25519 key")
+        raise OperatorError(f"signing key {path} cannot be read: it is not an Ed25519 key")
     return CryptoSigner(key)
 
 
 def make_key(path: Path, passphrase: str | None) -> CryptoSigner:
-    """A new key, on disk before it is used; encrypted where there is a passphrase."""
+    """A new key, written to disk before anything uses it; encrypted if there is a passphrase."""
     key = Ed25519PrivateKey.generate()
-    sealing: KeySerializationEncryption = NoEncryption()
+    encryption: KeySerializationEncryption = NoEncryption()
     if passphrase is not None:
-        sealing = BestAvailableEncryption(passphrase.encode())
-    write_secret(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, sealing))
+        encryption = BestAvailableEncryption(passphrase.encode())
+    write_secret(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
     return CryptoSigner(key)
 
 
@@ -95,4 +95,6 @@ def read_passphrase(path: Path) -> str:
     try:
         return path.read_text("utf-8").partition("\n")[0].strip()
     except (OSError, UnicodeDecodeError) as exc:
-        raise OperatorError(f"no passphrase in {path}: name the file where you keep it") from exc
+        raise OperatorError(
+            f"no passphrase in {path}: put the file back, or name the one where you keep it"
+        ) from exc

@@ -53,7 +53,7 @@ _Part = TypeVar("_Part", Root, Timestamp, Snapshot, Targets)
 
 
 def newer(signed: _Part, now: datetime, lifetime: timedelta) -> _Part:
-    """A copy of the signed part as the next version, issued now."""
+    """The next version of a signed part: a copy, issued now."""
     following = copy.deepcopy(signed)
     following.version += 1
     stamp(following, now, lifetime)
@@ -61,13 +61,13 @@ def newer(signed: _Part, now: datetime, lifetime: timedelta) -> _Part:
 
 
 def stamp(signed: Signed, now: datetime, lifetime: timedelta) -> None:
-    """Write down when the part was issued and when it expires; TUF knows whole seconds only."""
+    """Set when the part was issued and when it expires; TUF dates have whole seconds only."""
     signed.expires = (now + lifetime).astimezone(UTC).replace(microsecond=0)
     signed.unrecognized_fields[ISSUED_FIELD] = now.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
 def issued(signed: Signed) -> datetime | None:
-    """When the part was issued; None where it does not say so in a form we write."""
+    """When the part was issued; None: the field is missing, or not in the form that ``stamp`` writes."""
     try:
         at = datetime.fromisoformat(signed.unrecognized_fields[ISSUED_FIELD])
     except (KeyError, TypeError, ValueError):
@@ -75,8 +75,8 @@ def issued(signed: Signed) -> datetime | None:
     return at if at.tzinfo is not None else None
 
 
-def seal(signed: _Part, signers: Iterable[CryptoSigner]) -> bytes:
-    """Metadata file of the part, signed by all of them."""
+def sign(signed: _Part, signers: Iterable[CryptoSigner]) -> bytes:
+    """Metadata file of the part, signed by all signers."""
     metadata = Metadata(signed)
     for signer in signers:
         metadata.sign(signer, append=True)
@@ -94,7 +94,7 @@ def parse(kind: type[_Part], data: bytes, origin: str) -> _Part:
     """Signed part of a metadata file; signatures are not checked.
 
     Raises:
-        TrustError: It is no metadata of that kind.
+        TrustError: The file holds no metadata of that kind.
     """
     with translated(origin):
         signed = Metadata[kind].from_bytes(data).signed  # type: ignore[valid-type]
@@ -104,7 +104,7 @@ def parse(kind: type[_Part], data: bytes, origin: str) -> _Part:
 
 
 def signers_of(delegator: Delegator, role: str, data: bytes, origin: str) -> set[str]:
-    """Ids of the role's keys whose signatures over the file hold."""
+    """Ids of the role's keys that have a valid signature over the file."""
     with translated(origin):
         metadata = Metadata[Targets].from_bytes(data)
         result = delegator.get_verification_result(role, metadata.signed_bytes, metadata.signatures)
@@ -112,7 +112,7 @@ def signers_of(delegator: Delegator, role: str, data: bytes, origin: str) -> set
 
 
 def is_signed(delegator: Delegator, role: str, data: bytes, origin: str) -> bool:
-    """Whether enough of the role's keys signed the file."""
+    """Whether as many of the role's keys signed the file as its threshold asks for."""
     with translated(origin):
         metadata = Metadata[Targets].from_bytes(data)
     try:
@@ -123,7 +123,7 @@ def is_signed(delegator: Delegator, role: str, data: bytes, origin: str) -> bool
 
 
 def meta_file(version: int, data: bytes) -> MetaFile:
-    """Entry of a metadata file in the role that lists it; its length bounds what readers fetch."""
+    """Entry of a metadata file in the role that lists it; its length limits what readers fetch."""
     return MetaFile(version, len(data), {"sha256": hashlib.sha256(data).hexdigest()})
 
 
@@ -135,7 +135,7 @@ def target_file(path: str, data: bytes, custom: Mapping[str, Any] | None = None)
 
 @contextmanager
 def translated(origin: str) -> Iterator[None]:
-    """Errors of tuf as ours."""
+    """Turns tuf's errors into ``TrustError``."""
     try:
         yield
     except RepositoryError as exc:

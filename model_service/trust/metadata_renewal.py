@@ -1,4 +1,4 @@
-"""Metadata that would expire, signed anew by whichever keys are in reach."""
+"""Renews metadata before they expire, with the keys that are available."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import datetime
 
 from model_service.settings import ModelSettings
 from model_service.trust.keyring import Keyring
-from model_service.trust.metadata import newer, seal
+from model_service.trust.metadata import newer, sign
 from model_service.trust.online import OnlineSigner
 from model_service.trust.policy import publish_policy
 from model_service.trust.published import PublishedState
@@ -24,19 +24,19 @@ def renew(
     *,
     everything: bool = False,
 ) -> list[str]:
-    """Sign what expires within 90 days anew, and snapshot and timestamp in any case.
+    """Renew what expires within 90 days, and snapshot and timestamp in any case.
 
     Args:
-        settings: Of the stack.
-        keyring: Keys in reach; None: those on this machine.
-        now: The clock.
-        everything: Renew all roles, due or not.
+        settings: Settings of the stack.
+        keyring: Available keys; None: those on this machine.
+        now: Clock of what is issued.
+        everything: Renew all roles, whether due or not.
 
     Returns:
         Names of the renewed roles.
 
     Raises:
-        OperatorError: A role is due and too few of its keys are in reach.
+        OperatorError: A role is due and too few of its keys are available.
     """
     repo = TrustRepository(settings.repository, settings.proposals, settings.artifacts, now)
     keys, online = keyring or Keyring(settings), OnlineSigner.load(settings)
@@ -46,11 +46,12 @@ def renew(
         root = None
         if everything or published.root.expires - at < RENEW_WITHIN:
             following = newer(published.root, at, OFFLINE_LIFETIME)
-            root = seal(following, keys.quorum(published.root, ROOT, plans(())[ROOT].keys))
+            root = sign(following, keys.quorum(published.root, ROOT, plans(())[ROOT].keys))
             renewed.append(ROOT)
         files = _due(published, keys, at, everything=everything)
         online.publish(repo, published, files, root=root)
         renewed += [*files, SNAPSHOT, TIMESTAMP]
+    # The policy's document and role change together, so they are a publication of their own.
     with repo.locked() as published:
         policy = repo.policy()
         if everything or policy.expires - at < RENEW_WITHIN:
@@ -63,7 +64,7 @@ def renew(
 
 
 def _due(published: PublishedState, keys: Keyring, at: datetime, *, everything: bool) -> dict[str, bytes]:
-    """Targets and delegated roles to renew; the policy role is renewed with its document."""
+    """New files of targets and delegated roles that are due; the policy role is renewed with its document."""
     files: dict[str, bytes] = {}
     known = plans(published.roles)
     for name, role in published.roles.items():
@@ -71,5 +72,5 @@ def _due(published: PublishedState, keys: Keyring, at: datetime, *, everything: 
             continue
         delegator = published.root if name == TARGETS else published.targets
         signers = keys.quorum(delegator, name, known[name].keys)
-        files[name] = seal(newer(role, at, known[name].lifetime), signers)
+        files[name] = sign(newer(role, at, known[name].lifetime), signers)
     return files

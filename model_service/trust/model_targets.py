@@ -1,4 +1,4 @@
-"""Model bundles become targets: the trainer proposes, the gate countersigns, the engine publishes."""
+"""Makes model bundles targets: the trainer proposes, the gate countersigns, the engine publishes."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def propose_model(repo: TrustRepository, signer: CryptoSigner, data: bytes, cust
     """Store the artifact under its digest and sign a proposal. Repeat it until the model is published.
 
     Args:
-        repo: Where.
+        repo: Gets artifact and proposal.
         signer: The trainer's key of the family.
         data: The artifact.
-        custom: Which model it is: names the target, and is signed beside the digest.
+        custom: Which model it is; names the target, and is signed beside the digest.
     """
     entry = target_file(_path(custom), data, custom.model_dump(mode="json"))
     DISK.put_if_absent(repo.artifacts / entry.hashes["sha256"], data)
@@ -44,25 +44,30 @@ def countersign_model(repo: TrustRepository, signer: CryptoSigner, sha256: str, 
     """Sign a proposal that adds exactly this artifact to the published role.
 
     Args:
-        repo: Where.
+        repo: Holds the proposal.
         signer: The gate's key of the family.
-        sha256: Of the bytes that the gate evaluated.
-        custom: Which model the gate found them to be; the proposal must sign the same.
+        sha256: Digest of the bytes that the gate evaluated.
+        custom: Which model these bytes are, as the gate read them; the proposal must have the same.
 
     Raises:
         RetryableError: There is no proposal on the published version.
-        TrustError: It changes anything else, names other bytes, or was signed by nobody.
+        TrustError: It changes anything else, names other bytes, or has no signature.
     """
     path = _path(custom)
     entry = _proposed(repo, custom.family, path)
     found = _custom(entry, path)
+    # Obligation 1: the proposal names the bytes that were evaluated, which are stored under that digest.
     stored = _artifact(repo, sha256)
     if entry.hashes != {"sha256": sha256} or entry.length != len(stored):
         raise TrustError(
             f"the proposal of {path} names other bytes than were evaluated", Attack.TAMPERED_ARTIFACT
         )
+    # Obligation 2: what devices decide by (family, version, hardware) is what the gate read from the bytes.
     if found != custom:
-        raise TrustError(f"the proposal of {path} says {found.model_dump()}", Attack.TAMPERED_METADATA)
+        raise TrustError(
+            f"the proposal of {path} describes another model: {found.model_dump()}", Attack.TAMPERED_METADATA
+        )
+    # Obligation 3, in ``countersign``: nothing else of the role changes, and the trainer has signed.
     countersign(repo, TargetChange(model_role(custom.family), entry), signer)
 
 
@@ -70,17 +75,17 @@ def publish_model(repo: TrustRepository, family: str, online: OnlineSigner, path
     """Publish a proposal that both keys signed.
 
     Args:
-        repo: Where.
+        repo: Holds proposals and artifacts.
         family: Model family.
-        online: Makes it visible.
-        path: Which; None: the first that has both signatures.
+        online: Makes the target visible.
+        path: Target path to publish; None: the first one whose proposal has both signatures.
 
     Returns:
-        Its path.
+        The target path.
 
     Raises:
-        RetryableError: None has both signatures on the published version.
-        TrustError: The artifact is not what was signed.
+        RetryableError: No proposal on the published version has both signatures.
+        TrustError: The artifact differs from what was signed.
     """
     role = model_role(family)
     with repo.locked() as published:
@@ -105,7 +110,7 @@ def publish_model(repo: TrustRepository, family: str, online: OnlineSigner, path
 
 
 def model_state(repo: TrustRepository, family: str, path: str, data_sha256: str) -> State:
-    """How far a bundle has come; ``stale`` and ``absent``: propose it again."""
+    """How far a bundle is; ``stale`` and ``absent``: propose it again."""
     published = repo.target(path)
     if published is not None:
         return "published" if published.sha256 == data_sha256 else "absent"
@@ -128,7 +133,7 @@ def _proposed(repo: TrustRepository, family: str, path: str) -> TargetFile:
         published = repo.published().roles.get(model_role(family))
         if published is not None and path in published.targets:
             return published.targets[path]
-        raise RetryableError(f"nobody proposed {path} yet") from exc
+        raise RetryableError(f"{path} is not proposed yet") from exc
     entry = proposal.targets.get(path)
     if entry is None:
         raise TrustError(f"the proposal of {path} does not name it", Attack.TAMPERED_METADATA)
@@ -144,7 +149,7 @@ def _custom(entry: TargetFile, path: str) -> TargetCustom:
         custom = TargetCustom.model_validate(entry.custom)
     except ValidationError as exc:
         raise TrustError(
-            f"the proposal of {path} lacks what is signed beside a digest", Attack.TAMPERED_METADATA
+            f"the proposal of {path} does not say which model it is", Attack.TAMPERED_METADATA
         ) from exc
     if path != _path(custom):
         raise TrustError(f"the proposal of {path} is about {custom.version}", Attack.TAMPERED_METADATA)
@@ -157,16 +162,18 @@ def _artifact(repo: TrustRepository, sha256: str) -> bytes:
     except FileNotFoundError as exc:
         raise RetryableError(f"artifact {sha256[:12]} is not stored yet") from exc
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise TrustError(f"artifact {sha256[:12]} is not what its name says", Attack.TAMPERED_ARTIFACT)
+        raise TrustError(
+            f"artifact {sha256[:12]} does not have the digest of its name", Attack.TAMPERED_ARTIFACT
+        )
     return data
 
 
 def _link(repo: TrustRepository, entry: TargetFile) -> None:
-    """The artifact in the repository: the same file where the disk allows it."""
+    """Put the artifact into the repository, as a hard link where the disk allows it."""
     sha256 = entry.hashes["sha256"]
     data = _artifact(repo, sha256)
     if len(data) != entry.length:
-        raise TrustError(f"artifact {sha256[:12]} is not as long as signed", Attack.TAMPERED_ARTIFACT)
+        raise TrustError(f"artifact {sha256[:12]} does not have the signed length", Attack.TAMPERED_ARTIFACT)
     file = repo.target_file(entry.path, sha256)
     if file.exists():
         return
@@ -174,4 +181,4 @@ def _link(repo: TrustRepository, entry: TargetFile) -> None:
     try:
         DISK.link(repo.artifacts / sha256, file)
     except OSError:
-        DISK.write(file, data)  # another disk
+        DISK.write(file, data)  # the folders are on different disks

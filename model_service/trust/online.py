@@ -1,4 +1,4 @@
-"""Snapshot and timestamp: what the engine signs by itself, and the order in which things become visible."""
+"""Signs snapshot and timestamp with the engine's keys, and makes files visible in a safe order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Self
 
 from model_service.settings import ModelSettings
 from model_service.trust.keys import load_online_key
-from model_service.trust.metadata import CryptoSigner, Root, Targets, is_signed, meta_file, newer, parse, seal
+from model_service.trust.metadata import CryptoSigner, Root, Targets, is_signed, meta_file, newer, parse, sign
 from model_service.trust.published import PublishedState
 from model_service.trust.repository import TrustRepository
 from model_service.trust.roles import ENGINE
@@ -19,19 +19,19 @@ from schemas.durable import DISK
 from schemas.errors import OperatorError
 
 _DUE = 0.5
-"""Share of its lifetime that metadata must still have."""
+"""Metadata are renewed once less than this share of their lifetime is left."""
 
 
 @dataclass(frozen=True)
 class Lifetimes:
-    """How long online metadata are valid."""
+    """How long snapshot and timestamp are valid."""
 
     snapshot: timedelta = timedelta(days=7)
     timestamp: timedelta = timedelta(days=1)
 
     @classmethod
     def of(cls, settings: ModelSettings) -> Self:
-        """As the settings say."""
+        """The lifetimes in the settings."""
         return cls(timedelta(seconds=settings.snapshot_s), timedelta(seconds=settings.timestamp_s))
 
 
@@ -41,9 +41,9 @@ class OnlineSigner:
     Args:
         snapshot: The engine's snapshot key.
         timestamp: The engine's timestamp key.
-        lifetimes: Of what it signs.
-        also: Further keys that sign both: a rotation signs with old and new, so that no reader ever
-            meets metadata that its root does not know.
+        lifetimes: Lifetimes of both; None: the defaults.
+        also: Further keys that sign both. A rotation signs with the old key and the new one, so that no
+            reader ever finds metadata signed by a key that its root does not list.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class OnlineSigner:
 
     @classmethod
     def load(cls, settings: ModelSettings) -> Self:
-        """The engine's.
+        """The engine's signer.
 
         Raises:
             OperatorError: A key is missing.
@@ -81,46 +81,48 @@ class OnlineSigner:
         """Make roles visible, all at once. Call it within ``repo.locked()``.
 
         Args:
-            repo: Where.
-            published: What the lock handed out.
+            repo: Gets the files.
+            published: The state that ``repo.locked()`` returned.
             roles: Metadata files of targets roles, with enough signatures.
             targets: New target files.
-            root: Next root, which becomes visible last: what is visible verifies by the old and the new one.
-            root_first: The old snapshot or timestamp key is lost: readers must see the next root first, and
-                wait for a moment.
+            root: Next root. It becomes visible last: what is visible before verifies by the old root and by
+                the new one.
+            root_first: The old snapshot or timestamp key is lost, so the next root must become visible first.
+                Readers that fetch it before the timestamp fail once, and retry.
 
         Raises:
             OperatorError: A role lacks signatures, or the snapshot or timestamp key was rotated.
         """
         now = repo.now()
-        judge = published.root if root is None or not root_first else parse(Root, root, ROOT)
+        verifying_root = published.root if root is None or not root_first else parse(Root, root, ROOT)
         snapshot = newer(published.snapshot, now, self._lifetimes.snapshot)
         parts = {name: parse(Targets, data, name) for name, data in roles.items()}
         delegator = parts.get(TARGETS, published.targets)
+        # Nothing is written before every role verifies: an unverifiable role would lock all readers out.
         for name, data in roles.items():
             parent = published.root if name == TARGETS else delegator
             _require(is_signed(parent, name, data, name), name)
             snapshot.meta[f"{name}.json"] = meta_file(parts[name].version, data)
-        snapshot_bytes = seal(snapshot, self._snapshot)
-        timestamp = self._timestamped(published, judge, snapshot.version, snapshot_bytes, now)
-        _require(is_signed(judge, SNAPSHOT, snapshot_bytes, SNAPSHOT), SNAPSHOT)
-        # Step 1: target files. A crash leaves files that nothing names.
+        snapshot_bytes = sign(snapshot, self._snapshot)
+        timestamp = self._timestamped(published, verifying_root, snapshot.version, snapshot_bytes, now)
+        _require(is_signed(verifying_root, SNAPSHOT, snapshot_bytes, SNAPSHOT), SNAPSHOT)
+        # Step 1: target files. A crash after it leaves files that nothing refers to.
         for path, data in (targets or {}).items():
             DISK.write(path, data)
-        # Step 2: roles and snapshot under their versions. Nothing names them yet; the next try overwrites.
+        # Step 2: roles and snapshot under their versions. Nothing refers to them yet; a retry replaces them.
         for name, data in roles.items():
             DISK.write(repo.metadata / f"{parts[name].version}.{name}.json", data)
         DISK.write(repo.metadata / f"{snapshot.version}.snapshot.json", snapshot_bytes)
         if root is not None and root_first:
             write_root(repo, published.root_version + 1, root)
-        # Step 3: the timestamp. From here on readers see all of it.
+        # Step 3: the timestamp. From here on readers get all of it.
         DISK.write(repo.metadata / "timestamp.json", timestamp)
         # Step 4: the root.
         if root is not None and not root_first:
             write_root(repo, published.root_version + 1, root)
 
     def renew_if_due(self, repo: TrustRepository, now: datetime) -> bool:
-        """Sign snapshot and timestamp anew where less than half of their lifetime is left.
+        """Renew snapshot and timestamp where less than half of their lifetime is left.
 
         Returns:
             Whether anything changed.
@@ -140,7 +142,7 @@ class OnlineSigner:
         return True
 
     def _due(self, published: PublishedState, now: datetime) -> bool:
-        """Too old, or signed by a key that the newest root does not know (a rotation was cut short)."""
+        """Whether one is too old, or the newest root does not list its key (a rotation was cut short)."""
         return (
             _is_due(published.timestamp.expires, now, self._lifetimes.timestamp)
             or not is_signed(published.root, TIMESTAMP, published.timestamp_bytes, TIMESTAMP)
@@ -153,17 +155,17 @@ class OnlineSigner:
         )
 
     def _timestamped(
-        self, published: PublishedState, judge: Root, version: int, snapshot: bytes, now: datetime
+        self, published: PublishedState, verifying_root: Root, version: int, snapshot: bytes, now: datetime
     ) -> bytes:
         timestamp = newer(published.timestamp, now, self._lifetimes.timestamp)
         timestamp.snapshot_meta = meta_file(version, snapshot)
-        data = seal(timestamp, self._timestamp)
-        _require(is_signed(judge, TIMESTAMP, data, TIMESTAMP), TIMESTAMP)
+        data = sign(timestamp, self._timestamp)
+        _require(is_signed(verifying_root, TIMESTAMP, data, TIMESTAMP), TIMESTAMP)
         return data
 
 
 def write_root(repo: TrustRepository, version: int, data: bytes) -> None:
-    """Make a root visible: under its version for readers that walk the chain, and as the newest."""
+    """Make a root visible: under its version, for readers that follow the chain, and as the newest one."""
     DISK.write(repo.metadata / f"{version}.{ROOT}.json", data)
     DISK.write(repo.metadata / f"{ROOT}.json", data)
 
@@ -175,5 +177,5 @@ def _is_due(expires: datetime, now: datetime, lifetime: timedelta) -> bool:
 def _require(signed: bool, role: str) -> None:
     if not signed:
         raise OperatorError(
-            f"role {role} lacks signatures that count: were its keys rotated? restart this process"
+            f"role {role} lacks valid signatures: if its keys were rotated, restart this process"
         )

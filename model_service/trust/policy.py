@@ -1,4 +1,4 @@
-"""The policy document: canary pools, floors and revocations, signed by an offline key."""
+"""The fleet policy: canary pools, floors and revocations, signed by an offline key."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import datetime
 
 from model_service.settings import ModelSettings
 from model_service.trust.keyring import Keyring
-from model_service.trust.metadata import newer, seal, target_file
+from model_service.trust.metadata import newer, sign, target_file
 from model_service.trust.online import OnlineSigner
 from model_service.trust.published import PublishedState
 from model_service.trust.repository import TrustRepository
@@ -19,12 +19,12 @@ from schemas.instants import utc_now
 
 
 def first_policy(groups: Mapping[str, SaltedShare], now: datetime) -> FleetPolicy:
-    """Canary pools only."""
+    """A policy that has canary pools and nothing else."""
     return FleetPolicy(seq=1, canary=dict(groups), issued=now, expires=now + OFFLINE_LIFETIME)
 
 
 def policy_bytes(policy: FleetPolicy) -> bytes:
-    """The bytes that are signed for a policy."""
+    """The bytes of a policy that are signed."""
     return policy.model_dump_json().encode()
 
 
@@ -40,16 +40,16 @@ def set_policy(
     """Publish the policy with changes. Pools and floors replace those of the same name; floors only rise.
 
     Args:
-        settings: Of the stack.
+        settings: Settings of the stack.
         canary: Canary pools, by group.
         floors: Lowest major, by family.
         revoke: Digests of artifacts that must not be installed any more.
-        keyring: Holds the policy key; None: the one on this machine.
-        now: The clock.
+        keyring: Holds the policy key; None: the keys on this machine.
+        now: Clock of what is issued.
 
     Raises:
         RegistryError: A floor would fall.
-        OperatorError: The policy key is not in reach.
+        OperatorError: The policy key is not available.
     """
     repo = TrustRepository(settings.repository, settings.proposals, settings.artifacts, now)
     online = OnlineSigner.load(settings)
@@ -91,7 +91,7 @@ def publish_policy(
     data = policy_bytes(policy)
     entry = target_file(POLICY_PATH, data)
     role.targets[POLICY_PATH] = entry
-    places = plans(published.roles)[POLICY_ROLE].keys
-    signers = keyring.quorum(published.targets, POLICY_ROLE, places)
+    locations = plans(published.roles)[POLICY_ROLE].keys
+    signers = keyring.quorum(published.targets, POLICY_ROLE, locations)
     files = {repo.target_file(POLICY_PATH, entry.hashes["sha256"]): data}
-    online.publish(repo, published, {POLICY_ROLE: seal(role, signers)}, files)
+    online.publish(repo, published, {POLICY_ROLE: sign(role, signers)}, files)

@@ -1,8 +1,8 @@
-"""One change to one role, on its way to enough signatures.
+"""Proposals: one change to one role, which collects signatures until it has enough.
 
-A proposal is a whole metadata file: the published role plus exactly one target. It lies in
-``<proposals>/<role>/<target path, quoted>.json`` and is stale as soon as the role's published version moves
-on: who proposed it proposes it again, and who countersigned it does so again.
+A proposal is a whole metadata file: the published role plus exactly one target. Its file is
+``<proposals>/<role>/<target path, quoted>.json``. It is stale as soon as a newer version of the role is
+published: then it must be proposed again, and countersigned again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from model_service.trust.metadata import (
     issued,
     newer,
     parse,
-    seal,
+    sign,
     signers_of,
 )
 from model_service.trust.published import PublishedState
@@ -36,11 +36,12 @@ from schemas.updates import Attack
 
 State = Literal["absent", "stale", "proposed", "signed", "published"]
 _SLACK = timedelta(minutes=5)
+"""How far the clocks of two processes may differ."""
 
 
 @dataclass(frozen=True)
 class TargetChange:
-    """One target of one role."""
+    """A new or changed target of a role."""
 
     role: str
     entry: TargetFile
@@ -52,21 +53,21 @@ class TargetChange:
 
 
 def propose(repo: TrustRepository, change: TargetChange, signer: CryptoSigner) -> None:
-    """Sign the published role plus the change. Repeating it changes nothing, unless the proposal is stale.
+    """Sign the published role plus the change. A repeat changes nothing, unless the proposal is stale.
 
     Raises:
-        OperatorError: The role does not know the signer's key.
+        OperatorError: The role does not list the signer's key.
     """
     with repo.locked() as published:
         _require_known(published, change.role, signer)
         if _is_published(published, change):
             return
         known = _read(repo, change.role, change.path)
-        if known is not None and _holds(published, change, known, signer):
+        if known is not None and _is_signed_proposal(published, change, known, signer):
             return
         role = newer(published.roles[change.role], repo.now(), ROLE_LIFETIME)
         role.targets[change.path] = change.entry
-        DISK.write(proposal_file(repo, change.role, change.path), seal(role, [signer]))
+        DISK.write(proposal_file(repo, change.role, change.path), sign(role, [signer]))
 
 
 def countersign(repo: TrustRepository, change: TargetChange, signer: CryptoSigner) -> None:
@@ -74,20 +75,24 @@ def countersign(repo: TrustRepository, change: TargetChange, signer: CryptoSigne
 
     Raises:
         RetryableError: There is no proposal on the published version: it must be proposed (again).
-        TrustError: It changes anything else, lives too long, or nobody signed it.
-        OperatorError: The role does not know the signer's key.
+        TrustError: It changes anything else, lives too long, or has no signature.
+        OperatorError: The role does not list the signer's key.
     """
     with repo.locked() as published:
         _require_known(published, change.role, signer)
         if _is_published(published, change):
             return
         data = _current(repo, published, change.role, change.path)
+        # Obligation 1: it is the published role plus this change, and does not live too long.
         check(published, change, parse(Targets, data, change.role), repo.now())
+        # Obligation 2: another key of the role has signed it: this one must never be the first.
         signed = signers_of(published.targets, change.role, data, change.role)
-        mine = signer.public_key.keyid
-        if not signed - {mine}:
-            raise TrustError(f"nobody signed the proposal of {change.path}", Attack.UNSIGNED_INSTRUCTION)
-        if mine not in signed:
+        own_id = signer.public_key.keyid
+        if not signed - {own_id}:
+            raise TrustError(
+                f"the proposal of {change.path} has no valid signature", Attack.UNSIGNED_INSTRUCTION
+            )
+        if own_id not in signed:
             DISK.write(proposal_file(repo, change.role, change.path), cosign(data, signer))
 
 
@@ -99,12 +104,12 @@ def signed_proposal(repo: TrustRepository, published: PublishedState, role: str,
     """
     data = _current(repo, published, role, path)
     if not is_signed(published.targets, role, data, role):
-        raise RetryableError(f"the proposal of {path} lacks signatures")
+        raise RetryableError(f"the proposal of {path} does not have enough signatures yet")
     return data
 
 
 def state(repo: TrustRepository, change: TargetChange) -> State:
-    """How far a change has come."""
+    """How far a change is."""
     published = repo.published()
     if _is_published(published, change):
         return "published"
@@ -112,7 +117,7 @@ def state(repo: TrustRepository, change: TargetChange) -> State:
     if data is None:
         return "absent"
     proposal = parse(Targets, data, change.role)
-    if proposal.version != _base(published, change.role).version + 1:
+    if proposal.version != _published_role(published, change.role).version + 1:
         return "stale"
     if proposal.targets.get(change.path) != change.entry:
         return "absent"
@@ -125,19 +130,19 @@ def withdraw(repo: TrustRepository, role: str, path: str) -> None:
 
 
 def waiting(repo: TrustRepository, role: str) -> list[str]:
-    """Target paths that have a proposal, stale or not."""
+    """Target paths that have a proposal, stale or not, in order."""
     return [_unquoted(file) for file in sorted((repo.proposals / role).glob("[!.]*.json"))]
 
 
 def check(published: PublishedState, change: TargetChange, proposal: Targets, now: datetime) -> None:
-    """Refuse a proposal that does anything but the one change.
+    """Refuse a proposal that does anything else than the one change.
 
     Raises:
         TrustError: It adds, removes or changes anything else, or lives longer than allowed.
     """
-    if not _makes(published, change, proposal):
+    if not _makes_only(published, change, proposal):
         raise TrustError(
-            f"the proposal of {change.path} changes more of role {change.role} than that, or other bytes",
+            f"the proposal of {change.path} changes more of role {change.role}, or names other bytes",
             Attack.TAMPERED_METADATA,
         )
     if not now < proposal.expires <= now + ROLE_LIFETIME + _SLACK:
@@ -147,12 +152,12 @@ def check(published: PublishedState, change: TargetChange, proposal: Targets, no
     at = issued(proposal)
     if at is None or at > now + _SLACK:
         raise TrustError(
-            f"the proposal of {change.path} says it was issued at {at}", Attack.TAMPERED_METADATA
+            f"the proposal of {change.path} claims to be issued at {at}", Attack.TAMPERED_METADATA
         )
 
 
 def proposal_file(repo: TrustRepository, role: str, path: str) -> Path:
-    """Where the proposal of a target lies."""
+    """File of a target's proposal."""
     return repo.proposals / role / f"{quote(path, safe='')}.json"
 
 
@@ -160,51 +165,56 @@ def _unquoted(file: Path) -> str:
     return unquote(file.name.removesuffix(".json"))
 
 
-def _bare(role: Targets) -> dict[str, Any]:
-    """The signed part without its two times, which are checked apart."""
+def _without_dates(role: Targets) -> dict[str, Any]:
+    """The signed part without its two dates, which ``check`` tests by themselves."""
     content = role.to_dict()
     return {name: value for name, value in content.items() if name not in {"expires", ISSUED_FIELD}}
 
 
-def _holds(published: PublishedState, change: TargetChange, data: bytes, signer: CryptoSigner) -> bool:
-    """Whether the proposal is this change on the published version, with this signature."""
+def _is_signed_proposal(
+    published: PublishedState, change: TargetChange, data: bytes, signer: CryptoSigner
+) -> bool:
+    """Whether the file is a proposal of this change on the published version, with this signature."""
     signed = signers_of(published.targets, change.role, data, change.role)
-    return signer.public_key.keyid in signed and _makes(published, change, parse(Targets, data, change.role))
+    proposal = parse(Targets, data, change.role)
+    return signer.public_key.keyid in signed and _makes_only(published, change, proposal)
 
 
-def _makes(published: PublishedState, change: TargetChange, proposal: Targets) -> bool:
-    """Whether the proposal is the published role, one version on, with the change and nothing else."""
-    expected = copy.deepcopy(_base(published, change.role))
+def _makes_only(published: PublishedState, change: TargetChange, proposal: Targets) -> bool:
+    """Whether the proposal is the next version of the published role, with the change and nothing else."""
+    expected = copy.deepcopy(_published_role(published, change.role))
     expected.version += 1
     expected.targets[change.path] = change.entry
-    return _bare(expected) == _bare(proposal)
+    return _without_dates(expected) == _without_dates(proposal)
 
 
 def _require_known(published: PublishedState, role: str, signer: CryptoSigner) -> None:
-    _base(published, role)
+    _published_role(published, role)
     if signer.public_key.keyid not in published.targets.get_delegated_role(role).keyids:
         raise OperatorError(
-            f"role {role} does not know this process's key: was it rotated? restart this process"
+            f"role {role} does not list this process's key: if the key was rotated, restart this process"
         )
 
 
 def _is_published(published: PublishedState, change: TargetChange) -> bool:
-    return bool(_base(published, change.role).targets.get(change.path) == change.entry)
+    return bool(_published_role(published, change.role).targets.get(change.path) == change.entry)
 
 
-def _base(published: PublishedState, role: str) -> Targets:
+def _published_role(published: PublishedState, role: str) -> Targets:
     if role not in published.roles:
-        raise TrustError(f"nothing delegates to role {role}", Attack.UNSIGNED_INSTRUCTION)
+        raise TrustError(f"the targets do not delegate to role {role}", Attack.UNSIGNED_INSTRUCTION)
     return published.roles[role]
 
 
 def _current(repo: TrustRepository, published: PublishedState, role: str, path: str) -> bytes:
     data = _read(repo, role, path)
     if data is None:
-        raise RetryableError(f"nobody proposed {path} yet")
+        raise RetryableError(f"{path} is not proposed yet")
     version = parse(Targets, data, role).version
-    if version <= _base(published, role).version:
-        raise RetryableError(f"the proposal of {path} is stale: role {role} moved on; propose it again")
+    if version <= _published_role(published, role).version:
+        raise RetryableError(
+            f"the proposal of {path} is stale: role {role} has a newer version; propose it again"
+        )
     return data
 
 

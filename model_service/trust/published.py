@@ -1,4 +1,4 @@
-"""One consistent state of the repository: what one timestamp names."""
+"""One consistent state of the repository: the metadata that one timestamp refers to."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CHANNELS = channel_path("", "canary").partition("/")[0] + "/"
 
 
 class TargetRecord(NamedTuple):
-    """What a role signed about a target."""
+    """What the metadata of a role contain about a target."""
 
     length: int
     sha256: str
@@ -33,14 +33,14 @@ class TargetRecord(NamedTuple):
 
 @dataclass(frozen=True)
 class PublishedState:
-    """Metadata of one moment. Signatures are the publishers' and the devices' matter, not checked here.
+    """Metadata of one moment. Signatures are not checked here: publishers and devices do that.
 
     Attributes:
-        folder: Of the metadata.
-        timestamp_bytes: What it all hangs on.
-        snapshot_bytes: The snapshot that it names.
-        role_bytes: Targets and delegated roles that the snapshot names.
-        root_version: Newest root.
+        folder: Folder of the metadata files.
+        timestamp_bytes: The timestamp, from which all else follows.
+        snapshot_bytes: The snapshot that the timestamp refers to.
+        role_bytes: Targets and delegated roles that the snapshot refers to, by role.
+        root_version: Version of the newest root.
     """
 
     folder: Path
@@ -51,10 +51,10 @@ class PublishedState:
 
     @classmethod
     def read(cls, folder: Path, timestamp: bytes) -> PublishedState:
-        """What this timestamp names.
+        """The state that this timestamp refers to.
 
         Raises:
-            OperatorError: A file that it names is gone.
+            OperatorError: A file that it refers to is missing.
         """
         try:
             number = parse(Timestamp, timestamp, "timestamp.json").snapshot_meta.version
@@ -65,11 +65,11 @@ class PublishedState:
                 for name, meta in snapshot.meta.items()
             }
         except FileNotFoundError as exc:
-            raise OperatorError(f"the trust repository lost {exc.filename}: restore it from a copy") from exc
+            raise OperatorError(f"the trust repository lacks {exc.filename}: restore it from a copy") from exc
         return cls(folder, timestamp, snapshot_bytes, roles, 1).with_newest_root()
 
     def with_newest_root(self) -> PublishedState:
-        """The same with the newest root: roots stand beside the timestamp, not below it."""
+        """The same with the newest root: no timestamp refers to a root, so the newest file counts."""
         version = self.root_version
         while (self.folder / f"{version + 1}.root.json").exists():
             version += 1
@@ -115,7 +115,10 @@ class PublishedState:
         }
 
     def metadata_since(self, versions: Mapping[str, int]) -> list[tuple[str, bytes]]:
-        """Roots above the caller's, the timestamp always, and each role of another version."""
+        """Metadata files that a reader with these versions lacks: roots, timestamp, each changed role.
+
+        Roots are in order: a reader verifies each by the one before it.
+        """
         files = []
         for version in range(max(versions.get(ROOT, 0), 0) + 1, self.root_version + 1):
             files.append((f"{version}.root.json", (self.folder / f"{version}.root.json").read_bytes()))
@@ -127,7 +130,8 @@ class PublishedState:
         return files
 
     def target(self, path: str) -> TargetRecord | None:
-        """What the role that the path is delegated to signed about it."""
+        """Entry of a target in the role that the path is delegated to; None: it has none."""
+        # All delegations are terminating, so the first role that matches decides.
         delegations = self.targets.delegations
         for name, _ in delegations.get_roles_for_target(path) if delegations is not None else ():
             entry = self.roles[name].targets.get(path) if name in self.roles else None
@@ -135,7 +139,7 @@ class PublishedState:
         return None
 
     def documents(self, group: str | None) -> list[tuple[str, str]]:
-        """Path and SHA-256 of the policy and of the group's channels; None: of all groups'."""
+        """Path and SHA-256 of the policy and of the group's channel documents; None: of all groups."""
         own = _CHANNELS if group is None else f"{_CHANNELS}{group}/"
         return [
             (path, entry.hashes["sha256"])
@@ -145,7 +149,7 @@ class PublishedState:
         ]
 
     def artifact_path(self, sha256: str) -> str | None:
-        """Target path of the published bundle with that digest."""
+        """Target path of the published bundle with that digest; None: there is none."""
         for name, role in self.roles.items():
             if name.startswith(model_role("")):
                 for path, entry in role.targets.items():

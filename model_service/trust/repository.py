@@ -1,7 +1,8 @@
-"""The TUF repository as every process reads it; holds no key.
+"""The TUF repository as every process reads it; it needs no key.
 
-``metadata/<n>.<role>.json`` and ``targets/<folder>/<sha256>.<name>`` never change once they are named, and
-``metadata/timestamp.json`` is replaced in one step: who starts from it sees one consistent state.
+``metadata/<n>.<role>.json`` and ``targets/<folder>/<sha256>.<name>`` never change once something refers to
+them, and ``metadata/timestamp.json`` is replaced in one step: a reader that starts from it gets one
+consistent state.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ LOCK = ".lock"
 
 
 class MetadataReply(NamedTuple):
-    """What a device lacks, all of one moment."""
+    """Files that a device lacks, all of one moment."""
 
     metadata: Files
     documents: Files
@@ -38,9 +39,9 @@ class TrustRepository:
 
     Args:
         repository: Folder of ``metadata`` and ``targets``.
-        proposals: Folder of what lacks signatures.
-        artifacts: Bundles by SHA-256; None: ``artifacts`` beside the proposals.
-        now: Clock of what is issued from here.
+        proposals: Folder of the proposals, which do not have enough signatures yet.
+        artifacts: Folder of bundles by SHA-256; None: ``artifacts`` beside the proposals.
+        now: Clock of what is issued with this repository.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class TrustRepository:
         self._newest: PublishedState | None = None
 
     def published(self) -> PublishedState:
-        """Everything as of one moment.
+        """The state of this moment.
 
         Raises:
             OperatorError: There is no repository yet.
@@ -76,7 +77,7 @@ class TrustRepository:
 
     @contextmanager
     def locked(self) -> Iterator[PublishedState]:
-        """Keep other writers out, and see what is published meanwhile. Readers need no lock."""
+        """Keep other writers out, and get the published state. Readers need no lock."""
         with exclusive(self.proposals / LOCK):
             yield self.published()
 
@@ -89,12 +90,12 @@ class TrustRepository:
     ) -> MetadataReply:
         """Metadata and documents that a device lacks; names as in ``delivery.proto``.
 
-        Both of one moment: asked for one after the other, a publication may fall between them.
+        Both come from one call, since a publication could fall between two.
 
         Args:
-            versions: Of the metadata that it has, by role.
-            known: SHA-256 of the documents that it has, by path.
-            group: Whose channels; None: all groups'.
+            versions: Versions of the metadata that the device has, by role.
+            known: SHA-256 of the documents that the device has, by path.
+            group: Only this group's channel documents; None: those of all groups.
         """
         published = self.published()
         return MetadataReply(published.metadata_since(versions), self._documents(published, known, group))
@@ -109,12 +110,12 @@ class TrustRepository:
         return None if path is None else self.target_file(path, sha256)
 
     def target_file(self, path: str, sha256: str) -> Path:
-        """Where a target's bytes lie, consistent-snapshot style."""
+        """File of a target; its name has the digest (TUF's consistent snapshots)."""
         folder, _, name = path.rpartition("/")
         return self.targets / folder / f"{sha256}.{name}"
 
     def channels(self, group: str) -> dict[Ring, ChannelDocument]:
-        """Published channel of each ring that the group has one in."""
+        """The group's published channel documents, by ring."""
         published = self.published()
         found: dict[Ring, ChannelDocument] = {}
         for ring in RINGS:
@@ -135,7 +136,7 @@ class TrustRepository:
         return _read(FleetPolicy, data)
 
     def root(self) -> bytes:
-        """Newest root metadata, for join bundles."""
+        """Newest root metadata, which join bundles carry."""
         return self.published().root_bytes
 
     def _documents(self, published: PublishedState, known: Mapping[str, str], group: str | None) -> Files:

@@ -1,4 +1,4 @@
-"""Which roles there are, which version, until when, and who holds their keys."""
+"""Status of every role: its version, its expiry, and who holds its keys."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class KeyStatus:
     """One key of a role.
 
     Attributes:
-        here: Whether the private half lies on this machine, encrypted or not.
+        here: Whether the private half is on this machine, encrypted or not.
     """
 
     holder: str
@@ -34,7 +34,7 @@ class RoleStatus:
 
     Attributes:
         threshold: How many of its keys must sign.
-        targets: How many targets it signs.
+        targets: How many targets it lists.
     """
 
     role: str
@@ -47,7 +47,7 @@ class RoleStatus:
 
 
 def status(settings: ModelSettings) -> list[RoleStatus]:
-    """Every role, in the order in which devices verify them.
+    """Status of every role, in the order in which devices verify them.
 
     Raises:
         OperatorError: There is no repository.
@@ -61,24 +61,24 @@ def status(settings: ModelSettings) -> list[RoleStatus]:
         TARGETS: published.targets,
         **published.roles,
     }
-    return [_described(published, keyring, name, part) for name, part in signed.items()]
+    return [_status_of(published, keyring, name, part) for name, part in signed.items()]
 
 
-def _described(published: PublishedState, keyring: Keyring, name: str, part: Signed) -> RoleStatus:
+def _status_of(published: PublishedState, keyring: Keyring, name: str, part: Signed) -> RoleStatus:
     delegator: Delegator = published.root if name in TOP_LEVEL_KEYS else published.targets
     known = delegator.get_delegated_role(name)
     plan = plans(published.roles).get(name)
-    places = {place.holder: place for place in (plan.keys if plan is not None else ())}
+    locations = {location.holder: location for location in (plan.keys if plan is not None else ())}
     keys = []
     for key_id in known.keyids:
         held_by = holder(delegator.get_key(key_id))
-        place = places.get(held_by)
+        location = locations.get(held_by)
         keys.append(
             KeyStatus(
                 held_by,
                 key_id,
-                offline=place is not None and place.offline,
-                here=place is not None and keyring.path(place).exists(),
+                offline=location is not None and location.offline,
+                here=location is not None and keyring.path(location).exists(),
             )
         )
     count = len(published.roles[name].targets) if name in published.roles else 0

@@ -1,4 +1,4 @@
-"""Which role needs how many keys of whom, what it may sign, and for how long."""
+"""Plan of every role: its keys and their holders, its threshold, its targets, its lifetime."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ from schemas.channel_documents import (
 )
 
 OFFLINE_LIFETIME = timedelta(days=365)
-"""Of root, targets, policy and the policy document."""
+"""Lifetime of root, targets, policy and the policy document."""
 ROLE_LIFETIME = timedelta(days=365)
-"""Of model and channel roles. Freshness is the timestamp's job, the end of an instruction the channel's."""
+"""Lifetime of model and channel roles. It may be long: the timestamp keeps readers fresh, and a channel
+document has an expiry of its own."""
 RENEW_WITHIN = timedelta(days=90)
-"""``renew`` renews offline and delegated roles that expire within it."""
+"""``renew`` renews offline and delegated roles that expire within this time."""
 
 ENGINE, GUARD, TRAINER, GATE, OFFLINE = "engine", "guard", "trainer", "gate", "offline"
 
 
 @dataclass(frozen=True)
-class KeyPlace:
-    """Where a private key lives.
+class KeyLocation:
+    """Where a private key is kept.
 
     Attributes:
         process: Folder under the keys, or ``offline``.
@@ -43,18 +44,18 @@ class KeyPlace:
 
     @property
     def offline(self) -> bool:
-        """Whether it is kept encrypted and away."""
+        """Whether it is kept encrypted, away from the machine."""
         return self.process == OFFLINE
 
     @property
     def holder(self) -> str:
-        """What status calls it: the process, or the offline key's name."""
+        """Who holds the key: the process, or the offline key's own name."""
         return self.name if self.offline else self.process
 
 
 @dataclass(frozen=True)
 class RolePlan:
-    """What a role is made of.
+    """Keys, threshold and target paths of a role.
 
     Attributes:
         paths: Target path patterns that are delegated to it; empty for top-level roles.
@@ -62,40 +63,40 @@ class RolePlan:
 
     name: str
     threshold: int
-    keys: tuple[KeyPlace, ...]
+    keys: tuple[KeyLocation, ...]
     paths: tuple[str, ...] = ()
 
     @property
     def lifetime(self) -> timedelta:
-        """Of the role's metadata."""
-        return OFFLINE_LIFETIME if all(place.offline for place in self.keys) else ROLE_LIFETIME
+        """Lifetime of the role's metadata."""
+        return OFFLINE_LIFETIME if all(location.offline for location in self.keys) else ROLE_LIFETIME
 
 
-def _offline(*names: str) -> tuple[KeyPlace, ...]:
-    return tuple(KeyPlace(OFFLINE, name) for name in names)
+def _offline(*names: str) -> tuple[KeyLocation, ...]:
+    return tuple(KeyLocation(OFFLINE, name) for name in names)
 
 
 TOP_LEVEL: tuple[RolePlan, ...] = (
     RolePlan(ROOT, 2, _offline("root-1", "root-2", "root-3")),
     RolePlan(TARGETS, 2, _offline("targets-1", "targets-2", "targets-3")),
-    RolePlan(SNAPSHOT, 1, (KeyPlace(ENGINE, SNAPSHOT),)),
-    RolePlan(TIMESTAMP, 1, (KeyPlace(ENGINE, TIMESTAMP),)),
+    RolePlan(SNAPSHOT, 1, (KeyLocation(ENGINE, SNAPSHOT),)),
+    RolePlan(TIMESTAMP, 1, (KeyLocation(ENGINE, TIMESTAMP),)),
 )
 TOP_LEVEL_KEYS = {plan.name: plan.keys for plan in TOP_LEVEL}
 
 
 def model_plan(family: str) -> RolePlan:
-    """Role of a model family: what the trainer made and the gate re-gated, both or nothing."""
+    """Role of a model family: it takes the keys of both trainer and gate."""
     role = model_role(family)
-    return RolePlan(role, 2, (KeyPlace(TRAINER, role), KeyPlace(GATE, role)), (f"models/{family}/*",))
+    return RolePlan(role, 2, (KeyLocation(TRAINER, role), KeyLocation(GATE, role)), (f"models/{family}/*",))
 
 
 def delegated(families: Iterable[str]) -> tuple[RolePlan, ...]:
     """Roles that the top-level targets delegate to; all terminating."""
-    broad = (KeyPlace(ENGINE, BROAD_ROLE), KeyPlace(GUARD, BROAD_ROLE), KeyPlace(OFFLINE, "person"))
+    broad = (KeyLocation(ENGINE, BROAD_ROLE), KeyLocation(GUARD, BROAD_ROLE), KeyLocation(OFFLINE, "person"))
     return (
         RolePlan(POLICY_ROLE, 1, _offline(POLICY_ROLE), ("policy/*",)),
-        RolePlan(CANARY_ROLE, 1, (KeyPlace(ENGINE, CANARY_ROLE),), (f"channels/*/{CANARY}.json",)),
+        RolePlan(CANARY_ROLE, 1, (KeyLocation(ENGINE, CANARY_ROLE),), (f"channels/*/{CANARY}.json",)),
         RolePlan(BROAD_ROLE, 2, broad, (f"channels/*/{BROAD}.json",)),
         *(model_plan(family) for family in families),
     )
@@ -105,7 +106,7 @@ def plans(roles: Iterable[str]) -> dict[str, RolePlan]:
     """Plan of every role of a repository, by name.
 
     Args:
-        roles: Names of its roles; those of model families tell the families.
+        roles: Names of its roles; the families are read from those of models.
     """
     prefix = model_role("")
     families = [name.removeprefix(prefix) for name in sorted(roles) if name.startswith(prefix)]

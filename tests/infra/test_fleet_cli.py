@@ -5,7 +5,7 @@ import stat
 import pytest
 
 from model_service.identity.authority import init_pki
-from model_service.identity.people import enter_people
+from model_service.identity.people import record_people
 from schemas.join import JoinBundle
 from tests.infra.cli import EdgeloopHere
 from tests.simulators.model_service import ModelService, SimClient
@@ -14,7 +14,7 @@ from tests.simulators.model_service import ModelService, SimClient
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
     with ModelService(tmp_path_factory.mktemp("state")) as running:
-        running.found("default")
+        running.create_repository("default")
         yield running
 
 
@@ -25,7 +25,7 @@ def test_a_device_is_invited_joins_and_is_revoked(service, tmp_path):
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     bundle = JoinBundle.model_validate_json(file.read_text())
     assert (bundle.families, bundle.group) == (("machine",), "default")
-    assert bundle.root_json == service.found().root().decode()
+    assert bundle.root_json == service.create_repository().root().decode()
     with SimClient(bundle) as client:
         client.enroll()
     [found] = edgeloop.json("fleet", "devices")
@@ -46,7 +46,7 @@ def test_a_device_that_never_joined_cannot_be_revoked(service):
 
 def test_a_persons_stolen_certificate_is_revoked_and_replaced(service):
     edgeloop = EdgeloopHere(service.folder)
-    enter_people(service.settings, service.registry)
+    record_people(service.settings, service.registry)
     [viewer] = [p for p in edgeloop.json("fleet", "people") if p["name"] == "viewer"]
     assert viewer["serial"] in edgeloop("fleet", "people").stdout
     done = edgeloop.json("fleet", "revoke-person", viewer["serial"], "--reason", "laptop stolen")
@@ -57,7 +57,7 @@ def test_a_persons_stolen_certificate_is_revoked_and_replaced(service):
     for name in ("viewer.key", "viewer.pem"):
         (service.settings.pki / "people" / name).unlink()
     init_pki(service.settings)  # `edgeloop up` does it
-    enter_people(service.settings, service.registry)
+    record_people(service.settings, service.registry)
     states = [(p["name"], p["revoked_at"] is None) for p in edgeloop.json("fleet", "people")]
     assert sorted(states) == [("operator", True), ("viewer", False), ("viewer", True)]
 

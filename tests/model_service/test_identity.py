@@ -17,12 +17,12 @@ from model_service.identity import certificates as certs
 from model_service.identity.authority import ca_path, init_pki, issued_by, person_paths, server_paths
 from model_service.identity.certificate_requests import (
     EnrolmentRequest,
-    answered,
+    answered_requests,
     request_enrolment,
     request_renewal,
 )
 from model_service.identity.issuer import Issuer
-from model_service.identity.people import enter_people
+from model_service.identity.people import record_people
 from model_service.identity.tokens import Invitation, create_token
 from model_service.registry.database import Registry
 from model_service.registry.registry_tables import certificate_requests, certificates, devices, join_tokens
@@ -32,7 +32,7 @@ from schemas.errors import AccessError, LakeConflictError, OperatorError, Regist
 NOW = time.time()
 
 
-class Office:
+class Deployment:
     """Authority, registry, lake and issuer of one deployment."""
 
     def __init__(self, folder):
@@ -49,9 +49,11 @@ class Office:
             )
 
     def ask(self, device_id, token, key, csr=None, signing=None, now=NOW):
-        asked = EnrolmentRequest(device_id, token, csr or csr_of(device_id, key), public_pem(signing or key))
+        request = EnrolmentRequest(
+            device_id, token, csr or csr_of(device_id, key), public_pem(signing or key)
+        )
         with self.registry.transaction() as connection:
-            return request_enrolment(connection, asked, now)
+            return request_enrolment(connection, request, now)
 
     def renew(self, certificate_pem, csr, now=NOW):
         with self.registry.transaction() as connection:
@@ -59,7 +61,7 @@ class Office:
 
     def answer(self, request_id):
         with self.registry.reading() as connection:
-            [row] = answered(connection, [request_id])
+            [row] = answered_requests(connection, [request_id])
         return row
 
     def join(self, device_id, key):
@@ -77,10 +79,10 @@ class Office:
 
 
 @pytest.fixture
-def office(tmp_path):
-    with_all = Office(tmp_path)
-    yield with_all
-    with_all.registry.close()
+def deployment(tmp_path):
+    made = Deployment(tmp_path)
+    yield made
+    made.registry.close()
 
 
 def new_key():
@@ -93,23 +95,22 @@ def csr_of(name, key):
 
 
 def public_pem(key):
-    return key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    ).decode()  # fmt: skip
+    spki = serialization.PublicFormat.SubjectPublicKeyInfo
+    return key.public_key().public_bytes(serialization.Encoding.PEM, spki).decode()
 
 
 def content(folder):
     return {p.relative_to(folder): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def test_making_the_pki_again_changes_nothing(office):
-    before = content(office.settings.pki)
-    init_pki(office.settings)
-    assert content(office.settings.pki) == before
+def test_making_the_pki_again_changes_nothing(deployment):
+    before = content(deployment.settings.pki)
+    init_pki(deployment.settings)
+    assert content(deployment.settings.pki) == before
 
 
-def test_private_keys_are_their_owners_alone(office):
-    keys = list(office.settings.pki.rglob("*.key"))
+def test_only_their_owner_may_read_private_keys(deployment):
+    keys = list(deployment.settings.pki.rglob("*.key"))
     assert len(keys) == 4
     assert {stat.S_IMODE(k.stat().st_mode) for k in keys} == {0o600}
 
@@ -117,14 +118,14 @@ def test_private_keys_are_their_owners_alone(office):
 @pytest.mark.parametrize(
     "lost", ["ca.pem", "server.pem", "server.key", "people/operator.pem", "ca.key ca.pem"]
 )
-def test_a_pki_that_a_crash_left_in_part_becomes_whole(office, lost):
+def test_a_pki_that_a_crash_left_in_part_becomes_whole(deployment, lost):
     for name in lost.split():
-        (office.settings.pki / name).unlink()
-    init_pki(office.settings)
-    ca = certs.read_certificate(ca_path(office.settings).read_bytes())
+        (deployment.settings.pki / name).unlink()
+    init_pki(deployment.settings)
+    ca = certs.read_certificate(ca_path(deployment.settings).read_bytes())
     pairs = [
-        server_paths(office.settings),
-        *(person_paths(office.settings, r) for r in ("operator", "viewer")),
+        server_paths(deployment.settings),
+        *(person_paths(deployment.settings, r) for r in ("operator", "viewer")),
     ]
     for key_path, path in pairs:
         key = serialization.load_pem_private_key(key_path.read_bytes(), None)
@@ -133,20 +134,20 @@ def test_a_pki_that_a_crash_left_in_part_becomes_whole(office, lost):
         assert found.public_key() == key.public_key()
 
 
-def test_where_the_authority_was_taken_elsewhere_nothing_is_made(office):
-    (office.settings.pki / "ca.key").unlink()
-    (office.settings.pki / "server.pem").unlink()
-    before = content(office.settings.pki)
-    init_pki(office.settings)
-    assert content(office.settings.pki) == before
+def test_where_the_authoritys_key_was_moved_away_nothing_is_made(deployment):
+    (deployment.settings.pki / "ca.key").unlink()
+    (deployment.settings.pki / "server.pem").unlink()
+    before = content(deployment.settings.pki)
+    init_pki(deployment.settings)
+    assert content(deployment.settings.pki) == before
     with pytest.raises(OperatorError, match="private key"):
-        Issuer(office.settings, office.registry, office.lake)
+        Issuer(deployment.settings, deployment.registry, deployment.lake)
 
 
-def test_a_server_certificate_follows_the_names_and_is_renewed_before_it_ends(office):
-    path = server_paths(office.settings)[1]
+def test_a_server_certificate_follows_the_names_and_is_renewed_before_it_expires(deployment):
+    path = server_paths(deployment.settings)[1]
     first = path.read_bytes()
-    renamed = office.settings.model_copy(update={"names": ("edge.example", "10.0.0.7")})
+    renamed = deployment.settings.model_copy(update={"names": ("edge.example", "10.0.0.7")})
     init_pki(renamed)
     second = path.read_bytes()
     assert first != second
@@ -156,10 +157,10 @@ def test_a_server_certificate_follows_the_names_and_is_renewed_before_it_ends(of
     assert path.read_bytes() != second
 
 
-def test_the_issuer_renews_the_servers_certificate_in_time(office):
-    path = server_paths(office.settings)[1]
+def test_the_issuer_renews_the_servers_certificate_in_time(deployment):
+    path = server_paths(deployment.settings)[1]
     first, days = path.read_bytes(), [0]
-    issuer = Issuer(office.settings, office.registry, office.lake, lambda: NOW + days[0] * 86400)
+    issuer = Issuer(deployment.settings, deployment.registry, deployment.lake, lambda: NOW + days[0] * 86400)
     days[0] = 200
     issuer.step()
     assert path.read_bytes() == first
@@ -168,34 +169,34 @@ def test_the_issuer_renews_the_servers_certificate_in_time(office):
     assert path.read_bytes() != first
 
 
-def test_a_device_whose_clock_says_1970_can_still_believe_the_server(office):
-    for path in (ca_path(office.settings), server_paths(office.settings)[1]):
+def test_a_device_whose_clock_is_at_1970_can_still_trust_the_server(deployment):
+    for path in (ca_path(deployment.settings), server_paths(deployment.settings)[1]):
         assert certs.read_certificate(path.read_bytes()).not_valid_before_utc.timestamp() == 0
 
 
-def test_a_person_has_every_role_of_the_certificate_and_no_other(office):
-    _, path = person_paths(office.settings, "approver")
+def test_a_person_has_every_role_of_the_certificate_and_no_other(deployment):
+    _, path = person_paths(deployment.settings, "approver")
     assert certs.read_holder(path.read_bytes()).roles == {"operator", "approver"}
-    _, path = person_paths(office.settings, "viewer")
+    _, path = person_paths(deployment.settings, "viewer")
     assert certs.read_holder(path.read_bytes()).roles == {"viewer"}
     with pytest.raises(AccessError):
-        person_paths(office.settings, "device")
+        person_paths(deployment.settings, "device")
 
 
-def test_people_are_on_record_once_and_a_damaged_file_stops_nobody(office):
-    (office.settings.pki / "people" / "broken.pem").write_text("no certificate")
-    assert [enter_people(office.settings, office.registry) for _ in range(2)] == [2, 0]
-    by_name = {row["subject"]: row for row in office.rows(certificates)}
+def test_people_are_on_record_once_and_a_damaged_file_stops_nobody(deployment):
+    (deployment.settings.pki / "people" / "broken.pem").write_text("no certificate")
+    assert [record_people(deployment.settings, deployment.registry) for _ in range(2)] == [2, 0]
+    by_name = {row["subject"]: row for row in deployment.rows(certificates)}
     assert {name: row["role"] for name, row in by_name.items()} == {
         "operator": "approver,operator",
         "viewer": "viewer",
     }
-    _, path = person_paths(office.settings, "viewer")
+    _, path = person_paths(deployment.settings, "viewer")
     assert by_name["viewer"]["serial"] == certs.read_holder(path.read_bytes()).serial
 
 
-def test_a_device_certificate_names_device_role_and_a_day(office):
-    certificate = x509.load_pem_x509_certificate(office.join("m-1", new_key()))
+def test_a_device_certificate_names_device_role_and_a_day(deployment):
+    certificate = x509.load_pem_x509_certificate(deployment.join("m-1", new_key()))
     assert certificate.subject.rfc4514_string() == "OU=device,CN=m-1"
     life = certificate.not_valid_after_utc - datetime.now(UTC)
     assert timedelta(hours=23, minutes=59) < life <= timedelta(days=1)
@@ -204,15 +205,15 @@ def test_a_device_certificate_names_device_role_and_a_day(office):
     basic = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
     assert basic.critical
     assert not basic.value.ca
-    [entry] = office.rows(certificates)
+    [entry] = deployment.rows(certificates)
     assert (entry["serial"], entry["subject"]) == (f"{certificate.serial_number:x}", "m-1")
 
 
-def test_joining_makes_the_device_known_to_registry_and_lake(office):
+def test_joining_makes_the_device_known_to_registry_and_lake(deployment):
     key = new_key()
-    office.join("m-1", key)
-    [row] = office.rows(devices)
-    [record] = office.lake.keys().values()
+    deployment.join("m-1", key)
+    [row] = deployment.rows(devices)
+    [record] = deployment.lake.keys().values()
     assert (row["device_id"], row["active"], row["grp"]) == ("m-1", True, "default")
     assert (record.key_id, record.public_key) == (row["key_id"], public_pem(key))
 
@@ -229,61 +230,61 @@ class BusyLake(DeviceRegistry):
         super().register(records)
 
 
-def test_no_certificate_is_given_out_before_the_lake_knows_the_device(office):
-    lake = BusyLake(Lake.open(office.settings.lake_root))
-    issuer = Issuer(office.settings, office.registry, lake)
-    request_id = office.ask("m-1", office.invite("m-1"), new_key())
+def test_no_certificate_is_issued_before_the_lake_knows_the_device(deployment):
+    lake = BusyLake(Lake.open(deployment.settings.lake_root))
+    issuer = Issuer(deployment.settings, deployment.registry, lake)
+    request_id = deployment.ask("m-1", deployment.invite("m-1"), new_key())
     with pytest.raises(LakeConflictError):
         issuer.step()
-    assert office.rows(certificates) == []
+    assert deployment.rows(certificates) == []
     assert issuer.step() == 1
-    assert office.answer(request_id)["state"] == "issued"
+    assert deployment.answer(request_id)["state"] == "issued"
     assert len(lake.keys()) == 1
 
 
-def test_a_token_is_never_stored(office):
-    token = office.invite("m-1")
-    office.join("m-2", new_key())
-    assert token not in str(office.rows(join_tokens))
-    for path in office.settings.root.glob("registry.db*"):
+def test_a_token_is_never_stored(deployment):
+    token = deployment.invite("m-1")
+    deployment.join("m-2", new_key())
+    assert token not in str(deployment.rows(join_tokens))
+    for path in deployment.settings.root.glob("registry.db*"):
         assert token.encode() not in path.read_bytes()
 
 
-def test_a_token_serves_one_key_and_the_same_key_again(office):
-    token, key = office.invite("m-1"), new_key()
-    request_id = office.ask("m-1", token, key)
-    assert office.ask("m-1", token, key) == request_id
-    office.issuer.step()
-    assert office.ask("m-1", token, key) == request_id
+def test_a_token_serves_one_key_and_the_same_key_again(deployment):
+    token, key = deployment.invite("m-1"), new_key()
+    request_id = deployment.ask("m-1", token, key)
+    assert deployment.ask("m-1", token, key) == request_id
+    deployment.issuer.step()
+    assert deployment.ask("m-1", token, key) == request_id
     with pytest.raises(AccessError, match="used already, with another key"):
-        office.ask("m-1", token, new_key())
+        deployment.ask("m-1", token, new_key())
     with pytest.raises(AccessError, match="used already, with another key"):
-        office.ask("m-1", token, key, signing=new_key())
+        deployment.ask("m-1", token, key, signing=new_key())
     with pytest.raises(AccessError, match="expired since"):
-        office.ask("m-1", token, key, now=NOW + 61)
+        deployment.ask("m-1", token, key, now=NOW + 61)
 
 
 @pytest.mark.parametrize(
-    ("device_id", "later_s", "said"), [("m-1", 61, "expired"), ("m-2", 0, "another device")]
+    ("device_id", "later_s", "message"), [("m-1", 61, "expired"), ("m-2", 0, "another device")]
 )
-def test_a_token_holds_for_its_device_and_its_time(office, device_id, later_s, said):
-    token = office.invite("m-1")
-    with pytest.raises(AccessError, match=said):
-        office.ask(device_id, token, new_key(), now=NOW + later_s)
-    assert office.rows(certificate_requests) == []
+def test_a_token_is_valid_for_its_device_and_its_time(deployment, device_id, later_s, message):
+    token = deployment.invite("m-1")
+    with pytest.raises(AccessError, match=message):
+        deployment.ask(device_id, token, new_key(), now=NOW + later_s)
+    assert deployment.rows(certificate_requests) == []
 
 
-def test_an_unknown_token_opens_nothing(office):
+def test_an_unknown_token_opens_nothing(deployment):
     with pytest.raises(AccessError, match="unknown"):
-        office.ask("m-1", "guess", new_key())
+        deployment.ask("m-1", "guess", new_key())
 
 
-def test_a_refused_request_leaves_the_token_unused(office):
-    token, key = office.invite("m-1"), new_key()
+def test_a_refused_request_leaves_the_token_unused(deployment):
+    token, key = deployment.invite("m-1"), new_key()
     with pytest.raises(AccessError, match="asks for 'm-9'"):
-        office.ask("m-1", token, key, csr=csr_of("m-9", key))
-    assert [row["used_at"] for row in office.rows(join_tokens)] == [None]
-    assert office.ask("m-1", token, key) > 0
+        deployment.ask("m-1", token, key, csr=csr_of("m-9", key))
+    assert [row["used_at"] for row in deployment.rows(join_tokens)] == [None]
+    assert deployment.ask("m-1", token, key) > 0
 
 
 def rsa_csr(name):
@@ -302,7 +303,7 @@ def forged_csr(name):
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (rsa_csr, "P-256"),
         (p384_csr, "P-256"),
@@ -311,16 +312,16 @@ def forged_csr(name):
         (lambda name: b"no request", "not a certificate signing request"),
     ],
 )
-def test_the_issuer_itself_refuses_requests_that_do_not_hold(office, make, said):
+def test_the_issuer_itself_refuses_invalid_requests(deployment, make, message):
     """The public process may be taken over: what it lets through is checked again."""
-    office.ask("m-1", office.invite("m-1"), new_key())
+    deployment.ask("m-1", deployment.invite("m-1"), new_key())
     changed = update(certificate_requests).values(csr_pem=make("m-1"))
-    with office.registry.transaction() as connection:
+    with deployment.registry.transaction() as connection:
         connection.execute(changed)
-    office.issuer.step()
-    [row] = office.rows(certificate_requests)
+    deployment.issuer.step()
+    [row] = deployment.rows(certificate_requests)
     assert (row["state"], row["certificate_pem"]) == ("refused", None)
-    assert said in row["reason"]
+    assert message in row["reason"]
 
 
 @pytest.mark.parametrize(
@@ -334,121 +335,124 @@ def test_the_issuer_itself_refuses_requests_that_do_not_hold(office, make, said)
         {"key_id": "0" * 16},
     ],
 )
-def test_rows_that_a_hostile_process_leaves_stop_nobody_else(office, device):
+def test_rows_that_a_hostile_process_leaves_stop_nobody_else(deployment, device):
     key = new_key()
-    office.join("m-0", key)
-    whole = dict(office.rows(certificate_requests)[0]["device"])
+    deployment.join("m-0", key)
+    whole = dict(deployment.rows(certificate_requests)[0]["device"])
     row = {
         "kind": "enroll", "subject": "m-1", "role": "device", "csr_pem": csr_of("m-1", new_key()),
         "device": {**whole, **device} if device else device, "state": "waiting", "created_at": NOW,
     }  # fmt: skip
-    with office.registry.transaction() as connection:
+    with deployment.registry.transaction() as connection:
         connection.execute(insert(certificate_requests).values(**row))
-    assert office.join("m-2", new_key())
-    states = {r["subject"]: r["state"] for r in office.rows(certificate_requests)}
+    assert deployment.join("m-2", new_key())
+    states = {r["subject"]: r["state"] for r in deployment.rows(certificate_requests)}
     assert states == {"m-0": "issued", "m-1": "refused", "m-2": "issued"}
 
 
 @pytest.mark.parametrize(
-    ("role", "said"), [("operator", "not issued over the network"), ("device", "join again")]
+    ("role", "message"), [("operator", "not issued over the network"), ("device", "join again")]
 )
-def test_the_issuer_gives_no_renewal_for_another_key_or_role(office, role, said):
-    office.join("m-1", new_key())
+def test_the_issuer_renews_nothing_for_another_key_or_role(deployment, role, message):
+    deployment.join("m-1", new_key())
     columns = {
         "kind": "renew", "subject": "m-1", "role": role, "csr_pem": csr_of("m-1", new_key()),
         "state": "waiting", "created_at": NOW,
     }  # fmt: skip
-    with office.registry.transaction() as connection:
+    with deployment.registry.transaction() as connection:
         connection.execute(insert(certificate_requests).values(**columns))
-    office.issuer.step()
-    assert said in office.rows(certificate_requests)[-1]["reason"]
+    deployment.issuer.step()
+    assert message in deployment.rows(certificate_requests)[-1]["reason"]
 
 
-def test_nobody_joins_with_the_signing_key_of_another_device(office):
+def test_nobody_joins_with_the_signing_key_of_another_device(deployment):
     key = new_key()
-    office.join("m-1", key)
-    request_id = office.ask("m-2", office.invite("m-2"), new_key(), signing=key)
-    office.issuer.step()
-    assert "already that of m-1" in office.answer(request_id)["reason"]
-    assert {r.device_id for r in office.lake.keys().values()} == {"m-1"}
+    deployment.join("m-1", key)
+    request_id = deployment.ask("m-2", deployment.invite("m-2"), new_key(), signing=key)
+    deployment.issuer.step()
+    assert "already that of m-1" in deployment.answer(request_id)["reason"]
+    assert {r.device_id for r in deployment.lake.keys().values()} == {"m-1"}
 
 
-def test_of_two_devices_that_ask_at_once_with_one_signing_key_one_joins(office):
+def test_of_two_devices_that_ask_at_once_with_one_signing_key_one_joins(deployment):
     victim, other = new_key(), new_key()
-    first = office.ask("victim", office.invite("victim"), victim)
-    second = office.ask("mallory", office.invite("mallory"), other, signing=victim)
-    office.issuer.step()
-    assert office.answer(first)["state"] == "issued"
-    assert (office.answer(second)["state"], "already that of victim" in office.answer(second)["reason"]) == (
+    first = deployment.ask("victim", deployment.invite("victim"), victim)
+    second = deployment.ask("mallory", deployment.invite("mallory"), other, signing=victim)
+    deployment.issuer.step()
+    assert deployment.answer(first)["state"] == "issued"
+    assert (
+        deployment.answer(second)["state"],
+        "already that of victim" in deployment.answer(second)["reason"],
+    ) == (
         "refused",
         True,
     )
 
 
-def test_a_renewal_keeps_the_key_and_the_old_certificate_counts_on(office):
+def test_a_renewal_keeps_the_key_and_the_old_certificate_stays_valid(deployment):
     key = new_key()
-    first = office.join("m-1", key)
-    request_id = office.renew(first, csr_of("m-1", key))
-    office.issuer.step()
-    second = office.answer(request_id)["certificate_pem"]
+    first = deployment.join("m-1", key)
+    request_id = deployment.renew(first, csr_of("m-1", key))
+    deployment.issuer.step()
+    second = deployment.answer(request_id)["certificate_pem"]
     assert certs.read_holder(second).key == certs.read_holder(first).key
-    assert [row["revoked_at"] for row in office.rows(certificates)] == [None, None]
+    assert [row["revoked_at"] for row in deployment.rows(certificates)] == [None, None]
     with pytest.raises(AccessError, match="another key"):
-        office.renew(first, csr_of("m-1", new_key()))
+        deployment.renew(first, csr_of("m-1", new_key()))
 
 
-def test_the_same_renewal_again_is_answered_once_while_it_is_fresh(office):
+def test_the_same_renewal_again_is_answered_once_while_it_is_fresh(deployment):
     key = new_key()
-    first, csr = office.join("m-1", key), csr_of("m-1", key)
-    request_id = office.renew(first, csr)
-    assert office.renew(first, csr) == request_id
-    assert office.renew(first, csr, now=NOW + 61) > request_id
+    first, csr = deployment.join("m-1", key), csr_of("m-1", key)
+    request_id = deployment.renew(first, csr)
+    assert deployment.renew(first, csr) == request_id
+    assert deployment.renew(first, csr, now=NOW + 61) > request_id
 
 
-def test_renewals_leave_no_trail_behind(office):
+def test_old_renewals_are_deleted(deployment):
     key = new_key()
-    certificate = office.join("m-1", key)
+    certificate = deployment.join("m-1", key)
     for days in range(5, 0, -1):
-        office.renew(certificate, csr_of("m-1", key), now=NOW - days * 86400)
-        office.issuer.step()
-    kinds = [row["kind"] for row in office.rows(certificate_requests)]
+        deployment.renew(certificate, csr_of("m-1", key), now=NOW - days * 86400)
+        deployment.issuer.step()
+    kinds = [row["kind"] for row in deployment.rows(certificate_requests)]
     assert kinds == ["enroll", "renew"]
 
 
-def test_joining_anew_revokes_what_the_device_held(office):
+def test_joining_again_revokes_what_the_device_held(deployment):
     key = new_key()
-    first = office.join("m-1", key)
-    office.join("m-1", new_key())
-    revoked = {row["serial"]: row["revoked_at"] is not None for row in office.rows(certificates)}
+    first = deployment.join("m-1", key)
+    deployment.join("m-1", new_key())
+    revoked = {row["serial"]: row["revoked_at"] is not None for row in deployment.rows(certificates)}
     assert revoked[certs.read_holder(first).serial]
     assert sorted(revoked.values()) == [False, True]
     with pytest.raises(AccessError, match="was revoked"):
-        office.renew(first, csr_of("m-1", key))
+        deployment.renew(first, csr_of("m-1", key))
 
 
-def test_a_revoked_device_gets_no_token_no_certificate_no_renewal(office):
+def test_a_revoked_device_gets_no_token_no_certificate_no_renewal(deployment):
     key = new_key()
-    first, token = office.join("m-1", key), office.invite("m-1")
-    waiting = office.renew(first, csr_of("m-1", key))
-    office.revoke("m-1")
-    office.issuer.step()
-    assert "was revoked" in office.answer(waiting)["reason"]
+    first, token = deployment.join("m-1", key), deployment.invite("m-1")
+    waiting = deployment.renew(first, csr_of("m-1", key))
+    deployment.revoke("m-1")
+    deployment.issuer.step()
+    assert "was revoked" in deployment.answer(waiting)["reason"]
     with pytest.raises(AccessError, match="m-1 was revoked"):
-        office.renew(first, csr_of("m-1", key))
+        deployment.renew(first, csr_of("m-1", key))
     with pytest.raises(AccessError, match="m-1 was revoked"):
-        office.ask("m-1", token, key)
+        deployment.ask("m-1", token, key)
     with pytest.raises(RegistryError, match="new id"):
-        office.invite("m-1")
+        deployment.invite("m-1")
 
 
-def test_the_lake_learns_of_a_revocation_whoever_is_alive(office):
-    office.join("m-1", new_key())
-    office.revoke("m-1")
-    Issuer(office.settings, office.registry, office.lake).step()
-    assert [record.active for record in office.lake.keys().values()] == [False]
+def test_the_lake_learns_of_a_revocation_whoever_is_alive(deployment):
+    deployment.join("m-1", new_key())
+    deployment.revoke("m-1")
+    Issuer(deployment.settings, deployment.registry, deployment.lake).step()
+    assert [record.active for record in deployment.lake.keys().values()] == [False]
 
 
-def test_a_device_id_must_fit_a_certificate(office):
+def test_a_device_id_must_fit_a_certificate(deployment):
     for bad in ("", "../m-1", "a" * 65, "m 1", "-m"):
         with pytest.raises(RegistryError, match="cannot be a device id"):
-            office.invite(bad)
+            deployment.invite(bad)

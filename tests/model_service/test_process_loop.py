@@ -1,8 +1,8 @@
 """Laws of the loop that all processes run, first with a settable clock, then with the real processes.
 
 The real processes fail on real damage: JSON in the registry that does not parse, a folder in a file's place.
-Nobody foresaw these, so they stand for every unforeseen error; each test repairs the damage and sees the same
-process, in the same life, do its work.
+Nobody foresaw these, so they represent every unforeseen error; each test repairs the damage, and the same
+process must then do its work without a restart.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ from tests.model_service.gate_rig import GateRig
 from tests.model_service.regimes import warmer
 from tests.model_service.trainer_rig import TrainerRig
 from tests.simulators.model_service import ModelService
-from tests.simulators.rollouts import GROUP, Service, proposed, quick_profile
+from tests.simulators.rollout_deployment import GROUP, RolloutDeployment, proposed, quick_profile
 from tests.waiting import wait_until
 
 LOOP = "model_service.processes.process_loop"
@@ -92,7 +92,7 @@ def test_a_job_that_fails_rests_and_the_others_have_their_turns():
         (TaskLostError("another worker"), None),
     ],
 )
-def test_the_kind_of_the_error_says_how_long_the_job_rests(error, rest_s):
+def test_the_kind_of_the_error_decides_how_long_the_job_rests(error, rest_s):
     assert rest_after(error, 1) == rest_s
 
 
@@ -138,7 +138,7 @@ def test_a_job_that_has_more_to_do_gets_the_next_turn_at_once():
         assert loop.turn() is more
 
 
-def test_each_trouble_is_logged_once_until_the_job_works_again(caplog):
+def test_each_error_is_logged_once_until_the_job_works_again(caplog):
     caplog.set_level(logging.INFO, LOOP)
     clock = Clock()
     busy, broken = RetryableError("busy"), KeyError("champion")
@@ -157,7 +157,7 @@ def test_each_trouble_is_logged_once_until_the_job_works_again(caplog):
     assert [r.getMessage() for r in caplog.records] == ["work: RetryableError: busy"]
 
 
-def test_told_to_stop_the_loop_ends_whatever_it_waits_for():
+def test_once_stop_is_set_the_loop_ends_whatever_it_waits_for():
     stop, began = threading.Event(), threading.Event()
 
     def work():
@@ -181,13 +181,13 @@ def test_in_an_event_loop_the_same_rules_hold():
         await asyncio.sleep(0)
         return failing()
 
-    def tell():
+    def count():
         others.append(clock.now)
         clock.now += 1.0
         if clock.now > 9:
             stop.set()
 
-    loop = ProcessLoop([ProcessJob("ask", ask), ProcessJob("tell", tell)], 0.0, clock)
+    loop = ProcessLoop([ProcessJob("ask", ask), ProcessJob("count", count)], 0.0, clock)
     asyncio.run(loop.run_async(stop))
     assert failing.calls == [0, 5, 7, 8, 9]
     assert others == list(range(10))
@@ -220,7 +220,7 @@ def test_one_of_several_things_that_fails_holds_up_no_other():
 
 @contextmanager
 def running(process, settings):
-    """The process's ``run`` in a thread; it must still run in the end, and end when told to."""
+    """The process's ``run`` in a thread; it must still run in the end, and end once ``stop`` is set."""
     stop, ended = threading.Event(), []
 
     def run():
@@ -257,8 +257,8 @@ def damage(registry, table, column):
 
 def await_failure(caplog, job):
     """Until the job failed in a way that nobody foresaw."""
-    drift_rows = f"{job}: unexpected error"
-    wait_until(lambda: any(r.getMessage().startswith(drift_rows) for r in caplog.records), 60, drift_rows)
+    message = f"{job}: unexpected error"
+    wait_until(lambda: any(r.getMessage().startswith(message) for r in caplog.records), 60, message)
 
 
 def test_the_trainer_survives_an_unforeseen_error_and_trains_afterwards(tmp_path, caplog):
@@ -291,7 +291,7 @@ def test_the_gate_survives_an_unforeseen_error_and_judges_afterwards(tmp_path, c
 
 
 def test_the_engine_goes_on_with_everything_else_while_one_job_cannot_work(tmp_path, caplog):
-    service = Service(tmp_path)
+    service = RolloutDeployment(tmp_path)
     init_pki(service.settings)
     with service.registry.transaction() as connection:
         note(connection, "e-1", "somebody", "something_happened", {})
@@ -312,7 +312,7 @@ def column(service, of):
 
 
 def test_the_guard_survives_an_unforeseen_error_and_countersigns_afterwards(tmp_path, caplog):
-    service = Service(tmp_path)
+    service = RolloutDeployment(tmp_path)
     service.use(quick_profile(phases=(0.5, 1.0)))
     proposed(service)
     repair = damage(service.registry, "rollouts", "record")
@@ -323,7 +323,7 @@ def test_the_guard_survives_an_unforeseen_error_and_countersigns_afterwards(tmp_
     service.registry.close()
 
 
-def test_the_public_process_survives_an_unforeseen_error_and_tells_the_next_publication(tmp_path):
+def test_the_public_process_survives_an_unforeseen_error_and_hints_at_the_next_publication(tmp_path):
     with ModelService(tmp_path) as service, service.joined("m-1") as device:
         service.publish_timestamp(1)
         hints = device.delivery().Watch(WatchRequest(device_id="m-1"), timeout=60)

@@ -1,4 +1,4 @@
-"""Engine and guard over a real registry and a real signed repository; devices obey by report alone."""
+"""Engine and guard over a real registry and a real signed repository; devices obey by their reports alone."""
 
 import json
 import os
@@ -27,35 +27,35 @@ from model_service.trust import ceremony
 from schemas.channel_documents import BROAD, CANARY
 from schemas.cohorts import SaltedShare
 from schemas.updates import Attack
-from tests.simulators.rollouts import FACTORY, FAMILY, GROUP, Service, quick_profile
+from tests.simulators.rollout_deployment import FACTORY, FAMILY, GROUP, RolloutDeployment, quick_profile
 from tests.waiting import wait_until
 
 ENDED = ("completed", "completed_partial", "superseded", "rolled_back", "rolled_back_partial")
 
 
 @pytest.fixture
-def service(tmp_path):
-    made = Service(tmp_path)
+def deployment(tmp_path):
+    made = RolloutDeployment(tmp_path)
     made.use(quick_profile())
     yield made
     made.registry.close()
 
 
-def run(service, names, *, until=ENDED, number=1, rounds=60, **deeds):
+def run(deployment, names, *, until=ENDED, number=1, rounds=60, **behaviour):
     """Engine, guard and devices in turn until the rollout is in one of these states."""
-    engine, guard = service.engine(), service.guard()
+    engine, guard = deployment.engine(), deployment.guard()
     for _ in range(rounds):
         engine.tick()
         guard.tick()
-        service.obey(names, **deeds)
-        record = service.rollout(number)
+        deployment.obey(names, **behaviour)
+        record = deployment.rollout(number)
         if record is not None and record.state in until:
             return record
     raise AssertionError(f"still {record}")
 
 
-def seqs(service, group=GROUP):
-    with service.registry.reading() as connection:
+def seqs(deployment, group=GROUP):
+    with deployment.registry.reading() as connection:
         rows = connection.execute(
             select(channel_requests.c.seq)
             .where(channel_requests.c.grp == group)
@@ -64,196 +64,196 @@ def seqs(service, group=GROUP):
         return list(rows.scalars())
 
 
-def test_a_signed_candidate_reaches_every_device_by_itself(service):
-    names = service.join(20)
-    new = service.sign(1)
-    record = run(service, names)
+def test_a_signed_candidate_reaches_every_device_by_itself(deployment):
+    names = deployment.join(20)
+    new = deployment.sign(1)
+    record = run(deployment, names)
     assert record.state == "completed"
-    assert all(service.installed[d] == new for d in names)
-    out = service.repo.channels(GROUP)
+    assert all(deployment.installed[d] == new for d in names)
+    out = deployment.repo.channels(GROUP)
     assert (out[CANARY].seq, out[BROAD].seq) == (1, 2)
-    with service.registry.reading() as connection:
+    with deployment.registry.reading() as connection:
         steps = list(connection.execute(select(outbox.c.step).order_by(outbox.c.event_time)).scalars())
     for step in ("published", "rollout_started", "channel_published", "phase_passed", "rollout_completed"):
         assert step in steps
 
 
-def test_a_profile_that_does_not_roll_out_by_itself_waits_for_a_person(service):
-    service.use(quick_profile(auto=False))
-    names = service.join(20)
-    new = service.sign(1)
-    engine = service.engine()
+def test_a_profile_that_does_not_roll_out_by_itself_waits_for_a_person(deployment):
+    deployment.use(quick_profile(auto=False))
+    names = deployment.join(20)
+    new = deployment.sign(1)
+    engine = deployment.engine()
     engine.tick()
-    assert service.rollout() is None
-    asked = service.command("start_rollout", version=new.version, group=GROUP, security=False)
-    again = service.command("start_rollout", version=new.version, group=GROUP, security=False)
+    assert deployment.rollout() is None
+    asked = deployment.command("start_rollout", version=new.version, group=GROUP, security=False)
+    again = deployment.command("start_rollout", version=new.version, group=GROUP, security=False)
     engine.tick()
-    assert service.answer(asked) == service.answer(again)
-    assert service.answer(asked)[1]["rollout_id"] == f"{GROUP}-1"
-    assert run(service, names).state == "completed"
+    assert deployment.answer(asked) == deployment.answer(again)
+    assert deployment.answer(asked)[1]["rollout_id"] == f"{GROUP}-1"
+    assert run(deployment, names).state == "completed"
 
 
-def test_a_model_that_fails_its_trial_ends_rolled_back(service):
-    names = service.join(20)
-    service.sign(1)
-    record = run(service, names, bad=names)
+def test_a_model_that_fails_its_trial_ends_rolled_back(deployment):
+    names = deployment.join(20)
+    deployment.sign(1)
+    record = run(deployment, names, bad=names)
     assert record.state == "rolled_back"
-    assert all(service.installed[d].version == FACTORY for d in names)
-    assert BROAD not in service.repo.channels(GROUP)
+    assert all(deployment.installed[d].version == FACTORY for d in names)
+    assert BROAD not in deployment.repo.channels(GROUP)
 
 
-def test_what_a_device_lies_about_its_models_stops_nobody_else(service):
-    names = service.join(20)
-    service.sign(1)
-    engine = service.engine()
+def test_a_false_report_of_installed_models_stops_nobody_else(deployment):
+    names = deployment.join(20)
+    deployment.sign(1)
+    engine = deployment.engine()
     engine.tick()
-    with service.registry.transaction() as connection:
+    with deployment.registry.transaction() as connection:
         garbage = {"machine": {"version": "garbage", "sha256": "zz"}, "other": None}
         own = device_status.c.device_id == names[0]
         connection.execute(update(device_status).where(own).values(installed=garbage))
-    assert run(service, names).state == "completed"
+    assert run(deployment, names).state == "completed"
 
 
-def test_no_rollout_starts_without_passed_gates_or_to_a_group_that_nobody_knows(service):
-    service.join(3)
-    new = service.sign(1)
-    engine = service.engine()
+def test_no_rollout_starts_without_passed_gates_or_to_an_unknown_group(deployment):
+    deployment.join(3)
+    new = deployment.sign(1)
+    engine = deployment.engine()
     engine.tick()
-    service.command("start_rollout", version=new.version, group="nosuch")
+    deployment.command("start_rollout", version=new.version, group="nosuch")
     engine.tick()
-    with service.registry.transaction() as connection:
+    with deployment.registry.transaction() as connection:
         connection.execute(update(gate_verdicts).values(passed=False))
-    service.command("start_rollout", version=new.version, group=GROUP)
+    deployment.command("start_rollout", version=new.version, group=GROUP)
     engine.tick()
-    with service.registry.reading() as connection:
+    with deployment.registry.reading() as connection:
         answers = connection.execute(select(commands.c.outcome)).scalars().all()
     assert "no group 'nosuch'" in answers[0]["reason"]
     assert "has not passed its gates" in answers[1]["reason"]
 
 
-def test_a_command_of_nonsense_gets_its_answer(service):
-    service.join(20)
-    engine = service.engine()
-    service.command("control_rollout", rollout_id={}, action="abort")
+def test_a_malformed_command_gets_an_answer(deployment):
+    deployment.join(20)
+    engine = deployment.engine()
+    deployment.command("control_rollout", rollout_id={}, action="abort")
     engine.tick()
-    with service.registry.reading() as connection:
+    with deployment.registry.reading() as connection:
         assert connection.execute(select(commands.c.state)).scalars().all() == ["refused"]
 
 
-def test_an_abort_in_the_broad_ring_brings_everybody_back(service):
-    service.use(quick_profile(phases=(0.5, 1.0)))
-    names = service.join(20)
-    service.sign(1)
-    engine, guard = service.engine(), service.guard()
+def test_an_abort_in_the_broad_ring_brings_everybody_back(deployment):
+    deployment.use(quick_profile(phases=(0.5, 1.0)))
+    names = deployment.join(20)
+    deployment.sign(1)
+    engine, guard = deployment.engine(), deployment.guard()
     for _ in range(20):
         engine.tick()
         guard.tick()
-        if BROAD in service.repo.channels(GROUP):
+        if BROAD in deployment.repo.channels(GROUP):
             break
-        service.obey(names)
-    service.obey(names[:12])
-    service.command("control_rollout", rollout_id=f"{GROUP}-1", action="abort", reason="smells odd")
-    record = run(service, names)
+        deployment.obey(names)
+    deployment.obey(names[:12])
+    deployment.command("control_rollout", rollout_id=f"{GROUP}-1", action="abort", reason="smells odd")
+    record = run(deployment, names)
     assert record.state == "rolled_back"
-    assert all(service.installed[d].version == FACTORY for d in names)
-    assert all(c.reason == "rollback" for c in service.repo.channels(GROUP).values())
-    assert seqs(service) == sorted(set(seqs(service)))
+    assert all(deployment.installed[d].version == FACTORY for d in names)
+    assert all(c.reason == "rollback" for c in deployment.repo.channels(GROUP).values())
+    assert seqs(deployment) == sorted(set(seqs(deployment)))
 
 
-def test_a_newer_model_supersedes_and_the_baseline_stays_the_completed_one(service):
-    names = service.join(20)
-    first = service.sign(1)
-    assert run(service, names).state == "completed"
-    service.sign(2)
-    service.engine().tick()
-    third = service.sign(3)
-    assert run(service, names, number=2).state == "superseded"
-    record = run(service, names, number=3)
+def test_a_newer_model_supersedes_and_the_baseline_stays_the_completed_one(deployment):
+    names = deployment.join(20)
+    first = deployment.sign(1)
+    assert run(deployment, names).state == "completed"
+    deployment.sign(2)
+    deployment.engine().tick()
+    third = deployment.sign(3)
+    assert run(deployment, names, number=2).state == "superseded"
+    record = run(deployment, names, number=3)
     assert record.state == "completed"
     assert record.baseline == {FAMILY: first}
-    assert all(service.installed[d] == third for d in names)
+    assert all(deployment.installed[d] == third for d in names)
 
 
-def test_never_two_rollouts_of_a_group_are_active(service):
-    names = service.join(12)
-    engine, guard = service.engine(), service.guard()
+def test_never_two_rollouts_of_a_group_are_active(deployment):
+    names = deployment.join(12)
+    engine, guard = deployment.engine(), deployment.guard()
     for major in (1, 2, 3):
-        service.sign(major)
+        deployment.sign(major)
         for _ in range(4):
             engine.tick()
-            with service.registry.reading() as connection:
+            with deployment.registry.reading() as connection:
                 assert len(rollout_store.in_states(connection, ("running", "paused", "aborting"), GROUP)) == 1
             guard.tick()
-            service.obey(names[:6])
+            deployment.obey(names[:6])
 
 
-def test_a_group_without_devices_offers_the_canary_and_asks_a_person(service):
-    service.join(4)
-    new = service.sign(1)
-    engine = service.engine()
+def test_a_group_without_devices_offers_the_canary_and_asks_a_person(deployment):
+    deployment.join(4)
+    new = deployment.sign(1)
+    engine = deployment.engine()
     engine.tick()
-    asked = service.command("start_rollout", version=new.version, group="other", security=False)
+    asked = deployment.command("start_rollout", version=new.version, group="other", security=False)
     engine.tick()
     engine.tick()
-    assert service.answer(asked)[0] == "done"
-    assert service.repo.channels("other")[CANARY].target[FAMILY] == new
-    assert service.rollout(group="other").pause.kind == "not_shown"
+    assert deployment.answer(asked)[0] == "done"
+    assert deployment.repo.channels("other")[CANARY].target[FAMILY] == new
+    assert deployment.rollout(group="other").pause.kind == "not_shown"
 
 
-def test_missing_evidence_is_passed_by_an_approver_only(service):
-    names = service.join(20)
-    service.use(quick_profile(min_devices=25))
-    service.sign(1)
-    assert run(service, names, until=("paused",)).pause.kind == "not_shown"
+def test_missing_evidence_is_passed_by_an_approver_only(deployment):
+    names = deployment.join(20)
+    deployment.use(quick_profile(min_devices=25))
+    deployment.sign(1)
+    assert run(deployment, names, until=("paused",)).pause.kind == "not_shown"
     ask = {"rollout_id": f"{GROUP}-1", "action": "resume", "reason": "looked at it"}
-    refused = service.command("control_rollout", **ask, roles=["operator"])
-    service.engine().tick()
-    assert service.answer(refused)[0] == "refused"
-    assert "approver" in service.answer(refused)[1]["reason"]
-    service.command("control_rollout", **ask, roles=["operator", "approver"])
-    assert run(service, names).state == "completed"
+    refused = deployment.command("control_rollout", **ask, roles=["operator"])
+    deployment.engine().tick()
+    assert deployment.answer(refused)[0] == "refused"
+    assert "approver" in deployment.answer(refused)[1]["reason"]
+    deployment.command("control_rollout", **ask, roles=["operator", "approver"])
+    assert run(deployment, names).state == "completed"
 
 
-def test_commands_that_make_no_sense_are_refused_with_a_reason(service):
-    service.join(4)
-    service.sign(1, state="refused")
+def test_commands_that_make_no_sense_are_refused_with_a_reason(deployment):
+    deployment.join(4)
+    deployment.sign(1, state="refused")
     bodies = [
         ("start_rollout", {"version": "machine-9.00000009", "group": GROUP}, "no model"),
         ("start_rollout", {"version": "machine-1.00000001", "group": GROUP}, "is refused, not published"),
         ("control_rollout", {"rollout_id": "line-7", "action": "pause"}, "no rollout"),
         ("control_rollout", {"action": "pause"}, "lacks 'rollout_id'"),
     ]
-    ids = [service.command(kind, **body) for kind, body, _ in bodies]
-    service.engine().tick()
+    ids = [deployment.command(kind, **body) for kind, body, _ in bodies]
+    deployment.engine().tick()
     for command, (_, _, reason) in zip(ids, bodies, strict=True):
-        state, outcome = service.answer(command)
+        state, outcome = deployment.answer(command)
         assert (state, reason in outcome["reason"]) == ("refused", True), outcome
 
 
-def test_a_device_under_attack_counts_against_the_rollout(service):
-    names = service.join(20)
-    service.sign(1)
-    service.engine().tick()
-    channel = service.in_force(names[0])
+def test_a_device_under_attack_counts_against_the_rollout(deployment):
+    names = deployment.join(20)
+    deployment.sign(1)
+    deployment.engine().tick()
+    channel = deployment.in_force(names[0])
     treated = [d for d in names if channel.wanted(d)[FAMILY].major == 1]
     for device in treated[:2]:
-        service.report(device, channel, "idle", "no_change_refused", attack=Attack.TAMPERED_ARTIFACT.value)
-    engine = service.engine()
+        deployment.report(device, channel, "idle", "no_change_refused", attack=Attack.TAMPERED_ARTIFACT.value)
+    engine = deployment.engine()
     engine.tick()
     engine.tick()
-    assert service.rollout().state in ("aborting", "rolled_back")
-    with service.registry.reading() as connection:
+    assert deployment.rollout().state in ("aborting", "rolled_back")
+    with deployment.registry.reading() as connection:
         found = connection.execute(
             select(rollout_events).where(rollout_events.c.step == "rollout_aborted")
         ).one()
     assert "2 of 2" in found.detail["reason"]
 
 
-def test_an_idle_engine_costs_almost_nothing(service):
-    names = service.join(20)
-    service.sign(1)
-    run(service, names)
-    engine = service.engine()
+def test_an_idle_engine_costs_almost_nothing(deployment):
+    names = deployment.join(20)
+    deployment.sign(1)
+    run(deployment, names)
+    engine = deployment.engine()
     engine.tick()
     start = time.process_time()
     for _ in range(100):
@@ -263,49 +263,53 @@ def test_an_idle_engine_costs_almost_nothing(service):
 
 @pytest.mark.faults
 @pytest.mark.parametrize("who", ["engine", "guard", "both"])
-def test_killed_around_every_transaction_the_rollout_goes_on_and_no_seq_comes_twice(service, tmp_path, who):
-    service.use(quick_profile(phases=(0.5, 1.0)))
-    service.join(20)
-    service.sign(1)
+def test_killed_around_every_transaction_the_rollout_goes_on_and_no_seq_is_published_twice(
+    deployment, tmp_path, who
+):
+    deployment.use(quick_profile(phases=(0.5, 1.0)))
+    deployment.join(20)
+    deployment.sign(1)
     done = subprocess.run(
         [sys.executable, "-m", "tests.simulators.dying_rollout", str(tmp_path), who],
         capture_output=True, text=True, timeout=150, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told["deaths"] >= 4
-    assert told["seqs"] == sorted(set(told["seqs"]))
-    assert service.rollout().state == "completed", done.stderr
-    requests = service.requests()
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["deaths"] >= 4
+    assert result["seqs"] == sorted(set(result["seqs"]))
+    assert deployment.rollout().state == "completed", done.stderr
+    requests = deployment.requests()
     assert [r.document.seq for r in requests] == list(range(1, len(requests) + 1))
     published = [(r.ring, r.sent.phase) for r in requests if r.state == "published"]
     assert published == [(CANARY, 0), (BROAD, 1), (BROAD, 2)]
-    with service.registry.reading() as connection:
+    with deployment.registry.reading() as connection:
         events = connection.execute(select(rollout_events.c.step, rollout_events.c.detail)).all()
     for step in ("rollout_started", "rollout_completed"):
         assert [e.step for e in events].count(step) == 1
 
 
 @pytest.mark.faults
-def test_real_processes_killed_by_pid_finish_the_rollout(service):
-    init_pki(service.settings)
-    names = service.join(20)
-    new = service.sign(1)
-    running = {name: service.start(name) for name in ("engine", "guard")}
+def test_real_processes_killed_by_pid_finish_the_rollout(deployment):
+    init_pki(deployment.settings)
+    names = deployment.join(20)
+    new = deployment.sign(1)
+    running = {name: deployment.start(name) for name in ("engine", "guard")}
     try:
         for name, ring in (("engine", CANARY), ("guard", BROAD), ("engine", BROAD)):
-            wait_until(lambda ring=ring: ring in service.repo.channels(GROUP) or service.obey(names), 40)
+            wait_until(
+                lambda ring=ring: ring in deployment.repo.channels(GROUP) or deployment.obey(names), 40
+            )
             running[name].kill()
             running[name].wait()
-            running[name] = service.start(name)
-        wait_until(lambda: service.obey(names) < 0 or service.rollout().state == "completed", 40)
+            running[name] = deployment.start(name)
+        wait_until(lambda: deployment.obey(names) < 0 or deployment.rollout().state == "completed", 40)
     finally:
         for process in running.values():
             process.terminate()
         codes = [process.wait(20) for process in running.values()]
     assert codes == [0, 0]
-    assert all(service.installed[d] == new for d in names)
-    assert seqs(service) == [1, 2]
+    assert all(deployment.installed[d] == new for d in names)
+    assert seqs(deployment) == [1, 2]
 
 
 def test_the_engines_start_sweeps_what_crashed_writers_left_an_hour_ago(tmp_path):

@@ -47,7 +47,7 @@ def refused(call, *args, **kwargs):
     return refusal(caught.value)
 
 
-def test_a_device_enrols_and_speaks_over_mutual_tls(service):
+def test_a_device_enrols_and_calls_over_mutual_tls(service):
     with SimClient(service.invite("m-1")) as client:
         reply = client.enroll()
         assert read_holder(reply.certificate_pem).name == "m-1"
@@ -70,7 +70,7 @@ def test_a_retry_with_the_same_key_gets_the_same_certificate(device):
     assert device.enroll().certificate_pem == first
 
 
-def test_a_join_token_of_another_device_opens_nothing(service):
+def test_a_join_token_of_another_device_is_refused(service):
     with SimClient(service.invite("m-2")) as client:
         request = client.enroll_request(device_id="m-3", csr_pem=client.csr("m-3"))
         assert refused(client.enrollment().Enroll, request) == ("PERMISSION_DENIED", "ACCESS_ERROR")
@@ -143,7 +143,7 @@ def test_without_a_certificate_there_is_no_connection(device):
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
 
 
-def test_a_device_speaks_for_itself_only(device):
+def test_a_device_acts_for_itself_only(device):
     stub, denied = device.delivery(), ("PERMISSION_DENIED", "ACCESS_ERROR")
     report = device.report(1)
     report.device_id = "somebody"
@@ -153,7 +153,7 @@ def test_a_device_speaks_for_itself_only(device):
     assert refused(stub.FetchArtifact, FetchArtifactRequest(sha256="0" * 64)) == denied
 
 
-def test_a_device_may_not_call_what_is_an_operators(device):
+def test_a_device_may_not_call_the_methods_of_operators(device):
     stub = FleetAdminStub(device.channel(device.bundle.delivery))
     for name in (
         "ListDevices",
@@ -188,7 +188,7 @@ def test_an_operator_is_no_device(service, device):
         assert refused(report, request.SerializeToString()) == ("PERMISSION_DENIED", "ACCESS_ERROR")
 
 
-def test_a_viewer_sees_and_changes_nothing(service, device):
+def test_a_viewer_reads_and_changes_nothing(service, device):
     with service.person("viewer") as viewer:
         assert device.device_id in {d["device_id"] for d in viewer.devices()}
         for call in (
@@ -222,7 +222,7 @@ def test_a_revoked_device_is_refused_at_once_and_its_streams_end(service, device
     assert known[device.device_id].active
 
 
-def test_a_device_that_joined_anew_left_its_old_certificate_behind(service, device):
+def test_the_old_certificate_of_a_device_that_joined_again_is_refused(service, device):
     stub = device.delivery()
     stub.Report(device.report(1), timeout=10)
     with service.joined(device.device_id) as anew:
@@ -243,7 +243,7 @@ def _record(service, device_id):
     return next(r for r in service.devices.keys().values() if r.device_id == device_id)
 
 
-def test_a_person_can_invite_and_sees_who_joined(service):
+def test_a_person_can_invite_and_list_who_joined(service):
     with service.person() as operator:
         made = operator.create_token("m-7", "machine", site="north", group="g", hardware="sim", valid_s=60)
         bundle = service.invite("m-7").model_copy(update={"token": made["token"]})
@@ -258,7 +258,7 @@ def test_a_person_can_invite_and_sees_who_joined(service):
             operator.create_token("m-8", "machine", site="a", group="g", hardware="sim", valid_s=10**9)
 
 
-def test_what_does_not_exist_is_said_so(service):
+def test_a_name_that_does_not_exist_is_not_found(service):
     with service.person() as operator:
         for call in (operator.model, operator.rollout, operator.revoke):
             with pytest.raises(RegistryError, match="nothing-of-that-name"):
@@ -278,7 +278,7 @@ def test_a_command_that_nobody_answers_is_withdrawn(service):
     assert row["state"] == "refused"
 
 
-def test_a_request_that_the_issuer_does_not_answer_says_when_to_ask_again(service):
+def test_a_request_that_the_issuer_does_not_answer_may_be_repeated(service):
     with SimClient(service.invite("m-late")) as client:
         service.stop_issuing()
         try:

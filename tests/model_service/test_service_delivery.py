@@ -65,7 +65,7 @@ def test_a_download_resumes_at_every_offset(service, device):
 
 
 @pytest.mark.parametrize("offset", [6, 2**62])
-def test_no_artifact_reaches_behind_its_end(service, device, offset):
+def test_an_offset_beyond_the_end_is_refused(service, device, offset):
     with pytest.raises(grpc.RpcError) as caught:
         fetch(device, service.put_artifact(b"short"), offset)
     assert refusal(caught.value) == ("OUT_OF_RANGE", "REJECTED_ERROR")
@@ -128,7 +128,7 @@ def test_a_report_counts_once(service, device):
     assert (found["state"], found["cloned_reports"]) == ("trial", 0)
 
 
-def test_a_twin_is_refused_and_counted(service):
+def test_a_cloned_device_is_refused_and_counted(service):
     with service.joined("twin") as one, SimClient(one.bundle, one.key) as other:
         other.certificate_pem = one.certificate_pem
         one.delivery().Report(one.report(1, nonce="a"), timeout=10)
@@ -152,14 +152,14 @@ def test_a_twin_is_refused_and_counted(service):
         {"installed": [Installed(family="machine", version="machine-0.00000000")] * 17},
     ],
 )  # fmt: skip
-def test_a_report_with_words_we_do_not_know_is_refused(device, given):
+def test_a_report_with_unknown_values_is_refused(device, given):
     request = device.report(**{"number": 99, **given})
     with pytest.raises(grpc.RpcError) as caught:
         device.delivery().Report(request, timeout=10)
     assert refusal(caught.value) == ("INVALID_ARGUMENT", "REJECTED_ERROR")
 
 
-def test_who_reads_does_not_wait_for_who_writes(service, device):
+def test_reads_do_not_wait_for_writes(service, device):
     with ThreadPoolExecutor(1) as pool, service.person("viewer", timeout_s=5) as viewer:
         with service.registry.transaction():
             pending = pool.submit(device.delivery().Report, device.report(60), timeout=30)
@@ -197,13 +197,13 @@ def test_health_and_reflection_answer_on_both_listeners(device):
         assert services <= {s.name for s in reply.list_services_response.service}
 
 
-def test_a_watch_ends_with_its_connections_age_and_the_device_watches_anew(tmp_path):
+def test_a_watch_ends_with_its_connections_age_and_the_device_opens_another(tmp_path):
     with ModelService(tmp_path, connection_age_s=0.5) as service, service.joined("m-1") as client:
         assert len(list(watch(client))) == 1  # ended, and not by an error
         assert next(watch(client)) is not None
 
 
-def test_a_draining_service_says_so_finishes_what_runs_and_ends_streams(tmp_path):
+def test_a_draining_service_reports_it_finishes_calls_and_ends_streams(tmp_path):
     with ModelService(tmp_path, drain_s=2.0) as service, service.joined("m-1") as client:
         health = health_pb2_grpc.HealthStub(client.channel(client.bundle.delivery))
         states = health.Watch(health_pb2.HealthCheckRequest(service="edgeloop.v1.FleetAdmin"), timeout=30)
@@ -313,27 +313,27 @@ def test_a_call_without_a_deadline_gets_the_services(odd_service):
     assert refusal(caught.value) == ("DEADLINE_EXCEEDED", "RETRYABLE_ERROR")
 
 
-def test_an_error_we_did_not_foresee_tells_nothing(odd_service):
+def test_the_text_of_an_unforeseen_error_is_not_sent(odd_service):
     with pytest.raises(grpc.RpcError) as caught:
         odd_service.Renew(EnrollRequest())
     assert refusal(caught.value) == ("INTERNAL", "INTERNAL")
-    told = dict(caught.value.trailing_metadata())[DETAILS_KEY]
+    packed_status = dict(caught.value.trailing_metadata())[DETAILS_KEY]
     assert "secret" not in caught.value.details()
-    assert b"secret" not in told
-    [packed] = status_pb2.Status.FromString(told).details
+    assert b"secret" not in packed_status
+    [packed] = status_pb2.Status.FromString(packed_status).details
     info = error_details_pb2.ErrorInfo()
     assert packed.Unpack(info)
     assert info.domain == "edgeloop.v1"
 
 
-def test_a_method_that_nobody_gave_a_rule_does_not_start():
+def test_a_method_without_a_rule_does_not_start():
     with pytest.raises(ValueError, match="Renew"):
         CallDoor(AccessList()).guard(ENROLLMENT, Odd(), {"Enroll": AccessRule(ANYBODY, 1.0)})
 
 
-def test_who_cannot_tell_the_revoked_lets_nobody_in(device):
+def test_without_current_revocations_nobody_is_let_in(device):
     ticks = itertools.count(0.0, STALE_S + 1)
     access = AccessList(monotonic=lambda: next(ticks))
     holder = read_holder(device.certificate_pem)
-    with pytest.raises(ServiceUnavailableError, match="who was revoked"):
+    with pytest.raises(ServiceUnavailableError, match="revocations cannot be read"):
         access.check(holder, frozenset({Role.DEVICE}), "Watch")

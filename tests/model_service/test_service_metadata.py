@@ -13,7 +13,7 @@ from tests.simulators.model_service import ModelService, refusal
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
     with ModelService(tmp_path_factory.mktemp("service")) as running:
-        running.found("default", "other")
+        running.create_repository("default", "other")
         running.publish_canary("default", 1)
         running.publish_canary("other", 1)
         yield running
@@ -34,12 +34,12 @@ def fetch(device, versions=None, documents=None):
 def held(service, documents):
     """What a device that took everything would say it has."""
     digests = {path: hashlib.sha256(data).hexdigest() for path, data in documents.items()}
-    return service.found().versions(), digests
+    return service.create_repository().versions(), digests
 
 
 def test_a_new_device_gets_everything_of_its_group_in_one_round_trip(service, device):
     metadata, documents, reply = fetch(device, {"root": 1})
-    versions = service.found().versions()
+    versions = service.create_repository().versions()
     assert {"timestamp.json", f"{versions['snapshot']}.snapshot.json"} <= set(metadata)
     assert f"{versions['channels-canary']}.channels-canary.json" in metadata
     assert set(documents) == {POLICY_PATH, channel_path("default", "canary")}
@@ -49,7 +49,7 @@ def test_a_new_device_gets_everything_of_its_group_in_one_round_trip(service, de
     assert reply.server_time_ms > 0
 
 
-def test_who_lacks_nothing_gets_the_timestamp_and_nothing_else(service, device):
+def test_a_device_that_lacks_nothing_gets_the_timestamp_and_nothing_else(service, device):
     metadata, documents, reply = fetch(device, *held(service, fetch(device)[1]))
     assert (list(metadata), documents) == (["timestamp.json"], {})
     assert reply.ByteSize() < 1500
@@ -67,7 +67,7 @@ def test_a_publication_is_hinted_and_brings_only_what_is_new(service, device):
     hints.cancel()
 
 
-def test_without_a_repository_a_device_is_asked_to_come_back(tmp_path):
+def test_without_a_repository_a_device_must_try_again(tmp_path):
     refuses = pytest.raises(grpc.RpcError)
     with ModelService(tmp_path) as empty, empty.joined("m-1") as client, refuses as caught:
         fetch(client)

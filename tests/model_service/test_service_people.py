@@ -16,7 +16,7 @@ from feature_store.cut_store import CutStore
 from infra.fleet_client import FleetClient
 from model_service.identity.authority import Authority
 from model_service.identity.certificates import read_holder
-from model_service.identity.people import enter_people
+from model_service.identity.people import record_people
 from model_service.registry.registry_tables import certificates, commands, outbox, runs
 from schemas.errors import RegistryError, RejectedError
 from schemas.proto.fleet_pb2 import ControlRolloutRequest, ListRequest, RevokeCertificateRequest
@@ -113,7 +113,7 @@ def test_a_verdict_without_a_run_gets_one(service, approver):
         approver.ack_drift("job/9/1", retrain=False)
 
 
-def test_a_person_trains_by_hand(service):
+def test_a_person_requests_a_run(service):
     with service.person() as operator:
         made = operator.train("machine", "because", kind="anomaly", seed=7)
         assert made["run_id"] in {run["run_id"] for run in operator.runs("machine")}
@@ -158,7 +158,7 @@ def test_a_command_returns_what_the_engine_answers(service):
     assert engine.seen[1]["body"]["roles"] == ["approver", "operator"]
 
 
-def test_a_command_that_the_engine_refuses_says_why(service):
+def test_the_refusal_of_a_command_has_the_engines_reason(service):
     refused = Engine(service, "refused", {"reason": "a rollout is under way"})
     with service.person() as operator, refused, pytest.raises(RegistryError, match="under way"):
         operator.start_rollout("machine-1.0123abcd", "default")
@@ -174,7 +174,7 @@ def test_an_approver_resumes_and_does_nothing_else(service):
     assert [c["body"]["roles"] for c in engine.seen] == [["approver"]]
 
 
-def test_an_action_that_there_is_not_never_reaches_the_engine(service):
+def test_an_unknown_action_never_reaches_the_engine(service):
     with service.person() as operator, Engine(service, "done", {}) as engine:
         with pytest.raises(Exception, match="one of pause, resume, abort"):
             operator.control_rollout("r-1", "explode")
@@ -208,7 +208,7 @@ def test_a_person_whose_certificate_is_revoked_is_refused_at_the_next_call(servi
 def test_people_are_listed_with_the_serial_that_revokes_them(service, approver):
     with somebody(service, "bob", Role.VIEWER, Role.LABELLER) as bob:
         (service.settings.pki / "people" / "bob.pem").write_bytes(bob.certificate_pem)
-        enter_people(service.settings, service.registry)
+        record_people(service.settings, service.registry)
         by_name = {entry["name"]: entry for entry in approver.people()}
         assert by_name.keys() >= {"bob", "operator", "viewer"}
         found = by_name["bob"]
@@ -229,7 +229,7 @@ def test_only_an_approver_revokes_a_person(service):
         admin(olga).ListDevices(ListRequest(), timeout=10)
 
 
-def test_what_is_no_persons_certificate_is_not_revoked(service, approver, tmp_path):
+def test_only_a_persons_certificate_is_revoked(service, approver, tmp_path):
     before = rows(service, certificates)
     with ModelService(tmp_path) as elsewhere, somebody(elsewhere, "eve", Role.OPERATOR) as eve:
         foreign = eve.certificate_pem
@@ -238,7 +238,7 @@ def test_what_is_no_persons_certificate_is_not_revoked(service, approver, tmp_pa
     for given in ({}, {"serial": "0a", "certificate_pem": foreign}):
         with pytest.raises(RejectedError, match="either this or certificate_pem"):
             approver.revoke_certificate(**given)
-    with pytest.raises(RejectedError, match="not a certificate that we take"):
+    with pytest.raises(RejectedError, match="not a certificate that we accept"):
         approver.revoke_certificate(certificate_pem=b"no certificate")
     with pytest.raises(RegistryError, match="no certificate abc is on record"):
         approver.revoke_certificate("abc")

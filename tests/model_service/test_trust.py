@@ -1,4 +1,4 @@
-"""The cloud side of trust: who can make what visible, and what readers and a restart find after a kill."""
+"""The cloud side of trust: who can publish what, and what readers and a restart find after a kill."""
 
 import hashlib
 import multiprocessing
@@ -29,7 +29,7 @@ from model_service.trust import (
     publish_model,
 )
 from model_service.trust.keyring import Keyring
-from model_service.trust.metadata import Targets, newer, seal, target_file
+from model_service.trust.metadata import Targets, newer, sign, target_file
 from model_service.trust.proposals import proposal_file
 from schemas.channel_documents import TargetCustom, artifact_path, channel_path, model_role
 from schemas.cohorts import SaltedShare
@@ -72,7 +72,7 @@ def test_a_bundle_is_published_once_both_keys_signed_it(cloud: Cloud):
     assert model_state(cloud.repo, FAMILY, PATH, SHA256) == "absent"
     propose(cloud)
     assert model_state(cloud.repo, FAMILY, PATH, SHA256) == "proposed"
-    with pytest.raises(RetryableError, match="lacks signatures"):
+    with pytest.raises(RetryableError, match="enough signatures"):
         publish_model(cloud.repo, FAMILY, cloud.online, PATH)
     countersign(cloud)
     assert model_state(cloud.repo, FAMILY, PATH, SHA256) == "signed"
@@ -100,7 +100,7 @@ def test_every_step_may_be_repeated(cloud: Cloud):
 
 
 @pytest.mark.parametrize("process", ["trainer", "gate"])
-def test_a_process_whose_key_was_rotated_is_told_to_restart(cloud: Cloud, process: str):
+def test_a_process_whose_key_was_rotated_must_restart(cloud: Cloud, process: str):
     old = {name: cloud.key(name, ROLE) for name in ("trainer", "gate")}
     ceremony.rotate(cloud.settings, ROLE, process, now=cloud.clock)
     if process == "trainer":
@@ -114,7 +114,7 @@ def test_a_process_whose_key_was_rotated_is_told_to_restart(cloud: Cloud, proces
 
 def test_the_gates_key_twice_is_not_two_keys(cloud: Cloud):
     propose_model(cloud.repo, cloud.key("gate", ROLE), DATA, CUSTOM)
-    with pytest.raises(TrustError, match="nobody signed") as caught:
+    with pytest.raises(TrustError, match="no valid signature") as caught:
         countersign(cloud)
     assert caught.value.attack is Attack.UNSIGNED_INSTRUCTION
     with pytest.raises(RetryableError):
@@ -127,7 +127,7 @@ def forged(cloud: Cloud, change: Callable[[Targets], object], role: str = ROLE, 
     proposal = newer(cloud.repo.published().roles[role], cloud.clock(), timedelta(days=365))
     proposal.targets[path] = target_file(path, DATA, CUSTOM.model_dump(mode="json"))
     change(proposal)
-    DISK.write(proposal_file(cloud.repo, role, path), seal(proposal, [cloud.key(process, role)]))
+    DISK.write(proposal_file(cloud.repo, role, path), sign(proposal, [cloud.key(process, role)]))
     DISK.write(cloud.settings.artifacts / SHA256, DATA)
 
 
@@ -183,7 +183,9 @@ def test_a_gate_refuses_an_artifact_that_was_swapped(cloud: Cloud):
     assert caught.value.attack is Attack.TAMPERED_ARTIFACT
 
 
-def test_a_proposal_is_stale_once_its_role_moved_on_and_is_proposed_and_signed_again(cloud: Cloud):
+def test_a_proposal_is_stale_once_its_role_has_a_newer_version_and_is_then_proposed_and_signed_again(
+    cloud: Cloud,
+):
     propose(cloud)
     countersign(cloud)
     cloud.publish_model(2)
@@ -198,9 +200,9 @@ def test_a_proposal_is_stale_once_its_role_moved_on_and_is_proposed_and_signed_a
     assert len(cloud.repo.published().roles[ROLE].targets) == 2
 
 
-def test_a_family_that_nobody_added_has_no_role(cloud: Cloud):
+def test_a_family_that_was_not_added_has_no_role(cloud: Cloud):
     custom = CUSTOM.model_copy(update={"family": "robot", "version": "robot-1.00000000"})
-    with pytest.raises(TrustError, match="nothing delegates"):
+    with pytest.raises(TrustError, match="do not delegate"):
         propose_model(cloud.repo, cloud.key("trainer", ROLE), DATA, custom)
 
 
@@ -210,7 +212,7 @@ def test_a_family_that_nobody_added_has_no_role(cloud: Cloud):
 def test_a_broad_channel_takes_two_keys_and_is_readable_when_it_is_visible(cloud: Cloud):
     channel = cloud.channel("broad", 1, FACTORY)
     propose_broad(cloud.repo, channel, cloud.key("engine", "channels-broad"))
-    with pytest.raises(RetryableError, match="lacks signatures"):
+    with pytest.raises(RetryableError, match="enough signatures"):
         publish_broad(cloud.repo, GROUP, cloud.online)
     countersign_broad(cloud.repo, channel, cloud.key("guard", "channels-broad"))
     assert broad_state(cloud.repo, channel) == "signed"
@@ -220,7 +222,7 @@ def test_a_broad_channel_takes_two_keys_and_is_readable_when_it_is_visible(cloud
     assert broad_state(cloud.repo, channel) == "published"
 
 
-def test_a_persons_key_stands_in_for_the_guards(cloud: Cloud):
+def test_a_persons_key_replaces_the_guards(cloud: Cloud):
     channel = cloud.channel("broad", 1, FACTORY)
     propose_broad(cloud.repo, channel, cloud.key("engine", "channels-broad"))
     countersign_broad(cloud.repo, channel, cloud.offline_key("person"))
@@ -236,7 +238,7 @@ def test_a_guard_refuses_another_document_than_it_examined(cloud: Cloud):
         countersign_broad(cloud.repo, channel, cloud.key("guard", "channels-broad"))
 
 
-def test_a_guard_refuses_a_second_group_on_the_side(cloud: Cloud):
+def test_a_guard_refuses_a_change_of_a_second_group(cloud: Cloud):
     channel = cloud.channel("broad", 1, FACTORY)
     path = channel_path(GROUP, "broad")
     document = channel.model_dump_json().encode()
@@ -327,7 +329,7 @@ def test_a_process_with_a_rotated_key_cannot_publish(cloud: Cloud):
         )
 
 
-def test_an_altered_published_document_is_an_operators_matter(cloud: Cloud):
+def test_an_altered_published_document_needs_an_operator(cloud: Cloud):
     cloud.canary(1, FACTORY)
     [file] = (cloud.settings.repository / "targets" / "channels" / GROUP).iterdir()
     file.write_bytes(b"{}")
@@ -353,7 +355,7 @@ def test_init_repeated_changes_nothing_and_adds_what_is_new(cloud: Cloud):
     assert cloud.repo.policy().canary.keys() == {GROUP, "new"}
 
 
-def test_keys_lie_apart_and_only_their_owner_may_read_them(cloud: Cloud):
+def test_keys_are_kept_apart_and_only_their_owner_may_read_them(cloud: Cloud):
     keys = cloud.settings.keys
     held = {str(p.relative_to(keys)) for p in keys.rglob("*.pem")}
     assert held == {
@@ -392,7 +394,7 @@ def test_a_key_that_everybody_may_read_is_refused(cloud: Cloud):
         (ROLE, "trainer"),
     ],
 )
-def test_a_rotated_key_counts_for_nothing_and_devices_follow(
+def test_a_rotated_key_is_not_accepted_and_devices_follow(
     cloud: Cloud, tmp_path: Path, role: str, holder: str
 ):
     device = Device(tmp_path / "device", cloud)
@@ -418,7 +420,7 @@ def test_a_lost_timestamp_key_is_replaced_with_the_offline_keys(cloud: Cloud, tm
 def test_a_rotation_needs_two_of_three_offline_keys(cloud: Cloud):
     for name in ("root-1", "root-3"):
         (cloud.settings.offline_keys / f"{name}.pem").unlink()
-    with pytest.raises(OperatorError, match="needs 2 keys, 1 are in reach; bring those of root-1, root-3"):
+    with pytest.raises(OperatorError, match="needs 2 keys, 1 are available; bring those of root-1, root-3"):
         ceremony.rotate(cloud.settings, "timestamp", "engine", now=cloud.clock)
 
 

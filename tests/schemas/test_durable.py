@@ -346,7 +346,7 @@ class Full(Disk):
 @pytest.mark.parametrize("at", ["content", "name"])
 def test_a_full_disk_leaves_the_old_content_and_nothing_beside(root, at):
     (root / NAME).write_bytes(OLD)
-    for work in (replaced, put, folder):
+    for work in (replaced, put, put_folder):
         with pytest.raises(OSError, match="No space left"):
             work(Full(at), root)
     assert DISK.read(root / NAME) == OLD

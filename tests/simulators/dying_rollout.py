@@ -3,8 +3,9 @@
 python -m tests.simulators.dying_rollout ROOT WHO
 
 Each life of the process named by WHO (engine, guard or both) ends either just before its first transaction,
-when what it did to files is done and not told, or just after, when it is told and nothing further is done.
-Prints one line of JSON: deaths, and the seqs seen in force, in order.
+when its changes to files are made but not recorded, or just after, when they are recorded and nothing more
+is done.
+Prints one line of JSON: the number of deaths, and the seqs that were in force, in order.
 """
 
 import json
@@ -19,7 +20,7 @@ from pathlib import Path
 from model_service.registry.database import Registry
 from schemas.channel_documents import Release
 from schemas.errors import RetryableError
-from tests.simulators.rollouts import FACTORY, GROUP, Service
+from tests.simulators.rollout_deployment import FACTORY, GROUP, RolloutDeployment
 
 ENDED = ("paused", "completed", "completed_partial", "rolled_back", "rolled_back_partial")
 
@@ -39,17 +40,17 @@ class Dying(Registry):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def live(service: Service, who: str, when: str) -> bool:
-    """One life of a process: a tick or two; says whether it was killed."""
+def live(deployment: RolloutDeployment, who: str, when: str) -> bool:
+    """One life of a process: a tick or two; returns whether it was killed."""
     pid = os.fork()
     if pid:
         _, status = os.waitpid(pid, 0)
         return os.WIFSIGNALED(status)
     try:
-        registry = Dying(service.settings.database_url)
+        registry = Dying(deployment.settings.database_url)
         registry.when = when
-        service.registry = registry
-        process = service.engine() if who == "engine" else service.guard()
+        deployment.registry = registry
+        process = deployment.engine() if who == "engine" else deployment.guard()
         with suppress(RetryableError):
             process.tick()
     except BaseException:  # noqa: BLE001  (a forked child must not fall into its parent's code)
@@ -58,22 +59,22 @@ def live(service: Service, who: str, when: str) -> bool:
 
 
 def main(root: Path, who: str) -> None:
-    service = Service(root)
+    deployment = RolloutDeployment(root)
     names = [f"{GROUP}-{i:03d}" for i in range(20)]
-    service.installed = {name: Release(version=FACTORY) for name in names}
+    deployment.installed = {name: Release(version=FACTORY) for name in names}
     deaths, seqs = 0, []
     lives = {"engine": 0, "guard": 0}
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         for part in lives:
             when = ("before", "after")[lives[part] % 2] if who in (part, "both") else "never"
-            died = live(service, part, when)
+            died = live(deployment, part, when)
             lives[part] += died
             deaths += died
-        for channel in service.repo.channels(GROUP).values():
+        for channel in deployment.repo.channels(GROUP).values():
             seqs += [channel.seq] if channel.seq not in seqs else []
-        service.obey(names)
-        record = service.rollout()
+        deployment.obey(names)
+        record = deployment.rollout()
         if record is not None and record.state in ENDED:
             break
     print(json.dumps({"deaths": deaths, "seqs": seqs}))  # noqa: T201

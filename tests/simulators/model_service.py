@@ -1,4 +1,4 @@
-"""A real serving process in a folder of its own, the issuer in a thread, and devices that talk to it."""
+"""A real serving process in a folder of its own, the issuer in a thread, and clients that call it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ TIMEOUT_S = 30.0
 
 
 class ModelService:
-    """The process ``serve`` with registry, lake and authority; the issuer answers in a thread of the test.
+    """The process ``serve`` with registry, lake and authority; the issuer runs in a thread of the test.
 
     Ends what it started. Further ``ModelSettings`` fields are keywords.
     """
@@ -111,7 +111,7 @@ class ModelService:
     def address(self) -> Address:
         return read_address(self.settings)
 
-    def found(self, *groups: str) -> TrustRepository:
+    def create_repository(self, *groups: str) -> TrustRepository:
         """Make a real TUF repository with these groups."""
         ceremony.init(self.settings, ["machine"], dict.fromkeys(groups, EVERYBODY))
         return ceremony.open_repository(self.settings)
@@ -129,7 +129,7 @@ class ModelService:
         return channel
 
     def publish_timestamp(self, version: int) -> None:
-        """Stands in for a publication where only hints matter."""
+        """Write a timestamp of this version: enough of a publication where only hints matter."""
         path = self.settings.repository / "metadata" / "timestamp.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_suffix(".new")
@@ -189,9 +189,8 @@ class SimClient:
         return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
     def public_pem(self) -> str:
-        return self.key.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        ).decode()  # fmt: skip
+        spki = serialization.PublicFormat.SubjectPublicKeyInfo
+        return self.key.public_key().public_bytes(serialization.Encoding.PEM, spki).decode()
 
     def enroll_request(self, **given) -> EnrollRequest:
         fields = {

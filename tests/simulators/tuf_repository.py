@@ -1,4 +1,4 @@
-"""A whole trust repository with a clock to set and every key to misuse, and devices that read it."""
+"""A whole trust repository with a settable clock and all keys, which a test may misuse; and its devices."""
 
 import copy
 import hashlib
@@ -22,8 +22,8 @@ from model_service.trust import (
     publish_model,
 )
 from model_service.trust.keyring import Keyring
-from model_service.trust.metadata import CryptoSigner, Targets, meta_file, newer, seal
-from model_service.trust.roles import OFFLINE, KeyPlace
+from model_service.trust.metadata import CryptoSigner, Targets, meta_file, newer, sign
+from model_service.trust.roles import OFFLINE, KeyLocation
 from schemas.channel_documents import (
     BROAD,
     CANARY,
@@ -63,7 +63,7 @@ class Clock:
 
 
 class Cloud:
-    """The cloud side: every process's keys in one pair of hands."""
+    """The cloud side, with the keys of every process."""
 
     def __init__(self, folder: Path, clock: Clock) -> None:
         self.clock = clock
@@ -81,7 +81,7 @@ class Cloud:
         return load_online_key(self.settings.keys / process, role)
 
     def offline_key(self, name: str) -> CryptoSigner:
-        return Keyring(self.settings).get_or_make(KeyPlace(OFFLINE, name))
+        return Keyring(self.settings).get_or_make(KeyLocation(OFFLINE, name))
 
     def publish_model(
         self, major: int, hardware: tuple[str, ...] = (), opset: int = 17, data: bytes | None = None
@@ -98,7 +98,7 @@ class Cloud:
         return Release(version=version, sha256=sha256)
 
     def channel(self, ring: Ring, seq: int, target: Release, **changes: object) -> ChannelDocument:
-        """A channel that wants the target of everybody."""
+        """A channel document that has the target for everybody."""
         return ChannelDocument(
             group=GROUP,
             ring=ring,
@@ -112,13 +112,13 @@ class Cloud:
         ).model_copy(update=changes)
 
     def canary(self, seq: int, target: Release, **changes: object) -> ChannelDocument:
-        """A published canary channel."""
+        """A published canary document."""
         channel = self.channel(CANARY, seq, target, **changes)
         publish_canary(self.repo, channel, self.key("engine", "channels-canary"), self.online)
         return channel
 
     def broad(self, seq: int, target: Release, **changes: object) -> ChannelDocument:
-        """A published broad channel, by engine and guard."""
+        """A published broad document, signed by engine and guard."""
         channel = self.channel(BROAD, seq, target, **changes)
         propose_broad(self.repo, channel, self.key("engine", "channels-broad"))
         countersign_broad(self.repo, channel, self.key("guard", "channels-broad"))
@@ -138,19 +138,19 @@ class Cloud:
     def force(
         self, role: str, signers: Sequence[CryptoSigner], change: Callable[[Targets], None], data: bytes = b""
     ) -> None:
-        """Make a role's next version visible with whatever signatures: what stolen online keys can do."""
+        """Publish a role's next version with any signatures, as a thief of the online keys can."""
         with self.repo.locked() as published:
             following = newer(published.roles[role], self.clock(), timedelta(days=90))
             change(following)
-            signed = seal(following, signers)
+            signed = sign(following, signers)
             snapshot = newer(published.snapshot, self.clock(), timedelta(days=7))
             snapshot.meta[f"{role}.json"] = meta_file(following.version, signed)
-            snapshot_bytes = seal(snapshot, [self.key("engine", "snapshot")])
+            snapshot_bytes = sign(snapshot, [self.key("engine", "snapshot")])
             timestamp = newer(published.timestamp, self.clock(), timedelta(days=1))
             timestamp.snapshot_meta = meta_file(snapshot.version, snapshot_bytes)
             DISK.write(self.repo.metadata / f"{following.version}.{role}.json", signed)
             DISK.write(self.repo.metadata / f"{snapshot.version}.snapshot.json", snapshot_bytes)
-            timestamp_bytes = seal(timestamp, [self.key("engine", "timestamp")])
+            timestamp_bytes = sign(timestamp, [self.key("engine", "timestamp")])
             DISK.write(self.repo.metadata / "timestamp.json", timestamp_bytes)
             for path, entry in following.targets.items():
                 if data and entry.hashes["sha256"] == hashlib.sha256(data).hexdigest():
@@ -158,7 +158,7 @@ class Cloud:
 
 
 class Device:
-    """A device that asks, verifies and decides; it runs whatever it decided."""
+    """A device that fetches, verifies and decides; it runs what it decided."""
 
     def __init__(
         self, folder: Path, cloud: Cloud, device_id: str = CANARY_DEVICE, **verifier: object
@@ -171,7 +171,7 @@ class Device:
         self.hardware = "sim"
 
     def facts(self) -> DeviceFacts:
-        """About itself."""
+        """What it knows of itself."""
         families = (FAMILY,)
         return DeviceFacts(
             self.device_id, GROUP, self.hardware, families, self.highest_seq, dict(self.installed), 21
@@ -204,6 +204,6 @@ def altered(files: Files, name: str, change: Callable[[bytes], bytes]) -> Files:
 
 
 def flipped(data: bytes) -> bytes:
-    """Metadata that somebody wants to live a thousand years longer; the signatures are the old ones."""
+    """Metadata whose expiry is a thousand years later; the signatures are the old ones."""
     assert b'"expires":"2' in data
     return data.replace(b'"expires":"2', b'"expires":"3')

@@ -1,4 +1,4 @@
-"""A rollout in memory: devices, a lossy network and a guard that says yes, around the pure state machine."""
+"""A rollout in memory: devices, a lossy network and a guard that agrees, around the pure state machine."""
 
 from dataclasses import dataclass, field, replace
 
@@ -46,13 +46,12 @@ def fleet(count: int) -> dict[str, GroupMember]:
 
 
 @dataclass
-class World:
-    """The record, and everything around it.
+class SimulatedRollout:
+    """The record of a rollout, its devices, and the documents and reports between them.
 
     Attributes:
-        out: Documents by ring, as devices see them.
         runs: What each device runs.
-        told: Reports that arrived.
+        reports: Reports that arrived, by device.
     """
 
     members: dict[str, GroupMember]
@@ -61,7 +60,7 @@ class World:
     sent: list[SentDocument] = field(default_factory=list)
     documents: dict[int, ChannelDocument] = field(default_factory=dict)
     runs: dict[str, Release] = field(default_factory=dict)
-    told: dict[str, list[DeviceReport]] = field(default_factory=dict)
+    reports: dict[str, list[DeviceReport]] = field(default_factory=dict)
     statuses: dict[str, DeviceStatus] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     floors: dict[str, int] = field(default_factory=dict)
@@ -69,14 +68,14 @@ class World:
     seq: int = 0
     number: int = 0
 
-    def seen(self) -> Observed:
-        """What the state machine sees."""
+    def observed(self) -> Observed:
+        """What the state machine gets to know."""
         return Observed(
-            self.members, self.told, self.statuses, self.sent, self.floors, successor=self.successor
+            self.members, self.reports, self.statuses, self.sent, self.floors, successor=self.successor
         )
 
     def take(self, outcome: transitions.Transition) -> None:
-        """Carry out what the machine wants."""
+        """Carry out what the state machine wants."""
         self.record = outcome.record
         for action in outcome.actions:
             if isinstance(action, transitions.Note):
@@ -89,30 +88,30 @@ class World:
     def begin(self) -> None:
         """Start the draft."""
         self.take(rollout_states.begin(self.record))
-        self.look()
+        self.advance()
 
-    def look(self) -> None:
-        """One look of the machine, then the network publishes what waits."""
-        self.take(rollout_states.advance(self.record, self.seen(), self.now))
+    def advance(self) -> None:
+        """One step of the state machine."""
+        self.take(rollout_states.advance(self.record, self.observed(), self.now))
 
     def publish(self, *, refuse: str = "") -> None:
-        """What waits comes out, or the guard refuses what is broad."""
+        """Publish the documents that wait; or the guard refuses the broad ones."""
         for i, s in enumerate(self.sent):
             if s.state in PENDING:
                 no = refuse if s.ring == BROAD else ""
                 self.sent[i] = replace(s, state="refused" if no else "published", at=self.now, detail=no)
 
-    def look_until_quiet(self) -> None:
-        """Look and publish until nothing moves."""
+    def advance_until_quiet(self) -> None:
+        """Advance and publish until nothing changes."""
         for _ in range(30):
             before = (self.record, list(self.sent))
-            self.look()
+            self.advance()
             self.publish()
             if before == (self.record, self.sent):
                 return
 
     def wanted(self, device: str) -> Release:
-        """What the channel in force wants of the device."""
+        """What the document in force wants of the device."""
         out = [s for s in self.sent if s.state == "published"]
         mine = [s for s in out if s.ring == BROAD or self.members[device].pool]
         newest = max(mine, key=lambda s: s.seq, default=None)
@@ -125,20 +124,20 @@ class World:
 
     def deliver(self, device: str, report: DeviceReport) -> None:
         """The report arrives."""
-        self.told.setdefault(device, []).append(report)
+        self.reports.setdefault(device, []).append(report)
         self.statuses[device] = DeviceStatus(
             self.now, self.seq, report.state, {"machine": self.runs.get(device, FACTORY)}
         )
 
     def commit(self, device: str, gain: float = 0.0) -> None:
-        """The device takes what is wanted of it, and says so."""
+        """The device installs what is wanted of it, and reports it."""
         wanted = self.wanted(device)
         self.runs[device] = wanted
         pair = PairedShadow(20, gain, 0)
         self.deliver(device, self.report(device, "idle", "committed", attempted=wanted, paired=pair))
 
     def restore(self, device: str) -> None:
-        """The device tries, and goes back."""
+        """The device tries the new model, and restores the old one."""
         self.deliver(device, self.report(device, "restored", "restored", detail="trial failed"))
 
     def treated(self) -> list[str]:
@@ -153,10 +152,10 @@ class World:
 
     def phase_passes(self) -> None:
         """The current phase's devices commit, and the soak ends."""
-        self.look_until_quiet()
+        self.advance_until_quiet()
         self.all_commit()
         self.now += self.record.settings.soak_s + 0.1
-        self.look_until_quiet()
+        self.advance_until_quiet()
 
     def _store(self, wanted: transitions.Propose) -> None:
         from datetime import UTC, datetime, timedelta
@@ -173,13 +172,23 @@ class World:
         )
 
 
-def started(count: int = 12, settings=SETTINGS, **given) -> World:
-    """A world whose canary document is out."""
+def started(count: int = 12, settings=SETTINGS, **given) -> SimulatedRollout:
+    """A rollout whose canary document is published."""
     members = fleet(count)
-    world = World(members, new_record(members, settings, **given))
-    world.begin()
-    world.publish()
-    return world
+    rollout = SimulatedRollout(members, new_record(members, settings, **given))
+    rollout.begin()
+    rollout.publish()
+    return rollout
 
 
-__all__ = ["BROAD", "CANARY", "FACTORY", "NEW", "SETTINGS", "World", "fleet", "new_record", "started"]
+__all__ = [
+    "BROAD",
+    "CANARY",
+    "FACTORY",
+    "NEW",
+    "SETTINGS",
+    "SimulatedRollout",
+    "fleet",
+    "new_record",
+    "started",
+]

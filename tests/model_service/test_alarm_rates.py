@@ -1,4 +1,4 @@
-"""Treated devices are compared with those held out by the summaries that all send of all their windows."""
+"""Treated devices are compared with those held out, by the summaries of all windows that devices send."""
 
 import time
 from datetime import UTC, datetime
@@ -13,15 +13,15 @@ from model_service.registry.registry_tables import candidates
 from model_service.rollout.alarm_rates import LakeRates
 from schemas.profile_file import find_profile
 from schemas.tables import SUMMARIES
-from tests.simulators.rollouts import FACTORY, Service, quick_profile
+from tests.simulators.rollout_deployment import FACTORY, RolloutDeployment, quick_profile
 
 EDGES = [0.2, 0.6, 0.9]
 START = 1_700_000_000.0
 
 
 @pytest.fixture
-def service(tmp_path):
-    made = Service(tmp_path)
+def deployment(tmp_path):
+    made = RolloutDeployment(tmp_path)
     made.use(quick_profile(holdout_share=0.3))
     yield made
     made.registry.close()
@@ -38,13 +38,13 @@ def summary_row(device, version, counts, at=START + 10.0):
     }  # fmt: skip
 
 
-def test_rates_are_of_the_right_devices_model_and_time(service):
-    names = service.join(20)
-    new = service.sign(1)
-    with service.registry.transaction() as connection:
+def test_rates_are_of_the_right_devices_model_and_time(deployment):
+    names = deployment.join(20)
+    new = deployment.sign(1)
+    with deployment.registry.transaction() as connection:
         connection.execute(update(candidates).values(manifest={"bin_edges": {"score": EDGES}}))
-    service.engine().tick()
-    record = service.rollout()
+    deployment.engine().tick()
+    record = deployment.rollout()
     held = {d for d in names if record.holdout.includes(d)}
     rows = [
         summary_row(
@@ -54,11 +54,11 @@ def test_rates_are_of_the_right_devices_model_and_time(service):
     ]
     rows.append(summary_row(names[0], "machine-9.00000009", [0, 0, 0, 99]))
     rows.append(summary_row(names[1], new.version, [0, 0, 0, 99], at=START - 10))
-    service.lake.ensure_table(SUMMARIES)
+    deployment.lake.ensure_table(SUMMARIES)
     table = pa.Table.from_pylist(rows, schema=SUMMARIES.schema)
-    append(service.lake, CutStore(service.lake), "test", lambda _n: {SUMMARIES.name: table})
-    rates = LakeRates(service.settings.lake_root)
-    with service.registry.reading() as connection:
+    append(deployment.lake, CutStore(deployment.lake), "test", lambda _n: {SUMMARIES.name: table})
+    rates = LakeRates(deployment.settings.lake_root)
+    with deployment.registry.reading() as connection:
         found = rates.of(connection, record, START, find_profile("machine"))
     assert len(found.holdout) == len(held)
     assert len(found.treated) == 20 - len(held)
@@ -66,14 +66,14 @@ def test_rates_are_of_the_right_devices_model_and_time(service):
     assert set(found.treated) == {0.5}
 
 
-def test_without_a_holdout_nobody_asks_the_lake(service):
-    service.use(quick_profile())
-    service.join(20)
-    service.sign(1)
-    service.engine().tick()
-    record = service.rollout()
-    with service.registry.reading() as connection:
-        found = LakeRates(service.settings.lake_root).of(
+def test_without_a_holdout_nobody_asks_the_lake(deployment):
+    deployment.use(quick_profile())
+    deployment.join(20)
+    deployment.sign(1)
+    deployment.engine().tick()
+    record = deployment.rollout()
+    with deployment.registry.reading() as connection:
+        found = LakeRates(deployment.settings.lake_root).of(
             connection, record, time.time(), find_profile("machine")
         )
     assert found is None

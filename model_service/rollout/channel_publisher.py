@@ -1,4 +1,4 @@
-"""Brings stored channel documents out: signs, publishes, marks. A broken step is taken again."""
+"""Signs and publishes the channel documents that wait in the registry. An interrupted step is repeated."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Announcer:
-    """The engine's hand on the channels.
+class ChannelPublisher:
+    """Takes each stored channel document to publication.
 
     Args:
-        registry: Where documents wait.
-        repo: Where they come out.
+        registry: Holds the documents that wait.
+        repo: Publishes them.
         canary: The engine's key of the canary ring.
-        broad: The engine's key of the broad ring; it takes the guard's, too.
+        broad: The engine's key of the broad ring; a broad document needs the guard's signature as well.
         online: Makes signed roles visible.
         clock: UTC seconds.
     """
@@ -40,55 +40,59 @@ class Announcer:
     clock: Callable[[], float]
 
     def step(self) -> int:
-        """Bring every waiting document as far as it goes; returns how many came out."""
+        """Advance every waiting document as far as possible; returns how many were published or refused."""
         with self.registry.reading() as connection:
             waiting = rollout_store.pending(connection)
         # One role signs the broad channels of all groups: one proposal at a time.
         broad = next((r for r in waiting if r.ring == BROAD), None)
         return sum(self._forward(r) for r in waiting if r.ring == CANARY or r is broad)
 
-    def highest(self, group: str) -> int:
-        """Highest seq that devices of the group may have seen."""
-        out = self.repo.channels(group)
-        return max((out[ring].seq for ring in RINGS if ring in out), default=0)
+    def highest_seq(self, group: str) -> int:
+        """Highest published seq of the group, which devices may have obeyed; 0: nothing is published."""
+        published = self.repo.channels(group)
+        return max((published[ring].seq for ring in RINGS if ring in published), default=0)
 
     def _forward(self, request: ChannelRequest) -> bool:
-        # Step 1: it may be out already: a crash between publishing and marking.
-        out = self.repo.channels(request.document.group).get(request.ring)
+        # Step 1: skip what is published already: an earlier process died between steps 3 and 4.
+        published = self.repo.channels(request.document.group).get(request.ring)
         try:
-            if (out is None or out.seq < request.document.seq) and not self._publish(request):
+            if (published is None or published.seq < request.document.seq) and not self._publish(request):
                 return False
         except TrustError as exc:
             with self.registry.transaction() as connection:
-                rollout_store.mark(connection, request, "refused", self.clock(), str(exc))
+                rollout_store.set_request_state(connection, request, "refused", self.clock(), str(exc))
             return True
-        # Step 4: mark. A crash before it ends in step 1.
-        self._mark(request)
+        # Step 4: record the publication. After a crash before it, step 1 finds the document published.
+        self._record(request)
         return True
 
     def _publish(self, request: ChannelRequest) -> bool:
         if request.ring == CANARY:
-            # Step 2 and 3: sign and make visible. From here on devices obey it.
+            # Steps 2 and 3: sign and make visible. From here on devices obey it.
             channel_targets.publish_canary(self.repo, request.document, self.canary, self.online)
             return True
-        # Step 2: sign. A repeat changes nothing, unless the role moved on meanwhile.
+        # Step 2: sign. A repeat changes nothing, unless the role has a newer published version by now.
         channel_targets.propose_broad(self.repo, request.document, self.broad)
         if request.state == "proposed":
             return False
         if channel_targets.broad_state(self.repo, request.document) == "proposed":
-            with self.registry.transaction() as connection:  # the guard signed what became stale
-                rollout_store.mark(
-                    connection, request, "proposed", self.clock(), "signed anew: the role moved on"
+            with self.registry.transaction() as connection:  # the guard signed a proposal that is stale now
+                rollout_store.set_request_state(
+                    connection,
+                    request,
+                    "proposed",
+                    self.clock(),
+                    "signed again: the role has a newer version",
                 )
             return False
         # Step 3: make it visible.
         channel_targets.publish_broad(self.repo, request.document.group, self.online)
         return True
 
-    def _mark(self, request: ChannelRequest) -> None:
+    def _record(self, request: ChannelRequest) -> None:
         now, document = self.clock(), request.document
         with self.registry.transaction() as connection:
-            if not rollout_store.mark(connection, request, "published", now):
+            if not rollout_store.set_request_state(connection, request, "published", now):
                 return
             detail = {
                 "ring": request.ring,
@@ -101,4 +105,4 @@ class Announcer:
             rollout_store.event(
                 connection, request.rollout_id, now, "engine", "channel_published", detail, key
             )
-        log.info("%s: seq %d is out in ring %s", request.rollout_id, document.seq, request.ring)
+        log.info("%s: seq %d is published in ring %s", request.rollout_id, document.seq, request.ring)

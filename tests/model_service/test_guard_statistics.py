@@ -1,4 +1,4 @@
-"""Statistics of the quality guard, by simulation and against other people's distributions."""
+"""Statistics of the quality guard, by simulation and against SciPy's distributions."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def gains(rng, devices, windows, old, rise, spread=0.0):
 
 
 @pytest.mark.parametrize("windows", [5, 50])
-def test_looking_after_every_device_seldom_aborts_a_model_that_is_no_worse(windows):
+def test_a_look_after_every_device_seldom_aborts_a_model_that_is_no_worse(windows):
     rng = np.random.default_rng(windows)
     aborted = 0
     for _ in range(200):

@@ -1,4 +1,4 @@
-"""Where a device stands follows from what it told, in its own order, whatever the network did."""
+"""How far a device is follows from its reports, in its own order, whatever the network did."""
 
 import random
 
@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 
 from model_service.rollout.device_progress import ProgressKind, device_progress
 from model_service.rollout.observed import DeviceReport, DeviceStatus, PairedShadow
-from model_service.rollout.observing import told
+from model_service.rollout.observing import read_report
 from schemas.proto.delivery_pb2 import Installed, ReportRequest, Shadow
-from tests.simulators.rollout_world import FACTORY, NEW
+from tests.simulators.simulated_rollout import FACTORY, NEW
 
 NOW = 1000.0
 
 
-def place(*reports, status=None, now=NOW, health=True):
+def progress(*reports, status=None, now=NOW, health=True):
     return device_progress(reports, status, NEW, "machine", now, 30.0, health=health)
 
 
@@ -39,64 +39,65 @@ def report(number, state, result="", *, at=NOW, version=NEW.version, **fields):
         ("idle", "", ProgressKind.UNREACHED),
     ],
 )
-def test_each_state_and_result_has_its_place(state, result, kind):
-    assert place(report(1, state, result)).kind is kind
+def test_each_state_and_result_leads_to_its_kind(state, result, kind):
+    assert progress(report(1, state, result)).kind is kind
 
 
-def test_no_word_is_not_reached():
-    assert place().kind is ProgressKind.UNREACHED
+def test_a_device_without_a_report_is_unreached():
+    assert progress().kind is ProgressKind.UNREACHED
 
 
-def test_reports_on_the_way_back_say_nothing_about_the_new_model():
+def test_reports_about_the_return_do_not_count_for_the_new_model():
     back = report(2, "idle", "committed", version=FACTORY.version)
-    assert place(report(1, "trial"), back).kind is ProgressKind.TRYING
+    assert progress(report(1, "trial"), back).kind is ProgressKind.TRYING
 
 
 def test_a_failure_lasts_through_another_try_and_ends_with_a_commit():
     first = report(1, "restored", "restored")
-    assert place(first, report(2, "trial")).kind is ProgressKind.FAILED
-    assert place(first, report(2, "trial"), report(3, "idle", "committed")).kind is ProgressKind.COMMITTED
+    assert progress(first, report(2, "trial")).kind is ProgressKind.FAILED
+    assert progress(first, report(2, "trial"), report(3, "idle", "committed")).kind is ProgressKind.COMMITTED
 
 
 def test_refusing_something_else_later_does_not_undo_a_commit():
     refused = report(2, "idle", "no_change_refused", version="", attack="unsigned_instruction")
-    assert place(report(1, "idle", "committed"), refused).kind is ProgressKind.COMMITTED
+    assert progress(report(1, "idle", "committed"), refused).kind is ProgressKind.COMMITTED
 
 
-def test_how_an_earlier_attempt_ended_says_nothing_about_this_rollout():
-    standing_since_before = report(1, "restored", "", version="")
-    assert place(standing_since_before).kind is ProgressKind.UNREACHED
-    assert place(standing_since_before, report(2, "trial")).kind is ProgressKind.TRYING
+def test_how_an_earlier_attempt_ended_does_not_count_for_this_rollout():
+    from_before = report(1, "restored", "", version="")
+    assert progress(from_before).kind is ProgressKind.UNREACHED
+    assert progress(from_before, report(2, "trial")).kind is ProgressKind.TRYING
 
 
 def test_a_refusal_of_the_channel_itself_is_a_failure():
     refused = report(1, "idle", "no_change_refused", version="", attack="metadata_rollback")
-    assert place(refused).kind is ProgressKind.FAILED
+    assert progress(refused).kind is ProgressKind.FAILED
 
 
-def test_silence_is_measured_from_the_last_word_about_anything():
+def test_silence_is_measured_from_the_last_report_about_anything():
     trying = report(1, "trial", at=NOW - 100)
-    assert place(trying).kind is ProgressKind.SILENT
-    heard = DeviceStatus(NOW - 1, 1, "trial", {"machine": FACTORY})
-    assert place(trying, status=heard).kind is ProgressKind.TRYING
+    assert progress(trying).kind is ProgressKind.SILENT
+    alive = DeviceStatus(NOW - 1, 1, "trial", {"machine": FACTORY})
+    assert progress(trying, status=alive).kind is ProgressKind.TRYING
 
 
 def test_a_device_that_runs_it_counts_though_its_report_was_lost():
     idle = DeviceStatus(NOW, 1, "idle", {"machine": NEW})
-    assert place(status=idle).kind is ProgressKind.COMMITTED
-    assert place(report(1, "watch", at=NOW - 5), status=idle).kind is ProgressKind.COMMITTED
+    assert progress(status=idle).kind is ProgressKind.COMMITTED
+    assert progress(report(1, "watch", at=NOW - 5), status=idle).kind is ProgressKind.COMMITTED
     watching = DeviceStatus(NOW, 1, "watch", {"machine": NEW})
-    assert place(report(1, "watch", at=NOW - 5), status=watching).kind is ProgressKind.TRYING
+    assert progress(report(1, "watch", at=NOW - 5), status=watching).kind is ProgressKind.TRYING
 
 
 def test_crashes_and_late_windows_make_a_failure_but_of_a_security_rollout():
     crashed = report(1, "idle", "committed", crashes=2)
     slow = report(1, "idle", "committed", paired=PairedShadow(10, 0.0, 5))
     for bad in (crashed, slow):
-        assert place(bad).kind is ProgressKind.FAILED
-        assert place(bad, health=False).kind is ProgressKind.COMMITTED
+        assert progress(bad).kind is ProgressKind.FAILED
+        assert progress(bad, health=False).kind is ProgressKind.COMMITTED
     assert (
-        place(report(1, "idle", "committed", paired=PairedShadow(10, 0.0, 1))).kind is ProgressKind.COMMITTED
+        progress(report(1, "idle", "committed", paired=PairedShadow(10, 0.0, 1))).kind
+        is ProgressKind.COMMITTED
     )
 
 
@@ -110,19 +111,19 @@ def test_order_and_repetition_change_nothing(order, chance: random.Random):
     ]
     mixed = [reports[i] for i in order]
     mixed += [r for r in mixed if chance.random() < 0.5]
-    assert place(*mixed) == place(*reports)
-    assert place(*mixed).paired == PairedShadow(15, 0.1, 0)
+    assert progress(*mixed) == progress(*reports)
+    assert progress(*mixed).paired == PairedShadow(15, 0.1, 0)
 
 
 def test_the_gain_is_the_new_models_whichever_of_both_is_active():
-    def heard(active, shadow):
+    def comparison(active, shadow):
         pair = Shadow(
             active_version=active, shadow_version=shadow, windows=10,
             active_alarms=1, shadow_alarms=4, deadline_misses=2,
         )  # fmt: skip
         request = ReportRequest(attempted=Installed(version=NEW.version), shadow=pair)
-        return told(request, NOW, frozenset({NEW.version})).paired
+        return read_report(request, NOW, frozenset({NEW.version})).paired
 
-    assert heard(FACTORY.version, NEW.version) == PairedShadow(10, 0.3, 2)
-    assert heard(NEW.version, FACTORY.version) == PairedShadow(10, -0.3, 2)
-    assert heard(FACTORY.version, "machine-9.00000009") is None
+    assert comparison(FACTORY.version, NEW.version) == PairedShadow(10, 0.3, 2)
+    assert comparison(NEW.version, FACTORY.version) == PairedShadow(10, -0.3, 2)
+    assert comparison(FACTORY.version, "machine-9.00000009") is None

@@ -1,4 +1,4 @@
-"""A model service's folder, real but for its devices: they obey channels by report alone."""
+"""A deployment of the model service with simulated devices: they obey channel documents by report alone."""
 
 import hashlib
 import os
@@ -43,8 +43,8 @@ def quick_profile(**rollout) -> Profile:
 
 
 @dataclass
-class Service:
-    """Everything the engine and the guard need, on disk."""
+class RolloutDeployment:
+    """Folder, registry, lake and repository of one deployment; engine and guard run on them."""
 
     root: Path
     settings: ModelSettings = field(init=False)
@@ -70,7 +70,7 @@ class Service:
             )
 
     def use(self, profile: Profile) -> None:
-        """Devices have this profile."""
+        """Register the profile of the devices."""
         ProfileRegistry(self.lake).register(profile)
 
     def engine(self):
@@ -84,7 +84,7 @@ class Service:
         return build_guard(self.settings, self.registry, self.lake)
 
     def join(self, count: int, group: str = GROUP) -> list[str]:
-        """Devices that have joined."""
+        """Let devices join."""
         names = [f"{group}-{i:03d}" for i in range(count)]
         with self.registry.transaction() as connection:
             for i, name in enumerate(names):
@@ -137,7 +137,7 @@ class Service:
             return tuple(connection.execute(query).one())
 
     def rollout(self, number: int = 1, group: str = GROUP):
-        """A rollout's record; None: not there yet."""
+        """A rollout's record; None: there is none yet."""
         with self.registry.reading() as connection:
             query = select(rollouts.c.rollout_id).where(rollouts.c.rollout_id == f"{group}-{number}")
             found = connection.execute(query).scalar_one_or_none()
@@ -149,14 +149,14 @@ class Service:
             return rollout_store.requests(connection, f"{group}-{number}")
 
     def in_force(self, device: str, group: str = GROUP) -> ChannelDocument | None:
-        """The channel that the device obeys."""
+        """The channel document that the device obeys."""
         out = self.repo.channels(group)
         pool = self.repo.policy().canary[group]
         mine = [c for c in out.values() if c.ring == BROAD or pool.includes(device)]
         return max(mine, key=lambda c: c.seq, default=None)
 
     def report(self, device: str, channel: ChannelDocument, state: str, result: str, **fields) -> None:
-        """A report of the device about what the channel wants of it."""
+        """Store a report of the device about what the document wants of it."""
         wanted = fields.pop("wanted", None) or channel.wanted(device)[FAMILY]
         number = self.numbers[device] = self.numbers.get(device, 0) + 1
         runs = self.installed[device]
@@ -176,7 +176,7 @@ class Service:
             record_report(connection, request, time.time())
 
     def obey(self, names, *, bad=(), gain: int = 0, group: str = GROUP) -> int:
-        """Devices do what the channels say, with no delay; ``bad`` ones restore. How many changed."""
+        """Devices do at once what the documents want; ``bad`` ones restore. Returns how many changed."""
         changed = 0
         for device in names:
             channel = self.in_force(device, group)
@@ -199,14 +199,14 @@ class Service:
         return changed
 
 
-def proposed(service: Service) -> list[str]:
+def proposed(deployment: RolloutDeployment) -> list[str]:
     """A rollout whose canaries did well, and whose first broad phase waits for the guard."""
-    names = service.join(20)
-    service.sign(1)
-    engine = service.engine()
+    names = deployment.join(20)
+    deployment.sign(1)
+    engine = deployment.engine()
     for _ in range(10):
         engine.tick()
-        if len(service.requests()) == 2:
+        if len(deployment.requests()) == 2:
             return names
-        service.obey(names)
-    raise AssertionError(service.rollout())
+        deployment.obey(names)
+    raise AssertionError(deployment.rollout())

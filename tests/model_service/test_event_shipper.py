@@ -27,15 +27,15 @@ def registry(tmp_path):
     made.close()
 
 
-def tell(registry, *names):
+def record(registry, *names):
     with registry.transaction() as connection:
         for name in names:
             note(connection, name, "line-1", "rollout_started", {"version": "machine-1.00000001"})
 
 
 def landed(lake_root):
-    with feature_store.connect(lake_root) as con:
-        return sorted(row[0] for row in con.sql("SELECT event_id FROM lifecycle").fetchall())
+    with feature_store.connect(lake_root) as connection:
+        return sorted(row[0] for row in connection.sql("SELECT event_id FROM lifecycle").fetchall())
 
 
 def waiting(registry):
@@ -50,9 +50,9 @@ def now():
 
 def test_each_event_lands_once_and_is_then_at_rest(registry, lake_root):
     shipper = EventShipper(registry, Lake.open(lake_root))
-    tell(registry, "a", "b")
+    record(registry, "a", "b")
     assert shipper.step(now()) == 2
-    tell(registry, "b", "c")
+    record(registry, "b", "c")
     assert shipper.step(now()) == 1
     assert shipper.step(now()) == 0
     assert landed(lake_root) == ["a", "b", "c"]
@@ -60,25 +60,25 @@ def test_each_event_lands_once_and_is_then_at_rest(registry, lake_root):
 
 
 def test_what_landed_before_a_crash_does_not_land_again(registry, lake_root):
-    tell(registry, "a", "b")
+    record(registry, "a", "b")
     EventShipper(registry, Lake.open(lake_root)).step(now())
     with registry.transaction() as connection:  # as if killed between the lake's commit and the mark
         connection.execute(update(outbox).values(shipped_at=None))
-    tell(registry, "c")
+    record(registry, "c")
     assert EventShipper(registry, Lake.open(lake_root)).step(now()) == 3
     assert landed(lake_root) == ["a", "b", "c"]
 
 
 def test_a_commit_that_was_decided_and_not_applied_counts_as_landed(registry, lake_root):
-    tell(registry, "a", "b")
+    record(registry, "a", "b")
     lake = Lake.open(lake_root)
     lake.ensure_table(tables.LIFECYCLE)
     row = {"event_id": "a", "event_time": now(), "subject": "s", "step": "t", "detail": "{}"}
     rows = [row | {"known_at": now(), "_partition": -1, "_offset": 0, "_row": 0}]
     table = pa.Table.from_pylist(rows, schema=tables.LIFECYCLE.schema)
     files = lake.stage("lifecycle", table, "lifecycle", 0)
-    record = orjson.dumps({"lifecycle": [f.to_json() for f in files]})
-    assert CommitLog(lake_root).put_if_absent("lifecycle", 0, record)  # and killed here
+    commit = orjson.dumps({"lifecycle": [f.to_json() for f in files]})
+    assert CommitLog(lake_root).put_if_absent("lifecycle", 0, commit)  # and killed here
     assert EventShipper(registry, Lake.open(lake_root)).step(now()) == 2
     assert landed(lake_root) == ["a", "b"]
 
@@ -86,11 +86,11 @@ def test_a_commit_that_was_decided_and_not_applied_counts_as_landed(registry, la
 def test_a_broker_that_is_away_holds_nothing_up(registry, lake_root):
     topic = LifecycleTopic("127.0.0.1:1", "nowhere")
     shipper = EventShipper(registry, Lake.open(lake_root), topic)
-    tell(registry, "a")
+    record(registry, "a")
     assert shipper.step(now()) == 0
     assert landed(lake_root) == ["a"]
     assert waiting(registry) == ["a"]
-    tell(registry, "b")
+    record(registry, "b")
     shipper.step(now())
     assert landed(lake_root) == ["a", "b"]
 
@@ -99,7 +99,7 @@ def test_a_broker_that_is_away_holds_nothing_up(registry, lake_root):
 def test_events_reach_the_topic_with_their_id(registry, lake_root, broker, namespace):
     topic = LifecycleTopic(broker.bootstrap_servers, namespace)
     shipper = EventShipper(registry, Lake.open(lake_root), topic)
-    tell(registry, "a", "b")
+    record(registry, "a", "b")
     wait_until(lambda: (shipper.step(now()), waiting(registry) == [])[1], 30, "shipping")
     topic.close()
     consumer = ck.Consumer(

@@ -20,7 +20,7 @@ from model_service.trust.metadata import (
     Targets,
     Timestamp,
     meta_file,
-    seal,
+    sign,
     target_file,
 )
 
@@ -118,7 +118,7 @@ class HttpRepository:
         return meta_file(signed.version, data) if self.hashes else MetaFile(signed.version)
 
     def _put(self, name: str, signed: Signed, signers: Sequence[CryptoSigner]) -> bytes:
-        data = seal(copy.deepcopy(signed), {s.public_key.keyid: s for s in signers}.values())
+        data = sign(copy.deepcopy(signed), {s.public_key.keyid: s for s in signers}.values())
         self.files[f"metadata/{name}"] = data
         return data
 

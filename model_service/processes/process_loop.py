@@ -62,7 +62,8 @@ class ProcessLoop:
     >>> from schemas.errors import RetryableError
     >>> def ask_the_lake():
     ...     raise RetryableError("the lake is busy")
-    >>> loop = ProcessLoop([ProcessJob("ask", ask_the_lake), ProcessJob("greet", lambda: print("hello"))], pause_s=0.25)
+    >>> ask, greet = ProcessJob("ask", ask_the_lake), ProcessJob("greet", lambda: print("hello"))
+    >>> loop = ProcessLoop([ask, greet], pause_s=0.25)
     >>> loop.turn()
     hello
     False

@@ -249,7 +249,7 @@ class FaustDoor:
             await self._space.wait()
 
     async def _pump(self) -> None:
-        """Hand over what has accumulated, one ``process`` call at a time; a call without messages as a tick."""
+        """Hand over what has accumulated, one ``process`` call at a time; when nothing comes, a tick."""
         ticked = time.monotonic()
         while True:
             await self._wait_for_work()

@@ -167,9 +167,9 @@ def test_a_power_cut_at_any_step_of_a_put_leaves_nothing_or_all(tmp_path, names_
 @early_names
 def test_a_power_cut_at_any_step_leaves_a_whole_folder_or_none(tmp_path, names_stay):
     for disk, whole in cut_at_each_step(tmp_path, folder, names_stay=names_stay):
-        folder = disk.root / "slots" / "new"
-        found = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-        assert found == {"m/one": NEW, "m/two": NEW} or (not whole and not folder.exists())
+        written = disk.root / "slots" / "new"
+        found = {str(p.relative_to(written)): p.read_bytes() for p in written.rglob("*") if p.is_file()}
+        assert found == {"m/one": NEW, "m/two": NEW} or (not whole and not written.exists())
 
 
 def test_what_need_not_last_waits_for_no_disk(tmp_path):
@@ -265,26 +265,26 @@ def test_racing_writes_leave_one_content_whole(root):
 
 
 class Spy(Disk):
-    """Looks at the modes of all files of a folder at every step."""
+    """Notes the modes of all files of a folder at every step."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.modes = root, set()
 
-    def read(self) -> None:
+    def note_modes(self) -> None:
         self.modes |= {mode(path) for path in self.root.rglob("*") if path.is_file()}
 
     def sync(self, handle: int, path: Path) -> None:
-        self.read()
+        self.note_modes()
         super().sync(handle, path)
 
     def rename(self, source: Path, target: Path, *, sync: bool = True) -> None:
-        self.read()
+        self.note_modes()
         super().rename(source, target, sync=sync)
-        self.read()
+        self.note_modes()
 
     def link(self, source: Path, target: Path, *, sync: bool = True) -> None:
         super().link(source, target, sync=sync)
-        self.read()
+        self.note_modes()
 
 
 @pytest.fixture

@@ -80,8 +80,8 @@ class Device:
         kept: dict[str, Any] = json.loads(state) if state else {}
         self.device_id = identity.device_id
         self._profile = profile
-        self._seat = model if isinstance(model, ModelSwitch) else ModelSwitch(ActiveModels(model))
-        self._lineup = self._seat.lineup
+        self._switch = model if isinstance(model, ModelSwitch) else ModelSwitch(ActiveModels(model))
+        self._models = self._switch.models
         self._host = host
         self._period_us = round(profile.summaries.period_s * 1e6)
         self._decider = Decider(profile.decision, kept.get("decider"))
@@ -97,14 +97,14 @@ class Device:
             profile.featureset,
             profile.feature_names,
             profile.summaries.period_s,
-            self._lineup.active.bin_edges,
+            self._models.active.bin_edges,
         )
         self._shadow_summarizer = Summarizer(
             self.device_id,
             profile.featureset,
             (),
             profile.summaries.period_s,
-            _edges(self._lineup.shadow),
+            _edges(self._models.shadow),
             FIRST_SHADOW_PART,
         )
         self._no_features = np.full(len(profile.feature_names), np.nan, dtype=np.float32)
@@ -124,10 +124,10 @@ class Device:
 
     def process(self, window: Window) -> LocalDecision:
         """Take a window to its decision and carry that out; then count, filter and summarise it."""
-        if self._seat.lineup is not self._lineup:
-            self._take_seats(self._seat.lineup)
+        if self._switch.models is not self._models:
+            self._change_models(self._switch.models)
         begun = time.perf_counter_ns()
-        features, score = self._scored(self._lineup.active, window)
+        features, score = self._scored(self._models.active, window)
         scored = time.perf_counter_ns()
         decision = self._decider.decide(window.end, score)
         self._host.meters.decided(time.perf_counter_ns() - begun)
@@ -176,20 +176,20 @@ class Device:
                 "feature_bytes": self._host.meters.unfiltered_bytes(self.device_id, sensed),
             },
             decision=self._decider.action,
-            model_version=self._lineup.active.version,
+            model_version=self._models.active.version,
         )
 
-    def _take_seats(self, lineup: ActiveModels) -> None:
+    def _change_models(self, models: ActiveModels) -> None:
         """Another lineup from this window on: decisions, filter and books go on, summaries begin anew."""
-        before, self._lineup = self._lineup, lineup
-        if lineup.active is not before.active:
-            lineup.active.take_over(self.device_id, before.active)
-            self._summarizer.rebind(lineup.active.bin_edges)
-        if lineup.shadow is not before.shadow:
-            self._shadow_summarizer.rebind(_edges(lineup.shadow))
-            if lineup.shadow is not None:
-                lineup.shadow.take_over(self.device_id, before.active)
-        self._seat.taken = lineup
+        before, self._models = self._models, models
+        if models.active is not before.active:
+            models.active.take_over(self.device_id, before.active)
+            self._summarizer.rebind(models.active.bin_edges)
+        if models.shadow is not before.shadow:
+            self._shadow_summarizer.rebind(_edges(models.shadow))
+            if models.shadow is not None:
+                models.shadow.take_over(self.device_id, before.active)
+        self._switch.in_use = models
 
     def _scored(self, model: Predictor, window: Window) -> tuple[Floats, float | None]:
         try:
@@ -202,15 +202,15 @@ class Device:
 
     def _compare(self, window: Window, row: Row, took_s: float) -> None:
         """Let the shadow score the same window, now that the decision stands, and tell the observer."""
-        shadow, score, shadow_s = self._lineup.shadow, None, 0.0
+        shadow, score, shadow_s = self._models.shadow, None, 0.0
         if shadow is not None:
             begun = time.perf_counter_ns()
             _, score = self._scored(shadow, window)
             shadow_s = (time.perf_counter_ns() - begun) / 1e9
             self._shadow_summarizer.add_score((row.boot_id, shadow.version, row.period_us), score)
-        if self._lineup.observer is not None:
+        if self._models.observer is not None:
             outcome = ScoredWindow(row.model_version, row.score, took_s, score, shadow_s)
-            self._lineup.observer.observe(window, outcome)
+            self._models.observer.observe(window, outcome)
 
     def _row(self, window: Window, features: Floats, score: float | None, decision: LocalDecision) -> Row:
         event_us = to_us(window.end)
@@ -229,7 +229,7 @@ class Device:
             features=features,
             score=score,
             decision=decision.action,
-            model_version=self._lineup.active.version,
+            model_version=self._models.active.version,
             sensed_s=self._host.clock(),
         )
 

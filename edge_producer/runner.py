@@ -212,7 +212,7 @@ def _models(
     devices: Sequence[str], predictor: Predictor | None, updater: Updater | None
 ) -> Mapping[str, Predictor | ModelSwitch]:
     if updater is not None:
-        return updater.seats
+        return updater.switches
     if predictor is None:
         raise ValueError("a runner needs a predictor or an updater")
     return dict.fromkeys(devices, predictor)

@@ -160,6 +160,11 @@ class Manifest(ManifestPart):
     tolerance: Tolerance
     files: dict[str, Digest]
 
+    @property
+    def family(self) -> str:
+        """The model family; its key in the file is ``name``."""
+        return self.name
+
     def content_digest(self) -> str:
         """SHA-256 over everything the bundle holds except its version."""
         content = self.model_dump(mode="json", exclude={"version"})

@@ -137,6 +137,11 @@ class ModelSpec(Section):
     reference_windows: Annotated[int, Field(ge=8, le=4096)] = 512
     warmup_windows: Annotated[int, Field(ge=4)] = 32
 
+    @property
+    def family(self) -> str:
+        """The model family; its key in the profile is ``name``."""
+        return self.name
+
 
 class DecisionRule(Section):
     """A local action while the score is high.

@@ -167,10 +167,10 @@ def _localised(
 ) -> tuple[NDArray[np.int64], int]:
     """UTC of wall clock times; each distinct quarter of an hour asks the zone once."""
     inside = valid & (local_us > EARLIEST_US) & (local_us < LATEST_US)
-    quarters, place = np.unique(np.where(inside, local_us, 0) // QUANTUM_US, return_inverse=True)
+    quarters, position = np.unique(np.where(inside, local_us, 0) // QUANTUM_US, return_inverse=True)
     offsets = np.array([_offsets_us(int(q), zone) for q in quarters], dtype=np.int64).reshape(-1, 2)
-    unclear = (offsets[:, 0] != offsets[:, 1])[place] & inside
-    return local_us - offsets[place, 0], int(unclear.sum())
+    unclear = (offsets[:, 0] != offsets[:, 1])[position] & inside
+    return local_us - offsets[position, 0], int(unclear.sum())
 
 
 def _offsets_us(quarter: int, zone: ZoneInfo) -> tuple[int, int]:

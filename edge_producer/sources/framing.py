@@ -124,14 +124,14 @@ class Framer:
         if not lost.any():
             return us, values, np.ones(len(us), dtype=np.bool_)
         self.counts["filled"] += int(lost.sum())
-        place = np.arange(len(us)) + np.cumsum(lost)
+        position = np.arange(len(us)) + np.cumsum(lost)
         size = len(us) + int(lost.sum())
         real = np.zeros(size, dtype=np.bool_)
-        real[place] = True
+        real[position] = True
         samples = np.full((size, values.shape[1]), np.nan, dtype=np.float32)
-        samples[place] = values
-        following = np.searchsorted(place, np.arange(size))
-        behind = place[following] - np.arange(size)
+        samples[position] = values
+        following = np.searchsorted(position, np.arange(size))
+        behind = position[following] - np.arange(size)
         return us[following] - np.round(behind * self._step_us).astype(np.int64), samples, real
 
     def _complete(self) -> Iterator[Framed]:

@@ -82,19 +82,19 @@ class ReplaySource:
         self._counts["unreadable_time"] += int((~times.readable).sum())
         self._counts["unclear_time"] += times.unclear
         values = np.empty((int(times.readable.sum()), len(block.cells)), dtype=np.float32)
-        for place, (channel, cells) in enumerate(zip(self._profile.channels, block.cells, strict=True)):
+        for position, (channel, cells) in enumerate(zip(self._profile.channels, block.cells, strict=True)):
             column = numbers(cells.filter(times.readable), self._profile.replay)
             if first:
                 self._check_numbers(channel, column)
-            values[:, place] = self._plausible(channel, column)
+            values[:, position] = self._plausible(channel, column)
         return times.us[times.readable], values
 
     def _times(self, block: RecordingBlock, count: int) -> Instants:
         if block.times is not None:
             return instants(block.times, self._profile.replay)
         step_us = 1e6 / self._profile.sampling.rate_hz
-        place = self._counts["rows"] + np.arange(count)
-        us = self._start_us + np.round(place * step_us).astype(np.int64)
+        position = self._counts["rows"] + np.arange(count)
+        us = self._start_us + np.round(position * step_us).astype(np.int64)
         return Instants(us, np.ones(count, dtype=np.bool_))
 
     def _plausible(self, channel: Channel, column: Numbers) -> NDArray[np.float64]:

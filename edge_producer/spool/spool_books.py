@@ -27,13 +27,13 @@ class DueLine(NamedTuple):
 class SpoolBooks:
     """Lines of all devices' books. Every change happens inside the spool's transaction."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
 
     def change(self, device: int, key: BookKey, change: BookChange, now_s: float) -> int:
         """Count rows that the filter released and return the line's id."""
         pending = change.sensed - change.filtered
-        id_, moments = self._db.execute(
+        id_, moments = self._connection.execute(
             "INSERT INTO books (device, boot_id, period_us, model, stratum, sensed, filtered, pending,"
             " changed_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
             " sensed = sensed + excluded.sensed, filtered = filtered + excluded.filtered,"
@@ -44,12 +44,12 @@ class SpoolBooks:
         ).fetchone()
         if change.moments is not None:
             total = change.moments if moments is None else CoMoments.from_bytes(moments) | change.moments
-            self._db.execute("UPDATE books SET moments = ? WHERE id = ?", (total.to_bytes(), id_))
+            self._connection.execute("UPDATE books SET moments = ? WHERE id = ?", (total.to_bytes(), id_))
         return int(id_)
 
     def close(self, device: int, keys: Iterable[BookKey]) -> None:
         """Mark lines whose period is over: they may be stated."""
-        self._db.executemany(
+        self._connection.executemany(
             "UPDATE books SET closed = 1 WHERE device = ? AND boot_id = ? AND period_us = ? AND model = ?"
             " AND stratum = ?",
             [(device, *key) for key in keys],
@@ -57,12 +57,12 @@ class SpoolBooks:
 
     def close_all(self, now_s: float) -> None:
         """Close what an earlier start left open; clocks that ran ahead of ``now_s`` are set to it."""
-        self._db.execute("UPDATE books SET closed = 1 WHERE closed = 0")
-        self._db.execute("UPDATE books SET changed_s = min(changed_s, ?), stated_s = 0", (now_s,))
+        self._connection.execute("UPDATE books SET closed = 1 WHERE closed = 0")
+        self._connection.execute("UPDATE books SET changed_s = min(changed_s, ?), stated_s = 0", (now_s,))
 
     def settle(self, book: int, n: int, outcome: Outcome, now_s: float) -> None:
         """Move n rows of a line from pending to their final count."""
-        self._db.execute(
+        self._connection.execute(
             f"UPDATE books SET {outcome} = {outcome} + ?, pending = pending - ?,"  # noqa: S608  (a Literal)
             " changed_s = CASE dirty WHEN 1 THEN changed_s ELSE ? END, dirty = 1 WHERE id = ?",
             (n, n, now_s, book),
@@ -78,7 +78,7 @@ class SpoolBooks:
             settled_only: Leave out lines with pending rows altogether.
         """
         patience = float("inf") if settled_only else interval_s
-        found = self._db.execute(
+        found = self._connection.execute(
             "SELECT b.id, b.device, b.boot_id, b.period_us, b.model, b.stratum, b.revision + 1, b.sensed,"
             " b.acked, b.filtered, b.evicted, b.refused, b.pending, coalesce(k.tau, 1.0), b.moments"
             " FROM books b LEFT JOIN blocks k"
@@ -94,18 +94,20 @@ class SpoolBooks:
 
     def stated(self, lines: Sequence[DueLine], message: int, now_s: float) -> None:
         """Take note that a sealed message states these lines."""
-        self._db.executemany(
+        self._connection.executemany(
             "UPDATE books SET dirty = 0, revision = ?, stated_s = ?, statement = ? WHERE id = ?",
             [(due.line.revision, now_s, message, due.id) for due in lines],
         )
 
     def acknowledged(self, message: int) -> None:
         """Take note that the statements of a message arrived (or never will)."""
-        self._db.execute("UPDATE books SET statement = ? WHERE statement = ?", (ACKNOWLEDGED, message))
+        self._connection.execute(
+            "UPDATE books SET statement = ? WHERE statement = ?", (ACKNOWLEDGED, message)
+        )
 
     def unstated(self) -> int:
         """Lines whose newest counts are not stated yet."""
-        (n,) = self._db.execute("SELECT count(*) FROM books WHERE dirty = 1").fetchone()
+        (n,) = self._connection.execute("SELECT count(*) FROM books WHERE dirty = 1").fetchone()
         return int(n)
 
     def forget_settled(self, period_us: int) -> None:
@@ -116,7 +118,7 @@ class SpoolBooks:
             " AND (b.boot_id != d.boot_id OR b.period_us < d.newest_us - ?)"
         )
         args = (ACKNOWLEDGED, FORGET_PERIODS * period_us)
-        self._db.execute(
+        self._connection.execute(
             "INSERT INTO totals SELECT b.device, sum(b.sensed), sum(b.acked), sum(b.filtered),"
             f" sum(b.evicted), sum(b.refused){settled} GROUP BY b.device ON CONFLICT DO UPDATE SET"
             " sensed = sensed + excluded.sensed, acked = acked + excluded.acked,"
@@ -124,15 +126,15 @@ class SpoolBooks:
             " refused = refused + excluded.refused",
             args,
         )
-        self._db.execute(f"DELETE FROM books WHERE id IN (SELECT b.id{settled})", args)  # noqa: S608  (constants)
-        self._db.execute(
+        self._connection.execute(f"DELETE FROM books WHERE id IN (SELECT b.id{settled})", args)  # noqa: S608  (constants)
+        self._connection.execute(
             "DELETE FROM blocks WHERE NOT EXISTS (SELECT 1 FROM books b WHERE b.device = blocks.device"
             " AND b.period_us = blocks.period_us AND b.stratum = blocks.stratum)"
         )
 
     def strip_moments(self, max_bytes: int) -> int:
         """Give up the moments of the oldest unsettled lines beyond ``max_bytes``; returns how many."""
-        changed = self._db.execute(
+        changed = self._connection.execute(
             "UPDATE books SET moments = NULL WHERE id IN (SELECT id FROM (SELECT id,"
             " sum(length(moments)) OVER (ORDER BY period_us DESC, id DESC) AS newer FROM books"
             " WHERE moments IS NOT NULL) WHERE newer > ?)",

@@ -90,7 +90,7 @@ class SpoolFile:
 
     def __init__(self, path: Path, connection: sqlite3.Connection, lock: int) -> None:
         self.path = path
-        self.db = connection
+        self.connection = connection
         self._lock = lock
         self.spool_id = str(self.meta("spool_id"))
 
@@ -124,7 +124,7 @@ class SpoolFile:
 
     def meta(self, key: str) -> str | None:
         """A value of ``meta``."""
-        row = self.db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        row = self.connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
 
     def check(self, device_ids: Sequence[str]) -> None:
@@ -151,19 +151,19 @@ class SpoolFile:
             SpoolError: The file cannot be written; nothing of the transaction holds.
         """
         try:
-            self.db.execute("BEGIN IMMEDIATE")
+            self.connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
             except BaseException:
-                self.db.execute("ROLLBACK")
+                self.connection.execute("ROLLBACK")
                 raise
-            self.db.execute("COMMIT")
+            self.connection.execute("COMMIT")
         except sqlite3.Error as exc:
             raise SpoolError(f"{self.path} cannot be written: {exc}") from exc
 
     def close(self) -> None:
         """Close and unlock."""
-        self.db.close()
+        self.connection.close()
         os.close(self._lock)
 
 

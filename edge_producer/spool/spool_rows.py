@@ -31,12 +31,14 @@ class SpoolRows:
         bytes: Estimated size of all of them.
     """
 
-    def __init__(self, db: sqlite3.Connection, books: SpoolBooks) -> None:
-        self._db = db
+    def __init__(self, connection: sqlite3.Connection, books: SpoolBooks) -> None:
+        self._connection = connection
         self._books = books
-        blocks = db.execute("SELECT device, period_us, stratum, tau FROM blocks")
+        blocks = connection.execute("SELECT device, period_us, stratum, tau FROM blocks")
         self._tau: dict[ThinnedBlock, float] = {ThinnedBlock(d, p, s): tau for d, p, s, tau in blocks}
-        n, size = db.execute("SELECT count(*), coalesce(sum(length(features)), 0) FROM rows").fetchone()
+        n, size = connection.execute(
+            "SELECT count(*), coalesce(sum(length(features)), 0) FROM rows"
+        ).fetchone()
         self.bytes = int(size) + ROW_OVERHEAD * int(n)
 
     def insert(self, device: int, rows: Iterable[Row], books: Mapping[BookKey, int]) -> None:
@@ -54,7 +56,7 @@ class SpoolRows:
                 (device, book, row.seq, row.event_us, row.mono_ns, row.time_quality, features, row.score,
                  row.decision, row.reasons, row.sample_p, row.pi, row.u, row.sensed_s)
             )  # fmt: skip
-        self._db.executemany(
+        self._connection.executemany(
             "INSERT INTO rows (device, book, seq, event_us, mono_ns, time_quality, features, score, decision,"
             " reasons, sample_p, pi, u, sensed_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             kept,
@@ -62,11 +64,13 @@ class SpoolRows:
 
     def oldest_s(self) -> dict[int, float]:
         """By device with unsealed rows: when the oldest was sensed (steady clock)."""
-        return dict(self._db.execute("SELECT device, min(sensed_s) FROM rows GROUP BY device").fetchall())
+        return dict(
+            self._connection.execute("SELECT device, min(sensed_s) FROM rows GROUP BY device").fetchall()
+        )
 
     def read(self, device: int, from_s: float, before_s: float, limit: int) -> list[StoredRow]:
         """Rows sensed in the half-open span, oldest first, with their probability after thinning."""
-        found = self._db.execute(
+        found = self._connection.execute(
             "SELECT r.id, r.book, b.boot_id, r.seq, r.event_us, r.mono_ns, r.time_quality, r.features,"
             " r.score, r.decision, r.reasons, r.sample_p, r.pi * coalesce(k.tau, 1.0), b.model, r.sensed_s"
             " FROM rows r JOIN books b ON b.id = r.book LEFT JOIN blocks k"
@@ -78,7 +82,7 @@ class SpoolRows:
 
     def remove(self, rows: Sequence[StoredRow]) -> None:
         """Take rows out, because a sealed message stored in the same transaction holds them."""
-        self._db.executemany("DELETE FROM rows WHERE id = ?", [(row.id,) for row in rows])
+        self._connection.executemany("DELETE FROM rows WHERE id = ?", [(row.id,) for row in rows])
         self.bytes -= sum(len(row.features) + ROW_OVERHEAD for row in rows)
 
     def refuse(self, rows: Sequence[StoredRow], now_s: float) -> None:
@@ -89,7 +93,7 @@ class SpoolRows:
 
     def age_all(self, now_s: float) -> None:
         """Set clocks that ran ahead of ``now_s`` (before a restart) to it."""
-        self._db.execute("UPDATE rows SET sensed_s = ? WHERE sensed_s > ?", (now_s, now_s))
+        self._connection.execute("UPDATE rows SET sensed_s = ? WHERE sensed_s > ?", (now_s, now_s))
 
     def tau(self, block: ThinnedBlock) -> float:
         """Thinning factor in force; 0: the block was given up."""
@@ -102,7 +106,7 @@ class SpoolRows:
         lost all its rows to thinning keeps its turn: whether a block is thinned or given up must not
         depend on the u of its rows.
         """
-        found = self._db.execute(
+        found = self._connection.execute(
             "SELECT DISTINCT b.device, b.period_us, b.stratum FROM books b"
             " WHERE b.evicted > 0 OR EXISTS (SELECT 1 FROM rows r WHERE r.book = b.id)"
         )
@@ -126,7 +130,7 @@ class SpoolRows:
             tau: New thinning factor; 0 gives up the block, which the books state as a gap.
             now_s: Steady clock.
         """
-        gone = self._db.execute(
+        gone = self._connection.execute(
             "DELETE FROM rows WHERE book IN (SELECT id FROM books WHERE device = ? AND period_us = ?"
             " AND stratum = ?) AND u >= pi * ? RETURNING book, length(features)",
             (*block, tau),
@@ -135,5 +139,5 @@ class SpoolRows:
             self._books.settle(book, n, "evicted", now_s)
         self.bytes -= sum(size + ROW_OVERHEAD for _, size in gone)
         self._tau[block] = tau
-        self._db.execute("INSERT OR REPLACE INTO blocks VALUES (?, ?, ?, ?)", (*block, tau))
+        self._connection.execute("INSERT OR REPLACE INTO blocks VALUES (?, ?, ?, ?)", (*block, tau))
         return len(gone)

@@ -52,12 +52,12 @@ class OneChild(Trials):
 def one_child() -> Iterator[UpdaterResources]:
     """What the devices of several benches share, so that one trial process serves them all."""
     profile = quick_machine()
-    shared = replace(UpdaterResources.of(profile), trials=OneChild(profile))
-    child = shared.trials.join("all", BUNDLES / "machine")
+    resources = replace(UpdaterResources.of(profile), trials=OneChild(profile))
+    child = resources.trials.join("all", BUNDLES / "machine")
     try:
-        yield shared
+        yield resources
     finally:
-        shared.trials.leave("all", child)
+        resources.trials.leave("all", child)
 
 
 class Bench:
@@ -68,17 +68,17 @@ class Bench:
         settings: EdgeSettings,
         profile: Profile,
         disk: Disk = DISK,
-        shared: UpdaterResources | None = None,
+        resources: UpdaterResources | None = None,
     ) -> None:
         self.profile = profile
-        shared = None if shared is None else replace(shared, profile=profile)
-        self.updater = Updater(settings, profile, disk, shared)
+        resources = None if resources is None else replace(resources, profile=profile)
+        self.updater = Updater(settings, profile, disk, resources)
         self.meters = Meters(profile)
         self.decisions: list[LocalDecision] = []
         host = Host(lambda *_: None, self.meters, time.monotonic)
         self.devices = {
-            name: Device(load_or_create(settings.keys_dir, name), profile, seat, host)
-            for name, seat in self.updater.seats.items()
+            name: Device(load_or_create(settings.keys_dir, name), profile, switch, host)
+            for name, switch in self.updater.switches.items()
         }
         self.sources: dict[str, Iterator[Window]] = {
             name: synthetic_windows(profile, name) for name in self.devices
@@ -108,7 +108,7 @@ class Bench:
     @property
     def version(self) -> str:
         """What decides now."""
-        return self.agent.seat.lineup.active.version
+        return self.agent.switch.models.active.version
 
     def sense(self) -> None:
         """One window of each device."""
@@ -134,7 +134,7 @@ class Bench:
         agents = self.updater.agents.values()
         self.drive(
             lambda: all(
-                a.seat.lineup.active.version == version
+                a.switch.models.active.version == version
                 and a.installer.record.state in ("idle", "restored")
                 and a.installer.pointer.proven
                 and not a.status["unreported"]

@@ -101,7 +101,7 @@ def test_a_model_made_for_another_unit_is_refused():
 def test_the_robust_bundle_fits_any_profile():
     raw = MACHINE.model_dump() | {"model": {"name": "robust"}}
     raw["sampling"] = {"rate_hz": 3.0, "window_samples": 5, "hop_samples": 2}
-    assert load_bundle(Profile.model_validate(raw)).manifest.name == "robust"
+    assert load_bundle(Profile.model_validate(raw)).manifest.family == "robust"
 
 
 def test_a_model_that_misses_its_golden_vectors_is_refused(built, tmp_path):

@@ -22,7 +22,7 @@ def without_statements(rig):
 
 def stored(rig):
     query = "SELECT b.period_us, b.stratum, r.u, r.pi FROM rows r JOIN books b ON b.id = r.book"
-    return rig.spool._db.execute(query).fetchall()
+    return rig.spool._connection.execute(query).fetchall()
 
 
 def test_thinning_keeps_exactly_the_rows_below_pi_tau_of_whole_blocks(rigs, tmp_path):

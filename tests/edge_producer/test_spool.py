@@ -91,8 +91,8 @@ class SpoolMachine(RuleBasedStateMachine):
 
     @invariant()
     def every_line_balances(self) -> None:
-        with closing(sqlite3.connect(self.rig.path)) as db:
-            wrong = db.execute(
+        with closing(sqlite3.connect(self.rig.path)) as connection:
+            wrong = connection.execute(
                 "SELECT count(*) FROM books WHERE sensed != acked + filtered + evicted + refused + pending"
             ).fetchone()
         assert wrong == (0,)
@@ -201,7 +201,7 @@ def test_forgotten_lines_stay_in_the_totals(rigs, tmp_path):
     before = rig.books()
     with rig.spool.transaction():
         rig.spool.books.forget_settled(10_000_000)
-    (lines,) = rig.spool._db.execute("SELECT count(*) FROM books").fetchone()
+    (lines,) = rig.spool._connection.execute("SELECT count(*) FROM books").fetchone()
     assert lines < 2 * 60
     assert rig.books() == before
 

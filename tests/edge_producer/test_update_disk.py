@@ -19,7 +19,7 @@ def service(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def shared():
+def resources():
     with one_child() as found:
         yield found
 
@@ -55,25 +55,25 @@ WRITES = {
 
 @pytest.mark.parametrize("times", [1, 3])
 @pytest.mark.parametrize("write", WRITES)
-def test_a_write_that_fails_only_holds_an_update_up(service, settings, shared, write, times):
+def test_a_write_that_fails_only_holds_an_update_up(service, settings, resources, write, times):
     release = service.sign(candidate(1))
     disk = FullDisk()
-    with Bench(settings, PROFILE, disk, shared) as bench:
+    with Bench(settings, PROFILE, disk, resources) as bench:
         bench.drive(bench.agent.checked.is_set)
         disk.fill(WRITES[write], times)
         service.instruct(release)
         bench.drive(lambda: disk.refused == times)
         bench.settle(release.version)
         bench.drive(lambda: service.results("m-1")[-1:] == ["committed"])
-        assert bench.agent.installer.untold == 0
+        assert bench.agent.installer.progress.unsaved_reports == 0
         service.instruct(service.factory, reason="rollback")
         bench.settle(service.factory.version)
 
 
-def test_the_report_of_the_end_is_told_once_the_disk_has_room(service, settings, shared):
+def test_the_report_of_the_end_is_told_once_the_disk_has_room(service, settings, resources):
     release = service.sign(candidate(1))
     disk = FullDisk()
-    with Bench(settings, PROFILE, disk, shared) as bench:
+    with Bench(settings, PROFILE, disk, resources) as bench:
         service.instruct(release)
         bench.drive(lambda: bench.state == "watch" and not bench.agent.status["unreported"])
         disk.fill(a_report, 5)
@@ -117,18 +117,18 @@ def everything(_path, _data) -> bool:
 
 
 @pytest.mark.parametrize("state", ["trial", "committed", "watch", "restoring"])
-def test_sensing_starts_although_the_disk_is_full(service, settings, shared, state):
+def test_sensing_starts_although_the_disk_is_full(service, settings, resources, state):
     """The process dies in a state, and starts again with a disk that takes nothing; later there is room."""
     release = service.sign(candidate(1))
     service.instruct(release)
     record = settings.updates_dir / "m-1" / "state.json"
-    with Bench(settings, quick_machine(watch_windows=10_000), shared=shared) as bench:
+    with Bench(settings, quick_machine(watch_windows=10_000), resources=resources) as bench:
         bench.drive(lambda: bench.state == ("trial" if state == "trial" else "watch"))
         kept = record.read_text()
     record.write_text(kept.replace('"state":"watch"', f'"state":"{state}"'))
     disk = FullDisk()
     disk.fill(everything, 10**9)
-    with Bench(settings, PROFILE, disk, shared) as bench:
+    with Bench(settings, PROFILE, disk, resources) as bench:
         bench.sense()
         bench.agent.step()
         new = state in ("committed", "watch")

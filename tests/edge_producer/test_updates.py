@@ -35,7 +35,7 @@ def settings(tmp_path, service):
     return edge_settings(tmp_path)
 
 
-def looked(bench: Bench) -> None:
+def checked(bench: Bench) -> None:
     """Drive until the device has looked at the service once more."""
     bench.agent.checked.clear()
     bench.drive(bench.agent.checked.is_set, what="a look at the service")
@@ -88,7 +88,7 @@ def test_a_device_without_a_join_bundle_runs_its_factory_model(tmp_path):
 def test_a_device_senses_while_nobody_answers(service, settings):
     service.down = True
     with Bench(settings, PROFILE) as bench:
-        bench.drive(lambda: bench.agent.trouble)
+        bench.drive(lambda: bench.agent.last_error)
         bench.sense()
         service.down = False
         bench.agent.wake()
@@ -150,7 +150,7 @@ def test_a_model_that_fails_its_trial_is_restored_told_and_not_tried_again(servi
         assert bench.version == service.factory.version
         assert reason in service.reports["m-1"][-1].detail
         fetched = len(service.offsets)
-        looked(bench)
+        checked(bench)
         assert (bench.state, len(service.offsets)) == ("restored", fetched)
         assert service.results("m-1") == ["restored"]
         better = service.sign(candidate(2))
@@ -206,8 +206,8 @@ def test_too_little_memory_defers_and_is_no_failure(service, settings):
     release = service.sign(candidate(1))
     service.instruct(release)
     available = [10 * 1024**2]
-    shared = replace(UpdaterResources.of(PROFILE), available=lambda: available[0])
-    with Bench(settings, PROFILE, shared=shared) as bench:
+    resources = replace(UpdaterResources.of(PROFILE), available=lambda: available[0])
+    with Bench(settings, PROFILE, resources=resources) as bench:
         bench.drive(lambda: service.results("m-1") == ["no_change_deferred"])
         assert (bench.state, bench.version) == ("deferred", service.factory.version)
         available[0] = 2**40
@@ -254,7 +254,7 @@ def test_a_slow_server_is_refused(service, settings):
     service.chunk_bytes, service.chunk_pause_s = 64, 0.05
     service.instruct(release)
     pace = DownloadPace(min_bytes_per_s=100_000.0, window_s=0.2, total_s=5.0)
-    with Bench(settings, PROFILE, shared=replace(UpdaterResources.of(PROFILE), pace=pace)) as bench:
+    with Bench(settings, PROFILE, resources=replace(UpdaterResources.of(PROFILE), pace=pace)) as bench:
         bench.drive(lambda: service.attacks("m-1") == ["slow_retrieval"])
         assert bench.version == service.factory.version
 
@@ -264,7 +264,7 @@ def test_a_server_that_stops_in_the_middle_is_refused_and_what_came_is_kept(serv
     service.chunk_bytes, service.chunk_pause_s = 8192, 3600.0
     service.instruct(release)
     pace = DownloadPace(window_s=0.5)
-    with Bench(settings, PROFILE, shared=replace(UpdaterResources.of(PROFILE), pace=pace)) as bench:
+    with Bench(settings, PROFILE, resources=replace(UpdaterResources.of(PROFILE), pace=pace)) as bench:
         bench.drive(lambda: service.attacks("m-1") == ["slow_retrieval"])
         service.chunk_pause_s = 0.0
         bench.settle(release.version)
@@ -276,7 +276,7 @@ def test_signed_content_that_is_unsafe_is_refused_for_good(service, settings):
     with Bench(settings, PROFILE) as bench:
         bench.drive(lambda: service.attacks("m-1") == ["unsafe_content"])
         fetched = len(service.offsets)
-        looked(bench)
+        checked(bench)
         assert (bench.version, len(service.offsets)) == (service.factory.version, fetched)
 
 
@@ -284,7 +284,7 @@ def test_another_hardware_class_is_refused(service, settings):
     service.instruct(service.sign(candidate(1), hardware=("gpu-box",)))
     with Bench(settings, PROFILE) as bench:
         bench.drive(lambda: service.attacks("m-1") == ["wrong_hardware"])
-        looked(bench)
+        checked(bench)
         assert service.attacks("m-1") == ["wrong_hardware"], "one cause is told once"
 
 
@@ -308,7 +308,7 @@ def test_a_join_token_is_used_once(service, tmp_path):
     bundle = service.join(tmp_path / "join", "m-1")
     service.tokens.pop(bundle.token)
     with Bench(edge_settings(tmp_path), PROFILE) as bench:
-        bench.drive(lambda: "PERMISSION_DENIED" in bench.agent.trouble)
+        bench.drive(lambda: "PERMISSION_DENIED" in bench.agent.last_error)
         assert bench.version == service.factory.version
 
 
@@ -333,7 +333,7 @@ def test_a_new_join_bundle_lets_a_refused_device_in(service, tmp_path):
     bundle = service.join(tmp_path / "join", "m-1")
     service.tokens.clear()
     with Bench(edge_settings(tmp_path), PROFILE) as bench:
-        bench.drive(lambda: bench.agent.hopeless)
+        bench.drive(lambda: bench.agent.blocked)
     assert service.join(tmp_path / "join", "m-1").token != bundle.token
     with Bench(edge_settings(tmp_path), PROFILE) as bench:
         bench.drive(bench.agent.checked.is_set)
@@ -390,7 +390,7 @@ def test_a_hint_beyond_all_others_makes_nobody_deaf(service, tmp_path):
     service.join(tmp_path / "join", "m-1")
     service.false_hints = iter([2**63 - 1])
     with Bench(edge_settings(tmp_path, update_poll_s=3600.0), PROFILE) as bench:
-        bench.drive(lambda: len(service.looks) >= 2, what="the false hint to be looked into")
+        bench.drive(lambda: len(service.checked_at_s) >= 2, what="the false hint to be looked into")
         service.instruct(service.factory)
         bench.drive(lambda: bench.agent.status["seq"] == 1, 5.0, "the honest hint")
 
@@ -399,8 +399,8 @@ def test_a_flood_of_hints_is_looked_into_once_a_second(service, tmp_path):
     service.join(tmp_path / "join", "m-1")
     service.false_hints = count(1)
     with Bench(edge_settings(tmp_path, update_poll_s=3600.0), PROFILE) as bench:
-        bench.drive(lambda: len(service.looks) >= 4)
-    apart = [late - early for early, late in pairwise(service.looks[1:])]
+        bench.drive(lambda: len(service.checked_at_s) >= 4)
+    apart = [late - early for early, late in pairwise(service.checked_at_s[1:])]
     assert min(apart) > 0.8, apart
 
 
@@ -408,7 +408,7 @@ def test_flight_mode_looks_at_nothing_and_its_end_is_seen_at_once(service, setti
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     (settings.state_dir / "offline").touch()
     with Bench(settings, PROFILE) as bench:
-        bench.drive(lambda: "flight mode" in bench.agent.trouble)
+        bench.drive(lambda: "flight mode" in bench.agent.last_error)
         assert service.enrolled == []
         (settings.state_dir / "offline").unlink()
         bench.drive(bench.agent.checked.is_set, 5.0)
@@ -416,7 +416,7 @@ def test_flight_mode_looks_at_nothing_and_its_end_is_seen_at_once(service, setti
 
 def test_old_slots_go_and_two_earlier_sets_stay(service, settings):
     versions = []
-    with one_child() as shared, Bench(settings, PROFILE, shared=shared) as bench:
+    with one_child() as resources, Bench(settings, PROFILE, resources=resources) as bench:
         for number in range(1, 5):
             release = service.sign(candidate(number))
             service.instruct(release)

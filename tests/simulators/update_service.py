@@ -140,7 +140,7 @@ class UpdateService(Cloud, rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
         self.revoked: set[str] = set()
         self.reports: dict[str, list[pb.ReportRequest]] = defaultdict(list)
         self.offsets: list[int] = []
-        self.looks: list[float] = []
+        self.checked_at_s: list[float] = []
         self.calls: Counter[str] = Counter()  # by method, those it refused too
         self.enrolled: list[str] = []
         self.renewed: list[str] = []
@@ -263,7 +263,7 @@ class UpdateService(Cloud, rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
         self._check(context, "FetchMetadata")
         if request.device_id in self.unknown:
             context.abort(grpc.StatusCode.UNAVAILABLE, "as if its certificate had expired")
-        self.looks.append(time.monotonic())
+        self.checked_at_s.append(time.monotonic())
         reply = self.repo.reply(dict(request.versions), dict(request.documents), self.group)
         metadata, documents = self.reply_filter(list(reply.metadata), list(reply.documents))
         return pb.FetchMetadataResponse(

@@ -55,10 +55,10 @@ class Swapping(Rig):
 
     def open(self):
         super().open()
-        self.seat = ModelSwitch(ActiveModels(Scaled("m-1")))
+        self.switch = ModelSwitch(ActiveModels(Scaled("m-1")))
         host = Host(lambda d, a, _s: self.actions.append((d, a)), Meters(self.profile), lambda: self.now)
         self.devices = {
-            "d-1": Device(self.identities["d-1"], self.profile, self.seat, host, self.spool.state("d-1"))
+            "d-1": Device(self.identities["d-1"], self.profile, self.switch, host, self.spool.state("d-1"))
         }
 
 
@@ -71,7 +71,7 @@ def rig(tmp_path):
 
 def test_rows_are_dense_and_name_the_model_that_scored_them(rig):
     for value, version in ((0.1, "m-1"), (0.2, "m-2"), (0.3, "m-3")):
-        rig.seat.lineup = ActiveModels(Scaled(version))
+        rig.switch.models = ActiveModels(Scaled(version))
         rig.sense([value] * 5)
     rig.flush()
     assert rig.books().sensed == 15
@@ -84,19 +84,19 @@ def test_rows_are_dense_and_name_the_model_that_scored_them(rig):
 def test_a_decision_in_force_lives_through_a_swap(rig):
     """``stop`` takes two windows in a row: one under each model is enough, and its hold goes on."""
     rig.sense([0.1, 0.95])
-    rig.seat.lineup = ActiveModels(Scaled("m-2"))
+    rig.switch.models = ActiveModels(Scaled("m-2"))
     rig.sense([0.95])
     assert rig.actions[-1] == ("d-1", "stop")
-    rig.seat.lineup = ActiveModels(Scaled("m-3"))
+    rig.switch.models = ActiveModels(Scaled("m-3"))
     rig.sense([0.1] * 5)
     assert rig.actions[-1] == ("d-1", "stop"), "held for ten seconds, whichever model runs"
 
 
 def test_summaries_close_at_a_swap_and_add_up(rig):
     rig.sense([0.1] * 3)
-    rig.seat.lineup = ActiveModels(Scaled("m-2", edges=(0.2, 0.4)))
+    rig.switch.models = ActiveModels(Scaled("m-2", edges=(0.2, 0.4)))
     rig.sense([0.3] * 4)
-    rig.seat.lineup = ActiveModels(Scaled("m-1"))
+    rig.switch.models = ActiveModels(Scaled("m-1"))
     rig.sense([0.1] * 2)
     rig.flush()
     rig.settle(rig.seal())
@@ -113,7 +113,7 @@ def test_summaries_close_at_a_swap_and_add_up(rig):
 
 def test_the_shadow_scores_every_window_after_the_decision_and_has_summaries_of_its_own(rig):
     shadow, told = Scaled("m-0", factor=0.5, edges=(0.2, 0.3)), Told()
-    rig.seat.lineup = ActiveModels(Scaled("m-1"), shadow, told)
+    rig.switch.models = ActiveModels(Scaled("m-1"), shadow, told)
     rig.sense([0.5] * 12)
     rig.flush()
     rig.settle(rig.seal_statements())
@@ -132,10 +132,10 @@ def test_a_model_that_breaks_gives_no_score_and_the_fail_safe_applies(rig):
             raise BundleError("model m-9: out of order")
 
     rig.sense([0.1])
-    rig.seat.lineup = ActiveModels(Broken("m-9"))
+    rig.switch.models = ActiveModels(Broken("m-9"))
     rig.sense([0.1])
     assert rig.actions[-1] == ("d-1", "hold")
-    rig.seat.lineup = ActiveModels(Scaled("m-1"))
+    rig.switch.models = ActiveModels(Scaled("m-1"))
     rig.sense([0.1])
     assert rig.actions[-1] == ("d-1", "none")
 
@@ -179,11 +179,11 @@ def test_a_swap_under_load_misses_no_window_and_the_device_decides_in_every_stag
 
 def test_fifty_updates_in_a_row_leave_memory_flat_and_miss_no_window(tmp_path):
     """Twelve models in turn: a device keeps three, so that each is fetched, tried and loaded anew."""
-    with UpdateService(tmp_path) as service, one_child() as shared:
+    with UpdateService(tmp_path) as service, one_child() as resources:
         service.join(tmp_path / "join", "m-1")
         releases = [service.sign(candidate(number)) for number in range(1, 13)]
         profile = quick_machine(trial_windows=1, watch_windows=2)
-        with Bench(edge_settings(tmp_path, update_poll_s=5.0), profile, shared=shared) as bench:
+        with Bench(edge_settings(tmp_path, update_poll_s=5.0), profile, resources=resources) as bench:
             resident, process, windows, decided = [], psutil.Process(), 0, 0
             for number in range(50):
                 release = releases[number % 12]

@@ -1,6 +1,6 @@
 """One device's pipeline: window → features and score → decision → filter → summaries and books.
 
-Does no I/O: what it gives back is committed by the spool in one transaction, or not at all.
+Does no I/O: the spool commits what it returns in one transaction, or not at all.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ log = logging.getLogger(__name__)
 
 
 def random_boot_id() -> int:
-    """53 random bits: exact in JSON."""
+    """A random number of 53 bits, which JSON represents exactly."""
     return secrets.randbits(53)
 
 
 @dataclass(frozen=True)
 class Host:
-    """What a device needs of the process it runs in; shared by all its devices.
+    """What a device needs from its process; shared by all devices of the process.
 
     Attributes:
         on_action: Called with (device_id, action, score) when an action comes into force.
         meters: Takes latencies.
-        clock: Steady seconds since 1970: ages rows, does not date them.
-        new_boot_id: Gives an id that no device ever had.
+        clock: Steady seconds since 1970, for the age of rows; event times come from the source.
+        new_boot_id: Returns an id that no device ever had.
     """
 
     on_action: Callable[[str, str, float | None], None]
@@ -63,10 +63,10 @@ class Device:
 
     Args:
         identity: Key and secret.
-        profile: Its vertical.
-        model: Scores its windows: a predictor for good, or a seat whose lineup may change between windows.
-        host: The process.
-        state: JSON that the spool kept from an earlier start, or None.
+        profile: The device's profile.
+        model: Scores the windows: one predictor, or a switch whose models may change between windows.
+        host: What the process provides.
+        state: JSON that the spool kept from an earlier start; None where there was none.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Device:
         return self._dirty
 
     def process(self, window: Window) -> LocalDecision:
-        """Take a window to its decision and carry that out; then count, filter and summarise it."""
+        """Decide on a window and carry that out; then count, filter and summarise it."""
         if self._switch.models is not self._models:
             self._change_models(self._switch.models)
         begun = time.perf_counter_ns()
@@ -180,7 +180,7 @@ class Device:
         )
 
     def _change_models(self, models: ActiveModels) -> None:
-        """Another lineup from this window on: decisions, filter and books go on, summaries begin anew."""
+        """Use other models from this window on: decisions, filter and books go on, summaries begin anew."""
         before, self._models = self._models, models
         if models.active is not before.active:
             models.active.take_over(self.device_id, before.active)
@@ -201,7 +201,7 @@ class Device:
         return features, score if usable else None
 
     def _compare(self, window: Window, row: Row, took_s: float) -> None:
-        """Let the shadow score the same window, now that the decision stands, and tell the observer."""
+        """Have the shadow score the same window, after the decision, and pass both scores to the observer."""
         shadow, score, shadow_s = self._models.shadow, None, 0.0
         if shadow is not None:
             begun = time.perf_counter_ns()

@@ -1,4 +1,4 @@
-"""A recording replayed as a device would have sensed it; whatever is odd in it is counted by name."""
+"""Replays a recording as a device would have sensed it; counts whatever is wrong in it by name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from schemas.row_schemas import TimeQuality
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MOSTLY = 0.5
-"""Share of unreadable cells at the start of a column above which it is the profile that is wrong."""
+"""If more than this share of a column's first cells is unreadable, the profile must be wrong."""
 
 
 class ReplaySource:
@@ -33,7 +33,7 @@ class ReplaySource:
     Args:
         path: CSV or Parquet.
         profile: Channels, sampling and ``[replay]``.
-        device_id: Whose recording it is.
+        device_id: The device that the windows are attributed to.
         start: UTC time of the first sample where the recording has no time column.
     """
 
@@ -50,7 +50,7 @@ class ReplaySource:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Everything read and refused so far, by name."""
+        """Numbers of rows and cells read and refused so far, by name."""
         malformed = self._recording.counts["malformed"]
         rows = self._counts["rows"] + malformed
         return {**self._counts, "rows": rows, "malformed": malformed, **self._framer.counts}

@@ -1,7 +1,7 @@
-"""What the devices of one process have not delivered yet, in one SQLite file.
+"""The spool of one process: everything that its devices have not delivered yet, in one SQLite file.
 
-Everything that changes it happens inside ``transaction()``. The books balance after each transaction,
-whatever it contained and wherever the process dies.
+All changes are made inside ``transaction()``. The books balance after each transaction, whatever it contains
+and wherever the process dies.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from schemas.row_schemas import fingerprint, telemetry_rows
 
 @dataclass(frozen=True)
 class DeviceBooks:
-    """One device's totals over everything its spool ever saw.
+    """One device's totals since its spool was made.
 
     ``pending`` is counted from the rows themselves: held, unsealed and sealed ones.
     """
@@ -62,7 +62,7 @@ ORDER BY d.device_id
 
 
 class Spool:
-    """The process's spool. Inside, devices go by number.
+    """The process's spool. Inside it, devices have numbers.
 
     Attributes:
         devices: Number by device id.
@@ -89,12 +89,12 @@ class Spool:
 
     @classmethod
     def open(cls, path: Path, device_ids: Sequence[str], profile: Profile, now_s: float) -> Self:
-        """The spool of exactly these devices; what an earlier start left open is closed as it stands.
+        """The spool of exactly these devices; closes the periods that an earlier start left open.
 
         Args:
-            path: SQLite file, made where absent.
-            device_ids: Whose spool it is.
-            profile: Their vertical.
+            path: SQLite file, created where absent.
+            device_ids: Must be those for which an existing file was made.
+            profile: Profile of the devices.
             now_s: Steady clock.
 
         Raises:
@@ -123,12 +123,12 @@ class Spool:
             yield
 
     def close(self) -> None:
-        """Close the file and let another process have it."""
+        """Close the file and release its lock."""
         self._file.close()
 
     @property
     def bytes(self) -> int:
-        """Size of everything whose fate is open."""
+        """Estimated size of all rows, summaries and messages that wait."""
         return self.rows.bytes + self.summary_bytes + self.messages.bytes
 
     def state(self, device_id: str) -> str | None:
@@ -139,7 +139,7 @@ class Spool:
         return None if row is None or row[0] is None else str(row[0])
 
     def apply(self, update: DeviceUpdate, now_s: float) -> None:
-        """Take over everything one device did since its last update."""
+        """Store everything that one device did since its last update. Call it inside a transaction."""
         device = self.devices[update.device_id]
         lines = {k: self.books.change(device, k, c, now_s) for k, c in update.books.lines.items()}
         self.rows.insert(device, update.rows, lines)
@@ -192,13 +192,13 @@ class Spool:
         return [(id_, Summary(*rest)) for id_, *rest in found]
 
     def remove_summaries(self, summaries: Iterable[tuple[int, Summary]]) -> None:
-        """Take summaries out: a sealed message or a merged summary holds them, or they are given up."""
+        """Remove summaries that a sealed message or a merged summary holds, or that are given up."""
         for id_, summary in summaries:
             self._connection.execute("DELETE FROM summaries WHERE id = ?", (id_,))
             self.summary_bytes -= len(summary.value)
 
     def drained(self) -> bool:
-        """Whether nothing is left to send, held rows aside."""
+        """Whether nothing is left to send; held rows do not count."""
         query = (
             "SELECT EXISTS (SELECT 1 FROM rows) OR EXISTS (SELECT 1 FROM summaries)"
             " OR EXISTS (SELECT 1 FROM messages) OR EXISTS (SELECT 1 FROM books WHERE dirty = 1)"

@@ -1,4 +1,4 @@
-"""Sealed messages in the spool: numbered densely, kept until their fate is final, always the same bytes."""
+"""Sealed messages in the spool: numbered without gaps, unchanged until they are acknowledged or refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from schemas.topics import Lane
 
 
 class StoredMessage(NamedTuple):
-    """A sealed message in the spool."""
+    """A reference to a sealed message in the spool."""
 
     id: int
     lane: Lane
@@ -24,7 +24,7 @@ class SpoolMessages:
     """Sealed messages of all devices. Every change happens inside the spool's transaction.
 
     Attributes:
-        bytes: Size of all of them.
+        bytes: Size of all messages.
     """
 
     def __init__(self, connection: sqlite3.Connection, books: SpoolBooks, names: Mapping[int, str]) -> None:
@@ -49,11 +49,11 @@ class SpoolMessages:
         """Store a sealed message.
 
         Args:
-            device: Producer.
+            device: Number of the device that sealed it.
             lane: Lane of ``msg_no``.
             msg_no: From ``next_no``.
-            message: What is sent, and sent again.
-            books: Count of telemetry rows inside, by id of the line of the books they are in.
+            message: The message, to be sent and resent as it is.
+            books: Number of telemetry rows inside, by id of the line of the books that counts them.
         """
         headers = json.dumps([[name, value.hex()] for name, value in message.headers])
         lines, n_rows = json.dumps(list(books.items())), sum(books.values())
@@ -74,14 +74,14 @@ class SpoolMessages:
         return SealedMessage(topic, self._names[device].encode(), pairs, value)
 
     def stored(self) -> list[StoredMessage]:
-        """All messages whose fate is open, in the order they were sealed."""
+        """All messages that are not settled, in the order in which they were sealed."""
         found = self._connection.execute("SELECT id, lane, device FROM messages ORDER BY id")
         return [StoredMessage(id_, Lane(lane), device) for id_, lane, device in found]
 
     def settle(self, ids: Iterable[int], outcome: Literal["acked", "refused"], now_s: float) -> None:
-        """Delete messages whose fate is final and count their rows in the same transaction.
+        """Delete messages that got their final answer, and count their rows in the books.
 
-        An id that is not there was settled before: a resend was acknowledged twice.
+        An unknown id was settled before: a resent message was acknowledged twice.
         """
         for id_ in ids:
             row = self._connection.execute(

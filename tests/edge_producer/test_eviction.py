@@ -3,7 +3,7 @@
 from edge_producer.spool.eviction import Eviction
 from edge_producer.spool.spool_rows import ThinnedBlock
 from schemas.row_schemas import BOOK_COUNTS, RULES
-from tests.edge_producer.rig import bench_profile, statements, summary_rows
+from tests.edge_producer.spool_rig import bench_profile, statements, summary_rows
 
 
 def filled(rigs, tmp_path, **policy):

@@ -14,7 +14,7 @@ from edge_producer.spool.spool import Spool, read_books
 from schemas.errors import SpoolError
 from schemas.row_schemas import BOOK_COUNTS
 from schemas.topics import Lane
-from tests.edge_producer.rig import Rig, bench_profile, statements, summary_rows
+from tests.edge_producer.spool_rig import SpoolRig, bench_profile, statements, summary_rows
 
 DEVICES = ("d-1", "d-2")
 scores_st = st.lists(st.sampled_from([0.1, 0.2, 0.5, 0.7, 0.85, float("nan")]), min_size=1, max_size=15)
@@ -26,7 +26,7 @@ class SpoolMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
-        self.rig = Rig(Path(self.folder.name), bench_profile(p=0.5), DEVICES)
+        self.rig = SpoolRig(Path(self.folder.name), bench_profile(p=0.5), DEVICES)
         self.open_messages: set[int] = set()
         self.committed = dict.fromkeys(DEVICES, 0)
         self.sensed = dict.fromkeys(DEVICES, 0)

@@ -1,7 +1,7 @@
 """Laws of one device's agent at a real small service, on a clock that only the test moves.
 
-``Clock`` is that clock; ``Rig`` is an agent with its device and its folder, driven step by step.
-``service.calls`` counts what was asked of the service, answered or not. It hints only when a test says so.
+``Clock`` is that clock; ``AgentRig`` is an agent with its device and its folder, driven step by step.
+``service.calls`` counts what was asked of the service, answered or not. It hints only on request of a test.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from edge_producer.updates.slots import ModelSlots
 from edge_producer.updates.update_once import synthetic_windows
 from edge_producer.updates.updater import BUILD_TIME
 from schemas.durable import Disk
-from tests.edge_producer.bench import quick_machine
+from tests.edge_producer.updater_rig import quick_machine
 from tests.simulators.update_service import UpdateService, candidate
 from tests.waiting import wait_until
 
@@ -36,7 +36,7 @@ WEEK_S = 7 * 86_400.0
 
 
 class Clock:
-    """Steady seconds that stand still until somebody moves them."""
+    """Steady seconds that stand still until a test moves them."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
@@ -58,7 +58,7 @@ class CountedAgent(UpdateAgent):
         super().wake()
 
 
-class Rig:
+class AgentRig:
     """An agent, its clock, and the device that it updates."""
 
     def __init__(self, folder: Path, **rollout: object) -> None:
@@ -116,10 +116,10 @@ def service(tmp_path):
 
 @pytest.fixture
 def start(tmp_path):
-    made: list[Rig] = []
+    made: list[AgentRig] = []
 
-    def starting(**rollout: object) -> Rig:
-        made.append(Rig(tmp_path, **rollout))
+    def starting(**rollout: object) -> AgentRig:
+        made.append(AgentRig(tmp_path, **rollout))
         return made[-1]
 
     yield starting
@@ -136,7 +136,7 @@ def checks(service) -> int:
     return service.calls["FetchMetadata"]
 
 
-def test_a_poll_is_one_look_and_a_clock_that_stands_still_sees_no_second(rig, service):
+def test_a_poll_is_one_check_and_a_clock_that_stands_still_gives_no_second(rig, service):
     rig.steps()
     assert (checks(service), rig.agent.checked.is_set()) == (1, True)
     rig.clock.move(1.5 * POLL_S)
@@ -147,7 +147,7 @@ def test_a_poll_is_one_look_and_a_clock_that_stands_still_sees_no_second(rig, se
     assert checks(service) == 2
 
 
-def test_a_clock_that_jumps_a_week_ahead_sees_one_look_a_jump(rig, service):
+def test_a_clock_that_jumps_a_week_ahead_gives_one_check_a_jump(rig, service):
     rig.steps()
     for jump in range(3):
         rig.clock.move(WEEK_S)
@@ -155,7 +155,7 @@ def test_a_clock_that_jumps_a_week_ahead_sees_one_look_a_jump(rig, service):
         assert checks(service) == 2 + jump
 
 
-def test_a_hint_is_looked_into_a_second_after_the_last_look_and_once(rig, service):
+def test_a_hint_is_checked_a_second_after_the_last_check_and_once(rig, service):
     rig.steps()
     wait_until(lambda: service._watchers, what="the device to watch")
     rig.hinted(service.hint)
@@ -166,13 +166,13 @@ def test_a_hint_is_looked_into_a_second_after_the_last_look_and_once(rig, servic
     assert checks(service) == 2
 
 
-def check_again(rig: Rig, service) -> None:
-    """Steps until the service has been looked at once more."""
+def check_again(rig: AgentRig, service) -> None:
+    """Steps until one more check has been made."""
     before = checks(service)
-    wait_until(lambda: rig.agent.step() or checks(service) > before, what="a look")
+    wait_until(lambda: rig.agent.step() or checks(service) > before, what="a check")
 
 
-def test_a_flood_of_hints_is_one_look_a_second_of_the_clock(service, start):
+def test_a_flood_of_hints_is_one_check_a_second_of_the_clock(service, start):
     service.false_hints = count(1)
     rig = start()
     rig.steps()
@@ -235,7 +235,7 @@ def test_a_device_that_is_denied_asks_once_a_minute(rig, service):
         rig.clock.move(0.01 * DENIED_S)
 
 
-def test_a_service_that_takes_no_reports_is_offered_them_rarely_and_looked_at_as_ever(rig, service):
+def test_a_service_that_takes_no_reports_is_offered_them_rarely_and_checked_as_ever(rig, service):
     service.refuses_reports = grpc.StatusCode.PERMISSION_DENIED
     rig.steps()
     assert (checks(service), service.calls["Report"]) == (1, 1)
@@ -250,7 +250,7 @@ def test_a_service_that_takes_no_reports_is_offered_them_rarely_and_looked_at_as
     assert rig.agent.status["unreported"] == 0
 
 
-def test_flight_mode_asks_nothing_and_its_end_is_seen_half_a_second_later(rig, service):
+def test_flight_mode_asks_nothing_and_its_end_is_noticed_half_a_second_later(rig, service):
     rig.offline = True
     rig.steps()
     rig.clock.move(WEEK_S)
@@ -277,7 +277,7 @@ def test_a_download_that_broke_is_taken_up_when_its_wait_is_over_and_not_at_the_
     assert (checks(service), len(service.offsets)) == (2, 2)
 
 
-def test_the_end_of_an_attempt_has_the_service_looked_at_although_the_clock_stands_still(rig, service):
+def test_the_end_of_an_attempt_has_the_service_checked_although_the_clock_stands_still(rig, service):
     release = service.sign(candidate(1))
     service.instruct(release)
     rig.drive(lambda: rig.state == "watch", "the watch")
@@ -287,7 +287,7 @@ def test_the_end_of_an_attempt_has_the_service_looked_at_although_the_clock_stan
 
 
 def test_a_set_that_waits_for_a_watch_to_end_does_not_have_the_service_asked_again_and_again(service, start):
-    """It had failed before and could be tried again: each look made another one due at once."""
+    """It had failed before and could be tried again: each check made another one due at once."""
     rig = start(watch_windows=10_000)
     service.break_after = 0
     broken = service.sign(candidate(1))
@@ -335,7 +335,7 @@ def test_an_error_nobody_foresaw_is_logged_and_the_updater_goes_on(tmp_path, ser
         wait_until(lambda: "unexpected error in the updater; retrying" in caplog.text, what="the log line")
     rig.clock.move(1.0)
     agent.wake()
-    wait_until(agent.checked.is_set, what="a look at the service")
+    wait_until(agent.checked.is_set, what="a check")
     stop.set()
     agent.wake()
     thread.join(10.0)

@@ -1,4 +1,4 @@
-"""Laws of the commands: ``update --once`` says what happened, and ``run`` updates while it senses."""
+"""Laws of the commands: ``update --once`` prints what happened, and ``run`` updates while it senses."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from edge_producer.spool.spool import read_books
 from edge_producer.status_file import read_status
 from schemas.profile_file import find_profile
-from tests.edge_producer.bench import edge_settings
 from tests.edge_producer.bundles import misses_golden
+from tests.edge_producer.updater_rig import edge_settings
 from tests.simulators.update_service import UpdateService, candidate
 from tests.waiting import wait_until
 
@@ -48,7 +48,7 @@ def once(folder, *devices: str) -> tuple[int, list[str]]:
     return run.returncode, run.stdout.splitlines()
 
 
-def test_update_once_updates_every_device_and_says_so(service, tmp_path):
+def test_update_once_updates_every_device_and_prints_it(service, tmp_path):
     for name in ("m-1", "m-2"):
         service.join(tmp_path / "join", name)
     release = service.sign(candidate(1))
@@ -76,7 +76,7 @@ def test_update_once_restores_what_fails_its_trial(service, tmp_path):
     assert service.results("m-1") == ["restored"]
 
 
-def test_update_once_says_when_nobody_answers(service, tmp_path):
+def test_update_once_prints_when_the_service_does_not_answer(service, tmp_path):
     service.join(tmp_path / "join", "m-1")
     service.down = True
     code, [line] = once(tmp_path, "m-1")
@@ -84,7 +84,7 @@ def test_update_once_says_when_nobody_answers(service, tmp_path):
     assert "UNAVAILABLE" in line
 
 
-def test_misuse_is_told_apart(tmp_path):
+def test_misuse_has_its_own_exit_code(tmp_path):
     command = [sys.executable, "-m", "edge_producer", "update"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 2
@@ -92,7 +92,7 @@ def test_misuse_is_told_apart(tmp_path):
 
 
 def test_a_running_process_updates_while_it_senses_and_shows_it(service, tmp_path):
-    """The whole process, with nobody to send telemetry to: the spool keeps every window."""
+    """The whole process, without a broker: the spool keeps every window."""
     names = ["m-1", "m-2"]
     for name in names:
         service.join(tmp_path / "join", name)

@@ -1,4 +1,4 @@
-"""Laws of the updater's schedule: no burst of looks, and nothing due never. No clock, no service."""
+"""Laws of the updater's schedule: no burst of checks, and nothing is never due. No clock, no service."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def fresh(draw: float = 0.5, poll_s: float = POLL_S) -> UpdateSchedule:
 
 
 def checked(now_s: float = 0.0, draw: float = 0.5) -> UpdateSchedule:
-    """A schedule whose first look has just worked."""
+    """A schedule whose first check has just succeeded."""
     subject = fresh(draw)
     subject.check_begins(now_s)
     subject.contact_succeeded()
@@ -38,11 +38,11 @@ def checked(now_s: float = 0.0, draw: float = 0.5) -> UpdateSchedule:
 
 
 def next_check_s(subject: UpdateSchedule, now_s: float) -> float:
-    """When the look is due, as the agent learns it: by waiting as long as it is told to."""
+    """When the next check is due, as the agent finds out: by the pause that it waits."""
     return now_s + subject.pause(now_s, reports=False)
 
 
-# Looks
+# Checks
 
 
 @given(TIMES)
@@ -55,17 +55,17 @@ def test_a_new_schedule_has_everything_due_whatever_the_clock_counts_from(now_s)
 
 
 @given(TIMES, DRAWS)
-def test_without_hints_a_look_follows_the_last_one_by_half_to_one_and_a_half_polls(now_s, draw):
+def test_without_hints_a_check_follows_the_last_one_by_half_to_one_and_a_half_polls(now_s, draw):
     subject = checked(now_s, draw)
     assert not subject.check_due(now_s + 0.499 * POLL_S)
     assert subject.check_due(now_s + 1.501 * POLL_S)
 
 
 @given(TIMES)
-def test_a_hint_brings_the_next_look_forward_to_the_shortest_distance_and_counts_once(now_s):
+def test_a_hint_brings_the_next_check_forward_to_the_shortest_distance_and_counts_once(now_s):
     subject = checked(now_s)
     assert subject.hint()
-    assert not subject.hint(), "nobody is woken for it twice"
+    assert not subject.hint(), "no one is woken for it twice"
     assert not subject.check_due(now_s + 0.99 * SHORTEST_S)
     assert subject.check_due(now_s + 1.01 * SHORTEST_S)
     subject.check_begins(now_s + 2 * SHORTEST_S)
@@ -79,7 +79,7 @@ def test_a_hint_brings_the_next_look_forward_to_the_shortest_distance_and_counts
     ),
     DRAWS,
 )
-def test_no_look_comes_sooner_than_the_shortest_distance_whatever_hints_and_retries_come(events, draw):
+def test_no_check_comes_sooner_than_the_shortest_distance_whatever_hints_and_retries_come(events, draw):
     subject, now_s, last_s = fresh(draw), 0.0, -math.inf
     for event, passed_s in events:
         now_s += passed_s / 10
@@ -107,16 +107,14 @@ def test_a_hint_shortens_the_wait_after_a_failure_and_one_from_before_it_does_no
     assert subject.check_due(10.0 + SHORTEST_S)
 
 
-def test_the_end_of_an_attempt_has_the_service_looked_at_at_once():
+def test_the_end_of_an_attempt_has_the_service_checked_at_once():
     subject = checked()
     subject.check_at_once()
     assert subject.check_due(0.0)
 
 
 @given(TIMES, st.floats(SHORTEST_S, 0.49 * POLL_S))
-def test_what_may_be_tried_again_is_looked_at_just_after_that_time_and_never_later_than_the_poll(
-    now_s, wait_s
-):
+def test_what_may_be_tried_again_is_checked_just_after_that_time_and_never_later_than_the_poll(now_s, wait_s):
     subject = checked(now_s)
     subject.retry(now_s, wait_s)
     assert next_check_s(subject, now_s) == pytest.approx(now_s + wait_s + MARGIN_S)
@@ -127,8 +125,8 @@ def test_what_may_be_tried_again_is_looked_at_just_after_that_time_and_never_lat
 # Clocks
 
 
-@given(st.lists(st.sampled_from(["hint", "retry", "look"]), max_size=30))
-def test_a_clock_that_stands_still_sees_one_look(events):
+@given(st.lists(st.sampled_from(["hint", "retry", "check"]), max_size=30))
+def test_a_clock_that_stands_still_gives_one_check(events):
     subject, checks = fresh(), 0
     for event in events:
         if event == "hint":
@@ -143,7 +141,7 @@ def test_a_clock_that_stands_still_sees_one_look(events):
 
 
 @given(st.floats(0, 1e9))
-def test_a_clock_that_jumps_ahead_makes_one_look_due_and_not_those_it_jumped_over(jump_s):
+def test_a_clock_that_jumps_ahead_makes_one_check_due_and_not_those_it_jumped_over(jump_s):
     subject = checked()
     now_s = 1.5 * POLL_S + jump_s
     assert subject.check_due(now_s)
@@ -177,7 +175,7 @@ def test_an_answer_begins_the_waits_anew():
     assert subject.pause(0.0, reports=True) <= 1.0
 
 
-def test_a_failure_holds_up_looks_and_reports_alike_and_a_new_report_is_tried_at_once():
+def test_a_failure_holds_up_checks_and_reports_alike_and_a_new_report_is_tried_at_once():
     subject = checked()
     subject.contact_failed(0.0)
     assert (subject.check_due(0.4), subject.report_due(0.4)) == (False, False)
@@ -193,7 +191,7 @@ def test_who_is_denied_waits_a_minute_for_a_person_however_few_its_failures(draw
     assert subject.check_due(DENIED_S)
 
 
-def test_half_a_day_of_failures_overflows_nothing_and_leaves_the_next_look_within_a_minute():
+def test_half_a_day_of_failures_overflows_nothing_and_leaves_the_next_check_within_a_minute():
     subject, backoff, now_s, checks = fresh(0.999), Backoff(lambda: 0.999), 0.0, 0
     while now_s < HALF_A_DAY_S:
         assert subject.check_due(now_s)
@@ -205,14 +203,14 @@ def test_half_a_day_of_failures_overflows_nothing_and_leaves_the_next_look_withi
     assert {backoff.failed() <= LONGEST_S for _ in range(5000)} == {True}, "a power of two once overflowed"
 
 
-EVENTS = ["look", "failed", "denied", "offline", "hint", "retry", "report", "refused", "ended", "worked"]
+EVENTS = ["check", "failed", "denied", "offline", "hint", "retry", "report", "refused", "ended", "worked"]
 
 
 @given(st.lists(st.tuples(st.sampled_from(EVENTS), st.floats(0, 3600)), max_size=60), DRAWS)
 def test_nothing_is_ever_due_never(events, draw):
     subject, now_s = fresh(draw), 0.0
     happen = {
-        "look": lambda: subject.check_begins(now_s),
+        "check": lambda: subject.check_begins(now_s),
         "failed": lambda: subject.contact_failed(now_s),
         "denied": lambda: subject.contact_failed(now_s, denied=True),
         "offline": lambda: subject.offline(now_s),
@@ -231,7 +229,7 @@ def test_nothing_is_ever_due_never(events, draw):
         assert subject.pause(now_s, reports=True) <= subject.pause(now_s, reports=False)
 
 
-def test_the_end_of_flight_mode_is_seen_soon_and_is_no_failure():
+def test_the_end_of_flight_mode_is_noticed_soon_and_is_no_failure():
     subject = fresh()
     subject.check_begins(0.0)
     subject.offline(0.0)
@@ -243,7 +241,7 @@ def test_the_end_of_flight_mode_is_seen_soon_and_is_no_failure():
 # Reports
 
 
-def test_reports_that_are_refused_wait_and_looks_go_on():
+def test_reports_that_are_refused_wait_and_checks_go_on():
     subject = checked()
     wait_s = subject.reports_refused(0.0)
     subject.hint()

@@ -1,4 +1,4 @@
-"""Laws of a trial's patience: who is busy is waited for, what hangs fails, and only the clock says which."""
+"""Laws of a trial's patience: a busy child is waited for, a hanging one fails, and the clock decides which."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HOPS_S = 10 * MACHINE.sampling.hop_s
 
 
 class Child:
-    """A trial process that is ready, answers and dies when the test says so."""
+    """A trial process that is ready, answers and dies when the test has it."""
 
     def __init__(self) -> None:
         self.ready = True
@@ -32,7 +32,7 @@ class Child:
 
 
 class Trial:
-    """One tap on a clock that stands still until ``pass_s``."""
+    """One feed on a clock that stands still until ``pass_s``."""
 
     def __init__(self) -> None:
         self.now_s = 50.0

@@ -50,7 +50,7 @@ class OneChild(Trials):
 
 @contextmanager
 def one_child() -> Iterator[UpdaterResources]:
-    """What the devices of several benches share, so that one trial process serves them all."""
+    """Resources for several rigs, so that one trial process serves them all."""
     profile = quick_machine()
     resources = replace(UpdaterResources.of(profile), trials=OneChild(profile))
     child = resources.trials.join("all", BUNDLES / "machine")
@@ -60,7 +60,7 @@ def one_child() -> Iterator[UpdaterResources]:
         resources.trials.leave("all", child)
 
 
-class Bench:
+class UpdaterRig:
     """Real devices and updaters of one process, without spool and broker."""
 
     def __init__(
@@ -84,7 +84,7 @@ class Bench:
             name: synthetic_windows(profile, name) for name in self.devices
         }
 
-    def __enter__(self) -> Bench:
+    def __enter__(self) -> UpdaterRig:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -130,7 +130,7 @@ class Bench:
                 agent.step()
 
     def settle(self, version: str, timeout_s: float = 30.0) -> None:
-        """Drive until every device runs the version, proven, and has told so."""
+        """Drive until every device runs the version, proven, and has reported it."""
         agents = self.updater.agents.values()
         self.drive(
             lambda: all(

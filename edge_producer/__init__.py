@@ -1,7 +1,7 @@
 """On the device: source, window, inference, decision, filter, summaries, spool, sender.
 
-Runs with no network and without the lake; meets the rest of the project on the wire only. Consoles and
-checkers read a process's spool and status from outside, with the functions named here.
+Runs without a network and without the lake; meets the rest of the project on the wire only. Consoles and
+checks read the spool and the status of a process from outside, with the functions named here.
 """
 
 from edge_producer.device_identity import DeviceIdentity, load_or_create

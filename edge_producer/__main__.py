@@ -20,7 +20,7 @@ from edge_producer.updates.updater import Updater, has_models
 from schemas.errors import PipelineError
 from schemas.profile_file import find_profile
 
-log = logging.getLogger("edge_producer")
+log = logging.getLogger(__name__)
 
 EXIT_DONE, EXIT_FAILED, EXIT_MISUSE = 0, 1, 2
 SWITCH_INTERVAL_S = 0.0001
@@ -69,8 +69,9 @@ def _run(settings: EdgeSettings, stop: threading.Event) -> int:
 
 
 def _update(settings: EdgeSettings, _stop: threading.Event) -> int:
-    say = functools.partial(print, flush=True)
-    return EXIT_DONE if update_once(settings, find_profile(settings.profile), say) else EXIT_FAILED
+    print_line = functools.partial(print, flush=True)
+    done = update_once(settings, find_profile(settings.profile), print_line)
+    return EXIT_DONE if done else EXIT_FAILED
 
 
 def _stop_on_signals(stop: threading.Event) -> None:

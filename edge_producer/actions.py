@@ -1,7 +1,6 @@
-"""What a named local action does on this device: a file maps names to commands.
+"""Runs local actions: a file on the device maps the names of actions to commands.
 
-The profile names actions; only a file on the device says what they run. A command never delays the
-sensing loop.
+The profile names actions, but only that file defines what they run. A command never delays the sensing loop.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class ActionFile(BaseModel):
 
     Attributes:
         timeout_s: A command that runs longer is killed.
-        actions: Action name to argument list; no shell is involved.
+        actions: Argument list by action name; no shell is involved.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,10 +41,10 @@ class ActionFile(BaseModel):
 
 
 def load_actions(path: Path | None) -> ActionFile:
-    """Mapping from a file; without one, or without a path, no action is mapped.
+    """The mapping in a file; empty without a path or a file.
 
     Raises:
-        ProfileError: The file is no TOML or not of this shape.
+        ProfileError: The file is not TOML, or not of this shape.
     """
     if path is None or not path.exists():
         return ActionFile()
@@ -66,7 +65,7 @@ class ActionRunner:
 
     Attributes:
         counts: ``recorded`` (no command is mapped), ``started``, ``done``, ``failed``, ``timed_out``,
-            ``superseded`` (the device changed its mind before the command began).
+            ``superseded`` (another action came into force before the command began).
     """
 
     def __init__(self, file: ActionFile) -> None:
@@ -110,7 +109,7 @@ class ActionRunner:
 
     def _run(self, device_id: str, request: _Request) -> str:
         argv = self._file.actions[request.action]
-        told = {"device_id": device_id, "action": request.action}
+        extra = {"device_id": device_id, "action": request.action}
         try:
             result = subprocess.run(  # noqa: S603  (the argument list is the device owner's own file)
                 argv,
@@ -122,16 +121,16 @@ class ActionRunner:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            log.warning("action %s killed after %s s", request.action, self._file.timeout_s, extra=told)
+            log.warning("action %s killed after %s s", request.action, self._file.timeout_s, extra=extra)
             return "timed_out"
         except OSError as exc:
-            log.warning("action %s cannot run: %s", request.action, exc, extra=told)
+            log.warning("action %s cannot run: %s", request.action, exc, extra=extra)
             return "failed"
         if result.returncode != 0:
-            said = result.stderr[-200:].decode("utf-8", "replace")
-            log.warning("action %s ended with %d: %s", request.action, result.returncode, said, extra=told)
+            tail = result.stderr[-200:].decode("utf-8", "replace")
+            log.warning("action %s ended with %d: %s", request.action, result.returncode, tail, extra=extra)
             return "failed"
-        log.info("action %s done", request.action, extra=told)
+        log.info("action %s done", request.action, extra=extra)
         return "done"
 
 

@@ -1,7 +1,7 @@
-"""Counters of every row's fate, with feature moments, per (device, boot, period, model, stratum).
+"""Counts what became of every row, with feature moments, per (device, boot, period, model, stratum).
 
-The books balance at every commit: sensed = acked + pending + filtered + evicted + refused. A row enters
-them when the filter releases it; until then it is held, which counts as sensed and pending.
+The books balance at every commit: sensed = acked + pending + filtered + evicted + refused. A row enters the
+books when the filter releases it; until then it is held, and counts as sensed and pending.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _COUNT = struct.Struct("<q")
 
 
 class BookKey(NamedTuple):
-    """One line of a device's books."""
+    """Names one line of a device's books."""
 
     boot_id: int
     period_us: int
@@ -46,7 +46,7 @@ class CoMoments:
 
     @classmethod
     def of(cls, block: NDArray[np.float32]) -> CoMoments:
-        """Moments of rows, shape (r, F); rows with a missing value do not count."""
+        """Moments of rows of shape (r, F); rows with a missing value do not count."""
         whole = block[np.isfinite(block).all(axis=1)].astype(np.float64)
         if not len(whole):
             width = block.shape[1]
@@ -71,9 +71,10 @@ class CoMoments:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> CoMoments:
-        """Moments of their bytes."""
+        """Moments from ``to_bytes``."""
         (n,) = _COUNT.unpack_from(data)
         values = np.frombuffer(data, dtype="<f8", offset=_COUNT.size)
+        # F means and F (F + 1) / 2 products: F (F + 3) / 2 values, solved for F.
         width = int((np.sqrt(9 + 8 * len(values)) - 3) / 2)
         products = np.zeros((width, width))
         upper = np.triu_indices(width)
@@ -84,7 +85,7 @@ class CoMoments:
 
 @dataclass(slots=True)
 class BookChange:
-    """What happened to one line since it was last taken."""
+    """Increments of one line since they were last taken."""
 
     sensed: int = 0
     filtered: int = 0
@@ -93,11 +94,11 @@ class BookChange:
 
 @dataclass
 class LedgerChanges:
-    """Changes of one device's books, ready to be committed with its rows.
+    """Changes of one device's books, to be committed with its rows.
 
     Attributes:
         lines: Increments by line.
-        closed: Lines of periods that will most likely see no further row.
+        closed: Lines whose period is over; a row may still come if the clock steps back.
     """
 
     lines: dict[BookKey, BookChange] = field(default_factory=dict)
@@ -105,7 +106,7 @@ class LedgerChanges:
 
 
 class Ledger:
-    """Counts what the filter releases; vectorises the moments over blocks of rows."""
+    """Counts the rows that the filter releases; computes the moments over blocks of rows."""
 
     def __init__(self) -> None:
         self._rows: dict[BookKey, list[Row]] = {}
@@ -114,7 +115,7 @@ class Ledger:
         self._period: tuple[int, int, str] | None = None
 
     def release(self, row: Row) -> None:
-        """Count a row whose fate at the filter is final. Rows come in the order of ``seq``."""
+        """Count a row that the filter has released. Rows come in the order of ``seq``."""
         period = (row.boot_id, row.period_us, row.model_version)
         if period != self._period:
             self.close()
@@ -144,7 +145,14 @@ class Ledger:
 
 
 class BookLine(NamedTuple):
-    """One line as the spool keeps it, to be stated."""
+    """One line as the spool keeps it, to be stated.
+
+    Attributes:
+        revision: Number of the statement; the newest one of a line counts.
+        gap: Whether the block was given up, so that rows of it are missing.
+        thinning: Thinning factor tau of the block.
+        moments: From ``CoMoments.to_bytes``; None where they were given up.
+    """
 
     boot_id: int
     period_us: int
@@ -163,7 +171,7 @@ class BookLine(NamedTuple):
 
 
 def books_batch(device_id: str, lines: Sequence[BookLine], period_s: float) -> pa.RecordBatch:
-    """Lines in ``BOOKS_ROWS``."""
+    """Lines as a batch in ``BOOKS_ROWS``."""
     n = len(lines)
     (boots, periods, models, strata, revisions, *rest) = zip(*lines, strict=True)
     sensed, acked, filtered, evicted, refused, pending, gaps, thinning, blobs = rest

@@ -1,4 +1,4 @@
-"""A model bundle on disk, checked before anyone runs it."""
+"""A model bundle on disk, checked before it is run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_FILE_BYTES = 64 * 1024**2
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle whose bytes are what its manifest says. Whether it fits a profile is ``check_fit``."""
+    """A bundle whose bytes match its manifest. ``check_fit`` checks whether it fits a profile."""
 
     manifest: Manifest
     model: bytes
@@ -28,16 +28,16 @@ def load_bundle(profile: Profile, folder: Path = BUNDLES) -> Bundle:
     """The bundle that the profile names.
 
     Args:
-        profile: Its ``model.name`` is the bundle's folder.
-        folder: Where bundles are; default: those that ship in the wheel.
+        profile: Its model family names the bundle's folder.
+        folder: Parent folder of the bundles; by default of those that ship in the wheel.
 
     Raises:
         BundleError: It is missing, altered, or made for other channels, windows or features.
     """
-    path = folder / profile.model.name
+    path = folder / profile.model.family
     if not path.is_dir():
         known = ", ".join(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else "none"
-        raise BundleError(f"no bundle '{profile.model.name}' in {folder}; there: {known}")
+        raise BundleError(f"no bundle '{profile.model.family}' in {folder}; there are: {known}")
     bundle = open_bundle(path)
     check_fit(bundle.manifest, profile)
     return bundle
@@ -58,10 +58,10 @@ def open_bundle(path: Path) -> Bundle:
 
 
 def check_fit(manifest: Manifest, profile: Profile) -> None:
-    """Refuses a model made for other inputs.
+    """Refuse a model that was made for other inputs.
 
     Raises:
-        BundleError: Says each thing that differs: what the model wants, what the profile has.
+        BundleError: Names each difference: what the model wants, what the profile has.
     """
     if manifest.featureset == ANY_FEATURESET:
         return

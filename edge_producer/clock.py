@@ -9,9 +9,9 @@ Clock = Callable[[], float]
 
 
 class SteadyClock:
-    """Wall time at the start, advanced by the monotonic clock: NTP may step the wall clock, not this.
+    """Wall time at the start, advanced by the monotonic clock, which NTP does not step.
 
-    Not for event times: those are the source's.
+    Not for event times: the source gives those.
     """
 
     def __init__(self) -> None:

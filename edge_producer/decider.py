@@ -1,4 +1,4 @@
-"""From scores to the local action in force: hysteresis, hold, severity, fail-safe. Pure."""
+"""Decides the local action in force from scores: hysteresis, hold, severity, fail-safe. Pure."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class LocalDecision:
 
     Attributes:
         action: Name of the action in force.
-        started: It was not the one in force after the window before.
-        alert: Its start is to be told at once.
-        fail_safe: It is in force because there is no usable score.
+        started: Another action was in force after the window before.
+        alert: Whether to send an alert at once, because the action started.
+        fail_safe: The action is in force because there is no usable score.
     """
 
     action: str
@@ -31,21 +31,21 @@ class LocalDecision:
 
 @dataclass(slots=True)
 class _RuleState:
-    """``run`` consecutive windows at or above ``enter``; ``since``: ISO start while in force."""
+    """``run``: consecutive windows at or above ``enter``; ``since``: ISO start while the rule is in force."""
 
     run: int = 0
     since: str | None = None
 
 
 class Decider:
-    """One device's decisions. The most severe rule in force wins; rules mount in severity.
+    """One device's decisions. Rules are ordered by severity; the most severe one in force wins.
 
-    A rule in force ends when the score is below ``leave`` and its hold has passed. Without a score nothing
-    shows that it may go on: it lasts to the end of its hold, then ``fail_safe`` applies.
+    A rule in force ends when the score is below ``leave`` and its hold has passed. Without a usable score a
+    rule in force lasts to the end of its hold; then ``fail_safe`` applies.
 
     Args:
         policy: The profile's rules.
-        state: What ``export`` gave before a restart: an action in force stays in force.
+        state: From ``export`` before a restart: an action in force stays in force.
     """
 
     def __init__(self, policy: Policy, state: Mapping[str, Any] | None = None) -> None:
@@ -64,10 +64,10 @@ class Decider:
         return self._action
 
     def decide(self, event_time: datetime, score: float | None) -> LocalDecision:
-        """Decision after a window.
+        """The decision after a window.
 
         Args:
-            event_time: UTC end of the window; may step back, which starts a hold anew.
+            event_time: UTC end of the window; may step back, which restarts a hold.
             score: In [0, 1]; None where there is no usable one.
         """
         winner = None

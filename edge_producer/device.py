@@ -1,6 +1,6 @@
 """One device's pipeline: window → features and score → decision → filter → summaries and books.
 
-Does no I/O: what it gives back is committed by the spool in one transaction, or not at all.
+Does no I/O: the spool commits what it returns in one transaction, or not at all.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ log = logging.getLogger(__name__)
 
 
 def random_boot_id() -> int:
-    """53 random bits: exact in JSON."""
+    """A random number of 53 bits, which JSON represents exactly."""
     return secrets.randbits(53)
 
 
 @dataclass(frozen=True)
 class Host:
-    """What a device needs of the process it runs in; shared by all its devices.
+    """What a device needs from its process; shared by all devices of the process.
 
     Attributes:
         on_action: Called with (device_id, action, score) when an action comes into force.
         meters: Takes latencies.
-        clock: Steady seconds since 1970: ages rows, does not date them.
-        new_boot_id: Gives an id that no device ever had.
+        clock: Steady seconds since 1970, for the age of rows; event times come from the source.
+        new_boot_id: Returns an id that no device ever had.
     """
 
     on_action: Callable[[str, str, float | None], None]
@@ -64,10 +64,10 @@ class Device:
 
     Args:
         identity: Key and secret.
-        profile: Its vertical.
-        model: Scores its windows: a predictor for good, or a seat whose lineup may change between windows.
-        host: The process.
-        state: JSON that the spool kept from an earlier start, or None.
+        profile: The device's profile.
+        model: Scores the windows: one predictor, or a switch whose models may change between windows.
+        host: What the process provides.
+        state: JSON that the spool kept from an earlier start; None where there was none.
     """
 
     def __init__(
@@ -81,8 +81,8 @@ class Device:
         kept: dict[str, Any] = json.loads(state) if state else {}
         self.device_id = identity.device_id
         self._profile = profile
-        self._seat = model if isinstance(model, ModelSwitch) else ModelSwitch(ActiveModels(model))
-        self._lineup = self._seat.lineup
+        self._switch = model if isinstance(model, ModelSwitch) else ModelSwitch(ActiveModels(model))
+        self._models = self._switch.models
         self._host = host
         self._period_us = round(profile.summaries.period_s * 1e6)
         self._decider = Decider(profile.decision, kept.get("decider"))
@@ -98,14 +98,14 @@ class Device:
             profile.featureset,
             profile.feature_names,
             profile.summaries.period_s,
-            self._lineup.active.bin_edges,
+            self._models.active.bin_edges,
         )
         self._shadow_summarizer = Summarizer(
             self.device_id,
             profile.featureset,
             (),
             profile.summaries.period_s,
-            _edges(self._lineup.shadow),
+            _edges(self._models.shadow),
             FIRST_SHADOW_PART,
         )
         self._no_features = np.full(len(profile.feature_names), np.nan, dtype=np.float32)
@@ -124,11 +124,11 @@ class Device:
         return self._dirty
 
     def process(self, window: Window) -> LocalDecision:
-        """Take a window to its decision and carry that out; then count, filter and summarise it."""
-        if self._seat.lineup is not self._lineup:
-            self._take_seats(self._seat.lineup)
+        """Decide on a window and carry that out; then count, filter and summarise it."""
+        if self._switch.models is not self._models:
+            self._change_models(self._switch.models)
         begun = time.perf_counter_ns()
-        features, score = self._scored(self._lineup.active, window)
+        features, score = self._scored(self._models.active, window)
         scored = time.perf_counter_ns()
         decision = self._decider.decide(window.end, score)
         self._host.meters.decided(time.perf_counter_ns() - begun)
@@ -177,20 +177,20 @@ class Device:
                 "feature_bytes": self._host.meters.unfiltered_bytes(self.device_id, sensed),
             },
             decision=self._decider.action,
-            model_version=self._lineup.active.version,
+            model_version=self._models.active.version,
         )
 
-    def _take_seats(self, lineup: ActiveModels) -> None:
-        """Another lineup from this window on: decisions, filter and books go on, summaries begin anew."""
-        before, self._lineup = self._lineup, lineup
-        if lineup.active is not before.active:
-            lineup.active.take_over(self.device_id, before.active)
-            self._summarizer.rebind(lineup.active.bin_edges)
-        if lineup.shadow is not before.shadow:
-            self._shadow_summarizer.rebind(_edges(lineup.shadow))
-            if lineup.shadow is not None:
-                lineup.shadow.take_over(self.device_id, before.active)
-        self._seat.taken = lineup
+    def _change_models(self, models: ActiveModels) -> None:
+        """Use other models from this window on: decisions, filter and books go on, summaries begin anew."""
+        before, self._models = self._models, models
+        if models.active is not before.active:
+            models.active.take_over(self.device_id, before.active)
+            self._summarizer.rebind(models.active.bin_edges)
+        if models.shadow is not before.shadow:
+            self._shadow_summarizer.rebind(_edges(models.shadow))
+            if models.shadow is not None:
+                models.shadow.take_over(self.device_id, before.active)
+        self._switch.in_use = models
 
     def _scored(self, model: Predictor, window: Window) -> tuple[Floats, float | None]:
         try:
@@ -202,16 +202,16 @@ class Device:
         return features, score if usable else None
 
     def _compare(self, window: Window, row: Row, took_s: float) -> None:
-        """Let the shadow score the same window, now that the decision stands, and tell the observer."""
-        shadow, score, shadow_s = self._lineup.shadow, None, 0.0
+        """Have the shadow score the same window, after the decision, and pass both scores to the observer."""
+        shadow, score, shadow_s = self._models.shadow, None, 0.0
         if shadow is not None:
             begun = time.perf_counter_ns()
             _, score = self._scored(shadow, window)
             shadow_s = (time.perf_counter_ns() - begun) / 1e9
             self._shadow_summarizer.add_score((row.boot_id, shadow.version, row.period_us), score)
-        if self._lineup.observer is not None:
+        if self._models.observer is not None:
             outcome = ScoredWindow(row.model_version, row.score, took_s, score, shadow_s)
-            self._lineup.observer.observe(window, outcome)
+            self._models.observer.observe(window, outcome)
 
     def _row(self, window: Window, features: Floats, score: float | None, decision: LocalDecision) -> Row:
         event_us = to_us(window.end)
@@ -230,7 +230,7 @@ class Device:
             features=features,
             score=score,
             decision=decision.action,
-            model_version=self._lineup.active.version,
+            model_version=self._models.active.version,
             sensed_s=self._host.clock(),
         )
 

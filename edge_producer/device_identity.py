@@ -1,4 +1,4 @@
-"""Who a device is: its signing key and the secret behind its sampling."""
+"""A device's identity: its signing key, and the secret behind its sampling."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ SECRET_BYTES = 32
 
 @dataclass(frozen=True)
 class DeviceIdentity:
-    """One device's key pair and secret; made at its first start and never sent.
+    """One device's key pair and secret; made at its first start. Key and secret never leave the device.
 
     Attributes:
-        secret: Key of the hash that gives each row its permanent u: nobody else can tell which
-            rows will be sampled.
+        secret: Key of the hash that gives each row its permanent u, so that nobody else can predict which
+            rows are sampled.
     """
 
     device_id: str
@@ -39,10 +39,11 @@ class DeviceIdentity:
 
 
 def load_or_create(folder: Path, device_id: str) -> DeviceIdentity:
-    """The device's identity from ``<device>.pem`` and ``<device>.secret``, made where absent.
+    """The device's identity from ``<device>.pem`` and ``<device>.secret``; created where absent.
 
     Raises:
-        SpoolError: A file is there but unreadable: a new key would orphan what the spool holds.
+        SpoolError: A file exists but cannot be read. It is not replaced, because the cloud would refuse every
+            message under a key that it does not know.
     """
     DISK.make_folder(folder, private=True)
     try:
@@ -58,5 +59,5 @@ def load_or_create(folder: Path, device_id: str) -> DeviceIdentity:
 
 def _load_or_write(path: Path, make: Callable[[], bytes]) -> bytes:
     if not path.exists():
-        DISK.put_if_absent(path, make(), private=True)  # of two processes that start at once one decides
+        DISK.put_if_absent(path, make(), private=True)  # of two processes that start at once, one wins
     return path.read_bytes()

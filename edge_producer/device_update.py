@@ -1,4 +1,4 @@
-"""What one device did since its last update: the value that goes from the sensing loop to the spool."""
+"""The value that goes from the sensing loop to the spool: what one device did since the last one."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ class DeviceUpdate:
 
     Attributes:
         state: JSON of decision and filter state, held rows included.
-        held: Rows held by the filter, inside ``state``.
+        newest_us: Newest event time of the boot, µs since 1970.
+        held: Number of rows held by the filter, inside ``state``.
         rows: Selected rows, in the order of ``seq``.
         closed: Summaries of closed periods.
-        open_summary: The open period as it stands.
-        alerts: JSON of urgent decisions.
-        meters: Increments of counters.
+        open_summary: Summary of the open period so far.
+        alerts: JSON of each alert.
+        meters: Increments of counters, by name.
         decision: Action in force.
         model_version: Version of the model in force.
     """

@@ -1,9 +1,9 @@
-"""What is worth sending, and with what probability. Pure.
+"""Decides which rows are worth sending, and with what probability. Pure.
 
-A row is sent if and only if its permanent u is below its inclusion probability pi: 1 where a rule
-selects it, else the sampling rate p that stood before the row was seen. No rule may look at the u of
-the row it judges: threshold, uncertainty, burst, transition, fail-safe and the rows before a trigger
-depend on scores alone; the deadband depends on the u of earlier rows only.
+A row is sent if and only if its permanent u is below its inclusion probability pi: 1 where a rule selects
+the row, else the sampling rate p that was fixed before the row was sensed. No rule may read the u of the row
+that it judges, or estimates would be biased: threshold, uncertainty, burst, transition, fail-safe and the
+rows before a trigger depend on scores alone; the deadband depends on the u of earlier rows only.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ _ROW_KEY = struct.Struct("<qq")
 
 
 def permanent_u(secret: bytes, boot_id: int, seq: int) -> float:
-    """The row's number in [0, 1): the first 53 bits of a keyed hash, always the same."""
+    """The row's permanent number in [0, 1): the first 53 bits of a keyed hash of boot and ``seq``."""
     digest = blake2b(_ROW_KEY.pack(boot_id, seq), key=secret, digest_size=8).digest()
     return (int.from_bytes(digest, "big") >> 11) * 2.0**-53
 
 
 @dataclass
 class RateBudget:
-    """Lowers p so that the expected sampled rows of a UTC hour stay within the budget.
+    """Lowers p so that the expected number of sampled rows in a UTC hour stays within the budget.
 
-    Reads only the past: the rate for the next row is fixed before that row is seen, and it spends
-    expectations (p), not outcomes.
+    The rate for the next row is fixed before that row is sensed, and the budget is spent by expectation (p),
+    not by outcome: so p never depends on a u.
 
     Attributes:
         hour_us: Start of the hour being spent.
@@ -56,11 +56,11 @@ class RateBudget:
     p: float = 1.0
 
     def __post_init__(self) -> None:
-        """Start at the policy's rate, or with what an even spread over the hour allows."""
+        """Start at the policy's rate, or at the rate that an even spread over the hour allows."""
         self.p = self._rate(_HOUR_US)
 
     def spend(self, event_us: int, sampled: bool) -> None:
-        """Take note of a row and fix the rate for the next one."""
+        """Count a row and fix the rate for the next one."""
         if self.policy.budget_rows_per_hour is None:
             return
         hour = event_us - event_us % _HOUR_US
@@ -74,6 +74,7 @@ class RateBudget:
         budget = self.policy.budget_rows_per_hour
         if budget is None:
             return self.policy.p
+        # Spread what is left of the budget evenly over the windows that are left in the hour.
         windows_left = max(left_us / 1e6 / self.hop_s, 1.0)
         return min(self.policy.p, max(self.policy.p_min, (budget - self.spent) / windows_left))
 
@@ -81,15 +82,30 @@ class RateBudget:
 class RowFilter:
     """One device's filter.
 
-    Rows are released in the order of ``seq``. A row that no rule selects is held until ``pretrigger``
-    later rows have been seen, because a trigger among those selects it too.
+    Rows are released in the order of ``seq``. A row that no rule selects is held until ``pretrigger`` later
+    rows have come, because a trigger among those selects it too.
 
     Args:
         policy: The profile's filter policy.
         feature_names: Columns of ``Row.features``, in order.
         hop_s: Seconds of event time between two windows.
         secret: The device's secret.
-        state: What ``export`` gave before a restart.
+        state: From ``export`` before a restart.
+
+    Example:
+        A score above the threshold selects its own row, and the row before it.
+
+        >>> from schemas.profile import FilterPolicy
+        >>> policy = FilterPolicy(p=0.01, p_min=0.01, threshold=0.8, burst_after=0, pretrigger=1)
+        >>> rows = RowFilter(policy, ("load",), hop_s=1.0, secret=bytes(32))
+        >>> steady = LocalDecision("none", started=False, alert=False, fail_safe=False)
+        >>> for seq, score in enumerate([0.1, 0.2, 0.9]):
+        ...     row = Row(1, seq, seq * 10**6, 0, 0, 1, np.float32([score]), score, "none", "m-1", 0.0)
+        ...     for released in rows.offer(row, steady):
+        ...         print(released.seq, released.selected, [r.name for r in Reason(released.reasons)])
+        0 False []
+        1 True ['PRETRIGGER']
+        2 True ['THRESHOLD']
     """
 
     def __init__(
@@ -114,7 +130,7 @@ class RowFilter:
 
     @property
     def held(self) -> int:
-        """Rows not yet released: pending, in the books."""
+        """Number of rows that are not released yet."""
         return len(self._held)
 
     @property
@@ -123,7 +139,7 @@ class RowFilter:
         return self._budget.p
 
     def offer(self, row: Row, decision: LocalDecision) -> list[Row]:
-        """Judge a new row; return the rows whose fate is now final, oldest first."""
+        """Judge a new row; returns the rows that are now released, oldest first."""
         row.u = permanent_u(self._secret, row.boot_id, row.seq)
         row.sample_p = self._budget.p
         row.reasons = self._rules(row, decision)
@@ -140,7 +156,7 @@ class RowFilter:
         return self._release()
 
     def flush(self) -> list[Row]:
-        """Release all held rows as they stand: no later row can trigger them."""
+        """Release all held rows, because no later row will trigger them."""
         released = [self._final(row) for row in self._held]
         self._held.clear()
         return released

@@ -1,4 +1,4 @@
-"""The onnxruntime door: from raw window to features and score, one thread, one window at a time."""
+"""The room's only door to onnxruntime: raw window to features and score, one thread, one window at a time."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class OnnxSession:
     """A loaded graph.
 
     Args:
-        bundle: Where graph and manifest come from.
+        bundle: Holds the graph and its manifest.
 
     Raises:
         BundleError: onnxruntime cannot load the graph.
@@ -61,7 +61,7 @@ class OnnxSession:
             extra: Further inputs by name.
 
         Returns:
-            Features (B, F), and scores (B,) with NaN for none.
+            Features, shape (B, F), and scores, shape (B,), NaN where there is none.
 
         Raises:
             BundleError: The graph does not take these inputs.
@@ -79,11 +79,11 @@ class OnnxSession:
 
 
 class OnnxPredictor:
-    """A bundle's graph on one profile's windows. Keeps a rolling reference per device for ``robust``.
+    """Runs a bundle's graph on one profile's windows. Keeps a rolling reference per device for ``robust``.
 
     Args:
-        bundle: Checked on its own; here it is checked against the profile and its golden vectors.
-        profile: Which channels and features, and how many samples may be missing.
+        bundle: Its digests are verified; here it is checked against the profile and its golden vectors.
+        profile: Gives channels and features, and how many samples may be missing.
 
     Raises:
         BundleError: The model does not fit, cannot be loaded or misses its golden vectors.
@@ -103,7 +103,7 @@ class OnnxPredictor:
 
     @property
     def manifest(self) -> Manifest:
-        """What the bundle says of itself."""
+        """The bundle's manifest."""
         return self._manifest
 
     @property
@@ -124,11 +124,11 @@ class OnnxPredictor:
     def score(self, device_id: str, samples: Samples) -> tuple[Floats, float | None]:
         """Features and score of one window; see ``Predictor.score``.
 
-        The score is None while the reference warms up, where more than ``sampling.max_missing`` of the
-        samples are missing, and where a feature that the model needs is.
+        The score is None while the reference warms up, if more than ``sampling.max_missing`` of the samples
+        are missing, and if a feature that the model needs is missing.
         """
         reference = self._reference(device_id)
-        extra = {} if reference is None else self._usual(reference)
+        extra = {} if reference is None else self._reference_inputs(reference)
         features, scores = self._session.run(samples[np.newaxis], extra)
         missing = 1.0 - np.isfinite(samples).mean()
         if missing > self._profile.sampling.max_missing:
@@ -140,13 +140,13 @@ class OnnxPredictor:
         return features[0], score
 
     def take_over(self, device_id: str, predecessor: Predictor) -> None:
-        """Keep the device's rolling reference where both models are of the generic kind."""
+        """Copy the device's rolling reference, if both models are of the generic kind."""
         known = predecessor.reference(device_id) if isinstance(predecessor, OnnxPredictor) else None
         if self._generic and known is not None:
             self._references[device_id] = known.copy()
 
     def reference(self, device_id: str) -> RollingReference | None:
-        """The device's rolling reference, where the model keeps one and it has begun."""
+        """The device's rolling reference; None where there is none or it has not begun."""
         return self._references.get(device_id)
 
     def _reference(self, device_id: str) -> RollingReference | None:
@@ -159,12 +159,12 @@ class OnnxPredictor:
             )
         return self._references[device_id]
 
-    def _usual(self, reference: RollingReference) -> dict[str, NDArray[np.generic]]:
+    def _reference_inputs(self, reference: RollingReference) -> dict[str, NDArray[np.generic]]:
         return {"columns": self._columns, "center": reference.center, "spread": reference.spread}
 
 
 def load_predictor(profile: Profile, folder: Path = BUNDLES) -> OnnxPredictor:
-    """Predictor of the bundle that the profile names.
+    """The predictor of the bundle that the profile names.
 
     Raises:
         BundleError: It is missing, altered, does not fit or misses its golden vectors.
@@ -175,12 +175,12 @@ def load_predictor(profile: Profile, folder: Path = BUNDLES) -> OnnxPredictor:
 def feature_columns(profile: Profile) -> NDArray[np.int64]:
     """Index ``channel * len(FEATURE_KINDS) + kind`` of each feature of the profile."""
     channels = profile.channel_names
-    places = [channels.index(s.channel) * len(KINDS) + KINDS.index(s.kind) for s in profile.feature_specs()]
-    return np.array(places, dtype=np.int64)
+    indices = [channels.index(s.channel) * len(KINDS) + KINDS.index(s.kind) for s in profile.feature_specs()]
+    return np.array(indices, dtype=np.int64)
 
 
 def check_golden(session: OnnxSession, bundle: Bundle) -> None:
-    """Runs the golden windows one by one, as a device does.
+    """Run the golden windows one by one, as a device does.
 
     Raises:
         BundleError: An output lies outside the manifest's tolerance.
@@ -216,7 +216,7 @@ def _matrix(table: pa.Table, name: str) -> NDArray[np.float32]:
 
 
 def bin_edges(manifest: Manifest, profile: Profile) -> dict[str, NDArray[np.float64]]:
-    """The manifest's edges; for features it has none of, edges over the channel's plausible range."""
+    """The manifest's bin edges; for features without any, edges over the channel's plausible range."""
     channels = {c.name: c for c in profile.channels}
     edges = {s.name: range_edges(channels[s.channel], s.kind) for s in profile.feature_specs()}
     edges |= {name: np.array(values) for name, values in manifest.bin_edges.items()}
@@ -224,7 +224,7 @@ def bin_edges(manifest: Manifest, profile: Profile) -> dict[str, NDArray[np.floa
 
 
 def range_edges(channel: Channel, kind: str) -> NDArray[np.float64]:
-    """Inner bin edges of a feature that nobody trained: even steps for places, even ratios for spreads."""
+    """Inner bin edges of an untrained feature: even steps for levels, even ratios for measures of spread."""
     if kind in UNITLESS_KINDS:
         return np.array([1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 7.0, 10.0, 20.0])
     if kind in ("last", "mean", "min", "max"):

@@ -1,4 +1,4 @@
-"""What an edge process measures of itself: decision latency, and what sending everything would cost."""
+"""Measures decision latency, and the bytes that sending every row would take."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ ENVELOPE_BYTES = 225
 
 
 class Meters:
-    """Shared by the devices of one process; written by the sensing thread only.
+    """Meters of one process, shared by its devices; written by the sensing thread only.
 
     Args:
-        profile: Vertical of the devices.
+        profile: Profile of the devices.
         message_rows: Most rows in one message.
     """
 
@@ -33,19 +33,19 @@ class Meters:
         self._message_rows = message_rows
 
     def decided(self, nanoseconds: int) -> None:
-        """Take one latency from a complete window to its decision."""
+        """Record the latency from a complete window to its decision."""
         self._decide_ms.update(nanoseconds / 1e6)
 
     def picked_up(self, late_ms: float) -> None:
-        """Take how long a complete window waited for the sensing loop."""
+        """Record how long a complete window waited for the sensing loop."""
         self._pickup_ms.update(late_ms)
 
     def unfiltered_bytes(self, device_id: str, rows: Sequence[Row]) -> int:
         """Size of the messages that would have carried these rows, had all of them been sent.
 
         Args:
-            device_id: Whose rows.
-            rows: Everything it sensed since its last commit: what lingers together.
+            device_id: Part of each message.
+            rows: Everything that the device sensed since its last commit, which would be sent together.
         """
         total = 0
         for start in range(0, len(rows), self._message_rows):
@@ -55,19 +55,32 @@ class Meters:
         return total
 
     def decide_ms(self) -> dict[str, Any]:
-        """Latency from a complete window in hand to its decision, since the start."""
+        """Quantiles of the latency from a complete window to its decision, since the start."""
         return _quantiles(self._decide_ms)
 
     def pickup_ms(self) -> dict[str, Any]:
-        """How late the loop picked up windows that were due, since the start."""
+        """Quantiles of how late the loop picked up windows that were due, since the start."""
         return _quantiles(self._pickup_ms)
 
 
 def _as_stored(row: Row) -> StoredRow:
     return StoredRow(
-        0, 0, row.boot_id, row.seq, row.event_us, row.mono_ns, row.time_quality, row.features.tobytes(),
-        row.score, row.decision, row.reasons, row.sample_p, row.pi, row.model_version, row.sensed_s,
-    )  # fmt: skip
+        0,
+        0,
+        row.boot_id,
+        row.seq,
+        row.event_us,
+        row.mono_ns,
+        row.time_quality,
+        row.features.tobytes(),
+        row.score,
+        row.decision,
+        row.reasons,
+        row.sample_p,
+        row.pi,
+        row.model_version,
+        row.sensed_s,
+    )
 
 
 def _quantiles(sketch: kll_floats_sketch) -> dict[str, Any]:

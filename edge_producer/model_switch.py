@@ -1,4 +1,4 @@
-"""Which models a device runs: changed from outside, taken over by the sensing loop between windows."""
+"""Which models a device runs: set from outside, taken over by the sensing loop between two windows."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from edge_producer.window import Predictor, Window
 
 @dataclass(frozen=True, slots=True)
 class ScoredWindow:
-    """What came of one window.
+    """The scores of one window.
 
     Attributes:
-        version: Model that decided.
-        score: Its score; None: no usable one.
-        took_s: Time to its score.
-        shadow_score, shadow_took_s: The shadow's on the same window, where one runs in the process.
+        version: Version of the model that decided.
+        score: Its score; None where there is no usable one.
+        took_s: Seconds that the score took.
+        shadow_score, shadow_took_s: The shadow's on the same window, where one runs in this process.
     """
 
     version: str
@@ -27,10 +27,10 @@ class ScoredWindow:
 
 
 class Observer(Protocol):
-    """Is told each window after its decision, in the sensing thread: must not block."""
+    """Gets each window after its decision, in the sensing thread: must not block."""
 
     def observe(self, window: Window, outcome: ScoredWindow) -> None:
-        """Take one window's outcome."""
+        """Take one window and its scores."""
         ...
 
 
@@ -39,9 +39,9 @@ class ActiveModels:
     """What runs from the next window on.
 
     Attributes:
-        active: Decides.
+        active: Scores each window; the decision follows from its score.
         shadow: Scores the same windows after the decision.
-        observer: Is told.
+        observer: Gets the scores of both.
     """
 
     active: Predictor
@@ -50,9 +50,13 @@ class ActiveModels:
 
 
 class ModelSwitch:
-    """One device's lineup. A reference assignment is all that a change costs the sensing loop."""
+    """One device's active models. A change costs the sensing loop no more than a reference assignment.
 
-    def __init__(self, lineup: ActiveModels) -> None:
-        self.lineup = lineup
-        self.taken = lineup
-        """What the sensing loop used last; the updater keeps it alive until it is another one."""
+    Attributes:
+        models: What to run from the next window on; set by the updater.
+        in_use: What the sensing loop used last; the updater keeps it alive until the loop has moved on.
+    """
+
+    def __init__(self, models: ActiveModels) -> None:
+        self.models = models
+        self.in_use = models

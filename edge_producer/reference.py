@@ -1,4 +1,4 @@
-"""What is usual for one device: rolling median and spread of its own past features."""
+"""The rolling reference of one device: median and spread of its own past features."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from edge_producer.window import Floats
 from schemas.profile import UNITLESS_KINDS, Profile
 
 MAD_TO_STD = 1.4826
-"""Median absolute deviation to standard deviation, for a normal distribution."""
+"""Standard deviation over median absolute deviation, for a normal distribution."""
 MEAN_AD_TO_STD = 1.2533
-"""Likewise for the mean absolute deviation: it still grows where half of the values are equal."""
+"""Likewise over the mean absolute deviation, which does not vanish where half of the values are equal."""
 HIGH_SCORE = 0.5
 HIGH_SHARE = 8
-"""Of windows with a high score only every eighth is learnt: a fault becomes usual eight times slower."""
+"""Only every eighth window with a high score is learnt, so that a fault becomes normal eight times slower."""
 REFRESHES = 64
-"""Times the statistics are renewed while the memory turns over once."""
+"""Number of times that the statistics are renewed while the memory is replaced once."""
 
 
 def smallest_spreads(profile: Profile) -> NDArray[np.float64]:
-    """Floor of each feature's spread: a thousandth of the channel's plausible range; 0.05 if unitless."""
+    """Lowest spread of each feature: a thousandth of the channel's plausible range; 0.05 if unitless."""
     ranges = {c.name: c.max - c.min for c in profile.channels}
     return np.array(
         [0.05 if s.kind in UNITLESS_KINDS else 1e-3 * ranges[s.channel] for s in profile.feature_specs()]
@@ -30,12 +30,12 @@ def smallest_spreads(profile: Profile) -> NDArray[np.float64]:
 
 
 class RollingReference:
-    """Median and spread of the newest windows of one device. Kept in memory: a start warms up anew.
+    """Median and spread of the newest windows of one device. Kept in memory only: each start warms up anew.
 
     Args:
         floors: Smallest spread of each feature, shape (F,).
         memory: Windows remembered.
-        warmup: Values a feature needs before it is compared.
+        warmup: Number of values that a feature needs before it is compared.
     """
 
     def __init__(self, floors: NDArray[np.float64], memory: int, warmup: int) -> None:
@@ -50,15 +50,15 @@ class RollingReference:
         self.spread: Floats = np.ones(len(floors), dtype=np.float32)
 
     def copy(self) -> RollingReference:
-        """An independent one that knows the same past."""
+        """An independent copy."""
         return copy.deepcopy(self)
 
     def learn(self, features: Floats, score: float | None) -> None:
-        """Takes in a window after it was scored. Windows with a high score count an eighth.
+        """Add a window after it was scored; of those with a high score, only every eighth.
 
         Args:
             features: Shape (F,); NaN is left out.
-            score: As the window got it against the present reference; None: none.
+            score: The window's score against the present reference; None where there is none.
         """
         if score is not None and score >= HIGH_SCORE:
             self._high += 1

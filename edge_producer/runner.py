@@ -1,4 +1,4 @@
-"""Runs many devices from one source, paced as the source says or flat out, until it ends or is stopped."""
+"""Runs many devices from one source, in real time or flat out, until it ends or is stopped."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class RunResult:
     """How a run ended.
 
     Attributes:
-        drained: Everything sensed was acknowledged and the books were stated.
+        drained: Everything sensed was acknowledged, and the books were stated.
         books: Each device's totals.
     """
 
@@ -56,10 +56,10 @@ class Runner:
     Args:
         settings: Everything an operator can set.
         profile: Vertical of all devices.
-        source: Where windows come from.
-        predictor: Scores them, where no updater says otherwise.
+        source: Gives the windows of all devices.
+        predictor: Scores the windows of every device; only needed without an updater.
         clock: Steady seconds.
-        updater: Gives each device its model, and changes it between windows; None: ``predictor`` for good.
+        updater: Gives each device its models and changes them between windows.
 
     Raises:
         SpoolError: The spool or a key cannot be used.
@@ -181,7 +181,7 @@ class Runner:
         return not stop.is_set()
 
     def _export_if_due(self, *, everything: bool) -> bool:
-        """Hand devices' updates to the writer: one per call while windows are paced, so none is delayed.
+        """Hand devices' updates to the writer: one per call while windows are paced, so that none is delayed.
 
         Returns:
             Whether there was something to hand over.
@@ -212,7 +212,7 @@ def _models(
     devices: Sequence[str], predictor: Predictor | None, updater: Updater | None
 ) -> Mapping[str, Predictor | ModelSwitch]:
     if updater is not None:
-        return updater.seats
+        return updater.switches
     if predictor is None:
         raise ValueError("a runner needs a predictor or an updater")
     return dict.fromkeys(devices, predictor)

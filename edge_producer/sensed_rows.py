@@ -22,8 +22,8 @@ class Row:
         period_us: UTC start of its summary period, µs since 1970.
         features: Shape (F,), float32, NaN where missing.
         sensed_s: Wall clock when it was sensed, seconds since 1970: for lingering, not for analysis.
-        u: The row's permanent uniform number in [0, 1).
-        sample_p: Sampling rate in force when it was sensed.
+        u: The row's permanent uniform number in [0, 1); set by the filter.
+        sample_p: Sampling rate in force when it was sensed; set by the filter.
         reasons: Bits of ``Reason``; complete once the filter has released the row.
     """
 
@@ -44,7 +44,7 @@ class Row:
 
     @property
     def stratum(self) -> Stratum:
-        """Stratum it is estimated in; also of rows that are not sent."""
+        """The row's stratum, whether it is sent or not."""
         return Stratum.RULE if self.reasons & RULES else Stratum.SAMPLE
 
     @property
@@ -54,11 +54,11 @@ class Row:
 
     @property
     def selected(self) -> bool:
-        """Whether it is to be sent."""
+        """Whether the row is to be sent."""
         return self.u < self.pi
 
     def to_json(self) -> list[Any]:
-        """As a JSON value; exact."""
+        """The row as a JSON value, without loss."""
         return [
             *(getattr(self, name) for name in _SCALARS),
             self.features.tobytes().hex(),
@@ -66,7 +66,7 @@ class Row:
 
     @classmethod
     def from_json(cls, value: Sequence[Any]) -> Row:
-        """The row of a JSON value."""
+        """The row from ``to_json``."""
         *scalars, features = value
         return cls(
             **dict(zip(_SCALARS, scalars, strict=True)),
@@ -75,9 +75,20 @@ class Row:
 
 
 _SCALARS = (
-    "boot_id", "seq", "event_us", "period_us", "mono_ns", "time_quality", "score", "decision",
-    "model_version", "sensed_s", "u", "sample_p", "reasons",
-)  # fmt: skip
+    "boot_id",
+    "seq",
+    "event_us",
+    "period_us",
+    "mono_ns",
+    "time_quality",
+    "score",
+    "decision",
+    "model_version",
+    "sensed_s",
+    "u",
+    "sample_p",
+    "reasons",
+)
 
 
 class StoredRow(NamedTuple):
@@ -85,7 +96,7 @@ class StoredRow(NamedTuple):
 
     Attributes:
         book: Id of the line of the books that counts it.
-        features: Little-endian float32, F of them.
+        features: F numbers, float32, little-endian.
         q: Inclusion probability after thinning.
     """
 
@@ -107,10 +118,10 @@ class StoredRow(NamedTuple):
 
 
 def wire_batch(device_id: str, rows: Sequence[StoredRow], schema: pa.Schema) -> pa.RecordBatch:
-    """Rows in a telemetry wire schema.
+    """Rows as a batch in a telemetry wire schema.
 
     Args:
-        device_id: Whose rows.
+        device_id: Written into every row.
         rows: At least one.
         schema: ``telemetry_rows`` of the profile whose features the rows hold.
 
@@ -141,7 +152,7 @@ def wire_batch(device_id: str, rows: Sequence[StoredRow], schema: pa.Schema) -> 
 
 
 def feature_arrays(matrix: Floats) -> list[pa.Array]:
-    """Arrow columns of a (F, n) float32 matrix; what is not finite is null."""
+    """Arrow columns of a float32 matrix of shape (F, n); values that are not finite become null."""
     missing = ~np.isfinite(matrix)
     if not missing.any():
         return [pa.array(np.ascontiguousarray(values)) for values in matrix]

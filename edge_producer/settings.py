@@ -1,4 +1,4 @@
-"""Everything an operator can set on the edge producer."""
+"""Everything that an operator can set on the edge producer."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ class EdgeSettings(BaseSettings):
         state_dir: This process's own folder: spool, keys, status.
         profile: Name of a shipped profile, or path of a profile file.
         devices: Ids of the devices this process runs: a JSON list, or ids with commas between.
-        pace: Flat out, or as the source says (``real``), or ``pace`` times faster.
+        pace: ``real``: in the source's time, or ``speed`` times faster; ``flat_out``: without waiting.
         speed: Factor on the source's time where ``pace`` is ``real``.
         scenario: JSON file of injected faults and drifts, for ``simulate``.
         recording: CSV or Parquet file, for ``replay``.
         duration_s: Stop sensing after this many seconds of source time; None: until stopped.
         commit_interval_s: How often the spool commits and syncs.
-        linger_s: How long rows wait for company before they are sealed.
+        linger_s: How long rows wait for a message to fill before they are sealed.
         message_rows: Most rows in one message.
         backlog_after_s: Age from which unsealed rows go to the backlog lane.
         max_in_flight: Most messages handed to Kafka and not yet acknowledged.
-        stall_s: Silence of the broker after which nothing more is sealed but alerts.
-        spool_max_bytes: Size of unsent rows from which they are thinned.
+        stall_s: Seconds without an answer of the broker after which only alerts are sealed.
+        spool_max_bytes: Size of the spool above which rows are thinned.
         state_interval_s: Seconds between two device-state events of one device.
         books_interval_s: Shortest time between two statements on one key of the books.
         drain_timeout_s: Longest wait for the last acknowledgement after sensing ended.
         stop_timeout_s: Likewise after SIGTERM or SIGINT.
         actions_file: TOML file that maps action names to commands.
         offline_file: While this file exists, the sender has no network (flight mode).
-        join_dir: Folder of join bundles, ``<device>.json``; None: the devices ask nobody for models.
-        update_poll_s: About how often a device looks for a new model when no hint comes.
-        shadow_previous: Keep the previous model scoring the same windows for good, for comparison.
+        join_dir: Folder of join bundles, ``<device>.json``; None where the devices are not to join.
+        update_poll_s: Mean seconds between two checks for a new model without a hint.
+        shadow_previous: Whether the previous model goes on scoring in shadow after the watch.
     """
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
@@ -136,8 +136,8 @@ def load_settings() -> EdgeSettings:
     try:
         return EdgeSettings()
     except ValidationError as exc:
-        told = [
+        problems = [
             f"{ENV_PREFIX}{'.'.join(str(part) for part in e['loc']).upper()}: {e['msg']}"
             for e in exc.errors()
         ]
-        raise ValueError("; ".join(told)) from exc
+        raise ValueError("; ".join(problems)) from exc

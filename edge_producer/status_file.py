@@ -1,4 +1,4 @@
-"""What an edge process tells consoles: one small JSON file, replaced atomically."""
+"""The status of an edge process for consoles: one small JSON file, replaced atomically."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from schemas.durable import DISK
 
 
 def write_status(path: Path, status: Mapping[str, Any]) -> None:
-    """Replace the file; a reader sees the old one or the new one, never a part.
+    """Replace the file; a reader gets the old one or the new one, never a part.
 
-    Not synced: it is rewritten every second, and a power cut ends the process that it tells of.
+    Not synced: it is rewritten every second, and a power cut ends the process that it describes.
     """
     DISK.write(path, json.dumps(status, separators=(",", ":")).encode(), sync=False)
 

@@ -1,4 +1,4 @@
-"""Mergeable summaries of everything a device saw, filtered rows included.
+"""Mergeable summaries of everything that a device sensed, filtered rows included.
 
 Per (device, boot, model, feature set, feature, UTC-aligned period, part): count, mean, spread, range, KLL
 sketch and counts on the bundle's bin edges. One Arrow batch holds one period of all features.
@@ -23,9 +23,9 @@ SKETCH_K = 200
 """KLL accuracy: 1.33 % normalised rank error (Apache DataSketches)."""
 BLOCK_ROWS = 256
 MERGED_PART = 1_000_000
-"""Parts of periods that were merged under pressure start here."""
+"""Number of the first part of periods that were merged because the spool was full."""
 FIRST_SHADOW_PART = -1
-"""Parts of a shadow count down from here: they never collide with those of its time in force."""
+"""Parts of a shadow count down from here, so that they differ from those of the same model in force."""
 
 Doubles = NDArray[np.float64]
 
@@ -34,9 +34,9 @@ class Summary(NamedTuple):
     """One period of all features, encoded.
 
     Attributes:
-        part: Number of this partial; grows when event time steps back.
+        part: Number of this part of the period; a period gets another one when event time steps back.
         value: Batch in ``SUMMARY_ROWS``, as ``encode_rows`` gives it.
-        raw_bytes: Its length before compression.
+        raw_bytes: Length of the batch before compression.
     """
 
     boot_id: int
@@ -67,7 +67,7 @@ class _Tally:
 
     @classmethod
     def empty(cls, edges: Sequence[Doubles | None]) -> _Tally:
-        """A tally of nothing, with bins where there are edges."""
+        """A tally without rows, with bins where there are edges."""
         f = len(edges)
         return cls(
             np.zeros(f, np.int64),
@@ -115,12 +115,12 @@ class Summarizer:
     """One device's summaries: the open period and those that closed since the last ``take_closed``.
 
     Args:
-        device_id: Whose.
-        featureset: Feature set and version.
-        feature_names: Columns of ``Row.features``.
+        device_id: Written into every summary.
+        featureset: Feature set and version, ``name@n``.
+        feature_names: Columns of ``Row.features``, in order.
         period_s: Length of a period.
         bin_edges: Ascending edges by feature name (``score`` too), where the bundle states some.
-        first_part: Number of the first partial; ``FIRST_SHADOW_PART`` for a shadow.
+        first_part: Number of the first part; ``FIRST_SHADOW_PART`` for a shadow.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class Summarizer:
         self._filled = 0
         self._key: tuple[int, str, int] | None = None
         self._newest_us = -(2**62)
-        self._lap = first_part
+        self._part = first_part
         self._step = 1 if first_part >= 0 else -1
         self._tally = _Tally.empty(self._edges)
         self._closed: list[Summary] = []
@@ -152,17 +152,17 @@ class Summarizer:
         }
 
     def add(self, row: Row) -> None:
-        """Take a sensed row; a row of another period (or boot, or model) closes the open one."""
+        """Add a sensed row; a row of another period, boot or model closes the open period."""
         slot = self._slot((row.boot_id, row.model_version, row.period_us))
         slot[:-1] = row.features
         slot[-1] = np.nan if row.score is None else row.score
 
     def add_score(self, key: tuple[int, str, int], score: float | None) -> None:
-        """Take a score alone, where there are no features: (boot, model version, period start in µs)."""
+        """Add a score without features; the key is (boot, model version, period start in µs)."""
         self._slot(key)[-1] = np.nan if score is None else score
 
     def rebind(self, bin_edges: Mapping[str, Doubles]) -> None:
-        """Close the open period and go on with the edges of another model."""
+        """Close the open period, and continue with the bin edges of another model."""
         self.close()
         self._edges = self._edges_of(bin_edges)
         self._tally = _Tally.empty(self._edges)
@@ -171,11 +171,11 @@ class Summarizer:
         return [np.asarray(bin_edges[n], dtype=np.float64) if n in bin_edges else None for n in self._names]
 
     def _slot(self, key: tuple[int, str, int]) -> NDArray[np.float32]:
-        """Where the values of one more row go."""
+        """The row of the block for the values of one more row; another period closes the open one."""
         if key != self._key:
             self.close()
             if key[2] <= self._newest_us:
-                self._lap += self._step
+                self._part += self._step
             self._key, self._newest_us = key, key[2]
         if self._filled == BLOCK_ROWS:
             self._fold()
@@ -184,7 +184,7 @@ class Summarizer:
         return slot
 
     def close(self) -> None:
-        """Close the open period, if it saw a row."""
+        """Close the open period, if it has a row."""
         current = self.open_summary()
         if current is not None:
             self._closed.append(current)
@@ -192,14 +192,14 @@ class Summarizer:
         self._key = None
 
     def open_summary(self) -> Summary | None:
-        """The open period as it stands; None where nothing was seen since it closed."""
+        """Summary of the open period so far; None where it has no row."""
         self._fold()
         tally = self._tally
         if self._key is None or not (tally.n[0] + tally.missing[0]):
             return None
         boot_id, model, period_us = self._key
         value, raw = encode_rows(self._batch(boot_id, model, period_us))
-        return Summary(boot_id, model, period_us, self._period_s, self._lap, value, raw)
+        return Summary(boot_id, model, period_us, self._period_s, self._part, value, raw)
 
     def take_closed(self) -> list[Summary]:
         """Periods that closed since the last call, oldest first."""
@@ -222,7 +222,7 @@ class Summarizer:
             self._constants["feature"],
             pa.array(np.full(f, period_us, dtype="datetime64[us]"), TIME),
             self._constants["period_s"],
-            pa.array(np.full(f, self._lap, dtype=np.int32)),
+            pa.array(np.full(f, self._part, dtype=np.int32)),
             pa.array(tally.n),
             pa.array(tally.missing),
             pa.array(tally.mean, mask=none),
@@ -244,7 +244,7 @@ def merge_summaries(parts: Sequence[Summary], period_s: float, part: int) -> Sum
     Args:
         parts: At least one; all within one period of ``period_s``.
         period_s: Length of the merged period, seconds.
-        part: Number to give it.
+        part: Number of the merged part.
     """
     span_us = round(period_s * 1e6)
     period_us = parts[0].period_us - parts[0].period_us % span_us
@@ -263,6 +263,7 @@ def merge_summaries(parts: Sequence[Summary], period_s: float, part: int) -> Sum
 
 
 def _merge_rows(a: dict, b: dict) -> dict:  # type: ignore[type-arg]
+    # Moments merge as in ``_Tally.add``. Bins add up because both parts are of one model, with equal edges.
     n = a["n"] + b["n"]
     merged = {**a, "n": n, "n_missing": a["n_missing"] + b["n_missing"]}
     if not b["n"]:

@@ -4,8 +4,8 @@
     --metadata-dir D --metadata-url U refresh
     --metadata-dir D --metadata-url U --target-name T --target-base-url B --target-dir X download
 
-Exit code 0 or 1, 2 for misuse; trusted metadata stand under unversioned names in D. It is a tool without a
-history of its own, so what has expired is decided by the system clock: a device uses ``TrustedTime``.
+Exit code 0 or 1, 2 for misuse. Trusted metadata are kept under unversioned names in D. The tool keeps no time
+of its own, so the system clock decides what has expired; a device uses ``TrustedTime``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from schemas.errors import PipelineError, TrustError
 from schemas.updates import Attack
 
 INITIAL = "initial_root"
-"""What ``init`` was given: every later run starts from it, and walks the roots that it verified since."""
+"""The root from ``init``: every later run starts from it, and walks the roots that were verified since."""
 EXIT_DONE, EXIT_FAILED = 0, 1
 _NEEDED = {
     "init": (),
@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def init(metadata_dir: Path, root: Path) -> None:
-    """Trust this root. It is verified when it is first used."""
+    """Trust this root. It is verified at its first use."""
     data = root.read_bytes()
     DISK.write(metadata_dir / "root_history" / INITIAL, data)
     DISK.write(metadata_dir / "root.json", data)
@@ -112,7 +112,7 @@ def _remote_path(entry: TargetFile, *, hashed: bool) -> str:
 
 
 def _fetch(source: HttpFiles, remote: str, entry: TargetFile, file: Path) -> None:
-    """Fetch into a part beside the file, going on where an earlier try stopped; name it once it verifies."""
+    """Fetch into a part beside the file, resuming an earlier try; rename it once it verifies."""
     signed = "".join(f"{name}:{value}" for name, value in sorted(entry.hashes.items()))
     part = file.with_name(f".{hashlib.sha256(signed.encode()).hexdigest()[:16]}.part")
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -122,7 +122,7 @@ def _fetch(source: HttpFiles, remote: str, entry: TargetFile, file: Path) -> Non
         kept = 0
     with part.open("r+b" if kept else "wb") as sink:
         for chunk, at in source.stream(remote, entry.length, kept) if kept < entry.length else ():
-            if at < kept and at == 0:
+            if at < kept and at == 0:  # the server ignored the offset, and sends the whole file
                 sink.truncate(0)
             sink.seek(at)
             sink.write(chunk)

@@ -1,4 +1,4 @@
-"""What a source hands over and what a model gives back: the two seams of the sensing loop."""
+"""The two interfaces of the sensing loop: a source gives windows, a predictor gives scores."""
 
 from __future__ import annotations
 
@@ -22,11 +22,21 @@ class Window:
 
     Attributes:
         samples: Shape (W, C), float32, oldest first, columns in ``Profile.channel_names`` order;
-            NaN means missing. Not to be changed by anyone after it was handed over.
+            NaN means missing. Must not be changed after the source has yielded the window.
         end: Event time: UTC instant at which the window was complete, by the device's clock.
         mono_ns: Monotonic clock of the device at that instant, ns.
         due_s: Seconds since the start of the source at which the window is complete;
             0 where the source runs flat out.
+
+    Example:
+        Two samples of one channel; the second one is missing.
+
+        >>> from datetime import UTC
+        >>> samples = np.array([[20.5], [np.nan]], dtype=np.float32)
+        >>> end = datetime(2026, 3, 1, 12, tzinfo=UTC)
+        >>> window = Window("press-1", samples, end, mono_ns=0, time_quality=TimeQuality.SYNCHRONISED)
+        >>> window.samples.shape
+        (2, 1)
     """
 
     device_id: str
@@ -39,18 +49,18 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class SourcePause:
-    """No window before ``due_s`` (seconds since the source's start): other work may be done."""
+    """No window is due before ``due_s``, seconds since the source's start: other work may be done."""
 
     due_s: float
 
 
 class WindowSource(Protocol):
-    """Where windows come from.
+    """Gives the windows of devices.
 
     Attributes:
-        counts: What the source read and refused so far, by name: ``samples``, ``blank``,
-            ``duplicate``, ``out_of_order``, ``absurd``, ``gaps``, ``unparsable`` and whatever else
-            it has a name for. Only grows; a sample counts under every name that fits it.
+        counts: What the source read and refused so far, by name: ``samples``, ``blank``, ``duplicate``,
+            ``out_of_order``, ``absurd``, ``gaps``, ``unparsable`` and others of its own. Counts only grow; a
+            sample counts under every name that applies to it.
     """
 
     @property
@@ -59,10 +69,10 @@ class WindowSource(Protocol):
     def windows(self) -> Iterator[Window | SourcePause]:
         """Windows of all devices in the order in which they are due. Called once.
 
-        Pacing is the runner's work: the iterator itself never waits.
+        The iterator never waits: the runner paces it.
 
         Raises:
-            SourceError: The input cannot be read as the profile says.
+            SourceError: The input cannot be read as the profile describes it.
         """
         ...
 
@@ -74,6 +84,22 @@ class Predictor(Protocol):
         version: Model version as stated in rows.
         featureset: Feature set and version, ``name@n``.
         bin_edges: Ascending inner edges of bins by feature name; may be empty.
+
+    Example:
+        A predictor whose only feature, and score, is the mean of the window.
+
+        >>> class Mean:
+        ...     version, featureset, bin_edges = "mean-0.00000000", "mean@1", {}
+        ...
+        ...     def score(self, device_id, samples):
+        ...         mean = np.float32([np.nanmean(samples)])
+        ...         return mean, float(mean[0])
+        ...
+        ...     def take_over(self, device_id, predecessor):
+        ...         pass  # it keeps no reference per device
+        >>> model: Predictor = Mean()
+        >>> model.score("press-1", np.array([[0.25], [0.75]], dtype=np.float32))[1]
+        0.5
     """
 
     @property
@@ -89,7 +115,7 @@ class Predictor(Protocol):
         """Features and score of one window.
 
         Args:
-            device_id: Whose window: a predictor may keep a reference per device.
+            device_id: The window's device: a predictor may keep a reference per device.
             samples: Shape (W, C) as in ``Window.samples``.
 
         Returns:
@@ -99,5 +125,5 @@ class Predictor(Protocol):
         ...
 
     def take_over(self, device_id: str, predecessor: Predictor) -> None:
-        """Go on where the device's earlier model stopped: keep its reference of the device, if it has one."""
+        """Continue where the device's earlier model stopped: copy its reference of the device, if any."""
         ...

@@ -1,1 +1,1 @@
-"""From the spool to Kafka: sealing messages, sending them, and reporting the process's state."""
+"""From the spool to Kafka: seals messages, sends them, and reports the state of the process."""

@@ -1,4 +1,4 @@
-"""What the process tells about itself: device-state events, counters and the status file."""
+"""How the process reports on itself: device-state events, counters and the status file."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ Phase = Literal["sensing", "draining", "stopped"]
 
 
 class Reporter:
-    """Used by the writer's thread.
+    """Makes device-state events and writes the status file. Used by the writer's thread.
 
     Args:
-        spool: Asked for totals.
-        sender: Asked for counts.
-        meters: Asked for latencies.
+        spool: Gives totals and counters.
+        sender: Gives counts, and whether the broker answers.
+        meters: Gives latencies.
         profile: Named in device states.
-        settings: Intervals and the status file.
-        extras: Called for what else belongs into the status, such as the source's counts.
+        settings: Intervals and the path of the status file.
+        extras: Returns further parts of the status, such as the source's counts.
     """
 
     def __init__(
@@ -63,14 +63,14 @@ class Reporter:
         self._newest[update.device_id] = update
 
     def sent_since(self) -> dict[str, int]:
-        """What the sender counted since the last call."""
+        """The growth of the sender's counts since the last call, by name."""
         counts = Counter(self._sender.counts)
         grown = counts - self._counted
         self._counted = counts
         return dict(grown)
 
     def states(self, now_s: float, *, at_once: bool = False) -> dict[int, bytes]:
-        """Device-state events by device number, if they are due or wanted at once."""
+        """Device-state events by device number; empty where they are neither due nor wanted at once."""
         if not at_once and now_s - self._stated_s < self._settings.state_interval_s:
             return {}
         self._stated_s = now_s
@@ -82,7 +82,7 @@ class Reporter:
         }
 
     def report(self, now_s: float, *, phase: Phase, unsent: int) -> None:
-        """Write the status file, about once a second."""
+        """Write the status file, at most about once a second; always when the process has stopped."""
         if phase != "stopped" and now_s - self._reported_s < REPORT_EVERY_S:
             return
         counters = self._spool.counters()

@@ -1,7 +1,7 @@
-"""From what waits in the spool to sealed messages, at most once each.
+"""Seals what waits in the spool into messages, each row at most once.
 
-Called inside the spool's transaction: rows leave the spool and the message that holds them enters it
-together. Cuts at ``MAX_MESSAGE_BYTES`` and at a number of rows.
+Called inside the spool's transaction, so that rows leave the spool and the message with them enters it
+together. A message is limited to ``MAX_MESSAGE_BYTES``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from schemas.topics import (
 
 JSON_SCHEMA = "json"
 HEADROOM_BYTES = 4096
-"""Room kept for key and headers."""
+"""Bytes of a message that are kept free for key and headers."""
 SUMMARIES_PER_MESSAGE = 64
 
 
@@ -52,10 +52,10 @@ class Sealer:
     """Seals with each device's own key.
 
     Args:
-        spool: Where everything comes from and goes to.
-        identities: By device id.
-        profile: Vertical of the devices.
-        max_message_bytes: Cut, headers included.
+        spool: Rows and summaries are taken out of it, messages are stored in it.
+        identities: Identity of each device, by device id.
+        profile: Profile of the devices.
+        max_message_bytes: Largest message, headers included.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Sealer:
         return self._store(device, _Payload(DEVICE_STATE, Lane.STATE, JSON_SCHEMA, event, 1, len(event)))
 
     def rows(self, device: int, lane: Lane, rows: Sequence[StoredRow], now_s: float) -> list[StoredMessage]:
-        """Seal telemetry rows; a row that does not fit a message by itself is refused."""
+        """Seal telemetry rows, in several messages if need be; refuse a row that is too large for any."""
         if not rows:
             return []
         value, raw_bytes = encode_rows(wire_batch(self._spool.names[device], rows, self._wire))
@@ -95,7 +95,7 @@ class Sealer:
         return [self._store(device, payload, Counter(row.book for row in rows))]
 
     def summaries(self, device: int) -> list[StoredMessage]:
-        """Seal the device's closed summaries, as many as fit one message."""
+        """Seal the device's closed summaries, as many as fit into one message."""
         waiting = self._spool.summaries(device, SUMMARIES_PER_MESSAGE)
         while waiting:
             batch = _concat([summary.batch() for _, summary in waiting])

@@ -1,7 +1,7 @@
-"""The room's only door to Kafka: an idempotent producer that outlives brokers.
+"""The room's only door to Kafka: an idempotent producer that survives outages of the broker.
 
-Sealed messages go in, their fate comes out of ``poll``: acknowledged, refused for good, or returned to be
-sent again. Nothing here is durable: the spool is.
+``send`` takes sealed messages; ``poll`` returns what became of each: acknowledged, refused for good, or
+returned to be sent again. Nothing here is durable; the spool is.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _PERMANENT = frozenset(
         KafkaError.INVALID_TIMESTAMP,
     }
 )
-"""Errors about the message itself: no retry can help. All others are about the broker or the network."""
+"""Errors of the message itself: no retry can help. All others are errors of the broker or the network."""
 BROKER_ALLOWANCE = 1.04
 RETURN_DELAY_S = 1.0
 
 
 @dataclass
 class DeliveryReports:
-    """Ids of messages whose delivery report came in."""
+    """Ids of the messages that got a delivery report."""
 
     acked: list[int] = field(default_factory=list)
     refused: list[int] = field(default_factory=list)
@@ -88,7 +88,7 @@ class Sender:
         self._outcomes = DeliveryReports()
         self._last_progress_s = clock()
         self._not_before_s = 0.0
-        self._seen_tx_bytes = 0
+        self._counted_tx_bytes = 0
         self._failed = False
         self.counts: Counter[str] = Counter()
         self.online = False
@@ -96,11 +96,11 @@ class Sender:
 
     @property
     def in_flight(self) -> int:
-        """Messages handed to Kafka whose fate is open."""
+        """Number of messages that were handed to Kafka and have no delivery report yet."""
         return len(self._in_flight)
 
     def stalled(self, patience_s: float) -> bool:
-        """Whether nothing may be sent, or nothing was acknowledged for so long though something waits."""
+        """Whether nothing may be sent now, or messages in flight got no acknowledgement for so long."""
         now = self._clock()
         if not self.online or now < self._not_before_s:
             return True
@@ -111,14 +111,14 @@ class Sender:
         if self._producer is None:
             self._producer = Producer(self._config)
             self._generation += 1
-            self._seen_tx_bytes = 0
+            self._counted_tx_bytes = 0
             self._last_progress_s = self._clock()
             self.online = True
 
     def disconnect(self) -> None:
-        """Drop every connection at once; what was in flight is returned by the next ``poll``.
+        """Drop every connection at once; the next ``poll`` returns what was in flight.
 
-        Its fate is unknown: it is sent again later, byte for byte the same, and the cloud tells.
+        It may have arrived or not: it is sent again later, byte for byte, and the cloud drops duplicates.
         """
         producer, self._producer = self._producer, None
         if producer is None:
@@ -131,7 +131,7 @@ class Sender:
         self._in_flight.clear()
 
     def send(self, id_: int, message: SealedMessage) -> bool:
-        """Hand a message to Kafka; False: there is no room now, try again later."""
+        """Hand a message to Kafka; False where that is not possible now: try again later."""
         if self._producer is None:
             return False
         if not self._in_flight:
@@ -154,7 +154,7 @@ class Sender:
         return True
 
     def poll(self, timeout_s: float = 0.0) -> DeliveryReports:
-        """Serve delivery reports for at most ``timeout_s`` seconds and return what they said."""
+        """Wait for delivery reports for at most ``timeout_s`` seconds, and return what came in."""
         if self._producer is not None:
             self._producer.poll(timeout_s)
         self._recover()
@@ -162,7 +162,7 @@ class Sender:
         return outcomes
 
     def close(self) -> None:
-        """Stop; what is in flight stays in the spool."""
+        """Stop; the spool still holds what is in flight."""
         self.disconnect()
 
     def _not_produced(self, id_: int, error: KafkaError) -> bool:
@@ -175,7 +175,7 @@ class Sender:
 
     def _on_delivery(self, id_: int, generation: int, error: KafkaError | None, _message: Message) -> None:
         if generation != self._generation:
-            return
+            return  # of an earlier producer, whose messages were all returned when it was dropped
         self._in_flight.discard(id_)
         if error is None:
             self._last_progress_s = self._clock()
@@ -193,7 +193,7 @@ class Sender:
         self._outcomes.refused.append(id_)
 
     def _recover(self) -> None:
-        """A fatal error ends an idempotent producer (its sequence is broken): start another one."""
+        """Start another producer after a fatal error, which breaks the sequence of an idempotent one."""
         if self._producer is not None and self._failed:
             self._failed = False
             log.warning("the Kafka producer failed for good; starting another and sending again")
@@ -211,5 +211,5 @@ class Sender:
 
     def _on_stats(self, text: str) -> None:
         sent = int(json.loads(text).get("tx_bytes", 0))
-        self.counts["wire_bytes"] += max(sent - self._seen_tx_bytes, 0)
-        self._seen_tx_bytes = sent
+        self.counts["wire_bytes"] += max(sent - self._counted_tx_bytes, 0)
+        self._counted_tx_bytes = sent

@@ -1,9 +1,9 @@
-"""The thread that commits, seals and sends, so that the sensing loop never waits for a disk or a network.
+"""The thread that commits, seals and sends, so that the sensing loop never waits for disk or network.
 
 One turn, in this order:
 
-Step 1  take over the devices' updates and the broker's answers (in memory: a crash loses the updates'
-        last second as if it had not been sensed; unanswered messages are sent again)
+Step 1  take the devices' updates and the broker's answers (in memory: a crash loses the last second
+        as if it had not been sensed, and messages without an answer are sent again)
 Step 2  one transaction: updates, alerts, answers, eviction, sealing (a crash leaves all of it or nothing)
 Step 3  send what is sealed (a crash after any message: it is sent again, the same bytes)
 """
@@ -29,12 +29,12 @@ log = logging.getLogger(__name__)
 WAKE_S = 0.05
 FORGET_EVERY_S = 30.0
 DRAIN_COMMIT_S = 0.25
-"""Longest wait for the next commit while draining: a process that ends waits for its last answers."""
+"""Longest wait for the next commit while draining: the end of the process waits for the last answers."""
 OVERDUE_INTERVALS = 1.5
-"""Commit intervals without a submission after which the writer commits by itself. More than one, so that
-while devices sense, the sensing loop sets the rhythm: its updates and the answers share a transaction."""
+"""Commit intervals without a submission after which the writer commits by itself. More than one, so that the
+sensing loop sets the rhythm while devices sense: its updates and the answers share a transaction."""
 QUEUED_UPDATES = 4
-"""Updates per device that may wait before the sensing loop has to."""
+"""Updates per device that may wait; beyond them the sensing loop waits."""
 
 
 class Writer:
@@ -43,10 +43,10 @@ class Writer:
     Args:
         spool: Opened by the caller, closed by the caller after ``stop``.
         outbox: Seals and sends.
-        sender: Watched for answers.
-        eviction: Makes room.
-        reporter: Tells device states and status.
-        settings: Intervals.
+        sender: Polled for delivery reports.
+        eviction: Keeps the spool below its size.
+        reporter: Makes device states and the status file.
+        settings: Intervals and the flight-mode file.
         clock: Steady seconds.
     """
 
@@ -75,7 +75,8 @@ class Writer:
         self._commit_now = False
         self._draining = False
         self._drained = False
-        self._told = False
+        self._final_sealed = False
+        """The device states after the last row are sealed: only their acknowledgement is missing."""
         self._stopping = False
         self._failure: PipelineError | None = None
         self._committed_s = 0.0
@@ -88,7 +89,7 @@ class Writer:
         self._thread.start()
 
     def submit(self, updates: Sequence[DeviceUpdate], *, commit: bool = True) -> None:
-        """Have updates committed, at once or with the next turn; waits while too many wait already.
+        """Queue updates to be committed, at once or with the next turn; blocks while too many wait.
 
         Raises:
             SpoolError: The spool cannot be written.
@@ -104,16 +105,16 @@ class Writer:
 
     @property
     def crowded(self) -> bool:
-        """Whether a source that can wait should: the spool is half full."""
+        """Whether the spool is half full, so that a source that can wait should wait."""
         self._raise_failure()
         return self._crowded
 
     def drain(self, timeout_s: float, give_up: Callable[[], bool] = lambda: False) -> bool:
-        """Wait until everything is acknowledged and the books are stated; False: not within the time.
+        """Wait until everything is acknowledged and the books are stated; False if the time was too short.
 
         Args:
             timeout_s: Longest wait.
-            give_up: Asked about 20 times a second; True ends the wait early.
+            give_up: Polled about 20 times a second; True ends the wait early.
 
         Raises:
             SpoolError: The spool cannot be written.
@@ -156,7 +157,7 @@ class Writer:
                 with self._changed:
                     if not self._commit_now and not self._stopping:
                         self._changed.wait(WAKE_S)
-                self._listen()
+                self._poll_network()
                 if self._due():
                     self._turn()
             self._turn()
@@ -166,7 +167,7 @@ class Writer:
                 self._failure = exc
                 self._changed.notify_all()
 
-    def _listen(self) -> None:
+    def _poll_network(self) -> None:
         if self._offline_file.exists():
             self._sender.disconnect()
         else:
@@ -198,11 +199,11 @@ class Writer:
             self._spool.messages.settle(answers.refused, "refused", now)
             self._eviction.relieve(now)
             self._forget(now)
-            last_words = self._draining and not self._told and self._spool.drained()
+            final = self._draining and not self._final_sealed and self._spool.drained()
             stalled = self._sender.stalled(self._settings.stall_s)
-            states = {} if stalled else self._reporter.states(now, at_once=last_words)
+            states = {} if stalled else self._reporter.states(now, at_once=final)
             self._outbox.seal(now, states, draining=self._draining)
-            self._told = self._told or (last_words and not stalled)
+            self._final_sealed = self._final_sealed or (final and not stalled)
             self._spool.count(self._reporter.sent_since())
         # Step 3: what is on disk may leave the device.
         if answers.returned:
@@ -213,7 +214,7 @@ class Writer:
         self._crowded = self._spool.bytes > self._settings.spool_max_bytes / 2
         phase: Phase = "draining" if self._draining else "sensing"
         self._reporter.report(now, phase=phase, unsent=self._outbox.unsent)
-        if self._told and not updates and self._spool.drained():
+        if self._final_sealed and not updates and self._spool.drained():
             with self._changed:
                 self._drained = True
                 self._changed.notify_all()

@@ -1,6 +1,6 @@
 """Where windows come from: seeded generators (`simulate`) and recordings (`replay`).
 
-Both are a ``Source`` (`edge_producer/window.py`); one contract test runs on both.
+Both are a ``WindowSource`` (`edge_producer/window.py`); one contract test runs on both.
 """
 
 from edge_producer.sources.opening import open_source

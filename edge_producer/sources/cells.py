@@ -1,4 +1,4 @@
-"""Cells of a recording to numbers and instants. What cannot be read becomes missing and is counted."""
+"""Reads cells of a recording as numbers and times; a cell that cannot be read is missing, and counted."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  (naive on purpose: wall clock time
 _UTC = pa.timestamp("us", "UTC")
 EPOCH_UNITS = {"epoch_s": 1_000_000, "epoch_ms": 1_000}
 NUMBER = r"(?i)^[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|inf(inity)?|nan)$"
-"""What Arrow's cast reads, and a plus sign. Infinities are numbers here, and then absurd."""
+"""What Arrow's cast reads, and a plus sign. Infinities are numbers here; later they are out of range."""
 PLAIN_DIRECTIVES = frozenset("YmdHMS")
 """strptime directives that Arrow reads the way Python does."""
 EARLIEST_US = -2_208_988_800_000_000
 LATEST_US = 7_258_118_400_000_000
-"""Years 1900 and 2200: outside, a time is a misread number."""
+"""Years 1900 and 2200: a time outside is a misread number."""
 QUANTUM_US = 900_000_000
 """Zones change their offset only at whole quarters of an hour."""
 
@@ -35,7 +35,7 @@ class Numbers:
 
     Attributes:
         values: NaN where blank or unparsable.
-        first_unparsable: For messages.
+        first_unparsable: The first such cell, for error messages.
     """
 
     values: NDArray[np.float64]
@@ -50,9 +50,9 @@ class Instants:
 
     Attributes:
         us: Microseconds since 1970, UTC; arbitrary where not readable.
-        readable: Which could be read.
-        unclear: Local times that a change of clocks makes happen twice or never (the first is taken).
-        first_unreadable: For messages.
+        readable: Whether each cell could be read.
+        unclear: Number of local times that a clock change makes happen twice or never; the first is taken.
+        first_unreadable: The first such cell, for error messages.
     """
 
     us: NDArray[np.int64]
@@ -132,7 +132,7 @@ def _parsed_fast(text: pa.Array, time_format: str) -> pa.Array | None:
 
 
 def _parsed_slowly(text: pa.Array, replay: Replay) -> pa.Array:
-    """Cell by cell. Naive times stay naive, unless others beside them carry a zone."""
+    """Timestamps read cell by cell. Naive ones stay naive, unless other cells carry a zone."""
     times = [_parsed(cell, replay.time_format) for cell in text.to_pylist()]
     if not any(t is not None and t.tzinfo for t in times):
         return pa.array(times, pa.timestamp("us"))
@@ -165,16 +165,16 @@ def _from_timestamps(times: pa.Array, replay: Replay, first_unreadable: str) -> 
 def _localised(
     local_us: NDArray[np.int64], valid: NDArray[np.bool_], zone: ZoneInfo
 ) -> tuple[NDArray[np.int64], int]:
-    """UTC of wall clock times; each distinct quarter of an hour asks the zone once."""
+    """UTC of wall clock times, and how many are unclear; one zone look-up per distinct quarter of an hour."""
     inside = valid & (local_us > EARLIEST_US) & (local_us < LATEST_US)
-    quarters, place = np.unique(np.where(inside, local_us, 0) // QUANTUM_US, return_inverse=True)
+    quarters, position = np.unique(np.where(inside, local_us, 0) // QUANTUM_US, return_inverse=True)
     offsets = np.array([_offsets_us(int(q), zone) for q in quarters], dtype=np.int64).reshape(-1, 2)
-    unclear = (offsets[:, 0] != offsets[:, 1])[place] & inside
-    return local_us - offsets[place, 0], int(unclear.sum())
+    unclear = (offsets[:, 0] != offsets[:, 1])[position] & inside
+    return local_us - offsets[position, 0], int(unclear.sum())
 
 
 def _offsets_us(quarter: int, zone: ZoneInfo) -> tuple[int, int]:
-    """Offset from UTC at a wall clock time, first and second reading."""
+    """Offsets from UTC at a wall clock time, first and second occurrence, µs."""
     wall = (EPOCH + timedelta(microseconds=quarter * QUANTUM_US)).replace(tzinfo=zone)
     both = [wall.replace(fold=fold).utcoffset() or timedelta() for fold in (0, 1)]
     return both[0] // timedelta(microseconds=1), both[1] // timedelta(microseconds=1)
@@ -208,4 +208,6 @@ def _zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError) as exc:
-        raise SourceError(f"replay.timezone '{name}' is no IANA time zone, such as Europe/Berlin") from exc
+        raise SourceError(
+            f"replay.timezone '{name}' is not an IANA time zone, such as Europe/Berlin"
+        ) from exc

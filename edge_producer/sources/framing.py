@@ -1,7 +1,7 @@
-"""Rows with times to windows: order, duplicates, gaps. Pure; each row is accounted for.
+"""Cuts rows with times into windows: order, duplicates, gaps. Pure; each row is accounted for.
 
-``samples + duplicate + out_of_order`` are the rows handed in; ``in_windows + outside_windows`` are the
-samples, once ``finish`` was called.
+``samples + duplicate + out_of_order`` is the number of rows handed in; ``in_windows + outside_windows`` is
+the number of samples, once ``finish`` was called.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ CROWDED_STEPS = 0.5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Framed:
-    """A window.
+    """A window before it has a device.
 
     Attributes:
         samples: Shape (W, C).
-        end_us: Time of its last sample, microseconds since 1970.
+        end_us: Time of the last sample, microseconds since 1970.
     """
 
     samples: Samples
@@ -36,10 +36,10 @@ class Framed:
 class Framer:
     """Cuts one device's samples into windows.
 
-    A row at the time of the row before it is a duplicate: the first is kept. A row before it is out of
-    order and not used: the window it belongs to is gone. A step longer than 1.5 nominal ones is a gap. Up to
-    ``max_gap_steps`` (and never more than the window) the lost samples are filled in as missing; beyond,
-    no window spans it.
+    A row with the time of the row before it is a duplicate: the first is kept. A row with an earlier time is
+    out of order and not used, because its window is complete already. A step longer than 1.5 nominal ones is
+    a gap. In gaps of up to ``max_gap_steps``, and never more than a window, the lost samples are filled in as
+    missing; no window spans a longer gap.
 
     Args:
         sampling: Rate, window and hop.
@@ -58,7 +58,7 @@ class Framer:
         self.counts: Counter[str] = Counter(dict.fromkeys((*names, "in_windows", "outside_windows"), 0))
 
     def push(self, us: NDArray[np.int64], values: Samples) -> Iterator[Framed]:
-        """Takes in rows, in the order of the recording; gives the windows they complete.
+        """Take rows in the order of the recording; yields the windows that they complete.
 
         Args:
             us: Times, shape (n,).
@@ -79,14 +79,14 @@ class Framer:
         breaks = np.flatnonzero(steps > self._longest)
         self.counts["breaks"] += len(breaks)
         for part in np.split(np.arange(len(us)), breaks):
-            # The first part goes on with what is there; each other one starts after a break.
+            # The first part continues the samples at hand; each other part starts after a break.
             if len(part) and part[0] in breaks:
                 self.finish()
             if len(part):
                 yield from self._extend(us[part], values[part], steps[part])
 
     def finish(self) -> None:
-        """Gives up samples that no window holds: the recording ends here, or breaks."""
+        """Drop samples that are in no window, because the recording ends or breaks here."""
         rest = self._real[self._covered :]
         self.counts["outside_windows"] += int(rest.sum())
         self._clear()
@@ -99,6 +99,7 @@ class Framer:
         self._skip = 0
 
     def _in_order(self, us: NDArray[np.int64]) -> NDArray[np.bool_]:
+        # Compare each row with the newest time before it, over calls too.
         floor = np.iinfo(np.int64).min if self._newest is None else self._newest
         newest = np.maximum.accumulate(np.concatenate([[floor], us]))[:-1]
         self.counts["duplicate"] += int((us == newest).sum())
@@ -120,18 +121,19 @@ class Framer:
     def _filled(
         self, us: NDArray[np.int64], values: Samples, lost: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], Samples, NDArray[np.bool_]]:
-        """Rows with ``lost[i]`` missing samples put in before row i."""
+        """The rows, with ``lost[i]`` missing samples inserted before row i."""
         if not lost.any():
             return us, values, np.ones(len(us), dtype=np.bool_)
         self.counts["filled"] += int(lost.sum())
-        place = np.arange(len(us)) + np.cumsum(lost)
+        position = np.arange(len(us)) + np.cumsum(lost)
         size = len(us) + int(lost.sum())
         real = np.zeros(size, dtype=np.bool_)
-        real[place] = True
+        real[position] = True
         samples = np.full((size, values.shape[1]), np.nan, dtype=np.float32)
-        samples[place] = values
-        following = np.searchsorted(place, np.arange(size))
-        behind = place[following] - np.arange(size)
+        samples[position] = values
+        # An inserted sample gets its time by counting nominal steps back from the next real row.
+        following = np.searchsorted(position, np.arange(size))
+        behind = position[following] - np.arange(size)
         return us[following] - np.round(behind * self._step_us).astype(np.int64), samples, real
 
     def _complete(self) -> Iterator[Framed]:
@@ -148,7 +150,7 @@ class Framer:
         self._drop(first)
 
     def _drop(self, first: int) -> None:
-        """Forgets samples before the next window, which may begin beyond what is there."""
+        """Drop the samples before the next window; if it begins behind all of them, skip the rest."""
         kept = min(first, len(self._us))
         self.counts["outside_windows"] += int(self._real[self._covered : kept].sum())
         self._us, self._values, self._real = self._us[kept:], self._values[kept:], self._real[kept:]

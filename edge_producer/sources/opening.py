@@ -1,4 +1,4 @@
-"""The source that the settings name. The only place here that reads the clock."""
+"""Opens the source that the settings name. The only module of the package that reads the clock."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from schemas.profile import Profile
 def open_source(
     settings: EdgeSettings, profile: Profile, devices: Sequence[str]
 ) -> SimulateSource | ReplaySource:
-    """Source for some devices, starting now.
+    """The source for some devices, starting now.
 
     Raises:
-        SourceError: A file is named wrongly or missing, or does not suit profile and devices.
+        SourceError: A file is not named, missing or malformed, or does not fit profile and devices.
     """
     now = datetime.now(UTC)
     if settings.source == "replay":
@@ -34,5 +34,5 @@ def _replay(settings: EdgeSettings, profile: Profile, devices: Sequence[str], no
     if settings.recording is None:
         raise SourceError("source 'replay' needs a recording: set EDGE_RECORDING to a CSV or Parquet file")
     if len(devices) != 1:
-        raise SourceError(f"a recording is one device's, {len(devices)} are configured: name one")
+        raise SourceError(f"a recording belongs to one device, but {len(devices)} are configured: name one")
     return ReplaySource(settings.recording, profile, devices[0], now)

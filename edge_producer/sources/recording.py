@@ -1,4 +1,4 @@
-"""A recording on disk, read in blocks: CSV or Parquet to columns of cells."""
+"""Reads a recording from disk in blocks: CSV or Parquet to columns of cells."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BOMS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-"""Longest first where one mark begins another: the order of insertion is the order of trial."""
+"""Byte order marks, tried in this order: the mark of UTF-32-LE begins with that of UTF-16-LE."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +34,7 @@ class RecordingBlock:
     """Some consecutive rows.
 
     Attributes:
-        times: Cells of the time column; None: the profile names none.
+        times: Cells of the time column; None where the profile names none.
         cells: Cells of each channel, in the profile's order.
     """
 
@@ -46,8 +46,11 @@ class Recording:
     """One file.
 
     Args:
-        path: ``.parquet``, or else CSV.
-        profile: Says in ``[replay]`` how to read it.
+        path: Parquet if it ends in ``.parquet`` or ``.pq``, else CSV.
+        profile: Its ``[replay]`` defines how to read the file.
+
+    Attributes:
+        counts: ``malformed``: rows with another number of cells than the header.
     """
 
     def __init__(self, path: Path, profile: Profile) -> None:
@@ -74,16 +77,16 @@ class Recording:
 
     def _parquet(self) -> Iterator[pa.RecordBatch]:
         with pq.ParquetFile(self._path) as file:
-            places = self._places(file.schema_arrow.names)
-            names = [file.schema_arrow.names[p] for p in places]
+            positions = self._positions(file.schema_arrow.names)
+            names = [file.schema_arrow.names[p] for p in positions]
             for batch in file.iter_batches(batch_size=BLOCK_ROWS, columns=sorted(set(names))):
                 yield pa.RecordBatch.from_arrays([batch.column(n) for n in names], names=_numbered(names))
 
     def _csv(self) -> Iterator[pa.RecordBatch]:
         header = read_header(self._path, self._replay)
-        # Columns are told apart by place: real headers repeat names and leave some out.
+        # Columns are identified by their position: real headers repeat names and leave some out.
         every = _numbered(header)
-        wanted = [every[p] for p in self._places(header)]
+        wanted = [every[p] for p in self._positions(header)]
         reader = pacsv.open_csv(
             self._path,
             read_options=pacsv.ReadOptions(
@@ -112,8 +115,8 @@ class Recording:
         self.counts["malformed"] += 1
         return "skip"
 
-    def _places(self, names: Sequence[str]) -> list[int]:
-        """Place of each wanted column, by its exact name or else by its name without outer blanks."""
+    def _positions(self, names: Sequence[str]) -> list[int]:
+        """Position of each wanted column, by its exact name or else by its name without outer blanks."""
         bare = [n.strip() for n in names]
         missing = [w for w in self._wanted if w not in names and w.strip() not in bare]
         if missing:
@@ -167,12 +170,13 @@ def read_header(path: Path, replay: Replay) -> list[str]:
 
 
 def sniff_encoding(path: Path, max_bytes: int = 4 * BLOCK_BYTES) -> str:
-    """Encoding a file's beginning is most likely in: by its mark, else UTF-8, else Windows' Western one."""
+    """The most likely encoding of a file: by its byte order mark, else UTF-8, else Windows-1252."""
     with path.open("rb") as file:
         head = file.read(max_bytes)
     for mark, encoding in BOMS.items():
         if head.startswith(mark):
             return encoding
+    # Western text in UTF-16 without a mark has a zero in every second byte.
     if head[1:400:2].count(0) > len(head[1:400:2]) // 2:
         return "utf-16-le"
     try:

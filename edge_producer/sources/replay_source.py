@@ -1,4 +1,4 @@
-"""A recording replayed as a device would have sensed it; whatever is odd in it is counted by name."""
+"""Replays a recording as a device would have sensed it; counts whatever is wrong in it by name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from schemas.profile import Channel, Profile
 from schemas.row_schemas import TimeQuality
 
 MOSTLY = 0.5
-"""Share of unreadable cells at the start of a column above which it is the profile that is wrong."""
+"""If more than this share of a column's first cells is unreadable, the profile must be wrong."""
 
 
 class ReplaySource:
@@ -33,7 +33,7 @@ class ReplaySource:
     Args:
         path: CSV or Parquet.
         profile: Channels, sampling and ``[replay]``.
-        device_id: Whose recording it is.
+        device_id: The device that the windows are attributed to.
         start: UTC time of the first sample where the recording has no time column.
     """
 
@@ -50,7 +50,7 @@ class ReplaySource:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Everything read and refused so far, by name."""
+        """Numbers of rows and cells read and refused so far, by name."""
         malformed = self._recording.counts["malformed"]
         rows = self._counts["rows"] + malformed
         return {**self._counts, "rows": rows, "malformed": malformed, **self._framer.counts}
@@ -82,19 +82,19 @@ class ReplaySource:
         self._counts["unreadable_time"] += int((~times.readable).sum())
         self._counts["unclear_time"] += times.unclear
         values = np.empty((int(times.readable.sum()), len(block.cells)), dtype=np.float32)
-        for place, (channel, cells) in enumerate(zip(self._profile.channels, block.cells, strict=True)):
+        for position, (channel, cells) in enumerate(zip(self._profile.channels, block.cells, strict=True)):
             column = numbers(cells.filter(times.readable), self._profile.replay)
             if first:
                 self._check_numbers(channel, column)
-            values[:, place] = self._plausible(channel, column)
+            values[:, position] = self._plausible(channel, column)
         return times.us[times.readable], values
 
     def _times(self, block: RecordingBlock, count: int) -> Instants:
         if block.times is not None:
             return instants(block.times, self._profile.replay)
         step_us = 1e6 / self._profile.sampling.rate_hz
-        place = self._counts["rows"] + np.arange(count)
-        us = self._start_us + np.round(place * step_us).astype(np.int64)
+        position = self._counts["rows"] + np.arange(count)
+        us = self._start_us + np.round(position * step_us).astype(np.int64)
         return Instants(us, np.ones(count, dtype=np.bool_))
 
     def _plausible(self, channel: Channel, column: Numbers) -> NDArray[np.float64]:

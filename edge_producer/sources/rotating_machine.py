@@ -1,7 +1,7 @@
 """A rotating machine as closed-form signals: shaft harmonics, bearing, temperature, motor current.
 
-Every block of samples follows from (seed, device, block number) alone: no history, no clock, no other
-device. So a restart goes on exactly where it would have been, and a fleet may be spread over processes.
+Every block of samples depends on seed, device and block number alone: not on history, clock or other devices.
+So a restart continues exactly where it would have been, and a fleet may be spread over processes.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ Array = NDArray[np.float64]
 CHANNELS = ("vibration", "temperature", "current")
 HARMONICS = np.arange(1, 6)
 SLIP = 0.02
-"""Share of shaft speed that full load costs."""
+"""Share of the shaft speed that is lost at full load."""
 DEFECT_ORDER = 3.05
 """Bearing impulses per shaft turn (outer race)."""
 RESONANCE_HZ, RESONANCE_DECAY = 185.0, 350.0
 WARMING_S = 60.0
 RESOLUTION = 1e-4
-"""Samples are whole multiples: the last bit of a processor's sine must not reach anyone."""
+"""Samples are multiples of this, so that no result depends on the last bit of a processor's sine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Constants:
-    """What makes one machine differ from the next; drawn once per (seed, device)."""
+    """The constants of one machine; drawn once per seed and device."""
 
     shaft_hz: float
     amplitudes: Array
@@ -78,8 +78,8 @@ class RotatingMachine:
     """One device's sensors.
 
     Args:
-        seed: Of the scenario.
-        device_id: Which machine.
+        seed: Seed of the scenario.
+        device_id: Determines the machine's constants.
         rate_hz: Samples per second.
         injections: Those that hit this device.
         first_s: Time of sample 0, seconds after the scenario's start.
@@ -124,7 +124,7 @@ class RotatingMachine:
         return [i for i in self._injections if i.kind == kind]
 
     def _load(self, t: Array) -> Array:
-        """Load, share of nominal."""
+        """Load as a share of the nominal load."""
         c = self._c
         load = c.load + c.load_swing * np.sin(2 * np.pi * t / c.load_period_s + c.load_phase)
         for item in self._of("new_regime"):
@@ -153,7 +153,7 @@ class RotatingMachine:
         return np.asarray(gain * (waves.sum(axis=1) + first + noise))
 
     def _impulses(self, t: Array, phase: Array, number: int) -> Array:
-        """Decaying resonance, struck ``DEFECT_ORDER`` times a turn with uneven force."""
+        """A decaying resonance, excited ``DEFECT_ORDER`` times a turn with random force."""
         wear = sum((_growth(t, i) for i in self._of("bearing_wear")), np.zeros_like(t))
         if not wear.any():
             return wear
@@ -167,7 +167,7 @@ class RotatingMachine:
         return np.asarray(7.0 * wear * force * ring)
 
     def _temperature(self, t: Array) -> Array:
-        """Housing temperature, degC: the iron averages the load cycle away by half."""
+        """Housing temperature, degC: the iron damps the load cycle by half."""
         c = self._c
         angle = 2 * np.pi * t / c.load_period_s + c.load_phase
         heat = c.load + 0.5 * c.load_swing * np.sin(angle - 0.8)
@@ -202,7 +202,7 @@ def _active(t: Array, item: Injection) -> Array:
 
 
 def _elapsed(t: Array, item: Injection) -> Array:
-    """Seconds since the start, standing still after the end, 0 before."""
+    """Seconds since the start of the injection: 0 before it, constant after its end."""
     return np.asarray(np.clip(t - item.start_s, 0.0, item.end_s - item.start_s))
 
 
@@ -213,6 +213,6 @@ def _warmth(t: Array, item: Injection, delay_s: float) -> Array:
 
 
 def _growth(t: Array, item: Injection) -> Array:
-    """Severity on its way from a third to the whole, 0 outside the span."""
+    """Severity growing from a third to the whole; 0 outside the span."""
     ramp = max(item.ramp_s, 1e-9)
     return _active(t, item) * item.severity * (1 - 2 / 3 * np.exp(-_elapsed(t, item) / ramp))

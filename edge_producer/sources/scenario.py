@@ -1,4 +1,4 @@
-"""What goes wrong, where and when: a scenario, and the exact ground truth that follows from it."""
+"""Which faults and changes hit which devices when: a scenario, and its exact ground truth."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from schemas.profile_file import describe
 
 Kind = Literal["bearing_wear", "imbalance", "recalibration", "new_regime", "dropout", "clock_step"]
 FAULTS: frozenset[str] = frozenset({"bearing_wear", "imbalance"})
-"""Kinds that an alarm is right about. The others are harmless, or faults of the measurement."""
+"""Kinds for which an alarm is right. The others are harmless, or faults of the measurement."""
 
 
 class Injection(BaseModel):
@@ -37,11 +37,11 @@ class Injection(BaseModel):
             ``new_regime``: another load and speed; ``dropout``: samples go missing; ``clock_step``: the
             device's clock is off by ``offset`` seconds.
         start_s: Seconds after the scenario's start.
-        duration_s: How long it lasts, seconds; None: it stays.
+        duration_s: Seconds that it lasts; None where it does not end.
         severity: 1 is a clear case. ``dropout``: share of samples lost (in [0, 1]).
         ramp_s: Time constant of growth of ``bearing_wear`` and ``imbalance``, seconds.
         devices: Device ids; empty: chosen by ``share``.
-        share: Share of devices hit; which ones follows from the seed and their ids alone.
+        share: Share of devices hit; the seed and their ids alone determine which.
         channel: For ``recalibration`` and ``dropout``; empty: every channel (``dropout`` only).
         gain: For ``recalibration``.
         offset: For ``recalibration`` in the channel's unit, for ``clock_step`` in seconds.
@@ -68,12 +68,12 @@ class Injection(BaseModel):
 
     @property
     def end_s(self) -> float:
-        """Seconds after the scenario's start; infinite if it stays."""
+        """End in seconds after the scenario's start; infinite where it does not end."""
         return float("inf") if self.duration_s is None else self.start_s + self.duration_s
 
 
 class Scenario(BaseModel):
-    """A seeded story: same scenario and device, same samples, on any process.
+    """A seeded simulation: the same scenario and device give the same samples in any process.
 
     Attributes:
         start: UTC instant that ``start_s`` counts from.
@@ -102,7 +102,7 @@ class FaultSpan:
     """Ground truth: one device under one injection.
 
     Attributes:
-        end: None: it stays.
+        end: None where it does not end.
         is_fault: Whether an alarm in this span is right.
     """
 

@@ -1,4 +1,4 @@
-"""Seeded sensors of a fleet: windows in the order in which they are due."""
+"""Simulates the sensors of a fleet from a seed: windows in the order in which they are due."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class SimulateSource:
 
     Window k of a device ends ``(k + 1) * hop + phase`` after the scenario's start; the phase (less than
     one hop) is the device's own, so that a fleet does not act in one instant. Windows that ended before
-    ``start`` are left out: a restarted process goes on in the middle of the story.
+    ``start`` are left out: a restarted process continues in the middle of the scenario.
 
     Args:
         profile: Needs ``[simulate]``.
-        devices: Which devices this process runs.
+        devices: The devices that this process runs.
         scenario: Seed, origin of time and injections.
         start: UTC instant at which the source starts; ``due_s`` counts from here.
-        duration_s: Ends after this many seconds; None: never.
+        duration_s: Seconds after which the source ends; None for never.
 
     Raises:
         SourceError: The profile names no generator, or a channel that the generator does not have.
@@ -57,7 +57,7 @@ class SimulateSource:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """``samples``: instants sensed; ``blank``: values that dropped out."""
+        """``samples``: samples sensed; ``blank``: values that dropped out."""
         return self._counts
 
     def windows(self) -> Iterator[Window]:

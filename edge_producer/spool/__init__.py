@@ -1,1 +1,1 @@
-"""What a device has not delivered yet: rows, books, summaries and sealed messages in one SQLite file."""
+"""Holds what is not delivered yet: rows, books, summaries and sealed messages in one SQLite file."""

@@ -1,4 +1,4 @@
-"""What gives way when the spool is full: rows by thinning, summaries by merging, always on the record."""
+"""Makes room when the spool is full: thins rows, merges summaries, and keeps it all on record."""
 
 from __future__ import annotations
 
@@ -13,24 +13,26 @@ from schemas.profile import Profile
 log = logging.getLogger(__name__)
 
 SUMMARY_SHARE = 0.5
-"""Share of the spool from which summaries give way before rows do."""
+"""Share of the spool from which summaries are evicted before rows."""
 MOMENTS_SHARE = 0.25
+"""Share of the spool that the moments in the books may take."""
 RELIEF = 0.95
-"""Share of the limit that is left after giving way, so that it is not needed again at once."""
+"""Share of the limit to which the spool is brought down, so that it is not full again at once."""
 MERGE_AT_ONCE = 512
 
 
 class Eviction:
     """Keeps a spool below a size.
 
-    Whole blocks (device, period, stratum) give way, the oldest first, and none twice before all did once:
-    the block's thinning factor tau is halved and its unsealed rows with u >= pi * tau go; below the
-    policy's floor the whole block goes, a gap in the books. Which block is next never depends on a row's u.
+    Whole blocks (device, period, stratum) are thinned, the oldest first, and each once before any a second
+    time: the block's thinning factor tau is halved, and its unsealed rows with u >= pi * tau are removed.
+    Below the policy's floor the whole block is removed, and the books state a gap. Which block is next must
+    not depend on the u of a row, or estimates would be biased.
 
     Args:
         spool: The spool.
-        profile: Its thinning floor and periods hold.
-        max_bytes: Size from which something gives way.
+        profile: Gives the thinning floor and the length of merged summaries.
+        max_bytes: Size above which something is evicted.
     """
 
     def __init__(self, spool: Spool, profile: Profile, max_bytes: int) -> None:
@@ -42,7 +44,7 @@ class Eviction:
         self._moments_due_s = 0.0
 
     def relieve(self, now_s: float) -> None:
-        """Make room if the spool is too large. Inside its transaction."""
+        """Make room if the spool is too large. Call it inside the spool's transaction."""
         self._strip_moments(now_s)
         spool = self._spool
         if spool.bytes <= self._max_bytes:
@@ -55,7 +57,7 @@ class Eviction:
             pass
 
     def _thin(self, now_s: float) -> bool:
-        """Let every block give way once, until there is room; False: there are no blocks."""
+        """Thin every block once, until there is room; False where there are no blocks."""
         blocks = self._spool.rows.blocks()
         for block in blocks:
             if self._spool.bytes <= self._target:
@@ -68,15 +70,15 @@ class Eviction:
         if tau >= self._floor:
             self._spool.rows.thin(block, tau, now_s)
             return
-        gone = self._spool.rows.thin(block, 0.0, now_s)
+        removed = self._spool.rows.thin(block, 0.0, now_s)
         name = self._spool.names[block.device]
-        log.warning("spool full: %d rows of one block given up", gone, extra={"device_id": name})
+        log.warning("spool full: %d rows of one block given up", removed, extra={"device_id": name})
 
     def _relieve_summaries(self) -> bool:
         return self._merge_summaries() or self._drop_summary()
 
     def _merge_summaries(self) -> bool:
-        """Merge one device's short periods into periods of a drift window; False: nothing to merge."""
+        """Merge one device's short periods into periods of a drift window; False where there are none."""
         for device in self._spool.summarised():
             waiting = self._spool.summaries(device, MERGE_AT_ONCE)
             merged = False
@@ -91,7 +93,7 @@ class Eviction:
 
     def _replace(self, device: int, members: list[tuple[int, Summary]]) -> None:
         part = MERGED_PART + members[0][0]
-        part = part if members[0][1].part >= 0 else -part
+        part = part if members[0][1].part >= 0 else -part  # a shadow's parts stay negative
         self._spool.remove_summaries(members)
         merged = merge_summaries([summary for _, summary in members], self._longest_s, part)
         self._spool.add_summary(device, merged)

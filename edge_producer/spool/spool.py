@@ -1,7 +1,7 @@
-"""What the devices of one process have not delivered yet, in one SQLite file.
+"""The spool of one process: everything that its devices have not delivered yet, in one SQLite file.
 
-Everything that changes it happens inside ``transaction()``. The books balance after each transaction,
-whatever it contained and wherever the process dies.
+All changes are made inside ``transaction()``. The books balance after each transaction, whatever it contains
+and wherever the process dies.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from schemas.row_schemas import fingerprint, telemetry_rows
 
 @dataclass(frozen=True)
 class DeviceBooks:
-    """One device's totals over everything its spool ever saw.
+    """One device's totals since its spool was made.
 
     ``pending`` is counted from the rows themselves: held, unsealed and sealed ones.
     """
@@ -62,7 +62,7 @@ ORDER BY d.device_id
 
 
 class Spool:
-    """The process's spool. Inside, devices go by number.
+    """The process's spool. Inside it, devices have numbers.
 
     Attributes:
         devices: Number by device id.
@@ -75,24 +75,26 @@ class Spool:
 
     def __init__(self, file: SpoolFile) -> None:
         self._file = file
-        self._db = file.db
+        self._connection = file.connection
         self.spool_id = file.spool_id
-        self.devices: dict[str, int] = dict(self._db.execute("SELECT device_id, no FROM devices").fetchall())
+        self.devices: dict[str, int] = dict(
+            self._connection.execute("SELECT device_id, no FROM devices").fetchall()
+        )
         self.names = {no: name for name, no in self.devices.items()}
-        self.books = SpoolBooks(self._db)
-        self.rows = SpoolRows(self._db, self.books)
-        self.messages = SpoolMessages(self._db, self.books, self.names)
-        (size,) = self._db.execute("SELECT coalesce(sum(length(value)), 0) FROM summaries").fetchone()
+        self.books = SpoolBooks(self._connection)
+        self.rows = SpoolRows(self._connection, self.books)
+        self.messages = SpoolMessages(self._connection, self.books, self.names)
+        (size,) = self._connection.execute("SELECT coalesce(sum(length(value)), 0) FROM summaries").fetchone()
         self.summary_bytes = int(size)
 
     @classmethod
     def open(cls, path: Path, device_ids: Sequence[str], profile: Profile, now_s: float) -> Self:
-        """The spool of exactly these devices; what an earlier start left open is closed as it stands.
+        """The spool of exactly these devices; closes the periods that an earlier start left open.
 
         Args:
-            path: SQLite file, made where absent.
-            device_ids: Whose spool it is.
-            profile: Their vertical.
+            path: SQLite file, created where absent.
+            device_ids: Must be those for which an existing file was made.
+            profile: Profile of the devices.
             now_s: Steady clock.
 
         Raises:
@@ -121,28 +123,30 @@ class Spool:
             yield
 
     def close(self) -> None:
-        """Close the file and let another process have it."""
+        """Close the file and release its lock."""
         self._file.close()
 
     @property
     def bytes(self) -> int:
-        """Size of everything whose fate is open."""
+        """Estimated size of all rows, summaries and messages that wait."""
         return self.rows.bytes + self.summary_bytes + self.messages.bytes
 
     def state(self, device_id: str) -> str | None:
         """JSON that the device's last update stored; None before its first."""
-        row = self._db.execute("SELECT state FROM devices WHERE device_id = ?", (device_id,)).fetchone()
+        row = self._connection.execute(
+            "SELECT state FROM devices WHERE device_id = ?", (device_id,)
+        ).fetchone()
         return None if row is None or row[0] is None else str(row[0])
 
     def apply(self, update: DeviceUpdate, now_s: float) -> None:
-        """Take over everything one device did since its last update."""
+        """Store everything that one device did since its last update. Call it inside a transaction."""
         device = self.devices[update.device_id]
         lines = {k: self.books.change(device, k, c, now_s) for k, c in update.books.lines.items()}
         self.rows.insert(device, update.rows, lines)
         self.books.close(device, update.books.closed)
         for summary in update.closed:
             self.add_summary(device, summary)
-        self._db.execute(
+        self._connection.execute(
             "UPDATE devices SET boot_id = ?, next_seq = ?, newest_us = ?, state = ?, held = ?, decision = ?,"
             " open_boot = ?, open_model = ?, open_period_us = ?, open_period_s = ?, open_part = ?,"
             " open_value = ?, open_raw = ? WHERE no = ?",
@@ -154,18 +158,18 @@ class Spool:
 
     def count(self, increments: Mapping[str, int]) -> None:
         """Add to the counters."""
-        self._db.executemany(
+        self._connection.executemany(
             "INSERT INTO counters VALUES (?, ?) ON CONFLICT DO UPDATE SET value = value + excluded.value",
             [(name, n) for name, n in increments.items() if n],
         )
 
     def counters(self) -> dict[str, int]:
         """All counters, by name."""
-        return dict(self._db.execute("SELECT name, value FROM counters").fetchall())
+        return dict(self._connection.execute("SELECT name, value FROM counters").fetchall())
 
     def add_summary(self, device: int, summary: Summary) -> None:
         """Store a closed summary."""
-        self._db.execute(
+        self._connection.execute(
             "INSERT INTO summaries (device, boot_id, model, period_us, period_s, part, value, raw_bytes)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (device, *summary),
@@ -174,11 +178,13 @@ class Spool:
 
     def summarised(self) -> list[int]:
         """Devices with unsealed summaries."""
-        return [no for (no,) in self._db.execute("SELECT DISTINCT device FROM summaries ORDER BY device")]
+        return [
+            no for (no,) in self._connection.execute("SELECT DISTINCT device FROM summaries ORDER BY device")
+        ]
 
     def summaries(self, device: int, limit: int) -> list[tuple[int, Summary]]:
         """Unsealed summaries with their ids, in the order they closed."""
-        found = self._db.execute(
+        found = self._connection.execute(
             "SELECT id, boot_id, model, period_us, period_s, part, value, raw_bytes FROM summaries"
             " WHERE device = ? ORDER BY id LIMIT ?",
             (device, limit),
@@ -186,22 +192,22 @@ class Spool:
         return [(id_, Summary(*rest)) for id_, *rest in found]
 
     def remove_summaries(self, summaries: Iterable[tuple[int, Summary]]) -> None:
-        """Take summaries out: a sealed message or a merged summary holds them, or they are given up."""
+        """Remove summaries that a sealed message or a merged summary holds, or that are given up."""
         for id_, summary in summaries:
-            self._db.execute("DELETE FROM summaries WHERE id = ?", (id_,))
+            self._connection.execute("DELETE FROM summaries WHERE id = ?", (id_,))
             self.summary_bytes -= len(summary.value)
 
     def drained(self) -> bool:
-        """Whether nothing is left to send, held rows aside."""
+        """Whether nothing is left to send; held rows do not count."""
         query = (
             "SELECT EXISTS (SELECT 1 FROM rows) OR EXISTS (SELECT 1 FROM summaries)"
             " OR EXISTS (SELECT 1 FROM messages) OR EXISTS (SELECT 1 FROM books WHERE dirty = 1)"
         )
-        return not self._db.execute(query).fetchone()[0]
+        return not self._connection.execute(query).fetchone()[0]
 
     def totals(self) -> dict[str, DeviceBooks]:
         """Each device's totals."""
-        return {device: DeviceBooks(*counts) for device, *counts in self._db.execute(_TOTALS)}
+        return {device: DeviceBooks(*counts) for device, *counts in self._connection.execute(_TOTALS)}
 
     def _adopt(self, profile: Profile) -> None:
         wire = f"{profile.name}/{fingerprint(telemetry_rows(profile))}/{profile.summaries.period_s}"
@@ -211,10 +217,10 @@ class Spool:
                 f"{self._file.path} holds rows of another profile or feature set ({known}); "
                 "drain it with that one first, or move it aside to start empty"
             )
-        self._db.execute("INSERT OR REPLACE INTO meta VALUES ('wire', ?)", (wire,))
+        self._connection.execute("INSERT OR REPLACE INTO meta VALUES ('wire', ?)", (wire,))
 
     def _held(self) -> int:
-        (held,) = self._db.execute("SELECT sum(held) FROM devices").fetchone()
+        (held,) = self._connection.execute("SELECT sum(held) FROM devices").fetchone()
         return int(held)
 
     def _close_earlier_start(self, now_s: float) -> None:
@@ -222,9 +228,9 @@ class Spool:
         self.rows.age_all(now_s)
         columns = "no, open_boot, open_model, open_period_us, open_period_s, open_part, open_value, open_raw"
         open_ones = f"SELECT {columns} FROM devices WHERE open_value IS NOT NULL"  # noqa: S608  (constants)
-        for device, *summary in self._db.execute(open_ones).fetchall():
+        for device, *summary in self._connection.execute(open_ones).fetchall():
             self.add_summary(device, Summary(*summary))
-        self._db.execute("UPDATE devices SET open_value = NULL")
+        self._connection.execute("UPDATE devices SET open_value = NULL")
 
 
 def read_books(path: Path) -> dict[str, DeviceBooks]:

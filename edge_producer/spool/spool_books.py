@@ -1,4 +1,4 @@
-"""Lines of the books inside the spool: counted, stated when they change, forgotten when settled."""
+"""The lines of the books in the spool: counted, stated when they change, removed when they are settled."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from edge_producer.device_update import REWIND_PERIODS
 
 Outcome = Literal["acked", "evicted", "refused"]
 FORGET_PERIODS = 2 * REWIND_PERIODS
-"""Periods behind the newest after which a settled line may be forgotten: no row can come for it."""
+"""A settled line this many periods behind the newest may be removed: no row can come for it."""
 ACKNOWLEDGED = 0
-"""``books.statement`` where the newest statement has arrived; else the id of the message that holds it."""
+"""Value of ``books.statement`` once the newest statement arrived; before, the id of the message with it."""
 
 
 class DueLine(NamedTuple):
@@ -27,13 +27,13 @@ class DueLine(NamedTuple):
 class SpoolBooks:
     """Lines of all devices' books. Every change happens inside the spool's transaction."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
 
     def change(self, device: int, key: BookKey, change: BookChange, now_s: float) -> int:
-        """Count rows that the filter released and return the line's id."""
+        """Count rows that the filter released; returns the line's id."""
         pending = change.sensed - change.filtered
-        id_, moments = self._db.execute(
+        id_, moments = self._connection.execute(
             "INSERT INTO books (device, boot_id, period_us, model, stratum, sensed, filtered, pending,"
             " changed_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
             " sensed = sensed + excluded.sensed, filtered = filtered + excluded.filtered,"
@@ -44,25 +44,25 @@ class SpoolBooks:
         ).fetchone()
         if change.moments is not None:
             total = change.moments if moments is None else CoMoments.from_bytes(moments) | change.moments
-            self._db.execute("UPDATE books SET moments = ? WHERE id = ?", (total.to_bytes(), id_))
+            self._connection.execute("UPDATE books SET moments = ? WHERE id = ?", (total.to_bytes(), id_))
         return int(id_)
 
     def close(self, device: int, keys: Iterable[BookKey]) -> None:
-        """Mark lines whose period is over: they may be stated."""
-        self._db.executemany(
+        """Mark lines whose period is over, so that they may be stated."""
+        self._connection.executemany(
             "UPDATE books SET closed = 1 WHERE device = ? AND boot_id = ? AND period_us = ? AND model = ?"
             " AND stratum = ?",
             [(device, *key) for key in keys],
         )
 
     def close_all(self, now_s: float) -> None:
-        """Close what an earlier start left open; clocks that ran ahead of ``now_s`` are set to it."""
-        self._db.execute("UPDATE books SET closed = 1 WHERE closed = 0")
-        self._db.execute("UPDATE books SET changed_s = min(changed_s, ?), stated_s = 0", (now_s,))
+        """Close the lines that an earlier start left open; set times ahead of ``now_s`` back to it."""
+        self._connection.execute("UPDATE books SET closed = 1 WHERE closed = 0")
+        self._connection.execute("UPDATE books SET changed_s = min(changed_s, ?), stated_s = 0", (now_s,))
 
     def settle(self, book: int, n: int, outcome: Outcome, now_s: float) -> None:
         """Move n rows of a line from pending to their final count."""
-        self._db.execute(
+        self._connection.execute(
             f"UPDATE books SET {outcome} = {outcome} + ?, pending = pending - ?,"  # noqa: S608  (a Literal)
             " changed_s = CASE dirty WHEN 1 THEN changed_s ELSE ? END, dirty = 1 WHERE id = ?",
             (n, n, now_s, book),
@@ -73,50 +73,59 @@ class SpoolBooks:
 
         Args:
             now_s: Steady clock.
-            interval_s: Shortest time between two statements of a line; a line with pending rows waits
-                as long from its first change, because most acknowledgements come soon.
-            settled_only: Leave out lines with pending rows altogether.
+            interval_s: Shortest time between two statements of a line. A line with pending rows also waits
+                so long after its first change, because most acknowledgements come soon.
+            settled_only: Leave out lines with pending rows.
         """
-        patience = float("inf") if settled_only else interval_s
-        found = self._db.execute(
+        # A line is due if it changed (dirty) after its period ended (closed), and its last statement is
+        # interval_s old. With pending rows it would soon change again, so it waits for patience_s from its
+        # first change; changed_s keeps that first change until the line is stated. A block without rows in
+        # ``blocks`` was never thinned: its tau is 1.
+        patience_s = float("inf") if settled_only else interval_s
+        found = self._connection.execute(
             "SELECT b.id, b.device, b.boot_id, b.period_us, b.model, b.stratum, b.revision + 1, b.sensed,"
             " b.acked, b.filtered, b.evicted, b.refused, b.pending, coalesce(k.tau, 1.0), b.moments"
             " FROM books b LEFT JOIN blocks k"
             " ON k.device = b.device AND k.period_us = b.period_us AND k.stratum = b.stratum"
             " WHERE b.dirty = 1 AND b.closed = 1 AND (b.pending = 0 OR ? - b.changed_s >= ?)"
             " AND ? - b.stated_s >= ? ORDER BY b.device, b.id",
-            (now_s, patience, now_s, interval_s),
+            (now_s, patience_s, now_s, interval_s),
         )
+        # tau 0 means that the block was given up: the line states a gap.
         return [
             DueLine(id_, device, BookLine._make([*counts, not tau, tau, moments]))
             for id_, device, *counts, tau, moments in found
         ]
 
     def stated(self, lines: Sequence[DueLine], message: int, now_s: float) -> None:
-        """Take note that a sealed message states these lines."""
-        self._db.executemany(
+        """Record that a sealed message states these lines."""
+        self._connection.executemany(
             "UPDATE books SET dirty = 0, revision = ?, stated_s = ?, statement = ? WHERE id = ?",
             [(due.line.revision, now_s, message, due.id) for due in lines],
         )
 
     def acknowledged(self, message: int) -> None:
-        """Take note that the statements of a message arrived (or never will)."""
-        self._db.execute("UPDATE books SET statement = ? WHERE statement = ?", (ACKNOWLEDGED, message))
+        """Record that the statements of a message arrived, or were refused for good."""
+        self._connection.execute(
+            "UPDATE books SET statement = ? WHERE statement = ?", (ACKNOWLEDGED, message)
+        )
 
     def unstated(self) -> int:
-        """Lines whose newest counts are not stated yet."""
-        (n,) = self._db.execute("SELECT count(*) FROM books WHERE dirty = 1").fetchone()
+        """Number of lines whose newest counts are not stated yet."""
+        (n,) = self._connection.execute("SELECT count(*) FROM books WHERE dirty = 1").fetchone()
         return int(n)
 
     def forget_settled(self, period_us: int) -> None:
         """Move lines that can no longer change, and whose last statement arrived, into the totals."""
+        # A line of an earlier boot gets no more rows; one of this boot gets none once the clock cannot step
+        # back so far within the boot (``REWIND_PERIODS``). Totals first, so that the books stay balanced.
         settled = (
             " FROM books b JOIN devices d ON d.no = b.device WHERE b.statement = ? AND b.dirty = 0"
             " AND b.closed = 1 AND b.pending = 0"
             " AND (b.boot_id != d.boot_id OR b.period_us < d.newest_us - ?)"
         )
         args = (ACKNOWLEDGED, FORGET_PERIODS * period_us)
-        self._db.execute(
+        self._connection.execute(
             "INSERT INTO totals SELECT b.device, sum(b.sensed), sum(b.acked), sum(b.filtered),"
             f" sum(b.evicted), sum(b.refused){settled} GROUP BY b.device ON CONFLICT DO UPDATE SET"
             " sensed = sensed + excluded.sensed, acked = acked + excluded.acked,"
@@ -124,15 +133,17 @@ class SpoolBooks:
             " refused = refused + excluded.refused",
             args,
         )
-        self._db.execute(f"DELETE FROM books WHERE id IN (SELECT b.id{settled})", args)  # noqa: S608  (constants)
-        self._db.execute(
+        self._connection.execute(f"DELETE FROM books WHERE id IN (SELECT b.id{settled})", args)  # noqa: S608  (constants)
+        # A block's tau is needed as long as a line of it remains.
+        self._connection.execute(
             "DELETE FROM blocks WHERE NOT EXISTS (SELECT 1 FROM books b WHERE b.device = blocks.device"
             " AND b.period_us = blocks.period_us AND b.stratum = blocks.stratum)"
         )
 
     def strip_moments(self, max_bytes: int) -> int:
-        """Give up the moments of the oldest unsettled lines beyond ``max_bytes``; returns how many."""
-        changed = self._db.execute(
+        """Remove the oldest moments beyond ``max_bytes``; returns the number of lines that lost theirs."""
+        # The window sum adds up the sizes from the newest line back: what lies beyond the limit is older.
+        changed = self._connection.execute(
             "UPDATE books SET moments = NULL WHERE id IN (SELECT id FROM (SELECT id,"
             " sum(length(moments)) OVER (ORDER BY period_us DESC, id DESC) AS newer FROM books"
             " WHERE moments IS NOT NULL) WHERE newer > ?)",

@@ -1,7 +1,7 @@
 """The spool's SQLite file: tables, lock, transactions. The room's only door to sqlite3.
 
-One file per edge process, in WAL mode, for many devices. Everything that belongs together commits in one
-transaction, synced to disk (``synchronous=FULL``).
+One file per edge process, in WAL mode, for many devices. What belongs together is committed in one
+transaction, and synced to disk (``synchronous=FULL``).
 
 meta       key, value: format, spool_id (16 random hex digits), devices, wire (telemetry fingerprint)
 devices    one line per device: boot, next seq, state (JSON: decisions, filter and its held rows), held
@@ -12,7 +12,7 @@ blocks     thinning factor tau of (device, period, stratum) where it is below 1
 summaries  closed summaries not yet sealed
 messages   sealed messages not yet acknowledged: resent byte for byte
 lanes      next message number by device and lane
-totals     counters of lines of the books that are settled and were forgotten
+totals     counters of lines of the books that were settled and removed
 counters   what the process measures, by name
 """
 
@@ -90,13 +90,13 @@ class SpoolFile:
 
     def __init__(self, path: Path, connection: sqlite3.Connection, lock: int) -> None:
         self.path = path
-        self.db = connection
+        self.connection = connection
         self._lock = lock
         self.spool_id = str(self.meta("spool_id"))
 
     @classmethod
     def open(cls, path: Path, device_ids: Sequence[str]) -> Self:
-        """The spool of exactly these devices, made where absent.
+        """The spool file of exactly these devices, created where absent.
 
         Raises:
             SpoolError: In use by another process, damaged, of another version, or of other devices.
@@ -124,20 +124,20 @@ class SpoolFile:
 
     def meta(self, key: str) -> str | None:
         """A value of ``meta``."""
-        row = self.db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        row = self.connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
 
     def check(self, device_ids: Sequence[str]) -> None:
-        """Return if the file is of this version and of exactly these devices.
+        """Check that the file is of this version and of exactly these devices.
 
         Raises:
             SpoolError: It is not.
         """
         if self.meta("format") != FORMAT:
             raise SpoolError(f"{self.path} has format {self.meta('format')}, this version reads {FORMAT}")
-        theirs = set(json.loads(self.meta("devices") or "[]"))
-        if theirs != set(device_ids):
-            odd = sorted(theirs ^ set(device_ids))
+        known = set(json.loads(self.meta("devices") or "[]"))
+        if known != set(device_ids):
+            odd = sorted(known ^ set(device_ids))
             raise SpoolError(
                 f"{self.path} belongs to another set of devices (differs in {', '.join(odd[:5])}); "
                 "use another state folder, or move it aside to start empty"
@@ -151,25 +151,25 @@ class SpoolFile:
             SpoolError: The file cannot be written; nothing of the transaction holds.
         """
         try:
-            self.db.execute("BEGIN IMMEDIATE")
+            self.connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
             except BaseException:
-                self.db.execute("ROLLBACK")
+                self.connection.execute("ROLLBACK")
                 raise
-            self.db.execute("COMMIT")
+            self.connection.execute("COMMIT")
         except sqlite3.Error as exc:
             raise SpoolError(f"{self.path} cannot be written: {exc}") from exc
 
     def close(self) -> None:
         """Close and unlock."""
-        self.db.close()
+        self.connection.close()
         os.close(self._lock)
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """A reader's connection, with its errors told as the room's.
+    """A read-only connection that sees one snapshot, with sqlite3's errors translated.
 
     Raises:
         SpoolError: The file cannot be read.

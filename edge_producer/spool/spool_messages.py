@@ -1,4 +1,4 @@
-"""Sealed messages in the spool: numbered densely, kept until their fate is final, always the same bytes."""
+"""Sealed messages in the spool: numbered without gaps, unchanged until they are acknowledged or refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from schemas.topics import Lane
 
 
 class StoredMessage(NamedTuple):
-    """A sealed message in the spool."""
+    """A reference to a sealed message in the spool."""
 
     id: int
     lane: Lane
@@ -24,19 +24,19 @@ class SpoolMessages:
     """Sealed messages of all devices. Every change happens inside the spool's transaction.
 
     Attributes:
-        bytes: Size of all of them.
+        bytes: Size of all messages.
     """
 
-    def __init__(self, db: sqlite3.Connection, books: SpoolBooks, names: Mapping[int, str]) -> None:
-        self._db = db
+    def __init__(self, connection: sqlite3.Connection, books: SpoolBooks, names: Mapping[int, str]) -> None:
+        self._connection = connection
         self._books = books
         self._names = names
-        (size,) = db.execute("SELECT coalesce(sum(size), 0) FROM messages").fetchone()
+        (size,) = connection.execute("SELECT coalesce(sum(size), 0) FROM messages").fetchone()
         self.bytes = int(size)
 
     def next_no(self, device: int, lane: Lane) -> int:
         """Take the next number of a lane; the message must be stored in the same transaction."""
-        (following,) = self._db.execute(
+        (following,) = self._connection.execute(
             "INSERT INTO lanes VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET next_no = next_no + 1"
             " RETURNING next_no",
             (device, lane.value),
@@ -49,15 +49,15 @@ class SpoolMessages:
         """Store a sealed message.
 
         Args:
-            device: Producer.
+            device: Number of the device that sealed it.
             lane: Lane of ``msg_no``.
             msg_no: From ``next_no``.
-            message: What is sent, and sent again.
-            books: Count of telemetry rows inside, by id of the line of the books they are in.
+            message: The message, to be sent and resent as it is.
+            books: Number of telemetry rows inside, by id of the line of the books that counts them.
         """
         headers = json.dumps([[name, value.hex()] for name, value in message.headers])
         lines, n_rows = json.dumps(list(books.items())), sum(books.values())
-        cursor = self._db.execute(
+        cursor = self._connection.execute(
             "INSERT INTO messages (device, lane, msg_no, topic, headers, value, size, n_rows, books)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (device, lane.value, msg_no, message.topic, headers, message.value, message.size, n_rows, lines),
@@ -67,24 +67,24 @@ class SpoolMessages:
 
     def read(self, id_: int) -> SealedMessage:
         """A stored message, byte for byte as it was sealed."""
-        device, topic, headers, value = self._db.execute(
+        device, topic, headers, value = self._connection.execute(
             "SELECT device, topic, headers, value FROM messages WHERE id = ?", (id_,)
         ).fetchone()
         pairs = [(name, bytes.fromhex(text)) for name, text in json.loads(headers)]
         return SealedMessage(topic, self._names[device].encode(), pairs, value)
 
     def stored(self) -> list[StoredMessage]:
-        """All messages whose fate is open, in the order they were sealed."""
-        found = self._db.execute("SELECT id, lane, device FROM messages ORDER BY id")
+        """All messages that are not settled, in the order in which they were sealed."""
+        found = self._connection.execute("SELECT id, lane, device FROM messages ORDER BY id")
         return [StoredMessage(id_, Lane(lane), device) for id_, lane, device in found]
 
     def settle(self, ids: Iterable[int], outcome: Literal["acked", "refused"], now_s: float) -> None:
-        """Delete messages whose fate is final and count their rows in the same transaction.
+        """Delete messages that got their final answer, and count their rows in the books.
 
-        An id that is not there was settled before: a resend was acknowledged twice.
+        An unknown id was settled before: a resent message was acknowledged twice.
         """
         for id_ in ids:
-            row = self._db.execute(
+            row = self._connection.execute(
                 "DELETE FROM messages WHERE id = ? RETURNING size, books, lane", (id_,)
             ).fetchone()
             if row is None:

@@ -1,4 +1,4 @@
-"""Selected rows that wait in the spool to be sealed, and how they are thinned under pressure."""
+"""Selected rows that wait in the spool to be sealed, and their thinning when it is full."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from edge_producer.spool.spool_books import SpoolBooks
 from schemas.row_schemas import Stratum
 
 ROW_OVERHEAD = 160
-"""Bytes that a row takes in the file beside its features, indexes included."""
+"""Bytes that a row takes in the file besides its features, indexes included."""
 
 
 class ThinnedBlock(NamedTuple):
-    """What is thinned as a whole."""
+    """Names a block: the rows that are thinned together."""
 
     device: int
     period_us: int
@@ -28,19 +28,21 @@ class SpoolRows:
     """Unsealed rows of all devices. Every change happens inside the spool's transaction.
 
     Attributes:
-        bytes: Estimated size of all of them.
+        bytes: Estimated size of all rows.
     """
 
-    def __init__(self, db: sqlite3.Connection, books: SpoolBooks) -> None:
-        self._db = db
+    def __init__(self, connection: sqlite3.Connection, books: SpoolBooks) -> None:
+        self._connection = connection
         self._books = books
-        blocks = db.execute("SELECT device, period_us, stratum, tau FROM blocks")
+        blocks = connection.execute("SELECT device, period_us, stratum, tau FROM blocks")
         self._tau: dict[ThinnedBlock, float] = {ThinnedBlock(d, p, s): tau for d, p, s, tau in blocks}
-        n, size = db.execute("SELECT count(*), coalesce(sum(length(features)), 0) FROM rows").fetchone()
+        n, size = connection.execute(
+            "SELECT count(*), coalesce(sum(length(features)), 0) FROM rows"
+        ).fetchone()
         self.bytes = int(size) + ROW_OVERHEAD * int(n)
 
     def insert(self, device: int, rows: Iterable[Row], books: Mapping[BookKey, int]) -> None:
-        """Store selected rows; those of a thinned block only if they would have survived."""
+        """Store selected rows; a row of a thinned block only if thinning would have kept it."""
         kept = []
         for row in rows:
             stratum = row.stratum.value
@@ -51,22 +53,38 @@ class SpoolRows:
             features = row.features.tobytes()
             self.bytes += len(features) + ROW_OVERHEAD
             kept.append(
-                (device, book, row.seq, row.event_us, row.mono_ns, row.time_quality, features, row.score,
-                 row.decision, row.reasons, row.sample_p, row.pi, row.u, row.sensed_s)
-            )  # fmt: skip
-        self._db.executemany(
+                (
+                    device,
+                    book,
+                    row.seq,
+                    row.event_us,
+                    row.mono_ns,
+                    row.time_quality,
+                    features,
+                    row.score,
+                    row.decision,
+                    row.reasons,
+                    row.sample_p,
+                    row.pi,
+                    row.u,
+                    row.sensed_s,
+                )
+            )
+        self._connection.executemany(
             "INSERT INTO rows (device, book, seq, event_us, mono_ns, time_quality, features, score, decision,"
             " reasons, sample_p, pi, u, sensed_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             kept,
         )
 
     def oldest_s(self) -> dict[int, float]:
-        """By device with unsealed rows: when the oldest was sensed (steady clock)."""
-        return dict(self._db.execute("SELECT device, min(sensed_s) FROM rows GROUP BY device").fetchall())
+        """Time at which the oldest unsealed row was sensed (steady clock), by device."""
+        return dict(
+            self._connection.execute("SELECT device, min(sensed_s) FROM rows GROUP BY device").fetchall()
+        )
 
     def read(self, device: int, from_s: float, before_s: float, limit: int) -> list[StoredRow]:
-        """Rows sensed in the half-open span, oldest first, with their probability after thinning."""
-        found = self._db.execute(
+        """Rows sensed in the half-open span, oldest first, with their inclusion probability as thinned."""
+        found = self._connection.execute(
             "SELECT r.id, r.book, b.boot_id, r.seq, r.event_us, r.mono_ns, r.time_quality, r.features,"
             " r.score, r.decision, r.reasons, r.sample_p, r.pi * coalesce(k.tau, 1.0), b.model, r.sensed_s"
             " FROM rows r JOIN books b ON b.id = r.book LEFT JOIN blocks k"
@@ -77,32 +95,32 @@ class SpoolRows:
         return [StoredRow(*row) for row in found]
 
     def remove(self, rows: Sequence[StoredRow]) -> None:
-        """Take rows out, because a sealed message stored in the same transaction holds them."""
-        self._db.executemany("DELETE FROM rows WHERE id = ?", [(row.id,) for row in rows])
+        """Remove rows that a sealed message holds, which is stored in the same transaction."""
+        self._connection.executemany("DELETE FROM rows WHERE id = ?", [(row.id,) for row in rows])
         self.bytes -= sum(len(row.features) + ROW_OVERHEAD for row in rows)
 
     def refuse(self, rows: Sequence[StoredRow], now_s: float) -> None:
-        """Settle rows that can never be sent."""
+        """Remove rows that can never be sent, and count them as refused."""
         self.remove(rows)
         for row in rows:
             self._books.settle(row.book, 1, "refused", now_s)
 
     def age_all(self, now_s: float) -> None:
-        """Set clocks that ran ahead of ``now_s`` (before a restart) to it."""
-        self._db.execute("UPDATE rows SET sensed_s = ? WHERE sensed_s > ?", (now_s, now_s))
+        """Set times ahead of ``now_s``, from before a restart, back to it."""
+        self._connection.execute("UPDATE rows SET sensed_s = ? WHERE sensed_s > ?", (now_s, now_s))
 
     def tau(self, block: ThinnedBlock) -> float:
-        """Thinning factor in force; 0: the block was given up."""
+        """Thinning factor in force; 0 where the block was given up."""
         return self._tau.get(block, 1.0)
 
     def blocks(self) -> list[ThinnedBlock]:
-        """Blocks that can be thinned, in the order in which they give way.
+        """Blocks that can be thinned, in the order in which they are.
 
-        The least thinned first, then the oldest, then the sample stratum before the rules. A block that
-        lost all its rows to thinning keeps its turn: whether a block is thinned or given up must not
-        depend on the u of its rows.
+        The least thinned first, then the oldest, then the sample stratum before the rules. A block that lost
+        all its rows to thinning keeps its place in the order: whether a block is thinned or given up must
+        not depend on the u of its rows.
         """
-        found = self._db.execute(
+        found = self._connection.execute(
             "SELECT DISTINCT b.device, b.period_us, b.stratum FROM books b"
             " WHERE b.evicted > 0 OR EXISTS (SELECT 1 FROM rows r WHERE r.book = b.id)"
         )
@@ -119,21 +137,21 @@ class SpoolRows:
         )
 
     def thin(self, block: ThinnedBlock, tau: float, now_s: float) -> int:
-        """Keep the block's unsealed rows with u < pi * tau; returns how many went.
+        """Keep the block's unsealed rows with u < pi * tau; returns how many were removed.
 
         Args:
-            block: Which; rows that come for it later are thinned alike.
+            block: Rows that come for it later are thinned in the same way.
             tau: New thinning factor; 0 gives up the block, which the books state as a gap.
             now_s: Steady clock.
         """
-        gone = self._db.execute(
+        removed = self._connection.execute(
             "DELETE FROM rows WHERE book IN (SELECT id FROM books WHERE device = ? AND period_us = ?"
             " AND stratum = ?) AND u >= pi * ? RETURNING book, length(features)",
             (*block, tau),
         ).fetchall()
-        for book, n in Counter(book for book, _ in gone).items():
+        for book, n in Counter(book for book, _ in removed).items():
             self._books.settle(book, n, "evicted", now_s)
-        self.bytes -= sum(size + ROW_OVERHEAD for _, size in gone)
+        self.bytes -= sum(size + ROW_OVERHEAD for _, size in removed)
         self._tau[block] = tau
-        self._db.execute("INSERT OR REPLACE INTO blocks VALUES (?, ?, ?, ?)", (*block, tau))
-        return len(gone)
+        self._connection.execute("INSERT OR REPLACE INTO blocks VALUES (?, ?, ?, ?)", (*block, tau))
+        return len(removed)

@@ -1,7 +1,7 @@
-"""Whom a device believes: trusted time, verified metadata and documents, and what follows from them.
+"""What a device trusts: time, verified metadata and signed documents, and the instruction that follows.
 
 Order of checks: time → root → timestamp → snapshot → targets → channel → hardware class → seq → floors →
-revocations; the artifact's hash and golden vectors come when there is an artifact.
+revocations; the artifact's hash and its golden vectors are checked once it is fetched.
 """
 
 from edge_producer.trust.instruction import DeviceFacts, Instruction, decide

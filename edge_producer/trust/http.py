@@ -1,7 +1,7 @@
-"""Files over plain HTTP with bounds: never more than promised, never slower than a floor.
+"""Fetches files over plain HTTP within bounds: no more bytes than allowed, no slower than a lowest speed.
 
-The sockets' own time-out restarts with every byte, so a server that drips would hold a client for ever;
-here every wait ends at the deadline of the whole transfer.
+A socket's own time-out starts again with every byte, so a server that sends byte by byte could hold a client
+for ever. Here every wait ends at the deadline of the whole transfer.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class TransferPace:
     """How slow a transfer may be.
 
     Attributes:
-        silence_s: Time to connect, and the longest silence.
+        silence_s: Longest wait for the connection, and for the next bytes.
         grace_s: Allowed for any file, however small.
-        floor_bytes_per_s: And as much more as the file's bound takes at this speed.
+        floor_bytes_per_s: Lowest speed; the time that the file's bound takes at it is added to ``grace_s``.
     """
 
     silence_s: float = 10.0
@@ -82,8 +82,8 @@ class HttpFiles:
 
         Args:
             path: Quoted, below the base URL.
-            max_length: Of the whole file.
-            offset: Where to go on; a server that cannot sends everything: the first offset is then 0.
+            max_length: Bound of the whole file, bytes.
+            offset: First byte wanted; a server that ignores it sends the whole file, from offset 0 on.
 
         Raises:
             MissingError: The server has none.
@@ -122,26 +122,26 @@ class HttpFiles:
 
 
 class _PacedSocket:
-    """A connected socket of which every wait ends at one deadline; what `http.client` needs of it."""
+    """The part of a connected socket that `http.client` uses; every wait ends at one deadline."""
 
     def __init__(self, sock: socket.socket, silence_s: float, deadline_s: float) -> None:
         self._sock, self._silence_s, self._deadline_s = sock, silence_s, deadline_s
 
     def sendall(self, data: bytes) -> None:
-        self._hurry()
+        self._limit_wait()
         self._sock.sendall(data)
 
     def receive_into(self, buffer: memoryview) -> int:
-        self._hurry()
+        self._limit_wait()
         return self._sock.recv_into(buffer)
 
     def makefile(self, _mode: str) -> io.BufferedReader:
         return io.BufferedReader(_Incoming(self))
 
     def close(self) -> None:
-        """Nothing: `http.client` closes a connection whose answer it has not read yet."""
+        """Do nothing: `http.client` calls this before the answer has been read."""
 
-    def _hurry(self) -> None:
+    def _limit_wait(self) -> None:
         left_s = self._deadline_s - time.monotonic()
         if left_s <= 0:
             raise TimeoutError("too slow")
@@ -165,7 +165,7 @@ def _translated(path: str) -> Iterator[None]:
     try:
         yield
     except TimeoutError as exc:
-        raise TrustError(f"{path}: slower than any honest server", Attack.SLOW_RETRIEVAL) from exc
+        raise TrustError(f"{path}: the server is slower than any honest one", Attack.SLOW_RETRIEVAL) from exc
     except (OSError, HTTPException) as exc:
         raise ServiceUnavailableError(f"{path}: {type(exc).__name__} {exc}") from exc
 

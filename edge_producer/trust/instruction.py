@@ -1,4 +1,4 @@
-"""What a device should run, from verified documents and facts about itself. Pure."""
+"""Decides what a device should run, from verified documents and facts about the device. Pure."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class DeviceFacts:
     """What a device knows about itself.
 
     Attributes:
-        hardware: Its hardware class.
+        hardware: Hardware class.
         families: Model families that it runs.
-        highest_seq: Of all channels it ever accepted; 0: none.
-        installed: What it runs, by family.
+        highest_seq: Highest number of the channel documents that it ever accepted; 0 for none.
+        installed: The releases that it runs, by family.
         max_opset: Highest ONNX operator set of its runtime.
     """
 
@@ -35,11 +35,11 @@ class DeviceFacts:
 
 @dataclass(frozen=True)
 class Instruction:
-    """What the channel in force wants of this device.
+    """What the channel document in force wants of this device.
 
     Attributes:
-        channel: None: nobody ever instructed this group; run what is installed.
-        wanted: By family of the device that the channel names.
+        channel: The document; None where the group never had one: then the device keeps what is installed.
+        wanted: Release by family, of the device's families that the document names.
         changes: Families whose wanted release is not the installed one, in the device's order.
     """
 
@@ -49,24 +49,27 @@ class Instruction:
 
 
 def decide(verified: VerifiedState, facts: DeviceFacts, now: datetime) -> Instruction:
-    """The instruction in force. Checks run in this order: channel, hardware class, seq, floors, revocations.
+    """The instruction in force. Checked in this order: channel document, hardware, seq, floors, revocations.
 
-    Only what would change is checked for hardware, floors and revocations: refusing never stops what runs.
+    Only changes are checked for hardware, floors and revocations: a refusal never stops what runs.
 
     Args:
-        verified: What ``Verifier.apply`` returned.
+        verified: From ``TrustVerifier.apply``.
         facts: About the device.
         now: Trusted time.
 
     Raises:
-        TrustError: With the attack that it looks like; nothing must change.
+        TrustError: A check failed; it names the likely attack, and nothing must change.
     """
     if now >= verified.policy.expires:
         raise TrustError(f"the policy expired at {verified.policy.expires:%Y-%m-%d %H:%M}", Attack.FREEZE)
     channel = _in_force(verified, facts)
     if channel is None:
         if facts.highest_seq:
-            raise TrustError(f"no channel, but {facts.highest_seq} was obeyed", Attack.REPLAYED_CHANNEL)
+            raise TrustError(
+                f"there is no channel document, but {facts.highest_seq} was accepted before",
+                Attack.REPLAYED_CHANNEL,
+            )
         return Instruction()
     if now >= channel.expires:
         raise TrustError(f"channel {channel.seq} expired at {channel.expires:%Y-%m-%d %H:%M}", Attack.FREEZE)
@@ -83,7 +86,7 @@ def decide(verified: VerifiedState, facts: DeviceFacts, now: datetime) -> Instru
 
 
 def _in_force(verified: VerifiedState, facts: DeviceFacts) -> ChannelDocument | None:
-    """The newest channel that may bind the device: canary channels bind the policy's pool only."""
+    """The newest channel document for the device; those of the canary ring bind the policy's pool only."""
     pool = verified.policy.canary.get(facts.group)
     binding = [
         channel
@@ -95,7 +98,7 @@ def _in_force(verified: VerifiedState, facts: DeviceFacts) -> ChannelDocument | 
 
 
 def _check_fit(verified: VerifiedState, facts: DeviceFacts, family: str, release: Release) -> None:
-    """Both keys of the family signed exactly this artifact, and for this hardware and runtime."""
+    """Check that both keys of the family signed this very artifact, for this hardware and runtime."""
     if release.sha256 is None:
         return
     path = artifact_path(family, release.version)
@@ -118,7 +121,7 @@ def _check_fit(verified: VerifiedState, facts: DeviceFacts, family: str, release
 
 
 def _check_policy(verified: VerifiedState, family: str, release: Release) -> None:
-    """Factory sets are always allowed: they are what a device can always go back to."""
+    """Check floor and revocations. Factory releases pass: a device must always be able to return to them."""
     if release.sha256 is None:
         return
     floor = verified.policy.floors.get(family, 0)

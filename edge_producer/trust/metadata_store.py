@@ -1,4 +1,4 @@
-"""Trusted metadata on the device's disk: each file durable before anything is built on it.
+"""Trusted metadata on the device's disk: each file is durable before anything relies on it.
 
 Names are unversioned (``root.json``, ``timestamp.json``, ``<role>.json``); every root that was ever verified
 stays in ``root_history``, so that the chain from the built-in root can be walked again without a network.
@@ -15,14 +15,14 @@ from schemas.durable import DISK, Disk, is_temporary
 
 _MAX_READ = 8 * 1024**2
 _MAX_VERSION = 2**63 - 1
-"""What a request can carry."""
+"""Largest version that a request can carry (int64)."""
 
 
 class MetadataStore:
     """One folder of trusted metadata and signed documents. One process at a time.
 
     Args:
-        folder: Made at the first write.
+        folder: Created at the first write.
         disk: Everything is written through it.
     """
 
@@ -39,11 +39,11 @@ class MetadataStore:
         self._write(self.folder / f"{_encoded(name)}.json", data)
 
     def forget_role(self, name: str) -> None:
-        """Drop metadata that do not verify any more, so that they are asked for again."""
+        """Remove metadata that no longer verify, so that the next request asks for them again."""
         self._disk.remove(self.folder / f"{_encoded(name)}.json")
 
     def root(self, version: int) -> bytes | None:
-        """A root that was verified once."""
+        """A root that was verified before; None where that version is not kept."""
         return _read(self.folder / "root_history" / f"{version}.root.json")
 
     def put_root(self, version: int, data: bytes) -> None:
@@ -52,7 +52,7 @@ class MetadataStore:
         self._write(self.folder / "root.json", data)
 
     def versions(self) -> dict[str, int]:
-        """Version of each role's metadata as the files say; damaged files are left out."""
+        """Version of each role's metadata, read from the files; damaged files are left out."""
         found: dict[str, int] = {}
         for path in sorted(self.folder.glob("*.json")):
             version = _version(_read(path))
@@ -61,7 +61,7 @@ class MetadataStore:
         return found
 
     def document(self, path: str) -> bytes | None:
-        """A signed document by its target path; to be held against its digest before use."""
+        """A signed document by its target path; the caller must check its digest before use."""
         return _read(self.folder / "documents" / _encoded(path))
 
     def put_document(self, path: str, data: bytes) -> None:
@@ -69,7 +69,7 @@ class MetadataStore:
         self._write(self.folder / "documents" / _encoded(path), data)
 
     def forget_document(self, path: str) -> None:
-        """Drop a document that nobody vouches for any more."""
+        """Remove a document that no role lists any more."""
         self._disk.remove(self.folder / "documents" / _encoded(path))
 
     def documents(self) -> dict[str, str]:

@@ -1,6 +1,6 @@
-"""Time that an attacker's clock cannot move: it only learns, and only from whom it trusts.
+"""Time that an attacker's clock cannot move: it advances only by instants from trusted sources.
 
-The raw wall clock is never read: a device's battery-less clock starts at 1970, and NTP is not authenticated.
+The raw wall clock is never read: a clock without a battery starts at 1970, and NTP is not authenticated.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from schemas.durable import DISK, Disk
 log = logging.getLogger(__name__)
 
 SERVER = "server"
-"""Source of an instant that the service told over mTLS."""
+"""Source of an instant that the service sent over mTLS."""
 _WORTH_WRITING = timedelta(seconds=60)
 _FAR = datetime(9000, 1, 1, tzinfo=UTC)
-"""No lie reaches further: a clock has to be able to run on from it."""
+"""No later instant is learnt: the clock must be able to run on from the newest one without an overflow."""
 
 
 @dataclass(frozen=True)
 class _Mark:
-    """An instant, and the monotonic seconds at which it was."""
+    """An instant, and the monotonic seconds at which it was the present."""
 
     instant: datetime
     at_s: float
@@ -36,17 +36,18 @@ class _Mark:
 
 
 class TrustedTime:
-    """The newest of build time, verified issue times and what the service told; the monotonic clock moves it.
+    """The newest of build time, verified issue times and the service's time, advanced by the monotonic clock.
 
-    What was verified never goes back and survives restarts; while a device is off its time stands still
-    until it learns. The service holds no signing key, so what it told counts only until it tells something
-    else: enough to see a freeze, too little to make later metadata look expired for good.
+    Verified time never goes back and survives restarts. While a device is off its time does not advance;
+    it catches up with the next instant that it learns. The service holds no signing key, so each time that
+    it sends replaces the one before: enough to notice a freeze, too little to make later metadata look
+    expired for good.
 
     Args:
-        path: Where it is kept.
-        build_time: No instant before it is believed; aware.
-        monotonic: Seconds; any origin.
-        disk: Writes it.
+        path: File that keeps the time over restarts.
+        build_time: No earlier instant is believed; aware.
+        monotonic: Seconds, any origin.
+        disk: Writes the file.
     """
 
     def __init__(
@@ -59,27 +60,26 @@ class TrustedTime:
         self._path, self._monotonic, self._disk = path, monotonic, disk
         self._written = _load(path)
         now_s, build = monotonic(), build_time.astimezone(UTC)
-        verified, told = self._written
+        verified, server = self._written
         self._verified = _Mark(build if verified is None else max(verified, build), now_s)
-        self._told = None if told is None else _Mark(told, now_s)
+        self._server = None if server is None else _Mark(server, now_s)
 
     def now(self) -> datetime:
-        """The instant by everything learnt so far, UTC."""
+        """The present by everything learnt so far, UTC."""
         now_s = self._monotonic()
         verified = self._verified.by(now_s)
-        return verified if self._told is None else max(verified, self._told.by(now_s))
+        return verified if self._server is None else max(verified, self._server.by(now_s))
 
     def learn(self, instant: datetime, source: str) -> None:
-        """Move on to the instant if it is newer.
+        """Advance to an instant if it is newer; the service's time replaces the one before in any case.
 
         Args:
             instant: Aware.
-            source: ``SERVER``: told by the service. Anything else: a role whose signed metadata was issued
-                then.
+            source: ``SERVER`` for the service's time; else the role whose signed metadata was issued then.
         """
         mark = _Mark(min(instant.astimezone(UTC), _FAR), self._monotonic())
         if source == SERVER:
-            self._told = mark
+            self._server = mark
         elif mark.instant > self._verified.by(mark.at_s):
             if mark.instant - self._verified.by(mark.at_s) > _WORTH_WRITING:
                 log.info(
@@ -90,10 +90,10 @@ class TrustedTime:
 
     def _save_if_worth(self) -> None:
         now_s = self._monotonic()
-        state = self._verified.by(now_s), None if self._told is None else self._told.by(now_s)
+        state = self._verified.by(now_s), None if self._server is None else self._server.by(now_s)
         if any(_differ(new, old) for new, old in zip(state, self._written, strict=True)):
-            verified, told = (None if at is None else at.isoformat() for at in state)
-            text = json.dumps({"verified": verified, "told": told})
+            verified, server = (None if at is None else at.isoformat() for at in state)
+            text = json.dumps({"verified": verified, "told": server})
             self._disk.write(self._path, text.encode())
             self._written = state
 
@@ -123,5 +123,5 @@ def _instant(text: str | None) -> datetime | None:
         return None
     instant = datetime.fromisoformat(text).astimezone(UTC)
     if instant.year > _FAR.year:
-        raise ValueError(f"{text}: no clock gets there")
+        raise ValueError(f"{text} is beyond the year {_FAR.year}")
     return instant

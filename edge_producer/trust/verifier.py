@@ -1,4 +1,4 @@
-"""What the service sent, held against the trusted root: signed channels, policy and models, or a refusal."""
+"""Verifies the service's replies against the trusted root: channel documents, policy and models."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from schemas.updates import Attack
 MAX_DOCUMENT_BYTES = 256 * 1024
 MAX_SEQ = 2**63 - 1
 MAX_FILES = 512
-"""Files in one reply."""
+"""Most files in one reply."""
 
 Files = Sequence[tuple[str, bytes]]
 _MODELS = model_role("")
@@ -45,8 +45,9 @@ class VerifiedTarget:
     """A model bundle that both keys of its family signed.
 
     Attributes:
-        length: Of the artifact, bytes.
-        sha256: Hex.
+        length: Length of the artifact, bytes.
+        sha256: Digest of the artifact, hex.
+        custom: What the keys signed about the model besides its bytes.
     """
 
     length: int
@@ -56,13 +57,14 @@ class VerifiedTarget:
 
 @dataclass(frozen=True)
 class VerifiedState:
-    """Signed, fresh and consistent at the time it was verified.
+    """What was signed, fresh and consistent when it was verified.
 
     Attributes:
-        channels: Newest signed document of each ring of the device's group that has one.
-        targets: By target path, every model bundle that a role vouches for.
-        refusals: By family, why its role cannot be used although the rest can.
-        versions: Of the metadata, by role.
+        channels: Newest channel document of each ring of the device's group that has one.
+        policy: The fleet policy.
+        targets: Every model bundle that a model role lists, by target path.
+        refusals: By family, why its role has expired while the rest is valid.
+        versions: Version of the metadata, by role.
     """
 
     channels: Mapping[Ring, ChannelDocument]
@@ -75,7 +77,7 @@ class VerifiedState:
         """The artifact's length, digest and signed ``custom``.
 
         Raises:
-            TrustError: No model role vouches for it, or the role has expired.
+            TrustError: No model role lists it, or the role has expired.
         """
         found = self.targets.get(path)
         if found is not None:
@@ -84,21 +86,21 @@ class VerifiedState:
         if family in self.refusals:
             refusal = self.refusals[family]
             raise TrustError(str(refusal), refusal.attack)
-        raise TrustError(f"no role vouches for {path}", Attack.UNSIGNED_INSTRUCTION)
+        raise TrustError(f"no role lists {path}", Attack.UNSIGNED_INSTRUCTION)
 
 
 class TrustVerifier:
-    """The device's trust: what was verified once, and the rules for what comes next.
+    """Verifies replies for one device, and keeps what it has verified.
 
     Args:
-        folder: Trusted metadata and documents; made at first use. One process at a time.
+        folder: Trusted metadata and documents; created at first use. One process at a time.
         root: Root metadata that came with the device, or with its join bundle.
-        time: Decides what has expired, and learns from what verifies.
-        group: The device's rollout group: its channels are read, no others.
+        time: Decides what has expired, and learns from the issue times of verified metadata.
+        group: The device's group: only its channel documents are read.
         disk: Everything is written through it.
 
     Raises:
-        TrustError: ``root`` is no root metadata.
+        TrustError: ``root`` is not root metadata.
     """
 
     def __init__(
@@ -112,7 +114,7 @@ class TrustVerifier:
     ) -> None:
         self._store = MetadataStore(folder, disk)
         self._time, self._group = time, group
-        self._horizon: datetime | None = None
+        self._root_expires: datetime | None = None
         self._root = self._workflow(root, {}).root_bytes
 
     def versions(self) -> dict[str, int]:
@@ -120,11 +122,11 @@ class TrustVerifier:
         return self._store.versions()
 
     def documents(self) -> dict[str, str]:
-        """SHA-256 of the documents at hand, by target path."""
+        """SHA-256 of the documents that are kept, by target path."""
         return self._store.documents()
 
     def cached(self) -> VerifiedState:
-        """What is trusted without asking anybody.
+        """The newest state that can be verified without the service.
 
         Raises:
             TrustError: Something is missing or has expired.
@@ -132,14 +134,14 @@ class TrustVerifier:
         return self.apply((), ())
 
     def apply(self, metadata: Files, documents: Files) -> VerifiedState:
-        """Verify a reply and keep what holds; after a refusal what was trusted before is still there.
+        """Verify a reply and keep it; after a refusal, what was trusted before is still there.
 
         Args:
             metadata: Names as in ``delivery.proto``, and bytes.
             documents: Target paths, and bytes.
 
         Raises:
-            TrustError: With the attack that it looks like.
+            TrustError: Something does not verify; names the likely attack.
         """
         workflow = self._workflow(self._root, self._pack(metadata))
         workflow.refresh()
@@ -169,17 +171,17 @@ class TrustVerifier:
         return pack
 
     def _learn(self, role: str, signed: Signed) -> None:
-        """Issue times move trusted time, but not past what the offline keys allow the root to live."""
+        """Advance trusted time to an issue time, but not past the root's expiry, signed by offline keys."""
         if role == ROOT:
-            self._horizon = signed.expires
+            self._root_expires = signed.expires
         issued = _issued(signed)
         if issued is not None:
-            self._time.learn(issued if self._horizon is None else min(issued, self._horizon), role)
+            self._time.learn(issued if self._root_expires is None else min(issued, self._root_expires), role)
 
     def _documents(self, workflow: Workflow, sent: Mapping[str, bytes]) -> dict[str, bytes]:
-        """The device's own documents that a role vouches for: as sent, else as kept.
+        """The policy and the group's channel documents, as a role lists them: as sent, else as kept.
 
-        What is about other groups does not count, however genuine: kept once, it would be missed ever after.
+        Other groups' documents are ignored, even if genuine: if kept, they would be missed in later replies.
         """
         own = {POLICY_PATH, *(channel_path(self._group, ring) for ring in RINGS)}
         held: dict[str, bytes] = {}
@@ -188,7 +190,7 @@ class TrustVerifier:
             if entry is not None:
                 held[path] = self._document(path, entry, sent.get(path))
             elif path in sent:
-                raise TrustError(f"no role vouches for {path[:80]!r}", Attack.UNSIGNED_INSTRUCTION)
+                raise TrustError(f"no role lists {path[:80]!r}", Attack.UNSIGNED_INSTRUCTION)
         return held
 
     def _document(self, path: str, entry: TargetFile, sent: bytes | None) -> bytes:
@@ -200,12 +202,12 @@ class TrustVerifier:
             return sent
         kept = self._store.document(path)
         if kept is None or not fits(entry, kept):
-            raise TrustError(f"{path} is vouched for, but was not sent", Attack.MIX_AND_MATCH)
+            raise TrustError(f"{path} is listed by its role, but was not sent", Attack.MIX_AND_MATCH)
         return kept
 
     def _policy(self, held: Mapping[str, bytes]) -> FleetPolicy:
         if POLICY_PATH not in held:
-            raise TrustError("no role vouches for a policy", Attack.UNSIGNED_INSTRUCTION)
+            raise TrustError("no role lists a policy", Attack.UNSIGNED_INSTRUCTION)
         policy = _parsed(FleetPolicy, POLICY_PATH, held[POLICY_PATH])
         before = self._store.document(POLICY_PATH)
         if before is not None and before != held[POLICY_PATH]:
@@ -264,7 +266,7 @@ def _custom(entry: TargetFile) -> TargetCustom | None:
     try:
         return TargetCustom.model_validate(entry.custom)
     except ValidationError:
-        return None  # of another kind than we know: nobody vouches for it as a bundle
+        return None  # an unknown kind of target: no role lists it as a bundle
 
 
 def _issued(signed: Signed) -> datetime | None:
@@ -276,7 +278,7 @@ def _issued(signed: Signed) -> datetime | None:
 
 
 def _seq(kept: bytes) -> int:
-    """Number of a kept policy; 0 where it was damaged on disk."""
+    """Number of the policy on disk; 0 where it is damaged."""
     try:
         return FleetPolicy.model_validate_json(kept).seq
     except ValidationError:
@@ -287,4 +289,4 @@ def _parsed(kind: type[_Kind], path: str, data: bytes) -> _Kind:
     try:
         return kind.model_validate_json(data)
     except ValidationError as exc:
-        raise TrustError(f"{path} is signed, but no {kind.__name__.lower()}", Attack.UNSAFE_CONTENT) from exc
+        raise TrustError(f"{path} is signed, but is not a {kind.__name__}", Attack.UNSAFE_CONTENT) from exc

@@ -1,8 +1,8 @@
 """The door to tuf: the client workflow of the TUF specification (section 5), over any way to fetch.
 
-Every decision is python-tuf's ``TrustedMetadataSet``, which takes bytes and a reference time and touches
-neither disk nor network. Around it stands our own order of fetching and persisting, because ``Updater``
-reads the raw clock, does not sync what it writes, and swaps ``root.json`` in two steps (ADR 0009).
+python-tuf's ``TrustedMetadataSet`` makes every decision; it takes bytes and a reference time, and touches
+neither disk nor network. Fetching and persisting have an order of our own, because tuf's ``Updater`` reads
+the raw clock, does not sync what it writes, and swaps ``root.json`` in two steps (ADR 0009).
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ __all__ = ["Fetch", "Limits", "MissingError", "Signed", "TargetFile", "Workflow"
 
 
 class MissingError(Exception):
-    """There is no such file where it was looked for."""
+    """The source has no such file."""
 
 
 class Fetch(Protocol):
-    """Where metadata come from: a pack that arrived over gRPC, or an HTTP server."""
+    """A source of metadata: a reply that arrived over gRPC, or an HTTP server."""
 
     def __call__(self, name: str, max_length: int) -> bytes:
         """Bytes of ``<version>.<role>.json`` or ``timestamp.json``.
@@ -59,7 +59,7 @@ class Fetch(Protocol):
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on what is fetched before it is verified. Bytes, and counts."""
+    """Bounds on what is fetched before it is verified: bytes of a file, and counts."""
 
     root: int = 512_000
     timestamp: int = 16_384
@@ -70,18 +70,18 @@ class Limits:
 
 
 class Workflow:
-    """One refresh: root → timestamp → snapshot → targets, then delegated roles as they are asked for.
+    """One refresh: root → timestamp → snapshot → targets, then delegated roles on demand.
 
     Args:
         store: Trusted metadata; each file is written as soon as it is verified.
         root: Root metadata to start from.
-        fetch: Where new metadata come from.
-        now: Decides what has expired; read before each step.
+        fetch: Fetches new metadata.
+        now: Decides what has expired; read before each step, because verified metadata may advance it.
         verified: Called with each role and its signed part once it is verified.
-        limits: Bounds.
+        limits: Bounds on fetching.
 
     Raises:
-        TrustError: ``root`` is no valid root metadata.
+        TrustError: ``root`` is not valid root metadata.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Workflow:
         self._limits = limits or Limits()
         with _translated("root"):
             self._trusted = TrustedMetadataSet(root, EnvelopeType.METADATA)
-        self._tick()
+        self._update_time()
         self.root_bytes = root
         if store.root(self.root.version) != root or store.role("root") is None:
             store.put_root(self.root.version, root)
@@ -123,17 +123,17 @@ class Workflow:
         """Targets metadata of a role that ``parent`` delegates to.
 
         Raises:
-            TrustError: They do not verify, have expired or are nowhere to be found.
+            TrustError: They do not verify, have expired or are missing.
         """
         if self._trusted.contains(role, parent):
             return self._targets(role)
         local, failed = self._store.role(role), None
         if local is not None:
-            self._tick()
+            self._update_time()
             try:
                 loaded = self._trusted.update_delegated_targets(local, role, parent)
             except RepositoryError as exc:
-                failed = exc  # outdated: fetch it
+                failed = exc  # outdated: a newer one is fetched
             else:
                 self._verified(role, loaded)
                 return loaded
@@ -141,7 +141,7 @@ class Workflow:
         if meta is None:
             raise TrustError(f"the snapshot does not list role {role}", Attack.MIX_AND_MATCH)
         data = self._get_newer(role, meta, self._limits.targets, failed)
-        with self._judging(role, parent, data):
+        with self._verifying(role, parent, data):
             loaded = self._trusted.update_delegated_targets(data, role, parent)
         self._store.put_role(role, data)
         self._verified(role, loaded)
@@ -151,17 +151,18 @@ class Workflow:
         """Entry of a target, by the first role in order of trust that lists it.
 
         Raises:
-            TrustError: A role on the way does not verify.
+            TrustError: A role before it in that order does not verify.
         """
-        waiting, seen = [("targets", "root")], set[str]()
-        while waiting and len(seen) <= self._limits.delegations:
+        # Pre-order, depth first (TUF specification, section 5.6.7); a terminating role ends the search.
+        waiting, visited = [("targets", "root")], set[str]()
+        while waiting and len(visited) <= self._limits.delegations:
             role, parent = waiting.pop()
-            if role in seen:
+            if role in visited:
                 continue
             targets = self.load(role, parent)
             if path in targets.targets:
                 return targets.targets[path]
-            seen.add(role)
+            visited.add(role)
             if targets.delegations is None:
                 continue
             children: list[tuple[str, str]] = []
@@ -200,7 +201,7 @@ class Workflow:
         try:
             self._trusted.update_root(data)
         except RepositoryError:
-            return False  # damaged on disk: fetch it again
+            return False  # damaged on disk: it is fetched again
         self.root_bytes = data
         if self._store.role("root") != data and self._store.root(version + 1) is None:
             self._store.put_root(version, data)
@@ -210,13 +211,13 @@ class Workflow:
     def _load_timestamp(self) -> None:
         local = self._store.role("timestamp")
         if local is not None:
-            self._tick()
-            with suppress(RepositoryError):  # expired: still guards against rollback; not signed: dropped
+            self._update_time()
+            with suppress(RepositoryError):  # an expired one still guards against rollback
                 self._trusted.update_timestamp(local)
             if Timestamp.type in self._trusted:
                 self._verified("timestamp", self._trusted.timestamp)
         data = self._get("timestamp.json", self._limits.timestamp)
-        self._tick()
+        self._update_time()
         try:
             with _translated("timestamp", bad_version=Attack.METADATA_ROLLBACK):
                 self._trusted.update_timestamp(data)
@@ -226,19 +227,21 @@ class Workflow:
         self._verified("timestamp", self._trusted.timestamp)
 
     def _load_snapshot(self) -> None:
-        self._tick()  # verifying the timestamp may have taught us the time
+        self._update_time()  # verifying the timestamp may have advanced the time
         local, failed = self._store.role("snapshot"), None
         if local is not None:
             try:
                 self._trusted.update_snapshot(local, trusted=True)
             except RepositoryError as exc:
-                failed = exc  # outdated: fetch it; if it verified, it guards against rollback
+                failed = (
+                    exc  # outdated: a newer one is fetched; this one guards against rollback if it verified
+                )
             else:
                 self._verified("snapshot", self._trusted.snapshot)
                 return
         meta = self._trusted.timestamp.snapshot_meta
         data = self._get_newer("snapshot", meta, self._limits.snapshot, failed)
-        with self._judging("snapshot", "root", data):
+        with self._verifying("snapshot", "root", data):
             self._trusted.update_snapshot(data)
         self._store.put_role("snapshot", data)
         self._verified("snapshot", self._trusted.snapshot)
@@ -250,7 +253,7 @@ class Workflow:
             raise TrustError(f"{name} was not sent", Attack.MIX_AND_MATCH) from exc
 
     def _get_newer(self, role: str, meta: MetaFile, limit: int, failed: RepositoryError | None) -> bytes:
-        """What is named instead of local metadata that failed to load."""
+        """Fetch the metadata that are named in place of local ones that failed to load."""
         name = f"{meta.version}.{role}.json" if self.root.consistent_snapshot else f"{role}.json"
         try:
             return self._fetch(name, meta.length or limit)
@@ -258,22 +261,22 @@ class Workflow:
             if isinstance(failed, ExpiredMetadataError):
                 raise TrustError(f"metadata of role {role} have expired: {failed}", Attack.FREEZE) from exc
             if failed is not None and self._store.versions().get(role) == meta.version:
-                self._store.forget_role(role)  # damaged on disk: the next reply brings it again
+                self._store.forget_role(role)  # damaged on disk: the next request asks for it again
             raise TrustError(f"{name} is named, but was not sent", Attack.MIX_AND_MATCH) from exc
 
-    def _tick(self) -> None:
+    def _update_time(self) -> None:
         self._trusted.reference_time = self._now().astimezone(UTC)
 
     def _targets(self, role: str) -> Targets:
         loaded = self._trusted[role]
         if not isinstance(loaded, Targets):
-            raise TypeError(f"{role} is no targets role")
+            raise TypeError(f"{role} is not a targets role")
         return loaded
 
     @contextmanager
-    def _judging(self, role: str, parent: str, data: bytes) -> Iterator[None]:
-        """A file that does not fit: genuine but from another moment, or not genuine at all."""
-        self._tick()
+    def _verifying(self, role: str, parent: str, data: bytes) -> Iterator[None]:
+        """Name the attack if a file does not fit: it is genuine but from another time, or not genuine."""
+        self._update_time()
         genuine = _genuine(self._trusted[parent], role, data)
         bad_version = Attack.METADATA_ROLLBACK if role == "snapshot" else Attack.MIX_AND_MATCH
         with _translated(role, bad_version, Attack.MIX_AND_MATCH if genuine else Attack.TAMPERED_METADATA):
@@ -300,7 +303,7 @@ def fits_file(entry: TargetFile, path: Path) -> bool:
 
 
 class _SameVersionError(Exception):
-    """The timestamp that is trusted already."""
+    """The timestamp is the one that is trusted already."""
 
 
 @contextmanager
@@ -318,15 +321,15 @@ def _translated(
     except BadVersionNumberError as exc:
         raise TrustError(f"metadata of role {role} have a wrong version: {exc}", bad_version) from exc
     except LengthOrHashMismatchError as exc:
-        raise TrustError(f"metadata of role {role} are not those that were named: {exc}", bad_digest) from exc
+        raise TrustError(f"metadata of role {role} do not match what names them: {exc}", bad_digest) from exc
     except UnsignedMetadataError as exc:
         raise TrustError(f"metadata of role {role}: {exc}", Attack.TAMPERED_METADATA) from exc
     except RepositoryError as exc:
-        raise TrustError(f"metadata of role {role} do not hold: {exc}", Attack.TAMPERED_METADATA) from exc
+        raise TrustError(f"metadata of role {role} do not verify: {exc}", Attack.TAMPERED_METADATA) from exc
 
 
 def _genuine(delegator: Signed, role: str, data: bytes) -> bool:
-    """Whether the role's keys did sign these bytes, at whatever time."""
+    """Whether the role's keys signed these bytes, at any time."""
     if not isinstance(delegator, Root | Targets):
         return False
     try:

@@ -1,4 +1,4 @@
-"""What an artifact holds, checked after its digest and before anything of it is installed."""
+"""The content of an artifact, checked after its digest and before any of it is installed."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ MEMORY_PER_MODEL_BYTE = 24
 
 
 def open_artifact(data: bytes, version: str, profile: Profile) -> tuple[Bundle, Mapping[str, bytes]]:
-    """The bundle inside an artifact whose digest holds, and its files to be stored.
+    """The bundle inside an artifact whose digest was verified, and its files to be stored.
 
     Args:
         data: The artifact.
-        version: That the signed instruction names.
-        profile: Which the model must fit.
+        version: The version that the signed instruction names.
+        profile: The profile that the model must fit.
 
     Raises:
-        TrustError: Unsafe or not what it says it is: a signed artifact that a device must not run.
+        TrustError: The artifact is signed, but unsafe or not the version that the instruction names.
     """
     files = unpack(data)
     bundle = bundle_of(files, version)
@@ -45,7 +45,7 @@ def open_artifact(data: bytes, version: str, profile: Profile) -> tuple[Bundle, 
 
 
 def bundle_of(files: Mapping[str, bytes], version: str) -> Bundle:
-    """The bundle that these files make: digests verified, graph safe to load.
+    """The bundle in these files, after its digests and its graph have been checked.
 
     Raises:
         TrustError: A digest that is not the manifest's, or a graph that may not be loaded.
@@ -67,14 +67,14 @@ def bundle_of(files: Mapping[str, bytes], version: str) -> Bundle:
 
 
 def memory_needed(model_bytes: int) -> int:
-    """Bytes that trying a model beside the old one takes at most."""
+    """Most bytes that a trial beside the running model takes."""
     return TRIAL_BYTES + MEMORY_PER_MODEL_BYTE * model_bytes
 
 
 def memory_available(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes that this process may still take: what the kernel calls available, less where a cgroup says so.
+    """Bytes that this process may still take: the kernel's MemAvailable, or less under a cgroup limit.
 
-    A machine that tells neither has enough.
+    Where neither can be read, memory counts as sufficient.
     """
     bounds = [2**62]
     try:

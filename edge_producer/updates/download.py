@@ -27,9 +27,9 @@ class DownloadPace:
     """How slow a download may be.
 
     Attributes:
-        min_bytes_per_s: Over each ``window_s``, once one has passed.
+        min_bytes_per_s: Slowest mean speed over a ``window_s``.
         window_s: Seconds over which speed is measured.
-        total_s: Longest time for one attempt; the next one resumes.
+        total_s: Longest time for one try; the next one resumes.
     """
 
     min_bytes_per_s: float = 1024.0
@@ -41,10 +41,10 @@ class Downloads:
     """One device's downloads.
 
     Args:
-        folder: Where ``<sha256>.part`` lies.
+        folder: Holds ``<sha256>.part``.
         fetch: Gives chunks.
         disk: Writes them.
-        pace: How slow is too slow.
+        pace: How slow a download may be.
         clock: Steady seconds.
     """
 
@@ -64,16 +64,16 @@ class Downloads:
         disk.make_folder(folder, private=True)
 
     def get(self, sha256: str, length: int, stop: Callable[[], bool] = lambda: False) -> bytes:
-        """The artifact's bytes, resumed where an earlier attempt ended; digest and length hold.
+        """The artifact's bytes, digest and length verified; resumes where an earlier try ended.
 
         Args:
-            sha256: Signed.
-            length: Signed, bytes.
-            stop: Asked between chunks; True gives up, to be resumed later.
+            sha256: Signed digest, hex.
+            length: Signed length, bytes.
+            stop: Polled between chunks; True gives up, to be resumed later.
 
         Raises:
-            TrustError: Other bytes, more bytes or slower bytes than promised.
-            ServiceUnavailableError: The stream ended early or ``stop`` said so.
+            TrustError: The bytes are others or more than were signed, or come too slowly.
+            ServiceUnavailableError: The stream ended early, or ``stop`` returned True.
         """
         if length > MAX_ARTIFACT_BYTES:
             raise TrustError(f"an artifact of {length} bytes; the limit is {MAX_ARTIFACT_BYTES}", _ENDLESS)
@@ -98,7 +98,7 @@ class Downloads:
         return data
 
     def forget(self, keep: str = "") -> None:
-        """Remove what was fetched of every artifact but one."""
+        """Remove the parts of every artifact but one."""
         for path in self._folder.iterdir():
             if path != self._part(keep):
                 self._disk.remove(path)
@@ -122,14 +122,14 @@ class Downloads:
                 self._disk.append(part, data)
                 have += len(data)
                 if have == length:
-                    return  # whatever else may come
+                    return  # what a server may still send is not waited for
                 watch.take(len(data))
                 if stop():
                     raise ServiceUnavailableError("the download was interrupted")
 
 
 class _Speed:
-    """Raises when data trickle."""
+    """Measures a download, and raises when it is too slow."""
 
     def __init__(self, pace: DownloadPace, clock: Clock) -> None:
         self._pace = pace

@@ -1,4 +1,4 @@
-"""What the service asks of one device: fetched, verified, decided, and handed to the installer."""
+"""The instruction in force for one device: fetched, verified, decided, and handed to the installer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edge_producer.updates.download import Downloads
 from edge_producer.updates.installer import Installer
 from edge_producer.updates.onnx_graph import MAX_OPSET
 from edge_producer.updates.resources import UpdaterResources
-from edge_producer.updates.service_access import DevicePaths, ServiceAccess
+from edge_producer.updates.service_access import ServiceAccess, UpdaterOptions
 from edge_producer.updates.service_client import DeliveryClient
 from edge_producer.updates.slots import ModelSet
 from edge_producer.updates.update_states import Attempt
@@ -22,11 +22,11 @@ from schemas.join import JoinBundle
 
 @dataclass(frozen=True)
 class Assignment:
-    """What the newest channel that holds asks of a device.
+    """What the newest channel document that verifies wants of a device.
 
     Attributes:
-        release: To be run; None: the channel says nothing of the device's family.
-        verified: Everything the service sent, as verified.
+        release: The release to run; None where the document does not name the device's family.
+        verified: Everything that the service sent, verified.
     """
 
     channel: ChannelDocument
@@ -35,13 +35,13 @@ class Assignment:
 
 
 class InstructionReader:
-    """Reads one device's instructions, and begins what they ask for.
+    """Reads one device's instructions, and has the installer begin what they ask for.
 
     Args:
-        access: How the device gets at the service.
+        access: The way to the service, with what verifies its answers.
         installer: Carries instructions out.
-        place: Where downloads go.
-        shared: How slow they may be.
+        options: Folder and disk for downloads.
+        resources: How slow downloads may be.
         monotonic: Steady seconds, any origin.
     """
 
@@ -49,18 +49,19 @@ class InstructionReader:
         self,
         access: ServiceAccess,
         installer: Installer,
-        place: DevicePaths,
-        shared: UpdaterResources,
+        options: UpdaterOptions,
+        resources: UpdaterResources,
         monotonic: Callable[[], float],
     ) -> None:
         self._access = access
         self._installer = installer
-        self._place = place
-        self._pace = shared.pace
+        self._progress = installer.progress
+        self._options = options
+        self._pace = resources.pace
         self._monotonic = monotonic
 
     def fetch(self, delivery: DeliveryClient) -> Assignment | None:
-        """What is asked of the device now; None: nothing, or nothing that can be trusted.
+        """What the device should run now; None where nothing is wanted, or nothing that can be trusted.
 
         Raises:
             AccessError: The certificate does not allow it.
@@ -75,66 +76,68 @@ class InstructionReader:
             verified = verifier.apply(fetched.metadata, fetched.documents)
             instruction = decide(verified, self._facts(joined.join), time.now())
         except TrustError as exc:
-            self._installer.refuse_metadata(exc)
+            self._progress.refuse_metadata(exc)
             return None
-        self._installer.metadata_holds()
+        self._progress.metadata_verified()
         if instruction.channel is None:
             return None
         release = instruction.wanted.get(self._installer.slots.family)
         return Assignment(instruction.channel, release, verified)
 
-    def obey(self, asked: Assignment, delivery: DeliveryClient, stop: Callable[[], bool]) -> float | None:
-        """Have the installer begin what is asked, if that is neither done nor under way.
+    def apply(
+        self, assignment: Assignment, delivery: DeliveryClient, stop: Callable[[], bool]
+    ) -> float | None:
+        """Have the installer begin an assignment, if it is neither done nor under way.
 
         Args:
-            asked: What ``fetch`` gave.
+            assignment: From ``fetch``.
             delivery: Fetches the artifact.
-            stop: Asked while fetching.
+            stop: Polled between chunks; True gives up, to be resumed later.
 
         Returns:
-            Seconds until it may be tried again; None: there is no such time.
+            Seconds until a failed attempt may be tried again; None where it may not.
         """
-        installer, release = self._installer, asked.release
+        installer, release = self._installer, assignment.release
         if release is None:
             return None
         wanted = ModelSet(releases={installer.slots.family: release})
         if release.sha256 is None:
-            wanted = installer.slots.factory  # its own, whichever it was made with
-        if installer.aims_at(wanted):
+            wanted = installer.slots.factory  # no digest: whichever factory set this device was made with
+        if installer.is_target(wanted):
             return None
         if wanted == installer.pointer.active:
             installer.cancel()
             return None
-        if not installer.may_begin(wanted, asked.channel.seq):
+        if not installer.may_begin(wanted, assignment.channel.seq):
             wait_s = self._retry_s(wanted)
-            # That time is past: a watch is in the way, and its end has the service looked at again.
+            # If that time has passed, a watch is in the way; the agent checks again when the watch ends.
             return None if wait_s is not None and wait_s <= 0 else wait_s
-        self._install(wanted, asked, delivery, stop)
+        self._install(wanted, assignment, delivery, stop)
         return self._retry_s(wanted)
 
     def _install(
-        self, wanted: ModelSet, asked: Assignment, delivery: DeliveryClient, stop: Callable[[], bool]
+        self, wanted: ModelSet, assignment: Assignment, delivery: DeliveryClient, stop: Callable[[], bool]
     ) -> None:
         installer = self._installer
         release = wanted.releases[installer.slots.family]
-        fetched = asked.release is not None and asked.release.sha256 is not None
+        fetched = assignment.release is not None and assignment.release.sha256 is not None
         path = artifact_path(installer.slots.family, release.version) if fetched else ""
         attempt = Attempt(
-            seq=asked.channel.seq,
-            rollout_id=asked.channel.rollout_id,
+            seq=assignment.channel.seq,
+            rollout_id=assignment.channel.rollout_id,
             wanted=wanted,
             before=installer.pointer.active,
             release=release,
             path=path,
         )
-        place, pace = self._place, self._pace
+        options, pace = self._options, self._pace
         fetch = functools.partial(delivery.fetch_artifact, stall_s=pace.window_s, total_s=pace.total_s)
-        downloads = Downloads(place.folder / "download", fetch, place.disk, pace, self._monotonic)
-        length = asked.verified.target(path).length if path else 0
+        downloads = Downloads(options.folder / "download", fetch, options.disk, pace, self._monotonic)
+        length = assignment.verified.target(path).length if path else 0
         installer.install(attempt, length, downloads, stop)
 
     def _retry_s(self, wanted: ModelSet) -> float | None:
-        failure = self._installer.record.failed.get(wanted.digest)
+        failure = self._progress.record.failed.get(wanted.digest)
         if failure is None or failure.kind != "passing":
             return None
         return failure.not_before - self._access.time.now().timestamp()
@@ -146,7 +149,7 @@ class InstructionReader:
             group=join.group,
             hardware=join.hardware,
             families=(installer.slots.family,),
-            highest_seq=installer.record.seq,
+            highest_seq=self._progress.record.seq,
             installed=installer.pointer.active.releases,
             max_opset=MAX_OPSET,
         )

@@ -1,4 +1,4 @@
-"""The file that remembers where a device's update stands, and beside it what must outlive its damage."""
+"""The file with a device's update record, and beside it the number that must survive damage to that file."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from schemas.updates import UpdateState
 log = logging.getLogger(__name__)
 
 MAX_NUMBER = 2**63 - 1
-"""What a report can carry."""
+"""Largest number that a report can carry (int64)."""
 SANE_SEQ = 2**40
-"""No fleet is ever instructed so often: a number beyond it is damage, and would lock every channel out."""
+"""No fleet gets so many channel documents: a larger number is damage, and would lock out every later one."""
 _NEEDS_ATTEMPT = UNCHANGED | {UpdateState.COMMITTED, UpdateState.WATCH}
 
 
 class Journal:
-    """One device's record; persisted before anything that it says is done.
+    """One device's update record on disk.
 
     Args:
-        folder: The device's own.
-        disk: Writes it.
+        folder: The device's own folder.
+        disk: Reads and writes it.
     """
 
     def __init__(self, folder: Path, disk: Disk) -> None:
@@ -35,7 +35,7 @@ class Journal:
         disk.make_folder(folder, private=True)
 
     def load(self) -> UpdateRecord | None:
-        """The record as kept; None: unreadable, so restore."""
+        """The record on disk; None where it is unreadable: then the device must restore an earlier set."""
         record = parse_record(self._disk.read(self._path))
         if record is None or not _makes_sense(record):
             return None
@@ -43,13 +43,14 @@ class Journal:
 
     def save(self, record: UpdateRecord) -> UpdateRecord:
         """Persist a record; returns it."""
+        # The number first: a record that is damaged later must not let an older channel document in.
         if record.seq > self.accepted():
             self._disk.write(self._seq_path, json.dumps({"seq": record.seq}).encode())
         self._disk.write(self._path, record.model_dump_json().encode())
         return record
 
     def try_save(self, record: UpdateRecord) -> UpdateRecord:
-        """Persist a record if the disk takes it: a start and an end wait for no disk. Returns it."""
+        """Persist a record if the disk has room; returns it in any case."""
         try:
             return self.save(record)
         except OSError:
@@ -57,7 +58,7 @@ class Journal:
             return record
 
     def accepted(self) -> int:
-        """Newest channel ever accepted, also where the record is damaged: no replay gets in through that."""
+        """Number of the newest channel document ever accepted; also known where the record is damaged."""
         try:
             seq = int(json.loads(self._disk.read(self._seq_path) or b"{}").get("seq", 0))
         except (ValueError, AttributeError, TypeError, OverflowError, RecursionError):
@@ -66,7 +67,7 @@ class Journal:
 
 
 def _makes_sense(record: UpdateRecord) -> bool:
-    """Whether a record can be gone on from: its numbers can be told, its state has what it is about."""
+    """Whether the numbers fit into a report, and a state that needs an attempt has one."""
     attempt = record.attempt
     if attempt is None and record.state in _NEEDS_ATTEMPT:
         return False

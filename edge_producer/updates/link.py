@@ -14,15 +14,15 @@ from schemas.join import JoinBundle
 
 log = logging.getLogger(__name__)
 
-BREATH_S = 0.1
-"""Between two hints: a flood of them waits in the sender's buffers, not in this process's time."""
+HINT_PAUSE_S = 0.1
+"""Pause after each hint: a flood of them fills the sender's buffers instead of this process's time."""
 
 
 class ServiceLink:
-    """Connects when asked, and listens for hints in a thread of its own while it is connected.
+    """Connects on demand, and receives hints in a thread of its own while it is connected.
 
     Args:
-        join: Addresses and authority.
+        join: Addresses of the service, and the authority that signs its certificate.
         membership: Gives certificates.
         hinted: Called by the listening thread when something may have changed; must not block.
     """
@@ -41,10 +41,10 @@ class ServiceLink:
         self._listener: threading.Thread | None = None
 
     def delivery(self, *, renew: bool = False) -> DeliveryClient:
-        """The connection, made or made anew where the certificate changed.
+        """The connection; a new one where there is none yet, or where the certificate changed.
 
         Args:
-            renew: Get a new certificate first: the one at hand may be why nobody answers.
+            renew: Get a new certificate first: the present one may be why the service does not answer.
 
         Raises:
             AccessError: No certificate can be had.
@@ -78,9 +78,9 @@ class ServiceLink:
             try:
                 if held is not None:
                     for version in held[1].watch():
-                        backoff.worked()
+                        backoff.reset()
                         self._hinted(version)
-                        if self._closed.wait(BREATH_S):
+                        if self._closed.wait(HINT_PAUSE_S):
                             break
             except AccessError as exc:
                 log.warning("no hints: %s", exc, extra={"device_id": self.join.device_id})

@@ -1,4 +1,4 @@
-"""Loaded models of one process: a session per set, shared by every device that runs it."""
+"""The loaded models of one process: a session per set, shared by every device that runs it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class LoadedModels:
     """Loads each set once, golden vectors included: the session is warm before a window reaches it.
 
     Args:
-        profile: Vertical of the devices.
+        profile: Profile of all devices.
     """
 
     def __init__(self, profile: Profile) -> None:
@@ -23,10 +23,10 @@ class LoadedModels:
         self._loaded: weakref.WeakValueDictionary[str, OnnxPredictor] = weakref.WeakValueDictionary()
 
     def get(self, slots: ModelSlots, wanted: ModelSet) -> OnnxPredictor:
-        """The predictor of a set that a device holds. It lives as long as somebody keeps it.
+        """The predictor of a set that a device holds. It stays loaded as long as a device refers to it.
 
         Raises:
-            BundleError: The set is not whole, does not fit or misses its golden vectors.
+            BundleError: The set is incomplete, does not fit or misses its golden vectors.
         """
         with self._lock:
             found = self._loaded.get(wanted.digest)

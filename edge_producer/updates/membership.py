@@ -1,4 +1,4 @@
-"""How a device joins and keeps its certificate: a join bundle once, then renewals with its own key."""
+"""How a device enrols and keeps its certificate: a join bundle once, then renewals with its own key."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from schemas.join import JoinBundle
 log = logging.getLogger(__name__)
 
 RENEW_SHARE = 1 / 3
-"""Share of a certificate's lifetime that is left when it is renewed."""
+"""A certificate is renewed once less than this share of its lifetime is left."""
 
 
 def load_join(join_dir: Path, folder: Path, device_id: str, disk: Disk) -> JoinBundle | None:
-    """The device's join bundle: from the join folder, else as kept when it joined; None: it has none.
+    """The device's join bundle from the join folder, else as kept when it joined; None where it has none.
 
     Raises:
-        AccessError: A file is there but is no join bundle of this device.
+        AccessError: There is a file, but it is not a join bundle of this device.
     """
     for path in (join_dir / f"{device_id}.json", folder / "joined.json"):
         raw = disk.read(path)
@@ -51,11 +51,11 @@ class Membership:
     """One device's certificate.
 
     Args:
-        folder: The device's own.
-        join: Addresses, authority, token.
-        device: Its key: the one that seals its telemetry.
-        time: Learns from the service's answers; says when the certificate is due.
-        disk: Writes it.
+        folder: The device's own folder.
+        join: Addresses, authority and token.
+        device: Its signing key, which also seals its telemetry, becomes the key of the certificate.
+        time: Decides when the certificate is due, and learns from the service's answers.
+        disk: Reads and writes the certificate.
 
     Raises:
         AccessError: The key or the authority cannot be used.
@@ -74,17 +74,17 @@ class Membership:
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise AccessError("the device key must be a P-256 key")
         self._key, self._key_pem = key, pem
-        self._who = {"device_id": device.device_id}
+        self._log_extra = {"device_id": device.device_id}
         try:
             self._authorities = x509.load_pem_x509_certificates(join.ca_pem.encode())
         except ValueError as exc:
             raise AccessError("the join bundle holds no certificate of the authority") from exc
 
     def credentials(self, *, renew: bool = False) -> Credentials:
-        """A certificate that should hold, after enrolling or renewing where that is due.
+        """A certificate that should be valid, after enrolling or renewing where that is due.
 
         Args:
-            renew: Get a new one although this one seems to hold: the service does not take it.
+            renew: Renew even if the certificate seems valid, because the service does not accept it.
 
         Raises:
             AccessError: The token is used up, or the certificate was revoked.
@@ -92,27 +92,27 @@ class Membership:
         """
         held = self._held()
         if held is None:
-            return self._enrolled()
+            return self._enrol()
         if renew or self._due(held):
-            return self._renewed(held)
+            return self._renew(held)
         return Credentials(held, self._key_pem)
 
     def _held(self) -> bytes | None:
-        """The certificate, unless it is damaged, not this device's, or a new token came since."""
+        """The certificate; None where it is damaged, not this device's, or older than a new token."""
         held = self._disk.read(self._folder / "certificate.pem")
         if held is None or self._spent() not in (None, _digest(self._join.token)):
             return None
         try:
-            return self._ours(held)
+            return self._checked(held)
         except ValueError as exc:
-            log.warning("the certificate on disk is not used: %s", exc, extra=self._who)
+            log.warning("the certificate on disk is not used: %s", exc, extra=self._log_extra)
             return None
 
-    def _ours(self, pem: bytes) -> bytes:
-        """The one certificate in ``pem``, as PEM: gRPC's C core aborts the process on what it cannot read.
+    def _checked(self, pem: bytes) -> bytes:
+        """The first certificate in ``pem``, as PEM: gRPC's C core aborts the process on what it cannot read.
 
         Raises:
-            ValueError: It is unreadable, or not this device's, for its key, by its authority.
+            ValueError: It is unreadable, or names another device, key or authority.
         """
         certificate = x509.load_pem_x509_certificate(pem)
         names = [a.value for a in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
@@ -128,7 +128,7 @@ class Membership:
         return certificate.public_bytes(serialization.Encoding.PEM)
 
     def _spent(self) -> str | None:
-        """Digest of the token that was redeemed; None: that is this one."""
+        """Digest of the token that was redeemed; None where none was, or it is the present one."""
         raw = self._disk.read(self._folder / "joined.json")
         if raw is None:
             return None
@@ -143,31 +143,32 @@ class Membership:
         begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         return self._time.now() >= end - RENEW_SHARE * (end - begin)
 
-    def _enrolled(self) -> Credentials:
-        issued = EnrolmentClient(self._join).enroll(self._csr(), self._device.public_pem)
+    def _enrol(self) -> Credentials:
+        issued = EnrolmentClient(self._join).enrol(self._csr(), self._device.public_pem)
         credentials = self._keep(issued.certificate_pem, issued.server_time)
+        # The certificate is on disk first: if the power fails in between, the same token is redeemed again.
         spent = self._join.model_copy(update={"token": _digest(self._join.token)})
         self._disk.write(self._folder / "joined.json", spent.model_dump_json().encode(), private=True)
-        log.info("joined", extra=self._who)
+        log.info("joined", extra=self._log_extra)
         return credentials
 
-    def _renewed(self, held: bytes) -> Credentials:
+    def _renew(self, held: bytes) -> Credentials:
         csr, at_ms = self._csr(), int(self._time.now().timestamp() * 1000)
         claim = b"edgeloop.v1.renew\n%d\n" % at_ms + csr
         proof = self._key.sign(claim, ec.ECDSA(hashes.SHA256()))
         issued = EnrolmentClient(self._join).renew(held, csr, at_ms, proof)
         credentials = self._keep(issued.certificate_pem, issued.server_time)
-        log.info("certificate renewed", extra=self._who)
+        log.info("certificate renewed", extra=self._log_extra)
         return credentials
 
     def _keep(self, certificate_pem: bytes, server_time: datetime) -> Credentials:
-        """What was issued, kept if it is what was asked for; else the old one stays.
+        """Keep an issued certificate if it is the one that was asked for; else the old one stays.
 
         Raises:
-            ServiceUnavailableError: It is not.
+            ServiceUnavailableError: It is another one.
         """
         try:
-            pem = self._ours(certificate_pem)
+            pem = self._checked(certificate_pem)
         except ValueError as exc:
             raise ServiceUnavailableError(
                 f"what the service issued is no certificate of ours: {exc}"

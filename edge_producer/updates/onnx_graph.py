@@ -1,4 +1,4 @@
-"""What a graph may not do, read from its bytes: no weights in other files, no operators but ONNX's own.
+"""Refuses graphs that are unsafe to load: weights in other files, operators that are not ONNX's own.
 
 Reads a subset of the format (`schemas/proto/onnx_subset.proto`), so that a device needs no onnx package and
 the runtime never opens a graph that names other files.
@@ -18,19 +18,19 @@ RUNTIME_OPSETS = {"": 28, "ai.onnx.ml": 5}
 """Newest operator sets by domain that onnxruntime 1.32 loads (tried one by one)."""
 MAX_OPSET = RUNTIME_OPSETS[""]
 MAX_DEPTH = 16
-"""Graphs within graphs."""
+"""Deepest nesting of graphs inside nodes."""
 
 
 def check_graph(data: bytes, version: str) -> int:
-    """The operator set that a graph needs, if it is safe to load.
+    """The operator set that a graph needs; refuses a graph that is unsafe to load.
 
     Args:
         data: An ONNX model.
         version: Named in errors.
 
     Raises:
-        TrustError: No ONNX model; external data, local functions or training graphs; operators of unknown
-            domains, or of sets that the runtime does not know.
+        TrustError: Not an ONNX model; external data, local functions or training graphs; operators of
+            unknown domains, or of operator sets that the runtime does not know.
     """
     model = onnx.ModelProto()
     try:
@@ -46,6 +46,7 @@ def check_graph(data: bytes, version: str) -> int:
         if number > RUNTIME_OPSETS[domain]:
             known = RUNTIME_OPSETS[domain]
             raise _unsafe(version, f"wants operator set {number} of '{domain}'; the runtime knows {known}")
+    # Branches and loop bodies hold graphs of their own, and attributes hold tensors: check all of them.
     for graph in _graphs(model.graph, version, 0):
         _check_nodes(graph, version)
         tensors: list[onnx.TensorProto] = [*graph.initializer, *_dense(graph.sparse_initializer)]

@@ -1,4 +1,4 @@
-"""What a device makes of its files when its process starts: no network, and no disk that takes anything."""
+"""The record that a starting process goes on from. Needs no network, and works with a full disk."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ S = UpdateState
 
 
 def recovered(device_id: str, journal: Journal, slots: ModelSlots) -> UpdateRecord:
-    """The record to go on from; a commit that was decided is carried out if the disk takes it.
+    """The record to go on from; a commit that was decided is carried out if the disk has room.
 
-    What cannot be persisted now holds in memory: the installer's progress does it again.
+    What cannot be persisted now holds in memory, and ``Installer.advance`` does it again.
     """
     record = journal.load()
     if record is not None and record.attempt is not None:

@@ -1,4 +1,4 @@
-"""What a device tells the service about its updates: its records, as the messages that carry them."""
+"""Turns a device's update records into reports to the model service."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class UpdateReporter:
 
     Args:
         queue: Keeps them until the service has answered.
-        access: Says what else the device knows: its hardware class, time and metadata versions.
-        slots: Its sets of models.
-        profile: Name of its vertical.
+        access: Gives the device's hardware class, time and metadata versions.
+        slots: The device's sets of models.
+        profile: Name of the device's profile.
     """
 
     def __init__(self, queue: ReportQueue, access: ServiceAccess, slots: ModelSlots, profile: str) -> None:
@@ -36,22 +36,22 @@ class UpdateReporter:
         return len(self._queue)
 
     def add(
-        self, record: UpdateRecord, shadow: ShadowSummary | None = None, *, standing: bool = False
+        self, record: UpdateRecord, shadow: ShadowSummary | None = None, *, channel_only: bool = False
     ) -> bool:
-        """Have a record told; False: nobody ever asks this device.
+        """Queue a report of a record; False where the device has no service to report to.
 
         Args:
-            record: Where the device stands.
-            shadow: What two models did beside each other, if that is part of it.
-            standing: It is about the newest channel, not about the last attempt.
+            record: State and last result of the device's update.
+            shadow: The comparison of two models that led to it, if there is one.
+            channel_only: Report the newest channel document, without the last attempt.
 
         Raises:
             OSError: The disk does not take it.
         """
         access = self._access
-        if not access.is_asked:
+        if not access.is_managed:
             return False
-        report = report_of(record, self._slots.pointer(), self._slots.family, standing=standing)
+        report = report_of(record, self._slots.pointer(), self._slots.family, channel_only=channel_only)
         report.device_id, report.profile = access.device_id, self._profile
         report.trusted_time_ms = int(access.time.now().timestamp() * 1000)
         if access.joined is not None:
@@ -70,19 +70,21 @@ class UpdateReporter:
             RetryableError: The service answered, but did not take it; the rest waits.
             ServiceUnavailableError: No answer; the rest waits.
         """
-        told = self._queue.flush(delivery.report)
-        if told is not None:
-            self._access.time.learn(told, SERVER)
+        server_time = self._queue.flush(delivery.report)
+        if server_time is not None:
+            self._access.time.learn(server_time, SERVER)
 
 
-def report_of(record: UpdateRecord, pointer: SlotPointer, family: str, *, standing: bool) -> pb.ReportRequest:
-    """What a record says, as a report.
+def report_of(
+    record: UpdateRecord, pointer: SlotPointer, family: str, *, channel_only: bool
+) -> pb.ReportRequest:
+    """A record as a report, without what only the queue and the access know.
 
     Args:
-        record: Where the device stands.
+        record: State and last result of the device's update.
         pointer: Which set runs.
-        family: That the device runs.
-        standing: It is about the newest channel, not about the last attempt.
+        family: The device's model family.
+        channel_only: Report the newest channel document, without the last attempt.
     """
     report = pb.ReportRequest(state=record.state, channel_seq=record.seq, rollout_id=record.rollout_id)
     for name, release in pointer.active.releases.items():
@@ -90,11 +92,11 @@ def report_of(record: UpdateRecord, pointer: SlotPointer, family: str, *, standi
             pb.Installed(family=name, version=release.version, sha256=release.sha256 or "")
         )
     attempt = record.attempt
-    if standing:
+    if channel_only:
         return report
     report.result, report.attack, report.detail = record.result or "", record.attack or "", record.detail
     if attempt is not None and (record.result is not None or record.state is not UpdateState.IDLE):
-        # One end of the process may be a power cut; from the second on they are held against the model.
+        # The first crash is not reported: it may have been a power cut. Later ones count against the model.
         report.rollout_id, report.crashes = attempt.rollout_id, max(attempt.crashes - 1, 0)
         release = attempt.release
         report.attempted.CopyFrom(
@@ -104,5 +106,5 @@ def report_of(record: UpdateRecord, pointer: SlotPointer, family: str, *, standi
 
 
 def shadow_message(summary: ShadowSummary) -> pb.Shadow:
-    """A comparison as it crosses the wire."""
+    """A comparison as its protobuf message."""
     return pb.Shadow(**asdict(summary))

@@ -19,10 +19,10 @@ from schemas.proto import delivery_pb2 as pb
 log = logging.getLogger(__name__)
 
 MAX_WAITING = 64
-"""Reports kept while the service is away; older ones give way: the newest tells where the device stands."""
+"""Reports kept while the service is away; the oldest give way, because the newest has the present state."""
 
 _NAME, _LARGEST = re.compile(r"\d{12,15}\.pb", re.ASCII), 10**15
-"""Names of the files that are reports; numbers from there on were not counted, but damaged or made up."""
+"""Names of report files, and the bound of their numbers: a larger one is damaged or made up."""
 
 
 class ReportQueue:
@@ -31,7 +31,7 @@ class ReportQueue:
     Args:
         folder: One file a report, named by its number.
         disk: Writes them.
-        device_id: Whose they are.
+        device_id: A report in the folder that names another device is given up.
 
     Attributes:
         given_up: Reports that this process dropped: damaged, not this device's, or refused for good.
@@ -45,7 +45,7 @@ class ReportQueue:
         disk.make_folder(folder)
 
     def add(self, report: pb.ReportRequest) -> pb.ReportRequest:
-        """Number a report and keep it until it is answered."""
+        """Number a report and keep it until the service has answered it."""
         number = self._last() + 1
         # The number first: a crash between the two writes leaves a hole, never one number for two reports.
         self._disk.write(self._folder / "last.json", json.dumps({"last": number}).encode())
@@ -65,17 +65,17 @@ class ReportQueue:
             RetryableError: The service answered, but did not take it; the rest waits.
             ServiceUnavailableError: No answer; the rest waits.
         """
-        told = None
+        server_time = None
         for path in self._waiting():
             try:
-                told = send(self._read(path))
+                server_time = send(self._read(path))
             except AccessError:
                 raise
             except (DecodeError, RejectedError, ValueError, OSError) as exc:
                 self.given_up += 1
                 log.warning("report %s is given up, %d so far: %s", path.stem, self.given_up, exc)
             self._disk.remove(path)
-        return told
+        return server_time
 
     def _read(self, path: Path) -> pb.ReportRequest:
         report = pb.ReportRequest()

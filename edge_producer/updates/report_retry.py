@@ -1,4 +1,4 @@
-"""Hands on what is worth a report; what the disk did not take waits here and is tried again."""
+"""Hands records over to be reported; those that the disk did not take wait here and are tried again."""
 
 from __future__ import annotations
 
@@ -11,45 +11,45 @@ from edge_producer.updates.update_states import UpdateRecord
 
 log = logging.getLogger(__name__)
 
-Tell = Callable[[UpdateRecord, ShadowSummary | None], None]
-"""Takes each record worth a report, and what the models did beside each other."""
+AddReport = Callable[[UpdateRecord, ShadowSummary | None], None]
+"""Takes each record that is to be reported, with the comparison of two models if there is one."""
 
-MAX_UNTOLD = 64
-"""Kept while the disk takes nothing; older ones give way."""
+MAX_UNSAVED = 64
+"""Reports kept in memory while the disk takes nothing; the oldest give way."""
 
 
 class ReportRetry:
-    """One device's way to its reports. A full disk holds up what is told, never what is done.
+    """One device's retry queue for reports. A full disk delays what is reported, never what is done.
 
     Args:
         device_id: Named in logs.
-        tell: Takes what is worth a report; may raise OSError.
+        add_report: Writes a report to disk; may raise OSError.
     """
 
-    def __init__(self, device_id: str, tell: Tell) -> None:
+    def __init__(self, device_id: str, add_report: AddReport) -> None:
         self._device_id = device_id
-        self._tell = tell
-        self._untold: deque[tuple[UpdateRecord, ShadowSummary | None]] = deque(maxlen=MAX_UNTOLD)
+        self._add_report = add_report
+        self._unsaved: deque[tuple[UpdateRecord, ShadowSummary | None]] = deque(maxlen=MAX_UNSAVED)
         self.failures = 0
-        """Times that a report could not be kept."""
+        """Times that the disk did not take a report."""
 
     def __len__(self) -> int:
         """Reports that are not on disk yet."""
-        return len(self._untold)
+        return len(self._unsaved)
 
     def add(self, record: UpdateRecord, shadow: ShadowSummary | None = None) -> None:
-        """Tell a record, after those that wait."""
-        self._untold.append((record, shadow))
+        """Report a record, after those that wait."""
+        self._unsaved.append((record, shadow))
         self.retry()
 
     def retry(self) -> None:
-        """Tell what waits, oldest first."""
-        while self._untold:
+        """Report what waits, oldest first, until the disk takes no more."""
+        while self._unsaved:
             try:
-                self._tell(*self._untold[0])
+                self._add_report(*self._unsaved[0])
             except OSError:
                 self.failures += 1
-                said = {"device_id": self._device_id, "failures": self.failures}
-                log.exception("%d reports wait for the disk", len(self._untold), extra=said)
+                extra = {"device_id": self._device_id, "failures": self.failures}
+                log.exception("%d reports wait for the disk", len(self._unsaved), extra=extra)
                 return
-            self._untold.popleft()
+            self._unsaved.popleft()

@@ -1,4 +1,4 @@
-"""What the updaters of one process share: loaded models, trial processes, bounds."""
+"""What the updaters of one process share: loaded models, trial processes, limits."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ class UpdaterResources:
     """What the devices of one process share.
 
     Attributes:
-        available: Memory that may be taken, bytes.
-        shadow_previous: The earlier model goes on in shadow after its watch.
+        profile: Profile of all devices.
+        models: Loads each set once for all devices.
+        trials: Runs one child process per artifact.
+        available: Returns the bytes of memory that a trial may take.
+        shadow_previous: Whether the earlier model goes on scoring in shadow after the watch.
         pace: How slow a download may be.
     """
 
@@ -31,5 +34,5 @@ class UpdaterResources:
 
     @classmethod
     def of(cls, profile: Profile, *, shadow_previous: bool = False) -> UpdaterResources:
-        """Nothing loaded, nothing tried yet."""
+        """Resources with nothing loaded and nothing on trial."""
         return cls(profile, LoadedModels(profile), Trials(profile), shadow_previous=shadow_previous)

@@ -1,4 +1,4 @@
-"""What one device runs now, and what it can go back to without asking anybody."""
+"""The models that one device runs now, and the earlier sets that it can return to without a network."""
 
 from __future__ import annotations
 
@@ -14,80 +14,80 @@ log = logging.getLogger(__name__)
 
 
 class RunningSet:
-    """One device's seat, and the sets behind it. Used by one thread; the seat by the sensing loop too.
+    """One device's switch, and the sets behind it. Used by one thread; the switch by the sensing loop too.
 
     Args:
         device_id: Named in logs.
-        slots: Its sets.
-        models: Loads them.
+        slots: The device's sets.
+        loaded: Loads them.
     """
 
-    def __init__(self, device_id: str, slots: ModelSlots, models: LoadedModels) -> None:
+    def __init__(self, device_id: str, slots: ModelSlots, loaded: LoadedModels) -> None:
         self._device_id = device_id
         self._slots = slots
-        self._models = models
+        self._loaded = loaded
         self._retired: list[ActiveModels] = []
-        self._seat: ModelSwitch | None = None
+        self._switch: ModelSwitch | None = None
 
     @property
-    def seat(self) -> ModelSwitch:
+    def switch(self) -> ModelSwitch:
         """What the sensing loop reads."""
-        if self._seat is None:
-            raise ValueError("nobody sits yet")
-        return self._seat
+        if self._switch is None:
+            raise ValueError("no models have been set")
+        return self._switch
 
     @property
-    def lineup(self) -> ActiveModels:
+    def models(self) -> ActiveModels:
         """What runs from the next window on."""
-        return self.seat.lineup
+        return self.switch.models
 
-    def put(self, lineup: ActiveModels) -> None:
-        """Have a lineup run from the next window on."""
-        if self._seat is None:
-            self._seat = ModelSwitch(lineup)
+    def run(self, models: ActiveModels) -> None:
+        """Have these models run from the next window on."""
+        if self._switch is None:
+            self._switch = ModelSwitch(models)
             return
         # Kept until the sensing loop has moved on: it must not be the one that frees a session.
-        self._retired.append(self._seat.lineup)
-        self._seat.lineup = lineup
+        self._retired.append(self._switch.models)
+        self._switch.models = models
 
-    def observe(self, observer: Observer | None) -> None:
-        """Have the same models run on, seen by another observer."""
-        self.put(ActiveModels(self.lineup.active, self.lineup.shadow, observer))
+    def set_observer(self, observer: Observer | None) -> None:
+        """Run the same models with another observer, or with none."""
+        self.run(ActiveModels(self.models.active, self.models.shadow, observer))
 
-    def free(self) -> None:
-        """Let go of lineups that the sensing loop has left."""
-        if self.seat.taken is self.seat.lineup:
+    def release_retired(self) -> None:
+        """Free earlier models that the sensing loop no longer uses."""
+        if self.switch.in_use is self.switch.models:
             self._retired.clear()
 
-    def earlier(self) -> Predictor | None:
-        """The model before this one, if it still loads."""
+    def earlier_model(self) -> Predictor | None:
+        """The newest earlier model that still loads; None where there is none."""
         now = self._slots.pointer()
         for candidate in (*now.previous, self._slots.factory):
             if candidate != now.active:
                 try:
-                    return self._models.get(self._slots, candidate)
+                    return self._loaded.get(self._slots, candidate)
                 except BundleError:
                     log.exception("an earlier set cannot be loaded", extra={"device_id": self._device_id})
         return None
 
     def step_back(self) -> tuple[ModelSet, bool]:
-        """Have the newest earlier set that loads run, at once; the pointer is not touched. Idempotent.
+        """Run the newest earlier set that loads, at once; the pointer is not touched. Idempotent.
 
         Returns:
-            The set; and whether only the factory set was left because others are damaged.
+            The set, and whether only the factory set was left because others are damaged.
 
         Raises:
-            SpoolError: There is none.
+            SpoolError: No set loads.
         """
         damaged = False
         for candidate in self._slots.candidates():
             try:
-                active = self._models.get(self._slots, candidate)
+                active = self._loaded.get(self._slots, candidate)
             except BundleError:
                 log.exception("a set cannot be restored", extra={"device_id": self._device_id})
                 damaged = True
                 continue
-            if self._seat is None or self._seat.lineup.active is not active:
-                self.put(ActiveModels(active))
+            if self._switch is None or self._switch.models.active is not active:
+                self.run(ActiveModels(active))
             return candidate, damaged and candidate == self._slots.factory
         raise SpoolError(f"{self._device_id}: no set of models can be loaded, not even the factory's")

@@ -1,4 +1,4 @@
-"""When one device's updater looks at the service and sends reports. Pure: times come in, no clock is read."""
+"""When one device's updater contacts the service. Pure: times come in, no clock is read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Callable
 
-_JITTER = random.Random()  # noqa: S311  (spreads looks and retries, guards nothing)
+_JITTER = random.Random()  # noqa: S311  (spreads checks and retries, guards nothing)
 
 FIRST_S, LONGEST_S = 1.0, 60.0
 """Wait after the first failure, and after many; jitter takes up to half of it off."""
@@ -15,11 +15,11 @@ DOUBLINGS = 12
 DENIED_S = 60.0
 """Shortest wait where the service does not know the device or its certificate: a person has to act."""
 OFFLINE_S = 0.5
-"""Wait in flight mode: nothing is sent, and its end is seen soon."""
+"""Wait in flight mode, in which nothing is sent: short, so that its end is noticed soon."""
 SHORTEST_S = 1.0
-"""From a look or a failure to a look that hints or retries ask for: a sender may send any number of hints."""
+"""Shortest time from a check or a failure to the next check, however many hints and retries ask for one."""
 MARGIN_S = 0.05
-"""After the time at which a failed set may be tried again: clocks round."""
+"""Added to the time from which a failed set may be tried again, because clocks round."""
 SHORTEST_PAUSE_S = 0.01
 _AT_ONCE = -math.inf
 
@@ -41,120 +41,120 @@ class Backoff:
         self.failures += 1
         return wait * (0.5 + self._draw() / 2)
 
-    def worked(self) -> None:
-        """Begin anew."""
+    def reset(self) -> None:
+        """Start again with the shortest wait."""
         self.failures = 0
 
 
 class UpdateSchedule:
-    """When the next look is due, and when reports may be sent. At first both at once.
+    """When the next contact is due: a check for instructions, reports, or both. At first both at once.
 
     Every ``now_s`` is seconds of one clock that does not go back; its origin does not matter. ``hint`` may be
     called by any thread, everything else by one.
 
     Args:
-        poll_s: Mean seconds between two looks that nobody asks for; each wait is 0.5 to 1.5 times as long.
+        poll_s: Mean seconds between two checks without a hint; each wait is 0.5 to 1.5 times as long.
         draw: A number in [0, 1).
     """
 
     def __init__(self, poll_s: float, draw: Callable[[], float] = _JITTER.random) -> None:
         self._poll_s = poll_s
         self._draw = draw
-        self._visits = Backoff(draw)
+        self._contacts = Backoff(draw)
         self._refusals = Backoff(draw)
-        self._look_s = self._report_s = self._refused_until_s = self._looked_s = _AT_ONCE
+        self._check_s = self._report_s = self._refused_until_s = self._checked_s = _AT_ONCE
         self._hinted = False
 
     @property
     def failures(self) -> int:
-        """Visits in a row that failed."""
-        return self._visits.failures
+        """Contacts in a row that failed."""
+        return self._contacts.failures
 
-    def look_due(self, now_s: float) -> bool:
-        """Whether to look at the service."""
-        return now_s >= self._next_look_s
+    def check_due(self, now_s: float) -> bool:
+        """Whether to check for instructions."""
+        return now_s >= self._next_check_s
 
     def report_due(self, now_s: float) -> bool:
-        """Whether to visit the service for the sake of reports alone."""
+        """Whether to contact the service for reports alone, if some wait."""
         return now_s >= self._next_report_s
 
-    def reports_taken_again(self, now_s: float) -> bool:
-        """Whether a visit may offer reports: always, but for a while after the service refused some."""
+    def may_send_reports(self, now_s: float) -> bool:
+        """Whether a contact may send reports: always, except for a while after the service refused some."""
         return now_s >= self._refused_until_s
 
     def pause(self, now_s: float, *, reports: bool) -> float:
         """Seconds until something is due.
 
         Args:
-            now_s: See the class.
+            now_s: Seconds of the clock that the class describes.
             reports: Whether some wait.
         """
-        due_s = min(self._next_look_s, self._next_report_s) if reports else self._next_look_s
+        due_s = min(self._next_check_s, self._next_report_s) if reports else self._next_check_s
         return max(due_s - now_s, SHORTEST_PAUSE_S)
 
     # What happens, and what follows from it --------------------------------------------------------------
 
-    def look_begins(self, now_s: float) -> None:
-        """A look begins: it answers all hints so far, and the next one is a poll away."""
+    def check_begins(self, now_s: float) -> None:
+        """A check begins: it answers all hints so far, and the next one is a poll interval away."""
         self._hinted = False
-        self._looked_s = now_s
-        self._look_s = now_s + self._poll_s * (0.5 + self._draw())
+        self._checked_s = now_s
+        self._check_s = now_s + self._poll_s * (0.5 + self._draw())
 
-    def visit_worked(self) -> None:
+    def contact_succeeded(self) -> None:
         """The service answered."""
-        self._visits.worked()
+        self._contacts.reset()
         self._report_s = _AT_ONCE
 
-    def visit_failed(self, now_s: float, *, denied: bool = False) -> None:
-        """The service did not answer, or denied access: looks and reports wait."""
-        wait_s = self._visits.failed()
+    def contact_failed(self, now_s: float, *, denied: bool = False) -> None:
+        """The service did not answer, or denied access: checks and reports wait."""
+        wait_s = self._contacts.failed()
         self._postpone(now_s, max(wait_s, DENIED_S) if denied else wait_s)
 
     def offline(self, now_s: float) -> None:
-        """There is no network, by order: no failure, and seen again soon."""
+        """The network is switched off: that is no failure, and is polled again soon."""
         self._postpone(now_s, OFFLINE_S)
 
     def hint(self) -> bool:
-        """Somebody says that something changed: reason for one more look, soon. From any thread.
+        """Something may have changed: make one more check due soon. From any thread.
 
         Returns:
-            Whether that is news: hints before the next look count once.
+            False where an earlier hint has not been answered yet: hints before a check count once.
         """
-        news, self._hinted = not self._hinted, True
-        return news
+        is_first, self._hinted = not self._hinted, True
+        return is_first
 
-    def look_at_once(self) -> None:
+    def check_at_once(self) -> None:
         """An attempt has ended: there may be newer instructions."""
-        self._look_s = _AT_ONCE
+        self._check_s = _AT_ONCE
 
     def retry(self, now_s: float, wait_s: float) -> None:
-        """Something may be tried again in ``wait_s`` seconds: look then at the latest."""
-        due_s = max(now_s + max(wait_s, 0.0) + MARGIN_S, self._looked_s + SHORTEST_S)
-        self._look_s = min(self._look_s, due_s)
+        """Something may be tried again in ``wait_s`` seconds: check then at the latest."""
+        due_s = max(now_s + max(wait_s, 0.0) + MARGIN_S, self._checked_s + SHORTEST_S)
+        self._check_s = min(self._check_s, due_s)
 
     def report_at_once(self) -> None:
         """There is a new report."""
         self._report_s = _AT_ONCE
 
     def reports_refused(self, now_s: float, *, denied: bool = False) -> float:
-        """The service answers, but takes no reports; returns the seconds until they are offered again."""
+        """The service answers, but takes no reports; returns the seconds until they are sent again."""
         wait_s = max(self._refusals.failed(), DENIED_S if denied else 0.0)
         self._refused_until_s = now_s + wait_s
         return wait_s
 
-    def reports_taken(self) -> None:
+    def reports_accepted(self) -> None:
         """The service took what waited."""
-        self._refusals.worked()
+        self._refusals.reset()
 
     def _postpone(self, now_s: float, wait_s: float) -> None:
         self._hinted = False
-        self._looked_s = now_s
-        self._look_s = self._report_s = now_s + wait_s
+        self._checked_s = now_s
+        self._check_s = self._report_s = now_s + wait_s
 
     @property
-    def _next_look_s(self) -> float:
-        hint_s = self._looked_s + SHORTEST_S if self._hinted else math.inf
-        return min(self._look_s, hint_s)
+    def _next_check_s(self) -> float:
+        hint_s = self._checked_s + SHORTEST_S if self._hinted else math.inf
+        return min(self._check_s, hint_s)
 
     @property
     def _next_report_s(self) -> float:

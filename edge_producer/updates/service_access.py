@@ -18,15 +18,16 @@ from schemas.join import JoinBundle
 
 
 @dataclass(frozen=True)
-class DevicePaths:
-    """Where a device keeps what, and how it reaches the service.
+class UpdaterOptions:
+    """What one device's updater is given: folders, poll interval, network, disk.
 
     Attributes:
         folder: The device's own.
-        join_dir: Folder of join bundles; None: it asks nobody.
-        poll_s: Mean time between two looks.
-        offline: Whether there is no network now.
-        build_time: Nothing before it is believed.
+        join_dir: Folder of join bundles; None where the device is not to join.
+        poll_s: Mean seconds between two checks.
+        offline: Returns whether the network must not be used now.
+        build_time: The device believes no time before this; aware.
+        disk: Everything durable is written through it.
     """
 
     folder: Path
@@ -39,54 +40,58 @@ class DevicePaths:
 
 @dataclass(frozen=True)
 class JoinedService:
-    """What a join bundle makes possible: the bundle, and the judge of what the service sends."""
+    """A join bundle, and the verifier that its root metadata make possible."""
 
     join: JoinBundle
     verifier: TrustVerifier
 
 
 class ServiceAccess:
-    """One device's way to the service. ``has_joined`` may be asked by any thread, everything else by one.
+    """One device's way to the service. Any thread may read ``has_joined``; one thread uses the rest.
 
     Args:
-        device: Its id and key.
-        place: Its folder, and where join bundles lie.
-        time: What it knows of the time.
+        device: Id and key.
+        options: Folders and disk.
+        time: The device's trusted time.
         hinted: Called by a listening thread when something may have changed; must not block.
 
     Attributes:
-        joined: By the bundle read last; None: it has not tried to reach the service yet.
+        joined: From the join bundle that was read last; None before the first contact.
     """
 
     def __init__(
-        self, device: DeviceIdentity, place: DevicePaths, time: TrustedTime, hinted: Callable[[int], None]
+        self,
+        device: DeviceIdentity,
+        options: UpdaterOptions,
+        time: TrustedTime,
+        hinted: Callable[[int], None],
     ) -> None:
         self.device_id = device.device_id
         self.time = time
         self.joined: JoinedService | None = None
         self._device = device
-        self._place = place
+        self._options = options
         self._hinted = hinted
         self._link: ServiceLink | None = None
 
     @property
-    def is_asked(self) -> bool:
-        """Whether anybody asks the device to join, or has asked before."""
-        return self._place.join_dir is not None or self.joined is not None
+    def is_managed(self) -> bool:
+        """Whether the device has, or is to join, a service that instructs it and takes its reports."""
+        return self._options.join_dir is not None or self.joined is not None
 
     @property
     def has_joined(self) -> bool:
-        """Whether the device has had a certificate, or nobody asked it to join. From any thread."""
-        place = self._place
-        bundles = [place.folder / "joined.json"]
-        bundles += [place.join_dir / f"{self.device_id}.json"] if place.join_dir is not None else []
-        return not any(b.exists() for b in bundles) or (place.folder / "certificate.pem").exists()
+        """Whether the device has had a certificate, or was never asked to join. From any thread."""
+        options = self._options
+        bundles = [options.folder / "joined.json"]
+        bundles += [options.join_dir / f"{self.device_id}.json"] if options.join_dir is not None else []
+        return not any(b.exists() for b in bundles) or (options.folder / "certificate.pem").exists()
 
     def delivery(self, *, renew: bool = False) -> DeliveryClient:
         """The connection, made where there is none.
 
         Args:
-            renew: Get a new certificate first: the one at hand may be why nobody answers.
+            renew: Get a new certificate first: the present one may be why the service does not answer.
 
         Raises:
             AccessError: There is no join bundle that can be read, or no certificate can be had.
@@ -95,7 +100,7 @@ class ServiceAccess:
         return self._connected().delivery(renew=renew)
 
     def drop(self) -> None:
-        """Hang up; the next visit reads the join bundle anew: it may be a new one."""
+        """Disconnect; the next contact reads the join bundle again, because it may be a new one."""
         if self._link is not None:
             self._link.close()
             self._link = None
@@ -103,14 +108,14 @@ class ServiceAccess:
     def _connected(self) -> ServiceLink:
         if self._link is not None:
             return self._link
-        place = self._place
-        join = load_join(place.join_dir or place.folder, place.folder, self.device_id, place.disk)
+        options = self._options
+        join = load_join(options.join_dir or options.folder, options.folder, self.device_id, options.disk)
         if join is None:
-            wanted = (place.join_dir or place.folder) / f"{self.device_id}.json"
+            wanted = (options.join_dir or options.folder) / f"{self.device_id}.json"
             raise AccessError(f"{self.device_id} has no join bundle: {wanted} is not there")
-        membership = Membership(place.folder, join, self._device, self.time, place.disk)
-        root, store = join.root_json.encode(), place.folder / "metadata"
-        verifier = TrustVerifier(store, root, self.time, group=join.group, disk=place.disk)
+        membership = Membership(options.folder, join, self._device, self.time, options.disk)
+        root, store = join.root_json.encode(), options.folder / "metadata"
+        verifier = TrustVerifier(store, root, self.time, group=join.group, disk=options.disk)
         self.joined = JoinedService(join, verifier)
         self._link = ServiceLink(join, membership, self._hinted)
         return self._link

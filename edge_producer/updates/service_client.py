@@ -32,9 +32,9 @@ log = logging.getLogger(__name__)
 
 CALL_S, METADATA_S = 10.0, 30.0
 MAX_MESSAGE_BYTES = 4 * 1024**2
-"""Of one message; all metadata of a device that has none are a tenth of that."""
+"""Largest message; all metadata for a device that has none take a tenth of it."""
 MAX_FIELDS = 2 * MAX_FILES + 16
-"""Of an answer with metadata: two bytes on the wire make an object of a hundred."""
+"""Most fields in an answer with metadata: two bytes on the wire become an object of a hundred bytes."""
 _OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.keepalive_time_ms", 60_000),
@@ -47,7 +47,7 @@ _OPTIONS: Sequence[tuple[str, Any]] = (
 )
 _DENIED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 _SERVICE = pb.DESCRIPTOR.services_by_name["ModelDelivery"]
-_AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+_UNAVAILABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 _MISSING = (grpc.StatusCode.NOT_FOUND,)
 _WRONG = (
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -60,7 +60,7 @@ _WRONG = (
 
 @dataclass(frozen=True)
 class Credentials:
-    """What a certificate is worth: with its key it speaks for the device."""
+    """A certificate and its key: whoever has both can act as the device."""
 
     certificate_pem: bytes
     key_pem: bytes
@@ -68,7 +68,7 @@ class Credentials:
 
 @dataclass(frozen=True)
 class FetchedMetadata:
-    """An answer of ``FetchMetadata``: names and bytes, nothing of it verified."""
+    """An answer to ``FetchMetadata``: names and bytes, none of it verified."""
 
     metadata: list[tuple[str, bytes]]
     documents: list[tuple[str, bytes]]
@@ -84,12 +84,12 @@ class IssuedCertificate:
 
 
 class EnrolmentClient:
-    """The server-TLS listener: for a device that has no valid certificate."""
+    """Client of the server-TLS listener, for a device without a valid certificate."""
 
     def __init__(self, join: JoinBundle) -> None:
         self._join = join
 
-    def enroll(self, csr_pem: bytes, signing_key_pem: str) -> IssuedCertificate:
+    def enrol(self, csr_pem: bytes, signing_key_pem: str) -> IssuedCertificate:
         """Redeem the join bundle's token.
 
         Raises:
@@ -127,7 +127,7 @@ class EnrolmentClient:
 
 
 class DeliveryClient:
-    """The mTLS listener, as one device. Safe for use by several threads."""
+    """Client of the mTLS listener, as one device. Safe for use by several threads."""
 
     def __init__(self, join: JoinBundle, credentials: Credentials) -> None:
         self._device_id = join.device_id
@@ -139,15 +139,19 @@ class DeliveryClient:
         self._fetch_metadata = self._channel.unary_unary(
             f"/{_SERVICE.full_name}/FetchMetadata",
             request_serializer=pb.FetchMetadataRequest.SerializeToString,
-        )  # the answer as bytes: its parts are counted before objects are made of them
+        )  # no deserializer: the answer stays bytes until its fields have been counted
 
     def fetch_metadata(self, versions: dict[str, int], documents: dict[str, str]) -> FetchedMetadata:
-        """What the device lacks of trust metadata and signed documents, in one round trip.
+        """The trust metadata and signed documents that the device lacks, in one round trip.
+
+        Args:
+            versions: Version of each role's metadata that the device has.
+            documents: SHA-256 of each document that the device has, by target path.
 
         Raises:
             AccessError: The certificate does not allow it.
             ServiceUnavailableError: No answer in time, or none that can be read.
-            TrustError: An answer of more parts than any honest one.
+            TrustError: The answer has more parts than any honest one.
         """
         request = pb.FetchMetadataRequest(device_id=self._device_id, versions=versions, documents=documents)
         with _translated("fetch metadata"):
@@ -202,11 +206,11 @@ class DeliveryClient:
                 yield int(hint.timestamp_version)
 
     def report(self, request: pb.ReportRequest) -> datetime:
-        """Tell the service where the device stands; returns its time.
+        """Send a report; returns the service's time.
 
         Raises:
-            RejectedError: The service refuses this report: there is no use in sending it again.
-            RetryableError: It answered, but does not take it now.
+            RejectedError: The service refuses this report for good.
+            RetryableError: The service answered, but does not take it now.
             ServiceUnavailableError: No answer in time.
         """
         with _translated("report"):
@@ -218,11 +222,11 @@ class DeliveryClient:
 
 
 class _Watchdog:
-    """Ends a call that stands still: a stream's own deadline cannot tell slow from stopped."""
+    """Cancels a call that has stalled: a stream's own deadline cannot distinguish slow from stalled."""
 
-    def __init__(self, bite: Callable[[], object], after_s: float) -> None:
+    def __init__(self, cancel: Callable[[], object], after_s: float) -> None:
         self.fired = False
-        self._bite = bite
+        self._cancel = cancel
         self._after_s = after_s
         self._due_s = time.monotonic() + after_s
         self._over = threading.Event()
@@ -238,7 +242,7 @@ class _Watchdog:
         while not self._over.wait(max(self._due_s - time.monotonic(), 0.01)):
             if time.monotonic() >= self._due_s:
                 self.fired = True
-                self._bite()
+                self._cancel()
                 return
 
 
@@ -248,10 +252,10 @@ def _channel(address: str, server_name: str, credentials: grpc.ChannelCredential
 
 
 def _metadata(raw: bytes) -> pb.FetchMetadataResponse:
-    """An answer's bytes, parsed if its fields are few.
+    """An answer's bytes, parsed if it has few enough fields.
 
     Raises:
-        ValueError: No such message.
+        ValueError: The bytes are not such a message.
         TrustError: Too many fields.
     """
     if count_fields(raw, MAX_FIELDS) > MAX_FIELDS:
@@ -263,10 +267,13 @@ def _metadata(raw: bytes) -> pb.FetchMetadataResponse:
 
 
 def count_fields(raw: bytes, limit: int) -> int:
-    """Fields on the top level of a protobuf message, counted no further than just beyond the limit.
+    """Number of fields on the top level of a protobuf message; counting stops just above the limit.
+
+    Reads the wire format alone: a tag (field number << 3 | wire type), then a payload whose length follows
+    from the wire type. So a hostile answer costs no objects.
 
     Raises:
-        ValueError: It is cut off, or holds a kind of field that we never send.
+        ValueError: The message is cut off, or has a wire type that the service never sends.
     """
     at = fields = 0
     while at < len(raw) and fields <= limit:
@@ -292,7 +299,7 @@ _FIXED = {1: 8, 5: 4}
 
 
 def _varint(raw: bytes, at: int) -> tuple[int, int]:
-    """A number and where what follows it begins."""
+    """A base-128 number, low bits first, 0x80 set in all bytes but the last; and the offset behind it."""
     value = 0
     for shift, byte in enumerate(raw[at : at + 10]):
         value |= (byte & 0x7F) << (7 * shift)
@@ -311,22 +318,22 @@ def _time(ms: int) -> datetime:
 
 @contextmanager
 def _translated(what: str) -> Iterator[None]:
-    """Errors of the wire as ours."""
+    """Translate gRPC's errors into the project's, by status code."""
     try:
         yield
     except grpc.RpcError as exc:
         code, detail = _status(exc)
-        said = f"cannot {what}: {code.name}: {detail}"
+        message = f"cannot {what}: {code.name}: {detail}"
         if code in _DENIED:
-            raise AccessError(said) from exc
+            raise AccessError(message) from exc
         if code in _MISSING:
-            raise RegistryError(said) from exc
+            raise RegistryError(message) from exc
         if code in _WRONG:
-            raise RejectedError(said) from exc
-        if code in _AWAY:
-            raise ServiceUnavailableError(said) from exc
-        raise RetryableError(said) from exc
-    except ValueError as exc:  # gRPC says so of a channel that another thread has closed
+            raise RejectedError(message) from exc
+        if code in _UNAVAILABLE:
+            raise ServiceUnavailableError(message) from exc
+        raise RetryableError(message) from exc
+    except ValueError as exc:  # gRPC raises it when another thread has closed the channel
         raise ServiceUnavailableError(f"cannot {what}: {exc}") from exc
 
 

@@ -1,4 +1,4 @@
-"""Two models on the same windows, counted as they come, and what that says about the new one. Pure."""
+"""Compares two models on the same windows, and judges the new one by the counts. Pure."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any, Literal
 from schemas.profile import Profile
 
 BOUND = 0.05
-"""Share of windows that may lack a score the other model has, or miss their deadline."""
+"""Largest share of windows that may lack a score that the old model has, or miss their deadline."""
 EARLY, EARLY_SHARE = 3, 0.2
-"""So many bad windows, at such a share, end a watch before its time."""
+"""So many bad windows, and such a share of them, fail a watch before its end."""
 
-Verdict = Literal["wait", "pass", "fail"]
+ComparisonState = Literal["wait", "pass", "fail"]
 
 
 @dataclass(frozen=True, slots=True)
 class ShadowSummary:
-    """What a report says of two models on the same windows.
+    """The comparison of two models, as a report carries it.
 
     Attributes:
-        active_version: Of the model that decided.
-        windows: That both models scored.
-        mean_difference, m2_difference: Shadow less active score: mean, and squared deviations from it.
-        deadline_misses: The new model's, whichever of the two it is.
+        active_version: Version of the model that decided.
+        windows: Windows that both models scored.
+        mean_difference, m2_difference: Of shadow less active score: mean, and sum of squared deviations.
+        deadline_misses: Windows on which the new model, active or shadow, took longer than the hop.
     """
 
     active_version: str
@@ -40,16 +40,16 @@ class ShadowSummary:
 
 @dataclass(frozen=True, slots=True)
 class ShadowComparison:
-    """Counts of one trial or watch. A new object with each window: readers in other threads see whole ones.
+    """Counts of one trial or watch. Each window makes a new object, so that other threads read whole ones.
 
     Attributes:
         enter: Score at or above which a window counts as an alarm.
         hop_s: Deadline of a score.
-        seen: Windows that came.
+        seen: All windows, scored or not.
         windows: Windows that both models scored.
         lost: Windows that the old model scored and the new one did not.
         missed: Windows on which the new model took longer than the hop.
-        difference, m2: Mean of new less old over ``windows``, and squared deviations from it (Welford).
+        difference, m2: Of new less old score: mean, and sum of squared deviations (Welford 1962).
     """
 
     old: str
@@ -69,12 +69,12 @@ class ShadowComparison:
 
     @classmethod
     def start(cls, old: str, new: str, profile: Profile) -> ShadowComparison:
-        """Nothing seen yet."""
+        """A comparison without windows. The first rule of the profile defines an alarm."""
         rules = profile.decision.rules
         return cls(old, new, rules[0].enter if rules else 1.0, profile.sampling.hop_s)
 
     def add(self, old: float | None, new: float | None, new_took_s: float) -> ShadowComparison:
-        """With one more window."""
+        """The comparison with one more window; a score of None means no usable one."""
         seen = replace(
             self,
             seen=self.seen + 1,
@@ -97,12 +97,12 @@ class ShadowComparison:
             new_mean=self.new_mean + (new - self.new_mean) / n,
         )
 
-    def judge(self, wanted: int, *, early: bool) -> tuple[Verdict, str]:
-        """Whether the new model holds after ``wanted`` windows, and why not.
+    def judge(self, wanted: int, *, early: bool) -> tuple[ComparisonState, str]:
+        """Whether the new model passes after ``wanted`` windows; and the reason where it fails.
 
         Args:
-            wanted: Windows to see.
-            early: Whether a bad start decides before that: it does where the new model is in force.
+            wanted: Windows to compare.
+            early: Whether a bad start fails it before that: it does where the new model is in force.
         """
         done = self.seen >= wanted
         for bad, what in ((self.lost, "had no usable score"), (self.missed, "missed the deadline")):
@@ -112,10 +112,10 @@ class ShadowComparison:
         return ("pass" if done else "wait"), ""
 
     def summary(self, *, in_force: bool) -> ShadowSummary:
-        """As a report carries it.
+        """The comparison as a report carries it.
 
         Args:
-            in_force: The new model decides and the old one is the shadow.
+            in_force: Whether the new model decides and the old one is the shadow.
         """
         sign = -1.0 if in_force else 1.0
         new = (self.new, self.new_alarms, self.new_mean)

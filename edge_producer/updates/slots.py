@@ -1,4 +1,4 @@
-"""The sets of models that a device holds, and the pointer that says which of them runs.
+"""The sets of models that a device holds, and the pointer to the one that runs.
 
     slots/<set digest>/<family>/{manifest.json,model.onnx,golden.arrow}   immutable, complete when it appears
     current.json                                                          {active, previous, proven}
@@ -42,17 +42,17 @@ class ModelSet(BaseModel):
 
     @property
     def digest(self) -> str:
-        """Name of the set's slot."""
+        """Hash of the releases; the name of the set's slot."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 class SlotPointer(BaseModel):
-    """Which set runs.
+    """Names the set that runs.
 
     Attributes:
         previous: Sets that ran before and proved themselves, newest first.
-        proven: The active set has passed its watch.
+        proven: Whether the active set has passed its watch.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,9 +67,9 @@ class ModelSlots:
     """One device's sets of models.
 
     Args:
-        folder: The device's own.
+        folder: The device's own folder.
         profile: Names the family that runs; its factory bundle is the factory set.
-        disk: Where everything is written through.
+        disk: Everything is written through it.
         bundles: Folder of factory bundles.
 
     Raises:
@@ -80,9 +80,9 @@ class ModelSlots:
         self._folder = folder
         self._profile = profile
         self._disk = disk
-        self._factory_path = bundles / profile.model.name
+        self._factory_path = bundles / profile.model.family
         version = open_bundle(self._factory_path).manifest.version
-        self.family = profile.model.name
+        self.family = profile.model.family
         self.factory = ModelSet(releases={self.family: Release(version=version)})
         disk.make_folder(folder / "slots", private=True)
 
@@ -108,7 +108,7 @@ class ModelSlots:
             self._disk.write(self._folder / "current.json", pointer.model_dump_json().encode())
 
     def switch(self, wanted: ModelSet) -> None:
-        """Have ``wanted`` run; the one before stays if it had proved itself. Idempotent.
+        """Point at ``wanted``; the set before it is kept if it had proved itself. Idempotent.
 
         Raises:
             BundleError: The set is not complete.
@@ -122,11 +122,11 @@ class ModelSlots:
         self.point(SlotPointer(active=wanted, previous=kept, proven=False))
 
     def prove(self) -> None:
-        """The set that runs has passed its watch."""
+        """Record that the set that runs has passed its watch."""
         self.point(self.pointer().model_copy(update={"proven": True}))
 
     def candidates(self) -> list[ModelSet]:
-        """What may run when the set in force may not, in order: itself if it had proved itself, earlier ones.
+        """The sets to restore, in order: the active one if it is proven, then earlier ones.
 
         The factory set is always the last.
         """
@@ -135,7 +135,7 @@ class ModelSlots:
         return [s for n, s in enumerate(found) if s not in found[:n]]
 
     def settle(self, restored: ModelSet) -> None:
-        """Have a candidate run. Idempotent."""
+        """Point at a set that was restored. Idempotent."""
         kept = tuple(s for s in self.pointer().previous if s != restored)
         self.point(SlotPointer(active=restored, previous=kept, proven=True))
 
@@ -145,7 +145,7 @@ class ModelSlots:
         self._disk.write_folder(self._path(wanted), named)
 
     def whole(self, wanted: ModelSet) -> bool:
-        """Whether every byte of a set is there and fits the profile."""
+        """Whether a set is complete, unaltered and fits the profile."""
         try:
             self.bundle(wanted)
         except BundleError:

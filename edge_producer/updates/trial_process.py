@@ -2,7 +2,7 @@
 
 In: a line of JSON {bundle, profile}; then per window a line {device, no, shape, dtype} and the samples'
 bytes. Out, a line of JSON each: {ready} once the golden vectors hold, or {failed}; then {device, no, score,
-took_s}. What crashes here, crashes alone. Ends with its input.
+took_s}. A crash here harms no other process. Ends with its input.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from schemas.errors import BundleError
 from schemas.profile import Profile
 
 NICENESS = 5
-"""Below the sensing loops of the same machine."""
+"""Lower priority than the sensing loops of the same machine."""
 EXIT_DONE, EXIT_FAILED = 0, 3
 _MAX_SAMPLES_BYTES = 64 * 1024**2
 
@@ -32,42 +32,42 @@ def main() -> int:
     """Answer windows until the input ends."""
     os.nice(NICENESS)
     source, sink = sys.stdin.buffer, sys.stdout.buffer
-    asked = json.loads(source.readline())
+    request = json.loads(source.readline())
     begun = time.perf_counter()
     try:
-        bundle = open_bundle(Path(asked["bundle"]))
-        predictor = OnnxPredictor(bundle, Profile.model_validate(asked["profile"]))
+        bundle = open_bundle(Path(request["bundle"]))
+        predictor = OnnxPredictor(bundle, Profile.model_validate(request["profile"]))
     except BundleError as exc:
-        _say(sink, {"failed": str(exc)})
+        _write(sink, {"failed": str(exc)})
         return EXIT_FAILED
-    _say(sink, {"ready": True, "load_s": time.perf_counter() - begun})
+    _write(sink, {"ready": True, "load_s": time.perf_counter() - begun})
     while line := source.readline():
-        _say(sink, _answer(predictor, json.loads(line), source))
+        _write(sink, _answer(predictor, json.loads(line), source))
     return EXIT_DONE
 
 
-def _answer(predictor: OnnxPredictor, asked: Mapping[str, Any], source: BinaryIO) -> dict[str, Any]:
-    shape = tuple(asked["shape"])
+def _answer(predictor: OnnxPredictor, request: Mapping[str, Any], source: BinaryIO) -> dict[str, Any]:
+    shape = tuple(request["shape"])
     size = int(np.prod(shape)) * np.dtype("<f4").itemsize
     if not 0 <= size <= _MAX_SAMPLES_BYTES:
         raise SystemExit(EXIT_FAILED)
     samples = np.frombuffer(source.read(size), dtype="<f4").reshape(shape)
     begun = time.perf_counter()
     try:
-        _, score = predictor.score(asked["device"], samples)
+        _, score = predictor.score(request["device"], samples)
     except BundleError:
         score = None
     usable = score is not None and 0.0 <= score <= 1.0
     took_s = time.perf_counter() - begun
     return {
-        "device": asked["device"],
-        "no": asked["no"],
+        "device": request["device"],
+        "no": request["no"],
         "score": score if usable else None,
         "took_s": took_s,
     }
 
 
-def _say(sink: BinaryIO, answer: Mapping[str, Any]) -> None:
+def _write(sink: BinaryIO, answer: Mapping[str, Any]) -> None:
     sink.write(json.dumps(answer).encode() + b"\n")
     sink.flush()
 

@@ -1,7 +1,7 @@
 """Trials of new models in child processes: one child per artifact, shared by the devices that try it now.
 
-Nothing here waits for a child but threads of its own: the sensing loop puts a window into a queue and goes
-on; what does not fit is left out and counted.
+Only threads of this module wait for a child. The sensing loop puts a window into a queue and goes on; a
+window that does not fit is left out and counted.
 """
 
 from __future__ import annotations
@@ -29,21 +29,26 @@ QUEUED = 256
 """Windows that may wait for a child, over all its devices."""
 END_S = 2.0
 READY_S = 60.0
-"""A trial process that has not loaded its model by then means a busy device, not a bad model."""
+"""A trial process that takes longer to load its model means a busy device, not a bad model."""
 ANSWER_S = 10.0
-"""A window without an answer for so long (and ten hops) means a model that hangs."""
+"""No answer for so long, and for ten hops, means a model that hangs."""
 INPUT_S = 30.0
-"""Without a single window for so long (and four hops) once it is ready, a trial is deferred."""
+"""A trial that gets no window for so long, and four hops, after ``READY_S`` is deferred."""
 
-Progress = Literal["wait", "pass", "fail", "defer"]
+TrialState = Literal["wait", "pass", "fail", "defer"]
 
 
 class TrialChild:
-    """One child process and the two threads that talk to it.
+    """One child process, and the two threads at its pipes.
 
     Args:
         bundle: Folder of the model.
-        profile: Vertical of the devices.
+        profile: Profile of the devices.
+
+    Attributes:
+        ready: The model is loaded, and its golden vectors hold.
+        failure: Why the model cannot be tried; empty if it can.
+        dead: The process has ended.
     """
 
     def __init__(self, bundle: Path, profile: Profile) -> None:
@@ -51,7 +56,7 @@ class TrialChild:
         self.failure = ""
         self.dead = False
         self._queue: queue.SimpleQueue[tuple[bytes, bytes] | None] = queue.SimpleQueue()
-        self._listeners: dict[str, TrialFeed] = {}
+        self._feeds: dict[str, TrialFeed] = {}
         environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1"}
         command = [sys.executable, "-m", "edge_producer.updates.trial_process"]
         self._process = subprocess.Popen(  # noqa: S603  (our own module)
@@ -62,10 +67,10 @@ class TrialChild:
             env=environment,
             start_new_session=True,
         )
-        asked = {"bundle": str(bundle), "profile": profile.model_dump(mode="json")}
-        self._queue.put((json.dumps(asked).encode() + b"\n", b""))
-        threading.Thread(target=self._feed, name="trial-feed", daemon=True).start()
-        threading.Thread(target=self._listen, name="trial-listen", daemon=True).start()
+        request = {"bundle": str(bundle), "profile": profile.model_dump(mode="json")}
+        self._queue.put((json.dumps(request).encode() + b"\n", b""))
+        threading.Thread(target=self._write_windows, name="trial-feed", daemon=True).start()
+        threading.Thread(target=self._read_answers, name="trial-listen", daemon=True).start()
 
     @property
     def pid(self) -> int:
@@ -73,18 +78,18 @@ class TrialChild:
         return self._process.pid
 
     @property
-    def verdict(self) -> str:
-        """Why the child is of no use any more; empty while it is."""
+    def failure_reason(self) -> str:
+        """Why the trial has failed in this child; empty while it has not."""
         if self.failure:
             return self.failure
         return f"the trial process ended with code {self._process.poll()}" if self.dead else ""
 
-    def listen(self, tap: TrialFeed) -> None:
-        """Have a device's answers go to ``tap``, which also hears of readiness and death."""
-        self._listeners[tap.device_id] = tap
+    def add_feed(self, feed: TrialFeed) -> None:
+        """Send a device's answers to its feed, and wake it when the child is ready or dead."""
+        self._feeds[feed.device_id] = feed
 
     def offer(self, device_id: str, number: int, samples: Samples) -> bool:
-        """Have a window scored; False: too many wait. Never blocks."""
+        """Have a window scored; False where too many wait or the child is dead. Never blocks."""
         if self._queue.qsize() >= QUEUED or self.dead:
             return False
         head = {"device": device_id, "no": number, "shape": samples.shape}
@@ -100,50 +105,55 @@ class TrialChild:
             self._process.kill()
             self._process.wait()
 
-    def _feed(self) -> None:
+    def _write_windows(self) -> None:
         assert self._process.stdin is not None  # noqa: S101  (it is a pipe)
-        with suppress(OSError), self._process.stdin as pipe:  # the reader hears of the child's death
+        with suppress(OSError), self._process.stdin as pipe:  # the reading thread notices that the child died
             while (item := self._queue.get()) is not None:
                 pipe.write(item[0] + item[1])
                 pipe.flush()
 
-    def _listen(self) -> None:
+    def _read_answers(self) -> None:
         assert self._process.stdout is not None  # noqa: S101  (it is a pipe)
         with self._process.stdout as lines:
             for line in lines:
                 try:
-                    self._hear(json.loads(line))
+                    self._take_answer(json.loads(line))
                 except (ValueError, KeyError, TypeError):
-                    self.failure = "the trial process answered nonsense"
+                    self.failure = "the trial process gave an answer that cannot be read"
         self._process.wait()
         self._queue.put(None)
         self.dead = True
         self._wake_all()
 
-    def _hear(self, answer: dict[str, Any]) -> None:
+    def _take_answer(self, answer: dict[str, Any]) -> None:
         if "ready" in answer or "failed" in answer:
             self.ready, self.failure = "ready" in answer, str(answer.get("failed", ""))
             self._wake_all()
             return
-        tap = self._listeners.get(answer["device"])
-        if tap is not None:
-            tap.answered(int(answer["no"]), answer["score"], float(answer["took_s"]))
+        feed = self._feeds.get(answer["device"])
+        if feed is not None:
+            feed.answered(int(answer["no"]), answer["score"], float(answer["took_s"]))
 
     def _wake_all(self) -> None:
-        for tap in list(self._listeners.values()):
-            tap.wake()
+        for feed in list(self._feeds.values()):
+            feed.wake()
 
 
 class TrialFeed:
-    """One device's part in a trial: hands its windows to the child, pairs the answers with its decisions.
+    """One device's part in a trial: feeds its windows to the child, and compares the answers with its scores.
 
     Args:
-        device_id: Whose windows.
-        child: Scores them.
-        comparison: Where counting starts.
-        skip: Answers left out at the beginning: a generic model warms up.
-        wake: Called when something is new; must not block.
+        device_id: Sent with each window, because devices share a child.
+        child: Scores the windows.
+        comparison: What to count on from.
+        skip: Answers not counted at the beginning, while a generic model warms up.
+        wake: Called when there is a new answer or the child changed its state; must not block.
         monotonic: Steady seconds, any origin; read by several threads.
+
+    Attributes:
+        comparison: The newest counts; a new object with each answer.
+        offered: Windows handed to the child.
+        dropped: Windows left out because too many waited.
     """
 
     def __init__(
@@ -162,25 +172,25 @@ class TrialFeed:
         self.wake = wake
         self._monotonic = monotonic
         self._last_s = monotonic()
-        """When the last answer came; then nothing was outstanding, or the child is slow."""
+        """When the last answer came, or the first window was handed over that still waits for one."""
         self.child = child
         self._begun_s = monotonic()
         self._skip = skip
         self._waiting: dict[int, float | None] = {}
-        child.listen(self)
+        child.add_feed(self)
 
-    def progress(self, wanted: int) -> tuple[Progress, str]:
-        """Where the trial stands, and why it fails or cannot go on.
+    def progress(self, wanted: int) -> tuple[TrialState, str]:
+        """The trial's state, and the reason if it fails or is deferred.
 
         Args:
-            wanted: Windows that both models are to score.
+            wanted: Windows to compare.
         """
         now, hop_s = self._monotonic(), self.comparison.hop_s
-        if self.child.verdict:
-            return "fail", self.child.verdict
-        verdict, reason = self.comparison.judge(wanted, early=False)
-        if verdict != "wait":
-            return verdict, reason
+        if self.child.failure_reason:
+            return "fail", self.child.failure_reason
+        state, reason = self.comparison.judge(wanted, early=False)
+        if state != "wait":
+            return state, reason
         if not self.child.ready:
             late = now - self._begun_s > READY_S
             return ("defer" if late else "wait"), f"the trial process was not ready within {READY_S:.0f} s"
@@ -191,7 +201,7 @@ class TrialFeed:
         return "wait", ""
 
     def observe(self, window: Window, outcome: ScoredWindow) -> None:
-        """Hand over a window, if the child is ready and keeps up."""
+        """Hand a window to the child, if it is ready and keeps up."""
         if not self.child.ready:
             return
         self.offered += 1
@@ -203,7 +213,7 @@ class TrialFeed:
             self.dropped += 1
 
     def answered(self, number: int, score: float | None, took_s: float) -> None:
-        """Take the child's answer."""
+        """Compare the child's answer with the score of the running model."""
         if number not in self._waiting:
             return
         old = self._waiting.pop(number)
@@ -216,7 +226,7 @@ class TrialFeed:
 
 
 class Trials:
-    """The children of one process."""
+    """The child processes of one edge process, by artifact."""
 
     def __init__(self, profile: Profile) -> None:
         self._profile = profile
@@ -224,7 +234,7 @@ class Trials:
         self._children: dict[str, tuple[TrialChild, int]] = {}
 
     def join(self, key: str, bundle: Path) -> TrialChild:
-        """The child that tries an artifact; a new one where there is none, or the last one died."""
+        """The child that tries an artifact; a new one where there is none or it has died."""
         with self._lock:
             child, users = self._children.get(key, (None, 0))
             if child is None or child.dead:
@@ -233,7 +243,7 @@ class Trials:
             return child
 
     def leave(self, key: str, child: TrialChild) -> None:
-        """One device less; the last one ends the child."""
+        """Take one device off; the last one ends the child."""
         with self._lock:
             known, users = self._children.get(key, (None, 0))
             if known is child and users > 1:
@@ -245,11 +255,11 @@ class Trials:
 
 
 class ShadowWatch:
-    """One device's watch over a model in force: the earlier one scores the same windows after the decision.
+    """One device's watch over a new model in force; the earlier model scores the same windows in shadow.
 
     Args:
-        comparison: Where counting starts.
-        wake: Called when something is new; must not block.
+        comparison: What to count on from.
+        wake: Called after each window; must not block.
     """
 
     def __init__(self, comparison: ShadowComparison, wake: Callable[[], None]) -> None:

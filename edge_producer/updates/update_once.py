@@ -1,4 +1,4 @@
-"""`python -m edge_producer update --once`: look for instructions, carry them out, say what happened.
+"""``python -m edge_producer update --once``: check for instructions, carry them out, print the outcome.
 
 Nothing is sensed: the trial runs on the golden vectors and on synthetic windows instead.
 """
@@ -27,13 +27,22 @@ from schemas.row_schemas import TimeQuality
 from schemas.updates import UpdateResult, UpdateState
 
 WHOLE_S = 300.0
+"""Longest time for all devices."""
 _SEED = 7
 _UNDER_WAY = UNCHANGED | {UpdateState.COMMITTED, UpdateState.WATCH}
 _GOOD = ("", UpdateResult.COMMITTED.value)
 
 
-def update_once(settings: EdgeSettings, profile: Profile, say: Callable[[str], object]) -> bool:
-    """Update all devices once; a line each. True: every device ended where it should.
+def update_once(settings: EdgeSettings, profile: Profile, print_line: Callable[[str], object]) -> bool:
+    """Update all devices once.
+
+    Args:
+        settings: Devices and folders.
+        profile: Profile of all devices.
+        print_line: Called with one line per device.
+
+    Returns:
+        Whether every device did what its instruction wants.
 
     Raises:
         OperatorError: Another process updates these devices.
@@ -46,11 +55,11 @@ def update_once(settings: EdgeSettings, profile: Profile, say: Callable[[str], o
         deadline = time.monotonic() + WHOLE_S
         while time.monotonic() < deadline and not all(settled(a) for a in updater.agents.values()):
             for name, agent in updater.agents.items():
-                _pump(agent.seat, next(pumps[name]))
+                _pump(agent.switch, next(pumps[name]))
             time.sleep(0.02)
     finally:
         updater.stop()
-    good = [_told(name, agent, say) for name, agent in updater.agents.items()]
+    good = [_print_outcome(name, agent, print_line) for name, agent in updater.agents.items()]
     return all(good)
 
 
@@ -67,17 +76,17 @@ def synthetic_windows(profile: Profile, device_id: str) -> Iterator[Window]:
         yield Window(device_id, samples, start, k, TimeQuality.UNKNOWN)
 
 
-def _pump(seat: ModelSwitch, window: Window) -> None:
-    """What the sensing loop does with a window, as far as models are concerned."""
-    lineup = seat.lineup
-    seat.taken = lineup
-    if lineup.observer is None:
+def _pump(switch: ModelSwitch, window: Window) -> None:
+    """Do with a window what the sensing loop does, as far as models are concerned."""
+    models = switch.models
+    switch.in_use = models
+    if models.observer is None:
         return
     begun = time.perf_counter()
-    score = _score(lineup.active, window)
+    score = _score(models.active, window)
     took_s = time.perf_counter() - begun
-    shadow = None if lineup.shadow is None else _score(lineup.shadow, window)
-    lineup.observer.observe(window, ScoredWindow(lineup.active.version, score, took_s, shadow))
+    shadow = None if models.shadow is None else _score(models.shadow, window)
+    models.observer.observe(window, ScoredWindow(models.active.version, score, took_s, shadow))
 
 
 def _score(model: Predictor, window: Window) -> float | None:
@@ -89,19 +98,19 @@ def _score(model: Predictor, window: Window) -> float | None:
 
 
 def settled(agent: UpdateAgent) -> bool:
-    """Whether nothing is under way, and the device has looked since anything was."""
+    """Whether nothing is under way, and the device has checked since anything was."""
     if agent.installer.record.state in _UNDER_WAY:
-        agent.checked.clear()  # an attempt that ends looks again: there may be newer instructions
+        agent.checked.clear()  # the agent checks again when an attempt ends: there may be newer instructions
         return False
-    return agent.checked.is_set() or agent.hopeless
+    return agent.checked.is_set() or agent.blocked
 
 
-def _told(name: str, agent: UpdateAgent, say: Callable[[str], object]) -> bool:
+def _print_outcome(name: str, agent: UpdateAgent, print_line: Callable[[str], object]) -> bool:
     status: Mapping[str, Any] = agent.status
     good = agent.checked.is_set() and status["result"] in _GOOD
     parts = [f"{name}: {status['version']} {status['state']}"]
     parts += [str(status[key]) for key in ("result", "attack") if status[key]]
-    detail = status["detail"] if agent.checked.is_set() else agent.trouble or "the service did not answer"
+    detail = status["detail"] if agent.checked.is_set() else agent.last_error or "the service did not answer"
     parts += [f"({detail})"] if detail and not good else []
-    say(" ".join(parts))
+    print_line(" ".join(parts))
     return good

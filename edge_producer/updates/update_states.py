@@ -1,4 +1,4 @@
-"""The states of one device's update and what may follow what. Pure: others persist and act."""
+"""The states of one device's update, and which may follow which. Pure: other modules persist and act."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from edge_producer.updates.slots import ModelSet
 from schemas.channel_documents import Release
@@ -34,19 +34,19 @@ FOLLOWS: dict[UpdateState, frozenset[UpdateState]] = {
     S.RESTORED: frozenset({S.IDLE, S.FETCHING, S.STAGED}),
     S.INCONSISTENT: frozenset({S.IDLE, S.FETCHING, S.STAGED, S.RESTORING}),
 }
-"""What may follow a state. FETCHING and STAGED after nearly anything: a newer instruction supersedes."""
+"""The states that may follow each state. A newer instruction supersedes: FETCHING and STAGED follow most."""
 
 
 class Attempt(BaseModel):
     """One try to run another set.
 
     Attributes:
-        seq: Of the channel that asks for it.
-        path: TUF target of the artifact; empty where the set is the factory's or held already.
-        before: What ran when it began.
-        transitions: Persisted so far.
-        crashes: Of the process under the new model's watch.
-        live: The process was alive under it and has not ended in order.
+        seq: Number of the channel document that asks for it.
+        path: TUF target of the artifact; empty for the factory set, which is never fetched.
+        before: The set that ran when the attempt began.
+        transitions: Number of transitions persisted so far.
+        crashes: Number of crashes of the process during the watch.
+        live: A process runs under this watch, and has not ended in order.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,16 +63,17 @@ class Attempt(BaseModel):
 
     @property
     def key(self) -> tuple[int, str]:
-        """Tells attempts apart."""
+        """Equal for attempts at the same set for the same channel document."""
         return self.seq, self.wanted.digest
 
 
 class Failure(BaseModel):
-    """A release that did not work out.
+    """A set that failed.
 
     Attributes:
-        kind: ``final`` until a newer channel names it; ``passing``: tried again after ``not_before``.
-        seq: Of the channel that asked for it.
+        kind: ``final``: not tried again until a newer channel document names the set; ``passing``: tried
+            again after ``not_before``.
+        seq: Number of the channel document that asked for it.
         count: Passing failures in a row.
         not_before: Trusted time, seconds since 1970.
     """
@@ -90,13 +91,15 @@ class UpdateRecord(BaseModel):
     """Everything a device remembers of its updates; one JSON file.
 
     Attributes:
-        seq, rollout_id: Of the newest channel that was accepted: older ones are replays.
-        failed: By the wanted set's digest.
-        told: What was last said of ``metadata`` and of an ``artifact`` that did not hold: each cause once.
-        result, attack, detail: How the last attempt ended.
+        attempt: The attempt under way, or the last one.
+        seq, rollout_id: Of the newest channel document that was accepted: older ones are replays.
+        failed: Failures by the digest of the set.
+        reported: The last reported cause of refused ``metadata``, and of an ``artifact`` that failed: each
+            cause is reported once. The key in the file is ``told``.
+        result, attack, detail: How the last attempt ended; None or empty while one is under way.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
 
     format: Literal[1] = 1
     state: UpdateState = UpdateState.IDLE
@@ -104,7 +107,7 @@ class UpdateRecord(BaseModel):
     seq: NonNegativeInt = 0
     rollout_id: str = ""
     failed: dict[str, Failure] = {}
-    told: dict[str, str] = {}
+    reported: dict[str, str] = Field(default={}, alias="told")
     result: UpdateResult | None = None
     attack: Attack | None = None
     detail: str = ""
@@ -123,7 +126,7 @@ class UpdateRecord(BaseModel):
         return self.model_copy(update={"state": state, "attempt": attempt, **changes})
 
     def begin(self, attempt: Attempt, state: UpdateState) -> UpdateRecord:
-        """The record at the start of an attempt; one that a crash broke off goes on counting."""
+        """The record at the start of an attempt; one that a crash broke off goes on counting transitions."""
         broken_off = self.result is None and self.attempt is not None
         if broken_off and self.attempt is not None and self.attempt.key == attempt.key:
             attempt = attempt.model_copy(update={"transitions": self.attempt.transitions})
@@ -136,16 +139,17 @@ class UpdateRecord(BaseModel):
 
     @property
     def looping(self) -> bool:
-        """Whether the attempt has been persisted too often to be going anywhere."""
+        """Whether the attempt has been persisted so often that it must be stuck in a loop."""
         return self.attempt is not None and self.attempt.transitions > MAX_TRANSITIONS
 
     def may_try(self, wanted: ModelSet, seq: int, now_s: float) -> bool:
-        """Whether nothing that failed before speaks against trying a set now."""
+        """Whether no earlier failure forbids trying a set now."""
         failure = self.failed.get(wanted.digest)
         if failure is None:
             return True
         if failure.kind == "final":
             return seq > failure.seq
+        # A time further ahead than any wait was set by a clock that was wrong: it must not lock the set out.
         return now_s >= failure.not_before or failure.not_before > now_s + BACKOFF_LIMIT_S
 
     def fail(
@@ -156,7 +160,7 @@ class UpdateRecord(BaseModel):
         reason: str,
         draw: Callable[[], float] = _JITTER.random,
     ) -> dict[str, Failure]:
-        """``failed`` with a failure that may pass: backs off exponentially, with jitter."""
+        """``failed`` with one more passing failure: backs off exponentially, with jitter."""
         known = self.failed.get(wanted.digest)
         count = known.count + 1 if known is not None and known.kind == "passing" else 1
         wait = min(BACKOFF_S * 2.0 ** min(count - 1, DOUBLINGS), BACKOFF_LIMIT_S) * (0.5 + draw() / 2)
@@ -164,7 +168,7 @@ class UpdateRecord(BaseModel):
         return {**self.failed, wanted.digest: failure}
 
     def give_up(self, wanted: ModelSet, seq: int, reason: str) -> dict[str, Failure]:
-        """``failed`` with a failure that stays until a newer channel names the set."""
+        """``failed`` with a failure that lasts until a newer channel document names the set."""
         return {**self.failed, wanted.digest: Failure(kind="final", seq=seq, reason=reason[:500])}
 
     def forgive(self, wanted: ModelSet) -> dict[str, Failure]:
@@ -173,7 +177,7 @@ class UpdateRecord(BaseModel):
 
 
 def parse_record(raw: bytes | None) -> UpdateRecord | None:
-    """The record in a file's bytes; a new one where there is no file; None: unreadable, so restore."""
+    """The record in a file's bytes; a new one where there is no file; None where it is unreadable."""
     if raw is None:
         return UpdateRecord()
     try:
@@ -183,15 +187,15 @@ def parse_record(raw: bytes | None) -> UpdateRecord | None:
 
 
 def after_restart(record: UpdateRecord, proven: ModelSet | None = None) -> UpdateRecord:
-    """What a process that starts makes of the record that the one before left: its first transition.
+    """The record with which a starting process goes on, from the one that the process before it left.
+
+    Before the commit nothing active had changed: the attempt goes back to idle, its counter stays, and the
+    next check takes it up again. A commit is carried out again. A watch that did not end in order counts as
+    one more crash, unless its last step, to mark the set as proven, was done.
 
     Args:
         record: As it was left.
-        proven: The set that the pointer calls proven; None: it calls none so.
-
-    Before the commit nothing active had changed: the attempt goes back to idle, its counter stays, and the
-    next look at the channel takes it up again. A commit is done again; a watch that did not end in order is
-    one crash more, unless its last act, to call the set proven, was done.
+        proven: The set that the pointer marks as proven; None where it marks none.
     """
     attempt = record.attempt
     if attempt is None or record.state in SETTLED:

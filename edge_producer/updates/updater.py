@@ -1,4 +1,4 @@
-"""The updaters of one process: a thread per device beside the sensing loop, and what each device runs."""
+"""The updaters of one process: a thread per device beside the sensing loop, and each device's models."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from edge_producer.model_switch import ModelSwitch
 from edge_producer.settings import EdgeSettings
 from edge_producer.updates.agent import UpdateAgent
 from edge_producer.updates.resources import UpdaterResources
-from edge_producer.updates.service_access import DevicePaths
+from edge_producer.updates.service_access import UpdaterOptions
 from edge_producer.updates.slots import ModelSlots
 from schemas.durable import DISK, Disk
 from schemas.errors import OperatorError
 from schemas.profile import Profile
 
 BUILD_TIME = datetime(2026, 1, 1, tzinfo=UTC)
-"""No device believes to live before this release was made."""
+"""No device believes a time before this release was built."""
 END_S = 10.0
 _LEFT_BY_0_2 = ("*.new", ".part-*")
 """Names of temporary files and folders that a crash of release 0.2.0 left."""
@@ -31,14 +31,15 @@ _LEFT_BY_0_2 = ("*.new", ".part-*")
 class Updater:
     """Updates of all devices of one process.
 
-    When it is made every device has its model: what was in force when the process ended, restored if it is
-    damaged or did not prove itself. That takes no network. ``start`` then looks for new ones.
+    The constructor gives every device its models without a network: the set that was in force when the last
+    process ended, or an earlier one if that is damaged or did not prove itself. ``start`` then begins to
+    check for new ones.
 
     Args:
-        settings: Folders, polls, devices.
-        profile: Vertical of all devices.
+        settings: Devices, folders and the poll interval.
+        profile: Profile of all devices.
         disk: Everything durable is written through it.
-        shared: Models and trials of the process, if others use them too.
+        resources: What the devices share; made here unless given.
 
     Raises:
         OperatorError: Another process updates these devices.
@@ -51,7 +52,7 @@ class Updater:
         settings: EdgeSettings,
         profile: Profile,
         disk: Disk = DISK,
-        shared: UpdaterResources | None = None,
+        resources: UpdaterResources | None = None,
     ) -> None:
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -59,8 +60,8 @@ class Updater:
         disk.make_folder(settings.updates_dir, private=True)
         self._lock = _locked(settings.updates_dir / "lock")
         disk.sweep(settings.updates_dir, also=_LEFT_BY_0_2, deep=True)
-        shared = shared or UpdaterResources.of(profile, shadow_previous=settings.shadow_previous)
-        place = DevicePaths(
+        resources = resources or UpdaterResources.of(profile, shadow_previous=settings.shadow_previous)
+        options = UpdaterOptions(
             folder=settings.updates_dir,
             join_dir=settings.join_dir,
             poll_s=settings.update_poll_s,
@@ -74,18 +75,18 @@ class Updater:
             disk.make_folder(folder, private=True)
             identity = load_or_create(settings.keys_dir, name)
             slots = ModelSlots(folder, profile, disk)
-            self.agents[name] = UpdateAgent(identity, replace(place, folder=folder), shared, slots)
+            self.agents[name] = UpdateAgent(identity, replace(options, folder=folder), resources, slots)
 
     @property
-    def seats(self) -> Mapping[str, ModelSwitch]:
-        """What each device runs."""
-        return {name: agent.seat for name, agent in self.agents.items()}
+    def switches(self) -> Mapping[str, ModelSwitch]:
+        """The switch of each device, by device id."""
+        return {name: agent.switch for name, agent in self.agents.items()}
 
     def has_joined(self, device_id: str) -> bool:
         """Whether the cloud knows the device: it has had a certificate, or was never asked to join."""
-        return device_id in self._joined or self._look(device_id)
+        return device_id in self._joined or self._find_joined(device_id)
 
-    def _look(self, device_id: str) -> bool:
+    def _find_joined(self, device_id: str) -> bool:
         if self.agents[device_id].has_joined:
             self._joined.add(device_id)
         return device_id in self._joined
@@ -109,12 +110,12 @@ class Updater:
         self._lock.close()
 
     def status(self) -> dict[str, Any]:
-        """Where each device stands, for the status file. From any thread."""
+        """State of each device's updates, for the status file. From any thread."""
         return {name: agent.status for name, agent in self.agents.items()}
 
 
 def has_models(settings: EdgeSettings) -> bool:
-    """Whether the devices ask for models, or have asked before."""
+    """Whether the devices get their models from a service, or did so before."""
     return settings.join_dir is not None or settings.updates_dir.is_dir()
 
 

@@ -22,11 +22,11 @@ def factory_graph() -> onnx.ModelProto:
 def golden_with(score: np.ndarray) -> bytes:
     """The factory's golden vectors with other scores."""
     table = pa.ipc.open_file(open_bundle(BUNDLES / "machine").golden).read_all()
-    place = table.schema.get_field_index("score")
+    position = table.schema.get_field_index("score")
     column = pa.array(np.broadcast_to(score, table.num_rows).astype("float32"))
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table.set_column(place, table.schema.field(place), column))
+        writer.write_table(table.set_column(position, table.schema.field(position), column))
     return sink.getvalue().to_pybytes()
 
 

@@ -4,16 +4,16 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.edge_producer.rig import Rig
+from tests.edge_producer.spool_rig import SpoolRig
 
 
 @pytest.fixture
-def rigs() -> Iterator[Callable[..., Rig]]:
+def rigs() -> Iterator[Callable[..., SpoolRig]]:
     """Makes rigs as ``Rig`` does; their spools are closed when the test ends."""
-    made: list[Rig] = []
+    made: list[SpoolRig] = []
 
-    def rig(*args: object, **given: object) -> Rig:
-        made.append(Rig(*args, **given))
+    def rig(*args: object, **given: object) -> SpoolRig:
+        made.append(SpoolRig(*args, **given))
         return made[-1]
 
     yield rig

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_producer.books import CoMoments, Ledger
-from tests.edge_producer.rig import row
+from tests.edge_producer.spool_rig import row
 
 
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(1, 6), st.integers(0, 2**31))

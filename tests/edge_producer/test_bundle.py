@@ -77,17 +77,17 @@ def test_a_missing_file_or_bundle_is_named(folder):
 
 
 @pytest.mark.parametrize(
-    ("section", "key", "value", "said"),
+    ("section", "key", "value", "message"),
     [
         ("sampling", "rate_hz", 256.0, r"sampling.rate_hz: wants 512.0, has 256.0"),
         ("sampling", "window_samples", 256, "sampling.window_samples"),
         ("features", "version", 2, "wants rotating@1, has rotating@2"),
     ],
 )
-def test_a_model_made_for_other_windows_is_refused(section, key, value, said):
+def test_a_model_made_for_other_windows_is_refused(section, key, value, message):
     raw = MACHINE.model_dump()
     raw[section][key] = value
-    with pytest.raises(BundleError, match=said):
+    with pytest.raises(BundleError, match=message):
         load_bundle(Profile.model_validate(raw))
 
 
@@ -101,7 +101,7 @@ def test_a_model_made_for_another_unit_is_refused():
 def test_the_robust_bundle_fits_any_profile():
     raw = MACHINE.model_dump() | {"model": {"name": "robust"}}
     raw["sampling"] = {"rate_hz": 3.0, "window_samples": 5, "hop_samples": 2}
-    assert load_bundle(Profile.model_validate(raw)).manifest.name == "robust"
+    assert load_bundle(Profile.model_validate(raw)).manifest.family == "robust"
 
 
 def test_a_model_that_misses_its_golden_vectors_is_refused(built, tmp_path):

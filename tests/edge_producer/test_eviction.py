@@ -3,7 +3,7 @@
 from edge_producer.spool.eviction import Eviction
 from edge_producer.spool.spool_rows import ThinnedBlock
 from schemas.row_schemas import BOOK_COUNTS, RULES
-from tests.edge_producer.rig import bench_profile, statements, summary_rows
+from tests.edge_producer.spool_rig import bench_profile, statements, summary_rows
 
 
 def filled(rigs, tmp_path, **policy):
@@ -22,7 +22,7 @@ def without_statements(rig):
 
 def stored(rig):
     query = "SELECT b.period_us, b.stratum, r.u, r.pi FROM rows r JOIN books b ON b.id = r.book"
-    return rig.spool._db.execute(query).fetchall()
+    return rig.spool._connection.execute(query).fetchall()
 
 
 def test_thinning_keeps_exactly_the_rows_below_pi_tau_of_whole_blocks(rigs, tmp_path):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from edge_producer.decider import LocalDecision
 from edge_producer.filter import RowFilter, permanent_u
 from schemas.row_schemas import RULES, Reason, Stratum
-from tests.edge_producer.rig import STEADY, bench_profile, has, row
+from tests.edge_producer.spool_rig import STEADY, bench_profile, has, row
 
 SECRET = b"s" * 32
 NAMES = ("load_last", "load_mean")

@@ -20,7 +20,7 @@ from schemas.envelope import SealedMessage, decode_rows, read_envelope
 from schemas.events import Alert, DeviceState, parse_event
 from schemas.row_schemas import BOOK_COUNTS, BOOKS_ROWS, SUMMARY_ROWS, telemetry_rows
 from schemas.topics import DEVICE_TOPICS, Lane, Topic, partition_for
-from tests.edge_producer.rig import FirstSample, Recorded, bench_profile, window
+from tests.edge_producer.spool_rig import FirstSample, GivenWindows, bench_profile, window
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.kafka
@@ -36,17 +36,21 @@ class Log:
         self.lanes = defaultdict(list)
         self.values = defaultdict(list)
         for message in admin.read(admin.spans(list(names))):
-            said, _ = read_envelope(message.key, message.headers)
-            assert message.partition == partition_for(said.producer)
-            self.lanes[said.producer, said.spool_id, said.lane].append((said.msg_no, said.digest))
-            if (said.msg_no, said.digest) not in self.lanes[said.producer, said.spool_id, said.lane][:-1]:
-                self.values[names[message.topic]].append((said, message.value))
+            envelope, _ = read_envelope(message.key, message.headers)
+            assert message.partition == partition_for(envelope.producer)
+            self.lanes[envelope.producer, envelope.spool_id, envelope.lane].append(
+                (envelope.msg_no, envelope.digest)
+            )
+            if (envelope.msg_no, envelope.digest) not in self.lanes[
+                envelope.producer, envelope.spool_id, envelope.lane
+            ][:-1]:
+                self.values[names[message.topic]].append((envelope, message.value))
 
     def rows(self, topic, schema):
         return [
             row
-            for said, value in self.values[topic]
-            for row in decode_rows(value, said.raw_bytes, schema).to_pylist()
+            for envelope, value in self.values[topic]
+            for row in decode_rows(value, envelope.raw_bytes, schema).to_pylist()
         ]
 
     def check_numbers(self):
@@ -74,7 +78,7 @@ def scores(n):
 
 
 def run(given, windows, stop=None):
-    runner = Runner(given, bench_profile(), Recorded(windows), FirstSample())
+    runner = Runner(given, bench_profile(), GivenWindows(windows), FirstSample())
     return runner.run(stop or threading.Event())
 
 
@@ -143,7 +147,7 @@ def test_flight_mode_spools_and_live_overtakes_backlog_afterwards(tmp_path, brok
     assert (books.acked, books.pending) == (300, 0)
     log = Log(admin, namespace)
     log.check_numbers()
-    lanes = [said.lane for said, _ in log.values["telemetry.v1"]]
+    lanes = [envelope.lane for envelope, _ in log.values["telemetry.v1"]]
     assert {Lane.LIVE, Lane.BACKLOG} <= set(lanes)
     assert lanes.index(Lane.LIVE) < lanes.index(Lane.BACKLOG)
 
@@ -282,13 +286,13 @@ def total(folder, name):
 
 
 def check_delivered(folder, admin, namespace, at_least):
-    """After a drain: dense numbers, every row once, as many as the books say."""
+    """After a drain: dense numbers, every row once, as many as the books count."""
     log = Log(admin, namespace)
     log.check_numbers()
     books = read_books(folder / "spool.db")
-    schemas = {said.schema for said, _ in log.values["telemetry.v1"]}
+    schemas = {envelope.schema for envelope, _ in log.values["telemetry.v1"]}
     assert len(schemas) == 1
-    n_rows = sum(said.n_rows for said, _ in log.values["telemetry.v1"])
+    n_rows = sum(envelope.n_rows for envelope, _ in log.values["telemetry.v1"])
     assert n_rows == sum(b.acked for b in books.values())
     assert sum(b.sensed for b in books.values()) >= at_least
     for device in books.values():

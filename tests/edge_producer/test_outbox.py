@@ -5,10 +5,10 @@ from __future__ import annotations
 from edge_producer.sending.outbox import Outbox
 from edge_producer.settings import EdgeSettings
 from schemas.envelope import SealedMessage
-from tests.edge_producer.rig import Rig
+from tests.edge_producer.spool_rig import SpoolRig
 
 
-class Taker:
+class Broker:
     """Takes whatever it is handed, as a reachable broker would."""
 
     online = True
@@ -28,12 +28,12 @@ class Taker:
         return {m.key.decode() for m in self.taken}
 
 
-def outbox(rig: Rig, taker: Taker, joined: set[str]) -> Outbox:
+def outbox(rig: SpoolRig, broker: Broker, joined: set[str]) -> Outbox:
     settings = EdgeSettings(state_dir=rig.folder, profile="bench", devices=rig.names)
-    return Outbox(rig.spool, rig.sealer, taker, settings, joined.__contains__)
+    return Outbox(rig.spool, rig.sealer, broker, settings, joined.__contains__)
 
 
-def turn(rig: Rig, box: Outbox) -> None:
+def turn(rig: SpoolRig, box: Outbox) -> None:
     """Seal what is due, then send it."""
     states = dict.fromkeys(rig.spool.names, b"{}")
     with rig.spool.transaction():
@@ -41,7 +41,7 @@ def turn(rig: Rig, box: Outbox) -> None:
     box.send()
 
 
-def sensed(rigs, tmp_path) -> Rig:
+def sensed(rigs, tmp_path) -> SpoolRig:
     rig = rigs(tmp_path, devices=("known", "new"))
     for name in rig.names:
         rig.sense([0.1, 0.9, 0.95, 0.2] * 5, name)
@@ -50,34 +50,34 @@ def sensed(rigs, tmp_path) -> Rig:
 
 
 def test_nothing_of_a_device_leaves_before_it_has_joined(rigs, tmp_path):
-    rig, taker = sensed(rigs, tmp_path), Taker()
-    box = outbox(rig, taker, {"known"})
+    rig, broker = sensed(rigs, tmp_path), Broker()
+    box = outbox(rig, broker, {"known"})
     with rig.spool.transaction():
         for no in rig.spool.names:
             box.seal_alert(no, b"{}")
     turn(rig, box)
-    assert taker.producers() == {"known"}
+    assert broker.producers() == {"known"}
     assert rig.books("new").pending > 0
 
 
 def test_what_waited_leaves_once_the_device_has_joined_and_the_books_balance(rigs, tmp_path):
-    rig, taker, joined = sensed(rigs, tmp_path), Taker(), {"known"}
-    box = outbox(rig, taker, joined)
+    rig, broker, joined = sensed(rigs, tmp_path), Broker(), {"known"}
+    box = outbox(rig, broker, joined)
     with rig.spool.transaction():
         box.seal_alert(rig.spool.devices["new"], b"{}")
     turn(rig, box)
     joined.add("new")
     turn(rig, box)
-    assert {m.topic for m in taker.taken if m.key == b"new"} >= {"alert.v1", "telemetry.v1", "summary.v1"}
+    assert {m.topic for m in broker.taken if m.key == b"new"} >= {"alert.v1", "telemetry.v1", "summary.v1"}
     assert all(rig.books(name).balanced for name in rig.names)
 
 
 def test_an_alert_that_waited_leaves_after_a_restart_too(rigs, tmp_path):
-    rig, taker = sensed(rigs, tmp_path), Taker()
-    box = outbox(rig, taker, {"known"})
+    rig, broker = sensed(rigs, tmp_path), Broker()
+    box = outbox(rig, broker, {"known"})
     with rig.spool.transaction():
         box.seal_alert(rig.spool.devices["new"], b"{}")
     rig.crash()
-    box = outbox(rig, taker, {"known", "new"})
+    box = outbox(rig, broker, {"known", "new"})
     turn(rig, box)
-    assert [m.topic for m in taker.taken if m.key == b"new"].count("alert.v1") == 1
+    assert [m.topic for m in broker.taken if m.key == b"new"].count("alert.v1") == 1

@@ -188,7 +188,7 @@ def test_other_encodings_are_read_when_named(tmp_path, encoding):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (b"", "is empty"),
         (b"\n\n", "is empty"),
@@ -202,10 +202,10 @@ def test_other_encodings_are_read_when_named(tmp_path, encoding):
         (b"time,heat,load\n1/5/2020,1,1\n", "replay.time_format"),
     ],
 )
-def test_a_file_that_does_not_suit_says_what_to_do(tmp_path, text, said):
+def test_a_file_that_does_not_suit_says_what_to_do(tmp_path, text, message):
     with pytest.raises(SourceError) as error:
         list(source(tmp_path, text, profile()).windows())
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_a_missing_file_and_an_unknown_zone_are_named(tmp_path):
@@ -264,8 +264,8 @@ def test_every_row_is_in_a_window_or_accounted_for_and_no_window_spans_a_break(s
     counts = framer.counts
     assert len(us) == counts["samples"] + counts["duplicate"] + counts["out_of_order"]
     assert counts["samples"] == counts["in_windows"] + counts["outside_windows"]
-    seen = {int(x) for f in framed for x in f.samples[np.isfinite(f.samples)]}
-    assert len(seen) == counts["in_windows"]
+    framed_values = {int(x) for f in framed for x in f.samples[np.isfinite(f.samples)]}
+    assert len(framed_values) == counts["in_windows"]
     for f in framed:
         present = f.samples[:, 0]
         line = f.end_us / 1e6 - np.arange(window)[::-1]

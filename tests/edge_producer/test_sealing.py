@@ -7,7 +7,7 @@ import pytest
 from schemas.envelope import MessageVerifier, read_envelope, verify
 from schemas.profile_file import find_profile
 from schemas.topics import Lane
-from tests.edge_producer.rig import bench_profile, statements, summary_rows
+from tests.edge_producer.spool_rig import bench_profile, statements, summary_rows
 
 
 def envelope(message):
@@ -34,8 +34,8 @@ def test_numbers_are_dense_within_a_lane_across_restarts(rigs, tmp_path):
         rig.crash()
     numbers = {}
     for message in rig.delivered:
-        said = envelope(message)
-        numbers.setdefault((said.producer, said.lane), []).append(said.msg_no)
+        header = envelope(message)
+        numbers.setdefault((header.producer, header.lane), []).append(header.msg_no)
     assert set(map(tuple, numbers.values())) == {(0, 1, 2)}
     assert len(numbers) == 4
 
@@ -60,10 +60,10 @@ def test_the_signature_holds_for_the_device_key(rigs, tmp_path):
     rig.commit()
     rig.seal()
     (message,) = rig.sealed.values()
-    said, signature = read_envelope(message.key, message.headers)
+    header, signature = read_envelope(message.key, message.headers)
     verifier = MessageVerifier(rig.identities["d-1"].public_pem.encode())
-    verify(message.topic, message.key, message.headers, message.value, said, signature, verifier)
-    assert said.signer == verifier.key_id
+    verify(message.topic, message.key, message.headers, message.value, header, signature, verifier)
+    assert header.signer == verifier.key_id
 
 
 def test_rows_arrive_as_they_were_sensed(rigs, tmp_path):

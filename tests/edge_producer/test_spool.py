@@ -14,7 +14,7 @@ from edge_producer.spool.spool import Spool, read_books
 from schemas.errors import SpoolError
 from schemas.row_schemas import BOOK_COUNTS
 from schemas.topics import Lane
-from tests.edge_producer.rig import Rig, bench_profile, statements, summary_rows
+from tests.edge_producer.spool_rig import SpoolRig, bench_profile, statements, summary_rows
 
 DEVICES = ("d-1", "d-2")
 scores_st = st.lists(st.sampled_from([0.1, 0.2, 0.5, 0.7, 0.85, float("nan")]), min_size=1, max_size=15)
@@ -26,7 +26,7 @@ class SpoolMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
-        self.rig = Rig(Path(self.folder.name), bench_profile(p=0.5), DEVICES)
+        self.rig = SpoolRig(Path(self.folder.name), bench_profile(p=0.5), DEVICES)
         self.open_messages: set[int] = set()
         self.committed = dict.fromkeys(DEVICES, 0)
         self.sensed = dict.fromkeys(DEVICES, 0)
@@ -91,8 +91,8 @@ class SpoolMachine(RuleBasedStateMachine):
 
     @invariant()
     def every_line_balances(self) -> None:
-        with closing(sqlite3.connect(self.rig.path)) as db:
-            wrong = db.execute(
+        with closing(sqlite3.connect(self.rig.path)) as connection:
+            wrong = connection.execute(
                 "SELECT count(*) FROM books WHERE sensed != acked + filtered + evicted + refused + pending"
             ).fetchone()
         assert wrong == (0,)
@@ -201,7 +201,7 @@ def test_forgotten_lines_stay_in_the_totals(rigs, tmp_path):
     before = rig.books()
     with rig.spool.transaction():
         rig.spool.books.forget_settled(10_000_000)
-    (lines,) = rig.spool._db.execute("SELECT count(*) FROM books").fetchone()
+    (lines,) = rig.spool._connection.execute("SELECT count(*) FROM books").fetchone()
     assert lines < 2 * 60
     assert rig.books() == before
 

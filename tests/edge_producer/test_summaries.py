@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_producer.summaries import Summarizer, merge_summaries
-from tests.edge_producer.rig import row
+from tests.edge_producer.spool_rig import row
 
 EDGES = {"load_last": np.array([0.0, 1.0, 2.0])}
 values_st = st.lists(st.floats(-1e3, 1e3, width=32) | st.just(float("nan")), min_size=1, max_size=60)

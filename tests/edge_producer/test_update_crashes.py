@@ -12,7 +12,7 @@ import pytest
 
 from edge_producer.updates.slots import ModelSlots
 from schemas.durable import Disk
-from tests.edge_producer.bench import Bench, edge_settings, one_child, quick_machine
+from tests.edge_producer.updater_rig import UpdaterRig, edge_settings, one_child, quick_machine
 from tests.simulators.lossy_disk import LossyDisk, PowerCut
 from tests.simulators.update_service import UpdateService, candidate
 
@@ -26,7 +26,7 @@ def service(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def shared():
+def resources():
     with one_child() as found:
         yield found
 
@@ -37,12 +37,12 @@ def whole_set(settings, disk) -> str:
     return slots.bundle(slots.pointer().active).manifest.version
 
 
-def test_the_power_may_go_after_any_write(service, tmp_path, shared):
+def test_the_power_may_go_after_any_write(service, tmp_path, resources):
     """The same update again and again, cut one write later each time; the trial's child goes on living."""
     release = service.sign(candidate(1))
     service.instruct(release)
     factory = service.factory.version
-    cut, seen = 0, set()
+    cut, versions = 0, set()
     while True:
         cut += 1
         folder = tmp_path / f"run-{cut}"
@@ -50,22 +50,22 @@ def test_the_power_may_go_after_any_write(service, tmp_path, shared):
         settings = edge_settings(folder)
         disk = LossyDisk(settings.updates_dir, cut)
         try:
-            with Bench(settings, PROFILE, disk, shared) as bench:
-                bench.settle(release.version)
+            with UpdaterRig(settings, PROFILE, disk, resources) as rig:
+                rig.settle(release.version)
                 whole = disk.renames < cut
         except PowerCut:
             whole = False
         if whole:
             break
         disk.power_cut()
-        seen.add(whole_set(settings, disk))
+        versions.add(whole_set(settings, disk))
         service.reports.clear()
-        with Bench(settings, PROFILE, disk, shared) as again:
+        with UpdaterRig(settings, PROFILE, disk, resources) as again:
             again.settle(release.version)
         disk.close()
         assert service.results("m-1")[-1] == "committed"
     assert cut > 25
-    assert seen == {factory, release.version}
+    assert versions == {factory, release.version}
 
 
 STEPS = (
@@ -100,8 +100,8 @@ def test_kill_9_at_every_persisted_transition_ends_with_the_new_model_in_force(s
     assert {r.installed[0].version for r in service.reports["m-1"][-2:]} == {release.version}
 
 
-def test_a_start_sweeps_what_earlier_crashes_left_and_nothing_else(service, settings, shared):
-    version = updated(service, settings, shared, 1)
+def test_a_start_sweeps_what_earlier_crashes_left_and_nothing_else(service, settings, resources):
+    version = updated(service, settings, resources, 1)
     device = settings.updates_dir / "m-1"
     before = {p for p in device.rglob("*") if p.is_file()}
     (device / "slots" / "0123.new").mkdir()
@@ -116,8 +116,8 @@ def test_a_start_sweeps_what_earlier_crashes_left_and_nothing_else(service, sett
     for name in names:
         (device / name).write_bytes(b"half a rec")
     service.down = True
-    with Bench(settings, PROFILE, shared=shared) as bench:
-        assert bench.version == version
+    with UpdaterRig(settings, PROFILE, resources=resources) as rig:
+        assert rig.version == version
         assert {p for p in device.rglob("*") if p.is_file()} == before | {device / "download" / "ab.part"}
 
 
@@ -131,42 +131,42 @@ def settings(tmp_path, service):
     return edge_settings(tmp_path)
 
 
-def updated(service, settings, shared, number: int) -> str:
+def updated(service, settings, resources, number: int) -> str:
     """A device that runs candidate ``number``, proven."""
     release = service.sign(candidate(number))
     service.instruct(release)
-    with Bench(settings, PROFILE, shared=shared) as bench:
-        bench.settle(release.version)
+    with UpdaterRig(settings, PROFILE, resources=resources) as rig:
+        rig.settle(release.version)
     return release.version
 
 
-def test_a_damaged_record_means_restore_and_keeps_what_had_proved_itself(service, settings, shared):
-    version = updated(service, settings, shared, 1)
+def test_a_damaged_record_means_restore_and_keeps_what_had_proved_itself(service, settings, resources):
+    version = updated(service, settings, resources, 1)
     damaged(settings, "state.json")
-    with Bench(settings, PROFILE, shared=shared) as bench:
-        assert (bench.state, bench.version) == ("restored", version)
-        bench.drive(lambda: "restored" in service.results("m-1"))
-        assert bench.agent.installer.record.seq == 1, "a replayed channel must not get in through a damage"
+    with UpdaterRig(settings, PROFILE, resources=resources) as rig:
+        assert (rig.state, rig.version) == ("restored", version)
+        rig.drive(lambda: "restored" in service.results("m-1"))
+        assert rig.agent.installer.record.seq == 1, "a replayed channel must not get in through a damage"
 
 
-def test_a_damaged_record_under_watch_brings_the_earlier_model_back_offline(service, settings, shared):
-    first = updated(service, settings, shared, 1)
+def test_a_damaged_record_under_watch_brings_the_earlier_model_back_offline(service, settings, resources):
+    first = updated(service, settings, resources, 1)
     release = service.sign(candidate(2))
     service.instruct(release)
-    with Bench(settings, quick_machine(watch_windows=10_000), shared=shared) as bench:
-        bench.drive(lambda: bench.state == "watch")
+    with UpdaterRig(settings, quick_machine(watch_windows=10_000), resources=resources) as rig:
+        rig.drive(lambda: rig.state == "watch")
     damaged(settings, "state.json")
     service.down = True
-    with Bench(settings, PROFILE, shared=shared) as bench:
-        assert (bench.state, bench.version) == ("restored", first)
+    with UpdaterRig(settings, PROFILE, resources=resources) as rig:
+        assert (rig.state, rig.version) == ("restored", first)
 
 
-def test_a_damaged_pointer_means_the_factory_set(service, settings, shared):
-    updated(service, settings, shared, 1)
+def test_a_damaged_pointer_means_the_factory_set(service, settings, resources):
+    updated(service, settings, resources, 1)
     damaged(settings, "current.json")
     service.down = True
-    with Bench(settings, PROFILE, shared=shared) as bench:
-        assert bench.version == service.factory.version
+    with UpdaterRig(settings, PROFILE, resources=resources) as rig:
+        assert rig.version == service.factory.version
 
 
 DEEP = b"[" * 100_000
@@ -174,12 +174,12 @@ STRANGER = b'{"active":{"releases":{"cell":{"version":"cell-1.00000000","sha256"
 
 
 @pytest.mark.parametrize("damage", [b'{"active":{"releases":{}}}', STRANGER, DEEP])
-def test_a_pointer_without_our_family_means_the_factory_set(service, settings, shared, damage):
-    version = updated(service, settings, shared, 1)
+def test_a_pointer_without_our_family_means_the_factory_set(service, settings, resources, damage):
+    version = updated(service, settings, resources, 1)
     damaged(settings, "current.json", damage)
-    with Bench(settings, PROFILE, shared=shared) as bench:
-        assert bench.version == service.factory.version
-        bench.settle(version)
+    with UpdaterRig(settings, PROFILE, resources=resources) as rig:
+        assert rig.version == service.factory.version
+        rig.settle(version)
 
 
 @pytest.mark.parametrize(
@@ -192,105 +192,109 @@ def test_a_pointer_without_our_family_means_the_factory_set(service, settings, s
         DEEP,
     ],
 )
-def test_a_record_that_makes_no_sense_is_a_damaged_one(service, settings, shared, damage):
-    version = updated(service, settings, shared, 1)
+def test_a_record_that_makes_no_sense_is_a_damaged_one(service, settings, resources, damage):
+    version = updated(service, settings, resources, 1)
     damaged(settings, "state.json", damage)
-    with Bench(settings, PROFILE, shared=shared) as bench:
-        assert (bench.state, bench.version) == ("restored", version)
-        assert bench.agent.installer.record.seq == 1
-        bench.drive(lambda: "restored" in service.results("m-1"))
+    with UpdaterRig(settings, PROFILE, resources=resources) as rig:
+        assert (rig.state, rig.version) == ("restored", version)
+        assert rig.agent.installer.record.seq == 1
+        rig.drive(lambda: "restored" in service.results("m-1"))
 
 
 @pytest.mark.parametrize(
     "damage", [b'{"seq":1e999}', b'{"seq":9223372036854775807}', b'{"seq":-5}', b'{"seq":null}', DEEP]
 )
-def test_a_damaged_count_of_channels_gives_way_to_the_record(service, settings, shared, damage):
-    updated(service, settings, shared, 1)
+def test_a_damaged_count_of_channels_gives_way_to_the_record(service, settings, resources, damage):
+    updated(service, settings, resources, 1)
     damaged(settings, "accepted.json", damage)
-    with Bench(settings, PROFILE, shared=shared) as bench:
-        assert bench.agent.installer.record.seq == 1
+    with UpdaterRig(settings, PROFILE, resources=resources) as rig:
+        assert rig.agent.installer.record.seq == 1
         service.instruct(service.factory, reason="rollback")
-        bench.settle(service.factory.version)
-        assert bench.agent.installer.record.seq == 2
+        rig.settle(service.factory.version)
+        assert rig.agent.installer.record.seq == 2
 
 
-def test_both_counts_damaged_still_start(service, settings, shared):
-    version = updated(service, settings, shared, 1)
+def test_both_counts_damaged_still_start(service, settings, resources):
+    version = updated(service, settings, resources, 1)
     damaged(settings, "accepted.json", b'{"seq":-5}')
     damaged(settings, "state.json")
-    with Bench(settings, PROFILE, shared=shared) as bench:
-        assert (bench.state, bench.version) == ("restored", version)
+    with UpdaterRig(settings, PROFILE, resources=resources) as rig:
+        assert (rig.state, rig.version) == ("restored", version)
 
 
-def test_a_watch_over_another_set_than_the_one_that_runs_proves_nothing(service, settings, shared):
+def test_a_watch_over_another_set_than_the_one_that_runs_proves_nothing(service, settings, resources):
     release = service.sign(candidate(1))
     service.instruct(release)
-    with Bench(settings, quick_machine(watch_windows=10_000), shared=shared) as bench:
-        bench.drive(lambda: bench.state == "watch")
+    with UpdaterRig(settings, quick_machine(watch_windows=10_000), resources=resources) as rig:
+        rig.drive(lambda: rig.state == "watch")
     damaged(settings, "current.json")
     service.down = True
-    with Bench(settings, PROFILE, shared=shared) as bench:
-        assert (bench.state, bench.version) == ("restored", service.factory.version)
+    with UpdaterRig(settings, PROFILE, resources=resources) as rig:
+        assert (rig.state, rig.version) == ("restored", service.factory.version)
 
 
-def test_a_damaged_set_in_force_gives_way_to_the_earlier_one_offline(service, settings, shared):
-    first = updated(service, settings, shared, 1)
-    second = updated(service, settings, shared, 2)
+def test_a_damaged_set_in_force_gives_way_to_the_earlier_one_offline(service, settings, resources):
+    first = updated(service, settings, resources, 1)
+    second = updated(service, settings, resources, 2)
     [model] = [
         p for p in settings.updates_dir.glob("m-1/slots/*/machine/manifest.json") if second in p.read_text()
     ]
     model.with_name("model.onnx").write_bytes(b"rot")
     service.down = True
-    with Bench(settings, PROFILE) as bench:
-        assert (bench.state, bench.version) == ("restored", first)
+    with UpdaterRig(settings, PROFILE) as rig:
+        assert (rig.state, rig.version) == ("restored", first)
 
 
-def test_two_crashes_under_watch_restore_the_earlier_model_offline(service, settings, shared):
-    first = updated(service, settings, shared, 1)
+def test_two_crashes_under_watch_restore_the_earlier_model_offline(service, settings, resources):
+    first = updated(service, settings, resources, 1)
     release = service.sign(candidate(2))
     service.instruct(release)
     slow = quick_machine(watch_windows=10_000)
-    bench = Bench(settings, slow, shared=shared)
-    bench.drive(lambda: bench.state == "watch")
+    rig = UpdaterRig(settings, slow, resources=resources)
+    rig.drive(lambda: rig.state == "watch")
     service.down = True
-    versions = [bench.version]
+    versions = [rig.version]
     for _ in range(2):
-        bench.updater.stop()  # the agents are not closed: to the record that is a crash
-        bench = Bench(settings, slow, shared=shared)
-        versions.append(bench.version)
+        rig.updater.stop()  # the agents are not closed: to the record that is a crash
+        rig = UpdaterRig(settings, slow, resources=resources)
+        versions.append(rig.version)
     assert versions == [release.version, release.version, first]
     service.down = False
-    bench.drive(lambda: "restored" in service.results("m-1"))
-    told = [r for r in service.reports["m-1"] if r.result == "restored"][-1]
-    assert (told.attempted.version, told.installed[0].version, told.crashes) == (release.version, first, 1)
-    bench.drive(lambda: bench.state == "restored" and bench.agent.checked.is_set())
-    assert bench.version == first, "what crashed is not tried again for the same channel"
-    bench.close()
+    rig.drive(lambda: "restored" in service.results("m-1"))
+    report = [r for r in service.reports["m-1"] if r.result == "restored"][-1]
+    assert (report.attempted.version, report.installed[0].version, report.crashes) == (
+        release.version,
+        first,
+        1,
+    )
+    rig.drive(lambda: rig.state == "restored" and rig.agent.checked.is_set())
+    assert rig.version == first, "what crashed is not tried again for the same channel"
+    rig.close()
 
 
-def test_ends_in_order_are_no_crashes(service, settings, shared):
+def test_ends_in_order_are_no_crashes(service, settings, resources):
     release = service.sign(candidate(1))
     service.instruct(release)
     slow = quick_machine(watch_windows=10_000)
     for _ in range(4):
-        with Bench(settings, slow, shared=shared) as bench:
-            bench.drive(lambda: bench.state == "watch")
-    with Bench(settings, PROFILE, shared=shared) as bench:
-        bench.settle(release.version)
+        with UpdaterRig(settings, slow, resources=resources) as rig:
+            rig.drive(lambda: rig.state == "watch")
+    with UpdaterRig(settings, PROFILE, resources=resources) as rig:
+        rig.settle(release.version)
 
 
-def test_an_attempt_that_goes_round_in_circles_is_given_up(service, settings, shared):
+def test_an_attempt_that_goes_round_in_circles_is_given_up(service, settings, resources):
     release = service.sign(candidate(1))
     service.instruct(release)
     record = settings.updates_dir / "m-1" / "state.json"
-    with Bench(settings, quick_machine(trial_windows=10_000), shared=shared) as bench:
-        bench.drive(lambda: bench.state == "trial")
+    with UpdaterRig(settings, quick_machine(trial_windows=10_000), resources=resources) as rig:
+        rig.drive(lambda: rig.state == "trial")
     raw = json.loads(record.read_text())
     raw["attempt"]["transitions"] = 29
     record.write_text(json.dumps(raw))
-    with Bench(settings, PROFILE, shared=shared) as bench:
-        bench.drive(lambda: "no_change_failed" in service.results("m-1"))
-        bench.agent.checked.clear()
-        bench.drive(bench.agent.checked.is_set)
-        assert bench.version == service.factory.version
+    with UpdaterRig(settings, PROFILE, resources=resources) as rig:
+        rig.drive(lambda: "no_change_failed" in service.results("m-1"))
+        rig.agent.checked.clear()
+        rig.drive(rig.agent.checked.is_set)
+        assert rig.version == service.factory.version
         assert "given up" in service.reports["m-1"][-1].detail

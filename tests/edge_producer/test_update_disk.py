@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.edge_producer.bench import Bench, edge_settings, one_child, quick_machine
 from tests.edge_producer.bundles import blind_when_hot, hot
+from tests.edge_producer.updater_rig import UpdaterRig, edge_settings, one_child, quick_machine
 from tests.simulators.full_disk import FullDisk
 from tests.simulators.update_service import UpdateService, candidate
 
@@ -19,7 +19,7 @@ def service(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def shared():
+def resources():
     with one_child() as found:
         yield found
 
@@ -30,7 +30,7 @@ def settings(tmp_path, service):
     return edge_settings(tmp_path)
 
 
-def says(name: str, *marks: str):
+def holding(name: str, *marks: str):
     """Writes of a file that hold all of the marks."""
     return lambda path, data: path.name == name and all(mark.encode() in data for mark in marks)
 
@@ -40,76 +40,76 @@ def a_report(path, _data) -> bool:
 
 
 WRITES = {
-    "begin": says("state.json", '"state":"fetching"'),
-    "verified": says("state.json", '"state":"verified"'),
-    "staged": says("state.json", '"state":"staged"'),
-    "trial": says("state.json", '"state":"trial"'),
-    "committed": says("state.json", '"state":"committed"'),
-    "the switch": says("current.json", '"proven":false'),
-    "watch": says("state.json", '"state":"watch"'),
-    "proven": says("current.json", '"proven":true'),
-    "idle": says("state.json", '"state":"idle"', '"result":"committed"'),
+    "begin": holding("state.json", '"state":"fetching"'),
+    "verified": holding("state.json", '"state":"verified"'),
+    "staged": holding("state.json", '"state":"staged"'),
+    "trial": holding("state.json", '"state":"trial"'),
+    "committed": holding("state.json", '"state":"committed"'),
+    "the switch": holding("current.json", '"proven":false'),
+    "watch": holding("state.json", '"state":"watch"'),
+    "proven": holding("current.json", '"proven":true'),
+    "idle": holding("state.json", '"state":"idle"', '"result":"committed"'),
     "a report": a_report,
 }
 
 
 @pytest.mark.parametrize("times", [1, 3])
 @pytest.mark.parametrize("write", WRITES)
-def test_a_write_that_fails_only_holds_an_update_up(service, settings, shared, write, times):
+def test_a_write_that_fails_only_holds_an_update_up(service, settings, resources, write, times):
     release = service.sign(candidate(1))
     disk = FullDisk()
-    with Bench(settings, PROFILE, disk, shared) as bench:
-        bench.drive(bench.agent.checked.is_set)
+    with UpdaterRig(settings, PROFILE, disk, resources) as rig:
+        rig.drive(rig.agent.checked.is_set)
         disk.fill(WRITES[write], times)
         service.instruct(release)
-        bench.drive(lambda: disk.refused == times)
-        bench.settle(release.version)
-        bench.drive(lambda: service.results("m-1")[-1:] == ["committed"])
-        assert bench.agent.installer.untold == 0
+        rig.drive(lambda: disk.refused == times)
+        rig.settle(release.version)
+        rig.drive(lambda: service.results("m-1")[-1:] == ["committed"])
+        assert rig.agent.installer.progress.unsaved_reports == 0
         service.instruct(service.factory, reason="rollback")
-        bench.settle(service.factory.version)
+        rig.settle(service.factory.version)
 
 
-def test_the_report_of_the_end_is_told_once_the_disk_has_room(service, settings, shared):
+def test_the_report_of_the_end_is_told_once_the_disk_has_room(service, settings, resources):
     release = service.sign(candidate(1))
     disk = FullDisk()
-    with Bench(settings, PROFILE, disk, shared) as bench:
+    with UpdaterRig(settings, PROFILE, disk, resources) as rig:
         service.instruct(release)
-        bench.drive(lambda: bench.state == "watch" and not bench.agent.status["unreported"])
+        rig.drive(lambda: rig.state == "watch" and not rig.agent.status["unreported"])
         disk.fill(a_report, 5)
-        bench.settle(release.version)
-        bench.drive(lambda: service.reports["m-1"][-1].state == "idle")
+        rig.settle(release.version)
+        rig.drive(lambda: service.reports["m-1"][-1].state == "idle")
         assert service.results("m-1")[-1] == "committed"
         assert disk.refused == 5
 
 
-def turned_bad(bench, service) -> None:
+def turned_bad(rig, service) -> None:
     """A model in force that a watch is about to fail."""
     service.instruct(service.sign(blind_when_hot(1)))
-    bench.drive(lambda: bench.state == "watch")
-    source = bench.sources["m-1"]
-    bench.sources["m-1"] = (hot(window) for window in source)
+    rig.drive(lambda: rig.state == "watch")
+    source = rig.sources["m-1"]
+    rig.sources["m-1"] = (hot(window) for window in source)
 
 
 RESTORING = {
-    "restoring": says("state.json", '"state":"restoring"'),
-    "the pointer": says("current.json", '"proven":true'),
-    "restored": says("state.json", '"state":"restored"'),
+    "restoring": holding("state.json", '"state":"restoring"'),
+    "the pointer": holding("current.json", '"proven":true'),
+    "restored": holding("state.json", '"state":"restored"'),
 }
 
 
 @pytest.mark.parametrize("write", RESTORING)
 def test_a_bad_model_leaves_although_the_disk_is_full(service, settings, write):
     disk = FullDisk()
-    with Bench(settings, quick_machine(watch_windows=10_000), disk) as bench:
-        turned_bad(bench, service)
+    with UpdaterRig(settings, quick_machine(watch_windows=10_000), disk) as rig:
+        turned_bad(rig, service)
         disk.fill(RESTORING[write], 10**9)
-        bench.drive(lambda: disk.refused > 2)
-        assert bench.version == service.factory.version, "it decides no window while the disk is full"
+        rig.drive(lambda: disk.refused > 2)
+        assert rig.version == service.factory.version, "it decides no window while the disk is full"
         disk.fill(RESTORING[write], 0)
-        bench.drive(lambda: bench.state == "restored" and "restored" in service.results("m-1"))
-        pointer = bench.agent.installer.pointer
-        assert (pointer.proven, bench.version) == (True, service.factory.version)
+        rig.drive(lambda: rig.state == "restored" and "restored" in service.results("m-1"))
+        pointer = rig.agent.installer.pointer
+        assert (pointer.proven, rig.version) == (True, service.factory.version)
 
 
 def everything(_path, _data) -> bool:
@@ -117,21 +117,21 @@ def everything(_path, _data) -> bool:
 
 
 @pytest.mark.parametrize("state", ["trial", "committed", "watch", "restoring"])
-def test_sensing_starts_although_the_disk_is_full(service, settings, shared, state):
+def test_sensing_starts_although_the_disk_is_full(service, settings, resources, state):
     """The process dies in a state, and starts again with a disk that takes nothing; later there is room."""
     release = service.sign(candidate(1))
     service.instruct(release)
     record = settings.updates_dir / "m-1" / "state.json"
-    with Bench(settings, quick_machine(watch_windows=10_000), shared=shared) as bench:
-        bench.drive(lambda: bench.state == ("trial" if state == "trial" else "watch"))
+    with UpdaterRig(settings, quick_machine(watch_windows=10_000), resources=resources) as rig:
+        rig.drive(lambda: rig.state == ("trial" if state == "trial" else "watch"))
         kept = record.read_text()
     record.write_text(kept.replace('"state":"watch"', f'"state":"{state}"'))
     disk = FullDisk()
     disk.fill(everything, 10**9)
-    with Bench(settings, PROFILE, disk, shared) as bench:
-        bench.sense()
-        bench.agent.step()
+    with UpdaterRig(settings, PROFILE, disk, resources) as rig:
+        rig.sense()
+        rig.agent.step()
         new = state in ("committed", "watch")
-        assert bench.version == (release.version if new else service.factory.version)
+        assert rig.version == (release.version if new else service.factory.version)
         disk.fill(everything, 0)
-        bench.settle(release.version)
+        rig.settle(release.version)

@@ -1,4 +1,4 @@
-"""Laws of the commands: ``update --once`` says what happened, and ``run`` updates while it senses."""
+"""Laws of the commands: ``update --once`` prints what happened, and ``run`` updates while it senses."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from edge_producer.spool.spool import read_books
 from edge_producer.status_file import read_status
 from edge_producer.updates.update_once import settled
 from schemas.profile_file import find_profile
-from tests.edge_producer.bench import Bench, edge_settings, quick_machine
 from tests.edge_producer.bundles import misses_golden
+from tests.edge_producer.updater_rig import edge_settings, quick_machine
 from tests.simulators.full_disk import FullDisk
 from tests.simulators.update_service import UpdateService, candidate
 from tests.waiting import wait_until
@@ -50,7 +50,7 @@ def once(folder, *devices: str) -> tuple[int, list[str]]:
     return run.returncode, run.stdout.splitlines()
 
 
-def test_update_once_updates_every_device_and_says_so(service, tmp_path):
+def test_update_once_updates_every_device_and_prints_it(service, tmp_path):
     for name in ("m-1", "m-2"):
         service.join(tmp_path / "join", name)
     release = service.sign(candidate(1))
@@ -66,13 +66,13 @@ def test_an_update_between_its_commit_and_its_watch_is_not_over(service, tmp_pat
     service.instruct(service.sign(candidate(1)))
     disk = FullDisk()
     disk.fill(lambda path, _data: path.name == "current.json", 10**9)
-    with Bench(edge_settings(tmp_path), quick_machine(), disk) as bench:
-        bench.drive(lambda: bench.state == "committed")
-        bench.agent.checked.set()
-        assert not settled(bench.agent)
+    with UpdaterRig(edge_settings(tmp_path), quick_machine(), disk) as rig:
+        rig.drive(lambda: rig.state == "committed")
+        rig.agent.checked.set()
+        assert not settled(rig.agent)
         disk.fill(lambda _path, _data: False)
-        bench.drive(lambda: settled(bench.agent))
-        assert bench.state == "idle"
+        rig.drive(lambda: settled(rig.agent))
+        assert rig.state == "idle"
 
 
 def test_update_once_names_the_attack_and_fails(service, tmp_path):
@@ -93,7 +93,7 @@ def test_update_once_restores_what_fails_its_trial(service, tmp_path):
     assert service.results("m-1") == ["restored"]
 
 
-def test_update_once_says_when_nobody_answers(service, tmp_path):
+def test_update_once_prints_when_the_service_does_not_answer(service, tmp_path):
     service.join(tmp_path / "join", "m-1")
     service.down = True
     code, [line] = once(tmp_path, "m-1")
@@ -101,7 +101,7 @@ def test_update_once_says_when_nobody_answers(service, tmp_path):
     assert "UNAVAILABLE" in line
 
 
-def test_misuse_is_told_apart(tmp_path):
+def test_misuse_has_its_own_exit_code(tmp_path):
     command = [sys.executable, "-m", "edge_producer", "update"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 2
@@ -109,7 +109,7 @@ def test_misuse_is_told_apart(tmp_path):
 
 
 def test_a_running_process_updates_while_it_senses_and_shows_it(service, tmp_path):
-    """The whole process, with nobody to send telemetry to: the spool keeps every window."""
+    """The whole process, without a broker: the spool keeps every window."""
     names = ["m-1", "m-2"]
     for name in names:
         service.join(tmp_path / "join", name)

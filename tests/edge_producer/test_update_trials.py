@@ -1,4 +1,4 @@
-"""Laws of a trial's patience: who is busy is waited for, what hangs fails, and only the clock says which."""
+"""Laws of waiting in a trial: a busy child is waited for, a hanging one fails, and the clock decides which."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ HOPS_S = 10 * MACHINE.sampling.hop_s
 
 
 class Child:
-    """A trial process that is ready, answers and dies when the test says so."""
+    """A trial process that is ready, answers and dies when the test has it."""
 
     def __init__(self) -> None:
         self.ready = True
-        self.verdict = ""
+        self.failure_reason = ""
         self.offered: list[int] = []
 
-    def listen(self, _tap) -> None:
+    def add_feed(self, _trial) -> None:
         pass
 
     def offer(self, _device_id, number, _samples) -> bool:
@@ -32,24 +32,24 @@ class Child:
 
 
 class Trial:
-    """One tap on a clock that stands still until ``pass_s``."""
+    """One feed on a clock that stands still until ``pass_s``."""
 
     def __init__(self) -> None:
         self.now_s = 50.0
         self.child = Child()
         self.windows = synthetic_windows(MACHINE, "m-1")
         start = ShadowComparison.start("old", "new", MACHINE)
-        self.tap = TrialFeed("m-1", self.child, start, 0, lambda: None, lambda: self.now_s)
+        self.feed = TrialFeed("m-1", self.child, start, 0, lambda: None, lambda: self.now_s)
 
     def pass_s(self, seconds: float) -> str:
         self.now_s += seconds
-        return self.tap.progress(WANTED)[0]
+        return self.feed.progress(WANTED)[0]
 
     def window(self) -> None:
-        self.tap.observe(next(self.windows), ScoredWindow("old", 0.1, 0.0))
+        self.feed.observe(next(self.windows), ScoredWindow("old", 0.1, 0.0))
 
     def answer(self) -> None:
-        self.tap.answered(self.child.offered.pop(0), 0.1, 0.0)
+        self.feed.answered(self.child.offered.pop(0), 0.1, 0.0)
 
 
 @pytest.fixture
@@ -101,5 +101,5 @@ def test_enough_good_answers_pass_however_long_they_took(trial):
 
 
 def test_a_child_that_died_fails_whatever_the_clock_says(trial):
-    trial.child.verdict = "the trial process ended with code -9"
+    trial.child.failure_reason = "the trial process ended with code -9"
     assert trial.pass_s(0.0) == "fail"

@@ -3,7 +3,7 @@
 python -m tests.simulators.dying_device FOLDER VERSION WHAT
 
 WHAT is ``name`` or ``name=text``: it dies after that file was put in place, with that text inside. Without
-dying it ends once VERSION is in force and told, and prints what it runs.
+dying it ends once VERSION is in force and reported, and prints what it runs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from schemas.durable import Disk
-from tests.edge_producer.bench import Bench, edge_settings, quick_machine
+from tests.edge_producer.updater_rig import UpdaterRig, edge_settings, quick_machine
 
 
 class DyingDisk(Disk):
@@ -30,9 +30,9 @@ class DyingDisk(Disk):
 
 def main() -> None:
     folder, version, what = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-    with Bench(edge_settings(folder), quick_machine(), DyingDisk(what)) as bench:
-        bench.settle(version, 60.0)
-        sys.stdout.write(bench.version)
+    with UpdaterRig(edge_settings(folder), quick_machine(), DyingDisk(what)) as rig:
+        rig.settle(version, 60.0)
+        sys.stdout.write(rig.version)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A small real delivery service: gRPC over real TLS before a real TUF repository, with faults to order.
 
 Answers in the process of the test. Trust, artifacts and channels are made by the same code as in production;
-what is made up is only how this server misbehaves when a test tells it to.
+what is made up is only how this server misbehaves when a test orders it.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def candidate(number: int = 1, *, model: bytes | None = None, golden: bytes | No
     return build_bundle(manifest, model or factory.model, golden or factory.golden, number)
 
 
-class Cloud:
+class ModelPublisher:
     """What trainer, gate, engine and guard do together: sign a bundle, instruct a group."""
 
     def __init__(self, settings: ModelSettings, group: str = "default") -> None:
@@ -94,7 +94,7 @@ class Cloud:
         cohort: SaltedShare = EVERYBODY,
         reason: str = "normal",
     ) -> ChannelDocument:
-        """Publish a channel that has the cohort run ``target``, and tell the watchers."""
+        """Publish a channel document that has the cohort run ``target``, and hint to the watchers."""
         self.seq += 1
         now = datetime.now(UTC)
         channel = ChannelDocument(
@@ -124,10 +124,10 @@ class Cloud:
         return Release(version=open_bundle(BUNDLES / FAMILY).manifest.version)
 
     def hint(self) -> None:
-        """Tell whoever watches; a real service sees for itself."""
+        """Hint to the watchers; a real service notices by itself."""
 
 
-class UpdateService(Cloud, rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
+class UpdateService(ModelPublisher, rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
     """Context manager. Attributes below are faults to switch on."""
 
     def __init__(self, folder: Path, group: str = "default") -> None:
@@ -140,7 +140,7 @@ class UpdateService(Cloud, rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
         self.revoked: set[str] = set()
         self.reports: dict[str, list[pb.ReportRequest]] = defaultdict(list)
         self.offsets: list[int] = []
-        self.looks: list[float] = []
+        self.checked_at_s: list[float] = []
         self.calls: Counter[str] = Counter()  # by method, those it refused too
         self.enrolled: list[str] = []
         self.renewed: list[str] = []
@@ -215,7 +215,7 @@ class UpdateService(Cloud, rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
         return bundle
 
     def hint(self) -> None:
-        """Tell everybody who watches."""
+        """Hint to every watcher."""
         for watcher in list(self._watchers):
             watcher.put(self.repo.versions()["timestamp"])
 
@@ -263,7 +263,7 @@ class UpdateService(Cloud, rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
         self._check(context, "FetchMetadata")
         if request.device_id in self.unknown:
             context.abort(grpc.StatusCode.UNAVAILABLE, "as if its certificate had expired")
-        self.looks.append(time.monotonic())
+        self.checked_at_s.append(time.monotonic())
         reply = self.repo.reply(dict(request.versions), dict(request.documents), self.group)
         metadata, documents = self.reply_filter(list(reply.metadata), list(reply.documents))
         return pb.FetchMetadataResponse(
@@ -299,11 +299,11 @@ class UpdateService(Cloud, rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
         return pb.ReportResponse(server_time_ms=_now_ms())
 
     def results(self, device_id: str) -> list[str]:
-        """Results that the device told, in order."""
+        """Results that the device reported, in order."""
         return [r.result for r in self.reports[device_id] if r.result]
 
     def attacks(self, device_id: str) -> list[str]:
-        """Attacks that the device told, in order."""
+        """Attacks that the device reported, in order."""
         return [r.attack for r in self.reports[device_id] if r.attack]
 
     def _check(self, context, method: str) -> None:

@@ -1,6 +1,8 @@
-"""Laws of the state machine: what may follow what, who is tried again when, how a comparison ends."""
+"""Laws of the state machine: what may follow a state, when a set is tried again, how a comparison ends."""
 
 from __future__ import annotations
+
+import json
 
 import numpy as np
 import pytest
@@ -43,6 +45,13 @@ def test_every_state_has_followers_and_survives_its_file(state):
     assert FOLLOWS[state]
     kept = record(state, told={"artifact": "x"}, failed=record(state).give_up(NEW, 3, "why"))
     assert parse_record(kept.model_dump_json().encode()) == kept
+
+
+def test_causes_that_were_reported_keep_the_key_of_release_0_2_0():
+    kept = b'{"state":"idle","told":{"metadata":"freeze: expired"}}'
+    read = parse_record(kept)
+    assert read.reported == {"metadata": "freeze: expired"}
+    assert json.loads(read.model_dump_json())["told"] == read.reported
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b'{"format":2}', b'{"state":"dancing"}', b"\xff\x00"])
@@ -120,7 +129,7 @@ def test_backing_off_has_a_limit_and_starts_anew_after_success():
     waits = [subject.failed() for _ in range(20)]
     assert waits == sorted(waits)
     assert waits[-1] <= LONGEST_S
-    subject.worked()
+    subject.reset()
     assert subject.failed() <= 1.0
 
 
@@ -144,8 +153,8 @@ def test_a_comparison_is_that_of_numpy(pairs):
     )
     assert (subject.old_mean, subject.new_mean) == pytest.approx((old.mean(), new.mean()))
     assert (subject.old_alarms, subject.new_alarms) == ((old >= 0.6).sum(), (new >= 0.6).sum())
-    told = subject.summary(in_force=True)
-    assert (told.active_version, told.mean_difference) == ("new", -subject.difference)
+    summary = subject.summary(in_force=True)
+    assert (summary.active_version, summary.mean_difference) == ("new", -subject.difference)
 
 
 def compared(windows) -> ShadowComparison:

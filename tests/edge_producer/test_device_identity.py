@@ -13,7 +13,7 @@ from edge_producer.runner import Runner
 from edge_producer.settings import EdgeSettings
 from schemas.envelope import MessageVerifier
 from schemas.errors import SpoolError
-from tests.edge_producer.rig import FirstSample, Recorded, bench_profile
+from tests.edge_producer.spool_rig import FirstSample, GivenWindows, bench_profile
 
 
 def test_identity_is_made_once_and_kept_private(tmp_path):
@@ -71,7 +71,7 @@ def test_a_start_sweeps_old_left_overs_beside_keys_and_status(tmp_path):
         os.utime(path, (time.time() - 7200,) * 2)
     stop = threading.Event()
     stop.set()
-    Runner(given, bench_profile(), Recorded([]), FirstSample()).run(stop)
+    Runner(given, bench_profile(), GivenWindows([]), FirstSample()).run(stop)
     assert young.exists()
     assert not any(path.exists() for path in old)
     assert load_or_create(given.keys_dir, "d-1").key_id == kept.key_id

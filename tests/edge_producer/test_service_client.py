@@ -53,8 +53,8 @@ def test_a_download_ends_after_its_time_however_alive_it_is(service, delivery):
 EMPTY_FILE = b"\x0a\x00"
 
 
-class Liar:
-    """Answers every look with the same bytes."""
+class ForgingService:
+    """Answers every check with the same bytes."""
 
     def __init__(
         self, service: UpdateService, answer: bytes, compression=grpc.Compression.NoCompression
@@ -82,9 +82,9 @@ def fetched_from(service, tmp_path, answer, compression=grpc.Compression.NoCompr
     join, device = service.join(tmp_path / "join", "m-1"), load_or_create(tmp_path / "keys", "m-1")
     trusted = TrustedTime(tmp_path / "time.json", BUILD_TIME)
     credentials = Membership(tmp_path, join, device, trusted, Disk()).credentials()
-    with Liar(service, answer, compression) as liar:
+    with ForgingService(service, answer, compression) as forger:
         subject = DeliveryClient(
-            join.model_copy(update={"delivery": liar.address}),
+            join.model_copy(update={"delivery": forger.address}),
             Credentials(credentials.certificate_pem, credentials.key_pem),
         )
         try:
@@ -117,12 +117,12 @@ def test_an_answer_that_cannot_be_read_is_no_answer(service, tmp_path, answer):
 
 
 @given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 2**62), st.binary(max_size=300))
-def test_fields_are_counted_as_they_were_written(metadata, documents, told, data):
-    answer = pb.FetchMetadataResponse(server_time_ms=told)
+def test_fields_are_counted_as_they_were_written(metadata, documents, server_time_ms, data):
+    answer = pb.FetchMetadataResponse(server_time_ms=server_time_ms)
     answer.metadata.extend(pb.File(name="n", data=data) for _ in range(metadata))
     answer.documents.extend(pb.File(name="n") for _ in range(documents))
     raw = answer.SerializeToString()
-    assert count_fields(raw, 1000) == metadata + documents + (told > 0)
+    assert count_fields(raw, 1000) == metadata + documents + (server_time_ms > 0)
     assert count_fields(raw, 3) <= 4
 
 

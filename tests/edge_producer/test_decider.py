@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from edge_producer.decider import Decider
 from schemas.profile import DecisionPolicy as Policy
 from schemas.profile import DecisionRule
-from tests.edge_producer.rig import START
+from tests.edge_producer.spool_rig import START
 
 POLICY = Policy(
     idle="none",

@@ -50,17 +50,17 @@ class OneChild(Trials):
 
 @contextmanager
 def one_child() -> Iterator[UpdaterResources]:
-    """What the devices of several benches share, so that one trial process serves them all."""
+    """Resources for several rigs, so that one trial process serves them all."""
     profile = quick_machine()
-    shared = replace(UpdaterResources.of(profile), trials=OneChild(profile))
-    child = shared.trials.join("all", BUNDLES / "machine")
+    resources = replace(UpdaterResources.of(profile), trials=OneChild(profile))
+    child = resources.trials.join("all", BUNDLES / "machine")
     try:
-        yield shared
+        yield resources
     finally:
-        shared.trials.leave("all", child)
+        resources.trials.leave("all", child)
 
 
-class Bench:
+class UpdaterRig:
     """Real devices and updaters of one process, without spool and broker."""
 
     def __init__(
@@ -68,23 +68,23 @@ class Bench:
         settings: EdgeSettings,
         profile: Profile,
         disk: Disk = DISK,
-        shared: UpdaterResources | None = None,
+        resources: UpdaterResources | None = None,
     ) -> None:
         self.profile = profile
-        shared = None if shared is None else replace(shared, profile=profile)
-        self.updater = Updater(settings, profile, disk, shared)
+        resources = None if resources is None else replace(resources, profile=profile)
+        self.updater = Updater(settings, profile, disk, resources)
         self.meters = Meters(profile)
         self.decisions: list[LocalDecision] = []
         host = Host(lambda *_: None, self.meters, time.monotonic)
         self.devices = {
-            name: Device(load_or_create(settings.keys_dir, name), profile, seat, host)
-            for name, seat in self.updater.seats.items()
+            name: Device(load_or_create(settings.keys_dir, name), profile, switch, host)
+            for name, switch in self.updater.switches.items()
         }
         self.sources: dict[str, Iterator[Window]] = {
             name: synthetic_windows(profile, name) for name in self.devices
         }
 
-    def __enter__(self) -> Bench:
+    def __enter__(self) -> UpdaterRig:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -108,7 +108,7 @@ class Bench:
     @property
     def version(self) -> str:
         """What decides now."""
-        return self.agent.seat.lineup.active.version
+        return self.agent.switch.models.active.version
 
     def sense(self) -> None:
         """One window of each device."""
@@ -130,11 +130,11 @@ class Bench:
                 agent.step()
 
     def settle(self, version: str, timeout_s: float = 30.0) -> None:
-        """Drive until every device runs the version, proven, and has told so."""
+        """Drive until every device runs the version, proven, and has reported it."""
         agents = self.updater.agents.values()
         self.drive(
             lambda: all(
-                a.seat.lineup.active.version == version
+                a.switch.models.active.version == version
                 and a.installer.record.state in ("idle", "restored")
                 and a.installer.pointer.proven
                 and not a.status["unreported"]

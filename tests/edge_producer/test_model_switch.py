@@ -16,8 +16,15 @@ from schemas.errors import BundleError
 from schemas.profile import ModelSpec
 from schemas.profile_file import find_profile
 from schemas.updates import UpdateState
-from tests.edge_producer.bench import Bench, edge_settings, one_child, quick_machine
-from tests.edge_producer.rig import FirstSample, Rig, summary_rows
+from tests.edge_producer.spool_rig import (
+    FirstSample,
+    SpoolRig,
+    UpdaterRig,
+    edge_settings,
+    one_child,
+    quick_machine,
+    summary_rows,
+)
 from tests.simulators.update_service import UpdateService, candidate
 
 PROFILE = quick_machine()
@@ -31,18 +38,18 @@ class Scaled(FirstSample):
         self.version = version
         self.factor = factor
         self.bin_edges = {"score": np.array(edges)}
-        self.seen: list[float] = []
+        self.first_samples: list[float] = []
 
     def score(self, device_id, samples):
         features, score = super().score(device_id, samples)
-        self.seen.append(float(samples[0, 0]))
+        self.first_samples.append(float(samples[0, 0]))
         return features, None if score is None else min(score * self.factor, 1.0)
 
     def take_over(self, device_id, predecessor):
         pass
 
 
-class Told:
+class RecordingObserver:
     def __init__(self):
         self.outcomes = []
 
@@ -50,28 +57,28 @@ class Told:
         self.outcomes.append(outcome)
 
 
-class Swapping(Rig):
-    """A rig whose device sits on a seat."""
+class SwitchedRig(SpoolRig):
+    """A rig whose device has a switch."""
 
     def open(self):
         super().open()
-        self.seat = ModelSwitch(ActiveModels(Scaled("m-1")))
+        self.switch = ModelSwitch(ActiveModels(Scaled("m-1")))
         host = Host(lambda d, a, _s: self.actions.append((d, a)), Meters(self.profile), lambda: self.now)
         self.devices = {
-            "d-1": Device(self.identities["d-1"], self.profile, self.seat, host, self.spool.state("d-1"))
+            "d-1": Device(self.identities["d-1"], self.profile, self.switch, host, self.spool.state("d-1"))
         }
 
 
 @pytest.fixture
 def rig(tmp_path):
-    with_rig = Swapping(tmp_path)
+    with_rig = SwitchedRig(tmp_path)
     yield with_rig
     with_rig.close()
 
 
 def test_rows_are_dense_and_name_the_model_that_scored_them(rig):
     for value, version in ((0.1, "m-1"), (0.2, "m-2"), (0.3, "m-3")):
-        rig.seat.lineup = ActiveModels(Scaled(version))
+        rig.switch.models = ActiveModels(Scaled(version))
         rig.sense([value] * 5)
     rig.flush()
     assert rig.books().sensed == 15
@@ -84,19 +91,19 @@ def test_rows_are_dense_and_name_the_model_that_scored_them(rig):
 def test_a_decision_in_force_lives_through_a_swap(rig):
     """``stop`` takes two windows in a row: one under each model is enough, and its hold goes on."""
     rig.sense([0.1, 0.95])
-    rig.seat.lineup = ActiveModels(Scaled("m-2"))
+    rig.switch.models = ActiveModels(Scaled("m-2"))
     rig.sense([0.95])
     assert rig.actions[-1] == ("d-1", "stop")
-    rig.seat.lineup = ActiveModels(Scaled("m-3"))
+    rig.switch.models = ActiveModels(Scaled("m-3"))
     rig.sense([0.1] * 5)
     assert rig.actions[-1] == ("d-1", "stop"), "held for ten seconds, whichever model runs"
 
 
 def test_summaries_close_at_a_swap_and_add_up(rig):
     rig.sense([0.1] * 3)
-    rig.seat.lineup = ActiveModels(Scaled("m-2", edges=(0.2, 0.4)))
+    rig.switch.models = ActiveModels(Scaled("m-2", edges=(0.2, 0.4)))
     rig.sense([0.3] * 4)
-    rig.seat.lineup = ActiveModels(Scaled("m-1"))
+    rig.switch.models = ActiveModels(Scaled("m-1"))
     rig.sense([0.1] * 2)
     rig.flush()
     rig.settle(rig.seal())
@@ -112,8 +119,8 @@ def test_summaries_close_at_a_swap_and_add_up(rig):
 
 
 def test_the_shadow_scores_every_window_after_the_decision_and_has_summaries_of_its_own(rig):
-    shadow, told = Scaled("m-0", factor=0.5, edges=(0.2, 0.3)), Told()
-    rig.seat.lineup = ActiveModels(Scaled("m-1"), shadow, told)
+    shadow, observer = Scaled("m-0", factor=0.5, edges=(0.2, 0.3)), RecordingObserver()
+    rig.switch.models = ActiveModels(Scaled("m-1"), shadow, observer)
     rig.sense([0.5] * 12)
     rig.flush()
     rig.settle(rig.seal_statements())
@@ -122,7 +129,7 @@ def test_the_shadow_scores_every_window_after_the_decision_and_has_summaries_of_
     assert sum(r["n"] for r in rows) == 12
     assert all(r["mean"] == pytest.approx(0.25) and sum(r["bin_counts"]) == r["n"] for r in rows)
     assert all(r["part"] < 0 for r in rows)
-    assert {(o.version, o.score, o.shadow_score) for o in told.outcomes} == {("m-1", 0.5, 0.25)}
+    assert {(o.version, o.score, o.shadow_score) for o in observer.outcomes} == {("m-1", 0.5, 0.25)}
     assert rig.books().sensed == 12, "a shadow's windows are in no books"
 
 
@@ -132,10 +139,10 @@ def test_a_model_that_breaks_gives_no_score_and_the_fail_safe_applies(rig):
             raise BundleError("model m-9: out of order")
 
     rig.sense([0.1])
-    rig.seat.lineup = ActiveModels(Broken("m-9"))
+    rig.switch.models = ActiveModels(Broken("m-9"))
     rig.sense([0.1])
     assert rig.actions[-1] == ("d-1", "hold")
-    rig.seat.lineup = ActiveModels(Scaled("m-1"))
+    rig.switch.models = ActiveModels(Scaled("m-1"))
     rig.sense([0.1])
     assert rig.actions[-1] == ("d-1", "none")
 
@@ -158,20 +165,20 @@ def test_a_swap_under_load_misses_no_window_and_the_device_decides_in_every_stag
         service.join(tmp_path / "join", "m-1")
         release = service.sign(candidate(1))
         profile = quick_machine(trial_windows=50, watch_windows=50)
-        with Bench(edge_settings(tmp_path), profile) as bench:
-            bench.updater.start()
+        with UpdaterRig(edge_settings(tmp_path), profile) as rig:
+            rig.updater.start()
             decided, versions = Counter(), set()
             service.instruct(release)
-            while bench.agent.installer.record.result != "committed":
-                decided[bench.state] += 1
-                bench.sense()
-                versions.add(bench.version)
+            while rig.agent.installer.record.result != "committed":
+                decided[rig.state] += 1
+                rig.sense()
+                versions.add(rig.version)
             windows = decided.total()
-            assert decided[UpdateState.TRIAL] > 45  # the stage may change between the look and the window
+            assert decided[UpdateState.TRIAL] > 45  # the stage may change between the reading and the window
             assert decided[UpdateState.COMMITTED] + decided[UpdateState.WATCH] > 45
             assert versions == {service.factory.version, release.version}
-            assert len(bench.decisions) == windows
-            update = bench.devices["m-1"].take_update()
+            assert len(rig.decisions) == windows
+            update = rig.devices["m-1"].take_update()
             assert update.next_seq == windows == update.meters["windows"]
             counted = sum(change.sensed for change in update.books.lines.values())
             assert counted + update.held == windows
@@ -179,19 +186,19 @@ def test_a_swap_under_load_misses_no_window_and_the_device_decides_in_every_stag
 
 def test_fifty_updates_in_a_row_leave_memory_flat_and_miss_no_window(tmp_path):
     """Twelve models in turn: a device keeps three, so that each is fetched, tried and loaded anew."""
-    with UpdateService(tmp_path) as service, one_child() as shared:
+    with UpdateService(tmp_path) as service, one_child() as resources:
         service.join(tmp_path / "join", "m-1")
         releases = [service.sign(candidate(number)) for number in range(1, 13)]
         profile = quick_machine(trial_windows=1, watch_windows=2)
-        with Bench(edge_settings(tmp_path, update_poll_s=5.0), profile, shared=shared) as bench:
+        with UpdaterRig(edge_settings(tmp_path, update_poll_s=5.0), profile, resources=resources) as rig:
             resident, process, windows, decided = [], psutil.Process(), 0, 0
             for number in range(50):
                 release = releases[number % 12]
                 service.instruct(release)
-                bench.settle(release.version)
-                update = bench.devices["m-1"].take_update()  # as the writer does: rows do not pile up here
-                windows, decided = windows + update.meters["windows"], decided + len(bench.decisions)
-                bench.decisions.clear()
+                rig.settle(release.version)
+                update = rig.devices["m-1"].take_update()  # as the writer does: rows do not pile up here
+                windows, decided = windows + update.meters["windows"], decided + len(rig.decisions)
+                rig.decisions.clear()
                 resident.append(process.memory_info().rss / 2**20)
             assert update.next_seq == windows == decided
             assert service.results("m-1").count("committed") == 100

@@ -1,4 +1,4 @@
-"""A device and its spool on a settable clock, with no broker: tests say what is sealed, acked, lost."""
+"""A device and its spool on a settable clock, with no broker: tests decide what is sealed, acked, lost."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class FirstSample:
         return features, None if np.isnan(value) else min(max(value, 0.0), 1.0)
 
 
-class Recorded:
+class GivenWindows:
     """A source of given windows."""
 
     def __init__(self, items: Iterable[Window | SourcePause]) -> None:
@@ -122,7 +122,7 @@ def row(seq: int, score: float | None = 0.0, value: float = 0.0, boot_id: int = 
 STEADY = LocalDecision("none", started=False, alert=False, fail_safe=False)
 
 
-class Rig:
+class SpoolRig:
     """One or more devices, their spool, and everything that ever was sealed or delivered."""
 
     def __init__(

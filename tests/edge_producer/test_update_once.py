@@ -15,7 +15,7 @@ from edge_producer.status_file import read_status
 from edge_producer.updates.update_once import settled
 from schemas.profile_file import find_profile
 from tests.edge_producer.bundles import misses_golden
-from tests.edge_producer.updater_rig import edge_settings, quick_machine
+from tests.edge_producer.updater_rig import UpdaterRig, edge_settings, quick_machine
 from tests.simulators.full_disk import FullDisk
 from tests.simulators.update_service import UpdateService, candidate
 from tests.waiting import wait_until

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from sqlalchemy import insert
 
-from model_service.models.bundle_files import sealed
+from model_service.models.bundle_files import build_bundle
 from model_service.registry import candidates
 from model_service.registry.candidates import CandidateState, candidate_of
 from model_service.registry.database import Registry
@@ -56,7 +56,9 @@ def _copied(artifact: bytes, major: int) -> tuple[Manifest, bytes]:
     files = unpack(artifact)
     manifest = parse_manifest(files[MANIFEST], "the artifact")
     training = manifest.training.model_copy(update={"seed": major})
-    bundle = sealed(manifest.model_copy(update={"training": training}), files[MODEL], files[GOLDEN], major)
+    bundle = build_bundle(
+        manifest.model_copy(update={"training": training}), files[MODEL], files[GOLDEN], major
+    )
     return bundle.manifest, pack(bundle.files)
 
 

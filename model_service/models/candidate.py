@@ -28,7 +28,7 @@ Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 SCRIPT = "model_service/training/candidate.py"
-"""Name of this script in manifests. Release 0.2.0 wrote it, and the gate must rebuild its candidates exactly."""
+"""Name of this script in manifests: that of release 0.2.0, whose candidates the gate must rebuild exactly."""
 
 
 def build_candidate(  # noqa: PLR0913, PLR0917  (the bytes depend on each of them, and on nothing else)

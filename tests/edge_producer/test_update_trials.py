@@ -1,4 +1,4 @@
-"""Laws of a trial's patience: a busy child is waited for, a hanging one fails, and the clock decides which."""
+"""Laws of a trial's patience: a busy child is waited for, a hanging one fails; the clock decides which."""
 
 from __future__ import annotations
 

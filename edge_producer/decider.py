@@ -7,9 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from schemas import profile
-
-Policy = profile.DecisionPolicy
+from schemas.profile import DecisionPolicy, DecisionRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +46,7 @@ class Decider:
         state: From ``export`` before a restart: an action in force stays in force.
     """
 
-    def __init__(self, policy: Policy, state: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, policy: DecisionPolicy, state: Mapping[str, Any] | None = None) -> None:
         self._policy = policy
         self._rules = {rule.action: _RuleState() for rule in policy.rules}
         self._action = policy.idle
@@ -89,7 +87,7 @@ class Decider:
         return {"action": self._action, "rules": {name: asdict(s) for name, s in self._rules.items()}}
 
     @staticmethod
-    def _in_force(rule: profile.DecisionRule, state: _RuleState, at: datetime, score: float | None) -> bool:
+    def _in_force(rule: DecisionRule, state: _RuleState, at: datetime, score: float | None) -> bool:
         high = score is not None and score >= rule.enter
         state.run = state.run + 1 if high else 0
         if state.since is None:

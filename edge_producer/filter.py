@@ -19,7 +19,7 @@ import numpy as np
 
 from edge_producer.decider import LocalDecision
 from edge_producer.sensed_rows import Row
-from schemas import profile
+from schemas.profile import FilterPolicy
 from schemas.row_schemas import RULES, Reason
 
 _HOUR_US = 3_600_000_000
@@ -49,7 +49,7 @@ class RateBudget:
         p: Rate for the next row.
     """
 
-    policy: profile.FilterPolicy
+    policy: FilterPolicy
     hop_s: float
     hour_us: int = 0
     spent: float = 0.0
@@ -95,7 +95,6 @@ class RowFilter:
     Example:
         A score above the threshold selects its own row, and the row before it.
 
-        >>> from schemas.profile import FilterPolicy
         >>> policy = FilterPolicy(p=0.01, p_min=0.01, threshold=0.8, burst_after=0, pretrigger=1)
         >>> rows = RowFilter(policy, ("load",), hop_s=1.0, secret=bytes(32))
         >>> steady = LocalDecision("none", started=False, alert=False, fail_safe=False)
@@ -110,7 +109,7 @@ class RowFilter:
 
     def __init__(
         self,
-        policy: profile.FilterPolicy,
+        policy: FilterPolicy,
         feature_names: Sequence[str],
         hop_s: float,
         secret: bytes,

@@ -55,7 +55,7 @@ class Runner:
 
     Args:
         settings: Everything an operator can set.
-        profile: Vertical of all devices.
+        profile: Profile of all devices.
         source: Gives the windows of all devices.
         predictor: Scores the windows of every device; only needed without an updater.
         clock: Steady seconds.

@@ -111,7 +111,7 @@ class Outbox:
         devices = self._in_turn(oldest)
         for device in devices:
             self._seal_rows(device, Lane.LIVE, (fresh_from_s, _FOREVER), now_s - linger_s, quota)
-        for device in self._spool.summarised():
+        for device in self._spool.devices_with_summaries():
             if quota.left > 0 and self._is_admitted(device):
                 self.queue(quota.take(self._sealer.summaries(device)))
         self._seal_books(now_s, quota, draining=draining)

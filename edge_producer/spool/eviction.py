@@ -79,7 +79,7 @@ class Eviction:
 
     def _merge_summaries(self) -> bool:
         """Merge one device's short periods into periods of a drift window; False where there are none."""
-        for device in self._spool.summarised():
+        for device in self._spool.devices_with_summaries():
             waiting = self._spool.summaries(device, MERGE_AT_ONCE)
             merged = False
             for _, group in groupby(sorted(waiting, key=self._merge_key), key=self._merge_key):
@@ -109,7 +109,7 @@ class Eviction:
         )
 
     def _drop_summary(self) -> bool:
-        for device in self._spool.summarised():
+        for device in self._spool.devices_with_summaries():
             oldest = self._spool.summaries(device, 1)
             self._spool.remove_summaries(oldest)
             self._spool.count({"summaries_dropped": len(oldest)})

@@ -176,7 +176,7 @@ class Spool:
         )
         self.summary_bytes += len(summary.value)
 
-    def summarised(self) -> list[int]:
+    def devices_with_summaries(self) -> list[int]:
         """Devices with unsealed summaries."""
         return [
             no for (no,) in self._connection.execute("SELECT DISTINCT device FROM summaries ORDER BY device")

@@ -77,10 +77,10 @@ class SpoolBooks:
                 so long after its first change, because most acknowledgements come soon.
             settled_only: Leave out lines with pending rows.
         """
-        # A line is due if it changed (dirty) after its period ended (closed), and its last statement is
-        # interval_s old. With pending rows it would soon change again, so it waits for patience_s from its
-        # first change; changed_s keeps that first change until the line is stated. A block without rows in
-        # ``blocks`` was never thinned: its tau is 1.
+        # A line is due if it changed since it was stated (dirty), its period is over (closed), and its last
+        # statement is interval_s old. With pending rows it would soon change again, so it waits patience_s
+        # from its first change, which changed_s keeps until the line is stated. A block that ``blocks`` does
+        # not list was never thinned: its tau is 1.
         patience_s = float("inf") if settled_only else interval_s
         found = self._connection.execute(
             "SELECT b.id, b.device, b.boot_id, b.period_us, b.model, b.stratum, b.revision + 1, b.sensed,"

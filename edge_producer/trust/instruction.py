@@ -62,7 +62,9 @@ def decide(verified: VerifiedState, facts: DeviceFacts, now: datetime) -> Instru
         TrustError: A check failed; it names the likely attack, and nothing must change.
     """
     if now >= verified.policy.expires:
-        raise TrustError(f"the policy expired at {verified.policy.expires:%Y-%m-%d %H:%M}", Attack.FREEZE)
+        raise TrustError(
+            f"the fleet policy expired at {verified.policy.expires:%Y-%m-%d %H:%M}", Attack.FREEZE
+        )
     channel = _in_force(verified, facts)
     if channel is None:
         if facts.highest_seq:
@@ -72,14 +74,18 @@ def decide(verified: VerifiedState, facts: DeviceFacts, now: datetime) -> Instru
             )
         return Instruction()
     if now >= channel.expires:
-        raise TrustError(f"channel {channel.seq} expired at {channel.expires:%Y-%m-%d %H:%M}", Attack.FREEZE)
+        raise TrustError(
+            f"channel document {channel.seq} expired at {channel.expires:%Y-%m-%d %H:%M}", Attack.FREEZE
+        )
     named = channel.wanted(facts.device_id)
     wanted = {family: named[family] for family in facts.families if family in named}
     changes = tuple(f for f, release in wanted.items() if facts.installed.get(f) != release)
     for family in changes:
         _check_fit(verified, facts, family, wanted[family])
     if channel.seq < facts.highest_seq:
-        raise TrustError(f"channel {channel.seq} came after {facts.highest_seq}", Attack.REPLAYED_CHANNEL)
+        raise TrustError(
+            f"channel document {channel.seq} came after {facts.highest_seq}", Attack.REPLAYED_CHANNEL
+        )
     for family in changes:
         _check_policy(verified, family, wanted[family])
     return Instruction(channel, wanted, changes)
@@ -104,7 +110,9 @@ def _check_fit(verified: VerifiedState, facts: DeviceFacts, family: str, release
     path = artifact_path(family, release.version)
     target = verified.target(path)
     if target.sha256 != release.sha256:
-        raise TrustError(f"the channel names other bytes as {path} than its role", Attack.MIX_AND_MATCH)
+        raise TrustError(
+            f"the channel document names other bytes as {path} than its role", Attack.MIX_AND_MATCH
+        )
     custom = target.custom
     if (custom.family, custom.version) != (family, release.version):
         raise TrustError(f"{path} is signed as {custom.family} {custom.version}", Attack.MIX_AND_MATCH)

@@ -113,10 +113,18 @@ def window(value: float, k: int, device_id: str = "d-1", due_s: float = 0.0) -> 
 def row(seq: int, score: float | None = 0.0, value: float = 0.0, boot_id: int = 1) -> Row:
     """A row as a device hands it to its filter."""
     return Row(
-        boot_id=boot_id, seq=seq, event_us=seq * 1_000_000, period_us=seq // 10 * 10_000_000, mono_ns=0,
-        time_quality=1, features=np.full(2, value, dtype=np.float32), score=score, decision="none",
-        model_version="m", sensed_s=float(seq),
-    )  # fmt: skip
+        boot_id=boot_id,
+        seq=seq,
+        event_us=seq * 1_000_000,
+        period_us=seq // 10 * 10_000_000,
+        mono_ns=0,
+        time_quality=1,
+        features=np.full(2, value, dtype=np.float32),
+        score=score,
+        decision="none",
+        model_version="m",
+        sensed_s=float(seq),
+    )
 
 
 STEADY = LocalDecision("none", started=False, alert=False, fail_safe=False)

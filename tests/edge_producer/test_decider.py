@@ -6,11 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_producer.decider import Decider
-from schemas.profile import DecisionPolicy as Policy
-from schemas.profile import DecisionRule
+from schemas.profile import DecisionPolicy, DecisionRule
 from tests.edge_producer.spool_rig import START
 
-POLICY = Policy(
+POLICY = DecisionPolicy(
     idle="none",
     fail_safe="hold",
     rules=(

@@ -55,9 +55,12 @@ def test_of_processes_that_start_at_once_all_get_the_key_that_is_on_disk(tmp_pat
 
 def test_a_start_sweeps_old_left_overs_beside_keys_and_status(tmp_path):
     given = EdgeSettings(
-        state_dir=tmp_path, profile="bench", devices=("d-1",), bootstrap_servers="127.0.0.1:1",
+        state_dir=tmp_path,
+        profile="bench",
+        devices=("d-1",),
+        bootstrap_servers="127.0.0.1:1",
         drain_timeout_s=0.1,
-    )  # fmt: skip
+    )
     kept = load_or_create(given.keys_dir, "d-1")
     old = [
         given.keys_dir / "d-1.pem.part",

@@ -1,4 +1,4 @@
-"""Laws of the swap: no window is missed, decisions go on, every row and summary names the model that ran."""
+"""Laws of a change of models: no window is missed, decisions go on, rows and summaries name the right model."""
 
 from __future__ import annotations
 
@@ -16,15 +16,8 @@ from schemas.errors import BundleError
 from schemas.profile import ModelSpec
 from schemas.profile_file import find_profile
 from schemas.updates import UpdateState
-from tests.edge_producer.spool_rig import (
-    FirstSample,
-    SpoolRig,
-    UpdaterRig,
-    edge_settings,
-    one_child,
-    quick_machine,
-    summary_rows,
-)
+from tests.edge_producer.spool_rig import FirstSample, SpoolRig, summary_rows
+from tests.edge_producer.updater_rig import UpdaterRig, edge_settings, one_child, quick_machine
 from tests.simulators.update_service import UpdateService, candidate
 
 PROFILE = quick_machine()

@@ -111,9 +111,9 @@ def test_summaries_and_books_agree_on_what_was_sensed(rigs, tmp_path):
     rig.sense([0.1, 0.9, float("nan")] * 20)
     rig.flush()
     rig.settle(rig.seal_statements())
-    summarised = [r for r in summary_rows(rig.delivered) if r["feature"] == "score"]
-    assert sum(r["n"] + r["n_missing"] for r in summarised) == 60
-    assert sum(r["n_missing"] for r in summarised) == 20
+    devices_with_summaries = [r for r in summary_rows(rig.delivered) if r["feature"] == "score"]
+    assert sum(r["n"] + r["n_missing"] for r in devices_with_summaries) == 60
+    assert sum(r["n_missing"] for r in devices_with_summaries) == 20
     assert sum(line["sensed"] for line in statements(rig.delivered)) == 60
 
 

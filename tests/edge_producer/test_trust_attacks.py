@@ -351,7 +351,7 @@ def test_an_expired_channel_is_a_freeze(device: Device, cloud: Cloud, clock: Clo
     cloud.canary(1, cloud.publish_model(1))
     clock.advance(days=31)
     cloud.online.renew_if_due(cloud.repo, clock())
-    assert "channel 1 expired" in str(refused(device, Attack.FREEZE))
+    assert "channel document 1 expired" in str(refused(device, Attack.FREEZE))
 
 
 def test_an_expired_policy_is_a_freeze(device: Device, cloud: Cloud, clock: Clock):

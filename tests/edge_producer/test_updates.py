@@ -174,8 +174,9 @@ def test_a_model_that_fails_under_watch_is_taken_back_within_windows_and_offline
     report = service.reports["m-1"][-1]
     assert "the watch failed" in report.detail
     assert (report.shadow.active_version, report.shadow.shadow_version) == (
-        release.version, service.factory.version,
-    )  # fmt: skip
+        release.version,
+        service.factory.version,
+    )
 
 
 def test_the_crash_of_a_trial_process_harms_nobody(service, settings):

@@ -12,16 +12,15 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
+
+import duckdb
 
 from edge_producer.spool.spool_file import reading
 from feature_store import connect
 from infra.kafka.kafka_admin import KafkaAdmin
 from schemas.row_schemas import BOOK_COUNTS
 from schemas.topics import TELEMETRY
-
-if TYPE_CHECKING:
-    import duckdb
 
 _SPOOL_SQL = f"""
     SELECT {", ".join(f"coalesce(sum({c}), 0)" for c in BOOK_COUNTS)} FROM (

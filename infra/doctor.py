@@ -7,23 +7,20 @@ import resource
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import Literal
 
 import psutil
 
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.kafka.kafka_jars import are_resolved, jars_folder
 from infra.process.ports import LOOPBACK, is_free
+from infra.settings import StackSettings
 from infra.stack.stack_file import is_held
 from schemas.errors import PipelineError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from infra.settings import StackSettings
 
 Verdict = Literal["ok", "warn", "fail"]
 PYTHONS = ((3, 11), (3, 12), (3, 13))

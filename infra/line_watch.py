@@ -9,24 +9,20 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from datetime import datetime
 
 from edge_producer.spool.spool_file import reading
 from feature_store import connect
 from feature_store.commit_log import CommitLog
 from feature_store.cut_store import CutStore
+from feature_store.lake import Lake
 from infra.audit import SpoolCount, count_spools
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.kafka.lag import lags
+from infra.stack.edge_processes import EdgeProcess
 from schemas.errors import SpoolError
 from schemas.topics import TELEMETRY
 from stream_processors.engine.records import CommitRecord
-
-if TYPE_CHECKING:
-    from datetime import datetime
-
-    from feature_store.lake import Lake
-    from infra.stack.edge_processes import EdgeProcess
 
 _COUNTS = """
     SELECT (SELECT count(*) FROM alerts WHERE known_at >= $1),

@@ -5,13 +5,11 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from feature_store import connect, duck
 from schemas.errors import QueryError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class RowId(NamedTuple):

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
-from model_service import Registry
+from sqlalchemy import Connection
+
+from model_service import ModelSettings, Registry
 from schemas.errors import RegistryError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from sqlalchemy import Connection
-
-    from model_service import ModelSettings
 
 T = TypeVar("T")
 

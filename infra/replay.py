@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from feature_store import connect
 from feature_store.lake import Lake
@@ -18,13 +18,11 @@ from infra.audit import AuditScope, Books, take_books
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.line_watch import LineWatcher, read_meters
 from infra.stack.edge_processes import EdgeProcess, EdgeSpec
+from infra.stack.running import RunningStack
 from schemas.errors import SourceError, StackError
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
 from schemas.tables import telemetry_table_name
-
-if TYPE_CHECKING:
-    from infra.stack.running import RunningStack
 
 _POLL_S = 0.25
 _SILENCE_S = 120.0

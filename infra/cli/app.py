@@ -7,22 +7,18 @@ import os
 import pkgutil
 import signal
 import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 import infra.cli
 from infra.cli.console import show_error
-from infra.settings import load_settings
+from infra.settings import StackSettings, load_settings
 from schemas.errors import PipelineError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from infra.settings import StackSettings
 
 StateDir = Annotated[
     Path | None, typer.Option(help="Folder of everything the stack keeps.", show_default=False)

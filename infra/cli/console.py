@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,9 +13,6 @@ from rich.table import Table
 from rich.text import Text
 
 from schemas.errors import PipelineError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 _PLAIN_WIDTH = 200

@@ -8,9 +8,9 @@ import typer
 
 from infra.cli.app import session
 from infra.cli.console import AsJson, show_json, show_table, show_text
+from infra.settings import StackSettings
 
 if TYPE_CHECKING:
-    from infra.settings import StackSettings
     from model_service import TrainingRun
 
 _VERDICT = ("detected", "onset", "cohort", "feature", "statistic", "kind", "size", "event_id", "run_id")

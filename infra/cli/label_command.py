@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,8 +12,6 @@ from infra.cli.app import session
 from infra.cli.console import AsJson, say, show_json, show_table, show_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from infra.labels.label_file import ParsedLabels, RefusedLine
 
 Source = Annotated[str, typer.Option(help="Who says so; the signing key's name is put before it.")]

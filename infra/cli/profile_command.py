@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -10,8 +11,6 @@ from infra.cli.app import session
 from infra.cli.console import AsJson, show_json, show_table, show_text
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from schemas.profile import Profile
 
 

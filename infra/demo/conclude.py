@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,17 +15,15 @@ from infra.audit import AuditScope, take_books
 from infra.demo import outcome
 from infra.demo.demo_report import DemoReport, ExampleQuery
 from infra.demo.loop_report import LoopReport, WearOutcome
+from infra.demo.loop_view import LoopWatch
 from infra.demo.model_quality import FaultTruth, ScoredPeriod, compare, quality
 from infra.demo.plan import SOUTH, DemoPlan
+from infra.demo.scenes import SceneResult
+from infra.demo.stage import DemoStage
 from infra.line_watch import LineWatcher, read_meters
+from infra.stack.edge_processes import EdgeProcess
 from model_service import CandidateState, RunState
 from schemas.model_version import ModelVersion
-
-if TYPE_CHECKING:
-    from infra.demo.loop_view import LoopWatch
-    from infra.demo.scenes import SceneResult
-    from infra.demo.stage import DemoStage
-    from infra.stack.edge_processes import EdgeProcess
 
 SETTLE_S = 10.0
 """Quality before the drift leaves out the first seconds, in which devices start."""

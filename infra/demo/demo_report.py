@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from infra.audit import Books
+from infra.demo.loop_report import LoopReport
+from infra.demo.outcome import AlarmScore, DriftScore, Latency
 from infra.demo.screen import human_bytes, saving
-
-if TYPE_CHECKING:
-    from infra.audit import Books
-    from infra.demo.loop_report import LoopReport
-    from infra.demo.outcome import AlarmScore, DriftScore, Latency
 
 
 @dataclass(frozen=True)

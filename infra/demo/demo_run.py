@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+
+from rich.console import Console
 
 from infra.demo.conclude import conclude, conclude_loop
 from infra.demo.demo_report import print_report
+from infra.demo.loop_report import LoopReport
 from infra.demo.loop_view import LoopWatch, told_once
 from infra.demo.plan import SOUTH, DemoPlan
 from infra.demo.scenes import play_scenes
@@ -17,18 +20,11 @@ from infra.demo.screen import LEGEND, DemoScreen
 from infra.demo.stage import DemoRequest, DemoStage, begin_afresh, mark_if_new, prepare
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.line_watch import LineWatcher
+from infra.settings import StackSettings
 from infra.stack.running import line_only, running_stack
 from model_service import CandidateState
 from schemas.errors import StackError
 from schemas.profile_file import find_profile
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from rich.console import Console
-
-    from infra.demo.loop_report import LoopReport
-    from infra.settings import StackSettings
 
 __all__ = ["DemoRequest", "run_demo"]
 

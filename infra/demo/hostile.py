@@ -11,11 +11,12 @@ import json
 import threading
 from collections.abc import AsyncGenerator, Callable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from model_service import (
     AccessList,
     CallDoor,
+    ModelSettings,
     Registry,
     ServiceCall,
     StreamWakeup,
@@ -33,9 +34,6 @@ from schemas.proto.delivery_pb2 import (
     FetchMetadataRequest,
     FetchMetadataResponse,
 )
-
-if TYPE_CHECKING:
-    from model_service import ModelSettings
 
 _START_S = 10.0
 _LOOK_S = 0.2

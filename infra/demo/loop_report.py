@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from infra.demo.loop_view import DemoFleet, DemoModel
-    from infra.demo.model_quality import Interval, QualityComparison
-    from infra.demo.scenes import SceneResult
+from infra.demo.loop_view import DemoFleet, DemoModel
+from infra.demo.model_quality import Interval, QualityComparison
+from infra.demo.scenes import SceneResult
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
-from model_service import Registry, candidates, registry_tables, run_store
+from model_service import (
+    CandidateState,
+    ModelSettings,
+    Registry,
+    TrainingRun,
+    candidates,
+    registry_tables,
+    run_store,
+)
 from schemas.updates import UpdateResult, UpdateState
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
-    from model_service import CandidateState, ModelSettings, TrainingRun
 
 _RUNS_NEW = (UpdateState.COMMITTED.value, UpdateState.WATCH.value)
 

@@ -9,14 +9,15 @@ import hashlib
 import io
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from sqlalchemy import insert
 
 from model_service import (
+    Candidate,
     CandidateState,
+    ModelSettings,
     OnlineSigner,
     Registry,
     TrustRepository,
@@ -30,11 +31,7 @@ from schemas.bundle_archive import GOLDEN, MANIFEST, MODEL, pack, unpack
 from schemas.channel_documents import TargetCustom, model_role
 from schemas.durable import DISK
 from schemas.errors import RegistryError
-from schemas.manifest import parse_manifest
-
-if TYPE_CHECKING:
-    from model_service import Candidate, ModelSettings
-    from schemas.manifest import Manifest
+from schemas.manifest import Manifest, parse_manifest
 
 _OFF_BY = 0.2
 _BY_MISTAKE = "signed by mistake, for the demo"

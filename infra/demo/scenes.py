@@ -8,25 +8,21 @@ plays two honest mistakes at once: trainer and gate sign a model that does not c
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import select
 
 from infra.demo.hostile import HostileService, forge_order, tamper_artifact
 from infra.demo.mistake import sign_a_mistake, withdraw_mistakes
+from infra.demo.stage import DemoStage
 from infra.fleet_client import FleetClient
 from infra.stack.edge_processes import EdgeProcess, EdgeSpec
 from infra.stack.model_processes import PROBES
 from model_service import Registry, TrustRepository, registry_tables
 from schemas.errors import StackError
 from schemas.updates import Attack, UpdateResult
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from infra.demo.stage import DemoStage
 
 _UPDATE_S = 60.0
 _OFFER_S = 20.0

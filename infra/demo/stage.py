@@ -8,23 +8,20 @@ import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from feature_store.lake import Lake
 from infra.demo.plan import SOUTH, DemoPlan, make_plan
+from infra.demo.screen import DemoScreen
 from infra.process.ports import LOOPBACK
 from infra.process.tcp_proxy import TcpProxy
 from infra.stack.edge_processes import EdgeProcess, EdgeSpec
 from infra.stack.model_processes import GROUP
 from infra.stack.model_settings import model_settings
+from infra.stack.running import RunningStack
 from infra.stack.stack_file import DEMO_MARKER
+from model_service import ModelSettings
 from schemas.errors import StackError
-
-if TYPE_CHECKING:
-    from infra.demo.screen import DemoScreen
-    from infra.stack.running import RunningStack
-    from model_service import ModelSettings
-    from schemas.profile import Profile
+from schemas.profile import Profile
 
 HEAD_START_S = 4.0
 JOIN_HEAD_START_S = 8.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,13 +23,9 @@ from schemas.errors import BrokerUnavailableError, StackError
 from schemas.topics import ALL_TOPICS, Topic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from schemas.envelope import Headers  # it brings pyarrow, which `edgeloop doctor` does not need
 
-    from schemas.envelope import Headers
-
-    Poll = Callable[[float], "LogMessage | None"]
-
-_CLIENT_LOG = logging.getLogger("infra.librdkafka")
+_CLIENT_LOG = logging.getLogger(f"{__name__}.librdkafka")
 _RETRY_S = 0.5
 _POLL_S = 0.05
 
@@ -61,6 +58,9 @@ class LogMessage(NamedTuple):
     headers: Headers
     value: bytes | None
 
+
+Poll = Callable[[float], LogMessage | None]
+"""The newest message within so many seconds; None: none came."""
 
 _PASSING = frozenset(
     {

@@ -7,8 +7,9 @@ import re
 import shutil
 import time
 import uuid
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.kafka.kafka_config import ExtraListener, server_properties
@@ -16,9 +17,6 @@ from infra.kafka.kafka_jars import require_program, resolve_jars
 from infra.process.child import ChildProcess
 from infra.process.ports import LOOPBACK, answers, free_ports, is_free
 from schemas.errors import BrokerUnavailableError, StackError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 NEEDED_BYTES = 512 * 1024**2
 _PORT_TAKEN = re.compile(r"Address already in use|BindException|Socket server failed to bind")

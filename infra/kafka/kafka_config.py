@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 from infra.process.ports import LOOPBACK
 from schemas.topics import MAX_MESSAGE_BYTES
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 BROKER_MAX_MESSAGE_BYTES = MAX_MESSAGE_BYTES * 104 // 100
 DEFAULT_LISTENER = "PLAINTEXT"

@@ -8,13 +8,10 @@ import re
 import shutil
 import subprocess
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from schemas.errors import StackError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 POM = Path(__file__).with_name("pom.xml")
 STAMP = "resolved-from.sha256"

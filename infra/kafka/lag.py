@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
 
 from feature_store.commit_log import CommitLog
+from infra.kafka.kafka_admin import KafkaAdmin, OffsetSpan
 from schemas.errors import OperatorError
 from schemas.topics import DEVICE_PARTITIONS, TASK_TOPICS
 from stream_processors.engine.checkpoint import task_name
 from stream_processors.engine.records import CommitRecord, TaskState
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from infra.kafka.kafka_admin import KafkaAdmin, OffsetSpan
 
 _ATTEMPTS = 5
 

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import Any
 
-from schemas.envelope import decode_rows, read_envelope
+from feature_store.lake_registry import ProfileRegistry
+from infra.kafka.kafka_admin import LogMessage
+from schemas.envelope import Headers, decode_rows, read_envelope
 from schemas.errors import MessageError, RejectedError
 from schemas.topics import ALL_TOPICS, DEVICE_TOPICS
 from stream_processors.engine.kafka_log import ORIGINAL_HEADER
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from datetime import datetime
-
-    from feature_store.lake_registry import ProfileRegistry
-    from infra.kafka.kafka_admin import LogMessage
-    from schemas.envelope import Headers
 
 _DEVICE = {t.base for t in DEVICE_TOPICS}
 

@@ -8,20 +8,17 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edge_producer.device_identity import load_or_create
+from feature_store.lake import Lake
 from feature_store.lake_registry import DeviceRecord, DeviceRegistry, ProfileRegistry
 from infra.process.child import ChildProcess
-from model_service import Invitation, Registry, invite
+from model_service import Invitation, ModelSettings, Registry, invite
 from schemas.durable import DISK
 from schemas.errors import StackError
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
-
-if TYPE_CHECKING:
-    from feature_store.lake import Lake
-    from model_service import ModelSettings
 
 STATUS_FILE = "status.json"
 SPOOL_FILE = "spool.db"

@@ -6,19 +6,14 @@ import json
 import os
 import sys
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 from infra.process.child import ChildProcess
-from model_service import PROCESSES, SETTINGS_PREFIX, authority, ceremony
+from model_service import PROCESSES, SETTINGS_PREFIX, ModelSettings, authority, ceremony
 from schemas.cohorts import EVERYBODY, SaltedShare
 from schemas.errors import StackError
 from schemas.profile_file import builtin_profiles, load_profile
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from model_service import ModelSettings
 
 CANARY_POOL = SaltedShare(salt="canary", share=0.3)
 """Devices of a group that the local stack's policy lets canary channels bind."""

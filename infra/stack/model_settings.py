@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from infra.settings import StackSettings
-    from model_service import ModelSettings
+from infra.settings import StackSettings
+from model_service import ModelSettings
 
 
 def model_settings(settings: StackSettings, bootstrap_servers: str = "") -> ModelSettings:
@@ -16,8 +13,6 @@ def model_settings(settings: StackSettings, bootstrap_servers: str = "") -> Mode
         settings: Of the stack.
         bootstrap_servers: The stack's broker; empty: lifecycle events go to the lake only.
     """
-    from model_service import ModelSettings  # noqa: PLC0415  (`edgeloop --help` stays quick)
-
     return ModelSettings(
         root=settings.state_dir / "models",
         lake_root=settings.lake_root,

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from infra.settings import StackSettings
 from infra.stack.stack import Stack
-from infra.stack.stack_file import StackFile, is_held, read_stack
+from infra.stack.stack_file import BrokerFront, StackFile, is_held, read_stack
 from schemas.errors import StackError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from infra.settings import StackSettings
-    from infra.stack.stack_file import BrokerFront
 
 _WAIT_S = 120.0
 _POLL_S = 0.1

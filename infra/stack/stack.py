@@ -8,8 +8,10 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Self
+from pathlib import Path
+from typing import Self
 
 from feature_store.lake import Lake
 from infra.kafka.kafka_admin import KafkaAdmin
@@ -17,6 +19,7 @@ from infra.kafka.kafka_broker import KafkaBroker
 from infra.kafka.kafka_config import ExtraListener
 from infra.process.child import ChildProcess, created_at
 from infra.process.ports import free_ports, is_free
+from infra.settings import StackSettings
 from infra.stack.model_processes import SERVING, await_serving, prepare, spawners
 from infra.stack.model_settings import model_settings
 from infra.stack.stack_file import (
@@ -31,13 +34,7 @@ from infra.stack.supervision import Supervised
 from schemas.durable import ABANDONED_S, DISK
 from schemas.errors import BrokerUnavailableError, PipelineError, StackError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from infra.settings import StackSettings
-
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 SITE_LISTENER = "SITE"
 PORT_FILE = "kafka.port"
@@ -217,7 +214,7 @@ class Stack:
                 try:
                     changed = process.check(time.monotonic())
                 except PipelineError:
-                    logger.exception("%s could not be started again", process.name)
+                    log.exception("%s could not be started again", process.name)
                     changed = True
                 if changed:
                     self._publish()

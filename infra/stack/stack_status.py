@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import psutil
 
 from edge_producer.status_file import read_status
 from feature_store import connect
 from feature_store.cut_store import CutStore
+from feature_store.duck import Connection
 from feature_store.lake import Lake
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.kafka.lag import lags
 from infra.process.child import same_process
+from infra.settings import StackSettings
 from infra.stack.stack_file import StackFile, is_held, read_stack
 from schemas.errors import PipelineError
 from schemas.tables import BOOKS
 from schemas.topics import ALL_TOPICS
 from schemas.view_specs import BOOKS_STATEMENTS
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from feature_store.duck import Connection
-    from infra.settings import StackSettings
 
 _TIMEOUT_S = 5.0
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from infra.process.child import ChildProcess
 from infra.stack.stack_file import ProcessEntry
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from infra.process.child import ChildProcess
-
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 15.0
@@ -86,10 +82,10 @@ class Supervised:
         if pause_s is None:
             last = next((line for line in reversed(self.child.log_tail()) if line.strip()), "")
             self.failed = f"ended {MAX_QUICK_ENDS + 1} times in a row, exit code {code}: {last[:200]}"
-            logger.error("%s: %s", self.name, self.failed)
+            log.error("%s: %s", self.name, self.failed)
         else:
             self.due = now + pause_s
-            logger.warning("%s ended with exit code %s, next start in %.1f s", self.name, code, pause_s)
+            log.warning("%s ended with exit code %s, next start in %.1f s", self.name, code, pause_s)
 
     def _restart_if_due(self, now: float) -> bool:
         if self.due is None or now < self.due:

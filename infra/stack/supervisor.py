@@ -9,7 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 from infra.process.child import same_process
 from infra.settings import PREFIX, StackSettings, load_settings
@@ -17,11 +18,7 @@ from infra.stack.stack import Stack, unwritable
 from infra.stack.stack_file import StackFile, is_held, read_stack, remove_stack, take_over
 from schemas.errors import PipelineError, StackError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 OWNER = "up"
 START_TIMEOUT_S = 300.0  # Maven may have to fetch the broker first
@@ -37,9 +34,9 @@ def main() -> int:
         signal.signal(number, lambda *_: ended.set())
     try:
         settings = load_settings(os.environ)
-        stack = Stack(settings, OWNER, lambda line: logger.info("%s", line), take_over).start()
+        stack = Stack(settings, OWNER, lambda line: log.info("%s", line), take_over).start()
     except PipelineError as exc:
-        logger.critical("%s", exc)
+        log.critical("%s", exc)
         return 1
     ended.wait()
     stack.stop()
@@ -57,13 +54,13 @@ def start_detached(settings: StackSettings, say: Callable[[str], None]) -> Stack
     except OSError as exc:
         raise unwritable(settings.state_dir, exc) from exc
     log_path = settings.logs_dir / "supervisor.log"
-    with log_path.open("ab") as log:
-        begin = log.tell()
+    with log_path.open("ab") as output:
+        begin = output.tell()
         process = subprocess.Popen(
             [sys.executable, "-m", "infra.stack.supervisor"],
             stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            stdout=output,
+            stderr=output,
             env={**os.environ, **_as_environment(settings)},
             start_new_session=True,
         )
@@ -119,9 +116,9 @@ def _why(found: StackFile | None, pid: int) -> str | None:
 
 def _tell_news(log_path: Path, begin: int, say: Callable[[str], None]) -> int:
     """Pass on what the supervisor's own stack said since ``begin``; returns the new end."""
-    with log_path.open("rb") as log:
-        log.seek(begin)
-        news = log.read()
+    with log_path.open("rb") as output:
+        output.seek(begin)
+        news = output.read()
     complete = news[: news.rfind(b"\n") + 1]
     for line in complete.decode(errors="replace").splitlines():
         _, found, text = line.partition(" INFO __main__: ")

@@ -1,4 +1,4 @@
-"""Looks into the model registry beside its writers: what commands read without a running service."""
+"""Reads the model registry beside its writers, for commands that need no running service."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from schemas.errors import RegistryError
 T = TypeVar("T")
 
 
-def look(settings: ModelSettings, read: Callable[[Connection], T]) -> T:
-    """One consistent look.
+def read_registry(settings: ModelSettings, read: Callable[[Connection], T]) -> T:
+    """What ``read`` returns, given one consistent snapshot of the registry.
 
     Raises:
         RegistryError: No model service ever ran here.

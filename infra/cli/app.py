@@ -31,7 +31,7 @@ Namespace = Annotated[str | None, typer.Option(help="Prefix of topics and groups
 
 @dataclass(frozen=True)
 class Session:
-    """What the global options said."""
+    """The values of the global options."""
 
     given: Mapping[str, Any] = field(default_factory=dict)
 
@@ -55,7 +55,7 @@ def build_app() -> typer.Typer:
     """The whole command line."""
     app = typer.Typer(
         name="edgeloop",
-        help="Sensors to queryable rows: run the line, look into it, ask it.",
+        help="Sensors to queryable rows: run the line, inspect it, query it.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
@@ -80,7 +80,7 @@ def _globals(
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Ctrl-C as ``KeyboardInterrupt`` even within a query: DuckDB says it as a ``RuntimeError``."""
+    """Turn Ctrl-C within a query into ``KeyboardInterrupt``: DuckDB raises a ``RuntimeError`` for it."""
     try:
         yield
     except RuntimeError as exc:

@@ -1,6 +1,6 @@
-"""Two honest mistakes at once: trainer and gate sign a model that does not compute what it promises.
+"""Publishes a model that trainer and gate signed by mistake: its golden scores are wrong.
 
-Every signature holds, so nothing but the device's own trial can find it out.
+Every signature is valid, so only the device's own trial can detect it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _BY_MISTAKE = "signed by mistake, for the demo"
 
 
 def sign_a_mistake(settings: ModelSettings, version: str) -> str:
-    """Publish a model like ``version`` whose golden scores are off, with all signatures; its version.
+    """Publish a copy of ``version`` with wrong golden scores and all signatures; returns its version.
 
     It has no training run, so the engine starts no rollout of it by itself.
     """
@@ -61,7 +61,7 @@ def sign_a_mistake(settings: ModelSettings, version: str) -> str:
 
 
 def withdraw_mistakes(settings: ModelSettings) -> None:
-    """Say in the registry what the trial found: nobody may roll them out."""
+    """Mark them in the registry as refused, so that nobody can roll them out."""
     registry = Registry(settings.database_url)
     why = f"{_BY_MISTAKE}: it failed its trial"
     try:
@@ -105,8 +105,7 @@ def _published(manifest: Manifest, artifact: bytes, champion: str) -> Candidate:
 
 
 def _verdict(version: str) -> dict[str, object]:
-    """The gate's part of the mistake: it says that the golden vectors hold."""
-    told = {"says": _BY_MISTAKE}
+    """The gate's part of the mistake: a verdict that the golden vectors match."""
     return {
         "version": version,
         "gate": "golden",
@@ -115,6 +114,6 @@ def _verdict(version: str) -> dict[str, object]:
         "bound": 0.0,
         "low": None,
         "high": None,
-        "detail": told,
+        "detail": {"says": _BY_MISTAKE},
         "evaluated_at": time.time(),
     }

@@ -7,10 +7,10 @@ from model_service import ModelSettings
 
 
 def model_settings(settings: StackSettings, bootstrap_servers: str = "") -> ModelSettings:
-    """Where the stack keeps its model service, and the lake that it learns from.
+    """Settings of the stack's model service: its folder, the lake that it learns from, the broker.
 
     Args:
-        settings: Of the stack.
+        settings: The stack's.
         bootstrap_servers: The stack's broker; empty: lifecycle events go to the lake only.
     """
     return ModelSettings(

@@ -1,4 +1,4 @@
-"""When a process that ended is started again, and when no more."""
+"""Decides when a process that ended is started again, and when it is given up."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 15.0
 MAX_QUICK_ENDS = 6
 QUICK_S = 20.0
-"""An end within so many seconds of the start counts as quick; a longer life clears the count."""
+"""An end within this many seconds of the start counts as quick; a longer life clears the count."""
 
 
 @dataclass
@@ -26,7 +26,7 @@ class RestartRule:
     restarts: int = 0
 
     def ended(self, lived_s: float) -> float | None:
-        """Seconds until the next start; None: not again, a person must look.
+        """Seconds until the next start; None: no further start, a person must find the reason.
 
         Args:
             lived_s: Time between start and end, seconds.
@@ -58,13 +58,13 @@ class Supervised:
     failed: str | None = None
 
     def check(self, now: float) -> bool:
-        """Look once; True if anything changed that status should tell.
+        """Check once; True if anything changed that status shows.
 
         Args:
             now: Monotonic seconds.
 
         Raises:
-            StackError: The process could not be started again; the next look tries once more.
+            StackError: The process could not be started again; a later check tries once more.
         """
         if self.failed is not None:
             return False
@@ -96,7 +96,7 @@ class Supervised:
         return True
 
     def entry(self) -> ProcessEntry:
-        """What ``stack.json`` says of it."""
+        """Its entry in ``stack.json``."""
         return ProcessEntry(
             name=self.name,
             pid=self.child.pid,

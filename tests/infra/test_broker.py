@@ -61,7 +61,7 @@ def test_data_survives_kill_and_restart(tmp_path: Path, cache_dir: Path):
 OWNER = """
 import sys, time
 from pathlib import Path
-from infra.kafka_broker import KafkaBroker
+from infra.kafka.kafka_broker import KafkaBroker
 broker = KafkaBroker(Path(sys.argv[1]), Path(sys.argv[2])).start()
 print(broker.child.pid, flush=True)
 time.sleep(300)

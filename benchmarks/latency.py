@@ -100,11 +100,11 @@ def _follow(process: subprocess.Popen[bytes], state: Path) -> QueryableFrontier:
         if process.poll() is not None:
             return True
         if is_held(state):
-            watcher._follow_cuts()
+            watcher.follow_cuts()
         return False
 
     until(ended, "the demo to end", 600)
-    watcher._follow_cuts()
+    watcher.follow_cuts()
     return watcher.frontier
 
 

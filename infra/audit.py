@@ -1,6 +1,6 @@
-"""The books, counted in three places that do not know of each other: spools, log, lake.
+"""Takes the books from three independent places: the devices' spools, the broker's log, the lake.
 
-Nothing here asks a running process or reads its counters: spools are read by SQL, the log by its own
+It asks no running process and reads no counter of one: spools are read by SQL, the log by its messages'
 headers, the lake by DuckDB over the newest cut.
 """
 
@@ -12,7 +12,9 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
+
+import duckdb
 
 from edge_producer.spool.spool_file import reading
 from feature_store import connect
@@ -20,19 +22,16 @@ from infra.kafka.kafka_admin import KafkaAdmin
 from schemas.row_schemas import BOOK_COUNTS
 from schemas.topics import TELEMETRY
 
-if TYPE_CHECKING:
-    import duckdb
-
 _SPOOL_SQL = f"""
     SELECT {", ".join(f"coalesce(sum({c}), 0)" for c in BOOK_COUNTS)} FROM (
         SELECT {", ".join(BOOK_COUNTS)} FROM books
         UNION ALL SELECT {", ".join(c if c != "pending" else "0" for c in BOOK_COUNTS)} FROM totals)
-"""  # noqa: S608  (column names of ours)
+"""  # noqa: S608  (fixed column names)
 
 
 @dataclass(frozen=True)
 class SpoolCount:
-    """What devices say: ``sensed = acked + pending + filtered + evicted + refused``."""
+    """What the devices' spools hold: ``sensed = acked + pending + filtered + evicted + refused``."""
 
     sensed: int
     acked: int
@@ -43,18 +42,18 @@ class SpoolCount:
 
     @property
     def balances(self) -> bool:
-        """Whether nothing that was sensed is unaccounted for."""
+        """Whether every sensed row is accounted for."""
         return self.sensed == self.acked + self.pending + self.filtered + self.evicted + self.refused
 
 
 @dataclass(frozen=True)
 class LogCount:
-    """What the broker's log holds of ``telemetry.v1``.
+    """What the broker's log holds in ``telemetry.v1``.
 
     Attributes:
         received: Rows in all messages, repeats included.
         distinct: Rows in distinct messages (producer, spool, lane, number, digest).
-        bytes: Keys, headers and values.
+        bytes: Of keys, headers and values.
     """
 
     messages: int
@@ -70,7 +69,7 @@ class LakeCount:
     Attributes:
         landed: Rows in all telemetry tables.
         distinct: Distinct (device, boot, seq) among them.
-        quarantined: Rows of ``telemetry.v1`` that quarantine speaks of.
+        quarantined: Rows of ``telemetry.v1`` that the table ``quarantine`` records.
     """
 
     landed: int
@@ -88,26 +87,26 @@ class Books:
 
     @property
     def duplicate(self) -> int:
-        """Rows that came again: in the log more than once."""
+        """Rows that are in the log more than once."""
         return self.log.received - self.log.distinct
 
     @property
     def in_flight(self) -> int:
-        """Rows in the log and neither landed, repeated nor quarantined."""
+        """Rows of the log that are neither landed, repeated nor quarantined."""
         return self.log.received - self.lake.landed - self.duplicate - self.lake.quarantined
 
     @property
     def lost(self) -> int:
-        """Rows the broker acknowledged that no query can see and no quarantine names."""
+        """Rows that the broker acknowledged but that neither queries nor the quarantine show."""
         return max(0, self.spool.acked - self.lake.distinct - self.lake.quarantined)
 
     @property
     def balances(self) -> bool:
-        """Both sides balance, nothing is on its way, nothing is lost, nothing is there twice."""
-        return not self.complaints()
+        """Whether both sides balance: nothing is in flight, lost or landed twice."""
+        return not self.violations()
 
-    def complaints(self) -> list[str]:
-        """Each law that does not hold, with its numbers."""
+    def violations(self) -> list[str]:
+        """Each law of the books that does not hold, with its numbers."""
         s, lake = self.spool, self.lake
         laws = {
             f"device: sensed {s.sensed} is not acked {s.acked} + pending {s.pending} + filtered {s.filtered} "
@@ -134,13 +133,13 @@ class Books:
 
 @dataclass(frozen=True)
 class AuditScope:
-    """Which part of a log and lake that have seen more belongs to some spools.
+    """Selects, from a log and a lake that also hold other rows, those of some spools.
 
     Attributes:
-        spools: Their files.
+        spools: The spool files.
         spool_ids: Their ids, as message headers carry them.
         devices: Their devices.
-        since: Nothing of theirs came before this instant.
+        since: None of their rows is older than this instant.
     """
 
     spools: tuple[Path, ...]
@@ -150,7 +149,7 @@ class AuditScope:
 
     @classmethod
     def of(cls, spools: Iterable[Path], since: datetime) -> Self:
-        """The run whose spools these are."""
+        """The scope of these spools."""
         files = tuple(spools)
         ids: set[bytes] = set()
         devices: set[str] = set()
@@ -164,7 +163,7 @@ class AuditScope:
 
 
 def count_spools(spools: Iterable[Path]) -> SpoolCount:
-    """Totals over spool files, read beside whoever writes them."""
+    """Totals over spool files, which their processes may be writing."""
     totals: Counter[str] = Counter()
     for path in spools:
         with reading(path) as connection:
@@ -172,50 +171,53 @@ def count_spools(spools: Iterable[Path]) -> SpoolCount:
     return SpoolCount(**{name: totals[name] for name in BOOK_COUNTS})
 
 
-def count_log(run: AuditScope, bootstrap_servers: str, namespace: str) -> LogCount:
-    """Rows of the run in the log, up to its present end, by the messages' own headers."""
-    seen: dict[tuple[bytes | None, ...], int] = {}
+def count_log(scope: AuditScope, bootstrap_servers: str, namespace: str) -> LogCount:
+    """Rows of the scope in the log, up to its present end, by the messages' own headers."""
+    rows_of: dict[tuple[bytes | None, ...], int] = {}
     messages = received = n_bytes = 0
     admin = KafkaAdmin(bootstrap_servers)
     for message in admin.read(admin.spans([TELEMETRY.named(namespace)])):
         headers = dict(message.headers)
-        if headers.get("spool_id") not in run.spool_ids:
+        if headers.get("spool_id") not in scope.spool_ids:
             continue
+        # Anybody may write to the log: a header that is no plausible count stands for no rows.
         claim = headers.get("n_rows", b"0")
         rows = int(claim) if claim.isdigit() and len(claim) < 10 else 0
         identity = ("spool_id", "lane", "msg_no", "digest")
-        seen[(message.key, *(headers.get(name) for name in identity))] = rows
+        rows_of[(message.key, *(headers.get(name) for name in identity))] = rows
         messages += 1
         received += rows
         n_bytes += len(message.key or b"") + len(message.value or b"")
         n_bytes += sum(len(k) + len(v) for k, v in message.headers)
-    return LogCount(messages, received, sum(seen.values()), n_bytes)
+    return LogCount(messages, received, sum(rows_of.values()), n_bytes)
 
 
-def count_lake(run: AuditScope, lake_root: Path) -> LakeCount:
-    """Rows of the run that queries see in the newest cut."""
-    with closing(connect(lake_root)) as con:
+def count_lake(scope: AuditScope, lake_root: Path) -> LakeCount:
+    """Rows of the scope that queries see in the newest cut."""
+    with closing(connect(lake_root)) as connection:
         landed, distinct = _one(
-            con,
+            connection,
             "SELECT count(*), count(DISTINCT (device_id, boot_id, seq)) FROM telemetry "
             "WHERE list_contains($1, device_id) AND known_at >= $2",
-            [list(run.devices), run.since],
+            [list(scope.devices), scope.since],
         )
         [quarantined] = _one(
-            con,
+            connection,
             "SELECT coalesce(sum(n_rows), 0) FROM quarantine WHERE topic = $1 AND known_at >= $2",
-            [TELEMETRY.base, run.since],
+            [TELEMETRY.base, scope.since],
         )
     return LakeCount(int(landed), int(distinct), int(quarantined))
 
 
-def take_books(run: AuditScope, bootstrap_servers: str, namespace: str, lake_root: Path) -> Books:
-    """All three counts, devices first: what they say acknowledged must be seen by the later ones."""
+def take_books(scope: AuditScope, bootstrap_servers: str, namespace: str, lake_root: Path) -> Books:
+    """All three counts, spools first: the later counts must then include every acknowledged row."""
     return Books(
-        count_spools(run.spools), count_log(run, bootstrap_servers, namespace), count_lake(run, lake_root)
+        count_spools(scope.spools),
+        count_log(scope, bootstrap_servers, namespace),
+        count_lake(scope, lake_root),
     )
 
 
-def _one(con: duckdb.DuckDBPyConnection, query: str, values: list[Any]) -> tuple[int, ...]:
-    row = con.execute(query, values).fetchone()
+def _one(connection: duckdb.DuckDBPyConnection, query: str, values: list[Any]) -> tuple[int, ...]:
+    row = connection.execute(query, values).fetchone()
     return tuple(row) if row is not None else ()

@@ -1,4 +1,4 @@
-"""What `edgeloop doctor` looks at: is this machine fit to run the stack, and what would make it so."""
+"""The checks of `edgeloop doctor`: whether this machine can run the stack, and what to do where it cannot."""
 
 from __future__ import annotations
 
@@ -7,28 +7,26 @@ import resource
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import Literal
 
 import psutil
 
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.kafka.kafka_jars import are_resolved, jars_folder
+from infra.printing import size
 from infra.process.ports import LOOPBACK, is_free
+from infra.settings import StackSettings
 from infra.stack.stack_file import is_held
 from schemas.errors import PipelineError
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from infra.settings import StackSettings
-
-Verdict = Literal["ok", "warn", "fail"]
+Level = Literal["ok", "warn", "fail"]
 PYTHONS = ((3, 11), (3, 12), (3, 13))
 """Versions that the project supports."""
-_GB = 1024**3
+_GIB = 1024**3
 
 
 @dataclass(frozen=True)
@@ -36,20 +34,20 @@ class MachineCheck:
     """One finding.
 
     Attributes:
-        name: What was looked at.
-        verdict: ``warn``: works, but not for long or not at its best.
-        found: What there is.
-        advice: What to do; empty when all is well.
+        name: What was checked.
+        verdict: ``warn``: it works, but not for long or not at its best.
+        found: What was found.
+        advice: What to do; empty if nothing is wrong.
     """
 
     name: str
-    verdict: Verdict
+    verdict: Level
     found: str
     advice: str = ""
 
 
 def examine(settings: StackSettings) -> list[MachineCheck]:
-    """All checks, in the order a person would fix them."""
+    """All checks, in the order in which a person would fix what they find."""
     return [
         python(),
         packages(),
@@ -66,10 +64,10 @@ def examine(settings: StackSettings) -> list[MachineCheck]:
 
 
 def python(version: Sequence[int] = sys.version_info[:3]) -> MachineCheck:
-    """The interpreter.
+    """The interpreter's version.
 
     Args:
-        version: Its own, but in tests.
+        version: The running interpreter's; tests give another.
     """
     found = f"{'.'.join(map(str, version))} at {sys.executable}"
     if tuple(version[:2]) in PYTHONS:
@@ -80,7 +78,7 @@ def python(version: Sequence[int] = sys.version_info[:3]) -> MachineCheck:
 
 
 def packages() -> MachineCheck:
-    """Every package that the installed project asks for."""
+    """Every package that the installed project requires."""
     try:
         wanted = metadata.requires("edgeloop") or []
     except metadata.PackageNotFoundError:
@@ -120,11 +118,11 @@ def java() -> MachineCheck:
 
 
 def maven(cache_dir: Path) -> MachineCheck:
-    """Maven, needed until the broker's jars are in the cache."""
+    """Maven, which is needed until the broker's jars are in the cache."""
     path = shutil.which("mvn")
     if path is not None:
         return MachineCheck("Maven", "ok", path)
-    verdict: Verdict = "warn" if are_resolved(cache_dir) else "fail"
+    verdict: Level = "warn" if are_resolved(cache_dir) else "fail"
     return MachineCheck("Maven", verdict, "not on PATH", "apt-get install maven (it fetches the broker)")
 
 
@@ -148,40 +146,43 @@ def folder(state_dir: Path) -> MachineCheck:
     except OSError as exc:
         reason = exc.strerror or str(exc)
         return MachineCheck(
-            "state folder", "fail", f"{state_dir}: {reason}", "set EDGELOOP_STATE_DIR to a folder of yours"
+            "state folder",
+            "fail",
+            f"{state_dir}: {reason}",
+            "set EDGELOOP_STATE_DIR to a folder that you can write",
         )
     return MachineCheck("state folder", "ok", str(state_dir))
 
 
 def disk(state_dir: Path) -> MachineCheck:
-    """Space where the stack writes."""
+    """Free space where the stack writes."""
     existing = next(p for p in (state_dir, *state_dir.parents) if p.exists())
     free = shutil.disk_usage(existing).free
-    found = f"{free / _GB:.1f} GB free at {existing}"
-    if free < _GB:
+    found = f"{size(free)} free at {existing}"
+    if free < _GIB:
         return MachineCheck(
             "disk", "fail", found, "free some space, or set EDGELOOP_STATE_DIR to another disk"
         )
-    if free < 5 * _GB:
+    if free < 5 * _GIB:
         return MachineCheck("disk", "warn", found, "a demo fits; replaying long recordings may not")
     return MachineCheck("disk", "ok", found)
 
 
 def memory() -> MachineCheck:
-    """Memory that programs can still get."""
+    """Memory that is available to programs."""
     available = psutil.virtual_memory().available
-    found = f"{available / _GB:.1f} GB available"
-    if available < _GB:
+    found = f"{size(available)} available"
+    if available < _GIB:
         return MachineCheck(
             "memory", "fail", found, "close other programs: broker, worker and devices need about 1 GB"
         )
-    if available < 2 * _GB:
+    if available < 2 * _GIB:
         return MachineCheck("memory", "warn", found, "run one worker, and EDGELOOP_KAFKA_HEAP_MB=256")
     return MachineCheck("memory", "ok", found)
 
 
 def open_files() -> MachineCheck:
-    """Open files a process may have; the broker needs three per partition, and connections."""
+    """How many files a process may open; the broker needs three per partition, and its connections."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < 4096:
         return MachineCheck("open files", "warn", f"at most {hard}", "raise the hard limit: ulimit -Hn 65536")
@@ -191,13 +192,13 @@ def open_files() -> MachineCheck:
 
 
 def port(settings: StackSettings) -> MachineCheck:
-    """The configured port of our own broker."""
+    """The configured port of the stack's own broker."""
     if settings.broker is not None or settings.kafka_port is None:
         return MachineCheck(
-            "port", "ok", "none of our own" if settings.broker else "a free one is taken at each start"
+            "port", "ok", "none is needed" if settings.broker else "a free one is taken at each start"
         )
     if is_held(settings.state_dir):
-        return MachineCheck("port", "ok", f"{settings.kafka_port}, a stack is up")
+        return MachineCheck("port", "ok", f"{settings.kafka_port}, used by the stack that is up")
     if is_free(settings.kafka_port):
         return MachineCheck("port", "ok", f"{settings.kafka_port} is free")
     advice = "stop the program that listens there, or unset EDGELOOP_KAFKA_PORT"

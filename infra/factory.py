@@ -1,8 +1,8 @@
 """Builds the bundles and the fault bank that ship in the wheel: `python -m infra.factory [--check]`.
 
-Simulated healthy machines go to the trainer, its files to `edge_producer/bundles/`; pairs of windows with and
-without a fault to `model_service/models/fault_banks/`. The same bytes on every machine; a test compares the
-shipped files with what this script builds.
+Bundles are trained on simulated healthy machines and go to `edge_producer/bundles/`; the fault bank compares
+windows with and without a fault and goes to `model_service/models/fault_banks/`. The bytes are the same on
+every machine; a test compares the shipped files with what this script builds.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ RUNS = 6
 RUN_WINDOWS = 15
 HORIZON_WINDOWS = 1800
 REGIMES = (0.0, 0.0, 0.3)
-"""Severity of the change of load that every third device runs under: the model has seen more than one."""
+"""Severity of the change of load of each device, in turn: the model learns more than one regime."""
 SCRIPT = "infra/factory.py"
 FAULTS: tuple[Kind, ...] = ("bearing_wear", "imbalance")
 SEVERITIES = (0.2, 0.3, 0.4, 0.6, 1.0)
 FAULT_MACHINES = 8
 FAULT_START_S = 40.0
 FAULT_WINDOWS = (60, 66, 72)
-"""20 to 32 s after the start: the vibration has grown, the heat has not come yet. Seen late is not seen."""
+"""20 to 32 s after the fault begins: the vibration has grown, the heat has not; a later alarm is too late."""
 
 Array = NDArray[np.float64]
 
@@ -50,7 +50,7 @@ def build() -> dict[str, BundleFiles]:
 
 
 def build_fault_bank() -> fault_bank.BankFile:
-    """What each fault does to each feature of `machine`."""
+    """The effect of each fault on each feature of `machine`."""
     profile = find_profile("machine")
     logged = tuple(s.kind in factory_models.LOGGED_KINDS for s in profile.feature_specs())
     healthy = _bank_windows(profile, ())
@@ -115,14 +115,14 @@ def _golden_windows(profile: Profile) -> NDArray[np.float32]:
 
 
 def _windows(profile: Profile, sensors: RotatingMachine, numbers: range) -> NDArray[np.float32]:
-    """Consecutive windows, shape (n, W, C). The profile's windows do not overlap."""
+    """Consecutive windows, shape (n, W, C); the profile's windows do not overlap."""
     columns = [sensors.channels.index(c) for c in profile.channel_names]
     size = profile.sampling.window_samples
     return np.stack([sensors.block(k, size)[:, columns] for k in numbers])
 
 
 def _bank(*, write: bool) -> list[str]:
-    """Writes or compares the fault bank; returns what is not as it should be."""
+    """Write or compare the fault bank; returns what differs from this script's result."""
     stored = build_fault_bank()
     data, path = stored.to_bytes(), fault_bank.FOLDER / f"{stored.profile}.json"
     digest = hashlib.sha256(data).hexdigest()
@@ -135,7 +135,7 @@ def _bank(*, write: bool) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Writes the bundles, or with ``--check`` only compares; returns the exit code."""
+    """Write bundles and fault bank, or only compare them with ``--check``; returns the exit code."""
     if arguments not in ([], ["--check"]):
         sys.stderr.write("usage: python -m infra.factory [--check]\n")
         return 2

@@ -1,4 +1,4 @@
-"""A person's line to the model service: FleetAdmin over mutual TLS, its errors back as ours."""
+"""A client of the model service for people: FleetAdmin over mutual TLS; its errors become `PipelineError`."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ _BY_CODE: Mapping[grpc.StatusCode, type[PipelineError]] = {
 
 
 class FleetClient:
-    """Asks the model service as a person. Close it, or use it in a ``with``.
+    """Calls the model service as a person. Close it, or use it in a ``with``.
 
     Args:
-        settings: Say where the service's address and the people's certificates lie.
-        role: The call is made with the certificate of somebody who has it.
+        settings: Name the folders of the service's address and of the people's certificates.
+        role: Calls use the certificate of a person who has this role.
         timeout_s: Deadline of each call.
 
     Raises:
         ServiceUnavailableError: No model service ever ran there.
-        AccessError: No certificate there has that role.
+        AccessError: No certificate in that folder has the role.
     """
 
     def __init__(self, settings: ModelSettings, role: str = "operator", timeout_s: float = TIMEOUT_S) -> None:
@@ -72,7 +72,7 @@ class FleetClient:
         self._stub = FleetAdminStub(self._channel)  # type: ignore[no-untyped-call]
 
     def devices(self, group: str = "", limit: int = 0) -> list[Json]:
-        """Devices with what they last reported."""
+        """Devices with their last report."""
         return self._rows("ListDevices", ListRequest(group=group, limit=limit))
 
     def models(self, family: str = "", limit: int = 0) -> list[Json]:
@@ -105,12 +105,12 @@ class FleetClient:
         """A new join token.
 
         Args:
-            device_id: The token is bound to it.
-            profile: The device's profile.
-            site: Where it stands.
-            group: Its rollout group.
-            hardware: Its hardware class.
-            valid_s: Life of the token; 0: what the service says.
+            device_id: The only device that can use the token.
+            profile: Name of the device's profile.
+            site: Site of the device.
+            group: Rollout group of the device.
+            hardware: Hardware class of the device.
+            valid_s: Life of the token; 0: the service's default.
         """
         request = JoinTokenRequest(
             device_id=device_id, profile=profile, site=site, group=group, hardware=hardware, valid_s=valid_s
@@ -129,9 +129,9 @@ class FleetClient:
         """Never let a person in with that certificate again; takes an approver.
 
         Args:
-            serial: As ``people`` shows it.
-            certificate_pem: In place of the serial: a certificate that is not on record.
-            reason: Why, for the record.
+            serial: As ``people`` lists it.
+            certificate_pem: Instead of the serial, for a certificate that is not on record.
+            reason: Kept in the history.
         """
         request = RevokeCertificateRequest(serial=serial, certificate_pem=certificate_pem, reason=reason)
         return self._one("RevokeCertificate", request)
@@ -141,7 +141,7 @@ class FleetClient:
         return self._one("Train", TrainRequest(family=family, reason=reason, kind=kind, seed=seed))
 
     def ack_drift(self, run_id: str, *, retrain: bool, reason: str = "") -> Json:
-        """Decide on a run that waits, or on a drift verdict by its event id."""
+        """Decide on a waiting run, or on a drift verdict by its event id."""
         return self._one("AckDrift", AckDriftRequest(run_id=run_id, retrain=retrain, reason=reason))
 
     def start_rollout(self, version: str, group: str, *, security: bool = False) -> Json:
@@ -155,7 +155,7 @@ class FleetClient:
         )
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -165,18 +165,18 @@ class FleetClient:
         self.close()
 
     def _rows(self, method: str, request: object) -> list[Json]:
-        rows: list[Json] = self._ask(method, request)
+        rows: list[Json] = self._call(method, request)
         return rows
 
     def _one(self, method: str, request: object) -> Json:
-        row: Json = self._ask(method, request)
+        row: Json = self._call(method, request)
         return row
 
-    def _ask(self, method: str, request: object) -> Any:
+    def _call(self, method: str, request: object) -> Any:
         try:
             reply = getattr(self._stub, method)(request, timeout=self._timeout_s)
         except grpc.RpcError as exc:
-            raise _ours(exc, self._target) from exc
+            raise _as_pipeline_error(exc, self._target) from exc
         return json.loads(reply.json)
 
 
@@ -190,19 +190,19 @@ def _credentials(settings: ModelSettings, role: str) -> grpc.ChannelCredentials:
         raise AccessError(f"the certificate of a person with role {role} cannot be read: {exc}") from exc
 
 
-def _ours(error: Any, target: str) -> PipelineError:
-    """The error that the service raised, or what its absence means."""
+def _as_pipeline_error(error: Any, target: str) -> PipelineError:
+    """The error that the service raised, or the one that a missing answer means."""
     status = rpc_status.from_call(error)
     if status is None:
         kind = _BY_CODE.get(error.code(), RegistryError)
         if kind is ServiceUnavailableError:
             return kind(f"the model service at {target} does not answer")
-        return kind(f"the model service at {target} says: {error.details()}")
+        return kind(f"the model service at {target} answered: {error.details()}")
     info = error_details_pb2.ErrorInfo()
-    told = any(detail.Unpack(info) for detail in status.details)
+    has_reason = any(detail.Unpack(info) for detail in status.details)
     if error.code() in _BY_CODE:
         return _BY_CODE[error.code()](status.message)
-    kind = _BY_REASON.get(info.reason, RegistryError) if told else RegistryError
+    kind = _BY_REASON.get(info.reason, RegistryError) if has_reason else RegistryError
     if issubclass(kind, TrustError):
         return TrustError(status.message, Attack(info.metadata["attack"]))
     return kind(status.message)

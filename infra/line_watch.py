@@ -1,4 +1,4 @@
-"""What a running line looks like from outside: spools, log, cuts and lake, read beside their writers."""
+"""Observes a running line from outside: reads spools, log, cuts and lake beside their writers."""
 
 from __future__ import annotations
 
@@ -9,24 +9,20 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from datetime import datetime
 
 from edge_producer.spool.spool_file import reading
 from feature_store import connect
 from feature_store.commit_log import CommitLog
 from feature_store.cut_store import CutStore
+from feature_store.lake import Lake
 from infra.audit import SpoolCount, count_spools
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.kafka.lag import lags
+from infra.stack.edge_processes import EdgeProcess
 from schemas.errors import SpoolError
 from schemas.topics import TELEMETRY
 from stream_processors.engine.records import CommitRecord
-
-if TYPE_CHECKING:
-    from datetime import datetime
-
-    from feature_store.lake import Lake
-    from infra.stack.edge_processes import EdgeProcess
 
 _COUNTS = """
     SELECT (SELECT count(*) FROM alerts WHERE known_at >= $1),
@@ -37,7 +33,7 @@ _TASK = re.compile(r"task-(\d+)")
 
 @dataclass(frozen=True)
 class LineView:
-    """One look.
+    """The line at one moment.
 
     Attributes:
         spools: Books by edge process.
@@ -61,21 +57,21 @@ class LineView:
 
 
 class QueryableFrontier:
-    """Which offsets were queryable when: noted cut by cut while they come."""
+    """Since when each offset of the log can be queried; noted cut by cut while the line runs."""
 
     def __init__(self) -> None:
         self._offsets: dict[int, list[int]] = {}
         self._times: dict[int, list[float]] = {}
 
     def note(self, partition: int, next_offset: int, at: datetime) -> None:
-        """From this instant on, offsets below ``next_offset`` can be queried."""
+        """Note that offsets below ``next_offset`` can be queried from this instant on."""
         offsets = self._offsets.setdefault(partition, [])
         if not offsets or next_offset > offsets[-1]:
             offsets.append(next_offset)
             self._times.setdefault(partition, []).append(at.timestamp())
 
     def when(self, partition: int, offset: int) -> float | None:
-        """Seconds since 1970 at which the offset became queryable; None: not seen."""
+        """When the offset became queryable, seconds since 1970; None: it is not known."""
         offsets = self._offsets.get(partition, [])
         at = bisect_right(offsets, offset)
         return self._times[partition][at] if at < len(offsets) else None
@@ -83,7 +79,7 @@ class QueryableFrontier:
 
 @dataclass
 class LineWatcher:
-    """Looks again and again, and notes which offsets became queryable when."""
+    """Polls a line, and notes since when each offset can be queried."""
 
     lake: Lake
     admin: KafkaAdmin
@@ -94,30 +90,31 @@ class LineWatcher:
     _cut: int = 0
     _marks: dict[str, int] = field(default_factory=dict)
 
-    def look(self) -> LineView:
-        """One look at everything."""
+    def poll(self) -> LineView:
+        """The line as it is now."""
         alarms, drift = self._lake_counts()
         spools, meters = {}, Counter[str]()
         for edge in self.edges:
-            with contextlib.suppress(SpoolError):  # not made yet
+            with contextlib.suppress(SpoolError):  # the process has not made it yet
                 spools[edge.spec.name] = count_spools([edge.spool])
                 meters.update(read_meters(edge))
         return LineView(spools, dict(meters), self.lag(), alarms, drift)
 
     def lag(self) -> int:
-        """Messages in the log that queries do not see yet, and decided commits that are not applied."""
+        """Messages of the log that queries do not show yet, plus decided commits that are not applied."""
         behind = sum(lag.lag for lag in lags(self.lake.root, self.admin, self.namespace))
         commits = CommitLog(self.lake.root)
         unfinished = [t for t in commits.tasks() if commits.applied(t) != commits.latest(t)]
-        self._follow_cuts()
+        self.follow_cuts()
         return behind + len([t for t in unfinished if _TASK.fullmatch(t)])
 
-    def _follow_cuts(self) -> None:
+    def follow_cuts(self) -> None:
+        """Note what the cuts since the last call made queryable."""
         cuts, commits = CutStore(self.lake), CommitLog(self.lake.root)
         for cut_id in sorted(i for i in cuts.ids() if i > self._cut):
             try:
                 cut = cuts.read(cut_id)
-            except FileNotFoundError:  # thinned out meanwhile: a later one says more
+            except FileNotFoundError:  # removed meanwhile: a later cut covers it
                 continue
             for task, n in cut.marks.items():
                 if self._marks.get(task, -1) < n:
@@ -128,7 +125,7 @@ class LineWatcher:
         match = _TASK.fullmatch(task)
         if match is None:
             return
-        with contextlib.suppress(FileNotFoundError):  # pruned: a later record says more
+        with contextlib.suppress(FileNotFoundError):  # pruned: a later record covers it
             record = CommitRecord.from_bytes(commits.read(task, n))
             partition = int(match[1])
             if TELEMETRY.base in record.offsets:
@@ -137,8 +134,8 @@ class LineWatcher:
     def _lake_counts(self) -> tuple[int, int]:
         if CutStore(self.lake).latest() is None:
             return 0, 0
-        with closing(connect(self.lake.root)) as con:
-            row = con.execute(_COUNTS, [self.since]).fetchone()
+        with closing(connect(self.lake.root)) as connection:
+            row = connection.execute(_COUNTS, [self.since]).fetchone()
         return (int(row[0]), int(row[1])) if row else (0, 0)
 
 

@@ -1,24 +1,20 @@
-"""Looks into the model registry beside its writers: what commands read without a running service."""
+"""Reads the model registry beside its writers, for commands that need no running service."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
-from model_service import Registry
+from sqlalchemy import Connection
+
+from model_service import ModelSettings, Registry
 from schemas.errors import RegistryError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from sqlalchemy import Connection
-
-    from model_service import ModelSettings
 
 T = TypeVar("T")
 
 
-def look(settings: ModelSettings, read: Callable[[Connection], T]) -> T:
-    """One consistent look.
+def read_registry(settings: ModelSettings, read: Callable[[Connection], T]) -> T:
+    """What ``read`` returns, given one consistent snapshot of the registry.
 
     Raises:
         RegistryError: No model service ever ran here.

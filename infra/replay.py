@@ -1,4 +1,4 @@
-"""Runs a recording through the whole line as a device would, until every row is queryable."""
+"""Runs a recording through the whole line, as a device would, until every row can be queried."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from feature_store import connect
 from feature_store.lake import Lake
 from infra.audit import AuditScope, Books, take_books
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.line_watch import LineWatcher, read_meters
+from infra.printing import count
 from infra.stack.edge_processes import EdgeProcess, EdgeSpec
+from infra.stack.running import RunningStack
 from schemas.errors import SourceError, StackError
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
 from schemas.tables import telemetry_table_name
 
-if TYPE_CHECKING:
-    from infra.stack.running import RunningStack
-
 _POLL_S = 0.25
-_SILENCE_S = 120.0
-"""No progress for so long ends the wait with an error."""
+_STALL_S = 120.0
+"""Seconds without any progress after which the wait ends with an error."""
+_REPORT_EVERY_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class ReplayRequest:
         recording: CSV or Parquet file.
         profile: Name of a shipped profile, or path of a TOML file.
         device: Id of the device that the recording stands for.
-        speed: Times real time; None: flat out.
+        speed: In multiples of real time; None: as fast as possible.
     """
 
     recording: Path
@@ -54,7 +54,7 @@ class ReplayRequest:
         return self.device or kept.strip("-_.")[:64] or "recording"
 
     def check(self) -> Profile:
-        """The profile; what can be refused is refused before anything is started.
+        """The profile; refuses what can be refused before anything starts.
 
         Raises:
             SourceError: There is no such recording.
@@ -67,11 +67,11 @@ class ReplayRequest:
 
 @dataclass(frozen=True)
 class ReplayResult:
-    """What came of it, stage by stage.
+    """The outcome of a replay, stage by stage.
 
     Attributes:
         source: What the source read and refused, by name.
-        windows: Windows sensed.
+        meters: Counters of the edge process.
         alarms: Alarms in the lake, as (event time, action, score).
         seconds: From start to queryable.
     """
@@ -102,13 +102,13 @@ class ReplayResult:
         }
 
 
-def replay(stack: RunningStack, request: ReplayRequest, say: Callable[[str], None]) -> ReplayResult:
-    """Replay and return once everything it sensed can be queried.
+def replay(stack: RunningStack, request: ReplayRequest, progress: Callable[[str], None]) -> ReplayResult:
+    """Replay a recording, and return once everything that it sensed can be queried.
 
     Raises:
         SourceError: The recording cannot be read as the profile says.
         ProfileError: No such profile, or an invalid one.
-        StackError: The line stopped moving.
+        StackError: The line made no progress for two minutes.
     """
     profile = request.check()
     began, since = time.monotonic(), datetime.now(UTC)
@@ -118,16 +118,16 @@ def replay(stack: RunningStack, request: ReplayRequest, say: Callable[[str], Non
     edge.start()
     try:
         watcher = LineWatcher(lake, KafkaAdmin(stack.bootstrap_servers), stack.namespace, [edge], since)
-        _until_queryable(edge, watcher, say)
+        _until_queryable(edge, watcher, progress)
     finally:
         edge.stop()
-    run = AuditScope.of([edge.spool], since)
-    books = take_books(run, stack.bootstrap_servers, stack.namespace, stack.lake_root)
-    with closing(connect(stack.lake_root)) as con:
+    scope = AuditScope.of([edge.spool], since)
+    books = take_books(scope, stack.bootstrap_servers, stack.namespace, stack.lake_root)
+    with closing(connect(stack.lake_root)) as connection:
         query = (
             "SELECT event_time, action, score FROM alerts WHERE device_id = $1 AND known_at >= $2 ORDER BY 1"
         )
-        alarms = con.execute(query, [request.device_id, since]).fetchall()
+        alarms = connection.execute(query, [request.device_id, since]).fetchall()
     return ReplayResult(
         device=request.device_id,
         table=telemetry_table_name(profile.name),
@@ -155,23 +155,24 @@ def _edge(stack: RunningStack, request: ReplayRequest) -> EdgeProcess:
     return EdgeProcess(spec, stack.settings.state_dir / "edge", stack.settings.logs_dir)
 
 
-def _until_queryable(edge: EdgeProcess, watcher: LineWatcher, say: Callable[[str], None]) -> None:
-    moved_at, before, said_at = time.monotonic(), "", time.monotonic()
+def _until_queryable(edge: EdgeProcess, watcher: LineWatcher, progress: Callable[[str], None]) -> None:
+    moved_at, before, reported_at = time.monotonic(), "", time.monotonic()
     while True:
         code = edge.child.exit_code
         if code not in (None, 0):
             raise SourceError(_last_error(edge))
-        view = watcher.look()
+        view = watcher.poll()
         if code == 0 and watcher.lag() == 0:
             return
         now, state = time.monotonic(), json.dumps([view.meters, view.lag], sort_keys=True)
         if state != before:
             moved_at, before = now, state
-        elif now - moved_at > _SILENCE_S:
-            raise StackError(f"nothing has moved for {_SILENCE_S:.0f} s: see `edgeloop status` and its logs")
-        if now - said_at > 5:
-            said_at = now
-            say(f"sensed {view.total.sensed:,}  acked {view.total.acked:,}  lag {view.lag:,} messages")
+        elif now - moved_at > _STALL_S:
+            raise StackError(f"nothing has moved for {_STALL_S:.0f} s: see `edgeloop status` and its logs")
+        if now - reported_at > _REPORT_EVERY_S:
+            reported_at = now
+            sensed, acked = count(view.total.sensed), count(view.total.acked)
+            progress(f"sensed {sensed}  acked {acked}  lag {count(view.lag, 'message')}")
         time.sleep(_POLL_S)
 
 

@@ -1,19 +1,17 @@
-"""Everything an operator can set on the local stack."""
+"""Everything that an operator can set on the local stack."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.errors import StackError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 PREFIX = "EDGELOOP_"
 
@@ -47,10 +45,10 @@ class StackSettings(BaseSettings):
         description="Folder of what can be fetched again: the broker's jars.",
     )
     broker: str | None = Field(
-        default=None, description="host:port of an existing cluster; unset: a broker of our own."
+        default=None, description="host:port of an existing cluster; unset: the stack starts its own broker."
     )
     kafka_port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
-        default=None, description="Port of our own broker; unset: a free one."
+        default=None, description="Port of the stack's own broker; unset: a free one."
     )
     namespace: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]*$", max_length=64)] = Field(
         default="", description="Prefix of topics and groups, for several stacks on one cluster."
@@ -76,8 +74,8 @@ def load_settings(environ: Mapping[str, str], **given: object) -> StackSettings:
     """Settings from the environment, overridden by what was given and is not None.
 
     Raises:
-        StackError: A value does not fit, or a variable with our prefix is unknown (a misspelt one
-            would otherwise be ignored in silence).
+        StackError: A value does not fit, or a variable with this prefix is unknown (a misspelt one
+            would otherwise be ignored silently).
     """
     known = {PREFIX + name.upper() for name in StackSettings.model_fields}
     unknown = sorted(v for v in environ if v.upper().startswith(PREFIX) and v.upper() not in known)

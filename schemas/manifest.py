@@ -24,10 +24,10 @@ from schemas.section import Name
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ANY_FEATURESET = "*"
-"""Featureset of a bundle that computes whichever features the profile asks for."""
+"""Featureset of a bundle that computes any features that a profile asks for."""
 
 SCORE_EDGES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9)
-"""Bin edges of the score in every bundle of ours: summaries of different models compare."""
+"""Bin edges of the score in all our bundles, so that summaries of different models can be compared."""
 
 
 class ManifestPart(BaseModel):
@@ -44,7 +44,7 @@ class Input(ManifestPart):
 
 
 class Baseline(ManifestPart):
-    """What a feature looked like in training. Drift is measured against it.
+    """A feature's statistics in training. Drift is measured against them.
 
     Attributes:
         n: Windows.
@@ -78,7 +78,7 @@ class Calibration(ManifestPart):
 
 
 class TrainingFacts(ManifestPart):
-    """Where the parameters come from."""
+    """How the parameters were fitted."""
 
     script: str
     seed: int
@@ -93,7 +93,7 @@ class Lineage(ManifestPart):
         run_id: Training run.
         cut: Id of the pinned cut.
         pin: Name of its pin.
-        known_at: Nothing that became known later was used.
+        known_at: Instant up to which rows and labels were known to the run.
         event_from, event_to: Event times of the training rows, UTC.
         code: Version of the code.
         champion: Version of the model that it started from.
@@ -131,14 +131,14 @@ class Manifest(ManifestPart):
         channels: Columns of the raw window; empty: any.
         window_samples: Samples of a window; None: any.
         rate_hz: Samples per second; None: any.
-        features: Feature names in output order; empty: as the profile says.
+        features: Feature names in output order; empty: those of the profile.
         opset: ONNX operator set the graph needs.
         bin_edges: Ascending inner bin edges by feature, for summaries.
         baselines: By feature, the score included; empty where nothing was trained.
         kind: What the score means: distance from healthy, or the probability of a labelled fault.
         parameters: The fitted numbers behind the graph, by name, matrices by rows: the next model starts from
-            them, and who re-evaluates this one recomputes its scores from them without the graph.
-        lineage: Where a retrained model comes from; None for factory bundles.
+            them, and an evaluation recomputes the scores from them without the graph.
+        lineage: What a retrained model was trained from; None for factory bundles.
         files: SHA-256 of each file of the bundle but the manifest.
     """
 
@@ -162,7 +162,7 @@ class Manifest(ManifestPart):
 
     @property
     def family(self) -> str:
-        """The model family; its key in the file is ``name``."""
+        """Name of the model family."""
         return self.name
 
     def content_digest(self) -> str:
@@ -196,5 +196,5 @@ def parse_manifest(text: str | bytes, origin: str) -> Manifest:
     except ValueError as exc:
         raise BundleError(f"{origin}: {exc}") from exc
     if manifest.version != manifest.versioned(major).version:
-        raise BundleError(f"{origin}: was altered: its content is not that of version {manifest.version}")
+        raise BundleError(f"{origin} was altered: its content does not belong to version {manifest.version}")
     return manifest

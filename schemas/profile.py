@@ -1,6 +1,6 @@
 """A vertical as a file: channels, windows, features, model, decisions and policies.
 
-One TOML file, validated whole; every room reads its own part of it.
+One TOML file, validated as a whole; each package reads its own part of it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FEATURE_KINDS: dict[str, str] = {
     "band_mid": "RMS of the spectrum between 1/8 and 1/4 of the sampling rate",
     "band_high": "RMS of the spectrum above 1/4 of the sampling rate",
 }
-"""Feature kinds a feature graph can compute from one channel's window, with what they are."""
+"""Feature kinds that a feature graph can compute from one channel's window, and their meaning."""
 
 UNITLESS_KINDS = ("crest", "kurtosis")
 
@@ -44,7 +44,7 @@ class Channel(Section):
     """One measured quantity.
 
     Attributes:
-        min: Smallest plausible value, in ``unit``; outside it a sample is absurd and becomes missing.
+        min: Smallest plausible value, in ``unit``; a sample outside the range becomes missing.
         max: Largest plausible value.
         leaves_device: What may be sent: nothing, features, or raw samples on request.
     """
@@ -125,8 +125,8 @@ class ModelSpec(Section):
     """Which model scores the windows.
 
     Attributes:
-        name: Model family. ``robust`` is the generic score against a rolling median and spread:
-            its bundle fits any channels.
+        name: Model family. ``robust`` is the generic score against a rolling median and spread; its bundle
+            works with any channels.
         reference_windows: For ``robust``: windows the rolling reference spans.
         warmup_windows: For ``robust``: windows before the first score.
     """
@@ -139,7 +139,7 @@ class ModelSpec(Section):
 
     @property
     def family(self) -> str:
-        """The model family; its key in the profile is ``name``."""
+        """Name of the model family."""
         return self.name
 
 
@@ -170,7 +170,7 @@ class DecisionRule(Section):
 
 
 class DecisionPolicy(Section):
-    """What the device does by itself. The most severe rule in force wins; rules mount in severity.
+    """What the device does by itself. Rules are ordered by severity; the most severe one in force wins.
 
     Attributes:
         idle: Action while no rule is in force.
@@ -183,16 +183,17 @@ class DecisionPolicy(Section):
 
 
 class FilterPolicy(Section):
-    """What is worth sending. Everything else is sampled with rate p.
+    """Which rows are worth sending. All others are sampled with rate p.
 
     Attributes:
         p: Uniform sampling rate of rows that no rule selects.
-        p_min: Rate that budgets never go below.
+        p_min: Least sampling rate that a budget may lead to.
         threshold: Rows with a score at or above it are sent.
         uncertain: Rows with a score inside [low, high) are sent.
         deadband: Feature name to the absolute change, in the feature's unit, since the last sent row.
-        burst_after: Rows sent after a threshold row; ``pretrigger`` rows before it.
-        budget_rows_per_hour: Target for sampled rows; above it p falls, down to ``p_min``.
+        burst_after: Rows to send after a threshold row.
+        pretrigger: Rows to send from before a threshold row.
+        budget_rows_per_hour: Target for sampled rows; above it p is lowered, down to ``p_min``.
         thinning_floor: Thinning factor below which eviction gives up a whole block.
     """
 
@@ -217,7 +218,7 @@ class SummaryPolicy(Section):
     """Mergeable summaries and books.
 
     Attributes:
-        period_s: Length of a summary period, seconds; a divisor of an hour aligns well.
+        period_s: Length of a summary period, seconds; a divisor of an hour keeps periods aligned to hours.
     """
 
     period_s: PositiveFloat = 60.0
@@ -234,7 +235,7 @@ class DriftPolicy(Section):
         delta: Confidence parameter of the detector.
         min_effect: Shift, in baseline standard deviations of the window statistic, below which
             a detection is not reported.
-        cooldown_windows: Windows after a verdict in which the same feature stays silent.
+        cooldown_windows: Windows after a verdict in which the same feature gets no other verdict.
         warmup_windows: Windows that set the baseline when the model brings none.
         seasonal_s: Length of a known season, seconds: values are compared with the same phase.
     """
@@ -251,11 +252,11 @@ class DriftPolicy(Section):
 
 
 class ClockPolicy(Section):
-    """Which event times the cloud believes.
+    """Which event times the cloud accepts.
 
     Attributes:
         max_age_s: Rows older than this at append time land under append time, flagged.
-        max_ahead_s: Likewise for rows from the future.
+        max_ahead_s: Likewise for rows from further in the future than this.
     """
 
     max_age_s: PositiveFloat = 30 * 86400.0
@@ -268,11 +269,11 @@ class Replay(Section):
     Attributes:
         time_column: Column with the sample's time; empty: samples are ``1 / rate_hz`` apart.
         time_format: strptime format, ``iso``, or ``epoch_s`` / ``epoch_ms``.
-        timezone: IANA zone of times that carry none.
-        columns: Channel name to column name; a channel not named reads the column of its own name.
+        timezone: IANA zone of times without one.
+        columns: Channel name to column name; any other channel reads the column of its own name.
         missing: Cell texts that mean "no value", beside the empty cell.
         max_gap_steps: Longest step, in nominal steps, that a window may span (its samples are then
-            missing); after a longer one the next window starts anew. Never more than the window's length.
+            missing); after a longer one a new window starts. Never more than the window's length.
     """
 
     time_column: str = ""
@@ -287,13 +288,23 @@ class Replay(Section):
 
 
 class Simulate(Section):
-    """Which seeded generator stands in for the sensors."""
+    """Which seeded generator replaces the sensors."""
 
     generator: Name
 
 
 class Profile(Section):
-    """One vertical. See `docs/profiles.md` for every key."""
+    """One vertical. See `docs/profiles.md` for every key.
+
+    >>> from schemas.profile_file import find_profile
+    >>> profile = find_profile("machine")
+    >>> profile.featureset, profile.channel_names
+    ('rotating@1', ('vibration', 'temperature', 'current'))
+    >>> profile.feature_specs()[0].doc
+    'vibration: root mean square over the window [mm/s].'
+    >>> [(rule.action, rule.enter) for rule in profile.decision.rules]
+    [('inspect', 0.6), ('stop', 0.9)]
+    """
 
     name: Name
     description: str = ""

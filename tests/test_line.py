@@ -53,7 +53,7 @@ def books(process, cloud):
 def assert_balanced(process, cloud):
     cloud.await_landed(books(process, cloud).spool.acked)
     taken = books(process, cloud)
-    assert taken.complaints() == []
+    assert taken.violations() == []
     assert taken.spool.acked == taken.lake.distinct > 0
 
 
@@ -81,6 +81,6 @@ def test_kill_9_of_edge_worker_and_broker_in_turn_loses_nothing_acknowledged(clo
     broker.kill()
     broker.start()
     wait_until(lambda: windows(process) > 1300, 60, "1,300 windows")
-    process.child.ask()
+    process.child.terminate()
     assert process.child.wait(60)
     assert_balanced(process, cloud)

@@ -7,22 +7,18 @@ import os
 import pkgutil
 import signal
 import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 import infra.cli
 from infra.cli.console import show_error
-from infra.settings import load_settings
+from infra.settings import StackSettings, load_settings
 from schemas.errors import PipelineError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from infra.settings import StackSettings
 
 StateDir = Annotated[
     Path | None, typer.Option(help="Folder of everything the stack keeps.", show_default=False)
@@ -35,7 +31,7 @@ Namespace = Annotated[str | None, typer.Option(help="Prefix of topics and groups
 
 @dataclass(frozen=True)
 class Session:
-    """What the global options said."""
+    """The values of the global options."""
 
     given: Mapping[str, Any] = field(default_factory=dict)
 
@@ -59,7 +55,7 @@ def build_app() -> typer.Typer:
     """The whole command line."""
     app = typer.Typer(
         name="edgeloop",
-        help="Sensors to queryable rows: run the line, look into it, ask it.",
+        help="Sensors to queryable rows: run the line, inspect it, query it.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
@@ -84,7 +80,7 @@ def _globals(
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Ctrl-C as ``KeyboardInterrupt`` even within a query: DuckDB says it as a ``RuntimeError``."""
+    """Turn Ctrl-C within a query into ``KeyboardInterrupt``: DuckDB raises a ``RuntimeError`` for it."""
     try:
         yield
     except RuntimeError as exc:

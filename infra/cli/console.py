@@ -1,66 +1,101 @@
-"""What commands print: results on standard output, progress and errors on standard error."""
+"""Prints for commands: results on standard output, progress and errors on standard error."""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from infra.printing import cell
 from schemas.errors import PipelineError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 _PLAIN_WIDTH = 200
 _OPERATOR = "Operator action:"
+_RIGHT, _PROSE = ">", "…"
+_NARROWEST_PROSE = 24
+_UNBOUNDED = 10_000
+_PADDING = re.compile(r" +((?:\x1b\[0m)?)$", re.MULTILINE)
 
 
 def stdout() -> Console:
-    """Console for results; wide where it is not a terminal, so that nothing is cut."""
+    """Console for results; wide if it is not a terminal, so that nothing is cut."""
     plain = not sys.stdout.isatty()
     return Console(highlight=False, soft_wrap=plain, width=_PLAIN_WIDTH if plain else None)
 
 
-def say(line: str) -> None:
-    """A line of progress."""
+def show_progress(line: str) -> None:
+    """Print a line of progress."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(Text(line, style="dim"))
 
 
 def show_json(value: Any) -> None:
-    """A result as JSON, indented."""
+    """Print a result as indented JSON."""
     sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n")
 
 
 def show_json_line(value: Any) -> None:
-    """One of many results, as one line of JSON, at once."""
+    """Print one of many results as one line of JSON, at once."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
     sys.stdout.flush()
 
 
 def show_text(text: str) -> None:
-    """A result that is text already."""
+    """Print a result that is text already."""
     sys.stdout.write(text if text.endswith("\n") else text + "\n")
 
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table; columns whose name ends in ``>`` go to the right."""
+    """Print a table of values that `printing.cell` formats.
+
+    Ids and numbers stay in one piece, so that they can be copied: only prose wraps. Where even that does not
+    fit, each row is one long line, which the terminal wraps.
+
+    Args:
+        title: Above the table; empty: none.
+        columns: Names. One that ends in ``>`` is aligned right, one that ends in ``…`` holds prose.
+        rows: One value a column.
+    """
+    texts = [[Text(cell(value)) for value in row] for row in rows]
+    headings = [Text(name.rstrip(_RIGHT + _PROSE)) for name in columns]
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for name in columns:
-        right = name.endswith(">")
-        table.add_column(name.rstrip(">"), justify="right" if right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
-    stdout().print(table)
+    table.show_header = any(headings)
+    for i, name in enumerate(columns):
+        widest = max(text.cell_len for text in (headings[i], *(row[i] for row in texts)))
+        prose = name.endswith(_PROSE)
+        table.add_column(
+            headings[i],
+            justify="right" if name.endswith(_RIGHT) else "left",
+            overflow="fold",
+            no_wrap=not prose,
+            min_width=min(widest, _NARROWEST_PROSE) if prose else widest,
+        )
+    for row in texts:
+        table.add_row(*row)
+    sys.stdout.write(_rendered(table))
+
+
+def _rendered(table: Table) -> str:
+    """The table as text, in colour on a terminal and without spaces at the ends of lines."""
+    console = stdout()
+    wanted = Measurement.get(console, console.options.update_width(_UNBOUNDED), table)
+    if not console.is_terminal or wanted.minimum > console.width:
+        console.width = wanted.maximum
+    with console.capture() as captured:
+        console.print(table)
+    return _PADDING.sub(r"\1", captured.get())
 
 
 def show_error(error: PipelineError) -> None:
-    """One line that says what failed, and one that says what to do where the error's class knows it."""
+    """Print what failed in one line, and what to do in another if the error's class says it."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(Text.assemble(("error: ", "bold red"), str(error)))
     advice = hint(error)
@@ -69,6 +104,6 @@ def show_error(error: PipelineError) -> None:
 
 
 def hint(error: PipelineError) -> str:
-    """The *Operator action* of the error's class, on one line; empty where it has none."""
+    """The *Operator action* of the error's class, on one line; empty if it has none."""
     _, found, action = (type(error).__doc__ or "").partition(_OPERATOR)
     return " ".join(action.split()) if found else ""

@@ -20,10 +20,10 @@ def demo(
     ctx: typer.Context,
     profile: Annotated[str, typer.Option(help="Shipped profile, or path of a profile file.")] = "machine",
     devices: Annotated[int, typer.Option(min=1, max=1000, help="Simulated devices, at two sites.")] = 20,
-    seconds: Annotated[float, typer.Option(min=20, help="Length of the story.")] = 180.0,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same story.")] = 7,
+    seconds: Annotated[float, typer.Option(min=20, help="Length of the simulation.")] = 180.0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same simulation.")] = 7,
     loop: Annotated[
-        bool, typer.Option("--loop/--no-loop", help="Learn and roll out, or the line alone.")
+        bool, typer.Option("--loop/--no-loop", help="Run the learning loop too, or the line alone.")
     ] = True,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the report as JSON.", show_default=False)
@@ -31,8 +31,8 @@ def demo(
 ) -> None:
     """Run a fleet through a fault, a recalibration, a network cut and wear; let the loop learn; report.
 
-    Exit code 1 if the books do not balance, the new model is not better, or a device is not where it should
-    be. The lake stays for `edgeloop sql`.
+    Exit code 1 if the books do not balance, the new model is not better, or a device runs the wrong model.
+    The lake stays for `edgeloop sql`.
     """
     from infra.demo.demo_run import DemoRequest, run_demo
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from infra.cli.app import session
-from infra.cli.console import AsJson, say, show_json, show_table, show_text
+from infra.cli.console import AsJson, show_json, show_progress, show_table, show_text
+from infra.printing import count, size
 
 if TYPE_CHECKING:
     from infra.kafka.kafka_admin import KafkaAdmin
@@ -31,22 +32,20 @@ def list_(
     last: Annotated[int, typer.Option("--last", "-n", min=1, help="How many of the newest.")] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """Newest refused messages: where each came from and why it was refused."""
+    """List the newest refused messages: where each came from and why it was refused."""
     with _stack(ctx, "dlq list") as stack:
         found = [x for x in _letters(_admin(stack), stack) if error in (None, x.error)][-last:]
     if as_json:
         show_json([_described(letter) for letter in found])
         return
-    rows = [
-        [x.id, x.at.isoformat(timespec="seconds"), x.source, x.error, x.reason, len(x.value)] for x in found
-    ]
-    show_table("", ["id", "refused", "source", "error", "reason", "bytes>"], rows)
+    rows = [[x.id, x.at, x.source, x.error, x.reason, size(len(x.value))] for x in found]
+    show_table("", ["id", "refused", "source", "error", "reason…", "size>"], rows)
 
 
 def show(
     ctx: typer.Context, letter_id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson = False
 ) -> None:
-    """One refused message, headers and bytes included."""
+    """Show one refused message, headers and bytes included."""
     with _stack(ctx, "dlq show") as stack:
         [letter] = _chosen(_letters(_admin(stack), stack), [letter_id])
     full = {
@@ -83,13 +82,15 @@ def replay(
     if as_json:
         show_json({"replayed": [letter.id for letter in sent], "lost": len(wanted) - len(sent)})
     else:
-        show_text(f"{len(sent)} replayed, {len(wanted) - len(sent)} without their bytes")
+        show_text(
+            f"{count(len(sent), 'message')} replayed, {count(len(wanted) - len(sent))} without their bytes"
+        )
 
 
 def _stack(ctx: typer.Context, owner: str) -> Any:
     from infra.stack.running import log_only, running_stack
 
-    return running_stack(log_only(session(ctx).settings()), owner, say)
+    return running_stack(log_only(session(ctx).settings()), owner, show_progress)
 
 
 def _admin(stack: RunningStack) -> KafkaAdmin:

@@ -24,5 +24,7 @@ def doctor(ctx: typer.Context, as_json: AsJson = False) -> None:
     if as_json:
         show_json({"fit": not failed, "checks": [asdict(c) for c in checks]})
     else:
-        show_table("", ["", "what", "found", "do"], [[c.verdict, c.name, c.found, c.advice] for c in checks])
+        show_table(
+            "", ["", "what", "found…", "do…"], [[c.verdict, c.name, c.found, c.advice] for c in checks]
+        )
     raise typer.Exit(1 if failed else 0)

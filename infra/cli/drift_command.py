@@ -1,4 +1,4 @@
-"""`edgeloop drift …`: what drifted, what the trainer makes of it, and a person's decision where it cannot."""
+"""`edgeloop drift …`: drift verdicts, the training runs for them, and decisions on waiting runs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import typer
 
 from infra.cli.app import session
 from infra.cli.console import AsJson, show_json, show_table, show_text
+from infra.settings import StackSettings
 
 if TYPE_CHECKING:
-    from infra.settings import StackSettings
     from model_service import TrainingRun
 
 _VERDICT = ("detected", "onset", "cohort", "feature", "statistic", "kind", "size", "event_id", "run_id")
@@ -30,7 +30,7 @@ def list_(
     last: Annotated[int, typer.Option("--last", "-n", min=1, help="How many of the newest.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Newest verdicts of the drift watch, and the training runs that they led to."""
+    """List the newest drift verdicts, and the training runs that they led to."""
     settings = session(ctx).settings()
     runs = _runs(settings)
     verdicts = _verdicts(settings, last, runs)
@@ -39,29 +39,31 @@ def list_(
         return
     columns = ["detected", "onset", "cohort", "feature", "of", "kind", "size>", "event", "run"]
     show_table("verdicts", columns, [[v[name] for name in _VERDICT] for v in verdicts])
-    show_table("training runs", list(_RUN), [[r[name] for name in _RUN] for r in runs])
+    show_text("")
+    columns = ["run", "state", "reason", "cause", "onset", "version", "says…"]
+    show_table("training runs", columns, [[r[name] for name in _RUN] for r in runs])
 
 
 def ack(
     ctx: typer.Context,
     run: Annotated[str, typer.Argument(metavar="RUN", help="A waiting run, or the event id of a verdict.")],
-    retrain: Annotated[bool, typer.Option("--retrain", help="It is a new normal: learn it.")] = False,
-    dismiss: Annotated[bool, typer.Option("--dismiss", help="It is none: do not.")] = False,
+    retrain: Annotated[bool, typer.Option("--retrain", help="It is a new normal: train on it.")] = False,
+    dismiss: Annotated[bool, typer.Option("--dismiss", help="It is not a new normal: do not train.")] = False,
     reason: Annotated[str, typer.Option(help="Kept in the lineage.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Decide on a drift that the evidence could not decide. Role: approver."""
+    """Decide on a drift whose cause the evidence leaves open. Role: approver."""
     from infra.fleet_client import FleetClient
     from infra.stack.model_settings import model_settings
 
     if retrain == dismiss:
         raise typer.BadParameter("give --retrain or --dismiss")
     with FleetClient(model_settings(session(ctx).settings()), "approver") as client:
-        told = client.ack_drift(run, retrain=retrain, reason=reason)
+        decided = client.ack_drift(run, retrain=retrain, reason=reason)
     if as_json:
-        show_json(told)
+        show_json(decided)
     else:
-        show_text(f"run {told['run_id']} is {told['state']}")
+        show_text(f"run {decided['run_id']} is {decided['state']}")
 
 
 def _verdicts(settings: StackSettings, last: int, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -71,36 +73,38 @@ def _verdicts(settings: StackSettings, last: int, runs: list[dict[str, Any]]) ->
     columns = ", ".join(name for name in _VERDICT if name not in ("run_id", "size"))
     found = query(
         settings.lake_root,
-        f"SELECT {columns}, round(size, 1) AS size, suggested_action FROM drift "  # noqa: S608  (constants)
+        f"SELECT {columns}, round(size, 1) AS size, suggested_action FROM drift "  # noqa: S608  (fixed column names)
         f"ORDER BY detected DESC, event_id LIMIT {last}",
     )
     return [{**row, "run_id": run_of.get(row["event_id"])} for row in found.to_pylist()]
 
 
 def _runs(settings: StackSettings) -> list[dict[str, Any]]:
-    """Training runs out of the registry; none where no model service ever ran."""
-    from infra.registry_reader import look
+    """Training runs of the registry; none if no model service ever ran here."""
+    from infra.registry_reader import read_registry
     from infra.stack.model_settings import model_settings
     from model_service import run_store
 
     models = model_settings(settings)
-    return [_described(run) for run in look(models, run_store.every_run)] if models.has_registry else []
+    return (
+        [_described(run) for run in read_registry(models, run_store.every_run)] if models.has_registry else []
+    )
 
 
 def _described(run: TrainingRun) -> dict[str, Any]:
-    told = run.cause_json() or {}
+    cause = run.cause_json() or {}
     return {
         "run_id": run.run_id,
         "family": run.family,
         "state": run.state,
         "reason": run.reason,
-        "cause": told.get("kind"),
-        "says": run.detail or told.get("says"),
+        "cause": cause.get("kind"),
+        "says": run.detail or cause.get("says"),
         "onset": run.onset,
         "version": run.version,
         "cut": run.cut,
         "verdicts": list(run.verdicts),
-        **{name: told.get(name) for name in ("evidence", "moved", "faulty", "excluded")},
+        **{name: cause.get(name) for name in ("evidence", "moved", "faulty", "excluded")},
         "requested_by": run.requested_by,
         "created_at": run.created_at,
     }

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from infra.cli.app import session
-from infra.cli.console import AsJson, say, show_json, show_table, show_text
+from infra.cli.console import AsJson, show_json, show_progress, show_table, show_text
+from infra.printing import count, instant, span
 
 if TYPE_CHECKING:
     from infra.fleet_client import FleetClient
@@ -21,7 +22,7 @@ Group = Annotated[str, typer.Option(help="Rollout group.")]
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     family = typer.Typer(
-        help="Devices and people: who they are, what runs, who may join.", no_args_is_help=True
+        help="Devices and people: who they are, what runs, who may enrol.", no_args_is_help=True
     )
     for command, name in (
         (devices, "devices"),
@@ -40,13 +41,13 @@ def devices(
     group: Annotated[str, typer.Option(help="Only this rollout group.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Devices that joined: state, models, attacks they refused, when they last reported."""
+    """List enrolled devices: state, models, attacks that they refused, last report."""
     with _client(ctx, "viewer") as client:
         found = client.devices(group)
     if as_json:
         show_json(found)
         return
-    columns = ["device", "group", "site", "hardware", "state", "result", "runs", "seq>", "seen", "note"]
+    columns = ["device", "group", "site", "hardware", "state", "result", "runs", "seq>", "reported", "note…"]
     show_table("", columns, [_row(device) for device in found])
 
 
@@ -54,16 +55,18 @@ def invite(  # noqa: PLR0913, PLR0917  (one option each)
     ctx: typer.Context,
     device_id: DeviceId,
     profile: Annotated[str, typer.Option(help="Profile that the device runs: a name or a TOML file.")],
-    site: Annotated[str, typer.Option(help="Where it stands.")] = "local",
+    site: Annotated[str, typer.Option(help="Site of the device.")] = "local",
     group: Group = "default",
     hardware: Annotated[str, typer.Option(help="Hardware class.")] = "simulated",
-    valid_s: Annotated[int, typer.Option(min=0, help="Life of the token; 0: the service's.")] = 0,
+    valid_s: Annotated[
+        int, typer.Option(min=0, help="Seconds until the token expires; 0: the service's default.")
+    ] = 0,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="File for the bundle.", show_default=False)
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """A join bundle for one device: carry it there, it is secret until its token is used."""
+    """Make a join bundle for one device. Carry it there; it is secret until its token is used."""
     from model_service import Invitation, join_bundle
     from schemas.durable import DISK
     from schemas.errors import StackError
@@ -88,7 +91,7 @@ def invite(  # noqa: PLR0913, PLR0917  (one option each)
     if as_json:
         show_json({"device_id": device_id, "file": str(output), "valid_s": made["valid_s"]})
     else:
-        say(f"{output}: give it to {device_id} within {made['valid_s']:.0f} s, then remove it")
+        show_progress(f"{output}: give it to {device_id} within {span(made['valid_s'])}, then remove it")
 
 
 def tokens(
@@ -96,18 +99,21 @@ def tokens(
     last: Annotated[int, typer.Option("--last", "-n", min=1, help="How many of the newest.")] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """Join tokens: for whom, until when, whether used."""
+    """List join tokens: for which device, until when, whether used."""
     with _client(ctx, "operator") as client:
         found = client.tokens(last)
     if as_json:
         show_json(found)
         return
-    names = ["device_id", "group", "site", "hardware", "profile", "created_at", "expires_at", "used_at"]
-    show_table("", names, [[token[name] for name in names] for token in found])
+    names = ("device_id", "group", "site", "hardware", "profile")
+    times = ("created_at", "expires_at", "used_at")
+    columns = ["device", *names[1:], "created", "expires", "used"]
+    rows = [[*(token[n] for n in names), *(instant(token[t]) for t in times)] for token in found]
+    show_table("", columns, rows)
 
 
 def revoke(ctx: typer.Context, device_id: DeviceId, as_json: AsJson = False) -> None:
-    """Never let a device in again: its certificates, its streams, its telemetry. There is no way back."""
+    """Refuse a device for ever: its certificates, its streams, its telemetry. This cannot be undone."""
     with _client(ctx, "operator") as client:
         done = client.revoke(device_id)
     if as_json:
@@ -121,26 +127,26 @@ def people(
     last: Annotated[int, typer.Option("--last", "-n", min=1, help="How many at most.")] = 200,
     as_json: AsJson = False,
 ) -> None:
-    """People's certificates: roles, serial, until when, whether revoked."""
+    """List people's certificates: roles, serial, validity, whether revoked."""
     with _client(ctx, "viewer") as client:
         found = client.people(last)
     if as_json:
         show_json(found)
         return
-    names = ["name", "roles", "serial", "valid_from", "valid_until", "revoked_at"]
-    rows = [{**entry, "roles": ", ".join(entry["roles"])} for entry in found]
-    show_table("", names, [[row[name] for name in names] for row in rows])
+    times = ("valid_from", "valid_until", "revoked_at")
+    rows = [[p["name"], ", ".join(p["roles"]), p["serial"], *(instant(p[t]) for t in times)] for p in found]
+    show_table("", ["name", "roles", "serial", "valid from", "valid until", "revoked"], rows)
 
 
 def revoke_person(
     ctx: typer.Context,
     certificate: Annotated[
-        str, typer.Argument(metavar="CERTIFICATE", help="Serial as `people` shows it, or a PEM file.")
+        str, typer.Argument(metavar="CERTIFICATE", help="Serial as `people` lists it, or a PEM file.")
     ],
     reason: Annotated[str, typer.Option(help="Kept in the history.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Never let a person in with that certificate again; takes an approver. There is no way back."""
+    """Refuse a person's certificate for ever. Role: approver. This cannot be undone."""
     file = Path(certificate)
     pem, serial = (file.read_bytes(), "") if file.is_file() else (b"", certificate)
     with _client(ctx, "approver") as client:
@@ -156,7 +162,7 @@ def _row(device: dict[str, Any]) -> list[object]:
     notes = [
         "" if device["active"] else "revoked",
         f"refused: {device['attack']}" if device["attack"] else "",
-        f"{device['cloned_reports']} reports of a twin" if device["cloned_reports"] else "",
+        f"{count(device['cloned_reports'], 'report')} of a twin" if device["cloned_reports"] else "",
     ]
     return [
         device["device_id"],
@@ -167,7 +173,7 @@ def _row(device: dict[str, Any]) -> list[object]:
         device["result"],
         runs,
         device["channel_seq"],
-        device["last_seen"],
+        instant(device["last_seen"]),
         ", ".join(filter(None, notes)),
     ]
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from infra.cli.app import session
-from infra.cli.console import AsJson, say, show_json, show_table
+from infra.cli.console import AsJson, show_json, show_progress, show_table
+from infra.printing import count
 
 if TYPE_CHECKING:
     from infra.process.child import ChildProcess
@@ -27,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 
 def list_(as_json: AsJson = False) -> None:
-    """Installed jobs, the built-in ones and those of other packages."""
+    """List installed jobs, the built-in ones and those of other packages."""
     found = [_described(point) for point in sorted(entry_points(group=JOBS), key=lambda p: p.name)]
     if as_json:
         show_json(found)
@@ -46,8 +47,8 @@ def run(ctx: typer.Context) -> None:
     from infra.stack.stack import worker_environment
 
     settings = session(ctx).settings()
-    with running_stack(log_only(settings), "job run", say) as stack:
-        say(f"a worker joins the group at {stack.bootstrap_servers}; Ctrl-C ends it")
+    with running_stack(log_only(settings), "job run", show_progress) as stack:
+        show_progress(f"a worker joins the group at {stack.bootstrap_servers}; Ctrl-C ends it")
         env = worker_environment(stack.bootstrap_servers, stack.namespace, stack.lake_root)
         command = [sys.executable, "-m", "stream_processors", "worker"]
         code = _until_ended(ChildProcess("worker", command, None, env, grace_s=20.0))
@@ -55,18 +56,20 @@ def run(ctx: typer.Context) -> None:
 
 
 def lag(ctx: typer.Context, as_json: AsJson = False) -> None:
-    """How many messages of each task are in the log and not in the lake yet."""
+    """List how many messages of each task are in the log but not in the lake yet."""
     from infra.kafka.kafka_admin import KafkaAdmin
     from infra.kafka.lag import lags
     from infra.stack.running import log_only, running_stack
 
-    with running_stack(log_only(session(ctx).settings()), "job lag", say) as stack:
+    with running_stack(log_only(session(ctx).settings()), "job lag", show_progress) as stack:
         found = lags(stack.lake_root, KafkaAdmin(stack.bootstrap_servers), stack.namespace)
     if as_json:
         show_json([{**one._asdict(), "lag": one.lag} for one in found])
         return
     columns = ["task", "topic", "next>", "end>", "lag>", "commit>"]
-    show_table("", columns, [[o.task, o.topic, o.next, o.end, o.lag, o.commit] for o in found if o.end])
+    show_table(
+        "", columns, [[o.task, o.topic, o.next, o.end, count(o.lag), o.commit] for o in found if o.end]
+    )
 
 
 def _described(point: Any) -> dict[str, Any]:
@@ -88,10 +91,10 @@ def _described(point: Any) -> dict[str, Any]:
 
 
 def _until_ended(worker: ChildProcess) -> int:
-    """Exit code of the worker once it or the user ended it."""
+    """Wait until the worker or the user ends it; returns its exit code."""
     try:
         while not worker.wait(1.0):
             pass
     except KeyboardInterrupt:
-        say("ending the worker")
+        show_progress("ending the worker")
     return worker.stop(20.0)

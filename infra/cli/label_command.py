@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from infra.cli.app import session
-from infra.cli.console import AsJson, say, show_json, show_table, show_text
+from infra.cli.console import AsJson, show_json, show_progress, show_table, show_text
+from infra.printing import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from infra.labels.label_file import ParsedLabels, RefusedLine
 
-Source = Annotated[str, typer.Option(help="Who says so; the signing key's name is put before it.")]
+Source = Annotated[str, typer.Option(help="Who observed it; the signing key's name is put before it.")]
 Confidence = Annotated[float, typer.Option(min=0.0, max=1.0, help="How sure the source is.")]
 Chosen = Annotated[
     float, typer.Option("--probability", min=0.0, max=1.0, help="Probability that this span was chosen.")
 ]
 Supersedes = Annotated[str, typer.Option(help="Label that this one replaces.", show_default=False)]
 LabelId = Annotated[
-    str, typer.Option("--id", help="Its id; by default made of its words.", show_default=False)
+    str, typer.Option("--id", help="Its id; by default derived from its content.", show_default=False)
 ]
 
 
@@ -52,10 +52,16 @@ def add(  # noqa: PLR0913, PLR0917  (options of a command)
     from infra.labels.labeller import SIGNER
 
     row = {
-        "device_id": device, "span_start": start, "span_end": end, "label": label, "source": source,
-        "confidence": str(confidence), "label_probability": str(probability), "supersedes": supersedes,
+        "device_id": device,
+        "span_start": start,
+        "span_end": end,
+        "label": label,
+        "source": source,
+        "confidence": str(confidence),
+        "label_probability": str(probability),
+        "supersedes": supersedes,
         "label_id": label_id,
-    }  # fmt: skip
+    }
 
     def parsed(now: Any, devices: dict[str, str]) -> ParsedLabels:
         try:
@@ -66,7 +72,7 @@ def add(  # noqa: PLR0913, PLR0917  (options of a command)
             return ParsedLabels({}, [RefusedLine(1, f"device {made.device_id!r} is not registered")])
         return ParsedLabels({1: made}, [])
 
-    _give(ctx, "label add", parsed, as_json=as_json)
+    _submit(ctx, "label add", parsed, as_json=as_json)
 
 
 def import_(
@@ -78,7 +84,9 @@ def import_(
     from infra.labels.label_file import read_labels
     from infra.labels.labeller import SIGNER
 
-    _give(ctx, "label import", lambda now, devices: read_labels(file, now, SIGNER, devices), as_json=as_json)
+    _submit(
+        ctx, "label import", lambda now, devices: read_labels(file, now, SIGNER, devices), as_json=as_json
+    )
 
 
 def list_(
@@ -87,7 +95,7 @@ def list_(
     last: Annotated[int, typer.Option("--last", "-n", min=1, help="How many of the newest.")] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """Labels in force, newest first: without those that others replace."""
+    """List the labels in force, newest first; labels that others replace are left out."""
     from datetime import UTC, datetime
 
     from feature_store.labels import labels_as_of
@@ -107,10 +115,10 @@ def list_(
         show_table("", names, [[r[n] for n in names] for r in rows])
 
 
-def _give(
+def _submit(
     ctx: typer.Context, owner: str, parse: Callable[[Any, dict[str, str]], ParsedLabels], *, as_json: bool
 ) -> None:
-    """Send what parses, say what does not; exit code 1 where something was refused."""
+    """Send the labels that parse and print those that do not; exit code 1 if any was refused."""
     from datetime import UTC, datetime
 
     from feature_store.lake import Lake
@@ -119,15 +127,15 @@ def _give(
     from infra.stack.running import line_only, running_stack
 
     settings = session(ctx).settings()
-    with running_stack(line_only(settings), owner, say) as stack:
+    with running_stack(line_only(settings), owner, show_progress) as stack:
         labeller = Labeller(settings.state_dir / "labels", Lake.open(stack.lake_root))
         parsed = parse(datetime.now(UTC), labeller.devices())
-        given = labeller.give(parsed.labels.values(), stack.bootstrap_servers, stack.namespace)
+        outcome = labeller.submit(parsed.labels.values(), stack.bootstrap_servers, stack.namespace)
     by_id = {label.label_id: line for line, label in parsed.labels.items()}
-    words = "was given before with other words: give a new id that supersedes it"
-    conflicts = [RefusedLine(by_id[i], f"label {i} {words}") for i in given.conflicts]
+    advice = "was given before with other words: give a new id that supersedes it"
+    conflicts = [RefusedLine(by_id[i], f"label {i} {advice}") for i in outcome.conflicts]
     refused = sorted([*parsed.refused, *conflicts])
-    _show(given.new, given.known, refused, as_json=as_json)
+    _show(outcome.new, outcome.known, refused, as_json=as_json)
     if refused:
         raise typer.Exit(1)
 
@@ -137,6 +145,6 @@ def _show(new: tuple[str, ...], known: tuple[str, ...], refused: list[RefusedLin
         lines = [{"line": r.line, "reason": r.reason} for r in refused]
         show_json({"new": list(new), "known": list(known), "refused": lines})
         return
-    show_text(f"{len(new)} new, {len(known)} known already, {len(refused)} refused")
+    show_text(f"{count(len(new))} new, {count(len(known))} known already, {count(len(refused))} refused")
     if refused:
-        show_table("", ["line>", "reason"], [list(r) for r in refused])
+        show_table("", ["line>", "reason…"], [list(r) for r in refused])

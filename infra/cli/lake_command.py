@@ -9,6 +9,7 @@ import typer
 
 from infra.cli.app import session
 from infra.cli.console import AsJson, show_json, show_table, show_text
+from infra.printing import count, instant
 
 if TYPE_CHECKING:
     from feature_store.cut_store import Cut, CutStore
@@ -30,7 +31,7 @@ def cuts(
     last: Annotated[int, typer.Option("--last", "-n", min=1, help="How many of the newest.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Newest cuts, and all pins."""
+    """List the newest cuts, and all pins."""
     _, found = _open(ctx)
     pins = found.pins()
     newest = [found.read(i) for i in found.ids()[-last:]]
@@ -39,20 +40,24 @@ def cuts(
         show_json(listed)
     else:
         columns = ["id>", "pin", "created", "tables>", "files>", "tasks>"]
-        show_table("", columns, [[c[k.rstrip(">")] for k in columns] for c in listed])
+        rows = [
+            [c["id"], c["pin"], instant(c["created"]), *(count(c[n]) for n in ("tables", "files", "tasks"))]
+            for c in listed
+        ]
+        show_table("", columns, rows)
 
 
 def pin(ctx: typer.Context, name: str, cut: Ref = None, as_json: AsJson = False) -> None:
-    """Keep a cut readable, whatever housekeeping does, until it is unpinned."""
+    """Keep a cut readable until it is unpinned, whatever housekeeping removes."""
     _, found = _open(ctx)
-    _answer(_described(found.pin(name, cut), name), "cut {id} is pinned as {pin}", as_json=as_json)
+    _show_result(_described(found.pin(name, cut), name), "cut {id} is pinned as {pin}", as_json=as_json)
 
 
 def unpin(ctx: typer.Context, name: str, as_json: AsJson = False) -> None:
-    """Forget a pin."""
+    """Remove a pin."""
     _, found = _open(ctx)
     found.unpin(name)
-    _answer({"pin": name}, "{pin} is no longer pinned", as_json=as_json)
+    _show_result({"pin": name}, "{pin} is no longer pinned", as_json=as_json)
 
 
 def compact(ctx: typer.Context, as_json: AsJson = False) -> None:
@@ -60,7 +65,7 @@ def compact(ctx: typer.Context, as_json: AsJson = False) -> None:
     from feature_store.maintenance import compact as merge
 
     lake, found = _open(ctx)
-    _answer({"merged_files": merge(lake, found)}, "{merged_files} files merged", as_json=as_json)
+    _show_result({"merged_files": merge(lake, found)}, "{merged_files} files merged", as_json=as_json)
 
 
 def vacuum(ctx: typer.Context, as_json: AsJson = False) -> None:
@@ -69,7 +74,7 @@ def vacuum(ctx: typer.Context, as_json: AsJson = False) -> None:
 
     lake, found = _open(ctx)
     deleted = sweep(lake, found, datetime.now(UTC))
-    _answer({"deleted_files": deleted}, "{deleted_files} files deleted", as_json=as_json)
+    _show_result({"deleted_files": deleted}, "{deleted_files} files deleted", as_json=as_json)
 
 
 def _open(ctx: typer.Context) -> tuple[Lake, CutStore]:
@@ -95,7 +100,7 @@ def _described(cut: Cut, pinned: str | None) -> dict[str, Any]:
     }
 
 
-def _answer(value: dict[str, Any], sentence: str, *, as_json: bool) -> None:
+def _show_result(value: dict[str, Any], sentence: str, *, as_json: bool) -> None:
     if as_json:
         show_json(value)
     else:

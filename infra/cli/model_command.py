@@ -1,30 +1,30 @@
-"""`edgeloop model …`: which models there are, what the gates said of them, and what they come from."""
+"""`edgeloop model …`: the models, what the gates measured on them, and which data they come from."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from infra.cli.app import session
 from infra.cli.console import AsJson, show_json, show_table, show_text
+from infra.printing import count, instant, number, size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sqlalchemy import Connection
 
     from model_service import ModelSettings
 
 FAMILY = typer.Typer(help="Models: train, list, judge, trace.", no_args_is_help=True)
-"""The family, for commands of other modules."""
+"""The command family; other modules add commands to it."""
 
-Version = Annotated[str, typer.Argument(metavar="VERSION", help="As `edgeloop model list` shows it.")]
+Version = Annotated[str, typer.Argument(metavar="VERSION", help="As `edgeloop model list` prints it.")]
 RowOption = Annotated[
     str,
     typer.Option(
         "--row",
-        help="Device, boot and seq of a row, colons between: the models that it made.",
+        help="DEVICE:BOOT:SEQ of a row: the models that it trained or tested.",
         show_default=False,
     ),
 ]
@@ -32,11 +32,10 @@ AlarmOption = Annotated[
     str,
     typer.Option(
         "--alarm",
-        help="Device, boot and seq of an alarm, colons between: its model and training rows.",
+        help="DEVICE:BOOT:SEQ of an alarm: its model and training rows.",
         show_default=False,
     ),
 ]
-_KEPT = ("version", "state", "kind", "bytes", "champion", "run_id", "cut", "created", "detail")
 
 
 def register(app: typer.Typer) -> None:
@@ -50,23 +49,23 @@ def list_models(
     family: Annotated[str, typer.Option(help="Only this model family.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Every version: factory models, candidates, refused ones with their reasons."""
+    """List every version: factory models, candidates, refused ones with their reasons."""
     from model_service import model_catalog
 
-    found = _look(ctx, lambda connection: model_catalog.models(connection, family))
+    found = _read_registry(ctx, lambda connection: model_catalog.models(connection, family))
     if as_json:
         show_json(found)
         return
-    columns = ["version", "state", "kind", "bytes>", "against", "run", "cut>", "created", "why"]
-    show_table("", columns, [[_short(facts[name]) for name in _KEPT] for facts in found])
+    columns = ["version", "state", "kind", "size>", "against", "run", "cut>", "created", "why…"]
+    show_table("", columns, [_listed(facts) for facts in found])
 
 
 @FAMILY.command()
 def show(ctx: typer.Context, version: Version, as_json: AsJson = False) -> None:
-    """One model: state, run, cause, training, and its manifest without the long tables."""
+    """Show one model: state, run, cause, training; ``--json`` adds its manifest without the long tables."""
     from model_service import model_catalog
 
-    facts = _look(ctx, lambda connection: model_catalog.model(connection, version))
+    facts = _read_registry(ctx, lambda connection: model_catalog.model(connection, version))
     if as_json:
         show_json(facts)
         return
@@ -78,20 +77,20 @@ def show(ctx: typer.Context, version: Version, as_json: AsJson = False) -> None:
         "run": _joined(run.get("run_id"), run.get("reason")),
         "cause": _joined(run.get("cause"), run.get("says")),
         "moved": ", ".join(run.get("moved") or ()),
-        "trained on": f"{training.get('windows')} windows of {training.get('devices')} devices",
-        "bytes": f"{facts['bytes']:,}",
+        "trained on": _trained_on(training),
+        "size": size(facts["bytes"]),
         "sha256": facts.get("sha256"),
-        "created": facts["created"],
+        "created": instant(facts["created"]),
     }
-    show_table(facts["version"], ["", ""], [[name, value] for name, value in shown.items() if value])
+    show_table(facts["version"], ["", "…"], [[name, value] for name, value in shown.items() if value])
 
 
 @FAMILY.command()
 def gates(ctx: typer.Context, version: Version, as_json: AsJson = False) -> None:
-    """What each gate measured on a candidate, against which bound, in numbers and in words."""
+    """Show what each gate measured on a candidate, and against which bound."""
     from model_service import model_catalog
 
-    found = _look(ctx, lambda connection: model_catalog.verdicts(connection, version))
+    found = _read_registry(ctx, lambda connection: model_catalog.verdicts(connection, version))
     if as_json:
         show_json(found)
         return
@@ -99,14 +98,14 @@ def gates(ctx: typer.Context, version: Version, as_json: AsJson = False) -> None
         [
             v["gate"],
             "passed" if v["passed"] else "REFUSED",
-            _number(v["value"]),
-            _number(v["bound"]),
-            _range(v),
+            v["value"],
+            v["bound"],
+            _interval(v),
             v["says"],
         ]
         for v in found
     ]
-    show_table("", ["gate", "", "value>", "bound>", "95 % interval", "in words"], rows)
+    show_table("", ["gate", "", "value>", "bound>", "95% interval", "in words…"], rows)
 
 
 @FAMILY.command()
@@ -117,7 +116,7 @@ def lineage(
     alarm: AlarmOption = "",
     as_json: AsJson = False,
 ) -> None:
-    """From a model or an alarm to the rows behind it, or from a row to the models that it made."""
+    """Trace a model or an alarm to its training rows, or a row to the models that it trained or tested."""
     if sum(map(bool, (version, row, alarm))) != 1:
         raise typer.BadParameter("give a VERSION, --row or --alarm: one of them")
     if row:
@@ -132,7 +131,7 @@ def _model_lineage(ctx: typer.Context, version: str) -> dict[str, Any]:
     from infra.model_lineage import rows_behind
     from model_service import model_catalog
 
-    facts = _look(ctx, lambda connection: model_catalog.model(connection, version))
+    facts = _read_registry(ctx, lambda connection: model_catalog.model(connection, version))
     parts = rows_behind(_settings(ctx).lake_root, version) if facts["run"] else []
     return {**facts, "rows": parts}
 
@@ -152,14 +151,26 @@ def _show_lineage(found: dict[str, Any], *, as_json: bool) -> None:
         "cause": _joined(run.get("cause"), run.get("says")),
         "drift verdicts": ", ".join(stated["verdicts"]),
         "cut": _joined(stated["cut"], f"pinned as {stated['pin']}"),
-        "known at": stated["known_at"],
+        "known at": instant(stated["known_at"]),
         "champion": stated["champion"],
         "code": stated["code"],
     }
-    show_table(found["version"], ["", ""], [[name, value] for name, value in shown.items() if value])
+    show_table(found["version"], ["", "…"], [[name, value] for name, value in shown.items() if value])
+    show_text("")
     columns = ["part", "rows>", "effective>", "devices>", "labelled>", "from", "to"]
-    names = ("part", "rows", "effective_rows", "devices", "labelled", "event_from", "event_to")
-    show_table("", columns, [[_short(part[name]) for name in names] for part in found["rows"]])
+    rows = [
+        [
+            part["part"],
+            count(part["rows"]),
+            part["effective_rows"],
+            count(part["devices"]),
+            count(part["labelled"]),
+            part["event_from"],
+            part["event_to"],
+        ]
+        for part in found["rows"]
+    ]
+    show_table("", columns, rows)
 
 
 def _row_lineage(ctx: typer.Context, text: str, *, as_json: bool) -> None:
@@ -169,15 +180,11 @@ def _row_lineage(ctx: typer.Context, text: str, *, as_json: bool) -> None:
     if as_json:
         show_json(found)
     elif not found:
-        show_text(f"{text} trained and tested no model")
+        show_text(f"{text} trained or tested no model")
     else:
         columns = ["model", "run", "part", "weight>", "label", "cut>", "scored by", "score>"]
         names = ("model_version", "run_id", "part", "weight", "label", "cut", "scored_by", "score")
-        show_table(
-            "",
-            columns,
-            [[_short(row[name]) for name in names] for row in found],
-        )
+        show_table("", columns, [[row[name] for name in names] for row in found])
 
 
 def _alarm_lineage(ctx: typer.Context, text: str, *, as_json: bool) -> None:
@@ -189,17 +196,17 @@ def _alarm_lineage(ctx: typer.Context, text: str, *, as_json: bool) -> None:
         show_json({"alarm": raised, "model": found})
         return
     show_text(
-        f"{text}: {raised['action']} at {raised['event_time']:%Y-%m-%d %H:%M:%S} UTC, score "
-        f"{_number(raised['score']) or 'none'}, by {raised['model_version']}"
+        f"{text}: {raised['action']} at {instant(raised['event_time'])}, score "
+        f"{number(raised['score']) or 'none'}, by {raised['model_version']}"
     )
     _show_lineage(found, as_json=False)
 
 
-def _look(ctx: typer.Context, read: Callable[[Connection], Any]) -> Any:
+def _read_registry(ctx: typer.Context, read: Callable[[Connection], Any]) -> Any:
     """Read the registry beside its writers; needs no service."""
-    from infra.registry_reader import look
+    from infra.registry_reader import read_registry
 
-    return look(_settings(ctx), read)
+    return read_registry(_settings(ctx), read)
 
 
 def _settings(ctx: typer.Context) -> ModelSettings:
@@ -208,21 +215,20 @@ def _settings(ctx: typer.Context) -> ModelSettings:
     return model_settings(session(ctx).settings())
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+def _listed(facts: dict[str, Any]) -> list[object]:
+    shown = {**facts, "bytes": size(facts["bytes"]), "created": instant(facts["created"])}
+    names = ("version", "state", "kind", "bytes", "champion", "run_id", "cut", "created", "detail")
+    return [shown[name] for name in names]
 
 
-def _range(verdict: dict[str, Any]) -> str:
+def _trained_on(training: dict[str, Any]) -> str:
+    windows, devices = training.get("windows"), training.get("devices")
+    return f"{count(windows, 'window')} of {count(devices, 'device')}" if windows and devices else ""
+
+
+def _interval(verdict: dict[str, Any]) -> str:
     low, high = verdict["low"], verdict["high"]
-    return "" if low is None or high is None else f"{_number(low)} to {_number(high)}"
-
-
-def _short(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return _number(value)
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return "" if low is None or high is None else f"{number(low)} to {number(high)}"
 
 
 def _joined(*parts: object) -> str:

@@ -19,10 +19,10 @@ def train(
         str, typer.Option(help="anomaly or classifier; default: what the data allow.", show_default=False)
     ] = "",
     reason: Annotated[str, typer.Option(help="Kept in the lineage.")] = "",
-    seed: Annotated[int, typer.Option(min=0, help="Of the trees of a classifier.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of a classifier's trees.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Ask for a training run on the newest data, whatever the drift watch says; the gates still decide."""
+    """Request a training run on the newest data, with or without a drift; the gates still decide."""
     from infra.fleet_client import FleetClient
     from infra.stack.model_settings import model_settings
 
@@ -31,4 +31,4 @@ def train(
     if as_json:
         show_json(made)
     else:
-        show_text(f"run {made['run_id']} is requested; `edgeloop drift list` shows how far it is")
+        show_text(f"run {made['run_id']} is requested; `edgeloop drift list` shows its progress")

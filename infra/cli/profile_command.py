@@ -1,51 +1,51 @@
-"""`edgeloop profile …`: the verticals this line can run."""
+"""`edgeloop profile …`: the profiles that this line can run."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from infra.cli.app import session
 from infra.cli.console import AsJson, show_json, show_table, show_text
+from infra.printing import count
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from schemas.profile import Profile
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands; `profile init` joins this family from its own module."""
+    """Add the commands; `profile init` is added to this family by its own module."""
     for command, name in ((list_, "list"), (show, "show"), (check, "check")):
         family(app).command(name)(command)
 
 
 def family(app: typer.Typer) -> typer.Typer:
-    """The family's own application, made at the first call."""
+    """The family's application, made at the first call."""
     for group in app.registered_groups:
         if group.name == "profile" and group.typer_instance is not None:
             return group.typer_instance
-    made = typer.Typer(help="The verticals this line can run.", no_args_is_help=True)
+    made = typer.Typer(help="The profiles that this line can run.", no_args_is_help=True)
     app.add_typer(made, name="profile")
     return made
 
 
 def list_(ctx: typer.Context, as_json: AsJson = False) -> None:
-    """Shipped profiles, and those registered with the lake."""
+    """List the shipped profiles, and those registered with the lake."""
     from schemas.profile_file import builtin_profiles, load_profile
 
     shipped = [_described(load_profile(path), "shipped") for path in builtin_profiles().values()]
-    known = [_described(p, "lake") for p in _registered(session(ctx).settings().lake_root).values()]
+    registered = [_described(p, "lake") for p in _registered(session(ctx).settings().lake_root).values()]
     if as_json:
-        show_json([*shipped, *known])
+        show_json([*shipped, *registered])
     else:
         columns = ["name", "where", "channels>", "features>", "rate_hz>", "model"]
-        show_table("", columns, [[p[c.rstrip(">")] for c in columns] for p in [*shipped, *known]])
+        show_table("", columns, [[p[c.rstrip(">")] for c in columns] for p in [*shipped, *registered]])
 
 
 def show(ctx: typer.Context, profile: str, as_json: AsJson = False) -> None:
-    """A shipped profile, a file, or one that is registered with the lake."""
+    """Show a shipped profile, a file, or a profile that is registered with the lake."""
     from schemas.errors import ProfileError
     from schemas.profile_file import builtin_profiles, find_profile
 
@@ -64,14 +64,15 @@ def show(ctx: typer.Context, profile: str, as_json: AsJson = False) -> None:
 
 
 def check(profile: str, as_json: AsJson = False) -> None:
-    """Say whether a profile holds; exit code 1 and every field in question if not."""
+    """Check a profile; if it is invalid, exit code 1 and every field in question."""
     from schemas.profile_file import find_profile
 
     found = _described(find_profile(profile), profile)
     if as_json:
         show_json({"ok": True, **found})
     else:
-        show_text(f"{found['name']} holds: {found['channels']} channels, {found['features']} features")
+        channels, features = count(found["channels"], "channel"), count(found["features"], "feature")
+        show_text(f"{found['name']} is valid: {channels}, {features}")
 
 
 def _registered(lake_root: Path) -> dict[str, Profile]:

@@ -9,23 +9,25 @@ import typer
 
 from infra.cli.console import AsJson, show_json, show_text
 from infra.cli.profile_command import family
+from infra.printing import count
 
 if TYPE_CHECKING:
     from infra.drafting.profile_draft import Draft
 
 
 def register(app: typer.Typer) -> None:
-    """Join the `profile` family."""
+    """Add the command to the `profile` family."""
     family(app).command("init")(init)
 
 
 def init(
     file: Annotated[Path, typer.Argument(help="CSV file with a header line.", show_default=False)],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where to write; default: <name>.toml here.")
+        Path | None,
+        typer.Option("--output", "-o", help="File to write; default: <name>.toml in this folder."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Profile name; default: the file's.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Draft a profile from a file's columns, ready to replay with a generic anomaly score."""
@@ -44,12 +46,11 @@ def init(
 
 
 def _summary(file: Path, target: Path, made: Draft) -> str:
-    profile = made.profile
-    channels = ", ".join(profile.channel_names)
-    skipped = [f"  not taken: {name.strip() or '(no name)'}: {why}" for name, why in made.skipped.items()]
+    names, rate_hz = ", ".join(made.profile.channel_names), made.profile.sampling.rate_hz
+    skipped = [f"  left out: {name.strip() or '(no name)'}: {why}" for name, why in made.skipped.items()]
     return "\n".join(
         [
-            f"{target}: {len(profile.channels)} channels ({channels}), {profile.sampling.rate_hz:.6g} Hz",
+            f"{target}: {count(len(made.profile.channels), 'channel')} ({names}), {rate_hz:.6g} Hz",
             *skipped,
             f"Edit it, or run: edgeloop replay {file} --profile {target}",
         ]

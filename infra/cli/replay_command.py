@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from infra.cli.app import session
-from infra.cli.console import AsJson, say, show_json, show_table, stdout
+from infra.cli.console import AsJson, show_json, show_progress, show_table, stdout
+from infra.printing import count, seconds
 
 if TYPE_CHECKING:
     from infra.replay import ReplayResult
@@ -23,13 +24,15 @@ def replay(
     ctx: typer.Context,
     recording: Annotated[Path, typer.Argument(help="CSV or Parquet file.")],
     profile: Annotated[str, typer.Option(help="Shipped profile, or path of a profile file.")],
-    device: Annotated[str, typer.Option(help="Device that the recording stands for.")] = "",
+    device: Annotated[
+        str, typer.Option(help="Id of the device to replay it as; default: the file's name.")
+    ] = "",
     speed: Annotated[
         float | None, typer.Option(min=0, help="Times real time.", show_default="flat out")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a recording through the whole line as a device would; return when every row is queryable.
+    """Run a recording through the whole line as a device would; return when every row can be queried.
 
     Exit code 1 if the books do not balance.
     """
@@ -39,8 +42,8 @@ def replay(
 
     request = ReplayRequest(recording, profile, device, speed)
     request.check()
-    with running_stack(line_only(session(ctx).settings()), "replay", say) as stack:
-        result = run(stack, request, say)
+    with running_stack(line_only(session(ctx).settings()), "replay", show_progress) as stack:
+        result = run(stack, request, show_progress)
     if as_json:
         show_json(result.to_json())
     else:
@@ -57,10 +60,10 @@ def _show(result: ReplayResult) -> None:
     ]
     stages += [("log", "received", rows["received"])]
     stages += [("cloud", n, rows[n]) for n in ("landed", "duplicate", "quarantined", "in_flight", "lost")]
-    show_table("", ("stage", "rows", "count>"), [(s, n, f"{c:,}") for s, n, c in stages])
+    show_table("", ("stage", "rows", "count>"), [(s, name, count(n)) for s, name, n in stages])
     console = stdout()
-    console.print(f"\nalarms: {len(result.alarms)}; queryable after {result.seconds:.1f} s")
-    for complaint in result.books.complaints():
-        console.print(f"[red]does not balance[/]  {complaint}")
+    console.print(f"\n{count(len(result.alarms), 'alarm')}; queryable after {seconds(result.seconds)}")
+    for violation in result.books.violations():
+        console.print(f"[red]does not balance[/]  {violation}")
     console.print(f"the books {'balance' if result.books.balances else 'DO NOT BALANCE'}")
     console.print(f'next: edgeloop sql "FROM {result.table} ORDER BY score DESC LIMIT 5"')

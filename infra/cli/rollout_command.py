@@ -1,31 +1,29 @@
-"""`edgeloop rollout …`: how a model reaches a group, and how the group comes back."""
+"""`edgeloop rollout …`: how a model reaches a group, and how the group returns to its baseline."""
 
 from __future__ import annotations
 
 import time
-from datetime import datetime
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from infra.cli.app import session
 from infra.cli.console import AsJson, show_json, show_table, show_text
+from infra.printing import count, instant, share
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sqlalchemy import Connection
 
     from model_service import ModelSettings
 
 Id = Annotated[str, typer.Argument(metavar="ID")]
 Reason = Annotated[str, typer.Option(help="Kept in the history.")]
-_TIME = "%Y-%m-%d %H:%M:%S"
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    family = typer.Typer(help="Rollouts: start, watch, hold, turn back.", no_args_is_help=True)
+    family = typer.Typer(help="Rollouts: start, inspect, pause, abort.", no_args_is_help=True)
     for command, name in (
         (start, "start"),
         (status, "status"),
@@ -47,21 +45,21 @@ def start(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Roll a published model out to a group; one under way there makes way at its next safe point."""
+    """Roll a published model out to a group; a rollout already running there ends at its next safe point."""
     from infra.fleet_client import FleetClient
 
     with FleetClient(_settings(ctx), "operator") as client:
         made = client.start_rollout(version, group, security=security)
-    _answer(made, f"{made['rollout_id']}: {version} for {group}; `edgeloop rollout status`", as_json)
+    _show_result(made, f"{made['rollout_id']}: {version} for {group}; `edgeloop rollout status`", as_json)
 
 
 def pause(ctx: typer.Context, rollout_id: Id, reason: Reason = "", as_json: AsJson = False) -> None:
-    """Hold before the next phase; devices that were offered the model may still take it."""
+    """Pause before the next phase; devices that were offered the model may still take it."""
     _control(ctx, rollout_id, "pause", reason, as_json)
 
 
 def resume(ctx: typer.Context, rollout_id: Id, reason: Reason = "", as_json: AsJson = False) -> None:
-    """Go on; what evidence did not show takes an approver."""
+    """Resume. After a pause for lack of evidence, this needs an approver."""
     _control(ctx, rollout_id, "resume", reason, as_json)
 
 
@@ -71,7 +69,7 @@ def abort(
     reason: Annotated[str, typer.Option(help="Why; kept in the history.")],
     as_json: AsJson = False,
 ) -> None:
-    """Turn back: the group returns to its baseline by a signed channel, never below the policy's floor."""
+    """Abort: the group returns to its baseline by a signed channel, never below the policy's floor."""
     _control(ctx, rollout_id, "abort", reason, as_json)
 
 
@@ -81,24 +79,24 @@ def status(
     group: Annotated[str, typer.Option(help="Of this group; default: of all.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Where a rollout stands: phase, devices, guard, why it waits, what comes next."""
+    """Show a rollout: phase, devices, guard, what it waits for, what comes next."""
     found = _summary(ctx, rollout_id, group)
     if as_json:
         show_json(found)
         return
-    show_table("", ["rollout", found["rollout_id"]], _head_rows(found))
+    show_table("", ["rollout", f"{found['rollout_id']}…"], _head_rows(found))
     numbers = found["numbers"]
     if numbers is not None:
         show_text("")
         show_table("devices", ["treated>", *(f"{k}>" for k in _COUNTS)], [_counts(numbers)])
         show_text("")
-        show_table("guard", ["what", "value", "meaning"], _guard_rows(numbers))
+        show_table("guard", ["what", "value", "meaning…"], _guard_rows(numbers))
         if numbers["failures"]:
             show_text("")
-            show_table("failed", ["device", "why"], list(numbers["failures"].items()))
+            show_table("failed", ["device", "why…"], list(numbers["failures"].items()))
     if found["channels"]:
         show_text("")
-        columns = ["seq>", "ring", "for", "share>", "state", "detail"]
+        columns = ["seq>", "ring", "for", "treats", "state", "detail…"]
         show_table("channels", columns, [_channel_row(c) for c in found["channels"]])
 
 
@@ -108,14 +106,14 @@ def history(
     last: Annotated[int, typer.Option("--last", "-n", min=1, help="How many of the newest.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Rollouts, newest first, and how they ended."""
+    """List rollouts, newest first, and how they ended."""
     from model_service import rollout_summary
 
-    found = _look(ctx, lambda connection: rollout_summary.history(connection, group, last))
+    found = _read_registry(ctx, lambda connection: rollout_summary.history(connection, group, last))
     if as_json:
         show_json(found)
         return
-    columns = ["rollout", "group", "version", "baseline", "state", "phase>", "by", "updated", "why"]
+    columns = ["rollout", "group", "version", "baseline", "state", "phase>", "by", "updated", "why…"]
     rows = [
         [
             r["rollout_id"],
@@ -125,7 +123,7 @@ def history(
             r["state"],
             f"{r['phase']}/{r['last_phase']}",
             r["created_by"],
-            _clock(r["updated_at"]),
+            instant(r["updated_at"]),
             (r["paused"] or {}).get("reason") or r["ended_because"],
         ]
         for r in found
@@ -156,7 +154,7 @@ def _head_rows(found: dict[str, Any]) -> list[list[object]]:
 
 
 def _counts(numbers: dict[str, Any]) -> list[object]:
-    return [numbers["treated"], *(numbers[k] for k in _COUNTS)]
+    return [count(numbers[name]) for name in ("treated", *_COUNTS)]
 
 
 def _guard_rows(numbers: dict[str, Any]) -> list[list[object]]:
@@ -164,30 +162,36 @@ def _guard_rows(numbers: dict[str, Any]) -> list[list[object]]:
     if not n:
         return [["paired shadow", numbers["guard"], numbers["guard_text"]]]
     return [
-        ["paired shadow", numbers["guard"], f"old and new on the same rows of {n} devices"],
+        ["paired shadow", numbers["guard"], f"old and new on the same rows of {count(n, 'device')}"],
         [
             "alarm gain",
-            f"{numbers['gain']:+.2%}",
-            f"mean over devices; allowed {numbers['bound']:+.2%} of windows",
+            share(numbers["gain"], signed=True),
+            f"mean over devices; allowed {share(numbers['bound'], signed=True)} of windows",
         ],
         [
             "at most",
-            f"{numbers['high']:+.2%}",
-            "upper end at this look: promotes when it is within what is allowed",
+            share(numbers["high"], signed=True),
+            "upper end of the interval now: the rollout goes on when it is within what is allowed",
         ],
-        ["at least", f"{numbers['low']:+.2%}", "lower end at all looks together: aborts when it is above"],
+        [
+            "at least",
+            share(numbers["low"], signed=True),
+            "lower end of the interval over all checks: the rollout aborts when it is above what is allowed",
+        ],
         [
             "unseen",
-            f"{numbers['unseen']:.0%}",
-            "of all devices could be worse without one of these showing it (95 %)",
+            share(numbers["unseen"]),
+            "of all devices could be worse without one of these showing it (95% confidence)",
         ],
     ]
 
 
 def _channel_row(channel: dict[str, Any]) -> list[object]:
-    purpose = "the way back" if channel["purpose"] == "rollback" else f"phase {channel['phase']}"
-    share = f"{channel['share']:.0%}"
-    return [channel["seq"], channel["ring"], purpose, share, channel["state"], channel["detail"]]
+    purpose = "return to baseline" if channel["purpose"] == "rollback" else f"phase {channel['phase']}"
+    # A canary document draws its share from the signed pool, a broad one from the whole group.
+    whole = "pool" if channel["ring"] == "canary" else "group"
+    treats = f"{share(channel['share'])} of the {whole}"
+    return [channel["seq"], channel["ring"], purpose, treats, channel["state"], channel["detail"]]
 
 
 def _control(ctx: typer.Context, rollout_id: str, action: str, reason: str, as_json: bool) -> None:
@@ -196,10 +200,10 @@ def _control(ctx: typer.Context, rollout_id: str, action: str, reason: str, as_j
     role = "approver" if action == "resume" and _needs_approver(ctx, rollout_id) else "operator"
     with FleetClient(_settings(ctx), role) as client:
         done = client.control_rollout(rollout_id, action, reason)
-    _answer(done, f"{rollout_id} is {done['state']}; `edgeloop rollout status {rollout_id}`", as_json)
+    _show_result(done, f"{rollout_id} is {done['state']}; `edgeloop rollout status {rollout_id}`", as_json)
 
 
-def _answer(outcome: dict[str, Any], line: str, as_json: bool) -> None:
+def _show_result(outcome: dict[str, Any], line: str, as_json: bool) -> None:
     if as_json:
         show_json(outcome)
     else:
@@ -209,15 +213,15 @@ def _answer(outcome: dict[str, Any], line: str, as_json: bool) -> None:
 def _needs_approver(ctx: typer.Context, rollout_id: str) -> bool:
     from model_service import rollout_store
 
-    record = _look(ctx, lambda connection: rollout_store.load(connection, rollout_id))
+    record = _read_registry(ctx, lambda connection: rollout_store.load(connection, rollout_id))
     return record.pause is not None and record.pause.needs == "approver"
 
 
 def _summary(ctx: typer.Context, rollout_id: str, group: str) -> dict[str, Any]:
-    """The rollout as the registry and the signed policy have it now.
+    """The rollout, from the registry and the signed policy as they are now.
 
     Raises:
-        RegistryError: There is none.
+        RegistryError: There is no rollout.
     """
     from feature_store.lake import Lake
     from model_service import KnownProfiles, ceremony, rollout_store, rollout_summary
@@ -226,30 +230,26 @@ def _summary(ctx: typer.Context, rollout_id: str, group: str) -> dict[str, Any]:
     settings = _settings(ctx)
     profiles = KnownProfiles(Lake(settings.lake_root))
 
-    def look(connection: Connection) -> dict[str, Any]:
+    def summarise(connection: Connection) -> dict[str, Any]:
         chosen = rollout_id or rollout_summary.newest(connection, group)
         if chosen is None:
-            raise RegistryError("there was no rollout yet: `edgeloop rollout start VERSION --group GROUP`")
+            raise RegistryError("there is no rollout yet: `edgeloop rollout start VERSION --group GROUP`")
         record = rollout_store.load(connection, chosen)
         policy = ceremony.open_repository(settings).policy()
         return rollout_summary.summary(connection, record, policy, profiles.family, time.time())
 
-    found: dict[str, Any] = _look(ctx, look)
+    found: dict[str, Any] = _read_registry(ctx, summarise)
     return found
 
 
-def _look(ctx: typer.Context, read: Callable[[Connection], Any]) -> Any:
+def _read_registry(ctx: typer.Context, read: Callable[[Connection], Any]) -> Any:
     """Read the registry beside its writers; needs no service."""
-    from infra.registry_reader import look
+    from infra.registry_reader import read_registry
 
-    return look(_settings(ctx), read)
+    return read_registry(_settings(ctx), read)
 
 
 def _settings(ctx: typer.Context) -> ModelSettings:
     from infra.stack.model_settings import model_settings
 
     return model_settings(session(ctx).settings())
-
-
-def _clock(at: float) -> str:
-    return datetime.fromtimestamp(at).astimezone().strftime(_TIME)

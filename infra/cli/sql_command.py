@@ -30,7 +30,7 @@ def sql(
     as_csv: AsCsv = False,
     as_json: AsJson = False,
 ) -> None:
-    """Ask the lake; needs no stack. Views: docs/data-dictionary.md, or "SHOW TABLES"."""
+    """Query the lake; needs no stack. Views: docs/data-dictionary.md, or "SHOW TABLES"."""
     from feature_store.sql import run
 
     if as_csv and as_json:

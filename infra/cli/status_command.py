@@ -9,6 +9,7 @@ import typer
 
 from infra.cli.app import session
 from infra.cli.console import AsJson, show_json, show_table, show_text
+from infra.printing import count, instant, size
 
 
 def register(app: typer.Typer) -> None:
@@ -17,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 
 def status(ctx: typer.Context, as_json: AsJson = False) -> None:
-    """Every process, topic, lag, table and the newest cut."""
+    """Show every process, topic, lag, table and the newest cut."""
     from infra.stack.stack_status import collect_status
 
     found = collect_status(session(ctx).settings())
@@ -31,16 +32,21 @@ def _show(found: dict[str, Any]) -> None:
     show_text(f"stack   {found['state']}   broker {found['broker'] or '-'}   state {found['state_dir']}")
     if found["processes"]:
         rows = [
-            [p["name"], p["state"], p["pid"], p["memory_mb"], p["restarts"], p["log"]]
+            [p["name"], p["state"], p["pid"], _memory(p["memory_mb"]), count(p["restarts"]), p["log"]]
             for p in found["processes"]
         ]
-        show_table("\nprocesses", ["name", "state", "pid>", "MB>", "restarts>", "log"], rows)
+        show_table("\nprocesses", ["name", "state…", "pid>", "memory>", "restarts>", "log…"], rows)
     if found["devices"]:
         show_table(
             "\nedge processes",
-            ["name", "phase", "pending>", "last word"],
+            ["name", "phase", "pending>", "updated"],
             [
-                [d["name"], d.get("phase"), d.get("books", {}).get("pending"), d.get("updated")]
+                [
+                    d["name"],
+                    d.get("phase"),
+                    count(d.get("books", {}).get("pending")),
+                    instant(d.get("updated")),
+                ]
                 for d in found["devices"]
             ],
         )
@@ -50,14 +56,23 @@ def _show(found: dict[str, Any]) -> None:
             behind[lag["topic"]] += lag["lag"]
         tasked = {lag["topic"] for lag in found["lag"]}
         rows = [
-            [t["name"], t["partitions"], t["end_offsets"], behind[t["name"]] if t["name"] in tasked else ""]
+            [
+                t["name"],
+                count(t["partitions"]),
+                count(t["end_offsets"]),
+                count(behind[t["name"]]) if t["name"] in tasked else "",
+            ]
             for t in found["topics"]
         ]
         show_table("\ntopics", ["name", "partitions>", "messages>", "lag>"], rows)
     if found["tables"]:
-        rows = [[t["name"], t["rows"], t["version"], t["files"]] for t in found["tables"]]
+        rows = [[t["name"], count(t["rows"]), t["version"], count(t["files"])] for t in found["tables"]]
         show_table("\ntables", ["name", "rows>", "version>", "files>"], rows)
     if found["cut"]:
-        show_text(f"\ncut     {found['cut']['id']}   created {found['cut']['created']}")
+        show_text(f"\ncut     {found['cut']['id']}   created {instant(found['cut']['created'])}")
     for problem in found["problems"]:
         show_text(f"problem {problem}")
+
+
+def _memory(mebibytes: int | None) -> str:
+    return "" if mebibytes is None else size(mebibytes * 1024**2)

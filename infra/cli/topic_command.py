@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from infra.cli.app import session
-from infra.cli.console import AsJson, say, show_json, show_json_line, show_table, show_text
+from infra.cli.console import AsJson, show_json, show_json_line, show_progress, show_table, show_text
+from infra.printing import count, instant
 
 if TYPE_CHECKING:
     from infra.kafka.kafka_admin import KafkaAdmin, LogMessage
 
 Last = Annotated[int, typer.Option("--last", "-n", min=1, help="How many of the newest messages.")]
-Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")]
+Follow = Annotated[bool, typer.Option("--follow", "-f", help="Wait for further messages, until Ctrl-C.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -26,27 +27,28 @@ def register(app: typer.Typer) -> None:
 
 
 def list_(ctx: typer.Context, as_json: AsJson = False) -> None:
-    """Topics with their partitions and messages."""
+    """List topics with their partitions and messages."""
     from infra.kafka.kafka_admin import KafkaAdmin
     from infra.stack.running import log_only, running_stack
     from schemas.topics import ALL_TOPICS
 
-    with running_stack(log_only(session(ctx).settings()), "topic list", say) as stack:
+    with running_stack(log_only(session(ctx).settings()), "topic list", show_progress) as stack:
         spans = KafkaAdmin(stack.bootstrap_servers).spans([t.named(stack.namespace) for t in ALL_TOPICS])
-    rows = []
+    rows: list[dict[str, Any]] = []
     for topic in ALL_TOPICS:
         own = [s for (name, _), s in spans.items() if name == topic.named(stack.namespace)]
         rows.append({"name": topic.base, "partitions": len(own), "messages": sum(s.end - s.low for s in own)})
     if as_json:
         show_json(rows)
     else:
-        show_table("", ["name", "partitions>", "messages>"], [list(r.values()) for r in rows])
+        cells = [[r["name"], count(r["partitions"]), count(r["messages"])] for r in rows]
+        show_table("", ["name", "partitions>", "messages>"], cells)
 
 
 def tail(
     ctx: typer.Context, topic: str, last: Last = 10, follow: Follow = False, as_json: AsJson = False
 ) -> None:
-    """Newest messages of a topic: envelope and decoded rows (``--json``: one object per line)."""
+    """Show the newest messages of a topic: envelope and decoded rows (``--json``: one object per line)."""
     from feature_store.lake import Lake
     from feature_store.lake_registry import ProfileRegistry
     from infra.kafka.kafka_admin import KafkaAdmin
@@ -55,7 +57,7 @@ def tail(
 
     settings = session(ctx).settings()
     full_topic(topic, settings.namespace)
-    with running_stack(log_only(settings), "topic tail", say) as stack:
+    with running_stack(log_only(settings), "topic tail", show_progress) as stack:
         admin, registry = KafkaAdmin(stack.bootstrap_servers), ProfileRegistry(Lake.open(stack.lake_root))
         newest, ends = _newest(admin, full_topic(topic, stack.namespace), last)
         for message in newest:
@@ -79,8 +81,8 @@ def _show(shown: dict[str, Any], *, as_json: bool) -> None:
         show_json_line(shown)
         return
     rows = shown.pop("rows", None)
-    place = f"{shown.pop('topic')}[{shown.pop('partition')}]@{shown.pop('offset')}"
-    show_text(f"{shown.pop('at')}  {place}  key {shown.pop('key')}")
+    position = f"{shown.pop('topic')}[{shown.pop('partition')}]@{shown.pop('offset')}"
+    show_text(f"{instant(shown.pop('at'))}  {position}  key {shown.pop('key')}")
     for name, value in shown.items():
         show_text(f"  {name}  {json.dumps(value, ensure_ascii=False, default=str)}")
     if rows:

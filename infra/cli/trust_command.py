@@ -1,4 +1,4 @@
-"""`edgeloop trust …`: the signing keys, what they signed, and until when."""
+"""`edgeloop trust …`: the signing keys, what they signed, and when that expires."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from infra.cli.app import session
-from infra.cli.console import AsJson, say, show_json, show_table, show_text
+from infra.cli.console import AsJson, show_json, show_progress, show_table, show_text
+from infra.printing import instant, share
 from schemas.instants import utc_now
 
 if TYPE_CHECKING:
@@ -18,12 +19,12 @@ if TYPE_CHECKING:
 
 OfflineKeys = Annotated[
     Path | None,
-    typer.Option(help="Folder of the offline keys.", show_default="where init put them"),
+    typer.Option(help="Folder of the offline keys.", show_default="the one that init made"),
 ]
 PassphraseFile = Annotated[
     Path | None,
     typer.Option(
-        help="File whose first line opens them; - asks on the terminal.",
+        help="File whose first line is their passphrase; - asks on the terminal.",
         show_default="PASSPHRASE beside them",
     ),
 ]
@@ -45,12 +46,12 @@ def init(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make the signing keys and the first metadata; later, add families and groups."""
+    """Make the signing keys and the first metadata; a later call adds families and groups."""
     from model_service import ceremony
 
     settings = _settings(ctx)
     pools = dict(map(_pool, group or []))
-    hint = ceremony.init(settings, family or [], pools, say)
+    hint = ceremony.init(settings, family or [], pools, show_progress)
     if as_json:
         show_json({"repository": settings.repository, "offline_keys": settings.offline_keys, "hint": hint})
     else:
@@ -58,7 +59,7 @@ def init(
 
 
 def status(ctx: typer.Context, as_json: AsJson = False) -> None:
-    """Every role: version, expiry, and who holds its keys."""
+    """List every role: version, expiry, and who holds its keys."""
     from model_service import ceremony
 
     now = utc_now()
@@ -86,7 +87,7 @@ def status(ctx: typer.Context, as_json: AsJson = False) -> None:
 def rotate(
     ctx: typer.Context,
     role: Annotated[str, typer.Argument(help="As `edgeloop trust status` names it.")],
-    holder: Annotated[str, typer.Argument(help="Process or offline key whose key is replaced.")],
+    holder: Annotated[str, typer.Argument(help="Process or offline key to replace the key of.")],
     offline_keys: OfflineKeys = None,
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
@@ -106,7 +107,7 @@ def renew(
     ctx: typer.Context,
     offline_keys: OfflineKeys = None,
     passphrase_file: PassphraseFile = None,
-    everything: Annotated[bool, typer.Option("--all", help="Roles that are not due, too.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also the roles that are not due.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Sign anew what expires within 90 days, and the online roles in any case."""
@@ -177,13 +178,13 @@ def _pool(text: str) -> tuple[str, SaltedShare]:
 
     name, _, members = text.partition("=")
     try:
-        share = float(members or "0")
+        part = float(members or "0")
     except ValueError:
         return name, SaltedShare(devices=tuple(m for m in members.split(",") if m))
     try:
-        return name, SaltedShare(salt=name, share=share)
+        return name, SaltedShare(salt=name, share=part)
     except ValidationError as exc:
-        raise typer.BadParameter(f"{text}: a share lies between 0 and 1") from exc
+        raise typer.BadParameter(f"{text}: a share must lie between 0 and 1") from exc
 
 
 def _floor(text: str) -> tuple[str, int]:
@@ -204,7 +205,7 @@ def _show_status(found: list[dict[str, Any]]) -> None:
         [
             role["role"],
             role["version"],
-            role["expires"][:16].replace("T", " "),
+            instant(role["expires"]),
             role["days_left"],
             f"{role['threshold']} of {len(role['keys'])}",
             ", ".join(f"{k['holder']}{'' if k['here'] else ' (away)'}" for k in role["keys"]),
@@ -212,16 +213,14 @@ def _show_status(found: list[dict[str, Any]]) -> None:
         ]
         for role in found
     ]
-    show_table("", ["role", "version>", "expires", "days>", "keys", "held by", "targets>"], rows)
+    show_table("", ["role", "version>", "expires", "days>", "keys", "held by…", "targets>"], rows)
     if any(key["offline"] and key["here"] for role in found for key in role["keys"]):
         show_text("\noffline keys are on this machine: take them away, see `edgeloop trust init`")
 
 
 def _show_policy(found: FleetPolicy) -> None:
-    show_text(
-        f"policy  {found.seq}   issued {found.issued:%Y-%m-%d %H:%M}   expires {found.expires:%Y-%m-%d %H:%M}"
-    )
-    rows = [[name, f"{pool.share:.0%}", ", ".join(pool.devices)] for name, pool in found.canary.items()]
-    show_table("\ncanary pools", ["group", "share>", "and devices"], rows)
+    show_text(f"policy  {found.seq}   issued {instant(found.issued)}   expires {instant(found.expires)}")
+    rows = [[name, share(pool.share), ", ".join(pool.devices)] for name, pool in found.canary.items()]
+    show_table("\ncanary pools", ["group", "of the group>", "and devices…"], rows)
     show_table("\nfloors", ["family", "major>"], list(found.floors.items()))
     show_table("\nrevoked", ["artifact"], [[digest] for digest in found.revoked])

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from infra.cli.app import Broker, Namespace, session
-from infra.cli.console import AsJson, say, show_json, show_text
+from infra.cli.console import AsJson, show_json, show_progress, show_text
 
 Workers = Annotated[int | None, typer.Option(min=0, max=64, help="Stream workers.", show_default="1")]
 Port = Annotated[
@@ -36,12 +36,12 @@ def up(
 
     settings = session(ctx).settings(workers=workers, kafka_port=port, broker=broker, namespace=namespace)
     already = is_held(settings.state_dir)
-    stack = await_ready(settings.state_dir) if already else start_detached(settings, say)
+    stack = await_ready(settings.state_dir) if already else start_detached(settings, show_progress)
     if as_json:
         show_json(stack.model_dump(mode="json"))
         return
     if already:
-        say("the stack is up already: `edgeloop down` first to start it differently")
+        show_progress("the stack is up already: `edgeloop down` first to start it with other settings")
     show_text(f"broker     {stack.bootstrap_servers}")
     show_text(f"lake       {settings.lake_root}")
     show_text(f"logs       {settings.logs_dir}")

@@ -1,11 +1,11 @@
-"""The report of a demo, put together from what it left: spools, log, lake and model registry."""
+"""Puts the report of a demo together from what it left: spools, log, lake and model registry."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,20 +15,18 @@ from infra.audit import AuditScope, take_books
 from infra.demo import outcome
 from infra.demo.demo_report import DemoReport, ExampleQuery
 from infra.demo.loop_report import LoopReport, WearOutcome
+from infra.demo.loop_view import LoopReader
 from infra.demo.model_quality import FaultTruth, ScoredPeriod, compare, quality
 from infra.demo.plan import SOUTH, DemoPlan
+from infra.demo.scenes import SceneResult
+from infra.demo.stage import DemoStage
 from infra.line_watch import LineWatcher, read_meters
+from infra.stack.edge_processes import EdgeProcess
 from model_service import CandidateState, RunState
 from schemas.model_version import ModelVersion
 
-if TYPE_CHECKING:
-    from infra.demo.loop_view import LoopWatch
-    from infra.demo.scenes import SceneResult
-    from infra.demo.stage import DemoStage
-    from infra.stack.edge_processes import EdgeProcess
-
 SETTLE_S = 10.0
-"""Quality before the drift leaves out the first seconds, in which devices start."""
+"""Quality before the drift leaves out these first seconds, in which devices start."""
 _EXAMPLES = (
     (
         "Which machines raised alarms?",
@@ -62,26 +60,26 @@ _PERIODS = """
 
 
 def conclude(stage: DemoStage, watcher: LineWatcher, loop: LoopReport | None) -> DemoReport:
-    """Everything but what only the running model service could tell.
+    """The report, from what is left when every message is in the lake.
 
     Args:
         stage: The demo, drained.
-        watcher: What was noted while it ran.
-        loop: What became of the loop; None for the line alone.
+        watcher: Knows since when each offset can be queried.
+        loop: The loop's part of the report; None: the line alone ran.
     """
-    run = AuditScope.of([e.spool for e in stage.edges], stage.since)
-    books = take_books(run, stage.stack.bootstrap_servers, stage.stack.namespace, stage.stack.lake_root)
+    scope = AuditScope.of([e.spool for e in stage.edges], stage.since)
+    books = take_books(scope, stage.stack.bootstrap_servers, stage.stack.namespace, stage.stack.lake_root)
     meters = [read_meters(edge) for edge in stage.edges]
-    with closing(connect(stage.stack.lake_root)) as con:
-        alarms = con.execute(
+    with closing(connect(stage.stack.lake_root)) as connection:
+        alarms = connection.execute(
             "SELECT device_id, event_time FROM alerts WHERE known_at >= ?", [stage.since]
         ).fetchall()
-        verdicts = con.execute(
+        verdicts = connection.execute(
             "SELECT feature, detected FROM drift WHERE known_at >= ?", [stage.since]
         ).fetchall()
-        live, outage = _latencies(stage, watcher, con)
+        live, outage = _latencies(stage, watcher, connection)
         asked = _EXAMPLES if loop is None else _EXAMPLES + _LOOP_EXAMPLES
-        examples = [_example(con, question, sql) for question, sql in asked]
+        examples = [_example(connection, question, sql) for question, sql in asked]
     return DemoReport(
         books=books,
         alarms=outcome.score_alarms(alarms, truth(stage.plan.scenario)),
@@ -97,19 +95,19 @@ def conclude(stage: DemoStage, watcher: LineWatcher, loop: LoopReport | None) ->
     )
 
 
-def conclude_loop(stage: DemoStage, watch: LoopWatch, scenes: Sequence[SceneResult]) -> LoopReport:
-    """What became of the loop. The model service still runs."""
+def conclude_loop(stage: DemoStage, reader: LoopReader, scenes: Sequence[SceneResult]) -> LoopReport:
+    """The loop's part of the report; called while the model service still runs."""
     family, devices = stage.profile.model.name, stage.plan.devices
-    models = watch.models()
+    models = reader.models()
     published = [m.version for m in models if m.status is CandidateState.PUBLISHED] or [""]
     new = published[0]
-    commits = watch.commits(devices, new)
+    commits = reader.commits(devices, new)
     onset = stage.plan.scenario.start + timedelta(seconds=stage.plan.recalibration.start_s)
     whole = len(commits) == len(devices)
     loop_s = (max(commits.values()) - onset).total_seconds() if whole and commits else None
-    with closing(connect(stage.stack.lake_root)) as con:
-        periods = _periods(stage, con)
-        wear = _wear(stage, con, watch, onset)
+    with closing(connect(stage.stack.lake_root)) as connection:
+        periods = _periods(stage, connection)
+        wear = _wear(stage, connection, reader, onset)
     judged = FaultTruth(truth(stage.plan.scenario), stage.profile.summaries.period_s)
     old = min({p.model_version for p in periods}, key=lambda v: ModelVersion.parse(v).major, default="")
     settled = stage.plan.scenario.start + timedelta(seconds=SETTLE_S)
@@ -119,7 +117,7 @@ def conclude_loop(stage: DemoStage, watch: LoopWatch, scenes: Sequence[SceneResu
         new=new,
         latest=published[-1],
         models=models,
-        fleet=watch.fleet(devices, family, published[-1]),
+        fleet=reader.fleet(devices, family, published[-1]),
         before=quality(before, judged),
         after=compare(periods, old, new, judged) if new else None,
         loop_s=loop_s,
@@ -129,24 +127,25 @@ def conclude_loop(stage: DemoStage, watch: LoopWatch, scenes: Sequence[SceneResu
     )
 
 
-def _periods(stage: DemoStage, con: Any) -> list[ScoredPeriod]:
-    rows = con.execute(_PERIODS, [stage.since, stage.profile.name]).fetchall()
+def _periods(stage: DemoStage, connection: Any) -> list[ScoredPeriod]:
+    rows = connection.execute(_PERIODS, [stage.since, stage.profile.name]).fetchall()
     fleet = set(stage.plan.devices)
     return [ScoredPeriod(*row) for row in rows if row[0] in fleet]
 
 
-def _wear(stage: DemoStage, con: Any, watch: LoopWatch, onset: datetime) -> WearOutcome | None:
-    """Whether the wear of many machines raised alarms, and whether anything was trained from it."""
+def _wear(stage: DemoStage, connection: Any, reader: LoopReader, onset: datetime) -> WearOutcome | None:
+    """Whether the wear of many machines raised alarms, and whether a model was trained from it."""
     wear = stage.plan.wear
     if wear is None:
         return None
     began = stage.plan.scenario.start + timedelta(seconds=wear.start_s)
-    alarmed = con.execute(
+    alarmed = connection.execute(
         "SELECT count(*), count(DISTINCT device_id) FROM alerts "
         "WHERE event_time >= ? AND list_contains(?, device_id)",
         [began, list(stage.plan.worn)],
     ).fetchone()
-    runs = watch.runs(began - timedelta(seconds=stage.profile.drift.window_s))  # onsets are windows' starts
+    # An onset is the start of a drift window, so it may lie one window before the wear.
+    runs = reader.runs(began - timedelta(seconds=stage.profile.drift.window_s))
     return WearOutcome(
         devices=len(stage.plan.worn),
         alarmed=int(alarmed[1]),
@@ -169,9 +168,11 @@ def _decide_p99_s(edges: Sequence[EdgeProcess]) -> float | None:
     return max(known) / 1e3 if known else None
 
 
-def _latencies(stage: DemoStage, watcher: LineWatcher, con: Any) -> tuple[outcome.Latency, outcome.Latency]:
-    rows = con.execute(
-        f"SELECT device_id, epoch(event_time) AS sensed, _partition, _offset "  # noqa: S608  (profile names are checked)
+def _latencies(
+    stage: DemoStage, watcher: LineWatcher, connection: Any
+) -> tuple[outcome.Latency, outcome.Latency]:
+    rows = connection.execute(
+        f"SELECT device_id, epoch(event_time) AS sensed, _partition, _offset "  # noqa: S608  (a checked name)
         f"FROM telemetry_{stage.profile.name} WHERE known_at >= ?",
         [stage.since],
     ).fetchnumpy()
@@ -192,6 +193,6 @@ def _latencies(stage: DemoStage, watcher: LineWatcher, con: Any) -> tuple[outcom
     return of(~offline), of(offline)
 
 
-def _example(con: Any, question: str, sql: str) -> ExampleQuery:
-    result = con.execute(sql)
+def _example(connection: Any, question: str, sql: str) -> ExampleQuery:
+    result = connection.execute(sql)
     return ExampleQuery(question, sql, [c[0] for c in result.description], result.fetchall())

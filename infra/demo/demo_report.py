@@ -1,25 +1,24 @@
-"""The end of a demo on one screen, and as JSON."""
+"""The report at the end of a demo: on one screen, and as JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from infra.demo.screen import human_bytes, saving
-
-if TYPE_CHECKING:
-    from infra.audit import Books
-    from infra.demo.loop_report import LoopReport
-    from infra.demo.outcome import AlarmScore, DriftScore, Latency
+from infra.audit import Books
+from infra.demo.loop_report import LoopReport
+from infra.demo.outcome import AlarmScore, DriftScore, Latency
+from infra.demo.screen import saving
+from infra.printing import UNKNOWN, cell, count, seconds, size
 
 
 @dataclass(frozen=True)
 class ExampleQuery:
-    """One query for the reader to repeat, with its result."""
+    """A query that the reader can repeat, with its result."""
 
     question: str
     sql: str
@@ -29,16 +28,16 @@ class ExampleQuery:
 
 @dataclass(frozen=True)
 class DemoReport:
-    """Everything a demo ends with.
+    """Everything that a demo ends with.
 
     Attributes:
-        bytes_raw: Raw samples as float32.
-        bytes_features: The messages that would have carried every feature row.
-        bytes_sent: What the devices sent, keys and headers included, all topics.
+        bytes_raw: Of the raw samples as float32.
+        bytes_features: Of the messages that would have carried every feature row.
+        bytes_sent: Of what the devices sent to all topics, keys and headers included.
         decide_p99_s: Window to local decision, 99th percentile over all devices, seconds.
-        live: Sensed to queryable, rows of devices that had a network.
-        outage: Likewise, rows that were sensed without one.
-        loop: What became of the learning loop; None: the line alone ran.
+        live: Sensed to queryable, for rows of devices that had a network.
+        outage: The same for rows that were sensed without a network.
+        loop: The learning loop's part; None: the line alone ran.
     """
 
     books: Books
@@ -55,7 +54,7 @@ class DemoReport:
 
     @property
     def all_well(self) -> bool:
-        """Whether the books balance, and the loop, where it ran, did what it should."""
+        """Whether the books balance and the loop, if it ran, did what it should."""
         return self.books.balances and (self.loop is None or not self.loop.failures())
 
     def to_json(self) -> dict[str, Any]:
@@ -81,12 +80,12 @@ class DemoReport:
 
 
 def print_report(console: Console, report: DemoReport, scenario: str) -> None:
-    """One screen."""
+    """Print the report, about one screen."""
     console.print()
     console.print(f"[bold]What happened[/]  {scenario}", soft_wrap=True)
     console.print(_books_table(report.books))
-    for complaint in report.books.complaints():
-        console.print(f"[red]does not balance[/]  {complaint}", soft_wrap=True)
+    for violation in report.books.violations():
+        console.print(f"[red]does not balance[/]  {violation}", soft_wrap=True)
     console.print(_facts(report))
     if report.loop is not None:
         console.print()
@@ -105,45 +104,36 @@ def _books_table(books: Books) -> Table:
     for name in ("rows", "=", ""):
         table.add_column(name, justify="right" if name == "rows" else "left")
     s, r = books.spool, books.rows()
-    device = (
-        f"acked {s.acked:,} + pending {s.pending:,} + filtered {s.filtered:,} + evicted {s.evicted:,} "
-        f"+ refused {s.refused:,}"
-    )
-    cloud = (
-        f"landed {r['landed']:,} + duplicate {r['duplicate']:,} + quarantined {r['quarantined']:,} "
-        f"+ in flight {r['in_flight']:,}"
-    )
-    table.add_row("device spools: sensed", f"{s.sensed:,}", device, _mark(s.balances))
-    table.add_row("broker's log: received", f"{r['received']:,}", cloud, _mark(books.in_flight == 0))
-    table.add_row(
-        "lake: distinct rows",
-        f"{books.lake.distinct:,}",
-        f"acked {s.acked:,}; lost {books.lost:,}",
-        _mark(books.lost == 0),
-    )
+    device = _sum(r, "acked", "pending", "filtered", "evicted", "refused")
+    cloud = _sum(r, "landed", "duplicate", "quarantined", "in_flight")
+    lake = f"acked {count(s.acked)}; lost {count(books.lost)}"
+    table.add_row("device spools: sensed", count(s.sensed), device, _held(s.balances))
+    table.add_row("broker's log: received", count(r["received"]), cloud, _held(books.in_flight == 0))
+    table.add_row("lake: distinct rows", count(books.lake.distinct), lake, _held(books.lost == 0))
     return table
 
 
-def _mark(holds: bool) -> str:
+def _sum(rows: Mapping[str, int], *names: str) -> str:
+    return " + ".join(f"{name.replace('_', ' ')} {count(rows[name])}" for name in names)
+
+
+def _held(holds: bool) -> str:
     return "[green]holds[/]" if holds else "[red]BROKEN[/]"
 
 
 def _facts(report: DemoReport) -> Table:
     a, d = report.alarms, report.drift
-    delay = (
-        "none on the channel that moved"
-        if d.delay_s is None
-        else f"the recalibration after {d.delay_s:.1f} s"
-    )
+    delay = seconds(d.delay_s)
+    drift = f"the recalibration after {delay}" if delay else "none on the channel that moved"
     sent, raw, features = report.bytes_sent, report.bytes_raw, report.bytes_features
+    p50, p99, outage = (seconds(s) or UNKNOWN for s in (report.live.p50, report.live.p99, report.outage.p99))
     facts = {
-        "sent": f"{human_bytes(sent)}: {saving(sent, raw)} less than raw samples ({human_bytes(raw)}), "
-        f"{saving(sent, features)} less than every feature row ({human_bytes(features)})",
-        "alarms": f"{a.true} true, {a.false} false; {a.missed} faults missed",
-        "drift": f"{d.verdicts} verdicts, {delay}; {d.false} before anything had changed",
-        "decide": f"p99 {_ms(report.decide_p99_s)} from window to local action",
-        "queryable": f"p50 {_s(report.live.p50)}, p99 {_s(report.live.p99)} after sensing; "
-        f"p99 {_s(report.outage.p99)} for rows sensed without network",
+        "sent": f"{size(sent)}: {saving(sent, raw)} less than raw samples ({size(raw)}), "
+        f"{saving(sent, features)} less than every feature row ({size(features)})",
+        "alarms": f"{count(a.true)} true, {count(a.false)} false; {count(a.missed, 'fault')} missed",
+        "drift": f"{count(d.verdicts, 'verdict')}, {drift}; {count(d.false)} before anything had changed",
+        "decide": f"p99 {seconds(report.decide_p99_s) or UNKNOWN} from window to local action",
+        "queryable": f"p50 {p50}, p99 {p99} after sensing; p99 {outage} for rows sensed without network",
     }
     return _grid(facts)
 
@@ -155,22 +145,10 @@ def _grid(facts: Mapping[str, str]) -> Table:
     return table
 
 
-def _ms(seconds: float | None) -> str:
-    return "n/a" if seconds is None else f"{seconds * 1e3:.2f} ms"
-
-
-def _s(seconds: float | None) -> str:
-    return "n/a" if seconds is None else f"{seconds:.1f} s"
-
-
 def _result(example: ExampleQuery) -> Table:
     table = Table(show_edge=False, pad_edge=True)
     for column in example.columns:
         table.add_column(column)
     for row in example.rows:
-        table.add_row(*(_cell(value) for value in row))
+        table.add_row(*(cell(value) for value in row))
     return table
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)

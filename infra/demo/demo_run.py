@@ -1,4 +1,4 @@
-"""Runs a demo: stack, fleet, story, network cut, loop, drain, scenes, report."""
+"""Runs a demo: stack, fleet, injected changes, network cut, loop, drain, scenes, report."""
 
 from __future__ import annotations
 
@@ -6,41 +6,36 @@ import contextlib
 import json
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+
+from rich.console import Console
 
 from infra.demo.conclude import conclude, conclude_loop
 from infra.demo.demo_report import print_report
-from infra.demo.loop_view import LoopWatch, told_once
+from infra.demo.loop_report import LoopReport
+from infra.demo.loop_view import LoopReader, merge_device_steps
 from infra.demo.plan import SOUTH, DemoPlan
 from infra.demo.scenes import play_scenes
 from infra.demo.screen import LEGEND, DemoScreen
 from infra.demo.stage import DemoRequest, DemoStage, begin_afresh, mark_if_new, prepare
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.line_watch import LineWatcher
+from infra.settings import StackSettings
 from infra.stack.running import line_only, running_stack
 from model_service import CandidateState
 from schemas.errors import StackError
 from schemas.profile_file import find_profile
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from rich.console import Console
-
-    from infra.demo.loop_report import LoopReport
-    from infra.settings import StackSettings
-
 __all__ = ["DemoRequest", "run_demo"]
 
-LOOK_EVERY_S = 1.0
+POLL_EVERY_S = 1.0
 DRAIN_S = 90.0
 
 
 def run_demo(settings: StackSettings, request: DemoRequest, console: Console) -> bool:
-    """Run it to its end.
+    """Run a demo to its end.
 
     Returns:
-        Whether the books balance and, with the loop, everything is where it should be.
+        Whether the books balance and, with the loop, the loop did what it should.
 
     Raises:
         StackError: The stack cannot start, or an edge process ended early.
@@ -54,18 +49,18 @@ def run_demo(settings: StackSettings, request: DemoRequest, console: Console) ->
     if not request.loop:
         mark_if_new(settings.state_dir)
         settings = line_only(settings)
-    first = begin_afresh if request.loop else None
-    with running_stack(settings, "demo", console.print, first) as stack, ExitStack() as cleanup:
+    before_start = begin_afresh if request.loop else None
+    with running_stack(settings, "demo", console.print, before_start) as stack, ExitStack() as cleanup:
         stage = prepare(request, profile, stack, DemoScreen(console, request.seconds))
-        watch = cleanup.enter_context(contextlib.closing(LoopWatch.of(stage.models, stage.since)))
+        reader = cleanup.enter_context(contextlib.closing(LoopReader.of(stage.models, stage.since)))
         _start(stage, cleanup)
         watcher = LineWatcher(
             stage.lake, KafkaAdmin(stack.bootstrap_servers), stack.namespace, stage.edges, stage.since
         )
         with stage.screen.open():
-            _play(stage, watcher, watch if request.loop else None)
+            _play(stage, watcher, reader if request.loop else None)
         _drain(stage, watcher, console)
-        report = conclude(stage, watcher, _close_loop(stage, watch, console) if request.loop else None)
+        report = conclude(stage, watcher, _close_loop(stage, reader, console) if request.loop else None)
     print_report(console, report, _story(stage.plan))
     if request.json_file is not None:
         request.json_file.write_text(json.dumps(report.to_json(), indent=2) + "\n")
@@ -82,27 +77,27 @@ def _start(stage: DemoStage, cleanup: ExitStack) -> None:
         cleanup.callback(stage.proxy.stop)
 
 
-def _play(stage: DemoStage, watcher: LineWatcher, watch: LoopWatch | None) -> None:
-    """Until every edge process has sensed its last window."""
-    stage.screen.say(_story(stage.plan))
+def _play(stage: DemoStage, watcher: LineWatcher, reader: LoopReader | None) -> None:
+    """Show the fleet and the loop until every edge process has sensed its last window."""
+    stage.screen.add_line(_story(stage.plan))
     if not stage.screen.is_live:
-        stage.screen.say(LEGEND)
+        stage.screen.add_line(LEGEND)
     while stage.elapsed_s < stage.plan.seconds:
         started = time.monotonic()
         offline = _cut_or_restore(stage)
         stage.check_edges()
-        for step in told_once(watch.news()) if watch is not None else ():
-            stage.screen.say(step.line(stage.plan.scenario.start))
-        view = watcher.look()
+        for step in merge_device_steps(reader.new_steps()) if reader is not None else ():
+            stage.screen.add_line(step.line(stage.plan.scenario.start))
+        view = watcher.poll()
         if stage.elapsed_s >= 0:
             stage.screen.show(stage.elapsed_s, view, offline)
-        time.sleep(max(0.0, LOOK_EVERY_S - (time.monotonic() - started)))
+        time.sleep(max(0.0, POLL_EVERY_S - (time.monotonic() - started)))
     if stage.proxy is not None and stage.proxy.is_cut:
         stage.proxy.restore()
 
 
 def _cut_or_restore(stage: DemoStage) -> str | None:
-    """Cut or restore the south's network where it is due; returns the name of who is offline."""
+    """Cut or restore the south's network when it is due; returns the edge process that is offline."""
     if stage.proxy is None:
         return None
     due = stage.plan.cut_from_s <= stage.elapsed_s < stage.plan.cut_to_s
@@ -114,12 +109,12 @@ def _cut_or_restore(stage: DemoStage) -> str | None:
 
 
 def _drain(stage: DemoStage, watcher: LineWatcher, console: Console) -> None:
-    """Until the edge processes have ended and every message is in a cut."""
-    console.print("draining: spools empty, log passed, lake complete")
+    """Wait until the edge processes have ended and every message is in a cut."""
+    console.print("draining: waiting until spools are empty and every message is in the lake")
     deadline = time.monotonic() + DRAIN_S
     while time.monotonic() < deadline:
         stage.check_edges()
-        watcher.look()
+        watcher.poll()
         ended = all(e.child.exit_code == 0 for e in stage.edges)
         if ended and watcher.lag() == 0:
             return
@@ -127,14 +122,13 @@ def _drain(stage: DemoStage, watcher: LineWatcher, console: Console) -> None:
     console.print(f"[red]not drained after {DRAIN_S:.0f} s[/]")
 
 
-def _close_loop(stage: DemoStage, watch: LoopWatch, console: Console) -> LoopReport:
-    """Play the scenes on the model that the loop made, and see what became of everything."""
-    new = next((m.version for m in watch.models() if m.status is CandidateState.PUBLISHED), None)
-    say: Callable[[str], None] = stage.screen.say
+def _close_loop(stage: DemoStage, reader: LoopReader, console: Console) -> LoopReport:
+    """Play the scenes on the model that the loop made; returns the loop's part of the report."""
+    new = next((m.version for m in reader.models() if m.status is CandidateState.PUBLISHED), None)
     if new is None:
-        console.print("[red]no model was published: the scenes have nothing to play with[/]")
-    scenes = [] if new is None else play_scenes(stage, new, say)
-    return conclude_loop(stage, watch, scenes)
+        console.print("[red]no model was published: the scenes need one and are left out[/]")
+    scenes = [] if new is None else play_scenes(stage, new, stage.screen.add_line)
+    return conclude_loop(stage, reader, scenes)
 
 
 def _story(plan: DemoPlan) -> str:

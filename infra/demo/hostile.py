@@ -1,7 +1,7 @@
 """A model service whose public process was taken over: right certificate, wrong answers, no signing key.
 
-It has everything that the real public process can read, and serves what it likes. What devices make of it
-is the point.
+It has everything that the real public process can read, and serves what it likes; the demo shows how devices
+answer.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import json
 import threading
 from collections.abc import AsyncGenerator, Callable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from model_service import (
     AccessList,
     CallDoor,
+    ModelSettings,
     Registry,
     ServiceCall,
     StreamWakeup,
@@ -34,41 +35,38 @@ from schemas.proto.delivery_pb2 import (
     FetchMetadataResponse,
 )
 
-if TYPE_CHECKING:
-    from model_service import ModelSettings
-
 _START_S = 10.0
-_LOOK_S = 0.2
+_REFRESH_S = 0.2
 
 Artifact = Callable[[ArtifactChunk], ArtifactChunk]
 Documents = Callable[[TrustRepository, dict[str, bytes]], dict[str, bytes]]
 
 
 def honest_artifact(chunk: ArtifactChunk) -> ArtifactChunk:
-    """What the repository holds."""
+    """The chunk as the repository holds it."""
     return chunk
 
 
 def honest_documents(_repository: TrustRepository, documents: dict[str, bytes]) -> dict[str, bytes]:
-    """What the repository holds."""
+    """The documents as the repository holds them."""
     return documents
 
 
 def tamper_artifact(chunk: ArtifactChunk) -> ArtifactChunk:
-    """One bit of each chunk flipped."""
+    """The chunk with one bit flipped."""
     data = bytearray(chunk.data)
     data[len(data) // 2] ^= 1
     return ArtifactChunk(offset=chunk.offset, data=bytes(data))
 
 
-def forge_order(group: str, version: str) -> Documents:
-    """An order to a group to install a version: well formed, newest of all, signed by nobody."""
+def forge_instruction(group: str, version: str) -> Documents:
+    """Adds an instruction to a group to install a version: well formed, newest of all, signed by nobody."""
 
     def forge(repository: TrustRepository, documents: dict[str, bytes]) -> dict[str, bytes]:
         family = ModelVersion.parse(version).family
         newest = max((c.seq for c in repository.channels(group).values()), default=0)
         now = datetime.now(UTC)
-        order = ChannelDocument(
+        channel = ChannelDocument(
             group=group,
             ring=CANARY,
             seq=newest + 1,
@@ -79,7 +77,7 @@ def forge_order(group: str, version: str) -> Documents:
             issued=now,
             expires=now + timedelta(days=1),
         )
-        forged = json.dumps(order.model_dump(mode="json")).encode()
+        forged = json.dumps(channel.model_dump(mode="json")).encode()
         return {**documents, channel_path(group, CANARY): forged}
 
     return forge
@@ -89,9 +87,9 @@ class HostileService:
     """Serves deliveries in a thread of its own, until the end of the ``with`` block.
 
     Args:
-        settings: The deployment whose public process it plays.
-        artifact: What it makes of each chunk.
-        documents: What it makes of the documents that it sends.
+        settings: Of the model service whose public process it replaces.
+        artifact: Alters each chunk.
+        documents: Alters the channel documents that it sends.
     """
 
     def __init__(
@@ -136,7 +134,7 @@ class HostileService:
             self._started.set()
             while not self._end.is_set():
                 await workers.read(access.refresh)
-                await asyncio.sleep(_LOOK_S)
+                await asyncio.sleep(_REFRESH_S)
             beacon.drain()
             await listener.stop(0.5)
         finally:
@@ -145,7 +143,7 @@ class HostileService:
 
 
 class _Delivery(delivery.ModelDelivery):
-    """The real handlers, with two answers bent."""
+    """The real handlers, with two answers altered."""
 
     def __init__(
         self,
@@ -156,21 +154,21 @@ class _Delivery(delivery.ModelDelivery):
         documents: Documents,
     ) -> None:
         super().__init__(settings, workers, beacon)
-        self._true = TrustRepository(settings.repository, settings.proposals)
-        self._bend_chunk, self._bend_documents = artifact, documents
+        self._repository = TrustRepository(settings.repository, settings.proposals)
+        self._alter_chunk, self._alter_documents = artifact, documents
 
     async def fetch_metadata(self, request: FetchMetadataRequest, call: ServiceCall) -> FetchMetadataResponse:
-        """Metadata as they are, documents as bent."""
-        honest = await super().fetch_metadata(request, call)
-        bent = self._bend_documents(self._true, {f.name: f.data for f in honest.documents})
-        del honest.documents[:]
-        for name, data in bent.items():
-            honest.documents.add(name=name, data=data)
-        return honest
+        """The real metadata, with altered documents."""
+        reply = await super().fetch_metadata(request, call)
+        altered = self._alter_documents(self._repository, {f.name: f.data for f in reply.documents})
+        del reply.documents[:]
+        for name, data in altered.items():
+            reply.documents.add(name=name, data=data)
+        return reply
 
     async def fetch_artifact(
         self, request: FetchArtifactRequest, call: ServiceCall
     ) -> AsyncGenerator[ArtifactChunk, None]:
-        """Chunks as bent."""
+        """The altered chunks."""
         async for chunk in super().fetch_artifact(request, call):
-            yield self._bend_chunk(chunk)
+            yield self._alter_chunk(chunk)

@@ -1,26 +1,26 @@
-"""What a demo says of the loop: models, fleet, quality, wear and scenes; as text and as JSON."""
+"""The loop's part of a demo's report: models, fleet, quality, wear and scenes; as text and as JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from infra.demo.loop_view import DemoFleet, DemoModel
-    from infra.demo.model_quality import Interval, QualityComparison
-    from infra.demo.scenes import SceneResult
+from infra.demo.loop_view import DemoFleet, DemoModel
+from infra.demo.model_quality import Interval, QualityComparison
+from infra.demo.scenes import SceneResult
+from infra.printing import UNKNOWN, count, seconds
 
 
 @dataclass(frozen=True)
 class WearOutcome:
-    """Many machines wear out at once: an alarm is right, learning it would be wrong.
+    """The wear of many machines at once: alarms are right, and a model trained from it would be wrong.
 
     Attributes:
         devices: Machines that wear out.
         alarmed: Of these, machines that raised an alarm.
         alarms: Alarms that they raised.
-        answers: What training runs since then were found to be, and their state.
+        answers: Cause and state of each training run since then.
         learnt: Whether a model was trained from it.
     """
 
@@ -32,7 +32,7 @@ class WearOutcome:
 
     @property
     def as_it_should(self) -> bool:
-        """Alarms, and nothing learnt."""
+        """Whether there were alarms, and nothing was learnt."""
         return self.alarms > 0 and not self.learnt
 
 
@@ -42,11 +42,11 @@ class LoopReport:
 
     Attributes:
         old: Version before the drift.
-        new: First version that the fleet got after it; empty: none.
-        latest: Last version that was published.
+        new: First version that was published after it; empty: none.
+        latest: Last version that was published; empty: none.
         before: Quality of the old model before the drift.
-        after: Old (in shadow) and new on the same windows after the commits.
-        loop_s: Onset of the drift to the last device's commit, wall seconds; None: not all committed.
+        after: Old (in shadow) and new on the same windows after the commits; None: no such windows.
+        loop_s: Seconds from the onset of the drift to the last device's commit; None: not all committed.
         loop_windows: The same in windows.
     """
 
@@ -63,25 +63,24 @@ class LoopReport:
     scenes: tuple[SceneResult, ...]
 
     def failures(self) -> list[str]:
-        """What is not as it should be, each in a line; empty: all well."""
+        """One line for each thing that is not as it should be; empty: all is well."""
         found = []
         if not self.new:
             found.append("no model was published")
         if self.fleet.on_latest != self.fleet.total:
-            found.append(
-                f"{self.fleet.total - self.fleet.on_latest} devices do not run {self.latest or 'a new model'}"
-            )
+            missing = count(self.fleet.total - self.fleet.on_latest, "device")
+            found.append(f"not on {self.latest or 'a new model'}: {missing}")
         if self.after is None or not self.after.is_better:
-            found.append("the new model is not better, its interval clear of zero")
+            found.append("the new model is not shown to be better: the interval of its gain includes zero")
         if self.wear is not None and not self.wear.as_it_should:
             found.append(
-                "the wear of many machines was learnt" if self.wear.learnt else "no alarm on the wear"
+                "a model learnt the wear of many machines" if self.wear.learnt else "the wear raised no alarm"
             )
         found += [f"scene: {scene.line()}" for scene in self.scenes if not scene.as_it_should]
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """Documented keys that the loop adds to `edgeloop demo --json`."""
+        """The documented keys that the loop adds to `edgeloop demo --json`."""
         after = self.after
         return {
             "models": [model.to_json() for model in self.models],
@@ -106,38 +105,39 @@ class LoopReport:
                 "learnt": self.wear.learnt,
             },
             "scenes": [
-                {"title": s.title, "told": s.told, "runs": s.runs, "as_it_should": s.as_it_should}
+                {"title": s.title, "told": s.reported, "runs": s.runs, "as_it_should": s.as_it_should}
                 for s in self.scenes
             ],
             "loop_closed": not self.failures(),
         }
 
     def facts(self) -> dict[str, str]:
-        """One line each for the end of the demo."""
+        """One line a topic, for the end of the demo."""
         return {
             "models": ", ".join(f"{m.version} {m.status}{_gates(m)}" for m in self.models) or "none",
-            "fleet": f"{self._on_latest()}; {self.fleet.restored} restored, "
-            f"{self.fleet.refused_updates} updates refused",
+            "fleet": f"{self._on_latest()}; {count(self.fleet.restored)} restored, "
+            f"{count(self.fleet.refused_updates, 'update')} refused",
             "loop": "not closed"
             if self.loop_s is None
-            else f"{self.loop_s:.1f} s ({self.loop_windows} windows) from onset to the last device's commit",
+            else f"{seconds(self.loop_s)} ({count(self.loop_windows, 'window')}) from onset to last commit",
             "quality": f"(1 - Brier) {self._quality()}",
             **({} if self.wear is None else {"wear": _wear(self.wear)}),
             **{f"scene {i + 1}": scene.line() for i, scene in enumerate(self.scenes)},
         }
 
     def _on_latest(self) -> str:
+        total = count(self.fleet.total, "device")
         if not self.latest:
-            return f"none of {self.fleet.total} devices runs a new model"
-        return f"{self.fleet.on_latest} of {self.fleet.total} devices run {self.latest}"
+            return f"none of {total} runs a new model"
+        return f"{count(self.fleet.on_latest)} of {total} run {self.latest}"
 
     def _quality(self) -> str:
-        before = "n/a" if self.before is None else _interval(self.before)
+        before = UNKNOWN if self.before is None else _interval(self.before)
         if self.after is None:
-            return f"before the drift {before}; old and new never scored the same windows"
+            return f"before the drift {before}; old and new model never scored the same windows"
         gain = self.after.gain
         return (
-            f"before the drift {before}; after it, on the same {self.after.windows:,} windows: old "
+            f"before the drift {before}; after it, on the same {count(self.after.windows, 'window')}: old "
             f"{_interval(self.after.old)}, new {_interval(self.after.new)}; gain {gain.value:+.3f} "
             f"[{gain.low:+.3f}, {gain.high:+.3f}]"
         )
@@ -151,10 +151,11 @@ def _gates(model: DemoModel) -> str:
     failed = [gate for gate, passed in model.gates.items() if not passed]
     if failed:
         return f" ({', '.join(failed)} not passed)"
-    return f" ({len(model.gates)} gates passed)" if model.gates else ""
+    return f" ({count(len(model.gates), 'gate')} passed)" if model.gates else ""
 
 
 def _wear(wear: WearOutcome) -> str:
-    verdict = "LEARNT" if wear.learnt else "not learnt"
+    learnt = "LEARNT" if wear.learnt else "not learnt"
     answers = "; ".join(wear.answers) or "no verdict yet"
-    return f"{wear.alarms} alarms on {wear.alarmed} of {wear.devices} worn machines; {verdict} ({answers})"
+    alarms, machines = count(wear.alarms, "alarm"), count(wear.devices, "worn machine")
+    return f"{alarms} on {count(wear.alarmed)} of {machines}; {learnt} ({answers})"

@@ -1,28 +1,32 @@
-"""What the learning loop does while a demo runs, read from the model registry beside its writers."""
+"""Shows the learning loop while a demo runs: reads the model registry beside its writers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
-from model_service import Registry, candidates, registry_tables, run_store
+from infra.printing import count, seconds
+from model_service import (
+    CandidateState,
+    ModelSettings,
+    Registry,
+    TrainingRun,
+    candidates,
+    registry_tables,
+    run_store,
+)
 from schemas.updates import UpdateResult, UpdateState
 
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
-    from model_service import CandidateState, ModelSettings, TrainingRun
-
-_RUNS_NEW = (UpdateState.COMMITTED.value, UpdateState.WATCH.value)
+_RUNNING = (UpdateState.COMMITTED.value, UpdateState.WATCH.value)
 
 
 @dataclass(frozen=True)
 class LoopStep:
-    """One step of a model's, run's or rollout's life."""
+    """One step in the life of a model, training run, rollout or device."""
 
     at: datetime
     subject: str
@@ -30,27 +34,27 @@ class LoopStep:
     detail: Mapping[str, str]
 
     def line(self, start: datetime) -> str:
-        """One line, with seconds since the story's start; the whole detail is in the table ``lifecycle``."""
-        told = ", ".join(text for name, shown in _SHOWN if (text := shown(self.detail.get(name, ""))))
-        step = self.step.replace("_", " ")
-        return f"{(self.at - start).total_seconds():4.0f} s  {self.subject:<18}  {step:<17}  {told}".rstrip()
+        """One line, with seconds since the simulation began; the table ``lifecycle`` has the whole detail."""
+        shown = ", ".join(text for name, show in _SHOWN if (text := show(self.detail.get(name, ""))))
+        at, step = seconds((self.at - start).total_seconds(), 0), self.step.replace("_", " ")
+        return f"{at:>6}  {self.subject:<18}  {step:<17}  {shown}".rstrip()
 
 
-def told_once(steps: Sequence[LoopStep]) -> list[LoopStep]:
-    """The steps, with those that many devices take at once (joining) as one."""
-    joining: dict[str, list[LoopStep]] = {}
+def merge_device_steps(steps: Sequence[LoopStep]) -> list[LoopStep]:
+    """The steps in order of time; equal steps of many devices, such as joining, become one."""
+    by_name: dict[str, list[LoopStep]] = {}
     for step in steps:
         if step.step.startswith("device_"):
-            joining.setdefault(step.step, []).append(step)
-    summed = [
-        LoopStep(max(s.at for s in same), f"{len(same)} devices", name.removeprefix("device_"), {})
-        for name, same in joining.items()
+            by_name.setdefault(step.step, []).append(step)
+    merged = [
+        LoopStep(max(s.at for s in same), count(len(same), "device"), name.removeprefix("device_"), {})
+        for name, same in by_name.items()
     ]
-    return sorted([*summed, *(s for s in steps if not s.step.startswith("device_"))], key=lambda s: s.at)
+    return sorted([*merged, *(s for s in steps if not s.step.startswith("device_"))], key=lambda s: s.at)
 
 
-def _count(text: str) -> str:
-    return f"{len(text.split(','))} gates" if text else ""
+def _gate_count(text: str) -> str:
+    return count(len(text.split(",")), "gate") if text else ""
 
 
 def _labelled(label: str) -> Callable[[str], str]:
@@ -64,7 +68,7 @@ _SHOWN: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("verdicts", _labelled("verdicts")),
     ("champion", _labelled("against")),
     ("effective_rows", _labelled("effective rows")),
-    ("gates", _count),
+    ("gates", _gate_count),
     ("baseline", _labelled("baseline")),
     ("ring", _labelled("ring")),
     ("seq", _labelled("seq")),
@@ -73,12 +77,12 @@ _SHOWN: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("guard_text", str),
     ("detail", str),
 )
-"""What a line shows of a step's detail, in this order."""
+"""The parts of a step's detail that a line shows, in this order, and how."""
 
 
 @dataclass(frozen=True)
 class DemoModel:
-    """One model of the report: what became of it."""
+    """One model of the report, and how it ended."""
 
     version: str
     status: CandidateState
@@ -91,12 +95,12 @@ class DemoModel:
 
 @dataclass(frozen=True)
 class DemoFleet:
-    """Where the fleet's devices stand.
+    """What the fleet's devices run, and how their update attempts ended.
 
     Attributes:
-        on_latest: Devices whose newest report says that they run the version.
-        restored: Attempts that ended restored, of any device, since the demo began.
-        refused_updates: Attempts that ended refused.
+        on_latest: Devices that run the version, by their newest report.
+        restored: Attempts of any device, since the demo began, that ended with the old model restored.
+        refused_updates: Attempts that the device refused.
     """
 
     total: int
@@ -115,28 +119,28 @@ class DemoFleet:
 
 
 @dataclass
-class LoopWatch:
-    """Looks into the registry again and again.
+class LoopReader:
+    """Reads the learning loop's progress from the registry.
 
     Args:
         registry: Of the stack's model service.
-        since: Nothing older is told.
+        since: Older steps, models and runs are left out.
     """
 
     registry: Registry
     since: datetime
-    _told: set[str] = field(default_factory=set)
+    _reported: set[str] = field(default_factory=set)
 
     @classmethod
-    def of(cls, settings: ModelSettings, since: datetime) -> LoopWatch:
-        """The watch of a running stack."""
+    def of(cls, settings: ModelSettings, since: datetime) -> LoopReader:
+        """The reader of a running stack."""
         return cls(Registry(settings.database_url), since)
 
     def close(self) -> None:
         """Close the registry."""
         self.registry.close()
 
-    def news(self) -> list[LoopStep]:
+    def new_steps(self) -> list[LoopStep]:
         """Steps since the last call, oldest first."""
         query = (
             select(registry_tables.outbox)
@@ -145,8 +149,8 @@ class LoopWatch:
         )
         with self.registry.reading() as connection:
             rows = connection.execute(query).mappings().all()
-        fresh = [row for row in rows if row["event_id"] not in self._told]
-        self._told.update(row["event_id"] for row in fresh)
+        fresh = [row for row in rows if row["event_id"] not in self._reported]
+        self._reported.update(row["event_id"] for row in fresh)
         return [
             LoopStep(datetime.fromtimestamp(r["event_time"], UTC), r["subject"], r["step"], r["detail"])
             for r in fresh
@@ -171,23 +175,8 @@ class LoopWatch:
             if run.onset is not None and run.onset >= onset_from and run.created_at >= self.since
         ]
 
-    def rollout(self, group: str) -> Mapping[str, Any] | None:
-        """Newest rollout of the group since the start; None: there was none."""
-        query = (
-            select(registry_tables.rollouts)
-            .where(
-                registry_tables.rollouts.c.grp == group,
-                registry_tables.rollouts.c.created_at >= self.since.timestamp(),
-            )
-            .order_by(registry_tables.rollouts.c.created_at.desc())
-            .limit(1)
-        )
-        with self.registry.reading() as connection:
-            row = connection.execute(query).mappings().first()
-        return None if row is None else dict(row)
-
     def fleet(self, devices: Sequence[str], family: str, version: str) -> DemoFleet:
-        """Where these devices stand against a version."""
+        """How many of these devices run a version, and how all attempts ended."""
         since = self.since.timestamp()
         with self.registry.reading() as connection:
             installed = dict(
@@ -215,13 +204,13 @@ class LoopWatch:
         )
 
     def commits(self, devices: Iterable[str], version: str) -> dict[str, datetime]:
-        """When each device first said that it runs the version."""
+        """When each device first reported that it runs the version."""
         query = (
             select(registry_tables.reports.c.device_id, registry_tables.reports.c.received_at)
             .where(
                 registry_tables.reports.c.device_id.in_(list(devices)),
                 registry_tables.reports.c.attempted == version,
-                registry_tables.reports.c.state.in_(_RUNS_NEW)
+                registry_tables.reports.c.state.in_(_RUNNING)
                 | (registry_tables.reports.c.result == UpdateResult.COMMITTED.value),
             )
             .order_by(registry_tables.reports.c.id.desc())

@@ -1,6 +1,6 @@
-"""Two honest mistakes at once: trainer and gate sign a model that does not compute what it promises.
+"""Publishes a model that trainer and gate signed by mistake: its golden scores are wrong.
 
-Every signature holds, so nothing but the device's own trial can find it out.
+Every signature is valid, so only the device's own trial can detect it.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ import hashlib
 import io
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from sqlalchemy import insert
 
 from model_service import (
+    Candidate,
     CandidateState,
+    ModelSettings,
     OnlineSigner,
     Registry,
     TrustRepository,
@@ -30,18 +31,14 @@ from schemas.bundle_archive import GOLDEN, MANIFEST, MODEL, pack, unpack
 from schemas.channel_documents import TargetCustom, model_role
 from schemas.durable import DISK
 from schemas.errors import RegistryError
-from schemas.manifest import parse_manifest
-
-if TYPE_CHECKING:
-    from model_service import Candidate, ModelSettings
-    from schemas.manifest import Manifest
+from schemas.manifest import Manifest, parse_manifest
 
 _OFF_BY = 0.2
 _BY_MISTAKE = "signed by mistake, for the demo"
 
 
 def sign_a_mistake(settings: ModelSettings, version: str) -> str:
-    """Publish a model like ``version`` whose golden scores are off, with all signatures; its version.
+    """Publish a copy of ``version`` with wrong golden scores and all signatures; returns its version.
 
     It has no training run, so the engine starts no rollout of it by itself.
     """
@@ -64,7 +61,7 @@ def sign_a_mistake(settings: ModelSettings, version: str) -> str:
 
 
 def withdraw_mistakes(settings: ModelSettings) -> None:
-    """Say in the registry what the trial found: nobody may roll them out."""
+    """Mark them in the registry as refused, so that nobody can roll them out."""
     registry = Registry(settings.database_url)
     why = f"{_BY_MISTAKE}: it failed its trial"
     try:
@@ -108,8 +105,7 @@ def _published(manifest: Manifest, artifact: bytes, champion: str) -> Candidate:
 
 
 def _verdict(version: str) -> dict[str, object]:
-    """The gate's part of the mistake: it says that the golden vectors hold."""
-    told = {"says": _BY_MISTAKE}
+    """The gate's part of the mistake: a verdict that the golden vectors match."""
     return {
         "version": version,
         "gate": "golden",
@@ -118,6 +114,6 @@ def _verdict(version: str) -> dict[str, object]:
         "bound": 0.0,
         "low": None,
         "high": None,
-        "detail": told,
+        "detail": {"says": _BY_MISTAKE},
         "evaluated_at": time.time(),
     }

@@ -1,7 +1,7 @@
-"""How well models judged the same windows: 1 - Brier score against the injected truth, device by device.
+"""Measures how well models scored the same windows: 1 - Brier score against the injected truth, by device.
 
 The Brier score (Brier 1950) is the mean of (score - truth)² with truth 1 in a fault and 0 outside: 0 is
-perfect, 0.25 is a coin. Summaries hold n, mean and m2 of every score of a period, sent or not, so it is
+perfect, 0.25 is a coin toss. Summaries hold n, mean and m2 of all scores of a period, sent or not, so it is
 exact: the sum of (s - y)² over a period is m2 + n (mean - y)². The device is the unit: intervals come from
 drawing devices (Efron and Tibshirani 1993, percentile bootstrap), and two models are compared on exactly
 the periods in which both scored the same windows.
@@ -46,8 +46,8 @@ class ScoredPeriod:
     m2: float
 
     @property
-    def place(self) -> tuple[str, int, datetime]:
-        """What it has in common with another model's period over the same windows."""
+    def key(self) -> tuple[str, int, datetime]:
+        """Equal for the periods of two models over the same windows."""
         return self.device_id, self.boot_id, self.start
 
 
@@ -112,7 +112,7 @@ class FaultTruth:
 
 
 def quality(periods: Sequence[ScoredPeriod], truth: FaultTruth) -> Interval | None:
-    """1 - Brier score of one model over these periods; None where there are none with a clear truth."""
+    """1 - Brier score of one model over these periods; None if no period has a clear truth."""
     sums = _by_device([(p, truth.of(p)) for p in periods])
     return _interval(sums) if sums else None
 
@@ -120,19 +120,19 @@ def quality(periods: Sequence[ScoredPeriod], truth: FaultTruth) -> Interval | No
 def compare(
     periods: Sequence[ScoredPeriod], old: str, new: str, truth: FaultTruth
 ) -> QualityComparison | None:
-    """The two models where both scored the same windows; None where that never was.
+    """Compare two models where both scored the same windows; None if there are no such windows.
 
     Args:
-        periods: Of any models.
-        old: Version of one.
-        new: Version of the other.
-        truth: The injected one.
+        periods: Those of other models are left out.
+        old: Version of the old model.
+        new: Version of the new model.
+        truth: The injected faults.
     """
-    scored = {(p.model_version, p.place): p for p in periods}
+    scored = {(p.model_version, p.key): p for p in periods}
     pairs = [
         (a, b)
-        for (version, place), a in scored.items()
-        if version == old and (b := scored.get((new, place))) is not None and a.n == b.n and a.n > 0
+        for (version, key), a in scored.items()
+        if version == old and (b := scored.get((new, key))) is not None and a.n == b.n and a.n > 0
     ]
     before = _by_device([(a, truth.of(a)) for a, _ in pairs])
     after = _by_device([(b, truth.of(b)) for _, b in pairs])
@@ -144,7 +144,7 @@ def compare(
 
 
 def _by_device(judged: Sequence[tuple[ScoredPeriod, float | None]]) -> Mapping[str, tuple[float, float]]:
-    """Summed squared error and windows of each device."""
+    """Sum of squared errors and number of windows of each device."""
     sums: dict[str, tuple[float, float]] = {}
     for period, y in judged:
         if y is None or not period.n:
@@ -158,6 +158,7 @@ def _interval(
     sums: Mapping[str, tuple[float, float]], offset: float = 1.0, sign: float = -1.0, seed: int = 0
 ) -> Interval:
     """The value offset + sign · Σ error / Σ n over devices, with the bootstrap interval."""
+    # Draw whole devices, not windows: the windows of one device are alike.
     table: Array = np.array(list(sums.values()), dtype=np.float64)
     drawn = np.random.default_rng(seed).integers(0, len(table), (DRAWS, len(table)))
     totals = table[drawn].sum(axis=1)

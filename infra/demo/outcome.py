@@ -1,4 +1,4 @@
-"""What came of a demo: alarms against the truth, drift against its injection, latencies."""
+"""Scores a demo: alarms against the injected faults, drift verdicts against the injected drift, latencies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edge_producer.sources.scenario import FaultSpan
 from infra.line_watch import QueryableFrontier
 
 GRACE = timedelta(seconds=15)
-"""An alarm so long after a fault's end still speaks of it."""
+"""An alarm this long after a fault's end still counts as an alarm of that fault."""
 
 
 @dataclass(frozen=True)

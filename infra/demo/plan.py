@@ -1,4 +1,4 @@
-"""What happens when in a demo; pure, so that the same seed tells the same story."""
+"""Plans a demo: which changes are injected when. Pure, so that the same seed gives the same demo."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import datetime
 
 from edge_producer.sources.scenario import Injection, Scenario
 
+# When changes begin and the cut lasts, as parts of the demo's length; LINE_: without the loop.
 FAULT_AT = 0.10
 RECALIBRATION_AT = 0.25
 WEAR_AT = 0.70
@@ -14,8 +15,11 @@ CUT_FROM, CUT_TO = 0.66, 0.78
 LINE_FAULT_AT, LINE_RECALIBRATION_AT = 0.20, 0.50
 LINE_CUT_FROM, LINE_CUT_TO = 0.30, 0.50
 RECALIBRATED_SHARE = 0.8
+"""Of all machines."""
 WORN_SHARE = 0.6
+"""Of the north's machines."""
 RECALIBRATED_BY = 8.0
+"""Degrees Celsius."""
 NORTH, SOUTH = "north", "south"
 
 
@@ -25,10 +29,10 @@ class DemoPlan:
 
     Attributes:
         sites: Devices by site; ``south`` is the one that loses its network.
-        seconds: Length of the story.
+        seconds: Length of the simulation.
         cut_from_s, cut_to_s: Seconds after the start between which ``south`` has no network.
-        scenario: What is injected, and thereby the ground truth.
-        worn: Devices that wear out together, later; empty where the story has no loop.
+        scenario: The injected changes, which are also the ground truth.
+        worn: Devices that wear out together later; empty without the loop.
     """
 
     sites: dict[str, tuple[str, ...]]
@@ -62,11 +66,11 @@ class DemoPlan:
 def make_plan(
     profile: str, devices: int, seconds: float, seed: int, start: datetime, *, loop: bool = True
 ) -> DemoPlan:
-    """The story for so many devices.
+    """The plan for a number of devices.
 
     One bearing wears out; most machines are recalibrated, which the loop must learn; the south loses its
     network; many machines of the north wear out together, which the loop must not learn. Without the loop
-    the story has no such wear, and its parts lie closer to the middle.
+    there is no such wear, and the changes lie closer to the middle.
     """
     ids = tuple(f"{profile}-{i:02d}" for i in range(devices))
     half = (devices + 1) // 2

@@ -1,32 +1,28 @@
-"""What a fleet must survive, shown on devices of their own: tampering, a forged order, a model that fails.
+"""Plays three scenes on separate devices: a tampered model, a forged instruction, a model that fails.
 
-The first two scenes play a model service whose public process was taken over: it has the server's
-certificate and everything that process can read, but no signing key, for it never holds one. The third
-plays two honest mistakes at once: trainer and gate sign a model that does not compute what it promises.
+In the first two the model service's public process was taken over: the attacker has the server's certificate
+and everything that the process can read, but no signing key, because that process never holds one. In the
+third, trainer and gate both sign a model by mistake that does not compute what it promises.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import select
 
-from infra.demo.hostile import HostileService, forge_order, tamper_artifact
+from infra.demo.hostile import HostileService, forge_instruction, tamper_artifact
 from infra.demo.mistake import sign_a_mistake, withdraw_mistakes
+from infra.demo.stage import DemoStage
 from infra.fleet_client import FleetClient
 from infra.stack.edge_processes import EdgeProcess, EdgeSpec
 from infra.stack.model_processes import PROBES
 from model_service import Registry, TrustRepository, registry_tables
 from schemas.errors import StackError
 from schemas.updates import Attack, UpdateResult
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from infra.demo.stage import DemoStage
 
 _UPDATE_S = 60.0
 _OFFER_S = 20.0
@@ -39,48 +35,48 @@ class SceneResult:
 
     Attributes:
         title: What was tried.
-        expected: What the device should have said.
-        told: What it said.
+        expected: What the device should have reported.
+        reported: What it reported.
         before: Version that it ran before.
         runs: Version that it runs afterwards.
     """
 
     title: str
     expected: str
-    told: str
+    reported: str
     before: str
     runs: str
 
     @property
     def as_it_should(self) -> bool:
         """Whether the device did what it should."""
-        return self.told == self.expected and self.runs == self.before != ""
+        return self.reported == self.expected and self.runs == self.before != ""
 
     def line(self) -> str:
-        """One line."""
-        verdict = "as it should" if self.as_it_should else f"WRONG: expected {self.expected}"
-        return f"{self.title}: {self.told or 'no report'}, runs {self.runs or 'unknown'} ({verdict})"
+        """The result in one line."""
+        judgement = "as it should" if self.as_it_should else f"WRONG: expected {self.expected}"
+        return f"{self.title}: {self.reported or 'no report'}, runs {self.runs or 'unknown'} ({judgement})"
 
 
-def play_scenes(stage: DemoStage, version: str, say: Callable[[str], None]) -> list[SceneResult]:
+def play_scenes(stage: DemoStage, version: str, progress: Callable[[str], None]) -> list[SceneResult]:
     """Play all three.
 
     Args:
-        stage: The demo; its stack is up.
+        stage: The demo, whose stack is up.
         version: A model that the service has published.
-        say: Takes each scene's line.
+        progress: Receives each scene's line.
     """
     scenes = []
-    for number, play in enumerate((_tampered_artifact, _forged_order, _failing_model)):
+    for number, play in enumerate((_tampered_artifact, _forged_instruction, _failing_model)):
         scene = play(stage, _probe(stage, number), version)
-        say(scene.line())
+        progress(scene.line())
         scenes.append(scene)
     _end_rollouts(stage)
     return scenes
 
 
 def _probe(stage: DemoStage, number: int) -> EdgeProcess:
-    """A device beside the fleet that only looks for updates."""
+    """A device beside the fleet that only checks for updates."""
     spec = EdgeSpec(
         f"probe-{number}-{stage.run}",
         stage.request.profile,
@@ -102,8 +98,8 @@ def _tampered_artifact(stage: DemoStage, probe: EdgeProcess, version: str) -> Sc
     return _ending(stage, probe, before, "tampered artifact", Attack.TAMPERED_ARTIFACT.value)
 
 
-def _forged_order(stage: DemoStage, probe: EdgeProcess, version: str) -> SceneResult:
-    with HostileService(stage.models, documents=forge_order(PROBES, version)) as service:
+def _forged_instruction(stage: DemoStage, probe: EdgeProcess, version: str) -> SceneResult:
+    with HostileService(stage.models, documents=forge_instruction(PROBES, version)) as service:
         probe.join(stage.models, delivery=service.address)
         before = _joined(stage, probe)
     return _ending(stage, probe, before, "unsigned instruction", Attack.UNSIGNED_INSTRUCTION.value)
@@ -118,7 +114,7 @@ def _failing_model(stage: DemoStage, probe: EdgeProcess, version: str) -> SceneR
 
 
 def _joined(stage: DemoStage, probe: EdgeProcess) -> str:
-    """Have the probe enrol and look once; the version that it runs."""
+    """Have the probe enrol and check for an update once; returns the version that it runs."""
     probe.update_once(_UPDATE_S)
     row = _status(stage, probe)
     return "" if row is None else _runs(stage, row)
@@ -138,7 +134,7 @@ def _offer(stage: DemoStage, version: str) -> None:
 
 
 def _end_rollouts(stage: DemoStage) -> None:
-    """Take the scenes' models back from the probes, and leave no mistake that anybody could roll out."""
+    """Abort the probes' rollouts, and withdraw the model that was signed by mistake."""
     with FleetClient(stage.models, "operator") as client:
         for rollout in client.rollouts(group=PROBES):
             if rollout["state"] in ("draft", "running", "paused"):
@@ -154,7 +150,7 @@ def _is_offered(stage: DemoStage, version: str) -> bool:
 
 
 def _ending(stage: DemoStage, probe: EdgeProcess, before: str, title: str, expected: str) -> SceneResult:
-    """What the probe told last."""
+    """The scene's result, from the probe's newest report."""
     row = _status(stage, probe)
     if row is None:
         return SceneResult(title, expected, "", before, "")

@@ -1,4 +1,4 @@
-"""What a demo shows while it runs: a live table on a terminal, plain lines elsewhere."""
+"""Shows a running demo: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -11,27 +11,19 @@ from rich.table import Table
 from rich.text import Text
 
 from infra.line_watch import LineView
+from infra.printing import UNKNOWN, count, seconds, share, size
 
 _LINE_EVERY_S = 5
 
 
-def human_bytes(n: float) -> str:
-    """Bytes with a binary unit, three digits."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(n) < 1024 or unit == "GiB":
-            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
-        n /= 1024
-    raise AssertionError("unreachable")
-
-
 def saving(sent: int, whole: int) -> str:
     """Share of bytes kept off the network."""
-    return f"{1 - sent / whole:.1%}" if whole > 0 else "n/a"
+    return share(1 - sent / whole) if whole > 0 else UNKNOWN
 
 
 LEGEND = (
     "sensed, acked: rows so far; spools: rows that wait in each edge process; off-net: bytes kept off the "
-    "network; lag: messages not yet queryable; alarms, drift: in the lake"
+    "network; lag: messages not yet queryable; alarms, drift verdicts: those in the lake"
 )
 
 
@@ -50,7 +42,7 @@ class DemoScreen:
 
     @contextmanager
     def open(self) -> Iterator[DemoScreen]:
-        """Live where there is a terminal."""
+        """Draw live while it is open, if there is a terminal."""
         if not self._console.is_terminal:
             yield self
             return
@@ -58,12 +50,12 @@ class DemoScreen:
             yield self
         self._live = None
 
-    def say(self, text: str) -> None:
-        """One line that stays."""
+    def add_line(self, text: str) -> None:
+        """Print a line that stays on the screen."""
         self._console.print(text)
 
     def show(self, at_s: float, view: LineView, offline: str | None) -> None:
-        """The newest view."""
+        """Show the newest view."""
         if self._live is not None:
             self._live.update(self._table(at_s, view, offline))
         elif at_s >= self._next_line:
@@ -72,33 +64,35 @@ class DemoScreen:
 
     def _table(self, at_s: float, view: LineView, offline: str | None) -> Table:
         total, meters = view.total, view.meters
-        table = Table(title=f"edgeloop demo  {at_s:5.0f} / {self._seconds:.0f} s", title_justify="left")
+        clock = f"{seconds(at_s, 0)} of {seconds(self._seconds, 0)}"
+        table = Table(title=f"edgeloop demo  {clock}", title_justify="left")
         for column in ("", "sensed", "acked", "pending", "filtered", "network"):
             table.add_column(column, justify="left" if column in ("", "network") else "right")
         for name, s in view.spools.items():
             state = "[red]cut[/]" if name == offline else "[green]up[/]"
-            counts = (s.sensed, s.acked, s.pending, s.filtered)
-            table.add_row(name, *(f"{n:,}" for n in counts), state)
-        counts = (total.sensed, total.acked, total.pending, total.filtered)
-        table.add_row("all", *(f"{n:,}" for n in counts), "", end_section=True)
-        table.add_row("sent", human_bytes(meters.get("bytes_sent", 0)), *[""] * 4)
+            table.add_row(name, *map(count, (s.sensed, s.acked, s.pending, s.filtered)), state)
+        totals = map(count, (total.sensed, total.acked, total.pending, total.filtered))
+        table.add_row("all", *totals, "", end_section=True)
+        table.add_row("sent", size(meters.get("bytes_sent", 0)), *[""] * 4)
         for label, key in (
             ("kept off, against raw", "raw_bytes"),
             ("against every feature row", "feature_bytes"),
         ):
             table.add_row(label, saving(meters.get("bytes_sent", 0), meters.get(key, 0)), *[""] * 4)
-        table.add_row("lag, messages", f"{view.lag:,}", *[""] * 4)
-        table.add_row("alarms / drift verdicts", f"{view.alarms} / {view.drift}", *[""] * 4)
+        table.add_row("lag, messages", count(view.lag), *[""] * 4)
+        table.add_row("alarms / drift verdicts", f"{count(view.alarms)} / {count(view.drift)}", *[""] * 4)
         return table
 
     def _line(self, at_s: float, view: LineView, offline: str | None) -> str:
         total, meters = view.total, view.meters
         spools = "  ".join(
-            f"{n} {s.pending:,}{' (no network)' if n == offline else ''}" for n, s in view.spools.items()
+            f"{name} {count(s.pending)}{' (no network)' if name == offline else ''}"
+            for name, s in view.spools.items()
         )
+        sent = meters.get("bytes_sent", 0)
+        off_net = saving(sent, meters.get("raw_bytes", 0))
         return (
-            f"{at_s:4.0f} s  sensed {total.sensed:>6,}  acked {total.acked:>6,}  spools {spools}  "
-            f"sent {human_bytes(meters.get('bytes_sent', 0)):>9}  off-net "
-            f"{saving(meters.get('bytes_sent', 0), meters.get('raw_bytes', 0))} of raw  "
-            f"lag {view.lag}  alarms {view.alarms}  drift {view.drift}"
+            f"{seconds(at_s, 0):>6}  sensed {count(total.sensed):>6}  acked {count(total.acked):>6}  "
+            f"spools {spools}  sent {size(sent):>8}  off-net {off_net} of raw  "
+            f"lag {count(view.lag)}  alarms {count(view.alarms)}  drift verdicts {count(view.drift)}"
         )

@@ -1,4 +1,4 @@
-"""A demo on its way: stack, fleet and story, set up."""
+"""Sets up a demo: its folder, stack, fleet and scenario."""
 
 from __future__ import annotations
 
@@ -8,38 +8,37 @@ import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from feature_store.lake import Lake
 from infra.demo.plan import SOUTH, DemoPlan, make_plan
+from infra.demo.screen import DemoScreen
 from infra.process.ports import LOOPBACK
 from infra.process.tcp_proxy import TcpProxy
 from infra.stack.edge_processes import EdgeProcess, EdgeSpec
 from infra.stack.model_processes import GROUP
 from infra.stack.model_settings import model_settings
+from infra.stack.running import RunningStack
 from infra.stack.stack_file import DEMO_MARKER
+from model_service import ModelSettings
 from schemas.errors import StackError
-
-if TYPE_CHECKING:
-    from infra.demo.screen import DemoScreen
-    from infra.stack.running import RunningStack
-    from model_service import ModelSettings
-    from schemas.profile import Profile
+from schemas.profile import Profile
 
 HEAD_START_S = 4.0
 JOIN_HEAD_START_S = 8.0
 POLL_S = "5"
 DATA = ("lake", "models", "kafka", "edge", "labels")
-"""What a stack keeps in its state folder, beside logs and locks."""
+"""Folders that a stack keeps in its state folder, beside logs and locks."""
 PREVIOUS = "previous-demo"
 
 
 @dataclass(frozen=True)
 class DemoRequest:
-    """What the user asked for.
+    """The options of `edgeloop demo`.
 
     Attributes:
+        seconds: Length of the simulation.
         loop: Run the whole loop; False: the line from sensor to row alone.
+        json_file: Gets the report as JSON.
     """
 
     profile: str = "machine"
@@ -52,11 +51,13 @@ class DemoRequest:
 
 @dataclass
 class DemoStage:
-    """A demo on its way.
+    """A demo that is set up or running.
 
     Attributes:
         since: UTC instant before anything of this demo happened.
-        run: Random name of this run, part of its folders.
+        run: Random name of this run, part of its folders' names.
+        edges: One edge process a site.
+        proxy: The south's link to the broker, which can be cut; None: somebody else's broker.
     """
 
     request: DemoRequest
@@ -72,7 +73,7 @@ class DemoStage:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds of the story so far."""
+        """Seconds since the simulation began; negative before."""
         return (datetime.now(UTC) - self.plan.scenario.start).total_seconds()
 
     @property
@@ -82,7 +83,7 @@ class DemoStage:
 
     @property
     def edge_root(self) -> Path:
-        """Folder of edge processes' folders."""
+        """Parent of the edge processes' folders."""
         return self.stack.settings.state_dir / "edge"
 
     def check_edges(self) -> None:
@@ -98,36 +99,38 @@ class DemoStage:
 
 
 def begin_afresh(state_dir: Path) -> None:
-    """Let a demo begin with nothing: what the demo before left goes to ``previous-demo``. Holding the stack.
+    """Let a demo begin with nothing: move what the last demo left to ``previous-demo``.
+
+    Called by the process that holds the folder's stack.
 
     Raises:
-        StackError: The folder holds what no demo made, or what somebody used since.
+        StackError: The folder holds data that no demo made, or that a person has used since.
     """
-    there = [state_dir / name for name in DATA if (state_dir / name).exists()]
-    if there and not (state_dir / DEMO_MARKER).exists():
+    left = [state_dir / name for name in DATA if (state_dir / name).exists()]
+    if left and not (state_dir / DEMO_MARKER).exists():
         raise StackError(
             f"{state_dir} holds a stack of yours: run the demo in another folder "
             "(EDGELOOP_STATE_DIR=… or --state-dir before `demo`), or the line alone with --no-loop"
         )
-    if there:
+    if left:
         previous = state_dir / PREVIOUS
         shutil.rmtree(previous, ignore_errors=True)
         previous.mkdir()
-        for path in there:
+        for path in left:
             path.rename(previous / path.name)
     (state_dir / DEMO_MARKER).touch()
 
 
 def mark_if_new(state_dir: Path) -> None:
-    """A folder in which nothing was yet is a demo's, also that of the line alone."""
-    with contextlib.suppress(OSError):  # the stack's start will say what is wrong with the folder
+    """Mark a folder that holds no stack yet as a demo's."""
+    with contextlib.suppress(OSError):  # the stack's start reports what is wrong with the folder
         if not any((state_dir / name).exists() for name in DATA):
             state_dir.mkdir(parents=True, exist_ok=True)
             (state_dir / DEMO_MARKER).touch()
 
 
 def prepare(request: DemoRequest, profile: Profile, stack: RunningStack, screen: DemoScreen) -> DemoStage:
-    """Folders, keys, join bundles and scenario of every edge process; nothing senses yet."""
+    """Make folders, keys, join bundles and scenario of every edge process; none of them runs yet."""
     since = datetime.now(UTC)
     head_start_s = JOIN_HEAD_START_S if request.loop else HEAD_START_S
     start = since + timedelta(seconds=head_start_s)

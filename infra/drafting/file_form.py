@@ -1,4 +1,4 @@
-"""What a text file of measurements looks like: encoding, delimiter, decimal mark, time column."""
+"""Detects the form of a text file of measurements: encoding, delimiter, decimal mark, time column."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class FileForm:
     """A file's form, and its first rows.
 
     Attributes:
-        time_column: Empty: none was found.
-        zoned: Times carry their own zone.
+        time_column: Its name; empty: none was found.
+        zoned: Whether times carry their own zone.
         rows: Cells of the first rows, none shorter than the header.
     """
 
@@ -56,7 +56,7 @@ class _Time:
     zoned: bool = False
 
 
-def look_at(path: Path) -> FileForm:
+def detect_form(path: Path) -> FileForm:
     """The form of a CSV file.
 
     Raises:
@@ -91,9 +91,9 @@ def look_at(path: Path) -> FileForm:
 
 
 def find_delimiter(lines: Sequence[str]) -> str:
-    """The delimiter that gives most lines as many cells as the header, then the one with most cells.
+    """The delimiter that gives most lines as many cells as the header; among equals, the one with most cells.
 
-    The header decides because decimal commas stand in the rows only.
+    The header decides, because only rows contain decimal commas.
     """
 
     def quality(delimiter: str) -> tuple[float, int]:
@@ -105,7 +105,7 @@ def find_delimiter(lines: Sequence[str]) -> str:
 
 
 def find_decimal(rows: Sequence[Sequence[str]]) -> str:
-    """The decimal mark that more cells show."""
+    """The decimal mark that more cells contain."""
     cells = [cell.strip() for row in rows for cell in row]
     commas = sum(bool(COMMA_NUMBER.match(c)) for c in cells)
     points = sum(bool(POINT_NUMBER.match(c)) for c in cells)
@@ -113,7 +113,7 @@ def find_decimal(rows: Sequence[Sequence[str]]) -> str:
 
 
 def find_time(header: Sequence[str], rows: Sequence[Sequence[str]], decimal: str) -> _Time | None:
-    """The time column: one that reads as times and does not fall; a telling name decides between two."""
+    """The time column: one of times that do not fall; among several, one whose name suggests it."""
     found = []
     for column in range(len(header)):
         cells = [row[column].strip() for row in rows]
@@ -139,7 +139,7 @@ def _time_of(column: int, cells: list[str], name: str, decimal: str) -> _Time | 
         seconds = [t.replace(tzinfo=UTC).timestamp() for t in times]
         span_s = max(seconds) - min(seconds)
         read = _Time(column, time_format, _order(seconds), span_s, all(t.tzinfo for t in times))
-        # Day and month may change places: then the reading with the shorter recording is the likely one.
+        # If day and month can be swapped, the reading that makes the recording shorter is the likelier one.
         if best is None or (read.order, -read.span_s) > (best.order, -best.span_s):
             best = read
     return best

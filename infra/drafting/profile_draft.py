@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edge_producer.sources.cells import instants, numbers
 from edge_producer.sources.recording import Recording
-from infra.drafting.file_form import FileForm, look_at
+from infra.drafting.file_form import FileForm, detect_form
 from infra.drafting.profile_text import DraftColumn, ProfileContents, WindowShape, write_profile
 from schemas.errors import SourceError
 from schemas.profile import Channel, FeatureChoice, Features, Profile, Replay, Sampling
@@ -21,10 +21,10 @@ from schemas.profile import Channel, FeatureChoice, Features, Profile, Replay, S
 Array = NDArray[np.float64]
 
 MAX_CELLS = 10_000_000
-"""Cells looked at; of a longer file only the beginning is."""
+"""Cells that are read; of a longer file only the beginning is."""
 MAX_CHANNELS = 32
 JUMP = 4.0
-"""A value more than so many times as far from the median as the next nearer one is absurd."""
+"""A value this many times as far from the median as the next nearer one is absurd."""
 LABEL_NAME = re.compile(r"label|class|target|anomal|fault|fail", re.IGNORECASE)
 FLAGS = frozenset({"true", "false", "yes", "no", "on", "off", "t", "f", "y", "n", "0", "1"})
 UNIT = re.compile(r"[\[(]([^\])]{1,16})[\])]\s*$")
@@ -36,7 +36,7 @@ class Draft:
 
     Attributes:
         text: TOML with comments; parses as ``profile``.
-        skipped: Columns left out: name to reason.
+        skipped: Columns left out: reason by name.
     """
 
     text: str
@@ -45,27 +45,27 @@ class Draft:
 
 
 def draft(path: Path, name: str | None = None) -> Draft:
-    """Profile for a CSV file.
+    """A profile for a CSV file.
 
     Args:
         path: The file.
-        name: Profile name; default: from the file's name.
+        name: Profile name; None: made from the file's name.
 
     Raises:
         SourceError: The file cannot be read, or has no column of changing numbers.
     """
-    look = look_at(path)
-    skipped, candidates = _by_head(look)
-    us, values, complete = _read(path, look, candidates)
+    form = detect_form(path)
+    skipped, candidates = _by_head(form)
+    us, values, complete = _read(path, form, candidates)
     columns: list[DraftColumn] = []
-    for place, column in enumerate(candidates):
-        reason = _useless(look.header[column], values[:, place])
+    for index, column in enumerate(candidates):
+        reason = _useless(form.header[column], values[:, index])
         if reason is None and len(columns) == MAX_CHANNELS:
             reason = f"more than {MAX_CHANNELS} channels"
         if reason is None:
-            columns.append(_column(look.header[column], values[:, place], [c.channel for c in columns]))
+            columns.append(_column(form.header[column], values[:, index], [c.channel for c in columns]))
         else:
-            skipped[look.header[column]] = reason
+            skipped[form.header[column]] = reason
     if not columns:
         why = "; ".join(f"{n or '(no name)'}: {r}" for n, r in skipped.items())
         raise SourceError(f"{path}: no column of changing numbers; {why}")
@@ -73,7 +73,7 @@ def draft(path: Path, name: str | None = None) -> Draft:
     plan = ProfileContents(
         name=slug(name or path.stem, []),
         file=path.name,
-        look=look,
+        form=form,
         columns=tuple(columns),
         skipped=skipped,
         rows=len(values),
@@ -86,25 +86,25 @@ def draft(path: Path, name: str | None = None) -> Draft:
     return Draft(text, profile, skipped)
 
 
-def _by_head(look: FileForm) -> tuple[dict[str, str], list[int]]:
-    """Columns that are no numbers, by reason; places of the others. Judged by the first rows."""
+def _by_head(form: FileForm) -> tuple[dict[str, str], list[int]]:
+    """Columns without numbers, each with the reason, and indices of the others; from the first rows."""
     skipped: dict[str, str] = {}
     candidates = []
-    for place, name in enumerate(look.header):
-        cells = [row[place].strip() for row in look.rows]
+    for index, name in enumerate(form.header):
+        cells = [row[index].strip() for row in form.rows]
         given = {c for c in cells if c}
-        if name == look.time_column:
+        if name == form.time_column:
             continue
         if not name.strip():
             skipped[name] = "no name"
-        elif look.header.index(name) != place:
+        elif form.header.index(name) != index:
             skipped[name] = "named twice: the first is taken"
         elif given and len(given) <= 2 and {c.lower() for c in given} <= FLAGS:
             skipped[name] = "true or false"
         elif given and sum(_numeric(c) for c in cells if c) < 0.5 * sum(bool(c) for c in cells):
             skipped[name] = "text"
         else:
-            candidates.append(place)
+            candidates.append(index)
     return skipped, candidates
 
 
@@ -112,11 +112,11 @@ def _numeric(cell: str) -> bool:
     return bool(re.match(r"^[+-]?[\d.,]+([eE][+-]?\d+)?$", cell))
 
 
-def _read(path: Path, look: FileForm, candidates: Sequence[int]) -> tuple[NDArray[np.int64], Array, bool]:
-    """Times (empty without a time column) and values of the candidate columns; whether that is all."""
+def _read(path: Path, form: FileForm, candidates: Sequence[int]) -> tuple[NDArray[np.int64], Array, bool]:
+    """Times (empty without a time column) and values of the candidate columns; whether the file ended."""
     if not candidates:
         return np.empty(0, dtype=np.int64), np.empty((0, 0)), True
-    reader = _reading_profile(look, candidates)
+    reader = _reading_profile(form, candidates)
     limit = MAX_CELLS // len(candidates)
     times: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
     values: list[Array] = []
@@ -132,9 +132,9 @@ def _read(path: Path, look: FileForm, candidates: Sequence[int]) -> tuple[NDArra
     return np.concatenate(times), np.concatenate(values), True
 
 
-def _reading_profile(look: FileForm, candidates: Sequence[int]) -> Profile:
-    """Only there to read the file with: every candidate column, no limits."""
-    names = {f"c{place}": look.header[place] for place in candidates}
+def _reading_profile(form: FileForm, candidates: Sequence[int]) -> Profile:
+    """A profile only for reading the file: every candidate column, no limits."""
+    names = {f"c{index}": form.header[index] for index in candidates}
     channels = tuple(Channel(name=n, unit="", min=-math.inf, max=math.inf) for n in names)
     first = FeatureChoice(channel=channels[0].name, kinds=("last",))
     return Profile(
@@ -143,18 +143,18 @@ def _reading_profile(look: FileForm, candidates: Sequence[int]) -> Profile:
         sampling=Sampling(rate_hz=1.0, window_samples=1, hop_samples=1),
         features=Features(set="reading", compute=(first,)),
         replay=Replay(
-            time_column=look.time_column,
-            time_format=look.time_format,
-            delimiter=look.delimiter,
-            decimal="," if look.decimal == "," else ".",
-            encoding=look.encoding,
+            time_column=form.time_column,
+            time_format=form.time_format,
+            delimiter=form.delimiter,
+            decimal="," if form.decimal == "," else ".",
+            encoding=form.encoding,
             columns=names,
         ),
     )
 
 
 def _useless(name: str, values: Array) -> str | None:
-    """Why a column of numbers is no channel; None: it is one."""
+    """Why a column of numbers is not a channel; None: it is one."""
     finite = values[np.isfinite(values)]
     if len(finite) < 0.5 * len(values) or not len(finite):
         return "mostly blank"
@@ -170,7 +170,7 @@ def _useless(name: str, values: Array) -> str | None:
 
 
 def _counts_up(steps: Array) -> bool:
-    """Whether whole numbers only rise, or rise by single steps and now and then start anew."""
+    """Whether whole numbers only rise, or rise by single steps and start again now and then."""
     if len(steps) < 8 or bool((steps >= 0).all()):
         return len(steps) >= 8
     single = float(((steps == 0) | (steps == 1)).mean())
@@ -213,7 +213,7 @@ def _reach(distances: Array) -> float:
     if not len(distances):
         return 0.0
     start = math.ceil(0.998 * len(distances)) - 1
-    # Few values beside the median (rain): the quantile itself may be absurd.
+    # With few values beside the median, as for rain, the quantile itself may be absurd.
     reach = float(distances[start if len(distances) >= 500 else len(distances) // 2])
     for distance in distances[distances > reach]:
         if distance > JUMP * reach:
@@ -223,7 +223,7 @@ def _reach(distances: Array) -> float:
 
 
 def _outward(value: float, direction: int) -> float:
-    """Value rounded away from the range to two or three digits."""
+    """The value, rounded outwards to two or three digits."""
     if value == 0:
         return 0.0
     step = 10.0 ** (math.floor(math.log10(abs(value))) - 1)

@@ -11,13 +11,18 @@ from schemas.profile import Profile
 from schemas.profile_file import parse_profile
 
 PERIODS_S = (5, 10, 30, 60, 300, 600, 1800, 3600, 21600, 86400, 604800, 2419200, 14515200)
-"""Each divides the next, so a drift window is a whole number of summary periods."""
+"""Each divides the next, so that a drift window is a whole number of summary periods."""
 CENTURY_S = 3_155_760_000.0
 
 
 @dataclass(frozen=True, slots=True)
 class DraftColumn:
-    """A channel and where it stands in the file."""
+    """A channel and its column in the file.
+
+    Attributes:
+        absurd: Values outside ``low`` to ``high``.
+        blank: Cells without a number.
+    """
 
     channel: str
     header: str
@@ -40,11 +45,17 @@ class WindowShape:
 
 @dataclass(frozen=True, slots=True)
 class ProfileContents:
-    """Everything the text says."""
+    """Everything that the text states.
+
+    Attributes:
+        rows: Rows that were read.
+        complete: Whether these are all rows of the file.
+        rate_known: False: the file has no time column, and the rate is a guess.
+    """
 
     name: str
     file: str
-    look: FileForm
+    form: FileForm
     columns: tuple[DraftColumn, ...]
     skipped: Mapping[str, str]
     rows: int
@@ -74,7 +85,7 @@ def _quoted(text: str) -> str:
 
 
 def _comment(text: str) -> str:
-    """One line, whatever is in it."""
+    """A comment of one line, whatever the text contains."""
     return "# " + " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
@@ -94,7 +105,7 @@ def _sampling(plan: ProfileContents) -> str:
     if plan.rate_known:
         note = f"median step of the time column: {1 / plan.rate_hz:.6g} s"
     else:
-        note = "no time column found: a sample a second is a guess"
+        note = "no time column found: one sample a second is a guess"
     return f"""[sampling]
 rate_hz = {plan.rate_hz!r}  # {note}
 window_samples = {plan.shape.window}
@@ -164,16 +175,16 @@ max_age_s = {CENTURY_S}  # a recording may be as old as it is
 
 
 def _replay(plan: ProfileContents) -> str:
-    look = plan.look
-    zone = "times carry their own zone" if look.zoned else "of times without a zone; an IANA name"
+    form = plan.form
+    zone = "times carry their own zone" if form.zoned else "of times without a zone; an IANA name"
     columns = "\n".join(f"{c.channel} = {_quoted(c.header)}" for c in plan.columns)
     return f"""[replay]
-time_column = {_quoted(look.time_column)}
-time_format = {_quoted(look.time_format)}
+time_column = {_quoted(form.time_column)}
+time_format = {_quoted(form.time_format)}
 timezone = "UTC"  # {zone}
-delimiter = {_quoted(look.delimiter)}
-decimal = {_quoted(look.decimal)}
-encoding = {_quoted(look.encoding)}
+delimiter = {_quoted(form.delimiter)}
+decimal = {_quoted(form.decimal)}
+encoding = {_quoted(form.encoding)}
 
 [replay.columns]
 {columns}

@@ -1,10 +1,11 @@
-"""This room's one door to Kafka as a client: topics, offsets, a few messages."""
+"""This room's only Kafka client: topics, offsets, a few messages."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,13 +23,9 @@ from schemas.errors import BrokerUnavailableError, StackError
 from schemas.topics import ALL_TOPICS, Topic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from schemas.envelope import Headers  # it brings pyarrow, which `edgeloop doctor` does not need
 
-    from schemas.envelope import Headers
-
-    Poll = Callable[[float], "LogMessage | None"]
-
-_CLIENT_LOG = logging.getLogger("infra.librdkafka")
+_CLIENT_LOG = logging.getLogger(f"{__name__}.librdkafka")
 _RETRY_S = 0.5
 _POLL_S = 0.05
 
@@ -49,7 +46,7 @@ class LogMessage(NamedTuple):
         offset: Its offset.
         at: Timestamp of the broker (or of the producer, as the topic says), UTC.
         key: Bytes of the key.
-        headers: In order.
+        headers: In their order.
         value: Bytes of the value; None: a tombstone.
     """
 
@@ -62,7 +59,10 @@ class LogMessage(NamedTuple):
     value: bytes | None
 
 
-_PASSING = frozenset(
+Poll = Callable[[float], LogMessage | None]
+"""The newest message within so many seconds; None: none came."""
+
+_TRANSIENT = frozenset(
     {
         KafkaError._TRANSPORT,
         KafkaError._TIMED_OUT,
@@ -71,18 +71,18 @@ _PASSING = frozenset(
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.BROKER_NOT_AVAILABLE,
         KafkaError.NOT_LEADER_FOR_PARTITION,
-        KafkaError.UNKNOWN_LEADER_EPOCH,  # likewise, just after a topic was made
+        KafkaError.UNKNOWN_LEADER_EPOCH,  # as above, just after a topic was made
         KafkaError.UNKNOWN_TOPIC_OR_PART,  # metadata of a new topic spreads late
         KafkaError.NOT_COORDINATOR,
         KafkaError.COORDINATOR_NOT_AVAILABLE,
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     }
 )
-"""Errors that end by themselves; `KafkaError.retriable()` is false for what admin requests return."""
+"""Errors that pass by themselves; `KafkaError.retriable()` is false for those of admin requests."""
 
 
-def _passes(error: KafkaError) -> bool:
-    return bool(error.retriable() or error.code() in _PASSING)
+def _is_transient(error: KafkaError) -> bool:
+    return bool(error.retriable() or error.code() in _TRANSIENT)
 
 
 @contextlib.contextmanager
@@ -91,7 +91,7 @@ def _translated(doing: str) -> Iterator[None]:
         yield
     except KafkaException as exc:
         error: KafkaError = exc.args[0]
-        kind = BrokerUnavailableError if _passes(error) else StackError
+        kind = BrokerUnavailableError if _is_transient(error) else StackError
         raise kind(f"{doing}: {error.str()}") from exc
 
 
@@ -167,7 +167,7 @@ class KafkaAdmin:
         self._await_served([t.topic for t in new])
 
     def _await_served(self, names: Sequence[str]) -> None:
-        """A new topic's partitions are served a moment later: a client now would meet errors."""
+        """Wait for the new topics' partitions: they are served a moment later; clients fail until then."""
         deadline = time.monotonic() + self._timeout_s
         while True:
             try:
@@ -207,7 +207,7 @@ class KafkaAdmin:
         return {key: span.end for key, span in self.spans(names).items()}
 
     def _offsets(self, parts: Sequence[TopicPartition], spec: OffsetSpec) -> dict[tuple[str, int], int]:
-        """Asks again while a broker that has just started is not ready to tell."""
+        """Offsets by partition; retries while a broker that has just started is not ready."""
         deadline = time.monotonic() + self._timeout_s
         while True:
             try:
@@ -223,7 +223,7 @@ class KafkaAdmin:
             return {(p.topic, p.partition): f.result().offset for p, f in futures.items()}
 
     def send(self, topic: str, key: bytes | None, headers: Headers, value: bytes | None) -> None:
-        """Write one message and wait for the broker's word.
+        """Write one message and wait for the broker's acknowledgement.
 
         Raises:
             BrokerUnavailableError: No acknowledgement in time.
@@ -231,7 +231,7 @@ class KafkaAdmin:
         self.send_all(topic, [(key, headers, value)])
 
     def send_all(self, topic: str, messages: Iterable[tuple[bytes | None, Headers, bytes | None]]) -> None:
-        """Write messages in order and wait for the broker's word on all of them.
+        """Write messages in order and wait until the broker acknowledged all of them.
 
         Raises:
             BrokerUnavailableError: Not all were acknowledged in time; some may have been written.
@@ -243,9 +243,12 @@ class KafkaAdmin:
         with _translated(f"cannot write to {topic}"):
             for key, headers, value in messages:
                 producer.produce(
-                    topic, value, key, headers=headers,
-                    on_delivery=lambda e, _: failures.append(e) if e else None,
-                )  # fmt: skip
+                    topic,
+                    value,
+                    key,
+                    headers=headers,
+                    on_delivery=lambda error, _: failures.append(error) if error else None,
+                )
                 producer.poll(0)
             left = producer.flush(self._timeout_s)
         if failures or left:
@@ -278,7 +281,7 @@ class KafkaAdmin:
     def _reader(self, starts: dict[tuple[str, int], int]) -> Iterator[Poll]:
         settings = {
             **self._base,
-            "group.id": "edgeloop-reader",  # librdkafka wants one; nothing is committed under it
+            "group.id": "edgeloop-reader",  # librdkafka requires one; nothing is committed under it
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
             "isolation.level": "read_committed",
@@ -297,7 +300,7 @@ def _read_one(consumer: Consumer, timeout_s: float) -> LogMessage | None:
     if raw is None:
         return None
     if raw.error() is not None:
-        if _passes(raw.error()):
+        if _is_transient(raw.error()):
             return None
         raise StackError(f"cannot read {raw.topic()}: {raw.error().str()}")
     at = datetime.fromtimestamp(raw.timestamp()[1] / 1000, UTC)

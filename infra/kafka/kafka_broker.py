@@ -7,18 +7,17 @@ import re
 import shutil
 import time
 import uuid
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.kafka.kafka_config import ExtraListener, server_properties
 from infra.kafka.kafka_jars import require_program, resolve_jars
+from infra.printing import size
 from infra.process.child import ChildProcess
 from infra.process.ports import LOOPBACK, answers, free_ports, is_free
 from schemas.errors import BrokerUnavailableError, StackError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 NEEDED_BYTES = 512 * 1024**2
 _PORT_TAKEN = re.compile(r"Address already in use|BindException|Socket server failed to bind")
@@ -27,7 +26,7 @@ _ATTEMPTS = 3
 _POLL_S = 0.1
 
 
-def _silent(_: str) -> None:
+def _no_progress(_: str) -> None:
     pass
 
 
@@ -41,9 +40,9 @@ class KafkaBroker:
         cache_dir: Root of the jar cache.
         port: Port of clients; None takes a free one.
         extra: Further listeners, each behind a proxy.
-        log_path: Where the broker's own log goes; default ``<root>/kafka.log``.
+        log_path: The broker's log; default ``<root>/kafka.log``.
         heap_mb: Largest Java heap, MiB.
-        say: Takes progress lines.
+        progress: Receives progress lines.
     """
 
     def __init__(
@@ -55,14 +54,14 @@ class KafkaBroker:
         extra: Sequence[ExtraListener] = (),
         log_path: Path | None = None,
         heap_mb: int = 512,
-        say: Callable[[str], None] = _silent,
+        progress: Callable[[str], None] = _no_progress,
     ) -> None:
         self._root = root
         self._cache_dir = cache_dir
         self._wanted_port = port
         self._extra = tuple(extra)
         self._heap_mb = heap_mb
-        self._say = say
+        self._progress = progress
         self._ports: tuple[int, int] | None = None
         self._child: ChildProcess | None = None
         self._log_start = 0
@@ -94,7 +93,7 @@ class KafkaBroker:
             StackError: Java, Maven, disk space or a port is missing, or the broker failed.
         """
         java = require_program("java", "openjdk-17-jre-headless")
-        jars = resolve_jars(self._cache_dir, self._say)
+        jars = resolve_jars(self._cache_dir, self._progress)
         self._make_folders()
         for attempt in range(_ATTEMPTS):
             self._start_once(java, jars)
@@ -105,13 +104,13 @@ class KafkaBroker:
                 self.kill()
                 if not chosen_by_us or attempt == _ATTEMPTS - 1:
                     raise
-                self._ports = None  # somebody was faster: choose again
+                self._ports = None  # another program was faster: choose again
             else:
                 return self
         raise AssertionError("unreachable")
 
     def restart(self) -> Self:
-        """Start it again on the same port, killing what may be left of the last run."""
+        """Start it again on the same port, after killing what may be left of the last run."""
         self.kill()
         return self.start()
 
@@ -122,7 +121,7 @@ class KafkaBroker:
             self._child = None
 
     def kill(self) -> None:
-        """End it with SIGKILL, as a power cut of the process would."""
+        """End it with SIGKILL: it cannot close its files, as in a crash."""
         if self._child is not None:
             self._child.kill()
             self._child = None
@@ -143,7 +142,7 @@ class KafkaBroker:
             raise StackError(f"cannot write the state folder {self._root}: {exc.strerror or exc}") from exc
         if free < NEEDED_BYTES:
             raise StackError(
-                f"{self._root} has {free // 1024**2} MB free, the broker needs {NEEDED_BYTES // 1024**2} MB: "
+                f"{self._root} has {size(free)} free, the broker needs {size(NEEDED_BYTES)}: "
                 "free some space or set EDGELOOP_STATE_DIR to another disk"
             )
 
@@ -171,7 +170,7 @@ class KafkaBroker:
         if (self._root / "data" / "meta.properties").exists():
             return
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
-        # Joined by "=": one id in 64 begins with a dash, and would be taken for an option.
+        # Joined by "=": one id in 64 begins with a dash and would be taken for an option.
         arguments = ["format", f"--cluster-id={cluster}", "-c", str(properties), "--ignore-formatted"]
         command = self._java(java, jars, "kafka.tools.StorageTool", *arguments)
         with ChildProcess("kafka storage format", command, self.log_path) as tool:
@@ -223,7 +222,7 @@ class KafkaBroker:
         return f"{found[0][:200] if found else 'no reason given'} (see {self.log_path})"
 
     def _log_lines(self) -> list[str]:
-        """What this start wrote so far."""
+        """The log lines of this start so far."""
         if not self.log_path.exists():
             return []
         with self.log_path.open("rb") as log:

@@ -1,15 +1,13 @@
-"""What the local broker is told: pure values, no I/O."""
+"""The local broker's configuration: pure values, no I/O."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 from infra.process.ports import LOOPBACK
 from schemas.topics import MAX_MESSAGE_BYTES
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 BROKER_MAX_MESSAGE_BYTES = MAX_MESSAGE_BYTES * 104 // 100
 DEFAULT_LISTENER = "PLAINTEXT"
@@ -21,9 +19,9 @@ class ExtraListener(NamedTuple):
 
     Attributes:
         name: Upper-case name, for example ``SITE_A``.
-        bind_port: Where the broker listens.
-        advertised_port: What the broker tells clients of this listener: the proxy's port. A client that
-            comes in through the proxy then stays on it.
+        bind_port: Port on which the broker listens.
+        advertised_port: Port that the broker advertises to this listener's clients: the proxy's. A client
+            that connects through the proxy then stays on it.
     """
 
     name: str
@@ -34,7 +32,7 @@ class ExtraListener(NamedTuple):
 def server_properties(
     data_dir: Path, port: int, controller_port: int, extra: Sequence[ExtraListener] = ()
 ) -> str:
-    """Properties file of one combined KRaft node with everything of one machine's size."""
+    """Properties file of one combined KRaft node, sized for one machine."""
     names = [DEFAULT_LISTENER, *(e.name for e in extra)]
     binds = [f"{DEFAULT_LISTENER}://{LOOPBACK}:{port}"]
     binds += [f"{e.name}://{LOOPBACK}:{e.bind_port}" for e in extra]
@@ -71,7 +69,7 @@ _FIXED = {
     "background.threads": "2",
     "log.cleaner.dedupe.buffer.size": str(4 * 1024**2),
     "log.index.size.max.bytes": str(1024**2),
-    # A worker that joins or leaves gets its tasks now, not after three seconds.
+    # A worker that joins or leaves causes a new assignment at once, not after three seconds.
     "group.initial.rebalance.delay.ms": "0",
     "group.min.session.timeout.ms": "1000",
     # Topics are made by name with their settings; a typing error must not make one.

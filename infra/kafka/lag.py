@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
 
 from feature_store.commit_log import CommitLog
+from infra.kafka.kafka_admin import KafkaAdmin, OffsetSpan
 from schemas.errors import OperatorError
 from schemas.topics import DEVICE_PARTITIONS, TASK_TOPICS
 from stream_processors.engine.checkpoint import task_name
 from stream_processors.engine.records import CommitRecord, TaskState
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from infra.kafka.kafka_admin import KafkaAdmin, OffsetSpan
 
 _ATTEMPTS = 5
 
@@ -25,8 +22,8 @@ class Lag(NamedTuple):
     Attributes:
         task: Such as ``task-03``.
         topic: Without namespace.
-        next: Offset the task reads next.
-        end: Offset the broker gives to the next message.
+        next: Offset that the task reads next.
+        end: Offset that the next message will get.
         commit: Newest commit of the task; -1: none.
     """
 
@@ -38,7 +35,7 @@ class Lag(NamedTuple):
 
     @property
     def lag(self) -> int:
-        """Messages that are in the log and not in the lake."""
+        """Messages that are in the log but not in the lake."""
         return max(0, self.end - self.next)
 
 
@@ -46,7 +43,7 @@ def lags(lake_root: Path, admin: KafkaAdmin, namespace: str) -> list[Lag]:
     """Lag of every task on every topic, by task and topic."""
     log = CommitLog(lake_root)
     states = [task_state(log, task_name(p)) for p in range(DEVICE_PARTITIONS)]
-    # The ends after the states: whatever a state has read was in the log before.
+    # Read the ends after the states: whatever a state covers was in the log before, so no lag is negative.
     spans = admin.spans([t.named(namespace) for t in TASK_TOPICS])
     return [lag for p, state in enumerate(states) for lag in _of_task(p, state, spans, namespace)]
 
@@ -64,7 +61,7 @@ def _of_task(
 
 
 def task_state(log: CommitLog, task: str) -> TaskState:
-    """What the task knows after its newest decided commit.
+    """The task's state after its newest decided commit.
 
     Raises:
         OperatorError: The commit log is damaged.
@@ -76,6 +73,6 @@ def task_state(log: CommitLog, task: str) -> TaskState:
             for payload in log.records_from(task, state.n + 1):
                 state = state.after(CommitRecord.from_bytes(payload))
         except (FileNotFoundError, ValueError):
-            continue  # a worker took a snapshot and pruned while we read: start again
+            continue  # a worker took a snapshot and pruned meanwhile: start again
         return state
     raise OperatorError(f"the commit log of {task} has a hole: restore `_commits` from a backup")

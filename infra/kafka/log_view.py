@@ -1,33 +1,29 @@
-"""Messages of the log as a person reads them: envelope and rows, or the event; and dead letters."""
+"""Renders messages of the log for people: envelope and rows, or the event; and dead letters."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import Any
 
-from schemas.envelope import decode_rows, read_envelope
+from feature_store.lake_registry import ProfileRegistry
+from infra.kafka.kafka_admin import LogMessage
+from schemas.envelope import Headers, decode_rows, read_envelope
 from schemas.errors import MessageError, RejectedError
 from schemas.topics import ALL_TOPICS, DEVICE_TOPICS
 from stream_processors.engine.kafka_log import ORIGINAL_HEADER
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from datetime import datetime
-
-    from feature_store.lake_registry import ProfileRegistry
-    from infra.kafka.kafka_admin import LogMessage
-    from schemas.envelope import Headers
 
 _DEVICE = {t.base for t in DEVICE_TOPICS}
 
 
 def full_topic(name: str, namespace: str) -> str:
-    """Topic on the broker that a user means by its base name or its full one.
+    """Full name of a topic that a user names by its base name or its full one.
 
     Raises:
-        RejectedError: No such topic of ours.
+        RejectedError: edgeloop has no such topic.
     """
     known = {t.base: t.named(namespace) for t in ALL_TOPICS}
     if name in known:
@@ -38,7 +34,7 @@ def full_topic(name: str, namespace: str) -> str:
 
 
 def view(message: LogMessage, namespace: str, registry: ProfileRegistry) -> dict[str, Any]:
-    """A message as JSON values; what does not decode says why and shows its size."""
+    """A message as JSON values; one that does not decode is shown by its error and size."""
     base = message.topic.removeprefix(f"{namespace}.") if namespace else message.topic
     shown: dict[str, Any] = {
         "topic": base,
@@ -71,7 +67,7 @@ def _device_message(message: LogMessage, registry: ProfileRegistry) -> dict[str,
 
 
 def event(value: bytes | None) -> Any:
-    """JSON of an event; text or hex where it is none."""
+    """The event as JSON; where it is none, as text or hex."""
     if value is None:
         return None
     try:
@@ -81,7 +77,7 @@ def event(value: bytes | None) -> Any:
 
 
 def text(value: bytes | None) -> str | None:
-    """UTF-8 text where it is printable, else hex."""
+    """The bytes as UTF-8 text if it is printable, else as hex."""
     if value is None:
         return None
     try:
@@ -92,7 +88,7 @@ def text(value: bytes | None) -> str | None:
 
 
 def plain(value: Any) -> Any:
-    """A row's values as JSON has them: instants in ISO 8601, bytes in hex, NaN and infinities null."""
+    """A row's values as JSON values: instants in ISO 8601, bytes in hex, NaN and infinities null."""
     if isinstance(value, dict):
         return {k: plain(v) for k, v in value.items()}
     if isinstance(value, list):
@@ -113,12 +109,12 @@ class DeadLetter:
         at: When it was refused, UTC.
         source_topic: Topic it came from, without namespace.
         source: ``topic[partition]@offset`` it came from.
-        error: Class of the refusal.
-        reason: Its message.
+        error: Class of the error that refused it.
+        reason: Message of that error.
         key: Key of the original.
         headers: Headers of the original.
         value: Bytes of the original.
-        lost: The log had dropped the original before it could be copied.
+        lost: Whether the log dropped the original before it could be copied.
     """
 
     id: str
@@ -134,7 +130,7 @@ class DeadLetter:
 
 
 def dead_letters(messages: Iterable[LogMessage]) -> list[DeadLetter]:
-    """Dead letters in order of time; a repeat of the same refusal (same event id) counts once."""
+    """Dead letters in order of time; repeats of one refusal (same event id) count once."""
     found: dict[str, DeadLetter] = {}
     for message in messages:
         fields = dict(message.headers)
@@ -144,19 +140,19 @@ def dead_letters(messages: Iterable[LogMessage]) -> list[DeadLetter]:
 
 
 def _dead_letter(message: LogMessage, fields: dict[str, bytes]) -> DeadLetter:
-    def told(name: str) -> str:
+    def field(name: str) -> str:
         return text(fields.get(name)) or ""
 
-    cut = len(ORIGINAL_HEADER)
+    prefix = len(ORIGINAL_HEADER)
     return DeadLetter(
         id=f"{message.partition}:{message.offset}",
         at=message.at,
-        source_topic=told("source_topic"),
-        source=f"{told('source_topic')}[{told('source_partition')}]@{told('source_offset')}",
-        error=told("error"),
-        reason=told("reason"),
+        source_topic=field("source_topic"),
+        source=f"{field('source_topic')}[{field('source_partition')}]@{field('source_offset')}",
+        error=field("error"),
+        reason=field("reason"),
         key=message.key,
-        headers=[(k[cut:], v) for k, v in message.headers if k.startswith(ORIGINAL_HEADER)],
+        headers=[(k[prefix:], v) for k, v in message.headers if k.startswith(ORIGINAL_HEADER)],
         value=message.value or b"",
         lost="lost" in fields,
     )

@@ -1,4 +1,4 @@
-"""Labels as people keep them, in CSV: one line a label, bad lines refused one by one with the reason."""
+"""Reads labels from CSV: one label a line; bad lines are refused one by one, each with its reason."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OPTIONAL = ("confidence", "label_probability", "supersedes", "label_id")
 
 
 class RefusedLine(NamedTuple):
-    """A line that is no label.
+    """A line of the file that holds no valid label.
 
     Attributes:
         line: Number in the file, the header being 1.
@@ -30,10 +30,10 @@ class RefusedLine(NamedTuple):
 
 
 class ParsedLabels(NamedTuple):
-    """What a file holds.
+    """The content of a file.
 
     Attributes:
-        labels: By the number of their line.
+        labels: By line number.
     """
 
     labels: dict[int, Label]
@@ -45,9 +45,9 @@ def read_labels(path: Path, now: datetime, signer: str, devices: Collection[str]
 
     Args:
         path: The file, UTF-8.
-        now: When the source says that it knows.
-        signer: Producer whose key will sign them; the sources' names get it as a prefix.
-        devices: Registered devices.
+        now: When the labels became known.
+        signer: Producer whose key will sign the labels; it becomes the prefix of the sources' names.
+        devices: Ids of the registered devices.
 
     Raises:
         SourceError: The file cannot be read, or its columns are not those of labels.
@@ -73,10 +73,10 @@ def read_labels(path: Path, now: datetime, signer: str, devices: Collection[str]
 
 
 def make_label(row: Mapping[str, str], now: datetime, signer: str) -> Label:
-    """Label from texts by column; empty ones are as if they were not there.
+    """A label from texts by column; an empty text counts as absent.
 
     Raises:
-        ValueError: A text that does not fit; a time without a zone.
+        ValueError: A text does not fit its column, or a time has no zone.
     """
     given = {name: text.strip() for name, text in row.items() if text.strip()}
     if missing := [name for name in NEEDED if name not in given]:
@@ -94,7 +94,7 @@ def make_label(row: Mapping[str, str], now: datetime, signer: str) -> Label:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str] | None]]:
-    """Number and cells of each line; None: not as many cells as the header."""
+    """Number and cells of each line; None: the line has not as many cells as the header."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
@@ -108,10 +108,10 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str] | None]]:
 
 def _check_columns(path: Path, found: Collection[str]) -> None:
     missing = [name for name in NEEDED if name not in found]
-    strange = [name for name in found if name not in (*NEEDED, *OPTIONAL)]
-    if missing or strange:
+    unknown = [name for name in found if name not in (*NEEDED, *OPTIONAL)]
+    if missing or unknown:
         raise SourceError(
-            f"{path}: columns {', '.join(missing) or 'none'} are missing and {', '.join(strange) or 'none'} "
+            f"{path}: columns {', '.join(missing) or 'none'} are missing and {', '.join(unknown) or 'none'} "
             f"are unknown; labels have {', '.join(NEEDED)} and may have {', '.join(OPTIONAL)}"
         )
 
@@ -124,7 +124,7 @@ def _instant(name: str, text: str) -> datetime:
     try:
         at = datetime.fromisoformat(text)
     except ValueError as exc:
-        raise ValueError(f"{name}: {text!r} is no instant in ISO 8601") from exc
+        raise ValueError(f"{name}: {text!r} is not an instant in ISO 8601") from exc
     if at.tzinfo is None:
         raise ValueError(f"{name}: {text!r} has no time zone; write {text}Z for UTC")
     return at

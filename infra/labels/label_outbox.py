@@ -1,4 +1,4 @@
-"""Labels on their way: numbered once, durably, before they are sent, so that a repeat is the same message."""
+"""The outbox of labels: each is numbered durably before it is sent, so that a repeat is the same message."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class LabelOutbox:
     """SQLite file of one signer's labels. Several commands may use it at once.
 
     Args:
-        path: The file, made where absent.
+        path: The file; it is made if it is absent.
 
     Raises:
-        OperatorError: It is there and is no such file.
+        OperatorError: The file exists but is not an outbox.
     """
 
     def __init__(self, path: Path) -> None:
@@ -70,16 +70,16 @@ class LabelOutbox:
         return spool_id
 
     def take(self, labels: Iterable[tuple[Label, str]]) -> dict[str, str]:
-        """Number what is new, all or nothing.
+        """Number the labels that are new, all or none.
 
         Args:
-            labels: With the profile of the labelled device.
+            labels: Each with the profile of its device.
 
         Returns:
-            By label id: ``new``, ``known`` (said before, word for word) or ``conflict`` (said before with
-            other words: it needs an id of its own that supersedes the old one).
+            By label id: ``new``, ``known`` (the same content is here already) or ``conflict`` (the id is here
+            with other content: the label needs an id of its own that supersedes the old one).
         """
-        told: dict[str, str] = {}
+        outcome: dict[str, str] = {}
         self._db.execute("BEGIN IMMEDIATE")
         for label, profile in labels:
             content = label.model_dump_json(exclude={"known_at"})
@@ -90,18 +90,22 @@ class LabelOutbox:
                 self._db.execute(
                     _INSERT, [label.label_id, content, label.model_dump_json().encode(), profile]
                 )
-            told[label.label_id] = "new" if known is None else "known" if known[0] == content else "conflict"
+            outcome[label.label_id] = (
+                "new" if known is None else "known" if known[0] == content else "conflict"
+            )
         self._db.execute("COMMIT")
-        return told
+        return outcome
 
-    def waiting(self) -> list[PendingLabel]:
-        """Labels without an acknowledgement, in order."""
+    def pending(self) -> list[PendingLabel]:
+        """Labels that the broker has not acknowledged, in order of their numbers."""
         rows = self._db.execute("SELECT msg_no, profile, value FROM labels WHERE NOT sent ORDER BY msg_no")
         return [PendingLabel(*row) for row in rows]
 
-    def acknowledged(self, sent: Iterable[PendingLabel]) -> None:
-        """Note that the broker has them."""
-        self._db.executemany("UPDATE labels SET sent = 1 WHERE msg_no = ?", [(w.msg_no,) for w in sent])
+    def mark_sent(self, sent: Iterable[PendingLabel]) -> None:
+        """Record that the broker acknowledged these labels."""
+        self._db.executemany(
+            "UPDATE labels SET sent = 1 WHERE msg_no = ?", [(label.msg_no,) for label in sent]
+        )
 
     def close(self) -> None:
         """Close the file."""

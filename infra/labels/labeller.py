@@ -1,4 +1,4 @@
-"""The local stack's source of labels: its key, its registration, and the way into the lake."""
+"""The local stack's source of labels: registers its key, and sends labels until they are in the lake."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _LAND_S = 60.0
 
 
 class LabelOutcome(NamedTuple):
-    """What became of labels.
+    """How the labels of one call ended, by id.
 
     Attributes:
-        new: Ids that are in the lake now and were not before.
-        known: Ids that had been given before, word for word.
-        conflicts: Ids that had been given before with other words.
+        new: In the lake now, and not there before.
+        known: Sent before with the same content.
+        conflicts: Sent before with other content; not sent.
     """
 
     new: tuple[str, ...]
@@ -42,11 +42,11 @@ class LabelOutcome(NamedTuple):
 
 
 class Labeller:
-    """Gives labels in its own name.
+    """Sends labels under its own name and key.
 
     Args:
-        folder: Where its key and its outbox lie.
-        lake: Registers it and says which devices there are.
+        folder: Folder of its key and its outbox.
+        lake: Where it registers itself and finds the devices.
     """
 
     def __init__(self, folder: Path, lake: Lake) -> None:
@@ -55,40 +55,48 @@ class Labeller:
         self._registry = DeviceRegistry(lake)
 
     def devices(self) -> dict[str, str]:
-        """Profile of each registered device, revoked ones included: their past may still be labelled."""
+        """Profile of each registered device. Revoked ones are included: their past may still be labelled."""
         records = self._registry.keys().values()
         return {r.device_id: r.profile for r in records if r.hardware != LABELLER}
 
-    def give(self, labels: Iterable[Label], bootstrap_servers: str, namespace: str) -> LabelOutcome:
-        """Send labels and wait until they are in the lake. Killed anywhere, a repeat finishes the rest.
+    def submit(self, labels: Iterable[Label], bootstrap_servers: str, namespace: str) -> LabelOutcome:
+        """Send labels and wait until they are in the lake. After a crash, a repeat finishes the rest.
 
         Raises:
-            BrokerUnavailableError: The broker does not acknowledge; they stay in the outbox.
-            StackError: They did not land in time.
+            BrokerUnavailableError: The broker does not acknowledge; the labels stay in the outbox.
+            StackError: The labels did not land in time.
         """
         identity = load_or_create(self._folder / "keys", SIGNER)
         self._register(identity)
         profiles = self.devices()
         with open_outbox(self._folder / "outbox.db") as outbox:
-            # Step 1: numbered, on disk. Step 2: sent. Step 3: noted as sent; a crash before sends them again.
-            told = outbox.take((label, profiles[label.device_id]) for label in labels)
-            waiting = outbox.waiting()
-            messages = [_sealed(w, outbox, identity) for w in waiting]
+            # Step 1: number the labels on disk. A crash after it: the next call sends them.
+            outcome = outbox.take((label, profiles[label.device_id]) for label in labels)
+            pending = outbox.pending()
+            messages = [_sealed(label, outbox, identity) for label in pending]
+            # Step 2: send them. A crash after it: the next call sends the same messages again.
             KafkaAdmin(bootstrap_servers).send_all(
                 LABEL.named(namespace), [(m.key, m.headers, m.value) for m in messages]
             )
-            outbox.acknowledged(waiting)
+            # Step 3: mark them as sent.
+            outbox.mark_sent(pending)
         new, known, conflicts = (
-            tuple(i for i, what in told.items() if what == wanted) for wanted in ("new", "known", "conflict")
+            tuple(i for i, ended in outcome.items() if ended == wanted)
+            for wanted in ("new", "known", "conflict")
         )
         self._await((*new, *known))
         return LabelOutcome(new, known, conflicts)
 
     def _register(self, identity: DeviceIdentity) -> None:
         record = DeviceRecord(
-            device_id=SIGNER, profile=ANY_PROFILE, site="", group="", hardware=LABELLER,
-            key_id=identity.key_id, public_key=identity.public_pem,
-        )  # fmt: skip
+            device_id=SIGNER,
+            profile=ANY_PROFILE,
+            site="",
+            group="",
+            hardware=LABELLER,
+            key_id=identity.key_id,
+            public_key=identity.public_pem,
+        )
         self._registry.register([record])
 
     def _await(self, ids: Sequence[str]) -> None:
@@ -103,17 +111,25 @@ class Labeller:
 
 
 def landed_ids(lake_root: Path, ids: Collection[str]) -> set[str]:
-    """Those of the label ids that the newest cut holds."""
+    """Those of the label ids that are in the newest cut."""
     if not ids:
         return set()
-    with closing(connect(lake_root)) as con:
+    with closing(connect(lake_root)) as connection:
         query = "SELECT DISTINCT label_id FROM labels WHERE label_id IN (SELECT unnest(?))"
-        return {row[0] for row in con.execute(query, [list(ids)]).fetchall()}
+        return {row[0] for row in connection.execute(query, [list(ids)]).fetchall()}
 
 
-def _sealed(waiting: PendingLabel, outbox: LabelOutbox, identity: DeviceIdentity) -> SealedMessage:
+def _sealed(label: PendingLabel, outbox: LabelOutbox, identity: DeviceIdentity) -> SealedMessage:
     envelope = Envelope(
-        schema=JSON_SCHEMA, profile=waiting.profile, producer=SIGNER, spool_id=outbox.spool_id,
-        lane=Lane.LABEL, msg_no=waiting.msg_no, n_rows=1, raw_bytes=len(waiting.value), digest=b"", signer="",
-    )  # fmt: skip
-    return seal(LABEL.base, envelope, waiting.value, identity.signer)
+        schema=JSON_SCHEMA,
+        profile=label.profile,
+        producer=SIGNER,
+        spool_id=outbox.spool_id,
+        lane=Lane.LABEL,
+        msg_no=label.msg_no,
+        n_rows=1,
+        raw_bytes=len(label.value),
+        digest=b"",
+        signer="",
+    )
+    return seal(LABEL.base, envelope, label.value, identity.signer)

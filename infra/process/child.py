@@ -7,15 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Self
+from typing import IO, Self
 
 import psutil
 
 from schemas.errors import StackError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
 
 GUARD = Path(__file__).with_name("child_guard.py")
 
@@ -27,10 +25,10 @@ class ChildProcess:
     in the right order.
 
     Args:
-        name: What messages call it; also the log's file name.
+        name: Its name in messages.
         command: Program and arguments.
-        log_path: Where standard output and error are appended; None: they are the owner's.
-        env: Whole environment; None inherits.
+        log_path: Standard output and error are appended here; None: they go where the owner's go.
+        env: The whole environment; None: the owner's.
         grace_s: Time between SIGTERM and SIGKILL when the owner is gone.
 
     Raises:
@@ -85,13 +83,13 @@ class ChildProcess:
         """Send a signal; nothing happens if the process has ended."""
         self._process.send_signal(number)
 
-    def ask(self) -> None:
-        """Ask it to end (SIGTERM) without waiting."""
+    def terminate(self) -> None:
+        """Send SIGTERM and return without waiting."""
         self.signal(signal.SIGTERM)
 
     def stop(self, timeout_s: float = 15.0) -> int:
         """End it: SIGTERM, then SIGKILL after ``timeout_s``. Returns its exit code."""
-        self.ask()
+        self.terminate()
         if not self.wait(timeout_s):
             self.kill()
         return self._reap()
@@ -102,7 +100,7 @@ class ChildProcess:
         return self._reap()
 
     def log_tail(self, lines: int = 12) -> list[str]:
-        """Last lines it wrote."""
+        """The last lines of its log; empty without a log."""
         if self.log_path is None:
             return []
         with contextlib.suppress(OSError):
@@ -139,7 +137,7 @@ def created_at(pid: int) -> float:
 
 
 def same_process(pid: int, created: float) -> psutil.Process | None:
-    """The process if it still is the one started at ``created`` (UTC seconds), else None."""
+    """The process, if it is still the one started at ``created`` (UTC seconds), else None."""
     try:
         process = psutil.Process(pid)
         if abs(process.create_time() - created) < 1.0 and process.status() != psutil.STATUS_ZOMBIE:

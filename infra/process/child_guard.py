@@ -1,8 +1,8 @@
 """Runs one command that ends when its owner does, even when the owner is killed with -9.
 
-Started as a script: ``python -I -S guard.py PIPE_FD GRACE_S COMMAND...``. It forks a watcher and becomes
-the command, so the command keeps the process id the owner knows. The watcher holds the read end of a
-pipe whose write end only the owner has: end of file means the owner is gone. A parent-death signal would
+Started as a script: ``python -I -S child_guard.py PIPE_FD GRACE_S COMMAND...``. It forks a watcher and
+becomes the command, so the command keeps the process id that the owner knows. The watcher holds the read end
+of a pipe whose write end only the owner has: end of file means the owner is gone. A parent-death signal would
 not do: Linux sends it when the *thread* that forked ends.
 """
 
@@ -22,12 +22,12 @@ def main() -> None:
         _watch(ward, pipe_fd, grace_s)
         os._exit(0)
     os.close(pipe_fd)
-    os.execvp(command[0], command)  # noqa: S606 - becoming the command is the point
+    os.execvp(command[0], command)  # noqa: S606 - the point is to become the command
 
 
 def _watch(ward: int, pipe_fd: int, grace_s: float) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the ward may need long to end in good order
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the ward may take long to end in good order
     ended = _when_ended(ward)
     poll = select.poll()
     poll.register(pipe_fd, select.POLLIN | select.POLLHUP)
@@ -49,7 +49,7 @@ def _when_ended(pid: int) -> "int | None":
 
 
 def _end(ward: int, ended: "int | None", grace_s: float) -> None:
-    """Ask, wait, force. The parent's id cannot be recycled while we are its child."""
+    """Send SIGTERM, wait, send SIGKILL. The ward's id cannot be reused while this watcher is its child."""
     if os.getppid() != ward:
         return
     os.kill(ward, signal.SIGTERM)

@@ -11,7 +11,7 @@ LOOPBACK = "127.0.0.1"
 def free_ports(count: int, besides: Collection[int] = ()) -> list[int]:
     """Distinct ports of the loopback interface that nothing listens on now, none of ``besides``.
 
-    Nothing reserves them: whoever binds one must be ready to find it taken and choose again.
+    Nothing reserves them: a caller that binds one must be ready to find it taken and to choose again.
     """
     found: list[int] = []
     while len(found) < count:

@@ -17,7 +17,7 @@ _CHUNK_BYTES = 256 * 1024
 class TcpProxy:
     """Forwards a loopback port to a target, until it is cut.
 
-    A cut link ends every live connection and refuses new ones; bytes under way are lost. One thread
+    A cut link ends every live connection and refuses new ones; bytes in flight are lost. One thread
     accepts, one serves each connection.
 
     Args:
@@ -40,7 +40,7 @@ class TcpProxy:
         return self._listener is None
 
     def start(self) -> Self:
-        """Begin to forward.
+        """Start to forward.
 
         Raises:
             StackError: The listening port is taken.
@@ -110,7 +110,7 @@ class TcpProxy:
             with self._lock:
                 self._live.add(server)
             _pump(client, server)
-        except (OSError, ValueError):  # ValueError: the socket was closed while we waited on it
+        except (OSError, ValueError):  # ValueError: the socket was closed during the wait
             pass
         finally:
             with self._lock:
@@ -128,7 +128,7 @@ def _pump(one: socket.socket, other: socket.socket) -> None:
         selector.register(other, selectors.EVENT_READ, one)
         while True:
             for key, _ in selector.select():
-                source: socket.socket = key.fileobj  # type: ignore[assignment]  # we register sockets only
+                source: socket.socket = key.fileobj  # type: ignore[assignment]  # only sockets are registered
                 data = source.recv(_CHUNK_BYTES)
                 if not data:
                     return

@@ -1,4 +1,4 @@
-"""Edge processes of the local stack: their folders, their registration, their life."""
+"""Edge processes of the local stack: their folders, registration, start and end."""
 
 from __future__ import annotations
 
@@ -8,20 +8,17 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edge_producer.device_identity import load_or_create
+from feature_store.lake import Lake
 from feature_store.lake_registry import DeviceRecord, DeviceRegistry, ProfileRegistry
 from infra.process.child import ChildProcess
-from model_service import Invitation, Registry, invite
+from model_service import Invitation, ModelSettings, Registry, invite
 from schemas.durable import DISK
 from schemas.errors import StackError
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
-
-if TYPE_CHECKING:
-    from feature_store.lake import Lake
-    from model_service import ModelSettings
 
 STATUS_FILE = "status.json"
 SPOOL_FILE = "spool.db"
@@ -51,7 +48,7 @@ class EdgeSpec:
 
     @property
     def settings(self) -> Mapping[str, str]:
-        """``EdgeSettings`` fields of the process but its folder."""
+        """``EdgeSettings`` fields of the process, except its folder."""
         return {
             "name": self.name,
             "profile": self.profile,
@@ -78,7 +75,7 @@ class EdgeProcess:
 
     @property
     def join_dir(self) -> Path:
-        """Folder of the devices' join bundles; absent: they have no model service."""
+        """Folder of the devices' join bundles; if it is absent, they have no model service."""
         return self.folder / "join"
 
     @property
@@ -89,20 +86,20 @@ class EdgeProcess:
         return self._child
 
     def register(self, lake: Lake, profile: Profile) -> None:
-        """Make the devices' keys where absent and register profile, keys and place with the lake."""
+        """Make the devices' keys where absent, and register profile, keys, site and group with the lake."""
         ProfileRegistry(lake).register(profile)
         DeviceRegistry(lake).register([self._record(device, profile) for device in self.spec.devices])
 
     def register_profile(self, lake: Lake, profile: Profile) -> None:
-        """Register the profile alone: devices that join bring their keys themselves."""
+        """Register the profile alone: devices that enrol bring their own keys."""
         ProfileRegistry(lake).register(profile)
 
     def join(self, models: ModelSettings, delivery: str = "") -> None:
         """Write each device's join bundle, so that it enrols with the model service when it starts.
 
         Args:
-            models: The deployment.
-            delivery: host:port of the delivery listener; empty: the deployment's own.
+            models: Settings of the model service.
+            delivery: host:port of the delivery listener; empty: the model service's own.
         """
         self.join_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         profile, registry = find_profile(self.spec.profile), Registry(models.database_url)
@@ -140,7 +137,7 @@ class EdgeProcess:
         self._child = ChildProcess(f"edge {self.spec.name}", command, self._log_path, self._environment())
 
     def update_once(self, timeout_s: float) -> int:
-        """Have its devices look for an update once, without sensing; the exit code.
+        """Have its devices check for an update once, without sensing; returns the exit code.
 
         Raises:
             StackError: It did not end in time.
@@ -149,7 +146,7 @@ class EdgeProcess:
         command = [sys.executable, "-m", "edge_producer", "update", "--once"]
         with ChildProcess(f"update {self.spec.name}", command, self._log_path, self._environment()) as child:
             if not child.wait(timeout_s):
-                raise StackError(f"{self.spec.name} looks for an update for more than {timeout_s:.0f} s")
+                raise StackError(f"{self.spec.name} did not finish its update check within {timeout_s:.0f} s")
             return child.stop()
 
     def _environment(self) -> dict[str, str]:
@@ -166,7 +163,7 @@ class EdgeProcess:
             self._child.stop(timeout_s)
 
     def status(self) -> dict[str, Any]:
-        """What the process last wrote of itself; empty before the first time."""
+        """The process's newest status file; empty before the first one."""
         try:
             status: dict[str, Any] = json.loads((self.folder / STATUS_FILE).read_text())
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The model service's processes within the local stack: what they need once, and how each is started."""
+"""The model service's processes within the local stack: what is made once for them, and how each starts."""
 
 from __future__ import annotations
 
@@ -6,33 +6,28 @@ import json
 import os
 import sys
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 from infra.process.child import ChildProcess
-from model_service import PROCESSES, SETTINGS_PREFIX, authority, ceremony
+from model_service import PROCESSES, SETTINGS_PREFIX, ModelSettings, authority, ceremony
 from schemas.cohorts import EVERYBODY, SaltedShare
 from schemas.errors import StackError
 from schemas.profile_file import builtin_profiles, load_profile
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from model_service import ModelSettings
-
 CANARY_POOL = SaltedShare(salt="canary", share=0.3)
 """Devices of a group that the local stack's policy lets canary channels bind."""
 GROUP, PROBES = "default", "probes"
-"""Groups that the local stack's policy knows: the fleet, and devices on which attacks are tried."""
+"""Groups of the local stack's policy: the fleet, and the devices on which the demo tries attacks."""
 SERVING = "model-serve"
-"""Name of the public process."""
+"""Name of the process that devices and people call."""
 STOP_S = 10.0
 _READY_S = 60.0
 _POLL_S = 0.05
 
 
-def prepare(settings: ModelSettings, say: Callable[[str], None]) -> None:
-    """Make keys, repository and certificates where they are absent; says where the offline keys lie.
+def prepare(settings: ModelSettings, progress: Callable[[str], None]) -> None:
+    """Make keys, repository and certificates where they are absent, and print where the offline keys lie.
 
     Raises:
         StackError: The folder cannot be written.
@@ -42,7 +37,7 @@ def prepare(settings: ModelSettings, say: Callable[[str], None]) -> None:
         authority.init_pki(settings)
         if not ceremony.is_initialised(settings):
             families = sorted({load_profile(p).model.name for p in builtin_profiles().values()})
-            say(ceremony.init(settings, families, {GROUP: CANARY_POOL, PROBES: EVERYBODY}, say))
+            progress(ceremony.init(settings, families, {GROUP: CANARY_POOL, PROBES: EVERYBODY}, progress))
     except OSError as exc:
         raise StackError(f"cannot write the model service's folder {settings.root}: {exc}") from exc
 
@@ -76,7 +71,9 @@ def await_serving(settings: ModelSettings, child: ChildProcess) -> None:
     """
     deadline = time.monotonic() + _READY_S
     while time.monotonic() < deadline:
-        if listening_pid(settings) == child.pid:  # the guard becomes the command: one pid
+        if (
+            listening_pid(settings) == child.pid
+        ):  # the child guard becomes the command, so the pid is the same
             return
         if child.exit_code is not None:
             tail = " | ".join(child.log_tail(3))

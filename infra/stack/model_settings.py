@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from infra.settings import StackSettings
-    from model_service import ModelSettings
+from infra.settings import StackSettings
+from model_service import ModelSettings
 
 
 def model_settings(settings: StackSettings, bootstrap_servers: str = "") -> ModelSettings:
-    """Where the stack keeps its model service, and the lake that it learns from.
+    """Settings of the stack's model service: its folder, the lake that it learns from, the broker.
 
     Args:
-        settings: Of the stack.
+        settings: The stack's.
         bootstrap_servers: The stack's broker; empty: lifecycle events go to the lake only.
     """
-    from model_service import ModelSettings  # noqa: PLC0415  (`edgeloop --help` stays quick)
-
     return ModelSettings(
         root=settings.state_dir / "models",
         lake_root=settings.lake_root,

@@ -1,22 +1,17 @@
-"""What commands use: the stack that is up, or one of their own for as long as they run."""
+"""The stack that a command uses: the one that is up, or one of its own for as long as it runs."""
 
 from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from infra.settings import StackSettings
 from infra.stack.stack import Stack
-from infra.stack.stack_file import StackFile, is_held, read_stack
+from infra.stack.stack_file import BrokerFront, StackFile, is_held, read_stack
 from schemas.errors import StackError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from infra.settings import StackSettings
-    from infra.stack.stack_file import BrokerFront
 
 _WAIT_S = 120.0
 _POLL_S = 0.1
@@ -24,13 +19,13 @@ _POLL_S = 0.1
 
 @dataclass(frozen=True)
 class RunningStack:
-    """A stack that serves.
+    """A stack that is ready for clients.
 
     Attributes:
         settings: The settings in force.
         bootstrap_servers: Broker for clients.
         namespace: Prefix of topics and groups.
-        site: The broker's door for a site whose link can be cut; None for a cluster that is not ours.
+        site: The broker's listener for a site whose link can be cut; None for somebody else's cluster.
         owned: The stack if this process started it, else None.
     """
 
@@ -50,46 +45,47 @@ class RunningStack:
 def running_stack(
     settings: StackSettings,
     owner: str = "command",
-    say: Callable[[str], None] = lambda _: None,
-    first: Callable[[Path], None] | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+    before_start: Callable[[Path], None] | None = None,
 ) -> Iterator[RunningStack]:
     """The folder's stack: the one that is up, or one that starts now and stops at the end.
 
     Args:
         settings: Names the folder.
         owner: Name of the command, for status.
-        say: Takes progress lines.
-        first: Called with the folder before a stack of ours starts; then one that is up is refused.
+        progress: Receives progress lines.
+        before_start: Called with the folder before this process's own stack starts. If given, a stack that is
+            already up is refused instead of used.
 
     Raises:
         StackError: It cannot start.
     """
-    if first is not None and is_held(settings.state_dir):
+    if before_start is not None and is_held(settings.state_dir):
         raise StackError(
             f"a stack is up in {settings.state_dir}: `edgeloop down` first, or name another folder "
             "(EDGELOOP_STATE_DIR)"
         )
     if is_held(settings.state_dir):
         found = await_ready(settings.state_dir)
-        say(f"using the stack that is up: broker {found.bootstrap_servers}")
+        progress(f"using the stack that is up: broker {found.bootstrap_servers}")
         yield RunningStack(settings, found.bootstrap_servers or "", found.namespace, found.site, None)
         return
-    with Stack(settings, owner, say, first) as stack:
+    with Stack(settings, owner, progress, before_start) as stack:
         yield RunningStack(settings, stack.bootstrap_servers, settings.namespace, stack.site, stack)
 
 
 def log_only(settings: StackSettings) -> StackSettings:
-    """Settings of a command that needs the log but, should it start a stack, nothing else."""
+    """Settings for a command that needs the log: a stack that it starts has no workers and no models."""
     return settings.model_copy(update={"workers": 0, "models": False})
 
 
 def line_only(settings: StackSettings) -> StackSettings:
-    """Settings of a command that needs log, workers and lake but, should it start a stack, no models."""
+    """Settings for a command that needs log, workers and lake: a stack that it starts has no models."""
     return settings.model_copy(update={"models": False})
 
 
 def await_ready(state_dir: Path, timeout_s: float = _WAIT_S) -> StackFile:
-    """The stack another process holds, once it is ready.
+    """The stack that another process holds, once it is ready.
 
     Raises:
         StackError: It ended, failed, or took longer than ``timeout_s``.

@@ -8,8 +8,10 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Self
+from pathlib import Path
+from typing import Self
 
 from feature_store.lake import Lake
 from infra.kafka.kafka_admin import KafkaAdmin
@@ -17,6 +19,7 @@ from infra.kafka.kafka_broker import KafkaBroker
 from infra.kafka.kafka_config import ExtraListener
 from infra.process.child import ChildProcess, created_at
 from infra.process.ports import free_ports, is_free
+from infra.settings import StackSettings
 from infra.stack.model_processes import SERVING, await_serving, prepare, spawners
 from infra.stack.model_settings import model_settings
 from infra.stack.stack_file import (
@@ -31,13 +34,7 @@ from infra.stack.supervision import Supervised
 from schemas.durable import ABANDONED_S, DISK
 from schemas.errors import BrokerUnavailableError, PipelineError, StackError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from infra.settings import StackSettings
-
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 SITE_LISTENER = "SITE"
 PORT_FILE = "kafka.port"
@@ -46,35 +43,35 @@ _CHECK_S = 0.5
 _REACH_S = 5.0
 _WORKER_STOP_S = 20.0
 _BESIDE_0_2 = "stack.json.*.partial"
-"""What a crash of release 0.2.0 left."""
+"""Temporary files that a crash of release 0.2.0 may have left."""
 
 
-def _silent(_: str) -> None:
+def _no_progress(_: str) -> None:
     pass
 
 
 class Stack:
-    """Starts everything, keeps it running, and takes it down; its processes never outlive ours.
+    """Starts everything, keeps it running, and takes it down; its processes never outlive the owner's.
 
     Args:
-        settings: Where and how many.
+        settings: Folders, broker and number of workers.
         owner: Command that holds the stack, for status.
-        say: Takes progress lines.
-        first: Called once the folder is ours, before anything starts.
+        progress: Receives progress lines.
+        before_start: Called with the folder once this process holds it, before anything starts.
     """
 
     def __init__(
         self,
         settings: StackSettings,
         owner: str = "command",
-        say: Callable[[str], None] = _silent,
-        first: Callable[[Path], None] | None = None,
+        progress: Callable[[str], None] = _no_progress,
+        before_start: Callable[[Path], None] | None = None,
     ) -> None:
         self.settings = settings
         self.bootstrap_servers = settings.broker or ""
         self.site: BrokerFront | None = None
-        self._say = say
-        self._first = first
+        self._progress = progress
+        self._before_start = before_start
         self._lock = StackLock(settings.state_dir)
         self._broker: KafkaBroker | None = None
         self._processes: list[Supervised] = []
@@ -102,11 +99,11 @@ class Stack:
             raise StackError(f"a stack is up in {self.settings.state_dir} already: {STACK_LOCK_HINT}")
         try:
             DISK.sweep(self.settings.state_dir, time.time() - ABANDONED_S, (_BESIDE_0_2,))
-            if self._first is not None:
-                self._first(self.settings.state_dir)
+            if self._before_start is not None:
+                self._before_start(self.settings.state_dir)
             self._publish(state="starting")
             self._start_broker()
-            self._say("creating topics and tables")
+            self._progress("creating topics and tables")
             KafkaAdmin(self.bootstrap_servers).create_topics(self.settings.namespace)
             Lake.open(self.settings.lake_root).ensure_fixed_tables()
             for number in range(1, self.settings.workers + 1):
@@ -121,7 +118,7 @@ class Stack:
         self._publish(state="ready")
         self._watcher = threading.Thread(target=self._watch, name="stack-watcher", daemon=True)
         self._watcher.start()
-        self._say(f"stack is up: broker {self.bootstrap_servers}, {self.settings.workers} worker(s)")
+        self._progress(f"stack is up: broker {self.bootstrap_servers}, {self.settings.workers} worker(s)")
         return self
 
     def stop(self) -> None:
@@ -136,7 +133,7 @@ class Stack:
             self._lock.release()
 
     def adopt(self, child: ChildProcess) -> None:
-        """List a process of the owner (an edge process of a demo) in status; its owner ends it."""
+        """List a process of the owner in status, such as a demo's edge process; the owner ends it."""
         with self._changing:
             self._guests.append(child)
             self._publish()
@@ -156,7 +153,7 @@ class Stack:
 
     def _start_broker(self) -> None:
         if self.settings.broker is not None:
-            self._say(f"looking for the broker {self.settings.broker}")
+            self._progress(f"connecting to the broker {self.settings.broker}")
             self._reach(self.settings.broker)
             return
         port = self.settings.kafka_port or self._earlier_port()
@@ -168,9 +165,9 @@ class Stack:
             extra=[ExtraListener(SITE_LISTENER, bind, front)],
             log_path=self.settings.logs_dir / "kafka.log",
             heap_mb=self.settings.kafka_heap_mb,
-            say=self._say,
+            progress=self._progress,
         )
-        self._say("starting Kafka")
+        self._progress("starting Kafka")
         self._broker = broker
         self._keep("kafka", lambda: broker.restart().child)
         self.bootstrap_servers = broker.bootstrap_servers
@@ -179,7 +176,7 @@ class Stack:
         self._publish(bootstrap_servers=self.bootstrap_servers, site=self.site)
 
     def _earlier_port(self) -> int | None:
-        """Port of the broker that this folder had before, if it is free: devices find it again."""
+        """Port that this folder's broker had before, if it is free: devices then find the broker again."""
         with contextlib.suppress(OSError, ValueError):
             port = int((self.settings.state_dir / PORT_FILE).read_text())
             return port if is_free(port) else None
@@ -204,8 +201,8 @@ class Stack:
 
     def _start_models(self) -> None:
         models = model_settings(self.settings, self.bootstrap_servers)
-        prepare(models, self._say)
-        self._say("starting the model service")
+        prepare(models, self._progress)
+        self._progress("starting the model service")
         for name, spawn in spawners(models, self.settings.logs_dir).items():
             self._keep(name, spawn)
         serving = next(p.child for p in self._processes if p.name == SERVING)
@@ -217,7 +214,7 @@ class Stack:
                 try:
                     changed = process.check(time.monotonic())
                 except PipelineError:
-                    logger.exception("%s could not be started again", process.name)
+                    log.exception("%s could not be started again", process.name)
                     changed = True
                 if changed:
                     self._publish()
@@ -225,7 +222,7 @@ class Stack:
     def _take_down(self) -> None:
         workers = [p.child for p in self._processes if p.name != "kafka"]
         for child in workers:
-            child.ask()
+            child.terminate()
         for child in workers:
             child.stop(_WORKER_STOP_S)
         if self._broker is not None:
@@ -233,7 +230,7 @@ class Stack:
         self._processes.clear()
 
     def _publish(self, **changes: object) -> None:
-        with self._changing, contextlib.suppress(FileNotFoundError):  # somebody removed the folder
+        with self._changing, contextlib.suppress(FileNotFoundError):  # a person removed the folder
             guests = tuple(
                 ProcessEntry(name=c.name, pid=c.pid, created=c.created, log=c.log_path)
                 for c in self._guests

@@ -1,4 +1,4 @@
-"""What a running stack says of itself on disk, and the lock that makes it the only one of its folder."""
+"""The file in which a running stack describes itself, and the lock that allows one stack a folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from infra.process.child import same_process
 from schemas.durable import DISK
 
 DEMO_MARKER = "demo"
-"""File that says: nobody but demos has used this folder, the next one may begin afresh."""
+"""File whose presence means that only demos used this folder, so that the next one may begin afresh."""
 FILE = "stack.json"
 LOCK = "stack.lock"
 _LOCK_TRIES = 25
@@ -49,7 +49,7 @@ class ProcessEntry(BaseModel):
 
 
 class BrokerFront(BaseModel):
-    """The broker's second door: clients at ``front_port`` need a proxy there that leads to ``bind_port``."""
+    """The broker's second listener: clients use ``front_port``, where a proxy leads to ``bind_port``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -65,7 +65,7 @@ class StackFile(BaseModel):
         pid: Process id of the owner.
         created: Start time of the owner, UTC seconds.
         own_broker: False: the broker is somebody else's cluster.
-        site: None for a broker that is not ours.
+        site: None for somebody else's broker.
         error: Why the start failed.
     """
 
@@ -91,7 +91,7 @@ class StackFile(BaseModel):
 
 
 def read_stack(state_dir: Path) -> StackFile | None:
-    """The newest word of the folder's stack, alive or not; None: there is none that we can read."""
+    """What the folder's stack last wrote, alive or not; None: there is no file that can be read."""
     try:
         return StackFile.model_validate_json((state_dir / FILE).read_bytes())
     except (OSError, ValidationError):
@@ -99,17 +99,17 @@ def read_stack(state_dir: Path) -> StackFile | None:
 
 
 def write_stack(state_dir: Path, content: StackFile) -> None:
-    """Replace ``stack.json`` atomically; not synced, because a power cut ends whatever it tells of."""
+    """Replace ``stack.json`` atomically; not synced, because a power cut ends whatever it describes."""
     DISK.write(state_dir / FILE, (content.model_dump_json(indent=2) + "\n").encode(), sync=False)
 
 
 def remove_stack(state_dir: Path) -> None:
-    """Say that no stack is up."""
+    """Remove ``stack.json``: no stack is up."""
     (state_dir / FILE).unlink(missing_ok=True)
 
 
-def take_over(state_dir: Path) -> None:
-    """From now on the folder is a user's: no demo begins afresh in it."""
+def unmark_demo(state_dir: Path) -> None:
+    """Remove the demo marker: the folder is a user's from now on, and no demo begins afresh in it."""
     (state_dir / DEMO_MARKER).unlink(missing_ok=True)
 
 
@@ -124,7 +124,7 @@ class StackLock:
         """True if this process owns the folder's stack now."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         handle = self._path.open("w")
-        for _ in range(_LOCK_TRIES):  # a look by `is_held` takes the lock for a moment
+        for _ in range(_LOCK_TRIES):  # `is_held` takes the lock for a moment
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 self._file = handle
@@ -134,7 +134,7 @@ class StackLock:
         return False
 
     def release(self) -> None:
-        """Give the folder free. Releasing twice changes nothing."""
+        """Release the folder. Releasing twice changes nothing."""
         if self._file is not None:
             self._file.close()
             self._file = None

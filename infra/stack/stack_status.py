@@ -1,35 +1,32 @@
-"""What `edgeloop status` tells: processes, topics, lag, tables and the newest cut."""
+"""What `edgeloop status` shows: processes, topics, lag, tables and the newest cut."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import psutil
 
 from edge_producer.status_file import read_status
 from feature_store import connect
 from feature_store.cut_store import CutStore
+from feature_store.duck import Connection
 from feature_store.lake import Lake
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.kafka.lag import lags
 from infra.process.child import same_process
+from infra.settings import StackSettings
 from infra.stack.stack_file import StackFile, is_held, read_stack
 from schemas.errors import PipelineError
 from schemas.tables import BOOKS
 from schemas.topics import ALL_TOPICS
 from schemas.view_specs import BOOKS_STATEMENTS
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from feature_store.duck import Connection
-    from infra.settings import StackSettings
-
 _TIMEOUT_S = 5.0
 
 
 def collect_status(settings: StackSettings) -> dict[str, Any]:
-    """Everything, as JSON values. Parts that cannot be asked are empty, and ``problems`` says why."""
+    """Everything, as JSON values. Parts that cannot be reached are empty; ``problems`` gives the reason."""
     problems: list[str] = []
     stack = read_stack(settings.state_dir)
     up = stack is not None and is_held(settings.state_dir)
@@ -87,7 +84,7 @@ def _memory_mb(process: psutil.Process | None) -> int | None:
 
 
 def _edge_processes(state_dir: Path) -> list[dict[str, Any]]:
-    """What edge processes last wrote of themselves, running or not."""
+    """The newest status file of each edge process, running or not."""
     found = []
     for folder in sorted((state_dir / "edge").glob("*")):
         status = read_status(folder / "status.json") if folder.is_dir() else None
@@ -120,8 +117,8 @@ def _lake(root: Path, problems: list[str]) -> dict[str, Any]:
         cut = CutStore(Lake(root)).latest()
         if cut is None:
             return {"tables": [], "cut": None}
-        with connect(root, cut.id) as con:
-            rows = {table: _count(con, table) for table in cut.tables}
+        with connect(root, cut.id) as connection:
+            rows = {table: _count(connection, table) for table in cut.tables}
     except PipelineError as exc:
         problems.append(str(exc))
         return {"tables": [], "cut": None}
@@ -135,7 +132,7 @@ def _lake(root: Path, problems: list[str]) -> dict[str, Any]:
     }
 
 
-def _count(con: Connection, table: str) -> int:
+def _count(connection: Connection, table: str) -> int:
     view = BOOKS_STATEMENTS if table == BOOKS.name else table  # `books` shows the newest statements only
-    row = con.execute(f'SELECT count(*) FROM "{view}"').fetchone()  # noqa: S608  (names of our own tables)
+    row = connection.execute(f'SELECT count(*) FROM "{view}"').fetchone()  # noqa: S608  (fixed table names)
     return int(row[0])

@@ -1,25 +1,21 @@
-"""When a process that ended is started again, and when no more."""
+"""Decides when a process that ended is started again, and when it is given up."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from infra.process.child import ChildProcess
 from infra.stack.stack_file import ProcessEntry
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from infra.process.child import ChildProcess
-
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 15.0
 MAX_QUICK_ENDS = 6
 QUICK_S = 20.0
-"""An end within so many seconds of the start counts as quick; a longer life clears the count."""
+"""An end within this many seconds of the start counts as quick; a longer life clears the count."""
 
 
 @dataclass
@@ -30,7 +26,7 @@ class RestartRule:
     restarts: int = 0
 
     def ended(self, lived_s: float) -> float | None:
-        """Seconds until the next start; None: not again, a person must look.
+        """Seconds until the next start; None: no further start, a person must find the reason.
 
         Args:
             lived_s: Time between start and end, seconds.
@@ -62,13 +58,13 @@ class Supervised:
     failed: str | None = None
 
     def check(self, now: float) -> bool:
-        """Look once; True if anything changed that status should tell.
+        """Check once; True if anything changed that status shows.
 
         Args:
             now: Monotonic seconds.
 
         Raises:
-            StackError: The process could not be started again; the next look tries once more.
+            StackError: The process could not be started again; a later check tries once more.
         """
         if self.failed is not None:
             return False
@@ -86,10 +82,10 @@ class Supervised:
         if pause_s is None:
             last = next((line for line in reversed(self.child.log_tail()) if line.strip()), "")
             self.failed = f"ended {MAX_QUICK_ENDS + 1} times in a row, exit code {code}: {last[:200]}"
-            logger.error("%s: %s", self.name, self.failed)
+            log.error("%s: %s", self.name, self.failed)
         else:
             self.due = now + pause_s
-            logger.warning("%s ended with exit code %s, next start in %.1f s", self.name, code, pause_s)
+            log.warning("%s ended with exit code %s, next start in %.1f s", self.name, code, pause_s)
 
     def _restart_if_due(self, now: float) -> bool:
         if self.due is None or now < self.due:
@@ -100,7 +96,7 @@ class Supervised:
         return True
 
     def entry(self) -> ProcessEntry:
-        """What ``stack.json`` says of it."""
+        """Its entry in ``stack.json``."""
         return ProcessEntry(
             name=self.name,
             pid=self.child.pid,

@@ -1,4 +1,4 @@
-"""The background process of `edgeloop up`: holds the stack until it is told to end."""
+"""The background process of `edgeloop up`: holds the stack until it gets SIGTERM."""
 
 from __future__ import annotations
 
@@ -9,19 +9,16 @@ import subprocess
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 from infra.process.child import same_process
 from infra.settings import PREFIX, StackSettings, load_settings
 from infra.stack.stack import Stack, unwritable
-from infra.stack.stack_file import StackFile, is_held, read_stack, remove_stack, take_over
+from infra.stack.stack_file import StackFile, is_held, read_stack, remove_stack, unmark_demo
 from schemas.errors import PipelineError, StackError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 OWNER = "up"
 START_TIMEOUT_S = 300.0  # Maven may have to fetch the broker first
@@ -37,16 +34,16 @@ def main() -> int:
         signal.signal(number, lambda *_: ended.set())
     try:
         settings = load_settings(os.environ)
-        stack = Stack(settings, OWNER, lambda line: logger.info("%s", line), take_over).start()
+        stack = Stack(settings, OWNER, lambda line: log.info("%s", line), unmark_demo).start()
     except PipelineError as exc:
-        logger.critical("%s", exc)
+        log.critical("%s", exc)
         return 1
     ended.wait()
     stack.stop()
     return 0
 
 
-def start_detached(settings: StackSettings, say: Callable[[str], None]) -> StackFile:
+def start_detached(settings: StackSettings, progress: Callable[[str], None]) -> StackFile:
     """Start the supervisor in the background and wait until its stack is ready.
 
     Raises:
@@ -57,32 +54,32 @@ def start_detached(settings: StackSettings, say: Callable[[str], None]) -> Stack
     except OSError as exc:
         raise unwritable(settings.state_dir, exc) from exc
     log_path = settings.logs_dir / "supervisor.log"
-    with log_path.open("ab") as log:
-        begin = log.tell()
+    with log_path.open("ab") as output:
+        begin = output.tell()
         process = subprocess.Popen(
             [sys.executable, "-m", "infra.stack.supervisor"],
             stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            stdout=output,
+            stderr=output,
             env={**os.environ, **_as_environment(settings)},
             start_new_session=True,
         )
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
-        begin = _tell_news(log_path, begin, say)
+        begin = _forward_progress(log_path, begin, progress)
         found = read_stack(settings.state_dir)
         if found is not None and found.pid == process.pid and found.state == "ready":
-            process.returncode = 0  # it lives on without us: not to be waited for
+            process.returncode = 0  # it outlives this command, which must not wait for it
             return found
         if process.poll() is not None:
-            raise StackError(_why(found, process.pid) or f"the supervisor ended: see {log_path}")
+            raise StackError(_start_error(found, process.pid) or f"the supervisor ended: see {log_path}")
         time.sleep(_POLL_S)
     process.terminate()
     raise StackError(f"the stack was not ready within {START_TIMEOUT_S:.0f} s: see {log_path}")
 
 
 def stop_detached(settings: StackSettings) -> bool:
-    """End the stack that `edgeloop up` left running; False: none was.
+    """End the stack that `edgeloop up` left running; False: there was none.
 
     Raises:
         StackError: The stack belongs to a command in another terminal.
@@ -113,20 +110,20 @@ def _as_environment(settings: StackSettings) -> dict[str, str]:
     return {PREFIX + name.upper(): str(value) for name, value in values.items()}
 
 
-def _why(found: StackFile | None, pid: int) -> str | None:
+def _start_error(found: StackFile | None, pid: int) -> str | None:
     return found.error if found is not None and found.pid == pid else None
 
 
-def _tell_news(log_path: Path, begin: int, say: Callable[[str], None]) -> int:
-    """Pass on what the supervisor's own stack said since ``begin``; returns the new end."""
-    with log_path.open("rb") as log:
-        log.seek(begin)
-        news = log.read()
-    complete = news[: news.rfind(b"\n") + 1]
+def _forward_progress(log_path: Path, begin: int, progress: Callable[[str], None]) -> int:
+    """Pass on the progress lines that the supervisor logged since ``begin``; returns the new end."""
+    with log_path.open("rb") as output:
+        output.seek(begin)
+        added = output.read()
+    complete = added[: added.rfind(b"\n") + 1]
     for line in complete.decode(errors="replace").splitlines():
         _, found, text = line.partition(" INFO __main__: ")
         if found:
-            say(text)
+            progress(text)
     return begin + len(complete)
 
 

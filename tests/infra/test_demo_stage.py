@@ -3,7 +3,7 @@
 import pytest
 
 from infra.demo.stage import DATA, PREVIOUS, begin_afresh, mark_if_new
-from infra.stack.stack_file import DEMO_MARKER, take_over
+from infra.stack.stack_file import DEMO_MARKER, unmark_demo
 from schemas.errors import StackError
 
 
@@ -35,7 +35,7 @@ def test_a_folder_that_no_demo_made_is_refused_untouched(tmp_path):
 def test_a_demos_folder_is_its_users_once_a_stack_was_up_in_it(tmp_path):
     begin_afresh(tmp_path)
     left(tmp_path, "demo")
-    take_over(tmp_path)
+    unmark_demo(tmp_path)
     with pytest.raises(StackError, match="holds a stack of yours"):
         begin_afresh(tmp_path)
 

@@ -93,11 +93,11 @@ def test_an_outbox_numbers_each_label_once_and_keeps_it_until_acknowledged(tmp_p
     with open_outbox(tmp_path / "o.db") as again:  # killed before it was sent
         assert again.take([(label(known_at=NOW + timedelta(days=1)), "machine")]) == {"l-1": "known"}
         assert again.take([(label(label="healthy"), "machine")]) == {"l-1": "conflict"}
-        waiting = again.waiting()
-        assert [w.msg_no for w in waiting] == [0, 1]
-        assert Label.model_validate_json(waiting[0].value) == label()
-        again.acknowledged(waiting)
-        assert again.waiting() == []
+        pending = again.pending()
+        assert [p.msg_no for p in pending] == [0, 1]
+        assert Label.model_validate_json(pending[0].value) == label()
+        again.mark_sent(pending)
+        assert again.pending() == []
 
 
 def test_a_damaged_outbox_is_named(tmp_path):

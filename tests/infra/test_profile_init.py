@@ -13,7 +13,7 @@ import pytest
 from edge_producer.decider import Decider
 from edge_producer.inference import load_predictor
 from edge_producer.sources import ReplaySource
-from infra.drafting.file_form import find_decimal, find_delimiter, look_at
+from infra.drafting.file_form import detect_form, find_decimal, find_delimiter
 from infra.drafting.profile_draft import Draft, choose_shape, draft, plausible_range, slug
 from schemas.errors import SourceError
 from schemas.profile_file import parse_profile
@@ -149,8 +149,8 @@ def test_the_decimal_mark_is_the_one_more_cells_show():
 def test_the_time_column_and_its_format_are_found(tmp_path, times, time_format):
     """Days up to 12 leave day and month open: the shorter recording is taken."""
     rows = "".join(f"{d % 5}.5,{times.format(d=d)}\n" for d in range(1, 13))
-    look = look_at(written(tmp_path, "value,time\n" + rows))
-    assert (look.time_column, look.time_format) == ("time", time_format)
+    form = detect_form(written(tmp_path, "value,time\n" + rows))
+    assert (form.time_column, form.time_format) == ("time", time_format)
 
 
 def test_a_file_without_times_is_a_sample_a_second_and_says_so(tmp_path):

@@ -214,7 +214,7 @@ def test_a_draining_service_reports_it_finishes_calls_and_ends_streams(tmp_path)
         with SimClient(service.invite("m-2")) as joining, ThreadPoolExecutor(1) as pool:
             pending = pool.submit(joining.enroll)
             wait_until(lambda: waiting(service), 10, "the request")
-            service.child.ask()
+            service.child.terminate()
             assert next(states).status == health_pb2.HealthCheckResponse.NOT_SERVING
             assert list(hints) == []
             service.start_issuing()

@@ -18,10 +18,10 @@ SCENARIOS = {
 
 
 def main() -> None:
-    """Run what was named; everything without a name."""
+    """Run the named scenarios; without a name, all of them."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("scenarios", nargs="*", metavar="scenario", help=f"of {', '.join(SCENARIOS)}")
-    parser.add_argument("--quick", action="store_true", help="a look in a few minutes; records nothing")
+    parser.add_argument("--quick", action="store_true", help="rough numbers in minutes; records nothing")
     parser.add_argument("--runs", type=int, help="runs of each timed scenario (default 3)")
     parser.add_argument("--only", default="", help="sizes for ingest, such as 500,fleet")
     parser.add_argument("--no-record", action="store_true", help="leave RESULTS.md as it is")

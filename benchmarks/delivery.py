@@ -34,7 +34,7 @@ MIB, KIB, GB = 2**20, 2**10, 1e9
 
 
 def run(on: Stage) -> list[Measured]:
-    """All of it; prints its tables."""
+    """Run all scenarios of this module; prints their tables."""
     site = Site(on.folder / "delivery")
     return [
         *watchers(site, round(WATCHERS * on.effort.scale), on.effort.runs),
@@ -44,7 +44,7 @@ def run(on: Stage) -> list[Measured]:
 
 
 def watchers(site: Site, count: int, runs: int) -> list[Measured]:
-    """Hint to all of them, and what each costs in memory."""
+    """Delay of a hint to all watchers, and memory of the service for each."""
     p50, p99, memory, cpu = [], [], [], []
     for number in range(runs):
         with site.serving() as process:
@@ -56,7 +56,7 @@ def watchers(site: Site, count: int, runs: int) -> list[Measured]:
                 lags = _hint(site, clients)
                 cpu.append((cpu_s(process) - used) / HINTS / count * 1e6)
         if len(lags) != count * HINTS:
-            raise RuntimeError(f"{len(lags)} hints came of {count * HINTS}")
+            raise RuntimeError(f"{len(lags)} of {count * HINTS} hints arrived")
         p50.append(float(np.percentile(lags, 50)) * 1e3)
         p99.append(float(np.percentile(lags, 99)) * 1e3)
     story = f"{count} watchers, {HINTS} publications, {PROCESSES} client processes on the same cores"
@@ -80,7 +80,7 @@ def _hint(site: Site, clients: list[subprocess.Popen[str]]) -> list[float]:
         time.sleep(1.5)
     newest = _newest(site)
     at = {newest - HINTS + 1 + i: when for i, when in enumerate(published)}
-    return [when - at[version] for seen in _results(clients) for version, when in seen]
+    return [when - at[version] for received in _results(clients) for version, when in received]
 
 
 def _newest(site: Site) -> int:
@@ -89,7 +89,7 @@ def _newest(site: Site) -> int:
 
 
 def artifacts(site: Site, size: int, runs: int) -> list[Measured]:
-    """The same file from the service and from nginx, in turn."""
+    """Download the same file from the service and from nginx, in turn."""
     digest, file = site.artifact(size)
     measured, rows = [], []
     for count in DOWNLOADERS:
@@ -140,7 +140,7 @@ def _download(process: psutil.Process, arguments: list[str]) -> tuple[float, flo
 
 
 def no_op(site: Site) -> Measured:
-    """A device that lacks nothing asks: bytes on the wire of a warm connection, both ways, TLS included."""
+    """A device that has everything checks for news: bytes of a warm connection, both ways, TLS included."""
     with site.serving():
         given = json.loads(site.clients(1, "n").read_text())
         [name] = given["devices"]
@@ -168,7 +168,7 @@ def no_op(site: Site) -> Measured:
 
 
 def _holding(name: str, site: Site, reply: Any) -> FetchMetadataRequest:
-    """The question of a device that took everything."""
+    """The request of a device that has everything."""
     documents = {f.name: hashlib.sha256(f.data).hexdigest() for f in reply.documents}
     versions = {"timestamp": _newest(site)}
     for file in reply.metadata:
@@ -205,7 +205,7 @@ def _clients(arguments: list[list[str]]) -> Iterator[list[subprocess.Popen[str]]
 
 
 def _results(clients: list[subprocess.Popen[str]]) -> list[Any]:
-    """Let them work, and what each found."""
+    """Start the clients' work; returns what each measured."""
     for one in clients:
         assert one.stdin is not None
         one.stdin.write("\n")

@@ -1,4 +1,4 @@
-"""The clients' side of the delivery scenarios, each in processes of its own: its CPU is not the service's.
+"""The clients of the delivery scenarios, in processes of their own: their CPU time is not the service's.
 
 Prints one JSON line when it is ready, waits for a line on standard input, works, prints its result.
 """
@@ -33,7 +33,7 @@ def credentials(given, name):
     return grpc.ssl_channel_credentials(given["ca"].encode(), key.encode(), certificate.encode())
 
 
-def say(value):
+def report(value):
     print(json.dumps(value), flush=True)
 
 
@@ -60,10 +60,10 @@ async def watch(given, hints):
             await opened.wait()
 
     await asyncio.gather(*(start(name) for name in got))
-    say({"ready": len(got)})
+    report({"ready": len(got)})
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
     await asyncio.wait_for(complete.wait(), 30)
-    say([at for seen in got.values() for at in seen[1:]])
+    report([at for received in got.values() for at in received[1:]])
     for _, task in open_streams:
         task.cancel()
 
@@ -84,11 +84,11 @@ async def download(given, digest):
             size += len(chunk.data)
         return size
 
-    say({"ready": len(channels)})
+    report({"ready": len(channels)})
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
     began = time.monotonic()
     sizes = await asyncio.gather(*(fetch(name, channel) for name, channel in channels.items()))
-    say({"bytes": sum(sizes), "seconds": time.monotonic() - began})
+    report({"bytes": sum(sizes), "seconds": time.monotonic() - began})
 
 
 def download_https(given, digest, port):
@@ -103,7 +103,7 @@ def download_https(given, digest, port):
             size += n
         sizes.append(size)
 
-    say({"ready": len(connections)})
+    report({"ready": len(connections)})
     sys.stdin.readline()
     began = time.monotonic()
     threads = [threading.Thread(target=fetch, args=(c,)) for c in connections]
@@ -111,7 +111,7 @@ def download_https(given, digest, port):
         thread.start()
     for thread in threads:
         thread.join()
-    say({"bytes": sum(sizes), "seconds": time.monotonic() - began})
+    report({"bytes": sum(sizes), "seconds": time.monotonic() - began})
 
 
 def _connect(given, name, port):

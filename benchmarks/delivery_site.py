@@ -1,4 +1,4 @@
-"""What the delivery scenarios run against: one serving process, and nginx over the same file."""
+"""The servers of the delivery scenarios: one serving process, and nginx over the same file."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Site:
 
     @contextmanager
     def serving(self) -> Iterator[psutil.Process]:
-        """The process, while it runs."""
+        """Run the serving process; yields it."""
         self.settings.address_file.unlink(missing_ok=True)
         given = {
             f"MODEL_{k.upper()}": v if isinstance(v, str) else json.dumps(v)
@@ -66,13 +66,13 @@ class Site:
 
     @property
     def port(self) -> int:
-        """Of the mutual-TLS listener."""
+        """Port of the mutual-TLS listener."""
         address = read_address(self.settings)
         assert address is not None
         return address.delivery_port
 
     def clients(self, count: int, prefix: str) -> Path:
-        """A file with certificates of so many devices, which the registry knows; for a client process."""
+        """A file with certificates of new devices, which the registry knows; for a client process."""
         now = datetime.now(UTC)
         made = {}
         registry = Registry.open(self.settings.database_url, self.settings.root)
@@ -92,13 +92,13 @@ class Site:
         return path
 
     def publish(self) -> float:
-        """Renew the timestamp, as a publication ends; returns when it was in place, monotonic seconds."""
+        """Renew the timestamp, the last step of a publication; returns its end, monotonic seconds."""
         repository = ceremony.open_repository(self.settings)
         OnlineSigner.load(self.settings).publish(repository, repository.published(), {})
         return time.monotonic()
 
     def artifact(self, size: int) -> tuple[str, Path]:
-        """Random bytes among the artifacts: digest and file."""
+        """Add random bytes to the artifacts; returns digest and file."""
         data = os.urandom(size)
         digest = sha256(data).hexdigest()
         path = self.settings.artifacts / digest
@@ -161,13 +161,19 @@ def _listens(port: int) -> bool:
 
 def _columns(name: str) -> dict[str, object]:
     return {
-        "device_id": name, "profile": "machine", "site": "bench", "grp": GROUP, "hardware": "sim",
-        "key_id": name, "public_key": "", "gateway": None,
-    }  # fmt: skip
+        "device_id": name,
+        "profile": "machine",
+        "site": "bench",
+        "grp": GROUP,
+        "hardware": "sim",
+        "key_id": name,
+        "public_key": "",
+        "gateway": None,
+    }
 
 
 class Meter:
-    """A loopback port before another that counts what passes, for one connection at a time.
+    """A loopback port that forwards to another and counts the bytes, for one connection at a time.
 
     Attributes:
         up, down: Bytes to and from the server.
@@ -181,7 +187,7 @@ class Meter:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
-        """Take no more connections."""
+        """Accept no more connections."""
         self._listener.close()
 
     def _accept(self) -> None:

@@ -1,4 +1,4 @@
-"""The device: window to decision beside the bare model call, flat-out rate, spool commit, bytes sent."""
+"""Measures the device: window to decision beside the model call, flat-out rate, spool commit, bytes sent."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ FLAT_OUT_S = 400
 ROUNDS = 300
 MODEL, DECISION, WHOLE = "bare model call", "window to decision", "... and row filtered, counted"
 SWITCH_INTERVAL_S = 0.0005
-"""As the edge process sets it."""
+"""The value that the edge process sets."""
 
 
 def run(on: Stage) -> list[Measured]:
-    """All of it; prints its tables."""
+    """Run all scenarios of this module; prints their tables."""
     scale = on.effort.scale
     return [
         decide(on.folder / "decide", round(WINDOWS * scale), on.effort.runs),
@@ -173,7 +173,7 @@ def spool_commit(folder: Path, rounds: int) -> Measured:
 
 
 def bytes_sent(load: Workload) -> Measured:
-    """What a fleet's telemetry weighs at its own pace, key, headers and signature included, against JSON."""
+    """Bytes of a fleet's telemetry at its own pace, key, headers and signature included, against JSON."""
     messages = [m for m in load.messages if m.topic == TELEMETRY.base]
     rows, text = 0, 0
     for m in messages:
@@ -192,7 +192,7 @@ def bytes_sent(load: Workload) -> Measured:
 
 
 class _TimedSource:
-    """A source that says how long its consumer had it, and how much of that it took itself."""
+    """A source that measures its consumer's whole time, and how much of that the source took."""
 
     def __init__(self, source: SimulateSource) -> None:
         self._source = source

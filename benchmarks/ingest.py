@@ -1,4 +1,4 @@
-"""Ingest worker with everything on, beside bare loops and a naive landing of the same bytes.
+"""Measures the ingest worker with everything on, beside bare loops and a naive landing of the same bytes.
 
 Rows per CPU-second of the whole worker process (fetch, verify, dedupe, validate, Parquet, Delta, cuts,
 compaction, catalog) from the moment its tasks are settled until every row is applied.
@@ -45,7 +45,7 @@ class Rates:
         return statistics.median(w / p for w, p in zip(self.worker, self.peers[peer], strict=True))
 
     def measured(self) -> Measured:
-        """For RESULTS.md."""
+        """The result for RESULTS.md."""
         beside = ", ".join(
             f"{name} {statistics.median(self.peers[name]):,.0f} (worker {self.ratio(name):.2f} of it)"
             for name in PEERS

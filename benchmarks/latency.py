@@ -1,7 +1,7 @@
-"""Sensed to queryable at the defaults, from demos of its own; and where the seconds go.
+"""Measures the time from sensed to queryable with default settings, in its own demos, and its parts.
 
-Over the rows of site north, which always has a network: what the demo counts as live also holds rows that
-its cut caught while they waited on the device for their company.
+Only rows of site north count, which always has a network: the demo's own number also includes rows that
+its network cut caught while they waited on the device for others of their message.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ _ROWS = """
 
 
 def run(on: Stage) -> list[Measured]:
-    """One demo per run; prints where the time goes over all of them."""
+    """Run one demo per run; prints the parts of the time over all of them."""
     demos = [_demo(on, number) for number in range(on.effort.runs)]
     pooled = {name: np.concatenate([d[1][name] for d in demos]) for name in (*SHARES, TOTAL)}
     quantiles = {name: np.percentile(s, (50, 99)) for name, s in pooled.items() if len(s)}
     rows = [[name, *(f"{q:.2f}" for q in qs), f"{len(pooled[name]):,}"] for name, qs in quantiles.items()]
     print(table(("seconds", "p50", "p99", "rows"), rows), flush=True)
     where = "; ".join(f"{name} p50 {a:.2f}, p99 {b:.2f} s" for name, (a, b) in quantiles.items())
-    told = ", ".join(f"{report['queryable_p99']:.2f}" for report, _ in demos)
+    own_p99 = ", ".join(f"{report['queryable_p99']:.2f}" for report, _ in demos)
     story = f"{DEVICES} devices, {on.effort.demo_s:.0f} s"
     return [
         Measured(
             "latency/queryable",
             "sensed to queryable p99, s",
             tuple(float(np.percentile(parts[TOTAL], 99)) for _, parts in demos),
-            f"{where}; the demos' own p99, rows beside the network cut included: {told}; {story}",
+            f"{where}; the demos' own p99, rows beside the network cut included: {own_p99}; {story}",
             "<= 5 s",
             2,
         ),
@@ -67,7 +67,7 @@ def run(on: Stage) -> list[Measured]:
 
 
 def _demo(on: Stage, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """One demo in a stack of its own, watched from outside: its latencies, and seconds by share."""
+    """Run a demo in its own stack and observe it from outside; returns its latencies, and seconds by part."""
     state, report = on.folder / f"demo-{number}", on.folder / f"demo-{number}.json"
     story = {"devices": DEVICES, "seconds": on.effort.demo_s, "seed": SEED, "json": report}
     options = [word for name, value in story.items() for word in (f"--{name}", str(value))]
@@ -90,7 +90,7 @@ def _demo(on: Stage, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _follow(process: subprocess.Popen[bytes], state: Path) -> QueryableFrontier:
-    """Note what each cut makes queryable until the demo ends."""
+    """Note what each cut makes queryable, until the demo ends."""
     until(lambda: is_held(state) or process.poll() is not None, "the stack to start")
     stack = await_ready(state)
     admin = KafkaAdmin(stack.bootstrap_servers or "")
@@ -109,14 +109,14 @@ def _follow(process: subprocess.Popen[bytes], state: Path) -> QueryableFrontier:
 
 
 def _shares(lake_root: Path, frontier: QueryableFrontier) -> dict[str, Any]:
-    """Seconds of each row, by share."""
+    """Seconds of each row, by part."""
     with closing(connect(lake_root)) as con:
         rows = con.execute(_ROWS, [f"machine-{DEVICES // 2:02d}"]).fetchnumpy()
     sensed, known = (np.asarray(rows[n], dtype="float64") for n in ("sensed", "known"))
     places = zip(rows["_partition"].tolist(), rows["_offset"].tolist(), strict=True)
     when = np.array([frontier.when(p, o) or np.nan for p, o in places])
     if np.isnan(when).any():
-        raise RuntimeError(f"{np.isnan(when).sum()} rows became queryable unseen")
+        raise RuntimeError(f"{np.isnan(when).sum()} rows have no known instant from which they are queryable")
     ruled = (np.asarray(rows["reasons"]) & RULES) != 0
     on_the_way = (known - sensed)[ruled], (known - sensed)[~ruled], when - known
     return {**dict(zip(SHARES, on_the_way, strict=True)), TOTAL: when - sensed}

@@ -1,4 +1,4 @@
-"""Bytes of one telemetry message, key, headers and signature included, against its rows as plain JSON."""
+"""Measures the bytes of a telemetry message, key, headers and signature included, against plain JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEMANDED_FROM = 5
 def as_json(batch: pa.RecordBatch) -> bytes:
     """A compact JSON array of objects: times as µs since 1970, float32 in its shortest exact form.
 
-    The cheapest JSON that says the same; it carries no signature, digest or message number.
+    The smallest JSON with the same content; it has no signature, digest or message number.
     """
     columns = {}
     for field, column in zip(batch.schema, batch.columns, strict=True):
@@ -36,7 +36,7 @@ def as_json(batch: pa.RecordBatch) -> bytes:
 
 
 def run(_: Stage | None = None) -> list[Measured]:
-    """Every size; prints one table."""
+    """Measure every size; prints one table."""
     sizes = {n: _sizes(n) for n in SIZES}
     rows = [
         [str(n), f"{s:,}", f"{v:,}", f"{s - v:,}", f"{s / n:,.1f}", f"{j / n:,.1f}", f"{s / j:.2f}"]

@@ -1,6 +1,6 @@
-"""Plain confluent-kafka loops on the same messages: limits and a naive peer, one process, no Faust.
+"""Plain confluent-kafka loops over the same messages: limits and a naive peer, in one process, without Faust.
 
-Each gives the CPU seconds of this process, librdkafka's and deltalake's threads included.
+Each returns the CPU seconds of this process, librdkafka's and deltalake's threads included.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from schemas.topics import DEVICE_PARTITIONS
 
 FLUSH_S = 0.25
 FLUSH_BYTES = 16 * 1024**2
-"""The worker's own defaults: both peers gather equally long."""
+"""The worker's defaults, so that both gather messages equally long."""
 JSON_SCHEMA = b"json"
 DAY_US = 86_400_000_000
 
@@ -34,7 +34,7 @@ def bare(servers: str, namespace: str, load: Workload) -> float:
 
 
 def materialised(servers: str, namespace: str, load: Workload) -> float:
-    """The same, and every column copied to numpy once: what a format without zero copy does at least."""
+    """The same, with every column copied to numpy once: the least that a format without zero copy does."""
 
     def work(m: ck.Message) -> None:
         rows = _decode(m, load)
@@ -46,7 +46,7 @@ def materialised(servers: str, namespace: str, load: Workload) -> float:
 
 
 def verified(servers: str, namespace: str, load: Workload) -> float:
-    """Fetch, check digest and signature, decode: the limit of whoever must not trust the log."""
+    """Fetch, check digest and signature, decode: the limit of a reader that must not trust the log."""
     keys = {d.key_id: MessageVerifier(d.public_key.encode()) for d in load.devices}
 
     def work(m: ck.Message) -> None:
@@ -61,8 +61,8 @@ def verified(servers: str, namespace: str, load: Workload) -> float:
 def landed_naively(servers: str, namespace: str, load: Workload, folder: Path) -> float:
     """Decode and append to Delta tables by day, a few times a second.
 
-    No signature, no dedupe, no validation, no checkpoint: a crash loses or doubles rows. Files are what
-    ``write_deltalake`` makes by default; events land as their JSON text.
+    No signature check, no deduplication, no validation, no checkpoint: a crash loses or doubles rows. Files
+    are those that ``write_deltalake`` makes by default; events land as their JSON text.
     """
     began = time.process_time()
     waiting: dict[str, list[ck.Message]] = defaultdict(list)

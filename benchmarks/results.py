@@ -1,4 +1,4 @@
-"""What a scenario measured: tables for the eye, rows for RESULTS.md."""
+"""Results of scenarios: tables to read, rows for RESULTS.md."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ smallest and the largest run. `+` behind a commit: the tree held uncommitted cha
 
 @dataclass(frozen=True)
 class Measured:
-    """One permanent scenario.
+    """The result of one permanent scenario.
 
     Attributes:
         scenario: Its name; never changes its meaning.
         measure: What was measured, with its unit.
         values: One per run.
-        beside: Peers and limits of the same runs.
-        floor: What the project demands; empty: nothing.
+        beside: Peers and limits, measured in the same runs.
+        floor: The value that the project demands; empty: none.
         digits: Digits behind the point.
     """
 
@@ -61,7 +61,7 @@ class Measured:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Aligned text; the first column to the left, the others to the right."""
+    """Aligned text; the first column is aligned left, the others right."""
     cells = [list(head), *([str(c) for c in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
     lines = []
@@ -72,7 +72,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def summary(measured: Sequence[Measured]) -> str:
-    """The rows that go into RESULTS.md, for the eye."""
+    """The rows of RESULTS.md as text to read."""
     return "\n".join(
         f"{m.scenario}: {m.measure} {m.median} [{m.spread}]"
         + (f"; floor {m.floor}" if m.floor else "")
@@ -82,7 +82,7 @@ def summary(measured: Sequence[Measured]) -> str:
 
 
 def append(measured: Sequence[Measured], version: str, load: str, path: Path = RESULTS) -> None:
-    """Add one row per scenario; commit and load as they were before it."""
+    """Add one row per scenario; ``version`` and ``load`` are those before the measurement."""
     if not path.exists():
         path.write_text(HEAD)
     date, where = f"{datetime.now(UTC):%Y-%m-%d %H:%M}", machine()
@@ -121,6 +121,6 @@ def machine() -> str:
 
 
 def load() -> str:
-    """Runnable processes of the machine over the last 1 and 5 minutes, as they are now."""
+    """Load average of the machine over the last 1 and 5 minutes."""
     one, five, _ = os.getloadavg()
     return f"{one:.1f}/{five:.1f}"

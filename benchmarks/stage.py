@@ -1,4 +1,4 @@
-"""What scenarios share within one run: a scratch broker, and one capture of a fleet's own traffic."""
+"""Shared by the scenarios of one run: a scratch broker, and one capture of a fleet's own traffic."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ HEAD_START_S = 4.0
 
 @dataclass(frozen=True)
 class Effort:
-    """How much to do.
+    """How much a run measures.
 
     Attributes:
         runs: Of each timed scenario; the median counts.
         scale: Share of the full number of messages and windows.
-        fleet_devices, fleet_s: Captured traffic: as many devices for so many seconds.
-        demo_s: Length of the demo that latency is read from.
+        fleet_devices, fleet_s: Number of devices and seconds of the captured traffic.
+        demo_s: Length of the demo that latency is measured in.
     """
 
     runs: int = 3
@@ -60,14 +60,14 @@ class Stage:
         self.effort, self.servers, self.folder = effort, servers, folder
 
     def namespace(self) -> str:
-        """A fresh one, with its topics."""
+        """A new namespace with its topics; returns its name."""
         name = f"b{uuid.uuid4().hex[:8]}"
         KafkaAdmin(self.servers).create_topics(name)
         return name
 
     @cached_property
     def fleet(self) -> Workload:
-        """What a fleet like the demo's sent at its own pace: every topic, in log order; captured once."""
+        """What a fleet like the demo's sends at its own pace: all topics, in log order; captured once."""
         return _capture(self)
 
 
@@ -103,7 +103,7 @@ def _capture(on: Stage) -> Workload:
 
 
 def _fleet(on: Stage, namespace: str, devices: tuple[str, ...]) -> EdgeSpec:
-    """The demo's story without the network cut: one device in twenty wears out, most are recalibrated."""
+    """The demo's changes without the network cut: one device in twenty wears out, most are recalibrated."""
     seconds = on.effort.fleet_s
     injections = (
         Injection(kind="bearing_wear", start_s=0.2 * seconds, ramp_s=5.0, devices=devices[::20]),
@@ -119,10 +119,10 @@ def _fleet(on: Stage, namespace: str, devices: tuple[str, ...]) -> EdgeSpec:
 
 
 def until(predicate: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
-    """Wait.
+    """Wait until the predicate is true.
 
     Raises:
-        TimeoutError: It did not come true.
+        TimeoutError: It was not true in time.
     """
     deadline = time.monotonic() + timeout_s
     while not predicate():

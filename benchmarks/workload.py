@@ -28,7 +28,7 @@ def machine() -> Profile:
 
 
 def wire_schemas() -> dict[str, pa.Schema]:
-    """What devices of that profile send, by fingerprint."""
+    """Arrow schemas that devices of that profile send, by fingerprint."""
     return {fingerprint(s): s for s in (telemetry_rows(machine()), SUMMARY_ROWS, BOOKS_ROWS)}
 
 
@@ -37,10 +37,10 @@ class Workload:
     """Messages of one scenario.
 
     Attributes:
-        name: Of the scenario.
-        messages: Sealed, in order.
+        name: Name of the scenario.
+        messages: Sealed messages, in order.
         rows: Rows in all messages; an event counts as one.
-        devices: Who sealed them, to be registered.
+        devices: Devices that sealed them, for the lake's registry.
         schemas: Arrow schema by fingerprint, for peers that have no lake.
     """
 
@@ -56,13 +56,13 @@ class Workload:
         return sum(len(m.value) for m in self.messages)
 
     def register(self, lake: Lake) -> None:
-        """Make profile and devices known to the lake."""
+        """Register profile and devices with the lake."""
         ProfileRegistry(lake).register(machine())
         DeviceRegistry(lake).register(self.devices)
 
 
 def of_size(rows_per_message: int, messages: int) -> Workload:
-    """Messages of equal size with seeded rows, the devices in turn; keys are random."""
+    """Messages of equal size with seeded rows, from each device in turn; keys are random."""
     keys = {f"bench-{i:03d}": MessageSigner.generate() for i in range(DEVICES)}
     schema = telemetry_rows(machine())
     rng = np.random.default_rng(SEED)
@@ -88,7 +88,7 @@ def _record(device: str, signer: MessageSigner) -> DeviceRecord:
 
 
 def telemetry(device: str, n: int, block: int, rng: np.random.Generator) -> pa.RecordBatch:
-    """``n`` rows of one device: features with full mantissas, so that nothing compresses by luck."""
+    """``n`` rows of one device; features have full mantissas, so that nothing compresses by luck."""
     profile = machine()
     schema = telemetry_rows(profile)
     seq = np.arange(block * n, block * n + n)

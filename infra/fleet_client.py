@@ -118,7 +118,7 @@ class FleetClient:
         return self._one("CreateJoinToken", request)
 
     def revoke(self, device_id: str) -> Json:
-        """Never let the device in again."""
+        """Refuse the device for ever."""
         return self._one("RevokeDevice", ShowRequest(id=device_id))
 
     def people(self, limit: int = 0) -> list[Json]:
@@ -126,7 +126,7 @@ class FleetClient:
         return self._rows("ListPeople", ListRequest(limit=limit))
 
     def revoke_certificate(self, serial: str = "", certificate_pem: bytes = b"", reason: str = "") -> Json:
-        """Never let a person in with that certificate again; takes an approver.
+        """Refuse a person's certificate for ever. Role: approver.
 
         Args:
             serial: As ``people`` lists it.
@@ -137,7 +137,7 @@ class FleetClient:
         return self._one("RevokeCertificate", request)
 
     def train(self, family: str, reason: str = "", kind: str = "", seed: int = 0) -> Json:
-        """Ask for a training run."""
+        """Request a training run."""
         return self._one("Train", TrainRequest(family=family, reason=reason, kind=kind, seed=seed))
 
     def ack_drift(self, run_id: str, *, retrain: bool, reason: str = "") -> Json:
@@ -145,11 +145,11 @@ class FleetClient:
         return self._one("AckDrift", AckDriftRequest(run_id=run_id, retrain=retrain, reason=reason))
 
     def start_rollout(self, version: str, group: str, *, security: bool = False) -> Json:
-        """Ask the engine for a rollout."""
+        """Request a rollout from the engine."""
         return self._one("StartRollout", StartRolloutRequest(version=version, group=group, security=security))
 
     def control_rollout(self, rollout_id: str, action: str, reason: str = "") -> Json:
-        """Ask the engine to ``pause``, ``resume`` or ``abort``."""
+        """Request that the engine does ``pause``, ``resume`` or ``abort``."""
         return self._one(
             "ControlRollout", ControlRolloutRequest(rollout_id=rollout_id, action=action, reason=reason)
         )

@@ -40,7 +40,7 @@ def list_(
     columns = ["detected", "onset", "cohort", "feature", "of", "kind", "size>", "event", "run"]
     show_table("verdicts", columns, [[v[name] for name in _VERDICT] for v in verdicts])
     show_text("")
-    columns = ["run", "state", "reason", "cause", "onset", "version", "says…"]
+    columns = ["run", "state", "reason", "cause", "onset", "version", "why…"]
     show_table("training runs", columns, [[r[name] for name in _RUN] for r in runs])
 
 

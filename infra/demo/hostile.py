@@ -60,7 +60,7 @@ def tamper_artifact(chunk: ArtifactChunk) -> ArtifactChunk:
 
 
 def forge_instruction(group: str, version: str) -> Documents:
-    """Adds an instruction to a group to install a version: well formed, newest of all, signed by nobody."""
+    """Adds a channel document that tells a group to install a version: well formed, newest, unsigned."""
 
     def forge(repository: TrustRepository, documents: dict[str, bytes]) -> dict[str, bytes]:
         family = ModelVersion.parse(version).family

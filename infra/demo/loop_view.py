@@ -95,7 +95,7 @@ class DemoModel:
 
 @dataclass(frozen=True)
 class DemoFleet:
-    """What the fleet's devices run, and how their update attempts ended.
+    """How many devices run the newest model, and how update attempts ended.
 
     Attributes:
         on_latest: Devices that run the version, by their newest report.

@@ -61,7 +61,7 @@ def sign_a_mistake(settings: ModelSettings, version: str) -> str:
 
 
 def withdraw_mistakes(settings: ModelSettings) -> None:
-    """Mark them in the registry as refused, so that nobody can roll them out."""
+    """Mark the models signed by mistake as refused, so that nobody can roll them out."""
     registry = Registry(settings.database_url)
     why = f"{_BY_MISTAKE}: it failed its trial"
     try:

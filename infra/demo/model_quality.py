@@ -53,7 +53,7 @@ class ScoredPeriod:
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its 95 % interval; n devices."""
+    """An estimate with its 95% interval, from n devices."""
 
     value: float
     low: float

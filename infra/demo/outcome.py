@@ -57,7 +57,7 @@ class Latency:
 
 
 def score_alarms(alarms: Sequence[tuple[str, datetime]], truth: Sequence[FaultSpan]) -> AlarmScore:
-    """Count alarms, given as (device, event time), against spans of truth."""
+    """Score alarms, given as (device, event time), against the injected faults."""
     faults = [s for s in truth if s.is_fault]
     hit = dict.fromkeys(faults, 0)
     for device, at in alarms:
@@ -76,7 +76,7 @@ def _within(at: datetime, span: FaultSpan) -> bool:
 def score_drift(
     verdicts: Sequence[tuple[str, datetime]], channel: str, injected: datetime, first_change: datetime
 ) -> DriftScore:
-    """Count verdicts.
+    """Score drift verdicts against the injected drift.
 
     Args:
         verdicts: Feature and end of the window that gave the verdict.
@@ -93,7 +93,7 @@ def score_drift(
 def queryable_latency(
     rows: Mapping[str, NDArray[np.float64] | NDArray[np.int64]], frontier: QueryableFrontier
 ) -> Latency:
-    """Latency of rows.
+    """Latency of rows from sensed to queryable.
 
     Args:
         rows: Columns ``sensed`` (seconds since 1970), ``partition``, ``offset``, each of shape (n,).

@@ -25,7 +25,7 @@ NORTH, SOUTH = "north", "south"
 
 @dataclass(frozen=True)
 class DemoPlan:
-    """One demo.
+    """The plan of one demo.
 
     Attributes:
         sites: Devices by site; ``south`` is the one that loses its network.

@@ -43,7 +43,7 @@ def prepare(settings: ModelSettings, progress: Callable[[str], None]) -> None:
 
 
 def spawners(settings: ModelSettings, logs_dir: Path) -> dict[str, Callable[[], ChildProcess]]:
-    """What starts each process, by the name that status shows."""
+    """Functions that start each process, by the name that status shows."""
     environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1", **as_environment(settings)}
 
     def spawner(name: str) -> Callable[[], ChildProcess]:

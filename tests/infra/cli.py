@@ -1,4 +1,4 @@
-"""Runs the command line in a state folder of its own: in a process as a user does, or in the test's own."""
+"""Runs the command line in its own state folder: in a process, as a user does, or in the test's process."""
 
 import io
 import json
@@ -32,7 +32,7 @@ class Edgeloop:
         )
 
     def environment(self, variables: Mapping[str, str]) -> dict[str, str]:
-        """That of the command: the test's own without the project's settings."""
+        """The command's environment: the test's, without the project's settings."""
         inherited = {
             k: v for k, v in os.environ.items() if not k.startswith(("EDGELOOP_", "EDGE_", "STREAM_"))
         }
@@ -46,7 +46,7 @@ class Edgeloop:
 
 
 class EdgeloopHere(Edgeloop):
-    """The same ``main`` within the test's process, for what a command says: no interpreter starts for it."""
+    """The same ``main`` within the test's process, which saves the start of an interpreter."""
 
     def __call__(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         out, err, code = io.StringIO(), io.StringIO(), 0
@@ -64,15 +64,15 @@ class EdgeloopHere(Edgeloop):
 
 @contextmanager
 def _as_the_command(arguments: tuple[str, ...], environment: Mapping[str, str]) -> Iterator[None]:
-    """Arguments, environment and signal of a command of its own; the test's own again afterwards."""
-    kept, own, interrupt = dict(os.environ), sys.argv, signal.getsignal(signal.SIGINT)
+    """Give the process a command's arguments, environment and signal handler; then restore the test's."""
+    environ, argv, interrupt = dict(os.environ), sys.argv, signal.getsignal(signal.SIGINT)
     try:
         sys.argv = ["edgeloop", *arguments]
         _set(environment)
         yield
     finally:
-        sys.argv = own
-        _set(kept)
+        sys.argv = argv
+        _set(environ)
         signal.signal(signal.SIGINT, interrupt)
 
 

@@ -116,7 +116,7 @@ def test_a_broken_profile_fails_with_its_field(edgeloop: EdgeloopHere, tmp_path:
 
 
 @pytest.mark.kafka
-def test_the_lake_can_be_asked_in_three_forms(edgeloop: EdgeloopHere, on_broker: dict[str, str]):
+def test_a_query_is_answered_in_three_forms(edgeloop: EdgeloopHere, on_broker: dict[str, str]):
     edgeloop.json("topic", "list", **on_broker)  # its stack makes the lake
     statement = "SELECT 1 AS one, 'x' AS letter"
     assert edgeloop.json("sql", statement) == [{"one": 1, "letter": "x"}]

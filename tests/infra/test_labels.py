@@ -78,7 +78,7 @@ def test_a_file_with_other_columns_is_refused_whole(tmp_path):
         read_labels(tmp_path / "none.csv", NOW, SIGNER, set())
 
 
-def test_an_id_follows_from_the_words_and_the_instants_alone():
+def test_an_id_follows_from_the_content_and_the_instants_alone():
     utc = [datetime(2026, 7, 1, h, tzinfo=UTC) for h in (10, 11)]
     east = [at.astimezone(datetime.fromisoformat("2026-07-01T00:00:00+05:00").tzinfo) for at in utc]
     assert label_id("d", *utc, "x", "s") == label_id("d", *east, "x", "s")
@@ -130,16 +130,16 @@ def test_a_device_cannot_call_its_own_fault_healthy():
         admit(label(label="healthy", source="m-1"), SimDevice(device_id="m-1"))
 
 
-def test_a_labeller_is_registered_once_speaks_for_no_device_and_is_none(lake_root):
+def test_a_labeller_is_registered_as_a_source_and_not_as_a_device(lake_root):
     lake = machine_lake(lake_root)
     registry = DeviceRegistry(lake)
     registry.register([DeviceRecord("labeller", "*", "", "", "labeller", "k", PEM)])
     known = LakeDirectory(ProfileRegistry(lake), registry).signer("k")
     assert known is not None
     assert (known.labels, known.sends_for) == (True, frozenset())
-    with connect(lake_root) as con:
-        assert con.execute("SELECT count(*) FROM fleet").fetchall() == [(0,)]
-        assert con.execute("SELECT count(*) FROM cohorts").fetchall() == [(0,)]
+    with connect(lake_root) as connection:
+        assert connection.execute("SELECT count(*) FROM fleet").fetchall() == [(0,)]
+        assert connection.execute("SELECT count(*) FROM cohorts").fetchall() == [(0,)]
 
 
 @pytest.mark.kafka
@@ -147,20 +147,20 @@ def test_labels_land_once_however_often_they_are_imported(broker, namespace, tmp
     """Through a real broker and a real ingest job."""
     edgeloop = Edgeloop(tmp_path / "state")
     lake = machine_lake(tmp_path / "state" / "lake")
-    place = {"profile": "machine", "site": "s", "group": "g", "hardware": "h"}
-    DeviceRegistry(lake).register([DeviceRecord("m-1", key_id="k", public_key=PEM, **place)])
+    facts = {"profile": "machine", "site": "s", "group": "g", "hardware": "h"}
+    DeviceRegistry(lake).register([DeviceRecord("m-1", key_id="k", public_key=PEM, **facts)])
     assert Labeller(tmp_path / "l", lake).devices() == {"m-1": PROFILE.name}
     path = tmp_path / "labels.csv"
     path.write_text(f"{HEADER}\n{GOOD}\nm-9,2026-07-01T10:00:00Z,2026-07-01T10:05:00Z,bearing,anna,1\n")
-    where = {"EDGELOOP_BROKER": broker.bootstrap_servers, "EDGELOOP_NAMESPACE": namespace}
-    first = edgeloop("label", "import", str(path), "--json", **where)
+    on_broker = {"EDGELOOP_BROKER": broker.bootstrap_servers, "EDGELOOP_NAMESPACE": namespace}
+    first = edgeloop("label", "import", str(path), "--json", **on_broker)
     assert first.returncode == 1, first.stderr
-    told = json.loads(first.stdout)
-    assert len(told["new"]) == 1
-    assert [r["line"] for r in told["refused"]] == [3]
-    again = json.loads(edgeloop("label", "import", str(path), "--json", **where).stdout)
-    assert (again["new"], again["known"]) == ([], told["new"])
-    [row] = edgeloop.json("label", "list", **where)
+    imported = json.loads(first.stdout)
+    assert len(imported["new"]) == 1
+    assert [r["line"] for r in imported["refused"]] == [3]
+    again = json.loads(edgeloop("label", "import", str(path), "--json", **on_broker).stdout)
+    assert (again["new"], again["known"]) == ([], imported["new"])
+    [row] = edgeloop.json("label", "list", **on_broker)
     assert (row["device_id"], row["label"], row["source"]) == ("m-1", "bearing", "labeller/anna")
-    with connect(lake.root) as con:
-        assert con.execute("SELECT count(*) FROM labels").fetchall() == [(1,)]
+    with connect(lake.root) as connection:
+        assert connection.execute("SELECT count(*) FROM labels").fetchall() == [(1,)]

@@ -134,7 +134,7 @@ def test_a_failed_start_says_why_and_frees_the_folder(settings: StackSettings):
     assert "no broker answers" in (read_stack(settings.state_dir).error or "")
 
 
-def test_up_tells_the_reason_of_a_failed_start(tmp_path: Path, broker: KafkaBroker):
+def test_up_prints_the_reason_of_a_failed_start(tmp_path: Path, broker: KafkaBroker):
     result = Edgeloop(tmp_path)("up", "--port", str(broker.port))
     assert result.returncode == 1
     assert f"error: port {broker.port} is taken" in result.stderr
@@ -186,13 +186,13 @@ def test_an_unknown_variable_is_refused(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "variable"),
     [
         ({"broker": "nowhere"}, "EDGELOOP_BROKER"),
         ({"kafka_port": 70000}, "EDGELOOP_KAFKA_PORT"),
         ({"namespace": "a.b"}, "EDGELOOP_NAMESPACE"),
     ],
 )
-def test_a_value_that_does_not_fit_names_its_variable(given: dict[str, object], told: str):
-    with pytest.raises(StackError, match=told):
+def test_a_value_that_does_not_fit_names_its_variable(given: dict[str, object], variable: str):
+    with pytest.raises(StackError, match=variable):
         load_settings({}, **given)

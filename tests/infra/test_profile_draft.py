@@ -1,4 +1,4 @@
-"""Laws of `profile init`: what it drafts parses, replays at once and keeps what is real."""
+"""Laws of `profile init`: a draft parses, replays at once and keeps real values."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_a_file_without_times_is_a_sample_a_second_and_says_so(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "is empty"),
         ("a,b\n", "no rows"),
@@ -169,8 +169,8 @@ def test_a_file_without_times_is_a_sample_a_second_and_says_so(tmp_path):
         ("time,b\n2024-01-01,x\n2024-01-02,y\n2024-01-03,z\n", "no column of changing numbers; b: text"),
     ],
 )
-def test_a_file_that_gives_no_profile_says_why(tmp_path, text, said):
-    with pytest.raises(SourceError, match=said):
+def test_a_file_that_gives_no_profile_says_why(tmp_path, text, message):
+    with pytest.raises(SourceError, match=message):
         draft(written(tmp_path, text))
 
 

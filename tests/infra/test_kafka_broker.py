@@ -99,10 +99,10 @@ def test_missing_maven_says_what_to_install(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_jars_are_resolved_once(broker: KafkaBroker, cache_dir: Path):
-    said: list[str] = []
+    lines: list[str] = []
     assert are_resolved(cache_dir)
-    assert list(resolve_jars(cache_dir, said.append).glob("kafka-clients-*.jar"))
-    assert said == []
+    assert list(resolve_jars(cache_dir, lines.append).glob("kafka-clients-*.jar"))
+    assert lines == []
 
 
 def test_a_changed_pom_is_resolved_again(cache_dir: Path, tmp_path: Path):

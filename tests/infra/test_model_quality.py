@@ -37,8 +37,8 @@ def test_quality_is_one_minus_the_brier_score_of_every_window():
 
 def test_a_period_in_which_a_fault_begins_or_ends_counts_for_neither():
     truth = FaultTruth([fault("a", 7, 18)], PERIOD_S)
-    told = [truth.of(period("a", "m", i, [0.5])) for i in range(5)]
-    assert told == [0.0, None, 1.0, None, 0.0]
+    truths = [truth.of(period("a", "m", i, [0.5])) for i in range(5)]
+    assert truths == [0.0, None, 1.0, None, 0.0]
 
 
 def test_models_are_compared_only_where_both_scored_the_same_windows():

@@ -22,13 +22,13 @@ def edgeloop(tmp_path_factory) -> EdgeloopHere:
 
 
 def test_verdicts_are_listed_with_the_run_that_they_led_to(edgeloop):
-    told = edgeloop.json("drift", "list")
-    [run] = told["runs"]
+    listed = edgeloop.json("drift", "list")
+    [run] = listed["runs"]
     assert (run["state"], run["cause"]) == ("trained", "recalibration")
-    assert {v["run_id"] for v in told["verdicts"]} == {run["run_id"]}
+    assert {v["run_id"] for v in listed["verdicts"]} == {run["run_id"]}
 
 
-def test_a_decision_says_which(edgeloop):
+def test_a_decision_is_either_retrain_or_dismiss(edgeloop):
     assert edgeloop("drift", "ack", "machine-run-1", "--retrain", "--dismiss").returncode == 2
 
 

@@ -50,13 +50,13 @@ def test_a_demo_ends_by_itself_with_books_that_balance(tmp_path):
     process = start(tmp_path, *LINE, "--json", str(report))
     output, _ = process.communicate(timeout=150)
     assert process.returncode == 0, output.decode()
-    told = json.loads(report.read_text())
-    assert "models" not in told
-    rows = told["rows"]
+    found = json.loads(report.read_text())
+    assert "models" not in found
+    rows = found["rows"]
     assert rows["sensed"] == rows["acked"] + rows["filtered"] + rows["evicted"] + rows["refused"]
     assert rows["received"] == rows["landed"] + rows["duplicate"] + rows["quarantined"]
     assert (rows["pending"], rows["in_flight"], rows["lost"]) == (0, 0, 0)
-    assert told["bytes"]["sent"] < told["bytes"]["raw"]
+    assert found["bytes"]["sent"] < found["bytes"]["raw"]
     assert leftovers(tmp_path) == []
 
 
@@ -77,7 +77,8 @@ class Reaper:
         self.state = state
         self.waiting = dict(VICTIMS)
 
-    def look(self) -> None:
+    def check(self) -> None:
+        """Kill the processes whose step was taken."""
         taken = self.steps()
         for name, step in list(self.waiting.items()):
             stack = read_stack(self.state)
@@ -105,7 +106,7 @@ def test_the_loop_closes_although_each_process_of_the_model_service_is_killed(tm
     reading.start()
 
     def over() -> bool:
-        reaper.look()
+        reaper.check()
         return process.poll() is not None
 
     wait_until(over, 400, "the demo's end")
@@ -113,19 +114,17 @@ def test_the_loop_closes_although_each_process_of_the_model_service_is_killed(tm
     process.stdout.close()
     assert report.exists(), b"".join(output).decode()
     assert reaper.waiting == {}
-    told = json.loads(report.read_text())
-    assert told["balanced"]
-    assert told["devices"]["total"] == told["devices"]["on_latest"] == 12
-    assert told["quality"]["new_after"]["value"] > told["quality"]["old_after"]["value"]
-    published = [m for m in told["models"] if m["status"] == "published"]
-    assert (
-        published
-    )  # a first candidate may be refused: a killed gate leaves less time, or few rows show too little
+    found = json.loads(report.read_text())
+    assert found["balanced"]
+    assert found["devices"]["total"] == found["devices"]["on_latest"] == 12
+    assert found["quality"]["new_after"]["value"] > found["quality"]["old_after"]["value"]
+    published = [m for m in found["models"] if m["status"] == "published"]
+    assert published  # a first candidate may be refused: a killed gate leaves less time and fewer rows
     assert all(m["gates"] and all(m["gates"].values()) for m in published)
-    assert told["wear"]["alarms"] > 0
-    assert not told["wear"]["learnt"]
-    assert [s["told"] for s in told["scenes"]] == ["tampered_artifact", "unsigned_instruction", "restored"]
-    assert all(s["as_it_should"] for s in told["scenes"])
+    assert found["wear"]["alarms"] > 0
+    assert not found["wear"]["learnt"]
+    assert [s["told"] for s in found["scenes"]] == ["tampered_artifact", "unsigned_instruction", "restored"]
+    assert all(s["as_it_should"] for s in found["scenes"])
     assert leftovers(tmp_path) == []
 
 

@@ -1,4 +1,4 @@
-"""Laws of a change of models: no window is missed, decisions go on, rows and summaries name the right model."""
+"""Laws of a change of models: no window is missed, decisions go on, rows and summaries name their model."""
 
 from __future__ import annotations
 

@@ -86,4 +86,5 @@ def _show(shown: dict[str, Any], *, as_json: bool) -> None:
     for name, value in shown.items():
         show_text(f"  {name}  {json.dumps(value, ensure_ascii=False, default=str)}")
     if rows:
-        show_table("", list(rows[0]), [list(row.values()) for row in rows])
+        # A message is shown as it is: its values are not rounded.
+        show_table("", list(rows[0]), [["" if v is None else str(v) for v in row.values()] for row in rows])

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from edge_producer.sources.scenario import truth
-from feature_store import connect
+from feature_store import connect, duck
+from feature_store.result_text import as_table
 from infra.audit import AuditScope, take_books
 from infra.demo import outcome
 from infra.demo.demo_report import DemoReport, ExampleQuery
@@ -194,5 +195,4 @@ def _latencies(
 
 
 def _example(connection: Any, question: str, sql: str) -> ExampleQuery:
-    result = connection.execute(sql)
-    return ExampleQuery(question, sql, [c[0] for c in result.description], result.fetchall())
+    return ExampleQuery(question, sql, as_table(duck.query(connection, sql)))

@@ -8,22 +8,22 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from infra.audit import Books
 from infra.demo.loop_report import LoopReport
 from infra.demo.outcome import AlarmScore, DriftScore, Latency
 from infra.demo.screen import saving
-from infra.printing import UNKNOWN, cell, count, seconds, size
+from infra.printing import UNKNOWN, count, seconds, size
 
 
 @dataclass(frozen=True)
 class ExampleQuery:
-    """A query that the reader can repeat, with its result."""
+    """A query that the reader can repeat, with its result as `edgeloop sql` prints it."""
 
     question: str
     sql: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Any]]
+    result: str
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def print_report(console: Console, report: DemoReport, scenario: str) -> None:
     for example in report.examples:
         console.print(f"\n[bold]{example.question}[/]")
         console.print(f'  edgeloop sql "{example.sql}"', soft_wrap=True, highlight=False)
-        console.print(_result(example))
+        console.print(Text(example.result), soft_wrap=True)
 
 
 def _books_table(books: Books) -> Table:
@@ -142,13 +142,4 @@ def _grid(facts: Mapping[str, str]) -> Table:
     table = Table.grid(padding=(0, 2))
     for name, text in facts.items():
         table.add_row(f"[bold]{name}[/]", text)
-    return table
-
-
-def _result(example: ExampleQuery) -> Table:
-    table = Table(show_edge=False, pad_edge=True)
-    for column in example.columns:
-        table.add_column(column)
-    for row in example.rows:
-        table.add_row(*(cell(value) for value in row))
     return table

@@ -23,6 +23,7 @@ def test_a_person_starts_pauses_and_resumes_a_rollout(tmp_path):
         shown = edgeloop("rollout", "status").stdout
         assert "waits for" in shown
         assert "approver" in shown
+        assert "100% of the pool" in shown
         assert "20 devices compared both models, 25 are needed" in shown
         assert edgeloop.json("rollout", "resume", f"{GROUP}-1", "--reason", "looked at")["state"] == "running"
         wait_until(

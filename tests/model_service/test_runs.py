@@ -157,7 +157,7 @@ def test_a_selection_comes_back_from_its_text_as_it_was(wanted):
 @given(
     st.none() | st.floats(1, 1e6),
     st.none() | st.builds(DriftFinding, evidence=numbers, moved=names, faulty=names),
-    st.none() | st.builds(TrainingPlan, selection=selections.map(stored_selection), verdicts=names),
+    st.none() | st.builds(TrainingPlan, wanted=selections.map(stored_selection), verdicts=names),
 )
 def test_a_run_comes_back_from_its_row_as_it_was(need, finding, plan):
     if finding is not None and plan is not None:

@@ -29,7 +29,7 @@ class RowId(NamedTuple):
         parts = text.strip().rsplit(":", 2)
         if len(parts) != 3 or not parts[0] or not all(p.lstrip("-").isdigit() for p in parts[1:]):
             raise QueryError(
-                f"'{text}' names no row: write DEVICE:BOOT:SEQ, as alarms and telemetry have them"
+                f"'{text}' names no row: write DEVICE:BOOT_ID:SEQ, as alarms and telemetry have them"
             )
         return cls(parts[0], int(parts[1]), int(parts[2]))
 

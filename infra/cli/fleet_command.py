@@ -66,7 +66,12 @@ def invite(  # noqa: PLR0913, PLR0917  (one option each)
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a join bundle for one device. Carry it there; it is secret until its token is used."""
+    """Make a join bundle for one device. Carry it there; it is secret until its token is used.
+
+    A profile that the lake does not know yet is registered: without it, all that the device sends is refused.
+    """
+    from feature_store.lake import Lake
+    from feature_store.lake_registry import ProfileRegistry
     from model_service import Invitation, join_bundle
     from schemas.durable import DISK
     from schemas.errors import StackError
@@ -79,7 +84,10 @@ def invite(  # noqa: PLR0913, PLR0917  (one option each)
         made = client.create_token(
             device_id, found.name, site=site, group=group, hardware=hardware, valid_s=valid_s
         )
-    bundle = join_bundle(settings, invitation, [found.model.name], made["token"])
+    registry = ProfileRegistry(Lake.open(settings.lake_root))
+    if found.name not in registry.profiles():
+        registry.register(found)
+    bundle = join_bundle(settings, invitation, [found.model.family], made["token"])
     text = bundle.model_dump_json(indent=1)
     if output is None:
         show_text(text)

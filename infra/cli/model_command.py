@@ -24,7 +24,7 @@ RowOption = Annotated[
     str,
     typer.Option(
         "--row",
-        help="DEVICE:BOOT:SEQ of a row: the models that it trained or tested.",
+        help="DEVICE:BOOT_ID:SEQ of a row: the models that it trained or tested.",
         show_default=False,
     ),
 ]
@@ -32,7 +32,7 @@ AlarmOption = Annotated[
     str,
     typer.Option(
         "--alarm",
-        help="DEVICE:BOOT:SEQ of an alarm: its model and training rows.",
+        help="DEVICE:BOOT_ID:SEQ of an alarm: its model and training rows.",
         show_default=False,
     ),
 ]

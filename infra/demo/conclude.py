@@ -32,11 +32,12 @@ _EXAMPLES = (
     (
         "Which machines raised alarms?",
         "SELECT device_id, action, count(*) AS alarms, min(event_time) AS first FROM alerts "
-        "GROUP BY ALL ORDER BY alarms DESC LIMIT 5",
+        "GROUP BY ALL ORDER BY alarms DESC LIMIT 10",
     ),
     (
         "What has drifted?",
-        "SELECT feature, statistic, kind, round(size, 1) AS size, detected FROM drift ORDER BY 5 LIMIT 5",
+        "SELECT kind, feature, count(*) AS verdicts, round(max(size), 1) AS largest, min(detected) AS first "
+        "FROM drift GROUP BY ALL ORDER BY first LIMIT 10",
     ),
     (
         "What was the mean temperature, exactly, of everything sensed?",

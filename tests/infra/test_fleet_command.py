@@ -4,9 +4,12 @@ import stat
 
 import pytest
 
+from feature_store.lake import Lake
+from feature_store.lake_registry import ProfileRegistry
 from model_service.identity.authority import init_pki
 from model_service.identity.people import record_people
 from schemas.join import JoinBundle
+from schemas.profile_file import builtin_profiles, load_profile
 from tests.infra.cli import EdgeloopHere
 from tests.simulators.model_service import ModelService, SimClient
 
@@ -36,6 +39,23 @@ def test_a_device_is_invited_joins_and_is_revoked(service, tmp_path):
     shown = edgeloop("fleet", "devices").stdout
     assert "m-1" in shown
     assert "revoked" in shown
+
+
+def test_an_invitation_registers_a_profile_that_the_lake_lacks_and_changes_none_that_it_has(tmp_path):
+    """An invited device sent everything to the dead-letter topic: nothing had registered its profile."""
+    file = tmp_path / "pump.toml"
+    file.write_text(builtin_profiles()["machine"].read_text().replace('name = "machine"', 'name = "pump"', 1))
+    with ModelService(tmp_path / "state") as service:
+        service.create_repository("default")
+        registry = ProfileRegistry(Lake.open(service.settings.lake_root))
+        assert "pump" not in registry.profiles()
+        invite = ("fleet", "invite", "p-1", "--profile", str(file), "-o", str(tmp_path / "join.json"))
+        assert EdgeloopHere(service.folder)(*invite).returncode == 0
+        assert registry.profiles()["pump"] == load_profile(file)
+        own = load_profile(file).model_copy(update={"description": "ours"})
+        registry.register(own)
+        assert EdgeloopHere(service.folder)(*invite).returncode == 0
+        assert registry.profiles()["pump"] == own
 
 
 def test_a_device_that_never_joined_cannot_be_revoked(service):

@@ -25,6 +25,12 @@ def signed(tmp_path_factory):
     return EdgeloopHere(office.settings.root.parent), version
 
 
+def test_no_help_turns_a_form_into_a_picture(tmp_path):
+    """`DEVICE:BOOT:SEQ` was shown with a boot in its middle."""
+    shown = EdgeloopHere(tmp_path)("model", "lineage", "--help").stdout
+    assert "DEVICE:BOOT_ID:SEQ" in shown
+
+
 def test_the_list_has_factory_models_and_candidates(signed):
     edgeloop, version = signed
     listed = {m["version"]: m for m in edgeloop.json("model", "list")}
@@ -105,7 +111,7 @@ def test_misuse_and_unknown_names_say_what_to_do(signed, tmp_path):
     unknown = edgeloop("model", "gates", "machine-9.00000000")
     assert unknown.returncode == 1
     assert version in unknown.stderr
-    assert "DEVICE:BOOT:SEQ" in edgeloop("model", "lineage", "--row", "m-03").stderr
+    assert "DEVICE:BOOT_ID:SEQ" in edgeloop("model", "lineage", "--row", "m-03").stderr
     nothing = EdgeloopHere(tmp_path)("model", "list")
     assert nothing.returncode == 1
     assert "edgeloop up" in nothing.stderr

@@ -196,7 +196,7 @@ def _as_pipeline_error(error: Any, target: str) -> PipelineError:
     if status is None:
         kind = _BY_CODE.get(error.code(), RegistryError)
         if kind is ServiceUnavailableError:
-            return kind(f"the model service at {target} does not answer")
+            return kind(f"the model service at {target} does not answer: `edgeloop up` starts it")
         return kind(f"the model service at {target} answered: {error.details()}")
     info = error_details_pb2.ErrorInfo()
     has_reason = any(detail.Unpack(info) for detail in status.details)

@@ -57,7 +57,7 @@ class LineView:
 
 
 class QueryableFrontier:
-    """Since when each offset of the log can be queried; noted cut by cut while the line runs."""
+    """Since when each offset of the log can be queried; noted cut by cut while the pipeline runs."""
 
     def __init__(self) -> None:
         self._offsets: dict[int, list[int]] = {}

@@ -1,4 +1,4 @@
-"""Runs a recording through the whole line, as a device would, until every row can be queried."""
+"""Runs a recording through the whole pipeline, as a device would, until every row can be queried."""
 
 from __future__ import annotations
 

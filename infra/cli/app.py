@@ -55,7 +55,7 @@ def build_app() -> typer.Typer:
     """The whole command line."""
     app = typer.Typer(
         name="edgeloop",
-        help="Sensors to queryable rows: run the line, inspect it, query it.",
+        help="Sensors to queryable rows: run the pipeline, inspect it, query it.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,

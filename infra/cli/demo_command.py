@@ -23,7 +23,7 @@ def demo(
     seconds: Annotated[float, typer.Option(min=20, help="Length of the simulation.")] = 180.0,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same simulation.")] = 7,
     loop: Annotated[
-        bool, typer.Option("--loop/--no-loop", help="Run the learning loop too, or the line alone.")
+        bool, typer.Option("--loop/--no-loop", help="Run the learning loop too, or the pipeline alone.")
     ] = True,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the report as JSON.", show_default=False)

@@ -1,4 +1,4 @@
-"""`edgeloop profile …`: the profiles that this line can run."""
+"""`edgeloop profile …`: the profiles that this pipeline can run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def family(app: typer.Typer) -> typer.Typer:
     for group in app.registered_groups:
         if group.name == "profile" and group.typer_instance is not None:
             return group.typer_instance
-    made = typer.Typer(help="The profiles that this line can run.", no_args_is_help=True)
+    made = typer.Typer(help="The profiles that this pipeline can run.", no_args_is_help=True)
     app.add_typer(made, name="profile")
     return made
 

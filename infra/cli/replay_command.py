@@ -32,7 +32,7 @@ def replay(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a recording through the whole line as a device would; return when every row can be queried.
+    """Run a recording through the whole pipeline as a device would; return when every row can be queried.
 
     Exit code 1 if the books do not balance.
     """

@@ -67,7 +67,7 @@ def conclude(stage: DemoStage, watcher: LineWatcher, loop: LoopReport | None) ->
     Args:
         stage: The demo, drained.
         watcher: Knows since when each offset can be queried.
-        loop: The loop's part of the report; None: the line alone ran.
+        loop: The loop's part of the report; None: the pipeline alone ran.
     """
     scope = AuditScope.of([e.spool for e in stage.edges], stage.since)
     books = take_books(scope, stage.stack.bootstrap_servers, stage.stack.namespace, stage.stack.lake_root)

@@ -37,7 +37,7 @@ class DemoReport:
         decide_p99_s: Window to local decision, 99th percentile over all devices, seconds.
         live: Sensed to queryable, for rows of devices that had a network.
         outage: The same for rows that were sensed without a network.
-        loop: The learning loop's part; None: the line alone ran.
+        loop: The learning loop's part; None: the pipeline alone ran.
     """
 
     books: Books

@@ -28,7 +28,7 @@ LEGEND = (
 
 
 class DemoScreen:
-    """Shows the state of the line; owns the terminal while it is open."""
+    """Shows the state of the pipeline; owns the terminal while it is open."""
 
     def __init__(self, console: Console, seconds: float) -> None:
         self._console, self._seconds = console, seconds

@@ -37,7 +37,7 @@ class DemoRequest:
 
     Attributes:
         seconds: Length of the simulation.
-        loop: Run the whole loop; False: the line from sensor to row alone.
+        loop: Run the whole loop; False: the pipeline alone.
         json_file: Gets the report as JSON.
     """
 
@@ -110,7 +110,7 @@ def begin_afresh(state_dir: Path) -> None:
     if left and not (state_dir / DEMO_MARKER).exists():
         raise StackError(
             f"{state_dir} holds a stack of yours: run the demo in another folder "
-            "(EDGELOOP_STATE_DIR=… or --state-dir before `demo`), or the line alone with --no-loop"
+            "(EDGELOOP_STATE_DIR=… or --state-dir before `demo`), or the pipeline alone with --no-loop"
         )
     if left:
         previous = state_dir / PREVIOUS

@@ -33,8 +33,8 @@ from schemas.profile import Profile
 log = logging.getLogger(__name__)
 
 CROWDED_WAIT_S = 0.05
-_LEFT_BY_0_2 = ("*.part",)
-"""Names of the temporary files that a crash of release 0.2.0 left."""
+_STATUS_LEFT_BY_0_2 = "status.json.part"
+"""Temporary file that a crash of release 0.2.0 left in the state folder; beside keys: ``<id>.pem.part``."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,7 @@ class Runner:
         identities = {d: load_or_create(settings.keys_dir, d) for d in settings.devices}
         self._meters = Meters(profile, settings.message_rows)
         self._spool = Spool.open(settings.spool_path, settings.devices, profile, self._clock())
-        for folder in (settings.state_dir, settings.keys_dir):
-            DISK.sweep(folder, time.time() - ABANDONED_S, _LEFT_BY_0_2)
+        _sweep(settings)
         self._writer = self._make_writer(identities, profile)
         host = Host(self._actions.start, self._meters, self._clock)
         models = _models(settings.devices, predictor, updater)
@@ -206,6 +205,14 @@ class Runner:
         if not stopped and self._writer.drain(self._settings.drain_timeout_s, stop.is_set):
             return True
         return self._writer.drain(self._settings.stop_timeout_s) if stop.is_set() else False
+
+
+def _sweep(settings: EdgeSettings) -> None:
+    """Remove what crashed writers left. Only names of ours: a user's file may end in ``.part`` too."""
+    before = time.time() - ABANDONED_S
+    keys = [f"{device}.{kind}.part" for device in settings.devices for kind in ("pem", "secret")]
+    DISK.sweep(settings.state_dir, before, (_STATUS_LEFT_BY_0_2,))
+    DISK.sweep(settings.keys_dir, before, keys)
 
 
 def _models(

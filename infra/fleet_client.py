@@ -197,6 +197,10 @@ def _as_pipeline_error(error: Any, target: str) -> PipelineError:
         kind = _BY_CODE.get(error.code(), RegistryError)
         if kind is ServiceUnavailableError:
             return kind(f"the model service at {target} does not answer: `edgeloop up` starts it")
+        if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+            return kind(
+                f"the model service at {target} is older than this command: `edgeloop down`, then `up`"
+            )
         return kind(f"the model service at {target} answered: {error.details()}")
     info = error_details_pb2.ErrorInfo()
     has_reason = any(detail.Unpack(info) for detail in status.details)

@@ -59,7 +59,10 @@ class Updater:
         self._joined: set[str] = set()
         disk.make_folder(settings.updates_dir, private=True)
         self._lock = _locked(settings.updates_dir / "lock")
-        disk.sweep(settings.updates_dir, also=_LEFT_BY_0_2, deep=True)
+        for (
+            device
+        ) in settings.devices:  # below the devices' folders alone: an id may end like a temporary name
+            disk.sweep(settings.updates_dir / device, also=_LEFT_BY_0_2, deep=True)
         resources = resources or UpdaterResources.of(profile, shadow_previous=settings.shadow_previous)
         options = UpdaterOptions(
             folder=settings.updates_dir,

@@ -40,7 +40,8 @@ class PendingCandidate:
 def pending_candidates(connection: Connection) -> list[PendingCandidate]:
     """Candidates to be judged, oldest first; also those whose judgement a crash interrupted."""
     unjudged = candidates.in_states(connection, UNJUDGED)
-    made = [(candidate, run_store.get(connection, candidate.run_id)) for candidate in unjudged]
+    runs = run_store.by_id(connection, {candidate.run_id for candidate in unjudged})
+    made = [(candidate, runs.get(candidate.run_id)) for candidate in unjudged]
     return [
         PendingCandidate(
             version=candidate.version,

@@ -6,8 +6,10 @@ that the step needs, also after a crash, is in the row.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import logging
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, func, select, true, update
@@ -16,6 +18,9 @@ from sqlalchemy import insert as insert_into
 from model_service.registry import candidates, registry_tables
 from model_service.registry.registry_tables import trainer_marks
 from model_service.training.training_run import OPEN, TRAINER, RunReason, RunState, TrainingRun
+from schemas.errors import RegistryError
+
+log = logging.getLogger(__name__)
 
 _c = registry_tables.runs.c
 
@@ -43,13 +48,22 @@ def every_run(connection: Connection) -> list[TrainingRun]:
 def newest(connection: Connection, family: str, limit: int) -> list[TrainingRun]:
     """The newest runs, newest first; ``family`` empty: of all families."""
     query = select(registry_tables.runs).where(_c.family == family if family else true())
-    rows = connection.execute(query.order_by(_c.created_at.desc()).limit(limit)).mappings()
-    return [TrainingRun.of(row) for row in rows]
+    return _readable(connection.execute(query.order_by(_c.created_at.desc()).limit(limit)).mappings())
 
 
 def get(connection: Connection, run_id: str) -> TrainingRun | None:
-    """The run of an id; None: there is none."""
-    return next(iter(_read(connection, _c.run_id == run_id)), None)
+    """The run of an id; None: there is none.
+
+    Raises:
+        RegistryError: Its row cannot be read. Lists of runs leave such a run out.
+    """
+    row = connection.execute(select(registry_tables.runs).where(_c.run_id == run_id)).mappings().first()
+    return None if row is None else TrainingRun.of(row)
+
+
+def by_id(connection: Connection, run_ids: Collection[str]) -> dict[str, TrainingRun]:
+    """Runs of these ids, as far as there are any."""
+    return {run.run_id: run for run in _read(connection, _c.run_id.in_(run_ids))} if run_ids else {}
 
 
 def refused_runs(connection: Connection, since: datetime) -> list[tuple[TrainingRun, float]]:
@@ -135,4 +149,21 @@ def write_mark(connection: Connection, name: str, value: Any) -> None:
 
 def _read(connection: Connection, condition: ColumnElement[bool]) -> list[TrainingRun]:
     query = select(registry_tables.runs).where(condition).order_by(_c.created_at, _c.run_id)
-    return [TrainingRun.of(row) for row in connection.execute(query).mappings()]
+    return _readable(connection.execute(query).mappings())
+
+
+def _readable(rows: Iterable[Mapping[Any, Any]]) -> list[TrainingRun]:
+    """The runs of rows. One that cannot be read holds up no other: it is left out, and logged."""
+    found = []
+    for row in rows:
+        try:
+            found.append(TrainingRun.of(row))
+        except RegistryError as exc:
+            _report(str(exc))
+    return found
+
+
+@lru_cache(maxsize=256)
+def _report(message: str) -> None:
+    """Log a message once in a process: the trainer reads its runs every second."""
+    log.warning("%s; it is left out: correct or delete its row in the registry's table runs", message)

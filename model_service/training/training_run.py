@@ -238,11 +238,14 @@ class TrainingRun:
         """The run of a row.
 
         Raises:
-            RegistryError: Its column ``cause`` holds no document that a release wrote.
+            RegistryError: Its state, its reason or its column ``cause`` is nothing that a release wrote.
         """
         values = {f.name: row[f.name] for f in fields(cls) if f.name not in _IN_CAUSE}
         times = {n: None if values[n] is None else datetime.fromtimestamp(values[n], UTC) for n in _TIMES}
-        named = {"state": RunState(row["state"]), "reason": RunReason(row["reason"])}
+        try:
+            named = {"state": RunState(row["state"]), "reason": RunReason(row["reason"])}
+        except ValueError as exc:
+            raise RegistryError(f"run {row['run_id']} cannot be read: {exc}") from exc
         try:
             parts = _parse_cause(row["cause"] or {})
         except ValidationError as exc:

@@ -67,14 +67,15 @@ def test_a_start_sweeps_old_left_overs_beside_keys_and_status(tmp_path):
         given.keys_dir / f".tmp-d-1.pem.{32 * 'a'}",
         tmp_path / "status.json.part",
     ]
-    young = tmp_path / f".tmp-status.json.{32 * 'a'}"
-    for path in (*old, young):
+    young, a_users = tmp_path / f".tmp-status.json.{32 * 'a'}", tmp_path / "mine.csv.part"
+    for path in (*old, young, a_users):
         path.write_bytes(b"half a")
-    for path in old:
+    for path in (*old, a_users):
         os.utime(path, (time.time() - 7200,) * 2)
     stop = threading.Event()
     stop.set()
     Runner(given, bench_profile(), GivenWindows([]), FirstSample()).run(stop)
     assert young.exists()
+    assert a_users.exists()
     assert not any(path.exists() for path in old)
     assert load_or_create(given.keys_dir, "d-1").key_id == kept.key_id

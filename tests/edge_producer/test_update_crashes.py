@@ -121,6 +121,16 @@ def test_a_start_sweeps_what_earlier_crashes_left_and_nothing_else(service, sett
         assert {p for p in device.rglob("*") if p.is_file()} == before | {device / "download" / "ab.part"}
 
 
+def test_a_device_whose_id_ends_like_a_temporary_name_keeps_its_folder(tmp_path, resources):
+    settings = edge_settings(tmp_path, ("pump.new", "part-7"))
+    kept = [settings.updates_dir / device / "joined.json" for device in settings.devices]
+    for path in kept:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"{}")
+    with UpdaterRig(settings, PROFILE, resources=resources):
+        assert all(path.exists() for path in kept)
+
+
 def damaged(settings, name: str, data: bytes = b"{half a rec") -> None:
     (settings.updates_dir / "m-1" / name).write_bytes(data)
 

@@ -14,7 +14,7 @@ from threading import Barrier
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import text
+from sqlalchemy import text, update
 
 from feature_store.point_in_time import Regime, RowSelection
 from model_service.registry import candidates, registry_tables
@@ -136,6 +136,33 @@ def test_a_step_that_leaves_the_document_alone_does_not_rewrite_it(connection):
 def test_a_document_that_no_release_wrote_is_refused_with_the_runs_name(connection):
     store_raw(connection, a_run(), json.dumps({"wanted": {"event_from": "yesterday"}}))
     with pytest.raises(RegistryError, match="run r cannot be read"):
+        run_store.get(connection, "r")
+
+
+UNREADABLE = [
+    {"kind": None},
+    {"kind": "x", "moved": None},
+    {"kind": "x", "evidence": {"a": None}},
+    {"wanted": {}},
+]
+
+
+@pytest.mark.parametrize("number", range(len(UNREADABLE)))
+def test_a_run_that_cannot_be_read_is_left_out_of_lists_and_named_in_the_log_once(connection, caplog, number):
+    odd = f"odd-{number}"
+    store_raw(connection, replace(a_run(), run_id=odd), json.dumps(UNREADABLE[number]))
+    run_store.insert(connection, replace(a_run(), run_id="whole"))
+    for _ in range(2):
+        assert [run.run_id for run in run_store.every_run(connection)] == ["whole"]
+        assert list(run_store.by_id(connection, {odd, "whole"})) == ["whole"]
+    assert len([r for r in caplog.records if f"run {odd} cannot be read" in r.getMessage()]) == 1
+
+
+def test_a_state_that_no_release_wrote_is_refused_with_the_runs_name(connection):
+    run_store.insert(connection, a_run())
+    connection.execute(update(registry_tables.runs).values(state="paused"))
+    assert run_store.every_run(connection) == []
+    with pytest.raises(RegistryError, match="run r cannot be read: 'paused'"):
         run_store.get(connection, "r")
 
 

@@ -2,6 +2,7 @@
 
 import sys
 from datetime import UTC, datetime
+from importlib import import_module
 from importlib.metadata import entry_points
 
 import pytest
@@ -82,3 +83,11 @@ def test_its_names_are_the_ones_of_today(installed):
     module = sys.modules[point.load().__module__]
     for name in ("Batch", "Derived", "Job", "JobContext", "Output", "RawMessage", "derived_provenance"):
         assert getattr(module, name) is getattr(stream_processors, name)
+
+
+@pytest.mark.parametrize(
+    ("old", "name"), [("ingest", "Ingest"), ("aggregate", "AggregateWindows"), ("drift", "DriftWatch")]
+)
+def test_a_built_in_job_is_found_under_its_old_name_and_its_new_one(old, name):
+    [new] = [e for e in entry_points(group="edgeloop.jobs") if e.name == old]
+    assert getattr(import_module(f"stream_processors.jobs.{old}"), name) is new.load()

@@ -6,8 +6,10 @@ changes: the replaced source is loaded by an import hook.
 
 import builtins
 import contextlib
+import gc
 import importlib
 import importlib.util
+import math
 import os
 import pickle
 import resource
@@ -36,6 +38,12 @@ PROFILE = "mutants"
 MEMORY = 6 << 30
 """Bytes of address space beyond the parent's: a mutant that never stops collecting must not take them all."""
 
+ASLEEP_S, UNBOUNDED_S = 170.0, 86400.0
+"""How long a process with a limit may take in all: it may wait for something that never comes."""
+
+BRIEF = ("-x", "--tb=no", "-p", "no:unraisableexception")
+"""That a test fails is enough: why it does is not asked."""
+
 KILLED, SURVIVED, STILLBORN = "killed", "survived", "stillborn"
 STILLBORN_CODE = 70
 
@@ -61,7 +69,7 @@ class Baseline:
     """What the tests of a module do as long as it is as it should be.
 
     Attributes:
-        seconds: How long each test took.
+        seconds: Processor time that each test took.
         reached: The functions of the module that each test called; empty is "outside of functions".
         loaded: Modules that the tests imported.
     """
@@ -102,11 +110,11 @@ class _Observer:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterable[None]:
         self._now = self.reached.setdefault(item.nodeid, set())
-        began = time.monotonic()
+        began = time.process_time()
         try:
             return (yield)
         finally:
-            self.seconds[item.nodeid] = time.monotonic() - began
+            self.seconds[item.nodeid] = time.process_time() - began
 
 
 class _Replaced(MetaPathFinder):
@@ -143,7 +151,7 @@ def baseline(module: str, files: Sequence[str]) -> Baseline:
         code = int(pytest.main([*_options(), *files], plugins=[observer]))
         return Baseline(code, "", observer.seconds, observer.reached, list(sys.modules))
 
-    code, answer, output = fork(run, limit_s=600)
+    code, answer, output = fork(run)
     found = answer if isinstance(answer, Baseline) else Baseline(code or 1)
     found.output = output
     return found
@@ -160,9 +168,10 @@ def load_beforehand(found: Baseline, modules: set[str]) -> None:
         with contextlib.suppress(Exception):
             importlib.import_module(name)
     del sys.meta_path[: len(kept_out)]
+    gc.freeze()  # no child need look through what is here
 
 
-def outcome(module: str, source: str, tests: Sequence[str], limit_s: float) -> str:
+def outcome(module: str, source: str, tests: Sequence[str], cpu_s: float) -> str:
     """Says whether the tests noticed a changed module; stillborn is one that cannot be imported."""
 
     def run() -> int:
@@ -172,28 +181,33 @@ def outcome(module: str, source: str, tests: Sequence[str], limit_s: float) -> s
         except Exception:  # noqa: BLE001 - whatever it raises: no test could run
             return STILLBORN_CODE
         files = list(dict.fromkeys(t.split("::")[0] for t in tests))
-        return int(pytest.main([*_options(), "-x", *files], plugins=[_Chosen(tests)]))
+        return int(pytest.main([*_options(), *BRIEF, *files], plugins=[_Chosen(tests)]))
 
-    code, answer, output = fork(run, limit_s)
+    code, answer, output = fork(run, cpu_s)
     result = answer if code == 0 else pytest.ExitCode.TESTS_FAILED  # it took too long, or died
     if result in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED):
         raise RuntimeError(f"no test of {module} could run:\n{output}")
     return {0: SURVIVED, STILLBORN_CODE: STILLBORN}.get(int(result), KILLED)
 
 
-def fork(work: Callable[[], Any], limit_s: float) -> tuple[int | None, Any, str]:
+def fork(work: Callable[[], Any], cpu_s: float = 0.0) -> tuple[int | None, Any, str]:
     """Does the work in a process of its own.
 
+    Args:
+        work: Its answer must be possible to pickle.
+        cpu_s: Processor time after which the process ends; 0: no limit. Processor time is the same on a
+            machine that does much else.
+
     Returns:
-        Its exit status (None: it was ended after the limit), what the work returned, what it printed.
+        Its exit status (None: it was ended after ``ASLEEP_S``), what the work returned, what it printed.
     """
     folder = Path(tempfile.mkdtemp(prefix="mutants-"))
     try:
         sys.stdout.flush()
         pid = os.fork()
         if pid == 0:
-            _child(work, folder)
-        status = _wait(pid, limit_s)
+            _child(work, folder, cpu_s)
+        status = _wait(pid, ASLEEP_S if cpu_s else UNBOUNDED_S)
         answer = folder / "answer"
         printed = (folder / "output").read_text(errors="replace") if (folder / "output").exists() else ""
         return status, pickle.loads(answer.read_bytes()) if answer.exists() else None, printed
@@ -201,7 +215,7 @@ def fork(work: Callable[[], Any], limit_s: float) -> tuple[int | None, Any, str]
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _child(work: Callable[[], Any], folder: Path) -> None:
+def _child(work: Callable[[], Any], folder: Path, cpu_s: float) -> None:
     """Never returns: the parent's clean-up is not the child's to do."""
     code = 1
     try:
@@ -211,6 +225,8 @@ def _child(work: Callable[[], Any], folder: Path) -> None:
         os.dup2(out, 2)
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.RLIM_INFINITY))
+        if cpu_s:
+            resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(cpu_s), resource.RLIM_INFINITY))
         os.environ["PYTEST_DEBUG_TEMPROOT"] = str(folder)
         answer = work()
         (folder / "answer").write_bytes(pickle.dumps(answer))

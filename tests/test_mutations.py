@@ -11,14 +11,12 @@ import sys
 import pytest
 
 from tests.mutants.declared import read
-from tests.mutants.in_a_fork import ROOT
 from tests.mutants.mutation import mutants, replaced
+from tests.mutants.replaced_module import ROOT
 
 DECLARED = read()
 
-pytestmark = pytest.mark.timeout(
-    600
-)  # of a mutant that never ends: see PATIENCE in tests/mutants/campaign.py
+pytestmark = pytest.mark.timeout(600)  # of a mutant that never ends: see PATIENCE in tests/mutants/trials.py
 
 
 def run_mutants(*arguments: str, **variables: str) -> subprocess.CompletedProcess:

@@ -6,21 +6,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from tests.mutants.declared import Declared, Safeguard
-from tests.mutants.in_a_fork import (
-    KILLED,
-    ROOT,
-    STILLBORN,
-    SURVIVED,
-    Baseline,
-    baseline,
-    fork,
-    load_beforehand,
-    outcome,
-)
+from tests.mutants.in_a_fork import fork
 from tests.mutants.mutation import Mutant, mutants, replaced
-
-PATIENCE = 3.0
-"""A mutant counts as killed after so many times the processor time of its tests and one second."""
+from tests.mutants.replaced_module import ROOT
+from tests.mutants.trials import KILLED, STILLBORN, baseline, load_beforehand, outcome, outcomes
 
 
 @dataclass
@@ -69,7 +58,7 @@ def unnoticed(safeguards: dict[str, Safeguard]) -> dict[str, str]:
     for name, each in safeguards.items():
         mutant = replaced(ROOT, each.module, each.was, each.now)
         tests = [t for t in found.seconds if t == each.test or t.startswith(f"{each.test}[")]
-        if (became := _try(each.module, mutant, tests, found)) != KILLED:
+        if (became := outcome(mutant, tests, found)) != KILLED:
             wrong[name] = f"{became}: {each.test} passes although the safeguard is off"
     return wrong
 
@@ -81,28 +70,19 @@ def _try_module(declared: Declared, module: str, seed: int, sample: int | None) 
         result.unfit = found.output
         return result
     load_beforehand(found, {module})
-    for mutant in islice(_tried(declared, module, seed, found, result), sample):
-        became, source = mutant
-        if became == KILLED:
-            result.killed += 1
-        else:
-            result.survived.append(source)
+    drawn = mutants(ROOT, module, declared.operators, seed)
+    countable = (m for m in drawn if not _is_equivalent(declared, m, result))
+    # A stillborn mutant does not count: others are drawn in its place.
+    while batch := list(islice(countable, None if sample is None else sample - result.counted)):
+        for mutant, became in zip(batch, outcomes(batch, found), strict=True):
+            if became == KILLED:
+                result.killed += 1
+            elif became != STILLBORN:
+                result.survived.append(mutant)
     return result
 
 
-def _tried(
-    declared: Declared, module: str, seed: int, found: Baseline, result: Result
-) -> Iterator[tuple[str, Mutant]]:
-    """Each mutant that counts, with what became of it: neither an equivalent one nor a stillborn one does."""
-    for mutant in mutants(ROOT, module, declared.operators, seed):
-        if mutant.name in declared.equivalent:
-            result.equivalent += 1
-        elif (became := _try(module, mutant, found.tests_for(mutant.place), found)) != STILLBORN:
-            yield became, mutant
-
-
-def _try(module: str, mutant: Mutant, tests: list[str], found: Baseline) -> str:
-    if not tests:
-        return SURVIVED
-    cpu_s = PATIENCE * (1 + sum(found.seconds[t] for t in tests))
-    return outcome(module, mutant.source, tests, cpu_s)
+def _is_equivalent(declared: Declared, mutant: Mutant, result: Result) -> bool:
+    known = mutant.name in declared.equivalent
+    result.equivalent += known
+    return known

@@ -139,7 +139,9 @@ def test_the_unfit_is_named_before_the_replayed_and_the_replayed_before_the_revo
     revoked = policy(revoked=(MODEL.sha256,))
     unfit = verified(channel(seq=1), policy=revoked, custom=custom(opset=22))
     assert attack_seen(unfit, facts(highest_seq=2)) is Attack.WRONG_HARDWARE
-    assert attack_seen(verified(channel(seq=1), policy=revoked), facts(highest_seq=2)) is Attack.REPLAYED_CHANNEL
+    assert (
+        attack_seen(verified(channel(seq=1), policy=revoked), facts(highest_seq=2)) is Attack.REPLAYED_CHANNEL
+    )
 
 
 @pytest.mark.parametrize(

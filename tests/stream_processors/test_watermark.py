@@ -89,3 +89,9 @@ def test_sources_that_were_all_overtaken_leave_the_watermark_where_it_is():
 
 def test_a_commit_clock_that_steps_back_takes_no_append_time_back():
     assert AppendClock(1_000, 500).at(200) == 1_000
+
+
+def test_idle_sources_move_a_watermark_forward_only_and_give_the_first_one():
+    sources = {"a": SourceProgress(50, 800), "b": SourceProgress(30, 700)}
+    assert advance(None, sources, 1000, IDLE_AFTER, tail_us=5) == 55
+    assert advance(60, sources, 1000, IDLE_AFTER, tail_us=5) == 60

@@ -169,6 +169,7 @@ def test_a_row_whose_number_equals_the_rate_is_not_sent():
     at = permanent_u(SECRET, 1, 0)
     [same] = run(make(p=at, p_min=at / 2), [0.1])
     [above] = run(make(p=math.nextafter(at, 1), p_min=at / 2), [0.1])
+    assert (same.reasons, above.reasons) == (0, Reason.SAMPLE)
     assert (same.selected, above.selected) == (False, True)
 
 

@@ -152,8 +152,8 @@ class _WithoutChecks(ast.NodeTransformer):
         return self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        if isinstance(node.func, ast.Name) and node.func.id == "zip":
-            node.keywords = []
+        if isinstance(node.func, ast.Name) and node.func.id in ("zip", "ConfigDict"):
+            node.keywords = [k for k in node.keywords if k.arg not in ("strict", "frozen")]
         return self.generic_visit(node)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:

@@ -33,17 +33,18 @@ def channel(ring=BROAD, seq=5, target=MODEL, **changes) -> ChannelDocument:
     return document.model_copy(update=changes)
 
 
-def policy(**changes) -> FleetPolicy:
+def policy_of(**changes) -> FleetPolicy:
     return FleetPolicy(seq=1, issued=NOW, expires=NOW + timedelta(days=1)).model_copy(update=changes)
 
 
-def custom(**changes) -> TargetCustom:
+def custom_of(**changes) -> TargetCustom:
     return TargetCustom(family="machine", version=MODEL.version, opset=17).model_copy(update=changes)
 
 
-def verified(*channels: ChannelDocument, policy=policy(), custom=custom(), sha256=MODEL.sha256):
-    listed = {artifact_path("machine", MODEL.version): VerifiedTarget(10, sha256, custom)}
-    return VerifiedState({c.ring: c for c in channels}, policy, listed)
+def verified(*channels: ChannelDocument, policy=None, custom=None, sha256=MODEL.sha256):
+    signed = VerifiedTarget(10, sha256, custom or custom_of())
+    listed = {artifact_path("machine", MODEL.version): signed}
+    return VerifiedState({c.ring: c for c in channels}, policy or policy_of(), listed)
 
 
 def facts(highest_seq=0, hardware="x86", max_opset=21, installed=FACTORY) -> DeviceFacts:
@@ -52,10 +53,10 @@ def facts(highest_seq=0, hardware="x86", max_opset=21, installed=FACTORY) -> Dev
     )
 
 
-def attack_seen(state: VerifiedState, device: DeviceFacts = facts(), now: datetime = NOW) -> Attack | None:
+def attack_seen(state: VerifiedState, device: DeviceFacts | None = None, now=NOW) -> Attack | None:
     """What a decision calls the answer; None: it follows it."""
     try:
-        decide(state, device, now)
+        decide(state, device or facts(), now)
     except TrustError as exc:
         return exc.attack
     return None
@@ -78,8 +79,8 @@ def test_documents_hold_until_the_instant_at_which_they_expire():
     short = {"expires": NOW + TICK}
     assert attack_seen(verified(channel(**short))) is None
     assert attack_seen(verified(channel(**short)), now=NOW + TICK) is Attack.FREEZE
-    assert attack_seen(verified(channel(), policy=policy(**short))) is None
-    assert attack_seen(verified(channel(), policy=policy(**short)), now=NOW + TICK) is Attack.FREEZE
+    assert attack_seen(verified(channel(), policy=policy_of(**short))) is None
+    assert attack_seen(verified(channel(), policy=policy_of(**short)), now=NOW + TICK) is Attack.FREEZE
 
 
 def test_the_same_document_again_is_followed_and_an_older_one_is_not():
@@ -94,24 +95,26 @@ def test_no_document_is_fine_only_for_a_device_that_never_had_one():
 
 @pytest.mark.parametrize(("floor", "seen"), [(3, None), (4, None), (5, Attack.BELOW_FLOOR)])
 def test_a_release_at_the_floor_may_run_and_one_below_it_may_not(floor, seen):
-    assert attack_seen(verified(channel(), policy=policy(floors={"machine": floor}))) is seen
-    assert attack_seen(verified(channel(), policy=policy(floors={"pump": floor}))) is None
+    assert attack_seen(verified(channel(), policy=policy_of(floors={"machine": floor}))) is seen
+    assert attack_seen(verified(channel(), policy=policy_of(floors={"pump": floor}))) is None
 
 
 def test_only_a_revoked_release_is_revoked():
-    assert attack_seen(verified(channel(), policy=policy(revoked=(MODEL.sha256,)))) is Attack.REVOKED_CONTENT
-    assert attack_seen(verified(channel(), policy=policy(revoked=("2" * 64,)))) is None
+    assert (
+        attack_seen(verified(channel(), policy=policy_of(revoked=(MODEL.sha256,)))) is Attack.REVOKED_CONTENT
+    )
+    assert attack_seen(verified(channel(), policy=policy_of(revoked=("2" * 64,)))) is None
 
 
 def test_what_runs_already_is_held_to_neither_floor_nor_hardware():
-    strict = policy(floors={"machine": 9}, revoked=(MODEL.sha256,))
-    other = custom(hardware=("arm",), opset=99)
+    strict = policy_of(floors={"machine": 9}, revoked=(MODEL.sha256,))
+    other = custom_of(hardware=("arm",), opset=99)
     assert attack_seen(verified(channel(), policy=strict, custom=other), facts(installed=MODEL)) is None
 
 
 def test_a_factory_release_is_never_refused():
     back = channel(target=FACTORY)
-    strict = policy(floors={"machine": 9})
+    strict = policy_of(floors={"machine": 9})
     assert attack_seen(verified(back, policy=strict), facts(installed=MODEL)) is None
 
 
@@ -128,7 +131,7 @@ def test_a_factory_release_is_never_refused():
     ],
 )
 def test_a_release_fits_only_the_hardware_runtime_and_name_that_were_signed(changes, seen):
-    assert attack_seen(verified(channel(), custom=custom(**changes))) is seen
+    assert attack_seen(verified(channel(), custom=custom_of(**changes))) is seen
 
 
 def test_other_bytes_than_the_models_role_signed_are_mix_and_match():
@@ -136,8 +139,8 @@ def test_other_bytes_than_the_models_role_signed_are_mix_and_match():
 
 
 def test_the_unfit_is_named_before_the_replayed_and_the_replayed_before_the_revoked():
-    revoked = policy(revoked=(MODEL.sha256,))
-    unfit = verified(channel(seq=1), policy=revoked, custom=custom(opset=22))
+    revoked = policy_of(revoked=(MODEL.sha256,))
+    unfit = verified(channel(seq=1), policy=revoked, custom=custom_of(opset=22))
     assert attack_seen(unfit, facts(highest_seq=2)) is Attack.WRONG_HARDWARE
     assert (
         attack_seen(verified(channel(seq=1), policy=revoked), facts(highest_seq=2)) is Attack.REPLAYED_CHANNEL
@@ -150,12 +153,12 @@ def test_the_unfit_is_named_before_the_replayed_and_the_replayed_before_the_revo
 )
 def test_a_canary_document_binds_only_members_of_the_groups_pool(pool, followed):
     newer = channel(CANARY, seq=6)
-    told = decide(verified(channel(BROAD, seq=5), newer, policy=policy(canary=pool)), facts(), NOW)
+    told = decide(verified(channel(BROAD, seq=5), newer, policy=policy_of(canary=pool)), facts(), NOW)
     assert told.channel.ring == followed
 
 
 def test_the_newer_of_two_binding_documents_is_in_force_whichever_ring_it_is_of():
-    everybody = policy(canary={"site": SaltedShare(devices=("dev-1",))})
+    everybody = policy_of(canary={"site": SaltedShare(devices=("dev-1",))})
     for canary_seq, broad_seq, ring in ((6, 5, CANARY), (5, 6, BROAD)):
         both = channel(CANARY, seq=canary_seq), channel(BROAD, seq=broad_seq)
         assert decide(verified(*both, policy=everybody), facts(), NOW).channel.ring == ring
@@ -167,9 +170,9 @@ def test_a_document_of_another_group_binds_nobody_here():
 
 def test_a_bundle_of_an_expired_role_is_refused_for_that_reason_and_an_unlisted_one_as_unsigned():
     expired = {"machine": TrustError("expired", Attack.FREEZE)}
-    state = VerifiedState({BROAD: channel()}, policy(), {}, expired)
+    state = VerifiedState({BROAD: channel()}, policy_of(), {}, expired)
     assert attack_seen(state) is Attack.FREEZE
-    assert attack_seen(VerifiedState({BROAD: channel()}, policy(), {}, {"pump": expired["machine"]})) is (
+    assert attack_seen(VerifiedState({BROAD: channel()}, policy_of(), {}, {"pump": expired["machine"]})) is (
         Attack.UNSIGNED_INSTRUCTION
     )
     with pytest.raises(TrustError) as caught:

@@ -27,8 +27,10 @@ LONGEST_S = 366 * 86400
 
 def message(**changes) -> bytes:
     fields = {
-        "event_id": "task-03/17/4", "cohort": "c", "profile": "machine", "model_version": "m@1", "feature": "x",
-        "window_start": T0, "window_s": 5.0, "part": 0, "n": 50, "mean": 1.0, "m2": 49.0, "min": -2.0, "max": 4.0,
+        "event_id": "task-03/17/4", "cohort": "c", "profile": "machine", "model_version": "m@1",
+        "feature": "x",
+        "window_start": T0, "window_s": 5.0, "part": 0, "n": 50, "mean": 1.0, "m2": 49.0, "min": -2.0,
+        "max": 4.0,
         "devices": 10, "watermark": T0 + timedelta(seconds=5), "late": False,
     }  # fmt: skip
     return Aggregate(**fields | changes).model_dump_json().encode()
@@ -99,8 +101,8 @@ def test_what_lies_beyond_a_bound_is_none(impossible):
 
 @pytest.mark.parametrize(
     "event_id",
-    ["task-03/17", "task-03/17/4/1", "task-03//4", "task-03/17/-4", "task-03/1e3/4", "task-03/²/4", "task-99/17/4",
-     "other/17/4", "/17/4", "task-03/17/" + "1" * 16],
+    ["task-03/17", "task-03/17/4/1", "task-03//4", "task-03/17/-4", "task-03/1e3/4", "task-03/²/4",
+     "task-99/17/4", "other/17/4", "/17/4", "task-03/17/" + "1" * 16],
 )  # fmt: skip
 def test_an_id_that_names_no_commit_of_a_task_is_refused(event_id):
     assert not is_partial(message(event_id=event_id))

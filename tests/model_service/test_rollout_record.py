@@ -84,3 +84,7 @@ def test_those_held_out_are_treated_by_the_release_only():
 )
 def test_missing_evidence_and_failures_need_an_approver(kind, needs):
     assert RolloutPause(kind=kind, reason="", at=0.0).needs == needs
+
+
+def test_a_rollout_is_of_the_normal_kind_unless_it_says_otherwise():
+    assert not record().security

@@ -72,3 +72,10 @@ def test_two_values_are_no_more_than_the_smaller_of_them():
 
 def test_too_short_a_series_holds_no_change():
     assert find_change(np.array([0.0, 0.0, 5.0]), 3) is None
+
+
+@pytest.mark.parametrize("delta", [1.0, 2.0])
+def test_a_delta_that_allows_everything_still_asks_for_more_than_noise(delta):
+    policy = profile_with(delta=delta, min_effect=0.0).drift
+    assert not in_alarm([0.0] * 20 + [0.6], policy)
+    assert in_alarm([0.0] * 20 + [9.0], policy)

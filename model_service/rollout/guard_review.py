@@ -221,7 +221,7 @@ def _evidence(
     """Whether the previous phase has passed by the guard's own computation."""
     if facts.published_at is None:
         return GuardRuling("refuse", f"phase {phase - 1} was never published")
-    own = record.model_copy(update={"phase": phase - 1, "waived": facts.waived})
+    own = record.model_copy(update={"waived": facts.waived})
     found = judge(own, phase - 1, facts.published_at, observed, now).decision
     if found.answer == "promote":
         return GuardRuling("sign")

@@ -119,6 +119,8 @@ def test_a_device_that_is_away_is_waited_for_from_the_newest_return_on():
     two = (*BACK, sent(5, ring=BROAD), sent(10, "rollback", ring=BROAD, at=NOW + 5))
     waits = step(documents=two, statuses=away, now=NOW + 64.9)
     assert (waits.record.state, waits.due) == ("aborting", NOW + 65)
+    taken_back = (*two, sent(12, "rollback", "withdrawn", BROAD, at=NOW + 50))
+    assert step(documents=taken_back, statuses=away, now=NOW + 50).due == NOW + 65
     ended = step(documents=two, statuses=away, now=NOW + 65)
     assert ended.record.state == "rolled_back_partial"
     assert ended.actions[0].detail["away"] == 1

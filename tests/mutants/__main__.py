@@ -11,7 +11,7 @@ from tests.mutants.campaign import Result, run, unnoticed
 from tests.mutants.declared import read
 
 FLOOR = 0.9
-ROW = "{:<52} {:>7} {:>6} {:>8} {:>4}"
+ROW = "{:<51} {:>7} {:>6} {:>8} {:>4}"
 
 
 def main(arguments: list[str]) -> int:
@@ -39,10 +39,21 @@ def main(arguments: list[str]) -> int:
     for result in run(declared, chosen, seed, sample, int(os.environ.get("JOBS", "1"))):
         results.append(result)
         print(_row(_short(result.module), [result]), flush=True)
-    return _verdict(results, each=sample is None)
+    code = verdict(results, each=sample is None)
+    met = {name for r in results for name in r.equivalent}
+    gone = [n for n in declared.equivalent if n[0] in chosen and n not in met] if sample is None else []
+    for module, place, was, now in gone:
+        print(f"\nequivalent.toml: {module} has no such mutant any more: {place}\n  {was}\n  {now}")
+    return 1 if gone else code
 
 
-def _verdict(results: list[Result], each: bool) -> int:
+def verdict(results: list[Result], *, each: bool) -> int:
+    """Prints the sum, the survivors and the share; returns the exit code.
+
+    Args:
+        results: Of all modules tried.
+        each: Whether each module must reach the share, or only all together.
+    """
     print(_row("all", results))
     print("\nsame: known to be equivalent (equivalent.toml), so not among the mutants")
     survivors = [m for r in results for m in r.survived]
@@ -62,13 +73,13 @@ def _verdict(results: list[Result], each: bool) -> int:
 
 def _row(name: str, results: list[Result]) -> str:
     if any(r.unfit for r in results) and len(results) == 1:
-        return f"{name:<52} its tests fail over it as it is"
+        return f"{name:<51} its tests fail over it as it is"
     counted, killed = sum(r.counted for r in results), sum(r.killed for r in results)
-    return ROW.format(name, counted, killed, counted - killed, sum(r.equivalent for r in results))
+    return ROW.format(name, counted, killed, counted - killed, sum(len(r.equivalent) for r in results))
 
 
 def _short(module: str) -> str:
-    return module if len(module) <= 52 else f"…{module[-51:]}"
+    return module if len(module) <= 51 else f"…{module[-50:]}"
 
 
 if __name__ == "__main__":

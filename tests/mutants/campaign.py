@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 
-from tests.mutants.declared import Declared, Safeguard
+from tests.mutants.declared import Declared, Name, Safeguard
 from tests.mutants.in_a_fork import fork
 from tests.mutants.mutation import Mutant, mutants, replaced
 from tests.mutants.replaced_module import ROOT
@@ -19,7 +19,7 @@ class Result:
     module: str
     killed: int = 0
     survived: list[Mutant] = field(default_factory=list)
-    equivalent: int = 0
+    equivalent: set[Name] = field(default_factory=set)
     unfit: str = ""
     """What the tests printed, if they fail over the module as it is."""
 
@@ -84,5 +84,6 @@ def _try_module(declared: Declared, module: str, seed: int, sample: int | None) 
 
 def _is_equivalent(declared: Declared, mutant: Mutant, result: Result) -> bool:
     known = mutant.name in declared.equivalent
-    result.equivalent += known
+    if known:
+        result.equivalent.add(mutant.name)
     return known

@@ -4,6 +4,8 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+Name = tuple[str, str, str, str]
+"""A mutant's: module, place, was, now."""
 HERE = Path(__file__).parent
 
 
@@ -30,7 +32,7 @@ class Declared:
     operators: list[str]
     modules: dict[str, list[str]]
     safeguards: dict[str, Safeguard]
-    equivalent: dict[tuple[str, str, str, str], str]
+    equivalent: dict[Name, str]
 
 
 def read(folder: Path = HERE) -> Declared:

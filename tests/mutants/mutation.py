@@ -11,6 +11,7 @@ from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.operators.operator import Operator
 from cosmic_ray.operators.provider import OperatorProvider
+from parso.tree import NodeOrLeaf
 
 from tests.mutants.further_operators import ReplaceAugmentedAssignment, ReplaceMembership
 
@@ -50,7 +51,8 @@ class Mutant:
 def mutants(root: Path, module: str, operators: list[str], seed: int) -> Iterator[Mutant]:
     """Every mutant of a module in an order drawn by the seed; none that only changes an annotation."""
     original = (root / module).read_text(encoding="utf-8")
-    candidates = [(op, n) for op in map(_operator, operators) for n in range(_occurrences(original, op))]
+    nodes = list(ast_nodes(get_ast(original)))
+    candidates = [(op, n) for op in map(_operator, operators) for n in range(_occurrences(nodes, op))]
     random.Random(f"{seed} {module}").shuffle(candidates)
     seen = {_meaning(original)}
     for operator, occurrence in candidates:
@@ -90,8 +92,8 @@ def _operator(name: str) -> Operator:
     return FURTHER[name]() if name in FURTHER else OperatorProvider()[name]()
 
 
-def _occurrences(source: str, operator: Operator) -> int:
-    return sum(1 for node in ast_nodes(get_ast(source)) for _ in operator.mutation_positions(node))
+def _occurrences(nodes: list[NodeOrLeaf], operator: Operator) -> int:
+    return sum(1 for node in nodes for _ in operator.mutation_positions(node))
 
 
 def _named(module: str, original: str, source: str) -> Mutant:
@@ -103,10 +105,11 @@ def _named(module: str, original: str, source: str) -> Mutant:
             was += before[a:b]
             now += after[c:d]
     place = _place(ast.parse(original), first or 1)
-    return Mutant(module, place, _one_line(was), _one_line(now), original, source)
+    return Mutant(module, place, one_line(was), one_line(now), original, source)
 
 
-def _one_line(lines: list[str]) -> str:
+def one_line(lines: list[str]) -> str:
+    """The lines as one, every white space as one blank."""
     return " ".join(" ".join(lines).split())
 
 

@@ -115,7 +115,7 @@ def test_what_one_device_did_is_no_onset_for_later_verdicts():
     assert watch["onset"] is None
     assert watch["silent"] > 0
     other = Judged()
-    [verdict] = other.run(stepped())
+    assert other.run(stepped())
     watch = other.state[SEP.join(("watch", ANY_MODEL, "temperature_mean"))]
     assert watch["onset"] == START_US // WINDOW_US + 10
 

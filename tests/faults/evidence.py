@@ -35,7 +35,7 @@ class SpoolEvidence:
     """One spool file.
 
     Attributes:
-        counts: Totals of its devices, with ``pending`` from its books.
+        counts: Rows by what became of them, over all its devices.
     """
 
     spool_id: str
@@ -49,17 +49,17 @@ class SpoolEvidence:
 
 
 def read_spool(path: Path) -> SpoolEvidence | None:
-    """Totals of a spool; None where the file cannot be read."""
+    """Totals of a spool since it was made; None where the file cannot be read."""
     with suppress(sqlite3.Error), closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
         [(spool_id,)] = db.execute("SELECT value FROM meta WHERE key = 'spool_id'")
         columns = {row[1] for row in db.execute("PRAGMA table_info(books)")}
         names = [n for n in (*COUNTS, "pending") if n in columns]
+        # Settled lines of the books move to the totals: one statement, so that none is seen twice or not at all.
         sums = ", ".join(f"coalesce(sum({n}), 0)" for n in names)
-        [books] = db.execute(f"SELECT {sums} FROM books")  # noqa: S608  (our own names)
-        totals = db.execute(f"SELECT {', '.join(COUNTS)} FROM totals").fetchall()  # noqa: S608
-        counts = dict(zip(names, books, strict=True))
-        for name, values in zip(COUNTS, zip(*totals, strict=True), strict=False):
-            counts[name] = max(counts[name], sum(values))
+        moved = ", ".join("0" if n == "pending" else n for n in names)
+        both = f"SELECT {', '.join(names)} FROM books UNION ALL SELECT {moved} FROM totals"  # noqa: S608
+        [found] = db.execute(f"SELECT {sums} FROM ({both})")  # noqa: S608
+        counts = dict(zip(names, found, strict=True))
         return SpoolEvidence(str(spool_id), counts)
     return None
 

@@ -22,16 +22,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make faults", description=__doc__)
     parser.add_argument("--runs", type=int, default=int(os.environ.get("RUNS", "12")))
     parser.add_argument("--seed", type=int, default=int(os.environ.get("SEED", "1")))
-    parser.add_argument("--kinds", default=os.environ.get("KINDS", ""), help="names with commas between; default all")
+    parser.add_argument(
+        "--kinds", default=os.environ.get("KINDS", ""), help="names with commas between; default all"
+    )
     parser.add_argument("--list", action="store_true", help="list the kinds and the invariants")
     parser.add_argument("--tally", type=Path, help="add the results to the tally in this document")
-    parser.add_argument("--keep", type=Path, help="folder that keeps stacks and logs; default: a temporary one")
+    parser.add_argument(
+        "--keep", type=Path, help="folder that keeps stacks and logs; default: a temporary one"
+    )
     given = parser.parse_args()
     if given.list:
         for number, text in INVARIANTS.items():
-            print(f"({number}) {text}")
+            _say(f"({number}) {text}")
         for kind in KINDS.values():
-            print(f"{kind.layer:4}  {kind.name:30} {kind.says}")
+            _say(f"{kind.layer:4}  {kind.name:30} {kind.says}")
         return 0
     names = [k for k in given.kinds.split(",") if k]
     if unknown := sorted(set(names) - set(KINDS)):
@@ -39,14 +43,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="edgeloop-faults-") as temporary:
         folder = given.keep or Path(temporary)
         results = perform(plan(given.runs, given.seed, names), folder, given.seed, _say)
-    print(table(results))
+    _say(table(results))
     if given.tally:
         merge_into(given.tally, results)
     return 0 if all(r.finding.holds for r in results) else 1
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

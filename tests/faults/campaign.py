@@ -37,7 +37,7 @@ class Result:
 def plan(runs: int, seed: int, kinds: Sequence[str] = ()) -> list[Run]:
     """Which kind runs when: every kind once before any runs twice, in an order that the seed shuffles."""
     names = [n for n in KINDS if not kinds or n in kinds]
-    rng, order = random.Random(seed), list[str]()  # noqa: S311  (a seeded plan)
+    rng, order = random.Random(seed), list[str]()
     while len(order) < runs:
         order += rng.sample(names, len(names))
     return [Run(i, KINDS[name], rng.randrange(2**31)) for i, name in enumerate(order[:runs])]
@@ -66,7 +66,7 @@ def perform(runs: Sequence[Run], folder: Path, seed: int, say: Callable[[str], N
 
 
 def _perform(run: Run, rig: FaultRig, checker: Checker) -> Result:
-    rng = random.Random(run.seed)  # noqa: S311  (a seeded fault)
+    rng = random.Random(run.seed)
     before = {name: rig.windows(name) for name in rig.edges}
     started = time.monotonic()
     try:

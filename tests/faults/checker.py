@@ -86,7 +86,9 @@ class Checker:
     @classmethod
     def of(cls, rig: FaultRig) -> Checker:
         """A checker of this rig's log."""
-        return cls(rig, LogEvidence(rig.broker, schemas=wire_schemas(telemetry_rows(find_profile("machine")))))
+        return cls(
+            rig, LogEvidence(rig.broker, schemas=wire_schemas(telemetry_rows(find_profile("machine"))))
+        )
 
     def await_flow(self, timeout_s: float = RECOVER_S) -> str:
         """Wait until every process runs and a new row of every device is queryable; says what is missing."""
@@ -219,5 +221,6 @@ class Checker:
                 if not device.whole:
                     found.violate(9, "wrong", 1, f"{device.device} has no whole set of {device.version}")
                 if allowed.versions and device.version not in allowed.versions:
-                    found.violate(9, "wrong", 1, f"{device.device} runs {device.version or 'the factory set'}")
-
+                    found.violate(
+                        9, "wrong", 1, f"{device.device} runs {device.version or 'the factory set'}"
+                    )

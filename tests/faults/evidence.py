@@ -54,11 +54,11 @@ def read_spool(path: Path) -> SpoolEvidence | None:
         [(spool_id,)] = db.execute("SELECT value FROM meta WHERE key = 'spool_id'")
         columns = {row[1] for row in db.execute("PRAGMA table_info(books)")}
         names = [n for n in (*COUNTS, "pending") if n in columns]
-        # Settled lines of the books move to the totals: one statement, so that none is seen twice or not at all.
+        # Settled lines move from books to totals: one statement, or one might be seen twice or not at all.
         sums = ", ".join(f"coalesce(sum({n}), 0)" for n in names)
         moved = ", ".join("0" if n == "pending" else n for n in names)
-        both = f"SELECT {', '.join(names)} FROM books UNION ALL SELECT {moved} FROM totals"  # noqa: S608
-        [found] = db.execute(f"SELECT {sums} FROM ({both})")  # noqa: S608
+        both = f"SELECT {', '.join(names)} FROM books UNION ALL SELECT {moved} FROM totals"
+        [found] = db.execute(f"SELECT {sums} FROM ({both})")
         counts = dict(zip(names, found, strict=True))
         return SpoolEvidence(str(spool_id), counts)
     return None
@@ -159,7 +159,9 @@ def lake_files(lake_root: Path, table: str) -> list[Path]:
 
 def delta_files(lake_root: Path, table: str) -> list[Path]:
     """Data files of a table by its own log."""
-    return [Path(unquote(uri.removeprefix("file://"))) for uri in DeltaTable(str(lake_root / table)).file_uris()]
+    return [
+        Path(unquote(uri.removeprefix("file://"))) for uri in DeltaTable(str(lake_root / table)).file_uris()
+    ]
 
 
 @dataclass(frozen=True)
@@ -222,18 +224,20 @@ def compare(sent: pa.Table | None, lake: LakeEvidence) -> Comparison:
         if not lake.rows.num_rows:
             return Comparison(sent.num_rows, 0, 0, 0)
         db.register("landed", lake.rows)
-        refused = pa.table({"p": [p for p, _ in lake.quarantined], "o": [o for _, o in lake.quarantined]},
-                           schema=pa.schema([("p", pa.int64()), ("o", pa.int64())]))
+        refused = pa.table(
+            {"p": [p for p, _ in lake.quarantined], "o": [o for _, o in lake.quarantined]},
+            schema=pa.schema([("p", pa.int64()), ("o", pa.int64())]),
+        )
         db.register("refused", refused)
         key = ", ".join(KEY)
         missing = db.execute(
-            f"SELECT partition, \"offset\" FROM sent ANTI JOIN landed USING ({key}) "  # noqa: S608
-            "WHERE (partition, \"offset\") NOT IN (SELECT (p, o) FROM refused) ORDER BY ALL"
+            f'SELECT partition, "offset" FROM sent ANTI JOIN landed USING ({key}) '
+            'WHERE (partition, "offset") NOT IN (SELECT (p, o) FROM refused) ORDER BY ALL'
         ).fetchall()
-        [twice] = db.execute(f"SELECT count(*) - count(DISTINCT ({key})) FROM landed").fetchone() or (0,)  # noqa: S608
-        [foreign] = db.execute(f"SELECT count(*) FROM landed ANTI JOIN sent USING ({key})").fetchone() or (0,)  # noqa: S608
+        [twice] = db.execute(f"SELECT count(*) - count(DISTINCT ({key})) FROM landed").fetchone() or (0,)
+        [foreign] = db.execute(f"SELECT count(*) FROM landed ANTI JOIN sent USING ({key})").fetchone() or (0,)
         [differing] = db.execute(
-            f"SELECT count(*) FROM sent s JOIN landed l USING ({key}) WHERE "  # noqa: S608
+            f"SELECT count(*) FROM sent s JOIN landed l USING ({key}) WHERE "
             "(s.score, s.reasons, s.model_version) IS DISTINCT FROM (l.score, l.reasons, l.model_version) "
             "OR (l.device_time IS NULL AND s.event_time IS DISTINCT FROM l.event_time)"
         ).fetchone() or (0,)

@@ -211,7 +211,7 @@ class FaultRig:
         """Address of the delivery listener for an edge: the first one goes through a faulty network."""
         if name != EDGES[0]:
             return ""
-        from model_service import read_address  # noqa: PLC0415  (heavy)
+        from model_service import read_address
 
         address = read_address(models)
         assert address is not None

@@ -25,6 +25,8 @@ class FaultyNetwork:
         self.mode: Mode = "open"
         self._loop = asyncio.new_event_loop()
         self._started = threading.Event()
+        self._audible = asyncio.Event()
+        self._audible.set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
         self._thread = threading.Thread(target=self._run, name="faulty-network", daemon=True)
@@ -57,6 +59,7 @@ class FaultyNetwork:
 
     async def _set(self, mode: Mode) -> None:
         self.mode = mode
+        self._audible.clear() if mode == "silent" else self._audible.set()
         if mode == "cut":
             await self._close()
         elif self._server is None:
@@ -76,7 +79,10 @@ class FaultyNetwork:
             writer.transport.abort()
             return
         self._writers |= {writer, back}
-        pumps = [asyncio.ensure_future(self._pump(reader, back)), asyncio.ensure_future(self._pump(there, writer))]
+        pumps = [
+            asyncio.ensure_future(self._pump(reader, back)),
+            asyncio.ensure_future(self._pump(there, writer)),
+        ]
         await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         for pump in pumps:
             pump.cancel()
@@ -87,8 +93,7 @@ class FaultyNetwork:
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(_CHUNK):
-                while self.mode == "silent":
-                    await asyncio.sleep(0.05)
+                await self._audible.wait()
                 if self.mode == "slow":
                     await asyncio.sleep(_SLOW_LATENCY_S + len(data) / _SLOW_BYTES_PER_S)
                 writer.write(data)

@@ -16,7 +16,9 @@ def _newest(folder: Path, pattern: str) -> list[Path]:
     return sorted(folder.glob(pattern))[-1:]
 
 
-def _harm(rig: FaultRig, rng: random.Random, files: Callable[[Path], Sequence[Path]], *, stopped: bool) -> None:
+def _harm(
+    rig: FaultRig, rng: random.Random, files: Callable[[Path], Sequence[Path]], *, stopped: bool
+) -> None:
     """Harm the files, with the workers dead or at work; each kind of harm in turn is the seed's choice."""
     if stopped:
         for name in WORKERS:
@@ -40,10 +42,10 @@ def cuts_harmed_at_start(rig: FaultRig, rng: random.Random) -> None:
 
 @fault("line", "harm the newest snapshot of every task while workers are dead")
 def snapshot_harmed(rig: FaultRig, rng: random.Random) -> None:
-    _harm(
-        rig, rng, lambda lake: [p for t in (lake / "_commits").glob("task-*") for p in _newest(t, "*.snapshot")],
-        stopped=True,
-    )  # fmt: skip
+    def newest(lake: Path) -> list[Path]:
+        return [p for task in (lake / "_commits").glob("task-*") for p in _newest(task, "*.snapshot")]
+
+    _harm(rig, rng, newest, stopped=True)
 
 
 @fault("line", "harm a commit record that a snapshot covers, of every task")

@@ -92,7 +92,9 @@ def broker_disk_full(rig: FaultRig, rng: random.Random) -> None:
         hold(rng, 3, 8)
 
 
-@fault("line", "kill -9 the supervisor, which takes the whole stack with it; then `edgeloop up`", decides=True)
+@fault(
+    "line", "kill -9 the supervisor, which takes the whole stack with it; then `edgeloop up`", decides=True
+)
 def supervisor_killed(rig: FaultRig, rng: random.Random) -> None:
     hold(rng, 0, 1)
     rig.kill_supervisor()

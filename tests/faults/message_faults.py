@@ -90,7 +90,18 @@ def unsigned_flood_and_kill(rig: FaultRig, rng: random.Random) -> Allowance:
 @fault("line", "random headers, keys and values of any size on every topic")
 def noise(rig: FaultRig, rng: random.Random) -> Allowance:
     sender = Sender(rig)
-    names = ("schema", "profile", "spool_id", "lane", "msg_no", "n_rows", "raw_bytes", "digest", "signer", "signature")
+    names = (
+        "schema",
+        "profile",
+        "spool_id",
+        "lane",
+        "msg_no",
+        "n_rows",
+        "raw_bytes",
+        "digest",
+        "signer",
+        "signature",
+    )
     for _ in range(300):
         topic = rng.choice(("telemetry.v1", "summary.v1", "books.v1", "alert.v1", "label.v1", "aggregate.v1"))
         headers = [(rng.choice(names), rng.randbytes(rng.randrange(40))) for _ in range(rng.randrange(14))]
@@ -132,7 +143,9 @@ def extreme_summary(device: SimDevice, rng: random.Random) -> pa.RecordBatch:
         elif pa.types.is_timestamp(field.type):
             values[field.name] = [1_795_000_000_000_000 + rng.randrange(10**12)]
         elif pa.types.is_string(field.type):
-            values[field.name] = [device.device_id if field.name == "device_id" else rng.choice(["temperature_mean", "x"])]
+            values[field.name] = [
+                device.device_id if field.name == "device_id" else rng.choice(["temperature_mean", "x"])
+            ]
         else:
             values[field.name] = [None if field.nullable else []]
     arrays = [pa.array(values[f.name], f.type) for f in SUMMARY_ROWS]
@@ -152,7 +165,9 @@ def extreme_numbers(rig: FaultRig, rng: random.Random) -> Allowance:
 
 @fault("line", "fifty messages of the log sent once more, byte for byte")
 def messages_replayed(rig: FaultRig, rng: random.Random) -> Allowance:
-    consumer = ck.Consumer({"bootstrap.servers": rig.broker, "group.id": "replay", "auto.offset.reset": "earliest"})
+    consumer = ck.Consumer(
+        {"bootstrap.servers": rig.broker, "group.id": "replay", "auto.offset.reset": "earliest"}
+    )
     consumer.subscribe(["telemetry.v1", "summary.v1", "books.v1"])
     copies = [m for m in consumer.consume(50, 10) if m.error() is None]
     consumer.close()

@@ -38,8 +38,10 @@ class FaultyNetwork:
 
     def __exit__(self, *_: object) -> None:
         self._call(self._close())
+        self._call(self._end_relays())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.close()
 
     def set(self, mode: Mode) -> None:
         """Change what the network does from now on."""
@@ -71,6 +73,12 @@ class FaultyNetwork:
             self._server = None
         for writer in list(self._writers):
             writer.transport.abort()
+
+    async def _end_relays(self) -> None:
+        relays = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
+        for relay in relays:
+            relay.cancel()
+        await asyncio.gather(*relays, return_exceptions=True)
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

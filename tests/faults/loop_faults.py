@@ -22,7 +22,7 @@ def _rollouts(rig: FaultRig) -> list[dict[str, object]]:
     return found
 
 
-def _begin(rig: FaultRig, *, wrong: bool = False) -> Release:
+def begin_rollout(rig: FaultRig, *, wrong: bool = False) -> Release:
     """Sign a model and wait until the engine has begun to roll it out."""
     release = sign_release(model_settings(rig.settings, rig.broker), wrong=wrong)
     wait_until(
@@ -31,7 +31,7 @@ def _begin(rig: FaultRig, *, wrong: bool = False) -> Release:
     return release
 
 
-def _end(rig: FaultRig, release: Release, faults: int = 1) -> Allowance:
+def finish_rollout(rig: FaultRig, release: Release, faults: int = 1) -> Allowance:
     """Wait until the rollout has ended; a pause that asks for a person is answered as one would."""
 
     def ended() -> bool:
@@ -48,24 +48,24 @@ def _end(rig: FaultRig, release: Release, faults: int = 1) -> Allowance:
 
 @fault("loop", "nothing: a rollout of a good model ends")
 def rollout_undisturbed(rig: FaultRig, _rng: random.Random) -> Allowance:
-    return _end(rig, _begin(rig), 0)
+    return finish_rollout(rig, begin_rollout(rig), 0)
 
 
 @fault("loop", "a model whose golden scores are wrong, with every signature right")
 def wrong_model(rig: FaultRig, _rng: random.Random) -> Allowance:
-    release = _begin(rig, wrong=True)
-    allowed = _end(rig, release)
+    release = begin_rollout(rig, wrong=True)
+    allowed = finish_rollout(rig, release)
     assert release.version not in allowed.versions, f"the wrong model {release.version} was completed"
     return allowed
 
 
 def _killing(rig: FaultRig, rng: random.Random, name: str) -> Allowance:
-    release = _begin(rig)
+    release = begin_rollout(rig)
     times = rng.randint(1, 3)
     for _ in range(times):
         hold(rng, 0.5, 5)
         rig.kill(name)
-    return _end(rig, release, times)
+    return finish_rollout(rig, release, times)
 
 
 @fault("loop", "kill -9 the public process 1 to 3 times during a rollout")
@@ -85,68 +85,68 @@ def guard_killed(rig: FaultRig, rng: random.Random) -> Allowance:
 
 @fault("loop", "kill -9 trainer and gate during a rollout")
 def trainer_and_gate_killed(rig: FaultRig, rng: random.Random) -> Allowance:
-    release = _begin(rig)
+    release = begin_rollout(rig)
     hold(rng, 0.5, 4)
     rig.kill("model-trainer")
     rig.kill("model-gate")
-    return _end(rig, release, 2)
+    return finish_rollout(rig, release, 2)
 
 
 @fault("loop", "kill -9 all five processes at once during a rollout")
 def model_service_killed(rig: FaultRig, rng: random.Random) -> Allowance:
-    release = _begin(rig)
+    release = begin_rollout(rig)
     hold(rng, 1, 6)
     for name in MODEL_PROCESSES:
         rig.kill(name)
-    return _end(rig, release, len(MODEL_PROCESSES))
+    return finish_rollout(rig, release, len(MODEL_PROCESSES))
 
 
 @fault("loop", "SIGSTOP the public process for 3 to 12 s during a rollout", decides=True)
 def serve_paused(rig: FaultRig, rng: random.Random) -> Allowance:
-    release = _begin(rig)
+    release = begin_rollout(rig)
     with rig.paused(rig.process("model-serve")):
         hold(rng, 3, 12)
-    return _end(rig, release)
+    return finish_rollout(rig, release)
 
 
 @fault("loop", "kill -9 an edge process once or twice during a rollout")
 def device_killed_in_rollout(rig: FaultRig, rng: random.Random) -> Allowance:
-    release = _begin(rig)
+    release = begin_rollout(rig)
     times = rng.randint(1, 2)
     for _ in range(times):
         hold(rng, 0.5, 8)
         name = rig.any_edge(rng)
         rig.edges[name].child.kill()
         rig.restart_edge(name)
-    return _end(rig, release, times)
+    return finish_rollout(rig, release, times)
 
 
 @fault("loop", "the network to the model service is cut for 4 to 10 s during a rollout", decides=True)
 def delivery_cut(rig: FaultRig, rng: random.Random) -> Allowance:
-    release = _begin(rig)
+    release = begin_rollout(rig)
     assert rig.delivery is not None
     rig.delivery.set("cut")
     hold(rng, 4, 10)
     rig.delivery.set("open")
-    return _end(rig, release)
+    return finish_rollout(rig, release)
 
 
 @fault("loop", "connections to the model service pass nothing for 4 to 10 s during a rollout", decides=True)
 def delivery_half_open(rig: FaultRig, rng: random.Random) -> Allowance:
-    release = _begin(rig)
+    release = begin_rollout(rig)
     assert rig.delivery is not None
     rig.delivery.set("silent")
     hold(rng, 4, 10)
     rig.delivery.set("open")
-    return _end(rig, release)
+    return finish_rollout(rig, release)
 
 
 @fault("loop", "no byte fits on the disks of the model service for 3 to 8 s during a rollout", decides=True)
 def model_service_disk_full(rig: FaultRig, rng: random.Random) -> Allowance:
-    release = _begin(rig)
+    release = begin_rollout(rig)
     with rig.no_room(*(rig.process(name) for name in MODEL_PROCESSES)):
         hold(rng, 3, 8)
-    return _end(rig, release)
+    return finish_rollout(rig, release)
 
 
 def _device_file(rig: FaultRig, rng: random.Random, name: str) -> Allowance:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy import insert
 
+from model_service.models.bundle_files import BundleFiles, build_bundle
 from model_service.registry import candidates
 from model_service.registry.candidates import CandidateState, candidate_of
 from model_service.registry.database import Registry
@@ -17,7 +18,7 @@ from model_service.settings import ModelSettings
 from model_service.trust.keys import load_online_key
 from model_service.trust.model_targets import countersign_model, propose_model
 from model_service.trust.repository import TrustRepository
-from schemas.bundle_archive import pack
+from schemas.bundle_archive import GOLDEN, MODEL, pack
 from schemas.channel_documents import TargetCustom, model_role
 from schemas.durable import DISK
 from tests.edge_producer.bundles import misses_golden
@@ -49,7 +50,7 @@ def sign_release(settings: ModelSettings, *, wrong: bool = False) -> Release:
         with registry.reading() as connection:
             major = candidates.next_major(connection, FAMILY)
             known = candidates.in_states(connection, tuple(CandidateState))
-        bundle = misses_golden(major) if wrong else candidate(major)
+        bundle = _unlike_any_other(misses_golden(major) if wrong else candidate(major), major)
         artifact = pack(bundle.files)
         digest, now = hashlib.sha256(artifact).hexdigest(), time.time()
         DISK.write(settings.artifacts / digest, artifact)
@@ -67,6 +68,13 @@ def sign_release(settings: ModelSettings, *, wrong: bool = False) -> Release:
             connection.execute(insert(gate_verdicts).values(**verdict))
     good = tuple(c.version for c in known if c.detail != "wrong")
     return Release(bundle.manifest.version, good)
+
+
+def _unlike_any_other(bundle: BundleFiles, major: int) -> BundleFiles:
+    """The same graph under a version of its own: a registry that was set back gives numbers out again."""
+    training = bundle.manifest.training.model_copy(update={"seed": time.time_ns() // 1000})
+    manifest = bundle.manifest.model_copy(update={"training": training})
+    return build_bundle(manifest, bundle.files[MODEL], bundle.files[GOLDEN], major)
 
 
 def _sign(settings: ModelSettings, manifest, artifact: bytes, digest: str) -> None:

@@ -17,7 +17,7 @@ from infra.backup.take import count_rows
 from infra.settings import StackSettings
 from infra.stack.model_settings import model_settings
 from infra.stack.stack_file import RESTORING, StackLock
-from model_service import Registry, recovery
+from model_service import Registry, trust_catch_up
 from schemas.durable import DISK
 from schemas.errors import BackupError, PipelineError
 from schemas.instants import utc_now
@@ -165,17 +165,19 @@ def _trust_step(settings: StackSettings, request: RestoreRequest, found: Restore
         return
     earlier = None
     if found.replaced is not None and (found.replaced / "models" / "registry.db").is_file():
-        earlier = recovery.look_at_replaced(found.replaced / "models" / "registry.db")
+        earlier = trust_catch_up.look_at_replaced(found.replaced / "models" / "registry.db")
     revoked: Iterable[str] = request.revoked
     serials: Iterable[str] = ()
     if earlier is not None:
         revoked, serials = {*revoked, *earlier.revoked}, earlier.revoked_serials
     now = time.time()
     with closing(Registry.open(models.database_url, models.root)) as registry:
-        found.voided_tokens = recovery.void_tokens(registry, now)
-        found.revoked = recovery.revoke_again(registry, revoked, serials, now)
+        found.voided_tokens = trust_catch_up.void_tokens(registry, now)
+        found.revoked = trust_catch_up.revoke_again(registry, revoked, serials, now)
         if earlier is not None:
-            found.uninvited = recovery.unknown_devices(registry, earlier.joined)
-    done = recovery.catch_up(models, None if earlier is None else earlier.reported, recovery.MARGIN)
+            found.uninvited = trust_catch_up.unknown_devices(registry, earlier.joined)
+    done = trust_catch_up.catch_up(
+        models, None if earlier is None else earlier.reported, trust_catch_up.MARGIN
+    )
     found.raised, found.seqs = dict(done.versions.raised), done.seqs
     found.waiting = dict(done.versions.waiting)

@@ -130,11 +130,11 @@ def catch_up(
     as_json: AsJson = False,
 ) -> None:
     """After a restore: sign anew whatever devices report in a higher version than is published."""
-    from model_service import recovery
+    from model_service import trust_catch_up
 
     settings = _settings(ctx)
-    late = recovery.lagging(settings)
-    done = recovery.catch_up(settings, keyring=keyring_of(settings, offline_keys, passphrase_file))
+    late = trust_catch_up.lagging(settings)
+    done = trust_catch_up.catch_up(settings, keyring=keyring_of(settings, offline_keys, passphrase_file))
     found = {
         "behind": late,
         "versions": done.versions.raised,

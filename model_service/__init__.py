@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from model_service import model_catalog as model_catalog
+    from model_service import trust_catch_up as trust_catch_up
     from model_service.address import read_address as read_address
     from model_service.fleet.known_profiles import KnownProfiles as KnownProfiles
     from model_service.identity import authority as authority
@@ -85,6 +86,7 @@ _LOADED_FROM: dict[str, tuple[str, str | None]] = {
     "model_targets": ("model_service.trust.model_targets", None),
     "read_address": ("model_service.address", "read_address"),
     "read_passphrase": ("model_service.trust.keys", "read_passphrase"),
+    "trust_catch_up": ("model_service.trust_catch_up", None),
     "registry_tables": ("model_service.registry.registry_tables", None),
     "rollout_store": ("model_service.rollout.rollout_store", None),
     "rollout_summary": ("model_service.rollout.rollout_summary", None),
@@ -133,6 +135,7 @@ __all__ = [
     "rollout_summary",
     "run_store",
     "server",
+    "trust_catch_up",
 ]
 
 

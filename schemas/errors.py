@@ -25,6 +25,7 @@
   x TaskLostError             another worker owns the task: discard, reload
   x OperatorError             a person must decide; the message names the range or file
     + StackError
+    + BackupError
 """
 
 from __future__ import annotations
@@ -165,3 +166,7 @@ class OperatorError(PipelineError):
 
 class StackError(OperatorError):
     """The local stack cannot start or stop; the message names what to install or change."""
+
+
+class BackupError(OperatorError):
+    """A backup cannot be taken or restored; the message names what to change."""

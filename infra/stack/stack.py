@@ -23,6 +23,7 @@ from infra.settings import StackSettings
 from infra.stack.model_processes import SERVING, await_serving, prepare, spawners
 from infra.stack.model_settings import model_settings
 from infra.stack.stack_file import (
+    RESTORING,
     BrokerFront,
     ProcessEntry,
     StackFile,
@@ -98,6 +99,7 @@ class Stack:
         if not self._acquire():
             raise StackError(f"a stack is up in {self.settings.state_dir} already: {STACK_LOCK_HINT}")
         try:
+            _require_whole(self.settings.state_dir)
             DISK.sweep(self.settings.state_dir, time.time() - ABANDONED_S, (_BESIDE_0_2,))
             if self._before_start is not None:
                 self._before_start(self.settings.state_dir)
@@ -239,6 +241,12 @@ class Stack:
             entries = (*(p.entry() for p in self._processes), *guests)
             self._file = self._file.model_copy(update={"processes": entries, **changes})
             write_stack(self.settings.state_dir, self._file)
+
+
+def _require_whole(state_dir: Path) -> None:
+    """Return unless a restore into the folder was interrupted."""
+    if (state_dir / RESTORING).exists():
+        raise StackError(f"a restore into {state_dir} was interrupted: run `edgeloop restore` again")
 
 
 def unwritable(state_dir: Path, error: OSError) -> StackError:

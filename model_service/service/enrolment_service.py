@@ -62,7 +62,9 @@ class EnrolmentService:
         if not DEVICE_ID.fullmatch(request.device_id):
             raise BadFieldError("device_id", "letters, digits and _.:-, at most 64")
         wanted = EnrolmentRequest(request.device_id, request.token, request.csr_pem, request.signing_key_pem)
-        return await self._certificate(lambda c: request_enrolment(c, wanted, self._clock()), call)
+        return await self._certificate(
+            request.device_id, lambda c: request_enrolment(c, wanted, self._clock()), call
+        )
 
     async def renew(self, request: RenewRequest, call: ServiceCall) -> EnrollResponse:
         """A new certificate for an old one of this authority, expired or not, whose key the caller holds."""
@@ -70,16 +72,21 @@ class EnrolmentService:
         if not issued_by(certificate, self._ca):
             raise AccessError("the old certificate is not one of this authority")
         certs.check_renewal_proof(certificate, request.at_ms, request.csr_pem, request.proof)
+        name = certs.read_holder(request.certificate_pem).name
         return await self._certificate(
+            name,
             lambda c: request_renewal(
                 c, request.certificate_pem, request.csr_pem, self._clock(), self._fresh_s
             ),
             call,
         )
 
-    async def _certificate(self, store: Callable[[Connection], int], call: ServiceCall) -> EnrollResponse:
+    async def _certificate(
+        self, name: str, store: Callable[[Connection], int], call: ServiceCall
+    ) -> EnrollResponse:
         async with self._writing:
             row_id = await self._workers.write(store)
+        call.identify(name)  # token or proof were right
         try:
             async with asyncio.timeout(max(0.0, call.remaining_s - _REPLY_S)):
                 row = await self._answers.of(row_id)

@@ -89,6 +89,11 @@ class ModelSettings(BaseSettings):
         """JSON of host and the ports that the serving process listens on."""
         return self.root / "address.json"
 
+    @property
+    def refusals_file(self) -> Path:
+        """JSON of what the serving process refused since it started."""
+        return self.root / "refusals.json"
+
 
 def load_settings() -> ModelSettings:
     """The settings of this environment.

@@ -1,8 +1,11 @@
 """Which connections are kept when there are more than the process can hold. Pure: times come in.
 
 A *stranger* is a connection on which no caller has identified itself yet. It is *silent* until its TLS
-ClientHello is there; then it costs a handshake and gRPC's share of descriptors. Strangers are bounded for each
-address and in all, and their time is limited. Callers are bounded one by one.
+ClientHello is there, then *greeted*: it costs a handshake, and gRPC's share of descriptors. Strangers are bounded
+for each address and in all, and their time is limited. Callers are bounded one by one.
+
+Who gives way to a newcomer: whoever is silent, or has been answered and is silent since, the longest of them
+first. An honest client's turn lasts for one round trip, so it is not the longest.
 """
 
 from __future__ import annotations
@@ -32,8 +35,8 @@ class ConnectionLimits:
         whole: Connections behind their ClientHello, those of callers included.
         caller: Connections of one caller.
         stranger_s: How long a stranger may be silent, and how long it may then take to identify itself.
-        settle_s: A stranger that has greeted gives way to newcomers only when it is older than this: an honest
-            handshake takes less.
+        settle_s: Whoever has greeted longer ago than this gives way even while it is gRPC's turn: else clients
+            that send a byte now and then could stay.
     """
 
     silent: int
@@ -51,7 +54,7 @@ class ConnectionLimits:
         free = descriptors - min(_RESERVE, descriptors // 4)
         silent = min(4096, free // 4)
         whole = (free - silent) // DESCRIPTORS_OF_ONE
-        greeted = min(1024, whole // 2)
+        greeted = min(2048, whole // 2)
         return cls(
             silent=silent,
             silent_each=max(1, silent // 8),
@@ -59,6 +62,15 @@ class ConnectionLimits:
             greeted_each=max(1, greeted // 4),
             whole=whole,
             stranger_s=stranger_s,
+        )
+
+    @property
+    def summary(self) -> str:
+        """The limits in one line, for the log."""
+        strangers, each = self.silent + self.greeted, self.silent_each + self.greeted_each
+        return (
+            f"at most {self.silent + self.whole:,}; of strangers {strangers:,}, from one address {each:,};"
+            f" of one caller {self.caller}"
         )
 
 
@@ -76,17 +88,33 @@ class Admission:
 
 
 @dataclass
-class _Stranger:
-    address: str
-    since: float
+class _Pool:
+    """Strangers, of one address or of all; each dictionary has the longest first.
 
+    Attributes:
+        silent: When each arrived.
+        greeted: When each greeted.
+        answered: Those of ``greeted`` whose turn it is.
+    """
 
-@dataclass
-class _Address:
-    """Strangers of one address by connection, the oldest first."""
+    silent: dict[int, float] = field(default_factory=dict)
+    greeted: dict[int, float] = field(default_factory=dict)
+    answered: dict[int, None] = field(default_factory=dict)
 
-    silent: dict[int, None] = field(default_factory=dict)
-    greeted: dict[int, None] = field(default_factory=dict)
+    def forget(self, connection: int) -> None:
+        for held in (self.silent, self.greeted, self.answered):
+            held.pop(connection, None)  # type: ignore[attr-defined]
+
+    def gives_way(self, before: float) -> int | None:
+        """Whoever of those that have greeted gives way first; None: nobody.
+
+        Args:
+            before: Whoever greeted earlier than this may give way whoseever turn it is.
+        """
+        if self.answered:
+            return next(iter(self.answered))
+        oldest = next(iter(self.greeted), None)
+        return None if oldest is None or self.greeted[oldest] > before else oldest
 
 
 class ConnectionBounds:
@@ -107,63 +135,69 @@ class ConnectionBounds:
         self.limits = limits
         self.lost: Counter[str] = Counter()
         self.lost_by_address: Counter[str] = Counter()
-        self._silent: dict[int, _Stranger] = {}
-        self._greeted: dict[int, _Stranger] = {}
-        self._addresses: dict[str, _Address] = defaultdict(_Address)
-        self._caller_of: dict[int, str] = {}
+        self._all = _Pool()
+        self._of: dict[str, _Pool] = defaultdict(_Pool)
+        self._address: dict[int, str] = {}
+        self._caller: dict[int, str] = {}
         self._callers: dict[str, dict[int, None]] = defaultdict(dict)
 
     def __len__(self) -> int:
         """Connections that are held."""
-        return len(self._silent) + self._held_whole()
+        return self.strangers + len(self._caller)
 
     @property
     def strangers(self) -> int:
         """Connections without an identified caller."""
-        return len(self._silent) + len(self._greeted)
+        return len(self._address)
 
     def arrive(self, connection: int, address: str, now: float) -> Admission:
-        """A connection was accepted. The oldest silent one gives way: an honest client greets at once."""
+        """A connection was accepted."""
         where = network_of(address)
-        own = self._addresses[where].silent
         ended: tuple[int, ...] = ()
-        if len(own) >= self.limits.silent_each:
-            ended = (next(iter(own)),)
-        elif len(self._silent) >= self.limits.silent:
-            ended = (next(iter(self._silent)),)
+        if len(self._of[where].silent) >= self.limits.silent_each:
+            ended = (next(iter(self._of[where].silent)),)
+        elif len(self._all.silent) >= self.limits.silent:
+            ended = (next(iter(self._all.silent)),)
         for one in ended:
-            self._lose(one, "gave way in silence")
-        self._silent[connection] = _Stranger(where, now)
-        self._addresses[where].silent[connection] = None
+            self.refuse(one, "gave way in silence")
+        self._address[connection] = where
+        for pool in (self._all, self._of[where]):
+            pool.silent[connection] = now
         return Admission(admitted=True, ended=ended)
 
     def greet(self, connection: int, now: float) -> Admission:
         """The connection's ClientHello is there: may it have a handshake?
 
-        The oldest gives way if it had time enough for a handshake of its own. Else the newcomer is refused: of
-        many honest clients at once, each that has begun is served.
+        It is refused while all others are served: of many honest clients at once, each that has begun goes on.
         """
-        stranger = self._silent.pop(connection)
-        own = self._addresses[stranger.address]
-        del own.silent[connection]
+        own = self._of[self._address[connection]]
+        before = now - self.limits.settle_s
         ended: tuple[int, ...] = ()
+        full = None
         if len(own.greeted) >= self.limits.greeted_each:
-            ended = self._old_one(own.greeted, now)
-        elif len(self._greeted) >= self.limits.greeted or self._held_whole() >= self.limits.whole:
-            ended = self._old_one(self._greeted, now)
-        else:
-            self._greeted[connection] = _Stranger(stranger.address, now)
-            own.greeted[connection] = None
-            return Admission(admitted=True)
-        if not ended:
-            self._count(stranger.address, "refused: too many at once")
-            self._forget_address(stranger.address)
-            return Admission(admitted=False)
-        for one in ended:
-            self._lose(one, "gave way unidentified")
-        self._greeted[connection] = _Stranger(stranger.address, now)
-        self._addresses[stranger.address].greeted[connection] = None
+            full = own
+        elif len(self._all.greeted) >= self.limits.greeted or self._served() >= self.limits.whole:
+            full = self._all
+        if full is not None:
+            if (gives_way := full.gives_way(before)) is None:
+                self.refuse(connection, "refused: too many handshakes")
+                return Admission(admitted=False)
+            ended = (gives_way,)
+            self.refuse(gives_way, "gave way unidentified")
+        own = self._of[self._address[connection]]
+        for pool in (self._all, own):
+            del pool.silent[connection]
+            pool.greeted[connection] = now
         return Admission(admitted=True, ended=ended)
+
+    def turn(self, connection: int, *, answered: bool) -> None:
+        """Bytes went to a client that has greeted (``answered``), or came from it."""
+        if connection not in self._all.greeted:
+            return
+        for pool in (self._all, self._of[self._address[connection]]):
+            pool.answered.pop(connection, None)
+            if answered:
+                pool.answered[connection] = None
 
     def identify(self, connection: int, caller: str) -> tuple[int, ...]:
         """The connection's caller has shown who it is.
@@ -171,30 +205,26 @@ class ConnectionBounds:
         Returns:
             Connections that must be ended: the caller's oldest, where it has too many.
         """
-        stranger = self._greeted.pop(connection, None)
-        if stranger is None:
+        if connection not in self._all.greeted:
             return ()  # known already, or it has ended meanwhile
-        del self._addresses[stranger.address].greeted[connection]
-        self._forget_address(stranger.address)
+        self.leave(connection)
         own = self._callers[caller]
         own[connection] = None
-        self._caller_of[connection] = caller
+        self._caller[connection] = caller
         if len(own) <= self.limits.caller:
             return ()
         oldest = next(iter(own))
-        self.lost["too many of one caller"] += 1
-        self.leave(oldest)
+        self.refuse(oldest, "too many of one caller")
         return (oldest,)
 
     def leave(self, connection: int) -> None:
         """The connection has ended."""
-        for held in (self._silent, self._greeted):
-            if (stranger := held.pop(connection, None)) is not None:
-                own = self._addresses[stranger.address]
-                own.silent.pop(connection, None)
-                own.greeted.pop(connection, None)
-                self._forget_address(stranger.address)
-        if (caller := self._caller_of.pop(connection, None)) is not None:
+        if (address := self._address.pop(connection, None)) is not None:
+            for pool in (self._all, self._of[address]):
+                pool.forget(connection)
+            if not self._of[address].silent and not self._of[address].greeted:
+                del self._of[address]
+        if (caller := self._caller.pop(connection, None)) is not None:
             del self._callers[caller][connection]
             if not self._callers[caller]:
                 del self._callers[caller]
@@ -202,52 +232,37 @@ class ConnectionBounds:
     def overdue(self, now: float) -> list[int]:
         """Strangers whose time is over; they are forgotten, and must be ended."""
         late = []
-        for held, reason in ((self._silent, "silent for too long"), (self._greeted, "unidentified for too long")):
-            for connection, stranger in held.items():
-                if now - stranger.since < self.limits.stranger_s:
-                    break  # in the order of their time
+        for held, reason in (
+            (self._all.silent, "silent for too long"),
+            (self._all.greeted, "unidentified for too long"),
+        ):
+            for connection, since in held.items():
+                if now - since < self.limits.stranger_s:
+                    break
                 late.append((connection, reason))
         for connection, reason in late:
-            self._lose(connection, reason)
+            self.refuse(connection, reason)
         return [connection for connection, _ in late]
 
     def oldest_silent(self, count: int) -> list[int]:
         """The oldest silent strangers; they are forgotten, and must be ended: descriptors ran out."""
-        found = [connection for connection, _ in zip(self._silent, range(count), strict=False)]
+        found = [connection for connection, _ in zip(self._all.silent, range(count), strict=False)]
         for connection in found:
-            self._lose(connection, "gave way: no descriptors")
+            self.refuse(connection, "gave way: no descriptors")
         return found
 
     def refuse(self, connection: int, reason: str) -> None:
-        """Count a connection that the caller ends by itself."""
-        self._lose(connection, reason)
-
-    def _old_one(self, held: dict[int, None] | dict[int, _Stranger], now: float) -> tuple[int, ...]:
-        """The oldest of them, if it is older than a handshake takes."""
-        oldest = next(iter(held), None)
-        if oldest is None or now - self._greeted[oldest].since < self.limits.settle_s:
-            return ()
-        return (oldest,)
-
-    def _held_whole(self) -> int:
-        return len(self._greeted) + len(self._caller_of)
-
-    def _lose(self, connection: int, reason: str) -> None:
-        stranger = self._silent.get(connection) or self._greeted.get(connection)
-        self._count("" if stranger is None else stranger.address, reason)
+        """Forget a connection that is ended for a reason, and count it."""
+        self.lost[reason] += 1
+        if address := self._address.get(connection):
+            self.lost_by_address[address] += 1
+            if len(self.lost_by_address) > _MOST_ADDRESSES:
+                most = self.lost_by_address.most_common(_MOST_ADDRESSES // 4)
+                self.lost_by_address = Counter(dict(most))
         self.leave(connection)
 
-    def _count(self, address: str, reason: str) -> None:
-        self.lost[reason] += 1
-        if address:
-            self.lost_by_address[address] += 1
-        if len(self.lost_by_address) > _MOST_ADDRESSES:
-            self.lost_by_address = Counter(dict(self.lost_by_address.most_common(_MOST_ADDRESSES // 4)))
-
-    def _forget_address(self, address: str) -> None:
-        own = self._addresses[address]
-        if not own.silent and not own.greeted:
-            del self._addresses[address]
+    def _served(self) -> int:
+        return len(self._all.greeted) + len(self._caller)
 
 
 def network_of(address: str) -> str:

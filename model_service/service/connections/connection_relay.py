@@ -41,12 +41,12 @@ _FREED: Final = 64
 class _Flow:
     """One direction of a connection."""
 
-    __slots__ = ("ended", "pending", "sink", "source")
+    __slots__ = ("ended", "pending", "shut", "sink", "source")
 
     def __init__(self, source: socket.socket, sink: socket.socket) -> None:
         self.source, self.sink = source, sink
         self.pending: bytes = b""
-        self.ended = False
+        self.ended = self.shut = False
 
 
 class _Connection:
@@ -247,6 +247,8 @@ class ConnectionRelay:
                 flow.pending = flow.pending[_send(flow.sink, memoryview(flow.pending)) :]
             if flow.source is ready and mask & selectors.EVENT_READ and not flow.pending:
                 self._pass_on(flow)
+                if not connection.identified:
+                    self.bounds.turn(connection.number, answered=flow.sink is connection.client)
         self._settle(connection)
 
     def _greet(self, connection: _Connection) -> None:
@@ -306,14 +308,15 @@ class ConnectionRelay:
     def _settle(self, connection: _Connection) -> None:
         """Wait for what the connection needs next; close it once both sides have ended."""
         up, down = connection.flows
-        finished = [flow for flow in connection.flows if flow.ended and not flow.pending]
-        if len(finished) == 2:
+        if any(flow.ended for flow in connection.flows) and connection.number not in self._lingering:
+            self._lingering[connection.number] = self._monotonic() + _LINGER_S
+        for flow in connection.flows:
+            if flow.ended and not flow.pending and not flow.shut:
+                flow.shut = True
+                flow.sink.shutdown(socket.SHUT_WR)
+        if up.shut and down.shut:
             self._close(connection)
             return
-        for flow in finished:
-            if connection.number not in self._lingering:
-                self._lingering[connection.number] = self._monotonic() + _LINGER_S
-                flow.sink.shutdown(socket.SHUT_WR)
         for end, outgoing, incoming in ((up.source, up, down), (down.source, down, up)):
             reads = not outgoing.ended and not outgoing.pending
             mask = (selectors.EVENT_READ if reads else 0) | (selectors.EVENT_WRITE if incoming.pending else 0)

@@ -1,4 +1,4 @@
-"""Thousands of connections without a caller, in a process of their own, and good devices beside them in another.
+"""Connections without a caller, by the thousand, and good devices beside them: each a process of its own.
 
 Prints one JSON line when it is ready, waits for a line on standard input, works, prints its result.
 """

@@ -48,9 +48,21 @@ def _measure(on: Stage) -> list[Measured]:
             if kind != "none":
                 kept.append(_p99(found["kept"]))
                 fresh.append(_p99(found["fresh"]))
-    heads = ("strangers", "held", "ended", "p50 ms", "p99 ms", "max ms", "new connection p99 ms", "errors", "CPU %")
+    heads = (
+        "strangers",
+        "held",
+        "ended",
+        "p50 ms",
+        "p99 ms",
+        "max ms",
+        "new connection p99 ms",
+        "errors",
+        "CPU %",
+    )
     print(table((*heads, "MB"), rows), flush=True)
-    story = f"{count} strangers from the devices' own address, {DEVICES} devices; the worst of 4 kinds on 2 ports"
+    story = (
+        f"{count} strangers from the devices' own address, {DEVICES} devices; the worst of 4 kinds on 2 ports"
+    )
     return [
         Measured(
             "strangers/report",

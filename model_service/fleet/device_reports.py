@@ -12,7 +12,6 @@ from model_service.registry.registry_tables import device_status, devices, outbo
 from schemas.errors import ClonedIdentityError
 from schemas.proto.delivery_pb2 import ReportRequest
 
-
 KEPT: Final = 256
 """Newest reports of a device that are never deleted; a device queues fewer than that."""
 
@@ -29,8 +28,8 @@ def record_report(connection: Connection, request: ReportRequest, received_at: f
         False: it was stored before, and nothing changed.
 
     Raises:
-        ClonedIdentityError: Another report has that number, or it is older than all that are kept: two devices
-            share an identity, or one was reset to an older state.
+        ClonedIdentityError: Another report has that number, or it is older than all that are kept: two
+            devices share an identity, or one was reset to an older state.
     """
     rows = reports.c
     same = (rows.device_id == request.device_id) & (rows.report_no == request.report_no)

@@ -70,7 +70,6 @@ class RolloutReports:
             self._condense()
         return self.by_device
 
-
     def _condense(self) -> None:
         """Keep of a device that reports without end what its progress needs."""
         for device_id, found in self.by_device.items():

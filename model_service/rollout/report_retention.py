@@ -21,8 +21,8 @@ SLACK = 128
 def forget_reports(connection: Connection, device_id: str) -> int:
     """Delete a device's reports that nothing needs.
 
-    Kept are its newest, the one that arrived last, and for each rollout that has not ended those that tell its
-    progress.
+    Kept are its newest, the one that arrived last, and those that tell its progress in a rollout that has not
+    ended.
 
     Returns:
         How many were deleted.
@@ -41,7 +41,9 @@ def forget_reports(connection: Connection, device_id: str) -> int:
             report = read_report(ReportRequest.FromString(body), row.received_at, frozenset({version}))
             by_rollout[row.rollout_id].append(report)
     kept = {n for rollout, found in by_rollout.items() for n in telling(found, versions[rollout])}
-    newest_id = max(row.id for row in rows)  # SQLite would give it to the next report, which readers then miss
+    newest_id = max(
+        row.id for row in rows
+    )  # SQLite would give it to the next report, which readers then miss
     gone = [row.id for row in older if row.report_no not in kept and row.id != newest_id]
     for start in range(0, len(gone), _AT_ONCE):
         connection.execute(delete(reports).where(reports.c.id.in_(gone[start : start + _AT_ONCE])))
@@ -55,4 +57,4 @@ _AT_ONCE = 500
 def _open_rollouts(connection: Connection) -> dict[str, str]:
     """Version of each rollout that has not ended, by its id."""
     query = select(rollouts.c.rollout_id, rollouts.c.version).where(rollouts.c.state.not_in(ENDED))
-    return {rollout_id: version for rollout_id, version in connection.execute(query)}
+    return {row.rollout_id: row.version for row in connection.execute(query)}

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 
 from pydantic import TypeAdapter, ValidationError
+from sqlalchemy import Connection
 
 from model_service.fleet.device_reports import note_twin, record_report
 from model_service.fleet.devices import device
@@ -189,18 +190,21 @@ class ModelDelivery:
     async def record_twins(self, *, all_now: bool = False) -> None:
         """Record the refused reports of twins that are due, or all of them; call it now and then."""
         now = self._clock()
-        due = self.twins.due(self._monotonic(), all_now=all_now)
+        if not (due := self.twins.due(self._monotonic(), all_now=all_now)):
+            return
+
+        def record(connection: Connection) -> None:
+            for device_id, number in due.items():
+                note_twin(connection, device_id, number, now)
+
         try:
-            if due:
-                await self._workers.write(
-                    lambda c: [note_twin(c, device_id, number, now) for device_id, number in due.items()]
-                )
+            await self._workers.write(record)
         except RetryableError:
             self.twins.restore(due)
             raise
 
     async def _forget(self, device_id: str) -> None:
-        """Once in a while, and at its first report, delete those of the device's reports that nothing needs."""
+        """At a device's first report and now and then, delete those of its reports that nothing needs."""
         if self._stored[device_id] % SLACK == 0:
             await self._workers.write(lambda c: forget_reports(c, device_id))
         self._stored[device_id] += 1

@@ -24,6 +24,7 @@ from model_service.holder import Holder
 from model_service.identity.certificates import read_holder
 from model_service.service.access import AccessList
 from model_service.service.call_budgets import CallBudgets, CallRate
+from model_service.service.connections.connection_bounds import network_of
 from model_service.service.connections.connection_relay import ConnectionRelay
 from model_service.service.refusal_log import RefusalLog
 from model_service.service.refusals import LateError, OverBudgetError, status_of
@@ -68,8 +69,8 @@ class ServiceCall:
         peer: Holder of the client certificate; None on the server-TLS listener.
         until: Time of the running event loop by which to answer; never later than the certificate's end.
         check: Raises AccessError once the peer is no longer let in; streams call it again and again.
-        identify: Takes the name of a caller who has shown, without a certificate, who it is: its connection is
-            no stranger's any more.
+        identify: Takes the name of a caller who has shown, without a certificate, who it is: its connection
+            is no stranger's any more.
     """
 
     peer: Holder | None
@@ -205,7 +206,7 @@ class CallDoor:
         # Step 1: identity, certificate, revocations and role. The listener for strangers has none to check.
         if rule.roles == ANYBODY:
             call = self._stranger(context, until)
-            caller, most = f"address {self._address(context)}", AT_ONCE_OF_ADDRESS
+            caller, most = f"address {network_of(self._address(context))}", AT_ONCE_OF_ADDRESS
         else:
             call = self._holder(method, rule, context, until)
             caller, most = call.actor, AT_ONCE
@@ -225,9 +226,7 @@ class CallDoor:
         finally:
             self._running -= Counter([caller])
 
-    def _holder(
-        self, method: MethodDescriptor, rule: AccessRule, context: Any, until: float
-    ) -> ServiceCall:
+    def _holder(self, method: MethodDescriptor, rule: AccessRule, context: Any, until: float) -> ServiceCall:
         peer = _peer(context)
 
         def check() -> None:
@@ -240,7 +239,9 @@ class CallDoor:
         return ServiceCall(peer, until, check, lambda _name: None)
 
     def _stranger(self, context: Any, until: float) -> ServiceCall:
-        return ServiceCall(None, until, lambda: None, lambda name: self._identify(context, name))
+        return ServiceCall(
+            None, until, lambda: None, lambda name: self._identify(context, f"{name}, enrolling")
+        )
 
     def _identify(self, context: Any, name: str) -> None:
         if self._relay is not None:

@@ -55,7 +55,7 @@ class HealthService:
         self._status = _NOT_SERVING
         self._changed = asyncio.Event()
 
-    def set_serving(self, serving: bool) -> None:  # noqa: FBT001
+    def set_serving(self, serving: bool) -> None:
         """Set the state, and tell it to who watches."""
         self._status = _SERVING if serving else _NOT_SERVING
         self._changed.set()

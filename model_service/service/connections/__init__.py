@@ -1,1 +1,1 @@
-"""The TCP side of the public process: what it accepts, which connections it keeps, and how bytes reach gRPC."""
+"""The TCP side of the public process: which connections it keeps, and how their bytes reach gRPC."""

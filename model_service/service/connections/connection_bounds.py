@@ -1,11 +1,11 @@
 """Which connections are kept when there are more than the process can hold. Pure: times come in.
 
 A *stranger* is a connection on which no caller has identified itself yet. It is *silent* until its TLS
-ClientHello is there, then *greeted*: it costs a handshake, and gRPC's share of descriptors. Strangers are bounded
-for each address and in all, and their time is limited. Callers are bounded one by one.
+ClientHello is there, then *greeted*: from then on it costs a handshake, and descriptors of gRPC. Strangers
+are bounded for each address and in all, and their time is limited. Callers are bounded one by one.
 
-Who gives way to a newcomer: whoever is silent, or has been answered and is silent since, the longest of them
-first. An honest client's turn lasts for one round trip, so it is not the longest.
+Who gives way to a newcomer? Whoever has been silent for longest, before the ClientHello or after an answer.
+An honest client's turn lasts for one round trip, so it is another one.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class ConnectionLimits:
         whole: Connections behind their ClientHello, those of callers included.
         caller: Connections of one caller.
         stranger_s: How long a stranger may be silent, and how long it may then take to identify itself.
-        settle_s: Whoever has greeted longer ago than this gives way even while it is gRPC's turn: else clients
-            that send a byte now and then could stay.
+        settle_s: Whoever has greeted longer ago than this gives way even while it is gRPC's turn: else
+            clients that send a byte now and then could stay.
     """
 
     silent: int
@@ -76,7 +76,7 @@ class ConnectionLimits:
 
 @dataclass(frozen=True)
 class Admission:
-    """Answer to a connection that wants in.
+    """Answer to a connection that wants a handshake.
 
     Attributes:
         admitted: Whether it may go on.
@@ -103,7 +103,7 @@ class _Pool:
 
     def forget(self, connection: int) -> None:
         for held in (self.silent, self.greeted, self.answered):
-            held.pop(connection, None)  # type: ignore[attr-defined]
+            held.pop(connection, None)
 
     def gives_way(self, before: float) -> int | None:
         """Whoever of those that have greeted gives way first; None: nobody.
@@ -122,9 +122,9 @@ class ConnectionBounds:
 
     >>> bounds = ConnectionBounds(ConnectionLimits(2, 1, 2, 1, 4))
     >>> bounds.arrive(1, "192.0.2.7", now=0.0)
-    Admission(admitted=True, ended=())
+    ()
     >>> bounds.arrive(2, "192.0.2.7", now=1.0)  # one silent connection an address: the older one gives way
-    Admission(admitted=True, ended=(1,))
+    (1,)
 
     Attributes:
         lost: How many connections were ended or refused, by reason.
@@ -150,8 +150,8 @@ class ConnectionBounds:
         """Connections without an identified caller."""
         return len(self._address)
 
-    def arrive(self, connection: int, address: str, now: float) -> Admission:
-        """A connection was accepted."""
+    def arrive(self, connection: int, address: str, now: float) -> tuple[int, ...]:
+        """A connection was accepted; returns those that must be ended for it."""
         where = network_of(address)
         ended: tuple[int, ...] = ()
         if len(self._of[where].silent) >= self.limits.silent_each:
@@ -163,12 +163,12 @@ class ConnectionBounds:
         self._address[connection] = where
         for pool in (self._all, self._of[where]):
             pool.silent[connection] = now
-        return Admission(admitted=True, ended=ended)
+        return ended
 
     def greet(self, connection: int, now: float) -> Admission:
         """The connection's ClientHello is there: may it have a handshake?
 
-        It is refused while all others are served: of many honest clients at once, each that has begun goes on.
+        It is refused while gRPC works for all others: of many honest clients at once, those go on.
         """
         own = self._of[self._address[connection]]
         before = now - self.limits.settle_s

@@ -27,7 +27,7 @@ from model_service.service.call_budgets import CallBudgets, CallRate
 from model_service.service.connections.connection_bounds import network_of
 from model_service.service.connections.connection_relay import ConnectionRelay
 from model_service.service.refusal_log import RefusalLog
-from model_service.service.refusals import LateError, OverBudgetError, status_of
+from model_service.service.refusals import BadFieldError, LateError, OverBudgetError, status_of
 from model_service.service.request_decoding import UndecodableRequest, decoder
 from schemas.errors import AccessError, OperatorError, PipelineError
 from schemas.updates import Role
@@ -145,34 +145,34 @@ class CallDoor:
 
     def _handler(self, method: MethodDescriptor, implementation: object, rule: AccessRule) -> Any:
         handle = getattr(implementation, _snake(method.name))
-        if not method.server_streaming:
-            make, behaviour = grpc.unary_unary_rpc_method_handler, self._unary(method, handle, rule)
+        if method.server_streaming:
+            make, behaviour = grpc.stream_stream_rpc_method_handler, self._stream(method, handle, rule)
         else:
-            streams = method.client_streaming
-            make = grpc.stream_stream_rpc_method_handler if streams else grpc.unary_stream_rpc_method_handler
-            behaviour = self._stream(method, handle, rule)
+            make, behaviour = grpc.stream_unary_rpc_method_handler, self._unary(method, handle, rule)
+        # All methods read their request as a stream, which is the same on the wire: else gRPC would wait for
+        # it before any check, without a limit.
         decode = decoder(GetMessageClass(method.input_type))
         return make(behaviour, request_deserializer=decode, response_serializer=_serialize)
 
     def _unary(self, method: MethodDescriptor, handle: Unary, rule: AccessRule) -> Any:
-        async def behaviour(request: Any, context: Any) -> Any:
+        async def behaviour(requests: Any, context: Any) -> Any:
             async def answer(call: ServiceCall) -> Message:
-                return await handle(request, call)
+                return await handle(await _request(requests, rule, call), call)
 
-            return await self._run(method, rule, request, context, answer)
+            return await self._run(method, rule, context, answer)
 
         return behaviour
 
     def _stream(self, method: MethodDescriptor, handle: Stream, rule: AccessRule) -> Any:
-        async def behaviour(request: Any, context: Any) -> None:
-            given = _decoded(request) if method.client_streaming else request
-
+        async def behaviour(requests: Any, context: Any) -> None:
             async def answer(call: ServiceCall) -> None:
+                many = method.client_streaming
+                given = _decoded(requests) if many else await _request(requests, rule, call)
                 async with aclosing(handle(given, call)) as messages:
                     async for message in messages:
                         await context.write(message)
 
-            await self._run(method, rule, request, context, answer)
+            await self._run(method, rule, context, answer)
 
         return behaviour
 
@@ -180,26 +180,19 @@ class CallDoor:
         self,
         method: MethodDescriptor,
         rule: AccessRule,
-        request: Any,
         context: Any,
         answer: Callable[[ServiceCall], Awaitable[Any]],
     ) -> Any:
         limit_s = _limit(rule, context.time_remaining())
         try:
-            with self._admitted(method, rule, request, context, limit_s) as call:
+            with self._admitted(method, rule, context, limit_s) as call:
                 return await _in_time(answer(call), limit_s, method.name)
-        except OperatorError as exc:
-            log.error("%s: %s", method.name, exc)  # noqa: TRY400  (the message says what to do)
-            await self._abort(method, context, exc)
-        except PipelineError as exc:
-            await self._abort(method, context, exc, f"{method.name} refused: {exc}")
-        except Exception as exc:  # the text of an unforeseen error must not reach the caller
-            log.exception("%s failed", method.name)
-            await self._abort(method, context, exc)
+        except Exception as exc:  # noqa: BLE001  (the text of an unforeseen error must not reach the caller)
+            await self._refuse(method, context, exc)
 
     @contextmanager
     def _admitted(
-        self, method: MethodDescriptor, rule: AccessRule, request: Any, context: Any, limit_s: float
+        self, method: MethodDescriptor, rule: AccessRule, context: Any, limit_s: float
     ) -> Iterator[ServiceCall]:
         """Let the call in, and count it while it runs."""
         until = asyncio.get_running_loop().time() + limit_s
@@ -214,12 +207,6 @@ class CallDoor:
         self._budgets.spend((caller, method.full_name), rule.rate)
         if self._running[caller] >= most:
             raise OverBudgetError(f"{most} calls of {caller} run already", _RETRY_S)
-        # Step 3: the request is one.
-        if isinstance(request, UndecodableRequest):
-            raise request.error
-        # Step 4: a device acts for itself alone.
-        if rule.roles == DEVICES and call.actor != (claimed := getattr(request, "device_id", "")):
-            raise AccessError(f"{call.actor} may not act for {claimed[:64]!r}")
         self._running[caller] += 1
         try:
             yield call
@@ -250,13 +237,16 @@ class CallDoor:
     def _address(self, context: Any) -> str:
         return "" if self._relay is None else self._relay.address(context.peer())
 
-    async def _abort(self, method: MethodDescriptor, context: Any, error: Exception, text: str = "") -> None:
+    async def _refuse(self, method: MethodDescriptor, context: Any, error: Exception) -> None:
+        """Answer with the error, and log it unless the same method was refused so a moment ago."""
         status = status_of(error)
         code = next(c for c in grpc.StatusCode if c.value[0] == status.code)
         self.refused[code.name] += 1
-        kind = f"{method.full_name} {code.name}"
-        if text and (line := self.refusals.line(kind, text, time.monotonic())):
-            log.info("%s", line)
+        is_ours = isinstance(error, PipelineError)
+        text = f"{method.name} refused: {error}" if is_ours else f"{method.name} failed: {error!r}"
+        if line := self.refusals.line(f"{method.full_name} {code.name}", text, time.monotonic()):
+            level = logging.ERROR if isinstance(error, OperatorError) or not is_ours else logging.INFO
+            log.log(level, "%s", line, exc_info=None if is_ours else error)
         await context.abort(code, status.message, ((DETAILS_KEY, status.SerializeToString()),))
 
 
@@ -273,6 +263,21 @@ async def _in_time(answer: Awaitable[Any], limit_s: float, method: str) -> Any:
         if timeout.expired():
             raise LateError(f"{method} took longer than {limit_s:.1f} s") from exc
         raise
+
+
+async def _request(requests: AsyncIterator[Any], rule: AccessRule, call: ServiceCall) -> Message:
+    """The only request of a call.
+
+    Raises:
+        BadFieldError: It is no message, or there is none.
+        AccessError: A device acts for another one.
+    """
+    async with aclosing(_decoded(requests)) as decoded:
+        async for request in decoded:
+            if rule.roles == DEVICES and call.actor != (claimed := getattr(request, "device_id", "")):
+                raise AccessError(f"{call.actor} may not act for {claimed[:64]!r}")
+            return request
+    raise BadFieldError("request", "the call has none")
 
 
 async def _decoded(requests: AsyncIterator[Any]) -> AsyncGenerator[Message, None]:

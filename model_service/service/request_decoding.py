@@ -16,7 +16,7 @@ class UndecodableRequest:
     """Stands for a request whose bytes are not a message of its type."""
 
     def __init__(self, type_name: str) -> None:
-        self.error = BadFieldError("request", f"these bytes are not a {type_name}")
+        self.error = BadFieldError("request", f"these bytes are no {type_name}")
 
 
 def decoder(kind: type[Message]) -> Callable[[bytes], Message | UndecodableRequest]:

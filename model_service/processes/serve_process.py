@@ -91,15 +91,18 @@ async def _run(settings: ModelSettings, parts: _Parts, folder: Path, stop: threa
     await parts.workers.read(parts.access.refresh)
     parts.wakeup.set_version(parts.timestamp.version())
     listeners = _listeners(settings, parts)
-    await _start(settings, parts.relay, listeners, folder)
-    parts.health.set_serving(True)
-    await ProcessLoop(_jobs(settings, parts), POLL_S).run_async(stop)
-    log.info("draining")
-    parts.relay.drain()
-    parts.health.set_serving(False)
-    parts.wakeup.drain()
-    await asyncio.gather(*(one.stop(settings.drain_s) for one in listeners))
-    await parts.deliver.record_twins(all_now=True)
+    try:
+        await _start(settings, parts.relay, listeners, folder)
+        parts.health.set_serving(True)
+        await ProcessLoop(_jobs(settings, parts), POLL_S).run_async(stop)
+        log.info("draining")
+        parts.relay.drain()
+        parts.health.set_serving(False)
+        parts.wakeup.drain()
+        await asyncio.gather(*(one.stop(settings.drain_s) for one in listeners))
+        await parts.deliver.record_twins(all_now=True)
+    finally:
+        await asyncio.gather(*(one.stop(0.0) for one in listeners))
 
 
 def _parts(settings: ModelSettings, registry: Registry, relay: ConnectionRelay) -> _Parts:

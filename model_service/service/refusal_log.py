@@ -16,7 +16,7 @@ class RefusalLog:
     >>> lines.line("Report", "Report refused: too many calls", now=0.0)
     'Report refused: too many calls'
     >>> lines.line("Report", "Report refused: too many calls", now=1.0)
-    >>> lines.sums(now=61.0)
+    >>> lines.sums(now=60.0)
     ['1 more in 60 s, the last: Report refused: too many calls']
 
     Attributes:

@@ -136,13 +136,19 @@ class ConnectionRelay:
         self._wake()
         if self._thread.is_alive():
             self._thread.join()
+        for connection in list(self._connections.values()):
+            self._close(connection)
+        self._close_listeners()
+        self._selector.close()
+        self._woken.close()
+        self._waker.close()
 
     def _named(self, peer: str) -> Relayed | None:
         name = peer.rpartition("/")[2]
         return self._connections.get(int(name)) if name.isdecimal() else None
 
     def _wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # it is awake
+        with contextlib.suppress(OSError):  # it is awake, or has ended
             self._waker.send(b"\0")
 
     # The thread ------------------------------------------------------------------------------------------
@@ -156,11 +162,6 @@ class ConnectionRelay:
         except BaseException as exc:
             log.exception("unexpected error in the relay of connections: nobody is served")
             self._failure = exc
-        finally:
-            self._close_listeners()
-            for connection in list(self._connections.values()):
-                self._close(connection)
-            self._selector.close()
 
     def _serve(self, key: selectors.SelectorKey, mask: int) -> None:
         found = key.data
@@ -226,6 +227,7 @@ class ConnectionRelay:
             self._close(connection)
         elif connection.half_ended and connection.number not in self._lingering:
             self._lingering[connection.number] = self._monotonic() + _LINGER_S
+            self.bounds.turn(connection.number, answered=True)  # gRPC does nothing more for it
 
     def _greet(self, connection: Relayed) -> None:
         """Read on in the ClientHello; once it is whole, connect to gRPC."""
@@ -258,7 +260,7 @@ class ConnectionRelay:
 
     def _close_listeners(self) -> None:
         for listener in self._listeners:
-            if self._resume_at is None:
+            if listener in self._selector.get_map():
                 self._selector.unregister(listener)
             listener.close()
         self._listeners.clear()

@@ -50,6 +50,8 @@ def _show(found: dict[str, Any]) -> None:
                 for d in found["devices"]
             ],
         )
+    if found["refusals"] is not None and (refused := _refused(found["refusals"])):
+        show_text(f"\nrefused by the model service since {instant(found['refusals']['since'])}: {refused}")
     if found["topics"]:
         behind: Counter[str] = Counter()
         for lag in found["lag"]:
@@ -72,6 +74,18 @@ def _show(found: dict[str, Any]) -> None:
         show_text(f"\ncut     {found['cut']['id']}   created {instant(found['cut']['created'])}")
     for problem in found["problems"]:
         show_text(f"problem {problem}")
+
+
+def _refused(refusals: dict[str, Any]) -> str:
+    """Refused connections with the address that lost most, and refused calls by method; empty: none."""
+    parts = []
+    if connections := sum(refusals["connections"].values()):
+        [(worst, lost)] = Counter(refusals["addresses"]).most_common(1) or [("", 0)]
+        most = f", {count(lost)} of them from {worst}" if worst else ""
+        parts.append(f"{count(connections, 'connection')}{most}")
+    for kind, number in Counter(refusals["calls"]).most_common(3):
+        parts.append(f"{count(number, 'call')} of {kind}")
+    return "; ".join(parts)
 
 
 def _memory(mebibytes: int | None) -> str:

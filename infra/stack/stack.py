@@ -20,6 +20,7 @@ from infra.kafka.kafka_config import ExtraListener
 from infra.process.child import ChildProcess, created_at
 from infra.process.ports import free_ports, is_free
 from infra.settings import StackSettings
+from infra.stack.join_addresses import JoinAddresses
 from infra.stack.model_processes import SERVING, await_serving, prepare, spawners
 from infra.stack.model_settings import model_settings
 from infra.stack.stack_file import (
@@ -80,6 +81,7 @@ class Stack:
         self._stopping = threading.Event()
         self._changing = threading.RLock()
         self._watcher: threading.Thread | None = None
+        self._addresses: JoinAddresses | None = None
         self._file = StackFile(
             state="starting",
             owner=owner,
@@ -204,11 +206,19 @@ class Stack:
     def _start_models(self) -> None:
         models = model_settings(self.settings, self.bootstrap_servers)
         prepare(models, self._progress)
+        self._addresses = JoinAddresses(models, self.settings.state_dir / "edge")
         self._progress("starting the model service")
         for name, spawn in spawners(models, self.settings.logs_dir).items():
             self._keep(name, spawn)
         serving = next(p.child for p in self._processes if p.name == SERVING)
         await_serving(models, serving)
+        self._follow_addresses()
+
+    def _follow_addresses(self) -> None:
+        """Tell this machine's devices where the model service is now."""
+        if self._addresses is not None and (moved := self._addresses.update()):
+            log.warning("%s", moved)
+            self._progress(moved)
 
     def _watch(self) -> None:
         while not self._stopping.wait(_CHECK_S):
@@ -220,6 +230,7 @@ class Stack:
                     changed = True
                 if changed:
                     self._publish()
+            self._follow_addresses()
 
     def _take_down(self) -> None:
         workers = [p.child for p in self._processes if p.name != "kafka"]

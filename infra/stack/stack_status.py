@@ -16,7 +16,9 @@ from infra.kafka.kafka_admin import KafkaAdmin
 from infra.kafka.lag import lags
 from infra.process.child import same_process
 from infra.settings import StackSettings
+from infra.stack.model_settings import model_settings
 from infra.stack.stack_file import StackFile, is_held, read_stack
+from model_service import read_refusals
 from schemas.errors import PipelineError
 from schemas.tables import BOOKS
 from schemas.topics import ALL_TOPICS
@@ -39,6 +41,7 @@ def collect_status(settings: StackSettings) -> dict[str, Any]:
         "owner": {"command": stack.owner, "pid": stack.pid} if stack is not None and up else None,
         "processes": _processes(stack) if stack is not None and up else [],
         "devices": _edge_processes(settings.state_dir),
+        "refusals": _refusals(settings) if up else None,
         "topics": [],
         "lag": [],
         **_lake(settings.lake_root, problems),
@@ -91,6 +94,12 @@ def _edge_processes(state_dir: Path) -> list[dict[str, Any]]:
         if status is not None:
             found.append({**status, "name": folder.name})
     return found
+
+
+def _refusals(settings: StackSettings) -> dict[str, Any] | None:
+    """What the model service refused since it started; None: nothing that we know of."""
+    found = read_refusals(model_settings(settings))
+    return None if found is None else found.model_dump(mode="json")
 
 
 def _log(root: Path, address: str, namespace: str, problems: list[str]) -> dict[str, Any]:

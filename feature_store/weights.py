@@ -102,16 +102,13 @@ def _cap(totals: Floats, share: float) -> float:
 
     With the k largest capped, c = share * (k * c + rest), so c = share * rest / (1 - share * k).
     """
-    rest = float(totals.sum())
-    for k, total in enumerate(totals):
-        room = 1 - share * k
-        if room <= 1e-12:
-            return float(totals[k - 1]) if k == len(totals) else float(total)
-        cap = share * rest / room
-        if total <= cap * (1 + 1e-12):
-            return max(cap, float(total))
-        rest -= float(total)
-    return float(totals[-1])
+    k = np.arange(len(totals))
+    k = k[share * k < 1]
+    rest = totals[::-1].cumsum()[::-1][: len(k)]
+    caps = share * rest / (1 - share * k)
+    # The first k that is large enough; a rounding error must not pass over a total that equals its cap.
+    first = int(np.argmax(totals[: len(k)] <= caps * (1 + 1e-12)))
+    return max(float(caps[first]), float(totals[first]))
 
 
 def effective_size(weights: Floats) -> float:

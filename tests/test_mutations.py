@@ -1,116 +1,97 @@
-"""Each safeguard of the line, switched off, must turn a test red: else nobody would notice its loss."""
+"""Tests that notice: what ``make mutants`` tries in full, here for each safeguard and for a few mutants.
+
+``tests/mutants/mutants.toml`` declares both: the safeguards of the pipeline (mutants written by hand), and
+the modules that decide, with their own fast tests.
+"""
 
 import os
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-ROOMS = ("schemas", "feature_store", "edge_producer", "stream_processors", "model_service", "infra", "tests")
+from tests.mutants.declared import read
+from tests.mutants.mutation import mutants, replaced
+from tests.mutants.replaced_module import ROOT
 
-MUTATIONS = {
-    "dedupe": (
-        "stream_processors/ingest/admission.py",
-        "    if envelope.msg_no not in marks:\n        return False",
-        "    if envelope.msg_no >= 0:\n        return False",
-        "tests/stream_processors/test_ingest_job.py::test_a_resent_message_lands_once_whether_in_one_batch_or_two",
-    ),
-    "put-if-absent": (
-        "stream_processors/engine/checkpoint.py",
-        "        return self._parts.commits.put_if_absent(record.task, record.n, record.to_bytes())",
-        "        self._parts.commits.put_if_absent(record.task, record.n, record.to_bytes())\n"
-        "        return True",
-        "tests/stream_processors/test_checkpoint.py::test_a_zombie_cannot_commit_and_its_rows_land_once",
-    ),
-    "apply check": (
-        "feature_store/lake.py",
-        "    return applied is None or n > applied",
-        "    return True",
-        "tests/stream_processors/test_checkpoint.py::test_a_crash_after_any_step_loses_and_duplicates_nothing",
-    ),
-    "signature check": (
-        "schemas/envelope.py",
-        "    verifier.verify(signature, _signed_bytes(topic, key, unsigned))",
-        "    _signed_bytes(topic, key, unsigned)",
-        "tests/stream_processors/test_ingest_job.py::test_a_header_changed_after_sealing_breaks_the_signature",
-    ),
-    "digest check": (
-        "schemas/envelope.py",
-        "    if hashlib.sha256(value).digest() != envelope.digest:",
-        "    if False:",
-        "tests/stream_processors/test_ingest_job.py::test_an_altered_message_is_dead_lettered_and_loses_nothing_else",
-    ),
-    "artifact hash check": (
-        "edge_producer/updates/download.py",
-        "        if hashlib.sha256(data).hexdigest() != sha256:",
-        "        if False:",
-        "tests/edge_producer/test_update_download.py::test_other_bytes_are_refused_and_forgotten",
-    ),
-    "channel signature": (
-        "edge_producer/trust/verifier.py",
-        "            if not fits(entry, sent):",
-        "            if False:",
-        "tests/edge_producer/test_trust_attacks.py"
-        "::test_a_document_that_its_role_did_not_sign_is_an_unsigned_instruction",
-    ),
-    "channel seq check": (
-        "edge_producer/trust/instruction.py",
-        "    if channel.seq < facts.highest_seq:",
-        "    if False:",
-        "tests/edge_producer/test_trust_attacks.py::test_an_older_channel_signed_anew_is_replayed",
-    ),
-    "trial": (
-        "edge_producer/updates/installer.py",
-        '        if progress == "pass":',
-        '        if progress in ("pass", "fail"):',
-        "tests/edge_producer/test_updates.py"
-        "::test_a_model_that_fails_its_trial_is_restored_told_and_not_tried_again",
-    ),
-    "fsync of the slot pointer": (
-        "schemas/durable.py",
-        "            if sync:\n                self.sync(file.fileno(), path)",
-        "            if sync:\n                file.fileno()",
-        "tests/edge_producer/test_update_slots.py::test_a_switch_that_returned_survives_a_power_cut",
-    ),
-    "countersigned change": (
-        "model_service/trust/proposals.py",
-        "    if not _makes_only(published, change, proposal):",
-        "    if False:",
-        "tests/model_service/test_trust.py::test_a_gate_refuses_a_proposal_that_does_anything_else",
-    ),
-}
+DECLARED = read()
+
+pytestmark = pytest.mark.timeout(600)  # of a mutant that never ends: see PATIENCE in tests/mutants/trials.py
 
 
-def run_tests(folder: Path, *tests: str, **variables: str) -> int:
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "--noconftest", "-p", "no:cacheprovider", *tests]
-    inherited = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    env = {**inherited, "PYTHONPATH": str(folder), **variables}
+def run_mutants(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
+    """The command in a process of its own: it forks, and a test's process may have threads."""
+    command = [sys.executable, "-m", "tests.mutants", *arguments]
+    env = os.environ | {"PYTHONPATH": str(ROOT)} | variables
     return subprocess.run(
-        command, check=False, cwd=folder, env=env, capture_output=True, timeout=170
-    ).returncode
+        command, check=False, capture_output=True, text=True, timeout=550, cwd=ROOT, env=env
+    )
+
+
+def every_mutant(module: str) -> list:
+    return list(mutants(ROOT, module, DECLARED.operators, seed=0))
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory):
-    """A copy of the checkout in which all of these tests pass as long as no safeguard is off."""
-    folder = tmp_path_factory.mktemp("copy")
-    for room in ROOMS:
-        shutil.copytree(ROOT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", folder)
-    assert run_tests(folder, *(test for *_, test in MUTATIONS.values())) == 0
-    return folder
+def tried() -> dict[str, str]:
+    """What became of each safeguard that was switched off."""
+    lines = run_mutants("--safeguards").stdout.splitlines()
+    return dict(line.split(": ", 1) for line in lines if ": " in line)
 
 
-@pytest.mark.parametrize("name", MUTATIONS)
-def test_a_switched_off_safeguard_turns_a_test_red(name, copy):
-    file, safeguard, mutation, test = MUTATIONS[name]
-    source = (copy / file).read_text()
-    assert source.count(safeguard) == 1, f"{file} no longer holds the safeguard as quoted here"
-    try:
-        (copy / file).write_text(source.replace(safeguard, mutation))
-        assert run_tests(copy, test, PYTHONDONTWRITEBYTECODE="1") == 1  # no bytecode of it stays
-    finally:
-        shutil.copy2(ROOT / file, copy / file)  # with its time, by which the bytecode of the copy is known
+@pytest.mark.parametrize("name", DECLARED.safeguards)
+def test_a_switched_off_safeguard_turns_a_test_red(name, tried):
+    assert tried[name] == "noticed"
+
+
+def test_the_fast_tests_kill_a_few_mutants_of_each_kind_of_decision():
+    modules = ("stream_processors/ingest/marks.py", "edge_producer/decider.py", "feature_store/weights.py")
+    ran = run_mutants(*modules, SEED="11", SAMPLE="4")
+    assert ran.returncode == 0, ran.stdout
+    assert "12 of 12 killed" in ran.stdout
+
+
+def test_a_module_and_its_tests_that_the_table_names_are_there():
+    for module, tests in DECLARED.modules.items():
+        assert (ROOT / module).is_file()
+        assert tests
+        assert [t for t in tests if not (ROOT / t).is_file()] == []
+
+
+@pytest.mark.parametrize("module", sorted({name[0] for name in DECLARED.equivalent}))
+def test_a_mutant_listed_as_equivalent_is_one_of_its_module_and_has_a_reason(module):
+    listed = {name: why for name, why in DECLARED.equivalent.items() if name[0] == module}
+    assert set(listed) - {m.name for m in every_mutant(module)} == set(), "the code changed: look at it again"
+    assert all(len(why) > 20 for why in listed.values())
+
+
+def test_the_name_of_a_mutant_survives_when_lines_move(tmp_path):
+    code = "def least(a, b):\n    return a if a < b else b\n"
+    (tmp_path / "one.py").write_text(code)
+    before = {m.name for m in mutants(tmp_path, "one.py", DECLARED.operators, seed=0)}
+    (tmp_path / "one.py").write_text(f'"""Text."""\n\nOTHER = 3\n\n\n{code}')
+    assert {m.name for m in mutants(tmp_path, "one.py", DECLARED.operators, seed=0)} == before
+    assert ("one.py", "least", "return a if a < b else b", "return a if a <= b else b") in before
+
+
+def test_a_mutant_changes_what_a_call_can_see_and_not_an_annotation_alone(tmp_path):
+    (tmp_path / "one.py").write_text("def f(a: int | None, *, b: int = 1) -> int | None:\n    return a\n")
+    assert list(mutants(tmp_path, "one.py", DECLARED.operators, seed=0)) == []
+
+
+def test_the_seed_alone_draws_the_sample():
+    module = "stream_processors/ingest/marks.py"
+    first, again, other = (
+        [m.name for m in mutants(ROOT, module, DECLARED.operators, seed)] for seed in (1, 1, 2)
+    )
+    assert first == again
+    assert first != other
+    assert sorted(first) == sorted(other)
+
+
+def test_a_passage_that_is_gone_or_not_alone_is_no_safeguard(tmp_path):
+    (tmp_path / "one.py").write_text("a = 1\na = 1\n")
+    with pytest.raises(ValueError, match="exactly once"):
+        replaced(tmp_path, "one.py", "a = 1", "a = 2")
+    with pytest.raises(ValueError, match="exactly once"):
+        replaced(tmp_path, "one.py", "b = 1", "b = 2")

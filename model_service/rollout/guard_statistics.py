@@ -144,7 +144,7 @@ def lower_end(values: Sequence[float], alpha: float, least: float = -1.0, most: 
     return least + span * below
 
 
-def upper_end(values: Sequence[float], alpha: float, least: float = -1.0, most: float = 1.0) -> float:
+def upper_end(values: Sequence[float], alpha: float, least: float, most: float) -> float:
     """A bound that the mean stays below at all sample sizes together, with probability 1 - alpha."""
     return -lower_end([-v for v in values], alpha, -most, -least)
 
@@ -181,7 +181,7 @@ def _at_most(k: int, n: int, p: float) -> float:
 
 def _normal(k: int, n: int, p: float) -> float:
     """The same by the normal approximation with continuity correction."""
-    spread = math.sqrt(n * p * (1 - p)) or 1e-12
+    spread = math.sqrt(n * p * (1 - p))
     return NormalDist().cdf((k + 0.5 - n * p) / spread)
 
 

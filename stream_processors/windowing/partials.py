@@ -86,7 +86,7 @@ def read_partial(value: bytes) -> Partial:
     event = parse_event(Aggregate, value)
     task, position = _read_id(event.event_id)
     moments = Moments(event.n, event.mean, event.m2, event.min, event.max)
-    if not (0 < event.n <= LARGEST_COUNT and 0 < event.devices <= event.n and event.m2 >= 0):
+    if not (0 < event.devices <= event.n <= LARGEST_COUNT and event.m2 >= 0):
         raise DecodeError(f"not an Aggregate: n {event.n}, devices {event.devices}, m2 {event.m2}")
     if not (-LARGEST_VALUE <= event.min <= event.max <= LARGEST_VALUE and event.m2 <= LARGEST_VALUE**2):
         raise DecodeError(f"not an Aggregate: min {event.min}, max {event.max}")

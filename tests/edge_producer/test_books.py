@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_producer.books import CoMoments, Ledger
-from tests.edge_producer.spool_rig import row
+from edge_producer.books import BookLine, CoMoments, Ledger, books_batch
+from edge_producer.device_update import REWIND_PERIODS
+from tests.edge_producer.spool_rig import SpoolRig, bench_profile, row
 
 
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(1, 6), st.integers(0, 2**31))
@@ -36,3 +37,45 @@ def test_a_line_closes_when_a_later_period_arrives():
     assert [key.period_us for key in changes.closed] == [0]
     assert [c.sensed for c in changes.lines.values()] == [10, 2]
     assert not ledger.take().lines
+
+
+@given(st.integers(1, 5), st.integers(1, 5))
+def test_moments_of_nothing_change_no_others(n, width):
+    some = CoMoments.of(np.arange(n * width, dtype=np.float32).reshape(n, width))
+    nothing = CoMoments.of(np.zeros((0, width), dtype=np.float32))
+    for merged in (some | nothing, nothing | some):
+        assert (merged.n, merged.mean.tolist()) == (n, some.mean.tolist())
+        assert merged.products.tolist() == some.products.tolist()
+    assert (nothing | nothing).n == 0
+
+
+def line(moments: CoMoments | None) -> BookLine:
+    blob = None if moments is None else moments.to_bytes()
+    return BookLine(1, 0, "m", "sample", 1, 3, 3, 0, 0, 0, 0, gap=False, thinning=1.0, moments=blob)
+
+
+def test_a_statement_carries_mean_and_upper_triangle_and_none_where_there_are_none():
+    some = CoMoments.of(np.array([[1, 2], [3, 6]], dtype=np.float32))
+    nothing = CoMoments.of(np.zeros((0, 2), dtype=np.float32))
+    stated = books_batch("d", [line(some), line(nothing), line(None)], 10.0)
+    assert stated.column("feature_means").to_pylist() == [[2.0, 4.0], None, None]
+    assert stated.column("feature_comoments").to_pylist() == [[2.0, 4.0, 8.0], None, None]
+
+
+def test_a_settled_line_stays_as_long_as_a_row_can_come_for_it(tmp_path):
+    """The clock may step back by ``REWIND_PERIODS`` within a boot, and the line must then still be there."""
+    rig = SpoolRig(tmp_path, bench_profile(p=1.0, p_min=1.0, pretrigger=0))
+    period_s = int(rig.profile.summaries.period_s)
+    lines = []
+    for _ in range(4 * REWIND_PERIODS):
+        rig.sense([0.1] * period_s)
+        rig.flush()
+        rig.settle(rig.seal() + rig.seal_statements())
+        rig.settle(rig.seal_statements())
+        with rig.spool.transaction():
+            rig.spool.books.forget_settled(period_s * 1_000_000)
+        lines.append(rig.spool._connection.execute("SELECT count(*) FROM books").fetchone()[0])
+    assert REWIND_PERIODS < max(lines) == lines[-1] < len(lines), "old lines go, recent ones stay"
+    assert rig.books().balanced
+    assert rig.books().sensed == 4 * REWIND_PERIODS * period_s
+    rig.close()

@@ -74,3 +74,32 @@ def test_a_restart_changes_no_decision(scores, cut):
     before = run(first, scores[:cut])
     after = run(Decider(POLICY, first.export()), scores[cut:], start=min(cut, len(scores)))
     assert before + after == whole
+
+
+def test_a_rule_lasts_while_the_score_is_not_below_its_leave():
+    assert [d.action for d in run(Decider(POLICY), [0.6, 0.4, 0.4, 0.39])] == ["inspect"] * 3 + ["none"]
+
+
+def test_a_rule_without_a_hold_ends_even_at_the_instant_at_which_it_began():
+    decider = Decider(POLICY)
+    assert decider.decide(START, 0.7).action == "inspect"
+    assert decider.decide(START, 0.1).action == "none"
+
+
+def test_a_restart_keeps_counted_windows_and_a_hold():
+    first = Decider(POLICY)
+    run(first, [0.95])
+    assert run(Decider(POLICY, first.export()), [0.95], start=1)[0].action == "stop"
+    held = Decider(POLICY)
+    run(held, [0.95, 0.95])
+    actions = [d.action for d in run(Decider(POLICY, held.export()), [0.0] * 12, start=2)]
+    assert actions == ["stop"] * 9 + ["none"] * 3
+
+
+def test_what_is_left_of_a_rule_that_the_profile_no_longer_has_is_forgotten():
+    before = Decider(POLICY)
+    run(before, [0.95, 0.95])
+    fewer = DecisionPolicy(idle="none", fail_safe="hold", rules=POLICY.rules[:1])
+    after = Decider(fewer, before.export())
+    assert [d.action for d in run(after, [0.95, 0.1], start=2)] == ["inspect", "none"]
+    assert set(after.export()["rules"]) == {"inspect"}

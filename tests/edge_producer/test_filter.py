@@ -142,3 +142,65 @@ def test_weighted_estimates_are_honest_and_naive_ones_are_not():
     assert covered / 300 > 0.88
     assert np.mean(naive) > 5 * np.std(naive) / math.sqrt(300)
     assert np.mean(naive) > 0.2 * truth
+
+
+def reasons(subject, scores, values=None):
+    return [r.reasons & RULES for r in run(subject, scores, values)]
+
+
+def test_a_score_at_the_threshold_selects_and_one_at_the_upper_end_of_uncertain_does_not():
+    subject = make(threshold=0.8, burst_after=0, pretrigger=0, uncertain=(0.4, 0.6))
+    assert reasons(subject, [0.4, 0.6, 0.8]) == [Reason.UNCERTAIN, 0, Reason.THRESHOLD]
+
+
+def test_a_value_at_the_edge_of_its_band_has_not_left_it():
+    subject = make(p=0.0001, p_min=0.0001, deadband={"load_last": 1.0})
+    assert reasons(subject, [0.0] * 4, [0.0, 1.0, -1.0, 1.5]) == [Reason.DEADBAND, 0, 0, Reason.DEADBAND]
+
+
+def test_a_band_on_the_score_compares_scores_and_notices_a_missing_one():
+    subject = make(p=0.0001, p_min=0.0001, threshold=None, deadband={"score": 0.2})
+    assert reasons(subject, [0.1, 0.2, 0.4, None, None, 0.4]) == [
+        Reason.DEADBAND, 0, Reason.DEADBAND, Reason.DEADBAND, 0, Reason.DEADBAND,
+    ]  # fmt: skip
+
+
+def test_a_row_whose_number_equals_the_rate_is_not_sent():
+    at = permanent_u(SECRET, 1, 0)
+    [same] = run(make(p=at, p_min=at / 2), [0.1])
+    [above] = run(make(p=math.nextafter(at, 1), p_min=at / 2), [0.1])
+    assert (same.reasons, above.reasons) == (0, Reason.SAMPLE)
+    assert (same.selected, above.selected) == (False, True)
+
+
+def budgeted(scores, hop_s=1.0, hours=1.0, rows=360):
+    policy = {"p": 0.9, "p_min": 0.001, "budget_rows_per_hour": rows, "burst_after": 0, "pretrigger": 0}
+    subject = RowFilter(bench_profile(**policy).filter, NAMES, hop_s, SECRET)
+    released = []
+    for seq, score in enumerate(scores):
+        each = row(seq, score)
+        each.event_us = round(seq * hop_s * hours * 1e6)
+        released += subject.offer(each, STEADY)
+    return [r.sample_p for r in released]
+
+
+def test_what_rules_select_leaves_the_budget_to_the_rest_of_the_hour():
+    rates = budgeted([0.9] * 1800 + [0.1] * 1800)
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[1801] == pytest.approx(0.2, rel=0.01)
+    assert sum(rates[1800:]) == pytest.approx(360, rel=0.01)
+
+
+def test_each_hour_has_a_budget_of_its_own():
+    rates = budgeted([0.9] * 3599 + [0.1] * 3601)
+    assert rates[3599] == pytest.approx(0.9)  # a whole hour's budget was left to its last row
+    assert rates[3700] == pytest.approx(0.1, rel=0.01)
+
+
+def test_slower_windows_are_sampled_at_a_higher_rate():
+    assert budgeted([0.1], hop_s=4.0)[0] == pytest.approx(0.4)
+    assert sum(budgeted([0.1] * 900, hop_s=4.0)) == pytest.approx(360, rel=0.02)
+
+
+def test_no_budget_leaves_the_rate_of_the_policy():
+    assert {r.sample_p for r in run(make(p=0.3, p_min=0.05), [0.1] * 50)} == {0.3}

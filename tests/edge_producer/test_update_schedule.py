@@ -276,3 +276,7 @@ def test_a_pause_ends_for_reports_only_where_some_wait():
     subject = checked()
     assert subject.pause(0.0, reports=True) == SHORTEST_PAUSE_S
     assert subject.pause(0.0, reports=False) == POLL_S
+
+
+def test_nobody_has_hinted_at_anything_before_the_first_hint():
+    assert UpdateSchedule(60.0).hint()

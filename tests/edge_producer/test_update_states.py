@@ -14,6 +14,7 @@ from edge_producer.updates.shadow_comparison import ShadowComparison
 from edge_producer.updates.slots import ModelSet
 from edge_producer.updates.update_states import (
     BACKOFF_LIMIT_S,
+    BACKOFF_S,
     FOLLOWS,
     MAX_TRANSITIONS,
     SETTLED,
@@ -183,3 +184,70 @@ GOOD, LOST, LATE, BLANK = (0.1, 0.1, 0.0), (0.1, None, 0.0), (0.1, 0.1, 2.0), (N
 )
 def test_a_comparison_ends_as_its_windows_say(windows, early, verdict):
     assert compared(windows).judge(5, early=early)[0] == verdict
+
+
+def test_a_passing_failure_waits_twice_as_long_each_time():
+    waits, now = [], UpdateRecord()
+    for _ in range(5):
+        now = UpdateRecord(failed=now.fail(NEW, 3, 1000.0, "line", lambda: 1.0))
+        waits.append(now.failed[NEW.digest].not_before - 1000.0)
+    assert waits == [BACKOFF_S * 2**k for k in range(5)]
+    assert waits[0] == UpdateRecord().fail(NEW, 3, 0.0, "line", lambda: 0.0)[NEW.digest].not_before * 2
+
+
+def test_the_longest_wait_there_is_locks_a_set_out_and_a_longer_one_was_no_wait():
+    def may_try_at(now_s):
+        failure = (
+            UpdateRecord().fail(NEW, 3, 0.0, "line")[NEW.digest].model_copy(update={"not_before": 9000.0})
+        )
+        return UpdateRecord(failed={NEW.digest: failure}).may_try(NEW, 3, now_s)
+
+    assert [may_try_at(9000.0 - BACKOFF_LIMIT_S + by) for by in (-1.0, 0.0, 1.0)] == [True, False, False]
+    assert [may_try_at(9000.0 + by) for by in (-1.0, 0.0)] == [False, True]
+
+
+def test_an_attempt_loops_only_beyond_its_most_transitions():
+    assert not record(UpdateState.TRIAL, attempt=attempt(transitions=MAX_TRANSITIONS)).looping
+    assert record(UpdateState.TRIAL, attempt=attempt(transitions=MAX_TRANSITIONS + 1)).looping
+
+
+def test_a_set_that_is_proven_is_forgiven_and_no_longer_live_and_other_failures_stay():
+    watching = record(UpdateState.WATCH, attempt=attempt(live=True))
+    failed = watching.give_up(NEW, 3, "x") | watching.give_up(OLD, 2, "y")
+    proved = watching.model_copy(update={"failed": failed}).proved(watching.attempt)
+    assert set(proved.failed) == {OLD.digest}
+    assert not proved.attempt.live
+
+
+@pytest.mark.parametrize("state", UpdateState)
+def test_a_restart_without_an_attempt_or_in_a_settled_state_changes_nothing(state):
+    assert after_restart(record(state, attempt=None)) == record(state, attempt=None)
+    if state in SETTLED:
+        assert after_restart(record(state)) == record(state)
+
+
+def test_a_watch_that_ended_in_order_is_no_crash():
+    assert not attempt().live
+    assert after_restart(record(UpdateState.WATCH)) == record(UpdateState.WATCH)
+
+
+@pytest.mark.parametrize(
+    ("windows", "wanted", "early", "verdict"),
+    [
+        ([LATE] * 10 + [GOOD] * 190, 200, False, "pass"),
+        ([LATE] * 11 + [GOOD] * 189, 200, False, "fail"),
+        ([LOST] * 3 + [GOOD] * 12, 99, True, "wait"),
+        ([LOST] * 3 + [GOOD] * 11, 99, True, "fail"),
+        ([LOST] * 2, 99, True, "wait"),
+        ([LOST] * 3, 99, False, "wait"),
+    ],
+)
+def test_a_share_at_its_bound_is_no_failure_yet(windows, wanted, early, verdict):
+    assert compared(windows).judge(wanted, early=early)[0] == verdict
+
+
+def test_a_score_at_the_rule_is_an_alarm_and_one_that_took_the_whole_hop_is_in_time():
+    profile_rule, hop_s = MACHINE.decision.rules[0].enter, MACHINE.sampling.hop_s
+    both = compared([(profile_rule, profile_rule, hop_s)])
+    assert (both.old_alarms, both.new_alarms, both.missed) == (1, 1, 0)
+    assert compared([(0.1, 0.1, hop_s * 1.001)]).missed == 1

@@ -64,3 +64,40 @@ def test_loss_is_mended_device_by_device_first():
     found = calibrated(q, block, np.zeros(2, int), np.array([0, 1]), np.array([10.0, 4.0]), lossy)
     assert found.weights.tolist() == pytest.approx([10.0, 2.0, 2.0])
     assert found.rows_lossy == 1
+
+
+@given(WEIGHTS, st.floats(0.05, 1))
+def test_the_cap_is_the_largest_at_which_the_bound_holds(pairs, share):
+    weights, device = np.array([w for w, _ in pairs]), np.array([d for _, d in pairs])
+    totals = np.array([weights[device == d].sum() for d in sorted(set(device.tolist()))])
+    allowed = max(share, 1 / len(totals))
+    low, high = 0.0, float(totals.max())
+    for _ in range(200):
+        middle = (low + high) / 2
+        held = np.minimum(totals, middle)
+        low, high = (middle, high) if held.max() <= allowed * held.sum() * (1 + 1e-12) else (low, middle)
+    capped = np.bincount(device, with_device_cap(weights, device, share))
+    kept = np.array([capped[d] for d in sorted(set(device.tolist()))])
+    assert kept == pytest.approx(np.minimum(totals, high), rel=1e-6)
+
+
+@pytest.mark.parametrize("devices", [3, 6, 7, 11])
+def test_equal_devices_keep_their_weights_at_the_smallest_share(devices):
+    weights = np.full(devices, 0.1)
+    assert with_device_cap(weights, np.arange(devices), 0.01) == pytest.approx(weights)
+    unequal = np.append(weights, 5.0)
+    assert with_device_cap(unequal, np.arange(devices + 1), 0.01) == pytest.approx(np.full(devices + 1, 0.1))
+
+
+def test_clipping_follows_the_scale_of_the_weights():
+    assert clipped(np.array([4.0, 4.0, 4.0, 50.0]), 2.0).tolist() == [4, 4, 4, 8]
+
+
+def test_a_stratum_that_cannot_be_scaled_keeps_its_weights():
+    """Nothing is divided by what did not arrive, and rows that the books do not count are not taken away."""
+    q, block = np.array([0.5, 0.25]), np.array([0, 0])
+    strata, devices = np.array([0, 1, 2]), np.array([0, 0, 0])
+    none_arrived = calibrated(q, block, strata, devices, np.array([12.0, 5.0, 5.0]), np.ones(3, bool))
+    assert none_arrived.weights.tolist() == pytest.approx([4.0, 8.0])
+    not_counted = calibrated(q, block, strata, devices, np.array([0.0, 5.0, 5.0]), np.ones(3, bool))
+    assert not_counted.weights.tolist() == pytest.approx([2.0, 4.0])

@@ -80,3 +80,43 @@ def test_nobody_is_named_one_by_one():
     drawn = draw("line-1", fleet(20), RolloutPolicy(holdout_share=0.2))
     assert drawn.canary.devices == drawn.holdout.devices == ()
     assert drawn.holdout.share == 0.2
+
+
+def off_balance(cohort, among):
+    """Devices too many or too few, in each stratum and in total; an empty cohort outweighs everything."""
+    here, got = (
+        Counter(map(stratum, among)),
+        Counter(stratum(m) for m in among if cohort.includes(m.device_id)),
+    )
+    off = sum(max(abs(got[s] - cohort.share * n) - 0.5, 0) for s, n in here.items())
+    empty = len(among) if not got.total() else 0
+    return off + abs(got.total() - round(cohort.share * len(among))) + empty, max(
+        cohort.share * len(among), 1
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 40), st.floats(0, 0.5), st.floats(0.1, 1.0))
+def test_the_imbalance_is_that_of_all_cohorts_together(count, held, pool):
+    members = fleet(count, pool=pool)
+    policy = RolloutPolicy(canary_share=0.1, phases=(0.3, 0.6, 1.0), holdout_share=held)
+    drawn = draw("line-1", members, policy)
+    free = [m for m in members if m.pool and not drawn.holdout.includes(m.device_id)]
+    parts = [(drawn.canary, free)]
+    parts += [(SaltedShare(salt=drawn.salt, share=share), members) for share in (0.3, 0.6)]
+    parts += [(drawn.holdout, members)] if held else []
+    off, expected = map(sum, zip(*(off_balance(*part) for part in parts), strict=True))
+    assert abs(drawn.imbalance - off / expected) < 1e-9
+
+
+def test_no_phase_of_a_small_fleet_is_empty():
+    for count in range(3, 12):
+        members = fleet(count)
+        drawn = draw("line-1", members, RolloutPolicy(phases=(0.05, 1.0), canary_share=0.05, min_devices=1))
+        first = SaltedShare(salt=drawn.salt, share=0.05)
+        assert any(first.includes(m.device_id) for m in members)
+
+
+def test_the_most_balanced_of_several_draws_is_taken_and_a_large_fleet_gets_one_only():
+    assert draw("line-1", fleet(40), RolloutPolicy()).salt != "line-1/0"
+    assert draw("line-1", fleet(20_001), RolloutPolicy()).salt == "line-1/0"

@@ -127,3 +127,61 @@ def test_the_gain_is_the_new_models_whichever_of_both_is_active():
     assert comparison(FACTORY.version, NEW.version) == PairedShadow(10, 0.3, 2)
     assert comparison(NEW.version, FACTORY.version) == PairedShadow(10, -0.3, 2)
     assert comparison(FACTORY.version, "machine-9.00000009") is None
+
+
+def test_silence_begins_after_its_bound():
+    def trying_since(seconds):
+        return progress(report(1, "trial", at=NOW - seconds)).kind
+
+    assert (trying_since(30.0), trying_since(30.1)) == (ProgressKind.TRYING, ProgressKind.SILENT)
+
+
+@pytest.mark.parametrize(
+    ("windows", "late", "kind"),
+    [
+        (10, 2, ProgressKind.COMMITTED),
+        (10, 3, ProgressKind.FAILED),
+        (9, 2, ProgressKind.FAILED),
+        (1, 1, ProgressKind.COMMITTED),
+        (100, 20, ProgressKind.COMMITTED),
+        (100, 21, ProgressKind.FAILED),
+    ],
+)
+def test_more_than_a_fifth_of_late_windows_and_at_least_two_are_harm(windows, late, kind):
+    slow = report(1, "idle", "committed", paired=PairedShadow(windows, 0.0, late))
+    assert progress(slow).kind is kind
+
+
+def test_a_model_that_crashes_is_harmful_unless_the_rollout_says_otherwise():
+    crashed = report(1, "idle", "committed", crashes=1)
+    assert device_progress([crashed], None, NEW, "machine", NOW, 30.0).kind is ProgressKind.FAILED
+
+
+def test_why_names_the_result_else_the_state_and_what_is_known_of_it():
+    def why(*args, **fields):
+        return progress(report(1, *args, **fields)).why
+
+    assert why("restoring") == "restoring"
+    assert why("restored", "restored") == "restored"
+    assert why("restored", "restored", attack="freeze", detail="old") == "restored: freeze, old"
+    assert why("restoring", detail="crashed") == "restoring: crashed"
+
+
+@pytest.mark.parametrize("state", ["fetching", "trial", "watch"])
+def test_a_device_that_is_under_way_has_not_committed_whatever_it_runs(state):
+    assert progress(status=DeviceStatus(NOW, 1, state, {"machine": NEW})).kind is ProgressKind.UNREACHED
+
+
+def test_a_failed_device_that_runs_it_again_without_a_report_stays_failed():
+    idle = DeviceStatus(NOW, 1, "idle", {"machine": NEW})
+    assert progress(report(1, "restored", "restored", at=NOW - 5), status=idle).kind is ProgressKind.FAILED
+
+
+def test_a_status_from_the_instant_of_the_last_report_shows_nothing_more():
+    idle = DeviceStatus(NOW - 5, 1, "idle", {"machine": NEW})
+    assert progress(report(1, "watch", at=NOW - 5), status=idle).kind is ProgressKind.TRYING
+
+
+def test_a_deferred_device_that_runs_it_has_committed():
+    idle = DeviceStatus(NOW, 1, "idle", {"machine": NEW})
+    assert progress(report(1, "deferred", "no_change_deferred"), status=idle).kind is ProgressKind.COMMITTED

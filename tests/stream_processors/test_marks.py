@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_processors.ingest.marks import LaneMarks
+from stream_processors.ingest.marks import REMEMBERED_DIGESTS, LaneMarks
 
 
 @given(order=st.lists(st.integers(0, 60), unique=True))
@@ -37,3 +37,11 @@ def test_a_known_number_with_other_bytes_is_noticed():
     marks.add(0, b"\x01" * 32)
     assert marks.same_bytes(0, b"\x01" * 32)
     assert not marks.same_bytes(0, b"\x02" * 32)
+
+
+def test_the_bytes_of_the_newest_numbers_are_remembered_and_no_others():
+    marks = LaneMarks()
+    for number in range(REMEMBERED_DIGESTS + 1):
+        marks.add(number, b"\x01" * 32)
+    assert marks.same_bytes(0, b"\x02" * 32), "too old to tell"
+    assert not any(marks.same_bytes(n, b"\x02" * 32) for n in range(1, REMEMBERED_DIGESTS + 1))

@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_processors.windowing.moments import MomentColumns, Moments, merge, merge_groups
+from stream_processors.windowing.moments import (
+    LARGEST_COUNT,
+    LARGEST_VALUE,
+    MomentColumns,
+    Moments,
+    merge,
+    merge_groups,
+)
 
 VALUES = st.floats(-1e6, 1e6, allow_nan=False)
 SAMPLES = st.lists(st.lists(VALUES, min_size=1, max_size=20), min_size=1, max_size=12)
@@ -78,3 +85,58 @@ def test_partials_of_a_constant_have_no_spread():
 def test_impossible_moments_are_not_merged(broken):
     good = Moments(2, 1.0, 2.0, 0.0, 2.0)
     assert columns_of([good, good._replace(**broken)]).usable().tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    "extreme",
+    [
+        {"n": 1, "m2": 0.0},
+        {"n": LARGEST_COUNT},
+        {"m2": LARGEST_VALUE**2},
+        {"mean": LARGEST_VALUE, "max": LARGEST_VALUE},
+        {"mean": -LARGEST_VALUE, "min": -LARGEST_VALUE},
+        {"min": 1.0, "max": 1.0},
+    ],
+)
+def test_moments_at_a_bound_are_still_merged(extreme):
+    good = Moments(2, 1.0, 2.0, 0.0, 2.0)
+    assert columns_of([good, good._replace(**extreme)]).usable().tolist() == [True, True]
+
+
+@pytest.mark.parametrize(
+    "beyond",
+    [
+        {"n": LARGEST_COUNT + 1},
+        {"m2": LARGEST_VALUE**2 * 1.01},
+        {"mean": LARGEST_VALUE * 1.01},
+        {"min": -LARGEST_VALUE * 1.01},
+        {"max": LARGEST_VALUE * 1.01},
+    ],
+)
+def test_moments_beyond_a_bound_are_not_merged(beyond):
+    good = Moments(2, 1.0, 2.0, 0.0, 2.0)
+    assert columns_of([good, good._replace(**beyond)]).usable().tolist() == [True, False]
+
+
+def test_chosen_rows_keep_their_order():
+    parts = [moments_of([float(k), k + 1.0]) for k in range(4)]
+    assert merge_groups(np.arange(3), columns_of(parts).take(np.array([2, 0, 3]))) == [
+        parts[k] for k in (2, 0, 3)
+    ]
+
+
+def test_no_rows_make_no_groups():
+    assert (
+        merge_groups(np.array([], dtype="int64"), columns_of([moments_of([1.0])]).take(np.array([], int)))
+        == []
+    )
+
+
+def test_a_single_value_has_no_variance_and_two_have_their_own():
+    assert moments_of([3.0]).variance == 0.0
+    assert moments_of([3.0, 5.0]).variance == 2.0
+
+
+def test_moments_survive_as_json():
+    whole = moments_of([1.0, 2.0, 4.0])
+    assert Moments.from_state(whole.to_state()) == whole

@@ -72,3 +72,26 @@ def test_append_clock_stands_at_the_newest_message():
 
 def test_a_source_may_miss_one_window_before_it_counts_as_silent():
     assert idle_bound_us(5.0, 2.0) == 12_000_000
+
+
+def test_a_source_holds_the_watermark_to_the_end_of_the_idle_bound():
+    def after(silent_for: int) -> int | None:
+        sources = {"a": SourceProgress(50, 1000), "b": SourceProgress(30, 1000 - silent_for)}
+        return advance(30, sources, 1000, IDLE_AFTER)
+
+    assert (after(IDLE_AFTER), after(IDLE_AFTER + 1)) == (30, 50)
+
+
+def test_sources_that_were_all_overtaken_leave_the_watermark_where_it_is():
+    sources = {"a": SourceProgress(3, 1000), "b": SourceProgress(5, 1000)}
+    assert advance(400, sources, 1000, IDLE_AFTER) == 400
+
+
+def test_a_commit_clock_that_steps_back_takes_no_append_time_back():
+    assert AppendClock(1_000, 500).at(200) == 1_000
+
+
+def test_idle_sources_move_a_watermark_forward_only_and_give_the_first_one():
+    sources = {"a": SourceProgress(50, 800), "b": SourceProgress(30, 700)}
+    assert advance(None, sources, 1000, IDLE_AFTER, tail_us=5) == 55
+    assert advance(60, sources, 1000, IDLE_AFTER, tail_us=5) == 60

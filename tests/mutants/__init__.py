@@ -1,0 +1,1 @@
+"""Mutation testing: small changes of the decision modules, each of which a fast test must notice."""

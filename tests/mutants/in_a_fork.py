@@ -1,0 +1,85 @@
+"""Does work in a forked process: that needs no new interpreter, and imports nothing a second time."""
+
+import contextlib
+import math
+import os
+import pickle
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+MEMORY = 6 << 30
+"""Bytes of address space beyond the parent's: a mutant that never stops collecting must not take them all."""
+ASLEEP_S, UNBOUNDED_S = 170.0, 86400.0
+"""How long a process with a limit may take in all: it may wait for something that never comes."""
+
+
+def fork(work: Callable[[], Any], cpu_s: float = 0.0) -> tuple[int | None, Any, str]:
+    """Does the work in a process of its own.
+
+    Args:
+        work: Its answer must be possible to pickle.
+        cpu_s: Processor time after which the process ends; 0: no limit. Processor time is the same on a
+            machine that does much else.
+
+    Returns:
+        Its exit status (None: it was ended after ``ASLEEP_S``), what the work returned, what it printed.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="mutants-"))
+    try:
+        sys.stdout.flush()
+        pid = os.fork()
+        if pid == 0:
+            _child(work, folder, cpu_s)
+        status = _wait(pid, ASLEEP_S if cpu_s else UNBOUNDED_S)
+        answer = folder / "answer"
+        printed = (folder / "output").read_text(errors="replace") if (folder / "output").exists() else ""
+        return status, pickle.loads(answer.read_bytes()) if answer.exists() else None, printed
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _child(work: Callable[[], Any], folder: Path, cpu_s: float) -> None:
+    """Never returns: the parent's clean-up is not the child's to do."""
+    code = 1
+    try:
+        os.setsid()
+        out = os.open(folder / "output", os.O_WRONLY | os.O_CREAT)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.RLIM_INFINITY))
+        if cpu_s:
+            resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(cpu_s), resource.RLIM_INFINITY))
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = str(folder)
+        answer = work()
+        (folder / "answer").write_bytes(pickle.dumps(answer))
+        code = 0
+    except BaseException:  # noqa: BLE001 - the process ends here, whatever it was
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _wait(pid: int, limit_s: float) -> int | None:
+    deadline, ended = time.monotonic() + limit_s, None
+    while ended is None and time.monotonic() < deadline:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            ended = os.waitstatus_to_exitcode(status)
+        else:
+            time.sleep(0.01)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)  # the child and what it started
+    if ended is None:
+        os.waitpid(pid, 0)
+    return ended

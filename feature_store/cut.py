@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from feature_store.delta import Snapshot
-from feature_store.lake import COMPACTED, origin
+from feature_store.data_file import COMPACTED, origin
 from schemas.view_specs import sql_type
 
 NEWEST_KEPT = 64

@@ -207,7 +207,7 @@ class DeviceRegistry:
             return self._history
         snapshot = log.snapshot()
         folder = self._lake.root / DEVICES.name
-        rows = parquet.read([folder / f for f in snapshot.sizes], snapshot.columns)
+        rows = parquet.concat([parquet.read(folder / f, snapshot.columns) for f in snapshot.sizes], snapshot.columns)
         order = [("_offset", "ascending"), ("_row", "ascending")]  # of the commits: clocks may differ
         self._history = [_record(row) for row in rows.sort_by(order).to_pylist()]
         self._keys = {r.key_id: r for r in self._newest(self._history).values()}

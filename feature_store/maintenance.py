@@ -13,13 +13,19 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import pyarrow as pa
+
 from feature_store import parquet
 from feature_store.commit_log import CommitLog
 from feature_store.cut import paths
 from feature_store.cut_store import CutStore
-from feature_store.delta import LogFile
-from feature_store.lake import COMPACTED, Lake, Origin, origin
+from feature_store.damage_list import DamageList
+from feature_store.data_file import COMPACTED, Origin, origin
+from feature_store.delta import Snapshot
+from feature_store.delta_entry import INPUTS, LogFile
+from feature_store.lake import Lake
 from schemas.durable import DISK
+from schemas.errors import DamagedLakeError
 from schemas.tables import PARTITION_COLUMN
 
 log = logging.getLogger(__name__)
@@ -72,20 +78,35 @@ def compact_table(lake: Lake, cuts: CutStore, table: str, policy: CompactionPoli
     if cut is None or table not in cut.tables:
         return 0
     snapshot = table_log.snapshot()
-    sizes = {f: snapshot.sizes[f] for f in cut.tables[table].files if f in snapshot.sizes}
-    groups = plan(sizes, policy)
-    if not groups:
-        return 0
+    damaged = DamageList(lake.root).of_table(table)
+    files = [f for f in cut.tables[table].files if f not in damaged]
+    sizes = {f: snapshot.sizes[f] for f in files if f in snapshot.sizes}
     adds, removes = [], []
-    folder = lake.root / table
-    for day, files in groups:
-        rows = parquet.read([folder / f for f in files], snapshot.columns)
-        name = Origin(COMPACTED, cut.id, len(snapshot.columns))
-        whole = lake.write(table, rows, day, name, parquet.COMPACTED)
-        adds.append(LogFile(whole.path, whole.size, day, whole.stats))
-        removes += [LogFile(f, sizes[f], day) for f in files]
+    inputs: dict[str, list[str]] = {}
+    for day, group in plan(sizes, policy):
+        sound = _read_sound(lake.root, table, group, snapshot)
+        if len(sound) > 1:
+            rows = parquet.concat(list(sound.values()), snapshot.columns)
+            name = Origin(COMPACTED, cut.id, len(snapshot.columns))
+            whole = lake.write(table, rows, day, name, parquet.COMPACTED)
+            adds.append(LogFile(whole.path, whole.size, day, whole.stats))
+            removes += [LogFile(f, sizes[f], day) for f in sound]
+            inputs[whole.path] = list(sound)
+    if not adds:
+        return 0
     number = (table_log.transaction(_APP) or 0) + 1
-    return len(removes) if table_log.commit(adds, removes, {_APP: number}) else 0
+    return len(removes) if table_log.commit(adds, removes, {_APP: number}, {INPUTS: inputs}) else 0
+
+
+def _read_sound(root: Path, table: str, files: Iterable[str], snapshot: Snapshot) -> dict[str, pa.Table]:
+    """Rows of each file that is as it was written; the others go on the damage list."""
+    found = {}
+    for file in files:
+        try:
+            found[file] = parquet.read(root / table / file, snapshot.columns)
+        except DamagedLakeError as exc:
+            DamageList(root).add(table, file, snapshot.rows.get(file), str(exc))
+    return found
 
 
 def plan(sizes: Mapping[str, int], policy: CompactionPolicy) -> list[tuple[str, list[str]]]:

@@ -24,6 +24,7 @@
     + QueryError
   x TaskLostError             another worker owns the task: discard, reload
   x OperatorError             a person must decide; the message names the range or file
+    + DamagedLakeError        (what the file concerns stops, the rest goes on)
     + StackError
 """
 
@@ -160,6 +161,13 @@ class OperatorError(PipelineError):
     """The pipeline cannot go on without a decision by a person.
 
     Operator action: docs/runbook.md has an entry for each message.
+    """
+
+
+class DamagedLakeError(OperatorError):
+    """A file of the lake is torn, altered, missing or of another moment; only what needs it stops.
+
+    Operator action: `edgeloop lake check` names every such file; with `--repair` it heals what it can.
     """
 
 

@@ -62,7 +62,13 @@ class DamageList:
     def add(self, table: str, path: str, rows: int | None, reason: str) -> DamagedFile:
         """Put a file on the list, unless it is there; a reader without the right to write only returns it."""
         found = DamagedFile(table, path, rows, reason, utc_now())
-        entry = {"table": table, "path": path, "rows": rows, "reason": reason, "found": found.found.isoformat()}
+        entry = {
+            "table": table,
+            "path": path,
+            "rows": rows,
+            "reason": reason,
+            "found": found.found.isoformat(),
+        }
         try:
             if DISK.put_if_absent(self._entry(table, path), with_digest(orjson.dumps(entry))):
                 log.error("%s (docs/runbook.md#damaged-data-files)", found.line())

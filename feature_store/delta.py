@@ -17,7 +17,6 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
-import orjson
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError

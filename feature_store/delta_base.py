@@ -1,4 +1,4 @@
-"""What a Delta log is opened from: a checkpoint and the entries after it, each examined before it is believed.
+"""What a Delta log is opened from: a checkpoint and the entries after it, all examined before.
 
 A hint (``_last_checkpoint``) that names no checkpoint is dropped, and so is a damaged checkpoint that the log
 can do without. deltalake 1.6.6 by itself stops at the first, and reads an empty entry as one without actions

@@ -1,7 +1,7 @@
 """One entry of a Delta log: what it changes, and whether it is as it was written.
 
-Our entries carry a digest of their actions in ``commitInfo``. Entries of release 0.2.0, of deltalake itself and
-of other engines have none; they must be whole JSON lines at least.
+Our entries carry a digest of their actions in ``commitInfo``. Entries of release 0.2.0, of deltalake itself
+and of other engines have none; they must be whole JSON lines at least.
 """
 
 from __future__ import annotations
@@ -125,7 +125,9 @@ def _digest_of(actions: Sequence[Mapping[str, Any]]) -> str:
         for a in (action["add"] for action in actions if "add" in action)
     ]
     removes = [unquote(a["remove"]["path"]) for a in actions if "remove" in a]
-    return actions_digest(adds, removes, {a["txn"]["appId"]: a["txn"]["version"] for a in actions if "txn" in a})
+    return actions_digest(
+        adds, removes, {a["txn"]["appId"]: a["txn"]["version"] for a in actions if "txn" in a}
+    )
 
 
 def _actions(entry: bytes) -> list[dict[str, Any]]:

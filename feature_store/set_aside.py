@@ -28,7 +28,9 @@ def set_aside(root: Path, path: Path) -> Path:
     """
     wanted = root / FOLDER / path.relative_to(root)
     DISK.make_folder(wanted.parent)
-    target = next(p for i in count() if not (p := wanted.with_name(f"{wanted.name}.{i}" if i else wanted.name)).exists())
+    target = next(
+        p for i in count() if not (p := wanted.with_name(f"{wanted.name}.{i}" if i else wanted.name)).exists()
+    )
     DISK.rename(path, target)
     DISK.sync_folder(path.parent)
     log.warning("%s was set aside as %s", path.relative_to(root), target.relative_to(root))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from feature_store import duck
 from feature_store.cut import Cut, TableCut
-from feature_store.labels import LABELLER
 from feature_store.data_file import origin
+from feature_store.labels import LABELLER
 from feature_store.lineage_view import LINEAGE
 from feature_store.model_views import MODEL_COMPARISONS, MODEL_PERFORMANCE, MODEL_VERSIONS
 from schemas.profile import Profile

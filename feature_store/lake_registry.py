@@ -29,6 +29,7 @@ from schemas.tables import DEVICES, telemetry_table
 
 log = logging.getLogger(__name__)
 
+_FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 _RUNBOOK = "docs/runbook.md#damaged-profiles"
 TASK = "registry"
 """Task under which registrations are committed."""
@@ -111,6 +112,8 @@ class ProfileRegistry:
         """
         if schema_id in _ALWAYS_KNOWN:
             return _ALWAYS_KNOWN[schema_id]
+        if not _FINGERPRINT.fullmatch(schema_id):
+            raise UnknownSchemaError(f"schema {schema_id[:64]!r} is not registered with this lake")
         pointed = _changed(self._schemas / f"{schema_id}.json")  # written anew by each registration
         if (known := self._wired.get(schema_id)) and self._pointed.get(schema_id) == pointed:
             return known
@@ -122,7 +125,7 @@ class ProfileRegistry:
             return self._wired[schema_id]
         damaged = "; ".join(self.damaged().values())
         raise UnknownSchemaError(
-            f"schema {schema_id[:64]!r} is not registered with this lake{damaged and f', or {damaged}'}"
+            f"schema {schema_id!r} is not registered with this lake{damaged and f', or {damaged}'}"
         )
 
     def profiles(self) -> dict[str, Profile]:

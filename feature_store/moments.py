@@ -88,8 +88,8 @@ class TaskMoments:
         held = ", ".join(f"{name} has {n}" for name, n in sorted(self.ahead.items()))
         return (
             f"{self.task}: `_commits` is of an earlier moment than the rest of the lake: its newest commit "
-            f"is {self.decided}, but {held}. Going on would lose the rows of each number that is decided again, "
-            "so the task is stopped. Restore `_commits` and the tables from one moment "
+            f"is {self.decided}, but {held}. Going on would lose the rows of each number that is decided "
+            "again, so the task is stopped. Restore `_commits` and the tables from one moment "
             f"({RUNBOOK})"
         )
 
@@ -102,8 +102,8 @@ class TaskMoments:
             parts.append(f"{missing.table} ends at {missing.held} and lacks {what}{first}")
         return (
             f"{self.task}: commit {self.decided} is decided, but {'; '.join(parts)}. The table is of an "
-            "earlier moment than `_commits`. Going on would leave these rows out in silence, so the task is stopped. "
-            "Put the files back, or go on without them by `edgeloop lake check --repair` "
+            "earlier moment than `_commits`. Going on would leave these rows out in silence, so the task is "
+            "stopped. Put the files back, or go on without them by `edgeloop lake check --repair` "
             f"({RUNBOOK})"
         )
 

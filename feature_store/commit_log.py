@@ -134,9 +134,10 @@ class CommitLog:
         return self._root / task / f"{n:012d}{suffix}"
 
 
-def has_commits(root: Path) -> bool:
-    """Whether anything was ever decided in the lake of this folder."""
-    return any((root / "_commits").glob(f"*/*{RECORD}"))
+def ever_concluded(root: Path) -> bool:
+    """Whether any commit of the lake in this folder was ever shown in a cut."""
+    folder = root / "_commits"
+    return any(folder.glob(f"*/{APPLIED}")) or any(folder.glob(f"*/*{SNAPSHOT}"))
 
 
 def _digest(content: bytes) -> bytes:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import orjson
 
-from feature_store.commit_log import CommitLog, has_commits
+from feature_store.commit_log import CommitLog, ever_concluded
 from feature_store.copies import copy_of, read_sound, remove_both, with_copies
 from feature_store.cut import NEWEST_KEPT, Cut, TableCut, cut_table, dispensable, merge, paths
 from feature_store.decided_files import landed_marks
@@ -88,7 +88,7 @@ class CutStore:
         ids = self.ids()
         if self._cache is not None and ids and self._cache.id >= ids[-1]:
             return self._cache
-        if not ids and not has_commits(self._lake.root):
+        if not ids and not ever_concluded(self._lake.root):
             return None
         newest = self._newest_sound(ids)
         sound = newest is not None and newest.id == ids[-1]
@@ -97,8 +97,8 @@ class CutStore:
 
     def recover(self) -> Cut | None:
         """The newest cut, after recording one that shows what older or missing cuts leave out."""
-        newest = self.latest()
-        return self.record(landed_marks(self._lake, CommitLog(self._lake.root))) if newest else None
+        landed = landed_marks(self._lake, CommitLog(self._lake.root))
+        return self.record(landed) if landed else self.latest()
 
     def damaged(self) -> dict[int, str]:
         """Cuts on record that cannot be read, by id, with what is wrong."""
@@ -168,6 +168,10 @@ class CutStore:
             return best
         raise QueryError(f"no cut was created at or before {aware.isoformat()}; {self._known()}")
 
+    def keeps(self, cut: Cut) -> bool:
+        """Whether the cut is on record or pinned, so that its files stay."""
+        return cut.id in (0, *self.ids()) or any(pinned.id == cut.id for pinned in self.pins().values())
+
     def pin(self, name: str, ref: CutRef = None) -> Cut:
         """Keep a cut and its files until ``unpin``; a training run pins the cut that it reads.
 
@@ -204,6 +208,10 @@ class CutStore:
     def damaged_pins(self) -> dict[str, str]:
         """Pins that cannot be read, nor their copies: name and what is wrong."""
         return {name: found for name, found in self._all_pins().items() if isinstance(found, str)}
+
+    def pin_files(self) -> list[Path]:
+        """The file of each pin."""
+        return with_copies(self._lake.root, self._pins, "*.json")
 
     def kept(self) -> list[Cut]:
         """All cuts that may still be read: those on record and those pinned."""
@@ -255,7 +263,7 @@ class CutStore:
 
     def _all_pins(self) -> dict[str, Cut | str]:
         found: dict[str, Cut | str] = {}
-        for path in with_copies(self._lake.root, self._pins, "*.json"):
+        for path in self.pin_files():
             try:
                 raw = read_sound(self._lake.root, path)
                 found[path.stem] = Cut.from_bytes(orjson.dumps(raw), f"_pins/{path.name}")

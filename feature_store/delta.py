@@ -85,8 +85,13 @@ class DeltaLog:
             columns: Without the partition column.
             doc: The table's description.
             stats_columns: Columns whose bounds the log will hold.
+
+        Raises:
+            DamagedLakeError: The table existed before, and its log is gone.
         """
         if not DeltaTable.is_deltatable(str(folder)):
+            if log_digests.is_known(folder) or any(folder.glob(f"{PARTITION_COLUMN}=*")):
+                raise DamagedLakeError(f"table {folder.name} has lost its Delta log; {REMEDY}")
             folder.mkdir(parents=True, exist_ok=True)
             schema = Schema.from_arrow(pa.schema([*columns, _DAY]))
             with _translated(folder):
@@ -245,24 +250,30 @@ class DeltaLog:
             return False
         self._sync()
         if state.version // CHECKPOINT_EVERY > before // CHECKPOINT_EVERY:
-            self._checkpoint()
+            self.checkpoint()
         return True
 
-    def _checkpoint(self) -> None:
-        with _translated(self.folder):
+    def checkpoint(self) -> Path:
+        """Write a checkpoint of the table as of now; returns its file."""
+        with self._lock, _translated(self.folder):
             self.catch_up()
             self._table.create_checkpoint()
-        for path in self._log.glob(f"{self._table.version():020d}.checkpoint*"):
-            DISK.sync_file(path)
-            log_digests.note(path)
+        path = self._log / f"{self._table.version():020d}.checkpoint.parquet"
+        DISK.sync_file(path)
+        log_digests.note(path)
         DISK.sync_file(self._log / "_last_checkpoint")
         DISK.sync_folder(self._log)
+        return path
 
     def _advance(self) -> TableState:
         """Read the log entries after the state's version."""
         state = self._state
-        while (entry := read_entry(self._entry_path(state.version + 1))) is not None:
-            state.apply(entry)
+        try:
+            while (entry := read_entry(self._entry_path(state.version + 1))) is not None:
+                state.apply(entry)
+        except DamagedLakeError:
+            if (hinted_checkpoint(self._log) or -1) <= state.version:
+                raise  # else a later checkpoint was made that does without the damaged entry
         if state.reshaped or (hinted_checkpoint(self._log) or -1) > state.version:
             self._reopen()
         return self._state

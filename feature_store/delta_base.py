@@ -7,7 +7,7 @@ and some altered checkpoints as other files.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 import orjson
@@ -99,7 +99,7 @@ def checkpoint_problem(path: Path) -> str | None:
     return None if agrees else "was altered: its bytes are not those of its digest"
 
 
-def _drop_bad_hint(folder: Path, checkpoints: Iterable[int]) -> None:
+def _drop_bad_hint(folder: Path, checkpoints: Sequence[int]) -> None:
     hint = folder / "_delta_log" / HINT
     if hint.exists() and hinted_checkpoint(hint.parent) not in checkpoints:
         _drop(folder, hint)

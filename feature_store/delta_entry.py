@@ -101,7 +101,7 @@ def entry_problem(entry: bytes) -> str | None:
         return "is empty"
     try:
         actions = _actions(entry)
-        info = next((a["commitInfo"] for a in actions if "commitInfo" in a), {})
+        info: dict[str, Any] = next((a["commitInfo"] for a in actions if "commitInfo" in a), {})
         stated = info.get(DIGEST)
         if stated is not None and stated != _digest_of(actions):
             return "was altered: its actions are not those of its digest"

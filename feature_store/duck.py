@@ -20,12 +20,17 @@ _SPILL = Path(tempfile.gettempdir()) / "edgeloop-duckdb"
 
 
 def build(statements: Iterable[str], database: Path | None = None) -> Connection:
-    """A connection, in memory or to a new file, after these statements; times are UTC."""
-    connection = duckdb.connect(str(database) if database else ":memory:")
-    connection.execute("SET TimeZone = 'UTC'")
-    for statement in statements:
-        connection.execute(statement)
-    return connection
+    """A connection, in memory or to a new file, after these statements; times are UTC.
+
+    Raises:
+        QueryError: DuckDB refuses one of them, or cannot read a file that it names.
+    """
+    with translated():
+        connection = duckdb.connect(str(database) if database else ":memory:")
+        connection.execute("SET TimeZone = 'UTC'")
+        for statement in statements:
+            connection.execute(statement)
+        return connection
 
 
 def lock(connection: Connection, readable: Sequence[Path]) -> None:

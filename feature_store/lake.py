@@ -6,6 +6,7 @@ exactly those files, once, no matter how often and by which process it is called
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,8 +21,10 @@ from feature_store.data_file import COMPACTED, Origin
 from feature_store.delta import DeltaLog, Snapshot
 from feature_store.delta_entry import LogFile
 from schemas.durable import DISK
-from schemas.errors import LakeConflictError, OperatorError
+from schemas.errors import DamagedLakeError, LakeConflictError, OperatorError
 from schemas.tables import FIXED_TABLES, PARTITION_COLUMN, TableSpec
+
+log = logging.getLogger(__name__)
 
 _TASK = re.compile(r"[A-Za-z0-9_-]+")
 _ATTEMPTS = 50
@@ -84,9 +87,12 @@ class Lake:
         return cls(root)
 
     def ensure_fixed_tables(self) -> None:
-        """Create the tables that every lake has."""
+        """Create the tables that every lake has; a damaged one is logged, and left to repair."""
         for spec in FIXED_TABLES:
-            self.ensure_table(spec)
+            try:
+                self.ensure_table(spec)
+            except DamagedLakeError as exc:
+                log.warning("%s", exc)
 
     def ensure_table(self, spec: TableSpec) -> None:
         """Create the table, or add the columns it lacks. Columns never go and never change type.
@@ -182,6 +188,11 @@ class Lake:
         log = self._log(table)
         log.catch_up()
         return log.transaction(task)
+
+    def forget(self, table: str) -> None:
+        """Open the table's log anew at its next use."""
+        with self._lock:
+            self._logs.pop(table, None)
 
     def snapshot(self, table: str) -> Snapshot:
         """The table as of now, unfinished commits included: queries read cuts instead."""

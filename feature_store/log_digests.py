@@ -32,6 +32,16 @@ def agrees(path: Path, content: bytes) -> bool:
     return stated == hashlib.sha256(content).hexdigest()
 
 
+def is_known(table: Path) -> bool:
+    """Whether a table's folder ever held a log."""
+    return (table.parent / FOLDER / table.name).is_dir()
+
+
+def know(table: Path) -> None:
+    """Record that a table's folder holds a log: it is never made afresh in silence."""
+    DISK.make_folder(table.parent / FOLDER / table.name)
+
+
 def forget(path: Path) -> None:
     """Drop the digest of a log file that is deleted."""
     _place(path).unlink(missing_ok=True)

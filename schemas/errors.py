@@ -23,12 +23,15 @@
     + SpoolError
     + QueryError
   x TaskLostError             another worker owns the task: discard, reload
+  x TasksStoppedError         a part of the lake that these tasks need is damaged: go on with the others
   x OperatorError             a person must decide; the message names the range or file
     + DamagedLakeError        (what the file concerns stops, the rest goes on)
     + StackError
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from schemas.updates import Attack
 
@@ -155,6 +158,18 @@ class QueryError(RejectedError):
 
 class TaskLostError(PipelineError):
     """Commit n of the task exists already: another worker owns it. Discard and reload."""
+
+
+class TasksStoppedError(PipelineError):
+    """A damaged part of the lake stops these tasks; everything else was committed.
+
+    Attributes:
+        reasons: Why, by number of the task.
+    """
+
+    def __init__(self, reasons: Mapping[int, str]) -> None:
+        super().__init__("; ".join(reasons.values()))
+        self.reasons = dict(reasons)
 
 
 class OperatorError(PipelineError):

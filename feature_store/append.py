@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 import orjson
 import pyarrow as pa
 
-from feature_store.commit_log import SNAPSHOT, CommitLog
+from feature_store.commit_log import CommitLog
 from feature_store.cut_store import CutStore
-from feature_store.decided_files import read_files, record_name
 from feature_store.lake import Lake, TableCommit
 from feature_store.moments import TaskHistory, compare
-from feature_store.self_digest import checked, with_digest
+from feature_store.self_digest import with_digest
+from feature_store.task_history import task_history
 from schemas.errors import DamagedLakeError, LakeConflictError
 
 SNAPSHOT_EVERY = 32
@@ -39,7 +39,7 @@ def append(lake: Lake, cuts: CutStore, task: str, rows: Callable[[int], Mapping[
     """
     log = CommitLog(lake.root)
     for _ in range(_ATTEMPTS):
-        history = _history(log, task)
+        history = task_history(log, task)
         n = history.decided + 1
         parts = rows(n)
         _refuse_other_moments(lake, cuts, history, parts)
@@ -50,7 +50,7 @@ def append(lake: Lake, cuts: CutStore, task: str, rows: Callable[[int], Mapping[
         if log.put_if_absent(task, n, with_digest(orjson.dumps(record))):
             finish(lake, cuts, task)
             if (n + 1) % SNAPSHOT_EVERY == 0:
-                named = {"named": dict(_history(log, task).named)}
+                named = {"named": dict(task_history(log, task).named)}
                 log.write_snapshot(task, n, with_digest(orjson.dumps(named)))
             return n
     raise LakeConflictError(f"other writers of '{task}' were first {_ATTEMPTS} times in a row")
@@ -66,7 +66,7 @@ def finish(lake: Lake, cuts: CutStore, task: str) -> None:
     decided = log.newest(task)
     if decided < 0 or log.applied(task) == decided:
         return
-    history = _history(log, task)
+    history = task_history(log, task)
     redo = _refuse_other_moments(lake, cuts, history)
     for n in redo:
         for table, files in (
@@ -86,33 +86,3 @@ def _refuse_other_moments(
     if refusal := moments.refusal():
         raise DamagedLakeError(refusal)
     return moments.redo
-
-
-def _history(log: CommitLog, task: str) -> TaskHistory:
-    """The task's records after its newest readable snapshot.
-
-    Raises:
-        DamagedLakeError: A record that is needed is damaged or missing.
-    """
-    base, base_named = _newest_snapshot(log, task)
-    named = dict(base_named)
-    newest = log.newest(task)
-    for n in range(base + 1, newest + 1):
-        files = read_files(log, task, n)
-        if files is None:
-            raise DamagedLakeError(
-                f"{task}: the commit log has a hole: {record_name(task, n)} is missing; nothing can be "
-                "appended before it is restored from a backup (docs/runbook.md#damaged-commit-records)"
-            )
-        named |= {table: n for table, staged in files.items() if staged}
-    return TaskHistory(task, newest, named, lambda n: read_files(log, task, n), base, base_named)
-
-
-def _newest_snapshot(log: CommitLog, task: str) -> tuple[int, dict[str, int]]:
-    for n in log.snapshots(task):
-        try:
-            raw = checked(log.read_snapshot(task, n), f"_commits/{task}/{n:012d}{SNAPSHOT}")
-        except (DamagedLakeError, FileNotFoundError):
-            continue
-        return n, dict(raw.get("named", {}))
-    return -1, {}

@@ -19,6 +19,12 @@ from schemas.durable import DISK, temporary
 CATALOG = "catalog.duckdb"
 
 
+def catalog_problem(root: Path) -> str | None:
+    """What is wrong with the catalog, in words; None: nothing, or there is none yet."""
+    path = root / CATALOG
+    return None if not path.exists() or duck.is_readable(path) else "the catalog cannot be opened"
+
+
 def refresh_catalog(lake: Lake) -> Path:
     """Rebuild the catalog from the newest cut.
 

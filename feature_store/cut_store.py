@@ -225,11 +225,11 @@ class CutStore:
         """
         for cut_id in self.damaged():
             with contextlib.suppress(FileNotFoundError):
-                set_aside(self._lake.root, self._path(cut_id))
+                set_aside(self._lake.root, self.path(cut_id))
         ages = [(cut.id, cut.created) for cut in self._on_record()]
         gone = dispensable(ages, now)
         for cut_id in gone:
-            self._path(cut_id).unlink(missing_ok=True)
+            self.path(cut_id).unlink(missing_ok=True)
         return len(gone)
 
     def housekeeping(self) -> AbstractContextManager[None]:
@@ -241,9 +241,9 @@ class CutStore:
 
     def _try(self, cut_id: int) -> Cut | None:
         """The cut; None where it was thinned out after the folder was read."""
-        name = f"_cuts/{self._path(cut_id).name}"
+        name = f"_cuts/{self.path(cut_id).name}"
         try:
-            cut = Cut.from_bytes(self._path(cut_id).read_bytes(), name)
+            cut = Cut.from_bytes(self.path(cut_id).read_bytes(), name)
         except FileNotFoundError:
             return None
         except OSError as exc:
@@ -279,7 +279,7 @@ class CutStore:
         pinned = [cut.id for cut in self.pins().values()]
         number = max([*ids, *pinned, before.id]) + 1
         cut = Cut(number, max(self._clock(), before.created), marks, self._tables(marks, before))
-        gone = f"_cuts/{self._path(ids[-1]).name} is damaged" if ids else "_cuts is empty"
+        gone = f"_cuts/{self.path(ids[-1]).name} is damaged" if ids else "_cuts is empty"
         try:
             if not self._put(cut):
                 return self.latest() or cut  # another process was first
@@ -306,11 +306,11 @@ class CutStore:
         return tables
 
     def _put(self, cut: Cut) -> bool:
-        if not DISK.put_if_absent(self._path(cut.id), cut.to_bytes()):
+        if not DISK.put_if_absent(self.path(cut.id), cut.to_bytes()):
             return False
         if sum(i > cut.id for i in self.ids()) >= NEWEST_KEPT:
             # This process was suspended, and its number was free only because it was thinned out meanwhile.
-            self._path(cut.id).unlink(missing_ok=True)
+            self.path(cut.id).unlink(missing_ok=True)
             return False
         return True
 
@@ -325,5 +325,6 @@ class CutStore:
         span = f"cuts {ids[0]} to {ids[-1]} are on record" if ids else "no cut is on record"
         return f"{span}, pins: {', '.join(self.pins()) or 'none'}"
 
-    def _path(self, cut_id: int) -> Path:
+    def path(self, cut_id: int) -> Path:
+        """File of a cut on record."""
         return self._folder / f"{cut_id:012d}.json"

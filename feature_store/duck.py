@@ -33,6 +33,16 @@ def build(statements: Iterable[str], database: Path | None = None) -> Connection
         return connection
 
 
+def is_readable(database: Path) -> bool:
+    """Whether DuckDB can open a file of views."""
+    try:
+        with duckdb.connect(str(database), read_only=True) as connection:
+            connection.execute("SELECT count(*) FROM duckdb_views()").fetchall()
+    except (duckdb.Error, OSError):
+        return False
+    return True
+
+
 def lock(connection: Connection, readable: Sequence[Path]) -> None:
     """Restrict the connection to reading these files, for good.
 

@@ -101,8 +101,7 @@ class ProfileRegistry:
             if DISK.put_if_absent(path, payload):
                 break
         add_copy(self._lake.root, path)
-        pointer = orjson.dumps({"profile": profile.name, "number": int(path.stem)})
-        DISK.write(self._schemas / f"{schema_id}.json", with_digest(pointer))
+        self._point(schema_id, path)
         return schema_id
 
     def wire(self, schema_id: str) -> WireSchema:
@@ -148,6 +147,38 @@ class ProfileRegistry:
     def files(self) -> list[Path]:
         """Every version of every profile."""
         return [path for name in self._names() for path in self._versions(name)]
+
+    def wrong_pointers(self) -> list[Path]:
+        """Pointers of wire schemas that do not name the newest version with that schema."""
+        wanted = {
+            self._schemas / f"{schema_id}.json": schema for schema_id, schema in self._newest_with().items()
+        }
+        return [path for path, version in wanted.items() if self._pointed_at(path) != version]
+
+    def point_again(self) -> None:
+        """Write every pointer anew."""
+        for schema_id, version in self._newest_with().items():
+            self._point(schema_id, version)
+
+    def _newest_with(self) -> dict[str, Path]:
+        """Newest version with each wire schema, of profiles that can be read."""
+        found = {}
+        for name in self.profiles():
+            for path in self._versions(name):
+                if (profile := self._try(path)) is not None:
+                    found[fingerprint(telemetry_rows(profile))] = path
+        return found
+
+    def _pointed_at(self, pointer: Path) -> Path | None:
+        try:
+            raw = checked(pointer.read_bytes(), str(pointer))
+            return self._profiles / str(raw["profile"]) / f"{int(raw['number']):06d}.json"
+        except (OSError, DamagedLakeError, KeyError, TypeError, ValueError):
+            return None
+
+    def _point(self, schema_id: str, version: Path) -> None:
+        pointer = orjson.dumps({"profile": version.parent.name, "number": int(version.stem)})
+        DISK.write(self._schemas / f"{schema_id}.json", with_digest(pointer))
 
     def _wire_schemas(self) -> dict[str, WireSchema]:
         """Wire schema by fingerprint, from the profiles themselves: the newest version with it counts.

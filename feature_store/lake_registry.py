@@ -19,7 +19,7 @@ from feature_store.append import append, finish
 from feature_store.copies import add_copy, copy_of, read_sound, with_copies
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
-from feature_store.self_digest import with_digest
+from feature_store.self_digest import checked, with_digest
 from feature_store.sound_files import read_each
 from schemas.durable import DISK
 from schemas.errors import DamagedLakeError, UnknownSchemaError

@@ -33,7 +33,7 @@ def refresh_catalog(lake: Lake) -> Path:
     """
     cuts = CutStore(lake)
     root = lake.root.absolute()
-    sound = sound_cut(root, cuts.resolve(None), cuts)
+    sound = sound_cut(root, cuts.resolve(None), cuts.keeps)
     path = root / CATALOG
     beside = temporary(path)
     try:

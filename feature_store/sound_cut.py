@@ -6,12 +6,11 @@ not: DuckDB verifies no checksums. A file that the scrub or a reader of ours fou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from feature_store.cut import Cut, TableCut
-from feature_store.cut_store import CutStore
 from feature_store.damage_list import DamagedFile, DamageList, by_table
 from feature_store.data_file import content_problem, presence_problem
 from schemas.errors import QueryError
@@ -40,13 +39,15 @@ class SoundCut:
         return [_line(t, files) for t, files in found.items() if wanted is None or t in wanted]
 
 
-def sound_cut(root: Path, cut: Cut, cuts: CutStore, *, verify: Iterable[str] = ()) -> SoundCut:
+def sound_cut(
+    root: Path, cut: Cut, keeps: Callable[[Cut], bool], *, verify: Iterable[str] = ()
+) -> SoundCut:
     """The cut without files that are damaged; those found now go on the damage list.
 
     Args:
         root: The lake's folder.
         cut: Its files are kept as long as it is.
-        cuts: Tells whether it is.
+        keeps: Whether it still is.
         verify: Tables whose files are read whole and compared with their digests.
 
     Raises:
@@ -64,7 +65,7 @@ def sound_cut(root: Path, cut: Cut, cuts: CutStore, *, verify: Iterable[str] = (
                 damaged.setdefault(name, {})[path] = item
             elif problem := test(root / name / path, size):
                 found.append((name, path, rows, problem))
-    if found and not cuts.keeps(cut):
+    if found and not keeps(cut):
         raise QueryError(f"cut {cut.id} was removed while it was read; `edgeloop lake cuts` lists the others")
     for name, path, rows, problem in found:
         damaged.setdefault(name, {})[path] = listed.add(name, path, rows, problem)

@@ -97,7 +97,7 @@ def open_cut(
         raise QueryError(f"no lake at {root}; `edgeloop up` or `edgeloop demo` makes one")
     lake = Lake(root)
     cuts = CutStore(lake)
-    sound = sound_cut(root, cuts.resolve(cut), cuts, verify=verify)
+    sound = sound_cut(root, cuts.resolve(cut), cuts.keeps, verify=verify)
     connection = duck.build(statements(root, sound, ProfileRegistry(lake).profiles()))
     if locked:
         duck.lock(connection, list(paths(root, sound.cut)))

@@ -40,8 +40,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 TAIL_CHECK_S = 3.0
-RETRY_EVERY = 5
-"""Tail checks between two attempts to open stopped tasks."""
+RETRY_EVERY = 5  # tail checks between two attempts to open stopped tasks
 STOP_TIMEOUT_S = 30.0
 
 
@@ -139,11 +138,7 @@ class FaustDoor:
     async def _add_buffers(
         self, consumer: CheckpointConsumer, assigned: Iterable[TP], opened: Mapping[int, dict[str, int]]
     ) -> None:
-        """Buffers for opened tasks, from where their checkpoints want to go on.
-
-        Raises:
-            OperatorError: A checkpoint lies outside the log.
-        """
+        """Buffers for opened tasks, from where their checkpoints want to go on."""
         fresh = [tp for tp in assigned if tp.partition in opened]
         first = await consumer.earliest_offsets(*fresh) if fresh else {}
         end = await consumer.highwaters(*fresh) if fresh else {}

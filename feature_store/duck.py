@@ -20,12 +20,27 @@ _SPILL = Path(tempfile.gettempdir()) / "edgeloop-duckdb"
 
 
 def build(statements: Iterable[str], database: Path | None = None) -> Connection:
-    """A connection, in memory or to a new file, after these statements; times are UTC."""
-    connection = duckdb.connect(str(database) if database else ":memory:")
-    connection.execute("SET TimeZone = 'UTC'")
-    for statement in statements:
-        connection.execute(statement)
-    return connection
+    """A connection, in memory or to a new file, after these statements; times are UTC.
+
+    Raises:
+        QueryError: DuckDB refuses one of them, or cannot read a file that it names.
+    """
+    with translated():
+        connection = duckdb.connect(str(database) if database else ":memory:")
+        connection.execute("SET TimeZone = 'UTC'")
+        for statement in statements:
+            connection.execute(statement)
+        return connection
+
+
+def is_readable(database: Path) -> bool:
+    """Whether DuckDB can open a file of views."""
+    try:
+        with duckdb.connect(str(database), read_only=True) as connection:
+            connection.execute("SELECT count(*) FROM duckdb_views()").fetchall()
+    except (duckdb.Error, OSError):
+        return False
+    return True
 
 
 def lock(connection: Connection, readable: Sequence[Path]) -> None:

@@ -9,10 +9,12 @@ from pathlib import Path
 
 from feature_store import duck
 from feature_store.cut import Cut, TableCut
+from feature_store.damage_list import DamagedFile
+from feature_store.data_file import origin
 from feature_store.labels import LABELLER
-from feature_store.lake import origin
 from feature_store.lineage_view import LINEAGE
 from feature_store.model_views import MODEL_COMPARISONS, MODEL_PERFORMANCE, MODEL_VERSIONS
+from feature_store.sound_cut import SoundCut
 from schemas.profile import Profile
 from schemas.row_schemas import Reason
 from schemas.tables import (
@@ -24,20 +26,21 @@ from schemas.tables import (
     telemetry_table_name,
 )
 from schemas.topics import TELEMETRY
-from schemas.view_specs import BOOKS_STATEMENTS, sql_type
+from schemas.view_specs import BOOKS_STATEMENTS, DAMAGED_FILES, sql_type
 
 _BOOKS_KEY = "device_id, boot_id, period_start, model_version, stratum"
 _PREFIX = telemetry_table_name("")
 
 
-def statements(root: Path, cut: Cut, profiles: Mapping[str, Profile]) -> list[str]:
+def statements(root: Path, sound: SoundCut, profiles: Mapping[str, Profile]) -> list[str]:
     """``CREATE VIEW`` statements for a cut, in order.
 
     Args:
         root: The lake's folder, absolute.
-        cut: Which files to read.
+        sound: Which files to read, and which are left out.
         profiles: Registered profiles, by name: each has its table, an empty one if the cut has none.
     """
+    cut = sound.cut
     tables = _tables(cut, profiles)
     views = {
         (BOOKS_STATEMENTS if name == BOOKS.name else name): _table(root / name, table)
@@ -56,6 +59,7 @@ def statements(root: Path, cut: Cut, profiles: Mapping[str, Profile]) -> list[st
         "model_performance": MODEL_PERFORMANCE,
         "model_comparisons": MODEL_COMPARISONS,
         "lineage": LINEAGE,
+        "damaged_files": _damaged_files(sound.left_out),
     }
     return [f"CREATE VIEW {duck.name(view)} AS {sql}" for view, sql in views.items()]
 
@@ -178,6 +182,17 @@ SELECT device_id, coalesce(registered, false) AS registered,
     coalesce(time_suspect, 0) AS time_suspect, coalesce(gaps, 0) AS gaps, last_row_at
 FROM known FULL JOIN stated USING (device_id) FULL JOIN landed USING (device_id)
     FULL JOIN refusals USING (device_id)"""
+
+
+def _damaged_files(left_out: Iterable[DamagedFile]) -> str:
+    columns = {column.name: column.kind for column in DAMAGED_FILES.columns}
+    parts = []
+    for file in left_out:
+        found = duck.text(file.found.isoformat())
+        values = (duck.text(file.table), duck.text(file.path), file.rows, duck.text(file.reason), found)
+        shown = zip(("NULL" if v is None else v for v in values), columns.items(), strict=True)
+        parts.append("SELECT " + ", ".join(f"{v}::{kind} AS {duck.name(c)}" for v, (c, kind) in shown))
+    return " UNION ALL ".join(parts) or _empty(columns)
 
 
 def _cut(cut: Cut) -> str:

@@ -20,7 +20,7 @@ from infra.audit import SpoolCount, count_spools
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.kafka.lag import lags
 from infra.stack.edge_processes import EdgeProcess
-from schemas.errors import SpoolError
+from schemas.errors import DamagedLakeError, QueryError, SpoolError
 from schemas.topics import TELEMETRY
 from stream_processors.engine.records import CommitRecord
 
@@ -114,7 +114,7 @@ class LineWatcher:
         for cut_id in sorted(i for i in cuts.ids() if i > self._cut):
             try:
                 cut = cuts.read(cut_id)
-            except FileNotFoundError:  # removed meanwhile: a later cut covers it
+            except (QueryError, DamagedLakeError):  # removed meanwhile, or damaged: a later cut covers it
                 continue
             for task, n in cut.marks.items():
                 if self._marks.get(task, -1) < n:
@@ -125,7 +125,7 @@ class LineWatcher:
         match = _TASK.fullmatch(task)
         if match is None:
             return
-        with contextlib.suppress(FileNotFoundError):  # pruned: a later record covers it
+        with contextlib.suppress(FileNotFoundError, DamagedLakeError):  # pruned: a later record covers it
             record = CommitRecord.from_bytes(commits.read(task, n))
             partition = int(match[1])
             if TELEMETRY.base in record.offsets:

@@ -23,12 +23,16 @@
     + SpoolError
     + QueryError
   x TaskLostError             another worker owns the task: discard, reload
+  x TasksStoppedError         a part of the lake that these tasks need is damaged: go on with the others
   x OperatorError             a person must decide; the message names the range or file
+    + DamagedLakeError        (what the file concerns stops, the rest goes on)
     + StackError
     + BackupError
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from schemas.updates import Attack
 
@@ -157,10 +161,29 @@ class TaskLostError(PipelineError):
     """Commit n of the task exists already: another worker owns it. Discard and reload."""
 
 
+class TasksStoppedError(PipelineError):
+    """A damaged part of the lake stops these tasks; everything else was committed.
+
+    Attributes:
+        reasons: Why, by number of the task.
+    """
+
+    def __init__(self, reasons: Mapping[int, str]) -> None:
+        super().__init__("; ".join(reasons.values()))
+        self.reasons = dict(reasons)
+
+
 class OperatorError(PipelineError):
     """The pipeline cannot go on without a decision by a person.
 
     Operator action: docs/runbook.md has an entry for each message.
+    """
+
+
+class DamagedLakeError(OperatorError):
+    """A file of the lake is torn, altered, missing or of another moment; only what needs it stops.
+
+    Operator action: `edgeloop lake check` names every such file; with `--repair` it heals what it can.
     """
 
 

@@ -181,6 +181,16 @@ LINEAGE = _view(
     ("known_at", "TIMESTAMPTZ", "UTC instant the use was recorded."),
 )
 
+DAMAGED_FILES = _view(
+    "damaged_files",
+    "Data files that the cut names and no view reads, because they are missing or altered; normally empty.",
+    ("table_name", "VARCHAR", "Table that lacks their rows."),
+    ("path", "VARCHAR", "File, relative to the table's folder."),
+    ("rows", "BIGINT", "Rows it held; null: not known."),
+    ("reason", "VARCHAR", "What is wrong with it."),
+    ("found_at", "TIMESTAMPTZ", "UTC instant it was found damaged."),
+)
+
 DERIVED_VIEWS = (
     ALARMS,
     FLEET,
@@ -191,6 +201,7 @@ DERIVED_VIEWS = (
     MODEL_PERFORMANCE,
     MODEL_COMPARISONS,
     LINEAGE,
+    DAMAGED_FILES,
 )
 
 
@@ -201,6 +212,16 @@ def sql_type(kind: pa.DataType) -> str:
     if pa.types.is_timestamp(kind):
         return "TIMESTAMPTZ" if kind.tz else "TIMESTAMP"
     return _SQL_TYPES[str(kind)]
+
+
+def arrow_type(sql: str) -> pa.DataType:
+    """Arrow type of a DuckDB type that our tables use."""
+    if sql.endswith("[]"):
+        return pa.list_(arrow_type(sql[:-2]))
+    if sql in ("TIMESTAMPTZ", "TIMESTAMP"):
+        return pa.timestamp("us", tz="UTC" if sql == "TIMESTAMPTZ" else None)
+    [name] = [name for name, known in _SQL_TYPES.items() if known == sql]
+    return pa.type_for_alias(name)
 
 
 _SQL_TYPES = {

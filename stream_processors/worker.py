@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points, version
 
 from feature_store.catalog import refresh_catalog
@@ -12,9 +13,13 @@ from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from feature_store.lake_registry import DeviceRegistry, ProfileRegistry
 from feature_store.maintenance import compact, vacuum
+from feature_store.scrub import Scrub
+from feature_store.start_up import heal
+from feature_store.stopped_tasks import StoppedTasks
+from schemas.errors import DamagedLakeError, PipelineError, TasksStoppedError
 from schemas.instants import utc_now
 from schemas.topics import TASK_TOPICS
-from stream_processors.engine.checkpoint import Checkpoint, CheckpointParts
+from stream_processors.engine.checkpoint import Checkpoint, CheckpointParts, task_name
 from stream_processors.engine.faust_door import FaustDoor
 from stream_processors.engine.kafka_log import KafkaLog
 from stream_processors.engine.pipeline import in_order
@@ -22,6 +27,10 @@ from stream_processors.ingest.lake_directory import LakeDirectory
 from stream_processors.job import Job, RawMessage
 from stream_processors.settings import StreamSettings
 
+log = logging.getLogger(__name__)
+
+HEAL_AGAIN_S = 10.0
+"""Least time between two attempts to heal a lake that stops tasks."""
 JOBS = "edgeloop.jobs"
 """Entry point group by which jobs are found, a user's own like the built-in ones."""
 
@@ -32,18 +41,35 @@ def installed_jobs(directory: LakeDirectory) -> tuple[Job, ...]:
 
 
 class Housekeeping:
-    """A task handler that also compacts, refreshes the catalog and vacuums between commits."""
+    """A task handler that also compacts, refreshes the catalog, vacuums and scrubs between commits.
+
+    None of that is needed for a commit: what fails is logged, and tried again when it is due again.
+    """
 
     def __init__(self, checkpoint: Checkpoint, lake: Lake, cuts: CutStore, settings: StreamSettings) -> None:
         self._checkpoint, self._lake, self._cuts, self._settings = checkpoint, lake, cuts, settings
         self._commits = 0
         self._catalog_at = 0.0
-        self._vacuumed_at = time.monotonic()
+        self._vacuumed_at = self._scrubbed_at = time.monotonic()
+        self._healed_at = 0.0
         self._catalog_stale = True
+        self._scrub = Scrub(lake.root, cuts, settings.scrub_bytes)
+        self._stopped = StoppedTasks(lake.root)
+        self._warned: dict[str, str] = {}
 
     def open(self, task: int) -> dict[str, int]:
-        """Recover a task."""
-        return self._checkpoint.open(task)
+        """Recover a task; where a damaged file prevents it, heal the lake and try once more."""
+        try:
+            try:
+                offsets = self._checkpoint.open(task)
+            except DamagedLakeError:
+                self._heal()
+                offsets = self._checkpoint.open(task)
+        except DamagedLakeError as exc:
+            self._stopped.add(task_name(task), str(exc))
+            raise
+        self._stopped.remove(task_name(task))
+        return offsets
 
     def close(self, task: int) -> None:
         """Forget a task, and show what it landed last in the catalog."""
@@ -51,24 +77,47 @@ class Housekeeping:
         self._refresh_catalog()
 
     def process(self, batches: Mapping[int, Sequence[RawMessage]]) -> None:
-        """Commit, then compact, refresh or vacuum where it is due."""
-        self._checkpoint.process(batches)
+        """Commit, then compact, refresh, vacuum or scrub where it is due."""
+        try:
+            self._checkpoint.process(batches)
+        except TasksStoppedError as exc:
+            for task, reason in exc.reasons.items():
+                self._stopped.add(task_name(task), reason)
+            raise
         if any(batches.values()):
             self._commits += 1
             self._catalog_stale = True
             if self._commits % self._settings.compact_every == 0:
-                compact(self._lake, self._cuts)
+                self._try("compaction", lambda: compact(self._lake, self._cuts))
         now = time.monotonic()
         if now - self._catalog_at >= self._settings.catalog_every_s:
             self._refresh_catalog()
         if now - self._vacuumed_at >= self._settings.vacuum_every_s:
             self._vacuumed_at = now
-            vacuum(self._lake, self._cuts, utc_now())
+            self._try("vacuum", lambda: vacuum(self._lake, self._cuts, utc_now()))
+        if now - self._scrubbed_at >= self._settings.scrub_every_s:
+            self._scrubbed_at = now
+            self._try("scrub", lambda: self._scrub.turn(utc_now()))
+
+    def _heal(self) -> None:
+        now = time.monotonic()
+        if now - self._healed_at >= HEAL_AGAIN_S:
+            self._healed_at = now
+            heal(self._lake, self._cuts)
 
     def _refresh_catalog(self) -> None:
         if self._catalog_stale:
-            refresh_catalog(self._lake)
+            self._try("catalog", lambda: refresh_catalog(self._lake))
             self._catalog_at, self._catalog_stale = time.monotonic(), False
+
+    def _try(self, what: str, step: Callable[[], object]) -> None:
+        try:
+            step()
+            self._warned.pop(what, None)
+        except (PipelineError, OSError) as exc:
+            if self._warned.get(what) != str(exc):
+                log.warning("%s failed, and is tried again when it is due: %s", what, exc)
+            self._warned[what] = str(exc)
 
 
 def build_worker(settings: StreamSettings, checkpoint_type: type[Checkpoint] = Checkpoint) -> FaustDoor:
@@ -79,8 +128,8 @@ def build_worker(settings: StreamSettings, checkpoint_type: type[Checkpoint] = C
         checkpoint_type: Fault tests give a subclass that dies between two steps.
     """
     lake = Lake.open(settings.lake_root)
-    lake.ensure_fixed_tables()
     cuts = CutStore(lake)
+    heal(lake, cuts)
     directory = LakeDirectory(ProfileRegistry(lake), DeviceRegistry(lake))
     jobs = installed_jobs(directory)
     kafka = KafkaLog(settings.bootstrap_servers, settings.namespace, settings.group_id)

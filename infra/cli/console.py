@@ -103,6 +103,12 @@ def show_error(error: PipelineError) -> None:
         console.print(Text.assemble(("hint: ", "bold"), advice))
 
 
+def show_warning(line: str) -> None:
+    """Print what the reader of a result must know about it."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(Text.assemble(("warning: ", "bold yellow"), line))
+
+
 def hint(error: PipelineError) -> str:
     """The *Operator action* of the error's class, on one line; empty if it has none."""
     _, found, action = (type(error).__doc__ or "").partition(_OPERATOR)

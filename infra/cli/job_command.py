@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from infra.cli.app import session
-from infra.cli.console import AsJson, show_json, show_progress, show_table
+from infra.cli.console import AsJson, show_json, show_progress, show_table, show_warning
 from infra.printing import count
 
 if TYPE_CHECKING:
@@ -62,7 +62,10 @@ def lag(ctx: typer.Context, as_json: AsJson = False) -> None:
     from infra.stack.running import log_only, running_stack
 
     with running_stack(log_only(session(ctx).settings()), "job lag", show_progress) as stack:
-        found = lags(stack.lake_root, KafkaAdmin(stack.bootstrap_servers), stack.namespace)
+        damaged: list[str] = []
+        found = lags(stack.lake_root, KafkaAdmin(stack.bootstrap_servers), stack.namespace, damaged)
+    for line in damaged:
+        show_warning(line)
     if as_json:
         show_json([{**one._asdict(), "lag": one.lag} for one in found])
         return

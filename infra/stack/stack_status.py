@@ -8,10 +8,11 @@ from typing import Any
 import psutil
 
 from edge_producer.status_file import read_status
-from feature_store import connect
 from feature_store.cut_store import CutStore
 from feature_store.duck import Connection
 from feature_store.lake import Lake
+from feature_store.sql import open_cut
+from feature_store.stopped_tasks import StoppedTasks
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.kafka.lag import lags
 from infra.process.child import same_process
@@ -106,7 +107,7 @@ def _log(root: Path, address: str, namespace: str, problems: list[str]) -> dict[
     admin = KafkaAdmin(address, timeout_s=_TIMEOUT_S)
     try:
         spans = admin.spans([t.named(namespace) for t in ALL_TOPICS])
-        behind = lags(root, admin, namespace)
+        behind = lags(root, admin, namespace, [])  # what stops a task is a problem of the lake
     except PipelineError as exc:
         problems.append(str(exc))
         return {}
@@ -120,23 +121,30 @@ def _log(root: Path, address: str, namespace: str, problems: list[str]) -> dict[
 
 
 def _lake(root: Path, problems: list[str]) -> dict[str, Any]:
+    nothing: dict[str, Any] = {"tables": [], "cut": None, "damaged": []}
     if not root.is_dir():
-        return {"tables": [], "cut": None}
+        return nothing
+    problems += StoppedTasks(root).all().values()
     try:
         cut = CutStore(Lake(root)).latest()
         if cut is None:
-            return {"tables": [], "cut": None}
-        with connect(root, cut.id) as connection:
+            return nothing
+        connection, sound = open_cut(root, cut.id)
+        with connection:
             rows = {table: _count(connection, table) for table in cut.tables}
     except PipelineError as exc:
         problems.append(str(exc))
-        return {"tables": [], "cut": None}
+        return nothing
+    problems += sound.warnings()
     tables = [
         {"name": name, "rows": rows[name], "version": table.version, "files": len(table.files)}
         for name, table in sorted(cut.tables.items())
     ]
     return {
         "tables": tables,
+        "damaged": [
+            {"table": d.table, "path": d.path, "rows": d.rows, "reason": d.reason} for d in sound.left_out
+        ],
         "cut": {"id": cut.id, "created": cut.created.isoformat(), "marks": dict(cut.marks)},
     }
 

@@ -18,6 +18,7 @@ import typer
 import infra.cli
 from infra.cli.console import show_error
 from infra.settings import StackSettings, load_settings
+from infra.terminal import guard_streams
 from schemas.errors import PipelineError
 
 StateDir = Annotated[
@@ -94,6 +95,7 @@ def main() -> None:
     # A script's `edgeloop … &` inherits SIGINT ignored, and Python then leaves it so. The devices and workers
     # that a command starts all end on SIGINT, so the command must too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    guard_streams()
     try:
         with interruptible():
             build_app()(prog_name="edgeloop")

@@ -11,6 +11,8 @@ import threading
 from model_service.processes import PROCESSES
 from model_service.settings import load_settings
 from schemas.errors import PipelineError
+from schemas.escaping import escaped_block
+from schemas.log_lines import log_to_stderr
 
 log = logging.getLogger("model_service")
 
@@ -24,13 +26,13 @@ def main(argv: list[str]) -> int:
             f"usage: python -m model_service {' | '.join(PROCESSES)}   (settings: MODEL_* variables)\n"
         )
         return EXIT_MISUSE
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr()
     for chatty in ("alembic", "tuf"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         settings = load_settings()
     except (ValueError, PipelineError) as exc:
-        sys.stderr.write(f"model_service: {exc}\n")
+        sys.stderr.write(escaped_block(f"model_service: {exc}\n"))
         return EXIT_MISUSE
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

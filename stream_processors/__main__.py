@@ -15,10 +15,11 @@ def main() -> int:
         return 2
     sys.argv = sys.argv[:1]  # Faust reads options from argv when it is imported
     from schemas.errors import PipelineError  # noqa: PLC0415  (after argv is clean)
+    from schemas.log_lines import log_to_stderr  # noqa: PLC0415
     from stream_processors.settings import load_settings  # noqa: PLC0415
     from stream_processors.worker import build_worker  # noqa: PLC0415  (imports Faust)
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr()
     try:
         build_worker(load_settings()).run()
     except PipelineError as exc:

@@ -17,6 +17,7 @@ from infra.settings import PREFIX, StackSettings, load_settings
 from infra.stack.stack import Stack, unwritable
 from infra.stack.stack_file import StackFile, is_held, read_stack, remove_stack, unmark_demo
 from schemas.errors import PipelineError, StackError
+from schemas.log_lines import log_to_stderr
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ _POLL_S = 0.1
 
 def main() -> int:
     """Run the supervisor in the foreground of its own process; exit code 0 done, 1 failed."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr()
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())

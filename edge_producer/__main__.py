@@ -18,6 +18,7 @@ from edge_producer.updates.update_once import update_once
 from edge_producer.updates.updater import Updater, has_models
 from schemas.errors import PipelineError
 from schemas.escaping import escaped_block, escaped_line
+from schemas.folder_access import guard_folder
 from schemas.log_lines import log_to_stderr
 from schemas.profile_file import find_profile
 
@@ -47,6 +48,7 @@ def main(argv: list[str]) -> int:
     stop = threading.Event()
     _stop_on_signals(stop)
     try:
+        guard_folder(settings.state_dir, settings.data_group)
         return command(settings, stop)
     except PipelineError as exc:
         log.error("%s: %s", type(exc).__name__, exc)  # noqa: TRY400  (the message says what to do)

@@ -12,6 +12,7 @@ from model_service.processes import PROCESSES
 from model_service.settings import load_settings
 from schemas.errors import PipelineError
 from schemas.escaping import escaped_block
+from schemas.folder_access import guard_folder
 from schemas.log_lines import log_to_stderr
 
 log = logging.getLogger("model_service")
@@ -38,6 +39,7 @@ def main(argv: list[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
+        guard_folder(settings.root, settings.data_group)
         importlib.import_module(PROCESSES[argv[0]]).run(settings, stop)
     except PipelineError as exc:
         log.error("%s: %s", type(exc).__name__, exc)  # noqa: TRY400  (the message says what to do)

@@ -39,6 +39,10 @@ class ModelSettings(BaseSettings):
     connection_age_s: PositiveFloat = Field(3600.0, description="Longest life of one connection.")
     drain_s: PositiveFloat = Field(5.0, description="Time for running calls when the server stops.")
 
+    data_group: str | None = Field(
+        None, description="Group that may read the root; empty: only its owner; unset: as its mode says."
+    )
+
     @property
     def database_url(self) -> str:
         """SQLAlchemy URL of the registry."""

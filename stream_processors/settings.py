@@ -40,6 +40,10 @@ class StreamSettings(BaseSettings):
         600.0, description="Time between two removals of files that no query can read any more."
     )
 
+    data_group: str | None = Field(
+        None, description="Group that may read the lake; empty: only its owner; unset: as its mode says."
+    )
+
     @property
     def group_id(self) -> str:
         """Consumer group with its namespace."""

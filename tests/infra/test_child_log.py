@@ -29,9 +29,7 @@ def python(program: str, log: Path) -> ChildProcess:
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
-def test_the_log_of_a_child_that_prints_without_end_is_bounded_and_holds_the_newest(
-    stream, tmp_path
-):
+def test_the_log_of_a_child_that_prints_without_end_is_bounded_and_holds_the_newest(stream, tmp_path):
     log = tmp_path / "child.log"
     with python(LINES.format(n=250_000, stream=stream), log) as child:
         assert child.wait(60)

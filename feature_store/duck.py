@@ -98,6 +98,25 @@ def name(value: str) -> str:
     return '"' + value.replace('"', '""') + '"'
 
 
+LARGEST_TOTAL = 10**18 - 1
+"""Largest sum that a view shows: nine of them still add up within BIGINT."""
+
+
+def total(expression: str, condition: str = "true") -> str:
+    """SQL of a sum of whole numbers as BIGINT, whatever the rows say: it stops at ``LARGEST_TOTAL``.
+
+    DuckDB sums BIGINT without overflow, but a cast of the sum fails for every reader of the view.
+
+    Args:
+        expression: What is summed; its own arithmetic must not overflow (cast to HUGEINT).
+        condition: Of the rows that count.
+    """
+    return (
+        f"greatest(least(coalesce(sum({expression}) FILTER ({condition}), 0), {LARGEST_TOTAL}), "
+        f"-{LARGEST_TOTAL})::BIGINT"
+    )
+
+
 def file_list(paths: Iterable[Path]) -> str:
     """SQL list of paths."""
     return "[" + ", ".join(text(str(p)) for p in paths) + "]"

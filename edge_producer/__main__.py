@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import logging
 import signal
@@ -18,6 +17,9 @@ from edge_producer.sources import open_source
 from edge_producer.updates.update_once import update_once
 from edge_producer.updates.updater import Updater, has_models
 from schemas.errors import PipelineError
+from schemas.escaping import escaped_block, escaped_line
+from schemas.folder_access import guard_folder
+from schemas.log_lines import log_to_stderr
 from schemas.profile_file import find_profile
 
 log = logging.getLogger(__name__)
@@ -36,16 +38,17 @@ def main(argv: list[str]) -> int:
             "usage: python -m edge_producer run | update --once   (settings: EDGE_* variables)\n"
         )
         return EXIT_MISUSE
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr()
     logging.getLogger("tuf").setLevel(logging.WARNING)
     try:
         settings = load_settings()
     except ValueError as exc:
-        sys.stderr.write(f"edge_producer: {exc}\n")
+        sys.stderr.write(escaped_block(f"edge_producer: {exc}\n"))
         return EXIT_MISUSE
     stop = threading.Event()
     _stop_on_signals(stop)
     try:
+        guard_folder(settings.state_dir, settings.data_group)
         return command(settings, stop)
     except PipelineError as exc:
         log.error("%s: %s", type(exc).__name__, exc)  # noqa: TRY400  (the message says what to do)
@@ -69,9 +72,13 @@ def _run(settings: EdgeSettings, stop: threading.Event) -> int:
 
 
 def _update(settings: EdgeSettings, _stop: threading.Event) -> int:
-    print_line = functools.partial(print, flush=True)
-    done = update_once(settings, find_profile(settings.profile), print_line)
+    done = update_once(settings, find_profile(settings.profile), _print_line)
     return EXIT_DONE if done else EXIT_FAILED
+
+
+def _print_line(line: str) -> None:
+    sys.stdout.write(escaped_line(line) + "\n")
+    sys.stdout.flush()
 
 
 def _stop_on_signals(stop: threading.Event) -> None:

@@ -42,6 +42,7 @@ class EdgeSettings(BaseSettings):
         offline_file: While this file exists, the sender has no network (flight mode).
         join_dir: Folder of join bundles, ``<device>.json``; None where the devices are not to join.
         update_poll_s: Mean seconds between two checks for a new model without a hint.
+        data_group: Group that may read the folder, keys apart; empty: only its owner; None: as its mode says.
         shadow_previous: Whether the previous model goes on scoring in shadow after the watch.
     """
 
@@ -80,6 +81,7 @@ class EdgeSettings(BaseSettings):
     join_dir: Path | None = None
     update_poll_s: PositiveFloat = 60.0
     shadow_previous: bool = False
+    data_group: str | None = None
 
     @field_validator("devices", mode="before")
     @classmethod

@@ -40,6 +40,10 @@ class ModelSettings(BaseSettings):
     stranger_s: PositiveFloat = Field(20.0, description="Time for a connection to show who calls.")
     drain_s: PositiveFloat = Field(5.0, description="Time for running calls when the server stops.")
 
+    data_group: str | None = Field(
+        None, description="Group that may read the root; empty: only its owner; unset: as its mode says."
+    )
+
     @property
     def database_url(self) -> str:
         """SQLAlchemy URL of the registry."""

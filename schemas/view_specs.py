@@ -89,11 +89,12 @@ DATA_QUALITY = _view(
     ("refused", "BIGINT", "Rows that can never be sent."),
     ("pending", "BIGINT", "Rows that waited when the books were stated."),
     ("landed", "BIGINT", "Telemetry rows in this cut."),
-    ("quarantined", "BIGINT", "Telemetry rows that were refused here."),
-    ("quarantined_messages", "BIGINT", "Refusals of any kind: messages and single rows."),
+    ("quarantined", "BIGINT", "Telemetry rows that it signed and that were refused here."),
+    ("quarantined_messages", "BIGINT", "Refusals of any kind of what it signed: messages and single rows."),
     ("time_suspect", "BIGINT", "Landed rows whose own time was implausible."),
     ("gaps", "BIGINT", "Blocks of the books that the device gave up whole."),
     ("last_row_at", "TIMESTAMPTZ", "UTC instant its newest row reached the log."),
+    ("missing_messages", "BIGINT", "Message numbers that it has used and that have not arrived."),
 )
 
 COHORTS = _view(

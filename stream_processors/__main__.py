@@ -15,12 +15,16 @@ def main() -> int:
         return 2
     sys.argv = sys.argv[:1]  # Faust reads options from argv when it is imported
     from schemas.errors import PipelineError  # noqa: PLC0415  (after argv is clean)
+    from schemas.folder_access import guard_folder  # noqa: PLC0415
+    from schemas.log_lines import log_to_stderr  # noqa: PLC0415
     from stream_processors.settings import load_settings  # noqa: PLC0415
     from stream_processors.worker import build_worker  # noqa: PLC0415  (imports Faust)
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr()
     try:
-        build_worker(load_settings()).run()
+        settings = load_settings()
+        guard_folder(settings.lake_root, settings.data_group)
+        build_worker(settings).run()
     except PipelineError as exc:
         logging.getLogger(__name__).critical("%s: %s", type(exc).__name__, exc)
         return 1

@@ -9,7 +9,7 @@ import typer
 
 from infra.cli.app import session
 from infra.cli.console import AsJson, show_json, show_table, show_text
-from infra.printing import count, instant, size
+from infra.printing import cell, count, instant, size
 
 
 def register(app: typer.Typer) -> None:
@@ -73,7 +73,7 @@ def _show(found: dict[str, Any]) -> None:
     if found["cut"]:
         show_text(f"\ncut     {found['cut']['id']}   created {instant(found['cut']['created'])}")
     for problem in found["problems"]:
-        show_text(f"problem {problem}")
+        show_text(f"problem {cell(problem)}")
 
 
 def _refused(refusals: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from feature_store.commit_log import CommitLog
 from infra.kafka.kafka_admin import KafkaAdmin, OffsetSpan
 from schemas.errors import DamagedLakeError
-from schemas.topics import DEVICE_PARTITIONS, TASK_TOPICS
+from schemas.topics import TASK_TOPICS
 from stream_processors.engine.checkpoint import task_name
 from stream_processors.engine.records import TaskState
 from stream_processors.engine.task_loading import load_task
@@ -51,7 +51,10 @@ def lags(lake_root: Path, admin: KafkaAdmin, namespace: str, damaged: list[str] 
         DamagedLakeError: The commit log of a task is damaged, and ``damaged`` is None.
     """
     log = CommitLog(lake_root)
-    states = {p: _state(log, task_name(p), damaged) for p in range(DEVICE_PARTITIONS)}
+    # As many tasks as the broker has partitions, not as we made: workers serve those that were added, too.
+    counts = admin.topics()
+    tasks = max((counts.get(t.named(namespace), 0) for t in TASK_TOPICS), default=0)
+    states = {p: _state(log, task_name(p), damaged) for p in range(tasks)}
     # Read the ends after the states: whatever a state covers was in the log before, so no lag is negative.
     spans = admin.spans([t.named(namespace) for t in TASK_TOPICS])
     return [lag for p, state in states.items() if state for lag in _of_task(p, state, spans, namespace)]

@@ -35,6 +35,7 @@ from infra.stack.stack_file import (
 from infra.stack.supervision import Supervised
 from schemas.durable import ABANDONED_S, DISK
 from schemas.errors import BrokerUnavailableError, PipelineError, StackError
+from schemas.folder_access import guard_folder, guard_new_files
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +104,7 @@ class Stack:
         try:
             _require_whole(self.settings.state_dir)
             DISK.sweep(self.settings.state_dir, time.time() - ABANDONED_S, (_BESIDE_0_2,))
+            guard_folder(self.settings.state_dir, self.settings.data_group)
             if self._before_start is not None:
                 self._before_start(self.settings.state_dir)
             self._publish(state="starting")
@@ -149,6 +151,7 @@ class Stack:
         self.stop()
 
     def _acquire(self) -> bool:
+        guard_new_files(self.settings.state_dir, self.settings.data_group)
         try:
             self.settings.logs_dir.mkdir(parents=True, exist_ok=True)
             return self._lock.acquire()

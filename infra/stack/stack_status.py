@@ -117,6 +117,11 @@ def _log(root: Path, address: str, namespace: str, problems: list[str]) -> dict[
         ends = sum(s.end for s in own)
         kept = sum(s.end - s.low for s in own)
         topics.append({"name": topic.base, "partitions": len(own), "end_offsets": ends, "messages": kept})
+        if own and len(own) != topic.partitions:
+            problems.append(
+                f"topic {topic.named(namespace)} has {len(own)} partitions, made with {topic.partitions}: a "
+                "message that was sent before and again after the change can land twice"
+            )
     return {"topics": topics, "lag": [{**lag._asdict(), "lag": lag.lag} for lag in behind]}
 
 

@@ -39,13 +39,13 @@ class StreamSettings(BaseSettings):
     vacuum_every_s: PositiveFloat = Field(
         600.0, description="Time between two removals of files that no query can read any more."
     )
-
     scrub_every_s: PositiveFloat = Field(
         10.0, description="Least time between two turns of the scrub, which reads every data file once a day."
     )
     scrub_bytes: PositiveInt = Field(16 * 1024**2, description="What one turn of the scrub reads.")
     data_group: str | None = Field(
         None, description="Group that may read the lake; empty: only its owner; unset: as its mode says."
+    )
 
     @property
     def group_id(self) -> str:

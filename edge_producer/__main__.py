@@ -10,14 +10,17 @@ import sys
 import threading
 from types import FrameType
 
+from edge_producer.actions import ActionRunner, load_actions
 from edge_producer.bundle import load_bundle
+from edge_producer.fail_safe import FailSafe
 from edge_producer.inference import OnnxPredictor
 from edge_producer.runner import Runner
 from edge_producer.settings import EdgeSettings, load_settings
 from edge_producer.sources import open_source
 from edge_producer.updates.update_once import update_once
 from edge_producer.updates.updater import Updater, has_models
-from schemas.errors import PipelineError
+from schemas.errors import PipelineError, SpoolInUseError
+from schemas.profile import Profile
 from schemas.profile_file import find_profile
 
 log = logging.getLogger(__name__)
@@ -54,10 +57,26 @@ def main(argv: list[str]) -> int:
 
 def _run(settings: EdgeSettings, stop: threading.Event) -> int:
     profile = find_profile(settings.profile)
+    actions = ActionRunner(load_actions(settings.actions_file))
+    fail_safe = FailSafe(actions, settings.devices, profile.decision.fail_safe, settings.state_dir)
+    try:
+        # From here on every way out commands the fail-safe, a start that fails too.
+        fail_safe.start()
+        return _sense_and_send(settings, profile, fail_safe, stop)
+    except SpoolInUseError:
+        fail_safe.abandon()
+        raise
+    finally:
+        fail_safe.end()
+
+
+def _sense_and_send(
+    settings: EdgeSettings, profile: Profile, fail_safe: FailSafe, stop: threading.Event
+) -> int:
     updater = Updater(settings, profile) if has_models(settings) else None
     predictor = OnnxPredictor(load_bundle(profile), profile) if updater is None else None
     source = open_source(settings, profile, settings.devices)
-    runner = Runner(settings, profile, source, predictor, updater=updater)
+    runner = Runner(settings, profile, source, predictor, updater=updater, fail_safe=fail_safe)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.collect()
     gc.freeze()
@@ -78,8 +97,8 @@ def _stop_on_signals(stop: threading.Event) -> None:
     def handle(_number: int, _frame: FrameType | None) -> None:
         stop.set()
 
-    signal.signal(signal.SIGTERM, handle)
-    signal.signal(signal.SIGINT, handle)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, handle)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,8 @@ class Host:
     """What a device needs from its process; shared by all devices of the process.
 
     Attributes:
-        on_action: Called with (device_id, action, score) when an action comes into force.
+        on_action: Called with (device_id, action, score) when an action comes into force, and for the action
+            of the first window of a start: what happened to the machine before is not known.
         meters: Takes latencies.
         clock: Steady seconds since 1970, for the age of rows; event times come from the source.
         new_boot_id: Returns an id that no device ever had.
@@ -115,6 +116,7 @@ class Device:
         self._raw_bytes = _raw_bytes(profile)
         self._sensed: list[Row] = []
         self._dirty = True
+        self._commanded: str | None = None
         self._boot_id, self._seq, self._newest_us = host.new_boot_id(), 0, NEVER_US
         self.flush()
 
@@ -132,7 +134,8 @@ class Device:
         scored = time.perf_counter_ns()
         decision = self._decider.decide(window.end, score)
         self._host.meters.decided(time.perf_counter_ns() - begun)
-        if decision.started:
+        if decision.action != self._commanded:
+            self._commanded = decision.action
             self._host.on_action(self.device_id, decision.action, score)
         row = self._row(window, features, score, decision)
         self._summarizer.add(row)
@@ -143,6 +146,10 @@ class Device:
         self._dirty = True
         self._compare(window, row, (scored - begun) / 1e9)
         return decision
+
+    def command_again(self) -> None:
+        """Have the next window command its action, even if it is the one in force."""
+        self._commanded = None
 
     def flush(self) -> None:
         """Release held rows and close the open period: no further window comes soon."""

@@ -15,6 +15,7 @@ from edge_producer.actions import ActionRunner, load_actions
 from edge_producer.clock import Clock, SteadyClock
 from edge_producer.device import Device, Host
 from edge_producer.device_identity import DeviceIdentity, load_or_create
+from edge_producer.fail_safe import FailSafe
 from edge_producer.metering import Meters
 from edge_producer.model_switch import ModelSwitch
 from edge_producer.sending.outbox import Outbox
@@ -60,6 +61,7 @@ class Runner:
         predictor: Scores the windows of every device; only needed without an updater.
         clock: Steady seconds.
         updater: Gives each device its models and changes them between windows.
+        fail_safe: Commands the fail-safe when sensing ends, and runs the actions; made here unless given.
 
     Raises:
         SpoolError: The spool or a key cannot be used.
@@ -74,13 +76,20 @@ class Runner:
         predictor: Predictor | None,
         clock: Clock | None = None,
         updater: Updater | None = None,
+        fail_safe: FailSafe | None = None,
     ) -> None:
         self._settings = settings
         self._source = source
         self._updater = updater
         self._clock = clock or SteadyClock()
         settings.state_dir.mkdir(parents=True, exist_ok=True)
-        self._actions = ActionRunner(load_actions(settings.actions_file))
+        self._fail_safe = fail_safe or FailSafe(
+            ActionRunner(load_actions(settings.actions_file)),
+            settings.devices,
+            profile.decision.fail_safe,
+            settings.state_dir,
+        )
+        self._actions = self._fail_safe.actions
         identities = {d: load_or_create(settings.keys_dir, d) for d in settings.devices}
         self._meters = Meters(profile, settings.message_rows)
         self._spool = Spool.open(settings.spool_path, settings.devices, profile, self._clock())
@@ -104,11 +113,16 @@ class Runner:
             SpoolError: The spool cannot be written.
             SourceError: The source cannot be read.
         """
+        self._fail_safe.start()
         self._writer.start()
         if self._updater is not None:
             self._updater.start()
         try:
-            self._sense(stop)
+            try:
+                self._sense(stop)
+            finally:
+                # First of all: the rest may take a minute, and nobody decides any more.
+                self._fail_safe.end()
             self._stop_updates()
             drained = self._drain(stop)
         finally:
@@ -131,7 +145,12 @@ class Runner:
 
     def _extras(self) -> dict[str, Any]:
         models = {} if self._updater is None else {"models": self._updater.status()}
-        return {"source": dict(self._source.counts), "actions": self._actions.totals(), **models}
+        return {
+            "source": dict(self._source.counts),
+            "actions": self._actions.totals(),
+            "watchdog": {"pid": self._fail_safe.watchdog_pid, "restarts": self._fail_safe.restarts},
+            **models,
+        }
 
     def _stop_updates(self) -> None:
         if self._updater is not None:
@@ -142,6 +161,7 @@ class Runner:
         self._started_s = time.monotonic()
         self._next_export_s = self._started_s + self._settings.commit_interval_s
         for item in self._source.windows():
+            self._beat()
             if not flat_out and not self._wait_until_due(item.due_s, stop):
                 return
             if stop.is_set() or self._over(item):
@@ -150,7 +170,13 @@ class Runner:
                 self._process(item, flat_out=flat_out)
             self._export_if_due(everything=flat_out)
             while flat_out and self._writer.crowded and not stop.wait(CROWDED_WAIT_S):
-                pass
+                self._beat()
+
+    def _beat(self) -> None:
+        """Give the heartbeat; if it is late, the watchdog may have acted: command what is in force again."""
+        if not self._fail_safe.beat():
+            for device in self._devices.values():
+                device.command_again()
 
     def _process(self, window: Window, *, flat_out: bool) -> None:
         if not flat_out:
@@ -175,8 +201,10 @@ class Runner:
             if self._export_if_due(everything=False):
                 continue
             until_export = max(self._next_export_s - time.monotonic(), 0.0)
-            if stop.wait(min(left, until_export) if not self._to_export else 0.0):
+            longest = min(left, until_export, self._fail_safe.interval_s)
+            if stop.wait(longest if not self._to_export else 0.0):
                 return False
+            self._beat()
         return not stop.is_set()
 
     def _export_if_due(self, *, everything: bool) -> bool:

@@ -21,6 +21,9 @@
     + RegistryError
     + DatasetError
     + SpoolError
+      - SpoolInUseError
+      - SpoolUnavailableError (the disk does not take or give it now: try again)
+      - SpoolDamagedError   (set it aside, salvage what can be read)
     + QueryError
   x TaskLostError             another worker owns the task: discard, reload
   x OperatorError             a person must decide; the message names the range or file
@@ -146,6 +149,18 @@ class SpoolError(RejectedError):
 
     Operator action: the message names the file; move it aside to start empty (its rows are lost).
     """
+
+
+class SpoolInUseError(SpoolError):
+    """Another process decides for these devices."""
+
+
+class SpoolUnavailableError(SpoolError):
+    """The disk is full, read-only or broken: the spool can be neither read nor written now."""
+
+
+class SpoolDamagedError(SpoolError):
+    """The content of the spool is not what was written, or another version wrote it."""
 
 
 class QueryError(RejectedError):

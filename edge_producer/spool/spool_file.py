@@ -28,7 +28,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from schemas.errors import SpoolError
+from schemas.errors import SpoolError, SpoolInUseError
 
 FORMAT = "1"
 _TABLES = """
@@ -197,7 +197,7 @@ def _lock(path: Path) -> int:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:
         os.close(handle)
-        raise SpoolError(f"{path} is in use by another process") from exc
+        raise SpoolInUseError(f"{path} is in use by another process") from exc
     return handle
 
 

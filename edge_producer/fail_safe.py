@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 BEATS = 8.0
 """Heartbeats within ``hold_s``, but at most one a second is needed."""
 LOCK_WAIT_S = 15.0
-"""Longest wait, beside a command's timeout, for the watchdog of an earlier process that is commanding just now."""
+"""Longest wait for the watchdog of an earlier process that is commanding; a command's timeout is added."""
 _RESTART_S = 5.0
 _END_S = 2.0
 

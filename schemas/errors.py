@@ -22,6 +22,7 @@
     + DatasetError
     + SpoolError
       - SpoolInUseError
+      - SpoolOwnerError     (of other devices, or of another profile)
       - SpoolUnavailableError (the disk does not take or give it now: try again)
       - SpoolDamagedError   (set it aside, salvage what can be read)
     + QueryError
@@ -155,12 +156,25 @@ class SpoolInUseError(SpoolError):
     """Another process decides for these devices."""
 
 
+class SpoolOwnerError(SpoolError):
+    """The spool belongs to other devices, or holds what another profile has to send."""
+
+
 class SpoolUnavailableError(SpoolError):
     """The disk is full, read-only or broken: the spool can be neither read nor written now."""
 
 
 class SpoolDamagedError(SpoolError):
-    """The content of the spool is not what was written, or another version wrote it."""
+    """The content of the spool is not what was written, or another version wrote it.
+
+    Args:
+        message: What was found.
+        stale: It is whole, but older than it was: what it holds may have been sent under other numbers.
+    """
+
+    def __init__(self, message: str, *, stale: bool = False) -> None:
+        super().__init__(message)
+        self.stale = stale
 
 
 class QueryError(RejectedError):

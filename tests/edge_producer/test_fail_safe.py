@@ -341,11 +341,11 @@ def test_a_start_that_fails_commands_the_fail_safe_too(tmp_path, edge):
 
 
 def test_the_watchdog_needs_nothing_but_the_standard_library():
-    program = "import runpy, sys; runpy.run_path(sys.argv[1]); print(sorted(m for m in sys.modules if '.' not in m))"
+    program = "import runpy, sys; runpy.run_path(sys.argv[1]); print(sorted(sys.modules))"
     result = subprocess.run(
         [sys.executable, "-I", "-S", "-c", program, watchdog.__file__],
         capture_output=True,
         text=True,
         check=True,
     )
-    assert not {"edge_producer", "schemas", "numpy", "pyarrow"} & set(eval(result.stdout))  # noqa: PGH001
+    assert not {"edge_producer", "schemas", "numpy", "pyarrow"} & set(eval(result.stdout))

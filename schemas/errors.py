@@ -21,6 +21,10 @@
     + RegistryError
     + DatasetError
     + SpoolError
+      - SpoolInUseError
+      - SpoolOwnerError     (of other devices, or of another profile)
+      - SpoolUnavailableError (the disk does not take or give it now: try again)
+      - SpoolDamagedError   (set it aside, salvage what can be read)
     + QueryError
   x TaskLostError             another worker owns the task: discard, reload
   x TasksStoppedError         a part of the lake that these tasks need is damaged: go on with the others
@@ -151,6 +155,31 @@ class SpoolError(RejectedError):
 
     Operator action: the message names the file; move it aside to start empty (its rows are lost).
     """
+
+
+class SpoolInUseError(SpoolError):
+    """Another process decides for these devices."""
+
+
+class SpoolOwnerError(SpoolError):
+    """The spool belongs to other devices, or holds what another profile has to send."""
+
+
+class SpoolUnavailableError(SpoolError):
+    """The disk is full, read-only or broken: the spool can be neither read nor written now."""
+
+
+class SpoolDamagedError(SpoolError):
+    """The content of the spool is not what was written, or another version wrote it.
+
+    Args:
+        message: What was found.
+        stale: It is whole, but older than it was: what it holds may have been sent under other numbers.
+    """
+
+    def __init__(self, message: str, *, stale: bool = False) -> None:
+        super().__init__(message)
+        self.stale = stale
 
 
 class QueryError(RejectedError):

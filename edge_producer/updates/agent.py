@@ -46,6 +46,7 @@ class UpdateAgent:
         resources: What the devices of the process share.
         slots: The device's sets of models.
         monotonic: Steady seconds, any origin.
+        switch: What the sensing loop reads already; None: it is made here.
 
     Attributes:
         status: For the status file; a new object with each step.
@@ -64,6 +65,7 @@ class UpdateAgent:
         resources: UpdaterResources,
         slots: ModelSlots,
         monotonic: Callable[[], float] = time.monotonic,
+        switch: ModelSwitch | None = None,
     ) -> None:
         self.device_id = device.device_id
         self._monotonic = monotonic
@@ -80,7 +82,7 @@ class UpdateAgent:
         self._progress = UpdateProgress(
             self.device_id, Journal(folder, disk), slots, self._report, lambda: trusted.now().timestamp()
         )
-        self.installer = Installer(self._progress, slots, resources, self.wake, monotonic)
+        self.installer = Installer(self._progress, slots, resources, self.wake, monotonic, switch)
         self._instructions = InstructionReader(self._access, self.installer, options, resources, monotonic)
         self.status = self._status()
         self.checked = threading.Event()

@@ -54,11 +54,19 @@ def main(argv: list[str]) -> int:
     stop = threading.Event()
     _stop_on_signals(stop)
     try:
-        guard_folder(settings.state_dir, settings.data_group)
+        _guard(settings)
         return command(settings, stop)
     except PipelineError as exc:
         log.error("%s: %s", type(exc).__name__, exc)  # noqa: TRY400  (the message says what to do)
         return EXIT_FAILED
+
+
+def _guard(settings: EdgeSettings) -> None:
+    """Close the state folder to others; a disk that takes no change must not keep the devices from sensing."""
+    try:
+        guard_folder(settings.state_dir, settings.data_group)
+    except OSError as exc:
+        log.warning("%s cannot be closed to other users: %s", settings.state_dir, exc)
 
 
 def _run(settings: EdgeSettings, stop: threading.Event) -> int:

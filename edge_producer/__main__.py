@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
 
 
 def _guard(settings: EdgeSettings) -> None:
-    """Close the state folder to others; a disk that takes no change must not keep the devices from sensing."""
+    """Close the state folder to others; a disk that takes no change must not keep devices from sensing."""
     try:
         guard_folder(settings.state_dir, settings.data_group)
     except OSError as exc:

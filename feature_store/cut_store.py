@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from feature_store.cut import NEWEST_KEPT, Cut, cut_table, dispensable, merge, paths
+from feature_store.cut import NEWEST_KEPT, Cut, Reached, cut_table, dispensable, merge, merge_jobs, paths
 from feature_store.lake import Lake
 from feature_store.process_lock import exclusive
 from schemas.durable import DISK
@@ -44,11 +44,12 @@ class CutStore:
         self._pins = lake.root / "_pins"
         self._cache: Cut | None = None
 
-    def record(self, marks: Mapping[str, int]) -> Cut:
+    def record(self, marks: Mapping[str, int], jobs: Reached | None = None) -> Cut:
         """Record a cut that holds these commits; call it once they are in all tables.
 
         Args:
             marks: Per task, the newest commit that the caller has applied everywhere.
+            jobs: What those commits of user jobs have taken into account.
 
         Returns:
             The new cut, or the newest one where nothing has changed since.
@@ -59,11 +60,12 @@ class CutStore:
         for _ in range(_ATTEMPTS):
             before = self.latest() or Cut(0, datetime.min.replace(tzinfo=UTC))
             merged = merge(before.marks, marks)
+            reached = merge_jobs(before.jobs, jobs or {})
             # The tables are read after the marks: so they hold every commit up to those marks.
             tables = {name: cut_table(self._lake.snapshot(name), merged) for name in self._lake.tables()}
-            if merged == before.marks and tables == before.tables:
+            if (merged, tables, reached) == (before.marks, before.tables, before.jobs):
                 return before
-            cut = Cut(before.id + 1, max(self._clock(), before.created), merged, tables)
+            cut = Cut(before.id + 1, max(self._clock(), before.created), merged, tables, reached)
             if self._put(cut):
                 self._cache = cut
                 return cut

@@ -24,7 +24,7 @@ from schemas.tables import (
     telemetry_table_name,
 )
 from schemas.topics import TELEMETRY
-from schemas.view_specs import BOOKS_STATEMENTS, sql_type
+from schemas.view_specs import BOOKS_STATEMENTS, JOB_PROGRESS, sql_type
 
 _BOOKS_KEY = "device_id, boot_id, period_start, model_version, stratum"
 _PREFIX = telemetry_table_name("")
@@ -52,6 +52,7 @@ def statements(root: Path, cut: Cut, profiles: Mapping[str, Profile]) -> list[st
         "data_quality": _DATA_QUALITY,
         "cohorts": _COHORTS,
         "cut": _cut(cut),
+        JOB_PROGRESS.name: _job_progress(cut),
         "model_versions": MODEL_VERSIONS,
         "model_performance": MODEL_PERFORMANCE,
         "model_comparisons": MODEL_COMPARISONS,
@@ -183,3 +184,17 @@ FROM known FULL JOIN stated USING (device_id) FULL JOIN landed USING (device_id)
 def _cut(cut: Cut) -> str:
     created = f"{duck.text(cut.created.isoformat())}" if cut.id else "NULL"
     return f"SELECT {cut.id}::BIGINT AS id, {created}::TIMESTAMPTZ AS created"
+
+
+def _job_progress(cut: Cut) -> str:
+    rows = []
+    for job, tasks in sorted(cut.jobs.items()):
+        for task, (n, clock) in sorted(tasks.items()):
+            newest = cut.marks.get(task, n)
+            at = f"{duck.text(clock)}::TIMESTAMPTZ" if clock else "NULL::TIMESTAMPTZ"
+            rows.append(f"({duck.text(job)}, {duck.text(task)}, {n}, {newest}, {max(newest - n, 0)}, {at})")
+    columns = {c.name: c.kind for c in JOB_PROGRESS.columns}
+    if not rows:
+        return _empty(columns)
+    typed = ", ".join(f"{duck.name(c)}::{kind} AS {duck.name(c)}" for c, kind in columns.items())
+    return f"SELECT {typed} FROM (VALUES {', '.join(rows)}) AS t({', '.join(map(duck.name, columns))})"

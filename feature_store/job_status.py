@@ -68,14 +68,14 @@ class JobStatus:
             state=STOPPED,
             error=_printable(error.replace("\n", " "))[:_LONGEST_ERROR],
             traceback=_printable(traceback)[-_LONGEST_TRACEBACK:] or None,
-            since=self.since if self.state == STOPPED and self.since else now.isoformat(),
+            since=(self.since if self.tries else None) or now.isoformat(),
             tries=tries,
             retry_at=(now + pause).isoformat(),
         )
 
     def kept_back(self, reason: str, now: datetime) -> JobStatus:
         """The status while broker, lake or disk do not let the job go on; the job is not at fault."""
-        since = self.since if self.state == WAITING and self.since else now.isoformat()
+        since = (self.since if self.tries or self.state == WAITING else None) or now.isoformat()
         reason = _printable(reason.replace("\n", " "))[:_LONGEST_ERROR]
         return replace(self, state=WAITING, error=reason, traceback=None, since=since)
 

@@ -27,7 +27,7 @@ def job_task_name(job: str, task: str) -> str:
     return f"job-{job}-{task.rpartition('-')[2]}"
 
 
-def put_starts(root: Path, installed: Iterable[str], source: TaskState) -> list[str]:
+def put_starts(root: Path, installed: Iterable[str], source: TaskState) -> dict[str, int]:
     """Record where jobs begin that have not begun on this task yet.
 
     Args:
@@ -36,13 +36,15 @@ def put_starts(root: Path, installed: Iterable[str], source: TaskState) -> list[
         source: State of the task as it was opened.
 
     Returns:
-        Names of the jobs: those installed, and those that the task's newest commit ran itself.
+        By job the newest commit that it has surely read: of the installed jobs, and of those that the task's
+        newest commit ran itself.
     """
-    names = sorted({*installed, *_inside(root, source)})
-    for name in names:
-        if not _path(root, name, source.task).exists():
-            DISK.put_if_absent(_path(root, name, source.task), first_state(name, source).to_bytes())
-    return names
+    read = {}
+    for name in sorted({*installed, *_inside(root, source)}):
+        path = _path(root, name, source.task)
+        is_new = not path.exists() and DISK.put_if_absent(path, first_state(name, source).to_bytes())
+        read[name] = source.n if is_new else -1
+    return read
 
 
 def first_state(job: str, source: TaskState) -> TaskState:

@@ -118,6 +118,17 @@ class JobStatusFiles:
         payload = orjson.dumps(asdict(replace(status, updated=now.isoformat())), option=orjson.OPT_INDENT_2)
         DISK.write(self._path(status.job, status.task), payload, sync=durable)
 
+    def retry(self, job: str, now: datetime) -> int:
+        """Let the job be tried again now wherever it has stopped.
+
+        Returns:
+            On how many tasks it had.
+        """
+        stopped = [s for s in self.all() if s.job == job and s.state == STOPPED]
+        for status in stopped:
+            self.write(replace(status, retry_at=now.isoformat()), now, durable=True)
+        return len(stopped)
+
     def forget(self, job: str) -> int:
         """Remove the status of a job that is gone for good, so that no input is kept for it.
 

@@ -13,8 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-import pyarrow as pa
-
 from feature_store.commit_feed import CommitFeed
 from feature_store.cut import JobReach
 from schemas.errors import OperatorError, PipelineError
@@ -139,14 +137,11 @@ class JobCheckpoint(Checkpoint):
         """
         carried = self._carried[task].and_then(given, now)
         output = Output(state=given.state or {})
-        if given.state is None and (given or tick):
+        if given.state is None and (given.has_content or tick):
             output = self._call(task, given, now)
-        moved = carried.reached and (given or now - (carried.since or now) >= SETTLE)
-        if not (moved or output.rows or output.state or output.messages or output.counters):
-            self._carried[task] = carried
-            return None
+        moved = bool(carried.reached) and (given.has_content or now - (carried.since or now) >= SETTLE)
         try:
-            record = self._record(task, output, carried, now)
+            record = self._record(task, output, carried, now) if moved or _says_anything(output) else None
         except PipelineError:
             raise
         except (ValueError, TypeError, AttributeError, KeyError) as exc:
@@ -230,7 +225,7 @@ class JobCheckpoint(Checkpoint):
             files={
                 table: tuple(self._parts.lake.stage(table, rows, state.task, n))
                 for table, rows in output.rows.items()
-                if _has_rows(rows)
+                if rows.num_rows
             },
             state={f"{name}/{key}": value for key, value in output.state.items()},
             counters={f"{name}/{key}": count for key, count in counters.items() if count},
@@ -257,5 +252,6 @@ def _source_task(record: CommitRecord) -> str:
     return task_name(int(record.task.rpartition("-")[2]))
 
 
-def _has_rows(rows: pa.Table) -> bool:
-    return bool(rows.num_rows)
+def _says_anything(output: Output) -> bool:
+    rows = any(table.num_rows for table in output.rows.values())
+    return rows or bool(output.state or output.messages or any(output.counters.values()))

@@ -54,7 +54,9 @@ class JobInput:
     state: Mapping[str, object] | None = None
     more: bool = False
 
-    def __bool__(self) -> bool:
+    @property
+    def has_content(self) -> bool:
+        """Whether there is anything for the job to see; commits may have nothing that it reads."""
         return bool(self.rows or self.messages)
 
 

@@ -142,7 +142,7 @@ class JobLoop:
             return _Staged()
         if tick:
             self._ticked[task] = now
-        taken = given or JobInput({})
+        taken = JobInput({}) if given is None else given
         record = self._checkpoint.stage_input(task, taken, now, tick=tick)
         if record is None:
             self._succeeded(task, now)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from feature_store import connect
 from feature_store.cut_store import CutStore
 from stream_processors.engine.checkpoint import SNAPSHOT_EVERY
 from stream_processors.user_jobs.job_checkpoint import JobCheckpoint
@@ -65,6 +66,29 @@ def test_whole_commits_are_taken_up_to_the_bounds_of_a_call(rig):
     rig.run(Watching(), limits=InputLimits(rows=4, n_bytes=1 << 24))
     assert [b for b in batches if b][4:] == [9, 9]
     assert rig.numbered() == rig.expected()
+
+
+def test_commits_without_anything_that_the_job_reads_count_as_read(rig):
+    calls = []
+
+    class OnlyLabels(Numbering):
+        reads = ("labels",)
+
+        def process(self, batch, state, now):
+            calls.append(batch)
+            return super().process(batch, state, now)
+
+    rig.land(3)
+    loop = rig.run(OnlyLabels())
+    assert [batch.rows for batch in calls] == [{}], "the first tick"
+    assert rig.checkpoint(OnlyLabels()).open(TASK)[rig.task] == 0, "kept in memory at first"
+    for _ in range(60):  # looks at the clock
+        loop.round({TASK})
+    rig.land(1)
+    loop.round({TASK})
+    assert rig.checkpoint(OnlyLabels()).open(TASK)[rig.task] == 4
+    with connect(rig.lake.root) as con:
+        assert con.execute("SELECT reached FROM job_progress").fetchall() == [(3,)]
 
 
 def test_two_processes_that_both_think_they_own_the_task_land_each_row_once(rig):

@@ -44,6 +44,7 @@ class JobStatus:
         reads: What it reads; empty: not known, so vacuum keeps every table's files for it.
         retention_s: How long input that it has not read is kept for it, seconds.
         updated: When this was written, ISO 8601 UTC.
+        installed_as: Name of the job's entry point; empty: not loaded yet.
     """
 
     job: str
@@ -58,6 +59,7 @@ class JobStatus:
     reads: tuple[str, ...] = ()
     retention_s: float = DEFAULT_RETENTION_S
     updated: str = ""
+    installed_as: str = ""
 
     def failed(self, error: str, traceback: str, now: datetime) -> JobStatus:
         """The status after one more failure; each wait is twice the one before, up to ten minutes."""

@@ -190,9 +190,9 @@ def _job_progress(cut: Cut) -> str:
     rows = []
     for job, tasks in sorted(cut.jobs.items()):
         for task, (n, clock) in sorted(tasks.items()):
-            newest = cut.marks.get(task, n)
+            newest = max(cut.marks.get(task, n), n)
             at = f"{duck.text(clock)}::TIMESTAMPTZ" if clock else "NULL::TIMESTAMPTZ"
-            rows.append(f"({duck.text(job)}, {duck.text(task)}, {n}, {newest}, {max(newest - n, 0)}, {at})")
+            rows.append(f"({duck.text(job)}, {duck.text(task)}, {n}, {newest}, {newest - n}, {at})")
     columns = {c.name: c.kind for c in JOB_PROGRESS.columns}
     if not rows:
         return _empty(columns)

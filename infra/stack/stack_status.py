@@ -12,6 +12,7 @@ from feature_store import connect
 from feature_store.cut_store import CutStore
 from feature_store.duck import Connection
 from feature_store.lake import Lake
+from infra.job_report import collect_jobs, job_problems
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.kafka.lag import lags
 from infra.process.child import same_process
@@ -42,6 +43,7 @@ def collect_status(settings: StackSettings) -> dict[str, Any]:
         "topics": [],
         "lag": [],
         **_lake(settings.lake_root, problems),
+        "jobs": _jobs(settings.lake_root, problems),
         "problems": problems,
     }
     if stack is not None and stack.state == "failed" and stack.error:
@@ -130,6 +132,17 @@ def _lake(root: Path, problems: list[str]) -> dict[str, Any]:
         "tables": tables,
         "cut": {"id": cut.id, "created": cut.created.isoformat(), "marks": dict(cut.marks)},
     }
+
+
+def _jobs(root: Path, problems: list[str]) -> list[dict[str, Any]]:
+    """Jobs of users; empty where there are none."""
+    try:
+        jobs = collect_jobs(root)
+    except (PipelineError, OSError) as exc:
+        problems.append(f"jobs: {exc}")
+        return []
+    problems += job_problems(jobs)
+    return jobs
 
 
 def _count(connection: Connection, table: str) -> int:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from feature_store.commit_feed import CommitFeed
-from feature_store.cut import JobReach
+from feature_store.cut import Cut, JobReach, Reached
+from feature_store.cut_store import CutStore
+from feature_store.lake import Lake
 from schemas.errors import OperatorError, PipelineError
 from stream_processors.engine.checkpoint import Checkpoint, CheckpointParts, task_name
 from stream_processors.engine.records import CommitRecord, LogIdentity, TaskState
@@ -51,6 +53,38 @@ class _Carried:
         return _Carried({**self.reached, **given.reached}, counters, self.since or now)
 
 
+class JobCuts(CutStore):
+    """The cuts of the lake, as one job's process records them: with what the job has reached.
+
+    Args:
+        lake: Its tables are cut.
+        clock: UTC now.
+        job: Name of the job.
+    """
+
+    def __init__(self, lake: Lake, clock: Callable[[], datetime], job: str) -> None:
+        super().__init__(lake, clock)
+        self._root, self._now, self._job = lake.root, clock, job
+        self._reach: dict[str, JobReach] = {}
+        self._shown_at: datetime | None = None
+
+    def reached(self, source: str, n: int) -> None:
+        """The job has taken commit n of this task into account, and its tables hold what came of it."""
+        clock = next((e.clock for e in CommitFeed(self._root, source).entries(n, n)), "")
+        self._reach[source] = JobReach(n, clock)
+
+    def record(self, marks: Mapping[str, int], jobs: Reached | None = None) -> Cut:
+        """Record a cut that holds these commits, and what the job has reached."""
+        return super().record(marks, {**(jobs or {}), self._job: dict(self._reach)})
+
+    def show(self, marks: Mapping[str, int]) -> None:
+        """Record a cut for the progress alone, unless one was a moment ago."""
+        now = self._now()
+        if self._shown_at is None or now - self._shown_at >= SHOW:
+            self._shown_at = now
+            self.record(marks)
+
+
 class JobCheckpoint(Checkpoint):
     """Owns one job's state on the tasks that this process reads.
 
@@ -70,12 +104,11 @@ class JobCheckpoint(Checkpoint):
         source: Callable[[str], JobSource],
         calling: Callable[[int | None, JobInput], None] = lambda _task, _given: None,
     ) -> None:
-        super().__init__(parts)
+        self._cuts = JobCuts(parts.lake, parts.clock, job.name)
+        super().__init__(replace(parts, cuts=self._cuts))
         self._job, self._installed_as, self._source_of, self._calling = job, installed_as, source, calling
         self._sources: dict[int, JobSource] = {}
         self._carried: dict[int, _Carried] = {}
-        self._reach: dict[str, JobReach] = {}
-        self._shown_at: datetime | None = None
 
     def open(self, task: int) -> dict[str, int]:
         """Recover the job on a task; returns what it reads next.
@@ -166,28 +199,14 @@ class JobCheckpoint(Checkpoint):
     def conclude(
         self, records: Sequence[CommitRecord], originals: Mapping[tuple[str, int, int], RawMessage]
     ) -> None:
-        """Step 4: record the cut with what the job has reached, publish its messages, mark applied."""
+        """Step 4, with what the job has reached in the cut; now and then also where it landed no row."""
         for record in records:
-            source = _source_task(record)
+            source = task_name(int(record.task.rpartition("-")[2]))
             if source in record.offsets:
-                self._reach[source] = self._reached(source, record.offsets[source][1] - 1)
-        if any(r.files for r in records) or self._is_time_to_show(records):
-            self._parts.cuts.record({r.task: r.n for r in records}, {self._job.name: dict(self._reach)})
-        for record in records:
-            if record.messages:
-                self._parts.publisher.publish(record, originals)
-            self._parts.commits.mark_applied(record.task, record.n)
-
-    def _reached(self, source: str, n: int) -> JobReach:
-        clock = next((e.clock for e in CommitFeed(self._parts.lake.root, source).entries(n, n)), "")
-        return JobReach(n, clock)
-
-    def _is_time_to_show(self, records: Sequence[CommitRecord]) -> bool:
-        now = self._parts.clock()
-        if not records or (self._shown_at is not None and now - self._shown_at < SHOW):
-            return False
-        self._shown_at = now
-        return True
+                self._cuts.reached(source, record.offsets[source][1] - 1)
+        super().conclude(records, originals)
+        if records and not any(r.files for r in records):
+            self._cuts.show({r.task: r.n for r in records})
 
     def _position(self, task: int) -> Position:
         return {**self._tasks[task].offsets, **self._carried[task].reached}
@@ -245,11 +264,6 @@ class JobCheckpoint(Checkpoint):
                         f"table {table} holds commit {applied} of {state.task}, whose records end at "
                         f"{state.n}: these parts of the lake are from different moments"
                     )
-
-
-def _source_task(record: CommitRecord) -> str:
-    """Task that a job's record reads."""
-    return task_name(int(record.task.rpartition("-")[2]))
 
 
 def _says_anything(output: Output) -> bool:

@@ -182,5 +182,5 @@ def _loop(job: UserJob, installed_as: str, lake: Lake, settings: StreamSettings,
         lambda task: JobSource(lake, cuts, job, task, limits, kafka, memory_mb),
         calling,
     )
-    loop_settings = LoopSettings(timedelta(seconds=settings.tick_s), settings.job_retention_s)
+    loop_settings = LoopSettings(timedelta(seconds=settings.tick_s), settings.job_retention_s, installed_as)
     return JobLoop(checkpoint, job, JobStatusFiles(lake.root), loop_settings, utc_now)

@@ -45,15 +45,17 @@ class _Staged(NamedTuple):
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """What an operator set.
+    """What an operator set, and installed.
 
     Attributes:
         tick: Longest time between two calls of the job on a task, messages or not.
         retention_s: How long unread input is kept, seconds; vacuum reads it from the status.
+        installed_as: Name of the job's entry point.
     """
 
     tick: timedelta
     retention_s: float
+    installed_as: str
 
 
 class JobLoop:
@@ -154,7 +156,12 @@ class JobLoop:
             found = self._statuses.read(self._job.name, task_name(task))
             known = found or JobStatus(self._job.name, task_name(task))
             reads = (*self._job.tables, *self._job.topics)
-            known = replace(known, reads=reads, retention_s=self._settings.retention_s)
+            known = replace(
+                known,
+                reads=reads,
+                retention_s=self._settings.retention_s,
+                installed_as=self._settings.installed_as,
+            )
             self._known[task] = replace(known, state=STARTING) if known.is_due(now) else known
         if task in self._open:
             return True

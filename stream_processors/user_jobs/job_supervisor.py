@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from feature_store.job_status import STOPPED, JobStatus, JobStatusFiles
+from feature_store.job_status import STARTING, STOPPED, JobStatus, JobStatusFiles
 from schemas.errors import PipelineError
 from schemas.instants import utc_now
 from stream_processors.engine.checkpoint import Checkpoint, task_name
@@ -132,3 +132,5 @@ class WithUserJobs:
             self._statuses.write(JobStatus(job, task, position=position), now)
         elif found.state == STOPPED:
             self._statuses.write(replace(found, retry_at=now.isoformat()), now)
+        else:
+            self._statuses.write(replace(found, state=STARTING), now)

@@ -163,7 +163,7 @@ class UserJobRig:
     def loop(self, job=None, checkpoint=None) -> JobLoop:
         """The loop of one process of the job."""
         user = declared(job or Numbering())
-        settings = LoopSettings(tick=timedelta(days=1), retention_s=1e9)
+        settings = LoopSettings(tick=timedelta(days=1), retention_s=1e9, installed_as=user.name)
         return JobLoop(checkpoint or self.checkpoint(job), user, self.statuses, settings, self.now)
 
     def run(self, job=None, rounds: int = 200, **kwargs) -> JobLoop:

@@ -40,7 +40,7 @@ class JobStatus:
         traceback: The end of the traceback, where there is one.
         since: When it stopped or was kept back, ISO 8601 UTC.
         tries: Failures since it last succeeded.
-        retry_at: When it is tried again, ISO 8601 UTC.
+        retry_at: When it is tried again, ISO 8601 UTC; None in state ``stopped``: at once.
         reads: What it reads; empty: not known, so vacuum keeps every table's files for it.
         retention_s: How long input that it has not read is kept for it, seconds.
         updated: When this was written, ISO 8601 UTC.
@@ -98,7 +98,8 @@ class JobStatus:
         """Whether the job may be called: it has not stopped, or its wait is over."""
         if self.state != STOPPED or self.retry_at is None:
             return True
-        return datetime.fromisoformat(self.retry_at) <= now
+        wait_s = (datetime.fromisoformat(self.retry_at) - now).total_seconds()
+        return wait_s <= 0 or wait_s > LONGEST_RETRY_S  # no wait is that long: the clock was set back
 
 
 class JobStatusFiles:
@@ -128,7 +129,7 @@ class JobStatusFiles:
         """
         stopped = [s for s in self.all() if s.job == job and s.state == STOPPED]
         for status in stopped:
-            self.write(replace(status, retry_at=now.isoformat()), now, durable=True)
+            self.write(replace(status, retry_at=None), now, durable=True)
         return len(stopped)
 
     def forget(self, job: str) -> int:

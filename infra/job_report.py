@@ -14,20 +14,25 @@ from feature_store.job_status import RUNNING, STARTING, STOPPED, WAITING, JobSta
 from stream_processors.user_jobs.declaration import user_points
 
 _WORST_FIRST = (STOPPED, WAITING, STARTING, RUNNING)
-NOT_INSTALLED = "not installed"
+NOT_INSTALLED, DOWN = "not installed", "down"
 _FRESH = timedelta(seconds=30)
 
 
-def collect_jobs(lake_root: Path) -> list[dict[str, Any]]:
-    """Every user job that is installed or has a position, as JSON values, by name."""
+def collect_jobs(lake_root: Path, *, up: bool) -> list[dict[str, Any]]:
+    """Every user job that is installed or has a position, as JSON values, by name.
+
+    Args:
+        lake_root: The lake's folder.
+        up: Whether workers run: without them no job does, whatever it wrote last.
+    """
     installed = {point.name for point in user_points()}
     statuses = JobStatusFiles(lake_root).all() if lake_root.is_dir() else []
     found = [
-        _job(job, list(own), CommitLog(lake_root), installed)
+        _job(job, list(own), CommitLog(lake_root), installed, up=up)
         for job, own in groupby(statuses, key=lambda s: s.job)
     ]
     known = {name for job in found for name in (job["job"], job["installed_as"])}
-    new = [_job(name, [], CommitLog(lake_root), installed) for name in sorted(installed - known)]
+    new = [_job(name, [], CommitLog(lake_root), installed, up=up) for name in sorted(installed - known)]
     return sorted([*found, *new], key=lambda job: str(job["job"]))
 
 
@@ -54,18 +59,19 @@ def commits_to_read(lake_root: Path, now: datetime) -> int:
 
 
 def _job(
-    job: str, statuses: list[JobStatus], commits: CommitLog, installed: Collection[str]
+    job: str, statuses: list[JobStatus], commits: CommitLog, installed: Collection[str], *, up: bool
 ) -> dict[str, Any]:
     tasks = [_task(status, commits) for status in statuses]
     states = {status.state for status in statuses}
     worst = next((state for state in _WORST_FIRST if state in states), STARTING)
     installed_as = next((s.installed_as for s in statuses if s.installed_as), job)
+    shown = NOT_INSTALLED if installed_as not in installed else worst if up or worst == STOPPED else DOWN
     failing = [s for s in statuses if s.state == worst and s.error]
     first = min(failing, key=lambda s: s.since or "", default=None)
     return {
         "job": job,
         "installed_as": installed_as,
-        "state": worst if installed_as in installed else NOT_INSTALLED,
+        "state": shown,
         "behind": sum(task["behind"] for task in tasks),
         "error": first.error if first else None,
         "since": first.since if first else None,

@@ -58,8 +58,11 @@ def status(
 ) -> None:
     """Show how jobs of your own stand: what stopped one, since when, and how far it is behind."""
     from infra.job_report import collect_jobs
+    from infra.stack.stack_file import is_held
 
-    found = [job for job in collect_jobs(session(ctx).settings().lake_root) if name in (None, job["job"])]
+    settings = session(ctx).settings()
+    jobs = collect_jobs(settings.lake_root, up=is_held(settings.state_dir))
+    found = [job for job in jobs if name in (None, job["job"])]
     if not found and name is not None:
         raise _unknown(name)
     if as_json:

@@ -43,7 +43,7 @@ def collect_status(settings: StackSettings) -> dict[str, Any]:
         "topics": [],
         "lag": [],
         **_lake(settings.lake_root, problems),
-        "jobs": _jobs(settings.lake_root, problems),
+        "jobs": _jobs(settings.lake_root, problems, up=up),
         "problems": problems,
     }
     if stack is not None and stack.state == "failed" and stack.error:
@@ -134,10 +134,10 @@ def _lake(root: Path, problems: list[str]) -> dict[str, Any]:
     }
 
 
-def _jobs(root: Path, problems: list[str]) -> list[dict[str, Any]]:
+def _jobs(root: Path, problems: list[str], *, up: bool) -> list[dict[str, Any]]:
     """Jobs of users; empty where there are none."""
     try:
-        jobs = collect_jobs(root)
+        jobs = collect_jobs(root, up=up)
     except (PipelineError, OSError) as exc:
         problems.append(f"jobs: {exc}")
         return []

@@ -131,6 +131,6 @@ class WithUserJobs:
         if found is None:
             self._statuses.write(JobStatus(job, task, position=position), now)
         elif found.state == STOPPED:
-            self._statuses.write(replace(found, retry_at=now.isoformat()), now)
+            self._statuses.write(replace(found, retry_at=None), now)
         else:
             self._statuses.write(replace(found, state=STARTING), now)

@@ -25,7 +25,7 @@ def remove(folder: Path, name: str) -> None:
 
 
 NUMBERING = '''
-import ctypes, threading
+import ctypes
 from pathlib import Path
 
 import pyarrow as pa
@@ -78,7 +78,7 @@ def eating():
 MISBEHAVE = {{
     "raise": raising,
     "segfault": lambda: ctypes.string_at(1),
-    "hang": lambda: threading.Event().wait(),
+    "hang": lambda: ctypes.PyDLL(None).pause(),  # with Python's lock held
     "eat": eating,
 }}
 '''

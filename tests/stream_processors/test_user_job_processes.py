@@ -153,11 +153,15 @@ def test_a_job_that_takes_a_name_of_ours_for_its_table_is_refused_alone(jobs):
 
 def test_no_process_of_a_job_outlives_its_worker_and_a_job_that_was_away_comes_back_to_all_rows(jobs):
     worker = jobs.cloud.workers[-1]
+    jobs.fault("hang")
+    jobs.feed.send(1)
+    jobs.await_all(GOOD)
     children = [jobs.child(GOOD), jobs.child(WAYWARD)]
     worker.kill()
     wait_until(
         lambda: not any(p and p.is_running() and p.status() != "zombie" for p in children), 10, "their end"
     )
+    jobs.fault(None)
     remove(jobs.folder, WAYWARD)
     without = jobs.cloud.start()
     jobs.feed.send(2)

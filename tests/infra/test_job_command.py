@@ -1,8 +1,11 @@
 """What `edgeloop job …` and `edgeloop status` say of users' jobs, and what a person can do about one."""
 
+from datetime import timedelta
+
 import pytest
 
 from feature_store.job_status import JobStatusFiles
+from infra.job_report import commits_to_read
 from tests.infra.cli import EdgeloopHere
 from tests.simulators.installed_jobs import NUMBERING, install
 from tests.stream_processors.user_job_rig import Numbering, UserJobRig
@@ -79,6 +82,16 @@ def test_a_job_that_runs_is_down_once_nothing_runs(edgeloop, rig):
     rig.statuses.retry("numbering", rig.now())
     rig.run()
     assert [j["state"] for j in edgeloop.json("job", "status")] == ["down"]
+
+
+def test_only_jobs_that_run_are_waited_for(edgeloop, rig):
+    lake = rig.lake.root
+    assert commits_to_read(lake, rig.now()) == 0, "it has stopped"
+    rig.statuses.retry("numbering", rig.now())
+    rig.run()
+    rig.land(3)
+    assert commits_to_read(lake, rig.now()) == 3
+    assert commits_to_read(lake, rig.now() + timedelta(minutes=2)) == 0, "it has not been heard of"
 
 
 def test_a_job_that_cannot_be_loaded_is_listed_with_the_others(edgeloop, folder):

@@ -102,6 +102,17 @@ def test_a_process_whose_tasks_have_all_stopped_makes_way_for_a_fresh_one(rig):
     assert not rig.run().wants_restart({TASK})
 
 
+def test_a_process_makes_way_once_the_wait_of_a_stopped_task_is_over(rig):
+    rig.land(1)
+    rig.run(Unruly(raising(ValueError("no"))))
+    loop = rig.loop()
+    loop.round({TASK, TASK + 1})
+    assert not loop.wants_restart({TASK, TASK + 1}), "the other task goes on meanwhile"
+    for _ in range(20):
+        rig.now()
+    assert loop.wants_restart({TASK, TASK + 1})
+
+
 def test_a_lake_that_cannot_be_written_is_not_the_jobs_fault(rig):
     class FullDisk(Lake):
         def stage(self, table, rows, task, n):

@@ -102,6 +102,36 @@ def test_two_processes_that_both_think_they_own_the_task_land_each_row_once(rig)
     assert rig.numbered() == rig.expected()
 
 
+def test_a_process_that_was_second_lands_nothing_of_what_it_computed(rig):
+    rig.land(2)
+    one, two = rig.checkpoint(), rig.checkpoint()
+    one.open(TASK)
+    two.open(TASK)
+    record = one.stage_input(TASK, one.next_input(TASK), rig.now())
+    assert one.decide(record)
+    rig.land(2)
+    larger = two.stage_input(TASK, two.next_input(TASK), rig.now())
+    assert two.commit({TASK: larger}, ()) == {TASK}
+    one.apply([record])
+    one.conclude([record], {})
+    rig.run()
+    assert rig.numbered() == rig.expected()
+
+
+def test_a_commit_that_no_cut_shows_yet_is_not_read(rig):
+    rig.land(1)
+    rig.run()
+    record = rig.worker.stage(TASK, rig.next_message(), rig.now())
+    assert rig.worker.decide(record)
+    rig.run()
+    rig.worker.apply([record])
+    rig.run()
+    assert rig.numbered() == [(0, 1), (1, 2)]
+    rig.worker.conclude([record], {})
+    rig.run()
+    assert rig.numbered() == rig.expected()
+
+
 def test_a_new_job_begins_with_the_next_commit(tmp_path):
     rig = UserJobRig(tmp_path / "lake", installed=())
     rig.open()

@@ -144,9 +144,13 @@ class UserJobRig:
     def land(self, commits: int = 1, rows: int = 2) -> None:
         """The worker commits so many messages, one in each commit."""
         for _ in range(commits):
-            message = on_task(self.log.append(self.device.rows(self._sent, rows)))
-            self._sent += rows
-            self.worker.process({TASK: [message]})
+            self.worker.process({TASK: self.next_message(rows)})
+
+    def next_message(self, rows: int = 2) -> list:
+        """The device's next message, as the task gets it."""
+        message = on_task(self.log.append(self.device.rows(self._sent, rows)))
+        self._sent += rows
+        return [message]
 
     def checkpoint(self, job=None, kind=JobCheckpoint, limits=InputLimits(1000, 1 << 24)) -> JobCheckpoint:  # noqa: B008
         """What one process of the job holds: own handles, own state."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -62,6 +62,22 @@ class TableCut:
         return cls(raw["version"], raw["columns"], tuple(raw["files"]), *facts)
 
 
+class JobReach(NamedTuple):
+    """Up to which commit of a task the tables of a user job speak.
+
+    Attributes:
+        n: Number of the commit.
+        clock: Its ``now``, ISO 8601 UTC: rows that had landed by then are taken into account.
+    """
+
+    n: int
+    clock: str
+
+
+Reached = Mapping[str, Mapping[str, JobReach]]
+"""Reach by job and task."""
+
+
 @dataclass(frozen=True)
 class Cut:
     """A consistent state of all tables.
@@ -70,12 +86,14 @@ class Cut:
         id: Dense number.
         created: UTC; never before that of an earlier cut.
         marks: Per task, the newest commit that every table holds.
+        jobs: Per user job and task, up to which commit of the task the job's tables speak.
     """
 
     id: int
     created: datetime
     marks: Mapping[str, int] = field(default_factory=dict)
     tables: Mapping[str, TableCut] = field(default_factory=dict)
+    jobs: Reached = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """As JSON, with its digest."""
@@ -84,6 +102,9 @@ class Cut:
             "created": self.created.isoformat(),
             "marks": dict(self.marks),
             "tables": {name: table.to_json() for name, table in self.tables.items()},
+        }
+        raw["jobs"] = {
+            job: {task: r._asdict() for task, r in tasks.items()} for job, tasks in self.jobs.items()
         }
         return with_digest(orjson.dumps(raw))
 
@@ -97,7 +118,11 @@ class Cut:
         raw = checked(data, what)
         try:
             tables = {name: TableCut.from_json(t) for name, t in raw["tables"].items()}
-            return cls(raw["id"], datetime.fromisoformat(raw["created"]), raw["marks"], tables)
+            jobs = {
+                job: {task: JobReach(r["n"], r["clock"]) for task, r in tasks.items()}
+                for job, tasks in raw.get("jobs", {}).items()
+            }
+            return cls(raw["id"], datetime.fromisoformat(raw["created"]), raw["marks"], tables, jobs)
         except (KeyError, TypeError, ValueError, AttributeError) as exc:
             raise DamagedLakeError(f"{what} is damaged: it is no cut ({exc!r})") from exc
 
@@ -133,6 +158,16 @@ def dispensable(cuts: Iterable[tuple[int, datetime]], now: datetime) -> list[int
 def merge(ours: Mapping[str, int], theirs: Mapping[str, int]) -> dict[str, int]:
     """Marks that hold what both hold: per task the later commit."""
     return {task: max(ours.get(task, -1), theirs.get(task, -1)) for task in sorted({*ours, *theirs})}
+
+
+def merge_jobs(ours: Reached, theirs: Reached) -> dict[str, dict[str, JobReach]]:
+    """Reach of every job that either names: per task the later one."""
+    merged = {job: dict(tasks) for job, tasks in ours.items()}
+    for job, tasks in theirs.items():
+        for task, reach in tasks.items():
+            known = merged.setdefault(job, {})
+            known[task] = max(known.get(task, reach), reach)
+    return merged
 
 
 def cut_table(snapshot: Snapshot, marks: Mapping[str, int]) -> TableCut:

@@ -20,7 +20,17 @@ import orjson
 
 from feature_store.commit_log import CommitLog, ever_concluded
 from feature_store.copies import copy_of, read_sound, remove_both, with_copies
-from feature_store.cut import NEWEST_KEPT, Cut, TableCut, cut_table, dispensable, merge, paths
+from feature_store.cut import (
+    NEWEST_KEPT,
+    Cut,
+    Reached,
+    TableCut,
+    cut_table,
+    dispensable,
+    merge,
+    merge_jobs,
+    paths,
+)
 from feature_store.decided_files import landed_marks
 from feature_store.lake import Lake
 from feature_store.process_lock import exclusive
@@ -55,11 +65,12 @@ class CutStore:
         self._cache: Cut | None = None
         self._warned: set[str] = set()
 
-    def record(self, marks: Mapping[str, int]) -> Cut:
+    def record(self, marks: Mapping[str, int], jobs: Reached | None = None) -> Cut:
         """Record a cut that holds these commits; call it once they are in all tables.
 
         Args:
             marks: Per task, the newest commit that the caller has applied everywhere.
+            jobs: What those commits of user jobs have taken into account.
 
         Returns:
             The new cut, or the newest one where nothing has changed since.
@@ -70,11 +81,12 @@ class CutStore:
         for _ in range(_ATTEMPTS):
             before = self.latest() or Cut(0, datetime.min.replace(tzinfo=UTC))
             merged = merge(before.marks, marks)
+            reached = merge_jobs(before.jobs, jobs or {})
             # The tables are read after the marks: so they hold every commit up to those marks.
             tables = self._tables(merged, before)
-            if merged == before.marks and tables == before.tables:
+            if (merged, tables, reached) == (before.marks, before.tables, before.jobs):
                 return before
-            cut = Cut(before.id + 1, max(self._clock(), before.created), merged, tables)
+            cut = Cut(before.id + 1, max(self._clock(), before.created), merged, tables, reached)
             if self._put(cut):
                 self._cache = cut
                 return cut

@@ -1,7 +1,7 @@
 """Keeps the lake small: merges small files, and deletes files that no query can read any more.
 
 ``compact`` runs beside writers and readers. ``vacuum`` deletes only files that no cut on record, no pin and
-no unfinished commit names, and no file younger than an hour.
+no unfinished commit names, that no user job has yet to read, and no file younger than an hour.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from feature_store import parquet
+from feature_store.commit_feed import unread_files
 from feature_store.commit_log import CommitLog
 from feature_store.cut import paths
 from feature_store.cut_store import CutStore
@@ -23,7 +24,7 @@ from feature_store.delta_entry import INPUTS, LogFile
 from feature_store.lake import Lake
 from feature_store.sound_files import read_each
 from schemas.durable import DISK
-from schemas.errors import DamagedLakeError
+from schemas.errors import DamagedLakeError, OperatorError
 from schemas.tables import PARTITION_COLUMN
 
 log = logging.getLogger(__name__)
@@ -151,8 +152,10 @@ def vacuum(lake: Lake, cuts: CutStore, now: datetime) -> int:
         named = {lake.root / t / f for t, files in active.items() for f in files}
         kept = cuts.kept()
         named |= {path for cut in kept for path in paths(lake.root, cut)}
+        unread = _unread(lake, now)
+        spared = named | unread if unread is not None else set(old)
         gone = [
-            p for p in old if p not in named and p.parts[depth] in active and not unfinished(p.name, applied)
+            p for p in old if p not in spared and p.parts[depth] in active and not unfinished(p.name, applied)
         ]
         for path in gone:
             path.unlink(missing_ok=True)
@@ -183,6 +186,15 @@ def _active_files(lake: Lake) -> dict[str, Iterable[str]]:
     return found
 
 
+def _unread(lake: Lake, now: datetime) -> set[Path] | None:
+    """Files that user jobs have yet to read; None where the commits cannot be read that name them."""
+    try:
+        return unread_files(lake.root, now)
+    except OperatorError:
+        log.exception("vacuum deletes no data file: it cannot tell what user jobs have not read yet")
+        return None
+
+
 def unfinished(file: str, applied: Mapping[str, int | None]) -> bool:
     """Whether a commit that is not marked applied may still name the file."""
     found = origin(file)
@@ -205,7 +217,9 @@ def _old_files(lake: Lake, now: datetime) -> list[Path]:
 
 def _sweep(lake: Lake, now: datetime) -> None:
     below = (
-        folder for pattern in ("*/", "_commits/*/", "_profiles/*/") for folder in lake.root.glob(pattern)
+        folder
+        for pattern in ("*/", "_commits/*/", "_profiles/*/", "_jobs/*/", "_jobs/_feed/*/")
+        for folder in lake.root.glob(pattern)
     )
     for folder in (lake.root, *below):
         DISK.sweep(folder, (now - GRACE).timestamp())

@@ -26,7 +26,7 @@ from schemas.tables import (
     telemetry_table_name,
 )
 from schemas.topics import TELEMETRY
-from schemas.view_specs import BOOKS_STATEMENTS, DAMAGED_FILES, sql_type
+from schemas.view_specs import BOOKS_STATEMENTS, DAMAGED_FILES, JOB_PROGRESS, sql_type
 
 _BOOKS_KEY = "device_id, boot_id, period_start, model_version, stratum"
 _PREFIX = telemetry_table_name("")
@@ -55,6 +55,7 @@ def statements(root: Path, sound: SoundCut, profiles: Mapping[str, Profile]) -> 
         "data_quality": _DATA_QUALITY,
         "cohorts": _COHORTS,
         "cut": _cut(cut),
+        JOB_PROGRESS.name: _job_progress(cut),
         "model_versions": MODEL_VERSIONS,
         "model_performance": MODEL_PERFORMANCE,
         "model_comparisons": MODEL_COMPARISONS,
@@ -213,3 +214,17 @@ def _damaged_files(left_out: Iterable[DamagedFile]) -> str:
 def _cut(cut: Cut) -> str:
     created = f"{duck.text(cut.created.isoformat())}" if cut.id else "NULL"
     return f"SELECT {cut.id}::BIGINT AS id, {created}::TIMESTAMPTZ AS created"
+
+
+def _job_progress(cut: Cut) -> str:
+    rows = []
+    for job, tasks in sorted(cut.jobs.items()):
+        for task, (n, clock) in sorted(tasks.items()):
+            newest = max(cut.marks.get(task, n), n)
+            at = f"{duck.text(clock)}::TIMESTAMPTZ" if clock else "NULL::TIMESTAMPTZ"
+            rows.append(f"({duck.text(job)}, {duck.text(task)}, {n}, {newest}, {newest - n}, {at})")
+    columns = {c.name: c.kind for c in JOB_PROGRESS.columns}
+    if not rows:
+        return _empty(columns)
+    typed = ", ".join(f"{duck.name(c)}::{kind} AS {duck.name(c)}" for c, kind in columns.items())
+    return f"SELECT {typed} FROM (VALUES {', '.join(rows)}) AS t({', '.join(map(duck.name, columns))})"

@@ -116,6 +116,17 @@ CUT = _view(
     ("created", "TIMESTAMPTZ", "UTC instant it was recorded; null: nothing has been."),
 )
 
+JOB_PROGRESS = _view(
+    "job_progress",
+    "How far the tables of each user job are behind the rows of this cut; one row a job and task.",
+    ("job", "VARCHAR", "Name of the job."),
+    ("task", "VARCHAR", "Task whose commits it reads: partition p of every topic is task p."),
+    ("reached", "BIGINT", "Newest commit of the task that the job's tables take into account."),
+    ("newest", "BIGINT", "Newest commit of the task in this cut."),
+    ("behind", "BIGINT", "Commits that the job has yet to read; 0: its tables fit the other tables."),
+    ("reached_at", "TIMESTAMPTZ", "UTC instant of the commit that it has reached; null: none yet."),
+)
+
 MODEL_VERSIONS = _view(
     "model_versions",
     "Every model version that rows or the lifecycle name: where and when it ran, and the steps of its life.",
@@ -198,6 +209,7 @@ DERIVED_VIEWS = (
     DATA_QUALITY,
     COHORTS,
     CUT,
+    JOB_PROGRESS,
     MODEL_VERSIONS,
     MODEL_PERFORMANCE,
     MODEL_COMPARISONS,

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import entry_points, version
+from importlib.metadata import version
 
 from feature_store.catalog import refresh_catalog
-from feature_store.commit_log import CommitLog
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from feature_store.lake_registry import DeviceRegistry, ProfileRegistry
@@ -26,18 +25,19 @@ from stream_processors.engine.pipeline import in_order
 from stream_processors.ingest.lake_directory import LakeDirectory
 from stream_processors.job import Job, RawMessage
 from stream_processors.settings import StreamSettings
+from stream_processors.user_jobs.declaration import built_in_points, user_points
+from stream_processors.user_jobs.feed_log import FeedLog
+from stream_processors.user_jobs.job_supervisor import JobSupervisor, WithUserJobs
 
 log = logging.getLogger(__name__)
 
 HEAL_AGAIN_S = 10.0
 """Least time between two attempts to heal a lake that stops tasks."""
-JOBS = "edgeloop.jobs"
-"""Entry point group by which jobs are found, a user's own like the built-in ones."""
 
 
 def installed_jobs(directory: LakeDirectory) -> tuple[Job, ...]:
-    """All jobs found by entry point, in order, built for this directory."""
-    return in_order([point.load()(directory) for point in entry_points(group=JOBS)])
+    """The built-in jobs, in order, built for this directory; users' jobs run in processes of their own."""
+    return in_order([point.load()(directory) for point in built_in_points()])
 
 
 class Housekeeping:
@@ -135,7 +135,7 @@ def build_worker(settings: StreamSettings, checkpoint_type: type[Checkpoint] = C
     kafka = KafkaLog(settings.bootstrap_servers, settings.namespace, settings.group_id)
     parts = CheckpointParts(
         lake=lake,
-        commits=CommitLog(lake.root),
+        commits=FeedLog(lake.root, utc_now),
         cuts=cuts,
         jobs=jobs,
         publisher=kafka,
@@ -143,11 +143,18 @@ def build_worker(settings: StreamSettings, checkpoint_type: type[Checkpoint] = C
         clock=utc_now,
         code={"edgeloop": version("edgeloop"), **{f"job.{j.name}": str(j.version) for j in jobs}},
     )
-    handler = Housekeeping(checkpoint_type(parts), lake, cuts, settings)
+    checkpoint = checkpoint_type(parts)
+    names = [point.name for point in user_points()]
     topics = [t.base for t in TASK_TOPICS]
     return FaustDoor(
         settings,
         topics,
-        handler,
+        WithUserJobs(
+            Housekeeping(checkpoint, lake, cuts, settings),
+            checkpoint,
+            lake.root,
+            names,
+            JobSupervisor(names, settings),
+        ),
         lambda: KafkaLog(settings.bootstrap_servers, settings.namespace, settings.group_id),
     )

@@ -70,6 +70,9 @@ def _show(found: dict[str, Any]) -> None:
     if found["tables"]:
         rows = [[t["name"], count(t["rows"]), t["version"], count(t["files"])] for t in found["tables"]]
         show_table("\ntables", ["name", "rows>", "version>", "files>"], rows)
+    if found["jobs"]:
+        rows = [[j["job"], j["state"], count(j["behind"]), j["error"]] for j in found["jobs"]]
+        show_table("\njobs of your own", ["name", "state", "commits behind>", "error…"], rows)
     if found["cut"]:
         show_text(f"\ncut     {found['cut']['id']}   created {instant(found['cut']['created'])}")
     for problem in found["problems"]:

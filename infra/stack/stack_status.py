@@ -13,6 +13,7 @@ from feature_store.duck import Connection
 from feature_store.lake import Lake
 from feature_store.sql import open_cut
 from feature_store.stopped_tasks import StoppedTasks
+from infra.job_report import collect_jobs, job_problems
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.kafka.lag import lags
 from infra.process.child import same_process
@@ -46,6 +47,7 @@ def collect_status(settings: StackSettings) -> dict[str, Any]:
         "topics": [],
         "lag": [],
         **_lake(settings.lake_root, problems),
+        "jobs": _jobs(settings.lake_root, problems, up=up),
         "problems": problems,
     }
     if stack is not None and stack.state == "failed" and stack.error:
@@ -152,6 +154,17 @@ def _lake(root: Path, problems: list[str]) -> dict[str, Any]:
         ],
         "cut": {"id": cut.id, "created": cut.created.isoformat(), "marks": dict(cut.marks)},
     }
+
+
+def _jobs(root: Path, problems: list[str], *, up: bool) -> list[dict[str, Any]]:
+    """Jobs of users; empty where there are none."""
+    try:
+        jobs = collect_jobs(root, up=up)
+    except (PipelineError, OSError) as exc:
+        problems.append(f"jobs: {exc}")
+        return []
+    problems += job_problems(jobs)
+    return jobs
 
 
 def _count(connection: Connection, table: str) -> int:

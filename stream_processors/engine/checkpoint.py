@@ -108,6 +108,10 @@ class Checkpoint:
         """Forget a task."""
         self._tasks.pop(task, None)
 
+    def state(self, task: int) -> TaskState:
+        """State of an open task after its last commit."""
+        return self._tasks[task]
+
     def process(self, batches: Mapping[int, Sequence[RawMessage]]) -> None:
         """Commit one batch of each task; an empty batch is a tick.
 

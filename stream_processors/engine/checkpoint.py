@@ -95,6 +95,11 @@ class Checkpoint:
         """
         loaded = load_task(self._parts.commits, task_name(task))
         _check_identity(loaded.state, self._parts.log_identity())
+        self._recover(task, loaded)
+        return dict(loaded.state.offsets)
+
+    def _recover(self, task: int, loaded: LoadedTask) -> None:
+        """Finish what a crash left of a loaded task, and own it from then on."""
         moments = self._moments(loaded)
         self._redo(loaded, moments.redo)
         # State of release 0.2.0 names no tables: what they hold now is what they must hold from now on.
@@ -102,7 +107,6 @@ class Checkpoint:
         for n in loaded.unreadable[:1]:
             if n == loaded.state.n:
                 self._parts.commits.write_snapshot(loaded.state.task, n, self._tasks[task].to_bytes())
-        return dict(loaded.state.offsets)
 
     def close(self, task: int) -> None:
         """Forget a task."""

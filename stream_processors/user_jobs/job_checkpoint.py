@@ -17,9 +17,10 @@ from feature_store.commit_feed import CommitFeed
 from feature_store.cut import Cut, JobReach, Reached
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
-from schemas.errors import OperatorError, PipelineError
+from schemas.errors import PipelineError
 from stream_processors.engine.checkpoint import Checkpoint, CheckpointParts, task_name
-from stream_processors.engine.records import CommitRecord, LogIdentity, TaskState
+from stream_processors.engine.records import CommitRecord, LogIdentity
+from stream_processors.engine.task_loading import load_task
 from stream_processors.job import Batch, Output, RawMessage
 from stream_processors.user_jobs.declaration import UserJob
 from stream_processors.user_jobs.job_input import JobInput, Position, reads
@@ -117,13 +118,7 @@ class JobCheckpoint(Checkpoint):
             OperatorError: Its tables hold commits that its records do not, or a record is damaged.
         """
         begin(self._parts.lake, self._parts.commits, self._job, self._installed_as, task_name(task))
-        state, unapplied = self._load(job_task_name(self._job.name, task_name(task)))
-        self._check_tables(state)
-        for record in unapplied:
-            log.info("finishing commit %s/%d after a crash", record.task, record.n)
-            self.apply([record])
-            self.conclude([record], {})
-        self._tasks[task] = state
+        self._recover(task, load_task(self._parts.commits, job_task_name(self._job.name, task_name(task))))
         self._sources[task] = self._source_of(task_name(task))
         self._carried[task] = _Carried()
         return dict(self._tasks[task].offsets)
@@ -253,17 +248,6 @@ class JobCheckpoint(Checkpoint):
         )
         record.to_bytes()  # what is no JSON value must fail here, where the job is to blame
         return record
-
-    def _check_tables(self, state: TaskState) -> None:
-        """Refuse to number commits anew that the job's tables have already: their rows would be skipped."""
-        for table in self._job.writes:
-            if table in self._parts.lake.tables():
-                applied = self._parts.lake.applied(table, state.task)
-                if applied is not None and applied > state.n:
-                    raise OperatorError(
-                        f"table {table} holds commit {applied} of {state.task}, whose records end at "
-                        f"{state.n}: these parts of the lake are from different moments"
-                    )
 
 
 def _says_anything(output: Output) -> bool:

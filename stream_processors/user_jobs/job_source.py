@@ -129,16 +129,23 @@ class JobSource:
         return JobInput(reached, rows, tuple(messages), counted(entries), more=more)
 
     def _staged(self, entries: Sequence[FeedEntry]) -> dict[str, pa.Table] | None:
-        """Rows of the commits from their own files; None: a file is gone, its rows are in another."""
+        """Rows of the commits from their own files; None: a file is gone, its rows are in another.
+
+        Raises:
+            DamagedLakeError: A file is not as it was written: the job must not read other rows from it.
+        """
         paths: dict[str, list[Path]] = defaultdict(list)
         for entry in entries:
             for table, files in entry.files.items():
                 if reads(self._job.tables, table):
                     paths[table] += [self._lake.root / table / f.path for f in files]
-        try:
-            return {t: parquet.read(found, self._lake.snapshot(t).columns) for t, found in paths.items()}
-        except FileNotFoundError:
+        if not all(path.exists() for found in paths.values() for path in found):
             return None
+        return {t: self._rows(t, found) for t, found in paths.items()}
+
+    def _rows(self, table: str, files: Sequence[Path]) -> pa.Table:
+        columns = self._lake.snapshot(table).columns
+        return parquet.concat([parquet.read(file, columns) for file in files], columns)
 
     def _from_tables(self, position: Position, counters: Mapping[str, int], start: FeedStart) -> JobInput:
         """Input up to where the known commits begin: rows from the tables, messages from the log."""

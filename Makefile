@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test mutants lint format proto bench lock clean
+.PHONY: help setup demo test faults mutants lint format proto bench lock clean
 
 BIN := .venv/bin
 
@@ -17,6 +17,9 @@ demo: setup ## The whole loop on this machine, three minutes, with a report
 # In the order of the files: else those with few tests come last, and with them the longest test.
 test: setup ## All tests, against real brokers; two files at a time
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+faults: setup ## Break a running system RUNS times (default 12), and tally what an independent checker finds
+	@$(BIN)/python -m tests.faults --tally docs/reliability.md
 
 # SEED draws the sample; SAMPLE is how many mutants of each module, or "all". MODULES are beginnings of paths.
 mutants: setup ## Do the tests notice small changes of deciding code? SEED=7 SAMPLE=6 (or all)

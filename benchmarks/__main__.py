@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from benchmarks import delivery, edge, ingest, latency, message_size, results
+from benchmarks import delivery, edge, ingest, latency, message_size, results, strangers
 from benchmarks.stage import QUICK, Effort, Stage, stage
 
 SCENARIOS = {
@@ -14,6 +14,7 @@ SCENARIOS = {
     "ingest": ingest.run,
     "latency": latency.run,
     "delivery": delivery.run,
+    "strangers": strangers.run,
 }
 
 

@@ -50,10 +50,10 @@ def watchers(site: Site, count: int, runs: int) -> list[Measured]:
         with site.serving() as process:
             files = [site.clients(count // PROCESSES, f"w{number}{i}") for i in range(PROCESSES)]
             before = process.memory_info().rss
-            with _clients([["watch", str(f), str(HINTS)] for f in files]) as clients:
+            with clients([["watch", str(f), str(HINTS)] for f in files]) as found:
                 memory.append((process.memory_info().rss - before) / count / KIB)
                 used = cpu_s(process)
-                lags = _hint(site, clients)
+                lags = _hint(site, found)
                 cpu.append((cpu_s(process) - used) / HINTS / count * 1e6)
         if len(lags) != count * HINTS:
             raise RuntimeError(f"{len(lags)} of {count * HINTS} hints arrived")
@@ -72,7 +72,7 @@ def watchers(site: Site, count: int, runs: int) -> list[Measured]:
     ]
 
 
-def _hint(site: Site, clients: list[subprocess.Popen[str]]) -> list[float]:
+def _hint(site: Site, found: list[subprocess.Popen[str]]) -> list[float]:
     """Publish a few times; seconds from each publication to each receipt."""
     published = []
     for _ in range(HINTS):
@@ -80,7 +80,7 @@ def _hint(site: Site, clients: list[subprocess.Popen[str]]) -> list[float]:
         time.sleep(1.5)
     newest = _newest(site)
     at = {newest - HINTS + 1 + i: when for i, when in enumerate(published)}
-    return [when - at[version] for received in _results(clients) for version, when in received]
+    return [when - at[version] for received in results(found) for version, when in received]
 
 
 def _newest(site: Site) -> int:
@@ -132,9 +132,9 @@ def _throughput(
 
 def _download(process: psutil.Process, arguments: list[str]) -> tuple[float, float]:
     """MiB per second, and CPU seconds of the server per GB."""
-    with _clients([arguments]) as clients:
+    with clients([arguments]) as found:
         used = cpu_s(process)
-        [result] = _results(clients)
+        [result] = results(found)
         used = cpu_s(process) - used
     return result["bytes"] / MIB / result["seconds"], used / (result["bytes"] / GB)
 
@@ -184,10 +184,12 @@ def _ms(seconds: list[float]) -> str:
 
 
 @contextmanager
-def _clients(arguments: list[list[str]]) -> Iterator[list[subprocess.Popen[str]]]:
+def clients(
+    arguments: list[list[str]], module: str = "benchmarks.delivery_clients"
+) -> Iterator[list[subprocess.Popen[str]]]:
     """Client processes, connected and ready."""
     root = Path(__file__).parent.parent
-    command = [sys.executable, "-m", "benchmarks.delivery_clients"]
+    command = [sys.executable, "-m", module]
     made = [
         subprocess.Popen([*command, *a], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for a in arguments
@@ -204,7 +206,7 @@ def _clients(arguments: list[list[str]]) -> Iterator[list[subprocess.Popen[str]]
             one.wait()
 
 
-def _results(clients: list[subprocess.Popen[str]]) -> list[Any]:
+def results(clients: list[subprocess.Popen[str]]) -> list[Any]:
     """Start the clients' work; returns what each measured."""
     for one in clients:
         assert one.stdin is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import logging
 import signal
@@ -11,18 +10,24 @@ import threading
 from types import FrameType
 
 from edge_producer.bundle import load_bundle
+from edge_producer.fail_safe import FailSafe
 from edge_producer.inference import OnnxPredictor
-from edge_producer.runner import Runner
+from edge_producer.runner import ProcessParts, Runner, make_fail_safe, make_state_dir, read_keys
 from edge_producer.settings import EdgeSettings, load_settings
 from edge_producer.sources import open_source
 from edge_producer.updates.update_once import update_once
 from edge_producer.updates.updater import Updater, has_models
-from schemas.errors import PipelineError
+from schemas.errors import PipelineError, SpoolInUseError
+from schemas.escaping import escaped_block, escaped_line
+from schemas.folder_access import guard_folder
+from schemas.log_lines import log_to_stderr
+from schemas.profile import Profile
 from schemas.profile_file import find_profile
 
 log = logging.getLogger(__name__)
 
-EXIT_DONE, EXIT_FAILED, EXIT_MISUSE = 0, 1, 2
+EXIT_DONE, EXIT_FAILED, EXIT_MISUSE, EXIT_BLOCKED = 0, 1, 2, 3
+"""``EXIT_BLOCKED``: the spool holds messages that the broker does not take as they are."""
 SWITCH_INTERVAL_S = 0.0001
 """How long the writer's thread may keep the interpreter while a window is due (CPython: 5 ms)."""
 
@@ -36,28 +41,58 @@ def main(argv: list[str]) -> int:
             "usage: python -m edge_producer run | update --once   (settings: EDGE_* variables)\n"
         )
         return EXIT_MISUSE
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr()
     logging.getLogger("tuf").setLevel(logging.WARNING)
+    logging.raiseExceptions = (
+        False  # a log that cannot be written, on a full disk, is no reason for more of it
+    )
     try:
         settings = load_settings()
     except ValueError as exc:
-        sys.stderr.write(f"edge_producer: {exc}\n")
+        sys.stderr.write(escaped_block(f"edge_producer: {exc}\n"))
         return EXIT_MISUSE
     stop = threading.Event()
     _stop_on_signals(stop)
     try:
+        _guard(settings)
         return command(settings, stop)
     except PipelineError as exc:
         log.error("%s: %s", type(exc).__name__, exc)  # noqa: TRY400  (the message says what to do)
         return EXIT_FAILED
 
 
+def _guard(settings: EdgeSettings) -> None:
+    """Close the state folder to others; a disk that takes no change must not keep devices from sensing."""
+    try:
+        guard_folder(settings.state_dir, settings.data_group)
+    except OSError as exc:
+        log.warning("%s cannot be closed to other users: %s", settings.state_dir, exc)
+
+
 def _run(settings: EdgeSettings, stop: threading.Event) -> int:
     profile = find_profile(settings.profile)
-    updater = Updater(settings, profile) if has_models(settings) else None
+    make_state_dir(settings)
+    fail_safe = make_fail_safe(settings, profile)
+    try:
+        # From here on every way out commands the fail-safe, a start that fails too.
+        fail_safe.start()
+        return _sense_and_send(settings, profile, fail_safe, stop)
+    except SpoolInUseError:
+        fail_safe.abandon()
+        raise
+    finally:
+        fail_safe.end()
+
+
+def _sense_and_send(
+    settings: EdgeSettings, profile: Profile, fail_safe: FailSafe, stop: threading.Event
+) -> int:
+    keys = read_keys(settings)
+    updater = Updater(settings, profile, keys=keys, patient=True) if has_models(settings) else None
     predictor = OnnxPredictor(load_bundle(profile), profile) if updater is None else None
     source = open_source(settings, profile, settings.devices)
-    runner = Runner(settings, profile, source, predictor, updater=updater)
+    parts = ProcessParts(fail_safe=fail_safe, keys=keys)
+    runner = Runner(settings, profile, source, predictor, updater=updater, parts=parts)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.collect()
     gc.freeze()
@@ -65,21 +100,31 @@ def _run(settings: EdgeSettings, stop: threading.Event) -> int:
         result = runner.run(stop)
     finally:
         gc.unfreeze()
+    if result.blocked.messages:
+        n, rows, _, reason = result.blocked
+        log.error("%d messages with %d rows are blocked, and kept for a later start: %s", n, rows, reason)
+        return EXIT_BLOCKED
+    if result.unkept:
+        return EXIT_FAILED
     return EXIT_DONE if result.drained or stop.is_set() else EXIT_FAILED
 
 
 def _update(settings: EdgeSettings, _stop: threading.Event) -> int:
-    print_line = functools.partial(print, flush=True)
-    done = update_once(settings, find_profile(settings.profile), print_line)
+    done = update_once(settings, find_profile(settings.profile), _print_line)
     return EXIT_DONE if done else EXIT_FAILED
+
+
+def _print_line(line: str) -> None:
+    sys.stdout.write(escaped_line(line) + "\n")
+    sys.stdout.flush()
 
 
 def _stop_on_signals(stop: threading.Event) -> None:
     def handle(_number: int, _frame: FrameType | None) -> None:
         stop.set()
 
-    signal.signal(signal.SIGTERM, handle)
-    signal.signal(signal.SIGINT, handle)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, handle)
 
 
 if __name__ == "__main__":

@@ -85,10 +85,15 @@ class CoMoments:
 
 @dataclass(slots=True)
 class BookChange:
-    """Increments of one line since they were last taken."""
+    """Increments of one line since they were last taken.
+
+    Attributes:
+        lost: Rows that were selected but could not be kept; the books call them evicted, and a gap.
+    """
 
     sensed: int = 0
     filtered: int = 0
+    lost: int = 0
     moments: CoMoments | None = None
 
 
@@ -130,6 +135,11 @@ class Ledger:
             change.filtered += 1
         self._rows.setdefault(key, []).append(row)
 
+    def lose(self, key: BookKey, n: int) -> None:
+        """Count n rows as sensed and lost, in a line that nothing else enters."""
+        self._changes.lines[key] = BookChange(sensed=n, lost=n)
+        self._changes.closed.append(key)
+
     def close(self) -> None:
         """Close the open period's lines."""
         self._changes.closed += self._open
@@ -149,7 +159,8 @@ class BookLine(NamedTuple):
 
     Attributes:
         revision: Number of the statement; the newest one of a line counts.
-        gap: Whether the block was given up, so that rows of it are missing.
+        gap: Whether rows are missing that thinning did not remove: the block was given up, or the disk did
+            not keep them.
         thinning: Thinning factor tau of the block.
         moments: From ``CoMoments.to_bytes``; None where they were given up.
     """

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_producer.books import Ledger
+from edge_producer.books import BookKey, Ledger
 from edge_producer.clock import Clock
 from edge_producer.decider import Decider, LocalDecision
 from edge_producer.device_identity import DeviceIdentity
@@ -27,10 +27,10 @@ from edge_producer.model_switch import ActiveModels, ModelSwitch, ScoredWindow
 from edge_producer.sensed_rows import Row
 from edge_producer.summaries import FIRST_SHADOW_PART, Summarizer
 from edge_producer.window import Floats, Predictor, Window
-from schemas.errors import BundleError
 from schemas.events import Alert
 from schemas.instants import from_us, to_us
 from schemas.profile import Profile
+from schemas.row_schemas import Stratum
 
 NEVER_US = -(2**62)
 
@@ -47,7 +47,8 @@ class Host:
     """What a device needs from its process; shared by all devices of the process.
 
     Attributes:
-        on_action: Called with (device_id, action, score) when an action comes into force.
+        on_action: Called with (device_id, action, score) when an action comes into force, and for the action
+            of the first window of a start: what happened to the machine before is not known.
         meters: Takes latencies.
         clock: Steady seconds since 1970, for the age of rows; event times come from the source.
         new_boot_id: Returns an id that no device ever had.
@@ -68,6 +69,9 @@ class Device:
         model: Scores the windows: one predictor, or a switch whose models may change between windows.
         host: What the process provides.
         state: JSON that the spool kept from an earlier start; None where there was none.
+
+    Attributes:
+        state_lost: That JSON could not be read; what the filter held back is lost.
     """
 
     def __init__(
@@ -78,45 +82,54 @@ class Device:
         host: Host,
         state: str | None = None,
     ) -> None:
-        kept: dict[str, Any] = json.loads(state) if state else {}
         self.device_id = identity.device_id
+        self._identity = identity
         self._profile = profile
         self._switch = model if isinstance(model, ModelSwitch) else ModelSwitch(ActiveModels(model))
         self._models = self._switch.models
         self._host = host
         self._period_us = round(profile.summaries.period_s * 1e6)
-        self._decider = Decider(profile.decision, kept.get("decider"))
-        self._filter = RowFilter(
-            profile.filter,
-            profile.feature_names,
-            profile.sampling.hop_s,
-            identity.secret,
-            kept.get("filter"),
-        )
-        self._summarizer = Summarizer(
-            self.device_id,
-            profile.featureset,
-            profile.feature_names,
-            profile.summaries.period_s,
-            self._models.active.bin_edges,
-        )
-        self._shadow_summarizer = Summarizer(
-            self.device_id,
-            profile.featureset,
-            (),
-            profile.summaries.period_s,
-            _edges(self._models.shadow),
-            FIRST_SHADOW_PART,
-        )
         self._no_features = np.full(len(profile.feature_names), np.nan, dtype=np.float32)
-        self._ledger = Ledger()
-        self._selected: list[Row] = []
-        self._alerts: list[bytes] = []
         self._raw_bytes = _raw_bytes(profile)
-        self._sensed: list[Row] = []
-        self._dirty = True
+        self._alerts: list[bytes] = []
+        self._commanded: str | None = None
+        self._last_logged = ""
+        self._windows = self._at_risk = 0
+        self.state_lost = False
+        self._go_on_from(state)
         self._boot_id, self._seq, self._newest_us = host.new_boot_id(), 0, NEVER_US
         self.flush()
+
+    def _go_on_from(self, state: str | None) -> None:
+        """Take up an earlier start's state; begin anew where it cannot be read."""
+        try:
+            kept: dict[str, Any] = json.loads(state) if state else {}
+            self._decider = Decider(self._profile.decision, kept.get("decider"))
+            self._begin_records(kept.get("filter"))
+            self._at_risk = self._filter.held
+        except (ValueError, TypeError, KeyError, AttributeError):
+            log.exception("the device's state is damaged", extra={"device_id": self.device_id})
+            self.state_lost = True
+            self._decider = Decider(self._profile.decision)
+            self._begin_records(None)
+
+    def _begin_records(self, kept: Mapping[str, Any] | None) -> None:
+        """What is counted, filtered and summarised, from here on."""
+        profile, models = self._profile, self._models
+        self._filter = RowFilter(
+            profile.filter, profile.feature_names, profile.sampling.hop_s, self._identity.secret, kept
+        )
+        name, period_s = self.device_id, profile.summaries.period_s
+        self._summarizer = Summarizer(
+            name, profile.featureset, profile.feature_names, period_s, models.active.bin_edges
+        )
+        self._shadow_summarizer = Summarizer(
+            name, profile.featureset, (), period_s, _edges(models.shadow), FIRST_SHADOW_PART
+        )
+        self._ledger = Ledger()
+        self._selected: list[Row] = []
+        self._sensed: list[Row] = []
+        self._dirty = True
 
     @property
     def dirty(self) -> bool:
@@ -124,7 +137,11 @@ class Device:
         return self._dirty
 
     def process(self, window: Window) -> LocalDecision:
-        """Decide on a window and carry that out; then count, filter and summarise it."""
+        """Decide on a window and carry that out; then count, filter and summarise it.
+
+        A model that raises gives no score; records that cannot be made are counted as lost. Neither keeps the
+        next window from being decided on.
+        """
         if self._switch.models is not self._models:
             self._change_models(self._switch.models)
         begun = time.perf_counter_ns()
@@ -132,17 +149,50 @@ class Device:
         scored = time.perf_counter_ns()
         decision = self._decider.decide(window.end, score)
         self._host.meters.decided(time.perf_counter_ns() - begun)
-        if decision.started:
+        if decision.action != self._commanded:
+            self._commanded = decision.action
             self._host.on_action(self.device_id, decision.action, score)
+        self._windows += 1
+        self._at_risk += 1
+        self._dirty = True
+        try:
+            row = self._record(window, features, score, decision)
+        except Exception as exc:  # noqa: BLE001  (whatever it is: the device decides on)
+            self._lose_records(exc)
+            return decision
+        self._compare(window, row, (scored - begun) / 1e9)
+        return decision
+
+    def _record(self, window: Window, features: Floats, score: float | None, decision: LocalDecision) -> Row:
         row = self._row(window, features, score, decision)
         self._summarizer.add(row)
         self._release(self._filter.offer(row, decision))
         self._sensed.append(row)
         if decision.alert:
             self._alerts.append(self._alert(row))
-        self._dirty = True
-        self._compare(window, row, (scored - begun) / 1e9)
-        return decision
+        return row
+
+    def _lose_records(self, error: Exception) -> None:
+        """Begin the records anew under another boot; what they had not handed over is counted as lost."""
+        self._log_once("records of windows are lost", error)
+        lost, newest_us = self._at_risk, max(self._newest_us, 0)
+        self._begin_records(None)
+        self._boot_id, self._seq, self._newest_us = self._host.new_boot_id(), 0, NEVER_US
+        self._at_risk = 0
+        period_us = newest_us - newest_us % self._period_us
+        key = BookKey(self._boot_id, period_us, self._models.active.version, Stratum.SAMPLE.value)
+        self._ledger.lose(key, lost)
+
+    def _log_once(self, what: str, error: Exception) -> None:
+        """Log an error with its traceback, unless the same was logged last: it may come with every window."""
+        text = f"{what}: {type(error).__name__}: {error}"
+        if text != self._last_logged:
+            self._last_logged = text
+            log.error(text, exc_info=error, extra={"device_id": self.device_id})
+
+    def command_again(self) -> None:
+        """Have the next window command its action, even if it is the one in force."""
+        self._commanded = None
 
     def flush(self) -> None:
         """Release held rows and close the open period: no further window comes soon."""
@@ -154,12 +204,20 @@ class Device:
 
     def take_update(self) -> DeviceUpdate:
         """Everything since the last update."""
+        try:
+            return self._update()
+        except Exception as exc:  # noqa: BLE001  (whatever it is: the device decides on)
+            self._lose_records(exc)
+            return self._update()
+
+    def _update(self) -> DeviceUpdate:
         rows, self._selected = self._selected, []
         alerts, self._alerts = self._alerts, []
         sensed, self._sensed = self._sensed, []
+        windows, self._windows = self._windows, 0
         self._dirty = False
         state = {"decider": self._decider.export(), "filter": self._filter.export()}
-        return DeviceUpdate(
+        update = DeviceUpdate(
             device_id=self.device_id,
             boot_id=self._boot_id,
             next_seq=self._seq,
@@ -172,37 +230,48 @@ class Device:
             open_summary=self._summarizer.open_summary(),
             alerts=alerts,
             meters={
-                "windows": len(sensed),
-                "raw_bytes": len(sensed) * self._raw_bytes,
+                "windows": windows,
+                "raw_bytes": windows * self._raw_bytes,
                 "feature_bytes": self._host.meters.unfiltered_bytes(self.device_id, sensed),
             },
             decision=self._decider.action,
             model_version=self._models.active.version,
         )
+        self._at_risk = self._filter.held
+        return update
 
     def _change_models(self, models: ActiveModels) -> None:
         """Use other models from this window on: decisions, filter and books go on, summaries begin anew."""
         before, self._models = self._models, models
-        if models.active is not before.active:
-            models.active.take_over(self.device_id, before.active)
-            self._summarizer.rebind(models.active.bin_edges)
-        if models.shadow is not before.shadow:
-            self._shadow_summarizer.rebind(_edges(models.shadow))
-            if models.shadow is not None:
-                models.shadow.take_over(self.device_id, before.active)
+        try:
+            if models.active is not before.active:
+                models.active.take_over(self.device_id, before.active)
+                self._summarizer.rebind(models.active.bin_edges)
+            if models.shadow is not before.shadow:
+                self._shadow_summarizer.rebind(_edges(models.shadow))
+                if models.shadow is not None:
+                    models.shadow.take_over(self.device_id, before.active)
+        except Exception as exc:  # noqa: BLE001  (it decides without what the earlier model had learnt)
+            self._log_once("another model could not take over", exc)
         self._switch.in_use = models
 
     def _scored(self, model: Predictor, window: Window) -> tuple[Floats, float | None]:
         try:
             features, score = model.score(self.device_id, window.samples)
-        except BundleError:
-            log.exception("a window without a score", extra={"device_id": self.device_id})
+        except Exception as exc:  # noqa: BLE001  (whatever a model does: without a score there is the fail-safe)
+            self._log_once("a window without a score", exc)
             return self._no_features, None
         usable = score is not None and 0.0 <= score <= 1.0
         return features, score if usable else None
 
     def _compare(self, window: Window, row: Row, took_s: float) -> None:
         """Have the shadow score the same window, after the decision, and pass both scores to the observer."""
+        try:
+            self._observe(window, row, took_s)
+        except Exception as exc:  # noqa: BLE001  (a comparison is worth no decision)
+            self._log_once("a comparison of models failed", exc)
+
+    def _observe(self, window: Window, row: Row, took_s: float) -> None:
         shadow, score, shadow_s = self._models.shadow, None, 0.0
         if shadow is not None:
             begun = time.perf_counter_ns()
@@ -253,6 +322,40 @@ class Device:
             features={name: value if abs(value) < float("inf") else None for name, value in values},
         )
         return alert.model_dump_json().encode()
+
+
+def release_held(identity: DeviceIdentity, profile: Profile, state: str) -> DeviceUpdate:
+    """What an earlier start's filter held back, released under its own boot, for a spool opened too late.
+
+    Raises:
+        ValueError: The state cannot be read.
+    """
+    try:
+        kept = json.loads(state).get("filter")
+        names, hop_s = profile.feature_names, profile.sampling.hop_s
+        rows = RowFilter(profile.filter, names, hop_s, identity.secret, kept).flush()
+    except (TypeError, KeyError, AttributeError) as exc:
+        raise ValueError(f"the state of {identity.device_id} is damaged: {exc}") from exc
+    ledger = Ledger()
+    for row in rows:
+        ledger.release(row)
+    ledger.close()
+    return DeviceUpdate(
+        device_id=identity.device_id,
+        boot_id=0,
+        next_seq=0,
+        newest_us=NEVER_US,
+        state="",
+        held=0,
+        rows=[row for row in rows if row.selected],
+        books=ledger.take(),
+        closed=[],
+        open_summary=None,
+        alerts=[],
+        meters={},
+        decision="",
+        model_version="",
+    )
 
 
 def _edges(model: Predictor | None) -> Mapping[str, NDArray[np.float64]]:

@@ -7,27 +7,35 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from edge_producer.actions import ActionRunner, load_actions
 from edge_producer.clock import Clock, SteadyClock
-from edge_producer.device import Device, Host
-from edge_producer.device_identity import DeviceIdentity, load_or_create
+from edge_producer.device import Device, Host, release_held
+from edge_producer.device_identity import DeviceKeys
+from edge_producer.device_update import DeviceUpdate
+from edge_producer.fail_safe import FailSafe
 from edge_producer.metering import Meters
 from edge_producer.model_switch import ModelSwitch
 from edge_producer.sending.outbox import Outbox
 from edge_producer.sending.reporter import Reporter
 from edge_producer.sending.sealing import Sealer
 from edge_producer.sending.sender import Sender
-from edge_producer.sending.writer import Writer
+from edge_producer.sending.writer import OpenSpool, Writer
 from edge_producer.settings import EdgeSettings
 from edge_producer.spool.eviction import Eviction
+from edge_producer.spool.set_aside import copies
 from edge_producer.spool.spool import DeviceBooks, Spool
+from edge_producer.spool.spool_file import Connect
+from edge_producer.spool.spool_keeper import SpoolKeeper, SpoolPlace
+from edge_producer.spool.spool_messages import BlockedCount
 from edge_producer.updates.updater import Updater
 from edge_producer.window import Predictor, SourcePause, Window, WindowSource
-from schemas.durable import ABANDONED_S, DISK
+from schemas.durable import ABANDONED_S, DISK, Disk
+from schemas.errors import SpoolError
 from schemas.profile import Profile
 
 log = logging.getLogger(__name__)
@@ -43,15 +51,36 @@ class RunResult:
 
     Attributes:
         drained: Everything sensed was acknowledged, and the books were stated.
-        books: Each device's totals.
+        books: Each device's totals; empty where there is no spool to read them from.
+        blocked: Messages that the broker does not take as they are; kept in the spool.
+        unkept: Rows that no spool took before the end.
     """
 
     drained: bool
     books: Mapping[str, DeviceBooks]
+    blocked: BlockedCount
+    unkept: int
+
+
+@dataclass(frozen=True)
+class ProcessParts:
+    """What a process has before its runner, or what a test gives in its stead.
+
+    Attributes:
+        fail_safe: Commands the fail-safe when sensing ends, and runs the actions; None: made by the runner.
+        keys: Identities of the devices; None: read by the runner.
+        disk: Writes everything but the spool's database.
+        connect: Opens that database; None: as usual.
+    """
+
+    fail_safe: FailSafe | None = None
+    keys: DeviceKeys | None = None
+    disk: Disk = DISK
+    connect: Connect | None = None
 
 
 class Runner:
-    """One edge process.
+    """One edge process. Without a usable disk it senses, decides and acts all the same.
 
     Args:
         settings: Everything an operator can set.
@@ -60,9 +89,11 @@ class Runner:
         predictor: Scores the windows of every device; only needed without an updater.
         clock: Steady seconds.
         updater: Gives each device its models and changes them between windows.
+        parts: What the process has already.
 
     Raises:
-        SpoolError: The spool or a key cannot be used.
+        SpoolInUseError: Another process has the spool.
+        SpoolOwnerError: The spool is of other devices, or holds what another profile has to send.
         ProfileError: The file of actions is malformed.
     """
 
@@ -74,24 +105,31 @@ class Runner:
         predictor: Predictor | None,
         clock: Clock | None = None,
         updater: Updater | None = None,
+        parts: ProcessParts | None = None,
     ) -> None:
+        parts = parts or ProcessParts()
         self._settings = settings
+        self._profile = profile
         self._source = source
         self._updater = updater
         self._clock = clock or SteadyClock()
-        settings.state_dir.mkdir(parents=True, exist_ok=True)
-        self._actions = ActionRunner(load_actions(settings.actions_file))
-        identities = {d: load_or_create(settings.keys_dir, d) for d in settings.devices}
+        make_state_dir(settings)
+        self._fail_safe = parts.fail_safe or make_fail_safe(settings, profile)
+        self._actions = self._fail_safe.actions
+        self._keys = parts.keys or read_keys(settings)
         self._meters = Meters(profile, settings.message_rows)
-        self._spool = Spool.open(settings.spool_path, settings.devices, profile, self._clock())
-        _sweep(settings)
-        self._writer = self._make_writer(identities, profile)
+        self._keeper = self._make_keeper(parts)
+        spool = self._keeper.open_first()
+        _sweep(settings, parts.disk)
+        self._allow_keys(spool)
+        self._writer = self._make_writer(parts.disk)
         host = Host(self._actions.start, self._meters, self._clock)
         models = _models(settings.devices, predictor, updater)
         self._devices = {
-            name: Device(identity, profile, models[name], host, self._spool.state(name))
-            for name, identity in identities.items()
+            name: Device(identity, profile, models[name], host, self._keeper.state(name))
+            for name, identity in self._keys.identities.items()
         }
+        self._lose_states(spool)
         self._to_export: deque[Device] = deque()
         self._next_export_s = 0.0
         self._started_s = 0.0
@@ -101,37 +139,108 @@ class Runner:
         """Sense until the source ends, its time is up or ``stop`` is set; then drain.
 
         Raises:
-            SpoolError: The spool cannot be written.
+            SpoolInUseError: Another process decides for these devices.
             SourceError: The source cannot be read.
         """
+        self._fail_safe.start()
         self._writer.start()
         if self._updater is not None:
             self._updater.start()
+        drained = False
         try:
-            self._sense(stop)
+            try:
+                self._sense(stop)
+            finally:
+                # First of all: the rest may take a minute, and nobody decides any more.
+                self._fail_safe.end()
             self._stop_updates()
             drained = self._drain(stop)
         finally:
             self._stop_updates()
-            self._writer.stop()
-            self._writer.report_stopped()
-            books = self._spool.totals()
-            self._spool.close()
+            result = self._end(drained)
         log.info("stopped, %s", "drained" if drained else "not drained: the rest stays in the spool")
-        return RunResult(drained, books)
+        return result
 
-    def _make_writer(self, identities: Mapping[str, DeviceIdentity], profile: Profile) -> Writer:
-        settings, spool = self._settings, self._spool
+    def _end(self, drained: bool) -> RunResult:
+        """End the writer and close the spool, whatever state they are in."""
+        if not self._writer.stop():
+            return RunResult(drained, {}, BlockedCount(), self._writer.unkept)
+        self._writer.report_stopped()
+        books: Mapping[str, DeviceBooks] = {}
+        blocked = BlockedCount()
+        with suppress(SpoolError):
+            if self._keeper.spool is not None:
+                books, blocked = self._keeper.spool.totals(), self._keeper.spool.messages.blocked()
+        self._keeper.close()
+        if self._writer.unkept:
+            log.error("%d rows are lost: no spool took them", self._writer.unkept)
+        return RunResult(drained, books, blocked, self._writer.unkept)
+
+    def _make_keeper(self, parts: ProcessParts) -> SpoolKeeper:
+        settings = self._settings
+        place = SpoolPlace(
+            path=settings.spool_path,
+            devices=settings.devices,
+            profile=self._profile,
+            max_bytes=settings.spool_max_bytes,
+            reserve_bytes=settings.disk_reserve_bytes,
+            disk=parts.disk,
+            connect=parts.connect,
+        )
+        return SpoolKeeper(place, self._keys.verifiers, self._clock)
+
+    def _make_writer(self, disk: Disk) -> Writer:
+        settings, profile = self._settings, self._profile
         sender = Sender(settings.bootstrap_servers, settings.namespace, f"edge-{settings.name}", self._clock)
-        admitted = (lambda _: True) if self._updater is None else self._updater.has_joined
-        outbox = Outbox(spool, Sealer(spool, identities, profile), sender, settings, admitted)
-        eviction = Eviction(spool, profile, settings.spool_max_bytes)
-        reporter = Reporter(spool, sender, self._meters, profile, settings, self._extras)
-        return Writer(spool, outbox, sender, eviction, reporter, settings, self._clock)
+
+        def make(spool: Spool) -> OpenSpool:
+            sealer = Sealer(spool, self._keys.signers, profile, sender.limits.limit)
+            outbox = Outbox(spool, sealer, sender, settings, self._may_send)
+            return OpenSpool(spool, outbox, Eviction(spool, profile, settings.spool_max_bytes))
+
+        reporter = Reporter(sender, self._meters, profile, settings, self._extras, disk)
+        return Writer(self._keeper, make, sender, reporter, settings, self._clock, self._release_left)
+
+    def _may_send(self, device_id: str) -> bool:
+        """Whether the device has its key, and the cloud knows it."""
+        joined = self._updater is None or self._updater.has_joined(device_id)
+        return joined and self._keys.has_key(device_id)
+
+    def _allow_keys(self, spool: Spool | None) -> None:
+        """Make the keys of devices that have never sealed anything."""
+        if spool is not None and not copies(self._settings.state_dir):
+            unused = [d for d in self._settings.devices if not spool.has_sealed(d)]
+            if any(d not in self._keys.signers for d in unused):
+                self._keys.retry(may_create=unused)
+
+    def _lose_states(self, spool: Spool | None) -> None:
+        """Count what devices held back as lost where their state cannot be read."""
+        for name in [d.device_id for d in self._devices.values() if d.state_lost]:
+            with suppress(SpoolError):
+                if spool is not None:
+                    spool.lose_held(name)
+
+    def _release_left(self, spool: Spool) -> list[DeviceUpdate]:
+        """What devices of an earlier process held back, where the spool was opened after the start."""
+        released = []
+        for name, state in self._keeper.states_left().items():
+            try:
+                released.append(release_held(self._keys.identities[name], self._profile, state))
+            except ValueError:
+                log.exception("held rows are lost", extra={"device_id": name})
+                spool.lose_held(name)
+        return released
 
     def _extras(self) -> dict[str, Any]:
         models = {} if self._updater is None else {"models": self._updater.status()}
-        return {"source": dict(self._source.counts), "actions": self._actions.totals(), **models}
+        return {
+            "source": dict(self._source.counts),
+            "actions": self._actions.totals(),
+            "watchdog": {"pid": self._fail_safe.watchdog_pid, "restarts": self._fail_safe.restarts},
+            "spool": self._keeper.to_status(),
+            "keys": dict(self._keys.problems),
+            **models,
+        }
 
     def _stop_updates(self) -> None:
         if self._updater is not None:
@@ -142,6 +251,7 @@ class Runner:
         self._started_s = time.monotonic()
         self._next_export_s = self._started_s + self._settings.commit_interval_s
         for item in self._source.windows():
+            self._beat()
             if not flat_out and not self._wait_until_due(item.due_s, stop):
                 return
             if stop.is_set() or self._over(item):
@@ -149,8 +259,15 @@ class Runner:
             if isinstance(item, Window):
                 self._process(item, flat_out=flat_out)
             self._export_if_due(everything=flat_out)
-            while flat_out and self._writer.crowded and not stop.wait(CROWDED_WAIT_S):
-                pass
+            while flat_out and self._writer.crowded and not stop.is_set():
+                self._writer.wait_for_room(CROWDED_WAIT_S)
+                self._beat()
+
+    def _beat(self) -> None:
+        """Give the heartbeat; if it is late, the watchdog may have acted: command what is in force again."""
+        if not self._fail_safe.beat():
+            for device in self._devices.values():
+                device.command_again()
 
     def _process(self, window: Window, *, flat_out: bool) -> None:
         if not flat_out:
@@ -175,8 +292,10 @@ class Runner:
             if self._export_if_due(everything=False):
                 continue
             until_export = max(self._next_export_s - time.monotonic(), 0.0)
-            if stop.wait(min(left, until_export) if not self._to_export else 0.0):
+            longest = min(left, until_export, self._fail_safe.interval_s)
+            if stop.wait(longest if not self._to_export else 0.0):
                 return False
+            self._beat()
         return not stop.is_set()
 
     def _export_if_due(self, *, everything: bool) -> bool:
@@ -207,12 +326,37 @@ class Runner:
         return self._writer.drain(self._settings.stop_timeout_s) if stop.is_set() else False
 
 
-def _sweep(settings: EdgeSettings) -> None:
+def make_state_dir(settings: EdgeSettings) -> None:
+    """Make the process's folder; where the disk does not allow it, the process goes on without."""
+    try:
+        settings.state_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        log.error("%s cannot be made, going on without: %s", settings.state_dir, exc)  # noqa: TRY400
+
+
+def make_fail_safe(settings: EdgeSettings, profile: Profile) -> FailSafe:
+    """What commands the fail-safe.
+
+    Raises:
+        ProfileError: The file of actions is malformed.
+    """
+    actions = ActionRunner(load_actions(settings.actions_file))
+    return FailSafe(actions, settings.devices, profile.decision.fail_safe, settings.state_dir)
+
+
+def read_keys(settings: EdgeSettings) -> DeviceKeys:
+    """The devices' identities; keys are made only where no spool was before."""
+    is_new = not settings.spool_path.exists() and not copies(settings.state_dir)
+    return DeviceKeys(settings.keys_dir, settings.devices, settings.devices if is_new else ())
+
+
+def _sweep(settings: EdgeSettings, disk: Disk) -> None:
     """Remove what crashed writers left. Only names of ours: a user's file may end in ``.part`` too."""
     before = time.time() - ABANDONED_S
     keys = [f"{device}.{kind}.part" for device in settings.devices for kind in ("pem", "secret")]
-    DISK.sweep(settings.state_dir, before, (_STATUS_LEFT_BY_0_2,))
-    DISK.sweep(settings.keys_dir, before, keys)
+    with suppress(OSError):
+        disk.sweep(settings.state_dir, before, (_STATUS_LEFT_BY_0_2,))
+        disk.sweep(settings.keys_dir, before, keys)
 
 
 def _models(

@@ -8,7 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError, field_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 ENV_PREFIX = "EDGE_"
@@ -33,7 +41,9 @@ class EdgeSettings(BaseSettings):
         backlog_after_s: Age from which unsealed rows go to the backlog lane.
         max_in_flight: Most messages handed to Kafka and not yet acknowledged.
         stall_s: Seconds without an answer of the broker after which only alerts are sealed.
-        spool_max_bytes: Size of the spool above which rows are thinned.
+        spool_max_bytes: Size of all files of the spool together above which rows are thinned.
+        disk_reserve_bytes: Free room of the disk that the spool leaves to others; None: 64 MiB, or less on a
+            small disk.
         state_interval_s: Seconds between two device-state events of one device.
         books_interval_s: Shortest time between two statements on one key of the books.
         drain_timeout_s: Longest wait for the last acknowledgement after sensing ended.
@@ -42,6 +52,7 @@ class EdgeSettings(BaseSettings):
         offline_file: While this file exists, the sender has no network (flight mode).
         join_dir: Folder of join bundles, ``<device>.json``; None where the devices are not to join.
         update_poll_s: Mean seconds between two checks for a new model without a hint.
+        data_group: Group that may read the folder, keys apart; empty: only its owner; None: as its mode says.
         shadow_previous: Whether the previous model goes on scoring in shadow after the watch.
     """
 
@@ -71,6 +82,7 @@ class EdgeSettings(BaseSettings):
     max_in_flight: PositiveInt = 512
     stall_s: PositiveFloat = 3.0
     spool_max_bytes: PositiveInt = 256 * 1024**2
+    disk_reserve_bytes: NonNegativeInt | None = None
     state_interval_s: PositiveFloat = 15.0
     books_interval_s: PositiveFloat = 15.0
     drain_timeout_s: PositiveFloat = 60.0
@@ -80,6 +92,7 @@ class EdgeSettings(BaseSettings):
     join_dir: Path | None = None
     update_poll_s: PositiveFloat = 60.0
     shadow_previous: bool = False
+    data_group: str | None = None
 
     @field_validator("devices", mode="before")
     @classmethod

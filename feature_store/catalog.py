@@ -12,10 +12,17 @@ from feature_store import duck
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from feature_store.lake_registry import ProfileRegistry
+from feature_store.sound_cut import sound_cut
 from feature_store.views import statements
 from schemas.durable import DISK, temporary
 
 CATALOG = "catalog.duckdb"
+
+
+def catalog_problem(root: Path) -> str | None:
+    """What is wrong with the catalog, in words; None: nothing, or there is none yet."""
+    path = root / CATALOG
+    return None if not path.exists() or duck.is_readable(path) else "the catalog cannot be opened"
 
 
 def refresh_catalog(lake: Lake) -> Path:
@@ -24,12 +31,13 @@ def refresh_catalog(lake: Lake) -> Path:
     Returns:
         Its path.
     """
-    cut = CutStore(lake).resolve(None)
+    cuts = CutStore(lake)
     root = lake.root.absolute()
+    sound = sound_cut(root, cuts.resolve(None), cuts.keeps)
     path = root / CATALOG
     beside = temporary(path)
     try:
-        duck.build(statements(root, cut, ProfileRegistry(lake).profiles()), beside).close()
+        duck.build(statements(root, sound, ProfileRegistry(lake).profiles()), beside).close()
         DISK.rename(beside, path, sync=False)  # not synced: the next refresh builds it again
         return path
     finally:

@@ -6,6 +6,7 @@ Snapshots of a task's whole state are stored beside the records, and bound what 
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from schemas.durable import DISK
@@ -33,7 +34,7 @@ class CommitLog:
             False: another writer owns the task, because n exists or the task is past n already. Past n counts
             even if n itself was pruned: a writer that was suspended meanwhile must not win.
         """
-        if not DISK.put_if_absent(self._path(task, n, RECORD), payload):
+        if not DISK.put_if_absent(self.path(task, n, RECORD), payload):
             return False
         # Checked after the link, not before: other writers may act between a check and the link.
         return self._newest(task) == n
@@ -44,7 +45,7 @@ class CommitLog:
         Raises:
             FileNotFoundError: n was never decided, or is pruned.
         """
-        return self._path(task, n, RECORD).read_bytes()
+        return self.path(task, n, RECORD).read_bytes()
 
     def latest(self, task: str) -> int | None:
         """Number of the newest record; None: the task has none yet."""
@@ -63,25 +64,42 @@ class CommitLog:
 
         Two snapshots stay, and the records after the older one.
         """
-        DISK.write(self._path(task, n, SNAPSHOT), payload)
+        DISK.write(self.path(task, n, SNAPSHOT), payload)
         self._prune(task)
 
     def latest_snapshot(self, task: str) -> bytes | None:
         """Content of the newest snapshot; recovery goes on with the records after it."""
         newest = max(self._numbers(task, SNAPSHOT), default=None)
-        return None if newest is None else self._path(task, newest, SNAPSHOT).read_bytes()
+        return None if newest is None else self.path(task, newest, SNAPSHOT).read_bytes()
+
+    def snapshots(self, task: str) -> list[int]:
+        """Numbers of the snapshots, the newest first."""
+        return sorted(self._numbers(task, SNAPSHOT), reverse=True)
+
+    def read_snapshot(self, task: str, n: int) -> bytes:
+        """Snapshot n.
+
+        Raises:
+            FileNotFoundError: There is none, or it is pruned.
+        """
+        return self.path(task, n, SNAPSHOT).read_bytes()
+
+    def newest(self, task: str) -> int:
+        """Number of the newest decided commit, by records and snapshots; -1: none."""
+        return self._newest(task)
 
     def mark_applied(self, task: str, n: int) -> None:
         """Record that all tables hold the task's commits up to n. Not durable: applying is idempotent."""
-        DISK.write(self._root / task / APPLIED, b"%d" % n, sync=False)
+        DISK.write(self._root / task / APPLIED, b"%d %s" % (n, _digest(b"%d" % n)), sync=False)
 
     def applied(self, task: str) -> int | None:
-        """Newest commit marked applied; None: none, or the mark did not survive a power cut."""
+        """Newest commit marked applied; None: none, or the mark is damaged or did not survive a power cut."""
         try:
-            text = (self._root / task / APPLIED).read_bytes()
-        except FileNotFoundError:
+            number, _, digest = (self._root / task / APPLIED).read_bytes().partition(b" ")
+        except OSError:
             return None
-        return int(text) if text.isdigit() else None
+        sound = number.isdigit() and digest in (b"", _digest(number))  # release 0.2.0 wrote no digest
+        return int(number) if sound else None
 
     def tasks(self) -> list[str]:
         """Tasks that have decided anything."""
@@ -109,7 +127,18 @@ class CommitLog:
         for suffix, limit in ((RECORD, floor + 1), (SNAPSHOT, floor)):
             for n in self._numbers(task, suffix):
                 if n < limit:
-                    self._path(task, n, suffix).unlink(missing_ok=True)
+                    self.path(task, n, suffix).unlink(missing_ok=True)
 
-    def _path(self, task: str, n: int, suffix: str) -> Path:
+    def path(self, task: str, n: int, suffix: str = RECORD) -> Path:
+        """File of record or snapshot n."""
         return self._root / task / f"{n:012d}{suffix}"
+
+
+def ever_concluded(root: Path) -> bool:
+    """Whether any commit of the lake in this folder was ever shown in a cut."""
+    folder = root / "_commits"
+    return any(folder.glob(f"*/{APPLIED}")) or any(folder.glob(f"*/*{SNAPSHOT}"))
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest()[:16].encode()

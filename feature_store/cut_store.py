@@ -9,19 +9,39 @@ file never holds an unfinished commit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from feature_store.cut import NEWEST_KEPT, Cut, cut_table, dispensable, merge, paths
+import orjson
+
+from feature_store.commit_log import CommitLog, ever_concluded
+from feature_store.copies import copy_of, read_sound, remove_both, with_copies
+from feature_store.cut import (
+    NEWEST_KEPT,
+    Cut,
+    Reached,
+    TableCut,
+    cut_table,
+    dispensable,
+    merge,
+    merge_jobs,
+    paths,
+)
+from feature_store.decided_files import landed_marks
 from feature_store.lake import Lake
 from feature_store.process_lock import exclusive
+from feature_store.set_aside import set_aside
 from schemas.durable import DISK
-from schemas.errors import LakeConflictError, QueryError
+from schemas.errors import DamagedLakeError, LakeConflictError, QueryError
 from schemas.instants import utc_now
 
 __all__ = ["Cut", "CutRef", "CutStore"]
+
+log = logging.getLogger(__name__)
 
 _ATTEMPTS = 100
 
@@ -43,12 +63,14 @@ class CutStore:
         self._folder = lake.root / "_cuts"
         self._pins = lake.root / "_pins"
         self._cache: Cut | None = None
+        self._warned: set[str] = set()
 
-    def record(self, marks: Mapping[str, int]) -> Cut:
+    def record(self, marks: Mapping[str, int], jobs: Reached | None = None) -> Cut:
         """Record a cut that holds these commits; call it once they are in all tables.
 
         Args:
             marks: Per task, the newest commit that the caller has applied everywhere.
+            jobs: What those commits of user jobs have taken into account.
 
         Returns:
             The new cut, or the newest one where nothing has changed since.
@@ -59,24 +81,46 @@ class CutStore:
         for _ in range(_ATTEMPTS):
             before = self.latest() or Cut(0, datetime.min.replace(tzinfo=UTC))
             merged = merge(before.marks, marks)
+            reached = merge_jobs(before.jobs, jobs or {})
             # The tables are read after the marks: so they hold every commit up to those marks.
-            tables = {name: cut_table(self._lake.snapshot(name), merged) for name in self._lake.tables()}
-            if merged == before.marks and tables == before.tables:
+            tables = self._tables(merged, before)
+            if (merged, tables, reached) == (before.marks, before.tables, before.jobs):
                 return before
-            cut = Cut(before.id + 1, max(self._clock(), before.created), merged, tables)
+            cut = Cut(before.id + 1, max(self._clock(), before.created), merged, tables, reached)
             if self._put(cut):
                 self._cache = cut
                 return cut
         raise LakeConflictError(f"other processes recorded a cut first {_ATTEMPTS} times in a row")
 
     def latest(self) -> Cut | None:
-        """The newest cut; None: nothing was ever recorded."""
-        newest = max(self.ids(), default=None)
-        if newest is None:
+        """The newest cut; None: nothing was ever recorded.
+
+        Where the newest one is damaged or all are gone, a new one is recorded from the tables.
+        """
+        ids = self.ids()
+        if self._cache is not None and ids and self._cache.id >= ids[-1]:
+            return self._cache
+        if not ids and not ever_concluded(self._lake.root):
             return None
-        if self._cache is None or self._cache.id != newest:
-            self._cache = self.read(newest)
+        newest = self._newest_sound(ids)
+        sound = newest is not None and newest.id == ids[-1]
+        self._cache = newest if sound else self._from_tables(newest, ids)
         return self._cache
+
+    def recover(self) -> Cut | None:
+        """The newest cut, after recording one that shows what older or missing cuts leave out."""
+        landed = landed_marks(self._lake, CommitLog(self._lake.root))
+        return self.record(landed) if landed else self.latest()
+
+    def damaged(self) -> dict[int, str]:
+        """Cuts on record that cannot be read, by id, with what is wrong."""
+        found = {}
+        for cut_id in self.ids():
+            try:
+                self._try(cut_id)
+            except DamagedLakeError as exc:
+                found[cut_id] = str(exc)
+        return found
 
     def ids(self) -> list[int]:
         """Ids of the cuts on record, ascending."""
@@ -130,11 +174,15 @@ class CutStore:
         for cut_id in reversed(self.ids()):
             if best is not None and best.id >= cut_id:
                 break
-            if (cut := self._try(cut_id)) is not None and cut.created <= aware:
+            if (cut := self._try_sound(cut_id)) is not None and cut.created <= aware:
                 return cut
         if best is not None:
             return best
         raise QueryError(f"no cut was created at or before {aware.isoformat()}; {self._known()}")
+
+    def keeps(self, cut: Cut) -> bool:
+        """Whether the cut is on record or pinned, so that its files stay."""
+        return cut.id in (0, *self.ids()) or any(pinned.id == cut.id for pinned in self.pins().values())
 
     def pin(self, name: str, ref: CutRef = None) -> Cut:
         """Keep a cut and its files until ``unpin``; a training run pins the cut that it reads.
@@ -149,7 +197,9 @@ class CutStore:
             gone = next((p for p in paths(self._lake.root, cut) if not p.exists()), None)
             if gone is not None:
                 raise QueryError(f"cut {cut.id} cannot be pinned: {gone.name} is gone")
-            DISK.write(self._pins / f"{name}.json", cut.to_bytes())
+            path = self._pins / f"{name}.json"
+            DISK.write(copy_of(self._lake.root, path), cut.to_bytes())
+            DISK.write(path, cut.to_bytes())
         return cut
 
     def unpin(self, name: str) -> None:
@@ -159,13 +209,21 @@ class CutStore:
             QueryError: No such pin.
         """
         try:
-            (self._pins / f"{name}.json").unlink()
+            remove_both(self._lake.root, self._pins / f"{name}.json")
         except FileNotFoundError as exc:
             raise QueryError(f"no pin '{name}'; there are: {', '.join(self.pins()) or 'none'}") from exc
 
     def pins(self) -> dict[str, Cut]:
-        """Pinned cuts by name."""
-        return {p.stem: Cut.from_bytes(p.read_bytes()) for p in sorted(self._pins.glob("*.json"))}
+        """Pinned cuts by name, without damaged ones."""
+        return {name: cut for name, cut in self._all_pins().items() if isinstance(cut, Cut)}
+
+    def damaged_pins(self) -> dict[str, str]:
+        """Pins that cannot be read, nor their copies: name and what is wrong."""
+        return {name: found for name, found in self._all_pins().items() if isinstance(found, str)}
+
+    def pin_files(self) -> list[Path]:
+        """The file of each pin."""
+        return with_copies(self._lake.root, self._pins, "*.json")
 
     def kept(self) -> list[Cut]:
         """All cuts that may still be read: those on record and those pinned."""
@@ -177,10 +235,13 @@ class CutStore:
         Returns:
             How many were dropped.
         """
-        ages = [(i, self.read(i).created) for i in self.ids()]
+        for cut_id in self.damaged():
+            with contextlib.suppress(FileNotFoundError):
+                set_aside(self._lake.root, self.path(cut_id))
+        ages = [(cut.id, cut.created) for cut in self._on_record()]
         gone = dispensable(ages, now)
         for cut_id in gone:
-            self._path(cut_id).unlink(missing_ok=True)
+            self.path(cut_id).unlink(missing_ok=True)
         return len(gone)
 
     def housekeeping(self) -> AbstractContextManager[None]:
@@ -188,28 +249,94 @@ class CutStore:
         return exclusive(self._lake.root / "_housekeeping.lock")
 
     def _on_record(self) -> list[Cut]:
-        return [cut for i in self.ids() if (cut := self._try(i)) is not None]
+        return [cut for i in self.ids() if (cut := self._try_sound(i)) is not None]
 
     def _try(self, cut_id: int) -> Cut | None:
         """The cut; None where it was thinned out after the folder was read."""
+        name = f"_cuts/{self.path(cut_id).name}"
         try:
-            return Cut.from_bytes(self._path(cut_id).read_bytes())
+            cut = Cut.from_bytes(self.path(cut_id).read_bytes(), name)
         except FileNotFoundError:
             return None
+        except OSError as exc:
+            raise DamagedLakeError(f"{name} cannot be read: {exc.strerror or exc}") from exc
+        if cut.id != cut_id:
+            raise DamagedLakeError(f"{name} is damaged: it holds cut {cut.id}")
+        return cut
+
+    def _try_sound(self, cut_id: int) -> Cut | None:
+        try:
+            return self._try(cut_id)
+        except DamagedLakeError:
+            return None
+
+    def _newest_sound(self, ids: Sequence[int]) -> Cut | None:
+        return next((cut for i in reversed(ids) if (cut := self._try_sound(i)) is not None), None)
+
+    def _all_pins(self) -> dict[str, Cut | str]:
+        found: dict[str, Cut | str] = {}
+        for path in self.pin_files():
+            try:
+                raw = read_sound(self._lake.root, path)
+                found[path.stem] = Cut.from_bytes(orjson.dumps(raw), f"_pins/{path.name}")
+            except DamagedLakeError as exc:
+                found[path.stem] = str(exc)
+        return found
+
+    def _from_tables(self, sound: Cut | None, ids: Sequence[int]) -> Cut:
+        """A new cut in place of a damaged or missing newest one: nothing that was visible is lost from it."""
+        before = sound or Cut(0, datetime.min.replace(tzinfo=UTC))
+        landed = landed_marks(self._lake, CommitLog(self._lake.root))
+        marks = merge(before.marks, landed)
+        pinned = [cut.id for cut in self.pins().values()]
+        number = max([*ids, *pinned, before.id]) + 1
+        cut = Cut(number, max(self._clock(), before.created), marks, self._tables(marks, before))
+        gone = f"_cuts/{self.path(ids[-1]).name} is damaged" if ids else "_cuts is empty"
+        try:
+            if not self._put(cut):
+                return self.latest() or cut  # another process was first
+            log.error("%s; cut %d was recorded from the tables in its place", gone, cut.id)
+        except OSError as exc:
+            log.warning(
+                "%s; a cut made from the tables cannot be recorded (%s), and is used as it is", gone, exc
+            )
+        return cut
+
+    def _tables(self, marks: Mapping[str, int], before: Cut) -> dict[str, TableCut]:
+        """Each table as of now; one whose log is damaged or older than the last cut stays as it was."""
+        tables = dict(before.tables)
+        for name in self._lake.tables():
+            try:
+                snapshot = self._lake.snapshot(name)
+            except DamagedLakeError as exc:
+                self._warn(f"table {name} stays in new cuts as it was in cut {before.id}: {exc}")
+                continue
+            if name in before.tables and snapshot.version < before.tables[name].version:
+                self._warn(f"table {name} is older than cut {before.id}, which stays in force for it")
+            else:
+                tables[name] = cut_table(snapshot, marks)
+        return tables
 
     def _put(self, cut: Cut) -> bool:
-        if not DISK.put_if_absent(self._path(cut.id), cut.to_bytes()):
+        if not DISK.put_if_absent(self.path(cut.id), cut.to_bytes()):
             return False
         if sum(i > cut.id for i in self.ids()) >= NEWEST_KEPT:
             # This process was suspended, and its number was free only because it was thinned out meanwhile.
-            self._path(cut.id).unlink(missing_ok=True)
+            self.path(cut.id).unlink(missing_ok=True)
             return False
         return True
+
+    def _warn(self, text: str) -> None:
+        """Log it once: it would come with every commit."""
+        if text not in self._warned:
+            self._warned.add(text)
+            log.warning("%s", text)
 
     def _known(self) -> str:
         ids = self.ids()
         span = f"cuts {ids[0]} to {ids[-1]} are on record" if ids else "no cut is on record"
         return f"{span}, pins: {', '.join(self.pins()) or 'none'}"
 
-    def _path(self, cut_id: int) -> Path:
+    def path(self, cut_id: int) -> Path:
+        """File of a cut on record."""
         return self._folder / f"{cut_id:012d}.json"

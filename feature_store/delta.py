@@ -15,16 +15,18 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from threading import RLock
-from urllib.parse import unquote
+from typing import Any
 
-import orjson
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
+from feature_store import log_digests
+from feature_store.delta_base import REMEDY, hinted_checkpoint, read_entry, sound_base
+from feature_store.delta_entry import DIGEST, LogFile, TableState, actions_digest
 from schemas.durable import DISK
-from schemas.errors import LakeConflictError, OperatorError
+from schemas.errors import DamagedLakeError, LakeConflictError
 from schemas.tables import PARTITION_COLUMN
 
 log = logging.getLogger(__name__)
@@ -40,64 +42,19 @@ _NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_lo
 
 
 @dataclass(frozen=True)
-class LogFile:
-    """A data file as the Delta log names it.
-
-    Attributes:
-        path: Relative to the table's folder.
-        size: Bytes.
-        day: Partition value, ``YYYY-MM-DD``.
-        stats: Delta statistics, JSON.
-    """
-
-    path: str
-    size: int
-    day: str
-    stats: str = "{}"
-
-
-@dataclass(frozen=True)
 class Snapshot:
     """A table as of one version of its log.
 
     Attributes:
         columns: Without the partition column; columns that were added later come last.
         sizes: Bytes by path of each active file.
+        rows: Rows by path, where the log states them.
     """
 
     version: int
     columns: pa.Schema
     sizes: Mapping[str, int]
-
-
-@dataclass
-class _State:
-    """State of the table at ``version``, from its log.
-
-    Attributes:
-        transactions: Newest version by application, as far as it is known.
-        reshaped: An entry changed the columns, so the table must be opened again.
-    """
-
-    version: int
-    columns: pa.Schema
-    sizes: dict[str, int]
-    transactions: dict[str, int] = field(default_factory=dict)
-    reshaped: bool = False
-
-    def apply(self, entry: bytes) -> None:
-        """Apply the next log entry."""
-        for line in entry.splitlines():
-            action = orjson.loads(line) if line else {}
-            if add := action.get("add"):
-                self.sizes[unquote(add["path"])] = add["size"]
-            elif remove := action.get("remove"):
-                self.sizes.pop(unquote(remove["path"]), None)
-            elif txn := action.get("txn"):
-                self.transactions[txn["appId"]] = txn["version"]
-            elif "metaData" in action:
-                self.reshaped = True
-        self.version += 1
+    rows: Mapping[str, int] = field(default_factory=dict)
 
 
 class DeltaLog:
@@ -107,7 +64,7 @@ class DeltaLog:
         folder: The table's folder; the table exists.
 
     Raises:
-        OperatorError: No table there, or its log cannot be read.
+        DamagedLakeError: No table there, or its log is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -128,8 +85,13 @@ class DeltaLog:
             columns: Without the partition column.
             doc: The table's description.
             stats_columns: Columns whose bounds the log will hold.
+
+        Raises:
+            DamagedLakeError: The table existed before, and its log is gone.
         """
         if not DeltaTable.is_deltatable(str(folder)):
+            if log_digests.is_known(folder) or any(folder.glob(f"{PARTITION_COLUMN}=*")):
+                raise DamagedLakeError(f"table {folder.name} has lost its Delta log; {REMEDY}")
             folder.mkdir(parents=True, exist_ok=True)
             schema = Schema.from_arrow(pa.schema([*columns, _DAY]))
             with _translated(folder):
@@ -143,13 +105,14 @@ class DeltaLog:
                 )
             DISK.sync_folder(folder.parent)
             DISK.sync_folder(folder)
+            log_digests.note(folder / "_delta_log" / f"{0:020d}.json")
         return cls(folder)
 
     def snapshot(self) -> Snapshot:
         """The table as of now."""
         with self._lock:
             state = self._advance()
-            return Snapshot(state.version, state.columns, dict(state.sizes))
+            return Snapshot(state.version, state.columns, dict(state.sizes), dict(state.rows))
 
     def columns(self) -> pa.Schema:
         """The columns as of the last read of the log."""
@@ -182,7 +145,11 @@ class DeltaLog:
                 self._advance()
 
     def commit(
-        self, adds: Sequence[LogFile], removes: Sequence[LogFile], transactions: Mapping[str, int]
+        self,
+        adds: Sequence[LogFile],
+        removes: Sequence[LogFile],
+        transactions: Mapping[str, int],
+        info: Mapping[str, Any] | None = None,
     ) -> bool:
         """Commit files and application versions in one log entry, durably.
 
@@ -194,6 +161,7 @@ class DeltaLog:
             adds: New files, already on the disk.
             removes: Active files that the new ones replace: the rows stay the same.
             transactions: Application to its new version.
+            info: Further keys of ``commitInfo``.
 
         Returns:
             False: another writer was first; catch up and check again.
@@ -205,7 +173,7 @@ class DeltaLog:
             if any(f.path not in self._state.sizes for f in removes):
                 return False
             try:
-                self._write(adds, removes, transactions)
+                self._write(adds, removes, transactions, info or {})
             except CommitFailedError as exc:
                 log.debug("another writer was first on table %s: %s", self.folder.name, exc)
                 return False
@@ -214,8 +182,13 @@ class DeltaLog:
             return self._is_in_log(transactions)
 
     def _write(
-        self, adds: Sequence[LogFile], removes: Sequence[LogFile], transactions: Mapping[str, int]
+        self,
+        adds: Sequence[LogFile],
+        removes: Sequence[LogFile],
+        transactions: Mapping[str, int],
+        info: Mapping[str, Any],
     ) -> None:
+        digest = actions_digest(adds, [f.path for f in removes], transactions)
         now_ms = int(time.time() * 1000)
         actions = [_add(f, now_ms, data_change=not removes) for f in adds]
         self._table.create_write_transaction(
@@ -224,7 +197,9 @@ class DeltaLog:
             self._table.schema(),
             [PARTITION_COLUMN],
             commit_properties=CommitProperties(
-                max_commit_retries=20, app_transactions=[Transaction(a, n) for a, n in transactions.items()]
+                custom_metadata={DIGEST: digest, **info},
+                max_commit_retries=20,
+                app_transactions=[Transaction(a, n) for a, n in transactions.items()],
             ),
             post_commithook_properties=_NO_HOOKS,
         )
@@ -239,6 +214,7 @@ class DeltaLog:
             self._reopen()
             fields = Schema.from_arrow(pa.schema(columns)).fields
             self._table.alter.add_columns(fields)
+            log_digests.note(self._entry_path(self._table.version()))
             self._reopen()
             self._sync()
 
@@ -258,6 +234,7 @@ class DeltaLog:
             old = [p for p in gone if p.stat().st_mtime < before.timestamp()]
             for path in old:
                 path.unlink()
+                log_digests.forget(path)
         return len(old)
 
     def _is_in_log(self, transactions: Mapping[str, int]) -> bool:
@@ -273,50 +250,49 @@ class DeltaLog:
             return False
         self._sync()
         if state.version // CHECKPOINT_EVERY > before // CHECKPOINT_EVERY:
-            self._checkpoint()
+            self.checkpoint()
         return True
 
-    def _checkpoint(self) -> None:
-        with _translated(self.folder):
+    def checkpoint(self) -> Path:
+        """Write a checkpoint of the table as of now; returns its file."""
+        with self._lock, _translated(self.folder):
             self.catch_up()
             self._table.create_checkpoint()
-        for path in self._log.glob(f"{self._table.version():020d}.checkpoint*"):
-            DISK.sync_file(path)
+        path = self._log / f"{self._table.version():020d}.checkpoint.parquet"
+        DISK.sync_file(path)
+        log_digests.note(path)
         DISK.sync_file(self._log / "_last_checkpoint")
         DISK.sync_folder(self._log)
+        return path
 
-    def _advance(self) -> _State:
+    def _advance(self) -> TableState:
         """Read the log entries after the state's version."""
         state = self._state
-        while (entry := self._entry(state.version + 1)) is not None:
-            state.apply(entry)
-        if state.reshaped or self._last_checkpoint() > state.version:
+        try:
+            while (entry := read_entry(self._entry_path(state.version + 1))) is not None:
+                state.apply(entry)
+        except DamagedLakeError:
+            if (hinted_checkpoint(self._log) or -1) <= state.version:
+                raise  # else a later checkpoint was made that does without the damaged entry
+        if state.reshaped or (hinted_checkpoint(self._log) or -1) > state.version:
             self._reopen()
         return self._state
-
-    def _entry(self, version: int) -> bytes | None:
-        try:
-            return self._entry_path(version).read_bytes()
-        except FileNotFoundError:
-            return None
 
     def _entry_path(self, version: int) -> Path:
         return self._log / f"{version:020d}.json"
 
-    def _last_checkpoint(self) -> int:
-        try:
-            return int(orjson.loads((self._log / "_last_checkpoint").read_bytes())["version"])
-        except (FileNotFoundError, orjson.JSONDecodeError, KeyError):
-            return -1
-
     def _reopen(self) -> None:
+        sound_base(self.folder)
         with _translated(self.folder):
             self._table = DeltaTable(str(self.folder))
             adds = pa.table(self._table.get_add_actions())
         columns = pa.schema(pa.schema(self._table.schema().to_arrow()))
         kept = [f for f in columns if f.name != PARTITION_COLUMN]
-        sizes = zip(adds["path"].to_pylist(), adds["size_bytes"].to_pylist(), strict=True)
-        self._state = _State(self._table.version(), pa.schema(kept), dict(sizes))
+        paths = adds["path"].to_pylist()
+        sizes = zip(paths, adds["size_bytes"].to_pylist(), strict=True)
+        rows = zip(paths, adds["num_records"].to_pylist(), strict=True)
+        known = {path: number for path, number in rows if number is not None}
+        self._state = TableState(self._table.version(), pa.schema(kept), dict(sizes), known)
 
     def _sync(self) -> None:
         """Put every log entry up to ours on the disk: after a torn entry ours cannot be read."""
@@ -352,8 +328,9 @@ def _translated(folder: Path) -> Iterator[None]:
     try:
         yield
     except TableNotFoundError as exc:
-        raise OperatorError(f"{folder}: no Delta table; restore it from a backup") from exc
+        raise DamagedLakeError(f"{folder}: no Delta table; {REMEDY}") from exc
     except CommitFailedError as exc:
         raise LakeConflictError(f"{folder.name}: {exc}") from exc
     except DeltaError as exc:
-        raise OperatorError(f"{folder}: the Delta log cannot be read: {exc}") from exc
+        reason = str(exc).splitlines()[0]
+        raise DamagedLakeError(f"{folder}: the Delta log cannot be read: {reason}; {REMEDY}") from exc

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import tempfile
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,38 @@ from schemas.errors import QueryError
 Connection = Any
 """A ``duckdb.DuckDBPyConnection``: duckdb ships no complete type information."""
 
-_SPILL = Path(tempfile.gettempdir()) / "edgeloop-duckdb"
+
+@cache
+def _spill() -> tempfile.TemporaryDirectory[str]:
+    """This process's folder for queries larger than memory: its owner's alone, and removed at exit.
+
+    Its name is not fixed: under a folder that everybody may write it could be another user's, or their link.
+    """
+    return tempfile.TemporaryDirectory(prefix="edgeloop-duckdb-")
 
 
 def build(statements: Iterable[str], database: Path | None = None) -> Connection:
-    """A connection, in memory or to a new file, after these statements; times are UTC."""
-    connection = duckdb.connect(str(database) if database else ":memory:")
-    connection.execute("SET TimeZone = 'UTC'")
-    for statement in statements:
-        connection.execute(statement)
-    return connection
+    """A connection, in memory or to a new file, after these statements; times are UTC.
+
+    Raises:
+        QueryError: DuckDB refuses one of them, or cannot read a file that it names.
+    """
+    with translated():
+        connection = duckdb.connect(str(database) if database else ":memory:")
+        connection.execute("SET TimeZone = 'UTC'")
+        for statement in statements:
+            connection.execute(statement)
+        return connection
+
+
+def is_readable(database: Path) -> bool:
+    """Whether DuckDB can open a file of views."""
+    try:
+        with duckdb.connect(str(database), read_only=True) as connection:
+            connection.execute("SELECT count(*) FROM duckdb_views()").fetchall()
+    except (duckdb.Error, OSError):
+        return False
+    return True
 
 
 def lock(connection: Connection, readable: Sequence[Path]) -> None:
@@ -33,7 +57,7 @@ def lock(connection: Connection, readable: Sequence[Path]) -> None:
 
     Not even a new file in the lake can be written: ``COPY … TO``, ``ATTACH`` of files and ``INSTALL`` fail.
     """
-    connection.execute(f"SET temp_directory = {text(str(_SPILL))}")
+    connection.execute(f"SET temp_directory = {text(str(Path(_spill().name, uuid.uuid4().hex)))}")
     connection.execute(f"SET allowed_paths = {file_list(readable)}")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
@@ -87,6 +111,25 @@ def text(value: str) -> str:
 def name(value: str) -> str:
     """SQL identifier, quoted."""
     return '"' + value.replace('"', '""') + '"'
+
+
+LARGEST_TOTAL = 10**18 - 1
+"""Largest sum that a view shows: nine of them still add up within BIGINT."""
+
+
+def total(expression: str, condition: str = "true") -> str:
+    """SQL of a sum of whole numbers as BIGINT, whatever the rows say: it stops at ``LARGEST_TOTAL``.
+
+    DuckDB sums BIGINT without overflow, but a cast of the sum fails for every reader of the view.
+
+    Args:
+        expression: What is summed; its own arithmetic must not overflow (cast to HUGEINT).
+        condition: Of the rows that count.
+    """
+    return (
+        f"greatest(least(coalesce(sum({expression}) FILTER ({condition}), 0), {LARGEST_TOTAL}), "
+        f"-{LARGEST_TOTAL})::BIGINT"
+    )
 
 
 def file_list(paths: Iterable[Path]) -> str:

@@ -152,8 +152,8 @@ def exact_mean(connection: duck.Connection, profile: str, feature: str, where: s
         f"""
         WITH parts AS (SELECT * FROM summaries WHERE {chosen}),
         pooled AS (SELECT sum(n * mean) / nullif(sum(n), 0) AS grand FROM parts WHERE n > 0)
-        SELECT any_value(grand) AS mean, coalesce(sum(n), 0)::BIGINT AS n,
-            coalesce(sum(n_missing), 0)::BIGINT AS n_missing, min("min") AS low, max("max") AS high,
+        SELECT any_value(grand) AS mean, {duck.total("n")} AS n,
+            {duck.total("n_missing")} AS n_missing, min("min") AS low, max("max") AS high,
             sum(m2 + CASE WHEN n > 0 THEN n * (mean - grand) ** 2 ELSE 0 END) AS m2
         FROM parts CROSS JOIN pooled""",
     ).to_pylist()

@@ -6,24 +6,26 @@ exactly those files, once, no matter how often and by which process it is called
 
 from __future__ import annotations
 
+import logging
 import re
-import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 
-from feature_store import parquet
-from feature_store.delta import DeltaLog, LogFile, Snapshot
+from feature_store import data_file, parquet
+from feature_store.data_file import COMPACTED, Origin
+from feature_store.delta import DeltaLog, Snapshot
+from feature_store.delta_entry import LogFile
 from schemas.durable import DISK
-from schemas.errors import LakeConflictError, OperatorError
+from schemas.errors import DamagedLakeError, LakeConflictError, OperatorError
 from schemas.tables import FIXED_TABLES, PARTITION_COLUMN, TableSpec
 
-COMPACTED = "compacted"
-"""Takes the place of the task in the names of files that hold rows of many commits."""
+log = logging.getLogger(__name__)
+
 _TASK = re.compile(r"[A-Za-z0-9_-]+")
 _ATTEMPTS = 50
 
@@ -65,22 +67,6 @@ class TableCommit:
     files: tuple[StagedFile, ...]
 
 
-class Origin(NamedTuple):
-    """Parts of a data file's name: which commit wrote the file, and how many columns it has."""
-
-    task: str
-    n: int
-    width: int
-
-
-def origin(path: str) -> Origin | None:
-    """Origin of a data file; None: the name is not of this form, so another engine wrote the file."""
-    parts = path.rsplit("/", 1)[-1].split(".")
-    if len(parts) != 5 or not (parts[1].isdigit() and parts[2].isdigit()):
-        return None
-    return Origin(parts[0], int(parts[1]), int(parts[2]))
-
-
 class Lake:
     """Tables of one lake. May be used from several threads; several processes may hold one each.
 
@@ -101,9 +87,12 @@ class Lake:
         return cls(root)
 
     def ensure_fixed_tables(self) -> None:
-        """Create the tables that every lake has."""
+        """Create the tables that every lake has; a damaged one is logged, and left to repair."""
         for spec in FIXED_TABLES:
-            self.ensure_table(spec)
+            try:
+                self.ensure_table(spec)
+            except DamagedLakeError as exc:
+                log.warning("%s", exc)
 
     def ensure_table(self, spec: TableSpec) -> None:
         """Create the table, or add the columns it lacks. Columns never go and never change type.
@@ -161,12 +150,12 @@ class Lake:
     ) -> StagedFile:
         """Write one data file durably; the rows have the table's columns and one day."""
         folder = self._day_folder(table, day)
-        stem = f"{name.task}.{name.n:012d}.{name.width}.{uuid.uuid4().hex[:16]}"
-        path = folder / f"{stem}.parquet"
-        stats = parquet.write(path, rows, codec)
+        content, stats = parquet.encode(rows, codec)
+        path = folder / data_file.file_name(name, content)
+        parquet.write(path, content)
         DISK.sync_folder(folder)
         relative = f"{folder.name}/{path.name}"
-        return StagedFile(relative, path.stat().st_size, rows.num_rows, day, stats)
+        return StagedFile(relative, content.size, rows.num_rows, day, stats)
 
     def apply(self, table: str, commits: Sequence[TableCommit]) -> int:
         """Step 3: commit the files of those commits that the table does not hold yet.
@@ -199,6 +188,11 @@ class Lake:
         log = self._log(table)
         log.catch_up()
         return log.transaction(task)
+
+    def forget(self, table: str) -> None:
+        """Open the table's log anew at its next use."""
+        with self._lock:
+            self._logs.pop(table, None)
 
     def snapshot(self, table: str) -> Snapshot:
         """The table as of now, unfinished commits included: queries read cuts instead."""

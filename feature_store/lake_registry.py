@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -11,19 +12,26 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
+from pydantic import ValidationError
 
 from feature_store import parquet
 from feature_store.append import append, finish
+from feature_store.copies import add_copy, copy_of, read_sound, with_copies
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
+from feature_store.self_digest import checked, with_digest
+from feature_store.sound_files import read_each
 from schemas.durable import DISK
-from schemas.errors import UnknownSchemaError
+from schemas.errors import DamagedLakeError, UnknownSchemaError
 from schemas.instants import utc_now
 from schemas.profile import Profile
 from schemas.row_schemas import BOOKS_ROWS, SUMMARY_ROWS, fingerprint, telemetry_rows
 from schemas.tables import DEVICES, telemetry_table
 
+log = logging.getLogger(__name__)
+
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
+_RUNBOOK = "docs/runbook.md#damaged-profiles"
 TASK = "registry"
 """Task under which registrations are committed."""
 NO_PARTITION = -1
@@ -53,8 +61,9 @@ _ALWAYS_KNOWN = {
 class ProfileRegistry:
     """Every version of every profile that was ever registered.
 
-    ``_profiles/<name>/<number>.json`` are the versions; ``_schemas/<fingerprint>.json`` names the newest
-    version with that wire schema.
+    ``_profiles/<name>/<number>.json`` are the versions, each with a second copy.
+    ``_schemas/<fingerprint>.json`` names the newest version with that wire schema, for readers of release
+    0.2.0; here it only shows that there is a newer one.
 
     Args:
         lake: Registering ensures the profile's telemetry table in it.
@@ -65,7 +74,10 @@ class ProfileRegistry:
         self._profiles = lake.root / "_profiles"
         self._schemas = lake.root / "_schemas"
         self._read: dict[Path, Profile] = {}
-        self._wired: dict[str, tuple[int, WireSchema]] = {}
+        self._wired: dict[str, WireSchema] = {}
+        self._pointed: dict[str, int] = {}
+        self._wired_at: tuple[tuple[str, int], ...] | None = None
+        self._warned: set[Path] = set()
 
     def register(self, profile: Profile) -> str:
         """Register the profile; the same one again changes nothing.
@@ -78,18 +90,18 @@ class ProfileRegistry:
         """
         self._lake.ensure_table(telemetry_table(profile))
         schema_id = fingerprint(telemetry_rows(profile))
-        payload = profile.model_dump_json().encode()
+        payload = with_digest(profile.model_dump_json().encode())
         while True:
             newest = self._newest(profile.name)
-            if newest is not None and self._load(newest) == profile:
+            if newest is not None and self._try(newest) == profile:
                 path = newest
                 break
             number = 0 if newest is None else int(newest.stem) + 1
             path = self._profiles / profile.name / f"{number:06d}.json"
             if DISK.put_if_absent(path, payload):
                 break
-        pointer = orjson.dumps({"profile": profile.name, "number": int(path.stem)})
-        DISK.write(self._schemas / f"{schema_id}.json", pointer)
+        add_copy(self._lake.root, path)
+        self._point(schema_id, path)
         return schema_id
 
     def wire(self, schema_id: str) -> WireSchema:
@@ -100,31 +112,118 @@ class ProfileRegistry:
         """
         if schema_id in _ALWAYS_KNOWN:
             return _ALWAYS_KNOWN[schema_id]
-        path = self._schemas / f"{schema_id}.json"
-        if not _FINGERPRINT.fullmatch(schema_id) or not path.exists():
+        if not _FINGERPRINT.fullmatch(schema_id):
             raise UnknownSchemaError(f"schema {schema_id[:64]!r} is not registered with this lake")
-        changed = path.stat().st_mtime_ns
-        if schema_id in self._wired and self._wired[schema_id][0] == changed:
-            return self._wired[schema_id][1]
-        pointer = orjson.loads(path.read_bytes())
-        profile = self._load(self._profiles / pointer["profile"] / f"{pointer['number']:06d}.json")
-        found = WireSchema(profile, telemetry_rows(profile), "telemetry")
-        self._wired[schema_id] = (changed, found)
-        return found
+        pointed = _changed(self._schemas / f"{schema_id}.json")  # written anew by each registration
+        if (known := self._wired.get(schema_id)) and self._pointed.get(schema_id) == pointed:
+            return known
+        changed = self._changed()
+        if known or changed != self._wired_at:
+            self._wired, self._wired_at = self._wire_schemas(), changed
+            self._pointed[schema_id] = pointed
+        if schema_id in self._wired:
+            return self._wired[schema_id]
+        damaged = "; ".join(self.damaged().values())
+        raise UnknownSchemaError(
+            f"schema {schema_id!r} is not registered with this lake{damaged and f', or {damaged}'}"
+        )
 
     def profiles(self) -> dict[str, Profile]:
-        """Newest version of each profile, by name."""
-        if not self._profiles.is_dir():
-            return {}
-        newest = {p.name: self._newest(p.name) for p in sorted(self._profiles.iterdir())}
-        return {name: self._load(path) for name, path in newest.items() if path is not None}
+        """Newest version of each profile, by name; without profiles whose newest version cannot be read."""
+        newest = {name: self._newest(name) for name in self._names()}
+        readable = {name: self._try(path) for name, path in newest.items() if path is not None}
+        return {name: profile for name, profile in readable.items() if profile is not None}
+
+    def damaged(self) -> dict[str, str]:
+        """Versions of profiles that cannot be read: path in the lake's folder and what is wrong."""
+        found = {}
+        for path in (p for name in self._names() for p in self._versions(name)):
+            try:
+                self._load(path)
+            except DamagedLakeError as exc:
+                found[str(path.relative_to(self._lake.root))] = str(exc)
+        return found
+
+    def files(self) -> list[Path]:
+        """Every version of every profile."""
+        return [path for name in self._names() for path in self._versions(name)]
+
+    def wrong_pointers(self) -> list[Path]:
+        """Pointers of wire schemas that do not name the newest version with that schema."""
+        wanted = {
+            self._schemas / f"{schema_id}.json": schema for schema_id, schema in self._newest_with().items()
+        }
+        return [path for path, version in wanted.items() if self._pointed_at(path) != version]
+
+    def point_again(self) -> None:
+        """Write every pointer anew."""
+        for schema_id, version in self._newest_with().items():
+            self._point(schema_id, version)
+
+    def _newest_with(self) -> dict[str, Path]:
+        """Newest version with each wire schema, of profiles that can be read."""
+        found = {}
+        for name in self.profiles():
+            for path in self._versions(name):
+                if (profile := self._try(path)) is not None:
+                    found[fingerprint(telemetry_rows(profile))] = path
+        return found
+
+    def _pointed_at(self, pointer: Path) -> Path | None:
+        try:
+            raw = checked(pointer.read_bytes(), str(pointer))
+            return self._profiles / str(raw["profile"]) / f"{int(raw['number']):06d}.json"
+        except (OSError, DamagedLakeError, KeyError, TypeError, ValueError):
+            return None
+
+    def _point(self, schema_id: str, version: Path) -> None:
+        pointer = orjson.dumps({"profile": version.parent.name, "number": int(version.stem)})
+        DISK.write(self._schemas / f"{schema_id}.json", with_digest(pointer))
+
+    def _wire_schemas(self) -> dict[str, WireSchema]:
+        """Wire schema by fingerprint, from the profiles themselves: the newest version with it counts.
+
+        Older versions do not stand in for a newest one that cannot be read: they may allow other rows.
+        """
+        found = {}
+        for name, newest in self.profiles().items():
+            versions = [self._try(path) for path in self._versions(name)[:-1]]
+            for profile in [*(v for v in versions if v is not None), newest]:
+                schema = telemetry_rows(profile)
+                found[fingerprint(schema)] = WireSchema(profile, schema, "telemetry")
+        return found
+
+    def _changed(self) -> tuple[tuple[str, int], ...]:
+        """When each profile last got or lost a version."""
+        return tuple((name, _changed(self._profiles / name)) for name in self._names())
+
+    def _names(self) -> list[str]:
+        roots = (self._profiles, copy_of(self._lake.root, self._profiles))
+        return sorted({p.name for root in roots if root.is_dir() for p in root.iterdir() if p.is_dir()})
+
+    def _versions(self, name: str) -> list[Path]:
+        return with_copies(self._lake.root, self._profiles / name, "[0-9]*.json")
 
     def _newest(self, name: str) -> Path | None:
-        return max((self._profiles / name).glob("[0-9]*.json"), default=None)
+        return max(self._versions(name), default=None)
+
+    def _try(self, path: Path) -> Profile | None:
+        try:
+            return self._load(path)
+        except DamagedLakeError as exc:
+            if path not in self._warned:
+                self._warned.add(path)
+                log.warning("%s: what devices of this profile send is refused (%s)", exc, _RUNBOOK)
+            return None
 
     def _load(self, path: Path) -> Profile:
         if path not in self._read:
-            self._read[path] = Profile.model_validate_json(path.read_bytes())
+            raw = read_sound(self._lake.root, path)
+            try:
+                self._read[path] = Profile.model_validate_json(orjson.dumps(raw))
+            except ValidationError as exc:
+                name = path.relative_to(self._lake.root)
+                raise DamagedLakeError(f"{name} is damaged: it is no profile") from exc
         return self._read[path]
 
 
@@ -164,9 +263,13 @@ class DeviceRegistry:
         self._cuts = CutStore(lake, clock)
         self._clock = clock
         self._version = -1
-        finish(lake, self._cuts, TASK)
+        try:
+            finish(lake, self._cuts, TASK)
+        except DamagedLakeError as exc:  # reading is not concerned; a registration raises it again
+            log.warning("%s", exc)
         self._history: list[tuple[datetime, DeviceRecord]] = []
         self._keys: dict[str, DeviceRecord] = {}
+        self._parts: dict[str, pa.Table] = {}
 
     def register(self, records: Sequence[DeviceRecord]) -> None:
         """Append what is new in these records.
@@ -201,13 +304,19 @@ class DeviceRegistry:
         return self._newest([(at, r) for at, r in self._read() if at <= instant])
 
     def _read(self) -> list[tuple[datetime, DeviceRecord]]:
-        """History in commit order."""
-        log = self._lake.log(DEVICES.name)
-        if log.version() == self._version:
+        """History in commit order.
+
+        Files that were read once are not read again: one that is damaged later unregisters nobody here.
+        """
+        table_log = self._lake.log(DEVICES.name)
+        if table_log.version() == self._version:
             return self._history
-        snapshot = log.snapshot()
-        folder = self._lake.root / DEVICES.name
-        rows = parquet.read([folder / f for f in snapshot.sizes], snapshot.columns)
+        snapshot = table_log.snapshot()
+        fresh = [f for f in snapshot.sizes if f not in self._parts]
+        read = read_each(self._lake.root, DEVICES.name, fresh, snapshot)
+        self._parts = {f: t for f, t in {**self._parts, **read}.items() if f in snapshot.sizes}
+        parts = [parquet.conform(t, snapshot.columns) for t in self._parts.values()]
+        rows = parquet.concat(parts, snapshot.columns)
         order = [("_offset", "ascending"), ("_row", "ascending")]  # of the commits: clocks may differ
         self._history = [_record(row) for row in rows.sort_by(order).to_pylist()]
         self._keys = {r.key_id: r for r in self._newest(self._history).values()}
@@ -225,6 +334,14 @@ class DeviceRegistry:
             for i, r in enumerate(records)
         ]
         return pa.Table.from_pylist(rows, schema=DEVICES.schema)
+
+
+def _changed(path: Path) -> int:
+    """When a file or folder last changed, ns; 0: it does not exist."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def _record(row: dict[str, Any]) -> tuple[datetime, DeviceRecord]:

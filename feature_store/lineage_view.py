@@ -4,7 +4,7 @@ from __future__ import annotations
 
 LINEAGE = """
 WITH pinned AS (
-    SELECT subject AS run_id, any_value(json_extract_string(detail, '$.cut'))::BIGINT AS cut
+    SELECT subject AS run_id, try_cast(any_value(json_extract_string(detail, '$.cut')) AS BIGINT) AS cut
     FROM lifecycle WHERE step = 'run_building' GROUP BY subject
 ), used AS (
     SELECT run_id, model_version, profile, device_id, boot_id, seq, event_time, part, weight, label,

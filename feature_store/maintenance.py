@@ -1,7 +1,7 @@
 """Keeps the lake small: merges small files, and deletes files that no query can read any more.
 
 ``compact`` runs beside writers and readers. ``vacuum`` deletes only files that no cut on record, no pin and
-no unfinished commit names, and no file younger than an hour.
+no unfinished commit names, that no user job has yet to read, and no file younger than an hour.
 """
 
 from __future__ import annotations
@@ -14,12 +14,17 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from feature_store import parquet
+from feature_store.commit_feed import unread_files
 from feature_store.commit_log import CommitLog
 from feature_store.cut import paths
 from feature_store.cut_store import CutStore
-from feature_store.delta import LogFile
-from feature_store.lake import COMPACTED, Lake, Origin, origin
+from feature_store.damage_list import DamageList, by_table
+from feature_store.data_file import COMPACTED, Origin, origin
+from feature_store.delta_entry import INPUTS, LogFile
+from feature_store.lake import Lake
+from feature_store.sound_files import read_each
 from schemas.durable import DISK
+from schemas.errors import DamagedLakeError, OperatorError
 from schemas.tables import PARTITION_COLUMN
 
 log = logging.getLogger(__name__)
@@ -72,20 +77,24 @@ def compact_table(lake: Lake, cuts: CutStore, table: str, policy: CompactionPoli
     if cut is None or table not in cut.tables:
         return 0
     snapshot = table_log.snapshot()
-    sizes = {f: snapshot.sizes[f] for f in cut.tables[table].files if f in snapshot.sizes}
-    groups = plan(sizes, policy)
-    if not groups:
-        return 0
+    damaged = DamageList(lake.root).of_table(table)
+    files = [f for f in cut.tables[table].files if f not in damaged]
+    sizes = {f: snapshot.sizes[f] for f in files if f in snapshot.sizes}
     adds, removes = [], []
-    folder = lake.root / table
-    for day, files in groups:
-        rows = parquet.read([folder / f for f in files], snapshot.columns)
-        name = Origin(COMPACTED, cut.id, len(snapshot.columns))
-        whole = lake.write(table, rows, day, name, parquet.COMPACTED)
-        adds.append(LogFile(whole.path, whole.size, day, whole.stats))
-        removes += [LogFile(f, sizes[f], day) for f in files]
+    inputs: dict[str, list[str]] = {}
+    for day, group in plan(sizes, policy):
+        sound = read_each(lake.root, table, group, snapshot)
+        if len(sound) > 1:
+            rows = parquet.concat(list(sound.values()), snapshot.columns)
+            name = Origin(COMPACTED, cut.id, len(snapshot.columns))
+            whole = lake.write(table, rows, day, name, parquet.COMPACTED)
+            adds.append(LogFile(whole.path, whole.size, day, whole.stats))
+            removes += [LogFile(f, sizes[f], day) for f in sound]
+            inputs[whole.path] = list(sound)
+    if not adds:
+        return 0
     number = (table_log.transaction(_APP) or 0) + 1
-    return len(removes) if table_log.commit(adds, removes, {_APP: number}) else 0
+    return len(removes) if table_log.commit(adds, removes, {_APP: number}, {INPUTS: inputs}) else 0
 
 
 def plan(sizes: Mapping[str, int], policy: CompactionPolicy) -> list[tuple[str, list[str]]]:
@@ -130,25 +139,60 @@ def vacuum(lake: Lake, cuts: CutStore, now: datetime) -> int:
         How many data files were deleted.
     """
     with cuts.housekeeping():
+        if unreadable := cuts.damaged_pins():
+            log.error("vacuum deletes nothing while a pin cannot be read: %s", "; ".join(unreadable.values()))
+            return 0
         cuts.thin(now)
         # The order of these reads matters. A file of a commit is first named by a commit that is not marked
         # applied, then by its table's log, then by a cut: read in this order, none slips through between two.
-        old = _old_files(lake, now)
+        old, depth = _old_files(lake, now), len(lake.root.parts)
         commits = CommitLog(lake.root)
         applied = {task: commits.applied(task) for task in commits.tasks()}
-        named = {lake.root / t / f for t in lake.tables() for f in lake.snapshot(t).sizes}
+        active = _active_files(lake)
+        named = {lake.root / t / f for t, files in active.items() for f in files}
         kept = cuts.kept()
         named |= {path for cut in kept for path in paths(lake.root, cut)}
-        gone = [p for p in old if p not in named and not unfinished(p.name, applied)]
+        unread = _unread(lake, now)
+        spared = named | unread if unread is not None else set(old)
+        gone = [
+            p for p in old if p not in spared and p.parts[depth] in active and not unfinished(p.name, applied)
+        ]
         for path in gone:
             path.unlink(missing_ok=True)
         _sweep(lake, now)
-        for table in lake.tables():
+        for table in active:
             versions = [cut.tables[table].version for cut in kept if table in cut.tables]
             lake.log(table).forget(min(versions, default=0), now - GRACE)
     if gone:
         log.info("vacuum deleted %d files", len(gone))
     return len(gone)
+
+
+def _active_files(lake: Lake) -> dict[str, Iterable[str]]:
+    """Files by table that the logs name; without tables of which anything is damaged.
+
+    What is left of such a table may be all that it can be healed from.
+    """
+    listed = by_table(DamageList(lake.root).all())
+    found: dict[str, Iterable[str]] = {}
+    for table in lake.tables():
+        try:
+            files = lake.snapshot(table).sizes
+        except DamagedLakeError as exc:
+            log.warning("vacuum leaves table %s alone: %s", table, exc)
+            continue
+        if table not in listed:
+            found[table] = files
+    return found
+
+
+def _unread(lake: Lake, now: datetime) -> set[Path] | None:
+    """Files that user jobs have yet to read; None where the commits cannot be read that name them."""
+    try:
+        return unread_files(lake.root, now)
+    except OperatorError:
+        log.exception("vacuum deletes no data file: it cannot tell what user jobs have not read yet")
+        return None
 
 
 def unfinished(file: str, applied: Mapping[str, int | None]) -> bool:
@@ -173,7 +217,9 @@ def _old_files(lake: Lake, now: datetime) -> list[Path]:
 
 def _sweep(lake: Lake, now: datetime) -> None:
     below = (
-        folder for pattern in ("*/", "_commits/*/", "_profiles/*/") for folder in lake.root.glob(pattern)
+        folder
+        for pattern in ("*/", "_commits/*/", "_profiles/*/", "_jobs/*/", "_jobs/_feed/*/")
+        for folder in lake.root.glob(pattern)
     )
     for folder in (lake.root, *below):
         DISK.sweep(folder, (now - GRACE).timestamp())

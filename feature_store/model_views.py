@@ -4,20 +4,26 @@
 
 from __future__ import annotations
 
+from feature_store import duck
 from schemas.manifest import SCORE_EDGES
 
 _VERSION = r"^(.+)-\d+\.[0-9a-f]{8}$"
 """Lifecycle subjects of this form are model versions; others are runs and rollouts."""
 
+_MEAN_SCORE = "greatest(0, least(1, mean))"
+"""A mean outside [0, 1] is that of no score; as it comes, it would move or break the figures of a fleet."""
+
 MODEL_VERSIONS = f"""
 WITH uses AS (
-    SELECT model_version, device_id, event_time AS used_at, 0::BIGINT AS windows, 1::BIGINT AS landed
+    SELECT model_version, device_id, event_time AS used_at, 0::HUGEINT AS windows, 1::BIGINT AS landed
     FROM telemetry
     UNION ALL
-    SELECT model_version, device_id, period_start, n + n_missing, 0 FROM summaries WHERE feature = 'score'
+    SELECT model_version, device_id, period_start, n::HUGEINT + n_missing, 0
+    FROM summaries WHERE feature = 'score'
 ), ran AS (
     SELECT model_version, min(used_at) AS first_seen, max(used_at) AS last_seen,
-        count(DISTINCT device_id) AS devices, sum(windows)::BIGINT AS windows, sum(landed)::BIGINT AS landed
+        count(DISTINCT device_id) AS devices, {duck.total("windows")} AS windows,
+        {duck.total("landed")} AS landed
     FROM uses GROUP BY model_version
 ), history AS (
     SELECT subject AS model_version, list(step ORDER BY event_time, event_id) AS steps,
@@ -42,16 +48,16 @@ def _at_least(score: float) -> str:
 
 MODEL_PERFORMANCE = f"""
 SELECT profile, model_version, period_start, period_s, count(DISTINCT device_id) AS devices,
-    sum(n)::BIGINT AS windows, sum(n_missing)::BIGINT AS missing,
-    sum(n * mean) / nullif(sum(n), 0) AS mean_score,
+    {duck.total("n")} AS windows, {duck.total("n_missing")} AS missing,
+    sum(n * {_MEAN_SCORE}) / nullif(sum(n), 0) AS mean_score,
     {_at_least(0.45)} AS share_045, {_at_least(0.6)} AS share_06, {_at_least(0.9)} AS share_09
 FROM summaries WHERE feature = 'score'
 GROUP BY profile, model_version, period_start, period_s"""
 
-MODEL_COMPARISONS = """
+MODEL_COMPARISONS = f"""
 WITH scored AS (
     SELECT profile, model_version, device_id, boot_id, period_start, sum(n) AS n,
-        sum(n * mean) / nullif(sum(n), 0) AS mean
+        sum(n * {_MEAN_SCORE}) / nullif(sum(n), 0) AS mean
     FROM summaries WHERE feature = 'score' GROUP BY ALL
 ), paired AS (
     -- Joined by n too: unequal counts mean that the two scored different windows of the period, as before and
@@ -63,6 +69,6 @@ WITH scored AS (
     WHERE a.model_version <> b.model_version AND n > 0 GROUP BY ALL
 )
 SELECT profile, model_version, against, min(first_period) AS first_period, max(last_period) AS last_period,
-    count(*) AS devices, sum(n)::BIGINT AS windows, avg(difference) AS mean_difference,
+    count(*) AS devices, {duck.total("n")} AS windows, avg(difference) AS mean_difference,
     stddev_samp(difference) / sqrt(count(*)) AS standard_error
 FROM paired GROUP BY profile, model_version, against"""

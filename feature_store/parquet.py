@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +13,9 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from feature_store.data_file import has_digest
 from schemas.durable import DISK
+from schemas.errors import DamagedLakeError
 
 LANDING = ("lz4", None)
 """For files of one batch: small and soon compacted, so CPU matters. At 500 rows 2.5 times cheaper than
@@ -36,18 +38,24 @@ _LAST = "\U0010ffff"
 Codec = tuple[str, int | None]
 
 
-def write(path: Path, rows: pa.Table, codec: Codec) -> str:
-    """Write the rows to a new file and wait until it is on the disk.
+def encode(rows: pa.Table, codec: Codec) -> tuple[pa.Buffer, str]:
+    """The rows as a Parquet file in memory, each page with its checksum.
 
     Returns:
-        Statistics of the file as the Delta log wants them, JSON.
+        The file's content, and its statistics as the Delta log wants them, JSON.
     """
-    with path.open("xb") as sink:
-        with pq.ParquetWriter(sink, rows.schema, **_options(rows.schema, codec)) as writer:
-            writer.write_table(rows, row_group_size=ROW_GROUP_ROWS)
-        sink.flush()
-        DISK.sync(sink.fileno(), path)
-    return statistics(writer.writer.metadata)
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, rows.schema, **_options(rows.schema, codec)) as writer:
+        writer.write_table(rows, row_group_size=ROW_GROUP_ROWS)
+    return sink.getvalue(), statistics(writer.writer.metadata)
+
+
+def write(path: Path, content: pa.Buffer) -> None:
+    """Write a new file and wait until it is on the disk."""
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        DISK.sync(file.fileno(), path)
 
 
 @lru_cache(maxsize=256)
@@ -59,6 +67,7 @@ def _options(schema: pa.Schema, codec: Codec) -> dict[str, Any]:
         "compression_level": codec[1],
         "use_dictionary": [name for name, kind in kinds.items() if pa.types.is_string(kind)],
         "column_encoding": encodings,
+        "write_page_checksum": True,  # without them 93 of 100 single flipped bits read as other values
         "store_schema": False,  # Parquet's types are enough; an Arrow copy costs 12 bytes a row at 500 rows
     }
 
@@ -106,10 +115,30 @@ def _iso_millis(millis: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{rest:03d}Z"
 
 
-def read(paths: Iterable[Path], columns: pa.Schema) -> pa.Table:
-    """Rows of files; a column that is newer than a file is null in its rows."""
-    tables = [conform(pq.ParquetFile(p).read(), columns) for p in paths]
-    return pa.concat_tables(tables) if tables else columns.empty_table()
+def read(path: Path, columns: pa.Schema) -> pa.Table:
+    """Rows of a file that is what its name and its page checksums state; a newer column is null in its rows.
+
+    Raises:
+        DamagedLakeError: The file is missing, altered or unreadable.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as exc:
+        raise DamagedLakeError("the file is missing") from exc
+    except OSError as exc:
+        raise DamagedLakeError(f"the file cannot be read ({exc.strerror or exc})") from exc
+    if not has_digest(content, path.name):
+        raise DamagedLakeError("the file's bytes are not those of its digest")
+    try:
+        found = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True).read()
+    except (pa.ArrowException, OSError) as exc:
+        raise DamagedLakeError(f"the file cannot be read ({str(exc).splitlines()[0][:120]})") from exc
+    return conform(found, columns)
+
+
+def concat(parts: Sequence[pa.Table], columns: pa.Schema) -> pa.Table:
+    """Rows of several files, one after the other."""
+    return pa.concat_tables(parts) if parts else columns.empty_table()
 
 
 def conform(rows: pa.Table, columns: pa.Schema) -> pa.Table:

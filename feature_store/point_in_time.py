@@ -22,8 +22,9 @@ from feature_store.point_in_time_sql import IDENTITY, Regime, RowSelection, bloc
 from feature_store.weights import Calibrated, calibrated, clipped, effective_size, with_device_cap
 from schemas.errors import DatasetError
 from schemas.profile import Profile
+from schemas.tables import telemetry_table_name
 
-__all__ = ["HOLDOUT", "TRAIN", "Regime", "RowSelection", "TrainingSet", "training_rows"]
+__all__ = ["HOLDOUT", "TRAIN", "Regime", "RowSelection", "TrainingSet", "tables_read", "training_rows"]
 
 TRAIN, HOLDOUT = "train", "holdout"
 
@@ -56,11 +57,16 @@ class TrainingSet:
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+def tables_read(profile: Profile) -> tuple[str, ...]:
+    """Tables behind a training set; whoever builds one has ``connect`` verify their files."""
+    return (telemetry_table_name(profile.name), "alerts", "books", "devices", "labels")
+
+
 def training_rows(connection: duck.Connection, selection: RowSelection) -> TrainingSet:
     """The training set of a selection.
 
     Args:
-        connection: From ``connect`` on a pinned cut that holds everything known at T.
+        connection: From ``connect`` on a pinned cut that holds everything known at T, files verified.
         selection: Which rows to take, and as of when.
 
     Raises:

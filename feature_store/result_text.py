@@ -1,4 +1,7 @@
-"""Query results as text: a table to read, CSV and JSON to pipe on."""
+"""Query results as text: a table to read, CSV and JSON to pipe on.
+
+Values may come from outside: none of the three forms holds a control character.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from schemas.escaping import escaped_block, escaped_json, escaped_line
+
 Format = Literal["table", "csv", "json"]
 _WIDEST_CELL = 60
 
@@ -20,9 +25,9 @@ _WIDEST_CELL = 60
 def as_table(result: pa.Table) -> str:
     """Aligned columns; numbers to the right, long cells cut with an ellipsis."""
     if "explain_value" in result.column_names:
-        return "\n".join(result.column("explain_value").to_pylist())
+        return escaped_block("\n".join(result.column("explain_value").to_pylist()))
     numeric = [_is_number(f.type) for f in result.schema]
-    header = result.column_names
+    header = [escaped_line(name) for name in result.column_names]
     body = [[_cell(v) for v in row] for row in _rows(result)]
     widths = [max(map(len, column)) for column in zip(header, *body, strict=True)]
     lines = [header, ["-" * w for w in widths], *body]
@@ -42,16 +47,21 @@ def as_csv(result: pa.Table) -> str:
     """RFC 4180 with a header line; null is the empty cell."""
     sink = io.StringIO()
     writer = csv.writer(sink)
-    writer.writerow(result.column_names)
-    writer.writerows([["" if v is None else _plain(v) for v in row] for row in _rows(result)])
+    writer.writerow([escaped_block(name) for name in result.column_names])
+    writer.writerows([[_csv_cell(v) for v in row] for row in _rows(result)])
     return sink.getvalue()
+
+
+def _csv_cell(value: Any) -> Any:
+    plain = _plain(value)
+    return plain if isinstance(plain, bool | int | float | None) else escaped_block(str(plain))
 
 
 def as_json(result: pa.Table) -> str:
     """A JSON array with one object per row; NaN and infinities are null, bytes are hex."""
     names = result.column_names
     objects = [dict(zip(names, map(_plain, row), strict=True)) for row in _rows(result)]
-    return json.dumps(objects, indent=1, ensure_ascii=False)
+    return escaped_json(json.dumps(objects, indent=1, ensure_ascii=False))
 
 
 def _rows(result: pa.Table) -> list[tuple[Any, ...]]:
@@ -61,7 +71,7 @@ def _rows(result: pa.Table) -> list[tuple[Any, ...]]:
 def _cell(value: Any) -> str:
     plain = _plain(value)
     shown = "" if plain is None else f"{plain:.6g}" if isinstance(plain, float) else str(plain)
-    shown = shown.replace("\n", " ")
+    shown = escaped_line(shown.replace("\n", " "))
     return shown if len(shown) <= _WIDEST_CELL else shown[: _WIDEST_CELL - 1] + "…"
 
 

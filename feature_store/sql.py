@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,8 +17,17 @@ from feature_store.cut_store import CutRef, CutStore
 from feature_store.lake import Lake
 from feature_store.lake_registry import ProfileRegistry
 from feature_store.result_text import FORMATS, Format
+from feature_store.sound_cut import SoundCut, sound_cut
 from feature_store.views import statements
 from schemas.errors import QueryError
+from schemas.tables import BOOKS
+from schemas.view_specs import BOOKS_STATEMENTS
+
+log = logging.getLogger(__name__)
+
+_WORD = re.compile(r"\w+")
+_INDIRECT = re.compile(r"\bquery(_table)?\s*\(", re.IGNORECASE)
+"""Functions that take the name of a table, or a whole statement, as a text."""
 
 
 class LakeSettings(BaseSettings):
@@ -35,11 +47,16 @@ class LakeSettings(BaseSettings):
 
 
 def connect(
-    lake_root: Path | str | None = None, cut: CutRef = None, *, locked: bool = True
+    lake_root: Path | str | None = None,
+    cut: CutRef = None,
+    *,
+    locked: bool = True,
+    verify: Iterable[str] = (),
 ) -> duck.Connection:
     """A DuckDB connection in memory whose views read one cut of the lake; times are UTC.
 
-    The connection keeps reading that cut: connect again for newer rows.
+    The connection keeps reading that cut: connect again for newer rows. Files that are missing or were found
+    altered are left out; a warning names them, and so does the view ``damaged_files``.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -59,42 +76,93 @@ def connect(
         cut: Id, pin or instant (newest cut created at or before it); None: the newest cut.
         locked: True: it can read the cut's files and nothing else. False: also other files, and it can
             write, ``COPY … TO`` for instance.
+        verify: Tables whose files are read whole first, so that none of their rows can be of an altered
+            file. DuckDB itself verifies no checksums.
 
     Raises:
         QueryError: No lake there, or no such cut.
     """
     root = Path(lake_root).expanduser().absolute() if lake_root is not None else LakeSettings().lake_root
-    if not root.is_dir():
-        raise QueryError(f"no lake at {root}; `edgeloop up` or `edgeloop demo` makes one")
-    lake = Lake(root)
-    chosen = CutStore(lake).resolve(cut)
-    connection = duck.build(statements(root, chosen, ProfileRegistry(lake).profiles()))
-    if locked:
-        duck.lock(connection, list(paths(root, chosen)))
+    connection, sound = open_cut(root, cut, locked=locked, verify=verify)
+    for line in sound.warnings():
+        log.warning("%s", line)
     return connection
 
 
-def query(lake_root: Path, sql: str, cut: CutRef = None) -> pa.Table:
+def open_cut(
+    root: Path, cut: CutRef, *, locked: bool = True, verify: Iterable[str] = ()
+) -> tuple[duck.Connection, SoundCut]:
+    """As ``connect``, with the cut that the views read and the files that are left out; logs nothing."""
+    if not root.is_dir():
+        raise QueryError(f"no lake at {root}; `edgeloop up` or `edgeloop demo` makes one")
+    lake = Lake(root)
+    cuts = CutStore(lake)
+    sound = sound_cut(root, cuts.resolve(cut), cuts.keeps, verify=verify)
+    connection = duck.build(statements(root, sound, ProfileRegistry(lake).profiles()))
+    if locked:
+        duck.lock(connection, list(paths(root, sound.cut)))
+    return connection, sound
+
+
+def _log(line: str) -> None:
+    log.warning("%s", line)
+
+
+def query(lake_root: Path, sql: str, cut: CutRef = None, warn: Callable[[str], None] = _log) -> pa.Table:
     """Result of one reading statement against a cut.
+
+    Args:
+        lake_root: The lake's folder.
+        sql: The statement.
+        cut: As in ``connect``.
+        warn: Is given a line for each table that the statement touches and that lacks rows of damaged files.
 
     Raises:
         QueryError: No such cut, no reading statement, or DuckDB refuses it; the message lists the views.
     """
-    with connect(lake_root, cut) as connection:
+    connection, sound = open_cut(lake_root.absolute(), cut)
+    with connection:
+        if sound.left_out:
+            touched = touched_tables(connection, sql)
+            for line in sound.warnings(touched):
+                warn(line)
         try:
             return duck.query(connection, sql)
         except QueryError as exc:
             raise QueryError(f"{exc}\n\nviews: {', '.join(views(connection))}") from exc
 
 
-def run(lake_root: Path, sql: str, cut: CutRef = None, fmt: Format = "table") -> str:
+def run(
+    lake_root: Path,
+    sql: str,
+    cut: CutRef = None,
+    fmt: Format = "table",
+    warn: Callable[[str], None] = _log,
+) -> str:
     """Result of one reading statement as text: a table, CSV with a header, or a JSON array of objects.
 
     Raises:
         QueryError: As ``query``.
     """
-    result = query(lake_root, sql, cut)
+    result = query(lake_root, sql, cut, warn)
     return FORMATS[fmt](result)
+
+
+def touched_tables(connection: duck.Connection, sql: str) -> set[str]:
+    """Tables that a statement may read, through whichever views; rather one too many than one too few."""
+    found = connection.execute("SELECT view_name, sql FROM duckdb_views() WHERE NOT internal").fetchall()
+    words = {view: _words(definition) for view, definition in found}
+    todo = set(words) if _INDIRECT.search(sql) else _words(sql) & words.keys()
+    touched: set[str] = set()
+    while todo:
+        view = todo.pop()
+        touched.add(view)
+        todo |= (words[view] & words.keys()) - touched
+    return {BOOKS.name if view == BOOKS_STATEMENTS else view for view in touched}
+
+
+def _words(sql: str) -> set[str]:
+    return {word.lower() for word in _WORD.findall(sql)}
 
 
 def views(connection: duck.Connection) -> list[str]:

@@ -9,10 +9,12 @@ from pathlib import Path
 
 from feature_store import duck
 from feature_store.cut import Cut, TableCut
+from feature_store.damage_list import DamagedFile
+from feature_store.data_file import origin
 from feature_store.labels import LABELLER
-from feature_store.lake import origin
 from feature_store.lineage_view import LINEAGE
 from feature_store.model_views import MODEL_COMPARISONS, MODEL_PERFORMANCE, MODEL_VERSIONS
+from feature_store.sound_cut import SoundCut
 from schemas.profile import Profile
 from schemas.row_schemas import Reason
 from schemas.tables import (
@@ -24,23 +26,24 @@ from schemas.tables import (
     telemetry_table_name,
 )
 from schemas.topics import TELEMETRY
-from schemas.view_specs import BOOKS_STATEMENTS, sql_type
+from schemas.view_specs import BOOKS_STATEMENTS, DAMAGED_FILES, JOB_PROGRESS, sql_type
 
 _BOOKS_KEY = "device_id, boot_id, period_start, model_version, stratum"
 _PREFIX = telemetry_table_name("")
 
 
-def statements(root: Path, cut: Cut, profiles: Mapping[str, Profile]) -> list[str]:
+def statements(root: Path, sound: SoundCut, profiles: Mapping[str, Profile]) -> list[str]:
     """``CREATE VIEW`` statements for a cut, in order.
 
     Args:
         root: The lake's folder, absolute.
-        cut: Which files to read.
+        sound: Which files to read, and which are left out.
         profiles: Registered profiles, by name: each has its table, an empty one if the cut has none.
     """
-    tables = _tables(cut, profiles)
+    cut, today = sound.cut, _columns_today(profiles)
+    tables = {name: TableCut(-1, columns, ()) for name, columns in today.items()} | dict(cut.tables)
     views = {
-        (BOOKS_STATEMENTS if name == BOOKS.name else name): _table(root / name, table)
+        (BOOKS_STATEMENTS if name == BOOKS.name else name): _table(root / name, table, today.get(name, {}))
         for name, table in tables.items()
     }
     telemetry = [t.removeprefix(_PREFIX) for t in tables if t.startswith(_PREFIX)]
@@ -52,23 +55,32 @@ def statements(root: Path, cut: Cut, profiles: Mapping[str, Profile]) -> list[st
         "data_quality": _DATA_QUALITY,
         "cohorts": _COHORTS,
         "cut": _cut(cut),
+        JOB_PROGRESS.name: _job_progress(cut),
         "model_versions": MODEL_VERSIONS,
         "model_performance": MODEL_PERFORMANCE,
         "model_comparisons": MODEL_COMPARISONS,
         "lineage": LINEAGE,
+        "damaged_files": _damaged_files(sound.left_out),
     }
     return [f"CREATE VIEW {duck.name(view)} AS {sql}" for view, sql in views.items()]
 
 
-def _tables(cut: Cut, profiles: Mapping[str, Profile]) -> dict[str, TableCut]:
+def _columns_today(profiles: Mapping[str, Profile]) -> dict[str, dict[str, str]]:
+    """SQL type by column, for each table that a lake has by now."""
     specs = [*FIXED_TABLES, *(telemetry_table(p) for _, p in sorted(profiles.items()))]
-    empty = {s.name: TableCut(-1, {f.name: sql_type(f.type) for f in s.schema}, ()) for s in specs}
-    return {**empty, **cut.tables}
+    return {s.name: {f.name: sql_type(f.type) for f in s.schema} for s in specs}
 
 
-def _table(folder: Path, table: TableCut) -> str:
-    """SQL of one table of the cut; a column that no file has is typed all the same."""
-    columns = {**table.columns, PARTITION_COLUMN: "DATE"}
+def _table(folder: Path, table: TableCut, today: Mapping[str, str]) -> str:
+    """SQL of one table of the cut; a column that no file has is typed all the same.
+
+    Args:
+        folder: The table's folder.
+        table: Its files and columns in the cut.
+        today: Columns that the table has by now: an older cut lacks those that were added since.
+    """
+    columns = {**table.columns, **{c: k for c, k in today.items() if c not in table.columns}}
+    columns[PARTITION_COLUMN] = "DATE"
     if not table.files:
         return _empty(columns)
     widths = {found.width if (found := origin(f)) else len(table.columns) for f in table.files}
@@ -158,7 +170,7 @@ _COUNTS = ("sensed", "acked", "filtered", "evicted", "refused", "pending")
 
 _DATA_QUALITY = f"""
 WITH stated AS (
-    SELECT device_id, {", ".join(f"sum({c})::BIGINT AS {c}" for c in _COUNTS)},
+    SELECT device_id, {", ".join(f"{duck.total(c)} AS {c}" for c in _COUNTS)},
         count(*) FILTER (gap) AS gaps
     FROM books GROUP BY device_id
 ), landed AS (
@@ -167,19 +179,52 @@ WITH stated AS (
     FROM telemetry GROUP BY device_id
 ), refusals AS (
     SELECT producer AS device_id,
-        coalesce(sum(n_rows) FILTER (topic = '{TELEMETRY.base}'), 0)::BIGINT AS quarantined,
+        {duck.total("n_rows", f"topic = '{TELEMETRY.base}' AND verified")} AS quarantined,
         count(*) AS quarantined_messages
-    FROM quarantine WHERE producer IS NOT NULL GROUP BY producer
+    -- What nobody signed says nothing about anybody, whatever key it bears. 0.2.0 did not note who signed:
+    -- what its rows claim balances no books.
+    FROM quarantine WHERE producer IS NOT NULL AND verified IS NOT false GROUP BY producer
+), unheard AS (
+    SELECT device_id, {duck.total("missing")} AS missing_messages FROM (
+        SELECT * FROM lane_gaps QUALIFY row_number() OVER (
+            PARTITION BY device_id, spool_id, lane ORDER BY known_at DESC, _offset DESC, _row DESC) = 1
+    ) GROUP BY device_id
 ), known AS (SELECT DISTINCT device_id, true AS registered FROM devices)
 SELECT device_id, coalesce(registered, false) AS registered,
     {", ".join(f"coalesce({c}, 0) AS {c}" for c in _COUNTS)},
     coalesce(landed, 0) AS landed, coalesce(quarantined, 0) AS quarantined,
     coalesce(quarantined_messages, 0) AS quarantined_messages,
-    coalesce(time_suspect, 0) AS time_suspect, coalesce(gaps, 0) AS gaps, last_row_at
+    coalesce(time_suspect, 0) AS time_suspect, coalesce(gaps, 0) AS gaps, last_row_at,
+    coalesce(missing_messages, 0) AS missing_messages
 FROM known FULL JOIN stated USING (device_id) FULL JOIN landed USING (device_id)
-    FULL JOIN refusals USING (device_id)"""
+    FULL JOIN refusals USING (device_id) FULL JOIN unheard USING (device_id)"""
+
+
+def _damaged_files(left_out: Iterable[DamagedFile]) -> str:
+    columns = {column.name: column.kind for column in DAMAGED_FILES.columns}
+    parts = []
+    for file in left_out:
+        found = duck.text(file.found.isoformat())
+        values = (duck.text(file.table), duck.text(file.path), file.rows, duck.text(file.reason), found)
+        shown = zip(("NULL" if v is None else v for v in values), columns.items(), strict=True)
+        parts.append("SELECT " + ", ".join(f"{v}::{kind} AS {duck.name(c)}" for v, (c, kind) in shown))
+    return " UNION ALL ".join(parts) or _empty(columns)
 
 
 def _cut(cut: Cut) -> str:
     created = f"{duck.text(cut.created.isoformat())}" if cut.id else "NULL"
     return f"SELECT {cut.id}::BIGINT AS id, {created}::TIMESTAMPTZ AS created"
+
+
+def _job_progress(cut: Cut) -> str:
+    rows = []
+    for job, tasks in sorted(cut.jobs.items()):
+        for task, (n, clock) in sorted(tasks.items()):
+            newest = max(cut.marks.get(task, n), n)
+            at = f"{duck.text(clock)}::TIMESTAMPTZ" if clock else "NULL::TIMESTAMPTZ"
+            rows.append(f"({duck.text(job)}, {duck.text(task)}, {n}, {newest}, {newest - n}, {at})")
+    columns = {c.name: c.kind for c in JOB_PROGRESS.columns}
+    if not rows:
+        return _empty(columns)
+    typed = ", ".join(f"{duck.name(c)}::{kind} AS {duck.name(c)}" for c, kind in columns.items())
+    return f"SELECT {typed} FROM (VALUES {', '.join(rows)}) AS t({', '.join(map(duck.name, columns))})"

@@ -1,13 +1,14 @@
 """Takes the books from three independent places: the devices' spools, the broker's log, the lake.
 
 It asks no running process and reads no counter of one: spools are read by SQL, the log by its messages'
-headers, the lake by DuckDB over the newest cut.
+headers, the lake by DuckDB over the newest cut. Anybody may write to the log: only messages count whose
+signature holds under a key of the lake's registry, here and in the lake's quarantine.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -18,7 +19,9 @@ import duckdb
 
 from edge_producer.spool.spool_file import reading
 from feature_store import connect
-from infra.kafka.kafka_admin import KafkaAdmin
+from infra.kafka.kafka_admin import KafkaAdmin, LogMessage
+from schemas.envelope import Envelope, MessageVerifier, read_envelope, verify
+from schemas.errors import MessageError
 from schemas.row_schemas import BOOK_COUNTS
 from schemas.topics import TELEMETRY
 
@@ -54,12 +57,14 @@ class LogCount:
         received: Rows in all messages, repeats included.
         distinct: Rows in distinct messages (producer, spool, lane, number, digest).
         bytes: Of keys, headers and values.
+        forged: Messages that name one of the spools and that none of its devices signed; in no other count.
     """
 
     messages: int
     received: int
     distinct: int
     bytes: int
+    forged: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,12 +74,14 @@ class LakeCount:
     Attributes:
         landed: Rows in all telemetry tables.
         distinct: Distinct (device, boot, seq) among them.
-        quarantined: Rows of ``telemetry.v1`` that the table ``quarantine`` records.
+        quarantined: Rows of ``telemetry.v1`` in messages of these devices that were refused.
+        missing_messages: Numbers that these devices have used and that have not arrived.
     """
 
     landed: int
     distinct: int
     quarantined: int
+    missing_messages: int = 0
 
 
 @dataclass(frozen=True)
@@ -128,6 +135,8 @@ class Books:
             "quarantined": self.lake.quarantined,
             "in_flight": self.in_flight,
             "lost": self.lost,
+            "forged_messages": self.log.forged,
+            "missing_messages": self.lake.missing_messages,
         }
 
 
@@ -171,49 +180,81 @@ def count_spools(spools: Iterable[Path]) -> SpoolCount:
     return SpoolCount(**{name: totals[name] for name in BOOK_COUNTS})
 
 
-def count_log(scope: AuditScope, bootstrap_servers: str, namespace: str) -> LogCount:
-    """Rows of the scope in the log, up to its present end, by the messages' own headers."""
-    rows_of: dict[tuple[bytes | None, ...], int] = {}
-    messages = received = n_bytes = 0
+def count_log(scope: AuditScope, bootstrap_servers: str, namespace: str, lake_root: Path) -> LogCount:
+    """Rows of the scope in the log, up to its present end, by the signed headers of its messages."""
+    rows_of: dict[tuple[str | bytes | int, ...], int] = {}
+    messages = received = n_bytes = forged = 0
+    keys = _keys(scope, lake_root)
     admin = KafkaAdmin(bootstrap_servers)
     for message in admin.read(admin.spans([TELEMETRY.named(namespace)])):
-        headers = dict(message.headers)
-        if headers.get("spool_id") not in scope.spool_ids:
+        if dict(message.headers).get("spool_id") not in scope.spool_ids:
             continue
-        # Anybody may write to the log: a header that is no plausible count stands for no rows.
-        claim = headers.get("n_rows", b"0")
-        rows = int(claim) if claim.isdigit() and len(claim) < 10 else 0
-        identity = ("spool_id", "lane", "msg_no", "digest")
-        rows_of[(message.key, *(headers.get(name) for name in identity))] = rows
+        envelope = _verified(message, keys)
+        if envelope is None:
+            forged += 1
+            continue
+        number = (envelope.producer, envelope.spool_id, envelope.lane, envelope.msg_no, envelope.digest)
+        rows_of[number] = envelope.n_rows
         messages += 1
-        received += rows
+        received += envelope.n_rows
         n_bytes += len(message.key or b"") + len(message.value or b"")
         n_bytes += sum(len(k) + len(v) for k, v in message.headers)
-    return LogCount(messages, received, sum(rows_of.values()), n_bytes)
+    return LogCount(messages, received, sum(rows_of.values()), n_bytes, forged)
+
+
+def _keys(scope: AuditScope, lake_root: Path) -> dict[tuple[str, str], MessageVerifier]:
+    """Every key that was ever registered for a device of the scope, by device and key id."""
+    with closing(connect(lake_root)) as connection:
+        found = connection.execute(
+            "SELECT DISTINCT device_id, key_id, public_key FROM devices WHERE list_contains($1, device_id)",
+            [list(scope.devices)],
+        ).fetchall()
+    return {(device, key_id): MessageVerifier(pem.encode()) for device, key_id, pem in found}
+
+
+def _verified(message: LogMessage, keys: Mapping[tuple[str, str], MessageVerifier]) -> Envelope | None:
+    """Envelope of a message that its producer signed; None: somebody else wrote it."""
+    try:
+        envelope, signature = read_envelope(message.key, message.headers)
+        verifier = keys.get((envelope.producer, envelope.signer))
+        if verifier is None:
+            return None
+        content = (message.key or b"", message.headers, message.value or b"")
+        verify(TELEMETRY.base, *content, envelope, signature, verifier)
+    except MessageError:
+        return None
+    return envelope
 
 
 def count_lake(scope: AuditScope, lake_root: Path) -> LakeCount:
     """Rows of the scope that queries see in the newest cut."""
+    devices = list(scope.devices)
     with closing(connect(lake_root)) as connection:
         landed, distinct = _one(
             connection,
             "SELECT count(*), count(DISTINCT (device_id, boot_id, seq)) FROM telemetry "
             "WHERE list_contains($1, device_id) AND known_at >= $2",
-            [list(scope.devices), scope.since],
+            [devices, scope.since],
         )
         [quarantined] = _one(
             connection,
-            "SELECT coalesce(sum(n_rows), 0) FROM quarantine WHERE topic = $1 AND known_at >= $2",
-            [TELEMETRY.base, scope.since],
+            "SELECT coalesce(sum(n_rows), 0) FROM quarantine "
+            "WHERE verified AND topic = $1 AND list_contains($2, producer) AND known_at >= $3",
+            [TELEMETRY.base, devices, scope.since],
         )
-    return LakeCount(int(landed), int(distinct), int(quarantined))
+        [missing] = _one(
+            connection,
+            "SELECT coalesce(sum(missing_messages), 0) FROM data_quality WHERE list_contains($1, device_id)",
+            [devices],
+        )
+    return LakeCount(int(landed), int(distinct), int(quarantined), int(missing))
 
 
 def take_books(scope: AuditScope, bootstrap_servers: str, namespace: str, lake_root: Path) -> Books:
     """All three counts, spools first: the later counts must then include every acknowledged row."""
     return Books(
         count_spools(scope.spools),
-        count_log(scope, bootstrap_servers, namespace),
+        count_log(scope, bootstrap_servers, namespace, lake_root),
         count_lake(scope, lake_root),
     )
 

@@ -17,10 +17,12 @@ from feature_store.commit_log import CommitLog
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from infra.audit import SpoolCount, count_spools
+from infra.job_report import commits_to_read
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.kafka.lag import lags
 from infra.stack.edge_processes import EdgeProcess
-from schemas.errors import SpoolError
+from schemas.errors import DamagedLakeError, QueryError, SpoolError
+from schemas.instants import utc_now
 from schemas.topics import TELEMETRY
 from stream_processors.engine.records import CommitRecord
 
@@ -101,12 +103,16 @@ class LineWatcher:
         return LineView(spools, dict(meters), self.lag(), alarms, drift)
 
     def lag(self) -> int:
-        """Messages of the log that queries do not show yet, plus decided commits that are not applied."""
+        """How much is on its way: messages that queries do not show yet, and commits that are not finished.
+
+        Those are decided and not applied, or a user's job that runs has yet to read them.
+        """
         behind = sum(lag.lag for lag in lags(self.lake.root, self.admin, self.namespace))
         commits = CommitLog(self.lake.root)
         unfinished = [t for t in commits.tasks() if commits.applied(t) != commits.latest(t)]
         self.follow_cuts()
-        return behind + len([t for t in unfinished if _TASK.fullmatch(t)])
+        unread = commits_to_read(self.lake.root, utc_now())
+        return behind + len([t for t in unfinished if _TASK.fullmatch(t)]) + unread
 
     def follow_cuts(self) -> None:
         """Note what the cuts since the last call made queryable."""
@@ -114,7 +120,7 @@ class LineWatcher:
         for cut_id in sorted(i for i in cuts.ids() if i > self._cut):
             try:
                 cut = cuts.read(cut_id)
-            except FileNotFoundError:  # removed meanwhile: a later cut covers it
+            except (QueryError, DamagedLakeError):  # removed meanwhile, or damaged: a later cut covers it
                 continue
             for task, n in cut.marks.items():
                 if self._marks.get(task, -1) < n:
@@ -125,7 +131,7 @@ class LineWatcher:
         match = _TASK.fullmatch(task)
         if match is None:
             return
-        with contextlib.suppress(FileNotFoundError):  # pruned: a later record covers it
+        with contextlib.suppress(FileNotFoundError, DamagedLakeError):  # pruned: a later record covers it
             record = CommitRecord.from_bytes(commits.read(task, n))
             partition = int(match[1])
             if TELEMETRY.base in record.offsets:

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 
 from rich.filesize import decimal
 
+from schemas.escaping import escaped_line
+
 UNKNOWN = "n/a"
 """What a sentence says in place of a number that is not known."""
 
@@ -141,16 +143,18 @@ def number(value: float | None) -> str:
 
 
 def cell(value: object) -> str:
-    """A table cell, printed by its type; whole numbers stay as they are, because many are ids.
+    r"""A table cell, printed by its type; whole numbers stay as they are, because many are ids.
+
+    Text may come from outside: control characters and line ends become escapes.
 
     Examples:
         >>> cell(None), cell(0.5), cell(7102938475610293), cell("pump")
         ('', '0.5', '7102938475610293', 'pump')
-        >>> cell(datetime(2026, 3, 1, tzinfo=UTC))
-        '2026-03-01T00:00:00Z'
+        >>> cell(datetime(2026, 3, 1, tzinfo=UTC)), cell("\x1b[2J")
+        ('2026-03-01T00:00:00Z', '\\x1b[2J')
     """
     if value is None:
         return ""
     if isinstance(value, datetime):
         return instant(value)
-    return number(value) if isinstance(value, float) else str(value)
+    return number(value) if isinstance(value, float) else escaped_line(str(value))

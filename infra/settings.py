@@ -57,6 +57,10 @@ class StackSettings(BaseSettings):
     models: bool = Field(
         default=True, description="Run the model service: training, gates, delivery, rollouts."
     )
+    data_group: str | None = Field(
+        default=None,
+        description="Group that may read the folder; empty: only its owner; unset: as its mode says.",
+    )
     kafka_heap_mb: Annotated[int, Field(ge=128)] = Field(default=512, description="Java heap, MiB.")
 
     @property

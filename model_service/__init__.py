@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from model_service import model_catalog as model_catalog
+    from model_service import trust_catch_up as trust_catch_up
+    from model_service.address import Address as Address
     from model_service.address import read_address as read_address
     from model_service.fleet.known_profiles import KnownProfiles as KnownProfiles
     from model_service.identity import authority as authority
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from model_service.models.bundle_files import BundleFiles as BundleFiles
     from model_service.models.features import compute as compute_features
     from model_service.processes import PROCESSES as PROCESSES
+    from model_service.refusal_counts import RefusalCounts as RefusalCounts
+    from model_service.refusal_counts import read_refusals as read_refusals
     from model_service.registry import candidates as candidates
     from model_service.registry import registry_tables as registry_tables
     from model_service.registry.candidates import Candidate as Candidate
@@ -52,6 +56,7 @@ if TYPE_CHECKING:
 
 _LOADED_FROM: dict[str, tuple[str, str | None]] = {
     "AccessList": ("model_service.service.access", "AccessList"),
+    "Address": ("model_service.address", "Address"),
     "BundleFiles": ("model_service.models.bundle_files", "BundleFiles"),
     "CallDoor": ("model_service.service.door", "CallDoor"),
     "Candidate": ("model_service.registry.candidates", "Candidate"),
@@ -62,6 +67,7 @@ _LOADED_FROM: dict[str, tuple[str, str | None]] = {
     "ModelSettings": ("model_service.settings", "ModelSettings"),
     "OnlineSigner": ("model_service.trust.online", "OnlineSigner"),
     "PROCESSES": ("model_service.processes", "PROCESSES"),
+    "RefusalCounts": ("model_service.refusal_counts", "RefusalCounts"),
     "Registry": ("model_service.registry.database", "Registry"),
     "RunState": ("model_service.training.training_run", "RunState"),
     "SETTINGS_PREFIX": ("model_service.settings", "PREFIX"),
@@ -85,6 +91,8 @@ _LOADED_FROM: dict[str, tuple[str, str | None]] = {
     "model_targets": ("model_service.trust.model_targets", None),
     "read_address": ("model_service.address", "read_address"),
     "read_passphrase": ("model_service.trust.keys", "read_passphrase"),
+    "trust_catch_up": ("model_service.trust_catch_up", None),
+    "read_refusals": ("model_service.refusal_counts", "read_refusals"),
     "registry_tables": ("model_service.registry.registry_tables", None),
     "rollout_store": ("model_service.rollout.rollout_store", None),
     "rollout_summary": ("model_service.rollout.rollout_summary", None),
@@ -97,6 +105,7 @@ __all__ = [
     "PROCESSES",
     "SETTINGS_PREFIX",
     "AccessList",
+    "Address",
     "BundleFiles",
     "CallDoor",
     "Candidate",
@@ -106,6 +115,7 @@ __all__ = [
     "KnownProfiles",
     "ModelSettings",
     "OnlineSigner",
+    "RefusalCounts",
     "Registry",
     "RunState",
     "ServiceCall",
@@ -128,11 +138,13 @@ __all__ = [
     "model_targets",
     "read_address",
     "read_passphrase",
+    "read_refusals",
     "registry_tables",
     "rollout_store",
     "rollout_summary",
     "run_store",
     "server",
+    "trust_catch_up",
 ]
 
 

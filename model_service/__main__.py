@@ -11,6 +11,9 @@ import threading
 from model_service.processes import PROCESSES
 from model_service.settings import load_settings
 from schemas.errors import PipelineError
+from schemas.escaping import escaped_block
+from schemas.folder_access import guard_folder
+from schemas.log_lines import log_to_stderr
 
 log = logging.getLogger("model_service")
 
@@ -24,18 +27,19 @@ def main(argv: list[str]) -> int:
             f"usage: python -m model_service {' | '.join(PROCESSES)}   (settings: MODEL_* variables)\n"
         )
         return EXIT_MISUSE
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr()
     for chatty in ("alembic", "tuf"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         settings = load_settings()
     except (ValueError, PipelineError) as exc:
-        sys.stderr.write(f"model_service: {exc}\n")
+        sys.stderr.write(escaped_block(f"model_service: {exc}\n"))
         return EXIT_MISUSE
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
+        guard_folder(settings.root, settings.data_group)
         importlib.import_module(PROCESSES[argv[0]]).run(settings, stop)
     except PipelineError as exc:
         log.error("%s: %s", type(exc).__name__, exc)  # noqa: TRY400  (the message says what to do)

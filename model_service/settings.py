@@ -37,7 +37,12 @@ class ModelSettings(BaseSettings):
     channel_s: PositiveFloat = Field(30 * 86400.0, description="Lifetime of channel documents.")
     chunk_bytes: PositiveInt = Field(512 * 1024, description="Size of an artifact chunk.")
     connection_age_s: PositiveFloat = Field(3600.0, description="Longest life of one connection.")
+    stranger_s: PositiveFloat = Field(20.0, description="Time for a connection to show who calls.")
     drain_s: PositiveFloat = Field(5.0, description="Time for running calls when the server stops.")
+
+    data_group: str | None = Field(
+        None, description="Group that may read the root; empty: only its owner; unset: as its mode says."
+    )
 
     @property
     def database_url(self) -> str:
@@ -87,6 +92,11 @@ class ModelSettings(BaseSettings):
     def address_file(self) -> Path:
         """JSON of host and the ports that the serving process listens on."""
         return self.root / "address.json"
+
+    @property
+    def refusals_file(self) -> Path:
+        """JSON of what the serving process refused since it started."""
+        return self.root / "refusals.json"
 
 
 def load_settings() -> ModelSettings:

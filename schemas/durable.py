@@ -25,6 +25,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import NamedTuple
 
 ABANDONED_S = 3600.0
 """A temporary file of this age has no writer any more: writing one takes seconds at most."""
@@ -44,6 +45,13 @@ def temporary(path: Path) -> Path:
 def is_temporary(path: Path) -> bool:
     """Whether a file is an unfinished write, or was left by one."""
     return path.name.startswith(_PREFIX)
+
+
+class DiskRoom(NamedTuple):
+    """Bytes of a file system, and those of them that this user may still take."""
+
+    total: int
+    free: int
 
 
 class Disk:
@@ -143,6 +151,11 @@ class Disk:
         os.link(source, target)
         if sync:
             self.sync_folder(target.parent)
+
+    def room(self, folder: Path) -> DiskRoom:
+        """How large the disk of an existing folder is, and how much of it is free."""
+        known = os.statvfs(folder)
+        return DiskRoom(known.f_blocks * known.f_frsize, known.f_bavail * known.f_frsize)
 
     def sync(self, handle: int, path: Path) -> None:
         """Wait until the content of the open file ``path`` is on disk."""

@@ -28,6 +28,7 @@ _ECDSA = ec.ECDSA(hashes.SHA256())
 MAX_RAW_BYTES = 16 * 1024 * 1024
 """Bound on what one message may decompress to."""
 _COORDINATE_BYTES = 32
+_KEY_ID_CHARS = 16
 
 Headers = list[tuple[str, bytes]]
 
@@ -151,7 +152,7 @@ class MessageVerifier:
 def key_id(key: ec.EllipticCurvePublicKey) -> str:
     """First 16 hex digits of SHA-256 over the key's SubjectPublicKeyInfo."""
     der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(der).hexdigest()[:16]
+    return hashlib.sha256(der).hexdigest()[:_KEY_ID_CHARS]
 
 
 def encode_rows(batch: pa.RecordBatch) -> tuple[bytes, int]:
@@ -199,6 +200,14 @@ def seal(topic: str, envelope: Envelope, value: bytes, signer: MessageSigner) ->
     headers = _to_headers(filled)
     signature = signer.sign(_signed_bytes(topic, filled.producer.encode(), headers))
     return SealedMessage(topic, filled.producer.encode(), [*headers, ("signature", signature)], value)
+
+
+def blank_message(topic: str, envelope: Envelope) -> SealedMessage:
+    """A message as large as ``seal`` would make it, but for the value; its signature does not hold."""
+    digest, signer = bytes(hashlib.sha256().digest_size), "0" * _KEY_ID_CHARS
+    headers = _to_headers(envelope._replace(digest=digest, signer=signer))
+    signature = bytes(2 * _COORDINATE_BYTES)
+    return SealedMessage(topic, envelope.producer.encode(), [*headers, ("signature", signature)], b"")
 
 
 def read_envelope(key: bytes | None, headers: Headers) -> tuple[Envelope, bytes]:

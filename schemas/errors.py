@@ -21,13 +21,22 @@
     + RegistryError
     + DatasetError
     + SpoolError
+      - SpoolInUseError
+      - SpoolOwnerError     (of other devices, or of another profile)
+      - SpoolUnavailableError (the disk does not take or give it now: try again)
+      - SpoolDamagedError   (set it aside, salvage what can be read)
     + QueryError
   x TaskLostError             another worker owns the task: discard, reload
+  x TasksStoppedError         a part of the lake that these tasks need is damaged: go on with the others
   x OperatorError             a person must decide; the message names the range or file
+    + DamagedLakeError        (what the file concerns stops, the rest goes on)
     + StackError
+    + BackupError
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from schemas.updates import Attack
 
@@ -148,12 +157,49 @@ class SpoolError(RejectedError):
     """
 
 
+class SpoolInUseError(SpoolError):
+    """Another process decides for these devices."""
+
+
+class SpoolOwnerError(SpoolError):
+    """The spool belongs to other devices, or holds what another profile has to send."""
+
+
+class SpoolUnavailableError(SpoolError):
+    """The disk is full, read-only or broken: the spool can be neither read nor written now."""
+
+
+class SpoolDamagedError(SpoolError):
+    """The content of the spool is not what was written, or another version wrote it.
+
+    Args:
+        message: What was found.
+        stale: It is whole, but older than it was: what it holds may have been sent under other numbers.
+    """
+
+    def __init__(self, message: str, *, stale: bool = False) -> None:
+        super().__init__(message)
+        self.stale = stale
+
+
 class QueryError(RejectedError):
     """SQL that DuckDB refuses, or a cut that does not exist."""
 
 
 class TaskLostError(PipelineError):
     """Commit n of the task exists already: another worker owns it. Discard and reload."""
+
+
+class TasksStoppedError(PipelineError):
+    """A damaged part of the lake stops these tasks; everything else was committed.
+
+    Attributes:
+        reasons: Why, by number of the task.
+    """
+
+    def __init__(self, reasons: Mapping[int, str]) -> None:
+        super().__init__("; ".join(reasons.values()))
+        self.reasons = dict(reasons)
 
 
 class OperatorError(PipelineError):
@@ -163,5 +209,16 @@ class OperatorError(PipelineError):
     """
 
 
+class DamagedLakeError(OperatorError):
+    """A file of the lake is torn, altered, missing or of another moment; only what needs it stops.
+
+    Operator action: `edgeloop lake check` names every such file; with `--repair` it heals what it can.
+    """
+
+
 class StackError(OperatorError):
     """The local stack cannot start or stop; the message names what to install or change."""
+
+
+class BackupError(OperatorError):
+    """A backup cannot be taken or restored; the message names what to change."""

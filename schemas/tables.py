@@ -198,7 +198,7 @@ QUARANTINE = _table(
     "quarantine",
     "Messages and rows that were refused; their bytes are on the dead-letter topic.",
     _field("topic", pa.string(), "Source topic, without namespace."),
-    _field("producer", pa.string(), "Message key as given; unverified.", nullable=True),
+    _field("producer", pa.string(), "Message key as given; who signed it if `verified`.", nullable=True),
     _field("error", pa.string(), "Class of the error (schemas/errors.py)."),
     _field("reason", pa.string(), "What was wrong."),
     _field(
@@ -207,6 +207,21 @@ QUARANTINE = _table(
         "Rows lost to queries by it: 1 for a row, the header's claim for a message.",
     ),
     _field("n_bytes", pa.int64(), "Size of the refused bytes."),
+    _field(
+        "verified",
+        pa.bool_(),
+        "True: the signature of a registered producer held; null: written by 0.2.0 or before.",
+        nullable=True,
+    ),
+)
+
+LANE_GAPS = _table(
+    "lane_gaps",
+    "How many message numbers of a lane have not arrived; the newest line of a lane holds.",
+    _field("device_id", pa.string(), "Producer whose lane it is."),
+    _field("spool_id", pa.string(), "Id of the producer's spool file."),
+    _field("lane", pa.string(), "Lane, such as live or backlog."),
+    _field("missing", pa.int64(), "Numbers below the highest known one that have not arrived."),
 )
 
 FIXED_TABLES = (
@@ -221,6 +236,7 @@ FIXED_TABLES = (
     TRAINING_SETS,
     LIFECYCLE,
     QUARANTINE,
+    LANE_GAPS,
 )
 """Tables that every lake has, whatever its profiles."""
 

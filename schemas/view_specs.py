@@ -89,11 +89,12 @@ DATA_QUALITY = _view(
     ("refused", "BIGINT", "Rows that can never be sent."),
     ("pending", "BIGINT", "Rows that waited when the books were stated."),
     ("landed", "BIGINT", "Telemetry rows in this cut."),
-    ("quarantined", "BIGINT", "Telemetry rows that were refused here."),
-    ("quarantined_messages", "BIGINT", "Refusals of any kind: messages and single rows."),
+    ("quarantined", "BIGINT", "Telemetry rows that it signed and that were refused here."),
+    ("quarantined_messages", "BIGINT", "Refusals of any kind of what it signed: messages and single rows."),
     ("time_suspect", "BIGINT", "Landed rows whose own time was implausible."),
     ("gaps", "BIGINT", "Blocks of the books that the device gave up whole."),
     ("last_row_at", "TIMESTAMPTZ", "UTC instant its newest row reached the log."),
+    ("missing_messages", "BIGINT", "Message numbers that it has used and that have not arrived."),
 )
 
 COHORTS = _view(
@@ -113,6 +114,17 @@ CUT = _view(
     "The cut that all views of this connection read; one row.",
     ("id", "BIGINT", "Its number; 0: nothing has been recorded yet."),
     ("created", "TIMESTAMPTZ", "UTC instant it was recorded; null: nothing has been."),
+)
+
+JOB_PROGRESS = _view(
+    "job_progress",
+    "How far the tables of each user job are behind the rows of this cut; one row a job and task.",
+    ("job", "VARCHAR", "Name of the job."),
+    ("task", "VARCHAR", "Task whose commits it reads: partition p of every topic is task p."),
+    ("reached", "BIGINT", "Newest commit of the task that the job's tables take into account."),
+    ("newest", "BIGINT", "Newest commit of the task in this cut."),
+    ("behind", "BIGINT", "Commits that the job has yet to read; 0: its tables fit the other tables."),
+    ("reached_at", "TIMESTAMPTZ", "UTC instant of the commit that it has reached; null: none yet."),
 )
 
 MODEL_VERSIONS = _view(
@@ -181,16 +193,28 @@ LINEAGE = _view(
     ("known_at", "TIMESTAMPTZ", "UTC instant the use was recorded."),
 )
 
+DAMAGED_FILES = _view(
+    "damaged_files",
+    "Data files that the cut names and no view reads, because they are missing or altered; normally empty.",
+    ("table_name", "VARCHAR", "Table that lacks their rows."),
+    ("path", "VARCHAR", "File, relative to the table's folder."),
+    ("rows", "BIGINT", "Rows it held; null: not known."),
+    ("reason", "VARCHAR", "What is wrong with it."),
+    ("found_at", "TIMESTAMPTZ", "UTC instant it was found damaged."),
+)
+
 DERIVED_VIEWS = (
     ALARMS,
     FLEET,
     DATA_QUALITY,
     COHORTS,
     CUT,
+    JOB_PROGRESS,
     MODEL_VERSIONS,
     MODEL_PERFORMANCE,
     MODEL_COMPARISONS,
     LINEAGE,
+    DAMAGED_FILES,
 )
 
 
@@ -201,6 +225,16 @@ def sql_type(kind: pa.DataType) -> str:
     if pa.types.is_timestamp(kind):
         return "TIMESTAMPTZ" if kind.tz else "TIMESTAMP"
     return _SQL_TYPES[str(kind)]
+
+
+def arrow_type(sql: str) -> pa.DataType:
+    """Arrow type of a DuckDB type that our tables use."""
+    if sql.endswith("[]"):
+        return pa.list_(arrow_type(sql[:-2]))
+    if sql in ("TIMESTAMPTZ", "TIMESTAMP"):
+        return pa.timestamp("us", tz="UTC" if sql == "TIMESTAMPTZ" else None)
+    [name] = [name for name, known in _SQL_TYPES.items() if known == sql]
+    return pa.type_for_alias(name)
 
 
 _SQL_TYPES = {

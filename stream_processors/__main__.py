@@ -1,4 +1,4 @@
-"""`python -m stream_processors worker`: one stream worker, until SIGTERM."""
+"""`python -m stream_processors worker`: one stream worker, until SIGTERM; it runs `job` for users' jobs."""
 
 from __future__ import annotations
 
@@ -6,25 +6,50 @@ import logging
 import sys
 
 _USAGE = "usage: python -m stream_processors worker   (settings: STREAM_* variables)\n"
+_JOB_ARGUMENTS = 5
 
 
 def main() -> int:
-    """Run a worker; exit code 0 done, 1 failed, 2 misuse."""
+    """Run a worker, or for a worker a job; exit code 0 done, 1 failed, 2 misuse."""
+    if sys.argv[1:2] == ["job"] and len(sys.argv) == 1 + _JOB_ARGUMENTS:
+        return _job(*sys.argv[2:])
     if sys.argv[1:] != ["worker"]:
         sys.stderr.write(_USAGE)
         return 2
     sys.argv = sys.argv[:1]  # Faust reads options from argv when it is imported
     from schemas.errors import PipelineError  # noqa: PLC0415  (after argv is clean)
+    from schemas.folder_access import guard_folder  # noqa: PLC0415
+    from schemas.log_lines import log_to_stderr  # noqa: PLC0415
     from stream_processors.settings import load_settings  # noqa: PLC0415
     from stream_processors.worker import build_worker  # noqa: PLC0415  (imports Faust)
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr()
     try:
-        build_worker(load_settings()).run()
+        settings = load_settings()
+        guard_folder(settings.lake_root, settings.data_group)
+        build_worker(settings).run()
     except PipelineError as exc:
         logging.getLogger(__name__).critical("%s: %s", type(exc).__name__, exc)
         return 1
     return 0
+
+
+def _job(name: str, control: str, report: str, worker: str) -> int:
+    """Run a user's job for the worker that started this process; only that knows the arguments."""
+    from schemas.errors import PipelineError  # noqa: PLC0415
+    from stream_processors.settings import load_settings  # noqa: PLC0415
+    from stream_processors.user_jobs.job_child import WorkerLink, confine, run_job  # noqa: PLC0415
+
+    logging.basicConfig(
+        level=logging.INFO, format=f"%(asctime)s %(levelname)s job {name}: %(name)s: %(message)s"
+    )
+    settings = load_settings()
+    confine(int(worker), settings.job_memory_mb)
+    try:
+        return run_job(name, WorkerLink(int(control), int(report)), settings)
+    except PipelineError as exc:
+        logging.getLogger(__name__).critical("%s: %s", type(exc).__name__, exc)
+        return 1
 
 
 if __name__ == "__main__":

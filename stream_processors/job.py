@@ -41,10 +41,12 @@ class Batch:
     """What a job gets in one call.
 
     Attributes:
-        task: Task it runs in, such as ``task-03``; part of deterministic ids.
-        n: Number of the commit that this call belongs to.
+        task: Task it runs in, such as ``task-03``, or ``job-<name>-03`` for a user's job; part of
+            deterministic ids.
+        n: Number of the commit that this call belongs to, within that task.
         messages: Raw messages of the topics the job reads, in log order within a topic.
-        rows: Rows that earlier jobs of this commit landed, by table, for the tables the job reads.
+        rows: Rows by table, for the tables the job reads: those that earlier jobs of this commit landed, or
+            for a user's job those of one or more commits of the task that it follows.
     """
 
     task: str
@@ -88,7 +90,7 @@ class Output:
 
 
 class Job(Protocol):
-    """A stream job. Built once per worker with the worker's ``JobContext``.
+    """A stream job. Built once per process with a ``JobContext``.
 
     A job that counts messages, on a batch of one:
 
@@ -112,6 +114,9 @@ class Job(Protocol):
         state_version: Grows with each change of the state's shape.
         reads: Topics (``telemetry.v1``) or tables (``summaries``, ``telemetry_*``) it wants.
         writes: Tables it lands rows in; ``telemetry_*`` stands for all telemetry tables.
+
+    A user's job may have two more: ``tables``, the ``TableSpec`` of each table that is its own and to be made
+    (then ``writes`` can be left out), and ``begins = "earliest"``, to begin with the oldest rows there are.
     """
 
     name: ClassVar[str]

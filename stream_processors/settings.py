@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from feature_store.job_status import DEFAULT_RETENTION_S
 from schemas.errors import OperatorError
 
 PREFIX = "STREAM_"
@@ -38,6 +39,26 @@ class StreamSettings(BaseSettings):
     catalog_every_s: NonNegativeFloat = Field(3.0, description="Least time between two catalog refreshes.")
     vacuum_every_s: PositiveFloat = Field(
         600.0, description="Time between two removals of files that no query can read any more."
+    )
+    scrub_every_s: PositiveFloat = Field(
+        10.0, description="Least time between two turns of the scrub, which reads every data file once a day."
+    )
+    scrub_bytes: PositiveInt = Field(16 * 1024**2, description="What one turn of the scrub reads.")
+    data_group: str | None = Field(
+        None, description="Group that may read the lake; empty: only its owner; unset: as its mode says."
+    )
+    job_timeout_s: PositiveFloat = Field(
+        120.0, description="Longest time that one call of a user job may take before its process is ended."
+    )
+    job_memory_mb: PositiveInt = Field(2048, description="Memory that a user job's process may have, MiB.")
+    job_batch_rows: PositiveInt = Field(
+        50_000, description="Rows, and raw messages, of one call of a user job; one commit is never split."
+    )
+    job_batch_bytes: PositiveInt = Field(16 * 1024**2, description="The same in bytes of input.")
+    job_poll_s: PositiveFloat = Field(0.25, description="Time between two looks for new commits to read.")
+    job_retention_s: PositiveFloat = Field(
+        DEFAULT_RETENTION_S,
+        description="How long data files stay that a user job has not read; older rows come from the tables.",
     )
 
     @property

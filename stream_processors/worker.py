@@ -2,48 +2,74 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Mapping, Sequence
-from importlib.metadata import entry_points, version
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 
 from feature_store.catalog import refresh_catalog
-from feature_store.commit_log import CommitLog
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from feature_store.lake_registry import DeviceRegistry, ProfileRegistry
 from feature_store.maintenance import compact, vacuum
+from feature_store.scrub import Scrub
+from feature_store.start_up import heal
+from feature_store.stopped_tasks import StoppedTasks
+from schemas.errors import DamagedLakeError, PipelineError, TasksStoppedError
 from schemas.instants import utc_now
 from schemas.topics import TASK_TOPICS
-from stream_processors.engine.checkpoint import Checkpoint, CheckpointParts
+from stream_processors.engine.checkpoint import Checkpoint, CheckpointParts, task_name
 from stream_processors.engine.faust_door import FaustDoor
 from stream_processors.engine.kafka_log import KafkaLog
 from stream_processors.engine.pipeline import in_order
 from stream_processors.ingest.lake_directory import LakeDirectory
 from stream_processors.job import Job, RawMessage
 from stream_processors.settings import StreamSettings
+from stream_processors.user_jobs.declaration import built_in_points, user_points
+from stream_processors.user_jobs.feed_log import FeedLog
+from stream_processors.user_jobs.job_supervisor import JobSupervisor, WithUserJobs
 
-JOBS = "edgeloop.jobs"
-"""Entry point group by which jobs are found, a user's own like the built-in ones."""
+log = logging.getLogger(__name__)
+
+HEAL_AGAIN_S = 10.0
+"""Least time between two attempts to heal a lake that stops tasks."""
 
 
 def installed_jobs(directory: LakeDirectory) -> tuple[Job, ...]:
-    """All jobs found by entry point, in order, built for this directory."""
-    return in_order([point.load()(directory) for point in entry_points(group=JOBS)])
+    """The built-in jobs, in order, built for this directory; users' jobs run in processes of their own."""
+    return in_order([point.load()(directory) for point in built_in_points()])
 
 
 class Housekeeping:
-    """A task handler that also compacts, refreshes the catalog and vacuums between commits."""
+    """A task handler that also compacts, refreshes the catalog, vacuums and scrubs between commits.
+
+    None of that is needed for a commit: what fails is logged, and tried again when it is due again.
+    """
 
     def __init__(self, checkpoint: Checkpoint, lake: Lake, cuts: CutStore, settings: StreamSettings) -> None:
         self._checkpoint, self._lake, self._cuts, self._settings = checkpoint, lake, cuts, settings
         self._commits = 0
         self._catalog_at = 0.0
-        self._vacuumed_at = time.monotonic()
+        self._vacuumed_at = self._scrubbed_at = time.monotonic()
+        self._healed_at = 0.0
         self._catalog_stale = True
+        self._scrub = Scrub(lake.root, cuts, settings.scrub_bytes)
+        self._stopped = StoppedTasks(lake.root)
+        self._warned: dict[str, str] = {}
 
     def open(self, task: int) -> dict[str, int]:
-        """Recover a task."""
-        return self._checkpoint.open(task)
+        """Recover a task; where a damaged file prevents it, heal the lake and try once more."""
+        try:
+            try:
+                offsets = self._checkpoint.open(task)
+            except DamagedLakeError:
+                self._heal()
+                offsets = self._checkpoint.open(task)
+        except DamagedLakeError as exc:
+            self._stopped.add(task_name(task), str(exc))
+            raise
+        self._stopped.remove(task_name(task))
+        return offsets
 
     def close(self, task: int) -> None:
         """Forget a task, and show what it landed last in the catalog."""
@@ -51,24 +77,47 @@ class Housekeeping:
         self._refresh_catalog()
 
     def process(self, batches: Mapping[int, Sequence[RawMessage]]) -> None:
-        """Commit, then compact, refresh or vacuum where it is due."""
-        self._checkpoint.process(batches)
+        """Commit, then compact, refresh, vacuum or scrub where it is due."""
+        try:
+            self._checkpoint.process(batches)
+        except TasksStoppedError as exc:
+            for task, reason in exc.reasons.items():
+                self._stopped.add(task_name(task), reason)
+            raise
         if any(batches.values()):
             self._commits += 1
             self._catalog_stale = True
             if self._commits % self._settings.compact_every == 0:
-                compact(self._lake, self._cuts)
+                self._try("compaction", lambda: compact(self._lake, self._cuts))
         now = time.monotonic()
         if now - self._catalog_at >= self._settings.catalog_every_s:
             self._refresh_catalog()
         if now - self._vacuumed_at >= self._settings.vacuum_every_s:
             self._vacuumed_at = now
-            vacuum(self._lake, self._cuts, utc_now())
+            self._try("vacuum", lambda: vacuum(self._lake, self._cuts, utc_now()))
+        if now - self._scrubbed_at >= self._settings.scrub_every_s:
+            self._scrubbed_at = now
+            self._try("scrub", lambda: self._scrub.turn(utc_now()))
+
+    def _heal(self) -> None:
+        now = time.monotonic()
+        if now - self._healed_at >= HEAL_AGAIN_S:
+            self._healed_at = now
+            heal(self._lake, self._cuts)
 
     def _refresh_catalog(self) -> None:
         if self._catalog_stale:
-            refresh_catalog(self._lake)
+            self._try("catalog", lambda: refresh_catalog(self._lake))
             self._catalog_at, self._catalog_stale = time.monotonic(), False
+
+    def _try(self, what: str, step: Callable[[], object]) -> None:
+        try:
+            step()
+            self._warned.pop(what, None)
+        except (PipelineError, OSError) as exc:
+            if self._warned.get(what) != str(exc):
+                log.warning("%s failed, and is tried again when it is due: %s", what, exc)
+            self._warned[what] = str(exc)
 
 
 def build_worker(settings: StreamSettings, checkpoint_type: type[Checkpoint] = Checkpoint) -> FaustDoor:
@@ -79,14 +128,14 @@ def build_worker(settings: StreamSettings, checkpoint_type: type[Checkpoint] = C
         checkpoint_type: Fault tests give a subclass that dies between two steps.
     """
     lake = Lake.open(settings.lake_root)
-    lake.ensure_fixed_tables()
     cuts = CutStore(lake)
+    heal(lake, cuts)
     directory = LakeDirectory(ProfileRegistry(lake), DeviceRegistry(lake))
     jobs = installed_jobs(directory)
     kafka = KafkaLog(settings.bootstrap_servers, settings.namespace, settings.group_id)
     parts = CheckpointParts(
         lake=lake,
-        commits=CommitLog(lake.root),
+        commits=FeedLog(lake.root, utc_now),
         cuts=cuts,
         jobs=jobs,
         publisher=kafka,
@@ -94,11 +143,18 @@ def build_worker(settings: StreamSettings, checkpoint_type: type[Checkpoint] = C
         clock=utc_now,
         code={"edgeloop": version("edgeloop"), **{f"job.{j.name}": str(j.version) for j in jobs}},
     )
-    handler = Housekeeping(checkpoint_type(parts), lake, cuts, settings)
+    checkpoint = checkpoint_type(parts)
+    names = [point.name for point in user_points()]
     topics = [t.base for t in TASK_TOPICS]
     return FaustDoor(
         settings,
         topics,
-        handler,
+        WithUserJobs(
+            Housekeeping(checkpoint, lake, cuts, settings),
+            checkpoint,
+            lake.root,
+            names,
+            JobSupervisor(names, settings),
+        ),
         lambda: KafkaLog(settings.bootstrap_servers, settings.namespace, settings.group_id),
     )

@@ -180,6 +180,16 @@ def stated(awake) -> dict[str, int]:
         return dict(zip(COUNTS, con.execute(query, [SPOOL["devices"]]).fetchone(), strict=True))
 
 
+def test_the_stack_closes_the_folder_to_others(asleep, awake):
+    assert others(asleep.state_dir / "lake")
+    assert others(awake.state_dir) == []
+
+
+def others(folder: Path) -> list[Path]:
+    """What somebody else than the owner may read."""
+    return [p for p in (folder, *folder.rglob("*")) if not p.is_symlink() and p.lstat().st_mode & 0o077]
+
+
 def test_the_worker_goes_on_at_the_next_commit(awake, drained):
     now = awake.json("status")
     went_on = {task: n for task, n in FACTS["commits"].items() if now["cut"]["marks"][task] > n}

@@ -3,21 +3,32 @@
 Alerts go first, then live rows, summaries and books. The backlog gets what is left, so that it never delays
 new rows. While the broker does not answer, only alerts are sealed: unsealed rows can still be thinned.
 The same holds for a device that has not joined yet: the cloud refuses messages whose signer it does not know.
+
+A message that the broker does not take as it is waits aside, and others go on around it. If it is too large
+and cannot be in the log, what it holds is sealed anew in smaller messages.
 """
 
 from __future__ import annotations
 
 import heapq
+import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
+from edge_producer.sending.attempts import Rejection
+from edge_producer.sending.blocked import BlockedMessage, BlockedMessages
 from edge_producer.sending.sealing import Sealer
 from edge_producer.sending.sender import Sender
+from edge_producer.sending.topic_limits import ASK_SOON_S, wire_size
 from edge_producer.settings import EdgeSettings
 from edge_producer.spool.spool import Spool
 from edge_producer.spool.spool_messages import StoredMessage
+from schemas.envelope import SealedMessage
 from schemas.topics import Lane
+
+log = logging.getLogger(__name__)
 
 PRIORITY = {
     Lane.ALERT: 0,
@@ -30,6 +41,8 @@ PRIORITY = {
 }
 BACKLOG_SHARE = 0.5
 """Share of the messages in flight that may be backlog."""
+KEYLESS_ALERTS = 1000
+"""Alerts that wait in memory while their device's key cannot be read; the oldest give way."""
 _FOREVER = float("inf")
 
 
@@ -53,7 +66,7 @@ class Outbox:
         sealer: Seals rows into messages.
         sender: Sends messages to Kafka.
         settings: Limits, lingering and intervals.
-        admitted: Whether the cloud knows the key of a device, by device id.
+        admitted: Whether the device has its key and the cloud knows it, by device id.
     """
 
     def __init__(
@@ -72,39 +85,127 @@ class Outbox:
         self._first_device = 0
         self._unsent: list[tuple[int, int]] = []
         self._held: list[StoredMessage] = []
-        self.queue(spool.messages.stored())
+        self._blocked = BlockedMessages()
+        self._lanes: dict[int, Lane] = {}
+        # Messages of which no attempt can have reached the broker; and those of them that are in flight.
+        self._untried: set[int] = set()
+        self._first_try: set[int] = set()
+        self._to_note: dict[int, str] = {}
+        self._damaged: list[int] = []
+        self._forced: set[int] = set()
+        self._alerts: deque[tuple[int, bytes]] = deque(maxlen=KEYLESS_ALERTS)
+        self._answers = 0
+        self._now_s = 0.0
+        for message in spool.messages.stored():
+            self._take_up(message)
 
     @property
     def unsent(self) -> int:
-        """Number of sealed messages that were not handed to Kafka yet."""
-        return len(self._unsent)
+        """Number of sealed messages that were not handed to Kafka yet; blocked ones are not among them."""
+        return len(self._unsent) + len(self._held)
+
+    @property
+    def blocked(self) -> int:
+        """Number of messages that the broker does not take as they are."""
+        return len(self._blocked)
+
+    def _take_up(self, message: StoredMessage) -> None:
+        """Go on with a message of an earlier start, or of before the spool was opened again."""
+        self._lanes[message.id] = message.lane
+        if message.may_have_landed:
+            self._requeue(message)
+            return
+        found = self._spool.messages.read(message.id)
+        if found is None:
+            self._damaged.append(message.id)
+            return
+        # Due at once: before it is tried, the spool must say that it was.
+        self._untried.add(message.id)
+        self._blocked.add(BlockedMessage(message.id, found.topic, 0, message.blocked, False), -_FOREVER)
 
     def queue(self, messages: Iterable[StoredMessage]) -> None:
-        """Queue sealed messages to be sent or sent again, once their device has joined."""
+        """Queue messages that were sealed just now, to be sent once their device is admitted."""
         for message in messages:
-            if self._is_admitted(message.device):
-                heapq.heappush(self._unsent, (PRIORITY[message.lane], message.id))
-            else:
-                self._held.append(message)
+            self._lanes[message.id] = message.lane
+            if not message.may_have_landed:
+                self._untried.add(message.id)
+            self._requeue(message)
+
+    def _requeue(self, message: StoredMessage) -> None:
+        if self._is_admitted(message.device):
+            heapq.heappush(self._unsent, (PRIORITY[message.lane], message.id))
+        else:
+            self._held.append(message)
+
+    def arrived(self, ids: Iterable[int]) -> None:
+        """The broker has acknowledged messages."""
+        for id_ in ids:
+            self._lanes.pop(id_, None)
+            self._first_try.discard(id_)
+            self._untried.discard(id_)
+            self._forced.discard(id_)
+            blocked = self._blocked.forget(id_)
+            if blocked is not None:
+                self._sender.limits.taken(blocked.topic, blocked.size)
+
+    def returned(self, ids: Iterable[int]) -> None:
+        """Attempts ended without an answer: the messages may have arrived, and are sent again as they are."""
+        for id_ in ids:
+            self._first_try.discard(id_)
+            if id_ in self._lanes:
+                heapq.heappush(self._unsent, (PRIORITY[self._lanes[id_]], id_))
+
+    def rejected(self, rejections: Iterable[Rejection]) -> None:
+        """The broker does not take messages as they are: they wait aside."""
+        for rejection in rejections:
+            first = rejection.id in self._first_try
+            self._first_try.discard(rejection.id)
+            found = self._spool.messages.read(rejection.id)
+            if found is None or rejection.id not in self._lanes:
+                continue
+            self._forced.discard(rejection.id)
+            if first and rejection.cannot_have_landed:
+                self._untried.add(rejection.id)
+            if rejection.too_large:
+                self._sender.limits.refused(found.topic, wire_size(found))
+            self._block(rejection.id, found, rejection.reason, too_large=rejection.too_large)
 
     def seal_alert(self, device: int, event: bytes) -> None:
-        """Seal an alert at once, before everything that waits."""
-        self.queue([self._sealer.alert(device, event)])
+        """Seal an alert at once, before everything that waits; without a key, as soon as there is one."""
+        if self._sealer.can_seal(device):
+            self.queue([self._sealer.alert(device, event)])
+            return
+        if len(self._alerts) == KEYLESS_ALERTS:
+            self._spool.count({"alerts_unkept": 1})
+        self._alerts.append((device, event))
 
-    def seal(self, now_s: float, states: Mapping[int, bytes], *, draining: bool) -> None:
+    def seal(
+        self,
+        now_s: float,
+        states: Mapping[int, bytes],
+        *,
+        draining: bool,
+        settled_only: bool | None = None,
+    ) -> None:
         """Seal what is due, up to the limit of messages in flight.
 
         Args:
             now_s: Steady clock.
             states: Device-state events to send, by device.
-            draining: No more rows will come: do not wait to fill messages, and state only lines of the
-                books that have no pending rows.
+            draining: No more rows will come: do not wait to fill messages.
+            settled_only: State only lines of the books that have no pending rows; None: while draining.
         """
+        self._now_s = now_s
         held, self._held = self._held, []
-        self.queue(held)
+        for message in held:
+            self._requeue(message)
+        for _ in range(len(self._alerts)):
+            self.seal_alert(*self._alerts.popleft())
+        self._note_attempts(now_s)
         if self._sender.stalled(self._settings.stall_s):
             return
         quota = _Quota(self._settings.max_in_flight - self._sender.in_flight - len(self._unsent))
+        self._retry_blocked(now_s, quota)
         linger_s = 0.0 if draining else self._settings.linger_s
         oldest = {d: s for d, s in self._spool.rows.oldest_s().items() if self._is_admitted(d)}
         fresh_from_s = now_s - self._settings.backlog_after_s
@@ -114,7 +215,8 @@ class Outbox:
         for device in self._spool.devices_with_summaries():
             if quota.left > 0 and self._is_admitted(device):
                 self.queue(quota.take(self._sealer.summaries(device)))
-        self._seal_books(now_s, quota, draining=draining)
+        interval_s = 0.0 if draining else self._settings.books_interval_s
+        self._seal_books(now_s, quota, interval_s, draining if settled_only is None else settled_only)
         for device, event in states.items():
             if quota.left > 0 and self._is_admitted(device):
                 self.queue(quota.take([self._sealer.device_state(device, event)]))
@@ -123,13 +225,89 @@ class Outbox:
             if oldest[device] < fresh_from_s:
                 self._seal_rows(device, Lane.BACKLOG, (-_FOREVER, fresh_from_s), _FOREVER, quota)
 
+    def only_blocked_left(self) -> bool:
+        """Whether nothing can be sent any more but what the broker does not take."""
+        left = self._spool.left()
+        waits = self._unsent or self._sender.in_flight or self._sender.judging
+        return bool(len(self._blocked)) and not waits and left == (0, 0, len(self._blocked))
+
     def send(self) -> None:
         """Hand unsent messages to Kafka, the most urgent first. Call it outside a transaction."""
         while self._unsent and self._sender.online:
             _, id_ = self._unsent[0]
-            if not self._sender.send(id_, self._spool.messages.read(id_)):
+            message = self._spool.messages.read(id_)
+            if message is None:
+                self._damaged.append(id_)
+            elif id_ not in self._forced and wire_size(message) > self._sender.limits.limit(message.topic):
+                self._block(id_, message, self._too_large(message), too_large=True)
+            elif not self._sender.send(id_, message):
                 return
+            elif id_ in self._untried:
+                self._untried.discard(id_)
+                self._first_try.add(id_)
             heapq.heappop(self._unsent)
+
+    # Blocked messages ------------------------------------------------------------------------------------
+
+    def _too_large(self, message: SealedMessage) -> str:
+        limit = self._sender.limits.limit(message.topic)
+        return f"{message.topic} takes {limit} bytes, the message has {wire_size(message)}"
+
+    def _block(self, id_: int, message: SealedMessage, reason: str, *, too_large: bool) -> None:
+        log.error("message %d is blocked: %s", id_, reason)
+        blocked = BlockedMessage(id_, message.topic, wire_size(message), reason, too_large)
+        self._blocked.add(blocked, self._now_s)
+        self._to_note[id_] = reason
+
+    def _note_attempts(self, now_s: float) -> None:
+        """Make durable what is known about blocked messages; give up damaged ones."""
+        for id_, reason in self._to_note.items():
+            self._spool.messages.note(id_, may_have_landed=id_ not in self._untried, blocked=reason)
+        self._to_note = {}
+        for id_ in self._damaged:
+            log.error("message %d in the spool is damaged and given up", id_)
+            self._spool.messages.give_up(id_, now_s)
+            self._spool.count({"messages_damaged": 1})
+        self._damaged = []
+
+    def _retry_blocked(self, now_s: float, quota: _Quota) -> None:
+        """Seal anew what is too large and cannot have landed; try the rest again where that is due."""
+        limits = self._sender.limits
+        if not len(self._blocked):
+            return
+        limits.ask_again(ASK_SOON_S)
+        if limits.answers != self._answers:
+            self._answers = limits.answers
+            self._blocked.limits_changed()
+        for message in self._blocked.all():
+            too_large = message.too_large and message.size > limits.limit(message.topic)
+            if too_large and message.id in self._untried and not message.indivisible and quota.left > 0:
+                self._reseal(message, quota)
+        for message in self._blocked.due(now_s, limits.limit, limits.is_assumed):
+            if quota.left > 0:
+                quota.left -= 1
+                self._retry(message)
+
+    def _retry(self, message: BlockedMessage) -> None:
+        self._blocked.release(message.id)
+        if message.too_large and self._sender.limits.is_assumed(message.topic):
+            self._forced.add(message.id)
+        # From here on an attempt may reach the broker: that must be on disk before the message leaves.
+        self._spool.messages.note(message.id, may_have_landed=True, blocked="")
+        heapq.heappush(self._unsent, (PRIORITY[self._lanes[message.id]], message.id))
+
+    def _reseal(self, message: BlockedMessage, quota: _Quota) -> None:
+        sealed = self._sealer.reseal(message.id)
+        if sealed is None:
+            message.indivisible = True
+            return
+        log.warning("a message of %d bytes is sealed anew in %d", message.size, len(sealed))
+        self._blocked.forget(message.id)
+        self._untried.discard(message.id)
+        self._lanes.pop(message.id, None)
+        self.queue(quota.take(sealed))
+
+    # What is due -----------------------------------------------------------------------------------------
 
     def _is_admitted(self, device: int) -> bool:
         return self._admits(self._spool.names[device])
@@ -150,11 +328,10 @@ class Outbox:
             rows = self._spool.rows.read(device, *span_s, limit)
             if not rows or (len(rows) < limit and rows[0].sensed_s > ripe_s):
                 return
-            self.queue(quota.take(self._sealer.rows(device, lane, rows, rows[-1].sensed_s)))
+            self.queue(quota.take(self._sealer.rows(device, lane, rows)))
 
-    def _seal_books(self, now_s: float, quota: _Quota, *, draining: bool) -> None:
-        interval_s = 0.0 if draining else self._settings.books_interval_s
-        due = self._spool.books.due(now_s, interval_s, settled_only=draining)
+    def _seal_books(self, now_s: float, quota: _Quota, interval_s: float, settled_only: bool) -> None:
+        due = self._spool.books.due(now_s, interval_s, settled_only=settled_only)
         for device, lines in groupby(due, key=lambda line: line.device):
             if quota.left > 0 and self._is_admitted(device):
                 self.queue(quota.take(self._sealer.books(device, list(lines), now_s)))

@@ -1,26 +1,35 @@
 """Seals what waits in the spool into messages, each row at most once.
 
 Called inside the spool's transaction, so that rows leave the spool and the message with them enters it
-together. A message is limited to ``MAX_MESSAGE_BYTES``.
+together. A message is cut so that its topic takes it, headers, key and the broker's own framing counted. What
+cannot be cut any smaller is sealed all the same: it waits, blocked, until the topic takes it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-from edge_producer.books import books_batch
-from edge_producer.device_identity import DeviceIdentity
+from edge_producer.books import BookKey, books_batch
+from edge_producer.sending.topic_limits import wire_size
 from edge_producer.sensed_rows import StoredRow, wire_batch
 from edge_producer.spool.spool import Spool
 from edge_producer.spool.spool_books import DueLine
 from edge_producer.spool.spool_messages import StoredMessage
-from schemas.envelope import Envelope, encode_rows, seal
+from schemas.envelope import (
+    Envelope,
+    MessageSigner,
+    blank_message,
+    decode_rows,
+    encode_rows,
+    read_envelope,
+    seal,
+)
 from schemas.profile import Profile
-from schemas.row_schemas import BOOKS_ROWS, SUMMARY_ROWS, fingerprint, telemetry_rows
+from schemas.row_schemas import BOOKS_ROWS, RULES, SUMMARY_ROWS, Stratum, fingerprint, telemetry_rows
 from schemas.topics import (
     ALERT,
     BOOKS,
@@ -33,9 +42,11 @@ from schemas.topics import (
 )
 
 JSON_SCHEMA = "json"
-HEADROOM_BYTES = 4096
-"""Bytes of a message that are kept free for key and headers."""
 SUMMARIES_PER_MESSAGE = 64
+_LARGEST = 10**9
+"""Number that the room for headers is counted with."""
+_LENGTHS = 8
+"""Bytes by which the lengths of value and record may be longer than those of an empty message."""
 
 
 @dataclass(frozen=True)
@@ -53,23 +64,29 @@ class Sealer:
 
     Args:
         spool: Rows and summaries are taken out of it, messages are stored in it.
-        identities: Identity of each device, by device id.
+        signers: Key of each device that has one, by device id.
         profile: Profile of the devices.
-        max_message_bytes: Largest message, headers included.
+        limit: Returns the largest message of a topic, as the broker counts it, by the topic's base name.
     """
 
     def __init__(
         self,
         spool: Spool,
-        identities: Mapping[str, DeviceIdentity],
+        signers: Mapping[str, MessageSigner],
         profile: Profile,
-        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        limit: Callable[[str], int] = lambda _: MAX_MESSAGE_BYTES,
     ) -> None:
         self._spool = spool
-        self._signers = {spool.devices[name]: identity.signer for name, identity in identities.items()}
+        self._signers = signers
         self._profile = profile
         self._wire = telemetry_rows(profile)
-        self._max_value = max_message_bytes - HEADROOM_BYTES
+        self._limit = limit
+        self._period_us = round(profile.summaries.period_s * 1e6)
+        self._around: dict[tuple[int, Lane, str], int] = {}
+
+    def can_seal(self, device: int) -> bool:
+        """Whether the device's key is there."""
+        return self._spool.names[device] in self._signers
 
     def alert(self, device: int, event: bytes) -> StoredMessage:
         """Seal the JSON of an urgent decision."""
@@ -79,68 +96,173 @@ class Sealer:
         """Seal the JSON of a device-state event."""
         return self._store(device, _Payload(DEVICE_STATE, Lane.STATE, JSON_SCHEMA, event, 1, len(event)))
 
-    def rows(self, device: int, lane: Lane, rows: Sequence[StoredRow], now_s: float) -> list[StoredMessage]:
-        """Seal telemetry rows, in several messages if need be; refuse a row that is too large for any."""
+    def rows(self, device: int, lane: Lane, rows: Sequence[StoredRow]) -> list[StoredMessage]:
+        """Seal telemetry rows, in several messages if need be."""
         if not rows:
             return []
-        value, raw_bytes = encode_rows(wire_batch(self._spool.names[device], rows, self._wire))
-        if len(value) > self._max_value:
-            if len(rows) == 1:
-                self._spool.rows.refuse(rows, now_s)
-                return []
-            half = len(rows) // 2
-            return self.rows(device, lane, rows[:half], now_s) + self.rows(device, lane, rows[half:], now_s)
+        batch = wire_batch(self._spool.names[device], rows, self._wire)
+        books = [row.book for row in rows]
         self._spool.rows.remove(rows)
-        payload = _Payload(TELEMETRY, lane, fingerprint(self._wire), value, len(rows), raw_bytes)
-        return [self._store(device, payload, Counter(row.book for row in rows))]
+        return self._telemetry(device, lane, batch, books)
+
+    def _telemetry(
+        self, device: int, lane: Lane, batch: pa.RecordBatch, books: Sequence[int]
+    ) -> list[StoredMessage]:
+        """Seal rows as they go to the broker.
+
+        Args:
+            device: Number of the device.
+            lane: Lane of the messages.
+            batch: The rows.
+            books: Id of the line of the books that counts each.
+        """
+        schema, stored, start = fingerprint(self._wire), [], 0
+        for value, n_rows, raw in self._cut(device, TELEMETRY.base, lane, schema, batch):
+            payload = _Payload(TELEMETRY, lane, schema, value, n_rows, raw)
+            stored.append(self._store(device, payload, Counter(books[start : start + n_rows])))
+            start += n_rows
+        return stored
 
     def summaries(self, device: int) -> list[StoredMessage]:
-        """Seal the device's closed summaries, as many as fit into one message."""
+        """Seal some of the device's closed summaries, in several messages if need be."""
         waiting = self._spool.summaries(device, SUMMARIES_PER_MESSAGE)
-        while waiting:
-            batch = _concat([summary.batch() for _, summary in waiting])
-            value, raw_bytes = encode_rows(batch)
-            if len(value) <= self._max_value:
-                self._spool.remove_summaries(waiting)
-                schema = fingerprint(SUMMARY_ROWS)
-                payload = _Payload(SUMMARY, Lane.SUMMARY, schema, value, batch.num_rows, raw_bytes)
-                return [self._store(device, payload)]
-            if len(waiting) == 1:
-                self._spool.remove_summaries(waiting)
-                self._spool.count({"summaries_refused": 1})
-            waiting = waiting[: len(waiting) // 2]
-        return []
+        if not waiting:
+            return []
+        self._spool.remove_summaries(waiting)
+        return self._summary_rows(device, _concat([summary.batch() for _, summary in waiting]))
+
+    def _summary_rows(self, device: int, batch: pa.RecordBatch) -> list[StoredMessage]:
+        schema = fingerprint(SUMMARY_ROWS)
+        return [
+            self._store(device, _Payload(SUMMARY, Lane.SUMMARY, schema, value, n_rows, raw))
+            for value, n_rows, raw in self._cut(device, SUMMARY.base, Lane.SUMMARY, schema, batch)
+        ]
 
     def books(self, device: int, lines: Sequence[DueLine], now_s: float) -> list[StoredMessage]:
-        """Seal statements on lines of the device's books."""
-        batch = books_batch(
-            self._spool.names[device], [due.line for due in lines], self._profile.summaries.period_s
-        )
+        """Seal statements on lines of the device's books; a line that is too large loses its moments."""
+        name, period_s = self._spool.names[device], self._profile.summaries.period_s
+        batch = books_batch(name, [due.line for due in lines], period_s)
         value, raw_bytes = encode_rows(batch)
-        if len(value) > self._max_value and len(lines) > 1:
-            half = len(lines) // 2
-            return self.books(device, lines[:half], now_s) + self.books(device, lines[half:], now_s)
+        if len(value) > self._room(device, BOOKS.base, Lane.BOOKS, fingerprint(BOOKS_ROWS)):
+            if len(lines) > 1:
+                half = len(lines) // 2
+                return self.books(device, lines[:half], now_s) + self.books(device, lines[half:], now_s)
+            if lines[0].line.moments is not None:
+                self._spool.count({"moments_dropped": 1})
+                bare = lines[0]._replace(line=lines[0].line._replace(moments=None))
+                return self.books(device, [bare], now_s)
         payload = _Payload(BOOKS, Lane.BOOKS, fingerprint(BOOKS_ROWS), value, len(lines), raw_bytes)
         stored = self._store(device, payload)
         self._spool.books.stated(lines, stored.id, now_s)
         return [stored]
 
+    def reseal(self, id_: int) -> list[StoredMessage] | None:
+        """Seal what a message holds anew, in smaller ones under new numbers; None where that cannot be.
+
+        Only for a message that cannot be in the broker's log: else its rows would be there twice.
+        """
+        found = self._spool.messages.read(id_)
+        if found is None or found.topic not in (TELEMETRY.base, SUMMARY.base, BOOKS.base):
+            return None
+        envelope, _ = read_envelope(found.key, found.headers)
+        device = self._spool.devices[envelope.producer]
+        if found.topic == BOOKS.base:
+            return self._restate(id_, envelope)
+        if envelope.schema != fingerprint(self._schema(found.topic)) or envelope.n_rows < 2:
+            return None
+        batch = decode_rows(found.value, envelope.raw_bytes, self._schema(found.topic))
+        lines = self._lines(id_, device, batch) if found.topic == TELEMETRY.base else []
+        if lines is None or not self._divides(device, envelope, found.topic, batch):
+            return None
+        self._spool.messages.remove(id_)
+        self._spool.count({"messages_resealed": 1})
+        if found.topic == TELEMETRY.base:
+            return self._telemetry(device, envelope.lane, batch, lines)
+        return self._summary_rows(device, batch)
+
+    def _restate(self, id_: int, envelope: Envelope) -> list[StoredMessage] | None:
+        """Have the lines of a message on the books stated anew, with what they count by then."""
+        if envelope.n_rows < 2 and not self._spool.books.has_moments(id_):
+            return None
+        self._spool.books.unstate(id_)
+        self._spool.messages.remove(id_)
+        self._spool.count({"messages_resealed": 1})
+        return []
+
+    def _divides(self, device: int, envelope: Envelope, topic: str, batch: pa.RecordBatch) -> bool:
+        """Whether messages with one row each would fit."""
+        room = self._room(device, topic, envelope.lane, envelope.schema)
+        return all(len(encode_rows(batch.slice(n, 1))[0]) <= room for n in range(batch.num_rows))
+
+    def _schema(self, topic: str) -> pa.Schema:
+        return self._wire if topic == TELEMETRY.base else SUMMARY_ROWS
+
+    def _lines(self, id_: int, device: int, batch: pa.RecordBatch) -> list[int] | None:
+        """Line of the books of each row of a message; None where it cannot be told."""
+        counted = self._spool.messages.books(id_)
+        if len(counted) == 1:
+            return list(counted) * int(batch.num_rows)
+        names = ("boot_id", "event_time", "model_version", "reasons")
+        boots, times, models, reasons = (batch.column(batch.schema.get_field_index(n)) for n in names)
+        by_key = self._spool.books.ids(device, counted)
+        lines = []
+        for boot, event_us, model, reason in zip(
+            boots.to_pylist(), times.cast(pa.int64()).to_pylist(), models.to_pylist(), reasons.to_pylist(),
+            strict=True,
+        ):  # fmt: skip
+            stratum = Stratum.RULE if reason & RULES else Stratum.SAMPLE
+            lines.append(
+                by_key.get(BookKey(boot, event_us - event_us % self._period_us, model, stratum.value))
+            )
+        known = [line for line in lines if line is not None]
+        return known if Counter(known) == Counter(counted) else None
+
+    def _cut(
+        self, device: int, topic: str, lane: Lane, schema: str, batch: pa.RecordBatch
+    ) -> Iterator[tuple[bytes, int, int]]:
+        """The batch as values that fit, in order, each with its number of rows and its raw size.
+
+        A single row that does not fit comes as it is.
+        """
+        value, raw_bytes = encode_rows(batch)
+        if len(value) <= self._room(device, topic, lane, schema) or batch.num_rows == 1:
+            yield value, batch.num_rows, raw_bytes
+            return
+        half = batch.num_rows // 2
+        for part in (batch.slice(0, half), batch.slice(half)):
+            yield from self._cut(device, topic, lane, schema, part)
+
+    def _room(self, device: int, topic: str, lane: Lane, schema: str) -> int:
+        """Bytes that a value may have."""
+        around = self._around.get((device, lane, schema))
+        if around is None:
+            envelope = self._envelope(device, lane, schema, _LARGEST, _LARGEST, _LARGEST)
+            around = wire_size(blank_message(topic, envelope)) + _LENGTHS
+            self._around[device, lane, schema] = around
+        return self._limit(topic) - around
+
     def _store(self, device: int, payload: _Payload, books: Mapping[int, int] | None = None) -> StoredMessage:
-        number = self._spool.messages.next_no(device, payload.lane)
-        envelope = Envelope(
-            schema=payload.schema,
+        number, lane = self._spool.messages.next_no(device, payload.lane), payload.lane
+        envelope = self._envelope(device, lane, payload.schema, number, payload.n_rows, payload.raw_bytes)
+        signer = self._signers[self._spool.names[device]]
+        message = seal(payload.topic.base, envelope, payload.value, signer)
+        return self._spool.messages.store(device, payload.lane, number, message, books or {})
+
+    def _envelope(
+        self, device: int, lane: Lane, schema: str, number: int, n_rows: int, raw_bytes: int
+    ) -> Envelope:
+        return Envelope(
+            schema=schema,
             profile=self._profile.name,
             producer=self._spool.names[device],
             spool_id=self._spool.spool_id,
-            lane=payload.lane,
+            lane=lane,
             msg_no=number,
-            n_rows=payload.n_rows,
-            raw_bytes=payload.raw_bytes,
+            n_rows=n_rows,
+            raw_bytes=raw_bytes,
             digest=b"",
             signer="",
         )
-        message = seal(payload.topic.base, envelope, payload.value, self._signers[device])
-        return self._spool.messages.store(device, payload.lane, number, message, books or {})
 
 
 def _concat(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:

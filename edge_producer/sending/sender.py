@@ -1,7 +1,8 @@
-"""The room's only door to Kafka: an idempotent producer that survives outages of the broker.
+"""The room's door to Kafka: an idempotent producer that survives outages of the broker.
 
-``send`` takes sealed messages; ``poll`` returns what became of each: acknowledged, refused for good, or
-returned to be sent again. Nothing here is durable; the spool is.
+``send`` takes sealed messages; ``poll`` returns what became of each: acknowledged, returned to be sent again,
+or rejected: the broker does not take this message as it is, and others may go on. Nothing here is durable;
+the spool is. The limits of the topics are asked at each connection: see ``topic_limits.py``.
 """
 
 from __future__ import annotations
@@ -11,24 +12,34 @@ import logging
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from edge_producer.clock import Clock
+from edge_producer.sending.attempts import Attempts, Rejection
+from edge_producer.sending.topic_limits import TopicLimits
 from schemas.envelope import SealedMessage
 from schemas.topics import ALL_TOPICS, MAX_MESSAGE_BYTES
 
 log = logging.getLogger(__name__)
 
-_PERMANENT = frozenset(
-    {
-        KafkaError.MSG_SIZE_TOO_LARGE,
-        KafkaError.RECORD_LIST_TOO_LARGE,
-        KafkaError.INVALID_RECORD,
-        KafkaError.INVALID_TIMESTAMP,
-    }
-)
-"""Errors of the message itself: no retry can help. All others are errors of the broker or the network."""
+_TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
+_OF_THE_MESSAGE = _TOO_LARGE | {
+    KafkaError.INVALID_RECORD,
+    KafkaError.INVALID_TIMESTAMP,
+    KafkaError.POLICY_VIOLATION,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.TOPIC_EXCEPTION,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001  (the library's own names)
+    KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
+}
+"""Errors of the message or of its topic, which others do not share. All else is of broker or network."""
+BATCH_BYTES = 1_000_000
+"""Most bytes of messages that travel together, where all topics take as much."""
+RENEW_S = 10.0
+"""Longest wait for messages in flight before smaller batches are made."""
 BROKER_ALLOWANCE = 1.04
 RETURN_DELAY_S = 1.0
 
@@ -38,11 +49,17 @@ class DeliveryReports:
     """Ids of the messages that got a delivery report."""
 
     acked: list[int] = field(default_factory=list)
-    refused: list[int] = field(default_factory=list)
     returned: list[int] = field(default_factory=list)
+    rejected: list[Rejection] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.acked or self.refused or self.returned)
+        return bool(self.acked or self.returned or self.rejected)
+
+    def add(self, other: DeliveryReports) -> None:
+        """Add later ones."""
+        self.acked += other.acked
+        self.returned += other.returned
+        self.rejected += other.rejected
 
 
 class Sender:
@@ -57,11 +74,12 @@ class Sender:
     Attributes:
         counts: ``messages_sent`` and ``bytes_sent`` (key, headers and value; a resend counts again),
             ``wire_bytes`` (what the sockets carried, protocol included), ``messages_returned``,
-            ``messages_refused``, ``connections_lost``, ``producers_failed``.
+            ``messages_rejected``, ``connections_lost``, ``producers_failed``.
+        limits: How large a message each topic takes.
     """
 
     def __init__(self, bootstrap_servers: str, namespace: str, client_id: str, clock: Clock) -> None:
-        self._config = {
+        self._config: dict[str, Any] = {
             "bootstrap.servers": bootstrap_servers,
             "client.id": client_id,
             "enable.idempotence": True,
@@ -69,6 +87,7 @@ class Sender:
             "compression.type": "lz4",
             "partitioner": "murmur2",
             "linger.ms": 5,
+            "batch.size": BATCH_BYTES,
             "message.max.bytes": int(MAX_MESSAGE_BYTES * BROKER_ALLOWANCE),
             "message.timeout.ms": 0,
             "reconnect.backoff.ms": 100,
@@ -84,35 +103,45 @@ class Sender:
         self._clock = clock
         self._producer: Producer | None = None
         self._generation = 0
-        self._in_flight: set[int] = set()
+        self._attempts = Attempts()
         self._outcomes = DeliveryReports()
         self._last_progress_s = clock()
         self._not_before_s = 0.0
         self._counted_tx_bytes = 0
         self._failed = False
+        self._renew_by_s: float | None = None
+        self._connects = 0
         self.counts: Counter[str] = Counter()
+        self.limits = TopicLimits(bootstrap_servers, self._topics, clock)
         self.online = False
         self.connect()
 
     @property
     def in_flight(self) -> int:
         """Number of messages that were handed to Kafka and have no delivery report yet."""
-        return len(self._in_flight)
+        return len(self._attempts)
+
+    @property
+    def judging(self) -> int:
+        """Number of messages that the broker refused, and of which it is not yet clear what that means."""
+        return self._attempts.judging
 
     def stalled(self, patience_s: float) -> bool:
         """Whether nothing may be sent now, or messages in flight got no acknowledgement for so long."""
         now = self._clock()
-        if not self.online or now < self._not_before_s:
+        if not self.online or not self.limits.known or now < self._not_before_s:
             return True
-        return bool(self._in_flight) and now - self._last_progress_s > patience_s
+        return bool(len(self._attempts)) and now - self._last_progress_s > patience_s
 
     def connect(self) -> None:
         """Start to use the network."""
         if self._producer is None:
+            self._config["batch.size"] = min(BATCH_BYTES, self.limits.smallest)
             self._producer = Producer(self._config)
             self._generation += 1
-            self._counted_tx_bytes = 0
+            self._counted_tx_bytes = self._connects = 0
             self._last_progress_s = self._clock()
+            self._renew_by_s = None
             self.online = True
 
     def disconnect(self) -> None:
@@ -125,16 +154,18 @@ class Sender:
             return
         self._generation += 1
         self.online = False
+        self.limits.drop()
         producer.purge(in_queue=True, in_flight=True, blocking=True)
         producer.poll(0)
-        self._outcomes.returned += sorted(self._in_flight)
-        self._in_flight.clear()
+        returned, rejected = self._attempts.drop()
+        self._outcomes.returned += returned
+        self._outcomes.rejected += rejected
 
     def send(self, id_: int, message: SealedMessage) -> bool:
         """Hand a message to Kafka; False where that is not possible now: try again later."""
-        if self._producer is None:
+        if self._producer is None or self._renew_by_s is not None:
             return False
-        if not self._in_flight:
+        if not len(self._attempts):
             self._last_progress_s = self._clock()
         try:
             self._producer.produce(
@@ -148,7 +179,7 @@ class Sender:
             return False
         except KafkaException as exc:
             return self._not_produced(id_, exc.args[0])
-        self._in_flight.add(id_)
+        self._attempts.hand_over(id_)
         self.counts["messages_sent"] += 1
         self.counts["bytes_sent"] += message.size
         return True
@@ -157,6 +188,7 @@ class Sender:
         """Wait for delivery reports for at most ``timeout_s`` seconds, and return what came in."""
         if self._producer is not None:
             self._producer.poll(timeout_s)
+            self._poll_limits()
         self._recover()
         outcomes, self._outcomes = self._outcomes, DeliveryReports()
         return outcomes
@@ -165,9 +197,25 @@ class Sender:
         """Stop; the spool still holds what is in flight."""
         self.disconnect()
 
+    def _poll_limits(self) -> None:
+        """Take new limits, and make batches that fit: the client's own limit holds for all topics."""
+        changed = self.limits.poll(reachable=self._connects > 0)
+        if changed and self.limits.smallest < self._config["batch.size"]:
+            self._renew_by_s = self._renew_by_s or self._clock() + RENEW_S
+        if self._renew_by_s is not None and (not len(self._attempts) or self._clock() >= self._renew_by_s):
+            self._renew()
+
+    def _renew(self) -> None:
+        """Start another producer; what is asked of the broker meanwhile goes on."""
+        known = self.limits.known
+        self.disconnect()
+        self.connect()
+        self.limits.known = known
+
     def _not_produced(self, id_: int, error: KafkaError) -> bool:
-        if error.code() in _PERMANENT:
-            self._refuse(id_, error)
+        if error.code() in _OF_THE_MESSAGE:
+            # The client itself refuses it: it has not left the device.
+            self._reject(Rejection(id_, str(error), error.code() in _TOO_LARGE, True))
             return True
         log.warning("Kafka did not take a message: %s", error)
         self._not_before_s = self._clock() + RETURN_DELAY_S
@@ -176,21 +224,24 @@ class Sender:
     def _on_delivery(self, id_: int, generation: int, error: KafkaError | None, _message: Message) -> None:
         if generation != self._generation:
             return  # of an earlier producer, whose messages were all returned when it was dropped
-        self._in_flight.discard(id_)
         if error is None:
+            self._attempts.end(id_)
             self._last_progress_s = self._clock()
             self._outcomes.acked.append(id_)
-        elif error.code() in _PERMANENT:
-            self._refuse(id_, error)
+        elif error.code() in _OF_THE_MESSAGE:
+            self._last_progress_s = self._clock()
+            self._attempts.refuse(id_, str(error), too_large=error.code() in _TOO_LARGE)
         else:
+            self._attempts.end(id_)
             self.counts["messages_returned"] += 1
             self._not_before_s = self._clock() + RETURN_DELAY_S
             self._outcomes.returned.append(id_)
 
-    def _refuse(self, id_: int, error: KafkaError) -> None:
-        log.error("the broker refuses a message for good: %s", error)
-        self.counts["messages_refused"] += 1
-        self._outcomes.refused.append(id_)
+    def _reject(self, rejection: Rejection) -> None:
+        self.counts["messages_rejected"] += 1
+        if rejection.too_large:
+            self.limits.ask_again()
+        self._outcomes.rejected.append(rejection)
 
     def _recover(self) -> None:
         """Start another producer after a fatal error, which breaks the sequence of an idempotent one."""
@@ -207,9 +258,19 @@ class Sender:
             self._failed = True
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001  (the library's own name for it)
             self.counts["connections_lost"] += 1
+        self._attempts.disturbed()
         log.info("Kafka: %s", error)
 
     def _on_stats(self, text: str) -> None:
-        sent = int(json.loads(text).get("tx_bytes", 0))
+        stats = json.loads(text)
+        sent = int(stats.get("tx_bytes", 0))
         self.counts["wire_bytes"] += max(sent - self._counted_tx_bytes, 0)
         self._counted_tx_bytes = sent
+        brokers = list(stats.get("brokers", {}).values())
+        connects = sum(int(b.get("connects", 0)) for b in brokers)
+        if connects > self._connects:
+            self._connects = connects
+            self.limits.ask_again()
+        names = ("disconnects", "req_timeouts", "txretries", "txerrs", "rxerrs")
+        for rejection in self._attempts.report(sum(int(b.get(name, 0)) for b in brokers for name in names)):
+            self._reject(rejection)

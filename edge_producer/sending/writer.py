@@ -6,6 +6,9 @@ Step 1  take the devices' updates and the broker's answers (in memory: a crash l
         as if it had not been sensed, and messages without an answer are sent again)
 Step 2  one transaction: updates, alerts, answers, eviction, sealing (a crash leaves all of it or nothing)
 Step 3  send what is sealed (a crash after any message: it is sent again, the same bytes)
+
+No error of disk, spool or network ends the thread or reaches the sensing loop. Without a spool the updates
+wait in memory, bounded, with what is given up counted: see ``update_backlog.py``.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 
 from edge_producer.clock import Clock
 from edge_producer.device_update import DeviceUpdate
@@ -22,7 +27,9 @@ from edge_producer.sending.sender import DeliveryReports, Sender
 from edge_producer.settings import EdgeSettings
 from edge_producer.spool.eviction import Eviction
 from edge_producer.spool.spool import Spool
-from schemas.errors import PipelineError, SpoolError
+from edge_producer.spool.spool_keeper import SpoolKeeper
+from edge_producer.spool.update_backlog import UpdateBacklog, counts_alone
+from schemas.errors import SpoolDamagedError, SpoolUnavailableError
 
 log = logging.getLogger(__name__)
 
@@ -34,54 +41,67 @@ OVERDUE_INTERVALS = 1.5
 """Commit intervals without a submission after which the writer commits by itself. More than one, so that the
 sensing loop sets the rhythm while devices sense: its updates and the answers share a transaction."""
 QUEUED_UPDATES = 4
-"""Updates per device that may wait; beyond them the sensing loop waits."""
+"""Updates per device that may wait; beyond them a source that can wait should."""
+PATIENCE_S = 30.0
+"""How long a source that can wait does so for a spool that fails."""
+END_S = 30.0
+"""Longest wait for the thread at the end: a disk may hang."""
+
+
+@dataclass(frozen=True)
+class OpenSpool:
+    """A spool, and what works on it as long as it is open."""
+
+    spool: Spool
+    outbox: Outbox
+    eviction: Eviction
 
 
 class Writer:
     """Owns the spool, the outbox and the sender while it runs.
 
     Args:
-        spool: Opened by the caller, closed by the caller after ``stop``.
-        outbox: Seals and sends.
+        keeper: Opens the spool; closed by the caller after ``stop``.
+        make: Makes what works on a spool, each time that it is opened.
         sender: Polled for delivery reports.
-        eviction: Keeps the spool below its size.
         reporter: Makes device states and the status file.
         settings: Intervals and the flight-mode file.
         clock: Steady seconds.
+        opened: Called each time that a spool was opened, outside a transaction; returns further updates.
     """
 
     def __init__(
         self,
-        spool: Spool,
-        outbox: Outbox,
+        keeper: SpoolKeeper,
+        make: Callable[[Spool], OpenSpool],
         sender: Sender,
-        eviction: Eviction,
         reporter: Reporter,
         settings: EdgeSettings,
         clock: Clock,
+        opened: Callable[[Spool], Sequence[DeviceUpdate]] = lambda _: (),
     ) -> None:
-        self._spool = spool
-        self._outbox = outbox
+        self._keeper = keeper
+        self._make = make
         self._sender = sender
-        self._eviction = eviction
         self._reporter = reporter
         self._settings = settings
         self._clock = clock
+        self._opened = opened
         self._offline_file = settings.offline_file or settings.state_dir / "offline"
-        self._period_us = reporter.period_us
         self._changed = threading.Condition()
-        self._updates: list[DeviceUpdate] = []
+        self._backlog = UpdateBacklog()
+        self._doubtful: tuple[str, int, list[DeviceUpdate]] | None = None
         self._answers = DeliveryReports()
+        self._open: OpenSpool | None = None
         self._commit_now = False
-        self._draining = False
-        self._drained = False
+        self._draining = self._drained = self._stuck = False
         self._final_sealed = False
         """The device states after the last row are sealed: only their acknowledgement is missing."""
         self._stopping = False
-        self._failure: PipelineError | None = None
-        self._committed_s = 0.0
-        self._forgot_s = 0.0
+        self._committed_s = self._forgot_s = 0.0
+        self._failing_since_s: float | None = None
         self._crowded = False
+        self._last_logged = ""
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
 
     def start(self) -> None:
@@ -89,93 +109,108 @@ class Writer:
         self._thread.start()
 
     def submit(self, updates: Sequence[DeviceUpdate], *, commit: bool = True) -> None:
-        """Queue updates to be committed, at once or with the next turn; blocks while too many wait.
-
-        Raises:
-            SpoolError: The spool cannot be written.
-        """
+        """Queue updates to be committed, at once or with the next turn. Never waits, never raises."""
         with self._changed:
-            limit = QUEUED_UPDATES * len(self._spool.devices)
-            while len(self._updates) > limit and not self._failed:
-                self._changed.wait(WAKE_S)
-            self._raise_failure()
-            self._updates += updates
+            self._backlog.add(updates)
             self._commit_now = self._commit_now or commit
             self._changed.notify_all()
 
     @property
     def crowded(self) -> bool:
-        """Whether the spool is half full, so that a source that can wait should wait."""
-        self._raise_failure()
-        return self._crowded
+        """Whether a source that can wait should: the spool is half full, or many updates wait for it."""
+        since_s = self._failing_since_s
+        if since_s is not None and self._clock() - since_s > PATIENCE_S:
+            return False
+        return self._crowded or self._backlog.updates > QUEUED_UPDATES * len(self._settings.devices)
+
+    def wait_for_room(self, timeout_s: float) -> None:
+        """Wait until the updates that were submitted are taken, at most so long."""
+        with self._changed:
+            limit = QUEUED_UPDATES * len(self._settings.devices)
+            self._changed.wait_for(lambda: self._backlog.updates <= limit, timeout_s)
+
+    @property
+    def unkept(self) -> int:
+        """Rows that wait in memory because there is no spool; lost if the process ends now."""
+        return self._backlog.rows
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the spool holds messages that the broker does not take as they are."""
+        return self._open is not None and self._open.outbox.blocked > 0
 
     def drain(self, timeout_s: float, give_up: Callable[[], bool] = lambda: False) -> bool:
         """Wait until everything is acknowledged and the books are stated; False if the time was too short.
 
+        Also False, without waiting longer, if only messages are left that the broker does not take.
+
         Args:
             timeout_s: Longest wait.
             give_up: Polled about 20 times a second; True ends the wait early.
-
-        Raises:
-            SpoolError: The spool cannot be written.
         """
         deadline = self._clock() + timeout_s
         with self._changed:
             self._draining = self._commit_now = True
             self._changed.notify_all()
-            while not (self._drained or self._failed or self._clock() >= deadline or give_up()):
+            while not (self._drained or self._stuck or self._clock() >= deadline or give_up()):
                 self._changed.wait(WAKE_S)
-            self._raise_failure()
             return self._drained
 
-    def stop(self) -> None:
-        """Commit what was submitted and end the thread. What is not sent stays in the spool."""
+    def stop(self) -> bool:
+        """Commit what was submitted and end the thread; what is not sent stays in the spool.
+
+        Returns:
+            False: the thread hangs in a call to the disk, and still uses the spool.
+        """
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(END_S)
+        if self._thread.is_alive():
+            log.error("the disk does not answer: the process ends without it")
+            return False
         self._sender.close()
-
-    @property
-    def _failed(self) -> bool:
-        return self._failure is not None or not (self._thread.is_alive() or self._stopping)
+        return True
 
     def report_stopped(self) -> None:
         """Write the last status. After ``stop``."""
-        self._reporter.report(self._clock(), phase="stopped", unsent=self._outbox.unsent)
+        self._report(self._clock(), "stopped")
 
-    def _raise_failure(self) -> None:
-        if self._failure is not None:
-            raise self._failure
-        if self._failed:
-            raise SpoolError("the writer thread ended unexpectedly; its traceback is in the log")
+    # The thread ------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        try:
-            while not self._stopping:
-                with self._changed:
-                    if not self._commit_now and not self._stopping:
-                        self._changed.wait(WAKE_S)
-                self._poll_network()
-                if self._due():
-                    self._turn()
-            self._turn()
-        except PipelineError as exc:
-            log.exception("the spool failed; sensing stops")
+        while not self._stopping:
             with self._changed:
-                self._failure = exc
-                self._changed.notify_all()
+                if not self._commit_now and not self._stopping:
+                    self._changed.wait(WAKE_S)
+            self._guarded(self._poll_network, self._drop_network)
+            if self._due():
+                self._guarded(self._turn, self._close_spool)
+        self._guarded(self._turn, self._close_spool)
+
+    def _guarded(self, work: Callable[[], None], mend: Callable[[Exception], None]) -> None:
+        """Do some work; after any error, have what it worked on opened again."""
+        try:
+            work()
+        except Exception as exc:
+            text = f"{type(exc).__name__}: {exc}"
+            if text != self._last_logged:
+                self._last_logged = text
+                known = isinstance(exc, SpoolUnavailableError | SpoolDamagedError)
+                log.exception("the writer goes on after an error: %s", text, exc_info=not known)
+            mend(exc)
+
+    def _drop_network(self, _error: Exception) -> None:
+        with suppress(Exception):
+            self._sender.disconnect()
 
     def _poll_network(self) -> None:
         if self._offline_file.exists():
             self._sender.disconnect()
         else:
             self._sender.connect()
-        outcomes = self._sender.poll()
-        self._answers.acked += outcomes.acked
-        self._answers.refused += outcomes.refused
-        self._answers.returned += outcomes.returned
+        self._answers.add(self._sender.poll())
 
     def _due(self) -> bool:
         waited = self._clock() - self._committed_s
@@ -184,48 +219,131 @@ class Writer:
         return self._commit_now or waited > OVERDUE_INTERVALS * self._settings.commit_interval_s
 
     def _turn(self) -> None:
-        now = self._clock()
+        now = self._committed_s = self._clock()
+        with self._changed:
+            self._commit_now = False
+        open_ = self._ready(now)
+        if open_ is None:
+            self._report(now, "draining" if self._draining else "sensing")
+            return
         # Step 1: from here on the updates are this turn's.
         with self._changed:
-            updates, self._updates = self._updates, []
-            self._commit_now = False
+            updates = self._backlog.take()
             self._changed.notify_all()
         answers, self._answers = self._answers, DeliveryReports()
         # Step 2: all or nothing.
-        with self._spool.transaction():
-            for update in updates:
-                self._take(update, now)
-            self._spool.messages.settle(answers.acked, "acked", now)
-            self._spool.messages.settle(answers.refused, "refused", now)
-            self._eviction.relieve(now)
-            self._forget(now)
-            final = self._draining and not self._final_sealed and self._spool.drained()
-            stalled = self._sender.stalled(self._settings.stall_s)
-            states = {} if stalled else self._reporter.states(now, at_once=final)
-            self._outbox.seal(now, states, draining=self._draining)
-            self._final_sealed = self._final_sealed or (final and not stalled)
-            self._spool.count(self._reporter.sent_since())
+        try:
+            self._commit(open_, updates, answers, now)
+        except BaseException:
+            self._put_back(open_.spool, updates)
+            raise
+        self._keeper.worked()
+        self._failing_since_s, self._last_logged = None, ""
         # Step 3: what is on disk may leave the device.
-        if answers.returned:
-            again = set(answers.returned)
-            self._outbox.queue(m for m in self._spool.messages.stored() if m.id in again)
-        self._outbox.send()
-        self._committed_s = now
-        self._crowded = self._spool.bytes > self._settings.spool_max_bytes / 2
-        phase: Phase = "draining" if self._draining else "sensing"
-        self._reporter.report(now, phase=phase, unsent=self._outbox.unsent)
-        if self._final_sealed and not updates and self._spool.drained():
+        open_.outbox.arrived(answers.acked)
+        open_.outbox.returned(answers.returned)
+        open_.outbox.rejected(answers.rejected)
+        open_.outbox.send()
+        self._keeper.salvage()
+        self._crowded = open_.spool.bytes > self._settings.spool_max_bytes / 2
+        self._report(now, "draining" if self._draining else "sensing")
+        self._note_end(open_, updates)
+
+    def _commit(
+        self, open_: OpenSpool, updates: Sequence[DeviceUpdate], answers: DeliveryReports, now: float
+    ) -> None:
+        spool, outbox = open_.spool, open_.outbox
+        with spool.transaction():
+            for update in updates:
+                spool.apply(update, now)
+                self._reporter.note(update)
+                for event in update.alerts:
+                    outbox.seal_alert(spool.devices[update.device_id], event)
+            spool.messages.settle(answers.acked, "acked", now)
+            open_.eviction.relieve(now, self._keeper.room.use(spool).payload_limit(spool.bytes))
+            if now - self._forgot_s >= FORGET_EVERY_S:
+                self._forgot_s = now
+                spool.books.forget_settled(self._reporter.period_us)
+            stuck = self._draining and outbox.only_blocked_left()
+            final = self._draining and not self._final_sealed and (stuck or spool.drained())
+            stalled = self._sender.stalled(self._settings.stall_s)
+            states = {} if stalled else self._reporter.states(spool, now, at_once=final)
+            outbox.seal(now, states, draining=self._draining, settled_only=self._draining and not stuck)
+            self._final_sealed = self._final_sealed or (final and not stalled)
+            spool.count(self._reporter.counts_since())
+
+    def _note_end(self, open_: OpenSpool, updates: Sequence[DeviceUpdate]) -> None:
+        """Notice while draining that nothing is left to do."""
+        if not self._final_sealed or updates:
+            return
+        drained = open_.spool.drained()
+        stuck = open_.outbox.only_blocked_left() and not open_.spool.books.unstated()
+        if drained or stuck:
             with self._changed:
-                self._drained = True
+                self._drained, self._stuck = drained, stuck
                 self._changed.notify_all()
 
-    def _take(self, update: DeviceUpdate, now: float) -> None:
-        self._spool.apply(update, now)
-        self._reporter.note(update)
-        for event in update.alerts:
-            self._outbox.seal_alert(self._spool.devices[update.device_id], event)
+    # The spool -------------------------------------------------------------------------------------------
 
-    def _forget(self, now: float) -> None:
-        if now - self._forgot_s >= FORGET_EVERY_S:
-            self._forgot_s = now
-            self._spool.books.forget_settled(self._period_us)
+    def _ready(self, now: float) -> OpenSpool | None:
+        """The spool and what works on it; None while there is none."""
+        spool = self._keeper.get()
+        if spool is None:
+            if self._failing_since_s is None:
+                self._failing_since_s = now
+            self._drop_spool()
+            return None
+        if self._open is None or self._open.spool is not spool:
+            self._drop_spool()
+            self._open = self._make(spool)
+            self._settle_doubt(spool)
+            with self._changed:
+                self._backlog.put_back(self._opened(spool))
+                if self._keeper.wants_no_rows:
+                    log.error("what waits is written without its rows: with them the spool failed")
+                    self._backlog.drop_rows()
+        return self._open
+
+    def _put_back(self, spool: Spool, updates: list[DeviceUpdate]) -> None:
+        """Keep updates whose transaction failed; those whose commit failed may hold all the same."""
+        if spool.in_doubt:
+            self._doubtful = (spool.spool_id, spool.commits + 1, updates)
+            return
+        with self._changed:
+            self._backlog.put_back(updates)
+
+    def _settle_doubt(self, spool: Spool) -> None:
+        """Find out whether the commit that failed holds, and write its updates again if it does not."""
+        doubtful, self._doubtful = self._doubtful, None
+        if doubtful is None:
+            return
+        spool_id, commit, updates = doubtful
+        commits = spool.commits if spool.spool_id == spool_id else self._keeper.commits_of(spool_id)
+        if commits is None:
+            # The spool was set aside and does not tell: what is taken over from it may hold these rows.
+            updates = [counts_alone(update) for update in updates]
+        elif commits >= commit:
+            return
+        with self._changed:
+            self._backlog.put_back(updates)
+
+    def _close_spool(self, error: Exception) -> None:
+        self._keeper.failed(error)
+        if self._failing_since_s is None:
+            self._failing_since_s = self._clock()
+        self._drop_spool()
+
+    def _drop_spool(self) -> None:
+        """Forget what works on a spool that is closed; what was in flight is sent again from the next one."""
+        if self._open is not None:
+            self._open = None
+            self._sender.disconnect()
+            self._sender.poll()
+            self._answers = DeliveryReports()
+            self._final_sealed = False
+
+    def _report(self, now: float, phase: Phase) -> None:
+        open_ = self._open
+        with self._changed:
+            waiting = {"updates": self._backlog.updates, "rows": self._backlog.rows}
+        self._reporter.report(now, phase, None if open_ is None else (open_.spool, open_.outbox), waiting)

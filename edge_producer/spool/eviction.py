@@ -43,14 +43,22 @@ class Eviction:
         self._target = max_bytes * RELIEF
         self._moments_due_s = 0.0
 
-    def relieve(self, now_s: float) -> None:
-        """Make room if the spool is too large. Call it inside the spool's transaction."""
+    def relieve(self, now_s: float, allowed: float = float("inf")) -> None:
+        """Make room if the spool is too large. Call it inside the spool's transaction.
+
+        Args:
+            now_s: Steady clock.
+            allowed: What the disk allows the payload to be, if less than the limit.
+        """
         self._strip_moments(now_s)
         spool = self._spool
-        if spool.bytes <= self._max_bytes:
+        limit = min(float(self._max_bytes), allowed)
+        self._target = limit * RELIEF
+        if spool.bytes <= limit:
             return
-        while spool.bytes > self._target and spool.summary_bytes > SUMMARY_SHARE * self._max_bytes:
-            self._relieve_summaries()
+        while spool.bytes > self._target and spool.summary_bytes > SUMMARY_SHARE * limit:
+            if not self._relieve_summaries():
+                break
         while spool.bytes > self._target and self._thin(now_s):
             pass
         while spool.bytes > self._target and self._relieve_summaries():

@@ -6,6 +6,7 @@ and wherever the process dies.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,14 +14,41 @@ from pathlib import Path
 from typing import Self
 
 from edge_producer.device_update import DeviceUpdate
+from edge_producer.spool.checksums import device_checksum, summary_checksum
+from edge_producer.spool.salvage_plan import FoundState
 from edge_producer.spool.spool_books import SpoolBooks
-from edge_producer.spool.spool_file import SpoolFile, reading
+from edge_producer.spool.spool_file import PAGE, WAL_PAGES, Connect, SpoolFile, one, reading
+from edge_producer.spool.spool_lock import CommitNote, SpoolLock
 from edge_producer.spool.spool_messages import SpoolMessages
 from edge_producer.spool.spool_rows import SpoolRows
 from edge_producer.summaries import Summary
-from schemas.errors import SpoolError
+from schemas.errors import SpoolDamagedError, SpoolOwnerError
 from schemas.profile import Profile
 from schemas.row_schemas import fingerprint, telemetry_rows
+
+COMMITS = "commits"
+"""Name of the counter of transactions."""
+ROWS_UNKEPT = "rows_unkept"
+"""Name of the counter of rows that were sensed and selected, and that no disk kept."""
+EARLIER_SPOOLS = "earlier_spools"
+"""Key of the ids of spools whose content was taken over."""
+
+
+@dataclass(frozen=True)
+class SpoolAccess:
+    """How a spool is opened.
+
+    Attributes:
+        lock: Held by the caller; None: the spool has its own.
+        connect: Opens the database file; None: as usual.
+        again: This process had it open before: what is open in it is this process's own.
+        wal_pages: Pages in the write-ahead log from which it is copied into the file.
+    """
+
+    lock: SpoolLock | None = None
+    connect: Connect | None = None
+    again: bool = False
+    wal_pages: int = WAL_PAGES
 
 
 @dataclass(frozen=True)
@@ -71,6 +99,7 @@ class Spool:
         books: Lines of the books.
         rows: Rows not yet sealed.
         messages: Sealed messages.
+        commits: Transactions since the file was made.
     """
 
     def __init__(self, file: SpoolFile) -> None:
@@ -86,26 +115,41 @@ class Spool:
         self.messages = SpoolMessages(self._connection, self.books, self.names)
         (size,) = self._connection.execute("SELECT coalesce(sum(length(value)), 0) FROM summaries").fetchone()
         self.summary_bytes = int(size)
+        self.commits = self.counters().get(COMMITS, 0)
 
     @classmethod
-    def open(cls, path: Path, device_ids: Sequence[str], profile: Profile, now_s: float) -> Self:
-        """The spool of exactly these devices; closes the periods that an earlier start left open.
+    def open(
+        cls,
+        path: Path,
+        device_ids: Sequence[str],
+        profile: Profile,
+        now_s: float,
+        access: SpoolAccess | None = None,
+    ) -> Self:
+        """The spool of exactly these devices.
 
         Args:
             path: SQLite file, created where absent.
             device_ids: Must be those for which an existing file was made.
             profile: Profile of the devices.
             now_s: Steady clock.
+            access: How it is opened; None: the first time in this process, with a lock of its own.
 
         Raises:
-            SpoolError: In use, damaged, of other devices, or with rows of another feature set inside.
+            SpoolInUseError: Another process has it.
+            SpoolUnavailableError: The disk does not give or take it now.
+            SpoolDamagedError: Damaged, of another version, or an older copy of itself.
+            SpoolOwnerError: Of other devices, or with rows of another feature set inside.
         """
-        file = SpoolFile.open(path, device_ids)
+        access = access or SpoolAccess()
+        file = SpoolFile.open(path, device_ids, access.lock, access.connect, access.wal_pages)
         try:
             spool = cls(file)
+            spool._refuse_older_copy()
             with spool.transaction():
                 spool._adopt(profile)
-                spool._close_earlier_start(now_s)
+                if not access.again:
+                    spool._close_earlier_start(now_s)
         except BaseException:
             file.close()
             raise
@@ -121,6 +165,62 @@ class Spool:
         """
         with self._file.transaction():
             yield
+            self.count({COMMITS: 1})
+        self.commits += 1
+        self._file.lock.set_note(CommitNote(self.spool_id, self.commits))
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the last transaction may hold although it failed; ``commits`` tells, once opened again."""
+        return self._file.in_doubt
+
+    def meta(self, key: str) -> str | None:
+        """A value kept beside the tables, by key."""
+        return self._file.meta(key)
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Keep a value. Call it inside a transaction."""
+        self._file.set_meta(key, value)
+
+    def note_earlier(self, spool_id: str) -> None:
+        """Remember the id of a spool whose content was taken over. Call it inside a transaction."""
+        known = json.loads(self.meta(EARLIER_SPOOLS) or "[]")
+        if spool_id and spool_id not in known:
+            self.set_meta(EARLIER_SPOOLS, json.dumps([*known, spool_id]))
+
+    def restore_device(self, device: int, found: FoundState) -> None:
+        """Store the state of a device as another spool had it. Call it inside a transaction."""
+        if found.opened is not None:
+            self.add_summary(device, found.opened)
+        nothing = (None,) * len(Summary._fields)
+        values = (found.boot_id, found.next_seq, found.newest_us, found.state, found.held, found.decision)
+        self._connection.execute(
+            "UPDATE devices SET boot_id = ?, next_seq = ?, newest_us = ?, state = ?, held = ?, decision = ?,"
+            " crc = ? WHERE no = ?",
+            (*values, device_checksum(found.state, found.held, nothing), device),
+        )
+
+    def has_sealed(self, device_id: str) -> bool:
+        """Whether the device has ever sealed a message into this spool."""
+        query = "SELECT EXISTS (SELECT 1 FROM lanes WHERE device = ?)"
+        return bool(one(self._connection, query, self.devices[device_id]))
+
+    def lose_held(self, device_id: str) -> None:
+        """Count what a device's filter held back as lost: its state cannot be read. Not in a transaction."""
+        device = self.devices[device_id]
+        with self.transaction():
+            held = one(self._connection, "SELECT held FROM devices WHERE no = ?", device)
+            self._connection.execute("UPDATE devices SET held = 0, state = NULL WHERE no = ?", (device,))
+            self.books.add_totals(device, (held, 0, 0, held, 0))
+            self.count({"rows_damaged": held})
+
+    def quick_check(self) -> None:
+        """Check the whole file; takes seconds where it is large.
+
+        Raises:
+            SpoolDamagedError: It is damaged.
+        """
+        self._file.quick_check()
 
     def close(self) -> None:
         """Close the file and release its lock."""
@@ -130,6 +230,17 @@ class Spool:
     def bytes(self) -> int:
         """Estimated size of all rows, summaries and messages that wait."""
         return self.rows.bytes + self.summary_bytes + self.messages.bytes
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of the database file, without its log."""
+        return self._file.pages()[0] * PAGE
+
+    @property
+    def used_bytes(self) -> int:
+        """The part of the file that holds something; the rest is used again before it grows."""
+        pages, free = self._file.pages()
+        return (pages - free) * PAGE
 
     def state(self, device_id: str) -> str | None:
         """JSON that the device's last update stored; None before its first."""
@@ -146,15 +257,16 @@ class Spool:
         self.books.close(device, update.books.closed)
         for summary in update.closed:
             self.add_summary(device, summary)
+        opened = update.open_summary or (None,) * len(Summary._fields)
+        values = (update.boot_id, update.next_seq, update.newest_us, update.state, update.held)
         self._connection.execute(
             "UPDATE devices SET boot_id = ?, next_seq = ?, newest_us = ?, state = ?, held = ?, decision = ?,"
             " open_boot = ?, open_model = ?, open_period_us = ?, open_period_s = ?, open_part = ?,"
-            " open_value = ?, open_raw = ? WHERE no = ?",
-            (update.boot_id, update.next_seq, update.newest_us, update.state, update.held, update.decision)
-            + (update.open_summary or (None,) * len(Summary._fields))
-            + (device,),
+            " open_value = ?, open_raw = ?, crc = ? WHERE no = ?",
+            (*values, update.decision, *opened, device_checksum(update.state, update.held, opened), device),
         )
-        self.count(update.meters)
+        lost = sum(change.lost for change in update.books.lines.values())
+        self.count({**update.meters, ROWS_UNKEPT: lost})
 
     def count(self, increments: Mapping[str, int]) -> None:
         """Add to the counters."""
@@ -170,9 +282,9 @@ class Spool:
     def add_summary(self, device: int, summary: Summary) -> None:
         """Store a closed summary."""
         self._connection.execute(
-            "INSERT INTO summaries (device, boot_id, model, period_us, period_s, part, value, raw_bytes)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (device, *summary),
+            "INSERT INTO summaries (device, boot_id, model, period_us, period_s, part, value, raw_bytes, crc)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (device, *summary, summary_checksum(summary)),
         )
         self.summary_bytes += len(summary.value)
 
@@ -183,13 +295,18 @@ class Spool:
         ]
 
     def summaries(self, device: int, limit: int) -> list[tuple[int, Summary]]:
-        """Unsealed summaries with their ids, in the order they closed."""
+        """Unsealed summaries with their ids, in the order they closed; a damaged one is given up."""
         found = self._connection.execute(
-            "SELECT id, boot_id, model, period_us, period_s, part, value, raw_bytes FROM summaries"
+            "SELECT id, crc, boot_id, model, period_us, period_s, part, value, raw_bytes FROM summaries"
             " WHERE device = ? ORDER BY id LIMIT ?",
             (device, limit),
         )
-        return [(id_, Summary(*rest)) for id_, *rest in found]
+        read = [(id_, crc, Summary(*rest)) for id_, crc, *rest in found]
+        damaged = [(id_, summary) for id_, crc, summary in read if not _holds(crc, summary)]
+        if damaged:
+            self.remove_summaries(damaged)
+            self.count({"summaries_damaged": len(damaged)})
+        return [(id_, summary) for id_, crc, summary in read if _holds(crc, summary)]
 
     def remove_summaries(self, summaries: Iterable[tuple[int, Summary]]) -> None:
         """Remove summaries that a sealed message or a merged summary holds, or that are given up."""
@@ -205,6 +322,15 @@ class Spool:
         )
         return not self._connection.execute(query).fetchone()[0]
 
+    def left(self) -> tuple[int, int, int]:
+        """Numbers of unsealed rows, unsealed summaries and sealed messages."""
+        query = (
+            "SELECT (SELECT count(*) FROM rows), (SELECT count(*) FROM summaries),"
+            " (SELECT count(*) FROM messages)"
+        )
+        rows, summaries, messages = self._connection.execute(query).fetchone()
+        return int(rows), int(summaries), int(messages)
+
     def totals(self) -> dict[str, DeviceBooks]:
         """Each device's totals."""
         return {device: DeviceBooks(*counts) for device, *counts in self._connection.execute(_TOTALS)}
@@ -213,11 +339,19 @@ class Spool:
         wire = f"{profile.name}/{fingerprint(telemetry_rows(profile))}/{profile.summaries.period_s}"
         known = self._file.meta("wire")
         if known not in (None, wire) and (self.rows.bytes or self._held() or self.books.unstated()):
-            raise SpoolError(
+            raise SpoolOwnerError(
                 f"{self._file.path} holds rows of another profile or feature set ({known}); "
                 "drain it with that one first, or move it aside to start empty"
             )
         self._connection.execute("INSERT OR REPLACE INTO meta VALUES ('wire', ?)", (wire,))
+
+    def _refuse_older_copy(self) -> None:
+        note = self._file.lock.note()
+        if note is not None and note.spool_id == self.spool_id and self.commits < note.commits:
+            raise SpoolDamagedError(
+                f"{self._file.path} is an older copy of itself: {self.commits} of {note.commits} commits",
+                stale=True,
+            )
 
     def _held(self) -> int:
         (held,) = self._connection.execute("SELECT sum(held) FROM devices").fetchone()
@@ -231,6 +365,11 @@ class Spool:
         for device, *summary in self._connection.execute(open_ones).fetchall():
             self.add_summary(device, Summary(*summary))
         self._connection.execute("UPDATE devices SET open_value = NULL")
+
+
+def _holds(crc: int | None, summary: Summary) -> bool:
+    """Whether a summary is as it was stored; one of 0.2.0 has no checksum."""
+    return crc is None or crc == summary_checksum(summary)
 
 
 def read_books(path: Path) -> dict[str, DeviceBooks]:
@@ -251,3 +390,13 @@ def read_counters(path: Path) -> dict[str, int]:
     """
     with reading(path) as connection:
         return dict(connection.execute("SELECT name, value FROM counters").fetchall())
+
+
+def read_states(path: Path) -> dict[str, str | None]:
+    """What the last update of each device stored, read beside whoever has the file open.
+
+    Raises:
+        SpoolError: The file is missing or no spool.
+    """
+    with reading(path) as connection:
+        return dict(connection.execute("SELECT device_id, state FROM devices").fetchall())

@@ -8,6 +8,8 @@ from typing import Literal, NamedTuple
 
 from edge_producer.books import BookChange, BookKey, BookLine, CoMoments
 from edge_producer.device_update import REWIND_PERIODS
+from edge_producer.spool.salvage_plan import FoundLine
+from edge_producer.spool.spool_file import one
 
 Outcome = Literal["acked", "evicted", "refused"]
 FORGET_PERIODS = 2 * REWIND_PERIODS
@@ -32,15 +34,16 @@ class SpoolBooks:
 
     def change(self, device: int, key: BookKey, change: BookChange, now_s: float) -> int:
         """Count rows that the filter released; returns the line's id."""
-        pending = change.sensed - change.filtered
+        pending = change.sensed - change.filtered - change.lost
         id_, moments = self._connection.execute(
             "INSERT INTO books (device, boot_id, period_us, model, stratum, sensed, filtered, pending,"
-            " changed_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+            " evicted, lost, changed_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
             " sensed = sensed + excluded.sensed, filtered = filtered + excluded.filtered,"
-            " pending = pending + excluded.pending,"
+            " pending = pending + excluded.pending, evicted = evicted + excluded.evicted,"
+            " lost = lost + excluded.lost,"
             " changed_s = CASE dirty WHEN 1 THEN changed_s ELSE excluded.changed_s END, dirty = 1"
             " RETURNING id, moments",
-            (device, *key, change.sensed, change.filtered, pending, now_s),
+            (device, *key, change.sensed, change.filtered, pending, change.lost, change.lost, now_s),
         ).fetchone()
         if change.moments is not None:
             total = change.moments if moments is None else CoMoments.from_bytes(moments) | change.moments
@@ -68,6 +71,64 @@ class SpoolBooks:
             (n, n, now_s, book),
         )
 
+    def settle_total(self, device: int, n: int, outcome: Outcome) -> None:
+        """Give n rows that no line counts, and that were sensed already, their final count."""
+        self._connection.execute(
+            f"UPDATE totals SET {outcome} = {outcome} + ? WHERE device = ?",  # noqa: S608  (a Literal)
+            (n, device),
+        )
+
+    def lose(self, book: int, n: int, now_s: float) -> None:
+        """Move n rows of a line from pending to evicted, and have the line state a gap: they are damaged."""
+        self.settle(book, n, "evicted", now_s)
+        self._connection.execute("UPDATE books SET lost = lost + ? WHERE id = ?", (n, book))
+        self._connection.execute(
+            "INSERT INTO counters VALUES ('rows_damaged', ?)"
+            " ON CONFLICT DO UPDATE SET value = value + excluded.value",
+            (n,),
+        )
+
+    def take_over(self, device: int, line: FoundLine, lost: int, now_s: float) -> int:
+        """Add a line of another spool without what waits in it; returns the line's id here.
+
+        Args:
+            device: Number of the device here.
+            line: The line.
+            lost: Rows of it that wait nowhere any more.
+            now_s: Steady clock.
+        """
+        sensed, acked, filtered, evicted, refused = line.counts
+        stated = line.stated and not lost
+        counts = (sensed - line.pending + lost, acked, filtered, evicted + lost, refused, lost)
+        state = (line.closed, not stated, now_s, line.revision, ACKNOWLEDGED if stated else None)
+        (id_,) = self._connection.execute(
+            "INSERT INTO books (device, boot_id, period_us, model, stratum, sensed, acked, filtered, evicted,"
+            " refused, lost, closed, dirty, changed_s, revision, statement)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+            " sensed = sensed + excluded.sensed, acked = acked + excluded.acked,"
+            " filtered = filtered + excluded.filtered, evicted = evicted + excluded.evicted,"
+            " refused = refused + excluded.refused, lost = lost + excluded.lost, dirty = 1,"
+            " revision = max(revision, excluded.revision) RETURNING id",
+            (device, *line.key, *counts, *state),
+        ).fetchone()
+        return int(id_)
+
+    def add_pending(self, book: int, n: int) -> None:
+        """Count n more rows as sensed and pending: a message with them was taken over."""
+        self._connection.execute(
+            "UPDATE books SET sensed = sensed + ?, pending = pending + ? WHERE id = ?", (n, n, book)
+        )
+
+    def add_totals(self, device: int, counts: Sequence[int]) -> None:
+        """Add sensed, acked, filtered, evicted and refused rows that no line counts to a device's totals."""
+        self._connection.execute(
+            "INSERT INTO totals VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+            " sensed = sensed + excluded.sensed, acked = acked + excluded.acked,"
+            " filtered = filtered + excluded.filtered, evicted = evicted + excluded.evicted,"
+            " refused = refused + excluded.refused",
+            (device, *counts),
+        )
+
     def due(self, now_s: float, interval_s: float, *, settled_only: bool) -> list[DueLine]:
         """Closed lines that changed since they were stated, oldest first within a device.
 
@@ -84,17 +145,17 @@ class SpoolBooks:
         patience_s = float("inf") if settled_only else interval_s
         found = self._connection.execute(
             "SELECT b.id, b.device, b.boot_id, b.period_us, b.model, b.stratum, b.revision + 1, b.sensed,"
-            " b.acked, b.filtered, b.evicted, b.refused, b.pending, coalesce(k.tau, 1.0), b.moments"
+            " b.acked, b.filtered, b.evicted, b.refused, b.pending, b.lost, coalesce(k.tau, 1.0), b.moments"
             " FROM books b LEFT JOIN blocks k"
             " ON k.device = b.device AND k.period_us = b.period_us AND k.stratum = b.stratum"
             " WHERE b.dirty = 1 AND b.closed = 1 AND (b.pending = 0 OR ? - b.changed_s >= ?)"
             " AND ? - b.stated_s >= ? ORDER BY b.device, b.id",
             (now_s, patience_s, now_s, interval_s),
         )
-        # tau 0 means that the block was given up: the line states a gap.
+        # A block that was given up (tau 0), or rows of it that could not be kept: the line states a gap.
         return [
-            DueLine(id_, device, BookLine._make([*counts, not tau, tau, moments]))
-            for id_, device, *counts, tau, moments in found
+            DueLine(id_, device, BookLine._make([*counts, lost > 0 or not tau, tau, moments]))
+            for id_, device, *counts, lost, tau, moments in found
         ]
 
     def stated(self, lines: Sequence[DueLine], message: int, now_s: float) -> None:
@@ -103,6 +164,27 @@ class SpoolBooks:
             "UPDATE books SET dirty = 0, revision = ?, stated_s = ?, statement = ? WHERE id = ?",
             [(due.line.revision, now_s, message, due.id) for due in lines],
         )
+
+    def unstate(self, message: int) -> None:
+        """Have the lines that a message states, and that no later one does, stated anew."""
+        self._connection.execute(
+            "UPDATE books SET dirty = 1, statement = NULL WHERE statement = ?", (message,)
+        )
+
+    def has_moments(self, message: int) -> bool:
+        """Whether a line that a message states has moments, which could be left out."""
+        query = "SELECT EXISTS (SELECT 1 FROM books WHERE statement = ? AND moments IS NOT NULL)"
+        return bool(one(self._connection, query, message))
+
+    def ids(self, device: int, ids: Iterable[int]) -> dict[BookKey, int]:
+        """Those of the lines that are the device's, by what they count."""
+        wanted = list(ids)
+        marks = ", ".join("?" * len(wanted))
+        found = self._connection.execute(
+            f"SELECT boot_id, period_us, model, stratum, id FROM books WHERE device = ? AND id IN ({marks})",  # noqa: S608  (only question marks)
+            (device, *wanted),
+        )
+        return {BookKey(*key): int(id_) for *key, id_ in found}
 
     def acknowledged(self, message: int) -> None:
         """Record that the statements of a message arrived, or were refused for good."""

@@ -3,7 +3,8 @@
 One file per edge process, in WAL mode, for many devices. What belongs together is committed in one
 transaction, and synced to disk (``synchronous=FULL``).
 
-meta       key, value: format, spool_id (16 random hex digits), devices, wire (telemetry fingerprint)
+meta       key, value: format, spool_id (16 random hex digits), devices, wire (telemetry fingerprint),
+           earlier_spools (ids of spools whose content was taken over), salvaged:<name>
 devices    one line per device: boot, next seq, state (JSON: decisions, filter and its held rows), held
            rows, open summary, action in force
 books      one line per (device, boot, period, model, stratum): counters, moments, what was stated when
@@ -14,23 +15,36 @@ messages   sealed messages not yet acknowledged: resent byte for byte
 lanes      next message number by device and lane
 totals     counters of lines of the books that were settled and removed
 counters   what the process measures, by name
+
+Columns that release 0.2.0 did not have are added when a file is opened, with a default: that release can
+still read the file.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
-from schemas.errors import SpoolError
+from edge_producer.spool.spool_lock import SpoolLock
+from schemas.errors import SpoolDamagedError, SpoolError, SpoolOwnerError, SpoolUnavailableError
 
 FORMAT = "1"
+PAGE = 4096
+"""Bytes of a page: SQLite's default, which every spool was made with."""
+WAL_PAGES = 4000
+"""Pages in the write-ahead log from which it is copied into the file."""
+WAL, SHARED = "-wal", "-shm"
+"""Suffixes of the files that SQLite keeps beside the spool's."""
+
+Connect = Callable[[Path], sqlite3.Connection]
+"""Opens a database file. Tests give one whose disk is full."""
+
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE devices (
@@ -80,45 +94,94 @@ CREATE TABLE totals (
     filtered INTEGER NOT NULL, evicted INTEGER NOT NULL, refused INTEGER NOT NULL);
 CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 """
+_ADDED = (
+    ("devices", "crc", "INTEGER"),
+    ("books", "lost", "INTEGER NOT NULL DEFAULT 0"),
+    ("rows", "crc", "INTEGER"),
+    ("summaries", "crc", "INTEGER"),
+    ("messages", "attempt", "INTEGER NOT NULL DEFAULT 1"),
+    ("messages", "blocked", "TEXT"),
+)
+"""Columns since 0.2.0: checksums; rows of a line that could not be kept; whether an attempt to send a message
+may have reached the broker (1) or none can have (0); why a message is blocked."""
+
+_UNAVAILABLE = frozenset(
+    {
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_NOLFS,
+        sqlite3.SQLITE_AUTH,
+    }
+)
+_DAMAGED = frozenset(
+    {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_FORMAT}
+)
 
 
 class SpoolFile:
     """An open spool file, locked for this process.
 
     Used by one thread at a time; the connection may move between threads.
+
+    Attributes:
+        in_doubt: The last commit failed: it may hold or not. The file must be opened anew to know.
     """
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, lock: int) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, lock: SpoolLock, *, own: bool) -> None:
         self.path = path
         self.connection = connection
-        self._lock = lock
+        self.lock = lock
+        self.in_doubt = False
+        self._own = own
         self.spool_id = str(self.meta("spool_id"))
 
     @classmethod
-    def open(cls, path: Path, device_ids: Sequence[str]) -> Self:
+    def open(
+        cls,
+        path: Path,
+        device_ids: Sequence[str],
+        lock: SpoolLock | None = None,
+        connect: Connect | None = None,
+        wal_pages: int = WAL_PAGES,
+    ) -> Self:
         """The spool file of exactly these devices, created where absent.
 
+        Args:
+            path: The file.
+            device_ids: Must be those for which an existing file was made.
+            lock: Held by the caller, who keeps it when the file is closed; None: the file has its own.
+            connect: Opens the file; None: as usual.
+            wal_pages: Pages in the write-ahead log from which it is copied into the file.
+
         Raises:
-            SpoolError: In use by another process, damaged, of another version, or of other devices.
+            SpoolInUseError: Another process has it.
+            SpoolUnavailableError: The disk does not give or take it now.
+            SpoolDamagedError: Damaged, or of another version.
+            SpoolOwnerError: Of other devices.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = _lock(path)
+        held = lock or SpoolLock.take(path)
         try:
-            connection = _connect(path)
-            try:
-                _configure(connection)
-                if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                    _create(connection, device_ids)
-                file = cls(path, connection, lock)
-                file.check(device_ids)
-            except BaseException:
-                connection.close()
-                raise
-        except sqlite3.Error as exc:
-            os.close(lock)
-            raise SpoolError(f"{path} cannot be used: {exc}; move it aside to start empty") from exc
+            with _translated(path, "used"):
+                _refuse_empty(path)
+                connection = (connect or connect_file)(path)
+                try:
+                    _configure(connection, wal_pages)
+                    _prepare(connection, device_ids)
+                    file = cls(path, connection, held, own=lock is None)
+                    file.check(device_ids)
+                except BaseException:
+                    connection.close()
+                    raise
         except BaseException:
-            os.close(lock)
+            if lock is None:
+                held.release()
             raise
         return file
 
@@ -127,44 +190,77 @@ class SpoolFile:
         row = self.connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
 
+    def set_meta(self, key: str, value: str) -> None:
+        """Set a value of ``meta``. Call it inside a transaction."""
+        self.connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
     def check(self, device_ids: Sequence[str]) -> None:
-        """Check that the file is of this version and of exactly these devices.
+        """Check that the file is of this version, whole at its head, and of exactly these devices.
 
         Raises:
-            SpoolError: It is not.
+            SpoolDamagedError: It is of another version, or says two things about itself.
+            SpoolOwnerError: It is of other devices.
         """
         if self.meta("format") != FORMAT:
-            raise SpoolError(f"{self.path} has format {self.meta('format')}, this version reads {FORMAT}")
-        known = set(json.loads(self.meta("devices") or "[]"))
+            raise SpoolDamagedError(
+                f"{self.path} has format {self.meta('format')}, this version reads {FORMAT}"
+            )
+        try:
+            known = set(json.loads(self.meta("devices") or "[]"))
+        except (ValueError, TypeError) as exc:
+            raise SpoolDamagedError(f"{self.path} names no devices: {exc}") from exc
+        if known != {name for (name,) in self.connection.execute("SELECT device_id FROM devices")}:
+            raise SpoolDamagedError(f"{self.path} names two sets of devices")
         if known != set(device_ids):
             odd = sorted(known ^ set(device_ids))
-            raise SpoolError(
+            raise SpoolOwnerError(
                 f"{self.path} belongs to another set of devices (differs in {', '.join(odd[:5])}); "
                 "use another state folder, or move it aside to start empty"
             )
+
+    def quick_check(self) -> None:
+        """Read every page, and check that the tables hang together.
+
+        Raises:
+            SpoolDamagedError: They do not.
+        """
+        with _translated(self.path, "read"):
+            (found,) = self.connection.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise SpoolDamagedError(f"{self.path} is damaged: {found}")
+
+    def pages(self) -> tuple[int, int]:
+        """Pages of the file, and those of them that are free; inside a transaction as it leaves them."""
+        return one(self.connection, "PRAGMA page_count"), one(self.connection, "PRAGMA freelist_count")
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All or nothing, and on disk when it returns.
 
         Raises:
-            SpoolError: The file cannot be written; nothing of the transaction holds.
+            SpoolError: The file cannot be written. Nothing of the transaction holds; where ``in_doubt`` is
+                set, all of it may.
         """
-        try:
+        with _translated(self.path, "written"):
             self.connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
             except BaseException:
-                self.connection.execute("ROLLBACK")
+                with suppress(sqlite3.Error):  # SQLite has done it by itself where the disk is full
+                    self.connection.execute("ROLLBACK")
                 raise
-            self.connection.execute("COMMIT")
-        except sqlite3.Error as exc:
-            raise SpoolError(f"{self.path} cannot be written: {exc}") from exc
+            try:
+                self.connection.execute("COMMIT")
+            except BaseException:
+                self.in_doubt = True
+                raise
 
     def close(self) -> None:
-        """Close and unlock."""
-        self.connection.close()
-        os.close(self._lock)
+        """Close the file, and release the lock if it is its own."""
+        with suppress(sqlite3.Error):
+            self.connection.close()
+        if self._own:
+            self.lock.release()
 
 
 @contextmanager
@@ -174,15 +270,13 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
     Raises:
         SpoolError: The file cannot be read.
     """
-    try:
+    with _translated(path, "read"):
         connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10.0)
         try:
             connection.execute("BEGIN")
             yield connection
         finally:
             connection.close()
-    except sqlite3.Error as exc:
-        raise SpoolError(f"{path} cannot be read: {exc}") from exc
 
 
 def one(connection: sqlite3.Connection, query: str, *args: Any) -> Any:
@@ -191,34 +285,78 @@ def one(connection: sqlite3.Connection, query: str, *args: Any) -> Any:
     return 0 if row is None or row[0] is None else row[0]
 
 
-def _lock(path: Path) -> int:
-    handle = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as exc:
-        os.close(handle)
-        raise SpoolError(f"{path} is in use by another process") from exc
-    return handle
-
-
-def _connect(path: Path) -> sqlite3.Connection:
+def connect_file(path: Path) -> sqlite3.Connection:
+    """A connection that reads and writes, without transactions of its own."""
     return sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0)
 
 
-def _configure(connection: sqlite3.Connection) -> None:
+@contextmanager
+def _translated(path: Path, doing: str) -> Iterator[None]:
+    """Errors of sqlite3 and of the operating system as ours."""
+    try:
+        yield
+    except sqlite3.Error as exc:
+        code = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF  # the rest tells kinds of it apart
+        text = f"{path} cannot be {doing}: {exc}"
+        if code in _UNAVAILABLE:
+            raise SpoolUnavailableError(text) from exc
+        raise (SpoolDamagedError(text) if code in _DAMAGED else SpoolError(text)) from exc
+    except OSError as exc:
+        raise SpoolUnavailableError(f"{path} cannot be {doing}: {exc}") from exc
+
+
+def _refuse_empty(path: Path) -> None:
+    """Notice a file without content before SQLite takes it for a new one, and its log for nothing.
+
+    Raises:
+        SpoolDamagedError: It is empty.
+    """
+    with suppress(FileNotFoundError):
+        if not os.stat(path).st_size:  # noqa: PTH116  (a path may be a directory: SQLite says so)
+            raise SpoolDamagedError(f"{path} is empty")
+
+
+def _configure(connection: sqlite3.Connection, wal_pages: int) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA wal_autocheckpoint = 4000")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {wal_pages}")
+    # A reader that stays for long keeps the log from being started anew: it is cut back once that is over.
+    connection.execute(f"PRAGMA journal_size_limit = {2 * wal_pages * PAGE}")
     connection.execute("PRAGMA temp_store = MEMORY")
 
 
-def _create(connection: sqlite3.Connection, device_ids: Sequence[str]) -> None:
-    connection.execute("BEGIN IMMEDIATE")
+def create_tables(connection: sqlite3.Connection) -> None:
+    """Make the tables of a new spool, always in the same order."""
     for statement in _TABLES.split(";\n"):
         if statement.strip():
             connection.execute(statement)
+    _extend(connection)
+
+
+def _prepare(connection: sqlite3.Connection, device_ids: Sequence[str]) -> None:
+    """Create the tables where there are none, else add what an earlier release did not have."""
+    connection.execute("BEGIN IMMEDIATE")
+    if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        _create(connection, device_ids)
+    elif connection.execute("SELECT value FROM meta WHERE key = 'format'").fetchone() == (FORMAT,):
+        _extend(connection)
+    connection.execute("COMMIT")
+
+
+def _create(connection: sqlite3.Connection, device_ids: Sequence[str]) -> None:
+    create_tables(connection)
     devices = sorted(device_ids)
     meta = {"format": FORMAT, "spool_id": secrets.token_hex(8), "devices": json.dumps(devices)}
     connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
     connection.executemany("INSERT INTO devices (no, device_id) VALUES (?, ?)", enumerate(devices, 1))
-    connection.execute("COMMIT")
+
+
+def _extend(connection: sqlite3.Connection) -> None:
+    """Add the columns that an earlier release did not have. Call it inside a transaction."""
+    known = {
+        table: {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+        for table in dict.fromkeys(table for table, _, _ in _ADDED)
+    }
+    for table, column, kind in _ADDED:
+        if column not in known[table]:
+            connection.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")

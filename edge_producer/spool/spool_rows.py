@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,11 +10,21 @@ from typing import NamedTuple
 
 from edge_producer.books import BookKey
 from edge_producer.sensed_rows import Row, StoredRow
+from edge_producer.spool.checksums import row_checksum
+from edge_producer.spool.salvage_plan import FoundRow
 from edge_producer.spool.spool_books import SpoolBooks
 from schemas.row_schemas import Stratum
 
+log = logging.getLogger(__name__)
+
 ROW_OVERHEAD = 160
 """Bytes that a row takes in the file besides its features, indexes included."""
+
+
+_INSERT = (
+    "INSERT INTO rows (device, book, seq, event_us, mono_ns, time_quality, features, score, decision,"
+    " reasons, sample_p, pi, u, sensed_s, crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
 
 
 class ThinnedBlock(NamedTuple):
@@ -52,6 +63,7 @@ class SpoolRows:
                 continue
             features = row.features.tobytes()
             self.bytes += len(features) + ROW_OVERHEAD
+            crc = row_checksum(device, row, features, row.pi, row.u)
             kept.append(
                 (
                     device,
@@ -68,13 +80,24 @@ class SpoolRows:
                     row.pi,
                     row.u,
                     row.sensed_s,
+                    crc,
                 )
             )
-        self._connection.executemany(
-            "INSERT INTO rows (device, book, seq, event_us, mono_ns, time_quality, features, score, decision,"
-            " reasons, sample_p, pi, u, sensed_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            kept,
-        )
+        self._connection.executemany(_INSERT, kept)
+
+    def take_over(self, device: int, found: FoundRow, book: int) -> None:
+        """Store an unsealed row of another spool, under a line of this one."""
+        _, row, pi, u = found
+        crc = row_checksum(device, row, row.features, pi, u)
+        self.bytes += len(row.features) + ROW_OVERHEAD
+        values = (device, book, row.seq, row.event_us, row.mono_ns, row.time_quality, row.features, row.score)
+        more = (row.decision, row.reasons, row.sample_p, pi, u, row.sensed_s, crc)
+        self._connection.execute(_INSERT, (*values, *more))
+
+    def set_tau(self, block: ThinnedBlock, tau: float) -> None:
+        """Have rows of a block that come later thinned as it was; nothing is removed."""
+        self._tau[block] = tau
+        self._connection.execute("INSERT OR REPLACE INTO blocks VALUES (?, ?, ?, ?)", (*block, tau))
 
     def oldest_s(self) -> dict[int, float]:
         """Time at which the oldest unsealed row was sensed (steady clock), by device."""
@@ -83,27 +106,40 @@ class SpoolRows:
         )
 
     def read(self, device: int, from_s: float, before_s: float, limit: int) -> list[StoredRow]:
-        """Rows sensed in the half-open span, oldest first, with their inclusion probability as thinned."""
+        """Rows sensed in the half-open span, oldest first, with their inclusion probability as thinned.
+
+        A damaged row is given up, so fewer than there are may come.
+        """
         found = self._connection.execute(
             "SELECT r.id, r.book, b.boot_id, r.seq, r.event_us, r.mono_ns, r.time_quality, r.features,"
-            " r.score, r.decision, r.reasons, r.sample_p, r.pi * coalesce(k.tau, 1.0), b.model, r.sensed_s"
-            " FROM rows r JOIN books b ON b.id = r.book LEFT JOIN blocks k"
+            " r.score, r.decision, r.reasons, r.sample_p, r.pi * coalesce(k.tau, 1.0), b.model, r.sensed_s,"
+            " r.pi, r.u, r.crc FROM rows r JOIN books b ON b.id = r.book LEFT JOIN blocks k"
             " ON k.device = b.device AND k.period_us = b.period_us AND k.stratum = b.stratum"
             " WHERE r.device = ? AND r.sensed_s >= ? AND r.sensed_s < ? ORDER BY r.sensed_s, r.id LIMIT ?",
             (device, from_s, before_s, limit),
         )
-        return [StoredRow(*row) for row in found]
+        whole: list[StoredRow] = []
+        damaged: list[StoredRow] = []
+        for *values, pi, u, crc in found:
+            row = StoredRow(*values)
+            (
+                whole if crc is None or crc == row_checksum(device, row, row.features, pi, u) else damaged
+            ).append(row)
+        if damaged:
+            self._give_up(damaged, device)
+        return whole
+
+    def _give_up(self, rows: Sequence[StoredRow], device: int) -> None:
+        """Remove rows that are not what was stored, and count them as lost."""
+        log.error("%d damaged rows of device %d are given up", len(rows), device)
+        self.remove(rows)
+        for row in rows:
+            self._books.lose(row.book, 1, row.sensed_s)
 
     def remove(self, rows: Sequence[StoredRow]) -> None:
         """Remove rows that a sealed message holds, which is stored in the same transaction."""
         self._connection.executemany("DELETE FROM rows WHERE id = ?", [(row.id,) for row in rows])
         self.bytes -= sum(len(row.features) + ROW_OVERHEAD for row in rows)
-
-    def refuse(self, rows: Sequence[StoredRow], now_s: float) -> None:
-        """Remove rows that can never be sent, and count them as refused."""
-        self.remove(rows)
-        for row in rows:
-            self._books.settle(row.book, 1, "refused", now_s)
 
     def age_all(self, now_s: float) -> None:
         """Set times ahead of ``now_s``, from before a restart, back to it."""
@@ -152,6 +188,5 @@ class SpoolRows:
         for book, n in Counter(book for book, _ in removed).items():
             self._books.settle(book, n, "evicted", now_s)
         self.bytes -= sum(size + ROW_OVERHEAD for _, size in removed)
-        self._tau[block] = tau
-        self._connection.execute("INSERT OR REPLACE INTO blocks VALUES (?, ?, ?, ?)", (*block, tau))
+        self.set_tau(block, tau)
         return len(removed)

@@ -46,6 +46,7 @@ class UpdateAgent:
         resources: What the devices of the process share.
         slots: The device's sets of models.
         monotonic: Steady seconds, any origin.
+        switch: What the sensing loop reads already; None: it is made here.
 
     Attributes:
         status: For the status file; a new object with each step.
@@ -64,6 +65,7 @@ class UpdateAgent:
         resources: UpdaterResources,
         slots: ModelSlots,
         monotonic: Callable[[], float] = time.monotonic,
+        switch: ModelSwitch | None = None,
     ) -> None:
         self.device_id = device.device_id
         self._monotonic = monotonic
@@ -80,7 +82,7 @@ class UpdateAgent:
         self._progress = UpdateProgress(
             self.device_id, Journal(folder, disk), slots, self._report, lambda: trusted.now().timestamp()
         )
-        self.installer = Installer(self._progress, slots, resources, self.wake, monotonic)
+        self.installer = Installer(self._progress, slots, resources, self.wake, monotonic, switch)
         self._instructions = InstructionReader(self._access, self.installer, options, resources, monotonic)
         self.status = self._status()
         self.checked = threading.Event()
@@ -187,7 +189,7 @@ class UpdateAgent:
         denied = isinstance(error, AccessError)
         if str(error) != self.last_error:
             log.warning("%s", error, extra={"device_id": self.device_id})
-        self._schedule.contact_failed(self._monotonic(), denied=denied)
+        self._schedule.contact_failed(self._monotonic(), denied=denied, at_least_s=_asked_for(error))
         self.last_error, self.blocked = str(error), denied or self._schedule.failures > 1
         if denied or self._schedule.failures >= RENEW_EVERY:
             self._access.drop()
@@ -226,7 +228,8 @@ class UpdateAgent:
             raise
         except (AccessError, RetryableError) as exc:
             denied = isinstance(exc, AccessError)
-            wait_s = self._schedule.reports_refused(self._monotonic(), denied=denied)
+            asked_s = _asked_for(exc)
+            wait_s = self._schedule.reports_refused(self._monotonic(), denied=denied, at_least_s=asked_s)
             log.warning("reports wait %.0f s: %s", wait_s, exc, extra={"device_id": self.device_id})
             return False
         self._schedule.reports_accepted()
@@ -245,3 +248,8 @@ class UpdateAgent:
             "unreported": len(self._reports),
             "shadow": self.installer.shadow,
         }
+
+
+def _asked_for(error: AccessError | RetryableError) -> float:
+    """Seconds that the service asks to wait."""
+    return error.retry_after_s if isinstance(error, RetryableError) else 0.0

@@ -44,6 +44,7 @@ class Installer:
         resources: What the devices of the process share.
         wake: Called from other threads when ``advance`` has something to do.
         monotonic: Steady seconds, any origin: a trial's bounds are measured on it.
+        switch: What the sensing loop reads already; None: it is made here.
 
     Attributes:
         shadow: For the status file: the newest comparison of two models, empty before the first.
@@ -59,6 +60,7 @@ class Installer:
         resources: UpdaterResources,
         wake: Callable[[], None],
         monotonic: Callable[[], float],
+        switch: ModelSwitch | None = None,
     ) -> None:
         self.device_id = progress.device_id
         self.progress = progress
@@ -69,7 +71,7 @@ class Installer:
         self._monotonic = monotonic
         self._trial: TrialFeed | None = None
         self._watch: ShadowWatch | None = None
-        self._running = RunningSet(self.device_id, slots, resources.models)
+        self._running = RunningSet(self.device_id, slots, resources.models, switch)
         self._start()
 
     @property

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from edge_producer.updates.membership import Membership
 from edge_producer.updates.schedule import Backoff
 from edge_producer.updates.service_client import Credentials, DeliveryClient
-from schemas.errors import AccessError, PipelineError
+from schemas.errors import AccessError, PipelineError, RetryableError
 from schemas.join import JoinBundle
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class ServiceLink:
     def _listen(self) -> None:
         backoff = Backoff()
         while not self._closed.is_set():
-            held = self._held
+            held, asked_s = self._held, 0.0
             try:
                 if held is not None:
                     for version in held[1].watch():
@@ -86,4 +86,5 @@ class ServiceLink:
                 log.warning("no hints: %s", exc, extra={"device_id": self.join.device_id})
             except PipelineError as exc:
                 log.debug("no hints: %s", exc, extra={"device_id": self.join.device_id})
-            self._closed.wait(backoff.failed())
+                asked_s = exc.retry_after_s if isinstance(exc, RetryableError) else 0.0
+            self._closed.wait(max(backoff.failed(), asked_s))

@@ -20,6 +20,7 @@ from edge_producer.updates.service_client import Credentials, EnrolmentClient
 from schemas.durable import Disk
 from schemas.errors import AccessError, ServiceUnavailableError
 from schemas.join import JoinBundle
+from schemas.possession import enrolment_text
 
 log = logging.getLogger(__name__)
 
@@ -144,7 +145,10 @@ class Membership:
         return self._time.now() >= end - RENEW_SHARE * (end - begin)
 
     def _enrol(self) -> Credentials:
-        issued = EnrolmentClient(self._join).enrol(self._csr(), self._device.public_pem)
+        csr = self._csr()
+        claim = enrolment_text(self._device.device_id, csr, _digest(self._join.token))
+        proof = self._key.sign(claim, ec.ECDSA(hashes.SHA256()))
+        issued = EnrolmentClient(self._join).enrol(csr, self._device.public_pem, proof)
         credentials = self._keep(issued.certificate_pem, issued.server_time)
         # The certificate is on disk first: if the power fails in between, the same token is redeemed again.
         spent = self._join.model_copy(update={"token": _digest(self._join.token)})

@@ -20,14 +20,17 @@ class RunningSet:
         device_id: Named in logs.
         slots: The device's sets.
         loaded: Loads them.
+        switch: What the sensing loop reads already; None: it is made with the first models.
     """
 
-    def __init__(self, device_id: str, slots: ModelSlots, loaded: LoadedModels) -> None:
+    def __init__(
+        self, device_id: str, slots: ModelSlots, loaded: LoadedModels, switch: ModelSwitch | None = None
+    ) -> None:
         self._device_id = device_id
         self._slots = slots
         self._loaded = loaded
         self._retired: list[ActiveModels] = []
-        self._switch: ModelSwitch | None = None
+        self._switch = switch
 
     @property
     def switch(self) -> ModelSwitch:

@@ -105,9 +105,9 @@ class UpdateSchedule:
         self._contacts.reset()
         self._report_s = _AT_ONCE
 
-    def contact_failed(self, now_s: float, *, denied: bool = False) -> None:
-        """The service did not answer, or denied access: checks and reports wait."""
-        wait_s = self._contacts.failed()
+    def contact_failed(self, now_s: float, *, denied: bool = False, at_least_s: float = 0.0) -> None:
+        """The service did not answer, denied access, or asked to wait: checks and reports wait."""
+        wait_s = max(self._contacts.failed(), at_least_s)
         self._postpone(now_s, max(wait_s, DENIED_S) if denied else wait_s)
 
     def offline(self, now_s: float) -> None:
@@ -136,9 +136,9 @@ class UpdateSchedule:
         """There is a new report."""
         self._report_s = _AT_ONCE
 
-    def reports_refused(self, now_s: float, *, denied: bool = False) -> float:
+    def reports_refused(self, now_s: float, *, denied: bool = False, at_least_s: float = 0.0) -> float:
         """The service answers, but takes no reports; returns the seconds until they are sent again."""
-        wait_s = max(self._refusals.failed(), DENIED_S if denied else 0.0)
+        wait_s = max(self._refusals.failed(), DENIED_S if denied else 0.0, at_least_s)
         self._refused_until_s = now_s + wait_s
         return wait_s
 

@@ -46,6 +46,13 @@ class JoinedService:
     verifier: TrustVerifier
 
 
+def has_joined(options: UpdaterOptions, device_id: str) -> bool:
+    """Whether the device has had a certificate, or was never asked to join."""
+    bundles = [options.folder / "joined.json"]
+    bundles += [options.join_dir / f"{device_id}.json"] if options.join_dir is not None else []
+    return not any(b.exists() for b in bundles) or (options.folder / "certificate.pem").exists()
+
+
 class ServiceAccess:
     """One device's way to the service. Any thread may read ``has_joined``; one thread uses the rest.
 
@@ -82,10 +89,7 @@ class ServiceAccess:
     @property
     def has_joined(self) -> bool:
         """Whether the device has had a certificate, or was never asked to join. From any thread."""
-        options = self._options
-        bundles = [options.folder / "joined.json"]
-        bundles += [options.join_dir / f"{self.device_id}.json"] if options.join_dir is not None else []
-        return not any(b.exists() for b in bundles) or (options.folder / "certificate.pem").exists()
+        return has_joined(self._options, self.device_id)
 
     def delivery(self, *, renew: bool = False) -> DeliveryClient:
         """The connection, made where there is none.

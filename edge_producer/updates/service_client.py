@@ -26,11 +26,14 @@ from schemas.errors import (
 from schemas.join import JoinBundle
 from schemas.proto import delivery_pb2 as pb
 from schemas.proto import delivery_pb2_grpc as rpc
+from schemas.proto import rpc_status_subset_pb2 as rpc_status
 from schemas.updates import Attack
 
 log = logging.getLogger(__name__)
 
 CALL_S, METADATA_S = 10.0, 30.0
+RETRY_S, LONGEST_WAIT_S = 1.0, 600.0
+"""Pause before a call is tried again where the service asks for none, and the longest that it may ask for."""
 MAX_MESSAGE_BYTES = 4 * 1024**2
 """Largest message; all metadata for a device that has none take a tenth of it."""
 MAX_FIELDS = 2 * MAX_FILES + 16
@@ -89,8 +92,13 @@ class EnrolmentClient:
     def __init__(self, join: JoinBundle) -> None:
         self._join = join
 
-    def enrol(self, csr_pem: bytes, signing_key_pem: str) -> IssuedCertificate:
+    def enrol(self, csr_pem: bytes, signing_key_pem: str, signing_proof: bytes) -> IssuedCertificate:
         """Redeem the join bundle's token.
+
+        Args:
+            csr_pem: Request for a certificate.
+            signing_key_pem: Public key that seals telemetry.
+            signing_proof: Its signature over ``schemas.possession.enrolment_text``.
 
         Raises:
             AccessError: The token is used, expired or another device's.
@@ -101,6 +109,7 @@ class EnrolmentClient:
             token=self._join.token,
             csr_pem=csr_pem,
             signing_key_pem=signing_key_pem,
+            signing_proof=signing_proof,
         )
         with self._stub() as stub, _translated("enrol"):
             return _issued(stub.Enroll(request, timeout=CALL_S))
@@ -210,7 +219,7 @@ class DeliveryClient:
 
         Raises:
             RejectedError: The service refuses this report for good.
-            RetryableError: The service answered, but does not take it now.
+            RetryableError: The service answered, but does not take it now; its ``retry_after_s`` says when.
             ServiceUnavailableError: No answer in time.
         """
         with _translated("report"):
@@ -330,11 +339,24 @@ def _translated(what: str) -> Iterator[None]:
             raise RegistryError(message) from exc
         if code in _WRONG:
             raise RejectedError(message) from exc
-        if code in _UNAVAILABLE:
-            raise ServiceUnavailableError(message) from exc
-        raise RetryableError(message) from exc
+        kind = ServiceUnavailableError if code in _UNAVAILABLE else RetryableError
+        raise kind(message, _retry_after_s(exc)) from exc
     except ValueError as exc:  # gRPC raises it when another thread has closed the channel
         raise ServiceUnavailableError(f"cannot {what}: {exc}") from exc
+
+
+def _retry_after_s(error: grpc.RpcError) -> float:
+    """Seconds after which the service wants to be asked again, as far as it says so and we believe it."""
+    try:
+        metadata = dict(error.trailing_metadata() or ()) if isinstance(error, grpc.Call) else {}
+        status = rpc_status.Status.FromString(metadata.get("grpc-status-details-bin", b""))
+        for detail in status.details:
+            if detail.type_url.endswith("/google.rpc.RetryInfo"):
+                delay = rpc_status.RetryInfo.FromString(detail.value).retry_delay
+                return min(max(delay.seconds + delay.nanos / 1e9, 0.0), LONGEST_WAIT_S)
+    except (DecodeError, TypeError):
+        pass  # a service that we do not know, or one that lies: ask again as after any error
+    return RETRY_S
 
 
 def _status(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from edge_producer.device_identity import load_or_create
-from edge_producer.model_switch import ModelSwitch
+from edge_producer.device_identity import DeviceKeys, load_or_create
+from edge_producer.model_switch import ActiveModels, ModelSwitch
 from edge_producer.settings import EdgeSettings
 from edge_producer.updates.agent import UpdateAgent
 from edge_producer.updates.resources import UpdaterResources
-from edge_producer.updates.service_access import UpdaterOptions
+from edge_producer.updates.service_access import UpdaterOptions, has_joined
 from edge_producer.updates.slots import ModelSlots
+from edge_producer.updates.standby_models import standby_model
 from schemas.durable import DISK, Disk
-from schemas.errors import OperatorError
+from schemas.errors import OperatorError, PipelineError, SpoolError
 from schemas.profile import Profile
+
+log = logging.getLogger(__name__)
 
 BUILD_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 """No device believes a time before this release was built."""
 END_S = 10.0
+RETRY_S = 30.0
+"""Time between two attempts to start an updater that could not start."""
 _LEFT_BY_0_2 = ("*.new", ".part-*")
 """Names of temporary files and folders that a crash of release 0.2.0 left."""
 
@@ -40,11 +47,18 @@ class Updater:
         profile: Profile of all devices.
         disk: Everything durable is written through it.
         resources: What the devices share; made here unless given.
+        keys: The devices' keys; read here unless given.
+        patient: A device whose updater cannot start now (a full, read-only or damaged disk) gets the models
+            that can be had, and its updater later. Otherwise that is an error.
+
+    Attributes:
+        agents: Updaters that have started, by device id.
 
     Raises:
         OperatorError: Another process updates these devices.
         SpoolError: No set of models of a device can be loaded.
         BundleError: The factory bundle is missing or altered.
+        OSError: The disk does not take what must be written.
     """
 
     def __init__(
@@ -53,18 +67,16 @@ class Updater:
         profile: Profile,
         disk: Disk = DISK,
         resources: UpdaterResources | None = None,
+        keys: DeviceKeys | None = None,
+        *,
+        patient: bool = False,
     ) -> None:
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._joined: set[str] = set()
-        disk.make_folder(settings.updates_dir, private=True)
-        self._lock = _locked(settings.updates_dir / "lock")
-        for (
-            device
-        ) in settings.devices:  # below the devices' folders alone: an id may end like a temporary name
-            disk.sweep(settings.updates_dir / device, also=_LEFT_BY_0_2, deep=True)
-        resources = resources or UpdaterResources.of(profile, shadow_previous=settings.shadow_previous)
-        options = UpdaterOptions(
+        self._keys_dir, self._keys, self._patient = settings.keys_dir, keys, patient
+        self._resources = resources or UpdaterResources.of(profile, shadow_previous=settings.shadow_previous)
+        self._options = UpdaterOptions(
             folder=settings.updates_dir,
             join_dir=settings.join_dir,
             poll_s=settings.update_poll_s,
@@ -72,49 +84,98 @@ class Updater:
             build_time=BUILD_TIME,
             disk=disk,
         )
+        self._lock: IO[bytes] | None = None
+        with self._tolerated():
+            disk.make_folder(settings.updates_dir, private=True)
+            self._lock = _locked(settings.updates_dir / "lock")
         self.agents: dict[str, UpdateAgent] = {}
+        self._standby: dict[str, ModelSwitch] = {}
         for name in settings.devices:
-            folder = settings.updates_dir / name
-            disk.make_folder(folder, private=True)
-            identity = load_or_create(settings.keys_dir, name)
-            slots = ModelSlots(folder, profile, disk)
-            self.agents[name] = UpdateAgent(identity, replace(options, folder=folder), resources, slots)
+            self._begin(name)
+
+    def _begin(self, name: str) -> None:
+        """Start a device's updater, or have it stand by."""
+        folder, disk = self._options.folder / name, self._options.disk
+        with self._tolerated():  # below the devices' folders alone: an id may end like a temporary name
+            disk.sweep(folder, also=_LEFT_BY_0_2, deep=True)
+        try:
+            self.agents[name] = self._agent(name)
+        except (OSError, PipelineError):
+            if not self._patient:
+                raise
+            log.exception("the updater cannot start now", extra={"device_id": name})
+            model = standby_model(folder, self._resources, disk)
+            self._standby[name] = ModelSwitch(ActiveModels(model))
+
+    def _agent(self, name: str, switch: ModelSwitch | None = None) -> UpdateAgent:
+        options = replace(self._options, folder=self._options.folder / name)
+        if self._keys is None:
+            identity = load_or_create(self._keys_dir, name)
+        elif name in self._keys.signers:
+            identity = replace(self._keys.identities[name], signer=self._keys.signers[name])
+        else:
+            raise SpoolError(self._keys.problems.get(name, f"{name} has no key"))
+        options.disk.make_folder(options.folder, private=True)
+        slots = ModelSlots(options.folder, self._resources.profile, options.disk)
+        return UpdateAgent(identity, options, self._resources, slots, switch=switch)
+
+    @contextmanager
+    def _tolerated(self) -> Iterator[None]:
+        """What a process can do without if its disk does not allow it."""
+        try:
+            yield
+        except OSError as exc:
+            if not self._patient:
+                raise
+            log.warning("%s: %s", self._options.folder, exc)
 
     @property
     def switches(self) -> Mapping[str, ModelSwitch]:
         """The switch of each device, by device id."""
-        return {name: agent.switch for name, agent in self.agents.items()}
+        return {**self._standby, **{name: agent.switch for name, agent in list(self.agents.items())}}
 
     def has_joined(self, device_id: str) -> bool:
         """Whether the cloud knows the device: it has had a certificate, or was never asked to join."""
         return device_id in self._joined or self._find_joined(device_id)
 
     def _find_joined(self, device_id: str) -> bool:
-        if self.agents[device_id].has_joined:
+        options = replace(self._options, folder=self._options.folder / device_id)
+        if has_joined(options, device_id):
             self._joined.add(device_id)
         return device_id in self._joined
 
     def start(self) -> None:
         """Start a thread per device."""
-        for name, agent in self.agents.items():
-            thread = threading.Thread(
-                target=agent.run, args=(self._stop,), name=f"update-{name}", daemon=True
-            )
+        for name in (*self.agents, *self._standby):
+            thread = threading.Thread(target=self._run, args=(name,), name=f"update-{name}", daemon=True)
             thread.start()
             self._threads.append(thread)
+
+    def _run(self, name: str) -> None:
+        """One device's thread: its updater, as soon as that can start."""
+        while name not in self.agents:
+            if self._stop.wait(RETRY_S):
+                return
+            try:
+                self.agents[name] = self._agent(name, self._standby[name])
+                log.warning("the updater has started after all", extra={"device_id": name})
+            except (OSError, PipelineError) as exc:
+                log.info("the updater cannot start yet: %s", exc, extra={"device_id": name})
+        self.agents[name].run(self._stop)
 
     def stop(self) -> None:
         """End the threads in order; a trial under way begins anew at the next start."""
         self._stop.set()
-        for agent in self.agents.values():
+        for agent in list(self.agents.values()):
             agent.wake()
         for thread in self._threads:
             thread.join(END_S)
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def status(self) -> dict[str, Any]:
         """State of each device's updates, for the status file. From any thread."""
-        return {name: agent.status for name, agent in self.agents.items()}
+        return {name: agent.status for name, agent in list(self.agents.items())}
 
 
 def has_models(settings: EdgeSettings) -> bool:

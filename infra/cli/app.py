@@ -18,7 +18,9 @@ import typer
 import infra.cli
 from infra.cli.console import show_error
 from infra.settings import StackSettings, load_settings
+from infra.terminal import guard_streams
 from schemas.errors import PipelineError
+from schemas.folder_access import guard_new_files
 
 StateDir = Annotated[
     Path | None, typer.Option(help="Folder of everything the stack keeps.", show_default=False)
@@ -38,11 +40,16 @@ class Session:
     def settings(self, **given: Any) -> StackSettings:
         """Settings in force: the command's own options, then the global ones, then the environment.
 
+        What the command writes from now on is closed to others, as the settings say.
+
         Raises:
             StackError: A value does not fit, or an ``EDGELOOP_*`` variable is unknown.
+            OperatorError: There is no group of that name.
         """
         own = {name: value for name, value in given.items() if value is not None}
-        return load_settings(os.environ, **{**self.given, **own})
+        found = load_settings(os.environ, **{**self.given, **own})
+        guard_new_files(found.state_dir, found.data_group)
+        return found
 
 
 def session(ctx: typer.Context) -> Session:
@@ -94,6 +101,7 @@ def main() -> None:
     # A script's `edgeloop … &` inherits SIGINT ignored, and Python then leaves it so. The devices and workers
     # that a command starts all end on SIGINT, so the command must too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    guard_streams()
     try:
         with interruptible():
             build_app()(prog_name="edgeloop")

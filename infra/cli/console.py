@@ -1,4 +1,8 @@
-"""Prints for commands: results on standard output, progress and errors on standard error."""
+"""Prints for commands: results on standard output, progress and errors on standard error.
+
+The only module of the command line that prints. Whatever it is given may quote text from outside, so each
+function shows control characters as escapes (``schemas/escaping.py``).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,9 @@ from rich.table import Table
 from rich.text import Text
 
 from infra.printing import cell
+from infra.terminal import EscapedConsole
 from schemas.errors import PipelineError
+from schemas.escaping import escaped_block, escaped_json, escaped_line
 
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 _PLAIN_WIDTH = 200
@@ -29,28 +35,38 @@ _PADDING = re.compile(r" +((?:\x1b\[0m)?)$", re.MULTILINE)
 def stdout() -> Console:
     """Console for results; wide if it is not a terminal, so that nothing is cut."""
     plain = not sys.stdout.isatty()
-    return Console(highlight=False, soft_wrap=plain, width=_PLAIN_WIDTH if plain else None)
+    return EscapedConsole(highlight=False, soft_wrap=plain, width=_PLAIN_WIDTH if plain else None)
+
+
+def _stderr() -> Console:
+    return EscapedConsole(stderr=True, highlight=False, soft_wrap=True)
 
 
 def show_progress(line: str) -> None:
     """Print a line of progress."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(Text(line, style="dim"))
+    _stderr().print(Text(escaped_block(line), style="dim"))
 
 
 def show_json(value: Any) -> None:
     """Print a result as indented JSON."""
-    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.write(escaped_json(json.dumps(value, indent=1, ensure_ascii=False, default=str)) + "\n")
 
 
 def show_json_line(value: Any) -> None:
     """Print one of many results as one line of JSON, at once."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.write(as_json_line(value) + "\n")
     sys.stdout.flush()
 
 
+def as_json_line(value: Any) -> str:
+    """The value as JSON on one line, without control characters."""
+    return escaped_json(json.dumps(value, ensure_ascii=False, default=str))
+
+
 def show_text(text: str) -> None:
-    """Print a result that is text already."""
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    """Print a result that is text already; its line ends stay."""
+    safe = escaped_block(text)
+    sys.stdout.write(safe if safe.endswith("\n") else safe + "\n")
 
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -65,7 +81,7 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
         rows: One value a column.
     """
     texts = [[Text(cell(value)) for value in row] for row in rows]
-    headings = [Text(name.rstrip(_RIGHT + _PROSE)) for name in columns]
+    headings = [Text(escaped_line(name.rstrip(_RIGHT + _PROSE))) for name in columns]
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     table.show_header = any(headings)
     for i, name in enumerate(columns):
@@ -96,11 +112,17 @@ def _rendered(table: Table) -> str:
 
 def show_error(error: PipelineError) -> None:
     """Print what failed in one line, and what to do in another if the error's class says it."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(Text.assemble(("error: ", "bold red"), str(error)))
+    console = _stderr()
+    console.print(Text.assemble(("error: ", "bold red"), escaped_block(str(error))))
     advice = hint(error)
     if advice:
         console.print(Text.assemble(("hint: ", "bold"), advice))
+
+
+def show_warning(line: str) -> None:
+    """Print what the reader of a result must know about it."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(Text.assemble(("warning: ", "bold yellow"), line))
 
 
 def hint(error: PipelineError) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from infra.cli.app import session
-from infra.cli.console import AsJson, show_json, show_progress, show_table
-from infra.printing import count
+from infra.cli.console import AsJson, show_json, show_progress, show_table, show_text, show_warning
+from infra.printing import count, instant
 
 if TYPE_CHECKING:
     from infra.process.child import ChildProcess
@@ -22,7 +22,15 @@ JOBS = "edgeloop.jobs"
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     family = typer.Typer(help="The stream jobs.", no_args_is_help=True)
-    for command, name in ((list_, "list"), (run, "run"), (lag, "lag")):
+    commands = (
+        (list_, "list"),
+        (status, "status"),
+        (resume, "resume"),
+        (forget, "forget"),
+        (run, "run"),
+        (lag, "lag"),
+    )
+    for command, name in commands:
         family.command(name)(command)
     app.add_typer(family, name="job")
 
@@ -38,6 +46,71 @@ def list_(as_json: AsJson = False) -> None:
         [j["name"], j["version"], ", ".join(j["reads"]), ", ".join(j["writes"]), j["package"]] for j in found
     ]
     show_table("", columns, rows)
+    for job in found:
+        if job.get("error"):
+            show_text(f"problem job {job['name']} of package {job['package']} {job['error']}")
+
+
+def status(
+    ctx: typer.Context,
+    name: Annotated[str | None, typer.Argument(help="Job; by default all.", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how jobs of your own stand: what stopped one, since when, and how far it is behind."""
+    from infra.job_report import collect_jobs
+    from infra.stack.stack_file import is_held
+
+    settings = session(ctx).settings()
+    jobs = collect_jobs(settings.lake_root, up=is_held(settings.state_dir))
+    found = [job for job in jobs if name in (None, job["job"])]
+    if not found and name is not None:
+        raise _unknown(name)
+    if as_json:
+        show_json(found)
+        return
+    columns = ["job", "state", "commits behind>", "tries>", "since", "next try", "error…"]
+    show_table("", columns, [[*_summary(job), job["error"]] for job in found])
+    for job in found:
+        stopped = [task for task in job["tasks"] if task["error"]]
+        if stopped:
+            rows = [[t["task"], t["state"], t["position"], t["newest"], t["error"]] for t in stopped]
+            show_table(f"\n{job['job']}", ["task", "state", "read up to>", "newest>", "error…"], rows)
+            show_text(f"\n{stopped[0]['traceback'] or ''}")
+
+
+def resume(ctx: typer.Context, name: str, as_json: AsJson = False) -> None:
+    """Let a stopped job of your own try again now, with the code that is installed by now."""
+    from datetime import UTC, datetime
+
+    from feature_store.job_status import JobStatusFiles
+
+    statuses = JobStatusFiles(session(ctx).settings().lake_root)
+    if name not in {status.job for status in statuses.all()}:
+        raise _unknown(name)
+    tasks = statuses.retry(name, datetime.now(UTC))
+    if as_json:
+        show_json({"job": name, "tasks": tasks})
+    else:
+        show_text(f"{name} is tried again on {count(tasks, 'task')}" if tasks else f"{name} has not stopped")
+
+
+def forget(ctx: typer.Context, name: str, as_json: AsJson = False) -> None:
+    """Keep no more input for a job that is gone for good; should it come back, it reads the tables."""
+    from feature_store.job_status import JobStatusFiles
+    from schemas.errors import StackError
+    from stream_processors.user_jobs.declaration import user_points
+
+    statuses = JobStatusFiles(session(ctx).settings().lake_root)
+    own = [status for status in statuses.all() if status.job == name]
+    if not own:
+        raise _unknown(name)
+    if {name, *(s.installed_as for s in own)} & {point.name for point in user_points()}:
+        raise StackError(f"job '{name}' is installed: uninstall its package first")
+    tasks = statuses.forget(name)
+    if as_json:
+        show_json({"job": name, "tasks": tasks})
+    else:
+        show_text(f"{name} is forgotten on {count(tasks, 'task')}; its tables and its own commits stay")
 
 
 def run(ctx: typer.Context) -> None:
@@ -62,7 +135,10 @@ def lag(ctx: typer.Context, as_json: AsJson = False) -> None:
     from infra.stack.running import log_only, running_stack
 
     with running_stack(log_only(session(ctx).settings()), "job lag", show_progress) as stack:
-        found = lags(stack.lake_root, KafkaAdmin(stack.bootstrap_servers), stack.namespace)
+        damaged: list[str] = []
+        found = lags(stack.lake_root, KafkaAdmin(stack.bootstrap_servers), stack.namespace, damaged)
+    for line in damaged:
+        show_warning(line)
     if as_json:
         show_json([{**one._asdict(), "lag": one.lag} for one in found])
         return
@@ -73,21 +149,33 @@ def lag(ctx: typer.Context, as_json: AsJson = False) -> None:
 
 
 def _described(point: Any) -> dict[str, Any]:
-    from schemas.errors import OperatorError
-
     package = point.dist.name if point.dist else ""
     try:
         job = point.load()
-    except (ImportError, AttributeError) as exc:
-        raise OperatorError(f"job {point.name} of package {package} cannot be loaded: {exc}") from exc
-    return {
-        "name": job.name,
-        "version": job.version,
-        "state_version": job.state_version,
-        "reads": list(job.reads),
-        "writes": list(job.writes),
-        "package": package,
-    }
+        own = [spec.name for spec in getattr(job, "tables", ())]
+        return {
+            "name": job.name,
+            "version": job.version,
+            "state_version": job.state_version,
+            "reads": list(job.reads),
+            "writes": list(dict.fromkeys((*getattr(job, "writes", ()), *own))),
+            "package": package,
+        }
+    except (Exception, SystemExit) as exc:  # noqa: BLE001  (a user's code: the others are listed all the same)
+        unknown: dict[str, Any] = {"version": None, "state_version": None, "reads": [], "writes": []}
+        error = f"cannot be loaded: {type(exc).__name__}: {exc}"
+        return {"name": point.name, **unknown, "package": package, "error": error}
+
+
+def _summary(job: dict[str, Any]) -> list[object]:
+    since, retry_at = instant(job["since"]), instant(job["retry_at"])
+    return [job["job"], job["state"], count(job["behind"]), job["tries"], since, retry_at]
+
+
+def _unknown(name: str) -> Exception:
+    from schemas.errors import StackError
+
+    return StackError(f"no job of yours is called '{name}' here: `edgeloop job status` lists them")
 
 
 def _until_ended(worker: ChildProcess) -> int:

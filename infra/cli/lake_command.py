@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from infra.cli.app import session
-from infra.cli.console import AsJson, show_json, show_table, show_text
+from infra.cli.console import AsJson, show_json, show_progress, show_table, show_text, show_warning
 from infra.printing import count, instant
 
 if TYPE_CHECKING:
@@ -21,9 +23,39 @@ Ref = Annotated[str | None, typer.Option("--cut", help="Cut id or instant.", sho
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     family = typer.Typer(help="Cuts, pins and housekeeping of the lake.", no_args_is_help=True)
-    for command in (cuts, pin, unpin, compact, vacuum):
+    for command in (check, cuts, pin, unpin, compact, vacuum):
         family.command()(command)
     app.add_typer(family, name="lake")
+
+
+def check(
+    ctx: typer.Context,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Heal what can be healed; nothing is deleted.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read every file of the lake and name what is damaged; exit code 1 if anything is left.
+
+    Needs no stack, and may run beside one. What cannot be healed keeps its place in the list: damaged files
+    are moved to `_set_aside` in the lake's folder, and queries name the rows that they lack.
+    """
+    from feature_store.lake_check import check_lake
+
+    root = _root(ctx)
+    found = list(check_lake(root, lambda line: show_progress(f"checking: {line}"), repair=repair))
+    left = [f for f in found if not f.healed]
+    if as_json:
+        show_json({"findings": [asdict(f) for f in found], "left": len(left)})
+    elif found:
+        columns = ["file…", "problem…", "outcome…"]
+        rows = [[f.file, f.problem, f"{'healed: ' if f.healed else ''}{f.outcome}"] for f in found]
+        show_table("", columns, rows)
+    if not as_json:
+        healed = len(found) - len(left)
+        show_text(f"{count(len(found), 'finding')}, {count(healed)} healed, {count(len(left))} left")
+    if left:
+        raise typer.Exit(1)
 
 
 def cuts(
@@ -34,7 +66,10 @@ def cuts(
     """List the newest cuts, and all pins."""
     _, found = _open(ctx)
     pins = found.pins()
-    newest = [found.read(i) for i in found.ids()[-last:]]
+    damaged = found.damaged()
+    newest = [found.read(i) for i in found.ids()[-last:] if i not in damaged]
+    for line in (*damaged.values(), *found.damaged_pins().values()):
+        show_warning(line)
     listed = [_described(cut, None) for cut in newest] + [_described(cut, name) for name, cut in pins.items()]
     if as_json:
         show_json(listed)
@@ -80,13 +115,18 @@ def vacuum(ctx: typer.Context, as_json: AsJson = False) -> None:
 def _open(ctx: typer.Context) -> tuple[Lake, CutStore]:
     from feature_store.cut_store import CutStore
     from feature_store.lake import Lake
+
+    lake = Lake.open(_root(ctx))
+    return lake, CutStore(lake)
+
+
+def _root(ctx: typer.Context) -> Path:
     from schemas.errors import QueryError
 
     root = session(ctx).settings().lake_root
     if not root.is_dir():
         raise QueryError(f"no lake at {root}; `edgeloop up` or `edgeloop demo` makes one")
-    lake = Lake.open(root)
-    return lake, CutStore(lake)
+    return root
 
 
 def _described(cut: Cut, pinned: str | None) -> dict[str, Any]:

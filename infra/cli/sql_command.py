@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from infra.cli.app import session
-from infra.cli.console import AsJson, show_text
+from infra.cli.console import AsJson, show_text, show_warning
 
 if TYPE_CHECKING:
     from feature_store.result_text import Format
@@ -36,4 +36,4 @@ def sql(
     if as_csv and as_json:
         raise typer.BadParameter("--csv and --json exclude each other")
     fmt: Format = "csv" if as_csv else "json" if as_json else "table"
-    show_text(run(session(ctx).settings().lake_root, statement, cut, fmt))
+    show_text(run(session(ctx).settings().lake_root, statement, cut, fmt, show_warning))

@@ -9,7 +9,7 @@ import typer
 
 from infra.cli.app import session
 from infra.cli.console import AsJson, show_json, show_table, show_text
-from infra.printing import count, instant, size
+from infra.printing import cell, count, instant, size
 
 
 def register(app: typer.Typer) -> None:
@@ -50,6 +50,8 @@ def _show(found: dict[str, Any]) -> None:
                 for d in found["devices"]
             ],
         )
+    if found["refusals"] is not None and (refused := _refused(found["refusals"])):
+        show_text(f"\nrefused by the model service since {instant(found['refusals']['since'])}: {refused}")
     if found["topics"]:
         behind: Counter[str] = Counter()
         for lag in found["lag"]:
@@ -68,10 +70,25 @@ def _show(found: dict[str, Any]) -> None:
     if found["tables"]:
         rows = [[t["name"], count(t["rows"]), t["version"], count(t["files"])] for t in found["tables"]]
         show_table("\ntables", ["name", "rows>", "version>", "files>"], rows)
+    if found["jobs"]:
+        rows = [[j["job"], j["state"], count(j["behind"]), j["error"]] for j in found["jobs"]]
+        show_table("\njobs of your own", ["name", "state", "commits behind>", "error…"], rows)
     if found["cut"]:
         show_text(f"\ncut     {found['cut']['id']}   created {instant(found['cut']['created'])}")
     for problem in found["problems"]:
-        show_text(f"problem {problem}")
+        show_text(f"problem {cell(problem)}")
+
+
+def _refused(refusals: dict[str, Any]) -> str:
+    """Refused connections with the address that lost most, and refused calls by method; empty: none."""
+    parts = []
+    if connections := sum(refusals["connections"].values()):
+        [(worst, lost)] = Counter(refusals["addresses"]).most_common(1) or [("", 0)]
+        most = f", {count(lost)} of them from {worst}" if worst else ""
+        parts.append(f"{count(connections, 'connection')}{most}")
+    for kind, number in Counter(refusals["calls"]).most_common(3):
+        parts.append(f"{count(number, 'call')} of {kind}")
+    return "; ".join(parts)
 
 
 def _memory(mebibytes: int | None) -> str:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from infra.cli.app import session
-from infra.cli.console import AsJson, show_json, show_json_line, show_progress, show_table, show_text
-from infra.printing import count, instant
+from infra.cli.console import (
+    AsJson,
+    as_json_line,
+    show_json,
+    show_json_line,
+    show_progress,
+    show_table,
+    show_text,
+)
+from infra.printing import cell, count, instant
 
 if TYPE_CHECKING:
     from infra.kafka.kafka_admin import KafkaAdmin, LogMessage
@@ -82,9 +89,9 @@ def _show(shown: dict[str, Any], *, as_json: bool) -> None:
         return
     rows = shown.pop("rows", None)
     position = f"{shown.pop('topic')}[{shown.pop('partition')}]@{shown.pop('offset')}"
-    show_text(f"{instant(shown.pop('at'))}  {position}  key {shown.pop('key')}")
+    show_text(f"{instant(shown.pop('at'))}  {position}  key {cell(str(shown.pop('key')))}")
     for name, value in shown.items():
-        show_text(f"  {name}  {json.dumps(value, ensure_ascii=False, default=str)}")
+        show_text(f"  {name}  {as_json_line(value)}")
     if rows:
         # A message is shown as it is: its values are not rounded.
         show_table("", list(rows[0]), [["" if v is None else str(v) for v in row.values()] for row in rows])

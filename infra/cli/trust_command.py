@@ -35,6 +35,7 @@ def register(app: typer.Typer) -> None:
     family = typer.Typer(help="Signing keys: who may sign what, and until when.", no_args_is_help=True)
     for command in (init, status, rotate, renew, policy):
         family.command()(command)
+    family.command("catch-up")(catch_up)
     app.add_typer(family, name="trust")
 
 
@@ -96,7 +97,7 @@ def rotate(
     from model_service import ceremony
 
     settings = _settings(ctx)
-    key_id = ceremony.rotate(settings, role, holder, _keyring(settings, offline_keys, passphrase_file))
+    key_id = ceremony.rotate(settings, role, holder, keyring_of(settings, offline_keys, passphrase_file))
     if as_json:
         show_json({"role": role, "holder": holder, "key_id": key_id})
     else:
@@ -114,12 +115,42 @@ def renew(
     from model_service import ceremony
 
     settings = _settings(ctx)
-    keyring = _keyring(settings, offline_keys, passphrase_file)
+    keyring = keyring_of(settings, offline_keys, passphrase_file)
     renewed = ceremony.renew(settings, keyring, everything=everything)
     if as_json:
         show_json({"renewed": renewed})
     else:
         show_text(f"renewed: {', '.join(renewed)}")
+
+
+def catch_up(
+    ctx: typer.Context,
+    offline_keys: OfflineKeys = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """After a restore: sign anew whatever devices report in a higher version than is published."""
+    from model_service import trust_catch_up
+
+    settings = _settings(ctx)
+    late = trust_catch_up.lagging(settings)
+    done = trust_catch_up.catch_up(settings, keyring=keyring_of(settings, offline_keys, passphrase_file))
+    found = {
+        "behind": late,
+        "versions": done.versions.raised,
+        "seqs": done.seqs,
+        "waiting": done.versions.waiting,
+    }
+    if as_json:
+        show_json(found)
+        return
+    text = ", ".join(f"{role} {version}" for role, version in sorted(late.items()))
+    show_text(
+        f"devices knew more: {text}" if late else "no device reports a higher version than is published"
+    )
+    show_text(f"signed anew: {', '.join(sorted(done.versions.raised))}")
+    for role, why in sorted(done.versions.waiting.items()):
+        show_text(f"waiting: {role}: {why}")
 
 
 def policy(
@@ -141,7 +172,7 @@ def policy(
             canary=dict(map(_pool, canary or [])),
             floors=dict(map(_floor, floor or [])),
             revoke=[_digest(text) for text in revoke or []],
-            keyring=_keyring(settings, offline_keys, passphrase_file),
+            keyring=keyring_of(settings, offline_keys, passphrase_file),
         )
     else:
         found = ceremony.open_repository(settings).policy()
@@ -157,7 +188,8 @@ def _settings(ctx: typer.Context) -> ModelSettings:
     return model_settings(session(ctx).settings())
 
 
-def _keyring(settings: ModelSettings, folder: Path | None, passphrase_file: Path | None) -> Keyring:
+def keyring_of(settings: ModelSettings, folder: Path | None, passphrase_file: Path | None) -> Keyring:
+    """The keys of this machine, and the offline keys that somebody has brought."""
     from model_service import Keyring, read_passphrase
     from schemas.errors import OperatorError
 

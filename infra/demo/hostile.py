@@ -126,11 +126,11 @@ class HostileService:
             listener = server.Listener(
                 self._settings,
                 server.credentials(self._settings, mutual=True),
-                server.MAX_REQUEST_BYTES,
-                {server.DELIVERY.full_name: CallDoor(access).guard(server.DELIVERY, deliver, rules)},
-                server.new_health(),
+                server.callers(self._settings),
+                [CallDoor(access).guard(server.DELIVERY, deliver, rules)],
             )
-            self.address = f"{self._settings.host}:{await listener.start(0, None)}"
+            port = await listener.start(f"{self._settings.host}:0")
+            self.address = f"{self._settings.host}:{port}"
             self._started.set()
             while not self._end.is_set():
                 await workers.read(access.refresh)

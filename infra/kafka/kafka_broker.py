@@ -16,6 +16,7 @@ from infra.kafka.kafka_config import ExtraListener, server_properties
 from infra.kafka.kafka_jars import require_program, resolve_jars
 from infra.printing import size
 from infra.process.child import ChildProcess
+from infra.process.child_log import LogPosition, log_end, read_since
 from infra.process.ports import LOOPBACK, answers, free_ports, is_free
 from schemas.errors import BrokerUnavailableError, StackError
 
@@ -64,7 +65,7 @@ class KafkaBroker:
         self._progress = progress
         self._ports: tuple[int, int] | None = None
         self._child: ChildProcess | None = None
-        self._log_start = 0
+        self._log_start: LogPosition | None = None
         self.log_path = log_path or root / "kafka.log"
 
     @property
@@ -161,7 +162,7 @@ class KafkaBroker:
                 )
         properties = self._root / "server.properties"
         properties.write_text(server_properties(self._root / "data", *self._ports, self._extra))
-        self._log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
+        self._log_start = log_end(self.log_path)
         self._format(java, jars, properties)
         command = self._java(java, jars, "kafka.Kafka", str(properties))
         self._child = ChildProcess("kafka", command, self.log_path)
@@ -223,8 +224,6 @@ class KafkaBroker:
 
     def _log_lines(self) -> list[str]:
         """The log lines of this start so far."""
-        if not self.log_path.exists():
-            return []
-        with self.log_path.open("rb") as log:
-            log.seek(self._log_start)
-            return log.read().decode(errors="replace").splitlines()
+        if self._child is not None:
+            self._child.await_log()
+        return read_since(self.log_path, self._log_start)[0].decode(errors="replace").splitlines()

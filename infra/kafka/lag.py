@@ -8,12 +8,11 @@ from typing import NamedTuple
 
 from feature_store.commit_log import CommitLog
 from infra.kafka.kafka_admin import KafkaAdmin, OffsetSpan
-from schemas.errors import OperatorError
-from schemas.topics import DEVICE_PARTITIONS, TASK_TOPICS
+from schemas.errors import DamagedLakeError
+from schemas.topics import TASK_TOPICS
 from stream_processors.engine.checkpoint import task_name
-from stream_processors.engine.records import CommitRecord, TaskState
-
-_ATTEMPTS = 5
+from stream_processors.engine.records import TaskState
+from stream_processors.engine.task_loading import load_task
 
 
 class Lag(NamedTuple):
@@ -39,13 +38,36 @@ class Lag(NamedTuple):
         return max(0, self.end - self.next)
 
 
-def lags(lake_root: Path, admin: KafkaAdmin, namespace: str) -> list[Lag]:
-    """Lag of every task on every topic, by task and topic."""
+def lags(lake_root: Path, admin: KafkaAdmin, namespace: str, damaged: list[str] | None = None) -> list[Lag]:
+    """Lag of every task on every topic, by task and topic.
+
+    Args:
+        lake_root: Folder of the lake.
+        admin: Of the broker.
+        namespace: Prefix of the topics.
+        damaged: Gets a line for each task whose commit log is damaged, and these tasks are left out.
+
+    Raises:
+        DamagedLakeError: The commit log of a task is damaged, and ``damaged`` is None.
+    """
     log = CommitLog(lake_root)
-    states = [task_state(log, task_name(p)) for p in range(DEVICE_PARTITIONS)]
+    # As many tasks as the broker has partitions, not as we made: workers serve those that were added, too.
+    counts = admin.topics()
+    tasks = max((counts.get(t.named(namespace), 0) for t in TASK_TOPICS), default=0)
+    states = {p: _state(log, task_name(p), damaged) for p in range(tasks)}
     # Read the ends after the states: whatever a state covers was in the log before, so no lag is negative.
     spans = admin.spans([t.named(namespace) for t in TASK_TOPICS])
-    return [lag for p, state in enumerate(states) for lag in _of_task(p, state, spans, namespace)]
+    return [lag for p, state in states.items() if state for lag in _of_task(p, state, spans, namespace)]
+
+
+def _state(log: CommitLog, task: str, damaged: list[str] | None) -> TaskState | None:
+    try:
+        return load_task(log, task).state
+    except DamagedLakeError as exc:
+        if damaged is None:
+            raise
+        damaged.append(str(exc))
+        return None
 
 
 def _of_task(
@@ -58,21 +80,3 @@ def _of_task(
             position = max(span.low, state.offsets.get(topic.base, 0))
             found.append(Lag(state.task, topic.base, position, span.end, state.n))
     return found
-
-
-def task_state(log: CommitLog, task: str) -> TaskState:
-    """The task's state after its newest decided commit.
-
-    Raises:
-        OperatorError: The commit log is damaged.
-    """
-    for _ in range(_ATTEMPTS):
-        snapshot = log.latest_snapshot(task)
-        state = TaskState(task) if snapshot is None else TaskState.from_bytes(snapshot)
-        try:
-            for payload in log.records_from(task, state.n + 1):
-                state = state.after(CommitRecord.from_bytes(payload))
-        except (FileNotFoundError, ValueError):
-            continue  # a worker took a snapshot and pruned meanwhile: start again
-        return state
-    raise OperatorError(f"the commit log of {task} has a hole: restore `_commits` from a backup")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -13,9 +14,13 @@ from typing import IO, Self
 
 import psutil
 
+from infra.process.child_log import log_tail
 from schemas.errors import StackError
 
 GUARD = Path(__file__).with_name("child_guard.py")
+_LOG_S = 2.0
+"""Longest wait for the last lines of a process that has ended; its own children may still hold the log."""
+_NOBODY = -1
 
 
 class ChildProcess:
@@ -27,7 +32,8 @@ class ChildProcess:
     Args:
         name: Its name in messages.
         command: Program and arguments.
-        log_path: Standard output and error are appended here; None: they go where the owner's go.
+        log_path: Standard output and error are appended here, within a bound (``infra.process.child_guard``);
+            None: they go where the owner's go.
         env: The whole environment; None: the owner's.
         grace_s: Time between SIGTERM and SIGKILL when the owner is gone.
 
@@ -46,7 +52,8 @@ class ChildProcess:
         self.name = name
         self.log_path = log_path
         read_end, self._owner_fd = os.pipe()
-        guarded = [sys.executable, "-I", "-S", str(GUARD), str(read_end), str(grace_s), *command]
+        self._done_fd, done_end = os.pipe()
+        guarded = guarded_command(command, log_path, (read_end, done_end), grace_s)
         try:
             with _appending(log_path) as log:
                 self._process = subprocess.Popen(  # noqa: S603 - our own commands only
@@ -55,14 +62,15 @@ class ChildProcess:
                     stdout=log,
                     stderr=log,
                     env=None if env is None else dict(env),
-                    pass_fds=[read_end],
+                    pass_fds=[read_end, done_end],
                     start_new_session=True,
                 )
         except OSError as exc:
-            os.close(self._owner_fd)
+            self._close()
             raise StackError(f"cannot start {name}: {exc}") from exc
         finally:
             os.close(read_end)
+            os.close(done_end)
         self.pid = self._process.pid
         self.created = created_at(self.pid)
 
@@ -103,22 +111,49 @@ class ChildProcess:
         """The last lines of its log; empty without a log."""
         if self.log_path is None:
             return []
-        with contextlib.suppress(OSError):
-            return self.log_path.read_text(errors="replace").splitlines()[-lines:]
-        return []
+        self.await_log()
+        return log_tail(self.log_path, lines)
+
+    def await_log(self) -> None:
+        """Return once the log holds all that the process printed; at once while it runs."""
+        if self.log_path is not None and self._done_fd >= 0 and self.exit_code is not None:
+            select.select([self._done_fd], [], [], _LOG_S)
 
     def _reap(self) -> int:
         code = self._process.wait()
-        if self._owner_fd >= 0:
-            os.close(self._owner_fd)
-            self._owner_fd = -1
+        self.await_log()
+        self._close()
         return code
+
+    def _close(self) -> None:
+        for descriptor in (self._owner_fd, self._done_fd):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._owner_fd = self._done_fd = -1
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def guarded_command(
+    command: Sequence[str],
+    log_path: Path | None,
+    owner: tuple[int, int] = (_NOBODY, _NOBODY),
+    grace_s: float = 0.0,
+) -> list[str]:
+    """The command behind its guard, which keeps its log and ends it with its owner.
+
+    Args:
+        command: Program and arguments.
+        log_path: Its log.
+        owner: The pipe ends that the guard reads from and keeps open; without an owner the command lives on.
+        grace_s: Time between SIGTERM and SIGKILL when the owner is gone.
+    """
+    log = "" if log_path is None else str(log_path)
+    return [sys.executable, "-I", "-S", str(GUARD), *map(str, owner), str(grace_s), log, *command]
 
 
 @contextlib.contextmanager

@@ -56,7 +56,7 @@ def spawners(settings: ModelSettings, logs_dir: Path) -> dict[str, Callable[[], 
 
 def as_environment(settings: ModelSettings) -> dict[str, str]:
     """``MODEL_*`` variables that give a process these settings."""
-    values = settings.model_dump(mode="json")
+    values = settings.model_dump(mode="json", exclude_none=True)
     return {
         SETTINGS_PREFIX + name.upper(): value if isinstance(value, str) else json.dumps(value)
         for name, value in values.items()

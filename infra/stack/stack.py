@@ -20,9 +20,11 @@ from infra.kafka.kafka_config import ExtraListener
 from infra.process.child import ChildProcess, created_at
 from infra.process.ports import free_ports, is_free
 from infra.settings import StackSettings
+from infra.stack.join_addresses import JoinAddresses
 from infra.stack.model_processes import SERVING, await_serving, prepare, spawners
 from infra.stack.model_settings import model_settings
 from infra.stack.stack_file import (
+    RESTORING,
     BrokerFront,
     ProcessEntry,
     StackFile,
@@ -33,6 +35,7 @@ from infra.stack.stack_file import (
 from infra.stack.supervision import Supervised
 from schemas.durable import ABANDONED_S, DISK
 from schemas.errors import BrokerUnavailableError, PipelineError, StackError
+from schemas.folder_access import guard_folder, guard_new_files
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +82,7 @@ class Stack:
         self._stopping = threading.Event()
         self._changing = threading.RLock()
         self._watcher: threading.Thread | None = None
+        self._addresses: JoinAddresses | None = None
         self._file = StackFile(
             state="starting",
             owner=owner,
@@ -98,7 +102,9 @@ class Stack:
         if not self._acquire():
             raise StackError(f"a stack is up in {self.settings.state_dir} already: {STACK_LOCK_HINT}")
         try:
+            _require_whole(self.settings.state_dir)
             DISK.sweep(self.settings.state_dir, time.time() - ABANDONED_S, (_BESIDE_0_2,))
+            guard_folder(self.settings.state_dir, self.settings.data_group)
             if self._before_start is not None:
                 self._before_start(self.settings.state_dir)
             self._publish(state="starting")
@@ -145,6 +151,7 @@ class Stack:
         self.stop()
 
     def _acquire(self) -> bool:
+        guard_new_files(self.settings.state_dir, self.settings.data_group)
         try:
             self.settings.logs_dir.mkdir(parents=True, exist_ok=True)
             return self._lock.acquire()
@@ -202,11 +209,19 @@ class Stack:
     def _start_models(self) -> None:
         models = model_settings(self.settings, self.bootstrap_servers)
         prepare(models, self._progress)
+        self._addresses = JoinAddresses(models, self.settings.state_dir / "edge")
         self._progress("starting the model service")
         for name, spawn in spawners(models, self.settings.logs_dir).items():
             self._keep(name, spawn)
         serving = next(p.child for p in self._processes if p.name == SERVING)
         await_serving(models, serving)
+        self._follow_addresses()
+
+    def _follow_addresses(self) -> None:
+        """Tell this machine's devices where the model service is now."""
+        if self._addresses is not None and (moved := self._addresses.update()):
+            log.warning("%s", moved)
+            self._progress(moved)
 
     def _watch(self) -> None:
         while not self._stopping.wait(_CHECK_S):
@@ -218,6 +233,7 @@ class Stack:
                     changed = True
                 if changed:
                     self._publish()
+            self._follow_addresses()
 
     def _take_down(self) -> None:
         workers = [p.child for p in self._processes if p.name != "kafka"]
@@ -239,6 +255,12 @@ class Stack:
             entries = (*(p.entry() for p in self._processes), *guests)
             self._file = self._file.model_copy(update={"processes": entries, **changes})
             write_stack(self.settings.state_dir, self._file)
+
+
+def _require_whole(state_dir: Path) -> None:
+    """Return unless a restore into the folder was interrupted."""
+    if (state_dir / RESTORING).exists():
+        raise StackError(f"a restore into {state_dir} was interrupted: run `edgeloop restore` again")
 
 
 def unwritable(state_dir: Path, error: OSError) -> StackError:

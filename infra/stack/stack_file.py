@@ -15,6 +15,8 @@ from schemas.durable import DISK
 
 DEMO_MARKER = "demo"
 """File whose presence means that only demos used this folder, so that the next one may begin afresh."""
+RESTORING = "restore-incomplete"
+"""File that marks a folder into which a restore was interrupted: no stack starts in it."""
 FILE = "stack.json"
 LOCK = "stack.lock"
 _LOCK_TRIES = 25

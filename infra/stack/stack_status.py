@@ -8,15 +8,19 @@ from typing import Any
 import psutil
 
 from edge_producer.status_file import read_status
-from feature_store import connect
 from feature_store.cut_store import CutStore
 from feature_store.duck import Connection
 from feature_store.lake import Lake
+from feature_store.sql import open_cut
+from feature_store.stopped_tasks import StoppedTasks
+from infra.job_report import collect_jobs, job_problems
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.kafka.lag import lags
 from infra.process.child import same_process
 from infra.settings import StackSettings
+from infra.stack.model_settings import model_settings
 from infra.stack.stack_file import StackFile, is_held, read_stack
+from model_service import read_refusals
 from schemas.errors import PipelineError
 from schemas.tables import BOOKS
 from schemas.topics import ALL_TOPICS
@@ -39,9 +43,11 @@ def collect_status(settings: StackSettings) -> dict[str, Any]:
         "owner": {"command": stack.owner, "pid": stack.pid} if stack is not None and up else None,
         "processes": _processes(stack) if stack is not None and up else [],
         "devices": _edge_processes(settings.state_dir),
+        "refusals": _refusals(settings) if up else None,
         "topics": [],
         "lag": [],
         **_lake(settings.lake_root, problems),
+        "jobs": _jobs(settings.lake_root, problems, up=up),
         "problems": problems,
     }
     if stack is not None and stack.state == "failed" and stack.error:
@@ -93,11 +99,17 @@ def _edge_processes(state_dir: Path) -> list[dict[str, Any]]:
     return found
 
 
+def _refusals(settings: StackSettings) -> dict[str, Any] | None:
+    """What the model service refused since it started; None: nothing that we know of."""
+    found = read_refusals(model_settings(settings))
+    return None if found is None else found.model_dump(mode="json")
+
+
 def _log(root: Path, address: str, namespace: str, problems: list[str]) -> dict[str, Any]:
     admin = KafkaAdmin(address, timeout_s=_TIMEOUT_S)
     try:
         spans = admin.spans([t.named(namespace) for t in ALL_TOPICS])
-        behind = lags(root, admin, namespace)
+        behind = lags(root, admin, namespace, [])  # what stops a task is a problem of the lake
     except PipelineError as exc:
         problems.append(str(exc))
         return {}
@@ -107,29 +119,52 @@ def _log(root: Path, address: str, namespace: str, problems: list[str]) -> dict[
         ends = sum(s.end for s in own)
         kept = sum(s.end - s.low for s in own)
         topics.append({"name": topic.base, "partitions": len(own), "end_offsets": ends, "messages": kept})
+        if own and len(own) != topic.partitions:
+            problems.append(
+                f"topic {topic.named(namespace)} has {len(own)} partitions, made with {topic.partitions}: a "
+                "message that was sent before and again after the change can land twice"
+            )
     return {"topics": topics, "lag": [{**lag._asdict(), "lag": lag.lag} for lag in behind]}
 
 
 def _lake(root: Path, problems: list[str]) -> dict[str, Any]:
+    nothing: dict[str, Any] = {"tables": [], "cut": None, "damaged": []}
     if not root.is_dir():
-        return {"tables": [], "cut": None}
+        return nothing
+    problems += StoppedTasks(root).all().values()
     try:
         cut = CutStore(Lake(root)).latest()
         if cut is None:
-            return {"tables": [], "cut": None}
-        with connect(root, cut.id) as connection:
+            return nothing
+        connection, sound = open_cut(root, cut.id)
+        with connection:
             rows = {table: _count(connection, table) for table in cut.tables}
     except PipelineError as exc:
         problems.append(str(exc))
-        return {"tables": [], "cut": None}
+        return nothing
+    problems += sound.warnings()
     tables = [
         {"name": name, "rows": rows[name], "version": table.version, "files": len(table.files)}
         for name, table in sorted(cut.tables.items())
     ]
     return {
         "tables": tables,
+        "damaged": [
+            {"table": d.table, "path": d.path, "rows": d.rows, "reason": d.reason} for d in sound.left_out
+        ],
         "cut": {"id": cut.id, "created": cut.created.isoformat(), "marks": dict(cut.marks)},
     }
+
+
+def _jobs(root: Path, problems: list[str], *, up: bool) -> list[dict[str, Any]]:
+    """Jobs of users; empty where there are none."""
+    try:
+        jobs = collect_jobs(root, up=up)
+    except (PipelineError, OSError) as exc:
+        problems.append(f"jobs: {exc}")
+        return []
+    problems += job_problems(jobs)
+    return jobs
 
 
 def _count(connection: Connection, table: str) -> int:

@@ -12,11 +12,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from infra.process.child import same_process
+from infra.process.child import guarded_command, same_process
+from infra.process.child_log import LogPosition, log_end, read_since
 from infra.settings import PREFIX, StackSettings, load_settings
 from infra.stack.stack import Stack, unwritable
 from infra.stack.stack_file import StackFile, is_held, read_stack, remove_stack, unmark_demo
 from schemas.errors import PipelineError, StackError
+from schemas.log_lines import log_to_stderr
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +30,7 @@ _POLL_S = 0.1
 
 def main() -> int:
     """Run the supervisor in the foreground of its own process; exit code 0 done, 1 failed."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr()
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
@@ -55,9 +57,9 @@ def start_detached(settings: StackSettings, progress: Callable[[str], None]) -> 
         raise unwritable(settings.state_dir, exc) from exc
     log_path = settings.logs_dir / "supervisor.log"
     with log_path.open("ab") as output:
-        begin = output.tell()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "infra.stack.supervisor"],
+        begin = log_end(log_path)
+        process = subprocess.Popen(  # noqa: S603 - our own command only
+            guarded_command([sys.executable, "-m", "infra.stack.supervisor"], log_path),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -114,17 +116,16 @@ def _start_error(found: StackFile | None, pid: int) -> str | None:
     return found.error if found is not None and found.pid == pid else None
 
 
-def _forward_progress(log_path: Path, begin: int, progress: Callable[[str], None]) -> int:
+def _forward_progress(
+    log_path: Path, begin: LogPosition | None, progress: Callable[[str], None]
+) -> LogPosition | None:
     """Pass on the progress lines that the supervisor logged since ``begin``; returns the new end."""
-    with log_path.open("rb") as output:
-        output.seek(begin)
-        added = output.read()
-    complete = added[: added.rfind(b"\n") + 1]
-    for line in complete.decode(errors="replace").splitlines():
+    added, end = read_since(log_path, begin)
+    for line in added.decode(errors="replace").splitlines():  # the guard writes whole lines
         _, found, text = line.partition(" INFO __main__: ")
         if found:
             progress(text)
-    return begin + len(complete)
+    return end
 
 
 if __name__ == "__main__":

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from typing import Any, Final
 
 from sqlalchemy import Connection, RowMapping, delete, insert, select
 
 from model_service.registry.database import note
-from model_service.registry.registry_tables import device_status, devices, reports
+from model_service.registry.registry_tables import device_status, devices, outbox, reports
 from schemas.errors import ClonedIdentityError
 from schemas.proto.delivery_pb2 import ReportRequest
+
+KEPT: Final = 256
+"""Newest reports of a device that are never deleted; a device queues fewer than that."""
 
 
 def record_report(connection: Connection, request: ReportRequest, received_at: float) -> bool:
@@ -24,8 +28,8 @@ def record_report(connection: Connection, request: ReportRequest, received_at: f
         False: it was stored before, and nothing changed.
 
     Raises:
-        ClonedIdentityError: Another report has that number: two devices share an identity, or one was reset
-            to an older state.
+        ClonedIdentityError: Another report has that number, or it is older than all that are kept: two
+            devices share an identity, or one was reset to an older state.
     """
     rows = reports.c
     same = (rows.device_id == request.device_id) & (rows.report_no == request.report_no)
@@ -38,17 +42,34 @@ def record_report(connection: Connection, request: ReportRequest, received_at: f
             f"{request.device_id} reported number {request.report_no} before, with other content:"
             " two devices share this identity, or its state was set back"
         )
+    oldest = select(rows.report_no).where(rows.device_id == request.device_id).order_by(rows.report_no.desc())
+    oldest_kept = connection.execute(oldest.offset(KEPT - 1).limit(1)).scalar()
+    if oldest_kept is not None and request.report_no < oldest_kept:
+        raise ClonedIdentityError(
+            f"{request.device_id} reports number {request.report_no} after {KEPT} higher ones:"
+            " two devices share this identity, or its state was set back"
+        )
     made = connection.execute(insert(reports).values(**_row(request, received_at))).inserted_primary_key
     assert made is not None  # noqa: S101  (SQLAlchemy types it for statements without a key, too)
     _update_status(connection, request, int(made[0]), received_at)
     return True
 
 
-def note_clone(connection: Connection, request: ReportRequest, received_at: float) -> None:
-    """Record, for people, that a report was refused because its number belongs to another report."""
-    event_id = f"cloned/{request.device_id}/{request.report_no}/{request.nonce[:32]}"
-    detail = {"report_no": request.report_no, "state": request.state}
-    note(connection, event_id, request.device_id, "identity_cloned", detail, received_at)
+def note_twin(connection: Connection, device_id: str, refused: int, at: float) -> None:
+    """Record, for people, that so many reports were refused because their numbers belong to other reports."""
+    event_id = f"cloned/{device_id}/{at:.3f}"
+    note(connection, event_id, device_id, "identity_cloned", {"reports": refused}, at)
+
+
+def twin_reports(connection: Connection) -> dict[str, int]:
+    """Recorded reports of a twin, by device. Until 0.2.0 each had an event of its own."""
+    rows = connection.execute(
+        select(outbox.c.subject, outbox.c.detail).where(outbox.c.step == "identity_cloned")
+    )
+    found: Counter[str] = Counter()
+    for device_id, detail in rows:
+        found[device_id] += int(detail.get("reports", 1))
+    return dict(found)
 
 
 def statuses(connection: Connection, group: str = "") -> list[RowMapping]:

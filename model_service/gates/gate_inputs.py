@@ -12,7 +12,7 @@ from feature_store import connect, duck
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from feature_store.lake_registry import ProfileRegistry
-from feature_store.point_in_time import training_rows
+from feature_store.point_in_time import tables_read, training_rows
 from model_service.gates.verdict_store import PendingCandidate
 from model_service.models.bundle_files import BundleFiles
 from model_service.models.fault_bank import FaultBank, load_fault_bank
@@ -75,7 +75,7 @@ def read_inputs(settings: ModelSettings, registry: Registry, pending: PendingCan
         raise DatasetError(f"run {pending.run_id} has no pinned cut or no selection of rows on record")
     selection = selection_of(profile, pending.plan.selection)
     cut = CutStore(lake).resolve(pending.pin)
-    with closing(connect(settings.lake_root, pending.pin)) as lake_connection:
+    with closing(connect(settings.lake_root, pending.pin, verify=tables_read(profile))) as lake_connection:
         rows = training_rows(lake_connection, selection).rows
         cohorts = {r["device_id"]: r["cohort"] for r in duck.query(lake_connection, _COHORTS).to_pylist()}
     expected = {

@@ -7,20 +7,23 @@ request again and gets the same answer; with another key it counts as used.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, insert, select
 
 from model_service.identity import certificates as certs
-from model_service.identity.tokens import find_token, spend_token
+from model_service.identity.tokens import find_token, hash_of, spend_token
 from model_service.registry.registry_tables import certificate_requests, certificates, devices
 from schemas.envelope import key_id
 from schemas.errors import AccessError
+from schemas.possession import enrolment_text
 from schemas.updates import Role
 
 ENROLL, RENEW = "enroll", "renew"
+PROOF = "proof"
+"""Key beside the columns of ``devices`` in an enrolment: what the issuer needs to check it again."""
 WAITING, ISSUED, REFUSED = "waiting", "issued", "refused"
 
 
@@ -31,12 +34,14 @@ class EnrolmentRequest:
     Attributes:
         csr_pem: Request for a client certificate; its common name is the device id.
         signing_key_pem: Public key that seals its telemetry.
+        signing_proof: Signature by that key; empty: the request for the certificate is signed by it.
     """
 
     device_id: str
     token: str
     csr_pem: bytes
     signing_key_pem: str
+    signing_proof: bytes = b""
 
 
 def request_enrolment(connection: Connection, request: EnrolmentRequest, now: float) -> int:
@@ -51,7 +56,11 @@ def request_enrolment(connection: Connection, request: EnrolmentRequest, now: fl
     # Obligation 1: the request is signed by the key that it asks a certificate for.
     key = certs.public_der(certs.read_request(request.csr_pem, request.device_id))
     signing = certs.read_public_key(request.signing_key_pem)
-    # Obligation 2: the token was issued to this device, which has not been revoked.
+    # Obligation 2: whoever asks holds the telemetry key: else one could take the key of another device.
+    token_sha256 = hash_of(request.token)
+    text = enrolment_text(request.device_id, request.csr_pem, token_sha256)
+    certs.check_signing_proof(signing, text, request.signing_proof, request.csr_pem)
+    # Obligation 3: the token was issued to this device, which has not been revoked.
     token = find_token(connection, request.token, request.device_id)
     _refuse_revoked(connection, request.device_id)
     columns = {
@@ -63,8 +72,9 @@ def request_enrolment(connection: Connection, request: EnrolmentRequest, now: fl
         "key_id": key_id(signing),
         "public_key": request.signing_key_pem,
         "gateway": None,
+        PROOF: {"token_sha256": token_sha256, "signature": request.signing_proof.hex()},
     }
-    # Obligation 3: the token is unused, or was spent on exactly this request.
+    # Obligation 4: the token is unused, or was spent on exactly this request.
     if token["used_at"] is not None:
         return _spent_on(connection, token, key, columns, now)
     spend_token(connection, token, now)
@@ -72,7 +82,12 @@ def request_enrolment(connection: Connection, request: EnrolmentRequest, now: fl
 
 
 def request_renewal(
-    connection: Connection, certificate_pem: bytes, csr_pem: bytes, now: float, fresh_s: float
+    connection: Connection,
+    certificate_pem: bytes,
+    csr_pem: bytes,
+    now: float,
+    fresh_s: float,
+    permit: Callable[[], None] = lambda: None,
 ) -> int:
     """Store a request for a new certificate; the caller has checked the old one's signature and the proof.
 
@@ -82,6 +97,7 @@ def request_renewal(
         csr_pem: Request for the new one.
         now: UTC seconds.
         fresh_s: Within this time the same bytes, a retry or a replay, find the request that was stored.
+        permit: Called before a new one is stored; what it raises refuses it.
 
     Returns:
         Id of the request.
@@ -101,7 +117,10 @@ def request_renewal(
     same = (rows.kind == RENEW) & (rows.subject == holder.name) & (rows.csr_pem == csr_pem)
     same &= rows.created_at > now - fresh_s
     known = connection.execute(select(rows.id).where(same).order_by(rows.id.desc())).scalar()
-    return known or _insert_request(connection, RENEW, holder.name, csr_pem, None, now)
+    if known:
+        return int(known)
+    permit()
+    return _insert_request(connection, RENEW, holder.name, csr_pem, None, now)
 
 
 def answered_requests(connection: Connection, ids: Collection[int]) -> list[RowMapping]:

@@ -133,6 +133,34 @@ def check_renewal_proof(certificate: x509.Certificate, at_ms: int, csr_pem: byte
         raise AccessError("the proof is not signed by the certificate's key") from exc
 
 
+def check_signing_proof(key: ec.EllipticCurvePublicKey, text: bytes, proof: bytes, csr_pem: bytes) -> None:
+    """Check that whoever enrols a telemetry key holds it.
+
+    Args:
+        key: The telemetry key.
+        text: What the proof signs (``schemas.possession``).
+        proof: Empty: the CSR, which has been checked, must be signed by that key.
+        csr_pem: The request for a certificate.
+
+    Raises:
+        AccessError: There is no proof, or it is wrong.
+    """
+    if not proof:
+        with _parsing("a certificate signing request"):
+            same = public_der(x509.load_pem_x509_csr(csr_pem).public_key()) == public_der(key)
+        if same:
+            return  # as devices of 0.2.0 enrol: they have one key, and the CSR shows that they hold it
+        raise AccessError(
+            "signing_proof is missing: the signing key is not that of the request, so it must sign"
+        )
+    try:
+        key.verify(proof, text, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature as exc:
+        raise AccessError(
+            "signing_proof is not signed by the signing key over this request and token"
+        ) from exc
+
+
 def subject(name: str, roles: Iterable[Role] = ()) -> x509.Name:
     """Subject of a holder: its name, and a unit for each role."""
     units = [x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, r.value) for r in roles]

@@ -21,6 +21,7 @@ from model_service.identity.authority import Authority, init_pki
 from model_service.identity.certificate_requests import (
     ENROLL,
     ISSUED,
+    PROOF,
     REFUSED,
     RENEW,
     WAITING,
@@ -31,6 +32,7 @@ from model_service.registry.registry_tables import certificate_requests
 from model_service.settings import ModelSettings
 from schemas.envelope import key_id
 from schemas.errors import AccessError
+from schemas.possession import enrolment_text
 from schemas.updates import Role
 
 log = logging.getLogger(__name__)
@@ -152,7 +154,7 @@ class Issuer:
         now = self._clock()
         if row["kind"] == ENROLL:
             ledger.revoke_all(connection, name, now)  # a device that joins again gives up its earlier keys
-            fleet.put_device(connection, row["device"], now)
+            fleet.put_device(connection, {k: v for k, v in row["device"].items() if k != PROOF}, now)
         certificate = self._authority.certify_client(
             name, [Role.DEVICE], answer.key, datetime.fromtimestamp(now, UTC), self._life
         )
@@ -207,11 +209,16 @@ def _record(connection: Connection, row: RowMapping) -> DeviceRecord:
     """The device's record for the lake.
 
     Raises:
-        AccessError: Another device uses that signing key, the key has another id, or a field is missing.
+        AccessError: Another device uses that signing key, nothing shows that this one holds it, the key has
+            another id, or a field is missing.
     """
     device = row["device"]
-    if key_id(certs.read_public_key(device["public_key"])) != device["key_id"]:
+    signing = certs.read_public_key(device["public_key"])
+    if key_id(signing) != device["key_id"]:
         raise AccessError(f"the signing key of {row['subject']} has another id")
+    proof = device.get(PROOF, {"token_sha256": "", "signature": ""})  # a request that 0.2.0 stored has none
+    text = enrolment_text(row["subject"], row["csr_pem"], proof["token_sha256"])
+    certs.check_signing_proof(signing, text, bytes.fromhex(proof["signature"]), row["csr_pem"])
     if device["device_id"] != row["subject"] or not isinstance(device["gateway"], str | None):
         raise AccessError(f"the record of {row['subject']} is of another device")
     if not all(isinstance(device[name], str) and device[name] for name in _TEXTS):

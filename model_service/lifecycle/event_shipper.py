@@ -11,11 +11,11 @@ import orjson
 import pyarrow as pa
 from sqlalchemy import RowMapping, select, update
 
-from feature_store import parquet
 from feature_store.append import append, finish
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from feature_store.lake_registry import NO_PARTITION
+from feature_store.sound_files import read_all
 from model_service.lifecycle.lifecycle_topic import LifecycleTopic
 from model_service.registry.database import Registry
 from model_service.registry.registry_tables import outbox
@@ -93,11 +93,7 @@ class EventShipper:
         return self.landed
 
     def _in_lake(self, wanted: set[str]) -> set[str]:
-        snapshot = self.lake.snapshot(LIFECYCLE.name)
-        files = [self.lake.root / LIFECYCLE.name / path for path in snapshot.sizes]
-        if not files:
-            return set()
-        rows = parquet.read(files, snapshot.columns)
+        rows = read_all(self.lake.root, LIFECYCLE.name, self.lake.snapshot(LIFECYCLE.name))
         return wanted & set(rows.column("event_id").to_pylist())
 
     def _land(self, rows: Sequence[RowMapping], now: datetime) -> None:

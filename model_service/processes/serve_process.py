@@ -6,17 +6,27 @@ import asyncio
 import logging
 import os
 import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from google.protobuf.descriptor import ServiceDescriptor
 
 from model_service.address import Address, reachable_host, read_address, write_address
 from model_service.identity.authority import ca_path
 from model_service.processes.process_loop import ProcessJob, ProcessLoop
+from model_service.refusal_counts import RefusalCounts, write_refusals
 from model_service.registry.database import Registry
 from model_service.service import delivery, enrolment_service, fleet_admin, server
+from model_service.service import standard_services as standard
 from model_service.service.access import AccessList
-from model_service.service.door import CallDoor
+from model_service.service.connections.connection_bounds import ConnectionBounds, ConnectionLimits
+from model_service.service.connections.connection_relay import ConnectionRelay
+from model_service.service.connections.descriptors import raise_descriptor_limit
+from model_service.service.connections.private_sockets import private_sockets
+from model_service.service.door import AccessRule, CallDoor
 from model_service.service.stream_wakeup import StreamWakeup, TimestampFile
 from model_service.service.workers import WorkerThreads
 from model_service.settings import ModelSettings
@@ -29,6 +39,12 @@ REVOKED_S = 0.3
 """Pause between two copies of the revocations."""
 PULSE_S = 15.0
 """Pause after which every stream checks again whether its certificate has expired."""
+REFUSALS_S, TWINS_S = 5.0, 30.0
+"""Pause between two looks at what was refused, and at what twins reported."""
+_WORST = 5
+"""Network addresses named in the file of refusals."""
+
+GuardedService = tuple[ServiceDescriptor, object, Mapping[str, AccessRule]]
 
 
 def run(settings: ModelSettings, stop: threading.Event) -> None:
@@ -53,77 +69,124 @@ class _Parts:
     access: AccessList
     wakeup: StreamWakeup
     timestamp: TimestampFile
+    relay: ConnectionRelay
     door: CallDoor
+    health: standard.HealthService
+    deliver: delivery.ModelDelivery
 
 
 async def _serve(settings: ModelSettings, registry: Registry, stop: threading.Event) -> None:
-    parts = _parts(settings, registry)
+    limits = ConnectionLimits.within(raise_descriptor_limit(), settings.stranger_s)
+    log.info("connections: %s", limits.summary)
+    with private_sockets(settings.root) as folder:
+        parts = _parts(settings, registry, ConnectionRelay(ConnectionBounds(limits), folder))
+        try:
+            await _run(settings, parts, folder, stop)
+        finally:
+            parts.relay.stop()
+            parts.workers.close()
+
+
+async def _run(settings: ModelSettings, parts: _Parts, folder: Path, stop: threading.Event) -> None:
     await parts.workers.read(parts.access.refresh)
     parts.wakeup.set_version(parts.timestamp.version())
-    health = server.new_health()
-    listeners = _listeners(settings, parts, health)
+    listeners = _listeners(settings, parts)
     try:
-        await _start(settings, listeners)
-        await server.set_serving(health)
-        await ProcessLoop(_wakeup_jobs(parts), POLL_S).run_async(stop)
+        await _start(settings, parts.relay, listeners, folder)
+        parts.health.set_serving(True)
+        await ProcessLoop(_jobs(settings, parts), POLL_S).run_async(stop)
         log.info("draining")
-        await server.set_draining(health)
+        parts.relay.drain()
+        parts.health.set_serving(False)
         parts.wakeup.drain()
         await asyncio.gather(*(one.stop(settings.drain_s) for one in listeners))
+        await parts.deliver.record_twins(all_now=True)
     finally:
-        parts.workers.close()
+        await asyncio.gather(*(one.stop(0.0) for one in listeners))
 
 
-def _parts(settings: ModelSettings, registry: Registry) -> _Parts:
-    access = AccessList()
+def _parts(settings: ModelSettings, registry: Registry, relay: ConnectionRelay) -> _Parts:
+    access, workers, wakeup = AccessList(), WorkerThreads(registry), StreamWakeup()
     timestamp = TimestampFile(Path(settings.repository) / "metadata" / "timestamp.json")
-    return _Parts(WorkerThreads(registry), access, StreamWakeup(), timestamp, CallDoor(access))
+    names = [s.full_name for s in (server.ENROLLMENT, server.DELIVERY, server.FLEET)]
+    return _Parts(
+        workers=workers,
+        access=access,
+        wakeup=wakeup,
+        timestamp=timestamp,
+        relay=relay,
+        door=CallDoor(access, relay),
+        health=standard.HealthService(names),
+        deliver=delivery.ModelDelivery(settings, workers, wakeup),
+    )
 
 
-def _listeners(
-    settings: ModelSettings, parts: _Parts, health: Any
-) -> tuple[server.Listener, server.Listener]:
+def _listeners(settings: ModelSettings, parts: _Parts) -> tuple[server.Listener, server.Listener]:
     """The listener for enrolment, and the one for delivery and administration."""
-    guard = parts.door.guard
     open_tls, mutual = (server.credentials(settings, mutual=m) for m in (False, True))
     enroll = enrolment_service.EnrolmentService(settings, ca_path(settings).read_bytes(), parts.workers)
-    deliver = delivery.ModelDelivery(settings, parts.workers, parts.wakeup)
-    admin = fleet_admin.FleetAdmin(settings, parts.workers, parts.access, parts.wakeup, deliver.watching)
+    deliver, wakeup = parts.deliver, parts.wakeup
+    admin = fleet_admin.FleetAdmin(
+        settings, parts.workers, parts.access, wakeup, deliver.watching, deliver.twins
+    )
+    for_strangers: list[GuardedService] = [(server.ENROLLMENT, enroll, enrolment_service.RULES)]
+    for_callers: list[GuardedService] = [
+        (server.DELIVERY, deliver, delivery.rules(settings)),
+        (server.FLEET, admin, fleet_admin.RULES),
+    ]
     return (
         server.Listener(
-            settings,
-            open_tls,
-            server.MAX_STRANGER_BYTES,
-            {server.ENROLLMENT.full_name: guard(server.ENROLLMENT, enroll, enrolment_service.RULES)},
-            health,
+            settings, open_tls, server.STRANGERS, _handlers(settings, parts, for_strangers, strangers=True)
         ),
         server.Listener(
             settings,
             mutual,
-            server.MAX_REQUEST_BYTES,
-            {
-                server.DELIVERY.full_name: guard(server.DELIVERY, deliver, delivery.rules(settings)),
-                server.FLEET.full_name: guard(server.FLEET, admin, fleet_admin.RULES),
-            },
-            health,
+            server.callers(settings),
+            _handlers(settings, parts, for_callers, strangers=False),
         ),
     )
 
 
-async def _start(settings: ModelSettings, listeners: tuple[server.Listener, server.Listener]) -> None:
+def _handlers(
+    settings: ModelSettings, parts: _Parts, own: Sequence[GuardedService], *, strangers: bool
+) -> list[Any]:
+    """Guarded handlers of a listener's own services, and of gRPC's."""
+    reflection = standard.ReflectionService([s.full_name for s, _, _ in own])
+    watch_s = settings.connection_age_s
+    services: list[GuardedService] = [
+        *own,
+        (standard.HEALTH, parts.health, standard.health_rules(watch_s, strangers=strangers)),
+        (standard.REFLECTION, reflection, standard.reflection_rules(strangers=strangers)),
+    ]
+    return [parts.door.guard(*service) for service in services]
+
+
+async def _start(
+    settings: ModelSettings,
+    relay: ConnectionRelay,
+    listeners: tuple[server.Listener, server.Listener],
+    folder: Path,
+) -> None:
     earlier = read_address(settings)
-    ports = (None, None) if earlier is None else (earlier.enrollment_port, earlier.delivery_port)
-    enrollment = await listeners[0].start(settings.enrollment_port, ports[0])
-    delivers = await listeners[1].start(settings.delivery_port, ports[1])
-    address = Address(
-        host=reachable_host(settings), enrollment_port=enrollment, delivery_port=delivers, pid=os.getpid()
+    before = (0, 0) if earlier is None else (earlier.enrollment_port, earlier.delivery_port)
+    wanted = (settings.enrollment_port, settings.delivery_port)
+    ports = []
+    for listener, name, given, last in zip(listeners, ("enrolment", "delivery"), wanted, before, strict=True):
+        socket = folder / name
+        await listener.start(f"unix:{socket}")
+        ports.append(relay.listen(settings.host, (given,) if given else (last, 0), socket))
+    relay.start()
+    host = reachable_host(settings)
+    write_address(
+        settings, Address(host=host, enrollment_port=ports[0], delivery_port=ports[1], pid=os.getpid())
     )
-    write_address(settings, address)
-    log.info("serving: enrolment on %d, delivery on %d", enrollment, delivers)
+    log.info("serving: enrolment on %d, delivery on %d", *ports)
+    if earlier is not None and before != tuple(ports):
+        log.warning("the ports were %d and %d: join bundles made until now name those", *before)
 
 
-def _wakeup_jobs(parts: _Parts) -> tuple[ProcessJob, ...]:
-    """Jobs that wake the streams: after a publication, after a revocation, and once a while."""
+def _jobs(settings: ModelSettings, parts: _Parts) -> tuple[ProcessJob, ...]:
+    """What is repeated: wake the streams when something changed, and account for what was refused."""
 
     def read_publication() -> None:
         parts.wakeup.set_version(parts.timestamp.version())
@@ -133,8 +196,36 @@ def _wakeup_jobs(parts: _Parts) -> tuple[ProcessJob, ...]:
         if await parts.workers.read(parts.access.refresh):
             parts.wakeup.wake()
 
+    refusals = _RefusalsFile(settings, parts)
     return (
+        ProcessJob("connections", parts.relay.check),
         ProcessJob("publications", read_publication),
         ProcessJob("revocations", copy_revocations, REVOKED_S),
         ProcessJob("expiring certificates", parts.wakeup.wake, PULSE_S),
+        ProcessJob("refusals", refusals.update, REFUSALS_S),
+        ProcessJob("reports of twins", parts.deliver.record_twins, TWINS_S),
     )
+
+
+class _RefusalsFile:
+    """Writes the counts of refusals to their file when they change."""
+
+    def __init__(self, settings: ModelSettings, parts: _Parts) -> None:
+        self._settings, self._parts = settings, parts
+        self._since = datetime.now(UTC)
+        self._written: RefusalCounts | None = None
+
+    def update(self) -> None:
+        self._parts.door.log_sums()
+        bounds = self._parts.relay.bounds
+        worst = sorted(dict(bounds.lost_by_address).items(), key=lambda one: -one[1])[:_WORST]
+        now = RefusalCounts(
+            pid=os.getpid(),
+            since=self._since,
+            connections=dict(bounds.lost),
+            addresses=dict(worst),
+            calls=dict(self._parts.door.refusals.counts),
+        )
+        if now != self._written:
+            write_refusals(self._settings, now)
+            self._written = now

@@ -11,6 +11,7 @@ from model_service.registry.database import Registry
 from model_service.registry.registry_tables import channel_requests
 from model_service.rollout import rollout_store
 from model_service.rollout.rollout_record import ACTIVE
+from model_service.rollout.seq_floor import seq_floor
 from model_service.rollout.transitions import Propose
 from model_service.trust.repository import TrustRepository
 from schemas.channel_documents import BROAD, CANARY, ChannelDocument
@@ -24,6 +25,8 @@ DUE_SHARE = 1 / 3
 @dataclass(frozen=True)
 class ChannelRenewal:
     """Renews the channel documents of groups that have no rollout under way.
+
+    A document is due when its life nears its end, and when a restore used up its seq.
 
     Args:
         registry: Takes the proposals.
@@ -45,7 +48,11 @@ class ChannelRenewal:
 
     def _renew(self, group: str, now: float) -> bool:
         channel = in_force(self.repo, group)
-        if channel is None or channel.expires.timestamp() - now > DUE_SHARE * self.lifetime_s:
+        if channel is None:
+            return False
+        with self.registry.reading() as connection:
+            unseen = channel.seq <= seq_floor(connection, group)  # devices wait for a higher one
+        if not unseen and channel.expires.timestamp() - now > DUE_SHARE * self.lifetime_s:
             return False
         highest_seq = self.highest_seq(group)
         with self.registry.transaction() as connection:

@@ -116,6 +116,42 @@ def device_progress(
     return DeviceProgress(kind, since, why, paired, first)
 
 
+def telling(reports: Sequence[DeviceReport], version: str) -> set[int]:
+    """Numbers of a few reports that lead to the same progress as all of them, whatever is reported next.
+
+    Args:
+        reports: Of one device about one rollout; any order.
+        version: Version that the device should run.
+    """
+    ordered = _reports_about(reports, version)
+    kept: set[int] = {max((r.report_no for r in reports), default=0)}  # that there is one at all
+    kind, steps = ProgressKind.UNREACHED, []
+    for report in ordered:
+        if (after := _after(kind, report)) is not None:
+            kind = after
+            steps.append((report.report_no, kind))
+    # The last step decides. What it does depends on whether the device had failed or committed before it: the
+    # one before it shows the first, and the last commit before both is what ends an earlier failure.
+    kept |= {number for number, _ in steps[-2:]}
+    commits = [number for number, step in steps[:-2] if step is ProgressKind.COMMITTED]
+    kept |= set(commits[-1:])
+    pairs = [r for r in ordered if r.paired is not None]
+    kept |= {r.report_no for r in pairs[:1]}
+    if pairs:
+        kept.add(max(pairs, key=lambda r: 0 if r.paired is None else r.paired.windows).report_no)
+    if ordered:
+        kept.add(max(ordered, key=lambda r: r.crashes).report_no)
+    return kept
+
+
+def condensed(reports: Sequence[DeviceReport], version: str, newest: int) -> list[DeviceReport]:
+    """The newest reports of a device on a rollout, and of the older ones those that its progress needs."""
+    ordered = sorted(reports, key=lambda r: r.report_no)
+    older = ordered[:-newest]
+    kept = telling(older, version)
+    return [r for r in older if r.report_no in kept] + ordered[-newest:]
+
+
 def _reports_about(reports: Sequence[DeviceReport], version: str) -> list[DeviceReport]:
     """Reports about the version, each once, in the device's own order."""
     by_number = {r.report_no: r for r in reports if r.attempted in ("", version)}

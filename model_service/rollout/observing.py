@@ -11,12 +11,13 @@ from typing import Any
 from pydantic import ValidationError
 from sqlalchemy import ColumnElement, Connection, Select, func, select
 
-from model_service.fleet.device_reports import reports_of, statuses
+from model_service.fleet.device_reports import KEPT, reports_of, statuses
 from model_service.registry import candidates
 from model_service.registry.candidates import CandidateState
 from model_service.registry.registry_tables import channel_requests, commands, devices, reports, rollouts
 from model_service.rollout import rollout_store
 from model_service.rollout.alarm_rates import LakeRates
+from model_service.rollout.device_progress import condensed
 from model_service.rollout.observed import DeviceReport, DeviceStatus, GroupMember, Observed, PairedShadow
 from model_service.rollout.rollout_record import RolloutRecord
 from schemas.channel_documents import CANARY, ChannelDocument, FleetPolicy, Release
@@ -66,7 +67,15 @@ class RolloutReports:
                 report = read_report(request, row["received_at"], self.versions)
                 self.by_device[row["device_id"]].append(report)
             self._after = rows[-1]["id"]
+            self._condense()
         return self.by_device
+
+    def _condense(self) -> None:
+        """Keep of a device that reports without end what its progress needs."""
+        for device_id, found in self.by_device.items():
+            if len(found) > 2 * KEPT:
+                [version] = self.versions
+                self.by_device[device_id] = condensed(found, version, KEPT)
 
 
 def read_report(request: ReportRequest, at: float, versions: frozenset[str]) -> DeviceReport:
@@ -187,7 +196,8 @@ def _installed(raw: Mapping[str, Mapping[str, Any]]) -> dict[str, Release]:
 def marker(connection: Connection) -> tuple[Any, ...]:
     """A cheap value that changes whenever what a rollout may use does. Without times: clocks step back."""
     requested = channel_requests.c.state
-    # Reports, commands and documents are never deleted: each new one raises a greatest id or shifts a count.
+    # Commands and documents are never deleted, nor is the newest report: each new one raises a greatest id or
+    # shifts a count.
     queries = (
         select(func.max(reports.c.id)),
         select(func.max(commands.c.id)),

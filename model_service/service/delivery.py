@@ -6,13 +6,18 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager
 
 from pydantic import TypeAdapter, ValidationError
+from sqlalchemy import Connection
 
-from model_service.fleet.device_reports import note_clone, record_report
+from model_service.fleet.device_reports import note_twin, record_report
 from model_service.fleet.devices import device
+from model_service.fleet.twin_reports import TwinReports
+from model_service.rollout.report_retention import SLACK, forget_reports
 from model_service.service.artifact_files import ArtifactFiles
+from model_service.service.call_budgets import CallRate
 from model_service.service.door import DEVICES, AccessRule, ServiceCall
 from model_service.service.refusals import BadFieldError
 from model_service.service.stream_wakeup import StreamWakeup
@@ -20,7 +25,7 @@ from model_service.service.workers import WorkerThreads
 from model_service.settings import ModelSettings
 from model_service.trust.repository import TrustRepository
 from schemas.channel_documents import Release
-from schemas.errors import ClonedIdentityError
+from schemas.errors import ClonedIdentityError, RetryableError
 from schemas.profile_file import describe
 from schemas.proto.delivery_pb2 import (
     ArtifactChunk,
@@ -46,6 +51,8 @@ MAX_REPORT_BYTES = 16 * 1024
 _STATES = frozenset(s.value for s in UpdateState)
 _RESULTS = frozenset(r.value for r in UpdateResult) | {""}
 _ATTACKS = frozenset(a.value for a in Attack) | {""}
+WATCHES = 4
+"""Watch streams of one device; a further one ends the oldest, which may be one that lost its network."""
 _LEAVE_S = 0.05
 """How long before its deadline a watch returns, so that it ends normally."""
 
@@ -62,10 +69,11 @@ _SET = TypeAdapter(_Set)
 def rules(settings: ModelSettings) -> dict[str, AccessRule]:
     """Access rules by method: devices only; a watch may last as long as a connection."""
     return {
-        "Watch": AccessRule(DEVICES, settings.connection_age_s),
-        "FetchMetadata": AccessRule(DEVICES, 20.0),
-        "FetchArtifact": AccessRule(DEVICES, 900.0),
-        "Report": AccessRule(DEVICES, 20.0),
+        "Watch": AccessRule(DEVICES, settings.connection_age_s, CallRate(burst=30, per_s=0.5)),
+        "FetchMetadata": AccessRule(DEVICES, 20.0, CallRate(burst=120, per_s=2.0)),
+        "FetchArtifact": AccessRule(DEVICES, 900.0, CallRate(burst=60, per_s=1.0)),
+        # A queue of reports that waited for weeks, and the few of each attempt after it.
+        "Report": AccessRule(DEVICES, 20.0, CallRate(burst=300, per_s=2.0)),
     }
 
 
@@ -77,10 +85,11 @@ class ModelDelivery:
         workers: Threads for registry and files.
         wakeup: Wakes the watch streams.
         clock: UTC seconds.
+        monotonic: Seconds.
 
     Attributes:
         watching: Number of open watch streams by device.
-        cloned: Number of reports by device that were refused because another one has their number.
+        twins: Counts reports that were refused because another one has their number.
     """
 
     def __init__(
@@ -89,31 +98,51 @@ class ModelDelivery:
         workers: WorkerThreads,
         wakeup: StreamWakeup,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._repository = TrustRepository(settings.repository, settings.proposals, settings.artifacts)
         self._artifacts = ArtifactFiles(settings.artifacts, settings.repository / "targets")
         self._chunk_bytes = settings.chunk_bytes
-        self._workers, self._wakeup, self._clock = workers, wakeup, clock
+        self._workers, self._wakeup = workers, wakeup
+        self._clock, self._monotonic = clock, monotonic
         self.watching: Counter[str] = Counter()
-        self.cloned: Counter[str] = Counter()
+        self.twins = TwinReports()
+        self._streams: dict[str, list[object]] = {}
+        self._stored: Counter[str] = Counter()
 
     async def watch(self, request: WatchRequest, call: ServiceCall) -> AsyncGenerator[Hint, None]:
         """Hints: the newest timestamp version at once, then each change, as long as the peer is let in."""
-        self.watching[request.device_id] += 1
-        sent_version = None
+        with self._stream(request.device_id) as is_current:
+            sent_version = None
+            try:
+                while is_current() and not self._wakeup.draining:
+                    call.check()
+                    if self._wakeup.version != sent_version:
+                        sent_version = self._wakeup.version
+                        yield Hint(timestamp_version=sent_version)
+                        continue  # the version may have changed while the hint was sent
+                    async with asyncio.timeout_at(call.until - _LEAVE_S):
+                        await self._wakeup.wait()
+            except TimeoutError:
+                return  # the stream is as old as a connection may get; the device opens a new one
+
+    @contextmanager
+    def _stream(self, device_id: str) -> Iterator[Callable[[], bool]]:
+        """Count a watch stream of the device; whether it may go on is asked after each wake."""
+        own, mark = self._streams.setdefault(device_id, []), object()
+        own.append(mark)
+        self.watching[device_id] += 1
+        if len(own) > WATCHES:
+            del own[0]
+            self._wakeup.wake()
         try:
-            while not self._wakeup.draining:
-                call.check()
-                if self._wakeup.version != sent_version:
-                    sent_version = self._wakeup.version
-                    yield Hint(timestamp_version=sent_version)
-                    continue  # the version may have changed while the hint was sent
-                async with asyncio.timeout_at(call.until - _LEAVE_S):
-                    await self._wakeup.wait()
-        except TimeoutError:
-            return  # the stream is as old as a connection may get; the device opens a new one
+            yield lambda: mark in own
         finally:
-            self.watching -= Counter([request.device_id])
+            self.watching -= Counter([device_id])
+            if mark in own:
+                own.remove(mark)
+            if not own:
+                self._streams.pop(device_id, None)
 
     async def fetch_metadata(
         self, request: FetchMetadataRequest, _call: ServiceCall
@@ -150,12 +179,35 @@ class ModelDelivery:
         check_report(request)
         now = self._clock()
         try:
-            await self._workers.write(lambda c: record_report(c, request, now))
+            if await self._workers.write(lambda c: record_report(c, request, now)):
+                await self._forget(request.device_id)
         except ClonedIdentityError:
-            self.cloned[request.device_id] += 1
-            await self._workers.write(lambda c: note_clone(c, request, now))
+            self.twins.refused(request.device_id, self._monotonic())
+            await self.record_twins()
             raise
         return ReportResponse(server_time_ms=self._now_ms())
+
+    async def record_twins(self, *, all_now: bool = False) -> None:
+        """Record the refused reports of twins that are due, or all of them; call it now and then."""
+        now = self._clock()
+        if not (due := self.twins.due(self._monotonic(), all_now=all_now)):
+            return
+
+        def record(connection: Connection) -> None:
+            for device_id, number in due.items():
+                note_twin(connection, device_id, number, now)
+
+        try:
+            await self._workers.write(record)
+        except RetryableError:
+            self.twins.restore(due)
+            raise
+
+    async def _forget(self, device_id: str) -> None:
+        """At a device's first report and now and then, delete those of its reports that nothing needs."""
+        if self._stored[device_id] % SLACK == 0:
+            await self._workers.write(lambda c: forget_reports(c, device_id))
+        self._stored[device_id] += 1
 
     def _now_ms(self) -> int:
         return round(self._clock() * 1e3)

@@ -20,6 +20,7 @@ from model_service.identity.certificate_requests import (
     request_renewal,
 )
 from model_service.service.answer_waiting import AnswerWaiter
+from model_service.service.call_budgets import CallBudgets, CallRate
 from model_service.service.door import ANYBODY, AccessRule, ServiceCall
 from model_service.service.refusals import BadFieldError
 from model_service.service.workers import WorkerThreads
@@ -30,6 +31,8 @@ from schemas.proto.delivery_pb2 import EnrollRequest, EnrollResponse, RenewReque
 RULES = {"Enroll": AccessRule(ANYBODY, 20.0), "Renew": AccessRule(ANYBODY, 20.0)}
 _AT_ONCE = 8
 """How many requests may wait for the registry at a time; strangers may call."""
+_RENEWAL_S = 300.0
+"""How often one device may renew its certificate, over time; short-lived certificates allow more."""
 _REPLY_S = 0.1
 """Time kept for the reply, so that the caller gets an answer before its deadline."""
 
@@ -42,6 +45,7 @@ class EnrolmentService:
         ca_pem: Certificate of the authority.
         workers: Threads for the registry.
         clock: UTC seconds.
+        monotonic: Seconds.
     """
 
     def __init__(
@@ -50,8 +54,11 @@ class EnrolmentService:
         ca_pem: bytes,
         workers: WorkerThreads,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._fresh_s = settings.certificate_s / 2
+        self._renewals = CallRate(burst=10, per_s=1 / min(_RENEWAL_S, settings.certificate_s / 10))
+        self._budgets = CallBudgets(monotonic)  # for the thread that writes
         self._ca_pem, self._ca = ca_pem, x509.load_pem_x509_certificate(ca_pem)
         self._workers, self._clock = workers, clock
         self._answers = AnswerWaiter(workers, answered_requests)
@@ -61,8 +68,16 @@ class EnrolmentService:
         """Redeem a join token."""
         if not DEVICE_ID.fullmatch(request.device_id):
             raise BadFieldError("device_id", "letters, digits and _.:-, at most 64")
-        wanted = EnrolmentRequest(request.device_id, request.token, request.csr_pem, request.signing_key_pem)
-        return await self._certificate(lambda c: request_enrolment(c, wanted, self._clock()), call)
+        wanted = EnrolmentRequest(
+            request.device_id,
+            request.token,
+            request.csr_pem,
+            request.signing_key_pem,
+            request.signing_proof,
+        )
+        return await self._certificate(
+            request.device_id, lambda c: request_enrolment(c, wanted, self._clock()), call
+        )
 
     async def renew(self, request: RenewRequest, call: ServiceCall) -> EnrollResponse:
         """A new certificate for an old one of this authority, expired or not, whose key the caller holds."""
@@ -70,16 +85,25 @@ class EnrolmentService:
         if not issued_by(certificate, self._ca):
             raise AccessError("the old certificate is not one of this authority")
         certs.check_renewal_proof(certificate, request.at_ms, request.csr_pem, request.proof)
+        name = certs.read_holder(request.certificate_pem).name
+
+        def permit() -> None:
+            self._budgets.spend(name, self._renewals)
+
         return await self._certificate(
+            name,
             lambda c: request_renewal(
-                c, request.certificate_pem, request.csr_pem, self._clock(), self._fresh_s
+                c, request.certificate_pem, request.csr_pem, self._clock(), self._fresh_s, permit
             ),
             call,
         )
 
-    async def _certificate(self, store: Callable[[Connection], int], call: ServiceCall) -> EnrollResponse:
+    async def _certificate(
+        self, name: str, store: Callable[[Connection], int], call: ServiceCall
+    ) -> EnrollResponse:
         async with self._writing:
             row_id = await self._workers.write(store)
+        call.identify(name)  # token or proof were right
         try:
             async with asyncio.timeout(max(0.0, call.remaining_s - _REPLY_S)):
                 row = await self._answers.of(row_id)

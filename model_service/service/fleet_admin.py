@@ -12,6 +12,7 @@ from sqlalchemy import Connection, RowMapping
 
 from model_service.fleet.certificate_ledger import record_if_absent, revoke_certificate
 from model_service.fleet.devices import revoke_device
+from model_service.fleet.twin_reports import TwinReports
 from model_service.holder import Holder
 from model_service.identity import certificates as certs
 from model_service.identity.authority import ca_path, issued_by
@@ -67,6 +68,7 @@ class FleetAdmin:
         access: Is refreshed at once after a revocation.
         wakeup: Wakes the streams, so that those of a revoked device end.
         watching: Number of open watch streams by device.
+        twins: Counts the refused reports of twins.
         clock: UTC seconds.
     """
 
@@ -77,18 +79,21 @@ class FleetAdmin:
         access: AccessList,
         wakeup: StreamWakeup,
         watching: Mapping[str, int],
+        twins: TwinReports,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._ca_path = ca_path(settings)
         self._token_s, self._lake = settings.token_s, LakeLookup(settings.lake_root)
         self._workers, self._access, self._wakeup = workers, access, wakeup
-        self._watching, self._clock = watching, clock
+        self._watching, self._twins, self._clock = watching, twins, clock
         self._answers = AnswerWaiter(workers, writes.answered_commands)
 
     async def list_devices(self, request: ListRequest, _call: ServiceCall) -> JsonReply:
         """Devices with what they last reported."""
         return await self._read(
-            lambda c: reads.list_devices(c, request.group, request.limit, dict(self._watching))
+            lambda c: reads.list_devices(
+                c, request.group, request.limit, dict(self._watching), self._twins.unrecorded()
+            )
         )
 
     async def list_models(self, request: ListRequest, _call: ServiceCall) -> JsonReply:

@@ -9,14 +9,13 @@ from typing import Any
 from sqlalchemy import Connection, Table, func, select
 
 from model_service.fleet.certificate_ledger import of_people, valid_until
-from model_service.fleet.device_reports import statuses
+from model_service.fleet.device_reports import statuses, twin_reports
 from model_service.fleet.devices import devices_of
 from model_service.identity import tokens
 from model_service.registry import candidates
 from model_service.registry.registry_tables import (
     channel_requests,
     gate_verdicts,
-    outbox,
     public_name,
     reports,
     rollout_events,
@@ -36,7 +35,9 @@ def bounded(limit: int) -> int:
     return min(limit, _MAX_LIMIT) if limit > 0 else _DEFAULT_LIMIT
 
 
-def list_devices(connection: Connection, group: str, limit: int, watching: Mapping[str, int]) -> list[Json]:
+def list_devices(
+    connection: Connection, group: str, limit: int, watching: Mapping[str, int], twins: Mapping[str, int]
+) -> list[Json]:
     """Devices with what they last reported.
 
     Args:
@@ -44,9 +45,10 @@ def list_devices(connection: Connection, group: str, limit: int, watching: Mappi
         group: Only devices of this group; empty: of all groups.
         limit: Largest number of devices; 0: the default.
         watching: Number of open watch streams of this process, by device.
+        twins: Number of reports of a twin that are not recorded yet, by device.
     """
     reported = {row["device_id"]: row for row in statuses(connection, group)}
-    ends, cloned = valid_until(connection), _cloned(connection)
+    ends, recorded = valid_until(connection), twin_reports(connection)
     found = []
     for row in devices_of(connection, group)[: bounded(limit)]:
         name = row["device_id"]
@@ -54,7 +56,8 @@ def list_devices(connection: Connection, group: str, limit: int, watching: Mappi
         plain = _plain({k: v for k, v in row.items() if k != "public_key"})
         plain.update(_plain({k: None if status is None else status[k] for k in _STATUS}))
         plain.update(_plain({"certificate_until": ends.get(name)}))
-        found.append({**plain, "watching": watching.get(name, 0) > 0, "cloned_reports": cloned.get(name, 0)})
+        cloned = recorded.get(name, 0) + twins.get(name, 0)
+        found.append({**plain, "watching": watching.get(name, 0) > 0, "cloned_reports": cloned})
     return found
 
 
@@ -148,11 +151,6 @@ def _gates(connection: Connection, versions: list[str]) -> dict[str, Json]:
     for version, gate, passed in connection.execute(rows.where(gate_verdicts.c.version.in_(versions))):
         found.setdefault(version, {})[gate] = bool(passed)
     return found
-
-
-def _cloned(connection: Connection) -> dict[str, int]:
-    noted = select(outbox.c.subject, func.count()).where(outbox.c.step == "identity_cloned")
-    return {name: int(n) for name, n in connection.execute(noted.group_by(outbox.c.subject))}
 
 
 def _one(connection: Connection, table: Table, name: str, missing: str) -> Json:

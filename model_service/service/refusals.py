@@ -47,6 +47,10 @@ class LateError(RetryableError):
     """The call's time is over."""
 
 
+class OverBudgetError(RetryableError):
+    """The caller has called too often, or has too many calls that run."""
+
+
 CODES: tuple[tuple[type[PipelineError], int], ...] = (
     (OutOfRangeError, code_pb2.OUT_OF_RANGE),
     (BadFieldError, code_pb2.INVALID_ARGUMENT),
@@ -54,6 +58,7 @@ CODES: tuple[tuple[type[PipelineError], int], ...] = (
     (AccessError, code_pb2.PERMISSION_DENIED),
     (ClonedIdentityError, code_pb2.ALREADY_EXISTS),
     (LateError, code_pb2.DEADLINE_EXCEEDED),
+    (OverBudgetError, code_pb2.RESOURCE_EXHAUSTED),
     (RetryableError, code_pb2.UNAVAILABLE),
     (RejectedError, code_pb2.FAILED_PRECONDITION),
 )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from model_service.identity.authority import ca_path, server_paths
 from model_service.settings import ModelSettings
@@ -20,69 +19,79 @@ log = logging.getLogger(__name__)
 ENROLLMENT = delivery_pb2.DESCRIPTOR.services_by_name["Enrollment"]
 DELIVERY = delivery_pb2.DESCRIPTOR.services_by_name["ModelDelivery"]
 FLEET = fleet_pb2.DESCRIPTOR.services_by_name["FleetAdmin"]
-MAX_REQUEST_BYTES = 256 * 1024
-MAX_STRANGER_BYTES = 32 * 1024
-_STREAMS = 64
-"""Largest number of concurrent calls of one connection."""
-_SERVICES = (ENROLLMENT, DELIVERY, FLEET)
 _PING_MS = 30_000
 _MIN_PING_MS = 5_000
 
 
+@dataclass(frozen=True)
+class ListenerLimits:
+    """Bounds of one listener.
+
+    Attributes:
+        request_bytes: Larger requests are refused before they are read.
+        streams: Largest number of concurrent calls of one connection.
+        age_s: Longest life of a connection.
+        idle_s: Longest time of a connection without a call.
+    """
+
+    request_bytes: int
+    streams: int
+    age_s: float
+    idle_s: float
+
+
+STRANGERS = ListenerLimits(request_bytes=32 * 1024, streams=8, age_s=120.0, idle_s=30.0)
+
+
+def callers(settings: ModelSettings) -> ListenerLimits:
+    """Bounds of the listener for holders of a certificate."""
+    age_s = settings.connection_age_s  # else an open connection could outlive its certificate
+    return ListenerLimits(request_bytes=256 * 1024, streams=64, age_s=age_s, idle_s=age_s)
+
+
 class Listener:
-    """A gRPC server on one port.
+    """A gRPC server on one address.
 
     Args:
-        settings: Host, longest life of a connection.
+        settings: Times.
         credentials: TLS credentials of the server.
-        max_request_bytes: Larger requests are refused before they are read.
-        handlers: By service name.
-        health_servicer: Shared by both listeners.
+        limits: Bounds of its connections.
+        handlers: Of its services.
     """
 
     def __init__(
         self,
         settings: ModelSettings,
         credentials: grpc.ServerCredentials,
-        max_request_bytes: int,
-        handlers: Mapping[str, grpc.GenericRpcHandler],
-        health_servicer: Any,
+        limits: ListenerLimits,
+        handlers: Sequence[grpc.GenericRpcHandler],
     ) -> None:
-        self._host, self._credentials = settings.host, credentials
-        self._server = grpc.aio.server(options=_options(settings, max_request_bytes))
-        self._server.add_generic_rpc_handlers(tuple(handlers.values()))
-        health_pb2_grpc.add_HealthServicer_to_server(health_servicer, self._server)
-        names = (*handlers, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
+        self._credentials = credentials
+        self._server = grpc.aio.server(options=_options(settings, limits))
+        self._server.add_generic_rpc_handlers(tuple(handlers))
 
-    async def start(self, wanted: int, earlier: int | None) -> int:
-        """Listen.
+    async def start(self, address: str) -> int:
+        """Listen, once: gRPC cannot use the credentials a second time.
 
         Args:
-            wanted: Port; 0: the earlier one if it is free, else any.
-            earlier: Port of the previous process; None: not known.
+            address: ``unix:PATH``, or host:port, where port 0 means any.
 
         Returns:
-            The port.
+            The port; 1 for a Unix socket.
 
         Raises:
-            OperatorError: The wanted port is taken.
+            OperatorError: It cannot listen there.
         """
-        port = self._bind([wanted] if wanted else [earlier or 0, 0])
+        try:
+            port = int(self._server.add_secure_port(address, self._credentials))
+        except RuntimeError as exc:
+            raise OperatorError(f"the model service cannot listen on {address}: {exc}") from exc
         await self._server.start()
         return port
 
     async def stop(self, grace_s: float) -> None:
         """Accept no more calls; cancel those that still run after the grace period."""
         await self._server.stop(grace_s)
-
-    def _bind(self, ports: Sequence[int]) -> int:
-        for port in ports:
-            try:
-                return int(self._server.add_secure_port(f"{self._host}:{port}", self._credentials))
-            except RuntimeError:
-                log.info("port %d is taken", port)
-        raise OperatorError(f"the model service cannot listen on {self._host}:{ports[0]}: the port is taken")
 
 
 def credentials(settings: ModelSettings, *, mutual: bool) -> grpc.ServerCredentials:
@@ -124,32 +133,21 @@ class _TlsFiles:
             return None
 
 
-def new_health() -> Any:
-    """A health servicer that knows no service yet."""
-    return health.aio.HealthServicer()
-
-
-async def set_serving(servicer: Any) -> None:
-    """Set every service to SERVING."""
-    for name in ("", *(s.full_name for s in _SERVICES)):
-        await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-
-
-async def set_draining(servicer: Any) -> None:
-    """Set every service to NOT_SERVING for good, so that balancers use other servers."""
-    await servicer.enter_graceful_shutdown()
-
-
-def _options(settings: ModelSettings, max_request_bytes: int) -> list[tuple[str, int]]:
-    age_ms = round(settings.connection_age_s * 1e3)
+def _options(settings: ModelSettings, limits: ListenerLimits) -> list[tuple[str, int]]:
     return [
         ("grpc.so_reuseport", 0),  # a second process must get an error, not share the port
-        ("grpc.max_receive_message_length", max_request_bytes),
+        ("grpc.max_receive_message_length", limits.request_bytes),
         ("grpc.max_metadata_size", 16 * 1024),
-        ("grpc.max_concurrent_streams", _STREAMS),
-        ("grpc.max_connection_age_ms", age_ms),  # else an open connection could outlive its certificate
-        ("grpc.max_connection_age_grace_ms", round(settings.drain_s * 1e3)),
+        ("grpc.max_concurrent_streams", limits.streams),
+        ("grpc.server_handshake_timeout_ms", _ms(settings.stranger_s)),
+        ("grpc.max_connection_age_ms", _ms(limits.age_s)),
+        ("grpc.max_connection_age_grace_ms", _ms(settings.drain_s)),
+        ("grpc.max_connection_idle_ms", _ms(limits.idle_s)),
         ("grpc.keepalive_time_ms", _PING_MS),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", _MIN_PING_MS),
     ]
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1e3)

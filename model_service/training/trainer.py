@@ -17,7 +17,7 @@ from feature_store.append import append, finish
 from feature_store.cut import Cut
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
-from feature_store.point_in_time import TrainingSet, training_rows
+from feature_store.point_in_time import TrainingSet, tables_read, training_rows
 from model_service.models.bundle_files import BundleFiles
 from model_service.models.candidate import build_candidate
 from model_service.registry import candidates
@@ -194,7 +194,8 @@ class Trainer:
             champion = bundle_of_version(connection, self._settings.artifacts, run.family, plan.champion)
             major = next_major(connection, run.family)
         selection = selection_of(profile, plan.selection)
-        with closing(connect(self._lake.root, run.pin)) as lake_connection:
+        verify = tables_read(profile)
+        with closing(connect(self._lake.root, run.pin, verify=verify)) as lake_connection:
             training_set = training_rows(lake_connection, selection)
         lineage = lineage_of(run, selection, training_set, plan.verdicts, champion.manifest.version)
         bundle = build_candidate(

@@ -7,16 +7,18 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class EnrollRequest(_message.Message):
-    __slots__ = ("device_id", "token", "csr_pem", "signing_key_pem")
+    __slots__ = ("device_id", "token", "csr_pem", "signing_key_pem", "signing_proof")
     DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     CSR_PEM_FIELD_NUMBER: _ClassVar[int]
     SIGNING_KEY_PEM_FIELD_NUMBER: _ClassVar[int]
+    SIGNING_PROOF_FIELD_NUMBER: _ClassVar[int]
     device_id: str
     token: str
     csr_pem: bytes
     signing_key_pem: str
-    def __init__(self, device_id: _Optional[str] = ..., token: _Optional[str] = ..., csr_pem: _Optional[bytes] = ..., signing_key_pem: _Optional[str] = ...) -> None: ...
+    signing_proof: bytes
+    def __init__(self, device_id: _Optional[str] = ..., token: _Optional[str] = ..., csr_pem: _Optional[bytes] = ..., signing_key_pem: _Optional[str] = ..., signing_proof: _Optional[bytes] = ...) -> None: ...
 
 class EnrollResponse(_message.Message):
     __slots__ = ("certificate_pem", "ca_pem", "server_time_ms")

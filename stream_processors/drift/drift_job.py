@@ -182,6 +182,7 @@ class _Call:
                 "reason": reason,
                 "n_rows": 1,
                 "n_bytes": len(message.value),
+                "verified": False,
                 "known_at": message.timestamp_ms * 1000,
                 "_partition": message.partition,
                 "_offset": message.offset,

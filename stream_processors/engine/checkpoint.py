@@ -15,16 +15,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
 from feature_store.commit_log import CommitLog
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake, TableCommit
-from schemas.errors import OperatorError, TaskLostError
+from feature_store.moments import TaskMoments, compare
+from schemas.errors import DamagedLakeError, OperatorError, TaskLostError, TasksStoppedError
 from stream_processors.engine.pipeline import run_jobs
 from stream_processors.engine.records import CommitRecord, LogIdentity, TaskState
+from stream_processors.engine.task_loading import LoadedTask, load_task, read_record
 from stream_processors.job import Job, RawMessage
 
 log = logging.getLogger(__name__)
@@ -84,42 +86,85 @@ class Checkpoint:
     def open(self, task: int) -> dict[str, int]:
         """Recover a task and return its next offset by topic.
 
-        Loads the newest snapshot and the records after it; redoes steps 3 and 4 for what is not marked
-        applied. Never recomputes.
+        Loads the newest snapshot and the records after it; redoes steps 3 and 4 for what a table lacks or is
+        not marked applied. Never recomputes.
 
         Raises:
             OperatorError: The log is not the one that the checkpoint was made from.
+            DamagedLakeError: Files that the task needs are damaged, or of another moment than the rest.
         """
-        state, unapplied = self._load(task_name(task))
-        identity = self._parts.log_identity()
-        _check_identity(state, identity)
-        for record in unapplied:
-            log.info("finishing commit %s/%d after a crash", record.task, record.n)
-            self.apply([record])
-            self.conclude([record], {})
-        self._tasks[task] = state
-        return dict(state.offsets)
+        loaded = load_task(self._parts.commits, task_name(task))
+        _check_identity(loaded.state, self._parts.log_identity())
+        self._recover(task, loaded)
+        return dict(loaded.state.offsets)
+
+    def _recover(self, task: int, loaded: LoadedTask) -> None:
+        """Finish what a crash left of a loaded task, and own it from then on."""
+        moments = self._moments(loaded)
+        self._redo(loaded, moments.redo)
+        # State of release 0.2.0 names no tables: what they hold now is what they must hold from now on.
+        self._tasks[task] = replace(loaded.state, named={**moments.held, **loaded.state.named})
+        for n in loaded.unreadable[:1]:
+            if n == loaded.state.n:
+                self._parts.commits.write_snapshot(loaded.state.task, n, self._tasks[task].to_bytes())
 
     def close(self, task: int) -> None:
         """Forget a task."""
         self._tasks.pop(task, None)
+
+    def state(self, task: int) -> TaskState:
+        """State of an open task after its last commit."""
+        return self._tasks[task]
 
     def process(self, batches: Mapping[int, Sequence[RawMessage]]) -> None:
         """Commit one batch of each task; an empty batch is a tick.
 
         Raises:
             TaskLostError: Another worker owns at least one of the tasks; the others are committed.
+            TasksStoppedError: A damaged table stops at least one of the tasks; the others are committed.
         """
         now = self._parts.clock()
-        staged = [r for task, messages in batches.items() if (r := self.stage(task, messages, now))]
-        won = [record for record in staged if self.decide(record)]
-        self.apply(won)
-        self.conclude(won, {(m.topic, m.partition, m.offset): m for b in batches.values() for m in b})
+        stopped: dict[int, str] = {}
+        staged = self._stage_each(batches, now, stopped)
+        won = {task: record for task, record in staged.items() if self.decide(record)}
+        applied = self._apply_each(won, stopped)
+        self.conclude(applied, {(m.topic, m.partition, m.offset): m for b in batches.values() for m in b})
         for task in batches:
-            self._advance(task, won)
-        lost = sorted({r.task for r in staged} - {r.task for r in won})
+            self._advance(task, applied)
+        for task in stopped:
+            self.close(task)
+        lost = sorted(staged[task].task for task in staged.keys() - won.keys())
         if lost:
             raise TaskLostError(f"another worker committed {', '.join(lost)}")
+        if stopped:
+            raise TasksStoppedError(stopped)
+
+    def _stage_each(
+        self, batches: Mapping[int, Sequence[RawMessage]], now: datetime, stopped: dict[int, str]
+    ) -> dict[int, CommitRecord]:
+        staged = {}
+        for task, messages in batches.items():
+            try:
+                if record := self.stage(task, messages, now):
+                    staged[task] = record
+            except DamagedLakeError as exc:
+                stopped[task] = f"{task_name(task)} is stopped: {exc}"
+        return staged
+
+    def _apply_each(self, won: Mapping[int, CommitRecord], stopped: dict[int, str]) -> list[CommitRecord]:
+        """Step 3 for all records at once; where a table is damaged, for each that does without it."""
+        try:
+            self.apply(list(won.values()))
+            return list(won.values())
+        except DamagedLakeError:
+            applied = []
+        for task, record in won.items():
+            try:
+                self.apply([record])
+                applied.append(record)
+            except DamagedLakeError as exc:
+                stopped[task] = f"{record.task} is stopped: {exc}"
+        return applied
 
     def stage(self, task: int, messages: Sequence[RawMessage], now: datetime) -> CommitRecord | None:
         """Step 1: run the jobs and write their rows to files that no commit names yet.
@@ -183,18 +228,27 @@ class Checkpoint:
                 if (record.n + 1) % SNAPSHOT_EVERY == 0:
                     self._parts.commits.write_snapshot(state.task, state.n, state.to_bytes())
 
-    def _load(self, name: str) -> tuple[TaskState, list[CommitRecord]]:
-        commits = self._parts.commits
-        snapshot = commits.latest_snapshot(name)
-        state = TaskState.from_bytes(snapshot) if snapshot else TaskState(name)
+    def _moments(self, loaded: LoadedTask) -> TaskMoments:
+        """The task beside the tables; refused where they are of different moments."""
+        cut = self._parts.cuts.latest()
+        mark = cut.marks.get(loaded.state.task) if cut else None
+        history = loaded.history(self._parts.commits)
+        moments = compare(self._parts.lake, history, mark, self._parts.lake.tables())
+        if refusal := moments.refusal():
+            raise DamagedLakeError(refusal)
+        return moments
+
+    def _redo(self, loaded: LoadedTask, lacking: Sequence[int]) -> None:
+        """Steps 3 and 4 of commits that a table lacks or that are not marked applied."""
+        name, commits = loaded.state.task, self._parts.commits
         applied = commits.applied(name)
-        unapplied = []
-        for data in commits.records_from(name, state.n + 1):
-            record = CommitRecord.from_bytes(data)
-            state = state.after(record)
-            if applied is None or record.n > applied:
-                unapplied.append(record)
-        return state, unapplied
+        unmarked = [n for n in loaded.records if applied is None or n > applied]
+        for n in sorted({*unmarked, *lacking}):
+            record = loaded.records.get(n) or read_record(commits, name, n)
+            if record is not None:  # None: pruned, so another worker has finished it
+                log.info("finishing commit %s/%d after a crash", name, n)
+                self.apply([record])
+                self.conclude([record], {})
 
 
 def _spans(state: TaskState, messages: Sequence[RawMessage]) -> dict[str, tuple[int, int]]:

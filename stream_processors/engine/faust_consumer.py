@@ -6,11 +6,15 @@ With ``faust_door`` this is the only door to Faust in this package. Line numbers
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import cast
 
 import aiokafka
+import faust
 from faust.transport.drivers import aiokafka as faust_aiokafka
 from faust.types import TP
+
+from stream_processors.settings import StreamSettings
 
 FETCH_MAX_PARTITION_BYTES = 1 << 20
 FETCH_MAX_BYTES = 16 << 20
@@ -24,6 +28,8 @@ METADATA_MAX_AGE_MS = 3_000
 when it next reads the metadata, which aiokafka by default does every five minutes."""
 REQUEST_TIMEOUT_S = 90.0
 """Also bounds opening all tasks: past it Faust silently stops recovering (tables/recovery.py:320)."""
+
+STREAM_BUFFER_MESSAGES = 256
 
 OpenAssignment = Callable[["CheckpointConsumer"], Awaitable[Mapping[TP, int]]]
 
@@ -78,6 +84,26 @@ class CheckpointConsumer(faust_aiokafka.Consumer):  # type: ignore[misc]  # Faus
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Offsets of the checkpoint, after seeking to them."""
         return await type(self).open_assignment(self)
+
+
+def make_app(settings: StreamSettings) -> faust.App:
+    """The Faust application of a worker, without its streams."""
+    return faust.App(
+        settings.group_id,
+        broker=[f"kafka://{address}" for address in settings.bootstrap_servers.split(",")],
+        autodiscover=False,
+        web_enabled=False,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        table_standby_replicas=0,
+        stream_wait_empty=False,
+        stream_buffer_maxsize=STREAM_BUFFER_MESSAGES,
+        broker_session_timeout=settings.session_timeout_s,
+        broker_request_timeout=REQUEST_TIMEOUT_S,
+        broker_commit_interval=30.0,  # nothing is acked: commit task and livelock detector find no work
+        worker_redirect_stdouts=False,
+        datadir=str(Path(settings.lake_root) / "_faust"),
+    )
 
 
 def bound_to(

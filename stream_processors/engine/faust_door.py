@@ -13,17 +13,25 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from itertools import count
+from typing import Any, TypeVar
 
 import faust
 from aiokafka.errors import IllegalStateError, KafkaConnectionError
 from faust.types import TP
 
-from schemas.errors import BrokerUnavailableError, OperatorError, PipelineError, TaskLostError
-from stream_processors.engine.faust_consumer import REQUEST_TIMEOUT_S, CheckpointConsumer, bound_to
+from schemas.errors import (
+    BrokerUnavailableError,
+    DamagedLakeError,
+    OperatorError,
+    PipelineError,
+    TaskLostError,
+    TasksStoppedError,
+)
+from stream_processors.engine.faust_consumer import CheckpointConsumer, bound_to, make_app
 from stream_processors.engine.kafka_log import KafkaLog
 from stream_processors.engine.task_buffers import TaskBuffer, take_longest_waiting
+from stream_processors.engine.task_handler import TaskHandler
 from stream_processors.engine.watchdog import Watchdog
 from stream_processors.job import RawMessage
 from stream_processors.settings import StreamSettings
@@ -31,30 +39,9 @@ from stream_processors.settings import StreamSettings
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-STREAM_BUFFER_MESSAGES = 256
 TAIL_CHECK_S = 3.0
+RETRY_EVERY = 5  # tail checks between two attempts to open stopped tasks
 STOP_TIMEOUT_S = 30.0
-
-
-class TaskHandler(Protocol):
-    """The checkpoint side. Every method runs in one thread, never two at a time."""
-
-    def open(self, task: int) -> dict[str, int]:
-        """Recover a task and return its next offset by topic; a topic left out starts at the log's start.
-
-        Called after each assignment, and again after ``TaskLostError`` without ``close`` in between.
-        """
-
-    def process(self, batches: Mapping[int, Sequence[RawMessage]]) -> None:
-        """Commit one batch of each task, offsets ascending within a topic; an empty batch is a tick.
-
-        Raises:
-            TaskLostError: A task was lost. The door opens every task of the call again, takes the offsets
-                that ``open`` returns, and hands over again what lies at or after them.
-        """
-
-    def close(self, task: int) -> None:
-        """Forget a task: it was revoked, or the worker stops."""
 
 
 class FaustDoor:
@@ -77,6 +64,7 @@ class FaustDoor:
         self._buffers: dict[int, TaskBuffer] = {}
         self._buffered_bytes = 0
         self._opened: set[int] = set()  # tasks that the handler has open; _buffers may lag behind
+        self._stopped: dict[int, str] = {}  # tasks that a damaged file of the lake concerns, with the reason
         self._assignable = False
         self._lock = asyncio.Lock()  # held over every handler call: tasks change between calls only
         self._filled, self._space = asyncio.Event(), asyncio.Event()
@@ -88,22 +76,7 @@ class FaustDoor:
 
     def _build_app(self) -> faust.App:
         s = self._settings
-        app = faust.App(
-            s.group_id,
-            broker=[f"kafka://{address}" for address in s.bootstrap_servers.split(",")],
-            autodiscover=False,
-            web_enabled=False,
-            topic_disable_leader=True,
-            topic_allow_declare=False,
-            table_standby_replicas=0,
-            stream_wait_empty=False,
-            stream_buffer_maxsize=STREAM_BUFFER_MESSAGES,
-            broker_session_timeout=s.session_timeout_s,
-            broker_request_timeout=REQUEST_TIMEOUT_S,
-            broker_commit_interval=30.0,  # nothing is acked: commit task and livelock detector find no work
-            worker_redirect_stdouts=False,
-            datadir=str(Path(s.lake_root) / "_faust"),
-        )
+        app = make_app(s)
         vars(app.transport)["Consumer"] = bound_to(
             self.open_assignment, s.bootstrap_servers, s.session_timeout_s
         )
@@ -145,37 +118,69 @@ class FaustDoor:
             assigned = {tp for tp in consumer.assignment() if tp.topic in self._base_of}
             if not self._assignable:
                 assigned = set()
-            opened = await self._open_tasks({tp.partition for tp in assigned} - self._buffers.keys())
-            fresh = [tp for tp in assigned if tp.partition in opened]
-            first = await consumer.earliest_offsets(*fresh) if fresh else {}
-            end = await consumer.highwaters(*fresh) if fresh else {}
-            for tp in fresh:
-                offset = opened[tp.partition].setdefault(self._base_of[tp.topic], first[tp])
-                if not first[tp] <= offset <= end[tp]:
-                    raise OperatorError(
-                        f"{tp.topic}[{tp.partition}]: the checkpoint wants offset {offset}, the log holds "
-                        f"{first[tp]}..{end[tp]} (docs/runbook.md#checkpoint-outside-the-log)"
-                    )
-            self._buffers |= {task: TaskBuffer(offsets) for task, offsets in opened.items()}
+            known = self._buffers.keys() | self._stopped.keys()
+            opened = await self._open_tasks({tp.partition for tp in assigned} - known)
+            await self._add_buffers(consumer, assigned, opened)
             positions = {
                 tp: self._buffers[tp.partition].next_offsets[self._base_of[tp.topic]]
                 for tp in assigned
                 if tp.partition in self._buffers
             }
+            # What comes for a stopped task is dropped; once the task goes on, it is read back.
+            stopped = [tp for tp in assigned if tp.partition in self._stopped]
+            positions |= await consumer.highwaters(*stopped) if stopped else {}
         if positions:
             await consumer.seek_wait(positions)  # in the consumer's thread; seek() from here would race it
         self._watchdog.progress()
         log.info("settled: tasks %s, opened %s", sorted(self._buffers), sorted(opened))
         return positions
 
+    async def _add_buffers(
+        self, consumer: CheckpointConsumer, assigned: Iterable[TP], opened: Mapping[int, dict[str, int]]
+    ) -> None:
+        """Buffers for opened tasks, from where their checkpoints want to go on."""
+        fresh = [tp for tp in assigned if tp.partition in opened]
+        first = await consumer.earliest_offsets(*fresh) if fresh else {}
+        end = await consumer.highwaters(*fresh) if fresh else {}
+        for tp in fresh:
+            offset = opened[tp.partition].setdefault(self._base_of[tp.topic], first[tp])
+            if not first[tp] <= offset <= end[tp]:
+                raise OperatorError(
+                    f"{tp.topic}[{tp.partition}]: the checkpoint wants offset {offset}, the log holds "
+                    f"{first[tp]}..{end[tp]} (docs/runbook.md#checkpoint-outside-the-log)"
+                )
+        self._buffers |= {task: TaskBuffer(offsets) for task, offsets in opened.items()}
+
     async def _open_tasks(self, tasks: Iterable[int]) -> dict[int, dict[str, int]]:
+        """Next offsets of each task that can be opened; one that a damaged file concerns is stopped."""
         opened: dict[int, dict[str, int]] = {}
         for task in sorted(tasks):
             if not self._assignable:  # the next rebalance began; its revocation waits for our lock
                 break
             self._opened.add(task)  # before open(): if that is cancelled, the next revocation closes the task
-            opened[task] = await self._in_handler_thread(self._handler.open, task)
+            try:
+                opened[task] = await self._in_handler_thread(self._handler.open, task)
+                self._stopped.pop(task, None)
+            except DamagedLakeError as exc:
+                self._stop(task, str(exc))
         return opened
+
+    def _stop(self, task: int, reason: str) -> None:
+        """Let one task rest while the others go on; ``_watch`` tries it again."""
+        if self._stopped.get(task) != reason:
+            log.error("%s", reason)
+        self._stopped[task] = reason
+        self._buffers.pop(task, None)
+
+    async def _retry_stopped(self) -> None:
+        """Open stopped tasks again: somebody may have healed what they need."""
+        consumer = self.app.consumer
+        async with self._lock:
+            assigned = {tp for tp in consumer.assignment() if tp.topic in self._base_of}
+            opened = await self._open_tasks({tp.partition for tp in assigned} & self._stopped.keys())
+            await self._add_buffers(consumer, assigned, opened)
+        if opened:
+            log.info("tasks %s go on", sorted(opened))
 
     async def _on_rebalance_complete(self, *_: Any, **__: Any) -> None:
         self._assignable = True  # sent just before Faust seeks: faust/tables/recovery.py:306
@@ -194,11 +199,14 @@ class FaustDoor:
         async with self._lock:  # waits for the call in flight; heartbeats go on in Faust's consumer thread
             batches = {t: b.take() for t, b in self._buffers.items() if b.messages}
             self._buffers.clear()  # before the call: nothing may follow it, whether it succeeds or not
+            self._stopped.clear()
             if batches:
                 try:
                     await self._in_handler_thread(self._handler.process, batches)
                 except TaskLostError:
                     self.counts["lost"] += 1
+                except TasksStoppedError as exc:
+                    log.warning("%s", exc)  # whoever opens the task next stops it, and says so
             while self._opened:
                 await self._in_handler_thread(self._handler.close, self._opened.pop())
             self._buffered_bytes = 0
@@ -282,9 +290,16 @@ class FaustDoor:
             log.warning("a task was lost: %s; opening tasks %s again", exc, sorted(batches))
             self.counts["lost"] += 1
             for task, messages in batches.items():
-                offsets = await self._in_handler_thread(self._handler.open, task)
+                try:
+                    offsets = await self._in_handler_thread(self._handler.open, task)
+                except DamagedLakeError as damaged:
+                    self._stop(task, str(damaged))
+                    continue
                 old = self._buffers[task]
                 self._buffers[task] = old.reopened(task, messages, offsets, time.monotonic())
+        except TasksStoppedError as exc:
+            for task, reason in exc.reasons.items():
+                self._stop(task, reason)
         except BaseException:  # crash or cancellation: what follows a failed batch must never be committed
             self._buffers.clear()
             raise
@@ -297,11 +312,13 @@ class FaustDoor:
         self._watchdog.ensure_started()
         before: dict[TP, int] = {}
         stuck_s: dict[TP, float] = {}
-        while True:
+        for round_number in count(1):
             await asyncio.sleep(TAIL_CHECK_S)
             full = self._buffered_bytes >= self._settings.max_buffer_bytes
             if self._lock.locked() or self.app.rebalancing or full:
                 continue  # busy; the watchdog bounds how long
+            if self._stopped and round_number % RETRY_EVERY == 0:
+                await self._retry_stopped()
             now = {TP(t, p): o for p, b in self._buffers.items() for t, o in b.next_offsets.items()}
             unmoved = [tp for tp, offset in now.items() if before.get(tp) == offset]
             behind = [tp for tp in unmoved if await self._is_behind(tp, now[tp])]

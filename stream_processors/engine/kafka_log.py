@@ -26,6 +26,14 @@ ORIGINAL_HEADER = "original."
 """Prefix, on a dead letter, of the headers of the original message."""
 
 
+def _complain(error: ck.KafkaError) -> None:
+    log.warning("Kafka: %s", error)
+
+
+_QUIET = {"log_level": 0, "error_cb": _complain}
+"""The client's own lines go past our log, many a second while the broker is away: its errors say the same."""
+
+
 @contextmanager
 def _translated(what: str) -> Iterator[None]:
     try:
@@ -42,6 +50,7 @@ class KafkaLog:
         self._servers = bootstrap_servers
         self._consumer = ck.Consumer(
             {
+                **_QUIET,
                 "bootstrap.servers": bootstrap_servers,
                 "group.id": f"{client_id}-direct",  # the client requires one; assign() joins no group
                 "enable.auto.commit": False,
@@ -53,6 +62,7 @@ class KafkaLog:
         )
         self._producer = ck.Producer(
             {
+                **_QUIET,
                 "bootstrap.servers": bootstrap_servers,
                 "enable.idempotence": True,
                 "compression.type": "lz4",
@@ -78,7 +88,7 @@ class KafkaLog:
             OperatorError: A task topic does not exist.
         """
         if self._identity is None:
-            admin = AdminClient({"bootstrap.servers": self._servers})
+            admin = AdminClient({**_QUIET, "bootstrap.servers": self._servers})
             names = {self._full(t.base): t.base for t in TASK_TOPICS}
             with _translated("describing topics"):
                 cluster = admin.describe_cluster(request_timeout=10).result()

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from feature_store.lake import StagedFile
+from feature_store.self_digest import checked, with_digest
 from schemas.errors import OperatorError
 from stream_processors.job import Derived
 
@@ -59,8 +60,8 @@ class CommitRecord:
     code: Mapping[str, str] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
-        """The record as JSON."""
-        return orjson.dumps(
+        """The record as JSON, with its digest."""
+        raw = orjson.dumps(
             {
                 "format": FORMAT,
                 "task": self.task,
@@ -76,6 +77,7 @@ class CommitRecord:
                 "code": dict(self.code),
             }
         )
+        return with_digest(raw)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> CommitRecord:
@@ -108,6 +110,7 @@ class TaskState:
         state: State keys of all jobs, prefixed by job name.
         counters: Totals by name.
         log: Identity of the log the offsets belong to; None before the first commit.
+        named: Per table, the newest commit that names files of it; state of release 0.2.0 lacks it.
     """
 
     task: str
@@ -116,6 +119,7 @@ class TaskState:
     state: Mapping[str, Any] = field(default_factory=dict)
     counters: Mapping[str, int] = field(default_factory=dict)
     log: LogIdentity | None = None
+    named: Mapping[str, int] = field(default_factory=dict)
 
     def after(self, record: CommitRecord) -> TaskState:
         """State once the record is applied.
@@ -132,7 +136,10 @@ class TaskState:
         for name, count in record.counters.items():
             counters[name] = counters.get(name, 0) + count
         offsets = {**self.offsets, **{t: end for t, (_start, end) in record.offsets.items()}}
-        return replace(self, n=record.n, offsets=offsets, state=state, counters=counters, log=record.log)
+        named = {**self.named, **{table: record.n for table, files in record.files.items() if files}}
+        return replace(
+            self, n=record.n, offsets=offsets, state=state, counters=counters, log=record.log, named=named
+        )
 
     def of_job(self, job: str) -> dict[str, Any]:
         """The job's keys, without its prefix."""
@@ -140,8 +147,8 @@ class TaskState:
         return {k[len(prefix) :]: v for k, v in self.state.items() if k.startswith(prefix)}
 
     def to_bytes(self) -> bytes:
-        """Full snapshot as JSON."""
-        return orjson.dumps(
+        """Full snapshot as JSON, with its digest."""
+        raw = orjson.dumps(
             {
                 "format": FORMAT,
                 "task": self.task,
@@ -151,8 +158,10 @@ class TaskState:
                 "counters": dict(self.counters),
                 "cluster_id": self.log.cluster_id if self.log else None,
                 "topic_ids": dict(self.log.topic_ids) if self.log else {},
+                "named": dict(self.named),
             }
         )
+        return with_digest(raw)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> TaskState:
@@ -163,7 +172,8 @@ class TaskState:
         """
         raw = _load(data, "snapshot")
         log = LogIdentity(raw["cluster_id"], raw["topic_ids"]) if raw["cluster_id"] else None
-        return cls(raw["task"], raw["n"], raw["offsets"], raw["state"], raw["counters"], log)
+        named = raw.get("named", {})
+        return cls(raw["task"], raw["n"], raw["offsets"], raw["state"], raw["counters"], log, named)
 
 
 def event_id(task: str, n: int, index: int) -> str:
@@ -172,10 +182,7 @@ def event_id(task: str, n: int, index: int) -> str:
 
 
 def _load(data: bytes, what: str) -> dict[str, Any]:
-    try:
-        raw: dict[str, Any] = orjson.loads(data)
-    except orjson.JSONDecodeError as exc:
-        raise OperatorError(f"unreadable {what}: {exc}; restore `_commits` from a backup") from exc
+    raw = checked(data, f"a {what}")
     if raw.get("format") != FORMAT:
         raise OperatorError(
             f"{what} has format {raw.get('format')}, this version reads {FORMAT}: "

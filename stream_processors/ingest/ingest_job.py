@@ -19,6 +19,7 @@ from schemas.tables import (
     BOOKS,
     DEVICE_STATES,
     LABELS,
+    LANE_GAPS,
     PROFILE,
     QUARANTINE,
     SUMMARIES,
@@ -34,6 +35,7 @@ from stream_processors.ingest.admission import (
     open_message,
 )
 from stream_processors.ingest.landing import Landed, land_statements, land_telemetry, provenance
+from stream_processors.ingest.lane_gaps import lane_gaps
 from stream_processors.ingest.marks import LaneMarks
 from stream_processors.job import Batch, Derived, Output, RawMessage, State, dead_letter
 
@@ -62,8 +64,14 @@ class _Work:
         self.counters[f"{topic}/{what}_rows"] += rows
         self.counters[f"{topic}/{what}_messages"] += 1
 
-    def refuse(self, message: RawMessage, error: MessageError) -> None:
-        """Quarantine a whole message: a row for queries, its bytes for the dead-letter topic."""
+    def refuse(self, message: RawMessage, error: MessageError, *, verified: bool) -> None:
+        """Quarantine a whole message: a row for queries, its bytes for the dead-letter topic.
+
+        Args:
+            message: The message.
+            error: Why.
+            verified: Whether the signature of a registered producer holds for it.
+        """
         rows = claimed_rows(message)
         self.count(message.topic, "quarantined", rows)
         self.quarantine.append(
@@ -74,6 +82,7 @@ class _Work:
                 "reason": str(error)[:1000],
                 "n_rows": rows,
                 "n_bytes": len(message.value or b""),
+                "verified": verified,
                 "known_at": message.timestamp_ms * 1000,
                 "_partition": message.partition,
                 "_offset": message.offset,
@@ -98,6 +107,7 @@ class Ingest:
         LABELS.name,
         DEVICE_STATES.name,
         QUARANTINE.name,
+        LANE_GAPS.name,
     )
 
     def __init__(self, directory: DeviceDirectory) -> None:
@@ -114,9 +124,13 @@ class Ingest:
             self._land(topic, profile, group, work)
         if work.quarantine:
             work.rows[QUARANTINE.name].append(_quarantine_table(work.quarantine))
+        changed = {key: marks.to_state() for key, marks in work.marks.items()}
+        gaps = lane_gaps(batch, state, changed, now)
+        if gaps.rows.num_rows:
+            work.rows[LANE_GAPS.name].append(gaps.rows)
         return Output(
             rows={name: pa.concat_tables(parts) for name, parts in work.rows.items()},
-            state={key: marks.to_state() for key, marks in work.marks.items()},
+            state={**changed, **gaps.state},
             messages=tuple(work.dead_letters),
             counters=dict(work.counters),
         )
@@ -124,8 +138,10 @@ class Ingest:
     def _admit(self, message: RawMessage, state: State, work: _Work) -> Admitted | None:
         rows = claimed_rows(message)
         work.count(message.topic, "received", rows)
+        verified = False
         try:
             envelope, device = authenticate(message, self._directory)
+            verified = True
             key = lane_key(envelope)
             marks = work.marks.get(key) or LaneMarks.from_state(state.get(key))
             if is_duplicate(envelope, marks):
@@ -133,7 +149,7 @@ class Ingest:
                 return None
             admitted = open_message(message, envelope, device, self._directory)
         except MessageError as exc:
-            work.refuse(message, exc)
+            work.refuse(message, exc, verified=verified)
             return None
         _mark_known(work, key, marks, admitted)
         return admitted

@@ -200,6 +200,7 @@ def _split(
         "reason": pa.array(reason[bad].tolist(), pa.string()),
         "n_rows": pa.array(np.ones(k, dtype="int64")),
         "n_bytes": pa.array(np.zeros(k, dtype="int64")),
+        "verified": pa.array(np.ones(k, dtype=bool)),
         **{f.name: refused.column(f.name) for f in PROVENANCE},
     }
     quarantined = pa.table([fields[f.name] for f in QUARANTINE.schema], schema=QUARANTINE.schema)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -134,7 +134,11 @@ class SpoolRig:
     """One or more devices, their spool, and everything that ever was sealed or delivered."""
 
     def __init__(
-        self, folder: Path, profile: Profile | None = None, devices: Sequence[str] = ("d-1",), **limits: int
+        self,
+        folder: Path,
+        profile: Profile | None = None,
+        devices: Sequence[str] = ("d-1",),
+        **limits: Callable[[str], int],
     ) -> None:
         self.folder = folder
         self.profile = profile or bench_profile()
@@ -162,7 +166,8 @@ class SpoolRig:
         }
         self.spool = Spool.open(self.path, self.names, self.profile, self.now)
         self.is_open = True
-        self.sealer = Sealer(self.spool, self.identities, self.profile, **self.limits)
+        signers = {name: identity.signer for name, identity in self.identities.items()}
+        self.sealer = Sealer(self.spool, signers, self.profile, **self.limits)
         host = Host(
             on_action=lambda device, action, _score: self.actions.append((device, action)),
             meters=Meters(self.profile),
@@ -211,7 +216,7 @@ class SpoolRig:
         with self.spool.transaction():
             for no in self.spool.names:
                 rows = self.spool.rows.read(no, -1.0, float("inf"), limit)
-                ids += [stored.id for stored in self.sealer.rows(no, lane, rows, self.now)]
+                ids += [stored.id for stored in self.sealer.rows(no, lane, rows)]
         return self._remember(ids)
 
     def seal_statements(self) -> list[int]:

@@ -165,14 +165,15 @@ def test_what_could_not_be_sent_goes_out_after_a_restart(tmp_path, broker, admin
     Log(admin, namespace).check_numbers()
 
 
-def test_a_message_that_the_broker_will_never_take_is_refused(broker, namespace):
+def test_a_message_that_the_client_does_not_send_cannot_have_landed(broker, namespace):
     sender = Sender(broker.bootstrap_servers, namespace, "test", SteadyClock())
     sender.send(1, SealedMessage("telemetry.v1", b"d-1", [], b"x" * 1_200_000))
-    assert sender.poll().refused == [1]
+    [rejection] = sender.poll().rejected
+    assert (rejection.id, rejection.too_large, rejection.cannot_have_landed) == (1, True, True)
     sender.close()
 
 
-def test_a_message_that_the_broker_rejects_is_refused_and_the_next_one_goes(broker, admin):
+def test_a_message_that_the_broker_rejects_is_known_not_to_have_landed_and_the_next_one_goes(broker, admin):
     namespace = f"small{os.getpid()}"
     small = Topic("telemetry.v1", 8, config={"max.message.bytes": "2000"})
     admin.create_topics(namespace, [small])
@@ -182,7 +183,10 @@ def test_a_message_that_the_broker_rejects_is_refused_and_the_next_one_goes(brok
         for id_, size in ((1, 10_000), (2, 100)):
             sender.send(id_, SealedMessage("telemetry.v1", b"d-1", [], os.urandom(size)))
             wait_until(lambda: gather(sender, outcomes), 30, "an answer")
-        assert (outcomes.refused, outcomes.acked) == ([1], [2])
+        [rejection] = outcomes.rejected
+        assert (rejection.id, rejection.too_large, rejection.cannot_have_landed) == (1, True, True)
+        assert outcomes.acked == [2]
+        assert sender.limits.limit("telemetry.v1") == 2000
     finally:
         sender.close()
         admin.delete_topics([small.named(namespace)])
@@ -190,10 +194,8 @@ def test_a_message_that_the_broker_rejects_is_refused_and_the_next_one_goes(brok
 
 def gather(sender, outcomes):
     """Add the answers that came in; whether nothing is in flight any more."""
-    found = sender.poll(0.01)
-    outcomes.refused += found.refused
-    outcomes.acked += found.acked
-    return not sender.in_flight
+    outcomes.add(sender.poll(0.01))
+    return not sender.in_flight and not sender.judging
 
 
 def test_what_is_in_flight_at_a_cut_is_returned(namespace):

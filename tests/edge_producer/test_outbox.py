@@ -8,20 +8,50 @@ from schemas.envelope import SealedMessage
 from tests.edge_producer.spool_rig import SpoolRig
 
 
+class Limits:
+    """Limits that the test sets; the broker tells them, unless ``told`` is False."""
+
+    answers = 1
+    told = True
+
+    def __init__(self) -> None:
+        self.of: dict[str, int] = {}
+
+    def limit(self, topic: str) -> int:
+        return self.of.get(topic, 1_000_000)
+
+    def is_assumed(self, _topic: str) -> bool:
+        return not self.told
+
+    def ask_again(self, _within_s: float = 0.0) -> None:
+        pass
+
+    def refused(self, topic: str, size: int) -> None:
+        if not self.told:
+            self.of[topic] = min(self.limit(topic), size // 2)
+
+    def taken(self, topic: str, size: int) -> None:
+        if not self.told:
+            self.of[topic] = max(self.limit(topic), size)
+
+
 class Broker:
     """Takes whatever it is handed, as a reachable broker would."""
 
     online = True
-    in_flight = 0
+    in_flight = judging = 0
 
     def __init__(self) -> None:
         self.taken: list[SealedMessage] = []
+        self.ids: list[int] = []
+        self.limits = Limits()
 
     def stalled(self, _stall_s: float) -> bool:
         return False
 
-    def send(self, _id: int, message: SealedMessage) -> bool:
+    def send(self, id_: int, message: SealedMessage) -> bool:
         self.taken.append(message)
+        self.ids.append(id_)
         return True
 
     def producers(self) -> set[str]:

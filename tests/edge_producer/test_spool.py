@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from edge_producer.spool.spool import Spool, read_books
-from schemas.errors import SpoolError
+from schemas.errors import SpoolDamagedError, SpoolError, SpoolUnavailableError
 from schemas.row_schemas import BOOK_COUNTS
 from schemas.topics import Lane
 from tests.edge_producer.spool_rig import SpoolRig, bench_profile, statements, summary_rows
@@ -229,10 +229,17 @@ def test_another_feature_set_is_refused_while_rows_wait(rigs, tmp_path):
         Spool.open(rig.path, ("d-1",), other, 0.0)
 
 
-def test_a_damaged_file_is_refused(tmp_path):
+def test_a_damaged_file_is_told_from_one_that_the_disk_does_not_give(tmp_path):
     path = tmp_path / "spool.db"
     path.write_bytes(b"no database" * 1000)
-    with pytest.raises(SpoolError, match="move it aside"):
+    with pytest.raises(SpoolDamagedError, match="cannot be used"):
+        Spool.open(path, ("d-1",), bench_profile(), 0.0)
+    path.write_bytes(b"")
+    with pytest.raises(SpoolDamagedError, match="is empty"):
+        Spool.open(path, ("d-1",), bench_profile(), 0.0)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(SpoolUnavailableError):
         Spool.open(path, ("d-1",), bench_profile(), 0.0)
     with pytest.raises(SpoolError):
         read_books(tmp_path / "absent.db")

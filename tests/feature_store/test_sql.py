@@ -1,14 +1,16 @@
 """Queries: one cut, typed even when empty, and nothing an analyst can break."""
 
 import json
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
+import duckdb
 import pytest
 
 import feature_store
-from feature_store import connect
+from feature_store import connect, duck
 from feature_store.catalog import CATALOG, refresh_catalog
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
@@ -250,3 +252,27 @@ def test_a_refresh_leaves_the_catalog_that_a_client_has_open_as_it_was(lake_root
         refresh_catalog(lake)
         assert opened.read() == before
     assert path.read_bytes() != before
+
+
+LARGE = "SELECT count(*) FROM (SELECT DISTINCT i, repeat('x', 50) AS x FROM range(1500000) t(i))"
+
+
+def small_memory():
+    """A locked connection with too little memory for ``LARGE``."""
+    return duck.build(["SET memory_limit = '60MB'", "SET threads = 1"])
+
+
+def test_a_query_larger_than_memory_spills_into_a_folder_of_its_owner_alone():
+    folders = set()
+    for _ in range(2):
+        con = small_memory()
+        duck.lock(con, [])
+        [(folder,)] = con.execute("SELECT current_setting('temp_directory')").fetchall()
+        assert stat.S_IMODE(Path(folder).parent.stat().st_mode) == 0o700
+        assert con.execute(LARGE).fetchone() == (1500000,)
+        folders.add(folder)
+    assert len(folders) == 2  # two databases never share their spill files
+    con = small_memory()
+    con.execute("SET temp_directory = ''")
+    with pytest.raises(duckdb.OutOfMemoryException):
+        con.execute(LARGE)

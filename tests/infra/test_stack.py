@@ -1,7 +1,9 @@
 """The stack: one owner, everything listed, nothing left behind."""
 
+import grp
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -51,6 +53,12 @@ def living(pids: list[int]) -> list[int]:
     return [p for p in pids if psutil.pid_exists(p) and psutil.Process(p).status() != psutil.STATUS_ZOMBIE]
 
 
+def readable(folder: Path, bits: int) -> list[str]:
+    """What below a folder has any of these mode bits."""
+    found = [p for p in (folder, *folder.rglob("*")) if not p.is_symlink()]
+    return [f"{stat.S_IMODE(m):o} {p}" for p in found if (m := p.lstat().st_mode) & bits]
+
+
 def test_up_status_down_leaves_no_process_and_keeps_the_data(edgeloop: Edgeloop):
     up = edgeloop.json("up")
     status = edgeloop.json("status")
@@ -62,6 +70,7 @@ def test_up_status_down_leaves_no_process_and_keeps_the_data(edgeloop: Edgeloop)
     assert {lag["lag"] for lag in status["lag"]} == {0}
     assert {p["restarts"] for p in status["processes"]} == {0}
     KafkaAdmin(up["bootstrap_servers"]).send("dead-letter.v1", b"k", [("error", b"DecodeError")], b"bytes")
+    assert readable(edgeloop.state_dir, 0o077) == []
     assert edgeloop.json("down") == {"stopped": True}
     wait_until(lambda: living(pids) == [], 10, "the end of all processes")
     assert edgeloop.json("status")["state"] == "down"
@@ -89,6 +98,23 @@ def test_a_worker_that_dies_is_started_again_and_none_survives_a_supervisor_that
     wait_until(lambda: living(list(pids.values())) == [], 30, "the end of all processes")
     assert edgeloop.json("status")["state"] == "down"
     assert edgeloop.json("down") == {"stopped": False}
+
+
+def test_the_group_that_the_setting_names_reads_the_data_of_a_stack_and_no_key(
+    settings: StackSettings, tmp_path: Path
+):
+    theirs = sorted({*os.getgroups()} if os.geteuid() else {g.gr_gid for g in grp.getgrall()})
+    group = grp.getgrgid(theirs[-1])
+    with Stack(settings.model_copy(update={"data_group": group.gr_name, "models": True, "workers": 1})):
+        found = read_stack(settings.state_dir)
+        wait_until(lambda: all(p.is_running for p in found.processes), 20, "its processes")
+    assert readable(settings.state_dir, 0o007) == []
+    everything = [p for p in settings.state_dir.rglob("*") if p.is_file()]
+    private = [p for p in everything if b"PRIVATE KEY" in p.read_bytes() or p.name == "PASSPHRASE"]
+    assert len(private) > 10
+    assert {stat.S_IMODE(p.stat().st_mode) for p in private} == {0o600}
+    data = [p for p in everything if not {"keys", "pki", "offline-keys"} & {*p.parts}]
+    assert {(stat.S_IMODE(p.stat().st_mode), p.stat().st_gid) for p in data} == {(0o640, group.gr_gid)}
 
 
 def test_a_second_stack_in_the_same_folder_is_refused(settings: StackSettings):

@@ -60,7 +60,8 @@ def _hinted(hints, version):
     told = [0]
     while told[-1] < version:
         told.append(next(hints).timestamp_version)  # a stream that stays silent ends with its deadline
-    assert told[-1] == version and told == sorted(set(told))
+    assert told[-1] == version
+    assert told == sorted(set(told))
 
 
 def test_a_publication_is_hinted_and_brings_only_what_is_new(service, device):

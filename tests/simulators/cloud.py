@@ -20,7 +20,15 @@ from tests.waiting import wait_until
 class Cloud:
     """One lake and the workers of one namespace. Ends every worker it started."""
 
-    def __init__(self, bootstrap_servers: str, namespace: str, folder: Path, session_timeout_s: float = 6.0):
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        namespace: str,
+        folder: Path,
+        session_timeout_s: float = 6.0,
+        environment: dict[str, str] | None = None,
+    ):
+        self._environment = environment or {}
         self.servers, self.namespace, self.folder = bootstrap_servers, namespace, folder
         self._session_timeout_s = session_timeout_s
         self.lake = Lake.open(folder / "lake")
@@ -51,6 +59,7 @@ class Cloud:
             "STREAM_NAMESPACE": self.namespace,
             "STREAM_LAKE_ROOT": str(self.lake.root),
             "STREAM_SESSION_TIMEOUT_S": str(self._session_timeout_s),
+            **self._environment,
         }
         name = f"worker-{len(self.workers)}"
         worker = ChildProcess(name, command, self.folder / f"{name}.log", env)

@@ -26,7 +26,7 @@ from model_service.identity import certificates as certs
 from model_service.identity.authority import init_pki
 from model_service.identity.invitation import invite
 from model_service.identity.issuer import Issuer
-from model_service.identity.tokens import Invitation
+from model_service.identity.tokens import Invitation, hash_of
 from model_service.registry.database import Registry
 from model_service.settings import ModelSettings
 from model_service.trust import ceremony
@@ -37,6 +37,7 @@ from model_service.trust.repository import TrustRepository
 from schemas.channel_documents import CANARY, CANARY_ROLE, ChannelDocument, Release
 from schemas.cohorts import EVERYBODY
 from schemas.join import JoinBundle
+from schemas.possession import enrolment_text
 from schemas.proto.delivery_pb2 import EnrollRequest, RenewRequest, ReportRequest
 from schemas.proto.delivery_pb2_grpc import EnrollmentStub, ModelDeliveryStub
 from tests.simulators.messages import MACHINE
@@ -48,10 +49,12 @@ TIMEOUT_S = 30.0
 class ModelService:
     """The process ``serve`` with registry, lake and authority; the issuer runs in a thread of the test.
 
-    Ends what it started. Further ``ModelSettings`` fields are keywords.
+    Ends what it started. Further ``ModelSettings`` fields are keywords; ``descriptors`` is the hard limit of
+    file descriptors that the process gets, with a lower soft one.
     """
 
-    def __init__(self, folder: Path, **given) -> None:
+    def __init__(self, folder: Path, descriptors: int | None = None, **given) -> None:
+        self.descriptors = descriptors
         self.settings = ModelSettings(root=folder / "models", lake_root=folder / "lake", **given)
         self.folder = folder
         self.child: ChildProcess | None = None
@@ -83,12 +86,20 @@ class ModelService:
         self._starts += 1
         log_path = self.folder / f"serve-{self._starts}.log"
         command = [sys.executable, "-m", "model_service", "serve"]
+        if self.descriptors is not None:
+            limits = f"ulimit -Sn {self.descriptors // 4} && ulimit -Hn {self.descriptors}"
+            command = ["/bin/sh", "-c", f'{limits} && exec "$@"', "sh", *command]
         self.child = ChildProcess("serve", command, log_path, {**os.environ, **given})
         wait_until(self._is_up, TIMEOUT_S, "the service to listen")
 
     def _is_up(self) -> bool:
         assert self.child.exit_code is None, self.child.log_tail()
         return (found := read_address(self.settings)) is not None and found.pid == self.child.pid
+
+    @property
+    def log(self) -> str:
+        """What the process has logged."""
+        return self.child.log_path.read_text(errors="replace")
 
     def start_issuing(self) -> None:
         """Answer requests for certificates from now on."""
@@ -197,7 +208,13 @@ class SimClient:
             "device_id": self.device_id, "token": self.bundle.token, "csr_pem": self.csr(),
             "signing_key_pem": self.public_pem(), **given,
         }  # fmt: skip
+        fields.setdefault("signing_proof", self.signing_proof(self.key, fields))
         return EnrollRequest(**fields)
+
+    def signing_proof(self, key: ec.EllipticCurvePrivateKey, fields) -> bytes:
+        """What the holder of a telemetry key signs for these fields of a request."""
+        text = enrolment_text(fields["device_id"], fields["csr_pem"], hash_of(fields["token"]))
+        return key.sign(text, ec.ECDSA(hashes.SHA256()))
 
     def enroll(self, timeout_s: float = TIMEOUT_S, **given):
         reply = self.enrollment().Enroll(self.enroll_request(**given), timeout=timeout_s)

@@ -1,10 +1,12 @@
 """The checkpoint: whatever step a crash follows, every row is in the lake exactly once, in every cut."""
 
+import orjson
 import pytest
 
 from feature_store import connect
 from feature_store.commit_log import CommitLog
-from schemas.errors import OperatorError, TaskLostError
+from feature_store.self_digest import checked, with_digest
+from schemas.errors import DamagedLakeError, OperatorError, TaskLostError
 from stream_processors.engine.checkpoint import SNAPSHOT_EVERY, Checkpoint
 from stream_processors.engine.records import CommitRecord, LogIdentity, TaskState
 from tests.simulators.line import IDENTITY, TASK, Recorder, make_checkpoint, make_lake, on_task
@@ -183,7 +185,9 @@ def test_a_record_round_trips_and_an_unknown_format_is_refused(tmp_path):
     data = CommitLog(lake.root).read("task-00", 0)
     assert CommitRecord.from_bytes(data).to_bytes() == data
     with pytest.raises(OperatorError, match="format 99"):
-        TaskState.from_bytes(data.replace(b'"format":1', b'"format":99'))
+        TaskState.from_bytes(with_digest(orjson.dumps({**checked(data, "it"), "format": 99})))
+    with pytest.raises(DamagedLakeError, match="not those of its digest"):
+        CommitRecord.from_bytes(data.replace(b'"n":0', b'"n":1'))
 
 
 def test_an_empty_tick_commits_nothing(tmp_path):

@@ -8,9 +8,14 @@ from importlib.metadata import entry_points
 import pytest
 
 import stream_processors
+from feature_store import connect
+from schemas.errors import TaskLostError
+from stream_processors.engine.checkpoint import SNAPSHOT_EVERY, Checkpoint
 from stream_processors.engine.pipeline import in_order, run_jobs
 from stream_processors.engine.records import TaskState
 from stream_processors.job import RawMessage
+from tests.simulators.line import TASK
+from tests.stream_processors.user_job_rig import NUMBERED, Numbering, UserJobRig
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -91,3 +96,91 @@ def test_its_names_are_the_ones_of_today(installed):
 def test_a_built_in_job_is_found_under_its_old_name_and_its_new_one(old, name):
     [new] = [e for e in entry_points(group="edgeloop.jobs") if e.name == old]
     assert getattr(import_module(f"stream_processors.jobs.{old}"), name) is new.load()
+
+
+class OldNumbering(Numbering):
+    """As it was written for 0.2.0: it names its table in ``writes``, and somebody made the table by hand."""
+
+    tables = ()
+    writes = (NUMBERED.name,)
+
+
+@pytest.fixture
+def old(tmp_path):
+    """A lake in which a worker of 0.2.0 ran the job within its own commits: its state is in ``task-00``."""
+    rig = UserJobRig(tmp_path / "lake", jobs=(OldNumbering(),))
+    rig.lake.ensure_table(NUMBERED)
+    rig.worker.open(TASK)
+    rig.land(5)
+    assert rig.worker.state(TASK).of_job("numbering") == {"machine-00": 10}
+    return rig
+
+
+def upgrade(rig):
+    rig.replace_worker()
+    rig.open()
+
+
+@pytest.mark.parametrize("job", [OldNumbering, Numbering])
+def test_a_job_of_0_2_0_goes_on_from_its_state_and_misses_and_repeats_nothing(old, job):
+    upgrade(old)
+    old.land(5)
+    old.run(job())
+    assert old.numbered() == old.expected()
+
+
+def test_its_first_commit_here_has_a_number_that_no_row_of_it_had_before(old):
+    upgrade(old)
+    old.land(2)
+    old.run()
+    with connect(old.lake.root) as con:
+        twice = con.execute("SELECT _partition, _offset, _row FROM numbered GROUP BY ALL HAVING count(*) > 1")
+        assert twice.fetchall() == []
+
+
+def test_it_may_come_back_long_after_the_upgrade(old):
+    old.installed = ()
+    upgrade(old)
+    old.land(SNAPSHOT_EVERY * 2 + 3, rows=1)
+    old.installed = ("numbering",)
+    upgrade(old)
+    old.run()
+    assert old.numbered() == old.expected()
+
+
+def test_a_commit_that_0_2_0_had_only_decided_is_finished_with_the_rows_of_the_job(old):
+    def dying(self, records):
+        raise KeyboardInterrupt
+
+    old.replace_worker((OldNumbering(),), type("Dying", (Checkpoint,), {"apply": dying}))
+    old.worker.open(TASK)
+    with pytest.raises(KeyboardInterrupt):
+        old.land(1)
+    upgrade(old)
+    old.land(1)
+    old.run()
+    assert old.numbered() == old.expected()
+
+
+def test_commits_of_a_worker_that_was_not_upgraded_yet_are_not_computed_again(old):
+    upgrade(old)
+    old.replace_worker((OldNumbering(),))
+    old.worker.open(TASK)
+    old.land(3)
+    upgrade(old)
+    old.land(2)
+    old.run()
+    assert old.numbered() == old.expected()
+
+
+def test_an_old_worker_that_wakes_after_the_upgrade_lands_nothing(old):
+    sleeping = old.worker
+    upgrade(old)
+    old.land(1)
+    old.worker, awake = sleeping, old.worker
+    with pytest.raises(TaskLostError):
+        old.land(1)
+    old.worker = awake
+    old._sent -= 2
+    old.run()
+    assert old.numbered() == old.expected()

@@ -1,0 +1,128 @@
+"""How much room the spool takes on its disk, all its files counted, and how much it may take.
+
+The limit is what the operator allows, less the write-ahead log and the copies that were set aside. Besides
+that the file grows only as long as the reserve of the disk stays free. What is removed frees pages of the
+file, which are used again, so a file at its limit goes on working.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge_producer.spool.set_aside import copies, size_of
+from edge_producer.spool.spool import Spool
+from edge_producer.spool.spool_file import PAGE, WAL, WAL_PAGES
+from schemas.durable import Disk, DiskRoom
+
+RESERVE_BYTES, RESERVE_SHARE = 64 * 1024**2, 0.05
+"""Free room that is left to others, unless the settings say: this size, or this share of a small disk."""
+WAL_SHARE = 1 / 8
+"""Share of the limit that the write-ahead log may take."""
+LEAST_WAL_PAGES = 50
+
+
+@dataclass(frozen=True)
+class RoomUse:
+    """What the spool takes and may take, in bytes.
+
+    Attributes:
+        used: Part of the database file that holds something.
+        file: The database file.
+        wal: Its write-ahead log.
+        wal_limit: Size to which the log may still grow.
+        aside: Copies that were set aside.
+        limit: What all of this may take.
+        free: Free room of the disk; None where the disk does not say.
+        reserve: Free room that must remain.
+    """
+
+    used: int
+    file: int
+    wal: int
+    wal_limit: int
+    aside: int
+    limit: int
+    free: int | None
+    reserve: int
+
+    @property
+    def allowed(self) -> int:
+        """What ``used`` may be."""
+        within = self.limit - max(self.wal, self.wal_limit) - self.aside
+        if self.free is None:
+            return max(within, 0)
+        # The file can grow into what is free beyond the reserve, once the log has had its part of it.
+        growth = self.free - self.reserve - max(self.wal_limit - self.wal, 0)
+        return max(min(within, self.file + max(growth, 0)), 0)
+
+    @property
+    def left(self) -> int:
+        """By how much ``used`` may grow."""
+        return max(self.allowed - self.used, 0)
+
+    @property
+    def total(self) -> int:
+        """All files together."""
+        return self.file + self.wal + self.aside
+
+    def payload_limit(self, payload: int) -> float:
+        """What the payload may be: as it is while there is room, else its part of what is allowed."""
+        if self.used <= self.allowed:
+            return float("inf")
+        return payload * self.allowed / self.used
+
+    def to_status(self) -> dict[str, Any]:
+        """For the status file."""
+        names = ("used", "file", "wal", "aside", "limit", "free", "reserve")
+        return {f"{name}_bytes": getattr(self, name) for name in names}
+
+
+class SpoolRoom:
+    """Measures one spool.
+
+    Args:
+        path: The spool's file.
+        max_bytes: Limit of all its files together.
+        reserve_bytes: Free room that must remain; None: ``RESERVE_BYTES``, or less on a small disk.
+        disk: Says how much is free.
+    """
+
+    def __init__(self, path: Path, max_bytes: int, reserve_bytes: int | None, disk: Disk) -> None:
+        self._path = path
+        self._reserve = reserve_bytes
+        self._disk = disk
+        self.max_bytes = max_bytes
+
+    @property
+    def wal_pages(self) -> int:
+        """Pages of the write-ahead log from which it is copied into the file."""
+        room = self._disk_room()
+        share = self.max_bytes if room is None else min(self.max_bytes, room.total)
+        return max(min(WAL_PAGES, int(share * WAL_SHARE / PAGE)), LEAST_WAL_PAGES)
+
+    def use(self, spool: Spool) -> RoomUse:
+        """What the spool takes now; inside a transaction as it leaves it."""
+        room = self._disk_room()
+        return RoomUse(
+            used=spool.used_bytes,
+            file=spool.file_bytes,
+            wal=size_of(self._path.with_name(self._path.name + WAL)),
+            wal_limit=self.wal_pages * PAGE,
+            aside=sum(copy.bytes for copy in copies(self._path.parent)),
+            limit=self.max_bytes,
+            free=None if room is None else room.free,
+            reserve=self._reserved(room),
+        )
+
+    def _reserved(self, room: DiskRoom | None) -> int:
+        if self._reserve is not None:
+            return self._reserve
+        return RESERVE_BYTES if room is None else min(RESERVE_BYTES, round(room.total * RESERVE_SHARE))
+
+    def _disk_room(self) -> DiskRoom | None:
+        try:
+            return self._disk.room(self._path.parent)
+        except OSError:
+            return None

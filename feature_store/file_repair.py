@@ -1,0 +1,95 @@
+"""Restores a damaged data file where its rows are still elsewhere: a compacted file from the files it merged.
+
+The digest in the file's name proves the result: what comes out must be the same bytes. Where another version
+of the Parquet library writes other bytes, the table goes back to the merged files instead.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from feature_store import parquet
+from feature_store.damage_list import DamageList
+from feature_store.data_file import COMPACTED, content_problem, has_digest, origin
+from feature_store.delta_entry import LogFile, compaction_inputs, entry_problem
+from feature_store.lake import Lake
+from feature_store.set_aside import set_aside
+from schemas.durable import DISK
+from schemas.errors import DamagedLakeError
+
+log = logging.getLogger(__name__)
+
+_APP = "compactor"
+
+
+def restore(lake: Lake, table: str, path: str) -> str | None:
+    """Restore a damaged compacted file.
+
+    Returns:
+        How, in words; None: it cannot be restored.
+    """
+    named = origin(path)
+    if named is None or named.task != COMPACTED:
+        return None
+    inputs = _inputs(lake.root / table, path)
+    sound = bool(inputs) and all(content_problem(lake.root / table / f, None) is None for f in inputs)
+    if not sound:
+        return None
+    if _merge_again(lake, table, path, inputs, named.width):
+        DamageList(lake.root).remove(table, path)
+        return f"restored byte for byte from the {len(inputs)} files that it merged"
+    if _take_back(lake, table, path, inputs):
+        return f"the {len(inputs)} files that it merged took its place"
+    return None
+
+
+def put_away(root: Path, table: str, path: str) -> None:
+    """Set a damaged data file aside, where it exists."""
+    if (root / table / path).exists():
+        set_aside(root, root / table / path)
+
+
+def _inputs(folder: Path, path: str) -> list[str]:
+    """Files that a compaction merged into this one, as its log entry says; empty: the entry is gone."""
+    for entry in sorted((folder / "_delta_log").glob("*.json"), reverse=True):
+        content = DISK.read(entry) or b""
+        if entry_problem(content) is None and (found := compaction_inputs(content).get(path)):
+            return found
+    return []
+
+
+def _merge_again(lake: Lake, table: str, path: str, inputs: Sequence[str], width: int) -> bool:
+    folder = lake.root / table
+    columns = pa.schema(list(lake.snapshot(table).columns)[:width])
+    try:
+        rows = parquet.concat([parquet.read(folder / f, columns) for f in inputs], columns)
+    except (DamagedLakeError, ValueError):
+        return False
+    content, _ = parquet.encode(rows, parquet.COMPACTED)
+    if not has_digest(content, path):
+        log.info("%s/%s cannot be written again with the same bytes", table, path)
+        return False
+    put_away(lake.root, table, path)
+    DISK.write(folder / path, content.to_pybytes())
+    return True
+
+
+def _take_back(lake: Lake, table: str, path: str, inputs: Sequence[str]) -> bool:
+    table_log = lake.log(table)
+    sizes = table_log.snapshot().sizes
+    if path not in sizes:
+        return False  # only older cuts name it
+    day = path.split("/", 1)[0].partition("=")[2]
+    adds = [_log_file(lake.root / table, f, day) for f in inputs]
+    number = (table_log.transaction(_APP) or 0) + 1
+    return table_log.commit(adds, [LogFile(path, sizes[path], day)], {_APP: number})
+
+
+def _log_file(folder: Path, path: str, day: str) -> LogFile:
+    stats = parquet.statistics(pq.read_metadata(folder / path))
+    return LogFile(path, (folder / path).stat().st_size, day, stats)

@@ -1,0 +1,1 @@
+"""Copies of a whole state folder at one moment, and the way back from them."""

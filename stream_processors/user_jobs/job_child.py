@@ -1,0 +1,186 @@
+"""The process of one user job: `python -m stream_processors job NAME`, which only a worker starts.
+
+It ends with its worker, whatever ends that: the kernel kills it with the thread that started it, and it ends
+by itself when the pipe from the worker closes. Its memory is bounded, and it yields the CPU to the others.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import logging
+import os
+import resource
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import timedelta
+from functools import cache
+from importlib.metadata import EntryPoint, version
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from feature_store.commit_log import CommitLog
+from feature_store.cut_store import CutStore
+from feature_store.job_status import JobStatusFiles
+from feature_store.lake import Lake
+from feature_store.lake_registry import DeviceRegistry, ProfileRegistry
+from schemas.errors import RetryableError
+from schemas.instants import utc_now
+from stream_processors.engine.checkpoint import CheckpointParts, task_name
+from stream_processors.engine.kafka_log import KafkaLog
+from stream_processors.engine.records import CommitRecord
+from stream_processors.ingest.lake_directory import LakeDirectory
+from stream_processors.job import RawMessage
+from stream_processors.settings import StreamSettings
+from stream_processors.user_jobs.declaration import UserJob, load_job, make_tables, user_points
+from stream_processors.user_jobs.job_checkpoint import JobCheckpoint
+from stream_processors.user_jobs.job_input import InputLimits, JobInput
+from stream_processors.user_jobs.job_loop import JobLoop, LoopSettings
+from stream_processors.user_jobs.job_source import JobSource
+
+EXIT_AGAIN = 75  # EX_TEMPFAIL: a fresh process should go on
+EXIT_REFUSED = 76  # EX_PROTOCOL: the job cannot be loaded; the report before says why
+LOADING, LOADED, REFUSED, CALLING, BUSY = "loading", "loaded", "refused", "calling", "busy"
+"""What the process reports to its worker that it is doing."""
+_PR_SET_PDEATHSIG = 1
+_NICENESS = 5
+
+
+class WorkerLink:
+    """The two pipes to the worker: which tasks this process owns, and what it is doing.
+
+    Args:
+        control: Descriptor that the worker writes to.
+        report: Descriptor that it reads from.
+    """
+
+    def __init__(self, control: int, report: int) -> None:
+        self._control, self._report = control, report
+        self._changed = threading.Event()
+        self.owned: frozenset[int] = frozenset()
+        threading.Thread(target=self._listen, name="worker-link", daemon=True).start()
+
+    def tell(self, phase: str, **more: Any) -> None:
+        """Report what this process does from now on."""
+        try:
+            os.write(self._report, orjson.dumps({"phase": phase, **more}) + b"\n")
+        except OSError:
+            os._exit(0)  # the worker is gone
+
+    def wait(self, seconds: float) -> None:
+        """Wait, but no longer than until the tasks change."""
+        self._changed.wait(seconds)
+        self._changed.clear()
+
+    def _listen(self) -> None:
+        with os.fdopen(self._control, "rb") as lines:
+            for line in lines:
+                self.owned = frozenset(orjson.loads(line)["tasks"])
+                self._changed.set()
+        os._exit(0)
+
+
+def confine(worker: int, memory_mb: int) -> None:
+    """Tie this process to its worker's life, and bound what it takes from the others.
+
+    Args:
+        worker: Process id of the worker.
+        memory_mb: Most memory, MiB.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != worker:
+        os._exit(0)
+    os.nice(_NICENESS)
+    limit = memory_mb * 1024**2
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(OSError):  # before any other process of ours, should the machine run out of memory
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+def run_job(name: str, link: WorkerLink, settings: StreamSettings) -> int:
+    """Run the job on the tasks that the worker hands over, until a fresh process should go on.
+
+    Returns:
+        The process's exit code.
+    """
+    faulthandler.enable()
+    link.tell(LOADING)
+    lake = Lake.open(settings.lake_root)
+    try:
+        [point] = [p for p in user_points() if p.name == name]
+        job = _load(point, lake)
+    except RetryableError:
+        raise
+    except BaseException as exc:  # a SystemExit of the user's module too
+        link.tell(
+            REFUSED, error=f"{type(exc).__name__}: {exc}"[:2000], traceback=traceback.format_exc()[-8000:]
+        )
+        logging.getLogger(__name__).exception("job %s cannot be loaded", name)
+        return EXIT_REFUSED
+    link.tell(LOADED, job=job.name)
+    loop = _loop(job, name, lake, settings, link)
+    while True:
+        owned = link.owned
+        link.tell(BUSY)
+        more = loop.round(owned)
+        if loop.wants_restart(owned):
+            return EXIT_AGAIN
+        if not more:
+            link.wait(settings.job_poll_s)
+
+
+def _load(point: EntryPoint, lake: Lake) -> UserJob:
+    job = load_job(point, LakeDirectory(ProfileRegistry(lake), DeviceRegistry(lake)))
+    make_tables(lake, job)
+    return job
+
+
+class _LatePublisher:
+    """Publishes derived messages; connects with the first."""
+
+    def __init__(self, kafka: Callable[[], KafkaLog]) -> None:
+        self._kafka = kafka
+
+    def publish(self, record: CommitRecord, originals: Mapping[tuple[str, int, int], RawMessage]) -> None:
+        """Publish the record's messages and return once the log has them."""
+        self._kafka().publish(record, originals)
+
+
+def _loop(job: UserJob, installed_as: str, lake: Lake, settings: StreamSettings, link: WorkerLink) -> JobLoop:
+    kafka = cache(lambda: KafkaLog(settings.bootstrap_servers, settings.namespace, settings.group_id))
+    cuts = CutStore(lake)
+    parts = CheckpointParts(
+        lake=lake,
+        commits=CommitLog(lake.root),
+        cuts=cuts,
+        jobs=(),
+        publisher=_LatePublisher(kafka),
+        log_identity=lambda: kafka().identity(),
+        clock=utc_now,
+        code={"edgeloop": version("edgeloop"), f"job.{job.name}": str(job.version)},
+    )
+    limits = InputLimits(settings.job_batch_rows, settings.job_batch_bytes)
+    memory_mb = max(64, settings.job_memory_mb // 4)
+
+    def calling(task: int | None, given: JobInput) -> None:
+        if task is None:
+            link.tell(BUSY)
+        else:
+            link.tell(CALLING, task=task, upto=given.reached.get(task_name(task), 0) - 1)
+
+    checkpoint = JobCheckpoint(
+        parts,
+        job,
+        installed_as,
+        lambda task: JobSource(lake, cuts, job, task, limits, kafka, memory_mb),
+        calling,
+    )
+    loop_settings = LoopSettings(timedelta(seconds=settings.tick_s), settings.job_retention_s, installed_as)
+    return JobLoop(checkpoint, job, JobStatusFiles(lake.root), loop_settings, utc_now)

@@ -1,0 +1,236 @@
+"""One user job's process as its worker sees it: started, watched, ended, and started again."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import orjson
+
+from feature_store.job_status import STOPPED, JobStatus, JobStatusFiles, retry_pause_s
+from stream_processors.engine.checkpoint import task_name
+from stream_processors.settings import StreamSettings
+from stream_processors.user_jobs.job_child import (
+    CALLING,
+    EXIT_AGAIN,
+    LOADED,
+    LOADING,
+    REFUSED,
+)
+
+log = logging.getLogger(__name__)
+
+_LONGEST_LINE = 1 << 20
+LONGEST_PAUSE_S = 60.0
+"""Longest wait before a process that ended between two calls is started again."""
+
+
+@dataclass
+class _Running:
+    """A process that runs.
+
+    Attributes:
+        phase: What it reported last that it is doing.
+        detail: The rest of that report.
+        silent_ticks: Looks since then.
+        ticks: Looks since its start.
+    """
+
+    process: subprocess.Popen[bytes]
+    control: int
+    report: int
+    phase: str = LOADING
+    detail: dict[str, Any] | None = None
+    silent_ticks: int = 0
+    ticks: int = 0
+    unread: bytes = b""
+    owned: frozenset[int] | None = None
+
+
+class JobProcess:
+    """Keeps one job's process running while its worker owns tasks. Used from one thread, which must live on.
+
+    Args:
+        name: Name of the job's entry point; ``job`` is the job's own once it has been loaded.
+        settings: Of the worker.
+        statuses: Where failures are written that the process cannot write itself.
+        tick_s: Time between two calls of ``check``, seconds.
+    """
+
+    def __init__(self, name: str, settings: StreamSettings, statuses: JobStatusFiles, tick_s: float) -> None:
+        self.name = name
+        self._settings, self._statuses, self._tick_s = settings, statuses, tick_s
+        self.job = name
+        self._running: _Running | None = None
+        self._ends = 0
+        self._not_before: datetime | None = None
+
+    def check(self, owned: Collection[int], now: datetime) -> None:
+        """Look once: start it, tell it its tasks, end it when it hangs, note how it ended.
+
+        Args:
+            owned: Numbers of the tasks that the worker owns.
+            now: UTC.
+        """
+        if self._running is None:
+            if self._may_start(owned, now):
+                self._running = self._start()
+            return
+        running = self._running
+        self._listen(running)
+        self._hand_over(running, frozenset(owned))
+        running.silent_ticks += 1
+        running.ticks += 1
+        limit_s = self._limit_s(running)
+        hangs = running.silent_ticks * self._tick_s > limit_s
+        if hangs:
+            _kill(running.process)
+        if running.process.poll() is not None:
+            self._listen(running)
+            self._ended(running, f"no answer within {limit_s:.0f} s" if hangs else None, owned, now)
+
+    def stop(self) -> None:
+        """End the process at once; what it had decided is finished by the next one."""
+        if self._running is not None:
+            _kill(self._running.process)
+            self._release(self._running)
+            self._running = None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id; None: it does not run."""
+        return None if self._running is None else self._running.process.pid
+
+    def _may_start(self, owned: Collection[int], now: datetime) -> bool:
+        if not owned or (self._not_before is not None and now < self._not_before):
+            return False
+        found = [self._statuses.read(self.job, task_name(task)) for task in owned]
+        return any(status is None or status.is_due(now) for status in found)
+
+    def _start(self) -> _Running:
+        control_read, control = os.pipe()
+        report, report_write = os.pipe()
+        os.set_blocking(report, False)
+        os.set_blocking(control, False)
+        passed = (control_read, report_write)
+        command = [
+            sys.executable,
+            "-m",
+            "stream_processors",
+            "job",
+            self.name,
+            *map(str, passed),
+            str(os.getpid()),
+        ]
+        # Without an arena of its own Arrow's memory counts as it is used, and the bound on it is exact.
+        env = {**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "2"}
+        try:
+            process = subprocess.Popen(  # noqa: S603  (our own command; the name is an argument)
+                command, stdin=subprocess.DEVNULL, pass_fds=passed, env=env, start_new_session=True
+            )
+        except OSError:
+            os.close(control)
+            os.close(report)
+            raise
+        finally:
+            for end in passed:
+                os.close(end)
+        log.info("job %s runs in process %d", self.name, process.pid)
+        return _Running(process, control, report)
+
+    def _listen(self, running: _Running) -> None:
+        """Take in what the process has reported."""
+        with suppress(BlockingIOError):
+            while data := os.read(running.report, 1 << 16):
+                running.unread = (running.unread + data)[-_LONGEST_LINE:]
+        *lines, running.unread = running.unread.split(b"\n")
+        for line in lines:
+            with suppress(orjson.JSONDecodeError):  # the user's code wrote to our descriptor
+                running.detail = orjson.loads(line)
+                running.phase = str(running.detail.get("phase")) if running.detail else running.phase
+                running.silent_ticks = 0
+                if running.phase == LOADED and running.detail:
+                    self._is_called(str(running.detail["job"]))
+
+    def _is_called(self, job: str) -> None:
+        if job != self.job:
+            self._statuses.forget(self.job)  # written while only the entry point's name was known
+            self.job = job
+
+    def _hand_over(self, running: _Running, owned: frozenset[int]) -> None:
+        if running.owned != owned:
+            with suppress(OSError):  # full or closed: it hangs or has ended, and the next look tells
+                os.write(running.control, orjson.dumps({"tasks": sorted(owned)}) + b"\n")
+                running.owned = owned
+
+    def _limit_s(self, running: _Running) -> float:
+        users = running.phase in (CALLING, LOADING)
+        return self._settings.job_timeout_s if users else self._settings.stall_timeout_s
+
+    def _ended(self, running: _Running, hung: str | None, owned: Collection[int], now: datetime) -> None:
+        """Note whose fault the end was, and when the process may start again."""
+        code = running.process.returncode
+        self._release(running)
+        self._running = None
+        detail = running.detail or {}
+        how = hung or _described(code)
+        if running.phase == REFUSED:
+            self._fail(owned, str(detail.get("error")), str(detail.get("traceback", "")), now)
+        elif running.phase == LOADING:
+            self._fail(owned, f"its process ended while it was loaded: {how}", "", now)
+        elif running.phase == CALLING:
+            where = f"process() on {task_name(detail['task'])}, up to commit {detail['upto']}"
+            self._fail([detail["task"]], f"its process ended within {where}: {how}", "", now)
+        elif code != EXIT_AGAIN:
+            self._pause(running, f"its process ended between two calls: {how}", owned, now)
+            return
+        self._ends, self._not_before = 0, None
+
+    def _pause(self, running: _Running, why: str, owned: Collection[int], now: datetime) -> None:
+        """The job is not to blame; its process starts again after a pause that grows with quick ends."""
+        self._ends = 1 if running.ticks * self._tick_s > LONGEST_PAUSE_S else self._ends + 1
+        pause_s = min(LONGEST_PAUSE_S, retry_pause_s(self._ends))
+        self._not_before = now + timedelta(seconds=pause_s)
+        log.warning("job %s: %s; next start in %.0f s", self.job, why, pause_s)
+        for task in owned:
+            status = self._statuses.read(self.job, task_name(task))
+            if status is not None and status.state != STOPPED:
+                self._statuses.write(status.kept_back(why, now), now)
+
+    def _fail(self, tasks: Iterable[int], error: str, traceback: str, now: datetime) -> None:
+        log.error("job %s has stopped: %s", self.job, error)
+        for task in tasks:
+            status = self._statuses.read(self.job, task_name(task))
+            known = status or JobStatus(self.job, task_name(task))
+            self._statuses.write(known.failed(error, traceback, now), now, durable=True)
+
+    def _release(self, running: _Running) -> None:
+        running.process.wait()
+        os.close(running.control)
+        os.close(running.report)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill the process and what it started; nothing happens where it has ended."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _described(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = str(-code)
+    hint = " (out of memory, or killed by hand)" if -code == signal.SIGKILL else ""
+    return f"signal {name}{hint}"

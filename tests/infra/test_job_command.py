@@ -1,0 +1,106 @@
+"""What `edgeloop job …` and `edgeloop status` say of users' jobs, and what a person can do about one."""
+
+from datetime import timedelta
+
+import pytest
+
+from feature_store.job_status import JobStatusFiles
+from infra.job_report import commits_to_read
+from tests.infra.cli import EdgeloopHere
+from tests.simulators.installed_jobs import NUMBERING, install
+from tests.stream_processors.user_job_rig import Numbering, UserJobRig
+
+
+class Failing(Numbering):
+    def process(self, batch, state, now):
+        if batch.rows:
+            raise ValueError("no such sensor: \x1b[2J")
+        return super().process(batch, state, now)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder in which jobs are installed."""
+    made = tmp_path / "installed"
+    made.mkdir()
+    monkeypatch.syspath_prepend(made)
+    return made
+
+
+@pytest.fixture
+def edgeloop(tmp_path):
+    return EdgeloopHere(tmp_path / "state")
+
+
+@pytest.fixture
+def rig(edgeloop, folder):
+    """A lake in which a job has failed on the third of four commits."""
+    install(folder, "numbering", NUMBERING.format(name="numbering"))
+    made = UserJobRig(edgeloop.state_dir / "lake")
+    made.open()
+    made.land(2)
+    made.run()
+    made.land(2)
+    made.run(Failing())
+    return made
+
+
+def test_a_job_that_has_stopped_is_shown_with_its_exception_everywhere(edgeloop, rig):
+    [job] = edgeloop.json("job", "status")
+    assert (job["job"], job["state"], job["behind"], job["tries"]) == ("numbering", "stopped", 2, 1)
+    assert job["error"] == "ValueError: no such sensor: \\x1b[2J"
+    [task] = job["tasks"]
+    assert (task["task"], task["position"], task["newest"]) == ("task-00", 1, 3)
+    assert "in process" in task["traceback"]
+    for shown in (edgeloop("job", "status").stdout, edgeloop("status").stdout):
+        assert "ValueError: no such sensor: \\x1b[2J" in shown
+        assert "\x1b" not in shown
+    status = edgeloop.json("status")
+    assert [j["state"] for j in status["jobs"]] == ["stopped"]
+    assert any("job numbering has stopped" in problem for problem in status["problems"])
+
+
+def test_resume_lets_it_be_tried_again_now(edgeloop, rig):
+    assert edgeloop.json("job", "resume", "numbering") == {"job": "numbering", "tasks": 1}
+    rig.run()
+    assert rig.numbered() == rig.expected()
+    assert "has not stopped" in edgeloop("job", "resume", "numbering").stdout
+    assert edgeloop("job", "resume", "nobody").returncode == 1
+
+
+def test_only_a_job_that_is_not_installed_can_be_forgotten(edgeloop, rig, folder, monkeypatch):
+    refused = edgeloop("job", "forget", "numbering")
+    assert refused.returncode == 1
+    assert "uninstall its package first" in refused.stderr
+    monkeypatch.setattr("sys.path", [p for p in __import__("sys").path if p != str(folder)])
+    assert [j["state"] for j in edgeloop.json("job", "status")] == ["not installed"]
+    assert edgeloop.json("job", "forget", "numbering") == {"job": "numbering", "tasks": 1}
+    assert JobStatusFiles(rig.lake.root).all() == []
+
+
+def test_a_job_that_runs_is_down_once_nothing_runs(edgeloop, rig):
+    rig.statuses.retry("numbering", rig.now())
+    rig.run()
+    assert [j["state"] for j in edgeloop.json("job", "status")] == ["down"]
+
+
+def test_only_jobs_that_run_are_waited_for(edgeloop, rig):
+    lake = rig.lake.root
+    assert commits_to_read(lake, rig.now()) == 0, "it has stopped"
+    rig.statuses.retry("numbering", rig.now())
+    rig.run()
+    rig.land(3)
+    assert commits_to_read(lake, rig.now()) == 3
+    assert commits_to_read(lake, rig.now() + timedelta(minutes=2)) == 0, "it has not been heard of"
+
+
+def test_a_job_that_cannot_be_loaded_is_listed_with_the_others(edgeloop, folder):
+    install(folder, "broken_job", "raise ImportError('no module named mine')")
+    install(folder, "numbering", NUMBERING.format(name="numbering"))
+    found = {job["name"]: job for job in edgeloop.json("job", "list")}
+    assert {"ingest", "aggregate", "drift", "numbering", "broken_job"} <= set(found)
+    assert found["numbering"]["writes"] == ["numbering_rows"]
+    assert found["broken_job"]["error"] == "cannot be loaded: ImportError: no module named mine"
+    assert "cannot be loaded" in edgeloop("job", "list").stdout
+    states = {job["job"]: job["state"] for job in edgeloop.json("job", "status")}
+    assert states == {"numbering": "down", "broken_job": "down"}

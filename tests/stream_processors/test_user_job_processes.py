@@ -1,0 +1,175 @@
+"""Users' jobs beside a real worker on a real broker: whatever one does, the rows of devices land."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import psutil
+import pytest
+
+from feature_store import connect
+from feature_store.cut_store import CutStore
+from feature_store.job_status import STOPPED, JobStatusFiles
+from tests.simulators.cloud import Cloud, Feed
+from tests.simulators.installed_jobs import NUMBERING, install, remove
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.kafka, pytest.mark.faults]
+
+GOOD, WAYWARD = "steady", "wayward"
+
+
+class Jobs:
+    """One stack with users' jobs installed, and what a test asks of them."""
+
+    def __init__(self, cloud, folder):
+        self.cloud, self.folder = cloud, folder
+        self.feed = Feed(cloud, devices=4, rows=2)
+        self.statuses = JobStatusFiles(cloud.lake.root)
+
+    def fault(self, kind):
+        """Let the wayward job misbehave from its next rows on; None: not any more."""
+        path = self.folder / f"{WAYWARD}.fault"
+        path.unlink(missing_ok=True)
+        if kind is not None:
+            path.write_text(kind)
+
+    def resume(self, job=WAYWARD):
+        """Let a stopped job try again now, as `edgeloop job resume` does."""
+        self.statuses.retry(job, datetime.now(UTC))
+
+    def states(self, job):
+        return {s.task: s for s in self.statuses.all() if s.job == job}
+
+    def stopped(self, job=WAYWARD):
+        return [s for s in self.states(job).values() if s.state == STOPPED]
+
+    def numbers(self, job):
+        """Rows that the job landed: by device, their numbers in order of seq."""
+        cut = CutStore(self.cloud.lake).latest()
+        if cut is None or f"{job}_rows" not in cut.tables:
+            return {}
+        with connect(self.cloud.lake.root) as con:
+            found = con.execute(
+                f"SELECT device_id, list(number ORDER BY seq), count(DISTINCT seq) FROM {job}_rows GROUP BY 1"
+            ).fetchall()
+        return {device: (numbers, distinct) for device, numbers, distinct in found}
+
+    def expected(self):
+        per_device = self.feed.rows // len(self.feed.devices)
+        return {d.device_id: (list(range(1, per_device + 1)), per_device) for d in self.feed.devices}
+
+    def has_all(self, job):
+        return self.numbers(job) == self.expected()
+
+    def await_all(self, job):
+        wait_until(lambda: self.has_all(job), 60, f"every row in {job}'s table, once and in order")
+
+    def child(self, job):
+        """Process of the job; None while it does not run."""
+        for process in psutil.Process(self.cloud.workers[-1].pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if job in process.cmdline():
+                    return process
+        return None
+
+
+@pytest.fixture(scope="module")
+def jobs(broker, admin, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("installed")
+    for name in (GOOD, WAYWARD):
+        install(folder, name, NUMBERING.format(name=name))
+    install(folder, "unloadable", "raise ImportError('no module named numbers_of_mine')")
+    install(folder, "clashing", NUMBERING.format(name="clashing").replace('"clashing_rows"', '"summaries"'))
+    namespace = f"t{uuid.uuid4().hex[:10]}"
+    admin.create_topics(namespace)
+    environment = {
+        "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]),
+        "STREAM_JOB_TIMEOUT_S": "8",
+        "STREAM_JOB_MEMORY_MB": "700",
+    }
+    with Cloud(
+        broker.bootstrap_servers, namespace, tmp_path_factory.mktemp("cloud"), environment=environment
+    ) as c:
+        c.start()
+        yield Jobs(c, folder)
+    admin.delete_topics([t for t in admin.topics() if t.startswith(f"{namespace}.")])
+
+
+def test_a_job_sees_every_row_once_and_in_order(jobs):
+    jobs.feed.send(2)
+    for job in (GOOD, WAYWARD):
+        jobs.await_all(job)
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("raise", "ValueError: a sensor said \\x1b[31mno"),
+        ("segfault", "signal SIGSEGV"),
+        ("hang", "no answer within 8 s"),
+        ("eat", "MemoryError"),
+    ],
+)
+def test_a_job_that_fails_stops_alone_and_goes_on_where_it_stopped(jobs, fault, says):
+    jobs.fault(fault)
+    jobs.feed.send(1)
+    jobs.cloud.await_landed(jobs.feed.rows)
+    jobs.await_all(GOOD)
+    wait_until(lambda: any(says in (s.error or "") for s in jobs.stopped()), 60, f"a status that says {says}")
+    jobs.feed.send(1)
+    jobs.cloud.await_landed(jobs.feed.rows)
+    jobs.fault(None)
+    jobs.resume()
+    jobs.await_all(WAYWARD)
+    wait_until(lambda: not jobs.stopped(), 30, "no task of the job to be stopped")
+
+
+def test_a_job_killed_by_hand_is_started_again_and_misses_nothing(jobs):
+    wait_until(lambda: jobs.child(GOOD) is not None, 30, "the job's process")
+    killed = jobs.child(GOOD)
+    jobs.feed.send(1)
+    killed.kill()
+    jobs.feed.send(1)
+    jobs.await_all(GOOD)
+    assert jobs.child(GOOD) != killed
+
+
+def test_a_job_that_cannot_be_loaded_stops_alone_and_misses_nothing_once_it_is_mended(jobs):
+    wait_until(lambda: jobs.stopped("unloadable"), 30, "its status")
+    assert {s.error for s in jobs.stopped("unloadable")} == {"ImportError: no module named numbers_of_mine"}
+    (jobs.folder / "unloadable.py").write_text(NUMBERING.format(name="unloadable"))
+    jobs.resume("unloadable")
+    jobs.await_all("unloadable")
+
+
+def test_a_job_that_takes_a_name_of_ours_for_its_table_is_refused_alone(jobs):
+    wait_until(lambda: jobs.stopped("clashing"), 30, "its status")
+    assert "table name 'summaries' is taken by edgeloop" in jobs.stopped("clashing")[0].error
+
+
+def test_no_process_of_a_job_outlives_its_worker_and_a_job_that_was_away_comes_back_to_all_rows(jobs):
+    worker = jobs.cloud.workers[-1]
+    jobs.fault("hang")
+    jobs.feed.send(1)
+    jobs.await_all(GOOD)
+    children = [jobs.child(GOOD), jobs.child(WAYWARD)]
+    worker.kill()
+    wait_until(
+        lambda: not any(p and p.is_running() and p.status() != "zombie" for p in children), 10, "their end"
+    )
+    jobs.fault(None)
+    remove(jobs.folder, WAYWARD)
+    without = jobs.cloud.start()
+    jobs.feed.send(2)
+    jobs.await_all(GOOD)
+    assert jobs.child(WAYWARD) is None
+    without.stop()
+    install(jobs.folder, WAYWARD, NUMBERING.format(name=WAYWARD))
+    jobs.cloud.start()
+    jobs.feed.send(1)
+    jobs.await_all(WAYWARD)
+    jobs.await_all(GOOD)

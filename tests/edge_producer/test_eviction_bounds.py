@@ -1,0 +1,175 @@
+"""What gives way first, how far, and when it ends: at each bound of a spool that is too large."""
+
+from edge_producer.spool.eviction import MOMENTS_SHARE, RELIEF, SUMMARY_SHARE, Eviction
+from edge_producer.spool.spool_rows import ThinnedBlock
+from edge_producer.summaries import MERGED_PART
+from tests.edge_producer.spool_rig import bench_profile, statements
+
+
+def sensed(rigs, tmp_path, count=300, keep_summaries=True, **policy):
+    rig = rigs(tmp_path, bench_profile(p=0.5, **policy))
+    rig.sense([0.1] * count)
+    rig.flush()
+    if not keep_summaries:
+        rig.settle(rig.seal_statements())
+        rig.delivered.clear()
+    return rig
+
+
+def taus(rig):
+    """Thinning factor of each block that waits, oldest first."""
+    return [rig.spool.rows.tau(block) for block in rig.spool.rows.blocks()]
+
+
+def waiting(rig):
+    return [s for no in rig.spool.names for s in rig.spool.summaries(no, 1000)]
+
+
+def relieve(rig, eviction, by_s=0.0, **given):
+    with rig.spool.transaction():
+        eviction.relieve(rig.now + by_s, **given)
+
+
+def test_a_spool_at_its_limit_is_not_too_large(rigs, tmp_path):
+    rig = sensed(rigs, tmp_path)
+    before = rig.spool.bytes
+    rig.evict(before)
+    assert (rig.spool.bytes, set(taus(rig))) == (before, {1.0})
+    rig.evict(before - 1)
+    assert rig.spool.bytes <= (before - 1) * RELIEF
+
+
+def test_no_more_gives_way_than_there_is_need_for(rigs, tmp_path):
+    rig = sensed(rigs, tmp_path, keep_summaries=False)
+    limit = rig.spool.bytes - 1
+    largest = max(rig.spool.bytes / len(rig.spool.rows.blocks()) * 2, 1)
+    rig.evict(limit)
+    assert limit * RELIEF - largest < rig.spool.bytes <= limit * RELIEF
+
+
+def test_a_block_is_thinned_down_to_the_floor_and_not_removed_there(rigs, tmp_path):
+    rig = sensed(rigs, tmp_path, keep_summaries=False, thinning_floor=0.5)
+    blocks = len(rig.spool.rows.blocks())
+    rig.evict(rig.spool.bytes - 1)
+    assert 0.5 in taus(rig)
+    assert len(rig.spool.rows.blocks()) == blocks
+
+
+def test_summaries_give_way_before_rows_while_they_hold_more_than_their_share(rigs, tmp_path):
+    rig = sensed(rigs, tmp_path)
+    summaries, rows = rig.spool.summary_bytes, rig.spool.rows.bytes
+    limit = rows + summaries // 2
+    assert summaries > SUMMARY_SHARE * limit
+    rig.evict(limit)
+    assert (rig.spool.rows.bytes, set(taus(rig))) == (rows, {1.0})
+    assert rig.spool.summary_bytes < summaries
+
+
+def test_rows_give_way_before_summaries_that_hold_no_more_than_their_share(rigs, tmp_path):
+    rig = sensed(rigs, tmp_path, count=40)
+    rig.sense([0.9] * 2000)
+    rig.commit()
+    rig.spool.remove_summaries(waiting(rig)[4:])
+    summaries = rig.spool.summary_bytes
+    rig.evict(rig.spool.bytes - 1)
+    assert summaries < SUMMARY_SHARE * rig.spool.bytes
+    assert rig.spool.summary_bytes == summaries
+    assert min(taus(rig)) < 1.0
+
+
+def test_what_is_sealed_never_gives_way_and_all_that_can_does(rigs, tmp_path):
+    rig = sensed(rigs, tmp_path, count=600)
+    rig.seal()
+    sealed, summaries = rig.spool.messages.bytes, rig.spool.summary_bytes
+    rig.spool.remove_summaries(waiting(rig)[6:])
+    limit = int(rig.spool.summary_bytes / SUMMARY_SHARE) + 1
+    assert rig.spool.summary_bytes < summaries
+    assert limit < sealed
+    rig.evict(limit)
+    assert (rig.spool.summary_bytes, rig.spool.rows.bytes, rig.spool.messages.bytes) == (0, 0, sealed)
+    assert rig.spool.counters()["summaries_dropped"] >= 1
+    rig.evict(limit)  # nothing is left to give, and it ends
+    assert rig.spool.messages.bytes == sealed
+
+
+def test_the_oldest_summaries_are_dropped_one_at_a_time_until_there_is_room(rigs, tmp_path):
+    rig = sensed(rigs, tmp_path, count=900, keep_summaries=True)
+    for block in rig.spool.rows.blocks():
+        rig.spool.rows.thin(block, 0.0, rig.now)
+    relieve(rig, Eviction(rig.spool, rig.profile, rig.spool.bytes - 1))
+    merged = waiting(rig)
+    assert len(merged) == 900 / rig.profile.drift.window_s
+    size = len(merged[0][1].value)
+    relieve(rig, Eviction(rig.spool, rig.profile, rig.spool.bytes - size))
+    left = waiting(rig)
+    assert left == merged[-len(left) :]
+    assert 1 <= rig.spool.counters()["summaries_dropped"] == len(merged) - len(left) <= 3
+
+
+def test_a_disk_with_less_room_than_the_limit_counts_instead_of_it(rigs, tmp_path):
+    rig = sensed(rigs, tmp_path, keep_summaries=False)
+    half = rig.spool.bytes // 2
+    relieve(rig, Eviction(rig.spool, rig.profile, 10**9))
+    assert rig.spool.bytes > half
+    relieve(rig, Eviction(rig.spool, rig.profile, 10**9), allowed=float(half))
+    assert rig.spool.bytes <= half * RELIEF
+
+
+def with_shadows(rig):
+    """Each summary twice: as the model's in force, and as a shadow's."""
+    active = waiting(rig)
+    with rig.spool.transaction():
+        for _, summary in active:
+            rig.spool.add_summary(1, summary._replace(part=-1))
+    return active
+
+
+def test_a_shadows_summaries_are_merged_among_themselves_and_stay_a_shadows(rigs, tmp_path):
+    rig = sensed(rigs, tmp_path, count=120)
+    active = with_shadows(rig)
+    relieve(rig, Eviction(rig.spool, rig.profile, rig.spool.bytes - 1))
+    merged = [s for _, s in waiting(rig)]
+    assert [s.part < 0 for s in merged].count(True) == [s.part > 0 for s in merged].count(True) == 2
+    assert rig.spool.counters()["summaries_merged"] == 2 * len(active)
+    parts = [s.part for s in merged]
+    assert len(set(parts)) == len(parts)
+    assert all(abs(p) > MERGED_PART for p in parts)
+
+
+def test_moments_give_way_once_a_minute_and_are_counted(rigs, tmp_path):
+    rig = sensed(rigs, tmp_path, keep_summaries=False)
+    eviction = Eviction(rig.spool, rig.profile, 10**9)
+    relieve(rig, eviction)
+    assert "moments_dropped" not in rig.spool.counters()
+    held = rig.spool._connection.execute("SELECT count(moments), sum(length(moments)) FROM books").fetchone()
+    small = Eviction(rig.spool, rig.profile, 1)
+    relieve(rig, small)
+    assert rig.spool.counters()["moments_dropped"] == held[0] > 0
+    rig.sense([0.1] * 50)
+    rig.flush()
+    more = rig.spool._connection.execute("SELECT count(moments) FROM books").fetchone()[0]
+    relieve(rig, small, by_s=9.9)  # fifty seconds were sensed meanwhile
+    assert rig.spool.counters()["moments_dropped"] == held[0]
+    relieve(rig, small, by_s=10.0)
+    assert rig.spool.counters()["moments_dropped"] == held[0] + more
+
+
+def test_the_newest_moments_stay_up_to_their_share(rigs, tmp_path):
+    rig = sensed(rigs, tmp_path, keep_summaries=False)
+    size = rig.spool._connection.execute("SELECT max(length(moments)) FROM books").fetchone()[0]
+    relieve(rig, Eviction(rig.spool, rig.profile, int(5 * size / MOMENTS_SHARE)))
+    kept = rig.spool._connection.execute("SELECT period_us FROM books WHERE moments IS NOT NULL").fetchall()
+    newest = rig.spool._connection.execute(
+        "SELECT period_us FROM books ORDER BY period_us DESC, id DESC LIMIT 5"
+    )
+    assert sorted(kept) == sorted(newest.fetchall())
+    assert rig.books().balanced
+
+
+def test_a_block_that_is_given_up_is_stated_as_a_gap(rigs, tmp_path):
+    rig = sensed(rigs, tmp_path, keep_summaries=False, thinning_floor=0.9)
+    first = rig.spool.rows.blocks()[0]
+    rig.evict(rig.spool.bytes - 1)
+    assert rig.spool.rows.tau(ThinnedBlock(first.device, first.period_us, first.stratum)) == 0.0
+    rig.settle(rig.seal_statements())
+    assert any(line["gap"] for line in statements(rig.delivered))

@@ -9,9 +9,11 @@ from importlib.metadata import entry_points, version
 from feature_store.catalog import refresh_catalog
 from feature_store.commit_log import CommitLog
 from feature_store.cut_store import CutStore
+from feature_store.derived_trust import DerivedTrust, begin_signing
 from feature_store.lake import Lake
 from feature_store.lake_registry import DeviceRegistry, ProfileRegistry
 from feature_store.maintenance import compact, vacuum
+from feature_store.worker_keys import WorkerKeys
 from schemas.instants import utc_now
 from schemas.topics import TASK_TOPICS
 from stream_processors.engine.checkpoint import Checkpoint, CheckpointParts
@@ -81,9 +83,12 @@ def build_worker(settings: StreamSettings, checkpoint_type: type[Checkpoint] = C
     lake = Lake.open(settings.lake_root)
     lake.ensure_fixed_tables()
     cuts = CutStore(lake)
-    directory = LakeDirectory(ProfileRegistry(lake), DeviceRegistry(lake))
+    keys = WorkerKeys(lake.root)
+    signer = keys.signer("worker")
+    kafka = KafkaLog(settings.bootstrap_servers, settings.namespace, settings.group_id, signer)
+    trust = DerivedTrust(keys, begin_signing(lake.root, lambda topic, p: kafka.log_range(topic, p)[1]))
+    directory = LakeDirectory(ProfileRegistry(lake), DeviceRegistry(lake), derived=trust)
     jobs = installed_jobs(directory)
-    kafka = KafkaLog(settings.bootstrap_servers, settings.namespace, settings.group_id)
     parts = CheckpointParts(
         lake=lake,
         commits=CommitLog(lake.root),

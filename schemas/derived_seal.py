@@ -1,4 +1,4 @@
-"""Signatures of the messages that the cloud derives: aggregates, verdicts, dead letters, lifecycle events.
+"""Signatures of derived messages: the cloud's aggregates, verdicts, dead letters and lifecycle events.
 
 Three headers are added: ``digest`` (SHA-256 of the value), ``signer`` (key id) and ``signature`` (P-256, as
 devices sign), which covers topic, key and all other headers in their order. The topic is signed without its
@@ -19,7 +19,7 @@ _DIGEST, _SIGNER, _SIGNATURE = "digest", "signer", "signature"
 def seal_derived(
     topic: str, key: bytes, headers: Sequence[tuple[str, bytes]], value: bytes, signer: MessageSigner
 ) -> Headers:
-    """The message's headers with digest, signer and signature.
+    """Headers of a derived message with digest, signer and signature.
 
     Args:
         topic: Without namespace.

@@ -198,7 +198,7 @@ def seal(topic: str, envelope: Envelope, value: bytes, signer: MessageSigner) ->
     """
     filled = envelope._replace(digest=hashlib.sha256(value).digest(), signer=signer.key_id)
     headers = _to_headers(filled)
-    signature = signer.sign(_signed_bytes(topic, filled.producer.encode(), headers))
+    signature = signer.sign(signed_bytes(topic, filled.producer.encode(), headers))
     return SealedMessage(topic, filled.producer.encode(), [*headers, ("signature", signature)], value)
 
 
@@ -258,7 +258,7 @@ def verify(
     if hashlib.sha256(value).digest() != envelope.digest:
         raise SignatureError("digest does not match the value")
     unsigned = [h for h in headers if h[0] != "signature"]
-    verifier.verify(signature, _signed_bytes(topic, key, unsigned))
+    verifier.verify(signature, signed_bytes(topic, key, unsigned))
 
 
 def _to_headers(envelope: Envelope) -> Headers:
@@ -275,7 +275,8 @@ def _to_headers(envelope: Envelope) -> Headers:
     ]
 
 
-def _signed_bytes(topic: str, key: bytes, headers: Headers) -> bytes:
+def signed_bytes(topic: str, key: bytes, headers: Headers) -> bytes:
+    """What a signature covers: topic, key and headers in order, each with its length before it."""
     parts = [topic.encode(), key]
     for name, value in headers:
         parts += (name.encode(), value)

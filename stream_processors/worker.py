@@ -9,12 +9,14 @@ from importlib.metadata import version
 
 from feature_store.catalog import refresh_catalog
 from feature_store.cut_store import CutStore
+from feature_store.derived_trust import DerivedTrust, begin_signing
 from feature_store.lake import Lake
 from feature_store.lake_registry import DeviceRegistry, ProfileRegistry
 from feature_store.maintenance import compact, vacuum
 from feature_store.scrub import Scrub
 from feature_store.start_up import heal
 from feature_store.stopped_tasks import StoppedTasks
+from feature_store.worker_keys import WorkerKeys
 from schemas.errors import DamagedLakeError, PipelineError, TasksStoppedError
 from schemas.instants import utc_now
 from schemas.topics import TASK_TOPICS
@@ -130,9 +132,12 @@ def build_worker(settings: StreamSettings, checkpoint_type: type[Checkpoint] = C
     lake = Lake.open(settings.lake_root)
     cuts = CutStore(lake)
     heal(lake, cuts)
-    directory = LakeDirectory(ProfileRegistry(lake), DeviceRegistry(lake))
+    keys = WorkerKeys(lake.root)
+    signer = keys.signer("worker")
+    kafka = KafkaLog(settings.bootstrap_servers, settings.namespace, settings.group_id, signer)
+    trust = DerivedTrust(keys, begin_signing(lake.root, lambda topic, p: kafka.log_range(topic, p)[1]))
+    directory = LakeDirectory(ProfileRegistry(lake), DeviceRegistry(lake), derived=trust)
     jobs = installed_jobs(directory)
-    kafka = KafkaLog(settings.bootstrap_servers, settings.namespace, settings.group_id)
     parts = CheckpointParts(
         lake=lake,
         commits=FeedLog(lake.root, utc_now),

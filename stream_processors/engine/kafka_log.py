@@ -12,6 +12,8 @@ from contextlib import contextmanager
 import confluent_kafka as ck
 from confluent_kafka.admin import AdminClient
 
+from schemas.derived_seal import seal_derived
+from schemas.envelope import MessageSigner
 from schemas.errors import BrokerUnavailableError, OperatorError
 from schemas.topics import TASK_TOPICS
 from stream_processors.engine.records import CommitRecord, LogIdentity, event_id
@@ -43,10 +45,20 @@ def _translated(what: str) -> Iterator[None]:
 
 
 class KafkaLog:
-    """Reads and writes the log without Faust. One instance per thread."""
+    """Reads and writes the log without Faust. One instance per thread.
 
-    def __init__(self, bootstrap_servers: str, namespace: str, client_id: str) -> None:
+    Args:
+        bootstrap_servers: Addresses of the broker.
+        namespace: Prefix of the topics.
+        client_id: The client's name; it joins no group.
+        signer: Key that signs what it publishes; None: for a log that only reads.
+    """
+
+    def __init__(
+        self, bootstrap_servers: str, namespace: str, client_id: str, signer: MessageSigner | None = None
+    ) -> None:
         self._namespace = namespace
+        self._signer = signer
         self._servers = bootstrap_servers
         self._consumer = ck.Consumer(
             {
@@ -150,16 +162,24 @@ class KafkaLog:
         for index, derived in enumerate(record.messages):
             value, headers = self._content(derived, originals)
             headers.append(("event_id", event_id(record.task, record.n, index).encode()))
+            key = derived.key.encode()
             self._producer.produce(
                 self._full(derived.topic),
-                key=derived.key.encode(),
+                key=key,
                 value=value,
-                headers=headers,
+                headers=self._signed(derived.topic, key, headers, value),
                 on_delivery=lambda error, _message: failed.append(str(error)) if error else None,
             )
             self._producer.poll(0)
         if self._producer.flush(30) or failed:
             raise BrokerUnavailableError(f"derived messages of {record.task}/{record.n}: {failed[:1]}")
+
+    def _signed(
+        self, topic: str, key: bytes, headers: list[tuple[str, bytes]], value: bytes | None
+    ) -> list[tuple[str, bytes]]:
+        if self._signer is None:
+            raise ValueError("a log without a signer only reads")
+        return seal_derived(topic, key, headers, value or b"", self._signer)
 
     def _content(
         self, derived: Derived, originals: Mapping[tuple[str, int, int], RawMessage]

@@ -7,12 +7,14 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
+from feature_store.derived_trust import DerivedTrust
 from feature_store.labels import LABELLER
 from feature_store.lake_registry import DeviceRecord, DeviceRegistry, ProfileRegistry
 from schemas.envelope import MessageVerifier
-from schemas.errors import UnknownSchemaError
+from schemas.errors import SignatureError, UnknownSchemaError
 from schemas.profile import Profile
 from stream_processors.ingest.admission import KnownDevice
+from stream_processors.job import RawMessage
 
 REFRESH_S = 1.0
 """Least time between two reads of the registry for something unknown: garbage must not cause reads."""
@@ -28,7 +30,9 @@ class LakeDirectory:
         profiles: ProfileRegistry,
         devices: DeviceRegistry,
         monotonic: Callable[[], float] = time.monotonic,
+        derived: DerivedTrust | None = None,
     ) -> None:
+        self._derived = derived
         self._profile_registry, self._device_registry = profiles, devices
         self._monotonic = monotonic
         self._loaded_at = -MAX_AGE_S
@@ -67,6 +71,17 @@ class LakeDirectory:
         if record is None:
             return f"{profile}///"
         return f"{profile}/{record.site}/{record.group}/{record.hardware}"
+
+    def verify_derived(self, message: RawMessage) -> bool:
+        """True if a worker of this lake signed the message, False if it is from before any was signed.
+
+        Raises:
+            SignatureError: Neither.
+        """
+        if self._derived is None:
+            raise SignatureError("no keys of workers are known here")
+        place = (message.partition, message.offset)
+        return self._derived.check(message.topic, place, message.key, message.headers, message.value)
 
     def _refresh(self, *, unknown: bool) -> None:
         """Read the registries again if the cache is too old, or lacks something and is not brand new."""

@@ -26,9 +26,11 @@ import orjson
 
 from feature_store.commit_log import CommitLog
 from feature_store.cut_store import CutStore
+from feature_store.derived_trust import DerivedTrust, UnsignedBefore, unsigned_before
 from feature_store.job_status import JobStatusFiles
 from feature_store.lake import Lake
 from feature_store.lake_registry import DeviceRegistry, ProfileRegistry
+from feature_store.worker_keys import WorkerKeys
 from schemas.errors import RetryableError
 from schemas.instants import utc_now
 from stream_processors.engine.checkpoint import CheckpointParts, task_name
@@ -137,7 +139,10 @@ def run_job(name: str, link: WorkerLink, settings: StreamSettings) -> int:
 
 
 def _load(point: EntryPoint, lake: Lake) -> UserJob:
-    job = load_job(point, LakeDirectory(ProfileRegistry(lake), DeviceRegistry(lake)))
+    # The worker began to sign before it began us.
+    before = unsigned_before(lake.root) or UnsignedBefore(offsets={})
+    trust = DerivedTrust(WorkerKeys(lake.root), before)
+    job = load_job(point, LakeDirectory(ProfileRegistry(lake), DeviceRegistry(lake), derived=trust))
     make_tables(lake, job)
     return job
 
@@ -154,7 +159,8 @@ class _LatePublisher:
 
 
 def _loop(job: UserJob, installed_as: str, lake: Lake, settings: StreamSettings, link: WorkerLink) -> JobLoop:
-    kafka = cache(lambda: KafkaLog(settings.bootstrap_servers, settings.namespace, settings.group_id))
+    signer = WorkerKeys(lake.root).signer("worker")
+    kafka = cache(lambda: KafkaLog(settings.bootstrap_servers, settings.namespace, settings.group_id, signer))
     cuts = CutStore(lake)
     parts = CheckpointParts(
         lake=lake,

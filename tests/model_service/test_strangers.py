@@ -81,6 +81,13 @@ def _lost(service):
     return 0 if found is None else sum(found.connections.values())
 
 
+def test_handshakes_that_fail_write_nothing_into_the_log(service, device):
+    before = len(service.log)
+    with Strangers(service.address.delivery_port, "idle", 50):
+        device.delivery().Report(device.report(1), timeout=10)
+    assert len(service.log) == before
+
+
 def test_a_stranger_is_ended_when_its_time_is_over(tmp_path):
     with ModelService(tmp_path, stranger_s=0.5) as service, service.joined("m-1") as device:
         stub = device.delivery()

@@ -214,13 +214,13 @@ class Spool:
             self.books.add_totals(device, (held, 0, 0, held, 0))
             self.count({"rows_damaged": held})
 
-    def quick_check(self) -> None:
+    def check_content(self) -> None:
         """Check the whole file; takes seconds where it is large.
 
         Raises:
             SpoolDamagedError: It is damaged.
         """
-        self._file.quick_check()
+        self._file.check_content()
 
     def close(self) -> None:
         """Close the file and release its lock."""

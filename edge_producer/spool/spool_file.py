@@ -39,6 +39,8 @@ PAGE = 4096
 """Bytes of a page: SQLite's default, which every spool was made with."""
 WAL_PAGES = 4000
 """Pages in the write-ahead log from which it is copied into the file."""
+WHOLE_CHECK_PAGES = 8192
+"""Pages up to which a check compares every index with its table: that takes a second or two."""
 WAL, SHARED = "-wal", "-shm"
 """Suffixes of the files that SQLite keeps beside the spool's."""
 
@@ -218,14 +220,15 @@ class SpoolFile:
                 "use another state folder, or move it aside to start empty"
             )
 
-    def quick_check(self) -> None:
-        """Read every page, and check that the tables hang together.
+    def check_content(self) -> None:
+        """Read every page, and check that the tables hang together; of a small file also every index.
 
         Raises:
             SpoolDamagedError: They do not.
         """
         with _translated(self.path, "read"):
-            (found,) = self.connection.execute("PRAGMA quick_check(1)").fetchone()
+            pragma = "integrity_check(1)" if self.pages()[0] <= WHOLE_CHECK_PAGES else "quick_check(1)"
+            (found,) = self.connection.execute(f"PRAGMA {pragma}").fetchone()
         if found != "ok":
             raise SpoolDamagedError(f"{self.path} is damaged: {found}")
 
@@ -295,14 +298,21 @@ def _translated(path: Path, doing: str) -> Iterator[None]:
     """Errors of sqlite3 and of the operating system as ours."""
     try:
         yield
-    except sqlite3.Error as exc:
-        code = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF  # the rest tells kinds of it apart
-        text = f"{path} cannot be {doing}: {exc}"
-        if code in _UNAVAILABLE:
-            raise SpoolUnavailableError(text) from exc
-        raise (SpoolDamagedError(text) if code in _DAMAGED else SpoolError(text)) from exc
-    except OSError as exc:
-        raise SpoolUnavailableError(f"{path} cannot be {doing}: {exc}") from exc
+    except (sqlite3.Error, OSError) as exc:
+        raise as_spool_error(path, exc, doing) from exc
+
+
+def as_spool_error(path: Path, error: Exception, doing: str = "used") -> Exception:
+    """An error of sqlite3 or of the operating system as ours; any other as it is."""
+    text = f"{path} cannot be {doing}: {error}"
+    if isinstance(error, OSError):
+        return SpoolUnavailableError(text)
+    if not isinstance(error, sqlite3.Error):
+        return error
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF  # the rest tells kinds of it apart
+    if code in _UNAVAILABLE:
+        return SpoolUnavailableError(text)
+    return SpoolDamagedError(text) if code in _DAMAGED else SpoolError(text)
 
 
 def _refuse_empty(path: Path) -> None:

@@ -118,7 +118,7 @@ class JobCheckpoint(Checkpoint):
         """
         begin(self._parts.lake, self._parts.commits, self._job, self._installed_as, task_name(task))
         state, unapplied = self._load(job_task_name(self._job.name, task_name(task)))
-        self._check_tables(state)
+        self._check_moment(state, task_name(task))
         for record in unapplied:
             log.info("finishing commit %s/%d after a crash", record.task, record.n)
             self.apply([record])
@@ -254,16 +254,21 @@ class JobCheckpoint(Checkpoint):
         record.to_bytes()  # what is no JSON value must fail here, where the job is to blame
         return record
 
-    def _check_tables(self, state: TaskState) -> None:
-        """Refuse to number commits anew that the job's tables have already: their rows would be skipped."""
-        for table in self._job.writes:
-            if table in self._parts.lake.tables():
-                applied = self._parts.lake.applied(table, state.task)
-                if applied is not None and applied > state.n:
-                    raise OperatorError(
-                        f"table {table} holds commit {applied} of {state.task}, whose records end at "
-                        f"{state.n}: these parts of the lake are from different moments"
-                    )
+    def _check_moment(self, state: TaskState, source: str) -> None:
+        """Refuse to number commits anew that the tables have, and to skip commits that had other numbers."""
+        lake, newest = self._parts.lake, self._parts.commits.latest(source)
+        ends = [(f"table {t}", state.task, lake.applied(t, state.task), state.n) for t in self._written()]
+        ends.append((f"job {self._job.name}", source, state.offsets.get(source, 0) - 1, newest or 0))
+        for what, task, held, known in ends:
+            if held is not None and held > known:
+                raise OperatorError(
+                    f"{what} has commit {held} of {task}, whose records end at {known}: these parts of the "
+                    "lake are from different moments"
+                )
+
+    def _written(self) -> list[str]:
+        present = self._parts.lake.tables()
+        return [table for table in self._job.writes if table in present]
 
 
 def _says_anything(output: Output) -> bool:

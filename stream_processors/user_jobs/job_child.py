@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from functools import cache
-from importlib.metadata import EntryPoint, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from stream_processors.engine.records import CommitRecord
 from stream_processors.ingest.lake_directory import LakeDirectory
 from stream_processors.job import RawMessage
 from stream_processors.settings import StreamSettings
-from stream_processors.user_jobs.declaration import UserJob, load_job, make_tables, user_points
+from stream_processors.user_jobs.declaration import UserJob, find_point, load_job, make_tables
 from stream_processors.user_jobs.job_checkpoint import JobCheckpoint
 from stream_processors.user_jobs.job_input import InputLimits, JobInput
 from stream_processors.user_jobs.job_loop import JobLoop, LoopSettings
@@ -114,8 +114,8 @@ def run_job(name: str, link: WorkerLink, settings: StreamSettings) -> int:
     link.tell(LOADING)
     lake = Lake.open(settings.lake_root)
     try:
-        [point] = [p for p in user_points() if p.name == name]
-        job = _load(point, lake)
+        job = load_job(find_point(name), LakeDirectory(ProfileRegistry(lake), DeviceRegistry(lake)))
+        make_tables(lake, job)
     except RetryableError:
         raise
     except BaseException as exc:  # a SystemExit of the user's module too
@@ -134,12 +134,6 @@ def run_job(name: str, link: WorkerLink, settings: StreamSettings) -> int:
             return EXIT_AGAIN
         if not more:
             link.wait(settings.job_poll_s)
-
-
-def _load(point: EntryPoint, lake: Lake) -> UserJob:
-    job = load_job(point, LakeDirectory(ProfileRegistry(lake), DeviceRegistry(lake)))
-    make_tables(lake, job)
-    return job
 
 
 class _LatePublisher:

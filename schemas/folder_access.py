@@ -1,8 +1,9 @@
 """Who may read what a process keeps: its owner, and one group if an operator names it.
 
-Every process guards its folder at start; that group is called the data group. From then on each file it makes is closed to others, whoever writes
-it (SQLite, a Java broker, a Parquet writer), because the umask does it: 0600 and 0700, or with a group 0640
-and 0750. The folder passes its group on to what is made in it (set-group-ID). Keys keep their own mode, 0600.
+Every process guards its folder at start; that group is called the data group. From then on each file it
+makes is closed to others, whoever writes it (SQLite, a Java broker, a Parquet writer), because the umask
+does it: 0600 and 0700, or with a group 0640 and 0750. The folder passes its group on to what is made in it
+(set-group-ID). Keys keep their own mode, 0600.
 """
 
 from __future__ import annotations

@@ -149,7 +149,7 @@ def build_worker(settings: StreamSettings, checkpoint_type: type[Checkpoint] = C
         code={"edgeloop": version("edgeloop"), **{f"job.{j.name}": str(j.version) for j in jobs}},
     )
     checkpoint = checkpoint_type(parts)
-    names = [point.name for point in user_points()]
+    names = sorted({point.name for point in user_points()})
     topics = [t.base for t in TASK_TOPICS]
     return FaustDoor(
         settings,

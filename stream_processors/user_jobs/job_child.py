@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from functools import cache
-from importlib.metadata import EntryPoint, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ from stream_processors.engine.records import CommitRecord
 from stream_processors.ingest.lake_directory import LakeDirectory
 from stream_processors.job import RawMessage
 from stream_processors.settings import StreamSettings
-from stream_processors.user_jobs.declaration import UserJob, load_job, make_tables, user_points
+from stream_processors.user_jobs.declaration import UserJob, find_point, load_job, make_tables
 from stream_processors.user_jobs.job_checkpoint import JobCheckpoint
 from stream_processors.user_jobs.job_input import InputLimits, JobInput
 from stream_processors.user_jobs.job_loop import JobLoop, LoopSettings
@@ -116,8 +116,8 @@ def run_job(name: str, link: WorkerLink, settings: StreamSettings) -> int:
     link.tell(LOADING)
     lake = Lake.open(settings.lake_root)
     try:
-        [point] = [p for p in user_points() if p.name == name]
-        job = _load(point, lake)
+        job = load_job(find_point(name), _directory(lake))
+        make_tables(lake, job)
     except RetryableError:
         raise
     except BaseException as exc:  # a SystemExit of the user's module too
@@ -138,13 +138,11 @@ def run_job(name: str, link: WorkerLink, settings: StreamSettings) -> int:
             link.wait(settings.job_poll_s)
 
 
-def _load(point: EntryPoint, lake: Lake) -> UserJob:
+def _directory(lake: Lake) -> LakeDirectory:
     # The worker began to sign before it began us.
     before = unsigned_before(lake.root) or UnsignedBefore(offsets={})
     trust = DerivedTrust(WorkerKeys(lake.root), before)
-    job = load_job(point, LakeDirectory(ProfileRegistry(lake), DeviceRegistry(lake), derived=trust))
-    make_tables(lake, job)
-    return job
+    return LakeDirectory(ProfileRegistry(lake), DeviceRegistry(lake), derived=trust)
 
 
 class _LatePublisher:

@@ -134,11 +134,15 @@ class Job(Protocol):
         ...
 
 
+KEY_SHOWN = 256
+"""Characters of a refused message's key that its records repeat: anybody may send a key of a megabyte."""
+
+
 def dead_letter(message: RawMessage, error: str, reason: str) -> Derived:
     """Copy of a message for the dead-letter topic, with where it came from and why."""
     return Derived(
         topic=topics.DEAD_LETTER.base,
-        key=(message.key or b"").decode("utf-8", "replace"),
+        key=(message.key or b"")[: 4 * KEY_SHOWN].decode("utf-8", "replace")[:KEY_SHOWN],
         headers=(
             ("source_topic", message.topic.encode()),
             ("source_partition", b"%d" % message.partition),

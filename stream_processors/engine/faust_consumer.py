@@ -12,6 +12,8 @@ import aiokafka
 from faust.transport.drivers import aiokafka as faust_aiokafka
 from faust.types import TP
 
+from stream_processors.engine import fetch_bounds
+
 FETCH_MAX_PARTITION_BYTES = 1 << 20
 FETCH_MAX_BYTES = 16 << 20
 FETCH_MAX_WAIT_MS = 100
@@ -24,6 +26,8 @@ METADATA_MAX_AGE_MS = 3_000
 when it next reads the metadata, which aiokafka by default does every five minutes."""
 REQUEST_TIMEOUT_S = 90.0
 """Also bounds opening all tasks: past it Faust silently stops recovering (tables/recovery.py:320)."""
+
+fetch_bounds.install()
 
 OpenAssignment = Callable[["CheckpointConsumer"], Awaitable[Mapping[TP, int]]]
 

@@ -6,6 +6,7 @@
     + LakeConflictError
     + ServiceUnavailableError
     + NotEnoughDataError      (a training run waits for more rows)
+    + LookupFailedError
   x RejectedError             it never will: dead-letter it, refuse it, go on
     + ProfileError
     + SourceError
@@ -15,6 +16,7 @@
       - SignatureError
       - ClonedIdentityError
       - PolicyError
+      - PoisonError
     + BundleError
     + TrustError              (carries the attack that the update resembles)
     + AccessError
@@ -23,11 +25,14 @@
     + SpoolError
     + QueryError
   x TaskLostError             another worker owns the task: discard, reload
+  x TaskStoppedError          tasks whose landing job fails by our own fault: leave them, try again later
   x OperatorError             a person must decide; the message names the range or file
     + StackError
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from schemas.updates import Attack
 
@@ -64,6 +69,13 @@ class ServiceUnavailableError(RetryableError):
 
 class NotEnoughDataError(RetryableError):
     """A training run has too few rows yet; it waits for more."""
+
+
+class LookupFailedError(RetryableError):
+    """Profiles or devices could not be read from the lake; never the fault of the message that asked.
+
+    Operator action: the message quotes the cause.
+    """
 
 
 class RejectedError(PipelineError):
@@ -111,6 +123,13 @@ class PolicyError(MessageError):
     """Inclusion probabilities or rates that the device's policy does not allow."""
 
 
+class PoisonError(MessageError):
+    """A message on which a job raises, hangs, or runs out of memory; it is set aside and the rest goes on.
+
+    Operator action: the reason names job and exception; replay it once the job is mended.
+    """
+
+
 class BundleError(RejectedError):
     """A model bundle that is incomplete, altered or not made for the profile."""
 
@@ -154,6 +173,17 @@ class QueryError(RejectedError):
 
 class TaskLostError(PipelineError):
     """Commit n of the task exists already: another worker owns it. Discard and reload."""
+
+
+class TaskStoppedError(PipelineError):
+    """The landing job of some tasks fails through our own fault: nothing of them was committed.
+
+    Operator action: the message names job and exception; the task goes on by itself once it is mended.
+    """
+
+    def __init__(self, stopped: Mapping[int, str]) -> None:
+        super().__init__("; ".join(f"task {task}: {reason}" for task, reason in stopped.items()))
+        self.stopped = dict(stopped)
 
 
 class OperatorError(PipelineError):

@@ -40,6 +40,11 @@ class StreamSettings(BaseSettings):
         600.0, description="Time between two removals of files that no query can read any more."
     )
 
+    trial_memory_mb: PositiveInt = Field(
+        1024, description="Memory of a child that tries messages over which workers died, MiB."
+    )
+    trial_timeout_s: PositiveFloat = Field(60.0, description="Time that one such trial may take.")
+
     @property
     def group_id(self) -> str:
         """Consumer group with its namespace."""

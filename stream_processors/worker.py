@@ -4,31 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import entry_points, version
+from functools import partial
+from importlib.metadata import version
 
 from feature_store.catalog import refresh_catalog
 from feature_store.commit_log import CommitLog
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
-from feature_store.lake_registry import DeviceRegistry, ProfileRegistry
 from feature_store.maintenance import compact, vacuum
 from schemas.instants import utc_now
 from schemas.topics import TASK_TOPICS
+from stream_processors.engine.bounded_child import TrialLimits
 from stream_processors.engine.checkpoint import Checkpoint, CheckpointParts
 from stream_processors.engine.faust_door import FaustDoor
 from stream_processors.engine.kafka_log import KafkaLog
-from stream_processors.engine.pipeline import in_order
-from stream_processors.ingest.lake_directory import LakeDirectory
-from stream_processors.job import Job, RawMessage
+from stream_processors.engine.watchdog import Watchdog
+from stream_processors.job import RawMessage
+from stream_processors.lake_jobs import directory_of, installed_jobs, jobs_of_lake, senders_in
 from stream_processors.settings import StreamSettings
-
-JOBS = "edgeloop.jobs"
-"""Entry point group by which jobs are found, a user's own like the built-in ones."""
-
-
-def installed_jobs(directory: LakeDirectory) -> tuple[Job, ...]:
-    """All jobs found by entry point, in order, built for this directory."""
-    return in_order([point.load()(directory) for point in entry_points(group=JOBS)])
 
 
 class Housekeeping:
@@ -81,9 +74,10 @@ def build_worker(settings: StreamSettings, checkpoint_type: type[Checkpoint] = C
     lake = Lake.open(settings.lake_root)
     lake.ensure_fixed_tables()
     cuts = CutStore(lake)
-    directory = LakeDirectory(ProfileRegistry(lake), DeviceRegistry(lake))
+    directory = directory_of(lake)
+    watchdog = Watchdog(settings.stall_timeout_s)
     jobs = installed_jobs(directory)
-    kafka = KafkaLog(settings.bootstrap_servers, settings.namespace, settings.group_id)
+    kafka = KafkaLog(settings.bootstrap_servers, settings.namespace, settings.group_id, watchdog.progress)
     parts = CheckpointParts(
         lake=lake,
         commits=CommitLog(lake.root),
@@ -93,6 +87,11 @@ def build_worker(settings: StreamSettings, checkpoint_type: type[Checkpoint] = C
         log_identity=kafka.identity,
         clock=utc_now,
         code={"edgeloop": version("edgeloop"), **{f"job.{j.name}": str(j.version) for j in jobs}},
+        sender_of=senders_in(directory),
+        trial_jobs=partial(jobs_of_lake, lake.root),
+        trial_limits=TrialLimits(settings.trial_memory_mb, settings.trial_timeout_s),
+        reads=kafka,
+        progress=watchdog.progress,
     )
     handler = Housekeeping(checkpoint_type(parts), lake, cuts, settings)
     topics = [t.base for t in TASK_TOPICS]
@@ -101,4 +100,5 @@ def build_worker(settings: StreamSettings, checkpoint_type: type[Checkpoint] = C
         topics,
         handler,
         lambda: KafkaLog(settings.bootstrap_servers, settings.namespace, settings.group_id),
+        watchdog,
     )

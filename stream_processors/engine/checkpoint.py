@@ -3,6 +3,7 @@
 The order of the steps is the whole point:
 
 Step 1 *Stage*: Parquet files, uniquely named, synced. A crash after it leaves files that no commit names.
+    What makes a job fail is set aside here (``staging``), so it stands in the record.
 Step 2 *Decide*: the record n of the task, put if absent. The only commit point. A crash before it loses
     nothing (the messages are read again); after it, recovery does steps 3 and 4 from the record.
     If n exists already, another worker owns the task.
@@ -14,6 +15,7 @@ Step 4 *Conclude*: record the cut, publish derived messages, mark n applied. A c
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,21 +24,34 @@ from typing import Protocol
 from feature_store.commit_log import CommitLog
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake, TableCommit
-from schemas.errors import OperatorError, TaskLostError
-from stream_processors.engine.pipeline import run_jobs
+from schemas.errors import OperatorError, TaskLostError, TaskStoppedError
+from stream_processors.engine.attempts import AttemptMarks
+from stream_processors.engine.bounded_child import JobFactory, TrialLimits
+from stream_processors.engine.catch_up import CatchUp, LogReads
+from stream_processors.engine.letters import Unpublished
+from stream_processors.engine.poison import SenderOf, VerifiedSender
+from stream_processors.engine.portions import portions
 from stream_processors.engine.records import CommitRecord, LogIdentity, TaskState
+from stream_processors.engine.set_aside import DERIVED, SetAsideStore, unpublished_entries
+from stream_processors.engine.staging import Staging, StagingParts
+from stream_processors.engine.stopped import StoppedFiles
 from stream_processors.job import Job, RawMessage
 
 log = logging.getLogger(__name__)
 
 SNAPSHOT_EVERY = 32
+_REFUSED = f"{DERIVED}/set_aside_messages"
+CATCH_UP_COMMITS = 8
+"""Commits of a stopped job in one call: it must not hold up what lands meanwhile."""
 
 
 class DerivedPublisher(Protocol):
     """Publishes derived messages; ``KafkaLog`` is one."""
 
-    def publish(self, record: CommitRecord, originals: Mapping[tuple[str, int, int], RawMessage]) -> None:
-        """Publish the record's messages and return once the log has them.
+    def publish(
+        self, record: CommitRecord, originals: Mapping[tuple[str, int, int], RawMessage]
+    ) -> Sequence[Unpublished]:
+        """Publish the record's messages and return once the log has them, but for those that it never takes.
 
         Args:
             record: The applied record.
@@ -48,6 +63,10 @@ class DerivedPublisher(Protocol):
         ...
 
 
+def _by_key(message: RawMessage) -> VerifiedSender | None:
+    return None if message.key is None else VerifiedSender(message.key.decode("utf-8", "replace"), 0)
+
+
 @dataclass(frozen=True)
 class CheckpointParts:
     """What a checkpoint works with.
@@ -57,6 +76,11 @@ class CheckpointParts:
         log_identity: Asks the broker which log this is; called once per assignment.
         clock: UTC now. The only clock of the jobs: its value is recorded with each commit.
         code: Versions recorded with each commit.
+        sender_of: Who signed a message; by default its key is taken for the sender.
+        trial_jobs: Builds the jobs in a child, to try what processes died over; None: nothing is tried there.
+        trial_limits: What such a trial may take.
+        reads: The log, for jobs that catch up; None: they cannot.
+        progress: Called while a long call goes on as it should.
     """
 
     lake: Lake
@@ -67,6 +91,11 @@ class CheckpointParts:
     log_identity: Callable[[], LogIdentity]
     clock: Callable[[], datetime]
     code: Mapping[str, str]
+    sender_of: SenderOf = _by_key
+    trial_jobs: JobFactory | None = None
+    trial_limits: TrialLimits = TrialLimits()  # noqa: RUF009  (immutable)
+    reads: LogReads | None = None
+    progress: Callable[[], None] = lambda: None
 
 
 def task_name(partition: int) -> str:
@@ -80,6 +109,15 @@ class Checkpoint:
     def __init__(self, parts: CheckpointParts) -> None:
         self._parts = parts
         self._tasks: dict[int, TaskState] = {}
+        self._marks = AttemptMarks(parts.lake.root)
+        staging = StagingParts(
+            parts.lake, parts.jobs, parts.log_identity, parts.code, parts.sender_of, parts.trial_jobs,
+            parts.trial_limits, parts.progress,
+        )  # fmt: skip
+        self._staging = Staging(staging, self._marks)
+        self._catch_up = CatchUp(staging, self._marks, parts.reads)
+        self._set_aside = SetAsideStore(parts.lake.root)
+        self._stopped = StoppedFiles(parts.lake.root)
 
     def open(self, task: int) -> dict[str, int]:
         """Recover a task and return its next offset by topic.
@@ -97,7 +135,10 @@ class Checkpoint:
             log.info("finishing commit %s/%d after a crash", record.task, record.n)
             self.apply([record])
             self.conclude([record], {})
+            self._parts.progress()
         self._tasks[task] = state
+        self._marks.opened(state)
+        self._stopped.note(state)
         return dict(state.offsets)
 
     def close(self, task: int) -> None:
@@ -105,49 +146,88 @@ class Checkpoint:
         self._tasks.pop(task, None)
 
     def process(self, batches: Mapping[int, Sequence[RawMessage]]) -> None:
-        """Commit one batch of each task; an empty batch is a tick.
+        """Commit the batch of each task; an empty batch is a tick.
+
+        A batch is one commit, unless it unpacks to too much at once or something has to be set aside.
 
         Raises:
             TaskLostError: Another worker owns at least one of the tasks; the others are committed.
+            TaskStoppedError: Some tasks cannot go on through our own fault; the others are committed.
         """
         now = self._parts.clock()
-        staged = [r for task, messages in batches.items() if (r := self.stage(task, messages, now))]
+        left = {task: portions(messages) for task, messages in batches.items()}
+        originals = {(m.topic, m.partition, m.offset): m for batch in batches.values() for m in batch}
+        lost, stopped = set[str](), dict[int, str]()
+        while left:
+            staged = self._stage_next(left, stopped, now)
+            won = self._commit(staged, originals)
+            lost |= {r.task for r in staged} - {r.task for r in won}
+            left = {t: parts for t, parts in left.items() if parts and task_name(t) not in lost}
+        for task in batches:
+            if task_name(task) not in lost and task not in stopped:
+                self._stopped.note(self._tasks[task])
+                self._let_catch_up(task, now)
+        if lost:
+            raise TaskLostError(f"another worker committed {', '.join(sorted(lost))}")
+        if stopped:
+            raise TaskStoppedError(stopped)
+
+    def _stage_next(
+        self, left: dict[int, list[Sequence[RawMessage]]], stopped: dict[int, str], now: datetime
+    ) -> list[CommitRecord]:
+        """Stage the next portion of each task; what its record does not take becomes the portion after it."""
+        staged = []
+        for task in list(left):
+            portion = left[task].pop(0)
+            try:
+                record = self.stage(task, portion, now)
+            except TaskStoppedError as exc:
+                reason = exc.stopped[task]
+                stopped[task] = reason
+                self._stopped.note(self._tasks[task], (reason, now))
+                del left[task]
+                continue
+            if record is not None:
+                staged.append(record)
+                ends = {topic: end for topic, (_, end) in record.offsets.items()}
+                if rest := [m for m in portion if m.offset >= ends.get(m.topic, 0)]:
+                    left[task].insert(0, rest)
+        return staged
+
+    def _commit(
+        self, staged: Sequence[CommitRecord], originals: Mapping[tuple[str, int, int], RawMessage]
+    ) -> list[CommitRecord]:
+        """Steps 2 to 4; returns the records that were decided."""
         won = [record for record in staged if self.decide(record)]
         self.apply(won)
-        self.conclude(won, {(m.topic, m.partition, m.offset): m for b in batches.values() for m in b})
-        for task in batches:
-            self._advance(task, won)
-        lost = sorted({r.task for r in staged} - {r.task for r in won})
-        if lost:
-            raise TaskLostError(f"another worker committed {', '.join(lost)}")
+        self.conclude(won, originals)
+        for record in won:
+            self._advance(record)
+        return won
+
+    def _let_catch_up(self, task: int, now: datetime) -> None:
+        """Commit the next pieces of what stopped jobs missed."""
+        for _ in range(CATCH_UP_COMMITS):
+            state = self._tasks[task]
+            due = self._catch_up.due(state, now) if state.stopped else []
+            if not due:
+                return
+            record = self._catch_up.stage(state, due[0], now)
+            if record is not None and not self._commit([record], {}):
+                raise TaskLostError(f"another worker committed {state.task}")
+            self._stopped.note(self._tasks[task])
 
     def stage(self, task: int, messages: Sequence[RawMessage], now: datetime) -> CommitRecord | None:
         """Step 1: run the jobs and write their rows to files that no commit names yet.
 
         Returns:
-            The record to decide on; None where no message came and no job did anything.
+            The record to decide on, of all messages or the first of them; None where no message came and no
+            job did anything.
+
+        Raises:
+            TaskStoppedError: The job that lands messages fails through our own fault.
         """
-        state = self._tasks[task]
-        outcome = run_jobs(self._parts.jobs, messages, state, now)
-        if not outcome and not messages:
-            return None
-        n = state.n + 1
-        files = {
-            table: tuple(self._parts.lake.stage(table, rows, state.task, n))
-            for table, rows in outcome.rows.items()
-        }
-        return CommitRecord(
-            task=state.task,
-            n=n,
-            clock=now.isoformat(),
-            log=self._identity(state),
-            offsets=_spans(state, messages),
-            files=files,
-            state=outcome.state,
-            counters=outcome.counters,
-            messages=outcome.messages,
-            code=self._parts.code,
-        )
+        return self._staging.stage(self._tasks[task], messages, now)
 
     def decide(self, record: CommitRecord) -> bool:
         """Step 2: put the record if absent; False: the number is taken, so another worker owns the task."""
@@ -168,20 +248,18 @@ class Checkpoint:
         if any(r.files for r in records):
             self._parts.cuts.record({r.task: r.n for r in records})
         for record in records:
-            if record.messages:
-                self._parts.publisher.publish(record, originals)
+            refused = self._parts.publisher.publish(record, originals) if record.messages else ()
+            self._set_aside.keep(record, unpublished_entries(record, refused or ()))
+            if refused:  # known only now: the next commit counts them
+                self._staging.late.setdefault(record.task, Counter())[_REFUSED] += len(refused)
             self._parts.commits.mark_applied(record.task, record.n)
 
-    def _identity(self, state: TaskState) -> LogIdentity:
-        return state.log or self._parts.log_identity()
-
-    def _advance(self, task: int, won: Sequence[CommitRecord]) -> None:
-        state = self._tasks[task]
-        for record in won:
-            if record.task == state.task:
-                state = self._tasks[task] = state.after(record)
-                if (record.n + 1) % SNAPSHOT_EVERY == 0:
-                    self._parts.commits.write_snapshot(state.task, state.n, state.to_bytes())
+    def _advance(self, record: CommitRecord) -> None:
+        task = next(t for t, state in self._tasks.items() if state.task == record.task)
+        state = self._tasks[task] = self._tasks[task].after(record)
+        self._marks.decided(state)
+        if (record.n + 1) % SNAPSHOT_EVERY == 0:
+            self._parts.commits.write_snapshot(state.task, state.n, state.to_bytes())
 
     def _load(self, name: str) -> tuple[TaskState, list[CommitRecord]]:
         commits = self._parts.commits
@@ -195,14 +273,6 @@ class Checkpoint:
             if applied is None or record.n > applied:
                 unapplied.append(record)
         return state, unapplied
-
-
-def _spans(state: TaskState, messages: Sequence[RawMessage]) -> dict[str, tuple[int, int]]:
-    spans: dict[str, tuple[int, int]] = {}
-    for m in messages:
-        start, _ = spans.get(m.topic, (state.offsets.get(m.topic, m.offset), 0))
-        spans[m.topic] = (start, m.offset + 1)
-    return spans
 
 
 def _check_identity(state: TaskState, identity: LogIdentity) -> None:

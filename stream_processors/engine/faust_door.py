@@ -9,20 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import faust
-from aiokafka.errors import IllegalStateError, KafkaConnectionError
+from aiokafka.errors import IllegalStateError
 from faust.types import TP
 
-from schemas.errors import BrokerUnavailableError, OperatorError, PipelineError, TaskLostError
+from schemas.errors import (
+    BrokerUnavailableError,
+    OperatorError,
+    PipelineError,
+    TaskLostError,
+    TaskStoppedError,
+)
 from stream_processors.engine.faust_consumer import REQUEST_TIMEOUT_S, CheckpointConsumer, bound_to
 from stream_processors.engine.kafka_log import KafkaLog
+from stream_processors.engine.parked import ParkedTasks
+from stream_processors.engine.serving import serve
 from stream_processors.engine.task_buffers import TaskBuffer, take_longest_waiting
 from stream_processors.engine.watchdog import Watchdog
 from stream_processors.job import RawMessage
@@ -51,6 +59,7 @@ class TaskHandler(Protocol):
         Raises:
             TaskLostError: A task was lost. The door opens every task of the call again, takes the offsets
                 that ``open`` returns, and hands over again what lies at or after them.
+            TaskStoppedError: Some tasks cannot go on for now; the others are committed. The door parks them.
         """
 
     def close(self, task: int) -> None:
@@ -66,6 +75,7 @@ class FaustDoor:
         topics: Sequence[str],
         handler: TaskHandler,
         log_factory: Callable[[], KafkaLog],
+        watchdog: Watchdog | None = None,
     ) -> None:
         self.counts = dict.fromkeys(
             ("messages", "duplicates", "read_back", "tail_read_back", "lost", "rebalances"), 0
@@ -83,7 +93,8 @@ class FaustDoor:
         self._handler_thread = ThreadPoolExecutor(1, "handler")
         self._reader_thread = ThreadPoolExecutor(1, "reader")
         self._reader: KafkaLog | None = None
-        self._watchdog = Watchdog(settings.stall_timeout_s)
+        self._parked = ParkedTasks()
+        self._watchdog = watchdog or Watchdog(settings.stall_timeout_s)
         self.app = self._build_app()
 
     def _build_app(self) -> faust.App:
@@ -145,7 +156,8 @@ class FaustDoor:
             assigned = {tp for tp in consumer.assignment() if tp.topic in self._base_of}
             if not self._assignable:
                 assigned = set()
-            opened = await self._open_tasks({tp.partition for tp in assigned} - self._buffers.keys())
+            known = self._buffers.keys() | self._parked.tasks
+            opened = await self._open_tasks({tp.partition for tp in assigned} - known)
             fresh = [tp for tp in assigned if tp.partition in opened]
             first = await consumer.earliest_offsets(*fresh) if fresh else {}
             end = await consumer.highwaters(*fresh) if fresh else {}
@@ -194,11 +206,13 @@ class FaustDoor:
         async with self._lock:  # waits for the call in flight; heartbeats go on in Faust's consumer thread
             batches = {t: b.take() for t, b in self._buffers.items() if b.messages}
             self._buffers.clear()  # before the call: nothing may follow it, whether it succeeds or not
+            self._parked.clear()
             if batches:
                 try:
                     await self._in_handler_thread(self._handler.process, batches)
-                except TaskLostError:
-                    self.counts["lost"] += 1
+                except (TaskLostError, TaskStoppedError) as exc:
+                    log.warning("%s", exc)
+                    self.counts["lost"] += isinstance(exc, TaskLostError)
             while self._opened:
                 await self._in_handler_thread(self._handler.close, self._opened.pop())
             self._buffered_bytes = 0
@@ -285,10 +299,32 @@ class FaustDoor:
                 offsets = await self._in_handler_thread(self._handler.open, task)
                 old = self._buffers[task]
                 self._buffers[task] = old.reopened(task, messages, offsets, time.monotonic())
+        except TaskStoppedError as exc:
+            for task in exc.stopped:
+                wait_s = self._parked.park(task, self._buffers.pop(task), batches[task], time.monotonic())
+                log.critical("%s; trying again in %.0f s", exc, wait_s)
         except BaseException:  # crash or cancellation: what follows a failed batch must never be committed
             self._buffers.clear()
             raise
+        self._parked.went_well(batches)
         self._watchdog.progress()
+
+    async def _resume_parked(self) -> None:
+        """Open tasks again that have waited long enough, and read what Faust delivered meanwhile."""
+        for task in self._parked.due(time.monotonic()):
+            async with self._lock:
+                if task in self._parked.tasks:  # not revoked while this waited for the lock
+                    offsets = await self._in_handler_thread(self._handler.open, task)
+                    self._buffers[task] = self._parked.resume(task, offsets)
+            try:
+                for topic in self._full_of:
+                    _, end = await self._in_reader_thread(
+                        partial(KafkaLog.log_range, topic=topic, partition=task)
+                    )
+                    while (b := self._buffers.get(task)) is not None and b.next_offsets[topic] < end:
+                        await self._read_back(topic, task, end)
+            except BrokerUnavailableError as exc:
+                log.warning("%s", exc)  # the tail check goes on
 
     # Supervision
 
@@ -299,6 +335,7 @@ class FaustDoor:
         stuck_s: dict[TP, float] = {}
         while True:
             await asyncio.sleep(TAIL_CHECK_S)
+            await self._resume_parked()
             full = self._buffered_bytes >= self._settings.max_buffer_bytes
             if self._lock.locked() or self.app.rebalancing or full:
                 continue  # busy; the watchdog bounds how long
@@ -357,22 +394,4 @@ class FaustDoor:
             BrokerUnavailableError: No broker answers; the supervisor starts the worker again.
             Exception: The error that crashed the worker.
         """
-        try:
-            asyncio.run(self._serve())
-        except KafkaConnectionError as exc:
-            raise BrokerUnavailableError(f"{self._settings.bootstrap_servers}: {exc}") from exc
-
-    async def _serve(self) -> None:
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        self._watchdog.ensure_started()
-        await self.app.start()
-        ends = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(self.app.wait_until_stopped())]
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        self._watchdog.progress()
-        reason = self.app.crash_reason
-        await self.app.stop()
-        self._watchdog.stop()
-        if reason is not None:
-            raise reason
+        serve(self.app, self._watchdog, self._settings.bootstrap_servers)

@@ -217,7 +217,7 @@ class BoundedPartitionRecords(_UnboundedRecords):  # type: ignore[misc, valid-ty
 class BoundedFetchResult(_UnboundedResult):  # type: ignore[misc, valid-type]  # aiokafka is untyped
     """One partition's part of a fetch, taken out a few megabytes at a time."""
 
-    _partition_records: BoundedPartitionRecords | None
+    _partition_records: Any
 
     def getall(self, max_records: int | None = None) -> list[ConsumerRecord]:
         """The next records, about ``MAX_TAKEN_BYTES`` at most (as consumer/fetcher.py:124)."""

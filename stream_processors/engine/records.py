@@ -6,9 +6,10 @@ A record is the decision: every later step can be repeated from the record alone
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
 
 import orjson
 
@@ -33,6 +34,71 @@ class LogIdentity:
 
 
 @dataclass(frozen=True)
+class SetAside:
+    """Something that was left out because a job failed on it, so that the rest could go on.
+
+    Attributes:
+        kind: A message, a key of a job's state, a derived message that cannot be published, landed rows that
+            a job left out when it caught up, or offsets of the log that it could not catch up any more.
+        job: Job that failed; for a derived message empty.
+        what: ``topic[partition]@offset`` of a message, the state key, or the event id.
+        error: Class of the error.
+        reason: Its message.
+        how: How the job failed: ``raised``, ``ended``, ``hung`` or ``memory``; ``refused`` by the broker.
+        detail: By kind: ``producer`` and ``digest`` of a message, ``value`` of a state key, the derived
+            message itself.
+    """
+
+    kind: SetAsideKind
+    job: str
+    what: str
+    error: str
+    reason: str
+    how: str
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> SetAside:
+        """Back from JSON values."""
+        return cls(**raw)
+
+
+SetAsideKind = Literal["message", "state", "derived", "rows", "gap"]
+
+
+@dataclass(frozen=True)
+class StoppedJob:
+    """A job that does not run in this task until it works again.
+
+    Attributes:
+        error: Class of the exception that stopped it.
+        reason: Its message.
+        since: Clock of the commit that stopped it, ISO 8601 UTC.
+        offsets: By topic, the offset of the first message that it has not had yet.
+        how: How it failed, as in ``SetAside``.
+    """
+
+    error: str
+    reason: str
+    since: str
+    offsets: Mapping[str, int]
+    how: str = "raised"
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> StoppedJob:
+        """Back from JSON values."""
+        return cls(**raw)
+
+
+@dataclass(frozen=True)
 class CommitRecord:
     """One decided batch of one task.
 
@@ -45,6 +111,8 @@ class CommitRecord:
         counters: Increments by name.
         messages: Derived messages; their ids are (task, n, index).
         code: Version of edgeloop and of each job.
+        set_aside: What was left out of this commit because a job failed on it, and why.
+        stopped: Jobs that stop with this commit, or go on; None: the job has caught up and runs again.
     """
 
     task: str
@@ -57,9 +125,21 @@ class CommitRecord:
     counters: Mapping[str, int] = field(default_factory=dict)
     messages: tuple[Derived, ...] = ()
     code: Mapping[str, str] = field(default_factory=dict)
+    set_aside: tuple[SetAside, ...] = ()
+    stopped: Mapping[str, StoppedJob | None] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
-        """The record as JSON."""
+        """The record as JSON.
+
+        Raises:
+            TypeError: State or messages of a job cannot be written as JSON.
+        """
+        return self._as_json
+
+    @cached_property
+    def _as_json(self) -> bytes:
+        stopped = {job: stop and stop.to_json() for job, stop in self.stopped.items()}
+        own = {"set_aside": [s.to_json() for s in self.set_aside], "stopped": stopped}
         return orjson.dumps(
             {
                 "format": FORMAT,
@@ -75,6 +155,7 @@ class CommitRecord:
                 "messages": [_message_to_json(m) for m in self.messages],
                 "code": dict(self.code),
             }
+            | {name: value for name, value in own.items() if value}
         )
 
     @classmethod
@@ -96,6 +177,10 @@ class CommitRecord:
             counters=raw["counters"],
             messages=tuple(_message_from_json(m) for m in raw["messages"]),
             code=raw["code"],
+            set_aside=tuple(SetAside.from_json(s) for s in raw.get("set_aside", ())),
+            stopped={
+                job: stop and StoppedJob.from_json(stop) for job, stop in raw.get("stopped", {}).items()
+            },
         )
 
 
@@ -108,6 +193,7 @@ class TaskState:
         state: State keys of all jobs, prefixed by job name.
         counters: Totals by name.
         log: Identity of the log the offsets belong to; None before the first commit.
+        stopped: Jobs that do not run, and from where they go on.
     """
 
     task: str
@@ -116,6 +202,7 @@ class TaskState:
     state: Mapping[str, Any] = field(default_factory=dict)
     counters: Mapping[str, int] = field(default_factory=dict)
     log: LogIdentity | None = None
+    stopped: Mapping[str, StoppedJob] = field(default_factory=dict)
 
     def after(self, record: CommitRecord) -> TaskState:
         """State once the record is applied.
@@ -125,14 +212,27 @@ class TaskState:
         """
         if (record.task, record.n) != (self.task, self.n + 1):
             raise ValueError(f"{record.task}/{record.n} does not follow {self.task}/{self.n}")
-        state = {**self.state, **record.state}
-        for key in [k for k, v in record.state.items() if v is None]:
-            del state[key]
         counters = dict(self.counters)
         for name, count in record.counters.items():
             counters[name] = counters.get(name, 0) + count
         offsets = {**self.offsets, **{t: end for t, (_start, end) in record.offsets.items()}}
-        return replace(self, n=record.n, offsets=offsets, state=state, counters=counters, log=record.log)
+        stopped = {j: s for j, s in {**self.stopped, **record.stopped}.items() if s is not None}
+        changed = self.changed_by(record.state)
+        return replace(changed, offsets=offsets, counters=counters, log=record.log, stopped=stopped)
+
+    def changed_by(self, changes: Mapping[str, Any]) -> TaskState:
+        """State one commit later with these keys changed; None removes a key."""
+        state = {k: v for k, v in {**self.state, **changes}.items() if v is not None}
+        return replace(self, n=self.n + 1, state=state)
+
+    def without(self, keys: Collection[str]) -> TaskState:
+        """State without some keys."""
+        return replace(self, state={k: v for k, v in self.state.items() if k not in keys})
+
+    @property
+    def number(self) -> int:
+        """The task's partition."""
+        return int(self.task.rpartition("-")[2])
 
     def of_job(self, job: str) -> dict[str, Any]:
         """The job's keys, without its prefix."""
@@ -152,6 +252,7 @@ class TaskState:
                 "cluster_id": self.log.cluster_id if self.log else None,
                 "topic_ids": dict(self.log.topic_ids) if self.log else {},
             }
+            | ({"stopped": {job: s.to_json() for job, s in self.stopped.items()}} if self.stopped else {})
         )
 
     @classmethod
@@ -163,7 +264,8 @@ class TaskState:
         """
         raw = _load(data, "snapshot")
         log = LogIdentity(raw["cluster_id"], raw["topic_ids"]) if raw["cluster_id"] else None
-        return cls(raw["task"], raw["n"], raw["offsets"], raw["state"], raw["counters"], log)
+        stopped = {job: StoppedJob.from_json(stop) for job, stop in raw.get("stopped", {}).items()}
+        return cls(raw["task"], raw["n"], raw["offsets"], raw["state"], raw["counters"], log, stopped)
 
 
 def event_id(task: str, n: int, index: int) -> str:

@@ -89,6 +89,7 @@ class Ingest:
     name: ClassVar[str] = "ingest"
     version: ClassVar[int] = 1
     state_version: ClassVar[int] = 1
+    essential: ClassVar[bool] = True
     reads: ClassVar[tuple[str, ...]] = tuple(t.base for t in topics.DEVICE_TOPICS)
     writes: ClassVar[tuple[str, ...]] = (
         "telemetry_*",

@@ -95,10 +95,11 @@ class MomentColumns(NamedTuple):
             bounded = (np.abs(self.mean) <= LARGEST_VALUE) & (self.m2 >= 0) & (self.m2 <= LARGEST_VALUE**2)
             ordered = (self.min >= -LARGEST_VALUE) & (self.min <= self.max) & (self.max <= LARGEST_VALUE)
             good: BoolArray = (self.n > 0) & (self.n <= LARGEST_COUNT) & bounded & ordered
-            return good & _possible(self.mean, self.m2, self.min, self.max)
+            good &= _possible(self.mean, self.m2, self.min, self.max)
+        return good
 
 
-def _possible(mean: Any, m2: Any, smallest: Any, largest: Any) -> Any:
+def _possible(mean: FloatArray, m2: FloatArray, smallest: FloatArray, largest: FloatArray) -> BoolArray:
     """The mean lies between the bounds, and m2 holds at least the squared deviations of both.
 
     With room for what floats lose: a mean of large values, kept as float32 and merged many times.
@@ -106,7 +107,8 @@ def _possible(mean: Any, m2: Any, smallest: Any, largest: Any) -> Any:
     room = _ROUNDING * np.maximum(np.abs(smallest), np.abs(largest))
     between = (smallest - room <= mean) & (mean <= largest + room)
     farthest = np.maximum(largest - mean, mean - smallest)
-    return between & (farthest**2 <= m2 * (1 + _ROUNDING) + room**2 + 2 * room * farthest)
+    possible: BoolArray = between & (farthest**2 <= m2 * (1 + _ROUNDING) + room**2 + 2 * room * farthest)
+    return possible
 
 
 def merge_groups(groups: IntArray, rows: MomentColumns) -> list[Moments]:

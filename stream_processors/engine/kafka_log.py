@@ -101,6 +101,7 @@ class KafkaLog:
                 "linger.ms": 2,
                 "message.max.bytes": 4 * 1024**2,
                 "queue.buffering.max.kbytes": _QUEUE_KIB,
+                "topic.metadata.propagation.max.ms": 10_000,  # how long a topic may seem not to exist
             }
         )
         self._identity: LogIdentity | None = None

@@ -75,7 +75,7 @@ def _row(one: GuiltyMessage) -> dict[str, Any]:
         "reason": _why(one.failure)[:1000],
         "n_rows": one.sender.rows if one.sender else 0,
         "n_bytes": len(message.value),
-        "known_at": message.timestamp_ms * 1000,
+        "known_at": message.appended_us,
         "_partition": message.partition,
         "_offset": message.offset,
         "_row": 0,

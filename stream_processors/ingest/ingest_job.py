@@ -74,7 +74,7 @@ class _Work:
                 "reason": str(error)[:1000],
                 "n_rows": rows,
                 "n_bytes": len(message.value or b""),
-                "known_at": message.timestamp_ms * 1000,
+                "known_at": message.appended_us,
                 "_partition": message.partition,
                 "_offset": message.offset,
                 "_row": 0,

@@ -1,4 +1,4 @@
-"""Two processes died over the same messages: they are tried in a child, and only what fails there is set aside."""
+"""After two deaths over the same messages they are tried in a child; only what fails there is set aside."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A message or a state on which a job fails is set aside, and everything else lands; or the job stops alone."""
+"""A message or state on which a job fails is set aside, and the rest lands; or the job stops alone."""
 
 from datetime import timedelta
 
@@ -15,7 +15,7 @@ from stream_processors.engine.checkpoint import Checkpoint
 from stream_processors.engine.records import CommitRecord
 from stream_processors.engine.stopped import in_words, stopped_in
 from tests.simulators.line import TASK, on_task
-from tests.simulators.messages import T0, SimDirectory
+from tests.simulators.messages import SimDirectory
 from tests.stream_processors.cohorts import T0 as COHORT_T0
 from tests.stream_processors.cohorts import Period, summaries
 from tests.stream_processors.poison_rig import (
@@ -123,9 +123,9 @@ def test_more_than_one_per_cent_of_a_batch_is_our_fault(tmp_path):
 def test_small_batches_add_up_to_a_share(tmp_path):
     on = line(tmp_path, n_devices=1, ingest=Fault(offsets=frozenset(range(200))))
     worker = on.worker()
+    batches = [on.send(4) for _ in range(60)]
     with pytest.raises(TaskStoppedError):
-        for _ in range(60):
-            worker.process({TASK: on.send(4)})
+        all_in_turn(worker, batches)
     assert len(on.quarantined()) < 100
 
 
@@ -178,6 +178,11 @@ def test_an_error_of_the_surroundings_is_never_blamed_on_a_message(tmp_path, err
     with pytest.raises(type(error)):
         worker.process({TASK: on.send(5)})
     assert CommitLog(on.lake.root).latest("task-00") is None
+
+
+def all_in_turn(worker, batches):
+    for batch in batches:
+        worker.process({TASK: batch})
 
 
 class Trouble:
@@ -279,7 +284,8 @@ class SummaryLine(PoisonLine):
 
     def windows(self):
         """Count and sum by window, over all partials."""
-        query = "SELECT window_start, sum(n), round(sum(n * mean), 6), min(min), max(max) FROM aggregates GROUP BY 1"
+        query = "SELECT window_start, sum(n), round(sum(n * mean), 6), min(min), max(max) FROM aggregates"
+        query += " GROUP BY window_start"
         return {r[0]: r[1:] for r in connect(self.lake.root).execute(query).fetchall()}
 
 

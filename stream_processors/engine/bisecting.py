@@ -1,9 +1,9 @@
 """Finds what makes a job fail: the smallest guilty part of a state, or the guilty messages of a batch. Pure.
 
 A *trial* runs the jobs on some messages and some state, and commits nothing. An empty batch is tried first:
-if that fails, no message is to blame. Else the batch is halved until what fails is one message. Parts that
+if that fails, no message is to blame. Else the batch is split until what fails is one message. Parts that
 pass change the state for the parts after them, as commits would; so each part is run about once, and a guilty
-message costs twice the batch at most. It ends for any job: every step commits, halves or sets aside
+message costs twice the batch at most. It ends for any job: every step commits, splits or sets aside
 something.
 """
 
@@ -68,6 +68,7 @@ def isolate(
     state: TaskState,
     sender_of: SenderOf,
     before: RecentMessages,
+    ways: int = 2,
 ) -> Isolated:
     """What to do about a batch; where it passes after all, all of it is kept.
 
@@ -77,6 +78,8 @@ def isolate(
         state: The task's state before it.
         sender_of: Who signed a message.
         before: What became of the messages before.
+        ways: Into how many parts a part that fails is split. Two cost least where failing costs as much as
+            passing; where each failure costs a new process, more parts need fewer of them.
     """
     empty = trial((), state)
     if isinstance(empty, JobFailure):
@@ -85,11 +88,11 @@ def isolate(
     batch = tuple(messages[:AT_ONCE])
     if not batch or isinstance(trial(batch, state), Passed):
         return Isolated(taken=len(batch), kept=batch)
-    return _Walk(trial, batch, state, sender_of, before).run()
+    return _Walk(trial, batch, state, sender_of, before).run(ways)
 
 
 class _Walk:
-    """One pass over a batch in order: what passes changes the state, what fails is halved."""
+    """One pass over a batch in order: what passes changes the state, what fails is split."""
 
     def __init__(
         self,
@@ -109,11 +112,11 @@ class _Walk:
         )
         self._unsigned = 0
 
-    def run(self) -> Isolated:
+    def run(self, ways: int) -> Isolated:
         """What to do about the batch."""
-        halves, taken = [self._batch], 0
-        while halves:
-            part = halves.pop()
+        left, taken = [self._batch], 0
+        while left:
+            part = left.pop()
             if len(part) == 1 and self._is_spared(part[0]):
                 taken += 1
                 continue
@@ -122,8 +125,8 @@ class _Walk:
                 self._pass(part, result)
                 taken += len(part)
             elif len(part) > 1:
-                middle = len(part) // 2
-                halves += [part[middle:], part[:middle]]
+                size = -(-len(part) // ways)
+                left += [part[i : i + size] for i in range(0, len(part), size)][::-1]
             elif self._kept and isinstance(self._trial((), self._now), JobFailure):
                 break  # what was kept before it spoils the state: that is decided on once it is committed
             else:

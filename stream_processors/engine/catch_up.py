@@ -26,13 +26,13 @@ from schemas.topics import ALERT, DEVICE_STATE, LABEL, SUMMARY, TELEMETRY
 from schemas.topics import BOOKS as BOOKS_TOPIC
 from stream_processors.engine.attempts import AttemptMarks
 from stream_processors.engine.bisecting import Isolated, Passed, Trial, isolate
-from stream_processors.engine.bounded_child import ChildTrials, TrialPlan
+from stream_processors.engine.bounded_child import ChildTrials
 from stream_processors.engine.pipeline import CommitOutput, matches, run_jobs
 from stream_processors.engine.poison import GuiltyMessage, JobFailure, RecentMessages, VerifiedSender
 from stream_processors.engine.records import CommitRecord, SetAside, StoppedJob, TaskState
 from stream_processors.engine.set_aside import key_counters, key_entries
 from stream_processors.engine.staging import CommitDraft, RecordWriter, StagingParts
-from stream_processors.engine.trials import TrialRun
+from stream_processors.engine.trials import TrialPlan, TrialRun
 from stream_processors.job import Job, RawMessage
 
 log = logging.getLogger(__name__)
@@ -139,14 +139,14 @@ class CatchUp:
         if stop.how == "raised" or factory is None:
             trial = TrialRun([job], now, self._parts.lake.check, self._parts.progress, piece.landed_for)
             return self._isolate(trial, piece, state)
-        plan = TrialPlan(factory, frozenset({job.name}), now, self._parts.trial_limits)
+        plan = TrialPlan.of(factory, [job], now, self._parts.trial_limits)
         with ChildTrials(plan, self._parts.progress, piece.landed_for) as child:
-            return self._isolate(child, piece, state)
+            return self._isolate(child, piece, state, ChildTrials.WAYS)
 
-    def _isolate(self, trial: Trial, piece: MissedPiece, state: TaskState) -> Isolated:
+    def _isolate(self, trial: Trial, piece: MissedPiece, state: TaskState, ways: int = 2) -> Isolated:
         if isinstance(trial(piece.messages, state), Passed):
             return Isolated(len(piece.messages), piece.messages)
-        return isolate(trial, piece.messages, state, self._sender_of, RecentMessages())
+        return isolate(trial, piece.messages, state, self._sender_of, RecentMessages(), ways)
 
     def _sender_of(self, message: RawMessage) -> VerifiedSender | None:
         if message.value or message.key is None:

@@ -26,7 +26,6 @@ from feature_store.cut_store import CutStore
 from feature_store.lake import Lake, TableCommit
 from schemas.errors import OperatorError, TaskLostError, TaskStoppedError
 from stream_processors.engine.attempts import AttemptMarks
-from stream_processors.engine.bounded_child import JobFactory, TrialLimits
 from stream_processors.engine.catch_up import CatchUp, LogReads
 from stream_processors.engine.letters import Unpublished
 from stream_processors.engine.poison import SenderOf, VerifiedSender
@@ -35,6 +34,7 @@ from stream_processors.engine.records import CommitRecord, LogIdentity, TaskStat
 from stream_processors.engine.set_aside import DERIVED, SetAsideStore, unpublished_entries
 from stream_processors.engine.staging import Staging, StagingParts
 from stream_processors.engine.stopped import StoppedFiles
+from stream_processors.engine.trials import JobFactory, TrialLimits
 from stream_processors.job import Job, RawMessage
 
 log = logging.getLogger(__name__)

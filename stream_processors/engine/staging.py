@@ -25,7 +25,7 @@ from schemas.errors import TaskStoppedError
 from schemas.tables import QUARANTINE
 from stream_processors.engine.attempts import AttemptMarks
 from stream_processors.engine.bisecting import Isolated, Trial, isolate
-from stream_processors.engine.bounded_child import ChildTrials, JobFactory, TrialLimits, TrialPlan
+from stream_processors.engine.bounded_child import ChildTrials
 from stream_processors.engine.pipeline import CommitOutput, run_jobs
 from stream_processors.engine.poison import (
     GuiltyMessage,
@@ -50,7 +50,7 @@ from stream_processors.engine.set_aside import (
     quarantine,
     split_publishable,
 )
-from stream_processors.engine.trials import TrialRun
+from stream_processors.engine.trials import JobFactory, TrialLimits, TrialPlan, TrialRun
 from stream_processors.job import Job, RawMessage
 
 log = logging.getLogger(__name__)
@@ -213,19 +213,20 @@ class Staging:
             "%d processes died over commit %s/%d; trying it apart", attempt.deaths, state.task, attempt.n
         )
         limits = self._parts.trial_limits.after_deaths(attempt.deaths)
-        names = frozenset(job.name for job in active(self._parts.jobs, state))
-        plan = TrialPlan(factory, names, now, limits)
+        plan = TrialPlan.of(factory, active(self._parts.jobs, state), now, limits)
         with ChildTrials(plan, self._parts.progress) as trial:
-            isolated = self._isolate(trial, state, messages[:suspects])
+            isolated = self._isolate(trial, state, messages[:suspects], ChildTrials.WAYS)
         if _passes(isolated) and isolated.taken == suspects:
             log.warning("%s/%d: nothing fails apart; going on as usual", state.task, attempt.n)
             self._marks.tried(state)
             return None
         return isolated
 
-    def _isolate(self, trial: Trial, state: TaskState, messages: Sequence[RawMessage]) -> Isolated:
+    def _isolate(
+        self, trial: Trial, state: TaskState, messages: Sequence[RawMessage], ways: int = 2
+    ) -> Isolated:
         recent = self._recent.setdefault(state.task, RecentMessages())
-        return isolate(trial, messages, state, self._parts.sender_of, recent)
+        return isolate(trial, messages, state, self._parts.sender_of, recent, ways)
 
     def _outcome(
         self, state: TaskState, messages: Sequence[RawMessage], isolated: Isolated, now: datetime

@@ -1,9 +1,12 @@
-"""Trials in this process: the jobs run on some messages and a state, and nothing is committed."""
+"""Trials: the jobs run on some messages and a state, and nothing is committed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
 
 import orjson
 import pyarrow as pa
@@ -13,6 +16,62 @@ from stream_processors.engine.pipeline import run_jobs
 from stream_processors.engine.poison import JobFailure, blames_input
 from stream_processors.engine.records import TaskState
 from stream_processors.job import Job, Output, RawMessage
+
+JobFactory = Callable[[], Sequence[Job]]
+"""Builds the jobs anew; it must be importable by name, with arguments that can be pickled."""
+
+LEAST_MEMORY_MB = 256
+_MEBIBYTE = 1024**2
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+class TrialLimits(NamedTuple):
+    """What one trial in a child may take.
+
+    Attributes:
+        memory_mb: Memory beside what the jobs need to be loaded, MiB.
+        timeout_s: Wall time.
+    """
+
+    memory_mb: int = 1024
+    timeout_s: float = 60.0
+
+    def after_deaths(self, deaths: int) -> TrialLimits:
+        """Tighter limits, where processes went on dying although the trial had passed."""
+        halved = min(self.memory_mb, _available_mb() // 2) >> max(0, deaths - 2)
+        return self._replace(memory_mb=max(halved, LEAST_MEMORY_MB))
+
+
+class TrialPlan(NamedTuple):
+    """What a child needs to know once.
+
+    Attributes:
+        names: Jobs that run.
+        modules: What the jobs are defined in.
+    """
+
+    factory: JobFactory
+    names: frozenset[str]
+    modules: frozenset[str]
+    now: datetime
+    limits: TrialLimits
+
+    @classmethod
+    def of(cls, factory: JobFactory, jobs: Sequence[Job], now: datetime, limits: TrialLimits) -> TrialPlan:
+        """A plan to run these jobs, as the factory builds them."""
+        modules = frozenset(type(job).__module__ for job in jobs) - {"__main__"}
+        return cls(factory, frozenset(job.name for job in jobs), modules, now, limits)
+
+
+def _available_mb() -> int:
+    """Memory that this process group may still take, MiB."""
+    fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    available = int(fields["MemAvailable"].split()[0]) // 1024
+    with suppress(OSError, ValueError):  # no limit is the word "max"
+        limit, used = (int((_CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
+        available = min(available, (limit - used) // _MEBIBYTE)
+    return max(available, 0)
+
 
 CheckRows = Callable[[str, pa.Table], None]
 """Raises if rows cannot be written to the table of that name."""

@@ -57,7 +57,7 @@ def test_a_few_hundred_bytes_that_arrow_would_unpack_to_gigabytes_are_refused_un
 
 
 def test_buffers_that_share_bytes_are_refused():
-    """Sixty columns that are all the same sixteen megabytes would be a gigabyte as soon as they are copied."""
+    """Sixty columns that are all the same sixteen megabytes are a gigabyte once they are copied."""
     rows = batch(500)
     raw = rows.serialize().to_pybytes()
     longer = raw.replace(struct.pack("<q", 4000), struct.pack("<q", 8000))

@@ -1,4 +1,4 @@
-"""Batches of the log as a hostile client writes them: raw bytes to a real broker, past every client's checks."""
+"""Batches as a hostile client writes them: raw bytes to a real broker, past every client's checks."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ import pytest
 
 from schemas.errors import TaskStoppedError
 from stream_processors.engine.attempts import Attempt, AttemptMarks, spans_of
-from stream_processors.engine.bounded_child import TrialLimits
 from stream_processors.engine.records import TaskState
+from stream_processors.engine.trials import TrialLimits
 from tests.simulators.line import TASK
 from tests.stream_processors.poison_rig import Fault, PoisonLine, all_but, devices, offsets
 

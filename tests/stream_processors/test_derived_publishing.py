@@ -1,4 +1,4 @@
-"""Derived messages: what no broker takes is set aside, the rest is published; originals are read in few spans."""
+"""Of derived messages only what no broker takes is set aside; originals are read in few spans."""
 
 import os
 from collections import Counter

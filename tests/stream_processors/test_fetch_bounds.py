@@ -9,7 +9,15 @@ from stream_processors.engine import fetch_bounds
 from stream_processors.engine.fetch_bounds import DECODERS, OversizedBatchError
 from stream_processors.engine.log_reader import LogSpan, read_span
 from tests.simulators.raw_batches import (
-    GZIP, LZ4, NONE, SNAPPY, ZSTD, HostileRecord, Name, batch_of, send_batch,
+    GZIP,
+    LZ4,
+    NONE,
+    SNAPPY,
+    ZSTD,
+    HostileRecord,
+    Name,
+    batch_of,
+    send_batch,
 )  # fmt: skip
 
 TOPIC = "telemetry.v1"

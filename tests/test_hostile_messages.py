@@ -103,7 +103,7 @@ def test_one_message_of_each_kind_among_good_ones_stops_nobody(cloud):
     feed.send(3)
     attack(cloud)
     feed.send(3)
-    cloud.await_landed(feed.rows)
+    cloud.await_landed(feed.rows, 150)
     assert cloud.landed() == (feed.rows, feed.rows)
     worker = cloud.workers[-1]
     assert (len(cloud.workers), worker.exit_code) == (3, None)  # the first two ended over one message
@@ -122,7 +122,7 @@ def test_thousands_of_dead_letters_and_a_crash_between_decision_and_publication_
     wait_until(lambda: dying.exit_code is not None, 60, "the worker to die after it decided")
     cloud.supervise()
     feed.send(2)
-    cloud.await_landed(feed.rows)
+    cloud.await_landed(feed.rows, 150)
     topic = DEAD_LETTER.named(cloud.namespace)
     wait_until(lambda: len(dead_letters(admin.read(admin.spans([topic])))) >= 4_110, 60, "all letters")
     assert len(cloud.workers) == 2

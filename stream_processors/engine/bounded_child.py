@@ -87,15 +87,15 @@ class ChildTrials:
                     break
                 job = answer["job"]
         except (EOFError, OSError) as exc:
-            raise RetryableError(
-                f"the child for trials ended: {exc}; its own message is in this log"
-            ) from exc
+            raise RetryableError(f"the child for trials ended: {exc}; this log has its own words") from exc
         if "trouble" in answer:
             raise RetryableError(f"a trial met an error that is no message's fault: {answer['trouble']}")
         if "passed" in answer:
             return Passed(answer["passed"])
         if "failure" in answer:
             return JobFailure(*answer["failure"])
+        if answer["ended"] == trial_child.FAILED_TO_BEGIN and not job:
+            raise RetryableError("the child for trials cannot build the jobs; this log has its own words")
         if hung:
             return JobFailure(job, "Timeout", f"it ran for {self._plan.limits.timeout_s:.0f} s", "hung")
         return JobFailure(job, _word(answer["ended"]), "the process ended while the job ran", "ended")

@@ -21,7 +21,7 @@ from datetime import datetime
 import pyarrow as pa
 
 from feature_store.lake import Lake
-from schemas.errors import TaskStoppedError
+from schemas.errors import RetryableError, TaskStoppedError
 from schemas.tables import QUARANTINE
 from stream_processors.engine.attempts import AttemptMarks
 from stream_processors.engine.bisecting import Isolated, Trial, isolate
@@ -214,8 +214,13 @@ class Staging:
         )
         limits = self._parts.trial_limits.after_deaths(attempt.deaths)
         plan = TrialPlan.of(factory, active(self._parts.jobs, state), now, limits)
-        with ChildTrials(plan, self._parts.progress) as trial:
-            isolated = self._isolate(trial, state, messages[:suspects], ChildTrials.WAYS)
+        try:
+            with ChildTrials(plan, self._parts.progress) as trial:
+                isolated = self._isolate(trial, state, messages[:suspects], ChildTrials.WAYS)
+        except RetryableError as exc:  # rather a third death than a line that waits for ever
+            log.warning("%s; going on as usual", exc)
+            self._marks.tried(state)
+            return None
         if _passes(isolated) and isolated.taken == suspects:
             log.warning("%s/%d: nothing fails apart; going on as usual", state.task, attempt.n)
             self._marks.tried(state)

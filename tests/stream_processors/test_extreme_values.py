@@ -120,7 +120,8 @@ def event_of(rng, topic, device_id, at):
     events = {
         "alert.v1": {
             "device_id": device_id, "boot_id": 7, "seq": 3, "event_time": instant, "action": "stop",
-            "score": 0.9, "model_version": "m", "features": {"a": json_value(rng, 1.0), rng.choice(TEXTS): 2.0},
+            "score": 0.9, "model_version": "m",
+            "features": {"a": json_value(rng, 1.0), rng.choice(TEXTS): 2.0},
         },
         "label.v1": {
             "label_id": "l", "device_id": device_id, "span_start": instant,
@@ -129,7 +130,8 @@ def event_of(rng, topic, device_id, at):
         },
         "device-state.v1": {
             "device_id": device_id, "boot_id": 7, "event_time": instant, "profile": "machine",
-            "model_version": "m", "decision": "none", "spool_bytes": 1, "pending_rows": 1, "oldest_pending_s": 0.5,
+            "model_version": "m", "decision": "none", "spool_bytes": 1, "pending_rows": 1,
+            "oldest_pending_s": 0.5,
         },
     }  # fmt: skip
     return json.dumps({k: json_value(rng, v) for k, v in events[topic].items()}).encode()

@@ -15,7 +15,7 @@ from infra.kafka.kafka_admin import LogMessage
 from schemas.envelope import Headers, decode_rows, read_envelope
 from schemas.errors import MessageError, RejectedError, SignatureError
 from schemas.topics import ALL_TOPICS, DEAD_LETTER, DEVICE_TOPICS
-from stream_processors.engine.kafka_log import ORIGINAL_HEADER
+from stream_processors.engine.letters import ORIGINAL_HEADER
 
 _DEVICE = {t.base for t in DEVICE_TOPICS}
 

@@ -41,6 +41,8 @@ from stream_processors.windowing.windows import CohortScope, TumblingWindow
 
 _SEP = "\x1f"
 _CLOCK = "clock"
+_MOST_AHEAD_US = 300_000_000
+"""How far the clocks of two workers may differ."""
 
 
 class DriftContext(JobContext, Protocol):
@@ -122,7 +124,8 @@ class _Call:
 
     def take(self, message: RawMessage) -> None:
         """Take one message: a partial once, anything else into quarantine."""
-        appended_us = message.timestamp_ms * 1000
+        # The topic has the time of whoever wrote: one message from the future would make all sources idle.
+        appended_us = min(message.appended_us, self._now_us + _MOST_AHEAD_US)
         clock = self._clock or AppendClock(appended_us, self._now_us)
         self._clock = clock.updated(appended_us, self._now_us)
         self._updates[_CLOCK] = list(self._clock)
@@ -198,7 +201,7 @@ class _Call:
                 "n_rows": 1,
                 "n_bytes": len(message.value),
                 "verified": signed,
-                "known_at": message.timestamp_ms * 1000,
+                "known_at": message.appended_us,
                 "_partition": message.partition,
                 "_offset": message.offset,
                 "_row": 0,

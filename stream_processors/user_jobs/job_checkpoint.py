@@ -188,8 +188,8 @@ class JobCheckpoint(Checkpoint):
         won = {task: record for task, record in records.items() if self.decide(record)}
         self.apply(list(won.values()))
         self.conclude(list(won.values()), {(m.topic, m.partition, m.offset): m for m in originals})
-        for task in won:
-            self._advance(task, list(won.values()))
+        for task, record in won.items():
+            self._advance(record)
             self._carried[task] = _Carried()
         return records.keys() - won.keys()
 

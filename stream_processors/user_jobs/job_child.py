@@ -14,7 +14,7 @@ import resource
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import cache
@@ -26,17 +26,16 @@ import orjson
 
 from feature_store.commit_log import CommitLog
 from feature_store.cut_store import CutStore
-from feature_store.derived_trust import DerivedTrust, UnsignedBefore, unsigned_before
 from feature_store.job_status import JobStatusFiles
 from feature_store.lake import Lake
-from feature_store.lake_registry import DeviceRegistry, ProfileRegistry
 from feature_store.worker_keys import WorkerKeys
 from schemas.errors import RetryableError
 from schemas.instants import utc_now
 from stream_processors.engine.checkpoint import CheckpointParts, task_name
 from stream_processors.engine.kafka_log import KafkaLog
+from stream_processors.engine.letters import Unpublished
 from stream_processors.engine.records import CommitRecord
-from stream_processors.ingest.lake_directory import LakeDirectory
+from stream_processors.ingest.lake_directory import directory_of
 from stream_processors.job import RawMessage
 from stream_processors.settings import StreamSettings
 from stream_processors.user_jobs.declaration import UserJob, find_point, load_job, make_tables
@@ -116,7 +115,7 @@ def run_job(name: str, link: WorkerLink, settings: StreamSettings) -> int:
     link.tell(LOADING)
     lake = Lake.open(settings.lake_root)
     try:
-        job = load_job(find_point(name), _directory(lake))
+        job = load_job(find_point(name), directory_of(lake))
         make_tables(lake, job)
     except RetryableError:
         raise
@@ -138,22 +137,17 @@ def run_job(name: str, link: WorkerLink, settings: StreamSettings) -> int:
             link.wait(settings.job_poll_s)
 
 
-def _directory(lake: Lake) -> LakeDirectory:
-    # The worker began to sign before it began us.
-    before = unsigned_before(lake.root) or UnsignedBefore(offsets={})
-    trust = DerivedTrust(WorkerKeys(lake.root), before)
-    return LakeDirectory(ProfileRegistry(lake), DeviceRegistry(lake), derived=trust)
-
-
 class _LatePublisher:
     """Publishes derived messages; connects with the first."""
 
     def __init__(self, kafka: Callable[[], KafkaLog]) -> None:
         self._kafka = kafka
 
-    def publish(self, record: CommitRecord, originals: Mapping[tuple[str, int, int], RawMessage]) -> None:
-        """Publish the record's messages and return once the log has them."""
-        self._kafka().publish(record, originals)
+    def publish(
+        self, record: CommitRecord, originals: Mapping[tuple[str, int, int], RawMessage]
+    ) -> Sequence[Unpublished]:
+        """Publish the record's messages and return once the log has them; those that it never takes."""
+        return self._kafka().publish(record, originals)
 
 
 def _loop(job: UserJob, installed_as: str, lake: Lake, settings: StreamSettings, link: WorkerLink) -> JobLoop:

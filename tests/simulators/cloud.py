@@ -35,7 +35,7 @@ class Cloud:
         self.lake.ensure_fixed_tables()
         ProfileRegistry(self.lake).register(MACHINE)
         self.workers: list[ChildProcess] = []
-        self._supervised: list[ChildProcess] = []
+        self._supervised: list[tuple[ChildProcess, tuple[str, ...]]] = []
 
     def __enter__(self):
         return self
@@ -66,15 +66,15 @@ class Cloud:
         self.workers.append(worker)
         return worker
 
-    def supervise(self) -> None:
+    def supervise(self, *module: str) -> None:
         """Start a worker, and start it again whenever it has ended by itself, as the stack does."""
-        self._supervised.append(self.start())
+        self._supervised.append((self.start(*module), module))
 
     def _restart_ended(self) -> None:
-        ended = [w for w in self._supervised if w.exit_code is not None]
-        self._supervised = [w for w in self._supervised if w not in ended]
-        for _ in ended:
-            self.supervise()
+        ended = [(w, module) for w, module in self._supervised if w.exit_code is not None]
+        self._supervised = [entry for entry in self._supervised if entry not in ended]
+        for _, module in ended:
+            self.supervise(*module)
 
     def await_settled(self, worker: ChildProcess, times: int = 1) -> None:
         wait_until(

@@ -11,9 +11,11 @@ from feature_store.lake import Lake
 from feature_store.lake_registry import ProfileRegistry
 from schemas.topics import DEVICE_PARTITIONS
 from stream_processors.engine.checkpoint import Checkpoint, CheckpointParts
+from stream_processors.engine.pipeline import in_order
 from stream_processors.engine.records import LogIdentity, event_id
 from stream_processors.ingest.ingest_job import Ingest
 from stream_processors.job import RawMessage
+from stream_processors.lake_jobs import senders_in
 from tests.simulators.messages import MACHINE, T0, SimDirectory
 
 IDENTITY = LogIdentity("cluster-a", {"telemetry.v1": "topic-1"})
@@ -26,8 +28,9 @@ class Recorder:
     def __init__(self) -> None:
         self.published: list[str] = []
 
-    def publish(self, record, originals) -> None:
+    def publish(self, record, originals) -> tuple:
         self.published += [event_id(record.task, record.n, i) for i in range(len(record.messages))]
+        return ()
 
 
 def make_lake(root) -> Lake:
@@ -38,7 +41,13 @@ def make_lake(root) -> Lake:
 
 
 def make_checkpoint(
-    lake: Lake, directory: SimDirectory, kind: type[Checkpoint] = Checkpoint, identity=IDENTITY, recorder=None
+    lake: Lake,
+    directory: SimDirectory,
+    kind: type[Checkpoint] = Checkpoint,
+    identity=IDENTITY,
+    recorder=None,
+    jobs=None,
+    **parts,
 ) -> Checkpoint:
     """A checkpoint as one worker holds it: own handles, own state."""
     ticks = count()
@@ -47,11 +56,12 @@ def make_checkpoint(
             lake=Lake.open(lake.root),
             commits=CommitLog(lake.root),
             cuts=CutStore(Lake.open(lake.root)),
-            jobs=(Ingest(directory),),
+            jobs=in_order(jobs or [Ingest(directory)]),
             publisher=recorder or Recorder(),
             log_identity=lambda: identity,
-            clock=lambda: T0 + timedelta(minutes=2, seconds=next(ticks)),
             code={"edgeloop": "test"},
+            sender_of=senders_in(directory),
+            **{"clock": lambda: T0 + timedelta(minutes=2, seconds=next(ticks)), **parts},
         )
     )
 

@@ -39,9 +39,7 @@ class SoundCut:
         return [_line(t, files) for t, files in found.items() if wanted is None or t in wanted]
 
 
-def sound_cut(
-    root: Path, cut: Cut, keeps: Callable[[Cut], bool], *, verify: Iterable[str] = ()
-) -> SoundCut:
+def sound_cut(root: Path, cut: Cut, keeps: Callable[[Cut], bool], *, verify: Iterable[str] = ()) -> SoundCut:
     """The cut without files that are damaged; those found now go on the damage list.
 
     Args:

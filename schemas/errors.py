@@ -22,6 +22,7 @@
     + DatasetError
     + SpoolError
     + QueryError
+      - UnreadableDataError
   x TaskLostError             another worker owns the task: discard, reload
   x TasksStoppedError         a part of the lake that these tasks need is damaged: go on with the others
   x OperatorError             a person must decide; the message names the range or file
@@ -154,6 +155,13 @@ class SpoolError(RejectedError):
 
 class QueryError(RejectedError):
     """SQL that DuckDB refuses, or a cut that does not exist."""
+
+
+class UnreadableDataError(QueryError):
+    """DuckDB cannot read a data file; whoever asked verifies the files and asks again without damaged ones.
+
+    Operator action: `edgeloop lake check` names the file; with `--repair` it restores it if it can.
+    """
 
 
 class TaskLostError(PipelineError):

@@ -28,6 +28,7 @@
       - SpoolUnavailableError (the disk does not take or give it now: try again)
       - SpoolDamagedError   (set it aside, salvage what can be read)
     + QueryError
+      - UnreadableDataError
   x TaskLostError             another worker owns the task: discard, reload
   x TasksStoppedError         these tasks cannot go on, the others can: leave them, try them again later
   x OperatorError             a person must decide; the message names the range or file
@@ -200,6 +201,13 @@ class SpoolDamagedError(SpoolError):
 
 class QueryError(RejectedError):
     """SQL that DuckDB refuses, or a cut that does not exist."""
+
+
+class UnreadableDataError(QueryError):
+    """DuckDB cannot read a data file; whoever asked verifies the files and asks again without damaged ones.
+
+    Operator action: `edgeloop lake check` names the file; with `--repair` it restores it if it can.
+    """
 
 
 class TaskLostError(PipelineError):

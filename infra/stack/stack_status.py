@@ -9,9 +9,8 @@ import psutil
 
 from edge_producer.status_file import read_status
 from feature_store.cut_store import CutStore
-from feature_store.duck import Connection
 from feature_store.lake import Lake
-from feature_store.sql import open_cut
+from feature_store.sql import row_counts
 from feature_store.stopped_tasks import StoppedTasks
 from infra.job_report import collect_jobs, job_problems
 from infra.kafka.kafka_admin import KafkaAdmin
@@ -22,9 +21,7 @@ from infra.stack.model_settings import model_settings
 from infra.stack.stack_file import StackFile, is_held, read_stack
 from model_service import read_refusals
 from schemas.errors import PipelineError
-from schemas.tables import BOOKS
 from schemas.topics import ALL_TOPICS
-from schemas.view_specs import BOOKS_STATEMENTS
 
 _TIMEOUT_S = 5.0
 
@@ -136,9 +133,7 @@ def _lake(root: Path, problems: list[str]) -> dict[str, Any]:
         cut = CutStore(Lake(root)).latest()
         if cut is None:
             return nothing
-        connection, sound = open_cut(root, cut.id)
-        with connection:
-            rows = {table: _count(connection, table) for table in cut.tables}
+        rows, sound = row_counts(root, cut)
     except PipelineError as exc:
         problems.append(str(exc))
         return nothing
@@ -165,9 +160,3 @@ def _jobs(root: Path, problems: list[str], *, up: bool) -> list[dict[str, Any]]:
         return []
     problems += job_problems(jobs)
     return jobs
-
-
-def _count(connection: Connection, table: str) -> int:
-    view = BOOKS_STATEMENTS if table == BOOKS.name else table  # `books` shows the newest statements only
-    row = connection.execute(f'SELECT count(*) FROM "{view}"').fetchone()  # noqa: S608  (fixed table names)
-    return int(row[0])

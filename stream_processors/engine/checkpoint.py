@@ -24,7 +24,7 @@ from typing import Protocol
 from feature_store.commit_log import CommitLog
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake, TableCommit
-from feature_store.moments import TaskMoments, compare
+from feature_store.lake_moments import TaskMoments, compare
 from schemas.errors import DamagedLakeError, OperatorError, TaskLostError, TasksStoppedError
 from stream_processors.engine.attempts import AttemptMarks
 from stream_processors.engine.catch_up import CatchUp, LogReads

@@ -106,7 +106,7 @@ def test_more_guilty_keys_than_one_are_each_set_aside(tmp_path):
 
 def test_messages_of_four_producers_are_our_fault_and_nothing_is_quarantined(tmp_path):
     on = line(tmp_path, ingest=Fault(offsets=offsets(0, 1, 2, 3)))
-    with pytest.raises(TasksStoppedError, match="task-00 is stopped: .*ZeroDivisionError"):
+    with pytest.raises(TasksStoppedError, match=r"task-00 is stopped: .*ZeroDivisionError"):
         on.worker().process({TASK: on.send(20)})
     assert CommitLog(on.lake.root).latest("task-00") is None
 

@@ -114,18 +114,18 @@ def forget(registry, device_id="m-1"):
 
 
 def test_of_a_device_that_reports_without_end_the_newest_are_kept(registry):
-    fill(registry, range(1, 1001))
-    assert forget(registry) == 1000 - KEPT
-    assert stored(registry) == list(range(1001 - KEPT, 1001))
+    fill(registry, range(1, 401))
+    assert forget(registry) == 400 - KEPT
+    assert stored(registry) == list(range(401 - KEPT, 401))
     assert forget(registry) == 0
-    assert read(registry, statuses)[0]["last_seen"] == 1000.0
+    assert read(registry, statuses)[0]["last_seen"] == 400.0
 
 
 def test_a_device_with_few_reports_loses_none_and_neither_do_others(registry):
     fill(registry, range(1, KEPT + SLACK + 1))
     fill(registry, range(1, 10), device_id="m-2")
     assert forget(registry) == 0
-    fill(registry, range(1000, 1100))
+    fill(registry, [1000])
     assert forget(registry) > 0
     assert len(read(registry, reports_by, "m-2")) == 9
 
@@ -149,7 +149,7 @@ def test_what_an_open_rollout_is_judged_by_is_kept_however_much_follows(registry
     send(registry, report(1, state="trial", shadow=Shadow(shadow_version=VERSION, windows=9), **about))
     send(registry, report(2, state="idle", result="committed", crashes=2, **about))
     before = read(registry, of_rollout)
-    fill(registry, range(3, 1000))
+    fill(registry, range(3, 400))
     forget(registry)
     assert len(stored(registry)) <= KEPT + SLACK
     assert (progress_of(read(registry, of_rollout)) == progress_of(before)) is kept
@@ -166,14 +166,14 @@ def progress_of(found):
 
 def test_reading_on_a_rollout_holds_a_bounded_number_of_reports_of_a_device(registry):
     found = RolloutReports("r", frozenset({VERSION}))
-    fill(registry, range(1, 2000), rollout_id="r", attempted=TRIED, state="trial")
+    fill(registry, range(1, 600), rollout_id="r", attempted=TRIED, state="trial")
     assert len(read(registry, found.read)["m-1"]) <= 2 * KEPT
-    fill(registry, [2000], rollout_id="r", attempted=TRIED, state="idle", result="committed")
+    fill(registry, [600], rollout_id="r", attempted=TRIED, state="idle", result="committed")
     assert progress_of(read(registry, found.read)["m-1"]).kind == "committed"
 
 
 def test_the_report_that_arrived_last_is_never_forgotten(registry):
-    fill(registry, range(100, 600))
+    fill(registry, range(100, 500))
     last = read(registry, lambda c: c.execute(select(func.max(reports.c.id))).scalar())
     with registry.transaction() as connection:  # as 0.2.0 took it: a late report below hundreds of others
         connection.execute(update(reports).where(reports.c.id == last).values(report_no=1))
@@ -184,11 +184,11 @@ def test_the_report_that_arrived_last_is_never_forgotten(registry):
 
 
 def test_a_number_below_all_that_are_kept_is_another_devices(registry):
-    fill(registry, range(1, 1001))
+    fill(registry, range(1, 401))
     forget(registry)
     with pytest.raises(ClonedIdentityError, match="set back"):
         send(registry, report(17))
-    assert send(registry, report(1001))
+    assert send(registry, report(401))
 
 
 def test_events_of_0_2_0_about_a_twin_still_count(registry):

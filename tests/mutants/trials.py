@@ -2,6 +2,7 @@
 
 import builtins
 import contextlib
+import functools
 import gc
 import importlib
 import sys
@@ -19,8 +20,8 @@ from tests.mutants.replaced_module import ROOT, ReplacedModule, body, dotted, fu
 PROFILE = "mutants"
 BRIEF = ("-x", "--tb=no", "-p", "no:unraisableexception")
 """That a test fails is enough: why it does is not asked."""
-PATIENCE = 3.0
-"""A mutant counts as killed after so many times the processor time of its tests and one second."""
+PATIENCE = 2.0
+"""A mutant counts as killed after so many times the processor time of its tests, and a second."""
 
 KILLED, SURVIVED, STILLBORN = "killed", "survived", "stillborn"
 STILLBORN_CODE = 70
@@ -61,7 +62,7 @@ class Baseline:
 
     def patience_s(self, tests: Sequence[str]) -> float:
         """Processor time after which a mutant that the tests have not ended over counts as killed."""
-        return PATIENCE * (1 + sum(self.seconds[t] for t in tests))
+        return 1 + PATIENCE * sum(self.seconds[t] for t in tests)
 
 
 class _Chosen:
@@ -130,21 +131,24 @@ def outcomes(mutants: Sequence[Mutant], found: Baseline) -> list[str]:
     """Says of each mutant of one module whether the tests notice it; a stillborn one cannot be imported.
 
     Most mutants change the body of one function. They are tried in one pytest session, which has collected
-    the tests once: a fork of it puts the changed body in place. What the tests do not notice there is tried
-    again by ``outcome``, because a test module may have called the function when it was imported.
+    the tests once: a fork of it puts the changed body in place. So a test notices only what it calls when it
+    runs, not what its module called when it was imported. All others are tried by ``outcome``.
     """
     quick = [m for m in mutants if m.place and found.tests_for(m.place)]
-    files = sorted({t.split("::")[0] for m in quick for t in found.tests_for(m.place)})
-    killed: set[Mutant] = set()
+    became: dict[Mutant, str | None] = {}
     if quick:
+        files = sorted({t.split("::")[0] for m in quick for t in found.tests_for(m.place)})
         session = _ForkingSession(quick, found)
-        _, answer, output = fork(
-            lambda: (pytest.main([*_options(), *BRIEF, *files], plugins=[session]), session.killed)
-        )
+
+        def run() -> list[str | None]:
+            pytest.main([*_options(), *BRIEF, *files], plugins=[session])
+            return session.became
+
+        _, answer, output = fork(run)
         if answer is None:
             raise RuntimeError(f"no test of {mutants[0].module} could run:\n{output}")
-        killed = {m for m, seen in zip(quick, answer[1], strict=True) if seen}
-    return [KILLED if m in killed else outcome(m, found.tests_for(m.place), found) for m in mutants]
+        became = dict(zip(quick, answer, strict=True))
+    return [became.get(m) or outcome(m, found.tests_for(m.place), found) for m in mutants]
 
 
 def outcome(mutant: Mutant, tests: Sequence[str], found: Baseline) -> str:
@@ -172,39 +176,37 @@ class _ForkingSession:
     """A pytest plugin: instead of running what was collected, tries each mutant in a fork.
 
     Attributes:
-        killed: Whether a test noticed the mutant, in their order.
+        became: What became of each mutant, in their order; None: it cannot be told here.
     """
 
     def __init__(self, mutants: Sequence[Mutant], found: Baseline) -> None:
         self._mutants, self._found = mutants, found
-        self.killed: list[bool] = []
+        self.became: list[str | None] = []
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         items = {item.nodeid: item for item in session.items}
         for mutant in self._mutants:
             tests = self._found.tests_for(mutant.place)
-            chosen = [items[t] for t in tests]
-            status, failed, _ = fork(
-                lambda m=mutant, c=chosen: _fails(session, m, c), self._found.patience_s(tests)
-            )
-            self.killed.append(status != 0 or failed)
+            work = functools.partial(_body_changed, session, mutant, [items[t] for t in tests])
+            status, answer, _ = fork(work, self._found.patience_s(tests))
+            self.became.append(answer if status == 0 else KILLED)  # it took too long, or died
         return True
 
 
-def _fails(session: pytest.Session, mutant: Mutant, items: list[pytest.Item]) -> bool:
+def _body_changed(session: pytest.Session, mutant: Mutant, items: list[pytest.Item]) -> str | None:
     """Puts the mutant's body in place, and runs tests until one fails."""
     module = sys.modules[dotted(mutant.module)]
     changed = body(mutant.source, str(ROOT / mutant.module), mutant.place)
     own = functions(module, mutant.place)
     if changed is None or len(own) != 1 or own[0].__code__.co_freevars != changed.co_freevars:
-        return False  # not to be told apart: the whole module is imported instead
+        return None  # which function it is cannot be told: the whole module is imported instead
     own[0].__code__ = changed
     for item, following in zip(items, [*items[1:], None], strict=True):
         session.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         if session.testsfailed:
-            return True
-    return False
+            return KILLED
+    return SURVIVED
 
 
 def _options() -> list[str]:

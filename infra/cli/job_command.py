@@ -10,6 +10,7 @@ import typer
 
 from infra.cli.app import session
 from infra.cli.console import AsJson, show_json, show_progress, show_table
+from infra.cli.set_aside_command import family as set_aside_family
 from infra.printing import count
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def register(app: typer.Typer) -> None:
     family = typer.Typer(help="The stream jobs.", no_args_is_help=True)
     for command, name in ((list_, "list"), (run, "run"), (lag, "lag")):
         family.command(name)(command)
+    family.add_typer(set_aside_family(), name="set-aside")
     app.add_typer(family, name="job")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,21 @@ from feature_store.duck import Connection
 from feature_store.lake import Lake
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.kafka.lag import lags
+from infra.printing import count
 from infra.process.child import same_process
 from infra.settings import StackSettings
 from infra.stack.stack_file import StackFile, is_held, read_stack
 from schemas.errors import PipelineError
+from schemas.instants import utc_now
 from schemas.tables import BOOKS
 from schemas.topics import ALL_TOPICS
 from schemas.view_specs import BOOKS_STATEMENTS
+from stream_processors.engine.set_aside import SetAsideStore
+from stream_processors.engine.stopped import in_words, stopped_in
 
 _TIMEOUT_S = 5.0
+_RECENT = timedelta(days=1)
+_POISON = "SELECT count(*) FROM quarantine WHERE error = 'PoisonError' AND known_at > $1"
 
 
 def collect_status(settings: StackSettings) -> dict[str, Any]:
@@ -44,6 +51,9 @@ def collect_status(settings: StackSettings) -> dict[str, Any]:
         **_lake(settings.lake_root, problems),
         "problems": problems,
     }
+    problems += in_words(stopped_in(settings.lake_root))
+    if kept := SetAsideStore(settings.lake_root).count():
+        problems.append(f"{count(kept, 'thing')} set aside: `edgeloop job set-aside list`")
     if stack is not None and stack.state == "failed" and stack.error:
         problems.append(f"the last start failed: {stack.error}")
     if address:
@@ -119,9 +129,15 @@ def _lake(root: Path, problems: list[str]) -> dict[str, Any]:
             return {"tables": [], "cut": None}
         with connect(root, cut.id) as connection:
             rows = {table: _count(connection, table) for table in cut.tables}
+            poison = connection.execute(_POISON, [utc_now() - _RECENT]).fetchone()[0]
     except PipelineError as exc:
         problems.append(str(exc))
         return {"tables": [], "cut": None}
+    if poison:
+        problems.append(
+            f"{count(poison, 'message')} of the last day in quarantine because a job failed on them: "
+            "`edgeloop dlq list --error PoisonError`"
+        )
     tables = [
         {"name": name, "rows": rows[name], "version": table.version, "files": len(table.files)}
         for name, table in sorted(cut.tables.items())

@@ -31,8 +31,9 @@ from stream_processors.engine.letters import Unpublished
 from stream_processors.engine.poison import SenderOf, VerifiedSender
 from stream_processors.engine.portions import portions
 from stream_processors.engine.records import CommitRecord, LogIdentity, TaskState
+from stream_processors.engine.restores import RestoreRequests
 from stream_processors.engine.set_aside import DERIVED, SetAsideStore, unpublished_entries
-from stream_processors.engine.staging import Staging, StagingParts
+from stream_processors.engine.staging import CommitDraft, Staging, StagingParts
 from stream_processors.engine.stopped import StoppedFiles
 from stream_processors.engine.trials import JobFactory, TrialLimits
 from stream_processors.job import Job, RawMessage
@@ -116,7 +117,7 @@ class Checkpoint:
         )  # fmt: skip
         self._staging = Staging(staging, self._marks)
         self._catch_up = CatchUp(staging, self._marks, parts.reads)
-        self._set_aside = SetAsideStore(parts.lake.root)
+        self._set_aside, self._requests = SetAsideStore(parts.lake.root), RestoreRequests(parts.lake.root)
         self._stopped = StoppedFiles(parts.lake.root)
 
     def open(self, task: int) -> dict[str, int]:
@@ -166,6 +167,7 @@ class Checkpoint:
         for task in batches:
             if task_name(task) not in lost and task not in stopped:
                 self._stopped.note(self._tasks[task])
+                self._restore(task, now)
                 self._let_catch_up(task, now)
         if lost:
             raise TaskLostError(f"another worker committed {', '.join(sorted(lost))}")
@@ -204,6 +206,15 @@ class Checkpoint:
         for record in won:
             self._advance(record)
         return won
+
+    def _restore(self, task: int, now: datetime) -> None:
+        """Commit what a person asked to have back of what was set aside."""
+        state = self._tasks[task]
+        restored = self._requests.take(state)
+        if restored is not None and (output := restored.output()):
+            record = self._staging.writer.record(state, now, CommitDraft(output))
+            if not self._commit([record], {}):
+                raise TaskLostError(f"another worker committed {state.task}")
 
     def _let_catch_up(self, task: int, now: datetime) -> None:
         """Commit the next pieces of what stopped jobs missed."""

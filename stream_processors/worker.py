@@ -16,8 +16,8 @@ from schemas.instants import utc_now
 from schemas.topics import TASK_TOPICS
 from stream_processors.engine.checkpoint import Checkpoint, CheckpointParts
 from stream_processors.engine.faust_door import FaustDoor
+from stream_processors.engine.job_trials import TrialLimits
 from stream_processors.engine.kafka_log import KafkaLog
-from stream_processors.engine.trials import TrialLimits
 from stream_processors.engine.watchdog import Watchdog
 from stream_processors.job import RawMessage
 from stream_processors.lake_jobs import directory_of, installed_jobs, jobs_of_lake, senders_in

@@ -71,6 +71,6 @@ def _why(entry: dict[str, Any]) -> str:
 
 
 def _entries(ctx: typer.Context) -> list[dict[str, Any]]:
-    from stream_processors.engine.set_aside import SetAsideStore
+    from stream_processors.engine.poison_store import PoisonStore
 
-    return SetAsideStore(session(ctx).settings().lake_root).entries()
+    return PoisonStore(session(ctx).settings().lake_root).entries()

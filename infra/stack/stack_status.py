@@ -24,7 +24,7 @@ from schemas.instants import utc_now
 from schemas.tables import BOOKS
 from schemas.topics import ALL_TOPICS
 from schemas.view_specs import BOOKS_STATEMENTS
-from stream_processors.engine.set_aside import SetAsideStore
+from stream_processors.engine.poison_store import PoisonStore
 from stream_processors.engine.stopped import in_words, stopped_in
 
 _TIMEOUT_S = 5.0
@@ -52,7 +52,7 @@ def collect_status(settings: StackSettings) -> dict[str, Any]:
         "problems": problems,
     }
     problems += in_words(stopped_in(settings.lake_root))
-    if kept := SetAsideStore(settings.lake_root).count():
+    if kept := PoisonStore(settings.lake_root).count():
         problems.append(f"{count(kept, 'thing')} set aside: `edgeloop job set-aside list`")
     if stack is not None and stack.state == "failed" and stack.error:
         problems.append(f"the last start failed: {stack.error}")

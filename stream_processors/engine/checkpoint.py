@@ -27,15 +27,15 @@ from feature_store.lake import Lake, TableCommit
 from schemas.errors import OperatorError, TaskLostError, TaskStoppedError
 from stream_processors.engine.attempts import AttemptMarks
 from stream_processors.engine.catch_up import CatchUp, LogReads
+from stream_processors.engine.job_trials import JobFactory, TrialLimits
 from stream_processors.engine.letters import Unpublished
 from stream_processors.engine.poison import SenderOf, VerifiedSender
+from stream_processors.engine.poison_store import DERIVED, PoisonStore, unpublished_entries
 from stream_processors.engine.portions import portions
 from stream_processors.engine.records import CommitRecord, LogIdentity, TaskState
 from stream_processors.engine.restores import RestoreRequests
-from stream_processors.engine.set_aside import DERIVED, SetAsideStore, unpublished_entries
 from stream_processors.engine.staging import CommitDraft, Staging, StagingParts
 from stream_processors.engine.stopped import StoppedFiles
-from stream_processors.engine.trials import JobFactory, TrialLimits
 from stream_processors.job import Job, RawMessage
 
 log = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ class Checkpoint:
         )  # fmt: skip
         self._staging = Staging(staging, self._marks)
         self._catch_up = CatchUp(staging, self._marks, parts.reads)
-        self._set_aside, self._requests = SetAsideStore(parts.lake.root), RestoreRequests(parts.lake.root)
+        self._set_aside, self._requests = PoisonStore(parts.lake.root), RestoreRequests(parts.lake.root)
         self._stopped = StoppedFiles(parts.lake.root)
 
     def open(self, task: int) -> dict[str, int]:

@@ -19,8 +19,8 @@ from typing import Any
 from schemas.durable import DISK
 from schemas.errors import RejectedError
 from stream_processors.engine.pipeline import CommitOutput
+from stream_processors.engine.poison_store import DERIVED
 from stream_processors.engine.records import TaskState
-from stream_processors.engine.set_aside import DERIVED
 from stream_processors.job import Derived
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ RESTORABLE = ("state", "derived")
 
 
 @dataclass
-class Restored:
+class GivenBack:
     """What a commit gives back.
 
     Attributes:
@@ -68,7 +68,7 @@ class RestoreRequests:
     """
 
     def __init__(self, root: Path) -> None:
-        self._root = root / "_set_aside"
+        self._root = root / "_poison"
 
     def ask(self, entry_id: str) -> None:
         """Ask for an entry, by its id.
@@ -86,7 +86,7 @@ class RestoreRequests:
             raise RejectedError(f"{entry_id} is of kind {entry['kind']}: it is nothing to give back")
         DISK.write(path.with_suffix(f".{number}{REQUEST}"), b"")
 
-    def take(self, state: TaskState) -> Restored | None:
+    def take(self, state: TaskState) -> GivenBack | None:
         """What is asked for of a task, once; None: nothing."""
         try:
             asked = sorted(p for p in (self._root / state.task).iterdir() if p.suffix == REQUEST)
@@ -94,7 +94,7 @@ class RestoreRequests:
             return None
         if not asked:
             return None
-        restored = Restored()
+        restored = GivenBack()
         for path in asked:
             n, number = path.name.split(".")[:2]
             path.unlink()

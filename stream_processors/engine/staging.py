@@ -26,6 +26,7 @@ from schemas.tables import QUARANTINE
 from stream_processors.engine.attempts import AttemptMarks
 from stream_processors.engine.bisecting import Isolated, Trial, isolate
 from stream_processors.engine.bounded_child import ChildTrials
+from stream_processors.engine.job_trials import JobFactory, TrialLimits, TrialPlan, TrialRun
 from stream_processors.engine.pipeline import CommitOutput, run_jobs
 from stream_processors.engine.poison import (
     GuiltyMessage,
@@ -33,6 +34,14 @@ from stream_processors.engine.poison import (
     RecentMessages,
     SenderOf,
     blames_input,
+)
+from stream_processors.engine.poison_store import (
+    DERIVED,
+    derived_entry,
+    key_counters,
+    key_entries,
+    quarantine,
+    split_publishable,
 )
 from stream_processors.engine.records import (
     CommitRecord,
@@ -42,15 +51,6 @@ from stream_processors.engine.records import (
     TaskState,
     event_id,
 )
-from stream_processors.engine.set_aside import (
-    DERIVED,
-    derived_entry,
-    key_counters,
-    key_entries,
-    quarantine,
-    split_publishable,
-)
-from stream_processors.engine.trials import JobFactory, TrialLimits, TrialPlan, TrialRun
 from stream_processors.job import Job, RawMessage
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from stream_processors.engine.set_aside import SetAsideStore
+from stream_processors.engine.poison_store import PoisonStore
 from tests.infra.cli import EdgeloopHere
 from tests.simulators.line import TASK
 from tests.stream_processors.poison_rig import Fault, PoisonLine, devices, offsets
@@ -54,7 +54,7 @@ def test_an_unknown_entry_is_refused(edgeloop):
 
 
 def test_control_characters_of_a_key_are_shown_as_escapes(edgeloop, on):
-    path = next((on.lake.root / "_set_aside").glob("*/*.json"))
+    path = next((on.lake.root / "_poison").glob("*/*.json"))
     path.write_text(path.read_text().replace("machine-03", "a\\u001b[2Jb"))
-    assert SetAsideStore(on.lake.root).entries()[0]["what"] == "a\x1b[2Jb"
+    assert PoisonStore(on.lake.root).entries()[0]["what"] == "a\x1b[2Jb"
     assert "\x1b" not in edgeloop("job", "set-aside", "list").stdout

@@ -16,8 +16,8 @@ from feature_store import connect
 from feature_store.commit_log import CommitLog
 from schemas.envelope import MessageSigner
 from stream_processors.engine.checkpoint import Checkpoint
+from stream_processors.engine.poison_store import PoisonStore
 from stream_processors.engine.records import CommitRecord, SetAside, TaskState
-from stream_processors.engine.set_aside import SetAsideStore
 from stream_processors.ingest.ingest_job import Ingest
 from stream_processors.job import Batch, Derived, Job, Output, RawMessage, State
 from tests.simulators.line import TASK, Recorder, make_checkpoint, make_lake, on_task
@@ -183,7 +183,7 @@ class PoisonLine:
         """Entries of one kind: of messages in the commit records, of anything else in the files."""
         if kind == "message":
             return [e for e in map(SetAside.to_json, in_records(self.lake.root)) if e["kind"] == kind]
-        return [e for e in SetAsideStore(self.lake.root).entries() if e["kind"] == kind]
+        return [e for e in PoisonStore(self.lake.root).entries() if e["kind"] == kind]
 
     def assert_balanced(self) -> None:
         """received = landed + duplicate + quarantined, in messages and rows."""

@@ -2,7 +2,7 @@
 
 A message becomes a row of ``quarantine`` and a dead letter, like one that ingest refuses. A state key and a
 derived message keep their bytes in the commit record and, once the commit is applied, in
-``<lake>/_set_aside/<task>/<n>.json``, because records are pruned.
+``<lake>/_poison/<task>/<n>.json``, because records are pruned.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def unpublished_entries(record: CommitRecord, unpublished: Sequence[Unpublished]
     )
 
 
-class SetAsideStore:
+class PoisonStore:
     """Files of what was set aside and is nowhere else, one a commit.
 
     The id of an entry is ``<task>/<n>/<number>``.
@@ -169,7 +169,7 @@ class SetAsideStore:
     """
 
     def __init__(self, root: Path) -> None:
-        self._root = root / "_set_aside"
+        self._root = root / "_poison"
 
     def keep(self, record: CommitRecord, refused: Sequence[SetAside] = ()) -> None:
         """Write the file of an applied commit; may be repeated.

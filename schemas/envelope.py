@@ -31,8 +31,6 @@ MAX_KEY_BYTES = 256
 MAX_HEADERS = 32
 MAX_HEADER_BYTES = 8 * 1024
 """Bound on all headers of a message together, names included."""
-UNREADABLE = "edgeloop-unreadable"
-"""Header of a message that stands for one which the client could not unpack; its value is the reason."""
 _COORDINATE_BYTES = 32
 _KEY_ID_CHARS = 16
 
@@ -229,8 +227,6 @@ def read_envelope(key: bytes | None, headers: Headers) -> tuple[Envelope, bytes]
     fields = dict(headers)
     if len(fields) != len(headers):
         raise DecodeError("a header appears twice")
-    if UNREADABLE in fields:
-        raise DecodeError(fields[UNREADABLE][:1000].decode("utf-8", "replace"))
     try:
         envelope = Envelope(
             schema=fields["schema"].decode("ascii"),

@@ -13,13 +13,13 @@ from infra.kafka.log_view import dead_letters
 from schemas.envelope import CODEC, encode_rows
 from schemas.row_schemas import SUMMARY_ROWS, fingerprint, telemetry_rows
 from schemas.topics import DEAD_LETTER, TELEMETRY, Lane, partition_for
-from stream_processors.engine.set_aside import SetAsideStore
 from tests.schemas.test_arrow_bounds import compressed_by_arrow
 from tests.simulators.cloud import Cloud, Feed
 from tests.simulators.faulty_worker import ENDS, RAISES
 from tests.simulators.messages import MACHINE, SimDevice
 from tests.simulators.raw_batches import ZSTD, HostileRecord, Name, batch_of, send_batch
 from tests.stream_processors.cohorts import Period, summaries
+from tests.stream_processors.poison_rig import in_records
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.faults]
@@ -107,9 +107,9 @@ def test_one_message_of_each_kind_among_good_ones_stops_nobody(cloud):
     assert cloud.landed() == (feed.rows, feed.rows)
     worker = cloud.workers[-1]
     assert (len(cloud.workers), worker.exit_code) == (3, None)  # the first two ended over one message
-    entries = {e["how"]: e for e in SetAsideStore(cloud.lake.root).entries()}
-    assert sorted(entries) == ["ended", "raised"]
-    assert {e["detail"]["producer"] for e in entries.values()} == {HOSTILE.device_id}
+    entries = in_records(cloud.lake.root)
+    assert sorted(e.how for e in entries) == ["ended", "raised"]
+    assert {e.detail["producer"] for e in entries} == {HOSTILE.device_id}
     query = "SELECT error, count(*) FROM quarantine GROUP BY error"
     refused = dict(connect(cloud.lake.root).execute(query).fetchall())
     assert refused == {"PoisonError": 2, "DecodeError": 5}

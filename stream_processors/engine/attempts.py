@@ -1,4 +1,4 @@
-"""Attempt marks: which batch a process was working on when it died.
+"""CommitAttempt marks: which batch a process was working on when it died.
 
 Before a batch runs, ``<lake>/_attempts/<task>.json`` names it; afterwards, whether it went well or raised,
 the mark is cleared. So only a process that was killed, ran out of memory or was ended by its watchdog leaves
@@ -32,7 +32,7 @@ Spans = Mapping[str, tuple[int, int]]
 
 
 @dataclass(frozen=True)
-class Attempt:
+class CommitAttempt:
     """A batch that is, or was, being worked on.
 
     Attributes:
@@ -49,15 +49,15 @@ class Attempt:
     common: Spans | None = None
     running: bool = False
 
-    def begun(self, spans: Spans) -> Attempt:
+    def begun(self, spans: Spans) -> CommitAttempt:
         """The attempt with a batch under way."""
         return replace(self, spans=spans, running=True)
 
-    def ended(self) -> Attempt:
+    def ended(self) -> CommitAttempt:
         """The attempt after its batch ended, well or by an exception."""
         return replace(self, running=False)
 
-    def after_death(self) -> Attempt:
+    def after_death(self) -> CommitAttempt:
         """The attempt as the next process finds it."""
         common = self.spans if self.common is None else _overlap(self.common, self.spans)
         if self.spans and not common:  # other messages than before: the count starts again
@@ -103,14 +103,14 @@ class AttemptMarks:
 
     def __init__(self, root: Path) -> None:
         self._root = root / "_attempts"
-        self._attempts: dict[str, Attempt] = {}
+        self._attempts: dict[str, CommitAttempt] = {}
         self._tried: set[tuple[str, int]] = set()
 
-    def opened(self, state: TaskState) -> Attempt:
+    def opened(self, state: TaskState) -> CommitAttempt:
         """Count the death, if the task's last process died over the commit that comes next."""
         found = self._read(state.task)
         if found is None or found.n != state.n + 1:
-            found = Attempt(state.n + 1)
+            found = CommitAttempt(state.n + 1)
         elif found.running:
             found = found.after_death()
         self._attempts[state.task] = found
@@ -118,10 +118,10 @@ class AttemptMarks:
             self._write(state.task, found)
         return found
 
-    def of(self, state: TaskState) -> Attempt:
+    def of(self, state: TaskState) -> CommitAttempt:
         """The attempt at the commit that comes next."""
         known = self._attempts.get(state.task)
-        return known if known is not None and known.n == state.n + 1 else Attempt(state.n + 1)
+        return known if known is not None and known.n == state.n + 1 else CommitAttempt(state.n + 1)
 
     def to_be_tried(self, state: TaskState) -> bool:
         """Whether the batch of the next commit is suspected and was not tried by this process yet."""
@@ -155,18 +155,18 @@ class AttemptMarks:
             with suppress(OSError):
                 self._path(state.task).unlink(missing_ok=True)
 
-    def _read(self, task: str) -> Attempt | None:
+    def _read(self, task: str) -> CommitAttempt | None:
         """The mark; None where there is none, or none that can be read."""
         try:
             raw = json.loads(self._path(task).read_bytes())
             if raw.pop("format") != FORMAT:
                 return None
             spans = {name: _tuples(raw.pop(name)) for name in ("spans", "common")}
-            return Attempt(**raw, spans=spans["spans"] or {}, common=spans["common"])
+            return CommitAttempt(**raw, spans=spans["spans"] or {}, common=spans["common"])
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
 
-    def _write(self, task: str, attempt: Attempt) -> None:
+    def _write(self, task: str, attempt: CommitAttempt) -> None:
         content = json.dumps({"format": FORMAT, **asdict(attempt)}).encode()
         try:
             DISK.write(self._path(task), content, sync=False)

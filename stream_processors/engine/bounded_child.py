@@ -23,9 +23,9 @@ import orjson
 from schemas.errors import RetryableError
 from stream_processors.engine import trial_child
 from stream_processors.engine.bisecting import Passed
+from stream_processors.engine.job_trials import LandedFor, TrialPlan, no_rows
 from stream_processors.engine.poison import JobFailure
 from stream_processors.engine.records import TaskState
-from stream_processors.engine.trials import LandedFor, TrialPlan, no_rows
 from stream_processors.job import RawMessage
 
 _START_S = 90.0

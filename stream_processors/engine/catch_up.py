@@ -28,12 +28,12 @@ from schemas.topics import BOOKS as BOOKS_TOPIC
 from stream_processors.engine.attempts import AttemptMarks
 from stream_processors.engine.bisecting import Isolated, Passed, Trial, isolate
 from stream_processors.engine.bounded_child import ChildTrials
+from stream_processors.engine.job_trials import TrialPlan, TrialRun
 from stream_processors.engine.pipeline import CommitOutput, matches, run_jobs
 from stream_processors.engine.poison import GuiltyMessage, JobFailure, RecentMessages, VerifiedSender
+from stream_processors.engine.poison_store import key_counters, key_entries
 from stream_processors.engine.records import CommitRecord, SetAside, StoppedJob, TaskState
-from stream_processors.engine.set_aside import key_counters, key_entries
 from stream_processors.engine.staging import CommitDraft, RecordWriter, StagingParts
-from stream_processors.engine.trials import TrialPlan, TrialRun
 from stream_processors.job import Job, RawMessage
 
 log = logging.getLogger(__name__)

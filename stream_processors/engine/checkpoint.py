@@ -28,15 +28,16 @@ from feature_store.lake_moments import TaskMoments, compare
 from schemas.errors import DamagedLakeError, OperatorError, TaskLostError, TasksStoppedError
 from stream_processors.engine.attempts import AttemptMarks
 from stream_processors.engine.catch_up import CatchUp, LogReads
+from stream_processors.engine.job_trials import JobFactory, TrialLimits
 from stream_processors.engine.letters import Unpublished
 from stream_processors.engine.poison import SenderOf, VerifiedSender
+from stream_processors.engine.poison_store import DERIVED, PoisonStore, unpublished_entries
 from stream_processors.engine.portions import portions
 from stream_processors.engine.records import CommitRecord, LogIdentity, TaskState
-from stream_processors.engine.set_aside import DERIVED, SetAsideStore, unpublished_entries
-from stream_processors.engine.staging import Staging, StagingParts
+from stream_processors.engine.restores import RestoreRequests
+from stream_processors.engine.staging import CommitDraft, Staging, StagingParts
 from stream_processors.engine.stopped import StoppedFiles
 from stream_processors.engine.task_loading import LoadedTask, load_task, read_record
-from stream_processors.engine.trials import JobFactory, TrialLimits
 from stream_processors.job import Job, RawMessage
 
 log = logging.getLogger(__name__)
@@ -118,7 +119,7 @@ class Checkpoint:
         )  # fmt: skip
         self._staging = Staging(staging, self._marks)
         self._catch_up = CatchUp(staging, self._marks, parts.reads)
-        self._set_aside = SetAsideStore(parts.lake.root)
+        self._set_aside, self._requests = PoisonStore(parts.lake.root), RestoreRequests(parts.lake.root)
         self._stopped = StoppedFiles(parts.lake.root)
 
     def open(self, task: int) -> dict[str, int]:
@@ -181,6 +182,7 @@ class Checkpoint:
         for task in batches:
             if task_name(task) not in lost and task not in stopped:
                 self._stopped.note(self._tasks[task])
+                self._restore(task, now, stopped)
                 self._let_catch_up(task, now, stopped)
         for task in stopped:
             self.close(task)
@@ -236,6 +238,15 @@ class Checkpoint:
             except DamagedLakeError as exc:
                 stopped[self._number(record)] = f"{record.task} is stopped: {exc}"
         return applied
+
+    def _restore(self, task: int, now: datetime, stopped: dict[int, str]) -> None:
+        """Commit what a person asked to have back of what was set aside."""
+        state = self._tasks[task]
+        restored = self._requests.take(state)
+        if restored is not None and (output := restored.output()):
+            record = self._staging.writer.record(state, now, CommitDraft(output))
+            if not self._commit([record], {}, stopped):
+                raise TaskLostError(f"another worker committed {state.task}")
 
     def _let_catch_up(self, task: int, now: datetime, stopped: dict[int, str]) -> None:
         """Commit the next pieces of what stopped jobs missed."""

@@ -15,7 +15,9 @@ from aiokafka.structs import ConsumerRecord
 
 from schemas.errors import BrokerUnavailableError, OperatorError
 from stream_processors.engine import fetch_bounds
+from stream_processors.engine.checked_records import Unread
 from stream_processors.job import RawMessage
+from stream_processors.unread_range import UnreadRange
 
 fetch_bounds.install()
 
@@ -96,12 +98,8 @@ async def _read(servers: str, full_topic: str, span: LogSpan, limit: int) -> tup
 
 
 def _raw(topic: str, record: ConsumerRecord) -> RawMessage:
-    return RawMessage(
-        topic,
-        record.partition,
-        record.offset,
-        record.timestamp,
-        record.key,
-        list(record.headers),
-        record.value or b"",
-    )
+    if isinstance(record.checksum, Unread):
+        first, reason = record.checksum.first_offset, record.checksum.reason
+        return UnreadRange.of(topic, record.partition, first, record.offset, record.timestamp, reason)
+    headers, value = list(record.headers), record.value or b""
+    return RawMessage(topic, record.partition, record.offset, record.timestamp, record.key, headers, value)

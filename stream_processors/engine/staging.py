@@ -26,6 +26,7 @@ from schemas.tables import QUARANTINE
 from stream_processors.engine.attempts import AttemptMarks
 from stream_processors.engine.bisecting import Isolated, Trial, isolate
 from stream_processors.engine.bounded_child import ChildTrials
+from stream_processors.engine.job_trials import JobFactory, TrialLimits, TrialPlan, TrialRun
 from stream_processors.engine.pipeline import CommitOutput, run_jobs
 from stream_processors.engine.poison import (
     GuiltyMessage,
@@ -33,6 +34,14 @@ from stream_processors.engine.poison import (
     RecentMessages,
     SenderOf,
     blames_input,
+)
+from stream_processors.engine.poison_store import (
+    DERIVED,
+    derived_entry,
+    key_counters,
+    key_entries,
+    quarantine,
+    split_publishable,
 )
 from stream_processors.engine.records import (
     CommitRecord,
@@ -42,15 +51,6 @@ from stream_processors.engine.records import (
     TaskState,
     event_id,
 )
-from stream_processors.engine.set_aside import (
-    DERIVED,
-    derived_entry,
-    key_counters,
-    key_entries,
-    quarantine,
-    split_publishable,
-)
-from stream_processors.engine.trials import JobFactory, TrialLimits, TrialPlan, TrialRun
 from stream_processors.job import Job, RawMessage
 
 log = logging.getLogger(__name__)
@@ -151,7 +151,7 @@ class Staging:
 
     def __init__(self, parts: StagingParts, marks: AttemptMarks) -> None:
         self._parts, self._marks = parts, marks
-        self._writer = RecordWriter(parts)
+        self.writer = RecordWriter(parts)
         self._recent: dict[str, RecentMessages] = {}
         self.late: dict[str, Counter[str]] = {}
 
@@ -192,7 +192,7 @@ class Staging:
             late = self.late.get(state.task, Counter())
             if not output and not decided and not late:
                 return None
-            record = self._writer.record(state, now, CommitDraft(output, decided, guilty, late=late))
+            record = self.writer.record(state, now, CommitDraft(output, decided, guilty, late=late))
             self.late.pop(state.task, None)
             self._recent.setdefault(state.task, RecentMessages()).note(len(decided), guilty)
             return record
@@ -253,7 +253,7 @@ class Staging:
         log.error("state of %s is set aside: %s; %s", state.task, list(keys), failure)
         output = CommitOutput({}, dict.fromkeys(keys), (), key_counters(keys))
         draft = CommitDraft(output, set_aside=key_entries(keys, state.state, failure))
-        return self._writer.record(state, now, draft)
+        return self.writer.record(state, now, draft)
 
     def _stop(
         self, state: TaskState, messages: Sequence[RawMessage], failure: JobFailure, now: datetime
@@ -265,7 +265,7 @@ class Staging:
         first = {m.topic: m.offset for m in reversed(messages)}
         offsets = {**first, **state.offsets}
         stop = StoppedJob(failure.error, failure.reason, now.isoformat(), offsets, failure.how)
-        return self._writer.record(state, now, CommitDraft(stopped={failure.job: stop}))
+        return self.writer.record(state, now, CommitDraft(stopped={failure.job: stop}))
 
 
 def _passes(isolated: Isolated) -> bool:

@@ -27,8 +27,8 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
+from stream_processors.engine.job_trials import TrialLimits, TrialPlan, TrialRun
 from stream_processors.engine.poison import JobFailure
-from stream_processors.engine.trials import TrialLimits, TrialPlan, TrialRun
 from stream_processors.job import Job
 
 log = logging.getLogger(__name__)

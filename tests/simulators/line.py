@@ -11,6 +11,7 @@ from feature_store.lake import Lake
 from feature_store.lake_registry import ProfileRegistry
 from schemas.topics import DEVICE_PARTITIONS
 from stream_processors.engine.checkpoint import Checkpoint, CheckpointParts
+from stream_processors.engine.letters import Unpublished
 from stream_processors.engine.pipeline import in_order
 from stream_processors.engine.records import LogIdentity, event_id
 from stream_processors.ingest.ingest_job import Ingest
@@ -23,14 +24,21 @@ TASK = 0
 
 
 class Recorder:
-    """A publisher that keeps what it published, by id."""
+    """A publisher that keeps what it published, by id.
+
+    Attributes:
+        refuses: Numbers of the messages of a record that it never takes.
+    """
 
     def __init__(self) -> None:
         self.published: list[str] = []
+        self.refuses: tuple[int, ...] = ()
 
     def publish(self, record, originals) -> tuple:
-        self.published += [event_id(record.task, record.n, i) for i in range(len(record.messages))]
-        return ()
+        taken = [i for i in range(len(record.messages)) if i not in self.refuses]
+        self.published += [event_id(record.task, record.n, i) for i in taken]
+        refused = [i for i in range(len(record.messages)) if i in self.refuses]
+        return tuple(Unpublished(i, "the broker refuses it") for i in refused)
 
 
 def make_lake(root) -> Lake:

@@ -16,10 +16,10 @@ from feature_store import connect
 from feature_store.commit_log import CommitLog
 from schemas.envelope import MessageSigner
 from stream_processors.engine.checkpoint import Checkpoint
-from stream_processors.engine.records import CommitRecord, TaskState
-from stream_processors.engine.set_aside import SetAsideStore
+from stream_processors.engine.poison_store import PoisonStore
+from stream_processors.engine.records import CommitRecord, SetAside, TaskState
 from stream_processors.ingest.ingest_job import Ingest
-from stream_processors.job import Batch, Job, Output, RawMessage, State
+from stream_processors.job import Batch, Derived, Job, Output, RawMessage, State
 from tests.simulators.line import TASK, Recorder, make_checkpoint, make_lake, on_task
 from tests.simulators.messages import SimDevice, SimDirectory, SimLog
 
@@ -32,7 +32,7 @@ class Fault:
         offsets: Messages that it fails on.
         pair: Two messages that it fails on where both are in one batch.
         keys: State keys that it fails on, whatever else is in the batch.
-        how: raise, end (kill -9), hang, or memory.
+        how: raise, end (kill -9), hang, memory; or derive (a message) and derive much (too large a one).
     """
 
     offsets: frozenset[int] = frozenset()
@@ -43,6 +43,8 @@ class Fault:
     def strike(self, messages: Sequence[RawMessage], state: State) -> None:
         """Fail, if there is anything to fail on."""
         here = {m.offset for m in messages}
+        if self.how.startswith("derive"):
+            return
         if here & self.offsets or (self.pair and self.pair <= here) or set(state) & self.keys:
             {"raise": _raise, "end": _end, "hang": _hang, "memory": _eat}[self.how]()
 
@@ -89,10 +91,12 @@ class Tally:
 
     def process(self, batch: Batch, state: State, now: datetime) -> Output:
         self.fault.strike(batch.messages, state)
+        size = {"derive": 10, "derive much": 2_000_000}.get(self.fault.how, 0)
+        struck = any(m.offset in self.fault.offsets for m in batch.messages)
+        derived = (Derived("tally.v1", "k", b"x" * size),) if size and struck else ()
         seen = Counter((m.key or b"").decode() for m in batch.messages)
-        return Output(
-            state={d: state.get(d, 0) + n for d, n in seen.items()}, counters=Counter(seen=sum(seen.values()))
-        )
+        counts = {d: state.get(d, 0) + n for d, n in seen.items()}
+        return Output(state=counts, counters=Counter(seen=sum(seen.values())), messages=derived)
 
 
 def built_in_child(keys: Sequence[tuple[str, bytes]], faults: Mapping[str, Fault]) -> tuple[Job, ...]:
@@ -176,8 +180,10 @@ class PoisonLine:
         return state
 
     def set_aside(self, kind: str) -> list[dict]:
-        """Entries of one kind."""
-        return [e for e in SetAsideStore(self.lake.root).entries() if e["kind"] == kind]
+        """Entries of one kind: of messages in the commit records, of anything else in the files."""
+        if kind == "message":
+            return [e for e in map(SetAside.to_json, in_records(self.lake.root)) if e["kind"] == kind]
+        return [e for e in PoisonStore(self.lake.root).entries() if e["kind"] == kind]
 
     def assert_balanced(self) -> None:
         """received = landed + duplicate + quarantined, in messages and rows."""
@@ -190,6 +196,13 @@ class PoisonLine:
             landed = c.get("ingest/telemetry.v1/landed_rows", 0) if unit == "rows" else None
             if landed is not None:
                 assert got["received"] == landed + got["duplicate"] + got["quarantined"]
+
+
+def in_records(root: Path) -> list[SetAside]:
+    """What the commit records say was set aside, of all tasks."""
+    log = CommitLog(root)
+    records = [CommitRecord.from_bytes(data) for task in log.tasks() for data in log.records_from(task, 0)]
+    return [entry for record in records for entry in record.set_aside]
 
 
 class LogOf:

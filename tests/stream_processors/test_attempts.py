@@ -3,9 +3,9 @@
 import pytest
 
 from schemas.errors import TasksStoppedError
-from stream_processors.engine.attempts import Attempt, AttemptMarks, spans_of
+from stream_processors.engine.attempts import AttemptMarks, CommitAttempt, spans_of
+from stream_processors.engine.job_trials import TrialLimits
 from stream_processors.engine.records import TaskState
-from stream_processors.engine.trials import TrialLimits
 from tests.simulators.line import TASK
 from tests.stream_processors.poison_rig import Fault, PoisonLine, all_but, devices, offsets
 
@@ -100,7 +100,7 @@ def test_one_death_or_deaths_over_other_messages_make_no_suspects(tmp_path):
 
 def test_suspects_are_what_was_in_every_batch_that_ended_with_a_death(tmp_path):
     batch = line(tmp_path).send(6)
-    found = Attempt(0).begun(spans_of(batch[:5])).after_death().begun(spans_of(batch[:3])).after_death()
+    found = CommitAttempt(0).begun(spans_of(batch[:5])).after_death().begun(spans_of(batch[:3])).after_death()
     assert found.suspected
     assert found.suspects(batch) == 3
     assert found.suspects([]) == 0

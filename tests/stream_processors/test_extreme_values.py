@@ -13,9 +13,9 @@ from schemas.row_schemas import BOOKS_ROWS, SUMMARY_ROWS, fingerprint, telemetry
 from schemas.topics import DEVICE_TOPICS, LANES_OF
 from stream_processors.aggregate.aggregate_job import AggregateWindows
 from stream_processors.drift.drift_job import DriftWatch
+from stream_processors.engine.job_trials import check_output
 from stream_processors.engine.pipeline import in_order, run_jobs
 from stream_processors.engine.records import TaskState
-from stream_processors.engine.trials import check_output
 from stream_processors.ingest.ingest_job import Ingest
 from stream_processors.job import Output, RawMessage
 from tests.simulators.line import make_lake, on_task

@@ -7,12 +7,13 @@ import pytest
 from feature_store import connect
 from feature_store.commit_log import CommitLog
 from schemas.envelope import encode_rows
-from schemas.errors import LookupFailedError, TasksStoppedError
+from schemas.errors import LookupFailedError, RejectedError, TasksStoppedError
 from schemas.row_schemas import SUMMARY_ROWS, fingerprint
 from schemas.topics import Lane
 from stream_processors.aggregate.aggregate_job import AggregateWindows
 from stream_processors.engine.checkpoint import Checkpoint
 from stream_processors.engine.records import CommitRecord
+from stream_processors.engine.restores import RestoreRequests
 from stream_processors.engine.stopped import in_words, stopped_in
 from tests.simulators.line import TASK, on_task
 from tests.simulators.messages import SimDirectory
@@ -296,3 +297,59 @@ class FaultyAggregate(AggregateWindows):
         if rows is not None and set(rows["_offset"].to_pylist()) & self.fault.offsets:
             raise ZeroDivisionError("a fault that no check foresaw")
         return super().process(batch, state, now)
+
+
+def test_a_state_key_that_was_set_aside_is_given_back_on_request(tmp_path):
+    on = line(tmp_path, tally=Fault())
+    on.worker().process({TASK: on.send(10)})
+    on.faults["tally"] = Fault(keys=frozenset({"machine-03"}))
+    on.worker().process({TASK: []})
+    [entry] = on.set_aside("state")
+    RestoreRequests(on.lake.root).ask(entry["id"])
+    on.faults["tally"] = Fault()
+    on.worker().process({TASK: []})
+    assert on.state().of_job("tally")["machine-03"] == 2
+    assert on.state().counters["tally/restored_keys"] == 1
+
+
+def test_a_key_that_exists_again_is_not_overwritten(tmp_path):
+    on = line(tmp_path, tally=Fault())
+    on.worker().process({TASK: on.send(10)})
+    on.faults["tally"] = Fault(keys=frozenset({"machine-03"}))
+    on.worker().process({TASK: []})
+    [entry] = on.set_aside("state")
+    on.faults["tally"] = Fault()
+    on.worker().process({TASK: on.send(5)})
+    RestoreRequests(on.lake.root).ask(entry["id"])
+    on.worker().process({TASK: []})
+    assert on.state().of_job("tally")["machine-03"] == 1
+
+
+def test_a_derived_message_that_no_broker_takes_is_set_aside_and_can_be_asked_for(tmp_path):
+    on = line(tmp_path, tally=Fault(offsets=offsets(2), how="derive much"))
+    on.worker().process({TASK: on.send(5)})
+    [entry] = on.set_aside("derived")
+    assert (entry["how"], entry["detail"]["topic"]) == ("refused", "tally.v1")
+    assert on.state().counters["derived/set_aside_messages"] == 1
+    assert on.landed() == set(range(5))
+    assert len(on.recorder.published) == 0
+    RestoreRequests(on.lake.root).ask(entry["id"])
+    on.worker().process({TASK: []})
+    assert len(on.set_aside("derived")) == 2  # it is as large as before
+
+
+def test_a_derived_message_that_the_broker_refused_is_kept_and_counted_with_the_next_commit(tmp_path):
+    on = line(tmp_path, tally=Fault(offsets=offsets(2), how="derive"))
+    on.recorder.refuses = (0,)
+    worker = on.worker()
+    worker.process({TASK: on.send(5)})
+    [entry] = on.set_aside("derived")
+    assert (entry["what"], entry["reason"]) == ("task-00/0/0", "the broker refuses it")
+    worker.process({TASK: on.send(1)})
+    assert on.state().counters["derived/set_aside_messages"] == 1
+
+
+@pytest.mark.parametrize("entry_id", ["", "task-00/1", "task-00/1/9", "../x/1/0", "task-00/x/0", "t/1/0"])
+def test_what_is_not_there_cannot_be_asked_for(tmp_path, entry_id):
+    with pytest.raises(RejectedError):
+        RestoreRequests(line(tmp_path).lake.root).ask(entry_id)

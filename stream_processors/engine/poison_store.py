@@ -1,8 +1,8 @@
 """What is set aside so that the rest can go on: its entry in the commit record, its rows, and its file.
 
 A message becomes a row of ``quarantine`` and a dead letter, like one that ingest refuses. A state key and a
-derived message keep their bytes in the commit record, and, once the commit is applied, in
-``<lake>/_set_aside/<task>/<n>.json``, because records are pruned.
+derived message keep their bytes in the commit record and, once the commit is applied, in
+``<lake>/_poison/<task>/<n>.json``, because records are pruned.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import orjson
 import pyarrow as pa
 
 from schemas.durable import DISK
-from schemas.errors import PoisonError
+from schemas.errors import OperatorError, PoisonError
 from schemas.tables import QUARANTINE
 from schemas.topics import DEVICE_TOPICS
 from stream_processors.engine.letters import LARGEST_COPY_BYTES, Unpublished, content_of
@@ -158,15 +158,18 @@ def unpublished_entries(record: CommitRecord, unpublished: Sequence[Unpublished]
     )
 
 
-class SetAsideStore:
-    """Files of what was set aside, one a commit. Every entry has the id ``<task>/<n>/<number>``.
+class PoisonStore:
+    """Files of what was set aside and is nowhere else, one a commit.
+
+    The id of an entry is ``<task>/<n>/<number>``.
+    Messages have no file: their rows are in ``quarantine``, their bytes on the dead-letter topic.
 
     Args:
         root: The lake's folder.
     """
 
     def __init__(self, root: Path) -> None:
-        self._root = root / "_set_aside"
+        self._root = root / "_poison"
 
     def keep(self, record: CommitRecord, refused: Sequence[SetAside] = ()) -> None:
         """Write the file of an applied commit; may be repeated.
@@ -175,7 +178,7 @@ class SetAsideStore:
             record: The commit.
             refused: Derived messages of it that the broker refused since.
         """
-        entries = [*record.set_aside, *refused]
+        entries = [e for e in (*record.set_aside, *refused) if e.kind != "message"]
         if not entries:
             return
         content = {
@@ -188,12 +191,23 @@ class SetAsideStore:
         }
         DISK.write(self._root / record.task / f"{record.n:012d}.json", orjson.dumps(content))
 
+    def count(self) -> int:
+        """How many commits set something aside."""
+        return sum(1 for _ in self._root.glob("*/*.json"))
+
     def entries(self) -> list[dict[str, Any]]:
-        """All entries as JSON values with ``id``, ``task`` and ``at``, oldest first of each task."""
+        """All entries as JSON values with ``id``, ``task`` and ``at``, by task and commit.
+
+        Raises:
+            OperatorError: A file cannot be read.
+        """
         found = []
         for path in sorted(self._root.glob("*/*.json")):
-            content = json.loads(path.read_bytes())
-            for number, entry in enumerate(content["entries"]):
+            try:
+                content = json.loads(path.read_bytes())
                 place = {"task": content["task"], "at": content["at"]}
-                found.append({"id": f"{content['task']}/{content['n']}/{number}", **place, **entry})
+                for number, entry in enumerate(content["entries"]):
+                    found.append({"id": f"{content['task']}/{content['n']}/{number}", **place, **entry})
+            except (ValueError, KeyError, TypeError) as exc:
+                raise OperatorError(f"{path} cannot be read: {exc!r}; move it away") from exc
         return found

@@ -79,7 +79,7 @@ def query(connection: Connection, sql: str) -> pa.Table:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """DuckDB's errors as ``QueryError``, with its message; as ``UnreadableDataError`` if a file may be the cause."""
+    """DuckDB's errors as ``QueryError``, or ``UnreadableDataError`` if a file may be the cause."""
     try:
         yield
     except duckdb.Error as exc:

@@ -1,4 +1,4 @@
-"""A lake with a history, copies of it to damage, and what readers and workers make of them, without a broker."""
+"""A lake with a history, copies of it to damage, and what readers and workers make of them; no broker."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.simulators.messages import MACHINE, T0, SimDevice, SimLog
 TASKS = (0, 1)
 COMMITS = 70
 COMPACTED_AT, PINNED_AT = 20, 45
-LATER = 3
+LATER = 2
 ROWS = 2
 TABLE = "telemetry_machine"
 ROW_SQL = f"SELECT device_id, seq, score, vibration_rms, known_at FROM {TABLE} ORDER BY ALL"
@@ -60,7 +60,7 @@ class LakeHistory:
 
 
 def make_history(folder: Path) -> LakeHistory:
-    """Two tasks, registrations, a compaction, a pin, two snapshots, a checkpoint of each busy log, a catalog."""
+    """Two tasks, registrations, a compaction, a pin, two snapshots, checkpoints of busy logs, a catalog."""
     root = folder / "lake"
     lake = Lake.open(root)
     cuts = CutStore(lake)
@@ -111,7 +111,7 @@ def make_worker(root: Path, recorder: Recorder | None = None) -> Housekeeping:
         clock=lambda: T0 + timedelta(minutes=2, seconds=next(ticks)),
         code={"edgeloop": "test"},
     )
-    settings = StreamSettings(lake_root=root, compact_every=10**6, catalog_every_s=0)
+    settings = StreamSettings(lake_root=root, compact_every=10**6, catalog_every_s=10**6)
     return Housekeeping(Checkpoint(parts), lake, cuts, settings)
 
 
@@ -121,11 +121,13 @@ class DamagedLake:
 
     Attributes:
         stopped: Tasks that a worker could not open, with the reason.
+        damage: What was done to it.
     """
 
     root: Path
     history: LakeHistory
     stopped: dict[int, str] = field(default_factory=dict)
+    damage: str = ""
 
     def truth(self, *, later: bool = False) -> set[tuple]:
         """Rows of the telemetry table that must be there, as device and number."""

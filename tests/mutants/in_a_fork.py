@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,10 @@ def fork(work: Callable[[], Any], cpu_s: float = 0.0) -> tuple[int | None, Any, 
     folder = Path(tempfile.mkdtemp(prefix="mutants-"))
     try:
         sys.stdout.flush()
-        pid = os.fork()
+        with warnings.catch_warnings():
+            # From Python 3.12 on it warns where a library has started threads: none of them is used here.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
         if pid == 0:
             _child(work, folder, cpu_s)
         status = _wait(pid, ASLEEP_S if cpu_s else UNBOUNDED_S)

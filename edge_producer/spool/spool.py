@@ -343,7 +343,8 @@ class Spool:
                 f"{self._file.path} holds rows of another profile or feature set ({known}); "
                 "drain it with that one first, or move it aside to start empty"
             )
-        self._connection.execute("INSERT OR REPLACE INTO meta VALUES ('wire', ?)", (wire,))
+        if known != wire or self.meta("check") is None:
+            self.set_meta("wire", wire)
 
     def _refuse_older_copy(self) -> None:
         note = self._file.lock.note()

@@ -4,7 +4,7 @@ One file per edge process, in WAL mode, for many devices. What belongs together 
 transaction, and synced to disk (``synchronous=FULL``).
 
 meta       key, value: format, spool_id (16 random hex digits), devices, wire (telemetry fingerprint),
-           earlier_spools (ids of spools whose content was taken over), salvaged:<name>
+           earlier_spools (ids of spools whose content was taken over), salvaged:<name>, check (checksum)
 devices    one line per device: boot, next seq, state (JSON: decisions, filter and its held rows), held
            rows, open summary, action in force
 books      one line per (device, boot, period, model, stratum): counters, moments, what was stated when
@@ -26,6 +26,7 @@ import json
 import os
 import secrets
 import sqlite3
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -41,6 +42,8 @@ WAL_PAGES = 4000
 """Pages in the write-ahead log from which it is copied into the file."""
 WHOLE_CHECK_PAGES = 8192
 """Pages up to which a check compares every index with its table: that takes a second or two."""
+_CHECKED = ("format", "spool_id", "devices", "wire")
+"""Keys of ``meta`` that a checksum covers; written together with it."""
 WAL, SHARED = "-wal", "-shm"
 """Suffixes of the files that SQLite keeps beside the spool's."""
 
@@ -123,7 +126,14 @@ _UNAVAILABLE = frozenset(
     }
 )
 _DAMAGED = frozenset(
-    {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_FORMAT}
+    {
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_ERROR,
+        sqlite3.SQLITE_FORMAT,
+        sqlite3.SQLITE_CONSTRAINT,
+        sqlite3.SQLITE_MISMATCH,
+    }
 )
 
 
@@ -195,6 +205,12 @@ class SpoolFile:
     def set_meta(self, key: str, value: str) -> None:
         """Set a value of ``meta``. Call it inside a transaction."""
         self.connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+        if key in _CHECKED:
+            self.connection.execute("INSERT OR REPLACE INTO meta VALUES ('check', ?)", (self._check(),))
+
+    def _check(self) -> str:
+        """Checksum of what the file says about itself."""
+        return str(zlib.crc32(repr([self.meta(key) for key in _CHECKED]).encode()))
 
     def check(self, device_ids: Sequence[str]) -> None:
         """Check that the file is of this version, whole at its head, and of exactly these devices.
@@ -203,6 +219,8 @@ class SpoolFile:
             SpoolDamagedError: It is of another version, or says two things about itself.
             SpoolOwnerError: It is of other devices.
         """
+        if self.meta("check") not in (None, self._check()):
+            raise SpoolDamagedError(f"what {self.path} says about itself is damaged")
         if self.meta("format") != FORMAT:
             raise SpoolDamagedError(
                 f"{self.path} has format {self.meta('format')}, this version reads {FORMAT}"
@@ -315,6 +333,10 @@ def as_spool_error(path: Path, error: Exception, doing: str = "used") -> Excepti
     return SpoolDamagedError(text) if code in _DAMAGED else SpoolError(text)
 
 
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")
+
+
 def _refuse_empty(path: Path) -> None:
     """Notice a file without content before SQLite takes it for a new one, and its log for nothing.
 
@@ -333,6 +355,8 @@ def _configure(connection: sqlite3.Connection, wal_pages: int) -> None:
     # A reader that stays for long keeps the log from being started anew: it is cut back once that is over.
     connection.execute(f"PRAGMA journal_size_limit = {2 * wal_pages * PAGE}")
     connection.execute("PRAGMA temp_store = MEMORY")
+    # Damaged text is read all the same: its checksum or digest does not hold, and only its own line is lost.
+    connection.text_factory = _text
 
 
 def create_tables(connection: sqlite3.Connection) -> None:

@@ -61,7 +61,8 @@ class Field:
         keys = {n: load_or_create(self.path.parent / "keys", n) for n in DEVICES}
         verifiers = {n: MessageVerifier(k.public_pem.encode()) for n, k in keys.items()}
         place = SpoolPlace(self.path, DEVICES, self.rig.profile, **{"max_bytes": 256 * 1024**2, **given})
-        return SpoolKeeper(place, lambda: verifiers, Clock())
+        self.clock = Clock()
+        return SpoolKeeper(place, lambda: verifiers, self.clock)
 
     def after(self, **given):
         """The spool that a new start has, with all taken over that can be; and the keeper."""
@@ -121,17 +122,29 @@ def head_garbled(field):
 
 def another_version(field):
     with closing(sqlite3.connect(field.path, isolation_level=None)) as connection:
+        connection.execute("DELETE FROM meta WHERE key = 'check'")
         connection.execute("UPDATE meta SET value = '2' WHERE key = 'format'")
 
 
-def head_of_the_file_says_another_set_of_devices(field):
+def it_names_other_devices_than_it_was_made_for(field):
     with closing(sqlite3.connect(field.path, isolation_level=None)) as connection:
         connection.execute("UPDATE meta SET value = '[\"d-1\", \"e-2\"]' WHERE key = 'devices'")
 
 
+def it_names_another_profile_than_it_was_made_for(field):
+    with closing(sqlite3.connect(field.path, isolation_level=None)) as connection:
+        connection.execute("UPDATE meta SET value = replace(value, 'bench', 'bencj') WHERE key = 'wire'")
+
+
 @pytest.mark.parametrize(
     "damage",
-    [head_zeroed, head_garbled, another_version, head_of_the_file_says_another_set_of_devices],
+    [
+        head_zeroed,
+        head_garbled,
+        another_version,
+        it_names_other_devices_than_it_was_made_for,
+        it_names_another_profile_than_it_was_made_for,
+    ],
 )
 def test_damage_beside_the_content_costs_no_row(field, damage):
     damage(field)
@@ -202,6 +215,7 @@ def test_no_damage_yields_a_wrong_row_a_row_twice_or_books_that_do_not_balance(t
     keeper = field.keeper()
     keeper.open_first()
     for _ in range(20):  # what is damaged may show only when it is read, sealed or written
+        field.clock.now += 31.0
         spool = keeper.get()
         if spool is None:
             continue

@@ -268,7 +268,7 @@ class Checkpoint:
             job did anything.
 
         Raises:
-            TaskStoppedError: The job that lands messages fails through our own fault.
+            TasksStoppedError: The job that lands messages fails through our own fault.
         """
         return self._staging.stage(self._tasks[task], messages, now)
 

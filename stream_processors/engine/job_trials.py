@@ -1,4 +1,4 @@
-"""Trials: the jobs run on some messages and a state, and nothing is committed."""
+"""Job trials: the jobs run on some messages and a state, and nothing is committed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose fault it is that a job fails: the input's, the surroundings', or our own. Pure.
+"""Poison: whose fault it is that a job fails, the input's, the surroundings', or our own. Pure.
 
 *Surroundings*: a lake, broker or disk that does not answer, and a person's decision that is missing, say so
 by their own errors (``RetryableError``, ``OperatorError``, ``OSError``). Such an error is never blamed on a

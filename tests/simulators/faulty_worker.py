@@ -1,8 +1,9 @@
-"""A real stream worker whose landing job has two faults that no check foresees.
+"""A real stream worker whose landing job has faults that no check foresees.
 
 python -m tests.simulators.faulty_worker
 
-A telemetry row with seq 1666 makes it raise; one with seq 1777 ends the process by kill -9.
+A telemetry row with seq 1666 makes it raise; one with seq 1777 ends the process by kill -9. One with seq 1888
+makes it raise until there is a file ``mended`` in the lake's folder.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import sys
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 
-RAISES, ENDS = 1666, 1777
+RAISES, ENDS, UNTIL_MENDED = 1666, 1777, 1888
 
 
 def faulty_jobs(root):
@@ -42,7 +44,8 @@ def with_faults(job):
             }
             if ENDS in seqs:
                 os.kill(os.getpid(), signal.SIGKILL)
-            if RAISES in seqs:
+            mended = Path(os.environ["STREAM_LAKE_ROOT"], "mended").exists()
+            if RAISES in seqs or (UNTIL_MENDED in seqs and not mended):
                 raise ZeroDivisionError("a fault that no check foresaw")
             super()._land(topic, profile_name, group, work)
 

@@ -201,7 +201,8 @@ class PoisonLine:
 def in_records(root: Path) -> list[SetAside]:
     """What the commit records say was set aside, of all tasks."""
     log = CommitLog(root)
-    records = [CommitRecord.from_bytes(data) for task in log.tasks() for data in log.records_from(task, 0)]
+    tasks = [task for task in log.tasks() if task.startswith("task-")]
+    records = [CommitRecord.from_bytes(data) for task in tasks for data in log.records_from(task, 0)]
     return [entry for record in records for entry in record.set_aside]
 
 

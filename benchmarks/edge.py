@@ -28,7 +28,8 @@ from edge_producer.runner import Runner
 from edge_producer.settings import EdgeSettings
 from edge_producer.sources.scenario import Scenario
 from edge_producer.sources.simulate_source import SimulateSource
-from edge_producer.spool.spool import Spool, read_counters
+from edge_producer.spool.spool import Spool
+from edge_producer.spool.spool_reading import read_counters
 from edge_producer.window import SourcePause, Window
 from schemas.envelope import decode_rows
 from schemas.topics import TELEMETRY

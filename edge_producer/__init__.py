@@ -6,7 +6,8 @@ checks read the spool and the status of a process from outside, with the functio
 
 from edge_producer.device_identity import DeviceIdentity, load_or_create
 from edge_producer.settings import EdgeSettings
-from edge_producer.spool.spool import DeviceBooks, read_books, read_counters
+from edge_producer.spool.spool import DeviceBooks, read_books
+from edge_producer.spool.spool_reading import read_counters
 from edge_producer.status_file import read_status
 from edge_producer.window import Predictor, SourcePause, Window, WindowSource
 

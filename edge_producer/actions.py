@@ -23,7 +23,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
 
-from edge_producer.watchdog import CommandResult, run_command
+from edge_producer.fail_safe_watchdog import CommandResult, run_command
 from schemas.errors import ProfileError
 from schemas.section import Name
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from edge_producer import watchdog
+from edge_producer import fail_safe_watchdog
 from edge_producer.actions import ActionRunner, command_environment
 from schemas.errors import SpoolInUseError
 
@@ -103,7 +103,7 @@ class FailSafe:
         self._beat_s = now_s
         self.actions.renew()
         if self._watched:
-            self._write(watchdog.BEAT)
+            self._write(fail_safe_watchdog.BEAT)
         return not late
 
     def end(self) -> None:
@@ -115,13 +115,13 @@ class FailSafe:
         log.info("fail-safe %s commanded: %s", self._action, "done" if succeeded else "FAILED")
         if succeeded:
             self._quit = True
-            self._write(watchdog.QUIT)
+            self._write(fail_safe_watchdog.QUIT)
         self._let_go()
 
     def abandon(self) -> None:
         """End without a command: another process decides for these devices."""
         self._ended = self._quit = True
-        self._write(watchdog.QUIT)
+        self._write(fail_safe_watchdog.QUIT)
         self._let_go()
 
     def _let_go(self) -> None:
@@ -135,7 +135,7 @@ class FailSafe:
         deadline = self._monotonic() + LOCK_WAIT_S + self.actions.file.timeout_s
         while self._lock is None:
             try:
-                self._lock = watchdog.take_lock(self._folder)
+                self._lock = fail_safe_watchdog.take_lock(self._folder)
             except OSError as exc:
                 log.warning("%s cannot be locked, going on without: %s", self._folder, exc)
                 return
@@ -150,7 +150,7 @@ class FailSafe:
         environments = {
             d: command_environment(file, d, self._action, None, "watchdog") for d in self._devices
         }
-        order = watchdog.WatchOrder(
+        order = fail_safe_watchdog.WatchOrder(
             hold_s=file.watch_hold_s,
             timeout_s=file.timeout_s,
             lock=str(self._folder.absolute()),
@@ -159,7 +159,7 @@ class FailSafe:
         self._tried_s = self._monotonic()
         try:
             self._child = subprocess.Popen(  # noqa: S603  (our own module)
-                [sys.executable, "-I", "-S", watchdog.__file__],
+                [sys.executable, "-I", "-S", fail_safe_watchdog.__file__],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,

@@ -27,11 +27,11 @@ from edge_producer.sending.sender import Sender
 from edge_producer.sending.writer import OpenSpool, Writer
 from edge_producer.settings import EdgeSettings
 from edge_producer.spool.eviction import Eviction
-from edge_producer.spool.set_aside import copies
 from edge_producer.spool.spool import DeviceBooks, Spool
 from edge_producer.spool.spool_file import Connect
 from edge_producer.spool.spool_keeper import SpoolKeeper, SpoolPlace
 from edge_producer.spool.spool_messages import BlockedCount
+from edge_producer.spool.spool_set_aside import copies
 from edge_producer.updates.updater import Updater
 from edge_producer.window import Predictor, SourcePause, Window, WindowSource
 from schemas.durable import ABANDONED_S, DISK, Disk

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
-from edge_producer.sending.attempts import Rejection
 from edge_producer.sending.blocked import BlockedMessage, BlockedMessages
+from edge_producer.sending.delivery_attempts import Rejection
 from edge_producer.sending.sealing import Sealer
 from edge_producer.sending.sender import Sender
 from edge_producer.sending.topic_limits import ASK_SOON_S, wire_size

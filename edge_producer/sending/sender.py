@@ -17,7 +17,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from edge_producer.clock import Clock
-from edge_producer.sending.attempts import Attempts, Rejection
+from edge_producer.sending.delivery_attempts import Attempts, Rejection
 from edge_producer.sending.topic_limits import TopicLimits
 from schemas.envelope import SealedMessage
 from schemas.topics import ALL_TOPICS, MAX_MESSAGE_BYTES

@@ -19,7 +19,7 @@ _MAX_FAILURES = 20_000
 _LARGEST_ID = 2**40
 
 
-class DamagedFile:
+class DamagedSpoolFile:
     """One damaged spool, opened to be read.
 
     Attributes:

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from edge_producer.spool.damaged_file import DamagedFile
+from edge_producer.spool.damaged_file import DamagedSpoolFile
 from edge_producer.spool.salvage_plan import (
     FoundLine,
     FoundMessage,
@@ -32,9 +32,9 @@ from edge_producer.spool.salvage_plan import (
     found_summaries,
     plan_salvage,
 )
-from edge_producer.spool.set_aside import AsideCopy, SalvageState
 from edge_producer.spool.spool import COMMITS, Spool
 from edge_producer.spool.spool_rows import ROW_OVERHEAD, ThinnedBlock
+from edge_producer.spool.spool_set_aside import AsideCopy, SalvageState
 from schemas.durable import DISK, Disk
 from schemas.envelope import MessageVerifier
 
@@ -116,7 +116,7 @@ class Salvage:
         self._disk = disk
         self._key = f"salvaged:{copy.path.name}"
         self._may_take_rows = self._begin()
-        self._file = DamagedFile.open(copy.path)
+        self._file = DamagedSpoolFile.open(copy.path)
         devices = list(spool.devices)
         self._plan = SalvagePlan() if self._file is None else plan_salvage(self._file, devices, verifiers)
         self._take_state()

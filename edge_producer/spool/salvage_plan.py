@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from edge_producer.books import BookKey
 from edge_producer.sensed_rows import StoredRow
 from edge_producer.spool.checksums import device_checksum, row_checksum, summary_checksum
-from edge_producer.spool.damaged_file import DamagedFile
+from edge_producer.spool.damaged_file import DamagedSpoolFile
 from edge_producer.summaries import Summary
 from schemas.envelope import Envelope, MessageVerifier, SealedMessage, read_envelope, verify
 from schemas.errors import PipelineError
@@ -117,7 +117,7 @@ class SalvagePlan:
 
 
 def plan_salvage(
-    file: DamagedFile, device_ids: Sequence[str], verifiers: Mapping[str, MessageVerifier]
+    file: DamagedSpoolFile, device_ids: Sequence[str], verifiers: Mapping[str, MessageVerifier]
 ) -> SalvagePlan:
     """Read a copy and check everything in it.
 
@@ -148,7 +148,7 @@ def plan_salvage(
 
 
 def found_messages(
-    file: DamagedFile, names: Mapping[int, str], verifiers: Mapping[str, MessageVerifier], after: int = 0
+    file: DamagedSpoolFile, names: Mapping[int, str], verifiers: Mapping[str, MessageVerifier], after: int = 0
 ) -> Iterator[tuple[int, FoundMessage | None]]:
     """Messages with an id above ``after``, by id; None in the place of one that does not hold."""
     by_key = {verifier.key_id: (name, verifier) for name, verifier in verifiers.items()}
@@ -198,7 +198,7 @@ def _counted(books: str, envelope: Envelope, topic: str) -> dict[int, int]:
     return counted
 
 
-def _lines(file: DamagedFile, names: Mapping[int, str]) -> Iterator[FoundLine]:
+def _lines(file: DamagedSpoolFile, names: Mapping[int, str]) -> Iterator[FoundLine]:
     columns = (
         "device, boot_id, period_us, model, stratum, sensed, acked, filtered, evicted, refused, pending,"
         " closed, dirty, revision, statement"
@@ -218,7 +218,7 @@ def _lines(file: DamagedFile, names: Mapping[int, str]) -> Iterator[FoundLine]:
 
 
 def found_rows(
-    file: DamagedFile, names: Mapping[int, str], lines: Mapping[int, FoundLine], after: int = 0
+    file: DamagedSpoolFile, names: Mapping[int, str], lines: Mapping[int, FoundLine], after: int = 0
 ) -> Iterator[tuple[int, FoundRow | None]]:
     """Unsealed rows with an id above ``after``, by id; None in the place of one that does not hold."""
     columns = (
@@ -240,7 +240,7 @@ def found_rows(
 
 
 def found_summaries(
-    file: DamagedFile, names: Mapping[int, str], after: int = 0
+    file: DamagedSpoolFile, names: Mapping[int, str], after: int = 0
 ) -> Iterator[tuple[int, FoundSummary | None]]:
     """Closed summaries with an id above ``after``, by id; None in the place of one that does not hold."""
     columns = "device, crc, boot_id, model, period_us, period_s, part, value, raw_bytes"
@@ -253,7 +253,7 @@ def found_summaries(
         yield id_, found
 
 
-def _states(file: DamagedFile) -> Iterator[FoundState]:
+def _states(file: DamagedSpoolFile) -> Iterator[FoundState]:
     columns = (
         "device_id, boot_id, next_seq, newest_us, state, held, decision, crc,"
         " open_boot, open_model, open_period_us, open_period_s, open_part, open_value, open_raw"
@@ -273,7 +273,7 @@ def _states(file: DamagedFile) -> Iterator[FoundState]:
             yield FoundState(name, boot, seq, newest, kept, lost, str(decision), summary, whole)
 
 
-def _small_tables(file: DamagedFile, names: Mapping[int, str], plan: SalvagePlan) -> None:
+def _small_tables(file: DamagedSpoolFile, names: Mapping[int, str], plan: SalvagePlan) -> None:
     for device, *counts in file.all("totals", f"device, {', '.join(_COUNTS)}"):
         sane = device in names and all(isinstance(n, int) and 0 <= n < _SANE for n in counts)
         if sane and counts[0] == sum(counts[1:]):

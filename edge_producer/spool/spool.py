@@ -381,23 +381,3 @@ def read_books(path: Path) -> dict[str, DeviceBooks]:
     """
     with reading(path) as connection:
         return {device: DeviceBooks(*counts) for device, *counts in connection.execute(_TOTALS)}
-
-
-def read_counters(path: Path) -> dict[str, int]:
-    """What the process measured since the file was made, by name.
-
-    Raises:
-        SpoolError: The file is missing or no spool.
-    """
-    with reading(path) as connection:
-        return dict(connection.execute("SELECT name, value FROM counters").fetchall())
-
-
-def read_states(path: Path) -> dict[str, str | None]:
-    """What the last update of each device stored, read beside whoever has the file open.
-
-    Raises:
-        SpoolError: The file is missing or no spool.
-    """
-    with reading(path) as connection:
-        return dict(connection.execute("SELECT device_id, state FROM devices").fetchall())

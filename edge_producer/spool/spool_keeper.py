@@ -15,12 +15,13 @@ from typing import Any
 
 from edge_producer.clock import Clock
 from edge_producer.spool.salvage import CopyOrigin, Salvage
-from edge_producer.spool.set_aside import SalvageState, copies, finish, set_aside, trim
-from edge_producer.spool.spool import Spool, SpoolAccess, read_states
+from edge_producer.spool.spool import Spool, SpoolAccess
 from edge_producer.spool.spool_file import Connect, as_spool_error
 from edge_producer.spool.spool_lock import SpoolLock
+from edge_producer.spool.spool_reading import read_states
 from edge_producer.spool.spool_recovery import SpoolRecovery, SpoolStep
 from edge_producer.spool.spool_room import SpoolRoom
+from edge_producer.spool.spool_set_aside import SalvageState, copies, finish, set_aside, trim
 from schemas.durable import DISK, Disk
 from schemas.envelope import MessageVerifier
 from schemas.errors import SpoolDamagedError, SpoolError, SpoolInUseError, SpoolOwnerError

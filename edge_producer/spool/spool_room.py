@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_producer.spool.set_aside import copies, size_of
 from edge_producer.spool.spool import Spool
 from edge_producer.spool.spool_file import PAGE, WAL, WAL_PAGES
+from edge_producer.spool.spool_set_aside import copies, size_of
 from schemas.durable import Disk, DiskRoom
 
 RESERVE_BYTES, RESERVE_SHARE = 64 * 1024**2, 0.05

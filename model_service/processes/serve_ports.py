@@ -42,9 +42,9 @@ class _Way:
 class ServePorts:
     """Binds the ports of both listeners.
 
-    A device looks for the service at the port in its join bundle. So the process listens on every port that it
-    has had before and that is free, and takes back those that are not as soon as they are. A port that a person
-    has chosen is never exchanged for another.
+    A device looks for the service at the port in its join bundle. So the process listens on every port that
+    it has had before and that is free, and takes back those that are not as soon as they are. A port that a
+    person has chosen is never exchanged for another.
 
     Args:
         settings: Host, chosen ports, files.

@@ -9,12 +9,12 @@ import threading
 
 import pytest
 
-from edge_producer import watchdog
+from edge_producer import fail_safe_watchdog
 from edge_producer.actions import ActionRunner, load_actions
 from edge_producer.fail_safe import FailSafe
+from edge_producer.fail_safe_watchdog import Vigil
 from edge_producer.runner import Runner
 from edge_producer.settings import EdgeSettings
-from edge_producer.watchdog import Vigil
 from schemas.errors import SourceError, SpoolInUseError
 from tests.edge_producer.spool_rig import FirstSample, GivenWindows, bench_profile, window
 from tests.waiting import wait_until
@@ -343,7 +343,7 @@ def test_a_start_that_fails_commands_the_fail_safe_too(tmp_path, edge):
 def test_the_watchdog_needs_nothing_but_the_standard_library():
     program = "import runpy, sys; runpy.run_path(sys.argv[1]); print(sorted(sys.modules))"
     result = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", program, watchdog.__file__],
+        [sys.executable, "-I", "-S", "-c", program, fail_safe_watchdog.__file__],
         capture_output=True,
         text=True,
         check=True,

@@ -8,9 +8,10 @@ from contextlib import closing
 import pytest
 
 from edge_producer.device_identity import load_or_create
-from edge_producer.spool.set_aside import KEPT, SalvageState, copies, finish, set_aside, trim
-from edge_producer.spool.spool import DeviceBooks, Spool, read_books, read_counters
+from edge_producer.spool.spool import DeviceBooks, Spool, read_books
 from edge_producer.spool.spool_keeper import SpoolKeeper, SpoolPlace
+from edge_producer.spool.spool_reading import read_counters
+from edge_producer.spool.spool_set_aside import KEPT, SalvageState, copies, finish, set_aside, trim
 from schemas.envelope import MessageVerifier, read_envelope
 from schemas.row_schemas import BOOK_COUNTS
 from tests.edge_producer.spool_rig import SpoolRig, bench_profile, statements, summary_rows

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from edge_producer.runner import ProcessParts, Runner
 from edge_producer.settings import EdgeSettings
-from edge_producer.spool.spool import read_books, read_counters
+from edge_producer.spool.spool import read_books
+from edge_producer.spool.spool_reading import read_counters
 from edge_producer.spool.spool_recovery import SpoolRecovery, SpoolStep
 from edge_producer.spool.update_backlog import BacklogLimits, UpdateBacklog
 from edge_producer.status_file import read_status

@@ -10,7 +10,7 @@ import pyarrow as pa
 from feature_store.commit_log import CommitLog
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake, TableCommit
-from feature_store.lake_moments import TaskHistory, compare
+from feature_store.lake_moments import TaskHistory, TaskMoments, compare
 from feature_store.self_digest import with_digest
 from feature_store.task_history import task_history
 from schemas.errors import DamagedLakeError, LakeConflictError
@@ -39,10 +39,11 @@ def append(lake: Lake, cuts: CutStore, task: str, rows: Callable[[int], Mapping[
     """
     log = CommitLog(lake.root)
     for _ in range(_ATTEMPTS):
-        history = task_history(log, task)
-        n = history.decided + 1
+        n = log.newest(task) + 1
         parts = rows(n)
-        _refuse_other_moments(lake, cuts, history, parts)
+        history, _moments = _compared(lake, cuts, log, task, parts)
+        if history.decided + 1 != n:
+            continue
         # Step 1: files that no commit names; a crash leaves them to vacuum.
         staged = {table: lake.stage(table, part, task, n) for table, part in parts.items()}
         record = {table: [f.to_json() for f in files] for table, files in staged.items()}
@@ -66,23 +67,31 @@ def finish(lake: Lake, cuts: CutStore, task: str) -> None:
     decided = log.newest(task)
     if decided < 0 or log.applied(task) == decided:
         return
-    history = task_history(log, task)
-    redo = _refuse_other_moments(lake, cuts, history)
-    for n in redo:
-        for table, files in (
-            history.files_of(n) or {}
-        ).items():  # None: pruned, so another process applied it
+    history, moments = _compared(lake, cuts, log, task)
+    for n in moments.redo:
+        named = history.files_of(n) or {}  # None: pruned meanwhile, so another process has applied it
+        for table, files in named.items():
             lake.apply(table, [TableCommit(task, n, files)])
     cuts.record({task: history.decided})
     log.mark_applied(task, history.decided)
 
 
-def _refuse_other_moments(
-    lake: Lake, cuts: CutStore, history: TaskHistory, tables: Iterable[str] = ()
-) -> list[int]:
-    """Commits to apply, once it is clear that these tables and the commit log come from one moment."""
-    cut = cuts.latest()
-    moments = compare(lake, history, cut.marks.get(history.task) if cut else None, tables)
-    if refusal := moments.refusal():
-        raise DamagedLakeError(refusal)
-    return moments.redo
+def _compared(
+    lake: Lake, cuts: CutStore, log: CommitLog, task: str, tables: Iterable[str] = ()
+) -> tuple[TaskHistory, TaskMoments]:
+    """What the task has decided beside what its tables and these hold of it, all of one moment.
+
+    Raises:
+        DamagedLakeError: They are of different moments.
+        LakeConflictError: Other writers went on at every attempt.
+    """
+    for _ in range(_ATTEMPTS):
+        history = task_history(log, task)
+        cut = cuts.latest()
+        moments = compare(lake, history, cut.marks.get(task) if cut else None, tables)
+        refusal = moments.refusal()
+        if refusal is None:
+            return history, moments
+        if log.newest(task) == history.decided:  # else another writer went on meanwhile
+            raise DamagedLakeError(refusal)
+    raise LakeConflictError(f"other writers of '{task}' went on {_ATTEMPTS} times in a row")

@@ -18,6 +18,7 @@ from feature_store import parquet
 from feature_store.append import append, finish
 from feature_store.copies import add_copy, copy_of, read_sound, stating_path, with_copies
 from feature_store.cut_store import CutStore
+from feature_store.delta import Snapshot
 from feature_store.lake import Lake
 from feature_store.self_digest import checked, with_digest
 from feature_store.sound_files import read_each
@@ -258,14 +259,15 @@ class DeviceRegistry:
     """
 
     def __init__(self, lake: Lake, clock: Callable[[], datetime] = utc_now) -> None:
-        lake.ensure_table(DEVICES)
         self._lake = lake
         self._cuts = CutStore(lake, clock)
         self._clock = clock
         self._version = -1
+        self._lacks: str | None = None
         try:
+            lake.ensure_table(DEVICES)
             finish(lake, self._cuts, TASK)
-        except DamagedLakeError as exc:  # reading is not concerned; a registration raises it again
+        except DamagedLakeError as exc:  # whoever reads or registers meets it again
             log.warning("%s", exc)
         self._history: list[tuple[datetime, DeviceRecord]] = []
         self._keys: dict[str, DeviceRecord] = {}
@@ -299,6 +301,10 @@ class DeviceRegistry:
         self._read()
         return self._keys
 
+    def lacks(self) -> str | None:
+        """Why registrations may be missing from what was read last, in words; None: none are."""
+        return self._lacks
+
     def as_of(self, instant: datetime) -> dict[str, DeviceRecord]:
         """Record of each device that was in force at the instant, by device id."""
         return self._newest([(at, r) for at, r in self._read() if at <= instant])
@@ -309,7 +315,7 @@ class DeviceRegistry:
         Files that were read once are not read again: one that is damaged later unregisters nobody here.
         """
         table_log = self._lake.log(DEVICES.name)
-        if table_log.version() == self._version:
+        if table_log.version() == self._version and self._lacks is None:
             return self._history
         snapshot = table_log.snapshot()
         fresh = [f for f in snapshot.sizes if f not in self._parts]
@@ -321,7 +327,21 @@ class DeviceRegistry:
         self._history = [_record(row) for row in rows.sort_by(order).to_pylist()]
         self._keys = {r.key_id: r for r in self._newest(self._history).values()}
         self._version = snapshot.version
+        self._lacks = self._what_lacks(snapshot)
         return self._history
+
+    def _what_lacks(self, snapshot: Snapshot) -> str | None:
+        unread = [f for f in snapshot.sizes if f not in self._parts]
+        if unread:
+            return f"{DEVICES.name}/{unread[0]} is damaged"
+        cut = self._cuts.latest()
+        if (
+            cut is not None
+            and DEVICES.name in cut.tables
+            and snapshot.version < cut.tables[DEVICES.name].version
+        ):
+            return f"table {DEVICES.name} is of an earlier moment than cut {cut.id}"
+        return None
 
     @staticmethod
     def _newest(history: Iterable[tuple[datetime, DeviceRecord]]) -> dict[str, DeviceRecord]:

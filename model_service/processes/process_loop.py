@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from schemas.errors import PipelineError, RejectedError, RetryableError
+from schemas.errors import DamagedLakeError, PipelineError, RejectedError, RetryableError
 
 log = logging.getLogger(__name__)
 
 UNFORESEEN_S, LONGEST_S = 5.0, 60.0
 """Rest after the first unforeseen error of a job; each further one doubles it, up to the second number."""
-_REJECTED_S = 1.0
+_REJECTED_S, _DAMAGED_S = 1.0, 15.0
 _REMEMBERED = 16
 """How many different errors of a job are logged once each, until it works again."""
 
@@ -35,6 +35,8 @@ def rest_after(error: Exception, in_a_row: int) -> float | None:
             return error.retry_after_s
         case RejectedError():
             return _REJECTED_S
+        case DamagedLakeError():  # what needs the file rests; the other jobs of the process go on
+            return _DAMAGED_S
         case PipelineError():  # a person must decide (OperatorError), or another process has taken over
             return None
     doublings = min(in_a_row - 1, 16)  # 2**16 is far above the bound, and cannot overflow after days

@@ -132,20 +132,18 @@ class Checkpoint:
             OperatorError: The log is not the one that the checkpoint was made from.
             DamagedLakeError: Files that the task needs are damaged, or of another moment than the rest.
         """
-        loaded = load_task(self._parts.commits, task_name(task))
+        loaded, moments = self._load(task_name(task))
         _check_identity(loaded.state, self._parts.log_identity())
-        self._recover(task, loaded)
+        self._recover(task, loaded, moments)
         return dict(loaded.state.offsets)
 
-    def _recover(self, task: int, loaded: LoadedTask) -> None:
+    def _recover(self, task: int, loaded: LoadedTask, moments: TaskMoments) -> None:
         """Finish what a crash left of a loaded task, and own it from then on."""
-        moments = self._moments(loaded)
         self._redo(loaded, moments.redo)
         # State of release 0.2.0 names no tables: what they hold now is what they must hold from now on.
         state = self._tasks[task] = replace(loaded.state, named={**moments.held, **loaded.state.named})
-        for n in loaded.unreadable[:1]:
-            if n == state.n:
-                self._parts.commits.write_snapshot(state.task, n, state.to_bytes())
+        for n in loaded.unreadable[:1]:  # two readable ones must stay, for one may be damaged next
+            self._parts.commits.write_snapshot(state.task, n, loaded.state_at(n).to_bytes())
         self._marks.opened(state)
         self._stopped.note(state)
 
@@ -307,15 +305,19 @@ class Checkpoint:
         if (record.n + 1) % SNAPSHOT_EVERY == 0:
             self._parts.commits.write_snapshot(state.task, state.n, state.to_bytes())
 
-    def _moments(self, loaded: LoadedTask) -> TaskMoments:
-        """The task beside the tables; refused where they are of different moments."""
-        cut = self._parts.cuts.latest()
-        mark = cut.marks.get(loaded.state.task) if cut else None
-        history = loaded.history(self._parts.commits)
-        moments = compare(self._parts.lake, history, mark, self._parts.lake.tables())
-        if refusal := moments.refusal():
-            raise DamagedLakeError(refusal)
-        return moments
+    def _load(self, name: str) -> tuple[LoadedTask, TaskMoments]:
+        """The task, and what the tables hold of it; refused where they are of different moments."""
+        commits, lake = self._parts.commits, self._parts.lake
+        while True:
+            loaded = load_task(commits, name)
+            cut = self._parts.cuts.latest()
+            mark = cut.marks.get(name) if cut else None
+            moments = compare(lake, loaded.history(commits), mark, lake.tables())
+            refusal = moments.refusal()
+            if refusal is None:
+                return loaded, moments
+            if commits.newest(name) == loaded.state.n:  # else the earlier owner went on meanwhile
+                raise DamagedLakeError(refusal)
 
     def _redo(self, loaded: LoadedTask, lacking: Sequence[int]) -> None:
         """Steps 3 and 4 of commits that a table lacks or that are not marked applied."""

@@ -36,6 +36,13 @@ class LoadedTask:
     records: Mapping[int, CommitRecord] = field(default_factory=dict)
     unreadable: tuple[int, ...] = ()
 
+    def state_at(self, n: int) -> TaskState:
+        """State after commit n, which is none before the base."""
+        state = self.base
+        for number in range(self.base.n + 1, n + 1):
+            state = state.after(self.records[number])
+        return state
+
     def history(self, commits: CommitLog) -> TaskHistory:
         """What the task has decided, to compare with the tables."""
 

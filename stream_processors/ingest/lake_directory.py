@@ -14,7 +14,13 @@ from feature_store.lake import Lake
 from feature_store.lake_registry import DeviceRecord, DeviceRegistry, ProfileRegistry
 from feature_store.worker_keys import WorkerKeys
 from schemas.envelope import MessageVerifier
-from schemas.errors import LookupFailedError, PipelineError, SignatureError, UnknownSchemaError
+from schemas.errors import (
+    DamagedLakeError,
+    LookupFailedError,
+    PipelineError,
+    SignatureError,
+    UnknownSchemaError,
+)
 from schemas.profile import Profile
 from stream_processors.ingest.admission import KnownDevice
 from stream_processors.job import RawMessage
@@ -44,8 +50,17 @@ class LakeDirectory:
         self._profiles: dict[str, Profile] = {}
 
     def signer(self, key_id: str) -> KnownDevice | None:
-        """The producer whose key has this id; None: no key has it."""
+        """The producer whose key has this id; None: no key has it.
+
+        Raises:
+            DamagedLakeError: Nobody can say, because registrations are missing.
+        """
         self._refresh(unknown=key_id not in self._known)
+        if key_id not in self._known and (lacks := self._device_registry.lacks()):
+            raise DamagedLakeError(
+                f"a message has a signer that is not known, and registrations are missing: {lacks}. It waits "
+                "until they are restored: `edgeloop lake check --repair` (docs/runbook.md#damaged-data-files)"
+            )
         return self._known.get(key_id)
 
     def wire_schema(self, fingerprint: str) -> pa.Schema:

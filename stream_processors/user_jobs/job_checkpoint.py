@@ -20,7 +20,6 @@ from feature_store.lake import Lake
 from schemas.errors import OperatorError, PipelineError
 from stream_processors.engine.checkpoint import Checkpoint, CheckpointParts, task_name
 from stream_processors.engine.records import CommitRecord, LogIdentity, TaskState
-from stream_processors.engine.task_loading import load_task
 from stream_processors.job import Batch, Output, RawMessage
 from stream_processors.user_jobs.declaration import UserJob
 from stream_processors.user_jobs.job_input import JobInput, Position, reads
@@ -118,9 +117,9 @@ class JobCheckpoint(Checkpoint):
             OperatorError: Its tables hold commits that its records do not, or a record is damaged.
         """
         begin(self._parts.lake, self._parts.commits, self._job, self._installed_as, task_name(task))
-        loaded = load_task(self._parts.commits, job_task_name(self._job.name, task_name(task)))
+        loaded, moments = self._load(job_task_name(self._job.name, task_name(task)))
         self._check_moment(loaded.state, task_name(task))
-        self._recover(task, loaded)
+        self._recover(task, loaded, moments)
         self._sources[task] = self._source_of(task_name(task))
         self._carried[task] = _Carried()
         return dict(self._tasks[task].offsets)

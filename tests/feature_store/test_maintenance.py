@@ -9,7 +9,9 @@ from feature_store.append import finish
 from feature_store.commit_log import CommitLog
 from feature_store.cut import paths
 from feature_store.cut_store import CutStore
+from feature_store.damage_list import DamageList
 from feature_store.delta import LogFile, superfluous
+from feature_store.file_repair import restore
 from feature_store.lake import COMPACTED, Lake, Origin
 from feature_store.maintenance import GRACE, CompactionPolicy, compact, plan, unfinished, vacuum
 from tests.feature_store.lakes import LEFT, RIGHT, commit, keys_in, outnumber, rows, staged, two_tables
@@ -34,6 +36,55 @@ def test_compaction_replaces_many_files_by_one_with_the_same_rows(lake_root):
     assert [len(t.files) for t in cuts.latest().tables.values()] == [1, 1]
     assert keys_in(lake_root) == list(range(30))
     assert compact(lake, cuts, ALL_SMALL) == 0
+
+
+@pytest.mark.parametrize("damage", ["altered", "torn", "missing"])
+def test_compaction_merges_no_damaged_file(lake_root, damage):
+    lake = two_tables(lake_root)
+    cuts = CutStore(lake)
+    for n in range(5):
+        commit(lake, cuts, "a", n, [n])
+    path = next((lake_root / LEFT.name).glob("day=*/a.000000000002.*"))
+    data = path.read_bytes()
+    path.write_bytes(data[:50] if damage == "torn" else bytes([*data[:90], data[90] ^ 1, *data[91:]]))
+    if damage == "missing":
+        path.unlink()
+    assert compact(lake, cuts, ALL_SMALL) == 9
+    assert keys_in(lake_root) == [0, 1, 3, 4]
+    assert keys_in(lake_root, RIGHT.name) == list(range(5))
+    [listed] = DamageList(lake_root).all()
+    assert (listed.path.rsplit("/")[-1], listed.rows) == (path.name, 1)
+    assert compact(lake, cuts, ALL_SMALL) == 0
+
+
+def test_vacuum_leaves_a_table_with_a_damaged_file_alone(lake_root):
+    lake = two_tables(lake_root)
+    cuts = CutStore(lake)
+    for n in range(3):
+        commit(lake, cuts, "a", n, [n])
+    compact(lake, cuts, ALL_SMALL)
+    merged = cuts.latest().tables[LEFT.name].files[0]
+    outnumber(cuts)
+    (lake_root / LEFT.name / merged).write_bytes(b"torn")
+    assert keys_in(lake_root) == []
+    assert vacuum(lake, cuts, later(days=30)) == 3  # what the other table merged
+    assert restore(lake, LEFT.name, merged) == "restored byte for byte from the 3 files that it merged"
+    assert keys_in(lake_root) == list(range(3))
+
+
+def test_vacuum_deletes_nothing_while_a_pin_cannot_be_read(lake_root):
+    lake = two_tables(lake_root)
+    cuts = CutStore(lake)
+    for n in range(3):
+        commit(lake, cuts, "a", n, [n])
+    cuts.pin("kept")
+    compact(lake, cuts, ALL_SMALL)
+    outnumber(cuts)
+    for folder in (lake_root, lake_root / "_copies"):
+        (folder / "_pins" / "kept.json").write_bytes(b"{")
+    assert vacuum(lake, cuts, later(days=30)) == 0
+    cuts.unpin("kept")
+    assert vacuum(lake, cuts, later(days=30)) == 6
 
 
 def test_of_two_compactors_that_planned_on_the_same_files_one_loses(lake_root):

@@ -14,7 +14,7 @@ from feature_store import connect, duck
 from feature_store.catalog import CATALOG, refresh_catalog
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
-from feature_store.sql import LakeSettings, query, run, views
+from feature_store.sql import LakeSettings, query, run, touched_tables, views
 from schemas.errors import QueryError
 from schemas.tables import FIXED_TABLES, TELEMETRY_COMMON
 from schemas.view_specs import DERIVED_VIEWS, sql_type
@@ -145,6 +145,61 @@ def test_run_takes_one_statement(lake_root, sql):
     machine_lake(lake_root)
     with pytest.raises(QueryError, match="one statement at a time"):
         run(lake_root, sql)
+
+
+@pytest.mark.parametrize(
+    ("sql", "touched"),
+    [
+        ("SELECT * FROM left_rows", {"left_rows"}),
+        ('WITH x AS (SELECT 1) SELECT * FROM x, "Left_Rows"', {"left_rows"}),
+        ("SELECT count(*) FROM telemetry", {"telemetry", "telemetry_machine"}),
+        ("SELECT 1", set()),
+    ],
+)
+def test_a_statement_touches_the_tables_behind_its_views(lake_root, sql, touched):
+    two_tables(lake_root)
+    machine_lake(lake_root)
+    lake = Lake.open(lake_root)
+    commit(lake, CutStore(lake), "a", 0, [1])
+    with connect(lake_root) as con:
+        assert touched_tables(con, sql) == touched
+        assert {"books", "quarantine", "telemetry_machine"} < touched_tables(con, "FROM data_quality")
+        assert "left_rows" in touched_tables(con, "SELECT * FROM query_table('left' || '_rows')")
+
+
+def test_a_query_names_the_rows_that_it_lacks_and_other_queries_do_not(lake_root):
+    lake = two_tables(lake_root)
+    cuts = CutStore(lake)
+    for n in range(3):
+        commit(lake, cuts, "a", n, [n])
+    lost = next((lake_root / LEFT.name).glob("day=*/a.000000000001.*"))
+    lost.unlink()
+    warnings = []
+    assert (
+        run(lake_root, "SELECT k FROM left_rows ORDER BY k", fmt="csv", warn=warnings.append)
+        == "k\r\n0\r\n2\r\n"
+    )
+    assert [w.startswith("left_rows: 1 rows are left out") and lost.name in w for w in warnings] == [True]
+    assert len(run(lake_root, "SELECT k FROM right_rows", fmt="csv", warn=warnings.append).split()) == 4
+    assert len(warnings) == 1
+    refresh_catalog(lake)
+    with duckdb.connect(str(lake_root / CATALOG), read_only=True) as con:
+        assert con.execute("SELECT k FROM left_rows ORDER BY k").fetchall() == [(0,), (2,)]
+        assert con.execute("SELECT table_name, rows FROM damaged_files").fetchall() == [("left_rows", 1)]
+
+
+def test_a_file_that_duckdb_cannot_read_is_found_and_left_out(lake_root):
+    lake = two_tables(lake_root)
+    cuts = CutStore(lake)
+    for n in range(3):
+        commit(lake, cuts, "a", n, [n])
+    for n in (0, 2):  # the first file is read when views are made, the others when they are queried
+        path = next((lake_root / LEFT.name).glob(f"day=*/a.{n:012d}.*"))
+        data = path.read_bytes()
+        path.write_bytes(data[:4] + b"\xff" * (len(data) - 12) + data[-8:])
+    warnings = []
+    assert query(lake_root, "SELECT k FROM left_rows", None, warnings.append).to_pylist() == [{"k": 1}]
+    assert "2 rows are left out, for 2 files" in warnings[0]
 
 
 def test_an_error_says_what_duckdb_says_and_which_views_there_are(lake_root):

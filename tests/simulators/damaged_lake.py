@@ -19,7 +19,7 @@ from feature_store.maintenance import CompactionPolicy, compact
 from feature_store.scrub import Scrub
 from feature_store.sql import query
 from feature_store.start_up import heal
-from schemas.errors import DamagedLakeError
+from schemas.errors import DamagedLakeError, TasksStoppedError
 from schemas.instants import utc_now
 from stream_processors.engine.checkpoint import Checkpoint, CheckpointParts
 from stream_processors.ingest.ingest_job import Ingest
@@ -56,6 +56,7 @@ class LakeHistory:
     def copy(self, folder: Path) -> DamagedLake:
         """A copy to damage."""
         shutil.copytree(self.root, folder / "lake")
+        shutil.copytree(self.root.parent / "devices-then", folder / "devices-then")
         return DamagedLake(folder / "lake", self)
 
 
@@ -72,6 +73,8 @@ def make_history(folder: Path) -> LakeHistory:
     for device in devices.values():
         key = (device.signer.key_id, device.signer.public_pem().decode())
         registry.register([DeviceRecord(device.device_id, "machine", "s", "default", "sim", *key)])
+        if not (folder / "devices-then").exists():
+            shutil.copytree(root / "devices", folder / "devices-then")
     history = LakeHistory(root, {t: _messages(t, devices[t]) for t in TASKS}, dict.fromkeys(TASKS, COMMITS))
     worker = make_worker(root)
     for task in TASKS:
@@ -164,7 +167,10 @@ class DamagedLake:
             ready = {t: [self.history.messages[t][COMMITS + i]] for t in offsets}
             if i == 0:
                 ready = {t: self.history.messages[t][offsets[t] : COMMITS + 1] for t in offsets}
-            worker.process(ready)
+            try:
+                worker.process({t: m for t, m in ready.items() if t not in self.stopped})
+            except TasksStoppedError as exc:
+                self.stopped |= exc.reasons
         lake = Lake.open(self.root)
         compact(lake, CutStore(lake), CompactionPolicy(least_files=2))
         refresh_catalog(lake)

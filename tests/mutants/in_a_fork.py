@@ -18,7 +18,7 @@ from typing import Any
 
 MEMORY = 6 << 30
 """Bytes of address space beyond the parent's: a mutant that never stops collecting must not take them all."""
-FOLDERS = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - mkdtemp names it
+FOLDERS = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 """Where tests write: in memory, if possible, so that a sync costs nothing."""
 ASLEEP_S, UNBOUNDED_S = 60.0, 86400.0
 """How long a process with a limit may use no processor at all: it waits for something that never comes."""

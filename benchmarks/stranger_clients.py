@@ -21,7 +21,7 @@ from schemas.proto.delivery_pb2_grpc import ModelDeliveryStub
 
 OPENING = 256
 """Connections that are being opened at a time."""
-REOPEN_S = 5.0
+REOPEN_S = 30.0
 PAUSE_S = 0.5
 """Pause of a good device between two reports."""
 RETRIES = [("grpc.initial_reconnect_backoff_ms", 500), ("grpc.min_reconnect_backoff_ms", 500)]

@@ -89,6 +89,8 @@ def _one(site: Site, kind: str, port: str, count: int, seconds: float, prefix: s
         with clients(crowd, MODULE) as strangers, clients([["devices", given, str(seconds)]], MODULE) as good:
             used, began = cpu_s(process), time.monotonic()
             [found] = results(good)
+            if found["errors"]:
+                print(f"{kind}, {port}: errors {found['errors']}", flush=True)
             share = (cpu_s(process) - used) / (time.monotonic() - began)
             held = results(strangers)[0] if strangers else {}
             return {**found, **held, "cpu": share, "mb": _mb(process)}

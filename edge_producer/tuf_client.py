@@ -23,6 +23,7 @@ from edge_producer.trust.metadata_store import MetadataStore
 from edge_producer.trust.workflow import MissingError, TargetFile, Workflow, fits_file
 from schemas.durable import DISK
 from schemas.errors import PipelineError, TrustError
+from schemas.escaping import escaped_block
 from schemas.updates import Attack
 
 INITIAL = "initial_root"
@@ -56,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
                 given.target_dir,
             )
     except (PipelineError, MissingError, OSError) as exc:
-        sys.stderr.write(f"tuf_client: {type(exc).__name__}: {exc}\n")
+        sys.stderr.write(escaped_block(f"tuf_client: {type(exc).__name__}: {exc}\n"))
         return EXIT_FAILED
     return EXIT_DONE
 

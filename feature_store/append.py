@@ -10,7 +10,7 @@ import pyarrow as pa
 from feature_store.commit_log import CommitLog
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake, TableCommit
-from feature_store.moments import TaskHistory, compare
+from feature_store.lake_moments import TaskHistory, compare
 from feature_store.self_digest import with_digest
 from feature_store.task_history import task_history
 from schemas.errors import DamagedLakeError, LakeConflictError

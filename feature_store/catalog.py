@@ -10,10 +10,9 @@ from pathlib import Path
 
 from feature_store import duck
 from feature_store.cut_store import CutStore
+from feature_store.cut_views import open_views
 from feature_store.lake import Lake
 from feature_store.lake_registry import ProfileRegistry
-from feature_store.sound_cut import sound_cut
-from feature_store.views import statements
 from schemas.durable import DISK, temporary
 
 CATALOG = "catalog.duckdb"
@@ -33,11 +32,11 @@ def refresh_catalog(lake: Lake) -> Path:
     """
     cuts = CutStore(lake)
     root = lake.root.absolute()
-    sound = sound_cut(root, cuts.resolve(None), cuts.keeps)
     path = root / CATALOG
     beside = temporary(path)
     try:
-        duck.build(statements(root, sound, ProfileRegistry(lake).profiles()), beside).close()
+        profiles = ProfileRegistry(lake).profiles()
+        open_views(root, cuts.resolve(None), cuts, profiles, database=beside)[0].close()
         DISK.rename(beside, path, sync=False)  # not synced: the next refresh builds it again
         return path
     finally:

@@ -1,6 +1,7 @@
 """Second copies of small files that are written once and needed for long: profiles and pins.
 
 ``_copies/<same path>``. Where a file is damaged or missing and its copy is not, the copy takes its place.
+Each file also states which one it is, so that one file under the name of another is not believed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from feature_store.self_digest import checked
+import orjson
+
+from feature_store.self_digest import checked, with_digest
 from feature_store.set_aside import set_aside
 from schemas.durable import DISK
 from schemas.errors import DamagedLakeError
@@ -19,6 +22,14 @@ from schemas.errors import DamagedLakeError
 log = logging.getLogger(__name__)
 
 FOLDER = "_copies"
+_SELF = "file"
+"""Key under which a file states its path; files of release 0.2.0 do not."""
+
+
+def stating_path(root: Path, path: Path, payload: bytes) -> bytes:
+    """A JSON object that also states the path of its file, with its digest."""
+    raw = orjson.loads(payload)
+    return with_digest(orjson.dumps({**raw, _SELF: path.relative_to(root).as_posix()}))
 
 
 def copy_of(root: Path, path: Path) -> Path:
@@ -33,9 +44,9 @@ def add_copy(root: Path, path: Path) -> None:
         DamagedLakeError: The file itself is damaged.
     """
     copy = copy_of(root, path)
-    if _sound(copy) is None:
+    if _sound(root, path, copy) is None:
         data = path.read_bytes()
-        checked(data, str(path.relative_to(root)))
+        _checked(root, path, data)
         with contextlib.suppress(OSError):
             DISK.write(copy, data)
 
@@ -43,19 +54,24 @@ def add_copy(root: Path, path: Path) -> None:
 def read_sound(root: Path, path: Path) -> dict[str, Any]:
     """The JSON object in a file, or in its copy, which then replaces the file.
 
+    A sound copy that says something else is the newer one: it is written first.
+
     Raises:
         DamagedLakeError: Both are damaged or missing.
     """
-    name = str(path.relative_to(root))
+    name = path.relative_to(root).as_posix()
+    copy = _sound(root, path, copy_of(root, path))
     try:
-        return checked(path.read_bytes(), name)
+        found = _checked(root, path, path.read_bytes())
+        if copy is None or copy == found:
+            return found
+        problem = DamagedLakeError(f"{name} is of an earlier moment than its copy")
     except FileNotFoundError:
         problem = DamagedLakeError(f"{name} is missing")
     except DamagedLakeError as exc:
         problem = exc
     except OSError as exc:
         problem = DamagedLakeError(f"{name} cannot be read: {exc.strerror or exc}")
-    copy = _sound(copy_of(root, path))
     if copy is None:
         raise problem
     log.warning("%s; its copy takes its place", problem)
@@ -81,9 +97,31 @@ def remove_both(root: Path, path: Path) -> None:
     path.unlink(missing_ok=existed)
 
 
-def _sound(copy: Path) -> dict[str, Any] | None:
+def file_problem(root: Path, path: Path) -> str | None:
+    """What is wrong with a file itself, its copy aside; None: nothing."""
+    name = path.relative_to(root).as_posix()
     try:
-        return checked(copy.read_bytes(), str(copy))
+        _checked(root, path, path.read_bytes())
+    except FileNotFoundError:
+        return f"{name} is missing"
+    except OSError as exc:
+        return f"{name} cannot be read: {exc.strerror or exc}"
+    except DamagedLakeError as exc:
+        return str(exc)
+    return None
+
+
+def _checked(root: Path, path: Path, data: bytes) -> dict[str, Any]:
+    name = path.relative_to(root).as_posix()
+    raw = checked(data, name)
+    if (stated := raw.pop(_SELF, name)) != name:
+        raise DamagedLakeError(f"{name} is damaged: it holds {stated}")
+    return raw
+
+
+def _sound(root: Path, path: Path, copy: Path) -> dict[str, Any] | None:
+    try:
+        return _checked(root, path, copy.read_bytes())
     except (OSError, DamagedLakeError):
         return None
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import orjson
 
 from feature_store.commit_log import CommitLog, ever_concluded
-from feature_store.copies import copy_of, read_sound, remove_both, with_copies
+from feature_store.copies import copy_of, read_sound, remove_both, stating_path, with_copies
 from feature_store.cut import (
     NEWEST_KEPT,
     Cut,
@@ -198,8 +198,9 @@ class CutStore:
             if gone is not None:
                 raise QueryError(f"cut {cut.id} cannot be pinned: {gone.name} is gone")
             path = self._pins / f"{name}.json"
-            DISK.write(copy_of(self._lake.root, path), cut.to_bytes())
-            DISK.write(path, cut.to_bytes())
+            content = stating_path(self._lake.root, path, cut.to_bytes())
+            DISK.write(copy_of(self._lake.root, path), content)
+            DISK.write(path, content)
         return cut
 
     def unpin(self, name: str) -> None:
@@ -311,10 +312,11 @@ class CutStore:
             except DamagedLakeError as exc:
                 self._warn(f"table {name} stays in new cuts as it was in cut {before.id}: {exc}")
                 continue
-            if name in before.tables and snapshot.version < before.tables[name].version:
+            now, then = cut_table(snapshot, marks), before.tables.get(name)
+            if then is not None and _lacks(now, then):
                 self._warn(f"table {name} is older than cut {before.id}, which stays in force for it")
             else:
-                tables[name] = cut_table(snapshot, marks)
+                tables[name] = now
         return tables
 
     def _put(self, cut: Cut) -> bool:
@@ -340,3 +342,9 @@ class CutStore:
     def path(self, cut_id: int) -> Path:
         """File of a cut on record."""
         return self._folder / f"{cut_id:012d}.json"
+
+
+def _lacks(now: TableCut, then: TableCut) -> bool:
+    """Whether a table is of an earlier moment than a cut of it: files go only in a later version."""
+    same = now.version == then.version
+    return now.version < then.version or (same and not set(then.files) <= set(now.files))

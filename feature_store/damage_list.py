@@ -70,8 +70,7 @@ class DamageList:
             "found": found.found.isoformat(),
         }
         try:
-            if DISK.put_if_absent(self._entry(table, path), with_digest(orjson.dumps(entry))):
-                log.error("%s (docs/runbook.md#damaged-data-files)", found.line())
+            DISK.put_if_absent(self._entry(table, path), with_digest(orjson.dumps(entry)))
         except OSError as exc:
             log.warning("%s; this cannot be put on record: %s", found.line(), exc)
         return found

@@ -31,6 +31,7 @@ from schemas.tables import PARTITION_COLUMN
 
 log = logging.getLogger(__name__)
 
+_ATTEMPTS = 20
 CHECKPOINT_EVERY = 50
 """Log entries between two checkpoints of a table's log."""
 _DAY = pa.field(PARTITION_COLUMN, pa.date32(), nullable=False)
@@ -167,19 +168,21 @@ class DeltaLog:
             False: another writer was first; catch up and check again.
         """
         with self._lock:
-            self.catch_up()
-            if any(_reached(self.transaction(app), n) for app, n in transactions.items()):
-                return False
-            if any(f.path not in self._state.sizes for f in removes):
-                return False
-            try:
-                self._write(adds, removes, transactions, info or {})
-            except CommitFailedError as exc:
-                log.debug("another writer was first on table %s: %s", self.folder.name, exc)
-                return False
-            except DeltaError as exc:
-                raise LakeConflictError(f"table {self.folder.name}: {exc}") from exc
-            return self._is_in_log(transactions)
+            for _ in range(_ATTEMPTS):
+                self.catch_up()
+                if any(_reached(self.transaction(app), n) for app, n in transactions.items()):
+                    return False
+                if any(f.path not in self._state.sizes for f in removes):
+                    return False
+                try:
+                    self._write(adds, removes, transactions, info or {})
+                except CommitFailedError as exc:
+                    log.debug("another writer was first on table %s: %s", self.folder.name, exc)
+                    continue
+                except DeltaError as exc:
+                    raise LakeConflictError(f"table {self.folder.name}: {exc}") from exc
+                return self._is_in_log(transactions)
+        return False
 
     def _write(
         self,
@@ -188,7 +191,9 @@ class DeltaLog:
         transactions: Mapping[str, int],
         info: Mapping[str, Any],
     ) -> None:
-        digest = actions_digest(adds, [f.path for f in removes], transactions)
+        # Its version is known before, for nothing is retried here: so the digest can cover it.
+        version = self._table.version() + 1
+        digest = actions_digest(version, adds, [f.path for f in removes], transactions)
         now_ms = int(time.time() * 1000)
         actions = [_add(f, now_ms, data_change=not removes) for f in adds]
         self._table.create_write_transaction(
@@ -198,7 +203,7 @@ class DeltaLog:
             [PARTITION_COLUMN],
             commit_properties=CommitProperties(
                 custom_metadata={DIGEST: digest, **info},
-                max_commit_retries=20,
+                max_commit_retries=0,
                 app_transactions=[Transaction(a, n) for a, n in transactions.items()],
             ),
             post_commithook_properties=_NO_HOOKS,

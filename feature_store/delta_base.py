@@ -37,7 +37,7 @@ def read_entry(path: Path) -> bytes | None:
         return None
     except OSError as exc:
         raise _damaged(path, f"cannot be read ({exc.strerror or exc})") from exc
-    problem = entry_problem(entry)
+    problem = entry_problem(entry, int(path.name[:_DIGITS]))
     if problem is None and not log_digests.agrees(path, entry):
         problem = "was altered: its bytes are not those of its digest"
     if problem is not None:

@@ -85,9 +85,12 @@ def rows_of(path: str, stats: str | None) -> dict[str, int]:
     return {path: number} if isinstance(number, int) else {}
 
 
-def actions_digest(adds: Iterable[LogFile], removes: Iterable[str], transactions: Mapping[str, int]) -> str:
-    """Digest of what a log entry adds, removes and commits, in any order."""
+def actions_digest(
+    version: int, adds: Iterable[LogFile], removes: Iterable[str], transactions: Mapping[str, int]
+) -> str:
+    """Digest of what the log entry of a version adds, removes and commits, in any order."""
     lines = [
+        ["version", version],
         *(["add", f.path, f.size, f.day, f.stats] for f in adds),
         *(["remove", path] for path in removes),
         *(["txn", app, n] for app, n in transactions.items()),
@@ -95,16 +98,16 @@ def actions_digest(adds: Iterable[LogFile], removes: Iterable[str], transactions
     return hashlib.sha256(b"\n".join(sorted(orjson.dumps(line) for line in lines))).hexdigest()
 
 
-def entry_problem(entry: bytes) -> str | None:
-    """What is wrong with a log entry, in words; None: nothing that shows."""
+def entry_problem(entry: bytes, version: int) -> str | None:
+    """What is wrong with the log entry of a version, in words; None: nothing that shows."""
     if not entry.strip():
         return "is empty"
     try:
         actions = _actions(entry)
         info: dict[str, Any] = next((a["commitInfo"] for a in actions if "commitInfo" in a), {})
         stated = info.get(DIGEST)
-        if stated is not None and stated != _digest_of(actions):
-            return "was altered: its actions are not those of its digest"
+        if stated is not None and stated != _digest_of(actions, version):
+            return "was altered, or is of another version: its actions are not those of its digest"
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
         return "is torn or altered"
     return None
@@ -119,14 +122,14 @@ def compaction_inputs(entry: bytes) -> dict[str, list[str]]:
     return {}
 
 
-def _digest_of(actions: Sequence[Mapping[str, Any]]) -> str:
+def _digest_of(actions: Sequence[Mapping[str, Any]], version: int) -> str:
     adds = [
         LogFile(unquote(a["path"]), a["size"], a["partitionValues"][PARTITION_COLUMN], a["stats"])
         for a in (action["add"] for action in actions if "add" in action)
     ]
     removes = [unquote(a["remove"]["path"]) for a in actions if "remove" in a]
     return actions_digest(
-        adds, removes, {a["txn"]["appId"]: a["txn"]["version"] for a in actions if "txn" in a}
+        version, adds, removes, {a["txn"]["appId"]: a["txn"]["version"] for a in actions if "txn" in a}
     )
 
 

@@ -13,10 +13,12 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from schemas.errors import QueryError
+from schemas.errors import QueryError, UnreadableDataError
 
 Connection = Any
 """A ``duckdb.DuckDBPyConnection``: duckdb ships no complete type information."""
+
+_READING = (duckdb.IOException, duckdb.InvalidInputException, duckdb.InternalException, duckdb.FatalException)
 
 
 @cache
@@ -77,11 +79,13 @@ def query(connection: Connection, sql: str) -> pa.Table:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """DuckDB's errors as ``QueryError``, with its message."""
+    """DuckDB's errors as ``QueryError``, or ``UnreadableDataError`` if a file may be the cause."""
     try:
         yield
     except duckdb.Error as exc:
-        raise QueryError(str(exc)) from exc
+        # Thrift's errors come without a class of their own; the others name the file.
+        unreadable = type(exc) is duckdb.Error or (isinstance(exc, _READING) and ".parquet" in str(exc))
+        raise (UnreadableDataError if unreadable else QueryError)(str(exc)) from exc
 
 
 def _check(sql: str) -> None:

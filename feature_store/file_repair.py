@@ -58,7 +58,9 @@ def _inputs(folder: Path, path: str) -> list[str]:
     """Files that a compaction merged into this one, as its log entry says; empty: the entry is gone."""
     for entry in sorted((folder / "_delta_log").glob("*.json"), reverse=True):
         content = DISK.read(entry) or b""
-        if entry_problem(content) is None and (found := compaction_inputs(content).get(path)):
+        if entry_problem(content, int(entry.stem)) is None and (
+            found := compaction_inputs(content).get(path)
+        ):
             return found
     return []
 

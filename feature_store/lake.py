@@ -145,6 +145,16 @@ class Lake:
             for day, part in parquet.by_day(fitting, "known_at")
         ]
 
+    def check(self, table: str, rows: pa.Table) -> None:
+        """Return if ``stage`` could write the rows; writes nothing.
+
+        Raises:
+            ValueError: Rows that do not fit the table or that Parquet cannot hold.
+        """
+        fitting = self._fit(table, rows)
+        for _day, part in parquet.by_day(fitting, "known_at"):
+            parquet.check(part, parquet.LANDING)
+
     def write(
         self, table: str, rows: pa.Table, day: str, name: Origin, codec: parquet.Codec = parquet.LANDING
     ) -> StagedFile:

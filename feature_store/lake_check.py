@@ -13,7 +13,7 @@ from pathlib import Path
 from feature_store.catalog import CATALOG, catalog_problem, refresh_catalog
 from feature_store.commit_check import check_commits
 from feature_store.commit_log import CommitLog
-from feature_store.copies import read_sound
+from feature_store.copies import file_problem, read_sound
 from feature_store.cut_store import CutStore
 from feature_store.decided_files import landed_marks
 from feature_store.file_check import check_files
@@ -21,7 +21,6 @@ from feature_store.lake import Lake
 from feature_store.lake_finding import LakeFinding, Progress
 from feature_store.lake_registry import ProfileRegistry
 from feature_store.process_lock import exclusive
-from feature_store.self_digest import checked
 from feature_store.set_aside import set_aside
 from feature_store.start_up import known_tables
 from feature_store.table_rebuild import BrokenTable, broken_tables, mend_tables
@@ -59,7 +58,7 @@ def _copied(lake: Lake, cuts: CutStore, *, repair: bool) -> Iterator[LakeFinding
     """Profiles and pins: each has a copy that takes the place of a damaged one."""
     for path in (*ProfileRegistry(lake).files(), *cuts.pin_files()):
         name = str(path.relative_to(lake.root))
-        problem = _problem_of(path, name)
+        problem = file_problem(lake.root, path)
         if problem is None:
             continue
         try:
@@ -69,7 +68,7 @@ def _copied(lake: Lake, cuts: CutStore, *, repair: bool) -> Iterator[LakeFinding
         except DamagedLakeError:
             yield LakeFinding(name, problem, _without_copy(path))
     for name, problem in ProfileRegistry(lake).damaged().items():
-        if _problem_of(lake.root / name, name) is None:
+        if file_problem(lake.root, lake.root / name) is None:
             yield LakeFinding(name, problem, _without_copy(lake.root / name))
 
 
@@ -77,18 +76,6 @@ def _without_copy(path: Path) -> str:
     if path.parent.name == "_pins":
         return f"vacuum deletes nothing until it is restored, or given up: `edgeloop lake unpin {path.stem}`"
     return "what devices of this profile send is refused, bytes kept; register the profile again"
-
-
-def _problem_of(path: Path, name: str) -> str | None:
-    try:
-        checked(path.read_bytes(), name)
-    except FileNotFoundError:
-        return f"{name} is missing"
-    except OSError as exc:
-        return f"{name} cannot be read: {exc.strerror or exc}"
-    except DamagedLakeError as exc:
-        return str(exc)
-    return None
 
 
 def _pointers(lake: Lake, *, repair: bool) -> Iterator[LakeFinding]:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from feature_store import parquet
 from feature_store.append import append, finish
-from feature_store.copies import add_copy, copy_of, read_sound, with_copies
+from feature_store.copies import add_copy, copy_of, read_sound, stating_path, with_copies
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from feature_store.self_digest import checked, with_digest
@@ -90,7 +90,7 @@ class ProfileRegistry:
         """
         self._lake.ensure_table(telemetry_table(profile))
         schema_id = fingerprint(telemetry_rows(profile))
-        payload = with_digest(profile.model_dump_json().encode())
+        payload = profile.model_dump_json().encode()
         while True:
             newest = self._newest(profile.name)
             if newest is not None and self._try(newest) == profile:
@@ -98,7 +98,7 @@ class ProfileRegistry:
                 break
             number = 0 if newest is None else int(newest.stem) + 1
             path = self._profiles / profile.name / f"{number:06d}.json"
-            if DISK.put_if_absent(path, payload):
+            if DISK.put_if_absent(path, stating_path(self._lake.root, path, payload)):
                 break
         add_copy(self._lake.root, path)
         self._point(schema_id, path)

@@ -58,6 +58,17 @@ def write(path: Path, content: pa.Buffer) -> None:
         DISK.sync(file.fileno(), path)
 
 
+def check(rows: pa.Table, codec: Codec) -> None:
+    """Return if the rows can be written, with their statistics; nothing is kept.
+
+    Raises:
+        ValueError: They cannot.
+    """
+    with pq.ParquetWriter(pa.BufferOutputStream(), rows.schema, **_options(rows.schema, codec)) as writer:
+        writer.write_table(rows, row_group_size=ROW_GROUP_ROWS)
+    statistics(writer.writer.metadata)
+
+
 @lru_cache(maxsize=256)
 def _options(schema: pa.Schema, codec: Codec) -> dict[str, Any]:
     kinds = {f.name: f.type for f in schema}

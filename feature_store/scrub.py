@@ -90,7 +90,8 @@ class Scrub:
             problem = content_problem(self._root / name, size)
             table, _, path = name.partition("/")
             if problem is not None:
-                listed.add(table, path, rows, problem)
+                damaged = listed.add(table, path, rows, problem)
+                log.error("%s (docs/runbook.md#damaged-data-files)", damaged.line())
             n_bytes = size or 0
             left -= n_bytes
             state = replace(

@@ -60,7 +60,8 @@ def sound_cut(root: Path, cut: Cut, keeps: Callable[[Cut], bool], *, verify: Ite
         test = content_problem if name in wanted else presence_problem
         for path, size, rows in table.sized():
             if item := known.get((name, path)):
-                damaged.setdefault(name, {})[path] = item
+                counted = item if item.rows is not None else replace(item, rows=rows)
+                damaged.setdefault(name, {})[path] = counted
             elif problem := test(root / name / path, size):
                 found.append((name, path, rows, problem))
     if found and not keeps(cut):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from feature_store import parquet
 from feature_store.damage_list import DamageList
 from feature_store.delta import Snapshot
 from schemas.errors import DamagedLakeError
+
+log = logging.getLogger(__name__)
 
 
 def read_each(root: Path, table: str, files: Iterable[str], snapshot: Snapshot) -> dict[str, pa.Table]:
@@ -27,7 +30,8 @@ def read_each(root: Path, table: str, files: Iterable[str], snapshot: Snapshot) 
         try:
             found[file] = parquet.read(root / table / file, snapshot.columns)
         except DamagedLakeError as exc:
-            DamageList(root).add(table, file, snapshot.rows.get(file), str(exc))
+            damaged = DamageList(root).add(table, file, snapshot.rows.get(file), str(exc))
+            log.warning("%s (docs/runbook.md#damaged-data-files)", damaged.line())
     return found
 
 

@@ -12,14 +12,14 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from feature_store import duck
-from feature_store.cut import paths
+from feature_store.cut import Cut, paths
 from feature_store.cut_store import CutRef, CutStore
+from feature_store.cut_views import open_views
 from feature_store.lake import Lake
 from feature_store.lake_registry import ProfileRegistry
 from feature_store.result_text import FORMATS, Format
-from feature_store.sound_cut import SoundCut, sound_cut
-from feature_store.views import statements
-from schemas.errors import QueryError
+from feature_store.sound_cut import SoundCut
+from schemas.errors import QueryError, UnreadableDataError
 from schemas.tables import BOOKS
 from schemas.view_specs import BOOKS_STATEMENTS
 
@@ -97,8 +97,8 @@ def open_cut(
         raise QueryError(f"no lake at {root}; `edgeloop up` or `edgeloop demo` makes one")
     lake = Lake(root)
     cuts = CutStore(lake)
-    sound = sound_cut(root, cuts.resolve(cut), cuts.keeps, verify=verify)
-    connection = duck.build(statements(root, sound, ProfileRegistry(lake).profiles()))
+    profiles = ProfileRegistry(lake).profiles()
+    connection, sound = open_views(root, cuts.resolve(cut), cuts, profiles, verify=verify)
     if locked:
         duck.lock(connection, list(paths(root, sound.cut)))
     return connection, sound
@@ -120,16 +120,55 @@ def query(lake_root: Path, sql: str, cut: CutRef = None, warn: Callable[[str], N
     Raises:
         QueryError: No such cut, no reading statement, or DuckDB refuses it; the message lists the views.
     """
-    connection, sound = open_cut(lake_root.absolute(), cut)
+    root = lake_root.absolute()
+    try:
+        return _query(root, sql, cut, warn, ())
+    except UnreadableDataError:
+        with open_cut(root, cut)[0] as connection:
+            suspects = touched_tables(connection, sql)
+        return _query(root, sql, cut, warn, suspects)
+
+
+def _query(root: Path, sql: str, cut: CutRef, warn: Callable[[str], None], verify: Iterable[str]) -> pa.Table:
+    connection, sound = open_cut(root, cut, verify=verify)
     with connection:
-        if sound.left_out:
-            touched = touched_tables(connection, sql)
-            for line in sound.warnings(touched):
-                warn(line)
         try:
-            return duck.query(connection, sql)
+            result = duck.query(connection, sql)
+        except UnreadableDataError:
+            raise
         except QueryError as exc:
             raise QueryError(f"{exc}\n\nviews: {', '.join(views(connection))}") from exc
+        for line in sound.warnings(touched_tables(connection, sql)) if sound.left_out else ():
+            warn(line)
+        return result
+
+
+def row_counts(root: Path, cut: Cut) -> tuple[dict[str, int], SoundCut]:
+    """Rows of each table of a cut, and the cut without the files that are left out.
+
+    Raises:
+        UnreadableDataError: DuckDB cannot read a file that is as it was written.
+    """
+    verify: set[str] = set()
+    while True:
+        connection, sound = open_cut(root, cut.id, verify=verify)
+        with connection:
+            counts = {table: _count(connection, table) for table in cut.tables}
+        unreadable = {table for table, rows in counts.items() if rows is None}
+        if not unreadable:
+            return {table: rows or 0 for table, rows in counts.items()}, sound
+        if unreadable <= verify:
+            raise UnreadableDataError(f"DuckDB cannot read {', '.join(sorted(unreadable))}")
+        verify |= unreadable
+
+
+def _count(connection: duck.Connection, table: str) -> int | None:
+    view = BOOKS_STATEMENTS if table == BOOKS.name else table  # `books` shows the newest statements only
+    try:
+        counted = duck.query(connection, f"SELECT count(*) AS n FROM {duck.name(view)}")  # noqa: S608  (quoted)
+    except UnreadableDataError:
+        return None
+    return int(counted.column("n")[0].as_py())
 
 
 def run(

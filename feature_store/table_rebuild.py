@@ -159,7 +159,7 @@ def _put(folder: Path, checkpoint: Path, version: int) -> None:
     target = place / f"{version:020d}.checkpoint.parquet"
     DISK.write(target, checkpoint.read_bytes())
     log_digests.note(target)
-    info = {"operation": "REBUILD", DIGEST: actions_digest([], [], {})}
+    info = {"operation": "REBUILD", DIGEST: actions_digest(version, [], [], {})}
     DISK.put_if_absent(place / f"{version:020d}.json", orjson.dumps({"commitInfo": info}))
     hint = orjson.loads((checkpoint.parent / HINT).read_bytes())
     DISK.write(place / HINT, orjson.dumps({**hint, "version": version}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from feature_store.commit_log import SNAPSHOT, CommitLog
 from feature_store.decided_files import read_files, record_name
-from feature_store.moments import TaskHistory
+from feature_store.lake_moments import TaskHistory
 from feature_store.self_digest import checked
 from schemas.errors import DamagedLakeError
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import signal
 import sys
 import threading
@@ -38,6 +39,9 @@ def main(argv: list[str]) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    # gRPC's core reads this when it is imported. Else each handshake that fails writes a line, and strangers
+    # can fill the log.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         guard_folder(settings.root, settings.data_group)
         importlib.import_module(PROCESSES[argv[0]]).run(settings, stop)

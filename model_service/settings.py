@@ -94,6 +94,11 @@ class ModelSettings(BaseSettings):
         return self.root / "address.json"
 
     @property
+    def ports_file(self) -> Path:
+        """JSON of the ports that the serving process has had: devices look for it there."""
+        return self.root / "ports.json"
+
+    @property
     def refusals_file(self) -> Path:
         """JSON of what the serving process refused since it started."""
         return self.root / "refusals.json"

@@ -19,14 +19,18 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
     encode_dss_signature,
 )
 
+from schemas.arrow_bounds import check_unpacked, check_value
 from schemas.errors import DecodeError, SignatureError
 from schemas.row_schemas import fingerprint
 from schemas.topics import Lane
 
 CODEC = pa.Codec("lz4_raw")
 _ECDSA = ec.ECDSA(hashes.SHA256())
-MAX_RAW_BYTES = 16 * 1024 * 1024
-"""Bound on what one message may decompress to."""
+MAX_KEY_BYTES = 256
+"""Longest message key: the id of a producer."""
+MAX_HEADERS = 32
+MAX_HEADER_BYTES = 8 * 1024
+"""Bound on all headers of a message together, names included."""
 _COORDINATE_BYTES = 32
 _KEY_ID_CHARS = 16
 
@@ -170,14 +174,17 @@ def encode_rows(batch: pa.RecordBatch) -> tuple[bytes, int]:
 def decode_rows(value: bytes, raw_bytes: int, schema: pa.Schema) -> pa.RecordBatch:
     """Rows of a sealed message.
 
+    Every length is checked before anything of that length is read or made (``schemas.arrow_bounds``).
+
     Raises:
-        DecodeError: The bytes do not have the length ``raw_bytes`` or the columns of ``schema``.
+        DecodeError: The bytes do not have the length ``raw_bytes`` or the columns of ``schema``, hold too
+            many rows, or would unpack to more than they are.
     """
-    if not 0 < raw_bytes <= MAX_RAW_BYTES:
-        raise DecodeError(f"raw_bytes {raw_bytes} is outside 1..{MAX_RAW_BYTES}")
+    check_value(len(value), raw_bytes)
     try:
-        raw = CODEC.decompress(value, raw_bytes)
-        batch = pa.ipc.read_record_batch(pa.ipc.read_message(raw), schema)
+        message = pa.ipc.read_message(CODEC.decompress(value, raw_bytes))
+        check_unpacked(message)
+        batch = pa.ipc.read_record_batch(message, schema)
         batch.validate(full=True)
     except (pa.ArrowException, OSError, EOFError, ValueError) as exc:
         raise DecodeError(f"value does not decode as {fingerprint(schema)}: {exc}") from exc
@@ -198,7 +205,7 @@ def seal(topic: str, envelope: Envelope, value: bytes, signer: MessageSigner) ->
     """
     filled = envelope._replace(digest=hashlib.sha256(value).digest(), signer=signer.key_id)
     headers = _to_headers(filled)
-    signature = signer.sign(_signed_bytes(topic, filled.producer.encode(), headers))
+    signature = signer.sign(signed_bytes(topic, filled.producer.encode(), headers))
     return SealedMessage(topic, filled.producer.encode(), [*headers, ("signature", signature)], value)
 
 
@@ -214,13 +221,12 @@ def read_envelope(key: bytes | None, headers: Headers) -> tuple[Envelope, bytes]
     """Envelope and signature of a message, not yet verified.
 
     Raises:
-        DecodeError: A header is missing, doubled or malformed.
+        DecodeError: A header is missing, doubled or malformed, or key or headers are too long.
     """
+    _check_lengths(key, headers)
     fields = dict(headers)
     if len(fields) != len(headers):
         raise DecodeError("a header appears twice")
-    if any(not isinstance(value, bytes) for value in fields.values()):
-        raise DecodeError("a header has no value")
     try:
         envelope = Envelope(
             schema=fields["schema"].decode("ascii"),
@@ -258,7 +264,22 @@ def verify(
     if hashlib.sha256(value).digest() != envelope.digest:
         raise SignatureError("digest does not match the value")
     unsigned = [h for h in headers if h[0] != "signature"]
-    verifier.verify(signature, _signed_bytes(topic, key, unsigned))
+    verifier.verify(signature, signed_bytes(topic, key, unsigned))
+
+
+def _check_lengths(key: bytes | None, headers: Headers) -> None:
+    """Return if key and headers are no longer than any producer makes them; the first check of a message."""
+    if key is not None and len(key) > MAX_KEY_BYTES:
+        raise DecodeError(f"the key has {len(key)} bytes; at most {MAX_KEY_BYTES}")
+    if len(headers) > MAX_HEADERS:
+        raise DecodeError(f"the message has {len(headers)} headers; at most {MAX_HEADERS}")
+    size = 0
+    for name, value in headers:
+        if value is None:
+            raise DecodeError("a header has no value")
+        size += len(name) + len(value)
+    if size > MAX_HEADER_BYTES:
+        raise DecodeError(f"the headers have {size} bytes; at most {MAX_HEADER_BYTES}")
 
 
 def _to_headers(envelope: Envelope) -> Headers:
@@ -275,7 +296,8 @@ def _to_headers(envelope: Envelope) -> Headers:
     ]
 
 
-def _signed_bytes(topic: str, key: bytes, headers: Headers) -> bytes:
+def signed_bytes(topic: str, key: bytes, headers: Headers) -> bytes:
+    """What a signature covers: topic, key and headers in order, each with its length before it."""
     parts = [topic.encode(), key]
     for name, value in headers:
         parts += (name.encode(), value)

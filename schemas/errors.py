@@ -6,6 +6,7 @@
     + LakeConflictError
     + ServiceUnavailableError
     + NotEnoughDataError      (a training run waits for more rows)
+    + LookupFailedError
   x RejectedError             it never will: dead-letter it, refuse it, go on
     + ProfileError
     + SourceError
@@ -15,6 +16,7 @@
       - SignatureError
       - ClonedIdentityError
       - PolicyError
+      - PoisonError
     + BundleError
     + TrustError              (carries the attack that the update resembles)
     + AccessError
@@ -26,8 +28,9 @@
       - SpoolUnavailableError (the disk does not take or give it now: try again)
       - SpoolDamagedError   (set it aside, salvage what can be read)
     + QueryError
+      - UnreadableDataError
   x TaskLostError             another worker owns the task: discard, reload
-  x TasksStoppedError         a part of the lake that these tasks need is damaged: go on with the others
+  x TasksStoppedError         these tasks cannot go on, the others can: leave them, try them again later
   x OperatorError             a person must decide; the message names the range or file
     + DamagedLakeError        (what the file concerns stops, the rest goes on)
     + StackError
@@ -75,6 +78,13 @@ class NotEnoughDataError(RetryableError):
     """A training run has too few rows yet; it waits for more."""
 
 
+class LookupFailedError(RetryableError):
+    """Profiles or devices could not be read from the lake; never the fault of the message that asked.
+
+    Operator action: the message quotes the cause.
+    """
+
+
 class RejectedError(PipelineError):
     """The input can never be accepted; the caller dead-letters or refuses it."""
 
@@ -118,6 +128,13 @@ class ClonedIdentityError(MessageError):
 
 class PolicyError(MessageError):
     """Inclusion probabilities or rates that the device's policy does not allow."""
+
+
+class PoisonError(MessageError):
+    """A message on which a job raises, hangs, or runs out of memory; it is set aside and the rest goes on.
+
+    Operator action: the reason names job and exception; replay it once the job is mended.
+    """
 
 
 class BundleError(RejectedError):
@@ -186,12 +203,24 @@ class QueryError(RejectedError):
     """SQL that DuckDB refuses, or a cut that does not exist."""
 
 
+class UnreadableDataError(QueryError):
+    """DuckDB cannot read a data file; whoever asked verifies the files and asks again without damaged ones.
+
+    Operator action: `edgeloop lake check` names the file; with `--repair` it restores it if it can.
+    """
+
+
 class TaskLostError(PipelineError):
     """Commit n of the task exists already: another worker owns it. Discard and reload."""
 
 
 class TasksStoppedError(PipelineError):
-    """A damaged part of the lake stops these tasks; everything else was committed.
+    """These tasks cannot go on; everything else was committed.
+
+    A part of the lake that they need is damaged, or their landing job fails through our own fault.
+
+    Operator action: the message names the file, or job and exception; the tasks go on by themselves once it
+    is mended.
 
     Attributes:
         reasons: Why, by number of the task.

@@ -30,6 +30,11 @@ Int32 = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
+MAX_EVENT_BYTES = 64 * 1024
+"""Longest JSON of an event; a hundred times what any event of ours has."""
+_ERRORS_SHOWN = 20
+
+
 class Event(BaseModel):
     """Base of all events: frozen, unknown keys refused, NaN and infinities refused."""
 
@@ -165,10 +170,13 @@ def parse_event(kind: type[E], value: bytes) -> E:
     """Event from JSON bytes.
 
     Raises:
-        DecodeError: No JSON, or not this event; the message names the keys.
+        DecodeError: Too long, no JSON, or not this event; the message names the keys.
     """
+    if len(value) > MAX_EVENT_BYTES:
+        raise DecodeError(f"not a {kind.__name__}: {len(value)} bytes, at most {MAX_EVENT_BYTES}")
     try:
         return kind.model_validate_json(value)
     except ValidationError as exc:
-        keys = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['msg']}" for e in exc.errors())
+        errors = exc.errors(include_url=False)[:_ERRORS_SHOWN]
+        keys = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['msg']}" for e in errors)
         raise DecodeError(f"not a {kind.__name__}: {keys}") from exc

@@ -1,20 +1,24 @@
 """Who may read what a process keeps: its owner, and one group if an operator names it.
 
-Every process guards its folder at start. From then on each file it makes is closed to others, whoever writes
-it (SQLite, a Java broker, a Parquet writer), because the umask does it: 0600 and 0700, or with a group 0640
-and 0750. The folder passes its group on to what is made in it (set-group-ID). Keys keep their own mode, 0600.
+Every process guards its folder at start; the group is called its data group. From then on each file it makes
+is closed to others, whoever writes it (SQLite, a Java broker, a Parquet writer), because the umask does it:
+0600 and 0700, or with a group 0640 and 0750. The folder passes its group on to what is made in it
+(set-group-ID). Keys keep their own mode, 0600.
 """
 
 from __future__ import annotations
 
 import contextlib
 import grp
+import logging
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from schemas.errors import OperatorError
+
+log = logging.getLogger(__name__)
 
 PRIVATE_FOLDERS = frozenset({"keys", "pki", "offline-keys", "join", "updates"})
 PRIVATE_SUFFIXES = (".key", ".pem", ".secret")
@@ -51,17 +55,22 @@ def guard_folder(folder: Path, group: str | None) -> None:
         OperatorError: There is no such group, or this user is not in it.
     """
     guard_new_files(folder, group)
-    folder.mkdir(parents=True, exist_ok=True)
     gid = _reading_group(folder, group)
-    found = folder.stat()
-    if found.st_uid != os.geteuid() or _closed(found, gid):
-        return
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        found = folder.stat()
+        if found.st_uid != os.geteuid() or _closed(found, gid):
+            return
         for path, status, private in _below(folder, private=False):
             _close(path, status, gid, private=private)
         _close(folder, found, gid, private=False)  # last: its mode says that everything in it is closed
-    except PermissionError as exc:
-        raise OperatorError(f"cannot give {folder} to the group {group!r}: this user is not in it") from exc
+    except OSError as exc:
+        if isinstance(exc, PermissionError) and group:
+            raise OperatorError(
+                f"cannot give {exc.filename} to the group of {folder}: this user is not in it"
+            ) from exc
+        # A disk that cannot be written ends no device; what needs to write there says so itself.
+        log.warning("cannot close %s to other users: %s", folder, exc)
 
 
 def _reading_group(folder: Path, group: str | None) -> int | None:

@@ -10,13 +10,17 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, TextIO
 
 from schemas.escaping import escaped_block, escaped_line
+
+log = logging.getLogger(__name__)
 
 FORM = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 AT_ONCE = 10
@@ -33,6 +37,17 @@ def log_to_stderr() -> None:
     handler = SummingHandler(sys.stderr)
     handler.setFormatter(EscapedFormatter(FORM))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    sys.excepthook = _log_unforeseen
+    threading.excepthook = lambda found: _log_unforeseen(found.exc_type, found.exc_value, found.exc_traceback)
+
+
+def _log_unforeseen(
+    kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
+) -> None:
+    """Log an error that nobody catches: Python's own report would print what it quotes as it is."""
+    if not issubclass(kind, SystemExit):
+        found = error or kind()
+        log.critical("ended by an unforeseen error", exc_info=(kind, found, trace))
 
 
 class EscapedFormatter(logging.Formatter):

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import pyarrow as pa
 
 from schemas import topics
+from schemas.instants import to_us
+from schemas.row_schemas import END_YEAR, FIRST_YEAR
+
+_FIRST_US, _LAST_US = (to_us(datetime(year, 1, 1, tzinfo=UTC)) for year in (FIRST_YEAR, END_YEAR - 1))
 
 State = Mapping[str, Any]
 """Keys to JSON values. A job sees its own keys only."""
@@ -24,7 +28,7 @@ class RawMessage(NamedTuple):
 
     Attributes:
         topic: Topic without namespace.
-        timestamp_ms: Append time, ms since 1970 UTC.
+        timestamp_ms: Append time, ms since 1970 UTC. On topics with the producer's time it can be anything.
     """
 
     topic: str
@@ -34,6 +38,11 @@ class RawMessage(NamedTuple):
     key: bytes | None
     headers: list[tuple[str, bytes]]
     value: bytes
+
+    @property
+    def appended_us(self) -> int:
+        """Append time in microseconds since 1970 UTC, within the years that every calendar here holds."""
+        return min(max(self.timestamp_ms * 1000, _FIRST_US), _LAST_US)
 
 
 @dataclass(frozen=True)
@@ -139,11 +148,15 @@ class Job(Protocol):
         ...
 
 
+KEY_SHOWN = 256
+"""Characters of a refused message's key that its records repeat: anybody may send a key of a megabyte."""
+
+
 def dead_letter(message: RawMessage, error: str, reason: str) -> Derived:
     """Copy of a message for the dead-letter topic, with where it came from and why."""
     return Derived(
         topic=topics.DEAD_LETTER.base,
-        key=(message.key or b"").decode("utf-8", "replace"),
+        key=(message.key or b"")[: 4 * KEY_SHOWN].decode("utf-8", "replace")[:KEY_SHOWN],
         headers=(
             ("source_topic", message.topic.encode()),
             ("source_partition", b"%d" % message.partition),

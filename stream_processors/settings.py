@@ -61,6 +61,11 @@ class StreamSettings(BaseSettings):
         description="How long data files stay that a user job has not read; older rows come from the tables.",
     )
 
+    trial_memory_mb: PositiveInt = Field(
+        1024, description="Memory of a child that tries messages over which workers died, MiB."
+    )
+    trial_timeout_s: PositiveFloat = Field(60.0, description="Time that one such trial may take.")
+
     @property
     def group_id(self) -> str:
         """Consumer group with its namespace."""

@@ -5,27 +5,31 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 
 from feature_store.catalog import refresh_catalog
 from feature_store.cut_store import CutStore
+from feature_store.derived_trust import begin_signing
 from feature_store.lake import Lake
-from feature_store.lake_registry import DeviceRegistry, ProfileRegistry
 from feature_store.maintenance import compact, vacuum
 from feature_store.scrub import Scrub
 from feature_store.start_up import heal
 from feature_store.stopped_tasks import StoppedTasks
+from feature_store.worker_keys import WorkerKeys
 from schemas.errors import DamagedLakeError, PipelineError, TasksStoppedError
 from schemas.instants import utc_now
 from schemas.topics import TASK_TOPICS
 from stream_processors.engine.checkpoint import Checkpoint, CheckpointParts, task_name
 from stream_processors.engine.faust_door import FaustDoor
+from stream_processors.engine.job_trials import TrialLimits
 from stream_processors.engine.kafka_log import KafkaLog
-from stream_processors.engine.pipeline import in_order
-from stream_processors.ingest.lake_directory import LakeDirectory
-from stream_processors.job import Job, RawMessage
+from stream_processors.engine.watchdog import Watchdog
+from stream_processors.ingest.lake_directory import directory_of
+from stream_processors.job import RawMessage
+from stream_processors.lake_jobs import installed_jobs, jobs_of_lake, senders_in
 from stream_processors.settings import StreamSettings
-from stream_processors.user_jobs.declaration import built_in_points, user_points
+from stream_processors.user_jobs.declaration import user_points
 from stream_processors.user_jobs.feed_log import FeedLog
 from stream_processors.user_jobs.job_supervisor import JobSupervisor, WithUserJobs
 
@@ -33,11 +37,6 @@ log = logging.getLogger(__name__)
 
 HEAL_AGAIN_S = 10.0
 """Least time between two attempts to heal a lake that stops tasks."""
-
-
-def installed_jobs(directory: LakeDirectory) -> tuple[Job, ...]:
-    """The built-in jobs, in order, built for this directory; users' jobs run in processes of their own."""
-    return in_order([point.load()(directory) for point in built_in_points()])
 
 
 class Housekeeping:
@@ -130,9 +129,17 @@ def build_worker(settings: StreamSettings, checkpoint_type: type[Checkpoint] = C
     lake = Lake.open(settings.lake_root)
     cuts = CutStore(lake)
     heal(lake, cuts)
-    directory = LakeDirectory(ProfileRegistry(lake), DeviceRegistry(lake))
+    watchdog = Watchdog(settings.stall_timeout_s)
+    kafka = KafkaLog(
+        settings.bootstrap_servers,
+        settings.namespace,
+        settings.group_id,
+        WorkerKeys(lake.root).signer("worker"),
+        watchdog.progress,
+    )
+    begin_signing(lake.root, lambda topic, p: kafka.log_range(topic, p)[1])
+    directory = directory_of(lake)
     jobs = installed_jobs(directory)
-    kafka = KafkaLog(settings.bootstrap_servers, settings.namespace, settings.group_id)
     parts = CheckpointParts(
         lake=lake,
         commits=FeedLog(lake.root, utc_now),
@@ -142,9 +149,14 @@ def build_worker(settings: StreamSettings, checkpoint_type: type[Checkpoint] = C
         log_identity=kafka.identity,
         clock=utc_now,
         code={"edgeloop": version("edgeloop"), **{f"job.{j.name}": str(j.version) for j in jobs}},
+        sender_of=senders_in(directory),
+        trial_jobs=partial(jobs_of_lake, lake.root),
+        trial_limits=TrialLimits(settings.trial_memory_mb, settings.trial_timeout_s),
+        reads=kafka,
+        progress=watchdog.progress,
     )
     checkpoint = checkpoint_type(parts)
-    names = [point.name for point in user_points()]
+    names = sorted({point.name for point in user_points()})
     topics = [t.base for t in TASK_TOPICS]
     return FaustDoor(
         settings,
@@ -157,4 +169,5 @@ def build_worker(settings: StreamSettings, checkpoint_type: type[Checkpoint] = C
             JobSupervisor(names, settings),
         ),
         lambda: KafkaLog(settings.bootstrap_servers, settings.namespace, settings.group_id),
+        watchdog,
     )

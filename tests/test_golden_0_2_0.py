@@ -24,6 +24,7 @@ import pytest
 from cryptography import x509
 
 from feature_store import connect
+from feature_store.derived_trust import unsigned_before
 from infra.settings import StackSettings
 from infra.stack.model_settings import model_settings
 from schemas.proto.delivery_pb2 import ReportRequest
@@ -188,6 +189,16 @@ def test_the_stack_closes_the_folder_to_others(asleep, awake):
 def others(folder: Path) -> list[Path]:
     """What somebody else than the owner may read."""
     return [p for p in (folder, *folder.rglob("*")) if not p.is_symlink() and p.lstat().st_mode & 0o077]
+
+
+def test_what_0_2_0_derived_and_did_not_sign_is_believed_and_nothing_later(awake, drained):
+    before = unsigned_before(awake.state_dir / "lake").offsets
+    assert sum(before["aggregate.v1"].values()) > 0
+    refused = "SELECT count(*) FROM quarantine WHERE topic = 'aggregate.v1' AND error = 'SignatureError'"
+    assert awake.json("sql", refused) == [{"count_star()": 0}]
+    letters = awake.json("dlq", "list")
+    assert letters
+    assert all(letter["verified"] for letter in letters)
 
 
 def test_the_worker_goes_on_at_the_next_commit(awake, drained):

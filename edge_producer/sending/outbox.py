@@ -166,9 +166,11 @@ class Outbox:
             self._forced.discard(rejection.id)
             if first and rejection.cannot_have_landed:
                 self._untried.add(rejection.id)
+            reason = f"{found.topic}: {rejection.reason}"
             if rejection.too_large:
                 self._sender.limits.refused(found.topic, wire_size(found))
-            self._block(rejection.id, found, rejection.reason, too_large=rejection.too_large)
+                reason = f"{found.topic} does not take {wire_size(found)} bytes"
+            self._block(rejection.id, found, reason, too_large=rejection.too_large)
 
     def seal_alert(self, device: int, event: bytes) -> None:
         """Seal an alert at once, before everything that waits; without a key, as soon as there is one."""
@@ -232,9 +234,14 @@ class Outbox:
         return bool(len(self._blocked)) and not waits and left == (0, 0, len(self._blocked))
 
     def send(self) -> None:
-        """Hand unsent messages to Kafka, the most urgent first. Call it outside a transaction."""
+        """Hand unsent messages to Kafka, the most urgent first. Call it outside a transaction.
+
+        Only alerts, which are small, leave before the limits of the topics are known.
+        """
         while self._unsent and self._sender.online:
-            _, id_ = self._unsent[0]
+            priority, id_ = self._unsent[0]
+            if not self._sender.limits.known and priority > PRIORITY[Lane.ALERT]:
+                return
             message = self._spool.messages.read(id_)
             if message is None:
                 self._damaged.append(id_)
@@ -251,7 +258,7 @@ class Outbox:
 
     def _too_large(self, message: SealedMessage) -> str:
         limit = self._sender.limits.limit(message.topic)
-        return f"{message.topic} takes {limit} bytes, the message has {wire_size(message)}"
+        return f"{message.topic} takes {limit} bytes, not {wire_size(message)}"
 
     def _block(self, id_: int, message: SealedMessage, reason: str, *, too_large: bool) -> None:
         log.error("message %d is blocked: %s", id_, reason)

@@ -202,8 +202,10 @@ class Sender:
         changed = self.limits.poll(reachable=self._connects > 0)
         if changed and self.limits.smallest < self._config["batch.size"]:
             self._renew_by_s = self._renew_by_s or self._clock() + RENEW_S
-        if self._renew_by_s is not None and (not len(self._attempts) or self._clock() >= self._renew_by_s):
-            self._renew()
+        if self._renew_by_s is not None:
+            busy = len(self._attempts) or self._attempts.judging
+            if not busy or self._clock() >= self._renew_by_s:
+                self._renew()
 
     def _renew(self) -> None:
         """Start another producer; what is asked of the broker meanwhile goes on."""
@@ -266,7 +268,8 @@ class Sender:
         sent = int(stats.get("tx_bytes", 0))
         self.counts["wire_bytes"] += max(sent - self._counted_tx_bytes, 0)
         self._counted_tx_bytes = sent
-        brokers = list(stats.get("brokers", {}).values())
+        # Without those that are only addresses to begin with: no message goes there.
+        brokers = [b for b in stats.get("brokers", {}).values() if int(b.get("nodeid", -1)) >= 0]
         connects = sum(int(b.get("connects", 0)) for b in brokers)
         if connects > self._connects:
             self._connects = connects

@@ -214,13 +214,13 @@ class Spool:
             self.books.add_totals(device, (held, 0, 0, held, 0))
             self.count({"rows_damaged": held})
 
-    def quick_check(self) -> None:
+    def check_content(self) -> None:
         """Check the whole file; takes seconds where it is large.
 
         Raises:
             SpoolDamagedError: It is damaged.
         """
-        self._file.quick_check()
+        self._file.check_content()
 
     def close(self) -> None:
         """Close the file and release its lock."""
@@ -343,7 +343,8 @@ class Spool:
                 f"{self._file.path} holds rows of another profile or feature set ({known}); "
                 "drain it with that one first, or move it aside to start empty"
             )
-        self._connection.execute("INSERT OR REPLACE INTO meta VALUES ('wire', ?)", (wire,))
+        if known != wire or self.meta("check") is None:
+            self.set_meta("wire", wire)
 
     def _refuse_older_copy(self) -> None:
         note = self._file.lock.note()

@@ -4,7 +4,7 @@ One file per edge process, in WAL mode, for many devices. What belongs together 
 transaction, and synced to disk (``synchronous=FULL``).
 
 meta       key, value: format, spool_id (16 random hex digits), devices, wire (telemetry fingerprint),
-           earlier_spools (ids of spools whose content was taken over), salvaged:<name>
+           earlier_spools (ids of spools whose content was taken over), salvaged:<name>, check (checksum)
 devices    one line per device: boot, next seq, state (JSON: decisions, filter and its held rows), held
            rows, open summary, action in force
 books      one line per (device, boot, period, model, stratum): counters, moments, what was stated when
@@ -26,6 +26,7 @@ import json
 import os
 import secrets
 import sqlite3
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -39,6 +40,10 @@ PAGE = 4096
 """Bytes of a page: SQLite's default, which every spool was made with."""
 WAL_PAGES = 4000
 """Pages in the write-ahead log from which it is copied into the file."""
+WHOLE_CHECK_PAGES = 8192
+"""Pages up to which a check compares every index with its table: that takes a second or two."""
+_CHECKED = ("format", "spool_id", "devices", "wire")
+"""Keys of ``meta`` that a checksum covers; written together with it."""
 WAL, SHARED = "-wal", "-shm"
 """Suffixes of the files that SQLite keeps beside the spool's."""
 
@@ -121,7 +126,14 @@ _UNAVAILABLE = frozenset(
     }
 )
 _DAMAGED = frozenset(
-    {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_FORMAT}
+    {
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_ERROR,
+        sqlite3.SQLITE_FORMAT,
+        sqlite3.SQLITE_CONSTRAINT,
+        sqlite3.SQLITE_MISMATCH,
+    }
 )
 
 
@@ -193,6 +205,12 @@ class SpoolFile:
     def set_meta(self, key: str, value: str) -> None:
         """Set a value of ``meta``. Call it inside a transaction."""
         self.connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+        if key in _CHECKED:
+            self.connection.execute("INSERT OR REPLACE INTO meta VALUES ('check', ?)", (self._check(),))
+
+    def _check(self) -> str:
+        """Checksum of what the file says about itself."""
+        return str(zlib.crc32(repr([self.meta(key) for key in _CHECKED]).encode()))
 
     def check(self, device_ids: Sequence[str]) -> None:
         """Check that the file is of this version, whole at its head, and of exactly these devices.
@@ -201,6 +219,8 @@ class SpoolFile:
             SpoolDamagedError: It is of another version, or says two things about itself.
             SpoolOwnerError: It is of other devices.
         """
+        if self.meta("check") not in (None, self._check()):
+            raise SpoolDamagedError(f"what {self.path} says about itself is damaged")
         if self.meta("format") != FORMAT:
             raise SpoolDamagedError(
                 f"{self.path} has format {self.meta('format')}, this version reads {FORMAT}"
@@ -218,14 +238,15 @@ class SpoolFile:
                 "use another state folder, or move it aside to start empty"
             )
 
-    def quick_check(self) -> None:
-        """Read every page, and check that the tables hang together.
+    def check_content(self) -> None:
+        """Read every page, and check that the tables hang together; of a small file also every index.
 
         Raises:
             SpoolDamagedError: They do not.
         """
         with _translated(self.path, "read"):
-            (found,) = self.connection.execute("PRAGMA quick_check(1)").fetchone()
+            pragma = "integrity_check(1)" if self.pages()[0] <= WHOLE_CHECK_PAGES else "quick_check(1)"
+            (found,) = self.connection.execute(f"PRAGMA {pragma}").fetchone()
         if found != "ok":
             raise SpoolDamagedError(f"{self.path} is damaged: {found}")
 
@@ -295,14 +316,25 @@ def _translated(path: Path, doing: str) -> Iterator[None]:
     """Errors of sqlite3 and of the operating system as ours."""
     try:
         yield
-    except sqlite3.Error as exc:
-        code = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF  # the rest tells kinds of it apart
-        text = f"{path} cannot be {doing}: {exc}"
-        if code in _UNAVAILABLE:
-            raise SpoolUnavailableError(text) from exc
-        raise (SpoolDamagedError(text) if code in _DAMAGED else SpoolError(text)) from exc
-    except OSError as exc:
-        raise SpoolUnavailableError(f"{path} cannot be {doing}: {exc}") from exc
+    except (sqlite3.Error, OSError) as exc:
+        raise as_spool_error(path, exc, doing) from exc
+
+
+def as_spool_error(path: Path, error: Exception, doing: str = "used") -> Exception:
+    """An error of sqlite3 or of the operating system as ours; any other as it is."""
+    text = f"{path} cannot be {doing}: {error}"
+    if isinstance(error, OSError):
+        return SpoolUnavailableError(text)
+    if not isinstance(error, sqlite3.Error):
+        return error
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF  # the rest tells kinds of it apart
+    if code in _UNAVAILABLE:
+        return SpoolUnavailableError(text)
+    return SpoolDamagedError(text) if code in _DAMAGED else SpoolError(text)
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")
 
 
 def _refuse_empty(path: Path) -> None:
@@ -323,6 +355,8 @@ def _configure(connection: sqlite3.Connection, wal_pages: int) -> None:
     # A reader that stays for long keeps the log from being started anew: it is cut back once that is over.
     connection.execute(f"PRAGMA journal_size_limit = {2 * wal_pages * PAGE}")
     connection.execute("PRAGMA temp_store = MEMORY")
+    # Damaged text is read all the same: its checksum or digest does not hold, and only its own line is lost.
+    connection.text_factory = _text
 
 
 def create_tables(connection: sqlite3.Connection) -> None:

@@ -17,19 +17,13 @@ from edge_producer.clock import Clock
 from edge_producer.spool.salvage import CopyOrigin, Salvage
 from edge_producer.spool.set_aside import SalvageState, copies, finish, set_aside, trim
 from edge_producer.spool.spool import Spool, SpoolAccess, read_states
-from edge_producer.spool.spool_file import Connect
+from edge_producer.spool.spool_file import Connect, as_spool_error
 from edge_producer.spool.spool_lock import SpoolLock
 from edge_producer.spool.spool_recovery import SpoolRecovery, SpoolStep
 from edge_producer.spool.spool_room import SpoolRoom
 from schemas.durable import DISK, Disk
 from schemas.envelope import MessageVerifier
-from schemas.errors import (
-    SpoolDamagedError,
-    SpoolError,
-    SpoolInUseError,
-    SpoolOwnerError,
-    SpoolUnavailableError,
-)
+from schemas.errors import SpoolDamagedError, SpoolError, SpoolInUseError, SpoolOwnerError
 from schemas.profile import Profile
 
 log = logging.getLogger(__name__)
@@ -151,6 +145,7 @@ class SpoolKeeper:
 
     def failed(self, error: Exception) -> None:
         """Close the spool after an error, and decide when to open it again and how."""
+        error = as_spool_error(self._place.path, error)
         spool, self.spool = self.spool, None
         for salvage in self._salvages.values():
             salvage.close()
@@ -218,17 +213,17 @@ class SpoolKeeper:
                 self._set_aside()
             self._open()
             if step is SpoolStep.CHECK and self.spool is not None:
-                self.spool.quick_check()
+                self.spool.check_content()
                 self._checked = True
         except (SpoolInUseError, SpoolOwnerError) as exc:
             if first:
                 self.close()
                 raise
             self.failed(exc)
-        except SpoolError as exc:
+        except Exception as exc:
+            if not isinstance(exc, SpoolError | OSError):
+                log.exception("%s cannot be opened", self._place.path)
             self.failed(exc)
-        except OSError as exc:
-            self.failed(SpoolUnavailableError(f"{self._place.path} cannot be used: {exc}"))
 
     def _read_states(self) -> dict[str, str]:
         """States of the devices; also of a spool that can be read but not written now."""
@@ -257,10 +252,11 @@ class SpoolKeeper:
         """Check all of the file once, in the writer's thread: nothing is written to a damaged file."""
         assert self.spool is not None  # noqa: S101  (the caller has looked)
         try:
-            self.spool.quick_check()
+            self.spool.check_content()
             self._checked = True
         except SpoolError as exc:
             self.failed(exc)
+            self.get()
 
     def _probe(self) -> None:
         """Find out whether the folder takes another file.

@@ -63,6 +63,7 @@ class UpdateSchedule:
         self._contacts = Backoff(draw)
         self._refusals = Backoff(draw)
         self._check_s = self._report_s = self._refused_until_s = self._checked_s = _AT_ONCE
+        self._asked_until_s = _AT_ONCE  # by the service: no hint shortens that
         self._hinted = False
 
     @property
@@ -108,6 +109,7 @@ class UpdateSchedule:
     def contact_failed(self, now_s: float, *, denied: bool = False, at_least_s: float = 0.0) -> None:
         """The service did not answer, denied access, or asked to wait: checks and reports wait."""
         wait_s = max(self._contacts.failed(), at_least_s)
+        self._asked_until_s = now_s + at_least_s
         self._postpone(now_s, max(wait_s, DENIED_S) if denied else wait_s)
 
     def offline(self, now_s: float) -> None:
@@ -154,8 +156,8 @@ class UpdateSchedule:
     @property
     def _next_check_s(self) -> float:
         hint_s = self._checked_s + SHORTEST_S if self._hinted else math.inf
-        return min(self._check_s, hint_s)
+        return max(min(self._check_s, hint_s), self._asked_until_s)
 
     @property
     def _next_report_s(self) -> float:
-        return max(self._report_s, self._refused_until_s)
+        return max(self._report_s, self._refused_until_s, self._asked_until_s)

@@ -38,8 +38,11 @@ def list_(
     if as_json:
         show_json([_described(letter) for letter in found])
         return
-    rows = [[x.id, x.at, x.source, x.error, x.reason, size(len(x.value))] for x in found]
-    show_table("", ["id", "refused", "source", "error", "reason…", "size>"], rows)
+    rows = [
+        [x.id, x.at, x.source, x.error, x.reason, size(len(x.value)), "" if x.verified else "NOT OURS"]
+        for x in found
+    ]
+    show_table("", ["id", "refused", "source", "error", "reason…", "size>", ""], rows)
 
 
 def show(
@@ -67,14 +70,19 @@ def replay(
     error: Error = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send refused messages to their topics again, byte for byte, once the cause is gone."""
+    """Send refused messages to their topics again, byte for byte, once the cause is gone.
+
+    Letters that no worker of this lake wrote are left out: anybody may have put them there.
+    """
     if bool(letter_ids) == (every or error is not None):
         raise typer.BadParameter("give ids, or --all, or --error CLASS")
     with _stack(ctx, "dlq replay") as stack:
         admin = _admin(stack)
         letters = _letters(admin, stack)
         wanted = (
-            _chosen(letters, letter_ids) if letter_ids else [x for x in letters if error in (None, x.error)]
+            _ours(_chosen(letters, letter_ids))
+            if letter_ids
+            else [x for x in letters if x.verified and error in (None, x.error)]
         )
         sent = [letter for letter in wanted if not letter.lost]
         for letter in sent:
@@ -100,10 +108,21 @@ def _admin(stack: RunningStack) -> KafkaAdmin:
 
 
 def _letters(admin: KafkaAdmin, stack: RunningStack) -> list[DeadLetter]:
+    from feature_store.derived_trust import DerivedTrust
     from infra.kafka.log_view import dead_letters
     from schemas.topics import DEAD_LETTER
 
-    return dead_letters(admin.read(admin.spans([DEAD_LETTER.named(stack.namespace)])))
+    messages = admin.read(admin.spans([DEAD_LETTER.named(stack.namespace)]))
+    return dead_letters(messages, DerivedTrust.of(stack.lake_root))
+
+
+def _ours(letters: list[DeadLetter]) -> list[DeadLetter]:
+    from schemas.errors import RejectedError
+
+    for letter in letters:
+        if not letter.verified:
+            raise RejectedError(f"no worker of this lake wrote the letter {letter.id}: it is not sent on")
+    return letters
 
 
 def _chosen(letters: list[DeadLetter], ids: list[str]) -> list[DeadLetter]:
@@ -138,4 +157,5 @@ def _described(letter: DeadLetter) -> dict[str, Any]:
         "key": None if letter.key is None else _text(letter.key),
         "bytes": len(letter.value),
         "lost": letter.lost,
+        "verified": letter.verified,
     }

@@ -10,6 +10,7 @@ import typer
 
 from infra.cli.app import session
 from infra.cli.console import AsJson, show_json, show_progress, show_table, show_text, show_warning
+from infra.cli.set_aside_command import family as set_aside_family
 from infra.printing import count, instant
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def register(app: typer.Typer) -> None:
     )
     for command, name in commands:
         family.command(name)(command)
+    family.add_typer(set_aside_family(), name="set-aside")
     app.add_typer(family, name="job")
 
 

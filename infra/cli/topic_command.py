@@ -56,6 +56,7 @@ def tail(
     ctx: typer.Context, topic: str, last: Last = 10, follow: Follow = False, as_json: AsJson = False
 ) -> None:
     """Show the newest messages of a topic: envelope and decoded rows (``--json``: one object per line)."""
+    from feature_store.derived_trust import DerivedTrust
     from feature_store.lake import Lake
     from feature_store.lake_registry import ProfileRegistry
     from infra.kafka.kafka_admin import KafkaAdmin
@@ -66,13 +67,14 @@ def tail(
     full_topic(topic, settings.namespace)
     with running_stack(log_only(settings), "topic tail", show_progress) as stack:
         admin, registry = KafkaAdmin(stack.bootstrap_servers), ProfileRegistry(Lake.open(stack.lake_root))
+        trust = DerivedTrust.of(stack.lake_root)
         newest, ends = _newest(admin, full_topic(topic, stack.namespace), last)
         for message in newest:
-            _show(view(message, stack.namespace, registry), as_json=as_json)
+            _show(view(message, stack.namespace, registry, trust), as_json=as_json)
         if follow:
             for each in admin.follow(ends):
                 if each is not None:
-                    _show(view(each, stack.namespace, registry), as_json=as_json)
+                    _show(view(each, stack.namespace, registry, trust), as_json=as_json)
 
 
 def _newest(admin: KafkaAdmin, name: str, last: int) -> tuple[list[LogMessage], dict[tuple[str, int], int]]:

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from feature_store.derived_trust import SIGNED_BY, DerivedTrust
 from feature_store.lake_registry import ProfileRegistry
 from infra.kafka.kafka_admin import LogMessage
 from schemas.envelope import Headers, decode_rows, read_envelope
-from schemas.errors import MessageError, RejectedError
-from schemas.topics import ALL_TOPICS, DEVICE_TOPICS
-from stream_processors.engine.kafka_log import ORIGINAL_HEADER
+from schemas.errors import MessageError, RejectedError, SignatureError
+from schemas.topics import ALL_TOPICS, DEAD_LETTER, DEVICE_TOPICS
+from stream_processors.engine.letters import ORIGINAL_HEADER
 
 _DEVICE = {t.base for t in DEVICE_TOPICS}
 
@@ -33,8 +34,13 @@ def full_topic(name: str, namespace: str) -> str:
     raise RejectedError(f"no topic '{name}': there are {', '.join(sorted(known))}")
 
 
-def view(message: LogMessage, namespace: str, registry: ProfileRegistry) -> dict[str, Any]:
-    """A message as JSON values; one that does not decode is shown by its error and size."""
+def view(
+    message: LogMessage, namespace: str, registry: ProfileRegistry, trust: DerivedTrust
+) -> dict[str, Any]:
+    """A message as JSON values; one that does not decode is shown by its error and size.
+
+    A derived message is ``verified`` if a process of this lake wrote it.
+    """
     base = message.topic.removeprefix(f"{namespace}.") if namespace else message.topic
     shown: dict[str, Any] = {
         "topic": base,
@@ -46,7 +52,20 @@ def view(message: LogMessage, namespace: str, registry: ProfileRegistry) -> dict
     if base in _DEVICE:
         return shown | _device_message(message, registry)
     shown["headers"] = {k: text(v) for k, v in message.headers}
+    if base in SIGNED_BY:
+        shown["verified"] = is_ours(message, base, trust)
     return shown | {"value": event(message.value)}
+
+
+def is_ours(message: LogMessage, base: str, trust: DerivedTrust) -> bool:
+    """Whether a process of this lake wrote the message, as far as one can tell: 0.2.0 signed none."""
+    try:
+        trust.check(
+            base, (message.partition, message.offset), message.key, message.headers, message.value or b""
+        )
+    except SignatureError:
+        return False
+    return True
 
 
 def _device_message(message: LogMessage, registry: ProfileRegistry) -> dict[str, Any]:
@@ -115,6 +134,7 @@ class DeadLetter:
         headers: Headers of the original.
         value: Bytes of the original.
         lost: Whether the log dropped the original before it could be copied.
+        verified: Whether a worker of this lake wrote the letter.
     """
 
     id: str
@@ -127,19 +147,21 @@ class DeadLetter:
     headers: Headers
     value: bytes
     lost: bool
+    verified: bool
 
 
-def dead_letters(messages: Iterable[LogMessage]) -> list[DeadLetter]:
-    """Dead letters in order of time; repeats of one refusal (same event id) count once."""
+def dead_letters(messages: Iterable[LogMessage], trust: DerivedTrust) -> list[DeadLetter]:
+    """Dead letters in order of time; repeats of one refusal (same event id) by us count once."""
     found: dict[str, DeadLetter] = {}
     for message in messages:
         fields = dict(message.headers)
-        letter = _dead_letter(message, fields)
-        found.setdefault(text(fields.get("event_id")) or letter.id, letter)
+        letter = _dead_letter(message, fields, is_ours(message, DEAD_LETTER.base, trust))
+        event_id = text(fields.get("event_id")) if letter.verified else None
+        found.setdefault(event_id or letter.id, letter)
     return sorted(found.values(), key=lambda letter: (letter.at, letter.id))
 
 
-def _dead_letter(message: LogMessage, fields: dict[str, bytes]) -> DeadLetter:
+def _dead_letter(message: LogMessage, fields: dict[str, bytes], verified: bool) -> DeadLetter:
     def field(name: str) -> str:
         return text(fields.get(name)) or ""
 
@@ -155,4 +177,5 @@ def _dead_letter(message: LogMessage, fields: dict[str, bytes]) -> DeadLetter:
         headers=[(k[prefix:], v) for k, v in message.headers if k.startswith(ORIGINAL_HEADER)],
         value=message.value or b"",
         lost="lost" in fields,
+        verified=verified,
     )

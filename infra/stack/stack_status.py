@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from edge_producer.status_file import read_status
+from feature_store import connect
 from feature_store.cut_store import CutStore
-from feature_store.duck import Connection
 from feature_store.lake import Lake
-from feature_store.sql import open_cut
+from feature_store.sql import row_counts
 from feature_store.stopped_tasks import StoppedTasks
 from infra.job_report import collect_jobs, job_problems
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.kafka.lag import lags
+from infra.printing import count
 from infra.process.child import same_process
 from infra.settings import StackSettings
 from infra.stack.model_settings import model_settings
 from infra.stack.stack_file import StackFile, is_held, read_stack
 from model_service import read_refusals
 from schemas.errors import PipelineError
-from schemas.tables import BOOKS
+from schemas.instants import utc_now
 from schemas.topics import ALL_TOPICS
-from schemas.view_specs import BOOKS_STATEMENTS
+from stream_processors.engine.poison_store import PoisonStore
+from stream_processors.engine.stopped import in_words, stopped_in
 
 _TIMEOUT_S = 5.0
+_RECENT = timedelta(days=1)
+_POISON = "SELECT count(*) FROM quarantine WHERE error = 'PoisonError' AND known_at > $1"
 
 
 def collect_status(settings: StackSettings) -> dict[str, Any]:
@@ -50,6 +55,9 @@ def collect_status(settings: StackSettings) -> dict[str, Any]:
         "jobs": _jobs(settings.lake_root, problems, up=up),
         "problems": problems,
     }
+    problems += in_words(stopped_in(settings.lake_root))
+    if kept := PoisonStore(settings.lake_root).count():
+        problems.append(f"{count(kept, 'thing')} set aside: `edgeloop job set-aside list`")
     if stack is not None and stack.state == "failed" and stack.error:
         problems.append(f"the last start failed: {stack.error}")
     if address:
@@ -136,13 +144,18 @@ def _lake(root: Path, problems: list[str]) -> dict[str, Any]:
         cut = CutStore(Lake(root)).latest()
         if cut is None:
             return nothing
-        connection, sound = open_cut(root, cut.id)
-        with connection:
-            rows = {table: _count(connection, table) for table in cut.tables}
+        rows, sound = row_counts(root, cut)
+        with connect(root, cut.id) as connection:
+            [poison] = connection.execute(_POISON, [utc_now() - _RECENT]).fetchone() or (0,)
     except PipelineError as exc:
         problems.append(str(exc))
         return nothing
     problems += sound.warnings()
+    if poison:
+        problems.append(
+            f"{count(poison, 'message')} of the last day in quarantine because a job failed on them: "
+            "`edgeloop dlq list --error PoisonError`"
+        )
     tables = [
         {"name": name, "rows": rows[name], "version": table.version, "files": len(table.files)}
         for name, table in sorted(cut.tables.items())
@@ -165,9 +178,3 @@ def _jobs(root: Path, problems: list[str], *, up: bool) -> list[dict[str, Any]]:
         return []
     problems += job_problems(jobs)
     return jobs
-
-
-def _count(connection: Connection, table: str) -> int:
-    view = BOOKS_STATEMENTS if table == BOOKS.name else table  # `books` shows the newest statements only
-    row = connection.execute(f'SELECT count(*) FROM "{view}"').fetchone()  # noqa: S608  (fixed table names)
-    return int(row[0])

@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import confluent_kafka as ck
 
+from schemas.derived_seal import seal_derived
+from schemas.envelope import MessageSigner
 from schemas.topics import LIFECYCLE
 
 log = logging.getLogger(__name__)
@@ -22,6 +24,7 @@ class LifecycleTopic:
     Args:
         bootstrap_servers: Addresses of the cluster.
         namespace: Prefix of the topic.
+        signer: Key that signs the events.
         monotonic: Seconds; clock of the back-off.
 
     Attributes:
@@ -29,9 +32,14 @@ class LifecycleTopic:
     """
 
     def __init__(
-        self, bootstrap_servers: str, namespace: str, monotonic: Callable[[], float] = time.monotonic
+        self,
+        bootstrap_servers: str,
+        namespace: str,
+        signer: MessageSigner,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._topic = LIFECYCLE.named(namespace)
+        self._signer = signer
         self._monotonic = monotonic
         self._in_flight: set[str] = set()
         self._confirmed: set[str] = set()
@@ -53,12 +61,13 @@ class LifecycleTopic:
         """Send an event, unless it is in flight already, or the last failure is too recent."""
         if event_id in self._in_flight or event_id in self._confirmed or self._monotonic() < self._retry_at:
             return
+        headers = [("event_id", event_id.encode())]
         try:
             self._producer.produce(
                 self._topic,
                 key=key.encode(),
                 value=value,
-                headers=[("event_id", event_id.encode())],
+                headers=seal_derived(LIFECYCLE.base, key.encode(), headers, value, self._signer),
                 on_delivery=lambda error, _message: self._delivered(event_id, error),
             )
         except BufferError:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from feature_store.lake import Lake
 from feature_store.lake_registry import DeviceRegistry
+from feature_store.worker_keys import WorkerKeys
 from model_service.fleet.known_profiles import KnownProfiles
 from model_service.identity.issuer import PKI_S, Issuer
 from model_service.identity.people import record_people
@@ -50,7 +51,8 @@ def run(settings: ModelSettings, stop: threading.Event) -> None:
         DISK.sweep(settings.root, time.time() - ABANDONED_S, (_KEY_BESIDE,), deep=True)
         topic = None
         if settings.bootstrap_servers:
-            topic = LifecycleTopic(settings.bootstrap_servers, settings.namespace)
+            signer = WorkerKeys(settings.lake_root).signer("engine")
+            topic = LifecycleTopic(settings.bootstrap_servers, settings.namespace, signer)
             opened.enter_context(closing(topic))
         loop = _loop(settings, registry, topic)
         loop.run(stop)

@@ -14,9 +14,9 @@ from typing import Any
 
 from google.protobuf.descriptor import ServiceDescriptor
 
-from model_service.address import Address, reachable_host, read_address, write_address
 from model_service.identity.authority import ca_path
 from model_service.processes.process_loop import ProcessJob, ProcessLoop
+from model_service.processes.serve_ports import ServePorts
 from model_service.refusal_counts import RefusalCounts, write_refusals
 from model_service.registry.database import Registry
 from model_service.service import delivery, enrolment_service, fleet_admin, server
@@ -39,6 +39,8 @@ REVOKED_S = 0.3
 """Pause between two copies of the revocations."""
 PULSE_S = 15.0
 """Pause after which every stream checks again whether its certificate has expired."""
+PORTS_S = 5.0
+"""Pause between two tries of a port from before that another program has."""
 REFUSALS_S, TWINS_S = 5.0, 30.0
 """Pause between two looks at what was refused, and at what twins reported."""
 _WORST = 5
@@ -91,10 +93,15 @@ async def _run(settings: ModelSettings, parts: _Parts, folder: Path, stop: threa
     await parts.workers.read(parts.access.refresh)
     parts.wakeup.set_version(parts.timestamp.version())
     listeners = _listeners(settings, parts)
+    sockets = (folder / "enrolment", folder / "delivery")
+    ports = ServePorts(settings, parts.relay, *sockets)
     try:
-        await _start(settings, parts.relay, listeners, folder)
+        for listener, socket in zip(listeners, sockets, strict=True):
+            await listener.start(f"unix:{socket}")
+        parts.relay.start()
+        await ports.bind()
         parts.health.set_serving(True)
-        await ProcessLoop(_jobs(settings, parts), POLL_S).run_async(stop)
+        await ProcessLoop(_jobs(settings, parts, ports), POLL_S).run_async(stop)
         log.info("draining")
         parts.relay.drain()
         parts.health.set_serving(False)
@@ -161,31 +168,7 @@ def _handlers(
     return [parts.door.guard(*service) for service in services]
 
 
-async def _start(
-    settings: ModelSettings,
-    relay: ConnectionRelay,
-    listeners: tuple[server.Listener, server.Listener],
-    folder: Path,
-) -> None:
-    earlier = read_address(settings)
-    before = (0, 0) if earlier is None else (earlier.enrollment_port, earlier.delivery_port)
-    wanted = (settings.enrollment_port, settings.delivery_port)
-    ports = []
-    for listener, name, given, last in zip(listeners, ("enrolment", "delivery"), wanted, before, strict=True):
-        socket = folder / name
-        await listener.start(f"unix:{socket}")
-        ports.append(relay.listen(settings.host, (given,) if given else (last, 0), socket))
-    relay.start()
-    host = reachable_host(settings)
-    write_address(
-        settings, Address(host=host, enrollment_port=ports[0], delivery_port=ports[1], pid=os.getpid())
-    )
-    log.info("serving: enrolment on %d, delivery on %d", *ports)
-    if earlier is not None and before != tuple(ports):
-        log.warning("the ports were %d and %d: join bundles made until now name those", *before)
-
-
-def _jobs(settings: ModelSettings, parts: _Parts) -> tuple[ProcessJob, ...]:
+def _jobs(settings: ModelSettings, parts: _Parts, ports: ServePorts) -> tuple[ProcessJob, ...]:
     """What is repeated: wake the streams when something changed, and account for what was refused."""
 
     def read_publication() -> None:
@@ -199,6 +182,7 @@ def _jobs(settings: ModelSettings, parts: _Parts) -> tuple[ProcessJob, ...]:
     refusals = _RefusalsFile(settings, parts)
     return (
         ProcessJob("connections", parts.relay.check),
+        ProcessJob("ports", ports.take_back, PORTS_S),
         ProcessJob("publications", read_publication),
         ProcessJob("revocations", copy_revocations, REVOKED_S),
         ProcessJob("expiring certificates", parts.wakeup.wake, PULSE_S),

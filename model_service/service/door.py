@@ -43,7 +43,7 @@ AT_ONCE, AT_ONCE_OF_ADDRESS = 32, 256
 """Calls that may run at the same time: of one caller, and of one address without certificates, behind which
 may be a whole site."""
 _RETRY_S = 5.0
-_USUAL = CallRate(burst=240, per_s=4.0)
+_USUAL = CallRate(burst=600, per_s=20.0)
 
 
 @dataclass(frozen=True)

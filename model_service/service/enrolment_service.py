@@ -28,7 +28,9 @@ from model_service.settings import ModelSettings
 from schemas.errors import AccessError, ServiceUnavailableError
 from schemas.proto.delivery_pb2 import EnrollRequest, EnrollResponse, RenewRequest
 
-RULES = {"Enroll": AccessRule(ANYBODY, 20.0), "Renew": AccessRule(ANYBODY, 20.0)}
+_RATE = CallRate(burst=500, per_s=20.0)
+"""Of one address, behind which may be a whole site that joins or comes back."""
+RULES = {"Enroll": AccessRule(ANYBODY, 20.0, _RATE), "Renew": AccessRule(ANYBODY, 20.0, _RATE)}
 _AT_ONCE = 8
 """How many requests may wait for the registry at a time; strangers may call."""
 _RENEWAL_S = 300.0

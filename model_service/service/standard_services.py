@@ -22,7 +22,7 @@ _UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 _LEAVE_S = 0.05
 """How long before its time is over a stream returns, so that it ends normally."""
 _HOLDERS = frozenset(Role)
-_RATE = CallRate(burst=60, per_s=2.0)
+_RATE = CallRate(burst=120, per_s=10.0)
 
 
 def health_rules(watch_s: float, *, strangers: bool) -> dict[str, AccessRule]:

@@ -11,12 +11,12 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import pyarrow as pa
 
 from schemas import topics
-from schemas.errors import MessageError
+from schemas.errors import MessageError, SignatureError
 from schemas.events import DriftVerdict
 from schemas.instants import to_us
 from schemas.tables import DRIFT, QUARANTINE
@@ -41,6 +41,20 @@ from stream_processors.windowing.windows import CohortScope, TumblingWindow
 
 _SEP = "\x1f"
 _CLOCK = "clock"
+_MOST_AHEAD_US = 300_000_000
+"""How far the clocks of two workers may differ."""
+
+
+class DriftContext(JobContext, Protocol):
+    """What this job looks up: also who wrote a message."""
+
+    def verify_derived(self, message: RawMessage) -> bool:
+        """True if a worker of this lake signed the message, False if it is from before any was signed.
+
+        Raises:
+            SignatureError: Neither.
+        """
+        ...
 
 
 class DriftWatch:
@@ -52,7 +66,7 @@ class DriftWatch:
 
     Counters: ``partials``; of these ``repeated_partials``, ``late_partials`` (their window is judged) and
     ``suspect_partials`` (from beyond the watermark of their own task: a device's clock is ahead);
-    ``windows`` judged; ``verdicts``; ``quarantined_messages``.
+    ``windows`` judged; ``verdicts``; ``quarantined_messages``, of which ``unsigned_messages``.
     """
 
     name: ClassVar[str] = "drift"
@@ -61,7 +75,7 @@ class DriftWatch:
     reads: ClassVar[tuple[str, ...]] = (topics.AGGREGATE.base,)
     writes: ClassVar[tuple[str, ...]] = (DRIFT.name, QUARANTINE.name)
 
-    def __init__(self, context: JobContext) -> None:
+    def __init__(self, context: DriftContext) -> None:
         self._context = context
 
     def process(self, batch: Batch, state: State, now: datetime) -> Output:
@@ -77,7 +91,7 @@ class DriftWatch:
 class _Call:
     """One call of the job: the state it was given, and what it changes."""
 
-    def __init__(self, context: JobContext, batch: Batch, state: State, now_us: int) -> None:
+    def __init__(self, context: DriftContext, batch: Batch, state: State, now_us: int) -> None:
         self._context = context
         self._batch = batch
         self._state = state
@@ -110,15 +124,18 @@ class _Call:
 
     def take(self, message: RawMessage) -> None:
         """Take one message: a partial once, anything else into quarantine."""
-        appended_us = message.timestamp_ms * 1000
+        # The topic has the time of whoever wrote: one message from the future would make all sources idle.
+        appended_us = min(message.appended_us, self._now_us + _MOST_AHEAD_US)
         clock = self._clock or AppendClock(appended_us, self._now_us)
         self._clock = clock.updated(appended_us, self._now_us)
         self._updates[_CLOCK] = list(self._clock)
+        signed = False
         try:
+            signed = self._context.verify_derived(message)
             partial = read_partial(message.value)
             self._context.profile_of(partial.scope.profile)
         except MessageError as exc:
-            self._refuse(message, exc)
+            self._refuse(message, exc, signed=signed)
             return
         self._counters["partials"] += 1
         if partial.position <= self._positions.get(partial.task, MessagePosition(-1, -1)):
@@ -170,8 +187,9 @@ class _Call:
     def _save(self, scope: CohortScope) -> None:
         self._updates[_SEP.join(("progress", *scope))] = self.progress[scope].to_state()
 
-    def _refuse(self, message: RawMessage, error: MessageError) -> None:
+    def _refuse(self, message: RawMessage, error: MessageError, *, signed: bool) -> None:
         self._counters["quarantined_messages"] += 1
+        self._counters["unsigned_messages"] += isinstance(error, SignatureError)
         kind, reason = type(error).__name__, str(error)[:1000]
         self._dead_letters.append(dead_letter(message, kind, reason))
         self._quarantine.append(
@@ -182,8 +200,8 @@ class _Call:
                 "reason": reason,
                 "n_rows": 1,
                 "n_bytes": len(message.value),
-                "verified": False,
-                "known_at": message.timestamp_ms * 1000,
+                "verified": signed,
+                "known_at": message.appended_us,
                 "_partition": message.partition,
                 "_offset": message.offset,
                 "_row": 0,

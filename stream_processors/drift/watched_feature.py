@@ -32,7 +32,11 @@ def readings_of(moments: Moments, devices: int) -> dict[Statistic, Reading | Non
     level = Reading(moments.mean, sd, devices)
     if moments.n < 3 or sd <= _FLAT * abs(moments.mean):
         return {"level": level, "spread": None}
-    extremes = ((moments.max - moments.mean) / sd) ** 4 + ((moments.mean - moments.min) / sd) ** 4
+    # No value of n lies further out than sqrt(n) standard deviations; moments off the wire may claim it.
+    farthest = math.sqrt(moments.n)
+    high = min(abs(moments.max - moments.mean) / sd, farthest)
+    low = min(abs(moments.mean - moments.min) / sd, farthest)
+    extremes = high**4 + low**4
     kurtosis = max(3.0, extremes / moments.n)
     return {"level": level, "spread": Reading(math.log(sd), math.sqrt((kurtosis - 1) / 4), devices)}
 

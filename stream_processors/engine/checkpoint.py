@@ -3,6 +3,7 @@
 The order of the steps is the whole point:
 
 Step 1 *Stage*: Parquet files, uniquely named, synced. A crash after it leaves files that no commit names.
+    What makes a job fail is set aside here (``staging``), so it stands in the record.
 Step 2 *Decide*: the record n of the task, put if absent. The only commit point. A crash before it loses
     nothing (the messages are read again); after it, recovery does steps 3 and 4 from the record.
     If n exists already, another worker owns the task.
@@ -14,6 +15,7 @@ Step 4 *Conclude*: record the cut, publish derived messages, mark n applied. A c
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -22,23 +24,37 @@ from typing import Protocol
 from feature_store.commit_log import CommitLog
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake, TableCommit
-from feature_store.moments import TaskMoments, compare
+from feature_store.lake_moments import TaskMoments, compare
 from schemas.errors import DamagedLakeError, OperatorError, TaskLostError, TasksStoppedError
-from stream_processors.engine.pipeline import run_jobs
+from stream_processors.engine.attempts import AttemptMarks
+from stream_processors.engine.catch_up import CatchUp, LogReads
+from stream_processors.engine.job_trials import JobFactory, TrialLimits
+from stream_processors.engine.letters import Unpublished
+from stream_processors.engine.poison import SenderOf, VerifiedSender
+from stream_processors.engine.poison_store import DERIVED, PoisonStore, unpublished_entries
+from stream_processors.engine.portions import portions
 from stream_processors.engine.records import CommitRecord, LogIdentity, TaskState
+from stream_processors.engine.restores import RestoreRequests
+from stream_processors.engine.staging import CommitDraft, Staging, StagingParts
+from stream_processors.engine.stopped import StoppedFiles
 from stream_processors.engine.task_loading import LoadedTask, load_task, read_record
 from stream_processors.job import Job, RawMessage
 
 log = logging.getLogger(__name__)
 
 SNAPSHOT_EVERY = 32
+_REFUSED = f"{DERIVED}/set_aside_messages"
+CATCH_UP_COMMITS = 8
+"""Commits of a stopped job in one call: it must not hold up what lands meanwhile."""
 
 
 class DerivedPublisher(Protocol):
     """Publishes derived messages; ``KafkaLog`` is one."""
 
-    def publish(self, record: CommitRecord, originals: Mapping[tuple[str, int, int], RawMessage]) -> None:
-        """Publish the record's messages and return once the log has them.
+    def publish(
+        self, record: CommitRecord, originals: Mapping[tuple[str, int, int], RawMessage]
+    ) -> Sequence[Unpublished]:
+        """Publish the record's messages and return once the log has them, but for those that it never takes.
 
         Args:
             record: The applied record.
@@ -50,6 +66,10 @@ class DerivedPublisher(Protocol):
         ...
 
 
+def _by_key(message: RawMessage) -> VerifiedSender | None:
+    return None if message.key is None else VerifiedSender(message.key.decode("utf-8", "replace"), 0)
+
+
 @dataclass(frozen=True)
 class CheckpointParts:
     """What a checkpoint works with.
@@ -59,6 +79,11 @@ class CheckpointParts:
         log_identity: Asks the broker which log this is; called once per assignment.
         clock: UTC now. The only clock of the jobs: its value is recorded with each commit.
         code: Versions recorded with each commit.
+        sender_of: Who signed a message; by default its key is taken for the sender.
+        trial_jobs: Builds the jobs in a child, to try what processes died over; None: nothing is tried there.
+        trial_limits: What such a trial may take.
+        reads: The log, for jobs that catch up; None: they cannot.
+        progress: Called while a long call goes on as it should.
     """
 
     lake: Lake
@@ -69,6 +94,11 @@ class CheckpointParts:
     log_identity: Callable[[], LogIdentity]
     clock: Callable[[], datetime]
     code: Mapping[str, str]
+    sender_of: SenderOf = _by_key
+    trial_jobs: JobFactory | None = None
+    trial_limits: TrialLimits = TrialLimits()  # noqa: RUF009  (immutable)
+    reads: LogReads | None = None
+    progress: Callable[[], None] = lambda: None
 
 
 def task_name(partition: int) -> str:
@@ -82,6 +112,15 @@ class Checkpoint:
     def __init__(self, parts: CheckpointParts) -> None:
         self._parts = parts
         self._tasks: dict[int, TaskState] = {}
+        self._marks = AttemptMarks(parts.lake.root)
+        staging = StagingParts(
+            parts.lake, parts.jobs, parts.log_identity, parts.code, parts.sender_of, parts.trial_jobs,
+            parts.trial_limits, parts.progress,
+        )  # fmt: skip
+        self._staging = Staging(staging, self._marks)
+        self._catch_up = CatchUp(staging, self._marks, parts.reads)
+        self._set_aside, self._requests = PoisonStore(parts.lake.root), RestoreRequests(parts.lake.root)
+        self._stopped = StoppedFiles(parts.lake.root)
 
     def open(self, task: int) -> dict[str, int]:
         """Recover a task and return its next offset by topic.
@@ -103,10 +142,12 @@ class Checkpoint:
         moments = self._moments(loaded)
         self._redo(loaded, moments.redo)
         # State of release 0.2.0 names no tables: what they hold now is what they must hold from now on.
-        self._tasks[task] = replace(loaded.state, named={**moments.held, **loaded.state.named})
+        state = self._tasks[task] = replace(loaded.state, named={**moments.held, **loaded.state.named})
         for n in loaded.unreadable[:1]:
-            if n == loaded.state.n:
-                self._parts.commits.write_snapshot(loaded.state.task, n, self._tasks[task].to_bytes())
+            if n == state.n:
+                self._parts.commits.write_snapshot(state.task, n, state.to_bytes())
+        self._marks.opened(state)
+        self._stopped.note(state)
 
     def close(self, task: int) -> None:
         """Forget a task."""
@@ -117,82 +158,119 @@ class Checkpoint:
         return self._tasks[task]
 
     def process(self, batches: Mapping[int, Sequence[RawMessage]]) -> None:
-        """Commit one batch of each task; an empty batch is a tick.
+        """Commit the batch of each task; an empty batch is a tick.
+
+        A batch is one commit, unless it unpacks to too much at once or something has to be set aside.
 
         Raises:
             TaskLostError: Another worker owns at least one of the tasks; the others are committed.
-            TasksStoppedError: A damaged table stops at least one of the tasks; the others are committed.
+            TasksStoppedError: Some tasks cannot go on, by damage or our own fault; the others are committed.
         """
         now = self._parts.clock()
-        stopped: dict[int, str] = {}
-        staged = self._stage_each(batches, now, stopped)
-        won = {task: record for task, record in staged.items() if self.decide(record)}
-        applied = self._apply_each(won, stopped)
-        self.conclude(applied, {(m.topic, m.partition, m.offset): m for b in batches.values() for m in b})
+        left = {task: portions(messages) for task, messages in batches.items()}
+        originals = {(m.topic, m.partition, m.offset): m for batch in batches.values() for m in batch}
+        lost, stopped = set[str](), dict[int, str]()
+        while left:
+            staged = self._stage_next(left, stopped, now)
+            won = self._commit(staged, originals, stopped)
+            lost |= {r.task for r in staged} - {r.task for r in won}
+            left = {
+                t: parts
+                for t, parts in left.items()
+                if parts and t not in stopped and task_name(t) not in lost
+            }
         for task in batches:
-            self._advance(task, applied)
+            if task_name(task) not in lost and task not in stopped:
+                self._stopped.note(self._tasks[task])
+                self._restore(task, now, stopped)
+                self._let_catch_up(task, now, stopped)
         for task in stopped:
             self.close(task)
-        lost = sorted(staged[task].task for task in staged.keys() - won.keys())
         if lost:
-            raise TaskLostError(f"another worker committed {', '.join(lost)}")
+            raise TaskLostError(f"another worker committed {', '.join(sorted(lost))}")
         if stopped:
             raise TasksStoppedError(stopped)
 
-    def _stage_each(
-        self, batches: Mapping[int, Sequence[RawMessage]], now: datetime, stopped: dict[int, str]
-    ) -> dict[int, CommitRecord]:
-        staged = {}
-        for task, messages in batches.items():
+    def _stage_next(
+        self, left: dict[int, list[Sequence[RawMessage]]], stopped: dict[int, str], now: datetime
+    ) -> list[CommitRecord]:
+        """Stage the next portion of each task; what its record does not take becomes the portion after it."""
+        staged = []
+        for task in list(left):
+            portion = left[task].pop(0)
             try:
-                if record := self.stage(task, messages, now):
-                    staged[task] = record
-            except DamagedLakeError as exc:
+                record = self.stage(task, portion, now)
+            except (DamagedLakeError, TasksStoppedError) as exc:
                 stopped[task] = f"{task_name(task)} is stopped: {exc}"
+                continue
+            if record is not None:
+                staged.append(record)
+                ends = {topic: end for topic, (_, end) in record.offsets.items()}
+                if rest := [m for m in portion if m.offset >= ends.get(m.topic, 0)]:
+                    left[task].insert(0, rest)
         return staged
 
-    def _apply_each(self, won: Mapping[int, CommitRecord], stopped: dict[int, str]) -> list[CommitRecord]:
+    def _commit(
+        self,
+        staged: Sequence[CommitRecord],
+        originals: Mapping[tuple[str, int, int], RawMessage],
+        stopped: dict[int, str],
+    ) -> list[CommitRecord]:
+        """Steps 2 to 4; returns the records that were decided. A damaged table stops its tasks alone."""
+        won = [record for record in staged if self.decide(record)]
+        applied = self._apply_each(won, stopped)
+        self.conclude(applied, originals)
+        for record in applied:
+            self._advance(record)
+        return won
+
+    def _apply_each(self, won: Sequence[CommitRecord], stopped: dict[int, str]) -> list[CommitRecord]:
         """Step 3 for all records at once; where a table is damaged, for each that does without it."""
         try:
-            self.apply(list(won.values()))
-            return list(won.values())
+            self.apply(won)
+            return list(won)
         except DamagedLakeError:
             applied = []
-        for task, record in won.items():
+        for record in won:
             try:
                 self.apply([record])
                 applied.append(record)
             except DamagedLakeError as exc:
-                stopped[task] = f"{record.task} is stopped: {exc}"
+                stopped[self._number(record)] = f"{record.task} is stopped: {exc}"
         return applied
+
+    def _restore(self, task: int, now: datetime, stopped: dict[int, str]) -> None:
+        """Commit what a person asked to have back of what was set aside."""
+        state = self._tasks[task]
+        restored = self._requests.take(state)
+        if restored is not None and (output := restored.output()):
+            record = self._staging.writer.record(state, now, CommitDraft(output))
+            if not self._commit([record], {}, stopped):
+                raise TaskLostError(f"another worker committed {state.task}")
+
+    def _let_catch_up(self, task: int, now: datetime, stopped: dict[int, str]) -> None:
+        """Commit the next pieces of what stopped jobs missed."""
+        for _ in range(CATCH_UP_COMMITS):
+            state = self._tasks[task]
+            due = self._catch_up.due(state, now) if state.stopped else []
+            if not due or task in stopped:
+                return
+            record = self._catch_up.stage(state, due[0], now)
+            if record is not None and not self._commit([record], {}, stopped):
+                raise TaskLostError(f"another worker committed {state.task}")
+            self._stopped.note(self._tasks[task])
 
     def stage(self, task: int, messages: Sequence[RawMessage], now: datetime) -> CommitRecord | None:
         """Step 1: run the jobs and write their rows to files that no commit names yet.
 
         Returns:
-            The record to decide on; None where no message came and no job did anything.
+            The record to decide on, of all messages or the first of them; None where no message came and no
+            job did anything.
+
+        Raises:
+            TasksStoppedError: The job that lands messages fails through our own fault.
         """
-        state = self._tasks[task]
-        outcome = run_jobs(self._parts.jobs, messages, state, now)
-        if not outcome and not messages:
-            return None
-        n = state.n + 1
-        files = {
-            table: tuple(self._parts.lake.stage(table, rows, state.task, n))
-            for table, rows in outcome.rows.items()
-        }
-        return CommitRecord(
-            task=state.task,
-            n=n,
-            clock=now.isoformat(),
-            log=self._identity(state),
-            offsets=_spans(state, messages),
-            files=files,
-            state=outcome.state,
-            counters=outcome.counters,
-            messages=outcome.messages,
-            code=self._parts.code,
-        )
+        return self._staging.stage(self._tasks[task], messages, now)
 
     def decide(self, record: CommitRecord) -> bool:
         """Step 2: put the record if absent; False: the number is taken, so another worker owns the task."""
@@ -213,20 +291,21 @@ class Checkpoint:
         if any(r.files for r in records):
             self._parts.cuts.record({r.task: r.n for r in records})
         for record in records:
-            if record.messages:
-                self._parts.publisher.publish(record, originals)
+            refused = self._parts.publisher.publish(record, originals) if record.messages else ()
+            self._set_aside.keep(record, unpublished_entries(record, refused or ()))
+            if refused:  # known only now: the next commit counts them
+                self._staging.late.setdefault(record.task, Counter())[_REFUSED] += len(refused)
             self._parts.commits.mark_applied(record.task, record.n)
 
-    def _identity(self, state: TaskState) -> LogIdentity:
-        return state.log or self._parts.log_identity()
+    def _number(self, record: CommitRecord) -> int:
+        return next(t for t, state in self._tasks.items() if state.task == record.task)
 
-    def _advance(self, task: int, won: Sequence[CommitRecord]) -> None:
-        state = self._tasks[task]
-        for record in won:
-            if record.task == state.task:
-                state = self._tasks[task] = state.after(record)
-                if (record.n + 1) % SNAPSHOT_EVERY == 0:
-                    self._parts.commits.write_snapshot(state.task, state.n, state.to_bytes())
+    def _advance(self, record: CommitRecord) -> None:
+        task = self._number(record)
+        state = self._tasks[task] = self._tasks[task].after(record)
+        self._marks.decided(state)
+        if (record.n + 1) % SNAPSHOT_EVERY == 0:
+            self._parts.commits.write_snapshot(state.task, state.n, state.to_bytes())
 
     def _moments(self, loaded: LoadedTask) -> TaskMoments:
         """The task beside the tables; refused where they are of different moments."""
@@ -249,14 +328,7 @@ class Checkpoint:
                 log.info("finishing commit %s/%d after a crash", name, n)
                 self.apply([record])
                 self.conclude([record], {})
-
-
-def _spans(state: TaskState, messages: Sequence[RawMessage]) -> dict[str, tuple[int, int]]:
-    spans: dict[str, tuple[int, int]] = {}
-    for m in messages:
-        start, _ = spans.get(m.topic, (state.offsets.get(m.topic, m.offset), 0))
-        spans[m.topic] = (start, m.offset + 1)
-    return spans
+                self._parts.progress()
 
 
 def _check_identity(state: TaskState, identity: LogIdentity) -> None:

@@ -14,6 +14,7 @@ import faust
 from faust.transport.drivers import aiokafka as faust_aiokafka
 from faust.types import TP
 
+from stream_processors.engine import fetch_bounds
 from stream_processors.settings import StreamSettings
 
 FETCH_MAX_PARTITION_BYTES = 1 << 20
@@ -30,6 +31,8 @@ REQUEST_TIMEOUT_S = 90.0
 """Also bounds opening all tasks: past it Faust silently stops recovering (tables/recovery.py:320)."""
 
 STREAM_BUFFER_MESSAGES = 256
+
+fetch_bounds.install()
 
 OpenAssignment = Callable[["CheckpointConsumer"], Awaitable[Mapping[TP, int]]]
 

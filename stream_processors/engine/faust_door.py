@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Any, TypeVar
 
 import faust
-from aiokafka.errors import IllegalStateError, KafkaConnectionError
+from aiokafka.errors import IllegalStateError
 from faust.types import TP
 
 from schemas.errors import (
@@ -30,6 +30,7 @@ from schemas.errors import (
 )
 from stream_processors.engine.faust_consumer import CheckpointConsumer, bound_to, make_app
 from stream_processors.engine.kafka_log import KafkaLog
+from stream_processors.engine.serving import serve
 from stream_processors.engine.task_buffers import TaskBuffer, take_longest_waiting
 from stream_processors.engine.task_handler import TaskHandler
 from stream_processors.engine.watchdog import Watchdog
@@ -41,6 +42,7 @@ T = TypeVar("T")
 
 TAIL_CHECK_S = 3.0
 RETRY_EVERY = 5  # tail checks between two attempts to open stopped tasks
+LONGEST_RETRY = 4  # times as many, for a task that is stopped again and again
 STOP_TIMEOUT_S = 30.0
 
 
@@ -53,6 +55,7 @@ class FaustDoor:
         topics: Sequence[str],
         handler: TaskHandler,
         log_factory: Callable[[], KafkaLog],
+        watchdog: Watchdog | None = None,
     ) -> None:
         self.counts = dict.fromkeys(
             ("messages", "duplicates", "read_back", "tail_read_back", "lost", "rebalances"), 0
@@ -64,14 +67,15 @@ class FaustDoor:
         self._buffers: dict[int, TaskBuffer] = {}
         self._buffered_bytes = 0
         self._opened: set[int] = set()  # tasks that the handler has open; _buffers may lag behind
-        self._stopped: dict[int, str] = {}  # tasks that a damaged file of the lake concerns, with the reason
+        self._stopped: dict[int, str] = {}  # tasks that cannot go on, with the reason
+        self._stops = Counter[int]()  # how often in a row a task was stopped: it is tried ever more rarely
         self._assignable = False
         self._lock = asyncio.Lock()  # held over every handler call: tasks change between calls only
         self._filled, self._space = asyncio.Event(), asyncio.Event()
         self._handler_thread = ThreadPoolExecutor(1, "handler")
         self._reader_thread = ThreadPoolExecutor(1, "reader")
         self._reader: KafkaLog | None = None
-        self._watchdog = Watchdog(settings.stall_timeout_s)
+        self._watchdog = watchdog or Watchdog(settings.stall_timeout_s)
         self.app = self._build_app()
 
     def _build_app(self) -> faust.App:
@@ -170,14 +174,20 @@ class FaustDoor:
         if self._stopped.get(task) != reason:
             log.error("%s", reason)
         self._stopped[task] = reason
+        self._stops[task] += 1
         self._buffers.pop(task, None)
 
-    async def _retry_stopped(self) -> None:
+    def _due(self, round_number: int) -> set[int]:
+        """Stopped tasks to try again in this round of ``_watch``."""
+        longest = RETRY_EVERY * LONGEST_RETRY
+        return {t for t in self._stopped if round_number % min(RETRY_EVERY * self._stops[t], longest) == 0}
+
+    async def _retry_stopped(self, due: set[int]) -> None:
         """Open stopped tasks again: somebody may have healed what they need."""
         consumer = self.app.consumer
         async with self._lock:
             assigned = {tp for tp in consumer.assignment() if tp.topic in self._base_of}
-            opened = await self._open_tasks({tp.partition for tp in assigned} & self._stopped.keys())
+            opened = await self._open_tasks({tp.partition for tp in assigned} & self._stopped.keys() & due)
             await self._add_buffers(consumer, assigned, opened)
         if opened:
             log.info("tasks %s go on", sorted(opened))
@@ -203,10 +213,9 @@ class FaustDoor:
             if batches:
                 try:
                     await self._in_handler_thread(self._handler.process, batches)
-                except TaskLostError:
-                    self.counts["lost"] += 1
-                except TasksStoppedError as exc:
-                    log.warning("%s", exc)  # whoever opens the task next stops it, and says so
+                except (TaskLostError, TasksStoppedError) as exc:  # who opens the task next says it again
+                    log.warning("%s", exc)
+                    self.counts["lost"] += isinstance(exc, TaskLostError)
             while self._opened:
                 await self._in_handler_thread(self._handler.close, self._opened.pop())
             self._buffered_bytes = 0
@@ -286,6 +295,8 @@ class FaustDoor:
     async def _process(self, batches: dict[int, list[RawMessage]]) -> None:
         try:
             await self._in_handler_thread(self._handler.process, batches)
+            for task in batches:
+                self._stops.pop(task, None)
         except TaskLostError as exc:
             log.warning("a task was lost: %s; opening tasks %s again", exc, sorted(batches))
             self.counts["lost"] += 1
@@ -317,8 +328,8 @@ class FaustDoor:
             full = self._buffered_bytes >= self._settings.max_buffer_bytes
             if self._lock.locked() or self.app.rebalancing or full:
                 continue  # busy; the watchdog bounds how long
-            if self._stopped and round_number % RETRY_EVERY == 0:
-                await self._retry_stopped()
+            if due := self._due(round_number):
+                await self._retry_stopped(due)
             now = {TP(t, p): o for p, b in self._buffers.items() for t, o in b.next_offsets.items()}
             unmoved = [tp for tp, offset in now.items() if before.get(tp) == offset]
             behind = [tp for tp in unmoved if await self._is_behind(tp, now[tp])]
@@ -374,22 +385,4 @@ class FaustDoor:
             BrokerUnavailableError: No broker answers; the supervisor starts the worker again.
             Exception: The error that crashed the worker.
         """
-        try:
-            asyncio.run(self._serve())
-        except KafkaConnectionError as exc:
-            raise BrokerUnavailableError(f"{self._settings.bootstrap_servers}: {exc}") from exc
-
-    async def _serve(self) -> None:
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        self._watchdog.ensure_started()
-        await self.app.start()
-        ends = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(self.app.wait_until_stopped())]
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        self._watchdog.progress()
-        reason = self.app.crash_reason
-        await self.app.stop()
-        self._watchdog.stop()
-        if reason is not None:
-            raise reason
+        serve(self.app, self._watchdog, self._settings.bootstrap_servers)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -55,8 +55,23 @@ def _feeds(producer: Job, consumer: Job) -> bool:
     return any(matches(w, r) or matches(r, w) or w == r for w in producer.writes for r in consumer.reads)
 
 
+class JobObserver(Protocol):
+    """Sees each job of a run before and after it ran."""
+
+    def before(self, job: Job) -> None:
+        """The job is about to run."""
+
+    def after(self, job: Job, output: Output) -> None:
+        """The job has returned; what this raises counts as raised by the job."""
+
+
 def run_jobs(
-    jobs: Sequence[Job], messages: Sequence[RawMessage], state: TaskState, now: datetime
+    jobs: Sequence[Job],
+    messages: Sequence[RawMessage],
+    state: TaskState,
+    now: datetime,
+    observer: JobObserver | None = None,
+    landed: Mapping[str, pa.Table] | None = None,
 ) -> CommitOutput:
     """Run every job over one batch.
 
@@ -65,22 +80,29 @@ def run_jobs(
         messages: New messages of the task, in log order within a topic; may be empty (a tick).
         state: The task's state after its last commit.
         now: The commit's clock, UTC.
+        observer: Told of each job, if any.
+        landed: Rows of earlier commits that the jobs get as if they landed in this one.
     """
     rows: dict[str, list[pa.Table]] = {}
+    given = {table: [part] for table, part in (landed or {}).items()}
     changes: dict[str, Any] = {}
     derived: list[Derived] = []
     counters: Counter[str] = Counter()
     for job in jobs:
-        output = job.process(_batch_for(job, messages, rows, state), state.of_job(job.name), now)
+        if observer is not None:
+            observer.before(job)
+        output = job.process(_batch_for(job, messages, given | rows, state), state.of_job(job.name), now)
         _check_writes(job, output)
+        if observer is not None:
+            observer.after(job, output)
         for table, part in output.rows.items():
             if part.num_rows:
                 rows.setdefault(table, []).append(part)
         changes |= {f"{job.name}/{key}": value for key, value in output.state.items()}
         derived += output.messages
         counters.update({f"{job.name}/{name}": n for name, n in output.counters.items() if n})
-    landed = {table: pa.concat_tables(parts) for table, parts in rows.items()}
-    return CommitOutput(landed, changes, tuple(derived), dict(counters))
+    tables = {table: pa.concat_tables(parts) for table, parts in rows.items()}
+    return CommitOutput(tables, changes, tuple(derived), dict(counters))
 
 
 def _batch_for(

@@ -6,9 +6,10 @@ A record is the decision: every later step can be repeated from the record alone
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
 
 import orjson
 
@@ -34,6 +35,71 @@ class LogIdentity:
 
 
 @dataclass(frozen=True)
+class SetAside:
+    """Something that was left out because a job failed on it, so that the rest could go on.
+
+    Attributes:
+        kind: A message, a key of a job's state, a derived message that cannot be published, landed rows that
+            a job left out when it caught up, or offsets of the log that it could not catch up any more.
+        job: Job that failed; for a derived message empty.
+        what: ``topic[partition]@offset`` of a message, the state key, or the event id.
+        error: Class of the error.
+        reason: Its message.
+        how: How the job failed: ``raised``, ``ended``, ``hung`` or ``memory``; ``refused`` by the broker.
+        detail: By kind: ``producer`` and ``digest`` of a message, ``value`` of a state key, the derived
+            message itself.
+    """
+
+    kind: SetAsideKind
+    job: str
+    what: str
+    error: str
+    reason: str
+    how: str
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> SetAside:
+        """Back from JSON values."""
+        return cls(**raw)
+
+
+SetAsideKind = Literal["message", "state", "derived", "rows", "gap"]
+
+
+@dataclass(frozen=True)
+class StoppedJob:
+    """A job that does not run in this task until it works again.
+
+    Attributes:
+        error: Class of the exception that stopped it.
+        reason: Its message.
+        since: Clock of the commit that stopped it, ISO 8601 UTC.
+        offsets: By topic, the offset of the first message that it has not had yet.
+        how: How it failed, as in ``SetAside``.
+    """
+
+    error: str
+    reason: str
+    since: str
+    offsets: Mapping[str, int]
+    how: str = "raised"
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> StoppedJob:
+        """Back from JSON values."""
+        return cls(**raw)
+
+
+@dataclass(frozen=True)
 class CommitRecord:
     """One decided batch of one task.
 
@@ -46,6 +112,8 @@ class CommitRecord:
         counters: Increments by name.
         messages: Derived messages; their ids are (task, n, index).
         code: Version of edgeloop and of each job.
+        set_aside: What was left out of this commit because a job failed on it, and why.
+        stopped: Jobs that stop with this commit, or go on; None: the job has caught up and runs again.
     """
 
     task: str
@@ -58,9 +126,21 @@ class CommitRecord:
     counters: Mapping[str, int] = field(default_factory=dict)
     messages: tuple[Derived, ...] = ()
     code: Mapping[str, str] = field(default_factory=dict)
+    set_aside: tuple[SetAside, ...] = ()
+    stopped: Mapping[str, StoppedJob | None] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
-        """The record as JSON, with its digest."""
+        """The record as JSON, with its digest.
+
+        Raises:
+            TypeError: State or messages of a job cannot be written as JSON.
+        """
+        return self._as_json
+
+    @cached_property
+    def _as_json(self) -> bytes:
+        stopped = {job: stop and stop.to_json() for job, stop in self.stopped.items()}
+        own = {"set_aside": [s.to_json() for s in self.set_aside], "stopped": stopped}
         raw = orjson.dumps(
             {
                 "format": FORMAT,
@@ -76,6 +156,7 @@ class CommitRecord:
                 "messages": [_message_to_json(m) for m in self.messages],
                 "code": dict(self.code),
             }
+            | {name: value for name, value in own.items() if value}
         )
         return with_digest(raw)
 
@@ -98,6 +179,10 @@ class CommitRecord:
             counters=raw["counters"],
             messages=tuple(_message_from_json(m) for m in raw["messages"]),
             code=raw["code"],
+            set_aside=tuple(SetAside.from_json(s) for s in raw.get("set_aside", ())),
+            stopped={
+                job: stop and StoppedJob.from_json(stop) for job, stop in raw.get("stopped", {}).items()
+            },
         )
 
 
@@ -111,6 +196,7 @@ class TaskState:
         counters: Totals by name.
         log: Identity of the log the offsets belong to; None before the first commit.
         named: Per table, the newest commit that names files of it; state of release 0.2.0 lacks it.
+        stopped: Jobs that do not run, and from where they go on.
     """
 
     task: str
@@ -120,6 +206,7 @@ class TaskState:
     counters: Mapping[str, int] = field(default_factory=dict)
     log: LogIdentity | None = None
     named: Mapping[str, int] = field(default_factory=dict)
+    stopped: Mapping[str, StoppedJob] = field(default_factory=dict)
 
     def after(self, record: CommitRecord) -> TaskState:
         """State once the record is applied.
@@ -129,17 +216,30 @@ class TaskState:
         """
         if (record.task, record.n) != (self.task, self.n + 1):
             raise ValueError(f"{record.task}/{record.n} does not follow {self.task}/{self.n}")
-        state = {**self.state, **record.state}
-        for key in [k for k, v in record.state.items() if v is None]:
-            del state[key]
         counters = dict(self.counters)
         for name, count in record.counters.items():
             counters[name] = counters.get(name, 0) + count
         offsets = {**self.offsets, **{t: end for t, (_start, end) in record.offsets.items()}}
         named = {**self.named, **{table: record.n for table, files in record.files.items() if files}}
+        stopped = {j: s for j, s in {**self.stopped, **record.stopped}.items() if s is not None}
+        changed = self.changed_by(record.state)
         return replace(
-            self, n=record.n, offsets=offsets, state=state, counters=counters, log=record.log, named=named
+            changed, offsets=offsets, counters=counters, log=record.log, named=named, stopped=stopped
         )
+
+    def changed_by(self, changes: Mapping[str, Any]) -> TaskState:
+        """State one commit later with these keys changed; None removes a key."""
+        state = {k: v for k, v in {**self.state, **changes}.items() if v is not None}
+        return replace(self, n=self.n + 1, state=state)
+
+    def without(self, keys: Collection[str]) -> TaskState:
+        """State without some keys."""
+        return replace(self, state={k: v for k, v in self.state.items() if k not in keys})
+
+    @property
+    def number(self) -> int:
+        """The task's partition."""
+        return int(self.task.rpartition("-")[2])
 
     def of_job(self, job: str) -> dict[str, Any]:
         """The job's keys, without its prefix."""
@@ -160,6 +260,7 @@ class TaskState:
                 "topic_ids": dict(self.log.topic_ids) if self.log else {},
                 "named": dict(self.named),
             }
+            | ({"stopped": {job: s.to_json() for job, s in self.stopped.items()}} if self.stopped else {})
         )
         return with_digest(raw)
 
@@ -173,7 +274,8 @@ class TaskState:
         raw = _load(data, "snapshot")
         log = LogIdentity(raw["cluster_id"], raw["topic_ids"]) if raw["cluster_id"] else None
         named = raw.get("named", {})
-        return cls(raw["task"], raw["n"], raw["offsets"], raw["state"], raw["counters"], log, named)
+        stopped = {job: StoppedJob.from_json(stop) for job, stop in raw.get("stopped", {}).items()}
+        return cls(raw["task"], raw["n"], raw["offsets"], raw["state"], raw["counters"], log, named, stopped)
 
 
 def event_id(task: str, n: int, index: int) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from feature_store.commit_log import SNAPSHOT, CommitLog
 from feature_store.decided_files import Files, record_name
-from feature_store.moments import TaskHistory
+from feature_store.lake_moments import TaskHistory
 from schemas.errors import DamagedLakeError
 from stream_processors.engine.records import CommitRecord, TaskState
 

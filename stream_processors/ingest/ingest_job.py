@@ -83,7 +83,7 @@ class _Work:
                 "n_rows": rows,
                 "n_bytes": len(message.value or b""),
                 "verified": verified,
-                "known_at": message.timestamp_ms * 1000,
+                "known_at": message.appended_us,
                 "_partition": message.partition,
                 "_offset": message.offset,
                 "_row": 0,
@@ -98,6 +98,7 @@ class Ingest:
     name: ClassVar[str] = "ingest"
     version: ClassVar[int] = 1
     state_version: ClassVar[int] = 1
+    essential: ClassVar[bool] = True
     reads: ClassVar[tuple[str, ...]] = tuple(t.base for t in topics.DEVICE_TOPICS)
     writes: ClassVar[tuple[str, ...]] = (
         "telemetry_*",

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pyarrow as pa
 
+from feature_store.derived_trust import DerivedTrust, UnsignedBefore, unsigned_before
 from feature_store.labels import LABELLER
+from feature_store.lake import Lake
 from feature_store.lake_registry import DeviceRecord, DeviceRegistry, ProfileRegistry
+from feature_store.worker_keys import WorkerKeys
 from schemas.envelope import MessageVerifier
-from schemas.errors import UnknownSchemaError
+from schemas.errors import LookupFailedError, PipelineError, SignatureError, UnknownSchemaError
 from schemas.profile import Profile
 from stream_processors.ingest.admission import KnownDevice
+from stream_processors.job import RawMessage
 
 REFRESH_S = 1.0
 """Least time between two reads of the registry for something unknown: garbage must not cause reads."""
@@ -28,7 +33,9 @@ class LakeDirectory:
         profiles: ProfileRegistry,
         devices: DeviceRegistry,
         monotonic: Callable[[], float] = time.monotonic,
+        derived: DerivedTrust | None = None,
     ) -> None:
+        self._derived = derived
         self._profile_registry, self._device_registry = profiles, devices
         self._monotonic = monotonic
         self._loaded_at = -MAX_AGE_S
@@ -47,7 +54,8 @@ class LakeDirectory:
         Raises:
             UnknownSchemaError: It was never registered.
         """
-        return self._profile_registry.wire(fingerprint).schema
+        with _read_from_lake():
+            return self._profile_registry.wire(fingerprint).schema
 
     def profile_of(self, name: str) -> Profile:
         """Newest registered profile of that name.
@@ -68,14 +76,26 @@ class LakeDirectory:
             return f"{profile}///"
         return f"{profile}/{record.site}/{record.group}/{record.hardware}"
 
+    def verify_derived(self, message: RawMessage) -> bool:
+        """True if a worker of this lake signed the message, False if it is from before any was signed.
+
+        Raises:
+            SignatureError: Neither.
+        """
+        if self._derived is None:
+            raise SignatureError("no keys of workers are known here")
+        place = (message.partition, message.offset)
+        return self._derived.check(message.topic, place, message.key, message.headers, message.value)
+
     def _refresh(self, *, unknown: bool) -> None:
         """Read the registries again if the cache is too old, or lacks something and is not brand new."""
         now = self._monotonic()
         if now - self._loaded_at < (REFRESH_S if unknown else MAX_AGE_S):
             return
+        with _read_from_lake():
+            self._profiles = dict(self._profile_registry.profiles())
+            records = self._device_registry.keys()
         self._loaded_at = now
-        self._profiles = dict(self._profile_registry.profiles())
-        records = self._device_registry.keys()
         self._records = {r.device_id: r for r in records.values()}
         gateways: dict[str, set[str]] = {}
         for record in records.values():
@@ -84,9 +104,26 @@ class LakeDirectory:
         self._known = {key_id: _known(r, gateways.get(r.device_id, set())) for key_id, r in records.items()}
 
 
+@contextmanager
+def _read_from_lake() -> Iterator[None]:
+    """Translate whatever a damaged file raises: it must not be blamed on the message that asked."""
+    try:
+        yield
+    except PipelineError:
+        raise
+    except Exception as exc:
+        raise LookupFailedError(f"profiles or devices cannot be read: {type(exc).__name__}: {exc}") from exc
+
+
 def _known(record: DeviceRecord, sends_for: set[str]) -> KnownDevice:
     labels = record.hardware == LABELLER
     owners = frozenset() if labels else frozenset({record.device_id, *sends_for})
     return KnownDevice(
         record.device_id, record.active, MessageVerifier(record.public_key.encode()), owners, labels
     )
+
+
+def directory_of(lake: Lake) -> LakeDirectory:
+    """Lookups in this lake; a worker has begun to sign in it."""
+    trust = DerivedTrust(WorkerKeys(lake.root), unsigned_before(lake.root) or UnsignedBefore(offsets={}))
+    return LakeDirectory(ProfileRegistry(lake), DeviceRegistry(lake), derived=trust)

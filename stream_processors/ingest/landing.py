@@ -43,7 +43,7 @@ def provenance(messages: Sequence[Admitted]) -> dict[str, pa.Array]:
     """Columns known_at, _partition, _offset and _row of the rows of these messages, in order."""
     counts = np.array([m.rows.num_rows if m.rows is not None else 1 for m in messages])
     raw = [m.message for m in messages]
-    known_at = np.array([m.timestamp_ms for m in raw], dtype="int64") * 1000
+    known_at = np.array([m.appended_us for m in raw], dtype="int64")
     starts = np.repeat(np.cumsum(counts) - counts, counts)
     return {
         "known_at": pa.array(np.repeat(known_at, counts)).cast(TIME),

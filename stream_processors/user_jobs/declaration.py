@@ -74,6 +74,21 @@ def user_points() -> list[EntryPoint]:
     return sorted((p for p in entry_points(group=JOBS) if not is_ours(p)), key=lambda p: p.name)
 
 
+def find_point(name: str) -> EntryPoint:
+    """Entry point of the user's job that is installed under this name.
+
+    Raises:
+        OperatorError: None is, or two packages have one.
+    """
+    found = [point for point in user_points() if point.name == name]
+    if not found:
+        raise OperatorError(f"job '{name}' is not installed any more")
+    if len(found) > 1:
+        packages = ", ".join(sorted(p.dist.name for p in found if p.dist is not None))
+        raise OperatorError(f"several packages have a job '{name}' ({packages}): uninstall all but one")
+    return found[0]
+
+
 def declared(job: Any) -> UserJob:
     """What the job declares.
 

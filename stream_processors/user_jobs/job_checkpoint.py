@@ -17,9 +17,9 @@ from feature_store.commit_feed import CommitFeed
 from feature_store.cut import Cut, JobReach, Reached
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
-from schemas.errors import PipelineError
+from schemas.errors import OperatorError, PipelineError
 from stream_processors.engine.checkpoint import Checkpoint, CheckpointParts, task_name
-from stream_processors.engine.records import CommitRecord, LogIdentity
+from stream_processors.engine.records import CommitRecord, LogIdentity, TaskState
 from stream_processors.engine.task_loading import load_task
 from stream_processors.job import Batch, Output, RawMessage
 from stream_processors.user_jobs.declaration import UserJob
@@ -118,7 +118,9 @@ class JobCheckpoint(Checkpoint):
             OperatorError: Its tables hold commits that its records do not, or a record is damaged.
         """
         begin(self._parts.lake, self._parts.commits, self._job, self._installed_as, task_name(task))
-        self._recover(task, load_task(self._parts.commits, job_task_name(self._job.name, task_name(task))))
+        loaded = load_task(self._parts.commits, job_task_name(self._job.name, task_name(task)))
+        self._check_moment(loaded.state, task_name(task))
+        self._recover(task, loaded)
         self._sources[task] = self._source_of(task_name(task))
         self._carried[task] = _Carried()
         return dict(self._tasks[task].offsets)
@@ -186,8 +188,8 @@ class JobCheckpoint(Checkpoint):
         won = {task: record for task, record in records.items() if self.decide(record)}
         self.apply(list(won.values()))
         self.conclude(list(won.values()), {(m.topic, m.partition, m.offset): m for m in originals})
-        for task in won:
-            self._advance(task, list(won.values()))
+        for task, record in won.items():
+            self._advance(record)
             self._carried[task] = _Carried()
         return records.keys() - won.keys()
 
@@ -248,6 +250,16 @@ class JobCheckpoint(Checkpoint):
         )
         record.to_bytes()  # what is no JSON value must fail here, where the job is to blame
         return record
+
+    def _check_moment(self, state: TaskState, source: str) -> None:
+        """Refuse to skip commits of the source that had other numbers when the job read them."""
+        newest = self._parts.commits.latest(source) or 0
+        reached = state.offsets.get(source, 0) - 1
+        if reached > newest:
+            raise OperatorError(
+                f"job {self._job.name} has commit {reached} of {source}, whose records end at {newest}: "
+                "these parts of the lake are from different moments"
+            )
 
 
 def _says_anything(output: Output) -> bool:

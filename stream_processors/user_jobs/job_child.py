@@ -14,11 +14,11 @@ import resource
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import cache
-from importlib.metadata import EntryPoint, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +28,17 @@ from feature_store.commit_log import CommitLog
 from feature_store.cut_store import CutStore
 from feature_store.job_status import JobStatusFiles
 from feature_store.lake import Lake
-from feature_store.lake_registry import DeviceRegistry, ProfileRegistry
+from feature_store.worker_keys import WorkerKeys
 from schemas.errors import RetryableError
 from schemas.instants import utc_now
 from stream_processors.engine.checkpoint import CheckpointParts, task_name
 from stream_processors.engine.kafka_log import KafkaLog
+from stream_processors.engine.letters import Unpublished
 from stream_processors.engine.records import CommitRecord
-from stream_processors.ingest.lake_directory import LakeDirectory
+from stream_processors.ingest.lake_directory import directory_of
 from stream_processors.job import RawMessage
 from stream_processors.settings import StreamSettings
-from stream_processors.user_jobs.declaration import UserJob, load_job, make_tables, user_points
+from stream_processors.user_jobs.declaration import UserJob, find_point, load_job, make_tables
 from stream_processors.user_jobs.job_checkpoint import JobCheckpoint
 from stream_processors.user_jobs.job_input import InputLimits, JobInput
 from stream_processors.user_jobs.job_loop import JobLoop, LoopSettings
@@ -114,8 +115,8 @@ def run_job(name: str, link: WorkerLink, settings: StreamSettings) -> int:
     link.tell(LOADING)
     lake = Lake.open(settings.lake_root)
     try:
-        [point] = [p for p in user_points() if p.name == name]
-        job = _load(point, lake)
+        job = load_job(find_point(name), directory_of(lake))
+        make_tables(lake, job)
     except RetryableError:
         raise
     except BaseException as exc:  # a SystemExit of the user's module too
@@ -136,25 +137,22 @@ def run_job(name: str, link: WorkerLink, settings: StreamSettings) -> int:
             link.wait(settings.job_poll_s)
 
 
-def _load(point: EntryPoint, lake: Lake) -> UserJob:
-    job = load_job(point, LakeDirectory(ProfileRegistry(lake), DeviceRegistry(lake)))
-    make_tables(lake, job)
-    return job
-
-
 class _LatePublisher:
     """Publishes derived messages; connects with the first."""
 
     def __init__(self, kafka: Callable[[], KafkaLog]) -> None:
         self._kafka = kafka
 
-    def publish(self, record: CommitRecord, originals: Mapping[tuple[str, int, int], RawMessage]) -> None:
-        """Publish the record's messages and return once the log has them."""
-        self._kafka().publish(record, originals)
+    def publish(
+        self, record: CommitRecord, originals: Mapping[tuple[str, int, int], RawMessage]
+    ) -> Sequence[Unpublished]:
+        """Publish the record's messages and return once the log has them; those that it never takes."""
+        return self._kafka().publish(record, originals)
 
 
 def _loop(job: UserJob, installed_as: str, lake: Lake, settings: StreamSettings, link: WorkerLink) -> JobLoop:
-    kafka = cache(lambda: KafkaLog(settings.bootstrap_servers, settings.namespace, settings.group_id))
+    signer = WorkerKeys(lake.root).signer("worker")
+    kafka = cache(lambda: KafkaLog(settings.bootstrap_servers, settings.namespace, settings.group_id, signer))
     cuts = CutStore(lake)
     parts = CheckpointParts(
         lake=lake,

@@ -82,7 +82,11 @@ class JobProcess:
         """
         if self._running is None:
             if self._may_start(owned, now):
-                self._running = self._start()
+                try:
+                    self._running = self._start()
+                except OSError as exc:  # no memory, no descriptors
+                    log.warning("job %s cannot be started: %s", self.name, exc)
+                    self._not_before = now + timedelta(seconds=LONGEST_PAUSE_S)
             return
         running = self._running
         self._listen(running)

@@ -17,7 +17,7 @@ from feature_store.commit_log import CommitLog
 from feature_store.job_status import JOBS_FOLDER
 from feature_store.lake import Lake
 from schemas.durable import DISK
-from schemas.errors import LakeConflictError
+from schemas.errors import LakeConflictError, OperatorError
 from stream_processors.engine.records import TaskState
 from stream_processors.user_jobs.declaration import UserJob
 
@@ -83,14 +83,14 @@ def begin(lake: Lake, commits: CommitLog, job: UserJob, installed_as: str, task:
         return
     payload = DISK.read(_path(lake.root, job.name, task))
     if payload is None and (other := DISK.read(_path(lake.root, installed_as, task))) is not None:
-        start = TaskState.from_bytes(other)
+        start = _read(other, installed_as, task)
         counters = {_renamed(k, installed_as, job.name): v for k, v in start.counters.items()}
         moved = TaskState(name, start.n, start.offsets, {}, counters, start.log)
         DISK.put_if_absent(_path(lake.root, job.name, task), moved.to_bytes())
         payload = DISK.read(_path(lake.root, job.name, task))
     if payload is None:
         raise LakeConflictError(f"{name} has no start: a worker writes it when it opens {task}")
-    start = TaskState.from_bytes(payload)
+    start = _read(payload, job.name, task)
     written = [table for table in job.writes if table in lake.tables()]
     ran = start.state or any(lake.applied(table, task) is not None for table in written)
     if job.earliest and not ran:
@@ -109,6 +109,17 @@ def _inside(root: Path, source: TaskState) -> Iterable[str]:
         return FeedEntry.from_record(CommitLog(root).read(source.task, source.n)).inside
     except FileNotFoundError:
         return ()
+
+
+def _read(payload: bytes, job: str, task: str) -> TaskState:
+    try:
+        return TaskState.from_bytes(payload)
+    except (OperatorError, KeyError, TypeError) as exc:
+        name = f"{JOBS_FOLDER}/{job}/{task.rpartition('-')[2]}.start"
+        raise OperatorError(
+            f"the start of job '{job}' on {task} is damaged: remove {name} from the lake's folder and "
+            "restart the workers; the job then begins with the next commit"
+        ) from exc
 
 
 def _renamed(key: str, old: str, new: str) -> str:

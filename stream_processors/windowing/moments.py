@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 LARGEST_VALUE = 1e100
 """Largest magnitude of a mean or bound that is merged: beyond it, squares leave the range of floats."""
+_ROUNDING = 1e-3
+"""Relative error that moments may have and still count as those of a sample."""
 LARGEST_COUNT = 1 << 40
 """Largest count that is landed or merged: no device senses more, and a sum of such counts is still exact in a
 float."""
@@ -93,7 +95,20 @@ class MomentColumns(NamedTuple):
             bounded = (np.abs(self.mean) <= LARGEST_VALUE) & (self.m2 >= 0) & (self.m2 <= LARGEST_VALUE**2)
             ordered = (self.min >= -LARGEST_VALUE) & (self.min <= self.max) & (self.max <= LARGEST_VALUE)
             good: BoolArray = (self.n > 0) & (self.n <= LARGEST_COUNT) & bounded & ordered
+            good &= _possible(self.mean, self.m2, self.min, self.max)
         return good
+
+
+def _possible(mean: FloatArray, m2: FloatArray, smallest: FloatArray, largest: FloatArray) -> BoolArray:
+    """The mean lies between the bounds, and m2 holds at least the squared deviations of both.
+
+    With room for what floats lose: a mean of large values, kept as float32 and merged many times.
+    """
+    room = _ROUNDING * np.maximum(np.abs(smallest), np.abs(largest))
+    between = (smallest - room <= mean) & (mean <= largest + room)
+    farthest = np.maximum(largest - mean, mean - smallest)
+    possible: BoolArray = between & (farthest**2 <= m2 * (1 + _ROUNDING) + room**2 + 2 * room * farthest)
+    return possible
 
 
 def merge_groups(groups: IntArray, rows: MomentColumns) -> list[Moments]:

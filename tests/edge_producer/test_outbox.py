@@ -12,7 +12,7 @@ class Limits:
     """Limits that the test sets; the broker tells them, unless ``told`` is False."""
 
     answers = 1
-    told = True
+    told = known = True
 
     def __init__(self) -> None:
         self.of: dict[str, int] = {}

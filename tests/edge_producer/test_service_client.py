@@ -7,6 +7,7 @@ from concurrent import futures
 import grpc
 import psutil
 import pytest
+from google.rpc import code_pb2, error_details_pb2, status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,15 +15,17 @@ from edge_producer.device_identity import load_or_create
 from edge_producer.trust import TrustedTime
 from edge_producer.updates.membership import Membership
 from edge_producer.updates.service_client import (
+    LONGEST_WAIT_S,
     MAX_FIELDS,
     MAX_MESSAGE_BYTES,
+    RETRY_S,
     Credentials,
     DeliveryClient,
     count_fields,
 )
 from edge_producer.updates.updater import BUILD_TIME
 from schemas.durable import Disk
-from schemas.errors import PipelineError, ServiceUnavailableError, TrustError
+from schemas.errors import PipelineError, RetryableError, ServiceUnavailableError, TrustError
 from schemas.proto import delivery_pb2 as pb
 from schemas.updates import Attack
 from tests.simulators.update_service import UpdateService, candidate
@@ -48,6 +51,32 @@ def test_a_download_ends_after_its_time_however_alive_it_is(service, delivery):
     service.chunk_bytes, service.chunk_pause_s = 100, 0.05
     with pytest.raises(ServiceUnavailableError, match="DEADLINE"):
         list(delivery.fetch_artifact(release.sha256, 0, stall_s=10.0, total_s=0.4))
+
+
+def refusing(delay_s: float | None) -> bytes:
+    """A status as Google's own classes write it; None: without a word about when to come again."""
+    status = status_pb2.Status(code=code_pb2.RESOURCE_EXHAUSTED, message="too many calls")
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason="RETRYABLE_ERROR", domain="edgeloop.v1"))
+    if delay_s is not None:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromMicroseconds(round(delay_s * 1e6))
+        status.details.add().Pack(retry)
+    return status.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("details", "wait_s"),
+    [
+        (refusing(7.25), 7.25), (refusing(0.0), 0.0), (refusing(None), RETRY_S), (refusing(-5.0), 0.0),
+        (refusing(1e9), LONGEST_WAIT_S), (b"", RETRY_S), (b"\xff\xff", RETRY_S),
+        (refusing(7.25)[:-3], RETRY_S),
+    ],
+)  # fmt: skip
+def test_a_refusal_says_when_to_come_again_as_far_as_it_can_be_believed(service, delivery, details, wait_s):
+    service.refuses_reports, service.refusal_details = grpc.StatusCode.RESOURCE_EXHAUSTED, details
+    with pytest.raises(RetryableError) as caught:
+        delivery.report(pb.ReportRequest(device_id="m-1", report_no=1, nonce="n", state="idle"))
+    assert caught.value.retry_after_s == wait_s
 
 
 EMPTY_FILE = b"\x0a\x00"

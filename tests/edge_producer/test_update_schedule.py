@@ -280,3 +280,24 @@ def test_a_pause_ends_for_reports_only_where_some_wait():
 
 def test_nobody_has_hinted_at_anything_before_the_first_hint():
     assert UpdateSchedule(60.0).hint()
+
+
+@given(st.floats(1.0, 600.0), TIMES)
+def test_nothing_comes_sooner_than_the_service_asked_for_whatever_hints_come(asked_s, now_s):
+    subject = checked(now_s)
+    subject.contact_failed(now_s, at_least_s=asked_s)
+    subject.hint()
+    subject.report_at_once()
+    subject.check_at_once()
+    before_s = now_s + 0.99 * asked_s
+    assert not subject.check_due(before_s)
+    assert not subject.report_due(before_s)
+    assert subject.check_due(now_s + asked_s + LONGEST_S)
+
+
+def test_reports_wait_as_long_as_the_service_asks_and_checks_go_on():
+    subject = checked()
+    assert subject.reports_refused(0.0, at_least_s=300.0) == 300.0
+    assert not subject.may_send_reports(299.0)
+    assert subject.check_due(2 * POLL_S)
+    assert subject.may_send_reports(300.0)

@@ -150,12 +150,12 @@ def test_a_command_that_fails_unforeseen_quotes_outside_text_with_escapes():
     assert controls(done.stderr, {0x0A}) == set()
 
 
-@pytest.mark.parametrize("code", CONTROLS)
-def test_each_control_character_has_an_escape(code):
-    assert escaped_line(f"a{chr(code)}b").isprintable()
-    assert json.loads(escaped_json(json.dumps(chr(code), ensure_ascii=False))) == chr(code)
-    if code not in LINE_ENDS:
-        assert escaped_block(chr(code)) == escaped_line(chr(code))
+def test_each_control_character_has_an_escape():
+    for code in CONTROLS:
+        assert escaped_line(f"a{chr(code)}b").isprintable()
+        assert json.loads(escaped_json(json.dumps(chr(code), ensure_ascii=False))) == chr(code)
+        if code not in LINE_ENDS:
+            assert escaped_block(chr(code)) == escaped_line(chr(code))
 
 
 def test_a_lone_carriage_return_overwrites_no_line():

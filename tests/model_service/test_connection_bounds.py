@@ -161,6 +161,19 @@ def test_an_honest_client_gets_in_beside_a_crowd_of_its_own_address(crowd):
     assert held.alive(honest)
 
 
+def test_whoever_has_replied_stays_while_others_never_did():
+    held = Held()
+    honest = held.arrive(A)
+    held.greet(honest)
+    for answered in (True, False, True):  # its handshake is over; its first call is on the way
+        held.bounds.turn(honest, answered=answered)
+    for _ in range(50):
+        one = held.arrive(A)
+        if held.greet(one):
+            held.bounds.turn(one, answered=True)
+    assert held.alive(honest)
+
+
 def test_of_many_honest_clients_at_once_those_go_on_that_have_begun():
     held = Held()
     served = [held.arrive(A) for _ in range(LIMITS.greeted_each)]

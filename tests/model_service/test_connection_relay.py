@@ -5,6 +5,7 @@ import os
 import socket
 import stat
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -54,7 +55,7 @@ class Rig:
         given = {"silent": 64, "silent_each": 64, "greeted": 64, "greeted_each": 64, "whole": 64, **limits}
         self.relay = ConnectionRelay(ConnectionBounds(ConnectionLimits(**given)), folder)
         self.server = Server(folder / "behind")
-        self.port = self.relay.listen("127.0.0.1", [0], folder / "behind")
+        self.port = self.relay.listen("127.0.0.1", 0, folder / "behind")
         self.relay.start()
         self.clients = []
 
@@ -206,13 +207,14 @@ def test_a_stranger_that_takes_its_time_is_ended(tmp_path):
         rig.close()
 
 
-def test_a_taken_port_is_passed_over_for_the_next(rig):
-    taken = rig.port
-    other = ConnectionRelay(rig.relay.bounds, rig.server.listener.getsockname())
-    with pytest.raises(OperatorError, match="the port is taken"):
-        other.listen("127.0.0.1", [taken], None)
-    assert other.listen("127.0.0.1", [taken, 0], None) not in (0, taken)
-    other.stop()
+def test_a_taken_port_is_named_and_another_can_be_added_while_it_runs(rig):
+    target = Path(rig.server.listener.getsockname())
+    with pytest.raises(OperatorError, match=f"127.0.0.1:{rig.port}: the port is taken"):
+        rig.relay.listen("127.0.0.1", rig.port, target)
+    rig.port = rig.relay.listen("127.0.0.1", 0, target)
+    rig.client()
+    server, _ = rig.server.take()
+    assert read(server, len(HELLO)) == HELLO
 
 
 def test_a_draining_relay_accepts_nothing_and_ends_nothing(rig):

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_service.rollout.device_progress import ProgressKind, device_progress
+from model_service.rollout.device_progress import ProgressKind, condensed, device_progress
 from model_service.rollout.observed import DeviceReport, DeviceStatus, PairedShadow
 from model_service.rollout.observing import read_report
 from schemas.proto.delivery_pb2 import Installed, ReportRequest, Shadow
+from schemas.updates import UpdateResult, UpdateState
 from tests.simulators.simulated_rollout import FACTORY, NEW
 
 NOW = 1000.0
@@ -185,3 +186,36 @@ def test_a_status_from_the_instant_of_the_last_report_shows_nothing_more():
 def test_a_deferred_device_that_runs_it_has_committed():
     idle = DeviceStatus(NOW, 1, "idle", {"machine": NEW})
     assert progress(report(1, "deferred", "no_change_deferred"), status=idle).kind is ProgressKind.COMMITTED
+
+
+STATES = [s.value for s in UpdateState]
+RESULTS = ["", *(r.value for r in UpdateResult)]
+SHADOWS = st.none() | st.builds(PairedShadow, st.integers(1, 50), st.floats(-1, 1), st.integers(0, 50))
+REPORTS = st.lists(
+    st.tuples(
+        st.sampled_from(STATES), st.sampled_from(RESULTS),
+        st.sampled_from([NEW.version, "", FACTORY.version]), SHADOWS, st.sampled_from([0, 0, 0, 1, 3]),
+    ),
+    max_size=30,
+)  # fmt: skip
+
+
+def numbered(drawn, first=1):
+    return [
+        report(n, state, result, at=NOW + n, version=version, paired=shadow, crashes=crashes, detail=str(n))
+        for n, (state, result, version, shadow, crashes) in enumerate(drawn, first)
+    ]
+
+
+@given(REPORTS, REPORTS, st.integers(1, 5), st.booleans())
+def test_condensed_reports_lead_to_the_same_progress_whatever_follows(early, late, newest, health):
+    before = numbered(early)
+    kept = condensed(before, NEW.version, newest)
+    assert len(kept) <= newest + 7
+    assert set(kept) <= set(before)
+    after = numbered(late, len(before) + 1)
+    for follows in range(len(after) + 1):
+        more = after[:follows]
+        assert progress(*kept, *more, health=health) == progress(*before, *more, health=health)
+    again = condensed(condensed(before, NEW.version, newest) + after, NEW.version, newest)
+    assert progress(*again) == progress(*before, *after)

@@ -16,6 +16,8 @@ from model_service.lifecycle.lifecycle_topic import LifecycleTopic
 from model_service.registry.database import Registry, note
 from model_service.registry.registry_tables import outbox
 from schemas import tables
+from schemas.derived_seal import check_derived
+from schemas.envelope import MessageSigner, MessageVerifier
 from schemas.topics import LIFECYCLE
 from tests.waiting import wait_until
 
@@ -84,7 +86,7 @@ def test_a_commit_that_was_decided_and_not_applied_counts_as_landed(registry, la
 
 
 def test_a_broker_that_is_away_holds_nothing_up(registry, lake_root):
-    topic = LifecycleTopic("127.0.0.1:1", "nowhere")
+    topic = LifecycleTopic("127.0.0.1:1", "nowhere", MessageSigner.generate())
     shipper = EventShipper(registry, Lake.open(lake_root), topic)
     record(registry, "a")
     assert shipper.step(now()) == 0
@@ -97,7 +99,8 @@ def test_a_broker_that_is_away_holds_nothing_up(registry, lake_root):
 
 @pytest.mark.kafka
 def test_events_reach_the_topic_with_their_id(registry, lake_root, broker, namespace):
-    topic = LifecycleTopic(broker.bootstrap_servers, namespace)
+    signer = MessageSigner.generate()
+    topic = LifecycleTopic(broker.bootstrap_servers, namespace, signer)
     shipper = EventShipper(registry, Lake.open(lake_root), topic)
     record(registry, "a", "b")
     wait_until(lambda: (shipper.step(now()), waiting(registry) == [])[1], 30, "shipping")
@@ -115,6 +118,8 @@ def test_events_reach_the_topic_with_their_id(registry, lake_root, broker, names
     def read():
         message = consumer.poll(0.2)
         if message is not None and message.error() is None:
+            keys = {signer.key_id: MessageVerifier(signer.public_pem())}
+            check_derived(LIFECYCLE.base, message.key(), message.headers(), message.value(), keys)
             found[dict(message.headers())["event_id"].decode()] = orjson.loads(message.value())
         return len(found) == 2
 

@@ -16,6 +16,7 @@ from model_service.fleet.devices import revoke_device
 from model_service.identity import certificates as certs
 from model_service.identity.authority import ca_path, init_pki, issued_by, person_paths, server_paths
 from model_service.identity.certificate_requests import (
+    PROOF,
     EnrolmentRequest,
     answered_requests,
     request_enrolment,
@@ -23,11 +24,12 @@ from model_service.identity.certificate_requests import (
 )
 from model_service.identity.issuer import Issuer
 from model_service.identity.people import record_people
-from model_service.identity.tokens import Invitation, create_token
+from model_service.identity.tokens import Invitation, create_token, hash_of
 from model_service.registry.database import Registry
 from model_service.registry.registry_tables import certificate_requests, certificates, devices, join_tokens
 from model_service.settings import ModelSettings
 from schemas.errors import AccessError, LakeConflictError, OperatorError, RegistryError
+from schemas.possession import enrolment_text
 
 NOW = time.time()
 
@@ -48,10 +50,11 @@ class Deployment:
                 connection, Invitation(device_id, "machine", "a", "default", "sim"), valid_s, now
             )
 
-    def ask(self, device_id, token, key, csr=None, signing=None, now=NOW):
-        request = EnrolmentRequest(
-            device_id, token, csr or csr_of(device_id, key), public_pem(signing or key)
-        )
+    def ask(self, device_id, token, key, csr=None, signing=None, now=NOW, proof=None):
+        csr, signing = csr or csr_of(device_id, key), signing or key
+        if proof is None:
+            proof = proof_by(signing, device_id, csr, token)
+        request = EnrolmentRequest(device_id, token, csr, public_pem(signing), proof)
         with self.registry.transaction() as connection:
             return request_enrolment(connection, request, now)
 
@@ -97,6 +100,10 @@ def csr_of(name, key):
 def public_pem(key):
     spki = serialization.PublicFormat.SubjectPublicKeyInfo
     return key.public_key().public_bytes(serialization.Encoding.PEM, spki).decode()
+
+
+def proof_by(key, device_id, csr, token):
+    return key.sign(enrolment_text(device_id, csr, hash_of(token)), ec.ECDSA(hashes.SHA256()))
 
 
 def content(folder):
@@ -456,3 +463,61 @@ def test_a_device_id_must_fit_a_certificate(deployment):
     for bad in ("", "../m-1", "a" * 65, "m 1", "-m"):
         with pytest.raises(RegistryError, match="cannot be a device id"):
             deployment.invite(bad)
+
+
+def test_a_telemetry_key_is_enrolled_by_whoever_holds_it_alone(deployment):
+    mine, theirs, token = new_key(), new_key(), deployment.invite("m-1")
+    csr = csr_of("m-1", mine)
+    wrong = {
+        "none": b"",
+        "by another key": proof_by(mine, "m-1", csr, token),
+        "for another device": proof_by(theirs, "m-2", csr, token),
+        "for another request": proof_by(theirs, "m-1", csr_of("m-1", theirs), token),
+        "for another token": proof_by(theirs, "m-1", csr, "another"),
+        "garbage": b"\x30\x00",
+    }
+    for name, proof in wrong.items():
+        with pytest.raises(AccessError, match="signing_proof"):
+            deployment.ask("m-1", token, mine, csr=csr, signing=theirs, proof=proof)
+        assert deployment.rows(certificate_requests) == [], name
+    assert [row["used_at"] for row in deployment.rows(join_tokens)] == [None]
+    deployment.ask("m-1", token, mine, csr=csr, signing=theirs)
+    deployment.issuer.step()
+    assert deployment.rows(devices)[0]["public_key"] == public_pem(theirs)
+
+
+def test_a_device_of_0_2_0_enrols_without_a_proof_by_its_only_key(deployment):
+    request_id = deployment.ask("m-1", deployment.invite("m-1"), new_key(), proof=b"")
+    deployment.issuer.step()
+    assert deployment.answer(request_id)["certificate_pem"]
+
+
+@pytest.mark.parametrize("tampered", ["removed", "another's", "no hex", "no proof"])
+def test_the_issuer_checks_the_proof_by_itself(deployment, tampered):
+    mine, theirs = new_key(), new_key()
+    request_id = deployment.ask("m-1", deployment.invite("m-1"), mine, signing=theirs)
+    [row] = deployment.rows(certificate_requests)
+    stored = dict(row["device"])
+    proof = stored.pop(PROOF)
+    stored |= {
+        "removed": {},
+        "another's": {PROOF: {**proof, "signature": proof_by(mine, "m-1", row["csr_pem"], "x").hex()}},
+        "no hex": {PROOF: {**proof, "signature": "zz"}},
+        "no proof": {PROOF: None},
+    }[tampered]
+    with deployment.registry.transaction() as connection:
+        connection.execute(update(certificate_requests).values(device=stored))
+    deployment.issuer.step()
+    answer = deployment.answer(request_id)
+    assert (answer["state"], answer["certificate_pem"]) == ("refused", None)
+    assert deployment.rows(devices) == []
+
+
+def test_a_request_that_0_2_0_stored_is_still_answered(deployment):
+    request_id = deployment.ask("m-1", deployment.invite("m-1"), new_key())
+    [row] = deployment.rows(certificate_requests)
+    stored = {name: value for name, value in row["device"].items() if name != PROOF}
+    with deployment.registry.transaction() as connection:
+        connection.execute(update(certificate_requests).values(device=stored))
+    deployment.issuer.step()
+    assert deployment.answer(request_id)["certificate_pem"]

@@ -81,6 +81,13 @@ def _lost(service):
     return 0 if found is None else sum(found.connections.values())
 
 
+def test_handshakes_that_fail_write_nothing_into_the_log(service, device):
+    before = len(service.log)
+    with Strangers(service.address.delivery_port, "idle", 50):
+        device.delivery().Report(device.report(1), timeout=10)
+    assert len(service.log) == before
+
+
 def test_a_stranger_is_ended_when_its_time_is_over(tmp_path):
     with ModelService(tmp_path, stranger_s=0.5) as service, service.joined("m-1") as device:
         stub = device.delivery()
@@ -113,31 +120,43 @@ def test_one_caller_has_a_bounded_number_of_connections(service, device):
     stubs[-1].Report(device.report(99), timeout=10)
 
 
-def test_a_program_on_yesterdays_port_does_not_keep_the_service_down(tmp_path):
+def test_a_program_on_yesterdays_ports_does_not_keep_the_service_down(tmp_path):
     with ModelService(tmp_path) as service, service.joined("m-1") as device:
         before = service.address
         service.child.kill()
-        sitting = [
-            socket.create_server(("127.0.0.1", port), reuse_port=False)
-            for port in (before.enrollment_port, before.delivery_port)
-        ]
+        ports = (before.enrollment_port, before.delivery_port)
+        sitting = [socket.create_server(("127.0.0.1", port)) for port in ports]
         service.start()
         now = service.address
-        assert not {now.enrollment_port, now.delivery_port} & {before.enrollment_port, before.delivery_port}
+        assert not {now.enrollment_port, now.delivery_port} & set(ports)
+        assert f"port {before.delivery_port} is taken by another program" in service.log
         with service.joined("m-2") as other:
             other.delivery().Report(other.report(1), timeout=10)
-        moved = device.bundle.model_copy(update={"delivery": f"{now.host}:{now.delivery_port}"})
-        device.bundle = moved
-        device.delivery().Report(device.report(1), timeout=10)
-        assert f"port {before.delivery_port} is taken by another program" in service.log
         for one in sitting:
             one.close()
+        # The program has ended: devices that know the old ports get through again, without a restart.
+        stub = device.delivery()
+        wait_until(lambda: outcome(stub.Report, device.report(1)) == "OK", 30, "the old port")
+        service.child.kill()
+        service.start()
+        assert service.address.delivery_port == before.delivery_port
+        with SimClient(other.bundle, other.key) as moved:
+            moved.certificate_pem = other.certificate_pem
+            moved.delivery().Report(moved.report(2), timeout=10)  # nor is the port in between given up
+
+
+def outcome(call, request):
+    try:
+        call(request, timeout=5)
+    except grpc.RpcError as exc:
+        return exc.code().name
+    return "OK"
 
 
 def test_a_port_that_a_person_chose_is_not_exchanged(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as sitting:
         port = sitting.getsockname()[1]
         service = ModelService(tmp_path, delivery_port=port)
-        with pytest.raises(AssertionError, match="the port is taken"):
+        with pytest.raises(AssertionError, match=f"{port}: the port is taken"):
             service.start()
         service.registry.close()

@@ -167,3 +167,9 @@ def test_no_other_module_sets_the_umask():
 def test_no_module_uses_a_fixed_name_under_a_folder_that_everybody_may_write():
     fixed = re.compile(r"gettempdir|[\"'(]/(var/)?tmp\b|[\"'(]/dev/shm\b|mktemp\(|abstract")
     assert [f"{p.name}: {m[0]}" for p in sources() if (m := fixed.search(p.read_text()))] == []
+
+
+def test_a_disk_that_cannot_be_written_ends_no_process(tmp_path, caplog):
+    (tmp_path / "file").write_text("in the way of a folder")
+    guard_folder(tmp_path / "file" / "state", None)
+    assert "cannot close" in caplog.text

@@ -2,6 +2,8 @@
 
 import io
 import logging
+import subprocess
+import sys
 
 import pytest
 
@@ -104,3 +106,19 @@ def test_the_form_of_a_line_is_what_it_was():
     assert FORM == "%(asctime)s %(levelname)s %(name)s: %(message)s"
     record = logging.makeLogRecord({"msg": "a", "levelname": "INFO", "name": "n"})
     assert EscapedFormatter(FORM).format(record).endswith(" INFO n: a")
+
+
+@pytest.mark.parametrize("thread", [False, True])
+def test_an_error_that_nobody_catches_is_logged_with_its_quotes_escaped(thread):
+    program = (
+        "import threading\n"
+        "from schemas.log_lines import log_to_stderr\n"
+        "log_to_stderr()\n"
+        "def boom(): raise ValueError('\\x1b]0;owned\\x07')\n"
+        f"{'t = threading.Thread(target=boom); t.start(); t.join()' if thread else 'boom()'}\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == (0 if thread else 1)
+    assert done.stderr.splitlines()[-1] == r"ValueError: \x1b]0;owned\x07"
+    assert "CRITICAL" in done.stderr
+    assert "\x1b" not in done.stderr

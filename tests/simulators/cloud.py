@@ -35,7 +35,7 @@ class Cloud:
         self.lake.ensure_fixed_tables()
         ProfileRegistry(self.lake).register(MACHINE)
         self.workers: list[ChildProcess] = []
-        self._supervised: list[ChildProcess] = []
+        self._supervised: list[tuple[ChildProcess, tuple[str, ...]]] = []
 
     def __enter__(self):
         return self
@@ -66,15 +66,15 @@ class Cloud:
         self.workers.append(worker)
         return worker
 
-    def supervise(self) -> None:
+    def supervise(self, *module: str) -> None:
         """Start a worker, and start it again whenever it has ended by itself, as the stack does."""
-        self._supervised.append(self.start())
+        self._supervised.append((self.start(*module), module))
 
     def _restart_ended(self) -> None:
-        ended = [w for w in self._supervised if w.exit_code is not None]
-        self._supervised = [w for w in self._supervised if w not in ended]
-        for _ in ended:
-            self.supervise()
+        ended = [(w, module) for w, module in self._supervised if w.exit_code is not None]
+        self._supervised = [entry for entry in self._supervised if entry not in ended]
+        for _, module in ended:
+            self.supervise(*module)
 
     def await_settled(self, worker: ChildProcess, times: int = 1) -> None:
         wait_until(
@@ -107,7 +107,8 @@ class Feed:
         self._producer = ck.Producer(
             {"bootstrap.servers": cloud.servers, "enable.idempotence": True, "partitioner": "murmur2"}
         )
-        cloud.register(*self.devices)
+        if self.devices:
+            cloud.register(*self.devices)
 
     def send(self, messages: int, repeat: int = 0) -> None:
         """Send this number of messages of each device in turn, the first ``repeat`` of them twice."""
@@ -117,6 +118,12 @@ class Feed:
                 for _ in range(2 if number < repeat else 1):
                     self._produce(sealed)
             self._sent += self.rows_per_message
+        assert self._producer.flush(60) == 0
+
+    def send_from(self, seq: int) -> None:
+        """Send one row of each device, with this sequence number; they do not count as ``rows``."""
+        for device in self.devices:
+            self._produce(device.rows(seq, 1))
         assert self._producer.flush(60) == 0
 
     @property

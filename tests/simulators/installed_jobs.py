@@ -83,3 +83,33 @@ MISBEHAVE = {{
 }}
 '''
 """A job that numbers rows, and whose faults a test switches on and off."""
+
+LISTENING = """
+import pyarrow as pa
+
+from schemas.tables import PROVENANCE, TableSpec
+from stream_processors import Derived, Output, derived_provenance
+
+TABLE = TableSpec("listening_rows", "Where messages were.", pa.schema([
+    pa.field("source_offset", pa.int64(), False), *PROVENANCE]))
+
+
+class TheJob:
+    name, version, state_version = "listening", 1, 1
+    reads = ("telemetry.v1",)
+    tables = (TABLE,)
+
+    def __init__(self, context):
+        pass
+
+    def process(self, batch, state, now):
+        rows = [
+            {"source_offset": m.offset, "_row": i} | derived_provenance(batch, now)
+            for i, m in enumerate(batch.messages)
+        ]
+        return Output(
+            rows={TABLE.name: pa.Table.from_pylist(rows, schema=TABLE.schema)},
+            messages=tuple(Derived("lifecycle.v1", "all", b"{}") for _ in rows),
+        )
+"""
+"""A job that reads raw messages, lands a row for each and publishes one."""

@@ -11,9 +11,12 @@ from feature_store.lake import Lake
 from feature_store.lake_registry import ProfileRegistry
 from schemas.topics import DEVICE_PARTITIONS
 from stream_processors.engine.checkpoint import Checkpoint, CheckpointParts
+from stream_processors.engine.letters import Unpublished
+from stream_processors.engine.pipeline import in_order
 from stream_processors.engine.records import LogIdentity, event_id
 from stream_processors.ingest.ingest_job import Ingest
 from stream_processors.job import RawMessage
+from stream_processors.lake_jobs import senders_in
 from tests.simulators.messages import MACHINE, T0, SimDirectory
 
 IDENTITY = LogIdentity("cluster-a", {"telemetry.v1": "topic-1"})
@@ -21,13 +24,21 @@ TASK = 0
 
 
 class Recorder:
-    """A publisher that keeps what it published, by id."""
+    """A publisher that keeps what it published, by id.
+
+    Attributes:
+        refuses: Numbers of the messages of a record that it never takes.
+    """
 
     def __init__(self) -> None:
         self.published: list[str] = []
+        self.refuses: tuple[int, ...] = ()
 
-    def publish(self, record, originals) -> None:
-        self.published += [event_id(record.task, record.n, i) for i in range(len(record.messages))]
+    def publish(self, record, originals) -> tuple:
+        taken = [i for i in range(len(record.messages)) if i not in self.refuses]
+        self.published += [event_id(record.task, record.n, i) for i in taken]
+        refused = [i for i in range(len(record.messages)) if i in self.refuses]
+        return tuple(Unpublished(i, "the broker refuses it") for i in refused)
 
 
 def make_lake(root) -> Lake:
@@ -38,7 +49,13 @@ def make_lake(root) -> Lake:
 
 
 def make_checkpoint(
-    lake: Lake, directory: SimDirectory, kind: type[Checkpoint] = Checkpoint, identity=IDENTITY, recorder=None
+    lake: Lake,
+    directory: SimDirectory,
+    kind: type[Checkpoint] = Checkpoint,
+    identity=IDENTITY,
+    recorder=None,
+    jobs=None,
+    **parts,
 ) -> Checkpoint:
     """A checkpoint as one worker holds it: own handles, own state."""
     ticks = count()
@@ -47,11 +64,12 @@ def make_checkpoint(
             lake=Lake.open(lake.root),
             commits=CommitLog(lake.root),
             cuts=CutStore(Lake.open(lake.root)),
-            jobs=(Ingest(directory),),
+            jobs=in_order(jobs or [Ingest(directory)]),
             publisher=recorder or Recorder(),
             log_identity=lambda: identity,
-            clock=lambda: T0 + timedelta(minutes=2, seconds=next(ticks)),
             code={"edgeloop": "test"},
+            sender_of=senders_in(directory),
+            **{"clock": lambda: T0 + timedelta(minutes=2, seconds=next(ticks)), **parts},
         )
     )
 

@@ -152,6 +152,7 @@ class UpdateService(ModelPublisher, rpc.EnrollmentServicer, rpc.ModelDeliverySer
         self.false_hints: Iterator[int] = iter(())
         self.hints_at_once = True
         self.refuses_reports: grpc.StatusCode | None = None
+        self.refusal_details = b""
         self.certificate_filter = lambda pem: pem
         self.artifact_filter = lambda data: data
         self.reply_filter = lambda metadata, documents: (metadata, documents)
@@ -292,6 +293,7 @@ class UpdateService(ModelPublisher, rpc.EnrollmentServicer, rpc.ModelDeliverySer
     def Report(self, request, context):  # noqa: N802
         self._check(context, "Report")
         if self.refuses_reports is not None:
+            context.set_trailing_metadata((("grpc-status-details-bin", self.refusal_details),))
             context.abort(self.refuses_reports, "ordered to take none")
         known = self.reports[request.device_id]
         if request.report_no not in {r.report_no for r in known}:

@@ -264,6 +264,45 @@ def delete_some(rig) -> int:
     return deleted["num_deleted_rows"]
 
 
+def restored(rig, task, before):
+    """The records of one task as they were after its first ``before`` commits; everything else as it is."""
+    for path in (rig.lake.root / "_commits" / task).glob("*.json"):
+        if int(path.stem) >= before:
+            path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("task", "what"), [("job-numbering-00", "table numbered"), ("task-00", "job numbering")]
+)
+def test_parts_of_the_lake_from_different_moments_stop_the_job_instead_of_losing_rows(rig, task, what):
+    for _ in range(4):
+        rig.land(1)
+        rig.run()
+    restored(rig, task, 2)
+    rig.run()
+    assert status(rig).state == STOPPED
+    assert what in status(rig).error
+    assert "from different moments" in status(rig).error
+
+
+def test_a_damaged_start_stops_the_job_and_says_what_to_remove(rig):
+    rig.land(1)
+    path = rig.lake.root / "_jobs" / "numbering" / "00.start"
+    path.write_bytes(path.read_bytes()[:20])
+    rig.run()
+    assert "remove _jobs/numbering/00.start" in status(rig).error
+
+
+def test_a_damaged_status_is_written_anew(rig):
+    rig.land(1)
+    rig.run()
+    (rig.lake.root / "_jobs" / "numbering" / "00.json").write_bytes(b'{"job": "numb')
+    assert status(rig) is None
+    rig.land(1)
+    rig.run()
+    assert (status(rig).state, rig.numbered()) == (RUNNING, rig.expected())
+
+
 class Sizes:
     """Reads raw messages: one row each, and a message of its own."""
 

@@ -14,7 +14,7 @@ from feature_store import connect
 from feature_store.cut_store import CutStore
 from feature_store.job_status import STOPPED, JobStatusFiles
 from tests.simulators.cloud import Cloud, Feed
-from tests.simulators.installed_jobs import NUMBERING, install, remove
+from tests.simulators.installed_jobs import LISTENING, NUMBERING, install, remove
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.faults]
@@ -82,6 +82,7 @@ def jobs(broker, admin, tmp_path_factory):
     folder = tmp_path_factory.mktemp("installed")
     for name in (GOOD, WAYWARD):
         install(folder, name, NUMBERING.format(name=name))
+    install(folder, "listening", LISTENING)
     install(folder, "unloadable", "raise ImportError('no module named numbers_of_mine')")
     install(folder, "clashing", NUMBERING.format(name="clashing").replace('"clashing_rows"', '"summaries"'))
     namespace = f"t{uuid.uuid4().hex[:10]}"
@@ -128,6 +129,20 @@ def test_a_job_that_fails_stops_alone_and_goes_on_where_it_stopped(jobs, fault, 
     wait_until(lambda: not jobs.stopped(), 30, "no task of the job to be stopped")
 
 
+def test_a_job_that_reads_messages_gets_each_once_and_publishes_what_it_makes_of_them(jobs, admin):
+    jobs.feed.send(1)
+    topic = f"{jobs.cloud.namespace}.lifecycle.v1"
+
+    def published():
+        return sum(span.end for span in admin.spans([topic]).values())
+
+    wait_until(lambda: published() >= jobs.feed.acked, 60, "a message for each message")
+    assert published() == jobs.feed.acked
+    with connect(jobs.cloud.lake.root) as con:
+        query = "SELECT count(*), count(DISTINCT (_partition, source_offset)) FROM listening_rows"
+        assert con.execute(query).fetchone() == (jobs.feed.acked, jobs.feed.acked)
+
+
 def test_a_job_killed_by_hand_is_started_again_and_misses_nothing(jobs):
     wait_until(lambda: jobs.child(GOOD) is not None, 30, "the job's process")
     killed = jobs.child(GOOD)
@@ -151,25 +166,33 @@ def test_a_job_that_takes_a_name_of_ours_for_its_table_is_refused_alone(jobs):
     assert "table name 'summaries' is taken by edgeloop" in jobs.stopped("clashing")[0].error
 
 
-def test_no_process_of_a_job_outlives_its_worker_and_a_job_that_was_away_comes_back_to_all_rows(jobs):
-    worker = jobs.cloud.workers[-1]
+def test_a_job_that_is_uninstalled_and_comes_back_has_missed_nothing(jobs):
+    remove(jobs.folder, WAYWARD)
+    jobs.child(WAYWARD).kill()
+    jobs.feed.send(2)
+    jobs.await_all(GOOD)
+    wait_until(jobs.stopped, 30, "its status")
+    assert "is not installed any more" in jobs.stopped()[0].error
+    install(jobs.folder, WAYWARD, NUMBERING.format(name=WAYWARD))
+    jobs.resume()
+    jobs.await_all(WAYWARD)
+
+
+def test_no_process_of_a_job_outlives_its_worker_not_even_one_that_hangs(jobs):
     jobs.fault("hang")
     jobs.feed.send(1)
     jobs.await_all(GOOD)
     children = [jobs.child(GOOD), jobs.child(WAYWARD)]
-    worker.kill()
-    wait_until(
-        lambda: not any(p and p.is_running() and p.status() != "zombie" for p in children), 10, "their end"
-    )
+    jobs.cloud.workers[-1].kill()
+    wait_until(lambda: not any(map(lives, children)), 10, "the end of the jobs' processes")
     jobs.fault(None)
-    remove(jobs.folder, WAYWARD)
-    without = jobs.cloud.start()
-    jobs.feed.send(2)
-    jobs.await_all(GOOD)
-    assert jobs.child(WAYWARD) is None
-    without.stop()
-    install(jobs.folder, WAYWARD, NUMBERING.format(name=WAYWARD))
     jobs.cloud.start()
     jobs.feed.send(1)
-    jobs.await_all(WAYWARD)
     jobs.await_all(GOOD)
+    jobs.await_all(WAYWARD)
+
+
+def lives(process):
+    with suppress(psutil.NoSuchProcess):
+        return process is not None and process.status() != psutil.STATUS_ZOMBIE
+    return False

@@ -4,8 +4,9 @@ A *stranger* is a connection on which no caller has identified itself yet. It is
 ClientHello is there, then *greeted*: from then on it costs a handshake, and descriptors of gRPC. Strangers
 are bounded for each address and in all, and their time is limited. Callers are bounded one by one.
 
-Who gives way to a newcomer? Whoever has been silent for longest, before the ClientHello or after an answer.
-An honest client's turn lasts for one round trip, so it is another one.
+Who gives way to a newcomer? Whoever has been silent for longest, before the ClientHello or after an answer;
+whoever has never replied to an answer goes first. An honest client's turn lasts for one round trip, so it is
+another one.
 """
 
 from __future__ import annotations
@@ -94,15 +95,17 @@ class _Pool:
     Attributes:
         silent: When each arrived.
         greeted: When each greeted.
-        answered: Those of ``greeted`` whose turn it is.
+        half_open: Those of ``greeted`` whose turn it is, and who have never replied to an answer.
+        idle: Those of ``greeted`` whose turn it is, and who have replied before.
     """
 
     silent: dict[int, float] = field(default_factory=dict)
     greeted: dict[int, float] = field(default_factory=dict)
-    answered: dict[int, None] = field(default_factory=dict)
+    half_open: dict[int, None] = field(default_factory=dict)
+    idle: dict[int, None] = field(default_factory=dict)
 
     def forget(self, connection: int) -> None:
-        for held in (self.silent, self.greeted, self.answered):
+        for held in (self.silent, self.greeted, self.half_open, self.idle):
             held.pop(connection, None)
 
     def gives_way(self, before: float) -> int | None:
@@ -111,8 +114,8 @@ class _Pool:
         Args:
             before: Whoever greeted earlier than this may give way whoseever turn it is.
         """
-        if self.answered:
-            return next(iter(self.answered))
+        if self.half_open or self.idle:
+            return next(iter(self.half_open or self.idle))
         oldest = next(iter(self.greeted), None)
         return None if oldest is None or self.greeted[oldest] > before else oldest
 
@@ -138,6 +141,7 @@ class ConnectionBounds:
         self._all = _Pool()
         self._of: dict[str, _Pool] = defaultdict(_Pool)
         self._address: dict[int, str] = {}
+        self._replied: set[int] = set()
         self._caller: dict[int, str] = {}
         self._callers: dict[str, dict[int, None]] = defaultdict(dict)
 
@@ -194,10 +198,13 @@ class ConnectionBounds:
         """Bytes went to a client that has greeted (``answered``), or came from it."""
         if connection not in self._all.greeted:
             return
+        if not answered and (connection in self._all.half_open or connection in self._all.idle):
+            self._replied.add(connection)
         for pool in (self._all, self._of[self._address[connection]]):
-            pool.answered.pop(connection, None)
+            pool.half_open.pop(connection, None)
+            pool.idle.pop(connection, None)
             if answered:
-                pool.answered[connection] = None
+                (pool.idle if connection in self._replied else pool.half_open)[connection] = None
 
     def identify(self, connection: int, caller: str) -> tuple[int, ...]:
         """The connection's caller has shown who it is.
@@ -219,6 +226,7 @@ class ConnectionBounds:
 
     def leave(self, connection: int) -> None:
         """The connection has ended."""
+        self._replied.discard(connection)
         if (address := self._address.pop(connection, None)) is not None:
             for pool in (self._all, self._of[address]):
                 pool.forget(connection)

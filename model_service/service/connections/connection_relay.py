@@ -58,44 +58,40 @@ class ConnectionRelay:
         self._numbers = count(1)
         self._lingering: dict[int, float] = {}
         self._identified: deque[tuple[int, str]] = deque()
+        self._bound: deque[tuple[socket.socket, Path]] = deque()
         self._woken, self._waker = socket.socketpair()
+        for end in (self._woken, self._waker):
+            end.setblocking(False)
         self._draining = self._stopping = False
         self._failure: BaseException | None = None
         self._resume_at: float | None = None
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
 
-    def listen(self, host: str, ports: Sequence[int], target: Path) -> int:
-        """Bind the first of the ports that is free; call it before ``start``.
+    def listen(self, host: str, port: int, target: Path) -> int:
+        """Bind a port, and accept its connections as soon as the thread runs.
 
         Args:
             host: Name or address.
-            ports: In the order of preference; 0: any.
+            port: 0: any.
             target: gRPC's Unix socket.
 
         Raises:
-            OperatorError: None of them is free.
+            OperatorError: The port is taken, or cannot be bound.
         """
-        for port in ports:
-            try:
-                bound = _bind(host, port)
-            except OSError as exc:
-                if exc.errno != errno.EADDRINUSE:
-                    reason = exc.strerror or exc
-                    raise OperatorError(
-                        f"the model service cannot listen on {host}:{port}: {reason}"
-                    ) from exc
-                log.warning("port %d is taken by another program", port)
-                continue
-            self._listeners |= dict.fromkeys(bound, target)
-            return int(bound[0].getsockname()[1])
-        raise OperatorError(f"the model service cannot listen on {host}:{ports[0]}: the port is taken")
+        try:
+            bound = _bind(host, port)
+        except OSError as exc:
+            taken = exc.errno == errno.EADDRINUSE
+            reason = "the port is taken" if taken else exc.strerror or exc
+            raise OperatorError(f"the model service cannot listen on {host}:{port}: {reason}") from exc
+        at = int(bound[0].getsockname()[1])
+        self._bound.extend((listener, target) for listener in bound)
+        self._wake()
+        return at
 
     def start(self) -> None:
         """Accept connections from now on."""
-        for end in (self._woken, self._waker, *self._listeners):
-            end.setblocking(False)
         self._selector.register(self._woken, selectors.EVENT_READ)
-        self._accept_again()
         self._thread.start()
 
     def check(self) -> None:
@@ -156,9 +152,9 @@ class ConnectionRelay:
     def _run(self) -> None:
         try:
             while not self._stopping:
+                self._take_turn()
                 for key, mask in self._selector.select(_TICK_S):
                     self._serve(key, mask)
-                self._take_turn()
         except BaseException as exc:
             log.exception("unexpected error in the relay of connections: nobody is served")
             self._failure = exc
@@ -176,13 +172,17 @@ class ConnectionRelay:
                 self._close(found)
 
     def _take_turn(self) -> None:
-        """What is due between two waits."""
+        """What is due before the next wait."""
         now = self._monotonic()
         while self._identified:
             self._end(self.bounds.identify(*self._identified.popleft()))
         self._end(self.bounds.overdue(now))
         while self._lingering and (first := next(iter(self._lingering.items())))[1] <= now:
             self._end((first[0],))
+        while self._bound:
+            listener, target = self._bound.popleft()
+            self._listeners[listener] = target
+            self._selector.register(listener, selectors.EVENT_READ, LISTENING)
         if self._draining and self._listeners:
             self._close_listeners()
         if self._resume_at is not None and now >= self._resume_at:
@@ -259,11 +259,12 @@ class ConnectionRelay:
         self._lingering.pop(connection.number, None)
 
     def _close_listeners(self) -> None:
-        for listener in self._listeners:
+        for listener in (*self._listeners, *(listener for listener, _ in self._bound)):
             if listener in self._selector.get_map():
                 self._selector.unregister(listener)
             listener.close()
         self._listeners.clear()
+        self._bound.clear()
 
 
 def _bind(host: str, port: int) -> list[socket.socket]:
@@ -281,6 +282,7 @@ def _bind(host: str, port: int) -> list[socket.socket]:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(name != "::"))
             listener.bind((address[0], at, *address[2:]))
             listener.listen(_BACKLOG)
+            listener.setblocking(False)
     except OSError:
         for listener in bound:
             listener.close()

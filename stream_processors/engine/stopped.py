@@ -1,0 +1,64 @@
+"""Which jobs are stopped, for whoever looks from outside: ``<lake>/_stopped_jobs/<task>.json``.
+
+A job that stopped alone stands in the task's commit record, of which the file is a copy. Tasks that are
+stopped as a whole stand in ``_stopped`` (``feature_store/stopped_tasks.py``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from schemas.durable import DISK
+from stream_processors.engine.records import TaskState
+
+FORMAT = 1
+FOLDER = "_stopped_jobs"
+
+
+class StoppedFiles:
+    """Files of one lake.
+
+    Args:
+        root: The lake's folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root / FOLDER
+        self._written: dict[str, list[dict[str, Any]]] = {}
+
+    def note(self, state: TaskState) -> None:
+        """Show what is stopped in a task, and take away what is not; writes only where that changed."""
+        found: list[dict[str, Any]] = [
+            {"job": name, **stop.to_json()} for name, stop in state.stopped.items()
+        ]
+        if found == self._written.get(state.task):
+            return
+        self._written[state.task] = found
+        path = self._root / f"{state.task}.json"
+        if found:
+            content = {"format": FORMAT, "task": state.task, "n": state.n, "stopped": found}
+            DISK.write(path, json.dumps(content).encode(), sync=False)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def stopped_in(root: Path) -> list[dict[str, Any]]:
+    """Every job that is stopped in a lake, by task."""
+    found = []
+    for path in sorted((root / FOLDER).glob("*.json")):
+        with suppress(OSError, ValueError, KeyError):
+            content = json.loads(path.read_bytes())
+            found += [{"task": content["task"], **entry} for entry in content["stopped"]]
+    return found
+
+
+def in_words(stopped: Iterable[dict[str, Any]]) -> list[str]:
+    """One line each, for people."""
+    return [
+        f"job {s['job']} of {s['task']} is stopped since {s['since']}: {s['error']}: {s['reason']}"
+        for s in stopped
+    ]

@@ -210,10 +210,9 @@ class TrustVerifier:
             raise TrustError("no role lists a policy", Attack.UNSIGNED_INSTRUCTION)
         policy = _parsed(FleetPolicy, POLICY_PATH, held[POLICY_PATH])
         before = self._store.document(POLICY_PATH)
-        if before is not None and before != held[POLICY_PATH]:
-            known = _seq(before)
-            if policy.seq < known:
-                raise TrustError(f"policy {policy.seq} came after {known}", Attack.METADATA_ROLLBACK)
+        known = 0 if before is None else _seq(before)
+        if policy.seq < known:
+            raise TrustError(f"policy {policy.seq} came after {known}", Attack.METADATA_ROLLBACK)
         return policy
 
     def _channels(self, held: Mapping[str, bytes]) -> dict[Ring, ChannelDocument]:

@@ -12,9 +12,18 @@ from edge_producer.trust.verifier import MAX_DOCUMENT_BYTES, MAX_FILES, MAX_SEQ
 from edge_producer.trust.workflow import Limits, MissingError, Workflow
 from model_service.trust import ceremony
 from model_service.trust.metadata import target_file
-from schemas.channel_documents import CANARY, ISSUED_FIELD, POLICY_PATH, channel_path, model_role
+from schemas.channel_documents import (
+    CANARY,
+    ISSUED_FIELD,
+    POLICY_PATH,
+    TargetCustom,
+    artifact_path,
+    channel_path,
+    model_role,
+)
 from schemas.durable import Disk
 from schemas.errors import TrustError
+from schemas.proto.delivery_pb2 import ReportRequest
 from schemas.updates import Attack
 from tests.simulators.tuf_repository import FACTORY, FAMILY, GROUP, START, Clock, Cloud, Device, altered
 
@@ -329,3 +338,32 @@ def test_an_expired_role_that_nothing_newer_replaces_is_a_freeze_and_stays(tmp_p
         subject.refresh()
     assert caught.value.attack is Attack.FREEZE
     assert MetadataStore(tmp_path / "store").role("snapshot") is not None
+
+
+def test_the_largest_number_is_that_of_a_reports_field():
+    assert ReportRequest(channel_seq=MAX_SEQ).channel_seq == MAX_SEQ
+    with pytest.raises(ValueError, match="out of range"):
+        ReportRequest(channel_seq=MAX_SEQ + 1)
+
+
+def test_what_was_verified_last_verifies_without_the_service(device, cloud):
+    cloud.canary(1, FACTORY)
+    device.verify()
+    assert device.verifier.cached().channels[CANARY].seq == 1
+
+
+def test_a_family_whose_role_expired_hides_no_bundle_of_another(device, cloud, clock):
+    ceremony.add_family(cloud.settings, "robot", now=cloud.clock)
+    version, role = "robot-1.00000001", model_role("robot")
+    custom = TargetCustom(family="robot", version=version, opset=17).model_dump(mode="json")
+    entry = target_file(artifact_path("robot", version), b"x", custom)
+    cloud.force(
+        role,
+        [cloud.key(p, role) for p in ("trainer", "gate")],
+        lambda r: r.targets.update({entry.path: entry}),
+    )
+    keys = [cloud.key(p, model_role(FAMILY)) for p in ("trainer", "gate")]
+    cloud.force(model_role(FAMILY), keys, lambda r: setattr(r, "expires", clock() + timedelta(hours=1)))
+    clock.advance(hours=2)
+    verified = device.verify()
+    assert (list(verified.refusals), list(verified.targets)) == ([FAMILY], [entry.path])

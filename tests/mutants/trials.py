@@ -210,12 +210,5 @@ def _body_changed(session: pytest.Session, mutant: Mutant, items: list[pytest.It
 
 
 def _options() -> list[str]:
-    plugins = ["-p", "no:cacheprovider", "-p", "no:xdist"]
-    return [
-        "-q",
-        "--assert=plain",
-        "--timeout=0",
-        *plugins,
-        f"--hypothesis-profile={PROFILE}",
-        f"--rootdir={ROOT}",
-    ]
+    plugins = ["-p", "no:cacheprovider", "-p", "no:xdist", f"--hypothesis-profile={PROFILE}"]
+    return ["-q", "--assert=plain", "--timeout=0", f"--rootdir={ROOT}", *plugins]

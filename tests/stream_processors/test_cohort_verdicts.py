@@ -310,3 +310,17 @@ def test_a_seasons_baseline_is_of_residuals_and_says_nothing_of_the_share_that_m
     assert {v["evidence"]["moved_share"] for v in verdicts} == {1.0}
     assert verdicts[0]["onset"] == from_us(START_US + 16 * WINDOW_US)
     assert verdicts[0]["detected"] - verdicts[0]["onset"] >= timedelta(microseconds=WINDOW_US)
+
+
+@pytest.mark.parametrize("hop_samples", [1, 2, 5])
+def test_windows_that_come_more_often_leave_fewer_devices_behind_as_many_of_them(hop_samples):
+    """Of 100 windows in 5 s a device sends one a hop: how many devices that can be bounds the sum of two."""
+    judge = Judged()
+    sampling = judge.profile.sampling.model_copy(update={"rate_hz": 1.25, "hop_samples": hop_samples})
+    judge.profile = judge.profile.model_copy(update={"sampling": sampling})
+    full = 5.0 / sampling.hop_s
+    verdicts = judge.run(
+        (k, {(f"m@{m}", "temperature_mean"): share(wobble(k) + 9.0 * (k >= 10), 20, 50) for m in (1, 2)})
+        for k in range(13)
+    )
+    assert {v["devices"] for v in verdicts} == {min(40, max(20, math.ceil(100 / max(full, 1.0))))}

@@ -90,17 +90,44 @@ def test_impossible_moments_are_not_merged(broken):
 @pytest.mark.parametrize(
     "extreme",
     [
-        {"n": 1, "m2": 0.0},
-        {"n": LARGEST_COUNT},
-        {"m2": LARGEST_VALUE**2},
-        {"mean": LARGEST_VALUE, "max": LARGEST_VALUE},
-        {"mean": -LARGEST_VALUE, "min": -LARGEST_VALUE},
-        {"min": 1.0, "max": 1.0},
+        Moments(1, 1.0, 0.0, 1.0, 1.0),
+        Moments(LARGEST_COUNT, 1.0, 2.0, 0.0, 2.0),
+        Moments(2, 1.0, LARGEST_VALUE**2, 0.0, 2.0),
+        Moments(2, LARGEST_VALUE, 0.0, LARGEST_VALUE, LARGEST_VALUE),
+        Moments(2, -LARGEST_VALUE, 0.0, -LARGEST_VALUE, -LARGEST_VALUE),
+        Moments(9, 1.0, 4.0, 1.0, 3.0),  # the squared distance of one bound, and the mean at the other
+        Moments(9, 3.0, 4.0, 1.0, 3.0),
     ],
 )
 def test_moments_at_a_bound_are_still_merged(extreme):
     good = Moments(2, 1.0, 2.0, 0.0, 2.0)
-    assert columns_of([good, good._replace(**extreme)]).usable().tolist() == [True, True]
+    assert columns_of([good, extreme]).usable().tolist() == [True, True]
+
+
+@pytest.mark.parametrize(
+    "impossible",
+    [
+        Moments(9, 0.9, 9.0, 1.0, 3.0),
+        Moments(9, 3.1, 9.0, 1.0, 3.0),
+        Moments(9, 1.0, 3.9, 1.0, 3.0),
+        Moments(9, 3.0, 3.9, 1.0, 3.0),
+        Moments(9, 1.0, 8.0, 1.0, 4.0),
+        Moments(9, 4.0, 8.0, 1.0, 4.0),
+        Moments(9, -3.1, 9.0, -3.0, -1.0),
+    ],
+)
+def test_moments_of_no_sample_are_not_merged(impossible):
+    assert columns_of([impossible]).usable().tolist() == [False]
+
+
+SENSED = st.lists(st.floats(-1e6, 1e6, width=32, allow_subnormal=False), min_size=1, max_size=20)
+
+
+@given(samples=st.lists(SENSED, min_size=1, max_size=12))
+def test_moments_of_every_sample_are_merged_whatever_a_float_lost_of_its_mean(samples):
+    parts = [moments_of(s) for s in samples]
+    rounded = [p._replace(mean=float(np.float32(p.mean))) for p in parts]
+    assert columns_of(parts + rounded).usable().all()
 
 
 @pytest.mark.parametrize(

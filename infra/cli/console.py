@@ -121,8 +121,7 @@ def show_error(error: PipelineError) -> None:
 
 def show_warning(line: str) -> None:
     """Print what the reader of a result must know about it."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(Text.assemble(("warning: ", "bold yellow"), line))
+    _stderr().print(Text.assemble(("warning: ", "bold yellow"), escaped_block(line)))
 
 
 def hint(error: PipelineError) -> str:

@@ -33,6 +33,7 @@ PRINTS = {
     "show_text": console.show_text,
     "show_table": lambda text: console.show_table(text, ["name", f"{text}…"], [[text, text], [1, text]]),
     "show_error": lambda text: console.show_error(RejectedError(text)),
+    "show_warning": console.show_warning,
     "stdout": lambda text: console.stdout().print(text, markup=False),
 }
 """Each way in which ``infra.cli.console`` prints, by the name of its function."""

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from feature_store import connect
+from feature_store.derived_trust import DerivedTrust
 from infra.kafka.log_view import dead_letters
 from schemas.envelope import CODEC, encode_rows
 from schemas.row_schemas import SUMMARY_ROWS, fingerprint, telemetry_rows
@@ -112,7 +113,7 @@ def test_one_message_of_each_kind_among_good_ones_stops_nobody(cloud):
     assert {e.detail["producer"] for e in entries} == {HOSTILE.device_id}
     query = "SELECT error, count(*) FROM quarantine GROUP BY error"
     refused = dict(connect(cloud.lake.root).execute(query).fetchall())
-    assert refused == {"PoisonError": 2, "DecodeError": 5}
+    assert refused == {"PoisonError": 2, "DecodeError": 4, "SignatureError": 1}
 
 
 def test_thousands_of_dead_letters_and_a_crash_between_decision_and_publication_end_in_seconds(cloud, admin):
@@ -123,6 +124,6 @@ def test_thousands_of_dead_letters_and_a_crash_between_decision_and_publication_
     cloud.supervise()
     feed.send(2)
     cloud.await_landed(feed.rows, 150)
-    topic = DEAD_LETTER.named(cloud.namespace)
-    wait_until(lambda: len(dead_letters(admin.read(admin.spans([topic])))) >= 4_110, 60, "all letters")
+    topic, trust = DEAD_LETTER.named(cloud.namespace), DerivedTrust.of(cloud.lake.root)
+    wait_until(lambda: len(dead_letters(admin.read(admin.spans([topic])), trust)) >= 4_110, 60, "all letters")
     assert len(cloud.workers) == 2

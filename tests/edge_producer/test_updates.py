@@ -43,7 +43,7 @@ def checked(rig: UpdaterRig) -> None:
 
 def trial_children() -> list[int]:
     """Pids of this process's trial processes."""
-    found = psutil.Process().children()
+    found = [p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE]
     return [p.pid for p in found if "edge_producer.updates.trial_process" in " ".join(p.cmdline())]
 
 

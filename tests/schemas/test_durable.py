@@ -58,7 +58,7 @@ def test_no_other_module_syncs_links_or_creates_exclusively():
         path.name for room in rooms for path in (home.parent.parent / room).rglob("*.py")
         if doing.search(path.read_text())
     }  # fmt: skip
-    assert found == {home.name}
+    assert found == {home.name, "private_sockets.py"}  # a folder of sockets holds no file that must last
 
 
 # what a call does

@@ -6,6 +6,7 @@ from collections import Counter
 import confluent_kafka as ck
 import pytest
 
+from schemas.envelope import MessageSigner
 from schemas.topics import AGGREGATE, DEAD_LETTER, TELEMETRY
 from stream_processors.engine.kafka_log import KafkaLog
 from stream_processors.engine.letters import LARGEST_COPY_BYTES, NEAR, content_of, spans_of
@@ -28,7 +29,13 @@ def original(offset, value=b"v", key=b"k", headers=()):
 @pytest.fixture
 def kafka(broker, namespace):
     calls = Counter()
-    log = KafkaLog(broker.bootstrap_servers, namespace, "test", lambda: calls.update(["progress"]))
+    log = KafkaLog(
+        broker.bootstrap_servers,
+        namespace,
+        "test",
+        MessageSigner.generate(),
+        lambda: calls.update(["progress"]),
+    )
     log.calls = calls
     yield log
     log.close()

@@ -11,12 +11,12 @@ from feature_store.commit_log import CommitLog
 from feature_store.cut_store import CutStore
 from feature_store.derived_trust import DerivedTrust
 from infra.kafka.kafka_admin import KafkaAdmin
-from infra.kafka.lag import task_state
 from infra.kafka.log_view import dead_letters
 from schemas.derived_seal import seal_derived
 from schemas.envelope import MessageSigner, encode_rows
 from schemas.row_schemas import SUMMARY_ROWS, fingerprint
 from schemas.topics import AGGREGATE, DEAD_LETTER, DEVICE_PARTITIONS, SUMMARY, Lane, partition_for
+from stream_processors.engine.task_loading import load_task
 from tests.simulators.cloud import Cloud
 from tests.simulators.messages import SimDevice
 from tests.waiting import wait_until
@@ -50,7 +50,7 @@ def produce(cloud, topic, partition, key, headers, value) -> None:
 def taken(cloud) -> int:
     """Partials that drift has taken in, on all tasks."""
     log = CommitLog(cloud.lake.root)
-    states = [task_state(log, t) for t in log.tasks() if t.startswith("task-")]
+    states = [load_task(log, t).state for t in log.tasks() if t.startswith("task-")]
     return sum(s.counters.get("drift/partials", 0) for s in states)
 
 

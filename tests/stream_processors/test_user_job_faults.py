@@ -272,7 +272,7 @@ def restored(rig, task, before):
 
 
 @pytest.mark.parametrize(
-    ("task", "what"), [("job-numbering-00", "table numbered"), ("task-00", "job numbering")]
+    ("task", "what"), [("job-numbering-00", "numbered has 4"), ("task-00", "job numbering")]
 )
 def test_parts_of_the_lake_from_different_moments_stop_the_job_instead_of_losing_rows(rig, task, what):
     for _ in range(4):
@@ -282,7 +282,7 @@ def test_parts_of_the_lake_from_different_moments_stop_the_job_instead_of_losing
     rig.run()
     assert status(rig).state == STOPPED
     assert what in status(rig).error
-    assert "from different moments" in status(rig).error
+    assert "moment" in status(rig).error
 
 
 def test_a_damaged_start_stops_the_job_and_says_what_to_remove(rig):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -156,7 +157,8 @@ class Sender:
         self.online = False
         self.limits.drop()
         producer.purge(in_queue=True, in_flight=True, blocking=True)
-        producer.poll(0)
+        with suppress(KafkaException):  # a client that has failed for good says so again
+            producer.poll(0)
         returned, rejected = self._attempts.drop()
         self._outcomes.returned += returned
         self._outcomes.rejected += rejected
@@ -187,7 +189,10 @@ class Sender:
     def poll(self, timeout_s: float = 0.0) -> DeliveryReports:
         """Wait for delivery reports for at most ``timeout_s`` seconds, and return what came in."""
         if self._producer is not None:
-            self._producer.poll(timeout_s)
+            try:
+                self._producer.poll(timeout_s)
+            except KafkaException as exc:  # a log that was set back refuses this client for good
+                self._on_error(exc.args[0])
             self._poll_limits()
         self._recover()
         outcomes, self._outcomes = self._outcomes, DeliveryReports()

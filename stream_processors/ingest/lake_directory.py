@@ -126,6 +126,11 @@ def _read_from_lake() -> Iterator[None]:
         yield
     except PipelineError:
         raise
+    except ValueError as exc:
+        raise DamagedLakeError(
+            f"profiles or devices cannot be read: {exc}; restore what is missing, or `edgeloop lake check "
+            "--repair` (docs/runbook.md#damaged-data-files)"
+        ) from exc
     except Exception as exc:
         raise LookupFailedError(f"profiles or devices cannot be read: {type(exc).__name__}: {exc}") from exc
 

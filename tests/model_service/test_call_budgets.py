@@ -52,6 +52,11 @@ def test_whoever_waits_as_told_is_served(rate, calls):
     assert not wait_s or not spend(budgets, "m-1", rate)
 
 
+def test_a_burst_is_as_long_as_it_may_be_and_no_longer():
+    budgets, rate = CallBudgets(Clock()), CallRate(burst=5, per_s=1.0)
+    assert [spend(budgets, "m-1", rate) for _ in range(7)] == [0.0] * 5 + [1.0] * 2
+
+
 def test_one_callers_flood_takes_nothing_from_another():
     budgets, rate = CallBudgets(Clock()), CallRate(burst=5, per_s=1.0)
     assert any(spend(budgets, "m-1", rate) for _ in range(100))

@@ -71,10 +71,12 @@ class Held:
 
 OPERATIONS = st.lists(
     st.tuples(
-        st.sampled_from(["arrive", "greet", "answer", "speak", "identify", "leave", "wait"]),
+        st.sampled_from(
+            [*["arrive"] * 6, *["greet"] * 4, "answer", "speak", "identify", "identify", "leave", "wait"]
+        ),
         st.integers(0, 999),
     ),
-    max_size=120,
+    max_size=200,
 )
 
 
@@ -119,6 +121,22 @@ def test_all_connections_fit_into_the_descriptors(descriptors):
     assert limits.silent + DESCRIPTORS_OF_ONE * limits.whole <= descriptors - min(512, descriptors // 4)
     assert limits.silent_each <= limits.silent
     assert limits.greeted_each <= limits.greeted <= limits.whole
+
+
+def test_no_more_are_held_than_each_bound_says():
+    held = Held()
+    for number in range(40):
+        for address in (A, B, f"203.0.113.{number}"):
+            held.arrive(address)
+            of = list(held.silent.values())
+            assert of.count(address) <= LIMITS.silent_each
+            assert len(of) <= LIMITS.silent
+    for number in range(LIMITS.whole + 3):  # callers fill what strangers may not have
+        one = held.arrive(f"198.18.0.{number}")
+        if held.greet(one):
+            held.identify(one, f"caller-{number}")
+    assert len(held.callers) == LIMITS.whole
+    assert not held.greet(held.arrive(A))
 
 
 def test_a_crowd_of_one_address_takes_nothing_from_another():
@@ -257,7 +275,7 @@ def test_other_bytes_are_refused_as_soon_as_they_differ(data):
 
 
 @pytest.mark.parametrize(
-    "data", [b"\x16\x03\x01\x00\x00", b"\x16\x03\x01\xff\xff", b"\x16\x03\x01\x00\x10\x02"]
+    "data", [b"\x16\x02", b"\x16\x03\x01\x00\x00", b"\x16\x03\x01\xff\xff", b"\x16\x03\x01\x00\x10\x02"]
 )
 def test_a_record_that_is_no_client_hello_is_refused(data):
     with pytest.raises(ValueError, match="ClientHello"):

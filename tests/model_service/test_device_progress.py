@@ -200,6 +200,15 @@ REPORTS = st.lists(
 )  # fmt: skip
 
 
+def test_the_commit_that_ended_a_failure_is_kept_with_the_failure():
+    failed = report(1, "restored", "restored", crashes=1)
+    committed, tried = report(2, "idle", "committed"), [report(n, "trial") for n in range(3, 9)]
+    kept = condensed([failed, committed, *tried], NEW.version, 1)
+    assert failed in kept
+    assert progress(*kept, health=False) == progress(failed, committed, *tried, health=False)
+    assert progress(*kept, health=False).kind is ProgressKind.TRYING
+
+
 def numbered(drawn, first=1):
     return [
         report(n, state, result, at=NOW + n, version=version, paired=shadow, crashes=crashes, detail=str(n))

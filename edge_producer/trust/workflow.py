@@ -277,7 +277,7 @@ class Workflow:
     def _verifying(self, role: str, parent: str, data: bytes) -> Iterator[None]:
         """Name the attack if a file does not fit: it is genuine but from another time, or not genuine."""
         self._update_time()
-        genuine = _genuine(self._trusted[parent], role, data)
+        genuine = _genuine(self.root if parent == Root.type else self._targets(parent), role, data)
         bad_version = Attack.METADATA_ROLLBACK if role == "snapshot" else Attack.MIX_AND_MATCH
         with _translated(role, bad_version, Attack.MIX_AND_MATCH if genuine else Attack.TAMPERED_METADATA):
             yield
@@ -328,10 +328,8 @@ def _translated(
         raise TrustError(f"metadata of role {role} do not verify: {exc}", Attack.TAMPERED_METADATA) from exc
 
 
-def _genuine(delegator: Signed, role: str, data: bytes) -> bool:
+def _genuine(delegator: Root | Targets, role: str, data: bytes) -> bool:
     """Whether the role's keys signed these bytes, at any time."""
-    if not isinstance(delegator, Root | Targets):
-        return False
     try:
         signed = Metadata[Targets].from_bytes(data)
         delegator.verify_delegate(role, signed.signed_bytes, signed.signatures)

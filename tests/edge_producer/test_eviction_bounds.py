@@ -65,6 +65,33 @@ def test_summaries_give_way_before_rows_while_they_hold_more_than_their_share(ri
     assert rig.spool.summary_bytes < summaries
 
 
+def test_rows_are_left_alone_as_long_as_summaries_hold_more_than_their_share(rigs, tmp_path):
+    names = ("d-1", "d-2", "d-3")
+    rig = rigs(tmp_path, bench_profile(p=0.05, p_min=0.05), names)
+    for name in names:
+        rig.sense([0.1] * 300, name)
+    rig.flush()
+    rows, first = rig.spool.rows.bytes, rig.spool.bytes
+    steps = [int(first * share / 50) for share in range(49, 4, -1)]
+    touched = []
+    for limit in steps:
+        rig.evict(limit)
+        touched.append(rig.spool.rows.bytes < rows)
+        assert not touched[-1] or rig.spool.summary_bytes <= SUMMARY_SHARE * limit
+    assert (touched[0], touched[-1]) == (False, True)
+
+
+def test_at_exactly_the_relieved_size_nothing_more_gives_way(rigs, tmp_path):
+    rig = sensed(rigs, tmp_path / "first", keep_summaries=False)
+    rig.evict(int(rig.spool.bytes * 0.7))
+    reached = rig.spool.bytes
+    near = [reached / RELIEF * (1 + k * 2.0**-52) for k in range(-4, 5)]
+    exact = next(limit for limit in near if limit * RELIEF == reached)
+    again = sensed(rigs, tmp_path / "second", keep_summaries=False)
+    relieve(again, Eviction(again.spool, again.profile, 10**9), allowed=exact)
+    assert again.spool.bytes == reached
+
+
 def test_rows_give_way_before_summaries_that_hold_no_more_than_their_share(rigs, tmp_path):
     rig = sensed(rigs, tmp_path, count=40)
     rig.sense([0.9] * 2000)
@@ -116,11 +143,12 @@ def test_a_disk_with_less_room_than_the_limit_counts_instead_of_it(rigs, tmp_pat
 
 
 def with_shadows(rig):
-    """Each summary twice: as the model's in force, and as a shadow's."""
+    """Each summary three times: as the model's in force, and as that of two shadows."""
     active = waiting(rig)
     with rig.spool.transaction():
         for _, summary in active:
-            rig.spool.add_summary(1, summary._replace(part=-1))
+            rig.spool.add_summary(1, summary._replace(part=-1, model_version="shadow"))
+            rig.spool.add_summary(1, summary._replace(part=-2))
     return active
 
 
@@ -129,8 +157,10 @@ def test_a_shadows_summaries_are_merged_among_themselves_and_stay_a_shadows(rigs
     active = with_shadows(rig)
     relieve(rig, Eviction(rig.spool, rig.profile, rig.spool.bytes - 1))
     merged = [s for _, s in waiting(rig)]
-    assert [s.part < 0 for s in merged].count(True) == [s.part > 0 for s in merged].count(True) == 2
-    assert rig.spool.counters()["summaries_merged"] == 2 * len(active)
+    assert sorted((s.model_version, s.part < 0) for s in merged) == (
+        [("bench-1", False)] * 2 + [("bench-1", True)] * 2 + [("shadow", True)] * 2
+    )
+    assert rig.spool.counters()["summaries_merged"] == 3 * len(active)
     parts = [s.part for s in merged]
     assert len(set(parts)) == len(parts)
     assert all(abs(p) > MERGED_PART for p in parts)

@@ -368,3 +368,49 @@ def test_where_nothing_follows_the_quality_guard_is_not_asked():
     rollout.now += SETTINGS.soak_s + 1
     rollout.advance_until_quiet()
     assert rollout.record.state == "completed"
+
+
+def test_a_rollout_completes_in_its_last_phase_and_proposes_no_other():
+    rollout = started()
+    while rollout.record.state == "running":
+        rollout.phase_passes()
+    assert rollout.record.phase == rollout.record.last_phase
+    assert {s.phase for s in rollout.sent} == set(range(rollout.record.last_phase + 1))
+
+
+def test_a_successor_waits_for_a_document_that_is_not_published_yet():
+    rollout = started()
+    rollout.all_commit()
+    rollout.now += SETTINGS.soak_s + 1
+    rollout.advance()
+    assert rollout.observed().pending()
+    rollout.successor = "line-2"
+    rollout.advance()
+    assert rollout.record.state == "running"
+    rollout.publish()
+    rollout.advance()
+    assert rollout.record.state == "superseded"
+
+
+def test_resuming_what_runs_changes_nothing_and_what_does_not_is_refused():
+    rollout = started()
+    running = rollout.record
+    again = rollout_states.resume(running, "anna", "", rollout.observed(), approves=True)
+    assert (again.record, again.actions) == (running, ())
+    draft = running.model_copy(update={"state": "draft"})
+    with pytest.raises(RegistryError, match="nothing to resume"):
+        rollout_states.resume(draft, "anna", "", rollout.observed(), approves=True)
+
+
+def test_a_pause_says_who_asked_and_why():
+    rollout = started()
+    paused = rollout_states.pause(rollout.record, "anna", "lunch", rollout.now).record
+    assert paused.pause.reason == "anna: lunch"
+    assert rollout_states.pause(rollout.record, "anna", "", rollout.now).record.pause.reason == "anna: asked"
+    assert rollout_states.pause(paused, "otto", "", rollout.now).actions == ()
+
+
+@pytest.mark.parametrize("security", [True, False])
+def test_the_start_says_whether_it_is_a_security_rollout(security):
+    [note] = rollout_states.begin(new_record(fleet(4), security=security)).actions
+    assert bool(note.detail["security"]) is security

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_producer.books import BookLine, CoMoments, Ledger, books_batch
+from edge_producer.books import BookKey, BookLine, CoMoments, Ledger, books_batch
 from edge_producer.device_update import REWIND_PERIODS
+from edge_producer.spool.salvage_plan import FoundLine
 from tests.edge_producer.spool_rig import SpoolRig, bench_profile, row
 
 
@@ -79,3 +80,55 @@ def test_a_settled_line_stays_as_long_as_a_row_can_come_for_it(tmp_path):
     assert rig.books().balanced
     assert rig.books().sensed == 4 * REWIND_PERIODS * period_s
     rig.close()
+
+
+def found(stated, pending=0):
+    """A line of another spool: ten rows sensed, four acknowledged, three filtered."""
+    key = BookKey(1, 0, "bench-1", "sample")
+    counts = (10, 4, 3, 1, 2 - pending)
+    return FoundLine(1, "d-1", key, counts, pending, closed=True, revision=7, stated=stated)
+
+
+@pytest.mark.parametrize(
+    ("stated", "pending", "lost", "due"), [(True, 0, 0, False), (False, 0, 0, True), (True, 2, 2, True)]
+)
+def test_a_line_taken_over_is_stated_again_only_if_it_was_not_or_something_was_lost(
+    rigs, tmp_path, stated, pending, lost, due
+):
+    rig = rigs(tmp_path)
+    with rig.spool.transaction():
+        rig.spool.books.take_over(1, found(stated, pending), lost, rig.now)
+    lines = [d.line for d in rig.spool.books.due(rig.now, 0.0, settled_only=False)]
+    assert bool(lines) is due
+    books = rig.books()
+    assert (books.sensed, books.acked, books.evicted) == (10, 4, 1 + lost)
+    assert books.balanced
+    for line in lines:
+        assert (line.gap, line.revision) == (lost > 0, 8)
+    with rig.spool.transaction():
+        rig.spool.books.forget_settled(1)
+    assert rig.books() == books
+
+
+def test_rows_that_wait_nowhere_any_more_are_not_counted_until_their_message_is_taken_over(rigs, tmp_path):
+    rig = rigs(tmp_path)
+    with rig.spool.transaction():
+        line = rig.spool.books.take_over(1, found(stated=True, pending=2), 0, rig.now)
+    assert (rig.books().sensed, rig.books().pending) == (8, 0)
+    with rig.spool.transaction():
+        rig.spool.books.add_pending(line, 2)
+    assert rig.books().sensed == 10
+    assert rig.spool._connection.execute("SELECT pending FROM books").fetchone() == (2,)
+
+
+def test_a_damaged_row_is_evicted_and_its_line_states_a_gap(rigs, tmp_path):
+    rig = rigs(tmp_path, bench_profile(p=1.0, p_min=1.0, pretrigger=0))
+    rig.sense([0.1] * 10)
+    rig.flush()
+    [whole] = rig.spool.books.due(rig.now, 0.0, settled_only=False)
+    assert not whole.line.gap
+    with rig.spool.transaction():
+        rig.spool.books.lose(whole.id, 3, rig.now)
+    [damaged] = rig.spool.books.due(rig.now, 0.0, settled_only=False)
+    assert (damaged.line.gap, damaged.line.evicted, damaged.line.pending) == (True, 3, 7)
+    assert rig.spool.counters()["rows_damaged"] == 3

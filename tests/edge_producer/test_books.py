@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_producer.books import BookKey, BookLine, CoMoments, Ledger, books_batch
+from edge_producer.books import BookChange, BookKey, BookLine, CoMoments, Ledger, books_batch
 from edge_producer.device_update import REWIND_PERIODS
 from edge_producer.spool.salvage_plan import FoundLine
 from tests.edge_producer.spool_rig import SpoolRig, bench_profile, row
@@ -84,7 +84,7 @@ def test_a_settled_line_stays_as_long_as_a_row_can_come_for_it(tmp_path):
 
 def found(stated, pending=0):
     """A line of another spool: ten rows sensed, four acknowledged, three filtered."""
-    key = BookKey(1, 0, "bench-1", "sample")
+    key = BookKey(77, 0, "bench-1", "sample")
     counts = (10, 4, 3, 1, 2 - pending)
     return FoundLine(1, "d-1", key, counts, pending, closed=True, revision=7, stated=stated)
 
@@ -105,9 +105,13 @@ def test_a_line_taken_over_is_stated_again_only_if_it_was_not_or_something_was_l
     assert books.balanced
     for line in lines:
         assert (line.gap, line.revision) == (lost > 0, 8)
+    rig.sense([0.1])  # a later boot: no row can come for that line any more
+    rig.flush()
     with rig.spool.transaction():
         rig.spool.books.forget_settled(1)
-    assert rig.books() == books
+    kept = rig.spool._connection.execute("SELECT count(*) FROM books WHERE boot_id = 77").fetchone()
+    assert kept == (int(due),), "a line goes once its statement arrived"
+    assert rig.books().sensed == 11
 
 
 def test_rows_that_wait_nowhere_any_more_are_not_counted_until_their_message_is_taken_over(rigs, tmp_path):
@@ -132,3 +136,17 @@ def test_a_damaged_row_is_evicted_and_its_line_states_a_gap(rigs, tmp_path):
     [damaged] = rig.spool.books.due(rig.now, 0.0, settled_only=False)
     assert (damaged.line.gap, damaged.line.evicted, damaged.line.pending) == (True, 3, 7)
     assert rig.spool.counters()["rows_damaged"] == 3
+
+
+def test_rows_that_could_not_be_kept_are_sensed_and_do_not_wait(rigs, tmp_path):
+    rig = rigs(tmp_path)
+    key = BookKey(1, 0, "bench-1", "sample")
+    with rig.spool.transaction():
+        id_ = rig.spool.books.change(1, key, BookChange(sensed=9, filtered=2, lost=3), rig.now)
+        other = rig.spool.books.change(1, key._replace(stratum="rule"), BookChange(sensed=1), rig.now)
+    pending = rig.spool._connection.execute("SELECT pending FROM books ORDER BY id").fetchall()
+    assert pending == [(4,), (1,)]
+    lines = {key: id_, key._replace(stratum="rule"): other}
+    assert rig.spool.books.ids(1, [id_, other, 999]) == lines
+    assert rig.spool.books.ids(1, [other]) == {key._replace(stratum="rule"): other}
+    assert rig.spool.books.ids(2, [id_, other]) == {}

@@ -223,10 +223,18 @@ def read_envelope(key: bytes | None, headers: Headers) -> tuple[Envelope, bytes]
     Raises:
         DecodeError: A header is missing, doubled or malformed, or key or headers are too long.
     """
-    _check_lengths(key, headers)
+    if key is not None and len(key) > MAX_KEY_BYTES:
+        raise DecodeError(f"the key has {len(key)} bytes; at most {MAX_KEY_BYTES}")
+    if len(headers) > MAX_HEADERS:
+        raise DecodeError(f"the message has {len(headers)} headers; at most {MAX_HEADERS}")
     fields = dict(headers)
     if len(fields) != len(headers):
         raise DecodeError("a header appears twice")
+    if None in fields.values():
+        raise DecodeError("a header has no value")
+    size = sum(map(len, fields)) + sum(map(len, fields.values()))
+    if size > MAX_HEADER_BYTES:
+        raise DecodeError(f"the headers have {size} bytes; at most {MAX_HEADER_BYTES}")
     try:
         envelope = Envelope(
             schema=fields["schema"].decode("ascii"),
@@ -265,21 +273,6 @@ def verify(
         raise SignatureError("digest does not match the value")
     unsigned = [h for h in headers if h[0] != "signature"]
     verifier.verify(signature, signed_bytes(topic, key, unsigned))
-
-
-def _check_lengths(key: bytes | None, headers: Headers) -> None:
-    """Return if key and headers are no longer than any producer makes them; the first check of a message."""
-    if key is not None and len(key) > MAX_KEY_BYTES:
-        raise DecodeError(f"the key has {len(key)} bytes; at most {MAX_KEY_BYTES}")
-    if len(headers) > MAX_HEADERS:
-        raise DecodeError(f"the message has {len(headers)} headers; at most {MAX_HEADERS}")
-    size = 0
-    for name, value in headers:
-        if value is None:
-            raise DecodeError("a header has no value")
-        size += len(name) + len(value)
-    if size > MAX_HEADER_BYTES:
-        raise DecodeError(f"the headers have {size} bytes; at most {MAX_HEADER_BYTES}")
 
 
 def _to_headers(envelope: Envelope) -> Headers:

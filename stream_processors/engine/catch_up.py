@@ -170,7 +170,7 @@ class CatchUp:
         output = run_jobs([job], isolated.kept, state, now, None, piece.landed_for(isolated.kept))
         real = [g for g in isolated.guilty if g.message.value]
         rows = tuple(_rows_entry(g) for g in isolated.guilty if not g.message.value)
-        late = Counter({f"{job.name}/set_aside_messages": len(rows)})
+        late = Counter({f"{job.name}/set_aside_messages": len(rows)} if rows else {})
         for gap in piece.gaps:
             late[f"{job.name}/missed_messages"] += gap.detail["messages"]
         offsets = dict(piece.offsets)

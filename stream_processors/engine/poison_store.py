@@ -46,6 +46,10 @@ class Quarantined:
     entries: tuple[SetAside, ...]
 
 
+NOTHING = Quarantined(QUARANTINE.schema.empty_table(), (), {}, ())
+"""Of no messages."""
+
+
 def quarantine(guilty: Sequence[GuiltyMessage]) -> Quarantined:
     """Rows, dead letters, counters and entries of guilty messages."""
     counters: Counter[str] = Counter()

@@ -37,6 +37,7 @@ from stream_processors.engine.poison import (
 )
 from stream_processors.engine.poison_store import (
     DERIVED,
+    NOTHING,
     derived_entry,
     key_counters,
     key_entries,
@@ -115,15 +116,18 @@ class RecordWriter:
 
     def record(self, state: TaskState, now: datetime, draft: CommitDraft) -> CommitRecord:
         """The record to decide on."""
-        n, apart = state.n + 1, quarantine(draft.guilty)
+        n, apart = state.n + 1, quarantine(draft.guilty) if draft.guilty else NOTHING
         messages, large = split_publishable((*draft.output.messages, *apart.letters))
         entries = [*draft.set_aside, *apart.entries]
         entries += [
             derived_entry(derived, f"{event_id(state.task, n, i)} (never sent)", reason)
             for i, (derived, reason) in enumerate(large)
         ]
-        counters = Counter(draft.output.counters) + Counter(apart.counters) + Counter(draft.late)
-        counters += Counter({f"{DERIVED}/set_aside_messages": len(large)})
+        counters = Counter[str]()  # update(), not "+": an increment may be negative, as where a gap heals
+        for part in (draft.output.counters, apart.counters, draft.late):
+            counters.update(part)
+        if large:
+            counters[f"{DERIVED}/set_aside_messages"] += len(large)
         rows = dict(draft.output.rows)
         if apart.rows.num_rows:
             known = [rows[QUARANTINE.name]] if QUARANTINE.name in rows else []

@@ -8,6 +8,7 @@ import os
 import threading
 
 log = logging.getLogger(__name__)
+HARD_LIMITS = 3
 EXIT_STALLED = 70  # EX_SOFTWARE: the watchdog ended the process; start it again
 
 
@@ -15,7 +16,8 @@ class Watchdog(threading.Thread):
     """Ends the process when nothing has progressed for ``limit_s``; the supervisor starts it again.
 
     Counts its own ticks, not the clock, so that a paused process (SIGSTOP, suspended VM) gets its time
-    to rejoin.
+    to rejoin. A call that never gives Python's lock back stops these ticks too: then a timer of C ends the
+    process after ``HARD_LIMITS`` times the limit, by the clock.
     """
 
     def __init__(self, limit_s: float, tick_s: float = 1.0) -> None:
@@ -27,6 +29,7 @@ class Watchdog(threading.Thread):
     def ensure_started(self) -> None:
         """Start unless running."""
         if self.ident is None:
+            self._arm()
             self.start()
 
     def progress(self) -> None:
@@ -40,6 +43,7 @@ class Watchdog(threading.Thread):
     def run(self) -> None:
         """Count ticks until stopped, or end the process."""
         while not self._stopped.wait(self._tick_s):
+            self._arm()
             self._idle_ticks += 1
             if self._idle_ticks * self._tick_s > self.limit_s:
                 log.critical(
@@ -47,3 +51,8 @@ class Watchdog(threading.Thread):
                 )
                 faulthandler.dump_traceback(all_threads=True)
                 os._exit(EXIT_STALLED)
+        faulthandler.cancel_dump_traceback_later()
+
+    def _arm(self) -> None:
+        """Put off the end by the timer that needs no lock."""
+        faulthandler.dump_traceback_later(HARD_LIMITS * self.limit_s, exit=True)

@@ -196,3 +196,14 @@ def test_an_empty_tick_commits_nothing(tmp_path):
     worker.open(TASK)
     worker.process({TASK: []})
     assert CommitLog(lake.root).latest("task-00") is None
+
+
+def test_a_gap_that_heals_is_no_longer_counted(tmp_path):
+    lake, device, log, directory = line(tmp_path)
+    worker = make_checkpoint(lake, directory)
+    worker.open(TASK)
+    first, late, third = batches(device, log, 3)
+    for batch in (first, third, [late[0]._replace(offset=3)]):
+        worker.process({TASK: batch})
+    records = [CommitRecord.from_bytes(r) for r in CommitLog(lake.root).records_from("task-00", 0)]
+    assert [r.counters.get("ingest/telemetry.v1/missing_messages", 0) for r in records] == [0, 1, -1]

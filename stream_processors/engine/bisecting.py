@@ -107,9 +107,8 @@ class _Walk:
         self._now = state
         self._kept: list[RawMessage] = []
         self._guilty: list[GuiltyMessage] = []
-        self._first_passed: tuple[int, int] | None = (
-            None  # how many were kept and guilty after the first part
-        )
+        # How many were kept, and how many guilty, once the first part had passed.
+        self._first_passed: tuple[int, int] | None = None
         self._unsigned = 0
 
     def run(self, ways: int) -> Isolated:
@@ -132,7 +131,7 @@ class _Walk:
             else:
                 taken += 1
                 self._convict(part[0], result)
-                if is_ours(self._guilty, self._batch, self._before, self._sender_of):
+                if is_ours(self._guilty, len(self._batch), self._before):
                     return Isolated(failure=result, ours=True)
         return self._together(taken)
 

@@ -118,6 +118,10 @@ class CatchUp:
         earliest = datetime.min.replace(tzinfo=now.tzinfo)
         return [j for j in state.stopped if j in known and self._later.get((state.task, j), earliest) <= now]
 
+    def postpone(self, state: TaskState, name: str, now: datetime) -> None:
+        """Try a job again only after a while."""
+        self._later[state.task, name] = now + timedelta(seconds=RETRY_S)
+
     def stage(self, state: TaskState, name: str, now: datetime) -> CommitRecord | None:
         """The commit of the next piece; None: the job fails still, and is tried later."""
         stop = state.stopped[name]
@@ -137,7 +141,8 @@ class CatchUp:
     ) -> Isolated:
         """Which of the piece passes; in a child first, where the job had ended the whole process."""
         factory = self._parts.trial_jobs
-        if stop.how == "raised" or factory is None:
+        harmless = stop.how == "raised" and not self._marks.of(state).suspected
+        if harmless or factory is None:
             trial = TrialRun([job], now, self._parts.lake.check, self._parts.progress, piece.landed_for)
             return self._isolate(trial, piece, state)
         plan = TrialPlan.of(factory, [job], now, self._parts.trial_limits)
@@ -161,8 +166,13 @@ class CatchUp:
             output = CommitOutput({}, dict.fromkeys(isolated.keys), (), key_counters(isolated.keys))
             return self._writer.record(state, now, CommitDraft(output, set_aside=entries))
         log.warning("job %s of %s stays stopped: %s", name, state.task, failure)
-        self._later[state.task, name] = now + timedelta(seconds=RETRY_S)
-        return None
+        self.postpone(state, name, now)
+        before = state.stopped[name]
+        if failure.how == before.how:
+            return None
+        # From now on it is tried in a child first, or no longer.
+        stop = replace(before, error=failure.error, reason=failure.reason, how=failure.how)
+        return self._writer.record(state, now, CommitDraft(stopped={name: stop}))
 
     def _commit(
         self, job: Job, piece: MissedPiece, isolated: Isolated, state: TaskState, now: datetime

@@ -253,7 +253,12 @@ class Checkpoint:
             due = self._catch_up.due(state, now) if state.stopped else []
             if not due or task in stopped:
                 return
-            record = self._catch_up.stage(state, due[0], now)
+            try:
+                record = self._catch_up.stage(state, due[0], now)
+            except Exception:  # whatever it is, only the stopped job waits for it
+                log.exception("job %s of %s cannot catch up now", due[0], state.task)
+                self._catch_up.postpone(state, due[0], now)
+                continue
             if record is not None and not self._commit([record], {}, stopped):
                 raise TaskLostError(f"another worker committed {state.task}")
             self._stopped.note(self._tasks[task])

@@ -108,40 +108,21 @@ class RecentMessages:
         return [g for _, found in self._portions for g in found]
 
 
-def is_ours(
-    guilty: Sequence[GuiltyMessage],
-    messages: Sequence[RawMessage],
-    before: RecentMessages,
-    sender_of: SenderOf,
-) -> bool:
+def is_ours(guilty: Sequence[GuiltyMessage], messages: int, before: RecentMessages) -> bool:
     """Whether so much fails that the job is at fault, not its input.
 
     Only signed messages count: a stranger's could otherwise stop the job. For the share, one producer alone
-    is not enough as long as another's messages pass: a device with broken firmware must not stop the others.
+    is not enough: a device with broken firmware, or a stolen key, must not stop the others.
 
     Args:
         guilty: Messages of this batch that fail.
-        messages: The batch.
+        messages: How many it has.
         before: What came before it; together with it a small batch has a share too.
-        sender_of: Who signed a message.
     """
     signed = [g.sender.producer for g in guilty if g.sender is not None]
     if len(set(signed)) > MOST_PRODUCERS:
         return True
     earlier = [g.sender.producer for g in before.guilty if g.sender is not None]
-    total, failed = len(messages) + before.count, len(signed) + len(earlier)
-    if not (signed and total >= LEAST_MESSAGES) or failed <= MOST_SHARE * total:
-        return False
-    producers = {*signed, *earlier}
-    return len(producers) > 1 or not _another_passes(guilty, messages, producers, sender_of)
-
-
-def _another_passes(
-    guilty: Sequence[GuiltyMessage],
-    messages: Sequence[RawMessage],
-    producers: set[str],
-    sender_of: SenderOf,
-) -> bool:
-    bad = {(g.message.topic, g.message.offset) for g in guilty}
-    innocent = (m for m in messages if (m.topic, m.offset) not in bad)
-    return any(s.producer not in producers for m in innocent if (s := sender_of(m)) is not None)
+    total, failed = messages + before.count, len(signed) + len(earlier)
+    several = len({*signed, *earlier}) > 1
+    return bool(signed) and several and total >= LEAST_MESSAGES and failed > MOST_SHARE * total

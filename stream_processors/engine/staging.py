@@ -56,6 +56,8 @@ from stream_processors.job import Job, RawMessage
 
 log = logging.getLogger(__name__)
 
+_NAMED = 3  # in the log; the table `quarantine` names all
+
 
 @dataclass(frozen=True)
 class StagingParts:
@@ -245,9 +247,11 @@ class Staging:
             return self._stop(state, messages, failure, now)
         if isolated.keys and failure is not None:
             return self.without_keys(state, isolated.keys, failure, now)
-        for one in isolated.guilty:
+        for one in isolated.guilty[:_NAMED]:
             place = f"{one.message.topic}[{one.message.partition}]@{one.message.offset}"
             log.error("%s is set aside: %s", place, one.failure)
+        if len(isolated.guilty) > _NAMED:
+            log.error("%d more messages are set aside", len(isolated.guilty) - _NAMED)
         return self._record(state, isolated.kept, isolated.guilty, now)
 
     def without_keys(

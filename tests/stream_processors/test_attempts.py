@@ -123,3 +123,16 @@ def test_a_damaged_mark_counts_for_nothing(tmp_path, content):
     path.parent.mkdir()
     path.write_bytes(content)
     assert AttemptMarks(tmp_path).opened(TaskState("task-00")).deaths == 0
+
+
+def test_a_stopped_job_that_ends_the_process_when_it_catches_up_is_tried_in_a_child_from_then_on(tmp_path):
+    on = line(tmp_path, tally=Fault(offsets=frozenset(range(4))))
+    on.worker().process({TASK: on.send(4)})
+    assert on.state().stopped["tally"].how == "raised"
+    on.faults = {"tally": Fault(offsets=frozenset(range(4)), how="end")}
+    die(on, [])
+    on.worker(child=True, trial_limits=LIMITS).process({TASK: []})
+    assert on.state().stopped["tally"].how == "ended"
+    on.faults = {"tally": Fault()}
+    on.worker(child=True, trial_limits=LIMITS).process({TASK: []})
+    assert on.state().counters["tally/seen"] == 4

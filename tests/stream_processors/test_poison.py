@@ -120,7 +120,7 @@ def test_more_than_one_per_cent_of_a_batch_is_our_fault(tmp_path):
 
 
 def test_small_batches_add_up_to_a_share(tmp_path):
-    on = line(tmp_path, n_devices=1, ingest=Fault(offsets=frozenset(range(200))))
+    on = line(tmp_path, n_devices=2, ingest=Fault(offsets=frozenset(range(200))))
     worker = on.worker()
     batches = [on.send(4) for _ in range(60)]
     with pytest.raises(TasksStoppedError):
@@ -132,6 +132,10 @@ def test_one_device_with_broken_firmware_does_not_stop_the_others(tmp_path):
     broken = frozenset(range(0, 200, 5))
     on = line(tmp_path, ingest=Fault(offsets=broken))
     batch = on.send(200)
+    burst = sorted(batch, key=lambda m: m.offset not in broken)
+    burst = [m._replace(offset=i) for i, m in enumerate(burst)]  # all of its messages before the others'
+    on.faults = {"ingest": Fault(offsets=frozenset(range(len(broken))))}
+    batch, broken = burst, frozenset(range(len(broken)))
     on.worker().process({TASK: batch})
     assert on.landed() == all_but(batch, *broken)
     assert set(on.quarantined()) == broken

@@ -11,7 +11,6 @@ import pickle
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -29,6 +28,7 @@ from stream_processors.engine.records import TaskState
 from stream_processors.job import RawMessage
 
 _START_S = 90.0
+_TICK_S = 0.5
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
@@ -77,9 +77,9 @@ class ChildTrials:
         try:
             pipe = self._started()
             pipe.send_bytes(pickle.dumps((list(messages), state, dict(self._landed(messages)))))
-            until = time.monotonic() + self._plan.limits.timeout_s
+            patience = _Patience(self._plan.limits.timeout_s)
             while True:
-                if not hung and not pipe.poll(max(0.0, until - time.monotonic())):
+                if not hung and not patience.sees(pipe):
                     hung = True
                     pipe.send_bytes(trial_child.KILL)
                 answer = orjson.loads(pipe.recv_bytes())
@@ -110,11 +110,26 @@ class ChildTrials:
             )
             its.close()
             self._pipe.send(self._plan)
-            if not self._pipe.poll(_START_S):
+            if not _Patience(_START_S).sees(self._pipe):
                 raise TimeoutError(f"not ready after {_START_S:.0f} s")
             self._pipe.recv_bytes()
             self._progress()
         return self._pipe
+
+
+class _Patience:
+    """Waits so long in all; in ticks of its own, so that a process that was paused itself goes on waiting."""
+
+    def __init__(self, seconds: float) -> None:
+        self._left = seconds
+
+    def sees(self, pipe: Connection) -> bool:
+        """Whether the pipe has something before the patience ends."""
+        while not pipe.poll(min(_TICK_S, self._left)):
+            self._left -= _TICK_S
+            if self._left <= 0:
+                return False
+        return True
 
 
 def _word(code: int) -> str:

@@ -20,7 +20,10 @@ from feature_store.set_aside import set_aside
 from schemas.errors import DamagedLakeError
 
 HINT = "_last_checkpoint"
-REMEDY = "`edgeloop lake check --repair` makes it anew from cuts and commit records"
+REMEDY = (
+    "`edgeloop lake check --repair` makes it anew from cuts and commit records "
+    "(docs/runbook.md#a-damaged-delta-log)"
+)
 _ENTRY, _CHECKPOINT = ".json", ".checkpoint.parquet"
 _DIGITS = 20
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from feature_store.cut_store import CutStore
 from feature_store.damage_list import DamagedFile, DamageList
 from feature_store.data_file import content_problem
-from feature_store.file_repair import put_away, restore
+from feature_store.file_repair import put_away
 from feature_store.lake import Lake
-from feature_store.lake_finding import LakeFinding, Progress
+from feature_store.lake_finding import LakeFinding, Progress, Restore
 from schemas.errors import DamagedLakeError
 
 _SHOWN_EVERY = 256 * 1024**2
@@ -28,8 +28,18 @@ class _NamedFile:
         return f"{self.table}/{self.path}"
 
 
-def check_files(lake: Lake, cuts: CutStore, progress: Progress, *, repair: bool) -> Iterator[LakeFinding]:
-    """Findings about data files; each damaged one goes on the damage list, so that queries name it."""
+def check_files(
+    lake: Lake, cuts: CutStore, progress: Progress, restore: Restore | None
+) -> Iterator[LakeFinding]:
+    """Findings about data files; each damaged one goes on the damage list, so that queries name it.
+
+    Args:
+        lake: Its data files are read.
+        cuts: Of the same lake.
+        progress: Is given how much is read.
+        restore: Restores a file; None: nothing is to be repaired.
+    """
+    repair = restore is not None
     listed = DamageList(lake.root)
     known = {(d.table, d.path): d for d in listed.all()}
     files = _named(lake, cuts)
@@ -41,7 +51,7 @@ def check_files(lake: Lake, cuts: CutStore, progress: Progress, *, repair: bool)
             shown = read
             progress(f"{read / 1e9:.1f} of {total / 1e9:.1f} GB of data files read")
         if problem is not None and name in _named(lake, cuts):
-            yield _damaged(lake, cuts, file, problem, known.get((file.table, file.path)), repair=repair)
+            yield _damaged(lake, cuts, file, problem, known.get((file.table, file.path)), restore)
         elif problem is None and (file.table, file.path) in known:
             yield _whole_again(listed, file, repair=repair)
     if repair:
@@ -51,20 +61,23 @@ def check_files(lake: Lake, cuts: CutStore, progress: Progress, *, repair: bool)
 
 
 def _damaged(
-    lake: Lake, cuts: CutStore, file: _NamedFile, problem: str, known: DamagedFile | None, *, repair: bool
+    lake: Lake,
+    cuts: CutStore,
+    file: _NamedFile,
+    problem: str,
+    known: DamagedFile | None,
+    restore: Restore | None,
 ) -> LakeFinding:
     rows = known.rows if file.rows is None and known else file.rows
     DamageList(lake.root).add(file.table, file.path, rows, problem)
-    if repair:
-        how = restore(lake, file.table, file.path)
+    if restore is not None:
+        how = restore(file.table, file.path)
         if how is not None:
             cuts.record({})
             return LakeFinding(file.name, problem, how, healed=True)
         put_away(lake.root, file.table, file.path)
     lost = "an unknown number of rows is" if rows is None else f"{rows} rows are"
-    then = (
-        "put the file back from a backup, then `--repair`" if repair else "`--repair` heals it where it can"
-    )
+    then = "put it back from a backup, then `--repair`" if restore else "`--repair` restores it if it can"
     return LakeFinding(file.name, problem, f"{lost} in no query; {then}", rows=rows)
 
 

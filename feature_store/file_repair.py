@@ -1,7 +1,7 @@
-"""Restores a damaged data file where its rows are still elsewhere: a compacted file from the files it merged.
+"""Restores a damaged data file whose rows are still elsewhere: in the files that it merged, or with a caller.
 
 The digest in the file's name proves the result: what comes out must be the same bytes. Where another version
-of the Parquet library writes other bytes, the table goes back to the merged files instead.
+of the Parquet library writes other bytes, a table goes back to the merged files instead.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from feature_store import parquet
 from feature_store.damage_list import DamageList
-from feature_store.data_file import COMPACTED, content_problem, has_digest, origin
+from feature_store.data_file import COMPACTED, content_problem, digest_of, has_digest, origin
 from feature_store.delta_entry import LogFile, compaction_inputs, entry_problem
 from feature_store.lake import Lake
 from feature_store.set_aside import set_aside
@@ -41,11 +41,24 @@ def restore(lake: Lake, table: str, path: str) -> str | None:
     if not sound:
         return None
     if _merge_again(lake, table, path, inputs, named.width):
-        DamageList(lake.root).remove(table, path)
         return f"restored byte for byte from the {len(inputs)} files that it merged"
     if _take_back(lake, table, path, inputs):
         return f"the {len(inputs)} files that it merged took its place"
     return None
+
+
+def put_back(lake: Lake, table: str, path: str, rows: pa.Table) -> bool:
+    """Write a file again as a commit landed it, from the rows of that commit; False: other bytes came out."""
+    named = origin(path)
+    if named is None:
+        return False
+    columns = pa.schema(list(lake.snapshot(table).columns)[: named.width])
+    for day, part in parquet.by_day(parquet.conform(rows, columns), "known_at"):
+        content, _ = parquet.encode(part, parquet.LANDING)
+        if _day(path) == day.isoformat() and digest_of(path) and has_digest(content, path):
+            _write(lake.root, table, path, content)
+            return True
+    return False
 
 
 def put_away(root: Path, table: str, path: str) -> None:
@@ -76,9 +89,18 @@ def _merge_again(lake: Lake, table: str, path: str, inputs: Sequence[str], width
     if not has_digest(content, path):
         log.info("%s/%s cannot be written again with the same bytes", table, path)
         return False
-    put_away(lake.root, table, path)
-    DISK.write(folder / path, content.to_pybytes())
+    _write(lake.root, table, path, content)
     return True
+
+
+def _write(root: Path, table: str, path: str, content: pa.Buffer) -> None:
+    put_away(root, table, path)
+    DISK.write(root / table / path, content.to_pybytes())
+    DamageList(root).remove(table, path)
+
+
+def _day(path: str) -> str:
+    return path.split("/", 1)[0].partition("=")[2]
 
 
 def _take_back(lake: Lake, table: str, path: str, inputs: Sequence[str]) -> bool:
@@ -86,12 +108,11 @@ def _take_back(lake: Lake, table: str, path: str, inputs: Sequence[str]) -> bool
     sizes = table_log.snapshot().sizes
     if path not in sizes:
         return False  # only older cuts name it
-    day = path.split("/", 1)[0].partition("=")[2]
-    adds = [_log_file(lake.root / table, f, day) for f in inputs]
+    adds = [_log_file(lake.root / table, f) for f in inputs]
     number = (table_log.transaction(_APP) or 0) + 1
-    return table_log.commit(adds, [LogFile(path, sizes[path], day)], {_APP: number})
+    return table_log.commit(adds, [LogFile(path, sizes[path], _day(path))], {_APP: number})
 
 
-def _log_file(folder: Path, path: str, day: str) -> LogFile:
+def _log_file(folder: Path, path: str) -> LogFile:
     stats = parquet.statistics(pq.read_metadata(folder / path))
-    return LogFile(path, (folder / path).stat().st_size, day, stats)
+    return LogFile(path, (folder / path).stat().st_size, _day(path), stats)

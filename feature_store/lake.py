@@ -16,9 +16,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from feature_store import data_file, parquet
+from feature_store import data_file, log_digests, parquet
 from feature_store.data_file import COMPACTED, Origin
 from feature_store.delta import DeltaLog, Snapshot
+from feature_store.delta_base import REMEDY
 from feature_store.delta_entry import LogFile
 from schemas.durable import DISK
 from schemas.errors import DamagedLakeError, LakeConflictError, OperatorError
@@ -230,6 +231,8 @@ class Lake:
         with self._lock:
             if table not in self._logs:
                 if not (self.root / table / "_delta_log").is_dir():
+                    if log_digests.is_known(self.root / table):
+                        raise DamagedLakeError(f"table {table} has lost its Delta log; {REMEDY}")
                     raise ValueError(f"no table '{table}'; ensure_table creates one")
                 self._logs[table] = DeltaLog(self.root / table)
             return self._logs[table]

@@ -17,8 +17,9 @@ from feature_store.copies import file_problem, read_sound
 from feature_store.cut_store import CutStore
 from feature_store.decided_files import landed_marks
 from feature_store.file_check import check_files
+from feature_store.file_repair import restore
 from feature_store.lake import Lake
-from feature_store.lake_finding import LakeFinding, Progress
+from feature_store.lake_finding import LakeFinding, Progress, Restore
 from feature_store.lake_registry import ProfileRegistry
 from feature_store.process_lock import exclusive
 from feature_store.set_aside import set_aside
@@ -27,13 +28,16 @@ from feature_store.table_rebuild import BrokenTable, broken_tables, mend_tables
 from schemas.errors import DamagedLakeError
 
 
-def check_lake(root: Path, progress: Progress, *, repair: bool = False) -> Iterator[LakeFinding]:
+def check_lake(
+    root: Path, progress: Progress, *, repair: bool = False, reland: Restore | None = None
+) -> Iterator[LakeFinding]:
     """Everything that is wrong with the lake in this folder, one finding at a time.
 
     Args:
         root: The lake's folder.
         progress: Is given what is being read.
         repair: Heal what can be healed; healed findings are reported too.
+        reland: Restores a data file from the log; None: the log cannot be read.
     """
     lake = Lake.open(root)
     cuts = CutStore(lake)
@@ -50,8 +54,15 @@ def check_lake(root: Path, progress: Progress, *, repair: bool = False) -> Itera
         yield from check_commits(lake, cuts, repair=repair)
         yield from _hidden(lake, cuts, repair=repair)
         progress("data files")
-        yield from check_files(lake, cuts, progress, repair=repair)
+        yield from check_files(lake, cuts, progress, _restorer(lake, reland) if repair else None)
         yield from _catalog(lake, repair=repair)
+
+
+def _restorer(lake: Lake, reland: Restore | None) -> Restore:
+    def restored(table: str, path: str) -> str | None:
+        return restore(lake, table, path) or (reland(table, path) if reland else None)
+
+    return restored
 
 
 def _copied(lake: Lake, cuts: CutStore, *, repair: bool) -> Iterator[LakeFinding]:

@@ -27,3 +27,5 @@ class LakeFinding:
 
 Progress = Callable[[str], None]
 """Is given a line now and then while a long step runs."""
+Restore = Callable[[str, str], str | None]
+"""Restores the data file of (table, path); returns how, in words, or None if it cannot."""

@@ -11,11 +11,15 @@ import pytest
 
 from feature_store.cut_store import CutStore
 from feature_store.damage_list import DamageList
+from feature_store.data_file import origin
 from feature_store.lake import Lake
 from feature_store.lake_check import check_lake
-from feature_store.lake_registry import ProfileRegistry
+from feature_store.lake_registry import DeviceRegistry, ProfileRegistry
 from infra.settings import StackSettings
 from infra.stack.stack_status import collect_status
+from stream_processors.engine.relanding import Relander
+from stream_processors.ingest.ingest_job import Ingest
+from stream_processors.ingest.lake_directory import LakeDirectory
 from tests.infra.cli import EdgeloopHere
 from tests.simulators.damaged_lake import (
     TABLE,
@@ -278,3 +282,40 @@ def test_the_command_counts_what_it_healed_and_what_is_left(history, tmp_path):
     [entry] = edgeloop.json("sql", "SELECT * FROM damaged_files")
     assert (entry["table_name"], entry["rows"], entry["reason"]) == (TABLE, 2, "the file is missing")
     assert [d["path"] for d in edgeloop.json("status")["damaged"]] == [entry["path"]]
+
+
+def relander(lake, *, without: int | None = None):
+    """Runs the jobs again over the messages of the lake's history, as from the broker."""
+    here = Lake.open(lake.root)
+    jobs = (Ingest(LakeDirectory(ProfileRegistry(here), DeviceRegistry(here))),)
+
+    def read(_topic, partition, start, end):
+        messages = lake.history.messages[partition]
+        return [m for m in messages if start <= m.offset < end and m.offset != without]
+
+    return Relander(here, jobs, read).restore
+
+
+@pytest.mark.parametrize("damage", [missing, one_bit_turned])
+def test_a_file_whose_messages_the_log_still_has_is_landed_again_byte_for_byte(
+    history, whole, tmp_path, damage
+):
+    lake = history.copy(tmp_path)
+    path = lake.newest(f"{TABLE}/day=*/task-00.*.parquet", 1)
+    bytes_before = path.read_bytes()
+    damage(path, path)
+    [found] = check_lake(lake.root, lambda _: None, repair=True, reland=relander(lake))
+    assert (found.healed, found.outcome) == (True, "landed again from the log, byte for byte")
+    assert path.read_bytes() == bytes_before
+    lake.work()
+    assert (set(lake.rows()[0]), lake.rows()[1]) == (whole, [])
+
+
+def test_other_bytes_than_those_of_the_name_are_never_landed_again(history, tmp_path):
+    lake = history.copy(tmp_path)
+    path = lake.newest(f"{TABLE}/day=*/task-00.*.parquet", 1)
+    missing(path, path)
+    n = origin(path.name).n
+    [found] = check_lake(lake.root, lambda _: None, repair=True, reland=relander(lake, without=n))
+    assert (found.healed, path.exists()) == (False, False)
+    assert lake.rows()[1]

@@ -41,9 +41,11 @@ def check(
     are moved to `_set_aside` in the lake's folder, and queries name the rows that they lack.
     """
     from feature_store.lake_check import check_lake
+    from infra.stack.relanding_stack import relander
 
     root = _root(ctx)
-    found = list(check_lake(root, lambda line: show_progress(f"checking: {line}"), repair=repair))
+    reland = relander(session(ctx).settings()) if repair else None
+    found = list(check_lake(root, _show_step, repair=repair, reland=reland))
     left = [f for f in found if not f.healed]
     if as_json:
         show_json({"findings": [asdict(f) for f in found], "left": len(left)})
@@ -56,6 +58,10 @@ def check(
         show_text(f"{count(len(found), 'finding')}, {count(healed)} healed, {count(len(left))} left")
     if left:
         raise typer.Exit(1)
+
+
+def _show_step(line: str) -> None:
+    show_progress(f"checking: {line}")
 
 
 def cuts(

@@ -105,13 +105,27 @@ def _base(commits: CommitLog, task: str) -> tuple[TaskState, tuple[int, ...]]:
     unreadable: list[int] = []
     for n in commits.snapshots(task):
         try:
-            state = TaskState.from_bytes(commits.read_snapshot(task, n))
-            if (state.task, state.n) == (task, n):
-                return state, tuple(unreadable)
-        except (DamagedLakeError, OSError, *_MISSHAPEN) as exc:
+            return read_snapshot(commits, task, n), tuple(unreadable)
+        except DamagedLakeError as exc:
             log.warning("snapshot %s/%d cannot be read, an older one is used: %s", task, n, exc)
         unreadable.append(n)
     return TaskState(task), tuple(unreadable)
+
+
+def read_snapshot(commits: CommitLog, task: str, n: int) -> TaskState:
+    """State in snapshot n.
+
+    Raises:
+        DamagedLakeError: It is damaged or missing.
+    """
+    name = f"_commits/{task}/{n:012d}{SNAPSHOT}"
+    try:
+        state = TaskState.from_bytes(commits.read_snapshot(task, n))
+    except (OSError, *_MISSHAPEN) as exc:
+        raise DamagedLakeError(f"{name} is unreadable: {exc!r}") from exc
+    if (state.task, state.n) != (task, n):
+        raise DamagedLakeError(f"{name} is unreadable: it holds {state.task}/{state.n}")
+    return state
 
 
 def _hole(task: str, n: int, newest: int, unreadable: tuple[int, ...]) -> str:

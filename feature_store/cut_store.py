@@ -346,5 +346,4 @@ class CutStore:
 
 def _lacks(now: TableCut, then: TableCut) -> bool:
     """Whether a table is of an earlier moment than a cut of it: files go only in a later version."""
-    same = now.version == then.version
-    return now.version < then.version or (same and not set(then.files) <= set(now.files))
+    return now.version <= then.version and not set(then.files) <= set(now.files)

@@ -314,10 +314,13 @@ class DeviceRegistry:
 
         Files that were read once are not read again: one that is damaged later unregisters nobody here.
         """
-        table_log = self._lake.log(DEVICES.name)
-        if table_log.version() == self._version and self._lacks is None:
+        try:
+            snapshot = self._lake.snapshot(DEVICES.name)
+        except DamagedLakeError as exc:
+            self._lacks = str(exc)
+            raise
+        if snapshot.version == self._version and self._lacks is None:
             return self._history
-        snapshot = table_log.snapshot()
         fresh = [f for f in snapshot.sizes if f not in self._parts]
         read = read_each(self._lake.root, DEVICES.name, fresh, snapshot)
         self._parts = {f: t for f, t in {**self._parts, **read}.items() if f in snapshot.sizes}

@@ -94,6 +94,10 @@ def contains(today, then) -> bool:
     return today == then
 
 
+def test_nothing_is_damaged(asleep):
+    assert asleep.json("lake", "check") == {"findings": [], "left": 0}
+
+
 def test_every_view_has_the_rows_that_it_had(asleep):
     assert asleep.json("sql", FACTS["counts"]["query"]) == FACTS["counts"]["rows"]
 

@@ -12,10 +12,10 @@ from tests.feature_store.lakes import LEFT, rows, two_tables
 
 
 @pytest.fixture
-def file(lake_root):
-    lake = two_tables(lake_root)
+def file(tmp_path):
+    lake = two_tables(tmp_path)
     [staged] = lake.stage(LEFT.name, rows(range(50)), "task-00", 7)
-    return lake_root / LEFT.name / staged.path
+    return tmp_path / LEFT.name / staged.path
 
 
 def test_the_name_says_who_wrote_the_file_and_begins_its_sha256(file):

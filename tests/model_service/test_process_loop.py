@@ -25,7 +25,14 @@ from model_service.processes.process_loop import (
 )
 from model_service.registry.database import note
 from model_service.registry.registry_tables import certificates, outbox, runs
-from schemas.errors import LakeConflictError, OperatorError, RegistryError, RetryableError, TaskLostError
+from schemas.errors import (
+    DamagedLakeError,
+    LakeConflictError,
+    OperatorError,
+    RegistryError,
+    RetryableError,
+    TaskLostError,
+)
 from schemas.proto.delivery_pb2 import WatchRequest
 from tests.model_service.drifting_fleets import HARMLESS, fleet, land, sent_rows, store
 from tests.model_service.gate_rig import GateRig
@@ -88,6 +95,7 @@ def test_a_job_that_fails_rests_and_the_others_have_their_turns():
         (RegistryError("no such model"), 1.0),
         (KeyError("champion"), UNFORESEEN_S),
         (OSError("no space left"), UNFORESEEN_S),
+        (DamagedLakeError("a table of the lake"), 15.0),
         (OperatorError("no signing key"), None),
         (TaskLostError("another worker"), None),
     ],

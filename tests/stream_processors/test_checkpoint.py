@@ -5,8 +5,9 @@ import pytest
 
 from feature_store import connect
 from feature_store.commit_log import CommitLog
+from feature_store.lake import Lake
 from feature_store.self_digest import checked, with_digest
-from schemas.errors import DamagedLakeError, OperatorError, TaskLostError
+from schemas.errors import DamagedLakeError, OperatorError, TaskLostError, TasksStoppedError
 from stream_processors.engine.checkpoint import SNAPSHOT_EVERY, Checkpoint
 from stream_processors.engine.records import CommitRecord, LogIdentity, TaskState
 from tests.simulators.line import IDENTITY, TASK, Recorder, make_checkpoint, make_lake, on_task
@@ -188,6 +189,72 @@ def test_a_record_round_trips_and_an_unknown_format_is_refused(tmp_path):
         TaskState.from_bytes(with_digest(orjson.dumps({**checked(data, "it"), "format": 99})))
     with pytest.raises(DamagedLakeError, match="not those of its digest"):
         CommitRecord.from_bytes(data.replace(b'"n":0', b'"n":1'))
+
+
+def landed_lake(tmp_path, commits):
+    """A lake with one batch a commit, and the messages."""
+    lake, device, log, directory = line(tmp_path)
+    stream = batches(device, log, commits)
+    worker = make_checkpoint(lake, directory)
+    worker.open(TASK)
+    for batch in stream:
+        worker.process({TASK: batch})
+    return lake, directory, stream
+
+
+@pytest.mark.parametrize("kept", [3, 0], ids=["an older copy", "no copy"])
+def test_a_task_whose_commits_went_back_is_refused_at_its_start(tmp_path, kept):
+    lake, directory, _stream = landed_lake(tmp_path, 5)
+    for n in range(kept, 5):
+        CommitLog(lake.root).path("task-00", n).unlink()
+    with pytest.raises(DamagedLakeError, match=r"`_commits` is of an earlier moment .* newest commit is"):
+        make_checkpoint(lake, directory).open(TASK)
+    assert make_checkpoint(lake, directory).open(TASK + 1) == {}, "another task goes on"
+    assert seqs(lake) == list(range(10))
+
+
+def test_commits_that_a_table_lacks_are_applied_again_while_their_files_are_there(tmp_path):
+    lake, directory, stream = landed_lake(tmp_path, 5)
+    entries = sorted((lake.root / "telemetry_machine" / "_delta_log").glob("*.json"))
+    for entry in entries[-2:]:
+        entry.unlink()
+    again = make_checkpoint(lake, directory)
+    assert again.open(TASK) == {"telemetry.v1": len(stream)}
+    assert Lake.open(lake.root).applied("telemetry_machine", "task-00") == 4
+    assert seqs(lake) == list(range(10))
+
+
+def test_a_mark_that_is_too_high_hides_no_commit(tmp_path):
+    lake, device, log, directory = line(tmp_path)
+    [batch] = batches(device, log, 1)
+    dying = make_checkpoint(lake, directory, dying_after("decide"))
+    dying.open(TASK)
+    with pytest.raises(CrashError):
+        dying.process({TASK: batch})
+    CommitLog(lake.root).mark_applied("task-00", 7)
+    make_checkpoint(lake, directory).open(TASK)
+    assert seqs(lake) == [0, 1]
+
+
+def test_a_damaged_table_stops_the_tasks_that_write_to_it_and_commits_the_others(tmp_path):
+    lake, device, log, directory = line(tmp_path)
+    [good] = batches(device, log, 1)
+    bad = on_task(log.append(device.rows(9, 1), value=b"garbage"))._replace(partition=1, offset=0)
+    worker = make_checkpoint(lake, directory)
+    worker.open(0)
+    worker.open(1)
+    worker.process({0: good})
+    newest = sorted((lake.root / "telemetry_machine" / "_delta_log").glob("*.json"))[-1]
+    newest.with_name(f"{int(newest.stem) + 1:020d}.json").write_bytes(b"{")
+    again = [good[0]._replace(offset=1)]
+    more = [on_task(log.append(device.rows(2, 2)))]
+    with pytest.raises(TasksStoppedError) as stopped:
+        worker.process({0: [*again, *more], 1: [bad]})
+    assert list(stopped.value.reasons) == [0]
+    assert "telemetry_machine" in stopped.value.reasons[0]
+    assert CommitLog(lake.root).applied("task-01") == 0
+    with connect(lake.root) as con:
+        assert con.execute("SELECT count(*) FROM quarantine").fetchone() == (1,)
 
 
 def test_an_empty_tick_commits_nothing(tmp_path):

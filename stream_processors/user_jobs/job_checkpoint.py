@@ -8,6 +8,7 @@ task's next commit, as the offset of a stream named after the task.
 from __future__ import annotations
 
 import logging
+import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -66,6 +67,7 @@ class JobCuts(CutStore):
         super().__init__(lake, clock)
         self._root, self._now, self._job = lake.root, clock, job
         self._reach: dict[str, JobReach] = {}
+        self._pending: dict[str, int] = {}
         self._shown_at: datetime | None = None
 
     def reached(self, source: str, n: int) -> None:
@@ -74,15 +76,18 @@ class JobCuts(CutStore):
         self._reach[source] = JobReach(n, clock)
 
     def record(self, marks: Mapping[str, int], jobs: Reached | None = None) -> Cut:
-        """Record a cut that holds these commits, and what the job has reached."""
-        return super().record(marks, {**(jobs or {}), self._job: dict(self._reach)})
+        """Record a cut that holds these commits, and what the job has reached with them."""
+        own = {task: r for task, r in self._reach.items() if job_task_name(self._job, task) in marks}
+        return super().record(marks, {**(jobs or {}), self._job: own})
 
     def show(self, marks: Mapping[str, int]) -> None:
-        """Record a cut for the progress alone, unless one was a moment ago."""
+        """Record a cut for these commits without rows; where one was a moment ago, with a later call."""
+        self._pending |= marks
         now = self._now()
-        if self._shown_at is None or now - self._shown_at >= SHOW:
+        if self._pending and (self._shown_at is None or now - self._shown_at >= SHOW):
             self._shown_at = now
-            self.record(marks)
+            self.record(self._pending)
+            self._pending = {}
 
 
 class JobCheckpoint(Checkpoint):
@@ -174,7 +179,7 @@ class JobCheckpoint(Checkpoint):
         except PipelineError:
             raise
         except (ValueError, TypeError, AttributeError, KeyError) as exc:
-            raise JobFailedError(f"its output cannot be landed: {type(exc).__name__}: {exc}") from exc
+            raise JobFailedError(f"its output cannot be landed: {_in_words(exc)}") from exc
         self._carried[task] = carried
         return record
 
@@ -201,8 +206,12 @@ class JobCheckpoint(Checkpoint):
             if source in record.offsets:
                 self._cuts.reached(source, record.offsets[source][1] - 1)
         super().conclude(records, originals)
-        if records and not any(r.files for r in records):
+        if not any(r.files for r in records):
             self._cuts.show({r.task: r.n for r in records})
+
+    def show_progress(self) -> None:
+        """Show in a cut what commits without rows have reached, if none has shown it yet."""
+        self._cuts.show({})
 
     def _position(self, task: int) -> Position:
         return {**self._tasks[task].offsets, **self._carried[task].reached}
@@ -214,7 +223,7 @@ class JobCheckpoint(Checkpoint):
         try:
             output = self._job.job.process(batch, state.of_job(self._job.name), now)
         except BaseException as exc:  # SystemExit and KeyboardInterrupt of user code end the job alone
-            raise JobFailedError(f"{type(exc).__name__}: {exc}") from exc
+            raise JobFailedError(_in_words(exc)) from exc
         finally:
             self._calling(None, given)
         if not isinstance(output, Output):
@@ -259,6 +268,11 @@ class JobCheckpoint(Checkpoint):
                 f"job {self._job.name} has commit {reached} of {source}, whose records end at {newest}: "
                 "these parts of the lake are from different moments"
             )
+
+
+def _in_words(error: BaseException) -> str:
+    """The error in one line; also where its own ``__str__`` fails."""
+    return "".join(traceback.format_exception_only(error)).strip()
 
 
 def _says_anything(output: Output) -> bool:

@@ -121,7 +121,9 @@ def run_job(name: str, link: WorkerLink, settings: StreamSettings) -> int:
         raise
     except BaseException as exc:  # a SystemExit of the user's module too
         link.tell(
-            REFUSED, error=f"{type(exc).__name__}: {exc}"[:2000], traceback=traceback.format_exc()[-8000:]
+            REFUSED,
+            error="".join(traceback.format_exception_only(exc)).strip()[:2000],
+            traceback=traceback.format_exc()[-8000:],
         )
         logging.getLogger(__name__).exception("job %s cannot be loaded", name)
         return EXIT_REFUSED

@@ -105,6 +105,7 @@ class JobLoop:
                 staged[task] = found.record
                 originals += found.messages
         self._commit(staged, originals)
+        self._show()
         return more
 
     def wants_restart(self, owned: Collection[int]) -> bool:
@@ -190,6 +191,12 @@ class JobLoop:
                 self._paused[task] = self._clock() + KEPT_BACK_PAUSE
             else:
                 self._succeeded(task, self._clock())
+
+    def _show(self) -> None:
+        try:
+            self._checkpoint.show_progress()
+        except (PipelineError, OSError) as exc:  # a later round shows it
+            log.warning("no cut shows the progress of job %s yet: %s", self._job.name, exc)
 
     def _succeeded(self, task: int, now: datetime) -> None:
         before = self._known[task]

@@ -58,12 +58,18 @@ def raising(error):
     return deed
 
 
+class UnspeakableError(ValueError):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
 @pytest.mark.parametrize(
     ("deed", "says"),
     [
         (raising(ValueError("no\x1b[2J\nsuch thing")), "ValueError: no\\x1b[2J such thing"),
         (raising(OSError("no such file")), "OSError: no such file"),
         (lambda: sys.exit(3), "SystemExit: 3"),
+        (raising(UnspeakableError()), "UnspeakableError"),
         (lambda: {"numbered": []}, "process() returned dict, not Output"),
         (lambda: Output(rows={"others": pa.table({"a": [1]})}), "['others']"),
         (lambda: Output(rows={"numbered": pa.table({"a": [1]})}), "columns ['a'] are not in the table"),
@@ -74,14 +80,14 @@ def raising(error):
 )
 def test_whatever_is_wrong_with_a_job_stops_it_and_shows(rig, deed, says):
     rig.land(2)
-    rig.run(Unruly(deed))
+    rig.loop(Unruly(deed)).round({TASK})
     found = status(rig)
     assert (found.state, found.position, found.tries) == (STOPPED, -1, 1)
     assert says in found.error
-    rig.run(Unruly(deed))
+    rig.loop(Unruly(deed)).round({TASK})
     assert (status(rig).tries, status(rig).since) == (1, found.since), "its wait is not over"
     rig.statuses.retry("numbering", rig.now())
-    rig.run(Unruly(deed))
+    rig.loop(Unruly(deed)).round({TASK})
     assert (status(rig).tries, status(rig).since) == (2, found.since)
     rig.statuses.retry("numbering", rig.now())
     rig.land(1)
@@ -104,12 +110,11 @@ def test_a_process_whose_tasks_have_all_stopped_makes_way_for_a_fresh_one(rig):
 
 def test_a_process_makes_way_once_the_wait_of_a_stopped_task_is_over(rig):
     rig.land(1)
-    rig.run(Unruly(raising(ValueError("no"))))
+    rig.loop(Unruly(raising(ValueError("no")))).round({TASK})
     loop = rig.loop()
     loop.round({TASK, TASK + 1})
     assert not loop.wants_restart({TASK, TASK + 1}), "the other task goes on meanwhile"
-    for _ in range(20):
-        rig.now()
+    rig.wait(2)
     assert loop.wants_restart({TASK, TASK + 1})
 
 

@@ -7,6 +7,7 @@ import pytest
 from feature_store import connect
 from feature_store.cut_store import CutStore
 from stream_processors.engine.checkpoint import SNAPSHOT_EVERY
+from stream_processors.job import Output
 from stream_processors.user_jobs.job_checkpoint import JobCheckpoint
 from stream_processors.user_jobs.job_input import InputLimits
 from tests.simulators.line import TASK
@@ -80,15 +81,29 @@ def test_commits_without_anything_that_the_job_reads_count_as_read(rig):
 
     rig.land(3)
     loop = rig.run(OnlyLabels())
-    assert [batch.rows for batch in calls] == [{}], "the first tick"
     assert rig.checkpoint(OnlyLabels()).open(TASK)[rig.task] == 0, "kept in memory at first"
-    for _ in range(60):  # looks at the clock
-        loop.round({TASK})
     rig.land(1)
+    rig.wait(10)
     loop.round({TASK})
     assert rig.checkpoint(OnlyLabels()).open(TASK)[rig.task] == 4
+    assert {bool(batch.rows) for batch in calls} == {False}, "ticks alone"
     with connect(rig.lake.root) as con:
         assert con.execute("SELECT reached FROM job_progress").fetchall() == [(3,)]
+
+
+def test_progress_without_rows_is_shown_even_if_nothing_follows(rig):
+    class Silent(Numbering):
+        def process(self, batch, state, now):
+            return Output(state={"calls": state.get("calls", 0) + 1}) if batch.rows else Output()
+
+    loop = rig.loop(Silent())
+    for _ in range(3):
+        rig.land(1)
+        loop.round({TASK})
+    rig.wait(6)
+    loop.round({TASK})
+    with connect(rig.lake.root) as con:
+        assert con.execute("SELECT reached, behind FROM job_progress").fetchall() == [(2, 0)]
 
 
 def test_two_processes_that_both_think_they_own_the_task_land_each_row_once(rig):

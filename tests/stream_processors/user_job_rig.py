@@ -95,7 +95,7 @@ class UserJobRig:
         self.held = HeldMessages(self.log)
         self.recorder = Recorder()
         self.installed = installed
-        self.ticks = count()
+        self.ticks, self.waited_s = count(), 0.0
         self._sent = 0
         self.worker = self._worker(jobs)
 
@@ -125,8 +125,12 @@ class UserJobRig:
         )
 
     def now(self):
-        """A clock that goes on by a fifth of a second with each look."""
-        return T0 + timedelta(minutes=2, milliseconds=200 * next(self.ticks))
+        """A clock that goes on by a hundredth of a second with each look, and by ``wait``."""
+        return T0 + timedelta(minutes=2, milliseconds=10 * next(self.ticks), seconds=self.waited_s)
+
+    def wait(self, seconds: float = 3) -> None:
+        """Let the clock go on."""
+        self.waited_s += seconds
 
     @property
     def task(self) -> str:
@@ -167,7 +171,7 @@ class UserJobRig:
     def loop(self, job=None, checkpoint=None) -> JobLoop:
         """The loop of one process of the job."""
         user = declared(job or Numbering())
-        settings = LoopSettings(tick=timedelta(days=1), retention_s=1e9, installed_as=user.name)
+        settings = LoopSettings(tick=timedelta(seconds=2), retention_s=1e9, installed_as=user.name)
         return JobLoop(checkpoint or self.checkpoint(job), user, self.statuses, settings, self.now)
 
     def run(self, job=None, rounds: int = 200, **kwargs) -> JobLoop:
@@ -176,6 +180,7 @@ class UserJobRig:
         for _ in range(rounds):
             if not loop.round({TASK}):
                 break
+        self.wait()
         loop.round({TASK})
         return loop
 

@@ -21,3 +21,8 @@ def to_us(instant: datetime) -> int:
 def from_us(us: int) -> datetime:
     """UTC instant of microseconds since 1970 UTC."""
     return EPOCH + timedelta(microseconds=us)
+
+
+def has_passed(span: timedelta, since: datetime, now: datetime) -> bool:
+    """Whether a wait is over; a clock that was set back ends it too, so that nobody waits for hours."""
+    return not timedelta(0) <= now - since < span

@@ -19,6 +19,7 @@ from feature_store.cut import Cut, JobReach, Reached
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from schemas.errors import OperatorError, PipelineError
+from schemas.instants import has_passed
 from stream_processors.engine.checkpoint import Checkpoint, CheckpointParts, task_name
 from stream_processors.engine.records import CommitRecord, LogIdentity, TaskState
 from stream_processors.job import Batch, Output, RawMessage
@@ -84,7 +85,7 @@ class JobCuts(CutStore):
         """Record a cut for these commits without rows; where one was a moment ago, with a later call."""
         self._pending |= marks
         now = self._now()
-        if self._pending and (self._shown_at is None or now - self._shown_at >= SHOW):
+        if self._pending and (self._shown_at is None or has_passed(SHOW, self._shown_at, now)):
             self._shown_at = now
             self.record(self._pending)
             self._pending = {}
@@ -173,7 +174,7 @@ class JobCheckpoint(Checkpoint):
         output = Output(state=given.state or {})
         if given.state is None and (given.has_content or tick):
             output = self._call(task, given, now)
-        moved = bool(carried.reached) and (given.has_content or now - (carried.since or now) >= SETTLE)
+        moved = bool(carried.reached) and (given.has_content or has_passed(SETTLE, carried.since or now, now))
         try:
             record = self._record(task, output, carried, now) if moved or _says_anything(output) else None
         except PipelineError:

@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -50,6 +51,7 @@ LOADING, LOADED, REFUSED, CALLING, BUSY = "loading", "loaded", "refused", "calli
 """What the process reports to its worker that it is doing."""
 _PR_SET_PDEATHSIG = 1
 _NICENESS = 5
+_BEAT_S = 5.0
 
 
 class WorkerLink:
@@ -63,15 +65,31 @@ class WorkerLink:
     def __init__(self, control: int, report: int) -> None:
         self._control, self._report = control, report
         self._changed = threading.Event()
+        self._telling = threading.Lock()
+        self._phase = LOADING
         self.owned: frozenset[int] = frozenset()
-        threading.Thread(target=self._listen, name="worker-link", daemon=True).start()
+        for run in (self._listen, self._beat):
+            threading.Thread(target=run, name="worker-link", daemon=True).start()
 
     def tell(self, phase: str, **more: Any) -> None:
         """Report what this process does from now on."""
+        with self._telling:
+            self._phase = phase
+            self._write({"phase": phase, **more})
+
+    def _write(self, report: dict[str, Any]) -> None:
         try:
-            os.write(self._report, orjson.dumps({"phase": phase, **more}) + b"\n")
+            os.write(self._report, orjson.dumps(report) + b"\n")
         except OSError:
             os._exit(0)  # the worker is gone
+
+    def _beat(self) -> None:
+        """Report every few seconds that our own work goes on: reading years of rows may take long."""
+        while True:
+            time.sleep(_BEAT_S)
+            with self._telling:
+                if self._phase == BUSY:
+                    self._write({"phase": BUSY})
 
     def wait(self, seconds: float) -> None:
         """Wait, but no longer than until the tasks change."""

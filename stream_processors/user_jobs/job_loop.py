@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from feature_store.job_status import RUNNING, STARTING, STOPPED, JobStatus, JobStatusFiles
 from schemas.errors import OperatorError, PipelineError, RetryableError
+from schemas.instants import has_passed
 from stream_processors.engine.checkpoint import task_name
 from stream_processors.engine.records import CommitRecord
 from stream_processors.job import RawMessage
@@ -119,7 +120,7 @@ class JobLoop:
             return False
         if len(stopped) == len(owned):
             return True
-        if now - self._looked < _LOOK_EVERY:
+        if not has_passed(_LOOK_EVERY, self._looked, now):
             return False
         self._looked = now
         found = [self._statuses.read(self._job.name, task_name(t)) for t in stopped]
@@ -133,14 +134,13 @@ class JobLoop:
             self._fail(task, exc, now)
         except (RetryableError, OSError) as exc:
             self._keep_back(task, exc, now)
-        except Exception as exc:
-            log.exception("unexpected error on %s; retrying", task_name(task))
-            self._keep_back(task, exc, now)
+        except Exception as exc:  # noqa: BLE001  (nobody foresaw it: the other tasks go on, this one waits)
+            self._keep_back(task, exc, now, "unexpected error; ")
         return _Staged()
 
     def _compute(self, task: int, now: datetime) -> _Staged:
         given = self._checkpoint.next_input(task)
-        tick = now - self._ticked.get(task, LONG_AGO) >= self._settings.tick
+        tick = has_passed(self._settings.tick, self._ticked.get(task, LONG_AGO), now)
         if given is None and not tick:
             return _Staged()
         if tick:
@@ -166,7 +166,8 @@ class JobLoop:
             self._known[task] = replace(known, state=STARTING) if known.is_due(now) else known
         if task in self._open:
             return True
-        if self._known[task].state == STOPPED or self._paused.get(task, now) > now:
+        paused = not has_passed(KEPT_BACK_PAUSE, self._paused.get(task, LONG_AGO), now)
+        if self._known[task].state == STOPPED or paused:
             return False
         self._open_task(task)
         return True
@@ -188,7 +189,7 @@ class JobLoop:
             if task in lost:
                 log.warning("another process committed %s; opening it again", record.task)
                 self._close(task)
-                self._paused[task] = self._clock() + KEPT_BACK_PAUSE
+                self._paused[task] = self._clock()
             else:
                 self._succeeded(task, self._clock())
 
@@ -202,7 +203,7 @@ class JobLoop:
         before = self._known[task]
         self._known[task] = before.works(self._checkpoint.position(task))
         is_news = before.state != RUNNING or before.error is not None
-        if is_news or now - self._written.get(task, LONG_AGO) >= STATUS_EVERY:
+        if is_news or has_passed(STATUS_EVERY, self._written.get(task, LONG_AGO), now):
             self._write(task, now)
 
     def _fail(self, task: int, error: Exception, now: datetime) -> None:
@@ -213,13 +214,16 @@ class JobLoop:
         self._known[task] = self._known[task].failed(text, trace, now)
         self._write(task, now, durable=True)
 
-    def _keep_back(self, task: int, error: Exception, now: datetime) -> None:
+    def _keep_back(self, task: int, error: Exception, now: datetime, what: str = "") -> None:
         self._close(task)
-        reason = f"{type(error).__name__}: {error}"
-        if self._known[task].error != reason:
-            log.warning("job %s waits on %s: %s", self._job.name, task_name(task), reason)
-        self._known[task] = self._known[task].kept_back(reason, now)
-        self._paused[task] = now + KEPT_BACK_PAUSE
+        before = self._known[task]
+        self._known[task] = after = before.kept_back(f"{what}{type(error).__name__}: {error}", now)
+        if after.error != before.error:
+            trace = error if what else None
+            log.warning(
+                "job %s waits on %s: %s", self._job.name, task_name(task), after.error, exc_info=trace
+            )
+        self._paused[task] = now
         self._write(task, now)
 
     def _write(self, task: int, now: datetime, *, durable: bool = False) -> None:

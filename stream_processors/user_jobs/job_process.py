@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 
 from feature_store.job_status import STOPPED, JobStatus, JobStatusFiles, retry_pause_s
+from schemas.instants import has_passed
 from stream_processors.engine.checkpoint import task_name
 from stream_processors.settings import StreamSettings
 from stream_processors.user_jobs.job_child import (
@@ -71,7 +72,8 @@ class JobProcess:
         self.job = name
         self._running: _Running | None = None
         self._ends = 0
-        self._not_before: datetime | None = None
+        self._paused_at: datetime | None = None
+        self._pause = timedelta(0)
 
     def check(self, owned: Collection[int], now: datetime) -> None:
         """Look once: start it, tell it its tasks, end it when it hangs, note how it ended.
@@ -86,7 +88,7 @@ class JobProcess:
                     self._running = self._start()
                 except OSError as exc:  # no memory, no descriptors
                     log.warning("job %s cannot be started: %s", self.name, exc)
-                    self._not_before = now + timedelta(seconds=LONGEST_PAUSE_S)
+                    self._paused_at, self._pause = now, timedelta(seconds=LONGEST_PAUSE_S)
             return
         running = self._running
         self._listen(running)
@@ -114,7 +116,8 @@ class JobProcess:
         return None if self._running is None else self._running.process.pid
 
     def _may_start(self, owned: Collection[int], now: datetime) -> bool:
-        if not owned or (self._not_before is not None and now < self._not_before):
+        paused = self._paused_at is not None and not has_passed(self._pause, self._paused_at, now)
+        if not owned or paused:
             return False
         found = [self._statuses.read(self.job, task_name(task)) for task in owned]
         return any(status is None or status.is_due(now) for status in found)
@@ -194,15 +197,15 @@ class JobProcess:
             where = f"process() on {task_name(detail['task'])}, up to commit {detail['upto']}"
             self._fail([detail["task"]], f"its process ended within {where}: {how}", "", now)
         elif code != EXIT_AGAIN:
-            self._pause(running, f"its process ended between two calls: {how}", owned, now)
+            self._wait(running, f"its process ended between two calls: {how}", owned, now)
             return
-        self._ends, self._not_before = 0, None
+        self._ends, self._paused_at = 0, None
 
-    def _pause(self, running: _Running, why: str, owned: Collection[int], now: datetime) -> None:
+    def _wait(self, running: _Running, why: str, owned: Collection[int], now: datetime) -> None:
         """The job is not to blame; its process starts again after a pause that grows with quick ends."""
         self._ends = 1 if running.ticks * self._tick_s > LONGEST_PAUSE_S else self._ends + 1
         pause_s = min(LONGEST_PAUSE_S, retry_pause_s(self._ends))
-        self._not_before = now + timedelta(seconds=pause_s)
+        self._paused_at, self._pause = now, timedelta(seconds=pause_s)
         log.warning("job %s: %s; next start in %.0f s", self.job, why, pause_s)
         for task in owned:
             status = self._statuses.read(self.job, task_name(task))

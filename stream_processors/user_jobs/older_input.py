@@ -21,6 +21,8 @@ from schemas.tables import BOOKS, QUARANTINE
 from schemas.view_specs import BOOKS_STATEMENTS
 from stream_processors.user_jobs.job_input import OffsetRows, Position, StreamRows, derived, reads
 
+_SPARSENESS = 4
+"""Offsets looked through for one that has rows: refused messages and repeats have none."""
 Spans = Mapping[str, tuple[int, int]]
 """First and next offset by stream."""
 
@@ -62,11 +64,12 @@ class OlderRows:
 
         Args:
             tables: By stream.
-            spans: What to look through.
+            spans: What is to be read; each call looks through a part, so that its cost is that of its rows.
             limit: Most offsets of one stream.
         """
         found = {}
-        for stream, (start, end) in spans.items():
+        for stream, (start, last) in spans.items():
+            end = min(last, start + _SPARSENESS * limit)
             parts = [
                 f"SELECT _offset, known_at FROM {_view(t)} WHERE {self._where(t, stream, start, end)}"
                 for t in tables.get(stream, ())
@@ -76,7 +79,8 @@ class OlderRows:
                 f"GROUP BY _offset ORDER BY _offset LIMIT {limit + 1}"
             ) if parts else pa.table({"_offset": []})  # fmt: skip
             offsets = [OffsetRows(r["_offset"], r["n"], r["at"]) for r in rows.to_pylist()]
-            found[stream] = StreamRows(end, offsets[:limit], complete=len(offsets) <= limit)
+            is_whole = len(offsets) <= limit and (end == last or not offsets)
+            found[stream] = StreamRows(end, offsets[:limit], complete=is_whole)
         return found
 
     def rows(self, patterns: Sequence[str], spans: Spans) -> dict[str, pa.Table]:

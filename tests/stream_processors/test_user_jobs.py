@@ -164,13 +164,15 @@ def test_a_new_job_may_begin_with_the_earliest_rows(tmp_path):
 
     rig = UserJobRig(tmp_path / "lake", installed=())
     rig.open()
-    rig.land(SNAPSHOT_EVERY * 2 + 5, rows=1)
+    rig.land(3, rows=1)
+    rig.resend(12)
+    rig.land(SNAPSHOT_EVERY * 2 - 10, rows=1)
     rig.installed = ("numbering",)
     rig.open()
     rig.land(2)
     for _ in range(3):  # also where a process is replaced between two calls
-        rig.run(FromTheStart(), rounds=1, limits=InputLimits(rows=10, n_bytes=1 << 24))
-    rig.run(FromTheStart())
+        rig.run(FromTheStart(), rounds=1, limits=InputLimits(rows=2, n_bytes=1 << 24))
+    rig.run(FromTheStart(), limits=InputLimits(rows=10, n_bytes=1 << 24))
     assert rig.numbered() == rig.expected()
 
 

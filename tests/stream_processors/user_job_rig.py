@@ -152,9 +152,14 @@ class UserJobRig:
 
     def next_message(self, rows: int = 2) -> list:
         """The device's next message, as the task gets it."""
-        message = on_task(self.log.append(self.device.rows(self._sent, rows)))
+        self._sealed = self.device.rows(self._sent, rows)
         self._sent += rows
-        return [message]
+        return [on_task(self.log.append(self._sealed))]
+
+    def resend(self, times: int) -> None:
+        """The device's last message comes again, so that offsets without rows lie between others."""
+        for _ in range(times):
+            self.worker.process({TASK: [on_task(self.log.append(self._sealed))]})
 
     def checkpoint(self, job=None, kind=JobCheckpoint, limits=InputLimits(1000, 1 << 24)) -> JobCheckpoint:  # noqa: B008
         """What one process of the job holds: own handles, own state."""

@@ -82,7 +82,7 @@ def jobs(broker, admin, tmp_path_factory):
     folder = tmp_path_factory.mktemp("installed")
     for name in (GOOD, WAYWARD):
         install(folder, name, NUMBERING.format(name=name))
-    install(folder, "listening", LISTENING)
+    install(folder, "listening", LISTENING, entry_point="ears")
     install(folder, "unloadable", "raise ImportError('no module named numbers_of_mine')")
     install(folder, "clashing", NUMBERING.format(name="clashing").replace('"clashing_rows"', '"summaries"'))
     namespace = f"t{uuid.uuid4().hex[:10]}"
@@ -141,6 +141,8 @@ def test_a_job_that_reads_messages_gets_each_once_and_publishes_what_it_makes_of
     with connect(jobs.cloud.lake.root) as con:
         query = "SELECT count(*), count(DISTINCT (_partition, source_offset)) FROM listening_rows"
         assert con.execute(query).fetchone() == (jobs.feed.acked, jobs.feed.acked)
+    assert {s.installed_as for s in jobs.states("listening").values()} == {"ears"}
+    assert jobs.states("ears") == {}, "the job's own name counts"
 
 
 def test_a_job_killed_by_hand_is_started_again_and_misses_nothing(jobs):

@@ -158,6 +158,14 @@ def test_a_new_job_begins_with_the_next_commit(tmp_path):
     assert rig.numbered() == [(6, 1), (7, 2), (8, 3), (9, 4)]
 
 
+def test_a_job_may_be_called_otherwise_than_its_entry_point(tmp_path):
+    rig = UserJobRig(tmp_path / "lake", installed=("entry",))
+    rig.open()
+    rig.land(3)
+    rig.run()
+    assert rig.numbered() == rig.expected()
+
+
 def test_a_new_job_may_begin_with_the_earliest_rows(tmp_path):
     class FromTheStart(Numbering):
         begins = "earliest"

@@ -169,7 +169,7 @@ class UserJobRig:
         return kind(
             parts,
             user,
-            user.name,
+            self.installed[0] if self.installed else user.name,
             lambda task: JobSource(parts.lake, parts.cuts, user, task, limits, lambda: self.held),
         )
 

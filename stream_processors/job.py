@@ -1,7 +1,7 @@
 """What a stream job is: a pure class from (batch, state, now) to rows, state and messages.
 
-The same class runs on the stream, in a backfill over Parquet and in a test over a recorded file. It reads
-no clock, opens no file and keeps nothing between calls: what it must remember is in its state.
+It reads no clock, opens no file and keeps nothing between calls: what it must remember is in its state. So
+the same class runs on the stream, on rows of the past from the tables, and in a test.
 """
 
 from __future__ import annotations

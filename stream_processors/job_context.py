@@ -10,7 +10,7 @@ from schemas.profile import Profile
 class JobContext(Protocol):
     """Lookups that a worker gives its jobs, answered from what the worker has loaded.
 
-    A worker gives its ``LakeDirectory``; a backfill gives one as of the time that it replays.
+    A ``LakeDirectory`` gives it, as of now, also while a job reads rows of the past.
     """
 
     def cohort_of(self, device_id: str, profile: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,9 +14,6 @@ from infra.printing import count, instant
 
 if TYPE_CHECKING:
     from infra.process.child import ChildProcess
-
-JOBS = "edgeloop.jobs"
-"""Entry point group of jobs."""
 
 
 def register(app: typer.Typer) -> None:
@@ -39,7 +35,10 @@ def register(app: typer.Typer) -> None:
 
 def list_(as_json: AsJson = False) -> None:
     """List installed jobs, the built-in ones and those of other packages."""
-    found = [_described(point) for point in sorted(entry_points(group=JOBS), key=lambda p: p.name)]
+    from stream_processors.user_jobs.declaration import built_in_points, user_points
+
+    points = sorted([*built_in_points(), *user_points()], key=lambda p: p.name)
+    found = [_described(point) for point in points]
     if as_json:
         show_json(found)
         return

@@ -110,7 +110,7 @@ def compact(ctx: typer.Context, as_json: AsJson = False) -> None:
 
 
 def vacuum(ctx: typer.Context, as_json: AsJson = False) -> None:
-    """Delete files that no kept cut, pin or unfinished commit names and that are older than an hour."""
+    """Delete files older than an hour that no kept cut, pin, unfinished commit or unread job needs."""
     from feature_store.maintenance import vacuum as sweep
 
     lake, found = _open(ctx)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from schemas.view_specs import BOOKS_STATEMENTS, DERIVED_VIEWS
 from stream_processors.ingest.ingest_job import Ingest
 from stream_processors.job import Job
 from stream_processors.job_context import JobContext
+
+log = logging.getLogger(__name__)
 
 JOBS = "edgeloop.jobs"
 """Entry point group by which jobs are found, a user's own like the built-in ones."""
@@ -66,12 +69,24 @@ def is_ours(point: EntryPoint) -> bool:
 
 def built_in_points() -> list[EntryPoint]:
     """Entry points of the built-in jobs, by name."""
-    return sorted((p for p in entry_points(group=JOBS) if is_ours(p)), key=lambda p: p.name)
+    return [point for point in _points() if is_ours(point)]
 
 
 def user_points() -> list[EntryPoint]:
     """Entry points of users' jobs, by name."""
-    return sorted((p for p in entry_points(group=JOBS) if not is_ours(p)), key=lambda p: p.name)
+    return [point for point in _points() if not is_ours(point)]
+
+
+def _points() -> list[EntryPoint]:
+    """Entry points of all jobs, by name; a distribution that cannot be read has none, and stops no other."""
+    found: dict[str, list[EntryPoint]] = {}
+    for distribution in distributions():
+        try:
+            name = distribution.name.lower().replace("_", "-")
+            found.setdefault(name, [p for p in distribution.entry_points if p.group == JOBS])
+        except (AttributeError, KeyError, OSError, TypeError, ValueError) as exc:
+            log.warning("a package's entry points cannot be read: %r", exc)
+    return sorted((point for points in found.values() for point in points), key=lambda p: p.name)
 
 
 def find_point(name: str) -> EntryPoint:

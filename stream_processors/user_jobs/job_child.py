@@ -116,7 +116,8 @@ def confine(worker: int, memory_mb: int) -> None:
     if os.getppid() != worker:
         os._exit(0)
     os.nice(_NICENESS)
-    limit = memory_mb * 1024**2
+    limit, (_, hard) = memory_mb * 1024**2, resource.getrlimit(resource.RLIMIT_DATA)
+    limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(OSError):  # before any other process of ours, should the machine run out of memory

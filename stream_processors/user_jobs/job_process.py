@@ -29,7 +29,7 @@ from stream_processors.user_jobs.job_child import (
 
 log = logging.getLogger(__name__)
 
-_LONGEST_LINE = 1 << 20
+_READ_BYTES, _LONGEST_LINE = 1 << 20, 1 << 21
 LONGEST_PAUSE_S = 60.0
 """Longest wait before a process that ended between two calls is started again."""
 
@@ -103,18 +103,6 @@ class JobProcess:
             self._listen(running)
             self._ended(running, f"no answer within {limit_s:.0f} s" if hangs else None, owned, now)
 
-    def stop(self) -> None:
-        """End the process at once; what it had decided is finished by the next one."""
-        if self._running is not None:
-            _kill(self._running.process)
-            self._release(self._running)
-            self._running = None
-
-    @property
-    def pid(self) -> int | None:
-        """Process id; None: it does not run."""
-        return None if self._running is None else self._running.process.pid
-
     def _may_start(self, owned: Collection[int], now: datetime) -> bool:
         paused = self._paused_at is not None and not has_passed(self._pause, self._paused_at, now)
         if not owned or paused:
@@ -156,8 +144,7 @@ class JobProcess:
     def _listen(self, running: _Running) -> None:
         """Take in what the process has reported."""
         with suppress(BlockingIOError):
-            while data := os.read(running.report, 1 << 16):
-                running.unread = (running.unread + data)[-_LONGEST_LINE:]
+            running.unread = (running.unread + os.read(running.report, _READ_BYTES))[-_LONGEST_LINE:]
         *lines, running.unread = running.unread.split(b"\n")
         for line in lines:
             with suppress(orjson.JSONDecodeError):  # the user's code wrote to our descriptor

@@ -104,3 +104,12 @@ def test_a_job_that_cannot_be_loaded_is_listed_with_the_others(edgeloop, folder)
     assert "cannot be loaded" in edgeloop("job", "list").stdout
     states = {job["job"]: job["state"] for job in edgeloop.json("job", "status")}
     assert states == {"numbering": "down", "broken_job": "down"}
+
+
+def test_a_package_whose_entry_points_cannot_be_read_hides_no_other_job(edgeloop, folder):
+    install(folder, "numbering", NUMBERING.format(name="numbering"))
+    install(folder, "garbled", "")
+    (folder / "garbled-0.1.0.dist-info" / "entry_points.txt").write_text("[edgeloop.jobs]\nno equals sign\n")
+    (folder / "nameless-0.1.0.dist-info").mkdir()
+    names = {job["name"] for job in edgeloop.json("job", "list")}
+    assert {"ingest", "aggregate", "drift", "numbering"} <= names

@@ -49,9 +49,9 @@ class Housekeeping:
         self._checkpoint, self._lake, self._cuts, self._settings = checkpoint, lake, cuts, settings
         self._commits = 0
         self._catalog_at = 0.0
+        self._catalog_cut: int | None = None
         self._vacuumed_at = self._scrubbed_at = time.monotonic()
         self._healed_at = 0.0
-        self._catalog_stale = True
         self._scrub = Scrub(lake.root, cuts, settings.scrub_bytes)
         self._stopped = StoppedTasks(lake.root)
         self._warned: dict[str, str] = {}
@@ -85,7 +85,6 @@ class Housekeeping:
             raise
         if any(batches.values()):
             self._commits += 1
-            self._catalog_stale = True
             if self._commits % self._settings.compact_every == 0:
                 self._try("compaction", lambda: compact(self._lake, self._cuts))
         now = time.monotonic()
@@ -105,9 +104,10 @@ class Housekeeping:
             heal(self._lake, self._cuts)
 
     def _refresh_catalog(self) -> None:
-        if self._catalog_stale:
+        newest = max(self._cuts.ids(), default=0)  # users' jobs record cuts too
+        if newest != self._catalog_cut:
             self._try("catalog", lambda: refresh_catalog(self._lake))
-            self._catalog_at, self._catalog_stale = time.monotonic(), False
+            self._catalog_at, self._catalog_cut = time.monotonic(), newest
 
     def _try(self, what: str, step: Callable[[], object]) -> None:
         try:

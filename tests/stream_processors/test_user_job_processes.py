@@ -7,6 +7,7 @@ import uuid
 from contextlib import suppress
 from datetime import UTC, datetime
 
+import duckdb
 import psutil
 import pytest
 
@@ -104,6 +105,16 @@ def test_a_job_sees_every_row_once_and_in_order(jobs):
     jobs.feed.send(2)
     for job in (GOOD, WAYWARD):
         jobs.await_all(job)
+
+
+def test_a_plain_client_sees_a_jobs_newest_rows_although_no_device_sends(jobs):
+    def shown():
+        path = jobs.cloud.lake.root / "catalog.duckdb"
+        with suppress(duckdb.CatalogException), duckdb.connect(path, read_only=True) as con:
+            return con.execute(f"SELECT count(*) FROM {GOOD}_rows").fetchone()[0]
+        return 0  # it is older than the job's table
+
+    wait_until(lambda: shown() == jobs.feed.rows, 30, "the catalog to show the job's rows")
 
 
 @pytest.mark.parametrize(

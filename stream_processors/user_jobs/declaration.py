@@ -61,6 +61,15 @@ class UserJob:
     specs: tuple[TableSpec, ...]
     earliest: bool
 
+    def reads_table(self, table: str) -> bool:
+        """Whether its input holds rows of the table: a built-in job's that it names."""
+        built_in = any(names_table(written, table) for written in _READABLE)
+        return built_in and any(names_table(entry, table) for entry in self.tables)
+
+    def may_write(self, table: str) -> bool:
+        """Whether it may land rows in the table."""
+        return any(names_table(entry, table) for entry in self.writes)
+
 
 def is_ours(point: EntryPoint) -> bool:
     """Whether the entry point belongs to our own distribution: its jobs commit within the task."""

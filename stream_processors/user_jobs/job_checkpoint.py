@@ -24,7 +24,7 @@ from stream_processors.engine.checkpoint import Checkpoint, CheckpointParts, tas
 from stream_processors.engine.records import CommitRecord, LogIdentity, TaskState
 from stream_processors.job import Batch, Output, RawMessage
 from stream_processors.user_jobs.declaration import UserJob
-from stream_processors.user_jobs.job_input import JobInput, Position, reads
+from stream_processors.user_jobs.job_input import JobInput, Position
 from stream_processors.user_jobs.job_source import JobSource
 from stream_processors.user_jobs.job_start import begin, job_task_name
 
@@ -229,7 +229,7 @@ class JobCheckpoint(Checkpoint):
             self._calling(None, given)
         if not isinstance(output, Output):
             raise JobFailedError(f"process() returned {type(output).__name__}, not Output")
-        undeclared = sorted(t for t in output.rows if not reads(self._job.writes, t))
+        undeclared = sorted(t for t in output.rows if not self._job.may_write(t))
         if undeclared:
             raise JobFailedError(
                 f"it landed rows in {undeclared}, which neither its `tables` nor its `writes` name"

@@ -8,14 +8,14 @@ that a job derived are found by the number of their commit.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
 import pyarrow as pa
 
-from feature_store.commit_feed import FeedEntry, names_table
+from feature_store.commit_feed import FeedEntry
 from stream_processors.job import RawMessage
 from stream_processors.user_jobs.job_start import seen
 
@@ -66,31 +66,26 @@ def derived(task: str) -> str:
 
 
 def group(
-    entries: Iterable[FeedEntry], topics: Sequence[str], tables: Sequence[str], limits: InputLimits
+    entries: Iterable[FeedEntry], topics: Container[str], reads: Callable[[str], bool], limits: InputLimits
 ) -> list[FeedEntry]:
     """The first entries that fit into one call, at least one.
 
     Args:
         entries: In order.
         topics: Topics that the job reads raw.
-        tables: Tables that it reads, ``prefix*`` among them.
+        reads: Whether it reads a table.
         limits: Of one call.
     """
     taken: list[FeedEntry] = []
     rows = n_bytes = 0
     for entry in entries:
-        files = [f for t, found in entry.files.items() if reads(tables, t) for f in found]
+        files = [f for t, found in entry.files.items() if reads(t) for f in found]
         rows += sum(f.rows for f in files) + sum(b - a for t, (a, b) in entry.offsets.items() if t in topics)
         n_bytes += sum(f.size for f in files)
         if taken and (rows > limits.rows or n_bytes > limits.n_bytes):
             break
         taken.append(entry)
     return taken
-
-
-def reads(patterns: Sequence[str], table: str) -> bool:
-    """Whether one of these entries of ``reads`` names the table."""
-    return any(names_table(pattern, table) for pattern in patterns)
 
 
 def reached_after(task: str, entries: Sequence[FeedEntry]) -> dict[str, int]:
@@ -108,11 +103,12 @@ def counted(entries: Iterable[FeedEntry]) -> Counter[str]:
 
 
 class OffsetRows(NamedTuple):
-    """How many rows of a stream one offset has, and when they became known."""
+    """How many rows of a stream one offset has, refused messages among them, and when they became known."""
 
     offset: int
     rows: int
     known_at: datetime
+    landed: int = 0
 
 
 @dataclass(frozen=True)

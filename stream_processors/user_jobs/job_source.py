@@ -29,7 +29,6 @@ from stream_processors.user_jobs.job_input import (
     derived,
     group,
     reached_after,
-    reads,
 )
 from stream_processors.user_jobs.job_start import seen
 from stream_processors.user_jobs.older_input import OlderRows, spans_between
@@ -103,7 +102,7 @@ class JobSource:
         if name in entries[0].inside:
             return _already_done(self._task, entries[0], name)
         own = list(takewhile(lambda e: name not in e.inside, entries))
-        taken = group(own, self._job.topics, self._job.tables, self._limits)
+        taken = group(own, self._job.topics, self._job.reads_table, self._limits)
         return self._from_files(position, taken, more=taken[-1].n < newest)
 
     def _newest(self) -> int:
@@ -122,9 +121,7 @@ class JobSource:
         if rows is None:
             here = {**position, derived(task): entries[0].n}
             with self._older(entries[-1].n) as older:
-                rows = older.rows(
-                    self._job.tables, spans_between(here, {**reached, derived(task): reached[task]})
-                )
+                rows = older.rows(spans_between(here, {**reached, derived(task): reached[task]}))
         messages = [m for t in self._job.topics for m in self._messages(t, position, reached.get(t, 0))[0]]
         return JobInput(reached, rows, tuple(messages), counted(entries), more=more)
 
@@ -137,7 +134,7 @@ class JobSource:
         paths: dict[str, list[Path]] = defaultdict(list)
         for entry in entries:
             for table, files in entry.files.items():
-                if reads(self._job.tables, table):
+                if self._job.reads_table(table):
                     paths[table] += [self._lake.root / table / f.path for f in files]
         if not all(path.exists() for found in paths.values() for path in found):
             return None
@@ -155,16 +152,16 @@ class JobSource:
         ends = {**start.offsets, derived(task): start.n + 1}
         here = {**position, derived(task): max(position.get(derived(task), 0), position.get(task, 0))}
         with self._older(start.n) as older:
-            tables = older.streams(self._job.tables)
+            tables = older.streams()
             spans = {s: span for s, span in spans_between(here, ends).items() if s in tables}
             found = older.counted(tables, spans, limit)
             reached = advance(found, limit)
-            rows = older.rows(self._job.tables, {s: (here.get(s, 0), end) for s, end in reached.items()})
+            rows = older.rows({s: (here.get(s, 0), end) for s, end in reached.items()})
         messages: list[RawMessage] = []
         for topic in self._job.topics:
             read, reached[topic] = self._messages(topic, here, ends.get(topic, 0), limit)
             messages += read
-        had = Counter({seen(s): _rows_before(found[s], end) for s, end in reached.items() if s in found})
+        had = Counter({seen(s): _landed_before(found[s], end) for s, end in reached.items() if s in found})
         wanted = {*spans, *self._job.topics}
         more = any({**here, **reached}.get(s, 0) < ends.get(s, 0) for s in wanted)
         if not more:
@@ -199,7 +196,7 @@ class JobSource:
         cut = self._cuts.latest()
         if cut is None or cut.marks.get(self._task, -1) < n:
             raise LakeConflictError(f"{self._task}: no cut shows commit {n} yet")
-        return closing(OlderRows(self._lake, cut, self._task, self._memory_mb))
+        return closing(OlderRows(self._lake, cut, self._task, self._job.reads_table, self._memory_mb))
 
 
 def _already_done(task: str, entry: FeedEntry, job: str) -> JobInput:
@@ -208,8 +205,8 @@ def _already_done(task: str, entry: FeedEntry, job: str) -> JobInput:
     return JobInput(reached, counters=counted([entry]), state=entry.inside[job], more=True)
 
 
-def _rows_before(stream: StreamRows, end: int) -> int:
-    return sum(row.rows for row in stream.found if row.offset < end)
+def _landed_before(stream: StreamRows, end: int) -> int:
+    return sum(row.landed for row in stream.found if row.offset < end)
 
 
 def _missing(start: FeedStart, had: Mapping[str, int], read: Container[str]) -> Counter[str]:

@@ -8,8 +8,7 @@ span of a task's past can be read from a cut, as long as nobody has deleted the 
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 import pyarrow as pa
 
@@ -18,8 +17,9 @@ from feature_store.commit_feed import topic_of
 from feature_store.cut import Cut
 from feature_store.lake import Lake
 from schemas.tables import BOOKS, QUARANTINE
+from schemas.topics import TASK_TOPICS
 from schemas.view_specs import BOOKS_STATEMENTS
-from stream_processors.user_jobs.job_input import OffsetRows, Position, StreamRows, derived, reads
+from stream_processors.user_jobs.job_input import OffsetRows, Position, StreamRows, derived
 
 _SPARSENESS = 4
 """Offsets looked through for one that has rows: refused messages and repeats have none."""
@@ -34,11 +34,12 @@ class OlderRows:
         lake: Its tables are read.
         cut: Which files.
         task: Such as ``task-03``.
+        reads: Whether the job reads a table.
         memory_mb: What the query engine may take, MiB.
     """
 
-    def __init__(self, lake: Lake, cut: Cut, task: str, memory_mb: int) -> None:
-        self._lake, self._cut, self._task = lake, cut, task
+    def __init__(self, lake: Lake, cut: Cut, task: str, reads: Callable[[str], bool], memory_mb: int) -> None:
+        self._lake, self._cut, self._task, self._reads = lake, cut, task, reads
         self._partition = int(task.rpartition("-")[2])
         self._connection = connect(lake.root, cut.id, locked=False)
         self._connection.execute(f"SET memory_limit = '{memory_mb}MB'")
@@ -48,16 +49,21 @@ class OlderRows:
         """Give up the connection."""
         self._connection.close()
 
-    def streams(self, patterns: Sequence[str]) -> dict[str, list[str]]:
-        """Tables by stream, for the streams that the job reads: all tables of a stream move together."""
-        wanted: dict[str, list[str]] = defaultdict(list)
+    def streams(self) -> dict[str, list[str]]:
+        """Tables by stream, for the streams that the job reads: all tables of a stream move together.
+
+        Refused messages of every topic are in ``quarantine``: who reads that reads a part of each topic.
+        """
+        read = self._read()
+        wanted = {self._stream(table) for table in read if table != QUARANTINE.name}
+        refused = [QUARANTINE.name] if QUARANTINE.name in read else []
+        topics = [t.base for t in TASK_TOPICS] if refused else []
+        found: dict[str, list[str]] = {topic: list(refused) for topic in topics}
         for table in self._cut.tables:
-            if table == QUARANTINE.name:
-                continue
             stream = self._stream(table)
-            if any(self._stream(t) == stream for t in self._read(patterns)):
-                wanted[stream].append(table)
-        return dict(wanted)
+            if table != QUARANTINE.name and (stream in wanted or stream in topics):
+                found.setdefault(stream, []).append(table)
+        return found
 
     def counted(self, tables: Mapping[str, Iterable[str]], spans: Spans, limit: int) -> dict[str, StreamRows]:
         """The next offsets of each stream, with their rows.
@@ -71,22 +77,26 @@ class OlderRows:
         for stream, (start, last) in spans.items():
             end = min(last, start + _SPARSENESS * limit)
             parts = [
-                f"SELECT _offset, known_at FROM {_view(t)} WHERE {self._where(t, stream, start, end)}"
+                f"SELECT _offset, known_at, {int(t != QUARANTINE.name)} AS landed FROM {_view(t)} "
+                f"WHERE {self._where(t, stream, start, end)}"
                 for t in tables.get(stream, ())
             ]
-            rows = self._query(
-                f"SELECT _offset, count(*) AS n, max(known_at) AS at FROM ({' UNION ALL '.join(parts)}) "
-                f"GROUP BY _offset ORDER BY _offset LIMIT {limit + 1}"
-            ) if parts else pa.table({"_offset": []})  # fmt: skip
-            offsets = [OffsetRows(r["_offset"], r["n"], r["at"]) for r in rows.to_pylist()]
+            offsets = self._by_offset(" UNION ALL ".join(parts), limit + 1) if parts else []
             is_whole = len(offsets) <= limit and (end == last or not offsets)
             found[stream] = StreamRows(end, offsets[:limit], complete=is_whole)
         return found
 
-    def rows(self, patterns: Sequence[str], spans: Spans) -> dict[str, pa.Table]:
+    def _by_offset(self, rows: str, limit: int) -> list[OffsetRows]:
+        sums = "count(*)::BIGINT AS n, max(known_at) AS at, sum(landed)::BIGINT AS landed"
+        found = self._query(
+            f"SELECT _offset, {sums} FROM ({rows}) GROUP BY _offset ORDER BY _offset LIMIT {limit}"
+        )
+        return [OffsetRows(r["_offset"], r["n"], r["at"], r["landed"]) for r in found.to_pylist()]
+
+    def rows(self, spans: Spans) -> dict[str, pa.Table]:
         """Rows of these spans in the tables that the job reads, by table, in order of offset."""
         found = {}
-        for table in self._read(patterns):
+        for table in self._read():
             conditions = [
                 self._where(table, stream, start, end)
                 for stream, (start, end) in spans.items()
@@ -102,9 +112,8 @@ class OlderRows:
                 found[table] = parquet.conform(part, columns)
         return found
 
-    def _read(self, patterns: Sequence[str]) -> list[str]:
-        """Tables of the cut that the job reads and the task writes."""
-        return [t for t in self._cut.tables if reads(patterns, t)]
+    def _read(self) -> list[str]:
+        return [table for table in self._cut.tables if self._reads(table)]
 
     def _stream(self, table: str) -> str:
         return topic_of(table) or derived(self._task)

@@ -162,6 +162,14 @@ def test_a_declaration_that_cannot_work_is_refused(changes, says):
     assert says in str(refused.value)
 
 
+def test_a_pattern_names_tables_of_the_built_in_jobs_alone():
+    job = declared(type("Wide", (Numbering,), {"reads": ("a*", "telemetry_*")})())
+    assert job.reads_table("alerts")
+    assert job.reads_table("telemetry_machine")
+    assert not job.reads_table("attention"), "a table of another user's job"
+    assert not job.reads_table("labels")
+
+
 def test_a_table_belongs_to_the_job_that_declared_it_first(rig):
     make_tables(rig.lake, declared(Numbering()))
     make_tables(rig.lake, declared(Numbering()))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
 import pytest
 
 from feature_store import connect
 from feature_store.cut_store import CutStore
+from schemas.tables import DRIFT
+from stream_processors.derived_provenance import derived_provenance
 from stream_processors.engine.checkpoint import SNAPSHOT_EVERY
 from stream_processors.job import Output
 from stream_processors.user_jobs.job_checkpoint import JobCheckpoint
 from stream_processors.user_jobs.job_input import InputLimits
 from tests.simulators.line import TASK
-from tests.stream_processors.user_job_rig import Numbering, UserJobRig
+from tests.stream_processors.user_job_rig import NUMBERED, Numbering, UserJobRig
 
 
 class CrashError(BaseException):
@@ -231,3 +234,56 @@ def test_files_that_are_gone_are_made_up_for_from_the_tables(rig):
     gone.unlink()
     rig.run(limits=InputLimits(rows=7, n_bytes=1 << 24))
     assert rig.numbered() == rig.expected()
+
+
+class Judge:
+    """A built-in job that derives a row in every commit: it carries the commit's number as its offset."""
+
+    name, version, state_version = "drift", 1, 1
+    reads, writes = ("telemetry_*",), (DRIFT.name,)
+
+    def process(self, batch, state, now):
+        if not batch.rows:
+            return Output()
+        row = {f.name: "x" for f in DRIFT.schema if pa.types.is_string(f.type)}
+        row |= {"onset": now, "detected": now, "size": 1.0, "devices": 1, "_row": 0}
+        row |= derived_provenance(batch, now)
+        return Output(rows={DRIFT.name: pa.Table.from_pylist([row], schema=DRIFT.schema)})
+
+
+class Collecting(Numbering):
+    """Lands where each row of these tables was."""
+
+    reads = ("drift", "quarantine")
+    begins = "earliest"
+
+    def process(self, batch, state, now):
+        found = [
+            {"device_id": table, "seq": offset, "number": 0, "_row": 0} | derived_provenance(batch, now)
+            for table, rows in sorted(batch.rows.items())
+            for offset in rows["_offset"].to_pylist()
+        ]
+        found = [row | {"_row": i} for i, row in enumerate(found)]
+        return Output(rows={NUMBERED.name: pa.Table.from_pylist(found, schema=NUMBERED.schema)})
+
+
+@pytest.mark.parametrize("rows", [3, 1000])
+def test_rows_that_jobs_derived_and_refused_messages_are_found_in_the_tables_too(tmp_path, rows):
+    rig = UserJobRig(tmp_path / "lake", jobs=(Judge(),), installed=())
+    rig.open()
+    rig.land(4)
+    rig.refuse(3)
+    rig.land(SNAPSHOT_EVERY * 2)
+    rig.refuse(1)
+    rig.installed = ("numbering",)
+    rig.open()
+    rig.land(1)
+    rig.run(Collecting(), limits=InputLimits(rows=rows, n_bytes=1 << 24))
+    with connect(rig.lake.root) as con:
+        query = "SELECT device_id, list(seq ORDER BY seq) FROM numbered GROUP BY 1 ORDER BY 1"
+        found = con.execute(query).fetchall()
+        wanted = con.execute(
+            "SELECT 'drift', list(_offset ORDER BY _offset) FROM drift UNION ALL "
+            "SELECT 'quarantine', list(_offset ORDER BY _offset) FROM quarantine ORDER BY 1"
+        ).fetchall()
+    assert found == wanted

@@ -156,6 +156,12 @@ class UserJobRig:
         self._sent += rows
         return [on_task(self.log.append(self._sealed))]
 
+    def refuse(self, times: int) -> None:
+        """Messages that ingest refuses, each in a commit."""
+        for _ in range(times):
+            refused = self.log.append(self.device.rows(self._sent, 1), value=b"garbage")
+            self.worker.process({TASK: [on_task(refused)]})
+
     def resend(self, times: int) -> None:
         """The device's last message comes again, so that offsets without rows lie between others."""
         for _ in range(times):

@@ -141,3 +141,13 @@ def test_a_long_event_is_refused_unread_and_its_error_stays_short():
     with pytest.raises(DecodeError) as error:
         parse_event(Alert, many)
     assert len(str(error.value)) < 3000
+
+
+@pytest.mark.parametrize("offset", [-8, -4096, 8 * 4000, 2**62, -(2**63)])
+def test_a_buffer_that_begins_outside_the_body_is_refused(offset):
+    raw = batch(500).serialize().to_pybytes()
+    second = raw.find(struct.pack("<qq", 4000, 4000))  # where the second column's values begin
+    assert second > 0
+    moved = raw[:second] + struct.pack("<q", offset) + raw[second + 8 :]
+    with pytest.raises(DecodeError):
+        decode_rows(packed(moved), len(moved), SCHEMA)

@@ -196,7 +196,10 @@ class Runner:
         def make(spool: Spool) -> OpenSpool:
             sealer = Sealer(spool, self._keys.signers, profile, sender.limits.limit)
             outbox = Outbox(spool, sealer, sender, settings, self._may_send)
-            return OpenSpool(spool, outbox, Eviction(spool, profile, settings.spool_max_bytes))
+            # Each row that is removed changes about a page, and the log must stay within its part.
+            at_once = self._keeper.room.wal_pages
+            eviction = Eviction(spool, profile, settings.spool_max_bytes, at_once)
+            return OpenSpool(spool, outbox, eviction)
 
         reporter = Reporter(sender, self._meters, profile, settings, self._extras, disk)
         return Writer(self._keeper, make, sender, reporter, settings, self._clock, self._release_left)

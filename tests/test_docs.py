@@ -190,7 +190,8 @@ def messages(kinds: set[str]) -> list[tuple[str, list[str]]]:
 def test_every_message_that_wants_a_person_is_quoted_in_the_runbook():
     text = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
     quoted = {" ".join(q.lower().split()) for q in re.findall(r"\*([^*\n]{6,})\*", text)}
-    every = messages({"OperatorError", "StackError", "SpoolError", "DamagedLakeError"})
+    spool = {"SpoolError", "SpoolInUseError", "SpoolOwnerError", "SpoolUnavailableError", "SpoolDamagedError"}
+    every = messages({"OperatorError", "StackError", "DamagedLakeError", *spool})
     assert len(every) > 40
     missing = [f"{w}: {parts}" for w, parts in every if not any(q in part for q in quoted for part in parts)]
     assert not missing, "quote a few words of these in docs/runbook.md:\n" + "\n".join(missing)

@@ -253,9 +253,11 @@ class Writer:
         self, open_: OpenSpool, updates: Sequence[DeviceUpdate], answers: DeliveryReports, now: float
     ) -> None:
         spool, outbox = open_.spool, open_.outbox
+        use = self._keeper.room.use(spool)
+        full = use.used > use.allowed  # and what can be removed at once does not make up for it
         with spool.transaction():
             for update in updates:
-                spool.apply(update, now)
+                spool.apply(counts_alone(update) if full else update, now)
                 self._reporter.note(update)
                 for event in update.alerts:
                     outbox.seal_alert(spool.devices[update.device_id], event)

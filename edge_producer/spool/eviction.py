@@ -19,6 +19,11 @@ MOMENTS_SHARE = 0.25
 RELIEF = 0.95
 """Share of the limit to which the spool is brought down, so that it is not full again at once."""
 MERGE_AT_ONCE = 512
+LINES_SHARE = 0.25
+"""Share of the spool that lines of the books may take before those that were never stated are added up."""
+LINE_BYTES = 400
+"""What a line takes, indexes and block included."""
+EVICT_AT_ONCE, LEAST_AT_ONCE = 2000, 50
 
 
 class Eviction:
@@ -33,15 +38,19 @@ class Eviction:
         spool: The spool.
         profile: Gives the thinning floor and the length of merged summaries.
         max_bytes: Size above which something is evicted.
+        at_once: Rows, blocks and summaries removed in one transaction: a larger one would need as much room
+            again for the log of what it changes. The next transaction goes on where this one stopped.
     """
 
-    def __init__(self, spool: Spool, profile: Profile, max_bytes: int) -> None:
+    def __init__(self, spool: Spool, profile: Profile, max_bytes: int, at_once: int = EVICT_AT_ONCE) -> None:
         self._spool = spool
         self._floor = profile.filter.thinning_floor
         self._longest_s = profile.drift.window_s
         self._max_bytes = max_bytes
         self._target = max_bytes * RELIEF
-        self._moments_due_s = 0.0
+        self._at_once = max(at_once, LEAST_AT_ONCE)
+        self._books_due_s = 0.0
+        self._left = 0
 
     def relieve(self, now_s: float, allowed: float = float("inf")) -> None:
         """Make room if the spool is too large. Call it inside the spool's transaction.
@@ -50,37 +59,39 @@ class Eviction:
             now_s: Steady clock.
             allowed: What the disk allows the payload to be, if less than the limit.
         """
-        self._strip_moments(now_s)
+        self._bound_books(now_s)
         spool = self._spool
         limit = min(float(self._max_bytes), allowed)
         self._target = limit * RELIEF
         if spool.bytes <= limit:
             return
-        while spool.bytes > self._target and spool.summary_bytes > SUMMARY_SHARE * limit:
+        self._left = self._at_once
+        while spool.bytes > self._target and spool.summary_bytes > SUMMARY_SHARE * limit and self._left > 0:
             if not self._relieve_summaries():
                 break
-        while spool.bytes > self._target and self._thin(now_s):
+        while spool.bytes > self._target and self._left > 0 and self._thin(now_s):
             pass
-        while spool.bytes > self._target and self._relieve_summaries():
+        while spool.bytes > self._target and self._left > 0 and self._relieve_summaries():
             pass
 
     def _thin(self, now_s: float) -> bool:
         """Thin every block once, until there is room; False where there are no blocks."""
         blocks = self._spool.rows.blocks()
         for block in blocks:
-            if self._spool.bytes <= self._target:
+            if self._spool.bytes <= self._target or self._left <= 0:
                 break
-            self._halve(block, now_s)
+            self._left -= 1 + self._halve(block, now_s)
         return bool(blocks)
 
-    def _halve(self, block: ThinnedBlock, now_s: float) -> None:
+    def _halve(self, block: ThinnedBlock, now_s: float) -> int:
+        """Thin a block once more, or give it up; returns the number of rows removed."""
         tau = self._spool.rows.tau(block) / 2
         if tau >= self._floor:
-            self._spool.rows.thin(block, tau, now_s)
-            return
+            return self._spool.rows.thin(block, tau, now_s)
         removed = self._spool.rows.thin(block, 0.0, now_s)
         name = self._spool.names[block.device]
         log.warning("spool full: %d rows of one block given up", removed, extra={"device_id": name})
+        return removed
 
     def _relieve_summaries(self) -> bool:
         return self._merge_summaries() or self._drop_summary()
@@ -88,7 +99,7 @@ class Eviction:
     def _merge_summaries(self) -> bool:
         """Merge one device's short periods into periods of a drift window; False where there are none."""
         for device in self._spool.devices_with_summaries():
-            waiting = self._spool.summaries(device, MERGE_AT_ONCE)
+            waiting = self._spool.summaries(device, max(min(MERGE_AT_ONCE, self._left), 2))
             merged = False
             for _, group in groupby(sorted(waiting, key=self._merge_key), key=self._merge_key):
                 members = list(group)
@@ -102,6 +113,7 @@ class Eviction:
     def _replace(self, device: int, members: list[tuple[int, Summary]]) -> None:
         part = MERGED_PART + members[0][0]
         part = part if members[0][1].part >= 0 else -part  # a shadow's parts stay negative
+        self._left -= len(members)
         self._spool.remove_summaries(members)
         merged = merge_summaries([summary for _, summary in members], self._longest_s, part)
         self._spool.add_summary(device, merged)
@@ -120,14 +132,17 @@ class Eviction:
         for device in self._spool.devices_with_summaries():
             oldest = self._spool.summaries(device, 1)
             self._spool.remove_summaries(oldest)
+            self._left -= 1
             self._spool.count({"summaries_dropped": len(oldest)})
             log.warning("spool full: a summary given up", extra={"device_id": self._spool.names[device]})
             return True
         return False
 
-    def _strip_moments(self, now_s: float) -> None:
-        if now_s >= self._moments_due_s:
-            self._moments_due_s = now_s + 60.0
-            stripped = self._spool.books.strip_moments(int(MOMENTS_SHARE * self._max_bytes))
-            if stripped:
-                self._spool.count({"moments_dropped": stripped})
+    def _bound_books(self, now_s: float) -> None:
+        """Keep the books, of which nothing is evicted, to their share."""
+        if now_s >= self._books_due_s:
+            self._books_due_s = now_s + 60.0
+            books = self._spool.books
+            stripped = books.strip_moments(int(MOMENTS_SHARE * self._max_bytes))
+            folded = books.fold() if books.count() * LINE_BYTES > LINES_SHARE * self._max_bytes else 0
+            self._spool.count({"moments_dropped": stripped, "lines_folded": folded})

@@ -17,14 +17,17 @@ from edge_producer.device_update import DeviceUpdate
 from edge_producer.spool.checksums import device_checksum, summary_checksum
 from edge_producer.spool.salvage_plan import FoundState
 from edge_producer.spool.spool_books import SpoolBooks
-from edge_producer.spool.spool_file import PAGE, WAL_PAGES, Connect, SpoolFile, one, reading
+from edge_producer.spool.spool_file import PAGE, WAL_PAGES, Connect, SpoolFile, one
 from edge_producer.spool.spool_lock import CommitNote, SpoolLock
 from edge_producer.spool.spool_messages import SpoolMessages
 from edge_producer.spool.spool_rows import SpoolRows
+from edge_producer.spool.spool_totals import TOTALS, DeviceBooks, read_books
 from edge_producer.summaries import Summary
 from schemas.errors import SpoolDamagedError, SpoolOwnerError
 from schemas.profile import Profile
 from schemas.row_schemas import fingerprint, telemetry_rows
+
+__all__ = ["DeviceBooks", "Spool", "SpoolAccess", "read_books"]
 
 COMMITS = "commits"
 """Name of the counter of transactions."""
@@ -49,44 +52,6 @@ class SpoolAccess:
     connect: Connect | None = None
     again: bool = False
     wal_pages: int = WAL_PAGES
-
-
-@dataclass(frozen=True)
-class DeviceBooks:
-    """One device's totals since its spool was made.
-
-    ``pending`` is counted from the rows themselves: held, unsealed and sealed ones.
-    """
-
-    sensed: int = 0
-    acked: int = 0
-    filtered: int = 0
-    evicted: int = 0
-    refused: int = 0
-    pending: int = 0
-    pending_bytes: int = 0
-
-    @property
-    def balanced(self) -> bool:
-        """Whether every sensed row is accounted for."""
-        return self.sensed == self.acked + self.filtered + self.evicted + self.refused + self.pending
-
-
-_TOTALS = """
-SELECT d.device_id,
-    d.held + coalesce(t.sensed, 0) + coalesce(b.sensed, 0), coalesce(t.acked, 0) + coalesce(b.acked, 0),
-    coalesce(t.filtered, 0) + coalesce(b.filtered, 0), coalesce(t.evicted, 0) + coalesce(b.evicted, 0),
-    coalesce(t.refused, 0) + coalesce(b.refused, 0), d.held + coalesce(r.n, 0) + coalesce(m.n, 0),
-    coalesce(r.size, 0) + coalesce(m.size, 0)
-FROM devices d LEFT JOIN totals t ON t.device = d.no
-LEFT JOIN (SELECT device, sum(sensed) AS sensed, sum(acked) AS acked, sum(filtered) AS filtered,
-    sum(evicted) AS evicted, sum(refused) AS refused FROM books GROUP BY device) b ON b.device = d.no
-LEFT JOIN (SELECT device, count(*) AS n, sum(length(features)) AS size FROM rows GROUP BY device) r
-    ON r.device = d.no
-LEFT JOIN (SELECT device, sum(n_rows) AS n, sum(size) AS size FROM messages GROUP BY device) m
-    ON m.device = d.no
-ORDER BY d.device_id
-"""
 
 
 class Spool:
@@ -333,7 +298,7 @@ class Spool:
 
     def totals(self) -> dict[str, DeviceBooks]:
         """Each device's totals."""
-        return {device: DeviceBooks(*counts) for device, *counts in self._connection.execute(_TOTALS)}
+        return {device: DeviceBooks(*counts) for device, *counts in self._connection.execute(TOTALS)}
 
     def _adopt(self, profile: Profile) -> None:
         wire = f"{profile.name}/{fingerprint(telemetry_rows(profile))}/{profile.summaries.period_s}"
@@ -371,13 +336,3 @@ class Spool:
 def _holds(crc: int | None, summary: Summary) -> bool:
     """Whether a summary is as it was stored; one of 0.2.0 has no checksum."""
     return crc is None or crc == summary_checksum(summary)
-
-
-def read_books(path: Path) -> dict[str, DeviceBooks]:
-    """Each device's totals, read beside the running process; one consistent snapshot.
-
-    Raises:
-        SpoolError: The file is missing or no spool.
-    """
-    with reading(path) as connection:
-        return {device: DeviceBooks(*counts) for device, *counts in connection.execute(_TOTALS)}

@@ -14,6 +14,8 @@ from edge_producer.spool.spool_file import one
 Outcome = Literal["acked", "evicted", "refused"]
 FORGET_PERIODS = 2 * REWIND_PERIODS
 """A settled line this many periods behind the newest may be removed: no row can come for it."""
+_FOLDABLE = "closed = 1 AND pending = 0 AND revision = 0 AND statement IS NULL"
+_KIND = "device, boot_id, model, stratum"
 ACKNOWLEDGED = 0
 """Value of ``books.statement`` once the newest statement arrived; before, the id of the message with it."""
 
@@ -216,11 +218,46 @@ class SpoolBooks:
             args,
         )
         self._connection.execute(f"DELETE FROM books WHERE id IN (SELECT b.id{settled})", args)  # noqa: S608  (constants)
-        # A block's tau is needed as long as a line of it remains.
+        self._forget_blocks()
+
+    def _forget_blocks(self) -> None:
+        """Remove what is known of blocks no line of which remains."""
         self._connection.execute(
             "DELETE FROM blocks WHERE NOT EXISTS (SELECT 1 FROM books b WHERE b.device = blocks.device"
             " AND b.period_us = blocks.period_us AND b.stratum = blocks.stratum)"
         )
+
+    def count(self) -> int:
+        """Number of lines."""
+        return int(one(self._connection, "SELECT count(*) FROM books"))
+
+    def fold(self) -> int:
+        """Add up lines that were never stated and have nothing pending, into the oldest of each kind.
+
+        For a spool whose books alone fill it. What the periods had apart is lost, no row is.
+
+        Returns:
+            The number of lines that are gone.
+        """
+        sums = "sum(sensed), sum(acked), sum(filtered), sum(evicted), sum(refused), sum(lost)"
+        groups = self._connection.execute(
+            f"SELECT {sums}, min(id), {_KIND} FROM books"  # noqa: S608  (constants)
+            f" WHERE {_FOLDABLE} GROUP BY {_KIND} HAVING count(*) > 1"
+        ).fetchall()
+        gone = 0
+        for *counts, oldest, device, boot_id, model, stratum in groups:
+            self._connection.execute(
+                "UPDATE books SET sensed = ?, acked = ?, filtered = ?, evicted = ?, refused = ?, lost = ?,"
+                " moments = NULL WHERE id = ?",
+                (*counts, oldest),
+            )
+            gone += self._connection.execute(
+                f"DELETE FROM books WHERE {_FOLDABLE} AND id != ?"  # noqa: S608  (constants)
+                " AND device = ? AND boot_id = ? AND model = ? AND stratum = ?",
+                (oldest, device, boot_id, model, stratum),
+            ).rowcount
+        self._forget_blocks()
+        return gone
 
     def strip_moments(self, max_bytes: int) -> int:
         """Remove the oldest moments beyond ``max_bytes``; returns the number of lines that lost theirs."""

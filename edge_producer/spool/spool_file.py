@@ -353,7 +353,7 @@ def _configure(connection: sqlite3.Connection, wal_pages: int) -> None:
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute(f"PRAGMA wal_autocheckpoint = {wal_pages}")
     # A reader that stays for long keeps the log from being started anew: it is cut back once that is over.
-    connection.execute(f"PRAGMA journal_size_limit = {2 * wal_pages * PAGE}")
+    connection.execute(f"PRAGMA journal_size_limit = {wal_pages * PAGE}")
     connection.execute("PRAGMA temp_store = MEMORY")
     # Damaged text is read all the same: its checksum or digest does not hold, and only its own line is lost.
     connection.text_factory = _text

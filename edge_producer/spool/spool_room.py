@@ -18,9 +18,14 @@ from schemas.durable import Disk, DiskRoom
 
 RESERVE_BYTES, RESERVE_SHARE = 64 * 1024**2, 0.05
 """Free room that is left to others, unless the settings say: this size, or this share of a small disk."""
-WAL_SHARE = 1 / 8
-"""Share of the limit that the write-ahead log may take."""
-LEAST_WAL_PAGES = 50
+WAL_SHARE = 1 / 4
+"""Share of the limit that the write-ahead log may take: half of it until it is copied into the file, the rest
+for the transaction by which it becomes as large as that."""
+LEAST_WAL_PAGES = 25
+LOG_KEPT = 1.5
+"""Times its part from which a log is taken to stay that large."""
+MARGIN_SHARE, MARGIN_BYTES = 0.1, 128 * 1024
+"""Part of what is allowed that is kept free for one transaction."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +55,17 @@ class RoomUse:
     @property
     def allowed(self) -> int:
         """What ``used`` may be."""
-        within = self.limit - max(self.wal, self.wal_limit) - self.aside
+        within = self.limit - self._log - self.aside
         if self.free is None:
             return max(within, 0)
         # The file can grow into what is free beyond the reserve, once the log has had its part of it.
         growth = self.free - self.reserve - max(self.wal_limit - self.wal, 0)
         return max(min(within, self.file + max(growth, 0)), 0)
+
+    @property
+    def _log(self) -> int:
+        """What the log takes: its part, or more where a reader keeps it from being started anew."""
+        return self.wal if self.wal > LOG_KEPT * self.wal_limit else self.wal_limit
 
     @property
     def left(self) -> int:
@@ -68,10 +78,14 @@ class RoomUse:
         return self.file + self.wal + self.aside
 
     def payload_limit(self, payload: int) -> float:
-        """What the payload may be: as it is while there is room, else its part of what is allowed."""
-        if self.used <= self.allowed:
+        """What the payload may be: as it is while there is room, else its part of what is allowed.
+
+        A margin stays, because what is written before something is removed makes the file grow.
+        """
+        most = self.allowed - max(self.allowed * MARGIN_SHARE, MARGIN_BYTES)
+        if self.used <= max(most, 0):
             return float("inf")
-        return payload * self.allowed / self.used
+        return max(payload * most / self.used, 0.0)
 
     def to_status(self) -> dict[str, Any]:
         """For the status file."""
@@ -100,7 +114,7 @@ class SpoolRoom:
         """Pages of the write-ahead log from which it is copied into the file."""
         room = self._disk_room()
         share = self.max_bytes if room is None else min(self.max_bytes, room.total)
-        return max(min(WAL_PAGES, int(share * WAL_SHARE / PAGE)), LEAST_WAL_PAGES)
+        return max(min(WAL_PAGES, int(share * WAL_SHARE / 2 / PAGE)), LEAST_WAL_PAGES)
 
     def use(self, spool: Spool) -> RoomUse:
         """What the spool takes now; inside a transaction as it leaves it."""
@@ -109,7 +123,7 @@ class SpoolRoom:
             used=spool.used_bytes,
             file=spool.file_bytes,
             wal=size_of(self._path.with_name(self._path.name + WAL)),
-            wal_limit=self.wal_pages * PAGE,
+            wal_limit=2 * self.wal_pages * PAGE,
             aside=sum(copy.bytes for copy in copies(self._path.parent)),
             limit=self.max_bytes,
             free=None if room is None else room.free,

@@ -1,0 +1,147 @@
+"""Laws of room: what the spool's files take on the disk, not what their content adds up to."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_producer.spool.eviction import Eviction
+from edge_producer.spool.spool import Spool, SpoolAccess
+from edge_producer.spool.spool_room import RESERVE_BYTES, RoomUse, SpoolRoom
+from edge_producer.spool.spool_set_aside import set_aside
+from edge_producer.spool.update_backlog import counts_alone
+from schemas.durable import DISK, Disk, DiskRoom
+from tests.edge_producer.spool_rig import SpoolRig, bench_profile
+
+MB = 1024**2
+NAMES = tuple(f"d-{n:02}" for n in range(10))
+
+
+class SmallDisk(Disk):
+    """A disk that holds one folder, and is as full as its files are large."""
+
+    def __init__(self, folder, total):
+        self.folder, self.total = folder, total
+
+    def taken(self):
+        return sum(p.stat().st_size for p in self.folder.iterdir() if p.is_file())
+
+    def room(self, folder):
+        return DiskRoom(self.total, self.total - self.taken())
+
+
+class Filling(SpoolRig):
+    """Devices without a network, whose spool is kept within its room, turn by turn, as the writer does."""
+
+    def __init__(self, folder, limit, reserve, disk):
+        super().__init__(folder, bench_profile(p=1.0, pretrigger=0), NAMES)
+        self.room = SpoolRoom(self.path, limit, reserve, disk)
+        self.spool.close()
+        access = SpoolAccess(wal_pages=self.room.wal_pages // 2)
+        self.spool = Spool.open(self.path, self.names, self.profile, self.now, access)
+        self.eviction = Eviction(self.spool, self.profile, limit, self.room.wal_pages // 2)
+
+    def turn(self, windows=3):
+        for name in self.names:
+            self.sense([0.1] * windows, name)
+            self.now -= windows
+        self.now += windows
+        use = self.room.use(self.spool)
+        with self.spool.transaction():
+            for device in self.devices.values():
+                update = device.take_update()
+                full = use.used > use.allowed
+                self.spool.apply(counts_alone(update) if full else update, self.now)
+            use = self.room.use(self.spool)
+            self.eviction.relieve(self.now, use.payload_limit(self.spool.bytes))
+        return self.room.use(self.spool)
+
+
+def test_all_files_together_stay_below_the_limit_and_every_row_is_accounted_for(tmp_path):
+    rig = Filling(tmp_path, 3 * MB, 0, DISK)
+    totals = [rig.turn().total for _ in range(700)]
+    assert max(totals) <= 3 * MB
+    assert rig.spool.left()[0] > 0
+    evicted = sum(rig.books(n).evicted for n in NAMES)
+    assert evicted > 0
+    for name in NAMES:
+        assert rig.books(name).balanced
+        assert rig.books(name).sensed == 2100
+    rig.close()
+
+
+def test_the_reserve_of_the_disk_is_left_to_others(tmp_path):
+    disk = SmallDisk(tmp_path, 4 * MB)
+    rig = Filling(tmp_path, 100 * MB, 2 * MB, disk)
+    least = min(disk.total - disk.taken() for _ in range(600) if rig.turn())
+    assert least >= 2 * MB
+    assert rig.spool.left()[0] > 0
+    rig.close()
+
+
+def test_a_disk_that_somebody_else_fills_makes_the_file_stop_growing_and_nothing_else(tmp_path):
+    disk = SmallDisk(tmp_path, 100 * MB)
+    rig = Filling(tmp_path, 100 * MB, MB, disk)
+    for _ in range(100):
+        rig.turn()
+    disk.total = disk.taken() + MB // 2
+    before = rig.room.use(rig.spool)
+    after = [rig.turn() for _ in range(150)][-1]
+    assert after.file <= before.file + 64 * 1024
+    assert rig.spool.left()[0] > 0
+    rig.close()
+
+
+def test_copies_that_were_set_aside_count(tmp_path):
+    rig = SpoolRig(tmp_path)
+    room = SpoolRoom(rig.path, 10 * MB, 0, DISK)
+    before = room.use(rig.spool)
+    (tmp_path / "other.db").write_bytes(bytes(2 * MB))
+    set_aside(tmp_path / "other.db", "test", stale=False)
+    after = room.use(rig.spool)
+    assert before.allowed - after.allowed >= 2 * MB
+    assert after.total - before.total >= 2 * MB
+    rig.close()
+
+
+@pytest.mark.parametrize(("total", "reserve"), [(10**12, RESERVE_BYTES), (20 * MB, MB)])
+def test_the_reserve_of_a_small_disk_is_a_small_one(tmp_path, total, reserve):
+    rig = SpoolRig(tmp_path)
+    assert SpoolRoom(rig.path, MB, None, SmallDisk(tmp_path, total)).use(rig.spool).reserve == reserve
+    assert SpoolRoom(rig.path, MB, 5, SmallDisk(tmp_path, total)).use(rig.spool).reserve == 5
+    rig.close()
+
+
+sizes = st.integers(0, 10**9)
+
+
+uses = st.builds(
+    lambda used, free_pages, *rest: RoomUse(used, used + free_pages, *rest),
+    *[sizes] * 6,
+    st.one_of(st.none(), sizes),
+    sizes,
+)
+
+
+@given(uses, sizes)
+def test_what_is_allowed_never_breaks_the_limit_nor_the_reserve(use, payload):
+    if use.allowed:
+        assert use.allowed + use.wal_limit + use.aside <= use.limit
+        if use.free is not None and use.allowed > use.file:
+            growth = use.allowed - use.file + max(use.wal_limit - use.wal, 0)
+            assert use.free - growth >= use.reserve
+    assert use.payload_limit(payload) >= 0
+    if use.used > use.allowed:
+        assert use.payload_limit(payload) <= payload
+    assert use.left == max(use.allowed - use.used, 0)
+
+
+def test_books_alone_cannot_fill_the_spool(rigs, tmp_path):
+    rig = rigs(tmp_path, bench_profile(p=1.0))
+    rig.sense([0.1] * 500)
+    rig.flush()
+    rig.evict(0)
+    before = rig.books()
+    (lines,) = rig.spool._connection.execute("SELECT count(*) FROM books").fetchone()
+    assert lines <= 2
+    assert (before.sensed, before.evicted, before.balanced) == (500, 500, True)
+    assert rig.spool.counters()["lines_folded"] >= 48

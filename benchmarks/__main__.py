@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import replace
 
-from benchmarks import delivery, edge, ingest, latency, message_size, results, strangers
+from benchmarks import delivery, edge, flood, ingest, latency, message_size, results, strangers
+from benchmarks.results import Measured
 from benchmarks.stage import QUICK, Effort, Stage, stage
 
-SCENARIOS = {
+SCENARIOS: dict[str, Callable[..., list[Measured]]] = {
     "size": message_size.run,
     "edge": edge.run,
     "ingest": ingest.run,
+    "flood": flood.run,
     "latency": latency.run,
     "delivery": delivery.run,
     "strangers": strangers.run,
 }
+
+PARTS: dict[str, Callable[[Stage, tuple[str, ...]], list[Measured]]] = {
+    "ingest": ingest.run,
+    "flood": flood.run,
+}
+"""Scenarios of which ``--only`` chooses parts."""
 
 
 def main() -> None:
@@ -24,7 +33,7 @@ def main() -> None:
     parser.add_argument("scenarios", nargs="*", metavar="scenario", help=f"of {', '.join(SCENARIOS)}")
     parser.add_argument("--quick", action="store_true", help="rough numbers in minutes; records nothing")
     parser.add_argument("--runs", type=int, help="runs of each timed scenario (default 3)")
-    parser.add_argument("--only", default="", help="sizes for ingest, such as 500,fleet")
+    parser.add_argument("--only", default="", help="parts of ingest or flood, such as 500,fleet")
     parser.add_argument("--no-record", action="store_true", help="leave RESULTS.md as it is")
     options = parser.parse_args()
     unknown = set(options.scenarios) - set(SCENARIOS)
@@ -41,7 +50,7 @@ def _run(name: str, on: Stage, options: argparse.Namespace) -> None:
     version, load = results.commit(), results.load()
     print(f"\n== {name}; load {load} before", flush=True)
     only = tuple(filter(None, options.only.split(",")))
-    measured = ingest.run(on, only) if name == "ingest" else SCENARIOS[name](on)
+    measured = PARTS[name](on, only) if only and name in PARTS else SCENARIOS[name](on)
     print(f"\n{results.summary(measured)}", flush=True)
     if not (options.quick or options.no_record):
         results.append(measured, version, load)

@@ -12,6 +12,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -104,6 +106,21 @@ def _measure(on: Stage, load: Workload) -> Rates:
 
 def worker_cpu_s(servers: str, namespace: str, lake_root: Path, load: Workload) -> tuple[float, int]:
     """CPU seconds of a worker from settled to the last row applied, and its commits."""
+    with running_worker(servers, namespace, lake_root) as process:
+        meter = psutil.Process(process.pid)
+        before = sum(meter.cpu_times()[:2])
+        workload.produce(servers, namespace, load)
+        until(lambda: _applied(lake_root, "received")[0] >= load.rows, f"{load.rows} rows", 600)
+        used = sum(meter.cpu_times()[:2]) - before
+        landed, commits = _applied(lake_root, "landed")
+        if landed != load.rows:
+            raise RuntimeError(f"the worker landed {landed} of {load.rows} rows (see `quarantine`)")
+        return used, commits
+
+
+@contextmanager
+def running_worker(servers: str, namespace: str, lake_root: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A stream worker whose tasks are settled; it is ended at the end."""
     own = {
         "STREAM_BOOTSTRAP_SERVERS": servers,
         "STREAM_NAMESPACE": namespace,
@@ -119,15 +136,7 @@ def worker_cpu_s(servers: str, namespace: str, lake_root: Path, load: Workload) 
         )
     try:
         until(lambda: b"settled: tasks [0, 1" in log_path.read_bytes(), "the worker to settle")
-        meter = psutil.Process(process.pid)
-        before = sum(meter.cpu_times()[:2])
-        workload.produce(servers, namespace, load)
-        until(lambda: _applied(lake_root, "received")[0] >= load.rows, f"{load.rows} rows", 600)
-        used = sum(meter.cpu_times()[:2]) - before
-        landed, commits = _applied(lake_root, "landed")
-        if landed != load.rows:
-            raise RuntimeError(f"the worker landed {landed} of {load.rows} rows (see `quarantine`)")
-        return used, commits
+        yield process
     finally:
         process.terminate()
         process.wait(30)

@@ -53,6 +53,7 @@ def statements(root: Path, sound: SoundCut, profiles: Mapping[str, Profile]) -> 
         "alarms": alarms_sql({p.name: p.decision.idle for p in profiles.values()}),
         "fleet": _FLEET,
         "data_quality": _DATA_QUALITY,
+        "refusals": _REFUSALS,
         "cohorts": _COHORTS,
         "cut": _cut(cut),
         JOB_PROGRESS.name: _job_progress(cut),
@@ -180,7 +181,7 @@ WITH stated AS (
 ), refusals AS (
     SELECT producer AS device_id,
         {duck.total("n_rows", f"topic = '{TELEMETRY.base}' AND verified")} AS quarantined,
-        count(*) AS quarantined_messages
+        {duck.total("greatest(coalesce(n_messages, 1), 1)")} AS quarantined_messages
     -- What nobody signed says nothing about anybody, whatever key it bears. 0.2.0 did not note who signed:
     -- what its rows claim balances no books.
     FROM quarantine WHERE producer IS NOT NULL AND verified IS NOT false GROUP BY producer
@@ -209,6 +210,15 @@ def _damaged_files(left_out: Iterable[DamagedFile]) -> str:
         shown = zip(("NULL" if v is None else v for v in values), columns.items(), strict=True)
         parts.append("SELECT " + ", ".join(f"{v}::{kind} AS {duck.name(c)}" for v, (c, kind) in shown))
     return " UNION ALL ".join(parts) or _empty(columns)
+
+
+_REFUSALS = f"""
+SELECT CASE WHEN verified THEN producer END AS device_id, verified, topic, _partition AS partition, error,
+    {duck.total("coalesce(n_messages, 1)")} AS messages,
+    count(*) FILTER (n_messages = 0) AS single_rows,
+    {duck.total("n_rows")} AS "rows", {duck.total("n_bytes")} AS bytes,
+    min(known_at) AS first_at, max(known_at) AS last_at, arg_max(reason, known_at) AS reason
+FROM quarantine GROUP BY ALL"""
 
 
 def _cut(cut: Cut) -> str:

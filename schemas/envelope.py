@@ -291,10 +291,23 @@ def _to_headers(envelope: Envelope) -> Headers:
 
 def signed_bytes(topic: str, key: bytes, headers: Headers) -> bytes:
     """What a signature covers: topic, key and headers in order, each with its length before it."""
-    parts = [topic.encode(), key]
+    parts = [_sized(topic.encode()), _sized(key)]
     for name, value in headers:
-        parts += (name.encode(), value)
-    return b"".join(len(p).to_bytes(4, "big") + p for p in parts)
+        parts += (_SIZED_NAMES.get(name) or _sized(name.encode()), len(value).to_bytes(4, "big"), value)
+    return b"".join(parts)
+
+
+def _sized(part: bytes) -> bytes:
+    return len(part).to_bytes(4, "big") + part
+
+
+_SIZED_NAMES = {
+    name: _sized(name.encode())
+    for name in (
+        "schema", "profile", "spool_id", "lane", "msg_no", "n_rows", "raw_bytes", "digest", "signer"
+    )
+}  # fmt: skip
+"""Made once: they stand in every message."""
 
 
 def _natural(text: bytes) -> int:

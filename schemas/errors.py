@@ -16,6 +16,7 @@
       - SignatureError
       - ClonedIdentityError
       - PolicyError
+      - LimitError
       - PoisonError
     + BundleError
     + TrustError              (carries the attack that the update resembles)
@@ -128,6 +129,10 @@ class ClonedIdentityError(MessageError):
 
 class PolicyError(MessageError):
     """Inclusion probabilities or rates that the device's policy does not allow."""
+
+
+class LimitError(MessageError):
+    """More spools or gaps in the numbers than one producer may make the cloud remember."""
 
 
 class PoisonError(MessageError):

@@ -196,21 +196,34 @@ LIFECYCLE = _table(
 
 QUARANTINE = _table(
     "quarantine",
-    "Messages and rows that were refused; their bytes are on the dead-letter topic.",
+    "Messages and rows that were refused, and sums of what nobody signed; the dead-letter topic has bytes.",
     _field("topic", pa.string(), "Source topic, without namespace."),
-    _field("producer", pa.string(), "Message key as given; who signed it if `verified`.", nullable=True),
+    _field(
+        "producer",
+        pa.string(),
+        "Who signed it; where `verified` is not true, the message key, which anybody may have written.",
+        nullable=True,
+    ),
     _field("error", pa.string(), "Class of the error (schemas/errors.py)."),
     _field("reason", pa.string(), "What was wrong."),
     _field(
         "n_rows",
         pa.int64(),
-        "Rows lost to queries by it: 1 for a row, the header's claim for a message.",
+        "Rows lost to queries by it: 1 for a row, what its signed header states for a message, else 0.",
     ),
-    _field("n_bytes", pa.int64(), "Size of the refused bytes."),
+    _field("n_bytes", pa.int64(), "Size of the refused keys, headers and values; 0 for a row."),
     _field(
         "verified",
         pa.bool_(),
         "True: the signature of a registered producer held; null: written by 0.2.0 or before.",
+        nullable=True,
+    ),
+    _field("n_messages", pa.int64(), "Messages refused: more than 1 in a sum, 0 for a row.", nullable=True),
+    _field("last_offset", pa.int64(), "Offset of the last of them; `_offset` is the first.", nullable=True),
+    _field(
+        "digest",
+        pa.string(),
+        "SHA-256 of the message (key, headers, value); of a sum, over these in order of offsets.",
         nullable=True,
     ),
 )

@@ -97,6 +97,23 @@ DATA_QUALITY = _view(
     ("missing_messages", "BIGINT", "Message numbers that it has used and that have not arrived."),
 )
 
+REFUSALS = _view(
+    "refusals",
+    "What was refused, by who signed it, topic, partition and error; what nobody signed is one pool.",
+    ("device_id", "VARCHAR", "Who signed it; null: nobody registered, or it was written by 0.2.0 or before."),
+    ("verified", "BOOLEAN", "True: a registered producer signed it; false: nobody; null: 0.2.0 or before."),
+    ("topic", "VARCHAR", "Source topic, without namespace."),
+    ("partition", "INTEGER", "Partition of the source topic."),
+    ("error", "VARCHAR", "Class of the error (schemas/errors.py)."),
+    ("messages", "BIGINT", "Messages refused whole."),
+    ("single_rows", "BIGINT", "Rows refused out of messages that landed."),
+    ("rows", "BIGINT", "Rows lost to queries by both, by signed headers."),
+    ("bytes", "BIGINT", "Keys, headers and values of these messages."),
+    ("first_at", "TIMESTAMPTZ", "UTC instant the first reached the log."),
+    ("last_at", "TIMESTAMPTZ", "UTC instant the last reached the log; of a sum, its first message's."),
+    ("reason", "VARCHAR", "Reason of the newest."),
+)
+
 COHORTS = _view(
     "cohorts",
     "Devices by profile, site, group and hardware, as registered last.",
@@ -207,6 +224,7 @@ DERIVED_VIEWS = (
     ALARMS,
     FLEET,
     DATA_QUALITY,
+    REFUSALS,
     COHORTS,
     CUT,
     JOB_PROGRESS,

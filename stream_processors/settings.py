@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from feature_store.job_status import DEFAULT_RETENTION_S
@@ -27,8 +27,23 @@ class StreamSettings(BaseSettings):
     tick_s: PositiveFloat = Field(
         2.0, description="Longest time between two calls of each task's jobs, messages or not."
     )
-    max_batch_bytes: PositiveInt = 16 * 1024**2
-    max_buffer_bytes: PositiveInt = Field(32 * 1024**2, description="Fetched and not yet committed.")
+    max_batch_bytes: PositiveInt = Field(
+        32 * 1024**2, description="Memory of the messages of one commit, all tasks together."
+    )
+    max_buffer_bytes: PositiveInt = Field(
+        64 * 1024**2,
+        description="Memory of what is fetched and not yet committed; half as much again may be held so that "
+        "a busy task keeps no other waiting.",
+    )
+    letters_per_minute: NonNegativeInt = Field(
+        60,
+        description="Messages that nobody registered has signed which are kept one by one, a partition and "
+        "minute; the others are summed.",
+    )
+    letter_bytes_per_minute: NonNegativeInt = Field(
+        1024**2,
+        description="Bytes of these that are copied to the dead-letter topic, a partition and minute.",
+    )
     session_timeout_s: PositiveFloat = Field(
         10.0, description="Time without a heartbeat after which the group drops a worker."
     )

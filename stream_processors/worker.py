@@ -28,6 +28,7 @@ from stream_processors.engine.watchdog import Watchdog
 from stream_processors.ingest.lake_directory import directory_of
 from stream_processors.job import RawMessage
 from stream_processors.lake_jobs import installed_jobs, jobs_of_lake, senders_in
+from stream_processors.refused_messages import LetterLimits
 from stream_processors.settings import StreamSettings
 from stream_processors.user_jobs.declaration import user_points
 from stream_processors.user_jobs.feed_log import FeedLog
@@ -138,7 +139,9 @@ def build_worker(settings: StreamSettings, checkpoint_type: type[Checkpoint] = C
         watchdog.progress,
     )
     begin_signing(lake.root, lambda topic, p: kafka.log_range(topic, p)[1])
-    directory = directory_of(lake)
+    directory = directory_of(
+        lake, LetterLimits(settings.letters_per_minute, settings.letter_bytes_per_minute)
+    )
     jobs = installed_jobs(directory)
     parts = CheckpointParts(
         lake=lake,

@@ -1,7 +1,8 @@
-"""`edgeloop dlq …`: messages that were refused, with their bytes."""
+"""`edgeloop dlq …`: messages that were refused, with their bytes or the place where these are."""
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,12 +16,13 @@ if TYPE_CHECKING:
     from infra.kafka.log_view import DeadLetter
     from infra.stack.running import RunningStack
 
+SENT_AT_ONCE = 5_000
 Error = Annotated[str | None, typer.Option(help="Only this class of error.", show_default=False)]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    family = typer.Typer(help="Messages that were refused, with their bytes.", no_args_is_help=True)
+    family = typer.Typer(help="Messages that were refused, with bytes or place.", no_args_is_help=True)
     for command, name in ((list_, "list"), (show, "show"), (replay, "replay")):
         family.command(name)(command)
     app.add_typer(family, name="dlq")
@@ -39,20 +41,25 @@ def list_(
         show_json([_described(letter) for letter in found])
         return
     rows = [
-        [x.id, x.at, x.source, x.error, x.reason, size(len(x.value)), "" if x.verified else "NOT OURS"]
+        [
+            x.id, x.at, x.source, x.error, x.reason, count(x.messages), _kept(x), size(x.n_bytes),
+            "" if x.verified else "NOT OURS",
+        ]
         for x in found
-    ]
-    show_table("", ["id", "refused", "source", "error", "reason…", "size>", ""], rows)
+    ]  # fmt: skip
+    head = ["id", "refused", "source", "error", "reason…", "messages>", "kept", "size>", ""]
+    show_table("", head, rows)
 
 
 def show(
     ctx: typer.Context, letter_id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson = False
 ) -> None:
-    """Show one refused message, headers and bytes included."""
+    """Show one refused message, headers and bytes included; of one without bytes, where the original is."""
     with _stack(ctx, "dlq show") as stack:
         [letter] = _chosen(_letters(_admin(stack), stack), [letter_id])
     full = {
         **_described(letter),
+        "offsets": [list(span) for span in letter.offsets],
         "headers": {k: _text(v) for k, v in letter.headers},
         "value": letter.value.hex(),
     }
@@ -79,20 +86,38 @@ def replay(
     with _stack(ctx, "dlq replay") as stack:
         admin = _admin(stack)
         letters = _letters(admin, stack)
-        wanted = (
-            _ours(_chosen(letters, letter_ids))
-            if letter_ids
-            else [x for x in letters if x.verified and error in (None, x.error)]
-        )
-        sent = [letter for letter in wanted if not letter.lost]
-        for letter in sent:
-            admin.send(_named(letter.source_topic, stack.namespace), letter.key, letter.headers, letter.value)
+        wanted = _ours(_chosen(letters, letter_ids)) if letter_ids else _not_summed(letters, error)
+        sent = [letter for letter in wanted if _send_again(letter, admin, stack.namespace)]
+        left_out = sum(x.messages for x in letters if error in (None, x.error) and x.messages > 1)
+    lost = len(wanted) - len(sent)
     if as_json:
-        show_json({"replayed": [letter.id for letter in sent], "lost": len(wanted) - len(sent)})
-    else:
+        summed = {"summed": left_out} if left_out and not letter_ids else {}
+        show_json({"replayed": [letter.id for letter in sent], "lost": lost, **summed})
+        return
+    show_text(f"{count(len(sent), 'message')} replayed, {count(lost)} without their bytes")
+    if left_out and not letter_ids:
         show_text(
-            f"{count(len(sent), 'message')} replayed, {count(len(wanted) - len(sent))} without their bytes"
+            f"{count(left_out, 'message')} in sums left out: give the id of a sum to replay its messages"
         )
+
+
+def _not_summed(letters: list[DeadLetter], error: str | None) -> list[DeadLetter]:
+    """Our letters of single messages: a sum may stand for a flood, which nobody wants again unasked."""
+    return [x for x in letters if x.verified and error in (None, x.error) and x.messages == 1]
+
+
+def _send_again(letter: DeadLetter, admin: KafkaAdmin, namespace: str) -> bool:
+    """Send what the letter stands for; False: none of it is left."""
+    from infra.kafka.letter_originals import originals
+    from schemas.topics import ALL_TOPICS
+
+    if letter.lost or letter.source_topic not in {t.base for t in ALL_TOPICS}:
+        return False
+    found, sent = originals(letter, admin, namespace), 0
+    while some := list(islice(found, SENT_AT_ONCE)):
+        admin.send_all(_named(letter.source_topic, namespace), some)
+        sent += len(some)
+    return sent > 0
 
 
 def _stack(ctx: typer.Context, owner: str) -> Any:
@@ -135,6 +160,10 @@ def _chosen(letters: list[DeadLetter], ids: list[str]) -> list[DeadLetter]:
     return [by_id[i] for i in ids]
 
 
+def _kept(letter: DeadLetter) -> str:
+    return "bytes" if letter.has_bytes else "lost" if letter.lost else "place"
+
+
 def _named(base: str, namespace: str) -> str:
     from infra.kafka.log_view import full_topic
 
@@ -157,5 +186,10 @@ def _described(letter: DeadLetter) -> dict[str, Any]:
         "key": None if letter.key is None else _text(letter.key),
         "bytes": len(letter.value),
         "lost": letter.lost,
+        "kept": _kept(letter),
+        "messages": letter.messages,
+        "message_bytes": letter.n_bytes,
+        "signed": letter.signed,
+        "digest": letter.digest or None,
         "verified": letter.verified,
     }

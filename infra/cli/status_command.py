@@ -70,6 +70,7 @@ def _show(found: dict[str, Any]) -> None:
     if found["tables"]:
         rows = [[t["name"], count(t["rows"]), t["version"], count(t["files"])] for t in found["tables"]]
         show_table("\ntables", ["name", "rows>", "version>", "files>"], rows)
+    _show_refused(found["refused"])
     if found["jobs"]:
         rows = [[j["job"], j["state"], count(j["behind"]), j["error"]] for j in found["jobs"]]
         show_table("\njobs of your own", ["name", "state", "commits behind>", "error…"], rows)
@@ -89,6 +90,22 @@ def _refused(refusals: dict[str, Any]) -> str:
     for kind, number in Counter(refusals["calls"]).most_common(3):
         parts.append(f"{count(number, 'call')} of {kind}")
     return "; ".join(parts)
+
+
+def _show_refused(refused: list[dict[str, Any]]) -> None:
+    if refused:
+        rows = [
+            [
+                r["device_id"] or "nobody registered",
+                r["topic"],
+                r["error"],
+                count(r["messages"]),
+                count(r["single_rows"]),
+                instant(r["last_at"]),
+            ]
+            for r in refused
+        ]
+        show_table("\nrefused", ["signed by", "topic", "error", "messages>", "rows>", "last"], rows)
 
 
 def _memory(mebibytes: int | None) -> str:

@@ -14,6 +14,7 @@ from confluent_kafka import (
     Consumer,
     KafkaError,
     KafkaException,
+    Message,
     Producer,
     TopicPartition,
 )
@@ -304,6 +305,12 @@ def _read_one(consumer: Consumer, timeout_s: float) -> LogMessage | None:
             return None
         raise StackError(f"cannot read {raw.topic()}: {raw.error().str()}")
     at = datetime.fromtimestamp(raw.timestamp()[1] / 1000, UTC)
-    return LogMessage(
-        raw.topic(), raw.partition(), raw.offset(), at, raw.key(), list(raw.headers() or ()), raw.value()
-    )
+    return LogMessage(raw.topic(), raw.partition(), raw.offset(), at, raw.key(), _headers(raw), raw.value())
+
+
+def _headers(raw: Message) -> Headers:
+    """The headers; none where a name is no UTF-8, which the client cannot show: anybody may send one."""
+    try:
+        return list(raw.headers() or ())
+    except (SystemError, UnicodeDecodeError):
+        return []

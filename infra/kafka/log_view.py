@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,8 +17,10 @@ from schemas.envelope import Headers, decode_rows, read_envelope
 from schemas.errors import MessageError, RejectedError, SignatureError
 from schemas.topics import ALL_TOPICS, DEAD_LETTER, DEVICE_TOPICS
 from stream_processors.engine.letters import ORIGINAL_HEADER
+from stream_processors.refused_messages import SUMMED
 
 _DEVICE = {t.base for t in DEVICE_TOPICS}
+_RANGES = re.compile(r"[0-9]{1,18}-[0-9]{1,18}(,[0-9]{1,18}-[0-9]{1,18})*")
 
 
 def full_topic(name: str, namespace: str) -> str:
@@ -119,35 +122,58 @@ def plain(value: Any) -> Any:
     return value.isoformat() if hasattr(value, "isoformat") else value
 
 
+_WITHOUT_BYTES = {"lost", "too_large", SUMMED}
+"""Headers of letters whose value is not the original's."""
+
+
 @dataclass(frozen=True)
 class DeadLetter:
-    """One refused message, as the dead-letter topic keeps it.
+    """One refused message as the dead-letter topic keeps it, or several of which only the place is kept.
 
     Attributes:
         id: ``partition:offset`` in the dead-letter topic.
         at: When it was refused, UTC.
         source_topic: Topic it came from, without namespace.
-        source: ``topic[partition]@offset`` it came from.
+        source_partition: Partition of that topic.
+        offsets: First and last offset of each range of originals; ranges of a sum may hold a few others too.
         error: Class of the error that refused it.
         reason: Message of that error.
         key: Key of the original.
         headers: Headers of the original.
         value: Bytes of the original.
         lost: Whether the log dropped the original before it could be copied.
+        has_bytes: Whether key, headers and value are the original's; else it is in the source topic only.
+        messages: Refused messages that the letter stands for.
+        n_bytes: Their size.
+        signed: Whether a registered producer signed them; None: a letter of 0.2.0 or before.
+        digest: Digest of the message, or over those of all of them, hex; empty: not kept.
         verified: Whether a worker of this lake wrote the letter.
     """
 
     id: str
     at: datetime
     source_topic: str
-    source: str
+    source_partition: int
+    offsets: tuple[tuple[int, int], ...]
     error: str
     reason: str
     key: bytes | None
     headers: Headers
     value: bytes
     lost: bool
+    has_bytes: bool
+    messages: int
+    n_bytes: int
+    signed: bool | None
+    digest: str
     verified: bool
+
+    @property
+    def source(self) -> str:
+        """``topic[partition]@offset`` it came from; a sum has the first offset and the last."""
+        first, last = self.offsets[0][0], self.offsets[-1][1]
+        where = f"{first}" if first == last else f"{first}..{last}"
+        return f"{self.source_topic}[{self.source_partition}]@{where}"
 
 
 def dead_letters(messages: Iterable[LogMessage], trust: DerivedTrust) -> list[DeadLetter]:
@@ -165,17 +191,36 @@ def _dead_letter(message: LogMessage, fields: dict[str, bytes], verified: bool) 
     def field(name: str) -> str:
         return text(fields.get(name)) or ""
 
-    prefix = len(ORIGINAL_HEADER)
+    def number(name: str, default: int) -> int:
+        found = fields.get(name) or b""  # anybody may write a letter
+        return int(found) if found.isdigit() and len(found) < 19 else default
+
+    prefix, value, first = len(ORIGINAL_HEADER), message.value or b"", number("source_offset", 0)
+    signed = field("signed")
     return DeadLetter(
         id=f"{message.partition}:{message.offset}",
         at=message.at,
         source_topic=field("source_topic"),
-        source=f"{field('source_topic')}[{field('source_partition')}]@{field('source_offset')}",
+        source_partition=number("source_partition", 0),
+        offsets=_ranges(field("offsets")) or ((first, first),),
         error=field("error"),
         reason=field("reason"),
         key=message.key,
         headers=[(k[prefix:], v) for k, v in message.headers if k.startswith(ORIGINAL_HEADER)],
-        value=message.value or b"",
+        value=value,
         lost="lost" in fields,
+        has_bytes=not _WITHOUT_BYTES & fields.keys(),
+        messages=number(SUMMED, 1),
+        n_bytes=number("n_bytes", len(value)),
+        signed=signed == "true" if signed else None,
+        digest=field("original_digest"),
         verified=verified,
     )
+
+
+def _ranges(offsets: str) -> tuple[tuple[int, int], ...]:
+    """Ranges written as ``3-7,9-9``; empty where they are not of this form: anybody may write a letter."""
+    if not _RANGES.fullmatch(offsets):
+        return ()
+    pairs = [part.split("-") for part in offsets.split(",")]
+    return tuple((int(a), int(b)) for a, b in pairs)

@@ -29,9 +29,14 @@ from schemas.topics import ALL_TOPICS
 from stream_processors.engine.poison_store import PoisonStore
 from stream_processors.engine.stopped import in_words, stopped_in
 
+MOST_REFUSED = 10
 _TIMEOUT_S = 5.0
 _RECENT = timedelta(days=1)
 _POISON = "SELECT count(*) FROM quarantine WHERE error = 'PoisonError' AND known_at > $1"
+_REFUSED = """
+    SELECT device_id, topic, error, sum(messages)::BIGINT, sum(single_rows)::BIGINT, max(last_at)
+    FROM refusals GROUP BY ALL ORDER BY 4 DESC, 5 DESC, 6 DESC LIMIT $1
+"""
 
 
 def collect_status(settings: StackSettings) -> dict[str, Any]:
@@ -136,7 +141,7 @@ def _log(root: Path, address: str, namespace: str, problems: list[str]) -> dict[
 
 
 def _lake(root: Path, problems: list[str]) -> dict[str, Any]:
-    nothing: dict[str, Any] = {"tables": [], "cut": None, "damaged": []}
+    nothing: dict[str, Any] = {"tables": [], "refused": [], "cut": None, "damaged": []}
     if not root.is_dir():
         return nothing
     problems += StoppedTasks(root).all().values()
@@ -147,6 +152,7 @@ def _lake(root: Path, problems: list[str]) -> dict[str, Any]:
         rows, sound = row_counts(root, cut)
         with connect(root, cut.id) as connection:
             [poison] = connection.execute(_POISON, [utc_now() - _RECENT]).fetchone() or (0,)
+            refused = connection.execute(_REFUSED, [MOST_REFUSED]).fetchall()
     except PipelineError as exc:
         problems.append(str(exc))
         return nothing
@@ -162,11 +168,18 @@ def _lake(root: Path, problems: list[str]) -> dict[str, Any]:
     ]
     return {
         "tables": tables,
+        "refused": [_refused(row) for row in refused],
         "damaged": [
             {"table": d.table, "path": d.path, "rows": d.rows, "reason": d.reason} for d in sound.left_out
         ],
         "cut": {"id": cut.id, "created": cut.created.isoformat(), "marks": dict(cut.marks)},
     }
+
+
+def _refused(row: tuple[Any, ...]) -> dict[str, Any]:
+    """One line of who had most refused; what nobody registered signed has no device."""
+    names = ("device_id", "topic", "error", "messages", "single_rows", "last_at")
+    return dict(zip(names, (*row[:-1], row[-1].isoformat()), strict=True))
 
 
 def _jobs(root: Path, problems: list[str], *, up: bool) -> list[dict[str, Any]]:

@@ -22,8 +22,10 @@ from schemas.instants import to_us
 from schemas.tables import DRIFT, QUARANTINE
 from stream_processors.derived_provenance import derived_provenance
 from stream_processors.drift.cohort_judge import CohortJudge
-from stream_processors.job import Batch, Derived, Output, RawMessage, State, dead_letter
+from stream_processors.job import Batch, Derived, Output, RawMessage, State
 from stream_processors.job_context import JobContext
+from stream_processors.refused_messages import LARGEST_NAME, LetterLimits, Refusals
+from stream_processors.unread_range import first_offset
 from stream_processors.windowing.partials import (
     CohortProgress,
     MessagePosition,
@@ -103,8 +105,8 @@ class _Call:
         self._watches: dict[CohortScope, dict[str, Any]] = defaultdict(dict)
         self._updates: dict[str, Any] = {}
         self._verdicts: list[DriftVerdict] = []
-        self._dead_letters: list[Derived] = []
-        self._quarantine: list[dict[str, Any]] = []
+        limits = getattr(context, "letters", LetterLimits())
+        self._refusals = Refusals(limits, state, now_ms=now_us // 1000)  # timestamps are the producers'
         self._counters: Counter[str] = Counter()
         self._read(state)
 
@@ -188,25 +190,15 @@ class _Call:
         self._updates[_SEP.join(("progress", *scope))] = self.progress[scope].to_state()
 
     def _refuse(self, message: RawMessage, error: MessageError, *, signed: bool) -> None:
-        self._counters["quarantined_messages"] += 1
-        self._counters["unsigned_messages"] += isinstance(error, SignatureError)
-        kind, reason = type(error).__name__, str(error)[:1000]
-        self._dead_letters.append(dead_letter(message, kind, reason))
-        self._quarantine.append(
-            {
-                "topic": message.topic,
-                "producer": (message.key or b"").decode("utf-8", "replace")[:256] or None,
-                "error": kind,
-                "reason": reason,
-                "n_rows": 1,
-                "n_bytes": len(message.value),
-                "verified": signed,
-                "known_at": message.appended_us,
-                "_partition": message.partition,
-                "_offset": message.offset,
-                "_row": 0,
-            }
-        )
+        messages = 1 + message.offset - first_offset(message)
+        self._counters["quarantined_messages"] += messages
+        if isinstance(error, SignatureError):
+            self._counters["unsigned_messages"] += messages
+        if signed:
+            key = (message.key or b"").decode("utf-8", "replace")[:LARGEST_NAME]
+            self._refusals.signed(message, error, key, 1)
+        else:
+            self._refusals.stranger(message, error)
 
     def output(self, now: datetime) -> Output:
         """What changed, as the job's output."""
@@ -216,14 +208,17 @@ class _Call:
             {**v.model_dump(), "evidence": json.dumps(v.evidence), **provenance, "_row": i}
             for i, v in enumerate(self._verdicts)
         ]
-        tables = {DRIFT.name: (drift, DRIFT.schema), QUARANTINE.name: (self._quarantine, QUARANTINE.schema)}
+        tables = {
+            DRIFT.name: pa.Table.from_pylist(drift, schema=DRIFT.schema),
+            QUARANTINE.name: self._refusals.table(),
+        }
         published = [
             Derived(topics.DRIFT.base, v.cohort, v.model_dump_json().encode()) for v in self._verdicts
         ]
         return Output(
-            rows={name: pa.Table.from_pylist(rows, schema=s) for name, (rows, s) in tables.items() if rows},
-            state=self._updates,
-            messages=(*published, *self._dead_letters),
+            rows={name: rows for name, rows in tables.items() if rows.num_rows},
+            state={**self._updates, **self._refusals.changes()},
+            messages=(*published, *self._refusals.letters()),
             counters={name: count for name, count in self._counters.items() if count},
         )
 

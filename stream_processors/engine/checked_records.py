@@ -16,7 +16,12 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 from aiokafka.consumer import fetcher
+from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.structs import ConsumerRecord
+
+from stream_processors.job import RawMessage
+from stream_processors.unread_range import UnreadRange
 
 log = logging.getLogger(__name__)
 
@@ -99,15 +104,23 @@ class CheckedRecords:
         """Whether a whole batch is left."""
         return bool(self._records.has_next())
 
-    def next_batch(self) -> CheckedBatch | None:
-        """The next batch."""
+    def next_batch(self) -> Any:
+        """The next batch; one in the form of before Kafka 0.11, which no broker sends us, as it is."""
         batch = self._records.next_batch()
         if batch is None:
             return None
         length = self._data[self._at + _LENGTH_AT : self._at + _HEAD_BYTES]
         end = self._at + _HEAD_BYTES + int.from_bytes(length, "big")
         content, self._at = self._data[self._at : end], end
-        return CheckedBatch(batch, content)
+        return CheckedBatch(batch, content) if isinstance(batch, DefaultRecordBatch) else batch
+
+
+def as_message(topic: str, record: ConsumerRecord) -> RawMessage:
+    """A record as jobs get it, with its topic's name without namespace."""
+    r, unread = record, record.checksum
+    if isinstance(unread, Unread):
+        return UnreadRange.of(topic, r.partition, unread.first_offset, r.offset, r.timestamp, unread.reason)
+    return RawMessage(topic, r.partition, r.offset, r.timestamp, r.key, list(r.headers), r.value or b"")
 
 
 def check_all_batches() -> None:

@@ -1,22 +1,24 @@
 """The door to Faust: membership and fetching by Faust, positions and commits by the checkpoint.
 
-Faust assigns tasks (partition p of every task topic) to this worker and delivers their messages. The handler
-decides where a task starts and what counts as processed: Kafka's committed offsets are never read. What Faust
-skips is read back, and what it repeats is dropped, both by offset. ADR 0003 explains why.
+Faust assigns tasks (partition p of every task topic) to this worker and fetches their messages. The handler
+decides where a task starts and what counts as processed: Kafka's committed offsets are never read. What is
+skipped is read back, and what is repeated is dropped, both by offset. ADR 0003 explains why.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Any, TypeVar
 
 import faust
+from aiokafka import ConsumerRecord
 from aiokafka.errors import IllegalStateError
 from faust.types import TP
 
@@ -24,24 +26,29 @@ from schemas.errors import (
     BrokerUnavailableError,
     DamagedLakeError,
     OperatorError,
-    PipelineError,
     TaskLostError,
     TasksStoppedError,
 )
+from stream_processors.engine.checked_records import as_message
 from stream_processors.engine.faust_consumer import CheckpointConsumer, bound_to, make_app
 from stream_processors.engine.kafka_log import KafkaLog
 from stream_processors.engine.serving import serve
-from stream_processors.engine.task_buffers import TaskBuffer, take_longest_waiting
+from stream_processors.engine.task_buffers import TaskBuffer, TaskBuffers
 from stream_processors.engine.task_handler import TaskHandler
 from stream_processors.engine.watchdog import Watchdog
 from stream_processors.job import RawMessage
 from stream_processors.settings import StreamSettings
+from stream_processors.unread_range import first_offset
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+ROOM_WAIT_S = 0.2
+"""Longest wait for room in a buffer before the drain loop looks again whether it should stop."""
+WATCH_S = 3.0
 TAIL_CHECK_S = 3.0
-RETRY_EVERY = 5  # tail checks between two attempts to open stopped tasks
+"""Least time between two looks for a hole behind the last message received."""
+RETRY_EVERY = 5  # rounds of ``_watch`` between two attempts to open stopped tasks
 LONGEST_RETRY = 4  # times as many, for a task that is stopped again and again
 STOP_TIMEOUT_S = 30.0
 
@@ -57,15 +64,14 @@ class FaustDoor:
         log_factory: Callable[[], KafkaLog],
         watchdog: Watchdog | None = None,
     ) -> None:
-        self.counts = dict.fromkeys(
-            ("messages", "duplicates", "read_back", "tail_read_back", "lost", "rebalances"), 0
-        )
+        self.counts = dict.fromkeys(("messages", "duplicates", "fetched_again", "lost", "rebalances"), 0)
         self._settings, self._handler, self._log_factory = settings, handler, log_factory
         prefix = f"{settings.namespace}." if settings.namespace else ""
         self._base_of = {f"{prefix}{t}": t for t in topics}
         self._full_of = {t: f"{prefix}{t}" for t in topics}
-        self._buffers: dict[int, TaskBuffer] = {}
-        self._buffered_bytes = 0
+        self._buffers = TaskBuffers(settings.max_buffer_bytes)
+        self._fetched_again: dict[TP, int] = {}  # offset, by partition
+        self._tail_checked_at = 0.0
         self._opened: set[int] = set()  # tasks that the handler has open; _buffers may lag behind
         self._stopped: dict[int, str] = {}  # tasks that cannot go on, with the reason
         self._stops = Counter[int]()  # how often in a row a task was stopped: it is tried ever more rarely
@@ -81,19 +87,13 @@ class FaustDoor:
     def _build_app(self) -> faust.App:
         s = self._settings
         app = make_app(s)
-        vars(app.transport)["Consumer"] = bound_to(
-            self.open_assignment, s.bootstrap_servers, s.session_timeout_s
-        )
-        raw = {"key_type": bytes, "value_type": bytes, "key_serializer": "raw", "value_serializer": "raw"}
-        channel = app.topic(*self._base_of, acks=False, **raw)
+        vars(app.transport)["Consumer"] = bound_to(self, s.bootstrap_servers, s.session_timeout_s)
 
-        @app.agent(channel, name="receive")  # type: ignore[untyped-decorator]  # Faust is untyped
+        @app.agent(app.topic(*self._base_of, acks=False), name="receive")  # type: ignore[untyped-decorator]
         async def receive(stream: Any) -> None:
+            """Makes Faust subscribe to the topics; messages go past it (``CheckpointConsumer``)."""
             async for event in stream.events():
-                try:
-                    await self._receive(self._raw(event.message))
-                except PipelineError as exc:  # Faust would restart the agent and lose the message
-                    await app.crash(exc)
+                raise ValueError(f"Faust delivered {event.message.tp} to an agent")
 
         app.task(self._pump)
         app.task(self._watch)
@@ -102,18 +102,12 @@ class FaustDoor:
         app.on_before_shutdown.connect(self._on_shutdown, weak=False)
         return app
 
-    def _raw(self, m: Any) -> RawMessage:
-        topic = self._base_of[m.topic]
-        at_ms = round(m.timestamp * 1000)
-        return RawMessage(topic, m.partition, m.offset, at_ms, m.key, list(m.headers or ()), m.value or b"")
-
     # Membership
 
     async def open_assignment(self, consumer: CheckpointConsumer) -> Mapping[TP, int]:
         """Open every assigned task and seek to its checkpoint; called when an assignment is complete.
 
-        Faust's drain loop calls it too, when a fetch raced a rebalance (faust/transport/consumer.py:772):
-        then open tasks keep their buffers, and between revocation and assignment nothing is opened.
+        Open tasks keep their buffers, and between revocation and assignment nothing is opened.
 
         Raises:
             OperatorError: A checkpoint lies outside the log; the message names the range.
@@ -122,22 +116,21 @@ class FaustDoor:
             assigned = {tp for tp in consumer.assignment() if tp.topic in self._base_of}
             if not self._assignable:
                 assigned = set()
-            known = self._buffers.keys() | self._stopped.keys()
+            known = self._buffers.of_task.keys() | self._stopped.keys()
             opened = await self._open_tasks({tp.partition for tp in assigned} - known)
             await self._add_buffers(consumer, assigned, opened)
-            positions = {
-                tp: self._buffers[tp.partition].next_offsets[self._base_of[tp.topic]]
-                for tp in assigned
-                if tp.partition in self._buffers
-            }
-            # What comes for a stopped task is dropped; once the task goes on, it is read back.
-            stopped = [tp for tp in assigned if tp.partition in self._stopped]
-            positions |= await consumer.highwaters(*stopped) if stopped else {}
+            positions = self._positions(assigned, self._buffers.of_task)
         if positions:
             await consumer.seek_wait(positions)  # in the consumer's thread; seek() from here would race it
         self._watchdog.progress()
-        log.info("settled: tasks %s, opened %s", sorted(self._buffers), sorted(opened))
+        log.info("settled: tasks %s, opened %s", sorted(self._buffers.of_task), sorted(opened))
         return positions
+
+    def _positions(self, assigned: Iterable[TP], tasks: Iterable[int]) -> dict[TP, int]:
+        """Where to fetch these tasks' partitions from; nothing is fetched for a stopped task."""
+        buffers = {task: self._buffers.of_task[task] for task in tasks}
+        chosen = [tp for tp in assigned if tp.partition in buffers]
+        return {tp: buffers[tp.partition].next_offsets[self._base_of[tp.topic]] for tp in chosen}
 
     async def _add_buffers(
         self, consumer: CheckpointConsumer, assigned: Iterable[TP], opened: Mapping[int, dict[str, int]]
@@ -153,7 +146,7 @@ class FaustDoor:
                     f"{tp.topic}[{tp.partition}]: the checkpoint wants offset {offset}, the log holds "
                     f"{first[tp]}..{end[tp]} (docs/runbook.md#checkpoint-outside-the-log)"
                 )
-        self._buffers |= {task: TaskBuffer(offsets) for task, offsets in opened.items()}
+        self._buffers.of_task |= {task: TaskBuffer(offsets) for task, offsets in opened.items()}
 
     async def _open_tasks(self, tasks: Iterable[int]) -> dict[int, dict[str, int]]:
         """Next offsets of each task that can be opened; one that a damaged file concerns is stopped."""
@@ -175,7 +168,7 @@ class FaustDoor:
             log.error("%s", reason)
         self._stopped[task] = reason
         self._stops[task] += 1
-        self._buffers.pop(task, None)
+        self._buffers.of_task.pop(task, None)
 
     def _due(self, round_number: int) -> set[int]:
         """Stopped tasks to try again in this round of ``_watch``."""
@@ -189,7 +182,10 @@ class FaustDoor:
             assigned = {tp for tp in consumer.assignment() if tp.topic in self._base_of}
             opened = await self._open_tasks({tp.partition for tp in assigned} & self._stopped.keys() & due)
             await self._add_buffers(consumer, assigned, opened)
+            positions = self._positions(assigned, opened)
         if opened:
+            with contextlib.suppress(IllegalStateError):  # revoked meanwhile
+                await consumer.seek_wait(positions)
             log.info("tasks %s go on", sorted(opened))
 
     async def _on_rebalance_complete(self, *_: Any, **__: Any) -> None:
@@ -207,8 +203,9 @@ class FaustDoor:
         """Commit what is buffered and close every task: Kafka's eager protocol revokes all of them."""
         self._assignable = False
         async with self._lock:  # waits for the call in flight; heartbeats go on in Faust's consumer thread
-            batches = {t: b.take() for t, b in self._buffers.items() if b.messages}
-            self._buffers.clear()  # before the call: nothing may follow it, whether it succeeds or not
+            batches = {t: b.take() for t, b in self._buffers.of_task.items() if b.messages}
+            self._buffers.of_task.clear()  # before the call: nothing may follow it, even if it fails
+            self._fetched_again.clear()
             self._stopped.clear()
             if batches:
                 try:
@@ -218,52 +215,81 @@ class FaustDoor:
                     self.counts["lost"] += isinstance(exc, TaskLostError)
             while self._opened:
                 await self._in_handler_thread(self._handler.close, self._opened.pop())
-            self._buffered_bytes = 0
             self._space.set()
 
     # Messages
 
-    async def _receive(self, message: RawMessage) -> None:
-        """Buffer one message, after filling any hole before it; wait while the buffers are full."""
-        while (buffer := self._buffers.get(message.partition)) is not None:  # None: revoked meanwhile
-            expected = buffer.next_offsets[message.topic]
-            if message.offset < expected:
-                self.counts["duplicates"] += 1
-                return
-            if message.offset == expected:
-                self._add(buffer, message)
-                await self._wait_for_space()
-                return
-            n = await self._read_back(message.topic, message.partition, message.offset)
-            self.counts["read_back"] += n
-
-    def _add(self, buffer: TaskBuffer, message: RawMessage) -> None:
-        self._buffered_bytes += buffer.add(message, time.monotonic())
-        self.counts["messages"] += 1
-        self._filled.set()
-        self._watchdog.progress()
-
-    async def _read_back(self, topic: str, partition: int, end: int) -> int:
-        """Read what Faust skipped before ``end``; return the number of messages."""
-        buffer = self._buffers[partition]
-        start = buffer.next_offsets[topic]
-        log.warning("Faust skipped %s[%d] offsets %d..%d; reading them", topic, partition, start, end)
-        messages, reached = await self._in_reader_thread(
-            lambda kafka: kafka.read(topic, partition, start, end)
-        )
-        if self._buffers.get(partition) is not buffer:  # revoked while reading
-            return 0
-        fresh = [m for m in messages if m.offset >= buffer.next_offsets[topic]]
-        for message in fresh:
-            self._add(buffer, message)
-        buffer.next_offsets[topic] = max(buffer.next_offsets[topic], reached)
-        await self._wait_for_space()
-        return len(fresh)
-
-    async def _wait_for_space(self) -> None:
-        while self._buffered_bytes >= self._settings.max_buffer_bytes:
+    async def partitions_with_room(self, partitions: Set[TP]) -> set[TP]:
+        """Partitions whose tasks may receive more; waits a moment for room where none may."""
+        going = {tp for tp in partitions if tp.partition not in self._stopped}
+        with_room = {tp for tp in going if self._buffers.has_room(tp.partition)}
+        if not with_room:
             self._space.clear()
-            await self._space.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._space.wait(), ROOM_WAIT_S)
+        return with_room
+
+    async def receive(self, tp: TP, records: Sequence[ConsumerRecord]) -> None:
+        """Buffer what one fetch brought of a partition: consecutive records, so a hole in them is the log's.
+
+        A hole before them may be ours: then the partition is fetched again from there.
+        """
+        buffer = self._buffers.of_task.get(tp.partition)
+        if buffer is None or not records:  # revoked meanwhile
+            return
+        topic = self._base_of[tp.topic]
+        messages = [as_message(topic, r) for r in records]
+        expected, first = buffer.next_offsets[topic], first_offset(messages[0])
+        if first > expected and not await self._is_hole(tp, expected, first):
+            await self._fetch_again(tp, expected)
+            return
+        if self._buffers.of_task.get(tp.partition) is not buffer:  # revoked, or opened again
+            return
+        new = buffer.extend(messages)
+        self.counts["messages"] += new
+        self.counts["duplicates"] += len(messages) - new
+        if new:
+            self._filled.set()
+            self._watchdog.progress()
+
+    async def nothing_came(self, consumer: CheckpointConsumer) -> None:
+        """Find holes behind the last message received: no record after one shows it.
+
+        aiokafka's position is how far it has handed records over, or found that there are none. No record
+        is on its way while the drain loop is in here.
+        """
+        now = time.monotonic()
+        if now - self._tail_checked_at < TAIL_CHECK_S:
+            return
+        self._tail_checked_at = now
+        for task, buffer in list(self._buffers.of_task.items()):
+            for topic, offset in list(buffer.next_offsets.items()):
+                tp = TP(self._full_of[topic], task)
+                try:
+                    position = await consumer.position(tp)
+                except IllegalStateError:  # revoked meanwhile
+                    continue
+                if position is None or position <= offset:
+                    continue
+                if await self._is_hole(tp, offset, position):
+                    buffer.next_offsets[topic] = max(position, buffer.next_offsets[topic])
+                else:
+                    await self._fetch_again(tp, offset)
+
+    async def _is_hole(self, tp: TP, start: int, end: int) -> bool:
+        """Whether the log has nothing from ``start`` to ``end``; asked when fetching again was in vain."""
+        if self._fetched_again.get(tp) != start:
+            return False
+        topic = self._base_of[tp.topic]
+        found, reached = await self._in_reader_thread(lambda k: k.read(topic, tp.partition, start, end, 1))
+        return not found and reached >= end
+
+    async def _fetch_again(self, tp: TP, offset: int) -> None:
+        log.warning("%s[%d]: offset %d was not delivered; fetching again from there", *tp, offset)
+        self._fetched_again[tp] = offset
+        self.counts["fetched_again"] += 1
+        with contextlib.suppress(IllegalStateError):  # revoked meanwhile
+            await self.app.consumer.seek_wait({tp: offset})  # in the consumer's thread
 
     async def _pump(self) -> None:
         """Hand over what has accumulated, one ``process`` call at a time; without messages, as a tick."""
@@ -271,16 +297,15 @@ class FaustDoor:
         while True:
             await self._wait_for_work()
             async with self._lock:
-                limit = self._settings.max_batch_bytes
-                batches = take_longest_waiting(self._buffers, list(self._buffers), limit)
+                batches = self._buffers.take(self._settings.max_batch_bytes)
                 if time.monotonic() - ticked >= self._settings.tick_s:
                     ticked = time.monotonic()
-                    batches = {task: [] for task in self._buffers} | batches
+                    batches = {task: [] for task in self._buffers.of_task} | batches
                 if batches:
                     await self._process(batches)
-                self._buffered_bytes = sum(b.n_bytes for b in self._buffers.values())
+                self._buffers.done()
                 self._space.set()
-                if self._buffered_bytes:
+                if any(b.messages for b in self._buffers.of_task.values()):
                     self._filled.set()
 
     async def _wait_for_work(self) -> None:
@@ -289,7 +314,7 @@ class FaustDoor:
         except TimeoutError:
             return
         self._filled.clear()
-        if self._buffered_bytes < self._settings.max_batch_bytes:
+        if self._buffers.n_bytes < self._settings.max_batch_bytes:
             await asyncio.sleep(self._settings.linger_s)
 
     async def _process(self, batches: dict[int, list[RawMessage]]) -> None:
@@ -306,34 +331,33 @@ class FaustDoor:
                 except DamagedLakeError as damaged:
                     self._stop(task, str(damaged))
                     continue
-                old = self._buffers[task]
-                self._buffers[task] = old.reopened(task, messages, offsets, time.monotonic())
+                old = self._buffers.of_task[task]
+                self._buffers.of_task[task] = old.reopened(task, messages, offsets)
         except TasksStoppedError as exc:
             for task, reason in exc.reasons.items():
                 self._stop(task, reason)
         except BaseException:  # crash or cancellation: what follows a failed batch must never be committed
-            self._buffers.clear()
+            self._buffers.of_task.clear()
             raise
         self._watchdog.progress()
 
     # Supervision
 
     async def _watch(self) -> None:
-        """Every ``TAIL_CHECK_S``: read back what was skipped at the tail; distinguish idle from stalled."""
+        """Every ``WATCH_S``: distinguish idle from stalled."""
         self._watchdog.ensure_started()
         before: dict[TP, int] = {}
         stuck_s: dict[TP, float] = {}
         for round_number in count(1):
-            await asyncio.sleep(TAIL_CHECK_S)
-            full = self._buffered_bytes >= self._settings.max_buffer_bytes
-            if self._lock.locked() or self.app.rebalancing or full:
+            await asyncio.sleep(WATCH_S)
+            if self._lock.locked() or self.app.rebalancing or self._buffers.full:
                 continue  # busy; the watchdog bounds how long
             if due := self._due(round_number):
                 await self._retry_stopped(due)
-            now = {TP(t, p): o for p, b in self._buffers.items() for t, o in b.next_offsets.items()}
+            now = {TP(t, p): o for p, b in self._buffers.of_task.items() for t, o in b.next_offsets.items()}
             unmoved = [tp for tp, offset in now.items() if before.get(tp) == offset]
             behind = [tp for tp in unmoved if await self._is_behind(tp, now[tp])]
-            stuck_s = {tp: stuck_s.get(tp, 0.0) + TAIL_CHECK_S for tp in behind}
+            stuck_s = {tp: stuck_s.get(tp, 0.0) + WATCH_S for tp in behind}
             if max(stuck_s.values(), default=0.0) > self._settings.stall_timeout_s:
                 raise OperatorError(f"the log has messages that Faust does not deliver: {stuck_s}")
             before = now
@@ -341,29 +365,14 @@ class FaustDoor:
                 self._watchdog.progress()  # idle is progress; an unfinished rebalance or a hung call is not
 
     async def _is_behind(self, tp: TP, offset: int) -> bool:
-        """Whether the log has more than was received; what Faust took but did not deliver is read back.
-
-        The log's end alone is not enough: with a backlog, Faust is about to deliver what lies before it.
-        aiokafka's position is how far it has already handed messages to Faust.
-        """
+        """Whether the log has more than was received, and nothing of it has come meanwhile."""
         try:
             _, end = await self._in_reader_thread(lambda k: k.log_range(tp.topic, tp.partition))
         except BrokerUnavailableError as exc:
             log.warning("%s", exc)
             return False
-        if end <= offset or not self._is_waiting_for(tp, offset):
-            return False
-        try:
-            position = await self.app.consumer.position(TP(self._full_of[tp.topic], tp.partition))
-        except IllegalStateError:  # revoked meanwhile
-            return False
-        if position is not None and position > offset and self._is_waiting_for(tp, offset):
-            self.counts["tail_read_back"] += await self._read_back(tp.topic, tp.partition, position)
-        return self._is_waiting_for(tp, offset)
-
-    def _is_waiting_for(self, tp: TP, offset: int) -> bool:
-        buffer = self._buffers.get(tp.partition)
-        return buffer is not None and buffer.next_offsets[tp.topic] == offset
+        buffer = self._buffers.of_task.get(tp.partition)
+        return end > offset and buffer is not None and buffer.next_offsets[tp.topic] == offset
 
     async def _in_handler_thread(self, call: Callable[..., T], *args: Any) -> T:
         # Shielded: a cancelled rebalance must not end the wait for a call that goes on running in the thread.

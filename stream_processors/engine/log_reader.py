@@ -11,13 +11,11 @@ from typing import NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
-from aiokafka.structs import ConsumerRecord
 
 from schemas.errors import BrokerUnavailableError, OperatorError
 from stream_processors.engine import fetch_bounds
-from stream_processors.engine.checked_records import Unread
+from stream_processors.engine.checked_records import as_message
 from stream_processors.job import RawMessage
-from stream_processors.unread_range import UnreadRange
 
 fetch_bounds.install()
 
@@ -84,7 +82,7 @@ async def _read(servers: str, full_topic: str, span: LogSpan, limit: int) -> tup
         until = time.monotonic() + PATIENCE_S
         while reached < end and len(found) < limit and size < MAX_READ_BYTES:
             records = await consumer.getmany(partition, timeout_ms=_POLL_MS, max_records=limit - len(found))
-            taken = [_raw(span.topic, r) for r in records.get(partition, ()) if r.offset < end]
+            taken = [as_message(span.topic, r) for r in records.get(partition, ()) if r.offset < end]
             found += taken
             size += sum(len(m.value) for m in taken)
             position = await consumer.position(partition)
@@ -95,11 +93,3 @@ async def _read(servers: str, full_topic: str, span: LogSpan, limit: int) -> tup
         return found, min(reached, end)
     finally:
         await consumer.stop()
-
-
-def _raw(topic: str, record: ConsumerRecord) -> RawMessage:
-    if isinstance(record.checksum, Unread):
-        first, reason = record.checksum.first_offset, record.checksum.reason
-        return UnreadRange.of(topic, record.partition, first, record.offset, record.timestamp, reason)
-    headers, value = list(record.headers), record.value or b""
-    return RawMessage(topic, record.partition, record.offset, record.timestamp, record.key, headers, value)

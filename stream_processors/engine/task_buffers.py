@@ -1,14 +1,27 @@
-"""Messages that tasks have received and not yet committed: ordered, complete, bounded."""
+"""Messages that tasks have received and not yet committed: ordered, complete, bounded, shared fairly."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from schemas.errors import OperatorError
 from stream_processors.job import RawMessage
 
-MESSAGE_OVERHEAD_BYTES = 100
+MESSAGE_OVERHEAD_BYTES = 320
+"""Memory of a message beside its bytes: tuple, two numbers, list, two bytes objects."""
+HEADER_OVERHEAD_BYTES = 160
+"""The same of one header: tuple, name, bytes object."""
+
+
+def held_bytes(message: RawMessage) -> int:
+    """About how much memory the message takes while it waits."""
+    size = MESSAGE_OVERHEAD_BYTES + len(message.value)
+    if message.key:
+        size += len(message.key)
+    for name, value in message.headers:
+        size += HEADER_OVERHEAD_BYTES + len(name) + len(value or b"")
+    return size
 
 
 @dataclass
@@ -17,41 +30,54 @@ class TaskBuffer:
 
     Attributes:
         next_offsets: Next expected offset by topic; it never goes back.
-        oldest: Monotonic time, seconds, at which the first waiting message came.
+        n_bytes: Memory of all waiting messages (``held_bytes``).
     """
 
     next_offsets: dict[str, int]
     messages: list[RawMessage] = field(default_factory=list)
     n_bytes: int = 0
-    oldest: float = 0.0
 
-    def add(self, message: RawMessage, now: float) -> int:
-        """Append unless already known; returns the bytes added."""
-        if message.offset < self.next_offsets[message.topic]:
+    def extend(self, messages: Sequence[RawMessage]) -> int:
+        """Append messages of one topic, in order, and drop what is known; returns how many were new.
+
+        Offsets that they skip are taken for legitimate holes.
+        """
+        before = len(self.messages)
+        if not messages:
             return 0
-        if not self.messages:
-            self.oldest = now
-        self.next_offsets[message.topic] = message.offset + 1
-        self.messages.append(message)
-        size = MESSAGE_OVERHEAD_BYTES + len(message.value)
-        self.n_bytes += size
-        return size
+        topic = messages[0].topic
+        expected = self.next_offsets[topic]
+        for message in messages:
+            if message.offset >= expected:
+                expected = message.offset + 1
+                self.messages.append(message)
+                self.n_bytes += held_bytes(message)
+        self.next_offsets[topic] = expected
+        return len(self.messages) - before
 
-    def take(self) -> list[RawMessage]:
-        """Hand over the waiting messages; the buffer is empty afterwards."""
-        taken, self.messages, self.n_bytes = self.messages, [], 0
+    def take(self, max_bytes: int | None = None) -> list[RawMessage]:
+        """Hand over waiting messages, oldest first: all, or at least one and up to ``max_bytes``."""
+        if max_bytes is None or self.n_bytes <= max_bytes:
+            taken, self.messages, self.n_bytes = self.messages, [], 0
+            return taken
+        size = held_bytes(self.messages[0])
+        count = 1
+        for message in self.messages[1:]:
+            more = size + held_bytes(message)
+            if more > max_bytes:
+                break
+            size, count = more, count + 1
+        taken, self.messages = self.messages[:count], self.messages[count:]
+        self.n_bytes -= size
         return taken
 
-    def reopened(
-        self, task: int, in_flight: Sequence[RawMessage], offsets: dict[str, int], now: float
-    ) -> TaskBuffer:
+    def reopened(self, task: int, in_flight: Sequence[RawMessage], offsets: Mapping[str, int]) -> TaskBuffer:
         """Buffer after the task was opened again: messages at or after its new checkpoint stay.
 
         Args:
             task: Number of the task, for the error.
             in_flight: Messages of the call that lost the task.
             offsets: Next offset by topic, from the checkpoint as it is now.
-            now: Monotonic time, seconds.
 
         Raises:
             OperatorError: The checkpoint lies before the oldest message held: it went back.
@@ -66,21 +92,55 @@ class TaskBuffer:
                     "was `_commits` restored from an old copy?"
                 )
         for message in held:
-            fresh.add(message, now)
+            fresh.extend([message])
         return fresh
 
 
-def take_longest_waiting(
-    buffers: dict[int, TaskBuffer], tasks: Iterable[int], max_bytes: int
-) -> dict[int, list[RawMessage]]:
-    """Take whole buffers, at least one and up to ``max_bytes``, longest waiting first."""
-    batches: dict[int, list[RawMessage]] = {}
-    taken = 0
-    ready = [t for t in tasks if t in buffers and buffers[t].messages]
-    for task in sorted(ready, key=lambda t: buffers[t].oldest):
-        n_bytes = buffers[task].n_bytes
-        if batches and taken + n_bytes > max_bytes:
-            break
-        batches[task] = buffers[task].take()
-        taken += n_bytes
-    return batches
+@dataclass
+class TaskBuffers:
+    """The buffers of all tasks of one worker.
+
+    A task that gets more than its share never keeps the others waiting: while all together hold too much,
+    only tasks below their share receive, and a batch is divided evenly among those that have something.
+
+    Attributes:
+        max_bytes: Bound on what all tasks hold; tasks below their share may exceed it by half as much again.
+        in_flight_bytes: Memory of what ``take`` handed over and is not yet done.
+    """
+
+    max_bytes: int
+    of_task: dict[int, TaskBuffer] = field(default_factory=dict)
+    in_flight_bytes: int = 0
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory of all waiting messages."""
+        return sum(b.n_bytes for b in self.of_task.values())
+
+    @property
+    def full(self) -> bool:
+        """Whether all tasks together hold too much."""
+        return self.n_bytes + self.in_flight_bytes >= self.max_bytes
+
+    def has_room(self, task: int) -> bool:
+        """Whether more of this task's messages may be fetched; an unknown task has nothing to hold."""
+        buffer = self.of_task.get(task)
+        if buffer is None or not buffer.messages:
+            return True
+        return not self.full or buffer.n_bytes < self.max_bytes // (2 * len(self.of_task))
+
+    def take(self, max_bytes: int) -> dict[int, list[RawMessage]]:
+        """Take a batch of at most about ``max_bytes``, divided evenly: what one task leaves, others get."""
+        waiting = sorted((b.n_bytes, task) for task, b in self.of_task.items() if b.messages)
+        held, batches = self.n_bytes, dict[int, list[RawMessage]]()
+        left = max_bytes
+        for position, (n_bytes, task) in enumerate(waiting):  # the smallest first: it may leave something
+            share = left // (len(waiting) - position)
+            batches[task] = self.of_task[task].take(share)
+            left = max(0, left - min(n_bytes, share))
+        self.in_flight_bytes = held - self.n_bytes
+        return batches
+
+    def done(self) -> None:
+        """The batch that was taken has been committed, or is waiting again."""
+        self.in_flight_bytes = 0

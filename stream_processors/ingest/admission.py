@@ -1,7 +1,8 @@
 """Whether a device message may enter: envelope, signer, signature, message number, rows.
 
 Pure but for the lookups that it is given. Raises one of the ``MessageError`` classes; its name becomes the
-error class of the dead letter.
+error class of the dead letter. What costs nothing comes first: a message that nobody registered has signed
+must be refused for a few microseconds, since anybody may send as many of them as the broker takes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from schemas.profile import Profile
 from schemas.topics import ALERT, BOOKS, DEVICE_STATE, LABEL, LANES_OF, SUMMARY, TELEMETRY
 from stream_processors.ingest.marks import LaneMarks
 from stream_processors.job import RawMessage
+from stream_processors.refused_messages import LARGEST_KEY_BYTES, LetterLimits
+from stream_processors.unread_range import UnreadRange
 
 JSON_SCHEMA = "json"
 ROWS_OF = {TELEMETRY.base: b"telemetry", SUMMARY.base: b"summaries", BOOKS.base: b"books"}
@@ -30,7 +33,11 @@ EVENT_OF: dict[str, type[Alert] | type[Label] | type[DeviceState]] = {
 }
 """The JSON event of each topic that carries events."""
 MAX_CLAIMED_ROWS = 65_536
-"""Largest row count that is taken from an unverified header."""
+"""Largest row count that is taken from a header before the rows were counted."""
+MAX_HEADERS = 32
+MAX_HEADER_BYTES = 1024
+"""Longest value of one header; the longest of ours, a name, has 256 characters."""
+MAX_SPOOL_ID_CHARS = 64
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,11 @@ class KnownDevice:
 
 class DeviceDirectory(Protocol):
     """Lookups that admission makes; answered from the lake's registries."""
+
+    @property
+    def letters(self) -> LetterLimits:
+        """How much is kept of messages that nobody registered has signed."""
+        ...
 
     def signer(self, key_id: str) -> KnownDevice | None:
         """The producer whose key has this id; None: no key has it."""
@@ -92,16 +104,43 @@ class Admitted:
     event: Alert | Label | DeviceState | None = None
 
 
-def claimed_rows(message: RawMessage) -> int:
-    """Rows that the headers claim; 0 where they claim none or more than ``MAX_CLAIMED_ROWS``."""
-    claim = dict(message.headers).get("n_rows") or b""  # a header's value may be missing
-    rows = int(claim) if claim.isdigit() and len(claim) < 10 else 0
-    return rows if rows <= MAX_CLAIMED_ROWS else 0
+@dataclass(frozen=True)
+class Claimed:
+    """A message that names a registered, active producer as its signer; not verified yet."""
+
+    message: RawMessage
+    envelope: Envelope
+    signature: bytes
+    device: KnownDevice
+
+    def verify(self) -> None:
+        """Return if digest and signature hold.
+
+        Raises:
+            SignatureError: They do not.
+        """
+        m = self.message
+        verify(m.topic, m.key or b"", m.headers, m.value, self.envelope, self.signature, self.device.verifier)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows that the header states; 0 where that is absurd."""
+        return self.envelope.n_rows if self.envelope.n_rows <= MAX_CLAIMED_ROWS else 0
 
 
-def lane_key(envelope: Envelope) -> str:
-    """State key of the marks of the envelope's lane."""
-    return f"marks/{envelope.producer}/{envelope.spool_id}/{envelope.lane}"
+def identify(message: RawMessage, directory: DeviceDirectory) -> Claimed:
+    """Who the message claims to be from, by sizes and look-ups alone: nothing is decoded or computed.
+
+    Raises:
+        MessageError: Malformed key or headers, unknown or revoked signer.
+    """
+    device = _signer(message, directory)
+    envelope, signature = read_envelope(message.key, message.headers)
+    if envelope.lane not in LANES_OF[message.topic]:
+        raise DecodeError(f"lane {envelope.lane} does not belong on {message.topic}")
+    if not 0 < len(envelope.spool_id) <= MAX_SPOOL_ID_CHARS or "/" in envelope.spool_id:
+        raise DecodeError("spool_id is no name of a spool")
+    return Claimed(message, envelope, signature, device)
 
 
 def authenticate(message: RawMessage, directory: DeviceDirectory) -> tuple[Envelope, KnownDevice]:
@@ -110,18 +149,36 @@ def authenticate(message: RawMessage, directory: DeviceDirectory) -> tuple[Envel
     Raises:
         MessageError: Malformed headers, unknown or revoked signer, wrong digest or signature.
     """
-    if message.key is None:
-        raise DecodeError("the message has no key")
-    envelope, signature = read_envelope(message.key, message.headers)
-    if envelope.lane not in LANES_OF[message.topic]:
-        raise DecodeError(f"lane {envelope.lane} does not belong on {message.topic}")
-    device = directory.signer(envelope.signer)
-    if device is None or device.producer != envelope.producer:
-        raise SignatureError(f"signer {envelope.signer} is not registered for {envelope.producer}")
+    claimed = identify(message, directory)
+    claimed.verify()
+    return claimed.envelope, claimed.device
+
+
+def _signer(message: RawMessage, directory: DeviceDirectory) -> KnownDevice:
+    key, headers = message.key, message.headers
+    if key is None:
+        raise DecodeError(message.reason if isinstance(message, UnreadRange) else "the message has no key")
+    if len(key) > LARGEST_KEY_BYTES:
+        raise DecodeError(f"a key of {len(key)} bytes")
+    if not 0 < len(headers) <= MAX_HEADERS:
+        raise DecodeError(f"{len(headers)} headers" if headers else "the message has no headers")
+    signer = None
+    for name, value in headers:
+        if value is None or len(value) > MAX_HEADER_BYTES:  # type: ignore[redundant-expr]  # it may be missing
+            raise DecodeError(
+                f"header {name[:64]} has no value, or one of more than {MAX_HEADER_BYTES} bytes"
+            )
+        if name == "signer":
+            signer = value
+    if signer is None:
+        raise DecodeError("header 'signer' is missing")
+    name, producer = signer.decode("ascii", "replace"), key.decode("utf-8", "replace")
+    device = directory.signer(name)
+    if device is None or device.producer != producer:
+        raise SignatureError(f"signer {name[:64]} is not registered for {producer[:256]}")
     if not device.active:
-        raise SignatureError(f"the key of {envelope.producer} is revoked")
-    verify(message.topic, message.key, message.headers, message.value, envelope, signature, device.verifier)
-    return envelope, device
+        raise SignatureError(f"the key of {producer} is revoked")
+    return device
 
 
 def is_duplicate(envelope: Envelope, marks: LaneMarks) -> bool:

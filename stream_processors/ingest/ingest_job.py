@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from schemas import topics
-from schemas.errors import MessageError
+from schemas.errors import MessageError, PolicyError
 from schemas.events import Alert, DeviceState, Label
 from schemas.tables import (
     ALERTS,
@@ -27,17 +27,18 @@ from schemas.tables import (
 )
 from stream_processors.ingest.admission import (
     Admitted,
+    Claimed,
     DeviceDirectory,
-    authenticate,
-    claimed_rows,
+    identify,
     is_duplicate,
-    lane_key,
     open_message,
 )
 from stream_processors.ingest.landing import Landed, land_statements, land_telemetry, provenance
 from stream_processors.ingest.lane_gaps import lane_gaps
-from stream_processors.ingest.marks import LaneMarks
-from stream_processors.job import Batch, Derived, Output, RawMessage, State, dead_letter
+from stream_processors.ingest.lanes import Lanes
+from stream_processors.job import Batch, Output, RawMessage, State
+from stream_processors.refused_messages import Refusals
+from stream_processors.unread_range import first_offset
 
 EVENTS = {
     topics.ALERT.base: (ALERTS.schema, ALERTS.name),
@@ -50,53 +51,52 @@ STATEMENTS = {
 }
 
 
+VERIFIED_DUPLICATES = 1000
+"""Duplicates whose signatures one call checks; more are dropped unchecked, for they could not land anyway."""
+
+
 @dataclass
 class _Work:
     """What one call of the job collects."""
 
-    marks: dict[str, LaneMarks] = field(default_factory=dict)
+    lanes: Lanes
+    refusals: Refusals
     rows: dict[str, list[pa.Table]] = field(default_factory=lambda: defaultdict(list))
-    quarantine: list[dict[str, Any]] = field(default_factory=list)
-    dead_letters: list[Derived] = field(default_factory=list)
-    counters: Counter[str] = field(default_factory=Counter)
+    counters: Counter[tuple[str, str]] = field(default_factory=Counter)
+    strangers: Counter[str] = field(default_factory=Counter)
+    duplicates: int = 0
 
-    def count(self, topic: str, what: str, rows: int) -> None:
-        self.counters[f"{topic}/{what}_rows"] += rows
-        self.counters[f"{topic}/{what}_messages"] += 1
+    def count(self, topic: str, what: str, rows: int = 0) -> None:
+        """Count a message, and the rows that a signed header or the lake has of it."""
+        self.counters[topic, f"{what}_messages"] += 1
+        if rows:
+            self.counters[topic, f"{what}_rows"] += rows
 
-    def refuse(self, message: RawMessage, error: MessageError, *, verified: bool) -> None:
-        """Quarantine a whole message: a row for queries, its bytes for the dead-letter topic.
+    def refuse(self, claimed: Claimed, error: MessageError) -> None:
+        """Refuse a message whose signature holds."""
+        message = claimed.message
+        self.count(message.topic, "received", claimed.n_rows)
+        self.count(message.topic, "quarantined", claimed.n_rows)
+        self.refusals.signed(message, error, claimed.device.producer, claimed.n_rows)
 
-        Args:
-            message: The message.
-            error: Why.
-            verified: Whether the signature of a registered producer holds for it.
-        """
-        rows = claimed_rows(message)
-        self.count(message.topic, "quarantined", rows)
-        self.quarantine.append(
-            {
-                "topic": message.topic,
-                "producer": (message.key or b"").decode("utf-8", "replace")[:256] or None,
-                "error": type(error).__name__,
-                "reason": str(error)[:1000],
-                "n_rows": rows,
-                "n_bytes": len(message.value or b""),
-                "verified": verified,
-                "known_at": message.appended_us,
-                "_partition": message.partition,
-                "_offset": message.offset,
-                "_row": 0,
-            }
-        )
-        self.dead_letters.append(dead_letter(message, type(error).__name__, str(error)))
+    def refuse_stranger(self, message: RawMessage, error: MessageError) -> None:
+        """Refuse a message of which nothing is known to be true: it has no rows in any counter."""
+        self.strangers[message.topic] += 1 + message.offset - first_offset(message)
+        self.refusals.stranger(message, error)
+
+    def totals(self) -> dict[str, int]:
+        """All counters, by the names under which they are committed."""
+        counters = Counter({f"{topic}/{what}": n for (topic, what), n in self.counters.items()})
+        for topic, n in self.strangers.items():
+            counters.update({f"{topic}/{w}_messages": n for w in ("received", "quarantined", "unverified")})
+        return dict(counters)
 
 
 class Ingest:
     """Verify, dedupe, validate, land. The first job of every task."""
 
     name: ClassVar[str] = "ingest"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     state_version: ClassVar[int] = 1
     essential: ClassVar[bool] = True
     reads: ClassVar[tuple[str, ...]] = tuple(t.base for t in topics.DEVICE_TOPICS)
@@ -117,42 +117,70 @@ class Ingest:
     def process(self, batch: Batch, state: State, now: datetime) -> Output:
         """Land what is admitted and new; quarantine what is refused; count everything.
 
-        ``received = landed + duplicate + quarantined`` holds for the counters of each topic.
+        ``received = landed + duplicate + quarantined`` holds for the counters of each topic: of messages,
+        and of the rows in messages whose signature holds. ``unverified_messages`` are those of the
+        quarantined ones whose signature does not, ``unchecked_messages`` those of the duplicates that were
+        dropped before it was checked.
         """
-        work = _Work()
-        admitted = [a for m in batch.messages if (a := self._admit(m, state, work)) is not None]
+        work = _Work(Lanes(state), Refusals(self._directory.letters, state))
+        admitted = [a for m in batch.messages if (a := self._admit(m, work)) is not None]
         for (topic, profile, _schema), group in _groups(admitted).items():
             self._land(topic, profile, group, work)
-        if work.quarantine:
-            work.rows[QUARANTINE.name].append(_quarantine_table(work.quarantine))
-        changed = {key: marks.to_state() for key, marks in work.marks.items()}
+        refused = work.refusals.table()
+        if refused.num_rows:
+            work.rows[QUARANTINE.name].append(refused)
+        changed = work.lanes.changes()
         gaps = lane_gaps(batch, state, changed, now)
         if gaps.rows.num_rows:
             work.rows[LANE_GAPS.name].append(gaps.rows)
         return Output(
             rows={name: pa.concat_tables(parts) for name, parts in work.rows.items()},
-            state={**changed, **gaps.state},
-            messages=tuple(work.dead_letters),
-            counters=dict(work.counters),
+            state={**changed, **gaps.state, **work.refusals.changes()},
+            messages=work.refusals.letters(),
+            counters=work.totals(),
         )
 
-    def _admit(self, message: RawMessage, state: State, work: _Work) -> Admitted | None:
-        rows = claimed_rows(message)
-        work.count(message.topic, "received", rows)
-        verified = False
+    def _admit(self, message: RawMessage, work: _Work) -> Admitted | None:
         try:
-            envelope, device = authenticate(message, self._directory)
-            verified = True
-            key = lane_key(envelope)
-            marks = work.marks.get(key) or LaneMarks.from_state(state.get(key))
-            if is_duplicate(envelope, marks):
-                work.count(message.topic, "duplicate", rows)
+            claimed = identify(message, self._directory)
+            if self._is_known(claimed, work) and work.duplicates >= VERIFIED_DUPLICATES:
+                for what in ("received", "duplicate", "unchecked"):
+                    work.count(message.topic, what)
                 return None
-            admitted = open_message(message, envelope, device, self._directory)
+            claimed.verify()
         except MessageError as exc:
-            work.refuse(message, exc, verified=verified)
+            work.refuse_stranger(message, exc)
             return None
-        _mark_known(work, key, marks, admitted)
+        try:
+            return self._open(claimed, work)
+        except MessageError as exc:
+            work.refuse(claimed, exc)
+            return None
+
+    def _is_known(self, claimed: Claimed, work: _Work) -> bool:
+        """Whether the message can only be a duplicate, if its signature holds."""
+        envelope, marks = claimed.envelope, work.lanes.marks(claimed.envelope)
+        return envelope.msg_no in marks and marks.same_bytes(envelope.msg_no, envelope.digest)
+
+    def _open(self, claimed: Claimed, work: _Work) -> Admitted | None:
+        """The content of a verified message; None: a duplicate.
+
+        Raises:
+            MessageError: It is refused.
+        """
+        message, envelope = claimed.message, claimed.envelope
+        if is_duplicate(envelope, work.lanes.marks(envelope)):
+            work.duplicates += 1
+            work.count(message.topic, "received", claimed.n_rows)
+            work.count(message.topic, "duplicate", claimed.n_rows)
+            return None
+        work.lanes.check(envelope)
+        admitted = open_message(message, envelope, claimed.device, self._directory)
+        work.count(message.topic, "received", envelope.n_rows)
+        work.count(message.topic, "landed")
+        missing = work.lanes.add(envelope, message.timestamp_ms)
+        if missing:
+            work.counters[message.topic, "missing_messages"] += missing
         return admitted
 
     def _land(self, topic: str, profile_name: str, group: list[Admitted], work: _Work) -> None:
@@ -167,28 +195,20 @@ class Ingest:
             landed = land_telemetry(group, self._directory.profile_of(profile_name))
         if landed.rows.num_rows:
             work.rows[table].append(landed.rows)
-        work.counters[f"{topic}/landed_rows"] += landed.rows.num_rows
+        work.counters[topic, "landed_rows"] += landed.rows.num_rows
         if landed.refused.num_rows:
             _refuse_rows(topic, group, landed.refused, work)
 
 
-def _mark_known(work: _Work, key: str, marks: LaneMarks, admitted: Admitted) -> None:
-    before = marks.gap
-    marks.add(admitted.envelope.msg_no, admitted.envelope.digest)
-    work.marks[key] = marks
-    if marks.gap != before:
-        work.counters[f"{admitted.message.topic}/missing_messages"] += marks.gap - before
-
-
 def _refuse_rows(topic: str, group: list[Admitted], refused: pa.Table, work: _Work) -> None:
     work.rows[QUARANTINE.name].append(refused)
-    work.counters[f"{topic}/quarantined_rows"] += refused.num_rows
+    work.counters[topic, "quarantined_rows"] += refused.num_rows
     sources = set(zip(refused["_partition"].to_pylist(), refused["_offset"].to_pylist(), strict=True))
-    reason = refused["reason"][0].as_py()
+    error = PolicyError(f"some rows refused: {refused['reason'][0].as_py()}")
     for admitted in group:
         raw = admitted.message
         if (raw.partition, raw.offset) in sources:
-            work.dead_letters.append(dead_letter(raw, "PolicyError", f"some rows refused: {reason}"))
+            work.refusals.some_rows(raw, error)
 
 
 def _groups(admitted: list[Admitted]) -> Mapping[tuple[str, str, str], list[Admitted]]:
@@ -196,10 +216,6 @@ def _groups(admitted: list[Admitted]) -> Mapping[tuple[str, str, str], list[Admi
     for item in admitted:
         groups[item.message.topic, item.envelope.profile, item.envelope.schema].append(item)
     return groups
-
-
-def _quarantine_table(rows: list[dict[str, Any]]) -> pa.Table:
-    return pa.Table.from_pylist(rows, schema=QUARANTINE.schema)
 
 
 def _event_rows(profile: str, group: list[Admitted], schema: pa.Schema) -> pa.Table:

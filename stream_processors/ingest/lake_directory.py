@@ -24,6 +24,7 @@ from schemas.errors import (
 from schemas.profile import Profile
 from stream_processors.ingest.admission import KnownDevice
 from stream_processors.job import RawMessage
+from stream_processors.refused_messages import LetterLimits
 
 REFRESH_S = 1.0
 """Least time between two reads of the registry for something unknown: garbage must not cause reads."""
@@ -40,14 +41,17 @@ class LakeDirectory:
         devices: DeviceRegistry,
         monotonic: Callable[[], float] = time.monotonic,
         derived: DerivedTrust | None = None,
+        letters: LetterLimits = LetterLimits(),  # noqa: B008  (frozen)
     ) -> None:
         self._derived = derived
         self._profile_registry, self._device_registry = profiles, devices
         self._monotonic = monotonic
+        self.letters = letters
         self._loaded_at = -MAX_AGE_S
         self._known: dict[str, KnownDevice] = {}
         self._records: dict[str, DeviceRecord] = {}
         self._profiles: dict[str, Profile] = {}
+        self._wires: dict[str, pa.Schema] = {}
 
     def signer(self, key_id: str) -> KnownDevice | None:
         """The producer whose key has this id; None: no key has it.
@@ -69,8 +73,10 @@ class LakeDirectory:
         Raises:
             UnknownSchemaError: It was never registered.
         """
-        with _read_from_lake():
-            return self._profile_registry.wire(fingerprint).schema
+        if fingerprint not in self._wires:  # a fingerprint is of the schema: it never means another
+            with _read_from_lake():
+                self._wires[fingerprint] = self._profile_registry.wire(fingerprint).schema
+        return self._wires[fingerprint]
 
     def profile_of(self, name: str) -> Profile:
         """Newest registered profile of that name.
@@ -111,12 +117,28 @@ class LakeDirectory:
             self._profiles = dict(self._profile_registry.profiles())
             records = self._device_registry.keys()
         self._loaded_at = now
+        before = self._records
         self._records = {r.device_id: r for r in records.values()}
         gateways: dict[str, set[str]] = {}
         for record in records.values():
             if record.gateway and record.active:
                 gateways.setdefault(record.gateway, set()).add(record.device_id)
-        self._known = {key_id: _known(r, gateways.get(r.device_id, set())) for key_id, r in records.items()}
+        self._known = {
+            key_id: self._known_as(r, before.get(r.device_id), frozenset(gateways.get(r.device_id, ())))
+            for key_id, r in records.items()
+        }
+
+    def _known_as(
+        self, record: DeviceRecord, before: DeviceRecord | None, sends_for: frozenset[str]
+    ) -> KnownDevice:
+        """The device; the same object as before where nothing changed, for reading a key is dear."""
+        labels = record.hardware == LABELLER
+        owners = frozenset() if labels else sends_for | {record.device_id}
+        known = self._known.get(record.key_id)
+        if known is not None and record == before and known.sends_for == owners:
+            return known
+        verifier = MessageVerifier(record.public_key.encode())
+        return KnownDevice(record.device_id, record.active, verifier, owners, labels)
 
 
 @contextmanager
@@ -135,15 +157,7 @@ def _read_from_lake() -> Iterator[None]:
         raise LookupFailedError(f"profiles or devices cannot be read: {type(exc).__name__}: {exc}") from exc
 
 
-def _known(record: DeviceRecord, sends_for: set[str]) -> KnownDevice:
-    labels = record.hardware == LABELLER
-    owners = frozenset() if labels else frozenset({record.device_id, *sends_for})
-    return KnownDevice(
-        record.device_id, record.active, MessageVerifier(record.public_key.encode()), owners, labels
-    )
-
-
-def directory_of(lake: Lake) -> LakeDirectory:
+def directory_of(lake: Lake, letters: LetterLimits = LetterLimits()) -> LakeDirectory:  # noqa: B008  (frozen)
     """Lookups in this lake; a worker has begun to sign in it."""
     trust = DerivedTrust(WorkerKeys(lake.root), unsigned_before(lake.root) or UnsignedBefore(offsets={}))
-    return LakeDirectory(ProfileRegistry(lake), DeviceRegistry(lake), derived=trust)
+    return LakeDirectory(ProfileRegistry(lake), DeviceRegistry(lake), derived=trust, letters=letters)

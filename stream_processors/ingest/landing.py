@@ -201,6 +201,9 @@ def _split(
         "n_rows": pa.array(np.ones(k, dtype="int64")),
         "n_bytes": pa.array(np.zeros(k, dtype="int64")),
         "verified": pa.array(np.ones(k, dtype=bool)),
+        "n_messages": pa.array(np.zeros(k, dtype="int64")),
+        "last_offset": refused.column("_offset"),
+        "digest": pa.nulls(k, pa.string()),
         **{f.name: refused.column(f.name) for f in PROVENANCE},
     }
     quarantined = pa.table([fields[f.name] for f in QUARANTINE.schema], schema=QUARANTINE.schema)

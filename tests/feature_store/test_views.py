@@ -2,9 +2,13 @@
 
 from datetime import timedelta
 
+import pyarrow as pa
+
 from feature_store import connect
+from feature_store.lake import Lake
 from feature_store.lake_registry import DeviceRecord, DeviceRegistry, ProfileRegistry
 from schemas.row_schemas import Reason
+from schemas.tables import QUARANTINE, TableSpec
 from tests.feature_store.fleets import (
     PROFILE,
     alerts,
@@ -101,6 +105,43 @@ def test_data_quality_sets_the_books_against_what_landed(lake_root):
         ("a", True, 14, 5, 4, 1, 1, 1, 1),
         ("silent", True, 0, 0, 0, 0, 0, 0, 0),
     ]
+
+
+def test_what_nobody_signed_says_nothing_about_the_device_whose_key_it_bears(lake_root):
+    lake = machine_lake(lake_root)
+    DeviceRegistry(lake).register([record("a")])
+    land(
+        lake,
+        quarantine=quarantined(
+            producer=["a", "a", None, "a"], verified=[True, False, False, True], n_rows=[2, 900, 0, 1],
+            n_messages=[1, 1, 400_000, 0],
+            error=["DecodeError", "SignatureError", "DecodeError", "PolicyError"],
+            _partition=[3] * 4, topic=["telemetry.v1"] * 4,
+        ),
+    )  # fmt: skip
+    columns = "device_id, quarantined, quarantined_messages"
+    assert ask(lake_root, f"SELECT {columns} FROM data_quality") == [("a", 3, 2)]
+    columns = 'device_id, verified, error, messages, single_rows, "rows"'
+    assert ask(lake_root, f"SELECT {columns} FROM refusals ORDER BY messages, error") == [
+        ("a", True, "PolicyError", 0, 1, 1),
+        ("a", True, "DecodeError", 1, 0, 2),
+        (None, False, "SignatureError", 1, 0, 900),
+        (None, False, "DecodeError", 400_000, 0, 0),
+    ]
+
+
+def test_a_cut_from_before_a_column_was_added_still_answers(lake_root):
+    lake = Lake.open(lake_root)
+    older = pa.schema([f for f in QUARANTINE.schema if f.name not in ("verified", "n_messages", "digest")])
+    lake.ensure_table(TableSpec(QUARANTINE.name, QUARANTINE.doc, older))
+    refused = quarantined(producer=["a"], n_rows=[3]).select(older.names)
+    land(lake, quarantine=refused)
+    expected = [(None, None, 1, 3)]
+    query = 'SELECT device_id, verified, messages, "rows" FROM refusals'
+    assert ask(lake_root, query) == expected
+    lake.ensure_fixed_tables()
+    land(lake, quarantine=refused)
+    assert ask(lake_root, query) == [(None, None, 2, 6)]
 
 
 def test_all_profiles_meet_in_the_union_view(lake_root):

@@ -13,6 +13,7 @@ from infra.kafka.kafka_broker import KafkaBroker
 from schemas.envelope import Envelope, MessageSigner, seal
 from schemas.errors import BrokerUnavailableError, QueryError
 from schemas.topics import DEAD_LETTER, LABEL, Lane
+from tests.feature_store.fleets import land, machine_lake, quarantined
 from tests.infra.cli import Edgeloop, EdgeloopHere
 
 FAMILIES = ["up", "down", "status", "doctor", "topic", "sql", "lake", "profile", "job", "dlq"]
@@ -177,6 +178,68 @@ def test_a_dead_letter_is_listed_shown_and_replayed_byte_for_byte(
     assert (again.key, again.value) == (b"dev-1", b"\x01\x02")
     assert again.headers == [("lane", b"label"), ("digest", b"\x00\xff")]
     assert edgeloop("dlq", "show", "9:9", **on_broker).returncode == 1
+
+
+def test_status_shows_who_had_most_refused(edgeloop: EdgeloopHere):
+    lake = machine_lake(edgeloop.state_dir / "lake")
+    land(
+        lake,
+        quarantine=quarantined(
+            producer=["m-1", "m-1", None], verified=[True, False, False], n_messages=[2, 1, 500],
+            topic=["telemetry.v1"] * 3, error=["UnknownSchemaError", "DecodeError", "DecodeError"],
+        ),
+    )  # fmt: skip
+    found = edgeloop.json("status")["refused"]
+    assert [(r["device_id"], r["error"], r["messages"]) for r in found] == [
+        (None, "DecodeError", 501),
+        ("m-1", "UnknownSchemaError", 2),
+    ]
+    assert "nobody registered" in edgeloop("status").stdout
+
+
+@pytest.mark.kafka
+def test_a_letter_without_bytes_says_where_they_are_and_is_replayed_from_there(
+    edgeloop: EdgeloopHere, on_broker: dict[str, str], admin: KafkaAdmin
+):
+    namespace = on_broker["EDGELOOP_NAMESPACE"]
+    topic, sent = LABEL.named(namespace), [(b"dev", [("n", b"%d" % n)], b"%d" % n) for n in range(6)]
+    admin.send_all(topic, sent)
+    [partition] = {m.partition for m in admin.read(admin.spans([topic]))}
+    place = [
+        ("source_topic", b"label.v1"), ("source_partition", b"%d" % partition), ("error", b"DecodeError"),
+        ("reason", b"no"), ("signed", b"false"), ("original_digest", b"ab"),
+    ]  # fmt: skip
+    summed = [("summed", b"3"), ("offsets", b"1-2,4-4"), ("source_offset", b"1"), ("n_bytes", b"12")]
+    alone = [("summed", b"1"), ("offsets", b"5-5"), ("source_offset", b"5"), ("n_bytes", b"4")]
+    gone = [("too_large", b"9 bytes"), ("source_offset", b"99")]
+    for more in (summed, alone, gone):
+        admin.send(DEAD_LETTER.named(namespace), b"", [*place, *more], b"")
+    letters = {x["source"]: x for x in edgeloop.json("dlq", "list", **on_broker)}
+    many, one, _ = (letters[f"label.v1[{partition}]@{offsets}"] for offsets in ("1..4", "5", "99"))
+    assert (many["messages"], many["kept"], many["signed"], many["message_bytes"]) == (
+        3,
+        "place",
+        False,
+        12,
+    )
+    assert edgeloop.json("dlq", "show", many["id"], **on_broker)["offsets"] == [[1, 2], [4, 4]]
+    assert edgeloop.json("dlq", "replay", "--all", **on_broker) == {
+        "replayed": [one["id"]], "lost": 1, "summed": 3,
+    }  # fmt: skip
+    edgeloop.json("dlq", "replay", many["id"], **on_broker)
+    replayed = [(m.key, m.headers, m.value) for m in admin.read(admin.spans([topic]))][6:]
+    assert replayed == [sent[n] for n in (5, 1, 2, 4)]
+
+
+@pytest.mark.kafka
+def test_a_forged_letter_stops_no_replay(
+    edgeloop: EdgeloopHere, on_broker: dict[str, str], admin: KafkaAdmin
+):
+    dead, good = DEAD_LETTER.named(on_broker["EDGELOOP_NAMESPACE"]), [("source_topic", b"label.v1")]
+    forged = [("source_topic", b"nowhere"), ("summed", b"9" * 5000), ("offsets", "\u00b2-3".encode())]
+    admin.send_all(dead, [(b"a", forged, b""), (b"b", [], b""), (b"c", good, b"x")])
+    assert edgeloop.json("dlq", "replay", "--all", **on_broker)["lost"] == 2
+    assert len(edgeloop.json("dlq", "list", **on_broker)) == 3
 
 
 @pytest.mark.kafka

@@ -16,6 +16,7 @@ from schemas.row_schemas import BOOKS_ROWS, SUMMARY_ROWS, Reason, fingerprint, t
 from schemas.topics import TELEMETRY, Lane, partition_for
 from stream_processors.ingest.admission import KnownDevice
 from stream_processors.job import RawMessage
+from stream_processors.refused_messages import LetterLimits
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 MACHINE = find_profile("machine")
@@ -116,6 +117,8 @@ class SimDirectory:
         self._schemas = {
             fingerprint(s): s for s in (SUMMARY_ROWS, BOOKS_ROWS, *map(telemetry_rows, profiles))
         }
+
+    letters = LetterLimits()
 
     def signer(self, key_id):
         return self._devices.get(key_id)

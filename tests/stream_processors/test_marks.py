@@ -3,7 +3,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_processors.ingest.marks import REMEMBERED_DIGESTS, LaneMarks
+from stream_processors.ingest.marks import (
+    LARGEST_JUMP,
+    MOST_CLOSED,
+    MOST_RANGES,
+    REMEMBERED_DIGESTS,
+    LaneMarks,
+    NumberStatus,
+)
 
 
 @given(order=st.lists(st.integers(0, 60), unique=True))
@@ -37,6 +44,36 @@ def test_a_known_number_with_other_bytes_is_noticed():
     marks.add(0, b"\x01" * 32)
     assert marks.same_bytes(0, b"\x01" * 32)
     assert not marks.same_bytes(0, b"\x02" * 32)
+
+
+@given(order=st.lists(st.integers(0, 3_000), unique=True, max_size=400))
+def test_however_many_gaps_a_number_is_never_new_twice(order):
+    marks, added = LaneMarks(), set()
+    for number in order:
+        if marks.status(number) is NumberStatus.NEW:
+            marks.add(number, bytes(32))
+            added.add(number)
+        marks = LaneMarks.from_state(marks.to_state())
+    assert all(marks.status(n) is not NumberStatus.NEW for n in added)
+    assert len(marks.above) <= MOST_RANGES
+    assert len(marks.closed) <= MOST_CLOSED
+    assert marks.gap == (max(added) + 1 - len(added) if added else 0)
+
+
+def test_a_number_that_was_given_up_is_closed_and_others_stay_known():
+    marks = LaneMarks()
+    for number in range(2 * (MOST_RANGES + 2)):
+        if number % 2:
+            marks.add(number, bytes(32))
+    assert [marks.status(n) for n in (0, 1, 2, 3, 4)] == [
+        NumberStatus.CLOSED, NumberStatus.KNOWN, NumberStatus.CLOSED, NumberStatus.KNOWN, NumberStatus.NEW,
+    ]  # fmt: skip
+
+
+def test_a_number_may_lie_far_above_but_not_absurdly_far():
+    marks = LaneMarks(mark=7)
+    assert marks.status(7 + LARGEST_JUMP - 1) is NumberStatus.NEW
+    assert marks.status(7 + LARGEST_JUMP) is NumberStatus.BEYOND
 
 
 def test_the_bytes_of_the_newest_numbers_are_remembered_and_no_others():

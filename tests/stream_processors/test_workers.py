@@ -27,6 +27,17 @@ def test_rows_of_many_devices_land_once_and_repeats_are_dropped(cloud):
     assert_exactly_once(cloud, feed)
 
 
+def test_what_is_lost_between_fetch_and_buffer_is_fetched_again_the_newest_too(cloud):
+    feed = Feed(cloud)
+    losing = cloud.start("tests.simulators.losing_worker")
+    cloud.await_settled(losing)
+    for _ in range(6):
+        feed.send(2)
+        cloud.await_landed(feed.rows)
+    assert_exactly_once(cloud, feed)
+    assert losing.log_path.read_text().count("LOST") >= 6
+
+
 @pytest.mark.parametrize("step", ["stage", "decide", "apply", "conclude"])
 def test_a_worker_killed_after_any_step_is_replaced_without_loss(cloud, step):
     feed = Feed(cloud)

@@ -13,6 +13,7 @@ from model_service.registry.database import note
 from model_service.registry.registry_tables import channel_requests, rollout_events, rollouts
 from model_service.rollout.observed import PENDING, SentDocument
 from model_service.rollout.rollout_record import ACTIVE, COMPLETED, RolloutRecord
+from model_service.rollout.seq_floor import seq_floor
 from model_service.rollout.transitions import Action, Note, Propose, Withdraw
 from schemas.channel_documents import BROAD, ChannelDocument, Release, Ring
 from schemas.errors import RegistryError
@@ -49,12 +50,22 @@ class ChannelRequest:
 
 def create(connection: Connection, record: RolloutRecord, now: float) -> RolloutRecord:
     """Store a draft under the next id of its group."""
-    made = select(func.count()).where(rollouts.c.grp == record.group)
-    number = int(connection.execute(made).scalar_one()) + 1
+    number = _highest_number(connection, record.group) + 1
     named = record.model_copy(update={"rollout_id": f"{record.group}-{number}"})
     connection.execute(insert(rollouts).values(**_row(named, now), created_at=now))
     event(connection, named.rollout_id, now, named.created_by, "drafted", {"version": named.version})
     return named
+
+
+def _highest_number(connection: Connection, group: str) -> int:
+    """Highest number that a rollout of the group may have, those before a restore included.
+
+    Devices still report about rollouts that a restored registry never knew. Each of those used up a seq at
+    least, so its number is not above the seq floor.
+    """
+    ids = connection.execute(select(rollouts.c.rollout_id).where(rollouts.c.grp == group)).scalars()
+    numbers = (int(rollout_id.rpartition("-")[2]) for rollout_id in ids)
+    return max(seq_floor(connection, group), *numbers, 0)
 
 
 def save(connection: Connection, record: RolloutRecord, now: float) -> None:

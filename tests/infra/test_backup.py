@@ -1,4 +1,4 @@
-"""Laws of backup and restore: one moment, nothing lost in silence, versions above what devices know."""
+"""Laws of backup and restore: one moment, nothing lost in silence, and a fleet that takes its next update."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from infra.backup.state_copy import REPLACED
 from infra.stack.stack_file import RESTORING
 from tests.faults.checker import Checker
 from tests.faults.damage import flip_one_bit
+from tests.faults.evidence import read_devices
 from tests.faults.fault_rig import FaultRig
 from tests.faults.loop_faults import begin_rollout, finish_rollout
 from tests.waiting import wait_until
@@ -35,6 +36,10 @@ def rows(rig: FaultRig) -> int:
 
 def versions(rig: FaultRig) -> dict[str, int]:
     return {role["role"]: role["version"] for role in rig.command.json("trust", "status")}
+
+
+def known_by_devices(rig: FaultRig) -> dict[str, str]:
+    return {d.device: d.version for edge in rig.edges.values() for d in read_devices(edge.folder)}
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +100,17 @@ def test_versions_are_above_what_any_device_knows_and_unused_tokens_are_void(tol
 
 def test_a_device_revoked_after_the_backup_is_revoked_again(told):
     assert REVOKED in told["restored"]["revoked"]
+
+
+def test_a_fleet_newer_than_the_backup_takes_its_next_update(told):
+    rig = told["rig"]
+    release = begin_rollout(rig)
+    finish_rollout(rig, release)
+
+    def others():
+        return {v for d, v in known_by_devices(rig).items() if d != REVOKED}
+
+    wait_until(lambda: others() == {release.version}, 60, f"every device on {release.version}")
 
 
 def test_a_damaged_backup_is_refused_before_anything_moves(told, tmp_path):

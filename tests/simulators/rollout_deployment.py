@@ -160,6 +160,8 @@ class RolloutDeployment:
         wanted = fields.pop("wanted", None) or channel.wanted(device)[FAMILY]
         number = self.numbers[device] = self.numbers.get(device, 0) + 1
         runs = self.installed[device]
+        attempted = Installed(family=FAMILY, version=wanted.version, sha256=wanted.sha256 or "")
+        fields.setdefault("attempted", attempted)
         request = ReportRequest(
             device_id=device,
             report_no=number,
@@ -168,7 +170,6 @@ class RolloutDeployment:
             result=result,
             channel_seq=channel.seq,
             rollout_id=channel.rollout_id,
-            attempted=Installed(family=FAMILY, version=wanted.version, sha256=wanted.sha256 or ""),
             installed=[Installed(family=FAMILY, version=runs.version, sha256=runs.sha256 or "")],
             **fields,
         )

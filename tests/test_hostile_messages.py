@@ -27,6 +27,8 @@ pytestmark = [pytest.mark.kafka, pytest.mark.faults]
 
 HOSTILE = SimDevice("machine-00", spool_id="00000000000000ff")
 """A registered device whose key was stolen, or whose firmware is broken; good devices share its partition."""
+LETTERS = 4_110
+"""More dead letters than could be copied one by one before a watchdog ends the worker."""
 
 
 @pytest.fixture
@@ -44,17 +46,21 @@ class Stranger:
             {"bootstrap.servers": cloud.servers, "message.max.bytes": 1_048_500, "batch.size": 1_000_000}
         )
 
-    def send(self, topic, key, value=b"", headers=(), n=1):
-        for _ in range(n):
-            self._producer.produce(
-                f"{self._cloud.namespace}.{topic}", key=key, value=value, headers=list(headers),
-                partition=partition_for(HOSTILE.device_id),
-            )  # fmt: skip
-            self._producer.poll(0)
+    def send(self, topic, key, value=b"", headers=()):
+        self._produce(topic, key, value, headers)
         assert self._producer.flush(60) == 0
 
-    def send_sealed(self, sealed):
-        self.send(sealed.topic, sealed.key, sealed.value, sealed.headers)
+    def send_sealed(self, *messages):
+        for sealed in messages:
+            self._produce(sealed.topic, sealed.key, sealed.value, sealed.headers)
+        assert self._producer.flush(60) == 0
+
+    def _produce(self, topic, key, value, headers):
+        self._producer.produce(
+            f"{self._cloud.namespace}.{topic}", key=key, value=value, headers=list(headers),
+            partition=partition_for(HOSTILE.device_id),
+        )  # fmt: skip
+        self._producer.poll(0)
 
     def send_batch(self, records, codec):
         topic = f"{self._cloud.namespace}.{TELEMETRY.base}"
@@ -118,12 +124,18 @@ def test_one_message_of_each_kind_among_good_ones_stops_nobody(cloud):
 
 def test_thousands_of_dead_letters_and_a_crash_between_decision_and_publication_end_in_seconds(cloud, admin):
     feed = Feed(cloud)
-    Stranger(cloud).send(TELEMETRY.base, b"k", b"x" * 50, n=4_110)
+    cloud.register(HOSTILE, *feed.devices[1:])
+    feed.devices = feed.devices[1:]
+    sealed = (TELEMETRY.base, Lane.LIVE, "0" * 16, b"x" * 50, 1, 50)
+    # Signed, so that each is kept as a letter of its own.
+    Stranger(cloud).send_sealed(*(HOSTILE.seal_value(*sealed) for _ in range(LETTERS)))
     dying = cloud.start("tests.simulators.dying_worker", "apply", "1")
     wait_until(lambda: dying.exit_code is not None, 60, "the worker to die after it decided")
     cloud.supervise()
     feed.send(2)
     cloud.await_landed(feed.rows, 150)
     topic, trust = DEAD_LETTER.named(cloud.namespace), DerivedTrust.of(cloud.lake.root)
-    wait_until(lambda: len(dead_letters(admin.read(admin.spans([topic])), trust)) >= 4_110, 60, "all letters")
+    wait_until(
+        lambda: len(dead_letters(admin.read(admin.spans([topic])), trust)) >= LETTERS, 60, "all letters"
+    )
     assert len(cloud.workers) == 2

@@ -33,7 +33,7 @@ from tests.simulators.messages import MACHINE, T0, SimDevice, SimLog
 TASKS = (0, 1)
 COMMITS = 70
 COMPACTED_AT, PINNED_AT = 20, 45
-LATER = 1
+LATER = 2
 ROWS = 2
 TABLE = "telemetry_machine"
 ROW_SQL = f"SELECT device_id, seq, score, vibration_rms, known_at FROM {TABLE} ORDER BY ALL"

@@ -17,8 +17,8 @@ from schemas.topics import DEAD_LETTER, TELEMETRY, Lane, partition_for
 from tests.schemas.test_arrow_bounds import compressed_by_arrow
 from tests.simulators.cloud import Cloud, Feed
 from tests.simulators.faulty_worker import ENDS, RAISES
+from tests.simulators.hostile_batches import ZSTD, HostileRecord, RawName, batch_of, send
 from tests.simulators.messages import MACHINE, SimDevice
-from tests.simulators.raw_batches import ZSTD, HostileRecord, Name, batch_of, send_batch
 from tests.stream_processors.cohorts import Period, summaries
 from tests.stream_processors.poison_rig import in_records
 from tests.waiting import wait_until
@@ -64,7 +64,7 @@ class Stranger:
 
     def send_batch(self, records, codec):
         topic = f"{self._cloud.namespace}.{TELEMETRY.base}"
-        send_batch(self._cloud.servers, topic, partition_for(HOSTILE.device_id), batch_of(records, codec))
+        send(self._cloud.servers, topic, partition_for(HOSTILE.device_id), batch_of(records, codec))
 
 
 def summary_with(**change):
@@ -94,7 +94,7 @@ def attack(cloud):
     key = "".join(rng.choices(string.ascii_letters, k=1_039_850)).encode()
     stranger.send(TELEMETRY.base, key)
     stranger.send_batch([HostileRecord(value=bytes(300 * 1024**2))], ZSTD)
-    stranger.send_batch([HostileRecord(headers=[(Name(b"\xff\xfe"), b"x")])], 0)
+    stranger.send_batch([HostileRecord(headers=[(RawName(b"\xff\xfe"), b"x")])], 0)
     stranger.send("aggregate.v1", b"c", b"[" * 100_000)
     stranger.send_sealed(summary_with(max=1e100, m2=1.0))
     stranger.send_sealed(arrow_bomb())

@@ -5,59 +5,85 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-from aiokafka import TopicPartition
-from aiokafka.client import AIOKafkaClient
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from aiokafka.record.util import calc_crc32c
 
 NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)
+"""Codecs of a batch."""
+LARGEST_BATCH = 2**31
 
 
-class RawName(str):
-    """A header name that is sent as bytes that are no UTF-8."""
+class RawName:
+    """The name of a header as raw bytes; the builder asks a name for its bytes."""
 
-    __slots__ = ()
+    def __init__(self, raw: bytes = b"\xff\xfe\xfd") -> None:
+        self._raw = raw
 
-    def encode(self, *_):
-        return b"\xff\xfe\xfd"
+    def encode(self, _encoding: str) -> bytes:
+        return self._raw
+
+
+class HostileRecord(NamedTuple):
+    """One record of a batch."""
+
+    key: bytes | None = b"k"
+    value: bytes | None = b"v"
+    headers: Sequence[tuple[Any, bytes | None]] = ()
+    at_ms: int | None = None
+
+
+def batch_of(
+    records: Sequence[HostileRecord], codec: int = NONE, offsets: Sequence[int] | None = None
+) -> bytes:
+    """The bytes of one batch.
+
+    Args:
+        records: What it holds.
+        codec: How it is compressed.
+        offsets: Where the records say that they lie behind the batch's own offset; None: as they come.
+    """
+    builder = _DefaultRecordBatchBuilderPy(2, codec, 0, -1, -1, -1, LARGEST_BATCH)
+    now = int(time.time() * 1000)
+    for offset, r in zip(offsets or range(len(records)), records, strict=True):
+        builder.append(offset, now if r.at_ms is None else r.at_ms, r.key, r.value, list(r.headers))
+    return bytes(builder.build())
 
 
 def batch(*values: bytes, codec: int = NONE, headers: Sequence = (), key: bytes = b"k") -> bytes:
     """One batch of a record for each value."""
-    builder = _DefaultRecordBatchBuilderPy(2, codec, 0, -1, -1, -1, 1 << 31)
-    for number, value in enumerate(values):
-        builder.append(number, int(time.time() * 1000), key, value, list(headers))
-    return bytes(builder.build())
+    return batch_of([HostileRecord(key, value, headers) for value in values], codec)
 
 
 def with_offsets(*offsets: int) -> bytes:
     """A batch whose records say that they lie at these offsets behind the batch's own."""
-    builder = _DefaultRecordBatchBuilderPy(2, NONE, 0, -1, -1, -1, 1 << 20)
-    for offset in offsets:
-        builder.append(offset, int(time.time() * 1000), b"k", b"v", [])
-    content = bytearray(builder.build())
+    content = bytearray(batch_of([HostileRecord()] * len(offsets), offsets=offsets))
     content[23:27] = (len(offsets) - 1).to_bytes(4, "big")  # of this the broker does look at the last
     content[17:21] = calc_crc32c(bytes(content[21:])).to_bytes(4, "big")
     return bytes(content)
 
 
-def send(bootstrap_servers: str, topic: str, partition: int, *batches: bytes) -> None:
-    """Append the batches as they are; the broker must take each."""
-    asyncio.run(_send(bootstrap_servers, topic, partition, batches))
+def send(bootstrap_servers: str, topic: str, partition: int, *batches: bytes) -> list[int]:
+    """Append the batches as they are; the broker must take each. Returns their first offsets."""
+    return asyncio.run(_send(bootstrap_servers, topic, partition, batches))
 
 
-async def _send(bootstrap_servers: str, topic: str, partition: int, batches: Sequence[bytes]) -> None:
-    client = AIOKafkaClient(bootstrap_servers=bootstrap_servers)
-    await client.bootstrap()
+async def _send(servers: str, topic: str, partition: int, batches: Sequence[bytes]) -> list[int]:
+    producer = AIOKafkaProducer(bootstrap_servers=servers, enable_idempotence=False)
+    await producer.start()
     try:
-        await client.set_topics([topic])
-        leader = client.cluster.leader_for_partition(TopicPartition(topic, partition))
+        metadata = await producer.client.fetch_all_metadata()
+        leader = metadata.leader_for_partition(TopicPartition(topic, partition))
+        first = []
         for content in batches:
             request = ProduceRequest(None, -1, 30_000, [(topic, [(partition, content)])])
-            answer = await client.send(leader, request)
-            [(_, [(_, error, *_)])] = answer.topics
-            assert error == 0, answer
+            answer = await producer.client.send(leader, request)
+            [(_topic, [(_partition, error, offset, *_)])] = answer.topics
+            assert error == 0, f"the broker refused the batch: error {error}"
+            first.append(offset)
+        return first
     finally:
-        await client.close()
+        await producer.stop()

@@ -8,15 +8,15 @@ from schemas.topics import TELEMETRY
 from stream_processors.engine.fetch_bounds import MAX_TAKEN_BYTES
 from stream_processors.engine.log_reader import MAX_READ_BYTES, LogSpan, read_span
 from stream_processors.unread_range import UnreadRange
-from tests.simulators.raw_batches import (
+from tests.simulators.hostile_batches import (
     GZIP,
     LZ4,
     NONE,
     ZSTD,
     HostileRecord,
-    Name,
+    RawName,
     batch_of,
-    send_batch,
+    send,
 )
 
 pytestmark = pytest.mark.kafka
@@ -29,7 +29,7 @@ def read(broker, namespace, start=0):
 
 
 def append(broker, namespace, records, codec=NONE):
-    return send_batch(broker.bootstrap_servers, TELEMETRY.named(namespace), 0, batch_of(records, codec))
+    return send(broker.bootstrap_servers, TELEMETRY.named(namespace), 0, batch_of(records, codec))[0]
 
 
 @pytest.mark.parametrize("codec", [GZIP, LZ4, ZSTD])
@@ -55,7 +55,7 @@ def test_a_second_reader_finds_the_same_messages_wherever_it_begins(broker, name
 
 
 def test_a_header_whose_name_is_no_text_holds_up_nothing(broker, namespace):
-    append(broker, namespace, [HostileRecord(headers=[(Name(b"\xff\xfe"), b"x")])])
+    append(broker, namespace, [HostileRecord(headers=[(RawName(b"\xff\xfe"), b"x")])])
     append(broker, namespace, [HostileRecord(value=b"after")])
     found, _ = read(broker, namespace)
     assert (type(found[0]), found[1].value) == (UnreadRange, b"after")

@@ -97,7 +97,7 @@ def test_batches_that_no_honest_client_sends_stop_nobody_and_hide_nothing(cloud)
     worker = cloud.start()
     feed.send(1)
     strange = [
-        batch(b"a", b"b", headers=[(RawName("x"), b"")]),
+        batch(b"a", b"b", headers=[(RawName(), b"")]),
         batch(bytes(200_000_000), codec=ZSTD),
         batch(bytes(50_000_000), codec=GZIP),
         with_offsets(0, 1_000_000),

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from feature_store.commit_feed import names_table
 from feature_store.data_file import COMPACTED, origin
 from feature_store.lake import Lake
 from schemas.errors import OperatorError
@@ -29,7 +30,7 @@ from stream_processors.engine.attempts import AttemptMarks
 from stream_processors.engine.bisecting import Isolated, Passed, Trial, isolate
 from stream_processors.engine.bounded_child import ChildTrials
 from stream_processors.engine.job_trials import TrialPlan, TrialRun
-from stream_processors.engine.pipeline import CommitOutput, matches, run_jobs
+from stream_processors.engine.pipeline import CommitOutput, run_jobs
 from stream_processors.engine.poison import GuiltyMessage, JobFailure, RecentMessages, VerifiedSender
 from stream_processors.engine.poison_store import key_counters, key_entries
 from stream_processors.engine.records import CommitRecord, SetAside, StoppedJob, TaskState
@@ -199,7 +200,7 @@ class CatchUp:
     def _piece(self, job: Job, state: TaskState, stop: StoppedJob) -> MissedPiece:
         """The next part of what the job missed; topics that it does not read count as read."""
         tables = [
-            t for t in self._parts.lake.tables() if source_of(t) and any(matches(r, t) for r in job.reads)
+            t for t in self._parts.lake.tables() if source_of(t) and any(names_table(r, t) for r in job.reads)
         ]
         messages, rows, gaps = list[RawMessage](), dict[str, pa.Table](), list[SetAside]()
         offsets = dict(state.offsets)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from feature_store.commit_feed import names_table
 from stream_processors.engine.records import TaskState
 from stream_processors.job import Batch, Derived, Job, Output, RawMessage
 
@@ -25,11 +26,6 @@ class CommitOutput:
 
     def __bool__(self) -> bool:
         return bool(self.rows or self.state or self.messages or self.counters)
-
-
-def matches(pattern: str, name: str) -> bool:
-    """Whether a job's ``reads`` or ``writes`` entry names this table: exactly, or by a ``prefix*``."""
-    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
 
 
 def in_order(jobs: Sequence[Job]) -> tuple[Job, ...]:
@@ -52,7 +48,9 @@ def in_order(jobs: Sequence[Job]) -> tuple[Job, ...]:
 
 
 def _feeds(producer: Job, consumer: Job) -> bool:
-    return any(matches(w, r) or matches(r, w) or w == r for w in producer.writes for r in consumer.reads)
+    return any(
+        names_table(w, r) or names_table(r, w) or w == r for w in producer.writes for r in consumer.reads
+    )
 
 
 class JobObserver(Protocol):
@@ -108,7 +106,7 @@ def run_jobs(
 def _batch_for(
     job: Job, messages: Sequence[RawMessage], rows: Mapping[str, list[pa.Table]], state: TaskState
 ) -> Batch:
-    wanted = {t: pa.concat_tables(p) for t, p in rows.items() if any(matches(r, t) for r in job.reads)}
+    wanted = {t: pa.concat_tables(p) for t, p in rows.items() if any(names_table(r, t) for r in job.reads)}
     return Batch(
         task=state.task,
         n=state.n + 1,
@@ -118,6 +116,6 @@ def _batch_for(
 
 
 def _check_writes(job: Job, output: Output) -> None:
-    undeclared = [t for t in output.rows if not any(matches(w, t) for w in job.writes)]
+    undeclared = [t for t in output.rows if not any(names_table(w, t) for w in job.writes)]
     if undeclared:
         raise ValueError(f"job {job.name} landed rows in {undeclared}, which its `writes` does not name")

@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 
 SITE_LISTENER = "SITE"
 PORT_FILE = "kafka.port"
+FRONT_FILE = "kafka.front.json"
 STACK_LOCK_HINT = "run `edgeloop status` to see it, `edgeloop down` to end it"
 _CHECK_S = 0.5
 _REACH_S = 5.0
@@ -164,12 +165,12 @@ class Stack:
             self._reach(self.settings.broker)
             return
         port = self.settings.kafka_port or self._earlier_port()
-        bind, front = free_ports(2, () if port is None else (port,))
+        site = self._earlier_front() or self._new_front(port)
         broker = KafkaBroker(
             self.settings.state_dir / "kafka",
             self.settings.cache_dir,
             port=port,
-            extra=[ExtraListener(SITE_LISTENER, bind, front)],
+            extra=[ExtraListener(SITE_LISTENER, site.bind_port, site.front_port)],
             log_path=self.settings.logs_dir / "kafka.log",
             heap_mb=self.settings.kafka_heap_mb,
             progress=self._progress,
@@ -179,7 +180,8 @@ class Stack:
         self._keep("kafka", lambda: broker.restart().child)
         self.bootstrap_servers = broker.bootstrap_servers
         (self.settings.state_dir / PORT_FILE).write_text(f"{broker.port}\n")
-        self.site = BrokerFront(bind_port=bind, front_port=front)
+        DISK.write(self.settings.state_dir / FRONT_FILE, site.model_dump_json().encode())
+        self.site = site
         self._publish(bootstrap_servers=self.bootstrap_servers, site=self.site)
 
     def _earlier_port(self) -> int | None:
@@ -188,6 +190,21 @@ class Stack:
             port = int((self.settings.state_dir / PORT_FILE).read_text())
             return port if is_free(port) else None
         return None
+
+    def _earlier_front(self) -> BrokerFront | None:
+        """The second listener as it was before, if its port is free: who uses it then finds it again.
+
+        A proxy may listen on the front's port already.
+        """
+        with contextlib.suppress(OSError, ValueError):
+            front = BrokerFront.model_validate_json((self.settings.state_dir / FRONT_FILE).read_bytes())
+            return front if is_free(front.bind_port) else None
+        return None
+
+    @staticmethod
+    def _new_front(port: int | None) -> BrokerFront:
+        bind, front = free_ports(2, () if port is None else (port,))
+        return BrokerFront(bind_port=bind, front_port=front)
 
     def _reach(self, address: str) -> None:
         try:

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from tests.faults import edge_faults, file_faults, line_faults, loop_faults, message_faults
-from tests.faults.campaign import perform, plan
+from tests.faults.campaign import Result, perform, plan
 from tests.faults.checker import INVARIANTS
 from tests.faults.fault_kinds import KINDS
 from tests.faults.tally import merge_into, table
@@ -40,12 +40,15 @@ def main() -> int:
     names = [k for k in given.kinds.split(",") if k]
     if unknown := sorted(set(names) - set(KINDS)):
         parser.error(f"no such kind: {', '.join(unknown)}; --list names them")
+
+    def keep(result: Result) -> None:
+        if given.tally:
+            merge_into(given.tally, [result])
+
     with tempfile.TemporaryDirectory(prefix="edgeloop-faults-") as temporary:
         folder = given.keep or Path(temporary)
-        results = perform(plan(given.runs, given.seed, names), folder, given.seed, _say)
+        results = perform(plan(given.runs, given.seed, names), folder, given.seed, _say, keep)
     _say(table(results))
-    if given.tally:
-        merge_into(given.tally, results)
     return 0 if all(r.finding.holds for r in results) else 1
 
 

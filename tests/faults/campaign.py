@@ -47,8 +47,22 @@ def plan(runs: int, seed: int, kinds: Sequence[str] = ()) -> list[Run]:
     return [Run(i, KINDS[name], rng.randrange(2**31)) for i, name in enumerate(order[:runs])]
 
 
-def perform(runs: Sequence[Run], folder: Path, seed: int, say: Callable[[str], None]) -> list[Result]:
-    """Perform the runs; a stack that a run leaves broken is replaced by a new one."""
+def perform(
+    runs: Sequence[Run],
+    folder: Path,
+    seed: int,
+    say: Callable[[str], None],
+    keep: Callable[[Result], None] = lambda _: None,
+) -> list[Result]:
+    """Perform the runs; a stack that a run leaves broken is replaced by a new one.
+
+    Args:
+        runs: From ``plan``.
+        folder: Of the stacks.
+        seed: Of the simulated machines.
+        say: Is given a line for each run.
+        keep: Is given each result at once: a campaign that is cut short has still counted.
+    """
     results: list[Result] = []
     left = list(runs)
     while left:
@@ -63,6 +77,7 @@ def perform(runs: Sequence[Run], folder: Path, seed: int, say: Callable[[str], N
                 run = left.pop(0)
                 result = _perform(run, rig, checker)
                 results.append(result)
+                keep(result)
                 say(_line(result, len(runs)))
                 if not result.finding.holds:
                     break  # what is broken would be found again in every later run
@@ -79,7 +94,11 @@ def _perform(run: Run, rig: FaultRig, checker: Checker) -> Result:
         finding = Finding()
         finding.violate(6, "stuck", 1, f"while the fault held: {exc}")
         return Result(run, 1, finding)
-    finding = checker.check(allowed)
+    try:
+        finding = checker.check(allowed)
+    except Exception as exc:  # noqa: BLE001  (a check that fails is no run that holds, and ends no campaign)
+        finding = Finding()
+        finding.violate(6, "stuck", 1, f"the check failed: {type(exc).__name__}: {exc}")
     # A full disk takes no status file: so windows are counted from before the fault to after the recovery.
     least = DECIDED_SHARE * WINDOWS_PER_S * (time.monotonic() - began)
     silent = [n for n in rig.edges if run.kind.decides and rig.windows(n) - before[n] < least]

@@ -83,7 +83,17 @@ class LogEvidence:
     _seen: set[tuple[Any, ...]] = field(default_factory=set)
 
     def read_to_end(self) -> dict[int, int]:
-        """Read what was appended since; returns the ends by partition."""
+        """Read what was appended since; returns the ends by partition.
+
+        Raises:
+            AssertionError: The broker does not answer yet.
+        """
+        try:
+            return self._read_to_end()
+        except ck.KafkaException as exc:
+            raise AssertionError(f"the log cannot be read: {exc}") from exc
+
+    def _read_to_end(self) -> dict[int, int]:
         consumer = ck.Consumer(
             {"bootstrap.servers": self.servers, "group.id": "fault-checker", "enable.auto.commit": False}
         )

@@ -13,6 +13,7 @@ from feature_store import duck
 from feature_store.cut import Cut
 from feature_store.cut_store import CutStore
 from feature_store.sound_cut import SoundCut, sound_cut
+from feature_store.view_comments import comment_statements, how_to_open, macro_statements
 from feature_store.views import statements
 from schemas.errors import UnreadableDataError
 from schemas.profile import Profile
@@ -26,6 +27,7 @@ def open_views(
     *,
     verify: Iterable[str] = (),
     database: Path | None = None,
+    relative: bool = False,
 ) -> tuple[duck.Connection, SoundCut]:
     """A connection to the views of a cut, and the cut without the files that are left out.
 
@@ -36,17 +38,31 @@ def open_views(
         profiles: Registered profiles, by name.
         verify: Tables whose files are read whole first.
         database: A new file for the views; None: in memory.
+        relative: Name files relative to the lake's folder, so that the lake can be moved or mounted.
 
     Raises:
         UnreadableDataError: DuckDB cannot read a file that is as it was written.
     """
     sound = sound_cut(root, cut, cuts.keeps, verify=verify)
+
+    def build(shown: SoundCut) -> duck.Connection:
+        base = Path() if relative else root
+        made = [
+            *macro_statements(),
+            *statements(base, shown, profiles),
+            *([how_to_open()] if relative else []),
+        ]
+        connection = duck.build(made, database, root if relative else None)
+        for statement in comment_statements(duck.columns_of_views(connection), profiles):
+            connection.execute(statement)
+        return connection
+
     try:
-        return duck.build(statements(root, sound, profiles), database), sound
+        return build(sound), sound
     except UnreadableDataError:
         again = sound_cut(root, cut, cuts.keeps, verify=cut.tables)
         if len(again.left_out) == len(sound.left_out):
             raise
     if database is not None:
         database.unlink(missing_ok=True)
-    return duck.build(statements(root, again, profiles), database), again
+    return build(again), again

@@ -30,18 +30,48 @@ def _spill() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="edgeloop-duckdb-")
 
 
-def build(statements: Iterable[str], database: Path | None = None) -> Connection:
-    """A connection, in memory or to a new file, after these statements; times are UTC.
+OLDEST_CLIENT = "v1.0.0"
+"""Oldest DuckDB that reads the files that we write."""
+
+
+def build(
+    statements: Iterable[str], database: Path | None = None, relative_to: Path | None = None
+) -> Connection:
+    """A connection after these statements; times are UTC.
+
+    Args:
+        statements: SQL, in order.
+        database: A new file to hold what they make; None: nothing outlasts the connection.
+        relative_to: Folder that relative paths in them begin at; None: the working directory.
 
     Raises:
         QueryError: DuckDB refuses one of them, or cannot read a file that it names.
     """
     with translated():
-        connection = duckdb.connect(str(database) if database else ":memory:")
+        connection = duckdb.connect(":memory:")
         connection.execute("SET TimeZone = 'UTC'")
+        if relative_to is not None:
+            connection.execute(f"SET file_search_path = {text(str(relative_to))}")
+        if database is not None:
+            connection.execute(
+                f"ATTACH {text(str(database))} AS made (STORAGE_VERSION {text(OLDEST_CLIENT)}); USE made"
+            )
         for statement in statements:
             connection.execute(statement)
         return connection
+
+
+def columns_of_views(connection: Connection) -> dict[str, set[str]]:
+    """Columns of each view of the connection, by the view's name."""
+    with translated():
+        found: dict[str, set[str]] = {}
+        query = (
+            "SELECT table_name, column_name FROM duckdb_columns() "
+            "WHERE NOT internal AND database_name = current_database()"
+        )
+        for view, column in connection.execute(query).fetchall():
+            found.setdefault(view, set()).add(column)
+        return found
 
 
 def is_readable(database: Path) -> bool:

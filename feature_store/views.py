@@ -36,7 +36,7 @@ def statements(root: Path, sound: SoundCut, profiles: Mapping[str, Profile]) -> 
     """``CREATE VIEW`` statements for a cut, in order.
 
     Args:
-        root: The lake's folder, absolute.
+        root: The lake's folder; empty: files are named relative to it.
         sound: Which files to read, and which are left out.
         profiles: Registered profiles, by name: each has its table, an empty one if the cut has none.
     """

@@ -34,6 +34,7 @@ PROVENANCE = (
 
 PARTITION_COLUMN = "day"
 """Delta partition column of every table: UTC day of ``known_at`` as ``YYYY-MM-DD``."""
+DAY_DOC = "UTC day of known_at: filter on it first in large lakes."
 
 PROFILE = _field("profile", pa.string(), "Profile the row belongs to.")
 

@@ -11,7 +11,7 @@ import pytest
 
 import feature_store
 from feature_store import connect, duck
-from feature_store.catalog import CATALOG, refresh_catalog
+from feature_store.catalog import CATALOG, refresh_catalog, write_catalog
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from feature_store.sql import LakeSettings, query, run, touched_tables, views
@@ -183,7 +183,7 @@ def test_a_query_names_the_rows_that_it_lacks_and_other_queries_do_not(lake_root
     assert len(run(lake_root, "SELECT k FROM right_rows", fmt="csv", warn=warnings.append).split()) == 4
     assert len(warnings) == 1
     refresh_catalog(lake)
-    with duckdb.connect(str(lake_root / CATALOG), read_only=True) as con:
+    with plain_client(lake_root) as con:
         assert con.execute("SELECT k FROM left_rows ORDER BY k").fetchall() == [(0,), (2,)]
         assert con.execute("SELECT table_name, rows FROM damaged_files").fetchall() == [("left_rows", 1)]
 
@@ -281,6 +281,66 @@ def write_and_refresh(root, stop):
         n += 1
 
 
+def plain_client(lake_root, path=None):
+    con = duckdb.connect(str(path or lake_root / CATALOG), read_only=True)
+    con.execute(f"SET file_search_path = '{lake_root}'")
+    return con
+
+
+def two_rows(lake_root):
+    lake = two_tables(lake_root)
+    for n in range(2):
+        commit(lake, CutStore(lake), "a", n, [n])
+    return lake
+
+
+def test_a_catalog_moves_with_its_lake_and_says_how_it_is_opened(lake_root, tmp_path):
+    refresh_catalog(two_rows(lake_root))
+    elsewhere = tmp_path / "mounted"
+    lake_root.rename(elsewhere)
+    with plain_client(elsewhere) as con:
+        assert con.execute("SELECT count(*) FROM left_rows").fetchone() == (2,)
+    with duckdb.connect(str(elsewhere / CATALOG), read_only=True) as con:
+        with pytest.raises(duckdb.IOException, match="No files found"):
+            con.execute("SELECT count(*) FROM left_rows")
+        said = con.execute("SELECT string_agg(says) FROM how_to_open").fetchone()[0]
+        assert "SET file_search_path" in said
+
+
+def test_a_catalog_for_a_mount_works_from_anywhere(lake_root, tmp_path):
+    path = write_catalog(two_rows(lake_root), tmp_path / "views.duckdb")
+    with duckdb.connect(str(path), read_only=True) as con:
+        assert con.execute("SELECT count(*) FROM left_rows").fetchone() == (2,)
+
+
+def test_duckdb_from_1_0_on_can_open_the_catalog(lake_root):
+    machine_lake(lake_root)
+    head = refresh_catalog(Lake(lake_root)).read_bytes()[:20]
+    assert (head[8:12], int.from_bytes(head[12:20], "little")) == (b"DUCK", 64)  # storage of 0.9 to 1.1
+
+
+def test_every_column_says_in_sql_what_it_means(lake_root):
+    machine_lake(lake_root)
+    with connect(lake_root) as con:
+        silent = "SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal AND comment IS NULL"
+        views = {"cut", "job_progress", "how_to_open"}
+        assert [row for row in con.execute(silent).fetchall() if row[0] not in views] == []
+        unit = "SELECT comment FROM duckdb_columns() WHERE column_name = 'vibration_rms'"
+        assert "[" in con.execute(unit).fetchone()[0]
+
+
+def test_macros_weight_by_the_probability_of_sending_and_put_reasons_into_words(lake_root):
+    machine_lake(lake_root)
+    rows = "(VALUES (1.0, 0.5), (4.0, 1.0), (NULL, 0.25)) AS rows(value, q)"
+    asked = "weighted_avg(value, q), weighted_count(q), weighted_share(value > 2, q)"
+    with connect(lake_root) as con:
+        assert con.execute(f"SELECT {asked} FROM {rows}").fetchone() == (2.0, 7.0, pytest.approx(1 / 3))
+        asked = "reason_names(9), has_reason(9, 'deadband'), has_reason(9, 'burst')"
+        assert con.execute(f"SELECT {asked}").fetchone() == ("sample, deadband", True, False)
+        with pytest.raises(duckdb.Error, match="no such reason: whim"):
+            con.execute("SELECT has_reason(9, 'whim')")
+
+
 def test_a_plain_duckdb_process_reads_the_catalog_while_it_is_refreshed(lake_root):
     lake = two_tables(lake_root)
     commit(lake, CutStore(lake), "a", 0, [0])
@@ -288,7 +348,7 @@ def test_a_plain_duckdb_process_reads_the_catalog_while_it_is_refreshed(lake_roo
     stop = SPAWN.Event()
     writer = SPAWN.Process(target=write_and_refresh, args=(lake_root, stop))
     writer.start()
-    client = subprocess.Popen([sys.executable, "-c", PLAIN_CLIENT, str(lake_root / CATALOG)])
+    client = subprocess.Popen([sys.executable, "-c", PLAIN_CLIENT, CATALOG], cwd=lake_root)
     wait_until(lambda: client.poll() is not None, 60, "the client to have read four cuts")
     stop.set()
     writer.join()

@@ -111,6 +111,7 @@ def test_a_plain_client_sees_a_jobs_newest_rows_although_no_device_sends(jobs):
     def shown():
         path = jobs.cloud.lake.root / "catalog.duckdb"
         with suppress(duckdb.CatalogException), duckdb.connect(path, read_only=True) as con:
+            con.execute(f"SET file_search_path = '{path.parent}'")
             return con.execute(f"SELECT count(*) FROM {GOOD}_rows").fetchone()[0]
         return 0  # it is older than the job's table
 

@@ -5,28 +5,40 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
+import platform
 import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 import infra.cli
-from infra.cli.console import show_error
+from infra.cli.console import show_error, show_text
 from infra.settings import StackSettings, load_settings
 from infra.terminal import guard_streams
 from schemas.errors import PipelineError
 from schemas.folder_access import guard_new_files
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        show_text(f"edgeloop {version('edgeloop')}, Python {platform.python_version()}")
+        raise typer.Exit
+
 
 StateDir = Annotated[
     Path | None, typer.Option(help="Folder of everything the stack keeps.", show_default=False)
 ]
 Broker = Annotated[
     str | None, typer.Option(help="host:port of an existing Kafka cluster.", show_default=False)
+]
+Version = Annotated[
+    bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_show_version)
 ]
 Namespace = Annotated[str | None, typer.Option(help="Prefix of topics and groups.", show_default=False)]
 
@@ -64,7 +76,6 @@ def build_app() -> typer.Typer:
         name="edgeloop",
         help="Sensors to queryable rows: run the pipeline, inspect it, query it.",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
     )
     app.callback()(_globals)
@@ -81,7 +92,9 @@ def _globals(
     state_dir: StateDir = None,
     broker: Broker = None,
     namespace: Namespace = None,
+    show_version: Version = False,
 ) -> None:
+    del show_version  # its callback has ended the command
     ctx.obj = Session({"state_dir": state_dir, "broker": broker, "namespace": namespace})
 
 

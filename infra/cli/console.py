@@ -38,13 +38,14 @@ def stdout() -> Console:
     return EscapedConsole(highlight=False, soft_wrap=plain, width=_PLAIN_WIDTH if plain else None)
 
 
-def _stderr() -> Console:
+def stderr() -> Console:
+    """Console for progress and errors."""
     return EscapedConsole(stderr=True, highlight=False, soft_wrap=True)
 
 
 def show_progress(line: str) -> None:
     """Print a line of progress."""
-    _stderr().print(Text(escaped_block(line), style="dim"))
+    stderr().print(Text(escaped_block(line), style="dim"))
 
 
 def show_json(value: Any) -> None:
@@ -112,7 +113,7 @@ def _rendered(table: Table) -> str:
 
 def show_error(error: PipelineError) -> None:
     """Print what failed in one line, and what to do in another if the error's class says it."""
-    console = _stderr()
+    console = stderr()
     console.print(Text.assemble(("error: ", "bold red"), escaped_block(str(error))))
     advice = hint(error)
     if advice:
@@ -121,7 +122,7 @@ def show_error(error: PipelineError) -> None:
 
 def show_warning(line: str) -> None:
     """Print what the reader of a result must know about it."""
-    _stderr().print(Text.assemble(("warning: ", "bold yellow"), escaped_block(line)))
+    stderr().print(Text.assemble(("warning: ", "bold yellow"), escaped_block(line)))
 
 
 def hint(error: PipelineError) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from infra.cli.app import interruptible, session
-from infra.cli.console import stdout
+from infra.cli.console import AsJson, show_json, stderr, stdout
 
 
 def register(app: typer.Typer) -> None:
@@ -25,23 +24,25 @@ def demo(
     loop: Annotated[
         bool, typer.Option("--loop/--no-loop", help="Run the learning loop too, or the pipeline alone.")
     ] = True,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the report as JSON.", show_default=False)
-    ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Run a fleet through a fault, a recalibration, a network cut and wear; let the loop learn; report.
 
     Exit code 1 if the books do not balance, the new model is not better, or a device runs the wrong model.
-    The lake stays for `edgeloop sql`.
+    The lake stays for `edgeloop sql`. With --json the report is printed as JSON, and the rest goes to
+    standard error.
     """
     from infra.demo.demo_run import DemoRequest, run_demo
 
-    request = DemoRequest(profile, devices, seconds, seed, loop, json_file)
+    request = DemoRequest(profile, devices, seconds, seed, loop)
+    console = stderr() if as_json else stdout()
     try:
         with interruptible():
-            all_well = run_demo(session(ctx).settings(), request, stdout())
+            found = run_demo(session(ctx).settings(), request, console)
     except KeyboardInterrupt:
-        stdout().print("stopped; what was not sent stays spooled, the lake keeps what has landed")
+        console.print("stopped; what was not sent stays spooled, the lake keeps what has landed")
         raise typer.Exit(1) from None
-    if not all_well:
+    if as_json:
+        show_json(found.to_json())
+    if not found.all_well:
         raise typer.Exit(1)

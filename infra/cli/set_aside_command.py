@@ -51,14 +51,21 @@ def show(ctx: typer.Context, entry_id: Id, as_json: AsJson = False) -> None:
             show_text(f"{name:<10} {escaped(str(value))}")
 
 
-def restore(ctx: typer.Context, entry_ids: Annotated[list[str], typer.Argument(metavar="ID...")]) -> None:
+def restore(
+    ctx: typer.Context,
+    entry_ids: Annotated[list[str], typer.Argument(metavar="ID...")],
+    as_json: AsJson = False,
+) -> None:
     """Ask to have state keys or derived messages back; the worker of the task does so within seconds."""
     from stream_processors.engine.restores import RestoreRequests
 
     requests = RestoreRequests(session(ctx).settings().lake_root)
     for entry_id in entry_ids:
         requests.ask(entry_id)
-    show_text(f"{count(len(entry_ids), 'request')} left for the workers")
+    if as_json:
+        show_json({"requested": entry_ids})
+    else:
+        show_text(f"{count(len(entry_ids), 'request')} left for the workers")
 
 
 def escaped(text: str) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from contextlib import ExitStack
 
 from rich.console import Console
 
 from infra.demo.conclude import conclude, conclude_loop
-from infra.demo.demo_report import print_report
+from infra.demo.demo_report import DemoReport, print_report
 from infra.demo.loop_report import LoopReport
 from infra.demo.loop_view import LoopReader, merge_device_steps
 from infra.demo.plan import SOUTH, DemoPlan
@@ -31,11 +30,11 @@ POLL_EVERY_S = 1.0
 DRAIN_S = 90.0
 
 
-def run_demo(settings: StackSettings, request: DemoRequest, console: Console) -> bool:
+def run_demo(settings: StackSettings, request: DemoRequest, console: Console) -> DemoReport:
     """Run a demo to its end.
 
     Returns:
-        Whether the books balance and, with the loop, the loop did what it should.
+        What happened, and whether all is well.
 
     Raises:
         StackError: The stack cannot start, or an edge process ended early.
@@ -62,9 +61,7 @@ def run_demo(settings: StackSettings, request: DemoRequest, console: Console) ->
         _drain(stage, watcher, console)
         report = conclude(stage, watcher, _close_loop(stage, reader, console) if request.loop else None)
     print_report(console, report, _story(stage.plan))
-    if request.json_file is not None:
-        request.json_file.write_text(json.dumps(report.to_json(), indent=2) + "\n")
-    return report.all_well
+    return report
 
 
 def _start(stage: DemoStage, cleanup: ExitStack) -> None:

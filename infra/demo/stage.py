@@ -38,7 +38,6 @@ class DemoRequest:
     Attributes:
         seconds: Length of the simulation.
         loop: Run the whole loop; False: the pipeline alone.
-        json_file: Gets the report as JSON.
     """
 
     profile: str = "machine"
@@ -46,7 +45,6 @@ class DemoRequest:
     seconds: float = 180.0
     seed: int = 7
     loop: bool = True
-    json_file: Path | None = None
 
 
 @dataclass

@@ -3,10 +3,13 @@
 import csv
 import io
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import typer
 
+from infra.cli.app import build_app
 from infra.cli.console import hint
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.kafka.kafka_broker import KafkaBroker
@@ -50,6 +53,27 @@ def test_every_family_explains_itself(edgeloop: EdgeloopHere, family: str):
     result = edgeloop(family, "--help")
     assert result.returncode == 0
     assert "Usage: edgeloop" in result.stdout
+
+
+def every_command(group=None, path=""):
+    group = group or typer.main.get_command(build_app())
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from every_command(command, f"{path}{name} ")
+        else:
+            yield path + name, command
+
+
+def test_json_is_a_flag_of_every_command_that_ends_by_itself():
+    with_flag = {
+        name for name, command in every_command() for p in command.params if "--json" in p.opts and p.is_flag
+    }
+    assert {name for name, _ in every_command()} - with_flag == {"job run"}
+
+
+def test_the_version_is_told(edgeloop: EdgeloopHere):
+    told = edgeloop("--version")
+    assert (told.returncode, told.stdout.split()[:2]) == (0, ["edgeloop", version("edgeloop") + ","])
 
 
 def test_a_failure_is_one_line_without_a_traceback(tmp_path: Path):

@@ -23,12 +23,16 @@ LINE = ("--no-loop", "--devices", "6", "--seconds", "24")
 LOOP = ("--devices", "12", "--seconds", "180", "--seed", "7")
 
 
-def start(tmp_path, *options, launcher=()):
+def start(tmp_path, *options, launcher=(), report=None):
+    """Start a demo; with ``report`` its standard output goes to that file, all else to the pipe."""
     env = {**os.environ, "EDGELOOP_STATE_DIR": str(tmp_path / "state")}
     command = [*launcher, sys.executable, "-m", "infra", "demo", *options]
-    return subprocess.Popen(
-        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    if report is None:
+        return subprocess.Popen(command, env=env, start_new_session=True, **pipes)
+    with report.open("wb") as file:
+        pipes = {"stdout": file, "stderr": subprocess.PIPE}
+        return subprocess.Popen([*command, "--json"], env=env, start_new_session=True, **pipes)
 
 
 def leftovers(tmp_path):
@@ -47,9 +51,9 @@ def leftovers(tmp_path):
 
 def test_a_demo_ends_by_itself_with_books_that_balance(tmp_path):
     report = tmp_path / "report.json"
-    process = start(tmp_path, *LINE, "--json", str(report))
-    output, _ = process.communicate(timeout=150)
-    assert process.returncode == 0, output.decode()
+    process = start(tmp_path, *LINE, report=report)
+    _, shown = process.communicate(timeout=150)
+    assert process.returncode == 0, shown.decode()
     found = json.loads(report.read_text())
     assert "models" not in found
     rows = found["rows"]
@@ -100,9 +104,9 @@ class Reaper:
 @pytest.mark.timeout(420)
 def test_the_loop_closes_although_each_process_of_the_model_service_is_killed(tmp_path):
     report, reaper = tmp_path / "report.json", Reaper(tmp_path / "state")
-    process = start(tmp_path, *LOOP, "--json", str(report))
+    process = start(tmp_path, *LOOP, report=report)
     output: list[bytes] = []
-    reading = threading.Thread(target=lambda: output.extend(process.stdout), daemon=True)
+    reading = threading.Thread(target=lambda: output.extend(process.stderr), daemon=True)
     reading.start()
 
     def over() -> bool:
@@ -111,8 +115,8 @@ def test_the_loop_closes_although_each_process_of_the_model_service_is_killed(tm
 
     wait_until(over, 400, "the demo's end")
     reading.join()
-    process.stdout.close()
-    assert report.exists(), b"".join(output).decode()
+    process.stderr.close()
+    assert report.stat().st_size, b"".join(output).decode()
     assert reaper.waiting == {}
     found = json.loads(report.read_text())
     assert found["balanced"]

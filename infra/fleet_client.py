@@ -149,7 +149,7 @@ class FleetClient:
         return self._one("StartRollout", StartRolloutRequest(version=version, group=group, security=security))
 
     def control_rollout(self, rollout_id: str, action: str, reason: str = "") -> Json:
-        """Request that the engine does ``pause``, ``resume`` or ``abort``."""
+        """Request that the engine does ``pause``, ``resume``, ``abort`` or ``back``."""
         return self._one(
             "ControlRollout", ControlRolloutRequest(rollout_id=rollout_id, action=action, reason=reason)
         )

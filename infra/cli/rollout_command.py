@@ -11,6 +11,7 @@ import typer
 from infra.cli.app import session
 from infra.cli.console import AsJson, show_json, show_table, show_text
 from infra.printing import count, instant, share
+from schemas.errors import RegistryError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -23,13 +24,14 @@ Reason = Annotated[str, typer.Option(help="Kept in the history.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    family = typer.Typer(help="Rollouts: start, inspect, pause, abort.", no_args_is_help=True)
+    family = typer.Typer(help="Rollouts: start, inspect, pause, abort, take back.", no_args_is_help=True)
     for command, name in (
         (start, "start"),
         (status, "status"),
         (pause, "pause"),
         (resume, "resume"),
         (abort, "abort"),
+        (back, "back"),
         (history, "history"),
     ):
         family.command(name)(command)
@@ -71,6 +73,26 @@ def abort(
 ) -> None:
     """Abort: the group returns to its baseline by a signed channel, never below the policy's floor."""
     _control(ctx, rollout_id, "abort", reason, as_json)
+
+
+def back(
+    ctx: typer.Context,
+    group: Annotated[str, typer.Option(help="Rollout group.")] = "default",
+    reason: Reason = "",
+    as_json: AsJson = False,
+) -> None:
+    """Take the group's newest completed rollout back: devices return to the set before it.
+
+    Repeat it to go further back, to the factory's set at last. Never below the policy's floor.
+    """
+    from model_service import rollout_summary
+
+    found = _read_registry(ctx, lambda connection: rollout_summary.history(connection, group, 1000))
+    completed = [r for r in found if r["state"] in ("completed", "completed_partial")]
+    if not completed:
+        raise RegistryError(f"no rollout of group {group} is in force: its devices run the factory's set")
+    newest = max(completed, key=lambda r: float(r["updated_at"]))
+    _control(ctx, newest["rollout_id"], "back", reason, as_json)
 
 
 def status(

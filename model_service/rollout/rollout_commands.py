@@ -96,8 +96,11 @@ class RolloutCommands:
                 outcome = rollout_states.resume(record, actor, reason, observed, approves=approves)
             case "abort":
                 outcome = rollout_states.abort(record, reason or f"{actor} asked", actor, now)
+            case "back":
+                _newest_and_alone(connection, record)
+                outcome = rollout_states.back(record, reason or f"{actor} asked", actor, now)
             case other:
-                raise RegistryError(f"no action '{other}': pause, resume or abort")
+                raise RegistryError(f"no action '{other}': pause, resume, abort or back")
         if outcome.record != record or outcome.actions:
             highest_seq = self.highest_seq(record.group)
             rollout_store.apply(
@@ -136,6 +139,21 @@ def start(
         raise RegistryError(f"group {group} runs {version} already")
     record = draft(group, family, version, actor, security=security)
     return answer_of(rollout_store.create(connection, record, now))
+
+
+def _newest_and_alone(connection: Connection, record: RolloutRecord) -> None:
+    """Return if nothing came to the group after this rollout.
+
+    Raises:
+        RegistryError: Another rollout runs, or completed later: that one must be ended or taken back first.
+    """
+    running = rollout_store.active(connection, record.group)
+    if running is not None and running.rollout_id != record.rollout_id:
+        name = running.rollout_id
+        raise RegistryError(f"rollout {name} is {running.state}: `edgeloop rollout abort {name}` first")
+    newest = rollout_store.newest_completed(connection, record.group)
+    if newest is not None and newest.rollout_id != record.rollout_id:
+        raise RegistryError(f"rollout {newest.rollout_id} completed later: take that back first")
 
 
 def _passed(connection: Connection, version: str) -> None:

@@ -17,7 +17,15 @@ from model_service.rollout.device_progress import ProgressKind
 from model_service.rollout.observed import Observed
 from model_service.rollout.phase_judge import PhaseJudgement, judge, progress_of_treated
 from model_service.rollout.return_to_baseline import advance_return
-from model_service.rollout.rollout_record import ENDED, PauseKind, RolloutPause, RolloutRecord, RolloutState
+from model_service.rollout.rollout_record import (
+    ACTIVE,
+    COMPLETED,
+    ENDED,
+    PauseKind,
+    RolloutPause,
+    RolloutRecord,
+    RolloutState,
+)
 from model_service.rollout.transitions import (
     Note,
     Propose,
@@ -118,13 +126,28 @@ def abort(record: RolloutRecord, reason: str, actor: str, now: float) -> Transit
         return Transition(record)
     if record.state in ENDED:
         raise RegistryError(
-            f"rollout {record.rollout_id} is {record.state}: roll out an earlier version instead"
+            f"rollout {record.rollout_id} is {record.state}; `edgeloop rollout back` undoes a completed one"
         )
     if record.state == "draft":
         return supersede(record, f"{actor}: {reason}")
     aborted = with_changes(record, state="aborting", pause=None, ended_because=reason)
     detail = {"phase": record.phase, "by": actor, "reason": reason}
     return Transition(aborted, (Withdraw(), Note("rollout_aborted", "aborted", detail)), due=now)
+
+
+def back(record: RolloutRecord, reason: str, actor: str, now: float) -> Transition:
+    """Take a completed rollout back: the group returns to the set that it ran before, as after an abort.
+
+    Raises:
+        RegistryError: The rollout has not completed.
+    """
+    if record.state not in COMPLETED:
+        hint = f"; `edgeloop rollout abort {record.rollout_id}` ends it" if record.state in ACTIVE else ""
+        raise RegistryError(f"rollout {record.rollout_id} is {record.state}, not completed{hint}")
+    taken_back = with_changes(record, state="aborting", ended_because=reason)
+    return Transition(
+        taken_back, (Note("rollout_taken_back", "back", {"by": actor, "reason": reason}),), due=now
+    )
 
 
 def _until_published(record: RolloutRecord, observed: Observed, now: float) -> Transition:

@@ -111,13 +111,19 @@ def last_completed(connection: Connection, group: str, before: str = "") -> dict
         group: The group.
         before: Id of a rollout: only those that had completed when it started; empty: all.
     """
+    found = newest_completed(connection, group, before)
+    return {} if found is None else dict(found.target)
+
+
+def newest_completed(connection: Connection, group: str, before: str = "") -> RolloutRecord | None:
+    """The group's last completed rollout, as ``last_completed`` finds it; None: none ever completed."""
     query = select(rollouts.c.record).where(rollouts.c.grp == group, rollouts.c.state.in_(COMPLETED))
     if before:
         born = select(rollouts.c.created_at).where(rollouts.c.rollout_id == before).scalar_subquery()
         query = query.where(rollouts.c.updated_at <= _began(connection, before, born))
     newest = query.order_by(rollouts.c.updated_at.desc()).limit(1)
     found = connection.execute(newest).scalar_one_or_none()
-    return {} if found is None else dict(RolloutRecord.model_validate(found).target)
+    return None if found is None else RolloutRecord.model_validate(found)
 
 
 def _began(connection: Connection, rollout_id: str, fallback: Any) -> Any:

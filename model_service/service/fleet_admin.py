@@ -55,7 +55,7 @@ RULES = {
 }
 MAX_TOKEN_S = 30 * 86400.0
 KINDS = ("", "anomaly", "classifier")
-ACTIONS = ("pause", "resume", "abort")
+ACTIONS = ("pause", "resume", "abort", "back")
 _REPLY_S = 0.2
 
 

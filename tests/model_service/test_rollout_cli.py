@@ -33,8 +33,12 @@ def test_a_person_starts_pauses_and_resumes_a_rollout(tmp_path):
         assert (found["state"], found["numbers"]["committed"]) == ("completed", 20)
         late = edgeloop("rollout", "abort", f"{GROUP}-1", "--reason", "late")
         assert late.returncode == 1
-        assert "roll out an earlier version" in late.stderr
+        assert "`edgeloop rollout back` undoes" in late.stderr
         assert "completed" in edgeloop("rollout", "history", "--group", GROUP).stdout
+        assert edgeloop.json("rollout", "back", "--group", GROUP)["state"] == "aborting"
+        nothing = edgeloop("rollout", "back", "--group", GROUP)
+        assert nothing.returncode == 1
+        assert "run the factory's set" in nothing.stderr
     finally:
         for process in running:
             process.terminate()

@@ -140,6 +140,37 @@ def test_a_malformed_command_gets_an_answer(deployment):
         assert connection.execute(select(commands.c.state)).scalars().all() == ["refused"]
 
 
+def test_completed_rollouts_are_taken_back_one_by_one_to_the_factorys_set(deployment):
+    names = deployment.join(20)
+    first = deployment.sign(1)
+    run(deployment, names)
+    deployment.sign(2)
+    run(deployment, names, number=2)
+
+    def back(number):
+        return deployment.command(
+            "control_rollout", rollout_id=f"{GROUP}-{number}", action="back", reason="noise"
+        )
+
+    early = back(1)
+    back(2)
+    assert run(deployment, names, number=2, until=ENDED[3:]).state == "rolled_back"
+    assert deployment.answer(early) == (
+        "refused",
+        {"reason": f"rollout {GROUP}-2 completed later: take that back first"},
+    )
+    assert {deployment.installed[d] for d in names} == {first}
+    back(1)
+    assert run(deployment, names, until=ENDED[3:]).state == "rolled_back"
+    assert {deployment.installed[d].version for d in names} == {FACTORY}
+    again = back(1)
+    deployment.engine().tick()
+    assert deployment.answer(again) == (
+        "refused",
+        {"reason": f"rollout {GROUP}-1 is rolled_back, not completed"},
+    )
+
+
 def test_an_abort_in_the_broad_ring_brings_everybody_back(deployment):
     deployment.use(quick_profile(phases=(0.5, 1.0)))
     names = deployment.join(20)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from model_service.rollout import rollout_store as rollout_store
     from model_service.rollout import rollout_summary as rollout_summary
     from model_service.service import delivery as delivery
+    from model_service.service import fleet_reads as fleet_reads
     from model_service.service import server as server
     from model_service.service.access import AccessList as AccessList
     from model_service.service.door import CallDoor as CallDoor
@@ -84,6 +85,7 @@ _LOADED_FROM: dict[str, tuple[str, str | None]] = {
     "delivery": ("model_service.service.delivery", None),
     "factory_models": ("model_service.models.factory_models", None),
     "fault_bank": ("model_service.models.fault_bank", None),
+    "fleet_reads": ("model_service.service.fleet_reads", None),
     "invite": ("model_service.identity.invitation", "invite"),
     "join_bundle": ("model_service.identity.invitation", "join_bundle"),
     "load_online_key": ("model_service.trust.keys", "load_online_key"),
@@ -131,6 +133,7 @@ __all__ = [
     "delivery",
     "factory_models",
     "fault_bank",
+    "fleet_reads",
     "invite",
     "join_bundle",
     "load_online_key",

@@ -12,6 +12,11 @@ from infra.cli.console import AsJson, show_json, show_progress, show_table, show
 from infra.printing import count, instant, span
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+    from sqlalchemy import Connection
+
     from infra.fleet_client import FleetClient
     from model_service import ModelSettings
 
@@ -42,8 +47,12 @@ def devices(
     as_json: AsJson = False,
 ) -> None:
     """List enrolled devices: state, models, attacks that they refused, last report."""
-    with _client(ctx, "viewer") as client:
-        found = client.devices(group)
+    found = _looked_up(
+        ctx,
+        "viewer",
+        lambda client: client.devices(group),
+        lambda c, reads: reads.list_devices(c, group, 0, None, {}),
+    )
     if as_json:
         show_json(found)
         return
@@ -108,8 +117,9 @@ def tokens(
     as_json: AsJson = False,
 ) -> None:
     """List join tokens: for which device, until when, whether used."""
-    with _client(ctx, "operator") as client:
-        found = client.tokens(last)
+    found = _looked_up(
+        ctx, "operator", lambda client: client.tokens(last), lambda c, reads: reads.list_tokens(c, last)
+    )
     if as_json:
         show_json(found)
         return
@@ -136,8 +146,9 @@ def people(
     as_json: AsJson = False,
 ) -> None:
     """List people's certificates: roles, serial, validity, whether revoked."""
-    with _client(ctx, "viewer") as client:
-        found = client.people(last)
+    found = _looked_up(
+        ctx, "viewer", lambda client: client.people(last), lambda c, reads: reads.list_people(c, last)
+    )
     if as_json:
         show_json(found)
         return
@@ -190,6 +201,26 @@ def _settings(ctx: typer.Context) -> ModelSettings:
     from infra.stack.model_settings import model_settings
 
     return model_settings(session(ctx).settings())
+
+
+def _looked_up(
+    ctx: typer.Context,
+    role: str,
+    ask: Callable[[FleetClient], list[Any]],
+    read: Callable[[Connection, ModuleType], list[Any]],
+) -> list[Any]:
+    """The service's answer; where it does not run, what the registry holds."""
+    from infra.registry_reader import read_registry
+    from model_service import fleet_reads
+    from schemas.errors import ServiceUnavailableError
+
+    try:
+        with _client(ctx, role) as client:
+            return ask(client)
+    except ServiceUnavailableError:
+        found = read_registry(_settings(ctx), lambda connection: read(connection, fleet_reads))
+        show_progress("the model service does not answer: this is what the registry holds")
+        return found
 
 
 def _client(ctx: typer.Context, role: str) -> FleetClient:

@@ -36,7 +36,11 @@ def bounded(limit: int) -> int:
 
 
 def list_devices(
-    connection: Connection, group: str, limit: int, watching: Mapping[str, int], twins: Mapping[str, int]
+    connection: Connection,
+    group: str,
+    limit: int,
+    watching: Mapping[str, int] | None,
+    twins: Mapping[str, int],
 ) -> list[Json]:
     """Devices with what they last reported.
 
@@ -44,7 +48,8 @@ def list_devices(
         connection: Reads the registry.
         group: Only devices of this group; empty: of all groups.
         limit: Largest number of devices; 0: the default.
-        watching: Number of open watch streams of this process, by device.
+        watching: Number of open watch streams of the service, by device; None: it does not run, so nobody
+            can tell.
         twins: Number of reports of a twin that are not recorded yet, by device.
     """
     reported = {row["device_id"]: row for row in statuses(connection, group)}
@@ -57,7 +62,8 @@ def list_devices(
         plain.update(_plain({k: None if status is None else status[k] for k in _STATUS}))
         plain.update(_plain({"certificate_until": ends.get(name)}))
         cloned = recorded.get(name, 0) + twins.get(name, 0)
-        found.append({**plain, "watching": watching.get(name, 0) > 0, "cloned_reports": cloned})
+        watches = None if watching is None else watching.get(name, 0) > 0
+        found.append({**plain, "watching": watches, "cloned_reports": cloned})
     return found
 
 

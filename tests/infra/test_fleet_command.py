@@ -89,6 +89,20 @@ def test_a_certificate_can_be_named_by_its_file(tmp_path):
         assert "of operator was revoked" in edgeloop("fleet", "tokens").stderr
 
 
+def test_look_ups_need_no_service(tmp_path):
+    with ModelService(tmp_path) as service:
+        service.create_repository("default")
+        record_people(service.settings, service.registry)
+        edgeloop = EdgeloopHere(service.folder)
+        invited = edgeloop("fleet", "invite", "m-9", "--profile", "machine", "-o", str(tmp_path / "m-9.json"))
+        assert invited.returncode == 0, invited.stderr
+        up = {name: edgeloop.json("fleet", name) for name in ("devices", "tokens", "people")}
+    down = {name: edgeloop.json("fleet", name) for name in up}
+    assert down == up
+    assert [t["device_id"] for t in down["tokens"]] == ["m-9"]
+    assert "this is what the registry holds" in edgeloop("fleet", "devices").stderr
+
+
 def test_without_a_stack_the_command_says_what_to_do(tmp_path):
     done = EdgeloopHere(tmp_path)("fleet", "devices")
     assert done.returncode == 1

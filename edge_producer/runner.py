@@ -29,6 +29,7 @@ from edge_producer.settings import EdgeSettings
 from edge_producer.spool.eviction import Eviction
 from edge_producer.spool.spool import DeviceBooks, Spool
 from edge_producer.spool.spool_file import Connect
+from edge_producer.spool.spool_housekeeping import SpoolHousekeeping
 from edge_producer.spool.spool_keeper import SpoolKeeper, SpoolPlace
 from edge_producer.spool.spool_messages import BlockedCount
 from edge_producer.spool.spool_set_aside import copies
@@ -196,10 +197,8 @@ class Runner:
         def make(spool: Spool) -> OpenSpool:
             sealer = Sealer(spool, self._keys.signers, profile, sender.limits.limit)
             outbox = Outbox(spool, sealer, sender, settings, self._may_send)
-            # Each row that is removed changes about a page, and the log must stay within its part.
-            at_once = self._keeper.room.wal_pages
-            eviction = Eviction(spool, profile, settings.spool_max_bytes, at_once)
-            return OpenSpool(spool, outbox, eviction)
+            eviction = Eviction(spool, profile, settings.spool_max_bytes)
+            return OpenSpool(spool, outbox, SpoolHousekeeping(spool, self._keeper.room, eviction))
 
         reporter = Reporter(sender, self._meters, profile, settings, self._extras, disk)
         return Writer(self._keeper, make, sender, reporter, settings, self._clock, self._release_left)

@@ -27,6 +27,7 @@
       - SpoolInUseError
       - SpoolOwnerError     (of other devices, or of another profile)
       - SpoolUnavailableError (the disk does not take or give it now: try again)
+        - SpoolCrowdedError (its own limit does not take it: make room)
       - SpoolDamagedError   (set it aside, salvage what can be read)
     + QueryError
       - UnreadableDataError
@@ -189,6 +190,10 @@ class SpoolOwnerError(SpoolError):
 
 class SpoolUnavailableError(SpoolError):
     """The disk is full, read-only or broken: the spool can be neither read nor written now."""
+
+
+class SpoolCrowdedError(SpoolUnavailableError):
+    """A transaction would make the spool larger than it may be, or the disk fuller than it may."""
 
 
 class SpoolDamagedError(SpoolError):

@@ -14,7 +14,6 @@ import heapq
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from itertools import groupby
 
 from edge_producer.sending.blocked import BlockedMessage, BlockedMessages
@@ -24,7 +23,7 @@ from edge_producer.sending.sender import Sender
 from edge_producer.sending.topic_limits import ASK_SOON_S, wire_size
 from edge_producer.settings import EdgeSettings
 from edge_producer.spool.spool import Spool
-from edge_producer.spool.spool_messages import StoredMessage
+from edge_producer.spool.spool_messages import SpoolMessages, StoredMessage
 from schemas.envelope import SealedMessage
 from schemas.topics import Lane
 
@@ -46,15 +45,30 @@ KEYLESS_ALERTS = 1000
 _FOREVER = float("inf")
 
 
-@dataclass
 class _Quota:
-    """Number of messages that may still be sealed in this turn."""
+    """Number of messages that may still be sealed in this turn; none once what was sealed fills its room.
 
-    left: int
+    Args:
+        count: Messages.
+        messages: Where they are stored.
+        room_bytes: What they may add there.
+    """
+
+    def __init__(self, count: int, messages: SpoolMessages, room_bytes: float) -> None:
+        self._count = count
+        self._messages = messages
+        self._until = messages.bytes + room_bytes
+
+    @property
+    def left(self) -> int:
+        return self._count if self._messages.bytes < self._until else 0
+
+    def spend(self, count: int) -> None:
+        self._count -= count
 
     def take(self, sealed: Iterable[StoredMessage]) -> list[StoredMessage]:
         taken = list(sealed)
-        self.left -= len(taken)
+        self.spend(len(taken))
         return taken
 
 
@@ -188,6 +202,7 @@ class Outbox:
         *,
         draining: bool,
         settled_only: bool | None = None,
+        room_bytes: float = _FOREVER,
     ) -> None:
         """Seal what is due, up to the limit of messages in flight.
 
@@ -196,6 +211,7 @@ class Outbox:
             states: Device-state events to send, by device.
             draining: No more rows will come: do not wait to fill messages.
             settled_only: State only lines of the books that have no pending rows; None: while draining.
+            room_bytes: What is sealed in this turn may take so much.
         """
         self._now_s = now_s
         held, self._held = self._held, []
@@ -206,7 +222,8 @@ class Outbox:
         self._note_attempts(now_s)
         if self._sender.stalled(self._settings.stall_s):
             return
-        quota = _Quota(self._settings.max_in_flight - self._sender.in_flight - len(self._unsent))
+        count = self._settings.max_in_flight - self._sender.in_flight - len(self._unsent)
+        quota = _Quota(count, self._spool.messages, room_bytes)
         self._retry_blocked(now_s, quota)
         linger_s = 0.0 if draining else self._settings.linger_s
         oldest = {d: s for d, s in self._spool.rows.oldest_s().items() if self._is_admitted(d)}
@@ -222,7 +239,7 @@ class Outbox:
         for device, event in states.items():
             if quota.left > 0 and self._is_admitted(device):
                 self.queue(quota.take([self._sealer.device_state(device, event)]))
-        quota.left -= round((1 - BACKLOG_SHARE) * self._settings.max_in_flight)
+        quota.spend(round((1 - BACKLOG_SHARE) * self._settings.max_in_flight))
         for device in devices:
             if oldest[device] < fresh_from_s:
                 self._seal_rows(device, Lane.BACKLOG, (-_FOREVER, fresh_from_s), _FOREVER, quota)
@@ -292,7 +309,7 @@ class Outbox:
                 self._reseal(message, quota)
         for message in self._blocked.due(now_s, limits.limit, limits.is_assumed):
             if quota.left > 0:
-                quota.left -= 1
+                quota.spend(1)
                 self._retry(message)
 
     def _retry(self, message: BlockedMessage) -> None:

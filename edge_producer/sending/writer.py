@@ -2,10 +2,11 @@
 
 One turn, in this order:
 
-Step 1  take the devices' updates and the broker's answers (in memory: a crash loses the last second
-        as if it had not been sensed, and messages without an answer are sent again)
-Step 2  one transaction: updates, alerts, answers, eviction, sealing (a crash leaves all of it or nothing)
-Step 3  send what is sealed (a crash after any message: it is sent again, the same bytes)
+Step 1  make room, in transactions of their own (a crash leaves a spool that is less full)
+Step 2  take of the devices' updates what there is room for, and the broker's answers (in memory: a crash
+        loses the last second as if it had not been sensed, and messages without an answer are sent again)
+Step 3  one transaction: updates, alerts, answers, sealing (a crash leaves all of it or nothing)
+Step 4  send what is sealed (a crash after any message: it is sent again, the same bytes)
 
 No error of disk, spool or network ends the thread or reaches the sensing loop. Without a spool the updates
 wait in memory, bounded, with what is given up counted: see ``update_backlog.py``.
@@ -25,11 +26,11 @@ from edge_producer.sending.outbox import Outbox
 from edge_producer.sending.reporter import Phase, Reporter
 from edge_producer.sending.sender import DeliveryReports, Sender
 from edge_producer.settings import EdgeSettings
-from edge_producer.spool.eviction import Eviction
 from edge_producer.spool.spool import Spool
+from edge_producer.spool.spool_housekeeping import HEADROOM, TIGHT_S, SpoolHousekeeping
 from edge_producer.spool.spool_keeper import SpoolKeeper
 from edge_producer.spool.update_backlog import UpdateBacklog, counts_alone
-from schemas.errors import SpoolDamagedError, SpoolUnavailableError
+from schemas.errors import SpoolCrowdedError, SpoolDamagedError, SpoolUnavailableError
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,8 @@ QUEUED_UPDATES = 4
 """Updates per device that may wait; beyond them a source that can wait should."""
 PATIENCE_S = 30.0
 """How long a source that can wait does so for a spool that fails."""
+LEAST_SEALED_BYTES = 64 * 1024
+"""What may be sealed in a turn however full the spool is: what is sent makes room."""
 END_S = 30.0
 """Longest wait for the thread at the end: a disk may hang."""
 
@@ -54,7 +57,7 @@ class OpenSpool:
 
     spool: Spool
     outbox: Outbox
-    eviction: Eviction
+    housekeeping: SpoolHousekeeping
 
 
 class Writer:
@@ -100,6 +103,7 @@ class Writer:
         self._stopping = False
         self._committed_s = self._forgot_s = 0.0
         self._failing_since_s: float | None = None
+        self._tight_until_s: float | None = None
         self._crowded = False
         self._last_logged = ""
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
@@ -188,6 +192,11 @@ class Writer:
             if self._due():
                 self._guarded(self._turn, self._close_spool)
         self._guarded(self._turn, self._close_spool)
+        waiting = self._backlog.updates
+        while waiting and self._open is not None:  # what did not fit into one transaction
+            self._guarded(self._turn, self._close_spool)
+            left = self._backlog.updates
+            waiting = left if left < waiting else 0
 
     def _guarded(self, work: Callable[[], None], mend: Callable[[Exception], None]) -> None:
         """Do some work; after any error, have what it worked on opened again."""
@@ -226,20 +235,30 @@ class Writer:
         if open_ is None:
             self._report(now, "draining" if self._draining else "sensing")
             return
-        # Step 1: from here on the updates are this turn's.
+        # Step 1: what gives way does so before anything is added.
+        open_.housekeeping.make_room(now)
+        tight = self._tight_until_s is not None and now < self._tight_until_s
+        # Step 2: from here on the updates are this turn's.
         with self._changed:
-            updates = self._backlog.take()
+            updates = [] if tight else self._backlog.take(open_.housekeeping.entry_bytes)
+            more = self._backlog.updates > 0
+            self._commit_now = self._commit_now or (more and not tight)
             self._changed.notify_all()
         answers, self._answers = self._answers, DeliveryReports()
-        # Step 2: all or nothing.
+        # Step 3: all or nothing.
         try:
-            self._commit(open_, updates, answers, now)
-        except BaseException:
+            if tight:
+                self._settle(open_, answers, now)
+            else:
+                self._commit(open_, updates, answers, now, more=more)
+        except BaseException as exc:
+            if isinstance(exc, SpoolCrowdedError):
+                self._tight_until_s = now + TIGHT_S
             self._put_back(open_.spool, updates)
             raise
         self._keeper.worked()
         self._failing_since_s, self._last_logged = None, ""
-        # Step 3: what is on disk may leave the device.
+        # Step 4: what is on disk may leave the device.
         open_.outbox.arrived(answers.acked)
         open_.outbox.returned(answers.returned)
         open_.outbox.rejected(answers.rejected)
@@ -247,36 +266,49 @@ class Writer:
         self._keeper.salvage()
         self._crowded = open_.spool.bytes > self._settings.spool_max_bytes / 2
         self._report(now, "draining" if self._draining else "sensing")
-        self._note_end(open_, updates)
+        if not (updates or more or tight):
+            self._note_end(open_)
+
+    def _settle(self, open_: OpenSpool, answers: DeliveryReports, now: float) -> None:
+        """Only remove what has arrived: the spool has no room, and nothing in it can give way."""
+        with open_.housekeeping.transaction(HEADROOM):
+            open_.spool.messages.settle(answers.acked, "acked", now)
 
     def _commit(
-        self, open_: OpenSpool, updates: Sequence[DeviceUpdate], answers: DeliveryReports, now: float
+        self,
+        open_: OpenSpool,
+        updates: Sequence[DeviceUpdate],
+        answers: DeliveryReports,
+        now: float,
+        *,
+        more: bool,
     ) -> None:
         spool, outbox = open_.spool, open_.outbox
-        use = self._keeper.room.use(spool)
-        full = use.used > use.allowed  # and what can be removed at once does not make up for it
-        with spool.transaction():
+        with open_.housekeeping.transaction():
             for update in updates:
-                spool.apply(counts_alone(update) if full else update, now)
+                spool.apply(update, now)
                 self._reporter.note(update)
                 for event in update.alerts:
                     outbox.seal_alert(spool.devices[update.device_id], event)
             spool.messages.settle(answers.acked, "acked", now)
-            open_.eviction.relieve(now, self._keeper.room.use(spool).payload_limit(spool.bytes))
             if now - self._forgot_s >= FORGET_EVERY_S:
                 self._forgot_s = now
                 spool.books.forget_settled(self._reporter.period_us)
-            stuck = self._draining and outbox.only_blocked_left()
-            final = self._draining and not self._final_sealed and (stuck or spool.drained())
+                spool.rows.forget_blocks()
+            draining = self._draining and not more
+            stuck = draining and outbox.only_blocked_left()
+            final = draining and not self._final_sealed and (stuck or spool.drained())
             stalled = self._sender.stalled(self._settings.stall_s)
             states = {} if stalled else self._reporter.states(spool, now, at_once=final)
-            outbox.seal(now, states, draining=self._draining, settled_only=self._draining and not stuck)
+            settled_only = self._draining and not stuck
+            room = max(open_.housekeeping.entry_bytes, LEAST_SEALED_BYTES)
+            outbox.seal(now, states, draining=self._draining, settled_only=settled_only, room_bytes=room)
             self._final_sealed = self._final_sealed or (final and not stalled)
             spool.count(self._reporter.counts_since())
 
-    def _note_end(self, open_: OpenSpool, updates: Sequence[DeviceUpdate]) -> None:
+    def _note_end(self, open_: OpenSpool) -> None:
         """Notice while draining that nothing is left to do."""
-        if not self._final_sealed or updates:
+        if not self._final_sealed:
             return
         drained = open_.spool.drained()
         stuck = open_.outbox.only_blocked_left() and not open_.spool.books.unstated()

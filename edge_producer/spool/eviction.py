@@ -6,6 +6,7 @@ import logging
 from itertools import groupby
 
 from edge_producer.spool.spool import Spool
+from edge_producer.spool.spool_books import LINE_BYTES
 from edge_producer.spool.spool_rows import ThinnedBlock
 from edge_producer.summaries import MERGED_PART, Summary, merge_summaries
 from schemas.profile import Profile
@@ -21,9 +22,13 @@ RELIEF = 0.95
 MERGE_AT_ONCE = 512
 LINES_SHARE = 0.25
 """Share of the spool that lines of the books may take before those that were never stated are added up."""
-LINE_BYTES = 400
-"""What a line takes, indexes and block included."""
-EVICT_AT_ONCE, LEAST_AT_ONCE = 2000, 50
+LINES_RELIEF = 0.9
+"""Share of that to which they are brought down."""
+BOOKS_EVERY_S = 60.0
+"""Time between two looks at the books' size while there is room."""
+EVICT_AT_ONCE, LEAST_AT_ONCE = 2000, 20
+EMPTY_BLOCK = 0.1
+"""What thinning a block without rows counts of ``at_once``: it changes no row."""
 
 
 class Eviction:
@@ -38,34 +43,49 @@ class Eviction:
         spool: The spool.
         profile: Gives the thinning floor and the length of merged summaries.
         max_bytes: Size above which something is evicted.
-        at_once: Rows, blocks and summaries removed in one transaction: a larger one would need as much room
-            again for the log of what it changes. The next transaction goes on where this one stopped.
     """
 
-    def __init__(self, spool: Spool, profile: Profile, max_bytes: int, at_once: int = EVICT_AT_ONCE) -> None:
+    def __init__(self, spool: Spool, profile: Profile, max_bytes: int) -> None:
         self._spool = spool
         self._floor = profile.filter.thinning_floor
         self._longest_s = profile.drift.window_s
+        self._period_us = round(profile.summaries.period_s * 1e6)
         self._max_bytes = max_bytes
         self._target = max_bytes * RELIEF
-        self._at_once = max(at_once, LEAST_AT_ONCE)
         self._books_due_s = 0.0
-        self._left = 0
+        self._left = 0.0
 
-    def relieve(self, now_s: float, allowed: float = float("inf")) -> None:
+    def is_due(self, now_s: float, allowed: float = float("inf")) -> bool:
+        """Whether ``relieve`` would have something to do."""
+        return self._spool.bytes > min(self._max_bytes, allowed) or now_s >= self._books_due_s
+
+    def relieve(
+        self,
+        now_s: float,
+        allowed: float = float("inf"),
+        room: float = float("inf"),
+        at_once: int = EVICT_AT_ONCE,
+    ) -> None:
         """Make room if the spool is too large. Call it inside the spool's transaction.
 
         Args:
             now_s: Steady clock.
             allowed: What the disk allows the payload to be, if less than the limit.
+            room: What the spool may take in all, if less than the limit.
+            at_once: Rows, blocks, lines and summaries changed: each changes a few pages, and the log must
+                hold them. The next call goes on where this one stopped.
         """
-        self._bound_books(now_s)
+        self._left = max(at_once, LEAST_AT_ONCE)
+        self._relieve_payload(now_s, min(float(self._max_bytes), allowed))
+        crowded = max(allowed, room) < float("inf")
+        if now_s >= self._books_due_s or (crowded and self._left > 0):
+            self._bound_books(now_s, min(float(self._max_bytes), room), crowded=crowded)
+
+    def _relieve_payload(self, now_s: float, limit: float) -> None:
         spool = self._spool
-        limit = min(float(self._max_bytes), allowed)
         self._target = limit * RELIEF
         if spool.bytes <= limit:
             return
-        self._left = self._at_once
         while spool.bytes > self._target and spool.summary_bytes > SUMMARY_SHARE * limit and self._left > 0:
             if not self._relieve_summaries():
                 break
@@ -80,7 +100,7 @@ class Eviction:
         for block in blocks:
             if self._spool.bytes <= self._target or self._left <= 0:
                 break
-            self._left -= 1 + self._halve(block, now_s)
+            self._left -= EMPTY_BLOCK + self._halve(block, now_s)
         return bool(blocks)
 
     def _halve(self, block: ThinnedBlock, now_s: float) -> int:
@@ -88,9 +108,13 @@ class Eviction:
         tau = self._spool.rows.tau(block) / 2
         if tau >= self._floor:
             return self._spool.rows.thin(block, tau, now_s)
+        return self._give_up(block, now_s)
+
+    def _give_up(self, block: ThinnedBlock, now_s: float) -> int:
         removed = self._spool.rows.thin(block, 0.0, now_s)
-        name = self._spool.names[block.device]
-        log.warning("spool full: %d rows of one block given up", removed, extra={"device_id": name})
+        if removed:
+            name = self._spool.names[block.device]
+            log.warning("spool full: %d rows of one block given up", removed, extra={"device_id": name})
         return removed
 
     def _relieve_summaries(self) -> bool:
@@ -99,7 +123,7 @@ class Eviction:
     def _merge_summaries(self) -> bool:
         """Merge one device's short periods into periods of a drift window; False where there are none."""
         for device in self._spool.devices_with_summaries():
-            waiting = self._spool.summaries(device, max(min(MERGE_AT_ONCE, self._left), 2))
+            waiting = self._spool.summaries(device, max(min(MERGE_AT_ONCE, int(self._left)), 2))
             merged = False
             for _, group in groupby(sorted(waiting, key=self._merge_key), key=self._merge_key):
                 members = list(group)
@@ -138,11 +162,34 @@ class Eviction:
             return True
         return False
 
-    def _bound_books(self, now_s: float) -> None:
-        """Keep the books, of which nothing is evicted, to their share."""
-        if now_s >= self._books_due_s:
-            self._books_due_s = now_s + 60.0
-            books = self._spool.books
-            stripped = books.strip_moments(int(MOMENTS_SHARE * self._max_bytes))
-            folded = books.fold() if books.count() * LINE_BYTES > LINES_SHARE * self._max_bytes else 0
-            self._spool.count({"moments_dropped": stripped, "lines_folded": folded})
+    def _bound_books(self, now_s: float, room: float, *, crowded: bool) -> None:
+        """Keep the books, which hold what became of every row, to their share.
+
+        Args:
+            now_s: Steady clock.
+            room: What the spool may take.
+            crowded: It takes that: lines that cannot be added up because rows of theirs wait lose those.
+        """
+        books, at_once = self._spool.books, max(int(self._left), LEAST_AT_ONCE)
+        stripped = books.strip_moments(int(MOMENTS_SHARE * room), at_once)
+        most = int(LINES_SHARE * room / LINE_BYTES)
+        excess = books.count() - most
+        folded = given_up = 0
+        if excess > 0:
+            wanted = min(excess + round((1 - LINES_RELIEF) * most), at_once)
+            folded = books.fold(max(wanted, 2), self._period_us)
+            self._spool.rows.forget_blocks()
+            if crowded and folded < min(excess, at_once) // 2:
+                given_up = self._give_up_oldest(now_s, min(excess, at_once))
+        self._spool.count({"moments_dropped": stripped, "lines_folded": folded})
+        if stripped < at_once and not folded and not given_up:
+            self._books_due_s = now_s + BOOKS_EVERY_S
+
+    def _give_up_oldest(self, now_s: float, limit: int) -> int:
+        """Give up what waits of the oldest periods: only then can their lines be added up."""
+        removed = 0
+        for block in self._spool.rows.oldest_blocks(limit):
+            if removed >= limit:
+                break
+            removed += self._give_up(block, now_s)
+        return removed

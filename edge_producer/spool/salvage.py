@@ -40,8 +40,8 @@ from schemas.envelope import MessageVerifier
 
 log = logging.getLogger(__name__)
 
-CHUNK_BYTES = 4 * 1024**2
-"""What is taken over in one transaction of step 4."""
+CHUNK_BYTES, LEAST_CHUNK_BYTES = 4 * 1024**2, 32 * 1024
+"""What is taken over in one transaction of step 4; of a small room an eighth."""
 ROWS, SUMMARIES, MESSAGES, ALL = "rows", "summaries", "messages", "all"
 _FOLLOWING = {ROWS: SUMMARIES, SUMMARIES: MESSAGES, MESSAGES: ALL}
 
@@ -140,10 +140,11 @@ class Salvage:
         """
         if not self._progress.part:
             self._take_lines(now_s)
+        chunk = max(min(CHUNK_BYTES, room_bytes // 8), LEAST_CHUNK_BYTES)
         while self._progress.part != ALL:
-            if room_bytes < CHUNK_BYTES:
+            if room_bytes < 2 * chunk:
                 return False
-            room_bytes -= self._take_some()
+            room_bytes -= self._take_some(chunk)
         self._end()
         return True
 
@@ -211,7 +212,7 @@ class Salvage:
         self._spool.count({"rows_damaged": lost})
         return self._spool.books.take_over(device, closed, lost, now_s)
 
-    def _take_some(self) -> int:
+    def _take_some(self, chunk: int) -> int:
         """One transaction of step 4; returns the bytes taken."""
         progress, part, size, taken = self._progress, self._progress.part, 0, 0
         with self._spool.transaction():
@@ -220,7 +221,7 @@ class Salvage:
                 if found is not None and self._take(found):
                     taken += 1
                     size += _size(found)
-                    if size >= CHUNK_BYTES:
+                    if size >= chunk:
                         break
             else:
                 progress.part, progress.after = _FOLLOWING[part], 0

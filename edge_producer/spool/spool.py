@@ -33,6 +33,8 @@ COMMITS = "commits"
 """Name of the counter of transactions."""
 ROWS_UNKEPT = "rows_unkept"
 """Name of the counter of rows that were sensed and selected, and that no disk kept."""
+AGED_PER_PAGE = 4
+"""Lines and rows whose time is set back in one transaction, for each page that the log may take."""
 EARLIER_SPOOLS = "earlier_spools"
 """Key of the ids of spools whose content was taken over."""
 
@@ -114,7 +116,9 @@ class Spool:
             with spool.transaction():
                 spool._adopt(profile)
                 if not access.again:
-                    spool._close_earlier_start(now_s)
+                    spool._close_earlier_start()
+            if not access.again:
+                spool._set_clock(now_s, AGED_PER_PAGE * access.wal_pages)
         except BaseException:
             file.close()
             raise
@@ -190,6 +194,10 @@ class Spool:
     def close(self) -> None:
         """Close the file and release its lock."""
         self._file.close()
+
+    def bound_log(self, pages: int) -> None:
+        """Keep the write-ahead log within so many pages and one transaction. Not inside a transaction."""
+        self._file.bound_log(pages)
 
     @property
     def bytes(self) -> int:
@@ -323,9 +331,20 @@ class Spool:
         (held,) = self._connection.execute("SELECT sum(held) FROM devices").fetchone()
         return int(held)
 
-    def _close_earlier_start(self, now_s: float) -> None:
-        self.books.close_all(now_s)
-        self.rows.age_all(now_s)
+    def _set_clock(self, now_s: float, step: int) -> None:
+        """Set steady times of an earlier boot back to this one's, so many in each transaction.
+
+        All at once would make the log as large as the file. What a crash leaves the next start does.
+        """
+        for last in range(step, self.books.last_id() + step, step):
+            with self.transaction():
+                self.books.age(last - step, last, now_s)
+        for last in range(step, self.rows.last_id() + step, step):
+            with self.transaction():
+                self.rows.age(last - step, last, now_s)
+
+    def _close_earlier_start(self) -> None:
+        self.books.close_all()
         columns = "no, open_boot, open_model, open_period_us, open_period_s, open_part, open_value, open_raw"
         open_ones = f"SELECT {columns} FROM devices WHERE open_value IS NOT NULL"  # noqa: S608  (constants)
         for device, *summary in self._connection.execute(open_ones).fetchall():

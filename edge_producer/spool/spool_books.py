@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from edge_producer.books import BookChange, BookKey, BookLine, CoMoments
 from edge_producer.device_update import REWIND_PERIODS
@@ -14,10 +14,17 @@ from edge_producer.spool.spool_file import one
 Outcome = Literal["acked", "evicted", "refused"]
 FORGET_PERIODS = 2 * REWIND_PERIODS
 """A settled line this many periods behind the newest may be removed: no row can come for it."""
-_FOLDABLE = "closed = 1 AND pending = 0 AND revision = 0 AND statement IS NULL"
-_KIND = "device, boot_id, model, stratum"
+_FOLDABLE = (
+    "b.closed = 1 AND b.pending = 0 AND b.acked = 0 AND b.refused = 0 AND b.revision = 0"
+    " AND b.statement IS NULL AND (b.boot_id != d.boot_id OR b.period_us < d.newest_us - ?)"
+)
+"""Lines that the cloud has never heard of, rows of theirs included, and to which no row can come any more."""
 ACKNOWLEDGED = 0
 """Value of ``books.statement`` once the newest statement arrived; before, the id of the message with it."""
+
+
+LINE_BYTES = 400
+"""What a line takes without its moments, indexes and block included."""
 
 
 class DueLine(NamedTuple):
@@ -60,10 +67,21 @@ class SpoolBooks:
             [(device, *key) for key in keys],
         )
 
-    def close_all(self, now_s: float) -> None:
-        """Close the lines that an earlier start left open; set times ahead of ``now_s`` back to it."""
+    def close_all(self) -> None:
+        """Close the lines that an earlier start left open."""
         self._connection.execute("UPDATE books SET closed = 1 WHERE closed = 0")
-        self._connection.execute("UPDATE books SET changed_s = min(changed_s, ?), stated_s = 0", (now_s,))
+
+    def last_id(self) -> int:
+        """Highest id of a line; 0 where there is none."""
+        return int(one(self._connection, "SELECT max(id) FROM books"))
+
+    def age(self, after: int, last: int, now_s: float) -> None:
+        """Set times ahead of ``now_s``, from before a restart, back to it, in lines of these ids."""
+        self._connection.execute(
+            "UPDATE books SET changed_s = min(changed_s, ?), stated_s = 0 WHERE id > ? AND id <= ?"
+            " AND (changed_s > ? OR stated_s != 0)",
+            (now_s, after, last, now_s),
+        )
 
     def settle(self, book: int, n: int, outcome: Outcome, now_s: float) -> None:
         """Move n rows of a line from pending to their final count."""
@@ -218,54 +236,68 @@ class SpoolBooks:
             args,
         )
         self._connection.execute(f"DELETE FROM books WHERE id IN (SELECT b.id{settled})", args)  # noqa: S608  (constants)
-        self._forget_blocks()
-
-    def _forget_blocks(self) -> None:
-        """Remove what is known of blocks no line of which remains."""
-        self._connection.execute(
-            "DELETE FROM blocks WHERE NOT EXISTS (SELECT 1 FROM books b WHERE b.device = blocks.device"
-            " AND b.period_us = blocks.period_us AND b.stratum = blocks.stratum)"
-        )
 
     def count(self) -> int:
         """Number of lines."""
         return int(one(self._connection, "SELECT count(*) FROM books"))
 
-    def fold(self) -> int:
-        """Add up lines that were never stated and have nothing pending, into the oldest of each kind.
+    def fold(self, limit: int, period_us: int) -> int:
+        """Add up the oldest lines that were never stated and wait for nothing, each kind into one line.
 
-        For a spool whose books alone fill it. What the periods had apart is lost, no row is.
+        For books that take too much room. What the periods had apart is lost, no row is. If each kind has one
+        line only, boots and models are added up too.
+
+        Args:
+            limit: Most lines that are looked at.
+            period_us: Length of a period. Lines to which a row may still come are left alone.
 
         Returns:
             The number of lines that are gone.
         """
-        sums = "sum(sensed), sum(acked), sum(filtered), sum(evicted), sum(refused), sum(lost)"
-        groups = self._connection.execute(
-            f"SELECT {sums}, min(id), {_KIND} FROM books"  # noqa: S608  (constants)
-            f" WHERE {_FOLDABLE} GROUP BY {_KIND} HAVING count(*) > 1"
+        found = self._connection.execute(
+            "SELECT b.id, b.lost > 0 OR coalesce(k.tau, 1.0) = 0.0, b.device, b.stratum, b.boot_id, b.model"  # noqa: S608  (constants)
+            " FROM books b JOIN devices d ON d.no = b.device LEFT JOIN blocks k"
+            " ON k.device = b.device AND k.period_us = b.period_us AND k.stratum = b.stratum"
+            f" WHERE {_FOLDABLE} ORDER BY b.period_us, b.id LIMIT ?",
+            (FORGET_PERIODS * period_us, limit),
         ).fetchall()
         gone = 0
-        for *counts, oldest, device, boot_id, model, stratum in groups:
-            self._connection.execute(
-                "UPDATE books SET sensed = ?, acked = ?, filtered = ?, evicted = ?, refused = ?, lost = ?,"
-                " moments = NULL WHERE id = ?",
-                (*counts, oldest),
-            )
-            gone += self._connection.execute(
-                f"DELETE FROM books WHERE {_FOLDABLE} AND id != ?"  # noqa: S608  (constants)
-                " AND device = ? AND boot_id = ? AND model = ? AND stratum = ?",
-                (oldest, device, boot_id, model, stratum),
-            ).rowcount
-        self._forget_blocks()
+        for kind in (slice(2, 6), slice(2, 4)):
+            lines: dict[Any, list[Any]] = {}
+            for line in found:
+                lines.setdefault(line[kind], []).append(line)
+            gone = sum(self._add_up(same) for same in lines.values())
+            if gone:
+                break
         return gone
 
-    def strip_moments(self, max_bytes: int) -> int:
-        """Remove the oldest moments beyond ``max_bytes``; returns the number of lines that lost theirs."""
+    def _add_up(self, lines: Sequence[tuple[int, bool]]) -> int:
+        """Add lines up into one of them: the first that states a gap, so that the sum states it too."""
+        target = next((line for line in lines if line[1]), lines[0])[0]
+        for id_, *_ in lines:
+            if id_ != target:
+                self._connection.execute(
+                    "UPDATE books SET (sensed, filtered, evicted, lost, moments) ="
+                    " (SELECT books.sensed + o.sensed, books.filtered + o.filtered,"
+                    " books.evicted + o.evicted, books.lost + o.lost, NULL FROM books o WHERE o.id = ?)"
+                    " WHERE id = ?",
+                    (id_, target),
+                )
+                self._connection.execute("DELETE FROM books WHERE id = ?", (id_,))
+        return len(lines) - 1
+
+    def strip_moments(self, max_bytes: int, limit: int = -1) -> int:
+        """Remove the oldest moments beyond ``max_bytes``; returns the number of lines that lost theirs.
+
+        Args:
+            max_bytes: What all moments may take.
+            limit: Most lines that lose theirs; negative: all that must.
+        """
         # The window sum adds up the sizes from the newest line back: what lies beyond the limit is older.
         changed = self._connection.execute(
             "UPDATE books SET moments = NULL WHERE id IN (SELECT id FROM (SELECT id,"
             " sum(length(moments)) OVER (ORDER BY period_us DESC, id DESC) AS newer FROM books"
-            " WHERE moments IS NOT NULL) WHERE newer > ?)",
-            (max_bytes,),
+            " WHERE moments IS NOT NULL) WHERE newer > ? LIMIT ?)",
+            (max_bytes, limit),
         )
         return int(changed.rowcount)

@@ -32,8 +32,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
+from edge_producer.spool.spool_errors import translated
 from edge_producer.spool.spool_lock import SpoolLock
-from schemas.errors import SpoolDamagedError, SpoolError, SpoolOwnerError, SpoolUnavailableError
+from schemas.errors import SpoolDamagedError, SpoolOwnerError
 
 FORMAT = "1"
 PAGE = 4096
@@ -44,6 +45,8 @@ WHOLE_CHECK_PAGES = 8192
 """Pages up to which a check compares every index with its table: that takes a second or two."""
 _CHECKED = ("format", "spool_id", "devices", "wire")
 """Keys of ``meta`` that a checksum covers; written together with it."""
+BUSY_S = 10.0
+"""How long a transaction waits for another program that has the file locked."""
 WAL, SHARED = "-wal", "-shm"
 """Suffixes of the files that SQLite keeps beside the spool's."""
 
@@ -110,32 +113,6 @@ _ADDED = (
 """Columns since 0.2.0: checksums; rows of a line that could not be kept; whether an attempt to send a message
 may have reached the broker (1) or none can have (0); why a message is blocked."""
 
-_UNAVAILABLE = frozenset(
-    {
-        sqlite3.SQLITE_PERM,
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_NOMEM,
-        sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_PROTOCOL,
-        sqlite3.SQLITE_NOLFS,
-        sqlite3.SQLITE_AUTH,
-    }
-)
-_DAMAGED = frozenset(
-    {
-        sqlite3.SQLITE_CORRUPT,
-        sqlite3.SQLITE_NOTADB,
-        sqlite3.SQLITE_ERROR,
-        sqlite3.SQLITE_FORMAT,
-        sqlite3.SQLITE_CONSTRAINT,
-        sqlite3.SQLITE_MISMATCH,
-    }
-)
-
 
 class SpoolFile:
     """An open spool file, locked for this process.
@@ -152,6 +129,7 @@ class SpoolFile:
         self.lock = lock
         self.in_doubt = False
         self._own = own
+        self._wal_pages = 0
         self.spool_id = str(self.meta("spool_id"))
 
     @classmethod
@@ -180,13 +158,14 @@ class SpoolFile:
         """
         held = lock or SpoolLock.take(path)
         try:
-            with _translated(path, "used"):
+            with translated(path, "used"):
                 _refuse_empty(path)
                 connection = (connect or connect_file)(path)
                 try:
-                    _configure(connection, wal_pages)
+                    _configure(connection)
                     _prepare(connection, device_ids)
                     file = cls(path, connection, held, own=lock is None)
+                    file.bound_log(wal_pages)
                     file.check(device_ids)
                 except BaseException:
                     connection.close()
@@ -244,7 +223,7 @@ class SpoolFile:
         Raises:
             SpoolDamagedError: They do not.
         """
-        with _translated(self.path, "read"):
+        with translated(self.path, "read"):
             pragma = "integrity_check(1)" if self.pages()[0] <= WHOLE_CHECK_PAGES else "quick_check(1)"
             (found,) = self.connection.execute(f"PRAGMA {pragma}").fetchone()
         if found != "ok":
@@ -254,6 +233,30 @@ class SpoolFile:
         """Pages of the file, and those of them that are free; inside a transaction as it leaves them."""
         return one(self.connection, "PRAGMA page_count"), one(self.connection, "PRAGMA freelist_count")
 
+    def bound_log(self, pages: int) -> None:
+        """Have the log copied into the file from so many pages on; cut one that is twice as long.
+
+        Not inside a transaction. A log that a reader still needs stays: the next call tries again.
+        """
+        with translated(self.path, "written"):
+            if pages != self._wal_pages:
+                self._wal_pages = pages
+                self.connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
+                # What a transaction took beyond is given back when the log is started anew. The rest stays:
+                # on a disk that others have filled the spool goes on in the room that it has.
+                self.connection.execute(f"PRAGMA journal_size_limit = {pages * PAGE}")
+            if self.log_bytes > 2 * pages * PAGE:
+                self.connection.execute("PRAGMA busy_timeout = 0")
+                self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                self.connection.execute(f"PRAGMA busy_timeout = {round(BUSY_S * 1e3)}")
+
+    @property
+    def log_bytes(self) -> int:
+        """Size of the write-ahead log."""
+        with suppress(OSError):
+            return self.path.with_name(self.path.name + WAL).stat().st_size
+        return 0
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All or nothing, and on disk when it returns.
@@ -262,7 +265,7 @@ class SpoolFile:
             SpoolError: The file cannot be written. Nothing of the transaction holds; where ``in_doubt`` is
                 set, all of it may.
         """
-        with _translated(self.path, "written"):
+        with translated(self.path, "written"):
             self.connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -291,7 +294,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
     Raises:
         SpoolError: The file cannot be read.
     """
-    with _translated(path, "read"):
+    with translated(path, "read"):
         connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10.0)
         try:
             connection.execute("BEGIN")
@@ -308,29 +311,7 @@ def one(connection: sqlite3.Connection, query: str, *args: Any) -> Any:
 
 def connect_file(path: Path) -> sqlite3.Connection:
     """A connection that reads and writes, without transactions of its own."""
-    return sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0)
-
-
-@contextmanager
-def _translated(path: Path, doing: str) -> Iterator[None]:
-    """Errors of sqlite3 and of the operating system as ours."""
-    try:
-        yield
-    except (sqlite3.Error, OSError) as exc:
-        raise as_spool_error(path, exc, doing) from exc
-
-
-def as_spool_error(path: Path, error: Exception, doing: str = "used") -> Exception:
-    """An error of sqlite3 or of the operating system as ours; any other as it is."""
-    text = f"{path} cannot be {doing}: {error}"
-    if isinstance(error, OSError):
-        return SpoolUnavailableError(text)
-    if not isinstance(error, sqlite3.Error):
-        return error
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF  # the rest tells kinds of it apart
-    if code in _UNAVAILABLE:
-        return SpoolUnavailableError(text)
-    return SpoolDamagedError(text) if code in _DAMAGED else SpoolError(text)
+    return sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_S)
 
 
 def _text(raw: bytes) -> str:
@@ -348,12 +329,9 @@ def _refuse_empty(path: Path) -> None:
             raise SpoolDamagedError(f"{path} is empty")
 
 
-def _configure(connection: sqlite3.Connection, wal_pages: int) -> None:
+def _configure(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {wal_pages}")
-    # A reader that stays for long keeps the log from being started anew: it is cut back once that is over.
-    connection.execute(f"PRAGMA journal_size_limit = {wal_pages * PAGE}")
     connection.execute("PRAGMA temp_store = MEMORY")
     # Damaged text is read all the same: its checksum or digest does not hold, and only its own line is lost.
     connection.text_factory = _text

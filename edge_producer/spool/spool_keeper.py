@@ -16,7 +16,8 @@ from typing import Any
 from edge_producer.clock import Clock
 from edge_producer.spool.salvage import CopyOrigin, Salvage
 from edge_producer.spool.spool import Spool, SpoolAccess
-from edge_producer.spool.spool_file import Connect, as_spool_error
+from edge_producer.spool.spool_errors import as_spool_error
+from edge_producer.spool.spool_file import Connect
 from edge_producer.spool.spool_lock import SpoolLock
 from edge_producer.spool.spool_reading import read_states
 from edge_producer.spool.spool_recovery import SpoolRecovery, SpoolStep

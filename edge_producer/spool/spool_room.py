@@ -1,8 +1,8 @@
 """How much room the spool takes on its disk, all its files counted, and how much it may take.
 
-The limit is what the operator allows, less the write-ahead log and the copies that were set aside. Besides
-that the file grows only as long as the reserve of the disk stays free. What is removed frees pages of the
-file, which are used again, so a file at its limit goes on working.
+The limit is what the operator allows, less the write-ahead log and the copies that were set aside; those
+leave half of it. Besides that the file grows only as long as the reserve of the disk stays free. What is
+removed frees pages of the file, which are used again, so a file at its limit goes on working.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from edge_producer.spool.spool import Spool
-from edge_producer.spool.spool_file import PAGE, WAL, WAL_PAGES
+from edge_producer.spool.spool_file import PAGE, SHARED, WAL, WAL_PAGES
 from edge_producer.spool.spool_set_aside import copies, size_of
 from schemas.durable import Disk, DiskRoom
 
 RESERVE_BYTES, RESERVE_SHARE = 64 * 1024**2, 0.05
 """Free room that is left to others, unless the settings say: this size, or this share of a small disk."""
 WAL_SHARE = 1 / 4
-"""Share of the limit that the write-ahead log may take: half of it until it is copied into the file, the rest
-for the transaction by which it becomes as large as that."""
+"""Share of the limit, or of what is free, that the write-ahead log may take: half of it until it is copied
+into the file, the rest for the transaction by which it becomes as large as that."""
 LEAST_WAL_PAGES = 25
+SHARED_BYTES = 64 * 1024
+"""What the index of the log takes in memory that is mapped from a file: 32 KiB for each 4000 pages."""
 LOG_KEPT = 1.5
 """Times its part from which a log is taken to stay that large."""
 MARGIN_SHARE, MARGIN_BYTES = 0.1, 128 * 1024
@@ -35,7 +37,7 @@ class RoomUse:
     Attributes:
         used: Part of the database file that holds something.
         file: The database file.
-        wal: Its write-ahead log.
+        wal: Its write-ahead log, with the index of it.
         wal_limit: Size to which the log may still grow.
         aside: Copies that were set aside.
         limit: What all of this may take.
@@ -56,6 +58,8 @@ class RoomUse:
     def allowed(self) -> int:
         """What ``used`` may be."""
         within = self.limit - self._log - self.aside
+        if self.aside:  # what was set aside must find room to be taken over into
+            within = max(within, (self.limit - self._log) // 2)
         if self.free is None:
             return max(within, 0)
         # The file can grow into what is free beyond the reserve, once the log has had its part of it.
@@ -80,12 +84,17 @@ class RoomUse:
     def payload_limit(self, payload: int) -> float:
         """What the payload may be: as it is while there is room, else its part of what is allowed.
 
-        A margin stays, because what is written before something is removed makes the file grow.
+        A margin stays: what is written before something is removed makes the file grow.
         """
         most = self.allowed - max(self.allowed * MARGIN_SHARE, MARGIN_BYTES)
         if self.used <= max(most, 0):
             return float("inf")
         return max(payload * most / self.used, 0.0)
+
+    @property
+    def cap(self) -> int:
+        """What the database file may be: it never grows beyond what is allowed, and never shrinks."""
+        return max(self.allowed, self.file)
 
     def to_status(self) -> dict[str, Any]:
         """For the status file."""
@@ -112,23 +121,30 @@ class SpoolRoom:
     @property
     def wal_pages(self) -> int:
         """Pages of the write-ahead log from which it is copied into the file."""
-        room = self._disk_room()
-        share = self.max_bytes if room is None else min(self.max_bytes, room.total)
-        return max(min(WAL_PAGES, int(share * WAL_SHARE / 2 / PAGE)), LEAST_WAL_PAGES)
+        return self._wal_pages(self._disk_room(), self._wal_bytes())
 
     def use(self, spool: Spool) -> RoomUse:
         """What the spool takes now; inside a transaction as it leaves it."""
-        room = self._disk_room()
+        room, wal = self._disk_room(), self._wal_bytes()
         return RoomUse(
             used=spool.used_bytes,
             file=spool.file_bytes,
-            wal=size_of(self._path.with_name(self._path.name + WAL)),
-            wal_limit=2 * self.wal_pages * PAGE,
+            wal=wal,
+            wal_limit=2 * self._wal_pages(room, wal) * PAGE + SHARED_BYTES,
             aside=sum(copy.bytes for copy in copies(self._path.parent)),
             limit=self.max_bytes,
             free=None if room is None else room.free,
             reserve=self._reserved(room),
         )
+
+    def _wal_pages(self, room: DiskRoom | None, wal: int) -> int:
+        share = self.max_bytes
+        if room is not None:
+            share = min(share, room.total, max(room.free + wal - self._reserved(room), 0))
+        return max(min(WAL_PAGES, int(share * WAL_SHARE / 2 / PAGE)), LEAST_WAL_PAGES)
+
+    def _wal_bytes(self) -> int:
+        return sum(size_of(self._path.with_name(self._path.name + suffix)) for suffix in (WAL, SHARED))
 
     def _reserved(self, room: DiskRoom | None) -> int:
         if self._reserve is not None:

@@ -13,6 +13,7 @@ from edge_producer.sensed_rows import Row, StoredRow
 from edge_producer.spool.checksums import row_checksum
 from edge_producer.spool.salvage_plan import FoundRow
 from edge_producer.spool.spool_books import SpoolBooks
+from edge_producer.spool.spool_file import one
 from schemas.row_schemas import Stratum
 
 log = logging.getLogger(__name__)
@@ -141,9 +142,36 @@ class SpoolRows:
         self._connection.executemany("DELETE FROM rows WHERE id = ?", [(row.id,) for row in rows])
         self.bytes -= sum(len(row.features) + ROW_OVERHEAD for row in rows)
 
-    def age_all(self, now_s: float) -> None:
-        """Set times ahead of ``now_s``, from before a restart, back to it."""
-        self._connection.execute("UPDATE rows SET sensed_s = ? WHERE sensed_s > ?", (now_s, now_s))
+    def last_id(self) -> int:
+        """Highest id of a row; 0 where there is none."""
+        return int(one(self._connection, "SELECT max(id) FROM rows"))
+
+    def age(self, after: int, last: int, now_s: float) -> None:
+        """Set times ahead of ``now_s``, from before a restart, back to it, in rows of these ids."""
+        self._connection.execute(
+            "UPDATE rows SET sensed_s = ? WHERE id > ? AND id <= ? AND sensed_s > ?",
+            (now_s, after, last, now_s),
+        )
+
+    def forget_blocks(self) -> None:
+        """Remove what is known of blocks no line of which remains."""
+        gone = self._connection.execute(
+            "DELETE FROM blocks WHERE NOT EXISTS (SELECT 1 FROM books b WHERE b.device = blocks.device"
+            " AND b.period_us = blocks.period_us AND b.stratum = blocks.stratum)"
+            " RETURNING device, period_us, stratum"
+        ).fetchall()
+        for block in gone:
+            self._tau.pop(ThinnedBlock(*block), None)
+
+    def oldest_blocks(self, limit: int) -> list[ThinnedBlock]:
+        """The oldest blocks with a line that was never stated and that has unsealed rows."""
+        found = self._connection.execute(
+            "SELECT DISTINCT b.device, b.period_us, b.stratum FROM books b WHERE b.closed = 1"
+            " AND b.pending > 0 AND b.revision = 0 AND b.statement IS NULL"
+            " AND EXISTS (SELECT 1 FROM rows r WHERE r.book = b.id) ORDER BY b.period_us LIMIT ?",
+            (limit,),
+        )
+        return [ThinnedBlock(*row) for row in found]
 
     def tau(self, block: ThinnedBlock) -> float:
         """Thinning factor in force; 0 where the block was given up."""

@@ -14,10 +14,16 @@ from dataclasses import dataclass, replace
 from edge_producer.books import BookChange, BookKey, LedgerChanges
 from edge_producer.device_update import DeviceUpdate
 from edge_producer.sensed_rows import Row
+from edge_producer.spool.spool_books import LINE_BYTES
+from edge_producer.spool.spool_rows import ROW_OVERHEAD
 from schemas.row_schemas import Stratum
 
-UNKEPT_ALERTS, UNKEPT_SUMMARIES = "alerts_unkept", "summaries_unkept"
+UNKEPT_ALERTS, UNKEPT_SUMMARIES, UNKEPT_MOMENTS = "alerts_unkept", "summaries_unkept", "moments_dropped"
 """Names of the counters of what could not be kept; rows are counted from the lines."""
+LEAST_ENTRY = 32 * 1024
+"""Bytes of updates that are taken where there is no room: counts alone, which mostly change what is there."""
+_ALERT_BYTES, _SUMMARY_BYTES = 1500, 250
+"""What an alert takes once it is sealed, and a summary besides its value."""
 UNMERGED = 8
 """Updates of one device that wait as they are; more are merged."""
 _RELIEF = 0.9
@@ -69,11 +75,30 @@ class UpdateBacklog:
         self.add(updates)
         self.add(since)
 
-    def take(self) -> list[DeviceUpdate]:
-        """All that waits, in order within each device; nothing waits afterwards."""
-        taken = [update for waiting in self._waiting.values() for update in waiting]
-        self._waiting = {}
-        self.updates = self.rows = 0
+    def take(self, room_bytes: float = float("inf")) -> list[DeviceUpdate]:
+        """What waits, in order within each device, as far as there is room; the rest goes on waiting.
+
+        Args:
+            room_bytes: What is taken may need so much in the spool, or ``LEAST_ENTRY``. The first is taken in
+                any case, without what does not fit: that counts as not kept.
+        """
+        taken: list[DeviceUpdate] = []
+        left = max(room_bytes, LEAST_ENTRY)
+        for device in list(self._waiting):
+            waiting = self._waiting[device]
+            while waiting and (left > 0 or not taken):
+                size = spool_bytes(waiting[0])
+                if taken and size > left and size <= room_bytes:
+                    return self._taken(taken)  # it fits into the next transaction
+                taken.append(fitted(waiting.pop(0), room_bytes))
+                left -= spool_bytes(taken[-1])
+            if not waiting:
+                del self._waiting[device]
+        return self._taken(taken)
+
+    def _taken(self, taken: list[DeviceUpdate]) -> list[DeviceUpdate]:
+        left = [update for waiting in self._waiting.values() for update in waiting]
+        self.updates, self.rows = len(left), sum(len(update.rows) for update in left)
         return taken
 
     def drop_rows(self) -> None:
@@ -131,6 +156,39 @@ def without_rows(update: DeviceUpdate, dropped: Iterable[BookKey]) -> DeviceUpda
 def counts_alone(update: DeviceUpdate) -> DeviceUpdate:
     """The update without any row: all count as lost."""
     return without_rows(update, {line_of(row) for row in update.rows})
+
+
+def spool_bytes(update: DeviceUpdate) -> int:
+    """About what an update adds to the spool."""
+    moments = [change.moments for change in update.books.lines.values()]
+    return (
+        sum(ROW_OVERHEAD + row.features.nbytes for row in update.rows)
+        + sum(LINE_BYTES + (0 if m is None else len(m.to_bytes())) for m in moments)
+        + sum(_SUMMARY_BYTES + len(summary.value) for summary in update.closed)
+        + _ALERT_BYTES * len(update.alerts)
+    )
+
+
+def fitted(update: DeviceUpdate, room_bytes: float) -> DeviceUpdate:
+    """The update with no more than there is room for: without its oldest rows, or with its counts alone."""
+    size = spool_bytes(update)
+    if size <= room_bytes:
+        return update
+    bare = _bare(update)
+    rows = sum(ROW_OVERHEAD + row.features.nbytes for row in update.rows)
+    if not rows or size - rows > room_bytes:
+        return bare
+    (cut,) = _bound_rows([update], int(len(update.rows) * (room_bytes - size + rows) / rows))
+    return cut if spool_bytes(cut) <= room_bytes else bare
+
+
+def _bare(update: DeviceUpdate) -> DeviceUpdate:
+    """The counts of an update alone."""
+    (bare,) = _bound_events([counts_alone(update)], BacklogLimits(summaries=0, alerts=0))
+    lines = {key: replace(change, moments=None) for key, change in bare.books.lines.items()}
+    stripped = sum(change.moments is not None for change in bare.books.lines.values())
+    bare = replace(bare, books=LedgerChanges(lines, bare.books.closed))
+    return replace(bare, meters=_counted(bare, UNKEPT_MOMENTS, stripped))
 
 
 def line_of(row: Row) -> BookKey:

@@ -6,9 +6,11 @@ from hypothesis import strategies as st
 
 from edge_producer.spool.eviction import Eviction
 from edge_producer.spool.spool import Spool, SpoolAccess
+from edge_producer.spool.spool_books import FORGET_PERIODS
+from edge_producer.spool.spool_housekeeping import HEADROOM, SpoolHousekeeping
 from edge_producer.spool.spool_room import RESERVE_BYTES, RoomUse, SpoolRoom
 from edge_producer.spool.spool_set_aside import set_aside
-from edge_producer.spool.update_backlog import counts_alone
+from edge_producer.spool.update_backlog import UpdateBacklog
 from schemas.durable import DISK, Disk, DiskRoom
 from tests.edge_producer.spool_rig import SpoolRig, bench_profile
 
@@ -30,63 +32,70 @@ class SmallDisk(Disk):
 
 
 class Filling(SpoolRig):
-    """Devices without a network, whose spool is kept within its room, turn by turn, as the writer does."""
+    """Devices without a network, whose spool is kept within its room, turn by turn, as by the writer."""
 
     def __init__(self, folder, limit, reserve, disk):
         super().__init__(folder, bench_profile(p=1.0, pretrigger=0), NAMES)
         self.room = SpoolRoom(self.path, limit, reserve, disk)
         self.spool.close()
-        access = SpoolAccess(wal_pages=self.room.wal_pages // 2)
+        access = SpoolAccess(wal_pages=self.room.wal_pages)
         self.spool = Spool.open(self.path, self.names, self.profile, self.now, access)
-        self.eviction = Eviction(self.spool, self.profile, limit, self.room.wal_pages // 2)
+        eviction = Eviction(self.spool, self.profile, limit)
+        self.housekeeping = SpoolHousekeeping(self.spool, self.room, eviction)
+        self.backlog = UpdateBacklog()
 
-    def turn(self, windows=3):
+    def turn(self, windows=5):
+        """Returns the most that was taken at any step of it."""
         for name in self.names:
             self.sense([0.1] * windows, name)
             self.now -= windows
+            self.k -= windows
         self.now += windows
-        use = self.room.use(self.spool)
-        with self.spool.transaction():
-            for device in self.devices.values():
-                update = device.take_update()
-                full = use.used > use.allowed
-                self.spool.apply(counts_alone(update) if full else update, self.now)
-            use = self.room.use(self.spool)
-            self.eviction.relieve(self.now, use.payload_limit(self.spool.bytes))
-        return self.room.use(self.spool)
+        self.k += windows
+        self.backlog.add(device.take_update() for device in self.devices.values())
+        steps = []
+        while self.backlog.updates:
+            self.housekeeping.make_room(self.now)
+            steps.append(self.room.use(self.spool))
+            with self.housekeeping.transaction():
+                for update in self.backlog.take(self.housekeeping.entry_bytes):
+                    self.spool.apply(update, self.now)
+            steps.append(self.room.use(self.spool))
+        return max(steps, key=lambda use: use.total)
 
 
 def test_all_files_together_stay_below_the_limit_and_every_row_is_accounted_for(tmp_path):
-    rig = Filling(tmp_path, 3 * MB, 0, DISK)
-    totals = [rig.turn().total for _ in range(700)]
-    assert max(totals) <= 3 * MB
+    rig = Filling(tmp_path, MB, 0, DISK)
+    totals = [rig.turn().total for _ in range(100)]
+    assert 0.7 * MB < max(totals) <= MB
     assert rig.spool.left()[0] > 0
-    evicted = sum(rig.books(n).evicted for n in NAMES)
-    assert evicted > 0
+    assert sum(rig.books(n).evicted for n in NAMES) > 0
     for name in NAMES:
         assert rig.books(name).balanced
-        assert rig.books(name).sensed == 2100
+        assert rig.books(name).sensed == 500
     rig.close()
 
 
 def test_the_reserve_of_the_disk_is_left_to_others(tmp_path):
-    disk = SmallDisk(tmp_path, 4 * MB)
-    rig = Filling(tmp_path, 100 * MB, 2 * MB, disk)
-    least = min(disk.total - disk.taken() for _ in range(600) if rig.turn())
-    assert least >= 2 * MB
+    disk = SmallDisk(tmp_path, 2 * MB)
+    rig = Filling(tmp_path, 100 * MB, MB, disk)
+    least = min(disk.total - rig.turn().total for _ in range(100))
+    assert MB <= least < 1.3 * MB
     assert rig.spool.left()[0] > 0
     rig.close()
 
 
-def test_a_disk_that_somebody_else_fills_makes_the_file_stop_growing_and_nothing_else(tmp_path):
+def test_a_disk_that_somebody_else_fills_makes_the_spool_stop_growing_and_nothing_else(tmp_path):
     disk = SmallDisk(tmp_path, 100 * MB)
     rig = Filling(tmp_path, 100 * MB, MB, disk)
-    for _ in range(100):
+    for _ in range(40):
         rig.turn()
-    disk.total = disk.taken() + MB // 2
-    before = rig.room.use(rig.spool)
-    after = [rig.turn() for _ in range(150)][-1]
-    assert after.file <= before.file + 64 * 1024
+    for _ in range(2):  # the second time, the log has given back what it can
+        disk.total = disk.taken() + MB // 2  # less than the reserve is left
+        before = rig.room.use(rig.spool)
+        after = [rig.turn() for _ in range(20)]
+        assert max(use.total for use in after) <= before.total + HEADROOM
+    assert max(use.file for use in after) <= before.file + HEADROOM
     assert rig.spool.left()[0] > 0
     rig.close()
 
@@ -125,7 +134,8 @@ uses = st.builds(
 @given(uses, sizes)
 def test_what_is_allowed_never_breaks_the_limit_nor_the_reserve(use, payload):
     if use.allowed:
-        assert use.allowed + use.wal_limit + use.aside <= use.limit
+        most = use.limit if not use.aside else max(use.limit, use.limit // 2 + use.wal_limit + use.aside)
+        assert use.allowed + use.wal_limit + use.aside <= most
         if use.free is not None and use.allowed > use.file:
             growth = use.allowed - use.file + max(use.wal_limit - use.wal, 0)
             assert use.free - growth >= use.reserve
@@ -142,6 +152,6 @@ def test_books_alone_cannot_fill_the_spool(rigs, tmp_path):
     rig.evict(0)
     before = rig.books()
     (lines,) = rig.spool._connection.execute("SELECT count(*) FROM books").fetchone()
-    assert lines <= 2
+    assert lines <= FORGET_PERIODS + 2  # a row may still come for the newest
     assert (before.sensed, before.evicted, before.balanced) == (500, 500, True)
-    assert rig.spool.counters()["lines_folded"] >= 48
+    assert rig.spool.counters()["lines_folded"] >= 48 - FORGET_PERIODS

@@ -1,0 +1,82 @@
+"""Keeps an open spool within its room: before, in and after each transaction.
+
+Before it, room is made, in transactions of their own. In it no more is written than there is room for, and a
+file that grew beyond what is allowed fails the transaction. After it, the log is kept short.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from edge_producer.spool.eviction import Eviction
+from edge_producer.spool.spool import Spool
+from edge_producer.spool.spool_file import PAGE
+from edge_producer.spool.spool_room import SpoolRoom
+from schemas.errors import SpoolCrowdedError
+
+ROUNDS = 16
+"""Most transactions in a row that make room; the next turn goes on."""
+PAGES_AT_ONCE = 4
+"""Pages that change where one row, block or line is removed: its own, and those of indexes and counters."""
+HEADROOM = 64 * 1024
+"""What making room may add to a file without a free page: removing rows changes lines, which may need one."""
+TIGHT_S = 30.0
+"""How long nothing but answers is written after a transaction that found no room."""
+
+
+class SpoolHousekeeping:
+    """One open spool and its room.
+
+    Args:
+        spool: The spool.
+        room: Measures it.
+        eviction: Makes room in it.
+    """
+
+    def __init__(self, spool: Spool, room: SpoolRoom, eviction: Eviction) -> None:
+        self._spool = spool
+        self._room = room
+        self._eviction = eviction
+
+    def make_room(self, now_s: float) -> None:
+        """Bring the spool below its limit, or nearer to it. Not inside a transaction.
+
+        Raises:
+            SpoolError: The spool cannot be written.
+        """
+        for _ in range(ROUNDS):
+            use = self._room.use(self._spool)
+            allowed = use.payload_limit(self._spool.bytes)
+            if not self._eviction.is_due(now_s, allowed):
+                return
+            before = (use.used, self._spool.bytes)
+            with self.transaction(HEADROOM):
+                self._eviction.relieve(now_s, allowed, use.allowed, self._room.wal_pages // PAGES_AT_ONCE)
+            if (self._room.use(self._spool).used, self._spool.bytes) == before:
+                return
+
+    @property
+    def entry_bytes(self) -> int:
+        """What one transaction may add: no more than the log can hold, nor than half of what is left."""
+        return min(self._room.use(self._spool).left // 2, self._room.wal_pages * PAGE // 2)
+
+    @contextmanager
+    def transaction(self, headroom: int = 0) -> Iterator[None]:
+        """A transaction of the spool that leaves its file within what is allowed.
+
+        Args:
+            headroom: What must be free in the file in any case, in bytes.
+
+        Raises:
+            SpoolCrowdedError: The file would grow beyond it; nothing of the transaction holds.
+            SpoolError: The spool cannot be written.
+        """
+        use = self._room.use(self._spool)
+        cap = max(use.cap, use.used + headroom)
+        with self._spool.transaction():
+            yield
+            size = self._spool.file_bytes
+            if size > cap:
+                raise SpoolCrowdedError(f"the spool may take {cap} bytes, and needs {size}")
+        self._spool.bound_log(self._room.wal_pages)

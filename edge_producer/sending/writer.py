@@ -103,7 +103,7 @@ class Writer:
         self._stopping = False
         self._committed_s = self._forgot_s = 0.0
         self._failing_since_s: float | None = None
-        self._tight_until_s: float | None = None
+        self._tight_until_s = -float("inf")
         self._crowded = False
         self._last_logged = ""
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
@@ -237,7 +237,7 @@ class Writer:
             return
         # Step 1: what gives way does so before anything is added.
         open_.housekeeping.make_room(now)
-        tight = self._tight_until_s is not None and now < self._tight_until_s
+        tight = now < self._tight_until_s and not self._stopping
         # Step 2: from here on the updates are this turn's.
         with self._changed:
             updates = [] if tight else self._backlog.take(open_.housekeeping.entry_bytes)

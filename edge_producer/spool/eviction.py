@@ -56,8 +56,9 @@ class Eviction:
         self._left = 0.0
 
     def is_due(self, now_s: float, allowed: float = float("inf")) -> bool:
-        """Whether ``relieve`` would have something to do."""
-        return self._spool.bytes > min(self._max_bytes, allowed) or now_s >= self._books_due_s
+        """Whether ``relieve`` may have something to do."""
+        crowded = allowed < float("inf") or self._spool.bytes > self._max_bytes
+        return crowded or now_s >= self._books_due_s
 
     def relieve(
         self,
@@ -75,11 +76,12 @@ class Eviction:
             at_once: Rows, blocks, lines and summaries changed: each changes a few pages, and the log must
                 hold them. The next call goes on where this one stopped.
         """
-        self._left = max(at_once, LEAST_AT_ONCE)
-        self._relieve_payload(now_s, min(float(self._max_bytes), allowed))
+        at_once = max(at_once, LEAST_AT_ONCE)
         crowded = max(allowed, room) < float("inf")
-        if now_s >= self._books_due_s or (crowded and self._left > 0):
-            self._bound_books(now_s, min(float(self._max_bytes), room), crowded=crowded)
+        self._left = at_once / 2 if crowded else at_once
+        self._relieve_payload(now_s, min(float(self._max_bytes), allowed))
+        if crowded or now_s >= self._books_due_s:
+            self._bound_books(now_s, min(float(self._max_bytes), room), at_once // 2, crowded=crowded)
 
     def _relieve_payload(self, now_s: float, limit: float) -> None:
         spool = self._spool
@@ -162,15 +164,16 @@ class Eviction:
             return True
         return False
 
-    def _bound_books(self, now_s: float, room: float, *, crowded: bool) -> None:
+    def _bound_books(self, now_s: float, room: float, at_once: int, *, crowded: bool) -> None:
         """Keep the books, which hold what became of every row, to their share.
 
         Args:
             now_s: Steady clock.
             room: What the spool may take.
+            at_once: Most lines that change.
             crowded: It takes that: lines that cannot be added up because rows of theirs wait lose those.
         """
-        books, at_once = self._spool.books, max(int(self._left), LEAST_AT_ONCE)
+        books = self._spool.books
         stripped = books.strip_moments(int(MOMENTS_SHARE * room), at_once)
         most = int(LINES_SHARE * room / LINE_BYTES)
         excess = books.count() - most

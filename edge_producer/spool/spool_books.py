@@ -23,7 +23,7 @@ ACKNOWLEDGED = 0
 """Value of ``books.statement`` once the newest statement arrived; before, the id of the message with it."""
 
 
-LINE_BYTES = 400
+LINE_BYTES = 600
 """What a line takes without its moments, indexes and block included."""
 
 
@@ -248,31 +248,40 @@ class SpoolBooks:
         line only, boots and models are added up too.
 
         Args:
-            limit: Most lines that are looked at.
+            limit: Most lines that go.
             period_us: Length of a period. Lines to which a row may still come are left alone.
 
         Returns:
             The number of lines that are gone.
         """
-        found = self._connection.execute(
-            "SELECT b.id, b.lost > 0 OR coalesce(k.tau, 1.0) = 0.0, b.device, b.stratum, b.boot_id, b.model"  # noqa: S608  (constants)
-            " FROM books b JOIN devices d ON d.no = b.device LEFT JOIN blocks k"
-            " ON k.device = b.device AND k.period_us = b.period_us AND k.stratum = b.stratum"
-            f" WHERE {_FOLDABLE} ORDER BY b.period_us, b.id LIMIT ?",
-            (FORGET_PERIODS * period_us, limit),
-        ).fetchall()
+        before_us = FORGET_PERIODS * period_us
         gone = 0
-        for kind in (slice(2, 6), slice(2, 4)):
-            lines: dict[Any, list[Any]] = {}
-            for line in found:
-                lines.setdefault(line[kind], []).append(line)
-            gone = sum(self._add_up(same) for same in lines.values())
+        for kind in ("b.device, b.stratum, b.boot_id, b.model", "b.device, b.stratum"):
+            names = kind.split(", ")
+            groups = self._connection.execute(
+                f"SELECT count(*), {kind} FROM books b JOIN devices d ON d.no = b.device"  # noqa: S608  (constants)
+                f" WHERE {_FOLDABLE} GROUP BY {kind} HAVING count(*) > 1",
+                (before_us,),
+            ).fetchall()
+            total = sum(n for n, *_ in groups)
+            for n, *values in groups:
+                share = min(-(-n * limit // total), limit - gone) + 1
+                if share > 1:
+                    gone += self._add_up(names, values, before_us, share)
             if gone:
                 break
         return gone
 
-    def _add_up(self, lines: Sequence[tuple[int, bool]]) -> int:
-        """Add lines up into one of them: the first that states a gap, so that the sum states it too."""
+    def _add_up(self, names: Sequence[str], values: Sequence[Any], before_us: int, limit: int) -> int:
+        """Add the oldest lines of a kind up into one: the first that states a gap, so that the sum does."""
+        lines = self._connection.execute(
+            "SELECT b.id, b.lost > 0 OR coalesce(k.tau, 1.0) = 0.0 FROM books b"  # noqa: S608  (constants)
+            " JOIN devices d ON d.no = b.device LEFT JOIN blocks k"
+            " ON k.device = b.device AND k.period_us = b.period_us AND k.stratum = b.stratum"
+            f" WHERE {_FOLDABLE} AND {' AND '.join(f'{name} = ?' for name in names)}"
+            " ORDER BY b.period_us, b.id LIMIT ?",
+            (before_us, *values, limit),
+        ).fetchall()
         target = next((line for line in lines if line[1]), lines[0])[0]
         for id_, *_ in lines:
             if id_ != target:

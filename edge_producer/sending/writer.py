@@ -236,13 +236,13 @@ class Writer:
             self._report(now, "draining" if self._draining else "sensing")
             return
         # Step 1: what gives way does so before anything is added.
-        open_.housekeeping.make_room(now)
-        tight = now < self._tight_until_s and not self._stopping
+        has_room = open_.housekeeping.make_room(now)
+        tight = (not has_room or now < self._tight_until_s) and not self._stopping
         # Step 2: from here on the updates are this turn's.
         with self._changed:
             updates = [] if tight else self._backlog.take(open_.housekeeping.entry_bytes)
             more = self._backlog.updates > 0
-            self._commit_now = self._commit_now or (more and not tight)
+            self._commit_now = self._commit_now or (more and not tight) or not has_room
             self._changed.notify_all()
         answers, self._answers = self._answers, DeliveryReports()
         # Step 3: all or nothing.

@@ -39,8 +39,11 @@ class SpoolHousekeeping:
         self._room = room
         self._eviction = eviction
 
-    def make_room(self, now_s: float) -> None:
+    def make_room(self, now_s: float) -> bool:
         """Bring the spool below its limit, or nearer to it. Not inside a transaction.
+
+        Returns:
+            Whether it is done: there is room, or nothing is left that could give way.
 
         Raises:
             SpoolError: The spool cannot be written.
@@ -49,12 +52,13 @@ class SpoolHousekeeping:
             use = self._room.use(self._spool)
             allowed = use.payload_limit(self._spool.bytes)
             if not self._eviction.is_due(now_s, allowed):
-                return
+                return True
             before = (use.used, self._spool.bytes)
             with self.transaction(HEADROOM):
                 self._eviction.relieve(now_s, allowed, use.allowed, self._room.wal_pages // PAGES_AT_ONCE)
             if (self._room.use(self._spool).used, self._spool.bytes) == before:
-                return
+                return True
+        return False
 
     @property
     def entry_bytes(self) -> int:

@@ -55,8 +55,10 @@ class Filling(SpoolRig):
         self.backlog.add(device.take_update() for device in self.devices.values())
         steps = []
         while self.backlog.updates:
-            self.housekeeping.make_room(self.now)
+            has_room = self.housekeeping.make_room(self.now)
             steps.append(self.room.use(self.spool))
+            if not has_room:
+                continue
             with self.housekeeping.transaction():
                 for update in self.backlog.take(self.housekeeping.entry_bytes):
                     self.spool.apply(update, self.now)

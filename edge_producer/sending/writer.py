@@ -240,7 +240,8 @@ class Writer:
         tight = (not has_room or now < self._tight_until_s) and not self._stopping
         # Step 2: from here on the updates are this turn's.
         with self._changed:
-            updates = [] if tight else self._backlog.take(open_.housekeeping.entry_bytes)
+            house = open_.housekeeping
+            updates = [] if tight else self._backlog.take(house.room_bytes, house.at_once)
             more = self._backlog.updates > 0
             self._commit_now = self._commit_now or (more and not tight) or not has_room
             self._changed.notify_all()
@@ -301,7 +302,8 @@ class Writer:
             stalled = self._sender.stalled(self._settings.stall_s)
             states = {} if stalled else self._reporter.states(spool, now, at_once=final)
             settled_only = self._draining and not stuck
-            room = max(open_.housekeeping.entry_bytes, LEAST_SEALED_BYTES)
+            house = open_.housekeeping
+            room = max(min(house.room_bytes, house.at_once), LEAST_SEALED_BYTES)
             outbox.seal(now, states, draining=self._draining, settled_only=settled_only, room_bytes=room)
             self._final_sealed = self._final_sealed or (final and not stalled)
             spool.count(self._reporter.counts_since())

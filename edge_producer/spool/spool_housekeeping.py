@@ -61,9 +61,14 @@ class SpoolHousekeeping:
         return False
 
     @property
-    def entry_bytes(self) -> int:
-        """What one transaction may add: no more than the log can hold, nor than half of what is left."""
-        return min(self._room.use(self._spool).left // 2, self._room.wal_pages * PAGE // 2)
+    def room_bytes(self) -> int:
+        """What one transaction may add at most: it goes into the log and into the file, and some is left."""
+        return self._room.use(self._spool).left // 3
+
+    @property
+    def at_once(self) -> int:
+        """What one transaction should add, so that the log keeps to its part."""
+        return self._room.wal_pages * PAGE // 2
 
     @contextmanager
     def transaction(self, headroom: int = 0) -> Iterator[None]:

@@ -98,7 +98,7 @@ class RoomUse:
 
     def to_status(self) -> dict[str, Any]:
         """For the status file."""
-        names = ("used", "file", "wal", "aside", "limit", "free", "reserve")
+        names = ("used", "file", "wal", "aside", "limit", "left", "free", "reserve")
         return {f"{name}_bytes": getattr(self, name) for name in names}
 
 

@@ -26,6 +26,8 @@ _ALERT_BYTES, _SUMMARY_BYTES = 1500, 250
 """What an alert takes once it is sealed, and a summary besides its value."""
 UNMERGED = 8
 """Updates of one device that wait as they are; more are merged."""
+_COUNTS_SHARE = 0.5
+"""Share of the room that all but the rows of an update may take before it gives way instead of rows."""
 _RELIEF = 0.9
 """Share of a bound to which what waits is brought down, so that the bound is not met again at once."""
 
@@ -75,25 +77,27 @@ class UpdateBacklog:
         self.add(updates)
         self.add(since)
 
-    def take(self, room_bytes: float = float("inf")) -> list[DeviceUpdate]:
+    def take(self, room_bytes: float = float("inf"), at_once: float = float("inf")) -> list[DeviceUpdate]:
         """What waits, in order within each device, as far as there is room; the rest goes on waiting.
 
         Args:
-            room_bytes: What is taken may need so much in the spool, or ``LEAST_ENTRY``. The first is taken in
-                any case, without what does not fit: that counts as not kept.
+            room_bytes: Each may need so much in the spool; what does not fit is left out, and counts as not
+                kept.
+            at_once: Together they may need so much, or ``LEAST_ENTRY``; the first is taken in any case.
         """
         taken: list[DeviceUpdate] = []
-        left = max(room_bytes, LEAST_ENTRY)
+        left = max(min(room_bytes, at_once), LEAST_ENTRY)
         for device in list(self._waiting):
             waiting = self._waiting[device]
-            while waiting and (left > 0 or not taken):
-                size = spool_bytes(waiting[0])
-                if taken and size > left and size <= room_bytes:
-                    return self._taken(taken)  # it fits into the next transaction
-                taken.append(fitted(waiting.pop(0), room_bytes))
-                left -= spool_bytes(taken[-1])
-            if not waiting:
-                del self._waiting[device]
+            while waiting:
+                update = fitted(waiting[0], room_bytes)
+                size = spool_bytes(update)
+                if taken and size > left:
+                    return self._taken(taken)
+                taken.append(update)
+                del waiting[0]
+                left -= size
+            del self._waiting[device]
         return self._taken(taken)
 
     def _taken(self, taken: list[DeviceUpdate]) -> list[DeviceUpdate]:
@@ -162,7 +166,7 @@ def spool_bytes(update: DeviceUpdate) -> int:
     """About what an update adds to the spool."""
     moments = [change.moments for change in update.books.lines.values()]
     return (
-        sum(ROW_OVERHEAD + row.features.nbytes for row in update.rows)
+        sum(_row_bytes(row) for row in update.rows)
         + sum(LINE_BYTES + (0 if m is None else len(m.to_bytes())) for m in moments)
         + sum(_SUMMARY_BYTES + len(summary.value) for summary in update.closed)
         + _ALERT_BYTES * len(update.alerts)
@@ -170,25 +174,37 @@ def spool_bytes(update: DeviceUpdate) -> int:
 
 
 def fitted(update: DeviceUpdate, room_bytes: float) -> DeviceUpdate:
-    """The update with no more than there is room for: without its oldest rows, or with its counts alone."""
-    size = spool_bytes(update)
-    if size <= room_bytes:
-        return update
-    bare = _bare(update)
-    rows = sum(ROW_OVERHEAD + row.features.nbytes for row in update.rows)
-    if not rows or size - rows > room_bytes:
-        return bare
-    (cut,) = _bound_rows([update], int(len(update.rows) * (room_bytes - size + rows) / rows))
-    return cut if spool_bytes(cut) <= room_bytes else bare
+    """The update with no more than there is room for.
 
-
-def _bare(update: DeviceUpdate) -> DeviceUpdate:
-    """The counts of an update alone."""
+    Moments give way, then summaries, then as many of the oldest rows as must; at last all but the counts.
+    """
+    for without in (lambda one: one, _without_moments, _without_summaries):
+        update = without(update)
+        size = spool_bytes(update)
+        if size <= room_bytes:
+            return update
+        rows = sum(_row_bytes(row) for row in update.rows)
+        if rows and size - rows <= room_bytes * _COUNTS_SHARE:
+            (cut,) = _bound_rows([update], int(len(update.rows) * (room_bytes - size + rows) / rows))
+            if spool_bytes(cut) <= room_bytes:
+                return cut
     (bare,) = _bound_events([counts_alone(update)], BacklogLimits(summaries=0, alerts=0))
-    lines = {key: replace(change, moments=None) for key, change in bare.books.lines.items()}
-    stripped = sum(change.moments is not None for change in bare.books.lines.values())
-    bare = replace(bare, books=LedgerChanges(lines, bare.books.closed))
-    return replace(bare, meters=_counted(bare, UNKEPT_MOMENTS, stripped))
+    return bare
+
+
+def _row_bytes(row: Row) -> int:
+    return ROW_OVERHEAD + row.features.nbytes
+
+
+def _without_moments(update: DeviceUpdate) -> DeviceUpdate:
+    lines = {key: replace(change, moments=None) for key, change in update.books.lines.items()}
+    stripped = sum(change.moments is not None for change in update.books.lines.values())
+    books = LedgerChanges(lines, update.books.closed)
+    return replace(update, books=books, meters=_counted(update, UNKEPT_MOMENTS, stripped))
+
+
+def _without_summaries(update: DeviceUpdate) -> DeviceUpdate:
+    return replace(update, closed=[], meters=_counted(update, UNKEPT_SUMMARIES, len(update.closed)))
 
 
 def line_of(row: Row) -> BookKey:

@@ -34,8 +34,8 @@ class SmallDisk(Disk):
 class Filling(SpoolRig):
     """Devices without a network, whose spool is kept within its room, turn by turn, as by the writer."""
 
-    def __init__(self, folder, limit, reserve, disk):
-        super().__init__(folder, bench_profile(p=1.0, pretrigger=0), NAMES)
+    def __init__(self, folder, limit, reserve, disk, names=NAMES):
+        super().__init__(folder, bench_profile(p=1.0, pretrigger=0), names)
         self.room = SpoolRoom(self.path, limit, reserve, disk)
         self.spool.close()
         access = SpoolAccess(wal_pages=self.room.wal_pages)
@@ -60,7 +60,7 @@ class Filling(SpoolRig):
             if not has_room:
                 continue
             with self.housekeeping.transaction():
-                for update in self.backlog.take(self.housekeeping.entry_bytes):
+                for update in self.backlog.take(self.housekeeping.room_bytes, self.housekeeping.at_once):
                     self.spool.apply(update, self.now)
             steps.append(self.room.use(self.spool))
         return max(steps, key=lambda use: use.total)
@@ -75,6 +75,17 @@ def test_all_files_together_stay_below_the_limit_and_every_row_is_accounted_for(
     for name in NAMES:
         assert rig.books(name).balanced
         assert rig.books(name).sensed == 500
+    rig.close()
+
+
+def test_what_waited_for_long_is_taken_in_whole_where_there_is_room_and_within_the_limit_where_not(tmp_path):
+    rig = Filling(tmp_path, MB, 0, DISK, NAMES[:2])
+    assert rig.turn(500).total <= MB
+    assert [rig.books(n).evicted for n in rig.names] == [0, 0]
+    assert rig.turn(1000).total <= MB
+    assert [rig.books(n).sensed for n in rig.names] == [1500, 1500]
+    assert all(rig.books(n).balanced and rig.books(n).evicted for n in rig.names)
+    assert rig.spool.left()[0] > 1200
     rig.close()
 
 

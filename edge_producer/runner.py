@@ -27,7 +27,7 @@ from edge_producer.sending.sender import Sender
 from edge_producer.sending.writer import OpenSpool, Writer
 from edge_producer.settings import EdgeSettings
 from edge_producer.spool.eviction import Eviction
-from edge_producer.spool.spool import DeviceBooks, Spool
+from edge_producer.spool.spool import SPOOLS_SET_ASIDE, DeviceBooks, Spool
 from edge_producer.spool.spool_file import Connect
 from edge_producer.spool.spool_housekeeping import SpoolHousekeeping
 from edge_producer.spool.spool_keeper import SpoolKeeper, SpoolPlace
@@ -210,10 +210,12 @@ class Runner:
 
     def _allow_keys(self, spool: Spool | None) -> None:
         """Make the keys of devices that have never sealed anything."""
-        if spool is not None and not copies(self._settings.state_dir):
-            unused = [d for d in self._settings.devices if not spool.has_sealed(d)]
-            if any(d not in self._keys.signers for d in unused):
-                self._keys.retry(may_create=unused)
+        # A spool that others were taken over into does not know what those have sealed.
+        if spool is None or spool.counters().get(SPOOLS_SET_ASIDE) or copies(self._settings.state_dir):
+            return
+        unused = [d for d in self._settings.devices if not spool.has_sealed(d)]
+        if any(d not in self._keys.signers for d in unused):
+            self._keys.retry(may_create=unused)
 
     def _lose_states(self, spool: Spool | None) -> None:
         """Count what devices held back as lost where their state cannot be read."""

@@ -32,7 +32,7 @@ from edge_producer.spool.salvage_plan import (
     found_summaries,
     plan_salvage,
 )
-from edge_producer.spool.spool import COMMITS, Spool
+from edge_producer.spool.spool import COMMITS, SPOOLS_SET_ASIDE, Spool
 from edge_producer.spool.spool_rows import ROW_OVERHEAD, ThinnedBlock
 from edge_producer.spool.spool_set_aside import AsideCopy, SalvageState
 from schemas.durable import DISK, Disk
@@ -177,7 +177,7 @@ class Salvage:
             for state in plan.states:
                 if state.device_id in spool.devices:
                     self._take_device(state)
-            spool.count({"spools_set_aside": 1})
+            spool.count({SPOOLS_SET_ASIDE: 1})
             spool.note_earlier(plan.spool_id)
             self._save()
 

@@ -31,6 +31,8 @@ __all__ = ["DeviceBooks", "Spool", "SpoolAccess", "read_books"]
 
 COMMITS = "commits"
 """Name of the counter of transactions."""
+SPOOLS_SET_ASIDE = "spools_set_aside"
+"""Name of the counter of spools that were set aside, and whose content this one took over."""
 ROWS_UNKEPT = "rows_unkept"
 """Name of the counter of rows that were sensed and selected, and that no disk kept."""
 AGED_PER_PAGE = 4

@@ -1,10 +1,11 @@
 """Spools set aside: renamed with the time, with a report beside each of what was taken over from it.
 
     spool-aside-<UTC time>.db, .db-wal   the damaged spool, as it was
-    spool-aside-<UTC time>.json          why, and what was taken over (``SalvageReport``)
+    spool-aside-<UTC time>.head          its first page, where another one had to be lent to it
+spool-aside-<UTC time>.json          why, and what was taken over (``SalvageReport``)
 
 A copy whose content has not been taken over is never removed. Of the others the newest ``KEPT`` stay, as long
-as they do not take more than their share of the spool's size.
+as they do not take more than their share of the spool's size. The reports stay; of many, the newest.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 
 KEPT = 3
 """Copies that stay once their content was taken over."""
+REPORTS_KEPT = 100
+"""Reports that stay of copies that were removed."""
 COPIES_SHARE = 0.25
 """Share of the spool's size that such copies may take together."""
 _PREFIX, _SUFFIX = "spool-aside-", ".db"
@@ -86,7 +89,12 @@ class AsideCopy:
     @property
     def files(self) -> Sequence[Path]:
         """The copy's database files."""
-        return self.path, _beside(self.path, WAL), _beside(self.path, SHARED)
+        return (
+            self.path,
+            self.path.with_suffix(".head"),
+            _beside(self.path, WAL),
+            _beside(self.path, SHARED),
+        )
 
     @property
     def bytes(self) -> int:
@@ -144,8 +152,16 @@ def finish(path: Path, disk: Disk = DISK) -> None:
         if _beside(copy.path, WAL).exists() and path.exists():
             disk.rename(path, copy.path)
             disk.remove(_beside(path, SHARED))
-        elif not _beside(copy.path, WAL).exists():
+        elif not _beside(copy.path, WAL).exists() and _is_waiting(copy):
             disk.remove(report)  # the crash came before anything was renamed
+
+
+def _is_waiting(copy: AsideCopy) -> bool:
+    """Whether nothing of a copy that is not there was taken over; also where its report cannot be read."""
+    try:
+        return copy.report().state is SalvageState.WAITING
+    except OSError:
+        return True
 
 
 def copies(folder: Path) -> list[AsideCopy]:
@@ -163,6 +179,10 @@ def trim(folder: Path, max_bytes: int, disk: Disk = DISK) -> int:
         for path in oldest.files:
             disk.remove(path)
         removed += 1
+    reports = sorted(folder.glob(f"{_PREFIX}*.json"))
+    for report in reports[:-REPORTS_KEPT]:
+        if not report.with_suffix(_SUFFIX).exists():
+            disk.remove(report)
     return removed
 
 

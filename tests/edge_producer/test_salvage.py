@@ -11,7 +11,16 @@ from edge_producer.device_identity import load_or_create
 from edge_producer.spool.spool import DeviceBooks, Spool, read_books
 from edge_producer.spool.spool_keeper import SpoolKeeper, SpoolPlace
 from edge_producer.spool.spool_reading import read_counters
-from edge_producer.spool.spool_set_aside import KEPT, SalvageState, copies, finish, set_aside, trim
+from edge_producer.spool.spool_set_aside import (
+    KEPT,
+    REPORTS_KEPT,
+    AsideCopy,
+    SalvageState,
+    copies,
+    finish,
+    set_aside,
+    trim,
+)
 from schemas.envelope import MessageVerifier, read_envelope
 from schemas.row_schemas import BOOK_COUNTS
 from tests.edge_producer.spool_rig import SpoolRig, bench_profile, statements, summary_rows
@@ -452,6 +461,25 @@ def test_copies_are_bounded_in_number_and_size_and_never_removed_before_they_wer
     trim(tmp_path, 4 * 1500)
     assert len(copies(tmp_path)) < 4 + KEPT
     assert len([c for c in copies(tmp_path) if c.report().state is not SalvageState.DONE]) == 4
+
+
+def test_the_report_of_a_copy_outlives_it_and_nothing_else_does(field):
+    head_zeroed(field)
+    keeper = field.after()
+    keeper.close()
+    assert trim(field.path.parent, 1) == 1
+    finish(field.path)
+    assert copies(field.path.parent) == []
+    (report,) = field.path.parent.glob("spool-aside-*")
+    assert AsideCopy(report.with_suffix(".db")).report().state is SalvageState.DONE
+
+
+def test_of_many_reports_the_newest_stay(tmp_path):
+    for k in range(REPORTS_KEPT + 3):
+        (tmp_path / f"spool-aside-{k:04}.json").write_text("{}")
+    trim(tmp_path, 10**9)
+    left = sorted(path.name for path in tmp_path.glob("spool-aside-*"))
+    assert left == [f"spool-aside-{k:04}.json" for k in range(3, REPORTS_KEPT + 3)]
 
 
 def _disk():

@@ -211,6 +211,19 @@ def test_a_missing_key_keeps_rows_and_seals_nothing_until_it_is_back(tmp_path):
     assert read_status(tmp_path / "status.json")["keys"] == {}
 
 
+def test_no_key_is_made_where_another_spool_was_before(tmp_path):
+    run(tmp_path, Scripted(30, {}))
+    (tmp_path / "spool.db").write_bytes(b"garbage" * 10_000)
+    run(tmp_path, Scripted(30, {}, first=1000))
+    for copy in tmp_path.glob("spool-aside-*"):
+        copy.unlink()
+    pem = tmp_path / "keys" / "d-1.pem"
+    pem.unlink()
+    runner, _ = run(tmp_path, Scripted(30, {}, first=2000))
+    assert not pem.exists()
+    assert not runner._may_send("d-1")
+
+
 @pytest.mark.parametrize("secret", [b"", b"short", b"x" * 64])
 def test_a_damaged_secret_costs_no_row(tmp_path, secret):
     run(tmp_path, Scripted(30, {}))

@@ -214,7 +214,7 @@ def test_a_missing_key_keeps_rows_and_seals_nothing_until_it_is_back(tmp_path):
 def test_no_key_is_made_where_another_spool_was_before(tmp_path):
     run(tmp_path, Scripted(30, {}))
     (tmp_path / "spool.db").write_bytes(b"garbage" * 10_000)
-    run(tmp_path, Scripted(30, {}, first=1000))
+    run(tmp_path, Scripted(0, {}))  # what this start has not sealed, the one before may have
     for copy in tmp_path.glob("spool-aside-*"):
         copy.unlink()
     pem = tmp_path / "keys" / "d-1.pem"

@@ -265,7 +265,7 @@ class Writer:
         open_.outbox.rejected(answers.rejected)
         open_.outbox.send()
         self._keeper.salvage()
-        self._crowded = open_.spool.bytes > self._settings.spool_max_bytes / 2
+        self._crowded = open_.housekeeping.is_half_full
         self._report(now, "draining" if self._draining else "sensing")
         if not (updates or more or tight):
             self._note_end(open_)

@@ -21,6 +21,8 @@ PAGES_AT_ONCE = 4
 """Pages that change where one row, block or line is removed: its own, and those of indexes and counters."""
 HEADROOM = 64 * 1024
 """What making room may add to a file without a free page: removing rows changes lines, which may need one."""
+WAITING_SHARE = 0.125
+"""Part of what is used that must wait to be sent for a source to be held up."""
 TIGHT_S = 30.0
 """How long nothing but answers is written after a transaction that found no room."""
 
@@ -69,6 +71,15 @@ class SpoolHousekeeping:
     def at_once(self) -> int:
         """What one transaction should add, so that the log keeps to its part."""
         return self._room.wal_pages * PAGE // 2
+
+    @property
+    def is_half_full(self) -> bool:
+        """Whether what waits fills half of the room: a source that can wait should, before rows give way.
+
+        Books alone do not count: they go when they are stated, however long a source waits.
+        """
+        use = self._room.use(self._spool)
+        return use.used > use.allowed / 2 and self._spool.bytes > use.used * WAITING_SHARE
 
     @contextmanager
     def transaction(self, headroom: int = 0) -> Iterator[None]:

@@ -1,6 +1,8 @@
 """Laws of what could make a spool grow: a new boot, a long failure, books, alerts; and what gives way."""
 
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -10,15 +12,17 @@ from hypothesis import strategies as st
 
 from edge_producer.books import BookChange, BookKey, CoMoments, LedgerChanges
 from edge_producer.device_update import DeviceUpdate
-from edge_producer.spool.spool import Spool, SpoolAccess
+from edge_producer.runner import Runner
+from edge_producer.spool.spool import Spool, SpoolAccess, read_books
 from edge_producer.spool.spool_books import FORGET_PERIODS
 from edge_producer.spool.spool_file import PAGE
 from edge_producer.spool.spool_reading import read_counters
 from edge_producer.spool.spool_rows import ThinnedBlock
 from edge_producer.spool.update_backlog import LEAST_ENTRY, UpdateBacklog, fitted, line_of, spool_bytes
 from edge_producer.summaries import Summary
-from tests.edge_producer.spool_rig import GivenWindows, bench_profile, row, window
-from tests.edge_producer.test_spool_failures import DEVICES, all_accounted_for, run
+from tests.edge_producer.spool_rig import FirstSample, GivenWindows, bench_profile, row, window
+from tests.edge_producer.test_spool_failures import DEVICES, all_accounted_for, run, settings
+from tests.waiting import wait_until
 
 PERIOD_US = 10_000_000
 PAGES = 25
@@ -269,3 +273,32 @@ def test_alerts_that_nobody_takes_do_not_make_the_spool_larger_than_it_may_be(tm
     all_accounted_for(tmp_path, 1500)
     counters = read_counters(tmp_path / "spool.db")
     assert counters["alerts_unkept"] > 0
+
+
+class Endless(GivenWindows):
+    """Windows as fast as they are taken."""
+
+    def __init__(self):
+        self.counts = {}
+
+    def windows(self):
+        for k in range(100_000):
+            for name in DEVICES:
+                yield window(0.1, k, name)
+
+
+@pytest.mark.parametrize("limit", [900_000, 3_000_000])
+def test_a_source_that_can_wait_does_so_before_anything_gives_way(tmp_path, limit):
+    given = settings(tmp_path, spool_max_bytes=limit, pace="flat_out")
+    runner = Runner(given, bench_profile(p=1.0), Endless(), FirstSample())
+    stop = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(runner.run, stop)
+        try:
+            wait_until(lambda: runner._writer.crowded and runner._writer.unkept == 0, timeout_s=60.0)
+        finally:
+            stop.set()
+        running.result(60.0)
+    books = read_books(tmp_path / "spool.db")
+    assert sum(one.sensed for one in books.values()) > 300
+    assert [one.evicted for one in books.values()] == [0, 0]

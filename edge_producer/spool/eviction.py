@@ -66,7 +66,7 @@ class Eviction:
         allowed: float = float("inf"),
         room: float = float("inf"),
         at_once: int = EVICT_AT_ONCE,
-    ) -> None:
+    ) -> bool:
         """Make room if the spool is too large. Call it inside the spool's transaction.
 
         Args:
@@ -75,13 +75,20 @@ class Eviction:
             room: What the spool may take in all, if less than the limit.
             at_once: Rows, blocks, lines and summaries changed: each changes a few pages, and the log must
                 hold them. The next call goes on where this one stopped.
+
+        Returns:
+            Whether anything changed; a block without rows that is thinned counts.
         """
         at_once = max(at_once, LEAST_AT_ONCE)
         crowded = max(allowed, room) < float("inf")
         self._left = at_once / 2 if crowded else at_once
+        before = self._left
         self._relieve_payload(now_s, min(float(self._max_bytes), allowed))
+        changed = self._left < before
         if crowded or now_s >= self._books_due_s:
-            self._bound_books(now_s, min(float(self._max_bytes), room), at_once // 2, crowded=crowded)
+            space = min(float(self._max_bytes), room)
+            changed = self._bound_books(now_s, space, at_once // 2, crowded=crowded) or changed
+        return changed
 
     def _relieve_payload(self, now_s: float, limit: float) -> None:
         spool = self._spool
@@ -164,7 +171,7 @@ class Eviction:
             return True
         return False
 
-    def _bound_books(self, now_s: float, room: float, at_once: int, *, crowded: bool) -> None:
+    def _bound_books(self, now_s: float, room: float, at_once: int, *, crowded: bool) -> bool:
         """Keep the books, which hold what became of every row, to their share.
 
         Args:
@@ -187,6 +194,7 @@ class Eviction:
         self._spool.count({"moments_dropped": stripped, "lines_folded": folded})
         if stripped < at_once and not folded and not given_up:
             self._books_due_s = now_s + BOOKS_EVERY_S
+        return bool(stripped or folded or given_up)
 
     def _give_up_oldest(self, now_s: float, limit: int) -> int:
         """Give up what waits of the oldest periods: only then can their lines be added up."""

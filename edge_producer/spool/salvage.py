@@ -32,7 +32,7 @@ from edge_producer.spool.salvage_plan import (
     found_summaries,
     plan_salvage,
 )
-from edge_producer.spool.spool import COMMITS, SPOOLS_SET_ASIDE, Spool
+from edge_producer.spool.spool import ALL_SALVAGED, COMMITS, SPOOLS_SET_ASIDE, Spool
 from edge_producer.spool.spool_rows import ROW_OVERHEAD, ThinnedBlock
 from edge_producer.spool.spool_set_aside import AsideCopy, SalvageState
 from schemas.durable import DISK, Disk
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 CHUNK_BYTES, LEAST_CHUNK_BYTES = 4 * 1024**2, 32 * 1024
 """What is taken over in one transaction of step 4; of a small room an eighth."""
-ROWS, SUMMARIES, MESSAGES, ALL = "rows", "summaries", "messages", "all"
+ROWS, SUMMARIES, MESSAGES, ALL = "rows", "summaries", "messages", ALL_SALVAGED
 _FOLLOWING = {ROWS: SUMMARIES, SUMMARIES: MESSAGES, MESSAGES: ALL}
 
 Found = FoundRow | FoundSummary | FoundMessage
@@ -114,7 +114,6 @@ class Salvage:
         self._verifiers = verifiers
         self._origin = origin
         self._disk = disk
-        self._key = f"salvaged:{copy.path.name}"
         self._may_take_rows = self._begin()
         self._file = DamagedSpoolFile.open(copy.path)
         devices = list(spool.devices)
@@ -164,7 +163,7 @@ class Salvage:
     def _take_state(self) -> None:
         """Step 2, if it was not done."""
         plan, spool = self._plan, self._spool
-        known = spool.meta(self._key)
+        known = spool.salvage_noted(self._copy.path.name)
         if known is not None:
             self._progress = _Progress.from_text(known)
             return
@@ -199,7 +198,10 @@ class Salvage:
                 else:
                     self._lose(device, line.pending - plan.message_rows[line.id])
             for (name, period_us, stratum), tau in plan.taus.items() if self._may_take_rows else ():
-                spool.rows.set_tau(ThinnedBlock(spool.devices[name], period_us, stratum), tau)
+                block = ThinnedBlock(spool.devices[name], period_us, stratum)
+                if tau < spool.rows.tau(block):  # rows of it that are here already are thinned alike
+                    spool.rows.thin(block, tau, now_s)
+            spool.books.awaited.update(progress.lines.values())
             progress.part = ROWS if self._may_take_rows else MESSAGES
             self._save()
 
@@ -254,8 +256,10 @@ class Salvage:
         line = found.row.book
         if not self._plan.rows[line]:  # more of the line wait than its counts say
             return False
+        key = self._plan.lines[line].key
         self._spool.books.add_pending(self._progress.lines[line], 1)
-        self._spool.rows.take_over(device, found, self._progress.lines[line])
+        block = ThinnedBlock(device, key.period_us, key.stratum)
+        self._spool.rows.take_over(block, found, self._progress.lines[line])
         return True
 
     def _take_message(self, device: int, found: FoundMessage) -> bool:
@@ -280,10 +284,11 @@ class Salvage:
             self._progress.counted["rows_lost"] += n
 
     def _save(self) -> None:
-        self._spool.set_meta(self._key, self._progress.to_text())
+        self._spool.note_salvage(self._copy.path.name, self._progress.to_text())
 
     def _end(self) -> None:
         """Step 5."""
+        self._spool.books.awaited.difference_update(self._progress.lines.values())
         found = {
             "state": SalvageState.DONE,
             "spool_id": self._plan.spool_id,

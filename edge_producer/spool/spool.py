@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -31,6 +31,8 @@ __all__ = ["DeviceBooks", "Spool", "SpoolAccess", "read_books"]
 
 COMMITS = "commits"
 """Name of the counter of transactions."""
+SALVAGED, ALL_SALVAGED = "salvaged:", "all"
+"""Prefix of the keys of how far copies were taken over, before their names; the last part."""
 SPOOLS_SET_ASIDE = "spools_set_aside"
 """Name of the counter of spools that were set aside, and whose content this one took over."""
 ROWS_UNKEPT = "rows_unkept"
@@ -80,6 +82,7 @@ class Spool:
         )
         self.names = {no: name for name, no in self.devices.items()}
         self.books = SpoolBooks(self._connection)
+        self.books.awaited.update(self._awaited())
         self.rows = SpoolRows(self._connection, self.books)
         self.messages = SpoolMessages(self._connection, self.books, self.names)
         (size,) = self._connection.execute("SELECT coalesce(sum(length(value)), 0) FROM summaries").fetchone()
@@ -152,6 +155,22 @@ class Spool:
     def set_meta(self, key: str, value: str) -> None:
         """Keep a value. Call it inside a transaction."""
         self._file.set_meta(key, value)
+
+    def note_salvage(self, copy: str, progress: str) -> None:
+        """Remember how far a copy was taken over. Call it inside a transaction."""
+        self.set_meta(f"{SALVAGED}{copy}", progress)
+
+    def salvage_noted(self, copy: str) -> str | None:
+        """What was remembered last; None where there is nothing."""
+        return self.meta(f"{SALVAGED}{copy}")
+
+    def _awaited(self) -> Iterator[int]:
+        """Lines of which a copy that is not taken over to its end may still hold something."""
+        query = "SELECT value FROM meta WHERE key LIKE ? || '%'"
+        for (text,) in self._connection.execute(query, (SALVAGED,)):
+            with suppress(ValueError, TypeError):
+                part, _, lines, _ = json.loads(text)
+                yield from () if part == ALL_SALVAGED else (id_ for _, id_ in lines)
 
     def note_earlier(self, spool_id: str) -> None:
         """Remember the id of a spool whose content was taken over. Call it inside a transaction."""

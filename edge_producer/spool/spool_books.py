@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
@@ -17,6 +18,7 @@ FORGET_PERIODS = 2 * REWIND_PERIODS
 _FOLDABLE = (
     "b.closed = 1 AND b.pending = 0 AND b.acked = 0 AND b.refused = 0 AND b.revision = 0"
     " AND b.statement IS NULL AND (b.boot_id != d.boot_id OR b.period_us < d.newest_us - ?)"
+    " AND b.id NOT IN (SELECT value FROM json_each(?))"
 )
 """Lines that the cloud has never heard of, rows of theirs included, and to which no row can come any more."""
 ACKNOWLEDGED = 0
@@ -36,10 +38,15 @@ class DueLine(NamedTuple):
 
 
 class SpoolBooks:
-    """Lines of all devices' books. Every change happens inside the spool's transaction."""
+    """Lines of all devices' books. Every change happens inside the spool's transaction.
+
+    Attributes:
+        awaited: Ids of lines of which another spool still holds rows or messages, to be taken over.
+    """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self.awaited: set[int] = set()
 
     def change(self, device: int, key: BookKey, change: BookChange, now_s: float) -> int:
         """Count rows that the filter released; returns the line's id."""
@@ -225,8 +232,9 @@ class SpoolBooks:
             " FROM books b JOIN devices d ON d.no = b.device WHERE b.statement = ? AND b.dirty = 0"
             " AND b.closed = 1 AND b.pending = 0"
             " AND (b.boot_id != d.boot_id OR b.period_us < d.newest_us - ?)"
+            " AND b.id NOT IN (SELECT value FROM json_each(?))"
         )
-        args = (ACKNOWLEDGED, FORGET_PERIODS * period_us)
+        args = (ACKNOWLEDGED, FORGET_PERIODS * period_us, json.dumps(list(self.awaited)))
         self._connection.execute(
             "INSERT INTO totals SELECT b.device, sum(b.sensed), sum(b.acked), sum(b.filtered),"
             f" sum(b.evicted), sum(b.refused){settled} GROUP BY b.device ON CONFLICT DO UPDATE SET"
@@ -254,25 +262,25 @@ class SpoolBooks:
         Returns:
             The number of lines that are gone.
         """
-        before_us = FORGET_PERIODS * period_us
+        bounds = (FORGET_PERIODS * period_us, json.dumps(list(self.awaited)))
         gone = 0
         for kind in ("b.device, b.stratum, b.boot_id, b.model", "b.device, b.stratum"):
             names = kind.split(", ")
             groups = self._connection.execute(
                 f"SELECT count(*), {kind} FROM books b JOIN devices d ON d.no = b.device"  # noqa: S608  (constants)
                 f" WHERE {_FOLDABLE} GROUP BY {kind} HAVING count(*) > 1",
-                (before_us,),
+                bounds,
             ).fetchall()
             total = sum(n for n, *_ in groups)
             for n, *values in groups:
                 share = min(-(-n * limit // total), limit - gone) + 1
                 if share > 1:
-                    gone += self._add_up(names, values, before_us, share)
+                    gone += self._add_up(names, values, bounds, share)
             if gone:
                 break
         return gone
 
-    def _add_up(self, names: Sequence[str], values: Sequence[Any], before_us: int, limit: int) -> int:
+    def _add_up(self, names: Sequence[str], values: Sequence[Any], bounds: Sequence[Any], limit: int) -> int:
         """Add the oldest lines of a kind up into one: the first that states a gap, so that the sum does."""
         lines = self._connection.execute(
             "SELECT b.id, b.lost > 0 OR coalesce(k.tau, 1.0) = 0.0 FROM books b"  # noqa: S608  (constants)
@@ -280,7 +288,7 @@ class SpoolBooks:
             " ON k.device = b.device AND k.period_us = b.period_us AND k.stratum = b.stratum"
             f" WHERE {_FOLDABLE} AND {' AND '.join(f'{name} = ?' for name in names)}"
             " ORDER BY b.period_us, b.id LIMIT ?",
-            (before_us, *values, limit),
+            (*bounds, *values, limit),
         ).fetchall()
         target = next((line for line in lines if line[1]), lines[0])[0]
         for id_, *_ in lines:

@@ -55,10 +55,10 @@ class SpoolHousekeeping:
             allowed = use.payload_limit(self._spool.bytes)
             if not self._eviction.is_due(now_s, allowed):
                 return True
-            before = (use.used, self._spool.bytes)
+            at_once = self._room.wal_pages // PAGES_AT_ONCE
             with self.transaction(HEADROOM):
-                self._eviction.relieve(now_s, allowed, use.allowed, self._room.wal_pages // PAGES_AT_ONCE)
-            if (self._room.use(self._spool).used, self._spool.bytes) == before:
+                changed = self._eviction.relieve(now_s, allowed, use.allowed, at_once)
+            if not changed:
                 return True
         return False
 

@@ -86,19 +86,17 @@ class SpoolRows:
             )
         self._connection.executemany(_INSERT, kept)
 
-    def take_over(self, device: int, found: FoundRow, book: int) -> None:
-        """Store an unsealed row of another spool, under a line of this one."""
-        _, row, pi, u = found
+    def take_over(self, block: ThinnedBlock, found: FoundRow, book: int) -> None:
+        """Store an unsealed row of another spool under a line of this one, if thinning would have kept it."""
+        device, (_, row, pi, u) = block.device, found
+        if u >= pi * self.tau(block):
+            self._books.settle(book, 1, "evicted", row.sensed_s)
+            return
         crc = row_checksum(device, row, row.features, pi, u)
         self.bytes += len(row.features) + ROW_OVERHEAD
         values = (device, book, row.seq, row.event_us, row.mono_ns, row.time_quality, row.features, row.score)
         more = (row.decision, row.reasons, row.sample_p, pi, u, row.sensed_s, crc)
         self._connection.execute(_INSERT, (*values, *more))
-
-    def set_tau(self, block: ThinnedBlock, tau: float) -> None:
-        """Have rows of a block that come later thinned as it was; nothing is removed."""
-        self._tau[block] = tau
-        self._connection.execute("INSERT OR REPLACE INTO blocks VALUES (?, ?, ?, ?)", (*block, tau))
 
     def oldest_s(self) -> dict[int, float]:
         """Time at which the oldest unsealed row was sensed (steady clock), by device."""
@@ -216,5 +214,6 @@ class SpoolRows:
         for book, n in Counter(book for book, _ in removed).items():
             self._books.settle(book, n, "evicted", now_s)
         self.bytes -= sum(size + ROW_OVERHEAD for _, size in removed)
-        self.set_tau(block, tau)
+        self._tau[block] = tau
+        self._connection.execute("INSERT OR REPLACE INTO blocks VALUES (?, ?, ?, ?)", (*block, tau))
         return len(removed)

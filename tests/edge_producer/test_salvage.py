@@ -8,9 +8,12 @@ from contextlib import closing
 import pytest
 
 from edge_producer.device_identity import load_or_create
+from edge_producer.spool.eviction import Eviction
 from edge_producer.spool.spool import DeviceBooks, Spool, read_books
+from edge_producer.spool.spool_housekeeping import SpoolHousekeeping
 from edge_producer.spool.spool_keeper import SpoolKeeper, SpoolPlace
 from edge_producer.spool.spool_reading import read_counters
+from edge_producer.spool.spool_rows import ThinnedBlock
 from edge_producer.spool.spool_set_aside import (
     KEPT,
     REPORTS_KEPT,
@@ -81,6 +84,11 @@ class Field:
         assert keeper.get() is not None
         keeper.salvage()
         return keeper
+
+    def reopened(self, keeper):
+        """The spool of a keeper that was closed, opened without its copies."""
+        keeper.close()
+        return Spool.open(self.path, DEVICES, self.rig.profile, self.clock())
 
     def check(self, keeper):
         """No content of another kind, nothing twice, books that balance; returns what came over."""
@@ -472,6 +480,71 @@ def test_the_report_of_a_copy_outlives_it_and_nothing_else_does(field):
     assert copies(field.path.parent) == []
     (report,) = field.path.parent.glob("spool-aside-*")
     assert AsideCopy(report.with_suffix(".db")).report().state is SalvageState.DONE
+
+
+def test_a_copy_larger_than_the_room_is_taken_over_a_part_at_a_time_as_room_is_made(tmp_path):
+    field = Field(tmp_path, windows=2600, sealed=400)
+    field.checkpoint()
+    size = field.path.stat().st_size
+    limit = size * 3 // 2
+    head_zeroed(field)
+    keeper = field.after(max_bytes=limit, reserve_bytes=0)
+    (copy,) = copies(tmp_path)
+    house = SpoolHousekeeping(keeper.spool, keeper.room, Eviction(keeper.spool, field.rig.profile, limit))
+    most, turns = 0, 0
+    while copy.report().state is not SalvageState.DONE:
+        turns += 1
+        field.clock.now += 30.0
+        house.make_room(field.clock.now)
+        keeper.salvage()
+        most = max(most, keeper.room.use(keeper.spool).total)
+    assert 1 < turns < 50
+    assert most <= size + limit // 2 + 200 * 1024
+    messages, rows = field.check(keeper)
+    assert len(messages) == len(field.messages)
+    assert rows
+    assert all(books.sensed == 2600 for books in keeper.spool.totals().values())
+    keeper.close()
+
+
+def test_lines_that_await_rows_of_a_copy_are_neither_added_up_nor_forgotten(field):
+    head_zeroed(field)
+    keeper = field.after(max_bytes=300_000, reserve_bytes=0)  # too little for its rows
+    period_us = 10_000_000
+    for again in (False, True):
+        spool = field.reopened(keeper) if again else keeper.spool
+        lines = spool.books.count()
+        assert spool.books.awaited
+        with spool.transaction():
+            spool._connection.execute("UPDATE books SET dirty = 0, revision = 1, statement = 0")
+            spool._connection.execute("UPDATE devices SET newest_us = newest_us + ?", (10**15,))
+            spool.books.forget_settled(period_us)
+            spool._connection.execute("UPDATE books SET dirty = 1, revision = 0, statement = NULL")
+            assert spool.books.fold(10**6, period_us) == 0
+        assert spool.books.count() == lines
+    spool.close()
+
+
+def test_rows_that_are_taken_over_are_thinned_as_those_of_their_block_were_meanwhile(field):
+    head_zeroed(field)
+    keeper = field.keeper(max_bytes=300_000, reserve_bytes=0)
+    assert keeper.open_first() is not None
+    keeper.salvage()  # only the lines
+    spool = keeper.spool
+    assert spool.left()[0] == 0
+    query = "SELECT DISTINCT device, period_us, stratum FROM books"
+    with spool.transaction():
+        for block in spool._connection.execute(query).fetchall():
+            spool.rows.thin(ThinnedBlock(*block), 0.25, 0.0)
+    keeper.room.max_bytes = 10**9
+    field.clock.now += 60.0
+    keeper.salvage()
+    thinned = spool._connection.execute("SELECT count(*), max(u / pi) FROM rows").fetchone()
+    assert 0 < thinned[0] < len(field.rows) / 2
+    assert thinned[1] < 0.25
+    assert sum(books.evicted for books in spool.totals().values()) == len(field.rows) - thinned[0]
+    assert all(books.balanced for books in spool.totals().values())
+    keeper.close()
 
 
 def test_of_many_reports_the_newest_stay(tmp_path):

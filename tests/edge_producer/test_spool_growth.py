@@ -288,7 +288,7 @@ class Endless(GivenWindows):
 
 
 def test_a_source_that_can_wait_does_so_before_anything_gives_way(tmp_path):
-    given = settings(tmp_path, spool_max_bytes=2_000_000, pace="flat_out")
+    given = settings(tmp_path, spool_max_bytes=4_000_000, pace="flat_out", commit_interval_s=0.02)
     runner = Runner(given, bench_profile(p=1.0), Endless(), FirstSample())
     stop = threading.Event()
     with ThreadPoolExecutor(1) as pool:

@@ -5,13 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_producer.spool.eviction import Eviction
-from edge_producer.spool.spool import Spool, SpoolAccess
+from edge_producer.spool.spool import Spool, SpoolAccess, read_books
 from edge_producer.spool.spool_books import FORGET_PERIODS
+from edge_producer.spool.spool_file import PAGE, reading
 from edge_producer.spool.spool_housekeeping import HEADROOM, SpoolHousekeeping
 from edge_producer.spool.spool_room import RESERVE_BYTES, RoomUse, SpoolRoom
 from edge_producer.spool.spool_set_aside import set_aside
 from edge_producer.spool.update_backlog import UpdateBacklog
 from schemas.durable import DISK, Disk, DiskRoom
+from schemas.errors import SpoolCrowdedError
 from tests.edge_producer.spool_rig import SpoolRig, bench_profile
 
 MB = 1024**2
@@ -22,13 +24,13 @@ class SmallDisk(Disk):
     """A disk that holds one folder, and is as full as its files are large."""
 
     def __init__(self, folder, total):
-        self.folder, self.total = folder, total
+        self.folder, self.total, self.others = folder, total, 0
 
     def taken(self):
         return sum(p.stat().st_size for p in self.folder.iterdir() if p.is_file())
 
     def room(self, folder):
-        return DiskRoom(self.total, self.total - self.taken())
+        return DiskRoom(self.total, self.total - self.others - self.taken())
 
 
 class Filling(SpoolRig):
@@ -110,6 +112,53 @@ def test_a_disk_that_somebody_else_fills_makes_the_spool_stop_growing_and_nothin
         assert max(use.total for use in after) <= before.total + HEADROOM
     assert max(use.file for use in after) <= before.file + HEADROOM
     assert rig.spool.left()[0] > 0
+    rig.close()
+
+
+def test_a_transaction_that_would_break_the_limit_does_not_hold(tmp_path):
+    rig = Filling(tmp_path, MB, 0, DISK, NAMES[:1])
+    rig.turn()
+    before = (rig.books(NAMES[0]), rig.spool.file_bytes)
+    rig.sense([0.1] * 5000, NAMES[0])
+    with pytest.raises(SpoolCrowdedError, match="may take"), rig.housekeeping.transaction():
+        rig.spool.apply(rig.devices[NAMES[0]].take_update(), rig.now)
+    rig.close()
+    assert (read_books(rig.path)[NAMES[0]], rig.path.stat().st_size) == before
+
+
+@pytest.mark.parametrize(("free", "pages"), [(99 * MB, 3136), (40 * MB, 1248), (2 * MB, 32), (0, 25)])
+def test_the_less_is_free_the_shorter_the_log(tmp_path, free, pages):
+    disk = SmallDisk(tmp_path, 100 * MB)
+    disk.others = 100 * MB - free
+    assert SpoolRoom(tmp_path / "spool.db", 200 * MB, MB, disk).wal_pages == pages
+
+
+def test_a_log_that_has_to_be_shorter_is_cut(tmp_path):
+    rig = SpoolRig(tmp_path)
+    log = rig.path.with_name("spool.db-wal")
+    rig.sense([0.1] * 1000)
+    rig.commit()
+    length = log.stat().st_size
+    rig.spool.bound_log(25)
+    assert length > 2 * 25 * PAGE
+    assert log.stat().st_size == 0
+    rig.close()
+
+
+def test_a_log_that_a_reader_needs_is_left_and_nobody_waits(tmp_path):
+    rig = SpoolRig(tmp_path)
+    log = rig.path.with_name("spool.db-wal")
+    rig.sense([0.1] * 1000)
+    rig.commit()
+    with reading(rig.path) as reader:
+        reader.execute("SELECT count(*) FROM rows").fetchone()
+        began = rig.spool.commits
+        rig.spool.bound_log(25)
+        rig.commit()
+        assert log.stat().st_size > 0
+    assert rig.spool.commits == began + 1
+    rig.spool.bound_log(25)
+    assert log.stat().st_size == 0
     rig.close()
 
 

@@ -45,8 +45,6 @@ QUEUED_UPDATES = 4
 """Updates per device that may wait; beyond them a source that can wait should."""
 PATIENCE_S = 30.0
 """How long a source that can wait does so for a spool that fails."""
-LEAST_SEALED_BYTES = 64 * 1024
-"""What may be sealed in a turn however full the spool is: what is sent makes room."""
 END_S = 30.0
 """Longest wait for the thread at the end: a disk may hang."""
 
@@ -302,8 +300,7 @@ class Writer:
             stalled = self._sender.stalled(self._settings.stall_s)
             states = {} if stalled else self._reporter.states(spool, now, at_once=final)
             settled_only = self._draining and not stuck
-            house = open_.housekeeping
-            room = max(min(house.room_bytes, house.at_once), LEAST_SEALED_BYTES)
+            room = open_.housekeeping.sealed_bytes
             outbox.seal(now, states, draining=self._draining, settled_only=settled_only, room_bytes=room)
             self._final_sealed = self._final_sealed or (final and not stalled)
             spool.count(self._reporter.counts_since())

@@ -64,8 +64,17 @@ class SpoolHousekeeping:
 
     @property
     def room_bytes(self) -> int:
-        """What one transaction may add at most: it goes into the log and into the file, and some is left."""
-        return self._room.use(self._spool).left // 3
+        """What one transaction may add at most: it goes into the log and into the file.
+
+        Half of the margin is left for the books: also a spool full of messages counts what devices do.
+        """
+        use = self._room.use(self._spool)
+        return max(use.left - use.margin // 2, 0) // 3
+
+    @property
+    def sealed_bytes(self) -> int:
+        """What one transaction may seal: always one message, because what is sent makes room."""
+        return max(min(self.room_bytes, self.at_once), 1)
 
     @property
     def at_once(self) -> int:

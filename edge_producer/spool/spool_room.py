@@ -72,6 +72,11 @@ class RoomUse:
         return self.wal if self.wal > LOG_KEPT * self.wal_limit else self.wal_limit
 
     @property
+    def margin(self) -> int:
+        """Part of what is allowed that what can give way leaves free."""
+        return round(max(self.allowed * MARGIN_SHARE, MARGIN_BYTES))
+
+    @property
     def left(self) -> int:
         """By how much ``used`` may grow."""
         return max(self.allowed - self.used, 0)
@@ -86,7 +91,7 @@ class RoomUse:
 
         A margin stays: what is written before something is removed makes the file grow.
         """
-        most = self.allowed - max(self.allowed * MARGIN_SHARE, MARGIN_BYTES)
+        most = self.allowed - self.margin
         if self.used <= max(most, 0):
             return float("inf")
         return max(payload * most / self.used, 0.0)

@@ -53,6 +53,13 @@ class Log:
             for row in decode_rows(value, envelope.raw_bytes, schema).to_pylist()
         ]
 
+    def newest_lines(self):
+        """The last statement of every line of the books."""
+        newest = {}
+        for line in sorted(self.rows("books.v1", BOOKS_ROWS), key=lambda r: r["revision"]):
+            newest[line["device_id"], line["boot_id"], line["period_start"], line["stratum"]] = line
+        return newest
+
     def check_numbers(self):
         """Dense numbers in every lane, and one digest a number."""
         for lane, messages in self.lanes.items():
@@ -82,6 +89,10 @@ def run(given, windows, stop=None):
     return runner.run(stop or threading.Event())
 
 
+def totals_of(result):
+    return {n: sum(getattr(b, n) for b in result.books.values()) for n in BOOK_COUNTS}
+
+
 def fleet_windows(n, first=0):
     return [window(s, first + k, d) for k, s in enumerate(scores(n)) for d in DEVICES]
 
@@ -104,12 +115,10 @@ def test_everything_sensed_is_acknowledged_after_drain(tmp_path, broker, admin, 
 
 def test_the_last_statement_of_every_line_has_nothing_pending(tmp_path, broker, admin, namespace):
     result = run(settings(tmp_path, broker, namespace), fleet_windows(300))
-    newest = {}
     log = Log(admin, namespace)
-    for line in sorted(log.rows("books.v1", BOOKS_ROWS), key=lambda r: r["revision"]):
-        newest[line["device_id"], line["boot_id"], line["period_start"], line["stratum"]] = line
+    newest = log.newest_lines()
     totals = {n: sum(line[n] for line in newest.values()) for n in BOOK_COUNTS}
-    assert totals == {n: sum(getattr(b, n) for b in result.books.values()) for n in BOOK_COUNTS}
+    assert totals == totals_of(result)
     assert totals["pending"] == 0
     assert all(line["feature_means"] is not None for line in newest.values())
     summaries = [r for r in log.rows("summary.v1", SUMMARY_ROWS) if r["feature"] == "score"]
@@ -163,6 +172,28 @@ def test_what_could_not_be_sent_goes_out_after_a_restart(tmp_path, broker, admin
     assert again.drained
     assert {b.sensed for b in again.books.values()} == {150}
     Log(admin, namespace).check_numbers()
+
+
+@pytest.mark.parametrize("score", [0.1, 0.95])
+def test_a_spool_that_was_full_is_drained_and_every_row_stated(tmp_path, broker, admin, namespace, score):
+    """Full of rows and books, or of alerts, of which nothing gives way."""
+    limit = 700_000
+    given = settings(tmp_path, broker, namespace, spool_max_bytes=limit, pace="real", drain_timeout_s=0.1)
+    (tmp_path / "offline").touch()
+    scores_of = [score if k % 3 else 0.1 for k in range(1500)]
+    result = run(given, [window(s, k, d, due_s=k / 400) for k, s in enumerate(scores_of) for d in DEVICES])
+    assert sum(file.stat().st_size for file in tmp_path.glob("spool.db*")) <= limit
+    assert sum(books.evicted for books in result.books.values()) > 0
+    (tmp_path / "offline").unlink()
+    again = run(settings(tmp_path, broker, namespace, spool_max_bytes=limit), fleet_windows(50, first=2000))
+    assert again.drained
+    assert [books.sensed for books in again.books.values()] == [1550] * 3
+    log = Log(admin, namespace)
+    log.check_numbers()
+    totals = {n: sum(line[n] for line in log.newest_lines().values()) for n in BOOK_COUNTS}
+    assert totals == totals_of(again)
+    assert totals["pending"] == 0
+    assert len(log.rows("telemetry.v1", telemetry_rows(bench_profile()))) == totals["acked"]
 
 
 def test_a_message_that_the_client_does_not_send_cannot_have_landed(broker, namespace):

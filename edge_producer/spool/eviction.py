@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from itertools import groupby
 
 from edge_producer.spool.spool import Spool
@@ -24,8 +25,8 @@ LINES_SHARE = 0.25
 """Share of the spool that lines of the books may take before those that were never stated are added up."""
 LINES_RELIEF = 0.9
 """Share of that to which they are brought down."""
-BOOKS_EVERY_S = 60.0
-"""Time between two looks at the books' size while there is room."""
+BOOKS_EVERY_S, CROWDED_EVERY_S = 60.0, 5.0
+"""Time between two looks at the books' size, which take a second where they are large; and without room."""
 EVICT_AT_ONCE, LEAST_AT_ONCE = 2000, 20
 EMPTY_BLOCK = 0.1
 """What thinning a block without rows counts of ``at_once``: it changes no row."""
@@ -52,13 +53,14 @@ class Eviction:
         self._period_us = round(profile.summaries.period_s * 1e6)
         self._max_bytes = max_bytes
         self._target = max_bytes * RELIEF
-        self._books_due_s = 0.0
+        self._looked_s = float("-inf")
         self._left = 0.0
+        self._order: deque[ThinnedBlock] = deque()
 
     def is_due(self, now_s: float, allowed: float = float("inf")) -> bool:
         """Whether ``relieve`` may have something to do."""
         crowded = allowed < float("inf") or self._spool.bytes > self._max_bytes
-        return crowded or now_s >= self._books_due_s
+        return crowded or now_s - self._looked_s >= BOOKS_EVERY_S
 
     def relieve(
         self,
@@ -85,7 +87,9 @@ class Eviction:
         before = self._left
         self._relieve_payload(now_s, min(float(self._max_bytes), allowed))
         changed = self._left < before
-        if crowded or now_s >= self._books_due_s:
+        every_s = CROWDED_EVERY_S if crowded else BOOKS_EVERY_S
+        only_books = crowded and not changed  # nothing else can give way
+        if only_books or now_s - self._looked_s >= every_s:
             space = min(float(self._max_bytes), room)
             changed = self._bound_books(now_s, space, at_once // 2, crowded=crowded) or changed
         return changed
@@ -102,15 +106,22 @@ class Eviction:
             pass
         while spool.bytes > self._target and self._left > 0 and self._relieve_summaries():
             pass
+        if spool.bytes <= self._target:
+            self._order.clear()
 
     def _thin(self, now_s: float) -> bool:
-        """Thin every block once, until there is room; False where there are no blocks."""
-        blocks = self._spool.rows.blocks()
-        for block in blocks:
-            if self._spool.bytes <= self._target or self._left <= 0:
-                break
-            self._left -= EMPTY_BLOCK + self._halve(block, now_s)
-        return bool(blocks)
+        """Thin every block once, until there is room; False where there are no blocks.
+
+        Their order takes a while to find: the next call goes on with it, until there was room.
+        """
+        if not self._order:
+            self._order.extend(self._spool.rows.blocks())
+        found = bool(self._order)
+        while self._order and self._spool.bytes > self._target and self._left > 0:
+            block = self._order.popleft()
+            if self._spool.rows.tau(block):
+                self._left -= EMPTY_BLOCK + self._halve(block, now_s)
+        return found
 
     def _halve(self, block: ThinnedBlock, now_s: float) -> int:
         """Thin a block once more, or give it up; returns the number of rows removed."""
@@ -193,7 +204,7 @@ class Eviction:
                 given_up = self._give_up_oldest(now_s, min(excess, at_once))
         self._spool.count({"moments_dropped": stripped, "lines_folded": folded})
         if stripped < at_once and not folded and not given_up:
-            self._books_due_s = now_s + BOOKS_EVERY_S
+            self._looked_s = now_s
         return bool(stripped or folded or given_up)
 
     def _give_up_oldest(self, now_s: float, limit: int) -> int:

@@ -174,7 +174,8 @@ class SpoolKeeper:
         self._open_salvages()
         for name, salvage in list(self._salvages.items()):
             with self._one_copy(name):
-                if salvage.take(self.room.use(self.spool).left, now_s):
+                use = self.room.use(self.spool)
+                if salvage.take(max(use.left - use.margin // 2, 0), now_s):
                     salvage.close()
                     del self._salvages[name]
         with suppress(OSError):

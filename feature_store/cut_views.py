@@ -28,6 +28,7 @@ def open_views(
     verify: Iterable[str] = (),
     database: Path | None = None,
     relative: bool = False,
+    comments: bool = True,
 ) -> tuple[duck.Connection, SoundCut]:
     """A connection to the views of a cut, and the cut without the files that are left out.
 
@@ -38,6 +39,7 @@ def open_views(
         profiles: Registered profiles, by name.
         verify: Tables whose files are read whole first.
         database: A new file for the views; None: in memory.
+        comments: Describe views and columns; this takes as long as everything else.
         relative: Name files relative to the lake's folder, so that the lake can be moved or mounted.
 
     Raises:
@@ -53,8 +55,9 @@ def open_views(
             *([how_to_open()] if relative else []),
         ]
         connection = duck.build(made, database, root if relative else None)
-        for statement in comment_statements(duck.columns_of_views(connection), profiles):
-            connection.execute(statement)
+        if comments:
+            described = comment_statements(duck.columns_of_views(connection), profiles)
+            connection.execute("; ".join(["BEGIN", *described, "COMMIT"]))
         return connection
 
     try:

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 _WORD = re.compile(r"\w+")
 _INDIRECT = re.compile(r"\bquery(_table)?\s*\(", re.IGNORECASE)
 """Functions that take the name of a table, or a whole statement, as a text."""
+_MEANING = re.compile(r"\b(duckdb_columns|duckdb_views|comment)\b", re.IGNORECASE)
+"""A statement that may ask what views and columns mean."""
 
 
 class LakeSettings(BaseSettings):
@@ -83,22 +85,30 @@ def connect(
         QueryError: No lake there, or no such cut.
     """
     root = Path(lake_root).expanduser().absolute() if lake_root is not None else LakeSettings().lake_root
-    connection, sound = open_cut(root, cut, locked=locked, verify=verify)
+    connection, sound = open_cut(root, cut, locked=locked, verify=verify, comments=True)
     for line in sound.warnings():
         log.warning("%s", line)
     return connection
 
 
 def open_cut(
-    root: Path, cut: CutRef, *, locked: bool = True, verify: Iterable[str] = ()
+    root: Path,
+    cut: CutRef,
+    *,
+    locked: bool = True,
+    verify: Iterable[str] = (),
+    comments: bool = False,
 ) -> tuple[duck.Connection, SoundCut]:
-    """As ``connect``, with the cut that the views read and the files that are left out; logs nothing."""
+    """As ``connect``, with the cut that the views read and the files that are left out; logs nothing.
+
+    With ``comments`` views and columns are described, which takes as long as everything else.
+    """
     if not root.is_dir():
         raise QueryError(f"no lake at {root}; `edgeloop up` or `edgeloop demo` makes one")
     lake = Lake(root)
     cuts = CutStore(lake)
     profiles = ProfileRegistry(lake).profiles()
-    connection, sound = open_views(root, cuts.resolve(cut), cuts, profiles, verify=verify)
+    connection, sound = open_views(root, cuts.resolve(cut), cuts, profiles, verify=verify, comments=comments)
     if locked:
         duck.lock(connection, list(paths(root, sound.cut)))
     return connection, sound
@@ -130,7 +140,8 @@ def query(lake_root: Path, sql: str, cut: CutRef = None, warn: Callable[[str], N
 
 
 def _query(root: Path, sql: str, cut: CutRef, warn: Callable[[str], None], verify: Iterable[str]) -> pa.Table:
-    connection, sound = open_cut(root, cut, verify=verify)
+    comments = _MEANING.search(sql) is not None
+    connection, sound = open_cut(root, cut, verify=verify, comments=comments)
     with connection:
         try:
             result = duck.query(connection, sql)

@@ -327,6 +327,7 @@ def test_every_column_says_in_sql_what_it_means(lake_root):
         assert [row for row in con.execute(silent).fetchall() if row[0] not in views] == []
         unit = "SELECT comment FROM duckdb_columns() WHERE column_name = 'vibration_rms'"
         assert "[" in con.execute(unit).fetchone()[0]
+    assert "[" in run(lake_root, unit, fmt="csv")
 
 
 def test_macros_weight_by_the_probability_of_sending_and_put_reasons_into_words(lake_root):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from feature_store import duck
 from feature_store.cut_store import CutRef, CutStore
-from feature_store.cut_views import open_views
+from feature_store.cut_views import ViewForm, open_views
 from feature_store.lake import Lake
 from feature_store.lake_registry import ProfileRegistry
 from schemas.durable import DISK, temporary
@@ -55,8 +55,8 @@ def _write(lake: Lake, path: Path, cut: CutRef, *, relative: bool) -> Path:
     try:
         profiles = ProfileRegistry(lake).profiles()
         root = lake.root.absolute()
-        opened = open_views(root, cuts.resolve(cut), cuts, profiles, database=beside, relative=relative)
-        opened[0].close()
+        form = ViewForm(beside, relative=relative, comments=True)
+        open_views(root, cuts.resolve(cut), cuts, profiles, form=form)[0].close()
         DISK.rename(beside, path, sync=False)  # not synced: the next refresh builds it again
         return path
     finally:

@@ -7,6 +7,7 @@ those that are not as they were written are left out.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from feature_store import duck
@@ -19,6 +20,21 @@ from schemas.errors import UnreadableDataError
 from schemas.profile import Profile
 
 
+@dataclass(frozen=True)
+class ViewForm:
+    """How views are made.
+
+    Attributes:
+        database: A new file for them; None: in memory.
+        relative: Files are named relative to the lake's folder, so that the lake can be moved or mounted.
+        comments: Views and columns are described; this takes as long as everything else.
+    """
+
+    database: Path | None = None
+    relative: bool = False
+    comments: bool = False
+
+
 def open_views(
     root: Path,
     cut: Cut,
@@ -26,9 +42,7 @@ def open_views(
     profiles: Mapping[str, Profile],
     *,
     verify: Iterable[str] = (),
-    database: Path | None = None,
-    relative: bool = False,
-    comments: bool = True,
+    form: ViewForm = ViewForm(),  # noqa: B008  (frozen)
 ) -> tuple[duck.Connection, SoundCut]:
     """A connection to the views of a cut, and the cut without the files that are left out.
 
@@ -38,9 +52,7 @@ def open_views(
         cuts: Of the same lake.
         profiles: Registered profiles, by name.
         verify: Tables whose files are read whole first.
-        database: A new file for the views; None: in memory.
-        comments: Describe views and columns; this takes as long as everything else.
-        relative: Name files relative to the lake's folder, so that the lake can be moved or mounted.
+        form: How the views are made.
 
     Raises:
         UnreadableDataError: DuckDB cannot read a file that is as it was written.
@@ -48,14 +60,14 @@ def open_views(
     sound = sound_cut(root, cut, cuts.keeps, verify=verify)
 
     def build(shown: SoundCut) -> duck.Connection:
-        base = Path() if relative else root
+        base = Path() if form.relative else root
         made = [
             *macro_statements(),
             *statements(base, shown, profiles),
-            *([how_to_open()] if relative else []),
+            *([how_to_open()] if form.relative else []),
         ]
-        connection = duck.build(made, database, root if relative else None)
-        if comments:
+        connection = duck.build(made, form.database, root if form.relative else None)
+        if form.comments:
             described = comment_statements(duck.columns_of_views(connection), profiles)
             connection.execute("; ".join(["BEGIN", *described, "COMMIT"]))
         return connection
@@ -66,6 +78,6 @@ def open_views(
         again = sound_cut(root, cut, cuts.keeps, verify=cut.tables)
         if len(again.left_out) == len(sound.left_out):
             raise
-    if database is not None:
-        database.unlink(missing_ok=True)
+    if form.database is not None:
+        form.database.unlink(missing_ok=True)
     return build(again), again

@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from feature_store import duck
 from feature_store.cut import Cut, paths
 from feature_store.cut_store import CutRef, CutStore
-from feature_store.cut_views import open_views
+from feature_store.cut_views import ViewForm, open_views
 from feature_store.lake import Lake
 from feature_store.lake_registry import ProfileRegistry
 from feature_store.result_text import FORMATS, Format
@@ -108,7 +108,9 @@ def open_cut(
     lake = Lake(root)
     cuts = CutStore(lake)
     profiles = ProfileRegistry(lake).profiles()
-    connection, sound = open_views(root, cuts.resolve(cut), cuts, profiles, verify=verify, comments=comments)
+    connection, sound = open_views(
+        root, cuts.resolve(cut), cuts, profiles, verify=verify, form=ViewForm(comments=comments)
+    )
     if locked:
         duck.lock(connection, list(paths(root, sound.cut)))
     return connection, sound

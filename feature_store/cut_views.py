@@ -42,7 +42,7 @@ def open_views(
     profiles: Mapping[str, Profile],
     *,
     verify: Iterable[str] = (),
-    form: ViewForm = ViewForm(),  # noqa: B008  (frozen)
+    form: ViewForm = ViewForm(),
 ) -> tuple[duck.Connection, SoundCut]:
     """A connection to the views of a cut, and the cut without the files that are left out.
 

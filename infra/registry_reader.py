@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from model_service import ModelSettings, Registry
+from model_service import ModelSettings, Registry, require_registry
 from schemas.errors import RegistryError
 
 T = TypeVar("T")
@@ -18,8 +18,10 @@ def read_registry(settings: ModelSettings, read: Callable[[Connection], T]) -> T
 
     Raises:
         RegistryError: No model service ever ran here.
+        DamagedFileError: Its file is missing or damaged.
     """
     if not settings.has_registry:
+        require_registry(settings.database_url)
         raise RegistryError(f"no model service ever ran in {settings.root}: `edgeloop up`")
     registry = Registry(settings.database_url)
     try:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from model_service.registry.candidates import Candidate as Candidate
     from model_service.registry.candidates import CandidateState as CandidateState
     from model_service.registry.database import Registry as Registry
+    from model_service.registry.registry_moment import require_registry as require_registry
     from model_service.rollout import rollout_store as rollout_store
     from model_service.rollout import rollout_summary as rollout_summary
     from model_service.service import delivery as delivery
@@ -96,6 +97,7 @@ _LOADED_FROM: dict[str, tuple[str, str | None]] = {
     "trust_catch_up": ("model_service.trust_catch_up", None),
     "read_refusals": ("model_service.refusal_counts", "read_refusals"),
     "registry_tables": ("model_service.registry.registry_tables", None),
+    "require_registry": ("model_service.registry.registry_moment", "require_registry"),
     "rollout_store": ("model_service.rollout.rollout_store", None),
     "rollout_summary": ("model_service.rollout.rollout_summary", None),
     "run_store": ("model_service.training.run_store", None),
@@ -143,6 +145,7 @@ __all__ = [
     "read_passphrase",
     "read_refusals",
     "registry_tables",
+    "require_registry",
     "rollout_store",
     "rollout_summary",
     "run_store",

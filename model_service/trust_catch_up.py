@@ -18,7 +18,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from model_service.fleet import certificate_ledger, devices
 from model_service.fleet.reported_versions import ReportedVersions, reported_versions
+from model_service.fleet.revocation_copies import RevocationCopies
 from model_service.registry.database import Registry, note
+from model_service.registry.registry_moment import RegistryMoment
 from model_service.registry.registry_tables import certificates, join_tokens
 from model_service.registry.registry_tables import devices as devices_table
 from model_service.rollout.seq_floor import raise_seq
@@ -77,6 +79,23 @@ def look_at_replaced(path: Path) -> ReplacedRegistry | None:
             )
     except (SQLAlchemyError, PipelineError, OSError, ValueError):
         return None
+
+
+def accept_registry(settings: ModelSettings, clock: Callable[[], float] = time.time) -> bool:
+    """Take a registry that was set back, lost or altered as it is; returns whether it was.
+
+    What the copies of revocations know is revoked again, and unused join tokens are void.
+
+    Raises:
+        DamagedFileError: It cannot be read at all.
+    """
+    moment = RegistryMoment.of(settings.database_url)
+    if moment is None or not moment.accept():
+        return False
+    with closing(Registry.open(settings.database_url, settings.root)) as registry:
+        RevocationCopies(settings.root).reconcile(registry)
+        void_tokens(registry, clock())
+    return True
 
 
 def void_tokens(registry: Registry, now: float) -> int:

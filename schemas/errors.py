@@ -35,6 +35,7 @@
   x TasksStoppedError         these tasks cannot go on, the others can: leave them, try them again later
   x OperatorError             a person must decide; the message names the range or file
     + DamagedLakeError        (what the file concerns stops, the rest goes on)
+    + DamagedFileError        (the same, outside the lake)
     + StackError
     + BackupError
 """
@@ -252,6 +253,13 @@ class DamagedLakeError(OperatorError):
     """A file of the lake is torn, altered, missing or of another moment; only what needs it stops.
 
     Operator action: `edgeloop lake check` names every such file; with `--repair` it heals what it can.
+    """
+
+
+class DamagedFileError(OperatorError):
+    """A file of state is torn, altered, missing or of another moment; only what needs it stops.
+
+    Operator action: the message names file, consequence and remedy; docs/reliability.md lists every file.
     """
 
 

@@ -129,21 +129,27 @@ def catch_up(
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """After a restore: sign anew whatever devices report in a higher version than is published."""
+    """After a restore, or with a registry of another moment: sign anew, above what devices report."""
     from model_service import trust_catch_up
 
     settings = _settings(ctx)
+    accepted = trust_catch_up.accept_registry(settings)
     late = trust_catch_up.lagging(settings)
-    done = trust_catch_up.catch_up(settings, keyring=keyring_of(settings, offline_keys, passphrase_file))
+    margin = trust_catch_up.MARGIN if accepted else 0
+    keyring = keyring_of(settings, offline_keys, passphrase_file)
+    done = trust_catch_up.catch_up(settings, margin=margin, keyring=keyring)
     found = {
         "behind": late,
         "versions": done.versions.raised,
         "seqs": done.seqs,
         "waiting": done.versions.waiting,
+        "registry_accepted": accepted,
     }
     if as_json:
         show_json(found)
         return
+    if accepted:
+        show_text("the registry is taken as it is: unused invitations are void, what was revoked stays so")
     text = ", ".join(f"{role} {version}" for role, version in sorted(late.items()))
     show_text(
         f"devices knew more: {text}" if late else "no device reports a higher version than is published"

@@ -10,6 +10,7 @@ from model_service.identity.authority import ca_path
 from model_service.identity.tokens import Invitation, create_token
 from model_service.registry.database import Registry
 from model_service.settings import ModelSettings
+from model_service.trust.published_files import PublishedFiles
 from schemas.errors import OperatorError, ServiceUnavailableError
 from schemas.join import JoinBundle
 
@@ -80,9 +81,10 @@ def newest_root(settings: ModelSettings) -> bytes:
 
     Raises:
         OSError: There is none.
+        DamagedFileError: One is damaged, and so is its copy.
     """
-    folder = settings.repository / "metadata"
-    numbers = [int(p.name.partition(".")[0]) for p in folder.glob("[0-9]*.root.json")]
-    if not numbers:
-        raise FileNotFoundError(f"no root metadata in {folder}: `edgeloop trust init`")
-    return (folder / f"{max(numbers)}.root.json").read_bytes()
+    files = PublishedFiles(settings.repository)
+    roots = list(files.roots())
+    if not roots:
+        raise FileNotFoundError(f"no root metadata in {files.metadata}: `edgeloop trust init`")
+    return roots[-1]

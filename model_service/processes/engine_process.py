@@ -11,6 +11,7 @@ from feature_store.lake import Lake
 from feature_store.lake_registry import DeviceRegistry
 from feature_store.worker_keys import WorkerKeys
 from model_service.fleet.known_profiles import KnownProfiles
+from model_service.fleet.revocation_copies import RevocationCopies
 from model_service.identity.issuer import PKI_S, Issuer
 from model_service.identity.people import record_people
 from model_service.lifecycle.event_shipper import EVERY_S, EventShipper
@@ -31,6 +32,9 @@ from schemas.channel_documents import BROAD_ROLE, CANARY_ROLE
 from schemas.durable import ABANDONED_S, DISK
 
 _RENEW_EVERY_S = 30.0
+_REVOCATIONS_S = 2.0
+_CHECK_FILES_S = 3600.0
+"""Pause between two looks at every file that is published."""
 
 _KEY_BESIDE = ".*.key." + "[0-9a-f]" * 32
 """Pattern of the file that release 0.2.0 left if it crashed while it wrote a key."""
@@ -68,15 +72,24 @@ def _loop(settings: ModelSettings, registry: Registry, topic: LifecycleTopic | N
     engine = build_engine(settings, registry, lake, repo, online)
     renewal = ChannelRenewal(registry, repo, settings.channel_s, engine.channel_publisher.highest_seq)
     shipper = EventShipper(registry, lake, topic)
+    copies = RevocationCopies(settings.root)
     jobs = (
         ProcessJob("certificate requests", issuer.step),
         ProcessJob("people's certificates", lambda: record_people(settings, registry), PKI_S),
+        ProcessJob("revocations", lambda: copies.reconcile(registry), _REVOCATIONS_S),
+        ProcessJob("published files", lambda: check_published(repo), _CHECK_FILES_S),
         ProcessJob("renew metadata", lambda: online.renew_if_due(repo, datetime.now(UTC)), _RENEW_EVERY_S),
         ProcessJob("renew channels", lambda: renewal.step(time.time()), _RENEW_EVERY_S),
         ProcessJob("rollouts", engine.tick),
         ProcessJob("ship events", lambda: shipper.step(datetime.now(UTC)), EVERY_S),
     )
     return ProcessLoop(jobs, settings.tick_s)
+
+
+def check_published(repo: TrustRepository) -> None:
+    """Read every published file, and restore what is damaged from its copy."""
+    with repo.locked():
+        repo.check_files()
 
 
 def build_engine(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from schemas.errors import DamagedLakeError, PipelineError, RejectedError, RetryableError
+from schemas.errors import DamagedFileError, DamagedLakeError, PipelineError, RejectedError, RetryableError
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,9 @@ def rest_after(error: Exception, in_a_row: int) -> float | None:
             return error.retry_after_s
         case RejectedError():
             return _REJECTED_S
-        case DamagedLakeError():  # what needs the file rests; the other jobs of the process go on
+        case (
+            DamagedLakeError() | DamagedFileError()
+        ):  # what needs the file rests; the other jobs of the process go on
             return _DAMAGED_S
         case PipelineError():  # a person must decide (OperatorError), or another process has taken over
             return None

@@ -14,6 +14,7 @@ from typing import Any
 
 from google.protobuf.descriptor import ServiceDescriptor
 
+from model_service.fleet.revocation_copies import RevocationCopies
 from model_service.identity.authority import ca_path
 from model_service.processes.process_loop import ProcessJob, ProcessLoop
 from model_service.processes.serve_ports import ServePorts
@@ -113,7 +114,8 @@ async def _run(settings: ModelSettings, parts: _Parts, folder: Path, stop: threa
 
 
 def _parts(settings: ModelSettings, registry: Registry, relay: ConnectionRelay) -> _Parts:
-    access, workers, wakeup = AccessList(), WorkerThreads(registry), StreamWakeup()
+    access = AccessList(copies=RevocationCopies(settings.root).all)
+    workers, wakeup = WorkerThreads(registry), StreamWakeup()
     timestamp = TimestampFile(Path(settings.repository) / "metadata" / "timestamp.json")
     names = [s.full_name for s in (server.ENROLLMENT, server.DELIVERY, server.FLEET)]
     return _Parts(

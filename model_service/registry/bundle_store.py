@@ -10,8 +10,8 @@ from sqlalchemy import Connection
 
 from model_service.models.bundle_files import BundleFiles
 from model_service.registry import candidates
+from model_service.stored_artifacts import put_artifact
 from schemas.bundle_archive import MAX_ARTIFACT_BYTES, pack, unpack
-from schemas.durable import DISK
 from schemas.errors import BundleError, RegistryError, TrustError
 
 
@@ -22,9 +22,7 @@ def store_artifact(folder: Path, bundle: BundleFiles) -> tuple[str, int]:
         SHA-256 of the artifact, which is also its file name, and its length in bytes.
     """
     data = pack(bundle.files)
-    digest = hashlib.sha256(data).hexdigest()
-    DISK.put_if_absent(folder / digest, data)
-    return digest, len(data)
+    return put_artifact(folder, data), len(data)
 
 
 def read_artifact(folder: Path, digest: str) -> BundleFiles:

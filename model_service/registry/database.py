@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,9 +12,10 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event, insert
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 
 from feature_store.process_lock import exclusive
+from model_service.registry.registry_moment import LARGEST, RegistryMoment, unreadable
 from model_service.registry.registry_tables import outbox
 from schemas.errors import ServiceUnavailableError
 
@@ -31,6 +33,8 @@ class Registry:
     def __init__(self, url: str) -> None:
         self.url = url
         self.engine = _engine(url)
+        self._moment = RegistryMoment.of(url)
+        self._checked = False
 
     @classmethod
     def open(cls, url: str, root: Path) -> Registry:
@@ -39,11 +43,20 @@ class Registry:
         Args:
             url: SQLAlchemy URL.
             root: Folder of the lock file that lets one process at a time migrate.
+
+        Raises:
+            DamagedFileError: The file is missing though there was one, of an earlier moment, or altered.
         """
         root.mkdir(parents=True, exist_ok=True)
-        with exclusive(root / "migration.lock"):
+        moment = RegistryMoment.of(url)
+        with exclusive(root / "migration.lock"), _translated(url):
+            if moment is not None:
+                moment.check()
+                moment.opened()
             migrate(url)
-        return cls(url)
+        opened = cls(url)
+        opened._checked = True
+        return opened
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -51,12 +64,17 @@ class Registry:
 
         Raises:
             ServiceUnavailableError: The database stayed locked or cannot be reached.
+            DamagedFileError: The file is damaged, or was removed or replaced.
         """
-        try:
-            with self.engine.begin() as connection:
-                yield connection
-        except OperationalError as exc:
-            raise ServiceUnavailableError(f"the registry does not answer: {exc.orig}") from exc
+        number = None
+        with self._used() as seen, self.engine.begin() as connection:
+            begun = self._begin(connection, seen)
+            yield connection
+            if self._moment is not None and _changes(connection) > begun:
+                number = min(_number(connection) + 1, LARGEST)
+                connection.exec_driver_sql(f"PRAGMA user_version = {number}")
+        if self._moment is not None and number is not None:
+            self._moment.note(number)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -64,16 +82,37 @@ class Registry:
 
         Raises:
             ServiceUnavailableError: The database cannot be reached.
+            DamagedFileError: The file is damaged, or was removed or replaced.
         """
-        try:
-            with self.engine.connect().execution_options(reading=True) as connection, connection.begin():
-                yield connection
-        except OperationalError as exc:
-            raise ServiceUnavailableError(f"the registry does not answer: {exc.orig}") from exc
+        with (
+            self._used() as seen,
+            self.engine.connect().execution_options(reading=True) as connection,
+            connection.begin(),
+        ):
+            self._begin(connection, seen)
+            yield connection
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, and seal the file if nobody else has it open."""
         self.engine.dispose()
+        if self._moment is not None and self._checked:
+            self._moment.closed()
+
+    @contextmanager
+    def _used(self) -> Iterator[int]:
+        """Check the file before its first use, and translate what SQLite raises; yields what was seen."""
+        with _translated(self.url):
+            if not self._checked and self._moment is not None:
+                self._moment.check()
+            self._checked = True
+            yield 0 if self._moment is None else self._moment.seen
+
+    def _begin(self, connection: Connection, seen: int) -> int:
+        """Guard a transaction; returns how many changes its connection has made before."""
+        if self._moment is None:
+            return 0
+        self._moment.guard(_number(connection), seen)
+        return _changes(connection)
 
 
 def note(
@@ -115,6 +154,30 @@ def migrate(url: str) -> None:
     config.set_main_option("script_location", str(MIGRATIONS))
     config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
     command.upgrade(config, "head")
+
+
+@contextmanager
+def _translated(url: str) -> Iterator[None]:
+    """Errors of the database as ours."""
+    try:
+        yield
+    except OperationalError as exc:
+        raise ServiceUnavailableError(f"the registry does not answer: {exc.orig}") from exc
+    except DatabaseError as exc:
+        if type(exc) is not DatabaseError:  # of the statement: a constraint, a value
+            raise
+        raise unreadable(url.rpartition(":///")[2], exc.orig) from exc
+    except json.JSONDecodeError as exc:
+        raise unreadable(url.rpartition(":///")[2], exc) from exc
+
+
+def _number(connection: Connection) -> int:
+    return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+
+
+def _changes(connection: Connection) -> int:
+    """Rows that the connection has changed so far."""
+    return int(getattr(connection.connection.driver_connection, "total_changes", 0))
 
 
 def _engine(url: str) -> Engine:

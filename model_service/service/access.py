@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from model_service.fleet.certificate_ledger import revoked_serials
 from model_service.fleet.devices import revoked_devices
+from model_service.fleet.revocation_copies import Revocations
 from model_service.holder import Holder
 from schemas.errors import AccessError, ServiceUnavailableError
 from schemas.updates import Role
@@ -30,11 +31,16 @@ class AccessList:
     Args:
         clock: UTC seconds.
         monotonic: Seconds; measures the age of the copy.
+        copies: Reads what the copies of revocations beside the registry say.
     """
 
     def __init__(
-        self, clock: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic
+        self,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        copies: Callable[[], Revocations] = Revocations,
     ) -> None:
+        self._copies = copies
         self._clock, self._monotonic = clock, monotonic
         self._revoked = _Revoked()
         self._read_at: float | None = None
@@ -47,7 +53,9 @@ class AccessList:
         """
         began = self._monotonic()
         serials = revoked_serials(connection, self._clock())
-        now = _Revoked(frozenset(serials), frozenset(revoked_devices(connection)))
+        copies = self._copies()
+        known = revoked_devices(connection)
+        now = _Revoked(frozenset(serials | copies.serials), frozenset(known | copies.devices))
         changed = now != self._revoked
         self._revoked, self._read_at = now, began
         return changed

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model_service.service.refusals import BadFieldError, OutOfRangeError, UnknownNameError
+from model_service.stored_artifacts import places, whole_artifact
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -43,6 +44,7 @@ class ArtifactFiles:
 
     def __init__(self, artifacts: Path, targets: Path) -> None:
         self._artifacts, self._targets = artifacts, targets
+        self._whole: dict[str, tuple[Path, tuple[int, int, int]]] = {}
 
     def open(self, sha256: str, offset: int) -> ArtifactFile:
         """The artifact, if it reaches as far as the offset.
@@ -51,6 +53,7 @@ class ArtifactFiles:
             BadFieldError: It is not a digest, or the offset is negative.
             OutOfRangeError: The artifact ends before the offset.
             UnknownNameError: No artifact has this digest.
+            DamagedFileError: It is damaged, and so is every copy.
         """
         if not _DIGEST.fullmatch(sha256):
             raise BadFieldError("sha256", "64 hex digits in lower case")
@@ -64,9 +67,22 @@ class ArtifactFiles:
         return file
 
     def _descriptor(self, sha256: str) -> int:
-        for path in (self._artifacts / sha256, *self._targets.glob(f"models/*/{sha256}.*")):
-            try:
-                return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            except OSError:
-                continue  # missing, or a symbolic link, which is never followed
-        raise UnknownNameError(f"no artifact {sha256}")
+        known = self._whole.get(sha256)
+        if known is None or _fingerprint(known[0]) != known[1]:  # read once, and again when it changed
+            path = whole_artifact(places(self._artifacts, self._targets, sha256), sha256)
+            mark = None if path is None else _fingerprint(path)
+            if path is None or mark is None:
+                raise UnknownNameError(f"no artifact {sha256}")
+            self._whole[sha256] = known = path, mark
+        try:
+            return os.open(known[0], os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as exc:  # removed meanwhile
+            raise UnknownNameError(f"no artifact {sha256}") from exc
+
+
+def _fingerprint(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns

@@ -15,6 +15,7 @@ from model_service.trust.keys import PASSPHRASE_FILE
 from model_service.trust.metadata_renewal import renew
 from model_service.trust.online import OnlineSigner
 from model_service.trust.policy import set_policy
+from model_service.trust.published_files import require_unfounded, was_founded
 from model_service.trust.repository import TrustRepository
 from model_service.trust.role_status import KeyStatus, RoleStatus, status
 from model_service.trust.roles import model_plan
@@ -43,8 +44,8 @@ _STAGING, _COMPLETE, _LOCK = ".trust-init", "complete", "trust-init.lock"
 
 
 def is_initialised(settings: ModelSettings) -> bool:
-    """Whether the stack has a repository."""
-    return (settings.repository / "metadata" / "timestamp.json").exists()
+    """Whether the stack has a repository, also one that lost files: a second one would lock out devices."""
+    return was_founded(settings.repository) and not (settings.root / _STAGING / _COMPLETE).exists()
 
 
 def open_repository(settings: ModelSettings, now: Callable[[], datetime] = utc_now) -> TrustRepository:
@@ -75,13 +76,15 @@ def init(
         Where the offline keys are and how to move them away, for people.
 
     Raises:
-        OperatorError: Families or groups must be added, and the offline keys are not available.
+        OperatorError: Families or groups must be added, and the offline keys are not available; or the
+            repository is gone while its keys are there.
     """
     settings.root.mkdir(parents=True, exist_ok=True)
     with exclusive(settings.root / _LOCK):
         if not is_initialised(settings):
             staging = settings.root / _STAGING
             if not (staging / _COMPLETE).exists():
+                require_unfounded(settings.repository, settings.keys)
                 shutil.rmtree(staging, ignore_errors=True)
                 report_progress("trust: making root, targets, policy and process keys")
                 create_repository(settings.model_copy(update={"root": staging}), families, groups, now())

@@ -28,7 +28,6 @@ from model_service.trust.repository import TrustRepository
 from model_service.trust.roles import OFFLINE_LIFETIME, TOP_LEVEL, TOP_LEVEL_KEYS, RolePlan, delegated
 from schemas.channel_documents import POLICY_PATH, POLICY_ROLE, ROOT, SNAPSHOT, TARGETS, TIMESTAMP
 from schemas.cohorts import SaltedShare
-from schemas.durable import DISK
 
 
 def create_repository(
@@ -48,7 +47,7 @@ def create_repository(
     }
     policy = policy_bytes(first_policy(groups, now))
     document = target_file(POLICY_PATH, policy)
-    DISK.write(repo.target_file(POLICY_PATH, document.hashes["sha256"]), policy)
+    repo.files.put(repo.target_file(POLICY_PATH, document.hashes["sha256"]), policy)
     files: dict[str, bytes] = {}
     for plan in plans:
         role = Targets()
@@ -68,9 +67,9 @@ def create_repository(
     timestamp = Timestamp(snapshot_meta=meta_file(1, files[SNAPSHOT]))
     stamp(timestamp, now, lifetimes.timestamp)
     for name, data in files.items():
-        DISK.write(repo.metadata / f"1.{name}.json", data)
+        repo.files.put(repo.metadata / f"1.{name}.json", data)
     write_root(repo, 1, sign(_first_root(keys, now), keys[ROOT][:2]))
-    DISK.write(repo.metadata / "timestamp.json", sign(timestamp, keys[TIMESTAMP]))
+    repo.files.put(repo.metadata / "timestamp.json", sign(timestamp, keys[TIMESTAMP]))
 
 
 def delegate(targets: Targets, plan: RolePlan, keys: Iterable[CryptoSigner]) -> None:

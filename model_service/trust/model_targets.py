@@ -6,6 +6,7 @@ import hashlib
 
 from pydantic import ValidationError
 
+from model_service.stored_artifacts import is_whole, places, put_artifact, whole_artifact
 from model_service.trust.metadata import CryptoSigner, TargetFile, Targets, parse, target_file
 from model_service.trust.online import OnlineSigner
 from model_service.trust.proposals import (
@@ -36,7 +37,7 @@ def propose_model(repo: TrustRepository, signer: CryptoSigner, data: bytes, cust
         custom: Which model it is; names the target, and is signed beside the digest.
     """
     entry = target_file(_path(custom), data, custom.model_dump(mode="json"))
-    DISK.put_if_absent(repo.artifacts / entry.hashes["sha256"], data)
+    put_artifact(repo.artifacts, data)
     propose(repo, TargetChange(model_role(custom.family), entry), signer)
 
 
@@ -157,10 +158,10 @@ def _custom(entry: TargetFile, path: str) -> TargetCustom:
 
 
 def _artifact(repo: TrustRepository, sha256: str) -> bytes:
-    try:
-        data = (repo.artifacts / sha256).read_bytes()
-    except FileNotFoundError as exc:
-        raise RetryableError(f"artifact {sha256[:12]} is not stored yet") from exc
+    path = whole_artifact(places(repo.artifacts, repo.targets, sha256), sha256)
+    if path is None:
+        raise RetryableError(f"artifact {sha256[:12]} is not stored yet")
+    data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != sha256:
         raise TrustError(
             f"artifact {sha256[:12]} does not have the digest of its name", Attack.TAMPERED_ARTIFACT
@@ -169,16 +170,11 @@ def _artifact(repo: TrustRepository, sha256: str) -> bytes:
 
 
 def _link(repo: TrustRepository, entry: TargetFile) -> None:
-    """Put the artifact into the repository, as a hard link where the disk allows it."""
+    """Put the artifact into the repository: a copy of its own, so that one can restore the other."""
     sha256 = entry.hashes["sha256"]
     data = _artifact(repo, sha256)
     if len(data) != entry.length:
         raise TrustError(f"artifact {sha256[:12]} does not have the signed length", Attack.TAMPERED_ARTIFACT)
     file = repo.target_file(entry.path, sha256)
-    if file.exists():
-        return
-    DISK.make_folder(file.parent)
-    try:
-        DISK.link(repo.artifacts / sha256, file)
-    except OSError:
-        DISK.write(file, data)  # the folders are on different disks
+    if not is_whole(file, sha256):
+        DISK.write(file, data)

@@ -15,7 +15,6 @@ from model_service.trust.published import PublishedState
 from model_service.trust.repository import TrustRepository
 from model_service.trust.roles import ENGINE
 from schemas.channel_documents import ROOT, SNAPSHOT, TARGETS, TIMESTAMP
-from schemas.durable import DISK
 from schemas.errors import OperatorError
 
 _DUE = 0.5
@@ -108,15 +107,15 @@ class OnlineSigner:
         _require(is_signed(verifying_root, SNAPSHOT, snapshot_bytes, SNAPSHOT), SNAPSHOT)
         # Step 1: target files. A crash after it leaves files that nothing refers to.
         for path, data in (targets or {}).items():
-            DISK.write(path, data)
+            repo.files.put(path, data)
         # Step 2: roles and snapshot under their versions. Nothing refers to them yet; a retry replaces them.
         for name, data in roles.items():
-            DISK.write(repo.metadata / f"{parts[name].version}.{name}.json", data)
-        DISK.write(repo.metadata / f"{snapshot.version}.snapshot.json", snapshot_bytes)
+            repo.files.put(repo.metadata / f"{parts[name].version}.{name}.json", data)
+        repo.files.put(repo.metadata / f"{snapshot.version}.snapshot.json", snapshot_bytes)
         if root is not None and root_first:
             write_root(repo, published.root_version + 1, root)
         # Step 3: the timestamp. From here on readers get all of it.
-        DISK.write(repo.metadata / "timestamp.json", timestamp)
+        repo.files.put(repo.metadata / "timestamp.json", timestamp)
         # Step 4: the root.
         if root is not None and not root_first:
             write_root(repo, published.root_version + 1, root)
@@ -138,7 +137,7 @@ class OnlineSigner:
             else:
                 version, data = published.snapshot.version, published.snapshot_bytes
                 timestamp = self._timestamped(published, published.root, version, data, now)
-                DISK.write(repo.metadata / "timestamp.json", timestamp)
+                repo.files.put(repo.metadata / "timestamp.json", timestamp)
         return True
 
     def _due(self, published: PublishedState, now: datetime) -> bool:
@@ -166,8 +165,8 @@ class OnlineSigner:
 
 def write_root(repo: TrustRepository, version: int, data: bytes) -> None:
     """Make a root visible: under its version, for readers that follow the chain, and as the newest one."""
-    DISK.write(repo.metadata / f"{version}.{ROOT}.json", data)
-    DISK.write(repo.metadata / f"{ROOT}.json", data)
+    repo.files.put(repo.metadata / f"{version}.{ROOT}.json", data)
+    repo.files.put(repo.metadata / f"{ROOT}.json", data)
 
 
 def _is_due(expires: datetime, now: datetime, lifetime: timedelta) -> bool:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from model_service.trust.metadata import Root, Snapshot, Targets, Timestamp, parse
+from tuf.api.exceptions import LengthOrHashMismatchError
+
+from model_service.trust.metadata import MetaFile, Root, Snapshot, Targets, Timestamp, parse
+from model_service.trust.published_files import Check, PublishedFiles
 from schemas.channel_documents import (
     POLICY_PATH,
     ROOT,
@@ -18,7 +20,7 @@ from schemas.channel_documents import (
     channel_path,
     model_role,
 )
-from schemas.errors import OperatorError
+from schemas.errors import DamagedFileError
 
 _CHANNELS = channel_path("", "canary").partition("/")[0] + "/"
 
@@ -36,49 +38,46 @@ class PublishedState:
     """Metadata of one moment. Signatures are not checked here: publishers and devices do that.
 
     Attributes:
-        folder: Folder of the metadata files.
+        files: Reads the metadata files.
         timestamp_bytes: The timestamp, from which all else follows.
         snapshot_bytes: The snapshot that the timestamp refers to.
         role_bytes: Targets and delegated roles that the snapshot refers to, by role.
         root_version: Version of the newest root.
     """
 
-    folder: Path
+    files: PublishedFiles
     timestamp_bytes: bytes
     snapshot_bytes: bytes
     role_bytes: Mapping[str, bytes]
     root_version: int
 
     @classmethod
-    def read(cls, folder: Path, timestamp: bytes) -> PublishedState:
-        """The state that this timestamp refers to.
+    def read(cls, files: PublishedFiles, timestamp: bytes) -> PublishedState:
+        """The state that this timestamp refers to, each file with the digest by which it is named.
 
         Raises:
-            OperatorError: A file that it refers to is missing.
+            DamagedFileError: A file that it refers to is missing or damaged, and so is its copy.
         """
-        try:
-            number = parse(Timestamp, timestamp, "timestamp.json").snapshot_meta.version
-            snapshot_bytes = (folder / f"{number}.snapshot.json").read_bytes()
-            snapshot = parse(Snapshot, snapshot_bytes, f"{number}.snapshot.json")
-            roles = {
-                name.removesuffix(".json"): (folder / f"{meta.version}.{name}").read_bytes()
-                for name, meta in snapshot.meta.items()
-            }
-        except FileNotFoundError as exc:
-            raise OperatorError(f"the trust repository lacks {exc.filename}: restore it from a copy") from exc
-        return cls(folder, timestamp, snapshot_bytes, roles, 1).with_newest_root()
+        meta = parse(Timestamp, timestamp, "timestamp.json").snapshot_meta
+        snapshot_bytes = files.read(files.metadata / f"{meta.version}.snapshot.json", _names(meta))
+        snapshot = parse(Snapshot, snapshot_bytes, f"{meta.version}.snapshot.json")
+        roles = {
+            name.removesuffix(".json"): files.read(files.metadata / f"{m.version}.{name}", _names(m))
+            for name, m in snapshot.meta.items()
+        }
+        return cls(files, timestamp, snapshot_bytes, roles, 1).with_newest_root()
 
     def with_newest_root(self) -> PublishedState:
         """The same with the newest root: no timestamp refers to a root, so the newest file counts."""
         version = self.root_version
-        while (self.folder / f"{version + 1}.root.json").exists():
+        while self.files.root(version + 1) is not None:
             version += 1
         return self if version == self.root_version else replace(self, root_version=version)
 
     @cached_property
     def root_bytes(self) -> bytes:
         """Newest root metadata."""
-        return (self.folder / f"{self.root_version}.root.json").read_bytes()
+        return self._root(self.root_version)
 
     @cached_property
     def root(self) -> Root:
@@ -121,7 +120,7 @@ class PublishedState:
         """
         files = []
         for version in range(max(versions.get(ROOT, 0), 0) + 1, self.root_version + 1):
-            files.append((f"{version}.root.json", (self.folder / f"{version}.root.json").read_bytes()))
+            files.append((f"{version}.root.json", self._root(version)))
         files.append(("timestamp.json", self.timestamp_bytes))
         newest = self.versions()
         for name, data in {SNAPSHOT: self.snapshot_bytes, **self.role_bytes}.items():
@@ -156,3 +155,22 @@ class PublishedState:
                     if entry.hashes["sha256"] == sha256:
                         return path
         return None
+
+    def _root(self, version: int) -> bytes:
+        data = self.files.root(version)
+        if data is None:
+            raise DamagedFileError(f"root {version} of the trust repository is missing: restore it")
+        return data
+
+
+def _names(meta: MetaFile) -> Check:
+    """Whether bytes are those that a metadata file names."""
+
+    def is_named(data: bytes) -> bool:
+        try:
+            meta.verify_length_and_hashes(data)
+        except LengthOrHashMismatchError:
+            return False
+        return True
+
+    return is_named

@@ -18,7 +18,16 @@ from pydantic import ValidationError
 
 from feature_store.process_lock import exclusive
 from model_service.trust.published import PublishedState, TargetRecord
-from schemas.channel_documents import POLICY_PATH, RINGS, ChannelDocument, FleetPolicy, Ring, channel_path
+from model_service.trust.published_files import PublishedFiles
+from schemas.channel_documents import (
+    POLICY_PATH,
+    RINGS,
+    ROOT,
+    ChannelDocument,
+    FleetPolicy,
+    Ring,
+    channel_path,
+)
 from schemas.errors import OperatorError
 from schemas.instants import utc_now
 
@@ -51,7 +60,8 @@ class TrustRepository:
         artifacts: Path | None = None,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
-        self.metadata, self.targets = repository / "metadata", repository / "targets"
+        self.files = PublishedFiles(repository)
+        self.metadata, self.targets = self.files.metadata, self.files.targets
         self.proposals = proposals
         self.artifacts = proposals.parent / "artifacts" if artifacts is None else artifacts
         self.now = now
@@ -62,16 +72,14 @@ class TrustRepository:
 
         Raises:
             OperatorError: There is no repository yet.
+            DamagedFileError: A file of it is missing or damaged, and so is its copy.
         """
-        try:
-            timestamp = (self.metadata / "timestamp.json").read_bytes()
-        except FileNotFoundError as exc:
-            raise OperatorError(
-                f"no trust repository in {self.metadata}; `edgeloop trust init` makes one"
-            ) from exc
+        timestamp = self.files.timestamp()
+        if timestamp is None:
+            raise OperatorError(f"no trust repository in {self.metadata}; `edgeloop trust init` makes one")
         newest = self._newest
         if newest is None or newest.timestamp_bytes != timestamp:
-            newest = PublishedState.read(self.metadata, timestamp)
+            newest = PublishedState.read(self.files, timestamp)
         self._newest = newest.with_newest_root()
         return self._newest
 
@@ -139,23 +147,39 @@ class TrustRepository:
         """Newest root metadata, which join bundles carry."""
         return self.published().root_bytes
 
+    def check_files(self) -> None:
+        """Read every file that is published now, restore what is damaged, and see that each has a copy.
+
+        Raises:
+            DamagedFileError: A file is missing or damaged, and so is its copy.
+        """
+        self.files.forget()
+        self._newest = None
+        published, files = self.published(), self.files
+        named = {f"{n}.root.json": data for n, data in enumerate(files.roots(), 1)}
+        named |= dict(published.metadata_since({ROOT: published.root_version}))
+        for name, data in named.items():
+            files.keep(files.metadata / name, data)
+        files.keep(self.metadata / f"{ROOT}.json", published.root_bytes)
+        for path, sha256 in published.documents(None):
+            files.keep(self.target_file(path, sha256), self._content(path, sha256))
+
     def _documents(self, published: PublishedState, known: Mapping[str, str], group: str | None) -> Files:
         files: Files = []
         for path, sha256 in published.documents(group):
             if known.get(path) != sha256:
-                files.append((path, self.target_file(path, sha256).read_bytes()))
+                files.append((path, self._content(path, sha256)))
         return files
 
     def _document(self, published: PublishedState, path: str) -> bytes | None:
         record = published.target(path)
         if record is None:
             return None
-        data = self.target_file(path, record.sha256).read_bytes()
-        if hashlib.sha256(data).hexdigest() != record.sha256:
-            raise OperatorError(
-                f"{self.target_file(path, record.sha256)} was altered: restore it from a copy"
-            )
-        return data
+        return self._content(path, record.sha256)
+
+    def _content(self, path: str, sha256: str) -> bytes:
+        file = self.target_file(path, sha256)
+        return self.files.read(file, lambda data: hashlib.sha256(data).hexdigest() == sha256)
 
 
 def _read(kind: type[_Kind], data: bytes) -> _Kind:

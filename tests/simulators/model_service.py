@@ -157,11 +157,9 @@ class ModelService:
         return sha256
 
     def invite(self, device_id: str, group: str = "default", families=("machine",)) -> JoinBundle:
-        """A join bundle; without a TUF repository its root is an empty object."""
-        root = self.settings.repository / "metadata" / "1.root.json"
-        if not any(root.parent.glob("*.root.json")):
-            root.parent.mkdir(parents=True, exist_ok=True)
-            root.write_text("{}")
+        """A join bundle."""
+        if not any((self.settings.repository / "metadata").glob("*.root.json")):
+            self.create_repository()
         invitation = Invitation(device_id, "machine", "test", group, "sim")
         return invite(self.settings, self.registry, invitation, families)
 

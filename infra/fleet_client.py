@@ -183,11 +183,10 @@ class FleetClient:
 def _credentials(settings: ModelSettings, role: str) -> grpc.ChannelCredentials:
     key, certificate = authority.person_paths(settings, role)
     try:
-        return grpc.ssl_channel_credentials(
-            authority.ca_path(settings).read_bytes(), key.read_bytes(), certificate.read_bytes()
-        )
+        pair = authority.read_pair(key, certificate)
     except OSError as exc:
         raise AccessError(f"the certificate of a person with role {role} cannot be read: {exc}") from exc
+    return grpc.ssl_channel_credentials(authority.read_ca(settings), *pair)
 
 
 def _as_pipeline_error(error: Any, target: str) -> PipelineError:

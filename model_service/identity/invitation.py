@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from model_service.address import Address, read_address
-from model_service.identity.authority import ca_path
+from model_service.identity.authority import read_ca
 from model_service.identity.tokens import Invitation, create_token
 from model_service.registry.database import Registry
 from model_service.settings import ModelSettings
@@ -58,7 +58,7 @@ def join_bundle(
     if at is None:
         raise ServiceUnavailableError(f"no model service has started in {settings.root}: `edgeloop up`")
     try:
-        ca_pem = ca_path(settings).read_text()
+        ca_pem = read_ca(settings).decode()
         root_json = newest_root(settings).decode()
     except OSError as exc:
         raise OperatorError(f"nobody can be invited yet: {exc}") from exc

@@ -31,7 +31,7 @@ from model_service.registry.database import Registry, note
 from model_service.registry.registry_tables import certificate_requests
 from model_service.settings import ModelSettings
 from schemas.envelope import key_id
-from schemas.errors import AccessError
+from schemas.errors import AccessError, DamagedFileError
 from schemas.possession import enrolment_text
 from schemas.updates import Role
 
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 BATCH = 256
 _TEXTS = ("profile", "site", "grp", "hardware")
-PKI_S = 3600.0
+PKI_S = 15.0
 """Pause between two checks of the server's and people's certificates, in seconds."""
 
 
@@ -61,9 +61,6 @@ class Issuer:
         registry: Holds the requests.
         device_registry: The lake's table of devices; telemetry of a device that is not in it is refused.
         clock: UTC seconds.
-
-    Raises:
-        OperatorError: The authority's key is missing.
     """
 
     def __init__(
@@ -73,12 +70,12 @@ class Issuer:
         device_registry: DeviceRegistry,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._settings, self._authority = settings, Authority.load(settings)
+        self._settings, self._authority = settings, _authority_of(settings)
         self._life = timedelta(seconds=settings.certificate_s)
         self._registry = registry
         self._lake = device_registry
         self._clock = clock
-        self._pki_due = clock() + PKI_S
+        self._pki_due = clock()
         self._known_revoked = {r.device_id for r in device_registry.keys().values() if not r.active}
 
     def step(self) -> int:
@@ -89,10 +86,14 @@ class Issuer:
 
         Raises:
             RetryableError: Registry or lake are busy; the next step continues.
+            DamagedFileError: The authority's key or certificate is damaged; requests wait.
         """
         with self._registry.reading() as connection:
             answers = _one_owner([self._examine(connection, row) for row in _waiting(connection)])
             revoked = fleet.revoked_devices(connection) - self._known_revoked
+        if any(a.key is not None for a in answers) and self._authority is None:
+            self._update_lake([], revoked)
+            self._authority = Authority.load(self._settings)  # raises: the requests wait until it is restored
         # Step 1: register the key in the lake before the device gets a certificate, or the lake would refuse
         # its first rows. After a crash, the same records are registered again.
         self._update_lake([a.record for a in answers if a.record is not None], revoked)
@@ -170,6 +171,15 @@ class Issuer:
                 "key_id": row["device"]["key_id"],
             }
             note(connection, f"enrolled/{holder.serial}", name, "device_enrolled", detail, now)
+
+
+def _authority_of(settings: ModelSettings) -> Authority | None:
+    """The authority; None, and one line, where its files are damaged: everything else goes on."""
+    try:
+        return Authority.load(settings)
+    except DamagedFileError as exc:
+        log.error("%s", exc)  # noqa: TRY400  (the message says what to do)
+        return None
 
 
 def _one_owner(answers: list[_Answer]) -> list[_Answer]:

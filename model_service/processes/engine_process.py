@@ -33,7 +33,7 @@ from schemas.durable import ABANDONED_S, DISK
 
 _RENEW_EVERY_S = 30.0
 _REVOCATIONS_S = 2.0
-_CHECK_FILES_S = 3600.0
+_CHECK_FILES_S = 60.0
 """Pause between two looks at every file that is published."""
 
 _KEY_BESIDE = ".*.key." + "[0-9a-f]" * 32
@@ -77,19 +77,13 @@ def _loop(settings: ModelSettings, registry: Registry, topic: LifecycleTopic | N
         ProcessJob("certificate requests", issuer.step),
         ProcessJob("people's certificates", lambda: record_people(settings, registry), PKI_S),
         ProcessJob("revocations", lambda: copies.reconcile(registry), _REVOCATIONS_S),
-        ProcessJob("published files", lambda: check_published(repo), _CHECK_FILES_S),
+        ProcessJob("published files", repo.check_files, _CHECK_FILES_S),
         ProcessJob("renew metadata", lambda: online.renew_if_due(repo, datetime.now(UTC)), _RENEW_EVERY_S),
         ProcessJob("renew channels", lambda: renewal.step(time.time()), _RENEW_EVERY_S),
         ProcessJob("rollouts", engine.tick),
         ProcessJob("ship events", lambda: shipper.step(datetime.now(UTC)), EVERY_S),
     )
     return ProcessLoop(jobs, settings.tick_s)
-
-
-def check_published(repo: TrustRepository) -> None:
-    """Read every published file, and restore what is damaged from its copy."""
-    with repo.locked():
-        repo.check_files()
 
 
 def build_engine(

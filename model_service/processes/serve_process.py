@@ -15,7 +15,7 @@ from typing import Any
 from google.protobuf.descriptor import ServiceDescriptor
 
 from model_service.fleet.revocation_copies import RevocationCopies
-from model_service.identity.authority import ca_path
+from model_service.identity.authority import read_ca
 from model_service.processes.process_loop import ProcessJob, ProcessLoop
 from model_service.processes.serve_ports import ServePorts
 from model_service.refusal_counts import RefusalCounts, write_refusals
@@ -133,7 +133,7 @@ def _parts(settings: ModelSettings, registry: Registry, relay: ConnectionRelay) 
 def _listeners(settings: ModelSettings, parts: _Parts) -> tuple[server.Listener, server.Listener]:
     """The listener for enrolment, and the one for delivery and administration."""
     open_tls, mutual = (server.credentials(settings, mutual=m) for m in (False, True))
-    enroll = enrolment_service.EnrolmentService(settings, ca_path(settings).read_bytes(), parts.workers)
+    enroll = enrolment_service.EnrolmentService(settings, read_ca(settings), parts.workers)
     deliver, wakeup = parts.deliver, parts.wakeup
     admin = fleet_admin.FleetAdmin(
         settings, parts.workers, parts.access, wakeup, deliver.watching, deliver.twins

@@ -9,9 +9,9 @@ from typing import Any
 
 import grpc
 
-from model_service.identity.authority import ca_path, server_paths
+from model_service.identity.authority import read_ca, read_pair, server_paths
 from model_service.settings import ModelSettings
-from schemas.errors import OperatorError
+from schemas.errors import DamagedFileError, OperatorError
 from schemas.proto import delivery_pb2, fleet_pb2
 
 log = logging.getLogger(__name__)
@@ -99,11 +99,12 @@ def credentials(settings: ModelSettings, *, mutual: bool) -> grpc.ServerCredenti
 
     Raises:
         OperatorError: Key or certificates are missing.
+        DamagedFileError: They are damaged, or do not belong together.
     """
     files = _TlsFiles(settings, mutual=mutual)
     try:
         first = files.read()
-    except OSError as exc:
+    except FileNotFoundError as exc:
         raise OperatorError(f"the model service has no certificate yet: {exc}") from exc
     return grpc.dynamic_ssl_server_credentials(first, files.renewed, mutual)
 
@@ -113,14 +114,14 @@ class _TlsFiles:
 
     def __init__(self, settings: ModelSettings, *, mutual: bool) -> None:
         self._key, self._certificate = server_paths(settings)
-        self._ca = ca_path(settings) if mutual else None
+        self._settings = settings if mutual else None
         self._read_ns = 0
 
     def read(self) -> Any:
         """Certificate configuration for gRPC."""
         self._read_ns = self._certificate.stat().st_mtime_ns
-        pair = (self._key.read_bytes(), self._certificate.read_bytes())
-        ca = None if self._ca is None else self._ca.read_bytes()
+        pair = read_pair(self._key, self._certificate)
+        ca = None if self._settings is None else read_ca(self._settings)
         return grpc.ssl_server_certificate_configuration([pair], ca)
 
     def renewed(self) -> Any:
@@ -128,7 +129,7 @@ class _TlsFiles:
         try:
             changed = self._certificate.stat().st_mtime_ns != self._read_ns
             return self.read() if changed else None
-        except OSError as exc:
+        except (OSError, DamagedFileError) as exc:
             log.warning("the server's certificate cannot be read again: %s", exc)
             return None
 

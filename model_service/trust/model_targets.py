@@ -23,7 +23,7 @@ from model_service.trust.proposals import (
 from model_service.trust.repository import TrustRepository
 from schemas.channel_documents import TargetCustom, artifact_path, model_role
 from schemas.durable import DISK
-from schemas.errors import RetryableError, TrustError
+from schemas.errors import DamagedFileError, RetryableError, TrustError
 from schemas.updates import Attack
 
 
@@ -158,7 +158,10 @@ def _custom(entry: TargetFile, path: str) -> TargetCustom:
 
 
 def _artifact(repo: TrustRepository, sha256: str) -> bytes:
-    path = whole_artifact(places(repo.artifacts, repo.targets, sha256), sha256)
+    try:
+        path = whole_artifact(places(repo.artifacts, repo.targets, sha256), sha256)
+    except DamagedFileError as exc:  # or somebody has swapped it: either way it is not signed
+        raise TrustError(str(exc), Attack.TAMPERED_ARTIFACT) from exc
     if path is None:
         raise RetryableError(f"artifact {sha256[:12]} is not stored yet")
     data = path.read_bytes()

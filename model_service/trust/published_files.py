@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from model_service.trust.metadata import Root, Timestamp, is_signed, parse
@@ -38,6 +38,7 @@ class PublishedFiles:
         self.metadata, self.targets = repository / "metadata", repository / "targets"
         self._repository, self._disk = repository, disk
         self._copies = repository.with_name(repository.name + COPIES)
+        self._restores = False
         self._roots: list[tuple[bytes, Root]] = []
         self._checked: bytes | None = None
 
@@ -47,7 +48,7 @@ class PublishedFiles:
         self._disk.write(path, data)
 
     def read(self, path: Path, is_whole: Check) -> bytes:
-        """A file of the repository; one that is damaged is restored from its copy.
+        """A file of the repository, or its copy where the file is damaged.
 
         Raises:
             DamagedFileError: Neither the file nor its copy is what was published.
@@ -71,9 +72,17 @@ class PublishedFiles:
             if self._disk.read(one) != data:
                 self._disk.write(one, data)
 
-    def forget(self) -> None:
-        """Read everything from the disk again."""
-        self._roots, self._checked = [], None
+    @contextmanager
+    def restoring(self) -> Iterator[None]:
+        """Read everything again, and restore what is damaged. Call it within ``TrustRepository.locked``:
+
+        a reader that restored a file while another process publishes would take it back a version.
+        """
+        self._roots, self._checked, self._restores = [], None, True
+        try:
+            yield
+        finally:
+            self._restores = False
 
     def timestamp(self) -> bytes | None:
         """The newest timestamp that was published; None: there is no repository.
@@ -140,6 +149,8 @@ class PublishedFiles:
         return False
 
     def _restore(self, path: Path, data: bytes, problem: str) -> None:
+        if not self._restores:
+            return
         try:
             self._disk.write(path, data)
         except OSError as exc:

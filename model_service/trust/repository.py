@@ -74,14 +74,22 @@ class TrustRepository:
             OperatorError: There is no repository yet.
             DamagedFileError: A file of it is missing or damaged, and so is its copy.
         """
-        timestamp = self.files.timestamp()
-        if timestamp is None:
-            raise OperatorError(f"no trust repository in {self.metadata}; `edgeloop trust init` makes one")
+        while True:
+            timestamp = self.files.timestamp()
+            if timestamp is None:
+                raise OperatorError(
+                    f"no trust repository in {self.metadata}; `edgeloop trust init` makes one"
+                )
+            newest = self._of(timestamp)
+            if self.files.timestamp() == timestamp:  # else the root may be newer than what it has to verify
+                self._newest = newest
+                return newest
+
+    def _of(self, timestamp: bytes) -> PublishedState:
         newest = self._newest
         if newest is None or newest.timestamp_bytes != timestamp:
             newest = PublishedState.read(self.files, timestamp)
-        self._newest = newest.with_newest_root()
-        return self._newest
+        return newest.with_newest_root()
 
     @contextmanager
     def locked(self) -> Iterator[PublishedState]:
@@ -153,9 +161,12 @@ class TrustRepository:
         Raises:
             DamagedFileError: A file is missing or damaged, and so is its copy.
         """
-        self.files.forget()
-        self._newest = None
-        published, files = self.published(), self.files
+        with exclusive(self.proposals / LOCK), self.files.restoring():
+            self._newest = None
+            self._check(self.published())
+
+    def _check(self, published: PublishedState) -> None:
+        files = self.files
         named = {f"{n}.root.json": data for n, data in enumerate(files.roots(), 1)}
         named |= dict(published.metadata_since({ROOT: published.root_version}))
         for name, data in named.items():

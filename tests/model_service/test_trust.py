@@ -331,9 +331,10 @@ def test_a_process_with_a_rotated_key_cannot_publish(cloud: Cloud):
 
 def test_an_altered_published_document_needs_an_operator(cloud: Cloud):
     cloud.canary(1, FACTORY)
-    [file] = (cloud.settings.repository / "targets" / "channels" / GROUP).iterdir()
-    file.write_bytes(b"{}")
-    with pytest.raises(OperatorError, match="was altered"):
+    for folder in ("repository", "repository-copies"):
+        [file] = (cloud.settings.root / folder / "targets" / "channels" / GROUP).iterdir()
+        file.write_bytes(b"{}")
+    with pytest.raises(OperatorError, match="is damaged"):
         cloud.repo.channels(GROUP)
 
 

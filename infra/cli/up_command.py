@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from infra.cli.app import Broker, Namespace, session
-from infra.cli.console import AsJson, show_json, show_progress, show_text
+from infra.cli.console import AsJson, show_json, show_progress, show_text, show_warning
 
 Workers = Annotated[int | None, typer.Option(min=0, max=64, help="Stream workers.", show_default="1")]
 Port = Annotated[
@@ -45,6 +45,8 @@ def up(
     show_text(f"broker     {stack.bootstrap_servers}")
     show_text(f"lake       {settings.lake_root}")
     show_text(f"logs       {settings.logs_dir}")
+    for line in stack.warnings:
+        show_warning(line)
 
 
 def down(ctx: typer.Context, as_json: AsJson = False) -> None:

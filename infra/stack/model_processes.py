@@ -12,7 +12,7 @@ from pathlib import Path
 from infra.process.child import ChildProcess
 from model_service import PROCESSES, SETTINGS_PREFIX, ModelSettings, authority, ceremony
 from schemas.cohorts import EVERYBODY, SaltedShare
-from schemas.errors import StackError
+from schemas.errors import DamagedFileError, StackError
 from schemas.profile_file import builtin_profiles, load_profile
 
 CANARY_POOL = SaltedShare(salt="canary", share=0.3)
@@ -31,6 +31,7 @@ def prepare(settings: ModelSettings, progress: Callable[[str], None]) -> None:
 
     Raises:
         StackError: The folder cannot be written.
+        DamagedFileError: A file that cannot be made again is damaged or lost.
     """
     try:
         settings.root.mkdir(parents=True, exist_ok=True)
@@ -68,6 +69,7 @@ def await_serving(settings: ModelSettings, child: ChildProcess) -> None:
 
     Raises:
         StackError: It ended, or did not listen in time.
+        DamagedFileError: It ended because a file of its own is damaged.
     """
     deadline = time.monotonic() + _READY_S
     while time.monotonic() < deadline:
@@ -77,6 +79,8 @@ def await_serving(settings: ModelSettings, child: ChildProcess) -> None:
             return
         if child.exit_code is not None:
             tail = " | ".join(child.log_tail(3))
+            if DamagedFileError.__name__ in tail:
+                raise DamagedFileError(tail.rpartition(f"{DamagedFileError.__name__}: ")[2])
             raise StackError(f"the model service ended with {child.exit_code}: {tail}")
         time.sleep(_POLL_S)
     raise StackError(f"the model service did not listen within {_READY_S:.0f} s: see {child.log_path}")

@@ -29,12 +29,13 @@ from infra.stack.stack_file import (
     ProcessEntry,
     StackFile,
     StackLock,
+    read_stack,
     remove_stack,
     write_stack,
 )
 from infra.stack.supervision import Supervised
 from schemas.durable import ABANDONED_S, DISK
-from schemas.errors import BrokerUnavailableError, PipelineError, StackError
+from schemas.errors import BrokerUnavailableError, DamagedFileError, PipelineError, StackError
 from schemas.folder_access import guard_folder, guard_new_files
 
 log = logging.getLogger(__name__)
@@ -225,14 +226,24 @@ class Stack:
 
     def _start_models(self) -> None:
         models = model_settings(self.settings, self.bootstrap_servers)
-        prepare(models, self._progress)
+        self._try_models(lambda: prepare(models, self._progress))
         self._addresses = JoinAddresses(models, self.settings.state_dir / "edge")
         self._progress("starting the model service")
         for name, spawn in spawners(models, self.settings.logs_dir).items():
             self._keep(name, spawn)
         serving = next(p.child for p in self._processes if p.name == SERVING)
-        await_serving(models, serving)
+        self._try_models(lambda: await_serving(models, serving))
         self._follow_addresses()
+
+    def _try_models(self, step: Callable[[], None]) -> None:
+        """A step without which the model service does not work, but everything else does."""
+        try:
+            step()
+        except DamagedFileError as exc:
+            log.error("the model service: %s", exc)  # noqa: TRY400  (the message says what to do)
+            line = f"the model service does not work; broker, lake and workers do: {exc}"
+            self._progress(line)
+            self._publish(warnings=(*self._file.warnings, line))
 
     def _follow_addresses(self) -> None:
         """Tell this machine's devices where the model service is now."""
@@ -251,6 +262,8 @@ class Stack:
                 if changed:
                     self._publish()
             self._follow_addresses()
+            if read_stack(self.settings.state_dir) != self._file:  # somebody damaged or removed it
+                self._publish()
 
     def _take_down(self) -> None:
         workers = [p.child for p in self._processes if p.name != "kafka"]

@@ -69,6 +69,7 @@ class StackFile(BaseModel):
         own_broker: False: the broker is somebody else's cluster.
         site: None for somebody else's broker.
         error: Why the start failed.
+        warnings: What does not work though the stack is ready.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -85,6 +86,7 @@ class StackFile(BaseModel):
     site: BrokerFront | None = None
     processes: tuple[ProcessEntry, ...] = ()
     error: str | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def owner_lives(self) -> bool:

@@ -65,6 +65,8 @@ def collect_status(settings: StackSettings) -> dict[str, Any]:
         problems.append(f"{count(kept, 'thing')} set aside: `edgeloop job set-aside list`")
     if stack is not None and stack.state == "failed" and stack.error:
         problems.append(f"the last start failed: {stack.error}")
+    if stack is not None and up:
+        problems += stack.warnings
     if address:
         status |= _log(settings.lake_root, address, status["namespace"], problems)
     problems += [f"{p['name']}: {p['state']}" for p in status["processes"] if p["state"] != "running"]

@@ -16,7 +16,15 @@ from infra.process.child import guarded_command, same_process
 from infra.process.child_log import LogPosition, log_end, read_since
 from infra.settings import PREFIX, StackSettings, load_settings
 from infra.stack.stack import Stack, unwritable
-from infra.stack.stack_file import StackFile, is_held, read_stack, remove_stack, unmark_demo
+from infra.stack.stack_file import (
+    FILE,
+    LOCK,
+    StackFile,
+    is_held,
+    read_stack,
+    remove_stack,
+    unmark_demo,
+)
 from schemas.errors import PipelineError, StackError
 from schemas.log_lines import log_to_stderr
 
@@ -26,6 +34,7 @@ OWNER = "up"
 START_TIMEOUT_S = 300.0  # Maven may have to fetch the broker first
 STOP_TIMEOUT_S = 60.0
 _POLL_S = 0.1
+_REWRITTEN_S = 10.0
 
 
 def main() -> int:
@@ -84,12 +93,12 @@ def stop_detached(settings: StackSettings) -> bool:
     """End the stack that `edgeloop up` left running; False: there was none.
 
     Raises:
-        StackError: The stack belongs to a command in another terminal.
+        StackError: The stack belongs to a command in another terminal, or ``stack.json`` is damaged.
     """
-    found = read_stack(settings.state_dir)
-    if found is None or not is_held(settings.state_dir):
+    if not is_held(settings.state_dir):
         remove_stack(settings.state_dir)
         return False
+    found = _described(settings.state_dir)
     if found.owner != OWNER:
         raise StackError(
             f"the stack belongs to `edgeloop {found.owner}` (process {found.pid}): "
@@ -105,6 +114,24 @@ def stop_detached(settings: StackSettings) -> bool:
         time.sleep(_POLL_S)
     remove_stack(settings.state_dir)
     return True
+
+
+def _described(state_dir: Path) -> StackFile:
+    """What the stack that is up says of itself: its owner writes a damaged file anew within a second.
+
+    Raises:
+        StackError: It does not.
+    """
+    deadline = time.monotonic() + _REWRITTEN_S
+    while time.monotonic() < deadline:
+        found = read_stack(state_dir)
+        if found is not None and (found.owner_lives or not is_held(state_dir)):
+            return found
+        time.sleep(_POLL_S)
+    raise StackError(
+        f"{state_dir / FILE} is missing or damaged, and the process that holds {LOCK} does not write it anew: "
+        "end that process (`lsof` names it), then run the command again"
+    )
 
 
 def _as_environment(settings: StackSettings) -> dict[str, str]:

@@ -76,8 +76,8 @@ def init(
         Where the offline keys are and how to move them away, for people.
 
     Raises:
-        OperatorError: Families or groups must be added, and the offline keys are not available; or the
-            repository is gone while its keys are there.
+        OperatorError: Families or groups must be added, and the offline keys are not available.
+        DamagedFileError: The repository is gone while its keys are there.
     """
     settings.root.mkdir(parents=True, exist_ok=True)
     with exclusive(settings.root / _LOCK):

@@ -15,7 +15,7 @@ from pathlib import Path
 from model_service.trust.metadata import Root, Timestamp, is_signed, parse
 from schemas.channel_documents import ROOT, TIMESTAMP
 from schemas.durable import DISK, Disk
-from schemas.errors import DamagedFileError, OperatorError, TrustError
+from schemas.errors import DamagedFileError, TrustError
 
 log = logging.getLogger(__name__)
 
@@ -74,9 +74,9 @@ class PublishedFiles:
 
     @contextmanager
     def restoring(self) -> Iterator[None]:
-        """Read everything again, and restore what is damaged. Call it within ``TrustRepository.locked``:
+        """Read everything again, and restore what is damaged, while the caller keeps publishers out.
 
-        a reader that restored a file while another process publishes would take it back a version.
+        Readers restore nothing: beside a publisher they could take a file back a version.
         """
         self._roots, self._checked, self._restores = [], None, True
         try:
@@ -172,10 +172,10 @@ def require_unfounded(repository: Path, keys: Path) -> None:
     """Return where a new repository may be founded.
 
     Raises:
-        OperatorError: Keys exist, so the repository of these keys is lost.
+        DamagedFileError: Keys exist, so the repository of these keys is lost.
     """
     if next(keys.glob("*/*.pem"), None) is not None:
-        raise OperatorError(
+        raise DamagedFileError(
             f"the trust repository {repository} is gone, but its keys are there: a new one would lock out "
             f"every device; {_REMEDY}"
         )

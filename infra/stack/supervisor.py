@@ -129,7 +129,7 @@ def _described(state_dir: Path) -> StackFile:
             return found
         time.sleep(_POLL_S)
     raise StackError(
-        f"{state_dir / FILE} is missing or damaged, and the process that holds {LOCK} does not write it anew: "
+        f"{state_dir / FILE} is missing or damaged, and the process that holds {LOCK} does not write it: "
         "end that process (`lsof` names it), then run the command again"
     )
 

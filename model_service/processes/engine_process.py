@@ -30,6 +30,7 @@ from model_service.trust.repository import TrustRepository
 from model_service.trust.roles import ENGINE
 from schemas.channel_documents import BROAD_ROLE, CANARY_ROLE
 from schemas.durable import ABANDONED_S, DISK
+from schemas.errors import DamagedFileError, OperatorError
 
 _RENEW_EVERY_S = 30.0
 _REVOCATIONS_S = 2.0
@@ -67,10 +68,7 @@ def _loop(settings: ModelSettings, registry: Registry, topic: LifecycleTopic | N
     """The loop of the process, its jobs in the order of their turns."""
     lake = Lake.open(settings.lake_root)
     repo = TrustRepository(settings.repository, settings.proposals, settings.artifacts)
-    online = OnlineSigner.load(settings)
     issuer = Issuer(settings, registry, DeviceRegistry(lake))
-    engine = build_engine(settings, registry, lake, repo, online)
-    renewal = ChannelRenewal(registry, repo, settings.channel_s, engine.channel_publisher.highest_seq)
     shipper = EventShipper(registry, lake, topic)
     copies = RevocationCopies(settings.root)
     jobs = (
@@ -78,12 +76,32 @@ def _loop(settings: ModelSettings, registry: Registry, topic: LifecycleTopic | N
         ProcessJob("people's certificates", lambda: record_people(settings, registry), PKI_S),
         ProcessJob("revocations", lambda: copies.reconcile(registry), _REVOCATIONS_S),
         ProcessJob("published files", repo.check_files, _CHECK_FILES_S),
-        ProcessJob("renew metadata", lambda: online.renew_if_due(repo, datetime.now(UTC)), _RENEW_EVERY_S),
-        ProcessJob("renew channels", lambda: renewal.step(time.time()), _RENEW_EVERY_S),
-        ProcessJob("rollouts", engine.tick),
+        *_signing_jobs(settings, registry, lake, repo),
         ProcessJob("ship events", lambda: shipper.step(datetime.now(UTC)), EVERY_S),
     )
     return ProcessLoop(jobs, settings.tick_s)
+
+
+def _signing_jobs(
+    settings: ModelSettings, registry: Registry, lake: Lake, repo: TrustRepository
+) -> tuple[ProcessJob, ...]:
+    """Jobs that need the trust keys; while one is damaged, a job that waits for it: the others go on."""
+    try:
+        online = OnlineSigner.load(settings)
+        engine = build_engine(settings, registry, lake, repo, online)
+    except DamagedFileError:
+
+        def await_keys() -> None:
+            build_engine(settings, registry, lake, repo, OnlineSigner.load(settings))
+            raise OperatorError("the signing keys are whole again: this process starts anew with them")
+
+        return (ProcessJob("signing keys", await_keys),)
+    renewal = ChannelRenewal(registry, repo, settings.channel_s, engine.channel_publisher.highest_seq)
+    return (
+        ProcessJob("renew metadata", lambda: online.renew_if_due(repo, datetime.now(UTC)), _RENEW_EVERY_S),
+        ProcessJob("renew channels", lambda: renewal.step(time.time()), _RENEW_EVERY_S),
+        ProcessJob("rollouts", engine.tick),
+    )
 
 
 def build_engine(

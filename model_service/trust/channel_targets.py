@@ -147,7 +147,11 @@ def _content(repo: TrustRepository, sha256: str) -> bytes:
     except FileNotFoundError as exc:
         raise RetryableError("the proposal's document is missing; propose it again") from exc
     if hashlib.sha256(document).hexdigest() != sha256:
-        raise TrustError("a proposed document differs from what was signed", Attack.UNSIGNED_INSTRUCTION)
+        raise TrustError(
+            f"{_content_file(repo, sha256)}: a proposed document differs from what was signed; it is not "
+            "published, and is written again with the next proposal",
+            Attack.UNSIGNED_INSTRUCTION,
+        )
     return document
 
 

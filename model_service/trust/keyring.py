@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,7 +10,9 @@ from model_service.settings import ModelSettings
 from model_service.trust.keys import HOLDER_FIELD, PASSPHRASE_FILE, make_key, read_key, read_passphrase
 from model_service.trust.metadata import CryptoSigner, Delegator, SSlibKey
 from model_service.trust.roles import KeyLocation
-from schemas.errors import OperatorError
+from schemas.errors import DamagedFileError, OperatorError
+
+log = logging.getLogger(__name__)
 
 NEXT = ".next"
 """Suffix of a key file that a rotation made and has not yet renamed to its final name."""
@@ -62,12 +65,26 @@ class Keyring:
         wanted = set(key_ids)
         found = []
         for location in locations:
-            path = self.path(location)
-            if path.exists():
-                signer = read_key(path, self.passphrase(location))
-                if signer.public_key.keyid in wanted:
-                    found.append(signer)
+            signer = self._available(location)
+            if signer is not None and signer.public_key.keyid in wanted:
+                found.append(signer)
         return found
+
+    def holds(self, location: KeyLocation, key_ids: Iterable[str]) -> bool:
+        """Whether the key is there, whole, and one that a role lists."""
+        return bool(self.signers([location], key_ids))
+
+    def _available(self, location: KeyLocation) -> CryptoSigner | None:
+        """The key; None where there is none, or where it is damaged: others may be enough."""
+        path = self.path(location)
+        if not path.exists():
+            return None
+        passphrase = self.passphrase(location)
+        try:
+            return read_key(path, passphrase)
+        except DamagedFileError as exc:
+            log.warning("%s", exc)
+            return None
 
     def quorum(
         self,

@@ -18,11 +18,15 @@ from cryptography.hazmat.primitives.serialization import (
 
 from model_service.trust.metadata import CryptoSigner
 from schemas.durable import DISK
-from schemas.errors import OperatorError
+from schemas.errors import DamagedFileError, OperatorError
 
 PASSPHRASE_FILE = "PASSPHRASE"  # noqa: S105  (a file name)
 HOLDER_FIELD = "x-edgeloop-holder"
 """Field of each public key in signed metadata that names the holder of its private half."""
+_UNSIGNED = (
+    "nothing can be signed with it, and devices keep what they run; restore it, or replace it with `edgeloop "
+    "trust rotate ROLE HOLDER` (docs/runbook.md#damaged-model-service)"
+)
 _OTHERS = 0o007
 _ADVICE = "# Opens the offline keys in this folder. Move it to a safe place, apart from them."
 
@@ -35,13 +39,16 @@ def load_online_key(folder: Path, name: str) -> CryptoSigner:
         name: The role that it signs for, such as ``timestamp`` or ``models-machine``.
 
     Raises:
-        OperatorError: The key does not exist, is damaged, or everybody on the machine may read it.
+        OperatorError: Everybody on the machine may read the key.
+        DamagedFileError: It does not exist, or is damaged.
     """
     path = folder / f"{name}.pem"
     try:
         mode = path.stat().st_mode
     except FileNotFoundError as exc:
-        raise OperatorError(f"no signing key {path}; `edgeloop trust status` lists who holds which") from exc
+        raise DamagedFileError(
+            f"no signing key {path}: {_UNSIGNED}; `edgeloop trust status` lists who holds which"
+        ) from exc
     if mode & _OTHERS:
         raise OperatorError(f"signing key {path} is open to everybody: chmod 600 it, then rotate it")
     return read_key(path, None)
@@ -51,15 +58,15 @@ def read_key(path: Path, passphrase: str | None) -> CryptoSigner:
     """The key in a PEM file.
 
     Raises:
-        OperatorError: It cannot be read, the passphrase is wrong, or it is no Ed25519 key.
+        DamagedFileError: It cannot be read, the passphrase is wrong, or it is no Ed25519 key.
     """
     password = None if passphrase is None else passphrase.encode()
     try:
         key = load_pem_private_key(path.read_bytes(), password)
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as exc:
-        raise OperatorError(f"signing key {path} cannot be read: {exc}") from exc
+        raise DamagedFileError(f"signing key {path} cannot be read: {exc}; {_UNSIGNED}") from exc
     if not isinstance(key, Ed25519PrivateKey):
-        raise OperatorError(f"signing key {path} cannot be read: it is not an Ed25519 key")
+        raise DamagedFileError(f"signing key {path} cannot be read: it is not an Ed25519 key; {_UNSIGNED}")
     return CryptoSigner(key)
 
 

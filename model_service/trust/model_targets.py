@@ -15,6 +15,7 @@ from model_service.trust.proposals import (
     countersign,
     proposal_file,
     propose,
+    read_proposal,
     signed_proposal,
     state,
     waiting,
@@ -127,15 +128,13 @@ def model_state(repo: TrustRepository, family: str, path: str, data_sha256: str)
 
 
 def _proposed(repo: TrustRepository, family: str, path: str) -> TargetFile:
-    file = proposal_file(repo, model_role(family), path)
-    try:
-        proposal = parse(Targets, file.read_bytes(), file.name)
-    except FileNotFoundError as exc:
+    data = read_proposal(repo, model_role(family), path)
+    if data is None:
         published = repo.published().roles.get(model_role(family))
         if published is not None and path in published.targets:
             return published.targets[path]
-        raise RetryableError(f"{path} is not proposed yet") from exc
-    entry = proposal.targets.get(path)
+        raise RetryableError(f"{path} is not proposed yet")
+    entry = parse(Targets, data, path).targets.get(path)
     if entry is None:
         raise TrustError(f"the proposal of {path} does not name it", Attack.TAMPERED_METADATA)
     return entry

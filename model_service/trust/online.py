@@ -176,5 +176,6 @@ def _is_due(expires: datetime, now: datetime, lifetime: timedelta) -> bool:
 def _require(signed: bool, role: str) -> None:
     if not signed:
         raise OperatorError(
-            f"role {role} lacks valid signatures: if its keys were rotated, restart this process"
+            f"role {role} lacks valid signatures: if its keys were rotated, restart this process; else the "
+            "key on disk is damaged or of another moment: restore it, or `edgeloop trust rotate`"
         )

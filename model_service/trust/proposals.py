@@ -8,6 +8,7 @@ published: then it must be proposed again, and countersigned again.
 from __future__ import annotations
 
 import copy
+import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -33,6 +34,8 @@ from schemas.channel_documents import ISSUED_FIELD
 from schemas.durable import DISK
 from schemas.errors import OperatorError, RetryableError, TrustError
 from schemas.updates import Attack
+
+log = logging.getLogger(__name__)
 
 State = Literal["absent", "stale", "proposed", "signed", "published"]
 _SLACK = timedelta(minutes=5)
@@ -62,7 +65,7 @@ def propose(repo: TrustRepository, change: TargetChange, signer: CryptoSigner) -
         _require_known(published, change.role, signer)
         if _is_published(published, change):
             return
-        known = _read(repo, change.role, change.path)
+        known = read_proposal(repo, change.role, change.path)
         if known is not None and _is_signed_proposal(published, change, known, signer):
             return
         role = newer(published.roles[change.role], repo.now(), ROLE_LIFETIME)
@@ -113,7 +116,7 @@ def state(repo: TrustRepository, change: TargetChange) -> State:
     published = repo.published()
     if _is_published(published, change):
         return "published"
-    data = _read(repo, change.role, change.path)
+    data = read_proposal(repo, change.role, change.path)
     if data is None:
         return "absent"
     proposal = parse(Targets, data, change.role)
@@ -207,7 +210,7 @@ def _published_role(published: PublishedState, role: str) -> Targets:
 
 
 def _current(repo: TrustRepository, published: PublishedState, role: str, path: str) -> bytes:
-    data = _read(repo, role, path)
+    data = read_proposal(repo, role, path)
     if data is None:
         raise RetryableError(f"{path} is not proposed yet")
     version = parse(Targets, data, role).version
@@ -218,8 +221,15 @@ def _current(repo: TrustRepository, published: PublishedState, role: str, path: 
     return data
 
 
-def _read(repo: TrustRepository, role: str, path: str) -> bytes | None:
+def read_proposal(repo: TrustRepository, role: str, path: str) -> bytes | None:
+    """A proposal's file; None where there is none. One that is damaged counts as none: it is made again."""
+    file = proposal_file(repo, role, path)
     try:
-        return proposal_file(repo, role, path).read_bytes()
+        data = file.read_bytes()
+        parse(Targets, data, file.name)
     except FileNotFoundError:
         return None
+    except (TrustError, ValueError) as exc:
+        log.warning("%s is damaged (%s): it is made and signed again", file, exc)
+        return None
+    return data

@@ -123,7 +123,7 @@ class _Rotation:
         role, lifetimes = self.plan.name, Lifetimes.of(self.settings)
         if role not in {SNAPSHOT, TIMESTAMP}:
             return OnlineSigner.load(self.settings), False
-        if self.keys.path(self.location).exists():
+        if self.keys.holds(self.location, self.published.root.get_delegated_role(role).keyids):
             folder = self.settings.keys / ENGINE
             pair = load_online_key(folder, SNAPSHOT), load_online_key(folder, TIMESTAMP)
             return OnlineSigner(*pair, lifetimes, also=[self.new]), False

@@ -11,9 +11,9 @@ from feature_store.commit_log import CommitLog
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake, TableCommit
 from feature_store.lake_moments import TaskHistory, TaskMoments, compare
-from feature_store.self_digest import with_digest
 from feature_store.task_history import task_history
 from schemas.errors import DamagedLakeError, LakeConflictError
+from schemas.self_digest import with_digest
 
 SNAPSHOT_EVERY = 32
 _ATTEMPTS = 50

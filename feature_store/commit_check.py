@@ -13,10 +13,10 @@ from feature_store.decided_files import files_of
 from feature_store.lake import Lake, TableCommit
 from feature_store.lake_finding import LakeFinding
 from feature_store.lake_moments import MissingCommits, TaskHistory, compare
-from feature_store.self_digest import checked
 from feature_store.set_aside import set_aside
 from feature_store.task_history import task_history
 from schemas.errors import DamagedLakeError
+from schemas.self_digest import checked
 
 
 def check_commits(lake: Lake, cuts: CutStore, *, repair: bool) -> Iterator[LakeFinding]:

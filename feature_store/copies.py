@@ -14,10 +14,10 @@ from typing import Any
 
 import orjson
 
-from feature_store.self_digest import checked, with_digest
 from feature_store.set_aside import set_aside
 from schemas.durable import DISK
 from schemas.errors import DamagedLakeError
+from schemas.self_digest import checked, with_digest
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ import orjson
 
 from feature_store.data_file import COMPACTED, origin
 from feature_store.delta import Snapshot
-from feature_store.self_digest import checked, with_digest
 from schemas.errors import DamagedLakeError
+from schemas.self_digest import checked, with_digest
 from schemas.view_specs import sql_type
 
 NEWEST_KEPT = 64

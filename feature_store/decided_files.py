@@ -7,8 +7,8 @@ from typing import Any
 
 from feature_store.commit_log import CommitLog
 from feature_store.lake import Lake, StagedFile
-from feature_store.self_digest import checked
 from schemas.errors import DamagedLakeError
+from schemas.self_digest import checked
 
 Files = Mapping[str, tuple[StagedFile, ...]]
 

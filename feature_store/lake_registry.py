@@ -20,13 +20,13 @@ from feature_store.copies import add_copy, copy_of, read_sound, stating_path, wi
 from feature_store.cut_store import CutStore
 from feature_store.delta import Snapshot
 from feature_store.lake import Lake
-from feature_store.self_digest import checked, with_digest
 from feature_store.sound_files import read_each
 from schemas.durable import DISK
 from schemas.errors import DamagedLakeError, UnknownSchemaError
 from schemas.instants import utc_now
 from schemas.profile import Profile
 from schemas.row_schemas import BOOKS_ROWS, SUMMARY_ROWS, fingerprint, telemetry_rows
+from schemas.self_digest import checked, with_digest
 from schemas.tables import DEVICES, telemetry_table
 
 log = logging.getLogger(__name__)

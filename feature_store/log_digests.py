@@ -10,9 +10,9 @@ from pathlib import Path
 
 import orjson
 
-from feature_store.self_digest import checked, with_digest
 from schemas.durable import DISK
 from schemas.errors import DamagedLakeError
+from schemas.self_digest import checked, with_digest
 
 FOLDER = "_digests"
 

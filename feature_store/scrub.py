@@ -18,9 +18,9 @@ import orjson
 from feature_store.cut_store import CutStore
 from feature_store.damage_list import DamageList
 from feature_store.data_file import content_problem
-from feature_store.self_digest import checked, with_digest
 from schemas.durable import DISK
 from schemas.errors import DamagedLakeError
+from schemas.self_digest import checked, with_digest
 
 log = logging.getLogger(__name__)
 

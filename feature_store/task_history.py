@@ -5,8 +5,8 @@ from __future__ import annotations
 from feature_store.commit_log import SNAPSHOT, CommitLog
 from feature_store.decided_files import read_files, record_name
 from feature_store.lake_moments import TaskHistory
-from feature_store.self_digest import checked
 from schemas.errors import DamagedLakeError
+from schemas.self_digest import checked
 
 
 def task_history(log: CommitLog, task: str) -> TaskHistory:

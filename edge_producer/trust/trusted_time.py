@@ -14,6 +14,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from schemas.durable import DISK, Disk
+from schemas.errors import DamagedLakeError
+from schemas.self_digest import checked, with_digest
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +96,7 @@ class TrustedTime:
         if any(_differ(new, old) for new, old in zip(state, self._written, strict=True)):
             verified, server = (None if at is None else at.isoformat() for at in state)
             text = json.dumps({"verified": verified, "told": server})
-            self._disk.write(self._path, text.encode())
+            self._disk.write(self._path, with_digest(text.encode()))
             self._written = state
 
 
@@ -109,11 +111,11 @@ def _differ(new: datetime | None, old: datetime | None) -> bool:
 
 def _load(path: Path) -> _State:
     try:
-        raw = json.loads(path.read_bytes())
+        raw = checked(path.read_bytes(), str(path))
         return _instant(raw["verified"]), _instant(raw["told"])
     except FileNotFoundError:
         return None, None
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+    except (DamagedLakeError, ValueError, KeyError, TypeError, OverflowError):
         log.warning("%s is damaged; trusted time starts again from the build time", path)
         return None, None
 

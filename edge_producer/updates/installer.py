@@ -95,7 +95,7 @@ class Installer:
         try:
             active = self._resources.models.get(self.slots, pointer.active)
         except BundleError as exc:
-            log.exception("the set in force cannot be loaded", extra={"device_id": self.device_id})
+            log.error("the set in force cannot be loaded: %s", exc, extra={"device_id": self.device_id})  # noqa: TRY400  (the message says it)
             if self.record.state is not S.RESTORING:
                 forced = {"state": S.RESTORING, "detail": str(exc)[:500]}
                 self.progress.try_save(self.record.model_copy(update=forced))

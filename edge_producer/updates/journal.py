@@ -9,6 +9,8 @@ from pathlib import Path
 
 from edge_producer.updates.update_states import UNCHANGED, UpdateRecord, parse_record
 from schemas.durable import Disk
+from schemas.errors import DamagedLakeError
+from schemas.self_digest import checked, with_digest
 from schemas.updates import UpdateState
 
 log = logging.getLogger(__name__)
@@ -45,8 +47,8 @@ class Journal:
         """Persist a record; returns it."""
         # The number first: a record that is damaged later must not let an older channel document in.
         if record.seq > self.accepted():
-            self._disk.write(self._seq_path, json.dumps({"seq": record.seq}).encode())
-        self._disk.write(self._path, record.model_dump_json().encode())
+            self._disk.write(self._seq_path, with_digest(json.dumps({"seq": record.seq}).encode()))
+        self._disk.write(self._path, with_digest(record.model_dump_json().encode()))
         return record
 
     def try_save(self, record: UpdateRecord) -> UpdateRecord:
@@ -60,8 +62,11 @@ class Journal:
     def accepted(self) -> int:
         """Number of the newest channel document ever accepted; also known where the record is damaged."""
         try:
-            seq = int(json.loads(self._disk.read(self._seq_path) or b"{}").get("seq", 0))
-        except (ValueError, AttributeError, TypeError, OverflowError, RecursionError):
+            seq = int(checked(self._disk.read(self._seq_path) or b"{}", str(self._seq_path)).get("seq", 0))
+        except DamagedLakeError as exc:
+            log.warning("%s; the number in the record of updates counts", exc)
+            return 0
+        except (ValueError, TypeError, OverflowError):
             return 0
         return seq if 0 <= seq <= SANE_SEQ else 0
 

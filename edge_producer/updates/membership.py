@@ -18,12 +18,15 @@ from edge_producer.device_identity import DeviceIdentity
 from edge_producer.trust import SERVER, TrustedTime
 from edge_producer.updates.service_client import Credentials, EnrolmentClient
 from schemas.durable import Disk
-from schemas.errors import AccessError, ServiceUnavailableError
+from schemas.errors import AccessError, DamagedLakeError, ServiceUnavailableError
 from schemas.join import JoinBundle
 from schemas.possession import enrolment_text
+from schemas.self_digest import checked, with_digest
 
 log = logging.getLogger(__name__)
 
+CERTIFICATE_FILES = ("certificate.pem", "certificate.copy.pem")
+"""The certificate and its copy: without one a device cannot renew it, and must be invited again."""
 RENEW_SHARE = 1 / 3
 """A certificate is renewed once less than this share of its lifetime is left."""
 
@@ -39,9 +42,9 @@ def load_join(join_dir: Path, folder: Path, device_id: str, disk: Disk) -> JoinB
         if raw is None:
             continue
         try:
-            join = JoinBundle.model_validate_json(raw)
-        except ValidationError as exc:
-            raise AccessError(f"{path} is no join bundle: ask for a new one") from exc
+            join = JoinBundle.model_validate(checked(raw, str(path)))
+        except (ValidationError, DamagedLakeError) as exc:
+            raise AccessError(f"{path} is no join bundle, or is damaged: ask for a new one") from exc
         if join.device_id != device_id:
             raise AccessError(f"{path} is the join bundle of {join.device_id}, not of {device_id}")
         return join
@@ -100,14 +103,16 @@ class Membership:
 
     def _held(self) -> bytes | None:
         """The certificate; None where it is damaged, not this device's, or older than a new token."""
-        held = self._disk.read(self._folder / "certificate.pem")
-        if held is None or self._spent() not in (None, _digest(self._join.token)):
+        if self._spent() not in (None, _digest(self._join.token)):
             return None
-        try:
-            return self._checked(held)
-        except ValueError as exc:
-            log.warning("the certificate on disk is not used: %s", exc, extra=self._log_extra)
-            return None
+        whole = []
+        for name in CERTIFICATE_FILES:
+            try:
+                if (held := self._disk.read(self._folder / name)) is not None:
+                    whole.append(self._checked(held))
+            except ValueError as exc:
+                log.warning("%s is not used: %s", self._folder / name, exc, extra=self._log_extra)
+        return max(whole, key=_end, default=None)
 
     def _checked(self, pem: bytes) -> bytes:
         """The first certificate in ``pem``, as PEM: gRPC's C core aborts the process on what it cannot read.
@@ -134,8 +139,8 @@ class Membership:
         if raw is None:
             return None
         try:
-            spent = JoinBundle.model_validate_json(raw).token
-        except ValidationError:
+            spent = JoinBundle.model_validate(checked(raw, "joined.json")).token
+        except (ValidationError, DamagedLakeError):
             return None
         return None if spent == self._join.token else spent
 
@@ -152,7 +157,8 @@ class Membership:
         credentials = self._keep(issued.certificate_pem, issued.server_time)
         # The certificate is on disk first: if the power fails in between, the same token is redeemed again.
         spent = self._join.model_copy(update={"token": _digest(self._join.token)})
-        self._disk.write(self._folder / "joined.json", spent.model_dump_json().encode(), private=True)
+        content = with_digest(spent.model_dump_json().encode())
+        self._disk.write(self._folder / "joined.json", content, private=True)
         log.info("joined", extra=self._log_extra)
         return credentials
 
@@ -178,7 +184,8 @@ class Membership:
                 f"what the service issued is no certificate of ours: {exc}"
             ) from exc
         self._time.learn(server_time, SERVER)
-        self._disk.write(self._folder / "certificate.pem", pem, private=True)
+        for name in reversed(CERTIFICATE_FILES):
+            self._disk.write(self._folder / name, pem, private=True)
         return Credentials(pem, self._key_pem)
 
     def _csr(self) -> bytes:
@@ -193,6 +200,10 @@ def _signed(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
     except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
         return False
     return True
+
+
+def _end(pem: bytes) -> datetime:
+    return x509.load_pem_x509_certificate(pem).not_valid_after_utc
 
 
 def _digest(token: str) -> str:

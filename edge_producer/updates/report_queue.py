@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
@@ -13,8 +14,9 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 
 from schemas.durable import Disk
-from schemas.errors import AccessError, RejectedError
+from schemas.errors import AccessError, DamagedLakeError, RejectedError
 from schemas.proto import delivery_pb2 as pb
+from schemas.self_digest import checked, with_digest
 
 log = logging.getLogger(__name__)
 
@@ -48,11 +50,13 @@ class ReportQueue:
         """Number a report and keep it until the service has answered it."""
         number = self._last() + 1
         # The number first: a crash between the two writes leaves a hole, never one number for two reports.
-        self._disk.write(self._folder / "last.json", json.dumps({"last": number}).encode())
+        self._disk.write(self._folder / "last.json", with_digest(json.dumps({"last": number}).encode()))
         report.report_no, report.nonce = number, secrets.token_hex(16)
-        self._disk.write(self._path(number), report.SerializeToString())
+        data = report.SerializeToString()
+        self._disk.write(_digest_file(self._path(number)), hashlib.sha256(data).hexdigest().encode())
+        self._disk.write(self._path(number), data)
         for old in self._waiting()[:-MAX_WAITING]:
-            self._disk.remove(old)
+            self._forget(old)
         return report
 
     def flush(self, send: Callable[[pb.ReportRequest], datetime]) -> datetime | None:
@@ -74,15 +78,22 @@ class ReportQueue:
             except (DecodeError, RejectedError, ValueError, OSError) as exc:
                 self.given_up += 1
                 log.warning("report %s is given up, %d so far: %s", path.stem, self.given_up, exc)
-            self._disk.remove(path)
+            self._forget(path)
         return server_time
 
     def _read(self, path: Path) -> pb.ReportRequest:
-        report = pb.ReportRequest()
-        report.ParseFromString(path.read_bytes())
+        report, data = pb.ReportRequest(), path.read_bytes()
+        stated = self._disk.read(_digest_file(path))
+        if stated is not None and stated != hashlib.sha256(data).hexdigest().encode():
+            raise ValueError("it is damaged: its bytes are not those of its digest")
+        report.ParseFromString(data)
         if (report.device_id, report.report_no) != (self._device_id, int(path.stem)):
             raise ValueError(f"it is number {report.report_no} of {report.device_id[:80]!r}")
         return report
+
+    def _forget(self, path: Path) -> None:
+        self._disk.remove(path)
+        self._disk.remove(_digest_file(path))
 
     def __len__(self) -> int:
         """Reports that wait."""
@@ -95,8 +106,12 @@ class ReportQueue:
 
     def _counted(self) -> int:
         try:
-            counted = int(json.loads(self._disk.read(self._folder / "last.json") or b"{}").get("last", 0))
-        except (ValueError, AttributeError, TypeError, OverflowError, RecursionError):
+            last = self._folder / "last.json"
+            counted = int(checked(self._disk.read(last) or b"{}", str(last)).get("last", 0))
+        except DamagedLakeError as exc:
+            log.warning("%s; the number of the newest report counts", exc)
+            return 0
+        except (ValueError, TypeError, OverflowError):
             return 0
         return counted if 0 <= counted < _LARGEST else 0
 
@@ -105,6 +120,11 @@ class ReportQueue:
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{number:012d}.pb"
+
+
+def _digest_file(path: Path) -> Path:
+    """File of a report's digest; release 0.2.0 wrote none."""
+    return path.with_suffix(".sha256")
 
 
 def _number(path: Path) -> int:

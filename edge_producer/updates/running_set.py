@@ -69,8 +69,8 @@ class RunningSet:
             if candidate != now.active:
                 try:
                     return self._loaded.get(self._slots, candidate)
-                except BundleError:
-                    log.exception("an earlier set cannot be loaded", extra={"device_id": self._device_id})
+                except BundleError as exc:
+                    self._note("an earlier set cannot be loaded", exc)
         return None
 
     def step_back(self) -> tuple[ModelSet, bool]:
@@ -86,11 +86,14 @@ class RunningSet:
         for candidate in self._slots.candidates():
             try:
                 active = self._loaded.get(self._slots, candidate)
-            except BundleError:
-                log.exception("a set cannot be restored", extra={"device_id": self._device_id})
+            except BundleError as exc:
+                self._note("a set cannot be restored", exc)
                 damaged = True
                 continue
             if self._switch is None or self._switch.models.active is not active:
                 self.run(ActiveModels(active))
             return candidate, damaged and candidate == self._slots.factory
         raise SpoolError(f"{self._device_id}: no set of models can be loaded, not even the factory's")
+
+    def _note(self, what: str, error: BundleError) -> None:
+        log.error("%s: %s", what, error, extra={"device_id": self._device_id})

@@ -10,7 +10,7 @@ from pathlib import Path
 from edge_producer.device_identity import DeviceIdentity
 from edge_producer.trust import TrustedTime, TrustVerifier
 from edge_producer.updates.link import ServiceLink
-from edge_producer.updates.membership import Membership, load_join
+from edge_producer.updates.membership import CERTIFICATE_FILES, Membership, load_join
 from edge_producer.updates.service_client import DeliveryClient
 from schemas.durable import Disk
 from schemas.errors import AccessError
@@ -50,7 +50,9 @@ def has_joined(options: UpdaterOptions, device_id: str) -> bool:
     """Whether the device has had a certificate, or was never asked to join."""
     bundles = [options.folder / "joined.json"]
     bundles += [options.join_dir / f"{device_id}.json"] if options.join_dir is not None else []
-    return not any(b.exists() for b in bundles) or (options.folder / "certificate.pem").exists()
+    return not any(b.exists() for b in bundles) or any(
+        (options.folder / name).exists() for name in CERTIFICATE_FILES
+    )
 
 
 class ServiceAccess:

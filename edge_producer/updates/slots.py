@@ -1,6 +1,7 @@
 """The sets of models that a device holds, and the pointer to the one that runs.
 
     slots/<set digest>/<family>/{manifest.json,model.onnx,golden.arrow}   immutable, complete when it appears
+    slots/<set digest>/digests.json                                       of these files, as verified
     current.json                                                          {active, previous, proven}
 
 The factory set ships in the wheel and is never written. Two earlier sets that proved themselves stay. A slot
@@ -13,22 +14,25 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edge_producer.bundle import BUNDLES, Bundle, check_fit, open_bundle
+from edge_producer.bundle import BUNDLES, MANIFEST, Bundle, check_fit, open_bundle
 from schemas.bundle_archive import MEMBERS
 from schemas.channel_documents import Release
 from schemas.durable import Disk
-from schemas.errors import BundleError
+from schemas.errors import BundleError, DamagedLakeError
 from schemas.profile import Profile
 from schemas.section import Name
+from schemas.self_digest import checked, with_digest
 
 log = logging.getLogger(__name__)
 
 FACTORY = "factory"
+_DIGESTS = "digests.json"
 KEPT = 2
 """Earlier sets that stay, beside the one that runs and the factory set."""
 
@@ -92,9 +96,14 @@ class ModelSlots:
         if raw is None:
             return SlotPointer(active=self.factory)
         try:
-            return self._of_family(SlotPointer.model_validate_json(raw))
-        except (ValidationError, BundleError):
-            log.exception("%s is damaged; the factory set runs", self._folder / "current.json")
+            found = checked(raw, str(self._folder / "current.json"))
+            return self._of_family(SlotPointer.model_validate(found))
+        except (ValidationError, BundleError, DamagedLakeError) as exc:
+            log.error(  # noqa: TRY400  (one line says it all)
+                "%s is damaged (%s): the factory set runs, and the wanted one is installed again",
+                self._folder / "current.json",
+                " ".join(str(exc).split())[:200],
+            )
             return SlotPointer(active=self.factory)
 
     def _of_family(self, pointer: SlotPointer) -> SlotPointer:
@@ -105,7 +114,7 @@ class ModelSlots:
     def point(self, pointer: SlotPointer) -> None:
         """Make a set the one that runs, for this start and every later one. Idempotent."""
         if pointer != self.pointer() or self._disk.read(self._folder / "current.json") is None:
-            self._disk.write(self._folder / "current.json", pointer.model_dump_json().encode())
+            self._disk.write(self._folder / "current.json", with_digest(pointer.model_dump_json().encode()))
 
     def switch(self, wanted: ModelSet) -> None:
         """Point at ``wanted``; the set before it is kept if it had proved itself. Idempotent.
@@ -142,6 +151,8 @@ class ModelSlots:
     def stage(self, wanted: ModelSet, files: Mapping[str, bytes]) -> None:
         """Store a verified model under its set's digest. Nothing that runs changes."""
         named = {f"{self.family}/{name}": files[name] for name in MEMBERS}
+        digests = {name: hashlib.sha256(data).hexdigest() for name, data in named.items()}
+        named[_DIGESTS] = with_digest(json.dumps(digests).encode())
         self._disk.write_folder(self._path(wanted), named)
 
     def whole(self, wanted: ModelSet) -> bool:
@@ -163,7 +174,29 @@ class ModelSlots:
         if bundle.manifest.version != version:
             raise BundleError(f"{self.path(wanted)} holds {bundle.manifest.version}, not {version}")
         check_fit(bundle.manifest, self._profile)
+        if wanted.releases[self.family].sha256 is not None:
+            self._check_manifest(wanted)
         return bundle
+
+    def _check_manifest(self, wanted: ModelSet) -> None:
+        """Return if the manifest, by which the other files are checked, is the one that was verified.
+
+        Raises:
+            BundleError: It is altered.
+        """
+        place, name = self._path(wanted) / _DIGESTS, f"{self.family}/{MANIFEST}"
+        data = self._disk.read(self._path(wanted) / name) or b""
+        found = hashlib.sha256(data).hexdigest()
+        noted = self._disk.read(place)
+        try:
+            known = {} if noted is None else checked(noted, str(place))
+        except DamagedLakeError as exc:
+            raise BundleError(str(exc)) from exc
+        if name in known and known[name] != found:
+            raise BundleError(f"{self._path(wanted) / name} is altered: it is not the one that was verified")
+        if noted is None:  # release 0.2.0 noted none: from now on it must stay as it is
+            with suppress(OSError):
+                self._disk.write(place, with_digest(json.dumps({name: found}).encode()))
 
     def path(self, wanted: ModelSet) -> Path:
         """Folder of the set's model."""

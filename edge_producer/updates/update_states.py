@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationErr
 
 from edge_producer.updates.slots import ModelSet
 from schemas.channel_documents import Release
+from schemas.errors import DamagedLakeError
+from schemas.self_digest import checked
 from schemas.updates import Attack, UpdateResult, UpdateState
 
 _JITTER = random.Random()  # noqa: S311  (spreads retries, guards nothing)
@@ -181,8 +183,8 @@ def parse_record(raw: bytes | None) -> UpdateRecord | None:
     if raw is None:
         return UpdateRecord()
     try:
-        return UpdateRecord.model_validate_json(raw)
-    except ValidationError:
+        return UpdateRecord.model_validate(checked(raw, "the record of updates"))
+    except (ValidationError, DamagedLakeError):
         return None
 
 

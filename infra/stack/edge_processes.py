@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_producer.device_identity import load_or_create
+from edge_producer.status_file import read_status
 from feature_store.lake import Lake
 from feature_store.lake_registry import DeviceRecord, DeviceRegistry, ProfileRegistry
 from infra.process.child import ChildProcess
@@ -164,8 +165,4 @@ class EdgeProcess:
 
     def status(self) -> dict[str, Any]:
         """The process's newest status file; empty before the first one."""
-        try:
-            status: dict[str, Any] = json.loads((self.folder / STATUS_FILE).read_text())
-        except FileNotFoundError:
-            return {}
-        return status
+        return read_status(self.folder / STATUS_FILE) or {}

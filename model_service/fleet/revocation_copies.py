@@ -17,12 +17,12 @@ from typing import Literal, NamedTuple
 import orjson
 from sqlalchemy import Connection, select
 
-from feature_store.self_digest import checked, with_digest
 from model_service.fleet import certificate_ledger, devices
 from model_service.registry.database import Registry
 from model_service.registry.registry_tables import certificates
 from schemas.durable import DISK
 from schemas.errors import DamagedLakeError
+from schemas.self_digest import checked, with_digest
 from schemas.updates import Role
 
 log = logging.getLogger(__name__)

@@ -24,9 +24,9 @@ from typing import Any
 import orjson
 
 from feature_store.process_lock import exclusive
-from feature_store.self_digest import checked, with_digest
 from schemas.durable import DISK
 from schemas.errors import DamagedFileError, DamagedLakeError
+from schemas.self_digest import checked, with_digest
 
 log = logging.getLogger(__name__)
 

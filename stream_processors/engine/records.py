@@ -14,8 +14,8 @@ from typing import Any, Literal
 import orjson
 
 from feature_store.lake import StagedFile
-from feature_store.self_digest import checked, with_digest
 from schemas.errors import OperatorError
+from schemas.self_digest import checked, with_digest
 from stream_processors.job import Derived
 
 FORMAT = 1

@@ -1,12 +1,12 @@
 """Trusted time at its bounds: what moves it, what does not, and what of it is written when."""
 
-import json
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
 from edge_producer.trust import SERVER, TrustedTime
 from schemas.durable import Disk
+from schemas.self_digest import checked
 
 BUILD = datetime(2026, 5, 1, tzinfo=UTC)
 MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)
@@ -88,7 +88,10 @@ def test_the_first_instant_of_the_service_is_written_whatever_it_is(rig):
     written = rig.disk.writes
     rig.start().learn(BUILD, SERVER)
     assert rig.disk.writes == written + 1
-    assert json.loads(rig.path.read_text()) == {"verified": BUILD.isoformat(), "told": BUILD.isoformat()}
+    assert checked(rig.path.read_bytes(), "time") == {
+        "verified": BUILD.isoformat(),
+        "told": BUILD.isoformat(),
+    }
 
 
 @pytest.mark.parametrize(("by_s", "writes"), [(59.9, 0), (60.0, 1), (-59.9, 0), (-60.0, 1)])

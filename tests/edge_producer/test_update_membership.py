@@ -70,10 +70,12 @@ def test_what_is_no_certificate_of_ours_never_replaces_a_good_one(service, tmp_p
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_damaged_certificate_on_disk_is_as_good_as_none(service, tmp_path, kind):
+def test_a_certificate_damaged_in_both_copies_is_as_good_as_none(service, tmp_path, kind):
     folder, join = tmp_path / "m-1", service.join(tmp_path / "join", "m-1")
-    membership(folder, join).credentials()
+    good = membership(folder, join).credentials()
     (folder / "certificate.pem").write_bytes(wrong(kind, service, folder / "keys"))
+    assert membership(folder, join).credentials() == good, "one copy is whole"
+    (folder / "certificate.copy.pem").write_bytes(wrong(kind, service, folder / "keys"))
     service.let_tokens_lapse()
     with pytest.raises(AccessError, match="used up"):
         membership(folder, join).credentials()
@@ -87,7 +89,7 @@ def test_a_damaged_certificate_on_disk_is_as_good_as_none(service, tmp_path, kin
 def test_a_certificate_that_was_lost_right_after_joining_comes_by_the_same_token(service, tmp_path):
     folder, join = tmp_path / "m-1", service.join(tmp_path / "join", "m-1")
     membership(folder, join).credentials()
-    for name in ("certificate.pem", "joined.json"):
+    for name in ("certificate.pem", "certificate.copy.pem", "joined.json"):
         (folder / name).unlink()
     membership(folder, join).credentials()
     assert service.enrolled == ["m-1", "m-1"]

@@ -10,10 +10,10 @@ from feature_store.commit_log import CommitLog
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from feature_store.lake_check import check_lake
-from feature_store.self_digest import with_digest
 from feature_store.start_up import heal
 from feature_store.table_rebuild import mend_tables
 from schemas.errors import DamagedLakeError
+from schemas.self_digest import with_digest
 from tests.feature_store.lakes import LEFT, RIGHT, keys_in, rows, two_tables
 
 

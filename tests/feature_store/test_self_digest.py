@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_store.self_digest import checked, with_digest
 from schemas.errors import DamagedLakeError
+from schemas.self_digest import checked, with_digest
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=8),

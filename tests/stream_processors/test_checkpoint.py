@@ -6,8 +6,8 @@ import pytest
 from feature_store import connect
 from feature_store.commit_log import CommitLog
 from feature_store.lake import Lake
-from feature_store.self_digest import checked, with_digest
 from schemas.errors import DamagedLakeError, OperatorError, TaskLostError, TasksStoppedError
+from schemas.self_digest import checked, with_digest
 from stream_processors.engine.checkpoint import SNAPSHOT_EVERY, Checkpoint
 from stream_processors.engine.records import CommitRecord, LogIdentity, TaskState
 from tests.simulators.line import IDENTITY, TASK, Recorder, make_checkpoint, make_lake, on_task

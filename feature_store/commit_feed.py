@@ -28,7 +28,8 @@ from feature_store.job_status import JOBS_FOLDER, JobStatus, JobStatusFiles
 from feature_store.lake import StagedFile
 from schemas import topics
 from schemas.durable import DISK
-from schemas.errors import LakeConflictError, OperatorError
+from schemas.errors import DamagedLakeError, LakeConflictError, OperatorError
+from schemas.self_digest import checked, with_digest
 from schemas.tables import ALERTS, BOOKS, DEVICE_STATES, LABELS, SUMMARIES, telemetry_table_name
 
 log = logging.getLogger(__name__)
@@ -183,7 +184,7 @@ class CommitFeed:
             "commits": [entry.to_json() for entry in entries],
         }
         path = self._folder / f"{numbers[0]:012d}-{entries[-1].n:012d}.json"
-        DISK.write(path, orjson.dumps(payload))
+        DISK.write(path, with_digest(orjson.dumps(payload)))
 
     def _before(self, first: int) -> FeedStart | None:
         """The task's newest snapshot, less what the commits from ``first`` on added to it.
@@ -280,12 +281,12 @@ def _read_by(
 def _read_chunk(path: Path) -> dict[str, Any] | None:
     """A chunk; None: it was removed meanwhile or is damaged, so the tables are read instead."""
     try:
-        raw: dict[str, Any] = orjson.loads(path.read_bytes())
+        raw = checked(path.read_bytes(), str(path))
         return raw if {"n", "offsets", "landed", "commits"} <= raw.keys() else None
     except FileNotFoundError:
         return None
-    except orjson.JSONDecodeError:
-        log.warning("%s is damaged; jobs read the tables instead", path)
+    except DamagedLakeError as exc:
+        log.warning("%s; jobs read the tables instead", exc)
         return None
 
 

@@ -15,11 +15,12 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from feature_store.commit_log import CommitLog
+from feature_store.copies import add_copies, add_copy, copy_of, read_sound, stating_path
 from feature_store.worker_keys import FOLDER, SigningRole, WorkerKeys
 from schemas.derived_seal import check_derived, signer_of
 from schemas.durable import DISK
 from schemas.envelope import Headers
-from schemas.errors import SignatureError
+from schemas.errors import DamagedLakeError, SignatureError
 from schemas.topics import AGGREGATE, DEAD_LETTER, DRIFT, LIFECYCLE, partition_for
 
 log = logging.getLogger(__name__)
@@ -64,8 +65,10 @@ def begin_signing(lake_root: Path, log_end: Callable[[str, int], int]) -> Unsign
     if any(task.startswith(_DEVICE_TASKS) for task in CommitLog(lake_root).tasks()):
         topics = (AGGREGATE, DRIFT, LIFECYCLE, DEAD_LETTER)
         offsets = {t.base: {p: log_end(t.base, p) for p in range(t.partitions)} for t in topics}
+    path = lake_root / FOLDER / _FILE
     record = UnsignedBefore(offsets=offsets).model_dump_json().encode()
-    if DISK.put_if_absent(lake_root / FOLDER / _FILE, record):
+    if DISK.put_if_absent(path, stating_path(lake_root, path, record)):
+        add_copy(lake_root, path)
         return UnsignedBefore(offsets=offsets)
     return begin_signing(lake_root, log_end)  # another worker was first
 
@@ -73,17 +76,19 @@ def begin_signing(lake_root: Path, log_end: Callable[[str, int], int]) -> Unsign
 def unsigned_before(lake_root: Path) -> UnsignedBefore | None:
     """What the lake recorded when it began to sign; None: it has not begun.
 
-    A damaged record vouches for nothing: then all must be signed.
+    A damaged record comes back from its copy. Where that is damaged too, it vouches for nothing: then all
+    must be signed.
     """
     path = lake_root / FOLDER / _FILE
-    data = DISK.read(path)
-    if data is None:
+    if not path.exists() and not copy_of(lake_root, path).exists():
         return None
     try:
-        return UnsignedBefore.model_validate_json(data)
-    except ValidationError:
+        found = UnsignedBefore.model_validate(read_sound(lake_root, path))
+    except (ValidationError, DamagedLakeError):
         log.warning("%s is damaged: what release 0.2.0 derived and nobody has read yet is refused", path)
         return UnsignedBefore(offsets={})
+    add_copies(lake_root, [path])  # of a lake from before there were copies
+    return found
 
 
 class DerivedTrust:

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import orjson
 
 from schemas.durable import DISK
+from schemas.errors import DamagedLakeError
+from schemas.self_digest import checked, with_digest
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ class JobStatusFiles:
     def write(self, status: JobStatus, now: datetime, *, durable: bool = False) -> None:
         """Replace the status; ``durable`` where a failure must survive a power cut."""
         payload = orjson.dumps(asdict(replace(status, updated=now.isoformat())), option=orjson.OPT_INDENT_2)
-        DISK.write(self._path(status.job, status.task), payload, sync=durable)
+        DISK.write(self._path(status.job, status.task), with_digest(payload), sync=durable)
 
     def retry(self, job: str, now: datetime) -> int:
         """Let the job be tried again now wherever it has stopped.
@@ -168,13 +169,13 @@ def retry_pause_s(tries: int) -> float:
 
 def _load(path: Path) -> JobStatus | None:
     try:
-        raw: dict[str, Any] = orjson.loads(path.read_bytes())
+        raw = checked(path.read_bytes(), str(path))
         known = {f.name: raw[f.name] for f in fields(JobStatus) if f.name in raw}
         return JobStatus(**{**known, "reads": tuple(known.get("reads", ()))})
     except FileNotFoundError:
         return None
-    except (orjson.JSONDecodeError, TypeError, ValueError, AttributeError):
-        log.warning("%s cannot be read; the job writes it anew", path)
+    except (DamagedLakeError, OSError, TypeError, ValueError):
+        log.warning("%s is damaged; the job writes it anew", path)
         return None
 
 

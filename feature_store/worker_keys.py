@@ -94,8 +94,10 @@ class WorkerKeys:
             except (OSError, ValueError, ValidationError, SignatureError) as exc:
                 log.warning("%s registers no key: %s; the next start of its process mends it", path, exc)
                 continue
-            if verifier.key_id == path.stem:
-                found.setdefault(key.role, {})[verifier.key_id] = verifier
+            if verifier.key_id != path.stem:
+                log.warning("%s registers another key: its own is refused until its process starts", path)
+                continue
+            found.setdefault(key.role, {})[verifier.key_id] = verifier
         return found
 
 

@@ -9,7 +9,8 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
-from schemas.errors import BackupError
+from schemas.errors import BackupError, DamagedLakeError
+from schemas.self_digest import checked
 
 MANIFEST, DATA = "backup.json", "state"
 _CHUNK_BYTES = 1024 * 1024
@@ -63,10 +64,10 @@ def read_manifest(backup: Path) -> BackupManifest:
         BackupError: There is none, or it cannot be read.
     """
     try:
-        return BackupManifest.model_validate_json((backup / MANIFEST).read_bytes())
+        return BackupManifest.model_validate(checked((backup / MANIFEST).read_bytes(), MANIFEST))
     except FileNotFoundError as exc:
         raise BackupError(f"{backup} holds no backup: `edgeloop backup FOLDER` makes one") from exc
-    except (OSError, ValidationError) as exc:
+    except (OSError, ValidationError, DamagedLakeError) as exc:
         raise BackupError(f"{backup / MANIFEST} cannot be read ({exc}): use another backup") from exc
 
 

@@ -22,6 +22,7 @@ from infra.printing import size
 from schemas.durable import DISK
 from schemas.errors import BackupError
 from schemas.instants import utc_now
+from schemas.self_digest import with_digest
 
 _ROOM = 1.1
 """A disk must have room for as much as the state folder, and some more."""
@@ -58,7 +59,8 @@ def take_backup(
     try:
         DISK.make_folder(partial, private=True)
         manifest, frozen_s = _copy(state_dir, partial, progress, clock)
-        DISK.write(partial / MANIFEST, manifest.model_dump_json(indent=1).encode(), private=True)
+        content = with_digest(manifest.model_dump_json(indent=1).encode())
+        DISK.write(partial / MANIFEST, content, private=True)
         DISK.rename(partial, folder)
     except OSError as exc:
         raise BackupError(f"cannot write {folder}: {exc.strerror or exc}") from exc

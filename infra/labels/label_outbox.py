@@ -9,6 +9,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import ValidationError
+
 from schemas.errors import OperatorError
 from schemas.events import Label
 
@@ -47,6 +49,7 @@ class LabelOutbox:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._db = sqlite3.connect(path, timeout=30.0, isolation_level=None)
@@ -60,6 +63,8 @@ class LabelOutbox:
 
     def _prepared(self) -> str:
         self._db.execute("PRAGMA synchronous = FULL")
+        if (found := self._db.execute("PRAGMA quick_check(1)").fetchone()) != ("ok",):
+            raise sqlite3.DatabaseError(found[0])
         self._db.executescript(_TABLES)
         self._db.execute("BEGIN IMMEDIATE")
         found = self._db.execute("SELECT spool_id FROM outbox").fetchone()
@@ -97,9 +102,22 @@ class LabelOutbox:
         return outcome
 
     def pending(self) -> list[PendingLabel]:
-        """Labels that the broker has not acknowledged, in order of their numbers."""
-        rows = self._db.execute("SELECT msg_no, profile, value FROM labels WHERE NOT sent ORDER BY msg_no")
-        return [PendingLabel(*row) for row in rows]
+        """Labels that the broker has not acknowledged, in order of their numbers.
+
+        Raises:
+            OperatorError: One is damaged.
+        """
+        query = "SELECT msg_no, profile, value, content FROM labels WHERE NOT sent ORDER BY msg_no"
+        waiting = []
+        for *row, content in self._db.execute(query):
+            label = PendingLabel(*row)
+            if not _agree(label.value, content):
+                raise OperatorError(
+                    f"label outbox {self._path} is damaged: number {label.msg_no} is not what was given; "
+                    "nothing is sent; move the file aside, and give the labels that did not land again"
+                )
+            waiting.append(label)
+        return waiting
 
     def mark_sent(self, sent: Iterable[PendingLabel]) -> None:
         """Record that the broker acknowledged these labels."""
@@ -110,6 +128,14 @@ class LabelOutbox:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+
+def _agree(value: bytes, content: str) -> bool:
+    """Whether the bytes that are sealed are the label that was given: both are on disk."""
+    try:
+        return Label.model_validate_json(value).model_dump_json(exclude={"known_at"}) == content
+    except ValidationError:
+        return False
 
 
 def open_outbox(path: Path) -> closing[LabelOutbox]:

@@ -187,10 +187,15 @@ class Stack:
 
     def _earlier_port(self) -> int | None:
         """Port that this folder's broker had before, if it is free: devices then find the broker again."""
-        with contextlib.suppress(OSError, ValueError):
-            port = int((self.settings.state_dir / PORT_FILE).read_text())
+        path = self.settings.state_dir / PORT_FILE
+        try:
+            port = int(path.read_text())
             return port if is_free(port) else None
-        return None
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, OverflowError):
+            self._progress(f"{path} is damaged: the broker takes another port; tell the devices elsewhere")
+            return None
 
     def _earlier_front(self) -> BrokerFront | None:
         """The second listener as it was before, if its port is free: who uses it then finds it again.

@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from schemas.durable import DISK
+from schemas.errors import DamagedLakeError
+from schemas.self_digest import checked, with_digest
 from stream_processors.engine.records import TaskState
 from stream_processors.job import RawMessage
 
@@ -158,16 +160,19 @@ class AttemptMarks:
     def _read(self, task: str) -> CommitAttempt | None:
         """The mark; None where there is none, or none that can be read."""
         try:
-            raw = json.loads(self._path(task).read_bytes())
+            raw = checked(self._path(task).read_bytes(), str(self._path(task)))
             if raw.pop("format") != FORMAT:
                 return None
             spans = {name: _tuples(raw.pop(name)) for name in ("spans", "common")}
             return CommitAttempt(**raw, spans=spans["spans"] or {}, common=spans["common"])
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        except FileNotFoundError:
+            return None
+        except (OSError, DamagedLakeError, ValueError, TypeError, KeyError, AttributeError) as exc:
+            log.warning("the attempt mark of %s is not used: %s; deaths are counted anew", task, exc)
             return None
 
     def _write(self, task: str, attempt: CommitAttempt) -> None:
-        content = json.dumps({"format": FORMAT, **asdict(attempt)}).encode()
+        content = with_digest(json.dumps({"format": FORMAT, **asdict(attempt)}).encode())
         try:
             DISK.write(self._path(task), content, sync=False)
         except OSError as exc:  # a full disk must not end what may still work; only a death is not counted

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,8 @@ import orjson
 import pyarrow as pa
 
 from schemas.durable import DISK
-from schemas.errors import OperatorError, PoisonError
+from schemas.errors import DamagedLakeError, PoisonError
+from schemas.self_digest import checked, with_digest
 from schemas.tables import QUARANTINE
 from schemas.topics import DEVICE_TOPICS
 from stream_processors.engine.letters import LARGEST_COPY_BYTES, Unpublished, content_of
@@ -193,7 +193,8 @@ class PoisonStore:
             "code": dict(record.code),
             "entries": [e.to_json() for e in entries],
         }
-        DISK.write(self._root / record.task / f"{record.n:012d}.json", orjson.dumps(content))
+        path = self._root / record.task / f"{record.n:012d}.json"
+        DISK.write(path, with_digest(orjson.dumps(content)))
 
     def count(self) -> int:
         """How many commits set something aside."""
@@ -202,16 +203,41 @@ class PoisonStore:
     def entries(self) -> list[dict[str, Any]]:
         """All entries as JSON values with ``id``, ``task`` and ``at``, by task and commit.
 
-        Raises:
-            OperatorError: A file cannot be read.
+        A file that is damaged is one entry of kind ``damaged``, which says what to do.
         """
         found = []
         for path in sorted(self._root.glob("*/*.json")):
             try:
-                content = json.loads(path.read_bytes())
+                content = read_set_aside(path)
                 place = {"task": content["task"], "at": content["at"]}
                 for number, entry in enumerate(content["entries"]):
                     found.append({"id": f"{content['task']}/{content['n']}/{number}", **place, **entry})
-            except (ValueError, KeyError, TypeError) as exc:
-                raise OperatorError(f"{path} cannot be read: {exc!r}; move it away") from exc
+            except (DamagedLakeError, OSError, KeyError, TypeError) as exc:
+                found.append(_damaged_entry(path, exc))
         return found
+
+
+def read_set_aside(path: Path) -> dict[str, Any]:
+    """What a commit set aside, from its file.
+
+    Raises:
+        DamagedLakeError: The file is damaged.
+        FileNotFoundError: There is none.
+    """
+    return checked(path.read_bytes(), str(path))
+
+
+def _damaged_entry(path: Path, error: Exception) -> dict[str, Any]:
+    reason = f"{path} cannot be read ({error}): what it held is lost; restore it, or move it away"
+    return {
+        "id": f"{path.parent.name}/{path.stem}",
+        "task": path.parent.name,
+        "at": "",
+        "kind": "damaged",
+        "job": "",
+        "what": path.name,
+        "error": type(error).__name__,
+        "reason": reason,
+        "how": "refused",
+        "detail": {},
+    }

@@ -8,7 +8,6 @@ never sent twice.
 from __future__ import annotations
 
 import base64
-import json
 import logging
 from collections import Counter
 from collections.abc import Mapping
@@ -17,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from schemas.durable import DISK
-from schemas.errors import RejectedError
+from schemas.errors import DamagedLakeError, RejectedError
 from stream_processors.engine.pipeline import CommitOutput
-from stream_processors.engine.poison_store import DERIVED
+from stream_processors.engine.poison_store import DERIVED, read_set_aside
 from stream_processors.engine.records import TaskState
 from stream_processors.job import Derived
 
@@ -79,9 +78,11 @@ class RestoreRequests:
         task, n, number = _parts(entry_id)
         path = self._root / task / f"{n:012d}.json"
         try:
-            entry = json.loads(path.read_bytes())["entries"][number]
+            entry = read_set_aside(path)["entries"][number]
         except (FileNotFoundError, IndexError) as exc:
             raise RejectedError(f"nothing set aside has the id {entry_id}") from exc
+        except DamagedLakeError as exc:
+            raise RejectedError(f"{exc}: nothing of it can be given back; restore it") from exc
         if entry["kind"] not in RESTORABLE:
             raise RejectedError(f"{entry_id} is of kind {entry['kind']}: it is nothing to give back")
         DISK.write(path.with_suffix(f".{number}{REQUEST}"), b"")
@@ -99,10 +100,10 @@ class RestoreRequests:
             n, number = path.name.split(".")[:2]
             path.unlink()
             try:
-                entries = json.loads(path.with_name(f"{n}.json").read_bytes())["entries"]
+                entries = read_set_aside(path.with_name(f"{n}.json"))["entries"]
                 restored.take(entries[int(number)], state)
-            except (OSError, ValueError, LookupError, TypeError):
-                log.exception("%s names nothing that can be restored", path)
+            except (OSError, DamagedLakeError, ValueError, LookupError, TypeError) as exc:
+                log.error("%s names nothing that can be restored: %s", path, exc)  # noqa: TRY400
         if restored.left:
             log.warning("not restored, as they hold a newer value: %s", restored.left)
         return restored

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from schemas.durable import DISK
+from schemas.errors import DamagedLakeError
+from schemas.self_digest import checked, with_digest
 from stream_processors.engine.records import TaskState
 
 FORMAT = 1
@@ -41,7 +42,7 @@ class StoppedFiles:
         path = self._root / f"{state.task}.json"
         if found:
             content = {"format": FORMAT, "task": state.task, "n": state.n, "stopped": found}
-            DISK.write(path, json.dumps(content).encode(), sync=False)
+            DISK.write(path, with_digest(json.dumps(content).encode()), sync=False)
         else:
             path.unlink(missing_ok=True)
 
@@ -50,9 +51,14 @@ def stopped_in(root: Path) -> list[dict[str, Any]]:
     """Every job that is stopped in a lake, by task."""
     found = []
     for path in sorted((root / FOLDER).glob("*.json")):
-        with suppress(OSError, ValueError, KeyError):
-            content = json.loads(path.read_bytes())
+        try:
+            content = checked(path.read_bytes(), str(path))
             found += [{"task": content["task"], **entry} for entry in content["stopped"]]
+        except FileNotFoundError:  # it goes on since
+            continue
+        except (OSError, DamagedLakeError, KeyError, TypeError) as exc:
+            lost = {"job": "(unknown)", "since": "(unknown)", "error": type(exc).__name__}
+            found.append({"task": path.stem, **lost, "reason": f"{exc}; see the worker's log"})
     return found
 
 

@@ -189,7 +189,8 @@ NEGATIVE = b'{"format":1,"offsets":{"aggregate.v1":{"0":-1}}}'
 def test_a_damaged_record_of_the_beginning_vouches_for_nothing(root, signer, content, caplog):
     CommitLog(root).put_if_absent("task-03", 0, b"{}")
     begin_signing(root, log_end)
-    (root / "_workers" / "unsigned_before.json").write_bytes(content)
+    for folder in (root, root / "_copies"):
+        (folder / "_workers" / "unsigned_before.json").write_bytes(content)
     assert check(root, sealed(signer)) is True
     with pytest.raises(SignatureError):
         check(root, [], offset=0)

@@ -42,14 +42,19 @@ def whole_artifact(found: Sequence[Path], sha256: str) -> Path | None:
     known = [path for path in found if path.is_file() and not path.is_symlink()]
     whole = next((path for path in known if is_whole(path, sha256)), None)
     if whole is None and known:
-        raise DamagedFileError(
-            f"{known[0]} is damaged, and no copy of it is whole: no device can fetch this model, and those "
-            "that have it keep it; restore the file, or the whole state with `edgeloop restore` "
-            "(docs/runbook.md#damaged-model-service)"
-        )
+        raise lost_artifact(known[0], "is damaged")
     if whole is not None:
         _restore([p for p in known if p != whole and not is_whole(p, sha256)], whole)
     return whole
+
+
+def lost_artifact(path: Path, problem: str) -> DamagedFileError:
+    """The error for a bundle of which there is no whole file."""
+    return DamagedFileError(
+        f"{path} {problem}, and no copy of it is whole: no device can fetch this model, and those that have "
+        "it keep it; restore the file, or the whole state with `edgeloop restore` "
+        "(docs/runbook.md#damaged-model-service)"
+    )
 
 
 def is_whole(path: Path, sha256: str) -> bool:

@@ -34,8 +34,8 @@ from schemas.errors import DamagedFileError, OperatorError
 
 _RENEW_EVERY_S = 30.0
 _REVOCATIONS_S = 2.0
-_CHECK_FILES_S = 60.0
-"""Pause between two looks at every file that is published."""
+_CHECK_FILES_S, _CHECK_BUNDLES_S = 60.0, 3600.0
+"""Pauses between two looks at all metadata, and at all bundles, that are published."""
 
 _KEY_BESIDE = ".*.key." + "[0-9a-f]" * 32
 """Pattern of the file that release 0.2.0 left if it crashed while it wrote a key."""
@@ -76,6 +76,7 @@ def _loop(settings: ModelSettings, registry: Registry, topic: LifecycleTopic | N
         ProcessJob("people's certificates", lambda: record_people(settings, registry), PKI_S),
         ProcessJob("revocations", lambda: copies.reconcile(registry), _REVOCATIONS_S),
         ProcessJob("published files", repo.check_files, _CHECK_FILES_S),
+        ProcessJob("published bundles", repo.check_bundles, _CHECK_BUNDLES_S),
         *_signing_jobs(settings, registry, lake, repo),
         ProcessJob("ship events", lambda: shipper.step(datetime.now(UTC)), EVERY_S),
     )

@@ -32,6 +32,7 @@ class Keyring:
     ) -> None:
         self._online, self._offline = settings.keys, offline or settings.offline_keys
         self._passphrase = passphrase
+        self._damaged: set[str] = set()
 
     def path(self, location: KeyLocation) -> Path:
         """File of a key, whether it exists or not."""
@@ -74,6 +75,16 @@ class Keyring:
         """Whether the key is there, whole, and one that a role lists."""
         return bool(self.signers([location], key_ids))
 
+    def _unreadable(self) -> str:
+        """Files of keys that were there and could not be read, and what may be wrong with all of them."""
+        if not self._damaged:
+            return ""
+        names = ", ".join(sorted(self._damaged))
+        return (
+            f"; {names} cannot be read: they are damaged, or {self._offline / PASSPHRASE_FILE} is not their "
+            "passphrase: restore what is damaged"
+        )
+
     def _available(self, location: KeyLocation) -> CryptoSigner | None:
         """The key; None where there is none, or where it is damaged: others may be enough."""
         path = self.path(location)
@@ -84,6 +95,7 @@ class Keyring:
             return read_key(path, passphrase)
         except DamagedFileError as exc:
             log.warning("%s", exc)
+            self._damaged.add(path.name)
             return None
 
     def quorum(
@@ -112,6 +124,7 @@ class Keyring:
             raise OperatorError(
                 f"role {role} needs {known.threshold} keys, {len(present)} are available; bring those of "
                 f"{', '.join(missing)} (--offline-keys FOLDER names the folder of the offline keys)"
+                f"{self._unreadable()}"
             )
         return found
 

@@ -8,6 +8,7 @@ consistent state.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -17,6 +18,7 @@ from typing import NamedTuple, TypeVar
 from pydantic import ValidationError
 
 from feature_store.process_lock import exclusive
+from model_service.stored_artifacts import lost_artifact, whole_artifact
 from model_service.trust.published import PublishedState, TargetRecord
 from model_service.trust.published_files import PublishedFiles
 from schemas.channel_documents import (
@@ -26,14 +28,19 @@ from schemas.channel_documents import (
     ChannelDocument,
     FleetPolicy,
     Ring,
+    artifact_path,
     channel_path,
 )
+from schemas.durable import DISK
 from schemas.errors import OperatorError
 from schemas.instants import utc_now
+
+log = logging.getLogger(__name__)
 
 Files = list[tuple[str, bytes]]
 _Kind = TypeVar("_Kind", ChannelDocument, FleetPolicy)
 LOCK = ".lock"
+_MODELS = artifact_path("", "").partition("/")[0] + "/"
 
 
 class MetadataReply(NamedTuple):
@@ -164,6 +171,26 @@ class TrustRepository:
         with exclusive(self.proposals / LOCK), self.files.restoring():
             self._newest = None
             self._check(self.published())
+
+    def check_bundles(self) -> None:
+        """Read every bundle that is published, and restore a damaged or missing one from its artifact.
+
+        Raises:
+            DamagedFileError: Neither is whole: no device can fetch that model.
+        """
+        for role in self.published().roles.values():
+            for path, entry in role.targets.items():
+                if path.startswith(_MODELS):
+                    self._check_bundle(path, entry.hashes["sha256"])
+
+    def _check_bundle(self, path: str, sha256: str) -> None:
+        file = self.target_file(path, sha256)
+        whole = whole_artifact([file, self.artifacts / sha256], sha256)
+        if whole is None:
+            raise lost_artifact(file, "is missing")
+        if not file.exists():
+            DISK.write(file, whole.read_bytes())
+            log.warning("%s was missing: restored from %s, nothing is lost", file, whole)
 
     def _check(self, published: PublishedState) -> None:
         files = self.files

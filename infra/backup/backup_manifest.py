@@ -66,9 +66,12 @@ def read_manifest(backup: Path) -> BackupManifest:
     try:
         return BackupManifest.model_validate(checked((backup / MANIFEST).read_bytes(), MANIFEST))
     except FileNotFoundError as exc:
-        raise BackupError(f"{backup} holds no backup: `edgeloop backup FOLDER` makes one") from exc
+        raise BackupError(
+            f"{backup} holds no backup, for it has no {MANIFEST}: `edgeloop backup FOLDER` makes one"
+        ) from exc
     except (OSError, ValidationError, DamagedLakeError) as exc:
-        raise BackupError(f"{backup / MANIFEST} cannot be read ({exc}): use another backup") from exc
+        why = " ".join(str(exc).split())[:200]
+        raise BackupError(f"{backup / MANIFEST} cannot be read ({why}): use another backup") from exc
 
 
 def saved_file(path: Path) -> SavedFile:

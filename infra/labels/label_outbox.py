@@ -9,10 +9,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+import orjson
 from pydantic import ValidationError
 
-from schemas.errors import OperatorError
+from schemas.durable import DISK
+from schemas.errors import DamagedLakeError, OperatorError
 from schemas.events import Label
+from schemas.self_digest import checked, with_digest
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS outbox (spool_id TEXT NOT NULL);
@@ -50,6 +53,12 @@ class LabelOutbox:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        lost = not path.exists() or path.stat().st_size == 0
+        if lost and _witness(path).exists():
+            raise OperatorError(
+                f"label outbox {path} is lost, and labels that were not sent with it: remove "
+                f"{_witness(path).name}, then give the labels that did not land again"
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._db = sqlite3.connect(path, timeout=30.0, isolation_level=None)
@@ -72,7 +81,21 @@ class LabelOutbox:
         if not found:
             self._db.execute("INSERT INTO outbox VALUES (?)", [spool_id])
         self._db.execute("COMMIT")
+        self._require_newest(spool_id)
         return spool_id
+
+    def _newest(self) -> int:
+        return int(self._db.execute("SELECT coalesce(max(msg_no), -1) FROM labels").fetchone()[0])
+
+    def _require_newest(self, spool_id: str) -> None:
+        """Return unless the file is of an earlier moment: it would number other labels as before."""
+        data = DISK.read(_witness(self._path))
+        try:
+            known = {} if data is None else checked(data, "")
+        except DamagedLakeError:
+            return
+        if known.get("spool_id") == spool_id and self._newest() < known.get("msg_no", -1):
+            raise sqlite3.DatabaseError("it is of an earlier moment")
 
     def take(self, labels: Iterable[tuple[Label, str]]) -> dict[str, str]:
         """Number the labels that are new, all or none.
@@ -99,6 +122,8 @@ class LabelOutbox:
                 "new" if known is None else "known" if known[0] == content else "conflict"
             )
         self._db.execute("COMMIT")
+        newest = {"format": 1, "spool_id": self.spool_id, "msg_no": self._newest()}
+        DISK.write(_witness(self._path), with_digest(orjson.dumps(newest)))
         return outcome
 
     def pending(self) -> list[PendingLabel]:
@@ -128,6 +153,11 @@ class LabelOutbox:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+
+def _witness(path: Path) -> Path:
+    """File of the newest number that the outbox gave."""
+    return path.with_name(f"{path.name}.newest")
 
 
 def _agree(value: bytes, content: str) -> bool:

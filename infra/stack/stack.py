@@ -21,6 +21,7 @@ from infra.process.child import ChildProcess, created_at
 from infra.process.ports import free_ports, is_free
 from infra.settings import StackSettings
 from infra.stack.join_addresses import JoinAddresses
+from infra.stack.kept_port import keep_port, kept_port
 from infra.stack.model_processes import SERVING, await_serving, prepare, spawners
 from infra.stack.model_settings import model_settings
 from infra.stack.stack_file import (
@@ -41,7 +42,6 @@ from schemas.folder_access import guard_folder, guard_new_files
 log = logging.getLogger(__name__)
 
 SITE_LISTENER = "SITE"
-PORT_FILE = "kafka.port"
 FRONT_FILE = "kafka.front.json"
 STACK_LOCK_HINT = "run `edgeloop status` to see it, `edgeloop down` to end it"
 _CHECK_S = 0.5
@@ -180,22 +180,17 @@ class Stack:
         self._broker = broker
         self._keep("kafka", lambda: broker.restart().child)
         self.bootstrap_servers = broker.bootstrap_servers
-        (self.settings.state_dir / PORT_FILE).write_text(f"{broker.port}\n")
+        keep_port(self.settings.state_dir, broker.port)
         DISK.write(self.settings.state_dir / FRONT_FILE, site.model_dump_json().encode())
         self.site = site
         self._publish(bootstrap_servers=self.bootstrap_servers, site=self.site)
 
     def _earlier_port(self) -> int | None:
         """Port that this folder's broker had before, if it is free: devices then find the broker again."""
-        path = self.settings.state_dir / PORT_FILE
-        try:
-            port = int(path.read_text())
-            return port if is_free(port) else None
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, OverflowError):
-            self._progress(f"{path} is damaged: the broker takes another port; tell the devices elsewhere")
-            return None
+        port, problem = kept_port(self.settings.state_dir)
+        if problem:
+            self._progress(problem)
+        return port if port is not None and is_free(port) else None
 
     def _earlier_front(self) -> BrokerFront | None:
         """The second listener as it was before, if its port is free: who uses it then finds it again.
@@ -267,6 +262,8 @@ class Stack:
                 if changed:
                     self._publish()
             self._follow_addresses()
+            if not self._lock.keep():
+                log.error("another process has taken the folder's lock: end one of the two stacks")
             if read_stack(self.settings.state_dir) != self._file:  # somebody damaged or removed it
                 self._publish()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import time
 from pathlib import Path
 from typing import IO, Literal
@@ -136,6 +137,18 @@ class StackLock:
             time.sleep(_LOCK_PAUSE_S)
         handle.close()
         return False
+
+    def keep(self) -> bool:
+        """See that the lock's file is still the one that this process holds; False: another has taken it."""
+        if self._file is None:
+            return False
+        held = os.fstat(self._file.fileno()).st_ino
+        if self._path.exists() and self._path.stat().st_ino == held:
+            return True
+        before = self._file  # somebody removed the file: the lock on it keeps nobody out any more
+        kept = self.acquire()
+        before.close()
+        return kept
 
     def release(self) -> None:
         """Release the folder. Releasing twice changes nothing."""

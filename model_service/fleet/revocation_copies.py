@@ -20,6 +20,7 @@ from sqlalchemy import Connection, select
 from model_service.fleet import certificate_ledger, devices
 from model_service.registry.database import Registry
 from model_service.registry.registry_tables import certificates
+from model_service.registry.registry_tables import devices as device_table
 from schemas.durable import DISK
 from schemas.errors import DamagedLakeError
 from schemas.self_digest import checked, with_digest
@@ -83,7 +84,7 @@ class RevocationCopies:
         """Revoke what the registry has but not as revoked; what it does not have at all cannot be let in."""
         now = time.time()
         with registry.transaction() as connection:
-            query = select(devices.devices.c.device_id).where(devices.devices.c.active)
+            query = select(device_table.c.device_id).where(device_table.c.active)
             known = lost.devices & set(connection.execute(query).scalars())
             for name in sorted(known):
                 devices.revoke_device(connection, name, now, _ACTOR)

@@ -148,7 +148,7 @@ class Issuer:
         reason = answer.reason
         if not reason and fleet.is_revoked(connection, name):
             reason = f"{name} was revoked"  # since it was examined
-        if answer.key is None or reason:
+        if answer.key is None or self._authority is None or reason:
             log.warning("refused a certificate: %s", reason, extra={"device_id": name})
             _settle(connection, row, state=REFUSED, reason=reason)
             return

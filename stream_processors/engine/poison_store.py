@@ -18,9 +18,9 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
+from feature_store.copies import copy_of, read_sound, stating_path, with_copies
 from schemas.durable import DISK
 from schemas.errors import DamagedLakeError, PoisonError
-from schemas.self_digest import checked, with_digest
 from schemas.tables import QUARANTINE
 from schemas.topics import DEVICE_TOPICS
 from stream_processors.engine.letters import LARGEST_COPY_BYTES, Unpublished, content_of
@@ -162,6 +162,9 @@ def unpublished_entries(record: CommitRecord, unpublished: Sequence[Unpublished]
     )
 
 
+FOLDER = "_poison"
+
+
 class PoisonStore:
     """Files of what was set aside and is nowhere else, one a commit.
 
@@ -173,7 +176,7 @@ class PoisonStore:
     """
 
     def __init__(self, root: Path) -> None:
-        self._root = root / "_poison"
+        self._lake, self._root = root, root / FOLDER
 
     def keep(self, record: CommitRecord, refused: Sequence[SetAside] = ()) -> None:
         """Write the file of an applied commit; may be repeated.
@@ -194,11 +197,13 @@ class PoisonStore:
             "entries": [e.to_json() for e in entries],
         }
         path = self._root / record.task / f"{record.n:012d}.json"
-        DISK.write(path, with_digest(orjson.dumps(content)))
+        data = stating_path(self._lake, path, orjson.dumps(content))
+        DISK.write(copy_of(self._lake, path), data)
+        DISK.write(path, data)
 
     def count(self) -> int:
         """How many commits set something aside."""
-        return sum(1 for _ in self._root.glob("*/*.json"))
+        return len(self._files())
 
     def entries(self) -> list[dict[str, Any]]:
         """All entries as JSON values with ``id``, ``task`` and ``at``, by task and commit.
@@ -206,9 +211,9 @@ class PoisonStore:
         A file that is damaged is one entry of kind ``damaged``, which says what to do.
         """
         found = []
-        for path in sorted(self._root.glob("*/*.json")):
+        for path in self._files():
             try:
-                content = read_set_aside(path)
+                content = read_set_aside(self._lake, path)
                 place = {"task": content["task"], "at": content["at"]}
                 for number, entry in enumerate(content["entries"]):
                     found.append({"id": f"{content['task']}/{content['n']}/{number}", **place, **entry})
@@ -216,15 +221,21 @@ class PoisonStore:
                 found.append(_damaged_entry(path, exc))
         return found
 
+    def _files(self) -> list[Path]:
+        tasks = {p.name for at in (self._root, copy_of(self._lake, self._root)) for p in at.glob("*")}
+        return [p for t in sorted(tasks) for p in with_copies(self._lake, self._root / t, "*.json")]
 
-def read_set_aside(path: Path) -> dict[str, Any]:
-    """What a commit set aside, from its file.
+
+def read_set_aside(lake: Path, path: Path) -> dict[str, Any]:
+    """What a commit set aside, from its file, or from its copy where that is damaged.
 
     Raises:
-        DamagedLakeError: The file is damaged.
-        FileNotFoundError: There is none.
+        DamagedLakeError: Both are damaged.
+        FileNotFoundError: There is neither.
     """
-    return checked(path.read_bytes(), str(path))
+    if not path.exists() and not copy_of(lake, path).exists():
+        raise FileNotFoundError(path)
+    return read_sound(lake, path)
 
 
 def _damaged_entry(path: Path, error: Exception) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any
 from schemas.durable import DISK
 from schemas.errors import DamagedLakeError, RejectedError
 from stream_processors.engine.pipeline import CommitOutput
-from stream_processors.engine.poison_store import DERIVED, read_set_aside
+from stream_processors.engine.poison_store import DERIVED, FOLDER, read_set_aside
 from stream_processors.engine.records import TaskState
 from stream_processors.job import Derived
 
@@ -67,7 +67,7 @@ class RestoreRequests:
     """
 
     def __init__(self, root: Path) -> None:
-        self._root = root / "_poison"
+        self._lake, self._root = root, root / FOLDER
 
     def ask(self, entry_id: str) -> None:
         """Ask for an entry, by its id.
@@ -78,7 +78,7 @@ class RestoreRequests:
         task, n, number = _parts(entry_id)
         path = self._root / task / f"{n:012d}.json"
         try:
-            entry = read_set_aside(path)["entries"][number]
+            entry = read_set_aside(self._lake, path)["entries"][number]
         except (FileNotFoundError, IndexError) as exc:
             raise RejectedError(f"nothing set aside has the id {entry_id}") from exc
         except DamagedLakeError as exc:
@@ -100,7 +100,7 @@ class RestoreRequests:
             n, number = path.name.split(".")[:2]
             path.unlink()
             try:
-                entries = read_set_aside(path.with_name(f"{n}.json"))["entries"]
+                entries = read_set_aside(self._lake, path.with_name(f"{n}.json"))["entries"]
                 restored.take(entries[int(number)], state)
             except (OSError, DamagedLakeError, ValueError, LookupError, TypeError) as exc:
                 log.error("%s names nothing that can be restored: %s", path, exc)  # noqa: TRY400

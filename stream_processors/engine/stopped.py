@@ -29,22 +29,21 @@ class StoppedFiles:
 
     def __init__(self, root: Path) -> None:
         self._root = root / FOLDER
-        self._written: dict[str, list[dict[str, Any]]] = {}
+        self._written: dict[str, tuple[list[dict[str, Any]], bytes]] = {}
 
     def note(self, state: TaskState) -> None:
         """Show what is stopped in a task, and take away what is not; writes only where that changed."""
         found: list[dict[str, Any]] = [
             {"job": name, **stop.to_json()} for name, stop in state.stopped.items()
         ]
-        if found == self._written.get(state.task):
-            return
-        self._written[state.task] = found
         path = self._root / f"{state.task}.json"
-        if found:
+        if found != self._written.get(state.task, ([], b""))[0] or state.task not in self._written:
             content = {"format": FORMAT, "task": state.task, "n": state.n, "stopped": found}
-            DISK.write(path, with_digest(json.dumps(content).encode()), sync=False)
-        else:
+            self._written[state.task] = found, with_digest(json.dumps(content).encode())
+        if not found:
             path.unlink(missing_ok=True)
+        elif DISK.read(path) != self._written[state.task][1]:  # new, or damaged since
+            DISK.write(path, self._written[state.task][1], sync=False)
 
 
 def stopped_in(root: Path) -> list[dict[str, Any]]:

@@ -16,6 +16,8 @@ from infra.backup.backup_manifest import BackupManifest, damaged_files, read_man
 from infra.labels.label_outbox import open_outbox
 from infra.settings import StackSettings
 from infra.stack.kept_port import keep_port, kept_port
+from infra.stack.stack import Stack
+from infra.stack.stack_file import StackLock, is_held, read_stack
 from infra.stack.stack_status import collect_status
 from schemas.errors import PipelineError
 from schemas.events import Label
@@ -27,6 +29,7 @@ from stream_processors.engine.stopped import StoppedFiles, stopped_in
 from stream_processors.job import RawMessage
 from tests.infra.cli import EdgeloopHere
 from tests.simulators.promises import DAMAGES, damaged, promises, word
+from tests.waiting import wait_until
 
 CELLS = promises("damage: stack")
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
@@ -195,3 +198,24 @@ def test_a_set_aside_file_damaged_in_both_copies_is_one_named_entry_among_the_ot
     damage, other = PoisonStore(folder.lake).entries()
     assert (damage["kind"], other["id"]) == ("damaged", "task-00/2/0")
     assert "000000000001.json cannot be read" in damage["reason"]
+
+
+@pytest.fixture(scope="module")
+def running(broker, tmp_path_factory):
+    """A stack that is up, without processes of its own."""
+    folder = tmp_path_factory.mktemp("running")
+    given = {"broker": broker.bootstrap_servers, "namespace": "damaged-", "workers": 0, "models": False}
+    with Stack(StackSettings(state_dir=folder, **given)):
+        yield folder
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("name", ["stack.json", "stack.lock"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_stack_that_is_up_writes_its_own_files_anew(running, name, damage):
+    path, whole = running / name, read_stack(running)
+    if not path.stat().st_size:
+        path.write_bytes(b"held")
+    damaged(path, damage, b'{"format": 1, "pid": 1}')
+    wait_until(lambda: read_stack(running) == whole and is_held(running), 20, f"{name} to be written anew")
+    assert not StackLock(running).acquire(), "no second stack starts in the folder"

@@ -207,6 +207,7 @@ def test_a_damaged_file_is_healed_or_named_and_the_other_parts_go_on(
     path = service.newest(pattern)
     if file == "passphrase":
         path.write_text(path.read_text().partition("\n")[0])  # the lines below are advice
+    held = path.read_bytes()
     damaged(path, damage, older(told, service, path))
     if file.endswith("both"):
         [other] = service.state_dir.glob(f"models/repository/targets/models/machine/{path.name}.*")
@@ -216,6 +217,8 @@ def test_a_damaged_file_is_healed_or_named_and_the_other_parts_go_on(
     if word(promise) in ("healed", "harmless"):
         for _ in range(2):
             assert service.parts[part]() == whole.get(part, "signed")
+        if part in ("trust", "artifacts"):
+            assert path.read_bytes() == held, "the file itself is whole again"
     else:
         with pytest.raises(PipelineError) as caught:
             service.parts[part]()
@@ -327,6 +330,26 @@ def test_a_repository_that_lost_files_and_copies_is_never_founded_a_second_time(
     with pytest.raises(DamagedFileError, match="trust repository"):
         start(service)
     assert {p: p.read_bytes() for p in service.settings.keys.rglob("*.pem")} == keys
+
+
+def test_a_repository_of_which_only_the_copies_are_left_is_whole_again(service):
+    before = service.trust()
+    shutil.rmtree(service.settings.repository / "metadata")
+    prepare(service.settings, lambda _line: None)
+    assert service.trust() == before
+
+
+def test_a_bundle_that_0_2_0_linked_becomes_two_files_that_restore_each_other(service):
+    repo, path = ceremony.open_repository(service.settings), service.newest("models/artifacts/*")
+    [target] = repo.targets.glob(f"models/machine/{path.name}.*")
+    target.unlink()
+    target.hardlink_to(path)
+    held = path.read_bytes()
+    repo.check_bundles()
+    assert not target.samefile(path)
+    path.write_bytes(held[:-9])
+    repo.check_bundles()
+    assert path.read_bytes() == target.read_bytes() == held
 
 
 def test_a_file_that_is_damaged_while_the_service_runs_is_answered_from_its_copy(service):

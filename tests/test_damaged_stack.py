@@ -22,7 +22,7 @@ from infra.stack.stack_status import collect_status
 from schemas.errors import PipelineError
 from schemas.events import Label
 from schemas.self_digest import with_digest
-from stream_processors.engine.attempts import AttemptMarks
+from stream_processors.engine.attempts import AttemptMarks, CommitAttempt
 from stream_processors.engine.poison_store import PoisonStore
 from stream_processors.engine.records import CommitRecord, LogIdentity, SetAside, StoppedJob, TaskState
 from stream_processors.engine.stopped import StoppedFiles, stopped_in
@@ -198,6 +198,17 @@ def test_a_set_aside_file_damaged_in_both_copies_is_one_named_entry_among_the_ot
     damage, other = PoisonStore(folder.lake).entries()
     assert (damage["kind"], other["id"]) == ("damaged", "task-00/2/0")
     assert "000000000001.json cannot be read" in damage["reason"]
+
+
+def test_an_attempt_mark_with_any_bit_turned_counts_for_nothing(told, tmp_path):
+    shutil.copytree(told / "lake" / "_attempts", tmp_path / "_attempts")
+    path = tmp_path / "_attempts" / "task-00.json"
+    whole = path.read_bytes()
+    known = AttemptMarks(tmp_path).opened(state())
+    assert known.deaths == 1
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        assert AttemptMarks(tmp_path).opened(state()) in (known, CommitAttempt(5))
 
 
 @pytest.fixture(scope="module")

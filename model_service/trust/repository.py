@@ -184,13 +184,16 @@ class TrustRepository:
                     self._check_bundle(path, entry.hashes["sha256"])
 
     def _check_bundle(self, path: str, sha256: str) -> None:
-        file = self.target_file(path, sha256)
-        whole = whole_artifact([file, self.artifacts / sha256], sha256)
+        files = self.target_file(path, sha256), self.artifacts / sha256
+        whole = whole_artifact(files, sha256)
         if whole is None:
-            raise lost_artifact(file, "is missing")
-        if not file.exists():
-            DISK.write(file, whole.read_bytes())
-            log.warning("%s was missing: restored from %s, nothing is lost", file, whole)
+            raise lost_artifact(files[0], "is missing")
+        if all(f.exists() for f in files) and files[0].samefile(files[1]):
+            DISK.write(files[0], whole.read_bytes())  # release 0.2.0 linked them: no copy of each other
+        for file in files:
+            if not file.exists():
+                DISK.write(file, whole.read_bytes())
+                log.warning("%s was missing: restored from %s, nothing is lost", file, whole)
 
     def _check(self, published: PublishedState) -> None:
         files = self.files

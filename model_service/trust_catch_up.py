@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from model_service.fleet import certificate_ledger, devices
 from model_service.fleet.reported_versions import ReportedVersions, reported_versions
-from model_service.fleet.revocation_copies import RevocationCopies
+from model_service.fleet.revocation_copies import RevocationCopies, Revocations
 from model_service.registry.database import Registry, note
 from model_service.registry.registry_moment import RegistryMoment
 from model_service.registry.registry_tables import certificates, join_tokens
@@ -96,6 +96,11 @@ def accept_registry(settings: ModelSettings, clock: Callable[[], float] = time.t
         RevocationCopies(settings.root).reconcile(registry)
         void_tokens(registry, clock())
     return True
+
+
+def revoked_beside(root: Path) -> Revocations:
+    """What the copies of revocations in a model service's folder say, whatever its registry is like."""
+    return RevocationCopies(root).all()
 
 
 def void_tokens(registry: Registry, now: float) -> int:

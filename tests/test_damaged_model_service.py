@@ -268,6 +268,12 @@ def test_a_lost_registry_can_be_begun_anew_and_what_was_revoked_stays_out(servic
     assert RevocationCopies(service.settings.root).all().devices == {"machine-00"}
 
 
+def test_a_restore_revokes_again_what_only_the_copies_of_the_replaced_state_know(told, service, caplog):
+    (service.settings.root / "registry.db").write_bytes(b"no database")
+    assert trust_catch_up.look_at_replaced(service.settings.root / "registry.db") is None
+    assert trust_catch_up.revoked_beside(service.settings.root).devices == {"machine-00"}
+
+
 def test_a_registry_that_is_replaced_or_removed_while_it_is_open_is_noticed(told, service):
     path = service.state_dir / "models" / "registry.db"
     with closing(Registry.open(service.settings.database_url, service.settings.root)) as registry:

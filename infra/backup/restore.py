@@ -170,6 +170,9 @@ def _trust_step(settings: StackSettings, request: RestoreRequest, found: Restore
     serials: Iterable[str] = ()
     if earlier is not None:
         revoked, serials = {*revoked, *earlier.revoked}, earlier.revoked_serials
+    if found.replaced is not None:  # whatever has become of the registry there
+        copies = trust_catch_up.revoked_beside(found.replaced / "models")
+        revoked, serials = {*revoked, *copies.devices}, {*serials, *copies.serials}
     now = time.time()
     with closing(Registry.open(models.database_url, models.root)) as registry:
         found.voided_tokens = trust_catch_up.void_tokens(registry, now)

@@ -49,15 +49,15 @@ class RevocationCopies:
 
     def __init__(self, root: Path) -> None:
         self._folder = root / FOLDER
-        self._known: dict[str, tuple[Kind, str]] = {}
+        self._known: dict[tuple[str, int], tuple[Kind, str] | None] = {}
 
     def all(self) -> Revocations:
         """What the files say; one that is damaged says nothing, and is made anew from the registry."""
-        found = {path.name: path for path in self._folder.glob("[dc]*-*.json")}
-        for name in found.keys() - self._known.keys():
-            if (entry := _read(found[name])) is not None:
-                self._known[name] = entry
-        known = self._known.values()
+        for path in self._folder.glob("[dc]*-*.json"):
+            mark = path.name, _changed_at(path)
+            if mark not in self._known:  # a damaged one is read, and named, once
+                self._known[mark] = _read(path)
+        known = [entry for entry in self._known.values() if entry is not None]
         return Revocations(*({name for k, name in known if k == kind} for kind in ("device", "certificate")))
 
     def reconcile(self, registry: Registry) -> Revocations:
@@ -100,6 +100,13 @@ def _revoked_in(connection: Connection) -> Revocations:
     people = (certificates.c.role != Role.DEVICE.value) & certificates.c.revoked_at.is_not(None)
     serials = connection.execute(select(certificates.c.serial).where(people)).scalars()
     return Revocations(devices.revoked_devices(connection), set(serials))
+
+
+def _changed_at(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def _read(path: Path) -> tuple[Kind, str] | None:

@@ -15,6 +15,7 @@ from edge_producer.trust import TrustedTime, TrustVerifier
 from infra.settings import StackSettings
 from infra.stack.model_processes import prepare
 from infra.stack.model_settings import model_settings
+from infra.stack.stack_status import collect_status
 from model_service import trust_catch_up
 from model_service.address import read_address
 from model_service.fleet.devices import revoke_device, revoked_devices
@@ -223,6 +224,8 @@ def test_a_damaged_file_is_healed_or_named_and_the_other_parts_go_on(
         with pytest.raises(PipelineError) as caught:
             service.parts[part]()
         line = str(caught.value)
+        if part == "registry":
+            assert line in collect_status(StackSettings(state_dir=service.state_dir))["problems"]
         assert path.name.partition(".")[0] in line, line
         assert "\n" not in line
         assert re.search(r"restore|rotate|put the file back", line), line

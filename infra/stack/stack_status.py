@@ -22,7 +22,7 @@ from infra.process.child import same_process
 from infra.settings import StackSettings
 from infra.stack.model_settings import model_settings
 from infra.stack.stack_file import StackFile, is_held, read_stack
-from model_service import read_refusals
+from model_service import read_refusals, require_registry
 from schemas.errors import PipelineError
 from schemas.instants import utc_now
 from schemas.topics import ALL_TOPICS
@@ -67,6 +67,7 @@ def collect_status(settings: StackSettings) -> dict[str, Any]:
         problems.append(f"the last start failed: {stack.error}")
     if stack is not None and up:
         problems += stack.warnings
+    problems += [line for line in _registry_problems(settings) if line not in " ".join(problems)]
     if address:
         status |= _log(settings.lake_root, address, status["namespace"], problems)
     problems += [f"{p['name']}: {p['state']}" for p in status["processes"] if p["state"] != "running"]
@@ -118,6 +119,15 @@ def _refusals(settings: StackSettings) -> dict[str, Any] | None:
     """What the model service refused since it started; None: nothing that we know of."""
     found = read_refusals(model_settings(settings))
     return None if found is None else found.model_dump(mode="json")
+
+
+def _registry_problems(settings: StackSettings) -> list[str]:
+    """What is wrong with the model registry's file, in one line; empty: nothing, or there is none."""
+    try:
+        require_registry(model_settings(settings).database_url)
+    except PipelineError as exc:
+        return [str(exc)]
+    return []
 
 
 def _log(root: Path, address: str, namespace: str, problems: list[str]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ import orjson
 
 from feature_store.process_lock import exclusive
 from schemas.durable import DISK
-from schemas.errors import DamagedFileError, DamagedLakeError
+from schemas.errors import DamagedFileError, DamagedLakeError, ServiceUnavailableError
 from schemas.self_digest import checked, with_digest
 
 log = logging.getLogger(__name__)
@@ -68,6 +68,7 @@ class RegistryMoment:
 
         Raises:
             DamagedFileError: It is missing, of an earlier moment, or altered.
+            ServiceUnavailableError: It stayed locked.
         """
         newest = self.newest()
         if not self.path.exists() or self.path.stat().st_size == 0:
@@ -201,8 +202,8 @@ def _opened(moment: RegistryMoment) -> Iterator[sqlite3.Connection]:
     try:
         with closing(sqlite3.connect(moment.path, timeout=15.0)) as connection:
             yield connection
-    except sqlite3.OperationalError:
-        raise
+    except sqlite3.OperationalError as exc:
+        raise ServiceUnavailableError(f"the registry does not answer: {exc}") from exc
     except sqlite3.DatabaseError as exc:
         raise unreadable(str(moment.path), exc) from exc
 

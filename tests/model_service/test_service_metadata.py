@@ -1,6 +1,7 @@
 """Laws of FetchMetadata over a real TUF repository: one round trip, and only what is lacking."""
 
 import hashlib
+import shutil
 
 import grpc
 import pytest
@@ -79,6 +80,8 @@ def test_a_publication_is_hinted_and_brings_only_what_is_new(service, device):
 def test_without_a_repository_a_device_must_try_again(tmp_path):
     refuses = pytest.raises(grpc.RpcError)
     with ModelService(tmp_path) as empty, empty.joined("m-1") as client, refuses as caught:
+        for folder in ("repository", "repository-copies"):
+            shutil.rmtree(empty.settings.root / folder)
         fetch(client)
     assert refusal(caught.value) == ("UNAVAILABLE", "SERVICE_UNAVAILABLE_ERROR")
     assert str(tmp_path) not in caught.value.details()  # our files are no device's business

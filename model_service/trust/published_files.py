@@ -8,6 +8,7 @@ bundles, whose copies are the artifacts. The copy is written first, so it is nev
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,7 +28,7 @@ Check = Callable[[bytes], bool]
 
 
 class PublishedFiles:
-    """Reads and writes the files of one repository.
+    """Reads and writes the files of one repository. From any thread.
 
     Args:
         repository: Folder of ``metadata`` and ``targets``.
@@ -39,6 +40,7 @@ class PublishedFiles:
         self._repository, self._disk = repository, disk
         self._copies = repository.with_name(repository.name + COPIES)
         self._restores = False
+        self._lock = threading.RLock()
         self._roots: list[tuple[bytes, Root]] = []
         self._checked: bytes | None = None
 
@@ -94,6 +96,10 @@ class PublishedFiles:
         data = self._disk.read(path)
         if data is not None and data == self._checked:
             return data
+        with self._lock:
+            return self._newest_timestamp(path, data)
+
+    def _newest_timestamp(self, path: Path, data: bytes | None) -> bytes | None:
         copy = self._disk.read(self._copy(path))
         if data is None and copy is None and self.root(1) is None:
             return None
@@ -115,14 +121,15 @@ class PublishedFiles:
         Raises:
             DamagedFileError: Neither the file nor its copy is that root.
         """
-        while len(self._roots) < version:
-            following = len(self._roots) + 1
-            path = self.metadata / f"{following}.{ROOT}.json"
-            if not path.exists() and not self._copy(path).exists():
-                return None
-            data = self.read(path, lambda d, n=following: self._is_root(d, n))  # type: ignore[misc]
-            self._roots.append((data, parse(Root, data, path.name)))
-        return self._roots[version - 1][0]
+        with self._lock:
+            while len(self._roots) < version:
+                following = len(self._roots) + 1
+                path = self.metadata / f"{following}.{ROOT}.json"
+                if not path.exists() and not self._copy(path).exists():
+                    return None
+                data = self.read(path, lambda d, n=following: self._is_root(d, n))  # type: ignore[misc]
+                self._roots.append((data, parse(Root, data, path.name)))
+            return self._roots[version - 1][0]
 
     def roots(self) -> Iterator[bytes]:
         """Every root, oldest first."""

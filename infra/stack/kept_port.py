@@ -1,4 +1,4 @@
-"""Port that the folder's broker had before: devices then find it again."""
+"""Ports that the folder's broker had before: devices then find it again."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import orjson
 
+from infra.stack.stack_file import BrokerFront
 from schemas.durable import DISK
 from schemas.errors import DamagedLakeError
 from schemas.self_digest import checked, with_digest
@@ -14,6 +15,8 @@ PORT_FILE = "kafka.port"
 """The port as text, for people."""
 CHECKED_FILE = "kafka.port.json"
 """The port with a digest: it decides where the two differ. Release 0.2.0 wrote none."""
+FRONT_FILE = "kafka.front.json"
+"""Ports of the second listener."""
 _LARGEST = 65535
 
 
@@ -34,6 +37,22 @@ def kept_port(state_dir: Path) -> tuple[int | None, str]:
     if port is None and text is not None:
         return None, f"{path} is damaged: the broker takes another port, which devices elsewhere must be told"
     return port, ""
+
+
+def keep_front(state_dir: Path, front: BrokerFront) -> None:
+    """Write the ports of the second listener."""
+    DISK.write(state_dir / FRONT_FILE, with_digest(orjson.dumps(front.model_dump())))
+
+
+def kept_front(state_dir: Path) -> BrokerFront | None:
+    """The second listener as it was; None where nobody knows it: a proxy is told the new ports at each start."""
+    path = state_dir / FRONT_FILE
+    data = DISK.read(path)
+    try:
+        found = None if data is None else checked(data, str(path))
+        return None if found is None else BrokerFront(**{n: found[n] for n in BrokerFront.model_fields})
+    except (DamagedLakeError, KeyError, ValueError):
+        return None
 
 
 def _port(text: bytes | None) -> int | None:

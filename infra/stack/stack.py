@@ -21,7 +21,7 @@ from infra.process.child import ChildProcess, created_at
 from infra.process.ports import free_ports, is_free
 from infra.settings import StackSettings
 from infra.stack.join_addresses import JoinAddresses
-from infra.stack.kept_port import keep_port, kept_port
+from infra.stack.kept_port import keep_front, keep_port, kept_front, kept_port
 from infra.stack.model_processes import SERVING, await_serving, prepare, spawners
 from infra.stack.model_settings import model_settings
 from infra.stack.stack_file import (
@@ -42,7 +42,6 @@ from schemas.folder_access import guard_folder, guard_new_files
 log = logging.getLogger(__name__)
 
 SITE_LISTENER = "SITE"
-FRONT_FILE = "kafka.front.json"
 STACK_LOCK_HINT = "run `edgeloop status` to see it, `edgeloop down` to end it"
 _CHECK_S = 0.5
 _REACH_S = 5.0
@@ -181,7 +180,7 @@ class Stack:
         self._keep("kafka", lambda: broker.restart().child)
         self.bootstrap_servers = broker.bootstrap_servers
         keep_port(self.settings.state_dir, broker.port)
-        DISK.write(self.settings.state_dir / FRONT_FILE, site.model_dump_json().encode())
+        keep_front(self.settings.state_dir, site)
         self.site = site
         self._publish(bootstrap_servers=self.bootstrap_servers, site=self.site)
 
@@ -197,10 +196,8 @@ class Stack:
 
         A proxy may listen on the front's port already.
         """
-        with contextlib.suppress(OSError, ValueError):
-            front = BrokerFront.model_validate_json((self.settings.state_dir / FRONT_FILE).read_bytes())
-            return front if is_free(front.bind_port) else None
-        return None
+        front = kept_front(self.settings.state_dir)
+        return front if front is not None and is_free(front.bind_port) else None
 
     @staticmethod
     def _new_front(port: int | None) -> BrokerFront:

@@ -45,7 +45,7 @@ def keep_front(state_dir: Path, front: BrokerFront) -> None:
 
 
 def kept_front(state_dir: Path) -> BrokerFront | None:
-    """The second listener as it was; None where nobody knows it: a proxy is told the new ports at each start."""
+    """The second listener as it was; None where nobody knows it: then it gets other ports."""
     path = state_dir / FRONT_FILE
     data = DISK.read(path)
     try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import orjson
 import pytest
 
+from schemas.self_digest import checked, with_digest
 from tests.edge_producer.bundles import blind_when_hot, hot
 from tests.edge_producer.updater_rig import UpdaterRig, edge_settings, one_child, quick_machine
 from tests.simulators.full_disk import FullDisk
@@ -124,8 +126,10 @@ def test_sensing_starts_although_the_disk_is_full(service, settings, resources, 
     record = settings.updates_dir / "m-1" / "state.json"
     with UpdaterRig(settings, quick_machine(watch_windows=10_000), resources=resources) as rig:
         rig.drive(lambda: rig.state == ("trial" if state == "trial" else "watch"))
-        kept = record.read_text()
-    record.write_text(kept.replace('"state":"watch"', f'"state":"{state}"'))
+        kept = checked(record.read_bytes(), "the record")
+    if kept["state"] == "watch":
+        kept["state"] = state
+    record.write_bytes(with_digest(orjson.dumps(kept)))
     disk = FullDisk()
     disk.fill(everything, 10**9)
     with UpdaterRig(settings, PROFILE, disk, resources) as rig:

@@ -35,6 +35,7 @@ PRINTS = {
     "show_error": lambda text: console.show_error(RejectedError(text)),
     "show_warning": console.show_warning,
     "stdout": lambda text: console.stdout().print(text, markup=False),
+    "stderr": lambda text: console.stderr().print(text, markup=False),
 }
 """Each way in which ``infra.cli.console`` prints, by the name of its function."""
 

@@ -9,6 +9,7 @@ import json
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,7 @@ from schemas.events import Alert
 from schemas.instants import from_us, to_us
 from schemas.profile import Profile
 from schemas.row_schemas import Stratum
+from schemas.score_range import usable_score
 
 NEVER_US = -(2**62)
 
@@ -95,6 +97,7 @@ class Device:
         self._commanded: str | None = None
         self._last_logged = ""
         self._windows = self._at_risk = 0
+        self._counts: Counter[str] = Counter()
         self.state_lost = False
         self._go_on_from(state)
         self._boot_id, self._seq, self._newest_us = host.new_boot_id(), 0, NEVER_US
@@ -215,6 +218,7 @@ class Device:
         alerts, self._alerts = self._alerts, []
         sensed, self._sensed = self._sensed, []
         windows, self._windows = self._windows, 0
+        counts, self._counts = self._counts, Counter()
         self._dirty = False
         state = {"decider": self._decider.export(), "filter": self._filter.export()}
         update = DeviceUpdate(
@@ -233,6 +237,7 @@ class Device:
                 "windows": windows,
                 "raw_bytes": windows * self._raw_bytes,
                 "feature_bytes": self._host.meters.unfiltered_bytes(self.device_id, sensed),
+                **counts,
             },
             decision=self._decider.action,
             model_version=self._models.active.version,
@@ -261,8 +266,16 @@ class Device:
         except Exception as exc:  # noqa: BLE001  (whatever a model does: without a score there is the fail-safe)
             self._log_once("a window without a score", exc)
             return self._no_features, None
-        usable = score is not None and 0.0 <= score <= 1.0
-        return features, score if usable else None
+        usable = usable_score(score)
+        self._count("scores_clipped", int(usable.clipped))
+        self._count("scores_outside", int(usable.outside))
+        if usable.outside:
+            self._log_once("a window without a score", ValueError(f"{model.version} gave one outside [0, 1]"))
+        return features, usable.score
+
+    def _count(self, name: str, n: int) -> None:
+        if n:
+            self._counts[name] += n
 
     def _compare(self, window: Window, row: Row, took_s: float) -> None:
         """Have the shadow score the same window, after the decision, and pass both scores to the observer."""

@@ -20,6 +20,7 @@ from edge_producer.window import Floats, Predictor, Samples
 from schemas.errors import BundleError
 from schemas.manifest import ANY_FEATURESET, Manifest
 from schemas.profile import FEATURE_KINDS, UNITLESS_KINDS, Channel, Profile
+from schemas.score_range import ROUNDING, score_excess
 
 KINDS = tuple(FEATURE_KINDS)
 INNER_EDGES = 15
@@ -197,6 +198,10 @@ def check_golden(session: OnnxSession, bundle: Bundle) -> None:
     for number, window in enumerate(windows):
         features, score = session.run(window[np.newaxis], extra)
         got = np.append(features[0], score[0])
+        if score_excess(float(score[0])) > ROUNDING:
+            raise BundleError(
+                f"model {version}: golden window {number} scores {score[0]:.3g}, outside [0, 1]"
+            )
         if not np.allclose(got, expected[number], tolerance.relative, tolerance.absolute, equal_nan=True):
             off = np.nanmax(np.abs(got - expected[number]))
             raise BundleError(f"model {version}: golden window {number} misses its outputs by {off:.3g}")

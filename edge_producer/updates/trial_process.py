@@ -2,7 +2,7 @@
 
 In: a line of JSON {bundle, profile}; then per window a line {device, no, shape, dtype} and the samples'
 bytes. Out, a line of JSON each: {ready} once the golden vectors hold, or {failed}; then {device, no, score,
-took_s}. A crash here harms no other process. Ends with its input.
+took_s}, with {outside} where a score is none. A crash here harms no other process. Ends with its input.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from edge_producer.bundle import open_bundle
 from edge_producer.inference import OnnxPredictor
 from schemas.errors import BundleError
 from schemas.profile import Profile
+from schemas.score_range import usable_score
 
 NICENESS = 5
 """Lower priority than the sensing loops of the same machine."""
@@ -57,14 +58,11 @@ def _answer(predictor: OnnxPredictor, request: Mapping[str, Any], source: Binary
         _, score = predictor.score(request["device"], samples)
     except BundleError:
         score = None
-    usable = score is not None and 0.0 <= score <= 1.0
+    usable = usable_score(score)
     took_s = time.perf_counter() - begun
-    return {
-        "device": request["device"],
-        "no": request["no"],
-        "score": score if usable else None,
-        "took_s": took_s,
-    }
+    answer = {"device": request["device"], "no": request["no"], "score": usable.score, "took_s": took_s}
+    # A number that JSON may not hold goes as text.
+    return {**answer, "outside": str(score)} if usable.outside else answer
 
 
 def _write(sink: BinaryIO, answer: Mapping[str, Any]) -> None:

@@ -130,6 +130,10 @@ class TrialChild:
             self.ready, self.failure = "ready" in answer, str(answer.get("failed", ""))
             self._wake_all()
             return
+        if "outside" in answer:
+            self.failure = f"the model gave a score of {str(answer['outside'])[:40]}, outside [0, 1]"
+            self._wake_all()
+            return
         feed = self._feeds.get(answer["device"])
         if feed is not None:
             feed.answered(int(answer["no"]), answer["score"], float(answer["took_s"]))

@@ -12,6 +12,7 @@ from model_service.gates.origin import judge_fit, judge_lineage, judge_rebuild
 from model_service.gates.parity import judge_golden, judge_parity
 from model_service.gates.quality import judge_quality
 from model_service.gates.recall import judge_false_alarms, judge_learnt, judge_recall
+from model_service.gates.score_gates import judge_score_range
 from model_service.gates.verdict import GateVerdict, not_shown
 from model_service.models.bundle_files import BundleFiles
 from model_service.models.candidate import build_candidate
@@ -62,11 +63,13 @@ def _judge_running(inputs: GateInputs, window: NDArray[np.float32]) -> tuple[Gat
     latency = judge_latency(candidate, champion, window, gates)
     new, old = (ScoreStage(b.model, len(names), b.manifest.version).score for b in bundles)
     holdout = holdout_of(part_of(inputs.rows, "holdout"), names, inputs.cohorts)
+    kept = judge_score_range(inputs.candidate, new, holdout, inputs.bank)
     rebuild, reference = _rebuild(inputs)
     if reference is None:
-        return (latency, rebuild)
+        return (latency, kept, rebuild)
     return (
         latency,
+        kept,
         rebuild,
         judge_parity(new, reference, holdout, inputs.bank, gates.parity),
         judge_golden(inputs.candidate, inputs.champion, reference, inputs.profile),

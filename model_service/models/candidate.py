@@ -20,6 +20,7 @@ from model_service.models.features import compute
 from model_service.models.golden import Golden, golden_windows
 from model_service.models.mahalanobis import Mahalanobis
 from model_service.models.rounding import rounded, rounded_number, rounded_or_nan
+from model_service.models.score_check import check_scores
 from model_service.models.training_rows import TrainingRows, training_part
 from schemas.manifest import Baseline, Lineage, Manifest, TrainingFacts
 from schemas.profile import Profile
@@ -55,7 +56,7 @@ def build_candidate(  # noqa: PLR0913, PLR0917  (the bytes depend on each of the
 
     Raises:
         DatasetError: Too few devices, or labels of one class only.
-        BundleError: The champion's manifest holds no parameters.
+        BundleError: The champion's manifest holds no parameters, or a score lies outside [0, 1].
     """
     chosen = training_part(rows, profile)
     if kind == "classifier":
@@ -66,7 +67,7 @@ def build_candidate(  # noqa: PLR0913, PLR0917  (the bytes depend on each of the
         script=SCRIPT, seed=seed, devices=chosen.rows.devices, windows=len(chosen.rows.features)
     )
     complete = manifest.model_copy(update={"training": training, "lineage": lineage, "files": {}})
-    return build_bundle(complete, graph, golden.to_arrow(), major)
+    return check_scores(build_bundle(complete, graph, golden.to_arrow(), major))
 
 
 def moved_features(profile: Profile, names: Collection[str]) -> Flags:

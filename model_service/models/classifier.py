@@ -74,7 +74,9 @@ class Classifier:
     def _write_score(self, writer: GraphWriter, features: str) -> str:
         spliced = writer.splice(_converted(self.forest, self.width), {"features": features})
         fault = writer.op("Gather", spliced["probabilities"], writer.integer(1), axis=1)
-        return nan_where_missing(writer, features, fault)
+        # A sum of float32 trees may come to 1.0000001.
+        clipped = writer.op("Clip", fault, writer.floats(0.0), writer.floats(1.0))
+        return nan_where_missing(writer, features, clipped)
 
 
 def is_fault(label: str | None) -> bool:

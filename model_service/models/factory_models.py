@@ -18,6 +18,7 @@ from model_service.models.graph import FLOAT, OPSET, GraphWriter, tensor
 from model_service.models.mahalanobis import Mahalanobis, fit, write_score
 from model_service.models.robust import CALIBRATION, build_robust, robust_score
 from model_service.models.rounding import rounded, rounded_or_nan
+from model_service.models.score_check import check_scores
 from schemas.manifest import (
     ANY_FEATURESET,
     SCORE_EDGES,
@@ -72,7 +73,7 @@ def factory_bundle(
         tolerance=TOLERANCE,
         files={},
     )
-    return build_bundle(manifest, anomaly_graph(profile, model), vectors.to_arrow())
+    return check_scores(build_bundle(manifest, anomaly_graph(profile, model), vectors.to_arrow()))
 
 
 def robust_bundle(seed: int) -> BundleFiles:
@@ -101,7 +102,7 @@ def robust_bundle(seed: int) -> BundleFiles:
         tolerance=TOLERANCE,
         files={},
     )
-    return build_bundle(manifest, build_robust(), golden.to_arrow())
+    return check_scores(build_bundle(manifest, build_robust(), golden.to_arrow()))
 
 
 def anomaly_graph(profile: Profile, model: Mahalanobis) -> bytes:

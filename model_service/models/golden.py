@@ -63,6 +63,18 @@ def golden_windows(data: bytes) -> NDArray[np.float32]:
         return _matrix(table, "window").reshape(table.num_rows, *shape)
 
 
+def golden_inputs(data: bytes) -> dict[str, NDArray[np.generic]]:
+    """Further inputs of the graph beside the window, by name; empty for a graph of one profile.
+
+    Raises:
+        BundleError: These bytes are not golden vectors.
+    """
+    with _translated():
+        extra = json.loads((_table(data).schema.metadata or {})[b"extra"])
+        kinds = {name: np.int64 if name == "columns" else np.float32 for name in extra}
+        return {name: np.array(values, dtype=kinds[name]) for name, values in extra.items()}
+
+
 def golden_outputs(data: bytes) -> NDArray[np.float64]:
     """Expected outputs of golden vectors: features, and the score as last column, shape (n, F + 1).
 

@@ -45,7 +45,7 @@ class OrtGraph:
             raise BundleError(f"model {name}: {exc}") from exc
 
     def run(
-        self, outputs: tuple[str, ...], inputs: Mapping[str, NDArray[np.floating]]
+        self, outputs: tuple[str, ...], inputs: Mapping[str, NDArray[np.generic]]
     ) -> list[NDArray[np.float32]]:
         """Outputs by name.
 

@@ -67,6 +67,25 @@ def blind_when_hot(number: int) -> BundleFiles:
     return candidate(number, model=model.SerializeToString())
 
 
+def outside_when_hot(number: int) -> BundleFiles:
+    """As good as the factory's, until a sample exceeds any golden one: then every score is 1.5 higher."""
+    model = factory_graph()
+    _hide_score(model)
+    constants = {"nothing": 0.0, "far": 1.5, "hot": HOT_C}
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.array(value, np.float32), name) for name, value in constants.items()
+    )
+    model.graph.node.extend(
+        [
+            helper.make_node("ReduceMax", ["window"], ["hottest"], axes=[1, 2], keepdims=0),
+            helper.make_node("Greater", ["hottest", "hot"], ["too_hot"]),
+            helper.make_node("Where", ["too_hot", "far", "nothing"], ["more"]),
+            helper.make_node("Add", ["seen", "more"], ["score"]),
+        ]
+    )
+    return candidate(number, model=model.SerializeToString())
+
+
 def hot(window: Window) -> Window:
     """The window with one sample that makes ``blind_when_hot`` blind."""
     samples = window.samples.copy()

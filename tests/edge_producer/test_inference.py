@@ -6,15 +6,21 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from onnx import helper, numpy_helper
 
+from edge_producer.bundle import BUNDLES, open_bundle
 from edge_producer.inference import OnnxPredictor, feature_columns, load_predictor, range_edges
 from edge_producer.reference import HIGH_SHARE, RollingReference
 from edge_producer.sources import Injection, Scenario, SimulateSource, truth
 from edge_producer.window import Predictor
 from model_service.models.features import compute
+from model_service.models.golden import Golden, golden_outputs, golden_windows
 from model_service.models.robust import robust_score
+from schemas.errors import BundleError
 from schemas.profile import FEATURE_KINDS, Channel, Profile
 from schemas.profile_file import find_profile
+from tests.edge_producer.bundles import factory_graph
+from tests.simulators.update_service import candidate
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 MACHINE = find_profile("machine")
@@ -205,3 +211,21 @@ def test_columns_point_at_channel_and_kind():
         kinds.index("mean"),
     ]
     assert isinstance(load_predictor(GENERIC), OnnxPredictor)
+
+
+def test_a_model_whose_golden_scores_leave_their_range_is_not_loaded(tmp_path):
+    """It agrees with its golden vectors: these state 1.5 too."""
+    model = factory_graph()
+    for node in model.graph.node:
+        node.output[:] = ["seen" if name == "score" else name for name in node.output]
+    model.graph.initializer.append(numpy_helper.from_array(np.array(1.5, np.float32), "constant"))
+    model.graph.node.append(helper.make_node("Mul", ["seen", "nil"], ["none"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(0.0, np.float32), "nil"))
+    model.graph.node.append(helper.make_node("Add", ["none", "constant"], ["score"]))
+    factory = open_bundle(BUNDLES / "machine").golden
+    outputs = golden_outputs(factory)
+    score = np.where(np.isnan(outputs[:, -1]), np.nan, 1.5)
+    golden = Golden(golden_windows(factory), outputs[:, :-1], score).to_arrow()
+    candidate(1, model=model.SerializeToString(), golden=golden).write(tmp_path)
+    with pytest.raises(BundleError, match=r"outside \[0, 1\]"):
+        OnnxPredictor(open_bundle(tmp_path), MACHINE)

@@ -140,6 +140,21 @@ def test_a_model_that_breaks_gives_no_score_and_the_fail_safe_applies(rig):
     assert rig.actions[-1] == ("d-1", "none")
 
 
+def test_a_score_that_rounding_put_outside_is_used_and_counted_and_one_farther_out_is_not(rig):
+    class Raw(Scaled):
+        def score(self, device_id, samples):
+            return super().score(device_id, samples)[0], float(samples[0, 0])
+
+    rig.switch.models = ActiveModels(Raw("m-1"))
+    rig.sense([0.1, 1.0000001, 1.0000001])
+    assert rig.actions[-1] == ("d-1", "stop")
+    rig.sense([1.5] * 12)
+    assert rig.actions[-1] == ("d-1", "hold"), "no usable score"
+    rig.commit()
+    counters = rig.spool.counters()
+    assert (counters["scores_clipped"], counters["scores_outside"]) == (2, 12)
+
+
 def test_a_generic_model_goes_on_with_the_reference_of_the_one_before():
     machine = find_profile("machine")
     profile = machine.model_copy(update={"model": ModelSpec(name="robust", warmup_windows=4)})

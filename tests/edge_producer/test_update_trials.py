@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import pytest
 
 from edge_producer.model_switch import ScoredWindow
 from edge_producer.updates.shadow_comparison import ShadowComparison
-from edge_producer.updates.trials import ANSWER_S, INPUT_S, READY_S, TrialFeed
+from edge_producer.updates.trials import ANSWER_S, INPUT_S, READY_S, TrialChild, TrialFeed
 from edge_producer.updates.update_once import synthetic_windows
 from schemas.profile_file import find_profile
+from tests.edge_producer.bundles import hot, outside_when_hot
+from tests.waiting import wait_until
 
 MACHINE = find_profile("machine")
 WANTED = 5
@@ -103,3 +108,25 @@ def test_enough_good_answers_pass_however_long_they_took(trial):
 def test_a_child_that_died_fails_whatever_the_clock_says(trial):
     trial.child.failure_reason = "the trial process ended with code -9"
     assert trial.pass_s(0.0) == "fail"
+
+
+def test_a_model_whose_score_leaves_its_range_fails_its_trial(tmp_path):
+    """A real child: on golden windows it is as good as any, on a hot one it says 1.5 more."""
+    outside_when_hot(1).write(tmp_path)
+    child, woken = TrialChild(tmp_path, MACHINE), threading.Event()
+    try:
+        start = ShadowComparison.start("old", "new", MACHINE)
+        feed = TrialFeed("m-1", child, start, 0, woken.set, time.monotonic)
+        child.add_feed(feed)
+        wait_until(lambda: child.ready or child.failure_reason, 60.0, "the child")
+        assert child.failure_reason == ""
+        window = next(synthetic_windows(MACHINE, "m-1"))
+        feed.observe(window, ScoredWindow("old", 0.1, 0.0))
+        wait_until(lambda: feed.comparison.seen, 60.0, "an answer")
+        feed.observe(hot(window), ScoredWindow("old", 0.1, 0.0))
+        wait_until(lambda: child.failure_reason, 60.0, "the failure")
+        state, reason = feed.progress(WANTED)
+        assert state == "fail"
+        assert "outside [0, 1]" in reason
+    finally:
+        child.end()

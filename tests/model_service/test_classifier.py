@@ -1,6 +1,7 @@
 """The classifier: what scikit-learn says, from the raw window on, where people labelled enough."""
 
 import numpy as np
+import onnx
 import pyarrow as pa
 import pytest
 
@@ -59,6 +60,19 @@ def test_the_graph_says_what_scikit_learn_says(bundle):
     expected = trained().score(compute(windows, MACHINE.feature_specs(), MACHINE.channel_names))
     np.testing.assert_allclose(score, expected, atol=1e-5)
     assert np.isnan(score).any()
+
+
+def test_its_graph_clips_what_a_sum_of_trees_leaves_over(bundle):
+    """Each tree says 1.0 and the sum says 1.0000001: seen with 20 trees, and lost as "no score"."""
+    model = onnx.load_from_string(bundle.model)
+    kinds = [node.op_type for node in model.graph.node if "score" in node.output or node.op_type == "Clip"]
+    assert "Clip" in kinds
+    [trees] = [node for node in model.graph.node if node.op_type == "TreeEnsembleClassifier"]
+    [weights] = [a for a in trees.attribute if a.name == "class_weights"]
+    weights.floats[:] = [w * 1.5 for w in weights.floats]
+    rows = np.concatenate([BANK.inject(features(healthy, HOLDOUT).reshape(-1, 10), "bearing_wear", 1.0)])
+    score = ScoreStage(model.SerializeToString(), 10, "x").score(rows)
+    assert score.max() == 1.0
 
 
 def test_the_same_rows_and_seed_give_the_same_bytes(bundle):

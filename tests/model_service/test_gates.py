@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pyarrow as pa
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from model_service.gates.evaluate import evaluate, refusal
 from model_service.gates.footprint import judge_memory, judge_operators
@@ -23,7 +23,9 @@ from model_service.gates.statistics import MIN_DEVICES
 from model_service.models.bundle_files import build_bundle
 from model_service.models.golden import Golden, golden_outputs, golden_windows
 from model_service.models.mahalanobis import Mahalanobis
+from model_service.models.score_check import check_scores
 from model_service.models.training_rows import part_of
+from schemas.errors import BundleError
 from schemas.manifest import Tolerance
 from tests.model_service.regimes import (
     BANK,
@@ -41,7 +43,7 @@ from tests.model_service.regimes import (
 )
 
 ALL = {
-    "operators", "size", "fit", "lineage", "memory", "latency", "rebuild", "parity", "golden", "quality",
+    "operators", "size", "fit", "lineage", "memory", "latency", "score_range", "rebuild", "parity", "golden", "quality",
     "recall", "false_alarms", "fault_learnt",
 }  # fmt: skip
 
@@ -173,6 +175,28 @@ def test_a_candidate_for_another_profile_is_not_even_loaded():
     taken = rows(warmer())
     other = changed(candidate(taken), features=tuple(reversed(MACHINE.feature_names)))
     assert failed(gate_inputs(taken, candidate=other)) == {"fit"}
+
+
+def test_a_graph_whose_scores_leave_their_range_is_refused():
+    """On windows that no golden vector and no row of the holdout resembles, too."""
+
+    def raise_score(model, by):
+        for node in model.graph.node:
+            node.output[:] = ["seen" if name == "score" else name for name in node.output]
+            node.input[:] = ["seen" if name == "score" else name for name in node.input]
+        model.graph.initializer.append(numpy_helper.from_array(np.array(by, np.float32), "by"))
+        model.graph.node.append(helper.make_node("Mul", ["seen", "by"], ["score"]))
+
+    taken = rows(warmer())
+    for by, refused in ((1.00001, False), (1.01, True)):
+        raised = edited(candidate(taken), lambda model, by=by: raise_score(model, by))
+        verdict = judged(gate_inputs(taken, candidate=raised))["score_range"]
+        assert verdict.passed != refused, verdict.text
+        if refused:
+            with pytest.raises(BundleError, match="outside"):
+                check_scores(raised)
+        else:
+            assert check_scores(raised) is raised
 
 
 # -- footprint -----------------------------------------------------------------------------------

@@ -199,9 +199,8 @@ def check_golden(session: OnnxSession, bundle: Bundle) -> None:
         features, score = session.run(window[np.newaxis], extra)
         got = np.append(features[0], score[0])
         if score_excess(float(score[0])) > ROUNDING:
-            raise BundleError(
-                f"model {version}: golden window {number} scores {score[0]:.3g}, outside [0, 1]"
-            )
+            what = f"golden window {number} scores {score[0]:.3g}, outside [0, 1]"
+            raise BundleError(f"model {version}: {what}")
         if not np.allclose(got, expected[number], tolerance.relative, tolerance.absolute, equal_nan=True):
             off = np.nanmax(np.abs(got - expected[number]))
             raise BundleError(f"model {version}: golden window {number} misses its outputs by {off:.3g}")

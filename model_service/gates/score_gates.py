@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from model_service.gates.holdout import Holdout, Score
-from model_service.gates.verdict import GateVerdict
+from model_service.gates.verdict import GateVerdict, not_shown
 from model_service.models.bundle_files import BundleFiles
 from model_service.models.fault_bank import FaultBank
 from model_service.models.score_check import largest_excess, stretched_scores
+from schemas.errors import BundleError
 from schemas.score_range import ROUNDING
 
 SCORE_RANGE = "score_range"
@@ -27,7 +28,10 @@ def judge_score_range(
     """
     faults = holdout.faults(bank)
     sets = [holdout.healthy, holdout.labelled, *(rows for kind in faults.values() for rows in kind)]
-    given = [stretched_scores(candidate).astype(np.float64)]
+    try:
+        given = [stretched_scores(candidate).astype(np.float64)]
+    except BundleError as exc:
+        return not_shown(SCORE_RANGE, str(exc), ROUNDING)
     given += [score(s.features) for s in sets if len(s.features)]
     scores = np.concatenate(given)
     worst = largest_excess(scores)

@@ -43,8 +43,8 @@ from tests.model_service.regimes import (
 )
 
 ALL = {
-    "operators", "size", "fit", "lineage", "memory", "latency", "score_range", "rebuild", "parity", "golden", "quality",
-    "recall", "false_alarms", "fault_learnt",
+    "operators", "size", "fit", "lineage", "memory", "latency", "score_range", "rebuild", "parity", "golden",
+    "quality", "recall", "false_alarms", "fault_learnt",
 }  # fmt: skip
 
 

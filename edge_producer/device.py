@@ -9,7 +9,6 @@ import json
 import logging
 import secrets
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,11 +27,11 @@ from edge_producer.model_switch import ActiveModels, ModelSwitch, ScoredWindow
 from edge_producer.sensed_rows import Row
 from edge_producer.summaries import FIRST_SHADOW_PART, Summarizer
 from edge_producer.window import Floats, Predictor, Window
+from edge_producer.window_scoring import WindowScorer
 from schemas.events import Alert
 from schemas.instants import from_us, to_us
 from schemas.profile import Profile
 from schemas.row_schemas import Stratum
-from schemas.score_range import usable_score
 
 NEVER_US = -(2**62)
 
@@ -91,13 +90,11 @@ class Device:
         self._models = self._switch.models
         self._host = host
         self._period_us = round(profile.summaries.period_s * 1e6)
-        self._no_features = np.full(len(profile.feature_names), np.nan, dtype=np.float32)
+        self._scorer = WindowScorer(self.device_id, profile)
         self._raw_bytes = _raw_bytes(profile)
         self._alerts: list[bytes] = []
         self._commanded: str | None = None
-        self._last_logged = ""
         self._windows = self._at_risk = 0
-        self._counts: Counter[str] = Counter()
         self.state_lost = False
         self._go_on_from(state)
         self._boot_id, self._seq, self._newest_us = host.new_boot_id(), 0, NEVER_US
@@ -148,13 +145,15 @@ class Device:
         if self._switch.models is not self._models:
             self._change_models(self._switch.models)
         begun = time.perf_counter_ns()
-        features, score = self._scored(self._models.active, window)
+        self._scorer.begin(window.samples)
+        features, score = self._scorer.score(self._models.active, window.samples)
         scored = time.perf_counter_ns()
         decision = self._decider.decide(window.end, score)
         self._host.meters.decided(time.perf_counter_ns() - begun)
         if decision.action != self._commanded:
             self._commanded = decision.action
             self._host.on_action(self.device_id, decision.action, score)
+        self._scorer.count_decided(score)
         self._windows += 1
         self._at_risk += 1
         self._dirty = True
@@ -177,7 +176,7 @@ class Device:
 
     def _lose_records(self, error: Exception) -> None:
         """Begin the records anew under another boot; what they had not handed over is counted as lost."""
-        self._log_once("records of windows are lost", error)
+        self._scorer.log_once("records of windows are lost", error)
         lost, newest_us = self._at_risk, max(self._newest_us, 0)
         self._begin_records(None)
         self._boot_id, self._seq, self._newest_us = self._host.new_boot_id(), 0, NEVER_US
@@ -185,13 +184,6 @@ class Device:
         period_us = newest_us - newest_us % self._period_us
         key = BookKey(self._boot_id, period_us, self._models.active.version, Stratum.SAMPLE.value)
         self._ledger.lose(key, lost)
-
-    def _log_once(self, what: str, error: Exception) -> None:
-        """Log an error with its traceback, unless the same was logged last: it may come with every window."""
-        text = f"{what}: {type(error).__name__}: {error}"
-        if text != self._last_logged:
-            self._last_logged = text
-            log.error(text, exc_info=error, extra={"device_id": self.device_id})
 
     def command_again(self) -> None:
         """Have the next window command its action, even if it is the one in force."""
@@ -218,7 +210,6 @@ class Device:
         alerts, self._alerts = self._alerts, []
         sensed, self._sensed = self._sensed, []
         windows, self._windows = self._windows, 0
-        counts, self._counts = self._counts, Counter()
         self._dirty = False
         state = {"decider": self._decider.export(), "filter": self._filter.export()}
         update = DeviceUpdate(
@@ -237,7 +228,7 @@ class Device:
                 "windows": windows,
                 "raw_bytes": windows * self._raw_bytes,
                 "feature_bytes": self._host.meters.unfiltered_bytes(self.device_id, sensed),
-                **counts,
+                **self._scorer.take_counts(),
             },
             decision=self._decider.action,
             model_version=self._models.active.version,
@@ -257,38 +248,21 @@ class Device:
                 if models.shadow is not None:
                     models.shadow.take_over(self.device_id, before.active)
         except Exception as exc:  # noqa: BLE001  (it decides without what the earlier model had learnt)
-            self._log_once("another model could not take over", exc)
+            self._scorer.log_once("another model could not take over", exc)
         self._switch.in_use = models
-
-    def _scored(self, model: Predictor, window: Window) -> tuple[Floats, float | None]:
-        try:
-            features, score = model.score(self.device_id, window.samples)
-        except Exception as exc:  # noqa: BLE001  (whatever a model does: without a score there is the fail-safe)
-            self._log_once("a window without a score", exc)
-            return self._no_features, None
-        usable = usable_score(score)
-        self._count("scores_clipped", int(usable.clipped))
-        self._count("scores_outside", int(usable.outside))
-        if usable.outside:
-            self._log_once("a window without a score", ValueError(f"{model.version} gave one outside [0, 1]"))
-        return features, usable.score
-
-    def _count(self, name: str, n: int) -> None:
-        if n:
-            self._counts[name] += n
 
     def _compare(self, window: Window, row: Row, took_s: float) -> None:
         """Have the shadow score the same window, after the decision, and pass both scores to the observer."""
         try:
             self._observe(window, row, took_s)
         except Exception as exc:  # noqa: BLE001  (a comparison is worth no decision)
-            self._log_once("a comparison of models failed", exc)
+            self._scorer.log_once("a comparison of models failed", exc)
 
     def _observe(self, window: Window, row: Row, took_s: float) -> None:
         shadow, score, shadow_s = self._models.shadow, None, 0.0
         if shadow is not None:
             begun = time.perf_counter_ns()
-            _, score = self._scored(shadow, window)
+            _, score = self._scorer.score(shadow, window.samples)
             shadow_s = (time.perf_counter_ns() - begun) / 1e9
             self._shadow_summarizer.add_score((row.boot_id, shadow.version, row.period_us), score)
         if self._models.observer is not None:
@@ -314,6 +288,7 @@ class Device:
             decision=decision.action,
             model_version=self._models.active.version,
             sensed_s=self._host.clock(),
+            reasons=self._scorer.marks,
         )
 
     def _release(self, rows: list[Row]) -> None:

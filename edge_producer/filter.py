@@ -141,14 +141,14 @@ class RowFilter:
         """Judge a new row; returns the rows that are now released, oldest first."""
         row.u = permanent_u(self._secret, row.boot_id, row.seq)
         row.sample_p = self._budget.p
-        row.reasons = self._rules(row, decision)
+        row.reasons |= self._rules(row, decision)
         if row.reasons & _THRESHOLD:
             self._burst_left = self._policy.burst_after
             for earlier in self._held:
                 earlier.reasons |= _PRETRIGGER
         elif self._burst_left:
             self._burst_left -= 1
-        self._budget.spend(row.event_us, not row.reasons)
+        self._budget.spend(row.event_us, not row.reasons & RULES)
         if self._bands.size and row.selected:
             self._last_sent = self._band_values(row)
         self._held.append(row)
@@ -217,6 +217,6 @@ class RowFilter:
 
     @staticmethod
     def _final(row: Row) -> Row:
-        if not row.reasons and row.u < row.sample_p:
-            row.reasons = _SAMPLE
+        if not row.reasons & RULES and row.u < row.sample_p:
+            row.reasons |= _SAMPLE
         return row

@@ -15,6 +15,12 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from edge_producer.bundle import BUNDLES, Bundle, check_fit, load_bundle
+from edge_producer.missing_channels import (
+    missing_channels,
+    required_by_model,
+    required_by_profile,
+    without,
+)
 from edge_producer.reference import RollingReference, smallest_spreads
 from edge_producer.window import Floats, Predictor, Samples
 from schemas.errors import BundleError
@@ -97,6 +103,7 @@ class OnnxPredictor:
         check_golden(self._session, bundle)
         self._profile = profile
         self._generic = bundle.manifest.featureset == ANY_FEATURESET
+        self._required = required_by_model(bundle.manifest, profile) | required_by_profile(profile)
         self._columns = feature_columns(profile)
         self._floors = smallest_spreads(profile)
         self._references: dict[str, RollingReference] = {}
@@ -125,19 +132,23 @@ class OnnxPredictor:
     def score(self, device_id: str, samples: Samples) -> tuple[Floats, float | None]:
         """Features and score of one window; see ``Predictor.score``.
 
-        The score is None while the reference warms up, if more than ``sampling.max_missing`` of the samples
-        are missing, and if a feature that the model needs is missing.
+        The score is None while the reference warms up, and if a channel or feature that the model or the
+        profile needs is missing.
         """
         reference = self._reference(device_id)
         extra = {} if reference is None else self._reference_inputs(reference)
         features, scores = self._session.run(samples[np.newaxis], extra)
-        missing = 1.0 - np.isfinite(samples).mean()
-        if missing > self._profile.sampling.max_missing:
-            return features[0], None
+        learnt, missing = features[0], missing_channels(samples, self._profile.sampling.max_missing)
+        if missing.any():
+            if (missing & self._required).any():
+                return features[0], None
+            # The row keeps what the few samples of a missing channel say; score and reference do without.
+            masked, scores = self._session.run(without(samples, missing)[np.newaxis], extra)
+            learnt = masked[0]
         raw = float(scores[0])
         score = raw if raw == raw else None  # noqa: PLR0124  (NaN is the only value unequal to itself)
         if reference is not None:
-            reference.learn(features[0], score)
+            reference.learn(learnt, score)
         return features[0], score
 
     def take_over(self, device_id: str, predecessor: Predictor) -> None:

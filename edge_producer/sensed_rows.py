@@ -24,7 +24,7 @@ class Row:
         sensed_s: Wall clock when it was sensed, seconds since 1970: for lingering, not for analysis.
         u: The row's permanent uniform number in [0, 1); set by the filter.
         sample_p: Sampling rate in force when it was sensed; set by the filter.
-        reasons: Bits of ``Reason``; complete once the filter has released the row.
+        reasons: Bits of ``Reason`` and ``channel_bit``; complete once the filter has released the row.
     """
 
     boot_id: int

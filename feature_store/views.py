@@ -16,7 +16,7 @@ from feature_store.lineage_view import LINEAGE
 from feature_store.model_views import MODEL_COMPARISONS, MODEL_PERFORMANCE, MODEL_VERSIONS
 from feature_store.sound_cut import SoundCut
 from schemas.profile import Profile
-from schemas.row_schemas import Reason
+from schemas.row_schemas import LAST_CHANNEL_BIT, Reason, channel_bit
 from schemas.tables import (
     BOOKS,
     FIXED_TABLES,
@@ -26,7 +26,7 @@ from schemas.tables import (
     telemetry_table_name,
 )
 from schemas.topics import TELEMETRY
-from schemas.view_specs import BOOKS_STATEMENTS, DAMAGED_FILES, JOB_PROGRESS, sql_type
+from schemas.view_specs import BOOKS_STATEMENTS, DAMAGED_FILES, JOB_PROGRESS, MISSING_CHANNELS, sql_type
 
 _BOOKS_KEY = "device_id, boot_id, period_start, model_version, stratum"
 _PREFIX = telemetry_table_name("")
@@ -53,6 +53,7 @@ def statements(root: Path, sound: SoundCut, profiles: Mapping[str, Profile]) -> 
         "alarms": alarms_sql({p.name: p.decision.idle for p in profiles.values()}),
         "fleet": _FLEET,
         "data_quality": _DATA_QUALITY,
+        MISSING_CHANNELS.name: _missing_channels(profiles),
         "refusals": _REFUSALS,
         "cohorts": _COHORTS,
         "cut": _cut(cut),
@@ -199,6 +200,21 @@ SELECT device_id, coalesce(registered, false) AS registered,
     coalesce(missing_messages, 0) AS missing_messages
 FROM known FULL JOIN stated USING (device_id) FULL JOIN landed USING (device_id)
     FULL JOIN refusals USING (device_id) FULL JOIN unheard USING (device_id)"""
+
+
+def _missing_channels(profiles: Mapping[str, Profile]) -> str:
+    """SQL of the view ``missing_channels``: bits of ``reasons``, by the newest version of each profile."""
+    lines = [
+        f"({duck.text(p.name)}, {channel_bit(n)}, {duck.text(name) if n < LAST_CHANNEL_BIT else 'NULL'})"
+        for p in profiles.values()
+        for n, name in enumerate(p.channel_names[: LAST_CHANNEL_BIT + 1])
+    ]
+    if not lines:
+        return _empty({c.name: c.kind for c in MISSING_CHANNELS.columns})
+    return f"""
+SELECT profile, device_id, boot_id, seq, event_time, channel::VARCHAR AS channel, score
+FROM telemetry JOIN (VALUES {", ".join(lines)}) AS c(profile, channel_bit, channel) USING (profile)
+WHERE (reasons & channel_bit) <> 0"""
 
 
 def _damaged_files(left_out: Iterable[DamagedFile]) -> str:

@@ -28,6 +28,10 @@ needs both.
 """
 
 
+_REASONS = """Bits: why a row was sent. Bits 65536 to 536870912 say that channel 0 to 13 of the profile was
+missing in the window, and 1073741824 the same of a later one; the view `missing_channels` names them."""
+
+
 def page() -> str:
     """The whole page, Markdown."""
     profiles = [load_profile(path) for path in builtin_profiles().values()]
@@ -41,7 +45,7 @@ def page() -> str:
         "## Telemetry tables, one per profile\n",
         *(_table(telemetry_table(p)) for p in profiles),
         "## Codes\n",
-        _codes("reasons", "Bits: why a row was sent.", [(str(int(r)), r.name or "") for r in Reason]),
+        _codes("reasons", _REASONS, [(str(int(r)), r.name or "") for r in Reason]),
         _codes(
             "time_quality", "What the device knew of its clock.", [(str(int(q)), q.name) for q in TimeQuality]
         ),

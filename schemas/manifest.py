@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AwareDatetime,
@@ -15,6 +15,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    model_validator,
 )
 
 from schemas.errors import BundleError
@@ -138,6 +139,7 @@ class Manifest(ManifestPart):
         kind: What the score means: distance from healthy, or the probability of a labelled fault.
         parameters: The fitted numbers behind the graph, by name, matrices by rows: the next model starts from
             them, and an evaluation recomputes the scores from them without the graph.
+        optional_channels: Channels that the model can do without; all others are required.
         lineage: What a retrained model was trained from; None for factory bundles.
         files: SHA-256 of each file of the bundle but the manifest.
     """
@@ -157,6 +159,7 @@ class Manifest(ManifestPart):
     training: TrainingFacts | None = None
     parameters: dict[str, tuple[float, ...]] = {}
     lineage: Lineage | None = None
+    optional_channels: tuple[Name, ...] = ()
     tolerance: Tolerance
     files: dict[str, Digest]
 
@@ -167,7 +170,7 @@ class Manifest(ManifestPart):
 
     def content_digest(self) -> str:
         """SHA-256 over everything the bundle holds except its version."""
-        content = self.model_dump(mode="json", exclude={"version"})
+        content = {k: v for k, v in self._content().items() if k != "version"}
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -178,7 +181,18 @@ class Manifest(ManifestPart):
 
     def to_json(self) -> str:
         """The manifest file's text: sorted keys, one item a line, reproducible."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, indent=1) + "\n"
+        return json.dumps(self._content(), sort_keys=True, indent=1) + "\n"
+
+    def _content(self) -> dict[str, Any]:
+        """JSON values by name. What was added since 0.2.0 is left out where it says nothing new."""
+        return self.model_dump(mode="json", exclude=None if self.optional_channels else {"optional_channels"})
+
+    @model_validator(mode="after")
+    def _declared(self) -> Self:
+        unknown = set(self.optional_channels) - {c.name for c in self.channels}
+        if unknown:
+            raise ValueError(f"optional_channels names channels that are not declared: {sorted(unknown)}")
+        return self
 
 
 def parse_manifest(text: str | bytes, origin: str) -> Manifest:

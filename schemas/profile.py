@@ -47,6 +47,8 @@ class Channel(Section):
         min: Smallest plausible value, in ``unit``; a sample outside the range becomes missing.
         max: Largest plausible value.
         leaves_device: What may be sent: nothing, features, or raw samples on request.
+        required: Without this channel there is no usable score; otherwise a model that can do without it
+            judges the others.
     """
 
     name: Name
@@ -55,6 +57,7 @@ class Channel(Section):
     min: float
     max: float
     leaves_device: Literal["never", "features", "on_request"] = "features"
+    required: bool = False
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -67,7 +70,8 @@ class Sampling(Section):
     """How samples become windows. All channels share one rate.
 
     Attributes:
-        max_missing: Largest share of missing samples in a window that may still be scored.
+        max_missing: Largest share of a channel's samples that may be missing in a window; with more the
+            channel is missing.
     """
 
     rate_hz: PositiveFloat

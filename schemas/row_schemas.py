@@ -33,6 +33,13 @@ class Reason(IntFlag):
 
 RULES = ~int(Reason.SAMPLE) & 0xFF
 """Reasons that select a row with certainty (inclusion probability before thinning is 1)."""
+LAST_CHANNEL_BIT = 14
+"""Number of the channel whose bit stands for all later channels, too."""
+
+
+def channel_bit(number: int) -> int:
+    """Bit of ``reasons`` that says that this channel of the profile, from 0, was missing; selects no row."""
+    return 1 << (16 + min(number, LAST_CHANNEL_BIT))
 
 
 class Stratum(StrEnum):
@@ -71,7 +78,7 @@ TELEMETRY_HEAD = (
 TELEMETRY_TAIL = (
     _field("score", pa.float32(), "Anomaly score in [0, 1]; null: no usable score.", nullable=True),
     _field("decision", pa.string(), "Name of the local action in force after this window."),
-    _field("reasons", pa.int32(), "Why the row was sent; bitmask (Reason)."),
+    _field("reasons", pa.int32(), "Why the row was sent, and what was missing; bitmask (Reason)."),
     _field("sample_p", pa.float64(), "Uniform sampling rate p in force, in (0, 1]."),
     _field("inclusion_probability", pa.float64(), "Probability q that this row was sent, (0, 1]."),
     _field("model_version", pa.string(), "Version of the model that scored the row."),

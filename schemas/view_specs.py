@@ -97,6 +97,18 @@ DATA_QUALITY = _view(
     ("missing_messages", "BIGINT", "Message numbers that it has used and that have not arrived."),
 )
 
+MISSING_CHANNELS = _view(
+    "missing_channels",
+    "Which channels were missing in the windows of landed rows; one line a row and channel.",
+    ("profile", "VARCHAR", "Profile."),
+    ("device_id", "VARCHAR", "Stable id of the device."),
+    ("boot_id", "BIGINT", "Random id of one start of the device."),
+    ("seq", "BIGINT", "Window number since that start."),
+    ("event_time", "TIMESTAMPTZ", "UTC end of the window."),
+    ("channel", "VARCHAR", "Channel; null: at least one from the 15th on, which ones is not known."),
+    ("score", "FLOAT", "Score of the other channels; null: no usable score without it."),
+)
+
 REFUSALS = _view(
     "refusals",
     "What was refused, by who signed it, topic, partition and error; what nobody signed is one pool.",
@@ -224,6 +236,7 @@ DERIVED_VIEWS = (
     ALARMS,
     FLEET,
     DATA_QUALITY,
+    MISSING_CHANNELS,
     REFUSALS,
     COHORTS,
     CUT,

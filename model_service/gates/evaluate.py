@@ -12,7 +12,7 @@ from model_service.gates.origin import judge_fit, judge_lineage, judge_rebuild
 from model_service.gates.parity import judge_golden, judge_parity
 from model_service.gates.quality import judge_quality
 from model_service.gates.recall import judge_false_alarms, judge_learnt, judge_recall
-from model_service.gates.score_gates import judge_score_range
+from model_service.gates.score_gates import judge_masked_channels, judge_score_range
 from model_service.gates.verdict import GateVerdict, not_shown
 from model_service.models.bundle_files import BundleFiles
 from model_service.models.candidate import build_candidate
@@ -89,6 +89,9 @@ def _judge_scores(inputs: GateInputs, new: Score, old: Score, holdout: Holdout) 
         judge_quality(paired, gates.min_gain),
         judge_recall(paired, reference, *bounds),
         judge_false_alarms(paired, inputs.profile.rollout.max_alarm_gain),
+        judge_masked_channels(
+            inputs.candidate, paired, inputs.profile, inputs.profile.rollout.max_alarm_gain
+        ),
     ]
     if inputs.bank is not None and reference is not None:
         verdicts.append(judge_learnt(paired, inputs.bank, reference, *bounds))

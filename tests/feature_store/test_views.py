@@ -7,7 +7,7 @@ import pyarrow as pa
 from feature_store import connect
 from feature_store.lake import Lake
 from feature_store.lake_registry import DeviceRecord, DeviceRegistry, ProfileRegistry
-from schemas.row_schemas import Reason
+from schemas.row_schemas import Reason, channel_bit
 from schemas.tables import QUARANTINE, TableSpec
 from tests.feature_store.fleets import (
     PROFILE,
@@ -159,3 +159,12 @@ def test_the_profiles_own_idle_action_is_no_alarm(lake_root):
     rows = telemetry(device_id=["d"] * 2, seq=[1, 2], decision=["stop", "watch"], reasons=[START] * 2)
     land(lake, telemetry=rows)
     assert ask(lake_root, "SELECT seq, action FROM alarms") == [(1, "stop")]
+
+
+def test_the_channels_that_a_row_lacked_have_their_names(lake_root):
+    lake = machine_lake(lake_root)
+    marks = [SAMPLE, SAMPLE | channel_bit(1), START | channel_bit(0) | channel_bit(2)]
+    rows = telemetry(device_id=["d"] * 3, seq=[0, 1, 2], reasons=marks, score=[0.1, 0.2, None])
+    land(lake, telemetry=rows)
+    found = ask(lake_root, "SELECT seq, channel, score IS NULL FROM missing_channels ORDER BY 1, 2")
+    assert found == [(1, "temperature", False), (2, "current", True), (2, "vibration", True)]

@@ -19,6 +19,7 @@ from model_service.gates.recall import (
     nonnegative_fit,
     without_faults,
 )
+from model_service.gates.score_gates import judge_masked_channels
 from model_service.gates.statistics import MIN_DEVICES
 from model_service.models.bundle_files import build_bundle
 from model_service.models.golden import Golden, golden_outputs, golden_windows
@@ -44,7 +45,7 @@ from tests.model_service.regimes import (
 
 ALL = {
     "operators", "size", "fit", "lineage", "memory", "latency", "score_range", "rebuild", "parity", "golden",
-    "quality", "recall", "false_alarms", "fault_learnt",
+    "quality", "masked_channels", "recall", "false_alarms", "fault_learnt",
 }  # fmt: skip
 
 
@@ -197,6 +198,25 @@ def test_a_graph_whose_scores_leave_their_range_is_refused():
                 check_scores(raised)
         else:
             assert check_scores(raised) is raised
+
+
+def test_a_model_that_calls_a_channel_optional_is_tried_without_it():
+    """Honest: it fills the gap by its mean. Dishonest: it has no score, or alarms on what it does not see."""
+    taken = rows(warmer())
+    good = candidate(taken)
+    model, width = Mahalanobis.of(good.manifest), len(MACHINE.feature_names)
+    heat = np.array([s.channel == "temperature" for s in MACHINE.feature_specs()])
+    usual = model.unstandardised(np.zeros((1, width)))[0]
+
+    def filled(by):
+        return lambda f: model.score(np.where(np.isnan(f) & heat, usual + by, f))
+
+    stated = changed(good, optional_channels=("temperature",))
+    for score, passes in ((filled(0.0), True), (filled(500.0), False), (model.score, False)):
+        verdict = judge_masked_channels(stated, paired(new=score), MACHINE, 0.02)
+        assert verdict.passed == passes, verdict.text
+    assert judge_masked_channels(good, paired(new=model.score), MACHINE, 0.02).passed
+    assert not judged(gate_inputs(taken, candidate=stated))["masked_channels"].passed
 
 
 # -- footprint -----------------------------------------------------------------------------------

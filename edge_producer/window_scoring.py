@@ -1,0 +1,86 @@
+"""Scores one device's windows: whatever a model does, the device gets features and a usable score or none."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+
+import numpy as np
+
+from edge_producer.missing_channels import Channels, channel_marks, missing_channels, required_by_profile
+from edge_producer.window import Floats, Predictor, Samples
+from schemas.profile import Profile
+from schemas.score_range import usable_score
+
+log = logging.getLogger(__name__)
+
+
+class WindowScorer:
+    """The guard between one device's models and its decisions.
+
+    Args:
+        device_id: Named in logs.
+        profile: Says which channels are required.
+
+    Attributes:
+        missing: Channels that were missing in the newest window.
+    """
+
+    def __init__(self, device_id: str, profile: Profile) -> None:
+        self._device_id = device_id
+        self._max_missing = profile.sampling.max_missing
+        self._required = required_by_profile(profile)
+        self._no_features = np.full(len(profile.feature_names), np.nan, dtype=np.float32)
+        self._counts: Counter[str] = Counter()
+        self._last_logged = ""
+        self.missing: Channels = np.zeros(len(profile.channels), dtype=np.bool_)
+
+    def begin(self, samples: Samples) -> None:
+        """Look at a new window, before any model scores it."""
+        # A source that gives another number of channels is the model's to refuse, not ours to die of.
+        fits = samples.shape[1:] == self._required.shape
+        self.missing = (
+            missing_channels(samples, self._max_missing) if fits else ~np.zeros_like(self._required)
+        )
+
+    @property
+    def marks(self) -> int:
+        """Bits of ``reasons`` for the newest window."""
+        return channel_marks(self.missing) if self.missing.any() else 0
+
+    def score(self, model: Predictor, samples: Samples) -> tuple[Floats, float | None]:
+        """Features of the newest window, and a usable score: none if a required channel is missing."""
+        try:
+            features, raw = model.score(self._device_id, samples)
+        except Exception as exc:  # noqa: BLE001  (whatever a model does: without a score there is the fail-safe)
+            self.log_once("a window without a score", exc)
+            return self._no_features, None
+        if (self.missing & self._required).any():
+            return features, None
+        usable = usable_score(raw)
+        self._count("scores_clipped", usable.clipped)
+        self._count("scores_outside", usable.outside)
+        if usable.outside:
+            self.log_once("a window without a score", ValueError(f"{model.version} gave one outside [0, 1]"))
+        return features, usable.score
+
+    def count_decided(self, score: float | None) -> None:
+        """Count the newest window by what its decision rested on."""
+        self._count("windows_unscored", score is None)
+        self._count("windows_degraded", score is not None and bool(self.missing.any()))
+
+    def take_counts(self) -> Counter[str]:
+        """What was counted since the last call, by name; without zeros."""
+        counts, self._counts = self._counts, Counter()
+        return counts
+
+    def log_once(self, what: str, error: Exception) -> None:
+        """Log an error with its traceback, unless the same was logged last: it may come with every window."""
+        text = f"{what}: {type(error).__name__}: {error}"
+        if text != self._last_logged:
+            self._last_logged = text
+            log.error(text, exc_info=error, extra={"device_id": self._device_id})
+
+    def _count(self, name: str, happened: bool) -> None:
+        if happened:
+            self._counts[name] += 1

@@ -19,12 +19,14 @@ class LocalDecision:
         started: Another action was in force after the window before.
         alert: Whether to send an alert at once, because the action started.
         fail_safe: The action is in force because there is no usable score.
+        out_of_range: There are samples outside their range, in a row or too many.
     """
 
     action: str
     started: bool
     alert: bool
     fail_safe: bool
+    out_of_range: bool = False
 
 
 @dataclass(slots=True)
@@ -39,7 +41,8 @@ class Decider:
     """One device's decisions. Rules are ordered by severity; the most severe one in force wins.
 
     A rule in force ends when the score is below ``leave`` and its hold has passed. Without a usable score a
-    rule in force lasts to the end of its hold; then ``fail_safe`` applies.
+    rule in force lasts to the end of its hold; then ``fail_safe`` applies. Where nothing of this is in force,
+    samples outside their range bring ``out_of_range`` into force.
 
     Args:
         policy: The profile's rules.
@@ -49,6 +52,8 @@ class Decider:
     def __init__(self, policy: DecisionPolicy, state: Mapping[str, Any] | None = None) -> None:
         self._policy = policy
         self._rules = {rule.action: _RuleState() for rule in policy.rules}
+        mildest = policy.rules[0].action if policy.rules else "inspect"
+        self._range_action = policy.out_of_range or mildest
         self._action = policy.idle
         if state is not None:
             self._action = state["action"]
@@ -61,26 +66,32 @@ class Decider:
         """Name of the action in force."""
         return self._action
 
-    def decide(self, event_time: datetime, score: float | None) -> LocalDecision:
+    def decide(
+        self, event_time: datetime, score: float | None, *, out_of_range: bool = False
+    ) -> LocalDecision:
         """The decision after a window.
 
         Args:
             event_time: UTC end of the window; may step back, which restarts a hold.
             score: In [0, 1]; None where there is no usable one.
+            out_of_range: Samples are outside their range, in a row or too many.
         """
         winner = None
         for rule in self._policy.rules:
             if self._in_force(rule, self._rules[rule.action], event_time, score):
                 winner = rule
-        fail_safe = winner is None and score is None
+        safe = self._policy.fail_safe
+        # Where the fail-safe is to do nothing, what is out of range still has to be looked at.
+        ranged = out_of_range and winner is None and (score is not None or safe == self._policy.idle)
+        fail_safe = winner is None and score is None and not ranged
         if winner is not None:
             action, alert = winner.action, winner.alert
         else:
-            action = self._policy.fail_safe if fail_safe else self._policy.idle
+            action = self._range_action if ranged else safe if fail_safe else self._policy.idle
             alert = action != self._policy.idle
         started = action != self._action
         self._action = action
-        return LocalDecision(action, started, started and alert, fail_safe)
+        return LocalDecision(action, started, started and alert, fail_safe, out_of_range)
 
     def export(self) -> dict[str, Any]:
         """State as a JSON value."""

@@ -132,6 +132,11 @@ class Device:
         self._dirty = True
 
     @property
+    def absurd_shares(self) -> Mapping[str, float]:
+        """Channels that lose more than the stated share of their samples to ``absurd``, with the share."""
+        return self._scorer.absurd_shares
+
+    @property
     def dirty(self) -> bool:
         """Whether something happened since the last update."""
         return self._dirty
@@ -145,10 +150,10 @@ class Device:
         if self._switch.models is not self._models:
             self._change_models(self._switch.models)
         begun = time.perf_counter_ns()
-        self._scorer.begin(window.samples)
+        window = self._scorer.begin(window)
         features, score = self._scorer.score(self._models.active, window.samples)
         scored = time.perf_counter_ns()
-        decision = self._decider.decide(window.end, score)
+        decision = self._decider.decide(window.end, score, out_of_range=self._scorer.out_of_range)
         self._host.meters.decided(time.perf_counter_ns() - begun)
         if decision.action != self._commanded:
             self._commanded = decision.action

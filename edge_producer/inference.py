@@ -231,7 +231,7 @@ def _matrix(table: pa.Table, name: str) -> NDArray[np.float32]:
 
 
 def bin_edges(manifest: Manifest, profile: Profile) -> dict[str, NDArray[np.float64]]:
-    """The manifest's bin edges; for features without any, edges over the channel's plausible range."""
+    """The manifest's bin edges; for features without any, edges over the channel's usual range."""
     channels = {c.name: c for c in profile.channels}
     edges = {s.name: range_edges(channels[s.channel], s.kind) for s in profile.feature_specs()}
     edges |= {name: np.array(values) for name, values in manifest.bin_edges.items()}
@@ -240,9 +240,10 @@ def bin_edges(manifest: Manifest, profile: Profile) -> dict[str, NDArray[np.floa
 
 def range_edges(channel: Channel, kind: str) -> NDArray[np.float64]:
     """Inner bin edges of an untrained feature: even steps for levels, even ratios for measures of spread."""
+    low, high = channel.usual
     if kind in UNITLESS_KINDS:
         return np.array([1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 7.0, 10.0, 20.0])
     if kind in ("last", "mean", "min", "max"):
-        return np.linspace(channel.min, channel.max, INNER_EDGES + 2)[1:-1]
-    widest = max(abs(channel.min), abs(channel.max)) if kind == "rms" else (channel.max - channel.min) / 2
+        return np.linspace(low, high, INNER_EDGES + 2)[1:-1]
+    widest = max(abs(low), abs(high)) if kind == "rms" else (high - low) / 2
     return np.geomspace(1e-3 * widest, widest, INNER_EDGES + 2)[1:-1]

@@ -22,8 +22,8 @@ REFRESHES = 64
 
 
 def smallest_spreads(profile: Profile) -> NDArray[np.float64]:
-    """Lowest spread of each feature: a thousandth of the channel's plausible range; 0.05 if unitless."""
-    ranges = {c.name: c.max - c.min for c in profile.channels}
+    """Lowest spread of each feature: a thousandth of the channel's usual range; 0.05 if unitless."""
+    ranges = {c.name: c.usual[1] - c.usual[0] for c in profile.channels}
     return np.array(
         [0.05 if s.kind in UNITLESS_KINDS else 1e-3 * ranges[s.channel] for s in profile.feature_specs()]
     )

@@ -243,6 +243,7 @@ class Runner:
             "watchdog": {"pid": self._fail_safe.watchdog_pid, "restarts": self._fail_safe.restarts},
             "spool": self._keeper.to_status(),
             "keys": dict(self._keys.problems),
+            "absurd_shares": {n: s for n, d in self._devices.items() if (s := dict(d.absurd_shares))},
             **models,
         }
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 
 from edge_producer.missing_channels import Channels, channel_marks, missing_channels, required_by_profile
-from edge_producer.window import Floats, Predictor, Samples
+from edge_producer.range_watch import RangeWatch
+from edge_producer.window import Floats, Predictor, Samples, Window
 from schemas.profile import Profile
+from schemas.row_schemas import Reason
 from schemas.score_range import usable_score
 
 log = logging.getLogger(__name__)
@@ -24,6 +27,8 @@ class WindowScorer:
 
     Attributes:
         missing: Channels that were missing in the newest window.
+        out_of_range: Its samples are outside their range, in a row or too many.
+        absurd_shares: Channels that lose more than the stated share of their samples, with the share.
     """
 
     def __init__(self, device_id: str, profile: Profile) -> None:
@@ -33,20 +38,31 @@ class WindowScorer:
         self._no_features = np.full(len(profile.feature_names), np.nan, dtype=np.float32)
         self._counts: Counter[str] = Counter()
         self._last_logged = ""
+        self._ranges = RangeWatch(profile)
+        self.out_of_range = False
+        self.absurd_shares: dict[str, float] = {}
         self.missing: Channels = np.zeros(len(profile.channels), dtype=np.bool_)
 
-    def begin(self, samples: Samples) -> None:
-        """Look at a new window, before any model scores it."""
+    def begin(self, window: Window) -> Window:
+        """Look at a new window, before any model scores it; returns it without values that cannot be."""
+        samples = window.samples
         # A source that gives another number of channels is the model's to refuse, not ours to die of.
-        fits = samples.shape[1:] == self._required.shape
-        self.missing = (
-            missing_channels(samples, self._max_missing) if fits else ~np.zeros_like(self._required)
-        )
+        if samples.shape[1:] != self._required.shape:
+            self.missing, self.out_of_range = np.ones_like(self._required), False
+            return window
+        plausible = self._ranges.look(samples)
+        self.missing = missing_channels(plausible, self._max_missing)
+        if self._ranges.lost:
+            self._counts["samples_out_of_range"] += self._ranges.lost
+        self.absurd_shares = self._ranges.shares()
+        self.out_of_range = self._ranges.run or bool(self.absurd_shares)
+        return window if plausible is samples else replace(window, samples=plausible)
 
     @property
     def marks(self) -> int:
-        """Bits of ``reasons`` for the newest window."""
-        return channel_marks(self.missing) if self.missing.any() else 0
+        """Bits of ``reasons`` for the newest window: what was missing, and that a run was out of range."""
+        marks = channel_marks(self.missing) if self.missing.any() else 0
+        return marks | (int(Reason.OUT_OF_RANGE) if self._ranges.run else 0)
 
     def score(self, model: Predictor, samples: Samples) -> tuple[Floats, float | None]:
         """Features of the newest window, and a usable score: none if a required channel is missing."""

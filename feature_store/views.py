@@ -177,7 +177,8 @@ WITH stated AS (
     FROM books GROUP BY device_id
 ), landed AS (
     SELECT device_id, count(*) AS landed, count(*) FILTER (time_suspect) AS time_suspect,
-        max(known_at) AS last_row_at
+        max(known_at) AS last_row_at,
+        count(*) FILTER ((reasons & {int(Reason.OUT_OF_RANGE)}) <> 0) AS out_of_range
     FROM telemetry GROUP BY device_id
 ), refusals AS (
     SELECT producer AS device_id,
@@ -197,7 +198,7 @@ SELECT device_id, coalesce(registered, false) AS registered,
     coalesce(landed, 0) AS landed, coalesce(quarantined, 0) AS quarantined,
     coalesce(quarantined_messages, 0) AS quarantined_messages,
     coalesce(time_suspect, 0) AS time_suspect, coalesce(gaps, 0) AS gaps, last_row_at,
-    coalesce(missing_messages, 0) AS missing_messages
+    coalesce(missing_messages, 0) AS missing_messages, coalesce(out_of_range, 0) AS out_of_range
 FROM known FULL JOIN stated USING (device_id) FULL JOIN landed USING (device_id)
     FULL JOIN refusals USING (device_id) FULL JOIN unheard USING (device_id)"""
 

@@ -44,11 +44,14 @@ class Channel(Section):
     """One measured quantity.
 
     Attributes:
-        min: Smallest plausible value, in ``unit``; a sample outside the range becomes missing.
-        max: Largest plausible value.
+        min: Smallest value that can be, in ``unit``; a sample outside the range is absurd and counts as
+            missing, and a run of them raises an alarm.
+        max: Largest value that can be.
         leaves_device: What may be sent: nothing, features, or raw samples on request.
         required: Without this channel there is no usable score; otherwise a model that can do without it
             judges the others.
+        usual_min: Lower end of what is usual, for histograms and the smallest spread; None: ``min``.
+        usual_max: Upper end of it; None: ``max``.
     """
 
     name: Name
@@ -58,11 +61,22 @@ class Channel(Section):
     max: float
     leaves_device: Literal["never", "features", "on_request"] = "features"
     required: bool = False
+    usual_min: float | None = None
+    usual_max: float | None = None
+
+    @property
+    def usual(self) -> tuple[float, float]:
+        """Ends of the range in which values usually lie."""
+        low = self.min if self.usual_min is None else self.usual_min
+        return low, self.max if self.usual_max is None else self.usual_max
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if not self.min < self.max:
             raise ValueError(f"channel {self.name}: min {self.min} must be below max {self.max}")
+        low, high = self.usual
+        if not self.min <= low < high <= self.max:
+            raise ValueError(f"channel {self.name}: usual {low} to {high} must lie within min and max")
         return self
 
 
@@ -72,12 +86,14 @@ class Sampling(Section):
     Attributes:
         max_missing: Largest share of a channel's samples that may be missing in a window; with more the
             channel is missing.
+        max_absurd: Share of a channel's samples outside its range above which the device says so.
     """
 
     rate_hz: PositiveFloat
     window_samples: PositiveInt
     hop_samples: PositiveInt
     max_missing: Fraction = 0.2
+    max_absurd: Fraction = 0.05
 
     @property
     def hop_s(self) -> float:
@@ -179,10 +195,12 @@ class DecisionPolicy(Section):
     Attributes:
         idle: Action while no rule is in force.
         fail_safe: Action while no usable score exists.
+        out_of_range: Action while samples are absurd in a row, or too many are; None: the mildest rule's.
     """
 
     idle: Name = "none"
     fail_safe: Name = "none"
+    out_of_range: Name | None = None
     rules: tuple[DecisionRule, ...] = ()
 
 

@@ -29,9 +29,10 @@ class Reason(IntFlag):
     PRETRIGGER = 32
     TRANSITION = 64
     FAIL_SAFE = 128
+    OUT_OF_RANGE = 256
 
 
-RULES = ~int(Reason.SAMPLE) & 0xFF
+RULES = ~int(Reason.SAMPLE) & 0x1FF
 """Reasons that select a row with certainty (inclusion probability before thinning is 1)."""
 LAST_CHANNEL_BIT = 14
 """Number of the channel whose bit stands for all later channels, too."""

@@ -95,6 +95,7 @@ DATA_QUALITY = _view(
     ("gaps", "BIGINT", "Blocks of the books that the device gave up whole."),
     ("last_row_at", "TIMESTAMPTZ", "UTC instant its newest row reached the log."),
     ("missing_messages", "BIGINT", "Message numbers that it has used and that have not arrived."),
+    ("out_of_range", "BIGINT", "Landed rows with samples outside their range in a row; always sent."),
 )
 
 MISSING_CHANNELS = _view(

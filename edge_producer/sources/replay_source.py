@@ -98,11 +98,12 @@ class ReplaySource:
         return Instants(us, np.ones(count, dtype=np.bool_))
 
     def _plausible(self, channel: Channel, column: Numbers) -> NDArray[np.float64]:
-        absurd = (column.values < channel.min) | (column.values > channel.max)
+        below, above = column.values < channel.min, column.values > channel.max
         self._counts["blank"] += column.blank
         self._counts["unparsable"] += column.unparsable
-        self._counts["absurd"] += int(absurd.sum())
-        return np.where(absurd, np.nan, column.values)
+        self._counts["absurd"] += int((below | above).sum())
+        # Infinities of their side: missing to every model, and a run of them is seen.
+        return np.where(above, np.inf, np.where(below, -np.inf, column.values))
 
     def _check_times(self, times: Instants) -> None:
         if len(times.readable) and times.readable.mean() < MOSTLY:

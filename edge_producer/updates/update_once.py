@@ -64,12 +64,12 @@ def update_once(settings: EdgeSettings, profile: Profile, print_line: Callable[[
 
 
 def synthetic_windows(profile: Profile, device_id: str) -> Iterator[Window]:
-    """Windows without a sensor: the profile's generator, or noise in the middle of each channel's range."""
+    """Windows without a sensor: the profile's generator, or noise in the middle of what is usual."""
     start = datetime(2026, 1, 1, tzinfo=UTC)
     if profile.simulate is not None:
         yield from SimulateSource(profile, [device_id], Scenario(seed=_SEED, start=start), start).windows()
     rng = np.random.default_rng(_SEED)
-    low, high = (np.array([getattr(c, end) for c in profile.channels]) for end in ("min", "max"))
+    low, high = np.array([c.usual for c in profile.channels]).T
     shape = (profile.sampling.window_samples, len(profile.channels))
     for k in count():
         samples: Samples = rng.normal((low + high) / 2, (high - low) / 100, shape).astype(np.float32)

@@ -40,7 +40,8 @@ def init(
         raise ProfileError(f"{target} exists: give another name with -o, or --force to replace it")
     target.write_text(made.text, encoding="utf-8")
     if as_json:
-        show_json({"profile": str(target), "name": made.profile.name, "skipped": dict(made.skipped)})
+        said = {"skipped": dict(made.skipped), "unusual": dict(made.unusual)}
+        show_json({"profile": str(target), "name": made.profile.name, **said})
     else:
         show_text(_summary(file, target, made))
 
@@ -48,10 +49,12 @@ def init(
 def _summary(file: Path, target: Path, made: Draft) -> str:
     names, rate_hz = ", ".join(made.profile.channel_names), made.profile.sampling.rate_hz
     skipped = [f"  left out: {name.strip() or '(no name)'}: {why}" for name, why in made.skipped.items()]
+    unusual = made.unusual.items()
     return "\n".join(
         [
             f"{target}: {count(len(made.profile.channels), 'channel')} ({names}), {rate_hz:.6g} Hz",
             *skipped,
+            *(f"  {name}: {count(n, 'value')} far from the rest: fault or nonsense?" for name, n in unusual),
             f"Edit it, or run: edgeloop replay {file} --profile {target}",
         ]
     )

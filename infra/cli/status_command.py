@@ -28,6 +28,19 @@ def status(ctx: typer.Context, as_json: AsJson = False) -> None:
         _show(found)
 
 
+def _unfit_samples(processes: list[dict[str, Any]]) -> list[str]:
+    """What edge processes say of samples and scores that cannot be, a line each."""
+    lines = []
+    for process in processes:
+        for device, shares in (process.get("absurd_shares") or {}).items():
+            lost = ", ".join(f"{share:.0%} of {channel}" for channel, share in shares.items())
+            lines.append(cell(f"{device}: {lost} outside min..max: mend the range or the sensor"))
+        counters = process.get("counters") or {}
+        if outside := counters.get("scores_outside", 0):
+            lines.append(cell(f"{process['name']}: {count(outside, 'score')} outside [0, 1] not used"))
+    return lines
+
+
 def _show(found: dict[str, Any]) -> None:
     show_text(f"stack   {found['state']}   broker {found['broker'] or '-'}   state {found['state_dir']}")
     if found["processes"]:
@@ -50,6 +63,8 @@ def _show(found: dict[str, Any]) -> None:
                 for d in found["devices"]
             ],
         )
+    for line in _unfit_samples(found["devices"]):
+        show_text(line)
     if found["refusals"] is not None and (refused := _refused(found["refusals"])):
         show_text(f"\nrefused by the model service since {instant(found['refusals']['since'])}: {refused}")
     if found["topics"]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edge_producer.sources.cells import instants, numbers
 from edge_producer.sources.recording import Recording
+from infra.drafting.channel_range import possible_range
 from infra.drafting.file_form import FileForm, detect_form
 from infra.drafting.profile_text import DraftColumn, ProfileContents, WindowShape, write_profile
 from schemas.errors import SourceError
@@ -37,11 +38,13 @@ class Draft:
     Attributes:
         text: TOML with comments; parses as ``profile``.
         skipped: Columns left out: reason by name.
+        unusual: Channels with values that are far from the rest and yet may be: how many.
     """
 
     text: str
     profile: Profile
     skipped: Mapping[str, str]
+    unusual: Mapping[str, int]
 
 
 def draft(path: Path, name: str | None = None) -> Draft:
@@ -83,7 +86,7 @@ def draft(path: Path, name: str | None = None) -> Draft:
         shape=choose_shape(1.0 if step_s is None else step_s, len(values)),
     )
     text, profile = write_profile(plan)
-    return Draft(text, profile, skipped)
+    return Draft(text, profile, skipped, {c.channel: c.unusual for c in columns if c.unusual})
 
 
 def _by_head(form: FileForm) -> tuple[dict[str, str], list[int]]:
@@ -179,21 +182,26 @@ def _counts_up(steps: Array) -> bool:
 
 def _column(header: str, values: Array, taken: Sequence[str]) -> DraftColumn:
     finite = values[np.isfinite(values)]
-    low, high = plausible_range(finite)
     unit = UNIT.search(header)
+    usual_low, usual_high = plausible_range(finite)
+    low, high = possible_range(unit.group(1) if unit else "", usual_low, usual_high)
+    absurd = int(((finite < low) | (finite > high)).sum())
     return DraftColumn(
         channel=slug(UNIT.sub("", header), taken),
         header=header,
         unit=unit.group(1) if unit else "?",
         low=low,
         high=high,
-        absurd=int(((finite < low) | (finite > high)).sum()),
+        usual_low=usual_low,
+        usual_high=usual_high,
+        absurd=absurd,
+        unusual=int(((finite < usual_low) | (finite > usual_high)).sum()) - absurd,
         blank=int((~np.isfinite(values)).sum()),
     )
 
 
 def plausible_range(values: Array) -> tuple[float, float]:
-    """Limits that keep real extremes and leave absurd values out.
+    """What is usual: limits that keep real extremes and leave absurd values out.
 
     From the 0.1 % and 99.9 % quantiles outwards, each value may lie at most ``JUMP`` times as far from the
     median as the one before; a wider jump (0 K among 280, 9831 mm among 50) ends the range. A quarter of

@@ -20,7 +20,10 @@ class DraftColumn:
     """A channel and its column in the file.
 
     Attributes:
+        low, high: Beyond them a value is absurd.
+        usual_low, usual_high: What the file shows, absurd values left out.
         absurd: Values outside ``low`` to ``high``.
+        unusual: Values between these and the usual ones.
         blank: Cells without a number.
     """
 
@@ -29,7 +32,10 @@ class DraftColumn:
     unit: str
     low: float
     high: float
+    usual_low: float
+    usual_high: float
     absurd: int
+    unusual: int
     blank: int
 
 
@@ -115,12 +121,15 @@ hop_samples = {plan.shape.hop}
 
 def _channel(column: DraftColumn) -> str:
     note = f"  # {column.absurd} values outside min..max become missing" if column.absurd else ""
+    far = f"  # {column.unusual} values lie outside: faults or nonsense?" if column.unusual else ""
     unit = "  # fill in" if column.unit == "?" else ""
     return f"""[[channels]]
 name = {_quoted(column.channel)}
 unit = {_quoted(column.unit)}{unit}
 min = {column.low!r}{note}
 max = {column.high!r}
+usual_min = {column.usual_low!r}{far}
+usual_max = {column.usual_high!r}
 """
 
 

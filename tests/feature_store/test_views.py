@@ -168,3 +168,11 @@ def test_the_channels_that_a_row_lacked_have_their_names(lake_root):
     land(lake, telemetry=rows)
     found = ask(lake_root, "SELECT seq, channel, score IS NULL FROM missing_channels ORDER BY 1, 2")
     assert found == [(1, "temperature", False), (2, "current", True), (2, "vibration", True)]
+
+
+def test_rows_with_samples_outside_their_range_are_counted_for_each_device(lake_root):
+    lake = machine_lake(lake_root)
+    out = int(Reason.OUT_OF_RANGE)
+    land(lake, telemetry=telemetry(device_id=["d", "d", "e"], seq=[0, 1, 0], reasons=[out, SAMPLE, SAMPLE]))
+    found = ask(lake_root, "SELECT device_id, out_of_range FROM data_quality ORDER BY 1")
+    assert found == [("d", 1), ("e", 0)]

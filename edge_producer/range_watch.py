@@ -1,0 +1,93 @@
+"""Watches one device's samples for values outside their channel's range: glitches, runs, and too many. Pure.
+
+A single value is a glitch: the sample counts as missing. A run is none, whatever it is: it raises an alarm.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_producer.window import Samples
+from schemas.profile import Profile
+
+RUN = 3
+"""So many samples in a row, on the same side, are no glitch."""
+KEPT = 1 - 1 / 256
+"""What a window's counts weigh once the next window has come: the share looks back some 256 windows."""
+ENOUGH = 64
+"""Samples of a channel from which on its share is judged."""
+
+
+class RangeWatch:
+    """One device's channels against their ranges.
+
+    Args:
+        profile: Gives the ranges, the hop, and the share that may be lost.
+
+    Attributes:
+        run: The newest window continued or completed a run.
+        lost: Samples outside their range among the newest window's new ones.
+    """
+
+    def __init__(self, profile: Profile) -> None:
+        self._names = profile.channel_names
+        self._low = np.array([c.min for c in profile.channels])
+        self._high = np.array([c.max for c in profile.channels])
+        self._hop = profile.sampling.hop_samples
+        self._bound = profile.sampling.max_absurd
+        self._tails = np.zeros(len(self._names), dtype=np.int64)
+        self._seen = np.zeros(len(self._names))
+        self._outside = np.zeros(len(self._names))
+        self._begun = False
+        self.run = False
+        self.lost = 0
+
+    def look(self, samples: Samples) -> Samples:
+        """The window with each value outside its range as an infinity of its side: missing, and on record.
+
+        Args:
+            samples: Shape (W, C); a source that knows better may have put infinities already.
+        """
+        # In the samples' own type: rounding is monotone, so what fitted before it was rounded fits now.
+        low, high = self._low.astype(samples.dtype), self._high.astype(samples.dtype)
+        side = (samples > high).astype(np.int8) - (samples < low)
+        fresh = side[-self._hop :] if self._begun else side
+        known = ~np.isnan(samples[-len(fresh) :])
+        self._begun = True
+        self._count(fresh, known)
+        self.run = self._follow_runs(fresh, known)
+        if not side.any():
+            return samples
+        marked = samples.copy()
+        marked[side > 0], marked[side < 0] = np.inf, -np.inf
+        return marked
+
+    def shares(self) -> dict[str, float]:
+        """Channels that lose more than the stated share of their samples, with the share."""
+        if not self._outside.any():
+            return {}
+        with np.errstate(invalid="ignore"):
+            share = self._outside / self._seen
+        over = (self._seen >= ENOUGH) & (share > self._bound)
+        return {self._names[at]: round(float(share[at]), 4) for at in np.flatnonzero(over).tolist()}
+
+    def _count(self, fresh: NDArray[np.int8], known: NDArray[np.bool_]) -> None:
+        outside = (fresh != 0).sum(axis=0)
+        self.lost = int(outside.sum())
+        self._seen = KEPT * self._seen + known.sum(axis=0)
+        self._outside = KEPT * self._outside + outside
+
+    def _follow_runs(self, fresh: NDArray[np.int8], known: NDArray[np.bool_]) -> bool:
+        """Carry each channel's run on; whether one is, or was meanwhile, long enough."""
+        longest = 0
+        hit = (fresh != 0).any(axis=0)
+        self._tails[~hit & known.any(axis=0)] = 0
+        for at in np.flatnonzero(hit).tolist():
+            tail = int(self._tails[at])
+            # A missing sample neither continues a run nor ends it.
+            for side in fresh[known[:, at], at].tolist():
+                tail = (tail + side if tail * side > 0 else side) if side else 0
+                longest = max(longest, abs(tail))
+            self._tails[at] = tail
+        return longest >= RUN

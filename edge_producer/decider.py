@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from schemas.profile import DecisionPolicy, DecisionRule
+from schemas.decision_policy import DecisionPolicy, DecisionRule
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_producer.decider import Decider
-from schemas.profile import DecisionPolicy, DecisionRule
+from schemas.decision_policy import DecisionPolicy, DecisionRule
 from tests.edge_producer.spool_rig import START
 
 POLICY = DecisionPolicy(

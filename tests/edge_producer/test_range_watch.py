@@ -15,7 +15,8 @@ from edge_producer.inference import load_predictor, range_edges
 from edge_producer.metering import Meters
 from edge_producer.range_watch import ENOUGH, RangeWatch
 from edge_producer.reference import smallest_spreads
-from schemas.profile import DecisionPolicy, DecisionRule, Profile
+from schemas.decision_policy import DecisionPolicy, DecisionRule
+from schemas.profile import Profile
 from schemas.row_schemas import RULES, Reason
 from tests.edge_producer.spool_rig import START, SpoolRig, bench_profile
 

@@ -1,0 +1,50 @@
+"""Local actions of a profile: rules on the score, the fail-safe, and what out-of-range samples bring about."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import NonNegativeFloat, PositiveInt, model_validator
+
+from schemas.section import Fraction, Name, Section
+
+
+class DecisionRule(Section):
+    """A local action while the score is high.
+
+    Attributes:
+        action: Name of the action; a device-local file maps names to commands.
+        enter: Score at or above which the action starts.
+        leave: Score below which it may end (hysteresis).
+        after_windows: Consecutive windows at or above ``enter`` before it starts.
+        hold_s: Shortest time it stays in force, seconds of event time.
+        alert: Send an alert when it starts.
+    """
+
+    action: Name
+    enter: Fraction
+    leave: Fraction
+    after_windows: PositiveInt = 1
+    hold_s: NonNegativeFloat = 0.0
+    alert: bool = True
+
+    @model_validator(mode="after")
+    def _hysteresis(self) -> Self:
+        if self.leave > self.enter:
+            raise ValueError(f"rule {self.action}: leave {self.leave} must not exceed enter {self.enter}")
+        return self
+
+
+class DecisionPolicy(Section):
+    """What the device does by itself. Rules are ordered by severity; the most severe one in force wins.
+
+    Attributes:
+        idle: Action while no rule is in force.
+        fail_safe: Action while no usable score exists.
+        out_of_range: Action while samples are absurd in a row, or too many are; None: the mildest rule's.
+    """
+
+    idle: Name = "none"
+    fail_safe: Name = "none"
+    out_of_range: Name | None = None
+    rules: tuple[DecisionRule, ...] = ()

@@ -17,9 +17,10 @@ class LocalDecision:
     Attributes:
         action: Name of the action in force.
         started: Another action was in force after the window before.
-        alert: Whether to send an alert at once, because the action started.
+        alert: Whether to send an alert at once, because an incident began or became more severe.
         fail_safe: The action is in force because there is no usable score.
         out_of_range: There are samples outside their range, in a row or too many.
+        repeated: An action started that is no alarm, because its incident has had one as severe.
     """
 
     action: str
@@ -27,6 +28,26 @@ class LocalDecision:
     alert: bool
     fail_safe: bool
     out_of_range: bool = False
+    repeated: bool = False
+
+
+@dataclass(slots=True)
+class _Incident:
+    """``severity``: the highest since it began, -1: there is none; ``quiet``: windows without an action."""
+
+    severity: int = -1
+    quiet: int = 0
+
+    def note(self, severity: int | None, refractory: int) -> bool:
+        """Take a window's severity (None: no action); whether the incident begins or grows with it."""
+        if severity is None:
+            self.quiet += 1
+            if self.quiet > refractory:
+                self.severity = -1
+            return False
+        grows = severity > self.severity
+        self.severity, self.quiet = max(severity, self.severity), 0
+        return grows
 
 
 @dataclass(slots=True)
@@ -42,7 +63,8 @@ class Decider:
 
     A rule in force ends when the score is below ``leave`` and its hold has passed. Without a usable score a
     rule in force lasts to the end of its hold; then ``fail_safe`` applies. Where nothing of this is in force,
-    samples outside their range bring ``out_of_range`` into force.
+    samples outside their range bring ``out_of_range`` into force. One incident gives one alert for each
+    severity that it reaches on its way up; the lack of a score is an incident of its own.
 
     Args:
         policy: The profile's rules.
@@ -55,8 +77,11 @@ class Decider:
         mildest = policy.rules[0].action if policy.rules else "inspect"
         self._range_action = policy.out_of_range or mildest
         self._action = policy.idle
+        self._incidents = {"score": _Incident(), "fail_safe": _Incident()}
         if state is not None:
             self._action = state["action"]
+            for name, kept in state.get("incidents", {}).items():  # 0.2.0 kept none
+                self._incidents[name] = _Incident(**kept)
             for name, kept in state["rules"].items():
                 if name in self._rules:
                     self._rules[name] = _RuleState(**kept)
@@ -76,10 +101,10 @@ class Decider:
             score: In [0, 1]; None where there is no usable one.
             out_of_range: Samples are outside their range, in a row or too many.
         """
-        winner = None
-        for rule in self._policy.rules:
+        winner, severity = None, None
+        for rank, rule in enumerate(self._policy.rules):
             if self._in_force(rule, self._rules[rule.action], event_time, score):
-                winner = rule
+                winner, severity = rule, rank
         safe = self._policy.fail_safe
         # Where the fail-safe is to do nothing, what is out of range still has to be looked at.
         ranged = out_of_range and winner is None and (score is not None or safe == self._policy.idle)
@@ -91,11 +116,23 @@ class Decider:
             alert = action != self._policy.idle
         started = action != self._action
         self._action = action
-        return LocalDecision(action, started, started and alert, fail_safe, out_of_range)
+        grows = self._grows(0 if ranged else severity, fail_safe=fail_safe)
+        repeated = started and action != self._policy.idle and not grows
+        return LocalDecision(action, started, started and alert and grows, fail_safe, out_of_range, repeated)
 
     def export(self) -> dict[str, Any]:
         """State as a JSON value."""
-        return {"action": self._action, "rules": {name: asdict(s) for name, s in self._rules.items()}}
+        return {
+            "action": self._action,
+            "rules": {name: asdict(s) for name, s in self._rules.items()},
+            "incidents": {name: asdict(s) for name, s in self._incidents.items()},
+        }
+
+    def _grows(self, severity: int | None, *, fail_safe: bool) -> bool:
+        """Whether an incident begins, or becomes more severe, with this window."""
+        refractory = self._policy.refractory_windows
+        scored = self._incidents["score"].note(severity, refractory)
+        return self._incidents["fail_safe"].note(0 if fail_safe else None, refractory) or scored
 
     @staticmethod
     def _in_force(rule: DecisionRule, state: _RuleState, at: datetime, score: float | None) -> bool:

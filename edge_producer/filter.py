@@ -26,7 +26,7 @@ _HOUR_US = 3_600_000_000
 _SAMPLE, _THRESHOLD, _UNCERTAIN = int(Reason.SAMPLE), int(Reason.THRESHOLD), int(Reason.UNCERTAIN)
 _DEADBAND, _BURST, _PRETRIGGER = int(Reason.DEADBAND), int(Reason.BURST), int(Reason.PRETRIGGER)
 _TRANSITION, _FAIL_SAFE = int(Reason.TRANSITION), int(Reason.FAIL_SAFE)
-_OUT_OF_RANGE = int(Reason.OUT_OF_RANGE)
+_OUT_OF_RANGE, _REPEATED = int(Reason.OUT_OF_RANGE), int(Reason.REPEATED)
 # As plain ints: arithmetic on enum flags costs more than the rest of the filter.
 _ROW_KEY = struct.Struct("<qq")
 
@@ -196,6 +196,8 @@ class RowFilter:
             reasons |= _FAIL_SAFE
         if decision.out_of_range and decision.started:
             reasons |= _OUT_OF_RANGE
+        if decision.repeated:
+            reasons |= _REPEATED
         if self._bands.size and self._left_band(row):
             reasons |= _DEADBAND
         return reasons

@@ -50,7 +50,7 @@ def statements(root: Path, sound: SoundCut, profiles: Mapping[str, Profile]) -> 
     views |= {
         "telemetry": _telemetry(telemetry),
         "books": _books(),
-        "alarms": alarms_sql({p.name: p.decision.idle for p in profiles.values()}),
+        "alarms": _alarms({p.name: p.decision.idle for p in profiles.values()}),
         "fleet": _FLEET,
         "data_quality": _DATA_QUALITY,
         MISSING_CHANNELS.name: _missing_channels(profiles),
@@ -115,8 +115,13 @@ def _books() -> str:
     return f"SELECT * FROM {BOOKS_STATEMENTS} QUALIFY {newest} = 1"
 
 
+def _alarms(idle: Mapping[str, str]) -> str:
+    """SQL of the view ``alarms``: spans of action without those that go on with an incident."""
+    return f"SELECT * EXCLUDE (repeated) FROM ({alarms_sql(idle)}) WHERE NOT repeated"
+
+
 def alarms_sql(idle: Mapping[str, str], known: str = "true") -> str:
-    """SQL of the view ``alarms``.
+    """SQL of all spans of action; ``repeated``: it goes on with an incident that has had its alarm.
 
     Args:
         idle: Each profile's idle action, which is no alarm.
@@ -127,25 +132,27 @@ def alarms_sql(idle: Mapping[str, str], known: str = "true") -> str:
     return f"""
 WITH transitions AS (
     SELECT profile, device_id, boot_id, seq, event_time, decision AS action, score, model_version,
-        (reasons & {int(Reason.FAIL_SAFE)}) <> 0 AS fail_safe, false AS alerted, known_at
+        (reasons & {int(Reason.FAIL_SAFE)}) <> 0 AS fail_safe, false AS alerted,
+        (reasons & {int(Reason.REPEATED)}) <> 0 AS repeated, known_at
     FROM telemetry WHERE (reasons & {int(Reason.TRANSITION)}) <> 0 AND {known}
 ), starts AS (
     SELECT * FROM transitions
     UNION ALL BY NAME
     -- An alert copies a row that may arrive much later: both are one start, grouped below.
     SELECT profile, device_id, boot_id, seq, event_time, action, score, model_version,
-        score IS NULL AS fail_safe, true AS alerted, known_at FROM alerts WHERE {known}
+        score IS NULL AS fail_safe, true AS alerted, false AS repeated, known_at FROM alerts WHERE {known}
 ), spans AS (
     SELECT device_id, profile, boot_id, seq, min(event_time) AS event_time, any_value(action) AS action,
         any_value(score) AS score, any_value(model_version) AS model_version,
-        bool_or(fail_safe) AS fail_safe, bool_or(alerted) AS alerted, min(known_at) AS known_at
+        bool_or(fail_safe) AS fail_safe, bool_or(alerted) AS alerted, bool_and(repeated) AS repeated,
+        min(known_at) AS known_at
     FROM starts GROUP BY device_id, profile, boot_id, seq
 ), ends AS (
     -- A span ends with the next transition of the same boot, into idle or into another action.
     SELECT *, lead(event_time) OVER (PARTITION BY device_id, boot_id ORDER BY seq) AS until FROM spans
 )
 SELECT device_id, profile, boot_id, seq, event_time, action, score, model_version, fail_safe, alerted,
-    until, known_at
+    until, known_at, repeated
 FROM ends WHERE action <> {resting}"""
 
 

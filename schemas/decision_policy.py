@@ -1,10 +1,10 @@
-"""Local actions of a profile: rules on the score, the fail-safe, and what out-of-range samples bring about."""
+"""Local actions of a profile: rules on the score, fail-safe, samples out of range, incidents."""
 
 from __future__ import annotations
 
 from typing import Self
 
-from pydantic import NonNegativeFloat, PositiveInt, model_validator
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from schemas.section import Fraction, Name, Section
 
@@ -42,9 +42,12 @@ class DecisionPolicy(Section):
         idle: Action while no rule is in force.
         fail_safe: Action while no usable score exists.
         out_of_range: Action while samples are absurd in a row, or too many are; None: the mildest rule's.
+        refractory_windows: Windows after an action in which another start belongs to the same incident; an
+            alert leaves only where an incident begins or becomes more severe than it was.
     """
 
     idle: Name = "none"
     fail_safe: Name = "none"
     out_of_range: Name | None = None
+    refractory_windows: NonNegativeInt = 12
     rules: tuple[DecisionRule, ...] = ()

@@ -30,6 +30,8 @@ class Reason(IntFlag):
     TRANSITION = 64
     FAIL_SAFE = 128
     OUT_OF_RANGE = 256
+    REPEATED = 512
+    """No reason to send: the action that started belongs to an incident that has had its alarm."""
 
 
 RULES = ~int(Reason.SAMPLE) & 0x1FF

@@ -36,7 +36,7 @@ def _view(name: str, doc: str, *columns: tuple[str, str, str]) -> ViewSpec:
 
 ALARMS = _view(
     "alarms",
-    "Spans of local action: one row per start, from the row that was sent, its alert, or both.",
+    "Local actions that were alarms: one row an incident and severity, from the row, its alert, or both.",
     ("device_id", "VARCHAR", "Stable id of the device."),
     ("profile", "VARCHAR", "Profile the device runs."),
     ("boot_id", "BIGINT", "Random id of one start of the device."),

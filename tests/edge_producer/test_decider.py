@@ -103,3 +103,52 @@ def test_what_is_left_of_a_rule_that_the_profile_no_longer_has_is_forgotten():
     after = Decider(fewer, before.export())
     assert [d.action for d in run(after, [0.95, 0.1], start=2)] == ["inspect", "none"]
     assert set(after.export()["rules"]) == {"inspect"}
+
+
+def alerts(scores, policy=POLICY, **of_policy):
+    decider = Decider(policy.model_copy(update=of_policy))
+    return [d.action for d in run(decider, scores) if d.alert]
+
+
+TWO = DecisionPolicy(
+    rules=(
+        DecisionRule(action="inspect", enter=0.6, leave=0.4),
+        DecisionRule(action="stop", enter=0.9, leave=0.7),
+    ),
+    refractory_windows=3,
+)
+
+
+def test_from_stop_down_to_inspect_is_no_alarm():
+    decided = run(Decider(TWO), [0.95, 0.65, 0.65])
+    assert [(d.action, d.started, d.alert, d.repeated) for d in decided] == [
+        ("stop", True, True, False),
+        ("inspect", True, False, True),
+        ("inspect", False, False, False),
+    ]
+
+
+def test_an_incident_gives_one_alert_for_each_severity_on_its_way_up():
+    assert alerts([0.65, 0.95, 0.65, 0.95, 0.1, 0.65, 0.95], TWO) == ["inspect", "stop"]
+
+
+def test_repeats_within_the_refractory_time_are_one_incident_and_after_it_another():
+    flicker = [0.65, 0.1, 0.1, 0.1, 0.65]
+    assert alerts(flicker, TWO) == ["inspect"]
+    assert alerts([*flicker[:4], 0.1, 0.65], TWO) == ["inspect", "inspect"]
+    assert alerts([0.65, 0.1, 0.65], TWO, refractory_windows=0) == ["inspect", "inspect"]
+
+
+def test_the_action_itself_knows_no_refractory_time():
+    assert [d.action for d in run(Decider(TWO), [0.65, 0.1, 0.65])] == ["inspect", "none", "inspect"]
+
+
+def test_the_lack_of_a_score_is_an_incident_of_its_own():
+    assert alerts([0.95, 0.1, None, 0.1, 0.95, None], TWO, fail_safe="hold") == ["stop", "hold"]
+
+
+def test_the_state_of_0_2_0_knows_no_incidents_and_is_read():
+    before = Decider(TWO)
+    run(before, [0.65])
+    state = {k: v for k, v in before.export().items() if k != "incidents"}
+    assert [d.action for d in run(Decider(TWO, state), [0.1, 0.65], start=1)] == ["none", "inspect"]

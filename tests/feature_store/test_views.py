@@ -176,3 +176,19 @@ def test_rows_with_samples_outside_their_range_are_counted_for_each_device(lake_
     land(lake, telemetry=telemetry(device_id=["d", "d", "e"], seq=[0, 1, 0], reasons=[out, SAMPLE, SAMPLE]))
     found = ask(lake_root, "SELECT device_id, out_of_range FROM data_quality ORDER BY 1")
     assert found == [("d", 1), ("e", 0)]
+
+
+def test_what_goes_on_with_an_incident_is_no_alarm_of_its_own_and_ends_the_one_before(lake_root):
+    lake = machine_lake(lake_root)
+    again = START | int(Reason.REPEATED)
+    rows = telemetry(
+        device_id=["d"] * 4,
+        seq=[0, 1, 2, 3],
+        event_time=[T0 + s * SECOND for s in range(4)],
+        decision=["stop", "inspect", "none", "inspect"],
+        reasons=[START, again, START, again],
+    )
+    land(lake, telemetry=rows)
+    found = ask(lake_root, "SELECT seq, action, until FROM alarms")
+    assert [(seq, action) for seq, action, _ in found] == [(0, "stop")]
+    assert found[0][2] == T0 + SECOND

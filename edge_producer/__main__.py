@@ -1,4 +1,4 @@
-"""``python -m edge_producer run | update --once``: wires settings, models and runner; nothing else."""
+"""``python -m edge_producer run | update --once | relearn DEVICE``: wires settings, models and runner."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import logging
 import signal
 import sys
 import threading
+from functools import partial
 from types import FrameType
 
 from edge_producer.bundle import load_bundle
 from edge_producer.fail_safe import FailSafe
 from edge_producer.inference import OnnxPredictor
+from edge_producer.relearn_requests import RelearnRequests
 from edge_producer.runner import ProcessParts, Runner, make_fail_safe, make_state_dir, read_keys
 from edge_producer.settings import EdgeSettings, load_settings
 from edge_producer.sources import open_source
@@ -35,10 +37,13 @@ SWITCH_INTERVAL_S = 0.0001
 def main(argv: list[str]) -> int:
     """Run until the source ends or a signal comes, or update once; what could not be sent stays spooled."""
     commands = {("run",): _run, ("update", "--once"): _update}
-    command = commands.get(tuple(argv))
+    command = (
+        partial(_relearn, argv[1:]) if argv[:1] == ["relearn"] and argv[1:] else commands.get(tuple(argv))
+    )
     if command is None:
         sys.stderr.write(
-            "usage: python -m edge_producer run | update --once   (settings: EDGE_* variables)\n"
+            "usage: python -m edge_producer run | update --once | relearn DEVICE…"
+            "   (settings: EDGE_* variables)\n"
         )
         return EXIT_MISUSE
     log_to_stderr()
@@ -112,6 +117,17 @@ def _sense_and_send(
 def _update(settings: EdgeSettings, _stop: threading.Event) -> int:
     done = update_once(settings, find_profile(settings.profile), _print_line)
     return EXIT_DONE if done else EXIT_FAILED
+
+
+def _relearn(device_ids: list[str], settings: EdgeSettings, _stop: threading.Event) -> int:
+    requests = RelearnRequests(settings.state_dir, settings.devices)
+    try:
+        for device_id in device_ids:
+            requests.ask(device_id)
+    except (ValueError, OSError) as exc:
+        sys.stderr.write(escaped_block(f"edge_producer: {exc}\n"))
+        return EXIT_FAILED
+    return EXIT_DONE
 
 
 def _print_line(line: str) -> None:

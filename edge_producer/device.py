@@ -24,9 +24,10 @@ from edge_producer.device_update import REWIND_PERIODS, DeviceUpdate
 from edge_producer.filter import RowFilter
 from edge_producer.metering import Meters
 from edge_producer.model_switch import ActiveModels, ModelSwitch, ScoredWindow
+from edge_producer.reference_keeper import ReferenceKeeper
 from edge_producer.sensed_rows import Row
 from edge_producer.summaries import FIRST_SHADOW_PART, Summarizer
-from edge_producer.window import Floats, Predictor, Window
+from edge_producer.window import Floats, LearnsReference, Predictor, Window
 from edge_producer.window_scoring import WindowScorer
 from schemas.events import Alert
 from schemas.instants import from_us, to_us
@@ -106,12 +107,15 @@ class Device:
             kept: dict[str, Any] = json.loads(state) if state else {}
             self._decider = Decider(self._profile.decision, kept.get("decider"))
             self._begin_records(kept.get("filter"))
+            self._references = ReferenceKeeper(self.device_id, self._profile, kept.get("references"))
             self._at_risk = self._filter.held
         except (ValueError, TypeError, KeyError, AttributeError):
             log.exception("the device's state is damaged", extra={"device_id": self.device_id})
             self.state_lost = True
             self._decider = Decider(self._profile.decision)
+            self._references = ReferenceKeeper(self.device_id, self._profile, None)
             self._begin_records(None)
+        self._references.begin(self._models.active)
 
     def _begin_records(self, kept: Mapping[str, Any] | None) -> None:
         """What is counted, filtered and summarised, from here on."""
@@ -135,6 +139,17 @@ class Device:
     def absurd_shares(self) -> Mapping[str, float]:
         """Channels that lose more than the stated share of their samples to ``absurd``, with the share."""
         return self._scorer.absurd_shares
+
+    @property
+    def frozen(self) -> tuple[int, int]:
+        """Number of features whose reference is frozen, and of all that the model compares with one."""
+        active = self._models.active
+        return active.frozen(self.device_id) if isinstance(active, LearnsReference) else (0, 0)
+
+    def relearn(self) -> None:
+        """Learn what is usual anew, from the next window on."""
+        self._references.relearn(*filter(None, (self._models.active, self._models.shadow)))
+        self._dirty = True
 
     @property
     def dirty(self) -> bool:
@@ -216,7 +231,11 @@ class Device:
         sensed, self._sensed = self._sensed, []
         windows, self._windows = self._windows, 0
         self._dirty = False
-        state = {"decider": self._decider.export(), "filter": self._filter.export()}
+        state = {
+            "decider": self._decider.export(),
+            "filter": self._filter.export(),
+            "references": self._references.export(self._models.active),
+        }
         update = DeviceUpdate(
             device_id=self.device_id,
             boot_id=self._boot_id,
@@ -246,12 +265,12 @@ class Device:
         before, self._models = self._models, models
         try:
             if models.active is not before.active:
-                models.active.take_over(self.device_id, before.active)
+                self._references.change(before.active, models.active)
                 self._summarizer.rebind(models.active.bin_edges)
             if models.shadow is not before.shadow:
                 self._shadow_summarizer.rebind(_edges(models.shadow))
                 if models.shadow is not None:
-                    models.shadow.take_over(self.device_id, before.active)
+                    self._references.change(before.active, models.shadow)
         except Exception as exc:  # noqa: BLE001  (it decides without what the earlier model had learnt)
             self._scorer.log_once("another model could not take over", exc)
         self._switch.in_use = models

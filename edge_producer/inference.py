@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -21,7 +22,7 @@ from edge_producer.missing_channels import (
     required_by_profile,
     without,
 )
-from edge_producer.reference import RollingReference, smallest_spreads
+from edge_producer.reference import DeviceReference, smallest_spreads
 from edge_producer.window import Floats, Predictor, Samples
 from schemas.errors import BundleError
 from schemas.manifest import ANY_FEATURESET, Manifest
@@ -86,7 +87,7 @@ class OnnxSession:
 
 
 class OnnxPredictor:
-    """Runs a bundle's graph on one profile's windows. Keeps a rolling reference per device for ``robust``.
+    """Runs a bundle's graph on one profile's windows. Keeps a reference per device for ``robust``.
 
     Args:
         bundle: Its digests are verified; here it is checked against the profile and its golden vectors.
@@ -106,7 +107,7 @@ class OnnxPredictor:
         self._required = required_by_model(bundle.manifest, profile) | required_by_profile(profile)
         self._columns = feature_columns(profile)
         self._floors = smallest_spreads(profile)
-        self._references: dict[str, RollingReference] = {}
+        self._references: dict[str, DeviceReference] = {}
         self._bin_edges = bin_edges(bundle.manifest, profile)
 
     @property
@@ -152,26 +153,54 @@ class OnnxPredictor:
         return features[0], score
 
     def take_over(self, device_id: str, predecessor: Predictor) -> None:
-        """Copy the device's rolling reference, if both models are of the generic kind."""
+        """Copy the device's reference, if both models are of the generic kind.
+
+        Of another version it goes on judging, and is learnt anew: a new model thaws it.
+        """
         known = predecessor.reference(device_id) if isinstance(predecessor, OnnxPredictor) else None
         if self._generic and known is not None:
-            self._references[device_id] = known.copy()
+            copied = self._references[device_id] = known.copy()
+            if predecessor.version != self.version:
+                copied.thaw()
 
-    def reference(self, device_id: str) -> RollingReference | None:
-        """The device's rolling reference; None where there is none or it has not begun."""
+    def reference(self, device_id: str) -> DeviceReference | None:
+        """The device's reference; None where there is none or it has not begun."""
         return self._references.get(device_id)
 
-    def _reference(self, device_id: str) -> RollingReference | None:
+    def export_reference(self, device_id: str) -> dict[str, Any] | None:
+        """See ``LearnsReference``."""
+        known = self._references.get(device_id)
+        return None if known is None else known.export()
+
+    def restore_reference(self, device_id: str, state: Mapping[str, Any]) -> None:
+        """See ``LearnsReference``."""
+        if self._generic:
+            anew = self._new_reference()
+            anew.restore(state)
+            self._references[device_id] = anew
+
+    def relearn(self, device_id: str) -> None:
+        """See ``LearnsReference``."""
+        self._references.pop(device_id, None)
+
+    def frozen(self, device_id: str) -> tuple[int, int]:
+        """See ``LearnsReference``."""
+        known = self._references.get(device_id)
+        frozen = 0 if known is None else int(known.frozen.sum())
+        return frozen, len(self._floors) if self._generic else 0
+
+    def _reference(self, device_id: str) -> DeviceReference | None:
         if not self._generic:
             return None
         if device_id not in self._references:
-            model = self._profile.model
-            self._references[device_id] = RollingReference(
-                self._floors, model.reference_windows, model.warmup_windows
-            )
+            self._references[device_id] = self._new_reference()
         return self._references[device_id]
 
-    def _reference_inputs(self, reference: RollingReference) -> dict[str, NDArray[np.generic]]:
+    def _new_reference(self) -> DeviceReference:
+        model = self._profile.model
+        return DeviceReference(self._floors, model.reference_windows, model.warmup_windows)
+
+    def _reference_inputs(self, reference: DeviceReference) -> dict[str, NDArray[np.generic]]:
         return {"columns": self._columns, "center": reference.center, "spread": reference.spread}
 
 

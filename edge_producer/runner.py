@@ -20,6 +20,7 @@ from edge_producer.device_update import DeviceUpdate
 from edge_producer.fail_safe import FailSafe
 from edge_producer.metering import Meters
 from edge_producer.model_switch import ModelSwitch
+from edge_producer.relearn_requests import RelearnRequests
 from edge_producer.sending.outbox import Outbox
 from edge_producer.sending.reporter import Reporter
 from edge_producer.sending.sealing import Sealer
@@ -131,6 +132,7 @@ class Runner:
             for name, identity in self._keys.identities.items()
         }
         self._lose_states(spool)
+        self._relearn = RelearnRequests(settings.state_dir, settings.devices, parts.disk)
         self._to_export: deque[Device] = deque()
         self._next_export_s = 0.0
         self._started_s = 0.0
@@ -243,6 +245,12 @@ class Runner:
             "watchdog": {"pid": self._fail_safe.watchdog_pid, "restarts": self._fail_safe.restarts},
             "spool": self._keeper.to_status(),
             "keys": dict(self._keys.problems),
+            "references": {
+                n: {"frozen": frozen, "features": of}
+                for n, d in self._devices.items()
+                for frozen, of in [d.frozen]
+                if of
+            },
             "absurd_shares": {n: s for n, d in self._devices.items() if (s := dict(d.absurd_shares))},
             **models,
         }
@@ -312,6 +320,8 @@ class Runner:
         now = time.monotonic()
         if now >= self._next_export_s:
             self._next_export_s = now + self._settings.commit_interval_s
+            for name in self._relearn.take():
+                self._devices[name].relearn()
             everything = everything or bool(self._to_export)
             self._to_export = deque(d for d in self._devices.values() if d.dirty)
         if not self._to_export:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,4 +127,32 @@ class Predictor(Protocol):
 
     def take_over(self, device_id: str, predecessor: Predictor) -> None:
         """Continue where the device's earlier model stopped: copy its reference of the device, if any."""
+        ...
+
+
+@runtime_checkable
+class LearnsReference(Protocol):
+    """A predictor that learns what is usual for each device, and can hand that over as a JSON value."""
+
+    @property
+    def version(self) -> str: ...  # noqa: D102  (as ``Predictor.version``)
+
+    def export_reference(self, device_id: str) -> dict[str, Any] | None:
+        """What it has learnt of the device; None where it has not begun, or keeps nothing."""
+        ...
+
+    def restore_reference(self, device_id: str, state: Mapping[str, Any]) -> None:
+        """Take up what was exported.
+
+        Raises:
+            ValueError: It cannot be read, or is of other features.
+        """
+        ...
+
+    def relearn(self, device_id: str) -> None:
+        """Forget the device: it warms up anew."""
+        ...
+
+    def frozen(self, device_id: str) -> tuple[int, int]:
+        """Number of the device's features that no longer learn, and of all that it compares."""
         ...

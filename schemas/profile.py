@@ -146,9 +146,9 @@ class ModelSpec(Section):
     """Which model scores the windows.
 
     Attributes:
-        name: Model family. ``robust`` is the generic score against a rolling median and spread; its bundle
+        name: Model family. ``robust`` is the generic score against the device's own usual; its bundle
             works with any channels.
-        reference_windows: For ``robust``: windows the rolling reference spans.
+        reference_windows: For ``robust``: windows that its reference spans until it is frozen.
         warmup_windows: For ``robust``: windows before the first score.
     """
 

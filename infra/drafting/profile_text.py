@@ -143,7 +143,7 @@ def _features(plan: ProfileContents) -> str:
 
 def _model(plan: ProfileContents) -> str:
     return f"""[model]
-name = "robust"  # distance from the device's own rolling median: nothing to train
+name = "robust"  # distance from the device's own usual: nothing to train
 reference_windows = 512
 warmup_windows = {plan.shape.warmup}
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edge_producer.device_identity import load_or_create
+from edge_producer.relearn_requests import RelearnRequests
 from edge_producer.status_file import read_status
 from feature_store.lake import Lake
 from feature_store.lake_registry import DeviceRecord, DeviceRegistry, ProfileRegistry
@@ -23,6 +24,29 @@ from schemas.profile_file import find_profile
 
 STATUS_FILE = "status.json"
 SPOOL_FILE = "spool.db"
+
+
+def ask_to_relearn(state_dir: Path, device_ids: Sequence[str]) -> dict[str, str]:
+    """Ask edge processes of this stack to learn devices anew.
+
+    Returns:
+        Name of the process by device id.
+
+    Raises:
+        StackError: No process of this stack has such a device; then none was asked.
+    """
+    homes = {}
+    for folder in sorted((state_dir / "edge").glob("*")):
+        status = read_status(folder / STATUS_FILE) if folder.is_dir() else None
+        homes.update(dict.fromkeys((status or {}).get("decisions", {}), folder))
+    if unknown := sorted(set(device_ids) - set(homes)):
+        raise StackError(
+            f"no edge process of this stack has {', '.join(unknown)}; "
+            "in the field run `python -m edge_producer relearn DEVICE` on the device"
+        )
+    for device_id in device_ids:
+        RelearnRequests(homes[device_id], [device_id]).ask(device_id)
+    return {device_id: homes[device_id].name for device_id in device_ids}
 
 
 @dataclass(frozen=True)

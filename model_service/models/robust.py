@@ -1,4 +1,4 @@
-"""The generic model: how far the farthest feature lies from the device's own rolling median.
+"""The generic model: how far the farthest feature lies from what is usual for the device.
 
 Nothing is trained. One graph fits any channels, any window and any choice of features: the choice, and the
 median and spread of the device's own features, are inputs.

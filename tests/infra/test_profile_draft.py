@@ -13,6 +13,7 @@ import pytest
 from edge_producer.decider import Decider
 from edge_producer.inference import load_predictor
 from edge_producer.sources import ReplaySource
+from edge_producer.window_scoring import WindowScorer
 from infra.drafting.channel_range import possible_range
 from infra.drafting.file_form import detect_form, find_decimal, find_delimiter
 from infra.drafting.profile_draft import Draft, choose_shape, draft, plausible_range, slug
@@ -31,18 +32,22 @@ def written(folder: Path, text: str, encoding: str = "utf-8") -> Path:
     return path
 
 
-def replayed(path: Path, made: Draft) -> tuple[dict[str, int], list[str]]:
-    """Counts of a replay with the drafted profile, and the actions that started."""
+def replayed(path: Path, made: Draft) -> tuple[dict[str, int], list[str], list[float]]:
+    """Counts of a replay with the drafted profile, actions that started, and alarms as shares of its time."""
     source = ReplaySource(path, made.profile, "d1", START)
     predictor, decider, started = load_predictor(made.profile), Decider(made.profile.decision), []
-    for window in source.windows():
-        _, score = predictor.score("d1", window.samples)
-        decision = decider.decide(window.end, score)
+    scorer, ends, alarms = WindowScorer("d1", made.profile), [], []
+    for given in source.windows():
+        window = scorer.begin(given)
+        _, score = scorer.score(predictor, window.samples)
+        decision = decider.decide(window.end, score, out_of_range=scorer.out_of_range)
         started += [decision.action] if decision.started else []
+        alarms += [window.end] if decision.alert else []
+        ends.append(window.end)
     counts = dict(source.counts)
     refused = ("duplicate", "out_of_order", "unreadable_time", "malformed")
     assert counts["rows"] == counts["samples"] + sum(counts[name] for name in refused)
-    return counts, started
+    return counts, started, [(at - ends[0]) / (ends[-1] - ends[0]) for at in alarms]
 
 
 def test_the_example_is_drafted_replayed_and_its_cavitation_found():
@@ -52,7 +57,7 @@ def test_the_example_is_drafted_replayed_and_its_cavitation_found():
     assert [c.unit for c in made.profile.channels] == ["bar", "m3/h", "A"]
     assert made.profile.replay.time_format == "%d.%m.%Y %H:%M:%S"
     assert made.skipped == {"mode": "text"}
-    counts, started = replayed(path, made)
+    counts, started, _ = replayed(path, made)
     assert (counts["rows"], counts["duplicate"], counts["blank"]) == (2000, 1, 3)
     assert (counts["unparsable"], counts["absurd"]) == (1, 1)
     assert started == ["inspect", "none"]
@@ -256,7 +261,7 @@ def test_names_are_allowed_and_not_taken_twice():
 
 
 @cache
-def replayed_recording(name: str) -> tuple[Draft, dict[str, int], list[str]]:
+def replayed_recording(name: str) -> tuple[Draft, dict[str, int], list[str], list[float]]:
     """A recording's draft, and what came of its replay; each is replayed once."""
     path = recording(name)
     made = draft(path)
@@ -269,15 +274,24 @@ def replayed_recording(name: str) -> tuple[Draft, dict[str, int], list[str]]:
     [(NAB, 22_695, 22_683, 1, 0), (UR3, 7_409, 7_409, 19, 0), (I94, 48_204, 40_575, 5, 1)],
 )
 def test_real_recordings_replay_at_once(name, rows, samples, channels, absurd):
-    made, counts, _ = replayed_recording(name)
+    made, counts, *_ = replayed_recording(name)
     assert len(made.profile.channels) == channels
     assert (counts["rows"], counts["samples"], counts["absurd"]) == (rows, samples, absurd)
 
 
 @pytest.mark.recordings
 def test_the_failing_machine_is_noticed():
-    _, _, started = replayed_recording(NAB)
+    _, _, started, _ = replayed_recording(NAB)
     assert "inspect" in started
+
+
+@pytest.mark.recordings
+@pytest.mark.parametrize("name", [NAB, I94])
+def test_a_frozen_reference_does_not_alarm_ever_more_often(name):
+    """Of recordings longer than thirty days: a quarter of the time each, so the counts are rates."""
+    *_, alarms = replayed_recording(name)
+    first, last = sum(at < 0.25 for at in alarms), sum(at >= 0.75 for at in alarms)
+    assert 0 < last <= 2 * first
 
 
 def test_the_command_writes_a_profile_that_holds_and_replaces_none_unasked(tmp_path):

@@ -110,7 +110,8 @@ def test_each_odd_cell_becomes_a_missing_sample_and_is_counted(tmp_path):
     cells = ["20", "", "n/a", "NA", " 21 ", "9831", "-60", "+22.5", "inf", "1e1"]
     rows = "".join(f"{START + timedelta(seconds=i)},{c},1\n" for i, c in enumerate(cells))
     windows, counts = taken(source(tmp_path, f"time,heat,load\n{rows}", profile()))
-    assert column(windows) == [20, None, None, None, 21, None, None, 22.5, None, 10]
+    inf = float("inf")  # outside the range: missing to every model, with its side on record
+    assert column(windows) == [20, None, None, None, 21, inf, -inf, 22.5, inf, 10]
     assert (counts["blank"], counts["unparsable"], counts["absurd"]) == (2, 1, 3)
 
 
@@ -221,7 +222,7 @@ def test_parquet_reads_as_the_csv_of_the_same_rows(tmp_path):
     pq.write_table(table, tmp_path / "r.parquet")
     windows, counts = taken(ReplaySource(tmp_path / "r.parquet", profile(), "d1", START))
     assert column(windows) == [1.5, 2.5, 3.5, 4.5, None]
-    assert column(windows, 1) == [1, 2, None, None, 3]
+    assert column(windows, 1) == [1, 2, None, float("inf"), 3]
     assert (counts["rows"], counts["blank"], counts["absurd"]) == (5, 2, 1)
     assert windows[-1].end == times[-1]
 

@@ -1,7 +1,7 @@
 """What one device's features usually are: learnt in a warm-up, and frozen once that agrees with itself.
 
 A reference that goes on learning learns the fault. So a feature's median and spread are frozen, and follow
-only so slowly that no step and no wear enters them; `docs/adr/0026` says how slowly, and what ends it.
+only so slowly, and so near, that no step enters them; `docs/adr/0026` says how slowly, and what ends it.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ SPREADS_AGREE = 4.0
 """Largest ratio of the spreads of two blocks."""
 FOLLOW_MEMORIES = 4
 """A frozen median moves by at most one spread while so many memories of windows pass."""
+
+FOLLOW_WITHIN = 3.0
+"""Spreads from the median beyond which a frozen feature is not followed: a step, and wear, stay outside."""
 
 Doubles = NDArray[np.float64]
 
@@ -119,7 +122,7 @@ class DeviceReference:
     def _follow(self, features: Floats) -> None:
         """Move frozen medians towards a window, by less than any step or wear would need."""
         off = (features.astype(np.float64) - self._center) / self.spread
-        moves = self.frozen & np.isfinite(off)
+        moves = self.frozen & (np.abs(off) <= FOLLOW_WITHIN)
         step = np.clip(off, -1.0, 1.0) / (FOLLOW_MEMORIES * self._memory) * self.spread
         self._center = np.where(moves, self._center + step, self._center)
 

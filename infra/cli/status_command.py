@@ -28,7 +28,7 @@ def status(ctx: typer.Context, as_json: AsJson = False) -> None:
         _show(found)
 
 
-def _unfit_samples(processes: list[dict[str, Any]]) -> list[str]:
+def unfit_samples(processes: list[dict[str, Any]]) -> list[str]:
     """What edge processes say of samples and scores that cannot be, a line each."""
     lines = []
     for process in processes:
@@ -63,7 +63,7 @@ def _show(found: dict[str, Any]) -> None:
                 for d in found["devices"]
             ],
         )
-    for line in _unfit_samples(found["devices"]):
+    for line in unfit_samples(found["devices"]):
         show_text(line)
     if found["refusals"] is not None and (refused := _refused(found["refusals"])):
         show_text(f"\nrefused by the model service since {instant(found['refusals']['since'])}: {refused}")

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -152,3 +153,22 @@ def test_the_state_of_0_2_0_knows_no_incidents_and_is_read():
     run(before, [0.65])
     state = {k: v for k, v in before.export().items() if k != "incidents"}
     assert [d.action for d in run(Decider(TWO, state), [0.1, 0.65], start=1)] == ["none", "inspect"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "score", "action"),
+    [
+        (DecisionPolicy(rules=TWO.rules), 0.1, "inspect"),
+        (DecisionPolicy(rules=TWO.rules), None, "inspect"),
+        (DecisionPolicy(rules=TWO.rules), 0.95, "stop"),
+        (DecisionPolicy(rules=TWO.rules, fail_safe="hold"), None, "hold"),
+        (DecisionPolicy(rules=TWO.rules, fail_safe="hold"), 0.1, "inspect"),
+        (DecisionPolicy(rules=TWO.rules, out_of_range="look"), 0.1, "look"),
+        (DecisionPolicy(), 0.1, "inspect"),
+    ],
+)
+def test_what_is_out_of_range_brings_an_action_unless_a_weightier_one_is_in_force(policy, score, action):
+    decided = Decider(policy).decide(START, score, out_of_range=True)
+    assert decided.action == action
+    assert decided.alert
+    assert decided.fail_safe == (action == "hold")

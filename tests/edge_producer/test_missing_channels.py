@@ -89,6 +89,12 @@ def test_max_missing_holds_for_each_channel(share):
     assert missing_channels(window, 0.2).tolist() == [False, share > 0.2, False]
 
 
+def test_as_many_missing_samples_as_are_allowed_are_allowed():
+    window = np.zeros((8, 1), np.float32)
+    window[:2] = np.nan
+    assert not missing_channels(window, 0.25).any()
+
+
 def test_a_required_channel_that_is_missing_gives_no_score():
     predictor, rng = load_predictor(pumps(3, required=True)), np.random.default_rng(3)
     for _ in range(20):

@@ -9,16 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_producer.decider import Decider
 from edge_producer.device import Device, Host
 from edge_producer.inference import load_predictor, range_edges
 from edge_producer.metering import Meters
 from edge_producer.range_watch import ENOUGH, RangeWatch
 from edge_producer.reference import smallest_spreads
-from schemas.decision_policy import DecisionPolicy, DecisionRule
 from schemas.profile import Profile
 from schemas.row_schemas import RULES, Reason
-from tests.edge_producer.spool_rig import START, SpoolRig, bench_profile
+from tests.edge_producer.spool_rig import SpoolRig, bench_profile
 
 NAN = float("nan")
 OUT = int(Reason.OUT_OF_RANGE)
@@ -87,6 +85,21 @@ def test_a_value_at_the_very_end_of_its_range_is_inside_whatever_its_type(end):
     assert watch.lost == 0
 
 
+def test_both_ends_are_inside_and_a_watch_begins_without_a_run():
+    watch = RangeWatch(one_channel(4, 4))
+    assert not watch.run
+    watch.look(np.array([[0], [100], [0], [100]], np.float32))
+    assert watch.lost == 0
+    assert not watch.run
+
+
+def test_a_channel_is_judged_from_so_many_samples_on():
+    for n, expected in ((ENOUGH - 1, {}), (ENOUGH, {"temp": 1.0})):
+        watch = RangeWatch(one_channel(n, n))
+        watch.look(np.full((n, 1), 150.0, np.float32))
+        assert watch.shares() == expected
+
+
 def test_more_than_the_stated_share_is_said_and_the_stated_share_is_not():
     def shares(every):
         watch = RangeWatch(one_channel())
@@ -100,33 +113,6 @@ def test_more_than_the_stated_share_is_said_and_the_stated_share_is_not():
     for _ in range(ENOUGH - 1):
         watch.look(np.array([[150.0]], np.float32))
         assert watch.shares() == {}, "too few samples to tell"
-
-
-# -- the decision --------------------------------------------------------------------------------
-
-RULES_OF = (
-    DecisionRule(action="inspect", enter=0.6, leave=0.4),
-    DecisionRule(action="stop", enter=0.9, leave=0.5),
-)
-
-
-@pytest.mark.parametrize(
-    ("policy", "score", "action"),
-    [
-        (DecisionPolicy(rules=RULES_OF), 0.1, "inspect"),
-        (DecisionPolicy(rules=RULES_OF), None, "inspect"),
-        (DecisionPolicy(rules=RULES_OF), 0.95, "stop"),
-        (DecisionPolicy(rules=RULES_OF, fail_safe="hold"), None, "hold"),
-        (DecisionPolicy(rules=RULES_OF, fail_safe="hold"), 0.1, "inspect"),
-        (DecisionPolicy(rules=RULES_OF, out_of_range="look"), 0.1, "look"),
-        (DecisionPolicy(), 0.1, "inspect"),
-    ],
-)
-def test_what_is_out_of_range_brings_an_action_unless_a_weightier_one_is_in_force(policy, score, action):
-    decided = Decider(policy).decide(START, score, out_of_range=True)
-    assert decided.action == action
-    assert decided.alert
-    assert decided.fail_safe == (action == "hold")
 
 
 # -- the device ----------------------------------------------------------------------------------

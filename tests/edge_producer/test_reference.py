@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from edge_producer.reference import FOLLOW_MEMORIES, HIGH_SHARE, DeviceReference
+from edge_producer.reference import FOLLOW_MEMORIES, HIGH_SHARE, DeviceReference, smallest_spreads
+from schemas.profile import Profile
 
 MEMORY, WARMUP = 64, 16
 
@@ -45,8 +46,42 @@ def test_a_warm_up_that_does_not_agree_with_itself_is_not_frozen(seed):
     levels = np.concatenate([noise(8, 0, seed), noise(8, 20, seed + 9)])
     ramp = np.linspace(0, 30, WARMUP) + noise(WARMUP, 0, seed)
     loud = noise(WARMUP, 0, seed) * np.repeat([0.1, 0.1, 0.1, 10], WARMUP // 4)
-    for warmup in (levels, ramp, loud, 50 * np.cumsum(np.abs(rng.normal(0, 1, WARMUP)))):
+    pairs = np.repeat([0, 20, 0, 20], WARMUP // 4) + noise(
+        WARMUP, 0, seed
+    )  # either half looks like the other
+    for warmup in (levels, ramp, loud, pairs, 50 * np.cumsum(np.abs(rng.normal(0, 1, WARMUP)))):
         assert not teach(reference(), warmup).frozen.any()
+
+
+def test_it_is_compared_and_frozen_with_the_last_window_of_the_warm_up():
+    of = teach(reference(), [0.0, 1.0] * (WARMUP // 2 - 1) + [0.0])
+    assert np.isnan(of.center[0])
+    teach(of, [1.0])
+    assert of.center[0] == 0.5
+    assert of.frozen.all()
+
+
+def test_what_a_restart_keeps_of_an_unfrozen_reference_are_its_newest_windows():
+    whole, again = teach(reference(), np.arange(40) * 9.0), reference()
+    again.restore(whole.export())
+    teach(again, [360.0])
+    assert again.center[0] == 9.0 * np.median(np.arange(40 - WARMUP, 41))
+    full, wrapped = teach(reference(), np.arange(100) * 9.0), reference()
+    wrapped.restore(full.export())
+    teach(wrapped, [900.0])
+    assert wrapped.center[0] == 9.0 * np.median(np.arange(100 - WARMUP, 101))
+
+
+def test_the_smallest_spread_is_a_thousandth_of_what_is_usual_and_fixed_for_ratios():
+    profile = Profile.model_validate(
+        {
+            "name": "x",
+            "channels": [{"name": "a", "unit": "V", "min": -50, "max": 150}],
+            "sampling": {"rate_hz": 1.0, "window_samples": 8, "hop_samples": 8},
+            "features": {"set": "x", "compute": [{"channel": "a", "kinds": ["mean", "crest"]}]},
+        }
+    )
+    np.testing.assert_allclose(smallest_spreads(profile), [0.2, 0.05])
 
 
 def test_what_is_not_frozen_rolls_on_and_freezes_once_it_agrees():
@@ -64,6 +99,19 @@ def test_a_lasting_fault_never_becomes_usual():
     teach(of, noise(20 * MEMORY, 50), score=0.95)
     np.testing.assert_array_equal(of.center, center)
     np.testing.assert_array_equal(of.spread, spread)
+
+
+def test_a_score_of_one_half_is_high():
+    of = frozen()
+    center = of.center.copy()
+    teach(of, center + of.spread, score=0.5)
+    np.testing.assert_array_equal(of.center, center)
+
+
+def test_a_short_warm_up_is_judged_by_two_halves():
+    of = reference(memory=8, warmup=8)
+    assert teach(of, [0, 1, 0, 1, 1, 0, 1, 0]).frozen.all()
+    assert not teach(reference(memory=8, warmup=8), [0, 1, 0, 1, 20, 21, 20, 21]).frozen.any()
 
 
 def test_before_it_is_frozen_a_fault_is_learnt_eight_times_slower():

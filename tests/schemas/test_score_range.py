@@ -27,6 +27,15 @@ def test_what_lies_farther_out_is_no_score_and_said(by):
         assert score_excess(raw) > ROUNDING
 
 
+def test_both_ends_are_inside():
+    assert usable_score(1.0) == (1.0, False, False)
+    assert usable_score(0.0) == (0.0, False, False)
+
+
+def test_exactly_so_much_is_still_rounding():
+    assert usable_score(-ROUNDING) == (0.0, True, False)
+
+
 def test_no_score_is_neither_clipped_nor_outside():
     assert usable_score(None) == usable_score(math.nan) == (None, False, False)
     assert score_excess(math.nan) == 0

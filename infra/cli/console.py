@@ -24,6 +24,8 @@ from schemas.errors import PipelineError
 from schemas.escaping import escaped_block, escaped_json, escaped_line
 
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+NO_BROKER = "no stack is up, and this look-up starts none"
+"""How a look-up begins to say what it cannot know."""
 _PLAIN_WIDTH = 200
 _OPERATOR = "Operator action:"
 _RIGHT, _PROSE = ">", "…"

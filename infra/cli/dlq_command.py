@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from infra.cli.app import session
-from infra.cli.console import AsJson, show_json, show_progress, show_table, show_text
-from infra.printing import count, size
+from infra.cli.console import NO_BROKER, AsJson, show_json, show_progress, show_table, show_text
+from infra.printing import count, instant, size
 
 if TYPE_CHECKING:
     from infra.kafka.kafka_admin import KafkaAdmin
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from infra.stack.running import RunningStack
 
 SENT_AT_ONCE = 5_000
+_FULL = ("offsets", "headers", "value")
+"""What only `dlq show` prints."""
 Error = Annotated[str | None, typer.Option(help="Only this class of error.", show_default=False)]
 
 
@@ -34,16 +36,18 @@ def list_(
     last: Annotated[int, typer.Option("--last", "-n", min=1, help="How many of the newest.")] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """List the newest refused messages: where each came from and why it was refused."""
-    with _stack(ctx, "dlq list") as stack:
-        found = [x for x in _letters(_admin(stack), stack) if error in (None, x.error)][-last:]
+    """List the newest refused messages: where each came from and why it was refused.
+
+    Without a broker they are read from the lake, and an id is the place that the message came from.
+    """
+    found = _looked_up(ctx, error)[-last:]
     if as_json:
-        show_json([_described(letter) for letter in found])
+        show_json([{k: v for k, v in letter.items() if k not in _FULL} for letter in found])
         return
     rows = [
         [
-            x.id, x.at, x.source, x.error, x.reason, count(x.messages), _kept(x), size(x.n_bytes),
-            "" if x.verified else "NOT OURS",
+            x["id"], instant(x["refused"]), x["source"], x["error"], x["reason"], count(x["messages"]),
+            x["kept"], size(x["message_bytes"]), "" if x["verified"] else "NOT OURS",
         ]
         for x in found
     ]  # fmt: skip
@@ -55,19 +59,17 @@ def show(
     ctx: typer.Context, letter_id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson = False
 ) -> None:
     """Show one refused message, headers and bytes included; of one without bytes, where the original is."""
-    with _stack(ctx, "dlq show") as stack:
-        [letter] = _chosen(_letters(_admin(stack), stack), [letter_id])
-    full = {
-        **_described(letter),
-        "offsets": [list(span) for span in letter.offsets],
-        "headers": {k: _text(v) for k, v in letter.headers},
-        "value": letter.value.hex(),
-    }
+    from schemas.errors import RejectedError
+
+    found = _looked_up(ctx)
+    full = next((x for x in reversed(found) if letter_id in (x["id"], x["source"])), None)
+    if full is None:
+        raise RejectedError(_unknown(letter_id))
     if as_json:
         show_json(full)
         return
     for name, value in full.items():
-        show_text(f"{name:<12} {value}")
+        show_text(f"{name:<13} {value}")
 
 
 def replay(
@@ -120,6 +122,20 @@ def _send_again(letter: DeadLetter, admin: KafkaAdmin, namespace: str) -> bool:
     return sent > 0
 
 
+def _looked_up(ctx: typer.Context, error: str | None = None) -> list[dict[str, Any]]:
+    """Letters of the log; where no broker is up, what the lake's table ``quarantine`` knows of them."""
+    from infra.without_broker import refused_messages
+    from infra.stack.running import found_stack
+
+    settings = session(ctx).settings()
+    with found_stack(settings, show_progress) as stack:
+        if stack is None:
+            show_progress(f"{NO_BROKER}: ids of letters and bytes cannot be known, the rest is the lake's")
+            return refused_messages(settings.lake_root, error)
+        letters = _letters(_admin(stack), stack)
+    return [_described(letter) for letter in letters if error in (None, letter.error)]
+
+
 def _stack(ctx: typer.Context, owner: str) -> Any:
     from infra.stack.running import log_only, running_stack
 
@@ -156,8 +172,12 @@ def _chosen(letters: list[DeadLetter], ids: list[str]) -> list[DeadLetter]:
     by_id = {letter.id: letter for letter in letters}
     unknown = [i for i in ids if i not in by_id]
     if unknown:
-        raise RejectedError(f"no refused message {unknown[0]}: `edgeloop dlq list` names them")
+        raise RejectedError(_unknown(unknown[0]))
     return [by_id[i] for i in ids]
+
+
+def _unknown(letter_id: str) -> str:
+    return f"no refused message {letter_id}: `edgeloop dlq list` names them"
 
 
 def _kept(letter: DeadLetter) -> str:
@@ -192,4 +212,7 @@ def _described(letter: DeadLetter) -> dict[str, Any]:
         "signed": letter.signed,
         "digest": letter.digest or None,
         "verified": letter.verified,
+        "offsets": [list(span) for span in letter.offsets],
+        "headers": {k: _text(v) for k, v in letter.headers},
+        "value": letter.value.hex(),
     }

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from infra.cli.app import session
-from infra.cli.console import AsJson, show_json, show_progress, show_table, show_text, show_warning
+from infra.cli.console import (
+    NO_BROKER,
+    AsJson,
+    show_json,
+    show_progress,
+    show_table,
+    show_text,
+    show_warning,
+)
 from infra.cli.set_aside_command import family as set_aside_family
 from infra.printing import count, instant
 
@@ -130,23 +138,32 @@ def run(ctx: typer.Context) -> None:
 
 
 def lag(ctx: typer.Context, as_json: AsJson = False) -> None:
-    """List how many messages of each task are in the log but not in the lake yet."""
+    """List how many messages of each task are in the log but not in the lake yet.
+
+    Without a broker it says how far each task has read.
+    """
     from infra.kafka.kafka_admin import KafkaAdmin
     from infra.kafka.lag import lags
-    from infra.stack.running import log_only, running_stack
+    from infra.without_broker import positions
+    from infra.stack.running import found_stack
 
-    with running_stack(log_only(session(ctx).settings()), "job lag", show_progress) as stack:
-        damaged: list[str] = []
-        found = lags(stack.lake_root, KafkaAdmin(stack.bootstrap_servers), stack.namespace, damaged)
+    settings, damaged = session(ctx).settings(), list[str]()
+    with found_stack(settings, show_progress) as stack:
+        if stack is None:
+            show_progress(f"{NO_BROKER}: how many messages wait in the log cannot be known")
+            known = positions(settings.lake_root, damaged)
+            found = [{**one._asdict(), "end": None, "lag": None} for one in known]
+        else:
+            lagging = lags(stack.lake_root, KafkaAdmin(stack.bootstrap_servers), stack.namespace, damaged)
+            found = [{**one._asdict(), "lag": one.lag} for one in lagging]
     for line in damaged:
         show_warning(line)
     if as_json:
-        show_json([{**one._asdict(), "lag": one.lag} for one in found])
+        show_json(found)
         return
     columns = ["task", "topic", "next>", "end>", "lag>", "commit>"]
-    show_table(
-        "", columns, [[o.task, o.topic, o.next, o.end, count(o.lag), o.commit] for o in found if o.end]
-    )
+    rows = [[o["task"], o["topic"], o["next"], o["end"], count(o["lag"]), o["commit"]] for o in found]
+    show_table("", columns, [row for row in rows if row[2] or row[3]])
 
 
 def _described(point: Any) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from infra.cli.app import session
 from infra.cli.console import (
+    NO_BROKER,
     AsJson,
     as_json_line,
     show_json,
@@ -15,6 +17,7 @@ from infra.cli.console import (
     show_progress,
     show_table,
     show_text,
+    show_warning,
 )
 from infra.printing import cell, count, instant
 
@@ -34,22 +37,35 @@ def register(app: typer.Typer) -> None:
 
 
 def list_(ctx: typer.Context, as_json: AsJson = False) -> None:
-    """List topics with their partitions and messages."""
+    """List topics with their partitions and messages, and how many offsets the workers have read."""
     from infra.kafka.kafka_admin import KafkaAdmin
-    from infra.stack.running import log_only, running_stack
+    from infra.without_broker import positions
+    from infra.stack.running import found_stack
     from schemas.topics import ALL_TOPICS
 
-    with running_stack(log_only(session(ctx).settings()), "topic list", show_progress) as stack:
-        spans = KafkaAdmin(stack.bootstrap_servers).spans([t.named(stack.namespace) for t in ALL_TOPICS])
+    settings, read, damaged = session(ctx).settings(), Counter[str](), list[str]()
+    for position in positions(settings.lake_root, damaged):
+        read[position.topic] += position.next
+    with found_stack(settings, show_progress) as stack:
+        if stack is not None:
+            names = [t.named(stack.namespace) for t in ALL_TOPICS]
+            spans = KafkaAdmin(stack.bootstrap_servers).spans(names)
+        else:
+            show_progress(f"{NO_BROKER}: how many messages the log holds cannot be known")
     rows: list[dict[str, Any]] = []
     for topic in ALL_TOPICS:
-        own = [s for (name, _), s in spans.items() if name == topic.named(stack.namespace)]
-        rows.append({"name": topic.base, "partitions": len(own), "messages": sum(s.end - s.low for s in own)})
+        row: dict[str, Any] = {"name": topic.base, "partitions": None, "messages": None}
+        if stack is not None:
+            own = [s for (name, _), s in spans.items() if name == topic.named(stack.namespace)]
+            row |= {"partitions": len(own), "messages": sum(s.end - s.low for s in own)}
+        rows.append(row | {"read": read.get(topic.base)})
+    for line in damaged:
+        show_warning(line)
     if as_json:
         show_json(rows)
     else:
-        cells = [[r["name"], count(r["partitions"]), count(r["messages"])] for r in rows]
-        show_table("", ["name", "partitions>", "messages>"], cells)
+        cells = [[r["name"], *(count(r[key]) for key in ("partitions", "messages", "read"))] for r in rows]
+        show_table("", ["name", "partitions>", "messages>", "read by workers>"], cells)
 
 
 def tail(
@@ -61,11 +77,14 @@ def tail(
     from feature_store.lake_registry import ProfileRegistry
     from infra.kafka.kafka_admin import KafkaAdmin
     from infra.kafka.log_view import full_topic, view
-    from infra.stack.running import log_only, running_stack
+    from infra.stack.running import found_stack
+    from schemas.errors import StackError
 
     settings = session(ctx).settings()
     full_topic(topic, settings.namespace)
-    with running_stack(log_only(settings), "topic tail", show_progress) as stack:
+    with found_stack(settings, show_progress) as stack:
+        if stack is None:
+            raise StackError(f"{NO_BROKER}, and only a broker reads the log: `edgeloop up` first")
         admin, registry = KafkaAdmin(stack.bootstrap_servers), ProfileRegistry(Lake.open(stack.lake_root))
         trust = DerivedTrust.of(stack.lake_root)
         newest, ends = _newest(admin, full_topic(topic, stack.namespace), last)

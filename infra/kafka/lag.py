@@ -54,13 +54,14 @@ def lags(lake_root: Path, admin: KafkaAdmin, namespace: str, damaged: list[str] 
     # As many tasks as the broker has partitions, not as we made: workers serve those that were added, too.
     counts = admin.topics()
     tasks = max((counts.get(t.named(namespace), 0) for t in TASK_TOPICS), default=0)
-    states = {p: _state(log, task_name(p), damaged) for p in range(tasks)}
+    states = {p: task_state(log, task_name(p), damaged) for p in range(tasks)}
     # Read the ends after the states: whatever a state covers was in the log before, so no lag is negative.
     spans = admin.spans([t.named(namespace) for t in TASK_TOPICS])
     return [lag for p, state in states.items() if state for lag in _of_task(p, state, spans, namespace)]
 
 
-def _state(log: CommitLog, task: str, damaged: list[str] | None) -> TaskState | None:
+def task_state(log: CommitLog, task: str, damaged: list[str] | None = None) -> TaskState | None:
+    """State of a task after its newest commit; None: it is damaged, and ``damaged`` has got a line of it."""
     try:
         return load_task(log, task).state
     except DamagedLakeError as exc:

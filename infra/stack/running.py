@@ -74,6 +74,26 @@ def running_stack(
         yield RunningStack(settings, stack.bootstrap_servers, settings.namespace, stack.site, stack)
 
 
+@contextlib.contextmanager
+def found_stack(
+    settings: StackSettings, progress: Callable[[str], None] = lambda _: None
+) -> Iterator[RunningStack | None]:
+    """For a look-up: the folder's stack if one is up, or the cluster that the settings name; else None.
+
+    It starts nothing.
+
+    Raises:
+        StackError: The stack that is up does not become ready.
+    """
+    if is_held(settings.state_dir):
+        with running_stack(settings, progress=progress) as stack:
+            yield stack
+    elif settings.broker is not None:
+        yield RunningStack(settings, settings.broker, settings.namespace, None, None)
+    else:
+        yield None
+
+
 def log_only(settings: StackSettings) -> StackSettings:
     """Settings for a command that needs the log: a stack that it starts has no workers and no models."""
     return settings.model_copy(update={"workers": 0, "models": False})

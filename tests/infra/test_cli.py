@@ -142,7 +142,7 @@ def test_a_broken_profile_fails_with_its_field(edgeloop: EdgeloopHere, tmp_path:
 
 @pytest.mark.kafka
 def test_a_query_is_answered_in_three_forms(edgeloop: EdgeloopHere, on_broker: dict[str, str]):
-    edgeloop.json("topic", "list", **on_broker)  # its stack makes the lake
+    machine_lake(edgeloop.state_dir / "lake")
     statement = "SELECT 1 AS one, 'x' AS letter"
     assert edgeloop.json("sql", statement) == [{"one": 1, "letter": "x"}]
     assert list(csv.reader(io.StringIO(edgeloop("sql", statement, "--csv").stdout))) == [
@@ -268,7 +268,7 @@ def test_a_forged_letter_stops_no_replay(
 
 @pytest.mark.kafka
 def test_a_cut_is_pinned_and_unpinned(edgeloop: EdgeloopHere, on_broker: dict[str, str]):
-    edgeloop.json("topic", "list", **on_broker)
+    machine_lake(edgeloop.state_dir / "lake")
     assert edgeloop.json("lake", "pin", "training")["pin"] == "training"
     assert [c["pin"] for c in edgeloop.json("lake", "cuts")] == ["training"]
     edgeloop.json("lake", "unpin", "training")

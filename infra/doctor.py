@@ -20,7 +20,7 @@ from infra.kafka.kafka_jars import are_resolved, jars_folder
 from infra.printing import size
 from infra.process.ports import LOOPBACK, is_free
 from infra.settings import StackSettings
-from infra.stack.stack_file import is_held
+from infra.stack.stack_file import is_held, read_stack, stack_troubles
 from schemas.errors import PipelineError
 
 Level = Literal["ok", "warn", "fail"]
@@ -59,6 +59,7 @@ def examine(settings: StackSettings) -> list[MachineCheck]:
         memory(),
         open_files(),
         port(settings),
+        stack(settings.state_dir),
         *([broker(settings.broker)] if settings.broker else []),
     ]
 
@@ -203,6 +204,18 @@ def port(settings: StackSettings) -> MachineCheck:
         return MachineCheck("port", "ok", f"{settings.kafka_port} is free")
     advice = "stop the program that listens there, or unset EDGELOOP_KAFKA_PORT"
     return MachineCheck("port", "fail", f"{settings.kafka_port} on {LOOPBACK} is taken", advice)
+
+
+def stack(state_dir: Path) -> MachineCheck:
+    """The processes of the stack that is up, and how the last start ended."""
+    found = read_stack(state_dir)
+    if not is_held(state_dir):
+        if found is not None and found.state == "failed":
+            return MachineCheck("stack", "warn", f"the last start failed: {found.error}", "edgeloop up")
+        return MachineCheck("stack", "ok", "not up")
+    if troubles := stack_troubles(state_dir):
+        return MachineCheck("stack", "fail", "; ".join(troubles), "mend what the last line says; see the log")
+    return MachineCheck("stack", "ok", f"up, {len(found.processes) if found else 0} processes run")
 
 
 def broker(address: str) -> MachineCheck:

@@ -20,6 +20,7 @@ from infra.line_watch import LineWatcher, read_meters
 from infra.printing import count
 from infra.stack.edge_processes import EdgeProcess, EdgeSpec
 from infra.stack.running import RunningStack
+from infra.stack.stack_file import TroubleWatch, stack_troubles
 from schemas.errors import SourceError, StackError
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
@@ -118,7 +119,7 @@ def replay(stack: RunningStack, request: ReplayRequest, progress: Callable[[str]
     edge.start()
     try:
         watcher = LineWatcher(lake, KafkaAdmin(stack.bootstrap_servers), stack.namespace, [edge], since)
-        _until_queryable(edge, watcher, progress)
+        _until_queryable(edge, watcher, TroubleWatch(stack.settings.state_dir), progress)
     finally:
         edge.stop()
     scope = AuditScope.of([edge.spool], since)
@@ -155,12 +156,16 @@ def _edge(stack: RunningStack, request: ReplayRequest) -> EdgeProcess:
     return EdgeProcess(spec, stack.settings.state_dir / "edge", stack.settings.logs_dir)
 
 
-def _until_queryable(edge: EdgeProcess, watcher: LineWatcher, progress: Callable[[str], None]) -> None:
+def _until_queryable(
+    edge: EdgeProcess, watcher: LineWatcher, troubles: TroubleWatch, progress: Callable[[str], None]
+) -> None:
     moved_at, before, reported_at = time.monotonic(), "", time.monotonic()
     while True:
         code = edge.child.exit_code
         if code not in (None, 0):
             raise SourceError(_last_error(edge))
+        for line in troubles.news():
+            progress(f"problem: {line}")
         view = watcher.poll()
         if code == 0 and watcher.lag() == 0:
             return
@@ -168,7 +173,8 @@ def _until_queryable(edge: EdgeProcess, watcher: LineWatcher, progress: Callable
         if state != before:
             moved_at, before = now, state
         elif now - moved_at > _STALL_S:
-            raise StackError(f"nothing has moved for {_STALL_S:.0f} s: see `edgeloop status` and its logs")
+            why = "; ".join(stack_troubles(troubles.state_dir)) or "see `edgeloop status` and its logs"
+            raise StackError(f"nothing has moved for {_STALL_S:.0f} s: {why}")
         if now - reported_at > _REPORT_EVERY_S:
             reported_at = now
             sensed, acked = count(view.total.sensed), count(view.total.acked)

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 import infra.cli
-from infra.cli.console import show_error, show_text
+from infra.cli.console import show_error, show_text, show_warning
 from infra.settings import StackSettings, load_settings
 from infra.terminal import guard_streams
 from schemas.errors import PipelineError
@@ -96,6 +96,14 @@ def _globals(
 ) -> None:
     del show_version  # its callback has ended the command
     ctx.obj = Session({"state_dir": state_dir, "broker": broker, "namespace": namespace})
+
+
+def warn_of_troubles(settings: StackSettings) -> None:
+    """Name the processes that keep the stack from doing what a command has asked for."""
+    from infra.stack.stack_file import stack_troubles
+
+    for line in stack_troubles(settings.state_dir):
+        show_warning(line)
 
 
 @contextmanager

@@ -124,8 +124,8 @@ def _send_again(letter: DeadLetter, admin: KafkaAdmin, namespace: str) -> bool:
 
 def _looked_up(ctx: typer.Context, error: str | None = None) -> list[dict[str, Any]]:
     """Letters of the log; where no broker is up, what the lake's table ``quarantine`` knows of them."""
-    from infra.without_broker import refused_messages
     from infra.stack.running import found_stack
+    from infra.without_broker import refused_messages
 
     settings = session(ctx).settings()
     with found_stack(settings, show_progress) as stack:

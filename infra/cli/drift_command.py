@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from infra.cli.app import session
+from infra.cli.app import session, warn_of_troubles
 from infra.cli.console import AsJson, show_json, show_table, show_text
 from infra.settings import StackSettings
 
@@ -60,6 +60,7 @@ def ack(
         raise typer.BadParameter("give --retrain or --dismiss")
     with FleetClient(model_settings(session(ctx).settings()), "approver") as client:
         decided = client.ack_drift(run, retrain=retrain, reason=reason)
+    warn_of_troubles(session(ctx).settings())
     if as_json:
         show_json(decided)
     else:

@@ -144,8 +144,8 @@ def lag(ctx: typer.Context, as_json: AsJson = False) -> None:
     """
     from infra.kafka.kafka_admin import KafkaAdmin
     from infra.kafka.lag import lags
-    from infra.without_broker import positions
     from infra.stack.running import found_stack
+    from infra.without_broker import positions
 
     settings, damaged = session(ctx).settings(), list[str]()
     with found_stack(settings, show_progress) as stack:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -125,10 +126,12 @@ def _submit(
     from infra.labels.label_file import RefusedLine
     from infra.labels.labeller import Labeller
     from infra.stack.running import line_only, running_stack
+    from infra.stack.stack_file import stack_troubles
 
     settings = session(ctx).settings()
     with running_stack(line_only(settings), owner, show_progress) as stack:
-        labeller = Labeller(settings.state_dir / "labels", Lake.open(stack.lake_root))
+        troubles = partial(stack_troubles, settings.state_dir)
+        labeller = Labeller(settings.state_dir / "labels", Lake.open(stack.lake_root), troubles)
         parsed = parse(datetime.now(UTC), labeller.devices())
         outcome = labeller.submit(parsed.labels.values(), stack.bootstrap_servers, stack.namespace)
     by_id = {label.label_id: line for line, label in parsed.labels.items()}

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from infra.cli.app import session
+from infra.cli.app import session, warn_of_troubles
 from infra.cli.console import AsJson, show_json, show_text
 from infra.cli.model_command import FAMILY
 
@@ -28,6 +28,7 @@ def train(
 
     with FleetClient(model_settings(session(ctx).settings()), "operator") as client:
         made = client.train(family, reason, kind, seed)
+    warn_of_troubles(session(ctx).settings())
     if as_json:
         show_json(made)
     else:

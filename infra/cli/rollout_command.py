@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from infra.cli.app import session
+from infra.cli.app import session, warn_of_troubles
 from infra.cli.console import AsJson, show_json, show_table, show_text
 from infra.printing import count, instant, share
 from schemas.errors import RegistryError
@@ -52,6 +52,7 @@ def start(
 
     with FleetClient(_settings(ctx), "operator") as client:
         made = client.start_rollout(version, group, security=security)
+    warn_of_troubles(session(ctx).settings())
     _show_result(made, f"{made['rollout_id']}: {version} for {group}; `edgeloop rollout status`", as_json)
 
 

@@ -39,8 +39,8 @@ def register(app: typer.Typer) -> None:
 def list_(ctx: typer.Context, as_json: AsJson = False) -> None:
     """List topics with their partitions and messages, and how many offsets the workers have read."""
     from infra.kafka.kafka_admin import KafkaAdmin
-    from infra.without_broker import positions
     from infra.stack.running import found_stack
+    from infra.without_broker import positions
     from schemas.topics import ALL_TOPICS
 
     settings, read, damaged = session(ctx).settings(), Counter[str](), list[str]()

@@ -31,12 +31,14 @@ def up(
 ) -> None:
     """Start broker, topics, lake and workers in the background; they run until `edgeloop down`."""
     from infra.stack.running import await_ready
-    from infra.stack.stack_file import is_held
+    from infra.stack.stack_file import is_held, stack_troubles
     from infra.stack.supervisor import start_detached
 
     settings = session(ctx).settings(workers=workers, kafka_port=port, broker=broker, namespace=namespace)
     already = is_held(settings.state_dir)
     stack = await_ready(settings.state_dir) if already else start_detached(settings, show_progress)
+    for line in stack_troubles(settings.state_dir):
+        show_warning(line)
     if as_json:
         show_json(stack.model_dump(mode="json"))
         return

@@ -20,6 +20,7 @@ from infra.kafka.kafka_admin import KafkaAdmin
 from infra.line_watch import LineWatcher
 from infra.settings import StackSettings
 from infra.stack.running import line_only, running_stack
+from infra.stack.stack_file import TroubleWatch, stack_troubles
 from model_service import CandidateState
 from schemas.errors import StackError
 from schemas.profile_file import find_profile
@@ -79,12 +80,15 @@ def _play(stage: DemoStage, watcher: LineWatcher, reader: LoopReader | None) -> 
     stage.screen.add_line(_story(stage.plan))
     if not stage.screen.is_live:
         stage.screen.add_line(LEGEND)
+    troubles = TroubleWatch(stage.stack.settings.state_dir)
     while stage.elapsed_s < stage.plan.seconds:
         started = time.monotonic()
         offline = _cut_or_restore(stage)
         stage.check_edges()
         for step in merge_device_steps(reader.new_steps()) if reader is not None else ():
             stage.screen.add_line(step.line(stage.plan.scenario.start))
+        for line in troubles.news():
+            stage.screen.add_line(f"problem: {line}")
         view = watcher.poll()
         if stage.elapsed_s >= 0:
             stage.screen.show(stage.elapsed_s, view, offline)
@@ -117,6 +121,8 @@ def _drain(stage: DemoStage, watcher: LineWatcher, console: Console) -> None:
             return
         time.sleep(0.2)
     console.print(f"[red]not drained after {DRAIN_S:.0f} s[/]")
+    for line in stack_troubles(stage.stack.settings.state_dir):
+        console.print(f"problem: {line}", markup=False)
 
 
 def _close_loop(stage: DemoStage, reader: LoopReader, console: Console) -> LoopReport:

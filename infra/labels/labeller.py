@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -47,11 +47,13 @@ class Labeller:
     Args:
         folder: Folder of its key and its outbox.
         lake: Where it registers itself and finds the devices.
+        troubles: Says what stops the stack, a line each.
     """
 
-    def __init__(self, folder: Path, lake: Lake) -> None:
+    def __init__(self, folder: Path, lake: Lake, troubles: Callable[[], list[str]] = list) -> None:
         self._folder = folder
         self._lake = lake
+        self._troubles = troubles
         self._registry = DeviceRegistry(lake)
 
     def devices(self) -> dict[str, str]:
@@ -103,9 +105,10 @@ class Labeller:
         deadline = time.monotonic() + _LAND_S
         while missing := set(ids) - landed_ids(self._lake.root, ids):
             if time.monotonic() > deadline:
+                why = "; ".join(self._troubles()) or "`edgeloop dlq list` and `edgeloop job lag` say why"
                 raise StackError(
                     f"{len(missing)} labels, {min(missing)} first, did not reach the lake within "
-                    f"{_LAND_S:.0f} s: `edgeloop dlq list` and `edgeloop job lag` say why"
+                    f"{_LAND_S:.0f} s: {why}"
                 )
             time.sleep(_POLL_S)
 

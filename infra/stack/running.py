@@ -10,7 +10,7 @@ from pathlib import Path
 
 from infra.settings import StackSettings
 from infra.stack.stack import Stack
-from infra.stack.stack_file import BrokerFront, StackFile, is_held, read_stack
+from infra.stack.stack_file import BrokerFront, StackFile, is_held, read_stack, stack_troubles
 from schemas.errors import StackError
 
 _WAIT_S = 120.0
@@ -116,8 +116,7 @@ def await_ready(state_dir: Path, timeout_s: float = _WAIT_S) -> StackFile:
         if found is not None and found.owner_lives and found.state == "ready":
             return found
         if time.monotonic() > deadline:
-            raise StackError(
-                f"the stack in {state_dir} is not ready after {timeout_s:.0f} s: `edgeloop status`"
-            )
+            troubles = "; ".join(stack_troubles(state_dir)) or "`edgeloop status`"
+            raise StackError(f"the stack in {state_dir} is not ready after {timeout_s:.0f} s: {troubles}")
         time.sleep(_POLL_S)
     raise StackError(f"the stack in {state_dir} ended while we waited for it: start it again")

@@ -122,6 +122,8 @@ class Stack:
             self._publish(state="failed", error=str(exc), processes=())
             self._lock.release()
             raise
+        for process in self._processes:
+            process.check(time.monotonic())  # one may have ended meanwhile: nobody should read `running`
         self._publish(state="ready")
         self._watcher = threading.Thread(target=self._watch, name="stack-watcher", daemon=True)
         self._watcher.start()

@@ -6,11 +6,13 @@ import contextlib
 import fcntl
 import os
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
+from infra.printing import instant
 from infra.process.child import same_process
 from schemas.durable import DISK
 
@@ -34,6 +36,9 @@ class ProcessEntry(BaseModel):
         log: Its log file.
         restarts: How often it was started again.
         failed: Why it is not started again; None: it is.
+        ends: How often it ended since it last ran steadily; 0: nothing that a person should know.
+        since: When the first of these ends was noticed.
+        last_line: Last line of its log at the newest of them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,6 +49,22 @@ class ProcessEntry(BaseModel):
     log: Path | None
     restarts: int = 0
     failed: str | None = None
+    ends: int = 0
+    since: AwareDatetime | None = None
+    last_line: str = ""
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps it from its work, with the last line of its log; None: it runs."""
+        running = self.is_running
+        if self.failed is not None or (running and not self.ends):
+            return self.failed
+        if not self.ends:
+            return "ended, will be started again"
+        times = "once" if self.ends == 1 else f"{self.ends} times"
+        since = "" if self.since is None else f" since {instant(self.since)}"
+        now = "has been started again" if running else "will be started again"
+        return f"ended {times}{since}, {now}: {self.last_line}"
 
     @property
     def is_running(self) -> bool:
@@ -89,6 +110,11 @@ class StackFile(BaseModel):
     error: str | None = None
     warnings: tuple[str, ...] = ()
 
+    def troubles(self) -> list[str]:
+        """One line for each process that does not do its work, with its log."""
+        found = [(entry, entry.trouble) for entry in self.processes]
+        return [f"{entry.name} {trouble} (log: {entry.log})" for entry, trouble in found if trouble]
+
     @property
     def owner_lives(self) -> bool:
         """True while the very process that wrote the file lives."""
@@ -101,6 +127,31 @@ def read_stack(state_dir: Path) -> StackFile | None:
         return StackFile.model_validate_json((state_dir / FILE).read_bytes())
     except (OSError, ValidationError):
         return None
+
+
+def stack_troubles(state_dir: Path) -> list[str]:
+    """What stops the folder's stack: a line for each process that does not do its work; empty: nothing."""
+    found = read_stack(state_dir)
+    return found.troubles() if found is not None and is_held(state_dir) else []
+
+
+@dataclass
+class TroubleWatch:
+    """For a command that waits: what stops the stack, each trouble once."""
+
+    state_dir: Path
+    _told: set[str] = field(default_factory=set)
+
+    def news(self) -> list[str]:
+        """Troubles that were not told before; a process that ends in the same way again is no news."""
+        found = read_stack(self.state_dir)
+        news = []
+        for entry in found.processes if found is not None and is_held(self.state_dir) else ():
+            key = f"{entry.name} {entry.failed is None} {entry.last_line}"
+            if (trouble := entry.trouble) and key not in self._told:
+                self._told.add(key)
+                news.append(f"{entry.name} {trouble} (log: {entry.log})")
+        return news
 
 
 def write_stack(state_dir: Path, content: StackFile) -> None:

@@ -70,7 +70,10 @@ def collect_status(settings: StackSettings) -> dict[str, Any]:
     problems += [line for line in _registry_problems(settings) if line not in " ".join(problems)]
     if address:
         status |= _log(settings.lake_root, address, status["namespace"], problems)
-    problems += [f"{p['name']}: {p['state']}" for p in status["processes"] if p["state"] != "running"]
+    ailing = [f"{p['name']}: {p['state']}" for p in status["processes"] if p["state"] != "running"]
+    if ailing and status["state"] == "ready":
+        status["state"] = "degraded"
+    problems += ailing
     return status
 
 
@@ -84,14 +87,16 @@ def _processes(stack: StackFile) -> list[dict[str, Any]]:
     found = []
     for entry in stack.processes:
         process = same_process(entry.pid, entry.created)
-        state = "running" if process else entry.failed or "ended, will be started again"
         found.append(
             {
                 "name": entry.name,
-                "state": state,
+                "state": entry.trouble or "running",
                 "pid": entry.pid,
                 "memory_mb": _memory_mb(process),
                 "restarts": entry.restarts,
+                "ends": entry.ends,
+                "since": entry.since.isoformat() if entry.since else None,
+                "last_line": entry.last_line or entry.failed,
                 "log": str(entry.log),
             }
         )

@@ -23,6 +23,7 @@ from infra.stack.stack_file import (
     is_held,
     read_stack,
     remove_stack,
+    stack_troubles,
     unmark_demo,
 )
 from schemas.errors import PipelineError, StackError
@@ -86,7 +87,8 @@ def start_detached(settings: StackSettings, progress: Callable[[str], None]) -> 
             raise StackError(_start_error(found, process.pid) or f"the supervisor ended: see {log_path}")
         time.sleep(_POLL_S)
     process.terminate()
-    raise StackError(f"the stack was not ready within {START_TIMEOUT_S:.0f} s: see {log_path}")
+    why = "; ".join(stack_troubles(settings.state_dir)) or f"see {log_path}"
+    raise StackError(f"the stack was not ready within {START_TIMEOUT_S:.0f} s: {why}")
 
 
 def stop_detached(settings: StackSettings) -> bool:

@@ -1,9 +1,17 @@
 """When a process that ended is started again."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 from infra.process.child import ChildProcess
-from infra.stack.supervision import LONGEST_PAUSE_S, MAX_QUICK_ENDS, RestartRule, Supervised
+from infra.stack.supervision import (
+    LONGEST_PAUSE_S,
+    MAX_QUICK_ENDS,
+    QUICK_S,
+    STEADY_S,
+    RestartRule,
+    Supervised,
+)
 from tests.waiting import wait_until
 
 
@@ -49,6 +57,51 @@ def test_a_process_that_keeps_failing_says_so(tmp_path: Path):
         process.check(now)
         now += LONGEST_PAUSE_S
     assert process.entry().failed == f"ended {MAX_QUICK_ENDS + 1} times in a row, exit code 3: no disk"
+
+
+def broken(tmp_path: Path) -> Supervised:
+    """A process that ends at every start, with something on its last line."""
+
+    def spawn() -> ChildProcess:
+        script = "echo starting; echo no such column; exit 1"
+        return ChildProcess("broken", ["sh", "-c", script], tmp_path / "log")
+
+    noticed = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+    return Supervised("broken", spawn, spawn(), started=0.0, clock=lambda: noticed)
+
+
+def test_a_process_that_ends_and_is_started_again_is_in_trouble_and_says_why(tmp_path: Path):
+    """`status` said `running` while every worker ended at each start."""
+    process, now = broken(tmp_path), 0.0
+    assert process.entry().trouble is None
+    for ends in (1, 2, 3):
+        wait_until(lambda: process.child.exit_code is not None, 10, "its end")
+        assert process.check(now)
+        assert (process.entry().ends, process.entry().last_line) == (ends, "no such column")
+        times = "once" if ends == 1 else f"{ends} times"
+        assert process.entry().trouble == (
+            f"ended {times} since 2026-01-02T03:04:00Z, will be started again: no such column"
+        )
+        now = process.due or now
+        assert process.check(now)
+    process.child.stop()
+
+
+def test_trouble_outlives_a_start_and_ends_when_the_process_has_run_for_a_while(tmp_path: Path):
+    process = broken(tmp_path)
+    wait_until(lambda: process.child.exit_code is not None, 10, "its end")
+    process.check(1.0)
+    process.spawn = lambda: ChildProcess("mended", ["sleep", "60"], tmp_path / "log")
+    process.check(2.0)
+    assert "has been started again: no such column" in process.entry().trouble
+    assert not process.check(2.0 + QUICK_S - 1)
+    assert process.check(2.0 + QUICK_S)
+    assert process.entry().trouble is None
+    process.ends = 2  # what ended more than once is believed later
+    assert process.check(2.0 + QUICK_S)
+    assert process.check(2.0 + STEADY_S)
+    assert (process.entry().trouble, process.ends) == (None, 0)
+    process.child.kill()
 
 
 def test_a_child_is_killed_when_it_does_not_listen(tmp_path: Path):

@@ -17,6 +17,7 @@ from schemas import errors
 from schemas.errors import AccessError, PipelineError, RegistryError, ServiceUnavailableError, TrustError
 from schemas.proto.fleet_pb2 import (
     AckDriftRequest,
+    CancelRunRequest,
     ControlRolloutRequest,
     JoinTokenRequest,
     ListRequest,
@@ -136,9 +137,14 @@ class FleetClient:
         request = RevokeCertificateRequest(serial=serial, certificate_pem=certificate_pem, reason=reason)
         return self._one("RevokeCertificate", request)
 
-    def train(self, family: str, reason: str = "", kind: str = "", seed: int = 0) -> Json:
-        """Request a training run."""
-        return self._one("Train", TrainRequest(family=family, reason=reason, kind=kind, seed=seed))
+    def train(self, family: str, reason: str = "", kind: str = "", seed: int = 0, profile: str = "") -> Json:
+        """Request a training run of a family, or of a profile's."""
+        request = TrainRequest(family=family, reason=reason, kind=kind, seed=seed, profile=profile)
+        return self._one("Train", request)
+
+    def cancel_run(self, run_id: str, reason: str = "") -> Json:
+        """Cancel a training run that has not ended."""
+        return self._one("CancelRun", CancelRunRequest(run_id=run_id, reason=reason))
 
     def ack_drift(self, run_id: str, *, retrain: bool, reason: str = "") -> Json:
         """Decide on a waiting run, or on a drift verdict by its event id."""

@@ -87,9 +87,16 @@ def _runs(settings: StackSettings) -> list[dict[str, Any]]:
     from model_service import run_store
 
     models = model_settings(settings)
-    return (
-        [_described(run) for run in read_registry(models, run_store.every_run)] if models.has_registry else []
-    )
+    runs = read_registry(models, run_store.every_run) if models.has_registry else []
+    return [{**_described(run), **_behind(run, runs)} for run in runs]
+
+
+def _behind(run: TrainingRun, runs: list[TrainingRun]) -> dict[str, Any]:
+    """What a run says that waits for an earlier one of its family: the trainer works on one at a time."""
+    ahead = next((r for r in runs if r.family == run.family and r.is_open), run)
+    if not run.is_open or ahead.run_id == run.run_id:
+        return {}
+    return {"says": f"waits for run {ahead.run_id}, which is {ahead.state}: `edgeloop model cancel` ends it"}
 
 
 def _described(run: TrainingRun) -> dict[str, Any]:

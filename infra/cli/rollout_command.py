@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from infra.cli.app import session, warn_of_troubles
-from infra.cli.console import AsJson, show_json, show_table, show_text
+from infra.cli.console import AsJson, show_json, show_table, show_text, show_warning
 from infra.printing import count, instant, share
 from schemas.errors import RegistryError
 
@@ -53,6 +53,10 @@ def start(
     with FleetClient(_settings(ctx), "operator") as client:
         made = client.start_rollout(version, group, security=security)
     warn_of_troubles(session(ctx).settings())
+    warnings = _warnings(ctx, group, version)
+    for line in warnings:
+        show_warning(line)
+    made |= {"warnings": warnings}
     _show_result(made, f"{made['rollout_id']}: {version} for {group}; `edgeloop rollout status`", as_json)
 
 
@@ -98,7 +102,9 @@ def back(
 
 def status(
     ctx: typer.Context,
-    rollout_id: Annotated[str, typer.Argument(metavar="[ID]", help="Default: the newest.")] = "",
+    rollout_id: Annotated[
+        str, typer.Argument(metavar="[ID]", help="Default: the newest, of the fleet and not of the probes.")
+    ] = "",
     group: Annotated[str, typer.Option(help="Of this group; default: of all.")] = "",
     as_json: AsJson = False,
 ) -> None:
@@ -247,6 +253,7 @@ def _summary(ctx: typer.Context, rollout_id: str, group: str) -> dict[str, Any]:
         RegistryError: There is no rollout.
     """
     from feature_store.lake import Lake
+    from infra.stack.model_processes import PROBES
     from model_service import KnownProfiles, ceremony, rollout_store, rollout_summary
     from schemas.errors import RegistryError
 
@@ -254,7 +261,7 @@ def _summary(ctx: typer.Context, rollout_id: str, group: str) -> dict[str, Any]:
     profiles = KnownProfiles(Lake(settings.lake_root))
 
     def summarise(connection: Connection) -> dict[str, Any]:
-        chosen = rollout_id or rollout_summary.newest(connection, group)
+        chosen = rollout_id or rollout_summary.newest(connection, group, PROBES)
         if chosen is None:
             raise RegistryError("there is no rollout yet: `edgeloop rollout start VERSION --group GROUP`")
         record = rollout_store.load(connection, chosen)
@@ -263,6 +270,21 @@ def _summary(ctx: typer.Context, rollout_id: str, group: str) -> dict[str, Any]:
 
     found: dict[str, Any] = _read_registry(ctx, summarise)
     return found
+
+
+def _warnings(ctx: typer.Context, group: str, version: str) -> list[str]:
+    """What a person should know who starts a rollout for the group."""
+    from feature_store.lake import Lake
+    from model_service import KnownProfiles, ceremony, rollout_summary
+    from schemas.model_version import ModelVersion
+
+    settings = _settings(ctx)
+    profiles, family = KnownProfiles(Lake(settings.lake_root)), ModelVersion.parse(version).family
+    policy = ceremony.open_repository(settings).policy()
+    lacking = _read_registry(
+        ctx, lambda c: rollout_summary.lacking_pool(c, group, family, policy, profiles.family)
+    )
+    return [lacking] if lacking else []
 
 
 def _read_registry(ctx: typer.Context, read: Callable[[Connection], Any]) -> Any:

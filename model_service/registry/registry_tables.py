@@ -125,7 +125,8 @@ runs = Table(
     Column("run_id", String, primary_key=True),
     Column("family", String, nullable=False, index=True),
     Column("profile", String, nullable=False),
-    # requested, examining, waiting, collecting, building, trained, declined, dismissed, failed
+    # requested, examining, waiting, collecting, building, trained, declined, dismissed, failed,
+    # cancelled
     Column("state", String, nullable=False, index=True),
     Column("reason", String, nullable=False),  # drift, schedule, age, labels, person
     Column("kind", String, nullable=False),  # anomaly, classifier, "" = what data allow

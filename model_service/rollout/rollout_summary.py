@@ -11,7 +11,7 @@ from model_service.registry.registry_tables import rollouts
 from model_service.rollout import rollout_store
 from model_service.rollout.device_progress import ProgressKind
 from model_service.rollout.observed import PENDING, Observed
-from model_service.rollout.observing import FamilyOf, RolloutReports, observe
+from model_service.rollout.observing import FamilyOf, RolloutReports, members, observe
 from model_service.rollout.phase_judge import PhaseJudgement, judge
 from model_service.rollout.rollout_record import RolloutRecord
 from schemas.channel_documents import FleetPolicy, Release
@@ -79,12 +79,41 @@ def history(connection: Connection, group: str, limit: int) -> list[Json]:
     ]
 
 
-def newest(connection: Connection, group: str = "") -> str | None:
-    """Id of the newest rollout, which commands without an id mean; None: there is none."""
-    query = select(rollouts.c.rollout_id).order_by(rollouts.c.created_at.desc(), rollouts.c.updated_at.desc())
+def newest(connection: Connection, group: str = "", last: str = "") -> str | None:
+    """Id of the newest rollout, which commands without an id mean; None: there is none.
+
+    Args:
+        connection: Reads the registry.
+        group: Only of this group; empty: of all.
+        last: Group whose rollouts are meant only where no other group has any, such as the probes'.
+    """
+    query = select(rollouts.c.rollout_id).order_by(
+        (rollouts.c.grp == last).asc(), rollouts.c.created_at.desc(), rollouts.c.updated_at.desc()
+    )
     if group:
         query = query.where(rollouts.c.grp == group)
     return connection.execute(query.limit(1)).scalar_one_or_none()
+
+
+def lacking_pool(
+    connection: Connection, group: str, family: str, policy: FleetPolicy, family_of: FamilyOf
+) -> str:
+    """Why no device of the group can try a model before the others; empty: some can, or it has no devices.
+
+    Args:
+        connection: Reads the registry.
+        group: The rollout group.
+        family: Family of the model.
+        policy: The signed policy.
+        family_of: From a profile's name to the family that its devices run.
+    """
+    advice = f"`edgeloop trust policy --canary {group}=0.1` names one"
+    if group not in policy.canary:
+        return f"group {group} has no canary pool in the signed policy: no device tries it first; {advice}"
+    among = members(connection, group, family, policy, family_of).values()
+    if not among or any(m.pool for m in among):
+        return ""
+    return f"none of the {len(among)} devices of group {group} is in its canary pool; {advice} that is larger"
 
 
 def _head(record: RolloutRecord) -> Json:

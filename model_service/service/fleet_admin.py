@@ -31,6 +31,7 @@ from model_service.training.training_run import RunState
 from schemas.errors import AccessError, RegistryError, ServiceUnavailableError
 from schemas.proto.fleet_pb2 import (
     AckDriftRequest,
+    CancelRunRequest,
     ControlRolloutRequest,
     JoinTokenRequest,
     JsonReply,
@@ -46,7 +47,7 @@ PEOPLE = frozenset({Role.VIEWER, Role.LABELLER, Role.OPERATOR, Role.APPROVER})
 OPERATORS = frozenset({Role.OPERATOR})
 APPROVERS = frozenset({Role.APPROVER})
 _READS = ("ListDevices", "ListModels", "ShowModel", "ListRollouts", "ShowRollout", "ListRuns", "ListPeople")
-_WRITES = ("CreateJoinToken", "ListJoinTokens", "RevokeDevice", "Train", "StartRollout")
+_WRITES = ("CreateJoinToken", "ListJoinTokens", "RevokeDevice", "Train", "CancelRun", "StartRollout")
 RULES = {
     **{name: AccessRule(PEOPLE, 20.0) for name in _READS},
     **{name: AccessRule(OPERATORS, 30.0) for name in _WRITES},
@@ -172,17 +173,23 @@ class FleetAdmin:
         """Request a training run."""
         if request.kind not in KINDS:
             raise BadFieldError("kind", "anomaly, classifier, or empty")
-        families = await self._workers.in_thread(self._lake.families)
-        writes.known_family(families, request.family)
+        profiles = await self._workers.in_thread(self._lake.profiles)
+        profile = writes.profile_to_train(profiles, request.family, request.profile)
         wanted = writes.RunRequest(
-            family=request.family,
-            profile=families[request.family].name,
+            family=profile.model.family,
+            profile=profile.name,
             actor=call.actor,
             kind=request.kind,
             seed=request.seed,
             detail=request.reason,
         )
         return await self._requested(wanted)
+
+    async def cancel_run(self, request: CancelRunRequest, call: ServiceCall) -> JsonReply:
+        """Cancel a training run that has not ended."""
+        run_id, reason, now = request.run_id, request.reason, self._clock()
+        was = await self._workers.write(lambda c: writes.cancel_run(c, run_id, call.actor, reason, now))
+        return _reply({"run_id": run_id, "state": RunState.CANCELLED, "was": was})
 
     async def ack_drift(self, request: AckDriftRequest, call: ServiceCall) -> JsonReply:
         """A person's decision on a run that waits, or on a drift verdict that has no run."""
@@ -204,6 +211,7 @@ class FleetAdmin:
             raise UnknownNameError(f"no waiting run and no drift verdict {name}: `edgeloop drift list`")
         if not request.retrain:
             raise RegistryError(f"no run waits because of {name}: there is nothing to dismiss")
+        writes.profile_to_train(await self._workers.in_thread(self._lake.profiles), "", profile.name)
         wanted = writes.RunRequest(
             profile.model.name, profile.name, call.actor, verdicts=(name,), detail=request.reason
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,8 +14,10 @@ from model_service.registry.database import note
 from model_service.registry.registry_tables import commands
 from model_service.service.refusals import UnknownNameError
 from model_service.training import run_store
-from model_service.training.training_run import RunReason, RunState, TrainingRun
+from model_service.training.training_run import FOLLOWS, RunReason, RunState, TrainingRun
+from model_service.training.trigger import shared_family
 from schemas.errors import RegistryError
+from schemas.profile import Profile
 
 WAITING, REFUSED = "waiting", "refused"
 WITHDRAWN = "withdrawn: the caller no longer waited for the answer"
@@ -130,12 +132,54 @@ def answered_commands(connection: Connection, ids: Collection[int]) -> list[RowM
     return list(found.mappings())
 
 
-def known_family(families: Collection[str], family: str) -> None:
-    """Check that a profile runs that family.
+def cancel_run(connection: Connection, run_id: str, actor: str, reason: str, now: float) -> RunState:
+    """Cancel a run in whatever state it is, in the transaction that reads it.
+
+    Returns:
+        The state that it was in.
 
     Raises:
-        UnknownNameError: No profile does.
+        UnknownNameError: There is no such run.
+        RegistryError: It has ended.
     """
-    if family not in families:
-        known = ", ".join(sorted(families)) or "none yet"
+    run = run_store.get(connection, run_id)
+    if run is None:
+        raise UnknownNameError(f"no training run {run_id}: `edgeloop drift list`")
+    if RunState.CANCELLED not in FOLLOWS[run.state]:
+        raise RegistryError(f"run {run_id} is {run.state}: it has ended, and cannot be cancelled")
+    cancelled = run.to(RunState.CANCELLED, requested_by=actor, detail=reason or f"cancelled by {actor}")
+    if not run_store.save(connection, run, cancelled, datetime.fromtimestamp(now, UTC)):
+        raise RegistryError(f"run {run_id} went on meanwhile: cancel it again")
+    detail = {"by": actor, "was": run.state, "why": reason}
+    note(connection, f"run/{run_id}/cancelled", run_id, "run_cancelled", detail, now)
+    return run.state
+
+
+def profile_to_train(profiles: Mapping[str, Profile], family: str, profile: str = "") -> Profile:
+    """The profile whose data a run of the family is to learn.
+
+    Args:
+        profiles: Registered profiles by name.
+        family: Model family; empty: the profile's.
+        profile: Name; empty: the only profile of the family.
+
+    Raises:
+        UnknownNameError: There is no such profile, or none runs the family.
+        RegistryError: The profile runs another family, or several profiles share it.
+    """
+    if profile:
+        if profile not in profiles:
+            known = ", ".join(sorted(profiles)) or "none yet"
+            raise UnknownNameError(f"no profile {profile!r} in this lake; there are: {known}")
+        if family not in ("", profiles[profile].model.family):
+            raise RegistryError(
+                f"profile {profile!r} runs model family {profiles[profile].model.family!r}, not {family!r}"
+            )
+        family = profiles[profile].model.family
+    own = [p for p in profiles.values() if p.model.family == family]
+    if not own:
+        known = ", ".join(sorted({p.model.family for p in profiles.values()})) or "none yet"
         raise UnknownNameError(f"no profile of this lake runs model family {family!r}; there are: {known}")
+    if why := shared_family(profiles, family):
+        raise RegistryError(why)
+    return own[0]

@@ -20,10 +20,9 @@ class LakeLookup:
     def __init__(self, lake_root: Path) -> None:
         self._lake_root = lake_root
 
-    def families(self) -> dict[str, Profile]:
-        """A profile for each model family, by family."""
-        profiles = ProfileRegistry(Lake.open(self._lake_root)).profiles()
-        return {p.model.name: p for p in profiles.values()}
+    def profiles(self) -> dict[str, Profile]:
+        """Registered profiles by name."""
+        return dict(ProfileRegistry(Lake.open(self._lake_root)).profiles())
 
     def verdict_profile(self, event_id: str) -> Profile | None:
         """Profile that the drift verdict is about; None: there is no such verdict."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -41,13 +42,14 @@ class Dataset:
         """
         holdout = self.training_set.part(HOLDOUT)
         have, need = self.training_set.effective_rows, max(profile.training.min_effective_rows, at_least)
-        if have < need:
-            return f"{have:.0f} of {need:.0f} effective rows"
         trained = len(set(self.training_set.part("train").column("device_id").to_pylist()))
         held = len(set(holdout.column("device_id").to_pylist()))
-        if min(trained, held) < FEW_DEVICES:
-            return f"rows of {trained} devices to train on and {held} to test on; {FEW_DEVICES} are needed"
-        return ""
+        lacks = [
+            f"{math.floor(have)} of {math.ceil(need)} effective rows" if have < need else "",
+            f"{trained} of {FEW_DEVICES} devices to train on" if trained < FEW_DEVICES else "",
+            f"{held} of {FEW_DEVICES} devices to test on" if held < FEW_DEVICES else "",
+        ]
+        return ", ".join(filter(None, lacks))
 
 
 def select_rows(

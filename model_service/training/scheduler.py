@@ -36,6 +36,7 @@ from model_service.training.trigger import (
     on_clock,
     on_refusal,
     on_verdicts,
+    shared_family,
 )
 from model_service.training.verdict_reading import NewVerdicts, count_labels, new_verdicts
 from schemas.profile import Profile
@@ -97,6 +98,7 @@ class TrainingScheduler:
         """
         with self._registry.reading() as connection:
             opened = open_runs(connection)
+        self._trainer.release_cancelled()
         names = sorted({r.profile for r in opened} & set(self._known))
         each_in_turn([self._known[name] for name in names], self._work)
 
@@ -109,7 +111,11 @@ class TrainingScheduler:
             now = self._clock()
             with self._registry.reading() as connection:
                 run = next_open(profile, runs_of(connection, profile.model.family), now)
-            if run is None or run.profile != profile.name or not self._trainer.step(run, profile, now):
+            if run is None or run.profile != profile.name:
+                return
+            if why := shared_family(self._known, run.family):
+                self._trainer.refuse(run, why, now)
+            elif not self._trainer.step(run, profile, now):
                 return
 
     def _poll_verdicts(self, cut: Cut) -> None:

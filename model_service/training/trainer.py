@@ -29,7 +29,7 @@ from model_service.training.datasets import Dataset, all_features, newest_row, r
 from model_service.training.examine import Examination, examine
 from model_service.training.lineage import lineage_of, lineage_rows, selection_of, stored_selection
 from model_service.training.proposing import Proposer
-from model_service.training.run_store import save
+from model_service.training.run_store import get, in_states, save
 from model_service.training.training_run import (
     DriftFinding,
     RunReason,
@@ -38,7 +38,7 @@ from model_service.training.training_run import (
     TrainingRun,
 )
 from model_service.training.verdict_reading import verdicts_of
-from schemas.errors import DatasetError, OperatorError, RejectedError
+from schemas.errors import DatasetError, OperatorError, RejectedError, RetryableError, TaskLostError
 from schemas.manifest import Manifest
 from schemas.profile import Profile
 from schemas.tables import TRAINING_SETS
@@ -46,6 +46,8 @@ from schemas.tables import TRAINING_SETS
 log = logging.getLogger(__name__)
 
 DEGRADATION = "degradation"
+LACKS = "waits for rows; it has "
+"""How the detail of a run begins that collects rows."""
 TASK = "training"
 """Task under which the rows of training sets are committed to the lake."""
 
@@ -88,7 +90,27 @@ class Trainer:
         except (RejectedError, OperatorError) as exc:
             log.warning("run %s failed: %s", run.run_id, exc)
             self._fail(run, f"{type(exc).__name__}: {exc}", now)
-            return True
+        except (RetryableError, TaskLostError, OSError):
+            raise
+        except Exception as exc:  # a run on which we fail must not end the trainer at each of its starts
+            log.exception("run %s failed on an unforeseen error", run.run_id)
+            self._fail(run, f"{type(exc).__name__}: {exc}", now)
+        return True
+
+    def refuse(self, run: TrainingRun, why: str, now: datetime) -> None:
+        """End a run that must not be worked on."""
+        log.warning("run %s is refused: %s", run.run_id, why)
+        self._fail(run, why, now)
+
+    def release_cancelled(self) -> None:
+        """Remove the pins of runs that a person has cancelled: their cuts need not be kept."""
+        with self._registry.reading() as connection:
+            cancelled = [r for r in in_states(connection, (RunState.CANCELLED,)) if r.pin is not None]
+        for run in cancelled:
+            if run.pin in self._cuts.pins():
+                self._cuts.unpin(run.pin)
+            with self._registry.transaction() as connection:
+                save(connection, run, replace(run, pin=None), run.updated_at)
 
     def renew_proposals(self) -> None:
         """Renew stale proposals of candidates that are not published yet."""
@@ -127,7 +149,7 @@ class Trainer:
         """Wait until there are enough rows; then pin the cut that they are read from."""
         cut = self._new_cut(run, profile, now)
         if cut is None:
-            return self._fail_if_overdue(run, profile, now, "no new rows")
+            return self._wait_for_rows(run, profile, now, "no rows")
         champion, finding, found = self._champion(run.family), run.finding, None
         if run.onset is not None:
             found = self._examination(run, profile, cut)
@@ -148,7 +170,7 @@ class Trainer:
             )
             dataset = read_dataset(lake_connection, run, selection, champion.manifest.kind)
         if lacks := dataset.lacks(profile, run.need or 0.0):
-            return self._fail_if_overdue(run, profile, now, lacks)
+            return self._wait_for_rows(run, profile, now, lacks)
         return self._pin(run, profile, cut, dataset, finding, champion, now)
 
     def _pin(
@@ -182,7 +204,10 @@ class Trainer:
             "effective_rows": round(dataset.training_set.effective_rows, 1),
         }
         planned = replace(run, finding=finding, plan=plan, cut=cut.id, pin=pin, kind=dataset.kind)
-        return self._save(run, planned.to(RunState.BUILDING), now, "run_building", detail)
+        if self._save(run, planned.to(RunState.BUILDING), now, "run_building", detail):
+            return True
+        self._cuts.unpin(pin)  # cancelled meanwhile
+        return False
 
     def _build(self, run: TrainingRun, profile: Profile, now: datetime) -> bool:
         """Make a candidate from the pinned cut, and propose it. A repetition gives the same bytes."""
@@ -205,6 +230,8 @@ class Trainer:
         sha256, length = store_artifact(self._settings.artifacts, bundle)
         # Step 4: write the lineage, once: a repetition finds it in the newest cut.
         self._write_lineage(run, bundle.manifest.version, training_set, now)
+        if self._is_cancelled(run):
+            return False
         # Step 5: sign with the trainer's key. Devices accept nothing before the gate has signed, too.
         self._proposer.propose(bundle.manifest, sha256)
         # Step 6: store the candidate and the end of the run, in one transaction. Now the gate finds it.
@@ -217,6 +244,11 @@ class Trainer:
             now=now.timestamp(),
         )
         return self._hand_over(run, candidate, bundle.manifest, now)
+
+    def _is_cancelled(self, run: TrainingRun) -> bool:
+        with self._registry.reading() as connection:
+            now = get(connection, run.run_id)
+        return now is None or now.state is not run.state
 
     def _hand_over(self, run: TrainingRun, candidate: Candidate, manifest: Manifest, now: datetime) -> bool:
         version, at = candidate.version, now.timestamp()
@@ -280,8 +312,13 @@ class Trainer:
         self._tried_cuts[key] = cut.id
         return cut
 
-    def _fail_if_overdue(self, run: TrainingRun, profile: Profile, now: datetime, lacks: str) -> bool:
+    def _wait_for_rows(self, run: TrainingRun, profile: Profile, now: datetime, lacks: str) -> bool:
+        """Say in the run's row what it lacks; after too long, it fails."""
         if now - run.updated_at < timedelta(seconds=profile.training.max_wait_s):
+            told = replace(run, detail=f"{LACKS}{lacks}")
+            if run.detail != told.detail and (self._cuts.latest() is None or lacks != "no rows"):
+                with self._registry.transaction() as connection:  # the wait counts from the last transition
+                    save(connection, run, told, run.updated_at)
             return False
         text = f"after {profile.training.max_wait_s:.0f} s there is still too little to train on: {lacks}"
         return self._fail(run, text, now)

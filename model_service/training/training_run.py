@@ -4,7 +4,8 @@
     examining ─┘      │
         └────→ declined | waiting (for a person) → dismissed | requested
 
-Whatever the trainer works on may fail. New evidence opens a declined or waiting run again.
+Whatever the trainer works on may fail, and a person may cancel whatever has not ended. New evidence opens a
+declined or waiting run again.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ class RunState(StrEnum):
     DISMISSED = "dismissed"
     """A person decided that it is no reason to retrain."""
     FAILED = "failed"
+    CANCELLED = "cancelled"
+    """A person ended it. Nothing opens it again."""
 
 
 class RunReason(StrEnum):
@@ -54,15 +57,16 @@ class RunReason(StrEnum):
 
 S = RunState
 FOLLOWS: dict[RunState, frozenset[RunState]] = {
-    S.REQUESTED: frozenset({S.COLLECTING, S.FAILED}),
-    S.EXAMINING: frozenset({S.COLLECTING, S.DECLINED, S.WAITING, S.FAILED}),
-    S.COLLECTING: frozenset({S.BUILDING, S.DECLINED, S.WAITING, S.FAILED}),
-    S.BUILDING: frozenset({S.TRAINED, S.FAILED}),
-    S.WAITING: frozenset({S.REQUESTED, S.DISMISSED, S.EXAMINING}),
-    S.DECLINED: frozenset({S.EXAMINING}),
+    S.REQUESTED: frozenset({S.COLLECTING, S.FAILED, S.CANCELLED}),
+    S.EXAMINING: frozenset({S.COLLECTING, S.DECLINED, S.WAITING, S.FAILED, S.CANCELLED}),
+    S.COLLECTING: frozenset({S.BUILDING, S.DECLINED, S.WAITING, S.FAILED, S.CANCELLED}),
+    S.BUILDING: frozenset({S.TRAINED, S.FAILED, S.CANCELLED}),
+    S.WAITING: frozenset({S.REQUESTED, S.DISMISSED, S.EXAMINING, S.CANCELLED}),
+    S.DECLINED: frozenset({S.EXAMINING, S.CANCELLED}),
     S.TRAINED: frozenset(),
     S.DISMISSED: frozenset(),
     S.FAILED: frozenset(),
+    S.CANCELLED: frozenset(),
 }
 """States that may follow a state. A person's decision leads to REQUESTED, new evidence to EXAMINING."""
 OPEN = (S.REQUESTED, S.EXAMINING, S.COLLECTING, S.BUILDING)
@@ -213,6 +217,11 @@ class TrainingRun:
     def by_person(self) -> bool:
         """Whether a person asked for it, or decided where the evidence was unclear."""
         return self.requested_by != TRAINER
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the trainer has something to do."""
+        return self.state in OPEN
 
     @property
     def is_retry(self) -> bool:

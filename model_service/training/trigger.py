@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -133,6 +133,22 @@ def on_clock(profile: Profile, facts: ClockFacts, now: datetime) -> StartRun | N
     if policy.max_age_s is not None and now - max(started, last) >= timedelta(seconds=policy.max_age_s):
         return StartRun(RunReason.AGE)
     return None
+
+
+def shared_family(profiles: Mapping[str, Profile], family: str) -> str:
+    """Why no model of the family can be trained: several profiles run it; empty: one does, or none.
+
+    Args:
+        profiles: By name.
+        family: Model family.
+    """
+    own = sorted(p.name for p in profiles.values() if p.model.family == family)
+    if len(own) < 2:
+        return ""
+    return (
+        f"family {family!r} is run by the profiles {', '.join(own)}: a model learnt on the data of one would "
+        "run on the devices of all; give each a family of its own ([model] name)"
+    )
 
 
 def cooling_down(profile: Profile, known: Sequence[TrainingRun], now: datetime) -> bool:

@@ -43,16 +43,26 @@ class JoinTokenRequest(_message.Message):
     def __init__(self, device_id: _Optional[str] = ..., profile: _Optional[str] = ..., site: _Optional[str] = ..., group: _Optional[str] = ..., hardware: _Optional[str] = ..., valid_s: _Optional[int] = ...) -> None: ...
 
 class TrainRequest(_message.Message):
-    __slots__ = ("family", "reason", "kind", "seed")
+    __slots__ = ("family", "reason", "kind", "seed", "profile")
     FAMILY_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
     family: str
     reason: str
     kind: str
     seed: int
-    def __init__(self, family: _Optional[str] = ..., reason: _Optional[str] = ..., kind: _Optional[str] = ..., seed: _Optional[int] = ...) -> None: ...
+    profile: str
+    def __init__(self, family: _Optional[str] = ..., reason: _Optional[str] = ..., kind: _Optional[str] = ..., seed: _Optional[int] = ..., profile: _Optional[str] = ...) -> None: ...
+
+class CancelRunRequest(_message.Message):
+    __slots__ = ("run_id", "reason")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    reason: str
+    def __init__(self, run_id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class StartRolloutRequest(_message.Message):
     __slots__ = ("version", "group", "security")

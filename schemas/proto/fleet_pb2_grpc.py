@@ -90,6 +90,11 @@ class FleetAdminStub:
                 request_serializer=schemas_dot_proto_dot_fleet__pb2.TrainRequest.SerializeToString,
                 response_deserializer=schemas_dot_proto_dot_fleet__pb2.JsonReply.FromString,
                 _registered_method=True)
+        self.CancelRun = channel.unary_unary(
+                '/edgeloop.v1.FleetAdmin/CancelRun',
+                request_serializer=schemas_dot_proto_dot_fleet__pb2.CancelRunRequest.SerializeToString,
+                response_deserializer=schemas_dot_proto_dot_fleet__pb2.JsonReply.FromString,
+                _registered_method=True)
         self.StartRollout = channel.unary_unary(
                 '/edgeloop.v1.FleetAdmin/StartRollout',
                 request_serializer=schemas_dot_proto_dot_fleet__pb2.StartRolloutRequest.SerializeToString,
@@ -184,6 +189,12 @@ class FleetAdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CancelRun(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def StartRollout(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -267,6 +278,11 @@ def add_FleetAdminServicer_to_server(servicer, server):
             'Train': grpc.unary_unary_rpc_method_handler(
                     servicer.Train,
                     request_deserializer=schemas_dot_proto_dot_fleet__pb2.TrainRequest.FromString,
+                    response_serializer=schemas_dot_proto_dot_fleet__pb2.JsonReply.SerializeToString,
+            ),
+            'CancelRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelRun,
+                    request_deserializer=schemas_dot_proto_dot_fleet__pb2.CancelRunRequest.FromString,
                     response_serializer=schemas_dot_proto_dot_fleet__pb2.JsonReply.SerializeToString,
             ),
             'StartRollout': grpc.unary_unary_rpc_method_handler(
@@ -587,6 +603,33 @@ class FleetAdmin:
             target,
             '/edgeloop.v1.FleetAdmin/Train',
             schemas_dot_proto_dot_fleet__pb2.TrainRequest.SerializeToString,
+            schemas_dot_proto_dot_fleet__pb2.JsonReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgeloop.v1.FleetAdmin/CancelRun',
+            schemas_dot_proto_dot_fleet__pb2.CancelRunRequest.SerializeToString,
             schemas_dot_proto_dot_fleet__pb2.JsonReply.FromString,
             options,
             channel_credentials,

@@ -208,9 +208,15 @@ def test_a_state_that_does_not_follow_is_refused(before, after):
 
 def test_what_has_ended_stays_and_what_is_open_may_fail():
     ended = {s for s in RunState if not machine.FOLLOWS[s]}
-    assert ended == {RunState.TRAINED, RunState.DISMISSED, RunState.FAILED}
+    assert ended == {RunState.TRAINED, RunState.DISMISSED, RunState.FAILED, RunState.CANCELLED}
     assert all(RunState.FAILED in machine.FOLLOWS[s] for s in OPEN)
     assert set(machine.FOLLOWS) == set(RunState)
+
+
+def test_whatever_has_not_ended_can_be_cancelled():
+    assert {s for s in RunState if RunState.CANCELLED in machine.FOLLOWS[s]} == {
+        s for s in RunState if machine.FOLLOWS[s]
+    }
 
 
 def test_every_state_of_a_run_can_be_reached():

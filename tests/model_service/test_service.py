@@ -163,6 +163,7 @@ def test_a_device_may_not_call_the_methods_of_operators(device):
         "StartRollout",
         "AckDrift",
         "Train",
+        "CancelRun",
         "ListPeople",
         "RevokeCertificate",
     ):
@@ -196,6 +197,7 @@ def test_a_viewer_reads_and_changes_nothing(service, device):
             lambda: viewer.revoke(device.device_id),
             lambda: viewer.create_token("x", "machine", site="a", group="default", hardware="sim"),
             lambda: viewer.train("machine"),
+            lambda: viewer.cancel_run("r"),
             lambda: viewer.start_rollout("machine-1.0123abcd", "default"),
             lambda: viewer.ack_drift("r", retrain=True),
             lambda: viewer.revoke_certificate("0a1b"),

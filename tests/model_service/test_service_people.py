@@ -97,6 +97,42 @@ def test_a_waiting_run_takes_one_decision(service, approver, retrain, state):
         approver.ack_drift(run_id, retrain=retrain)
 
 
+@pytest.fixture(scope="module")
+def operator(service):
+    with service.person() as client:
+        yield client
+
+
+@pytest.mark.parametrize("state", ["requested", "examining", "collecting", "building", "waiting", "declined"])
+def test_a_run_is_cancelled_in_whatever_state_it_is_and_once(service, operator, state):
+    run_id = f"run-cancelled-{state}"
+    waiting_run(service, run_id)
+    with service.registry.transaction() as connection:
+        connection.execute(update(runs).where(runs.c.run_id == run_id).values(state=state))
+    done = operator.cancel_run(run_id, "wrong machine")
+    assert done == {"run_id": run_id, "state": "cancelled", "was": state}
+    assert (run_of(service, run_id)["state"], run_of(service, run_id)["detail"]) == (
+        "cancelled",
+        "wrong machine",
+    )
+    with pytest.raises(RegistryError, match="is cancelled: it has ended"):
+        operator.cancel_run(run_id)
+
+
+def test_no_run_of_that_name_can_be_cancelled(operator):
+    with pytest.raises(RegistryError, match="no training run nothing"):
+        operator.cancel_run("nothing")
+
+
+def test_a_run_is_asked_for_by_its_profile(service, operator):
+    made = operator.train("", "new bearings", profile="machine")
+    assert run_of(service, made["run_id"])["family"] == "machine"
+    with pytest.raises(RegistryError, match="no profile 'pump' in this lake; there are: machine"):
+        operator.train("machine", profile="pump")
+    with pytest.raises(RegistryError, match="runs model family 'machine', not 'robust'"):
+        operator.train("robust", profile="machine")
+
+
 def test_a_verdict_finds_the_run_that_waits_because_of_it(service, approver):
     waiting_run(service, "run-v", "job/3/0", "job/3/1")
     assert approver.ack_drift("job/3/1", retrain=True)["run_id"] == "run-v"

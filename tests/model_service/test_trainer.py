@@ -211,6 +211,75 @@ def test_a_run_waits_for_rows_and_then_goes_on(rig, recalibrated):
     assert made.states() == ["trained"]
 
 
+def test_a_run_that_waits_for_rows_says_what_it_lacks(rig, recalibrated):
+    made = rig(recalibrated, rows=False)
+    made.tick()
+    [run] = made.rows()
+    assert run["state"] == "collecting"
+    assert run["detail"] == (
+        "waits for rows; it has 0 of 20 effective rows, 0 of 5 devices to train on, 0 of 5 devices to test on"
+    )
+    made.tick()
+    assert made.rows() == [run]  # the wait counts from the last transition, and nothing new is nothing to say
+
+
+def test_a_run_that_is_cancelled_while_it_is_built_makes_no_candidate_and_keeps_no_cut(rig, recalibrated):
+    made = rig(recalibrated)
+    made.execute(
+        insert(runs).values(
+            run_id="r", family="machine", profile="machine", state="cancelled", reason="person", kind="",
+            verdicts=[], seed=0, detail="", requested_by="anna", created_at=1.0, updated_at=1.0, pin="run-r",
+        )
+    )  # fmt: skip
+    cuts = CutStore(Lake(made.settings.lake_root))
+    cuts.pin("run-r", cuts.latest().id)
+    made.tick()
+    assert "run-r" not in cuts.pins()
+    [cancelled] = [r for r in made.rows() if r["run_id"] == "r"]
+    assert (cancelled["state"], cancelled["pin"], cancelled["updated_at"]) == ("cancelled", None, 1.0)
+    assert len(made.candidates()) == 1  # that of the drift: a run that was cancelled holds up no other
+
+
+def test_a_family_that_several_profiles_run_is_not_trained_and_the_run_says_why(rig, recalibrated):
+    made = rig(recalibrated)
+    register(made, MACHINE.model_copy(update={"name": "pump"}))
+    made.tick()
+    assert made.candidates() == []
+    assert {r["state"] for r in made.rows()} == {"failed"}
+    assert "family 'machine' is run by the profiles machine, pump" in made.rows()[0]["detail"]
+
+
+@pytest.mark.parametrize("kind", ["", "anomaly", "classifier"])
+def test_a_family_that_cannot_be_trained_ends_its_run_and_not_the_trainer(rig, recalibrated, kind):
+    """`model train robust --kind classifier` ended the trainer at every start."""
+    made = rig(recalibrated, drift=False)
+    own = MACHINE.model_copy(update={"model": MACHINE.model.model_copy(update={"name": "robust"})})
+    register(made, own)
+    made.execute(
+        insert(runs).values(
+            run_id="r", family="robust", profile="machine", state="requested", reason="person", kind=kind,
+            verdicts=[], seed=0, detail="", requested_by="anna", created_at=1.0, updated_at=1.0,
+        )
+    )  # fmt: skip
+    made.tick()
+    [run] = made.rows()
+    assert (run["state"], made.candidates()) == ("failed", [])
+    assert run["detail"]
+
+
+def test_an_error_that_nobody_foresaw_ends_the_run_and_not_the_trainer(rig, recalibrated):
+    made = rig(recalibrated)
+    made.tick()
+    [run] = made.rows()
+    wanted = run["cause"]["wanted"]
+    wanted |= {name: wanted[name][:19] for name in ("event_from", "event_to")}  # without their zone
+    made.execute(update(runs).values(state="building", cause={**run["cause"], "wanted": wanted}))
+    made.tick()
+    [run] = made.rows()
+    assert run["state"] == "failed"
+    assert run["detail"].startswith("TypeError: ")
+
+
 def test_a_run_that_never_gets_enough_rows_fails_and_says_so(rig, recalibrated):
     made = rig(recalibrated, rows=False)
     made.tick()

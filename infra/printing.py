@@ -42,6 +42,31 @@ def instant(at: datetime | str | float | None) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def local_instant(at: datetime | str | float | None, now: datetime) -> str:
+    """A point in time for a table: in the zone of ``now``, with the year only if it is another.
+
+    No command takes it for an instant again, so that a local time is never read as one in UTC.
+
+    Args:
+        at: As for ``instant``.
+        now: Aware; its zone is the reader's.
+
+    Examples:
+        >>> local_instant("2026-03-01T13:00:05.999+01:00", datetime(2026, 11, 28, tzinfo=UTC))
+        '1 Mar 12:00:05'
+        >>> local_instant("2025-12-31T23:59:59Z", datetime(2026, 1, 1, tzinfo=UTC))
+        '31 Dec 2025 23:59:59'
+    """
+    if not (text := instant(at)):
+        return ""
+    here = datetime.fromisoformat(text).astimezone(now.tzinfo)
+    year = "" if here.year == now.year else f" {here.year}"
+    return f"{here.day} {_MONTHS[here.month - 1]}{year} {here:%H:%M:%S}"
+
+
 def span(length_s: float | None) -> str:
     """A length of time in its two largest units, for waits and validities.
 

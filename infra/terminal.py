@@ -73,3 +73,11 @@ def guard_streams() -> None:
         sys.stdout = EscapedStream(sys.stdout)
     if not isinstance(sys.stderr, EscapedStream):
         sys.stderr = EscapedStream(sys.stderr)
+
+
+def clear_screen() -> None:
+    """Begin at the top of an empty terminal; elsewhere, pass on what was printed so far."""
+    stream = sys.stdout.inner if isinstance(sys.stdout, EscapedStream) else sys.stdout
+    if stream.isatty():
+        stream.write("\x1b[H\x1b[2J")
+    stream.flush()

@@ -19,6 +19,7 @@ import typer
 
 import infra.cli
 from infra.cli.console import show_error, show_text, show_warning
+from infra.cli.view_options import add_view_options
 from infra.settings import StackSettings, load_settings
 from infra.terminal import guard_streams
 from schemas.errors import PipelineError
@@ -84,6 +85,7 @@ def build_app() -> typer.Typer:
         register = getattr(module, "register", None)
         if register is not None:
             register(app)
+    add_view_options(app)
     return app
 
 

@@ -9,7 +9,8 @@ import typer
 
 from infra.cli.app import session
 from infra.cli.console import AsJson, show_json, show_progress, show_text
-from infra.printing import count, instant, size
+from infra.cli.table_view import moment
+from infra.printing import count, size
 
 if TYPE_CHECKING:
     from infra.backup.restore import Restored
@@ -47,7 +48,7 @@ def backup(
             }
         )
         return
-    when = instant(made.taken_at.isoformat())
+    when = moment(made.taken_at.isoformat())
     show_text(
         f"{folder}: {count(len(made.files))} files, {size(made.size)}, as of {when} (cut {made.cut}); "
         f"the stack stood still for {taken.frozen_s:.1f} s"
@@ -109,7 +110,7 @@ def _described(done: Restored) -> dict[str, Any]:
 
 
 def _lines(done: Restored) -> list[str]:
-    lines = [f"restored: the state of {instant(done.manifest.taken_at.isoformat())}"]
+    lines = [f"restored: the state of {moment(done.manifest.taken_at.isoformat())}"]
     if done.replaced is not None:
         lines.append(f"replaced: the earlier state is in {done.replaced}; remove it when you need it no more")
     lines.append(f"lost: {_lost(done.lost)}")

@@ -10,6 +10,7 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +19,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from infra.cli.table_view import moment, view
 from infra.printing import cell
 from infra.terminal import EscapedConsole
 from schemas.errors import PipelineError
@@ -83,7 +85,7 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
         columns: Names. One that ends in ``>`` is aligned right, one that ends in ``…`` holds prose.
         rows: One value a column.
     """
-    texts = [[Text(cell(value)) for value in row] for row in rows]
+    texts = [[Text(_shown(value)) for value in row] for row in rows]
     headings = [Text(escaped_line(name.rstrip(_RIGHT + _PROSE))) for name in columns]
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     table.show_header = any(headings)
@@ -102,11 +104,15 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
     sys.stdout.write(_rendered(table))
 
 
+def _shown(value: object) -> str:
+    return moment(value) if isinstance(value, datetime) else cell(value)
+
+
 def _rendered(table: Table) -> str:
     """The table as text, in colour on a terminal and without spaces at the ends of lines."""
     console = stdout()
     wanted = Measurement.get(console, console.options.update_width(_UNBOUNDED), table)
-    if not console.is_terminal or wanted.minimum > console.width:
+    if not console.is_terminal or view().wide or wanted.minimum > console.width:
         console.width = wanted.maximum
     with console.capture() as captured:
         console.print(table)

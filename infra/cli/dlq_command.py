@@ -9,7 +9,8 @@ import typer
 
 from infra.cli.app import session
 from infra.cli.console import NO_BROKER, AsJson, show_json, show_progress, show_table, show_text
-from infra.printing import count, instant, size
+from infra.cli.table_view import moment
+from infra.printing import count, size
 
 if TYPE_CHECKING:
     from infra.kafka.kafka_admin import KafkaAdmin
@@ -46,7 +47,7 @@ def list_(
         return
     rows = [
         [
-            x["id"], instant(x["refused"]), x["source"], x["error"], x["reason"], count(x["messages"]),
+            x["id"], moment(x["refused"]), x["source"], x["error"], x["reason"], count(x["messages"]),
             x["kept"], size(x["message_bytes"]), "" if x["verified"] else "NOT OURS",
         ]
         for x in found

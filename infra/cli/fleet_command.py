@@ -9,7 +9,8 @@ import typer
 
 from infra.cli.app import session
 from infra.cli.console import AsJson, show_json, show_progress, show_table, show_text
-from infra.printing import count, instant, span
+from infra.cli.table_view import moment
+from infra.printing import count, span
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,7 +127,7 @@ def tokens(
     names = ("device_id", "group", "site", "hardware", "profile")
     times = ("created_at", "expires_at", "used_at")
     columns = ["device", *names[1:], "created", "expires", "used"]
-    rows = [[*(token[n] for n in names), *(instant(token[t]) for t in times)] for token in found]
+    rows = [[*(token[n] for n in names), *(moment(token[t]) for t in times)] for token in found]
     show_table("", columns, rows)
 
 
@@ -153,7 +154,7 @@ def people(
         show_json(found)
         return
     times = ("valid_from", "valid_until", "revoked_at")
-    rows = [[p["name"], ", ".join(p["roles"]), p["serial"], *(instant(p[t]) for t in times)] for p in found]
+    rows = [[p["name"], ", ".join(p["roles"]), p["serial"], *(moment(p[t]) for t in times)] for p in found]
     show_table("", ["name", "roles", "serial", "valid from", "valid until", "revoked"], rows)
 
 
@@ -192,7 +193,7 @@ def _row(device: dict[str, Any]) -> list[object]:
         device["result"],
         runs,
         device["channel_seq"],
-        instant(device["last_seen"]),
+        moment(device["last_seen"]),
         ", ".join(filter(None, notes)),
     ]
 

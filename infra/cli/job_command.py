@@ -18,7 +18,8 @@ from infra.cli.console import (
     show_warning,
 )
 from infra.cli.set_aside_command import family as set_aside_family
-from infra.printing import count, instant
+from infra.cli.table_view import moment
+from infra.printing import count
 
 if TYPE_CHECKING:
     from infra.process.child import ChildProcess
@@ -186,7 +187,7 @@ def _described(point: Any) -> dict[str, Any]:
 
 
 def _summary(job: dict[str, Any]) -> list[object]:
-    since, retry_at = instant(job["since"]), instant(job["retry_at"])
+    since, retry_at = moment(job["since"]), moment(job["retry_at"])
     return [job["job"], job["state"], count(job["behind"]), job["tries"], since, retry_at]
 
 

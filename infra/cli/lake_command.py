@@ -11,7 +11,8 @@ import typer
 
 from infra.cli.app import session
 from infra.cli.console import AsJson, show_json, show_progress, show_table, show_text, show_warning
-from infra.printing import count, instant
+from infra.cli.table_view import moment
+from infra.printing import count
 
 if TYPE_CHECKING:
     from feature_store.cut_store import Cut, CutStore
@@ -82,7 +83,7 @@ def cuts(
     else:
         columns = ["id>", "pin", "created", "tables>", "files>", "tasks>"]
         rows = [
-            [c["id"], c["pin"], instant(c["created"]), *(count(c[n]) for n in ("tables", "files", "tasks"))]
+            [c["id"], c["pin"], moment(c["created"]), *(count(c[n]) for n in ("tables", "files", "tasks"))]
             for c in listed
         ]
         show_table("", columns, rows)

@@ -9,7 +9,8 @@ import typer
 
 from infra.cli.app import session
 from infra.cli.console import AsJson, show_json, show_table, show_text
-from infra.printing import count, instant, number, size
+from infra.cli.table_view import moment
+from infra.printing import count, number, size
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -80,7 +81,7 @@ def show(ctx: typer.Context, version: Version, as_json: AsJson = False) -> None:
         "trained on": _trained_on(training),
         "size": size(facts["bytes"]),
         "sha256": facts.get("sha256"),
-        "created": instant(facts["created"]),
+        "created": moment(facts["created"]),
     }
     show_table(facts["version"], ["", "…"], [[name, value] for name, value in shown.items() if value])
 
@@ -151,7 +152,7 @@ def _show_lineage(found: dict[str, Any], *, as_json: bool) -> None:
         "cause": _joined(run.get("cause"), run.get("says")),
         "drift verdicts": ", ".join(stated["verdicts"]),
         "cut": _joined(stated["cut"], f"pinned as {stated['pin']}"),
-        "known at": instant(stated["known_at"]),
+        "known at": moment(stated["known_at"]),
         "champion": stated["champion"],
         "code": stated["code"],
     }
@@ -196,7 +197,7 @@ def _alarm_lineage(ctx: typer.Context, text: str, *, as_json: bool) -> None:
         show_json({"alarm": raised, "model": found})
         return
     show_text(
-        f"{text}: {raised['action']} at {instant(raised['event_time'])}, score "
+        f"{text}: {raised['action']} at {moment(raised['event_time'])}, score "
         f"{number(raised['score']) or 'none'}, by {raised['model_version']}"
     )
     _show_lineage(found, as_json=False)
@@ -216,7 +217,7 @@ def _settings(ctx: typer.Context) -> ModelSettings:
 
 
 def _listed(facts: dict[str, Any]) -> list[object]:
-    shown = {**facts, "bytes": size(facts["bytes"]), "created": instant(facts["created"])}
+    shown = {**facts, "bytes": size(facts["bytes"]), "created": moment(facts["created"])}
     names = ("version", "state", "kind", "bytes", "champion", "run_id", "cut", "created", "detail")
     return [shown[name] for name in names]
 

@@ -10,7 +10,8 @@ import typer
 
 from infra.cli.app import session, warn_of_troubles
 from infra.cli.console import AsJson, show_json, show_table, show_text, show_warning
-from infra.printing import count, instant, share
+from infra.cli.table_view import moment
+from infra.printing import count, share
 from schemas.errors import RegistryError
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def history(
             r["state"],
             f"{r['phase']}/{r['last_phase']}",
             r["created_by"],
-            instant(r["updated_at"]),
+            moment(r["updated_at"]),
             (r["paused"] or {}).get("reason") or r["ended_because"],
         ]
         for r in found

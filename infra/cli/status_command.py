@@ -9,7 +9,8 @@ import typer
 
 from infra.cli.app import session
 from infra.cli.console import AsJson, show_json, show_table, show_text
-from infra.printing import cell, count, instant, size
+from infra.cli.table_view import moment
+from infra.printing import cell, count, size
 
 
 def register(app: typer.Typer) -> None:
@@ -58,7 +59,7 @@ def _show(found: dict[str, Any]) -> None:
                     d["name"],
                     d.get("phase"),
                     count(d.get("books", {}).get("pending")),
-                    instant(d.get("updated")),
+                    moment(d.get("updated")),
                 ]
                 for d in found["devices"]
             ],
@@ -66,7 +67,7 @@ def _show(found: dict[str, Any]) -> None:
     for line in unfit_samples(found["devices"]):
         show_text(line)
     if found["refusals"] is not None and (refused := _refused(found["refusals"])):
-        show_text(f"\nrefused by the model service since {instant(found['refusals']['since'])}: {refused}")
+        show_text(f"\nrefused by the model service since {moment(found['refusals']['since'])}: {refused}")
     if found["topics"]:
         behind: Counter[str] = Counter()
         for lag in found["lag"]:
@@ -90,7 +91,7 @@ def _show(found: dict[str, Any]) -> None:
         rows = [[j["job"], j["state"], count(j["behind"]), j["error"]] for j in found["jobs"]]
         show_table("\njobs of your own", ["name", "state", "commits behind>", "error…"], rows)
     if found["cut"]:
-        show_text(f"\ncut     {found['cut']['id']}   created {instant(found['cut']['created'])}")
+        show_text(f"\ncut     {found['cut']['id']}   created {moment(found['cut']['created'])}")
     for problem in found["problems"]:
         show_text(f"problem {cell(problem)}")
 
@@ -116,7 +117,7 @@ def _show_refused(refused: list[dict[str, Any]]) -> None:
                 r["error"],
                 count(r["messages"]),
                 count(r["single_rows"]),
-                instant(r["last_at"]),
+                moment(r["last_at"]),
             ]
             for r in refused
         ]

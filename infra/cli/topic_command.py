@@ -19,7 +19,8 @@ from infra.cli.console import (
     show_text,
     show_warning,
 )
-from infra.printing import cell, count, instant
+from infra.cli.table_view import moment
+from infra.printing import cell, count
 
 if TYPE_CHECKING:
     from infra.kafka.kafka_admin import KafkaAdmin, LogMessage
@@ -110,7 +111,7 @@ def _show(shown: dict[str, Any], *, as_json: bool) -> None:
         return
     rows = shown.pop("rows", None)
     position = f"{shown.pop('topic')}[{shown.pop('partition')}]@{shown.pop('offset')}"
-    show_text(f"{instant(shown.pop('at'))}  {position}  key {cell(str(shown.pop('key')))}")
+    show_text(f"{moment(shown.pop('at'))}  {position}  key {cell(str(shown.pop('key')))}")
     for name, value in shown.items():
         show_text(f"  {name}  {as_json_line(value)}")
     if rows:

@@ -9,7 +9,8 @@ import typer
 
 from infra.cli.app import session
 from infra.cli.console import AsJson, show_json, show_progress, show_table, show_text
-from infra.printing import instant, share
+from infra.cli.table_view import moment
+from infra.printing import share
 from schemas.instants import utc_now
 
 if TYPE_CHECKING:
@@ -243,7 +244,7 @@ def _show_status(found: list[dict[str, Any]]) -> None:
         [
             role["role"],
             role["version"],
-            instant(role["expires"]),
+            moment(role["expires"]),
             role["days_left"],
             f"{role['threshold']} of {len(role['keys'])}",
             ", ".join(f"{k['holder']}{'' if k['here'] else ' (away)'}" for k in role["keys"]),
@@ -257,7 +258,7 @@ def _show_status(found: list[dict[str, Any]]) -> None:
 
 
 def _show_policy(found: FleetPolicy) -> None:
-    show_text(f"policy  {found.seq}   issued {instant(found.issued)}   expires {instant(found.expires)}")
+    show_text(f"policy  {found.seq}   issued {moment(found.issued)}   expires {moment(found.expires)}")
     rows = [[name, share(pool.share), ", ".join(pool.devices)] for name, pool in found.canary.items()]
     show_table("\ncanary pools", ["group", "of the group>", "and devices…"], rows)
     show_table("\nfloors", ["family", "major>"], list(found.floors.items()))

@@ -3,6 +3,9 @@
 import csv
 import io
 import json
+import signal
+import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -69,6 +72,25 @@ def test_json_is_a_flag_of_every_command_that_ends_by_itself():
         name for name, command in every_command() for p in command.params if "--json" in p.opts and p.is_flag
     }
     assert {name for name, _ in every_command()} - with_flag == {"job run"}
+
+
+def test_every_command_with_tables_shows_times_in_utc_and_rows_on_one_line_where_it_is_asked_to():
+    options = {name: {o for p in command.params for o in p.opts} for name, command in every_command()}
+    lacking = {name for name, own in options.items() if not {"--utc", "--wide"} <= own}
+    assert lacking == {"job run"}
+    watched = {name for name, own in options.items() if "--watch" in own}
+    assert {"status", "job lag", "job status", "topic list", "rollout status", "fleet devices"} <= watched
+
+
+def test_watching_shows_it_again_until_ctrl_c_which_is_no_failure(edgeloop: EdgeloopHere):
+    command = [sys.executable, "-m", "infra", "topic", "list", "--watch", "--json"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=edgeloop.environment({"PYTHONUNBUFFERED": "1"})
+    ) as watching:
+        closing = (line for line in watching.stdout if line == "]\n")
+        assert [next(closing), next(closing)] == ["]\n"] * 2
+        watching.send_signal(signal.SIGINT)
+    assert watching.returncode == 0
 
 
 def test_the_version_is_told(edgeloop: EdgeloopHere):

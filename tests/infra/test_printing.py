@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.cli.console import show_table
-from infra.printing import cell, count, instant, seconds, share, size, span
+from infra.cli.table_view import moment, viewed
+from infra.printing import cell, count, instant, local_instant, seconds, share, size, span
 
 PIECES = ("machine-1.4d9f90c5", "2026-03-01T12:00:05Z", "30.5 kB")
 WHY = "it failed its trial on two of the three devices that took the offer, which is more than is allowed"
@@ -46,8 +47,50 @@ def test_an_instant_is_the_second_in_utc_and_can_be_read_back(local, hours):
     assert text == instant(at.isoformat()) == cell(at)
 
 
+@given(st.datetimes(datetime(1970, 1, 2), datetime(2200, 1, 1)), st.integers(-14, 14))  # noqa: DTZ001
+def test_a_local_time_is_short_and_none_that_could_be_read_as_another(local, hours):
+    now = local.replace(tzinfo=timezone(timedelta(hours=hours)))
+    at = now.astimezone(timezone(timedelta(hours=3)))
+    assert local_instant(at, now) == local_instant(instant(at), now) == local_instant(at.timestamp(), now)
+    assert local_instant(at, now).endswith(f"{now:%H:%M:%S}")
+    assert len(local_instant(at, now)) <= len("31 Dec 23:59:59")
+    with pytest.raises(ValueError, match="Invalid isoformat"):
+        datetime.fromisoformat(local_instant(at, now))
+
+
+def test_the_year_is_told_where_it_is_another():
+    now = datetime(2026, 1, 1, 1, tzinfo=timezone(timedelta(hours=2)))
+    assert local_instant("2025-12-31T21:59:59Z", now) == "31 Dec 2025 23:59:59"
+    assert local_instant("2025-12-31T22:00:00Z", now) == "1 Jan 00:00:00"
+
+
+def test_times_are_those_that_can_be_pasted_where_the_reader_asks_for_utc():
+    at = datetime(2026, 3, 1, 12, tzinfo=timezone(timedelta(hours=1)))
+    with viewed(utc=True, wide=False):
+        assert moment(at) == "2026-03-01T11:00:00Z"
+        assert printed(io.StringIO(), ("v", at, "1", ""))[-1].split() == ["v", "2026-03-01T11:00:00Z", "1"]
+    assert "T" not in moment(at)
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_every_row_is_one_line_where_the_reader_asks_for_wide(monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("LINES", "40")
+    with viewed(utc=False, wide=True):
+        assert len(printed(Terminal(), (*PIECES, WHY))) == 3
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_every_id_is_in_one_piece_at_every_width(monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("LINES", "40")
+    names = [f"kuehlraum-sued-{n:02d}-{'x' * 48}" for n in range(3)]
+    lines = printed(Terminal(), *((name, *PIECES[1:], WHY) for name in names))
+    assert [sum(name in line for line in lines) for name in names] == [1, 1, 1]
+
+
 def test_what_is_not_known_leaves_a_cell_empty():
-    assert {form(None) for form in (instant, span, seconds, share, size, count, cell)} == {""}
+    assert {form(None) for form in (instant, moment, span, seconds, share, size, count, cell)} == {""}
 
 
 def test_ids_stay_in_one_piece_at_any_width(terminal):

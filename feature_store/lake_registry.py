@@ -369,3 +369,8 @@ def _changed(path: Path) -> int:
 
 def _record(row: dict[str, Any]) -> tuple[datetime, DeviceRecord]:
     return row["known_at"], DeviceRecord(**{f.name: row[f.name] for f in fields(DeviceRecord)})
+
+
+def used_profiles(lake: Lake) -> frozenset[str]:
+    """Names of the profiles that registered devices run, revoked ones included."""
+    return frozenset(record.profile for record in DeviceRegistry(lake).keys().values())

@@ -103,6 +103,7 @@ def invite(  # noqa: PLR0913, PLR0917  (one option each)
         show_text(text)
         return
     try:
+        DISK.make_folder(output.parent, private=True)
         DISK.write(output, f"{text}\n".encode(), private=True)
     except OSError as exc:
         raise StackError(f"cannot write the secret file {output}: {exc}") from exc

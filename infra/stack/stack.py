@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from feature_store.lake import Lake
+from feature_store.lake_registry import ProfileRegistry
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.kafka.kafka_broker import KafkaBroker
 from infra.kafka.kafka_config import ExtraListener
@@ -38,6 +39,7 @@ from infra.stack.supervision import Supervised
 from schemas.durable import ABANDONED_S, DISK
 from schemas.errors import BrokerUnavailableError, DamagedFileError, PipelineError, StackError
 from schemas.folder_access import guard_folder, guard_new_files
+from schemas.profile_file import builtin_profiles, load_profile
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +114,7 @@ class Stack:
             self._start_broker()
             self._progress("creating topics and tables")
             KafkaAdmin(self.bootstrap_servers).create_topics(self.settings.namespace)
-            Lake.open(self.settings.lake_root).ensure_fixed_tables()
+            _prepare_lake(self.settings.lake_root)
             for number in range(1, self.settings.workers + 1):
                 self._keep(f"worker-{number}", self._worker_spawner(f"worker-{number}"))
             if self.settings.models:
@@ -286,6 +288,20 @@ class Stack:
             entries = (*(p.entry() for p in self._processes), *guests)
             self._file = self._file.model_copy(update={"processes": entries, **changes})
             write_stack(self.settings.state_dir, self._file)
+
+
+def _prepare_lake(root: Path) -> None:
+    """Make the tables, and register the shipped profiles that the lake does not know.
+
+    What a device sends whose profile nobody registered is refused.
+    """
+    lake = Lake.open(root)
+    lake.ensure_fixed_tables()
+    registry = ProfileRegistry(lake)
+    known = registry.profiles()
+    for name, path in builtin_profiles().items():
+        if name not in known:
+            registry.register(load_profile(path))
 
 
 def _require_whole(state_dir: Path) -> None:

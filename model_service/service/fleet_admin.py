@@ -29,6 +29,7 @@ from model_service.service.workers import WorkerThreads
 from model_service.settings import ModelSettings
 from model_service.training.training_run import RunState
 from schemas.errors import AccessError, RegistryError, ServiceUnavailableError
+from schemas.profile import Profile
 from schemas.proto.fleet_pb2 import (
     AckDriftRequest,
     CancelRunRequest,
@@ -173,8 +174,7 @@ class FleetAdmin:
         """Request a training run."""
         if request.kind not in KINDS:
             raise BadFieldError("kind", "anomaly, classifier, or empty")
-        profiles = await self._workers.in_thread(self._lake.profiles)
-        profile = writes.profile_to_train(profiles, request.family, request.profile)
+        profile = await self._profile_to_train(request.family, request.profile)
         wanted = writes.RunRequest(
             family=profile.model.family,
             profile=profile.name,
@@ -211,7 +211,7 @@ class FleetAdmin:
             raise UnknownNameError(f"no waiting run and no drift verdict {name}: `edgeloop drift list`")
         if not request.retrain:
             raise RegistryError(f"no run waits because of {name}: there is nothing to dismiss")
-        writes.profile_to_train(await self._workers.in_thread(self._lake.profiles), "", profile.name)
+        await self._profile_to_train("", profile.name)
         wanted = writes.RunRequest(
             profile.model.name, profile.name, call.actor, verdicts=(name,), detail=request.reason
         )
@@ -259,6 +259,11 @@ class FleetAdmin:
 
     async def _read(self, work: Callable[[Connection], Any]) -> JsonReply:
         return _reply(await self._workers.read(work))
+
+    async def _profile_to_train(self, family: str, profile: str) -> Profile:
+        profiles = await self._workers.in_thread(self._lake.profiles)
+        used = await self._workers.in_thread(self._lake.used_profiles)
+        return writes.profile_to_train(profiles, used, family, profile)
 
     async def _requested(self, wanted: writes.RunRequest) -> JsonReply:
         now = self._clock()

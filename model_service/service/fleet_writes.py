@@ -155,31 +155,41 @@ def cancel_run(connection: Connection, run_id: str, actor: str, reason: str, now
     return run.state
 
 
-def profile_to_train(profiles: Mapping[str, Profile], family: str, profile: str = "") -> Profile:
+def profile_to_train(
+    profiles: Mapping[str, Profile], used: Collection[str], family: str, profile: str = ""
+) -> Profile:
     """The profile whose data a run of the family is to learn.
 
     Args:
         profiles: Registered profiles by name.
+        used: Names of those that devices run.
         family: Model family; empty: the profile's.
-        profile: Name; empty: the only profile of the family.
+        profile: Name; empty: the one of the family that devices run, or its only one.
 
     Raises:
         UnknownNameError: There is no such profile, or none runs the family.
         RegistryError: The profile runs another family, or several profiles share it.
     """
     if profile:
-        if profile not in profiles:
-            known = ", ".join(sorted(profiles)) or "none yet"
-            raise UnknownNameError(f"no profile {profile!r} in this lake; there are: {known}")
-        if family not in ("", profiles[profile].model.family):
-            raise RegistryError(
-                f"profile {profile!r} runs model family {profiles[profile].model.family!r}, not {family!r}"
-            )
+        _check_profile(profiles, family, profile)
         family = profiles[profile].model.family
     own = [p for p in profiles.values() if p.model.family == family]
     if not own:
         known = ", ".join(sorted({p.model.family for p in profiles.values()})) or "none yet"
         raise UnknownNameError(f"no profile of this lake runs model family {family!r}; there are: {known}")
-    if why := shared_family(profiles, family):
+    if why := shared_family(profiles, {*used, profile}, family):
         raise RegistryError(why)
-    return own[0]
+    chosen = [p for p in own if p.name == profile] or [p for p in own if p.name in used] or own
+    if len(chosen) > 1:
+        names = ", ".join(sorted(p.name for p in chosen))
+        raise RegistryError(f"several profiles run model family {family!r}: {names}; name one (--profile)")
+    return chosen[0]
+
+
+def _check_profile(profiles: Mapping[str, Profile], family: str, profile: str) -> None:
+    if profile not in profiles:
+        known = ", ".join(sorted(profiles)) or "none yet"
+        raise UnknownNameError(f"no profile {profile!r} in this lake; there are: {known}")
+    own = profiles[profile].model.family
+    if family not in ("", own):
+        raise RegistryError(f"profile {profile!r} runs model family {own!r}, not {family!r}")

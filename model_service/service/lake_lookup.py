@@ -6,7 +6,7 @@ from pathlib import Path
 
 from feature_store import connect
 from feature_store.lake import Lake
-from feature_store.lake_registry import ProfileRegistry
+from feature_store.lake_registry import ProfileRegistry, used_profiles
 from schemas.profile import Profile
 
 
@@ -23,6 +23,10 @@ class LakeLookup:
     def profiles(self) -> dict[str, Profile]:
         """Registered profiles by name."""
         return dict(ProfileRegistry(Lake.open(self._lake_root)).profiles())
+
+    def used_profiles(self) -> frozenset[str]:
+        """Names of the profiles that registered devices run."""
+        return used_profiles(Lake.open(self._lake_root))
 
     def verdict_profile(self, event_id: str) -> Profile | None:
         """Profile that the drift verdict is about; None: there is no such verdict."""

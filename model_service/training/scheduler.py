@@ -13,7 +13,7 @@ from feature_store import connect
 from feature_store.cut import Cut
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
-from feature_store.lake_registry import ProfileRegistry
+from feature_store.lake_registry import ProfileRegistry, used_profiles
 from model_service.in_turn import each_in_turn
 from model_service.registry.database import Registry, note
 from model_service.settings import ModelSettings
@@ -72,6 +72,7 @@ class TrainingScheduler:
         self._read_files: dict[str, tuple[str, ...]] = {}
         self._labels: dict[str, int] = {}
         self._known: dict[str, Profile] = {}
+        self._used: frozenset[str] = frozenset()
 
     def poll(self) -> None:
         """Check for reasons to train. Costs almost nothing while there is no new cut.
@@ -82,6 +83,7 @@ class TrainingScheduler:
         cut = self._cuts.latest()
         if cut is not None and cut.id != self._polled_cut:
             self._known = self._profiles.profiles()
+            self._used = used_profiles(self._lake)
             self._poll_verdicts(cut)
             self._count_labels(cut)
             self._polled_cut = cut.id
@@ -113,7 +115,7 @@ class TrainingScheduler:
                 run = next_open(profile, runs_of(connection, profile.model.family), now)
             if run is None or run.profile != profile.name:
                 return
-            if why := shared_family(self._known, run.family):
+            if why := shared_family(self._known, {*self._used, run.profile}, run.family):
                 self._trainer.refuse(run, why, now)
             elif not self._trainer.step(run, profile, now):
                 return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -135,14 +135,15 @@ def on_clock(profile: Profile, facts: ClockFacts, now: datetime) -> StartRun | N
     return None
 
 
-def shared_family(profiles: Mapping[str, Profile], family: str) -> str:
+def shared_family(profiles: Mapping[str, Profile], used: Collection[str], family: str) -> str:
     """Why no model of the family can be trained: several profiles run it; empty: one does, or none.
 
     Args:
         profiles: By name.
+        used: Names of the profiles that devices run; others share nothing.
         family: Model family.
     """
-    own = sorted(p.name for p in profiles.values() if p.model.family == family)
+    own = sorted(p.name for p in profiles.values() if p.model.family == family and p.name in used)
     if len(own) < 2:
         return ""
     return (

@@ -22,10 +22,10 @@ def service(tmp_path_factory):
 
 
 def test_a_device_is_invited_joins_and_is_revoked(service, tmp_path):
-    edgeloop, file = EdgeloopHere(service.folder), tmp_path / "join.json"
+    edgeloop, file = EdgeloopHere(service.folder), tmp_path / "join" / "join.json"
     made = edgeloop("fleet", "invite", "m-1", "--profile", "machine", "--site", "north", "-o", str(file))
     assert (made.returncode, made.stdout) == (0, "")
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert (stat.S_IMODE(file.stat().st_mode), stat.S_IMODE(file.parent.stat().st_mode)) == (0o600, 0o700)
     bundle = JoinBundle.model_validate_json(file.read_text())
     assert (bundle.families, bundle.group) == (("machine",), "default")
     assert bundle.root_json == service.create_repository().root().decode()

@@ -17,6 +17,7 @@ from sqlalchemy import insert, update
 from feature_store import connect
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
+from feature_store.lake_registry import DeviceRecord, DeviceRegistry
 from feature_store.point_in_time import training_rows
 from infra.stack.model_processes import as_environment
 from model_service.models.bundle_files import MANIFEST
@@ -243,6 +244,8 @@ def test_a_run_that_is_cancelled_while_it_is_built_makes_no_candidate_and_keeps_
 def test_a_family_that_several_profiles_run_is_not_trained_and_the_run_says_why(rig, recalibrated):
     made = rig(recalibrated)
     register(made, MACHINE.model_copy(update={"name": "pump"}))
+    fleet_of = DeviceRegistry(Lake.open(made.settings.lake_root))
+    fleet_of.register([DeviceRecord("p-1", "pump", "s", "g", "h", key_id="k", public_key="")])
     made.tick()
     assert made.candidates() == []
     assert {r["state"] for r in made.rows()} == {"failed"}

@@ -1,0 +1,120 @@
+"""Every block of commands in README.md, run as it stands there in a fresh state folder."""
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.infra.cli import Edgeloop
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
+
+ROOT = Path(__file__).parent.parent
+BY_HAND = {
+    "make demo": "a demo has tests of its own",
+    "make test": "this is a part of it",
+    "source .venv/bin/activate": "the tests run in an environment already",
+    "edgeloop model gates VERSION": "there is a version only after a drift: test_demo_run",
+    "edgeloop rollout start VERSION --group default": "as before",
+    "edgeloop rollout back --group default": "as before",
+}
+"""Lines that no test runs here, and why."""
+MAY_FIND_FAULTS = {"edgeloop doctor"}
+"""Its exit code tells about the machine."""
+
+
+def sections() -> dict[str, list[list[str]]]:
+    """Blocks of code by section, each as its lines without comments."""
+    found = {}
+    for part in (ROOT / "README.md").read_text(encoding="utf-8").split("\n## ")[1:]:
+        title, _, text = part.partition("\n")
+        blocks = re.findall(r"(?:^ {4}.*\n)+", text, re.MULTILINE)
+        found[title] = [[re.sub(r"\s+#.*", "", line.strip()) for line in b.splitlines()] for b in blocks]
+    return found
+
+
+class Reader:
+    """Somebody who types what the page says, in a folder that holds the examples."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.edgeloop = folder, Edgeloop(folder / "state")
+        shutil.copytree(ROOT / "examples", folder / "examples")
+
+    def environment(self) -> dict[str, str]:
+        return {**self.edgeloop.environment({}), "PYTHONPATH": str(ROOT)}
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=self.folder, env=self.environment(), capture_output=True, text=True, check=False
+        )
+
+    def types(self, line: str) -> None:
+        done = self.run(sys.executable, "-m", "infra", *shlex.split(line)[1:])
+        assert done.returncode == 0 or line in MAY_FIND_FAULTS, f"{line}\n{done.stderr}"
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory):
+    """In a fresh state folder, whose pipeline is up, as most of the page supposes."""
+    made = Reader(tmp_path_factory.mktemp("reader"))
+    try:
+        made.types("edgeloop up")
+        yield made
+    finally:
+        done = made.edgeloop("down")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("title", [t for t, blocks in sections().items() if blocks])
+def test_every_command_of_the_page_does_what_it_says(reader, title):
+    lines = [line for block in sections()[title] for line in block if line.startswith(("edgeloop", "make"))]
+    for line in lines:
+        if line not in BY_HAND and line != "edgeloop down":
+            reader.types(line)
+
+
+def test_every_line_of_python_runs_beside_the_pipeline(reader):
+    blocks = [b for blocks in sections().values() for b in blocks if b[0].startswith("import ")]
+    assert len(blocks) >= 2
+    for block in blocks:
+        program = "\n".join(block).replace("STATE", str(reader.edgeloop.state_dir))
+        done = reader.run(sys.executable, "-c", program)
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_device_that_is_set_up_as_the_page_says_is_heard_on_a_fresh_stack(reader):
+    """Everything that it sent was quarantined: nothing had registered its profile."""
+    [block] = [b for b in sections()["Connect a device"] if b[0].startswith("export ")]
+    invite = next(
+        line for b in sections()["Connect a device"] for line in b if line.startswith("edgeloop fleet invite")
+    )
+    reader.types(invite)
+    port = reader.edgeloop.json("status")["broker"].rpartition(":")[2]
+    script = "\n".join(block).replace("PORT", port).replace(".venv/bin/python", f"exec {sys.executable}")
+    with subprocess.Popen(
+        ["bash", "-c", script], cwd=reader.folder, env=reader.environment(), start_new_session=True
+    ) as device:
+        try:
+            wait_until(lambda: landed(reader) > 0 or device.poll() is not None, 120, "rows of the device")
+        finally:
+            os.kill(device.pid, signal.SIGINT)
+    assert device.returncode == 0
+    assert landed(reader) > 0
+    assert reader.edgeloop.json("sql", "SELECT count(*) AS n FROM quarantine") == [{"n": 0}]
+
+
+def landed(reader: Reader) -> int:
+    [row] = reader.edgeloop.json("sql", "SELECT count(*) AS n FROM telemetry WHERE device_id = 'pump-7'")
+    return row["n"]
+
+
+def test_what_is_left_out_here_is_still_on_the_page():
+    lines = {line for blocks in sections().values() for block in blocks for line in block}
+    assert set(BY_HAND) <= lines

@@ -11,7 +11,7 @@ help: ## Show what there is
 setup: ## Everything the other targets need; afterwards .venv/bin/edgeloop works
 	@infra/setup.sh
 
-demo: setup ## The whole loop on this machine, three minutes, with a report
+demo: setup ## The whole loop on this machine, four to five minutes, with a report
 	@$(BIN)/edgeloop demo --profile machine --devices 20 --seconds 180 --seed 7
 
 # In the order of the files: else those with few tests come last, and with them the longest test.

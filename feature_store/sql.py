@@ -20,6 +20,7 @@ from feature_store.lake_registry import ProfileRegistry
 from feature_store.result_text import FORMATS, Format
 from feature_store.sound_cut import SoundCut
 from schemas.errors import QueryError, UnreadableDataError
+from schemas.local_folder import LocalFolder
 from schemas.tables import BOOKS
 from schemas.view_specs import BOOKS_STATEMENTS
 
@@ -37,7 +38,7 @@ class LakeSettings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
-    state_dir: Path | None = Field(default=None, validation_alias="EDGELOOP_STATE_DIR")
+    state_dir: LocalFolder | None = Field(default=None, validation_alias="EDGELOOP_STATE_DIR")
     xdg_state_home: Path | None = Field(default=None, validation_alias="XDG_STATE_HOME")
 
     @property

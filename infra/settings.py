@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.errors import StackError
+from schemas.local_folder import LocalFolder
 
 PREFIX = "EDGELOOP_"
 
@@ -36,7 +37,7 @@ class StackSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
-    state_dir: Path = Field(
+    state_dir: LocalFolder = Field(
         default_factory=lambda: default_state_dir(os.environ),
         description="Folder of everything the stack keeps; two folders are two stacks.",
     )

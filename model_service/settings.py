@@ -10,6 +10,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.errors import OperatorError
+from schemas.local_folder import LocalFolder
 
 PREFIX = "MODEL_"
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -20,8 +21,8 @@ class ModelSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
-    root: Path = Field(description="Folder of registry, repository, artifacts and keys.")
-    lake_root: Path
+    root: LocalFolder = Field(description="Folder of registry, repository, artifacts and keys.")
+    lake_root: LocalFolder
     bootstrap_servers: str = Field("", description="Kafka for lifecycle.v1; empty: the lake only.")
     namespace: str = ""
     host: str = "127.0.0.1"

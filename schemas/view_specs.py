@@ -174,7 +174,7 @@ MODEL_VERSIONS = _view(
 
 MODEL_PERFORMANCE = _view(
     "model_performance",
-    "How each model version scored, by summary period, every window counted; in force or in shadow.",
+    "How each model version scored, by summary period, in force or in shadow; not how right it was.",
     ("profile", "VARCHAR", "Profile."),
     ("model_version", "VARCHAR", "Version."),
     ("period_start", "TIMESTAMPTZ", "UTC start of the period."),

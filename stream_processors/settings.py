@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from feature_store.job_status import DEFAULT_RETENTION_S
 from schemas.errors import OperatorError
+from schemas.local_folder import LocalFolder
 
 PREFIX = "STREAM_"
 
@@ -21,7 +21,7 @@ class StreamSettings(BaseSettings):
 
     bootstrap_servers: str = "localhost:9092"
     namespace: str = Field("", description="Prefix of topics and of the consumer group.")
-    lake_root: Path
+    lake_root: LocalFolder
     group: str = Field("edgeloop-stream", description="Consumer group; workers of one group share the tasks.")
     linger_s: PositiveFloat = Field(0.25, description="How long messages gather before a commit.")
     tick_s: PositiveFloat = Field(

@@ -54,7 +54,7 @@ STOP_TIMEOUT_S = 30.0
 
 
 class FaustDoor:
-    """One worker. ``run()`` blocks until SIGTERM; ``app`` also works with ``faust -A module worker``."""
+    """One worker. ``run()`` blocks until SIGTERM."""
 
     def __init__(
         self,

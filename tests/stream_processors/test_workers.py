@@ -95,7 +95,7 @@ def test_a_paused_worker_that_wakes_after_its_tasks_moved_repeats_nothing(cloud)
     assert (paused.exit_code, other.exit_code) == (None, None)
 
 
-def test_a_broker_killed_under_load_loses_nothing_that_it_acknowledged(cloud, broker):
+def test_a_broker_that_is_killed_loses_nothing_that_it_acknowledged(cloud, broker):
     feed = Feed(cloud)
     cloud.supervise()
     feed.send(3)

@@ -1,0 +1,195 @@
+"""Reads times that are written as numbers: digits of a date, time since 1970, time since a start. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from infra.reading.number_forms import Surroundings, is_text, read_numbers
+from infra.reading.time_forms import Bools, Ints, read_form
+
+EPOCHS = {"epoch_s": 1_000_000.0, "epoch_ms": 1_000.0, "epoch_us": 1.0, "epoch_ns": 1e-3}
+"""Microseconds in one of each unit."""
+RELATIVE = {"ns": 1e-3, "us": 1.0, "ms": 1e3, "s": 1e6, "min": 6e7, "h": 3.6e9, "d": 8.64e10}
+EARLIEST_S, LATEST_S = 1.0e8, 4.2e9
+"""1973 and 2103: a count of seconds since 1970 outside is none."""
+EXCEL_DAYS = (20_000.0, 75_000.0)
+"""1954 and 2105, in days since 30 December 1899."""
+_UNIT_NAMES = {
+    "ns": "ns", "nanoseconds": "ns", "us": "us", "µs": "us", "μs": "us", "microseconds": "us", "ms": "ms", "msec": "ms",
+    "millis": "ms", "milliseconds": "ms", "s": "s", "sec": "s", "secs": "s", "second": "s", "seconds": "s",
+    "sekunden": "s", "min": "min", "mins": "min", "minute": "min", "minutes": "min", "h": "h", "hr": "h", "hrs": "h",
+    "hour": "h", "hours": "h", "std": "h", "d": "d", "day": "d", "days": "d",
+}  # fmt: skip
+_ELAPSED = re.compile(r"time|elapsed|^t$|zeit|second|millis|uptime|tempo|temps|tiempo|^sec|^ms$|^s$|runtime", re.I)
+_DIGITS = r"^(19|20)\d{2}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(([01]\d|2[0-4])([0-5]\d([0-5]\d(\d{3})?)?)?)?$"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NumberTimes:
+    """A column of numbers read as times.
+
+    Attributes:
+        us: Microseconds since 1970, or since an unknown start if not ``absolute``.
+        format: As in a profile's ``time_format``.
+        naive: Whether the numbers count local time.
+        doubt: Why it is not certain; empty: it is.
+    """
+
+    us: Ints
+    ok: Bools
+    format: str
+    absolute: bool
+    naive: bool
+    evidence: str
+    doubt: str = ""
+
+
+def read_number_times(cells: pa.Array, name: str, unit: str, timelike: bool, said: str = "") -> NumberTimes | None:
+    """A column of numbers as times; None: it holds something else.
+
+    Args:
+        cells: Text or numbers.
+        name: The column's.
+        unit: As its header states it.
+        timelike: Whether its name suggests a time.
+        said: A format that a person named.
+    """
+    values, whole = _numbers(cells)
+    ok = np.isfinite(values)
+    if said:
+        return _as_said(cells, values, whole, ok, said)
+    if not ok.any() or ok.mean() < 0.5:
+        return None
+    some = values[ok]
+    rising = _rising(some)
+    if whole is not None:
+        digits = _digits(cells, timelike or rising)
+        if digits is not None:
+            return digits
+    for form, scale in EPOCHS.items():
+        seconds = some * scale / 1e6
+        inside = (seconds >= EARLIEST_S) & (seconds <= LATEST_S)
+        if inside.mean() >= 0.97 and (timelike or rising):
+            step = np.median(np.abs(np.diff(some[inside]))) * scale / 1e6 if inside.sum() > 1 else 0.0
+            why = f"as {_words(form)} all lie between 1973 and 2103, {step:.6g} s apart in the median"
+            return _scaled(values, whole, ok, form, scale, why)
+    return _relative(values, ok, name, unit, timelike, rising)
+
+
+def time_unit(name: str, unit: str) -> str:
+    """The unit of time in a header: ``Time (s)``, ``elapsed_ms``; empty: none.
+
+    >>> time_unit("Time (s)", ""), time_unit("elapsed_ms", ""), time_unit("t", "min"), time_unit("time", "")
+    ('s', 'ms', 'min', '')
+    """
+    for text in (unit, *re.findall(r"[\[(]([^\])]+)[\])]", name), *reversed(re.split(r"[\s_/.,-]+", name))):
+        short = text.strip().strip("[]()").lower()
+        if short in _UNIT_NAMES and not (short in ("t", "d", "h", "s") and len(name) <= 1):
+            return _UNIT_NAMES[short]
+    return ""
+
+
+def _numbers(cells: pa.Array) -> tuple[NDArray[np.float64], Ints | None]:
+    """Values, and the same without rounding where all are whole."""
+    values = read_numbers(cells, Surroundings(said=".")).values
+    try:
+        exact = cells.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        given = values[np.isfinite(values)]
+        whole = bool(len(given)) and bool((given == np.round(given)).all()) and bool((np.abs(given) < 9e15).all())
+        exact = np.where(np.isfinite(values), values, 0).astype(np.int64) if whole else None
+    return values, exact
+
+
+def _digits(cells: pa.Array, likely: bool) -> NumberTimes | None:
+    """Digits such as 20210301, 2021030112 or 20210301123005."""
+    text = cells if is_text(cells.type) else cells.cast(pa.int64(), safe=False).cast(pa.string())
+    sample = [str(c) for c in text.slice(0, 500).drop_null().to_pylist()]
+    fit = [bool(re.match(_DIGITS, c.strip())) for c in sample]
+    if not likely or not fit or sum(fit) < 0.97 * len(fit):
+        return None
+    read = read_form(_trimmed(text), "digits")
+    given = len(text) - text.null_count
+    if not read.ok.any() or read.ok.sum() < 0.97 * given:
+        return None
+    length = max(len(c.strip()) for c in sample)
+    form = {8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}.get(length, "written")
+    why = f"{length} digits that are a year, month, day{' and a time' if length > 8 else ''} in every cell"
+    return NumberTimes(read.us, read.ok, form, absolute=True, naive=True, evidence=why)
+
+
+def _relative(
+    values: NDArray[np.float64], ok: Bools, name: str, unit: str, timelike: bool, rising: bool
+) -> NumberTimes | None:
+    some = values[ok]
+    if timelike and ((some > EXCEL_DAYS[0]) & (some < EXCEL_DAYS[1])).all() and (some != np.round(some)).any():
+        us = (np.where(ok, values, 0) - 25_569.0) * 8.64e10
+        why = "days since 1899, as spreadsheets count them"
+        return NumberTimes(_rounded(us, 1000), ok, "excel", absolute=True, naive=True, evidence=why)
+    elapsed = bool(_ELAPSED.search(name)) or timelike
+    stated = time_unit(name, unit)
+    if not rising or not (elapsed or stated in ("s", "ms", "us", "ns")) or len(some) < 3:
+        return None
+    step = float(np.median(np.diff(some)))
+    doubt = ""
+    if not stated:
+        if step > 1:
+            doubt = f"'{name}' rises by {step:g} and names no unit of time"
+        stated = "s"
+    why = f"rises by {step:.6g} {stated} from {some[0]:g}: time since a start that the file does not tell"
+    us = np.round(np.where(ok, values, 0) * RELATIVE[stated]).astype(np.int64)
+    return NumberTimes(us, ok, f"relative_{stated}", absolute=False, naive=False, evidence=why, doubt=doubt)
+
+
+def _as_said(
+    cells: pa.Array, values: NDArray[np.float64], whole: Ints | None, ok: Bools, said: str
+) -> NumberTimes | None:
+    why = f"{said} was given"
+    if said in EPOCHS:
+        return _scaled(values, whole, ok, said, EPOCHS[said], why)
+    if said.startswith("relative_") and said[9:] in RELATIVE:
+        us = np.round(np.where(ok, values, 0) * RELATIVE[said[9:]]).astype(np.int64)
+        return NumberTimes(us, ok, said, absolute=False, naive=False, evidence=why)
+    if said == "excel":
+        us = (np.where(ok, values, 0) - 25_569.0) * 8.64e10
+        return NumberTimes(_rounded(us, 1000), ok, "excel", absolute=True, naive=True, evidence=why)
+    del cells
+    return None
+
+
+def _scaled(
+    values: NDArray[np.float64], whole: Ints | None, ok: Bools, form: str, scale: float, why: str
+) -> NumberTimes:
+    """Times since 1970, from whole numbers without rounding."""
+    if whole is not None:
+        us = whole * int(scale) if scale >= 1 else (whole + 500) // 1000
+    else:
+        us = np.round(np.where(ok, values, 0) * scale).astype(np.int64)
+    inside = (us > EARLIEST_S * 1e6) & (us < LATEST_S * 1e6)
+    return NumberTimes(us, ok & inside, form, absolute=True, naive=False, evidence=why)
+
+
+def _rising(values: NDArray[np.float64]) -> bool:
+    """Whether values only rise or only fall, but for a few."""
+    steps = np.diff(values)
+    if not len(steps) or (steps == 0).all():
+        return False
+    return bool((steps >= 0).mean() >= 0.98 or (steps <= 0).mean() >= 0.98)
+
+
+def _rounded(us: NDArray[np.float64], to: int) -> Ints:
+    return np.round(us / to).astype(np.int64) * to
+
+
+def _trimmed(text: pa.Array) -> pa.Array:
+    return pc.utf8_trim_whitespace(text.cast(pa.string()))
+
+
+def _words(form: str) -> str:
+    return {"epoch_s": "seconds", "epoch_ms": "milliseconds", "epoch_us": "microseconds"}.get(form, "nanoseconds") + " since 1970"

@@ -1,0 +1,274 @@
+"""Reads one column as times, or says that it holds none. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, tzinfo
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from edge_producer.sources.cells import instants
+from infra.reading.day_order import choose_day_order
+from infra.reading.header import TIME_NAME
+from infra.reading.number_forms import MISSING, is_text
+from infra.reading.number_times import read_number_times
+from infra.reading.time_forms import FORMS, GO_CLOCK, OPEN_FORMS, ORDERS, PATTERNS, Bools, Ints, matches, read_form
+from schemas.profile import Replay
+
+SAMPLE = 2000
+_USUAL = 0.5
+_FORM_WORDS = {
+    "ymd": "year, month, day in every cell", "digits": "digits of year, month and day", "clock": "times of day",
+    "ordinal": "year and day of the year",
+}  # fmt: skip
+WRITTEN = "written"
+"""The format of times that `edgeloop replay` reads by itself and a strptime format does not describe."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TimeReading:
+    """A column, or several, read as times.
+
+    Attributes:
+        columns: Their indices.
+        us: Microseconds since 1970, wall clock where ``naive``; since an unknown start if not ``absolute``.
+        format: As in a profile's ``time_format``.
+        dated: Whether there are dates.
+        clocked: Whether there are times of day.
+        readings: For dates whose day and month are open: the times by order.
+        dotted: Whether points stand between day and month.
+    """
+
+    columns: tuple[int, ...]
+    us: Ints
+    ok: Bools
+    naive: Bools
+    format: str
+    evidence: str
+    absolute: bool = True
+    dated: bool = True
+    clocked: bool = True
+    doubt: str = ""
+    unread: tuple[str, ...] = ()
+    readings: Mapping[str, tuple[Ints, Bools]] | None = None
+    dotted: bool = False
+
+    @property
+    def share(self) -> float:
+        """Share of the rows that have a time."""
+        return float(self.ok.mean()) if len(self.ok) else 0.0
+
+
+def read_time_column(
+    index: int, cells: pa.Array, name: str, unit: str = "", said: str = ""
+) -> TimeReading | None:
+    """A column's times; None: it holds none.
+
+    Args:
+        index: The column's.
+        cells: All of them.
+        name: The column's.
+        unit: As its header states it.
+        said: The format that a person or a profile names.
+    """
+    timelike = bool(TIME_NAME.search(name)) or not name.strip()
+    if pa.types.is_temporal(cells.type) and not pa.types.is_duration(cells.type):
+        return _typed(index, cells)
+    if pa.types.is_duration(cells.type):
+        us = cells.cast(pa.duration("us"), safe=False).cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
+        ok = _bools(cells.is_valid())
+        return TimeReading((index,), us, ok, ~ok, "relative_us", "lengths of time", absolute=False, dated=False)
+    if not is_text(cells.type):
+        return _numbered(index, cells, name, unit, timelike, said)
+    text = trimmed(cells)
+    if said and "%" in said:
+        exact = _strptime(index, text, said)
+        written = _written(index, text, _order_of(said))
+        if written is None or exact.ok.sum() >= written.ok.sum():
+            return exact
+        return replace(written, format=said, evidence=f"{said} was given")
+    sample = _sample(text)
+    if not len(sample):
+        return None
+    if _mostly(sample, r"^[+-]?[\d.,]+(e[+-]?\d+)?$"):
+        return _numbered(index, text, name, unit, timelike, said)
+    return _written(index, text, said if said in ORDERS else "")
+
+
+def trimmed(cells: pa.Array) -> pa.Array:
+    """Text without outer blanks; null where there is no value."""
+    text = pc.utf8_trim(cells.cast(pa.string()), " \t\r\n\u00a0\ufeff\u200e'\"")
+    none = pc.is_in(pc.utf8_lower(text), value_set=pa.array(MISSING, pa.string()))
+    return pc.if_else(pc.fill_null(none, True), None, text)
+
+
+def profile_format(form: str, order: str, text: pa.Array, read: Ints) -> str:
+    """The strptime format that reads every sampled cell as it was read; ``written`` or the order: there is none."""
+    cells = [str(c) for c in _sample(text).slice(0, 300).to_pylist()]
+    fallback = order if form in OPEN_FORMS else WRITTEN
+    valid = _bools(text.is_valid())
+    places = np.flatnonzero(valid)
+    step = max(1, len(places) // SAMPLE)
+    expected = read[places[::step][: len(cells)]]
+    if form == "ymd" and all(_iso(c, us) for c, us in zip(cells, expected, strict=False)):
+        return "iso"
+    found = re.match(rf"^{PATTERNS[form]}$", cells[0], re.IGNORECASE) if cells else None
+    if found is None:
+        return fallback
+    made = _directives(found, order, cells[0])
+    try:
+        same = all(_us(datetime.strptime(c, made)) == us for c, us in zip(cells, expected, strict=False))  # noqa: DTZ007
+    except ValueError:
+        return fallback
+    return made if same else fallback
+
+
+def _directives(found: re.Match[str], order: str, cell: str) -> str:
+    short_year = len((found.groupdict().get("y") or found.groupdict().get("c") or "0000")) == 2
+    year = "%y" if short_year else "%Y"
+    abc = {"day_first": ("%d", "%m", year), "month_first": ("%m", "%d", year), "year_first": ("%y", "%m", "%d")}
+    a, b, c = abc.get(order, abc["day_first"])
+    half = bool(found.groupdict().get("ap"))
+    words = {"a": a, "b": b, "c": c, "y": year, "m": "%m", "d": "%d", "doy": "%j", "h": "%I" if half else "%H"}
+    words |= {"mi": "%M", "s": "%S", "f": "%f", "ap": "%p", "z": "%z"}
+    words["mon"] = "%b" if len(found.groupdict().get("mon") or "") <= 3 else "%B"
+    pieces, at = [], 0
+    spans = sorted((found.span(g), g) for g, v in found.groupdict().items() if v)
+    for (start, end), group in spans:
+        pieces += [cell[at:start].replace("%", "%%"), words[group]]
+        at = end
+    return "".join([*pieces, cell[at:].replace("%", "%%")])
+
+
+def _written(index: int, text: pa.Array, said_order: str) -> TimeReading | None:
+    """Cells as written dates and times, in the form that most have, then in others."""
+    sample = _sample(text)
+    likely = {f: _plausible(sample, f) for f in FORMS}
+    form = max(likely, key=lambda f: (likely[f], -FORMS.index(f)))
+    if likely[form] < _USUAL * len(sample) or not len(sample):
+        return None
+    evidence, order, doubt = f"{_FORM_WORDS.get(form, form)}", "", ""
+    readings: dict[str, tuple[Ints, Bools]] | None = None
+    dotted = bool(_mostly(sample, r"^\D{0,12}\d{1,2}\.\d{1,2}\.\d"))
+    if form in OPEN_FORMS:
+        every = {o: read_form(text, form, o) for o in ([said_order] if said_order else ORDERS)}
+        readings = {o: (r.us, r.ok) for o, r in every.items()}
+        chosen = choose_day_order(readings, dotted)
+        order, evidence, doubt = chosen.order, chosen.evidence, chosen.doubt
+        if said_order:
+            evidence = f"{said_order.replace('_', ' ')} was given"
+        read = every[order]
+    else:
+        read = read_form(text, form)
+    us, ok, naive, clocked = read.us.copy(), read.ok.copy(), read.naive.copy(), read.clocked
+    if not (ok.all() or form == GO_CLOCK):
+        for other in FORMS:
+            left = ~ok & _bools(text.is_valid())
+            if other in (form, GO_CLOCK) or not left.any() or (other in OPEN_FORMS and not order):
+                continue
+            places = np.flatnonzero(left)
+            more = read_form(text.take(pa.array(places)), other, order)
+            us[places[more.ok]], naive[places[more.ok]] = more.us[more.ok], more.naive[more.ok]
+            ok[places[more.ok]] = True
+    if ok.sum() < _USUAL * (len(text) - text.null_count):
+        return None
+    left = ~ok & _bools(text.is_valid())
+    unread = tuple(str(c) for c in text.filter(pa.array(left)).slice(0, 3).to_pylist())
+    made = profile_format(form, order, text, us) if form != GO_CLOCK else WRITTEN
+    return TimeReading(
+        (index,), us, ok, naive, made, evidence, dated=read.dated, clocked=clocked, doubt=doubt, unread=unread,
+        absolute=form != GO_CLOCK, readings=readings, dotted=dotted,
+    )  # fmt: skip
+
+
+def _typed(index: int, cells: pa.Array) -> TimeReading:
+    ok = _bools(cells.is_valid())
+    kind = cells.type
+    if pa.types.is_time(kind):
+        scale = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}[kind.unit]
+        whole = cells.cast(pa.int32() if pa.types.is_time32(kind) else pa.int64()).cast(pa.int64()).fill_null(0)
+        us = np.round(whole.to_numpy(zero_copy_only=False) * scale).astype(np.int64)
+        return TimeReading((index,), us, ok, ok, WRITTEN, "times of day", absolute=False, dated=False)
+    zoned = pa.types.is_timestamp(kind) and kind.tz is not None
+    if pa.types.is_date(kind):
+        us = cells.cast(pa.date32()).cast(pa.int32()).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+        us = us * 86_400_000_000
+    elif kind.unit == "ns":
+        us = (cells.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False) + 500) // 1000
+    else:
+        whole = cells.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
+        us = whole * {"s": 1_000_000, "ms": 1000, "us": 1}[kind.unit]
+    naive = ok & (not zoned)
+    clocked = bool((us[ok] % 86_400_000_000 != 0).any())
+    return TimeReading((index,), us, ok, naive, "iso", f"column of type {kind}", clocked=clocked)
+
+
+def _numbered(
+    index: int, cells: pa.Array, name: str, unit: str, timelike: bool, said: str
+) -> TimeReading | None:
+    read = read_number_times(cells, name, unit, timelike, said if said not in ORDERS and "%" not in said else "")
+    if read is None:
+        return None
+    naive = np.full(len(read.us), read.naive)
+    clocked = bool((read.us[read.ok] % 86_400_000_000 != 0).any())
+    return TimeReading(
+        (index,), read.us, read.ok, naive, read.format, read.evidence, absolute=read.absolute, doubt=read.doubt,
+        clocked=clocked,
+    )  # fmt: skip
+
+
+def _strptime(index: int, text: pa.Array, said: str) -> TimeReading:
+    read = instants(text, Replay(time_format=said, missing=()))
+    naive = np.full(len(text), "%z" not in said)
+    left = ~read.readable & _bools(text.is_valid())
+    unread = tuple(str(c) for c in text.filter(pa.array(left)).slice(0, 3).to_pylist())
+    return TimeReading((index,), read.us, read.readable, naive, said, f"{said} was given", unread=unread)
+
+
+def _order_of(said: str) -> str:
+    """The order of day and month in a strptime format."""
+    place = {d: said.find(d) for d in ("%d", "%m", "%y", "%Y")}
+    if place["%d"] < 0 or place["%m"] < 0:
+        return ""
+    if place["%y"] >= 0 and place["%y"] < place["%d"]:
+        return "year_first"
+    return "day_first" if place["%d"] < place["%m"] else "month_first"
+
+
+def _iso(cell: str, us: int) -> bool:
+    try:
+        return _us(datetime.fromisoformat(cell)) == us
+    except ValueError:
+        return False
+
+
+def _us(at: datetime) -> int:
+    zone: tzinfo = at.tzinfo or UTC
+    delta = at.replace(tzinfo=zone) - datetime(1970, 1, 1, tzinfo=UTC)
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+def _sample(text: pa.Array) -> pa.Array:
+    given = text.drop_null()
+    step = max(1, len(given) // SAMPLE)
+    return given.take(pa.array(range(0, len(given), step)[:SAMPLE], pa.int64()))
+
+
+def _mostly(sample: pa.Array, pattern: str) -> bool:
+    found = pc.sum(pc.match_substring_regex(sample, pattern, ignore_case=True)).as_py() or 0
+    return bool(found >= 0.9 * len(sample) > 0)
+
+
+def _plausible(sample: pa.Array, form: str) -> int:
+    """Cells that are times in a form, under the order that suits it best."""
+    if not matches(sample, form).any():
+        return 0
+    return max(int(read_form(sample, form, o).ok.sum()) for o in (ORDERS if form in OPEN_FORMS else ("",)))
+
+
+def _bools(flags: pa.Array) -> Bools:
+    return flags.to_numpy(zero_copy_only=False).astype(np.bool_)

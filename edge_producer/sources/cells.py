@@ -158,14 +158,20 @@ def _from_timestamps(times: pa.Array, replay: Replay, first_unreadable: str) -> 
     us = pc.fill_null(whole, 0).to_numpy(zero_copy_only=False)
     unclear = 0
     if naive:
-        us, unclear = _localised(us, valid, _zone(replay.timezone))
+        us, unclear = localised(us, valid, _zone(replay.timezone))
     return _bounded(us, valid, first_unreadable, unclear)
 
 
-def _localised(
-    local_us: NDArray[np.int64], valid: NDArray[np.bool_], zone: ZoneInfo
+def localised(
+    local_us: NDArray[np.int64], valid: NDArray[np.bool_], zone: ZoneInfo | str
 ) -> tuple[NDArray[np.int64], int]:
-    """UTC of wall clock times, and how many are unclear; one zone look-up per distinct quarter of an hour."""
+    """UTC of wall clock times, and how many are unclear; one zone look-up per distinct quarter of an hour.
+
+    Raises:
+        SourceError: The zone is unknown.
+    """
+    if isinstance(zone, str):
+        zone = _zone(zone)
     inside = valid & (local_us > EARLIEST_US) & (local_us < LATEST_US)
     quarters, position = np.unique(np.where(inside, local_us, 0) // QUANTUM_US, return_inverse=True)
     offsets = np.array([_offsets_us(int(q), zone) for q in quarters], dtype=np.int64).reshape(-1, 2)

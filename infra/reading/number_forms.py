@@ -81,6 +81,7 @@ class ReadNumbers:
         grouped: The mark between thousands; empty: none.
         evidence: Why, where more than one reading was possible.
         unit: Unit that the cells carry; empty: none.
+        unread_at: Which cells are unread; None: none.
         converted: Cells in another unit that were converted, by unit.
         doubt: Why the reading is not certain; empty: it is.
     """
@@ -95,6 +96,7 @@ class ReadNumbers:
     unit: str = ""
     converted: Mapping[str, int] = field(default_factory=dict)
     doubt: str = ""
+    unread_at: NDArray[np.bool_] | None = None
 
     @property
     def given(self) -> int:
@@ -128,10 +130,11 @@ def read_numbers(cells: pa.Array, around: Surroundings) -> ReadNumbers:
     values, read = _read_as(text, form)
     if converted:
         values = _converted(values, odd, unit)
-    words = _words(text.filter(pa.array(~read & _valid(text))))
+    unread = ~read & _valid(text)
+    words = _words(text.filter(pa.array(unread)))
     return ReadNumbers(
-        values, blank, int((~read & _valid(text)).sum()), words, form.decimal, form.grouped, form.evidence,
-        unit, converted, form.doubt,
+        values, blank, int(unread.sum()), words, form.decimal, form.grouped, form.evidence, unit, converted, form.doubt,
+        unread if unread.any() else None,
     )  # fmt: skip
 
 

@@ -94,7 +94,7 @@ def read_time_column(
     sample = _sample(text)
     if not len(sample):
         return None
-    if _mostly(sample, r"^[+-]?[\d.,]+(e[+-]?\d+)?$"):
+    if _mostly(sample, r"^[+-]?(\d+[.,]?\d*|[.,]\d+)(e[+-]?\d+)?$"):
         return _numbered(index, text, name, unit, timelike, said)
     return _written(index, text, said if said in ORDERS else "")
 

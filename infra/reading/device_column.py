@@ -1,0 +1,110 @@
+"""Finds the column that tells several devices of one file apart. Pure."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from infra.reading.time_forms import Ints
+
+MOST_DEVICES = 10_000
+_NAMED = re.compile(
+    r"device|sensor|machine|unit|node|station|asset|engine|pump|tag|serial|mac|meter|logger|turbine|gerät|maschine|"
+    r"anlage|site|channel|probe|robot|vehicle|^id$|_id$|^name$",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceProposal:
+    """A column that explains why times repeat.
+
+    Attributes:
+        values: The devices that it names.
+        evidence: Why it is likely.
+    """
+
+    column: str
+    values: tuple[str, ...]
+    evidence: str
+
+
+def propose_device_column(
+    us: Ints, columns: Sequence[tuple[str, pa.Array]], repeats: float
+) -> DeviceProposal | None:
+    """The column under which the times of each device no longer repeat; None: times repeat for another reason.
+
+    Args:
+        us: Times of all rows.
+        columns: Names and cells of columns that may name devices: few different values.
+        repeats: Share of the rows whose time another row has.
+    """
+    if repeats < 0.2:
+        return None
+    best: tuple[float, bool, str, tuple[str, ...]] | None = None
+    for name, cells in columns:
+        coded = pc.fill_null(cells.cast(pa.string()), "").dictionary_encode()
+        values = [str(v) for v in coded.dictionary.to_pylist()]
+        if not 2 <= len(values) <= min(MOST_DEVICES, max(2, len(us) // 3)):
+            continue
+        left = _repeats_within(us, coded.indices.to_numpy(zero_copy_only=False))
+        named = bool(_NAMED.search(name))
+        if left > (0.3 if named else 0.1) * repeats:
+            continue
+        key = (-left, named, name, tuple(values))
+        if best is None or key[:2] > best[:2]:
+            best = key
+    if best is None:
+        return None
+    left, _, name, values = best
+    why = (
+        f"{repeats:.0%} of the rows share their time with another; within each of the {len(values)} values of "
+        f"'{name}' {-left:.0%} do"
+    )
+    return DeviceProposal(name, values, why)
+
+
+def device_ids(values: Iterable[str], prefix: str = "") -> dict[str, str]:
+    """An id that is allowed for each name, all different.
+
+    >>> device_ids(["dev0", "Kühlraum Süd", "a b", "a_b"])
+    {'dev0': 'dev0', 'Kühlraum Süd': 'Kuehlraum-Sued', 'a b': 'a-b', 'a_b': 'a_b'}
+    """
+    made: dict[str, str] = {}
+    for value in values:
+        base = ascii_id(f"{prefix}{value}")
+        name, n = base, 2
+        while name in made.values():
+            name, n = f"{base[:58]}-{n}", n + 1
+        made[value] = name
+    return made
+
+
+def ascii_id(text: str) -> str:
+    """A device's id made of letters, digits and ``._-`` of ASCII.
+
+    >>> ascii_id("Kuehlraum Süd"), ascii_id("温度"), ascii_id("-x-")
+    ('Kuehlraum-Sued', 'recording', 'x')
+    """
+    for letter, plain in (("ä", "ae"), ("ö", "oe"), ("ü", "ue"), ("Ä", "Ae"), ("Ö", "Oe"), ("Ü", "Ue"), ("ß", "ss")):
+        text = unicodedata.normalize("NFC", text).replace(letter, plain)
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    kept = "".join(c if c.isalnum() or c in "_.-" else "-" for c in plain)
+    return re.sub(r"-{2,}", "-", kept).strip("-_.")[:64] or "recording"
+
+
+def _repeats_within(us: Ints, codes: np.ndarray) -> float:
+    """Share of rows that share time and code with another row."""
+    pairs = np.rec.fromarrays([us, codes])
+    return 1.0 - len(np.unique(pairs)) / max(len(pairs), 1)
+
+
+def repeats_of(us: Ints) -> float:
+    """Share of rows whose time an earlier row has."""
+    return 1.0 - len(np.unique(us)) / max(len(us), 1)

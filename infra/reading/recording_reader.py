@@ -1,0 +1,385 @@
+"""The reader under `profile init` and `replay`: files of measurements become times, values and a decision record."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from edge_producer.sources.cells import localised
+from infra.reading.decision_record import LOST_SHARE, ColumnRecord, Decision, DecisionRecord, Doubt
+from infra.reading.device_column import propose_device_column, repeats_of
+from infra.reading.file_set import FILE_COLUMN, FileSet, open_files
+from infra.reading.measured_column import ColumnWishes, MeasuredColumn, measure_columns
+from infra.reading.row_order import order_rows, spread_rows
+from infra.reading.time_choice import TimeWishes, choose_time
+from infra.reading.time_column import TimeReading
+from infra.reading.time_forms import Bools, Ints
+from schemas.errors import SourceError
+from schemas.instants import from_us, to_us
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingWishes:
+    """What a person, or a profile, has decided already.
+
+    Attributes:
+        time: Which columns hold the time, and how it is written.
+        timezone: IANA zone of times that carry none.
+        device_column: Column that names the devices; ``@file``: each file is a device; empty: one device.
+        columns: How columns of numbers are read.
+        encoding: As named by a profile.
+        delimiter: Likewise.
+        rate_hz: Samples a second where the file has no time.
+        starts_now: Whether rows without a date begin now, instead of ending now.
+    """
+
+    time: TimeWishes = TimeWishes()
+    timezone: str = "UTC"
+    device_column: str = ""
+    columns: ColumnWishes = ColumnWishes()
+    encoding: str = ""
+    delimiter: str = ""
+    rate_hz: float = 1.0
+    starts_now: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DeviceRows:
+    """One device's rows, in the order of time.
+
+    Attributes:
+        us: Microseconds since 1970, UTC, rising.
+        places: Where the rows stand in the columns.
+    """
+
+    us: Ints
+    places: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReadRecording:
+    """A recording that was read.
+
+    Attributes:
+        record: What was decided.
+        columns: Columns of numbers.
+        devices: Rows by device, as the file names it; one without a name if it names none.
+        time: How the time is read; None: the file has none.
+        delimiter: Of the first file; empty: it is no text.
+        encoding: Likewise.
+    """
+
+    record: DecisionRecord
+    columns: tuple[MeasuredColumn, ...]
+    devices: Mapping[str, DeviceRows]
+    time: TimeReading | None
+    time_columns: tuple[str, ...]
+    delimiter: str
+    encoding: str
+    skipped: Mapping[str, str]
+
+
+@dataclass
+class _Draft:
+    """What is known while a recording is read."""
+
+    decisions: list[Decision] = field(default_factory=list)
+    doubts: list[Doubt] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    dropped: dict[str, int] = field(default_factory=dict)
+
+    def lost(self, what: str, n: int, of: int, options: tuple[str, ...], excerpt: tuple[str, ...] = ()) -> None:
+        """Doubt what costs more than a few per cent."""
+        if n > LOST_SHARE * max(of, 1):
+            self.doubts.append(Doubt(f"{n:,} of {of:,} {what} ({n / of:.1%})", (*options, "--force"), excerpt))
+
+
+def read_recording(paths: Sequence[Path], wishes: ReadingWishes, now: datetime) -> ReadRecording:
+    """Read files, or a folder, as one recording.
+
+    Args:
+        paths: Files; a folder stands for the files in it.
+        wishes: What is decided already.
+        now: Where rows end whose file tells no date.
+
+    Raises:
+        SourceError: They cannot be read at all. What is doubtful stands in the record instead.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgeloop-reading-") as folder:
+        files = open_files(paths, Path(folder), wishes.encoding, wishes.delimiter)
+        return _read(files, wishes, now)
+
+
+def _read(files: FileSet, wishes: ReadingWishes, now: datetime) -> ReadRecording:
+    draft = _Draft()
+    draft.decisions += [Decision(k, v, "") for k, v in files.said.items()]
+    time = _time(files, wishes, draft)
+    used = set(time.columns) if time is not None else set()
+    device_at = _device_index(files, wishes.device_column)
+    measured, skipped = measure_columns(files, wishes.columns, used | ({device_at} if device_at is not None else set()))
+    kept, us = _rows(files, time, wishes, now, measured, draft)
+    names = _device_names(files, wishes.device_column, device_at)
+    _propose_devices(files, names, us, kept, used, wishes, draft)
+    devices = _by_device(us, kept, names, measured, draft, loose=time is not None)
+    _check_columns(measured, draft)
+    read = files.rows + files.malformed
+    draft.lost("rows have another number of cells than the header", draft.dropped.get("malformed", 0), read,
+               (), files.excerpt)  # fmt: skip
+    stated = tuple(files.column_name(i) for i in time.columns) if time is not None else ()
+    record = _record(files, time, devices, measured, skipped, stated, wishes, draft)
+    return ReadRecording(
+        record, tuple(measured), devices, time, stated, files.delimiter, files.encoding, skipped
+    )
+
+
+def _time(files: FileSet, wishes: ReadingWishes, draft: _Draft) -> TimeReading | None:
+    """The time, and what is to be said about it."""
+    try:
+        time, unread = choose_time(files.names, files.units, files.column, wishes.time)
+    except KeyError as exc:
+        there = ", ".join(repr(n) for n in files.names if n.strip()) or "none"
+        raise SourceError(f"{files.shown}: no column {exc}; there are: {there}") from exc
+    if wishes.time.columns and (time is None or not time.ok.any()):
+        cells = [str(c) for c in files.text(files.index(wishes.time.columns[0])).slice(0, 3).to_pylist()]
+        what = f"column {', '.join(map(repr, wishes.time.columns))} cannot be read as times"
+        raise SourceError(f"{files.shown}: {what} (such as {', '.join(cells)}): give --time-format or --time-column")
+    if time is None:
+        if unread:
+            cells = tuple(str(c) for c in files.text(files.index(unread[0])).slice(0, 3).to_pylist())
+            what = f"'{unread[0]}' looks like a time and cannot be read"
+            draft.doubts.append(Doubt(what, ("--time-format", "--time-column", "--time-column none"), cells))
+        else:
+            draft.notes.append(
+                f"no column holds times: rows are taken as {wishes.rate_hz:g} a second and end now; if one does, "
+                "name it with --time-column; --rate-hz says another rate"
+            )
+        return None
+    names = " and ".join(files.column_name(i) for i in time.columns)
+    draft.decisions.append(Decision("time", f"{names}, {time.format}", time.evidence))
+    if time.doubt:
+        options = tuple(f"--time-format {o}" for o in ("day_first", "month_first"))
+        if not time.absolute:
+            options = ("--time-format relative_s", "--time-format relative_ms", "--time-column none")
+        shown = tuple(str(c) for c in files.text(time.columns[0]).slice(0, 3).to_pylist())
+        draft.doubts.append(Doubt(f"the time in {names} {time.doubt}", options, shown))
+    if not time.absolute:
+        draft.notes.append("the file tells no date: its last row is placed at now")
+    elif time.naive.any():
+        draft.decisions.append(Decision("zone", wishes.timezone, "the times carry none; --timezone says another"))
+    return time
+
+
+def _rows(
+    files: FileSet, time: TimeReading | None, wishes: ReadingWishes, now: datetime,
+    measured: Sequence[MeasuredColumn], draft: _Draft,
+) -> tuple[NDArray[np.int64], Ints]:  # fmt: skip
+    """Positions of the rows that have a time, and those times, UTC."""
+    n = files.rows
+    broken = _broken(files, measured)
+    draft.dropped["malformed"] = files.malformed + int(broken.sum())
+    if time is None:
+        kept = np.flatnonzero(~broken)
+        us = np.round(np.arange(len(kept)) * 1e6 / wishes.rate_hz).astype(np.int64)
+        draft.dropped["unreadable_time"] = 0
+        return kept, _anchored(us, wishes, now)
+    ok = time.ok & ~broken
+    draft.dropped["unreadable_time"] = int((~time.ok & ~broken).sum())
+    draft.lost("rows have no time that can be read", draft.dropped["unreadable_time"], n,
+               ("--time-format", "--time-column"), time.unread)  # fmt: skip
+    us = time.us
+    if time.absolute and time.naive.any():
+        local, unclear = localised(us, ok & time.naive, wishes.timezone)
+        us = np.where(time.naive, local, us)
+        if unclear:
+            draft.notes.append(f"{unclear} local times happen twice or never at a change of clocks")
+    if not time.absolute:
+        us = _anchored(_unwrapped(us, time, ok), wishes, now, ok)
+    kept = np.flatnonzero(ok)
+    if not len(kept):
+        raise SourceError(f"{files.shown}: no row has a time that can be read: give --time-format or --time-column")
+    return kept, us[kept]
+
+
+def _broken(files: FileSet, measured: Sequence[MeasuredColumn]) -> Bools:
+    """Rows with too few cells whose cells do not fit their columns: something in the middle is missing."""
+    short = files.short()
+    if short is None:
+        return np.zeros(files.rows, dtype=np.bool_)
+    odd = np.zeros(files.rows, dtype=np.bool_)
+    for column in measured:
+        if column.unreadable is not None:
+            odd |= column.unreadable
+    return short & odd
+
+
+def _anchored(us: Ints, wishes: ReadingWishes, now: datetime, ok: Bools | None = None) -> Ints:
+    """Times since an unknown start, moved so that they end, or begin, now."""
+    some = us if ok is None else us[ok]
+    if not len(some):
+        return us
+    return us + to_us(now) - (int(some.min()) if wishes.starts_now else int(some.max()))
+
+
+def _unwrapped(us: Ints, time: TimeReading, ok: Bools) -> Ints:
+    """Times of day that go on after midnight."""
+    if time.dated or not ok.any():
+        return us
+    falls = np.where(ok, us, 0)
+    steps = np.diff(falls, prepend=falls[:1])
+    return us + np.cumsum(steps < -12 * 3_600_000_000) * 86_400_000_000
+
+
+def _device_index(files: FileSet, column: str) -> int | None:
+    if not column or column == FILE_COLUMN:
+        return None
+    try:
+        return files.index(column)
+    except ValueError:
+        there = ", ".join(repr(n) for n in files.names if n.strip())
+        raise SourceError(f"{files.shown}: no column '{column}' for --device-column; there are: {there}") from None
+
+
+def _device_names(files: FileSet, column: str, index: int | None) -> pa.Array | None:
+    if column == FILE_COLUMN:
+        return files.file_names()
+    return None if index is None else pc.fill_null(pc.utf8_trim_whitespace(files.text(index)), "")
+
+
+def _propose_devices(
+    files: FileSet, names: pa.Array | None, us: Ints, kept: NDArray[np.int64], used: set[int],
+    wishes: ReadingWishes, draft: _Draft,
+) -> None:  # fmt: skip
+    """Say that several devices are mixed, where a column explains why times repeat."""
+    if names is not None:
+        draft.decisions.append(Decision("device", f"column '{wishes.device_column}'", "given"))
+        return
+    repeats = repeats_of(us)
+    if repeats < 0.2:
+        return
+    candidates = [(files.names[i], files.text(i).take(pa.array(kept))) for i in files.short_texts(used)]
+    if len(files.tables) > 1:
+        candidates.append((FILE_COLUMN, files.file_names().take(pa.array(kept))))
+    proposal = propose_device_column(us, candidates, repeats)
+    if proposal is None:
+        return
+    shown = ", ".join(proposal.values[:5])
+    draft.doubts.append(
+        Doubt(
+            f"several devices: {proposal.evidence}",
+            (f"--device-column {_argument(proposal.column)}",),
+            (f"{len(proposal.values)}: {shown}{' …' if len(proposal.values) > 5 else ''}",),
+        )
+    )
+
+
+def _argument(text: str) -> str:
+    return f"'{text}'" if " " in text else text
+
+
+def _by_device(
+    us: Ints, kept: NDArray[np.int64], names: pa.Array | None, measured: Sequence[MeasuredColumn], draft: _Draft,
+    *, loose: bool,
+) -> dict[str, DeviceRows]:  # fmt: skip
+    """Each device's rows, sorted, without those whose time another row has."""
+    if names is None:
+        groups = {"": np.arange(len(us))}
+    else:
+        coded = names.take(pa.array(kept)).dictionary_encode()
+        codes = coded.indices.to_numpy(zero_copy_only=False)
+        by_code = np.argsort(codes, kind="stable")
+        starts = np.searchsorted(codes[by_code], np.arange(len(coded.dictionary) + 1))
+        groups = {
+            str(v): by_code[starts[i] : starts[i + 1]] for i, v in enumerate(coded.dictionary.to_pylist())
+        }
+    devices: dict[str, DeviceRows] = {}
+    words: set[str] = set()
+    spread: list[str] = []
+    repeated = duplicate = 0
+    for name, rows in groups.items():
+        order = order_rows(us[rows])
+        words.add(order.words)
+        places = kept[rows[order.places]]
+        identical = _identical(places, order.us, measured)
+        if loose:
+            order = spread_rows(order, identical)
+            spread += [order.evidence] if order.evidence else []
+        fresh = np.diff(order.us, prepend=order.us[:1] - 1) > 0
+        repeated += int((~fresh & identical).sum())
+        duplicate += int((~fresh & ~identical).sum())
+        devices[name] = DeviceRows(order.us[fresh], places[fresh])
+    draft.dropped |= {"repeated": repeated, "duplicate": duplicate}
+    if words != {"rising"}:
+        shown = "newest first: turned round" if words == {"newest first"} else "not in order of time: sorted"
+        draft.decisions.append(Decision("order", shown, "times of all rows"))
+    if spread:
+        draft.decisions.append(Decision("shared times", spread[0], "about the same number shares each time"))
+    draft.lost("rows have the time of another row and other values", duplicate, len(us),
+               ("--time-column", "--device-column"))  # fmt: skip
+    return devices
+
+
+def _identical(places: NDArray[np.int64], us: Ints, measured: Sequence[MeasuredColumn]) -> Bools:
+    """Which rows equal the row before in time and every value."""
+    same = np.diff(us, prepend=us[:1] - 1) == 0
+    for column in measured:
+        if not same.any():
+            break
+        at = np.flatnonzero(same)
+        now, before = column.values[places[at]], column.values[places[at - 1]]
+        same[at] = (now == before) | (np.isnan(now) & np.isnan(before))
+    return same
+
+
+def _check_columns(measured: Sequence[MeasuredColumn], draft: _Draft) -> None:
+    for column in measured:
+        if column.doubt:
+            options = (f"--decimal '{column.name}=.'", f"--decimal '{column.name}=,'")
+            draft.doubts.append(Doubt(f"{column.name}: {column.doubt}", options, column.excerpt))
+        lost = column.cells.get("unreadable", 0)
+        words = list(column.words)
+        options = ("--decimal", f"--missing {_argument(words[0])}" if words else "--missing")
+        given = lost + column.cells.get("read", 0)
+        shown = tuple(f"{w!r} {n} times" for w, n in list(column.words.items())[:3])
+        draft.lost(f"cells of '{column.name}' are no numbers", lost, given, options, shown)
+        if column.note:
+            draft.notes.append(f"{column.name}: {column.note}")
+
+
+def _record(
+    files: FileSet, time: TimeReading | None, devices: Mapping[str, DeviceRows],
+    measured: Sequence[MeasuredColumn], skipped: Mapping[str, str], stated: Sequence[str], wishes: ReadingWishes,
+    draft: _Draft,
+) -> DecisionRecord:  # fmt: skip
+    steps = np.concatenate([np.diff(d.us) for d in devices.values()] or [np.empty(0)])
+    times = [d.us for d in devices.values() if len(d.us)]
+    rate = 1e6 / float(np.median(steps)) if len(steps) and time is not None else None
+    columns = [ColumnRecord(n, "time") for n in stated]
+    if wishes.device_column:
+        columns.append(ColumnRecord(wishes.device_column, "device"))
+    columns += [ColumnRecord(c.name, "channel", c.evidence, c.unit, c.cells, c.words) for c in measured]
+    columns += [ColumnRecord(n, "left out", why) for n, why in skipped.items()]
+    return DecisionRecord(
+        files=tuple(str(t.path) for t in files.tables),
+        rows=files.rows + files.malformed,
+        used=sum(len(d.us) for d in devices.values()),
+        dropped=dict(draft.dropped),
+        first=from_us(int(min(t[0] for t in times))) if times else None,
+        last=from_us(int(max(t[-1] for t in times))) if times else None,
+        recorded=time is not None and time.absolute,
+        rate_hz=rate,
+        devices={name or "": len(d.us) for name, d in devices.items()},
+        columns=tuple(columns),
+        decisions=tuple(draft.decisions),
+        doubts=tuple(draft.doubts),
+        notes=tuple(draft.notes),
+    )

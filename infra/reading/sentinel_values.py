@@ -1,0 +1,99 @@
+"""Finds values that stand for "no value": they repeat exactly, far from the rest. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+CODES = frozenset(
+    (-200.0, -99.0, -99.9, -99.99, -999.0, -999.9, -999.99, -9999.0, -9999.9, -9999.99, -99999.0, -999999.0, -99999.9,
+     999.0, 999.9, 999.99, 9999.0, 9999.9, 9999.99, 99999.0, 99999.9, 999999.0, 9999999.0, -6999.0, 6999.0, 7999.0,
+     -7999.0, 8888.0, -8888.0, 32767.0, -32768.0, 65535.0, 2147483647.0, -2147483648.0, 4294967295.0, -777.0, -888.0,
+     1e20, -1e20, 1e30, -1e30, 1e10, -1e10, 3.4028234663852886e38, -3.4028234663852886e38, -1e34, 1e34)
+)  # fmt: skip
+"""Values that loggers are known to write where they have none."""
+_FILL = 1e19
+"""Magnitude from which a number is no measurement."""
+MOST = 4
+_ENOUGH = 3
+
+
+@dataclass(frozen=True, slots=True)
+class SentinelValue:
+    """A value that stands for "no value".
+
+    Attributes:
+        count: Cells that hold it.
+        evidence: Why.
+    """
+
+    value: float
+    count: int
+    evidence: str
+
+
+def find_sentinels(values: NDArray[np.float64], known: Collection[float] = ()) -> list[SentinelValue]:
+    """The sentinels of one column.
+
+    Zero is none: a machine that stands still measures it.
+
+    Args:
+        values: NaN where blank.
+        known: Sentinels of other columns of the file.
+    """
+    given = values[np.isfinite(values)]
+    distinct, counts = np.unique(given, return_counts=True)
+    found: list[SentinelValue] = []
+    while len(found) < MOST and len(distinct) > 2:
+        ends = [e for e in (0, len(distinct) - 1) if _is_sentinel(e, distinct, counts, known)]
+        ends = [e for e in ends if _is_code(float(distinct[e]), known) or _runs(given, distinct[e]) >= _ENOUGH]
+        if not ends:
+            break
+        end = max(ends, key=lambda e: (distinct[e] in CODES, counts[e]))
+        rest = np.delete(distinct, end)
+        value, count = float(distinct[end]), int(counts[end])
+        why = f"{value:g} stands {count} times, exactly, while the rest lies in {rest[0]:g} to {rest[-1]:g}"
+        found.append(SentinelValue(value, count, why))
+        distinct, counts = rest, np.delete(counts, end)
+    return found
+
+
+def shared_sentinels(found: Mapping[int, list[SentinelValue]]) -> frozenset[float]:
+    """Values that are sentinels in some column."""
+    return frozenset(s.value for sentinels in found.values() for s in sentinels)
+
+
+def _is_code(value: float, known: Collection[float]) -> bool:
+    return value in CODES or value in known or abs(value) >= _FILL
+
+
+def _runs(values: NDArray[np.float64], value: float) -> int:
+    """How many times a value begins anew: one run of equal values may be a fault, and is no sentinel."""
+    held = values == value
+    return int(held[0]) + int((held[1:] & ~held[:-1]).sum())
+
+
+def _is_sentinel(
+    end: int, distinct: NDArray[np.float64], counts: NDArray[np.int64], known: Collection[float]
+) -> bool:
+    """Whether the smallest or largest value is a sentinel."""
+    value, count = float(distinct[end]), int(counts[end])
+    rest = np.delete(distinct, end)
+    if value == 0 or len(rest) < 2:
+        return False
+    if abs(value) >= _FILL and np.abs(rest[np.abs(rest) < _FILL]).max(initial=0) < abs(value) / 1e6:
+        return True
+    gap = float(rest[0] - value if end == 0 else value - rest[-1])
+    low, high = (float(q) for q in np.quantile(rest, (0.01, 0.99)))
+    width = max(high - low, 1e-12)
+    other_side = (value < 0 <= rest[0]) or (rest[-1] <= 0 < value)
+    if value in CODES or value in known:
+        repeats = count >= 2 or value in known
+        return repeats and (gap > width or (other_side and gap > 0.05 * width and value < 0))
+    # A value that nobody knows must repeat more often than its neighbours, and lie farther away than all of them.
+    usual = float(np.median(np.delete(counts, end)))
+    rare = _ENOUGH if len(rest) >= 8 else 10**9
+    return count >= max(rare, 3 * usual) and gap > 3 * max(width, float(rest[-1] - rest[0]))

@@ -33,7 +33,7 @@ class EdgeSettings(BaseSettings):
         pace: ``real``: in the source's time, or ``speed`` times faster; ``flat_out``: without waiting.
         speed: Factor on the source's time where ``pace`` is ``real``.
         scenario: JSON file of injected faults and drifts, for ``simulate``.
-        recording: CSV or Parquet file, for ``replay``.
+        recording: CSV or Parquet file of one device, or a folder of canonical recordings, for ``replay``.
         duration_s: Stop sensing after this many seconds of source time; None: until stopped.
         commit_interval_s: How often the spool commits and syncs.
         linger_s: How long rows wait for a message to fill before they are sealed.

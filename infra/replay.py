@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,10 +21,18 @@ from infra.audit import AuditScope, Books, take_books
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.line_watch import LineWatcher, read_meters
 from infra.printing import count
+from infra.reading.canonical import write_canonical
+from infra.reading.decision_record import DecisionRecord, Doubt
+from infra.reading.device_column import ascii_id, device_ids
+from infra.reading.file_set import stem
+from infra.reading.reading_options import ReadingOptions
+from infra.reading.recording_reader import ReadRecording, read_recording
+from infra.reading.replay_wishes import replay_wishes
 from infra.stack.edge_processes import EdgeProcess, EdgeSpec
 from infra.stack.running import RunningStack
 from infra.stack.stack_file import TroubleWatch, stack_troubles
 from schemas.errors import SourceError, StackError
+from schemas.instants import utc_now
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
 from schemas.tables import telemetry_table_name
@@ -32,38 +43,79 @@ _STALL_S = 120.0
 _REPORT_EVERY_S = 5.0
 
 
+_DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
+
+
 @dataclass(frozen=True)
 class ReplayRequest:
     """What to replay.
 
     Attributes:
-        recording: CSV or Parquet file.
+        recordings: Files of measurements, or a folder of them.
         profile: Name of a shipped profile, or path of a TOML file.
-        device: Id of the device that the recording stands for.
+        device: Id of the device that the recording stands for; where a column names several, what their ids
+            begin with.
         speed: In multiples of real time; None: as fast as possible.
+        options: What a person says about the files.
     """
 
-    recording: Path
+    recordings: tuple[Path, ...]
     profile: str
     device: str = ""
     speed: float | None = None
+    options: ReadingOptions = ReadingOptions()
 
     @property
     def device_id(self) -> str:
-        """The device's id; by default the file's name."""
-        kept = "".join(c if c.isalnum() or c in "_.-" else "-" for c in self.recording.stem)
-        return self.device or kept.strip("-_.")[:64] or "recording"
+        """The device's id; by default the first file's name."""
+        return self.device or ascii_id(stem(self.recordings[0]))
 
     def check(self) -> Profile:
-        """The profile; refuses what can be refused before anything starts.
+        """The profile; refuses what can be refused before anything is read.
 
         Raises:
-            SourceError: There is no such recording.
+            SourceError: There is no such recording, or the device's id is not allowed.
             ProfileError: No such profile, or an invalid one.
         """
-        if not self.recording.is_file():
-            raise SourceError(f"{self.recording}: no such file")
+        for recording in self.recordings:
+            if not recording.exists():
+                raise SourceError(f"{recording}: no such file")
+        if not _DEVICE.fullmatch(self.device_id):
+            raise SourceError(
+                f"--device {self.device}: an id is made of letters, digits and . _ : - of ASCII, at most 64, "
+                "and begins with a letter or digit"
+            )
         return find_profile(self.profile)
+
+    def read(self) -> RequestedRecording:
+        """Read the files as profile and options say.
+
+        Raises:
+            SourceError: They cannot be read.
+            ProfileError: No such profile, or an invalid one.
+        """
+        profile = self.check()
+        wishes = replay_wishes(profile, self.options, starts_now=self.speed is not None and self.speed <= 1)
+        read = read_recording(self.recordings, wishes, utc_now())
+        read = replace(read, record=with_rate_doubt(read.record, profile.sampling.rate_hz))
+        names = list(read.devices)
+        ids = {"": self.device_id}
+        if wishes.device_column:
+            ids = device_ids(names, f"{self.device}-" if self.device else "")
+        return RequestedRecording(profile, read, ids)
+
+
+@dataclass(frozen=True)
+class RequestedRecording:
+    """A recording that was read, ready to be replayed.
+
+    Attributes:
+        ids: Device id by the name in the file.
+    """
+
+    profile: Profile
+    read: ReadRecording
+    ids: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -71,14 +123,16 @@ class ReplayResult:
     """The outcome of a replay, stage by stage.
 
     Attributes:
-        source: What the source read and refused, by name.
+        reading: What was decided about the files.
+        source: What reader and source read and refused, by name.
         meters: Counters of the edge process.
         alarms: Alarms in the lake, as (event time, action, score).
         seconds: From start to queryable.
     """
 
-    device: str
+    devices: tuple[str, ...]
     table: str
+    reading: DecisionRecord
     source: Mapping[str, int]
     meters: Mapping[str, int]
     books: Books
@@ -88,7 +142,8 @@ class ReplayResult:
     def to_json(self) -> dict[str, Any]:
         """The keys of `edgeloop replay --json`."""
         return {
-            "device": self.device,
+            "device": self.devices[0],
+            "devices": list(self.devices),
             "table": self.table,
             "source": dict(self.source),
             "rows": self.books.rows(),
@@ -100,39 +155,47 @@ class ReplayResult:
             "alarms": [{"event_time": t.isoformat(), "action": a, "score": s} for t, a, s in self.alarms],
             "seconds": round(self.seconds, 3),
             "balanced": self.books.balances,
+            "reading": self.reading.to_json(),
         }
 
 
-def replay(stack: RunningStack, request: ReplayRequest, progress: Callable[[str], None]) -> ReplayResult:
+def replay(
+    stack: RunningStack, request: ReplayRequest, wanted: RequestedRecording, progress: Callable[[str], None]
+) -> ReplayResult:
     """Replay a recording, and return once everything that it sensed can be queried.
 
     Raises:
-        SourceError: The recording cannot be read as the profile says.
-        ProfileError: No such profile, or an invalid one.
+        SourceError: The edge process cannot read what was written for it.
         StackError: The line made no progress for two minutes.
     """
-    profile = request.check()
+    profile, devices = wanted.profile, tuple(wanted.ids[name] for name in wanted.read.devices)
     began, since = time.monotonic(), datetime.now(UTC)
     lake = Lake.open(stack.lake_root)
-    edge = _edge(stack, request)
+    name = f"replay-{uuid.uuid4().hex[:8]}"
+    folder = stack.settings.state_dir / "recordings" / name
+    edge = _edge(stack, request, name, devices, folder)
     edge.register(lake, profile)
-    edge.start()
     try:
+        write_canonical(wanted.read, profile, wanted.ids, folder)
+        edge.start()
         watcher = LineWatcher(lake, KafkaAdmin(stack.bootstrap_servers), stack.namespace, [edge], since)
         _until_queryable(edge, watcher, TroubleWatch(stack.settings.state_dir), progress)
     finally:
         edge.stop()
+        shutil.rmtree(folder, ignore_errors=True)
     scope = AuditScope.of([edge.spool], since)
     books = take_books(scope, stack.bootstrap_servers, stack.namespace, stack.lake_root)
     with closing(connect(stack.lake_root)) as connection:
         query = (
-            "SELECT event_time, action, score FROM alerts WHERE device_id = $1 AND known_at >= $2 ORDER BY 1"
+            "SELECT event_time, action, score FROM alerts WHERE list_contains($1, device_id) AND known_at >= $2"
+            " ORDER BY 1"
         )
-        alarms = connection.execute(query, [request.device_id, since]).fetchall()
+        alarms = connection.execute(query, [list(devices), since]).fetchall()
     return ReplayResult(
-        device=request.device_id,
+        devices=devices,
         table=telemetry_table_name(profile.name),
-        source=edge.status().get("source", {}),
+        reading=wanted.read.record,
+        source=_source_counts(edge, wanted.read.record),
         meters=read_meters(edge),
         books=books,
         alarms=[(at, action, score) for at, action, score in alarms],
@@ -140,18 +203,44 @@ def replay(stack: RunningStack, request: ReplayRequest, progress: Callable[[str]
     )
 
 
-def _edge(stack: RunningStack, request: ReplayRequest) -> EdgeProcess:
+def _source_counts(edge: EdgeProcess, record: DecisionRecord) -> dict[str, int]:
+    """What the reader dropped, and what the source counted of the rest: the rows are those of the files."""
+    counts = Counter({name: int(n) for name, n in edge.status().get("source", {}).items()})
+    counts["malformed"] += record.dropped.get("malformed", 0)
+    counts["unreadable_time"] += record.dropped.get("unreadable_time", 0)
+    counts["duplicate"] += record.dropped.get("duplicate", 0) + record.dropped.get("repeated", 0)
+    counts["rows"] = record.rows
+    cells = [c.cells for c in record.columns if c.use == "channel"]
+    lost = sum(c.get("unreadable", 0) for c in cells)
+    counts["unparsable"] += lost
+    counts["sentinel"] += sum(c.get("sentinel", 0) for c in cells)
+    counts["blank"] -= min(counts["blank"], lost + counts["sentinel"])
+    return dict(counts)
+
+
+def with_rate_doubt(record: DecisionRecord, rate_hz: float) -> DecisionRecord:
+    """The record, with a doubt if the file's rate is not the profile's: windows would hold other lengths of time."""
+    if record.rate_hz is None or 0.5 <= record.rate_hz / rate_hz <= 2:
+        return record
+    what = f"the file has {record.rate_hz:.6g} rows a second, the profile expects {rate_hz:.6g}"
+    doubt = Doubt(what, ("another profile (edgeloop profile init)", "--time-column", "--force"))
+    return replace(record, doubts=(*record.doubts, doubt))
+
+
+def _edge(
+    stack: RunningStack, request: ReplayRequest, name: str, devices: tuple[str, ...], folder: Path
+) -> EdgeProcess:
     pace = {"pace": "flat_out"} if request.speed is None else {"pace": "real", "speed": str(request.speed)}
     profile = Path(request.profile)
     spec = EdgeSpec(
-        name=f"replay-{uuid.uuid4().hex[:8]}",
+        name=name,
         profile=str(profile.absolute()) if profile.is_file() else request.profile,
-        devices=(request.device_id,),
+        devices=devices,
         bootstrap_servers=stack.bootstrap_servers,
         namespace=stack.namespace,
         site="replay",
         hardware="recording",
-        options={"source": "replay", "recording": str(request.recording.absolute()), **pace},
+        options={"source": "replay", "recording": str(folder.absolute()), **pace},
     )
     return EdgeProcess(spec, stack.settings.state_dir / "edge", stack.settings.logs_dir)
 

@@ -10,6 +10,7 @@
   x RejectedError             it never will: dead-letter it, refuse it, go on
     + ProfileError
     + SourceError
+      - DoubtfulRecordingError (it can be read in more than one way, or too much would be lost)
     + MessageError            (class name and reason travel on the dead-letter topic)
       - UnknownSchemaError
       - DecodeError
@@ -103,6 +104,13 @@ class SourceError(RejectedError):
     """An input file or stream that cannot be read as the profile describes it.
 
     Operator action: the message names the column, line or encoding; fix the file or `[replay]`.
+    """
+
+
+class DoubtfulRecordingError(SourceError):
+    """A recording that can be read in more than one way, or of which more than a few per cent would be lost.
+
+    Operator action: give the option that the message names, or --force to go on as the lines above say.
     """
 
 

@@ -249,24 +249,41 @@ class Replay(Section):
     """How a recording's columns map to channels.
 
     Attributes:
-        time_column: Column with the sample's time; empty: samples are ``1 / rate_hz`` apart.
-        time_format: strptime format, ``iso``, or ``epoch_s`` / ``epoch_ms``.
+        time_column: Column with the sample's time, by its name or as ``#2`` by its number; empty: samples are
+            ``1 / rate_hz`` apart.
+        time_columns: Columns that hold the time together, such as a date and a time of day.
+        time_format: strptime format, ``iso``, ``epoch_s``, ``epoch_ms``, ``epoch_us`` or ``epoch_ns``; and what
+            `edgeloop replay` alone reads: ``day_first``, ``month_first``, ``year_first``, ``written``, ``excel``,
+            ``relative_s`` and other units.
         timezone: IANA zone of times without one.
         columns: Channel name to column name; any other channel reads the column of its own name.
+        device_column: Column that names the devices; ``@file``: each file is one; empty: one device.
+        decimals: Channel to its column's decimal mark, where that is not ``decimal``.
+        sentinels: Channel to values that mean "no value"; of other channels `edgeloop replay` finds them.
+        codes: Channel to the numbers that stand for its column's texts.
         missing: Cell texts that mean "no value", beside the empty cell.
         max_gap_steps: Longest step, in nominal steps, that a window may span (its samples are then
             missing); after a longer one a new window starts. Never more than the window's length.
     """
 
     time_column: str = ""
+    time_columns: tuple[str, ...] = ()
     time_format: str = "iso"
     timezone: str = "UTC"
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
     decimal: Literal[".", ","] = "."
     encoding: str = "utf-8"
     columns: dict[str, str] = Field(default={})
+    device_column: str = ""
+    decimals: dict[str, Literal[".", ","]] = Field(default={})
+    sentinels: dict[str, tuple[float, ...]] = Field(default={})
+    codes: dict[str, dict[str, float]] = Field(default={})
     missing: tuple[str, ...] = ("NA", "NaN", "nan", "null", "None", "-", "?")
     max_gap_steps: PositiveFloat = 5.0
+
+
+YOUNGER_REPLAY_KEYS = ("time_columns", "device_column", "decimals", "sentinels", "codes")
+"""Keys of ``[replay]`` that release 0.2.0 does not know; each is empty by default."""
 
 
 class Simulate(Section):
@@ -331,7 +348,12 @@ class Profile(Section):
 
     def digest(self) -> str:
         """First 16 hex digits of SHA-256 over the canonical profile."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        dumped = self.model_dump(mode="json")
+        # Keys younger than release 0.2.0 count only where they are used: its spools name the digest without them.
+        for key in YOUNGER_REPLAY_KEYS:
+            if not dumped["replay"][key]:
+                del dumped["replay"][key]
+        text = json.dumps(dumped, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @model_validator(mode="after")
@@ -354,9 +376,10 @@ class Profile(Section):
         ratio = self.drift.window_s / self.summaries.period_s
         if abs(ratio - round(ratio)) > 1e-9 or ratio < 1:
             raise ValueError("drift.window_s must be a whole multiple of summaries.period_s")
-        unmapped = sorted(set(self.replay.columns) - set(channels))
-        if unmapped:
-            raise ValueError(f"replay.columns names unknown channels {unmapped}")
+        for key in ("columns", "decimals", "sentinels", "codes"):
+            unmapped = sorted(set(getattr(self.replay, key)) - set(channels))
+            if unmapped:
+                raise ValueError(f"replay.{key} names unknown channels {unmapped}")
         return self
 
 

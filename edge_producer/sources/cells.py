@@ -17,7 +17,9 @@ from schemas.profile import Replay
 
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  (naive on purpose: wall clock times are counted from it)
 _UTC = pa.timestamp("us", "UTC")
-EPOCH_UNITS = {"epoch_s": 1_000_000, "epoch_ms": 1_000}
+EPOCH_UNITS = {"epoch_s": 1_000_000.0, "epoch_ms": 1_000.0, "epoch_us": 1.0, "epoch_ns": 1e-3}
+NOT_HERE = re.compile(r"^(day_first|month_first|year_first|written|excel|relative_\w+)$")
+"""Formats that are read before a recording comes here."""
 NUMBER = r"(?i)^[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|inf(inity)?|nan)$"
 """What Arrow's cast reads, and a plus sign. Infinities are numbers here; later they are out of range."""
 PLAIN_DIRECTIVES = frozenset("YmdHMS")
@@ -97,8 +99,10 @@ def instants(cells: pa.Array, replay: Replay) -> Instants:
     """Times from text, numbers since 1970 or timestamps, as UTC.
 
     Raises:
-        SourceError: The profile's time zone is unknown.
+        SourceError: The profile's time zone is unknown, or its time format is not for plain files.
     """
+    if NOT_HERE.match(replay.time_format):
+        raise SourceError(f"replay.time_format '{replay.time_format}' is read by `edgeloop replay` only")
     if replay.time_format in EPOCH_UNITS:
         read = numbers(cells, replay)
         us = read.values * EPOCH_UNITS[replay.time_format]
@@ -154,7 +158,8 @@ def _parsed(cell: str | None, time_format: str) -> datetime | None:
 def _from_timestamps(times: pa.Array, replay: Replay, first_unreadable: str) -> Instants:
     naive = not (pa.types.is_timestamp(times.type) and times.type.tz)
     valid = times.is_valid().to_numpy(zero_copy_only=False)
-    whole = times.cast(pa.timestamp("us") if naive else _UTC).cast(pa.int64())
+    # Nanoseconds are rounded down: a microsecond is what an event time can tell.
+    whole = times.cast(pa.timestamp("us") if naive else _UTC, safe=False).cast(pa.int64())
     us = pc.fill_null(whole, 0).to_numpy(zero_copy_only=False)
     unclear = 0
     if naive:

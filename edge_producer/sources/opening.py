@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from edge_producer.settings import EdgeSettings
+from edge_producer.sources.canonical_recording import CanonicalSource, is_canonical
 from edge_producer.sources.replay_source import ReplaySource
 from edge_producer.sources.scenario import Scenario, load_scenario
 from edge_producer.sources.simulate_source import SimulateSource
@@ -15,7 +16,7 @@ from schemas.profile import Profile
 
 def open_source(
     settings: EdgeSettings, profile: Profile, devices: Sequence[str]
-) -> SimulateSource | ReplaySource:
+) -> SimulateSource | ReplaySource | CanonicalSource:
     """The source for some devices, starting now.
 
     Raises:
@@ -30,9 +31,13 @@ def open_source(
     return SimulateSource(profile, devices, scenario, now, settings.duration_s)
 
 
-def _replay(settings: EdgeSettings, profile: Profile, devices: Sequence[str], now: datetime) -> ReplaySource:
+def _replay(
+    settings: EdgeSettings, profile: Profile, devices: Sequence[str], now: datetime
+) -> ReplaySource | CanonicalSource:
     if settings.recording is None:
         raise SourceError("source 'replay' needs a recording: set EDGE_RECORDING to a CSV or Parquet file")
+    if is_canonical(settings.recording):
+        return CanonicalSource(settings.recording, profile, devices)
     if len(devices) != 1:
         raise SourceError(f"a recording belongs to one device, but {len(devices)} are configured: name one")
     return ReplaySource(settings.recording, profile, devices[0], now)

@@ -56,6 +56,10 @@ class Recording:
     def __init__(self, path: Path, profile: Profile) -> None:
         self._path = path
         self._replay = profile.replay
+        if self._replay.time_columns or self._replay.device_column:
+            raise SourceError(
+                f"{path}: its times or devices take several columns: `edgeloop replay` reads it"
+            )
         time = [self._replay.time_column] if self._replay.time_column else []
         self._wanted = [*time, *(self._replay.columns.get(c, c) for c in profile.channel_names)]
         self.counts: Counter[str] = Counter(malformed=0)
@@ -118,7 +122,8 @@ class Recording:
     def _positions(self, names: Sequence[str]) -> list[int]:
         """Position of each wanted column, by its exact name or else by its name without outer blanks."""
         bare = [n.strip() for n in names]
-        missing = [w for w in self._wanted if w not in names and w.strip() not in bare]
+        numbered = {f"#{i + 1}": i for i in range(len(names))}
+        missing = [w for w in self._wanted if w not in names and w.strip() not in bare and w not in numbered]
         if missing:
             there = ", ".join(repr(n) for n in names if n.strip()) or "none"
             raise SourceError(
@@ -126,7 +131,14 @@ class Recording:
                 f"Check replay.columns, time_column, delimiter (now {self._replay.delimiter!r}) "
                 f"and encoding (now {self._replay.encoding})"
             )
-        return [list(names).index(w) if w in names else bare.index(w.strip()) for w in self._wanted]
+        return [
+            list(names).index(w)
+            if w in names
+            else bare.index(w.strip())
+            if w.strip() in bare
+            else numbered[w]
+            for w in self._wanted
+        ]
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

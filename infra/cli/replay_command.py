@@ -9,6 +9,17 @@ import typer
 
 from infra.cli.app import session
 from infra.cli.console import AsJson, show_json, show_progress, show_table, stdout
+from infra.cli.reading_arguments import (
+    Decimal,
+    DeviceColumn,
+    Force,
+    Missing,
+    TimeColumn,
+    TimeFormat,
+    Timezone,
+    options_of,
+    say,
+)
 from infra.printing import count, seconds
 
 if TYPE_CHECKING:
@@ -22,7 +33,7 @@ def register(app: typer.Typer) -> None:
 
 def replay(
     ctx: typer.Context,
-    recording: Annotated[Path, typer.Argument(help="CSV or Parquet file.")],
+    recordings: Annotated[list[Path], typer.Argument(help="Files of measurements, or a folder of them.")],
     profile: Annotated[str, typer.Option(help="Shipped profile, or path of a profile file.")],
     device: Annotated[
         str, typer.Option(help="Id of the device to replay it as; default: the file's name.")
@@ -30,20 +41,30 @@ def replay(
     speed: Annotated[
         float | None, typer.Option(min=0, help="Times real time.", show_default="flat out")
     ] = None,
+    time_column: TimeColumn = None,
+    time_format: TimeFormat = "",
+    timezone: Timezone = "",
+    decimal: Decimal = None,
+    missing: Missing = None,
+    device_column: DeviceColumn = "",
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a recording through the whole pipeline as a device would; return when every row can be queried.
 
+    Says first how the files are read, and stops where that is doubtful, with the option that decides.
     Exit code 1 if the books do not balance.
     """
     from infra.replay import ReplayRequest
     from infra.replay import replay as run
     from infra.stack.running import line_only, running_stack
 
-    request = ReplayRequest(recording, profile, device, speed)
-    request.check()
+    options = options_of(time_column, time_format, timezone, decimal, missing, device_column)
+    request = ReplayRequest(tuple(recordings), profile, device, speed, options)
+    wanted = request.read()
+    say(wanted.read.record, as_json=as_json, force=force)
     with running_stack(line_only(session(ctx).settings()), "replay", show_progress) as stack:
-        result = run(stack, request, show_progress)
+        result = run(stack, request, wanted, show_progress)
     if as_json:
         show_json(result.to_json())
     else:

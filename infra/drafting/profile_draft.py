@@ -1,4 +1,4 @@
-"""Drafts a profile from a file of measurements: good enough to replay at once, meant to be edited."""
+"""Drafts a profile from files of measurements: good enough to replay at once, meant to be edited."""
 
 from __future__ import annotations
 
@@ -6,29 +6,28 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_producer.sources.cells import instants, numbers
-from edge_producer.sources.recording import Recording
 from infra.drafting.channel_range import possible_range
-from infra.drafting.file_form import FileForm, detect_form
-from infra.drafting.profile_text import DraftColumn, ProfileContents, WindowShape, write_profile
+from infra.drafting.profile_text import DraftColumn, ProfileContents, ReplayForm, WindowShape, write_profile
+from infra.reading.decision_record import DecisionRecord
+from infra.reading.file_set import stem
+from infra.reading.measured_column import MeasuredColumn, without_unit
+from infra.reading.recording_reader import ReadingWishes, ReadRecording, read_recording
 from schemas.errors import SourceError
-from schemas.profile import Channel, FeatureChoice, Features, Profile, Replay, Sampling
+from schemas.instants import utc_now
+from schemas.profile import Profile, Replay
 
 Array = NDArray[np.float64]
 
-MAX_CELLS = 10_000_000
-"""Cells that are read; of a longer file only the beginning is."""
 MAX_CHANNELS = 32
 JUMP = 4.0
 """A value this many times as far from the median as the next nearer one is absurd."""
 LABEL_NAME = re.compile(r"label|class|target|anomal|fault|fail", re.IGNORECASE)
-FLAGS = frozenset({"true", "false", "yes", "no", "on", "off", "t", "f", "y", "n", "0", "1"})
-UNIT = re.compile(r"[\[(]([^\])]{1,16})[\])]\s*$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,125 +38,102 @@ class Draft:
         text: TOML with comments; parses as ``profile``.
         skipped: Columns left out: reason by name.
         unusual: Channels with values that are far from the rest and yet may be: how many.
+        record: What was decided about the file.
     """
 
     text: str
     profile: Profile
     skipped: Mapping[str, str]
     unusual: Mapping[str, int]
+    record: DecisionRecord
 
 
-def draft(path: Path, name: str | None = None) -> Draft:
-    """A profile for a CSV file.
+def draft(
+    paths: Path | Sequence[Path],
+    name: str | None = None,
+    wishes: ReadingWishes | None = None,
+    now: datetime | None = None,
+) -> Draft:
+    """A profile for a file of measurements, several, or a folder. What is doubtful stands in the record.
 
     Args:
-        path: The file.
-        name: Profile name; None: made from the file's name.
+        paths: The files.
+        name: Profile name; None: made from the first file's name.
+        wishes: What is decided already.
+        now: Where a recording ends that tells no date.
 
     Raises:
-        SourceError: The file cannot be read, or has no column of changing numbers.
+        SourceError: The files cannot be read, or have no column of changing numbers.
     """
-    form = detect_form(path)
-    skipped, candidates = _by_head(form)
-    us, values, complete = _read(path, form, candidates)
-    columns: list[DraftColumn] = []
-    for index, column in enumerate(candidates):
-        reason = _useless(form.header[column], values[:, index])
-        if reason is None and len(columns) == MAX_CHANNELS:
-            reason = f"more than {MAX_CHANNELS} channels"
-        if reason is None:
-            columns.append(_column(form.header[column], values[:, index], [c.channel for c in columns]))
-        else:
-            skipped[form.header[column]] = reason
+    files = [paths] if isinstance(paths, Path) else list(paths)
+    wishes = wishes or ReadingWishes()
+    read = read_recording(files, wishes, now or utc_now())
+    skipped = dict(read.skipped)
+    columns = _channels(read, skipped)
+    shown = ", ".join(map(str, files))
     if not columns:
         why = "; ".join(f"{n or '(no name)'}: {r}" for n, r in skipped.items())
-        raise SourceError(f"{path}: no column of changing numbers; {why}")
-    step_s = _step_s(us)
+        raise SourceError(f"{shown}: no column of changing numbers; {why}")
+    record = read.record
+    longest = max((len(d.us) for d in read.devices.values()), default=0)
+    rate_hz = record.rate_hz or wishes.rate_hz
     plan = ProfileContents(
-        name=slug(name or path.stem, []),
-        file=path.name,
-        form=form,
-        columns=tuple(columns),
+        name=slug(name or stem(files[0]), []),
+        file=files[0].name,
+        form=_form(read, wishes, columns),
+        columns=columns,
         skipped=skipped,
-        rows=len(values),
-        complete=complete,
-        rate_hz=1.0 if step_s is None else 1 / step_s,
-        rate_known=step_s is not None,
-        shape=choose_shape(1.0 if step_s is None else step_s, len(values)),
+        rows=record.rows,
+        rate_hz=rate_hz,
+        rate_known=record.rate_hz is not None,
+        shape=choose_shape(1 / rate_hz, longest),
     )
     text, profile = write_profile(plan)
-    return Draft(text, profile, skipped, {c.channel: c.unusual for c in columns if c.unusual})
+    return Draft(text, profile, skipped, {c.channel: c.unusual for c in columns if c.unusual}, record)
 
 
-def _by_head(form: FileForm) -> tuple[dict[str, str], list[int]]:
-    """Columns without numbers, each with the reason, and indices of the others; from the first rows."""
-    skipped: dict[str, str] = {}
-    candidates = []
-    for index, name in enumerate(form.header):
-        cells = [row[index].strip() for row in form.rows]
-        given = {c for c in cells if c}
-        if name == form.time_column:
-            continue
-        if not name.strip():
-            skipped[name] = "no name"
-        elif form.header.index(name) != index:
-            skipped[name] = "named twice: the first is taken"
-        elif given and len(given) <= 2 and {c.lower() for c in given} <= FLAGS:
-            skipped[name] = "true or false"
-        elif given and sum(_numeric(c) for c in cells if c) < 0.5 * sum(bool(c) for c in cells):
-            skipped[name] = "text"
+def _channels(read: ReadRecording, skipped: dict[str, str]) -> tuple[DraftColumn, ...]:
+    """The channels among the columns of numbers; the reason of each other one goes to ``skipped``."""
+    places = np.concatenate([d.places for d in read.devices.values()] or [np.empty(0, dtype=np.int64)])
+    columns: list[DraftColumn] = []
+    for column in read.columns:
+        values = column.values[places]
+        reason = _useless(column.name, values)
+        if column.kept and not reason.startswith(("always", "mostly")):
+            reason = ""
+        if not reason and len(columns) == MAX_CHANNELS:
+            reason = f"more than {MAX_CHANNELS} channels"
+        if reason:
+            skipped[column.name] = reason
         else:
-            candidates.append(index)
-    return skipped, candidates
+            columns.append(_column(column, values, [c.channel for c in columns]))
+    return tuple(columns)
 
 
-def _numeric(cell: str) -> bool:
-    return bool(re.match(r"^[+-]?[\d.,]+([eE][+-]?\d+)?$", cell))
-
-
-def _read(path: Path, form: FileForm, candidates: Sequence[int]) -> tuple[NDArray[np.int64], Array, bool]:
-    """Times (empty without a time column) and values of the candidate columns; whether the file ended."""
-    if not candidates:
-        return np.empty(0, dtype=np.int64), np.empty((0, 0)), True
-    reader = _reading_profile(form, candidates)
-    limit = MAX_CELLS // len(candidates)
-    times: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
-    values: list[Array] = []
-    rows = 0
-    for block in Recording(path, reader).blocks():
-        if block.times is not None:
-            read = instants(block.times, reader.replay)
-            times.append(read.us[read.readable])
-        values.append(np.column_stack([numbers(c, reader.replay).values for c in block.cells]))
-        rows += len(values[-1])
-        if rows >= limit:
-            return np.concatenate(times), np.concatenate(values), False
-    return np.concatenate(times), np.concatenate(values), True
-
-
-def _reading_profile(form: FileForm, candidates: Sequence[int]) -> Profile:
-    """A profile only for reading the file: every candidate column, no limits."""
-    names = {f"c{index}": form.header[index] for index in candidates}
-    channels = tuple(Channel(name=n, unit="", min=-math.inf, max=math.inf) for n in names)
-    first = FeatureChoice(channel=channels[0].name, kinds=("last",))
-    return Profile(
-        name="reading",
-        channels=channels,
-        sampling=Sampling(rate_hz=1.0, window_samples=1, hop_samples=1),
-        features=Features(set="reading", compute=(first,)),
-        replay=Replay(
-            time_column=form.time_column,
-            time_format=form.time_format,
-            delimiter=form.delimiter,
-            decimal="," if form.decimal == "," else ".",
-            encoding=form.encoding,
-            columns=names,
-        ),
+def _form(read: ReadRecording, wishes: ReadingWishes, columns: Sequence[DraftColumn]) -> ReplayForm:
+    """What ``[replay]`` says, so that a replay reads the file in the same way."""
+    marks = {c.name: c.decimal for c in read.columns if c.decimal in (".", ",")}
+    used = [marks[c.header] for c in columns if c.header in marks]
+    decimal = "," if used.count(",") > used.count(".") else "."
+    said = {c.channel: wishes.columns.decimal.get(c.header, "") for c in columns}
+    zoned = read.time is not None and bool((~read.time.naive[read.time.ok]).all())
+    usual = Replay.model_fields["missing"].default
+    return ReplayForm(
+        time_columns=read.time_columns,
+        time_format="iso" if read.time is None else read.time.format,
+        timezone=wishes.timezone,
+        delimiter={" ": "\t", "": ","}.get(read.delimiter, read.delimiter),
+        decimal=decimal,
+        encoding=read.encoding or "utf-8",
+        zoned=zoned,
+        device_column=wishes.device_column,
+        decimals={k: v for k, v in said.items() if v and v != decimal},
+        missing=(*usual, *wishes.columns.missing) if wishes.columns.missing else (),
     )
 
 
-def _useless(name: str, values: Array) -> str | None:
-    """Why a column of numbers is not a channel; None: it is one."""
+def _useless(name: str, values: Array) -> str:
+    """Why a column of numbers is not a channel; empty: it is one."""
     finite = values[np.isfinite(values)]
     if len(finite) < 0.5 * len(values) or not len(finite):
         return "mostly blank"
@@ -169,7 +145,7 @@ def _useless(name: str, values: Array) -> str | None:
         return "a flag: only two values"
     if whole and len(distinct) <= 16 and LABEL_NAME.search(name):
         return "a label by its name"
-    return "a counter" if whole and _counts_up(np.diff(finite)) else None
+    return "a counter" if whole and _counts_up(np.diff(finite)) else ""
 
 
 def _counts_up(steps: Array) -> bool:
@@ -180,16 +156,16 @@ def _counts_up(steps: Array) -> bool:
     return single >= 0.99 and int((steps == 1).sum()) >= 10 * int((steps < 0).sum())
 
 
-def _column(header: str, values: Array, taken: Sequence[str]) -> DraftColumn:
+def _column(column: MeasuredColumn, values: Array, taken: Sequence[str]) -> DraftColumn:
     finite = values[np.isfinite(values)]
-    unit = UNIT.search(header)
+    unit = column.unit or ("1" if column.codes else "?")
     usual_low, usual_high = plausible_range(finite)
-    low, high = possible_range(unit.group(1) if unit else "", usual_low, usual_high)
+    low, high = possible_range(unit, usual_low, usual_high)
     absurd = int(((finite < low) | (finite > high)).sum())
     return DraftColumn(
-        channel=slug(UNIT.sub("", header), taken),
-        header=header,
-        unit=unit.group(1) if unit else "?",
+        channel=slug(without_unit(column.name), taken),
+        header=column.name,
+        unit=unit,
         low=low,
         high=high,
         usual_low=usual_low,
@@ -197,7 +173,24 @@ def _column(header: str, values: Array, taken: Sequence[str]) -> DraftColumn:
         absurd=absurd,
         unusual=int(((finite < usual_low) | (finite > usual_high)).sum()) - absurd,
         blank=int((~np.isfinite(values)).sum()),
+        sentinels=column.sentinels,
+        codes=column.codes,
+        dtype="float64" if outgrows_float32(finite) else "float32",
     )
+
+
+def outgrows_float32(values: Array) -> bool:
+    """Whether float32 cannot hold the steps between a column's values.
+
+    >>> outgrows_float32(np.array([18228934.0, 18228934.25])), outgrows_float32(np.array([20.1, 20.2]))
+    (True, False)
+    """
+    distinct = np.unique(values)
+    if len(distinct) < 2:
+        return False
+    step = float(np.median(np.diff(distinct)))
+    spacing = float(np.spacing(np.float32(np.abs(distinct).max())))
+    return step < 2 * spacing
 
 
 def plausible_range(values: Array) -> tuple[float, float]:
@@ -237,12 +230,6 @@ def _outward(value: float, direction: int) -> float:
     step = 10.0 ** (math.floor(math.log10(abs(value))) - 1)
     rounded = math.ceil(value / step) if direction > 0 else math.floor(value / step)
     return float(f"{rounded * step:.10g}")
-
-
-def _step_s(us: NDArray[np.int64]) -> float | None:
-    steps = np.diff(us)
-    steps = steps[steps > 0]
-    return float(np.median(steps)) / 1e6 if len(steps) else None
 
 
 def choose_shape(step_s: float, rows: int) -> WindowShape:

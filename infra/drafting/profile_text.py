@@ -4,15 +4,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from infra.drafting.file_form import FileForm
 from schemas.profile import Profile
 from schemas.profile_file import parse_profile
 
 PERIODS_S = (5, 10, 30, 60, 300, 600, 1800, 3600, 21600, 86400, 604800, 2419200, 14515200)
 """Each divides the next, so that a drift window is a whole number of summary periods."""
 CENTURY_S = 3_155_760_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayForm:
+    """What the draft's ``[replay]`` says, as in ``schemas.profile.Replay``.
+
+    Attributes:
+        zoned: Whether times carry their own zone.
+    """
+
+    time_columns: tuple[str, ...] = ()
+    time_format: str = "iso"
+    timezone: str = "UTC"
+    delimiter: str = ","
+    decimal: str = "."
+    encoding: str = "utf-8"
+    zoned: bool = False
+    device_column: str = ""
+    decimals: Mapping[str, str] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +44,9 @@ class DraftColumn:
         absurd: Values outside ``low`` to ``high``.
         unusual: Values between these and the usual ones.
         blank: Cells without a number.
+        sentinels: Values that mean "no value".
+        codes: Numbers that stand for texts.
+        dtype: Type that holds the column's steps.
     """
 
     channel: str
@@ -37,6 +59,9 @@ class DraftColumn:
     absurd: int
     unusual: int
     blank: int
+    sentinels: tuple[float, ...] = ()
+    codes: Mapping[str, float] = field(default_factory=dict)
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +80,15 @@ class ProfileContents:
 
     Attributes:
         rows: Rows that were read.
-        complete: Whether these are all rows of the file.
         rate_known: False: the file has no time column, and the rate is a guess.
     """
 
     name: str
     file: str
-    form: FileForm
+    form: ReplayForm
     columns: tuple[DraftColumn, ...]
     skipped: Mapping[str, str]
     rows: int
-    complete: bool
     rate_hz: float
     rate_known: bool
     shape: WindowShape
@@ -96,9 +119,8 @@ def _comment(text: str) -> str:
 
 
 def _head(plan: ProfileContents) -> str:
-    extent = "all" if plan.complete else "the first"
     lines = [
-        _comment(f"Drafted from {extent} {plan.rows:,} rows of {plan.file}. Every key: docs/profiles.md."),
+        _comment(f"Drafted from all {plan.rows:,} rows of {plan.file}. Every key: docs/profiles.md."),
         *(_comment(f"Not a channel: {n.strip() or '(no name)'}: {why}") for n, why in plan.skipped.items()),
         f"name = {_quoted(plan.name)}",
         f"description = {_quoted(f'Recording {plan.file}')}",
@@ -123,10 +145,12 @@ def _channel(column: DraftColumn) -> str:
     note = f"  # {column.absurd} values outside min..max become missing" if column.absurd else ""
     far = f"  # {column.unusual} values lie outside: faults or nonsense?" if column.unusual else ""
     unit = "  # fill in" if column.unit == "?" else ""
+    wide = "  # float32 cannot hold its steps"
+    dtype = "" if column.dtype == "float32" else f"dtype = {_quoted(column.dtype)}{wide}\n"
     return f"""[[channels]]
 name = {_quoted(column.channel)}
 unit = {_quoted(column.unit)}{unit}
-min = {column.low!r}{note}
+{dtype}min = {column.low!r}{note}
 max = {column.high!r}
 usual_min = {column.usual_low!r}{far}
 usual_max = {column.usual_high!r}
@@ -187,14 +211,32 @@ def _replay(plan: ProfileContents) -> str:
     form = plan.form
     zone = "times carry their own zone" if form.zoned else "of times without a zone; an IANA name"
     columns = "\n".join(f"{c.channel} = {_quoted(c.header)}" for c in plan.columns)
+    time = f"time_column = {_quoted(form.time_columns[0] if form.time_columns else '')}"
+    if len(form.time_columns) > 1:
+        time = f"time_columns = {json.dumps(list(form.time_columns), ensure_ascii=False)}"
+    more = [f"device_column = {_quoted(form.device_column)}"] if form.device_column else []
+    if form.missing:
+        more.append(f"missing = {json.dumps(list(form.missing), ensure_ascii=False)}")
+    tables = _tables("decimals", {k: _quoted(v) for k, v in form.decimals.items()})
+    tables += _tables("sentinels", {c.channel: f"{list(c.sentinels)}" for c in plan.columns if c.sentinels})
+    for column in plan.columns:
+        if column.codes:
+            texts = {_quoted(k): repr(v) for k, v in column.codes.items()}
+            tables += _tables(f"codes.{column.channel}", texts)
     return f"""[replay]
-time_column = {_quoted(form.time_column)}
+{time}
 time_format = {_quoted(form.time_format)}
-timezone = "UTC"  # {zone}
+timezone = {_quoted(form.timezone)}  # {zone}
 delimiter = {_quoted(form.delimiter)}
 decimal = {_quoted(form.decimal)}
 encoding = {_quoted(form.encoding)}
-
+{"".join(f"{line}{chr(10)}" for line in more)}
 [replay.columns]
 {columns}
-"""
+{tables}"""
+
+
+def _tables(name: str, values: Mapping[str, str]) -> str:
+    if not values:
+        return ""
+    return f"\n[replay.{name}]\n" + "".join(f"{k} = {v}\n" for k, v in values.items())

@@ -116,7 +116,16 @@ def _from_text(path: Path, folder: Path, encoding: str, delimiter: str) -> CellT
         raise SourceError("has a header but no rows")
     names = tuple(f"c{i}" for i in range(len(header.names)))
     return CellTable(
-        path, header, cut.path, names, cut.rows, cut.malformed, said, dialect.delimiter, cut.excerpt, cut.short
+        path,
+        header,
+        cut.path,
+        names,
+        cut.rows,
+        cut.malformed,
+        said,
+        dialect.delimiter,
+        cut.excerpt,
+        cut.short,
     )
 
 

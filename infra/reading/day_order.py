@@ -63,10 +63,14 @@ def choose_day_order(readings: Mapping[str, tuple[Ints, Bools]], dotted: bool = 
         rivals = [c for o, c in whole.items() if o != order and not _same(readings[order], readings[o])]
         if all(_better(course, rival) for rival in rivals):
             worst = max(rivals, key=lambda c: c.breaks + c.falls)
-            found = f"{course.breaks} breaks against {worst.breaks}, {course.falls} falls against {worst.falls}"
+            found = (
+                f"{course.breaks} breaks against {worst.breaks}, {course.falls} falls against {worst.falls}"
+            )
             return DayOrder(order, f"{WORDS[order]}: the times go on with {found} the other way")
     if dotted and "day_first" in whole:
-        return DayOrder("day_first", "day before month: points stand between them, and nothing speaks against it")
+        return DayOrder(
+            "day_first", "day before month: points stand between them, and nothing speaks against it"
+        )
     read = " or ".join(WORDS[o] for o in whole)
     return DayOrder(min(whole, key=lambda o: (whole[o].falls, whole[o].span_s)), "", f"may be read as {read}")
 

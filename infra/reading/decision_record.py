@@ -118,7 +118,9 @@ class DecisionRecord:
         ]
         if len(self.devices) > 1:
             shown = ", ".join(f"{d} {count(n)}" for d, n in list(self.devices.items())[:5])
-            lines.append(f"  devices: {count(len(self.devices))} ({shown}{' …' if len(self.devices) > 5 else ''})")
+            lines.append(
+                f"  devices: {count(len(self.devices))} ({shown}{' …' if len(self.devices) > 5 else ''})"
+            )
         lines += [f"  {d.what}: {d.value}{f' ({d.evidence})' if d.evidence else ''}" for d in self.decisions]
         for column in self.columns:
             lost = {k: n for k, n in column.cells.items() if n and k != "read"}
@@ -126,6 +128,8 @@ class DecisionRecord:
                 total = sum(n for k, n in column.cells.items() if k != "converted")
                 parts = [f"{count(n)} {k} ({share(n / max(total, 1))})" for k, n in lost.items()]
                 words = f"; such as {', '.join(map(repr, list(column.words)[:3]))}" if column.words else ""
-                lines.append(f"  {column.name}: {', '.join([*parts, *([column.why] if column.why else [])])}{words}")
+                lines.append(
+                    f"  {column.name}: {', '.join([*parts, *([column.why] if column.why else [])])}{words}"
+                )
         lines += [f"  note: {note}" for note in self.notes]
         return lines

@@ -29,7 +29,9 @@ _MARKS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 """Byte order marks, tried in this order: the mark of UTF-32-LE begins with that of UTF-16-LE."""
-_WESTERN = re.compile(r"^[\x00-\x7fäöüÄÖÜßéèêëàâáîïíìôóòûùúçñÉÈÀÁÍÓÚÇÑøåæœØÅÆõãÕÃ°µ²³±·×÷¹¼½¾§€‰–—‘’“”„…«»¿¡ªº´`¨\xa0]*$")
+_WESTERN = re.compile(
+    r"^[\x00-\x7fäöüÄÖÜßéèêëàâáîïíìôóòûùúçñÉÈÀÁÍÓÚÇÑøåæœØÅÆõãÕÃ°µ²³±·×÷¹¼½¾§€‰–—‘’“”„…«»¿¡ªº´`¨\xa0]*$"
+)
 _SAMPLE_BYTES = 1 << 18
 _FEW_BROKEN = 0.02
 
@@ -110,7 +112,10 @@ def text_form(path: Path, said: str = "") -> TextForm:
 
 def lines(path: Path, form: TextForm) -> Iterator[str]:
     """The file's lines, decoded, without their ends and without null characters."""
-    with opened(path) as file, io.TextIOWrapper(cast("IO[bytes]", file), form.encoding, errors="replace") as text:
+    with (
+        opened(path) as file,
+        io.TextIOWrapper(cast("IO[bytes]", file), form.encoding, errors="replace") as text,
+    ):
         for line in text:
             yield line.rstrip("\n").replace("\0", "").lstrip("\ufeff")
 

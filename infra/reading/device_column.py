@@ -92,7 +92,15 @@ def ascii_id(text: str) -> str:
     >>> ascii_id("Kuehlraum Süd"), ascii_id("温度"), ascii_id("-x-")
     ('Kuehlraum-Sued', 'recording', 'x')
     """
-    for letter, plain in (("ä", "ae"), ("ö", "oe"), ("ü", "ue"), ("Ä", "Ae"), ("Ö", "Oe"), ("Ü", "Ue"), ("ß", "ss")):
+    for letter, plain in (
+        ("ä", "ae"),
+        ("ö", "oe"),
+        ("ü", "ue"),
+        ("Ä", "Ae"),
+        ("Ö", "Oe"),
+        ("Ü", "Ue"),
+        ("ß", "ss"),
+    ):
         text = unicodedata.normalize("NFC", text).replace(letter, plain)
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     kept = "".join(c if c.isalnum() or c in "_.-" else "-" for c in plain)

@@ -17,7 +17,20 @@ from schemas.errors import SourceError
 
 FILE_COLUMN = "@file"
 """What names the device where each file is one."""
-_ENDINGS = (".csv", ".tsv", ".txt", ".dat", ".log", ".asc", ".parquet", ".pq", ".xlsx", ".xlsm", ".xls", ".ods")
+_ENDINGS = (
+    ".csv",
+    ".tsv",
+    ".txt",
+    ".dat",
+    ".log",
+    ".asc",
+    ".parquet",
+    ".pq",
+    ".xlsx",
+    ".xlsm",
+    ".xls",
+    ".ods",
+)
 _PACKED = (".gz", ".bz2", ".xz", ".zip")
 _FEW_VALUES = 2000
 _PROBE = 20_000
@@ -113,7 +126,9 @@ class FileSet:
 
     def file_names(self) -> pa.Array:
         """Name of each row's file, without its ending."""
-        return pa.concat_arrays([pa.array([stem(t.path)]).take(pa.array(np.zeros(t.rows, np.int64))) for t in self.tables])
+        return pa.concat_arrays(
+            [pa.array([stem(t.path)]).take(pa.array(np.zeros(t.rows, np.int64))) for t in self.tables]
+        )
 
     def short_texts(self, used: set[int]) -> list[int]:
         """Columns that may name devices: a few different texts or whole numbers."""
@@ -170,7 +185,9 @@ def expanded(paths: Sequence[Path]) -> list[Path]:
         if not path.is_dir():
             files.append(path)
             continue
-        inside = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith(".") and _measures(p))
+        inside = sorted(
+            p for p in path.iterdir() if p.is_file() and not p.name.startswith(".") and _measures(p)
+        )
         if not inside:
             raise SourceError(f"{path}: holds no file of measurements ({', '.join(_ENDINGS)})")
         files += inside

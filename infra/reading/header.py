@@ -13,9 +13,13 @@ from infra.reading.unit_conversion import is_unit
 from schemas.errors import SourceError
 
 TIME_NAME = re.compile(
-    r"time|date|stamp|epoch|^ts$|^t$|^dt$|zeit|datum|fecha|hora|heure|^tag$|jour|utc|\bday\b|^when$", re.IGNORECASE
+    r"time|date|stamp|epoch|^ts$|^t$|^dt$|zeit|datum|fecha|hora|heure|^tag$|jour|utc|\bday\b|^when$",
+    re.IGNORECASE,
 )
-_VALUE = re.compile(r"^[(+\u2212\u2013-]?\s?(\d[\d.,'\u00a0\u202f ]*|[.,]\d+)(e[+-]?\d+)?\)?\s?(%|°?[CFK]|[a-zA-Z/³²µ°]{1,6})?$", re.IGNORECASE)
+_VALUE = re.compile(
+    r"^[(+\u2212\u2013-]?\s?(\d[\d.,'\u00a0\u202f ]*|[.,]\d+)(e[+-]?\d+)?\)?\s?(%|°?[CFK]|[a-zA-Z/³²µ°]{1,6})?$",
+    re.IGNORECASE,
+)
 _TIMES = tuple(re.compile(rf"^{PATTERNS[f]}$", re.IGNORECASE) for f in FORMS)
 _BRACKETED = re.compile(r"^\s*[\[(].{0,16}[\])]\s*$")
 _MOSTLY = 0.6
@@ -54,13 +58,17 @@ def find_header(records: Sequence[Sequence[str]], columns: int) -> Header:
     kinds = _column_kinds(records, columns)
     first = next((i for i, row in enumerate(records) if _is_row(row, kinds, columns)), len(records))
     if first == len(records):
-        raise SourceError("has a header but no rows" if len(records) < 3 else "has no column of numbers or times")
+        raise SourceError(
+            "has a header but no rows" if len(records) < 3 else "has no column of numbers or times"
+        )
     above = [[_clean(c) for c in row] for row in records[:first]]
     width = max([columns, *(len(r) for r in records[first : first + 20] if len(r) <= columns)])
     place = _names_at(above, width, kinds)
     if place is None:
         names = tuple(f"column_{i + 1}" for i in range(width))
-        return Header(names, ("",) * width, first, named=False, evidence="no line of names: columns are numbered")
+        return Header(
+            names, ("",) * width, first, named=False, evidence="no line of names: columns are numbered"
+        )
     names, joined = _named(above, place, records[first:], width)
     units = _units(above[place + 1 :], width)
     seen = [f"names in line {place + 1} of the text" if place else "names in the first line"]

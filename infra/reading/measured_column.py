@@ -165,9 +165,15 @@ def _not_numbers(files: FileSet, index: int) -> str | None:
     if not len(given):
         return "empty"
     distinct = given.slice(0, 100_000).unique()
-    if len(distinct) <= 2 and len(given.unique()) <= 2 and {str(d) for d in distinct} <= {*TRUE, *FALSE, "", "1", "0"}:
+    if (
+        len(distinct) <= 2
+        and len(given.unique()) <= 2
+        and {str(d) for d in distinct} <= {*TRUE, *FALSE, "", "1", "0"}
+    ):
         return "true or false"
-    numeric = pc.match_substring_regex(given, r"^\(?[+-]?[\d.,]*\d[\d.,'  ]*(e[+-]?\d+)?\)?-?\s?[^\d\s]{0,8}$")
+    numeric = pc.match_substring_regex(
+        given, r"^\(?[+-]?[\d.,]*\d[\d.,'  ]*(e[+-]?\d+)?\)?-?\s?[^\d\s]{0,8}$"
+    )
     return None if (pc.sum(numeric).as_py() or 0) >= _USUAL * len(given) else "text"
 
 
@@ -194,8 +200,12 @@ def _coded(cells: pa.Array, codes: Mapping[str, float] | None) -> ReadNumbers:
     text, blank = tidy(cells)
     if not codes:
         distinct = sorted(str(v) for v in text.drop_null().unique().to_pylist())
-        flags = {w: 1.0 for w in TRUE} | {w: 0.0 for w in FALSE}
-        codes = flags if set(distinct) <= flags.keys() else {w: float(i) for i, w in enumerate(distinct[:MOST_CODES])}
+        flags = dict.fromkeys(TRUE, 1.0) | dict.fromkeys(FALSE, 0.0)
+        codes = (
+            flags
+            if set(distinct) <= flags.keys()
+            else {w: float(i) for i, w in enumerate(distinct[:MOST_CODES])}
+        )
     lower = {k.lower(): v for k, v in codes.items()}
     coded = text.dictionary_encode()
     table = np.array([lower.get(str(v), np.nan) for v in coded.dictionary.to_pylist()] or [np.nan])
@@ -215,7 +225,9 @@ def _column(
     files: FileSet, index: int, numbers: ReadNumbers, sentinels: list[SentinelValue], wishes: ColumnWishes
 ) -> MeasuredColumn:
     name, values = files.names[index], numbers.values
-    held = np.isin(values, [s.value for s in sentinels]) if sentinels else np.zeros(len(values), dtype=np.bool_)
+    held = (
+        np.isin(values, [s.value for s in sentinels]) if sentinels else np.zeros(len(values), dtype=np.bool_)
+    )
     codes = {k[1:]: float(v) for k, v in numbers.words.items() if k.startswith("=")}
     words = {} if codes else numbers.words
     unit = header_unit(name) or files.units[index] or numbers.unit
@@ -251,11 +263,13 @@ def _in_wanted_unit(
         return values, "", f"the file states {unit}, the profile {wanted}" if known else ""
     if found == (1.0, 0.0):
         return values, "", ""
-    return values * found[0] + found[1], f"converted from {unit}, as the file states, to the profile's {wanted}", ""
+    return (
+        values * found[0] + found[1],
+        f"converted from {unit}, as the file states, to the profile's {wanted}",
+        "",
+    )
 
 
 def without_unit(name: str) -> str:
     """A column's name without the unit in brackets."""
     return HEADER_UNIT.sub("", name)
-
-

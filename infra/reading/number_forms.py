@@ -264,7 +264,9 @@ def _read_as(text: pa.Array, form: NumberForm) -> tuple[NDArray[np.float64], NDA
     return values, pc.fill_null(fit, False).to_numpy(zero_copy_only=False).astype(np.bool_)
 
 
-def _without_units(text: pa.Array, header_unit: str) -> tuple[pa.Array, str, dict[str, int], NDArray[np.object_]]:
+def _without_units(
+    text: pa.Array, header_unit: str
+) -> tuple[pa.Array, str, dict[str, int], NDArray[np.object_]]:
     """Cells without the unit that each carries; the commonest unit; how many others can be converted to it."""
     nothing = np.empty(0, dtype=object)
     suffixed = pc.and_(
@@ -275,7 +277,7 @@ def _without_units(text: pa.Array, header_unit: str) -> tuple[pa.Array, str, dic
     found = pc.extract_regex(text, rf"^{_UNIT}$")
     units = pc.if_else(suffixed, pc.utf8_trim_whitespace(found.field(1)), None)
     counts = {str(v["values"]): int(v["counts"]) for v in pc.value_counts(units.drop_null()).to_pylist()}
-    if not counts or sum(counts.values()) < _OFTEN * (len(text) - text.null_count) and not header_unit:
+    if not counts or (sum(counts.values()) < _OFTEN * (len(text) - text.null_count) and not header_unit):
         return text, "", {}, nothing
     main = max(counts, key=lambda u: counts[u])
     if header_unit and conversion(main, header_unit) is not None:

@@ -26,7 +26,9 @@ _UNIT_NAMES = {
     "sekunden": "s", "min": "min", "mins": "min", "minute": "min", "minutes": "min", "h": "h", "hr": "h", "hrs": "h",
     "hour": "h", "hours": "h", "std": "h", "d": "d", "day": "d", "days": "d",
 }  # fmt: skip
-_ELAPSED = re.compile(r"time|elapsed|^t$|zeit|second|millis|uptime|tempo|temps|tiempo|^sec|^ms$|^s$|runtime", re.I)
+_ELAPSED = re.compile(
+    r"time|elapsed|^t$|zeit|second|millis|uptime|tempo|temps|tiempo|^sec|^ms$|^s$|runtime", re.I
+)
 _DIGITS = r"^(19|20)\d{2}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(([01]\d|2[0-4])([0-5]\d([0-5]\d(\d{3})?)?)?)?$"
 
 
@@ -50,7 +52,9 @@ class NumberTimes:
     doubt: str = ""
 
 
-def read_number_times(cells: pa.Array, name: str, unit: str, timelike: bool, said: str = "") -> NumberTimes | None:
+def read_number_times(
+    cells: pa.Array, name: str, unit: str, timelike: bool, said: str = ""
+) -> NumberTimes | None:
     """A column of numbers as times; None: it holds something else.
 
     Args:
@@ -102,7 +106,9 @@ def _numbers(cells: pa.Array) -> tuple[NDArray[np.float64], Ints | None]:
         exact = cells.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         given = values[np.isfinite(values)]
-        whole = bool(len(given)) and bool((given == np.round(given)).all()) and bool((np.abs(given) < 9e15).all())
+        whole = (
+            bool(len(given)) and bool((given == np.round(given)).all()) and bool((np.abs(given) < 9e15).all())
+        )
         exact = np.where(np.isfinite(values), values, 0).astype(np.int64) if whole else None
     return values, exact
 
@@ -128,7 +134,11 @@ def _relative(
     values: NDArray[np.float64], ok: Bools, name: str, unit: str, timelike: bool, rising: bool
 ) -> NumberTimes | None:
     some = values[ok]
-    if timelike and ((some > EXCEL_DAYS[0]) & (some < EXCEL_DAYS[1])).all() and (some != np.round(some)).any():
+    if (
+        timelike
+        and ((some > EXCEL_DAYS[0]) & (some < EXCEL_DAYS[1])).all()
+        and (some != np.round(some)).any()
+    ):
         us = (np.where(ok, values, 0) - 25_569.0) * 8.64e10
         why = "days since 1899, as spreadsheets count them"
         return NumberTimes(_rounded(us, 1000), ok, "excel", absolute=True, naive=True, evidence=why)
@@ -192,4 +202,6 @@ def _trimmed(text: pa.Array) -> pa.Array:
 
 
 def _words(form: str) -> str:
-    return {"epoch_s": "seconds", "epoch_ms": "milliseconds", "epoch_us": "microseconds"}.get(form, "nanoseconds") + " since 1970"
+    return {"epoch_s": "seconds", "epoch_ms": "milliseconds", "epoch_us": "microseconds"}.get(
+        form, "nanoseconds"
+    ) + " since 1970"

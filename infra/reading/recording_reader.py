@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -98,10 +98,14 @@ class _Draft:
     notes: list[str] = field(default_factory=list)
     dropped: dict[str, int] = field(default_factory=dict)
 
-    def lost(self, what: str, n: int, of: int, options: tuple[str, ...], excerpt: tuple[str, ...] = ()) -> None:
+    def lost(
+        self, what: str, n: int, of: int, options: tuple[str, ...], excerpt: tuple[str, ...] = ()
+    ) -> None:
         """Doubt what costs more than a few per cent."""
         if n > LOST_SHARE * max(of, 1):
-            self.doubts.append(Doubt(f"{n:,} of {of:,} {what} ({n / of:.1%})", (*options, "--force"), excerpt))
+            self.doubts.append(
+                Doubt(f"{n:,} of {of:,} {what} ({n / of:.1%})", (*options, "--force"), excerpt)
+            )
 
 
 def read_recording(paths: Sequence[Path], wishes: ReadingWishes, now: datetime) -> ReadRecording:
@@ -126,7 +130,9 @@ def _read(files: FileSet, wishes: ReadingWishes, now: datetime) -> ReadRecording
     time = _time(files, wishes, draft)
     used = set(time.columns) if time is not None else set()
     device_at = _device_index(files, wishes.device_column)
-    measured, skipped = measure_columns(files, wishes.columns, used | ({device_at} if device_at is not None else set()))
+    measured, skipped = measure_columns(
+        files, wishes.columns, used | ({device_at} if device_at is not None else set())
+    )
     kept, us = _rows(files, time, wishes, now, measured, draft)
     names = _device_names(files, wishes.device_column, device_at)
     _propose_devices(files, names, us, kept, used, wishes, draft)
@@ -152,7 +158,9 @@ def _time(files: FileSet, wishes: ReadingWishes, draft: _Draft) -> TimeReading |
     if wishes.time.columns and (time is None or not time.ok.any()):
         cells = [str(c) for c in files.text(files.index(wishes.time.columns[0])).slice(0, 3).to_pylist()]
         what = f"column {', '.join(map(repr, wishes.time.columns))} cannot be read as times"
-        raise SourceError(f"{files.shown}: {what} (such as {', '.join(cells)}): give --time-format or --time-column")
+        raise SourceError(
+            f"{files.shown}: {what} (such as {', '.join(cells)}): give --time-format or --time-column"
+        )
     if time is None:
         if unread:
             cells = tuple(str(c) for c in files.text(files.index(unread[0])).slice(0, 3).to_pylist())
@@ -175,7 +183,9 @@ def _time(files: FileSet, wishes: ReadingWishes, draft: _Draft) -> TimeReading |
     if not time.absolute:
         draft.notes.append("the file tells no date: its last row is placed at now")
     elif time.naive.any():
-        draft.decisions.append(Decision("zone", wishes.timezone, "the times carry none; --timezone says another"))
+        draft.decisions.append(
+            Decision("zone", wishes.timezone, "the times carry none; --timezone says another")
+        )
     return time
 
 
@@ -206,7 +216,9 @@ def _rows(
         us = _anchored(_unwrapped(us, time, ok), wishes, now, ok)
     kept = np.flatnonzero(ok)
     if not len(kept):
-        raise SourceError(f"{files.shown}: no row has a time that can be read: give --time-format or --time-column")
+        raise SourceError(
+            f"{files.shown}: no row has a time that can be read: give --time-format or --time-column"
+        )
     return kept, us[kept]
 
 
@@ -246,7 +258,9 @@ def _device_index(files: FileSet, column: str) -> int | None:
         return files.index(column)
     except ValueError:
         there = ", ".join(repr(n) for n in files.names if n.strip())
-        raise SourceError(f"{files.shown}: no column '{column}' for --device-column; there are: {there}") from None
+        raise SourceError(
+            f"{files.shown}: no column '{column}' for --device-column; there are: {there}"
+        ) from None
 
 
 def _device_names(files: FileSet, column: str, index: int | None) -> pa.Array | None:

@@ -49,7 +49,9 @@ def find_sentinels(values: NDArray[np.float64], known: Collection[float] = ()) -
     found: list[SentinelValue] = []
     while len(found) < MOST and len(distinct) > 2:
         ends = [e for e in (0, len(distinct) - 1) if _is_sentinel(e, distinct, counts, known)]
-        ends = [e for e in ends if _is_code(float(distinct[e]), known) or _runs(given, distinct[e]) >= _ENOUGH]
+        ends = [
+            e for e in ends if _is_code(float(distinct[e]), known) or _runs(given, distinct[e]) >= _ENOUGH
+        ]
         if not ends:
             break
         end = max(ends, key=lambda e: (distinct[e] in CODES, counts[e]))

@@ -92,7 +92,11 @@ def _rank(read: TimeReading, names: Sequence[str]) -> tuple[object, ...]:
 
 
 def _named_time(
-    at: Sequence[int], names: Sequence[str], units: Sequence[str], column: Callable[[int], pa.Array], said: str
+    at: Sequence[int],
+    names: Sequence[str],
+    units: Sequence[str],
+    column: Callable[[int], pa.Array],
+    said: str,
 ) -> TimeReading | None:
     said = "" if said == WRITTEN else said
     reads = [read_time_column(i, column(i), names[i], units[i], said if len(at) == 1 else said) for i in at]
@@ -102,7 +106,11 @@ def _named_time(
     if parts is not None:
         return parts
     dates = [r for r in reads if r is not None and r.dated]
-    joined = [j for d in dates for j in _joined([d, *(r for r in reads if r is not None and r is not d)], names, column)]
+    joined = [
+        j
+        for d in dates
+        for j in _joined([d, *(r for r in reads if r is not None and r is not d)], names, column)
+    ]
     fitting = [j for j in joined if set(j.columns) == set(at)]
     return fitting[0] if fitting else None
 
@@ -115,7 +123,9 @@ def _joined(
     clocks = [r for r in found if not r.dated and r.share >= 0.9 and r.us[r.ok].max(initial=0) <= _DAY_US]
     used = {r.columns[0] for r in found}
     for i, name in enumerate(names):
-        clock = None if i in used and any(c.columns == (i,) for c in clocks) else _clock_number(i, name, column)
+        clock = (
+            None if i in used and any(c.columns == (i,) for c in clocks) else _clock_number(i, name, column)
+        )
         if clock is not None and dates:
             clocks.append(clock)
     return [_join(d, c) for d in dates for c in clocks if d.columns != c.columns]
@@ -204,7 +214,9 @@ def _from_parts(
     order = [at[p] for p in _PARTS if p in at]
     said = ", ".join(p for p in _PARTS if p in at)
     every = np.ones(len(us), dtype=np.bool_)
-    return TimeReading(tuple(order), us, ok & real, every, WRITTEN, f"columns of {said}", clocked="hour" in at)
+    return TimeReading(
+        tuple(order), us, ok & real, every, WRITTEN, f"columns of {said}", clocked="hour" in at
+    )
 
 
 def _index(names: Sequence[str], name: str) -> int:

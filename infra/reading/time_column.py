@@ -16,7 +16,17 @@ from infra.reading.day_order import choose_day_order
 from infra.reading.header import TIME_NAME
 from infra.reading.number_forms import MISSING, is_text
 from infra.reading.number_times import read_number_times
-from infra.reading.time_forms import FORMS, GO_CLOCK, OPEN_FORMS, ORDERS, PATTERNS, Bools, Ints, matches, read_form
+from infra.reading.time_forms import (
+    FORMS,
+    GO_CLOCK,
+    OPEN_FORMS,
+    ORDERS,
+    PATTERNS,
+    Bools,
+    Ints,
+    matches,
+    read_form,
+)
 from schemas.profile import Replay
 
 SAMPLE = 2000
@@ -79,9 +89,16 @@ def read_time_column(
     if pa.types.is_temporal(cells.type) and not pa.types.is_duration(cells.type):
         return _typed(index, cells)
     if pa.types.is_duration(cells.type):
-        us = cells.cast(pa.duration("us"), safe=False).cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
+        us = (
+            cells.cast(pa.duration("us"), safe=False)
+            .cast(pa.int64())
+            .fill_null(0)
+            .to_numpy(zero_copy_only=False)
+        )
         ok = _bools(cells.is_valid())
-        return TimeReading((index,), us, ok, ~ok, "relative_us", "lengths of time", absolute=False, dated=False)
+        return TimeReading(
+            (index,), us, ok, ~ok, "relative_us", "lengths of time", absolute=False, dated=False
+        )
     if not is_text(cells.type):
         return _numbered(index, cells, name, unit, timelike, said)
     text = trimmed(cells)
@@ -128,12 +145,25 @@ def profile_format(form: str, order: str, text: pa.Array, read: Ints) -> str:
 
 
 def _directives(found: re.Match[str], order: str, cell: str) -> str:
-    short_year = len((found.groupdict().get("y") or found.groupdict().get("c") or "0000")) == 2
+    short_year = len(found.groupdict().get("y") or found.groupdict().get("c") or "0000") == 2
     year = "%y" if short_year else "%Y"
-    abc = {"day_first": ("%d", "%m", year), "month_first": ("%m", "%d", year), "year_first": ("%y", "%m", "%d")}
+    abc = {
+        "day_first": ("%d", "%m", year),
+        "month_first": ("%m", "%d", year),
+        "year_first": ("%y", "%m", "%d"),
+    }
     a, b, c = abc.get(order, abc["day_first"])
     half = bool(found.groupdict().get("ap"))
-    words = {"a": a, "b": b, "c": c, "y": year, "m": "%m", "d": "%d", "doy": "%j", "h": "%I" if half else "%H"}
+    words = {
+        "a": a,
+        "b": b,
+        "c": c,
+        "y": year,
+        "m": "%m",
+        "d": "%d",
+        "doy": "%j",
+        "h": "%I" if half else "%H",
+    }
     words |= {"mi": "%M", "s": "%S", "f": "%f", "ap": "%p", "z": "%z"}
     words["mon"] = "%b" if len(found.groupdict().get("mon") or "") <= 3 else "%B"
     pieces, at = [], 0
@@ -190,12 +220,20 @@ def _typed(index: int, cells: pa.Array) -> TimeReading:
     kind = cells.type
     if pa.types.is_time(kind):
         scale = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}[kind.unit]
-        whole = cells.cast(pa.int32() if pa.types.is_time32(kind) else pa.int64()).cast(pa.int64()).fill_null(0)
+        whole = (
+            cells.cast(pa.int32() if pa.types.is_time32(kind) else pa.int64()).cast(pa.int64()).fill_null(0)
+        )
         us = np.round(whole.to_numpy(zero_copy_only=False) * scale).astype(np.int64)
         return TimeReading((index,), us, ok, ok, WRITTEN, "times of day", absolute=False, dated=False)
     zoned = pa.types.is_timestamp(kind) and kind.tz is not None
     if pa.types.is_date(kind):
-        us = cells.cast(pa.date32()).cast(pa.int32()).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+        us = (
+            cells.cast(pa.date32())
+            .cast(pa.int32())
+            .fill_null(0)
+            .to_numpy(zero_copy_only=False)
+            .astype(np.int64)
+        )
         us = us * 86_400_000_000
     elif kind.unit == "ns":
         us = (cells.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False) + 500) // 1000
@@ -210,7 +248,9 @@ def _typed(index: int, cells: pa.Array) -> TimeReading:
 def _numbered(
     index: int, cells: pa.Array, name: str, unit: str, timelike: bool, said: str
 ) -> TimeReading | None:
-    read = read_number_times(cells, name, unit, timelike, said if said not in ORDERS and "%" not in said else "")
+    read = read_number_times(
+        cells, name, unit, timelike, said if said not in ORDERS and "%" not in said else ""
+    )
     if read is None:
         return None
     naive = np.full(len(read.us), read.naive)

@@ -56,10 +56,32 @@ _KNOWN = (
     frozenset(_TEMPERATURES)
     | frozenset(_SAME)
     | frozenset(u for family in _LINEAR for u in family)
-    | frozenset(("%", "rpm", "1/min", "ppm", "ppb", "g", "n", "nm", "db", "dba", "deg", "°", "rad", "lux", "lx", "va"))
-    | frozenset(("m/s2", "m/s^2", "m/s²", "kj", "j", "kvar", "kva", "w/m2", "w/m²", "w/m^2", "mg/m3", "µg/m3", "µg/m³"))
-    | frozenset(("us/cm", "ph", "mol", "l", "m3", "m³", "count", "counts", "-", "unix", "iso", "ts", "rn", "us", "ns"))
-    | frozenset(("mw", "mwh", "mvar", "ohm", "kohm", "n/a", "mm/h", "degrees", "degree", "knots", "kn", "mph", "psia"))
+    | frozenset(
+        ("%", "rpm", "1/min", "ppm", "ppb", "g", "n", "nm", "db", "dba", "deg", "°", "rad", "lux", "lx", "va")
+    )
+    | frozenset(
+        (
+            "m/s2",
+            "m/s^2",
+            "m/s²",
+            "kj",
+            "j",
+            "kvar",
+            "kva",
+            "w/m2",
+            "w/m²",
+            "w/m^2",
+            "mg/m3",
+            "µg/m3",
+            "µg/m³",
+        )
+    )
+    | frozenset(
+        ("us/cm", "ph", "mol", "l", "m3", "m³", "count", "counts", "-", "unix", "iso", "ts", "rn", "us", "ns")
+    )
+    | frozenset(
+        ("mw", "mwh", "mvar", "ohm", "kohm", "n/a", "mm/h", "degrees", "degree", "knots", "kn", "mph", "psia")
+    )
 )
 
 

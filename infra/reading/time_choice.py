@@ -183,6 +183,8 @@ def _from_parts(
             continue
         bare = re.sub(r"[\[(].*?[\])]", "", name).strip(" #_").lower().replace("_", " ")
         part = next((p for p, pattern in _PARTS.items() if re.match(pattern, bare)), None)
+        if part == "month" and "month" in at and bare in ("mm", "m"):
+            part = "minute"  # as in YY, MM, DD, hh, mm
         if part is not None and part not in at:
             at[part] = i
     if "year" not in at or not ({"month", "day"} <= at.keys() or "ordinal" in at):

@@ -19,6 +19,8 @@ BLANKS = " "
 COMMENTS = ("#",)
 _SEP = re.compile(r"^sep=(.)$", re.IGNORECASE)
 _AGREE = 0.9
+_NAME_DIGITS = 0.3
+"""Share of digits below which a line holds names."""
 csv.field_size_limit(1 << 28)
 
 
@@ -95,10 +97,11 @@ def _header_fits(head: Sequence[str], dialect: Dialect) -> bool:
     """Whether one of the first lines has names for the columns: only rows contain decimal commas."""
     rows = cells([line.lstrip("#% ") for line in head[:100]], dialect.delimiter)
     return any(
-        dialect.columns - 1 <= len(row) and sum(bool(re.search(r"[^\W\d_]", c)) for c in row) >= max(1, len(row) // 2)
-        and len(row) <= dialect.columns + 1
+        dialect.columns - 1 <= len(row) <= dialect.columns + 1
+        and sum(bool(re.search(r"[^\W\d_]", c)) for c in row) >= max(1, len(row) // 2)
+        and sum(ch.isdigit() for c in row for ch in c) < _NAME_DIGITS * sum(len(c) for c in row)
         for row in rows
-    )  # fmt: skip
+    )
 
 
 def _sniffed(head: Sequence[str]) -> str:

@@ -41,7 +41,7 @@ _NOT_GROUPED = {
     "comma": r"^[+-]?(0+,\d+|\d{4,},\d+|\d*,(\d{1,2}|\d{4,})|\d+,\d*e[+-]?\d+|,\d+|\d+,)$",
     "point": r"^[+-]?(0+\.\d+|\d{4,}\.\d+|\d*\.(\d{1,2}|\d{4,})|\d+\.\d*e[+-]?\d+|\.\d+|\d+\.)$",
 }
-_SPACES = "[\u0020\u00a0\u2007\u2009\u202f'\u2019_]"
+SPACES = "[\u0020\u00a0\u2007\u2009\u202f'\u2019_]"
 _UNIT = r"(?P<n>[+-]?[\d.,]*\d[\d.,]*(?:e[+-]?\d+)?)\s*(?P<u>[a-zµμ°%‰ω℃℉Ω][^\d+-]?[^+]{0,10})"
 _EXPONENT = r"^[+-]?[\d.,]+[ed][+-]?\d+$"
 _MANY_ALIKE = 30
@@ -142,7 +142,7 @@ def number_form(text: pa.Array, around: Surroundings) -> NumberForm:
     """Decimal mark and thousands mark of a column's cells."""
     comma = _count(text, r",")
     point = _count(text, r"\.")
-    if _count(text, _SPACES + r"\d{3}(\D|$)"):
+    if _count(text, SPACES + r"\d{3}(\D|$)"):
         spaced = NumberForm("," if comma else ".", "blank", "blanks or apostrophes between groups of three")
         return spaced if not (comma and point) else NumberForm(".", "blank", "groups of three")
     if not comma and not point:
@@ -251,7 +251,7 @@ def _read_as(text: pa.Array, form: NumberForm) -> tuple[NDArray[np.float64], NDA
     plain = pc.replace_substring_regex(plain, r"(\d)d([+-]?\d)", r"\1e\2")
     plain = pc.replace_substring_regex(plain, r"^\+", "")
     if form.grouped == "blank":
-        plain = pc.replace_substring_regex(plain, _SPACES, "")
+        plain = pc.replace_substring_regex(plain, SPACES, "")
     elif form.grouped:
         # A mark that does not stand between groups makes the cell no number: better none than a wrong one.
         mark = re.escape(form.grouped)

@@ -97,7 +97,7 @@ def _header_fits(head: Sequence[str], dialect: Dialect) -> bool:
     """Whether one of the first lines has names for the columns: only rows contain decimal commas."""
     rows = cells([line.lstrip("#% ") for line in head[:100]], dialect.delimiter)
     return any(
-        dialect.columns - 1 <= len(row) <= dialect.columns + 1
+        max(2, dialect.columns - 1) <= len(row) <= dialect.columns + 1
         and sum(bool(re.search(r"[^\W\d_]", c)) for c in row) >= max(1, len(row) // 2)
         and sum(ch.isdigit() for c in row for ch in c) < _NAME_DIGITS * sum(len(c) for c in row)
         for row in rows

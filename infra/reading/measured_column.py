@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from infra.reading.file_set import FileSet
-from infra.reading.number_forms import SPACES, ReadNumbers, Surroundings, is_text, read_numbers, tidy
+from infra.reading.number_forms import SPACES, ReadNumbers, Surroundings, is_text, read_numbers, read_plain, tidy
 from infra.reading.sentinel_values import SentinelValue, find_sentinels, shared_sentinels
 from infra.reading.time_forms import Bools
 from infra.reading.unit_conversion import conversion, is_unit
@@ -23,6 +23,7 @@ FALSE = ("false", "no", "off", "f", "n", "0", "0.0")
 HEADER_UNIT = re.compile(r"\s*[\[(]([^\])]{1,16})[\])]\s*$")
 MOST_CODES = 64
 _USUAL = 0.5
+_PROBE = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +161,9 @@ def _not_numbers(files: FileSet, index: int) -> str | None:
         return "true or false"
     if not is_text(cells.type):
         return "times" if pa.types.is_temporal(cells.type) and not pa.types.is_duration(cells.type) else None
+    plain = read_plain(cells)
+    if plain is not None and len(np.unique(plain[:_PROBE][np.isfinite(plain[:_PROBE])])) > 2:
+        return None
     text, _ = tidy(cells)
     given = text.drop_null()
     if not len(given):
@@ -179,7 +183,7 @@ def _numbers(files: FileSet, index: int, wishes: ColumnWishes, others: str) -> R
     name = files.names[index]
     cells = files.column(index)
     codes = wishes.codes.get(name)
-    if codes or (is_text(cells.type) and _not_numbers(files, index) in ("text", "true or false")):
+    if codes or (name in wishes.keep and _not_numbers(files, index) in ("text", "true or false")):
         return _coded(cells, codes)
     if not is_text(cells.type):
         return read_numbers(cells, Surroundings())

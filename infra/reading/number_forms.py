@@ -44,6 +44,8 @@ _NOT_GROUPED = {
 SPACES = "[\u0020\u00a0\u2007\u2009\u202f'\u2019_]"
 _UNIT = r"(?P<n>[+-]?[\d.,]*\d[\d.,]*(?:e[+-]?\d+)?)\s*(?P<u>[a-zµμ°%‰ω℃℉Ω][^\d+-]?[^+]{0,10})"
 _EXPONENT = r"^[+-]?[\d.,]+[ed][+-]?\d+$"
+_PROBE = 2000
+_ALL_ALIKE = "all cells have exactly three digits behind the point; no other mark in the file: decimal points"
 _MANY_ALIKE = 30
 """Cells with exactly three digits behind a point that chance no longer explains."""
 _OFTEN = 0.5
@@ -119,12 +121,12 @@ def read_numbers(cells: pa.Array, around: Surroundings) -> ReadNumbers:
     if not is_text(cells.type):
         values = typed_numbers(cells)
         return ReadNumbers(values, int(np.isnan(values).sum()), 0)
-    text, blank = tidy(cells, around.missing)
-    fast = _read_plain(text) if around.said != "," else None
+    fast = read_plain(cells) if around.said != "," else None
     if fast is not None:
-        form = _plain_form(text)
+        form = _plain_form(cells, around)
         if form is not None:
-            return ReadNumbers(fast, blank, 0, decimal=form.decimal, evidence=form.evidence, doubt=form.doubt)
+            return ReadNumbers(fast, int(np.isnan(fast).sum()), 0, decimal=form.decimal, evidence=form.evidence)
+    text, blank = tidy(cells, around.missing)
     text, unit, converted, odd = _without_units(text, around.unit)
     form = number_form(text, around)
     values, read = _read_as(text, form)
@@ -228,20 +230,35 @@ def typed_numbers(cells: pa.Array) -> NDArray[np.float64]:
     return values.astype(np.float64) * scale
 
 
-def _plain_form(text: pa.Array) -> NumberForm | None:
+def _plain_form(text: pa.Array, around: Surroundings) -> NumberForm | None:
     """The form of cells that all read as plain numbers; None: points may stand between thousands."""
+    if _count(_copied(text), _NOT_GROUPED["point"]):
+        return NumberForm(".", "")
     if not _count(text, r"\."):
         return NumberForm("", "")
     if _count(text, _NOT_GROUPED["point"]):
         return NumberForm(".", "")
-    return None
-
-
-def _read_plain(text: pa.Array) -> NDArray[np.float64] | None:
-    try:
-        return text.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
-    except pa.ArrowInvalid:
+    if around.said == ".":
+        return NumberForm(".", "")
+    if around.others == "," or _count(text, r"^[+-]?[1-9]\d{0,2}$"):
         return None
+    return NumberForm(".", "", _ALL_ALIKE)
+
+
+def _copied(text: pa.Array) -> pa.Array:
+    """The first cells, copied: compute functions walk all the text that a slice shares."""
+    return pa.concat_arrays([text.slice(0, _PROBE)])
+
+
+def read_plain(text: pa.Array) -> NDArray[np.float64] | None:
+    """Values of text that is plain numbers or empty throughout; None: it is not."""
+    probe = _copied(text)
+    for cells in (probe, text):
+        try:
+            values = pc.if_else(pc.equal(cells, ""), None, cells).cast(pa.float64())
+        except pa.ArrowInvalid:
+            return None
+    return values.to_numpy(zero_copy_only=False).astype(np.float64)
 
 
 def _read_as(text: pa.Array, form: NumberForm) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

@@ -120,6 +120,8 @@ def _joined(
 ) -> list[TimeReading]:
     """A column of dates joined with one of times of day."""
     dates = [r for r in found if r.dated and r.absolute and len(r.columns) == 1 and not r.clocked]
+    if not dates:
+        return []
     clocks = [r for r in found if not r.dated and r.share >= 0.9 and r.us[r.ok].max(initial=0) <= _DAY_US]
     used = {r.columns[0] for r in found}
     for i, name in enumerate(names):

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from edge_producer.sources.cells import instants
 from infra.reading.day_order import choose_day_order
 from infra.reading.header import TIME_NAME
-from infra.reading.number_forms import MISSING, is_text
+from infra.reading.number_forms import MISSING, is_text, read_plain
 from infra.reading.number_times import read_number_times
 from infra.reading.time_forms import (
     FORMS,
@@ -100,6 +100,8 @@ def read_time_column(
             (index,), us, ok, ~ok, "relative_us", "lengths of time", absolute=False, dated=False
         )
     if not is_text(cells.type):
+        return _numbered(index, cells, name, unit, timelike, said)
+    if not said and not timelike and read_plain(cells) is not None:
         return _numbered(index, cells, name, unit, timelike, said)
     text = trimmed(cells)
     if said and "%" in said:

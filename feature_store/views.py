@@ -14,13 +14,18 @@ from feature_store.data_file import origin
 from feature_store.labels import LABELLER
 from feature_store.lineage_view import LINEAGE
 from feature_store.model_views import MODEL_COMPARISONS, MODEL_PERFORMANCE, MODEL_VERSIONS
+from feature_store.retired_sql import corrected_aggregates_sql
 from feature_store.sound_cut import SoundCut
 from schemas.profile import Profile
 from schemas.row_schemas import LAST_CHANNEL_BIT, Reason, channel_bit
 from schemas.tables import (
+    AGGREGATES,
     BOOKS,
     FIXED_TABLES,
     PARTITION_COLUMN,
+    REPLAYS,
+    RETIRED_BOOTS,
+    SUMMARIES,
     TELEMETRY_COMMON,
     telemetry_table,
     telemetry_table_name,
@@ -46,6 +51,8 @@ def statements(root: Path, sound: SoundCut, profiles: Mapping[str, Profile]) -> 
         (BOOKS_STATEMENTS if name == BOOKS.name else name): _table(root / name, table, today.get(name, {}))
         for name, table in tables.items()
     }
+    if tables[RETIRED_BOOTS.name].files:
+        views = _without_retired(views, tables, today)
     telemetry = [t.removeprefix(_PREFIX) for t in tables if t.startswith(_PREFIX)]
     views |= {
         "telemetry": _telemetry(telemetry),
@@ -65,6 +72,26 @@ def statements(root: Path, sound: SoundCut, profiles: Mapping[str, Profile]) -> 
         "damaged_files": _damaged_files(sound.left_out),
     }
     return [f"CREATE VIEW {duck.name(view)} AS {sql}" for view, sql in views.items()]
+
+
+def _without_retired(
+    views: Mapping[str, str], tables: Mapping[str, TableCut], today: Mapping[str, Mapping[str, str]]
+) -> dict[str, str]:
+    """The views of a cut that holds retired starts: first these, then tables without their rows."""
+    retired = duck.name(RETIRED_BOOTS.name)
+    found = {RETIRED_BOOTS.name: views[RETIRED_BOOTS.name]}
+    for view, sql in views.items():
+        table = BOOKS.name if view == BOOKS_STATEMENTS else view
+        columns = {**tables[table].columns, **today.get(table, {})}
+        if view in (RETIRED_BOOTS.name, REPLAYS.name):
+            found[view] = sql
+        elif {"device_id", "boot_id"} <= columns.keys():
+            found[view] = f"SELECT * FROM ({sql}) ANTI JOIN {retired} USING (device_id, boot_id)"
+        else:
+            found[view] = sql
+    summaries = f"SELECT * FROM ({views[SUMMARIES.name]}) SEMI JOIN {retired} USING (device_id, boot_id)"
+    del found[AGGREGATES.name]  # it comes last: it is made of other tables
+    return {**found, AGGREGATES.name: corrected_aggregates_sql(views[AGGREGATES.name], summaries)}
 
 
 def _columns_today(profiles: Mapping[str, Profile]) -> dict[str, dict[str, str]]:

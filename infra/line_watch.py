@@ -80,6 +80,19 @@ class QueryableFrontier:
 
 
 @dataclass
+class SentSoFar:
+    """How far the log went at one moment.
+
+    Attributes:
+        ends: Offset that the next message got, by task and topic.
+        commits: Commit that took the last of them in, as soon as it is known.
+    """
+
+    ends: Mapping[tuple[str, str], int]
+    commits: dict[tuple[str, str], int] = field(default_factory=dict)
+
+
+@dataclass
 class LineWatcher:
     """Polls a line, and notes since when each offset can be queried."""
 
@@ -113,6 +126,24 @@ class LineWatcher:
         self.follow_cuts()
         unread = commits_to_read(self.lake.root, utc_now())
         return behind + len([t for t in unfinished if _TASK.fullmatch(t)]) + unread
+
+    def sent(self) -> SentSoFar:
+        """What is in the log now, to wait for: later messages of others are no part of it."""
+        found = lags(self.lake.root, self.admin, self.namespace)
+        return SentSoFar({(lag.task, lag.topic): lag.end for lag in found})
+
+    def behind(self, sent: SentSoFar) -> int:
+        """How many of those messages queries do not show yet, and tasks whose newest cut does not hold them."""
+        missing = 0
+        for lag in lags(self.lake.root, self.admin, self.namespace):
+            short = sent.ends.get((lag.task, lag.topic), 0) - lag.next
+            missing += max(0, short)
+            if short <= 0:
+                sent.commits.setdefault((lag.task, lag.topic), lag.commit)
+        cut = CutStore(self.lake).latest()
+        marks = cut.marks if cut is not None else {}
+        unseen = {task for (task, _), n in sent.commits.items() if marks.get(task, -1) < n}
+        return missing + len(unseen)
 
     def follow_cuts(self) -> None:
         """Note what the cuts since the last call made queryable."""

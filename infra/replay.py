@@ -17,10 +17,11 @@ from typing import Any
 
 from feature_store import connect
 from feature_store.lake import Lake
+from feature_store.lake_registry import ProfileRegistry
 from infra.audit import AuditScope, Books, take_books
 from infra.kafka.kafka_admin import KafkaAdmin
-from infra.line_watch import LineWatcher, read_meters
-from infra.printing import count
+from infra.line_watch import LineWatcher, SentSoFar, read_meters
+from infra.printing import count, share, span
 from infra.reading.canonical import write_canonical
 from infra.reading.decision_record import DecisionRecord, Doubt
 from infra.reading.device_column import ascii_id, device_ids
@@ -28,10 +29,12 @@ from infra.reading.file_set import stem
 from infra.reading.reading_options import ReadingOptions
 from infra.reading.recording_reader import ReadRecording, read_recording
 from infra.reading.replay_wishes import replay_wishes
+from infra.reading.unit_conversion import plain_unit
+from infra.replay_history import ReplayHistory, content_digest
 from infra.stack.edge_processes import EdgeProcess, EdgeSpec
 from infra.stack.running import RunningStack
 from infra.stack.stack_file import TroubleWatch, stack_troubles
-from schemas.errors import SourceError, StackError
+from schemas.errors import ProfileError, SourceError, StackError
 from schemas.instants import utc_now
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
@@ -57,6 +60,8 @@ class ReplayRequest:
             begin with.
         speed: In multiples of real time; None: as fast as possible.
         options: What a person says about the files.
+        replaces: Whether earlier rows of the same recording, or over the same time, no longer count.
+        force: Whether to go on in spite of what is doubtful.
     """
 
     recordings: tuple[Path, ...]
@@ -64,6 +69,8 @@ class ReplayRequest:
     device: str = ""
     speed: float | None = None
     options: ReadingOptions = ReadingOptions()
+    replaces: bool = False
+    force: bool = False
 
     @property
     def device_id(self) -> str:
@@ -102,7 +109,7 @@ class ReplayRequest:
         ids = {"": self.device_id}
         if wishes.device_column:
             ids = device_ids(names, f"{self.device}-" if self.device else "")
-        return RequestedRecording(profile, read, ids)
+        return RequestedRecording(profile, read, ids, content_digest(self.recordings))
 
 
 @dataclass(frozen=True)
@@ -111,11 +118,13 @@ class RequestedRecording:
 
     Attributes:
         ids: Device id by the name in the file.
+        content: Digest of what the files hold.
     """
 
     profile: Profile
     read: ReadRecording
     ids: Mapping[str, str]
+    content: str
 
 
 @dataclass(frozen=True)
@@ -165,6 +174,8 @@ def replay(
     """Replay a recording, and return once everything that it sensed can be queried.
 
     Raises:
+        RepeatedRecordingError: It was replayed before.
+        ProfileError: A channel is known in another unit.
         SourceError: The edge process cannot read what was written for it.
         StackError: The line made no progress for two minutes.
     """
@@ -174,12 +185,21 @@ def replay(
     name = f"replay-{uuid.uuid4().hex[:8]}"
     folder = stack.settings.state_dir / "recordings" / name
     edge = _edge(stack, request, name, devices, folder)
+    history = ReplayHistory(lake, profile.name, wanted.content, request.recordings, wanted.ids, wanted.read)
+    earlier = history.check(replaces=request.replaces, force=request.force)
+    refuse_other_units(lake, profile)
     edge.register(lake, profile)
+    # Earlier rows stop counting before the new ones land: nobody sees both at once.
+    history.retire(earlier)
+    if earlier:
+        progress(f"{count(len(earlier), 'earlier start')} of these devices no longer count")
     try:
         write_canonical(wanted.read, profile, wanted.ids, folder)
         edge.start()
         watcher = LineWatcher(lake, KafkaAdmin(stack.bootstrap_servers), stack.namespace, [edge], since)
-        _until_queryable(edge, watcher, TroubleWatch(stack.settings.state_dir), progress)
+        troubles = TroubleWatch(stack.settings.state_dir)
+        _until_queryable(edge, watcher, history, Remaining(wanted.read.record.used), troubles, progress)
+        history.note(edge.spool, complete=True)
     finally:
         edge.stop()
         shutil.rmtree(folder, ignore_errors=True)
@@ -246,19 +266,30 @@ def _edge(
 
 
 def _until_queryable(
-    edge: EdgeProcess, watcher: LineWatcher, troubles: TroubleWatch, progress: Callable[[str], None]
+    edge: EdgeProcess,
+    watcher: LineWatcher,
+    history: ReplayHistory,
+    remaining: Remaining,
+    troubles: TroubleWatch,
+    progress: Callable[[str], None],
 ) -> None:
+    """Wait until everything that the edge process has sent can be queried, whatever others send meanwhile."""
     moved_at, before, reported_at = time.monotonic(), "", time.monotonic()
+    sent: SentSoFar | None = None
     while True:
         code = edge.child.exit_code
         if code not in (None, 0):
             raise SourceError(_last_error(edge))
         for line in troubles.news():
             progress(f"problem: {line}")
-        view = watcher.poll()
-        if code == 0 and watcher.lag() == 0:
+        history.note(edge.spool, complete=False)
+        if code == 0 and sent is None:
+            sent = watcher.sent()
+        behind = None if sent is None else watcher.behind(sent)
+        if behind == 0:
             return
-        now, state = time.monotonic(), json.dumps([view.meters, view.lag], sort_keys=True)
+        view = watcher.poll()
+        now, state = time.monotonic(), json.dumps([view.meters, behind], sort_keys=True)
         if state != before:
             moved_at, before = now, state
         elif now - moved_at > _STALL_S:
@@ -267,8 +298,55 @@ def _until_queryable(
         if now - reported_at > _REPORT_EVERY_S:
             reported_at = now
             sensed, acked = count(view.total.sensed), count(view.total.acked)
-            progress(f"sensed {sensed}  acked {acked}  lag {count(view.lag, 'message')}")
+            read = edge.status().get("source", {}).get("rows", 0)
+            progress(f"sensed {sensed}  acked {acked}  {remaining.words(read, now)}")
         time.sleep(_POLL_S)
+
+
+@dataclass
+class Remaining:
+    """How long a replay will still take, by the rows that were read so far.
+
+    Attributes:
+        rows: All rows.
+    """
+
+    rows: int
+    _first: tuple[float, int] | None = None
+
+    def words(self, read: int, now: float) -> str:
+        """How much is done, and the time that is left, if the pace so far lasts.
+
+        Args:
+            read: Rows read so far.
+            now: Seconds on any clock that does not step.
+        """
+        if self._first is None or read == 0:
+            self._first = (now, read) if read else None
+            return f"{share(read / max(self.rows, 1))} read"
+        began, at_first = self._first
+        pace = (read - at_first) / max(now - began, 1e-9)
+        if read >= self.rows:
+            return "all read, landing"
+        left = f", {span((self.rows - read) / pace)} left" if pace > 0 else ""
+        return f"{share(read / max(self.rows, 1))} read{left}"
+
+
+def refuse_other_units(lake: Lake, profile: Profile) -> None:
+    """Refuse a profile of which a channel is known in another unit: both would land in one column.
+
+    Raises:
+        ProfileError: Such a profile is registered.
+    """
+    known = ProfileRegistry(lake).profiles().get(profile.name)
+    units = {} if known is None else {c.name: c.unit for c in known.channels}
+    for channel in profile.channels:
+        registered = units.get(channel.name, channel.unit)
+        if plain_unit(registered) != plain_unit(channel.unit):
+            raise ProfileError(
+                f"profile {profile.name}: channel {channel.name} is registered in {registered}, this profile has "
+                f"it in {channel.unit}: give the profile another name (`profile init --name`), or the channel"
+            )
 
 
 def _last_error(edge: EdgeProcess) -> str:

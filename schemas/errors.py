@@ -11,6 +11,7 @@
     + ProfileError
     + SourceError
       - DoubtfulRecordingError (it can be read in more than one way, or too much would be lost)
+      - RepeatedRecordingError (it was replayed before)
     + MessageError            (class name and reason travel on the dead-letter topic)
       - UnknownSchemaError
       - DecodeError
@@ -111,6 +112,13 @@ class DoubtfulRecordingError(SourceError):
     """A recording that can be read in more than one way, or of which more than a few per cent would be lost.
 
     Operator action: give the option that the message names, or --force to go on as the lines above say.
+    """
+
+
+class RepeatedRecordingError(SourceError):
+    """A recording that was replayed before, or one over the same time of the same device.
+
+    Operator action: --replace lets the earlier rows no longer count; --device names another device.
     """
 
 

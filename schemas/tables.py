@@ -238,6 +238,30 @@ LANE_GAPS = _table(
     _field("missing", pa.int64(), "Numbers below the highest known one that have not arrived."),
 )
 
+REPLAYS = _table(
+    "replays",
+    "Recordings that `edgeloop replay` brought: one row for each start of a device, when it began and when done.",
+    _field("replay_id", pa.string(), "Id of the replay."),
+    _field("content", pa.string(), "SHA-256 over the bytes of the files, whatever their names."),
+    _field("files", pa.string(), "JSON list of the files' names."),
+    _field("profile", pa.string(), "Profile that it was read with."),
+    _field("device_id", pa.string(), "Device that it stands for."),
+    _field("boot_id", pa.int64(), "Start of the device that the rows belong to."),
+    _field("rows", pa.int64(), "Rows of the files that were used."),
+    _field("first_time", TIME, "UTC time of the first of them.", nullable=True),
+    _field("last_time", TIME, "UTC time of the last of them.", nullable=True),
+    _field("complete", pa.bool_(), "True: every row could be queried."),
+)
+
+RETIRED_BOOTS = _table(
+    "retired_boots",
+    "Starts of devices whose rows no longer count, from the cut on that first holds this row.",
+    _field("device_id", pa.string(), "Stable id of the device."),
+    _field("boot_id", pa.int64(), "Start whose rows left the views; the files still hold them."),
+    _field("profile", pa.string(), "Profile that the rows were sensed with."),
+    _field("reason", pa.string(), "Why."),
+)
+
 FIXED_TABLES = (
     SUMMARIES,
     BOOKS,
@@ -251,6 +275,8 @@ FIXED_TABLES = (
     LIFECYCLE,
     QUARANTINE,
     LANE_GAPS,
+    REPLAYS,
+    RETIRED_BOOTS,
 )
 """Tables that every lake has, whatever its profiles."""
 

@@ -47,6 +47,10 @@ def replay(
     decimal: Decimal = None,
     missing: Missing = None,
     device_column: DeviceColumn = "",
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="Let earlier rows of this recording no longer count; they are kept."),
+    ] = False,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
@@ -60,7 +64,7 @@ def replay(
     from infra.stack.running import line_only, running_stack
 
     options = options_of(time_column, time_format, timezone, decimal, missing, device_column)
-    request = ReplayRequest(tuple(recordings), profile, device, speed, options)
+    request = ReplayRequest(tuple(recordings), profile, device, speed, options, replace, force)
     wanted = request.read()
     say(wanted.read.record, as_json=as_json, force=force)
     with running_stack(line_only(session(ctx).settings()), "replay", show_progress) as stack:

@@ -12,7 +12,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from infra.reading.file_set import FileSet
-from infra.reading.number_forms import SPACES, ReadNumbers, Surroundings, is_text, read_numbers, read_plain, tidy
+from infra.reading.number_forms import (
+    SPACES,
+    ReadNumbers,
+    Surroundings,
+    is_text,
+    read_numbers,
+    read_plain,
+    tidy,
+)
 from infra.reading.sentinel_values import SentinelValue, find_sentinels, shared_sentinels
 from infra.reading.time_forms import Bools
 from infra.reading.unit_conversion import conversion, is_unit
@@ -175,7 +183,9 @@ def _not_numbers(files: FileSet, index: int) -> str | None:
         and {str(d) for d in distinct} <= {*TRUE, *FALSE, "", "1", "0"}
     ):
         return "true or false"
-    numeric = pc.match_substring_regex(given, rf"^\(?[+-]?(\d|[.,]|{SPACES})*\d(\d|[.,])*(e[+-]?\d+)?\)?-?\s?[^\d\s]{{0,8}}$")
+    numeric = pc.match_substring_regex(
+        given, rf"^\(?[+-]?(\d|[.,]|{SPACES})*\d(\d|[.,])*(e[+-]?\d+)?\)?-?\s?[^\d\s]{{0,8}}$"
+    )
     return None if (pc.sum(numeric).as_py() or 0) >= _USUAL * len(given) else "text"
 
 

@@ -125,7 +125,9 @@ def read_numbers(cells: pa.Array, around: Surroundings) -> ReadNumbers:
     if fast is not None:
         form = _plain_form(cells, around)
         if form is not None:
-            return ReadNumbers(fast, int(np.isnan(fast).sum()), 0, decimal=form.decimal, evidence=form.evidence)
+            return ReadNumbers(
+                fast, int(np.isnan(fast).sum()), 0, decimal=form.decimal, evidence=form.evidence
+            )
     text, blank = tidy(cells, around.missing)
     text, unit, converted, odd = _without_units(text, around.unit)
     form = number_form(text, around)

@@ -96,7 +96,9 @@ def test_cells_may_stand_apart_by_blanks(tmp_path):
 def test_a_file_may_have_no_names_at_all(tmp_path):
     times, values = truth(Written())
     path = tmp_path / "file.csv"
-    path.write_text("".join(f"{t:%Y-%m-%d %H:%M:%S},{a},{b}\n" for t, (a, b) in zip(times, values, strict=True)))
+    path.write_text(
+        "".join(f"{t:%Y-%m-%d %H:%M:%S},{a},{b}\n" for t, (a, b) in zip(times, values, strict=True))
+    )
     found = read(path)
     assert [c.name for c in found.columns] == ["column_2", "column_3"]
     assert rows_of(found)[0] == times
@@ -106,11 +108,15 @@ def test_a_file_may_have_no_names_at_all(tmp_path):
 def test_day_and_month_that_nothing_tells_apart_are_asked_for(tmp_path, time):
     """Twelve days of one month, or one day: the other reading is as good."""
     start = START.replace(month=4, day=1)
-    steps = [timedelta(minutes=i) for i in range(60)] if "%H" in time else [timedelta(days=i) for i in range(12)]
+    steps = (
+        [timedelta(minutes=i) for i in range(60)] if "%H" in time else [timedelta(days=i) for i in range(12)]
+    )
     path = tmp_path / "file.csv"
     path.write_text("time,a\n" + "".join(f"{(start + s):{time}},{i}.5\n" for i, s in enumerate(steps)))
     found = read(path)
-    assert ["--time-format day_first", "--time-format month_first"] == list(found.record.doubts[0].options)[:2]
+    assert ["--time-format day_first", "--time-format month_first"] == list(found.record.doubts[0].options)[
+        :2
+    ]
     order = "day_first" if time.startswith("%d") else "month_first"
     decided = read(path, ReadingWishes(time=TimeWishes(None, order)))
     assert not decided.record.doubts
@@ -247,7 +253,10 @@ def test_words_among_numbers_are_counted_and_beyond_a_few_per_cent_asked_for(tmp
 
 def test_flags_states_and_texts_are_channels_when_wanted(tmp_path):
     path = tmp_path / "file.csv"
-    lines = [f"{START + timedelta(minutes=i):%Y-%m-%d %H:%M:%S},{i % 2},{('auto', 'hand')[i % 2]},{i}.5" for i in range(60)]
+    lines = [
+        f"{START + timedelta(minutes=i):%Y-%m-%d %H:%M:%S},{i % 2},{('auto', 'hand')[i % 2]},{i}.5"
+        for i in range(60)
+    ]
     path.write_text("time,on,mode,heat\n" + "\n".join(lines))
     assert [c.name for c in read(path).columns] == ["heat"]
     found = read(path, ReadingWishes(columns=ColumnWishes(keep=("on", "mode"))))
@@ -281,8 +290,13 @@ def test_very_long_fields_are_read_and_a_line_without_rows_is_refused(tmp_path):
 @pytest.mark.parametrize("encoding", ["cp1252", "iso-8859-15", "cp1251", "shift_jis", "utf-8"])
 def test_the_encoding_is_found_over_the_whole_file(tmp_path, encoding):
     """The only letters beyond ASCII stand at the end of a long file."""
-    word = {"cp1251": "температура воздуха снаружи", "shift_jis": "外気温度センサー測定値"}.get(encoding, "Größe")
-    lines = [f"{START + timedelta(seconds=i):%Y-%m-%d %H:%M:%S},{i % 9}.5,{word if i > 89_990 else 'x'}" for i in range(90_000)]
+    word = {"cp1251": "температура воздуха снаружи", "shift_jis": "外気温度センサー測定値"}.get(
+        encoding, "Größe"
+    )
+    lines = [
+        f"{START + timedelta(seconds=i):%Y-%m-%d %H:%M:%S},{i % 9}.5,{word if i > 89_990 else 'x'}"
+        for i in range(90_000)
+    ]
     path = tmp_path / "file.csv"
     path.write_bytes(("time,a,note\n" + "\n".join(lines)).encode(encoding))
     assert read(path).record.used == 90_000
@@ -299,7 +313,9 @@ PARQUET = {
 def test_parquet_of_every_numeric_type_reads_as_its_values(tmp_path, kind):
     values = [i * 3 % 50 for i in range(60)]
     times = pa.array([START + timedelta(minutes=i) for i in range(60)], pa.timestamp("us", "UTC"))
-    cells = pa.array(values, pa.int64()).cast(pa.string() if kind in ("text", "large", "coded") else pa.float64())
+    cells = pa.array(values, pa.int64()).cast(
+        pa.string() if kind in ("text", "large", "coded") else pa.float64()
+    )
     cells = cells.dictionary_encode() if kind == "coded" else cells.cast(PARQUET[kind])
     pq.write_table(pa.table({"time": times, "v": cells}), tmp_path / "r.parquet")
     assert rows_of(read(tmp_path / "r.parquet"))[1][:, 0].tolist() == values

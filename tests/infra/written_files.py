@@ -128,7 +128,11 @@ def write(folder: Path, form: Written, seed: int = 0) -> Path:
         rows.reverse()
     elif form.order == "mixed":
         random.Random(seed).shuffle(rows)  # noqa: S311
-    table = [[*heads, *form.names], *([["", *[""] * (len(heads) - 1), "hPa", "l/min"]] if form.units else []), *rows]
+    table = [
+        [*heads, *form.names],
+        *([["", *[""] * (len(heads) - 1), "hPa", "l/min"]] if form.units else []),
+        *rows,
+    ]
 
     def cell(text: str) -> str:
         return f'"{text}"' if form.quoted or form.delimiter in text else text

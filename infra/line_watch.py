@@ -133,16 +133,18 @@ class LineWatcher:
         return SentSoFar({(lag.task, lag.topic): lag.end for lag in found})
 
     def behind(self, sent: SentSoFar) -> int:
-        """How many of those messages queries do not show yet, and tasks whose newest cut does not hold them."""
+        """How many of those messages queries do not show yet, and how many tasks have not applied them."""
         missing = 0
         for lag in lags(self.lake.root, self.admin, self.namespace):
             short = sent.ends.get((lag.task, lag.topic), 0) - lag.next
             missing += max(0, short)
             if short <= 0:
                 sent.commits.setdefault((lag.task, lag.topic), lag.commit)
-        cut = CutStore(self.lake).latest()
-        marks = cut.marks if cut is not None else {}
-        unseen = {task for (task, _), n in sent.commits.items() if marks.get(task, -1) < n}
+        # A commit is marked applied after the cut that shows it was recorded.
+        marked = {task: CommitLog(self.lake.root).applied(task) for task, _ in sent.commits}
+        applied = {task: -1 if n is None else n for task, n in marked.items()}
+        unseen = {task for (task, _), n in sent.commits.items() if applied[task] < n}
+        self.follow_cuts()
         return missing + len(unseen)
 
     def follow_cuts(self) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from feature_store import connect
 from feature_store.lake import Lake
 from feature_store.lake_registry import ProfileRegistry
-from infra.audit import AuditScope, Books, take_books
+from infra.audit import AuditScope, Books, count_spools, take_books
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.line_watch import LineWatcher, SentSoFar, read_meters
 from infra.printing import count, share, span
@@ -34,13 +34,13 @@ from infra.replay_history import ReplayHistory, content_digest
 from infra.stack.edge_processes import EdgeProcess, EdgeSpec
 from infra.stack.running import RunningStack
 from infra.stack.stack_file import TroubleWatch, stack_troubles
-from schemas.errors import ProfileError, SourceError, StackError
+from schemas.errors import ProfileError, SourceError, SpoolError, StackError
 from schemas.instants import utc_now
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
 from schemas.tables import telemetry_table_name
 
-_POLL_S = 0.25
+_POLL_S = 0.5
 _STALL_S = 120.0
 """Seconds without any progress after which the wait ends with an error."""
 _REPORT_EVERY_S = 5.0
@@ -288,8 +288,9 @@ def _until_queryable(
         behind = None if sent is None else watcher.behind(sent)
         if behind == 0:
             return
-        view = watcher.poll()
-        now, state = time.monotonic(), json.dumps([view.meters, behind], sort_keys=True)
+        total = _spooled(edge)
+        read = edge.status().get("source", {}).get("rows", 0)
+        now, state = time.monotonic(), json.dumps([total, read, behind])
         if state != before:
             moved_at, before = now, state
         elif now - moved_at > _STALL_S:
@@ -297,10 +298,18 @@ def _until_queryable(
             raise StackError(f"nothing has moved for {_STALL_S:.0f} s: {why}")
         if now - reported_at > _REPORT_EVERY_S:
             reported_at = now
-            sensed, acked = count(view.total.sensed), count(view.total.acked)
-            read = edge.status().get("source", {}).get("rows", 0)
+            sensed, acked = (count(n) for n in total)
             progress(f"sensed {sensed}  acked {acked}  {remaining.words(read, now)}")
         time.sleep(_POLL_S)
+
+
+def _spooled(edge: EdgeProcess) -> tuple[int, int]:
+    """Rows sensed, and rows that the broker has acknowledged."""
+    try:
+        total = count_spools([edge.spool])
+    except SpoolError:  # the process has not made it yet
+        return 0, 0
+    return total.sensed, total.acked
 
 
 @dataclass

@@ -7,7 +7,6 @@ import re
 import shutil
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -17,24 +16,23 @@ from typing import Any
 
 from feature_store import connect
 from feature_store.lake import Lake
-from feature_store.lake_registry import ProfileRegistry
 from infra.audit import AuditScope, Books, count_spools, take_books
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.line_watch import LineWatcher, SentSoFar, read_meters
-from infra.printing import count, share, span
+from infra.printing import count
 from infra.reading.canonical import write_canonical
-from infra.reading.decision_record import DecisionRecord, Doubt
+from infra.reading.decision_record import DecisionRecord
 from infra.reading.device_column import ascii_id, device_ids
 from infra.reading.file_set import stem
 from infra.reading.reading_options import ReadingOptions
 from infra.reading.recording_reader import ReadRecording, read_recording
 from infra.reading.replay_wishes import replay_wishes
-from infra.reading.unit_conversion import plain_unit
+from infra.replay_checks import Remaining, refuse_other_units, source_counts, with_rate_doubt
 from infra.replay_history import ReplayHistory, content_digest
 from infra.stack.edge_processes import EdgeProcess, EdgeSpec
 from infra.stack.running import RunningStack
 from infra.stack.stack_file import TroubleWatch, stack_troubles
-from schemas.errors import ProfileError, SourceError, SpoolError, StackError
+from schemas.errors import SourceError, SpoolError, StackError
 from schemas.instants import utc_now
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
@@ -215,36 +213,12 @@ def replay(
         devices=devices,
         table=telemetry_table_name(profile.name),
         reading=wanted.read.record,
-        source=_source_counts(edge, wanted.read.record),
+        source=source_counts(edge.status().get("source", {}), wanted.read.record),
         meters=read_meters(edge),
         books=books,
         alarms=[(at, action, score) for at, action, score in alarms],
         seconds=time.monotonic() - began,
     )
-
-
-def _source_counts(edge: EdgeProcess, record: DecisionRecord) -> dict[str, int]:
-    """What the reader dropped, and what the source counted of the rest: the rows are those of the files."""
-    counts = Counter({name: int(n) for name, n in edge.status().get("source", {}).items()})
-    counts["malformed"] += record.dropped.get("malformed", 0)
-    counts["unreadable_time"] += record.dropped.get("unreadable_time", 0)
-    counts["duplicate"] += record.dropped.get("duplicate", 0) + record.dropped.get("repeated", 0)
-    counts["rows"] = record.rows
-    cells = [c.cells for c in record.columns if c.use == "channel"]
-    lost = sum(c.get("unreadable", 0) for c in cells)
-    counts["unparsable"] += lost
-    counts["sentinel"] += sum(c.get("sentinel", 0) for c in cells)
-    counts["blank"] -= min(counts["blank"], lost + counts["sentinel"])
-    return dict(counts)
-
-
-def with_rate_doubt(record: DecisionRecord, rate_hz: float) -> DecisionRecord:
-    """The record, with a doubt if the file's rate is not the profile's: windows would hold other lengths of time."""
-    if record.rate_hz is None or 0.5 <= record.rate_hz / rate_hz <= 2:
-        return record
-    what = f"the file has {record.rate_hz:.6g} rows a second, the profile expects {rate_hz:.6g}"
-    doubt = Doubt(what, ("another profile (edgeloop profile init)", "--time-column", "--force"))
-    return replace(record, doubts=(*record.doubts, doubt))
 
 
 def _edge(
@@ -310,52 +284,6 @@ def _spooled(edge: EdgeProcess) -> tuple[int, int]:
     except SpoolError:  # the process has not made it yet
         return 0, 0
     return total.sensed, total.acked
-
-
-@dataclass
-class Remaining:
-    """How long a replay will still take, by the rows that were read so far.
-
-    Attributes:
-        rows: All rows.
-    """
-
-    rows: int
-    _first: tuple[float, int] | None = None
-
-    def words(self, read: int, now: float) -> str:
-        """How much is done, and the time that is left, if the pace so far lasts.
-
-        Args:
-            read: Rows read so far.
-            now: Seconds on any clock that does not step.
-        """
-        if self._first is None or read == 0:
-            self._first = (now, read) if read else None
-            return f"{share(read / max(self.rows, 1))} read"
-        began, at_first = self._first
-        pace = (read - at_first) / max(now - began, 1e-9)
-        if read >= self.rows:
-            return "all read, landing"
-        left = f", {span((self.rows - read) / pace)} left" if pace > 0 else ""
-        return f"{share(read / max(self.rows, 1))} read{left}"
-
-
-def refuse_other_units(lake: Lake, profile: Profile) -> None:
-    """Refuse a profile of which a channel is known in another unit: both would land in one column.
-
-    Raises:
-        ProfileError: Such a profile is registered.
-    """
-    known = ProfileRegistry(lake).profiles().get(profile.name)
-    units = {} if known is None else {c.name: c.unit for c in known.channels}
-    for channel in profile.channels:
-        registered = units.get(channel.name, channel.unit)
-        if plain_unit(registered) != plain_unit(channel.unit):
-            raise ProfileError(
-                f"profile {profile.name}: channel {channel.name} is registered in {registered}, this profile has "
-                f"it in {channel.unit}: give the profile another name (`profile init --name`), or the channel"
-            )
 
 
 def _last_error(edge: EdgeProcess) -> str:

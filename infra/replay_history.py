@@ -106,7 +106,7 @@ class ReplayHistory:
             ReplayRegistry(self.lake).record([self._record(boot, complete) for boot in sorted(fresh)])
             self._noted |= boots
 
-    def _record(self, boot: Boot, complete: bool) -> ReplayRecord:  # noqa: FBT001
+    def _record(self, boot: Boot, complete: bool) -> ReplayRecord:
         names = {device: name for name, device in self.ids.items()}
         rows = self.read.devices.get(names.get(boot[0], ""))
         us = rows.us if rows is not None else []

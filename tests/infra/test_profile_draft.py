@@ -6,17 +6,24 @@ import runpy
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 
 from edge_producer.decider import Decider
 from edge_producer.inference import load_predictor
-from edge_producer.sources import ReplaySource
+from edge_producer.sources.canonical_recording import CanonicalSource
 from edge_producer.window_scoring import WindowScorer
 from infra.drafting.channel_range import possible_range
-from infra.drafting.file_form import detect_form, find_decimal, find_delimiter
-from infra.drafting.profile_draft import Draft, choose_shape, draft, plausible_range, slug
+from infra.drafting.profile_draft import Draft, choose_shape, draft, outgrows_float32, plausible_range, slug
+from infra.reading.canonical import write_canonical
+from infra.reading.decision_record import DecisionRecord
+from infra.reading.dialect import find_dialect
+from infra.reading.reading_options import ReadingOptions
+from infra.reading.recording_reader import read_recording
+from infra.reading.replay_wishes import replay_wishes
+from infra.replay_checks import source_counts
 from schemas.errors import SourceError
 from schemas.profile_file import parse_profile
 from tests.edge_producer.recordings import I94, NAB, UR3, recording
@@ -34,7 +41,16 @@ def written(folder: Path, text: str, encoding: str = "utf-8") -> Path:
 
 def replayed(path: Path, made: Draft) -> tuple[dict[str, int], list[str], list[float]]:
     """Counts of a replay with the drafted profile, actions that started, and alarms as shares of its time."""
-    source = ReplaySource(path, made.profile, "d1", START)
+    read = read_recording([path], replay_wishes(made.profile, ReadingOptions()), START)
+    assert not read.record.doubts
+    with TemporaryDirectory() as folder:
+        write_canonical(read, made.profile, {"": "d1"}, Path(folder))
+        return sensed(CanonicalSource(Path(folder), made.profile, ["d1"]), made, read.record)
+
+
+def sensed(
+    source: CanonicalSource, made: Draft, record: DecisionRecord
+) -> tuple[dict[str, int], list[str], list[float]]:
     predictor, decider, started = load_predictor(made.profile), Decider(made.profile.decision), []
     scorer, ends, alarms = WindowScorer("d1", made.profile), [], []
     for given in source.windows():
@@ -44,7 +60,7 @@ def replayed(path: Path, made: Draft) -> tuple[dict[str, int], list[str], list[f
         started += [decision.action] if decision.started else []
         alarms += [window.end] if decision.alert else []
         ends.append(window.end)
-    counts = dict(source.counts)
+    counts = source_counts(source.counts, record)
     refused = ("duplicate", "out_of_order", "unreadable_time", "malformed")
     assert counts["rows"] == counts["samples"] + sum(counts[name] for name in refused)
     return counts, started, [(at - ends[0]) / (ends[-1] - ends[0]) for at in alarms]
@@ -58,8 +74,8 @@ def test_the_example_is_drafted_replayed_and_its_cavitation_found():
     assert made.profile.replay.time_format == "%d.%m.%Y %H:%M:%S"
     assert made.skipped == {"mode": "text"}
     counts, started, _ = replayed(path, made)
-    assert (counts["rows"], counts["duplicate"], counts["blank"]) == (2000, 1, 3)
-    assert (counts["unparsable"], counts["absurd"]) == (1, 1)
+    assert (counts["rows"], counts["duplicate"], counts["blank"]) == (2000, 1, 4)
+    assert (counts["unparsable"], counts["absurd"]) == (0, 1)
     assert started == ["inspect", "none"]
 
 
@@ -132,12 +148,7 @@ def test_the_encoding_is_found(tmp_path, encoding):
     ],
 )
 def test_the_delimiter_is_the_one_the_header_agrees_with(lines, delimiter):
-    assert find_delimiter(lines) == delimiter
-
-
-def test_the_decimal_mark_is_the_one_more_cells_show():
-    assert find_decimal([("1,5", "2,25"), ("1.5", "3")]) == ","
-    assert find_decimal([("1", "2"), ("3", "x,y")]) == "."
+    assert find_dialect([line.rstrip("\n") for line in lines]).delimiter == delimiter
 
 
 @pytest.mark.parametrize(
@@ -145,18 +156,19 @@ def test_the_decimal_mark_is_the_one_more_cells_show():
     [
         ("2024-01-{d:02d}T00:00:00Z", "iso"),
         ("{d:02d}.01.2024 10:00", "%d.%m.%Y %H:%M"),
-        ("01/{d:02d}/2024 10:00:00", "%m/%d/%Y %H:%M:%S"),
-        ("{d:02d}/01/2024 10:00:00", "%d/%m/%Y %H:%M:%S"),
+        ("01/{e:02d}/2024 10:00:00", "%m/%d/%Y %H:%M:%S"),
+        ("{e:02d}/01/2024 10:00:00", "%d/%m/%Y %H:%M:%S"),
         ("2024/01/{d:02d} 10:00:00", "%Y/%m/%d %H:%M:%S"),
         ("17040672{d:02d}", "epoch_s"),
         ("17040672{d:02d}000", "epoch_ms"),
     ],
 )
 def test_the_time_column_and_its_format_are_found(tmp_path, times, time_format):
-    """Days up to 12 leave day and month open: the shorter recording is taken."""
-    rows = "".join(f"{d % 5}.5,{times.format(d=d)}\n" for d in range(1, 13))
-    form = detect_form(written(tmp_path, "value,time\n" + rows))
-    assert (form.time_column, form.time_format) == ("time", time_format)
+    """Days up to 12 would leave day and month open: one is later."""
+    rows = "".join(f"{d % 5}.5,{times.format(d=d, e=d + 3)}\n" for d in range(1, 13))
+    made = draft(written(tmp_path, "value,time\n" + rows))
+    assert not made.record.doubts
+    assert (made.profile.replay.time_column, made.profile.replay.time_format) == ("time", time_format)
 
 
 def test_a_file_without_times_is_a_sample_a_second_and_says_so(tmp_path):
@@ -171,7 +183,6 @@ def test_a_file_without_times_is_a_sample_a_second_and_says_so(tmp_path):
     [
         ("", "is empty"),
         ("a,b\n", "no rows"),
-        ("1.5,2.5\n3.5,4.5\n", "put a header line above it"),
         ("time,b\n2024-01-01,x\n2024-01-02,y\n2024-01-03,z\n", "no column of changing numbers; b: text"),
     ],
 )
@@ -233,6 +244,13 @@ def test_a_fault_at_the_end_of_calm_weeks_is_not_called_absurd_and_is_pointed_at
     assert made.profile.channels[0].max > 98
     assert made.unusual == {"bearing_temp": 4}
     assert "4 values lie outside: faults or nonsense?" in made.text
+
+
+def test_a_counter_whose_steps_float32_cannot_hold_is_drafted_wider(tmp_path):
+    rows = "".join(f"2024-01-01 00:00:{i:02d},{18228934 + i * i % 7 / 4:.3f},{i % 7}.5\n" for i in range(60))
+    made = draft(written(tmp_path, "time,energy,heat\n" + rows))
+    assert [c.dtype for c in made.profile.channels] == ["float64", "float32"]
+    assert not outgrows_float32(np.array([1e9, 2e9]))
 
 
 @pytest.mark.parametrize("scale", [1e-9, 1.0, 1e12])

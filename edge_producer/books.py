@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from edge_producer.sensed_rows import Row
+from edge_producer.window import Floats
 from schemas.row_schemas import BOOKS_ROWS, TIME
 
 Doubles = NDArray[np.float64]
@@ -45,7 +46,7 @@ class CoMoments:
     products: Doubles
 
     @classmethod
-    def of(cls, block: NDArray[np.float32]) -> CoMoments:
+    def of(cls, block: Floats) -> CoMoments:
         """Moments of rows of shape (r, F); rows with a missing value do not count."""
         whole = block[np.isfinite(block).all(axis=1)].astype(np.float64)
         if not len(whole):

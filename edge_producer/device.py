@@ -92,6 +92,7 @@ class Device:
         self._host = host
         self._period_us = round(profile.summaries.period_s * 1e6)
         self._scorer = WindowScorer(self.device_id, profile)
+        self._dtype = np.dtype(np.float64 if any(profile.wide) else np.float32)
         self._raw_bytes = _raw_bytes(profile)
         self._alerts: list[bytes] = []
         self._commanded: str | None = None
@@ -307,7 +308,7 @@ class Device:
             period_us=event_us - event_us % self._period_us,
             mono_ns=window.mono_ns,
             time_quality=int(window.time_quality),
-            features=features,
+            features=features.astype(self._dtype, copy=False),
             score=score,
             decision=decision.action,
             model_version=self._models.active.version,

@@ -23,6 +23,7 @@ from edge_producer.missing_channels import (
     without,
 )
 from edge_producer.reference import DeviceReference, smallest_spreads
+from edge_producer.wide_channels import WideChannels
 from edge_producer.window import Floats, Predictor, Samples
 from schemas.errors import BundleError
 from schemas.manifest import ANY_FEATURESET, Manifest
@@ -108,6 +109,7 @@ class OnnxPredictor:
         self._columns = feature_columns(profile)
         self._floors = smallest_spreads(profile)
         self._references: dict[str, DeviceReference] = {}
+        self._wide_channels = WideChannels(profile)
         self._bin_edges = bin_edges(bundle.manifest, profile)
 
     @property
@@ -138,19 +140,24 @@ class OnnxPredictor:
         """
         reference = self._reference(device_id)
         extra = {} if reference is None else self._reference_inputs(reference)
-        features, scores = self._session.run(samples[np.newaxis], extra)
+        wide = self._wide_channels
+        # A model that was trained saw values as they are; the generic one compares with the device's own.
+        given = wide.moved(device_id, samples) if wide.any and self._generic else samples
+        given = given.astype(np.float32, copy=False)
+        features, scores = self._session.run(given[np.newaxis], extra)
+        shown: Floats = wide.placed(samples, features[0]) if wide.any else features[0]
         learnt, missing = features[0], missing_channels(samples, self._profile.sampling.max_missing)
         if missing.any():
             if (missing & self._required).any():
-                return features[0], None
+                return shown, None
             # The row keeps what the few samples of a missing channel say; score and reference do without.
-            masked, scores = self._session.run(without(samples, missing)[np.newaxis], extra)
+            masked, scores = self._session.run(without(given, missing)[np.newaxis], extra)
             learnt = masked[0]
         raw = float(scores[0])
         score = raw if raw == raw else None  # noqa: PLR0124  (NaN is the only value unequal to itself)
         if reference is not None:
             reference.learn(learnt, score)
-        return features[0], score
+        return shown, score
 
     def take_over(self, device_id: str, predecessor: Predictor) -> None:
         """Copy the device's reference, if both models are of the generic kind.
@@ -160,8 +167,15 @@ class OnnxPredictor:
         known = predecessor.reference(device_id) if isinstance(predecessor, OnnxPredictor) else None
         if self._generic and known is not None:
             copied = self._references[device_id] = known.copy()
+            if isinstance(predecessor, OnnxPredictor):
+                self._wide_channels.take_over(device_id, predecessor.wide_channels)
             if predecessor.version != self.version:
                 copied.thaw()
+
+    @property
+    def wide_channels(self) -> WideChannels:
+        """Where the samples of wide channels are counted from."""
+        return self._wide_channels
 
     def reference(self, device_id: str) -> DeviceReference | None:
         """The device's reference; None where there is none or it has not begun."""

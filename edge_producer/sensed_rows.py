@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from edge_producer.window import Floats
-from schemas.row_schemas import RULES, TIME, Stratum
+from schemas.row_schemas import RULES, TELEMETRY_HEAD, TELEMETRY_TAIL, TIME, Stratum
 
 
 @dataclass(slots=True)
@@ -20,7 +20,7 @@ class Row:
     Attributes:
         event_us: UTC end of the window, µs since 1970.
         period_us: UTC start of its summary period, µs since 1970.
-        features: Shape (F,), float32, NaN where missing.
+        features: Shape (F,), float32, NaN where missing; float64 if the profile has a wide channel.
         sensed_s: Wall clock when it was sensed, seconds since 1970: for lingering, not for analysis.
         u: The row's permanent uniform number in [0, 1); set by the filter.
         sample_p: Sampling rate in force when it was sensed; set by the filter.
@@ -61,7 +61,7 @@ class Row:
         """The row as a JSON value, without loss."""
         return [
             *(getattr(self, name) for name in _SCALARS),
-            self.features.tobytes().hex(),
+            _WIDE * (self.features.dtype == np.float64) + self.features.tobytes().hex(),
         ]
 
     @classmethod
@@ -70,10 +70,15 @@ class Row:
         *scalars, features = value
         return cls(
             **dict(zip(_SCALARS, scalars, strict=True)),
-            features=np.frombuffer(bytes.fromhex(features), dtype="<f4"),
+            features=np.frombuffer(
+                bytes.fromhex(features.removeprefix(_WIDE)),
+                dtype="<f8" if features.startswith(_WIDE) else "<f4",
+            ),
         )
 
 
+_WIDE = "f8:"
+"""Before the digits of features that are kept in float64."""
 _SCALARS = (
     "boot_id",
     "seq",
@@ -96,7 +101,7 @@ class StoredRow(NamedTuple):
 
     Attributes:
         book: Id of the line of the books that counts it.
-        features: F numbers, float32, little-endian.
+        features: F numbers, little-endian, float32; float64 if the profile has a wide channel.
         q: Inclusion probability after thinning.
     """
 
@@ -132,7 +137,8 @@ def wire_batch(device_id: str, rows: Sequence[StoredRow], schema: pa.Schema) -> 
     (_, _, boots, seqs, events, monos, quality, blobs, scores, decisions, reasons, rates, q, models, _) = zip(
         *rows, strict=True
     )
-    matrix = np.frombuffer(b"".join(blobs), dtype="<f4").reshape(n, -1).T
+    kinds = [schema.field(name).type for name in schema.names[len(TELEMETRY_HEAD) : -len(TELEMETRY_TAIL)]]
+    matrix = np.frombuffer(b"".join(blobs), dtype="<f8" if pa.float64() in kinds else "<f4").reshape(n, -1).T
     arrays = [
         pa.array([device_id] * n),
         pa.array(boots, pa.int64()),
@@ -140,7 +146,7 @@ def wire_batch(device_id: str, rows: Sequence[StoredRow], schema: pa.Schema) -> 
         pa.array(events, TIME),
         pa.array(monos, pa.int64()),
         pa.array(quality, pa.int8()),
-        *feature_arrays(matrix),
+        *(a.cast(k) for a, k in zip(feature_arrays(matrix), kinds, strict=True)),
         pa.array(scores, pa.float32()),
         pa.array(decisions, pa.string()),
         pa.array(reasons, pa.int32()),

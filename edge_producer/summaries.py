@@ -80,7 +80,7 @@ class _Tally:
             [None if e is None else np.zeros(len(e) + 1, np.int64) for e in edges],
         )
 
-    def add(self, block: NDArray[np.float32], edges: Sequence[Doubles | None]) -> None:
+    def add(self, block: Doubles, edges: Sequence[Doubles | None]) -> None:
         """Add rows: shape (r, f), not finite means missing.
 
         Merging moments follows Chan, Golub and LeVeque (1979).
@@ -102,10 +102,10 @@ class _Tally:
         for column, (sketch, inner) in enumerate(zip(self.sketches, edges, strict=True)):
             good = np.ascontiguousarray(block[finite[:, column], column])
             if good.size:
-                sketch.update(good)
+                sketch.update(good.astype(np.float32))
                 self._bin(column, good, inner)
 
-    def _bin(self, column: int, values: NDArray[np.float32], inner: Doubles | None) -> None:
+    def _bin(self, column: int, values: Doubles, inner: Doubles | None) -> None:
         counts = self.bins[column]
         if counts is not None and inner is not None:
             counts += np.bincount(np.searchsorted(inner, values, side="right"), minlength=len(counts))
@@ -135,7 +135,7 @@ class Summarizer:
         self._names = [*feature_names, "score"]
         self._period_s = period_s
         self._edges = self._edges_of(bin_edges)
-        self._block = np.empty((BLOCK_ROWS, len(self._names)), dtype=np.float32)
+        self._block = np.empty((BLOCK_ROWS, len(self._names)))
         self._filled = 0
         self._key: tuple[int, str, int] | None = None
         self._newest_us = -(2**62)
@@ -170,7 +170,7 @@ class Summarizer:
     def _edges_of(self, bin_edges: Mapping[str, Doubles]) -> list[Doubles | None]:
         return [np.asarray(bin_edges[n], dtype=np.float64) if n in bin_edges else None for n in self._names]
 
-    def _slot(self, key: tuple[int, str, int]) -> NDArray[np.float32]:
+    def _slot(self, key: tuple[int, str, int]) -> Doubles:
         """The row of the block for the values of one more row; another period closes the open one."""
         if key != self._key:
             self.close()
@@ -179,7 +179,7 @@ class Summarizer:
             self._key, self._newest_us = key, key[2]
         if self._filled == BLOCK_ROWS:
             self._fold()
-        slot: NDArray[np.float32] = self._block[self._filled]
+        slot: Doubles = self._block[self._filled]
         self._filled += 1
         return slot
 

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from schemas.row_schemas import TimeQuality
 
-Samples = NDArray[np.float32]
-Floats = NDArray[np.float32]
+Samples = NDArray[np.float32] | NDArray[np.float64]
+"""float64 where a channel of the profile is wide, else float32."""
+Floats = NDArray[np.float32] | NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,9 +22,9 @@ class Window:
     """One device's complete window of raw samples.
 
     Attributes:
-        samples: Shape (W, C), float32, oldest first, columns in ``Profile.channel_names`` order;
-            NaN means missing, an infinity a value outside the channel's range. Must not be changed after the
-            source has yielded the window.
+        samples: Shape (W, C), float32 (float64 if a channel is wide), oldest first, columns in
+            ``Profile.channel_names`` order; NaN means missing, an infinity a value outside the channel's range.
+            Must not be changed after the source has yielded the window.
         end: Event time: UTC instant at which the window was complete, by the device's clock.
         mono_ns: Monotonic clock of the device at that instant, ns.
         due_s: Seconds since the start of the source at which the window is complete;

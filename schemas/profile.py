@@ -45,6 +45,8 @@ class Channel(Section):
     """One measured quantity.
 
     Attributes:
+        dtype: Type of the samples; ``float64`` where float32 cannot hold the steps of large values, as of a
+            counter: its features are kept in float64 as well, up to the lake.
         min: Smallest value that can be, in ``unit``; a sample outside the range is absurd and counts as
             missing, and a run of them raises an alarm.
         max: Largest value that can be.
@@ -340,6 +342,16 @@ class Profile(Section):
             for f in self.features.compute
             for k in f.kinds
         )
+
+    @property
+    def wide(self) -> tuple[bool, ...]:
+        """For each channel, whether float32 cannot hold its samples: their steps are kept in float64."""
+        return tuple(c.dtype == "float64" for c in self.channels)
+
+    def wide_features(self) -> tuple[bool, ...]:
+        """For each feature, whether it is kept in float64."""
+        wide = dict(zip(self.channel_names, self.wide, strict=True))
+        return tuple(wide[s.channel] for s in self.feature_specs())
 
     @property
     def feature_names(self) -> tuple[str, ...]:

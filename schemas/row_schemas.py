@@ -154,7 +154,11 @@ BOOK_COUNTS = ("sensed", "acked", "filtered", "evicted", "refused", "pending")
 
 def telemetry_rows(profile: Profile) -> pa.Schema:
     """Arrow schema of one profile's telemetry rows on the wire."""
-    features = [_field(f.name, pa.float32(), f.doc, nullable=True) for f in profile.feature_specs()]
+    wide = profile.wide_features()
+    features = [
+        _field(f.name, pa.float64() if w else pa.float32(), f.doc, nullable=True)
+        for f, w in zip(profile.feature_specs(), wide, strict=True)
+    ]
     meta = {
         "kind": "telemetry",
         "version": "1",

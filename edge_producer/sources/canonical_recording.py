@@ -88,7 +88,9 @@ class _Device:
     def __init__(self, path: Path, profile: Profile) -> None:
         self._path = path
         self._profile = profile
-        self._framer = Framer(profile.sampling, profile.replay.max_gap_steps, len(profile.channels))
+        self._dtype = np.dtype(np.float64 if any(profile.wide) else np.float32)
+        channels = len(profile.channels)
+        self._framer = Framer(profile.sampling, profile.replay.max_gap_steps, channels, self._dtype)
         self._cells: Counter[str] = Counter(rows=0, blank=0, absurd=0)
         try:
             with pq.ParquetFile(path) as file:
@@ -104,9 +106,8 @@ class _Device:
             raise SourceError(f"{path}: is no canonical recording{lacks}: let `edgeloop replay` write it")
         self.first_us = statistics
         self.quality = TimeQuality(int(metadata.get(TIME_KEY, b"0")))
-        channels = profile.channels
-        self._low = np.array([c.min for c in channels])
-        self._high = np.array([c.max for c in channels])
+        self._low = np.array([c.min for c in profile.channels])
+        self._high = np.array([c.max for c in profile.channels])
 
     def counts(self) -> Mapping[str, int]:
         return {**self._cells, **self._framer.counts}
@@ -129,7 +130,7 @@ class _Device:
         self._cells["blank"] += int(np.isnan(values).sum())
         self._cells["absurd"] += int(absurd.sum())
         values[absurd] = np.nan
-        yield from self._framer.push(us, values.astype(np.float32))
+        yield from self._framer.push(us, values.astype(self._dtype))
 
 
 def is_canonical(path: Path) -> bool:

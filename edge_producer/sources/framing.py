@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from edge_producer.window import Samples
 from schemas.profile import Sampling
@@ -45,9 +45,13 @@ class Framer:
         sampling: Rate, window and hop.
         max_gap_steps: As ``Replay.max_gap_steps``.
         channels: Number of channels.
+        dtype: Of the samples.
     """
 
-    def __init__(self, sampling: Sampling, max_gap_steps: float, channels: int) -> None:
+    def __init__(
+        self, sampling: Sampling, max_gap_steps: float, channels: int, dtype: DTypeLike = np.float32
+    ) -> None:
+        self._dtype = dtype
         self._sampling = sampling
         self._step_us = 1e6 / sampling.rate_hz
         self._longest = max(GAP_STEPS, min(max_gap_steps, sampling.window_samples))
@@ -93,7 +97,7 @@ class Framer:
 
     def _clear(self) -> None:
         self._us = np.empty(0, dtype=np.int64)
-        self._values = np.empty((0, self._channels), dtype=np.float32)
+        self._values: Samples = np.empty((0, self._channels), dtype=self._dtype)
         self._real = np.empty(0, dtype=np.bool_)
         self._covered = 0
         self._skip = 0
@@ -129,7 +133,7 @@ class Framer:
         size = len(us) + int(lost.sum())
         real = np.zeros(size, dtype=np.bool_)
         real[position] = True
-        samples = np.full((size, values.shape[1]), np.nan, dtype=np.float32)
+        samples: Samples = np.full((size, values.shape[1]), np.nan, dtype=self._dtype)
         samples[position] = values
         # An inserted sample gets its time by counting nominal steps back from the next real row.
         following = np.searchsorted(position, np.arange(size))

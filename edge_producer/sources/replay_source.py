@@ -43,7 +43,9 @@ class ReplaySource:
         self._device_id = device_id
         self._start_us = to_us(start)
         self._recording = Recording(path, profile)
-        self._framer = Framer(profile.sampling, profile.replay.max_gap_steps, len(profile.channels))
+        self._dtype = np.dtype(np.float64 if any(profile.wide) else np.float32)
+        channels = len(profile.channels)
+        self._framer = Framer(profile.sampling, profile.replay.max_gap_steps, channels, self._dtype)
         self._first_us: int | None = None
         names = ("rows", "unreadable_time", "unclear_time", "blank", "unparsable", "absurd")
         self._counts: Counter[str] = Counter(dict.fromkeys(names, 0))
@@ -81,7 +83,7 @@ class ReplaySource:
         self._counts["rows"] += count
         self._counts["unreadable_time"] += int((~times.readable).sum())
         self._counts["unclear_time"] += times.unclear
-        values = np.empty((int(times.readable.sum()), len(block.cells)), dtype=np.float32)
+        values: Samples = np.empty((int(times.readable.sum()), len(block.cells)), dtype=self._dtype)
         for position, (channel, cells) in enumerate(zip(self._profile.channels, block.cells, strict=True)):
             column = numbers(cells.filter(times.readable), self._profile.replay)
             if first:

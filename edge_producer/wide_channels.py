@@ -1,0 +1,67 @@
+"""Channels whose large values change by small steps, as counters do: float64 around a graph that reads float32."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_producer.window import Floats, Samples
+from schemas.profile import Profile
+
+Doubles = NDArray[np.float64]
+
+_PLACED = {
+    "last": lambda x: x[-1],
+    "mean": lambda x: x.mean(),
+    "min": lambda x: x.min(),
+    "max": lambda x: x.max(),
+    "rms": lambda x: np.sqrt((x**2).mean()),
+}
+"""Kinds that move with the channel's origin; the others do not change when it is moved."""
+
+
+class WideChannels:
+    """A profile's wide channels. The graph gets their samples less an origin, so that float32 holds the steps.
+
+    Args:
+        profile: Says which channels are wide.
+    """
+
+    def __init__(self, profile: Profile) -> None:
+        self._wide = np.array(profile.wide)
+        names = profile.channel_names
+        self._placed = [
+            (place, names.index(spec.channel), spec.kind)
+            for place, (spec, wide) in enumerate(
+                zip(profile.feature_specs(), profile.wide_features(), strict=True)
+            )
+            if wide and spec.kind in _PLACED
+        ]
+        self._origins: dict[str, Doubles] = {}
+
+    @property
+    def any(self) -> bool:
+        """Whether there are wide channels."""
+        return bool(self._wide.any())
+
+    def moved(self, device_id: str, samples: Samples) -> Samples:
+        """Samples in float32, those of wide channels less the device's origin: its first sample of each."""
+        origin = self._origins.setdefault(device_id, np.where(self._wide, np.nan, 0.0))
+        if np.isnan(origin).any():
+            first = np.array([next((v for v in column if np.isfinite(v)), np.nan) for column in samples.T])
+            origin[:] = np.where(np.isnan(origin), first, origin)
+        return (samples - np.where(np.isnan(origin), 0.0, origin)).astype(np.float32)
+
+    def placed(self, samples: Samples, features: Floats) -> Doubles:
+        """Features in float64; those that the origin moves are computed anew from the samples."""
+        exact = features.astype(np.float64)
+        for place, channel, kind in self._placed:
+            column = samples[:, channel].astype(np.float64)
+            given = column[np.isfinite(column)]
+            exact[place] = _PLACED[kind](given) if len(given) else np.nan
+        return exact
+
+    def take_over(self, device_id: str, predecessor: WideChannels) -> None:
+        """Go on with the origin of the device's earlier model: its reference was learnt with it."""
+        if device_id in predecessor._origins:
+            self._origins[device_id] = predecessor._origins[device_id].copy()

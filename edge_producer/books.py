@@ -150,7 +150,9 @@ class Ledger:
     def take(self) -> LedgerChanges:
         """Changes since the last call."""
         for key, rows in self._rows.items():
-            self._changes.lines[key].moments = CoMoments.of(np.stack([r.features for r in rows]))
+            self._changes.lines[key].moments = CoMoments.of(
+                np.stack([r.features.astype(np.float64) for r in rows])
+            )
         taken, self._changes, self._rows = self._changes, LedgerChanges(), {}
         return taken
 

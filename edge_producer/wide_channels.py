@@ -1,4 +1,4 @@
-"""Channels whose large values change by small steps, as counters do: float64 around a graph that reads float32."""
+"""Channels whose large values change by small steps, as counters do: float64 around a float32 graph."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PLACED = {
 
 
 class WideChannels:
-    """A profile's wide channels. The graph gets their samples less an origin, so that float32 holds the steps.
+    """A profile's wide channels. The graph gets their samples less an origin: float32 holds their steps.
 
     Args:
         profile: Says which channels are wide.

@@ -1,4 +1,4 @@
-"""Recordings that were replayed, and starts of devices that were retired: facts of the lake, never overwritten."""
+"""Recordings that were replayed, and starts of devices that were retired: facts that stay in the lake."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
+from typing import Any
 
 import pyarrow as pa
 
@@ -99,7 +100,7 @@ class ReplayRegistry:
         """Starts whose rows no longer count."""
         return {(row["device_id"], row["boot_id"]) for row in self._read(RETIRED_BOOTS)}
 
-    def _read(self, spec: TableSpec) -> list[Mapping[str, object]]:
+    def _read(self, spec: TableSpec) -> list[dict[str, Any]]:
         snapshot = self._lake.snapshot(spec.name)
         parts = read_each(self._lake.root, spec.name, list(snapshot.sizes), snapshot)
         tables = [parquet.conform(t, snapshot.columns) for t in parts.values()]

@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ class ReplayRequest:
     profile: str
     device: str = ""
     speed: float | None = None
-    options: ReadingOptions = ReadingOptions()
+    options: ReadingOptions = field(default_factory=ReadingOptions)
     replaces: bool = False
     force: bool = False
 
@@ -205,8 +205,8 @@ def replay(
     books = take_books(scope, stack.bootstrap_servers, stack.namespace, stack.lake_root)
     with closing(connect(stack.lake_root)) as connection:
         query = (
-            "SELECT event_time, action, score FROM alerts WHERE list_contains($1, device_id) AND known_at >= $2"
-            " ORDER BY 1"
+            "SELECT event_time, action, score FROM alerts"
+            " WHERE list_contains($1, device_id) AND known_at >= $2 ORDER BY 1"
         )
         alarms = connection.execute(query, [list(devices), since]).fetchall()
     return ReplayResult(

@@ -34,7 +34,7 @@ def source_counts(counted: Mapping[str, int], record: DecisionRecord) -> dict[st
 
 
 def with_rate_doubt(record: DecisionRecord, rate_hz: float) -> DecisionRecord:
-    """The record, with a doubt if the file's rate is not the profile's: windows would hold other lengths of time."""
+    """The record, with a doubt if the file's rate is not the profile's: windows would last otherwise."""
     if record.rate_hz is None or 0.5 <= record.rate_hz / rate_hz <= 2:
         return record
     what = f"the file has {record.rate_hz:.6g} rows a second, the profile expects {rate_hz:.6g}"
@@ -83,6 +83,7 @@ def refuse_other_units(lake: Lake, profile: Profile) -> None:
         registered = units.get(channel.name, channel.unit)
         if plain_unit(registered) != plain_unit(channel.unit):
             raise ProfileError(
-                f"profile {profile.name}: channel {channel.name} is registered in {registered}, this profile has "
-                f"it in {channel.unit}: give the profile another name (`profile init --name`), or the channel"
+                f"profile {profile.name}: channel {channel.name} is registered in {registered}, this profile "
+                f"has it in {channel.unit}: give the profile another name (`profile init --name`), or the "
+                "channel"
             )

@@ -79,15 +79,16 @@ class ReplayHistory:
             first = same[0]
             done = "were replayed" if first.complete else "were begun, and not finished,"
             raise RepeatedRecordingError(
-                f"these files {done} as device {first.device_id} with profile {first.profile}: nothing was sent. "
-                "--replace lets what came then no longer count; --device names another device"
+                f"these files {done} as device {first.device_id} with profile {first.profile}: nothing was "
+                "sent. --replace lets what came then no longer count; --device names another device"
             )
         if over and not force:
             first = over[0]
             raise RepeatedRecordingError(
                 f"device {first.device_id} has rows of {', '.join(json.loads(first.files))} from "
-                f"{instant(first.first_time)} to {instant(first.last_time)} already, over the same time: nothing "
-                "was sent. --device names another device, --replace lets those no longer count, --force keeps both"
+                f"{instant(first.first_time)} to {instant(first.last_time)} already, over the same time: "
+                "nothing was sent. --device names another device, --replace lets those no longer count, "
+                "--force keeps both"
             )
         return []
 

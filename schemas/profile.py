@@ -254,9 +254,9 @@ class Replay(Section):
         time_column: Column with the sample's time, by its name or as ``#2`` by its number; empty: samples are
             ``1 / rate_hz`` apart.
         time_columns: Columns that hold the time together, such as a date and a time of day.
-        time_format: strptime format, ``iso``, ``epoch_s``, ``epoch_ms``, ``epoch_us`` or ``epoch_ns``; and what
-            `edgeloop replay` alone reads: ``day_first``, ``month_first``, ``year_first``, ``written``, ``excel``,
-            ``relative_s`` and other units.
+        time_format: strptime format, ``iso``, ``epoch_s``, ``epoch_ms``, ``epoch_us`` or ``epoch_ns``; and
+            what `edgeloop replay` alone reads: ``day_first``, ``month_first``, ``year_first``, ``written``,
+            ``excel``, ``relative_s`` and other units.
         timezone: IANA zone of times without one.
         columns: Channel name to column name; any other channel reads the column of its own name.
         device_column: Column that names the devices; ``@file``: each file is one; empty: one device.
@@ -361,7 +361,7 @@ class Profile(Section):
     def digest(self) -> str:
         """First 16 hex digits of SHA-256 over the canonical profile."""
         dumped = self.model_dump(mode="json")
-        # Keys younger than release 0.2.0 count only where they are used: its spools name the digest without them.
+        # Keys younger than release 0.2.0 count only where they are used: it knows the digest without them.
         for key in YOUNGER_REPLAY_KEYS:
             if not dumped["replay"][key]:
                 del dumped["replay"][key]

@@ -240,7 +240,7 @@ LANE_GAPS = _table(
 
 REPLAYS = _table(
     "replays",
-    "Recordings that `edgeloop replay` brought: one row for each start of a device, when it began and when done.",
+    "Recordings that `edgeloop replay` brought: a row for each start of a device, at begin and end.",
     _field("replay_id", pa.string(), "Id of the replay."),
     _field("content", pa.string(), "SHA-256 over the bytes of the files, whatever their names."),
     _field("files", pa.string(), "JSON list of the files' names."),

@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
     family(app).command("init")(init)
 
 
-def init(
+def init(  # noqa: PLR0913, PLR0917  (one option each)
     files: Annotated[
         list[Path], typer.Argument(help="Files of measurements, or a folder of them.", show_default=False)
     ],

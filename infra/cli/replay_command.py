@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
     app.command()(replay)
 
 
-def replay(
+def replay(  # noqa: PLR0913, PLR0917  (one option each)
     ctx: typer.Context,
     recordings: Annotated[list[Path], typer.Argument(help="Files of measurements, or a folder of them.")],
     profile: Annotated[str, typer.Option(help="Shipped profile, or path of a profile file.")],

@@ -1,4 +1,4 @@
-"""Writes a recording that was read as canonical Parquet: one file a device, as the edge's `replay` source takes it."""
+"""Writes a recording as canonical Parquet: one file a device, as the edge's `replay` source takes it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from edge_producer.sources.canonical_recording import FORMAT_KEY, FORMAT_VERSION, TIME_COLUMN, TIME_KEY
-from infra.reading.recording_reader import DeviceRows, ReadRecording
+from infra.reading.device_rows import DeviceRows
+from infra.reading.recording_reader import ReadRecording
 from schemas.profile import Profile
 from schemas.row_schemas import TimeQuality
 

@@ -144,7 +144,7 @@ def _is_separator_line(record: Sequence[str]) -> bool:
 
 
 def _without_remarks(records: Sequence[Sequence[str]]) -> tuple[list[list[str]], int]:
-    """Records without remarks; and 1 if the last remark above the rows was kept, because it holds the names."""
+    """Records without remarks; and 1 if the last remark above the rows was kept: it holds the names."""
     bare = [list(r) for r in records if not _is_separator_line(r)]
     remark = [bool(r) and r[0].lstrip().startswith(COMMENTS) for r in bare]
     first = remark.index(False) if False in remark else len(bare)
@@ -157,7 +157,7 @@ def _without_remarks(records: Sequence[Sequence[str]]) -> tuple[list[list[str]],
 
 
 def _write_plain(path: Path, form: TextForm, dialect: Dialect, target: Path) -> int:
-    """Write the text as UTF-8 without remarks, with tabs for runs of blanks; returns the number of remarks."""
+    """Write the text as UTF-8 without remarks, with tabs for blanks; returns the number of remarks."""
     remarks = 0
     with target.open("w", encoding="utf-8", newline="\n") as file:
         for line in lines(path, form):

@@ -96,7 +96,7 @@ def _course(us: Ints, ok: Bools) -> _Course:
     if not len(distinct):
         return _Course(len(times), falls, 0, 0.0)
     usual = float(np.median(distinct))
-    breaks = int((distinct > 1.5 * usual).sum())
+    breaks = int((distinct > int(1.5 * usual)).sum())
     return _Course(len(times), falls, breaks, float(distinct.sum()) / 1e6)
 
 

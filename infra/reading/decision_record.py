@@ -1,4 +1,4 @@
-"""What was decided about a file of measurements, on what evidence, and what it cost. Said before anything lands."""
+"""What was decided about a file of measurements, on what evidence, at what cost: said before it lands."""
 
 from __future__ import annotations
 

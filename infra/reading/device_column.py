@@ -14,6 +14,8 @@ import pyarrow.compute as pc
 from infra.reading.time_forms import Ints
 
 MOST_DEVICES = 10_000
+MIXED = 0.2
+"""Share of the rows with the time of another row from which devices are likely to be mixed."""
 _NAMED = re.compile(
     r"device|sensor|machine|unit|node|station|asset|engine|pump|tag|serial|mac|meter|logger|turbine|gerät|maschine|"
     r"anlage|site|channel|probe|robot|vehicle|^id$|_id$|^name$",
@@ -38,14 +40,14 @@ class DeviceProposal:
 def propose_device_column(
     us: Ints, columns: Sequence[tuple[str, pa.Array]], repeats: float
 ) -> DeviceProposal | None:
-    """The column under which the times of each device no longer repeat; None: times repeat for another reason.
+    """The column within whose values times no longer repeat; None: they repeat for another reason.
 
     Args:
         us: Times of all rows.
         columns: Names and cells of columns that may name devices: few different values.
         repeats: Share of the rows whose time another row has.
     """
-    if repeats < 0.2:
+    if repeats < MIXED:
         return None
     best: tuple[float, bool, str, tuple[str, ...]] | None = None
     for name, cells in columns:
@@ -62,12 +64,12 @@ def propose_device_column(
             best = key
     if best is None:
         return None
-    left, _, name, values = best
+    left, _, name, named_values = best
     why = (
-        f"{repeats:.0%} of the rows share their time with another; within each of the {len(values)} values of "
-        f"'{name}' {-left:.0%} do"
+        f"{repeats:.0%} of the rows share their time with another; within each of the "
+        f"{len(named_values)} values of '{name}' {-left:.0%} do"
     )
-    return DeviceProposal(name, values, why)
+    return DeviceProposal(name, named_values, why)
 
 
 def device_ids(values: Iterable[str], prefix: str = "") -> dict[str, str]:

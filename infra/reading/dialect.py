@@ -59,8 +59,8 @@ def find_dialect(head: Sequence[str], said: str = "") -> Dialect:
     proposed = _sniffed(head)
     if proposed in DELIMITERS:
         proposals[proposed] = "DuckDB's sniffer, and most lines agree"
-    judged = [_judged(head, delimiter, why) for delimiter, why in proposals.items()]
-    several = [d for d in judged if d.columns > 1]
+    found = [_judged(head, delimiter, why) for delimiter, why in proposals.items()]
+    several = [d for d in found if d.columns > 1]
     if not several:
         return Dialect(",", 1, 1.0, "one column")
     best = max(d.share for d in several)

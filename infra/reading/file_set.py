@@ -165,12 +165,13 @@ def open_files(paths: Sequence[Path], folder: Path, encoding: str = "", delimite
         if missing or more or len(theirs) != len(names):
             differs = ", ".join(map(repr, missing or more)) or "their number"
             raise SourceError(
-                f"{table.path}: its columns are not those of {tables[0].path}: {differs}; read them one by one"
+                f"{table.path}: its columns are not those of {tables[0].path}: {differs}; "
+                "read them one by one"
             )
         same = theirs == names or len(set(names)) != len(names)
         places.append(tuple(range(len(names))) if same else tuple(theirs.index(n) for n in names))
-    units = tuple(next((t.header.units[p[i]] for t, p in zip(tables, places, strict=True) if t.header.units[p[i]]), "")
-                  for i in range(len(names)))  # fmt: skip
+    held = [[t.header.units[place] for place in p] for t, p in zip(tables, places, strict=True)]
+    units = tuple(next((u for u in stated if u), "") for stated in zip(*held, strict=True))
     return FileSet(tuple(tables), names, units, tuple(places))
 
 

@@ -17,7 +17,8 @@ TIME_NAME = re.compile(
     re.IGNORECASE,
 )
 _VALUE = re.compile(
-    r"^[(+\u2212\u2013-]?\s?(\d[\d.,'\u00a0\u202f ]*|[.,]\d+)(e[+-]?\d+)?\)?\s?(%|°?[CFK]|[a-zA-Z/³²µ°]{1,6})?$",
+    r"^[(+\u2212\u2013-]?\s?(\d[\d.,'\u00a0\u202f ]*|[.,]\d+)(e[+-]?\d+)?\)?\s?"
+    r"(%|°?[CFK]|[a-zA-Z/³²µ°]{1,6})?$",
     re.IGNORECASE,
 )
 _TIMES = tuple(re.compile(rf"^{PATTERNS[f]}$", re.IGNORECASE) for f in FORMS)

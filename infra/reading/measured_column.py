@@ -1,4 +1,4 @@
-"""Reads the columns of numbers of a file: values, units, sentinels, and what each cell became. Pure but for cells."""
+"""Reads the columns of numbers of a file: values, units, sentinels, and what each cell became."""
 
 from __future__ import annotations
 
@@ -157,7 +157,9 @@ def _chosen(files: FileSet, wishes: ColumnWishes, used: set[int], skipped: dict[
     return chosen
 
 
-def _not_numbers(files: FileSet, index: int) -> str | None:
+def _not_numbers(  # noqa: PLR0911  (one return for each reason)
+    files: FileSet, index: int
+) -> str | None:
     """Why a column is not read as numbers, judged by all of its cells; None: it is."""
     name = files.names[index]
     if not name.strip():
@@ -193,7 +195,8 @@ def _numbers(files: FileSet, index: int, wishes: ColumnWishes, others: str) -> R
     name = files.names[index]
     cells = files.column(index)
     codes = wishes.codes.get(name)
-    if codes or (name in wishes.keep and _not_numbers(files, index) in ("text", "true or false")):
+    reason = _not_numbers(files, index) if is_text(cells.type) else None
+    if codes or reason == "true or false" or (name in wishes.keep and reason == "text"):
         return _coded(cells, codes)
     if not is_text(cells.type):
         return read_numbers(cells, Surroundings())
@@ -229,7 +232,7 @@ def _coded(cells: pa.Array, codes: Mapping[str, float] | None) -> ReadNumbers:
     kept = {} if set(lower) <= {*TRUE, *FALSE} else lower
     return ReadNumbers(
         values, blank, int(unread.sum()), evidence=f"texts stand for numbers: {said}" if kept else "",
-        unread_at=unread if unread.any() else None, words=kept and {f"={k}": int(v) for k, v in kept.items()},
+        unread_at=unread if unread.any() else None, codes=kept,
     )  # fmt: skip
 
 
@@ -240,8 +243,7 @@ def _column(
     held = (
         np.isin(values, [s.value for s in sentinels]) if sentinels else np.zeros(len(values), dtype=np.bool_)
     )
-    codes = {k[1:]: float(v) for k, v in numbers.words.items() if k.startswith("=")}
-    words = {} if codes else numbers.words
+    codes, words = numbers.codes, numbers.words
     unit = header_unit(name) or files.units[index] or numbers.unit
     values, note, doubt = _in_wanted_unit(np.where(held, np.nan, values), unit, wishes.units.get(name, ""))
     evidence = [numbers.evidence] if numbers.evidence else []
@@ -258,7 +260,8 @@ def _column(
     }
     shown = tuple(str(c) for c in files.text(index).slice(0, 3).to_pylist())
     return MeasuredColumn(
-        name, values, unit, numbers.decimal, cells, words, "; ".join(evidence), numbers.doubt or doubt, shown, note,
+        name, values, unit, numbers.decimal, cells, words, "; ".join(evidence), numbers.doubt or doubt, shown,
+        note,
         numbers.unread_at, tuple(s.value for s in sentinels), codes, name in wishes.keep,
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Reads written numbers: which mark is the decimal one, which stand between thousands, which sign, which unit.
+"""Reads written numbers: which mark is the decimal one, which groups thousands, which sign, which unit.
 
 Pure. A column is judged by all of its cells; what the cells leave open, other evidence decides
 (``Surroundings``), and what that leaves open is doubtful and asked.
@@ -18,9 +18,12 @@ from numpy.typing import NDArray
 from infra.reading.unit_conversion import conversion
 
 MISSING = (
-    "", "na", "n/a", "#n/a", "#na", "nan", "-nan", "null", "(null)", "nil", "none", "-", "--", "---", "?", ".", "..",
-    "...", "missing", "no data", "nodata", "n.a.", "n.d.", "nd", "#null!", "#value!", "#div/0!", "#ref!", "#name?",
-    "#num!", "1.#qnan", "-1.#ind", "1.#ind", "-1.#qnan", "1.#inf", "-1.#inf", "\\n", "undefined", "<na>", "nat",
+    "", "na", "n/a", "#n/a", "#na", "nan", "-nan", "null", "(null)", "nil", "none", "-", "--",
+    "---", "?", ".", "..",
+    "...", "missing", "no data", "nodata", "n.a.", "n.d.", "nd", "#null!", "#value!", "#div/0!",
+    "#ref!", "#name?",
+    "#num!", "1.#qnan", "-1.#ind", "1.#ind", "-1.#qnan", "1.#inf", "-1.#inf", "\\n", "undefined",
+    "<na>", "nat",
     "k.a.", "unavailable", "unknown",
 )  # fmt: skip
 """Cell texts, lower-case, that say that there is no value."""
@@ -84,6 +87,7 @@ class ReadNumbers:
         evidence: Why, where more than one reading was possible.
         unit: Unit that the cells carry; empty: none.
         unread_at: Which cells are unread; None: none.
+        codes: Numbers that stand for its texts; empty: it holds numbers, or flags.
         converted: Cells in another unit that were converted, by unit.
         doubt: Why the reading is not certain; empty: it is.
     """
@@ -99,6 +103,7 @@ class ReadNumbers:
     converted: Mapping[str, int] = field(default_factory=dict)
     doubt: str = ""
     unread_at: NDArray[np.bool_] | None = None
+    codes: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def given(self) -> int:
@@ -137,12 +142,15 @@ def read_numbers(cells: pa.Array, around: Surroundings) -> ReadNumbers:
     unread = ~read & _valid(text)
     words = _words(text.filter(pa.array(unread)))
     return ReadNumbers(
-        values, blank, int(unread.sum()), words, form.decimal, form.grouped, form.evidence, unit, converted, form.doubt,
+        values, blank, int(unread.sum()), words, form.decimal, form.grouped, form.evidence, unit, converted,
+        form.doubt,
         unread if unread.any() else None,
     )  # fmt: skip
 
 
-def number_form(text: pa.Array, around: Surroundings) -> NumberForm:
+def number_form(  # noqa: PLR0911  (one return for each kind of evidence)
+    text: pa.Array, around: Surroundings
+) -> NumberForm:
     """Decimal mark and thousands mark of a column's cells."""
     comma = _count(text, r",")
     point = _count(text, r"\.")
@@ -168,7 +176,9 @@ def number_form(text: pa.Array, around: Surroundings) -> NumberForm:
     return _one_mark(text, "comma" if comma else "point", around)
 
 
-def _one_mark(text: pa.Array, kind: str, around: Surroundings) -> NumberForm:
+def _one_mark(  # noqa: PLR0911  (one return for each kind of evidence)
+    text: pa.Array, kind: str, around: Surroundings
+) -> NumberForm:
     """The form of a column that shows one mark only."""
     mark, other = (",", ".") if kind == "comma" else (".", ",")
     as_decimal = NumberForm(mark, "")
@@ -229,7 +239,7 @@ def typed_numbers(cells: pa.Array) -> NDArray[np.float64]:
         scale = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}[kind.unit]
         cells = cells.cast(pa.int32()) if pa.types.is_time32(kind) else cells.cast(pa.int64())
     values = cells.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-    return values.astype(np.float64) * scale
+    return np.asarray(values, dtype=np.float64) * scale
 
 
 def _plain_form(text: pa.Array, around: Surroundings) -> NumberForm | None:
@@ -260,7 +270,7 @@ def read_plain(text: pa.Array) -> NDArray[np.float64] | None:
             values = pc.if_else(pc.equal(cells, ""), None, cells).cast(pa.float64())
         except pa.ArrowInvalid:
             return None
-    return values.to_numpy(zero_copy_only=False).astype(np.float64)
+    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float64)
 
 
 def _read_as(text: pa.Array, form: NumberForm) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -286,7 +296,7 @@ def _read_as(text: pa.Array, form: NumberForm) -> tuple[NDArray[np.float64], NDA
 def _without_units(
     text: pa.Array, header_unit: str
 ) -> tuple[pa.Array, str, dict[str, int], NDArray[np.object_]]:
-    """Cells without the unit that each carries; the commonest unit; how many others can be converted to it."""
+    """Cells without their units; the commonest unit; how many others can be converted to it."""
     nothing = np.empty(0, dtype=object)
     suffixed = pc.and_(
         pc.match_substring_regex(text, rf"^{_UNIT}$"), pc.invert(pc.match_substring_regex(text, _EXPONENT))
@@ -329,4 +339,4 @@ def _count(text: pa.Array, pattern: str) -> int:
 
 
 def _valid(text: pa.Array) -> NDArray[np.bool_]:
-    return text.is_valid().to_numpy(zero_copy_only=False).astype(np.bool_)
+    return np.asarray(text.is_valid().to_numpy(zero_copy_only=False), dtype=np.bool_)

@@ -21,9 +21,11 @@ EARLIEST_S, LATEST_S = 1.0e8, 4.2e9
 EXCEL_DAYS = (20_000.0, 75_000.0)
 """1954 and 2105, in days since 30 December 1899."""
 _UNIT_NAMES = {
-    "ns": "ns", "nanoseconds": "ns", "us": "us", "µs": "us", "μs": "us", "microseconds": "us", "ms": "ms", "msec": "ms",
+    "ns": "ns", "nanoseconds": "ns", "us": "us", "µs": "us", "μs": "us", "microseconds": "us",
+    "ms": "ms", "msec": "ms",
     "millis": "ms", "milliseconds": "ms", "s": "s", "sec": "s", "secs": "s", "second": "s", "seconds": "s",
-    "sekunden": "s", "min": "min", "mins": "min", "minute": "min", "minutes": "min", "h": "h", "hr": "h", "hrs": "h",
+    "sekunden": "s", "min": "min", "mins": "min", "minute": "min", "minutes": "min", "h": "h",
+    "hr": "h", "hrs": "h",
     "hour": "h", "hours": "h", "std": "h", "d": "d", "day": "d", "days": "d",
 }  # fmt: skip
 _ELAPSED = re.compile(
@@ -139,9 +141,9 @@ def _relative(
         and ((some > EXCEL_DAYS[0]) & (some < EXCEL_DAYS[1])).all()
         and (some != np.round(some)).any()
     ):
-        us = (np.where(ok, values, 0) - 25_569.0) * 8.64e10
+        since_1970 = (np.where(ok, values, 0) - 25_569.0) * 8.64e10
         why = "days since 1899, as spreadsheets count them"
-        return NumberTimes(_rounded(us, 1000), ok, "excel", absolute=True, naive=True, evidence=why)
+        return NumberTimes(_rounded(since_1970, 1000), ok, "excel", absolute=True, naive=True, evidence=why)
     elapsed = bool(_ELAPSED.search(name)) or timelike
     stated = time_unit(name, unit)
     if not rising or not (elapsed or stated in ("s", "ms", "us", "ns")) or len(some) < 3:
@@ -167,8 +169,8 @@ def _as_said(
         us = np.round(np.where(ok, values, 0) * RELATIVE[said[9:]]).astype(np.int64)
         return NumberTimes(us, ok, said, absolute=False, naive=False, evidence=why)
     if said == "excel":
-        us = (np.where(ok, values, 0) - 25_569.0) * 8.64e10
-        return NumberTimes(_rounded(us, 1000), ok, "excel", absolute=True, naive=True, evidence=why)
+        since_1970 = (np.where(ok, values, 0) - 25_569.0) * 8.64e10
+        return NumberTimes(_rounded(since_1970, 1000), ok, "excel", absolute=True, naive=True, evidence=why)
     del cells
     return None
 

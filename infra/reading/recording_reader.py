@@ -1,4 +1,4 @@
-"""The reader under `profile init` and `replay`: files of measurements become times, values and a decision record."""
+"""The reader under `profile init` and `replay`: files become times, values and a decision record."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from edge_producer.sources.cells import localised
 from infra.reading.decision_record import LOST_SHARE, ColumnRecord, Decision, DecisionRecord, Doubt
-from infra.reading.device_column import propose_device_column, repeats_of
+from infra.reading.device_column import MIXED, propose_device_column, repeats_of
+from infra.reading.device_rows import DeviceRows, SortedRows, rows_by_device
 from infra.reading.file_set import FILE_COLUMN, FileSet, open_files
 from infra.reading.measured_column import ColumnWishes, MeasuredColumn, measure_columns
-from infra.reading.row_order import order_rows, spread_rows
 from infra.reading.time_choice import TimeWishes, choose_time
 from infra.reading.time_column import TimeReading
 from infra.reading.time_forms import Bools, Ints
@@ -43,27 +43,14 @@ class ReadingWishes:
         starts_now: Whether rows without a date begin now, instead of ending now.
     """
 
-    time: TimeWishes = TimeWishes()
+    time: TimeWishes = field(default_factory=TimeWishes)
     timezone: str = "UTC"
     device_column: str = ""
-    columns: ColumnWishes = ColumnWishes()
+    columns: ColumnWishes = field(default_factory=ColumnWishes)
     encoding: str = ""
     delimiter: str = ""
     rate_hz: float = 1.0
     starts_now: bool = False
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class DeviceRows:
-    """One device's rows, in the order of time.
-
-    Attributes:
-        us: Microseconds since 1970, UTC, rising.
-        places: Where the rows stand in the columns.
-    """
-
-    us: Ints
-    places: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,21 +117,29 @@ def _read(files: FileSet, wishes: ReadingWishes, now: datetime) -> ReadRecording
     time = _time(files, wishes, draft)
     used = set(time.columns) if time is not None else set()
     device_at = _device_index(files, wishes.device_column)
-    measured, skipped = measure_columns(
-        files, wishes.columns, used | ({device_at} if device_at is not None else set())
-    )
+    taken = used | ({device_at} if device_at is not None else set())
+    measured, skipped = measure_columns(files, wishes.columns, taken)
     kept, us = _rows(files, time, wishes, now, measured, draft)
     names = _device_names(files, wishes.device_column, device_at)
-    _propose_devices(files, names, us, kept, used, wishes, draft)
-    devices = _by_device(us, kept, names, measured, draft, loose=time is not None)
+    rows = rows_by_device(us, kept, names, [c.values for c in measured], spreads=time is not None)
+    proposal = None if names is not None else _proposed(files, us, kept, used, rows)
+    if names is not None:
+        draft.decisions.append(Decision("device", f"column '{wishes.device_column}'", "given"))
+    if proposal is not None:
+        draft.doubts.append(proposal)
+    _sorted(rows, len(us), proposal is not None, draft)
     _check_columns(measured, draft)
     read = files.rows + files.malformed
-    draft.lost("rows have another number of cells than the header", draft.dropped.get("malformed", 0), read,
-               (), files.excerpt)  # fmt: skip
+    malformed = draft.dropped.get("malformed", 0)
+    draft.lost("rows have another number of cells than the header", malformed, read, (), files.excerpt)
     stated = tuple(files.column_name(i) for i in time.columns) if time is not None else ()
-    record = _record(files, time, devices, measured, skipped, stated, wishes, draft)
+    columns = [ColumnRecord(n, "time") for n in stated]
+    columns += [ColumnRecord(wishes.device_column, "device")] if wishes.device_column else []
+    columns += [ColumnRecord(c.name, "channel", c.evidence, c.unit, c.cells, c.words) for c in measured]
+    columns += [ColumnRecord(n, "left out", why) for n, why in skipped.items()]
+    record = _record(files, time, rows.devices, columns, draft)
     return ReadRecording(
-        record, tuple(measured), devices, time, stated, files.delimiter, files.encoding, skipped
+        record, tuple(measured), rows.devices, time, stated, files.delimiter, files.encoding, skipped
     )
 
 
@@ -156,20 +151,20 @@ def _time(files: FileSet, wishes: ReadingWishes, draft: _Draft) -> TimeReading |
         there = ", ".join(repr(n) for n in files.names if n.strip()) or "none"
         raise SourceError(f"{files.shown}: no column {exc}; there are: {there}") from exc
     if wishes.time.columns and (time is None or not time.ok.any()):
-        cells = [str(c) for c in files.text(files.index(wishes.time.columns[0])).slice(0, 3).to_pylist()]
+        cells = _excerpt(files, files.index(wishes.time.columns[0]))
         what = f"column {', '.join(map(repr, wishes.time.columns))} cannot be read as times"
         raise SourceError(
             f"{files.shown}: {what} (such as {', '.join(cells)}): give --time-format or --time-column"
         )
     if time is None:
         if unread:
-            cells = tuple(str(c) for c in files.text(files.index(unread[0])).slice(0, 3).to_pylist())
+            cells = _excerpt(files, files.index(unread[0]))
             what = f"'{unread[0]}' looks like a time and cannot be read"
             draft.doubts.append(Doubt(what, ("--time-format", "--time-column", "--time-column none"), cells))
         else:
             draft.notes.append(
-                f"no column holds times: rows are taken as {wishes.rate_hz:g} a second and end now; if one does, "
-                "name it with --time-column; --rate-hz says another rate"
+                f"no column holds times: rows are taken as {wishes.rate_hz:g} a second and end now; "
+                "--time-column names one that does, --rate-hz another rate"
             )
         return None
     names = " and ".join(files.column_name(i) for i in time.columns)
@@ -178,7 +173,7 @@ def _time(files: FileSet, wishes: ReadingWishes, draft: _Draft) -> TimeReading |
         options = tuple(f"--time-format {o}" for o in ("day_first", "month_first"))
         if not time.absolute:
             options = ("--time-format relative_s", "--time-format relative_ms", "--time-column none")
-        shown = tuple(str(c) for c in files.text(time.columns[0]).slice(0, 3).to_pylist())
+        shown = _excerpt(files, time.columns[0])
         draft.doubts.append(Doubt(f"the time in {names} {time.doubt}", options, shown))
     if not time.absolute:
         draft.notes.append("the file tells no date: its last row is placed at now")
@@ -187,6 +182,11 @@ def _time(files: FileSet, wishes: ReadingWishes, draft: _Draft) -> TimeReading |
             Decision("zone", wishes.timezone, "the times carry none; --timezone says another")
         )
     return time
+
+
+def _excerpt(files: FileSet, index: int) -> tuple[str, ...]:
+    """The first cells of a column."""
+    return tuple(str(c) for c in files.text(index).slice(0, 3).to_pylist())
 
 
 def _rows(
@@ -269,89 +269,44 @@ def _device_names(files: FileSet, column: str, index: int | None) -> pa.Array | 
     return None if index is None else pc.fill_null(pc.utf8_trim_whitespace(files.text(index)), "")
 
 
-def _propose_devices(
-    files: FileSet, names: pa.Array | None, us: Ints, kept: NDArray[np.int64], used: set[int],
-    wishes: ReadingWishes, draft: _Draft,
-) -> None:  # fmt: skip
-    """Say that several devices are mixed, where a column explains why times repeat."""
-    if names is not None:
-        draft.decisions.append(Decision("device", f"column '{wishes.device_column}'", "given"))
-        return
+def _proposed(
+    files: FileSet, us: Ints, kept: NDArray[np.int64], used: set[int], rows: SortedRows
+) -> Doubt | None:
+    """A doubt where a column explains why times repeat: several devices are mixed."""
+    if rows.collisions < MIXED * len(us):
+        return None
     repeats = repeats_of(us)
-    if repeats < 0.2:
-        return
     candidates = [(files.names[i], files.text(i).take(pa.array(kept))) for i in files.short_texts(used)]
     if len(files.tables) > 1:
         candidates.append((FILE_COLUMN, files.file_names().take(pa.array(kept))))
     proposal = propose_device_column(us, candidates, repeats)
     if proposal is None:
-        return
-    shown = ", ".join(proposal.values[:5])
-    draft.doubts.append(
-        Doubt(
-            f"several devices: {proposal.evidence}",
-            (f"--device-column {_argument(proposal.column)}",),
-            (f"{len(proposal.values)}: {shown}{' …' if len(proposal.values) > 5 else ''}",),
-        )
+        return None
+    shown = (
+        f"{len(proposal.values)}: {', '.join(proposal.values[:5])}{' …' if len(proposal.values) > 5 else ''}"
     )
+    option = f"--device-column {_argument(proposal.column)}"
+    return Doubt(f"several devices: {proposal.evidence}", (option,), (shown,))
 
 
 def _argument(text: str) -> str:
     return f"'{text}'" if " " in text else text
 
 
-def _by_device(
-    us: Ints, kept: NDArray[np.int64], names: pa.Array | None, measured: Sequence[MeasuredColumn], draft: _Draft,
-    *, loose: bool,
-) -> dict[str, DeviceRows]:  # fmt: skip
-    """Each device's rows, sorted, without those whose time another row has."""
-    if names is None:
-        groups = {"": np.arange(len(us))}
-    else:
-        coded = names.take(pa.array(kept)).dictionary_encode()
-        codes = coded.indices.to_numpy(zero_copy_only=False)
-        by_code = np.argsort(codes, kind="stable")
-        starts = np.searchsorted(codes[by_code], np.arange(len(coded.dictionary) + 1))
-        groups = {
-            str(v): by_code[starts[i] : starts[i + 1]] for i, v in enumerate(coded.dictionary.to_pylist())
-        }
-    devices: dict[str, DeviceRows] = {}
-    words: set[str] = set()
-    spread: list[str] = []
-    repeated = duplicate = 0
-    for name, rows in groups.items():
-        order = order_rows(us[rows])
-        words.add(order.words)
-        places = kept[rows[order.places]]
-        identical = _identical(places, order.us, measured)
-        if loose:
-            order = spread_rows(order, identical)
-            spread += [order.evidence] if order.evidence else []
-        fresh = np.diff(order.us, prepend=order.us[:1] - 1) > 0
-        repeated += int((~fresh & identical).sum())
-        duplicate += int((~fresh & ~identical).sum())
-        devices[name] = DeviceRows(order.us[fresh], places[fresh])
-    draft.dropped |= {"repeated": repeated, "duplicate": duplicate}
-    if words != {"rising"}:
-        shown = "newest first: turned round" if words == {"newest first"} else "not in order of time: sorted"
+def _sorted(rows: SortedRows, total: int, spread_is_wrong: bool, draft: _Draft) -> None:
+    """Say what sorting found."""
+    draft.dropped |= {"repeated": rows.repeated, "duplicate": rows.duplicate}
+    if rows.words != {"rising"}:
+        shown = (
+            "newest first: turned round" if rows.words == {"newest first"} else "not in order of time: sorted"
+        )
         draft.decisions.append(Decision("order", shown, "times of all rows"))
-    if spread:
-        draft.decisions.append(Decision("shared times", spread[0], "about the same number shares each time"))
-    draft.lost("rows have the time of another row and other values", duplicate, len(us),
-               ("--time-column", "--device-column"))  # fmt: skip
-    return devices
-
-
-def _identical(places: NDArray[np.int64], us: Ints, measured: Sequence[MeasuredColumn]) -> Bools:
-    """Which rows equal the row before in time and every value."""
-    same = np.diff(us, prepend=us[:1] - 1) == 0
-    for column in measured:
-        if not same.any():
-            break
-        at = np.flatnonzero(same)
-        now, before = column.values[places[at]], column.values[places[at - 1]]
-        same[at] = (now == before) | (np.isnan(now) & np.isnan(before))
-    return same
+    if rows.spread and not spread_is_wrong:
+        draft.decisions.append(
+            Decision("shared times", rows.spread, "about the same number shares each time")
+        )
+    options = ("--time-column", "--device-column")
+    draft.lost("rows have the time of another row and other values", rows.duplicate, total, options)
 
 
 def _check_columns(measured: Sequence[MeasuredColumn], draft: _Draft) -> None:
@@ -370,18 +325,15 @@ def _check_columns(measured: Sequence[MeasuredColumn], draft: _Draft) -> None:
 
 
 def _record(
-    files: FileSet, time: TimeReading | None, devices: Mapping[str, DeviceRows],
-    measured: Sequence[MeasuredColumn], skipped: Mapping[str, str], stated: Sequence[str], wishes: ReadingWishes,
+    files: FileSet,
+    time: TimeReading | None,
+    devices: Mapping[str, DeviceRows],
+    columns: Sequence[ColumnRecord],
     draft: _Draft,
-) -> DecisionRecord:  # fmt: skip
+) -> DecisionRecord:
     steps = np.concatenate([np.diff(d.us) for d in devices.values()] or [np.empty(0)])
     times = [d.us for d in devices.values() if len(d.us)]
     rate = 1e6 / float(np.median(steps)) if len(steps) and time is not None else None
-    columns = [ColumnRecord(n, "time") for n in stated]
-    if wishes.device_column:
-        columns.append(ColumnRecord(wishes.device_column, "device"))
-    columns += [ColumnRecord(c.name, "channel", c.evidence, c.unit, c.cells, c.words) for c in measured]
-    columns += [ColumnRecord(n, "left out", why) for n, why in skipped.items()]
     return DecisionRecord(
         files=tuple(str(t.path) for t in files.tables),
         rows=files.rows + files.malformed,
@@ -391,7 +343,7 @@ def _record(
         last=from_us(int(max(t[-1] for t in times))) if times else None,
         recorded=time is not None and time.absolute,
         rate_hz=rate,
-        devices={name or "": len(d.us) for name, d in devices.items()},
+        devices={name: len(d.us) for name, d in devices.items()},
         columns=tuple(columns),
         decisions=tuple(draft.decisions),
         doubts=tuple(draft.doubts),

@@ -22,7 +22,7 @@ def init_wishes(said: ReadingOptions) -> ReadingWishes:
 
 
 def replay_wishes(profile: Profile, said: ReadingOptions, *, starts_now: bool = False) -> ReadingWishes:
-    """What is decided before a replay: a person's options, else the profile's ``[replay]`` where it says so."""
+    """What is decided before a replay: a person's options, else the profile's ``[replay]``."""
     replay = profile.replay
     given = replay.model_fields_set
     header = {c: replay.columns.get(c, c) for c in profile.channel_names}

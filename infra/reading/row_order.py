@@ -71,5 +71,6 @@ def spread_rows(order: RowOrder, identical: Bools) -> RowOrder:
     short = (np.repeat(np.arange(len(runs)), runs) == len(runs) - 1) & (sizes < usual)
     share = np.where(short, nth / usual, share)
     spread = us + np.round(share * step).astype(np.int64)
-    text = f"{usual} rows share each time, {step / 1e6:g} s apart: spread evenly, {usual * 1e6 / step:g} a second"
+    rate = usual * 1e6 / step
+    text = f"{usual} rows share each time, {step / 1e6:g} s apart: spread evenly, {rate:g} a second"
     return RowOrder(order.places, spread, order.words, usual, text)

@@ -9,9 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 CODES = frozenset(
-    (-200.0, -99.0, -99.9, -99.99, -999.0, -999.9, -999.99, -9999.0, -9999.9, -9999.99, -99999.0, -999999.0, -99999.9,
-     999.0, 999.9, 999.99, 9999.0, 9999.9, 9999.99, 99999.0, 99999.9, 999999.0, 9999999.0, -6999.0, 6999.0, 7999.0,
-     -7999.0, 8888.0, -8888.0, 32767.0, -32768.0, 65535.0, 2147483647.0, -2147483648.0, 4294967295.0, -777.0, -888.0,
+    (-200.0, -99.0, -99.9, -99.99, -999.0, -999.9, -999.99, -9999.0, -9999.9, -9999.99, -99999.0,
+    -999999.0, -99999.9,
+     999.0, 999.9, 999.99, 9999.0, 9999.9, 9999.99, 99999.0, 99999.9, 999999.0, 9999999.0, -6999.0,
+     6999.0, 7999.0,
+     -7999.0, 8888.0, -8888.0, 32767.0, -32768.0, 65535.0, 2147483647.0, -2147483648.0,
+     4294967295.0, -777.0, -888.0,
      1e20, -1e20, 1e30, -1e30, 1e10, -1e10, 3.4028234663852886e38, -3.4028234663852886e38, -1e34, 1e34)
 )  # fmt: skip
 """Values that loggers are known to write where they have none."""
@@ -95,7 +98,7 @@ def _is_sentinel(
     if value in CODES or value in known:
         repeats = count >= 2 or value in known
         return repeats and (gap > width or (other_side and gap > 0.05 * width and value < 0))
-    # A value that nobody knows must repeat more often than its neighbours, and lie farther away than all of them.
+    # A value that nobody knows must repeat more often than its neighbours, and lie farther away.
     usual = float(np.median(np.delete(counts, end)))
     rare = _ENOUGH if len(rest) >= 8 else 10**9
     return count >= max(rare, 3 * usual) and gap > 3 * max(width, float(rest[-1] - rest[0]))

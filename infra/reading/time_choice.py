@@ -99,7 +99,7 @@ def _named_time(
     said: str,
 ) -> TimeReading | None:
     said = "" if said == WRITTEN else said
-    reads = [read_time_column(i, column(i), names[i], units[i], said if len(at) == 1 else said) for i in at]
+    reads = [read_time_column(i, column(i), names[i], units[i], said) for i in at]
     if len(at) == 1:
         return reads[0]
     parts = _from_parts(names, column, tuple(at))

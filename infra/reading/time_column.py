@@ -24,6 +24,7 @@ from infra.reading.time_forms import (
     PATTERNS,
     Bools,
     Ints,
+    as_bools,
     matches,
     read_form,
 )
@@ -32,7 +33,8 @@ from schemas.profile import Replay
 SAMPLE = 2000
 _USUAL = 0.5
 _FORM_WORDS = {
-    "ymd": "year, month, day in every cell", "digits": "digits of year, month and day", "clock": "times of day",
+    "ymd": "year, month, day in every cell", "digits": "digits of year, month and day",
+    "clock": "times of day",
     "ordinal": "year and day of the year",
 }  # fmt: skip
 WRITTEN = "written"
@@ -73,7 +75,7 @@ class TimeReading:
         return float(self.ok.mean()) if len(self.ok) else 0.0
 
 
-def read_time_column(
+def read_time_column(  # noqa: PLR0911  (one return for each kind of column)
     index: int, cells: pa.Array, name: str, unit: str = "", said: str = ""
 ) -> TimeReading | None:
     """A column's times; None: it holds none.
@@ -95,7 +97,7 @@ def read_time_column(
             .fill_null(0)
             .to_numpy(zero_copy_only=False)
         )
-        ok = _bools(cells.is_valid())
+        ok = as_bools(cells.is_valid())
         return TimeReading(
             (index,), us, ok, ~ok, "relative_us", "lengths of time", absolute=False, dated=False
         )
@@ -126,10 +128,10 @@ def trimmed(cells: pa.Array) -> pa.Array:
 
 
 def profile_format(form: str, order: str, text: pa.Array, read: Ints) -> str:
-    """The strptime format that reads every sampled cell as it was read; ``written`` or the order: there is none."""
+    """The strptime format that reads every sampled cell alike; ``written`` or the order: there is none."""
     cells = [str(c) for c in _sample(text).slice(0, 300).to_pylist()]
     fallback = order if form in OPEN_FORMS else WRITTEN
-    valid = _bools(text.is_valid())
+    valid = as_bools(text.is_valid())
     places = np.flatnonzero(valid)
     step = max(1, len(places) // SAMPLE)
     expected = read[places[::step][: len(cells)]]
@@ -199,7 +201,7 @@ def _written(index: int, text: pa.Array, said_order: str) -> TimeReading | None:
     us, ok, naive, clocked = read.us.copy(), read.ok.copy(), read.naive.copy(), read.clocked
     if not (ok.all() or form == GO_CLOCK):
         for other in FORMS:
-            left = ~ok & _bools(text.is_valid())
+            left = ~ok & as_bools(text.is_valid())
             if other in (form, GO_CLOCK) or not left.any() or (other in OPEN_FORMS and not order):
                 continue
             places = np.flatnonzero(left)
@@ -208,17 +210,18 @@ def _written(index: int, text: pa.Array, said_order: str) -> TimeReading | None:
             ok[places[more.ok]] = True
     if ok.sum() < _USUAL * (len(text) - text.null_count):
         return None
-    left = ~ok & _bools(text.is_valid())
+    left = ~ok & as_bools(text.is_valid())
     unread = tuple(str(c) for c in text.filter(pa.array(left)).slice(0, 3).to_pylist())
     made = profile_format(form, order, text, us) if form != GO_CLOCK else WRITTEN
     return TimeReading(
-        (index,), us, ok, naive, made, evidence, dated=read.dated, clocked=clocked, doubt=doubt, unread=unread,
+        (index,), us, ok, naive, made, evidence, dated=read.dated, clocked=clocked, doubt=doubt,
+        unread=unread,
         absolute=form != GO_CLOCK, readings=readings, dotted=dotted,
     )  # fmt: skip
 
 
 def _typed(index: int, cells: pa.Array) -> TimeReading:
-    ok = _bools(cells.is_valid())
+    ok = as_bools(cells.is_valid())
     kind = cells.type
     if pa.types.is_time(kind):
         scale = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}[kind.unit]
@@ -258,7 +261,8 @@ def _numbered(
     naive = np.full(len(read.us), read.naive)
     clocked = bool((read.us[read.ok] % 86_400_000_000 != 0).any())
     return TimeReading(
-        (index,), read.us, read.ok, naive, read.format, read.evidence, absolute=read.absolute, doubt=read.doubt,
+        (index,), read.us, read.ok, naive, read.format, read.evidence, absolute=read.absolute,
+        doubt=read.doubt,
         clocked=clocked,
     )  # fmt: skip
 
@@ -266,7 +270,7 @@ def _numbered(
 def _strptime(index: int, text: pa.Array, said: str) -> TimeReading:
     read = instants(text, Replay(time_format=said, missing=()))
     naive = np.full(len(text), "%z" not in said)
-    left = ~read.readable & _bools(text.is_valid())
+    left = ~read.readable & as_bools(text.is_valid())
     unread = tuple(str(c) for c in text.filter(pa.array(left)).slice(0, 3).to_pylist())
     return TimeReading((index,), read.us, read.readable, naive, said, f"{said} was given", unread=unread)
 
@@ -310,7 +314,3 @@ def _plausible(sample: pa.Array, form: str) -> int:
     if not matches(sample, form).any():
         return 0
     return max(int(read_form(sample, form, o).ok.sum()) for o in (ORDERS if form in OPEN_FORMS else ("",)))
-
-
-def _bools(flags: pa.Array) -> Bools:
-    return flags.to_numpy(zero_copy_only=False).astype(np.bool_)

@@ -37,7 +37,8 @@ _NAME = r"(?P<mon>[a-zà-ÿ]{3,10})\.?"
 _OR_CLOCK = rf"(?:{_BETWEEN}{_CLOCK}{_ZONE})?"
 
 PATTERNS: Mapping[str, str] = {
-    "ymd": rf"{_WEEKDAY}(?P<y>\d{{4}})(?:[-/._ ]|年)(?P<m>\d{{1,2}})(?:[-/._ ]|月)(?P<d>\d{{1,2}})日?{_OR_CLOCK}",
+    "ymd": rf"{_WEEKDAY}(?P<y>\d{{4}})(?:[-/._ ]|年)(?P<m>\d{{1,2}})(?:[-/._ ]|月)"
+    rf"(?P<d>\d{{1,2}})日?{_OR_CLOCK}",
     "num": rf"{_WEEKDAY}(?P<a>\d{{1,2}})[-/._ ](?P<b>\d{{1,2}})[-/._ ](?P<c>\d{{4}}|\d{{2}})\.?{_OR_CLOCK}",
     "digits": (
         r"(?P<y>\d{4})(?P<m>\d{2})(?P<d>\d{2})(?:[t _-]?(?P<h>\d{2})"
@@ -134,12 +135,12 @@ def read_form(text: pa.Array, form: str, order: str = "") -> ReadTimes:
 def matches(text: pa.Array, form: str) -> Bools:
     """Which cells look like the form, whatever their numbers are."""
     found = pc.match_substring_regex(text, rf"(?i)^{PATTERNS[form]}$")
-    return _bools(pc.fill_null(found, False))
+    return as_bools(pc.fill_null(found, False))
 
 
 def _read_chunk(text: pa.Array, form: str, order: str) -> ReadTimes:
     found = pc.extract_regex(pc.utf8_lower(text), rf"^{PATTERNS[form]}$")
-    matched = _bools(found.is_valid())
+    matched = as_bools(found.is_valid())
     names = re.findall(r"\?P<(\w+)>", PATTERNS[form])
     parts = {name: found.field(i) for i, name in enumerate(names)}
     year, month, day, ok = _date(parts, form, order, len(text))
@@ -162,12 +163,12 @@ def _date(parts: Mapping[str, pa.Array], form: str, order: str, size: int) -> tu
         return one * 1970, one, one, ok
     if form in OPEN_FORMS:
         a, b, c = (_whole(parts[n]) for n in "abc")
-        long = _bools(pc.fill_null(pc.equal(pc.utf8_length(parts["c"]), 4), False))
+        long = as_bools(pc.fill_null(pc.equal(pc.utf8_length(parts["c"]), 4), False))
         if order == "year_first":
             return _century(a, ~long), b, c, ~long
         day, month = (a, b) if order != "month_first" else (b, a)
         return _century(c, ~long), month, day, ok
-    year = _century(_whole(parts["y"]), _bools(pc.fill_null(pc.less(pc.utf8_length(parts["y"]), 3), False)))
+    year = _century(_whole(parts["y"]), as_bools(pc.fill_null(pc.less(pc.utf8_length(parts["y"]), 3), False)))
     if "doy" in parts:
         one = np.ones(size, dtype=np.int64)
         nth = _whole(parts["doy"])
@@ -185,11 +186,11 @@ def _clock(parts: Mapping[str, pa.Array], size: int) -> tuple[Ints, Ints, Bools]
     if "h" not in parts:
         return nothing, nothing, np.ones(size, dtype=np.bool_)
     hour, minute, second = (_whole(parts[n]) for n in ("h", "mi", "s"))
-    half = parts["ap"] if "ap" in parts else None
+    half = parts.get("ap")
     ok = (hour <= 24) & (minute < 60) & (second <= 60) & ((hour < 24) | (minute + second == 0))
     if half is not None:
-        after = _bools(pc.fill_null(pc.starts_with(half, "p"), False))
-        before = _bools(pc.fill_null(pc.starts_with(half, "a"), False))
+        after = as_bools(pc.fill_null(pc.starts_with(half, "p"), False))
+        before = as_bools(pc.fill_null(pc.starts_with(half, "a"), False))
         ok &= ~(after | before) | ((hour >= 1) & (hour <= 12))
         hour = np.where(after, hour % 12 + 12, np.where(before, hour % 12, hour))
     fraction = pc.utf8_slice_codeunits(pc.utf8_rpad(pc.fill_null(parts["f"], ""), 9, "0"), 0, 9)
@@ -255,14 +256,17 @@ def _century(year: Ints, short: Bools) -> Ints:
 def _month(names: pa.Array) -> Ints:
     coded = pc.fill_null(names, "").dictionary_encode()
     table = np.array([month_of(str(n)) for n in coded.dictionary.to_pylist()] or [0], dtype=np.int64)
-    return table[coded.indices.to_numpy(zero_copy_only=False)]
+    months: Ints = table[coded.indices.to_numpy(zero_copy_only=False)]
+    return months
 
 
 def _whole(digits: pa.Array) -> Ints:
     """Digits as numbers; 0 where there are none."""
     filled = pc.if_else(pc.equal(pc.fill_null(digits, ""), ""), "0", digits)
-    return pc.fill_null(filled, "0").cast(pa.int64()).to_numpy(zero_copy_only=False)
+    whole: Ints = pc.fill_null(filled, "0").cast(pa.int64()).to_numpy(zero_copy_only=False)
+    return whole
 
 
-def _bools(flags: pa.Array) -> Bools:
-    return flags.to_numpy(zero_copy_only=False).astype(np.bool_)
+def as_bools(flags: pa.Array) -> Bools:
+    """An array of truth values without nulls."""
+    return np.asarray(flags.to_numpy(zero_copy_only=False), dtype=np.bool_)

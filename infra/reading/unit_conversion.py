@@ -17,7 +17,8 @@ _LINEAR = (
     {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0},
 )
 _SAME = {
-    "degc": "c", "°c": "c", "deg c": "c", "celsius": "c", "℃": "c", "grad c": "c", "degf": "f", "°f": "f", "deg f": "f",
+    "degc": "c", "°c": "c", "deg c": "c", "celsius": "c", "℃": "c", "grad c": "c", "degf": "f",
+    "°f": "f", "deg f": "f",
     "fahrenheit": "f", "℉": "f", "degk": "k", "kelvin": "k", "°k": "k", "µv": "uv", "µa": "ua", "µm": "um",
     "m³/h": "m3/h", "percent": "%", "pct": "%", "volt": "v", "ampere": "a", "amps": "a",
 }  # fmt: skip

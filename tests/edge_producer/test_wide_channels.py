@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -42,8 +41,7 @@ def windows(n: int) -> list[np.ndarray]:
 @pytest.mark.parametrize("base", [0.0, BASE])
 def test_every_feature_of_a_wide_channel_is_what_numpy_computes(base):
     used, predictor = profile("float64"), load_predictor(profile("float64"))
-    for window in windows(3):
-        window = window - [BASE - base, 0]
+    for window in (w - [BASE - base, 0] for w in windows(3)):
         features, _ = predictor.score("d1", window)
         got = dict(zip(used.feature_names, features.tolist(), strict=True))
         energy = window[:, 0]

@@ -114,8 +114,9 @@ def test_day_and_month_that_nothing_tells_apart_are_asked_for(tmp_path, time):
     path = tmp_path / "file.csv"
     path.write_text("time,a\n" + "".join(f"{(start + s):{time}},{i}.5\n" for i, s in enumerate(steps)))
     found = read(path)
-    assert ["--time-format day_first", "--time-format month_first"] == list(found.record.doubts[0].options)[
-        :2
+    assert list(found.record.doubts[0].options)[:2] == [
+        "--time-format day_first",
+        "--time-format month_first",
     ]
     order = "day_first" if time.startswith("%d") else "month_first"
     decided = read(path, ReadingWishes(time=TimeWishes(None, order)))
@@ -303,8 +304,10 @@ def test_the_encoding_is_found_over_the_whole_file(tmp_path, encoding):
 
 
 PARQUET = {
-    "int8": pa.int8(), "int64": pa.int64(), "uint16": pa.uint16(), "uint64": pa.uint64(), "half": pa.float16(),
-    "float": pa.float32(), "double": pa.float64(), "decimal": pa.decimal128(12, 3), "wide": pa.decimal256(40, 3),
+    "int8": pa.int8(), "int64": pa.int64(), "uint16": pa.uint16(), "uint64": pa.uint64(),
+    "half": pa.float16(),
+    "float": pa.float32(), "double": pa.float64(), "decimal": pa.decimal128(12, 3),
+    "wide": pa.decimal256(40, 3),
     "text": pa.string(), "large": pa.large_string(), "coded": pa.dictionary(pa.int32(), pa.string()),
 }  # fmt: skip
 

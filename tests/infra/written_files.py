@@ -127,7 +127,7 @@ def write(folder: Path, form: Written, seed: int = 0) -> Path:
     if form.order == "newest first":
         rows.reverse()
     elif form.order == "mixed":
-        random.Random(seed).shuffle(rows)  # noqa: S311
+        random.Random(seed).shuffle(rows)
     table = [
         [*heads, *form.names],
         *([["", *[""] * (len(heads) - 1), "hPa", "l/min"]] if form.units else []),

@@ -1,0 +1,105 @@
+"""Sorts the rows of each device by time, and finds those whose time another row has. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from infra.reading.row_order import order_rows, spread_rows
+from infra.reading.time_forms import Bools, Ints
+
+Places = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DeviceRows:
+    """One device's rows, in the order of time.
+
+    Attributes:
+        us: Microseconds since 1970, UTC, rising.
+        places: Where the rows stand in the columns.
+    """
+
+    us: Ints
+    places: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SortedRows:
+    """Rows by device, and what became of the others.
+
+    Attributes:
+        devices: By the name in the file; one without a name where the file names none.
+        words: How the rows of each device stood in the file.
+        spread: How rows that share a time were spread; empty: they were not.
+        repeated: Rows that equal another row of the device in time and every value.
+        duplicate: Rows that have the time of another row of the device and other values.
+        collisions: Rows that have the time of another row and other values, spread ones included.
+    """
+
+    devices: Mapping[str, DeviceRows]
+    words: frozenset[str]
+    spread: str
+    repeated: int
+    duplicate: int
+    collisions: int
+
+
+def rows_by_device(
+    us: Ints, kept: Places, names: pa.Array | None, values: Sequence[NDArray[np.float64]], *, spreads: bool
+) -> SortedRows:
+    """Each device's rows in the order of time, one for each time.
+
+    Args:
+        us: Times of the rows that have one.
+        kept: Where these rows stand in the columns.
+        names: Device of every row of the file; None: there is one.
+        values: Every column of numbers.
+        spreads: Whether rows that share a time may be spread over it.
+    """
+    devices: dict[str, DeviceRows] = {}
+    words: set[str] = set()
+    spread = ""
+    repeated = duplicate = collisions = 0
+    for name, rows in _groups(len(us), kept, names).items():
+        order = order_rows(us[rows])
+        words.add(order.words)
+        places = kept[rows[order.places]]
+        identical = _identical(places, order.us, values)
+        shared = np.diff(order.us, prepend=order.us[:1] - 1) == 0
+        collisions += int((shared & ~identical).sum())
+        if spreads:
+            order = spread_rows(order, identical)
+            spread = spread or order.evidence
+        fresh = np.diff(order.us, prepend=order.us[:1] - 1) > 0
+        repeated += int((~fresh & identical).sum())
+        duplicate += int((~fresh & ~identical).sum())
+        devices[name] = DeviceRows(order.us[fresh], places[fresh])
+    return SortedRows(devices, frozenset(words), spread, repeated, duplicate, collisions)
+
+
+def _groups(size: int, kept: Places, names: pa.Array | None) -> dict[str, Places]:
+    """Indices of each device's rows, in the file's order."""
+    if names is None:
+        return {"": np.arange(size)}
+    coded = names.take(pa.array(kept)).dictionary_encode()
+    codes = coded.indices.to_numpy(zero_copy_only=False)
+    by_code = np.argsort(codes, kind="stable")
+    starts = np.searchsorted(codes[by_code], np.arange(len(coded.dictionary) + 1))
+    return {str(v): by_code[starts[i] : starts[i + 1]] for i, v in enumerate(coded.dictionary.to_pylist())}
+
+
+def _identical(places: Places, us: Ints, values: Sequence[NDArray[np.float64]]) -> Bools:
+    """Which rows equal the row before in time and every value."""
+    same = np.asarray(np.diff(us, prepend=us[:1] - 1) == 0)
+    for column in values:
+        if not same.any():
+            break
+        at = np.flatnonzero(same)
+        now, before = column[places[at]], column[places[at - 1]]
+        same[at] = (now == before) | (np.isnan(now) & np.isnan(before))
+    return same

@@ -23,7 +23,6 @@ class Window:
 
     Attributes:
         samples: Shape (W, C), float32 (float64 if a channel is wide), oldest first, columns in
-        samples: Shape (W, C), float32 (float64 if a channel is wide), oldest first, columns in
             ``Profile.channel_names`` order; NaN means missing, an infinity a value outside the channel's range.
             Must not be changed after the source has yielded the window.
         end: Event time: UTC instant at which the window was complete, by the device's clock.

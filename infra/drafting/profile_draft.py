@@ -27,6 +27,8 @@ Array = NDArray[np.float64]
 MAX_CHANNELS = 32
 JUMP = 4.0
 """A value this many times as far from the median as the next nearer one is absurd."""
+NEIGHBOURS = 3
+"""Different values in a row that are no glitch, however far they lie."""
 LABEL_NAME = re.compile(r"label|class|target|anomal|fault|fail", re.IGNORECASE)
 
 
@@ -160,7 +162,7 @@ def _column(column: MeasuredColumn, values: Array, taken: Sequence[str]) -> Draf
     finite = values[np.isfinite(values)]
     unit = column.unit or ("1" if column.codes else "?")
     usual_low, usual_high = plausible_range(finite)
-    low, high = possible_range(unit, usual_low, usual_high)
+    low, high = possible_range(unit, *with_runs(finite, usual_low, usual_high))
     absurd = int(((finite < low) | (finite > high)).sum())
     return DraftColumn(
         channel=slug(without_unit(column.name), taken),
@@ -177,6 +179,31 @@ def _column(column: MeasuredColumn, values: Array, taken: Sequence[str]) -> Draf
         codes=column.codes,
         dtype="float64" if outgrows_float32(finite) else "float32",
     )
+
+
+def with_runs(values: Array, low: float, high: float) -> tuple[float, float]:
+    """Limits that keep a run of neighbours, too: a glitch is alone or stuck, a fault goes on and moves.
+
+    Args:
+        values: In the order of time.
+        low: Lower limit without them.
+        high: Upper limit without them.
+
+    >>> calm = np.full(100, 20.0)
+    >>> with_runs(np.append(calm, [95.0, 96.5, 98.0]), 10.0, 30.0)
+    (10.0, 120.0)
+    >>> with_runs(np.append(calm, [0.0, 0.0, 0.0]), 10.0, 30.0), with_runs(np.append(calm, 999.0), 10.0, 30.0)
+    ((10.0, 30.0), (10.0, 30.0))
+    """
+    outside = (values < low) | (values > high)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], outside.astype(np.int8), [0]])))
+    for start, end in zip(edges[::2], edges[1::2], strict=True):
+        run = values[start:end]
+        if len(np.unique(run)) >= NEIGHBOURS:
+            margin = 0.25 * (max(high, float(run.max())) - min(low, float(run.min())))
+            low = low if run.min() >= low else _outward(float(run.min()) - margin, -1)
+            high = high if run.max() <= high else _outward(float(run.max()) + margin, 1)
+    return low, high
 
 
 def outgrows_float32(values: Array) -> bool:

@@ -62,7 +62,9 @@ def lake(lake_root):
         land(lake, **{SUMMARIES.name: rows})
     window = {"window_start": [T0], "window_s": [300.0], "n": [6], "mean": [2.0], "m2": [5.5]}
     ends = {"min": [0.5], "max": [3.5], "devices": [2], "model_version": ["v"]}
-    partial = fill(AGGREGATES.schema, cohort=[COHORT], profile=[PROFILE.name], feature=[FEATURE], **window, **ends)
+    partial = fill(
+        AGGREGATES.schema, cohort=[COHORT], profile=[PROFILE.name], feature=[FEATURE], **window, **ends
+    )
     land(lake, **{AGGREGATES.name: partial})
     return lake
 

@@ -1,0 +1,126 @@
+"""Laws of `profile init` and `replay`: they say what they decided, stop where it is doubtful, and repeat nothing."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from infra.drafting.profile_draft import draft
+from infra.reading.decision_record import DecisionRecord
+from infra.replay import ReplayRequest
+from infra.replay_checks import Remaining, with_rate_doubt
+from infra.replay_history import content_digest
+from schemas.errors import SourceError
+from tests.infra.cli import Edgeloop, EdgeloopHere
+from tests.infra.test_reading import long_file
+from tests.infra.workbooks import write_workbook
+from tests.infra.written_files import START, Written, read, rows_of, truth, write
+
+
+def recording(folder: Path, name: str = "pump.csv", rows: int = 300) -> Path:
+    lines = [f"{START + timedelta(minutes=i):%Y-%m-%d %H:%M:%S},{20 + i % 17 / 4}" for i in range(rows)]
+    path = folder / name
+    path.write_text("time,heat\n" + "\n".join(lines) + "\n")
+    return path
+
+
+def test_a_doubt_stops_init_with_the_option_that_decides_and_writes_nothing(tmp_path):
+    edgeloop, target = EdgeloopHere(tmp_path / "state"), tmp_path / "p.toml"
+    arguments = ("profile", "init", str(long_file(tmp_path, 3, True)), "-o", str(target))
+    stopped = edgeloop(*arguments, "--json")
+    said = json.loads(stopped.stdout)
+    assert stopped.returncode == 1
+    assert not target.exists()
+    assert said["reading"]["doubts"][0]["options"] == ["--device-column machine"]
+    assert "--device-column machine" in said["stopped"][0]
+    assert "--device-column machine" in stopped.stderr
+    decided = edgeloop.json(*arguments, "--device-column", "machine")
+    assert decided["reading"]["devices"] == {f"unit {d}": 40 for d in range(3)}
+    assert target.exists()
+
+
+def test_init_and_replay_decide_alike_and_both_say_it(tmp_path):
+    path = write(tmp_path, Written(time="date and time", delimiter=";", decimal=",", order="newest first"))
+    edgeloop, target = EdgeloopHere(tmp_path / "state"), tmp_path / "p.toml"
+    first = edgeloop("profile", "init", str(path), "-o", str(target))
+    assert "Date and Time" in first.stderr
+    assert "newest first" in first.stderr
+    again = ReplayRequest((path,), str(target)).read().read
+    one, two = draft(path).record.to_json(), again.record.to_json()
+    for key in ("rows", "time", "devices", "doubts"):
+        assert one[key] == two[key]
+    assert rows_of(again)[0] == truth(Written())[0]
+
+
+def test_a_file_at_another_rate_than_the_profiles_is_doubted():
+    plain = DecisionRecord((), 1, 1, {}, None, None, True, 1.0, {}, (), ())
+    assert not with_rate_doubt(plain, 1.1).doubts
+    assert with_rate_doubt(plain, 60.0).doubts
+    assert with_rate_doubt(plain, 1 / 60).doubts
+
+
+@pytest.mark.parametrize("name", ["Kuehlraum Süd.csv", "温度.csv", "-x-.csv"])
+def test_a_devices_id_is_made_of_what_ids_allow(tmp_path, name):
+    path = recording(tmp_path, name)
+    ReplayRequest((path,), "machine").check()
+    with pytest.raises(SourceError, match="--device"):
+        ReplayRequest((path,), "machine", device="Süd").check()
+
+
+def test_the_same_content_is_known_under_any_name_and_compression(tmp_path):
+    one, other = recording(tmp_path), recording(tmp_path, "copy.csv")
+    packed = write(tmp_path, Written(ending=".csv.gz"))
+    plain = write(tmp_path, Written())
+    assert content_digest([one]) == content_digest([other])
+    assert content_digest([packed]) == content_digest([plain]) != content_digest([one])
+    assert content_digest([one, plain]) == content_digest([plain, other])
+
+
+def test_the_time_left_follows_the_pace():
+    left = Remaining(1000)
+    assert left.words(0, 0.0) == "0% read"
+    assert left.words(100, 10.0) == "10% read"
+    assert left.words(200, 20.0) == "20% read, 1 min 20 s left"
+    assert left.words(1000, 100.0) == "all read, landing"
+
+
+def test_a_workbook_reads_as_the_text_of_the_same_cells(tmp_path):
+    times, values = truth(Written())
+    rows = [["Station North"], ["time", "druck", "fluss"]]
+    rows += [[t.replace(tzinfo=None), float(a), float(b)] for t, (a, b) in zip(times, values, strict=True)]
+    got, found = rows_of(read(write_workbook(tmp_path / "log.xlsx", rows)))
+    assert got == times
+    assert found.tolist() == values.tolist()
+
+
+@pytest.mark.kafka
+def test_a_replay_is_repeatable(tmp_path):
+    """The same file again is refused; with --replace exactly its rows count, once."""
+    edgeloop, path, profile = Edgeloop(tmp_path / "state"), recording(tmp_path), tmp_path / "pump.toml"
+    edgeloop.json("profile", "init", str(path), "-o", str(profile))
+    arguments = ("replay", str(path), "--profile", str(profile))
+    assert edgeloop("up").returncode == 0
+    try:
+        count = "SELECT (SELECT sum(n) FROM summaries WHERE feature = 'heat_last') AS n, (FROM cut SELECT id) AS cut"
+        first = edgeloop.json(*arguments)
+        assert (first["balanced"], first["rows"]["sensed"], first["reading"]["rows"]["used"]) == (
+            True,
+            300,
+            300,
+        )
+        before = edgeloop.json("sql", count)[0]
+        again = edgeloop(*arguments)
+        assert again.returncode == 1
+        assert "--replace" in again.stderr
+        assert edgeloop.json("sql", count)[0]["n"] == 300
+        assert edgeloop.json(*arguments, "--replace")["balanced"]
+        assert edgeloop.json("sql", count)[0]["n"] == 300
+        assert edgeloop.json("sql", "SELECT count(*) AS n FROM retired_boots")[0]["n"] == 1
+        assert edgeloop.json("sql", count, "--cut", str(before["cut"]))[0]["n"] == 300
+        longer = recording(tmp_path, rows=400)
+        assert "over the same time" in edgeloop("replay", str(longer), "--profile", str(profile)).stderr
+    finally:
+        edgeloop("down")

@@ -23,8 +23,8 @@ class Window:
 
     Attributes:
         samples: Shape (W, C), float32 (float64 if a channel is wide), oldest first, columns in
-            ``Profile.channel_names`` order; NaN means missing, an infinity a value outside the channel's range.
-            Must not be changed after the source has yielded the window.
+            ``Profile.channel_names`` order; NaN means missing, an infinity a value outside the channel's
+            range. Must not be changed after the source has yielded the window.
         end: Event time: UTC instant at which the window was complete, by the device's clock.
         mono_ns: Monotonic clock of the device at that instant, ns.
         due_s: Seconds since the start of the source at which the window is complete;

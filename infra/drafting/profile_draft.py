@@ -18,6 +18,7 @@ from infra.reading.decision_record import DecisionRecord
 from infra.reading.file_set import stem
 from infra.reading.measured_column import MeasuredColumn, without_unit
 from infra.reading.recording_reader import ReadingWishes, ReadRecording, read_recording
+from infra.reading.time_choice import NONE
 from schemas.errors import SourceError
 from schemas.instants import utc_now
 from schemas.profile import Profile, Replay
@@ -122,7 +123,7 @@ def _form(read: ReadRecording, wishes: ReadingWishes, columns: Sequence[DraftCol
     usual = Replay.model_fields["missing"].default
     return ReplayForm(
         time_columns=read.time_columns,
-        time_format="iso" if read.time is None else read.time.format,
+        time_format=_time_format(read, wishes),
         timezone=wishes.timezone,
         delimiter={" ": "\t", "": ","}.get(read.delimiter, read.delimiter),
         decimal=decimal,
@@ -132,6 +133,12 @@ def _form(read: ReadRecording, wishes: ReadingWishes, columns: Sequence[DraftCol
         decimals={k: v for k, v in said.items() if v and v != decimal},
         missing=(*usual, *wishes.columns.missing) if wishes.columns.missing else (),
     )
+
+
+def _time_format(read: ReadRecording, wishes: ReadingWishes) -> str:
+    if read.time is not None:
+        return read.time.format
+    return NONE if wishes.time.columns == () else "iso"
 
 
 def _useless(name: str, values: Array) -> str:

@@ -1,4 +1,4 @@
-"""Laws of retired starts: from one cut on nothing counts them, before it everything does, and no file goes."""
+"""Laws of retired starts: from one cut on nothing counts them, older cuts do, and no file goes."""
 
 from __future__ import annotations
 
@@ -62,9 +62,8 @@ def lake(lake_root):
         land(lake, **{SUMMARIES.name: rows})
     window = {"window_start": [T0], "window_s": [300.0], "n": [6], "mean": [2.0], "m2": [5.5]}
     ends = {"min": [0.5], "max": [3.5], "devices": [2], "model_version": ["v"]}
-    partial = fill(
-        AGGREGATES.schema, cohort=[COHORT], profile=[PROFILE.name], feature=[FEATURE], **window, **ends
-    )
+    named = {"cohort": [COHORT], "profile": [PROFILE.name], "feature": [FEATURE]}
+    partial = fill(AGGREGATES.schema, **named, **window, **ends)
     land(lake, **{AGGREGATES.name: partial})
     return lake
 

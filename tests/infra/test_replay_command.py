@@ -1,4 +1,4 @@
-"""Laws of `profile init` and `replay`: they say what they decided, stop where it is doubtful, and repeat nothing."""
+"""Laws of `profile init` and `replay`: they say what they decide, stop where in doubt, repeat nothing."""
 
 from __future__ import annotations
 
@@ -104,7 +104,8 @@ def test_a_replay_is_repeatable(tmp_path):
     arguments = ("replay", str(path), "--profile", str(profile))
     assert edgeloop("up").returncode == 0
     try:
-        count = "SELECT (SELECT sum(n) FROM summaries WHERE feature = 'heat_last') AS n, (FROM cut SELECT id) AS cut"
+        landed = "SELECT sum(n) FROM summaries WHERE feature = 'heat_last'"
+        count = f"SELECT ({landed}) AS n, (FROM cut SELECT id) AS cut"
         first = edgeloop.json(*arguments)
         assert (first["balanced"], first["rows"]["sensed"], first["reading"]["rows"]["used"]) == (
             True,

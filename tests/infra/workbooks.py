@@ -38,7 +38,8 @@ def write_workbook(path: Path, rows: list[list[object]]) -> Path:
         f'Type="{_OFFICE}/styles" Target="styles.xml"/></Relationships>',
         "xl/workbook.xml": f'<workbook {_MAIN} xmlns:r="{_OFFICE}"><sheets>'
         '<sheet name="Log" sheetId="1" r:id="r1"/></sheets></workbook>',
-        "xl/styles.xml": f'<styleSheet {_MAIN}><cellXfs count="2"><xf numFmtId="0"/><xf numFmtId="22"/></cellXfs></styleSheet>',
+        "xl/styles.xml": f'<styleSheet {_MAIN}><cellXfs count="2"><xf numFmtId="0"/>'
+        '<xf numFmtId="22"/></cellXfs></styleSheet>',
         "xl/worksheets/sheet1.xml": f"<worksheet {_MAIN}><sheetData>{sheet}</sheetData></worksheet>",
     }
     with zipfile.ZipFile(path, "w") as archive:

@@ -183,9 +183,9 @@ def replay(
     name = f"replay-{uuid.uuid4().hex[:8]}"
     folder = stack.settings.state_dir / "recordings" / name
     edge = _edge(stack, request, name, devices, folder)
+    refuse_other_units(lake, profile)
     history = ReplayHistory(lake, profile.name, wanted.content, request.recordings, wanted.ids, wanted.read)
     earlier = history.check(replaces=request.replaces, force=request.force)
-    refuse_other_units(lake, profile)
     edge.register(lake, profile)
     # Earlier rows stop counting before the new ones land: nobody sees both at once.
     history.retire(earlier)

@@ -115,7 +115,7 @@ class _Device:
     def framed(self) -> Iterator[Framed]:
         names = [TIME_COLUMN, *self._profile.channel_names]
         try:
-            with pq.ParquetFile(self._path) as file:
+            with pq.ParquetFile(self._path, pre_buffer=False) as file:
                 for batch in file.iter_batches(batch_size=BLOCK_ROWS, columns=names, use_threads=False):
                     yield from self._block(batch, names)
         except (pa.ArrowInvalid, OSError) as exc:

@@ -80,7 +80,7 @@ class Recording:
                     yield RecordingBlock(None, columns)
 
     def _parquet(self) -> Iterator[pa.RecordBatch]:
-        with pq.ParquetFile(self._path) as file:
+        with pq.ParquetFile(self._path, pre_buffer=False) as file:
             positions = self._positions(file.schema_arrow.names)
             names = [file.schema_arrow.names[p] for p in positions]
             for batch in file.iter_batches(batch_size=BLOCK_ROWS, columns=sorted(set(names))):
@@ -148,6 +148,8 @@ class Recording:
             raise SourceError(f"{self._path}: no such file") from exc
         except UnicodeDecodeError as exc:
             raise self._wrong_encoding() from exc
+        except csv.Error as exc:
+            raise SourceError(f"{self._path}: its first line is no line of names: {exc}") from exc
         except pa.ArrowInvalid as exc:
             if "UTF8" in str(exc):
                 raise self._wrong_encoding() from exc

@@ -15,7 +15,7 @@ from infra.reading.recording_reader import ReadRecording
 from schemas.profile import Profile
 from schemas.row_schemas import TimeQuality
 
-GROUP_ROWS = 65_536
+GROUP_ROWS = 16_384
 
 
 def write_canonical(read: ReadRecording, profile: Profile, ids: Mapping[str, str], folder: Path) -> None:

@@ -23,6 +23,8 @@ HEAD_LINES = 2000
 HEAD_CHARS = 1 << 20
 MAX_LINE_BYTES = 64_000_000
 _NULL = "\x01"
+_BROKEN = 0.02
+"""Share of rows that may be too short or too long in a text that was cut without quotes."""
 _PARQUET = (".parquet", ".pq")
 _SHOWN = {BLANKS: "blanks", "\t": "tab"}
 _SHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
@@ -125,7 +127,7 @@ def _from_text(path: Path, folder: Path, encoding: str, delimiter: str) -> CellT
         said,
         dialect.delimiter,
         cut.excerpt,
-        cut.short,
+        bool(cut.short),
     )
 
 
@@ -176,17 +178,38 @@ class _Cut:
     rows: int
     malformed: int
     excerpt: tuple[str, ...]
-    short: bool
+    short: int
 
 
 def _cut(path: Path, dialect: Dialect, width: int, skipped: int, folder: Path) -> _Cut:
-    """Cut a text into cells, all of them text; records that are too long are counted and left out."""
+    """Cut a text into cells, all of them text; records that are too long are counted and left out.
+
+    A cell that begins with a quote which nobody closes swallows the lines after it. Where cells hold lines,
+    the text is cut once more without quotes, and that counts if it gives more rows, nearly all of them whole.
+    """
+    quoted, lines_inside = _cut_with(path, dialect, width, skipped, folder, '"')
+    if not lines_inside:
+        return quoted
+    plain, _ = _cut_with(path, dialect, width, skipped, folder, "")
+    return (
+        plain
+        if plain.rows > quoted.rows and plain.short + plain.malformed <= _BROKEN * plain.rows
+        else quoted
+    )
+
+
+def _cut_with(
+    path: Path, dialect: Dialect, width: int, skipped: int, folder: Path, quote: str
+) -> tuple[_Cut, int]:
+    """The text cut with a quote or without, and how many of its cells hold line ends."""
     delimiter = "\t" if dialect.delimiter == BLANKS else dialect.delimiter
     columns = ", ".join(f"'c{i}': 'VARCHAR'" for i in range(width + 1))
     kept = ", ".join(f"c{i}" for i in range(width))
-    everything, target = folder / "every.parquet", folder / "cells.parquet"
+    name = "quoted" if quote else "plain"
+    everything, target = folder / f"{name}-every.parquet", folder / f"{name}-cells.parquet"
     read = (
-        f"SELECT * FROM read_csv($1, columns = {{{columns}}}, delim = $2, quote = '\"', escape = '\"',"  # noqa: S608
+        f"SELECT * FROM read_csv($1, columns = {{{columns}}}, delim = $2,"  # noqa: S608
+        f" quote = '{quote}', escape = '{quote}',"
         " header = false, auto_detect = false, null_padding = true, strict_mode = false, parallel = false,"
         f" nullstr = $3, store_rejects = true, rejects_limit = 0, max_line_size = {MAX_LINE_BYTES})"
         f" WHERE trim(concat({kept}, c{width})) <> '' OFFSET {skipped}"
@@ -204,17 +227,20 @@ def _cut(path: Path, dialect: Dialect, width: int, skipped: int, folder: Path) -
             rows = _one(connection, "SELECT count(*) FROM read_parquet($1)", source)
             long = _one(connection, "SELECT count(*) FROM read_parquet($1) WHERE long", source)
             short = _one(connection, "SELECT count(*) FROM read_parquet($1) WHERE short", source)
+            ends = " OR ".join(f"contains(c{i}, chr(10))" for i in range(width))
+            inside = _one(connection, f"SELECT count(*) FROM read_parquet($1) WHERE {ends}", source)  # noqa: S608
             found = connection.execute(
                 f"SELECT left(concat_ws(' | ', {kept}), 120) FROM read_parquet($1) WHERE long LIMIT 3",  # noqa: S608
                 source,
             ).fetchall()
             if not long:
-                return _Cut(everything, rows, rejected, (), bool(short))
+                return _Cut(everything, rows, rejected, (), short), inside
             connection.execute(
                 f"COPY (SELECT * FROM read_parquet($1) WHERE NOT long) TO '{target}' (FORMAT parquet)",  # noqa: S608
                 source,
             )
-            return _Cut(target, rows - long, long + rejected, tuple(text for (text,) in found), bool(short))
+            excerpt = tuple(text for (text,) in found)
+            return _Cut(target, rows - long, long + rejected, excerpt, short), inside
     except duckdb.Error as exc:
         raise SourceError(f"cannot be cut into cells: {str(exc).splitlines()[0]}") from exc
 

@@ -278,6 +278,19 @@ def test_ragged_rows_lose_nothing_that_fits_and_say_what_does_not(tmp_path):
     assert found.columns[1].cells["blank"] == 1
 
 
+def test_a_quote_that_nobody_closes_swallows_no_rows_and_cells_of_several_lines_stay_whole(tmp_path):
+    path = tmp_path / "file.csv"
+    lines = [f"{START + timedelta(minutes=i):%Y-%m-%d %H:%M:%S},{i}.5,ok" for i in range(100)]
+    lines[40] = lines[40].replace(",ok", ',"ok')
+    path.write_text("time,a,note\n" + "\n".join(lines))
+    assert rows_of(read(path))[1][:, 0].tolist() == [i + 0.5 for i in range(100)]
+    lines = [
+        f'{START + timedelta(minutes=i):%Y-%m-%d %H:%M:%S},{i}.5,"one\nof, three\nlines"' for i in range(100)
+    ]
+    path.write_text("time,a,note\n" + "\n".join(lines))
+    assert rows_of(read(path))[1][:, 0].tolist() == [i + 0.5 for i in range(100)]
+
+
 def test_very_long_fields_are_read_and_a_line_without_rows_is_refused(tmp_path):
     path = tmp_path / "file.csv"
     lines = [f"{START + timedelta(minutes=i):%Y-%m-%d %H:%M:%S},{i}.5,{'x' * 200_000}" for i in range(20)]

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from schemas.errors import SourceError
-from schemas.profile import Replay
+from schemas.recording_section import Replay
 
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  (naive on purpose: wall clock times are counted from it)
 _UTC = pa.timestamp("us", "UTC")

@@ -15,7 +15,8 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from schemas.errors import SourceError
-from schemas.profile import Profile, Replay
+from schemas.profile import Profile
+from schemas.recording_section import Replay
 
 BLOCK_BYTES = 1 << 20
 BLOCK_ROWS = 8192

@@ -21,7 +21,8 @@ from infra.reading.recording_reader import ReadingWishes, ReadRecording, read_re
 from infra.reading.time_choice import NONE
 from schemas.errors import SourceError
 from schemas.instants import utc_now
-from schemas.profile import Profile, Replay
+from schemas.profile import Profile
+from schemas.recording_section import Replay
 
 Array = NDArray[np.float64]
 

@@ -18,6 +18,8 @@ EPOCHS = {"epoch_s": 1_000_000.0, "epoch_ms": 1_000.0, "epoch_us": 1.0, "epoch_n
 RELATIVE = {"ns": 1e-3, "us": 1.0, "ms": 1e3, "s": 1e6, "min": 6e7, "h": 3.6e9, "d": 8.64e10}
 EARLIEST_S, LATEST_S = 1.0e8, 4.2e9
 """1973 and 2103: a count of seconds since 1970 outside is none."""
+LONGEST_US = 3.2e15
+"""A hundred years: numbers that span more are no time since a start."""
 EXCEL_DAYS = (20_000.0, 75_000.0)
 """1954 and 2105, in days since 30 December 1899."""
 _UNIT_NAMES = {
@@ -143,7 +145,7 @@ def _relative(
     ):
         since_1970 = (np.where(ok, values, 0) - 25_569.0) * 8.64e10
         why = "days since 1899, as spreadsheets count them"
-        return NumberTimes(_rounded(since_1970, 1000), ok, "excel", absolute=True, naive=True, evidence=why)
+        return NumberTimes(_excel(since_1970, ok), ok, "excel", absolute=True, naive=True, evidence=why)
     elapsed = bool(_ELAPSED.search(name)) or timelike
     stated = time_unit(name, unit)
     if not rising or not (elapsed or stated in ("s", "ms", "us", "ns")) or len(some) < 3:
@@ -155,7 +157,9 @@ def _relative(
             doubt = f"'{name}' rises by {step:g} and names no unit of time"
         stated = "s"
     why = f"rises by {step:.6g} {stated} from {some[0]:g}: time since a start that the file does not tell"
-    us = np.round(np.where(ok, values, 0) * RELATIVE[stated]).astype(np.int64)
+    if (some.max() - some.min()) * RELATIVE[stated] > LONGEST_US:
+        return None
+    us = np.round(np.where(ok, values - some[0], 0) * RELATIVE[stated]).astype(np.int64)
     return NumberTimes(us, ok, f"relative_{stated}", absolute=False, naive=False, evidence=why, doubt=doubt)
 
 
@@ -170,7 +174,7 @@ def _as_said(
         return NumberTimes(us, ok, said, absolute=False, naive=False, evidence=why)
     if said == "excel":
         since_1970 = (np.where(ok, values, 0) - 25_569.0) * 8.64e10
-        return NumberTimes(_rounded(since_1970, 1000), ok, "excel", absolute=True, naive=True, evidence=why)
+        return NumberTimes(_excel(since_1970, ok), ok, "excel", absolute=True, naive=True, evidence=why)
     del cells
     return None
 
@@ -195,7 +199,10 @@ def _rising(values: NDArray[np.float64]) -> bool:
     return bool((steps >= 0).mean() >= 0.98 or (steps <= 0).mean() >= 0.98)
 
 
-def _rounded(us: NDArray[np.float64], to: int) -> Ints:
+def _excel(us: NDArray[np.float64], ok: Bools) -> Ints:
+    """Days of a spreadsheet; five digits of a day are half a second off, so rows apart are rounded."""
+    steps = np.abs(np.diff(us[ok]))
+    to = 1_000_000 if len(steps) and np.median(steps) >= 2e6 else 1000
     return np.round(us / to).astype(np.int64) * to
 
 

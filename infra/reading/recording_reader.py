@@ -239,7 +239,7 @@ def _anchored(us: Ints, wishes: ReadingWishes, now: datetime, ok: Bools | None =
     some = us if ok is None else us[ok]
     if not len(some):
         return us
-    return us + to_us(now) - (int(some.min()) if wishes.starts_now else int(some.max()))
+    return us - (int(some.min()) if wishes.starts_now else int(some.max())) + to_us(now)
 
 
 def _unwrapped(us: Ints, time: TimeReading, ok: Bools) -> Ints:

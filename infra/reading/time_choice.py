@@ -64,7 +64,10 @@ def choose_time(
     found: list[TimeReading] = []
     unread: list[str] = []
     for i, name in enumerate(names):
-        read = read_time_column(i, column(i), name, units[i], wishes.format)
+        # A format of numbers, such as relative_ms, would fit every column of them.
+        fits_any = wishes.format in ORDERS or "%" in wishes.format
+        said = wishes.format if fits_any or TIME_NAME.search(name) or not name.strip() else ""
+        read = read_time_column(i, column(i), name, units[i], said)
         if read is not None:
             found.append(read)
         elif TIME_NAME.search(name) and _texts(column(i)):

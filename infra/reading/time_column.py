@@ -28,7 +28,7 @@ from infra.reading.time_forms import (
     matches,
     read_form,
 )
-from schemas.profile import Replay
+from schemas.recording_section import Replay
 
 SAMPLE = 2000
 _USUAL = 0.5
@@ -122,7 +122,7 @@ def read_time_column(  # noqa: PLR0911  (one return for each kind of column)
 
 def trimmed(cells: pa.Array) -> pa.Array:
     """Text without outer blanks; null where there is no value."""
-    text = pc.utf8_trim(cells.cast(pa.string()), " \t\r\n\u00a0\ufeff\u200e'\"")
+    text = pc.utf8_trim(cells.cast(pa.string()), " \t\r\n\u00a0\ufeff\u200e'\"[]")
     none = pc.is_in(pc.utf8_lower(text), value_set=pa.array(MISSING, pa.string()))
     return pc.if_else(pc.fill_null(none, True), None, text)
 

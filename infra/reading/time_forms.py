@@ -30,7 +30,7 @@ _MINUTES = (
     r"(?P<h>\d{1,2})[:.h](?P<mi>\d{2})(?:[:.m](?P<s>\d{1,2})(?:[.,:](?P<f>\d{1,12}))?)?s?"
     r"\s*(?P<ap>[ap]\.?\s?m\.?)?"
 )
-_ZONE = r"\s*[\[(]?(?P<z>(?:utc|gmt)?\s?[+-]\d{1,2}(?::?\d{2})?|[a-z]{1,5}|utc±0)?[\])]?"
+_ZONE = r"\s*[\[(]?(?P<z>(?:utc|gmt)?\s?[+-]\d{1,2}(?::?\d{2})?(?:\[[\w/]+\]?)?|[a-z]{1,5}|utc±0)?[\])]?"
 _WEEKDAY = r"(?:[a-zà-ÿ]{2,10}\.?,?\s+)?"
 _BETWEEN = r"(?:\s*[t_,;@:]\s*|\s+-\s+|\s+|-)"
 _NAME = r"(?P<mon>[a-zà-ÿ]{3,10})\.?"
@@ -223,7 +223,7 @@ def offset_s(zone: str) -> int | None:
         return 0
     if zone in _ZONES_H:
         return _ZONES_H[zone] * 3600
-    found = re.fullmatch(r"(?:utc|gmt)?\s?([+-])(\d{1,2}):?(\d{2})?", zone)
+    found = re.fullmatch(r"(?:utc|gmt)?\s?([+-])(\d{1,2}):?(\d{2})?(?:\[.*)?", zone)
     if found is None:
         return None
     size = int(found[2]) * 3600 + int(found[3] or 0) * 60

@@ -132,6 +132,23 @@ def test_a_time_that_cannot_be_read_is_said_and_never_today(tmp_path):
     assert "--time-format" in doubt.options
 
 
+def test_a_format_that_is_named_decides(tmp_path):
+    """A counter without a unit is asked for; what is said applies to the time alone."""
+    path = tmp_path / "file.csv"
+    path.write_text("a,timer\n" + "".join(f"{i}.5,{i * 10}\n" for i in range(60)))
+    assert "--time-format relative_ms" in read(path).record.doubts[0].options
+    found = read(path, ReadingWishes(time=TimeWishes(None, "relative_ms")))
+    assert not found.record.doubts
+    assert (found.time_columns, found.record.rate_hz) == (("timer",), pytest.approx(100))
+    path.write_text("a,when\n" + "".join(f"{i}.5,0{i // 24 + 1}032021 {i % 24:02d}:00\n" for i in range(72)))
+    assert read(path).record.doubts
+    found = read(path, ReadingWishes(time=TimeWishes(("when",), "%d%m%Y %H:%M")))
+    lines = "".join(f"{i}.5,0{i // 24 + 1}032021 {i % 24:02d}:00\n" for i in range(72))
+    path.write_text("a,when\n" + lines)
+        START.replace(month=3, day=1, hour=0) + timedelta(hours=i) for i in range(72)
+    ]
+
+
 def test_rows_of_a_second_are_spread_over_it(tmp_path):
     path = tmp_path / "file.csv"
     path.write_text(

@@ -200,7 +200,8 @@ def _one_mark(  # noqa: PLR0911  (one return for each kind of evidence)
             return NumberForm(mark, "", f"{seen}", "points may be decimal marks or stand between thousands")
         return NumberForm(chosen.decimal, chosen.grouped, f"{seen}; other columns use {around.others!r}")
     if kind == "point":
-        return NumberForm(".", "", f"{seen}; no other mark in the file: decimal points")
+        doubt = "points may be decimal marks or stand between thousands" if around.delimiter == ";" else ""
+        return NumberForm(".", "", f"{seen}; no other mark in the file: decimal points", doubt)
     if around.delimiter == ";":
         return NumberForm(",", "", f"{seen}; a file with semicolons writes decimal commas")
     if around.delimiter == ",":
@@ -252,7 +253,11 @@ def _plain_form(text: pa.Array, around: Surroundings) -> NumberForm | None:
         return NumberForm(".", "")
     if around.said == ".":
         return NumberForm(".", "")
-    if around.others == "," or _count(text, r"^[+-]?[1-9]\d{0,2}$"):
+    if (
+        around.others == ","
+        or (around.delimiter == ";" and around.others != ".")
+        or _count(text, r"^[+-]?[1-9]\d{0,2}$")
+    ):
         return None
     return NumberForm(".", "", _ALL_ALIKE)
 

@@ -33,6 +33,8 @@ _UNIT_NAMES = {
 _ELAPSED = re.compile(
     r"time|elapsed|^t$|zeit|second|millis|uptime|tempo|temps|tiempo|^sec|^ms$|^s$|runtime", re.I
 )
+_NUMBERED = re.compile(r"(^|[\W_])(id|nr|no|num|number|seq|index|count|row|serial)\d*$", re.IGNORECASE)
+"""Names of columns that count or identify, and tell no time."""
 _DIGITS = r"^(19|20)\d{2}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(([01]\d|2[0-4])([0-5]\d([0-5]\d(\d{3})?)?)?)?$"
 
 
@@ -83,7 +85,7 @@ def read_number_times(
     for form, scale in EPOCHS.items():
         seconds = some * scale / 1e6
         inside = (seconds >= EARLIEST_S) & (seconds <= LATEST_S)
-        if inside.mean() >= 0.97 and (timelike or rising):
+        if inside.mean() >= 0.97 and (timelike or (rising and not _NUMBERED.search(name))):
             step = np.median(np.abs(np.diff(some[inside]))) * scale / 1e6 if inside.sum() > 1 else 0.0
             why = f"as {_words(form)} all lie between 1973 and 2103, {step:.6g} s apart in the median"
             return _scaled(values, whole, ok, form, scale, why)

@@ -72,7 +72,7 @@ def shared_sentinels(found: Mapping[int, list[SentinelValue]]) -> frozenset[floa
 
 
 def _is_code(value: float, known: Collection[float]) -> bool:
-    return value in CODES or value in known or abs(value) >= _FILL
+    return value in CODES or value in known or value == -1.0 or abs(value) >= _FILL
 
 
 def _runs(values: NDArray[np.float64], value: float) -> int:
@@ -98,6 +98,9 @@ def _is_sentinel(
     if value in CODES or value in known:
         repeats = count >= 2 or value in known
         return repeats and (gap > width or (other_side and gap > 0.05 * width and value < 0))
+    if value == -1.0 and other_side:
+        # Minus one is a code only where it is not the next value: among many others, and not close to them.
+        return len(rest) >= 20 and gap > 0.3 * width and count >= 3 * float(np.median(np.delete(counts, end)))
     # A value that nobody knows must repeat more often than its neighbours, and lie farther away.
     usual = float(np.median(np.delete(counts, end)))
     rare = _ENOUGH if len(rest) >= 8 else 10**9

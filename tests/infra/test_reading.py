@@ -82,6 +82,29 @@ def test_thousands_and_decimals_of_any_country_are_told_apart(tmp_path, mark):
     check(Written(decimal=mark, grouped=other, quoted=True), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("cells", "delimiter", "values"),
+    [
+        (["52,006", "52,153"], ",", [52006, 52153]),
+        (["5,454", "0,398"], ";", [5.454, 0.398]),
+        (["1,234", "999"], "\t", [1234, 999]),
+        (["2.004", "3.125"], ",", [2.004, 3.125]),
+        (["5,454", "9,398"], "\t", None),
+        (["2.004", "3.125"], ";", None),
+    ],
+)
+def test_three_digits_behind_a_mark_are_decided_by_evidence_or_asked_for(tmp_path, cells, delimiter, values):
+    path = tmp_path / "file.csv"
+    times = [f"{START + timedelta(minutes=i):%Y-%m-%d %H:%M:%S}" for i in range(2)]
+    lines = [f'"{t}"{delimiter}"{c}"' for t, c in zip(times, cells, strict=True)]
+    path.write_text(f"time{delimiter}a\n" + "\n".join(lines))
+    found = read(path)
+    if values is None:
+        assert "--decimal" in found.record.doubts[0].options[0]
+    else:
+        assert (found.columns[0].values.tolist(), found.record.doubts) == (values, ())
+
+
 def test_cells_may_stand_apart_by_blanks(tmp_path):
     times, values = truth(Written())
     lines = ["date       time      druck    fluss"]
@@ -140,13 +163,12 @@ def test_a_format_that_is_named_decides(tmp_path):
     found = read(path, ReadingWishes(time=TimeWishes(None, "relative_ms")))
     assert not found.record.doubts
     assert (found.time_columns, found.record.rate_hz) == (("timer",), pytest.approx(100))
-    path.write_text("a,when\n" + "".join(f"{i}.5,0{i // 24 + 1}032021 {i % 24:02d}:00\n" for i in range(72)))
-    assert read(path).record.doubts
-    found = read(path, ReadingWishes(time=TimeWishes(("when",), "%d%m%Y %H:%M")))
     lines = "".join(f"{i}.5,0{i // 24 + 1}032021 {i % 24:02d}:00\n" for i in range(72))
     path.write_text("a,when\n" + lines)
-        START.replace(month=3, day=1, hour=0) + timedelta(hours=i) for i in range(72)
-    ]
+    assert read(path).record.doubts
+    found = read(path, ReadingWishes(time=TimeWishes(("when",), "%d%m%Y %H:%M")))
+    first = START.replace(month=3, day=1, hour=0)
+    assert rows_of(found)[0] == [first + timedelta(hours=i) for i in range(72)]
 
 
 def test_rows_of_a_second_are_spread_over_it(tmp_path):
@@ -226,6 +248,15 @@ def test_a_sentinel_is_no_value_at_any_share_and_length(tmp_path, code, share, r
     np.testing.assert_array_equal(np.isnan(got), gone)
     np.testing.assert_allclose(got[~gone], values[~gone])
     assert found.columns[0].cells["sentinel"] == gone.sum()
+
+
+def test_minus_one_is_no_value_far_from_many_others_and_a_value_among_them(tmp_path):
+    path = tmp_path / "file.csv"
+    for level, gone in ((20, True), (0, False)):
+        cells = ["-1" if i % 10 == 0 else f"{level + i % 37 / 10}" for i in range(200)]
+        lines = [f"{START + timedelta(minutes=i):%Y-%m-%d %H:%M:%S},{c}" for i, c in enumerate(cells)]
+        path.write_text("time,heat\n" + "\n".join(lines))
+        assert np.isnan(read(path).columns[0].values).any() == gone
 
 
 def test_a_machine_that_stands_still_and_a_fault_that_holds_are_no_sentinels(tmp_path):

@@ -5,6 +5,8 @@ A single value is a glitch: the sample counts as missing. A run is none, whateve
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -50,7 +52,7 @@ class RangeWatch:
             samples: Shape (W, C); a source that knows better may have put infinities already.
         """
         # In the samples' own type: rounding is monotone, so what fitted before it was rounded fits now.
-        low, high = self._low.astype(samples.dtype), self._high.astype(samples.dtype)
+        low, high = (cast("Samples", b.astype(samples.dtype)) for b in (self._low, self._high))
         side = (samples > high).astype(np.int8) - (samples < low)
         fresh = side[-self._hop :] if self._begun else side
         known = ~np.isnan(samples[-len(fresh) :])

@@ -35,8 +35,8 @@ class WindowScorer:
         self._device_id = device_id
         self._max_missing = profile.sampling.max_missing
         self._required = required_by_profile(profile)
-        dtype = np.float64 if any(profile.wide) else np.float32
-        self._no_features = np.full(len(profile.feature_names), np.nan, dtype=dtype)
+        nothing = np.full(len(profile.feature_names), np.nan)
+        self._no_features: Floats = nothing if any(profile.wide) else nothing.astype(np.float32)
         self._counts: Counter[str] = Counter()
         self._last_logged = ""
         self._ranges = RangeWatch(profile)

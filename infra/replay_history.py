@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from edge_producer.spool.spool_file import reading
 from feature_store.lake import Lake
 from feature_store.replay_registry import Boot, ReplayRecord, ReplayRegistry, new_replay_id
@@ -110,7 +112,7 @@ class ReplayHistory:
     def _record(self, boot: Boot, complete: bool) -> ReplayRecord:
         names = {device: name for name, device in self.ids.items()}
         rows = self.read.devices.get(names.get(boot[0], ""))
-        us = rows.us if rows is not None else []
+        us = np.empty(0, dtype=np.int64) if rows is None else rows.us
         return ReplayRecord(
             replay_id=self._id,
             content=self.content,

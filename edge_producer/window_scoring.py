@@ -40,7 +40,7 @@ class WindowScorer:
         self._counts: Counter[str] = Counter()
         self._last_logged = ""
         self._ranges = RangeWatch(profile)
-        self.out_of_range = False
+        self.out_of_range = self._lacks = False
         self.absurd_shares: dict[str, float] = {}
         self.missing: Channels = np.zeros(len(profile.channels), dtype=np.bool_)
 
@@ -49,10 +49,11 @@ class WindowScorer:
         samples = window.samples
         # A source that gives another number of channels is the model's to refuse, not ours to die of.
         if samples.shape[1:] != self._required.shape:
-            self.missing, self.out_of_range = np.ones_like(self._required), False
+            self.missing, self._lacks, self.out_of_range = np.ones_like(self._required), True, False
             return window
         plausible = self._ranges.look(samples)
         self.missing = missing_channels(plausible, self._max_missing)
+        self._lacks = bool(self.missing.any())
         if self._ranges.lost:
             self._counts["samples_out_of_range"] += self._ranges.lost
         self.absurd_shares = self._ranges.shares()
@@ -62,7 +63,7 @@ class WindowScorer:
     @property
     def marks(self) -> int:
         """Bits of ``reasons`` for the newest window: what was missing, and that a run was out of range."""
-        marks = channel_marks(self.missing) if self.missing.any() else 0
+        marks = channel_marks(self.missing) if self._lacks else 0
         return marks | (int(Reason.OUT_OF_RANGE) if self._ranges.run else 0)
 
     def score(self, model: Predictor, samples: Samples) -> tuple[Floats, float | None]:
@@ -72,7 +73,7 @@ class WindowScorer:
         except Exception as exc:  # noqa: BLE001  (whatever a model does: without a score there is the fail-safe)
             self.log_once("a window without a score", exc)
             return self._no_features, None
-        if (self.missing & self._required).any():
+        if self._lacks and (self.missing & self._required).any():
             return features, None
         usable = usable_score(raw)
         self._count("scores_clipped", usable.clipped)
@@ -84,7 +85,7 @@ class WindowScorer:
     def count_decided(self, score: float | None) -> None:
         """Count the newest window by what its decision rested on."""
         self._count("windows_unscored", score is None)
-        self._count("windows_degraded", score is not None and bool(self.missing.any()))
+        self._count("windows_degraded", score is not None and self._lacks)
 
     def take_counts(self) -> Counter[str]:
         """What was counted since the last call, by name; without zeros."""

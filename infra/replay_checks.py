@@ -14,6 +14,9 @@ from infra.reading.unit_conversion import plain_unit
 from schemas.errors import ProfileError
 from schemas.profile import Profile
 
+UNKNOWN_UNIT = "?"
+"""What a draft says where the file states no unit."""
+
 
 def source_counts(counted: Mapping[str, int], record: DecisionRecord) -> dict[str, int]:
     """What the reader dropped and what the source counted of the rest, together: ``rows`` are the files' own.
@@ -81,7 +84,8 @@ def refuse_other_units(lake: Lake, profile: Profile) -> None:
     units = {} if known is None else {c.name: c.unit for c in known.channels}
     for channel in profile.channels:
         registered = units.get(channel.name, channel.unit)
-        if plain_unit(registered) != plain_unit(channel.unit):
+        unknown = UNKNOWN_UNIT in (registered, channel.unit)  # nobody has filled it in yet
+        if not unknown and plain_unit(registered) != plain_unit(channel.unit):
             raise ProfileError(
                 f"profile {profile.name}: channel {channel.name} is registered in {registered}, this profile "
                 f"has it in {channel.unit}: give the profile another name (`profile init --name`), or the "

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from feature_store.lake import Lake
+from feature_store.lake_registry import ProfileRegistry
 from infra.drafting.profile_draft import draft
 from infra.reading.decision_record import DecisionRecord
 from infra.replay import ReplayRequest
-from infra.replay_checks import Remaining, with_rate_doubt
+from infra.replay_checks import Remaining, refuse_other_units, with_rate_doubt
 from infra.replay_history import content_digest
-from schemas.errors import SourceError
+from schemas.errors import ProfileError, SourceError
+from schemas.profile import Profile
 from tests.infra.cli import Edgeloop, EdgeloopHere
 from tests.infra.test_reading import long_file
 from tests.infra.workbooks import write_workbook
@@ -60,6 +63,22 @@ def test_a_file_at_another_rate_than_the_profiles_is_doubted():
     assert not with_rate_doubt(plain, 1.1).doubts
     assert with_rate_doubt(plain, 60.0).doubts
     assert with_rate_doubt(plain, 1 / 60).doubts
+
+
+def test_a_channel_keeps_the_unit_that_it_is_registered_in(tmp_path):
+    lake = Lake.open(tmp_path / "lake")
+    profile = draft(recording(tmp_path)).profile
+    (channel,) = profile.channels
+
+    def in_unit(unit: str) -> Profile:
+        return profile.model_copy(update={"channels": (channel.model_copy(update={"unit": unit}),)})
+
+    for unit in ("?", "degC"):  # the draft's, and then what a person fills in
+        refuse_other_units(lake, in_unit(unit))
+        ProfileRegistry(lake).register(in_unit(unit))
+    refuse_other_units(lake, in_unit("°C"))
+    with pytest.raises(ProfileError, match="registered in degC"):
+        refuse_other_units(lake, in_unit("degF"))
 
 
 @pytest.mark.parametrize("name", ["Kuehlraum Süd.csv", "温度.csv", "-x-.csv"])

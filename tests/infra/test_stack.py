@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from feature_store.lake import Lake
+from feature_store.lake_registry import ProfileRegistry
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.kafka.kafka_broker import KafkaBroker
 from infra.settings import StackSettings, load_settings
@@ -21,6 +23,7 @@ from infra.stack.stack import Stack
 from infra.stack.stack_file import StackLock, is_held, read_stack
 from model_service.processes import PROCESSES
 from schemas.errors import StackError
+from schemas.profile_file import builtin_profiles
 from schemas.topics import ALL_TOPICS
 from tests.infra.cli import Edgeloop
 from tests.waiting import wait_until
@@ -69,6 +72,7 @@ def test_up_status_down_leaves_no_process_and_keeps_the_data(edgeloop: Edgeloop)
     assert [t["name"] for t in status["topics"]] == [t.base for t in ALL_TOPICS]
     assert {lag["lag"] for lag in status["lag"]} == {0}
     assert {p["restarts"] for p in status["processes"]} == {0}
+    assert set(builtin_profiles()) <= set(ProfileRegistry(Lake(edgeloop.state_dir / "lake")).profiles())
     KafkaAdmin(up["bootstrap_servers"]).send("dead-letter.v1", b"k", [("error", b"DecodeError")], b"bytes")
     assert [x["error"] for x in edgeloop.json("dlq", "list")] == ["DecodeError"]
     assert readable(edgeloop.state_dir, 0o077) == []

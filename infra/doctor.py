@@ -26,6 +26,8 @@ from schemas.errors import PipelineError
 Level = Literal["ok", "warn", "fail"]
 PYTHONS = ((3, 11), (3, 12), (3, 13))
 """Versions that the project supports."""
+_NOT_NEEDED = ("dev", "notebook")
+"""Extras without which everything runs."""
 _GIB = 1024**3
 
 
@@ -84,7 +86,7 @@ def packages() -> MachineCheck:
         wanted = metadata.requires("edgeloop") or []
     except metadata.PackageNotFoundError:
         return MachineCheck("packages", "fail", "edgeloop is not installed", "make setup")
-    runtime = [w for w in wanted if 'extra == "dev"' not in w]
+    runtime = [w for w in wanted if not any(f'extra == "{extra}"' in w for extra in _NOT_NEEDED)]
     problems = [p for p in map(_problem, runtime) if p]
     if problems:
         return MachineCheck("packages", "fail", "; ".join(problems[:3]), "make setup")

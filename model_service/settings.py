@@ -6,11 +6,12 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.errors import OperatorError
 from schemas.local_folder import LocalFolder
+from schemas.profile_file import describe
 
 PREFIX = "MODEL_"
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -109,10 +110,13 @@ def load_settings() -> ModelSettings:
     """The settings of this environment.
 
     Raises:
-        OperatorError: There is a ``MODEL_*`` variable that is no setting: it may be misspelt.
+        OperatorError: There is a ``MODEL_*`` variable that is no setting, or a value does not fit.
     """
     known = {f"{PREFIX}{name}".upper() for name in ModelSettings.model_fields}
     unknown = sorted(k for k in os.environ if k.upper().startswith(PREFIX) and k.upper() not in known)
     if unknown:
         raise OperatorError(f"unknown settings {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-    return ModelSettings()
+    try:
+        return ModelSettings()
+    except ValidationError as exc:
+        raise OperatorError(f"settings {PREFIX}*: {describe(exc)}") from exc

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from feature_store.job_status import DEFAULT_RETENTION_S
 from schemas.errors import OperatorError
 from schemas.local_folder import LocalFolder
+from schemas.profile_file import describe
 
 PREFIX = "STREAM_"
 
@@ -91,10 +92,13 @@ def load_settings() -> StreamSettings:
     """Settings from the environment.
 
     Raises:
-        OperatorError: A ``STREAM_*`` variable that is no setting: pydantic would silently ignore it.
+        OperatorError: A ``STREAM_*`` variable that is no setting, or a value does not fit.
     """
     known = {f"{PREFIX}{name}".upper() for name in StreamSettings.model_fields}
     unknown = sorted(k for k in os.environ if k.upper().startswith(PREFIX) and k.upper() not in known)
     if unknown:
         raise OperatorError(f"unknown settings {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-    return StreamSettings()
+    try:
+        return StreamSettings()
+    except ValidationError as exc:
+        raise OperatorError(f"settings {PREFIX}*: {describe(exc)}") from exc

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -22,6 +22,8 @@ QUICK_S = 20.0
 STEADY_S = 120.0
 """Life after which earlier ends are no trouble any more."""
 _LINE_CHARS = 200
+_SAYS_NOTHING = ("For further information visit", "^", "~")
+"""How lines begin that follow the one that says what went wrong."""
 
 
 @dataclass
@@ -42,6 +44,12 @@ class RestartRule:
             return None
         self.restarts += 1
         return float(min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (self.quick_ends - 1)))
+
+
+def telling_line(lines: Sequence[str]) -> str:
+    """The last line that says what went wrong; empty: there is none."""
+    said = (line.strip() for line in reversed(lines))
+    return next((line for line in said if line and not line.startswith(_SAYS_NOTHING)), "")
 
 
 @dataclass
@@ -105,7 +113,7 @@ class Supervised:
     def _note_end(self, code: int, now: float) -> None:
         self.child.stop()  # it has ended: this frees its pipe
         pause_s = self.rule.ended(now - self.started)
-        last = next((line.strip() for line in reversed(self.child.log_tail()) if line.strip()), "")
+        last = telling_line(self.child.log_tail())
         self.last_line = last[:_LINE_CHARS] or f"exit code {code}, and nothing in its log"
         self.ends, self.since, self.in_trouble = self.ends + 1, self.since or self.clock(), True
         if pause_s is None:

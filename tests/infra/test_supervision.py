@@ -11,6 +11,7 @@ from infra.stack.supervision import (
     STEADY_S,
     RestartRule,
     Supervised,
+    telling_line,
 )
 from tests.waiting import wait_until
 
@@ -85,6 +86,18 @@ def test_a_process_that_ends_and_is_started_again_is_in_trouble_and_says_why(tmp
         now = process.due or now
         assert process.check(now)
     process.child.stop()
+
+
+def test_the_line_that_is_told_says_what_went_wrong():
+    validation = [
+        "linger_s",
+        "  Input should be greater than 0",
+        "",
+        "  For further information visit https://x",
+    ]
+    assert telling_line(validation) == "Input should be greater than 0"
+    assert telling_line(["  File x", "KeyError: 'bearing'", " "]) == "KeyError: 'bearing'"
+    assert telling_line([]) == telling_line([" "]) == ""
 
 
 def test_trouble_outlives_a_start_and_ends_when_the_process_has_run_for_a_while(tmp_path: Path):

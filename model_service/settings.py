@@ -119,4 +119,4 @@ def load_settings() -> ModelSettings:
     try:
         return ModelSettings()
     except ValidationError as exc:
-        raise OperatorError(f"settings {PREFIX}*: {describe(exc)}") from exc
+        raise OperatorError(f"a value of {PREFIX}* does not fit: {describe(exc)}") from exc

@@ -101,4 +101,4 @@ def load_settings() -> StreamSettings:
     try:
         return StreamSettings()
     except ValidationError as exc:
-        raise OperatorError(f"settings {PREFIX}*: {describe(exc)}") from exc
+        raise OperatorError(f"a value of {PREFIX}* does not fit: {describe(exc)}") from exc

@@ -184,18 +184,20 @@ class OnnxPredictor:
     def export_reference(self, device_id: str) -> dict[str, Any] | None:
         """See ``LearnsReference``."""
         known = self._references.get(device_id)
-        return None if known is None else known.export()
+        return None if known is None else {**known.export(), **self._wide_channels.export(device_id)}
 
     def restore_reference(self, device_id: str, state: Mapping[str, Any]) -> None:
         """See ``LearnsReference``."""
         if self._generic:
             anew = self._new_reference()
             anew.restore(state)
+            self._wide_channels.restore(device_id, state)
             self._references[device_id] = anew
 
     def relearn(self, device_id: str) -> None:
         """See ``LearnsReference``."""
         self._references.pop(device_id, None)
+        self._wide_channels.forget(device_id)
 
     def frozen(self, device_id: str) -> tuple[int, int]:
         """See ``LearnsReference``."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,6 +13,7 @@ from edge_producer.window import Floats, Samples
 from schemas.profile import Profile
 
 Doubles = NDArray[np.float64]
+_ORIGIN = "origin"
 
 _PLACED = {
     "last": lambda x: x[-1],
@@ -60,6 +65,29 @@ class WideChannels:
             given = column[np.isfinite(column)]
             exact[place] = _PLACED[kind](given) if len(given) else np.nan
         return exact
+
+    def export(self, device_id: str) -> dict[str, Any]:
+        """What ``restore`` needs, as JSON values: a reference that was learnt is of this origin."""
+        if not self.any or device_id not in self._origins:
+            return {}
+        return {_ORIGIN: [None if math.isnan(v) else v for v in self._origins[device_id].tolist()]}
+
+    def restore(self, device_id: str, state: Mapping[str, Any]) -> None:
+        """Go on with the origin of an earlier process.
+
+        Raises:
+            ValueError: It is of other channels.
+        """
+        if _ORIGIN not in state:
+            return
+        origin = np.array([math.nan if v is None else float(v) for v in state[_ORIGIN]])
+        if origin.shape != self._wide.shape:
+            raise ValueError(f"an origin of {len(origin)} channels, not {len(self._wide)}")
+        self._origins[device_id] = origin
+
+    def forget(self, device_id: str) -> None:
+        """The next window sets the origin anew."""
+        self._origins.pop(device_id, None)
 
     def take_over(self, device_id: str, predecessor: WideChannels) -> None:
         """Go on with the origin of the device's earlier model: its reference was learnt with it."""

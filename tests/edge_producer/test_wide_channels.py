@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -62,6 +64,17 @@ def test_a_score_does_not_depend_on_where_a_counter_stands():
         scores.append([predictor.score("d1", w - [BASE - base, 0])[1] for w in windows(40)])
     assert scores[0] == scores[1]
     assert scores[0][-1] is not None
+
+
+def test_a_restart_goes_on_with_the_reference_and_where_the_counter_is_counted_from():
+    rng, running = np.random.default_rng(5), load_predictor(profile("float64"))
+    seen = [w - [2 * k, 0] + rng.normal(0, 0.3, (8, 2)) for k, w in enumerate(windows(60))]
+    scores = [running.score("d1", window)[1] for window in seen[:40]]
+    assert scores[-1] is not None
+    restarted = load_predictor(profile("float64"))
+    restarted.restore_reference("d1", json.loads(json.dumps(running.export_reference("d1"))))
+    for window in (w + [100, 0] for w in seen[40:]):
+        assert restarted.score("d1", window)[1] == pytest.approx(running.score("d1", window)[1], abs=1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -4,7 +4,14 @@
 
 from __future__ import annotations
 
+from feature_store import duck
+
 _KEY = "cohort, profile, model_version, feature, window_start, window_s"
+
+
+def _before_end(instant: str, window: str) -> str:
+    """SQL: whether an instant lies before a window's end; in DOUBLE, which no instant overflows."""
+    return f"epoch_us({instant})::DOUBLE < epoch_us({window}.window_start)::DOUBLE + {window}.window_s * 1e6"
 
 
 def corrected_aggregates_sql(aggregates: str, retired: str) -> str:
@@ -25,7 +32,7 @@ WITH partials AS ({aggregates}), gone AS ({retired}), placed AS (
     SELECT DISTINCT p.cohort, p.profile, p.model_version, p.feature, p.window_start, p.window_s
     FROM partials p JOIN gone g ON g.profile = p.profile AND g.feature = p.feature
         AND g.model_version = p.model_version AND g.period_start >= p.window_start
-        AND g.period_start < p.window_start + to_microseconds((p.window_s * 1e6)::BIGINT)
+        AND {_before_end("g.period_start", "p")}
     JOIN placed d ON d.device_id = g.device_id AND d.cohort = p.cohort
 ), provenance AS (
     SELECT {_KEY}, max(watermark) AS watermark, max(known_at) AS known_at, max(day) AS day,
@@ -38,12 +45,12 @@ WITH partials AS ({aggregates}), gone AS ({retired}), placed AS (
     JOIN summaries s ON s.device_id = d.device_id AND s.profile = t.profile AND s.feature = t.feature
         AND s.model_version = t.model_version AND s.part >= 0 AND s.n > 0
         AND s.period_start >= t.window_start
-        AND s.period_start < t.window_start + to_microseconds((t.window_s * 1e6)::BIGINT)
+        AND {_before_end("s.period_start", "t")}
 ), means AS (
     SELECT {_KEY}, sum(n * mean) / sum(n) AS grand FROM parts GROUP BY ALL
 ), again AS (
     -- Chan, Golub and LeVeque (1979): squared deviations of parts and of their means add up.
-    SELECT {_KEY}, sum(n)::BIGINT AS n, any_value(grand) AS mean, sum(m2 + n * (mean - grand) ** 2) AS m2,
+    SELECT {_KEY}, {duck.total("n")} AS n, any_value(grand) AS mean, sum(m2 + n * (mean - grand) ** 2) AS m2,
         min(low) AS "min", max(high) AS "max", count(DISTINCT device_id)::INTEGER AS devices
     FROM parts JOIN means USING ({_KEY}) GROUP BY ALL
 )

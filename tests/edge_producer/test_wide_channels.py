@@ -73,7 +73,7 @@ def test_a_restart_goes_on_with_the_reference_and_where_the_counter_is_counted_f
     assert scores[-1] is not None
     restarted = load_predictor(profile("float64"))
     restarted.restore_reference("d1", json.loads(json.dumps(running.export_reference("d1"))))
-    for window in (w + [100, 0] for w in seen[40:]):
+    for window in (np.add(w, [100, 0]) for w in seen[40:]):
         assert restarted.score("d1", window)[1] == pytest.approx(running.score("d1", window)[1], abs=1e-6)
 
 

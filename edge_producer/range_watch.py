@@ -54,7 +54,7 @@ class RangeWatch:
         # In the samples' own type: rounding is monotone, so what fitted before it was rounded fits now. By
         # channel, because numpy compares long rows ten times as fast as short ones.
         low, high = (cast("Samples", b.astype(samples.dtype)) for b in (self._low, self._high))
-        channels = np.ascontiguousarray(samples.T)
+        channels = cast("Samples", np.ascontiguousarray(samples.T))
         above, below = channels > high[:, None], channels < low[:, None]
         new = self._hop if self._begun else len(samples)
         self._begun = True
@@ -64,9 +64,8 @@ class RangeWatch:
         side = above.astype(np.int8) - below
         self._count(side[:, -new:])
         self.run = self._follow_runs(side[:, -new:], ~np.isnan(channels[:, -new:]))
-        return np.ascontiguousarray(
-            np.where(side > 0, np.inf, np.where(side < 0, -np.inf, channels)).T
-        ).astype(samples.dtype, copy=False)
+        marked = np.where(side > 0, np.inf, np.where(side < 0, -np.inf, channels)).T
+        return cast("Samples", np.ascontiguousarray(marked).astype(samples.dtype, copy=False))
 
     def _pass_quietly(self, fresh: Samples) -> None:
         """Take new samples, shape (C, n), of which none is outside."""

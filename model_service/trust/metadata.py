@@ -122,6 +122,18 @@ def is_signed(delegator: Delegator, role: str, data: bytes, origin: str) -> bool
     return True
 
 
+def has_signatures_as_written(data: bytes, origin: str, signers: set[str] | None = None) -> bool:
+    """Whether no signature was changed: hex in lower case and, where given, by exactly these signers.
+
+    A turned bit can leave a file verifiable: digits in upper case are the same number, and a quorum may
+    hold without one of the signatures.
+    """
+    with translated(origin):
+        signatures = Metadata[Targets].from_bytes(data).signatures
+    lower = all(s.signature == s.signature.lower() for s in signatures.values())
+    return lower and (signers is None or signatures.keys() == signers)
+
+
 def meta_file(version: int, data: bytes) -> MetaFile:
     """Entry of a metadata file in the role that lists it; its length limits what readers fetch."""
     return MetaFile(version, len(data), {"sha256": hashlib.sha256(data).hexdigest()})

@@ -13,7 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from model_service.trust.metadata import Root, Timestamp, is_signed, parse
+from model_service.trust.metadata import (
+    Root,
+    Timestamp,
+    has_signatures_as_written,
+    is_signed,
+    parse,
+    signers_of,
+)
 from schemas.channel_documents import ROOT, TIMESTAMP
 from schemas.durable import DISK, Disk
 from schemas.errors import DamagedFileError, TrustError
@@ -106,7 +113,7 @@ class PublishedFiles:
         known = [t for t in (data, copy) if t is not None and self._is_timestamp(t)]
         if not known:
             return self.read(path, self._is_timestamp)  # raises: neither is whole
-        newest = max(known, key=_version)
+        newest = max(known, key=self._age)
         if newest != data:
             age = (
                 "is missing" if data is None else "is older than its copy" if data in known else "is damaged"
@@ -143,17 +150,25 @@ class PublishedFiles:
             root = parse(Root, data, ROOT)
             before = self._roots[-1][1] if self._roots else root
             signed = is_signed(before, ROOT, data, ROOT) and is_signed(root, ROOT, data, ROOT)
+            signers = signers_of(before, ROOT, data, ROOT) | signers_of(root, ROOT, data, ROOT)
+            whole = signed and has_signatures_as_written(data, ROOT, signers)
         except (TrustError, ValueError):
             return False
-        return signed and root.version == version
+        return whole and root.version == version
 
     def _is_timestamp(self, data: bytes) -> bool:
         """Whether a key of any root signed it: a rotation changes root and timestamp in two steps."""
         with suppress(TrustError, ValueError):
             parse(Timestamp, data, TIMESTAMP)
             list(self.roots())
-            return any(is_signed(root, TIMESTAMP, data, TIMESTAMP) for _, root in reversed(self._roots))
+            signed = any(is_signed(root, TIMESTAMP, data, TIMESTAMP) for _, root in reversed(self._roots))
+            return signed and has_signatures_as_written(data, TIMESTAMP)
         return False
+
+    def _age(self, timestamp: bytes) -> tuple[int, int]:
+        """Version, then how many signatures hold: in a rotation there are two, and one of them may be damaged."""
+        held = set().union(*(signers_of(root, TIMESTAMP, timestamp, TIMESTAMP) for _, root in self._roots))
+        return parse(Timestamp, timestamp, TIMESTAMP).version, len(held)
 
     def _restore(self, path: Path, data: bytes, problem: str) -> None:
         if not self._restores:
@@ -186,7 +201,3 @@ def require_unfounded(repository: Path, keys: Path) -> None:
             f"the trust repository {repository} is gone, but its keys are there: a new one would lock out "
             f"every device; {_REMEDY}"
         )
-
-
-def _version(timestamp: bytes) -> int:
-    return int(parse(Timestamp, timestamp, TIMESTAMP).version)

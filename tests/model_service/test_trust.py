@@ -534,3 +534,17 @@ def test_publication_and_rotation_killed_at_any_write_go_on_at_the_next_call(tmp
     else:
         pytest.fail(f"{what} never came to its end")
     assert point >= 3
+
+
+@pytest.mark.parametrize("name", ["1.root.json", "timestamp.json"])
+def test_a_bit_that_turned_beside_the_signed_part_is_healed_too(cloud: Cloud, name: str):
+    """Hex digits in upper case still verify, and so does a quorum without one of its signatures."""
+    cloud.repo.check_files()
+    path = cloud.repo.metadata / name
+    held = path.read_bytes()
+    assert held.index(b'"signatures"') < held.index(b'"signed"')
+    letters = [at for at in range(held.index(b'"signed"')) if chr(held[at]).isalpha()]
+    for at in letters[::5]:
+        path.write_bytes(held[:at] + bytes([held[at] ^ 0x20]) + held[at + 1 :])
+        cloud.repo.check_files()
+        assert path.read_bytes() == held, at

@@ -1,7 +1,9 @@
 """Fixtures every room's tests share: a real broker, a namespace of its own, a lake folder."""
 
 import os
+import random
 import uuid
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,33 @@ from infra.settings import default_cache_dir
 # An example may take as long as it needs: the machine is shared, and benchmarks are elsewhere.
 settings.register_profile("shared-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared-machine")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--whole", action="store_true", help="also long tests, and every case of sliced ones")
+    parser.addoption("--slice-seed", type=int, default=7, help="draws the cases of sliced tests (default 7)")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out long tests and, of each sliced test, all but a seeded share of its cases.
+
+    What is asked for with ``--whole``, or by the name of the test, is never left out.
+    """
+    if config.getoption("--whole") or any("::" in argument for argument in config.args):
+        return
+    left_out = {item for item in items if item.get_closest_marker("long")}
+    cases: dict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("sliced"):
+            cases[item.nodeid.partition("[")[0]].append(item)
+    for name, of_one in cases.items():
+        one_of = of_one[0].get_closest_marker("sliced").kwargs["one_of"]  # type: ignore[union-attr]
+        draw = random.Random(f"{config.getoption('--slice-seed')}-{name}")
+        kept = draw.sample(of_one, -(-len(of_one) // one_of))
+        left_out.update(set(of_one) - set(kept))
+    if left_out:
+        config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from tests.faults.fault_kinds import KINDS
 from tests.faults.tally import BEGIN, END, Line, merge_into, read_lines
 
 MODULES = (edge_faults, file_faults, line_faults, loop_faults, message_faults)
-SLICE = ("giant-key", "edge-disk-full", "cut-harmed", "worker-killed")
+SLICE = ("giant-key", "edge-disk-full", "worker-killed")
 SEED = int(os.environ.get("SEED", "8"))
 
 

@@ -101,6 +101,7 @@ class Reaper:
             return set()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(420)
 def test_the_loop_closes_although_each_process_of_the_model_service_is_killed(tmp_path):
     report, reaper = tmp_path / "report.json", Reaper(tmp_path / "state")

@@ -166,7 +166,7 @@ class PublishedFiles:
         return False
 
     def _age(self, timestamp: bytes) -> tuple[int, int]:
-        """Version, then how many signatures hold: in a rotation there are two, and one of them may be damaged."""
+        """Version, then how many signatures hold: in a rotation there are two, and one may be damaged."""
         held = set().union(*(signers_of(root, TIMESTAMP, timestamp, TIMESTAMP) for _, root in self._roots))
         return parse(Timestamp, timestamp, TIMESTAMP).version, len(held)
 

@@ -122,7 +122,8 @@ def test_the_loop_closes_although_each_process_of_the_model_service_is_killed(tm
     found = json.loads(report.read_text())
     assert found["balanced"]
     assert found["devices"]["total"] == found["devices"]["on_latest"] == 12
-    assert found["quality"]["new_after"]["value"] > found["quality"]["old_after"]["value"]
+    assert (process.returncode, found["loop_closed"]) == (0, True)
+    assert found["quality"]["gain"]["low"] > 0, "the new model is shown to be better, not only measured so"
     published = [m for m in found["models"] if m["status"] == "published"]
     assert published  # a first candidate may be refused: a killed gate leaves less time and fewer rows
     assert all(m["gates"] and all(m["gates"].values()) for m in published)

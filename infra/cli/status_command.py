@@ -90,6 +90,9 @@ def _show(found: dict[str, Any]) -> None:
     if found["jobs"]:
         rows = [[j["job"], j["state"], count(j["behind"]), j["error"]] for j in found["jobs"]]
         show_table("\njobs of your own", ["name", "state", "commits behind>", "error…"], rows)
+    if found["runs"]:
+        rows = [[r["run_id"], r["profile"], r["state"], r["detail"]] for r in found["runs"]]
+        show_table("\ntraining runs", ["run", "profile", "state", "what it waits for…"], rows)
     if found["cut"]:
         show_text(f"\ncut     {found['cut']['id']}   created {moment(found['cut']['created'])}")
     for problem in found["problems"]:

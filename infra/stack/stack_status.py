@@ -19,10 +19,11 @@ from infra.kafka.kafka_admin import KafkaAdmin
 from infra.kafka.lag import lags
 from infra.printing import count
 from infra.process.child import same_process
+from infra.registry_reader import read_registry
 from infra.settings import StackSettings
 from infra.stack.model_settings import model_settings
 from infra.stack.stack_file import StackFile, is_held, read_stack
-from model_service import read_refusals, require_registry
+from model_service import read_refusals, require_registry, run_store
 from schemas.errors import PipelineError
 from schemas.instants import utc_now
 from schemas.topics import ALL_TOPICS
@@ -54,6 +55,7 @@ def collect_status(settings: StackSettings) -> dict[str, Any]:
         "processes": _processes(stack) if stack is not None and up else [],
         "devices": _edge_processes(settings.state_dir),
         "refusals": _refusals(settings) if up else None,
+        "runs": _runs(settings),
         "topics": [],
         "lag": [],
         **_lake(settings.lake_root, problems),
@@ -124,6 +126,21 @@ def _refusals(settings: StackSettings) -> dict[str, Any] | None:
     """What the model service refused since it started; None: nothing that we know of."""
     found = read_refusals(model_settings(settings))
     return None if found is None else found.model_dump(mode="json")
+
+
+def _runs(settings: StackSettings) -> list[dict[str, Any]]:
+    """Training runs that are not over, oldest first, and what each waits for."""
+    own = model_settings(settings)
+    if not own.has_registry:
+        return []
+    try:
+        found = read_registry(own, run_store.unfinished)
+    except PipelineError:
+        return []  # what is wrong with the file is among the problems
+    return [
+        {"run_id": r.run_id, "profile": r.profile, "family": r.family, "state": r.state, "detail": r.detail}
+        for r in found
+    ]
 
 
 def _registry_problems(settings: StackSettings) -> list[str]:

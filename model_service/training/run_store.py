@@ -30,6 +30,11 @@ def open_runs(connection: Connection) -> list[TrainingRun]:
     return in_states(connection, OPEN)
 
 
+def unfinished(connection: Connection) -> list[TrainingRun]:
+    """Runs that are not over, those that wait for a person too, oldest first."""
+    return in_states(connection, (*OPEN, RunState.WAITING))
+
+
 def in_states(connection: Connection, states: Collection[RunState]) -> list[TrainingRun]:
     """Runs in these states, oldest first."""
     return _read(connection, _c.state.in_(states))

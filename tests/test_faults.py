@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pyarrow as pa
@@ -10,7 +11,7 @@ import pytest
 from tests.faults import edge_faults, file_faults, line_faults, loop_faults, message_faults
 from tests.faults.campaign import Result, Run, perform, plan
 from tests.faults.checker import Finding
-from tests.faults.evidence import KEY, VALUES, LakeEvidence, compare
+from tests.faults.evidence import KEY, VALUES, LakeEvidence, compare, read_devices
 from tests.faults.fault_kinds import KINDS
 from tests.faults.tally import BEGIN, END, Line, merge_into, read_lines
 
@@ -99,3 +100,13 @@ def test_the_tally_of_two_campaigns_is_their_sum(tmp_path):
     document.write_text("no markers")
     with pytest.raises(ValueError, match="no place for the tally"):
         merge_into(document, [])
+
+
+@pytest.mark.parametrize("pointer", [None, {"version": "machine-0.aa", "sha256": None}])
+def test_a_device_that_never_left_the_factory_set_or_returned_to_it_is_on_it(tmp_path, pointer):
+    folder = tmp_path / "updates" / "east-0"
+    (folder / "slots").mkdir(parents=True)
+    if pointer is not None:
+        (folder / "current.json").write_text(json.dumps({"active": {"releases": {"machine": pointer}}}))
+    [device] = read_devices(tmp_path)
+    assert (device.version, device.whole) == ("", True)

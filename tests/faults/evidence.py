@@ -279,8 +279,8 @@ def read_devices(edge_folder: Path) -> Iterator[DeviceEvidence]:
         with suppress(OSError, ValueError, KeyError):
             pointer = json.loads((folder / "current.json").read_bytes())
             [release] = pointer["active"]["releases"].values()
-            version = release["version"]
-            if release.get("sha256"):
+            if release.get("sha256"):  # the factory set has none, whether it was ever left or returned to
+                version = release["version"]
                 slots = [m for m in (folder / "slots").glob("*/*/manifest.json") if _version(m) == version]
                 whole = any((m.parent / "model.onnx").stat().st_size > 0 for m in slots)
         state = ""

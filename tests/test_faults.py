@@ -22,6 +22,7 @@ SEED = int(os.environ.get("SEED", "8"))
 
 @pytest.mark.kafka
 @pytest.mark.faults
+@pytest.mark.timeout(600)
 def test_a_seeded_slice_of_the_campaign_violates_no_invariant(tmp_path):
     results = perform(plan(len(SLICE), SEED, SLICE), tmp_path, SEED, print)
     assert {r.run.kind.name for r in results} == set(SLICE)

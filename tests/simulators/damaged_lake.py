@@ -16,7 +16,7 @@ from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from feature_store.lake_registry import DeviceRecord, DeviceRegistry, ProfileRegistry
 from feature_store.maintenance import CompactionPolicy, compact
-from feature_store.scrub import Scrub
+from feature_store.scrub import PERIOD, Scrub
 from feature_store.sql import query
 from feature_store.start_up import heal
 from schemas.errors import DamagedLakeError, TasksStoppedError
@@ -175,10 +175,11 @@ class DamagedLake:
         return worker
 
     def scrub(self) -> None:
-        """A whole pass of the scrub."""
+        """The scrub of the next two days: a pass that a worker began before the damage, and one after it."""
         scrub = Scrub(self.root, CutStore(Lake.open(self.root)), 10**9)
-        while (state := scrub.turn(utc_now())) is not None and not state.done:
-            pass
+        for days in (1, 2):
+            while (state := scrub.turn(utc_now() + days * PERIOD)) is not None and not state.done:
+                pass
 
     def newest(self, pattern: str, back: int = 0) -> Path:
         """A file by pattern, the newest by name or one before it."""

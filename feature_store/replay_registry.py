@@ -74,11 +74,7 @@ class ReplayRegistry:
         Raises:
             LakeConflictError: Other writers were first at every attempt.
         """
-        gone = self.retired()
-        rows = [
-            {"device_id": device, "boot_id": boot, "profile": profile, "reason": reason}
-            for device, boot in sorted(set(boots) - gone)
-        ]
+        rows = _facts(set(boots) - self.retired(), profile, reason, counts=False)
         if rows:
             append(
                 self._lake,
@@ -86,6 +82,36 @@ class ReplayRegistry:
                 TASK,
                 lambda n: {RETIRED_BOOTS.name: self._table(RETIRED_BOOTS, rows, n)},
             )
+
+    def replace(
+        self, records: Sequence[ReplayRecord], earlier: Iterable[Boot], profile: str, reason: str
+    ) -> None:
+        """Record a complete replay; in the same cut its starts begin to count, and earlier ones no longer do.
+
+        Args:
+            records: Of the complete replay.
+            earlier: Starts that it replaces.
+            profile: Of all of them.
+            reason: Why the earlier ones no longer count.
+
+        Raises:
+            LakeConflictError: Other writers were first at every attempt.
+        """
+        gone = self.retired()
+        fresh = {(r.device_id, r.boot_id) for r in records}
+        rows = _facts(set(earlier) - gone - fresh, profile, reason, counts=False)
+        rows += _facts(fresh & gone, profile, "its replay is complete", counts=True)
+        facts = [asdict(r) for r in records]
+        append(
+            self._lake,
+            self._cuts,
+            TASK,
+            lambda n: {
+                spec.name: self._table(spec, held, n)
+                for spec, held in ((REPLAYS, facts), (RETIRED_BOOTS, rows))
+                if held
+            },
+        )
 
     def replays(self) -> list[ReplayRecord]:
         """Newest fact of each start that still counts, oldest first."""
@@ -97,8 +123,9 @@ class ReplayRegistry:
         return [r for r in newest.values() if (r.device_id, r.boot_id) not in gone]
 
     def retired(self) -> set[Boot]:
-        """Starts whose rows no longer count."""
-        return {(row["device_id"], row["boot_id"]) for row in self._read(RETIRED_BOOTS)}
+        """Starts whose rows do not count."""
+        newest = {(row["device_id"], row["boot_id"]): row.get("counts") for row in self._read(RETIRED_BOOTS)}
+        return {boot for boot, counts in newest.items() if not counts}
 
     def _read(self, spec: TableSpec) -> list[dict[str, Any]]:
         snapshot = self._lake.snapshot(spec.name)
@@ -115,6 +142,13 @@ class ReplayRegistry:
             for i, row in enumerate(rows)
         ]
         return pa.Table.from_pylist(full, schema=spec.schema)
+
+
+def _facts(boots: Iterable[Boot], profile: str, reason: str, *, counts: bool) -> list[dict[str, object]]:
+    return [
+        {"device_id": device, "boot_id": boot, "profile": profile, "reason": reason, "counts": counts}
+        for device, boot in sorted(boots)
+    ]
 
 
 def new_replay_id() -> str:

@@ -6,6 +6,13 @@ from __future__ import annotations
 
 from feature_store import duck
 
+RETIRED_NOW = """
+SELECT device_id, boot_id FROM (
+    SELECT * FROM retired_boots
+    QUALIFY row_number() OVER (PARTITION BY device_id, boot_id ORDER BY _offset DESC, _row DESC) = 1
+) WHERE counts IS NOT TRUE"""
+"""SQL of the starts whose rows do not count: the newest fact of each holds."""
+
 _KEY = "cohort, profile, model_version, feature, window_start, window_s"
 
 

@@ -14,7 +14,7 @@ from feature_store.data_file import origin
 from feature_store.labels import LABELLER
 from feature_store.lineage_view import LINEAGE
 from feature_store.model_views import MODEL_COMPARISONS, MODEL_PERFORMANCE, MODEL_VERSIONS
-from feature_store.retired_sql import corrected_aggregates_sql
+from feature_store.retired_sql import RETIRED_NOW, corrected_aggregates_sql
 from feature_store.sound_cut import SoundCut
 from schemas.profile import Profile
 from schemas.row_schemas import LAST_CHANNEL_BIT, Reason, channel_bit
@@ -78,7 +78,7 @@ def _without_retired(
     views: Mapping[str, str], tables: Mapping[str, TableCut], today: Mapping[str, Mapping[str, str]]
 ) -> dict[str, str]:
     """The views of a cut that holds retired starts: first these, then tables without their rows."""
-    retired = duck.name(RETIRED_BOOTS.name)
+    retired = f"({RETIRED_NOW}) AS retired"
     found = {RETIRED_BOOTS.name: views[RETIRED_BOOTS.name]}
     for view, sql in views.items():
         table = BOOKS.name if view == BOOKS_STATEMENTS else view

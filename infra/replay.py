@@ -39,6 +39,8 @@ from schemas.profile_file import find_profile
 from schemas.tables import telemetry_table_name
 
 _POLL_S = 0.5
+_FIRST_POLL_S = 0.05
+"""Until the starts are known, so that what they send is held back before it lands."""
 _STALL_S = 120.0
 """Seconds without any progress after which the wait ends with an error."""
 _REPORT_EVERY_S = 5.0
@@ -185,19 +187,19 @@ def replay(
     edge = _edge(stack, request, name, devices, folder)
     refuse_other_units(lake, profile)
     history = ReplayHistory(lake, profile.name, wanted.content, request.recordings, wanted.ids, wanted.read)
-    earlier = history.check(replaces=request.replaces, force=request.force)
+    history.check(replaces=request.replaces, force=request.force)
     edge.register(lake, profile)
-    # Earlier rows stop counting before the new ones land: nobody sees both at once.
-    history.retire(earlier)
-    if earlier:
-        progress(f"{count(len(earlier), 'earlier start')} of these devices no longer count")
+    if history.replaced:
+        earlier = count(len(history.replaced), "earlier start")
+        progress(f"{earlier} of these devices count until every new row can be queried, and no longer then")
+        progress("note: drift verdicts on what is replaced stand, and no window is judged twice")
     try:
         write_canonical(wanted.read, profile, wanted.ids, folder)
         edge.start()
         watcher = LineWatcher(lake, KafkaAdmin(stack.bootstrap_servers), stack.namespace, [edge], since)
         troubles = TroubleWatch(stack.settings.state_dir)
         _until_queryable(edge, watcher, history, Remaining(wanted.read.record.used), troubles, progress)
-        history.note(edge.spool, complete=True)
+        history.complete(edge.spool)
     finally:
         edge.stop()
         shutil.rmtree(folder, ignore_errors=True)
@@ -256,7 +258,7 @@ def _until_queryable(
             raise SourceError(_last_error(edge))
         for line in troubles.news():
             progress(f"problem: {line}")
-        history.note(edge.spool, complete=False)
+        known = history.note(edge.spool)
         if code == 0 and sent is None:
             sent = watcher.sent()
         behind = None if sent is None else watcher.behind(sent)
@@ -274,7 +276,7 @@ def _until_queryable(
             reported_at = now
             sensed, acked = (count(n) for n in total)
             progress(f"sensed {sensed}  acked {acked}  {remaining.words(read, now)}")
-        time.sleep(_POLL_S)
+        time.sleep(_POLL_S if known else _FIRST_POLL_S)
 
 
 def _spooled(edge: EdgeProcess) -> tuple[int, int]:

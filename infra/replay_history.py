@@ -47,6 +47,7 @@ class ReplayHistory:
         content: As ``content_digest`` gives it.
         files: Names of the files.
         ids: Device id by the name in the file.
+        replaced: Earlier replays that no longer count once this one is complete; set by ``check``.
     """
 
     lake: Lake
@@ -55,11 +56,12 @@ class ReplayHistory:
     files: Sequence[Path]
     ids: Mapping[str, str]
     read: ReadRecording
+    replaced: tuple[ReplayRecord, ...] = ()
     _id: str = field(default_factory=new_replay_id)
     _noted: set[Boot] = field(default_factory=set)
 
-    def check(self, *, replaces: bool, force: bool) -> list[ReplayRecord]:
-        """Earlier replays that this one replaces.
+    def check(self, *, replaces: bool, force: bool) -> None:
+        """Find the earlier replays that this one replaces.
 
         Args:
             replaces: Whether a person wants that.
@@ -76,7 +78,8 @@ class ReplayHistory:
         same = [r for r in earlier if r.content == self.content]
         over = [r for r in earlier if r.content != self.content and self._overlaps(r)]
         if replaces:
-            return same + over
+            self.replaced = (*same, *over)
+            return
         if same:
             first = same[0]
             done = "were replayed" if first.complete else "were begun, and not finished,"
@@ -92,24 +95,30 @@ class ReplayHistory:
                 "nothing was sent. --device names another device, --replace lets those no longer count, "
                 "--force keeps both"
             )
-        return []
 
-    def retire(self, earlier: Sequence[ReplayRecord]) -> None:
-        """Let what earlier replays brought no longer count, from the next cut on."""
-        boots = [(r.device_id, r.boot_id) for r in earlier]
+    def note(self, spool: Path) -> bool:
+        """Record starts of the devices that are not recorded yet; whether there are any.
+
+        Where the replay replaces others, their rows do not count before it is complete.
+        """
+        fresh = _boots(spool) - self._noted
+        if fresh:
+            registry = ReplayRegistry(self.lake)
+            if self.replaced:
+                registry.retire(fresh, self.profile, f"replay {self._id} is not complete yet")
+            registry.record([self._record(boot, complete=False) for boot in sorted(fresh)])
+            self._noted |= fresh
+        return bool(self._noted)
+
+    def complete(self, spool: Path) -> None:
+        """Record that every row can be queried: in one cut these rows begin to count, and the replaced end."""
+        records = [self._record(boot, complete=True) for boot in sorted(_boots(spool) | self._noted)]
         files = ", ".join(path.name for path in self.files)
         reason = f"replaced by replay {self._id} of {files} at {utc_now().isoformat()}"
-        ReplayRegistry(self.lake).retire(boots, self.profile, reason)
+        earlier = [(r.device_id, r.boot_id) for r in self.replaced]
+        ReplayRegistry(self.lake).replace(records, earlier, self.profile, reason)
 
-    def note(self, spool: Path, *, complete: bool) -> None:
-        """Record starts of the devices that are not recorded yet; all of them once the replay is complete."""
-        boots = _boots(spool)
-        fresh = boots if complete else boots - self._noted
-        if fresh:
-            ReplayRegistry(self.lake).record([self._record(boot, complete) for boot in sorted(fresh)])
-            self._noted |= boots
-
-    def _record(self, boot: Boot, complete: bool) -> ReplayRecord:
+    def _record(self, boot: Boot, *, complete: bool) -> ReplayRecord:
         names = {device: name for name, device in self.ids.items()}
         rows = self.read.devices.get(names.get(boot[0], ""))
         us = np.empty(0, dtype=np.int64) if rows is None else rows.us

@@ -255,11 +255,13 @@ REPLAYS = _table(
 
 RETIRED_BOOTS = _table(
     "retired_boots",
-    "Starts of devices whose rows no longer count, from the cut on that first holds this row.",
+    "Starts of devices whose rows do not count, from the cut on that first holds this row; the newest row of "
+    "a start holds.",
     _field("device_id", pa.string(), "Stable id of the device."),
     _field("boot_id", pa.int64(), "Start whose rows left the views; the files still hold them."),
     _field("profile", pa.string(), "Profile that the rows were sensed with."),
     _field("reason", pa.string(), "Why."),
+    _field("counts", pa.bool_(), "True: from here on its rows count; else they do not.", nullable=True),
 )
 
 FIXED_TABLES = (

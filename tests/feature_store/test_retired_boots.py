@@ -11,10 +11,12 @@ from feature_store.cut import paths
 from feature_store.cut_store import CutStore
 from feature_store.estimates import estimate_mean, exact_mean
 from feature_store.lake_registry import DeviceRecord, DeviceRegistry
+from feature_store.point_in_time import training_rows
 from feature_store.replay_registry import ReplayRecord, ReplayRegistry
 from schemas.tables import AGGREGATES, SUMMARIES
 from tests.feature_store.fleets import PROFILE, alerts, books, fill, land, machine_lake, telemetry
 from tests.feature_store.lakes import SECOND, T0
+from tests.feature_store.training_lakes import fleet_lake, put, rows, selection
 
 FEATURE = PROFILE.feature_names[0]
 COHORT = f"{PROFILE.name}/hall/default/x86"
@@ -82,6 +84,51 @@ def test_everything_honours_a_retired_start_from_its_cut_on_and_older_cuts_keep_
     assert numbers(lake_root, pinned) == before
     assert numbers(lake_root, "training") == before
     assert all(path.exists() for path in files)
+
+
+def record(boot: int, complete: bool) -> ReplayRecord:
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    return ReplayRecord("again", "digest", "[]", PROFILE.name, "a", boot, 2, at, at, complete)
+
+
+def test_a_replacing_replay_counts_only_once_it_is_complete_and_what_it_replaces_counts_until_then(
+    lake, lake_root
+):
+    """Whenever it dies, exactly one of the two stands."""
+    registry, cuts = ReplayRegistry(lake), CutStore(lake)
+    registry.retire([("a", 2)], PROFILE.name, "not complete yet")
+    registry.record([record(2, complete=False)])
+    begun = numbers(lake_root)
+    assert (begun["rows"], begun["mean"], begun["aggregates"]) == (4, 2.0, 4)
+    half = cuts.latest().id
+    registry.replace([record(2, complete=True)], [("a", 1)], PROFILE.name, "replaced")
+    done = numbers(lake_root)
+    assert cuts.latest().id == half + 1
+    assert (done["rows"], done["mean"], done["aggregates"]) == (4, 2.5, 4)
+    assert registry.retired() == {("a", 1)}
+    assert [(r.boot_id, r.complete) for r in registry.replays()] == [(2, True)]
+    assert numbers(lake_root, half) == begun
+
+
+def test_training_honours_a_retired_start_and_a_pin_keeps_what_it_was_made_of(lake_root):
+    """The second start is a replay of the first: the same seconds, other values."""
+    lake = fleet_lake(lake_root, ["a", "b"])
+    for device, boot in (("a", 1), ("a", 2), ("b", 3)):
+        put(lake, telemetry=rows(device, range(0, 600, 10), boot_id=[boot] * 60))
+        put(lake, books=books(device_id=[device], boot_id=[boot], sensed=[60], acked=[60]))
+    CutStore(lake).pin("run-1")
+
+    def trained_on(cut: str | None = None) -> list[dict]:
+        with connect(lake_root, cut) as con:
+            return training_rows(con, selection()).rows.to_pylist()
+
+    before = trained_on()
+    assert {row["boot_id"] for row in before} == {1, 2, 3}
+    ReplayRegistry(lake).retire([("a", 1)], PROFILE.name, "replaced")
+    after = trained_on()
+    assert {row["boot_id"] for row in after} == {2, 3}
+    assert sum(row["boot_id"] == 2 for row in after) == sum(row["boot_id"] == 2 for row in before)
+    assert trained_on("run-1") == before
 
 
 def test_estimates_stand_on_what_counts(lake, lake_root):

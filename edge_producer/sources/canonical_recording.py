@@ -32,7 +32,8 @@ class CanonicalSource:
     """Windows of canonical recordings, of all devices in the order in which they are due.
 
     ``rows = samples + duplicate + out_of_order``, exactly, and ``samples = in_windows + outside_windows``
-    once all windows were taken. ``blank`` and ``absurd`` count cells, which become missing samples.
+    once all windows were taken. ``blank`` and ``absurd`` count cells, which become missing samples; an absurd
+    one is an infinity of its side.
 
     Args:
         folder: Holds ``<device id>.parquet`` for each device.
@@ -125,11 +126,12 @@ class _Device:
     def _block(self, batch: pa.RecordBatch, names: Sequence[str]) -> Iterator[Framed]:
         us = batch.column(names[0]).cast(pa.int64()).to_numpy(zero_copy_only=False)
         values = np.column_stack([batch.column(n).to_numpy(zero_copy_only=False) for n in names[1:]])
-        absurd = (values < self._low) | (values > self._high)
+        below, above = values < self._low, values > self._high
         self._cells["rows"] += len(us)
         self._cells["blank"] += int(np.isnan(values).sum())
-        self._cells["absurd"] += int(absurd.sum())
-        values[absurd] = np.nan
+        self._cells["absurd"] += int(below.sum() + above.sum())
+        # Infinities of their side: missing to every model, and a run of them is seen.
+        values[above], values[below] = np.inf, -np.inf
         yield from self._framer.push(us, values.astype(self._dtype))
 
 

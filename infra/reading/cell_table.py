@@ -262,8 +262,21 @@ def _from_parquet(path: Path, folder: Path) -> CellTable:
         raise SourceError("holds no columns of values" if rows else "has a header but no rows")
     names = tuple("" if f.name.startswith("__index_level_") else f.name for f in flat)
     header = Header(names, ("",) * len(names), 0, named=True, evidence="names and types of the Parquet file")
-    del folder
-    return CellTable(path, header, path, tuple(f.name for f in flat), rows, form={"format": "Parquet"})
+    said = {"format": "Parquet"}
+    if nested := [f"{f.name} ({f.type})" for f in schema if f not in flat]:
+        said["left out"] = f"columns that hold no single values: {', '.join(nested)}"[:200]
+    cells, held = path, tuple(f.name for f in flat)
+    if len(set(schema.names)) < len(schema.names):  # columns are read by name
+        cells, held = folder / "cells.parquet", tuple(f"c{i}" for i in range(len(flat)))
+        _write_renamed(path, [i for i, f in enumerate(schema) if f in flat], cells)
+    return CellTable(path, header, cells, held, rows, form=said)
+
+
+def _write_renamed(path: Path, places: Sequence[int], target: Path) -> None:
+    """The columns at these places, named ``c0``, ``c1`` and so on."""
+    with pq.ParquetFile(path) as file:
+        table = file.read().select(list(places))
+    pq.write_table(table.rename_columns([f"c{i}" for i in range(len(places))]), target)
 
 
 def _from_workbook(path: Path, folder: Path) -> CellTable:

@@ -24,7 +24,10 @@ _VALUE = re.compile(
 _TIMES = tuple(re.compile(rf"^{PATTERNS[f]}$", re.IGNORECASE) for f in FORMS)
 _BRACKETED = re.compile(r"^\s*[\[(].{0,16}[\])]\s*$")
 _MOSTLY = 0.6
-_REMARK = "#%/;! "
+_FEWER = (
+    "its rows have {width} cells, the line of names {names}: are decimal commas in a file whose cells stand "
+    "apart by commas? Write it anew with ; between cells, or with quotes"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,7 @@ def find_header(records: Sequence[Sequence[str]], columns: int) -> Header:
     width = max([columns, *(len(r) for r in records[first : first + 20] if len(r) <= columns)])
     place = _names_at(above, width, kinds)
     if place is None:
+        _refuse_fewer_names(above, width)
         names = tuple(f"column_{i + 1}" for i in range(width))
         return Header(
             names, ("",) * width, first, named=False, evidence="no line of names: columns are numbered"
@@ -81,12 +85,17 @@ def find_header(records: Sequence[Sequence[str]], columns: int) -> Header:
 
 def is_value(cell: str) -> bool:
     """Whether a cell looks like a number or a time."""
-    return bool(_VALUE.match(cell.strip())) or looks_like_time(cell)
+    return bool(_VALUE.match(bare(cell))) or looks_like_time(cell)
+
+
+def bare(cell: str) -> str:
+    """A cell without blanks and single quotes around it."""
+    return cell.strip().strip("'").strip()
 
 
 def looks_like_time(cell: str) -> bool:
     """Whether a cell looks like a written date or time of day."""
-    cell = cell.strip()
+    cell = bare(cell)
     if not any(c.isdigit() for c in cell):
         return False
     for pattern in _TIMES:
@@ -97,7 +106,7 @@ def looks_like_time(cell: str) -> bool:
 
 
 def _kind(cell: str) -> str:
-    cell = cell.strip()
+    cell = bare(cell)
     if cell.lower() in MISSING:
         return "blank"
     if _VALUE.match(cell):
@@ -107,7 +116,8 @@ def _kind(cell: str) -> str:
 
 def _column_kinds(records: Sequence[Sequence[str]], columns: int) -> list[str]:
     """What most cells of each column are, in the later part of the records."""
-    body = [row for row in records[len(records) // 3 :] if abs(len(row) - columns) <= 1]
+    later = records[max(len(records) // 3, len(records) > 1) :]
+    body = [row for row in later if abs(len(row) - columns) <= 1]
     body = body or list(records)
     kinds = []
     for i in range(columns):
@@ -158,6 +168,9 @@ def _named(
         if blank:
             return (*row, ""), "the rows end in an empty cell"
         firsts = [r[0].strip() for r in rows if r]
+        timed = sum(looks_like_time(f) for f in firsts[:20]) > len(firsts[:20]) / 2
+        if timed and any(TIME_NAME.search(n) for n in row):
+            raise SourceError(_FEWER.format(width=width, names=len(row)))
         if len(set(firsts)) > 0.9 * len(firsts) or not any(_kind(f) == "number" for f in firsts):
             return ("", *row), "each row begins with its own name, which has no heading"
         raise SourceError(f"its rows have {width} cells, the line of names {len(row)}")
@@ -171,6 +184,18 @@ def _named(
         group = above_name or group
         joined.append(f"{group} {name}".strip())
     return tuple(joined), "names of two lines were joined"
+
+
+def _refuse_fewer_names(above: Sequence[Sequence[str]], width: int) -> None:
+    """Refuse a line of names that has fewer cells than the rows: which name is whose is not known.
+
+    Raises:
+        SourceError: There is such a line.
+    """
+    named = [c for c in above[-1] if c] if above else []
+    words = [c for c in named if not is_value(c)]
+    if 2 <= len(named) < width and len(words) == len(named) and any(TIME_NAME.search(c) for c in named):
+        raise SourceError(_FEWER.format(width=width, names=len(named)))
 
 
 def _units(below: Sequence[Sequence[str]], width: int) -> tuple[str, ...]:
@@ -193,5 +218,5 @@ def _stripped(row: Sequence[str], width: int) -> list[str]:
 
 
 def _clean(cell: str) -> str:
-    text = " ".join(cell.strip().lstrip("\ufeff").split())
+    text = " ".join(bare(cell.strip().lstrip("\ufeff")).split())
     return text.lstrip("#%").strip() if len(text) > 1 else text

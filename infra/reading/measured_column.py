@@ -31,6 +31,8 @@ FALSE = ("false", "no", "off", "f", "n", "0", "0.0")
 HEADER_UNIT = re.compile(r"\s*[\[(]([^\])]{1,16})[\])]\s*$")
 MOST_CODES = 64
 _USUAL = 0.5
+_LARGEST_WHOLE = 2.0**53
+_LARGEST_COUNT = 2.0**64
 _PROBE = 2000
 
 
@@ -170,6 +172,8 @@ def _not_numbers(  # noqa: PLR0911  (one return for each reason)
     if pa.types.is_boolean(cells.type):
         return "true or false"
     if not is_text(cells.type):
+        if cells.null_count == len(cells):
+            return "empty"
         return "times" if pa.types.is_temporal(cells.type) and not pa.types.is_duration(cells.type) else None
     plain = read_plain(cells)
     if plain is not None and len(np.unique(plain[:_PROBE][np.isfinite(plain[:_PROBE])])) > 2:
@@ -186,7 +190,7 @@ def _not_numbers(  # noqa: PLR0911  (one return for each reason)
     ):
         return "true or false"
     numeric = pc.match_substring_regex(
-        given, rf"^\(?[+-]?(\d|[.,]|{SPACES})*\d(\d|[.,])*(e[+-]?\d+)?\)?-?\s?[^\d\s]{{0,8}}$"
+        given, rf"^\(?[+-]?(\d|[.,]|{SPACES})*\d(\d|[.,])*([ed][+-]?\d+)?\)?-?\s?[^\d\s]{{0,8}}$"
     )
     return None if (pc.sum(numeric).as_py() or 0) >= _USUAL * len(given) else "text"
 
@@ -259,11 +263,19 @@ def _column(
         "converted": sum(numbers.converted.values()),
     }
     shown = tuple(str(c) for c in files.text(index).slice(0, 3).to_pylist())
+    if _too_large(values):
+        note = f"{note}; " * bool(note) + "whole numbers beyond 9,007,199,254,740,992 are rounded"
     return MeasuredColumn(
         name, values, unit, numbers.decimal, cells, words, "; ".join(evidence), numbers.doubt or doubt, shown,
         note,
         numbers.unread_at, tuple(s.value for s in sentinels), codes, name in wishes.keep,
     )  # fmt: skip
+
+
+def _too_large(values: NDArray[np.float64]) -> bool:
+    """Whether a column counts further than float64 tells whole numbers apart."""
+    given = np.abs(values[np.isfinite(values)])
+    return bool(((given >= _LARGEST_WHOLE) & (given < _LARGEST_COUNT)).any())
 
 
 def _in_wanted_unit(

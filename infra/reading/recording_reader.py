@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -290,7 +291,7 @@ def _proposed(
 
 
 def _argument(text: str) -> str:
-    return f"'{text}'" if " " in text else text
+    return shlex.quote(text)
 
 
 def _sorted(rows: SortedRows, total: int, spread_is_wrong: bool, draft: _Draft) -> None:

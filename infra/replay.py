@@ -22,7 +22,7 @@ from infra.line_watch import LineWatcher, SentSoFar, read_meters
 from infra.printing import count
 from infra.reading.canonical import write_canonical
 from infra.reading.decision_record import DecisionRecord
-from infra.reading.device_column import ascii_id, device_ids
+from infra.reading.device_column import ONE, ascii_id, device_ids
 from infra.reading.file_set import stem
 from infra.reading.reading_options import ReadingOptions
 from infra.reading.recording_reader import ReadRecording, read_recording
@@ -107,7 +107,7 @@ class ReplayRequest:
         read = replace(read, record=with_rate_doubt(read.record, profile.sampling.rate_hz))
         names = list(read.devices)
         ids = {"": self.device_id}
-        if wishes.device_column:
+        if wishes.device_column not in ("", ONE):
             ids = device_ids(names, f"{self.device}-" if self.device else "")
         return RequestedRecording(profile, read, ids, content_digest(self.recordings))
 

@@ -111,7 +111,7 @@ class ReplayHistory:
         return bool(self._noted)
 
     def complete(self, spool: Path) -> None:
-        """Record that every row can be queried: in one cut these rows begin to count, and the replaced end."""
+        """Record that every row can be queried: in one cut these begin to count and the replaced ones end."""
         records = [self._record(boot, complete=True) for boot in sorted(_boots(spool) | self._noted)]
         files = ", ".join(path.name for path in self.files)
         reason = f"replaced by replay {self._id} of {files} at {utc_now().isoformat()}"

@@ -18,7 +18,9 @@ from schemas.recording_section import Replay
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  (naive on purpose: wall clock times are counted from it)
 _UTC = pa.timestamp("us", "UTC")
 EPOCH_UNITS = {"epoch_s": 1_000_000.0, "epoch_ms": 1_000.0, "epoch_us": 1.0, "epoch_ns": 1e-3}
-NOT_HERE = re.compile(r"^(day_first|month_first|year_first|written|excel|relative_\w+)$")
+NOT_HERE = re.compile(
+    r"^(day_first|month_first|year_first|written|excel|matlab|julian|mjd|since_1904|filetime|dotnet|relative_\w+)$"
+)
 """Formats that are read before a recording comes here."""
 NUMBER = r"(?i)^[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|inf(inity)?|nan)$"
 """What Arrow's cast reads, and a plus sign. Infinities are numbers here; later they are out of range."""
@@ -170,7 +172,29 @@ def _from_timestamps(times: pa.Array, replay: Replay, first_unreadable: str) -> 
 def localised(
     local_us: NDArray[np.int64], valid: NDArray[np.bool_], zone: ZoneInfo | str
 ) -> tuple[NDArray[np.int64], int]:
-    """UTC of wall clock times, and how many are unclear; one zone look-up per distinct quarter of an hour.
+    """UTC of wall clock times in the order of rows, and how many are unclear.
+
+    Of an hour that happens twice, what follows a fall is the second pass.
+
+    Raises:
+        SourceError: The zone is unknown.
+    """
+    first, second = wall_offsets(local_us, valid, zone)
+    twice, late = np.flatnonzero(first > second), np.zeros(len(local_us), dtype=np.bool_)
+    for run in np.split(twice, np.flatnonzero(np.diff(twice) > 1) + 1):
+        falls = np.flatnonzero(np.diff(local_us[run]) < 0) + 1
+        if len(falls) == 1:
+            late[run[falls[0] :]] = True
+    return local_us - np.where(late, second, first), int((first != second).sum())
+
+
+def wall_offsets(
+    local_us: NDArray[np.int64], valid: NDArray[np.bool_], zone: ZoneInfo | str
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Offsets from UTC of wall clock times, µs: as they happen first, and as they happen last.
+
+    They differ where a clock is set: the first is the larger one where a time happens twice, the smaller one
+    where it never happens. One zone look-up for each distinct quarter of an hour.
 
     Raises:
         SourceError: The zone is unknown.
@@ -180,8 +204,8 @@ def localised(
     inside = valid & (local_us > EARLIEST_US) & (local_us < LATEST_US)
     quarters, position = np.unique(np.where(inside, local_us, 0) // QUANTUM_US, return_inverse=True)
     offsets = np.array([_offsets_us(int(q), zone) for q in quarters], dtype=np.int64).reshape(-1, 2)
-    unclear = (offsets[:, 0] != offsets[:, 1])[position] & inside
-    return local_us - offsets[position, 0], int(unclear.sum())
+    first, second = offsets[position, 0], offsets[position, 1]
+    return first, np.where(inside, second, first)
 
 
 def _offsets_us(quarter: int, zone: ZoneInfo) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from python_calamine import CalamineError, CalamineWorkbook
 
-from infra.reading.decoding import TextForm, lines, text_form
+from infra.reading.decoding import TextForm, is_workbook, lines, text_form
 from infra.reading.dialect import BLANKS, COMMENTS, Dialect, blank_separated, cells, find_dialect
 from infra.reading.header import Header, find_header
 from schemas.errors import SourceError
@@ -85,7 +86,7 @@ def open_table(path: Path, folder: Path, said_encoding: str = "", said_delimiter
     try:
         if path.suffix.lower() in _PARQUET or _begins(path, b"PAR1"):
             return _from_parquet(path, folder)
-        if path.suffix.lower() in _SHEETS:
+        if path.suffix.lower() in _SHEETS or is_workbook(path):
             return _from_workbook(path, folder)
         return _from_text(path, folder, said_encoding, said_delimiter)
     except SourceError as exc:
@@ -282,7 +283,7 @@ def _write_renamed(path: Path, places: Sequence[int], target: Path) -> None:
 def _from_workbook(path: Path, folder: Path) -> CellTable:
     """The fullest sheet of a workbook."""
     try:
-        book = CalamineWorkbook.from_path(str(path))
+        book = CalamineWorkbook.from_filelike(io.BytesIO(path.read_bytes()))
         sheets = {name: book.get_sheet_by_name(name).to_python() for name in book.sheet_names}
     except (CalamineError, OSError, ValueError) as exc:
         raise SourceError(f"is no workbook that can be read: {exc}") from exc

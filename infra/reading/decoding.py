@@ -34,6 +34,8 @@ _WESTERN = re.compile(
     r"\xb4\xd7\u2013\u2018\u2019]*$"
 )
 """Letters and signs of Western Europe, with acute accent, times, dash and quotes."""
+_HIDDEN = re.compile(r"(^|/)(__MACOSX/|\.)")
+"""What a desktop puts into an archive beside the files."""
 _SAMPLE_BYTES = 1 << 18
 _FEW_BROKEN = 0.02
 
@@ -78,6 +80,18 @@ def compression_of(path: Path) -> str:
         head = file.read(6)
     marks = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"PK\x03\x04": "zip"}
     return next((name for mark, name in marks.items() if head.startswith(mark)), "")
+
+
+def is_workbook(path: Path) -> bool:
+    """Whether a file is a workbook, whatever its name ends in."""
+    if compression_of(path) != "zip":
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile:
+        return False
+    return any(n.startswith("xl/workbook") for n in names) or {"mimetype", "content.xml"} <= set(names)
 
 
 def text_form(path: Path, said: str = "") -> TextForm:
@@ -184,7 +198,7 @@ def _decompressed(path: Path) -> IO[bytes]:
         return cast("IO[bytes]", lzma.open(path))
     if kind == "zip":
         archive = zipfile.ZipFile(path)
-        members = [m for m in archive.namelist() if not m.endswith("/")]
+        members = [m for m in archive.namelist() if not m.endswith("/") and not _HIDDEN.search(m)]
         if len(members) != 1:
             raise SourceError(f"{path}: holds {len(members)} files: unpack it, and name the folder")
         return archive.open(members[0])

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from infra.reading.time_forms import Ints
 
 MOST_DEVICES = 10_000
+_ROWS_EACH = 3
 MIXED = 0.2
 """Share of the rows with the time of another row from which devices are likely to be mixed."""
 _NAMED = re.compile(
@@ -21,6 +22,16 @@ _NAMED = re.compile(
     r"anlage|site|channel|probe|robot|vehicle|^id$|_id$|^name$",
     re.IGNORECASE,
 )
+
+
+_SURELY = re.compile(
+    r"(^|[\W_])(device|sensor|machine|node|station|asset|engine|pump|logger|turbine|robot|vehicle|gerät|"
+    r"maschine|anlage|mac|serial)s?([\W_]?(id|nr|no|name|number|key|serial|address|mac))?$|^id$",
+    re.IGNORECASE,
+)
+_ANSWERS = frozenset(("true", "false", "yes", "no", "on", "off", ""))
+ONE = "none"
+"""What a person writes for "all rows are of one device"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +81,20 @@ def propose_device_column(
         f"{len(named_values)} values of '{name}' {-left:.0%} do"
     )
     return DeviceProposal(name, named_values, why)
+
+
+def named_devices(columns: Sequence[tuple[str, pa.Array]]) -> DeviceProposal | None:
+    """A column that by its name tells devices apart, whose rows share no times; None: there is none."""
+    for name, cells in columns:
+        if not _SURELY.search(name):
+            continue
+        values = pc.value_counts(cells.cast(pa.string()).drop_null()).to_pylist()
+        often = [str(v["values"]) for v in values if int(v["counts"]) >= _ROWS_EACH]
+        if {v.strip().lower() for v in often} <= _ANSWERS:
+            continue
+        if 2 <= len(often) <= MOST_DEVICES and len(often) >= len(values) / 2:
+            return DeviceProposal(name, tuple(often), f"'{name}' names {len(often)} of them")
+    return None
 
 
 def device_ids(values: Iterable[str], prefix: str = "") -> dict[str, str]:

@@ -65,7 +65,7 @@ def rows_by_device(
     words: set[str] = set()
     spread = ""
     repeated = duplicate = collisions = 0
-    for name, rows in _groups(len(us), kept, names).items():
+    for name, rows in grouped(len(us), kept, names).items():
         order = order_rows(us[rows])
         words.add(order.words)
         places = kept[rows[order.places]]
@@ -82,7 +82,7 @@ def rows_by_device(
     return SortedRows(devices, frozenset(words), spread, repeated, duplicate, collisions)
 
 
-def _groups(size: int, kept: Places, names: pa.Array | None) -> dict[str, Places]:
+def grouped(size: int, kept: Places, names: pa.Array | None) -> dict[str, Places]:
     """Indices of each device's rows, in the file's order."""
     if names is None:
         return {"": np.arange(size)}

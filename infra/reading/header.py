@@ -24,6 +24,10 @@ _VALUE = re.compile(
 _TIMES = tuple(re.compile(rf"^{PATTERNS[f]}$", re.IGNORECASE) for f in FORMS)
 _BRACKETED = re.compile(r"^\s*[\[(].{0,16}[\])]\s*$")
 _MOSTLY = 0.6
+_CUT = (
+    "whole numbers stand beside digits with leading zeros: are decimal commas in a file whose cells stand "
+    "apart by commas? Write it anew with ; between cells, or with quotes"
+)
 _FEWER = (
     "its rows have {width} cells, the line of names {names}: are decimal commas in a file whose cells stand "
     "apart by commas? Write it anew with ; between cells, or with quotes"
@@ -70,6 +74,7 @@ def find_header(records: Sequence[Sequence[str]], columns: int) -> Header:
     place = _names_at(above, width, kinds)
     if place is None:
         _refuse_fewer_names(above, width)
+        _refuse_cut_decimals(records[first:], width)
         names = tuple(f"column_{i + 1}" for i in range(width))
         return Header(
             names, ("",) * width, first, named=False, evidence="no line of names: columns are numbered"
@@ -168,9 +173,11 @@ def _named(
         if blank:
             return (*row, ""), "the rows end in an empty cell"
         firsts = [r[0].strip() for r in rows if r]
-        timed = sum(looks_like_time(f) for f in firsts[:20]) > len(firsts[:20]) / 2
-        if timed and any(TIME_NAME.search(n) for n in row):
+        # Cells that stand apart by blanks: a date and a clock below one name are fine.
+        seconds = [r[1] for r in rows[:20] if len(r) > 1]
+        if TIME_NAME.search(row[0]) and _mostly_times(firsts[:20]) and not _mostly_times(seconds):
             raise SourceError(_FEWER.format(width=width, names=len(row)))
+        _refuse_cut_decimals(rows, width)
         if len(set(firsts)) > 0.9 * len(firsts) or not any(_kind(f) == "number" for f in firsts):
             return ("", *row), "each row begins with its own name, which has no heading"
         raise SourceError(f"its rows have {width} cells, the line of names {len(row)}")
@@ -186,6 +193,10 @@ def _named(
     return tuple(joined), "names of two lines were joined"
 
 
+def _mostly_times(cells: Sequence[str]) -> bool:
+    return sum(_kind(c) == "time" for c in cells) > len(cells) / 2
+
+
 def _refuse_fewer_names(above: Sequence[Sequence[str]], width: int) -> None:
     """Refuse a line of names that has fewer cells than the rows: which name is whose is not known.
 
@@ -196,6 +207,20 @@ def _refuse_fewer_names(above: Sequence[Sequence[str]], width: int) -> None:
     words = [c for c in named if not is_value(c)]
     if 2 <= len(named) < width and len(words) == len(named) and any(TIME_NAME.search(c) for c in named):
         raise SourceError(_FEWER.format(width=width, names=len(named)))
+
+
+def _refuse_cut_decimals(rows: Sequence[Sequence[str]], width: int) -> None:
+    """Refuse whole numbers beside digits with leading zeros: decimal commas that were taken for cell ends.
+
+    Raises:
+        SourceError: There are such columns.
+    """
+    whole = [r for r in rows if len(r) == width]
+    for i in range(1, width):
+        left, right = [r[i - 1].strip() for r in whole], [r[i].strip() for r in whole]
+        cut = any(re.match(r"^0\d+$", c) for c in right) and all(c.isdigit() for c in right)
+        if cut and all(re.match(r"^[+-]?\d+$", c) for c in left):
+            raise SourceError(_CUT)
 
 
 def _units(below: Sequence[Sequence[str]], width: int) -> tuple[str, ...]:

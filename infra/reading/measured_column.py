@@ -115,6 +115,12 @@ def measure_columns(
     marks |= {"."} if any(n.decimal == "." and not n.evidence for n in first.values()) else set()
     others = marks.pop() if len(marks) == 1 else ""
     read = {i: _numbers(files, i, wishes, others) if _open(n) else n for i, n in first.items()}
+    if wishes.only is None:
+        keep = wishes.keep
+        texts = {i for i, n in read.items() if n.unread > _USUAL * n.given and files.names[i] not in keep}
+        skipped |= {files.names[i]: "text" for i in texts}
+        chosen = [i for i in chosen if i not in texts]
+        read = {i: read[i] for i in chosen}
     said = {i: wishes.sentinels.get(files.names[i]) for i in chosen}
     found = {i: find_sentinels(n.values) for i, n in read.items() if said[i] is None}
     known = shared_sentinels(found)

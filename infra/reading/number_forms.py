@@ -134,7 +134,7 @@ def read_numbers(cells: pa.Array, around: Surroundings) -> ReadNumbers:
                 fast, int(np.isnan(fast).sum()), 0, decimal=form.decimal, evidence=form.evidence
             )
     text, blank = tidy(cells, around.missing)
-    text, unit, converted, odd = _without_units(text, around.unit)
+    text, unit, converted, odd = _without_units(text, cells, around.unit)
     form = number_form(text, around)
     values, read = _read_as(text, form)
     if converted:
@@ -299,9 +299,15 @@ def _read_as(text: pa.Array, form: NumberForm) -> tuple[NDArray[np.float64], NDA
 
 
 def _without_units(
-    text: pa.Array, header_unit: str
+    text: pa.Array, cells: pa.Array, header_unit: str
 ) -> tuple[pa.Array, str, dict[str, int], NDArray[np.object_]]:
-    """Cells without their units; the commonest unit; how many others can be converted to it."""
+    """Cells without their units; the commonest unit; how many others can be converted to it.
+
+    Args:
+        text: Tidy cells.
+        cells: The same as the file has them: capitals tell MW from mW.
+        header_unit: Of the column.
+    """
     nothing = np.empty(0, dtype=object)
     suffixed = pc.and_(
         pc.match_substring_regex(text, rf"^{_UNIT}$"), pc.invert(pc.match_substring_regex(text, _EXPONENT))
@@ -310,6 +316,10 @@ def _without_units(
         return text, "", {}, nothing
     found = pc.extract_regex(text, rf"^{_UNIT}$")
     units = pc.if_else(suffixed, pc.utf8_trim_whitespace(found.field(1)), None)
+    milli = pc.match_substring_regex(cells.cast(pa.string()), r"\d\s*m(Pa|Wh?|[vV]ar|VA|J|Hz|N|Nm|Ohm|Ω)\s*$")
+    units = pc.if_else(
+        pc.fill_null(pc.and_(suffixed, milli), False), pc.binary_join_element_wise("milli", units, " "), units
+    )
     counts = {str(v["values"]): int(v["counts"]) for v in pc.value_counts(units.drop_null()).to_pylist()}
     if not counts or (sum(counts.values()) < _OFTEN * (len(text) - text.null_count) and not header_unit):
         return text, "", {}, nothing

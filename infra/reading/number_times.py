@@ -10,7 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from edge_producer.sources.cells import EARLIEST_US, LATEST_US
 from infra.reading.number_forms import Surroundings, is_text, read_numbers
+from infra.reading.other_epochs import OTHER_EPOCHS, days_of, ticks_of
 from infra.reading.time_forms import Bools, Ints, read_form
 
 EPOCHS = {"epoch_s": 1_000_000.0, "epoch_ms": 1_000.0, "epoch_us": 1.0, "epoch_ns": 1e-3}
@@ -20,8 +22,6 @@ EARLIEST_S, LATEST_S = 1.0e8, 4.2e9
 """1973 and 2103: a count of seconds since 1970 outside is none."""
 LONGEST_US = 3.2e15
 """A hundred years: numbers that span more are no time since a start."""
-EXCEL_DAYS = (20_000.0, 75_000.0)
-"""1954 and 2105, in days since 30 December 1899."""
 _UNIT_NAMES = {
     "ns": "ns", "nanoseconds": "ns", "us": "us", "µs": "us", "μs": "us", "microseconds": "us",
     "ms": "ms", "msec": "ms",
@@ -35,6 +35,8 @@ _ELAPSED = re.compile(
 )
 _NUMBERED = re.compile(r"(^|[\W_])(id|nr|no|num|number|seq|index|count|row|serial)\d*$", re.IGNORECASE)
 """Names of columns that count or identify, and tell no time."""
+_SINCE_1970 = re.compile(r"stamp|epoch|unix|^ts$", re.IGNORECASE)
+_DATED = re.compile(r"date|datum|fecha|^tag$|jour|\bday\b", re.IGNORECASE)
 _DIGITS = r"^(19|20)\d{2}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(([01]\d|2[0-4])([0-5]\d([0-5]\d(\d{3})?)?)?)?$"
 
 
@@ -47,6 +49,7 @@ class NumberTimes:
         format: As in a profile's ``time_format``.
         naive: Whether the numbers count local time.
         doubt: Why it is not certain; empty: it is.
+        options: Formats that decide it; empty: the usual ones.
     """
 
     us: Ints
@@ -56,6 +59,7 @@ class NumberTimes:
     naive: bool
     evidence: str
     doubt: str = ""
+    options: tuple[str, ...] = ()
 
 
 def read_number_times(
@@ -82,6 +86,10 @@ def read_number_times(
         digits = _digits(cells, timelike or rising)
         if digits is not None:
             return digits
+    ticks = ticks_of(some) if whole is not None and (timelike or rising) else ""
+    if ticks:
+        doubt = f"may be {OTHER_EPOCHS[ticks].words}, or nanoseconds since 1970"
+        return _other(ticks, values, whole, ok, doubt, (ticks, "epoch_ns"))
     for form, scale in EPOCHS.items():
         seconds = some * scale / 1e6
         inside = (seconds >= EARLIEST_S) & (seconds <= LATEST_S)
@@ -140,29 +148,37 @@ def _relative(
     values: NDArray[np.float64], ok: Bools, name: str, unit: str, timelike: bool, rising: bool
 ) -> NumberTimes | None:
     some = values[ok]
-    if (
-        timelike
-        and ((some > EXCEL_DAYS[0]) & (some < EXCEL_DAYS[1])).all()
-        and (some != np.round(some)).any()
-    ):
-        since_1970 = (np.where(ok, values, 0) - 25_569.0) * 8.64e10
-        why = "days since 1899, as spreadsheets count them"
-        return NumberTimes(_excel(since_1970, ok), ok, "excel", absolute=True, naive=True, evidence=why)
+    days = days_of(some) if timelike else ""
+    if days and ((some != np.round(some)).any() or _DATED.search(name)):
+        return _other(days, values, None, ok)
     elapsed = bool(_ELAPSED.search(name)) or timelike
     stated = time_unit(name, unit)
     if not rising or not (elapsed or stated in ("s", "ms", "us", "ns")) or len(some) < 3:
         return None
     step = float(np.median(np.diff(some)))
-    doubt = ""
+    doubt, options = "", ()
+    if days and not stated:
+        doubt = f"may be {OTHER_EPOCHS[days].words}, or count since a start"
+        options = (days, "relative_s")
     if not stated:
-        if step > 1:
+        if step > 1 and not doubt:
             doubt = f"'{name}' rises by {step:g} and names no unit of time"
+            options = ("epoch_s", "relative_s", "relative_ms") if _SINCE_1970.search(name) else ()
         stated = "s"
     why = f"rises by {step:.6g} {stated} from {some[0]:g}: time since a start that the file does not tell"
     if (some.max() - some.min()) * RELATIVE[stated] > LONGEST_US:
         return None
     us = np.round(np.where(ok, values - some[0], 0) * RELATIVE[stated]).astype(np.int64)
-    return NumberTimes(us, ok, f"relative_{stated}", absolute=False, naive=False, evidence=why, doubt=doubt)
+    return NumberTimes(us, ok, f"relative_{stated}", False, False, why, doubt, options)
+
+
+def _other(
+    form: str, values: NDArray[np.float64], whole: Ints | None, ok: Bools, doubt: str = "",
+    options: tuple[str, ...] = (), why: str = "",
+) -> NumberTimes:  # fmt: skip
+    epoch = OTHER_EPOCHS[form]
+    us = epoch.read(values, whole, ok)
+    return NumberTimes(us, ok, form, True, epoch.naive, why or epoch.words, doubt, options)
 
 
 def _as_said(
@@ -170,26 +186,26 @@ def _as_said(
 ) -> NumberTimes | None:
     why = f"{said} was given"
     if said in EPOCHS:
-        return _scaled(values, whole, ok, said, EPOCHS[said], why)
+        return _scaled(values, whole, ok, said, EPOCHS[said], why, (EARLIEST_US / 1e6, LATEST_US / 1e6))
     if said.startswith("relative_") and said[9:] in RELATIVE:
         us = np.round(np.where(ok, values, 0) * RELATIVE[said[9:]]).astype(np.int64)
         return NumberTimes(us, ok, said, absolute=False, naive=False, evidence=why)
-    if said == "excel":
-        since_1970 = (np.where(ok, values, 0) - 25_569.0) * 8.64e10
-        return NumberTimes(_excel(since_1970, ok), ok, "excel", absolute=True, naive=True, evidence=why)
+    if said in OTHER_EPOCHS:
+        return _other(said, values, whole, ok, why=why)
     del cells
     return None
 
 
 def _scaled(
-    values: NDArray[np.float64], whole: Ints | None, ok: Bools, form: str, scale: float, why: str
-) -> NumberTimes:
+    values: NDArray[np.float64], whole: Ints | None, ok: Bools, form: str, scale: float, why: str,
+    bounds_s: tuple[float, float] = (EARLIEST_S, LATEST_S),
+) -> NumberTimes:  # fmt: skip
     """Times since 1970, from whole numbers without rounding."""
     if whole is not None:
         us = whole * int(scale) if scale >= 1 else (whole + 500) // 1000
     else:
         us = np.round(np.where(ok, values, 0) * scale).astype(np.int64)
-    inside = (us > EARLIEST_S * 1e6) & (us < LATEST_S * 1e6)
+    inside = (us > bounds_s[0] * 1e6) & (us < bounds_s[1] * 1e6)
     return NumberTimes(us, ok & inside, form, absolute=True, naive=False, evidence=why)
 
 
@@ -199,13 +215,6 @@ def _rising(values: NDArray[np.float64]) -> bool:
     if not len(steps) or (steps == 0).all():
         return False
     return bool((steps >= 0).mean() >= 0.98 or (steps <= 0).mean() >= 0.98)
-
-
-def _excel(us: NDArray[np.float64], ok: Bools) -> Ints:
-    """Days of a spreadsheet; five digits of a day are half a second off, so rows apart are rounded."""
-    steps = np.abs(np.diff(us[ok]))
-    to = 1_000_000 if len(steps) and np.median(steps) >= 2e6 else 1000
-    return np.round(us / to).astype(np.int64) * to
 
 
 def _trimmed(text: pa.Array) -> pa.Array:

@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from edge_producer.sources.cells import localised
+from infra.printing import instant
 from infra.reading.decision_record import LOST_SHARE, ColumnRecord, Decision, DecisionRecord, Doubt
-from infra.reading.device_column import MIXED, propose_device_column, repeats_of
-from infra.reading.device_rows import DeviceRows, SortedRows, rows_by_device
+from infra.reading.device_column import MIXED, ONE, named_devices, propose_device_column, repeats_of
+from infra.reading.device_rows import DeviceRows, SortedRows, grouped, rows_by_device
 from infra.reading.file_set import FILE_COLUMN, FileSet, open_files
+from infra.reading.local_times import in_utc
 from infra.reading.measured_column import ColumnWishes, MeasuredColumn, measure_columns
 from infra.reading.time_choice import TimeWishes, choose_time
 from infra.reading.time_column import TimeReading
@@ -28,6 +29,10 @@ from schemas.instants import from_us, to_us
 
 Floats = NDArray[np.float64]
 
+_YEARS_APART_US = 10 * 365 * 86_400_000_000
+_SOON_US = 86_400_000_000
+"""How far in the future a recording may end: a clock without a zone is at most a day ahead."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReadingWishes:
@@ -36,7 +41,9 @@ class ReadingWishes:
     Attributes:
         time: Which columns hold the time, and how it is written.
         timezone: IANA zone of times that carry none.
-        device_column: Column that names the devices; ``@file``: each file is a device; empty: one device.
+        zone_said: Whether a person named that zone for these files.
+        device_column: Column that names the devices; ``@file``: each file is a device; ``none``: there is
+            one; empty: one, unless the file speaks against it.
         columns: How columns of numbers are read.
         encoding: As named by a profile.
         delimiter: Likewise.
@@ -46,6 +53,7 @@ class ReadingWishes:
 
     time: TimeWishes = field(default_factory=TimeWishes)
     timezone: str = "UTC"
+    zone_said: bool = False
     device_column: str = ""
     columns: ColumnWishes = field(default_factory=ColumnWishes)
     encoding: str = ""
@@ -120,10 +128,11 @@ def _read(files: FileSet, wishes: ReadingWishes, now: datetime) -> ReadRecording
     device_at = _device_index(files, wishes.device_column)
     taken = used | ({device_at} if device_at is not None else set())
     measured, skipped = measure_columns(files, wishes.columns, taken)
-    kept, us = _rows(files, time, wishes, now, measured, draft)
     names = _device_names(files, wishes.device_column, device_at)
+    kept, us = _rows(files, time, wishes, now, measured, names, draft)
     rows = rows_by_device(us, kept, names, [c.values for c in measured], spreads=time is not None)
-    proposal = None if names is not None else _proposed(files, us, kept, used, rows)
+    asked = names is None and wishes.device_column != ONE
+    proposal = _proposed(files, us, kept, used, rows) if asked else None
     if names is not None:
         draft.decisions.append(Decision("device", f"column '{wishes.device_column}'", "given"))
     if proposal is not None:
@@ -135,7 +144,7 @@ def _read(files: FileSet, wishes: ReadingWishes, now: datetime) -> ReadRecording
     draft.lost("rows have another number of cells than the header", malformed, read, (), files.excerpt)
     stated = tuple(files.column_name(i) for i in time.columns) if time is not None else ()
     columns = [ColumnRecord(n, "time") for n in stated]
-    columns += [ColumnRecord(wishes.device_column, "device")] if wishes.device_column else []
+    columns += [ColumnRecord(wishes.device_column, "device")] if names is not None else []
     columns += [ColumnRecord(c.name, "channel", c.evidence, c.unit, c.cells, c.words) for c in measured]
     columns += [ColumnRecord(n, "left out", why) for n, why in skipped.items()]
     record = _record(files, time, rows.devices, columns, draft)
@@ -174,6 +183,8 @@ def _time(files: FileSet, wishes: ReadingWishes, draft: _Draft) -> TimeReading |
         options = tuple(f"--time-format {o}" for o in ("day_first", "month_first"))
         if not time.absolute:
             options = ("--time-format relative_s", "--time-format relative_ms", "--time-column none")
+        if time.options:
+            options = tuple(f"--time-format {o}" for o in time.options)
         shown = _excerpt(files, time.columns[0])
         draft.doubts.append(Doubt(f"the time in {names} {time.doubt}", options, shown))
     if not time.absolute:
@@ -192,7 +203,7 @@ def _excerpt(files: FileSet, index: int) -> tuple[str, ...]:
 
 def _rows(
     files: FileSet, time: TimeReading | None, wishes: ReadingWishes, now: datetime,
-    measured: Sequence[MeasuredColumn], draft: _Draft,
+    measured: Sequence[MeasuredColumn], names: pa.Array | None, draft: _Draft,
 ) -> tuple[NDArray[np.int64], Ints]:  # fmt: skip
     """Positions of the rows that have a time, and those times, UTC."""
     n = files.rows
@@ -209,10 +220,13 @@ def _rows(
                ("--time-format", "--time-column"), time.unread)  # fmt: skip
     us = time.us
     if time.absolute and time.naive.any():
-        local, unclear = localised(us, ok & time.naive, wishes.timezone)
-        us = np.where(time.naive, local, us)
-        if unclear:
-            draft.notes.append(f"{unclear} local times happen twice or never at a change of clocks")
+        rows = np.flatnonzero(ok)
+        groups = [rows[g] for g in grouped(len(rows), rows, names).values()]
+        local = in_utc(us, ok & time.naive, groups, wishes.timezone, said=wishes.zone_said)
+        us = local.us
+        draft.decisions += local.decisions
+        draft.doubts += local.doubts
+        draft.notes += local.notes
     if not time.absolute:
         us = _anchored(_unwrapped(us, time, ok), wishes, now, ok)
     kept = np.flatnonzero(ok)
@@ -220,7 +234,21 @@ def _rows(
         raise SourceError(
             f"{files.shown}: no row has a time that can be read: give --time-format or --time-column"
         )
+    if time.absolute and (last := int(us[kept].max())) > to_us(now) + _SOON_US:
+        options = ("--time-format", "--time-column", "--force")
+        draft.doubts.append(Doubt(f"the last row lies in the future: {instant(from_us(last))}", options))
+    if time.absolute:
+        _doubt_strays(us[kept], draft)
     return kept, us[kept]
+
+
+def _doubt_strays(us: Ints, draft: _Draft) -> None:
+    """Doubt a few times that lie years apart from the others, as of a clock that was not set yet."""
+    away = np.flatnonzero(np.abs(us - np.median(us)) > _YEARS_APART_US)
+    if 0 < len(away) <= LOST_SHARE * len(us):
+        what = f"{len(away)} rows lie more than ten years from the others"
+        shown = tuple(instant(from_us(int(t))) for t in us[away[:3]])
+        draft.doubts.append(Doubt(what, ("--time-column", "--force"), shown))
 
 
 def _broken(files: FileSet, measured: Sequence[MeasuredColumn]) -> Bools:
@@ -253,7 +281,7 @@ def _unwrapped(us: Ints, time: TimeReading, ok: Bools) -> Ints:
 
 
 def _device_index(files: FileSet, column: str) -> int | None:
-    if not column or column == FILE_COLUMN:
+    if not column or column in (FILE_COLUMN, ONE):
         return None
     try:
         return files.index(column)
@@ -275,7 +303,11 @@ def _proposed(
 ) -> Doubt | None:
     """A doubt where a column explains why times repeat: several devices are mixed."""
     if rows.collisions < MIXED * len(us):
-        return None
+        named = named_devices([(files.names[i], files.text(i)) for i in files.short_texts(used)])
+        if named is None:
+            return None
+        options = (f"--device-column {_argument(named.column)}", "--device-column none")
+        return Doubt(f"several devices: {named.evidence}", options, named.values[:5])
     repeats = repeats_of(us)
     candidates = [(files.names[i], files.text(i).take(pa.array(kept))) for i in files.short_texts(used)]
     if len(files.tables) > 1:

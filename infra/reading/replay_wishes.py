@@ -15,6 +15,7 @@ def init_wishes(said: ReadingOptions) -> ReadingWishes:
     return ReadingWishes(
         time=TimeWishes(() if said.no_time else columns, said.time_format),
         timezone=said.timezone or "UTC",
+        zone_said=bool(said.timezone),
         device_column=said.device_column,
         columns=ColumnWishes(decimal=said.decimals(), missing=said.missing, keep=said.keep),
         rate_hz=said.rate_hz or 1.0,
@@ -39,6 +40,7 @@ def replay_wishes(profile: Profile, said: ReadingOptions, *, starts_now: bool = 
     return ReadingWishes(
         time=TimeWishes(time, said.time_format or time_format),
         timezone=said.timezone or replay.timezone,
+        zone_said=bool(said.timezone),
         device_column=said.device_column or replay.device_column,
         columns=ColumnWishes(
             decimal=decimal | said.decimals(),

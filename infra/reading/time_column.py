@@ -53,6 +53,7 @@ class TimeReading:
         clocked: Whether there are times of day.
         readings: For dates whose day and month are open: the times by order.
         dotted: Whether points stand between day and month.
+        options: Formats that decide what is doubtful; empty: the usual ones.
     """
 
     columns: tuple[int, ...]
@@ -68,6 +69,7 @@ class TimeReading:
     unread: tuple[str, ...] = ()
     readings: Mapping[str, tuple[Ints, Bools]] | None = None
     dotted: bool = False
+    options: tuple[str, ...] = ()
 
     @property
     def share(self) -> float:
@@ -264,6 +266,7 @@ def _numbered(
         (index,), read.us, read.ok, naive, read.format, read.evidence, absolute=read.absolute,
         doubt=read.doubt,
         clocked=clocked,
+        options=read.options,
     )  # fmt: skip
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+_MILLI = re.compile(r"m(Pa|Wh?|[vV]ar|VA|J|Hz|N|Nm|Ohm|Ω)$")
 _TEMPERATURES = {"c": (1.0, 0.0), "f": (5 / 9, -160 / 9), "k": (1.0, -273.15)}
 _LINEAR = (
     {"pa": 1.0, "hpa": 100.0, "mbar": 100.0, "kpa": 1e3, "bar": 1e5, "mpa": 1e6, "psi": 6894.757293168},
@@ -27,10 +30,13 @@ _SAME = {
 def plain_unit(unit: str) -> str:
     """One spelling of each unit.
 
-    >>> plain_unit("°C") == plain_unit("degC"), plain_unit(" M³/h")
-    (True, 'm3/h')
+    >>> plain_unit("°C") == plain_unit("degC"), plain_unit(" M³/h"), plain_unit("mW") == plain_unit("MW")
+    (True, 'm3/h', False)
     """
-    short = unit.strip().lower()
+    bare = unit.strip()
+    if _MILLI.match(bare):  # the capital tells mega from milli
+        return f"milli {bare[1:].lower()}"
+    short = bare.lower()
     return _SAME.get(short, short)
 
 

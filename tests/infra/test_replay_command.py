@@ -138,7 +138,12 @@ def test_a_replay_is_repeatable(tmp_path):
         assert edgeloop.json("sql", count)[0]["n"] == 300
         assert edgeloop.json(*arguments, "--replace")["balanced"]
         assert edgeloop.json("sql", count)[0]["n"] == 300
-        assert edgeloop.json("sql", "SELECT count(*) AS n FROM retired_boots WHERE reason LIKE 'replaced%'")[0]["n"] == 1
+        assert (
+            edgeloop.json("sql", "SELECT count(*) AS n FROM retired_boots WHERE reason LIKE 'replaced%'")[0][
+                "n"
+            ]
+            == 1
+        )
         assert edgeloop.json("sql", count, "--cut", str(before["cut"]))[0]["n"] == 300
         longer = recording(tmp_path, rows=400)
         assert "over the same time" in edgeloop("replay", str(longer), "--profile", str(profile)).stderr

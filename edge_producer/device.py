@@ -257,6 +257,7 @@ class Device:
             },
             decision=self._decider.action,
             model_version=self._models.active.version,
+            absurd=self._scorer.take_absurd(),
         )
         self._at_risk = self._filter.held
         return update

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from edge_producer.books import LedgerChanges
 from edge_producer.sensed_rows import Row
@@ -27,6 +28,7 @@ class DeviceUpdate:
         meters: Increments of counters, by name.
         decision: Action in force.
         model_version: Version of the model in force.
+        absurd: Largest share that each channel lost to values outside its range, where that was too much.
     """
 
     device_id: str
@@ -43,3 +45,4 @@ class DeviceUpdate:
     meters: dict[str, int]
     decision: str
     model_version: str
+    absurd: Mapping[str, float] = field(default_factory=dict)

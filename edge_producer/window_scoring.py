@@ -42,6 +42,7 @@ class WindowScorer:
         self._ranges = RangeWatch(profile)
         self.out_of_range = self._lacks = False
         self.absurd_shares: dict[str, float] = {}
+        self._most_absurd: dict[str, float] = {}
         self.missing: Channels = np.zeros(len(profile.channels), dtype=np.bool_)
 
     def begin(self, window: Window) -> Window:
@@ -57,6 +58,8 @@ class WindowScorer:
         if self._ranges.lost:
             self._counts["samples_out_of_range"] += self._ranges.lost
         self.absurd_shares = self._ranges.shares()
+        for name, share in self.absurd_shares.items():
+            self._most_absurd[name] = max(share, self._most_absurd.get(name, 0.0))
         self.out_of_range = self._ranges.run or bool(self.absurd_shares)
         return window if plausible is samples else replace(window, samples=plausible)
 
@@ -91,6 +94,11 @@ class WindowScorer:
         """What was counted since the last call, by name; without zeros."""
         counts, self._counts = self._counts, Counter()
         return counts
+
+    def take_absurd(self) -> dict[str, float]:
+        """Largest share of each channel that lost too many samples since the last call."""
+        most, self._most_absurd = self._most_absurd, {}
+        return most
 
     def log_once(self, what: str, error: Exception) -> None:
         """Log an error with its traceback, unless the same was logged last: it may come with every window."""

@@ -75,7 +75,13 @@ class Label(Event):
 
 
 class DeviceState(Event):
-    """A device's report on itself. Its topic is compacted: the newest report of each device is kept."""
+    """A device's report on itself. Its topic is compacted: the newest report of each device is kept.
+
+    Attributes:
+        absurd_channel: Channel that lost the most samples to values outside its range, if it lost more than
+            the profile's ``max_absurd``; left out of the JSON where none did.
+        absurd_share: That share, the largest since the report before.
+    """
 
     device_id: Text
     boot_id: Int64
@@ -86,6 +92,8 @@ class DeviceState(Event):
     spool_bytes: Int64
     pending_rows: Int64
     oldest_pending_s: float
+    absurd_channel: Text | None = None
+    absurd_share: Unit | None = None
 
 
 class Aggregate(Event):

@@ -152,6 +152,13 @@ DEVICE_STATES = _table(
     _field("spool_bytes", pa.int64(), "Size of the spool."),
     _field("pending_rows", pa.int64(), "Rows waiting in the spool."),
     _field("oldest_pending_s", pa.float64(), "Age of the oldest waiting row, seconds."),
+    _field(
+        "absurd_channel",
+        pa.string(),
+        "Channel that lost more samples to values outside its range than the profile states; null: none did.",
+        nullable=True,
+    ),
+    _field("absurd_share", pa.float64(), "That share, the largest since the report before.", nullable=True),
 )
 
 DEVICES = _table(

@@ -96,6 +96,13 @@ DATA_QUALITY = _view(
     ("last_row_at", "TIMESTAMPTZ", "UTC instant its newest row reached the log."),
     ("missing_messages", "BIGINT", "Message numbers that it has used and that have not arrived."),
     ("out_of_range", "BIGINT", "Landed rows with samples outside their range in a row; always sent."),
+    (
+        "absurd_share",
+        "DOUBLE",
+        "Largest share of a channel's recent samples outside its range that its last start reported; null: "
+        "never more than the profile's max_absurd.",
+    ),
+    ("absurd_channel", "VARCHAR", "That channel."),
 )
 
 MISSING_CHANNELS = _view(

@@ -59,6 +59,7 @@ class Reporter:
         self._extras = extras
         self._disk = disk
         self._newest: dict[str, DeviceUpdate] = {}
+        self._absurd: dict[str, dict[str, float]] = {}
         self._counted: Counter[str] = Counter()
         self._own: Counter[str] = Counter()
         self._stated_s = 0.0
@@ -74,8 +75,11 @@ class Reporter:
         }
 
     def note(self, update: DeviceUpdate) -> None:
-        """Remember a device's newest boot and decision."""
+        """Remember a device's newest boot and decision, and what its channels lost since its last report."""
         self._newest[update.device_id] = update
+        lost = self._absurd.setdefault(update.device_id, {})
+        for channel, share in update.absurd.items():
+            lost[channel] = max(share, lost.get(channel, 0.0))
 
     def counts_since(self) -> dict[str, int]:
         """The growth of the sender's and of our own counts since the last call, by name."""
@@ -126,6 +130,8 @@ class Reporter:
             self._own["status_unwritten"] += 1
 
     def _state(self, update: DeviceUpdate, books: DeviceBooks, at: datetime, waited_s: float) -> bytes:
+        lost = self._absurd.pop(update.device_id, {})
+        channel = max(lost, key=lambda name: lost[name], default=None)
         state = DeviceState(
             device_id=update.device_id,
             boot_id=update.boot_id,
@@ -136,8 +142,11 @@ class Reporter:
             spool_bytes=books.pending_bytes,
             pending_rows=books.pending,
             oldest_pending_s=waited_s,
+            absurd_channel=channel,
+            absurd_share=None if channel is None else lost[channel],
         )
-        return state.model_dump_json().encode()
+        # A cloud of an earlier release knows no such keys: they come only where there is something to say.
+        return state.model_dump_json(exclude_none=True).encode()
 
     def _of_spool(self, spool: Spool, outbox: Outbox, now_s: float) -> dict[str, Any]:
         """The parts of the status that the spool gives."""

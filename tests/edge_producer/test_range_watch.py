@@ -163,7 +163,12 @@ def test_a_device_says_which_channel_loses_too_much(tmp_path):
         device = rig.devices["d-1"]
         assert device.absurd_shares == {"temp": pytest.approx(0.25, abs=0.02)}
         assert ("d-1", "inspect") in rig.actions
-        assert len(device.take_update().alerts) == 1
+        update = device.take_update()
+        assert len(update.alerts) == 1
+        assert update.absurd == {"temp": pytest.approx(0.25, abs=0.02)}
+        rig.sense([20.0] * 2000)
+        assert device.take_update().absurd["temp"] > 0.05  # what it lost meanwhile is not forgotten at once
+        assert not device.take_update().absurd
     finally:
         rig.close()
 

@@ -178,6 +178,21 @@ def test_rows_with_samples_outside_their_range_are_counted_for_each_device(lake_
     assert found == [("d", 1), ("e", 0)]
 
 
+def test_a_device_that_loses_too_many_samples_to_absurd_says_which_share_and_channel(lake_root):
+    """Of its newest start; one that never lost too many says nothing."""
+    lake = machine_lake(lake_root)
+    land(lake, telemetry=telemetry(device_id=["d", "e"], seq=[0, 0]))
+    reports = {
+        "boot_id": [1, 2, 2, 2],
+        "known_at": [T0 + s * SECOND for s in range(4)],
+        "absurd_share": [0.9, None, 0.2, 0.1],
+        "absurd_channel": ["current", None, "vibration", "temperature"],
+    }
+    land(lake, device_states=states(device_id=["d"] * 4, **reports))
+    found = ask(lake_root, "SELECT device_id, absurd_share, absurd_channel FROM data_quality ORDER BY 1")
+    assert found == [("d", 0.2, "vibration"), ("e", None, None)]
+
+
 def test_what_goes_on_with_an_incident_is_no_alarm_of_its_own_and_ends_the_one_before(lake_root):
     lake = machine_lake(lake_root)
     again = START | int(Reason.REPEATED)

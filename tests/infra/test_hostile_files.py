@@ -1,0 +1,212 @@
+"""Laws of files that deceive: right values, or a stop that names what decides; nothing wrong in silence."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from infra.reading.recording_reader import ReadingWishes
+from infra.reading.time_choice import TimeWishes
+from schemas.errors import SourceError
+from tests.infra.workbooks import write_workbook
+from tests.infra.written_files import START, read, rows_of
+
+TIMES = [START + timedelta(minutes=i) for i in range(100)]
+VALUES = [round(20.01 + i * 37 % 23 / 10, 2) for i in range(100)]
+DAY_S = 86_400
+
+
+def put(folder: Path, lines: list[str], head: str = "time,a", name: str = "file.csv") -> Path:
+    path = folder / name
+    path.write_text("\n".join([head, *lines]) + "\n", encoding="utf-8")
+    return path
+
+
+def since(origin: datetime, unit_s: float, digits: int = 0) -> list[str]:
+    return [f"{(t - origin).total_seconds() / unit_s:.{digits}f}" for t in TIMES]
+
+
+def timed(times: list[str]) -> list[str]:
+    return [f"{t},{v}" for t, v in zip(times, VALUES, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("origin", "unit_s", "digits"),
+    [
+        (datetime(1899, 12, 30, tzinfo=UTC), DAY_S, 8),
+        (datetime(1, 1, 1, tzinfo=UTC), DAY_S, 8),
+        (None, DAY_S, 8),
+    ],
+    ids=["spreadsheet", "MATLAB", "Julian"],
+)
+def test_days_since_another_instant_are_read(tmp_path, origin, unit_s, digits):
+    """MATLAB counts 1 January of the year 1 as day 367; Julian days begin at noon."""
+    if origin is None:
+        days = [f"{float(d) + 2_415_018.5:.8f}" for d in since(datetime(1899, 12, 30, tzinfo=UTC), DAY_S, 8)]
+    else:
+        days = since(origin, unit_s, digits)
+        days = [f"{float(d) + 367:.8f}" for d in days] if origin.year == 1 else days
+    assert rows_of(read(put(tmp_path, timed(days))))[0] == TIMES
+
+
+def test_whole_days_of_a_spreadsheet_are_dates_and_never_seconds(tmp_path):
+    days = [str(44_253 + i) for i in range(100)]
+    first = datetime(2021, 2, 26, tzinfo=UTC)
+    found = read(put(tmp_path, timed(days), "date,a"))
+    assert rows_of(found)[0] == [first + timedelta(days=i) for i in range(100)]
+    assert "--time-format excel" in read(put(tmp_path, timed(days))).record.doubts[0].options
+
+
+@pytest.mark.parametrize(("form", "year"), [("filetime", 1601), ("dotnet", 1)])
+def test_ticks_that_might_be_nanoseconds_are_asked_for(tmp_path, form, year):
+    origin = datetime(year, 1, 1, tzinfo=UTC)
+    ticks = [str((t - origin) // timedelta(microseconds=1) * 10) for t in TIMES]
+    path = put(tmp_path, timed(ticks))
+    assert f"--time-format {form}" in read(path).record.doubts[0].options
+    assert rows_of(read(path, ReadingWishes(time=TimeWishes(None, form))))[0] == TIMES
+
+
+def test_a_recording_never_ends_in_the_future_in_silence(tmp_path):
+    """Seconds since 1904 end in 2087; modified Julian days look like a spreadsheet's of 2062."""
+    seconds = since(datetime(1904, 1, 1, tzinfo=UTC), 1)
+    days = since(datetime(1858, 11, 17, tzinfo=UTC), DAY_S, 8)
+    for cells, form in ((seconds, "since_1904"), (days, "mjd")):
+        path = put(tmp_path, timed(cells))
+        assert any("in the future" in d.what for d in read(path).record.doubts)
+        found = read(path, ReadingWishes(time=TimeWishes(None, form)))
+        assert (rows_of(found)[0], found.record.doubts) == (TIMES, ())
+
+
+def test_seconds_before_1970_are_read_when_named(tmp_path):
+    path = put(tmp_path, timed([str(i * 60 - 3000) for i in range(100)]), "timestamp,a")
+    assert "--time-format epoch_s" in read(path).record.doubts[0].options
+    found = read(path, ReadingWishes(time=TimeWishes(None, "epoch_s")))
+    assert rows_of(found)[0][0] == datetime(1969, 12, 31, 23, 10, tzinfo=UTC)
+
+
+def test_a_clock_that_was_not_set_yet_is_doubted(tmp_path):
+    times = [f"1970-01-01 00:00:{i:02d}" if i < 3 else f"{t:%Y-%m-%d %H:%M:%S}" for i, t in enumerate(TIMES)]
+    assert "3 rows lie more than ten years" in read(put(tmp_path, timed(times))).record.doubts[0].what
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+@pytest.mark.parametrize("head", ["time", "n", ""])
+def test_decimal_commas_between_commas_are_refused(tmp_path, columns, head):
+    values = [",".join([str(v).replace(".", ",")] * columns) for v in VALUES]
+    firsts = list(map(str, range(100))) if head == "n" else [f"{t:%Y-%m-%d %H:%M:%S}" for t in TIMES]
+    lines = [f"{f},{v}" for f, v in zip(firsts, values, strict=True)]
+    names = [head, *["a", "b"][:columns]] if head else []
+    path = put(tmp_path, lines if head else lines[1:], ",".join(names) or lines[0])
+    if head == "n" and columns == 2:
+        pytest.skip(
+            "five numbers below three names that tell no time: columns are numbered, and that is said"
+        )
+    with pytest.raises(SourceError, match="decimal commas"):
+        read(path)
+
+
+def test_a_line_of_names_is_not_shifted_over_the_rows(tmp_path):
+    """A cell that is cut in two makes each row one cell longer; blanks between date and clock do as well."""
+    iso = [f"{t:%Y-%m-%d %H:%M:%S}" for t in TIMES]
+    cut = [f'{t},{v},"say \\"hi\\", ok"' for t, v in zip(iso, VALUES, strict=True)]
+    with pytest.raises(SourceError, match="4 cells, the line of names 3"):
+        read(put(tmp_path, cut, "time,a,note"))
+    blanks = [f"{t} {v}" for t, v in zip(iso, VALUES, strict=True)]
+    times, values = rows_of(read(put(tmp_path, blanks, "time a")))
+    assert (times, values[:, 0].tolist()) == (TIMES, VALUES)
+
+
+@pytest.mark.parametrize("interleaved", [True, False])
+@pytest.mark.parametrize("head", ["device", "machine_id"])
+def test_devices_whose_rows_share_no_time_are_found_by_the_columns_name(tmp_path, head, interleaved):
+    step = timedelta(seconds=5) if interleaved else timedelta(days=1)
+    lines = [
+        f"{START + timedelta(minutes=i) + d * step:%Y-%m-%d %H:%M:%S},{d + 1},{10 * d + i / 100}"
+        for i in range(40)
+        for d in range(3)
+    ]
+    path = put(tmp_path, lines, f"time,{head},a")
+    assert f"--device-column {head}" in read(path).record.doubts[0].options
+    assert len(read(path, ReadingWishes(device_column=head)).devices) == 3
+    one = read(path, ReadingWishes(device_column="none"))
+    assert (list(one.devices), one.record.doubts, one.record.used) == ([""], (), 120)
+
+
+def test_a_column_that_answers_yes_or_no_names_no_devices(tmp_path):
+    iso = [f"{t:%Y-%m-%d %H:%M:%S},{'yes' if i % 3 else 'no'}" for i, t in enumerate(TIMES)]
+    lines = [f"{t},{v}" for t, v in zip(iso, VALUES, strict=True)]
+    assert not read(put(tmp_path, lines, "time,Robot_ProtectiveStop,a")).record.doubts
+    assert not read(put(tmp_path, lines, "time,robot,a")).record.doubts
+
+
+def test_capitals_tell_megawatts_from_milliwatts(tmp_path):
+    lines = [f"{t:%Y-%m-%d %H:%M:%S},{v} {'MW' if i % 2 else 'mW'}" for i, (t, v) in
+             enumerate(zip(TIMES, VALUES, strict=True))]  # fmt: skip
+    found = read(put(tmp_path, lines))
+    assert found.columns[0].cells["read"] == 50
+    assert "50 of 100 cells" in found.record.doubts[0].what
+
+
+@pytest.mark.parametrize("cell", ["1.2.{}", "10.0.0.{}"])
+def test_versions_and_addresses_are_texts(tmp_path, cell):
+    lines = [f"{t:%Y-%m-%d %H:%M:%S},{v},{cell.format(i)}" for i, (t, v) in
+             enumerate(zip(TIMES, VALUES, strict=True))]  # fmt: skip
+    found = read(put(tmp_path, lines, "time,a,note"))
+    assert ([c.name for c in found.columns], found.record.doubts) == (["a"], ())
+
+
+def test_whole_numbers_that_float64_cannot_hold_are_said(tmp_path):
+    lines = [f"{t:%Y-%m-%d %H:%M:%S},{9_007_199_254_740_993 + 2 * i}" for i, t in enumerate(TIMES)]
+    assert any("are rounded" in n for n in read(put(tmp_path, lines)).record.notes)
+
+
+def test_an_option_that_is_proposed_can_be_copied_into_a_shell(tmp_path):
+    cells = ["***" if i % 10 == 3 else str(v) for i, v in enumerate(VALUES)]
+    lines = [f"{t:%Y-%m-%d %H:%M:%S},{c}" for t, c in zip(TIMES, cells, strict=True)]
+    assert "--missing '***'" in read(put(tmp_path, lines)).record.doubts[0].options
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_file_of_a_row_or_two_is_read(tmp_path, rows):
+    found = read(put(tmp_path, timed([f"{t:%Y-%m-%d %H:%M:%S}" for t in TIMES])[:rows]))
+    assert rows_of(found)[0] == TIMES[:rows]
+
+
+def test_numbers_in_single_quotes_and_with_fortrans_exponents_are_numbers(tmp_path):
+    lines = [
+        f"'{t:%Y-%m-%d %H:%M:%S}','{v:.4e}'".replace("e", "D") for t, v in zip(TIMES, VALUES, strict=True)
+    ]
+    times, values = rows_of(read(put(tmp_path, lines, "'time','a'")))
+    assert times == TIMES
+    np.testing.assert_allclose(values[:, 0], VALUES, rtol=1e-4)
+
+
+def test_parquet_with_doubled_names_and_columns_without_numbers_is_read(tmp_path):
+    at = pa.array(TIMES, pa.timestamp("us", "UTC"))
+    arrays = [at, pa.array(VALUES), pa.array([v + 1 for v in VALUES]), pa.nulls(100), pa.array([[1]] * 100)]
+    pq.write_table(
+        pa.Table.from_arrays(arrays, names=["time", "a", "a", "b", "list"]), tmp_path / "f.parquet"
+    )
+    found = read(tmp_path / "f.parquet")
+    assert [(c.name, c.values.tolist()) for c in found.columns] == [("a", VALUES)]
+    assert found.skipped["b"] == "empty"
+    assert any("list" in d.value for d in found.record.decisions)
+
+
+def test_a_workbook_or_an_archive_is_known_by_what_it_holds(tmp_path):
+    rows = [["time", "a"], *[[t.replace(tzinfo=None), v] for t, v in zip(TIMES, VALUES, strict=True)]]
+    book = write_workbook(tmp_path / "log.xlsx", rows)
+    assert rows_of(read(book.rename(tmp_path / "log.csv")))[0] == TIMES
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("log.csv", "time,a\n" + "\n".join(timed([f"{t:%Y-%m-%d %H:%M:%S}" for t in TIMES])))
+        archive.writestr("__MACOSX/._log.csv", "x")
+    (tmp_path / "log.zip").write_bytes(packed.getvalue())
+    assert rows_of(read(tmp_path / "log.zip"))[0] == TIMES

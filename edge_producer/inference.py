@@ -32,6 +32,7 @@ from schemas.score_range import ROUNDING, score_excess
 
 KINDS = tuple(FEATURE_KINDS)
 INNER_EDGES = 15
+_OUTPUTS = ("features", "score")
 _FAILURES = (
     ort_errors.Fail,
     ort_errors.InvalidArgument,
@@ -75,8 +76,10 @@ class OnnxSession:
         Raises:
             BundleError: The graph does not take these inputs.
         """
-        with self._translated():
-            features, score = self._session.run(["features", "score"], {"window": windows, **extra})
+        try:  # not by the context manager: this is done for every window
+            features, score = self._session.run(_OUTPUTS, {"window": windows, **extra})
+        except _FAILURES as exc:
+            raise BundleError(f"model {self._version}: {exc}") from exc
         return features, score
 
     @contextmanager

@@ -36,6 +36,7 @@ class RangeWatch:
         self._names = profile.channel_names
         self._low = np.array([c.min for c in profile.channels])
         self._high = np.array([c.max for c in profile.channels])
+        self._typed = _typed(self._low, self._high, np.dtype(np.float32))
         self._hop = profile.sampling.hop_samples
         self._bound = profile.sampling.max_absurd
         self._tails = np.zeros(len(self._names), dtype=np.int64)
@@ -53,12 +54,14 @@ class RangeWatch:
         """
         # In the samples' own type: rounding is monotone, so what fitted before it was rounded fits now. By
         # channel, because numpy compares long rows ten times as fast as short ones.
-        low, high = (cast("Samples", b.astype(samples.dtype)) for b in (self._low, self._high))
+        if samples.dtype != self._typed[0].dtype:
+            self._typed = _typed(self._low, self._high, samples.dtype)
+        low, high = self._typed
         channels = cast("Samples", np.ascontiguousarray(samples.T))
-        above, below = channels > high[:, None], channels < low[:, None]
+        above, below = channels > high, channels < low
         new = self._hop if self._begun else len(samples)
         self._begun = True
-        if not (above.any() or below.any()):
+        if not np.logical_or.reduce((above | below).ravel()):
             self._pass_quietly(channels[:, -new:])
             return samples
         side = above.astype(np.int8) - below
@@ -103,3 +106,8 @@ class RangeWatch:
                 longest = max(longest, abs(tail))
             self._tails[at] = tail
         return longest >= RUN
+
+
+def _typed(low: NDArray[np.float64], high: NDArray[np.float64], kind: np.dtype) -> tuple[Samples, Samples]:
+    """Limits in the type of the samples, one row a channel."""
+    return cast("Samples", low.astype(kind)[:, None]), cast("Samples", high.astype(kind)[:, None])

@@ -121,10 +121,18 @@ class DeviceReference:
 
     def _follow(self, features: Floats) -> None:
         """Move frozen medians towards a window, by less than any step or wear would need."""
-        off = (features.astype(np.float64) - self._center) / self.spread
-        moves = self.frozen & (np.abs(off) <= FOLLOW_WITHIN)
-        step = np.clip(off, -1.0, 1.0) / (FOLLOW_MEMORIES * self._memory) * self.spread
-        self._center = np.where(moves, self._center + step, self._center)
+        # In place and without np.clip: this is done for every window, and costs a third so.
+        off = features.astype(np.float64)
+        off -= self._center
+        off /= self.spread
+        moves = (off <= FOLLOW_WITHIN) & (off >= -FOLLOW_WITHIN)
+        moves &= self.frozen
+        np.minimum(off, 1.0, out=off)
+        np.maximum(off, -1.0, out=off)
+        off /= FOLLOW_MEMORIES * self._memory
+        off *= self.spread
+        # A new array: copies of the reference share the old one.
+        self._center = np.add(self._center, off, out=self._center.copy(), where=moves)
 
     def _renew(self) -> None:
         self._stale = 0

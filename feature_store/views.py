@@ -227,7 +227,8 @@ WITH stated AS (
             PARTITION BY device_id, spool_id, lane ORDER BY known_at DESC, _offset DESC, _row DESC) = 1
     ) GROUP BY device_id
 ), ranges AS (
-    SELECT device_id, max(absurd_share) AS absurd_share, arg_max(absurd_channel, absurd_share) AS absurd_channel
+    SELECT device_id, max(absurd_share) AS absurd_share,
+        arg_max(absurd_channel, absurd_share) AS absurd_channel
     FROM device_states GROUP BY device_id, boot_id
     QUALIFY row_number() OVER (PARTITION BY device_id ORDER BY max(known_at) DESC) = 1
 ), known AS (SELECT DISTINCT device_id, true AS registered FROM devices)

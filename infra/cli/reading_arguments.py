@@ -37,7 +37,10 @@ Decimal = Annotated[
 Missing = Annotated[list[str] | None, typer.Option(help='Cell text that means "no value"; may be repeated.')]
 DeviceColumn = Annotated[
     str,
-    typer.Option(help="Column that names the devices; @file: each file is one.", show_default="one device"),
+    typer.Option(
+        help="Column that names the devices; @file: each file is one; none: there is one.",
+        show_default="one device",
+    ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Go on in spite of what is doubtful.")]
 

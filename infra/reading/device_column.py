@@ -24,7 +24,7 @@ _NAMED = re.compile(
 )
 
 
-_SURELY = re.compile(
+SURELY = re.compile(
     r"(^|[\W_])(device|sensor|machine|node|station|asset|engine|pump|logger|turbine|robot|vehicle|gerät|"
     r"maschine|anlage|mac|serial)s?([\W_]?(id|nr|no|name|number|key|serial|address|mac))?$|^id$",
     re.IGNORECASE,
@@ -86,7 +86,7 @@ def propose_device_column(
 def named_devices(columns: Sequence[tuple[str, pa.Array]]) -> DeviceProposal | None:
     """A column that by its name tells devices apart, whose rows share no times; None: there is none."""
     for name, cells in columns:
-        if not _SURELY.search(name):
+        if not SURELY.search(name):
             continue
         values = pc.value_counts(cells.cast(pa.string()).drop_null()).to_pylist()
         often = [str(v["values"]) for v in values if int(v["counts"]) >= _ROWS_EACH]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,10 +131,17 @@ class FileSet:
             [pa.array([stem(t.path)]).take(pa.array(np.zeros(t.rows, np.int64))) for t in self.tables]
         )
 
-    def short_texts(self, used: set[int]) -> list[int]:
-        """Columns that may name devices: a few different texts or whole numbers."""
+    def short_texts(self, used: set[int], named: re.Pattern[str] | None = None) -> list[int]:
+        """Columns that may name devices: a few different texts or whole numbers.
+
+        Args:
+            used: Columns that are something else.
+            named: What their names must contain; None: anything.
+        """
         found = []
         for i, name in enumerate(self.names):
+            if named is not None and not named.search(name):
+                continue
             cells = self.column(i)
             if i in used or not name.strip() or not (is_text(cells.type) or pa.types.is_integer(cells.type)):
                 continue

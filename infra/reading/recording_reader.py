@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from infra.printing import instant
 from infra.reading.decision_record import LOST_SHARE, ColumnRecord, Decision, DecisionRecord, Doubt
-from infra.reading.device_column import MIXED, ONE, named_devices, propose_device_column, repeats_of
+from infra.reading.device_column import MIXED, ONE, SURELY, named_devices, propose_device_column, repeats_of
 from infra.reading.device_rows import DeviceRows, SortedRows, grouped, rows_by_device
 from infra.reading.file_set import FILE_COLUMN, FileSet, open_files
 from infra.reading.local_times import in_utc
@@ -303,7 +303,7 @@ def _proposed(
 ) -> Doubt | None:
     """A doubt where a column explains why times repeat: several devices are mixed."""
     if rows.collisions < MIXED * len(us):
-        named = named_devices([(files.names[i], files.text(i)) for i in files.short_texts(used)])
+        named = named_devices([(files.names[i], files.text(i)) for i in files.short_texts(used, SURELY)])
         if named is None:
             return None
         options = (f"--device-column {_argument(named.column)}", "--device-column none")

@@ -156,7 +156,8 @@ def _relative(
     if not rising or not (elapsed or stated in ("s", "ms", "us", "ns")) or len(some) < 3:
         return None
     step = float(np.median(np.diff(some)))
-    doubt, options = "", ()
+    doubt = ""
+    options: tuple[str, ...] = ()
     if days and not stated:
         doubt = f"may be {OTHER_EPOCHS[days].words}, or count since a start"
         options = (days, "relative_s")

@@ -102,6 +102,8 @@ class ReplayRegistry:
         rows = _facts(set(earlier) - gone - fresh, profile, reason, counts=False)
         rows += _facts(fresh & gone, profile, "its replay is complete", counts=True)
         facts = [asdict(r) for r in records]
+        if not facts and not rows:
+            return
         append(
             self._lake,
             self._cuts,

@@ -191,7 +191,7 @@ def replay(
     edge.register(lake, profile)
     if history.replaced:
         earlier = count(len(history.replaced), "earlier start")
-        progress(f"{earlier} of these devices count until every new row can be queried, and no longer then")
+        progress(f"until every new row can be queried, {earlier} of these devices still count")
         progress("note: drift verdicts on what is replaced stand, and no window is judged twice")
     try:
         write_canonical(wanted.read, profile, wanted.ids, folder)

@@ -6,11 +6,14 @@ import json
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from edge_producer.sources.canonical_recording import CanonicalSource
 from feature_store.lake import Lake
 from feature_store.lake_registry import ProfileRegistry
 from infra.drafting.profile_draft import draft
+from infra.reading.canonical import write_canonical
 from infra.reading.decision_record import DecisionRecord
 from infra.replay import ReplayRequest
 from infra.replay_checks import Remaining, refuse_other_units, with_rate_doubt
@@ -113,6 +116,24 @@ def test_a_workbook_reads_as_the_text_of_the_same_cells(tmp_path):
     got, found = rows_of(read(write_workbook(tmp_path / "log.xlsx", rows)))
     assert got == times
     assert found.tolist() == values.tolist()
+
+
+def test_values_out_of_range_reach_the_device_as_infinities_of_their_side(tmp_path):
+    """As from a device's own source: a run of them is to be seen, and not only missing."""
+    values = [20.0] * 50 + [95.0] * 4 + [-95.0] + [20.5] * 45
+    lines = [f"{START + timedelta(minutes=i):%Y-%m-%d %H:%M:%S},{v}" for i, v in enumerate(values)]
+    path = tmp_path / "hot.csv"
+    path.write_text("time,heat\n" + "\n".join(lines) + "\n")
+    profile = draft(path).profile
+    (channel,) = profile.channels
+    limits = {"min": 0.0, "max": 50.0, "usual_min": None, "usual_max": None}
+    profile = profile.model_copy(update={"channels": (channel.model_copy(update=limits),)})
+    write_canonical(read(path), profile, {"": "hot"}, tmp_path / "canonical")
+    source = CanonicalSource(tmp_path / "canonical", profile, ["hot"])
+    hop = profile.sampling.hop_samples
+    sensed = np.concatenate([w.samples[-hop:, 0] for w in source.windows()])
+    assert (np.isposinf(sensed).sum(), np.isneginf(sensed).sum(), np.isnan(sensed).sum()) == (4, 1, 0)
+    assert source.counts["absurd"] == 5
 
 
 @pytest.mark.kafka

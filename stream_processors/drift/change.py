@@ -1,7 +1,7 @@
 """Where a series changed, by how much, and whether at once or step by step.
 
 A detector finds *that* something moved; this module finds *when* and *how far*, by least squares over the
-values since the baseline (values are in baseline standard deviations).
+values since the baseline.
 """
 
 from __future__ import annotations
@@ -11,16 +11,19 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stream_processors.drift.statistic_spread import robust_sd, spread_of
 from stream_processors.windowing.moments import FloatArray
 
 CONFIRMING = 2
 """Values that a new regime has at least: a single outlier is no regime."""
 _CONSIDERED = 256
 """Newest values that are searched; bounds the work."""
+_CLEAR = 4.0
+"""Squared error, in squared standard deviations, by which a step or a ramp must be better to be told from few values."""
+_SHORT = 3
+"""Values after a change that are few."""
 _NOISE_FLOOR = 1e-3
 """Squared error added to both models: a series without noise must not divide 0 by 0."""
-_SHORT = 3
-"""Values after a change that are too few to call the change slow."""
 
 
 class SeriesChange(NamedTuple):
@@ -30,8 +33,11 @@ class SeriesChange(NamedTuple):
         at: Index of the first value that counts to the new regime.
         after: Number of values from there on.
         size: Shift of the median, signed; with an even number of values the smaller of the middle two counts.
-        noise: Standard deviation before the change, taken larger where it rests on few values.
+        noise: Standard deviation before the change (``statistic_spread.StatisticSpread.sd``).
         abruptness: 0 to 1: how much better a step explains the series than a ramp that still goes on.
+        chance: Standard deviation of such a shift where nothing changed: after so many values, in a series that
+            resembles itself from value to value as this one did.
+        lead: Squared error of the best ramp less that of the best step, in squared standard deviations.
     """
 
     at: int
@@ -39,25 +45,18 @@ class SeriesChange(NamedTuple):
     size: float
     noise: float
     abruptness: float
+    chance: float = 0.0
+    lead: float = math.inf
 
     @property
     def abrupt(self) -> bool:
-        """Whether it came at once, as far as is known yet."""
-        return self.abruptness >= 0.5 or self.after <= _SHORT
+        """Whether it came at once, as far as is known yet: where a ramp explains it better, it goes on."""
+        return self.abruptness >= 0.5
 
-
-def small_sample(n: int) -> float:
-    """Factor by which a standard deviation from n values is taken larger, so that it is rarely too small."""
-    return 1 + 2 / max(n - 1, 1)
-
-
-def robust_sd(values: FloatArray) -> float:
-    """Standard deviation, from 8 values on by the median absolute deviation; 0 for a single value."""
-    if len(values) < 2:
-        return 0.0
-    if len(values) < 8:
-        return float(values.std(ddof=1))
-    return float(1.4826 * np.median(np.abs(values - np.median(values))))
+    @property
+    def unclear(self) -> bool:
+        """Whether a few values more would tell whether it came at once."""
+        return self.after <= _SHORT and abs(self.lead) < _CLEAR
 
 
 def find_change(series: FloatArray, least_before: int) -> SeriesChange | None:
@@ -83,8 +82,17 @@ def find_change(series: FloatArray, least_before: int) -> SeriesChange | None:
     gains = splits * (len(values) - splits) / len(values) * (after - before) ** 2
     index = _with_transition(values, int(splits[int(np.argmax(gains))]), first)
     old, new = values[:index], values[index:]
-    noise = robust_sd(old) * small_sample(len(old))
-    return SeriesChange(skipped + index, len(new), _shift(old, new), noise, _abruptness(values, first, last))
+    usual = spread_of(old)
+    ramp, step = _errors(values, first, last)
+    return SeriesChange(
+        at=skipped + index,
+        after=len(new),
+        size=_shift(old, new),
+        noise=usual.sd,
+        abruptness=(ramp + _NOISE_FLOOR) / (ramp + step + 2 * _NOISE_FLOOR),
+        chance=usual.chance(len(new)),
+        lead=(ramp - step) / max(usual.sd**2, _NOISE_FLOOR),
+    )
 
 
 def _with_transition(values: FloatArray, index: int, first: int) -> int:
@@ -104,8 +112,8 @@ def _shift(old: FloatArray, new: FloatArray) -> float:
     return sign * max(float(ordered[(len(ordered) - 1) // 2]), 0.0)
 
 
-def _abruptness(values: FloatArray, first: int, last: int) -> float:
-    """Squared error of the best ramp over that of the best ramp and the best step together."""
+def _errors(values: FloatArray, first: int, last: int) -> tuple[float, float]:
+    """Squared error of the best ramp that still goes on, and of the best step."""
     # A step may hit window k in its middle, so value k counts to neither side.
     step = min(_squared_error(values[:k]) + _squared_error(values[k + 1 :]) for k in range(first, last + 1))
     position = np.arange(len(values))
@@ -114,7 +122,7 @@ def _abruptness(values: FloatArray, first: int, last: int) -> float:
     centred = values - values.mean()
     explained = (ramps @ centred) ** 2 / np.maximum((ramps**2).sum(axis=1), 1e-12)
     ramp = max(float((centred**2).sum() - explained.max()), 0.0)
-    return (ramp + _NOISE_FLOOR) / (ramp + step + 2 * _NOISE_FLOOR)
+    return ramp, step
 
 
 def _squared_error(values: FloatArray) -> float:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from schemas.instants import from_us
 from schemas.profile import Profile
 from stream_processors.drift.change import SeriesChange
-from stream_processors.drift.drift_kinds import ACTIONS, DriftEvidence, channels_of, classify, moved_share
+from stream_processors.drift.drift_kinds import ACTIONS, DriftEvidence, channels_of, classify, is_single, moved_share
 from stream_processors.drift.series import Reading, SeriesBaseline
 from stream_processors.drift.watched_feature import (
     STATISTICS,
@@ -147,7 +147,7 @@ class CohortJudge:
             )
             for f in sorted(judged)
             if (share := shares[f]) is not None
-            for statistic, change in watches[f].changes(self._policy).items()
+            for statistic, change in watches[f].changes(self._policy, few=self._few(watches[f], share)).items()
         ]
         # Before any verdict: the onset decides which other features count as moved, and so the kind.
         found = self._same_onset(found)
@@ -207,11 +207,7 @@ class CohortJudge:
         number = window.start_us // window.length_us
         moved = {f: w.has_moved(item.onset, self._policy) for f, w in watches.items()} | {item.feature: True}
         channels, scaled = channels_of(moved, self._profile)
-        series = watches[item.feature].series
-        level = series["level"].baseline
-        share = moved_share(level.level, level.spread, item.share.moments) if level else 1.0
-        if self._policy.seasonal_s is not None:
-            share = 1.0  # the baseline is of residuals and cannot be compared with the window's mean
+        share = self._moved_share(watches[item.feature], item.share)
         evidence = DriftEvidence(
             abrupt=item.change.abrupt,
             windows_since_onset=number - item.onset + 1,
@@ -221,17 +217,19 @@ class CohortJudge:
             scaled_share=scaled,
         )
         kind = classify(evidence)
-        baseline = series[item.statistic].baseline
+        baseline = watches[item.feature].series[item.statistic].baseline
         numbers = evidence._asdict() | {
             "features_moved": sum(map(bool, moved.values())),
             "n": item.share.moments.n,
             "window_mean": item.share.moments.mean,
             "window_std": item.share.moments.variance**0.5,
-            "noise": item.change.noise,
+            "chance": item.change.chance,
             "abruptness": item.change.abruptness,
         }
         if baseline is not None:
-            numbers |= {"baseline_level": baseline.level, "baseline_unit": baseline.unit}
+            unit = baseline.unit * item.change.noise
+            numbers |= {"baseline_level": baseline.level, "baseline_unit": unit}
+            numbers["baseline_devices"] = baseline.devices
         return {
             "cohort": self._scope.cohort,
             "profile": self._scope.profile,
@@ -246,6 +244,18 @@ class CohortJudge:
             "evidence": {name: float(value) for name, value in numbers.items()},
             "suggested_action": ACTIONS[kind],
         }
+
+    def _moved_share(self, watch: WatchedFeature, share: TaskShare) -> float:
+        """Estimated share of the devices that moved since the baseline."""
+        level = watch.series["level"].baseline
+        # With a season the baseline is of residuals and cannot be compared with the window's mean.
+        if level is None or self._policy.seasonal_s is not None:
+            return 1.0
+        return moved_share(level.level, level.spread, share.moments)
+
+    def _few(self, watch: WatchedFeature, share: TaskShare) -> bool:
+        """Whether a single device accounts for what the window shows."""
+        return is_single(share.devices, self._moved_share(watch, share))
 
     def _drop_unused(self, window: TumblingWindow) -> None:
         newest = window.start_us // window.length_us

@@ -60,13 +60,18 @@ class DriftEvidence(NamedTuple):
 
 def classify(evidence: DriftEvidence) -> Kind:
     """The kind that the evidence suggests."""
-    if evidence.devices >= FEW_DEVICES and evidence.moved_share * evidence.devices < _SINGLE:
+    if is_single(evidence.devices, evidence.moved_share):
         return "single_device_fault"
     if not evidence.abrupt:
         return "degradation"
     if evidence.channels_moved == 1 and evidence.scaled_share >= 0.5:
         return "sensor_recalibration"
     return "covariate" if evidence.channels_moved > 1 else "unclassified"
+
+
+def is_single(devices: int, share: float) -> bool:
+    """Whether so small a share of so many devices is a single one."""
+    return devices >= FEW_DEVICES and share * devices < _SINGLE
 
 
 def moved_share(baseline_mean: float, baseline_sd: float, window: Moments) -> float:

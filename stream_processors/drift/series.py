@@ -1,11 +1,13 @@
-"""One watched statistic of one feature: its baseline, and its values since in baseline standard deviations.
+"""One watched statistic of one feature: its baseline, and its values since.
 
-The unit comes from the spread between *devices*, not from the number of rows: rows of one device resemble
-each other, and a cohort's mean wanders as its devices do. With d devices of spread s it is s / sqrt(d), taken
-larger where s rests on few devices, or the observed spread of the baseline's windows where that is larger.
-Where a window has fewer or more devices than the baseline (a part of the fleet is offline), the mean over
-other devices is another mean even when none of them moved: its variance, s^2 * |1/d - 1/d0| for a simple
-random sample, is added to the unit.
+A shift is measured in the spread of the *window statistic*: how much the statistic moved from window to window
+before the shift (``statistic_spread``), whether one device is behind it or many. Values are stored as distances
+from the baseline's level in ``SeriesBaseline.unit``, a scale that is fixed when the baseline is made and means
+nothing by itself; the spread is taken from these values anew at each window, so it gets surer with their number.
+
+Devices of a cohort differ. The mean over other devices is another mean even when none of them moved: its
+variance, s^2 * |1/d - 1/d0| for a simple random sample, is allowed for where it is small against the spread. Where it is
+not, or where a tenth of the devices is missing or new, the window is not compared at all.
 """
 
 from __future__ import annotations
@@ -18,17 +20,27 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from schemas.profile import DriftPolicy
-from stream_processors.drift.change import SeriesChange, find_change, robust_sd, small_sample
+from stream_processors.drift.change import SeriesChange, find_change
 from stream_processors.drift.detectors import in_alarm
+from stream_processors.drift.statistic_spread import StatisticSpread, robust_sd, small_sample, spread_of
 from stream_processors.windowing.moments import FloatArray
 
 KEPT = 512
 """Most values kept; beyond it the older half is dropped."""
 _LARGEST = 1e3
+_DIGITS = 5
+"""Significant digits of a stored value."""
 _FLAT = 1e-4
 """Least unit, as a share of the level: a constant channel has no spread to divide by."""
 _ALARM_LASTS = 4
-"""Windows after an alarm in which a shift may still become large enough for a verdict."""
+"""Independent windows after an alarm in which a shift may still become large enough for a verdict."""
+_LONGEST_ALARM = 64
+"""The same in windows, however much they resemble each other."""
+_RECENT = 8
+"""Newest windows that the detector's scale does not rest on: they may belong to a new regime already."""
+BY_CHANCE = 4.5
+"""Standard deviations that a shift must lie beyond what chance makes of as many windows: with thousands of windows
+looked at, some are 3 away."""
 _MOST_CAUTION = 1.5
 _LEAST_DEVICES = 0.9
 """Share of the devices that a window of the baseline must have."""
@@ -52,7 +64,7 @@ class SeriesBaseline(NamedTuple):
 
     Attributes:
         level: Median over the baseline's windows.
-        unit: Standard deviation of the statistic over windows, the unit of all later values.
+        unit: Scale of all later values; not smaller than the spread between devices allows for.
         spread: As in ``Reading``, median.
         devices: Median count of devices.
     """
@@ -63,10 +75,19 @@ class SeriesBaseline(NamedTuple):
     devices: float
 
     def standardise(self, reading: Reading) -> float:
-        """The reading in baseline standard deviations, rounded to what is stored."""
-        other_devices = abs(1 / reading.devices - 1 / self.devices) * max(self.spread, reading.spread) ** 2
-        z = (reading.value - self.level) / math.sqrt(self.unit**2 + other_devices)
-        return round(min(max(z, -_LARGEST), _LARGEST), 3)
+        """The distance from the level in ``unit``, rounded to what is stored."""
+        z = (reading.value - self.level) / self.unit
+        return float(f"{min(max(z, -_LARGEST), _LARGEST):.{_DIGITS}g}")
+
+    def other_devices(self, reading: Reading) -> float:
+        """Standard deviation, in ``unit``, of the mean over this many devices against the baseline's."""
+        variance = abs(1 / reading.devices - 1 / self.devices) * max(self.spread, reading.spread) ** 2
+        return math.sqrt(variance) / self.unit
+
+    @property
+    def least(self) -> float:
+        """Least spread of the statistic, in ``unit``."""
+        return max(_FLAT * abs(self.level), 1e-12) / self.unit
 
 
 def baseline_of(readings: list[Reading]) -> SeriesBaseline:
@@ -85,7 +106,7 @@ class Series:
 
     Attributes:
         warm: Readings, until there are enough for a baseline.
-        z: Standardised values, one a window up to the newest; None where a window had none.
+        z: Values in the baseline's unit, one a window up to the newest; None where a window had none.
         since_alarm: Windows since the detector's last alarm; None: no alarm to examine.
     """
 
@@ -109,14 +130,52 @@ class Series:
             return self
         return replace(self, z=_bounded((*self.z, *[None] * min(windows, KEPT))))
 
-    def change(self, policy: DriftPolicy) -> SeriesChange | None:
-        """A change after an alarm, large and lasting enough for a verdict; None: there is none."""
-        if self.since_alarm is None:
+    def compares(self, reading: Reading, policy: DriftPolicy) -> bool:
+        """Whether the reading is of the devices that the baseline is of, or of so nearly the same that it may count."""
+        if self.baseline is None:
+            return True
+        ratio = reading.devices / self.baseline.devices
+        if not _LEAST_DEVICES <= ratio <= 1 / _LEAST_DEVICES:
+            return False
+        return self.baseline.other_devices(reading) <= self.usual(policy).sd
+
+    def usual(self, policy: DriftPolicy) -> StatisticSpread:
+        """The spread of the statistic over all windows but the newest, never 0; in the baseline's unit."""
+        values, least = self.values(), self.baseline.least if self.baseline else 1.0
+        if not len(values):
+            return StatisticSpread(1.0, 0.0, 0)
+        spread = spread_of(values[: max(len(values) - _RECENT, policy.warmup_windows)])
+        return spread._replace(sd=max(spread.sd, least))
+
+    def without_newest(self) -> Series:
+        """The series with its newest window as one without a value."""
+        return replace(self, z=(*self.z[:-1], None)) if self.z else self
+
+    def change(self, policy: DriftPolicy, *, few: bool = False) -> SeriesChange | None:
+        """A change after an alarm, large and lasting enough for a verdict; None: there is none.
+
+        Its ``size`` is in units of ``noise``, and ``noise`` in the baseline's unit: the spread of the
+        statistic before the change, or what the spread between devices allows for.
+
+        Args:
+            policy: Says how large it must be.
+            few: Few devices of a cohort account for the change. The others did not move, so what all devices have in
+                common cannot be its cause, and it is judged by the spread between devices as well.
+        """
+        if self.since_alarm is None or self.baseline is None:
             return None
-        found = find_change(self.values(), _least_before(policy))
-        if found is None or abs(found.size) < policy.min_effect * max(1.0, found.noise):
+        scale = self.usual(policy).sd
+        found = find_change(self.values() / scale, _least_before(policy))
+        if found is None:
             return None
-        return found
+        unit = max(found.noise, self.baseline.least / scale)
+        if abs(found.size) >= max(policy.min_effect * unit, BY_CHANCE * found.chance) and not found.unclear:
+            return found._replace(size=found.size / unit, noise=unit * scale, chance=found.chance / unit)
+        before = self.values()[: found.at]
+        between = max(1.0, robust_sd(before) * small_sample(len(before)))
+        if few and abs(found.size) * scale >= policy.min_effect * between:
+            return found._replace(size=found.size * scale / between, noise=between, chance=0.0)
+        return None
 
     def values(self) -> FloatArray:
         """The values there are, in order."""
@@ -127,14 +186,20 @@ class Series:
         indices = [i for i, v in enumerate(self.z) if v is not None]
         return len(self.z) - 1 - indices[index]
 
-    def shift_since(self, windows_back: int, policy: DriftPolicy) -> float | None:
-        """How far the newest windows lie from those just before; None where the baseline is no older."""
+    def moved_since(self, windows_back: int, policy: DriftPolicy) -> bool | None:
+        """Whether the newest windows lie apart from those before, by the effect that makes a verdict.
+
+        None: not known, where the baseline is no older or nothing came since.
+        """
         cut = len(self.z) - 1 - windows_back
-        old = [v for v in self.z[: max(cut, 0)] if v is not None]
+        old = np.array([v for v in self.z[: max(cut, 0)] if v is not None], dtype=np.float64)
         new = [v for v in self.z[max(cut, 0) :] if v is not None]
-        if len(old) < policy.warmup_windows or not new:
+        if len(old) < policy.warmup_windows or not new or self.baseline is None:
             return None
-        return float(np.median(new) - np.median(old[-policy.warmup_windows :]))
+        usual = spread_of(old)
+        shift = abs(float(np.median(new) - np.median(old[-policy.warmup_windows :])))
+        least = policy.min_effect * max(usual.sd, self.baseline.least)
+        return shift >= max(least, BY_CHANCE * usual.chance(len(new)))
 
     def to_state(self) -> dict[str, Any]:
         """As JSON."""
@@ -161,14 +226,20 @@ class Series:
         return Series((), baseline, tuple(baseline.standardise(r) for r in kept))
 
     def _extend(self, value: float | None, policy: DriftPolicy) -> Series:
-        z = _bounded((*self.z, value))
+        extended = replace(self, z=_bounded((*self.z, value)))
+        usual = extended.usual(policy)
         since = self.since_alarm
         if since is not None:
-            since = since + 1 if since < _ALARM_LASTS else None
-        extended = replace(self, z=z, since_alarm=since)
-        if value is not None and in_alarm(extended.values().tolist(), policy):
-            return replace(extended, since_alarm=0)
-        return extended
+            lasts = min(_ALARM_LASTS * math.ceil(usual.lasting), _LONGEST_ALARM)
+            since = since + 1 if since < lasts else None
+        if value is not None and extended._in_alarm(usual.sd, policy):
+            since = 0
+        return replace(extended, since_alarm=since)
+
+    def _in_alarm(self, scale: float, policy: DriftPolicy) -> bool:
+        """Whether the newest value raises the alarm by the statistic's own spread, or by that between devices."""
+        values = self.values()
+        return in_alarm((values / scale).tolist(), policy) or in_alarm(values.tolist(), policy)
 
 
 def _least_before(policy: DriftPolicy) -> int:

@@ -14,8 +14,6 @@ from stream_processors.windowing.moments import Moments
 
 Statistic = Literal["level", "spread"]
 STATISTICS: tuple[Statistic, ...] = ("level", "spread")
-_RESIZED = 2.0
-"""Ratio of device counts from which the cohort is another cohort."""
 _PHASE_MEMORY = 8
 """Seasons that the expectation for a phase remembers."""
 _FLAT = 1e-6
@@ -66,7 +64,7 @@ class WatchedFeature:
         cooldown: Windows left in which no verdict is given.
         onset: Number of the first window of the last verdict's new regime; None: no verdict yet, or the last
             one was on a single device.
-        resized: Windows in a row in which the cohort had another size than its baseline.
+        resized: Windows in a row that were not compared: they had other devices than the baseline.
     """
 
     newest: int
@@ -78,22 +76,32 @@ class WatchedFeature:
     def observe(
         self, window: int, readings: Mapping[Statistic, Reading | None], policy: DriftPolicy
     ) -> WatchedFeature:
-        """The watch after a window; windows left out between are windows without a value."""
+        """The watch after a window; windows left out between are windows without a value.
+
+        A window that lacks devices of the baseline, or has others, has no value either, and neither have the
+        windows beside it, which some devices may have reached in part only. After a while of these the devices
+        that are there are the cohort, and its baseline is taken anew.
+        """
         gap = max(window - self.newest - 1, 0)
-        series = {s: self.series[s].skip(gap).observe(readings[s], policy) for s in STATISTICS}
-        cooldown = max(self.cooldown - 1 - gap, 0)
-        if cooldown:  # an alarm in the cool-down is examined when the cool-down ends
-            series = {s: _held(one) for s, one in series.items()}
-        resized = self.resized + 1 if self._other_size(readings["level"]) else 0
+        level, cooldown = readings["level"], max(self.cooldown - 1 - gap, 0)
+        series = {s: self.series[s].skip(gap) for s in STATISTICS}
+        others = level is not None and not self.series["level"].compares(level, policy)
+        resized = self.resized + 1 if others else 0
         if resized > policy.warmup_windows + policy.cooldown_windows:
             return WatchedFeature(window, cooldown, self.onset)
+        if others and not self.resized:
+            series = {s: one.without_newest() for s, one in series.items()}
+        compared = not others and not self.resized
+        series = {s: one.observe(readings[s] if compared else None, policy) for s, one in series.items()}
+        if cooldown:  # an alarm in the cool-down is examined when the cool-down ends
+            series = {s: _held(one) for s, one in series.items()}
         return replace(self, newest=window, cooldown=cooldown, resized=resized, series=series)
 
-    def changes(self, policy: DriftPolicy) -> dict[Statistic, SeriesChange]:
-        """Changes that deserve a verdict now, by statistic."""
+    def changes(self, policy: DriftPolicy, *, few: bool = False) -> dict[Statistic, SeriesChange]:
+        """Changes that deserve a verdict now, by statistic; see ``Series.change``."""
         if self.cooldown:
             return {}
-        found = {s: self.series[s].change(policy) for s in STATISTICS}
+        found = {s: self.series[s].change(policy, few=few) for s in STATISTICS}
         return {s: change for s, change in found.items() if change is not None}
 
     def after_verdict(self, onset: int | None, policy: DriftPolicy) -> WatchedFeature:
@@ -106,23 +114,16 @@ class WatchedFeature:
         return WatchedFeature(self.newest, policy.cooldown_windows, onset)
 
     def has_moved(self, onset: int, policy: DriftPolicy) -> bool | None:
-        """Whether level or spread moved by ``min_effect`` since that window, or a recent verdict found so.
+        """Whether level or spread moved since that window as far as a verdict asks, or a recent verdict found so.
 
         None: not known, because there is no baseline from before that window.
         """
         recent = policy.cooldown_windows + policy.warmup_windows
         if self.onset is not None and abs(self.onset - onset) <= recent:
             return True
-        shifts = [s.shift_since(self.newest - onset, policy) for s in self.series.values()]
-        known = [abs(shift) for shift in shifts if shift is not None]
-        return max(known) >= policy.min_effect if known else None
-
-    def _other_size(self, reading: Reading | None) -> bool:
-        baseline = self.series["level"].baseline
-        if reading is None or baseline is None:
-            return False
-        ratio = reading.devices / baseline.devices
-        return not 1 / _RESIZED <= ratio <= _RESIZED
+        moved = [s.moved_since(self.newest - onset, policy) for s in self.series.values()]
+        known = [m for m in moved if m is not None]
+        return any(known) if known else None
 
     def to_state(self) -> dict[str, Any]:
         """As JSON."""

@@ -9,8 +9,17 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 
+from schemas.drift_vocabulary import DriftKind, drift_kind
 from schemas.errors import DecodeError
 from schemas.row_schemas import END_YEAR, FIRST_YEAR
 
@@ -129,11 +138,11 @@ class DriftVerdict(Event):
     """A verdict: a watched statistic has moved.
 
     Attributes:
-        kind: What the evidence suggests; ``unclassified`` where it suggests nothing.
+        kind: What the evidence suggests; words of 0.2.0 are read as today's.
         statistic: ``level`` (window mean) or ``spread`` (window standard deviation).
         onset: Start of the first window that the detector counts to the new regime.
         detected: End of the window that gave the verdict.
-        size: Shift in baseline standard deviations of the window statistic, signed.
+        size: Shift in standard deviations of the window statistic before it, signed.
         devices: Devices that contributed to the window.
         evidence: Numbers that the verdict rests on, by name.
     """
@@ -144,15 +153,7 @@ class DriftVerdict(Event):
     model_version: Text
     feature: Text
     statistic: Literal["level", "spread"]
-    kind: Literal[
-        "unclassified",
-        "single_device_fault",
-        "sensor_recalibration",
-        "covariate",
-        "concept",
-        "seasonal",
-        "degradation",
-    ]
+    kind: Annotated[DriftKind, BeforeValidator(drift_kind)]
     onset: Instant
     detected: Instant
     size: float

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from schemas.drift_vocabulary import DriftKind
 from schemas.profile import Profile
 from schemas.row_schemas import (
     BOOKS_ROWS,
@@ -131,10 +132,10 @@ DRIFT = _table(
     _field("model_version", pa.string(), "Version of the model in force."),
     _field("feature", pa.string(), "Feature that moved, or 'score'."),
     _field("statistic", pa.string(), "level or spread."),
-    _field("kind", pa.string(), "What the evidence suggests."),
+    _field("kind", pa.string(), f"What the evidence suggests: {', '.join(DriftKind)}."),
     _field("onset", TIME, "UTC start of the first window of the new regime."),
     _field("detected", TIME, "UTC end of the window that gave the verdict."),
-    _field("size", pa.float64(), "Shift in baseline standard deviations, signed."),
+    _field("size", pa.float64(), "Shift in standard deviations of the window statistic before it, signed."),
     _field("devices", pa.int32(), "Devices that contributed."),
     _field("evidence", pa.string(), "JSON object of the numbers behind it."),
     _field("suggested_action", pa.string(), "What to do."),

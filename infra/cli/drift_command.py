@@ -8,13 +8,24 @@ import typer
 
 from infra.cli.app import session, warn_of_troubles
 from infra.cli.console import AsJson, show_json, show_table, show_text
+from infra.drift_report import watch_report
+from infra.printing import count
 from infra.settings import StackSettings
+from schemas.drift_vocabulary import drift_kind
 
 if TYPE_CHECKING:
     from model_service import TrainingRun
 
 _VERDICT = ("detected", "onset", "cohort", "feature", "statistic", "kind", "size", "event_id", "run_id")
 _RUN = ("run_id", "state", "reason", "cause", "onset", "version", "says")
+_COHORT = (
+    "cohort",
+    "watched",
+    "warming_up",
+    "baseline_devices",
+    "not_compared",
+    "not_compared_windows",
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -34,14 +45,23 @@ def list_(
     settings = session(ctx).settings()
     runs = _runs(settings)
     verdicts = _verdicts(settings, last, runs)
+    watch = watch_report(settings.lake_root)
     if as_json:
-        show_json({"verdicts": verdicts, "runs": runs})
+        show_json({"verdicts": verdicts, "runs": runs, **watch._asdict()})
         return
     columns = ["detected", "onset", "cohort", "feature", "of", "kind", "size>", "event", "run"]
     show_table("verdicts", columns, [[v[name] for name in _VERDICT] for v in verdicts])
     show_text("")
     columns = ["run", "state", "reason", "cause", "onset", "version", "why…"]
     show_table("training runs", columns, [[r[name] for name in _RUN] for r in runs])
+    show_text("")
+    columns = ["cohort", "features", "warming up>", "devices>", "not compared>", "since windows>"]
+    show_table("watched cohorts", columns, [[c[name] for name in _COHORT] for c in watch.cohorts])
+    if partial := watch.counters.get("partial_windows", 0):
+        windows = count(watch.counters["windows"], "window")
+        show_text(
+            f"of {windows}, {partial} had other devices than usual and were not compared in every feature"
+        )
 
 
 def ack(
@@ -106,7 +126,7 @@ def _described(run: TrainingRun) -> dict[str, Any]:
         "family": run.family,
         "state": run.state,
         "reason": run.reason,
-        "cause": cause.get("kind"),
+        "cause": drift_kind(cause["kind"]) if "kind" in cause else None,
         "says": run.detail or cause.get("says"),
         "onset": run.onset,
         "version": run.version,

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from schemas.drift_vocabulary import NEW_NORMAL, DriftKind
 from schemas.profile import UNITLESS_KINDS, Profile
 
 Array = NDArray[np.float64]
-Kind = Literal["recalibration", "regime", "degradation", "single_device", "unclear"]
 
 FEW_DEVICES = 3
 """Devices that must be known from before and after the onset to judge a cohort."""
@@ -99,7 +99,7 @@ class Cause:
         centre: Median position of the devices that moved together, shape (F,); None: there is no new normal.
     """
 
-    kind: Kind
+    kind: DriftKind
     retrain: bool
     enough: bool
     moved: tuple[str, ...]
@@ -168,50 +168,62 @@ def judge(
     kind, text = _kind(found, evidence, profile, enough=enough)
     moved = tuple(n for n, x in zip(observed.features, found.common, strict=True) if x)
     faulty = tuple(sorted({*already_alarmed, *found.faulty}))
-    retrain = kind in ("recalibration", "regime")
+    retrain = kind in NEW_NORMAL
     return Cause(kind, retrain, enough, moved, faulty, evidence, text, found.centre if retrain else None)
 
 
 def _kind(
     found: _Movement, evidence: Mapping[str, float], profile: Profile, *, enough: bool
-) -> tuple[Kind, str]:
+) -> tuple[DriftKind, str]:
     """The first rule that holds: every reason against a new normal comes before the proof of one."""
     policy, n, share = profile.training, len(found.movers), evidence["moved_share"]
     count = f"{n} of {evidence['devices']:.0f} devices moved"
     names = ", ".join(d.device_id for d in found.movers[:3])
     one_channel = _one_scaled_channel(found.common, profile)
     slow = found.steadiness < STEADY or evidence["slow_verdicts"] > 0.5
-    rules: tuple[tuple[bool, Kind, str], ...] = (
-        (not enough, "unclear", "too few devices have windows both before and after the onset"),
+    rules: tuple[tuple[bool, DriftKind, str], ...] = (
+        (not enough, DriftKind.UNCLASSIFIED, "too few devices have windows both before and after the onset"),
         (
             evidence["alarmed_before"] > MOST_IN_ALARM * (evidence["alarmed_before"] + evidence["devices"]),
-            "unclear",
+            DriftKind.UNCLASSIFIED,
             f"{evidence['alarmed_before']:.0f} devices were in alarm at the onset: no normal to compare with",
         ),
-        (n == 0, "unclear", "no device moved clearly beyond its usual wandering"),
+        (n == 0, DriftKind.UNCLASSIFIED, "no device moved clearly beyond its usual wandering"),
         (
             len(found.faulty) > max(1.0, TOLERATED_FAULTS * n),
-            "degradation",
+            DriftKind.DEGRADATION,
             f"{count}, {len(found.faulty)} of them as a known fault moves them",
         ),
-        (n == 1 or share <= SINGLE_SHARE, "single_device", f"{count}: inspect {names}"),
+        (n == 1 or share <= SINGLE_SHARE, DriftKind.SINGLE_DEVICE_FAULT, f"{count}: inspect {names}"),
         (
             found.similarity >= policy.fault_similarity,
-            "degradation",
+            DriftKind.DEGRADATION,
             f"{count}, in common as a known fault moves them (cosine {found.similarity:.2f})",
         ),
-        (slow, "degradation", f"{count} and go on moving: taken for wear unless a person decides otherwise"),
+        (
+            slow,
+            DriftKind.DEGRADATION,
+            f"{count} and go on moving: taken for wear unless a person decides otherwise",
+        ),
         (
             share < policy.regime_share,
-            "unclear",
+            DriftKind.UNCLASSIFIED,
             f"{count}: too many for single faults, too few for a new normal",
         ),
-        (found.coherence < COHERENT, "unclear", f"{count}, each in its own way"),
-        (one_channel, "recalibration", f"{count} at once, in one channel, as by a sensor's gain or offset"),
-        (found.alarmed >= ALARMED_SHARE, "unclear", f"{count} at once, and most of them raise alarms"),
+        (found.coherence < COHERENT, DriftKind.UNCLASSIFIED, f"{count}, each in its own way"),
+        (
+            one_channel,
+            DriftKind.SENSOR_RECALIBRATION,
+            f"{count} at once, in one channel, as by a sensor's gain or offset",
+        ),
+        (
+            found.alarmed >= ALARMED_SHARE,
+            DriftKind.UNCLASSIFIED,
+            f"{count} at once, and most of them raise alarms",
+        ),
     )
-    proven: tuple[Kind, str] = (
-        "regime",
+    proven: tuple[DriftKind, str] = (
+        DriftKind.COVARIATE,
         f"{count} at once and in the same way, as no known fault moves them",
     )
     return next(((kind, text) for holds, kind, text in rules if holds), proven)

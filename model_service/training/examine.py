@@ -13,11 +13,9 @@ from feature_store.point_in_time import Regime
 from model_service.models.fault_bank import FaultBank, load_fault_bank
 from model_service.training.cause import Cause, judge
 from model_service.training.shifts import ReferenceScale, read_shifts
+from schemas.drift_vocabulary import DriftKind
 from schemas.manifest import Manifest
 from schemas.profile import Profile
-
-SLOW = "degradation"
-"""Kind of verdict that the drift job gives on a change that is still going on."""
 
 
 class Examination(NamedTuple):
@@ -54,9 +52,9 @@ def examine(
     scale = ReferenceScale.of(champion, profile)
     if scale is None:
         text = f"model {champion.version} has no baselines to compare with: a person must decide"
-        return Examination(Cause("unclear", False, True, (), (), {}, text), None)
+        return Examination(Cause(DriftKind.UNCLASSIFIED, False, True, (), (), {}, text), None)
     shifts = read_shifts(connection, profile, scale, onset, known_at, cohorts)
-    slow = sum(k == SLOW for k in kinds) / len(kinds) if kinds else 0.0
+    slow = sum(k == DriftKind.DEGRADATION for k in kinds) / len(kinds) if kinds else 0.0
     directions = fault_directions(load_fault_bank(profile.name), scale)
     cause = judge(shifts, directions, profile, slow_verdicts=slow)
     return Examination(cause, _regime(cause, scale, profile, onset))

@@ -38,6 +38,7 @@ from model_service.training.training_run import (
     TrainingRun,
 )
 from model_service.training.verdict_reading import verdicts_of
+from schemas.drift_vocabulary import DriftKind
 from schemas.errors import DatasetError, OperatorError, RejectedError, RetryableError, TaskLostError
 from schemas.manifest import Manifest
 from schemas.profile import Profile
@@ -45,7 +46,6 @@ from schemas.tables import TRAINING_SETS
 
 log = logging.getLogger(__name__)
 
-DEGRADATION = "degradation"
 LACKS = "waits for rows; it has "
 """How the detail of a run begins that collects rows."""
 TASK = "training"
@@ -137,7 +137,11 @@ class Trainer:
         if not cause.enough and not waited:
             return False
         state, finding = _state_after(found, profile), _finding(found)
-        if state is RunState.WAITING and run.finding is not None and run.finding.kind == DEGRADATION:
+        if (
+            state is RunState.WAITING
+            and run.finding is not None
+            and run.finding.kind == DriftKind.DEGRADATION
+        ):
             # The last examination found wear. That this one is less clear is no reason to ask a person.
             state, finding = RunState.DECLINED, run.finding
         log.info("the drift of run %s is of kind %s: %s", run.run_id, cause.kind, cause.text)
@@ -357,7 +361,7 @@ class Trainer:
 
 def _state_after(found: Examination, profile: Profile) -> RunState:
     """The state that a run goes to after its drift was examined."""
-    if found.cause.kind == "unclear":
+    if found.cause.kind is DriftKind.UNCLASSIFIED:
         return RunState.WAITING
     if not found.cause.retrain:
         return RunState.DECLINED
@@ -367,7 +371,7 @@ def _state_after(found: Examination, profile: Profile) -> RunState:
 def _finding(found: Examination) -> DriftFinding:
     cause = found.cause
     return DriftFinding(
-        kind=cause.kind,
+        kind=cause.kind.value,
         retrain=cause.retrain,
         text=cause.text,
         evidence=cause.evidence,

@@ -102,7 +102,7 @@ class DriftFinding(RunDocument):
     """What a drift was found to be, the last time it was examined.
 
     Attributes:
-        kind: Of the cause, see ``training.cause``.
+        kind: Of the cause, one of ``schemas.drift_vocabulary``; in a document of 0.2.0 in the words of then.
         retrain: Whether it is a reason to retrain without a person's decision.
         text: One sentence for a person.
         evidence: The numbers behind it.

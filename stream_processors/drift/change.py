@@ -19,7 +19,7 @@ CONFIRMING = 2
 _CONSIDERED = 256
 """Newest values that are searched; bounds the work."""
 _CLEAR = 4.0
-"""Squared error, in squared standard deviations, by which a step or a ramp must be better to be told from few values."""
+"""Squared error, in squared standard deviations, by which a step or a ramp must be better: few values."""
 _SHORT = 3
 """Values after a change that are few."""
 _NOISE_FLOOR = 1e-3
@@ -35,8 +35,8 @@ class SeriesChange(NamedTuple):
         size: Shift of the median, signed; with an even number of values the smaller of the middle two counts.
         noise: Standard deviation before the change (``statistic_spread.StatisticSpread.sd``).
         abruptness: 0 to 1: how much better a step explains the series than a ramp that still goes on.
-        chance: Standard deviation of such a shift where nothing changed: after so many values, in a series that
-            resembles itself from value to value as this one did.
+        chance: Standard deviation of such a shift where nothing changed: after so many values, in a series
+            that resembles itself from value to value as this one did.
         lead: Squared error of the best ramp less that of the best step, in squared standard deviations.
     """
 

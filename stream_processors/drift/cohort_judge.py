@@ -7,10 +7,18 @@ from collections import Counter
 from collections.abc import Mapping, Set
 from typing import Any, NamedTuple
 
+from schemas.drift_vocabulary import DriftKind
 from schemas.instants import from_us
 from schemas.profile import Profile
 from stream_processors.drift.change import SeriesChange
-from stream_processors.drift.drift_kinds import ACTIONS, DriftEvidence, channels_of, classify, is_single, moved_share
+from stream_processors.drift.drift_kinds import (
+    ACTIONS,
+    DriftEvidence,
+    channels_of,
+    classify,
+    is_single,
+    moved_share,
+)
 from stream_processors.drift.series import Reading, SeriesBaseline
 from stream_processors.drift.watched_feature import (
     STATISTICS,
@@ -58,6 +66,7 @@ class CohortJudge:
 
     Attributes:
         changed: State that this object has changed, by key; None removes a key.
+        not_compared: Features of the last window that had other devices than their baseline.
     """
 
     def __init__(self, scope: CohortScope, profile: Profile, known: Mapping[str, Any]) -> None:
@@ -66,19 +75,23 @@ class CohortJudge:
         self._policy = profile.drift
         self._known = dict(known)
         self.changed: dict[str, Any] = {}
+        self.not_compared = 0
+        self._missing_tasks = 0
 
     def window(
-        self, window: TumblingWindow, shares: Mapping[tuple[str, str], TaskShare]
+        self, window: TumblingWindow, shares: Mapping[tuple[str, str], TaskShare], missing_tasks: int = 0
     ) -> list[dict[str, Any]]:
         """Judge a window.
 
         Args:
             window: Starts after the window of the call before.
-            shares: Whole window by (model version, feature).
+            shares: The window by (model version, feature), as far as tasks have sent it.
+            missing_tasks: Tasks that have devices of the cohort and sent nothing of this window.
 
         Returns:
             Verdicts: fields of ``schemas.events.DriftVerdict`` without ``event_id``.
         """
+        self.not_compared, self._missing_tasks = 0, missing_tasks
         watched = {key: share for key, share in shares.items() if self._is_watched(key[1])}
         features = self._pooled({key: share for key, share in watched.items() if key[1] != SCORE})
         scores = {m: share for (m, f), share in watched.items() if f == SCORE}
@@ -147,7 +160,9 @@ class CohortJudge:
             )
             for f in sorted(judged)
             if (share := shares[f]) is not None
-            for statistic, change in watches[f].changes(self._policy, few=self._few(watches[f], share)).items()
+            for statistic, change in watches[f]
+            .changes(self._policy, few=self._few(watches[f], share))
+            .items()
         ]
         # Before any verdict: the onset decides which other features count as moved, and so the kind.
         found = self._same_onset(found)
@@ -157,7 +172,7 @@ class CohortJudge:
         after = dict(watches)
         for item, verdict in zip(found, verdicts, strict=True):
             # One faulty device is no new regime of the cohort: no later verdict may lean on its onset.
-            onset = None if verdict["kind"] == "single_device_fault" else item.onset
+            onset = None if verdict["kind"] is DriftKind.SINGLE_DEVICE_FAULT else item.onset
             after[item.feature] = after[item.feature].after_verdict(onset, self._policy)
         return verdicts, after
 
@@ -169,7 +184,9 @@ class CohortJudge:
         readings = readings_of(share.moments, share.devices)
         if self._policy.seasonal_s is not None:
             readings = {s: self._in_season(window, key, s, readings[s], watch) for s in STATISTICS}
-        return watch.observe(number, readings, self._policy)
+        observed = watch.observe(number, readings, self._policy)
+        self.not_compared += observed.resized > 0
+        return observed
 
     def _in_season(
         self,
@@ -225,6 +242,7 @@ class CohortJudge:
             "window_std": item.share.moments.variance**0.5,
             "chance": item.change.chance,
             "abruptness": item.change.abruptness,
+            "missing_tasks": self._missing_tasks,
         }
         if baseline is not None:
             unit = baseline.unit * item.change.noise

@@ -3,7 +3,8 @@
 One task owns a cohort (``aggregate.v1`` is keyed by it). It merges the partials of all device tasks, waits
 until every task that has sent any is complete up to the window's end (or has been idle for too long), and
 then judges windows in order: one river detector per feature on the level and one on the spread. What comes
-for a judged window stays in ``aggregates`` and is counted, but changes no verdict.
+for a judged window stays in ``aggregates`` and is counted, but changes no verdict. A window that only a part
+of the cohort's devices has reached by then is not compared with windows of all of them (``watched_feature``).
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ class DriftWatch:
 
     Counters: ``partials``; of these ``repeated_partials``, ``late_partials`` (their window is judged) and
     ``suspect_partials`` (from beyond the watermark of their own task: a device's clock is ahead);
-    ``windows`` judged; ``verdicts``; ``quarantined_messages``, of which ``unsigned_messages``.
+    ``windows`` judged, of which ``partial_windows`` (of other devices than the baseline: a feature or more
+    was not compared); ``verdicts``; ``quarantined_messages``, of which ``unsigned_messages``.
     """
 
     name: ClassVar[str] = "drift"
@@ -176,9 +178,12 @@ class _Call:
         self._save(scope)
         judge = CohortJudge(scope, profile, self._watches[scope])
         for window in due:
-            verdicts = judge.window(window, self._pending[scope].pop(window).merged())
+            pending = self._pending[scope].pop(window)
+            missing = progress.tasks.keys() - pending.tasks()
+            verdicts = judge.window(window, pending.merged(), len(missing))
             self._updates[_window_key(scope, window)] = None
             self._counters["windows"] += 1
+            self._counters["partial_windows"] += bool(judge.not_compared)
             for verdict in verdicts:
                 event_id = f"{self._batch.task}/{self._batch.n}/{len(self._verdicts)}"
                 self._verdicts.append(DriftVerdict(event_id=event_id, **verdict))

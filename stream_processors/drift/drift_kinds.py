@@ -10,26 +10,25 @@ Only aggregates of the cohort are available, so the kinds are told apart by what
   without (no gain or offset moves a crest factor), and nothing of the other channels:
   ``sensor_recalibration``. Two channels or more: ``covariate``.
 
-Anything else is ``unclassified``. ``concept`` needs labels and ``seasonal`` a season that this watch knows:
-neither is suggested here. A kind is a suggestion; the evidence carries the numbers.
+Anything else is ``unclassified``. A kind is a suggestion; the evidence carries the numbers. The words are
+those of ``schemas.drift_vocabulary``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from schemas.drift_vocabulary import DriftKind
 from schemas.profile import UNITLESS_KINDS, Profile
 from stream_processors.windowing.moments import Moments
 
-Kind = Literal["unclassified", "single_device_fault", "sensor_recalibration", "covariate", "degradation"]
-
-ACTIONS: Mapping[Kind, str] = {
-    "unclassified": "look at the evidence before anything is retrained",
-    "single_device_fault": "inspect the outlying device; keep its data out of training",
-    "sensor_recalibration": "confirm the recalibration, then retrain on data from the onset on",
-    "covariate": "confirm a new operating regime, then retrain on data from the onset on",
-    "degradation": "inspect the fleet for wear; do not retrain: wear must not become normal",
+ACTIONS: Mapping[DriftKind, str] = {
+    DriftKind.UNCLASSIFIED: "look at the evidence before anything is retrained",
+    DriftKind.SINGLE_DEVICE_FAULT: "inspect the outlying device; keep its data out of training",
+    DriftKind.SENSOR_RECALIBRATION: "confirm the recalibration, then retrain on data from the onset on",
+    DriftKind.COVARIATE: "confirm a new operating regime, then retrain on data from the onset on",
+    DriftKind.DEGRADATION: "inspect the fleet for wear; do not retrain: wear must not become normal",
 }
 FEW_DEVICES = 3
 """In cohorts smaller than this, one moved device looks like all of them."""
@@ -58,15 +57,15 @@ class DriftEvidence(NamedTuple):
     scaled_share: float
 
 
-def classify(evidence: DriftEvidence) -> Kind:
+def classify(evidence: DriftEvidence) -> DriftKind:
     """The kind that the evidence suggests."""
     if is_single(evidence.devices, evidence.moved_share):
-        return "single_device_fault"
+        return DriftKind.SINGLE_DEVICE_FAULT
     if not evidence.abrupt:
-        return "degradation"
+        return DriftKind.DEGRADATION
     if evidence.channels_moved == 1 and evidence.scaled_share >= 0.5:
-        return "sensor_recalibration"
-    return "covariate" if evidence.channels_moved > 1 else "unclassified"
+        return DriftKind.SENSOR_RECALIBRATION
+    return DriftKind.COVARIATE if evidence.channels_moved > 1 else DriftKind.UNCLASSIFIED
 
 
 def is_single(devices: int, share: float) -> bool:

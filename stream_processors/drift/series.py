@@ -1,13 +1,14 @@
 """One watched statistic of one feature: its baseline, and its values since.
 
-A shift is measured in the spread of the *window statistic*: how much the statistic moved from window to window
-before the shift (``statistic_spread``), whether one device is behind it or many. Values are stored as distances
-from the baseline's level in ``SeriesBaseline.unit``, a scale that is fixed when the baseline is made and means
-nothing by itself; the spread is taken from these values anew at each window, so it gets surer with their number.
+A shift is measured in the spread of the *window statistic*: how much the statistic moved from window to
+window before the shift (``statistic_spread``), whether one device is behind it or many. Values are stored as
+distances from the baseline's level in ``SeriesBaseline.unit``, a scale that is fixed when the baseline is
+made and means nothing by itself; the spread is taken from these values anew at each window, so it gets surer
+with their number.
 
 Devices of a cohort differ. The mean over other devices is another mean even when none of them moved: its
-variance, s^2 * |1/d - 1/d0| for a simple random sample, is allowed for where it is small against the spread. Where it is
-not, or where a tenth of the devices is missing or new, the window is not compared at all.
+variance is s^2 * |1/d - 1/d0| for a simple random sample. Where that is more than the spread of the statistic,
+or where a tenth of the devices is missing or new, the window is not compared.
 """
 
 from __future__ import annotations
@@ -39,8 +40,7 @@ _LONGEST_ALARM = 64
 _RECENT = 8
 """Newest windows that the detector's scale does not rest on: they may belong to a new regime already."""
 BY_CHANCE = 4.5
-"""Standard deviations that a shift must lie beyond what chance makes of as many windows: with thousands of windows
-looked at, some are 3 away."""
+"""Standard deviations of chance that a shift must reach: of thousands of windows, some are 3 away."""
 _MOST_CAUTION = 1.5
 _LEAST_DEVICES = 0.9
 """Share of the devices that a window of the baseline must have."""
@@ -131,7 +131,7 @@ class Series:
         return replace(self, z=_bounded((*self.z, *[None] * min(windows, KEPT))))
 
     def compares(self, reading: Reading, policy: DriftPolicy) -> bool:
-        """Whether the reading is of the devices that the baseline is of, or of so nearly the same that it may count."""
+        """Whether the reading is of the baseline's devices, or of nearly so many that it may count."""
         if self.baseline is None:
             return True
         ratio = reading.devices / self.baseline.devices
@@ -159,8 +159,8 @@ class Series:
 
         Args:
             policy: Says how large it must be.
-            few: Few devices of a cohort account for the change. The others did not move, so what all devices have in
-                common cannot be its cause, and it is judged by the spread between devices as well.
+            few: Few devices of a cohort account for the change. The others did not move, so what all devices
+                have in common cannot be its cause, and it is judged by the spread between devices as well.
         """
         if self.since_alarm is None or self.baseline is None:
             return None
@@ -232,14 +232,14 @@ class Series:
         if since is not None:
             lasts = min(_ALARM_LASTS * math.ceil(usual.lasting), _LONGEST_ALARM)
             since = since + 1 if since < lasts else None
-        if value is not None and extended._in_alarm(usual.sd, policy):
+        if value is not None and _alarms(extended.values(), usual.sd, policy):
             since = 0
         return replace(extended, since_alarm=since)
 
-    def _in_alarm(self, scale: float, policy: DriftPolicy) -> bool:
-        """Whether the newest value raises the alarm by the statistic's own spread, or by that between devices."""
-        values = self.values()
-        return in_alarm((values / scale).tolist(), policy) or in_alarm(values.tolist(), policy)
+
+def _alarms(values: FloatArray, scale: float, policy: DriftPolicy) -> bool:
+    """Whether the newest value raises the alarm, by the statistic's own spread or by that between devices."""
+    return in_alarm((values / scale).tolist(), policy) or in_alarm(values.tolist(), policy)
 
 
 def _least_before(policy: DriftPolicy) -> int:

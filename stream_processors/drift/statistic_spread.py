@@ -1,4 +1,4 @@
-"""How much a statistic moves from window to window while nothing happens: its spread, and how long it remembers.
+"""How much a statistic moves from window to window while nothing happens, and how long it remembers.
 
 The spread is that of the statistic itself (a window's mean, or the logarithm of its standard deviation), over
 windows in order. It is not the spread of the samples within a window: of n independent samples the mean moves
@@ -6,8 +6,8 @@ sqrt(n) times less than they do, of samples that resemble each other it moves ne
 holds shows in the windows alone, for one device as for many.
 
 Windows that resemble their neighbours say less than as many independent ones: their own deviation from their
-own mean is too small, and a mean over a few of them is no surer than one. Both are taken from an autoregressive
-process of first order, whose coefficient is taken high where few windows tell it.
+own mean is too small, and a mean over a few of them is no surer than one. Both are taken from an
+autoregressive process of first order, whose coefficient is taken high where few windows tell it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from stream_processors.windowing.moments import FloatArray
 _LONGEST_MEMORY = 0.98
 """Largest coefficient: beyond it no number of windows that is kept would say anything."""
 _FAR = 6.0
-"""Robust standard deviations beyond which a value counts as if it lay there: a glitch must not blind the watch."""
+"""Robust standard deviations beyond which a value counts as if it lay there: a glitch blinds nothing."""
 _FEW = 8
 """Values below which no value can be called far from the others."""
 
@@ -31,7 +31,8 @@ class StatisticSpread(NamedTuple):
     """Spread of a statistic over windows in which nothing happened.
 
     Attributes:
-        sd: Standard deviation, taken larger where it rests on few windows or on windows that resemble each other.
+        sd: Standard deviation, taken larger where it rests on few windows or on windows that resemble each
+            other.
         memory: Correlation of a window with the next, 0 to below 1; an upper estimate.
         windows: Number of windows that it rests on.
     """
@@ -92,7 +93,7 @@ def _without_glitches(values: FloatArray) -> FloatArray:
 
 
 def _memory(values: FloatArray) -> float:
-    """Upper estimate of the first autocorrelation, bias of short series corrected (Marriott and Pope 1954)."""
+    """Upper estimate of the first autocorrelation, corrected for short series (Marriott and Pope 1954)."""
     n, centred = len(values), values - values.mean()
     total = float(centred @ centred)
     if total <= 0:

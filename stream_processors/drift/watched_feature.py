@@ -79,8 +79,8 @@ class WatchedFeature:
         """The watch after a window; windows left out between are windows without a value.
 
         A window that lacks devices of the baseline, or has others, has no value either, and neither have the
-        windows beside it, which some devices may have reached in part only. After a while of these the devices
-        that are there are the cohort, and its baseline is taken anew.
+        windows beside it, which some devices may have reached in part only. After a while of these the
+        devices that are there are the cohort, and its baseline is taken anew.
         """
         gap = max(window - self.newest - 1, 0)
         level, cooldown = readings["level"], max(self.cooldown - 1 - gap, 0)
@@ -114,7 +114,7 @@ class WatchedFeature:
         return WatchedFeature(self.newest, policy.cooldown_windows, onset)
 
     def has_moved(self, onset: int, policy: DriftPolicy) -> bool | None:
-        """Whether level or spread moved since that window as far as a verdict asks, or a recent verdict found so.
+        """Whether level or spread moved enough for a verdict since that window, or a recent verdict found so.
 
         None: not known, because there is no baseline from before that window.
         """

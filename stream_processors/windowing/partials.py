@@ -123,6 +123,10 @@ class PendingWindow:
         known = tasks.get(partial.task)
         tasks[partial.task] = partial.share if known is None else known | partial.share
 
+    def tasks(self) -> set[str]:
+        """Tasks that have sent anything of the window."""
+        return {task for tasks in self.shares.values() for task in tasks}
+
     def merged(self) -> dict[tuple[str, str], TaskShare]:
         """Moments and devices of the window by (model version, feature), in order."""
         whole = {}

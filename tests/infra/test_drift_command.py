@@ -24,7 +24,7 @@ def edgeloop(tmp_path_factory) -> EdgeloopHere:
 def test_verdicts_are_listed_with_the_run_that_they_led_to(edgeloop):
     listed = edgeloop.json("drift", "list")
     [run] = listed["runs"]
-    assert (run["state"], run["cause"]) == ("trained", "recalibration")
+    assert (run["state"], run["cause"]) == ("trained", "sensor_recalibration")
     assert {v["run_id"] for v in listed["verdicts"]} == {run["run_id"]}
 
 

@@ -270,7 +270,7 @@ def _line(name: str, injections: tuple[Injection, ...], seeds: int) -> str:
         kinds[found[0].kind if found else "no verdict"] += 1
         if any(c.retrain for c in found):
             outcomes["retrained"] += 1
-        elif {c.kind for c in found} & {"unclear"} and not any(c.kind == "degradation" for c in found):
+        elif {c.kind for c in found} & {"unclassified"} and not any(c.kind == "degradation" for c in found):
             outcomes["waits"] += 1
         else:
             outcomes["declined"] += 1

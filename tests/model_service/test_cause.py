@@ -53,16 +53,16 @@ BUSIER = along(current_mean=2.5, vibration_rms=1.2, vibration_band_high=1.3)
 
 def test_most_of_a_cohort_at_once_in_one_channel_is_a_recalibration():
     found = judge(cohort(*[moved(WARMER, device=f"d{i}") for i in range(8)], still=2), FAULTS, MACHINE)
-    assert (found.kind, found.retrain, found.moved) == ("recalibration", True, ("temperature_mean",))
+    assert (found.kind, found.retrain, found.moved) == ("sensor_recalibration", True, ("temperature_mean",))
 
 
 def test_most_of_a_cohort_at_once_in_several_channels_is_a_regime():
-    assert kind(cohort(*[moved(BUSIER) for _ in range(8)], still=2)) == "regime"
+    assert kind(cohort(*[moved(BUSIER) for _ in range(8)], still=2)) == "covariate"
 
 
 def test_what_has_no_unit_is_not_moved_by_a_gain():
     crest = along(vibration_crest=-2.0)  # no known fault lowers it alone
-    assert kind(cohort(*[moved(crest) for _ in range(8)])) == "regime"
+    assert kind(cohort(*[moved(crest) for _ in range(8)])) == "covariate"
 
 
 @pytest.mark.parametrize("number", range(len(FAULTS)))
@@ -76,26 +76,26 @@ def test_what_goes_on_moving_is_degradation():
 
 
 def test_one_device_is_no_cohort():
-    assert kind(cohort(moved(WARMER), still=9)) == "single_device"
+    assert kind(cohort(moved(WARMER), still=9)) == "single_device_fault"
 
 
 def test_too_many_for_single_faults_and_too_few_for_a_normal_waits_for_a_person():
-    assert kind(cohort(*[moved(WARMER) for _ in range(4)], still=6)) == "unclear"
+    assert kind(cohort(*[moved(WARMER) for _ in range(4)], still=6)) == "unclassified"
 
 
 def test_devices_that_moved_each_their_own_way_wait_for_a_person():
     ways = [along(**{n: 3.0 * sign}) for n in ("temperature_mean", "current_mean") for sign in (1, -1)]
-    assert kind(cohort(*[moved(w) for w in ways * 3])) == "unclear"
+    assert kind(cohort(*[moved(w) for w in ways * 3])) == "unclassified"
 
 
 def test_several_channels_with_most_movers_in_alarm_wait_for_a_person():
-    assert kind(cohort(*[moved(BUSIER, alarmed_after=i < 5) for i in range(8)])) == "unclear"
-    assert kind(cohort(*[moved(WARMER, alarmed_after=True) for _ in range(8)])) == "recalibration"
+    assert kind(cohort(*[moved(BUSIER, alarmed_after=i < 5) for i in range(8)])) == "unclassified"
+    assert kind(cohort(*[moved(WARMER, alarmed_after=True) for _ in range(8)])) == "sensor_recalibration"
 
 
 def test_a_cohort_that_was_in_alarm_already_has_no_normal_to_speak_of():
     sick = [moved(WARMER, alarmed_before=True) for _ in range(5)]
-    assert kind(cohort(*sick, *[moved(WARMER) for _ in range(7)])) == "unclear"
+    assert kind(cohort(*sick, *[moved(WARMER) for _ in range(7)])) == "unclassified"
 
 
 def test_a_faulty_device_within_a_new_normal_is_named_and_kept_out():
@@ -103,12 +103,12 @@ def test_a_faulty_device_within_a_new_normal_is_named_and_kept_out():
     before = moved(8 * FAULTS[0], device="sick", alarmed_before=True)
     others = [moved(WARMER, device=f"d{i}") for i in range(9)]
     found = judge(cohort(worn, before, *others), FAULTS, MACHINE)
-    assert (found.kind, found.faulty) == ("recalibration", ("sick", "worn"))
+    assert (found.kind, found.faulty) == ("sensor_recalibration", ("sick", "worn"))
 
 
 def test_too_few_devices_with_a_past_are_not_enough_to_judge():
     found = judge(CohortShifts((moved(WARMER), moved(WARMER)), 10, NAMES), FAULTS, MACHINE)
-    assert (found.kind, found.enough, found.retrain) == ("unclear", False, False)
+    assert (found.kind, found.enough, found.retrain) == ("unclassified", False, False)
 
 
 @settings(max_examples=150, deadline=None)
@@ -133,12 +133,12 @@ def test_a_known_fault_on_several_devices_never_leads_to_a_retrain(number, sizes
 @pytest.mark.parametrize(("offset", "seed"), [(6.0, 1), (8.0, 2)])
 def test_a_warmer_reading_on_most_machines_is_recognised_as_recalibration(offset, seed, tmp_path: Path):
     [first, *_] = causes((recalibration(offset),), seed, tmp_path / "lake", **SMALL)
-    assert (first.kind, first.retrain, first.moved) == ("recalibration", True, ("temperature_mean",))
+    assert (first.kind, first.retrain, first.moved) == ("sensor_recalibration", True, ("temperature_mean",))
 
 
 def test_another_load_and_speed_is_recognised_as_a_regime(tmp_path: Path):
     found = causes(HARMLESS["new regime, severity 1.5, on all"], 1, tmp_path / "lake", **SMALL)
-    assert "regime" in {c.kind for c in found}
+    assert "covariate" in {c.kind for c in found}
 
 
 SEVERE = (
@@ -166,5 +166,5 @@ def test_nothing_is_read_from_what_became_known_later(tmp_path: Path):
     """The recalibration's verdict, judged again when a fault has joined it, was right at its time."""
     injections = (recalibration(8.0), Injection(kind="imbalance", start_s=95, share=0.7, ramp_s=0.0))
     found = causes(injections, 1, tmp_path / "lake", devices=12, seconds=130)
-    assert found[0].kind == "recalibration"
+    assert found[0].kind == "sensor_recalibration"
     assert not found[-1].retrain

@@ -169,7 +169,7 @@ def test_no_row_from_before_the_onset_trains(trained):
 def test_wear_on_most_machines_is_declined_and_makes_no_model(rig, wearing):
     made = rig(wearing)
     made.tick()
-    assert {r["cause"]["kind"] for r in made.rows()} <= {"degradation", "unclear"}
+    assert {r["cause"]["kind"] for r in made.rows()} <= {"degradation", "unclassified"}
     assert set(made.states()) <= {"declined", "waiting"}
     assert made.candidates() == []
     assert {"run_declined", "run_waiting"} & set(made.steps())

@@ -36,6 +36,8 @@ SCORE = "score"
 ANY_MODEL = "*"
 """Model under which features are watched, so that a change of model does not end their watch as it ends a
 score's."""
+_WHOLE_DEVICE = 0.6
+"""Estimated number of moved devices from which it is one."""
 _DROPPED_AFTER = 2048
 """Windows without a value after which a watch is dropped: no device runs its model version any more."""
 
@@ -272,8 +274,12 @@ class CohortJudge:
         return moved_share(level.level, level.spread, share.moments)
 
     def _few(self, watch: WatchedFeature, share: TaskShare) -> bool:
-        """Whether a single device accounts for what the window shows."""
-        return is_single(share.devices, self._moved_share(watch, share))
+        """Whether one whole device accounts for what the window shows.
+
+        A share that comes to half a device is no device: the rows of all of them spread wider.
+        """
+        moved = self._moved_share(watch, share)
+        return is_single(share.devices, moved) and moved * share.devices >= _WHOLE_DEVICE
 
     def _drop_unused(self, window: TumblingWindow) -> None:
         newest = window.start_us // window.length_us

@@ -173,7 +173,8 @@ class Series:
             return found._replace(size=found.size / unit, noise=unit * scale, chance=found.chance / unit)
         before = self.values()[: found.at]
         between = max(1.0, robust_sd(before) * small_sample(len(before)))
-        if few and abs(found.size) * scale >= policy.min_effect * between:
+        recent = found.after <= policy.warmup_windows + _ALARM_LASTS  # an older one raised no alarm now
+        if few and recent and abs(found.size) * scale >= policy.min_effect * between:
             return found._replace(size=found.size * scale / between, noise=between, chance=0.0)
         return None
 

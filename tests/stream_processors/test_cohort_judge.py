@@ -122,7 +122,7 @@ def test_no_gain_moves_a_crest_factor_so_that_is_no_recalibration():
 
 
 def test_features_of_one_channel_that_move_together_share_the_onset_of_the_clearest():
-    windows = fleet(8, 40, ("vibration_rms", "vibration_peak", "vibration_band_low", "current_mean"))
+    windows = fleet(11, 40, ("vibration_rms", "vibration_peak", "vibration_band_low", "current_mean"))
     windows[20]["vibration_peak"] += 0.19  # this one shows a window earlier than its weaker siblings
     for w in windows[21:]:
         for feature, size in (("vibration_rms", 0.5), ("vibration_peak", 0.6), ("vibration_band_low", 0.5)):

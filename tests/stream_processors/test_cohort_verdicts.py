@@ -72,7 +72,8 @@ def test_a_verdict_carries_the_numbers_it_rests_on():
     assert evidence["window_std"] == pytest.approx(1.0)
     assert (evidence["features_moved"], evidence["channels_moved"], evidence["scaled_share"]) == (1, 1, 1)
     assert evidence["baseline_level"] == pytest.approx(50.0)
-    assert verdict["size"] == pytest.approx(5.0 / evidence["baseline_unit"], abs=1.0)
+    assert verdict["size"] * evidence["baseline_unit"] == pytest.approx(5.0, abs=0.3)
+    assert (evidence["baseline_devices"], evidence["missing_tasks"]) == (20, 0)
     assert (evidence["abrupt"], evidence["moved_share"]) == (1.0, 1.0)
     assert all(math.isfinite(v) for v in evidence.values())
 

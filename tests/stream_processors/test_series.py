@@ -6,7 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from stream_processors.drift.series import KEPT, Reading, Series, SeriesBaseline, baseline_of
+from stream_processors.drift.series import BY_CHANCE, KEPT, Reading, Series, SeriesBaseline, baseline_of
+from stream_processors.drift.statistic_spread import spread_of
 from tests.stream_processors.drift_evaluation import profile_with
 
 POLICY = profile_with(warmup_windows=4, cooldown_windows=6, min_effect=3.0).drift
@@ -54,17 +55,31 @@ def test_values_are_distances_from_the_level_in_units():
     baseline = SeriesBaseline(50.0, 3.0, 1.0, 20.0)
     assert baseline.standardise(Reading(60.5, 1.0, 20)) == 3.5
     assert baseline.standardise(Reading(39.5, 1.0, 20)) == -3.5
-    assert baseline.standardise(Reading(51.0, 1.0, 20)) == 0.333
+    assert baseline.standardise(Reading(51.0, 1.0, 20)) == 0.33333
     assert baseline.standardise(Reading(1e9, 1.0, 20)) == 1000.0
     assert baseline.standardise(Reading(-1e9, 1.0, 20)) == -1000.0
 
 
 @pytest.mark.parametrize("devices", [5, 10, 40])
 @pytest.mark.parametrize(("known", "now"), [(6.0, 2.0), (2.0, 6.0)])
-def test_other_devices_add_the_variance_of_another_sample_to_the_unit(devices, known, now):
+def test_other_devices_have_another_mean_by_the_variance_of_a_sample(devices, known, now):
     baseline = SeriesBaseline(50.0, 2.0, known, 20.0)
-    unit = math.sqrt(2.0**2 + abs(1 / devices - 1 / 20) * 6.0**2)
-    assert baseline.standardise(Reading(60.0, now, devices)) == pytest.approx(10.0 / unit, abs=5e-4)
+    expected = math.sqrt(abs(1 / devices - 1 / 20)) * 6.0 / 2.0
+    assert baseline.other_devices(Reading(60.0, now, devices)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("devices", "compared"), [(17, False), (18, True), (20, True), (22, True), (23, False)]
+)
+def test_a_window_is_compared_with_a_baseline_of_nearly_as_many_devices(devices, compared):
+    assert warm(spread=0.0).compares(Reading(50.0, 0.0, devices), POLICY) is compared
+    assert Series().compares(Reading(50.0, 0.0, devices), POLICY)
+
+
+def test_a_window_is_not_compared_where_other_devices_alone_move_the_mean_as_much_as_it_moves():
+    alike, unlike = warm(spread=0.1), warm(spread=30.0)
+    assert alike.compares(Reading(50.0, 0.1, 19), POLICY)
+    assert not unlike.compares(Reading(50.0, 30.0, 19), POLICY)
 
 
 def test_windows_that_lack_devices_do_not_set_the_baseline():
@@ -103,12 +118,22 @@ def stepped(windows, size=40.0):
     return observed(readings([50.0 + size] * windows), series=warm())
 
 
-def test_an_alarm_is_looked_into_for_four_windows_more():
-    ages, series = [], stepped(1)
-    for _ in range(7):
+def alarm_ages(series):
+    """Ages of an alarm over windows without a value, until it is over."""
+    ages = []
+    while series.since_alarm is not None:
         ages.append(series.since_alarm)
         series = series.observe(None, POLICY)
-    assert ages == [0, 1, 2, 3, 4, None, None]
+    return ages
+
+
+def test_an_alarm_is_looked_into_for_four_independent_windows_more():
+    steady = tuple(0.1 * (-1) ** n for n in range(40))
+    slow = tuple(math.sin(n / 9) for n in range(40))
+    base = warm().baseline
+    lasting = {z: Series(baseline=base, z=z, since_alarm=0) for z in (steady, slow)}
+    assert alarm_ages(lasting[steady]) == [0, 1, 2, 3, 4]
+    assert alarm_ages(lasting[slow]) == list(range(65)), "windows that resemble each other, up to a bound"
 
 
 def test_a_window_without_a_value_raises_no_alarm():
@@ -122,15 +147,42 @@ def test_only_after_an_alarm_a_change_is_looked_for():
     assert Series(baseline=series.baseline, z=series.z).change(POLICY) is None
 
 
-def test_a_change_is_told_from_the_effect_on_that_the_policy_asks_for():
-    def told(size, wobble=0.0):
-        z = (wobble, -wobble) * 5 + (size, size, size)
-        return Series(baseline=warm().baseline, z=z, since_alarm=0).change(POLICY) is not None
+def told(size, wobble=0.05, after=3, policy=POLICY, few=False):
+    side = math.copysign(wobble, size)  # the last window before lies on the other side of the level
+    z = (side, -side) * 20 + (size,) * after
+    return Series(baseline=warm().baseline, z=z, since_alarm=0).change(policy, few=few)
 
-    assert (told(3.0), told(2.999), told(-3.0), told(-2.999)) == (True, False, True, False)
-    assert not told(5.0, wobble=2.0), "three times the noise is asked for where that is more than one"
-    assert not told(10.8, wobble=2.0)
-    assert told(10.9, wobble=2.0)
+
+def test_a_shift_is_told_in_the_spread_of_the_statistic_whatever_the_baselines_unit():
+    sd = spread_of(np.array((0.05, -0.05) * 20)).sd
+    for scale in (1.0, 0.5):
+        change = told(4 * sd * scale, wobble=0.05 * scale)
+        assert (change.size, change.noise) == (pytest.approx(4.0), pytest.approx(sd * scale))
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize("effect", [3.0, 6.0])
+def test_a_change_is_told_from_the_effect_on_that_the_policy_asks_for(effect, sign):
+    policy = profile_with(warmup_windows=4, min_effect=effect).drift
+    sd = spread_of(np.array((0.05, -0.05) * 20)).sd
+    assert told(sign * 1.001 * effect * sd, after=8, policy=policy)
+    assert told(sign * 0.999 * effect * sd, after=8, policy=policy) is None
+
+
+def test_what_chance_makes_of_few_windows_is_no_change_however_small_an_effect_is_asked_for():
+    policy = profile_with(warmup_windows=4, min_effect=0.0).drift
+    usual = spread_of(np.array((0.05, -0.05) * 20))
+    for after in (4, 8):
+        least = BY_CHANCE * usual.chance(after)
+        assert told(1.001 * least, after=after, policy=policy)
+        assert told(0.999 * least, after=after, policy=policy) is None
+
+
+def test_a_single_device_is_told_by_the_spread_between_devices_where_windows_are_few():
+    z = (0.1, -0.5, 0.6, 0.0, 3.2, 3.4, 3.3)
+    series = Series(baseline=warm().baseline, z=z, since_alarm=0)
+    assert series.change(POLICY) is None
+    assert series.change(POLICY, few=True).size == pytest.approx(3.2, abs=0.3)
 
 
 def test_a_change_may_have_hit_the_last_window_of_the_baseline():
@@ -146,22 +198,26 @@ def test_values_are_placed_by_windows_and_not_by_how_many_there_are():
     assert [series.windows_back(i) for i in range(3)] == [6, 4, 1]
 
 
-def test_a_shift_is_that_of_the_medians_before_and_since_a_window():
-    z = (9.0, 9.0, 0.0, 1.0, 0.0, 1.0, None, 5.0, None, 7.0, 6.0)
+def moved(z, windows_back, **policy):
     series = Series(baseline=warm().baseline, z=z)
-    assert series.shift_since(3, POLICY) == 6.0 - 0.5
-    assert series.shift_since(3, profile_with(warmup_windows=6).drift) == 6.0 - 1.0
-    assert series.shift_since(4, POLICY) == 6.0 - 0.5  # that window had no value
-    assert series.shift_since(0, POLICY) == 6.0 - 3.0
+    return series.moved_since(windows_back, profile_with(**{"warmup_windows": 4, **policy}).drift)
+
+
+def test_a_statistic_moved_where_its_newest_windows_lie_apart_by_what_a_verdict_asks():
+    old = (0.05, -0.05) * 20
+    sd = spread_of(np.array(old)).sd
+    for far in (1.0, -1.0):
+        assert moved((*old, *[far * 3.01 * sd] * 8), 7)
+        assert not moved((*old, *[far * 2.99 * sd] * 8), 7)
+    assert moved((*old, None, 9.0, None, 9.0), 3), "windows without a value are left out"
 
 
 def test_a_shift_is_not_known_where_the_baseline_is_younger_or_nothing_came_since():
-    z = (0.0, 0.0, 0.0, 0.0, 5.0, 5.0)
-    series = Series(baseline=warm().baseline, z=z)
-    assert series.shift_since(1, POLICY) == 5.0
-    assert series.shift_since(2, POLICY) is None
-    assert series.shift_since(99, POLICY) is None
-    assert Series(baseline=warm().baseline, z=(*z, None)).shift_since(0, POLICY) is None
+    z = (0.0, 0.1, 0.0, 0.1, 5.0, 5.0)
+    assert moved(z, 1) is True
+    assert moved(z, 2) is None
+    assert moved(z, 99) is None
+    assert moved((*z, None), 0) is None
 
 
 @pytest.mark.parametrize("series", [Series(), observed(readings([50.0])), warm(), stepped(3).skip(2)])

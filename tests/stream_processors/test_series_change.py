@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_processors.drift.change import SeriesChange, find_change, robust_sd, small_sample
+from stream_processors.drift.change import SeriesChange, find_change
+from stream_processors.drift.statistic_spread import robust_sd, small_sample, spread_of
 
 WANDER = st.lists(st.floats(-3, 3), min_size=6, max_size=24)
 
@@ -108,10 +109,11 @@ def test_a_regime_whose_median_went_the_other_way_than_its_mean_has_no_size():
     assert find_change(np.array([0.0, 0.1] * 5 + [9.0, -0.5, -0.5]), 3).size == pytest.approx(0.0, abs=0.6)
 
 
-def test_noise_is_taken_larger_where_it_rests_on_few_values():
+def test_noise_and_chance_are_those_of_the_values_before_the_change():
     old = np.array([0.0, 1.0, 0.0, 1.0, 0.0, 1.0])
     found = find_change(np.append(old, [50.0] * 4), 3)
-    assert found.noise == pytest.approx(old.std(ddof=1) * (1 + 2 / 5))
+    assert found.noise == pytest.approx(spread_of(old).sd)
+    assert found.chance == pytest.approx(spread_of(old).chance(4))
 
 
 @pytest.mark.parametrize(("n", "factor"), [(1, 3.0), (2, 3.0), (3, 2.0), (5, 1.5), (201, 1.01)])
@@ -129,10 +131,19 @@ def test_a_deviation_is_the_usual_one_of_few_values_and_robust_for_many():
 
 
 @pytest.mark.parametrize(
-    ("abruptness", "after", "abrupt"), [(0.5, 9, True), (0.49, 9, False), (0.49, 4, False), (0.0, 3, True)]
+    ("abruptness", "after", "abrupt"), [(0.5, 9, True), (0.49, 9, False), (0.49, 2, False), (0.5, 2, True)]
 )
-def test_a_change_is_abrupt_if_a_step_explains_it_as_well_or_too_little_is_known(abruptness, after, abrupt):
+def test_a_change_is_abrupt_if_a_step_explains_it_as_well_as_a_ramp(abruptness, after, abrupt):
     assert SeriesChange(10, after, 3.0, 1.0, abruptness).abrupt is abrupt
+
+
+def test_few_values_that_fit_a_ramp_and_a_step_leave_it_open_which_it_was():
+    def unclear(*new):
+        return find_change(np.array([0.4, -0.4] * 10 + list(new)), 3).unclear
+
+    assert unclear(0.5, 1.0, 1.5)
+    assert not unclear(9.0, 9.0)
+    assert not unclear(3.0, 6.0, 9.0, 12.0, 15.0)
 
 
 def test_a_series_without_noise_divides_nothing_by_nothing():

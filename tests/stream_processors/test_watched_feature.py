@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_processors.drift.series import Reading, Series
+from stream_processors.drift.statistic_spread import spread_of
 from stream_processors.drift.watched_feature import STATISTICS, SeasonPhase, WatchedFeature, readings_of
 from stream_processors.windowing.moments import Moments
 from tests.stream_processors.drift_evaluation import profile_with
@@ -37,6 +38,7 @@ def watched(values, first=1, devices=20) -> WatchedFeature:
 
 
 STEADY = [50.0, 50.2, 50.0, 50.2]
+WANDERING = [50.0, 50.9, 49.4, 50.2] * 2
 
 
 @given(st.lists(st.floats(-100, 100), min_size=3, max_size=30))
@@ -125,22 +127,34 @@ def test_after_a_verdict_everything_is_learnt_anew_but_the_onset():
     assert watched(STEADY).after_verdict(None, POLICY).onset is None
 
 
-@pytest.mark.parametrize(("devices", "other"), [(20, False), (40, False), (41, True), (10, False), (9, True)])
-def test_a_cohort_of_twice_or_half_the_devices_is_still_the_same(devices, other):
-    after = watched(STEADY).observe(5, level(50.0, devices), POLICY)
+@pytest.mark.parametrize(("devices", "other"), [(20, False), (21, False), (24, True), (19, False), (17, True)])
+def test_a_window_of_other_devices_is_not_compared(devices, other):
+    after = watched(WANDERING).observe(9, level(90.0, devices), POLICY)
     assert after.resized == int(other)
+    assert (after.series["level"].z[-1] is None) is other
+    assert (after.series["level"].since_alarm is None) is other
 
 
-def test_a_cohort_that_stays_another_size_gets_a_new_baseline():
-    watch = replace(watched(STEADY), onset=3)
+def test_the_windows_beside_one_of_other_devices_are_not_compared_either():
+    watch = watched(WANDERING).observe(9, level(90.0), POLICY)
+    without = watch.observe(10, level(70.0, 10), POLICY)
+    assert without.series["level"].z[-2:] == (None, None)
+    back = without.observe(11, level(90.0), POLICY)
+    assert (back.resized, back.series["level"].z[-1]) == (0, None)
+    assert back.observe(12, level(50.1), POLICY).series["level"].z[-1] is not None
+
+
+def test_a_cohort_that_stays_another_one_gets_a_new_baseline_after_a_bounded_wait():
+    watch = replace(watched(WANDERING), onset=3)
     last = WARMUP + COOLDOWN
     for n in range(last):
-        watch = watch.observe(5 + n, level(50.0, 50), POLICY)
+        watch = watch.observe(9 + n, level(50.0, 50), POLICY)
+        assert watch.changes(POLICY) == {}
     assert (watch.resized, watch.series["level"].baseline is not None) == (last, True)
-    renewed = watch.observe(5 + last, level(50.0, 50), POLICY)
-    assert renewed == WatchedFeature(5 + last, 0, 3)
+    renewed = watch.observe(9 + last, level(50.0, 50), POLICY)
+    assert renewed == WatchedFeature(9 + last, 0, 3)
     for between in (level(50.0, 20), {"level": None, "spread": None}):
-        assert watch.observe(5 + last, between, POLICY).resized == 0
+        assert watch.observe(9 + last, between, POLICY).resized == 0
 
 
 def test_before_there_is_a_baseline_no_cohort_has_another_size():
@@ -148,27 +162,29 @@ def test_before_there_is_a_baseline_no_cohort_has_another_size():
 
 
 def moved_since(onset, size, watch_onset=None):
-    z = (0.0,) * 6 + (size,) * 4
+    z = (0.5, -0.5) * 20 + (size,) * 8
     base = watched(STEADY).series["level"].baseline
     series = {"level": Series(baseline=base, z=z), "spread": Series()}
     return WatchedFeature(109, 0, watch_onset, 0, series).has_moved(onset, POLICY)
 
 
 def test_a_feature_moved_if_its_shift_since_then_reaches_the_effect():
-    assert [moved_since(106, size) for size in (2.9, 3.0, -3.0, -2.9)] == [False, True, True, False]
+    least = 3 * spread_of(np.array((0.5, -0.5) * 20)).sd
+    sizes = (0.99 * least, 1.01 * least, -1.01 * least, -0.99 * least)
+    assert [moved_since(102, size) for size in sizes] == [False, True, True, False]
 
 
 def test_a_feature_without_values_from_before_is_not_known():
-    assert moved_since(103, 9.0) is None
+    assert moved_since(65, 9.0) is None
     assert WatchedFeature(109).has_moved(106, POLICY) is None
 
 
 def test_a_recent_verdict_on_it_tells_that_it_moved_whatever_its_baseline():
     recent = WARMUP + COOLDOWN
-    for onset in (106 - recent, 106, 106 + recent):
-        assert moved_since(106, 0.0, onset) is True
-    for onset in (106 - recent - 1, 106 + recent + 1):
-        assert moved_since(106, 0.0, onset) is False
+    for onset in (102 - recent, 102, 102 + recent):
+        assert moved_since(102, 0.0, onset) is True
+    for onset in (102 - recent - 1, 102 + recent + 1):
+        assert moved_since(102, 0.0, onset) is False
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,8 @@ class Series:
         ratio = reading.devices / self.baseline.devices
         if not _LEAST_DEVICES <= ratio <= 1 / _LEAST_DEVICES:
             return False
-        return self.baseline.other_devices(reading) <= self.usual(policy).sd
+        differ = self.baseline.other_devices(reading)
+        return not differ or differ <= self.usual(policy).sd
 
     def usual(self, policy: DriftPolicy) -> StatisticSpread:
         """The spread of the statistic over all windows but the newest, never 0; in the baseline's unit."""
@@ -240,7 +241,10 @@ class Series:
 
 def _alarms(values: FloatArray, scale: float, policy: DriftPolicy) -> bool:
     """Whether the newest value raises the alarm, by the statistic's own spread or by that between devices."""
-    return in_alarm((values / scale).tolist(), policy) or in_alarm(values.tolist(), policy)
+    if in_alarm((values / scale).tolist(), policy):
+        return True
+    # Where the statistic's own spread is the smaller one, it has raised the alarm before.
+    return scale > 1 and in_alarm(values.tolist(), policy)
 
 
 def _least_before(policy: DriftPolicy) -> int:

@@ -30,7 +30,7 @@ from stream_processors.windowing.windows import CohortScope, TumblingWindow
 REPORTED = 1000
 COHORTS, CHANNELS = (1, 5, 20), (1, 2, 4)
 DAY_S, MINUTE_S = 86_400, 60
-WINDOWS, ONSET, QUIET_WINDOWS = 56, 28, 200
+WINDOWS, ONSET, QUIET_WINDOWS = 56, 28, 100
 START_US = 1_782_864_000_000_000
 """Midnight."""
 

@@ -278,3 +278,49 @@ def test_a_feature_is_watched_across_a_change_of_model():
     [verdict] = verdicts(runner)
     assert verdict["model_version"] == "m@2"
     assert verdict["onset"] == T0 + timedelta(seconds=10 * 5)
+
+
+def half_reached(windows, stalled, values=(40.0, 46.0)):
+    """Two tasks of ten machines each, at other levels; the second sends nothing of the stalled windows."""
+    for window in range(windows):
+        yield window, [
+            partial(task, window, level + wobble(window))
+            for task, level in zip(TASKS, values, strict=True)
+            if task == TASKS[0] or window not in stalled
+        ]
+
+
+def stalled(windows, missing):
+    runner, offset = watcher(), 0
+    for window, values in half_reached(windows, missing):
+        at_s = 10 + 5 * window
+        runner.run(at_s, messages=logged(values, at_s, offset))
+        offset += len(values)
+    runner.run(FOREVER_S)
+    return runner
+
+
+@pytest.mark.parametrize("missing", [range(12, 15), range(12, 40), range(0, 12), range(12, 15, 2)])
+def test_a_worker_that_stalls_makes_no_verdict_over_healthy_machines(missing):
+    runner = stalled(60, missing)
+    assert verdicts(runner) == []
+    assert runner.counters["windows"] == 60
+    assert runner.counters["partial_windows"] >= min(len(missing), 10)
+
+
+def test_a_whole_cohort_is_compared_in_every_window():
+    assert "partial_windows" not in stalled(40, ()).counters
+
+
+def test_a_drift_of_the_machines_that_are_left_is_found_once_they_are_the_cohort():
+    missing = range(12, 60)
+    runner, offset = watcher(), 0
+    for window, values in half_reached(60, missing):
+        step = [partial(TASKS[0], window, 48.0 + wobble(window))] if window >= 40 else values
+        at_s = 10 + 5 * window
+        runner.run(at_s, messages=logged(step, at_s, offset))
+        offset += len(step)
+    runner.run(FOREVER_S)
+    [verdict] = verdicts(runner)
+    assert (verdict["onset"], verdict["devices"]) == (T0 + timedelta(seconds=200), 10)
+    assert (verdict["evidence"]["baseline_devices"], verdict["evidence"]["missing_tasks"]) == (10, 1)

@@ -179,10 +179,10 @@ def test_what_chance_makes_of_few_windows_is_no_change_however_small_an_effect_i
 
 
 def test_a_single_device_is_told_by_the_spread_between_devices_where_windows_are_few():
-    z = (0.1, -0.5, 0.6, 0.0, 3.2, 3.4, 3.3)
+    z = (0.0, 0.3, 0.6, 0.9, 4.2, 4.4, 4.3)
     series = Series(baseline=warm().baseline, z=z, since_alarm=0)
     assert series.change(POLICY) is None
-    assert series.change(POLICY, few=True).size == pytest.approx(3.2, abs=0.3)
+    assert series.change(POLICY, few=True).size == pytest.approx(3.8, abs=0.3)
 
 
 def test_a_change_may_have_hit_the_last_window_of_the_baseline():

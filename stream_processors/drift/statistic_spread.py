@@ -23,6 +23,8 @@ _LONGEST_MEMORY = 0.98
 """Largest coefficient: beyond it no number of windows that is kept would say anything."""
 _FAR = 6.0
 """Robust standard deviations beyond which a value counts as if it lay there: a glitch blinds nothing."""
+_SURE = 2.0
+"""Standard errors by which the memory is taken larger: too small a memory makes healthy windows a drift."""
 _FEW = 8
 """Values below which no value can be called far from the others."""
 
@@ -100,7 +102,7 @@ def _memory(values: FloatArray) -> float:
         return 0.0
     observed = float(centred[:-1] @ centred[1:]) / total
     unbiased = observed + (1 + 4 * max(observed, 0.0)) / n
-    upper = unbiased + math.sqrt(max(1 - observed**2, 0.0) / n)
+    upper = unbiased + _SURE * math.sqrt(max(1 - observed**2, 0.0) / n)
     return min(max(upper, 0.0), _LONGEST_MEMORY)
 
 

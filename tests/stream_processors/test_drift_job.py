@@ -283,11 +283,14 @@ def test_a_feature_is_watched_across_a_change_of_model():
 def half_reached(windows, stalled, values=(40.0, 46.0)):
     """Two tasks of ten machines each, at other levels; the second sends nothing of the stalled windows."""
     for window in range(windows):
-        yield window, [
-            partial(task, window, level + wobble(window))
-            for task, level in zip(TASKS, values, strict=True)
-            if task == TASKS[0] or window not in stalled
-        ]
+        yield (
+            window,
+            [
+                partial(task, window, level + wobble(window))
+                for task, level in zip(TASKS, values, strict=True)
+                if task == TASKS[0] or window not in stalled
+            ],
+        )
 
 
 def stalled(windows, missing):

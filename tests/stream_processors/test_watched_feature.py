@@ -127,7 +127,9 @@ def test_after_a_verdict_everything_is_learnt_anew_but_the_onset():
     assert watched(STEADY).after_verdict(None, POLICY).onset is None
 
 
-@pytest.mark.parametrize(("devices", "other"), [(20, False), (21, False), (24, True), (19, False), (17, True)])
+@pytest.mark.parametrize(
+    ("devices", "other"), [(20, False), (21, False), (24, True), (19, False), (17, True)]
+)
 def test_a_window_of_other_devices_is_not_compared(devices, other):
     after = watched(WANDERING).observe(9, level(90.0, devices), POLICY)
     assert after.resized == int(other)

@@ -242,6 +242,7 @@ class CohortJudge:
             "n": item.share.moments.n,
             "window_mean": item.share.moments.mean,
             "window_std": item.share.moments.variance**0.5,
+            "noise": item.change.noise,
             "chance": item.change.chance,
             "abruptness": item.change.abruptness,
             "missing_tasks": self._missing_tasks,

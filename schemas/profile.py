@@ -218,8 +218,8 @@ class DriftPolicy(Section):
         lateness_s: How far the watermark trails the newest period, seconds of event time.
         detector: river detector run on standardised window means and spreads.
         delta: Confidence parameter of the detector.
-        min_effect: Shift, in standard deviations of the window statistic from window to window before it, below
-            which a detection is not reported.
+        min_effect: Shift, in standard deviations of the window statistic from window to window, below which
+            a detection is not reported.
         cooldown_windows: Windows after a verdict in which the same feature gets no other verdict.
         warmup_windows: Windows that set the baseline.
         seasonal_s: Length of a known season, seconds: values are compared with the same phase.

@@ -6,7 +6,7 @@ distances from the baseline's level in ``SeriesBaseline.unit``, a scale that is 
 made and means nothing by itself; the spread is taken from these values anew at each window, so it gets surer
 with their number.
 
-Devices of a cohort differ. The mean over other devices is another mean even when none of them moved: its
+Devices differ. The mean over other devices is another mean even when none of them moved: its
 variance is s^2 * |1/d - 1/d0| for a simple random sample. Where that is more than the spread of the statistic,
 or where a tenth of the devices is missing or new, the window is not compared.
 """

@@ -1,4 +1,8 @@
-"""One watched feature of a cohort: the series of its level and of its spread, and their cool-down."""
+"""One watched feature of a cohort: the series of its level and of its spread, and their cool-down.
+
+Both are a window statistic: the mean, and the logarithm of the standard deviation. A window of other devices than
+the baseline's is not compared.
+"""
 
 from __future__ import annotations
 

@@ -303,7 +303,7 @@ def stalled(windows, missing):
     return runner
 
 
-@pytest.mark.parametrize("missing", [range(12, 15), range(12, 40), range(0, 12), range(12, 15, 2)])
+@pytest.mark.parametrize("missing", [range(12, 15), range(12, 40), range(12), range(12, 15, 2)])
 def test_a_worker_that_stalls_makes_no_verdict_over_healthy_machines(missing):
     runner = stalled(60, missing)
     assert verdicts(runner) == []

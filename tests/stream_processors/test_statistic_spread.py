@@ -19,15 +19,15 @@ def ar1(seed, n, memory):
 @pytest.mark.parametrize("memory", [0.0, 0.5, 0.8])
 def test_the_spread_is_that_of_the_process_and_rarely_taken_smaller(memory):
     found = [spread_of(ar1(seed, 60, memory)).sd for seed in range(100)]
-    assert 1.0 <= np.median(found) < 2.0
+    assert 1.0 <= np.median(found) < 3.0
     assert np.mean(np.array(found) < 0.8) <= 0.05
 
 
 def test_windows_that_resemble_each_other_are_trusted_less_than_as_many_independent_ones():
     independent, slow = (np.median([spread_of(ar1(s, 12, m)).sd for s in range(50)]) for m in (0.0, 0.95))
     plain = np.median([ar1(s, 12, 0.95).std(ddof=1) for s in range(50)])
-    assert slow > 1.8 * plain
-    assert independent < 1.8
+    assert slow > 2.5 * plain
+    assert independent < 2.2
 
 
 @pytest.mark.parametrize("memory", [0.0, 0.6])

@@ -7,8 +7,8 @@ made and means nothing by itself; the spread is taken from these values anew at 
 with their number.
 
 Devices differ. The mean over other devices is another mean even when none of them moved: its
-variance is s^2 * |1/d - 1/d0| for a simple random sample. Where that is more than the spread of the statistic,
-or where a tenth of the devices is missing or new, the window is not compared.
+variance is s^2 * |1/d - 1/d0| for a simple random sample. Where that exceeds the spread of the statistic, or
+where a tenth of the devices is missing or new, the window is not compared.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One watched feature of a cohort: the series of its level and of its spread, and their cool-down.
 
-Both are a window statistic: the mean, and the logarithm of the standard deviation. A window of other devices than
-the baseline's is not compared.
+Each is a window statistic: the mean, and the logarithm of the standard deviation. A window of other devices
+than the baseline's is not compared.
 """
 
 from __future__ import annotations

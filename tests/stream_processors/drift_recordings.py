@@ -1,6 +1,6 @@
 """What the drift watch says of real recordings: one device, with the drifts that are known of it.
 
-Run as a program, with the folder of recordings: ``python -m tests.stream_processors.drift_recordings FOLDER``.
+Run as a program with the folder: ``python -m tests.stream_processors.drift_recordings FOLDER``.
 Window and features are those that `profile init` drafts for the file; the watch gets the samples directly.
 """
 

@@ -7,8 +7,8 @@ watch uses others: ``--first 0``.
 A device senses each channel once a minute; a row is one sample, a window 6 h (360 rows, what `profile init`
 drafts) or 1 h. Devices of a cohort have levels of their own, one standard deviation apart. A drift moves
 channel 0 of all devices from window ``ONSET`` on; its sizes are in standard deviations of single rows. A
-verdict on it before is false. Each channel has a watch of its own, so whether a drift is found does not depend on
-how many others there are; what these invent is in the rows of quiet series.
+verdict on it before is false. Each channel has a watch of its own, so whether a drift is found does not
+depend on how many others there are; what these invent is in the rows of quiet series.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def profile_of(case: Case, **drift: object) -> Profile:
     season = f"seasonal_s = {DAY_S}\n" if case.known else ""
     window_s = case.rows * MINUTE_S
     text = (
-        'name = "evaluated"\n[sampling]\nrate_hz = 0.016666666666666666\nwindow_samples = 1\nhop_samples = 1\n'
+        'name = "evaluated"\n[sampling]\nrate_hz = 0.0166666666666\nwindow_samples = 1\nhop_samples = 1\n'
         f'{channels}[features]\nset = "own"\nversion = 1\n{computed}'
         f"[summaries]\nperiod_s = {window_s / 2}\n[drift]\nwindow_s = {window_s}\n{season}"
     )
@@ -165,7 +165,7 @@ def outcome(case: Case, rows: Rows, devices: int, **drift: object) -> Outcome:
 
 
 def line(case: Case, seeds: range, **drift: object) -> str:
-    """A row of the table: by cohort, seeds found, median delay, false verdicts (quiet: with 1, 2 and 4 channels)."""
+    """A row of the table: by cohort, seeds found, median delay, false verdicts (if quiet, by channels)."""
     cells = []
     data: dict[int, list[Outcome]] = {devices: [] for devices in COHORTS}
     for seed in seeds:

@@ -19,7 +19,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy.signal import lfilter
 
 from schemas.profile import Profile
 from schemas.profile_file import parse_profile
@@ -100,7 +99,8 @@ def series(case: Case, seed: int) -> Rows:
     noise = rng.standard_normal(shape)
     if case.memory:
         noise[..., 1:] *= np.sqrt(1 - case.memory**2)
-        noise = lfilter([1.0], [1.0, -case.memory], noise, axis=-1)
+        for at in range(1, shape[-1]):
+            noise[..., at] += case.memory * noise[..., at - 1]
     minutes = np.arange(shape[-1])
     if case.drift is not None:
         noise[0] = case.drift(noise[0], minutes / case.rows - ONSET)

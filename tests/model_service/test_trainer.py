@@ -90,7 +90,7 @@ def test_a_recalibration_becomes_a_candidate_in_one_tick(trained):
     [run], [candidate] = trained.rows(), trained.candidates()
     assert (run["state"], run["cause"]["kind"], run["version"]) == (
         "trained",
-        "recalibration",
+        "sensor_recalibration",
         candidate["version"],
     )
     assert candidate["version"].startswith("machine-1.")

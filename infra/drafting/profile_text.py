@@ -200,6 +200,7 @@ period_s = {period}
 [drift]
 window_s = {window}
 lateness_s = {period}
+min_effect = 1.0  # 3.0 for fewer verdicts where values wander (docs/drift.md)
 # seasonal_s = 86400  # where a day looks like the day before
 
 [clock]

@@ -105,7 +105,7 @@ def profile_of(of: Recording) -> Profile:
     return parse_profile(
         'name = "recorded"\n[sampling]\nrate_hz = 0.1\nwindow_samples = 1\nhop_samples = 1\n'
         f'{channels}[features]\nset = "own"\nversion = 1\n{computed}'
-        f"[summaries]\nperiod_s = {of.window_s}\n[drift]\nwindow_s = {of.window_s}\n",
+        f"[summaries]\nperiod_s = {of.window_s}\n[drift]\nwindow_s = {of.window_s}\nmin_effect = 1.0\n",
         of.name,
     )
 

@@ -2,7 +2,8 @@
 
 ``<task>.<n>.<columns>.<random>-<digest>.parquet``. The digest is the first half of the file's SHA-256. So
 wherever a file is named (commit record, Delta log, cut, pin), its content is named too. Files of release
-0.2.0 have no digest; what can be read of them is believed.
+0.2.0 have no digest; what can be read of them is believed. Where the rows of a file are ordered
+(``row_order``) the random part begins with ``sorted-``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 
 COMPACTED = "compacted"
 """Takes the place of the task in the names of files that hold rows of many commits."""
+_SORTED = "sorted-"
 _DIGEST_LETTERS = 32
 _DIGEST = re.compile(rf"-([0-9a-f]{{{_DIGEST_LETTERS}}})\.parquet\Z")
 _CHUNK = 1024**2
@@ -41,8 +43,28 @@ def origin(path: str) -> Origin | None:
 
 def file_name(origin: Origin, content: pa.Buffer) -> str:
     """A new name for a file of this content; no two calls return the same."""
-    digest = hashlib.sha256(content).hexdigest()[:_DIGEST_LETTERS]
-    return f"{origin.task}.{origin.n:012d}.{origin.width}.{uuid.uuid4().hex[:8]}-{digest}.parquet"
+    return _name(origin, "", hashlib.sha256(content).hexdigest())
+
+
+def sorted_file_name(origin: Origin, digest: str) -> str:
+    """A new name for a file of ordered rows; no two calls return the same.
+
+    Args:
+        origin: Of the file.
+        digest: SHA-256 of its content, hexadecimal.
+    """
+    return _name(origin, _SORTED, digest)
+
+
+def is_sorted(path: str) -> bool:
+    """Whether the rows of a data file are ordered, by its name."""
+    parts = path.rsplit("/", 1)[-1].split(".")
+    return origin(path) is not None and parts[3].startswith(_SORTED)
+
+
+def _name(origin: Origin, kind: str, digest: str) -> str:
+    random = f"{kind}{uuid.uuid4().hex[:8]}"
+    return f"{origin.task}.{origin.n:012d}.{origin.width}.{random}-{digest[:_DIGEST_LETTERS]}.parquet"
 
 
 def digest_of(path: str) -> str | None:

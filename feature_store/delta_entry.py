@@ -22,6 +22,9 @@ DIGEST = "edgeloop.digest"
 INPUTS = "edgeloop.inputs"
 """Key in ``commitInfo`` of a compaction: for each new file, the files that it replaces, in order."""
 
+COMPACTOR = "compactor"
+"""Application of compactions: by its transaction the second of two simultaneous ones is refused."""
+
 
 @dataclass(frozen=True)
 class LogFile:

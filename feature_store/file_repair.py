@@ -15,16 +15,15 @@ import pyarrow.parquet as pq
 
 from feature_store import parquet
 from feature_store.damage_list import DamageList
-from feature_store.data_file import COMPACTED, content_problem, digest_of, has_digest, origin
-from feature_store.delta_entry import LogFile, compaction_inputs, entry_problem
+from feature_store.data_file import COMPACTED, content_problem, digest_of, has_digest, is_sorted, origin
+from feature_store.delta_entry import COMPACTOR, LogFile, compaction_inputs, entry_problem
 from feature_store.lake import Lake
 from feature_store.set_aside import set_aside
+from feature_store.sorted_file import write_sorted
 from schemas.durable import DISK
 from schemas.errors import DamagedLakeError
 
 log = logging.getLogger(__name__)
-
-_APP = "compactor"
 
 
 def restore(lake: Lake, table: str, path: str) -> str | None:
@@ -79,17 +78,36 @@ def _inputs(folder: Path, path: str) -> list[str]:
 
 
 def _merge_again(lake: Lake, table: str, path: str, inputs: Sequence[str], width: int) -> bool:
-    folder = lake.root / table
     columns = pa.schema(list(lake.snapshot(table).columns)[:width])
+    merge = _sort_again if is_sorted(path) else _join_again
     try:
-        rows = parquet.concat([parquet.read(folder / f, columns) for f in inputs], columns)
+        if merge(lake.root, table, path, inputs, columns):
+            return True
     except (DamagedLakeError, ValueError):
         return False
+    log.info("%s/%s cannot be written again with the same bytes", table, path)
+    return False
+
+
+def _sort_again(root: Path, table: str, path: str, inputs: Sequence[str], columns: pa.Schema) -> bool:
+    """Write the file again with its rows in order; False: other bytes came out."""
+    written = write_sorted(root / table, inputs, columns, path.split("/", 1)[0])
+    if not written.digest.startswith(digest_of(path) or "none"):
+        written.beside.unlink()
+        return False
+    put_away(root, table, path)
+    DISK.rename(written.beside, root / table / path)
+    DamageList(root).remove(table, path)
+    return True
+
+
+def _join_again(root: Path, table: str, path: str, inputs: Sequence[str], columns: pa.Schema) -> bool:
+    """Write the file again as earlier releases did, the rows of one input after those of the other."""
+    rows = parquet.concat([parquet.read(root / table / f, columns) for f in inputs], columns)
     content, _ = parquet.encode(rows, parquet.COMPACTED)
     if not has_digest(content, path):
-        log.info("%s/%s cannot be written again with the same bytes", table, path)
         return False
-    _write(lake.root, table, path, content)
+    _write(root, table, path, content)
     return True
 
 
@@ -109,8 +127,8 @@ def _take_back(lake: Lake, table: str, path: str, inputs: Sequence[str]) -> bool
     if path not in sizes:
         return False  # only older cuts name it
     adds = [_log_file(lake.root / table, f) for f in inputs]
-    number = (table_log.transaction(_APP) or 0) + 1
-    return table_log.commit(adds, [LogFile(path, sizes[path], _day(path))], {_APP: number})
+    number = (table_log.transaction(COMPACTOR) or 0) + 1
+    return table_log.commit(adds, [LogFile(path, sizes[path], _day(path))], {COMPACTOR: number})
 
 
 def _log_file(folder: Path, path: str) -> LogFile:

@@ -1,28 +1,23 @@
-"""Keeps the lake small: merges small files, and deletes files that no query can read any more.
+"""Deletes files of the lake that no query can read any more.
 
-``compact`` runs beside writers and readers. ``vacuum`` deletes only files that no cut on record, no pin and
-no unfinished commit names, that no user job has yet to read, and no file younger than an hour.
+These are files that no cut on record, no pin and no unfinished commit names, that no user job has yet to
+read, and none younger than an hour.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from feature_store import parquet
 from feature_store.commit_feed import unread_files
 from feature_store.commit_log import CommitLog
 from feature_store.cut import paths
 from feature_store.cut_store import CutStore
 from feature_store.damage_list import DamageList, by_table
-from feature_store.data_file import COMPACTED, Origin, origin
-from feature_store.delta_entry import INPUTS, LogFile
+from feature_store.data_file import COMPACTED, origin
 from feature_store.lake import Lake
-from feature_store.sound_files import read_each
 from schemas.durable import DISK
 from schemas.errors import DamagedLakeError, OperatorError
 from schemas.tables import PARTITION_COLUMN
@@ -31,100 +26,6 @@ log = logging.getLogger(__name__)
 
 GRACE = timedelta(hours=1)
 """Younger files are never deleted: a commit may be about to name them, a query may be reading them."""
-_APP = "compactor"
-"""Application of compactions: by its transaction the second of two simultaneous ones is refused."""
-
-
-@dataclass(frozen=True)
-class CompactionPolicy:
-    """When and how to compact.
-
-    Attributes:
-        small_bytes: Files below it are worth merging.
-        target_bytes: Most input merged into one file; memory is bounded to about ten times as much.
-        least_files: Fewer small files of a table are left alone.
-    """
-
-    small_bytes: int = 16 * 1024**2
-    target_bytes: int = 32 * 1024**2
-    least_files: int = 8
-
-
-def compact(lake: Lake, cuts: CutStore, policy: CompactionPolicy | None = None) -> int:
-    """Merge small files of every table, and show the result in a new cut.
-
-    Returns:
-        How many files were replaced.
-    """
-    merged = sum(compact_table(lake, cuts, table, policy or CompactionPolicy()) for table in lake.tables())
-    if merged:
-        cuts.record({})
-    return merged
-
-
-def compact_table(lake: Lake, cuts: CutStore, table: str, policy: CompactionPolicy) -> int:
-    """Merge small files of one table.
-
-    It merges only files that the newest cut names: so no merged file ever holds rows of a commit that another
-    table still lacks.
-
-    Returns:
-        How many files were replaced; also 0 where another compactor was first.
-    """
-    table_log = lake.log(table)
-    table_log.catch_up()
-    cut = cuts.latest()
-    if cut is None or table not in cut.tables:
-        return 0
-    snapshot = table_log.snapshot()
-    damaged = DamageList(lake.root).of_table(table)
-    files = [f for f in cut.tables[table].files if f not in damaged]
-    sizes = {f: snapshot.sizes[f] for f in files if f in snapshot.sizes}
-    adds, removes = [], []
-    inputs: dict[str, list[str]] = {}
-    for day, group in plan(sizes, policy):
-        sound = read_each(lake.root, table, group, snapshot)
-        if len(sound) > 1:
-            rows = parquet.concat(list(sound.values()), snapshot.columns)
-            name = Origin(COMPACTED, cut.id, len(snapshot.columns))
-            whole = lake.write(table, rows, day, name, parquet.COMPACTED)
-            adds.append(LogFile(whole.path, whole.size, day, whole.stats))
-            removes += [LogFile(f, sizes[f], day) for f in sound]
-            inputs[whole.path] = list(sound)
-    if not adds:
-        return 0
-    number = (table_log.transaction(_APP) or 0) + 1
-    return len(removes) if table_log.commit(adds, removes, {_APP: number}, {INPUTS: inputs}) else 0
-
-
-def plan(sizes: Mapping[str, int], policy: CompactionPolicy) -> list[tuple[str, list[str]]]:
-    """Which files to merge into one: lists of paths with their day."""
-    days: dict[str, list[str]] = defaultdict(list)
-    for file, size in sorted(sizes.items()):
-        if size < policy.small_bytes and (day := _day(file)):
-            days[day].append(file)
-    groups: list[tuple[str, list[str]]] = []
-    for day, files in sorted(days.items()):
-        groups += [(day, group) for group in _pack(files, sizes, policy.target_bytes) if len(group) > 1]
-    few = sum(len(files) for _, files in groups) < policy.least_files
-    return [] if few else groups
-
-
-def _pack(files: Iterable[str], sizes: Mapping[str, int], target_bytes: int) -> list[list[str]]:
-    groups: list[list[str]] = [[]]
-    filled = 0
-    for file in files:
-        if groups[-1] and filled + sizes[file] > target_bytes:
-            groups.append([])
-            filled = 0
-        groups[-1].append(file)
-        filled += sizes[file]
-    return groups
-
-
-def _day(file: str) -> str:
-    key, _, value = file.split("/", 1)[0].partition("=")
-    return value if key == PARTITION_COLUMN and "/" in file else ""
 
 
 def vacuum(lake: Lake, cuts: CutStore, now: datetime) -> int:

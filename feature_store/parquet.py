@@ -45,7 +45,7 @@ def encode(rows: pa.Table, codec: Codec) -> tuple[pa.Buffer, str]:
         The file's content, and its statistics as the Delta log wants them, JSON.
     """
     sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, rows.schema, **_options(rows.schema, codec)) as writer:
+    with pq.ParquetWriter(sink, rows.schema, **options(rows.schema, codec)) as writer:
         writer.write_table(rows, row_group_size=ROW_GROUP_ROWS)
     return sink.getvalue(), statistics(writer.writer.metadata)
 
@@ -64,13 +64,14 @@ def check(rows: pa.Table, codec: Codec) -> None:
     Raises:
         ValueError: They cannot.
     """
-    with pq.ParquetWriter(pa.BufferOutputStream(), rows.schema, **_options(rows.schema, codec)) as writer:
+    with pq.ParquetWriter(pa.BufferOutputStream(), rows.schema, **options(rows.schema, codec)) as writer:
         writer.write_table(rows, row_group_size=ROW_GROUP_ROWS)
     statistics(writer.writer.metadata)
 
 
 @lru_cache(maxsize=256)
-def _options(schema: pa.Schema, codec: Codec) -> dict[str, Any]:
+def options(schema: pa.Schema, codec: Codec) -> dict[str, Any]:
+    """How a file with these columns is written."""
     kinds = {f.name: f.type for f in schema}
     encodings = {name: e for name, kind in kinds.items() if (e := _encoding(kind))}
     return {

@@ -9,10 +9,11 @@ from functools import partial
 from importlib.metadata import version
 
 from feature_store.catalog import refresh_catalog
+from feature_store.compaction import compact
 from feature_store.cut_store import CutStore
 from feature_store.derived_trust import begin_signing
 from feature_store.lake import Lake
-from feature_store.maintenance import compact, vacuum
+from feature_store.maintenance import vacuum
 from feature_store.scrub import Scrub
 from feature_store.start_up import heal
 from feature_store.stopped_tasks import StoppedTasks

@@ -104,7 +104,7 @@ def unpin(ctx: typer.Context, name: str, as_json: AsJson = False) -> None:
 
 def compact(ctx: typer.Context, as_json: AsJson = False) -> None:
     """Merge small files now; workers do it by themselves every few dozen commits."""
-    from feature_store.maintenance import compact as merge
+    from feature_store.compaction import compact as merge
 
     lake, found = _open(ctx)
     _show_result({"merged_files": merge(lake, found)}, "{merged_files} files merged", as_json=as_json)

@@ -4,10 +4,11 @@ from datetime import timedelta
 
 import pytest
 
+from feature_store.compaction import CompactionPolicy, compact
 from feature_store.cut import NEWEST_KEPT, dispensable, paths
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
-from feature_store.maintenance import CompactionPolicy, compact, vacuum
+from feature_store.maintenance import vacuum
 from schemas.errors import QueryError
 from schemas.instants import utc_now
 from tests.feature_store.lakes import (

@@ -15,10 +15,10 @@ from deltalake import DeltaTable
 from feature_store import connect
 from feature_store.append import append, finish
 from feature_store.commit_log import CommitLog
+from feature_store.compaction import CompactionPolicy, compact
 from feature_store.cut_store import CutStore
 from feature_store.delta import CHECKPOINT_EVERY
 from feature_store.lake import Lake, StagedFile, TableCommit
-from feature_store.maintenance import CompactionPolicy, compact
 from schemas.errors import OperatorError
 from schemas.profile_file import find_profile
 from schemas.tables import TableSpec, telemetry_table

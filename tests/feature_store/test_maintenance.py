@@ -7,13 +7,14 @@ import pytest
 
 from feature_store.append import finish
 from feature_store.commit_log import CommitLog
+from feature_store.compaction import CompactionPolicy, compact
 from feature_store.cut import paths
 from feature_store.cut_store import CutStore
 from feature_store.damage_list import DamageList
 from feature_store.delta import LogFile, superfluous
 from feature_store.file_repair import restore
 from feature_store.lake import COMPACTED, Lake, Origin
-from feature_store.maintenance import GRACE, CompactionPolicy, compact, plan, unfinished, vacuum
+from feature_store.maintenance import GRACE, unfinished, vacuum
 from tests.feature_store.lakes import LEFT, RIGHT, commit, keys_in, outnumber, rows, staged, two_tables
 
 ALL_SMALL = CompactionPolicy(least_files=2)
@@ -105,16 +106,6 @@ def _as_log(file):
 
 def _name(n):
     return Origin(COMPACTED, n, 5)
-
-
-def test_only_small_files_of_the_same_day_are_merged_and_only_to_the_target():
-    sizes = {f"day=2026-01-0{d}/f{i}": 10 for d in (1, 2) for i in range(5)}
-    sizes |= {"day=2026-01-01/large": 99, "day=2026-01-03/alone": 10, "foreign": 10}
-    groups = plan(sizes, CompactionPolicy(small_bytes=50, target_bytes=30, least_files=2))
-    assert [(day, len(group)) for day, group in groups] == [
-        ("2026-01-01", 3), ("2026-01-01", 2), ("2026-01-02", 3), ("2026-01-02", 2),
-    ]  # fmt: skip
-    assert plan(sizes, CompactionPolicy(small_bytes=50, target_bytes=30, least_files=11)) == []
 
 
 def test_vacuum_deletes_what_compaction_replaced_and_nothing_a_kept_cut_names(lake_root):

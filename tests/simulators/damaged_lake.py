@@ -12,10 +12,10 @@ from pathlib import Path
 
 from feature_store.catalog import refresh_catalog
 from feature_store.commit_log import CommitLog
+from feature_store.compaction import CompactionPolicy, compact
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from feature_store.lake_registry import DeviceRecord, DeviceRegistry, ProfileRegistry
-from feature_store.maintenance import CompactionPolicy, compact
 from feature_store.scrub import PERIOD, Scrub
 from feature_store.sql import query
 from feature_store.start_up import heal

@@ -14,11 +14,12 @@ import pytest
 from feature_store import connect
 from feature_store.commit_feed import BUILT_IN_JOBS
 from feature_store.commit_log import CommitLog
+from feature_store.compaction import CompactionPolicy, compact
 from feature_store.cut import NEWEST_KEPT
 from feature_store.cut_store import CutStore
 from feature_store.job_status import RUNNING, STOPPED, WAITING, retry_pause_s
 from feature_store.lake import Lake
-from feature_store.maintenance import CompactionPolicy, compact, vacuum
+from feature_store.maintenance import vacuum
 from schemas.errors import OperatorError
 from schemas.instants import utc_now
 from schemas.tables import PROVENANCE, TableSpec

@@ -224,7 +224,7 @@ def test_chunks_that_are_gone_or_damaged_are_made_up_for_from_the_tables(rig):
 
 
 def test_files_that_are_gone_are_made_up_for_from_the_tables(rig):
-    from feature_store.maintenance import CompactionPolicy, compact
+    from feature_store.compaction import CompactionPolicy, compact
 
     rig.land(1)
     rig.run()

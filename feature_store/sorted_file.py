@@ -1,0 +1,195 @@
+"""Writes one sorted data file out of many files, in memory that does not grow with them.
+
+Sorted inputs are read a piece at a time. The others are sorted as many at a time as fit into ``SORT_BYTES``;
+what does not fit waits on the disk, sorted. The result is synced as it grows, so that no other writer of the
+disk has to wait for all of it at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from feature_store import parquet
+from feature_store.data_file import Origin, is_sorted, sorted_file_name
+from feature_store.row_order import in_groups, in_order, merged, order_of, with_dictionaries
+from schemas.durable import DISK, temporary
+from schemas.errors import DamagedLakeError
+
+GROUP_ROWS = 32 * 1024
+"""Rows of a row group: what a reader of one device reads at least."""
+PIECE_ROWS = 16 * 1024
+SORT_BYTES = 64 * 1024**2
+"""Rows that are sorted at a time; sorting takes twice as much again."""
+_SYNC_BYTES = 8 * 1024**2
+
+
+@dataclass(frozen=True)
+class SortedFile:
+    """A sorted file that has no name yet.
+
+    Attributes:
+        beside: Where it is; synced.
+        size: Bytes.
+        stats: Delta statistics, JSON.
+    """
+
+    beside: Path
+    size: int
+    digest: str
+    stats: str
+
+    def named(self, origin: Origin) -> Path:
+        """The file under its new name, durably; a name that no other file has."""
+        path = self.beside.with_name(sorted_file_name(origin, self.digest))
+        DISK.rename(self.beside, path)
+        return path
+
+
+def write_sorted(
+    folder: Path,
+    files: Sequence[str],
+    columns: pa.Schema,
+    day: str,
+    progress: Callable[[], None] = lambda: None,
+) -> SortedFile:
+    """Merge data files of a table into one whose rows are ordered; the same files give the same bytes.
+
+    Args:
+        folder: The table's folder.
+        files: Paths relative to it, verified by the caller.
+        columns: Of the table, or the first of them.
+        day: Folder to write to, ``day=…``.
+        progress: Called now and then.
+
+    Raises:
+        DamagedLakeError: A file is gone or cannot be read.
+    """
+    order = order_of(columns)
+    beside = temporary(folder / day / "sorted.parquet")
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix=".tmp-runs.", dir=folder) as waiting,
+            beside.open("xb") as file,
+        ):
+            runs = _Runs(folder, with_dictionaries(columns), order, Path(waiting)).of(files)
+            sink = _Sink(file, beside)
+            metadata = _write(sink, columns, merged(runs, order), progress)
+            file.flush()
+            DISK.sync(file.fileno(), beside)
+        return SortedFile(beside, sink.size, sink.digest.hexdigest(), parquet.statistics(metadata))
+    except BaseException as exc:
+        beside.unlink(missing_ok=True)
+        if isinstance(exc, FileNotFoundError | pa.ArrowInvalid):
+            raise DamagedLakeError(f"a file of {folder.name} cannot be merged: {exc}") from exc
+        raise
+
+
+def _write(
+    sink: _Sink, columns: pa.Schema, pieces: Iterator[pa.Table], progress: Callable[[], None]
+) -> pq.FileMetaData:
+    options = parquet.options(columns, parquet.COMPACTED)
+    order = order_of(columns)
+    sorting = [pq.SortingColumn(columns.names.index(name)) for name in order] or None
+    schema = with_dictionaries(columns)
+    with pq.ParquetWriter(sink, schema, sorting_columns=sorting, **options) as writer:
+        for group in in_groups(pieces, GROUP_ROWS):
+            writer.write_table(group, row_group_size=GROUP_ROWS)
+            progress()
+    return writer.writer.metadata
+
+
+class _Sink:
+    """A file for pyarrow to write to: it knows its digest, and is synced as it grows."""
+
+    closed = False
+
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        self._file, self._path, self._unsynced = file, path, 0
+        self.digest, self.size = hashlib.sha256(), 0
+
+    def write(self, data: bytes) -> int:
+        """Append."""
+        self.digest.update(data)
+        self.size += len(data)
+        self._unsynced += len(data)
+        if self._unsynced > _SYNC_BYTES:
+            self._file.flush()
+            DISK.sync(self._file.fileno(), self._path)
+            self._unsynced = 0
+        return self._file.write(data)
+
+    def tell(self) -> int:
+        """Bytes written."""
+        return self.size
+
+    def flush(self) -> None:
+        """Nothing: the caller flushes and closes."""
+
+    close = flush
+
+
+class _Runs:
+    """Data files as sorted runs, in their sequence.
+
+    Args:
+        folder: The table's folder.
+        columns: With texts as dictionaries.
+        order: Columns to sort by.
+        waiting: Folder for runs that do not fit into memory.
+    """
+
+    def __init__(self, folder: Path, columns: pa.Schema, order: Sequence[str], waiting: Path) -> None:
+        self._folder, self._columns, self._order, self._waiting = folder, columns, order, waiting
+
+    def of(self, files: Sequence[str]) -> Iterator[Iterator[pa.Table]]:
+        """A run for each sorted file, and for each span of other files that fit into memory together."""
+        unsorted: list[str] = []
+        for file in files:
+            if is_sorted(file):
+                yield from self._sorted_here(unsorted)
+                unsorted = []
+                yield self._pieces(file)
+            else:
+                unsorted.append(file)
+        yield from self._sorted_here(unsorted)
+
+    def _sorted_here(self, files: Sequence[str]) -> Iterator[Iterator[pa.Table]]:
+        held: list[pa.Table] = []
+        for piece in (piece for file in files for piece in self._pieces(file)):
+            if held and sum(p.nbytes for p in held) + piece.nbytes > SORT_BYTES:
+                yield self._put_away(in_order(pa.concat_tables(held), self._order))
+                held = []
+            held.append(piece)
+        if held:
+            yield iter([in_order(pa.concat_tables(held), self._order)])
+
+    def _put_away(self, run: pa.Table) -> Iterator[pa.Table]:
+        path = self._waiting / uuid.uuid4().hex
+        options = pa.ipc.IpcWriteOptions(compression="lz4")
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, run.schema, options=options) as out:
+            out.write_table(run, max_chunksize=PIECE_ROWS)
+        return _kept_pieces(path)
+
+    def _pieces(self, path: str) -> Iterator[pa.Table]:
+        texts = [f.name for f in self._columns if pa.types.is_dictionary(f.type)]
+        with pq.ParquetFile(
+            self._folder / path, read_dictionary=texts, page_checksum_verification=True, pre_buffer=False
+        ) as file:
+            for batch in file.iter_batches(PIECE_ROWS, use_threads=False):
+                yield parquet.conform(pa.Table.from_batches([batch]), self._columns)
+
+
+def _kept_pieces(path: Path) -> Iterator[pa.Table]:
+    with pa.OSFile(str(path), "rb") as file:
+        kept = pa.ipc.open_file(file)
+        for i in range(kept.num_record_batches):
+            yield pa.Table.from_batches([kept.get_batch(i)])

@@ -85,7 +85,7 @@ def compact(
     for table in lake.tables():
         try:
             replaced += compact_table(lake, cuts, table, chosen, progress)
-        except DamagedLakeError as exc:  # the other tables do without it
+        except (DamagedLakeError, FileNotFoundError) as exc:  # the other tables do without it
             log.warning("table %s is not compacted: %s", table, exc)
     if replaced:
         cuts.record({})
@@ -109,6 +109,7 @@ def compact_table(
 
     Raises:
         DamagedLakeError: The table's log, or a file that was sound a moment before.
+        FileNotFoundError: This process slept for hours, and vacuum has deleted what it wrote.
     """
     table_log = lake.log(table)
     table_log.catch_up()
@@ -132,10 +133,8 @@ def compact_table(
         number += 1
         new = LogFile(path, written.size, merge.day, written.stats)
         old = [LogFile(f, sizes[f], merge.day) for f in sound]
-        # A process that slept for hours finds its file deleted by vacuum.
-        if not (lake.root / table / path).exists() or not table_log.commit(
-            [new], old, {COMPACTOR: number}, {INPUTS: {path: sound}}
-        ):
+        (lake.root / table / path).stat()
+        if not table_log.commit([new], old, {COMPACTOR: number}, {INPUTS: {path: sound}}):
             log.info("table %s: another compaction was first", table)
             break
         replaced += len(sound)

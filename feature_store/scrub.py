@@ -5,10 +5,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import logging
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,6 +15,7 @@ import orjson
 from feature_store.cut_store import CutStore
 from feature_store.damage_list import DamageList
 from feature_store.data_file import content_problem
+from feature_store.process_lock import if_free
 from schemas.durable import DISK
 from schemas.errors import DamagedLakeError
 from schemas.self_digest import checked, with_digest
@@ -64,7 +62,7 @@ class Scrub:
         Args:
             now: UTC; a pass begins a day after the one before began.
         """
-        with _try_lock(self._root / "_scrub.lock") as held:
+        with if_free(self._root / "_scrub.lock") as held:
             if not held:
                 return None
             before = self._load()
@@ -123,15 +121,3 @@ class Scrub:
             return ScrubPass(**checked((self._root / STATE).read_bytes(), STATE))
         except (OSError, DamagedLakeError, TypeError):
             return None
-
-
-@contextlib.contextmanager
-def _try_lock(path: Path) -> Iterator[bool]:
-    """Hold the lock if no other process does."""
-    with path.open("ab") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True

@@ -28,7 +28,6 @@ GROUP_ROWS = 32 * 1024
 """Rows of a row group: what a reader of one device reads at least."""
 PIECE_ROWS = 16 * 1024
 SORT_BYTES = 64 * 1024**2
-"""Rows that are sorted at a time; sorting takes twice as much again."""
 _SYNC_BYTES = 8 * 1024**2
 
 
@@ -37,19 +36,25 @@ class SortedFile:
     """A sorted file that has no name yet.
 
     Attributes:
-        beside: Where it is; synced.
+        beside: Where it is; synced. Vacuum sweeps its folder.
+        folder: Where it belongs.
         size: Bytes.
         stats: Delta statistics, JSON.
     """
 
     beside: Path
+    folder: Path
     size: int
     digest: str
     stats: str
 
     def named(self, origin: Origin) -> Path:
-        """The file under its new name, durably; a name that no other file has."""
-        path = self.beside.with_name(sorted_file_name(origin, self.digest))
+        """The file under its new name, durably; a name that no other file has.
+
+        Raises:
+            FileNotFoundError: This process slept for hours, and vacuum has deleted the file.
+        """
+        path = self.folder / sorted_file_name(origin, self.digest)
         DISK.rename(self.beside, path)
         return path
 
@@ -60,6 +65,7 @@ def write_sorted(
     columns: pa.Schema,
     day: str,
     progress: Callable[[], None] = lambda: None,
+    sort_bytes: int = SORT_BYTES,
 ) -> SortedFile:
     """Merge data files of a table into one whose rows are ordered; the same files give the same bytes.
 
@@ -69,23 +75,26 @@ def write_sorted(
         columns: Of the table, or the first of them.
         day: Folder to write to, ``day=…``.
         progress: Called now and then.
+        sort_bytes: Rows that are sorted at a time; sorting takes twice as much again.
 
     Raises:
         DamagedLakeError: A file is gone or cannot be read.
     """
     order = order_of(columns)
-    beside = temporary(folder / day / "sorted.parquet")
+    beside = temporary(folder / "sorted.parquet")
     try:
         with (
             tempfile.TemporaryDirectory(prefix=".tmp-runs.", dir=folder) as waiting,
             beside.open("xb") as file,
         ):
-            runs = _Runs(folder, with_dictionaries(columns), order, Path(waiting)).of(files)
+            runs = _Runs(folder, with_dictionaries(columns), order, Path(waiting), sort_bytes).of(files)
             sink = _Sink(file, beside)
             metadata = _write(sink, columns, merged(runs, order), progress)
             file.flush()
             DISK.sync(file.fileno(), beside)
-        return SortedFile(beside, sink.size, sink.digest.hexdigest(), parquet.statistics(metadata))
+        return SortedFile(
+            beside, folder / day, sink.size, sink.digest.hexdigest(), parquet.statistics(metadata)
+        )
     except BaseException as exc:
         beside.unlink(missing_ok=True)
         if isinstance(exc, FileNotFoundError | pa.ArrowInvalid):
@@ -145,10 +154,14 @@ class _Runs:
         columns: With texts as dictionaries.
         order: Columns to sort by.
         waiting: Folder for runs that do not fit into memory.
+        sort_bytes: What fits.
     """
 
-    def __init__(self, folder: Path, columns: pa.Schema, order: Sequence[str], waiting: Path) -> None:
-        self._folder, self._columns, self._order, self._waiting = folder, columns, order, waiting
+    def __init__(
+        self, folder: Path, columns: pa.Schema, order: Sequence[str], waiting: Path, sort_bytes: int
+    ) -> None:
+        self._folder, self._columns, self._order = folder, columns, order
+        self._waiting, self._sort_bytes = waiting, sort_bytes
 
     def of(self, files: Sequence[str]) -> Iterator[Iterator[pa.Table]]:
         """A run for each sorted file, and for each span of other files that fit into memory together."""
@@ -165,7 +178,7 @@ class _Runs:
     def _sorted_here(self, files: Sequence[str]) -> Iterator[Iterator[pa.Table]]:
         held: list[pa.Table] = []
         for piece in (piece for file in files for piece in self._pieces(file)):
-            if held and sum(p.nbytes for p in held) + piece.nbytes > SORT_BYTES:
+            if held and sum(p.nbytes for p in held) + piece.nbytes > self._sort_bytes:
                 yield self._put_away(in_order(pa.concat_tables(held), self._order))
                 held = []
             held.append(piece)

@@ -44,15 +44,16 @@ def main() -> int:
 
 def _job(name: str, control: str, report: str, worker: str) -> int:
     """Run a user's job for the worker that started this process; only that knows the arguments."""
+    from schemas.confined import confine  # noqa: PLC0415
     from schemas.errors import PipelineError  # noqa: PLC0415
     from stream_processors.settings import load_settings  # noqa: PLC0415
-    from stream_processors.user_jobs.job_child import WorkerLink, confine, run_job  # noqa: PLC0415
+    from stream_processors.user_jobs.job_child import NICENESS, WorkerLink, run_job  # noqa: PLC0415
 
     logging.basicConfig(
         level=logging.INFO, format=f"%(asctime)s %(levelname)s job {name}: %(name)s: %(message)s"
     )
     settings = load_settings()
-    confine(int(worker), settings.job_memory_mb)
+    confine(int(worker), settings.job_memory_mb, NICENESS)
     try:
         return run_job(name, WorkerLink(int(control), int(report)), settings)
     except PipelineError as exc:

@@ -51,7 +51,10 @@ class StreamSettings(BaseSettings):
     stall_timeout_s: PositiveFloat = Field(
         120.0, description="Time without progress after which the process ends itself."
     )
-    compact_every: PositiveInt = Field(48, description="Commits of a worker between two compactions.")
+    compact_every: PositiveInt = Field(
+        8, description="Commits of a worker after which it asks for a compaction, in a process of its own."
+    )
+    compact_memory_mb: PositiveInt = Field(512, description="Memory that this process may have, MiB.")
     catalog_every_s: NonNegativeFloat = Field(3.0, description="Least time between two catalog refreshes.")
     vacuum_every_s: PositiveFloat = Field(
         600.0, description="Time between two removals of files that no query can read any more."

@@ -9,7 +9,6 @@ from functools import partial
 from importlib.metadata import version
 
 from feature_store.catalog import refresh_catalog
-from feature_store.compaction import compact
 from feature_store.cut_store import CutStore
 from feature_store.derived_trust import begin_signing
 from feature_store.lake import Lake
@@ -21,6 +20,7 @@ from feature_store.worker_keys import WorkerKeys
 from schemas.errors import DamagedLakeError, PipelineError, TasksStoppedError
 from schemas.instants import utc_now
 from schemas.topics import TASK_TOPICS
+from stream_processors.compaction_process import CompactionProcess
 from stream_processors.engine.checkpoint import Checkpoint, CheckpointParts, task_name
 from stream_processors.engine.faust_door import FaustDoor
 from stream_processors.engine.job_trials import TrialLimits
@@ -42,13 +42,29 @@ HEAL_AGAIN_S = 10.0
 
 
 class Housekeeping:
-    """A task handler that also compacts, refreshes the catalog, vacuums and scrubs between commits.
+    """A task handler that also refreshes the catalog, vacuums and scrubs between commits.
 
-    None of that is needed for a commit: what fails is logged, and tried again when it is due again.
+    None of that is needed for a commit: what fails is logged, and tried again when it is due again. It asks
+    for compactions, which another process does.
+
+    Args:
+        checkpoint: Commits.
+        lake: What it commits to.
+        cuts: Of the same lake.
+        settings: Of the worker.
+        compact: Asks for a compaction; returns at once.
     """
 
-    def __init__(self, checkpoint: Checkpoint, lake: Lake, cuts: CutStore, settings: StreamSettings) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        lake: Lake,
+        cuts: CutStore,
+        settings: StreamSettings,
+        compact: Callable[[], None] = lambda: None,
+    ) -> None:
         self._checkpoint, self._lake, self._cuts, self._settings = checkpoint, lake, cuts, settings
+        self._compact = compact
         self._commits = 0
         self._catalog_at = 0.0
         self._catalog_cut: int | None = None
@@ -78,7 +94,7 @@ class Housekeeping:
         self._refresh_catalog()
 
     def process(self, batches: Mapping[int, Sequence[RawMessage]]) -> None:
-        """Commit, then compact, refresh, vacuum or scrub where it is due."""
+        """Commit, then ask for a compaction, refresh, vacuum or scrub where it is due."""
         try:
             self._checkpoint.process(batches)
         except TasksStoppedError as exc:
@@ -88,7 +104,7 @@ class Housekeeping:
         if any(batches.values()):
             self._commits += 1
             if self._commits % self._settings.compact_every == 0:
-                self._try("compaction", lambda: compact(self._lake, self._cuts))
+                self._compact()
         now = time.monotonic()
         if now - self._catalog_at >= self._settings.catalog_every_s:
             self._refresh_catalog()
@@ -160,13 +176,14 @@ def build_worker(settings: StreamSettings, checkpoint_type: type[Checkpoint] = C
         progress=watchdog.progress,
     )
     checkpoint = checkpoint_type(parts)
+    compaction = CompactionProcess(lake.root, settings.compact_memory_mb, settings.stall_timeout_s)
     names = sorted({point.name for point in user_points()})
     topics = [t.base for t in TASK_TOPICS]
     return FaustDoor(
         settings,
         topics,
         WithUserJobs(
-            Housekeeping(checkpoint, lake, cuts, settings),
+            Housekeeping(checkpoint, lake, cuts, settings, compaction.ask),
             checkpoint,
             lake.root,
             names,

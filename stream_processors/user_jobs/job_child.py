@@ -6,21 +6,16 @@ by itself when the pipe from the worker closes. Its memory is bounded, and it yi
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
 import logging
 import os
-import resource
-import signal
 import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import timedelta
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -49,8 +44,7 @@ EXIT_AGAIN = 75  # EX_TEMPFAIL: a fresh process should go on
 EXIT_REFUSED = 76  # EX_PROTOCOL: the job cannot be loaded; the report before says why
 LOADING, LOADED, REFUSED, CALLING, BUSY = "loading", "loaded", "refused", "calling", "busy"
 """What the process reports to its worker that it is doing."""
-_PR_SET_PDEATHSIG = 1
-_NICENESS = 5
+NICENESS = 5
 _BEAT_S = 5.0
 
 
@@ -102,26 +96,6 @@ class WorkerLink:
                 self.owned = frozenset(orjson.loads(line)["tasks"])
                 self._changed.set()
         os._exit(0)
-
-
-def confine(worker: int, memory_mb: int) -> None:
-    """Tie this process to its worker's life, and bound what it takes from the others.
-
-    Args:
-        worker: Process id of the worker.
-        memory_mb: Most memory, MiB.
-    """
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != worker:
-        os._exit(0)
-    os.nice(_NICENESS)
-    limit, (_, hard) = memory_mb * 1024**2, resource.getrlimit(resource.RLIMIT_DATA)
-    limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with suppress(OSError):  # before any other process of ours, should the machine run out of memory
-        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def run_job(name: str, link: WorkerLink, settings: StreamSettings) -> int:

@@ -1,0 +1,104 @@
+"""`python -m feature_store.compactor`: a process that compacts a lake when its worker asks it to.
+
+A line on its standard input asks. On its standard output it says a line of JSON now and then: that it goes
+on, and how it ended. It ends with its worker, when its input closes, or when it is killed: whatever it was
+at, the lake is whole. Its memory is bounded, and it stands back when others want the CPU.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from feature_store.compaction import compact
+from feature_store.cut_store import CutStore
+from feature_store.lake import Lake
+from feature_store.process_lock import if_free
+from schemas.confined import confine
+from schemas.errors import PipelineError
+from schemas.log_lines import log_to_stderr
+
+log = logging.getLogger(__name__)
+
+NICENESS = 10
+ENVIRONMENT = {
+    # Without arenas of their own freed memory goes back at once, and the bound counts what is in use.
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "MALLOC_ARENA_MAX": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "TOKIO_WORKER_THREADS": "1",
+}
+"""Variables that its process is started with."""
+LOCK = "_compaction.lock"
+ABANDONED_S = 600.0
+"""A compaction that has not moved for so long holds up no other one: the table's log decides who wins."""
+_BEAT_S = 1.0
+
+
+class Compactor:
+    """Compacts a lake, one process at a time, and says how it goes on.
+
+    Args:
+        lake: The lake.
+        tell: Is given each report.
+    """
+
+    def __init__(self, lake: Lake, tell: Callable[[dict[str, Any]], None]) -> None:
+        self._lake, self._cuts, self._tell = lake, CutStore(lake), tell
+        self._lock = lake.root / LOCK
+        self._told = 0.0
+
+    def run(self) -> None:
+        """Compact once, unless another process does; the last report has ``replaced`` or ``error``."""
+        started = time.monotonic()
+        replaced, error = 0, ""
+        try:
+            with if_free(self._lock) as held:
+                if held or time.time() - self._lock.stat().st_mtime > ABANDONED_S:
+                    self._progress()
+                    replaced = compact(self._lake, self._cuts, progress=self._progress)
+        except MemoryError:
+            error = "out of memory (STREAM_COMPACT_MEMORY_MB)"
+        except (PipelineError, OSError) as exc:
+            error = str(exc)
+        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        seconds = round(time.monotonic() - started, 3)
+        self._tell({"replaced": replaced, "error": error, "seconds": seconds, "peak_mb": peak_mb})
+
+    def _progress(self) -> None:
+        if time.monotonic() - self._told >= _BEAT_S:
+            self._told = time.monotonic()
+            os.utime(self._lock)
+            self._tell({"busy": True})
+
+
+def main(root: str, memory_mb: str, parent: str) -> None:
+    """Compact at each line of standard input, until it ends."""
+    log_to_stderr()
+    confine(int(parent), int(memory_mb), NICENESS)
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+    compactor = Compactor(Lake.open(Path(root)), _say)
+    for _ in sys.stdin.buffer:
+        compactor.run()
+
+
+def _say(report: dict[str, Any]) -> None:
+    try:
+        os.write(sys.stdout.fileno(), orjson.dumps(report) + b"\n")
+    except OSError:
+        os._exit(0)  # the worker is gone
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

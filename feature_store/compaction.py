@@ -25,7 +25,7 @@ from feature_store.data_file import COMPACTED, Origin, content_problem, is_sorte
 from feature_store.delta import Snapshot
 from feature_store.delta_entry import COMPACTOR, INPUTS, LogFile
 from feature_store.lake import Lake
-from feature_store.sorted_file import write_sorted
+from feature_store.sorted_file import SORT_BYTES, write_sorted
 from schemas.errors import DamagedLakeError
 from schemas.tables import PARTITION_COLUMN
 
@@ -44,11 +44,13 @@ class CompactionPolicy:
         target_bytes: Most input merged into one file.
         fan_in: A sorted file is rewritten once it makes up no more than one part in so many of the result.
         least_files: Fewer unsorted files of a table are left alone.
+        sort_bytes: Rows that are sorted at a time.
     """
 
     target_bytes: int = 64 * 1024**2
     fan_in: int = 4
     least_files: int = 8
+    sort_bytes: int = SORT_BYTES
 
     def is_final(self, size: int) -> bool:
         """Whether a sorted file is so large that it stays as it is."""
@@ -128,7 +130,7 @@ def compact_table(
             continue
         name = Origin(COMPACTED, cut.id, len(snapshot.columns))
         day = f"{PARTITION_COLUMN}={merge.day}"
-        written = write_sorted(lake.root / table, sound, snapshot.columns, day, progress)
+        written = write_sorted(lake.root / table, sound, snapshot.columns, day, progress, policy.sort_bytes)
         path = f"{day}/{written.named(name).name}"
         number += 1
         new = LogFile(path, written.size, merge.day, written.stats)

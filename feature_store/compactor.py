@@ -19,10 +19,11 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from feature_store.compaction import compact
+from feature_store.compaction import CompactionPolicy, compact
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from feature_store.process_lock import if_free
+from feature_store.sorted_file import SORT_BYTES
 from schemas.confined import confine
 from schemas.errors import PipelineError
 from schemas.log_lines import log_to_stderr
@@ -43,6 +44,10 @@ LOCK = "_compaction.lock"
 ABANDONED_S = 600.0
 """A compaction that has not moved for so long holds up no other one: the table's log decides who wins."""
 _BEAT_S = 1.0
+_MEBIBYTE = 1024**2
+_LEAST_SPARE_MB = 96
+_SORTING_TAKES = 5
+"""Memory that a merge takes, in multiples of what it sorts at a time."""
 
 
 class Compactor:
@@ -51,10 +56,16 @@ class Compactor:
     Args:
         lake: The lake.
         tell: Is given each report.
+        policy: When and how.
     """
 
-    def __init__(self, lake: Lake, tell: Callable[[dict[str, Any]], None]) -> None:
-        self._lake, self._cuts, self._tell = lake, CutStore(lake), tell
+    def __init__(
+        self,
+        lake: Lake,
+        tell: Callable[[dict[str, Any]], None],
+        policy: CompactionPolicy | None = None,
+    ) -> None:
+        self._lake, self._cuts, self._tell, self._policy = lake, CutStore(lake), tell, policy
         self._lock = lake.root / LOCK
         self._told = 0.0
 
@@ -66,7 +77,7 @@ class Compactor:
             with if_free(self._lock) as held:
                 if held or time.time() - self._lock.stat().st_mtime > ABANDONED_S:
                     self._progress()
-                    replaced = compact(self._lake, self._cuts, progress=self._progress)
+                    replaced = compact(self._lake, self._cuts, self._policy, self._progress)
         except MemoryError:
             error = "out of memory (STREAM_COMPACT_MEMORY_MB)"
         except (PipelineError, OSError) as exc:
@@ -85,12 +96,25 @@ class Compactor:
 def main(root: str, memory_mb: str, parent: str) -> None:
     """Compact at each line of standard input, until it ends."""
     log_to_stderr()
-    confine(int(parent), int(memory_mb), NICENESS)
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
-    compactor = Compactor(Lake.open(Path(root)), _say)
+    spare_mb = int(memory_mb) - _held_mb()
+    if spare_mb < _LEAST_SPARE_MB:
+        for _ in sys.stdin.buffer:
+            least = _held_mb() + _LEAST_SPARE_MB
+            _say({"replaced": 0, "error": f"STREAM_COMPACT_MEMORY_MB must be {least} or more"})
+        return
+    confine(int(parent), int(memory_mb), NICENESS)
+    policy = CompactionPolicy(sort_bytes=min(SORT_BYTES, spare_mb * _MEBIBYTE // _SORTING_TAKES))
+    compactor = Compactor(Lake.open(Path(root)), _say, policy)
     for _ in sys.stdin.buffer:
         compactor.run()
+
+
+def _held_mb() -> int:
+    """Memory of this process that its bound counts, MiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmData:")).split()[1]) // 1024
 
 
 def _say(report: dict[str, Any]) -> None:

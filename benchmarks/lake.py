@@ -44,9 +44,7 @@ HOUR = (
     "SELECT count(*), avg(score), max(vibration_rms) FROM {source} WHERE device_id = '{device}' "
     "AND event_time >= make_timestamptz({start}) AND event_time < make_timestamptz({start} + 3600000000)"
 )
-FLEET = (
-    "SELECT time_bucket(INTERVAL 1 MINUTE, event_time) AS at, count(*), avg(score) FROM {source} GROUP BY at"
-)
+FLEET = "SELECT time_bucket(INTERVAL 1 MINUTE, event_time) AS minute, avg(score) FROM {source} GROUP BY ALL"
 
 
 _RESULTS = {
@@ -112,12 +110,12 @@ def run(on: Stage) -> list[Measured]:
     beside = ""
     for _ in range(on.effort.runs):
         folder = on.folder / "device-hour"
-        landed, costs = _measure(folder, max(8, round(COMMITS * on.effort.scale)))
+        landed, costs = _measure(folder, max(24, round(COMMITS * on.effort.scale)))
         shutil.rmtree(folder)
         peer = costs["sorted file"]
         values["device-hour"].append(costs["settled"].over(peer)[1])
         values["device-hour-tail"].append(costs["at its most files"].over(peer)[1])
-        values["commit-beside"].append(max(landed.beside_ms))
+        values["commit-beside"].append(max(landed.beside_ms, default=0.0))
         values["compaction-memory"].append(float(landed.peak_mb))
         values["compaction"].append(landed.rows / landed.compactor_cpu_s)
         beside = _describe(landed, costs)
@@ -136,7 +134,9 @@ def _describe(landed: Landed, costs: dict[str, Cost]) -> str:
         if name not in ("sorted file", "fleet, sorted file")
     ]
     fleet = costs["fleet"].over(costs["fleet, sorted file"])
-    commits = [(statistics.median(ms), max(ms)) for ms in (landed.beside_ms, landed.alone_ms)]
+    commits = [
+        (statistics.median(ms), max(ms)) for ms in (landed.beside_ms or [0.0], landed.alone_ms or [0.0])
+    ]
     return (
         f"{landed.rows:,} rows in {landed.files} files, {landed.most_files} at most; sorted file {peer}; "
         f"{'; '.join(parts)}; whole table by minute: wall {fleet[0]:.2f}, CPU {fleet[1]:.2f}; commits: "
@@ -194,7 +194,7 @@ def _settle(landed: Landed, compaction: CompactionProcess, cuts: CutStore) -> No
     while True:
         before = read_state(landed.lake.root)
         compaction.ask()
-        until(lambda before=before: read_state(landed.lake.root) != before, "a compaction", 120)
+        until(lambda before=before: read_state(landed.lake.root) != before, "a compaction", 900)
         after = read_state(landed.lake.root)
         if after is None or after.error:
             raise RuntimeError(f"compaction failed: {after}")

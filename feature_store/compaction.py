@@ -113,12 +113,15 @@ def compact_table(
         DamagedLakeError: The table's log, or a file that was sound a moment before.
         FileNotFoundError: This process slept for hours, and vacuum has deleted what it wrote.
     """
-    table_log = lake.log(table)
-    table_log.catch_up()
-    number = table_log.transaction(COMPACTOR) or 0
     cut = cuts.latest()
     if cut is None or table not in cut.tables:
         return 0
+    known = cut.tables[table].sized()
+    if not plan({path: size or 0 for path, size, _ in known}, policy):
+        return 0
+    table_log = lake.log(table)
+    table_log.catch_up()
+    number = table_log.transaction(COMPACTOR) or 0
     snapshot = table_log.snapshot()
     damaged = DamageList(lake.root).of_table(table)
     whole = [f for f in cut.tables[table].files if f in snapshot.sizes and f not in damaged]

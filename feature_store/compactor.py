@@ -48,6 +48,8 @@ _MEBIBYTE = 1024**2
 _LEAST_SPARE_MB = 96
 _SORTING_TAKES = 5
 """Memory that a merge takes, in multiples of what it sorts at a time."""
+LEAST_FILES = 32
+"""Unsorted files of a table at which a merge is worth its commit and its cut."""
 
 
 class Compactor:
@@ -98,23 +100,29 @@ def main(root: str, memory_mb: str, parent: str) -> None:
     log_to_stderr()
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
-    spare_mb = int(memory_mb) - _held_mb()
+    lake = Lake.open(Path(root))
+    for table in lake.tables()[:1]:
+        lake.log(table)  # starts the engine's threads: the stacks that they reserve are no memory in use
+    held = _held_mb("VmRSS")
+    spare_mb = int(memory_mb) - held
     if spare_mb < _LEAST_SPARE_MB:
         for _ in sys.stdin.buffer:
-            least = _held_mb() + _LEAST_SPARE_MB
-            _say({"replaced": 0, "error": f"STREAM_COMPACT_MEMORY_MB must be {least} or more"})
+            _say(
+                {"replaced": 0, "error": f"STREAM_COMPACT_MEMORY_MB must be {held + _LEAST_SPARE_MB} or more"}
+            )
         return
-    confine(int(parent), int(memory_mb), NICENESS)
-    policy = CompactionPolicy(sort_bytes=min(SORT_BYTES, spare_mb * _MEBIBYTE // _SORTING_TAKES))
-    compactor = Compactor(Lake.open(Path(root)), _say, policy)
+    confine(int(parent), _held_mb("VmData") + spare_mb, NICENESS)
+    sort_bytes = min(SORT_BYTES, int(spare_mb * _MEBIBYTE / _SORTING_TAKES))
+    policy = CompactionPolicy(least_files=LEAST_FILES, sort_bytes=sort_bytes)
+    compactor = Compactor(lake, _say, policy)
     for _ in sys.stdin.buffer:
         compactor.run()
 
 
-def _held_mb() -> int:
-    """Memory of this process that its bound counts, MiB."""
+def _held_mb(kind: str) -> int:
+    """Memory of this process, MiB: in use (``VmRSS``), or reserved as the kernel bounds it (``VmData``)."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmData:")).split()[1]) // 1024
+    return int(next(line for line in lines if line.startswith(f"{kind}:")).split()[1]) // 1024
 
 
 def _say(report: dict[str, Any]) -> None:

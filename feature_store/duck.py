@@ -50,6 +50,8 @@ def build(
     with translated():
         connection = duckdb.connect(":memory:")
         connection.execute("SET TimeZone = 'UTC'")
+        # A file of the lake never changes, and reading its footer costs more than one device's rows in it.
+        connection.execute("SET parquet_metadata_cache = true")
         if relative_to is not None:
             connection.execute(f"SET file_search_path = {text(str(relative_to))}")
         if database is not None:

@@ -39,9 +39,15 @@ def with_dictionaries(columns: pa.Schema) -> pa.Schema:
     return pa.schema([f.with_type(_TEXT) if f.type == pa.string() else f for f in columns])
 
 
-def in_order(rows: pa.Table, order: Sequence[str]) -> pa.Table:
-    """The rows sorted; those that are equal in ``order`` keep their sequence."""
-    rows = rows.unify_dictionaries().combine_chunks()
+def in_order(parts: list[pa.Table], order: Sequence[str]) -> pa.Table:
+    """The rows sorted; those that are equal in ``order`` keep their sequence.
+
+    Args:
+        parts: Emptied, so that their memory is free while the rows are sorted.
+        order: As of ``order_of``.
+    """
+    rows = _whole(pa.concat_tables(parts))
+    parts.clear()
     if not order or rows.num_rows < 2:
         return rows
     who, when = order
@@ -49,6 +55,11 @@ def in_order(rows: pa.Table, order: Sequence[str]) -> pa.Table:
     if bool(np.all(sequence[1:] > sequence[:-1])):
         return rows
     return rows.take(pa.array(sequence))
+
+
+def _whole(rows: pa.Table) -> pa.Table:
+    """The rows in one piece, with one dictionary for each column of texts."""
+    return rows.unify_dictionaries().combine_chunks()
 
 
 def merged(runs: Iterable[Iterator[pa.Table]], order: Sequence[str]) -> Iterator[pa.Table]:
@@ -71,7 +82,7 @@ def merged(runs: Iterable[Iterator[pa.Table]], order: Sequence[str]) -> Iterator
         lowest = min(range(len(left)), key=lambda i: left[i].last)
         bound = left[lowest].last
         parts = [run.take_until(bound, inclusive=i <= lowest) for i, run in enumerate(left)]
-        yield in_order(pa.concat_tables(parts), order)
+        yield in_order(parts, order)
         left = [run for run in left if not run.is_empty or run.load()]
     for run in left:
         yield run.rest()
@@ -90,7 +101,7 @@ class _Run:
         """Take the next piece that has rows; False: there is none."""
         for piece in self.pieces:
             if piece.num_rows:
-                self._rows, self._at = piece.unify_dictionaries().combine_chunks(), 0
+                self._rows, self._at = _whole(piece), 0
                 column = self._rows.column(self._who).chunk(0)
                 self._names = column.dictionary.to_pylist()
                 self._codes = column.indices.fill_null(-1).to_numpy()
@@ -143,7 +154,7 @@ def in_groups(pieces: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
 
 def _canonical(group: pa.Table) -> pa.Table:
     """The same rows; each dictionary holds what the group needs, sorted, and says nothing of its past."""
-    whole = group.unify_dictionaries().combine_chunks()
+    whole = _whole(group)
     columns = [_own_texts(c.chunk(0)) if c.type == _TEXT else c for c in whole.columns]
     return pa.table(columns, schema=whole.schema)
 

@@ -24,10 +24,11 @@ from feature_store.row_order import in_groups, in_order, merged, order_of, with_
 from schemas.durable import DISK, temporary
 from schemas.errors import DamagedLakeError
 
-GROUP_ROWS = 32 * 1024
+GROUP_ROWS = 64 * 1024
 """Rows of a row group: what a reader of one device reads at least."""
-PIECE_ROWS = 16 * 1024
-SORT_BYTES = 64 * 1024**2
+PIECE_ROWS, LARGE_PIECE_ROWS = 16 * 1024, 64 * 1024
+"""Rows that are read at a time of a sorted file, of which all are open, and of another file."""
+SORT_BYTES = 48 * 1024**2
 _SYNC_BYTES = 8 * 1024**2
 
 
@@ -170,20 +171,22 @@ class _Runs:
             if is_sorted(file):
                 yield from self._sorted_here(unsorted)
                 unsorted = []
-                yield self._pieces(file)
+                yield self._pieces(file, PIECE_ROWS)
             else:
                 unsorted.append(file)
         yield from self._sorted_here(unsorted)
 
     def _sorted_here(self, files: Sequence[str]) -> Iterator[Iterator[pa.Table]]:
         held: list[pa.Table] = []
-        for piece in (piece for file in files for piece in self._pieces(file)):
-            if held and sum(p.nbytes for p in held) + piece.nbytes > self._sort_bytes:
-                yield self._put_away(in_order(pa.concat_tables(held), self._order))
-                held = []
+        n_bytes = 0
+        for piece in (piece for file in files for piece in self._pieces(file, LARGE_PIECE_ROWS)):
+            n_bytes += piece.nbytes
+            if held and n_bytes > self._sort_bytes:
+                yield self._put_away(in_order(held, self._order))
+                n_bytes = piece.nbytes
             held.append(piece)
         if held:
-            yield iter([in_order(pa.concat_tables(held), self._order)])
+            yield iter([in_order(held, self._order)])
 
     def _put_away(self, run: pa.Table) -> Iterator[pa.Table]:
         path = self._waiting / uuid.uuid4().hex
@@ -192,12 +195,12 @@ class _Runs:
             out.write_table(run, max_chunksize=PIECE_ROWS)
         return _kept_pieces(path)
 
-    def _pieces(self, path: str) -> Iterator[pa.Table]:
+    def _pieces(self, path: str, rows: int) -> Iterator[pa.Table]:
         texts = [f.name for f in self._columns if pa.types.is_dictionary(f.type)]
         with pq.ParquetFile(
             self._folder / path, read_dictionary=texts, page_checksum_verification=True, pre_buffer=False
         ) as file:
-            for batch in file.iter_batches(PIECE_ROWS, use_threads=False):
+            for batch in file.iter_batches(rows, use_threads=False):
                 yield parquet.conform(pa.Table.from_batches([batch]), self._columns)
 
 

@@ -52,7 +52,7 @@ class StreamSettings(BaseSettings):
         120.0, description="Time without progress after which the process ends itself."
     )
     compact_every: PositiveInt = Field(
-        8, description="Commits of a worker after which it asks for a compaction, in a process of its own."
+        4, description="Commits of a worker after which it asks for a compaction, in a process of its own."
     )
     compact_memory_mb: PositiveInt = Field(512, description="Memory that this process may have, MiB.")
     catalog_every_s: NonNegativeFloat = Field(3.0, description="Least time between two catalog refreshes.")

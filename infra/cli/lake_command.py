@@ -103,11 +103,14 @@ def unpin(ctx: typer.Context, name: str, as_json: AsJson = False) -> None:
 
 
 def compact(ctx: typer.Context, as_json: AsJson = False) -> None:
-    """Merge small files now; workers do it by themselves every few dozen commits."""
+    """Merge small files now; beside workers a process does it by itself."""
     from feature_store.compaction import compact as merge
 
     lake, found = _open(ctx)
-    _show_result({"merged_files": merge(lake, found)}, "{merged_files} files merged", as_json=as_json)
+    merged = 0
+    while replaced := merge(lake, found):
+        merged += replaced
+    _show_result({"merged_files": merged}, "{merged_files} files merged", as_json=as_json)
 
 
 def vacuum(ctx: typer.Context, as_json: AsJson = False) -> None:

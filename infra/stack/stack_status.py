@@ -10,6 +10,7 @@ import psutil
 
 from edge_producer.status_file import read_status
 from feature_store import connect
+from feature_store.compaction_state import read_state
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from feature_store.sql import row_counts
@@ -179,6 +180,8 @@ def _lake(root: Path, problems: list[str]) -> dict[str, Any]:
     if not root.is_dir():
         return nothing
     problems += StoppedTasks(root).all().values()
+    if (state := read_state(root)) is not None and (problem := state.problem()):
+        problems.append(problem)
     try:
         cut = CutStore(Lake(root)).latest()
         if cut is None:

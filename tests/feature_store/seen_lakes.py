@@ -50,6 +50,16 @@ def rows(keys) -> pa.Table:
     )
 
 
+def land_each(lake: Lake, cuts: CutStore, numbers: range, n_rows: int = 1) -> None:
+    """All steps of several commits, a file each, in one entry of the log."""
+    made = []
+    for n in numbers:
+        keys = range(n * n_rows, (n + 1) * n_rows)
+        made.append(TableCommit("a", n, tuple(lake.stage(SEEN.name, rows(keys), "a", n))))
+    lake.apply(SEEN.name, made)
+    cuts.record({"a": numbers[-1]})
+
+
 def land(lake: Lake, cuts: CutStore, n: int, keys, task: str = "a") -> None:
     """All steps of commit n."""
     lake.apply(SEEN.name, [TableCommit(task, n, tuple(lake.stage(SEEN.name, rows(keys), task, n)))])

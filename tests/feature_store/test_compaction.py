@@ -26,7 +26,7 @@ MEBIBYTE = 1024**2
 def test_rows_of_a_compacted_file_are_ordered_by_device_and_time_in_small_groups(lake_root):
     lake, cuts = seen_lake(lake_root)
     for n in range(4):
-        land(lake, cuts, n, range(n * 12_000, (n + 1) * 12_000))
+        land(lake, cuts, n, range(n * 24_000, (n + 1) * 24_000))
     assert compact(lake, cuts, SOON) == 4
     [path] = cuts.latest().tables[SEEN.name].files
     assert is_sorted(path)
@@ -34,13 +34,13 @@ def test_rows_of_a_compacted_file_are_ordered_by_device_and_time_in_small_groups
         found = [tuple(r.values()) for r in file.read(["device_id", "event_time"]).to_pylist()]
         groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
     assert found == sorted(found)
-    assert [g.num_rows for g in groups] == [GROUP_ROWS, 48_000 - GROUP_ROWS]
+    assert [g.num_rows for g in groups] == [GROUP_ROWS, 96_000 - GROUP_ROWS]
     assert [(s.column_index, s.descending) for s in groups[0].sorting_columns] == [(0, False), (1, False)]
     devices = [groups[i].column(0).statistics for i in range(2)]
     assert [(s.min, s.max) for s in devices] == [("m-0", "m-2"), ("m-2", "m-2")]
     with connect(lake_root) as con:
         assert con.execute(f"SELECT count(*), count(DISTINCT k) FROM {SEEN.name}").fetchall() == [
-            (48_000, 48_000)
+            (96_000, 96_000)
         ]
 
 

@@ -44,7 +44,7 @@ def key(found):
 
 def runs_of(parts, piece):
     for part in parts:
-        yield in_pieces(in_order(table(part), ORDER), piece)
+        yield in_pieces(in_order([table(part)], ORDER), piece)
 
 
 def in_pieces(rows, piece):

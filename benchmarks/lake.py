@@ -11,8 +11,8 @@ from __future__ import annotations
 import shutil
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -23,7 +23,7 @@ import pyarrow as pa
 from benchmarks.results import Measured
 from benchmarks.stage import Stage, until
 from benchmarks.workload import SEED, machine
-from feature_store.compaction_state import read_state
+from feature_store.compaction_state import CompactionState, read_state
 from feature_store.cut_store import CutStore
 from feature_store.duck import file_list
 from feature_store.lake import Lake, TableCommit
@@ -63,10 +63,10 @@ class Cost:
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
 
-    def of(self, call: Callable[[], object]) -> None:
-        """Measure a call."""
+    def of(self, source: duckdb.DuckDBPyConnection, sql: str) -> None:
+        """Measure a query."""
         wall, cpu = time.perf_counter(), time.process_time()
-        call()
+        source.execute(sql).fetchall()
         self.wall.append(1000 * (time.perf_counter() - wall))
         self.cpu.append(1000 * (time.process_time() - cpu))
 
@@ -157,7 +157,7 @@ def _measure(folder: Path, commits: int) -> tuple[Landed, dict[str, Cost]]:
     for name, source in (("fleet", connect(landed.lake.root, locked=False)), ("fleet, sorted file", peer)):
         costs[name] = Cost()
         for _ in range(3):
-            costs[name].of(lambda source=source: source.execute(FLEET.format(source=SPEC.name)).fetchall())
+            costs[name].of(source, FLEET.format(source=SPEC.name))
     return landed, costs
 
 
@@ -194,7 +194,7 @@ def _settle(landed: Landed, compaction: CompactionProcess, cuts: CutStore) -> No
     while True:
         before = read_state(landed.lake.root)
         compaction.ask()
-        until(lambda before=before: read_state(landed.lake.root) != before, "a compaction", 900)
+        until(partial(_moved_on, landed.lake.root, before), "a compaction", 900)
         after = read_state(landed.lake.root)
         if after is None or after.error:
             raise RuntimeError(f"compaction failed: {after}")
@@ -202,13 +202,17 @@ def _settle(landed: Landed, compaction: CompactionProcess, cuts: CutStore) -> No
         if not after.replaced:
             break
     landed.compactor_cpu_s = _compactor_cpu_s()
-    landed.files = len(cuts.latest().tables[SPEC.name].files)
+    landed.files = len(cuts.resolve(None).tables[SPEC.name].files)
+
+
+def _moved_on(root: Path, before: CompactionState | None) -> bool:
+    return read_state(root) != before
 
 
 def _compactor_cpu_s() -> float:
     for child in psutil.Process().children():
         if "feature_store.compactor" in child.cmdline():
-            return sum(child.cpu_times()[:2])
+            return float(sum(child.cpu_times()[:2]))
     return 0.0
 
 
@@ -265,5 +269,5 @@ def _hours(landed: Landed, source: duckdb.DuckDBPyConnection) -> Cost:
         last = landed.newest_us - 3_600_000_000
         start = last if number % 2 else int(rng.integers(START_US, max(last, START_US + 1)))
         sql = HOUR.format(source=SPEC.name, device=device, start=start)
-        (cost if number >= 4 else Cost()).of(lambda sql=sql: source.execute(sql).fetchall())
+        (cost if number >= 4 else Cost()).of(source, sql)
     return cost

@@ -113,7 +113,7 @@ class _Run:
     @property
     def is_empty(self) -> bool:
         """Whether every row of the piece was taken."""
-        return self._at == self._rows.num_rows
+        return bool(self._at == self._rows.num_rows)
 
     def take_until(self, bound: _Key, *, inclusive: bool) -> pa.Table:
         """Rows of the piece up to the bound."""

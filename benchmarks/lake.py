@@ -257,6 +257,7 @@ def _sorted_file(landed: Landed, path: Path) -> duckdb.DuckDBPyConnection:
     )
     peer = duckdb.connect()
     peer.execute("SET TimeZone = 'UTC'")
+    peer.execute("SET parquet_metadata_cache = true")  # as ours: footers are read once a connection
     peer.execute(f"CREATE VIEW {SPEC.name} AS SELECT * FROM read_parquet({file_list([path])})")
     return peer
 

@@ -290,7 +290,8 @@ class DeltaLog:
         sound_base(self.folder)
         with _translated(self.folder):
             self._table = DeltaTable(str(self.folder))
-            adds = pa.table(self._table.get_add_actions())
+            # ``pa.table`` would load pandas, to ask whether this is one of its frames.
+            adds = pa.RecordBatchReader.from_stream(self._table.get_add_actions()).read_all()
         columns = pa.schema(pa.schema(self._table.schema().to_arrow()))
         kept = [f for f in columns if f.name != PARTITION_COLUMN]
         paths = adds["path"].to_pylist()

@@ -9,11 +9,10 @@ from typing import Any
 import psutil
 
 from edge_producer.status_file import read_status
-from feature_store import connect
 from feature_store.compaction_state import read_state
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
-from feature_store.sql import row_counts
+from feature_store.sql import open_cut, row_counts
 from feature_store.stopped_tasks import StoppedTasks
 from infra.job_report import collect_jobs, job_problems
 from infra.kafka.kafka_admin import KafkaAdmin
@@ -187,7 +186,7 @@ def _lake(root: Path, problems: list[str]) -> dict[str, Any]:
         if cut is None:
             return nothing
         rows, sound = row_counts(root, cut)
-        with connect(root, cut.id) as connection:
+        with open_cut(root, cut.id)[0] as connection:
             [poison] = connection.execute(_POISON, [utc_now() - _RECENT]).fetchone() or (0,)
             refused = connection.execute(_REFUSED, [MOST_REFUSED]).fetchall()
     except PipelineError as exc:

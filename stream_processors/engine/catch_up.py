@@ -17,7 +17,6 @@ from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from feature_store.commit_feed import names_table
 from feature_store.data_file import COMPACTED, origin
@@ -244,14 +243,10 @@ class CatchUp:
         return found, reached, []
 
 
-_VERIFIED = ds.ParquetFileFormat(
-    default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
-)
-"""Reads Parquet and verifies the checksum of each page."""
-
-
 def landed_rows(lake: Lake, table: str, task: str, start: int, end: int) -> pa.Table:
     """Rows of a task's messages ``start`` to ``end`` (exclusive) in a table, in their order."""
+    import pyarrow.dataset as ds  # noqa: PLC0415  (it loads pandas, a third of a second that few processes need)
+
     snapshot = lake.snapshot(table)
     own = [path for path in snapshot.sizes if (o := origin(path)) is None or o.task in (task, COMPACTED)]
     if not own:
@@ -260,8 +255,11 @@ def landed_rows(lake: Lake, table: str, task: str, start: int, end: int) -> pa.T
     wanted = (
         (ds.field("_partition") == partition) & (ds.field("_offset") >= start) & (ds.field("_offset") < end)
     )
+    verified = ds.ParquetFileFormat(
+        default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+    )
     files = ds.dataset(
-        [str(lake.root / table / path) for path in own], schema=snapshot.columns, format=_VERIFIED
+        [str(lake.root / table / path) for path in own], schema=snapshot.columns, format=verified
     )
     return files.to_table(filter=wanted).sort_by([("_offset", "ascending"), ("_row", "ascending")])
 

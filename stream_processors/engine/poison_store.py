@@ -46,7 +46,8 @@ class Quarantined:
     entries: tuple[SetAside, ...]
 
 
-NOTHING = Quarantined(QUARANTINE.schema.empty_table(), (), {}, ())
+# ``empty_table`` would load pandas.
+NOTHING = Quarantined(pa.Table.from_batches([], QUARANTINE.schema), (), {}, ())
 """Of no messages."""
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, distributions
+from importlib.metadata import Distribution, EntryPoint, distributions
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ JOBS = "edgeloop.jobs"
 """Entry point group by which jobs are found, a user's own like the built-in ones."""
 OUR_DISTRIBUTION = "edgeloop"
 EARLIEST = "earliest"
+_BROKEN = (AttributeError, KeyError, OSError, TypeError, ValueError)
+"""What a broken package raises."""
 _JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _TABLE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _TOPICS = frozenset(t.base for t in TASK_TOPICS)
@@ -88,14 +90,31 @@ def user_points() -> list[EntryPoint]:
 
 def _points() -> list[EntryPoint]:
     """Entry points of all jobs, by name; a distribution that cannot be read has none, and stops no other."""
-    found: dict[str, list[EntryPoint]] = {}
-    for distribution in distributions():
-        try:
-            name = distribution.name.lower().replace("_", "-")
-            found.setdefault(name, [p for p in distribution.entry_points if p.group == JOBS])
-        except (AttributeError, KeyError, OSError, TypeError, ValueError) as exc:
-            log.warning("a package's entry points cannot be read: %r", exc)
+    read = [(distribution, _points_of(distribution)) for distribution in distributions()]
+    found = _by_name((distribution, points) for distribution, points in read if points)
+    if not all(is_ours(point) for points in found.values() for point in points):
+        # A package may hide another of its name. To read a name takes four milliseconds.
+        found = _by_name(read)
     return sorted((point for points in found.values() for point in points), key=lambda p: p.name)
+
+
+def _points_of(distribution: Distribution) -> list[EntryPoint]:
+    try:
+        return [point for point in distribution.entry_points if point.group == JOBS]
+    except _BROKEN as exc:
+        log.warning("a package's entry points cannot be read: %r", exc)
+        return []
+
+
+def _by_name(read: Iterable[tuple[Distribution, list[EntryPoint]]]) -> dict[str, list[EntryPoint]]:
+    """Entry points by distribution; of two of one name the first counts."""
+    found: dict[str, list[EntryPoint]] = {}
+    for distribution, points in read:
+        try:
+            found.setdefault(distribution.name.lower().replace("_", "-"), points)
+        except _BROKEN as exc:
+            log.warning("a package's name cannot be read: %r", exc)
+    return found
 
 
 def find_point(name: str) -> EntryPoint:

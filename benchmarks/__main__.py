@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import replace
 
-from benchmarks import delivery, edge, flood, ingest, lake, latency, message_size, results, strangers
+from benchmarks import delivery, device_hour, edge, flood, ingest, latency, message_size, results, strangers
 from benchmarks.results import Measured
 from benchmarks.stage import QUICK, Effort, Stage, stage
 
@@ -15,7 +15,7 @@ SCENARIOS: dict[str, Callable[..., list[Measured]]] = {
     "edge": edge.run,
     "ingest": ingest.run,
     "flood": flood.run,
-    "lake": lake.run,
+    "lake": device_hour.run,
     "latency": latency.run,
     "delivery": delivery.run,
     "strangers": strangers.run,

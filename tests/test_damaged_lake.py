@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from feature_store.compaction_state import CompactionState, write_state
 from feature_store.cut_store import CutStore
 from feature_store.damage_list import DamageList
 from feature_store.data_file import origin
@@ -64,6 +65,7 @@ FILES = {
     "copy of a profile or pin": ("_copies/_profiles/machine/*.json", 0, 1),
     "entry of the damage list": ("_damaged/**/*.json", 0, None),
     "state of the scrub": ("_scrub.json", 0, None),
+    "state of compaction": ("_compaction.json", 0, None),
 }
 """For each file of the first table: where it is, which of several from the newest on, and an older one."""
 FOLDERS = {
@@ -160,6 +162,8 @@ def prepare(lake, file: str) -> None:
         assert lake.rows()[1]
     if file == "state of the scrub":
         lake.scrub()
+    if file == "state of compaction":
+        write_state(lake.root, CompactionState("2026-01-01T00:00:00+00:00", 9))
 
 
 def of_another_kind(lake, path: Path, folder: Path) -> Path:
@@ -169,6 +173,7 @@ def of_another_kind(lake, path: Path, folder: Path) -> Path:
         "applied": b"3",
         "_last_checkpoint": b'{"version":3,"size":5}',
         "_scrub.json": b'{"started":"2020-01-01T00:00:00+00:00"}',
+        "_compaction.json": b'{"at":"2020-01-01T00:00:00+00:00","error":"none"}',
     }
     if path.name == "kept.json":
         return lake.root.parent / "kept.json"

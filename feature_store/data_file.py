@@ -3,7 +3,7 @@
 ``<task>.<n>.<columns>.<random>-<digest>.parquet``. The digest is the first half of the file's SHA-256. So
 wherever a file is named (commit record, Delta log, cut, pin), its content is named too. Files of release
 0.2.0 have no digest; what can be read of them is believed. Where the rows of a file are ordered
-(``row_order``) the random part begins with ``sorted-``.
+(``sorted_runs``) the random part begins with ``sorted-``.
 """
 
 from __future__ import annotations

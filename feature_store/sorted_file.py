@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from feature_store import parquet
 from feature_store.data_file import Origin, is_sorted, sorted_file_name
-from feature_store.row_order import in_groups, in_order, merged, order_of, with_dictionaries
+from feature_store.sorted_runs import in_groups, in_order, merged, order_of, with_dictionaries
 from schemas.durable import DISK, temporary
 from schemas.errors import DamagedLakeError
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_store.row_order import in_groups, in_order, merged, order_of, with_dictionaries
+from feature_store.sorted_runs import in_groups, in_order, merged, order_of, with_dictionaries
 from schemas.row_schemas import TIME
 
 COLUMNS = pa.schema(

@@ -196,9 +196,16 @@ class _Runs:
         return _kept_pieces(path)
 
     def _pieces(self, path: str, rows: int) -> Iterator[pa.Table]:
-        texts = [f.name for f in self._columns if pa.types.is_dictionary(f.type)]
+        footer = pq.read_metadata(self._folder / path)
+        held = set(footer.schema.names)  # an older file lacks columns that were added since
         with pq.ParquetFile(
-            self._folder / path, read_dictionary=texts, page_checksum_verification=True, pre_buffer=False
+            self._folder / path,
+            metadata=footer,
+            read_dictionary=[
+                f.name for f in self._columns if f.name in held and pa.types.is_dictionary(f.type)
+            ],
+            page_checksum_verification=True,
+            pre_buffer=False,
         ) as file:
             for batch in file.iter_batches(rows, use_threads=False):
                 yield parquet.conform(pa.Table.from_batches([batch]), self._columns)

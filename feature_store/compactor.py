@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -85,8 +84,9 @@ class Compactor:
             error = "out of memory (STREAM_COMPACT_MEMORY_MB)"
         except (PipelineError, OSError) as exc:
             error = str(exc)
-        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         seconds = round(time.monotonic() - started, 3)
+        # Not ``ru_maxrss``: that begins with what the worker had when it started this process.
+        peak_mb = _held_mb("VmHWM")
         self._tell({"replaced": replaced, "error": error, "seconds": seconds, "peak_mb": peak_mb})
 
     def _progress(self) -> None:
@@ -124,7 +124,7 @@ def main(root: str, memory_mb: str, parent: str) -> None:
 
 
 def _held_mb(kind: str) -> int:
-    """Memory of this process, MiB: in use (``VmRSS``), or reserved as the kernel bounds it (``VmData``)."""
+    """Memory of this process, MiB: in use (``VmRSS``), most in use, or reserved as bounds see it (``VmData``)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(f"{kind}:")).split()[1]) // 1024
 

@@ -124,7 +124,7 @@ def main(root: str, memory_mb: str, parent: str) -> None:
 
 
 def _held_mb(kind: str) -> int:
-    """Memory of this process, MiB: in use (``VmRSS``), most in use, or reserved as bounds see it (``VmData``)."""
+    """Memory of this process, MiB: in use (``VmRSS``), most (``VmHWM``), as its bound counts (``VmData``)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(f"{kind}:")).split()[1]) // 1024
 

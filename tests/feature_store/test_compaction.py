@@ -153,10 +153,14 @@ def test_a_compaction_that_ends_before_its_commit_changes_nothing(lake_root):
     before = cuts.latest()
 
     def end():
+        """A kill leaves what an exception removes."""
+        for path in (lake_root / SEEN.name).rglob(".tmp-*.parquet.*"):
+            path.with_name(path.name + "0").hardlink_to(path)
         raise Ended
 
     with pytest.raises(Ended):
         compact(lake, cuts, SOON, end)
+    assert list((lake_root / SEEN.name).rglob(".tmp-*0"))
     vacuum(lake, cuts, utc_now() + timedelta(hours=2))
     assert not [p for p in (lake_root / SEEN.name).rglob("*") if p.name.startswith(".tmp")]
     fresh = Lake.open(lake_root)

@@ -48,8 +48,9 @@ def runs_of(parts, piece):
 
 
 def in_pieces(rows, piece):
+    """As a file is read: each piece has dictionaries of its own."""
     for start in range(0, rows.num_rows, piece):
-        yield rows.slice(start, piece)
+        yield rows.slice(start, piece).cast(COLUMNS).cast(with_dictionaries(COLUMNS))
 
 
 @given(lots, st.integers(1, 5))

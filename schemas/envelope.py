@@ -269,10 +269,23 @@ def verify(
     Raises:
         SignatureError: One of them is not.
     """
+    verify_signed(signed_by(topic, key, headers), value, envelope, signature, verifier)
+
+
+def verify_signed(
+    signed: bytes, value: bytes, envelope: Envelope, signature: bytes, verifier: MessageVerifier
+) -> None:
+    """Return if digest and signature are valid.
+
+    Args:
+        signed: What the signature covers (``signed_by``).
+
+    Raises:
+        SignatureError: One of them is not.
+    """
     if hashlib.sha256(value).digest() != envelope.digest:
         raise SignatureError("digest does not match the value")
-    unsigned = [h for h in headers if h[0] != "signature"]
-    verifier.verify(signature, signed_bytes(topic, key, unsigned))
+    verifier.verify(signature, signed)
 
 
 def _to_headers(envelope: Envelope) -> Headers:
@@ -295,6 +308,11 @@ def signed_bytes(topic: str, key: bytes, headers: Headers) -> bytes:
     for name, value in headers:
         parts += (_SIZED_NAMES.get(name) or _sized(name.encode()), len(value).to_bytes(4, "big"), value)
     return b"".join(parts)
+
+
+def signed_by(topic: str, key: bytes, headers: Headers) -> bytes:
+    """What the signature in these headers covers: all but itself."""
+    return signed_bytes(topic, key, [h for h in headers if h[0] != "signature"])
 
 
 def _sized(part: bytes) -> bytes:

@@ -8,17 +8,25 @@ must be refused for a few microseconds, since anybody may send as many of them a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.envelope import Envelope, MessageVerifier, decode_rows, read_envelope, verify
+from schemas.envelope import (
+    Envelope,
+    MessageVerifier,
+    decode_rows,
+    read_envelope,
+    signed_by,
+    verify_signed,
+)
 from schemas.errors import ClonedIdentityError, DecodeError, MessageError, SignatureError
 from schemas.events import Alert, DeviceState, Label, parse_event
 from schemas.profile import Profile
 from schemas.topics import ALERT, BOOKS, DEVICE_STATE, LABEL, LANES_OF, SUMMARY, TELEMETRY
 from stream_processors.ingest.marks import LaneMarks
+from stream_processors.ingest.sealed_rows import RowSpan
 from stream_processors.job import RawMessage
 from stream_processors.refused_messages import LARGEST_KEY_BYTES, LetterLimits
 from stream_processors.unread_range import UnreadRange
@@ -89,8 +97,7 @@ class DeviceDirectory(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Admitted:
+class Admitted(NamedTuple):
     """A message whose origin, bytes and number are verified.
 
     Attributes:
@@ -100,17 +107,21 @@ class Admitted:
 
     message: RawMessage
     envelope: Envelope
-    rows: pa.RecordBatch | None = None
+    rows: RowSpan | None = None
     event: Alert | Label | DeviceState | None = None
 
 
-@dataclass(frozen=True)
-class Claimed:
-    """A message that names a registered, active producer as its signer; not verified yet."""
+class Claimed(NamedTuple):
+    """A message that names a registered, active producer as its signer; not verified yet.
+
+    Attributes:
+        signed: What the signature covers.
+    """
 
     message: RawMessage
     envelope: Envelope
     signature: bytes
+    signed: bytes
     device: KnownDevice
 
     def verify(self) -> None:
@@ -119,8 +130,7 @@ class Claimed:
         Raises:
             SignatureError: They do not.
         """
-        m = self.message
-        verify(m.topic, m.key or b"", m.headers, m.value, self.envelope, self.signature, self.device.verifier)
+        verify_signed(self.signed, self.message.value, self.envelope, self.signature, self.device.verifier)
 
     @property
     def n_rows(self) -> int:
@@ -140,7 +150,8 @@ def identify(message: RawMessage, directory: DeviceDirectory) -> Claimed:
         raise DecodeError(f"lane {envelope.lane} does not belong on {message.topic}")
     if not 0 < len(envelope.spool_id) <= MAX_SPOOL_ID_CHARS or "/" in envelope.spool_id:
         raise DecodeError("spool_id is no name of a spool")
-    return Claimed(message, envelope, signature, device)
+    signed = signed_by(message.topic, message.key or b"", message.headers)
+    return Claimed(message, envelope, signature, signed, device)
 
 
 def authenticate(message: RawMessage, directory: DeviceDirectory) -> tuple[Envelope, KnownDevice]:
@@ -198,9 +209,20 @@ def is_duplicate(envelope: Envelope, marks: LaneMarks) -> bool:
 
 
 def open_message(
-    message: RawMessage, envelope: Envelope, device: KnownDevice, directory: DeviceDirectory
+    message: RawMessage,
+    envelope: Envelope,
+    device: KnownDevice,
+    directory: DeviceDirectory,
+    given: RowSpan | None = None,
 ) -> Admitted:
     """The admitted message with its content decoded, of the kind its topic is for, and its owner checked.
+
+    Args:
+        message: The message.
+        envelope: Its headers.
+        device: Who signed it.
+        directory: For look-ups.
+        given: Its rows, where they were read together with others': then schema and owners are checked.
 
     Raises:
         MessageError: Unknown schema or profile, content of another kind, undecodable content, a wrong count,
@@ -209,9 +231,11 @@ def open_message(
     directory.profile_of(envelope.profile)
     kind = EVENT_OF.get(message.topic)
     if kind is None:
+        if given is not None and given.n == envelope.n_rows:
+            return Admitted(message, envelope, given)
         rows = _open_rows(message, envelope, directory)
         _check_rows_owner(rows, device)
-        return Admitted(message, envelope, rows=rows)
+        return Admitted(message, envelope, RowSpan(pa.Table.from_batches([rows]), 0, rows.num_rows))
     if envelope.schema != JSON_SCHEMA or envelope.n_rows != 1:
         raise DecodeError(f"{message.topic} carries one JSON event a message")
     event = parse_event(kind, message.value)
@@ -232,15 +256,25 @@ def _check_label(label: Label, producer: KnownDevice) -> None:
         raise MessageError(f"label {label.label_id[:64]} is about an empty span")
 
 
-def _open_rows(message: RawMessage, envelope: Envelope, directory: DeviceDirectory) -> pa.RecordBatch:
+def wire_schema_of(topic: str, envelope: Envelope, directory: DeviceDirectory) -> pa.Schema:
+    """Arrow schema of the rows in a message of this topic.
+
+    Raises:
+        MessageError: Unknown schema, or one of another topic or profile.
+    """
     if envelope.schema == JSON_SCHEMA:
-        raise DecodeError(f"{message.topic} carries rows, not JSON")
+        raise DecodeError(f"{topic} carries rows, not JSON")
     schema = directory.wire_schema(envelope.schema)
     meta = schema.metadata or {}
-    if meta.get(b"kind") != ROWS_OF[message.topic]:
-        raise DecodeError(f"schema {envelope.schema} does not belong on {message.topic}")
+    if meta.get(b"kind") != ROWS_OF[topic]:
+        raise DecodeError(f"schema {envelope.schema} does not belong on {topic}")
     if meta.get(b"profile", envelope.profile.encode()) != envelope.profile.encode():
         raise DecodeError(f"schema {envelope.schema} is not of profile {envelope.profile}")
+    return schema
+
+
+def _open_rows(message: RawMessage, envelope: Envelope, directory: DeviceDirectory) -> pa.RecordBatch:
+    schema = wire_schema_of(message.topic, envelope, directory)
     rows = decode_rows(message.value, envelope.raw_bytes, schema)
     if rows.num_rows != envelope.n_rows:
         raise DecodeError(f"n_rows is {envelope.n_rows}, but the value holds {rows.num_rows} rows")

@@ -25,17 +25,11 @@ from schemas.tables import (
     SUMMARIES,
     telemetry_table_name,
 )
-from stream_processors.ingest.admission import (
-    Admitted,
-    Claimed,
-    DeviceDirectory,
-    identify,
-    is_duplicate,
-    open_message,
-)
+from stream_processors.ingest.admission import Admitted, Claimed, DeviceDirectory, is_duplicate
 from stream_processors.ingest.landing import Landed, land_statements, land_telemetry, provenance
 from stream_processors.ingest.lane_gaps import lane_gaps
 from stream_processors.ingest.lanes import Lanes
+from stream_processors.ingest.opened_batch import OpenedMessage, RowReaders, opened
 from stream_processors.job import Batch, Output, RawMessage, State
 from stream_processors.refused_messages import Refusals
 from stream_processors.unread_range import first_offset
@@ -113,6 +107,7 @@ class Ingest:
 
     def __init__(self, directory: DeviceDirectory) -> None:
         self._directory = directory
+        self._readers = RowReaders()
 
     def process(self, batch: Batch, state: State, now: datetime) -> Output:
         """Land what is admitted and new; quarantine what is refused; count everything.
@@ -123,7 +118,8 @@ class Ingest:
         dropped before it was checked.
         """
         work = _Work(Lanes(state), Refusals(self._directory.letters, state))
-        admitted = [a for m in batch.messages if (a := self._admit(m, work)) is not None]
+        found = opened(batch.messages, self._directory, work.lanes, self._readers)
+        admitted = [a for one in found if (a := self._admit(one, work)) is not None]
         for (topic, profile, _schema), group in _groups(admitted).items():
             self._land(topic, profile, group, work)
         refused = work.refusals.table()
@@ -140,19 +136,23 @@ class Ingest:
             counters=work.totals(),
         )
 
-    def _admit(self, message: RawMessage, work: _Work) -> Admitted | None:
-        try:
-            claimed = identify(message, self._directory)
-            if self._is_known(claimed, work) and work.duplicates >= VERIFIED_DUPLICATES:
-                for what in ("received", "duplicate", "unchecked"):
-                    work.count(message.topic, what)
-                return None
-            claimed.verify()
-        except MessageError as exc:
-            work.refuse_stranger(message, exc)
+    def _admit(self, one: OpenedMessage, work: _Work) -> Admitted | None:
+        claimed = one.claimed
+        if claimed is None:
+            if one.refused is not None:
+                work.refuse_stranger(one.message, one.refused)
+            return None
+        if work.duplicates >= VERIFIED_DUPLICATES and self._is_known(claimed, work):
+            for what in ("received", "duplicate", "unchecked"):
+                work.count(one.message.topic, what)
             return None
         try:
-            return self._open(claimed, work)
+            one.verify(claimed)
+        except MessageError as exc:
+            work.refuse_stranger(one.message, exc)
+            return None
+        try:
+            return self._open(one, claimed, work)
         except MessageError as exc:
             work.refuse(claimed, exc)
             return None
@@ -162,7 +162,7 @@ class Ingest:
         envelope, marks = claimed.envelope, work.lanes.marks(claimed.envelope)
         return envelope.msg_no in marks and marks.same_bytes(envelope.msg_no, envelope.digest)
 
-    def _open(self, claimed: Claimed, work: _Work) -> Admitted | None:
+    def _open(self, one: OpenedMessage, claimed: Claimed, work: _Work) -> Admitted | None:
         """The content of a verified message; None: a duplicate.
 
         Raises:
@@ -175,7 +175,7 @@ class Ingest:
             work.count(message.topic, "duplicate", claimed.n_rows)
             return None
         work.lanes.check(envelope)
-        admitted = open_message(message, envelope, claimed.device, self._directory)
+        admitted = one.open(claimed, self._directory)
         work.count(message.topic, "received", envelope.n_rows)
         work.count(message.topic, "landed")
         missing = work.lanes.add(envelope, message.timestamp_ms)

@@ -18,6 +18,7 @@ from schemas.profile import Profile
 from schemas.row_schemas import END_YEAR, FIRST_YEAR, RULES, TIME
 from schemas.tables import PROFILE, PROVENANCE, QUARANTINE, telemetry_table
 from stream_processors.ingest.admission import Admitted
+from stream_processors.ingest.sealed_rows import RowSpan
 from stream_processors.windowing.moments import LARGEST_COUNT
 
 _TINY = 1e-9
@@ -41,7 +42,7 @@ class Landed:
 
 def provenance(messages: Sequence[Admitted]) -> dict[str, pa.Array]:
     """Columns known_at, _partition, _offset and _row of the rows of these messages, in order."""
-    counts = np.array([m.rows.num_rows if m.rows is not None else 1 for m in messages])
+    counts = np.array([m.rows.n if m.rows is not None else 1 for m in messages])
     raw = [m.message for m in messages]
     known_at = np.array([m.appended_us for m in raw], dtype="int64")
     starts = np.repeat(np.cumsum(counts) - counts, counts)
@@ -103,7 +104,17 @@ def land_statements(messages: Sequence[Admitted], schema: pa.Schema, profile: st
 
 
 def _concat(messages: Sequence[Admitted]) -> pa.Table:
-    return pa.Table.from_batches([m.rows for m in messages if m.rows is not None]).combine_chunks()
+    """Rows of all messages in order; those that lie side by side in one table are not taken apart."""
+    joined: list[RowSpan] = []
+    for message in messages:
+        span, last = message.rows, joined[-1] if joined else None
+        if span is None:
+            continue
+        if last is not None and last.table is span.table and last.start + last.n == span.start:
+            joined[-1] = RowSpan(last.table, last.start, last.n + span.n)
+        else:
+            joined.append(span)
+    return pa.concat_tables([span.rows() for span in joined]).combine_chunks()
 
 
 def _meta(schema: pa.Schema, key: str) -> str:

@@ -1,0 +1,169 @@
+"""The messages of one call: who says to have sent each, and what is found out about many of them together.
+
+Signatures of messages that are probably new are checked, and then rows of the same schema are decoded and
+their owners compared in one pass (``sealed_rows``). That is only work done early: each message is judged in
+its turn, alone, and whatever was not found out in advance, or not to be right, is found out then.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.errors import MessageError
+from stream_processors.ingest.admission import (
+    EVENT_OF,
+    Admitted,
+    Claimed,
+    DeviceDirectory,
+    KnownDevice,
+    identify,
+    open_message,
+    wire_schema_of,
+)
+from stream_processors.ingest.lanes import Lanes
+from stream_processors.ingest.sealed_rows import RowReader, RowSpan, SealedValue
+from stream_processors.job import RawMessage
+
+
+class OpenedMessage:
+    """One message of a call, as far as it has been looked at.
+
+    Attributes:
+        message: As it came.
+        claimed: Who says to have sent it; None: it is ``refused``.
+        refused: Why nobody is known to have sent it.
+    """
+
+    __slots__ = ("_is_verified", "_rows", "claimed", "message", "refused")
+
+    def __init__(self, message: RawMessage, claimed: Claimed | None, refused: MessageError | None) -> None:
+        self.message, self.claimed, self.refused = message, claimed, refused
+        self._is_verified = False
+        self._rows: RowSpan | None = None
+
+    def verify(self, claimed: Claimed) -> None:
+        """Return if digest and signature hold.
+
+        Raises:
+            SignatureError: They do not.
+        """
+        if not self._is_verified:
+            claimed.verify()
+            self._is_verified = True
+
+    def open(self, claimed: Claimed, directory: DeviceDirectory) -> Admitted:
+        """The admitted message with its content.
+
+        Raises:
+            MessageError: It is refused.
+        """
+        return open_message(self.message, claimed.envelope, claimed.device, directory, self._rows)
+
+    def give(self, rows: RowSpan) -> None:
+        """Keep rows that were decoded together with others; the sender may send all of them."""
+        self._rows = rows
+
+
+class RowReaders:
+    """Readers of the schemas that came, by fingerprint; kept between calls."""
+
+    def __init__(self) -> None:
+        self._readers: dict[str, RowReader] = {}
+
+    def of(self, fingerprint: str, schema: pa.Schema) -> RowReader:
+        """The reader of a schema."""
+        if fingerprint not in self._readers:
+            self._readers[fingerprint] = RowReader(schema)
+        return self._readers[fingerprint]
+
+
+def opened(
+    messages: Sequence[RawMessage], directory: DeviceDirectory, lanes: Lanes, readers: RowReaders
+) -> list[OpenedMessage]:
+    """All messages in order, with what could be found out in advance."""
+    found = [_identified(message, directory) for message in messages]
+    groups: dict[tuple[str, str, str], list[OpenedMessage]] = defaultdict(list)
+    for one, claimed in _likely_new(found, lanes):
+        if claimed.message.topic in EVENT_OF:
+            continue
+        try:
+            one.verify(claimed)
+        except MessageError:
+            continue  # its turn comes
+        groups[claimed.message.topic, claimed.envelope.profile, claimed.envelope.schema].append(one)
+    for (topic, _profile, fingerprint), group in groups.items():
+        _open_rows(topic, fingerprint, group, directory, readers)
+    return found
+
+
+def _identified(message: RawMessage, directory: DeviceDirectory) -> OpenedMessage:
+    try:
+        return OpenedMessage(message, identify(message, directory), None)
+    except MessageError as exc:
+        return OpenedMessage(message, None, exc)
+
+
+def _likely_new(found: Sequence[OpenedMessage], lanes: Lanes) -> Iterator[tuple[OpenedMessage, Claimed]]:
+    """Messages whose number is neither known nor comes twice: copies may be dropped without a check."""
+    numbers: set[tuple[str, str, str, int]] = set()
+    for one in found:
+        claimed = one.claimed
+        if claimed is None:
+            continue
+        envelope = claimed.envelope
+        number = (envelope.producer, envelope.spool_id, envelope.lane, envelope.msg_no)
+        if number not in numbers and envelope.msg_no not in lanes.marks(envelope):
+            numbers.add(number)
+            yield one, claimed
+
+
+def _open_rows(
+    topic: str,
+    fingerprint: str,
+    group: Sequence[OpenedMessage],
+    directory: DeviceDirectory,
+    readers: RowReaders,
+) -> None:
+    """Give each message its rows, where they are sound and its sender's own."""
+    claims = [one.claimed for one in group if one.claimed is not None]
+    try:
+        schema = wire_schema_of(topic, claims[0].envelope, directory)
+    except MessageError:
+        return
+    values = [SealedValue(c.message.value, c.envelope.raw_bytes) for c in claims]
+    spans = readers.of(fingerprint, schema).read(values)
+    together: dict[int, list[tuple[OpenedMessage, Claimed, RowSpan]]] = defaultdict(list)
+    for one, claimed, span in zip(group, claims, spans, strict=True):
+        if isinstance(span, RowSpan):
+            together[id(span.table)].append((one, claimed, span))
+    for part in together.values():
+        may = _may_send([(claimed.device, span) for _, claimed, span in part])
+        for (one, _, span), is_right in zip(part, may, strict=True):
+            if is_right:
+                one.give(span)
+
+
+def _may_send(spans: Sequence[tuple[KnownDevice, RowSpan]]) -> list[bool]:
+    """Whether each producer may send all its rows.
+
+    Args:
+        spans: Producer and rows of each message, in order, out of one table.
+    """
+    counts = np.array([span.n for _, span in spans])
+    if not counts.all():
+        return [False] * len(spans)
+    owners = spans[0][1].table.column("device_id")
+    places = np.repeat(np.array([span.start for _, span in spans]) - np.cumsum(counts) + counts, counts)
+    names = pa.array([device.producer for device, _ in spans], owners.type)
+    chosen = owners.take(pa.array(places + np.arange(len(places))))
+    same = pc.equal(chosen, names.take(pa.array(np.repeat(np.arange(len(spans)), counts))))
+    own = np.logical_and.reduceat(np.asarray(same), np.cumsum(counts) - counts)
+    return [
+        bool(is_own) or set(owners.slice(span.start, span.n).unique().to_pylist()) <= device.sends_for
+        for is_own, (device, span) in zip(own, spans, strict=True)
+    ]

@@ -1,0 +1,104 @@
+"""Rows of many messages decoded together are those that each message has alone; so is each refusal."""
+
+from functools import cache
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.envelope import CODEC, decode_rows, encode_rows
+from schemas.errors import DecodeError
+from schemas.row_schemas import BOOKS_ROWS, SUMMARY_ROWS
+from stream_processors.ingest.sealed_rows import RowReader, RowSpan, SealedValue
+from tests.simulators.messages import telemetry_batch
+
+SEED_WITH_NULLS = 3
+TELEMETRY = telemetry_batch("machine-00", 0, 1).schema
+
+
+def rows_of(schema: pa.Schema, n: int, seed: int) -> pa.RecordBatch:
+    """n rows of any of our schemas; nulls in every nullable column, texts and lists of several lengths."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for field in schema:
+        kind = field.type
+        if pa.types.is_string(kind):
+            values = [str(rng.choice(["", "none", "größer", "machine-00"])) for _ in range(n)]
+        elif pa.types.is_binary(kind):
+            values = [rng.bytes(int(rng.integers(4))) for _ in range(n)]
+        elif pa.types.is_list(kind):
+            values = [rng.integers(9, size=rng.integers(3)).tolist() for _ in range(n)]
+        elif pa.types.is_boolean(kind):
+            values = (rng.random(n) < 0.5).tolist()
+        else:
+            values = rng.integers(0, 100, n).tolist()
+        if field.nullable and rng.random() < 0.7:
+            values = [None if rng.random() < 0.3 else v for v in values]
+        made.append(pa.array(values, kind))
+    return pa.record_batch(made, schema=schema)
+
+
+@cache
+def sealed(kind: int, n: int, seed: int) -> SealedValue:
+    schema = (TELEMETRY, SUMMARY_ROWS, BOOKS_ROWS)[kind]
+    return SealedValue(*encode_rows(rows_of(schema, n, seed)))
+
+
+def alone(message: SealedValue, schema: pa.Schema) -> str:
+    try:
+        return str(pa.Table.from_batches([decode_rows(message.value, message.raw_bytes, schema)]).to_pylist())
+    except DecodeError:
+        return "refused"
+
+
+def verdict(span: RowSpan | DecodeError) -> str:
+    return "refused" if isinstance(span, DecodeError) else str(span.rows().to_pylist())
+
+
+def damaged(message: SealedValue, at: int, bit: int) -> SealedValue:
+    raw = bytearray(CODEC.decompress(message.value, message.raw_bytes, asbytes=True))
+    raw[at] ^= 1 << bit
+    return SealedValue(CODEC.compress(bytes(raw), asbytes=True), len(raw))
+
+
+@settings(max_examples=30)
+@given(
+    kind=st.integers(0, 2),
+    shapes=st.lists(st.tuples(st.sampled_from([1, 1, 2, 9]), st.integers(0, 5)), min_size=4, max_size=24),
+)
+def test_each_message_has_the_rows_that_it_has_alone(kind, shapes):
+    schema = (TELEMETRY, SUMMARY_ROWS, BOOKS_ROWS)[kind]
+    reader, messages = RowReader(schema), [sealed(kind, n, seed) for n, seed in shapes]
+    for _ in range(3):  # layouts are learnt meanwhile
+        assert [verdict(s) for s in reader.read(messages)] == [alone(m, schema) for m in messages]
+
+
+@pytest.mark.parametrize("bit", [0, 6])
+@pytest.mark.parametrize("kind", [0, 1, 2])
+def test_a_damaged_message_has_the_verdict_that_it_has_alone_and_changes_no_other(kind, bit):
+    schema = (TELEMETRY, SUMMARY_ROWS, BOOKS_ROWS)[kind]
+    reader, sound = RowReader(schema), sealed(kind, 2, SEED_WITH_NULLS)
+    reader.read([sound] * 4)
+    messages = [m for at in range(sound.raw_bytes) for m in (damaged(sound, at, bit), sound)]
+    assert [verdict(s) for s in reader.read(messages)] == [alone(m, schema) for m in messages]
+
+
+def test_messages_alike_share_one_table_without_being_decoded_one_by_one():
+    batches = [telemetry_batch(f"machine-{i:02d}", i, 1) for i in range(40)]
+    reader, messages = RowReader(TELEMETRY), [SealedValue(*encode_rows(b)) for b in batches]
+    reader.read(messages)
+    spans = [s for s in reader.read(messages) if isinstance(s, RowSpan)]
+    assert len({id(s.table) for s in spans}) == 1
+    assert [s.start for s in spans] == list(range(40))
+
+
+def test_a_message_that_lies_about_its_length_or_holds_no_rows_is_read_alone():
+    none, some = sealed(0, 0, 1), sealed(0, 1, 1)
+    longer = SealedValue(CODEC.compress(CODEC.decompress(some.value, some.raw_bytes, asbytes=True) + b"x" * 8,
+                                        asbytes=True), some.raw_bytes + 8)  # fmt: skip
+    garbage = SealedValue(b"\x00garbage", 300)
+    reader, messages = RowReader(TELEMETRY), [none, some, longer, garbage, some] * 4
+    for _ in range(3):
+        assert [verdict(s) for s in reader.read(messages)] == [alone(m, TELEMETRY) for m in messages]

@@ -16,6 +16,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 from schemas.durable import DISK
@@ -85,9 +87,10 @@ class CommitAttempt:
 def spans_of(messages: Sequence[RawMessage]) -> Spans:
     """Offsets of a batch, by topic."""
     spans: dict[str, tuple[int, int]] = {}
-    for m in messages:
-        start, _ = spans.get(m.topic, (m.offset, 0))
-        spans[m.topic] = (start, m.offset + 1)
+    for topic, run in groupby(messages, attrgetter("topic")):
+        offsets = [m.offset for m in run]
+        start, _ = spans.get(topic, (offsets[0], 0))
+        spans[topic] = (start, offsets[-1] + 1)
     return spans
 
 

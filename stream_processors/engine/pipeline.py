@@ -106,11 +106,16 @@ def run_jobs(
 def _batch_for(
     job: Job, messages: Sequence[RawMessage], rows: Mapping[str, list[pa.Table]], state: TaskState
 ) -> Batch:
+    topics = {m.topic for m in messages}
+    if topics.isdisjoint(job.reads):
+        own: Sequence[RawMessage] = ()
+    else:
+        own = messages if topics.issubset(job.reads) else [m for m in messages if m.topic in job.reads]
     wanted = {t: pa.concat_tables(p) for t, p in rows.items() if any(names_table(r, t) for r in job.reads)}
     return Batch(
         task=state.task,
         n=state.n + 1,
-        messages=tuple(m for m in messages if m.topic in job.reads),
+        messages=tuple(own),
         rows=wanted,
     )
 

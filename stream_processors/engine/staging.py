@@ -17,6 +17,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import groupby
+from operator import attrgetter
 
 import pyarrow as pa
 
@@ -282,7 +284,8 @@ def _passes(isolated: Isolated) -> bool:
 
 def _spans(state: TaskState, messages: Sequence[RawMessage]) -> dict[str, tuple[int, int]]:
     spans: dict[str, tuple[int, int]] = {}
-    for m in messages:
-        start, end = spans.get(m.topic, (state.offsets.get(m.topic, m.offset), 0))
-        spans[m.topic] = (min(start, m.offset), max(end, m.offset + 1))
+    for topic, run in groupby(messages, attrgetter("topic")):
+        offsets = [m.offset for m in run]
+        start, end = spans.get(topic, (state.offsets.get(topic, offsets[0]), 0))
+        spans[topic] = (min(start, min(offsets)), max(end, max(offsets) + 1))
     return spans

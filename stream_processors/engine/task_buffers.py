@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from schemas.errors import OperatorError
 from stream_processors.job import RawMessage
@@ -16,12 +17,14 @@ HEADER_OVERHEAD_BYTES = 160
 
 def held_bytes(message: RawMessage) -> int:
     """About how much memory the message takes while it waits."""
-    size = MESSAGE_OVERHEAD_BYTES + len(message.value)
+    headers = message.headers
+    size = MESSAGE_OVERHEAD_BYTES + len(message.value) + HEADER_OVERHEAD_BYTES * len(headers)
     if message.key:
         size += len(message.key)
-    for name, value in message.headers:
-        size += HEADER_OVERHEAD_BYTES + len(name) + len(value or b"")
-    return size
+    try:
+        return size + sum(map(len, chain.from_iterable(headers)))
+    except TypeError:  # a header without a value
+        return size + sum(len(name) + len(value or b"") for name, value in headers)
 
 
 @dataclass

@@ -29,7 +29,7 @@ from stream_processors.ingest.admission import Admitted, Claimed, DeviceDirector
 from stream_processors.ingest.landing import Landed, land_statements, land_telemetry, provenance
 from stream_processors.ingest.lane_gaps import lane_gaps
 from stream_processors.ingest.lanes import Lanes
-from stream_processors.ingest.opened_batch import OpenedMessage, RowReaders, opened
+from stream_processors.ingest.opened_batch import OpenedMessage, ReaderCaches, opened
 from stream_processors.job import Batch, Output, RawMessage, State
 from stream_processors.refused_messages import Refusals
 from stream_processors.unread_range import first_offset
@@ -107,7 +107,7 @@ class Ingest:
 
     def __init__(self, directory: DeviceDirectory) -> None:
         self._directory = directory
-        self._readers = RowReaders()
+        self._caches = ReaderCaches()
 
     def process(self, batch: Batch, state: State, now: datetime) -> Output:
         """Land what is admitted and new; quarantine what is refused; count everything.
@@ -118,7 +118,7 @@ class Ingest:
         dropped before it was checked.
         """
         work = _Work(Lanes(state), Refusals(self._directory.letters, state))
-        found = opened(batch.messages, self._directory, work.lanes, self._readers)
+        found = opened(batch.messages, self._directory, work.lanes, self._caches)
         admitted = [a for one in found if (a := self._admit(one, work)) is not None]
         for (topic, profile, _schema), group in _groups(admitted).items():
             self._land(topic, profile, group, work)
@@ -176,14 +176,15 @@ class Ingest:
             return None
         work.lanes.check(envelope)
         admitted = one.open(claimed, self._directory)
-        work.count(message.topic, "received", envelope.n_rows)
-        work.count(message.topic, "landed")
         missing = work.lanes.add(envelope, message.timestamp_ms)
         if missing:
             work.counters[message.topic, "missing_messages"] += missing
         return admitted
 
     def _land(self, topic: str, profile_name: str, group: list[Admitted], work: _Work) -> None:
+        for what in ("received", "landed"):
+            work.counters[topic, f"{what}_messages"] += len(group)
+        work.counters[topic, "received_rows"] += sum(a.envelope.n_rows for a in group)
         if topic in EVENTS:
             schema, table = EVENTS[topic]
             landed = Landed(_event_rows(profile_name, group, schema), QUARANTINE.schema.empty_table())

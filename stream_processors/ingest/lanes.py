@@ -20,11 +20,6 @@ RETIRED_SPOOLS = 512
 _SPOOLS, _MARKS = "spools", "marks"
 
 
-def lane_key(envelope: Envelope) -> str:
-    """State key of the marks of the envelope's lane."""
-    return _lane_key(envelope.producer, envelope.spool_id, envelope.lane)
-
-
 class Lanes:
     """Marks by lane, as of a state and what this call of the job has changed.
 
@@ -37,14 +32,16 @@ class Lanes:
         self._marks: dict[str, LaneMarks] = {}
         self._spools: dict[str, _Spools] = {}
         self._held_before: dict[str, list[str]] | None = None
+        self._keys: dict[tuple[str, str, Lane], str] = {}
         self._changed: dict[str, Any] = {}
 
     def marks(self, envelope: Envelope) -> LaneMarks:
         """The lane's marks; not to be changed by the caller."""
-        key = lane_key(envelope)
-        if key not in self._marks:
-            self._marks[key] = LaneMarks.from_state(self._changed.get(key, self._state.get(key)))
-        return self._marks[key]
+        key = self._key(envelope)
+        found = self._marks.get(key)
+        if found is None:
+            found = self._marks[key] = LaneMarks.from_state(self._changed.get(key, self._state.get(key)))
+        return found
 
     def check(self, envelope: Envelope) -> None:
         """Return if the message's number may be added, once its content is found to be good.
@@ -74,11 +71,19 @@ class Lanes:
     def add(self, envelope: Envelope, timestamp_ms: int) -> int:
         """Add a number that ``check`` allows; returns by how much the lane's gap has grown."""
         self._use(envelope.producer, envelope.spool_id, timestamp_ms // DAY_MS)
-        marks, key = self.marks(envelope), lane_key(envelope)
+        marks, key = self.marks(envelope), self._key(envelope)
         before = marks.gap
         marks.add(envelope.msg_no, envelope.digest)
         self._changed[key] = marks
         return marks.gap - before
+
+    def _key(self, envelope: Envelope) -> str:
+        """State key of the marks of the envelope's lane."""
+        lane = (envelope.producer, envelope.spool_id, envelope.lane)
+        key = self._keys.get(lane)
+        if key is None:
+            key = self._keys[lane] = _lane_key(*lane)
+        return key
 
     def changes(self) -> Mapping[str, Any]:
         """State keys that changed; None removes."""

@@ -55,6 +55,8 @@ class LaneMarks:
 
     def status(self, msg_no: int) -> NumberStatus:
         """What is known of a number."""
+        if msg_no == self.mark:  # nearly every message: what comes above never touches the mark
+            return NumberStatus.NEW
         if msg_no >= self.highest + LARGEST_JUMP:
             return NumberStatus.BEYOND
         if msg_no >= self.mark:
@@ -69,6 +71,8 @@ class LaneMarks:
     @property
     def gap(self) -> int:
         """Messages missing below the highest known number, given up or not."""
+        if not self.above:
+            return self.given_up
         return self.given_up + self.highest - self.mark - sum(b - a for a, b in self.above)
 
     def same_bytes(self, msg_no: int, digest: bytes) -> bool:

@@ -25,6 +25,7 @@ from stream_processors.ingest.admission import (
     open_message,
     wire_schema_of,
 )
+from stream_processors.ingest.known_headers import KnownHeaders
 from stream_processors.ingest.lanes import Lanes
 from stream_processors.ingest.sealed_rows import RowReader, RowSpan, SealedValue
 from stream_processors.job import RawMessage
@@ -69,13 +70,18 @@ class OpenedMessage:
         self._rows = rows
 
 
-class RowReaders:
-    """Readers of the schemas that came, by fingerprint; kept between calls."""
+class ReaderCaches:
+    """What is known of headers and rows that came before; kept between calls, and changes no outcome.
+
+    Attributes:
+        headers: Headers that producers repeat.
+    """
 
     def __init__(self) -> None:
+        self.headers = KnownHeaders()
         self._readers: dict[str, RowReader] = {}
 
-    def of(self, fingerprint: str, schema: pa.Schema) -> RowReader:
+    def rows(self, fingerprint: str, schema: pa.Schema) -> RowReader:
         """The reader of a schema."""
         if fingerprint not in self._readers:
             self._readers[fingerprint] = RowReader(schema)
@@ -83,10 +89,11 @@ class RowReaders:
 
 
 def opened(
-    messages: Sequence[RawMessage], directory: DeviceDirectory, lanes: Lanes, readers: RowReaders
+    messages: Sequence[RawMessage], directory: DeviceDirectory, lanes: Lanes, caches: ReaderCaches
 ) -> list[OpenedMessage]:
     """All messages in order, with what could be found out in advance."""
-    found = [_identified(message, directory) for message in messages]
+    signers: dict[str, KnownDevice] = {}
+    found = [_identified(message, directory, caches.headers, signers) for message in messages]
     groups: dict[tuple[str, str, str], list[OpenedMessage]] = defaultdict(list)
     for one, claimed in _likely_new(found, lanes):
         if claimed.message.topic in EVENT_OF:
@@ -97,15 +104,36 @@ def opened(
             continue  # its turn comes
         groups[claimed.message.topic, claimed.envelope.profile, claimed.envelope.schema].append(one)
     for (topic, _profile, fingerprint), group in groups.items():
-        _open_rows(topic, fingerprint, group, directory, readers)
+        _open_rows(topic, fingerprint, group, directory, caches)
     return found
 
 
-def _identified(message: RawMessage, directory: DeviceDirectory) -> OpenedMessage:
+def _identified(
+    message: RawMessage, directory: DeviceDirectory, headers: KnownHeaders, signers: dict[str, KnownDevice]
+) -> OpenedMessage:
+    """Who says to have sent a message.
+
+    Args:
+        message: As it came.
+        directory: For look-ups.
+        headers: Those that came before; grows.
+        signers: Active producers that this call has looked up, by key id; grows.
+    """
+    known = headers.read(message)
+    if known is not None:
+        device = signers.get(known.envelope.signer)
+        if device is not None and device.producer == known.envelope.producer:
+            return OpenedMessage(
+                message, Claimed(message, known.envelope, known.signature, known.signed, device), None
+            )
     try:
-        return OpenedMessage(message, identify(message, directory), None)
+        claimed = identify(message, directory)
     except MessageError as exc:
         return OpenedMessage(message, None, exc)
+    signers[claimed.envelope.signer] = claimed.device
+    if known is None:
+        headers.learn(message, claimed.envelope)
+    return OpenedMessage(message, claimed, None)
 
 
 def _likely_new(found: Sequence[OpenedMessage], lanes: Lanes) -> Iterator[tuple[OpenedMessage, Claimed]]:
@@ -127,7 +155,7 @@ def _open_rows(
     fingerprint: str,
     group: Sequence[OpenedMessage],
     directory: DeviceDirectory,
-    readers: RowReaders,
+    caches: ReaderCaches,
 ) -> None:
     """Give each message its rows, where they are sound and its sender's own."""
     claims = [one.claimed for one in group if one.claimed is not None]
@@ -136,7 +164,7 @@ def _open_rows(
     except MessageError:
         return
     values = [SealedValue(c.message.value, c.envelope.raw_bytes) for c in claims]
-    spans = readers.of(fingerprint, schema).read(values)
+    spans = caches.rows(fingerprint, schema).read(values)
     together: dict[int, list[tuple[OpenedMessage, Claimed, RowSpan]]] = defaultdict(list)
     for one, claimed, span in zip(group, claims, spans, strict=True):
         if isinstance(span, RowSpan):

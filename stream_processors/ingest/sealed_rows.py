@@ -163,6 +163,9 @@ class RowReader:
     def _joined(self, laid: Sequence[_Laid]) -> pa.Table:
         """One table of all rows.
 
+        A column that may not be null has no nulls: a layout is learnt from a sound message, and each message
+        has as many nulls as its layout states.
+
         Raises:
             Unjoinable: The columns of a message are not what its metadata says.
             pyarrow.ArrowException: They are, but hold what Arrow refuses.
@@ -175,9 +178,6 @@ class RowReader:
             own = pieces[at : at + column.n_pieces]
             arrays.append(column.joined(Pieces(own, counts, nulls[number])))
             at += column.n_pieces
-        for field, array in zip(self._schema, arrays, strict=True):
-            if array.null_count and not field.nullable:
-                raise Unjoinable(f"column {field.name} may not be null")
         table = pa.Table.from_arrays(arrays, schema=self._schema)
         table.validate(full=True)
         return table

@@ -46,15 +46,20 @@ def sealed(kind: int, n: int, seed: int) -> SealedValue:
     return SealedValue(*encode_rows(rows_of(schema, n, seed)))
 
 
+def shown(rows: pa.Table) -> str:
+    """The rows as text; instants as numbers, for a damaged one is in no calendar."""
+    return str([(c.cast("int64") if pa.types.is_timestamp(c.type) else c).to_pylist() for c in rows.columns])
+
+
 def alone(message: SealedValue, schema: pa.Schema) -> str:
     try:
-        return str(pa.Table.from_batches([decode_rows(message.value, message.raw_bytes, schema)]).to_pylist())
+        return shown(pa.Table.from_batches([decode_rows(message.value, message.raw_bytes, schema)]))
     except DecodeError:
         return "refused"
 
 
 def verdict(span: RowSpan | DecodeError) -> str:
-    return "refused" if isinstance(span, DecodeError) else str(span.rows().to_pylist())
+    return "refused" if isinstance(span, DecodeError) else shown(span.rows())
 
 
 def damaged(message: SealedValue, at: int, bit: int) -> SealedValue:

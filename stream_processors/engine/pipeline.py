@@ -89,7 +89,7 @@ def run_jobs(
     for job in jobs:
         if observer is not None:
             observer.before(job)
-        output = job.process(_batch_for(job, messages, given | rows, state), state.of_job(job.name), now)
+        output = job.process(_batch_for(job, messages, given | rows, state), state.keys_of(job.name), now)
         _check_writes(job, output)
         if observer is not None:
             observer.after(job, output)

@@ -16,6 +16,7 @@ import orjson
 from feature_store.lake import StagedFile
 from schemas.errors import OperatorError
 from schemas.self_digest import checked, with_digest
+from stream_processors.engine.job_keys import JobKeys
 from stream_processors.job import Derived
 
 FORMAT = 1
@@ -229,8 +230,7 @@ class TaskState:
 
     def changed_by(self, changes: Mapping[str, Any]) -> TaskState:
         """State one commit later with these keys changed; None removes a key."""
-        state = {k: v for k, v in {**self.state, **changes}.items() if v is not None}
-        return replace(self, n=self.n + 1, state=state)
+        return replace(self, n=self.n + 1, state=JobKeys.of(self.state).changed(changes))
 
     def without(self, keys: Collection[str]) -> TaskState:
         """State without some keys."""
@@ -243,8 +243,11 @@ class TaskState:
 
     def of_job(self, job: str) -> dict[str, Any]:
         """The job's keys, without its prefix."""
-        prefix = f"{job}/"
-        return {k[len(prefix) :]: v for k, v in self.state.items() if k.startswith(prefix)}
+        return dict(self.keys_of(job))
+
+    def keys_of(self, job: str) -> Mapping[str, Any]:
+        """The same without a copy, for a job that keeps to ``State``: it changes nothing in it."""
+        return JobKeys.of(self.state).of_job(job)
 
     def to_bytes(self) -> bytes:
         """Full snapshot as JSON, with its digest."""
@@ -275,7 +278,8 @@ class TaskState:
         log = LogIdentity(raw["cluster_id"], raw["topic_ids"]) if raw["cluster_id"] else None
         named = raw.get("named", {})
         stopped = {job: StoppedJob.from_json(stop) for job, stop in raw.get("stopped", {}).items()}
-        return cls(raw["task"], raw["n"], raw["offsets"], raw["state"], raw["counters"], log, named, stopped)
+        keys = JobKeys.of(raw["state"])
+        return cls(raw["task"], raw["n"], raw["offsets"], keys, raw["counters"], log, named, stopped)
 
 
 def event_id(task: str, n: int, index: int) -> str:
@@ -297,10 +301,18 @@ def _message_to_json(message: Derived) -> dict[str, Any]:
     return {
         "topic": message.topic,
         "key": message.key,
-        "value": base64.b64encode(message.value).decode(),
+        **_content_to_json(message.value),
         "headers": [[k, base64.b64encode(v).decode()] for k, v in message.headers],
         "copy_of": message.copy_of,
     }
+
+
+def _content_to_json(value: bytes) -> dict[str, str]:
+    """The value as ``text``; in base64, as release 0.2.0 wrote every value, where it is no UTF-8."""
+    try:
+        return {"text": value.decode()}
+    except UnicodeDecodeError:
+        return {"value": base64.b64encode(value).decode()}
 
 
 def _message_from_json(raw: dict[str, Any]) -> Derived:
@@ -308,7 +320,7 @@ def _message_from_json(raw: dict[str, Any]) -> Derived:
     return Derived(
         topic=raw["topic"],
         key=raw["key"],
-        value=base64.b64decode(raw["value"]),
+        value=raw["text"].encode() if "text" in raw else base64.b64decode(raw["value"]),
         headers=tuple((k, base64.b64decode(v)) for k, v in raw["headers"]),
         copy_of=(copy_of[0], copy_of[1], copy_of[2]) if copy_of else None,
     )

@@ -50,6 +50,7 @@ class LakeDirectory:
         self._loaded_at = -MAX_AGE_S
         self._known: dict[str, KnownDevice] = {}
         self._records: dict[str, DeviceRecord] = {}
+        self._read_records: dict[str, DeviceRecord] | None = None  # as the registry gave them
         self._profiles: dict[str, Profile] = {}
         self._wires: dict[str, pa.Schema] = {}
 
@@ -117,6 +118,9 @@ class LakeDirectory:
             self._profiles = dict(self._profile_registry.profiles())
             records = self._device_registry.keys()
         self._loaded_at = now
+        if records is self._read_records:  # the registry has read nothing new
+            return
+        self._read_records = records
         before = self._records
         self._records = {r.device_id: r for r in records.values()}
         gateways: dict[str, set[str]] = {}

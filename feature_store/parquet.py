@@ -174,11 +174,11 @@ def conform(rows: pa.Table, columns: pa.Schema) -> pa.Table:
 
 def by_day(rows: pa.Table, column: str) -> list[tuple[date, pa.Table]]:
     """The rows by UTC day of a time column; nearly always all are of one day."""
-    day = np.floor_divide(rows.column(column).cast(pa.int64()).to_numpy(), _MICROS_PER_DAY)
-    found = np.unique(day)
-    if len(found) == 1:
-        return [(_day(found[0]), rows)]
-    return [(_day(number), rows.filter(pa.array(day == number))) for number in found]
+    micros = rows.column(column).cast(pa.int64()).to_numpy()
+    if len(micros) and (first := micros.min() // _MICROS_PER_DAY) == micros.max() // _MICROS_PER_DAY:
+        return [(_day(first), rows)]
+    day = np.floor_divide(micros, _MICROS_PER_DAY)
+    return [(_day(number), rows.filter(pa.array(day == number))) for number in np.unique(day)]
 
 
 def _day(number: int) -> date:

@@ -279,6 +279,10 @@ def verify_signed(
 
     Args:
         signed: What the signature covers (``signed_by``).
+        value: Bytes as they came.
+        envelope: States their digest.
+        signature: As the headers have it.
+        verifier: The signer's key.
 
     Raises:
         SignatureError: One of them is not.

@@ -11,49 +11,68 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 
+class _Place:
+    """Where the keys of one version are.
+
+    Attributes:
+        data: They themselves; None: they are in the place of a newer version.
+        newer: That place.
+        undo: What was different in it; None: the key was not there.
+    """
+
+    __slots__ = ("data", "newer", "undo")
+
+    def __init__(self, data: dict[str, Any]) -> None:
+        self.data: dict[str, Any] | None = data
+        self.newer: _Place | None = None
+        self.undo: Mapping[str, Any] = {}
+
+    def move_to(self, newer: _Place, data: dict[str, Any], changes: Mapping[str, Any]) -> None:
+        """Change the data, which are this place's, and leave them to another; only what differs stays."""
+        self.undo = {key: data.get(key) for key in changes}
+        for key, value in changes.items():
+            if value is None:
+                data.pop(key, None)
+            else:
+                data[key] = value
+        self.data, self.newer = None, newer
+        newer.data, newer.newer, newer.undo = data, None, {}
+
+
 class KeyVersion(Mapping[str, Any]):
     """Keys of one job as of one commit; no value is None. Used from one thread."""
 
-    __slots__ = ("_data", "_newer", "_undo")
+    __slots__ = ("_place",)
 
     def __init__(self, data: dict[str, Any]) -> None:
-        self._data: dict[str, Any] | None = data
-        self._newer: KeyVersion | None = None
-        self._undo: Mapping[str, Any] = {}
+        self._place = _Place(data)
 
     def changed(self, changes: Mapping[str, Any]) -> KeyVersion:
         """The version after these changes; None removes a key."""
-        data = self._own()
-        undo = {key: data.get(key) for key in changes}
-        _apply(data, changes)
-        newer = KeyVersion(data)
-        self._data, self._newer, self._undo = None, newer, undo
+        data, newer = self._own(), KeyVersion({})
+        self._place.move_to(newer._place, data, changes)
         return newer
 
     def _own(self) -> dict[str, Any]:
         """The dictionary, made to hold what this version holds."""
-        behind: list[KeyVersion] = []
-        at = self
-        while at._newer is not None:
+        if self._place.data is not None:
+            return self._place.data
+        behind, at = list[_Place](), self._place
+        while at.newer is not None:
             behind.append(at)
-            at = at._newer
+            at = at.newer
+        data = at.data or {}
         for older in reversed(behind):
-            data = at._data
-            assert data is not None  # noqa: S101  (only the newest has no newer one)
-            redo = {key: data.get(key) for key in older._undo}
-            _apply(data, older._undo)
-            older._data, older._newer, older._undo = data, None, {}
-            at._data, at._newer, at._undo = None, older, redo
+            at.move_to(older, data, older.undo)
             at = older
-        assert self._data is not None  # noqa: S101
-        return self._data
+        return data
 
     def __getitem__(self, key: str) -> Any:
-        return (self._data if self._data is not None else self._own())[key]
+        return self._own()[key]
 
     def get(self, key: str, default: Any = None) -> Any:
         """The key's value, or another."""
-        return (self._data if self._data is not None else self._own()).get(key, default)
+        return self._own().get(key, default)
 
     def __contains__(self, key: object) -> bool:
         return key in self._own()
@@ -122,11 +141,3 @@ class JobKeys(Mapping[str, Any]):
 
     def __reduce__(self) -> tuple[type[JobKeys], tuple[dict[str, KeyVersion]]]:
         return JobKeys, (dict(self._jobs),)
-
-
-def _apply(data: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    for key, value in changes.items():
-        if value is None:
-            data.pop(key, None)
-        else:
-            data[key] = value

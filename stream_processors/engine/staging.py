@@ -287,5 +287,5 @@ def _spans(state: TaskState, messages: Sequence[RawMessage]) -> dict[str, tuple[
     for topic, run in groupby(messages, attrgetter("topic")):
         offsets = [m.offset for m in run]
         start, end = spans.get(topic, (state.offsets.get(topic, offsets[0]), 0))
-        spans[topic] = (min(start, min(offsets)), max(end, max(offsets) + 1))
+        spans[topic] = (min(start, *offsets), max(end, 1 + max(offsets)))
     return spans

@@ -74,7 +74,8 @@ class RowCounts:
     def bit_places(self) -> np.ndarray:
         """Place of each row's bit where the bits of each batch begin at a byte of their own."""
         begins = (np.cumsum(self.bytes_of_bits) - self.bytes_of_bits) * 8
-        return np.repeat(begins - self.firsts, self.each) + np.arange(self.total)
+        places: np.ndarray = np.repeat(begins - self.firsts, self.each) + np.arange(self.total)
+        return places
 
 
 class Pieces(NamedTuple):
@@ -97,7 +98,7 @@ class Pieces(NamedTuple):
         """One value, 0 or 1, a row; a batch without the piece has ``missing`` in each byte."""
         sizes = self.counts.bytes_of_bits.tolist()
         packed = b"".join([p or missing * size for p, size in zip(self.pieces[number], sizes, strict=True)])
-        unpacked = np.unpackbits(np.frombuffer(packed, "uint8"), bitorder="little")
+        unpacked: np.ndarray = np.unpackbits(np.frombuffer(packed, "uint8"), bitorder="little")
         return unpacked[self.counts.bit_places]
 
     def validity(self) -> pa.Buffer | None:

@@ -66,8 +66,9 @@ def land_telemetry(messages: Sequence[Admitted], profile: Profile) -> Landed:
     features = [n for n in profile.feature_names if n in columns]
     good, reason = _check_policy(columns, profile)
     for name in (*features, "score"):
-        columns[name], finite = _finite_or_null(columns[name])
-        good, reason = _refuse(good, reason, ~finite, f"{name} is infinite")
+        columns[name], infinite = _finite_or_null(columns[name])
+        if infinite is not None:
+            good, reason = _refuse(good, reason, infinite, f"{name} is infinite")
     score = columns["score"].fill_null(0.0).to_numpy()
     good, reason = _refuse(good, reason, (score < 0) | (score > 1), "score is outside [0, 1]")
     columns |= _plausible_time(columns, profile)
@@ -125,12 +126,15 @@ def _constant(value: object, n: int) -> pa.Array:
     return pa.repeat(pa.scalar(value, pa.string()), n)
 
 
-def _finite_or_null(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, np.ndarray]:
+def _finite_or_null(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, np.ndarray | None]:
+    """The column with null for NaN, and which values are infinite; None: all are finite."""
     values = column.to_numpy(zero_copy_only=False) if column.null_count else column.to_numpy()
+    if np.isfinite(values).all():
+        return column, None
     nan = np.isnan(values)
     if nan.any() and column.null_count != int(nan.sum()):
         column = pa.chunked_array([pa.array(values, column.type, mask=nan)])
-    return column, ~np.isinf(values)
+    return column, np.isinf(values)
 
 
 def _refuse(good: np.ndarray, reason: np.ndarray, bad: np.ndarray, why: str) -> tuple[np.ndarray, np.ndarray]:

@@ -142,7 +142,9 @@ class RowReader:
         nulls = tuple(c.null_count for c in batch.columns)
         return _Layout(batch.num_rows, len(raw), itemgetter(*cuts), nulls)
 
-    def _together(self, messages: Sequence[SealedValue], laid: Sequence[_Laid]) -> list[RowSpan | DecodeError]:
+    def _together(
+        self, messages: Sequence[SealedValue], laid: Sequence[_Laid]
+    ) -> list[RowSpan | DecodeError]:
         """All of them as one table; where they do not hold, halves of them."""
         if len(messages) < FEWEST_TOGETHER:
             return [self._alone(m) for m in messages]

@@ -63,12 +63,14 @@ class RowCounts:
     @cached_property
     def firsts(self) -> np.ndarray:
         """Number of each batch's first row."""
-        return np.cumsum(self.each) - self.each
+        firsts: np.ndarray = np.cumsum(self.each) - self.each
+        return firsts
 
     @cached_property
     def bytes_of_bits(self) -> np.ndarray:
         """Bytes that a bit for each row of a batch takes."""
-        return (self.each + 7) // 8
+        sizes: np.ndarray = (self.each + 7) // 8
+        return sizes
 
     @cached_property
     def bit_places(self) -> np.ndarray:
@@ -98,8 +100,9 @@ class Pieces(NamedTuple):
         """One value, 0 or 1, a row; a batch without the piece has ``missing`` in each byte."""
         sizes = self.counts.bytes_of_bits.tolist()
         packed = b"".join([p or missing * size for p, size in zip(self.pieces[number], sizes, strict=True)])
-        unpacked: np.ndarray = np.unpackbits(np.frombuffer(packed, "uint8"), bitorder="little")
-        return unpacked[self.counts.bit_places]
+        unpacked = np.unpackbits(np.frombuffer(packed, "uint8"), bitorder="little")
+        bits: np.ndarray = unpacked[self.counts.bit_places]
+        return bits
 
     def validity(self) -> pa.Buffer | None:
         """Arrow's bitmap of rows that are not null; None: all are.

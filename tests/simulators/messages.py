@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -99,17 +100,21 @@ class SimLog:
 
 
 class SimDirectory:
-    """Knows the devices and profiles it is given."""
+    """Knows the devices and profiles it is given, and who is behind which gateway."""
 
     def __init__(
-        self, *devices: SimDevice, profiles: tuple[Profile, ...] = (MACHINE,), revoked: tuple[str, ...] = ()
+        self,
+        *devices: SimDevice,
+        profiles: tuple[Profile, ...] = (MACHINE,),
+        revoked: tuple[str, ...] = (),
+        behind: Mapping[str, tuple[str, ...]] = {},
     ):
         self._devices = {
             d.signer.key_id: KnownDevice(
                 d.device_id,
                 d.device_id not in revoked,
                 MessageVerifier(d.signer.public_pem()),
-                frozenset({d.device_id}),
+                frozenset({d.device_id, *behind.get(d.device_id, ())}),
             )
             for d in devices
         }

@@ -1,6 +1,7 @@
 """Messages that come together are judged as each is by itself."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
@@ -10,10 +11,19 @@ from schemas.row_schemas import fingerprint
 from schemas.topics import ALERT, TELEMETRY, Lane
 from stream_processors.engine.pipeline import run_jobs
 from stream_processors.engine.records import TaskState
-from stream_processors.ingest.ingest_job import Ingest
+from stream_processors.ingest.ingest_job import VERIFIED_DUPLICATES, Ingest
 from tests.simulators.messages import T0, SimDevice, SimDirectory, SimLog, telemetry_batch
 
 ROWS = "telemetry_machine"
+EXPECTED = {
+    ("ClonedIdentityError", True): 1,
+    ("DecodeError", True): 10,
+    ("MessageError", True): 3,
+    ("PolicyError", True): 2,
+    ("SignatureError", False): 4,
+    ("UnknownSchemaError", True): 2,
+}
+"""Refusals of ``mixed`` and its first seven again, by error and whether the signature holds."""
 
 
 def outcome(directory, *calls):
@@ -43,7 +53,7 @@ def sealed_wrongly(device: SimDevice):
         device.seal_value(telemetry, live, "0123456789abcdef", value, 2, raw),
         device.seal_value(telemetry, live, "json", b"{}", 1, 2),
         device.seal_value(telemetry, live, schema, CODEC.compress(cut, asbytes=True), 2, raw - 8),
-        device.seal_value(telemetry, live, schema, value, 2, raw * 4),
+        device.seal_value(telemetry, live, schema, value, 2, 2**40),
         device.seal_value(ALERT.base, Lane.ALERT, "json", b"{}", 1, 2),
         device.telemetry(telemetry_batch(device.device_id, 92, 2, score=[0.5, 7.0])),
         known,
@@ -85,7 +95,7 @@ def test_one_call_has_the_outcome_of_a_call_a_message(mixed):
     assert together[2] == apart[2]
     assert sorted(together[1]) == sorted(apart[1])
     assert sorted(together[0], key=str) == sorted(apart[0], key=str)
-    assert len({error for _, error, _, _ in together[1]}) > 4
+    assert Counter((error, verified) for _, error, _, verified in together[1]) == EXPECTED
 
 
 def test_rows_of_messages_that_were_opened_together_land_in_the_order_of_the_log(mixed):
@@ -112,10 +122,24 @@ def test_a_gateway_sends_for_the_devices_behind_it_and_for_no_other():
     assert {reason for _, _, reason, _ in refused} == {"gateway-1 may not send for machine-99"}
 
 
+class CountingDirectory(SimDirectory):
+    """Counts the signatures that are checked."""
+
+    checked = 0
+
+    def signer(self, key_id):
+        device = super().signer(key_id)
+        return None if device is None else replace(device, verifier=self)
+
+    def verify(self, signature, data):
+        self.checked += 1
+
+
 def test_copies_of_one_number_are_not_all_checked():
     device, log = SimDevice(), SimLog()
-    sealed = device.rows(0, 1)
-    messages = [log.append(sealed) for _ in range(1003)]
-    _, _, seen = outcome(SimDirectory(device), messages)
+    sealed, directory = device.rows(0, 1), CountingDirectory(device)
+    messages = [log.append(sealed) for _ in range(VERIFIED_DUPLICATES + 3)]
+    _, _, seen = outcome(directory, messages)
     assert seen["ingest/telemetry.v1/unchecked_messages"] == 2
     assert seen["ingest/telemetry.v1/landed_messages"] == 1
+    assert directory.checked == VERIFIED_DUPLICATES + 1

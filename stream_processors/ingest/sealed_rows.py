@@ -10,6 +10,7 @@ that it always had.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -34,12 +35,17 @@ class SealedValue(NamedTuple):
     raw_bytes: int
 
 
-class RowSpan(NamedTuple):
+@dataclass(slots=True)
+class RowSpan:
     """Rows of one message: ``n`` rows of a table, from ``start``."""
 
     table: pa.Table
     start: int
     n: int
+
+    def __getitem__(self, column: str) -> pa.ChunkedArray:
+        """One column of these rows."""
+        return self.table.column(column).slice(self.start, self.n)
 
     def rows(self) -> pa.Table:
         """These rows only."""

@@ -7,6 +7,7 @@ and wherever the process dies.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,11 +22,14 @@ from edge_producer.spool.spool_file import PAGE, WAL_PAGES, Connect, SpoolFile, 
 from edge_producer.spool.spool_lock import CommitNote, SpoolLock
 from edge_producer.spool.spool_messages import SpoolMessages
 from edge_producer.spool.spool_rows import SpoolRows
+from edge_producer.spool.spool_tallies import agree, recount, total
 from edge_producer.spool.spool_totals import TOTALS, DeviceBooks, read_books
 from edge_producer.summaries import Summary
 from schemas.errors import SpoolDamagedError, SpoolOwnerError
 from schemas.profile import Profile
 from schemas.row_schemas import fingerprint, telemetry_rows
+
+log = logging.getLogger(__name__)
 
 __all__ = ["DeviceBooks", "Spool", "SpoolAccess", "read_books"]
 
@@ -37,6 +41,8 @@ SPOOLS_SET_ASIDE = "spools_set_aside"
 """Name of the counter of spools that were set aside, and whose content this one took over."""
 ROWS_UNKEPT = "rows_unkept"
 """Name of the counter of rows that were sensed and selected, and that no disk kept."""
+TALLIES_CORRECTED = "tallies_corrected"
+"""Name of the counter of starts that found sums which were not what the tables hold."""
 AGED_PER_PAGE = 4
 """Lines and rows whose time is set back in one transaction, for each page that the log may take."""
 EARLIER_SPOOLS = "earlier_spools"
@@ -85,8 +91,7 @@ class Spool:
         self.books.awaited.update(self._awaited())
         self.rows = SpoolRows(self._connection, self.books)
         self.messages = SpoolMessages(self._connection, self.books, self.names)
-        (size,) = self._connection.execute("SELECT coalesce(sum(length(value)), 0) FROM summaries").fetchone()
-        self.summary_bytes = int(size)
+        self.summary_bytes = total(self._connection, "summary_bytes")
         self.commits = self.counters().get(COMMITS, 0)
 
     @classmethod
@@ -205,12 +210,24 @@ class Spool:
             self.count({"rows_damaged": held})
 
     def check_content(self) -> None:
-        """Check the whole file; takes seconds where it is large.
+        """Check the whole file, sums included; takes seconds where it is large. Not in a transaction.
+
+        Sums that are not what the tables hold are counted anew, and that is counted.
 
         Raises:
             SpoolDamagedError: It is damaged.
+            SpoolError: It cannot be written.
         """
         self._file.check_content()
+        if agree(self._connection):
+            return
+        log.warning("%s: its sums are counted anew", self._file.path)
+        with self.transaction():
+            recount(self._connection)
+            self.count({TALLIES_CORRECTED: 1})
+        self.rows.measure()
+        self.messages.measure()
+        self.summary_bytes = total(self._connection, "summary_bytes")
 
     def close(self) -> None:
         """Close the file and release its lock."""
@@ -284,9 +301,10 @@ class Spool:
 
     def devices_with_summaries(self) -> list[int]:
         """Devices with unsealed summaries."""
-        return [
-            no for (no,) in self._connection.execute("SELECT DISTINCT device FROM summaries ORDER BY device")
-        ]
+        query = (
+            "SELECT no FROM devices WHERE EXISTS (SELECT 1 FROM summaries WHERE device = no) ORDER BY no"
+        )
+        return [no for (no,) in self._connection.execute(query)]
 
     def summaries(self, device: int, limit: int) -> list[tuple[int, Summary]]:
         """Unsealed summaries with their ids, in the order they closed; a damaged one is given up."""
@@ -310,23 +328,15 @@ class Spool:
 
     def drained(self) -> bool:
         """Whether nothing is left to send; held rows do not count."""
-        query = (
-            "SELECT EXISTS (SELECT 1 FROM rows) OR EXISTS (SELECT 1 FROM summaries)"
-            " OR EXISTS (SELECT 1 FROM messages) OR EXISTS (SELECT 1 FROM books WHERE dirty = 1)"
-        )
-        return not self._connection.execute(query).fetchone()[0]
+        return self.left() == (0, 0, 0) and not self.books.unstated()
 
     def left(self) -> tuple[int, int, int]:
         """Numbers of unsealed rows, unsealed summaries and sealed messages."""
-        query = (
-            "SELECT (SELECT count(*) FROM rows), (SELECT count(*) FROM summaries),"
-            " (SELECT count(*) FROM messages)"
-        )
-        rows, summaries, messages = self._connection.execute(query).fetchone()
-        return int(rows), int(summaries), int(messages)
+        rows, summaries, messages = (total(self._connection, n) for n in ("rows", "summaries", "messages"))
+        return rows, summaries, messages
 
     def totals(self) -> dict[str, DeviceBooks]:
-        """Each device's totals."""
+        """Each device's totals, from sums that are kept: it costs the same however much waits."""
         return {device: DeviceBooks(*counts) for device, *counts in self._connection.execute(TOTALS)}
 
     def _adopt(self, profile: Profile) -> None:

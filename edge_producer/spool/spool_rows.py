@@ -14,6 +14,7 @@ from edge_producer.spool.checksums import row_checksum
 from edge_producer.spool.salvage_plan import FoundRow
 from edge_producer.spool.spool_books import SpoolBooks
 from edge_producer.spool.spool_file import one
+from edge_producer.spool.spool_tallies import total
 from schemas.row_schemas import Stratum
 
 log = logging.getLogger(__name__)
@@ -48,10 +49,12 @@ class SpoolRows:
         self._books = books
         blocks = connection.execute("SELECT device, period_us, stratum, tau FROM blocks")
         self._tau: dict[ThinnedBlock, float] = {ThinnedBlock(d, p, s): tau for d, p, s, tau in blocks}
-        n, size = connection.execute(
-            "SELECT count(*), coalesce(sum(length(features)), 0) FROM rows"
-        ).fetchone()
-        self.bytes = int(size) + ROW_OVERHEAD * int(n)
+        self.bytes = 0
+        self.measure()
+
+    def measure(self) -> None:
+        """Set ``bytes`` to what the file's sums say."""
+        self.bytes = total(self._connection, "row_bytes") + ROW_OVERHEAD * total(self._connection, "rows")
 
     def insert(self, device: int, rows: Iterable[Row], books: Mapping[BookKey, int]) -> None:
         """Store selected rows; a row of a thinned block only if thinning would have kept it."""
@@ -100,9 +103,11 @@ class SpoolRows:
 
     def oldest_s(self) -> dict[int, float]:
         """Time at which the oldest unsealed row was sensed (steady clock), by device."""
-        return dict(
-            self._connection.execute("SELECT device, min(sensed_s) FROM rows GROUP BY device").fetchall()
+        # One search of an index for each device: grouped, the query would read the whole index.
+        found = self._connection.execute(
+            "SELECT no, (SELECT min(sensed_s) FROM rows WHERE device = no) AS oldest FROM devices"
         )
+        return {device: oldest for device, oldest in found if oldest is not None}
 
     def read(self, device: int, from_s: float, before_s: float, limit: int) -> list[StoredRow]:
         """Rows sensed in the half-open span, oldest first, with their inclusion probability as thinned.

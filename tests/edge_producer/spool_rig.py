@@ -226,8 +226,7 @@ class SpoolRig:
         with self.spool.transaction():
             for no in self.spool.names:
                 ids += [stored.id for stored in self.sealer.summaries(no)]
-                due = self.spool.books.due(self.now, 0.0, settled_only=False)
-                lines = [line for line in due if line.device == no]
+                lines = self.spool.books.due(no, self.now, 0.0, settled_only=False)
                 ids += [s.id for s in self.sealer.books(no, lines, self.now)] if lines else []
         return self._remember(ids)
 

@@ -98,7 +98,7 @@ def test_a_line_taken_over_is_stated_again_only_if_it_was_not_or_something_was_l
     rig = rigs(tmp_path)
     with rig.spool.transaction():
         rig.spool.books.take_over(1, found(stated, pending), lost, rig.now)
-    lines = [d.line for d in rig.spool.books.due(rig.now, 0.0, settled_only=False)]
+    lines = [d.line for d in rig.spool.books.due(1, rig.now, 0.0, settled_only=False)]
     assert bool(lines) is due
     books = rig.books()
     assert (books.sensed, books.acked, books.evicted) == (10, 4, 1 + lost)
@@ -129,11 +129,11 @@ def test_a_damaged_row_is_evicted_and_its_line_states_a_gap(rigs, tmp_path):
     rig = rigs(tmp_path, bench_profile(p=1.0, p_min=1.0, pretrigger=0))
     rig.sense([0.1] * 10)
     rig.flush()
-    [whole] = rig.spool.books.due(rig.now, 0.0, settled_only=False)
+    [whole] = rig.spool.books.due(1, rig.now, 0.0, settled_only=False)
     assert not whole.line.gap
     with rig.spool.transaction():
         rig.spool.books.lose(whole.id, 3, rig.now)
-    [damaged] = rig.spool.books.due(rig.now, 0.0, settled_only=False)
+    [damaged] = rig.spool.books.due(1, rig.now, 0.0, settled_only=False)
     assert (damaged.line.gap, damaged.line.evicted, damaged.line.pending) == (True, 3, 7)
     assert rig.spool.counters()["rows_damaged"] == 3
 

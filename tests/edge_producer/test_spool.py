@@ -191,7 +191,7 @@ def test_a_line_is_not_stated_before_its_period_closed(rigs, tmp_path):
     rig = rigs(tmp_path)
     rig.sense([0.1] * 9)
     rig.commit()
-    assert rig.spool.books.due(rig.now + 1e6, 0.0, settled_only=False) == []
+    assert rig.spool.books.due(1, rig.now + 1e6, 0.0, settled_only=False) == []
 
 
 def test_forgotten_lines_stay_in_the_totals(rigs, tmp_path):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from edge_producer.spool.spool import Spool, read_books
+from edge_producer.spool.spool_tallies import agree
 from schemas.errors import SpoolDamagedError, SpoolError, SpoolUnavailableError
 from schemas.row_schemas import BOOK_COUNTS
 from schemas.topics import Lane
@@ -95,6 +96,7 @@ class SpoolMachine(RuleBasedStateMachine):
             wrong = connection.execute(
                 "SELECT count(*) FROM books WHERE sensed != acked + filtered + evicted + refused + pending"
             ).fetchone()
+            assert agree(connection)
         assert wrong == (0,)
 
     @invariant()

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from edge_producer.sensed_rows import Row
 from edge_producer.window import Floats
-from schemas.row_schemas import BOOKS_ROWS, TIME
+from schemas.columns import Kind
+from schemas.row_batch import RowBatch, fixed, lists, texts
+from schemas.row_schemas import BOOKS_LAYOUT
 
 Doubles = NDArray[np.float64]
 _COUNT = struct.Struct("<q")
@@ -184,28 +185,27 @@ class BookLine(NamedTuple):
     moments: bytes | None
 
 
-def books_batch(device_id: str, lines: Sequence[BookLine], period_s: float) -> pa.RecordBatch:
-    """Lines as a batch in ``BOOKS_ROWS``."""
+def books_batch(device_id: str, lines: Sequence[BookLine], period_s: float) -> RowBatch:
+    """Lines as a batch in ``BOOKS_LAYOUT``."""
     n = len(lines)
     (boots, periods, models, strata, revisions, *rest) = zip(*lines, strict=True)
     sensed, acked, filtered, evicted, refused, pending, gaps, thinning, blobs = rest
     moments = [_stated(blob) for blob in blobs]
-    lists = pa.list_(pa.float64())
-    arrays = [
-        pa.array([device_id] * n),
-        pa.array(boots, pa.int64()),
-        pa.array(periods, TIME),
-        pa.array([period_s] * n, pa.float64()),
-        pa.array(models, pa.string()),
-        pa.array(strata, pa.string()),
-        pa.array(revisions, pa.int64()),
-        *(pa.array(c, pa.int64()) for c in (sensed, acked, filtered, evicted, refused, pending)),
-        pa.array(gaps, pa.bool_()),
-        pa.array(thinning, pa.float64()),
-        pa.array([m and m[0] for m in moments], lists),
-        pa.array([m and m[1] for m in moments], lists),
+    columns = [
+        texts([device_id] * n),
+        fixed(Kind.INT64, np.array(boots)),
+        fixed(Kind.TIME, np.array(periods)),
+        fixed(Kind.FLOAT64, np.full(n, period_s)),
+        texts(models),
+        texts(strata),
+        fixed(Kind.INT64, np.array(revisions)),
+        *(fixed(Kind.INT64, np.array(c)) for c in (sensed, acked, filtered, evicted, refused, pending)),
+        fixed(Kind.BOOL, np.array(gaps)),
+        fixed(Kind.FLOAT64, np.array(thinning)),
+        lists(Kind.FLOAT64_LIST, [m and m[0] for m in moments]),
+        lists(Kind.FLOAT64_LIST, [m and m[1] for m in moments]),
     ]
-    return pa.record_batch(arrays, schema=BOOKS_ROWS)
+    return RowBatch(BOOKS_LAYOUT, columns, n)
 
 
 def _stated(blob: bytes | None) -> tuple[Doubles, Doubles] | None:

@@ -27,7 +27,7 @@ from edge_producer.spool.spool_totals import TOTALS, DeviceBooks, read_books
 from edge_producer.summaries import Summary
 from schemas.errors import SpoolDamagedError, SpoolOwnerError
 from schemas.profile import Profile
-from schemas.row_schemas import fingerprint, telemetry_rows
+from schemas.row_schemas import telemetry_layout
 
 log = logging.getLogger(__name__)
 
@@ -340,7 +340,7 @@ class Spool:
         return {device: DeviceBooks(*counts) for device, *counts in self._connection.execute(TOTALS)}
 
     def _adopt(self, profile: Profile) -> None:
-        wire = f"{profile.name}/{fingerprint(telemetry_rows(profile))}/{profile.summaries.period_s}"
+        wire = f"{profile.name}/{telemetry_layout(profile).fingerprint}/{profile.summaries.period_s}"
         known = self._file.meta("wire")
         if known not in (None, wire) and (self.rows.bytes or self._held() or self.books.unstated()):
             raise SpoolOwnerError(

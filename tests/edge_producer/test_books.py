@@ -58,9 +58,9 @@ def line(moments: CoMoments | None) -> BookLine:
 def test_a_statement_carries_mean_and_upper_triangle_and_none_where_there_are_none():
     some = CoMoments.of(np.array([[1, 2], [3, 6]], dtype=np.float32))
     nothing = CoMoments.of(np.zeros((0, 2), dtype=np.float32))
-    stated = books_batch("d", [line(some), line(nothing), line(None)], 10.0)
-    assert stated.column("feature_means").to_pylist() == [[2.0, 4.0], None, None]
-    assert stated.column("feature_comoments").to_pylist() == [[2.0, 4.0, 8.0], None, None]
+    stated = books_batch("d", [line(some), line(nothing), line(None)], 10.0).to_pylist()
+    assert [row["feature_means"] for row in stated] == [[2.0, 4.0], None, None]
+    assert [row["feature_comoments"] for row in stated] == [[2.0, 4.0, 8.0], None, None]
 
 
 def test_a_settled_line_stays_as_long_as_a_row_can_come_for_it(tmp_path):

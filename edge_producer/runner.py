@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_producer.actions import ActionRunner, load_actions
 from edge_producer.clock import Clock, SteadyClock
@@ -34,11 +34,13 @@ from edge_producer.spool.spool_housekeeping import SpoolHousekeeping
 from edge_producer.spool.spool_keeper import SpoolKeeper, SpoolPlace
 from edge_producer.spool.spool_messages import BlockedCount
 from edge_producer.spool.spool_set_aside import copies
-from edge_producer.updates.updater import Updater
 from edge_producer.window import Predictor, SourcePause, Window, WindowSource
 from schemas.durable import ABANDONED_S, DISK, Disk
 from schemas.errors import SpoolError
 from schemas.profile import Profile
+
+if TYPE_CHECKING:  # heavy (grpc, tuf), and only for devices that get their models from a service
+    from edge_producer.updates.updater import Updater
 
 log = logging.getLogger(__name__)
 

@@ -120,6 +120,11 @@ class EdgeSettings(BaseSettings):
         return self.state_dir / "updates"
 
     @property
+    def has_models(self) -> bool:
+        """Whether the devices get their models from a service, or did so before."""
+        return self.join_dir is not None or self.updates_dir.is_dir()
+
+    @property
     def network_off(self) -> bool:
         """Whether flight mode is on."""
         return (self.offline_file or self.state_dir / "offline").exists()

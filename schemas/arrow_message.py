@@ -21,8 +21,10 @@ _ALIGNED = 8
 _HEAD = bytes.fromhex("14000000 00000000 0c001600 06000500 08000c00 0c000000 00030400 18000000")
 # Vtable of the batch: length, nodes, buffers, no compression.
 _BATCH = bytes.fromhex("00000a00 18000c00 04000800 0a000000")
-_LENGTH, _NODES, _BUFFERS = 0, 1, 2
-_HEADER = 2
+_BATCH_KIND = 3
+_KIND, _HEADER, _BODY_LENGTH = 1, 2, 3
+_LENGTH, _NODES, _BUFFERS, _COMPRESSION = 0, 1, 2, 3
+_END = struct.pack("<II", _CONTINUES, 0)
 
 
 class Node(NamedTuple):
@@ -39,11 +41,13 @@ class BatchParts(NamedTuple):
         nodes: One for a column, and one more for the values of a column of lists.
         buffers: For each node: which values are there (empty: all); then offsets, where there are some; then
             values, unless another node has them.
+        is_last: Whether nothing follows the message but the end of a stream.
     """
 
     rows: int
     nodes: Sequence[Node]
     buffers: Sequence[bytes | memoryview]
+    is_last: bool = True
 
 
 def write_batch(batch: BatchParts) -> bytes:
@@ -77,15 +81,20 @@ def read_batch(raw: bytes) -> BatchParts:
         meta, body = raw[_PREFIX.size : _PREFIX.size + size], memoryview(raw)[_PREFIX.size + size :]
         if continues != _CONTINUES or len(meta) != size:
             raise ValueError("no Arrow message")
-        header = followed(meta, field_at(meta, U32(meta, 0)[0], _HEADER))
+        (root,) = U32(meta, 0)
+        header = followed(meta, field_at(meta, root, _HEADER))
+        if meta[field_at(meta, root, _KIND)] != _BATCH_KIND or field_at(meta, header, _COMPRESSION):
+            raise ValueError("no record batch, or a compressed one")
+        (length,) = I64(meta, field_at(meta, root, _BODY_LENGTH))
         rows = I64(meta, field_at(meta, header, _LENGTH))[0]
         places = _pairs(meta, field_at(meta, header, _BUFFERS))
         nodes = [Node(*pair) for pair in _pairs(meta, field_at(meta, header, _NODES))]
-    except (struct.error, TypeError) as exc:
+    except (struct.error, TypeError, IndexError) as exc:
         raise ValueError(f"the record batch has no readable header: {exc}") from exc
     if any(at < 0 or size < 0 or at + size > len(body) for at, size in places):
         raise ValueError("a buffer reaches beyond the message")
-    return BatchParts(rows, nodes, [body[at : at + size] for at, size in places])
+    rest = bytes(body[max(length, 0) :][: len(_END)])
+    return BatchParts(rows, nodes, [body[at : at + size] for at, size in places], rest in (b"", _END))
 
 
 def _pairs(meta: bytes, at: int) -> list[tuple[int, int]]:

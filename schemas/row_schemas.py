@@ -188,20 +188,20 @@ def fingerprint(schema: pa.Schema) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
+_FIELDS = {"ROW_IDENTITY": _IDENTITY, "TELEMETRY_HEAD": HEAD_COLUMNS, "TELEMETRY_TAIL": TAIL_COLUMNS}
+_LAYOUTS = {"SUMMARY_ROWS": SUMMARY_LAYOUT, "BOOKS_ROWS": BOOKS_LAYOUT}
+
+
 def __getattr__(name: str) -> Any:
     """The Arrow schemas and fields of this module (PEP 562), made once."""
+    if name not in {"TIME", *_FIELDS, *_LAYOUTS}:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from schemas import arrow_schemas  # noqa: PLC0415  (heavy; see above)
 
-    fields = {"ROW_IDENTITY": _IDENTITY, "TELEMETRY_HEAD": HEAD_COLUMNS, "TELEMETRY_TAIL": TAIL_COLUMNS}
-    layouts = {"SUMMARY_ROWS": SUMMARY_LAYOUT, "BOOKS_ROWS": BOOKS_LAYOUT}
-    made: Any
-    if name == "TIME":
-        made = arrow_schemas.TIME
-    elif name in fields:
-        made = arrow_schemas.arrow_fields(fields[name])
-    elif name in layouts:
-        made = arrow_schemas.arrow_schema(layouts[name])
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    made: Any = arrow_schemas.TIME
+    if name in _FIELDS:
+        made = arrow_schemas.arrow_fields(_FIELDS[name])
+    elif name in _LAYOUTS:
+        made = arrow_schemas.arrow_schema(_LAYOUTS[name])
     globals()[name] = made
     return made

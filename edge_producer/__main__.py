@@ -16,6 +16,7 @@ from edge_producer.device_identity import DeviceKeys
 from edge_producer.fail_safe import FailSafe
 from edge_producer.inference import OnnxPredictor
 from edge_producer.relearn_requests import RelearnRequests
+from edge_producer.resident_memory import release_code
 from edge_producer.runner import ProcessParts, Runner, make_fail_safe, make_state_dir, read_keys
 from edge_producer.settings import EdgeSettings, load_settings
 from edge_producer.sources import open_source
@@ -104,6 +105,7 @@ def _sense_and_send(
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.collect()
     gc.freeze()
+    release_code()
     try:
         result = runner.run(stop)
     finally:

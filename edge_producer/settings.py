@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
+    BaseModel,
+    ConfigDict,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -17,13 +19,14 @@ from pydantic import (
     ValidationError,
     field_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 ENV_PREFIX = "EDGE_"
 
 
-class EdgeSettings(BaseSettings):
+class EdgeSettings(BaseModel):
     """Read once, in ``__main__``, from ``EDGE_*`` variables; passed down whole.
+
+    Without pydantic-settings, which would take a device 4 MB for what ``load_settings`` does in a line.
 
     Attributes:
         name: Name of this edge process.
@@ -56,14 +59,13 @@ class EdgeSettings(BaseSettings):
         shadow_previous: Whether the previous model goes on scoring in shadow after the watch.
     """
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")] = "edge"
     state_dir: Path
     profile: str
     devices: Annotated[
         tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$")], ...],
-        NoDecode,
         Field(min_length=1),
     ]
     bootstrap_servers: str = "localhost:9092"
@@ -137,9 +139,13 @@ class EdgeSettings(BaseSettings):
 
 def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
     """``EDGE_*`` variables that no setting reads: most likely misspelt."""
-    names = os.environ if environ is None else environ
     known = {f"{ENV_PREFIX}{field}".upper() for field in EdgeSettings.model_fields}
-    return sorted(n for n in names if n.upper().startswith(ENV_PREFIX) and n.upper() not in known)
+    return sorted(n for n, _ in _variables(os.environ if environ is None else environ) if n.upper() not in known)
+
+
+def _variables(environ: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The variables of the prefix, in either case."""
+    return [(n, value) for n, value in environ.items() if n.upper().startswith(ENV_PREFIX)]
 
 
 def load_settings() -> EdgeSettings:
@@ -151,8 +157,9 @@ def load_settings() -> EdgeSettings:
     unknown = unknown_variables()
     if unknown:
         raise ValueError(f"unknown settings {', '.join(unknown)}: check the spelling")
+    read = {name.upper().removeprefix(ENV_PREFIX).lower(): value for name, value in _variables(os.environ)}
     try:
-        return EdgeSettings()
+        return EdgeSettings.model_validate(read)
     except ValidationError as exc:
         problems = [
             f"{ENV_PREFIX}{'.'.join(str(part) for part in e['loc']).upper()}: {e['msg']}"

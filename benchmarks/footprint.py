@@ -91,7 +91,14 @@ def device(on: Stage) -> list[Measured]:
     }
     taken = {name: [of(number) for number in range(on.effort.runs)] for name, of in kinds.items()}
     middle = {n: Footprint(*map(statistics.median, zip(*t, strict=True))) for n, t in taken.items()}
-    head = ("one process, children included", "PSS MB", "RSS MB", "private MB", "% of a core", "decided after s")
+    head = (
+        "one process, children included",
+        "PSS MB",
+        "RSS MB",
+        "private MB",
+        "% of a core",
+        "decided after s",
+    )
     rows = [
         [n, *(f"{v:.1f}" for v in m[:3]), f"{m.cpu_share * 100:.2f}", f"{m.decided_s:.2f}"]
         for n, m in middle.items()
@@ -171,7 +178,7 @@ def _children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-# Offline -----------------------------------------------------------------------------------------------------
+# Offline -------------------------------------------------------------------------------------------------
 
 
 def offline(folder: Path, scale: float) -> Measured:
@@ -194,7 +201,9 @@ def offline(folder: Path, scale: float) -> Measured:
     head = ("rows, ms of CPU", "totals()", "due(), 512 lines", "all asked", "a count over all", "open")
     print(table(head, rows), flush=True)
     beside = f"a count over all rows {rows[-1][4]} ms; {rows[-1][0]} rows, a line of the books for {PER_LINE}"
-    return Measured("edge/offline", "ms of CPU each second for a full spool's totals", (kept_ms,), beside, "", 2)
+    return Measured(
+        "edge/offline", "ms of CPU each second for a full spool's totals", (kept_ms,), beside, "", 2
+    )
 
 
 def _timed(work: Callable[[], _T]) -> tuple[float, _T]:

@@ -22,7 +22,7 @@ _OWN = ("Anonymous:", "Private_Dirty:", "Swap:")
 
 
 def release_code() -> int:
-    """Give back the unchanged pages of libraries; returns the bytes. Does nothing where that cannot be done."""
+    """Give back the unchanged pages of libraries, where that can be done; returns the bytes."""
     try:
         clean = list(clean_mappings(_SMAPS.read_text(encoding="utf-8", errors="replace")))
         madvise = ctypes.CDLL(None).madvise

@@ -140,7 +140,9 @@ class EdgeSettings(BaseModel):
 def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
     """``EDGE_*`` variables that no setting reads: most likely misspelt."""
     known = {f"{ENV_PREFIX}{field}".upper() for field in EdgeSettings.model_fields}
-    return sorted(n for n, _ in _variables(os.environ if environ is None else environ) if n.upper() not in known)
+    return sorted(
+        n for n, _ in _variables(os.environ if environ is None else environ) if n.upper() not in known
+    )
 
 
 def _variables(environ: Mapping[str, str]) -> list[tuple[str, str]]:

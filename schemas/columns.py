@@ -1,4 +1,4 @@
-"""Columns of rows as plain values: what a device needs to know of them, without a library that reads Arrow."""
+"""Columns of rows as plain values: what a device needs to know of them, without pyarrow."""
 
 from __future__ import annotations
 

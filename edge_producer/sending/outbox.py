@@ -43,7 +43,7 @@ BACKLOG_SHARE = 0.5
 KEYLESS_ALERTS = 1000
 """Alerts that wait in memory while their device's key cannot be read; the oldest give way."""
 STATED_AT_ONCE = 4096
-"""Lines of the books that one turn states: after a week offline they take many turns, and a turn stays short."""
+"""Lines of the books that one turn states: after a week offline they take many turns, each a short one."""
 _FOREVER = float("inf")
 
 
@@ -362,7 +362,7 @@ class Outbox:
             self.queue(quota.take(self._sealer.rows(device, lane, rows)))
 
     def _seal_books(self, now_s: float, quota: _Quota, interval_s: float, settled_only: bool) -> None:
-        """State lines of the books, a message at a time: all of them at once may be more than memory holds."""
+        """State lines of the books, a message at a time: memory may not hold all of them at once."""
         books, left = self._spool.books, STATED_AT_ONCE
         waiting = books.devices_due(now_s, interval_s, settled_only=settled_only)
         for device in self._stating.order(d for d in waiting if self._is_admitted(d)):

@@ -301,9 +301,7 @@ class Spool:
 
     def devices_with_summaries(self) -> list[int]:
         """Devices with unsealed summaries."""
-        query = (
-            "SELECT no FROM devices WHERE EXISTS (SELECT 1 FROM summaries WHERE device = no) ORDER BY no"
-        )
+        query = "SELECT no FROM devices WHERE EXISTS (SELECT 1 FROM summaries WHERE device = no) ORDER BY no"
         return [no for (no,) in self._connection.execute(query)]
 
     def summaries(self, device: int, limit: int) -> list[tuple[int, Summary]]:

@@ -1,4 +1,4 @@
-"""Laws of the spool's sums: they are what a count gives, whoever writes, and cost the same however much waits."""
+"""Laws of the spool's sums: what a count gives, whoever writes, at the same cost however much waits."""
 
 import signal
 import sqlite3
@@ -156,13 +156,13 @@ class Steps:
 
 
 def spool_with(folder, devices, rows):
-    """An open spool with so many rows and lines of each device, unsealed, each line in a period of its own."""
+    """An open spool with so many rows of each device, unsealed, each in a line of its own."""
     rig = SpoolRig(folder, devices=devices)
     rig.close()
     with closing(sqlite3.connect(rig.path)) as file, file:
         file.executemany(
-            "INSERT INTO books (device, boot_id, period_us, model, stratum, sensed, pending, closed, changed_s)"
-            " VALUES (?, 1, ?, 'm', 'rule', ?, ?, 1, 0.0)",
+            "INSERT INTO books (device, boot_id, period_us, model, stratum, sensed, pending, closed,"
+            " changed_s) VALUES (?, 1, ?, 'm', 'rule', ?, ?, 1, 0.0)",
             [(no, k, 1 + k % 2, k % 2) for no in range(1, len(devices) + 1) for k in range(rows)],
         )
         file.execute(

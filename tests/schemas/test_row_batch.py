@@ -47,7 +47,9 @@ def rows(draw):
 
 def ours(layout, values):
     names = [column.name for column in layout.columns]
-    return RowBatch.from_pylist([dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)], layout)
+    return RowBatch.from_pylist(
+        [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)], layout
+    )
 
 
 def theirs(layout, values):

@@ -76,7 +76,8 @@ class Spool:
         books: Lines of the books.
         rows: Rows not yet sealed.
         messages: Sealed messages.
-        commits: Transactions since the file was made.
+        commits: Transactions since the file was made; opening it is none.
+        found_commits: Those of them that held when it was opened.
     """
 
     def __init__(self, file: SpoolFile) -> None:
@@ -92,7 +93,7 @@ class Spool:
         self.rows = SpoolRows(self._connection, self.books)
         self.messages = SpoolMessages(self._connection, self.books, self.names)
         self.summary_bytes = total(self._connection, "summary_bytes")
-        self.commits = self.counters().get(COMMITS, 0)
+        self.commits = self.found_commits = self.counters().get(COMMITS, 0)
 
     @classmethod
     def open(
@@ -123,7 +124,8 @@ class Spool:
         try:
             spool = cls(file)
             spool._refuse_older_copy()
-            with spool.transaction():
+            # Not counted: whether an earlier transaction held is told by the count.
+            with file.transaction():
                 spool._adopt(profile)
                 if not access.again:
                     spool._close_earlier_start()

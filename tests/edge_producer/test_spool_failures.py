@@ -148,6 +148,19 @@ def test_a_commit_that_holds_although_it_failed_is_not_written_twice(tmp_path):
     assert len(set(rows_kept(tmp_path))) == len(rows_kept(tmp_path)) == 2 * 500
 
 
+def test_a_commit_that_failed_and_does_not_hold_is_written_again(tmp_path):
+    """What opening the spool again commits is no sign that the updates hold: they were lost under load."""
+    sqlite = FaultySqlite()
+
+    def refuse():
+        sqlite.uncommitted = True
+
+    run(tmp_path, Scripted(500, {60: refuse, 200: refuse}), sqlite=sqlite)
+    assert sqlite.refused == 2
+    all_accounted_for(tmp_path, 500)
+    assert len(set(rows_kept(tmp_path))) == len(rows_kept(tmp_path)) == 2 * 500
+
+
 @pytest.mark.parametrize("fault", ["damaged", "odd"])
 def test_errors_that_no_disk_explains_end_with_another_spool_and_no_row_lost(tmp_path, fault):
     sqlite = FaultySqlite()

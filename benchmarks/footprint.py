@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -188,13 +190,13 @@ def offline(folder: Path, scale: float) -> Measured:
         path = folder / str(count) / "spool.db"
         path.parent.mkdir(parents=True)
         _fill(path, count)
-        opened, spool = _timed(lambda path=path: Spool.open(path, ("d-1", "d-2"), machine(), 1e6))
+        opened, spool = _timed(partial(Spool.open, path, ("d-1", "d-2"), machine(), 1e6))
         totals, _ = _timed(spool.totals)
-        due, _ = _timed(lambda spool=spool: spool.books.due(1, 1e6, 0.0, settled_only=False))
+        due, _ = _timed(partial(spool.books.due, 1, 1e6, 0.0, settled_only=False))
         asked = totals + due + _timed(spool.rows.oldest_s)[0] + _timed(spool.messages.blocked)[0]
         spool.close()
         connection = connect_file(path)
-        counted, _ = _timed(lambda connection=connection: connection.execute(COUNTED).fetchall())
+        counted, _ = _timed(partial(_counted, connection))
         connection.close()
         kept_ms = asked
         rows.append([f"{count:,}", *(f"{ms:.2f}" for ms in (totals, due, asked, counted, opened))])
@@ -204,6 +206,10 @@ def offline(folder: Path, scale: float) -> Measured:
     return Measured(
         "edge/offline", "ms of CPU each second for a full spool's totals", (kept_ms,), beside, "", 2
     )
+
+
+def _counted(connection: sqlite3.Connection) -> list[tuple[int, ...]]:
+    return connection.execute(COUNTED).fetchall()
 
 
 def _timed(work: Callable[[], _T]) -> tuple[float, _T]:

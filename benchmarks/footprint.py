@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -21,10 +22,12 @@ from edge_producer.bundle import BUNDLES, MODEL
 from edge_producer.spool.spool import Spool
 from edge_producer.spool.spool_file import connect_file
 from edge_producer.spool.spool_tallies import COUNTED
+from schemas.cohorts import share_of
 from schemas.profile_file import builtin_profiles
 
 _T = TypeVar("_T")
 WARM_S, WATCHED_S = 8.0, 20.0
+PHASE = 0.01
 ROWS = (10_000, 100_000, 1_000_000)
 PER_LINE = 10
 """Spooled rows of one line of the books."""
@@ -123,11 +126,16 @@ def _device(on: Stage, name: str, profile: str, watched_s: float) -> Footprint:
         "EDGE_NAME": name,
         "EDGE_STATE_DIR": str(on.folder / name),
         "EDGE_PROFILE": profile,
-        "EDGE_DEVICES": "d-1",
+        "EDGE_DEVICES": _first_to_fill(),
         "EDGE_BOOTSTRAP_SERVERS": on.servers,
         "EDGE_NAMESPACE": on.namespace(),
     }
     return _watched([sys.executable, "-c", _DEVICE], settings, watched_s)
+
+
+def _first_to_fill() -> str:
+    """A device whose first window begins at once: simulated ones are spread over the length of a window."""
+    return next(name for name in (f"d-{n}" for n in count()) if share_of(name, "phase") < PHASE)
 
 
 def _bare(watched_s: float) -> Footprint:
@@ -186,10 +194,10 @@ def _children(pid: int) -> list[int]:
 def offline(folder: Path, scale: float) -> Measured:
     """CPU of what a device asks its spool each second, by rows that wait in it; beside a count over them."""
     rows, kept_ms = [], 0.0
-    for count in [n for n in ROWS if n <= ROWS[-1] * scale]:
-        path = folder / str(count) / "spool.db"
+    for waiting in [n for n in ROWS if n <= ROWS[-1] * scale]:
+        path = folder / str(waiting) / "spool.db"
         path.parent.mkdir(parents=True)
-        _fill(path, count)
+        _fill(path, waiting)
         opened, spool = _timed(partial(Spool.open, path, ("d-1", "d-2"), machine(), 1e6))
         totals, _ = _timed(spool.totals)
         due, _ = _timed(partial(spool.books.due, 1, 1e6, 0.0, settled_only=False))
@@ -199,7 +207,7 @@ def offline(folder: Path, scale: float) -> Measured:
         counted, _ = _timed(partial(_counted, connection))
         connection.close()
         kept_ms = asked
-        rows.append([f"{count:,}", *(f"{ms:.2f}" for ms in (totals, due, asked, counted, opened))])
+        rows.append([f"{waiting:,}", *(f"{ms:.2f}" for ms in (totals, due, asked, counted, opened))])
     head = ("rows, ms of CPU", "totals()", "due(), 512 lines", "all asked", "a count over all", "open")
     print(table(head, rows), flush=True)
     beside = f"a count over all rows {rows[-1][4]} ms; {rows[-1][0]} rows, a line of the books for {PER_LINE}"
@@ -219,7 +227,7 @@ def _timed(work: Callable[[], _T]) -> tuple[float, _T]:
     return (time.process_time() - began) * 1e3, result
 
 
-def _fill(path: Path, count: int) -> None:
+def _fill(path: Path, rows: int) -> None:
     """A spool of two devices with so many unsealed rows, as weeks offline leave it."""
     Spool.open(path, ("d-1", "d-2"), machine(), 0.0).close()
     connection = connect_file(path)
@@ -228,7 +236,7 @@ def _fill(path: Path, count: int) -> None:
     connection.executemany(
         "INSERT INTO books (device, boot_id, period_us, model, stratum, sensed, pending, closed, changed_s,"
         " moments) VALUES (?, 1, ?, 'm', 'rule', ?, ?, 1, 0.0, ?)",
-        ((1 + k % 2, k, PER_LINE, PER_LINE, moments) for k in range(count // PER_LINE)),
+        ((1 + k % 2, k, PER_LINE, PER_LINE, moments) for k in range(rows // PER_LINE)),
     )
     connection.execute(
         "INSERT INTO rows (device, book, seq, event_us, mono_ns, time_quality, features, decision, reasons,"

@@ -36,6 +36,8 @@ EXIT_DONE, EXIT_FAILED, EXIT_MISUSE, EXIT_BLOCKED = 0, 1, 2, 3
 """``EXIT_BLOCKED``: the spool holds messages that the broker does not take as they are."""
 SWITCH_INTERVAL_S = 0.0001
 """How long the writer's thread may keep the interpreter while a window is due (CPython: 5 ms)."""
+SETTLED_S = 30.0
+"""Time after which a process has done once what it does."""
 
 
 def main(argv: list[str]) -> int:
@@ -106,9 +108,13 @@ def _sense_and_send(
     gc.collect()
     gc.freeze()
     release_code()
+    settled = threading.Timer(SETTLED_S, release_code)  # by then it has met the broker, and runs as it will
+    settled.daemon = True
+    settled.start()
     try:
         result = runner.run(stop)
     finally:
+        settled.cancel()
         gc.unfreeze()
     if result.blocked.messages:
         n, rows, _, reason = result.blocked

@@ -18,6 +18,7 @@ from edge_producer.device_update import DeviceUpdate
 from edge_producer.spool.checksums import device_checksum, summary_checksum
 from edge_producer.spool.salvage_plan import FoundState
 from edge_producer.spool.spool_books import SpoolBooks
+from edge_producer.spool.spool_errors import translated
 from edge_producer.spool.spool_file import PAGE, WAL_PAGES, Connect, SpoolFile, one
 from edge_producer.spool.spool_lock import CommitNote, SpoolLock
 from edge_producer.spool.spool_messages import SpoolMessages
@@ -221,8 +222,9 @@ class Spool:
             SpoolError: It cannot be written.
         """
         self._file.check_content()
-        if agree(self._connection):
-            return
+        with translated(self._file.path, "read"):
+            if agree(self._connection):
+                return
         log.warning("%s: its sums are counted anew", self._file.path)
         with self.transaction():
             recount(self._connection)

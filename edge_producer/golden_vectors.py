@@ -21,6 +21,8 @@ from schemas.errors import BundleError
 _MAGIC = b"ARROW1\0\0"
 _COLUMNS = [("window", "list of float"), ("features", "list of float"), ("score", "float")]
 
+Matrix = NDArray[np.float32]
+
 
 @dataclass(frozen=True)
 class GoldenVectors:
@@ -48,19 +50,26 @@ def read_golden(data: bytes, version: str) -> GoldenVectors:
         BundleError: They are unreadable.
     """
     try:
-        columns, metadata = _plainly(data)
-    except ValueError:
-        columns, metadata = _by_pyarrow(data, version)
-    meta = {k: json.loads(v) for k, v in metadata.items()}
+        try:
+            columns, metadata = _plainly(data)
+        except ValueError:
+            columns, metadata = _by_pyarrow(data)
+        return _vectors(columns, metadata)
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, OSError) as exc:
+        raise BundleError(f"model {version}: golden vectors unreadable: {exc}") from exc
+
+
+def _vectors(columns: list[Matrix], metadata: dict[str, str]) -> GoldenVectors:
+    windows, features, score = columns
+    shape, given = (json.loads(metadata[name]) for name in ("shape", "extra"))
     extra: dict[str, NDArray[np.generic]] = {
         name: np.array(values, dtype=np.int64 if name == "columns" else np.float32)
-        for name, values in meta["extra"].items()
+        for name, values in given.items()
     }
-    windows, features, score = columns
-    return GoldenVectors(windows.reshape(-1, *meta["shape"]), np.column_stack([features, score]), extra)
+    return GoldenVectors(windows.reshape(-1, *shape), np.column_stack([features, score]), extra)
 
 
-def _plainly(data: bytes) -> tuple[list[NDArray[np.float32]], dict[str, str]]:
+def _plainly(data: bytes) -> tuple[list[Matrix], dict[str, str]]:
     """The three columns and the metadata, of the form that our training writes.
 
     Raises:
@@ -77,17 +86,24 @@ def _plainly(data: bytes) -> tuple[list[NDArray[np.float32]], dict[str, str]]:
     return [column.reshape(batch.rows, -1) for column in columns], schema.metadata
 
 
-def _by_pyarrow(data: bytes, version: str) -> tuple[list[NDArray[np.float32]], dict[str, str]]:
-    import pyarrow as pa  # noqa: PLC0415  (heavy: a device does without)
+def _by_pyarrow(data: bytes) -> tuple[list[Matrix], dict[str, str]]:
+    """The same of any form.
 
-    def matrix(column: Any) -> NDArray[np.float32]:
-        flat: NDArray[np.float32] = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        return flat.reshape(table.num_rows, -1)
+    Raises:
+        ValueError, LookupError, AttributeError, OSError: There is none.
+    """
+    import pyarrow as pa  # noqa: PLC0415  (heavy: a device does without)
 
     try:
         table = pa.ipc.open_file(io.BytesIO(data)).read_all()
-    except pa.ArrowInvalid as exc:
-        raise BundleError(f"model {version}: golden vectors unreadable: {exc}") from exc
-    metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
-    lists = [matrix(table.column(name)) for name in ("window", "features")]
-    return [*lists, table.column("score").to_numpy().reshape(-1, 1)], metadata
+        table.validate(full=True)
+        lists = [_matrix(table, name) for name in ("window", "features")]
+        score: Matrix = table.column("score").to_numpy().reshape(-1, 1)
+    except pa.ArrowException as exc:
+        raise ValueError(str(exc)) from exc
+    return [*lists, score], {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
+
+
+def _matrix(table: Any, name: str) -> Matrix:
+    flat: Matrix = table.column(name).combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(table.num_rows, -1)

@@ -154,7 +154,7 @@ def wire_batch(device_id: str, rows: Sequence[StoredRow], layout: RowLayout) -> 
         texts(decisions),
         fixed(Kind.INT32, np.array(reasons)),
         fixed(Kind.FLOAT64, np.array(rates)),
-        fixed(Kind.FLOAT64, np.array(q)),
+        fixed(Kind.FLOAT64, q),
         texts(models),
     ]
     return RowBatch(layout, columns, n)

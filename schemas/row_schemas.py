@@ -32,10 +32,14 @@ class Reason(IntFlag):
     OUT_OF_RANGE = 256
     REPEATED = 512
     """No reason to send: the action that started belongs to an incident that has had its alarm."""
+    CONTEXT = 1024
+    """Shown to people and no part of any estimate: a later trigger had the row sent, so it has no q."""
 
 
 RULES = ~int(Reason.SAMPLE) & 0x1FF
 """Reasons that select a row with certainty (inclusion probability before thinning is 1)."""
+CONTEXT = int(Reason.CONTEXT)
+"""The bit of rows that were held when a trigger came: neither a rule nor the sample had selected them."""
 LAST_CHANNEL_BIT = 14
 """Number of the channel whose bit stands for all later channels, too."""
 
@@ -46,10 +50,22 @@ def channel_bit(number: int) -> int:
 
 
 class Stratum(StrEnum):
-    """The two strata that estimates and books are kept by."""
+    """The strata that books are kept by. Estimates have two: to them context rows are unsampled ones."""
 
     RULE = "rule"
     SAMPLE = "sample"
+    CONTEXT = "context"
+
+
+GIVES_WAY = (Stratum.CONTEXT, Stratum.SAMPLE, Stratum.RULE)
+"""Order in which rows of one period give way where there is no room."""
+
+
+def stratum_of(reasons: int) -> Stratum:
+    """The stratum of a row with these ``reasons``, whether it is sent or not."""
+    if reasons & CONTEXT:
+        return Stratum.CONTEXT
+    return Stratum.RULE if reasons & RULES else Stratum.SAMPLE
 
 
 class TimeQuality(IntEnum):
@@ -83,7 +99,12 @@ TELEMETRY_TAIL = (
     _field("decision", pa.string(), "Name of the local action in force after this window."),
     _field("reasons", pa.int32(), "Why the row was sent, and what was missing; bitmask (Reason)."),
     _field("sample_p", pa.float64(), "Uniform sampling rate p in force, in (0, 1]."),
-    _field("inclusion_probability", pa.float64(), "Probability q that this row was sent, (0, 1]."),
+    _field(
+        "inclusion_probability",
+        pa.float64(),
+        "Probability q that this row was sent, (0, 1]; null: context, no part of any estimate.",
+        nullable=True,
+    ),
     _field("model_version", pa.string(), "Version of the model that scored the row."),
 )
 
@@ -123,9 +144,9 @@ BOOKS_ROWS = pa.schema(
         _field("period_start", TIME, "UTC start of the period, aligned to its length."),
         _field("period_s", pa.float64(), "Length of the period, seconds."),
         _field("model_version", pa.string(), "Version of the model in force."),
-        _field("stratum", pa.string(), "rule or sample (Stratum)."),
+        _field("stratum", pa.string(), "rule, sample or context (Stratum)."),
         _field("revision", pa.int64(), "Grows with each statement on the same key; newest holds."),
-        _field("sensed", pa.int64(), "Rows sensed: windows that closed."),
+        _field("sensed", pa.int64(), "Rows sensed: windows that closed. N of the sample is sample + context."),
         _field("acked", pa.int64(), "Rows the broker has acknowledged."),
         _field("filtered", pa.int64(), "Rows the filter did not select."),
         _field("evicted", pa.int64(), "Rows given up because the spool was full."),
@@ -153,7 +174,7 @@ BOOK_COUNTS = ("sensed", "acked", "filtered", "evicted", "refused", "pending")
 
 
 def telemetry_rows(profile: Profile) -> pa.Schema:
-    """Arrow schema of one profile's telemetry rows on the wire."""
+    """Arrow schema of one profile's telemetry rows on the wire (``topics.WIRE``)."""
     wide = profile.wide_features()
     features = [
         _field(f.name, pa.float64() if w else pa.float32(), f.doc, nullable=True)
@@ -166,6 +187,13 @@ def telemetry_rows(profile: Profile) -> pa.Schema:
         "featureset": profile.featureset,
     }
     return pa.schema([*TELEMETRY_HEAD, *features, *TELEMETRY_TAIL], metadata=meta)
+
+
+def telemetry_rows_of_wire_1(profile: Profile) -> pa.Schema:
+    """The same as releases up to 0.2.0 send it: every row has an inclusion probability."""
+    newest = telemetry_rows(profile)
+    at = newest.get_field_index("inclusion_probability")
+    return newest.set(at, newest.field(at).with_nullable(False))
 
 
 def fingerprint(schema: pa.Schema) -> str:

@@ -29,7 +29,14 @@ from schemas.envelope import (
     seal,
 )
 from schemas.profile import Profile
-from schemas.row_schemas import BOOKS_ROWS, RULES, SUMMARY_ROWS, Stratum, fingerprint, telemetry_rows
+from schemas.row_schemas import (
+    BOOKS_ROWS,
+    SUMMARY_ROWS,
+    fingerprint,
+    stratum_of,
+    telemetry_rows,
+    telemetry_rows_of_wire_1,
+)
 from schemas.topics import (
     ALERT,
     BOOKS,
@@ -80,6 +87,8 @@ class Sealer:
         self._signers = signers
         self._profile = profile
         self._wire = telemetry_rows(profile)
+        older = (self._wire, telemetry_rows_of_wire_1(profile))
+        self._wires = {fingerprint(schema): schema for schema in older}
         self._limit = limit
         self._period_us = round(profile.summaries.period_s * 1e6)
         self._around: dict[tuple[int, Lane, str], int] = {}
@@ -168,15 +177,17 @@ class Sealer:
         device = self._spool.devices[envelope.producer]
         if found.topic == BOOKS.base:
             return self._restate(id_, envelope)
-        if envelope.schema != fingerprint(self._schema(found.topic)) or envelope.n_rows < 2:
+        schema = self._schema(found.topic, envelope.schema)
+        if schema is None or envelope.n_rows < 2:
             return None
-        batch = decode_rows(found.value, envelope.raw_bytes, self._schema(found.topic))
+        batch = decode_rows(found.value, envelope.raw_bytes, schema)
         lines = self._lines(id_, device, batch) if found.topic == TELEMETRY.base else []
         if lines is None or not self._divides(device, envelope, found.topic, batch):
             return None
         self._spool.messages.remove(id_)
         self._spool.count({"messages_resealed": 1})
         if found.topic == TELEMETRY.base:
+            batch = pa.RecordBatch.from_arrays(batch.columns, schema=self._wire)  # it may be of wire 1
             return self._telemetry(device, envelope.lane, batch, lines)
         return self._summary_rows(device, batch)
 
@@ -194,8 +205,11 @@ class Sealer:
         room = self._room(device, topic, envelope.lane, envelope.schema)
         return all(len(encode_rows(batch.slice(n, 1))[0]) <= room for n in range(batch.num_rows))
 
-    def _schema(self, topic: str) -> pa.Schema:
-        return self._wire if topic == TELEMETRY.base else SUMMARY_ROWS
+    def _schema(self, topic: str, sealed_with: str) -> pa.Schema | None:
+        """The schema of a message, if its fingerprint is one that this profile's rows have or had."""
+        if topic == TELEMETRY.base:
+            return self._wires.get(sealed_with)
+        return SUMMARY_ROWS if sealed_with == fingerprint(SUMMARY_ROWS) else None
 
     def _lines(self, id_: int, device: int, batch: pa.RecordBatch) -> list[int] | None:
         """Line of the books of each row of a message; None where it cannot be told."""
@@ -210,10 +224,8 @@ class Sealer:
             boots.to_pylist(), times.cast(pa.int64()).to_pylist(), models.to_pylist(), reasons.to_pylist(),
             strict=True,
         ):  # fmt: skip
-            stratum = Stratum.RULE if reason & RULES else Stratum.SAMPLE
-            lines.append(
-                by_key.get(BookKey(boot, event_us - event_us % self._period_us, model, stratum.value))
-            )
+            period_us = event_us - event_us % self._period_us
+            lines.append(by_key.get(BookKey(boot, period_us, model, stratum_of(reason).value)))
         known = [line for line in lines if line is not None]
         return known if Counter(known) == Counter(counted) else None
 

@@ -25,7 +25,7 @@ from edge_producer.spool.spool_totals import TOTALS, DeviceBooks, read_books
 from edge_producer.summaries import Summary
 from schemas.errors import SpoolDamagedError, SpoolOwnerError
 from schemas.profile import Profile
-from schemas.row_schemas import fingerprint, telemetry_rows
+from schemas.row_schemas import fingerprint, telemetry_rows, telemetry_rows_of_wire_1
 
 __all__ = ["DeviceBooks", "Spool", "SpoolAccess", "read_books"]
 
@@ -330,9 +330,12 @@ class Spool:
         return {device: DeviceBooks(*counts) for device, *counts in self._connection.execute(TOTALS)}
 
     def _adopt(self, profile: Profile) -> None:
-        wire = f"{profile.name}/{fingerprint(telemetry_rows(profile))}/{profile.summaries.period_s}"
+        wire, older = (
+            f"{profile.name}/{fingerprint(rows(profile))}/{profile.summaries.period_s}"
+            for rows in (telemetry_rows, telemetry_rows_of_wire_1)
+        )
         known = self._file.meta("wire")
-        if known not in (None, wire) and (self.rows.bytes or self._held() or self.books.unstated()):
+        if known not in (None, wire, older) and (self.rows.bytes or self._held() or self.books.unstated()):
             raise SpoolOwnerError(
                 f"{self._file.path} holds rows of another profile or feature set ({known}); "
                 "drain it with that one first, or move it aside to start empty"

@@ -157,6 +157,11 @@ class Device:
         """Whether something happened since the last update."""
         return self._dirty
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether rows to be sent came since the last update."""
+        return bool(self._selected)
+
     def process(self, window: Window) -> LocalDecision:
         """Decide on a window and carry that out; then count, filter and summarise it.
 

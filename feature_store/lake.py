@@ -221,10 +221,10 @@ class Lake:
 
     def _fit(self, table: str, rows: pa.Table) -> pa.Table:
         log = self._log(table)
-        columns = log.columns()
-        if not set(rows.column_names) <= set(columns.names):
-            columns = log.snapshot().columns  # another process may have added columns since
-        return parquet.conform(rows, columns)
+        try:
+            return parquet.conform(rows, log.columns())
+        except ValueError:  # another process may have changed the columns since
+            return parquet.conform(rows, log.snapshot().columns)
 
     def _day_folder(self, table: str, day: str) -> Path:
         folder = self.root / table / f"{PARTITION_COLUMN}={day}"

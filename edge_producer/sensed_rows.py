@@ -12,7 +12,6 @@ import pyarrow as pa
 from edge_producer.window import Floats
 from schemas.row_schemas import CONTEXT, RULES, TELEMETRY_HEAD, TELEMETRY_TAIL, TIME, Stratum, stratum_of
 
-
 Period = tuple[int, int, str]
 """Boot, start of the summary period (µs since 1970) and model version of a row."""
 

@@ -223,11 +223,17 @@ class DeltaLog:
         Raises:
             LakeConflictError: Another writer changed the table at the same time.
         """
-        self._alter(lambda table: table.alter.drop_column_not_null(column))
+        self._alter(
+            lambda table: table.alter.drop_column_not_null(column), lambda c: c.field(column).nullable
+        )
 
-    def _alter(self, change: Callable[[DeltaTable], object]) -> None:
+    def _alter(
+        self, change: Callable[[DeltaTable], object], done: Callable[[pa.Schema], bool] = lambda _: False
+    ) -> None:
         with self._lock, _translated(self.folder):
             self._reopen()
+            if done(self._state.columns):
+                return  # another process was first
             change(self._table)
             log_digests.note(self._entry_path(self._table.version()))
             self._reopen()

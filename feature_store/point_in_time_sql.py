@@ -72,9 +72,7 @@ class RowSelection:
 def blocks_sql(selection: RowSelection) -> str:
     """Blocks of the books that lie within the span, as last stated by T, numbered from 0."""
     start, end = instant(selection.event_from), instant(selection.event_to)
-    blocks = design_blocks_sql(
-        "statements", {"acked": "acked"}, {"lacking": "gap OR pending + refused > 0"}
-    )
+    blocks = design_blocks_sql("statements", {"acked": "acked"}, {"lacking": "gap OR pending + refused > 0"})
     return f"""
     WITH statements AS (
         SELECT * FROM books_statements

@@ -146,7 +146,9 @@ BOOKS_ROWS = pa.schema(
         _field("model_version", pa.string(), "Version of the model in force."),
         _field("stratum", pa.string(), "rule, sample or context (Stratum)."),
         _field("revision", pa.int64(), "Grows with each statement on the same key; newest holds."),
-        _field("sensed", pa.int64(), "Rows sensed: windows that closed. N of the sample is sample + context."),
+        _field(
+            "sensed", pa.int64(), "Rows sensed: windows that closed. N of the sample is sample + context."
+        ),
         _field("acked", pa.int64(), "Rows the broker has acknowledged."),
         _field("filtered", pa.int64(), "Rows the filter did not select."),
         _field("evicted", pa.int64(), "Rows given up because the spool was full."),

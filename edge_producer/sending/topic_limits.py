@@ -23,7 +23,7 @@ ASK_TIMEOUT_S = 10.0
 PATIENCE_S = 20.0
 """How long to wait for a first answer before messages are sealed up to ``MAX_MESSAGE_BYTES``."""
 ASK_EVERY_S, ASK_SOON_S = 300.0, 15.0
-"""Time between two questions: usually, and while messages are too large for their topic or nobody reads them."""
+"""Time between two questions: usually, and while a message is too large or the cloud reads none."""
 _BATCH = 61
 """Bytes of a record batch before its records (Kafka's message format, version 2)."""
 _TRANSIENT = frozenset(
@@ -99,7 +99,7 @@ class TopicLimits:
             return ""
         return (
             f"the cloud is of an earlier release, and cannot read what this device sends (no topic "
-            f"{self._wire_read}): it waits in the spool. Bring the cloud to this release: devices come after it"
+            f"{self._wire_read}): it waits in the spool. Bring the cloud to this release first"
         )
 
     def limit(self, topic: str) -> int:

@@ -135,9 +135,7 @@ class KafkaAdmin:
             found = self._admin.list_topics(timeout=self._timeout_s).topics
         return {n: len(t.partitions) for n, t in sorted(found.items()) if not n.startswith("__")}
 
-    def create_topics(
-        self, namespace: str = "", topics: Sequence[Topic] = PROVISIONED_TOPICS
-    ) -> list[str]:
+    def create_topics(self, namespace: str = "", topics: Sequence[Topic] = PROVISIONED_TOPICS) -> list[str]:
         """Create the topics that do not exist yet; returns their full names.
 
         Raises:

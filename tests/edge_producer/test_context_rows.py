@@ -162,7 +162,9 @@ def test_books_balance_by_stratum_and_only_context_travels_without_a_probability
     lines = statements(rig.delivered)
     for stratum in Stratum:
         own = [line for line in lines if line["stratum"] == stratum]
-        counted = {name: sum(line[name] for line in own) for name in ("sensed", "acked", "filtered", "evicted")}
+        counted = {
+            name: sum(line[name] for line in own) for name in ("sensed", "acked", "filtered", "evicted")
+        }
         assert counted["sensed"] == counted["acked"] + counted["filtered"] + counted["evicted"]
         assert counted["acked"] == sum(_stratum(r) == stratum for r in rows)
         assert not (counted["filtered"] and stratum != Stratum.SAMPLE)

@@ -24,7 +24,16 @@ def sealed_by_0_2_0(rig) -> int:
     with rig.spool.transaction():
         rig.spool.rows.remove(rows)
         number = rig.spool.messages.next_no(1, Lane.LIVE)
-        head = (fingerprint(wire), "bench", "d-1", rig.spool.spool_id, Lane.LIVE, number, len(rows), raw_bytes)
+        head = (
+            fingerprint(wire),
+            "bench",
+            "d-1",
+            rig.spool.spool_id,
+            Lane.LIVE,
+            number,
+            len(rows),
+            raw_bytes,
+        )
         message = seal("telemetry.v1", Envelope(*head, b"", ""), value, rig.identities["d-1"].signer)
         books = Counter(row.book for row in rows)
         return rig.spool.messages.store(1, Lane.LIVE, number, message, books).id
@@ -93,7 +102,11 @@ def test_the_wires_differ_in_one_column_that_may_be_null():
     profile = bench_profile()
     older, newer = telemetry_rows_of_wire_1(profile), telemetry_rows(profile)
     differing = [(a, b) for a, b in zip(older, newer, strict=True) if a != b]
-    assert [(a.name, a.nullable, b.nullable) for a, b in differing] == [("inclusion_probability", False, True)]
+    assert [(a.name, a.nullable, b.nullable) for a, b in differing] == [
+        ("inclusion_probability", False, True)
+    ]
     assert fingerprint(older) != fingerprint(newer)
     assert older.metadata == newer.metadata
-    assert pa.schema([f.with_nullable(True) for f in older]) == pa.schema([f.with_nullable(True) for f in newer])
+    assert pa.schema([f.with_nullable(True) for f in older]) == pa.schema(
+        [f.with_nullable(True) for f in newer]
+    )

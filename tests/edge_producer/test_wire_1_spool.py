@@ -1,42 +1,17 @@
 """A spool of release 0.2.0, whose rows all have a probability, goes on under this release."""
 
-from collections import Counter
 from dataclasses import replace
 
 import pyarrow as pa
 import pytest
 
 from edge_producer.books import Ledger
-from edge_producer.sensed_rows import wire_batch
-from schemas.envelope import Envelope, encode_rows, read_envelope, seal
+from schemas.envelope import read_envelope
 from schemas.errors import SpoolOwnerError
 from schemas.row_schemas import Reason, fingerprint, telemetry_rows, telemetry_rows_of_wire_1
-from schemas.topics import Lane
-from tests.edge_producer.spool_rig import bench_profile, row
+from tests.edge_producer.spool_rig import bench_profile, row, sealed_by_0_2_0
 
 PRETRIGGER = int(Reason.PRETRIGGER)
-
-
-def sealed_by_0_2_0(rig) -> int:
-    """Id of a message with all rows that wait, as release 0.2.0 would have sealed them."""
-    rows, wire = rig.unsealed(), telemetry_rows_of_wire_1(rig.profile)
-    value, raw_bytes = encode_rows(wire_batch("d-1", rows, wire))
-    with rig.spool.transaction():
-        rig.spool.rows.remove(rows)
-        number = rig.spool.messages.next_no(1, Lane.LIVE)
-        head = (
-            fingerprint(wire),
-            "bench",
-            "d-1",
-            rig.spool.spool_id,
-            Lane.LIVE,
-            number,
-            len(rows),
-            raw_bytes,
-        )
-        message = seal("telemetry.v1", Envelope(*head, b"", ""), value, rig.identities["d-1"].signer)
-        books = Counter(row.book for row in rows)
-        return rig.spool.messages.store(1, Lane.LIVE, number, message, books).id
 
 
 @pytest.fixture

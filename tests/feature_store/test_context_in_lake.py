@@ -6,7 +6,8 @@ import pytest
 
 from feature_store import connect
 from feature_store.estimates import estimate_mean, estimate_total
-from feature_store.lake import Lake
+from feature_store.file_repair import put_back
+from feature_store.lake import Lake, TableCommit
 from feature_store.point_in_time import training_rows
 from schemas.row_schemas import CONTEXT, RULES, Reason, telemetry_rows_of_wire_1
 from schemas.tables import LANDED_TELEMETRY, PROVENANCE, TableSpec, telemetry_table
@@ -113,11 +114,14 @@ def test_people_see_context_and_weighted_macros_pass_over_it(lakes):
         assert con.execute(asked).fetchall() == plain.execute(asked).fetchall()
 
 
+def wire_1_table() -> pa.Schema:
+    return pa.schema([*telemetry_rows_of_wire_1(PROFILE), *LANDED_TELEMETRY, *PROVENANCE])
+
+
 def test_a_table_of_wire_1_takes_context_once_this_release_has_opened_it(lake_root):
     """Release 0.2.0 made the column NOT NULL; other engines go by what the Delta log says."""
     lake, spec = Lake.open(lake_root), telemetry_table(PROFILE)
-    wire_1 = pa.schema([*telemetry_rows_of_wire_1(PROFILE), *LANDED_TELEMETRY, *PROVENANCE])
-    lake.ensure_table(TableSpec(spec.name, spec.doc, wire_1))
+    lake.ensure_table(TableSpec(spec.name, spec.doc, wire_1_table()))
     row = landed(np.arange(N) == 1, CONTEXT, None)
     with pytest.raises(ValueError, match="inclusion_probability"):
         lake.stage(spec.name, row, "t", 0)
@@ -126,8 +130,25 @@ def test_a_table_of_wire_1_takes_context_once_this_release_has_opened_it(lake_ro
     lake.ensure_table(spec)
     version = lake.log(spec.name).version()
     lake.ensure_table(spec)
+    other.log(spec.name).make_nullable("inclusion_probability")  # whoever comes second, too
     assert lake.log(spec.name).version() == version, "once is enough"
     assert [each.stage(spec.name, row, "t", 0)[0].rows for each in (lake, other)] == [1, 1]
+
+
+def test_a_file_from_before_the_column_could_be_null_is_put_back_byte_for_byte(lake_root):
+    lake, spec = Lake.open(lake_root), telemetry_table(PROFILE)
+    lake.ensure_table(TableSpec(spec.name, spec.doc, wire_1_table()))
+    sampled = landed(np.arange(N) % 50 == 0, int(Reason.SAMPLE), 0.3)
+    [file] = lake.stage(spec.name, sampled, "t", 0)
+    lake.apply(spec.name, [TableCommit("t", 0, (file,))])
+    lake.ensure_table(spec)
+    path = lake_root / spec.name / file.path
+    before = path.read_bytes()
+    path.write_bytes(b"")
+    assert put_back(lake, spec.name, file.path, sampled)
+    assert path.read_bytes() == before
+    mixed = landed(np.arange(N) % 50 == 1, CONTEXT, None)
+    assert not put_back(lake, spec.name, file.path, mixed), "other rows are other bytes"
 
 
 def test_bits_of_rules_and_context_are_apart():

@@ -117,7 +117,7 @@ def estimates_of(rows) -> tuple[float, float]:
 def test_totals_and_means_are_unbiased_where_triggers_go_with_the_value():
     """Each seed is a device whose u is drawn anew; what would be off is off by many standard errors."""
     scores, values = correlated(np.random.default_rng(8))
-    runs = [released_by(n.to_bytes(32, "big"), scores, values, burst_after=0) for n in range(250)]
+    runs = [released_by(n.to_bytes(32, "big"), scores, values, burst_after=0) for n in range(150)]
     found = np.array([estimates_of(rows) for rows in runs])
     truth = np.array([np.float32(values).sum(dtype=np.float64), np.float32(values).mean(dtype=np.float64)])
     error = (found.mean(axis=0) - truth) / (found.std(axis=0) / math.sqrt(len(runs)))

@@ -55,7 +55,7 @@ def run(folder, broker, namespace, first, n):
 
 
 def sent(admin, namespace, topic):
-    return admin.read(admin.spans([f"{namespace}.{topic}"]))
+    return list(admin.read(admin.spans([f"{namespace}.{topic}"])))
 
 
 def test_a_device_waits_with_one_clear_line_and_sends_everything_once_the_cloud_reads_it(

@@ -187,7 +187,6 @@ class Sealer:
         self._spool.messages.remove(id_)
         self._spool.count({"messages_resealed": 1})
         if found.topic == TELEMETRY.base:
-            batch = pa.RecordBatch.from_arrays(batch.columns, schema=self._wire)  # it may be of wire 1
             return self._telemetry(device, envelope.lane, batch, lines)
         return self._summary_rows(device, batch)
 

@@ -70,14 +70,14 @@ def run(on: Stage) -> list[Measured]:
 def _demo(on: Stage, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Run a demo in its own stack and observe it from outside; returns its latencies, and seconds by part."""
     state, report = on.folder / f"demo-{number}", on.folder / f"demo-{number}.json"
-    story = {"devices": DEVICES, "seconds": on.effort.demo_s, "seed": SEED, "json": report}
+    story = {"devices": DEVICES, "seconds": on.effort.demo_s, "seed": SEED}
     options = [word for name, value in story.items() for word in (f"--{name}", str(value))]
     log_path = on.folder / f"demo-{number}.log"
-    with log_path.open("wb") as log:
+    with log_path.open("wb") as log, report.open("wb") as told:
         process = subprocess.Popen(
-            [sys.executable, "-m", "infra", "demo", "--no-loop", *options],
+            [sys.executable, "-m", "infra", "demo", "--no-loop", "--json", *options],
             env={**os.environ, "EDGELOOP_STATE_DIR": str(state)},
-            stdout=log,
+            stdout=told,
             stderr=log,
         )
         try:

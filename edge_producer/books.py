@@ -7,14 +7,14 @@ books when the filter releases it; until then it is held, and counts as sensed a
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_producer.sensed_rows import Row
+from edge_producer.sensed_rows import Period, Row
 from edge_producer.window import Floats
 from schemas.columns import Kind
 from schemas.row_batch import RowBatch, fixed, lists, texts
@@ -119,15 +119,17 @@ class Ledger:
         self._rows: dict[BookKey, list[Row]] = {}
         self._changes = LedgerChanges()
         self._open: dict[BookKey, None] = {}
-        self._period: tuple[int, int, str] | None = None
 
-    def release(self, row: Row) -> None:
-        """Count a row that the filter has released. Rows come in the order of ``seq``."""
-        period = (row.boot_id, row.period_us, row.model_version)
-        if period != self._period:
-            self.close()
-            self._period = period
-        key = BookKey(*period, row.stratum.value)
+    def release(self, row: Row, awaited: Collection[Period] = ()) -> None:
+        """Count a row that the filter has released.
+
+        Args:
+            row: The row.
+            awaited: Periods of which more rows come, beside the row's own: their lines stay open, others
+                close.
+        """
+        self._close_but({row.period, *awaited})
+        key = BookKey(*row.period, row.stratum.value)
         self._open[key] = None
         change = self._changes.lines.get(key)
         if change is None:
@@ -143,10 +145,14 @@ class Ledger:
         self._changes.closed.append(key)
 
     def close(self) -> None:
-        """Close the open period's lines."""
-        self._changes.closed += self._open
-        self._open.clear()
-        self._period = None
+        """Close all open lines."""
+        self._close_but(())
+
+    def _close_but(self, awaited: Collection[Period]) -> None:
+        past = [key for key in self._open if key[:3] not in awaited]
+        self._changes.closed += past
+        for key in past:
+            del self._open[key]
 
     def take(self) -> LedgerChanges:
         """Changes since the last call."""

@@ -11,7 +11,10 @@ import numpy as np
 from edge_producer.window import Floats
 from schemas.columns import Kind, RowLayout
 from schemas.row_batch import RowBatch, fixed, texts
-from schemas.row_schemas import HEAD_COLUMNS, RULES, TAIL_COLUMNS, Stratum
+from schemas.row_schemas import CONTEXT, HEAD_COLUMNS, RULES, TAIL_COLUMNS, Stratum, stratum_of
+
+Period = tuple[int, int, str]
+"""Boot, start of the summary period (µs since 1970) and model version of a row."""
 
 
 @dataclass(slots=True)
@@ -44,14 +47,19 @@ class Row:
     reasons: int = 0
 
     @property
+    def period(self) -> Period:
+        """What its line of the books has beside the stratum."""
+        return self.boot_id, self.period_us, self.model_version
+
+    @property
     def stratum(self) -> Stratum:
         """The row's stratum, whether it is sent or not."""
-        return Stratum.RULE if self.reasons & RULES else Stratum.SAMPLE
+        return stratum_of(self.reasons)
 
     @property
     def pi(self) -> float:
-        """Inclusion probability before thinning."""
-        return 1.0 if self.reasons & RULES else self.sample_p
+        """Inclusion probability before thinning; of context, which has none, 1: thinning treats it alike."""
+        return 1.0 if self.reasons & (RULES | CONTEXT) else self.sample_p
 
     @property
     def selected(self) -> bool:
@@ -103,7 +111,7 @@ class StoredRow(NamedTuple):
     Attributes:
         book: Id of the line of the books that counts it.
         features: F numbers, little-endian, float32; float64 if the profile has a wide channel.
-        q: Inclusion probability after thinning.
+        q: Inclusion probability after thinning; None: context, which has none.
     """
 
     id: int
@@ -118,7 +126,7 @@ class StoredRow(NamedTuple):
     decision: str
     reasons: int
     sample_p: float
-    q: float
+    q: float | None
     model_version: str
     sensed_s: float
 

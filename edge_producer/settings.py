@@ -38,8 +38,10 @@ class EdgeSettings(BaseModel):
         scenario: JSON file of injected faults and drifts, for ``simulate``.
         recording: CSV or Parquet file of one device, or a folder of canonical recordings, for ``replay``.
         duration_s: Stop sensing after this many seconds of source time; None: until stopped.
-        commit_interval_s: How often the spool commits and syncs.
-        linger_s: How long rows wait for a message to fill before they are sealed.
+        commit_interval_s: How often the spool commits and syncs where nothing is to be sent.
+        row_wait_s: How long a row that is to be sent waits for rows of other devices before it is committed,
+            sealed and sent; longer spares the disk, with one sync for several rows.
+        linger_s: How long rows wait in the spool for a message to fill before they are sealed.
         message_rows: Most rows in one message.
         backlog_after_s: Age from which unsealed rows go to the backlog lane.
         max_in_flight: Most messages handed to Kafka and not yet acknowledged.
@@ -78,7 +80,8 @@ class EdgeSettings(BaseModel):
     seed: int = 0
     duration_s: PositiveFloat | None = None
     commit_interval_s: PositiveFloat = 1.0
-    linger_s: NonNegativeFloat = 1.0
+    row_wait_s: NonNegativeFloat = 0.1
+    linger_s: NonNegativeFloat = 0.0
     message_rows: PositiveInt = 500
     backlog_after_s: PositiveFloat = 10.0
     max_in_flight: PositiveInt = 512

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from enum import IntEnum, IntFlag, StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -41,10 +42,14 @@ class Reason(IntFlag):
     OUT_OF_RANGE = 256
     REPEATED = 512
     """No reason to send: the action that started belongs to an incident that has had its alarm."""
+    CONTEXT = 1024
+    """Shown to people and no part of any estimate: a later trigger had the row sent, so it has no q."""
 
 
 RULES = ~int(Reason.SAMPLE) & 0x1FF
 """Reasons that select a row with certainty (inclusion probability before thinning is 1)."""
+CONTEXT = int(Reason.CONTEXT)
+"""The bit of rows that were held when a trigger came: neither a rule nor the sample had selected them."""
 LAST_CHANNEL_BIT = 14
 """Number of the channel whose bit stands for all later channels, too."""
 
@@ -55,10 +60,22 @@ def channel_bit(number: int) -> int:
 
 
 class Stratum(StrEnum):
-    """The two strata that estimates and books are kept by."""
+    """The strata that books are kept by. Estimates have two: to them context rows are unsampled ones."""
 
     RULE = "rule"
     SAMPLE = "sample"
+    CONTEXT = "context"
+
+
+GIVES_WAY = (Stratum.CONTEXT, Stratum.SAMPLE, Stratum.RULE)
+"""Order in which rows of one period give way where there is no room."""
+
+
+def stratum_of(reasons: int) -> Stratum:
+    """The stratum of a row with these ``reasons``, whether it is sent or not."""
+    if reasons & CONTEXT:
+        return Stratum.CONTEXT
+    return Stratum.RULE if reasons & RULES else Stratum.SAMPLE
 
 
 class TimeQuality(IntEnum):
@@ -83,12 +100,18 @@ HEAD_COLUMNS = (
     Column("time_quality", Kind.INT8, "0 unknown, 1 synchronised, 2 recorded (TimeQuality)."),
 )
 
+_Q = "inclusion_probability"
 TAIL_COLUMNS = (
     Column("score", Kind.FLOAT32, "Anomaly score in [0, 1]; null: no usable score.", nullable=True),
     Column("decision", Kind.TEXT, "Name of the local action in force after this window."),
     Column("reasons", Kind.INT32, "Why the row was sent, and what was missing; bitmask (Reason)."),
     Column("sample_p", Kind.FLOAT64, "Uniform sampling rate p in force, in (0, 1]."),
-    Column("inclusion_probability", Kind.FLOAT64, "Probability q that this row was sent, (0, 1]."),
+    Column(
+        "inclusion_probability",
+        Kind.FLOAT64,
+        "Probability q that this row was sent, (0, 1]; null: context, no part of any estimate.",
+        nullable=True,
+    ),
     Column("model_version", Kind.TEXT, "Version of the model that scored the row."),
 )
 
@@ -128,9 +151,11 @@ BOOKS_LAYOUT = RowLayout(
         Column("period_start", Kind.TIME, "UTC start of the period, aligned to its length."),
         Column("period_s", Kind.FLOAT64, "Length of the period, seconds."),
         Column("model_version", Kind.TEXT, "Version of the model in force."),
-        Column("stratum", Kind.TEXT, "rule or sample (Stratum)."),
+        Column("stratum", Kind.TEXT, "rule, sample or context (Stratum)."),
         Column("revision", Kind.INT64, "Grows with each statement on the same key; newest holds."),
-        Column("sensed", Kind.INT64, "Rows sensed: windows that closed."),
+        Column(
+            "sensed", Kind.INT64, "Rows sensed: windows that closed. N of the sample is sample + context."
+        ),
         Column("acked", Kind.INT64, "Rows the broker has acknowledged."),
         Column("filtered", Kind.INT64, "Rows the filter did not select."),
         Column("evicted", Kind.INT64, "Rows given up because the spool was full."),
@@ -158,7 +183,7 @@ BOOK_COUNTS = ("sensed", "acked", "filtered", "evicted", "refused", "pending")
 
 
 def telemetry_layout(profile: Profile) -> RowLayout:
-    """One profile's telemetry rows on the wire."""
+    """One profile's telemetry rows on the wire (``topics.WIRE``)."""
     wide = profile.wide_features()
     features = [
         Column(f.name, Kind.FLOAT64 if w else Kind.FLOAT32, f.doc, nullable=True)
@@ -178,6 +203,20 @@ def telemetry_rows(profile: Profile) -> pa.Schema:
     from schemas.arrow_schemas import arrow_schema  # noqa: PLC0415  (heavy; see above)
 
     return arrow_schema(telemetry_layout(profile))
+
+
+def telemetry_layout_of_wire_1(profile: Profile) -> RowLayout:
+    """The same as releases up to 0.2.0 send it: every row has an inclusion probability."""
+    newest = telemetry_layout(profile)
+    columns = (replace(c, nullable=c.nullable and c.name != _Q) for c in newest.columns)
+    return RowLayout(tuple(columns), newest.metadata)
+
+
+def telemetry_rows_of_wire_1(profile: Profile) -> pa.Schema:
+    """Arrow schema of those."""
+    from schemas.arrow_schemas import arrow_schema  # noqa: PLC0415  (heavy; see above)
+
+    return arrow_schema(telemetry_layout_of_wire_1(profile))
 
 
 def fingerprint(schema: pa.Schema) -> str:

@@ -96,6 +96,7 @@ DATA_QUALITY = _view(
     ("last_row_at", "TIMESTAMPTZ", "UTC instant its newest row reached the log."),
     ("missing_messages", "BIGINT", "Message numbers that it has used and that have not arrived."),
     ("out_of_range", "BIGINT", "Landed rows with samples outside their range in a row; always sent."),
+    ("context", "BIGINT", "Landed rows that a later trigger had sent, to be looked at; in no estimate."),
 )
 
 MISSING_CHANNELS = _view(

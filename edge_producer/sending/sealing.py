@@ -21,7 +21,6 @@ from schemas.columns import RowLayout
 from schemas.envelope import (
     Envelope,
     MessageSigner,
-    SealedMessage,
     blank_message,
     encode_rows,
     read_envelope,
@@ -30,7 +29,13 @@ from schemas.envelope import (
 )
 from schemas.profile import Profile
 from schemas.row_batch import RowBatch
-from schemas.row_schemas import BOOKS_LAYOUT, RULES, SUMMARY_LAYOUT, Stratum, telemetry_layout
+from schemas.row_schemas import (
+    BOOKS_LAYOUT,
+    SUMMARY_LAYOUT,
+    stratum_of,
+    telemetry_layout,
+    telemetry_layout_of_wire_1,
+)
 from schemas.topics import (
     ALERT,
     BOOKS,
@@ -81,6 +86,8 @@ class Sealer:
         self._signers = signers
         self._profile = profile
         self._wire = telemetry_layout(profile)
+        older = (self._wire, telemetry_layout_of_wire_1(profile))
+        self._wires = {layout.fingerprint: layout for layout in older}
         self._limit = limit
         self._period_us = round(profile.summaries.period_s * 1e6)
         self._around: dict[tuple[int, Lane, str], int] = {}
@@ -169,9 +176,10 @@ class Sealer:
         device = self._spool.devices[envelope.producer]
         if found.topic == BOOKS.base:
             return self._restate(id_, envelope)
-        if envelope.schema != self._layout(found.topic).fingerprint or envelope.n_rows < 2:
+        layout = self._layout(found.topic, envelope.schema)
+        if layout is None or envelope.n_rows < 2:
             return None
-        batch = _unpacked(found, envelope, self._layout(found.topic))
+        batch = RowBatch.deserialize(unpack(found.value, envelope.raw_bytes), layout)
         lines = self._lines(id_, device, batch) if found.topic == TELEMETRY.base else []
         if lines is None or not self._divides(device, envelope, found.topic, batch):
             return None
@@ -195,8 +203,11 @@ class Sealer:
         room = self._room(device, topic, envelope.lane, envelope.schema)
         return all(len(encode_rows(batch.slice(n, 1))[0]) <= room for n in range(batch.num_rows))
 
-    def _layout(self, topic: str) -> RowLayout:
-        return self._wire if topic == TELEMETRY.base else SUMMARY_LAYOUT
+    def _layout(self, topic: str, sealed_with: str) -> RowLayout | None:
+        """The layout of a message, if its fingerprint is one that this profile's rows have or had."""
+        if topic == TELEMETRY.base:
+            return self._wires.get(sealed_with)
+        return SUMMARY_LAYOUT if sealed_with == SUMMARY_LAYOUT.fingerprint else None
 
     def _lines(self, id_: int, device: int, batch: RowBatch) -> list[int] | None:
         """Line of the books of each row of a message; None where it cannot be told."""
@@ -207,9 +218,8 @@ class Sealer:
         lines = []
         for row in batch.to_pylist():
             period_us = row["event_time"] - row["event_time"] % self._period_us
-            stratum = Stratum.RULE if row["reasons"] & RULES else Stratum.SAMPLE
-            key = BookKey(row["boot_id"], period_us, row["model_version"], stratum.value)
-            lines.append(by_key.get(key))
+            stratum = stratum_of(row["reasons"]).value
+            lines.append(by_key.get(BookKey(row["boot_id"], period_us, row["model_version"], stratum)))
         known = [line for line in lines if line is not None]
         return known if Counter(known) == Counter(counted) else None
 
@@ -259,7 +269,3 @@ class Sealer:
             digest=b"",
             signer="",
         )
-
-
-def _unpacked(message: SealedMessage, envelope: Envelope, layout: RowLayout) -> RowBatch:
-    return RowBatch.deserialize(unpack(message.value, envelope.raw_bytes), layout)

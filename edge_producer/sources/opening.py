@@ -25,13 +25,16 @@ def open_source(
     Raises:
         SourceError: A file is not named, missing or malformed, or does not fit profile and devices.
     """
-    now = datetime.now(UTC)
     if settings.source == "replay":
-        return _replay(settings, profile, devices, now)
-    scenario = Scenario(seed=settings.seed, start=now)
+        return _replay(settings, profile, devices, datetime.now(UTC))
+    scenario = Scenario(seed=settings.seed, start=datetime.now(UTC))
     if settings.scenario is not None:
         scenario = load_scenario(settings.scenario)
-    return SimulateSource(profile, devices, scenario, now, settings.duration_s)
+    return SimulateSource(profile, devices, scenario, _now, settings.duration_s)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _replay(

@@ -28,7 +28,7 @@ from edge_producer.spool.spool_totals import TOTALS, DeviceBooks, read_books
 from edge_producer.summaries import Summary
 from schemas.errors import SpoolDamagedError, SpoolOwnerError
 from schemas.profile import Profile
-from schemas.row_schemas import telemetry_layout
+from schemas.row_schemas import telemetry_layout, telemetry_layout_of_wire_1
 
 log = logging.getLogger(__name__)
 
@@ -342,9 +342,12 @@ class Spool:
         return {device: DeviceBooks(*counts) for device, *counts in self._connection.execute(TOTALS)}
 
     def _adopt(self, profile: Profile) -> None:
-        wire = f"{profile.name}/{telemetry_layout(profile).fingerprint}/{profile.summaries.period_s}"
+        wire, older = (
+            f"{profile.name}/{layout(profile).fingerprint}/{profile.summaries.period_s}"
+            for layout in (telemetry_layout, telemetry_layout_of_wire_1)
+        )
         known = self._file.meta("wire")
-        if known not in (None, wire) and (self.rows.bytes or self._held() or self.books.unstated()):
+        if known not in (None, wire, older) and (self.rows.bytes or self._held() or self.books.unstated()):
             raise SpoolOwnerError(
                 f"{self._file.path} holds rows of another profile or feature set ({known}); "
                 "drain it with that one first, or move it aside to start empty"

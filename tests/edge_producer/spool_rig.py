@@ -28,9 +28,8 @@ from schemas.row_schemas import (
     SUMMARY_ROWS,
     Reason,
     TimeQuality,
-    fingerprint,
+    telemetry_layout_of_wire_1,
     telemetry_rows,
-    telemetry_rows_of_wire_1,
 )
 from schemas.topics import Lane
 
@@ -294,13 +293,13 @@ def has(reasons: int, reason: Reason) -> bool:
 
 def sealed_by_0_2_0(rig: SpoolRig) -> int:
     """Id of a message with all rows that wait, as release 0.2.0 would have sealed them."""
-    rows, wire = rig.unsealed(), telemetry_rows_of_wire_1(rig.profile)
+    rows, wire = rig.unsealed(), telemetry_layout_of_wire_1(rig.profile)
     value, raw_bytes = encode_rows(wire_batch("d-1", rows, wire))
     with rig.spool.transaction():
         rig.spool.rows.remove(rows)
         number = rig.spool.messages.next_no(1, Lane.LIVE)
         head = (
-            fingerprint(wire),
+            wire.fingerprint,
             "bench",
             "d-1",
             rig.spool.spool_id,

@@ -6,13 +6,25 @@ import argparse
 from collections.abc import Callable
 from dataclasses import replace
 
-from benchmarks import delivery, device_hour, edge, flood, ingest, latency, message_size, results, strangers
+from benchmarks import (
+    delivery,
+    device_hour,
+    edge,
+    flood,
+    footprint,
+    ingest,
+    latency,
+    message_size,
+    results,
+    strangers,
+)
 from benchmarks.results import Measured
 from benchmarks.stage import QUICK, Effort, Stage, stage
 
 SCENARIOS: dict[str, Callable[..., list[Measured]]] = {
     "size": message_size.run,
     "edge": edge.run,
+    "footprint": footprint.run,
     "ingest": ingest.run,
     "flood": flood.run,
     "lake": device_hour.run,

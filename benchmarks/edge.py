@@ -83,7 +83,7 @@ def decide(folder: Path, windows: int, runs: int) -> Measured:
         f"(p50 {p50 / floor50:.2f} of it); {windows:,} windows of 512 x 3"
     )
     p99 = tuple(float(np.percentile(ns[DECISION], 99)) / 1e6 for ns in timed)
-    return Measured("edge/decide", "window to decision p99, ms", p99, beside, "<= 2 ms", 3)
+    return Measured("edge/decide", "window to decision p99, ms", p99, beside, "<= 0.5 ms", 3)
 
 
 def _decide_once(folder: Path, windows: int) -> dict[str, list[int]]:

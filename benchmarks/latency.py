@@ -25,11 +25,12 @@ from infra.kafka.kafka_admin import KafkaAdmin
 from infra.line_watch import LineWatcher, QueryableFrontier
 from infra.stack.running import await_ready
 from infra.stack.stack_file import is_held
-from schemas.row_schemas import RULES
+from schemas.row_schemas import CONTEXT, RULES
 
 DEVICES = 20
 SHARES = ("device to broker, rows a rule chose", "device to broker, sampled rows", "broker to queryable")
 TOTAL = "sensed to queryable"
+AROUND = "sensed to queryable, context"
 _ROWS = """
     SELECT epoch(event_time) AS sensed, epoch(known_at) AS known, reasons, _partition, _offset
     FROM telemetry_machine WHERE device_id < ?
@@ -39,7 +40,7 @@ _ROWS = """
 def run(on: Stage) -> list[Measured]:
     """Run one demo per run; prints the parts of the time over all of them."""
     demos = [_demo(on, number) for number in range(on.effort.runs)]
-    pooled = {name: np.concatenate([d[1][name] for d in demos]) for name in (*SHARES, TOTAL)}
+    pooled = {name: np.concatenate([d[1][name] for d in demos]) for name in (*SHARES, TOTAL, AROUND)}
     quantiles = {name: np.percentile(s, (50, 99)) for name, s in pooled.items() if len(s)}
     rows = [[name, *(f"{q:.2f}" for q in qs), f"{len(pooled[name]):,}"] for name, qs in quantiles.items()]
     print(table(("seconds", "p50", "p99", "rows"), rows), flush=True)
@@ -52,7 +53,7 @@ def run(on: Stage) -> list[Measured]:
             "sensed to queryable p99, s",
             tuple(float(np.percentile(parts[TOTAL], 99)) for _, parts in demos),
             f"{where}; the demos' own p99, rows beside the network cut included: {own_p99}; {story}",
-            "<= 5 s",
+            "<= 1 s",
             2,
         ),
         Measured(
@@ -69,14 +70,14 @@ def run(on: Stage) -> list[Measured]:
 def _demo(on: Stage, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Run a demo in its own stack and observe it from outside; returns its latencies, and seconds by part."""
     state, report = on.folder / f"demo-{number}", on.folder / f"demo-{number}.json"
-    story = {"devices": DEVICES, "seconds": on.effort.demo_s, "seed": SEED, "json": report}
+    story = {"devices": DEVICES, "seconds": on.effort.demo_s, "seed": SEED}
     options = [word for name, value in story.items() for word in (f"--{name}", str(value))]
     log_path = on.folder / f"demo-{number}.log"
-    with log_path.open("wb") as log:
+    with log_path.open("wb") as log, report.open("wb") as told:
         process = subprocess.Popen(
-            [sys.executable, "-m", "infra", "demo", "--no-loop", *options],
+            [sys.executable, "-m", "infra", "demo", "--no-loop", "--json", *options],
             env={**os.environ, "EDGELOOP_STATE_DIR": str(state)},
-            stdout=log,
+            stdout=told,
             stderr=log,
         )
         try:
@@ -117,9 +118,16 @@ def _shares(lake_root: Path, frontier: QueryableFrontier) -> dict[str, Any]:
     when = np.array([frontier.when(p, o) or np.nan for p, o in places])
     if np.isnan(when).any():
         raise RuntimeError(f"{np.isnan(when).sum()} rows have no known instant from which they are queryable")
-    ruled = (np.asarray(rows["reasons"]) & RULES) != 0
-    on_the_way = (known - sensed)[ruled], (known - sensed)[~ruled], when - known
-    return {**dict(zip(SHARES, on_the_way, strict=True)), TOTAL: when - sensed}
+    reasons = np.asarray(rows["reasons"])
+    ruled, context = (reasons & RULES) != 0, (reasons & CONTEXT) != 0
+    sampled = ~ruled & ~context
+    on_the_way = (known - sensed)[ruled], (known - sensed)[sampled], (when - known)[~context]
+    whole = when - sensed
+    return {
+        **dict(zip(SHARES, on_the_way, strict=True)),
+        TOTAL: whole[~context],
+        AROUND: whole[context],
+    }
 
 
 def _tail(path: Path) -> str:

@@ -9,16 +9,17 @@ import sys
 import threading
 from functools import partial
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from edge_producer.bundle import load_bundle
+from edge_producer.device_identity import DeviceKeys
 from edge_producer.fail_safe import FailSafe
 from edge_producer.inference import OnnxPredictor
 from edge_producer.relearn_requests import RelearnRequests
+from edge_producer.resident_memory import release_code
 from edge_producer.runner import ProcessParts, Runner, make_fail_safe, make_state_dir, read_keys
 from edge_producer.settings import EdgeSettings, load_settings
 from edge_producer.sources import open_source
-from edge_producer.updates.update_once import update_once
-from edge_producer.updates.updater import Updater, has_models
 from schemas.errors import PipelineError, SpoolInUseError
 from schemas.escaping import escaped_block, escaped_line
 from schemas.folder_access import guard_folder
@@ -26,12 +27,17 @@ from schemas.log_lines import log_to_stderr
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
 
+if TYPE_CHECKING:
+    from edge_producer.updates.updater import Updater
+
 log = logging.getLogger(__name__)
 
 EXIT_DONE, EXIT_FAILED, EXIT_MISUSE, EXIT_BLOCKED = 0, 1, 2, 3
 """``EXIT_BLOCKED``: the spool holds messages that the broker does not take as they are."""
 SWITCH_INTERVAL_S = 0.0001
 """How long the writer's thread may keep the interpreter while a window is due (CPython: 5 ms)."""
+SETTLED_S = 30.0
+"""Time after which a process has done once what it does."""
 
 
 def main(argv: list[str]) -> int:
@@ -93,7 +99,7 @@ def _sense_and_send(
     settings: EdgeSettings, profile: Profile, fail_safe: FailSafe, stop: threading.Event
 ) -> int:
     keys = read_keys(settings)
-    updater = Updater(settings, profile, keys=keys, patient=True) if has_models(settings) else None
+    updater = _updater(settings, profile, keys) if settings.has_models else None
     predictor = OnnxPredictor(load_bundle(profile), profile) if updater is None else None
     source = open_source(settings, profile, settings.devices)
     parts = ProcessParts(fail_safe=fail_safe, keys=keys)
@@ -101,9 +107,14 @@ def _sense_and_send(
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.collect()
     gc.freeze()
+    release_code()
+    settled = threading.Timer(SETTLED_S, release_code)  # by then it has met the broker, and runs as it will
+    settled.daemon = True
+    settled.start()
     try:
         result = runner.run(stop)
     finally:
+        settled.cancel()
         gc.unfreeze()
     if result.blocked.messages:
         n, rows, _, reason = result.blocked
@@ -114,7 +125,15 @@ def _sense_and_send(
     return EXIT_DONE if result.drained or stop.is_set() else EXIT_FAILED
 
 
+def _updater(settings: EdgeSettings, profile: Profile, keys: DeviceKeys) -> Updater:
+    from edge_producer.updates.updater import Updater  # noqa: PLC0415  (heavy: grpc and tuf)
+
+    return Updater(settings, profile, keys=keys, patient=True)
+
+
 def _update(settings: EdgeSettings, _stop: threading.Event) -> int:
+    from edge_producer.updates.update_once import update_once  # noqa: PLC0415  (heavy: grpc and tuf)
+
     done = update_once(settings, find_profile(settings.profile), _print_line)
     return EXIT_DONE if done else EXIT_FAILED
 

@@ -7,17 +7,18 @@ books when the filter releases it; until then it is held, and counts as sensed a
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from edge_producer.sensed_rows import Row
+from edge_producer.sensed_rows import Period, Row
 from edge_producer.window import Floats
-from schemas.row_schemas import BOOKS_ROWS, TIME
+from schemas.columns import Kind
+from schemas.row_batch import RowBatch, fixed, lists, texts
+from schemas.row_schemas import BOOKS_LAYOUT
 
 Doubles = NDArray[np.float64]
 _COUNT = struct.Struct("<q")
@@ -118,15 +119,17 @@ class Ledger:
         self._rows: dict[BookKey, list[Row]] = {}
         self._changes = LedgerChanges()
         self._open: dict[BookKey, None] = {}
-        self._period: tuple[int, int, str] | None = None
 
-    def release(self, row: Row) -> None:
-        """Count a row that the filter has released. Rows come in the order of ``seq``."""
-        period = (row.boot_id, row.period_us, row.model_version)
-        if period != self._period:
-            self.close()
-            self._period = period
-        key = BookKey(*period, row.stratum.value)
+    def release(self, row: Row, awaited: Collection[Period] = ()) -> None:
+        """Count a row that the filter has released.
+
+        Args:
+            row: The row.
+            awaited: Periods of which more rows come, beside the row's own: their lines stay open, others
+                close.
+        """
+        self._close_but({row.period, *awaited})
+        key = BookKey(*row.period, row.stratum.value)
         self._open[key] = None
         change = self._changes.lines.get(key)
         if change is None:
@@ -142,10 +145,14 @@ class Ledger:
         self._changes.closed.append(key)
 
     def close(self) -> None:
-        """Close the open period's lines."""
-        self._changes.closed += self._open
-        self._open.clear()
-        self._period = None
+        """Close all open lines."""
+        self._close_but(())
+
+    def _close_but(self, awaited: Collection[Period]) -> None:
+        past = [key for key in self._open if key[:3] not in awaited]
+        self._changes.closed += past
+        for key in past:
+            del self._open[key]
 
     def take(self) -> LedgerChanges:
         """Changes since the last call."""
@@ -184,28 +191,27 @@ class BookLine(NamedTuple):
     moments: bytes | None
 
 
-def books_batch(device_id: str, lines: Sequence[BookLine], period_s: float) -> pa.RecordBatch:
-    """Lines as a batch in ``BOOKS_ROWS``."""
+def books_batch(device_id: str, lines: Sequence[BookLine], period_s: float) -> RowBatch:
+    """Lines as a batch in ``BOOKS_LAYOUT``."""
     n = len(lines)
     (boots, periods, models, strata, revisions, *rest) = zip(*lines, strict=True)
     sensed, acked, filtered, evicted, refused, pending, gaps, thinning, blobs = rest
     moments = [_stated(blob) for blob in blobs]
-    lists = pa.list_(pa.float64())
-    arrays = [
-        pa.array([device_id] * n),
-        pa.array(boots, pa.int64()),
-        pa.array(periods, TIME),
-        pa.array([period_s] * n, pa.float64()),
-        pa.array(models, pa.string()),
-        pa.array(strata, pa.string()),
-        pa.array(revisions, pa.int64()),
-        *(pa.array(c, pa.int64()) for c in (sensed, acked, filtered, evicted, refused, pending)),
-        pa.array(gaps, pa.bool_()),
-        pa.array(thinning, pa.float64()),
-        pa.array([m and m[0] for m in moments], lists),
-        pa.array([m and m[1] for m in moments], lists),
+    columns = [
+        texts([device_id] * n),
+        fixed(Kind.INT64, np.array(boots)),
+        fixed(Kind.TIME, np.array(periods)),
+        fixed(Kind.FLOAT64, np.full(n, period_s)),
+        texts(models),
+        texts(strata),
+        fixed(Kind.INT64, np.array(revisions)),
+        *(fixed(Kind.INT64, np.array(c)) for c in (sensed, acked, filtered, evicted, refused, pending)),
+        fixed(Kind.BOOL, np.array(gaps)),
+        fixed(Kind.FLOAT64, np.array(thinning)),
+        lists(Kind.FLOAT64_LIST, [m and m[0] for m in moments]),
+        lists(Kind.FLOAT64_LIST, [m and m[1] for m in moments]),
     ]
-    return pa.record_batch(arrays, schema=BOOKS_ROWS)
+    return RowBatch(BOOKS_LAYOUT, columns, n)
 
 
 def _stated(blob: bytes | None) -> tuple[Doubles, Doubles] | None:

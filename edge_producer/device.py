@@ -9,7 +9,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from edge_producer.filter import RowFilter
 from edge_producer.metering import Meters
 from edge_producer.model_switch import ActiveModels, ModelSwitch, ScoredWindow
 from edge_producer.reference_keeper import ReferenceKeeper
-from edge_producer.sensed_rows import Row
+from edge_producer.sensed_rows import Period, Row
 from edge_producer.summaries import FIRST_SHADOW_PART, Summarizer
 from edge_producer.window import Floats, LearnsReference, Predictor, Window
 from edge_producer.window_scoring import WindowScorer
@@ -157,6 +157,11 @@ class Device:
         """Whether something happened since the last update."""
         return self._dirty
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether rows to be sent came since the last update."""
+        return bool(self._selected)
+
     def process(self, window: Window) -> LocalDecision:
         """Decide on a window and carry that out; then count, filter and summarise it.
 
@@ -189,7 +194,7 @@ class Device:
     def _record(self, window: Window, features: Floats, score: float | None, decision: LocalDecision) -> Row:
         row = self._row(window, features, score, decision)
         self._summarizer.add(row)
-        self._release(self._filter.offer(row, decision))
+        self._release(self._filter.offer(row, decision), {row.period})
         self._sensed.append(row)
         if decision.alert:
             self._alerts.append(self._alert(row))
@@ -317,9 +322,10 @@ class Device:
             reasons=self._scorer.marks,
         )
 
-    def _release(self, rows: list[Row]) -> None:
+    def _release(self, rows: list[Row], newest: Collection[Period] = ()) -> None:
+        awaited = self._filter.periods.union(newest)
         for row in rows:
-            self._ledger.release(row)
+            self._ledger.release(row, awaited)
             if row.selected:
                 self._selected.append(row)
 

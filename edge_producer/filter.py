@@ -1,9 +1,13 @@
 """Decides which rows are worth sending, and with what probability. Pure.
 
-A row is sent if and only if its permanent u is below its inclusion probability pi: 1 where a rule selects
+A row is selected if and only if its permanent u is below its inclusion probability pi: 1 where a rule selects
 the row, else the sampling rate p that was fixed before the row was sensed. No rule may read the u of the row
-that it judges, or estimates would be biased: threshold, uncertainty, burst, transition, fail-safe and the
-rows before a trigger depend on scores alone; the deadband depends on the u of earlier rows only.
+that it judges, or estimates would be biased: threshold, uncertainty, burst, transition and fail-safe depend
+on scores alone; the deadband depends on the u of earlier rows only.
+
+A selected row leaves at once. The others wait for a few windows: if a trigger comes, they are sent as
+*context*, to be looked at. Which rows become context depends on later scores and on u, so they are in no
+estimate; a sampled row before a trigger keeps its q = p, and stands for them there.
 """
 
 from __future__ import annotations
@@ -18,13 +22,13 @@ from typing import Any
 import numpy as np
 
 from edge_producer.decider import LocalDecision
-from edge_producer.sensed_rows import Row
+from edge_producer.sensed_rows import Period, Row
 from schemas.profile import FilterPolicy
-from schemas.row_schemas import RULES, Reason
+from schemas.row_schemas import CONTEXT, RULES, Reason
 
 _HOUR_US = 3_600_000_000
 _SAMPLE, _THRESHOLD, _UNCERTAIN = int(Reason.SAMPLE), int(Reason.THRESHOLD), int(Reason.UNCERTAIN)
-_DEADBAND, _BURST, _PRETRIGGER = int(Reason.DEADBAND), int(Reason.BURST), int(Reason.PRETRIGGER)
+_DEADBAND, _BURST = int(Reason.DEADBAND), int(Reason.BURST)
 _TRANSITION, _FAIL_SAFE = int(Reason.TRANSITION), int(Reason.FAIL_SAFE)
 _OUT_OF_RANGE, _REPEATED = int(Reason.OUT_OF_RANGE), int(Reason.REPEATED)
 # As plain ints: arithmetic on enum flags costs more than the rest of the filter.
@@ -83,8 +87,8 @@ class RateBudget:
 class RowFilter:
     """One device's filter.
 
-    Rows are released in the order of ``seq``. A row that no rule selects is held until ``pretrigger`` later
-    rows have come, because a trigger among those selects it too.
+    A row that is selected is released at once. Another one is held until ``pretrigger`` later windows have
+    come, because a trigger among those makes it context.
 
     Args:
         policy: The profile's filter policy.
@@ -94,7 +98,7 @@ class RowFilter:
         state: From ``export`` before a restart.
 
     Example:
-        A score above the threshold selects its own row, and the row before it.
+        A score above the threshold selects its own row, and the row before it is sent as context.
 
         >>> policy = FilterPolicy(p=0.01, p_min=0.01, threshold=0.8, burst_after=0, pretrigger=1)
         >>> rows = RowFilter(policy, ("load",), hop_s=1.0, secret=bytes(32))
@@ -104,7 +108,7 @@ class RowFilter:
         ...     for released in rows.offer(row, steady):
         ...         print(released.seq, released.selected, [r.name for r in Reason(released.reasons)])
         0 False []
-        1 True ['PRETRIGGER']
+        1 True ['CONTEXT']
         2 True ['THRESHOLD']
     """
 
@@ -138,28 +142,37 @@ class RowFilter:
         """Sampling rate for the next row."""
         return self._budget.p
 
+    @property
+    def periods(self) -> set[Period]:
+        """Periods of the rows that are not released yet."""
+        return {row.period for row in self._held}
+
     def offer(self, row: Row, decision: LocalDecision) -> list[Row]:
-        """Judge a new row; returns the rows that are now released, oldest first."""
+        """Judge a new row; returns the rows that are now released: earlier ones first, in order."""
         row.u = permanent_u(self._secret, row.boot_id, row.seq)
         row.sample_p = self._budget.p
         row.reasons |= self._rules(row, decision)
+        released: list[Row] = []
         if row.reasons & _THRESHOLD:
             self._burst_left = self._policy.burst_after
-            for earlier in self._held:
-                earlier.reasons |= _PRETRIGGER
+            released = self._release_all(triggered=True)
         elif self._burst_left:
             self._burst_left -= 1
         self._budget.spend(row.event_us, not row.reasons & RULES)
         if self._bands.size and row.selected:
             self._last_sent = self._band_values(row)
-        self._held.append(row)
-        return self._release()
+        released += self._release_past(row)
+        if row.selected:
+            released.append(_final(row))
+        elif self._policy.pretrigger:
+            self._held.append(row)
+        else:
+            released.append(row)
+        return released
 
     def flush(self) -> list[Row]:
         """Release all held rows, because no later row will trigger them."""
-        released = [self._final(row) for row in self._held]
-        self._held.clear()
-        return released
+        return self._release_all(triggered=False)
 
     def export(self) -> dict[str, Any]:
         """State as a JSON value, held rows included."""
@@ -213,15 +226,29 @@ class RowFilter:
         score = np.nan if row.score is None else row.score
         return np.append(row.features, score)[self._band_columns].astype(np.float64)
 
-    def _release(self) -> list[Row]:
-        released = []
-        held = self._held
-        while held and (held[0].reasons & RULES or len(held) > self._policy.pretrigger):
-            released.append(self._final(held.popleft()))
+    def _release_all(self, *, triggered: bool) -> list[Row]:
+        released = [_final(row, triggered=triggered) for row in self._held]
+        self._held.clear()
         return released
 
-    @staticmethod
-    def _final(row: Row) -> Row:
-        if not row.reasons & RULES and row.u < row.sample_p:
-            row.reasons |= _SAMPLE
+    def _release_past(self, newest: Row) -> list[Row]:
+        """Rows so far back that a trigger in the next window would not reach them."""
+        released = []
+        held, reach = self._held, newest.seq - self._policy.pretrigger
+        while held and (held[0].seq <= reach or held[0].boot_id != newest.boot_id):
+            released.append(_final(held.popleft()))
+        return released
+
+
+def _final(row: Row, *, triggered: bool = False) -> Row:
+    """The row with the reason for which it leaves, if it does.
+
+    A held row may be selected all the same: release 0.2.0 held those too, and left them in its state.
+    """
+    if row.reasons & RULES:
         return row
+    if row.u < row.sample_p:
+        row.reasons |= _SAMPLE
+    elif triggered:
+        row.reasons |= CONTEXT
+    return row

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-import pyarrow as pa
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from edge_producer.bundle import BUNDLES, Bundle, check_fit, load_bundle
+from edge_producer.golden_vectors import read_golden
 from edge_producer.missing_channels import (
     missing_channels,
     required_by_model,
@@ -246,36 +244,17 @@ def check_golden(session: OnnxSession, bundle: Bundle) -> None:
         BundleError: An output lies outside the manifest's tolerance.
     """
     version, tolerance = bundle.manifest.version, bundle.manifest.tolerance
-    table = _golden_table(bundle)
-    meta = {k.decode(): json.loads(v) for k, v in (table.schema.metadata or {}).items()}
-    extra: dict[str, NDArray[np.generic]] = {
-        name: np.array(values, dtype=np.int64 if name == "columns" else np.float32)
-        for name, values in meta["extra"].items()
-    }
-    windows = _matrix(table, "window").reshape(-1, *meta["shape"])
-    expected = np.column_stack([_matrix(table, "features"), table.column("score").to_numpy()])
-    for number, window in enumerate(windows):
-        features, score = session.run(window[np.newaxis], extra)
+    golden = read_golden(bundle.golden, version)
+    for number, window in enumerate(golden.windows):
+        expected = golden.expected[number]
+        features, score = session.run(window[np.newaxis], golden.extra)
         got = np.append(features[0], score[0])
         if score_excess(float(score[0])) > ROUNDING:
             what = f"golden window {number} scores {score[0]:.3g}, outside [0, 1]"
             raise BundleError(f"model {version}: {what}")
-        if not np.allclose(got, expected[number], tolerance.relative, tolerance.absolute, equal_nan=True):
-            off = np.nanmax(np.abs(got - expected[number]))
+        if not np.allclose(got, expected, tolerance.relative, tolerance.absolute, equal_nan=True):
+            off = np.nanmax(np.abs(got - expected))
             raise BundleError(f"model {version}: golden window {number} misses its outputs by {off:.3g}")
-
-
-def _golden_table(bundle: Bundle) -> pa.Table:
-    try:
-        return pa.ipc.open_file(io.BytesIO(bundle.golden)).read_all()
-    except pa.ArrowInvalid as exc:
-        raise BundleError(f"model {bundle.manifest.version}: golden vectors unreadable: {exc}") from exc
-
-
-def _matrix(table: pa.Table, name: str) -> NDArray[np.float32]:
-    column = table.column(name).combine_chunks()
-    flat: NDArray[np.float32] = column.flatten().to_numpy(zero_copy_only=False)
-    return flat.reshape(table.num_rows, -1)
 
 
 def bin_edges(manifest: Manifest, profile: Profile) -> dict[str, NDArray[np.float64]]:

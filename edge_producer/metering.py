@@ -11,7 +11,7 @@ from datasketches import kll_floats_sketch
 from edge_producer.sensed_rows import Row, StoredRow, wire_batch
 from schemas.envelope import encode_rows
 from schemas.profile import Profile
-from schemas.row_schemas import telemetry_rows
+from schemas.row_schemas import telemetry_layout
 
 LATENCY_K = 400
 ENVELOPE_BYTES = 225
@@ -29,7 +29,7 @@ class Meters:
     def __init__(self, profile: Profile, message_rows: int = 500) -> None:
         self._decide_ms = kll_floats_sketch(LATENCY_K)
         self._pickup_ms = kll_floats_sketch(LATENCY_K)
-        self._schema = telemetry_rows(profile)
+        self._layout = telemetry_layout(profile)
         self._message_rows = message_rows
 
     def decided(self, nanoseconds: int) -> None:
@@ -50,7 +50,7 @@ class Meters:
         total = 0
         for start in range(0, len(rows), self._message_rows):
             part = [_as_stored(row) for row in rows[start : start + self._message_rows]]
-            value, _ = encode_rows(wire_batch(device_id, part, self._schema))
+            value, _ = encode_rows(wire_batch(device_id, part, self._layout))
             total += len(value) + ENVELOPE_BYTES + len(device_id)
         return total
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_producer.actions import ActionRunner, load_actions
 from edge_producer.clock import Clock, SteadyClock
@@ -18,6 +17,7 @@ from edge_producer.device import Device, Host, release_held
 from edge_producer.device_identity import DeviceKeys
 from edge_producer.device_update import DeviceUpdate
 from edge_producer.fail_safe import FailSafe
+from edge_producer.hand_over import HandOver
 from edge_producer.metering import Meters
 from edge_producer.model_switch import ModelSwitch
 from edge_producer.relearn_requests import RelearnRequests
@@ -34,11 +34,13 @@ from edge_producer.spool.spool_housekeeping import SpoolHousekeeping
 from edge_producer.spool.spool_keeper import SpoolKeeper, SpoolPlace
 from edge_producer.spool.spool_messages import BlockedCount
 from edge_producer.spool.spool_set_aside import copies
-from edge_producer.updates.updater import Updater
 from edge_producer.window import Predictor, SourcePause, Window, WindowSource
 from schemas.durable import ABANDONED_S, DISK, Disk
 from schemas.errors import SpoolError
 from schemas.profile import Profile
+
+if TYPE_CHECKING:  # heavy (grpc, tuf), and only for devices that get their models from a service
+    from edge_producer.updates.updater import Updater
 
 log = logging.getLogger(__name__)
 
@@ -133,8 +135,7 @@ class Runner:
         }
         self._lose_states(spool)
         self._relearn = RelearnRequests(settings.state_dir, settings.devices, parts.disk)
-        self._to_export: deque[Device] = deque()
-        self._next_export_s = 0.0
+        self._hand_over = HandOver(self._devices, settings.commit_interval_s, settings.row_wait_s)
         self._started_s = 0.0
         self._first_event: datetime | None = None
 
@@ -262,7 +263,7 @@ class Runner:
     def _sense(self, stop: threading.Event) -> None:
         flat_out = self._settings.pace == "flat_out"
         self._started_s = time.monotonic()
-        self._next_export_s = self._started_s + self._settings.commit_interval_s
+        self._hand_over.begin(self._started_s)
         for item in self._source.windows():
             self._beat()
             if not flat_out and not self._wait_until_due(item.due_s, stop):
@@ -289,6 +290,8 @@ class Runner:
         device = self._devices[window.device_id]
         if device.process(window).alert:
             self._writer.submit([device.take_update()])
+        elif not flat_out:
+            self._hand_over.sensed(window.device_id, time.monotonic())
 
     def _over(self, item: Window | SourcePause) -> bool:
         limit = self._settings.duration_s
@@ -304,32 +307,27 @@ class Runner:
         while (left := due - time.monotonic()) > 0:
             if self._export_if_due(everything=False):
                 continue
-            until_export = max(self._next_export_s - time.monotonic(), 0.0)
-            longest = min(left, until_export, self._fail_safe.interval_s)
-            if stop.wait(longest if not self._to_export else 0.0):
+            until_export = self._hand_over.wait_s(time.monotonic())
+            if stop.wait(min(left, until_export, self._fail_safe.interval_s)):
                 return False
             self._beat()
         return not stop.is_set()
 
     def _export_if_due(self, *, everything: bool) -> bool:
-        """Hand devices' updates to the writer: one per call while windows are paced, so that none is delayed.
+        """Hand over what is due: one update per call while windows are paced, so that none is delayed.
 
         Returns:
             Whether there was something to hand over.
         """
-        now = time.monotonic()
-        if now >= self._next_export_s:
-            self._next_export_s = now + self._settings.commit_interval_s
+        now_s, late = time.monotonic(), self._hand_over.in_round
+        if self._hand_over.begins_round(now_s):
             for name in self._relearn.take():
                 self._devices[name].relearn()
-            everything = everything or bool(self._to_export)
-            self._to_export = deque(d for d in self._devices.values() if d.dirty)
-        if not self._to_export:
-            return False
-        count = len(self._to_export) if everything else 1
-        updates = [self._to_export.popleft().take_update() for _ in range(count)]
-        self._writer.submit(updates, commit=not self._to_export)
-        return True
+            everything = everything or late
+        updates, commit = self._hand_over.take(now_s, everything=everything)
+        if updates:
+            self._writer.submit(updates, commit=commit)
+        return bool(updates)
 
     def _drain(self, stop: threading.Event) -> bool:
         for device in self._devices.values():

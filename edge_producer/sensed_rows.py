@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
 from edge_producer.window import Floats
-from schemas.row_schemas import RULES, TELEMETRY_HEAD, TELEMETRY_TAIL, TIME, Stratum
+from schemas.columns import Kind, RowLayout
+from schemas.row_batch import RowBatch, fixed, texts
+from schemas.row_schemas import CONTEXT, HEAD_COLUMNS, RULES, TAIL_COLUMNS, Stratum, stratum_of
+
+Period = tuple[int, int, str]
+"""Boot, start of the summary period (µs since 1970) and model version of a row."""
 
 
 @dataclass(slots=True)
@@ -43,14 +47,19 @@ class Row:
     reasons: int = 0
 
     @property
+    def period(self) -> Period:
+        """What its line of the books has beside the stratum."""
+        return self.boot_id, self.period_us, self.model_version
+
+    @property
     def stratum(self) -> Stratum:
         """The row's stratum, whether it is sent or not."""
-        return Stratum.RULE if self.reasons & RULES else Stratum.SAMPLE
+        return stratum_of(self.reasons)
 
     @property
     def pi(self) -> float:
-        """Inclusion probability before thinning."""
-        return 1.0 if self.reasons & RULES else self.sample_p
+        """Inclusion probability before thinning; of context, which has none, 1: thinning treats it alike."""
+        return 1.0 if self.reasons & (RULES | CONTEXT) else self.sample_p
 
     @property
     def selected(self) -> bool:
@@ -102,7 +111,7 @@ class StoredRow(NamedTuple):
     Attributes:
         book: Id of the line of the books that counts it.
         features: F numbers, little-endian, float32; float64 if the profile has a wide channel.
-        q: Inclusion probability after thinning.
+        q: Inclusion probability after thinning; None: context, which has none.
     """
 
     id: int
@@ -117,49 +126,43 @@ class StoredRow(NamedTuple):
     decision: str
     reasons: int
     sample_p: float
-    q: float
+    q: float | None
     model_version: str
     sensed_s: float
 
 
-def wire_batch(device_id: str, rows: Sequence[StoredRow], schema: pa.Schema) -> pa.RecordBatch:
-    """Rows as a batch in a telemetry wire schema.
+def wire_batch(device_id: str, rows: Sequence[StoredRow], layout: RowLayout) -> RowBatch:
+    """Rows as a batch in a telemetry wire layout.
 
     Args:
         device_id: Written into every row.
         rows: At least one.
-        schema: ``telemetry_rows`` of the profile whose features the rows hold.
+        layout: ``telemetry_layout`` of the profile whose features the rows hold.
 
     Raises:
-        ValueError: The rows hold another number of features than the schema.
+        ValueError: The rows hold another number of features than the layout.
     """
     n = len(rows)
     (_, _, boots, seqs, events, monos, quality, blobs, scores, decisions, reasons, rates, q, models, _) = zip(
         *rows, strict=True
     )
-    kinds = [schema.field(name).type for name in schema.names[len(TELEMETRY_HEAD) : -len(TELEMETRY_TAIL)]]
-    matrix = np.frombuffer(b"".join(blobs), dtype="<f8" if pa.float64() in kinds else "<f4").reshape(n, -1).T
-    arrays = [
-        pa.array([device_id] * n),
-        pa.array(boots, pa.int64()),
-        pa.array(seqs, pa.int64()),
-        pa.array(events, TIME),
-        pa.array(monos, pa.int64()),
-        pa.array(quality, pa.int8()),
-        *(a.cast(k) for a, k in zip(feature_arrays(matrix), kinds, strict=True)),
-        pa.array(scores, pa.float32()),
-        pa.array(decisions, pa.string()),
-        pa.array(reasons, pa.int32()),
-        pa.array(rates, pa.float64()),
-        pa.array(q, pa.float64()),
-        pa.array(models, pa.string()),
+    kinds = [column.kind for column in layout.columns[len(HEAD_COLUMNS) : -len(TAIL_COLUMNS)]]
+    wide = Kind.FLOAT64 in kinds
+    matrix = np.frombuffer(b"".join(blobs), dtype="<f8" if wide else "<f4").reshape(n, -1).T
+    finite = np.isfinite(matrix)
+    columns = [
+        texts([device_id] * n),
+        fixed(Kind.INT64, np.array(boots)),
+        fixed(Kind.INT64, np.array(seqs)),
+        fixed(Kind.TIME, np.array(events)),
+        fixed(Kind.INT64, np.array(monos)),
+        fixed(Kind.INT8, np.array(quality)),
+        *(fixed(k, values, there) for k, values, there in zip(kinds, matrix, finite, strict=True)),
+        fixed(Kind.FLOAT32, scores),
+        texts(decisions),
+        fixed(Kind.INT32, np.array(reasons)),
+        fixed(Kind.FLOAT64, np.array(rates)),
+        fixed(Kind.FLOAT64, q),
+        texts(models),
     ]
-    return pa.record_batch(arrays, schema=schema)
-
-
-def feature_arrays(matrix: Floats) -> list[pa.Array]:
-    """Arrow columns of a float32 matrix of shape (F, n); values that are not finite become null."""
-    missing = ~np.isfinite(matrix)
-    if not missing.any():
-        return [pa.array(np.ascontiguousarray(values)) for values in matrix]
-    return [pa.array(v, mask=m) for v, m in zip(np.ascontiguousarray(matrix), missing, strict=True)]
+    return RowBatch(layout, columns, n)

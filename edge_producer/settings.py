@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
+    BaseModel,
+    ConfigDict,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -17,13 +19,14 @@ from pydantic import (
     ValidationError,
     field_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 ENV_PREFIX = "EDGE_"
 
 
-class EdgeSettings(BaseSettings):
+class EdgeSettings(BaseModel):
     """Read once, in ``__main__``, from ``EDGE_*`` variables; passed down whole.
+
+    Without pydantic-settings, which would take a device 4 MB for what ``load_settings`` does in a line.
 
     Attributes:
         name: Name of this edge process.
@@ -35,8 +38,10 @@ class EdgeSettings(BaseSettings):
         scenario: JSON file of injected faults and drifts, for ``simulate``.
         recording: CSV or Parquet file of one device, or a folder of canonical recordings, for ``replay``.
         duration_s: Stop sensing after this many seconds of source time; None: until stopped.
-        commit_interval_s: How often the spool commits and syncs.
-        linger_s: How long rows wait for a message to fill before they are sealed.
+        commit_interval_s: How often the spool commits and syncs where nothing is to be sent.
+        row_wait_s: How long a row that is to be sent waits for rows of other devices before it is committed,
+            sealed and sent; longer spares the disk, with one sync for several rows.
+        linger_s: How long rows wait in the spool for a message to fill before they are sealed.
         message_rows: Most rows in one message.
         backlog_after_s: Age from which unsealed rows go to the backlog lane.
         max_in_flight: Most messages handed to Kafka and not yet acknowledged.
@@ -56,14 +61,13 @@ class EdgeSettings(BaseSettings):
         shadow_previous: Whether the previous model goes on scoring in shadow after the watch.
     """
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")] = "edge"
     state_dir: Path
     profile: str
     devices: Annotated[
         tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$")], ...],
-        NoDecode,
         Field(min_length=1),
     ]
     bootstrap_servers: str = "localhost:9092"
@@ -76,7 +80,8 @@ class EdgeSettings(BaseSettings):
     seed: int = 0
     duration_s: PositiveFloat | None = None
     commit_interval_s: PositiveFloat = 1.0
-    linger_s: NonNegativeFloat = 1.0
+    row_wait_s: NonNegativeFloat = 0.1
+    linger_s: NonNegativeFloat = 0.0
     message_rows: PositiveInt = 500
     backlog_after_s: PositiveFloat = 10.0
     max_in_flight: PositiveInt = 512
@@ -120,6 +125,11 @@ class EdgeSettings(BaseSettings):
         return self.state_dir / "updates"
 
     @property
+    def has_models(self) -> bool:
+        """Whether the devices get their models from a service, or did so before."""
+        return self.join_dir is not None or self.updates_dir.is_dir()
+
+    @property
     def network_off(self) -> bool:
         """Whether flight mode is on."""
         return (self.offline_file or self.state_dir / "offline").exists()
@@ -132,9 +142,15 @@ class EdgeSettings(BaseSettings):
 
 def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
     """``EDGE_*`` variables that no setting reads: most likely misspelt."""
-    names = os.environ if environ is None else environ
     known = {f"{ENV_PREFIX}{field}".upper() for field in EdgeSettings.model_fields}
-    return sorted(n for n in names if n.upper().startswith(ENV_PREFIX) and n.upper() not in known)
+    return sorted(
+        n for n, _ in _variables(os.environ if environ is None else environ) if n.upper() not in known
+    )
+
+
+def _variables(environ: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The variables of the prefix, in either case."""
+    return [(n, value) for n, value in environ.items() if n.upper().startswith(ENV_PREFIX)]
 
 
 def load_settings() -> EdgeSettings:
@@ -146,8 +162,9 @@ def load_settings() -> EdgeSettings:
     unknown = unknown_variables()
     if unknown:
         raise ValueError(f"unknown settings {', '.join(unknown)}: check the spelling")
+    read = {name.upper().removeprefix(ENV_PREFIX).lower(): value for name, value in _variables(os.environ)}
     try:
-        return EdgeSettings()
+        return EdgeSettings.model_validate(read)
     except ValidationError as exc:
         problems = [
             f"{ENV_PREFIX}{'.'.join(str(part) for part in e['loc']).upper()}: {e['msg']}"

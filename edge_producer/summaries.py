@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 from datasketches import kll_floats_sketch
 from numpy.typing import NDArray
 
 from edge_producer.sensed_rows import Row
-from schemas.envelope import decode_rows, encode_rows
-from schemas.row_schemas import SUMMARY_ROWS, TIME
+from schemas.columns import Kind
+from schemas.envelope import encode_rows, unpack
+from schemas.row_batch import RowBatch, binaries, fixed, lists, texts
+from schemas.row_schemas import SUMMARY_LAYOUT
 
 SKETCH_K = 200
 """KLL accuracy: 1.33 % normalised rank error (Apache DataSketches)."""
@@ -35,7 +36,7 @@ class Summary(NamedTuple):
 
     Attributes:
         part: Number of this part of the period; a period gets another one when event time steps back.
-        value: Batch in ``SUMMARY_ROWS``, as ``encode_rows`` gives it.
+        value: Batch in ``SUMMARY_LAYOUT``, as ``encode_rows`` gives it.
         raw_bytes: Length of the batch before compression.
     """
 
@@ -47,9 +48,9 @@ class Summary(NamedTuple):
     value: bytes
     raw_bytes: int
 
-    def batch(self) -> pa.RecordBatch:
+    def batch(self) -> RowBatch:
         """The rows, one per feature."""
-        return decode_rows(self.value, self.raw_bytes, SUMMARY_ROWS)
+        return RowBatch.deserialize(unpack(self.value, self.raw_bytes), SUMMARY_LAYOUT)
 
 
 @dataclass(slots=True)
@@ -145,10 +146,10 @@ class Summarizer:
         self._closed: list[Summary] = []
         width = len(self._names)
         self._constants = {
-            "device_id": pa.array([device_id] * width),
-            "featureset": pa.array([featureset] * width),
-            "feature": pa.array(self._names),
-            "period_s": pa.array([period_s] * width, pa.float64()),
+            "device_id": texts([device_id] * width),
+            "featureset": texts([featureset] * width),
+            "feature": texts(self._names),
+            "period_s": fixed(Kind.FLOAT64, np.full(width, period_s)),
         }
 
     def add(self, row: Row) -> None:
@@ -211,31 +212,28 @@ class Summarizer:
             self._tally.add(self._block[: self._filled], self._edges)
             self._filled = 0
 
-    def _batch(self, boot_id: int, model: str, period_us: int) -> pa.RecordBatch:
+    def _batch(self, boot_id: int, model: str, period_us: int) -> RowBatch:
         f, tally = len(self._names), self._tally
-        none = tally.n == 0
-        arrays = [
+        known = tally.n != 0
+        columns = [
             self._constants["device_id"],
-            pa.array(np.full(f, boot_id)),
-            pa.array([model] * f),
+            fixed(Kind.INT64, np.full(f, boot_id)),
+            texts([model] * f),
             self._constants["featureset"],
             self._constants["feature"],
-            pa.array(np.full(f, period_us, dtype="datetime64[us]"), TIME),
+            fixed(Kind.TIME, np.full(f, period_us)),
             self._constants["period_s"],
-            pa.array(np.full(f, self._part, dtype=np.int32)),
-            pa.array(tally.n),
-            pa.array(tally.missing),
-            pa.array(tally.mean, mask=none),
-            pa.array(tally.m2),
-            pa.array(tally.low, mask=none),
-            pa.array(tally.high, mask=none),
-            pa.array(
-                [None if s.is_empty() else s.serialize() for s in tally.sketches],
-                pa.binary(),
-            ),
-            pa.array([None if b is None else b.tolist() for b in tally.bins], SUMMARY_ROWS.field(-1).type),
+            fixed(Kind.INT32, np.full(f, self._part)),
+            fixed(Kind.INT64, tally.n),
+            fixed(Kind.INT64, tally.missing),
+            fixed(Kind.FLOAT64, tally.mean, known),
+            fixed(Kind.FLOAT64, tally.m2),
+            fixed(Kind.FLOAT64, tally.low, known),
+            fixed(Kind.FLOAT64, tally.high, known),
+            binaries([None if s.is_empty() else s.serialize() for s in tally.sketches]),
+            lists(Kind.INT64_LIST, tally.bins),
         ]
-        return pa.record_batch(arrays, schema=SUMMARY_ROWS)
+        return RowBatch(SUMMARY_LAYOUT, columns, f)
 
 
 def merge_summaries(parts: Sequence[Summary], period_s: float, part: int) -> Summary:
@@ -248,21 +246,18 @@ def merge_summaries(parts: Sequence[Summary], period_s: float, part: int) -> Sum
     """
     span_us = round(period_s * 1e6)
     period_us = parts[0].period_us - parts[0].period_us % span_us
-    merged: dict[tuple[str, str], dict[str, object]] = {}
+    merged: dict[tuple[str, str], dict[str, Any]] = {}
     for summary in parts:
         for row in summary.batch().to_pylist():
             key = (row["featureset"], row["feature"])
             merged[key] = _merge_rows(merged[key], row) if key in merged else row
     for row in merged.values():
-        row |= {"period_s": period_s, "part": part}
-    batch = pa.RecordBatch.from_pylist(list(merged.values()), schema=SUMMARY_ROWS)
-    starts = pa.array([period_us] * len(merged), TIME)
-    batch = batch.set_column(SUMMARY_ROWS.get_field_index("period_start"), "period_start", starts)
-    value, raw = encode_rows(batch.cast(SUMMARY_ROWS))
+        row |= {"period_start": period_us, "period_s": period_s, "part": part}
+    value, raw = encode_rows(RowBatch.from_pylist(list(merged.values()), SUMMARY_LAYOUT))
     return Summary(parts[0].boot_id, parts[0].model_version, period_us, period_s, part, value, raw)
 
 
-def _merge_rows(a: dict, b: dict) -> dict:  # type: ignore[type-arg]
+def _merge_rows(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
     # Moments merge as in ``_Tally.add``. Bins add up because both parts are of one model, with equal edges.
     n = a["n"] + b["n"]
     merged = {**a, "n": n, "n_missing": a["n_missing"] + b["n_missing"]}

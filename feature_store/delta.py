@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -215,10 +215,26 @@ class DeltaLog:
         Raises:
             LakeConflictError: Another writer changed the table at the same time.
         """
+        self._alter(lambda table: table.alter.add_columns(Schema.from_arrow(pa.schema(columns)).fields))
+
+    def make_nullable(self, column: str) -> None:
+        """Let a column be null from now on.
+
+        Raises:
+            LakeConflictError: Another writer changed the table at the same time.
+        """
+        self._alter(
+            lambda table: table.alter.drop_column_not_null(column), lambda c: c.field(column).nullable
+        )
+
+    def _alter(
+        self, change: Callable[[DeltaTable], object], done: Callable[[pa.Schema], bool] = lambda _: False
+    ) -> None:
         with self._lock, _translated(self.folder):
             self._reopen()
-            fields = Schema.from_arrow(pa.schema(columns)).fields
-            self._table.alter.add_columns(fields)
+            if done(self._state.columns):
+                return  # another process was first
+            change(self._table)
             log_digests.note(self._entry_path(self._table.version()))
             self._reopen()
             self._sync()

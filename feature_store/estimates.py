@@ -13,7 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_store import duck
-from feature_store.block_sql import period_lengths_sql, period_start_sql, stratum_sql
+from feature_store.block_sql import (
+    context_sql,
+    design_blocks_sql,
+    period_lengths_sql,
+    period_start_sql,
+    stratum_sql,
+)
 from feature_store.estimators import Flags, Floats, Labels, calibrated_mean, loss_weights, sums, total
 from schemas.row_schemas import Stratum
 
@@ -163,7 +169,7 @@ def exact_mean(connection: duck.Connection, profile: str, feature: str, where: s
 
 
 def _rows(connection: duck.Connection, table: str, column: str, where: str) -> pa.Table:
-    """Landed rows with value y, probability q and block."""
+    """Landed rows with value y, probability q and block; context has no q, and is left out."""
     return duck.query(
         connection,
         f"""
@@ -173,6 +179,7 @@ def _rows(connection: duck.Connection, table: str, column: str, where: str) -> p
                 {period_start_sql("t", "l.period_s")} AS period_start
             FROM {duck.name(table)} t
             LEFT JOIN ({period_lengths_sql("books")}) l USING (device_id, boot_id)
+            WHERE NOT {context_sql("t.reasons")}
         ) WHERE {where}""",
     )
 
@@ -181,11 +188,14 @@ def _blocks(connection: duck.Connection, table: str, where: str) -> pa.Table:
     """Blocks of the books of the table's profile, with what landed of them."""
     profile = table.removeprefix("telemetry_")
     of_profile = "true" if table == "telemetry" else f"profile = {duck.text(profile)}"
+    counts = {"acked": "acked", "selected": "sensed - filtered", "missing": "pending + refused"}
+    lines = f"(SELECT * FROM books WHERE {of_profile})"
+    blocks = design_blocks_sql(lines, counts, {"gap": "gap"})
     return duck.query(
         connection,
         f"""
-        SELECT {BLOCK}, sensed, acked, sensed - filtered AS selected, pending + refused AS missing, gap
-        FROM books WHERE {of_profile} AND ({where})""",
+        SELECT {BLOCK}, sensed, acked, selected, missing, gap
+        FROM (SELECT *, design_stratum AS stratum FROM ({blocks})) WHERE {where}""",
     )
 
 

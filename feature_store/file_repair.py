@@ -7,7 +7,7 @@ of the Parquet library writes other bytes, a table goes back to the merged files
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,6 +22,7 @@ from feature_store.set_aside import set_aside
 from feature_store.sorted_file import write_sorted
 from schemas.durable import DISK
 from schemas.errors import DamagedLakeError
+from schemas.tables import ONCE_REQUIRED
 
 log = logging.getLogger(__name__)
 
@@ -51,13 +52,26 @@ def put_back(lake: Lake, table: str, path: str, rows: pa.Table) -> bool:
     named = origin(path)
     if named is None:
         return False
-    columns = pa.schema(list(lake.snapshot(table).columns)[: named.width])
-    for day, part in parquet.by_day(parquet.conform(rows, columns), "known_at"):
-        content, _ = parquet.encode(part, parquet.LANDING)
-        if _day(path) == day.isoformat() and digest_of(path) and has_digest(content, path):
-            _write(lake.root, table, path, content)
-            return True
+    for columns in _shapes(lake.snapshot(table).columns, named.width):
+        try:
+            fitting = parquet.conform(rows, columns)
+        except ValueError:  # a row without a value that every row had to have then
+            continue
+        for day, part in parquet.by_day(fitting, "known_at"):
+            content, _ = parquet.encode(part, parquet.LANDING)
+            if _day(path) == day.isoformat() and digest_of(path) and has_digest(content, path):
+                _write(lake.root, table, path, content)
+                return True
     return False
+
+
+def _shapes(columns: pa.Schema, width: int) -> Iterator[pa.Schema]:
+    """The first so many columns as files have them: as of now, and as of when some had to have a value."""
+    now = pa.schema(list(columns)[:width])
+    yield now
+    then = [f.with_nullable(f.nullable and f.name not in ONCE_REQUIRED) for f in now]
+    if pa.schema(then) != now:
+        yield pa.schema(then)
 
 
 def put_away(root: Path, table: str, path: str) -> None:
@@ -78,13 +92,13 @@ def _inputs(folder: Path, path: str) -> list[str]:
 
 
 def _merge_again(lake: Lake, table: str, path: str, inputs: Sequence[str], width: int) -> bool:
-    columns = pa.schema(list(lake.snapshot(table).columns)[:width])
     merge = _sort_again if is_sorted(path) else _join_again
-    try:
-        if merge(lake.root, table, path, inputs, columns):
-            return True
-    except (DamagedLakeError, ValueError):
-        return False
+    for columns in _shapes(lake.snapshot(table).columns, width):
+        try:
+            if merge(lake.root, table, path, inputs, columns):
+                return True
+        except (DamagedLakeError, ValueError):
+            return False
     log.info("%s/%s cannot be written again with the same bytes", table, path)
     return False
 

@@ -96,7 +96,9 @@ class Lake:
                 log.warning("%s", exc)
 
     def ensure_table(self, spec: TableSpec) -> None:
-        """Create the table, or add the columns it lacks. Columns never go and never change type.
+        """Create the table, or add the columns it lacks, and let columns be null that now may.
+
+        Columns never go and never change type.
 
         Raises:
             OperatorError: A column exists with another type.
@@ -110,11 +112,15 @@ class Lake:
                     self.root / spec.name, _documented(spec.schema), spec.doc, pruning
                 )
         for _ in range(_ATTEMPTS):
-            new = _new_columns(spec, log.snapshot().columns)
-            if not new:
+            held = log.snapshot().columns
+            new, optional = _new_columns(spec, held), _optional_columns(spec, held)
+            if not new and not optional:
                 return
             try:
-                log.add_columns(new)
+                if new:
+                    log.add_columns(new)
+                for column in optional:
+                    log.make_nullable(column)
             except LakeConflictError:
                 continue
         raise LakeConflictError(f"another process keeps changing the columns of table {spec.name}")
@@ -215,10 +221,10 @@ class Lake:
 
     def _fit(self, table: str, rows: pa.Table) -> pa.Table:
         log = self._log(table)
-        columns = log.columns()
-        if not set(rows.column_names) <= set(columns.names):
-            columns = log.snapshot().columns  # another process may have added columns since
-        return parquet.conform(rows, columns)
+        try:
+            return parquet.conform(rows, log.columns())
+        except ValueError:  # another process may have changed the columns since
+            return parquet.conform(rows, log.snapshot().columns)
 
     def _day_folder(self, table: str, day: str) -> Path:
         folder = self.root / table / f"{PARTITION_COLUMN}={day}"
@@ -258,3 +264,9 @@ def _new_columns(spec: TableSpec, columns: pa.Schema) -> list[pa.Field]:
                 "columns never change type: give it another name"
             )
     return [f.with_nullable(True) for f in _documented(spec.schema) if f.name not in columns.names]
+
+
+def _optional_columns(spec: TableSpec, columns: pa.Schema) -> list[str]:
+    """Columns that the table wants a value in, and that an earlier release made so."""
+    there = (f.name for f in spec.schema if f.nullable and f.name in columns.names)
+    return [name for name in there if not columns.field(name).nullable]

@@ -25,7 +25,13 @@ from schemas.durable import DISK
 from schemas.errors import DamagedLakeError, UnknownSchemaError
 from schemas.instants import utc_now
 from schemas.profile import Profile
-from schemas.row_schemas import BOOKS_ROWS, SUMMARY_ROWS, fingerprint, telemetry_rows
+from schemas.row_schemas import (
+    BOOKS_ROWS,
+    SUMMARY_ROWS,
+    fingerprint,
+    telemetry_rows,
+    telemetry_rows_of_wire_1,
+)
 from schemas.self_digest import checked, with_digest
 from schemas.tables import DEVICES, telemetry_table
 
@@ -64,7 +70,8 @@ class ProfileRegistry:
 
     ``_profiles/<name>/<number>.json`` are the versions, each with a second copy.
     ``_schemas/<fingerprint>.json`` names the newest version with that wire schema, for readers of release
-    0.2.0; here it only shows that there is a newer one.
+    0.2.0; here it only shows that there is a newer one. Its name is the fingerprint of wire 1, which that
+    release reads, for whatever wire is asked.
 
     Args:
         lake: Registering ensures the profile's telemetry table in it.
@@ -77,6 +84,7 @@ class ProfileRegistry:
         self._read: dict[Path, Profile] = {}
         self._wired: dict[str, WireSchema] = {}
         self._pointed: dict[str, int] = {}
+        self._pointers: dict[str, str] = {}
         self._wired_at: tuple[tuple[str, int], ...] | None = None
         self._warned: set[Path] = set()
 
@@ -90,7 +98,6 @@ class ProfileRegistry:
             OperatorError: Its telemetry table has a column of another type.
         """
         self._lake.ensure_table(telemetry_table(profile))
-        schema_id = fingerprint(telemetry_rows(profile))
         payload = profile.model_dump_json().encode()
         while True:
             newest = self._newest(profile.name)
@@ -102,8 +109,8 @@ class ProfileRegistry:
             if DISK.put_if_absent(path, stating_path(self._lake.root, path, payload)):
                 break
         add_copy(self._lake.root, path)
-        self._point(schema_id, path)
-        return schema_id
+        self._point(_pointer_of(profile), path)
+        return fingerprint(telemetry_rows(profile))
 
     def wire(self, schema_id: str) -> WireSchema:
         """The wire schema of a fingerprint.
@@ -115,12 +122,14 @@ class ProfileRegistry:
             return _ALWAYS_KNOWN[schema_id]
         if not _FINGERPRINT.fullmatch(schema_id):
             raise UnknownSchemaError(f"schema {schema_id[:64]!r} is not registered with this lake")
-        pointed = _changed(self._schemas / f"{schema_id}.json")  # written anew by each registration
+        # Its pointer is written anew by each registration.
+        pointed = _changed(self._schemas / f"{self._pointers.get(schema_id, schema_id)}.json")
         if (known := self._wired.get(schema_id)) and self._pointed.get(schema_id) == pointed:
             return known
         changed = self._changed()
         if known or changed != self._wired_at:
             self._wired, self._wired_at = self._wire_schemas(), changed
+            pointed = _changed(self._schemas / f"{self._pointers.get(schema_id, schema_id)}.json")
             self._pointed[schema_id] = pointed
         if schema_id in self._wired:
             return self._wired[schema_id]
@@ -167,7 +176,7 @@ class ProfileRegistry:
         for name in self.profiles():
             for path in self._versions(name):
                 if (profile := self._try(path)) is not None:
-                    found[fingerprint(telemetry_rows(profile))] = path
+                    found[_pointer_of(profile)] = path
         return found
 
     def _pointed_at(self, pointer: Path) -> Path | None:
@@ -190,8 +199,9 @@ class ProfileRegistry:
         for name, newest in self.profiles().items():
             versions = [self._try(path) for path in self._versions(name)[:-1]]
             for profile in [*(v for v in versions if v is not None), newest]:
-                schema = telemetry_rows(profile)
-                found[fingerprint(schema)] = WireSchema(profile, schema, "telemetry")
+                for schema in (telemetry_rows_of_wire_1(profile), telemetry_rows(profile)):
+                    found[fingerprint(schema)] = WireSchema(profile, schema, "telemetry")
+                    self._pointers[fingerprint(schema)] = _pointer_of(profile)
         return found
 
     def _changed(self) -> tuple[tuple[str, int], ...]:
@@ -357,6 +367,11 @@ class DeviceRegistry:
             for i, r in enumerate(records)
         ]
         return pa.Table.from_pylist(rows, schema=DEVICES.schema)
+
+
+def _pointer_of(profile: Profile) -> str:
+    """Name of the pointer of a profile's wire schemas."""
+    return fingerprint(telemetry_rows_of_wire_1(profile))
 
 
 def _changed(path: Path) -> int:

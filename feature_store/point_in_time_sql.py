@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from feature_store import duck
-from feature_store.block_sql import period_lengths_sql, period_start_sql, stratum_sql
+from feature_store.block_sql import (
+    context_sql,
+    design_blocks_sql,
+    period_lengths_sql,
+    period_start_sql,
+    stratum_sql,
+)
 from feature_store.labels import LABELLER, healthy_sql, instant, labels_as_of
 from feature_store.views import alarms_sql
 from schemas.profile import Profile
@@ -66,18 +72,17 @@ class RowSelection:
 def blocks_sql(selection: RowSelection) -> str:
     """Blocks of the books that lie within the span, as last stated by T, numbered from 0."""
     start, end = instant(selection.event_from), instant(selection.event_to)
+    blocks = design_blocks_sql("statements", {"acked": "acked"}, {"lacking": "gap OR pending + refused > 0"})
     return f"""
     WITH statements AS (
-        SELECT device_id, boot_id, model_version, stratum, period_start, period_s, sensed, acked,
-            gap OR pending + refused > 0 AS lacking
-        FROM books_statements
+        SELECT * FROM books_statements
         WHERE profile = {duck.text(selection.profile.name)} AND {_known(selection)}
         QUALIFY row_number() OVER (PARTITION BY device_id, boot_id, period_start, model_version, stratum
             ORDER BY revision DESC, known_at DESC) = 1
-    )
+    ), design AS (SELECT * EXCLUDE (design_stratum), design_stratum AS stratum FROM ({blocks}))
     SELECT row_number() OVER (
         ORDER BY device_id, boot_id, model_version, stratum, period_start) - 1 AS block, *
-    FROM statements
+    FROM design
     WHERE period_start >= {start} AND period_start + to_microseconds((period_s * 1e6)::BIGINT) <= {end}
     ORDER BY block"""
 
@@ -90,7 +95,7 @@ def rows_sql(selection: RowSelection) -> str:
     return f"""
     WITH landed AS (
         SELECT {", ".join(IDENTITY)}, {features}, inclusion_probability AS q, time_suspect, device_time,
-            {stratum_sql("reasons")} AS stratum
+            {stratum_sql("reasons")} AS stratum, {context_sql("reasons")} AS context
         FROM {duck.name(telemetry_table_name(selection.profile.name))}
         WHERE event_time >= {start} AND event_time < {end} AND {known}
     ), registered AS (
@@ -116,7 +121,7 @@ def rows_sql(selection: RowSelection) -> str:
         LEFT JOIN alarmed a ON a.device_id = t.device_id AND a.boot_id = t.boot_id AND a.seq = t.seq
         LEFT JOIN labelled l ON l.device_id = t.device_id AND l.boot_id = t.boot_id AND l.seq = t.seq
     )
-    SELECT * EXCLUDE (explained), explained AND label IS NULL AS explained,
+    SELECT * EXCLUDE (explained, context), explained AND label IS NULL AS explained,
         {_exclusion_sql(selection)} AS excluded
     FROM joined ORDER BY event_time, device_id, boot_id, seq"""
 
@@ -157,6 +162,7 @@ def _exclusion_sql(selection: RowSelection) -> str:
     fault = f"(label IS NOT NULL AND NOT {healthy_sql('label')})"
     # Order matters: facts about the row itself come before judgements that a label can overrule.
     return f"""CASE
+        WHEN context THEN 'context'
         WHEN time_suspect THEN 'time_suspect'
         WHEN active IS NULL THEN 'unregistered'
         WHEN NOT active THEN 'inactive'

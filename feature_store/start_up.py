@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from feature_store import log_digests
 from feature_store.copies import add_copies
@@ -25,6 +26,7 @@ def heal(lake: Lake, cuts: CutStore) -> None:
     """
     _try(lambda: _mend(lake, cuts))
     lake.ensure_fixed_tables()
+    _try(lambda: _ensure_telemetry_tables(lake))
     for table in lake.tables():
         log_digests.know(lake.root / table)
     _try(cuts.recover)
@@ -35,6 +37,12 @@ def known_tables(lake: Lake) -> list[TableSpec]:
     """The tables whose columns are known: fixed ones, and those of registered profiles."""
     profiles = ProfileRegistry(lake).profiles()
     return [*FIXED_TABLES, *(telemetry_table(p) for p in profiles.values())]
+
+
+def _ensure_telemetry_tables(lake: Lake) -> None:
+    """Give the tables of registered profiles the columns of this release; one that cannot have them waits."""
+    for profile in ProfileRegistry(lake).profiles().values():
+        _try(partial(lake.ensure_table, telemetry_table(profile)))
 
 
 def _mend(lake: Lake, cuts: CutStore) -> None:

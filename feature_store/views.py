@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from feature_store import duck
+from feature_store.block_sql import context_sql
 from feature_store.cut import Cut, TableCut
 from feature_store.damage_list import DamagedFile
 from feature_store.data_file import origin
@@ -212,7 +213,8 @@ WITH stated AS (
 ), landed AS (
     SELECT device_id, count(*) AS landed, count(*) FILTER (time_suspect) AS time_suspect,
         max(known_at) AS last_row_at,
-        count(*) FILTER ((reasons & {int(Reason.OUT_OF_RANGE)}) <> 0) AS out_of_range
+        count(*) FILTER ((reasons & {int(Reason.OUT_OF_RANGE)}) <> 0) AS out_of_range,
+        count(*) FILTER ({context_sql("reasons")}) AS context
     FROM telemetry GROUP BY device_id
 ), refusals AS (
     SELECT producer AS device_id,
@@ -238,7 +240,7 @@ SELECT device_id, coalesce(registered, false) AS registered,
     coalesce(quarantined_messages, 0) AS quarantined_messages,
     coalesce(time_suspect, 0) AS time_suspect, coalesce(gaps, 0) AS gaps, last_row_at,
     coalesce(missing_messages, 0) AS missing_messages, coalesce(out_of_range, 0) AS out_of_range,
-    absurd_share, absurd_channel
+    absurd_share, absurd_channel, coalesce(context, 0) AS context
 FROM known FULL JOIN stated USING (device_id) FULL JOIN landed USING (device_id)
     FULL JOIN refusals USING (device_id) FULL JOIN unheard USING (device_id)
     LEFT JOIN ranges USING (device_id)"""

@@ -13,10 +13,13 @@ the same bytes, refuses any flatbuffer in which an offset leads elsewhere than i
 from __future__ import annotations
 
 import struct
-
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from schemas.errors import DecodeError
+from schemas.flatbuffer import I64, U32, field_at, followed
+
+if TYPE_CHECKING:  # a device does without pyarrow
+    import pyarrow as pa
 
 MAX_RAW_BYTES = 16 * 1024 * 1024
 """Bound on what one message may decompress to."""
@@ -29,8 +32,6 @@ _RECORD_BATCH = "record batch"
 # Positions of the fields in the two tables, as Message.fbs numbers them.
 _HEADER = 2
 _LENGTH, _BUFFERS, _COMPRESSION = 0, 2, 3
-
-_U16, _U32, _I32, _I64 = (struct.Struct(f"<{kind}").unpack_from for kind in "HIiq")
 
 
 def check_value(value_bytes: int, raw_bytes: int) -> None:
@@ -69,38 +70,18 @@ def check_unpacked(message: pa.Message) -> None:
 
 def _batch_header(meta: bytes) -> tuple[int, bool, int, int, int]:
     """Rows, whether buffers are compressed, and smallest, largest number and summed length of its buffers."""
-    (root,) = _U32(meta, 0)
-    header = _followed(meta, _field(meta, root, _HEADER))
-    compressed = _field(meta, header, _COMPRESSION) != 0
-    at = _field(meta, header, _LENGTH)
-    rows = _I64(meta, at)[0] if at else 0
-    at = _field(meta, header, _BUFFERS)
+    (root,) = U32(meta, 0)
+    header = followed(meta, field_at(meta, root, _HEADER))
+    compressed = field_at(meta, header, _COMPRESSION) != 0
+    at = field_at(meta, header, _LENGTH)
+    rows = I64(meta, at)[0] if at else 0
+    at = field_at(meta, header, _BUFFERS)
     if not at:
         return rows, compressed, 0, 0, 0
     # A vector: its count, then pairs (offset in the body, length).
-    vector = _followed(meta, at)
-    (count,) = _U32(meta, vector)
+    vector = followed(meta, at)
+    (count,) = U32(meta, vector)
     numbers = memoryview(meta)[vector + 4 : vector + 4 + 16 * count].cast("q")
     if len(numbers) != 2 * count:
         raise ValueError(f"{count} buffers do not fit")
     return rows, compressed, min(numbers, default=0), max(numbers, default=0), sum(numbers[1::2])
-
-
-def _followed(meta: bytes, at: int) -> int:
-    """Where an offset leads, which counts from its own position."""
-    offset: int = _U32(meta, at)[0]
-    return at + offset
-
-
-def _field(meta: bytes, table: int, number: int) -> int:
-    """Position of a field of a table; 0: the table does not hold it.
-
-    A table begins with the distance back to its vtable: sizes of vtable and table, then one offset a field.
-    """
-    back: int = _I32(meta, table)[0]
-    vtable = table - back
-    slot = 4 + 2 * number
-    if slot >= _U16(meta, vtable)[0]:
-        return 0
-    offset: int = _U16(meta, vtable + slot)[0]
-    return table + offset if offset else 0

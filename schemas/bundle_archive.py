@@ -7,10 +7,11 @@ that a small download cannot fill a device's memory.
 from __future__ import annotations
 
 import io
+import mmap
 import tarfile
 from collections.abc import Mapping
 
-import pyarrow as pa
+import cramjam
 
 from schemas.errors import BundleError, TrustError
 from schemas.updates import Attack
@@ -19,7 +20,8 @@ MODEL, GOLDEN, MANIFEST = "model.onnx", "golden.arrow", "manifest.json"
 MEMBERS = (MANIFEST, MODEL, GOLDEN)
 MAX_ARTIFACT_BYTES = 64 * 1024**2
 MAX_UNPACKED_BYTES = 128 * 1024**2
-_CHUNK = 256 * 1024
+_FULL = "failed to write whole buffer"
+"""What the decompressor says where the room it was given is full."""
 
 
 def pack(files: Mapping[str, bytes]) -> bytes:
@@ -42,6 +44,8 @@ def pack(files: Mapping[str, bytes]) -> bytes:
     raw = sink.getvalue()
     if len(raw) > MAX_UNPACKED_BYTES:
         raise BundleError(f"a bundle of {len(raw)} bytes; the limit is {MAX_UNPACKED_BYTES}")
+    import pyarrow as pa  # noqa: PLC0415  (heavy: a device, which only unpacks, does without)
+
     out = pa.BufferOutputStream()
     with pa.CompressedOutputStream(out, "zstd") as stream:
         stream.write(raw)
@@ -78,17 +82,13 @@ def unpack(data: bytes) -> dict[str, bytes]:
 
 
 def _decompressed(data: bytes) -> bytes:
-    parts, size = [], 0
-    try:
-        with pa.CompressedInputStream(pa.BufferReader(data), "zstd") as stream:
-            while part := stream.read(_CHUNK):
-                size += len(part)
-                if size > MAX_UNPACKED_BYTES:
-                    raise TrustError(
-                        f"the artifact decompresses to more than {MAX_UNPACKED_BYTES} bytes",
-                        Attack.ENDLESS_DATA,
-                    )
-                parts.append(part)
-    except (OSError, pa.ArrowException) as exc:
-        raise TrustError(f"the artifact does not decompress: {exc}", Attack.UNSAFE_CONTENT) from exc
-    return b"".join(parts)
+    # Memory that is mapped takes room only where it is written: as much as the content, not as the limit.
+    with mmap.mmap(-1, MAX_UNPACKED_BYTES) as room:
+        try:
+            size = cramjam.zstd.decompress_into(data, room)
+        except cramjam.DecompressionError as exc:
+            if _FULL in str(exc):
+                text = f"the artifact decompresses to more than {MAX_UNPACKED_BYTES} bytes"
+                raise TrustError(text, Attack.ENDLESS_DATA) from exc
+            raise TrustError(f"the artifact does not decompress: {exc}", Attack.UNSAFE_CONTENT) from exc
+        return bytes(room[:size])

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import pyarrow as pa
+import cramjam
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -24,7 +24,9 @@ from schemas.errors import DecodeError, SignatureError
 from schemas.row_schemas import fingerprint
 from schemas.topics import Lane
 
-CODEC = pa.Codec("lz4_raw")
+if TYPE_CHECKING:  # a device does without pyarrow
+    import pyarrow as pa
+
 _ECDSA = ec.ECDSA(hashes.SHA256())
 MAX_KEY_BYTES = 256
 """Longest message key: the id of a producer."""
@@ -159,7 +161,14 @@ def key_id(key: ec.EllipticCurvePublicKey) -> str:
     return hashlib.sha256(der).hexdigest()[:_KEY_ID_CHARS]
 
 
-def encode_rows(batch: pa.RecordBatch) -> tuple[bytes, int]:
+class Rows(Protocol):
+    """Rows that can be written as an Arrow record batch: a ``RowBatch``, or one of pyarrow's."""
+
+    def serialize(self) -> bytes:
+        """The message, without the schema."""
+
+
+def encode_rows(batch: Rows) -> tuple[bytes, int]:
     """Rows as one lz4 block of an Arrow record batch message, without its schema.
 
     Compressed as a whole, so that the batch's own metadata shrinks too: it is most of a small message.
@@ -168,7 +177,29 @@ def encode_rows(batch: pa.RecordBatch) -> tuple[bytes, int]:
         The compressed bytes and their length before compression.
     """
     raw = batch.serialize()
-    return CODEC.compress(raw, asbytes=True), len(raw)
+    return pack(raw), len(raw)
+
+
+def pack(raw: bytes) -> bytes:
+    """Bytes as one lz4 block, without its length."""
+    return bytes(cramjam.lz4.compress_block(raw, store_size=False))
+
+
+def unpack(value: bytes, raw_bytes: int) -> bytes:
+    """What ``pack`` packed, of this length.
+
+    Raises:
+        DecodeError: It is no such block.
+    """
+    check_value(len(value), raw_bytes)
+    raw = bytearray(raw_bytes)
+    try:
+        written = cramjam.lz4.decompress_block_into(value, raw)
+    except cramjam.DecompressionError as exc:
+        raise DecodeError(f"value does not unpack: {exc}") from exc
+    if written != raw_bytes:
+        raise DecodeError(f"value unpacks to {written} bytes, not {raw_bytes}")
+    return bytes(raw)
 
 
 def decode_rows(value: bytes, raw_bytes: int, schema: pa.Schema) -> pa.RecordBatch:
@@ -180,9 +211,11 @@ def decode_rows(value: bytes, raw_bytes: int, schema: pa.Schema) -> pa.RecordBat
         DecodeError: The bytes do not have the length ``raw_bytes`` or the columns of ``schema``, hold too
             many rows, or would unpack to more than they are.
     """
+    import pyarrow as pa  # noqa: PLC0415  (heavy: a device does without)
+
     check_value(len(value), raw_bytes)
     try:
-        message = pa.ipc.read_message(CODEC.decompress(value, raw_bytes))
+        message = pa.ipc.read_message(pa.Codec("lz4_raw").decompress(value, raw_bytes))
         check_unpacked(message)
         batch = pa.ipc.read_record_batch(message, schema)
         batch.validate(full=True)

@@ -37,6 +37,9 @@ PARTITION_COLUMN = "day"
 """Delta partition column of every table: UTC day of ``known_at`` as ``YYYY-MM-DD``."""
 DAY_DOC = "UTC day of known_at: filter on it first in large lakes."
 
+ONCE_REQUIRED = frozenset({"inclusion_probability"})
+"""Columns that may be null by now, and that an earlier release had written with a value in every row."""
+
 PROFILE = _field("profile", pa.string(), "Profile the row belongs to.")
 
 LANDED_TELEMETRY = (

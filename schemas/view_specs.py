@@ -103,6 +103,7 @@ DATA_QUALITY = _view(
         "never more than the profile's max_absurd.",
     ),
     ("absurd_channel", "VARCHAR", "That channel."),
+    ("context", "BIGINT", "Landed rows that a later trigger had sent, to be looked at; in no estimate."),
 )
 
 MISSING_CHANNELS = _view(

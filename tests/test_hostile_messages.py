@@ -11,7 +11,7 @@ import pytest
 from feature_store import connect
 from feature_store.derived_trust import DerivedTrust
 from infra.kafka.log_view import dead_letters
-from schemas.envelope import CODEC, encode_rows
+from schemas.envelope import encode_rows, pack
 from schemas.row_schemas import SUMMARY_ROWS, fingerprint, telemetry_rows
 from schemas.topics import DEAD_LETTER, TELEMETRY, Lane, partition_for
 from tests.schemas.test_arrow_bounds import compressed_by_arrow
@@ -82,7 +82,7 @@ def arrow_bomb():
         else pa.array(np.zeros(n, dtype="int64")).cast(f.type) for f in schema
     ]  # fmt: skip
     raw = compressed_by_arrow(pa.record_batch(columns, schema=schema), "zstd")
-    value = CODEC.compress(raw, asbytes=True)
+    value = pack(raw)
     assert len(value) < 1_000
     return HOSTILE.seal_value(TELEMETRY.base, Lane.LIVE, fingerprint(schema), value, n, len(raw))
 

@@ -14,7 +14,6 @@ import heapq
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from itertools import groupby
 
 from edge_producer.sending.blocked import BlockedMessage, BlockedMessages
 from edge_producer.sending.delivery_attempts import Rejection
@@ -23,6 +22,7 @@ from edge_producer.sending.sender import Sender
 from edge_producer.sending.topic_limits import ASK_SOON_S, wire_size
 from edge_producer.settings import EdgeSettings
 from edge_producer.spool.spool import Spool
+from edge_producer.spool.spool_books import LINES_AT_ONCE
 from edge_producer.spool.spool_messages import SpoolMessages, StoredMessage
 from schemas.envelope import SealedMessage
 from schemas.topics import Lane
@@ -42,6 +42,8 @@ BACKLOG_SHARE = 0.5
 """Share of the messages in flight that may be backlog."""
 KEYLESS_ALERTS = 1000
 """Alerts that wait in memory while their device's key cannot be read; the oldest give way."""
+STATED_AT_ONCE = 4096
+"""Lines of the books that one turn states: after a week offline they take many turns, each a short one."""
 _FOREVER = float("inf")
 
 
@@ -72,6 +74,19 @@ class _Quota:
         return taken
 
 
+class _Turns:
+    """Devices in order, starting behind the one that came first last time: so all get their share."""
+
+    def __init__(self) -> None:
+        self._first = 0
+
+    def order(self, devices: Iterable[int]) -> list[int]:
+        known = sorted(devices)
+        rotated = [d for d in known if d > self._first] + [d for d in known if d <= self._first]
+        self._first = rotated[0] if rotated else 0
+        return rotated
+
+
 class Outbox:
     """Seals inside the spool's transaction, sends after it.
 
@@ -96,7 +111,7 @@ class Outbox:
         self._sender = sender
         self._settings = settings
         self._admits = admitted
-        self._first_device = 0
+        self._sealing, self._stating = _Turns(), _Turns()
         self._unsent: list[tuple[int, int]] = []
         self._held: list[StoredMessage] = []
         self._blocked = BlockedMessages()
@@ -228,7 +243,7 @@ class Outbox:
         linger_s = 0.0 if draining else self._settings.linger_s
         oldest = {d: s for d, s in self._spool.rows.oldest_s().items() if self._is_admitted(d)}
         fresh_from_s = now_s - self._settings.backlog_after_s
-        devices = self._in_turn(oldest)
+        devices = self._sealing.order(oldest)
         for device in devices:
             self._seal_rows(device, Lane.LIVE, (fresh_from_s, _FOREVER), now_s - linger_s, quota)
         for device in self._spool.devices_with_summaries():
@@ -336,14 +351,6 @@ class Outbox:
     def _is_admitted(self, device: int) -> bool:
         return self._admits(self._spool.names[device])
 
-    def _in_turn(self, devices: Iterable[int]) -> list[int]:
-        """Devices in order, starting behind the one that came first last time: so all get their share."""
-        order = sorted(devices)
-        later = [d for d in order if d > self._first_device]
-        rotated = later + [d for d in order if d <= self._first_device]
-        self._first_device = rotated[0] if rotated else 0
-        return rotated
-
     def _seal_rows(
         self, device: int, lane: Lane, span_s: tuple[float, float], ripe_s: float, quota: _Quota
     ) -> None:
@@ -355,7 +362,15 @@ class Outbox:
             self.queue(quota.take(self._sealer.rows(device, lane, rows)))
 
     def _seal_books(self, now_s: float, quota: _Quota, interval_s: float, settled_only: bool) -> None:
-        due = self._spool.books.due(now_s, interval_s, settled_only=settled_only)
-        for device, lines in groupby(due, key=lambda line: line.device):
-            if quota.left > 0 and self._is_admitted(device):
-                self.queue(quota.take(self._sealer.books(device, list(lines), now_s)))
+        """State lines of the books, a message at a time: memory may not hold all of them at once."""
+        books, left = self._spool.books, STATED_AT_ONCE
+        waiting = books.devices_due(now_s, interval_s, settled_only=settled_only)
+        for device in self._stating.order(d for d in waiting if self._is_admitted(d)):
+            while quota.left > 0 and left > 0:
+                lines = books.due(
+                    device, now_s, interval_s, settled_only=settled_only, limit=min(left, LINES_AT_ONCE)
+                )
+                if not lines:
+                    break
+                left -= len(lines)
+                self.queue(quota.take(self._sealer.books(device, lines, now_s)))

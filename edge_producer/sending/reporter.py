@@ -178,6 +178,7 @@ class Reporter:
             "phase": phase,
             "online": self._sender.online,
             "stalled": self._sender.stalled(self._settings.stall_s),
+            "waits_because": self._sender.limits.why_wait,
             **self._spool_part,
             "in_memory": dict(waiting),
             "windows_per_s": round(self._rate, 1),

@@ -11,25 +11,31 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import pyarrow as pa
-
 from edge_producer.books import BookKey, books_batch
 from edge_producer.sending.topic_limits import wire_size
 from edge_producer.sensed_rows import StoredRow, wire_batch
 from edge_producer.spool.spool import Spool
 from edge_producer.spool.spool_books import DueLine
 from edge_producer.spool.spool_messages import StoredMessage
+from schemas.columns import RowLayout
 from schemas.envelope import (
     Envelope,
     MessageSigner,
     blank_message,
-    decode_rows,
     encode_rows,
     read_envelope,
     seal,
+    unpack,
 )
 from schemas.profile import Profile
-from schemas.row_schemas import BOOKS_ROWS, RULES, SUMMARY_ROWS, Stratum, fingerprint, telemetry_rows
+from schemas.row_batch import RowBatch
+from schemas.row_schemas import (
+    BOOKS_LAYOUT,
+    SUMMARY_LAYOUT,
+    stratum_of,
+    telemetry_layout,
+    telemetry_layout_of_wire_1,
+)
 from schemas.topics import (
     ALERT,
     BOOKS,
@@ -79,7 +85,9 @@ class Sealer:
         self._spool = spool
         self._signers = signers
         self._profile = profile
-        self._wire = telemetry_rows(profile)
+        self._wire = telemetry_layout(profile)
+        older = (self._wire, telemetry_layout_of_wire_1(profile))
+        self._wires = {layout.fingerprint: layout for layout in older}
         self._limit = limit
         self._period_us = round(profile.summaries.period_s * 1e6)
         self._around: dict[tuple[int, Lane, str], int] = {}
@@ -106,7 +114,7 @@ class Sealer:
         return self._telemetry(device, lane, batch, books)
 
     def _telemetry(
-        self, device: int, lane: Lane, batch: pa.RecordBatch, books: Sequence[int]
+        self, device: int, lane: Lane, batch: RowBatch, books: Sequence[int]
     ) -> list[StoredMessage]:
         """Seal rows as they go to the broker.
 
@@ -116,7 +124,7 @@ class Sealer:
             batch: The rows.
             books: Id of the line of the books that counts each.
         """
-        schema, stored, start = fingerprint(self._wire), [], 0
+        schema, stored, start = self._wire.fingerprint, [], 0
         for value, n_rows, raw in self._cut(device, TELEMETRY.base, lane, schema, batch):
             payload = _Payload(TELEMETRY, lane, schema, value, n_rows, raw)
             stored.append(self._store(device, payload, Counter(books[start : start + n_rows])))
@@ -129,10 +137,10 @@ class Sealer:
         if not waiting:
             return []
         self._spool.remove_summaries(waiting)
-        return self._summary_rows(device, _concat([summary.batch() for _, summary in waiting]))
+        return self._summary_rows(device, RowBatch.concat([summary.batch() for _, summary in waiting]))
 
-    def _summary_rows(self, device: int, batch: pa.RecordBatch) -> list[StoredMessage]:
-        schema = fingerprint(SUMMARY_ROWS)
+    def _summary_rows(self, device: int, batch: RowBatch) -> list[StoredMessage]:
+        schema = SUMMARY_LAYOUT.fingerprint
         return [
             self._store(device, _Payload(SUMMARY, Lane.SUMMARY, schema, value, n_rows, raw))
             for value, n_rows, raw in self._cut(device, SUMMARY.base, Lane.SUMMARY, schema, batch)
@@ -143,7 +151,7 @@ class Sealer:
         name, period_s = self._spool.names[device], self._profile.summaries.period_s
         batch = books_batch(name, [due.line for due in lines], period_s)
         value, raw_bytes = encode_rows(batch)
-        if len(value) > self._room(device, BOOKS.base, Lane.BOOKS, fingerprint(BOOKS_ROWS)):
+        if len(value) > self._room(device, BOOKS.base, Lane.BOOKS, BOOKS_LAYOUT.fingerprint):
             if len(lines) > 1:
                 half = len(lines) // 2
                 return self.books(device, lines[:half], now_s) + self.books(device, lines[half:], now_s)
@@ -151,7 +159,7 @@ class Sealer:
                 self._spool.count({"moments_dropped": 1})
                 bare = lines[0]._replace(line=lines[0].line._replace(moments=None))
                 return self.books(device, [bare], now_s)
-        payload = _Payload(BOOKS, Lane.BOOKS, fingerprint(BOOKS_ROWS), value, len(lines), raw_bytes)
+        payload = _Payload(BOOKS, Lane.BOOKS, BOOKS_LAYOUT.fingerprint, value, len(lines), raw_bytes)
         stored = self._store(device, payload)
         self._spool.books.stated(lines, stored.id, now_s)
         return [stored]
@@ -168,9 +176,10 @@ class Sealer:
         device = self._spool.devices[envelope.producer]
         if found.topic == BOOKS.base:
             return self._restate(id_, envelope)
-        if envelope.schema != fingerprint(self._schema(found.topic)) or envelope.n_rows < 2:
+        layout = self._layout(found.topic, envelope.schema)
+        if layout is None or envelope.n_rows < 2:
             return None
-        batch = decode_rows(found.value, envelope.raw_bytes, self._schema(found.topic))
+        batch = RowBatch.deserialize(unpack(found.value, envelope.raw_bytes), layout)
         lines = self._lines(id_, device, batch) if found.topic == TELEMETRY.base else []
         if lines is None or not self._divides(device, envelope, found.topic, batch):
             return None
@@ -189,36 +198,33 @@ class Sealer:
         self._spool.count({"messages_resealed": 1})
         return []
 
-    def _divides(self, device: int, envelope: Envelope, topic: str, batch: pa.RecordBatch) -> bool:
+    def _divides(self, device: int, envelope: Envelope, topic: str, batch: RowBatch) -> bool:
         """Whether messages with one row each would fit."""
         room = self._room(device, topic, envelope.lane, envelope.schema)
         return all(len(encode_rows(batch.slice(n, 1))[0]) <= room for n in range(batch.num_rows))
 
-    def _schema(self, topic: str) -> pa.Schema:
-        return self._wire if topic == TELEMETRY.base else SUMMARY_ROWS
+    def _layout(self, topic: str, sealed_with: str) -> RowLayout | None:
+        """The layout of a message, if its fingerprint is one that this profile's rows have or had."""
+        if topic == TELEMETRY.base:
+            return self._wires.get(sealed_with)
+        return SUMMARY_LAYOUT if sealed_with == SUMMARY_LAYOUT.fingerprint else None
 
-    def _lines(self, id_: int, device: int, batch: pa.RecordBatch) -> list[int] | None:
+    def _lines(self, id_: int, device: int, batch: RowBatch) -> list[int] | None:
         """Line of the books of each row of a message; None where it cannot be told."""
         counted = self._spool.messages.books(id_)
         if len(counted) == 1:
-            return list(counted) * int(batch.num_rows)
-        names = ("boot_id", "event_time", "model_version", "reasons")
-        boots, times, models, reasons = (batch.column(batch.schema.get_field_index(n)) for n in names)
+            return list(counted) * batch.num_rows
         by_key = self._spool.books.ids(device, counted)
         lines = []
-        for boot, event_us, model, reason in zip(
-            boots.to_pylist(), times.cast(pa.int64()).to_pylist(), models.to_pylist(), reasons.to_pylist(),
-            strict=True,
-        ):  # fmt: skip
-            stratum = Stratum.RULE if reason & RULES else Stratum.SAMPLE
-            lines.append(
-                by_key.get(BookKey(boot, event_us - event_us % self._period_us, model, stratum.value))
-            )
+        for row in batch.to_pylist():
+            period_us = row["event_time"] - row["event_time"] % self._period_us
+            stratum = stratum_of(row["reasons"]).value
+            lines.append(by_key.get(BookKey(row["boot_id"], period_us, row["model_version"], stratum)))
         known = [line for line in lines if line is not None]
         return known if Counter(known) == Counter(counted) else None
 
     def _cut(
-        self, device: int, topic: str, lane: Lane, schema: str, batch: pa.RecordBatch
+        self, device: int, topic: str, lane: Lane, schema: str, batch: RowBatch
     ) -> Iterator[tuple[bytes, int, int]]:
         """The batch as values that fit, in order, each with its number of rows and its raw size.
 
@@ -263,9 +269,3 @@ class Sealer:
             digest=b"",
             signer="",
         )
-
-
-def _concat(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
-    if len(batches) == 1:
-        return batches[0]
-    return pa.Table.from_batches(batches).combine_chunks().to_batches()[0]

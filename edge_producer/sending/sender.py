@@ -21,7 +21,7 @@ from edge_producer.clock import Clock
 from edge_producer.sending.delivery_attempts import Attempts, Rejection
 from edge_producer.sending.topic_limits import TopicLimits
 from schemas.envelope import SealedMessage
-from schemas.topics import ALL_TOPICS, MAX_MESSAGE_BYTES
+from schemas.topics import MAX_MESSAGE_BYTES, PROVISIONED_TOPICS
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Sender:
         counts: ``messages_sent`` and ``bytes_sent`` (key, headers and value; a resend counts again),
             ``wire_bytes`` (what the sockets carried, protocol included), ``messages_returned``,
             ``messages_rejected``, ``connections_lost``, ``producers_failed``.
-        limits: How large a message each topic takes.
+        limits: How large a message each topic takes, and whether the cloud reads them.
     """
 
     def __init__(self, bootstrap_servers: str, namespace: str, client_id: str, clock: Clock) -> None:
@@ -100,7 +100,7 @@ class Sender:
             "error_cb": self._on_error,
             "logger": logging.getLogger(f"{__name__}.librdkafka"),
         }
-        self._topics = {topic.base: topic.named(namespace) for topic in ALL_TOPICS}
+        self._topics = {topic.base: topic.named(namespace) for topic in PROVISIONED_TOPICS}
         self._clock = clock
         self._producer: Producer | None = None
         self._generation = 0
@@ -128,9 +128,13 @@ class Sender:
         return self._attempts.judging
 
     def stalled(self, patience_s: float) -> bool:
-        """Whether nothing may be sent now, or messages in flight got no acknowledgement for so long."""
+        """Whether nothing may be sent now, or messages in flight got no acknowledgement for so long.
+
+        Nor may it be while the cloud cannot read what would be sealed: an acknowledgement would be the end of
+        it. Sealed messages of an earlier release, and alerts, are sent all the same.
+        """
         now = self._clock()
-        if not self.online or not self.limits.known or now < self._not_before_s:
+        if not self.online or not self.limits.known or now < self._not_before_s or self.limits.cloud_is_older:
             return True
         return bool(len(self._attempts)) and now - self._last_progress_s > patience_s
 

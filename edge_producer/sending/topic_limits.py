@@ -1,4 +1,7 @@
-"""How large a message each topic takes: asked of the broker, and counted as the broker counts it."""
+"""What the broker says about the cloud: how large a message each topic takes, and which messages it reads.
+
+Sizes are counted as the broker counts them.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from edge_producer.clock import Clock
 from schemas.envelope import SealedMessage
-from schemas.topics import DEVICE_TOPICS, MAX_MESSAGE_BYTES
+from schemas.topics import DEVICE_TOPICS, MAX_MESSAGE_BYTES, WIRE_READ
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +23,7 @@ ASK_TIMEOUT_S = 10.0
 PATIENCE_S = 20.0
 """How long to wait for a first answer before messages are sealed up to ``MAX_MESSAGE_BYTES``."""
 ASK_EVERY_S, ASK_SOON_S = 300.0, 15.0
-"""Time between two questions: usually, and while messages are too large for their topic."""
+"""Time between two questions: usually, and while a message is too large or the cloud reads none."""
 _BATCH = 61
 """Bytes of a record batch before its records (Kafka's message format, version 2)."""
 _TRANSIENT = frozenset(
@@ -32,6 +35,7 @@ _TRANSIENT = frozenset(
         KafkaError.LEADER_NOT_AVAILABLE,
     }
 )
+_ABSENT = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})  # noqa: SLF001
 
 
 def wire_size(message: SealedMessage) -> int:
@@ -51,7 +55,9 @@ def _varint(n: int) -> int:
 
 
 class TopicLimits:
-    """The limit of each device topic. Asks in the background; nothing here ever waits.
+    """The limit of each device topic, and whether the cloud is new enough. Asks in the background.
+
+    Nothing here ever waits.
 
     Args:
         bootstrap_servers: ``host:port``, comma separated.
@@ -61,6 +67,8 @@ class TopicLimits:
     Attributes:
         known: The broker has answered, or does not want to: what is sealed now fits as far as can be known.
         answers: How often it has.
+        cloud_is_older: The cloud does not read what this release seals, so nothing should be sealed. False
+            where the broker does not say.
     """
 
     def __init__(self, bootstrap_servers: str, topics: Mapping[str, str], clock: Clock) -> None:
@@ -71,6 +79,7 @@ class TopicLimits:
             "reconnect.backoff.max.ms": 1000,
         }
         self._names = {topic.base: topics[topic.base] for topic in DEVICE_TOPICS}
+        self._wire_read = topics[WIRE_READ.base]
         self._clock = clock
         self._limits = dict.fromkeys(self._names, MAX_MESSAGE_BYTES)
         self._client: AdminClient | None = None
@@ -81,6 +90,17 @@ class TopicLimits:
         self._told: set[str] = set()
         self.known = False
         self.answers = 0
+        self.cloud_is_older = False
+
+    @property
+    def why_wait(self) -> str:
+        """Why nothing should be sealed, in one line; empty: it may be."""
+        if not self.cloud_is_older:
+            return ""
+        return (
+            f"the cloud is of an earlier release, and cannot read what this device sends (no topic "
+            f"{self._wire_read}): it waits in the spool. Bring the cloud to this release first"
+        )
 
     def limit(self, topic: str) -> int:
         """Largest message on a topic, by its base name; never above what the project allows."""
@@ -138,7 +158,8 @@ class TopicLimits:
         self._send()
 
     def _send(self) -> None:
-        resources = {b: ConfigResource(ResourceType.TOPIC, name) for b, name in self._names.items()}
+        names = {**self._names, WIRE_READ.base: self._wire_read}
+        resources = {b: ConfigResource(ResourceType.TOPIC, name) for b, name in names.items()}
         try:
             self._client = self._client or AdminClient(self._config)
             answers = self._client.describe_configs(list(resources.values()), request_timeout=ASK_TIMEOUT_S)
@@ -151,6 +172,7 @@ class TopicLimits:
     def _take(self, now_s: float) -> bool:
         answers, self._asked = self._asked, {}
         before, away = dict(self._limits), False
+        wire = answers.pop(WIRE_READ.base).exception()
         for base, future in answers.items():
             error = future.exception()
             if error is None:
@@ -160,14 +182,23 @@ class TopicLimits:
                 away = True
             elif not self.known:
                 log.warning("the limit of %s is not known: %s", self._names[base], error)
-        if away:
+        if away or (wire is not None and _code(wire) in _TRANSIENT):
             self._send()
             return False
-        self._end(now_s, ASK_EVERY_S)
+        self._note_wire(wire)
+        self._end(now_s, ASK_SOON_S if self.cloud_is_older else ASK_EVERY_S)
         if self._limits != before:
             small = {b: n for b, n in self._limits.items() if n < MAX_MESSAGE_BYTES}
             log.warning("topics take messages of at most %s bytes", small or MAX_MESSAGE_BYTES)
         return self._limits != before
+
+    def _note_wire(self, error: BaseException | None) -> None:
+        before = self.cloud_is_older
+        self.cloud_is_older = error is not None and _code(error) in _ABSENT
+        if self.cloud_is_older and not before:
+            log.warning("%s", self.why_wait)
+        elif before and not self.cloud_is_older:
+            log.warning("the cloud reads what this device sends by now; what waited leaves")
 
     def _end(self, now_s: float, again_s: float) -> None:
         self._client, self._asking_since_s = None, None

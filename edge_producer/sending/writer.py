@@ -351,7 +351,8 @@ class Writer:
         if doubtful is None:
             return
         spool_id, commit, updates = doubtful
-        commits = spool.commits if spool.spool_id == spool_id else self._keeper.commits_of(spool_id)
+        same = spool.spool_id == spool_id
+        commits = spool.found_commits if same else self._keeper.commits_of(spool_id)
         if commits is None:
             # The spool was set aside and does not tell: what is taken over from it may hold these rows.
             updates = [counts_alone(update) for update in updates]

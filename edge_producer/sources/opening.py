@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from edge_producer.settings import EdgeSettings
-from edge_producer.sources.canonical_recording import CanonicalSource, is_canonical
-from edge_producer.sources.replay_source import ReplaySource
 from edge_producer.sources.scenario import Scenario, load_scenario
 from edge_producer.sources.simulate_source import SimulateSource
 from schemas.errors import SourceError
 from schemas.profile import Profile
+
+if TYPE_CHECKING:
+    from edge_producer.sources.canonical_recording import CanonicalSource
+    from edge_producer.sources.replay_source import ReplaySource
 
 
 def open_source(
@@ -22,18 +25,25 @@ def open_source(
     Raises:
         SourceError: A file is not named, missing or malformed, or does not fit profile and devices.
     """
-    now = datetime.now(UTC)
     if settings.source == "replay":
-        return _replay(settings, profile, devices, now)
-    scenario = Scenario(seed=settings.seed, start=now)
+        return _replay(settings, profile, devices, datetime.now(UTC))
+    scenario = Scenario(seed=settings.seed, start=datetime.now(UTC))
     if settings.scenario is not None:
         scenario = load_scenario(settings.scenario)
-    return SimulateSource(profile, devices, scenario, now, settings.duration_s)
+    return SimulateSource(profile, devices, scenario, _now, settings.duration_s)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _replay(
     settings: EdgeSettings, profile: Profile, devices: Sequence[str], now: datetime
 ) -> ReplaySource | CanonicalSource:
+    # Heavy: recordings are read with pyarrow, which a device with sensors does without.
+    from edge_producer.sources.canonical_recording import CanonicalSource, is_canonical  # noqa: PLC0415
+    from edge_producer.sources.replay_source import ReplaySource  # noqa: PLC0415
+
     if settings.recording is None:
         raise SourceError("source 'replay' needs a recording: set EDGE_RECORDING to a CSV or Parquet file")
     if is_canonical(settings.recording):

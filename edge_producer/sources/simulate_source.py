@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import count
 
@@ -32,7 +32,8 @@ class SimulateSource:
         profile: Needs ``[simulate]``.
         devices: The devices that this process runs.
         scenario: Seed, origin of time and injections.
-        start: UTC instant at which the source starts; ``due_s`` counts from here.
+        start: UTC instant at which the source starts, from which ``due_s`` counts; or a clock, which is asked
+            when the first window is: what a process does between would make every window as late.
         duration_s: Seconds after which the source ends; None for never.
 
     Raises:
@@ -44,15 +45,15 @@ class SimulateSource:
         profile: Profile,
         devices: Sequence[str],
         scenario: Scenario,
-        start: datetime,
+        start: datetime | Callable[[], datetime],
         duration_s: float | None = None,
     ) -> None:
         generator = _generator(profile, scenario)
         self._feeds = [_Feed(generator, profile, device, scenario) for device in devices]
         self._feeds.sort(key=lambda feed: feed.phase_s)
         self._sampling = profile.sampling
-        self._offset_s = (start - scenario.start).total_seconds()
-        self._until_s = math.inf if duration_s is None else self._offset_s + duration_s
+        self._scenario_start, self._start = scenario.start, start
+        self._duration_s = math.inf if duration_s is None else duration_s
         self._counts: Counter[str] = Counter(samples=0, blank=0)
 
     @property
@@ -63,13 +64,15 @@ class SimulateSource:
     def windows(self) -> Iterator[Window]:
         """Windows of all devices, by the instant at which they are due."""
         hop_s = self._sampling.hop_s
-        first = max(math.floor(self._offset_s / hop_s) - 1, _whole_blocks(self._sampling) - 1, 0)
+        start = self._start if isinstance(self._start, datetime) else self._start()
+        offset_s = (start - self._scenario_start).total_seconds()
+        first = max(math.floor(offset_s / hop_s) - 1, _whole_blocks(self._sampling) - 1, 0)
         for k in count(first):
-            if (k + 1) * hop_s > self._until_s:
+            if (k + 1) * hop_s - offset_s > self._duration_s:
                 return
             for feed in self._feeds:
-                due_s = (k + 1) * hop_s + feed.phase_s - self._offset_s
-                if due_s >= 0 and due_s + self._offset_s <= self._until_s:
+                due_s = (k + 1) * hop_s + feed.phase_s - offset_s
+                if 0 <= due_s <= self._duration_s:
                     yield self._counted(feed.window(k, due_s))
 
     def _counted(self, window: Window) -> Window:

@@ -7,6 +7,7 @@ and wherever the process dies.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,15 +18,19 @@ from edge_producer.device_update import DeviceUpdate
 from edge_producer.spool.checksums import device_checksum, summary_checksum
 from edge_producer.spool.salvage_plan import FoundState
 from edge_producer.spool.spool_books import SpoolBooks
+from edge_producer.spool.spool_errors import translated
 from edge_producer.spool.spool_file import PAGE, WAL_PAGES, Connect, SpoolFile, one
 from edge_producer.spool.spool_lock import CommitNote, SpoolLock
 from edge_producer.spool.spool_messages import SpoolMessages
 from edge_producer.spool.spool_rows import SpoolRows
+from edge_producer.spool.spool_tallies import agree, recount, total
 from edge_producer.spool.spool_totals import TOTALS, DeviceBooks, read_books
 from edge_producer.summaries import Summary
 from schemas.errors import SpoolDamagedError, SpoolOwnerError
 from schemas.profile import Profile
-from schemas.row_schemas import fingerprint, telemetry_rows
+from schemas.row_schemas import telemetry_layout, telemetry_layout_of_wire_1
+
+log = logging.getLogger(__name__)
 
 __all__ = ["DeviceBooks", "Spool", "SpoolAccess", "read_books"]
 
@@ -37,6 +42,8 @@ SPOOLS_SET_ASIDE = "spools_set_aside"
 """Name of the counter of spools that were set aside, and whose content this one took over."""
 ROWS_UNKEPT = "rows_unkept"
 """Name of the counter of rows that were sensed and selected, and that no disk kept."""
+TALLIES_CORRECTED = "tallies_corrected"
+"""Name of the counter of starts that found sums which were not what the tables hold."""
 AGED_PER_PAGE = 4
 """Lines and rows whose time is set back in one transaction, for each page that the log may take."""
 EARLIER_SPOOLS = "earlier_spools"
@@ -70,7 +77,8 @@ class Spool:
         books: Lines of the books.
         rows: Rows not yet sealed.
         messages: Sealed messages.
-        commits: Transactions since the file was made.
+        commits: Transactions since the file was made; opening it is none.
+        found_commits: Those of them that held when it was opened.
     """
 
     def __init__(self, file: SpoolFile) -> None:
@@ -85,9 +93,8 @@ class Spool:
         self.books.awaited.update(self._awaited())
         self.rows = SpoolRows(self._connection, self.books)
         self.messages = SpoolMessages(self._connection, self.books, self.names)
-        (size,) = self._connection.execute("SELECT coalesce(sum(length(value)), 0) FROM summaries").fetchone()
-        self.summary_bytes = int(size)
-        self.commits = self.counters().get(COMMITS, 0)
+        self.summary_bytes = total(self._connection, "summary_bytes")
+        self.commits = self.found_commits = self.counters().get(COMMITS, 0)
 
     @classmethod
     def open(
@@ -118,7 +125,8 @@ class Spool:
         try:
             spool = cls(file)
             spool._refuse_older_copy()
-            with spool.transaction():
+            # Not counted: whether an earlier transaction held is told by the count.
+            with file.transaction():
                 spool._adopt(profile)
                 if not access.again:
                     spool._close_earlier_start()
@@ -205,12 +213,25 @@ class Spool:
             self.count({"rows_damaged": held})
 
     def check_content(self) -> None:
-        """Check the whole file; takes seconds where it is large.
+        """Check the whole file, sums included; takes seconds where it is large. Not in a transaction.
+
+        Sums that are not what the tables hold are counted anew, and that is counted.
 
         Raises:
             SpoolDamagedError: It is damaged.
+            SpoolError: It cannot be written.
         """
         self._file.check_content()
+        with translated(self._file.path, "read"):
+            if agree(self._connection):
+                return
+        log.warning("%s: its sums are counted anew", self._file.path)
+        with self.transaction():
+            recount(self._connection)
+            self.count({TALLIES_CORRECTED: 1})
+        self.rows.measure()
+        self.messages.measure()
+        self.summary_bytes = total(self._connection, "summary_bytes")
 
     def close(self) -> None:
         """Close the file and release its lock."""
@@ -284,9 +305,8 @@ class Spool:
 
     def devices_with_summaries(self) -> list[int]:
         """Devices with unsealed summaries."""
-        return [
-            no for (no,) in self._connection.execute("SELECT DISTINCT device FROM summaries ORDER BY device")
-        ]
+        query = "SELECT no FROM devices WHERE EXISTS (SELECT 1 FROM summaries WHERE device = no) ORDER BY no"
+        return [no for (no,) in self._connection.execute(query)]
 
     def summaries(self, device: int, limit: int) -> list[tuple[int, Summary]]:
         """Unsealed summaries with their ids, in the order they closed; a damaged one is given up."""
@@ -310,29 +330,24 @@ class Spool:
 
     def drained(self) -> bool:
         """Whether nothing is left to send; held rows do not count."""
-        query = (
-            "SELECT EXISTS (SELECT 1 FROM rows) OR EXISTS (SELECT 1 FROM summaries)"
-            " OR EXISTS (SELECT 1 FROM messages) OR EXISTS (SELECT 1 FROM books WHERE dirty = 1)"
-        )
-        return not self._connection.execute(query).fetchone()[0]
+        return self.left() == (0, 0, 0) and not self.books.unstated()
 
     def left(self) -> tuple[int, int, int]:
         """Numbers of unsealed rows, unsealed summaries and sealed messages."""
-        query = (
-            "SELECT (SELECT count(*) FROM rows), (SELECT count(*) FROM summaries),"
-            " (SELECT count(*) FROM messages)"
-        )
-        rows, summaries, messages = self._connection.execute(query).fetchone()
-        return int(rows), int(summaries), int(messages)
+        rows, summaries, messages = (total(self._connection, n) for n in ("rows", "summaries", "messages"))
+        return rows, summaries, messages
 
     def totals(self) -> dict[str, DeviceBooks]:
-        """Each device's totals."""
+        """Each device's totals, from sums that are kept: it costs the same however much waits."""
         return {device: DeviceBooks(*counts) for device, *counts in self._connection.execute(TOTALS)}
 
     def _adopt(self, profile: Profile) -> None:
-        wire = f"{profile.name}/{fingerprint(telemetry_rows(profile))}/{profile.summaries.period_s}"
+        wire, older = (
+            f"{profile.name}/{layout(profile).fingerprint}/{profile.summaries.period_s}"
+            for layout in (telemetry_layout, telemetry_layout_of_wire_1)
+        )
         known = self._file.meta("wire")
-        if known not in (None, wire) and (self.rows.bytes or self._held() or self.books.unstated()):
+        if known not in (None, wire, older) and (self.rows.bytes or self._held() or self.books.unstated()):
             raise SpoolOwnerError(
                 f"{self._file.path} holds rows of another profile or feature set ({known}); "
                 "drain it with that one first, or move it aside to start empty"

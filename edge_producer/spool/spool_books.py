@@ -11,6 +11,7 @@ from edge_producer.books import BookChange, BookKey, BookLine, CoMoments
 from edge_producer.device_update import REWIND_PERIODS
 from edge_producer.spool.salvage_plan import FoundLine
 from edge_producer.spool.spool_file import one
+from edge_producer.spool.spool_tallies import total
 
 Outcome = Literal["acked", "evicted", "refused"]
 FORGET_PERIODS = 2 * REWIND_PERIODS
@@ -25,6 +26,11 @@ ACKNOWLEDGED = 0
 """Value of ``books.statement`` once the newest statement arrived; before, the id of the message with it."""
 
 
+_SETTLED = "b.dirty = 1 AND b.closed = 1 AND b.pending = 0 AND b.stated_s <= ?"
+_WAITING = "b.dirty = 1 AND b.closed = 1 AND b.pending <> 0 AND b.changed_s <= ? AND b.stated_s <= ?"
+"""Lines that are due: those whose rows all have their final count, and those with pending rows."""
+LINES_AT_ONCE = 512
+"""Lines that are read at once, to be stated in one message."""
 LINE_BYTES = 600
 """What a line takes without its moments, indexes and block included."""
 
@@ -156,28 +162,54 @@ class SpoolBooks:
             (device, *counts),
         )
 
-    def due(self, now_s: float, interval_s: float, *, settled_only: bool) -> list[DueLine]:
-        """Closed lines that changed since they were stated, oldest first within a device.
+    def devices_due(self, now_s: float, interval_s: float, *, settled_only: bool) -> list[int]:
+        """Devices with a line that is due; see ``due``."""
+        settled, waiting = self._bounds(now_s, interval_s, settled_only=settled_only)
+        found = self._connection.execute(
+            f"SELECT no FROM devices WHERE EXISTS (SELECT 1 FROM books b WHERE b.device = no AND {_SETTLED})"  # noqa: S608  (constants)
+            f" OR EXISTS (SELECT 1 FROM books b WHERE b.device = no AND {_WAITING}) ORDER BY no",
+            (*settled, *waiting),
+        )
+        return [no for (no,) in found]
+
+    def due(
+        self, device: int, now_s: float, interval_s: float, *, settled_only: bool, limit: int = LINES_AT_ONCE
+    ) -> list[DueLine]:
+        """Closed lines of a device that changed since they were stated, those first that are due longest.
 
         Args:
+            device: Number of the device.
             now_s: Steady clock.
             interval_s: Shortest time between two statements of a line. A line with pending rows also waits
                 so long after its first change, because most acknowledgements come soon.
             settled_only: Leave out lines with pending rows.
+            limit: Most lines; those that were stated make room for the next call.
         """
-        # A line is due if it changed since it was stated (dirty), its period is over (closed), and its last
-        # statement is interval_s old. With pending rows it would soon change again, so it waits patience_s
-        # from its first change, which changed_s keeps until the line is stated. A block that ``blocks`` does
-        # not list was never thinned: its tau is 1.
-        patience_s = float("inf") if settled_only else interval_s
+        settled, waiting = self._bounds(now_s, interval_s, settled_only=settled_only)
+        lines = self._lines(f"{_SETTLED} ORDER BY b.stated_s, b.id", (device, *settled), limit)
+        if len(lines) < limit:
+            order = f"{_WAITING} ORDER BY b.changed_s, b.id"
+            lines += self._lines(order, (device, *waiting), limit - len(lines))
+        return lines
+
+    def _bounds(
+        self, now_s: float, interval_s: float, *, settled_only: bool
+    ) -> tuple[tuple[float], tuple[float, float]]:
+        """Arguments of ``_SETTLED`` and ``_WAITING``."""
+        # With pending rows a line would soon change again, so it waits from its first change, which
+        # changed_s keeps until it is stated.
+        before = now_s - interval_s
+        return (before,), (float("-inf") if settled_only else before, before)
+
+    def _lines(self, which: str, args: Sequence[float], limit: int) -> list[DueLine]:
+        # A block that ``blocks`` does not list was never thinned: its tau is 1.
         found = self._connection.execute(
-            "SELECT b.id, b.device, b.boot_id, b.period_us, b.model, b.stratum, b.revision + 1, b.sensed,"
+            "SELECT b.id, b.device, b.boot_id, b.period_us, b.model, b.stratum, b.revision + 1, b.sensed,"  # noqa: S608  (constants)
             " b.acked, b.filtered, b.evicted, b.refused, b.pending, b.lost, coalesce(k.tau, 1.0), b.moments"
             " FROM books b LEFT JOIN blocks k"
             " ON k.device = b.device AND k.period_us = b.period_us AND k.stratum = b.stratum"
-            " WHERE b.dirty = 1 AND b.closed = 1 AND (b.pending = 0 OR ? - b.changed_s >= ?)"
-            " AND ? - b.stated_s >= ? ORDER BY b.device, b.id",
-            (now_s, patience_s, now_s, interval_s),
+            f" WHERE b.device = ? AND {which} LIMIT ?",
+            (*args, limit),
         )
         # A block that was given up (tau 0), or rows of it that could not be kept: the line states a gap.
         return [
@@ -221,8 +253,7 @@ class SpoolBooks:
 
     def unstated(self) -> int:
         """Number of lines whose newest counts are not stated yet."""
-        (n,) = self._connection.execute("SELECT count(*) FROM books WHERE dirty = 1").fetchone()
-        return int(n)
+        return total(self._connection, "unstated")
 
     def forget_settled(self, period_us: int) -> None:
         """Move lines that can no longer change, and whose last statement arrived, into the totals."""
@@ -247,7 +278,7 @@ class SpoolBooks:
 
     def count(self) -> int:
         """Number of lines."""
-        return int(one(self._connection, "SELECT count(*) FROM books"))
+        return total(self._connection, "lines")
 
     def fold(self, limit: int, period_us: int) -> int:
         """Add up the oldest lines that were never stated and wait for nothing, each kind into one line.
@@ -310,6 +341,8 @@ class SpoolBooks:
             max_bytes: What all moments may take.
             limit: Most lines that lose theirs; negative: all that must.
         """
+        if total(self._connection, "moment_bytes") <= max_bytes:
+            return 0
         # The window sum adds up the sizes from the newest line back: what lies beyond the limit is older.
         changed = self._connection.execute(
             "UPDATE books SET moments = NULL WHERE id IN (SELECT id FROM (SELECT id,"

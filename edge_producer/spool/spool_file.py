@@ -14,6 +14,7 @@ summaries  closed summaries not yet sealed
 messages   sealed messages not yet acknowledged: resent byte for byte
 lanes      next message number by device and lane
 totals     counters of lines of the books that were settled and removed
+tallies    sums over rows, messages, summaries and lines by device, kept by triggers (``spool_tallies.py``)
 counters   what the process measures, by name
 
 Columns that release 0.2.0 did not have are added when a file is opened, with a default: that release can
@@ -34,6 +35,7 @@ from typing import Any, Self
 
 from edge_producer.spool.spool_errors import translated
 from edge_producer.spool.spool_lock import SpoolLock
+from edge_producer.spool.spool_tallies import add_indexes, add_tallies
 from schemas.errors import SpoolDamagedError, SpoolOwnerError
 
 FORMAT = "1"
@@ -338,7 +340,7 @@ def _configure(connection: sqlite3.Connection) -> None:
 
 
 def create_tables(connection: sqlite3.Connection) -> None:
-    """Make the tables of a new spool, always in the same order."""
+    """Make the tables that each release has, always in the same order."""
     for statement in _TABLES.split(";\n"):
         if statement.strip():
             connection.execute(statement)
@@ -352,7 +354,12 @@ def _prepare(connection: sqlite3.Connection, device_ids: Sequence[str]) -> None:
         _create(connection, device_ids)
     elif connection.execute("SELECT value FROM meta WHERE key = 'format'").fetchone() == (FORMAT,):
         _extend(connection)
+    else:
+        connection.execute("COMMIT")
+        return
+    add_tallies(connection)
     connection.execute("COMMIT")
+    add_indexes(connection)
 
 
 def _create(connection: sqlite3.Connection, device_ids: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from hashlib import sha256
 from typing import Literal, NamedTuple
 
 from edge_producer.spool.spool_books import SpoolBooks
+from edge_producer.spool.spool_tallies import total
 from schemas.envelope import SealedMessage
 from schemas.topics import Lane
 
@@ -48,8 +49,12 @@ class SpoolMessages:
         self._connection = connection
         self._books = books
         self._names = names
-        (size,) = connection.execute("SELECT coalesce(sum(size), 0) FROM messages").fetchone()
-        self.bytes = int(size)
+        self.bytes = 0
+        self.measure()
+
+    def measure(self) -> None:
+        """Set ``bytes`` to what the file's sums say."""
+        self.bytes = total(self._connection, "message_bytes")
 
     def next_no(self, device: int, lane: Lane) -> int:
         """Take the next number of a lane; the message must be stored in the same transaction."""

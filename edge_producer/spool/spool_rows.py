@@ -14,7 +14,8 @@ from edge_producer.spool.checksums import row_checksum
 from edge_producer.spool.salvage_plan import FoundRow
 from edge_producer.spool.spool_books import SpoolBooks
 from edge_producer.spool.spool_file import one
-from schemas.row_schemas import Stratum
+from edge_producer.spool.spool_tallies import total
+from schemas.row_schemas import CONTEXT, GIVES_WAY, Stratum
 
 log = logging.getLogger(__name__)
 
@@ -48,17 +49,19 @@ class SpoolRows:
         self._books = books
         blocks = connection.execute("SELECT device, period_us, stratum, tau FROM blocks")
         self._tau: dict[ThinnedBlock, float] = {ThinnedBlock(d, p, s): tau for d, p, s, tau in blocks}
-        n, size = connection.execute(
-            "SELECT count(*), coalesce(sum(length(features)), 0) FROM rows"
-        ).fetchone()
-        self.bytes = int(size) + ROW_OVERHEAD * int(n)
+        self.bytes = 0
+        self.measure()
+
+    def measure(self) -> None:
+        """Set ``bytes`` to what the file's sums say."""
+        self.bytes = total(self._connection, "row_bytes") + ROW_OVERHEAD * total(self._connection, "rows")
 
     def insert(self, device: int, rows: Iterable[Row], books: Mapping[BookKey, int]) -> None:
         """Store selected rows; a row of a thinned block only if thinning would have kept it."""
         kept = []
         for row in rows:
             stratum = row.stratum.value
-            book = books[BookKey(row.boot_id, row.period_us, row.model_version, stratum)]
+            book = books[BookKey(*row.period, stratum)]
             if self._tau and row.u >= row.pi * self.tau(ThinnedBlock(device, row.period_us, stratum)):
                 self._books.settle(book, 1, "evicted", row.sensed_s)
                 continue
@@ -100,9 +103,11 @@ class SpoolRows:
 
     def oldest_s(self) -> dict[int, float]:
         """Time at which the oldest unsealed row was sensed (steady clock), by device."""
-        return dict(
-            self._connection.execute("SELECT device, min(sensed_s) FROM rows GROUP BY device").fetchall()
+        # One search of an index for each device: grouped, the query would read the whole index.
+        found = self._connection.execute(
+            "SELECT no, (SELECT min(sensed_s) FROM rows WHERE device = no) AS oldest FROM devices"
         )
+        return {device: oldest for device, oldest in found if oldest is not None}
 
     def read(self, device: int, from_s: float, before_s: float, limit: int) -> list[StoredRow]:
         """Rows sensed in the half-open span, oldest first, with their inclusion probability as thinned.
@@ -111,11 +116,12 @@ class SpoolRows:
         """
         found = self._connection.execute(
             "SELECT r.id, r.book, b.boot_id, r.seq, r.event_us, r.mono_ns, r.time_quality, r.features,"
-            " r.score, r.decision, r.reasons, r.sample_p, r.pi * coalesce(k.tau, 1.0), b.model, r.sensed_s,"
+            " r.score, r.decision, r.reasons, r.sample_p,"
+            " CASE WHEN r.reasons & ? THEN NULL ELSE r.pi * coalesce(k.tau, 1.0) END, b.model, r.sensed_s,"
             " r.pi, r.u, r.crc FROM rows r JOIN books b ON b.id = r.book LEFT JOIN blocks k"
             " ON k.device = b.device AND k.period_us = b.period_us AND k.stratum = b.stratum"
             " WHERE r.device = ? AND r.sensed_s >= ? AND r.sensed_s < ? ORDER BY r.sensed_s, r.id LIMIT ?",
-            (device, from_s, before_s, limit),
+            (CONTEXT, device, from_s, before_s, limit),
         )
         whole: list[StoredRow] = []
         damaged: list[StoredRow] = []
@@ -178,7 +184,7 @@ class SpoolRows:
     def blocks(self) -> list[ThinnedBlock]:
         """Blocks that can be thinned, in the order in which they are.
 
-        The least thinned first, then the oldest, then the sample stratum before the rules. A block that lost
+        The least thinned first, then the oldest, then by stratum as ``GIVES_WAY`` says. A block that lost
         all its rows to thinning keeps its place in the order: whether a block is thinned or given up must
         not depend on the u of its rows.
         """
@@ -187,13 +193,12 @@ class SpoolRows:
             " WHERE b.evicted > 0 OR EXISTS (SELECT 1 FROM rows r WHERE r.book = b.id)"
         )
         blocks = [ThinnedBlock(*row) for row in found]
-        order = {Stratum.SAMPLE: 0, Stratum.RULE: 1}
         return sorted(
             (block for block in blocks if self.tau(block)),
             key=lambda block: (
                 -self.tau(block),
                 block.period_us,
-                order[Stratum(block.stratum)],
+                GIVES_WAY.index(Stratum(block.stratum)),
                 block.device,
             ),
         )

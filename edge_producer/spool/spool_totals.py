@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_producer.spool.spool_file import reading
+from edge_producer.spool.spool_tallies import COUNTED, has_tallies
 
 
 @dataclass(frozen=True)
 class DeviceBooks:
     """One device's totals since its spool was made.
 
-    ``pending`` is counted from the rows themselves: held, unsealed and sealed ones.
+    ``pending`` comes from the rows themselves, held, unsealed and sealed ones; the lines of the books do not
+    enter into it.
     """
 
     sensed: int = 0
@@ -29,22 +31,19 @@ class DeviceBooks:
         return self.sensed == self.acked + self.filtered + self.evicted + self.refused + self.pending
 
 
-TOTALS = """
+_OF_DEVICES = """
 SELECT d.device_id,
-    d.held + coalesce(t.sensed, 0) + coalesce(b.sensed, 0), coalesce(t.acked, 0) + coalesce(b.acked, 0),
-    coalesce(t.filtered, 0) + coalesce(b.filtered, 0), coalesce(t.evicted, 0) + coalesce(b.evicted, 0),
-    coalesce(t.refused, 0) + coalesce(b.refused, 0), d.held + coalesce(r.n, 0) + coalesce(m.n, 0),
-    coalesce(r.size, 0) + coalesce(m.size, 0)
-FROM devices d LEFT JOIN totals t ON t.device = d.no
-LEFT JOIN (SELECT device, sum(sensed) AS sensed, sum(acked) AS acked, sum(filtered) AS filtered,
-    sum(evicted) AS evicted, sum(refused) AS refused FROM books GROUP BY device) b ON b.device = d.no
-LEFT JOIN (SELECT device, count(*) AS n, sum(length(features)) AS size FROM rows GROUP BY device) r
-    ON r.device = d.no
-LEFT JOIN (SELECT device, sum(n_rows) AS n, sum(size) AS size FROM messages GROUP BY device) m
-    ON m.device = d.no
+    d.held + coalesce(t.sensed, 0) + coalesce(y.sensed, 0), coalesce(t.acked, 0) + coalesce(y.acked, 0),
+    coalesce(t.filtered, 0) + coalesce(y.filtered, 0), coalesce(t.evicted, 0) + coalesce(y.evicted, 0),
+    coalesce(t.refused, 0) + coalesce(y.refused, 0),
+    d.held + coalesce(y.rows, 0) + coalesce(y.message_rows, 0),
+    coalesce(y.row_bytes, 0) + coalesce(y.message_bytes, 0)
+FROM devices d LEFT JOIN totals t ON t.device = d.no LEFT JOIN {tallies} y ON y.device = d.no
 ORDER BY d.device_id
 """
+TOTALS = _OF_DEVICES.format(tallies="tallies")
 """Totals of each device, in the order of the fields of ``DeviceBooks``, the device's id before them."""
+_COUNTED_TOTALS = _OF_DEVICES.format(tallies=f"({COUNTED})")
 
 
 def read_books(path: Path) -> dict[str, DeviceBooks]:
@@ -54,4 +53,5 @@ def read_books(path: Path) -> dict[str, DeviceBooks]:
         SpoolError: The file is missing or no spool.
     """
     with reading(path) as connection:
-        return {device: DeviceBooks(*counts) for device, *counts in connection.execute(TOTALS)}
+        query = TOTALS if has_tallies(connection) else _COUNTED_TOTALS
+        return {device: DeviceBooks(*counts) for device, *counts in connection.execute(query)}

@@ -16,7 +16,7 @@ from edge_producer.device_update import DeviceUpdate
 from edge_producer.sensed_rows import Row
 from edge_producer.spool.spool_books import LINE_BYTES
 from edge_producer.spool.spool_rows import ROW_OVERHEAD
-from schemas.row_schemas import Stratum
+from schemas.row_schemas import GIVES_WAY, Stratum
 
 UNKEPT_ALERTS, UNKEPT_SUMMARIES, UNKEPT_MOMENTS = "alerts_unkept", "summaries_unkept", "moments_dropped"
 """Names of the counters of what could not be kept; rows are counted from the lines."""
@@ -209,11 +209,11 @@ def _without_summaries(update: DeviceUpdate) -> DeviceUpdate:
 
 def line_of(row: Row) -> BookKey:
     """The line of the books that counts a row."""
-    return BookKey(row.boot_id, row.period_us, row.model_version, row.stratum.value)
+    return BookKey(*row.period, row.stratum.value)
 
 
 def _bound_rows(updates: list[DeviceUpdate], limit: int) -> list[DeviceUpdate]:
-    """Drop rows of whole lines, the oldest first and samples before what a rule selected."""
+    """Drop rows of whole lines, by stratum as ``GIVES_WAY`` says, the oldest first."""
     sizes: Counter[tuple[int, BookKey]] = Counter()
     for number, update in enumerate(updates):
         sizes.update((number, line_of(row)) for row in update.rows)
@@ -221,7 +221,7 @@ def _bound_rows(updates: list[DeviceUpdate], limit: int) -> list[DeviceUpdate]:
     if sizes.total() <= limit:
         return updates
     dropped: dict[int, list[BookKey]] = {}
-    order = sorted(sizes, key=lambda one: (one[1].stratum == Stratum.RULE.value, one[1].period_us))
+    order = sorted(sizes, key=lambda one: (GIVES_WAY.index(Stratum(one[1].stratum)), one[1].period_us))
     for number, key in order:
         if excess <= 0:
             break

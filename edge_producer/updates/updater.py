@@ -178,11 +178,6 @@ class Updater:
         return {name: agent.status for name, agent in list(self.agents.items())}
 
 
-def has_models(settings: EdgeSettings) -> bool:
-    """Whether the devices get their models from a service, or did so before."""
-    return settings.join_dir is not None or settings.updates_dir.is_dir()
-
-
 def _locked(path: Path) -> IO[bytes]:
     file = path.open("ab")
     try:

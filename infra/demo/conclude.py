@@ -25,6 +25,7 @@ from infra.line_watch import LineWatcher, read_meters
 from infra.stack.edge_processes import EdgeProcess
 from model_service import CandidateState, RunState
 from schemas.model_version import ModelVersion
+from schemas.row_schemas import CONTEXT
 
 SETTLE_S = 10.0
 """Quality before the drift leaves out these first seconds, in which devices start."""
@@ -175,7 +176,7 @@ def _latencies(
 ) -> tuple[outcome.Latency, outcome.Latency]:
     rows = connection.execute(
         f"SELECT device_id, epoch(event_time) AS sensed, _partition, _offset "  # noqa: S608  (a checked name)
-        f"FROM telemetry_{stage.profile.name} WHERE known_at >= ?",
+        f"FROM telemetry_{stage.profile.name} WHERE known_at >= ? AND (reasons & {CONTEXT}) = 0",
         [stage.since],
     ).fetchnumpy()
     start = stage.plan.scenario.start.timestamp()

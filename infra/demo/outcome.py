@@ -49,7 +49,10 @@ class DriftScore:
 
 @dataclass(frozen=True)
 class Latency:
-    """Sensed to queryable, seconds, over the rows of devices that had a network."""
+    """Sensed to queryable, seconds, over the rows of devices that had a network; context is left out.
+
+    A later window has context sent, so its wait is no delay.
+    """
 
     n: int
     p50: float | None

@@ -21,7 +21,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from schemas.errors import BrokerUnavailableError, StackError
-from schemas.topics import ALL_TOPICS, Topic
+from schemas.topics import PROVISIONED_TOPICS, Topic
 
 if TYPE_CHECKING:
     from schemas.envelope import Headers  # it brings pyarrow, which `edgeloop doctor` does not need
@@ -135,7 +135,7 @@ class KafkaAdmin:
             found = self._admin.list_topics(timeout=self._timeout_s).topics
         return {n: len(t.partitions) for n, t in sorted(found.items()) if not n.startswith("__")}
 
-    def create_topics(self, namespace: str = "", topics: Sequence[Topic] = ALL_TOPICS) -> list[str]:
+    def create_topics(self, namespace: str = "", topics: Sequence[Topic] = PROVISIONED_TOPICS) -> list[str]:
         """Create the topics that do not exist yet; returns their full names.
 
         Raises:

@@ -62,6 +62,8 @@ def collect_status(settings: StackSettings) -> dict[str, Any]:
         "jobs": _jobs(settings.lake_root, problems, up=up),
         "problems": problems,
     }
+    waiting = [d for d in status["devices"] if d.get("waits_because") and d.get("phase") != "stopped"]
+    problems += [f"{d['name']}: {d['waits_because']}" for d in waiting]
     problems += in_words(stopped_in(settings.lake_root))
     if kept := PoisonStore(settings.lake_root).count():
         problems.append(f"{count(kept, 'thing')} set aside: `edgeloop job set-aside list`")

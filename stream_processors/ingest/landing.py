@@ -15,13 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.profile import Profile
-from schemas.row_schemas import END_YEAR, FIRST_YEAR, RULES, TIME
+from schemas.row_schemas import CONTEXT, END_YEAR, FIRST_YEAR, RULES, TIME, Reason
 from schemas.tables import PROFILE, PROVENANCE, QUARANTINE, telemetry_table
 from stream_processors.ingest.admission import Admitted
 from stream_processors.ingest.sealed_rows import RowSpan
 from stream_processors.windowing.moments import LARGEST_COUNT
 
 _TINY = 1e-9
+_SELECTED = RULES | int(Reason.SAMPLE)
 _INVALID_NAME = r"[\x00-\x1f\x7f]|^.{257,}$"
 """Names become keys of states: no control characters, and no more than 256 characters."""
 _FIRST_US, _END_US = (int(datetime(y, 1, 1, tzinfo=UTC).timestamp() * 1e6) for y in (FIRST_YEAR, END_YEAR))
@@ -58,7 +59,8 @@ def land_telemetry(messages: Sequence[Admitted], profile: Profile) -> Landed:
     """Telemetry rows of one wire schema, checked against the profile's clock and filter policy.
 
     A NaN feature becomes null; an infinite one, a score outside [0, 1] or a probability that the policy
-    does not allow refuses the row. An implausible time is kept beside the append time.
+    does not allow refuses the row. Context has no probability, and nothing else goes without. An implausible
+    time is kept beside the append time.
     """
     table = _concat(messages)
     columns = {name: table.column(name) for name in table.column_names}
@@ -148,7 +150,9 @@ def _check_policy(columns: dict[str, pa.ChunkedArray], profile: Profile) -> tupl
     policy = profile.filter
     reasons = columns["reasons"].to_numpy()
     sample_p = columns["sample_p"].to_numpy()
+    stated = np.asarray(columns["inclusion_probability"].is_valid())
     q = columns["inclusion_probability"].to_numpy()
+    context = (reasons & CONTEXT) != 0
     # What the filter gave the row; thinning has halved it a whole number of times since, down to the floor.
     pi = np.where(reasons & RULES, 1.0, sample_p)
     reason = np.full(len(q), "", dtype=object)
@@ -160,7 +164,10 @@ def _check_policy(columns: dict[str, pa.ChunkedArray], profile: Profile) -> tupl
         rate_ok = (sample_p >= policy.p_min - _TINY) & (sample_p <= policy.p + _TINY)
         allowed = (q > 0) & (q <= 1) & whole & (halvings >= -_TINY) & (halvings <= floor)
     good, reason = _refuse(good, reason, ~rate_ok, "sample_p is not one the policy allows")
-    return _refuse(good, reason, ~allowed, "inclusion_probability is not one the policy allows")
+    strange = context & (stated | ((reasons & _SELECTED) != 0))
+    good, reason = _refuse(good, reason, strange, "context that a rule or the sample selected")
+    wrong = ~context & ~allowed
+    return _refuse(good, reason, wrong, "inclusion_probability is not one the policy allows")
 
 
 def _plausible_time(columns: dict[str, pa.ChunkedArray], profile: Profile) -> dict[str, pa.Array]:

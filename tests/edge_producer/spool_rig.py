@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -15,14 +16,21 @@ from edge_producer.device import Device, Host
 from edge_producer.device_identity import DeviceIdentity, load_or_create
 from edge_producer.metering import Meters
 from edge_producer.sending.sealing import Sealer
-from edge_producer.sensed_rows import Row
+from edge_producer.sensed_rows import Row, wire_batch
 from edge_producer.spool.eviction import Eviction
 from edge_producer.spool.spool import DeviceBooks, Spool, read_books
 from edge_producer.window import Floats, Samples, SourcePause, Window
-from schemas.envelope import SealedMessage, decode_rows, read_envelope
+from schemas.envelope import Envelope, SealedMessage, decode_rows, encode_rows, read_envelope, seal
 from schemas.profile import Profile
 from schemas.profile_file import parse_profile
-from schemas.row_schemas import BOOKS_ROWS, SUMMARY_ROWS, Reason, TimeQuality, telemetry_rows
+from schemas.row_schemas import (
+    BOOKS_ROWS,
+    SUMMARY_ROWS,
+    Reason,
+    TimeQuality,
+    telemetry_layout_of_wire_1,
+    telemetry_rows,
+)
 from schemas.topics import Lane
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -226,8 +234,7 @@ class SpoolRig:
         with self.spool.transaction():
             for no in self.spool.names:
                 ids += [stored.id for stored in self.sealer.summaries(no)]
-                due = self.spool.books.due(self.now, 0.0, settled_only=False)
-                lines = [line for line in due if line.device == no]
+                lines = self.spool.books.due(no, self.now, 0.0, settled_only=False)
                 ids += [s.id for s in self.sealer.books(no, lines, self.now)] if lines else []
         return self._remember(ids)
 
@@ -282,3 +289,25 @@ def _rows(messages: Iterable[SealedMessage], schema: pa.Schema, topic: str) -> l
 def has(reasons: int, reason: Reason) -> bool:
     """Whether a bit is set."""
     return bool(reasons & reason)
+
+
+def sealed_by_0_2_0(rig: SpoolRig) -> int:
+    """Id of a message with all rows that wait, as release 0.2.0 would have sealed them."""
+    rows, wire = rig.unsealed(), telemetry_layout_of_wire_1(rig.profile)
+    value, raw_bytes = encode_rows(wire_batch("d-1", rows, wire))
+    with rig.spool.transaction():
+        rig.spool.rows.remove(rows)
+        number = rig.spool.messages.next_no(1, Lane.LIVE)
+        head = (
+            wire.fingerprint,
+            "bench",
+            "d-1",
+            rig.spool.spool_id,
+            Lane.LIVE,
+            number,
+            len(rows),
+            raw_bytes,
+        )
+        message = seal("telemetry.v1", Envelope(*head, b"", ""), value, rig.identities["d-1"].signer)
+        books = Counter(row.book for row in rows)
+        return rig.spool.messages.store(1, Lane.LIVE, number, message, books).id

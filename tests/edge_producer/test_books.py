@@ -58,9 +58,9 @@ def line(moments: CoMoments | None) -> BookLine:
 def test_a_statement_carries_mean_and_upper_triangle_and_none_where_there_are_none():
     some = CoMoments.of(np.array([[1, 2], [3, 6]], dtype=np.float32))
     nothing = CoMoments.of(np.zeros((0, 2), dtype=np.float32))
-    stated = books_batch("d", [line(some), line(nothing), line(None)], 10.0)
-    assert stated.column("feature_means").to_pylist() == [[2.0, 4.0], None, None]
-    assert stated.column("feature_comoments").to_pylist() == [[2.0, 4.0, 8.0], None, None]
+    stated = books_batch("d", [line(some), line(nothing), line(None)], 10.0).to_pylist()
+    assert [row["feature_means"] for row in stated] == [[2.0, 4.0], None, None]
+    assert [row["feature_comoments"] for row in stated] == [[2.0, 4.0, 8.0], None, None]
 
 
 def test_a_settled_line_stays_as_long_as_a_row_can_come_for_it(tmp_path):
@@ -98,7 +98,7 @@ def test_a_line_taken_over_is_stated_again_only_if_it_was_not_or_something_was_l
     rig = rigs(tmp_path)
     with rig.spool.transaction():
         rig.spool.books.take_over(1, found(stated, pending), lost, rig.now)
-    lines = [d.line for d in rig.spool.books.due(rig.now, 0.0, settled_only=False)]
+    lines = [d.line for d in rig.spool.books.due(1, rig.now, 0.0, settled_only=False)]
     assert bool(lines) is due
     books = rig.books()
     assert (books.sensed, books.acked, books.evicted) == (10, 4, 1 + lost)
@@ -129,11 +129,11 @@ def test_a_damaged_row_is_evicted_and_its_line_states_a_gap(rigs, tmp_path):
     rig = rigs(tmp_path, bench_profile(p=1.0, p_min=1.0, pretrigger=0))
     rig.sense([0.1] * 10)
     rig.flush()
-    [whole] = rig.spool.books.due(rig.now, 0.0, settled_only=False)
+    [whole] = rig.spool.books.due(1, rig.now, 0.0, settled_only=False)
     assert not whole.line.gap
     with rig.spool.transaction():
         rig.spool.books.lose(whole.id, 3, rig.now)
-    [damaged] = rig.spool.books.due(rig.now, 0.0, settled_only=False)
+    [damaged] = rig.spool.books.due(1, rig.now, 0.0, settled_only=False)
     assert (damaged.line.gap, damaged.line.evicted, damaged.line.pending) == (True, 3, 7)
     assert rig.spool.counters()["rows_damaged"] == 3
 

@@ -24,6 +24,15 @@ def test_devices_may_be_a_plain_id_or_several_with_commas(monkeypatch, tmp_path)
         assert load_settings().devices == read
 
 
+def test_a_variable_may_be_in_either_case(monkeypatch, tmp_path):
+    monkeypatch.setenv("edge_state_dir", str(tmp_path))
+    monkeypatch.setenv("EDGE_PROFILE", "machine")
+    monkeypatch.setenv("Edge_Devices", "m-1")
+    monkeypatch.setenv("EDGE_DURATION_S", "2.5")
+    read = load_settings()
+    assert (read.state_dir, read.devices, read.duration_s) == (tmp_path, ("m-1",), 2.5)
+
+
 def test_what_is_missing_is_named_as_its_variable(monkeypatch):
     for name in ("EDGE_STATE_DIR", "EDGE_PROFILE", "EDGE_DEVICES"):
         monkeypatch.delenv(name, raising=False)

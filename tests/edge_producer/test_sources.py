@@ -233,3 +233,15 @@ def test_settings_open_the_source_they_name(tmp_path):
     assert isinstance(open_source(recorded, MACHINE, FLEET[:1]), ReplaySource)
     with pytest.raises(SourceError, match="name one"):
         open_source(recorded, MACHINE, FLEET)
+
+
+def test_a_source_that_is_given_a_clock_starts_when_its_first_window_is_asked_for():
+    """A process loads models and opens its spool between: no window may be as late as that took."""
+    now = [START]
+    scenario = Scenario(seed=1, start=START)
+    source = SimulateSource(MACHINE, FLEET, scenario, lambda: now[0], 4.0)
+    now[0] = START + timedelta(seconds=7.3)
+    given = list(SimulateSource(MACHINE, FLEET, scenario, now[0], 4.0).windows())
+    found = list(source.windows())
+    assert [(w.device_id, w.end, w.due_s) for w in found] == [(w.device_id, w.end, w.due_s) for w in given]
+    assert all(abs((w.end - now[0]).total_seconds() - w.due_s) < 1e-5 for w in found)

@@ -148,6 +148,19 @@ def test_a_commit_that_holds_although_it_failed_is_not_written_twice(tmp_path):
     assert len(set(rows_kept(tmp_path))) == len(rows_kept(tmp_path)) == 2 * 500
 
 
+def test_a_commit_that_failed_and_does_not_hold_is_written_again(tmp_path):
+    """What opening the spool again commits is no sign that the updates hold: they were lost under load."""
+    sqlite = FaultySqlite()
+
+    def refuse():
+        sqlite.uncommitted = True
+
+    run(tmp_path, Scripted(500, {60: refuse, 200: refuse}), sqlite=sqlite)
+    assert sqlite.refused == 2
+    all_accounted_for(tmp_path, 500)
+    assert len(set(rows_kept(tmp_path))) == len(rows_kept(tmp_path)) == 2 * 500
+
+
 @pytest.mark.parametrize("fault", ["damaged", "odd"])
 def test_errors_that_no_disk_explains_end_with_another_spool_and_no_row_lost(tmp_path, fault):
     sqlite = FaultySqlite()
@@ -327,9 +340,9 @@ def test_rows_that_were_not_kept_are_a_gap_in_the_books_that_the_cloud_gets(tmp_
     with rig.spool.transaction():
         for update in backlog.take():
             rig.spool.apply(update, rig.now)
-        due = rig.spool.books.due(rig.now, 0.0, settled_only=False)
+        due = rig.spool.books.due(1, rig.now, 0.0, settled_only=False)
     lost = [d.line for d in due if d.line.evicted]
-    assert sum(line.evicted for line in lost) == 27  # the newest three were held back, and are here
+    assert sum(line.evicted for line in lost) == 30  # each had left the filter at once
     assert all(line.gap for line in lost)
     rig.close()
 

@@ -214,7 +214,7 @@ def test_a_gap_stays_a_gap_when_lines_are_added_up(rigs, tmp_path):
         rig.spool.rows.thin(ThinnedBlock(1, 3 * PERIOD_US, "sample"), 0.0, rig.now)
     newest(rig, 10**6)
     assert fold(rig) == 4
-    (due,) = rig.spool.books.due(rig.now, 0.0, settled_only=True)
+    (due,) = rig.spool.books.due(1, rig.now, 0.0, settled_only=True)
     assert (due.line.gap, due.line.sensed) == (True, 5)
 
 

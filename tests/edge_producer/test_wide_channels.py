@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from edge_producer.inference import load_predictor
 from edge_producer.sensed_rows import Row, StoredRow, wire_batch
+from schemas.columns import Kind
+from schemas.envelope import decode_rows, encode_rows
 from schemas.profile import FEATURE_KINDS, Profile
-from schemas.row_schemas import telemetry_rows
+from schemas.row_schemas import telemetry_layout, telemetry_rows
 
 BASE = 18_228_934.0
 """Around it float32 knows only every second number."""
@@ -87,8 +88,9 @@ def test_the_wire_carries_what_was_sensed(dtype):
     assert again.features.dtype == kind
     np.testing.assert_array_equal(again.features, features)
     stored = StoredRow(1, 1, 1, 0, 10**6, 0, 1, features.tobytes(), 0.5, "none", 1, 0.1, 0.1, "m-1", 0.0)
-    batch = wire_batch("d1", [stored], telemetry_rows(used))
-    assert batch.schema.field("energy_last").type == (pa.float64() if dtype == "float64" else pa.float32())
-    assert batch.schema.field("heat_last").type == pa.float32()
-    assert batch.column("energy_last")[0].as_py() == float(features[0])
-    assert batch.column("heat_last")[0].as_py() == 20.125
+    batch = wire_batch("d1", [stored], telemetry_layout(used))
+    kinds = {column.name: column.kind for column in batch.layout.columns}
+    assert kinds["energy_last"] == (Kind.FLOAT64 if dtype == "float64" else Kind.FLOAT32)
+    assert kinds["heat_last"] == Kind.FLOAT32
+    [sent] = decode_rows(*encode_rows(batch), telemetry_rows(used)).to_pylist()
+    assert (sent["energy_last"], sent["heat_last"]) == (float(features[0]), 20.125)

@@ -15,7 +15,7 @@ from infra.kafka.kafka_jars import are_resolved, resolve_jars
 from infra.process.ports import LOOPBACK, free_ports
 from infra.process.tcp_proxy import TcpProxy
 from schemas.errors import BrokerUnavailableError, StackError
-from schemas.topics import ALL_TOPICS, TELEMETRY, Topic
+from schemas.topics import PROVISIONED_TOPICS, TELEMETRY, Topic
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.kafka
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.kafka
 def test_topics_are_created_once_with_their_settings(admin: KafkaAdmin, namespace: str):
     assert admin.create_topics(namespace) == []
     made = {n: c for n, c in admin.topics().items() if n.startswith(f"{namespace}.")}
-    assert made == {t.named(namespace): t.partitions for t in ALL_TOPICS}
+    assert made == {t.named(namespace): t.partitions for t in PROVISIONED_TOPICS}
 
 
 def test_topic_with_another_partition_count_is_refused(admin: KafkaAdmin, namespace: str):

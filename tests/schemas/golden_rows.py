@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from schemas.profile_file import parse_profile
-from schemas.row_schemas import BOOKS_ROWS, SUMMARY_ROWS, telemetry_rows
+from schemas.row_schemas import BOOKS_ROWS, SUMMARY_ROWS, telemetry_rows, telemetry_rows_of_wire_1
 
 T = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 
@@ -37,11 +37,18 @@ def rows(schema: pa.Schema, **columns) -> pa.RecordBatch:
 
 GOLDEN = {
     "telemetry.v1": rows(
-        telemetry_rows(PROFILE),
+        telemetry_rows_of_wire_1(PROFILE),
         device_id=["d", "d"], boot_id=[2**62, 2**62], seq=[0, 1], event_time=[T, T], mono_ns=[1, 2],
         time_quality=[0, 1], a_mean=[0.5, None], a_std=[0.25, 0.125], score=[0.75, None],
         decision=["none", "stop"], reasons=[1, 130], sample_p=[0.05, 0.05],
         inclusion_probability=[0.05, 1.0], model_version=["m-1", "m-1"],
+    ),
+    "telemetry.v1-wire-2": rows(
+        telemetry_rows(PROFILE),
+        device_id=["d", "d"], boot_id=[2**62, 2**62], seq=[0, 1], event_time=[T, T], mono_ns=[1, 2],
+        time_quality=[0, 1], a_mean=[0.5, None], a_std=[0.25, 0.125], score=[0.75, None],
+        decision=["none", "stop"], reasons=[1024, 130], sample_p=[0.05, 0.05],
+        inclusion_probability=[None, 1.0], model_version=["m-1", "m-1"],
     ),
     "summaries.v1": rows(
         SUMMARY_ROWS,

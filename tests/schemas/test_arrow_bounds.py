@@ -10,12 +10,12 @@ import pytest
 
 from schemas.arrow_bounds import MAX_RAW_BYTES, MAX_ROWS
 from schemas.envelope import (
-    CODEC,
     MAX_HEADER_BYTES,
     MAX_HEADERS,
     MAX_KEY_BYTES,
     decode_rows,
     encode_rows,
+    pack,
     read_envelope,
 )
 from schemas.errors import DecodeError
@@ -30,7 +30,7 @@ def batch(n):
 
 
 def packed(raw):
-    return CODEC.compress(raw, asbytes=True)
+    return pack(raw)
 
 
 def compressed_by_arrow(rows, codec):

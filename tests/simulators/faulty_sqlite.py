@@ -23,13 +23,14 @@ class FaultySqlite:
     Attributes:
         fault: One of ``CODES``, or None.
         in_doubt: The next commit holds, and raises an I/O error all the same.
+        uncommitted: The next commit does not hold, and raises an I/O error.
         refused: Number of statements that raised.
         only: A fault holds for databases for which this is true; None: for all.
     """
 
     def __init__(self) -> None:
         self.fault: str | None = None
-        self.in_doubt = False
+        self.in_doubt = self.uncommitted = False
         self.refused = 0
         self.only: Callable[[Path], bool] | None = None
 
@@ -39,6 +40,9 @@ class FaultySqlite:
         class Connection(sqlite3.Connection):
             def execute(connection, sql, *args):  # noqa: N805
                 self.check(path, sql)
+                if sql == "COMMIT" and self.uncommitted:
+                    self.uncommitted = False
+                    self._raise("broken")
                 result = sqlite3.Connection.execute(connection, sql, *args)
                 if sql == "COMMIT" and self.in_doubt:
                     self.in_doubt = False

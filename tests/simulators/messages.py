@@ -13,7 +13,14 @@ from schemas.envelope import Envelope, MessageSigner, MessageVerifier, SealedMes
 from schemas.errors import UnknownSchemaError
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
-from schemas.row_schemas import BOOKS_ROWS, SUMMARY_ROWS, Reason, fingerprint, telemetry_rows
+from schemas.row_schemas import (
+    BOOKS_ROWS,
+    SUMMARY_ROWS,
+    Reason,
+    fingerprint,
+    telemetry_rows,
+    telemetry_rows_of_wire_1,
+)
 from schemas.topics import TELEMETRY, Lane, partition_for
 from stream_processors.ingest.admission import KnownDevice
 from stream_processors.job import RawMessage
@@ -119,9 +126,8 @@ class SimDirectory:
             for d in devices
         }
         self._profiles = {p.name: p for p in profiles}
-        self._schemas = {
-            fingerprint(s): s for s in (SUMMARY_ROWS, BOOKS_ROWS, *map(telemetry_rows, profiles))
-        }
+        wires = [wire(p) for p in profiles for wire in (telemetry_rows, telemetry_rows_of_wire_1)]
+        self._schemas = {fingerprint(s): s for s in (SUMMARY_ROWS, BOOKS_ROWS, *wires)}
 
     letters = LetterLimits()
 

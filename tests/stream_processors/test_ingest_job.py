@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.envelope import CODEC, encode_rows
+from schemas.envelope import encode_rows, pack
 from schemas.events import Alert
 from schemas.profile_file import find_profile
 from schemas.row_schemas import BOOKS_ROWS, fingerprint
@@ -257,7 +257,7 @@ def test_signed_rows_with_flipped_bits_land_or_are_refused_but_stop_nothing(seed
     raw = bytearray(batch.serialize().to_pybytes())
     for _ in range(rng.choice([1, 2, 8])):
         raw[rng.randrange(len(raw))] ^= 1 << rng.randrange(8)
-    value = CODEC.compress(bytes(raw), asbytes=True)
+    value = pack(bytes(raw))
     sealed = device.seal_value(TELEMETRY.base, Lane.LIVE, fingerprint(batch.schema), value, 4, len(raw))
     _, state = ingest(SimDirectory(device), [log.append(sealed)])
     assert_balanced(state)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 import statistics
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -108,8 +109,8 @@ def run(on: Stage) -> list[Measured]:
     """Measure and print; each run makes a lake of its own."""
     values: dict[str, list[float]] = {name: [] for name in _RESULTS}
     beside = ""
-    for _ in range(on.effort.runs):
-        folder = on.folder / "device-hour"
+    for number in range(on.effort.runs):
+        folder = on.folder / f"device-hour-{number}"
         landed, costs = _measure(folder, max(24, round(COMMITS * on.effort.scale)))
         shutil.rmtree(folder)
         peer = costs["sorted file"]
@@ -211,8 +212,9 @@ def _moved_on(root: Path, before: CompactionState | None) -> bool:
 
 def _compactor_cpu_s(root: Path) -> float:
     for child in psutil.Process().children():
-        if {"feature_store.compactor", str(root)} <= set(child.cmdline()):
-            return float(sum(child.cpu_times()[:2]))
+        with suppress(psutil.Error):  # it has ended
+            if {"feature_store.compactor", str(root)} <= set(child.cmdline()):
+                return float(sum(child.cpu_times()[:2]))
     return 0.0
 
 

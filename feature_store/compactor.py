@@ -30,7 +30,7 @@ from schemas.log_lines import log_to_stderr
 
 log = logging.getLogger(__name__)
 
-NICENESS = 10
+NICENESS = 5
 ENVIRONMENT = {
     # Without arenas of their own freed memory goes back at once, and the bound counts what is in use.
     "ARROW_DEFAULT_MEMORY_POOL": "system",

@@ -14,7 +14,11 @@ from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from feature_store.process_lock import exclusive
 from stream_processors.compaction_process import CompactionProcess
+from stream_processors.settings import StreamSettings
+from stream_processors.worker import Housekeeping
 from tests.feature_store.seen_lakes import SEEN, keys_in, land_each, seen_lake
+from tests.simulators.line import make_checkpoint, make_lake
+from tests.simulators.messages import SimDevice, SimDirectory, SimLog
 from tests.waiting import wait_until
 
 MEMORY_MB = 512
@@ -97,6 +101,20 @@ def test_while_another_process_compacts_nothing_is_done_twice(lake_root):
     assert [r["replaced"] for r in reports] == [0]
     Compactor(lake, reports.append).run()
     assert reports[-1]["replaced"] == LEAST_FILES
+
+
+def test_the_thread_that_commits_only_asks(lake_root):
+    lake, device, sim_log, asked = make_lake(lake_root), SimDevice("machine-00"), SimLog(), []
+    cuts = CutStore(lake)
+    settings = StreamSettings(lake_root=lake_root, compact_every=3, catalog_every_s=10**6)
+    checkpoint = make_checkpoint(lake, SimDirectory(device))
+    worker = Housekeeping(checkpoint, lake, cuts, settings, lambda: asked.append(1))
+    worker.open(0)
+    for n in range(7):
+        worker.process({0: [sim_log.append(device.rows(n, 1))]})
+    worker.process({0: []})
+    assert len(asked) == 2
+    assert len(cuts.latest().tables["telemetry_machine"].files) == 7
 
 
 def test_a_damaged_state_of_compaction_says_nothing(lake_root):

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from schemas.arrow_bounds import check_value
-from schemas.envelope import CODEC, decode_rows
+from schemas.envelope import decode_rows
 from schemas.errors import DecodeError
 from stream_processors.ingest.joined_columns import Cuts, JoinedColumn, Pieces, Unjoinable, joined_column
 
@@ -25,6 +25,7 @@ FEWEST_TOGETHER = 4
 """Fewer messages are decoded one by one."""
 MOST_LAYOUTS = 1024
 """Layouts that one schema's reader knows; at one more it begins anew."""
+_CODEC = pa.Codec("lz4_raw")
 _PREFIX_BYTES = 8  # of an Arrow message: a marker, and the size of the metadata
 
 
@@ -110,7 +111,7 @@ class RowReader:
         """The unpacked message, if its layout is known; None: it is to be decoded by itself."""
         try:
             check_value(len(message.value), message.raw_bytes)
-            raw: bytes = CODEC.decompress(message.value, message.raw_bytes, asbytes=True)
+            raw: bytes = _CODEC.decompress(message.value, message.raw_bytes, asbytes=True)
         except (DecodeError, pa.ArrowException, OSError, ValueError):
             return None
         metadata = raw[: _PREFIX_BYTES + int.from_bytes(raw[4:_PREFIX_BYTES], "little")]

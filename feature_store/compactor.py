@@ -26,6 +26,7 @@ from feature_store.process_lock import if_free
 from feature_store.sorted_file import SORT_BYTES
 from schemas.confined import confine
 from schemas.errors import PipelineError
+from schemas.folder_access import guard_folder
 from schemas.log_lines import log_to_stderr
 
 log = logging.getLogger(__name__)
@@ -101,6 +102,7 @@ def main(root: str, memory_mb: str, parent: str) -> None:
     log_to_stderr()
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
+    guard_folder(Path(root), None)
     lake = Lake.open(Path(root))
     with suppress(
         PipelineError

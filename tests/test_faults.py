@@ -16,7 +16,7 @@ from tests.faults.fault_kinds import KINDS
 from tests.faults.tally import BEGIN, END, Line, merge_into, read_lines
 
 MODULES = (edge_faults, file_faults, line_faults, loop_faults, message_faults)
-SLICE = ("giant-key", "edge-disk-full", "worker-killed")
+SLICE = ("giant-key", "worker-killed")
 SEED = int(os.environ.get("SEED", "8"))
 
 

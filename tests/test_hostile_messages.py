@@ -122,6 +122,7 @@ def test_one_message_of_each_kind_among_good_ones_stops_nobody(cloud):
     assert refused == {"PoisonError": 2, "DecodeError": 4, "SignatureError": 1}
 
 
+@pytest.mark.long
 def test_thousands_of_dead_letters_and_a_crash_between_decision_and_publication_end_in_seconds(cloud, admin):
     feed = Feed(cloud)
     cloud.register(HOSTILE, *feed.devices[1:])

@@ -37,11 +37,13 @@ def tried() -> dict[str, str]:
     return dict(line.split(": ", 1) for line in lines if ": " in line)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", DECLARED.safeguards)
 def test_a_switched_off_safeguard_turns_a_test_red(name, tried):
     assert tried[name] == "noticed"
 
 
+@pytest.mark.long
 def test_the_fast_tests_notice_small_changes_of_a_seeded_few_decisions():
     """The whole of it takes minutes: ``make mutants``."""
     modules = (

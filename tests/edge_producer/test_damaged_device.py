@@ -68,7 +68,7 @@ def test_each_cell_of_the_table_has_its_case():
     assert len(CELLS) == len(FILES) * len(DAMAGES)
 
 
-@pytest.mark.sliced(one_of=4)
+@pytest.mark.sliced(one_of=8)
 @pytest.mark.parametrize(("file", "damage", "promise"), CELLS, ids=[f"{f}: {d}" for f, d, _ in CELLS])
 def test_a_device_ends_with_the_wanted_model_and_never_runs_what_was_not_signed(
     world, resources, tmp_path, caplog, file, damage, promise

@@ -25,7 +25,7 @@ from tests.faults.fault_rig import FaultRig
 from tests.faults.loop_faults import begin_rollout, finish_rollout
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.kafka, pytest.mark.faults, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.long, pytest.mark.kafka, pytest.mark.faults, pytest.mark.timeout(420)]
 REVOKED = "west-4"
 
 

@@ -319,6 +319,7 @@ def test_killed_around_every_transaction_the_rollout_goes_on_and_no_seq_is_publi
         assert [e.step for e in events].count(step) == 1
 
 
+@pytest.mark.long
 @pytest.mark.faults
 def test_real_processes_killed_by_pid_finish_the_rollout(deployment):
     init_pki(deployment.settings)

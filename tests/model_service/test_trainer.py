@@ -377,6 +377,7 @@ def test_a_model_that_was_taken_back_is_no_champion(trained):
         connection.rollback()
 
 
+@pytest.mark.long
 @pytest.mark.faults
 def test_a_trainer_killed_before_any_durable_step_makes_the_same_model_once(tmp_path, recalibrated):
     template = tmp_path / "template"

@@ -153,7 +153,7 @@ def test_a_group_that_does_not_exist_is_named(tmp_path):
 
 def test_every_process_guards_its_folder_before_it_writes():
     starts = [p for p in sources() if "log_to_stderr()" in p.read_text() and p.name != "log_lines.py"]
-    assert len(starts) == 4
+    assert len(starts) == 5
     for path in starts:
         program = "infra/stack/stack.py" if path.name == "supervisor.py" else path
         assert "guard_folder(" in (ROOT / program).read_text(), path

@@ -24,6 +24,7 @@ def die(on, batch, times=2):
         marks.begin(on.state(), batch)
 
 
+@pytest.mark.sliced(one_of=3)
 @pytest.mark.parametrize("how", ["end", "hang", "memory", "raise"])
 def test_a_message_that_ends_processes_is_found_in_a_child_and_quarantined(tmp_path, how):
     on = line(tmp_path, ingest=Fault(offsets=offsets(2), how=how))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 import numpy as np
+import pytest
 
 from edge_producer.sources.rotating_machine import RotatingMachine
 from edge_producer.sources.scenario import Injection, Scenario, share_of
@@ -80,6 +81,7 @@ def test_a_rollout_in_steps_is_no_drift():
     assert {v.kind for v in line(rows)} == {"single_device_fault"}
 
 
+@pytest.mark.long
 def test_a_healthy_fleet_with_a_network_cut_gives_no_verdict():
     for seed in (7, 8):
         assert line(fleet(seed)) == []

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pyarrow as pa
 import pytest
 
-from schemas.envelope import CODEC, encode_rows
+from schemas.envelope import encode_rows, pack, unpack
 from schemas.row_schemas import fingerprint
 from schemas.topics import ALERT, TELEMETRY, Lane
 from stream_processors.engine.pipeline import run_jobs
@@ -44,7 +44,7 @@ def sealed_wrongly(device: SimDevice):
     batch = telemetry_batch(device.device_id, 90, 2)
     value, raw = encode_rows(batch)
     schema = fingerprint(batch.schema)
-    cut = CODEC.decompress(value, raw, asbytes=True)[:-8]
+    cut = unpack(value, raw)[:-8]
     telemetry, live = TELEMETRY.base, Lane.LIVE
     known = device.rows(80, 1)
     return [
@@ -52,7 +52,7 @@ def sealed_wrongly(device: SimDevice):
         device.seal_value(telemetry, live, schema, value, 3, raw),
         device.seal_value(telemetry, live, "0123456789abcdef", value, 2, raw),
         device.seal_value(telemetry, live, "json", b"{}", 1, 2),
-        device.seal_value(telemetry, live, schema, CODEC.compress(cut, asbytes=True), 2, raw - 8),
+        device.seal_value(telemetry, live, schema, pack(cut), 2, raw - 8),
         device.seal_value(telemetry, live, schema, value, 2, 2**40),
         device.seal_value(ALERT.base, Lane.ALERT, "json", b"{}", 1, 2),
         device.telemetry(telemetry_batch(device.device_id, 92, 2, score=[0.5, 7.0])),

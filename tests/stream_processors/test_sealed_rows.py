@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.envelope import CODEC, decode_rows, encode_rows
+from schemas.envelope import decode_rows, encode_rows, pack, unpack
 from schemas.errors import DecodeError
 from schemas.row_schemas import BOOKS_ROWS, SUMMARY_ROWS
 from stream_processors.ingest.sealed_rows import RowReader, RowSpan, SealedValue
@@ -63,9 +63,9 @@ def verdict(span: RowSpan | DecodeError) -> str:
 
 
 def damaged(message: SealedValue, at: int, bit: int) -> SealedValue:
-    raw = bytearray(CODEC.decompress(message.value, message.raw_bytes, asbytes=True))
+    raw = bytearray(unpack(message.value, message.raw_bytes))
     raw[at] ^= 1 << bit
-    return SealedValue(CODEC.compress(bytes(raw), asbytes=True), len(raw))
+    return SealedValue(pack(bytes(raw)), len(raw))
 
 
 @settings(max_examples=30)
@@ -101,8 +101,7 @@ def test_messages_alike_share_one_table_without_being_decoded_one_by_one():
 
 def test_a_message_that_lies_about_its_length_or_holds_no_rows_is_read_alone():
     none, some = sealed(0, 0, 1), sealed(0, 1, 1)
-    longer = SealedValue(CODEC.compress(CODEC.decompress(some.value, some.raw_bytes, asbytes=True) + b"x" * 8,
-                                        asbytes=True), some.raw_bytes + 8)  # fmt: skip
+    longer = SealedValue(pack(unpack(some.value, some.raw_bytes) + b"x" * 8), some.raw_bytes + 8)
     garbage = SealedValue(b"\x00garbage", 300)
     reader, messages = RowReader(TELEMETRY), [none, some, longer, garbage, some] * 4
     for _ in range(3):

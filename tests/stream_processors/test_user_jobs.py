@@ -267,6 +267,7 @@ class Collecting(Numbering):
         return Output(rows={NUMBERED.name: pa.Table.from_pylist(found, schema=NUMBERED.schema)})
 
 
+@pytest.mark.sliced(one_of=2)
 @pytest.mark.parametrize("rows", [3, 1000])
 def test_rows_that_jobs_derived_and_refused_messages_are_found_in_the_tables_too(tmp_path, rows):
     rig = UserJobRig(tmp_path / "lake", jobs=(Judge(),), installed=())

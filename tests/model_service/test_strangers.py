@@ -27,7 +27,8 @@ def service(tmp_path_factory):
 
 @pytest.fixture
 def device(service, request):
-    with service.joined(f"dev-{abs(hash(request.node.name)):x}") as client:
+    with SimClient(service.invite(f"dev-{abs(hash(request.node.name)):x}")) as client:
+        client.enroll(wait=True)  # strangers of the test before may not have left yet
         yield client
 
 

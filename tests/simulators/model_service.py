@@ -214,8 +214,10 @@ class SimClient:
         text = enrolment_text(fields["device_id"], fields["csr_pem"], hash_of(fields["token"]))
         return key.sign(text, ec.ECDSA(hashes.SHA256()))
 
-    def enroll(self, timeout_s: float = TIMEOUT_S, **given):
-        reply = self.enrollment().Enroll(self.enroll_request(**given), timeout=timeout_s)
+    def enroll(self, timeout_s: float = TIMEOUT_S, *, wait: bool = False, **given):
+        """Enrol; with ``wait`` connections that fail are tried again, as a device would."""
+        request = self.enroll_request(**given)
+        reply = self.enrollment().Enroll(request, timeout=timeout_s, wait_for_ready=wait)
         self.certificate_pem = reply.certificate_pem
         return reply
 

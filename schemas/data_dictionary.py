@@ -31,8 +31,8 @@ needs both.
 
 
 _REASONS = (
-    "Bits: why a row was sent. Bits 65536 to 536870912 say that channel 0 to 13 of the profile was missing in "
-    "the window, and 1073741824 the same of a later one; the view `missing_channels` names them."
+    "Bits: why a row was sent. Bits 65536 to 536870912 say that channel 0 to 13 of the profile was missing "
+    "in the window, and 1073741824 the same of a later one; the view `missing_channels` names them."
 )
 
 

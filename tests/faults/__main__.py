@@ -54,7 +54,8 @@ def main() -> int:
             perform(plan(given.runs, given.seed, names), folder, given.seed, _say, keep)
         except KeyboardInterrupt:
             _say(f"\nended after {len(results)} of {given.runs} runs")
-    _say(table(results))
+    if results:
+        _say(table(results))
     return 0 if len(results) == given.runs and all(r.finding.holds for r in results) else 1
 
 

@@ -21,10 +21,11 @@ from schemas.instants import utc_now
 from schemas.topics import TASK_TOPICS
 from stream_processors.catalog_thread import CatalogThread
 from stream_processors.compaction_process import CompactionProcess
-from stream_processors.engine.checkpoint import Checkpoint, CheckpointParts, task_name
+from stream_processors.engine.checkpoint import Checkpoint, CheckpointParts
 from stream_processors.engine.faust_door import FaustDoor
 from stream_processors.engine.job_trials import TrialLimits
 from stream_processors.engine.kafka_log import KafkaLog
+from stream_processors.engine.task_loading import task_name
 from stream_processors.engine.watchdog import Watchdog
 from stream_processors.ingest.lake_directory import directory_of
 from stream_processors.job import RawMessage

@@ -47,10 +47,10 @@ class CatalogThread:
     def show(self) -> None:
         """Show the newest cut now, for instance because this worker stops."""
         with self._building:
-            newest = max(self._cuts.ids(), default=0)  # users' jobs record cuts too
-            if newest == self._shown:
-                return
             try:
+                newest = max(self._cuts.ids(), default=0)  # users' jobs record cuts too
+                if newest == self._shown:
+                    return
                 refresh_catalog(self._lake)
             except (PipelineError, OSError) as exc:
                 self._warn((exc.strerror or str(exc)) if isinstance(exc, OSError) else str(exc))

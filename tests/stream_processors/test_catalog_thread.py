@@ -1,6 +1,7 @@
 """The catalog beside a worker: at its newest cut soon, built once for all workers, needed by no commit."""
 
 import os
+import resource
 import shutil
 
 import duckdb
@@ -84,3 +85,33 @@ def test_rows_land_where_no_catalog_can_be_written_and_it_is_said_once(tmp_path,
     shutil.rmtree(catalog)
     wait_until(catalog.exists, what="the catalog, once it can be written")
     assert landing.shown() == landing.landed
+
+
+@pytest.mark.parametrize("room", [0.01, 0.3, 0.45, 0.6, 0.99])
+def test_a_disk_that_fills_while_the_catalog_is_written_leaves_the_one_before_it(
+    tmp_path, catalog, caplog, room
+):
+    landing = Landing(tmp_path / "lake", LONG_S)
+    landing.land()
+    landing.thread.show()
+    landing.land()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(room * catalog.stat().st_size), hard))
+    try:
+        landing.thread.show()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert any("catalog failed" in line for line in caplog.messages)
+    assert landing.shown() == 1
+    landing.worker.close(0)
+    assert landing.shown() == 2
+
+
+def test_a_worker_stops_in_order_where_no_cut_can_be_read(tmp_path, caplog):
+    landing = Landing(tmp_path / "lake", LONG_S)
+    landing.land()
+    cuts = landing.lake.root / "_cuts"
+    shutil.rmtree(cuts)
+    cuts.write_bytes(b"")
+    landing.worker.close(0)
+    assert any("catalog failed" in line for line in caplog.messages)

@@ -3,6 +3,8 @@
 import os
 import resource
 import shutil
+import subprocess
+import sys
 
 import duckdb
 import pytest
@@ -12,6 +14,7 @@ from feature_store.cut_store import CutStore
 from stream_processors.catalog_thread import CatalogThread
 from stream_processors.settings import StreamSettings
 from stream_processors.worker import Housekeeping
+from tests.feature_store.lakes import commit, two_tables
 from tests.simulators.line import make_checkpoint, make_lake
 from tests.simulators.messages import SimDevice, SimDirectory, SimLog
 from tests.waiting import wait_until
@@ -115,3 +118,24 @@ def test_a_worker_stops_in_order_where_no_cut_can_be_read(tmp_path, caplog):
     cuts.write_bytes(b"")
     landing.worker.close(0)
     assert any("catalog failed" in line for line in caplog.messages)
+
+
+ENDS_WHILE_IT_BUILDS = """
+import sys
+from pathlib import Path
+from stream_processors.catalog_thread import CatalogThread
+root = Path(sys.argv[1])
+CatalogThread(root, 0.0).ask()
+while not any(root.glob(".tmp-*")):
+    pass
+"""
+
+
+def test_a_process_that_ends_while_its_catalog_is_built_ends_in_order_and_leaves_nothing(catalog):
+    lake = two_tables(catalog.parent)
+    commit(lake, CutStore(lake), "task-00", 0, [1])
+    ended = subprocess.run(
+        [sys.executable, "-c", ENDS_WHILE_IT_BUILDS, catalog.parent], capture_output=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert not list(catalog.parent.glob(".tmp-*"))

@@ -56,7 +56,7 @@ def _write(lake: Lake, path: Path, cut: CutRef, *, relative: bool) -> Path:
         profiles = ProfileRegistry(lake).profiles()
         root = lake.root.absolute()
         form = ViewForm(beside, relative=relative, comments=True)
-        open_views(root, cuts.resolve(cut), cuts, profiles, form=form)[0].close()
+        duck.finish(open_views(root, cuts.resolve(cut), cuts, profiles, form=form)[0])
         DISK.rename(beside, path, sync=False)  # not synced: the next refresh builds it again
         return path
     finally:

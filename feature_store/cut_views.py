@@ -69,7 +69,7 @@ def open_views(
         connection = duck.build(made, form.database, root if form.relative else None)
         if form.comments:
             described = comment_statements(duck.columns_of_views(connection), profiles)
-            connection.execute("; ".join(["BEGIN", *described, "COMMIT"]))
+            duck.describe(connection, described)
         return connection
 
     try:

@@ -63,6 +63,28 @@ def build(
         return connection
 
 
+def describe(connection: Connection, statements: Iterable[str]) -> None:
+    """Run statements that describe what ``build`` made, all or none.
+
+    Raises:
+        QueryError: DuckDB refuses one of them, or the disk does.
+    """
+    with translated():
+        connection.execute("; ".join(["BEGIN", *statements, "COMMIT"]))
+
+
+def finish(connection: Connection) -> None:
+    """Close a connection that made a file, with everything in the file itself.
+
+    Closing alone says nothing where the disk is full: what was made is then in the log beside the file only.
+
+    Raises:
+        QueryError: It could not be written.
+    """
+    with translated(), connection:
+        connection.execute("CHECKPOINT")
+
+
 def columns_of_views(connection: Connection) -> dict[str, set[str]]:
     """Columns of each view of the connection, by the view's name."""
     with translated():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 import time
@@ -16,6 +17,8 @@ log = logging.getLogger(__name__)
 
 REST_S = 0.5
 """Between two attempts, whatever became of the first."""
+LONGEST_BUILD_S = 30.0
+"""How long the end of the process waits for a catalog that is being built."""
 
 
 class CatalogThread:
@@ -42,15 +45,20 @@ class CatalogThread:
         """Have the newest cut shown once it is due; returns at once."""
         if self._thread.ident is None:
             self._thread.start()
+            atexit.register(self._end)
         self._asked.set()
+
+    def _end(self) -> None:
+        """Begin no other catalog: an interpreter that ends while a thread is in DuckDB aborts the process."""
+        self._building.acquire(timeout=LONGEST_BUILD_S)  # for good
 
     def show(self) -> None:
         """Show the newest cut now, for instance because this worker stops."""
         with self._building:
-            newest = max(self._cuts.ids(), default=0)  # users' jobs record cuts too
-            if newest == self._shown:
-                return
             try:
+                newest = max(self._cuts.ids(), default=0)  # users' jobs record cuts too
+                if newest == self._shown:
+                    return
                 refresh_catalog(self._lake)
             except (PipelineError, OSError) as exc:
                 self._warn((exc.strerror or str(exc)) if isinstance(exc, OSError) else str(exc))

@@ -37,6 +37,8 @@ class DamagedSpoolFile:
 
         Its first page is replaced where it is damaged; the damaged one is kept beside it, as ``<name>.head``.
         """
+        if not path.is_file():  # SQLite would wait for the other end of a pipe
+            return None
         for immutable in (False, True):
             connection = _opened(path, immutable=immutable)
             if connection is not None:

@@ -16,8 +16,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from schemas.arrow_bounds import check_value
-from schemas.envelope import decode_rows
+from schemas.envelope import decode_rows, unpack
 from schemas.errors import DecodeError
 from stream_processors.ingest.joined_columns import Cuts, JoinedColumn, Pieces, Unjoinable, joined_column
 
@@ -25,8 +24,10 @@ FEWEST_TOGETHER = 4
 """Fewer messages are decoded one by one."""
 MOST_LAYOUTS = 1024
 """Layouts that one schema's reader knows; at one more it begins anew."""
-_CODEC = pa.Codec("lz4_raw")
-_PREFIX_BYTES = 8  # of an Arrow message: a marker, and the size of the metadata
+MOST_METADATA_BYTES = 32 * 1024
+"""Metadata of a layout; messages with more (some 700 columns) are decoded one by one, and not remembered."""
+_MARKER = b"\xff\xff\xff\xff"
+_PREFIX_BYTES = 8  # of an Arrow message: the marker, and the size of the metadata
 
 
 class SealedValue(NamedTuple):
@@ -110,11 +111,13 @@ class RowReader:
     def _laid(self, message: SealedValue) -> _Laid | None:
         """The unpacked message, if its layout is known; None: it is to be decoded by itself."""
         try:
-            check_value(len(message.value), message.raw_bytes)
-            raw: bytes = _CODEC.decompress(message.value, message.raw_bytes, asbytes=True)
-        except (DecodeError, pa.ArrowException, OSError, ValueError):
+            raw = unpack(message.value, message.raw_bytes)
+        except DecodeError:
             return None
-        metadata = raw[: _PREFIX_BYTES + int.from_bytes(raw[4:_PREFIX_BYTES], "little")]
+        end = _PREFIX_BYTES + int.from_bytes(raw[len(_MARKER) : _PREFIX_BYTES], "little")
+        if not raw.startswith(_MARKER) or end > MOST_METADATA_BYTES:
+            return None  # without the marker (Arrow before 0.15) the size stands elsewhere
+        metadata = raw[:end]
         layout = self._layouts.get(metadata)
         if layout is None:
             layout = self._learnt(message, raw, metadata)
@@ -195,5 +198,5 @@ class RowReader:
         try:
             batch = decode_rows(message.value, message.raw_bytes, self._schema)
         except DecodeError as exc:
-            return exc
+            return DecodeError(str(exc))  # a new one: the raised one's frames hold the unpacked message
         return RowSpan(pa.Table.from_batches([batch]), 0, batch.num_rows)

@@ -178,9 +178,9 @@ class JobCheckpoint(Checkpoint):
         moved = bool(carried.reached) and (given.has_content or has_passed(SETTLE, carried.since or now, now))
         try:
             record = self._record(task, output, carried, now) if moved or _says_anything(output) else None
-        except PipelineError:
+        except (PipelineError, OSError):
             raise
-        except (ValueError, TypeError, AttributeError, KeyError) as exc:
+        except Exception as exc:
             raise JobFailedError(f"its output cannot be landed: {_in_words(exc)}") from exc
         self._carried[task] = carried
         return record
@@ -230,6 +230,8 @@ class JobCheckpoint(Checkpoint):
             self._calling(None, given)
         if not isinstance(output, Output):
             raise JobFailedError(f"process() returned {type(output).__name__}, not Output")
+        if not isinstance(output.rows, Mapping):
+            raise JobFailedError(f"its output has {type(output.rows).__name__} for rows, not tables by name")
         undeclared = sorted(t for t in output.rows if not self._job.may_write(t))
         if undeclared:
             raise JobFailedError(

@@ -1,5 +1,6 @@
 """Laws of damaged spools: set aside, what can be read goes on, each row once, and the rest is counted."""
 
+import os
 import random
 import shutil
 import sqlite3
@@ -271,7 +272,12 @@ def a_folder(path):
     path.mkdir()
 
 
-@pytest.mark.parametrize("damage", [garbage, nothing])
+def a_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("damage", [garbage, nothing, a_pipe])
 def test_a_file_without_any_content_is_set_aside_and_the_process_begins_anew(field, damage):
     field.checkpoint()
     damage(field.path)

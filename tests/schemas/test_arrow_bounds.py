@@ -74,6 +74,14 @@ def test_a_buffer_that_reaches_beyond_the_body_is_refused(length):
         decode_rows(packed(beyond), len(beyond), SCHEMA)
 
 
+def test_a_value_that_unpacks_to_less_than_stated_is_refused_whatever_the_memory_held_before():
+    raw = batch(500).serialize().to_pybytes()
+    for before in (b"\x00", b"\x40"):
+        list(map(pack, [before * len(raw)] * 9))
+        with pytest.raises(DecodeError, match="unpacks to"):
+            decode_rows(packed(raw[:-2000]), len(raw), SCHEMA)
+
+
 def test_a_message_of_another_kind_is_refused():
     raw = SCHEMA.serialize().to_pybytes()
     with pytest.raises(DecodeError, match="kind 'schema'"):

@@ -1,7 +1,10 @@
 """The catalog beside a worker: at its newest cut soon, built once for all workers, needed by no commit."""
 
 import os
+import resource
 import shutil
+import subprocess
+import sys
 
 import duckdb
 import pytest
@@ -11,6 +14,7 @@ from feature_store.cut_store import CutStore
 from stream_processors.catalog_thread import CatalogThread
 from stream_processors.settings import StreamSettings
 from stream_processors.worker import Housekeeping
+from tests.feature_store.lakes import commit, two_tables
 from tests.simulators.line import make_checkpoint, make_lake
 from tests.simulators.messages import SimDevice, SimDirectory, SimLog
 from tests.waiting import wait_until
@@ -84,3 +88,54 @@ def test_rows_land_where_no_catalog_can_be_written_and_it_is_said_once(tmp_path,
     shutil.rmtree(catalog)
     wait_until(catalog.exists, what="the catalog, once it can be written")
     assert landing.shown() == landing.landed
+
+
+@pytest.mark.parametrize("room", [0.01, 0.3, 0.45, 0.6, 0.99])
+def test_a_disk_that_fills_while_the_catalog_is_written_leaves_the_one_before_it(
+    tmp_path, catalog, caplog, room
+):
+    landing = Landing(tmp_path / "lake", LONG_S)
+    landing.land()
+    landing.thread.show()
+    landing.land()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(room * catalog.stat().st_size), hard))
+    try:
+        landing.thread.show()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert any("catalog failed" in line for line in caplog.messages)
+    assert landing.shown() == 1
+    landing.worker.close(0)
+    assert landing.shown() == 2
+
+
+def test_a_worker_stops_in_order_where_no_cut_can_be_read(tmp_path, caplog):
+    landing = Landing(tmp_path / "lake", LONG_S)
+    landing.land()
+    cuts = landing.lake.root / "_cuts"
+    shutil.rmtree(cuts)
+    cuts.write_bytes(b"")
+    landing.worker.close(0)
+    assert any("catalog failed" in line for line in caplog.messages)
+
+
+ENDS_WHILE_IT_BUILDS = """
+import sys
+from pathlib import Path
+from stream_processors.catalog_thread import CatalogThread
+root = Path(sys.argv[1])
+CatalogThread(root, 0.0).ask()
+while not any(root.glob(".tmp-*")):
+    pass
+"""
+
+
+def test_a_process_that_ends_while_its_catalog_is_built_ends_in_order_and_leaves_nothing(catalog):
+    lake = two_tables(catalog.parent)
+    commit(lake, CutStore(lake), "task-00", 0, [1])
+    ended = subprocess.run(
+        [sys.executable, "-c", ENDS_WHILE_IT_BUILDS, catalog.parent], capture_output=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert not list(catalog.parent.glob(".tmp-*"))

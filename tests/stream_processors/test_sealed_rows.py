@@ -1,5 +1,7 @@
 """Rows of many messages decoded together are those that each message has alone; so is each refusal."""
 
+import struct
+import tracemalloc
 from functools import cache
 
 import numpy as np
@@ -62,6 +64,15 @@ def verdict(span: RowSpan | DecodeError) -> str:
     return "refused" if isinstance(span, DecodeError) else shown(span.rows())
 
 
+def without_marker(message: SealedValue, rows: int) -> SealedValue:
+    """The message as Arrow framed it before 0.15, its metadata stating this number of rows instead of two."""
+    raw = unpack(message.value, message.raw_bytes)
+    end = 8 + int.from_bytes(raw[4:8], "little")
+    metadata = (raw[8:end] + bytes(4)).replace(struct.pack("<q", 2), struct.pack("<q", rows))
+    framed = struct.pack("<i", len(metadata)) + metadata + raw[end:]
+    return SealedValue(pack(framed), len(framed))
+
+
 def damaged(message: SealedValue, at: int, bit: int) -> SealedValue:
     raw = bytearray(unpack(message.value, message.raw_bytes))
     raw[at] ^= 1 << bit
@@ -106,3 +117,36 @@ def test_a_message_that_lies_about_its_length_or_holds_no_rows_is_read_alone():
     reader, messages = RowReader(TELEMETRY), [none, some, longer, garbage, some] * 4
     for _ in range(3):
         assert [verdict(s) for s in reader.read(messages)] == [alone(m, TELEMETRY) for m in messages]
+
+
+def test_a_message_in_an_older_framing_has_the_rows_that_it_has_alone():
+    sound = SealedValue(*encode_rows(telemetry_batch("machine-00", 0, 2)))
+    two, one = without_marker(sound, 2), without_marker(sound, 1)
+    assert alone(two, TELEMETRY) != alone(one, TELEMETRY) != "refused"
+    reader, messages = RowReader(TELEMETRY), [two, two, two, two, one, two]
+    for _ in range(3):
+        assert [verdict(s) for s in reader.read(messages)] == [alone(m, TELEMETRY) for m in messages]
+
+
+def test_a_message_shorter_than_it_states_is_refused_among_others_like_it():
+    sound = SealedValue(*encode_rows(telemetry_batch("machine-00", 0, 2)))
+    short = SealedValue(pack(unpack(sound.value, sound.raw_bytes)[:-24]), sound.raw_bytes)
+    reader = RowReader(TELEMETRY)
+    for _ in range(3):
+        found = reader.read([sound, sound, short, sound, sound, sound])
+        assert [verdict(s) for s in found] == [verdict(found[0])] * 2 + ["refused"] + [verdict(found[0])] * 3
+
+
+def test_nothing_of_a_refused_message_stays_in_memory():
+    size, reader = 1 << 20, RowReader(TELEMETRY)
+    messages = [
+        SealedValue(pack(struct.pack("<IiQ", 0xFFFFFFFF, size - 8, n) + bytes(size - 16)), size)
+        for n in range(16)
+    ]
+    reader.read(messages[:1])
+    tracemalloc.start()
+    try:
+        assert {verdict(s) for s in reader.read(messages)} == {"refused"}
+        assert tracemalloc.get_traced_memory()[0] < size
+    finally:
+        tracemalloc.stop()

@@ -59,6 +59,20 @@ def raising(error):
     return deed
 
 
+def numbered(**columns):
+    """A row of the job's table with other values in some columns."""
+    row = {"device_id": ["machine-00"], "seq": [1], "number": [1], "known_at": [utc_now()]}
+    return pa.table(row | {"_partition": [0], "_offset": [0], "_row": [0]} | columns)
+
+
+class Changing(dict):
+    def items(self):
+        raise RuntimeError("changed meanwhile")
+
+    def __bool__(self):
+        return True
+
+
 class UnspeakableError(ValueError):
     def __str__(self):
         raise RuntimeError("no words")
@@ -74,7 +88,10 @@ class UnspeakableError(ValueError):
         (lambda: {"numbered": []}, "process() returned dict, not Output"),
         (lambda: Output(rows={"others": pa.table({"a": [1]})}), "['others']"),
         (lambda: Output(rows={"numbered": pa.table({"a": [1]})}), "columns ['a'] are not in the table"),
+        (lambda: Output(rows={"numbered": numbered(seq=[{"a": 1}])}), "Unsupported cast from struct"),
+        (lambda: Output(rows=None), "NoneType for rows"),
         (lambda: Output(state={"a": {1, 2}}), "TypeError"),
+        (lambda: Output(state=Changing()), "RuntimeError: changed meanwhile"),
         (lambda: Output(messages=(b"x",)), "AttributeError"),
         (lambda: Output(counters={"a": "many"}), "TypeError"),
     ],

@@ -23,8 +23,9 @@ from infra.kafka.lag import lags
 from infra.stack.edge_processes import EdgeProcess
 from schemas.errors import DamagedLakeError, QueryError, SpoolError
 from schemas.instants import utc_now
-from schemas.topics import TELEMETRY
+from schemas.topics import DEVICE_TOPICS, LANES_OF, TELEMETRY, Topic, partition_for
 from stream_processors.engine.records import CommitRecord
+from stream_processors.engine.task_loading import task_name
 
 _COUNTS = """
     SELECT (SELECT count(*) FROM alerts WHERE known_at >= $1),
@@ -81,7 +82,7 @@ class QueryableFrontier:
 
 @dataclass
 class SentSoFar:
-    """How far the log went at one moment.
+    """How far the log went at one moment, where the watched edge processes have written.
 
     Attributes:
         ends: Offset that the next message got, by task and topic.
@@ -128,15 +129,22 @@ class LineWatcher:
         return behind + len([t for t in unfinished if _TASK.fullmatch(t)]) + unread
 
     def sent(self) -> SentSoFar:
-        """What is in the log now, to wait for: later messages of others are no part of it."""
-        found = lags(self.lake.root, self.admin, self.namespace)
-        return SentSoFar({(lag.task, lag.topic): lag.end for lag in found})
+        """What is in the log now, to wait for: not what comes later, nor where only others have written."""
+        counts, own = self.admin.topics(), set[tuple[str, str]]()
+        for edge in self.edges:
+            for topic, producer in _written(edge):
+                if partitions := counts.get(topic.named(self.namespace)):
+                    own.add((task_name(partition_for(producer, partitions)), topic.base))
+        found = lags(self.lake.root, self.admin, self.namespace, only={task for task, _ in own})
+        return SentSoFar({(lag.task, lag.topic): lag.end for lag in found if (lag.task, lag.topic) in own})
 
     def behind(self, sent: SentSoFar) -> int:
         """How many of those messages queries do not show yet, and how many tasks have not applied them."""
         missing = 0
-        for lag in lags(self.lake.root, self.admin, self.namespace):
-            short = sent.ends.get((lag.task, lag.topic), 0) - lag.next
+        for lag in lags(self.lake.root, self.admin, self.namespace, only={task for task, _ in sent.ends}):
+            if (lag.task, lag.topic) not in sent.ends:
+                continue
+            short = sent.ends[lag.task, lag.topic] - lag.next
             missing += max(0, short)
             if short <= 0:
                 sent.commits.setdefault((lag.task, lag.topic), lag.commit)
@@ -176,6 +184,17 @@ class LineWatcher:
         with closing(connect(self.lake.root)) as connection:
             row = connection.execute(_COUNTS, [self.since]).fetchone()
         return (int(row[0]), int(row[1])) if row else (0, 0)
+
+
+def _written(edge: EdgeProcess) -> list[tuple[Topic, str]]:
+    """Topics that an edge process has sealed messages for, each with the key that they have there."""
+    with reading(edge.spool) as connection:
+        lanes = connection.execute(
+            "SELECT l.lane, d.device_id FROM lanes l JOIN devices d ON d.no = l.device"
+        )
+        return [
+            (topic, key) for lane, key in lanes for topic in DEVICE_TOPICS if lane in LANES_OF[topic.base]
+        ]
 
 
 def read_meters(edge: EdgeProcess) -> dict[str, int]:

@@ -51,7 +51,8 @@ class Channel(Section):
         min: Smallest value that can be, in ``unit``; a sample outside the range is absurd and counts as
             missing, and a run of them raises an alarm.
         max: Largest value that can be.
-        leaves_device: What may be sent: nothing, features, or raw samples on request.
+        leaves_device: What may be sent: nothing, or features; ``on_request`` is as ``features``, for raw
+            samples cannot be asked for yet.
         required: Without this channel there is no usable score; otherwise a model that can do without it
             judges the others.
         usual_min: Lower end of what is usual, for histograms and the smallest spread; None: ``min``.

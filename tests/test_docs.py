@@ -16,6 +16,7 @@ import pytest
 import typer.main
 
 from infra.cli.app import build_app
+from model_service.gates import evaluate
 from schemas import errors
 
 ROOT = Path(__file__).parent.parent
@@ -29,6 +30,7 @@ PAGES = sorted(
 )
 ROOMS = ("schemas", "feature_store", "edge_producer", "stream_processors", "model_service", "infra")
 PROSE_LENGTH = 110
+NUMBERS = {11: "eleven", 12: "twelve", 13: "thirteen", 14: "fourteen", 15: "fifteen", 16: "sixteen"}
 OF_THE_READER = {"attention.py", "test_attention.py"}
 """Files that docs/writing-a-job.md has its reader write."""
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -204,6 +206,13 @@ def test_the_module_map_is_complete():
         modules = {str(p.relative_to(ROOT / room)) for p in (ROOT / room).rglob("*.py")}
         wanted = {m for m in modules if not m.endswith("__init__.py")}
         assert set(re.findall(r"^\| `([^`]+)` \| \S", section, re.MULTILINE)) == wanted, room
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md"])
+def test_the_number_of_gates_on_a_page_is_that_of_the_code(page):
+    [word] = re.findall(r"pass (\w+) (?:tests, called )?\*gates\*", (ROOT / page).read_text(encoding="utf-8"))
+    gates = [name for name in vars(evaluate) if name.startswith("judge_")]
+    assert word == NUMBERS[len(gates)]
 
 
 def test_the_rigs_of_the_tests_are_where_their_page_says():

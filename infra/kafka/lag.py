@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,7 +37,13 @@ class Lag(NamedTuple):
         return max(0, self.end - self.next)
 
 
-def lags(lake_root: Path, admin: KafkaAdmin, namespace: str, damaged: list[str] | None = None) -> list[Lag]:
+def lags(
+    lake_root: Path,
+    admin: KafkaAdmin,
+    namespace: str,
+    damaged: list[str] | None = None,
+    only: Collection[str] | None = None,
+) -> list[Lag]:
     """Lag of every task on every topic, by task and topic.
 
     Args:
@@ -45,6 +51,7 @@ def lags(lake_root: Path, admin: KafkaAdmin, namespace: str, damaged: list[str] 
         admin: Of the broker.
         namespace: Prefix of the topics.
         damaged: Gets a line for each task whose commit log is damaged, and these tasks are left out.
+        only: Names of the tasks that are looked at; None: all.
 
     Raises:
         DamagedLakeError: The commit log of a task is damaged, and ``damaged`` is None.
@@ -53,7 +60,8 @@ def lags(lake_root: Path, admin: KafkaAdmin, namespace: str, damaged: list[str] 
     # As many tasks as the broker has partitions, not as we made: workers serve those that were added, too.
     counts = admin.topics()
     tasks = max((counts.get(t.named(namespace), 0) for t in TASK_TOPICS), default=0)
-    states = {p: task_state(log, task_name(p), damaged) for p in range(tasks)}
+    wanted = [p for p in range(tasks) if only is None or task_name(p) in only]
+    states = {p: task_state(log, task_name(p), damaged) for p in wanted}
     # Read the ends after the states: whatever a state covers was in the log before, so no lag is negative.
     spans = admin.spans([t.named(namespace) for t in TASK_TOPICS])
     return [lag for p, state in states.items() if state for lag in _of_task(p, state, spans, namespace)]

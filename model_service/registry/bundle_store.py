@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -53,6 +54,16 @@ def factory_families() -> list[str]:
         BundleError: The wheel holds no factory bundles.
     """
     return sorted(p.name for p in _shipped().iterdir() if p.is_dir())
+
+
+@cache
+def learnable_families() -> frozenset[str]:
+    """Families whose factory model holds parameters that were learnt: `robust` holds none.
+
+    Raises:
+        BundleError: The wheel holds no factory bundles, or one is altered.
+    """
+    return frozenset(f for f in factory_families() if factory_bundle_of(f).manifest.parameters)
 
 
 def factory_bundle_of(family: str) -> BundleFiles:

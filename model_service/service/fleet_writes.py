@@ -10,12 +10,13 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, insert, select, update
 
+from model_service.registry.bundle_store import learnable_families
 from model_service.registry.database import note
 from model_service.registry.registry_tables import commands
 from model_service.service.refusals import UnknownNameError
 from model_service.training import run_store
 from model_service.training.training_run import FOLLOWS, RunReason, RunState, TrainingRun
-from model_service.training.trigger import shared_family
+from model_service.training.trigger import nothing_to_learn, shared_family
 from schemas.errors import RegistryError
 from schemas.profile import Profile
 
@@ -92,7 +93,12 @@ def decide_run(
 
     Returns:
         Its new state.
+
+    Raises:
+        RegistryError: It is to be trained, and there is nothing to train in its family.
     """
+    if retrain and (why := nothing_to_learn(run.family, learnable_families())):
+        raise RegistryError(f"{why}: --dismiss ends the run")
     state = RunState.REQUESTED if retrain else RunState.DISMISSED
     decided = run.to(state, requested_by=actor, detail=reason)
     run_store.save(connection, run, decided, datetime.fromtimestamp(now, UTC))
@@ -168,7 +174,8 @@ def profile_to_train(
 
     Raises:
         UnknownNameError: There is no such profile, or none runs the family.
-        RegistryError: The profile runs another family, or several profiles share it.
+        RegistryError: The profile runs another family, several profiles share it, or there is nothing to
+            train in it.
     """
     if profile:
         _check_profile(profiles, family, profile)
@@ -177,6 +184,8 @@ def profile_to_train(
     if not own:
         known = ", ".join(sorted({p.model.family for p in profiles.values()})) or "none yet"
         raise UnknownNameError(f"no profile of this lake runs model family {family!r}; there are: {known}")
+    if why := nothing_to_learn(family, learnable_families()):
+        raise RegistryError(why)
     if why := shared_family(profiles, {*used, profile}, family):
         raise RegistryError(why)
     chosen = [p for p in own if p.name == profile] or [p for p in own if p.name in used] or own

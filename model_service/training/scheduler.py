@@ -15,6 +15,7 @@ from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from feature_store.lake_registry import ProfileRegistry, used_profiles
 from model_service.in_turn import each_in_turn
+from model_service.registry.bundle_store import learnable_families
 from model_service.registry.database import Registry, note
 from model_service.settings import ModelSettings
 from model_service.training.run_store import (
@@ -33,6 +34,7 @@ from model_service.training.trigger import (
     ExtendRun,
     StartRun,
     next_open,
+    nothing_to_learn,
     on_clock,
     on_refusal,
     on_verdicts,
@@ -88,7 +90,7 @@ class TrainingScheduler:
             self._count_labels(cut)
             self._polled_cut = cut.id
         for profile in self._known.values():
-            if _has_clock(profile):
+            if _has_clock(profile) and profile.model.family in learnable_families():
                 self._poll_clock(profile)
         self._poll_refusals()
 
@@ -115,10 +117,15 @@ class TrainingScheduler:
                 run = next_open(profile, runs_of(connection, profile.model.family), now)
             if run is None or run.profile != profile.name:
                 return
-            if why := shared_family(self._known, {*self._used, run.profile}, run.family):
+            if why := self._never_trained(run):
                 self._trainer.refuse(run, why, now)
             elif not self._trainer.step(run, profile, now):
                 return
+
+    def _never_trained(self, run: TrainingRun) -> str:
+        """Why a run must not be worked on; empty: it may. A drift is examined first, whatever comes of it."""
+        idle = "" if run.state is RunState.EXAMINING else nothing_to_learn(run.family, learnable_families())
+        return idle or shared_family(self._known, {*self._used, run.profile}, run.family)
 
     def _poll_verdicts(self, cut: Cut) -> None:
         """Start or extend runs on new verdicts, and mark these as read in the same transaction."""

@@ -21,7 +21,12 @@ from feature_store.point_in_time import TrainingSet, tables_read, training_rows
 from model_service.models.bundle_files import BundleFiles
 from model_service.models.candidate import build_candidate
 from model_service.registry import candidates
-from model_service.registry.bundle_store import bundle_of_version, factory_bundle_of, store_artifact
+from model_service.registry.bundle_store import (
+    bundle_of_version,
+    factory_bundle_of,
+    learnable_families,
+    store_artifact,
+)
 from model_service.registry.candidates import Candidate, candidate_of, champion_version, next_major
 from model_service.registry.database import Registry, note
 from model_service.settings import ModelSettings
@@ -37,6 +42,7 @@ from model_service.training.training_run import (
     TrainingPlan,
     TrainingRun,
 )
+from model_service.training.trigger import nothing_to_learn
 from model_service.training.verdict_reading import verdicts_of
 from schemas.drift_vocabulary import DriftKind
 from schemas.errors import DatasetError, OperatorError, RejectedError, RetryableError, TaskLostError
@@ -48,6 +54,8 @@ log = logging.getLogger(__name__)
 
 LACKS = "waits for rows; it has "
 """How the detail of a run begins that collects rows."""
+INSPECT = "Look at the machines; `edgeloop device relearn` where what they do is a new normal"
+"""What there is to do about a drift that no training can follow."""
 TASK = "training"
 """Task under which the rows of training sets are committed to the lake."""
 
@@ -132,11 +140,15 @@ class Trainer:
         if cut is None:
             return False
         found = self._examination(run, profile, cut)
-        cause = found.cause
+        cause, says = found.cause, found.cause.text
         waited = now - run.updated_at >= timedelta(seconds=profile.training.max_wait_s)
         if not cause.enough and not waited:
             return False
         state, finding = _state_after(found, profile), _finding(found)
+        if why := nothing_to_learn(run.family, learnable_families()):
+            # A person could not have it trained either: the run waits for nobody, and says what can be done.
+            state, says = RunState.DECLINED, f"{why}. {INSPECT}"
+            finding = finding.model_copy(update={"text": says})
         if (
             state is RunState.WAITING
             and run.finding is not None
@@ -144,9 +156,9 @@ class Trainer:
         ):
             # The last examination found wear. That this one is less clear is no reason to ask a person.
             state, finding = RunState.DECLINED, run.finding
-        log.info("the drift of run %s is of kind %s: %s", run.run_id, cause.kind, cause.text)
-        detail = {"cause": cause.kind, "cut": cut.id, **_rounded(cause.evidence), "says": cause.text}
-        examined = run.to(state, finding=finding, detail=cause.text)
+        log.info("the drift of run %s is of kind %s: %s", run.run_id, cause.kind, says)
+        detail = {"cause": cause.kind, "cut": cut.id, **_rounded(cause.evidence), "says": says}
+        examined = run.to(state, finding=finding, detail=says)
         return self._save(run, examined, now, f"run_{state}", detail, again=cut.id)
 
     def _collect(self, run: TrainingRun, profile: Profile, now: datetime) -> bool:

@@ -15,6 +15,7 @@ MORE_ROWS = 1.5
 """A retry must have this multiple of the effective rows that the refused candidate was trained on."""
 SAME_ONSET_WINDOWS = 3
 """Verdicts whose onsets are at most this many drift windows apart belong to one change."""
+NOT_YET = "Models for a profile of your own cannot be learnt yet"
 
 
 @dataclass(frozen=True)
@@ -148,8 +149,21 @@ def shared_family(profiles: Mapping[str, Profile], used: Collection[str], family
         return ""
     return (
         f"family {family!r} is run by the profiles {', '.join(own)}: a model learnt on the data of one would "
-        "run on the devices of all; give each a family of its own ([model] name)"
+        f"run on the devices of all. {NOT_YET}"
     )
+
+
+def nothing_to_learn(family: str, learnable: Collection[str]) -> str:
+    """Why no model of the family can be trained; empty: one can.
+
+    Args:
+        family: Model family.
+        learnable: Families whose factory model holds parameters that were learnt.
+    """
+    if family in learnable:
+        return ""
+    why = f"there is nothing to train in model family {family!r}: its model holds no learnt parameters"
+    return f"{why}. {NOT_YET}"
 
 
 def cooling_down(profile: Profile, known: Sequence[TrainingRun], now: datetime) -> bool:

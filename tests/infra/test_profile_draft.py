@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import runpy
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 
-from edge_producer.decider import Decider
-from edge_producer.inference import load_predictor
-from edge_producer.sources.canonical_recording import CanonicalSource
-from edge_producer.window_scoring import WindowScorer
 from infra.drafting.channel_range import possible_range
 from infra.drafting.profile_draft import Draft, choose_shape, draft, outgrows_float32, plausible_range, slug
-from infra.reading.canonical import write_canonical
-from infra.reading.decision_record import DecisionRecord
 from infra.reading.dialect import find_dialect
-from infra.reading.reading_options import ReadingOptions
-from infra.reading.recording_reader import read_recording
-from infra.reading.replay_wishes import replay_wishes
-from infra.replay_checks import source_counts
 from schemas.errors import SourceError
 from schemas.profile_file import parse_profile
 from tests.edge_producer.recordings import I94, NAB, UR3, recording
 from tests.infra.cli import EdgeloopHere
+from tests.infra.recording_alarms import LONG, Replayed, in_quarter, replayed
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -39,33 +29,6 @@ def written(folder: Path, text: str, encoding: str = "utf-8") -> Path:
     return path
 
 
-def replayed(path: Path, made: Draft) -> tuple[dict[str, int], list[str], list[float]]:
-    """Counts of a replay with the drafted profile, actions that started, and alarms as shares of its time."""
-    read = read_recording([path], replay_wishes(made.profile, ReadingOptions()), START)
-    assert not read.record.doubts
-    with TemporaryDirectory() as folder:
-        write_canonical(read, made.profile, {"": "d1"}, Path(folder))
-        return sensed(CanonicalSource(Path(folder), made.profile, ["d1"]), made, read.record)
-
-
-def sensed(
-    source: CanonicalSource, made: Draft, record: DecisionRecord
-) -> tuple[dict[str, int], list[str], list[float]]:
-    predictor, decider, started = load_predictor(made.profile), Decider(made.profile.decision), []
-    scorer, ends, alarms = WindowScorer("d1", made.profile), [], []
-    for given in source.windows():
-        window = scorer.begin(given)
-        _, score = scorer.score(predictor, window.samples)
-        decision = decider.decide(window.end, score, out_of_range=scorer.out_of_range)
-        started += [decision.action] if decision.started else []
-        alarms += [window.end] if decision.alert else []
-        ends.append(window.end)
-    counts = source_counts(source.counts, record)
-    refused = ("duplicate", "out_of_order", "unreadable_time", "malformed")
-    assert counts["rows"] == counts["samples"] + sum(counts[name] for name in refused)
-    return counts, started, [(at - ends[0]) / (ends[-1] - ends[0]) for at in alarms]
-
-
 def test_the_example_is_drafted_replayed_and_its_cavitation_found():
     path = EXAMPLES / "pump.csv"
     made = draft(path)
@@ -73,7 +36,9 @@ def test_the_example_is_drafted_replayed_and_its_cavitation_found():
     assert [c.unit for c in made.profile.channels] == ["bar", "m3/h", "A"]
     assert made.profile.replay.time_format == "%d.%m.%Y %H:%M:%S"
     assert made.skipped == {"mode": "text"}
-    counts, started, _ = replayed(path, made)
+    counts, started, *_ = replayed(path, made)
+    refused = ("duplicate", "out_of_order", "unreadable_time", "malformed")
+    assert counts["rows"] == counts["samples"] + sum(counts[name] for name in refused)
     assert (counts["rows"], counts["duplicate"], counts["blank"]) == (2000, 1, 4)
     assert (counts["unparsable"], counts["absurd"]) == (0, 1)
     assert started == ["inspect", "none"]
@@ -100,7 +65,7 @@ def test_hostile_headers_stay_in_their_place(tmp_path):
     made = draft(written(tmp_path, header.replace("\n", " ") + "\n" + rows))
     assert made.profile.channel_names == ("c_9_gr_e", "channel", "class_x", "class")
     assert made.profile.channels[0].unit == "m/s²"
-    assert replayed(tmp_path / "file.csv", made)[0]["samples"] == 60
+    assert replayed(tmp_path / "file.csv", made).counts["samples"] == 60
 
 
 @pytest.mark.parametrize(
@@ -133,7 +98,7 @@ def test_the_encoding_is_found(tmp_path, encoding):
     path = written(tmp_path, "Zeit,Wärme\n" + rows, encoding)
     made = draft(path)
     assert made.profile.replay.columns == {"w_rme": "Wärme"}
-    assert replayed(path, made)[0]["samples"] == 60
+    assert replayed(path, made).counts["samples"] == 60
 
 
 @pytest.mark.parametrize(
@@ -175,7 +140,7 @@ def test_a_file_without_times_is_a_sample_a_second_and_says_so(tmp_path):
     made = draft(written(tmp_path, "a\n" + "".join(f"{i * 7 % 11}.5\n" for i in range(50))))
     assert made.profile.replay.time_column == ""
     assert "is a guess" in made.text
-    assert replayed(tmp_path / "file.csv", made)[0]["samples"] == 50
+    assert replayed(tmp_path / "file.csv", made).counts["samples"] == 50
 
 
 @pytest.mark.parametrize(
@@ -279,11 +244,11 @@ def test_names_are_allowed_and_not_taken_twice():
 
 
 @cache
-def replayed_recording(name: str) -> tuple[Draft, dict[str, int], list[str], list[float]]:
+def replayed_recording(name: str) -> tuple[Draft, Replayed]:
     """A recording's draft, and what came of its replay; each is replayed once."""
     path = recording(name)
     made = draft(path)
-    return made, *replayed(path, made)
+    return made, replayed(path, made)
 
 
 @pytest.mark.recordings
@@ -292,24 +257,40 @@ def replayed_recording(name: str) -> tuple[Draft, dict[str, int], list[str], lis
     [(NAB, 22_695, 22_683, 1, 0), (UR3, 7_409, 7_409, 19, 0), (I94, 48_204, 40_575, 5, 1)],
 )
 def test_real_recordings_replay_at_once(name, rows, samples, channels, absurd):
-    made, counts, *_ = replayed_recording(name)
+    made, found = replayed_recording(name)
+    counts = found.counts
     assert len(made.profile.channels) == channels
     assert (counts["rows"], counts["samples"], counts["absurd"]) == (rows, samples, absurd)
 
 
 @pytest.mark.recordings
 def test_the_failing_machine_is_noticed():
-    _, _, started, _ = replayed_recording(NAB)
-    assert "inspect" in started
+    _, found = replayed_recording(NAB)
+    assert "inspect" in found.started
 
 
 @pytest.mark.recordings
-@pytest.mark.parametrize("name", [NAB, I94])
+@pytest.mark.parametrize("name", LONG.values(), ids=LONG)
 def test_a_frozen_reference_does_not_alarm_ever_more_often(name):
-    """Of recordings longer than thirty days: a quarter of the time each, so the counts are rates."""
-    *_, alarms = replayed_recording(name)
-    first, last = sum(at < 0.25 for at in alarms), sum(at >= 0.75 for at in alarms)
-    assert 0 < last <= 2 * first
+    """Of recordings longer than thirty days."""
+    _, found = replayed_recording(name)
+    assert 0 < found.per_day(3) <= 2 * found.per_day(0)
+
+
+def test_a_sound_machine_with_a_fault_every_other_day_alarms_no_more_often_in_the_end_than_at_first(tmp_path):
+    """Of forty days with a daily cycle and a slow wander; a stand-in where the recordings are absent."""
+    rng, hours = np.random.default_rng(3), np.arange(40 * 24 * 2) / 2
+    value = 60 + 3 * np.sin(2 * np.pi * hours / 24) + 3 * np.sin(2 * np.pi * hours / 960)
+    value += rng.normal(0, 1, len(hours))
+    faults = np.arange(8, len(hours), 96) + rng.integers(0, 48, 20)
+    value[(faults[:, None] + np.arange(4)).ravel()] += 60
+    at = [START - timedelta(days=60, hours=-h) for h in hours]
+    text = "".join(f"{t:%Y-%m-%d %H:%M:%S},{v:.3f}\n" for t, v in zip(at, value, strict=True))
+    path = written(tmp_path, f"time,temperature\n{text}")
+    alarms = replayed(path, draft(path)).alarms
+    first, last = in_quarter(alarms, 0), in_quarter(alarms, 3)
+    assert first >= 5
+    assert 5 <= last <= 2 * first
 
 
 def test_the_command_writes_a_profile_that_holds_and_replaces_none_unasked(tmp_path):

@@ -1,8 +1,14 @@
 """Which profile's data a person's training run learns."""
 
+from contextlib import closing
+from datetime import UTC, datetime
+
 import pytest
 
-from model_service.service.fleet_writes import profile_to_train
+from model_service.registry.database import Registry
+from model_service.service.fleet_writes import decide_run, profile_to_train
+from model_service.training import run_store
+from model_service.training.training_run import RunReason, RunState, TrainingRun
 from schemas.errors import RegistryError
 from schemas.profile_file import find_profile
 
@@ -30,3 +36,29 @@ def test_where_nothing_tells_which_is_meant_the_profile_must_be_named():
     with pytest.raises(RegistryError, match="name one"):
         profile_to_train(BOTH, (), "machine")
     assert profile_to_train(BOTH, (), "machine", "pump") is PUMP
+
+
+@pytest.mark.parametrize("family", ["robust", "of-my-own"])
+def test_a_family_whose_model_has_learnt_nothing_cannot_be_trained(family):
+    """A run was accepted, and failed later."""
+    own = PUMP.model_copy(update={"model": PUMP.model.model_copy(update={"name": family})})
+    with pytest.raises(RegistryError, match=f"nothing to train in model family '{family}'"):
+        profile_to_train({"pump": own}, {"pump"}, "", "pump")
+
+
+@pytest.mark.parametrize(("family", "retrained"), [("robust", False), ("machine", True)])
+def test_a_waiting_run_is_only_trained_where_there_is_something_to_train_and_always_dismissed(
+    tmp_path, family, retrained
+):
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    waiting = TrainingRun("r", family, "pump", RunState.WAITING, RunReason.DRIFT, "trainer", at, at)
+    with closing(Registry.open(f"sqlite:///{tmp_path / 'r.sqlite'}", tmp_path)) as registry:
+        with registry.transaction() as connection:
+            run_store.insert(connection, waiting)
+        if not retrained:
+            with registry.transaction() as connection, pytest.raises(RegistryError, match="nothing to train"):
+                decide_run(connection, waiting, "anna", "", 1.0, retrain=True)
+        with registry.transaction() as connection:
+            decide_run(connection, waiting, "anna", "", 1.0, retrain=retrained)
+            state = run_store.get(connection, "r").state
+    assert state is (RunState.REQUESTED if retrained else RunState.DISMISSED)

@@ -252,6 +252,21 @@ def test_a_family_that_several_profiles_run_is_not_trained_and_the_run_says_why(
     assert "family 'machine' is run by the profiles machine, pump" in made.rows()[0]["detail"]
 
 
+def test_a_drift_under_a_model_that_learns_nothing_makes_no_run_that_waits_for_a_person(rig, recalibrated):
+    """The person could only ask for a training, and that failed."""
+    made = rig(recalibrated)
+    generic = MACHINE.model.model_copy(update={"name": "robust"})
+    yearly = MACHINE.training.model_copy(update={"schedule_s": 1.0})
+    register(made, MACHINE.model_copy(update={"model": generic, "training": yearly}))
+    made.tick()
+    made.clock.ahead = timedelta(days=2)
+    made.tick()
+    [run] = made.rows()  # and the clock starts none
+    assert (run["state"], run["family"], made.candidates()) == ("declined", "robust", [])
+    assert "nothing to train in model family 'robust'" in run["detail"]
+    assert "edgeloop device relearn" in run["detail"]
+
+
 @pytest.mark.parametrize("kind", ["", "anomaly", "classifier"])
 def test_a_family_that_cannot_be_trained_ends_its_run_and_not_the_trainer(rig, recalibrated, kind):
     """`model train robust --kind classifier` ended the trainer at every start."""
@@ -267,7 +282,7 @@ def test_a_family_that_cannot_be_trained_ends_its_run_and_not_the_trainer(rig, r
     made.tick()
     [run] = made.rows()
     assert (run["state"], made.candidates()) == ("failed", [])
-    assert run["detail"]
+    assert "nothing to train in model family 'robust'" in run["detail"]
 
 
 def test_an_error_that_nobody_foresaw_ends_the_run_and_not_the_trainer(rig, recalibrated):

@@ -78,7 +78,7 @@ def _as_peers_send(messages: Sequence[SealedMessage], topic: str, *, json: bool)
     for m in messages:
         rows = decode_rows(m.value, int(dict(m.headers)["raw_bytes"]), schema)
         kept = rows.select(names).rename_columns([*names[:3], *(f"f{n}" for n in range(len(names) - 3))])
-        yield SealedMessage(topic, m.key, (), _json(kept) if json else _arrow(kept))
+        yield SealedMessage(topic, m.key, [], _json(kept) if json else _arrow(kept))
 
 
 def _json(rows: pa.RecordBatch) -> bytes:

@@ -12,11 +12,13 @@ from benchmarks import (
     edge,
     flood,
     footprint,
+    growth,
     ingest,
     latency,
     message_size,
     results,
     strangers,
+    sustained,
 )
 from benchmarks.peers import beside
 from benchmarks.results import Measured
@@ -32,14 +34,17 @@ SCENARIOS: dict[str, Callable[..., list[Measured]]] = {
     "latency": latency.run,
     "delivery": delivery.run,
     "strangers": strangers.run,
+    "sustained": sustained.run,
+    "growth": growth.run,
     "peers": beside.run,
 }
-BY_NAME = ("peers",)
+BY_NAME = ("growth", "peers")
 """Scenarios that run only when they are named: they fetch other engines, or take long."""
 
 PARTS: dict[str, Callable[[Stage, tuple[str, ...]], list[Measured]]] = {
     "ingest": ingest.run,
     "flood": flood.run,
+    "growth": growth.run,
     "peers": beside.run,
 }
 """Scenarios of which ``--only`` chooses parts."""

@@ -111,9 +111,9 @@ def worker_cpu_s(servers: str, namespace: str, lake_root: Path, load: Workload) 
         meter = psutil.Process(process.pid)
         before = process_tree.cpu_s(meter)
         workload.produce(servers, namespace, load)
-        until(lambda: _applied(lake_root, "received")[0] >= load.rows, f"{load.rows} rows", 600)
+        until(lambda: applied(lake_root, "received")[0] >= load.rows, f"{load.rows} rows", 600)
         used = process_tree.cpu_s(meter) - before
-        landed, commits = _applied(lake_root, "landed")
+        landed, commits = applied(lake_root, "landed")
         if landed != load.rows:
             raise RuntimeError(f"the worker landed {landed} of {load.rows} rows (see `quarantine`)")
         return used, commits
@@ -151,7 +151,7 @@ def started_worker(servers: str, namespace: str, lake_root: Path) -> Iterator[su
         process.wait(30)
 
 
-def _applied(lake_root: Path, what: str) -> tuple[int, int]:
+def applied(lake_root: Path, what: str) -> tuple[int, int]:
     """Rows that ingest counted in applied commits, and these commits."""
     log, total, commits = CommitLog(lake_root), 0, 0
     for task in map(task_name, range(DEVICE_PARTITIONS)):

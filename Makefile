@@ -1,12 +1,12 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults mutants lint format proto bench lock clean
+.PHONY: help setup demo test faults mutants lint format proto bench bench-peers lock lock-peers clean
 
 BIN := .venv/bin
 
 help: ## Show what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Everything the other targets need; afterwards .venv/bin/edgeloop works
 	@infra/setup.sh
@@ -40,6 +40,15 @@ proto: setup ## Generate schemas/proto from its .proto files
 
 bench: setup ## Measure (benchmarks/README.md says how to trust the numbers)
 	@$(BIN)/python -m benchmarks
+
+bench-peers: setup ## Measure beside bytewax, quixstreams, Faust, Spark and a bare loop (about 2 GB to fetch, once)
+	@$(BIN)/python -m benchmarks peers
+
+# Needs uv. The peers' environments are pinned beside their scripts, apart from our own lock.
+lock-peers: setup
+	@for peer in bare bytewax quixstreams faust spark; do (cd benchmarks/peers/$$peer && \
+		uv pip compile requirements.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-emit-find-links --no-annotate --no-header --quiet --output-file requirements.txt) || exit 1; done
 
 # The lock names no index and no path: it holds wherever the same files are served.
 lock: setup ## Resolve requirements.txt anew from pyproject.toml (needs uv)

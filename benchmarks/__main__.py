@@ -12,12 +12,15 @@ from benchmarks import (
     edge,
     flood,
     footprint,
+    growth,
     ingest,
     latency,
     message_size,
     results,
     strangers,
+    sustained,
 )
+from benchmarks.peers import beside
 from benchmarks.results import Measured
 from benchmarks.stage import QUICK, Effort, Stage, stage
 
@@ -31,22 +34,29 @@ SCENARIOS: dict[str, Callable[..., list[Measured]]] = {
     "latency": latency.run,
     "delivery": delivery.run,
     "strangers": strangers.run,
+    "sustained": sustained.run,
+    "growth": growth.run,
+    "peers": beside.run,
 }
+BY_NAME = ("growth", "peers")
+"""Scenarios that run only when they are named: they fetch other engines, or take long."""
 
 PARTS: dict[str, Callable[[Stage, tuple[str, ...]], list[Measured]]] = {
     "ingest": ingest.run,
     "flood": flood.run,
+    "growth": growth.run,
+    "peers": beside.run,
 }
 """Scenarios of which ``--only`` chooses parts."""
 
 
 def main() -> None:
-    """Run the named scenarios; without a name, all of them."""
+    """Run the named scenarios; without a name, all but those of ``BY_NAME``."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("scenarios", nargs="*", metavar="scenario", help=f"of {', '.join(SCENARIOS)}")
     parser.add_argument("--quick", action="store_true", help="rough numbers in minutes; records nothing")
     parser.add_argument("--runs", type=int, help="runs of each timed scenario (default 3)")
-    parser.add_argument("--only", default="", help="parts of ingest or flood, such as 500,fleet")
+    parser.add_argument("--only", default="", help="parts, such as 500,fleet or 1,bytewax")
     parser.add_argument("--no-record", action="store_true", help="leave RESULTS.md as it is")
     options = parser.parse_args()
     unknown = set(options.scenarios) - set(SCENARIOS)
@@ -55,7 +65,7 @@ def main() -> None:
     effort = QUICK if options.quick else Effort()
     effort = replace(effort, runs=options.runs or effort.runs)
     with stage(effort) as on:
-        for name in options.scenarios or SCENARIOS:
+        for name in options.scenarios or [n for n in SCENARIOS if n not in BY_NAME]:
             _run(name, on, options)
 
 

@@ -172,7 +172,7 @@ def _land(root: Path, commits: int) -> Landed:
     compaction = CompactionProcess(root, settings.compact_memory_mb, settings.stall_timeout_s)
     cuts, rng = CutStore(landed.lake), np.random.default_rng(SEED)
     for n in range(commits):
-        parts = [_rows(task, n, rng) for task in range(TASKS)]
+        parts = [task_rows(task, n, rng) for task in range(TASKS)]
         before, started = _compactor_cpu_s(landed.lake.root), time.perf_counter()
         staged = [landed.lake.stage(SPEC.name, rows, f"task-{t:02d}", n) for t, rows in enumerate(parts)]
         made = [TableCommit(f"task-{t:02d}", n, tuple(files)) for t, files in enumerate(staged)]
@@ -218,7 +218,7 @@ def _compactor_cpu_s(root: Path) -> float:
     return 0.0
 
 
-def _rows(task: int, n: int, rng: np.random.Generator) -> pa.Table:
+def task_rows(task: int, n: int, rng: np.random.Generator) -> pa.Table:
     """A row a second of each of the task's devices, in the order of time."""
     names = pa.array([f"machine-{i:04d}" for i in range(task, DEVICES, TASKS)])
     seconds = np.repeat(np.arange(n * COMMIT_S, (n + 1) * COMMIT_S), len(names))

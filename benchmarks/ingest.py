@@ -19,7 +19,8 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks import peers, workload
+from benchmarks import process_tree, workload
+from benchmarks.peers import loops
 from benchmarks.results import Measured, table
 from benchmarks.stage import Stage, until
 from benchmarks.workload import Workload
@@ -94,10 +95,10 @@ def _measure(on: Stage, load: Workload) -> Rates:
             rates.worker.append(load.rows / cpu_s)
             rates.commits.append(commits)
             used = {
-                "bare": peers.bare(on.servers, namespace, load),
-                "materialised": peers.materialised(on.servers, namespace, load),
-                "verified": peers.verified(on.servers, namespace, load),
-                "naive": peers.landed_naively(on.servers, namespace, load, folder / "naive"),
+                "bare": loops.bare(on.servers, namespace, load),
+                "materialised": loops.materialised(on.servers, namespace, load),
+                "verified": loops.verified(on.servers, namespace, load),
+                "naive": loops.landed_naively(on.servers, namespace, load, folder / "naive"),
             }
         for peer, seconds in used.items():
             rates.peers[peer].append(load.rows / seconds)
@@ -108,24 +109,28 @@ def worker_cpu_s(servers: str, namespace: str, lake_root: Path, load: Workload) 
     """CPU seconds of a worker from settled to the last row applied, and its commits."""
     with running_worker(servers, namespace, lake_root) as process:
         meter = psutil.Process(process.pid)
-        before = _cpu_s(meter)
+        before = process_tree.cpu_s(meter)
         workload.produce(servers, namespace, load)
-        until(lambda: _applied(lake_root, "received")[0] >= load.rows, f"{load.rows} rows", 600)
-        used = _cpu_s(meter) - before
-        landed, commits = _applied(lake_root, "landed")
+        until(lambda: applied(lake_root, "received")[0] >= load.rows, f"{load.rows} rows", 600)
+        used = process_tree.cpu_s(meter) - before
+        landed, commits = applied(lake_root, "landed")
         if landed != load.rows:
             raise RuntimeError(f"the worker landed {landed} of {load.rows} rows (see `quarantine`)")
         return used, commits
 
 
-def _cpu_s(worker: psutil.Process) -> float:
-    """CPU seconds of a worker and of what it has started: compaction is a process of its own."""
-    return float(sum(sum(p.cpu_times()[:2]) for p in (worker, *worker.children(recursive=True))))
-
-
 @contextmanager
 def running_worker(servers: str, namespace: str, lake_root: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A stream worker whose tasks are settled; it is ended at the end."""
+    with started_worker(servers, namespace, lake_root) as process:
+        log_path = lake_root.parent / "worker.log"
+        until(lambda: b"settled: tasks [0, 1" in log_path.read_bytes(), "the worker to settle")
+        yield process
+
+
+@contextmanager
+def started_worker(servers: str, namespace: str, lake_root: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A stream worker from its start on, its log beside the lake; it is ended at the end."""
     own = {
         "STREAM_BOOTSTRAP_SERVERS": servers,
         "STREAM_NAMESPACE": namespace,
@@ -140,14 +145,13 @@ def running_worker(servers: str, namespace: str, lake_root: Path) -> Iterator[su
             stderr=log,
         )
     try:
-        until(lambda: b"settled: tasks [0, 1" in log_path.read_bytes(), "the worker to settle")
         yield process
     finally:
         process.terminate()
         process.wait(30)
 
 
-def _applied(lake_root: Path, what: str) -> tuple[int, int]:
+def applied(lake_root: Path, what: str) -> tuple[int, int]:
     """Rows that ingest counted in applied commits, and these commits."""
     log, total, commits = CommitLog(lake_root), 0, 0
     for task in map(task_name, range(DEVICE_PARTITIONS)):

@@ -61,19 +61,19 @@ class Workload:
         DeviceRegistry(lake).register(self.devices)
 
 
-def of_size(rows_per_message: int, messages: int) -> Workload:
+def of_size(rows_per_message: int, messages: int, senders: int = DEVICES) -> Workload:
     """Messages of equal size with seeded rows, from each device in turn; keys are random."""
-    keys = {f"bench-{i:03d}": MessageSigner.generate() for i in range(DEVICES)}
+    keys = {f"bench-{i:03d}": MessageSigner.generate() for i in range(senders)}
     schema = telemetry_rows(machine())
     rng = np.random.default_rng(SEED)
     sealed = []
     for number in range(messages):
-        device = list(keys)[number % DEVICES]
-        batch = telemetry(device, rows_per_message, number // DEVICES, rng)
+        device = list(keys)[number % senders]
+        batch = telemetry(device, rows_per_message, number // senders, rng)
         value, raw = encode_rows(batch)
         envelope = Envelope(
             fingerprint(schema), "machine", device, "00000000000000aa", Lane.LIVE,
-            number // DEVICES, rows_per_message, raw, b"", "",
+            number // senders, rows_per_message, raw, b"", "",
         )  # fmt: skip
         sealed.append(seal(TELEMETRY.base, envelope, value, keys[device]))
     devices = [_record(name, signer) for name, signer in keys.items()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
@@ -14,11 +15,11 @@ import orjson
 import pyarrow as pa
 from pydantic import ValidationError
 
-from feature_store import parquet
 from feature_store.append import append, finish
 from feature_store.copies import add_copy, copy_of, read_sound, stating_path, with_copies
 from feature_store.cut_store import CutStore
 from feature_store.delta import Snapshot
+from feature_store.device_history import DeviceHistory, in_order, split_after
 from feature_store.lake import Lake
 from feature_store.sound_files import read_each
 from schemas.durable import DISK
@@ -279,8 +280,8 @@ class DeviceRegistry:
             finish(lake, self._cuts, TASK)
         except DamagedLakeError as exc:  # whoever reads or registers meets it again
             log.warning("%s", exc)
-        self._history: list[tuple[datetime, DeviceRecord]] = []
-        self._keys: dict[str, DeviceRecord] = {}
+        self._history = DeviceHistory[DeviceRecord]()
+        self._reading = threading.Lock()
         self._parts: dict[str, pa.Table] = {}
 
     def register(self, records: Sequence[DeviceRecord]) -> None:
@@ -289,7 +290,7 @@ class DeviceRegistry:
         Raises:
             LakeConflictError: Other writers were first at every attempt.
         """
-        known = self._newest(self._read())
+        known = self.history().newest
         changed = [r for r in records if known.get(r.device_id) != r]
         if changed:
             append(self._lake, self._cuts, TASK, lambda n: {DEVICES.name: self._rows(changed, n)})
@@ -300,7 +301,7 @@ class DeviceRegistry:
         Raises:
             ValueError: One was never registered.
         """
-        known = self._newest(self._read())
+        known = self.history().newest
         revoked = set(device_ids)
         if unknown := sorted(revoked - set(known)):
             raise ValueError(f"never registered: {', '.join(unknown)}")
@@ -308,8 +309,12 @@ class DeviceRegistry:
 
     def keys(self) -> dict[str, DeviceRecord]:
         """Newest record of each device by its key's id, revoked ones too. Cheap while nothing changes."""
-        self._read()
-        return self._keys
+        return self.history().keys
+
+    def history(self) -> DeviceHistory[DeviceRecord]:
+        """All registrations. The same object grows, unless they had to be read anew: then it is another."""
+        with self._reading:
+            return self._read()
 
     def lacks(self) -> str | None:
         """Why registrations may be missing from what was read last, in words; None: none are."""
@@ -317,10 +322,10 @@ class DeviceRegistry:
 
     def as_of(self, instant: datetime) -> dict[str, DeviceRecord]:
         """Record of each device that was in force at the instant, by device id."""
-        return self._newest([(at, r) for at, r in self._read() if at <= instant])
+        return {r.device_id: r for at, r in self.history().moments if at <= instant}
 
-    def _read(self) -> list[tuple[datetime, DeviceRecord]]:
-        """History in commit order.
+    def _read(self) -> DeviceHistory[DeviceRecord]:
+        """History in commit order. Only new rows are taken in, also where a compaction wrote old ones anew.
 
         Files that were read once are not read again: one that is damaged later unregisters nobody here.
         """
@@ -333,12 +338,13 @@ class DeviceRegistry:
             return self._history
         fresh = [f for f in snapshot.sizes if f not in self._parts]
         read = read_each(self._lake.root, DEVICES.name, fresh, snapshot)
+        gone = in_order((t for f, t in self._parts.items() if f not in snapshot.sizes), snapshot.columns)
         self._parts = {f: t for f, t in {**self._parts, **read}.items() if f in snapshot.sizes}
-        parts = [parquet.conform(t, snapshot.columns) for t in self._parts.values()]
-        rows = parquet.concat(parts, snapshot.columns)
-        order = [("_offset", "ascending"), ("_row", "ascending")]  # of the commits: clocks may differ
-        self._history = [_record(row) for row in rows.sort_by(order).to_pylist()]
-        self._keys = {r.key_id: r for r in self._newest(self._history).values()}
+        old, new = split_after(self._history.last, in_order(read.values(), snapshot.columns))
+        if not old.equals(gone):  # no compaction: a file came back, or the table is of another moment
+            self._history, new = DeviceHistory(), in_order(self._parts.values(), snapshot.columns)
+        if new.num_rows:
+            self._history.extend(map(_record, new.to_pylist()), new["_offset"][-1].as_py())
         self._version = snapshot.version
         self._lacks = self._what_lacks(snapshot)
         return self._history
@@ -355,10 +361,6 @@ class DeviceRegistry:
         ):
             return f"table {DEVICES.name} is of an earlier moment than cut {cut.id}"
         return None
-
-    @staticmethod
-    def _newest(history: Iterable[tuple[datetime, DeviceRecord]]) -> dict[str, DeviceRecord]:
-        return {record.device_id: record for _, record in history}
 
     def _rows(self, records: Sequence[DeviceRecord], n: int) -> pa.Table:
         now = self._clock().astimezone(UTC)

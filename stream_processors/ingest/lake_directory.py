@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import pyarrow as pa
 
 from feature_store.derived_trust import DerivedTrust, UnsignedBefore, unsigned_before
+from feature_store.device_history import DeviceHistory
 from feature_store.labels import LABELLER
 from feature_store.lake import Lake
 from feature_store.lake_registry import DeviceRecord, DeviceRegistry, ProfileRegistry
@@ -50,7 +52,9 @@ class LakeDirectory:
         self._loaded_at = -MAX_AGE_S
         self._known: dict[str, KnownDevice] = {}
         self._records: dict[str, DeviceRecord] = {}
-        self._read_records: dict[str, DeviceRecord] | None = None  # as the registry gave them
+        self._history: DeviceHistory[DeviceRecord] | None = None
+        self._seen = 0
+        self._behind: dict[str, set[str]] = defaultdict(set)
         self._profiles: dict[str, Profile] = {}
         self._wires: dict[str, pa.Schema] = {}
 
@@ -116,31 +120,37 @@ class LakeDirectory:
             return
         with _read_from_lake():
             self._profiles = dict(self._profile_registry.profiles())
-            records = self._device_registry.keys()
+            history = self._device_registry.history()
         self._loaded_at = now
-        if records is self._read_records:  # the registry has read nothing new
-            return
-        self._read_records = records
-        before = self._records
-        self._records = {r.device_id: r for r in records.values()}
-        gateways: dict[str, set[str]] = {}
-        for record in records.values():
-            if record.gateway and record.active:
-                gateways.setdefault(record.gateway, set()).add(record.device_id)
-        self._known = {
-            key_id: self._known_as(r, before.get(r.device_id), frozenset(gateways.get(r.device_id, ())))
-            for key_id, r in records.items()
-        }
+        if history is not self._history:
+            self._history, self._seen = history, 0
+            self._known, self._records, self._behind = {}, {}, defaultdict(set)
+        fresh = [record for _, record in history.moments[self._seen :]]
+        self._seen += len(fresh)
+        self._learn(fresh, history.keys)
 
-    def _known_as(
-        self, record: DeviceRecord, before: DeviceRecord | None, sends_for: frozenset[str]
-    ) -> KnownDevice:
-        """The device; the same object as before where nothing changed, for reading a key is dear."""
+    def _learn(self, fresh: Sequence[DeviceRecord], keys: Mapping[str, DeviceRecord]) -> None:
+        """Take in registrations that are new, and what they change for gateways. Nothing else is touched."""
+        producers, key_ids = set[str](), set[str]()
+        for record in fresh:
+            before = self._records.get(record.device_id, record)
+            self._behind[before.gateway or ""].discard(record.device_id)
+            if record.gateway and record.active:
+                self._behind[record.gateway].add(record.device_id)
+            self._records[record.device_id] = record
+            producers |= {record.device_id, before.gateway or "", record.gateway or ""}
+            key_ids |= {before.key_id, record.key_id}
+        key_ids |= {self._records[p].key_id for p in producers if p in self._records}
+        for key_id in key_ids:
+            if key_id in keys:
+                self._known[key_id] = self._known_as(keys[key_id])
+            else:
+                self._known.pop(key_id, None)
+
+    def _known_as(self, record: DeviceRecord) -> KnownDevice:
         labels = record.hardware == LABELLER
-        owners = frozenset() if labels else sends_for | {record.device_id}
-        known = self._known.get(record.key_id)
-        if known is not None and record == before and known.sends_for == owners:
-            return known
+        behind = self._behind.get(record.device_id, set())
+        owners = frozenset[str]() if labels else frozenset({record.device_id, *behind})
         verifier = MessageVerifier(record.public_key.encode())
         return KnownDevice(record.device_id, record.active, verifier, owners, labels)
 

@@ -159,8 +159,8 @@ class Eviction:
         part = part if members[0][1].part >= 0 else -part  # a shadow's parts stay negative
         self._left -= len(members)
         self._spool.remove_summaries(members)
-        merged = merge_summaries([summary for _, summary in members], self._longest_s, part)
-        self._spool.add_summary(device, merged)
+        parts = [summary for _, summary in members]
+        self._spool.add_summary(device, merge_summaries(parts, self._longest_s, part, self._spool.layout))
         self._spool.count({"summaries_merged": len(members)})
 
     def _merge_key(self, waiting: tuple[int, Summary]) -> tuple[int, str, bool, int]:

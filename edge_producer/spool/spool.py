@@ -27,6 +27,7 @@ from edge_producer.spool.spool_tallies import agree, recount, total
 from edge_producer.spool.spool_totals import TOTALS, DeviceBooks, read_books
 from edge_producer.summaries import Summary
 from schemas.errors import SpoolDamagedError, SpoolOwnerError
+from schemas.packed_schemas import packed_summary_layout
 from schemas.profile import Profile
 from schemas.row_schemas import telemetry_layout, telemetry_layout_of_wire_1
 
@@ -79,17 +80,19 @@ class Spool:
         messages: Sealed messages.
         commits: Transactions since the file was made; opening it is none.
         found_commits: Those of them that held when it was opened.
+        layout: Of the summaries in it.
     """
 
-    def __init__(self, file: SpoolFile) -> None:
+    def __init__(self, file: SpoolFile, profile: Profile) -> None:
         self._file = file
+        self.layout = packed_summary_layout(profile)
         self._connection = file.connection
         self.spool_id = file.spool_id
         self.devices: dict[str, int] = dict(
             self._connection.execute("SELECT device_id, no FROM devices").fetchall()
         )
         self.names = {no: name for name, no in self.devices.items()}
-        self.books = SpoolBooks(self._connection)
+        self.books = SpoolBooks(self._connection, profile.summaries.period_s)
         self.books.awaited.update(self._awaited())
         self.rows = SpoolRows(self._connection, self.books)
         self.messages = SpoolMessages(self._connection, self.books, self.names)
@@ -123,7 +126,7 @@ class Spool:
         access = access or SpoolAccess()
         file = SpoolFile.open(path, device_ids, access.lock, access.connect, access.wal_pages)
         try:
-            spool = cls(file)
+            spool = cls(file, profile)
             spool._refuse_older_copy()
             # Not counted: whether an earlier transaction held is told by the count.
             with file.transaction():
@@ -316,11 +319,15 @@ class Spool:
             (device, limit),
         )
         read = [(id_, crc, Summary(*rest)) for id_, crc, *rest in found]
-        damaged = [(id_, summary) for id_, crc, summary in read if not _holds(crc, summary)]
+        damaged = [(id_, summary) for id_, crc, summary in read if not self._holds(crc, summary)]
         if damaged:
             self.remove_summaries(damaged)
             self.count({"summaries_damaged": len(damaged)})
-        return [(id_, summary) for id_, crc, summary in read if _holds(crc, summary)]
+        return [(id_, summary) for id_, crc, summary in read if self._holds(crc, summary)]
+
+    def _holds(self, crc: int | None, summary: Summary) -> bool:
+        """Whether a summary is as it was stored, and of this profile; one of 0.2.0 has no checksum."""
+        return crc in (None, summary_checksum(summary)) and summary.is_of(self.layout)
 
     def remove_summaries(self, summaries: Iterable[tuple[int, Summary]]) -> None:
         """Remove summaries that a sealed message or a merged summary holds, or that are given up."""
@@ -342,16 +349,20 @@ class Spool:
         return {device: DeviceBooks(*counts) for device, *counts in self._connection.execute(TOTALS)}
 
     def _adopt(self, profile: Profile) -> None:
-        wire, older = (
-            f"{profile.name}/{layout(profile).fingerprint}/{profile.summaries.period_s}"
+        wires = [
+            f"{profile.name}/{layout(profile).fingerprint}"
             for layout in (telemetry_layout, telemetry_layout_of_wire_1)
-        )
-        known = self._file.meta("wire")
-        if known not in (None, wire, older) and (self.rows.bytes or self._held() or self.books.unstated()):
+        ]
+        wire, known = f"{wires[0]}/{profile.summaries.period_s}", self._file.meta("wire")
+        before, _, period_s = (known or wire).rpartition("/")
+        waits = self.rows.bytes or self._held() or self.books.unstated() or self.summary_bytes
+        if before not in wires and waits:
             raise SpoolOwnerError(
                 f"{self._file.path} holds rows of another profile or feature set ({known}); "
                 "drain it with that one first, or move it aside to start empty"
             )
+        if float(period_s) != profile.summaries.period_s:
+            self.books.keep_period(float(period_s))
         if known != wire or self.meta("check") is None:
             self.set_meta("wire", wire)
 
@@ -386,8 +397,3 @@ class Spool:
         for device, *summary in self._connection.execute(open_ones).fetchall():
             self.add_summary(device, Summary(*summary))
         self._connection.execute("UPDATE devices SET open_value = NULL")
-
-
-def _holds(crc: int | None, summary: Summary) -> bool:
-    """Whether a summary is as it was stored; one of 0.2.0 has no checksum."""
-    return crc is None or crc == summary_checksum(summary)

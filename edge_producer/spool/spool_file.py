@@ -107,13 +107,15 @@ CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT RO
 _ADDED = (
     ("devices", "crc", "INTEGER"),
     ("books", "lost", "INTEGER NOT NULL DEFAULT 0"),
+    ("books", "period_s", "REAL"),
     ("rows", "crc", "INTEGER"),
     ("summaries", "crc", "INTEGER"),
     ("messages", "attempt", "INTEGER NOT NULL DEFAULT 1"),
     ("messages", "blocked", "TEXT"),
 )
-"""Columns since 0.2.0: checksums; rows of a line that could not be kept; whether an attempt to send a message
-may have reached the broker (1) or none can have (0); why a message is blocked."""
+"""Columns since 0.2.0: checksums; rows of a line that could not be kept; the length of a line's period where the
+profile has had another since; whether an attempt to send a message may have reached the broker (1) or none can
+have (0); why a message is blocked."""
 
 
 class SpoolFile:

@@ -15,7 +15,7 @@ from edge_producer.spool.salvage_plan import FoundRow
 from edge_producer.spool.spool_books import SpoolBooks
 from edge_producer.spool.spool_file import one
 from edge_producer.spool.spool_tallies import total
-from schemas.row_schemas import CONTEXT, GIVES_WAY, Stratum
+from schemas.row_schemas import CONTEXT, GIVES_WAY, RULES, Stratum
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +108,15 @@ class SpoolRows:
             "SELECT no, (SELECT min(sensed_s) FROM rows WHERE device = no) AS oldest FROM devices"
         )
         return {device: oldest for device, oldest in found if oldest is not None}
+
+    def waits_without_rule(self, device: int, limit: int) -> bool:
+        """Whether fewer unsealed rows of a device wait than this, and no rule has selected one of them."""
+        rows, urgent = self._connection.execute(
+            "SELECT count(*), coalesce(max(reasons & ? != 0), 0) FROM"
+            " (SELECT reasons FROM rows WHERE device = ? LIMIT ?)",
+            (RULES | CONTEXT, device, limit),
+        ).fetchone()
+        return bool(rows < limit and not urgent)
 
     def read(self, device: int, from_s: float, before_s: float, limit: int) -> list[StoredRow]:
         """Rows sensed in the half-open span, oldest first, with their inclusion probability as thinned.

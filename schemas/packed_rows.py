@@ -304,7 +304,7 @@ def _read_texts(
         budget.take(size + 64)
         texts.append(data.take(size))
     codes = _read_integers(form, data, rows)
-    if rows and not (0 <= codes.min() and codes.max() < len(texts)):
+    if rows and not (codes.min() >= 0 and codes.max() < len(texts)):
         raise ValueError("a text that is not there")
     lengths = np.array([len(text) for text in texts], dtype=np.int64)[codes] if rows else codes
     budget.take(int(lengths.sum()) + 4 * rows)
@@ -316,7 +316,7 @@ def _read_parts(
     kind: Kind, data: Bytes, rows: int, budget: _Budget, valid: NDArray[np.bool_] | None
 ) -> ColumnValues:
     lengths = _read_integers(data.byte(), data, rows)
-    if rows and not (0 <= lengths.min() and lengths.max() <= MAX_UNPACKED):
+    if rows and not (lengths.min() >= 0 and lengths.max() <= MAX_UNPACKED):
         raise ValueError("a length that cannot be")
     total = int(lengths.sum())
     budget.take((1 if kind is Kind.BINARY else 8) * total + 4 * rows)

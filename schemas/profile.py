@@ -252,7 +252,7 @@ _YOUNGER_KEYS = {
 }
 """Keys that release 0.2.0 did not have, by section."""
 SLOW_S = 60.0
-"""Seconds between two windows from which rows may wait for one another: faster ones leave at once (ADR 30)."""
+"""Seconds between windows from which rows may wait for one another; faster ones leave at once (ADR 30)."""
 
 
 class ClockPolicy(Section):

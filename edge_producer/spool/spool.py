@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Self
 
@@ -23,6 +24,7 @@ from edge_producer.spool.spool_file import PAGE, WAL_PAGES, Connect, SpoolFile, 
 from edge_producer.spool.spool_lock import CommitNote, SpoolLock
 from edge_producer.spool.spool_messages import SpoolMessages
 from edge_producer.spool.spool_rows import SpoolRows
+from edge_producer.spool.spool_summaries import devices_with_summaries, read_summaries
 from edge_producer.spool.spool_tallies import agree, recount, total
 from edge_producer.spool.spool_totals import TOTALS, DeviceBooks, read_books
 from edge_producer.summaries import Summary
@@ -306,28 +308,23 @@ class Spool:
         )
         self.summary_bytes += len(summary.value)
 
-    def devices_with_summaries(self) -> list[int]:
-        """Devices with unsealed summaries."""
-        query = "SELECT no FROM devices WHERE EXISTS (SELECT 1 FROM summaries WHERE device = no) ORDER BY no"
-        return [no for (no,) in self._connection.execute(query)]
+    def devices_with_summaries(self, below_s: float = inf) -> list[int]:
+        """Devices with unsealed summaries, of periods shorter than this."""
+        return devices_with_summaries(self._connection, below_s)
 
-    def summaries(self, device: int, limit: int) -> list[tuple[int, Summary]]:
-        """Unsealed summaries with their ids, in the order they closed; a damaged one is given up."""
-        found = self._connection.execute(
-            "SELECT id, crc, boot_id, model, period_us, period_s, part, value, raw_bytes FROM summaries"
-            " WHERE device = ? ORDER BY id LIMIT ?",
-            (device, limit),
-        )
-        read = [(id_, crc, Summary(*rest)) for id_, crc, *rest in found]
-        damaged = [(id_, summary) for id_, crc, summary in read if not self._holds(crc, summary)]
+    def summaries(self, device: int, limit: int, below_s: float = inf) -> list[tuple[int, Summary]]:
+        """Unsealed summaries with their ids, in the order they closed; a damaged one is given up.
+
+        Args:
+            device: Number of the device.
+            limit: Most summaries.
+            below_s: Only of periods shorter than this.
+        """
+        whole, damaged = read_summaries(self._connection, device, limit, below_s, self.layout)
         if damaged:
             self.remove_summaries(damaged)
             self.count({"summaries_damaged": len(damaged)})
-        return [(id_, summary) for id_, crc, summary in read if self._holds(crc, summary)]
-
-    def _holds(self, crc: int | None, summary: Summary) -> bool:
-        """Whether a summary is as it was stored, and of this profile; one of 0.2.0 has no checksum."""
-        return crc in (None, summary_checksum(summary)) and summary.is_of(self.layout)
+        return whole
 
     def remove_summaries(self, summaries: Iterable[tuple[int, Summary]]) -> None:
         """Remove summaries that a sealed message or a merged summary holds, or that are given up."""

@@ -78,7 +78,17 @@ class SpoolBooks:
             " lost = lost + excluded.lost,"
             " changed_s = CASE dirty WHEN 1 THEN changed_s ELSE excluded.changed_s END, dirty = 1"
             " RETURNING id, moments",
-            (device, *key, change.sensed, change.filtered, pending, change.lost, change.lost, now_s, period_s),
+            (
+                device,
+                *key,
+                change.sensed,
+                change.filtered,
+                pending,
+                change.lost,
+                change.lost,
+                now_s,
+                period_s,
+            ),
         ).fetchone()
         if change.moments is not None:
             total = change.moments if moments is None else CoMoments.from_bytes(moments) | change.moments

@@ -88,6 +88,13 @@ def bench_profile(**filter_policy: object) -> Profile:
     return profile.model_copy(update={"filter": policy})
 
 
+def rich_profile(**filter_policy: object) -> Profile:
+    """The same, with sketches and moments."""
+    profile = bench_profile(**filter_policy)
+    more = {"sketches": True, "moments": True}
+    return profile.model_copy(update={"summaries": profile.summaries.model_copy(update=more)})
+
+
 class FirstSample:
     """A predictor: every feature is the first sample; so is the score, unless it is missing."""
 

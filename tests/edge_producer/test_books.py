@@ -52,7 +52,7 @@ def test_moments_of_nothing_change_no_others(n, width):
 
 def line(moments: CoMoments | None) -> BookLine:
     blob = None if moments is None else moments.to_bytes()
-    return BookLine(1, 0, "m", "sample", 1, 3, 3, 0, 0, 0, 0, gap=False, thinning=1.0, moments=blob, period_s=10.0)
+    return BookLine(1, 0, "m", "sample", 1, 3, 3, 0, 0, 0, 0, False, 1.0, blob, 10.0)
 
 
 def test_a_statement_carries_mean_and_upper_triangle_and_none_where_there_are_none():

@@ -36,7 +36,7 @@ VALUES = {
     Kind.INT64_LIST: st.lists(st.just(0) | INT64, max_size=30),
     Kind.FLOAT64_LIST: st.lists(FLOATS, max_size=5),
 }
-NULLABLE = frozenset({Kind.FLOAT32, Kind.FLOAT64, Kind.BINARY, Kind.INT64_LIST, Kind.FLOAT64_LIST, Kind.INT64})
+NULLABLE = {Kind.FLOAT32, Kind.FLOAT64, Kind.BINARY, Kind.INT64_LIST, Kind.FLOAT64_LIST, Kind.INT64}
 LAYOUT = RowLayout(
     tuple(Column(f"c_{kind.name}", kind, "", kind in NULLABLE) for kind in Kind),
     {PACKING: "1", KNOWN: '{"c_TEXT":["rule","sample"]}'},
@@ -53,8 +53,9 @@ def column_st(kind, n):
 @st.composite
 def rows_st(draw):
     n = draw(st.sampled_from([0, 1, 2, 11, 40]))
+    names = [c.name for c in LAYOUT.columns]
     columns = [draw(column_st(c.kind, n)) for c in LAYOUT.columns]
-    return [dict(zip([c.name for c in LAYOUT.columns], row, strict=True)) for row in zip(*columns, strict=True)]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 @given(rows_st())

@@ -152,7 +152,7 @@ class Summarizer:
         layout: ``packed_summary_layout`` of the device's profile; None: one of these features alone.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (what its rows say, and how)
         self,
         device_id: str,
         featureset: str,
@@ -273,7 +273,7 @@ class Summarizer:
 
 
 def _single(squares: Doubles) -> Doubles:
-    """Sums of squares with the 24 bits that a float32 has: nobody needs more of a spread, and it halves them."""
+    """Sums of squares with the 24 bits of a float32: nobody needs more of a spread, and it halves them."""
     with np.errstate(over="ignore", under="ignore"):
         rounded = squares.astype(np.float32).astype(np.float64)
     fits = np.isfinite(rounded) & (rounded >= _SMALLEST_SQUARES)

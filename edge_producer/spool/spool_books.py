@@ -61,7 +61,7 @@ class SpoolBooks:
         self.awaited: set[int] = set()
 
     def keep_period(self, period_s: float) -> None:
-        """The profile has another period now; lines that are there, and later ones of their boots, keep theirs."""
+        """The profile has another period; lines that are there, and later ones of their boots, keep this."""
         self._connection.execute("UPDATE books SET period_s = ? WHERE period_s IS NULL", (period_s,))
         boots = self._connection.execute("SELECT DISTINCT device, boot_id, period_s FROM books")
         self._earlier = {(device, boot): length for device, boot, length in boots}
@@ -69,26 +69,18 @@ class SpoolBooks:
     def change(self, device: int, key: BookKey, change: BookChange, now_s: float) -> int:
         """Count rows that the filter released; returns the line's id."""
         pending = change.sensed - change.filtered - change.lost
+        counts = (change.sensed, change.filtered, pending, change.lost, change.lost)
         period_s = self._earlier.get((device, key.boot_id))
         id_, moments = self._connection.execute(
-            "INSERT INTO books (device, boot_id, period_us, model, stratum, sensed, filtered, pending, evicted,"
-            " lost, changed_s, period_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+            "INSERT INTO books (device, boot_id, period_us, model, stratum, sensed, filtered, pending,"
+            " evicted, lost, changed_s, period_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET"
             " sensed = sensed + excluded.sensed, filtered = filtered + excluded.filtered,"
             " pending = pending + excluded.pending, evicted = evicted + excluded.evicted,"
             " lost = lost + excluded.lost,"
             " changed_s = CASE dirty WHEN 1 THEN changed_s ELSE excluded.changed_s END, dirty = 1"
             " RETURNING id, moments",
-            (
-                device,
-                *key,
-                change.sensed,
-                change.filtered,
-                pending,
-                change.lost,
-                change.lost,
-                now_s,
-                period_s,
-            ),
+            (device, *key, *counts, now_s, period_s),
         ).fetchone()
         if change.moments is not None:
             total = change.moments if moments is None else CoMoments.from_bytes(moments) | change.moments

@@ -21,7 +21,8 @@ def without_statements(rig):
 
 
 def stored(rig):
-    query = "SELECT b.period_us, b.stratum, r.u, r.pi FROM rows r JOIN books b ON b.id = r.book"
+    pi = "CASE r.pi WHEN 0 THEN r.sample_p ELSE r.pi END"
+    query = f"SELECT b.period_us, b.stratum, r.u, {pi} FROM rows r JOIN books b ON b.id = r.book"
     return rig.spool._connection.execute(query).fetchall()
 
 

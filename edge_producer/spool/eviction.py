@@ -140,6 +140,15 @@ class Eviction:
             log.warning("spool full: %d rows of one block given up", removed, extra={"device_id": name})
         return removed
 
+    def merge(self, at_once: int = EVICT_AT_ONCE) -> bool:
+        """Merge some summaries, whether there is room or not; False where none can be merged any more.
+
+        Args:
+            at_once: About how many. Call it inside the spool's transaction.
+        """
+        self._left = at_once
+        return self._merge_summaries()
+
     def _merge_summaries(self) -> bool:
         """Merge one device's short periods into periods of a drift window; False where there are none.
 

@@ -40,7 +40,7 @@ from schemas.topics import BOOKS, SUMMARY, TELEMETRY, Lane
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 DEVICES = 20
-PERIODS = {5: 48, 60: 20, 600: 10}
+PERIODS = {5: 36, 60: 15, 600: 7}
 """Seconds of a period: how many of them."""
 TURN_S = 10
 """Seconds that each update of a device holds; no byte depends on it."""
@@ -265,7 +265,7 @@ def _every_row(fleet: _Fleet, together: bool) -> float:
 
 def _stored(on: Stage) -> Measured:
     """Bytes on disk of a window of 20 devices offline at periods of a minute, before and after merging."""
-    minutes = max(round(60 * min(on.effort.scale, 1.0)), 15)
+    minutes = max(round(40 * min(on.effort.scale, 1.0)), 15)
     fleet = _Fleet(on.folder / "bytes", 60.0, DEVICES)
     used = []
     for part in (5, minutes):  # what a file has at its start does not grow

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from benchmarks import (
     delivery,
+    device_bytes,
     device_hour,
     edge,
     flood,
@@ -26,6 +27,7 @@ from benchmarks.stage import QUICK, Effort, Stage, stage
 
 SCENARIOS: dict[str, Callable[..., list[Measured]]] = {
     "size": message_size.run,
+    "bytes": device_bytes.run,
     "edge": edge.run,
     "footprint": footprint.run,
     "ingest": ingest.run,

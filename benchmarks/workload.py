@@ -13,6 +13,7 @@ import pyarrow as pa
 from feature_store.lake import Lake
 from feature_store.lake_registry import DeviceRecord, DeviceRegistry, ProfileRegistry
 from schemas.envelope import Envelope, MessageSigner, SealedMessage, encode_rows, seal
+from schemas.packed_schemas import packed_books_rows, packed_summary_rows
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
 from schemas.row_schemas import BOOKS_ROWS, SUMMARY_ROWS, Reason, fingerprint, telemetry_rows
@@ -29,7 +30,8 @@ def machine() -> Profile:
 
 def wire_schemas() -> dict[str, pa.Schema]:
     """Arrow schemas that devices of that profile send, by fingerprint."""
-    return {fingerprint(s): s for s in (telemetry_rows(machine()), SUMMARY_ROWS, BOOKS_ROWS)}
+    packed = (packed_summary_rows(machine()), packed_books_rows())
+    return {fingerprint(s): s for s in (telemetry_rows(machine()), SUMMARY_ROWS, BOOKS_ROWS, *packed)}
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from edge_producer.sensed_rows import Period, Row
 from edge_producer.window import Floats
 from schemas.columns import Kind
+from schemas.packed_schemas import PACKED_BOOKS_LAYOUT
 from schemas.row_batch import RowBatch, fixed, lists, texts
-from schemas.row_schemas import BOOKS_LAYOUT
 
 Doubles = NDArray[np.float64]
 _COUNT = struct.Struct("<q")
@@ -113,9 +113,14 @@ class LedgerChanges:
 
 
 class Ledger:
-    """Counts the rows that the filter releases; computes the moments over blocks of rows."""
+    """Counts the rows that the filter releases; computes the moments over blocks of rows.
 
-    def __init__(self) -> None:
+    Args:
+        moments: Whether lines get moments of their rows; a profile asks for them.
+    """
+
+    def __init__(self, *, moments: bool = False) -> None:
+        self._moments = moments
         self._rows: dict[BookKey, list[Row]] = {}
         self._changes = LedgerChanges()
         self._open: dict[BookKey, None] = {}
@@ -137,7 +142,8 @@ class Ledger:
         change.sensed += 1
         if not row.selected:
             change.filtered += 1
-        self._rows.setdefault(key, []).append(row)
+        if self._moments:
+            self._rows.setdefault(key, []).append(row)
 
     def lose(self, key: BookKey, n: int) -> None:
         """Count n rows as sensed and lost, in a line that nothing else enters."""
@@ -172,7 +178,8 @@ class BookLine(NamedTuple):
         gap: Whether rows are missing that thinning did not remove: the block was given up, or the disk did
             not keep them.
         thinning: Thinning factor tau of the block.
-        moments: From ``CoMoments.to_bytes``; None where they were given up.
+        moments: From ``CoMoments.to_bytes``; None where nobody asked for them, or they were given up.
+        period_s: Length of its period, seconds.
     """
 
     boot_id: int
@@ -189,19 +196,20 @@ class BookLine(NamedTuple):
     gap: bool
     thinning: float
     moments: bytes | None
+    period_s: float
 
 
-def books_batch(device_id: str, lines: Sequence[BookLine], period_s: float) -> RowBatch:
-    """Lines as a batch in ``BOOKS_LAYOUT``."""
+def books_batch(device_ids: Sequence[str], lines: Sequence[BookLine]) -> RowBatch:
+    """Lines, each of one of these devices, as a batch in ``PACKED_BOOKS_LAYOUT``."""
     n = len(lines)
     (boots, periods, models, strata, revisions, *rest) = zip(*lines, strict=True)
-    sensed, acked, filtered, evicted, refused, pending, gaps, thinning, blobs = rest
+    sensed, acked, filtered, evicted, refused, pending, gaps, thinning, blobs, lengths = rest
     moments = [_stated(blob) for blob in blobs]
     columns = [
-        texts([device_id] * n),
+        texts(device_ids),
         fixed(Kind.INT64, np.array(boots)),
         fixed(Kind.TIME, np.array(periods)),
-        fixed(Kind.FLOAT64, np.full(n, period_s)),
+        fixed(Kind.FLOAT64, np.array(lengths)),
         texts(models),
         texts(strata),
         fixed(Kind.INT64, np.array(revisions)),
@@ -211,7 +219,7 @@ def books_batch(device_id: str, lines: Sequence[BookLine], period_s: float) -> R
         lists(Kind.FLOAT64_LIST, [m and m[0] for m in moments]),
         lists(Kind.FLOAT64_LIST, [m and m[1] for m in moments]),
     ]
-    return RowBatch(BOOKS_LAYOUT, columns, n)
+    return RowBatch(PACKED_BOOKS_LAYOUT, columns, n)
 
 
 def _stated(blob: bytes | None) -> tuple[Doubles, Doubles] | None:

@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from edge_producer.window import Floats, LearnsReference, Predictor, Window
 from edge_producer.window_scoring import WindowScorer
 from schemas.events import Alert
 from schemas.instants import from_us, to_us
+from schemas.packed_schemas import packed_summary_layout
 from schemas.profile import Profile
 from schemas.row_schemas import Stratum
 
@@ -125,13 +127,17 @@ class Device:
             profile.filter, profile.feature_names, profile.sampling.hop_s, self._identity.secret, kept
         )
         name, period_s = self.device_id, profile.summaries.period_s
-        self._summarizer = Summarizer(
-            name, profile.featureset, profile.feature_names, period_s, models.active.bin_edges
+        make = partial(
+            Summarizer,
+            name,
+            profile.featureset,
+            period_s=period_s,
+            sketches=profile.summaries.sketches,
+            layout=packed_summary_layout(profile),
         )
-        self._shadow_summarizer = Summarizer(
-            name, profile.featureset, (), period_s, _edges(models.shadow), FIRST_SHADOW_PART
-        )
-        self._ledger = Ledger()
+        self._summarizer = make(profile.feature_names, bin_edges=models.active.bin_edges)
+        self._shadow_summarizer = make((), bin_edges=_edges(models.shadow), first_part=FIRST_SHADOW_PART)
+        self._ledger = Ledger(moments=profile.summaries.moments)
         self._selected: list[Row] = []
         self._sensed: list[Row] = []
         self._dirty = True
@@ -356,7 +362,7 @@ def release_held(identity: DeviceIdentity, profile: Profile, state: str) -> Devi
         rows = RowFilter(profile.filter, names, hop_s, identity.secret, kept).flush()
     except (TypeError, KeyError, AttributeError) as exc:
         raise ValueError(f"the state of {identity.device_id} is damaged: {exc}") from exc
-    ledger = Ledger()
+    ledger = Ledger(moments=profile.summaries.moments)
     for row in rows:
         ledger.release(row)
     ledger.close()

@@ -50,7 +50,8 @@ class EdgeSettings(BaseModel):
         disk_reserve_bytes: Free room of the disk that the spool leaves to others; None: 64 MiB, or less on a
             small disk.
         state_interval_s: Seconds between two device-state events of one device.
-        books_interval_s: Shortest time between two statements on one key of the books.
+        books_interval_s: Shortest time between two statements on one key of the books, which then are stated
+            as soon as they are settled; None: 15 s, and a key waits for the keys of the next periods.
         drain_timeout_s: Longest wait for the last acknowledgement after sensing ended.
         stop_timeout_s: Likewise after SIGTERM or SIGINT.
         actions_file: TOML file that maps action names to commands.
@@ -89,7 +90,7 @@ class EdgeSettings(BaseModel):
     spool_max_bytes: PositiveInt = 256 * 1024**2
     disk_reserve_bytes: NonNegativeInt | None = None
     state_interval_s: PositiveFloat = 15.0
-    books_interval_s: PositiveFloat = 15.0
+    books_interval_s: PositiveFloat | None = None
     drain_timeout_s: PositiveFloat = 60.0
     stop_timeout_s: PositiveFloat = 5.0
     actions_file: Path | None = None

@@ -1,7 +1,8 @@
 """Mergeable summaries of everything that a device sensed, filtered rows included.
 
-Per (device, boot, model, feature set, feature, UTC-aligned period, part): count, mean, spread, range, KLL
-sketch and counts on the bundle's bin edges. One Arrow batch holds one period of all features.
+Per (device, boot, model, feature set, feature, UTC-aligned period, part): count, mean, spread, range, counts
+on the bundle's bin edges and, where the profile asks for it, a KLL sketch. One batch holds one period of all
+features.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ from datasketches import kll_floats_sketch
 from numpy.typing import NDArray
 
 from edge_producer.sensed_rows import Row
-from schemas.columns import Kind
+from schemas.columns import Kind, RowLayout
 from schemas.envelope import encode_rows, unpack
+from schemas.errors import DecodeError
+from schemas.packed_rows import is_of, is_packed, unpack_rows
+from schemas.packed_schemas import summaries_of
 from schemas.row_batch import RowBatch, binaries, fixed, lists, texts
 from schemas.row_schemas import SUMMARY_LAYOUT
 
@@ -28,6 +32,10 @@ MERGED_PART = 1_000_000
 FIRST_SHADOW_PART = -1
 """Parts of a shadow count down from here, so that they differ from those of the same model in force."""
 
+_M2 = next(n for n, column in enumerate(SUMMARY_LAYOUT.columns) if column.name == "m2")
+_SMALLEST_SQUARES = 1e-30
+"""Below, a float32 has fewer bits."""
+
 Doubles = NDArray[np.float64]
 
 
@@ -36,7 +44,8 @@ class Summary(NamedTuple):
 
     Attributes:
         part: Number of this part of the period; a period gets another one when event time steps back.
-        value: Batch in ``SUMMARY_LAYOUT``, as ``encode_rows`` gives it.
+        value: Batch in ``packed_summary_layout``, as ``encode_rows`` gives it; in ``SUMMARY_LAYOUT`` if
+            release 0.2.0 made it.
         raw_bytes: Length of the batch before compression.
     """
 
@@ -48,9 +57,25 @@ class Summary(NamedTuple):
     value: bytes
     raw_bytes: int
 
-    def batch(self) -> RowBatch:
-        """The rows, one per feature."""
-        return RowBatch.deserialize(unpack(self.value, self.raw_bytes), SUMMARY_LAYOUT)
+    def is_of(self, layout: RowLayout) -> bool:
+        """Whether the rows are of this layout; those of release 0.2.0 say it themselves."""
+        try:
+            raw = unpack(self.value, self.raw_bytes)
+        except DecodeError:
+            return False
+        return not is_packed(raw) or is_of(raw, layout)
+
+    def batch(self, layout: RowLayout) -> RowBatch:
+        """The rows, one per feature, in the packed layout of their profile.
+
+        Raises:
+            ValueError: They are of another profile, or damaged.
+        """
+        raw = unpack(self.value, self.raw_bytes)
+        if is_packed(raw):
+            return unpack_rows(raw, layout)
+        earlier = RowBatch.deserialize(raw, SUMMARY_LAYOUT)
+        return RowBatch(layout, earlier.columns, earlier.num_rows)
 
 
 @dataclass(slots=True)
@@ -63,12 +88,12 @@ class _Tally:
     m2: Doubles
     low: Doubles
     high: Doubles
-    sketches: list[kll_floats_sketch]
+    sketches: list[kll_floats_sketch] | None
     bins: list[NDArray[np.int64] | None]
 
     @classmethod
-    def empty(cls, edges: Sequence[Doubles | None]) -> _Tally:
-        """A tally without rows, with bins where there are edges."""
+    def empty(cls, edges: Sequence[Doubles | None], *, sketches: bool) -> _Tally:
+        """A tally without rows, with bins where there are edges, and with sketches if they are asked for."""
         f = len(edges)
         return cls(
             np.zeros(f, np.int64),
@@ -77,7 +102,7 @@ class _Tally:
             np.zeros(f),
             np.full(f, np.inf),
             np.full(f, -np.inf),
-            [kll_floats_sketch(SKETCH_K) for _ in edges],
+            [kll_floats_sketch(SKETCH_K) for _ in edges] if sketches else None,
             [None if e is None else np.zeros(len(e) + 1, np.int64) for e in edges],
         )
 
@@ -100,10 +125,11 @@ class _Tally:
         self.missing += len(block) - n
         self.low = np.minimum(self.low, np.where(finite, block, np.inf).min(axis=0))
         self.high = np.maximum(self.high, np.where(finite, block, -np.inf).max(axis=0))
-        for column, (sketch, inner) in enumerate(zip(self.sketches, edges, strict=True)):
+        for column, inner in enumerate(edges):
             good = np.ascontiguousarray(block[finite[:, column], column])
             if good.size:
-                sketch.update(good.astype(np.float32))
+                if self.sketches is not None:
+                    self.sketches[column].update(good.astype(np.float32))
                 self._bin(column, good, inner)
 
     def _bin(self, column: int, values: Doubles, inner: Doubles | None) -> None:
@@ -122,9 +148,11 @@ class Summarizer:
         period_s: Length of a period.
         bin_edges: Ascending edges by feature name (``score`` too), where the bundle states some.
         first_part: Number of the first part; ``FIRST_SHADOW_PART`` for a shadow.
+        sketches: Whether each feature gets a sketch; a profile asks for them.
+        layout: ``packed_summary_layout`` of the device's profile; None: one of these features alone.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (what its rows say, and how)
         self,
         device_id: str,
         featureset: str,
@@ -132,8 +160,13 @@ class Summarizer:
         period_s: float,
         bin_edges: Mapping[str, Doubles],
         first_part: int = 0,
+        *,
+        sketches: bool = False,
+        layout: RowLayout | None = None,
     ) -> None:
         self._names = [*feature_names, "score"]
+        self._sketches = sketches
+        self._layout = layout or summaries_of("", featureset, tuple(feature_names))
         self._period_s = period_s
         self._edges = self._edges_of(bin_edges)
         self._block = np.empty((BLOCK_ROWS, len(self._names)))
@@ -142,7 +175,7 @@ class Summarizer:
         self._newest_us = -(2**62)
         self._part = first_part
         self._step = 1 if first_part >= 0 else -1
-        self._tally = _Tally.empty(self._edges)
+        self._tally = self._empty()
         self._closed: list[Summary] = []
         width = len(self._names)
         self._constants = {
@@ -166,7 +199,10 @@ class Summarizer:
         """Close the open period, and continue with the bin edges of another model."""
         self.close()
         self._edges = self._edges_of(bin_edges)
-        self._tally = _Tally.empty(self._edges)
+        self._tally = self._empty()
+
+    def _empty(self) -> _Tally:
+        return _Tally.empty(self._edges, sketches=self._sketches)
 
     def _edges_of(self, bin_edges: Mapping[str, Doubles]) -> list[Doubles | None]:
         return [np.asarray(bin_edges[n], dtype=np.float64) if n in bin_edges else None for n in self._names]
@@ -189,7 +225,7 @@ class Summarizer:
         current = self.open_summary()
         if current is not None:
             self._closed.append(current)
-            self._tally = _Tally.empty(self._edges)
+            self._tally = self._empty()
         self._key = None
 
     def open_summary(self) -> Summary | None:
@@ -227,33 +263,48 @@ class Summarizer:
             fixed(Kind.INT64, tally.n),
             fixed(Kind.INT64, tally.missing),
             fixed(Kind.FLOAT64, tally.mean, known),
-            fixed(Kind.FLOAT64, tally.m2),
+            fixed(Kind.FLOAT64, _single(tally.m2)),
             fixed(Kind.FLOAT64, tally.low, known),
             fixed(Kind.FLOAT64, tally.high, known),
-            binaries([None if s.is_empty() else s.serialize() for s in tally.sketches]),
+            binaries([None if s.is_empty() else s.serialize() for s in tally.sketches or ()] or [None] * f),
             lists(Kind.INT64_LIST, tally.bins),
         ]
-        return RowBatch(SUMMARY_LAYOUT, columns, f)
+        return RowBatch(self._layout, columns, f)
 
 
-def merge_summaries(parts: Sequence[Summary], period_s: float, part: int) -> Summary:
+def _single(squares: Doubles) -> Doubles:
+    """Sums of squares with the 24 bits of a float32: nobody needs more of a spread, and it halves them."""
+    with np.errstate(over="ignore", under="ignore"):
+        rounded = squares.astype(np.float32).astype(np.float64)
+    fits = np.isfinite(rounded) & (rounded >= _SMALLEST_SQUARES)
+    return np.where(fits, rounded, squares)
+
+
+def merge_summaries(parts: Sequence[Summary], period_s: float, part: int, layout: RowLayout) -> Summary:
     """One summary of several of the same boot and model, over a longer period.
 
     Args:
         parts: At least one; all within one period of ``period_s``.
         period_s: Length of the merged period, seconds.
         part: Number of the merged part.
+        layout: ``packed_summary_layout`` of their profile.
+
+    Raises:
+        ValueError: One of them cannot be read.
     """
     span_us = round(period_s * 1e6)
     period_us = parts[0].period_us - parts[0].period_us % span_us
     merged: dict[tuple[str, str], dict[str, Any]] = {}
     for summary in parts:
-        for row in summary.batch().to_pylist():
+        for row in summary.batch(layout).to_pylist():
             key = (row["featureset"], row["feature"])
             merged[key] = _merge_rows(merged[key], row) if key in merged else row
     for row in merged.values():
         row |= {"period_start": period_us, "period_s": period_s, "part": part}
-    value, raw = encode_rows(RowBatch.from_pylist(list(merged.values()), SUMMARY_LAYOUT))
+    batch = RowBatch.from_pylist(list(merged.values()), layout)
+    m2 = batch.columns[_M2]
+    rounded = [*batch.columns[:_M2], fixed(Kind.FLOAT64, _single(m2.values)), *batch.columns[_M2 + 1 :]]
+    value, raw = encode_rows(RowBatch(layout, rounded, batch.num_rows))
     return Summary(parts[0].boot_id, parts[0].model_version, period_us, period_s, part, value, raw)
 
 
@@ -267,8 +318,11 @@ def _merge_rows(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
         kept = ("mean", "m2", "min", "max", "sketch", "bin_counts")
         return merged | {name: b[name] for name in kept}
     delta = b["mean"] - a["mean"]
-    sketch = kll_floats_sketch.deserialize(a["sketch"])
-    sketch.merge(kll_floats_sketch.deserialize(b["sketch"]))
+    sketch = None  # of both, or of neither: half a sketch would pass for all
+    if a["sketch"] is not None and b["sketch"] is not None:
+        both = kll_floats_sketch.deserialize(a["sketch"])
+        both.merge(kll_floats_sketch.deserialize(b["sketch"]))
+        sketch = both.serialize()
     bins = None
     if a["bin_counts"] is not None and b["bin_counts"] is not None:
         bins = [x + y for x, y in zip(a["bin_counts"], b["bin_counts"], strict=True)]
@@ -277,6 +331,6 @@ def _merge_rows(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
         "m2": a["m2"] + b["m2"] + delta**2 * a["n"] * b["n"] / n,
         "min": min(a["min"], b["min"]),
         "max": max(a["max"], b["max"]),
-        "sketch": sketch.serialize(),
+        "sketch": sketch,
         "bin_counts": bins,
     }

@@ -25,6 +25,7 @@ from feature_store.sound_files import read_each
 from schemas.durable import DISK
 from schemas.errors import DamagedLakeError, UnknownSchemaError
 from schemas.instants import utc_now
+from schemas.packed_schemas import packed_books_rows, packed_summary_rows
 from schemas.profile import Profile
 from schemas.row_schemas import (
     BOOKS_ROWS,
@@ -62,7 +63,7 @@ class WireSchema:
 
 _ALWAYS_KNOWN = {
     fingerprint(schema): WireSchema(None, schema, schema.metadata[b"kind"].decode())
-    for schema in (SUMMARY_ROWS, BOOKS_ROWS)
+    for schema in (SUMMARY_ROWS, BOOKS_ROWS, packed_books_rows())
 }
 
 
@@ -200,8 +201,10 @@ class ProfileRegistry:
         for name, newest in self.profiles().items():
             versions = [self._try(path) for path in self._versions(name)[:-1]]
             for profile in [*(v for v in versions if v is not None), newest]:
-                for schema in (telemetry_rows_of_wire_1(profile), telemetry_rows(profile)):
-                    found[fingerprint(schema)] = WireSchema(profile, schema, "telemetry")
+                wires = (telemetry_rows_of_wire_1(profile), telemetry_rows(profile))
+                for schema in (*wires, packed_summary_rows(profile)):
+                    kind = schema.metadata[b"kind"].decode()
+                    found[fingerprint(schema)] = WireSchema(profile, schema, kind)
                     self._pointers[fingerprint(schema)] = _pointer_of(profile)
         return found
 

@@ -21,6 +21,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
 
 from schemas.arrow_bounds import check_unpacked, check_value
 from schemas.errors import DecodeError, SignatureError
+from schemas.packed_rows import PACKING, pack_rows
+from schemas.row_batch import RowBatch
 from schemas.row_schemas import fingerprint
 from schemas.topics import Lane
 
@@ -169,14 +171,16 @@ class Rows(Protocol):
 
 
 def encode_rows(batch: Rows) -> tuple[bytes, int]:
-    """Rows as one lz4 block of an Arrow record batch message, without its schema.
+    """Rows as one lz4 block of an Arrow record batch message without its schema, or of packed rows.
 
-    Compressed as a whole, so that the batch's own metadata shrinks too: it is most of a small message.
+    Compressed as a whole, so that the batch's own metadata shrinks too: it is most of a small message. Rows
+    whose layout has the key ``packing`` are packed (``schemas.packed_rows``).
 
     Returns:
         The compressed bytes and their length before compression.
     """
-    raw = batch.serialize()
+    packed = isinstance(batch, RowBatch) and PACKING in batch.layout.metadata
+    raw = pack_rows(batch) if packed else batch.serialize()  # type: ignore[arg-type]  # it is a RowBatch
     return pack(raw), len(raw)
 
 
@@ -216,11 +220,16 @@ def decode_rows(value: bytes, raw_bytes: int, schema: pa.Schema) -> pa.RecordBat
     """
     import pyarrow as pa  # noqa: PLC0415  (heavy: a device does without)
 
+    from schemas.packed_arrow import unpacked_batch  # noqa: PLC0415  (likewise)
+
     raw = unpack(value, raw_bytes)
     try:
-        message = pa.ipc.read_message(raw)
-        check_unpacked(message)
-        batch = pa.ipc.read_record_batch(message, schema)
+        if PACKING.encode() in (schema.metadata or {}):
+            batch = unpacked_batch(raw, schema)
+        else:
+            message = pa.ipc.read_message(raw)
+            check_unpacked(message)
+            batch = pa.ipc.read_record_batch(message, schema)
         batch.validate(full=True)
     except (pa.ArrowException, OSError, EOFError, ValueError) as exc:
         raise DecodeError(f"value does not decode as {fingerprint(schema)}: {exc}") from exc

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     Field,
@@ -22,6 +22,7 @@ from schemas.decision_policy import DecisionPolicy
 from schemas.learning_policy import GatePolicy, RolloutPolicy, TrainingPolicy
 from schemas.recording_section import YOUNGER_REPLAY_KEYS, Replay
 from schemas.section import Fraction, Name, Probability, Section
+from schemas.summary_period import with_period
 
 FEATURE_KINDS: dict[str, str] = {
     "last": "last sample",
@@ -181,6 +182,8 @@ class FilterPolicy(Section):
         pretrigger: Rows to send from before a threshold row.
         budget_rows_per_hour: Target for sampled rows; above it p is lowered, down to ``p_min``.
         thinning_floor: Thinning factor below which eviction gives up a whole block.
+        delay_s: How long rows without a rule may wait for more of them; only where windows are a minute apart
+            or more.
     """
 
     p: Probability = 0.05
@@ -192,6 +195,7 @@ class FilterPolicy(Section):
     pretrigger: NonNegativeInt = 3
     budget_rows_per_hour: PositiveInt | None = None
     thinning_floor: Probability = 1 / 64
+    delay_s: NonNegativeFloat = 0.0
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -204,10 +208,15 @@ class SummaryPolicy(Section):
     """Mergeable summaries and books.
 
     Attributes:
-        period_s: Length of a summary period, seconds; a divisor of an hour keeps periods aligned to hours.
+        period_s: Length of a summary period, seconds; a divisor of an hour keeps periods aligned to hours. A
+            profile that does not say gets one that holds enough windows (``schemas.summary_period``).
+        sketches: Whether summaries hold a quantile sketch of each feature.
+        moments: Whether lines of the books hold means and co-moments of the features.
     """
 
     period_s: PositiveFloat = 60.0
+    sketches: bool = False
+    moments: bool = False
 
 
 class DriftPolicy(Section):
@@ -235,6 +244,16 @@ class DriftPolicy(Section):
     cooldown_windows: NonNegativeInt = 12
     warmup_windows: PositiveInt = 8
     seasonal_s: PositiveFloat | None = None
+
+
+_YOUNGER_KEYS = {
+    "replay": YOUNGER_REPLAY_KEYS,
+    "summaries": ("sketches", "moments"),
+    "filter": ("delay_s",),
+}
+"""Keys that release 0.2.0 did not have, by section."""
+SLOW_S = 60.0
+"""Seconds between windows from which rows may wait for one another; faster ones leave at once (ADR 30)."""
 
 
 class ClockPolicy(Section):
@@ -323,11 +342,17 @@ class Profile(Section):
         """First 16 hex digits of SHA-256 over the canonical profile."""
         dumped = self.model_dump(mode="json")
         # Keys younger than release 0.2.0 count only where they are used: it knows the digest without them.
-        for key in YOUNGER_REPLAY_KEYS:
-            if not dumped["replay"][key]:
-                del dumped["replay"][key]
+        for section, keys in _YOUNGER_KEYS.items():
+            for key in keys:
+                if not dumped[section][key]:
+                    del dumped[section][key]
         text = json.dumps(dumped, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_period(cls, given: Any) -> Any:
+        return with_period(given)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -346,6 +371,8 @@ class Profile(Section):
             unknown = sorted(set(names) - {*self.feature_names, "score"})
             if unknown:
                 raise ValueError(f"{where} names unknown features {unknown}")
+        if self.filter.delay_s and self.sampling.hop_s < SLOW_S:
+            raise ValueError("filter.delay_s is for windows that come once a minute or less often")
         ratio = self.drift.window_s / self.summaries.period_s
         if abs(ratio - round(ratio)) > 1e-9 or ratio < 1:
             raise ValueError("drift.window_s must be a whole multiple of summaries.period_s")

@@ -134,7 +134,12 @@ SUMMARY_LAYOUT = RowLayout(
         Column("m2", Kind.FLOAT64, "Sum of squared deviations from the mean."),
         Column("min", Kind.FLOAT64, "Smallest finite value.", nullable=True),
         Column("max", Kind.FLOAT64, "Largest finite value.", nullable=True),
-        Column("sketch", Kind.BINARY, "KLL sketch of floats (Apache DataSketches).", nullable=True),
+        Column(
+            "sketch",
+            Kind.BINARY,
+            "KLL sketch of floats (Apache DataSketches); null: the profile asks for none, or n = 0.",
+            nullable=True,
+        ),
         Column(
             "bin_counts",
             Kind.INT64_LIST,
@@ -166,13 +171,13 @@ BOOKS_LAYOUT = RowLayout(
         Column(
             "feature_means",
             Kind.FLOAT64_LIST,
-            "Mean of each feature over sensed rows, feature set order; stated when the period closed.",
+            "Mean of each feature over sensed rows, feature set order; null: the profile asks for no moments.",
             nullable=True,
         ),
         Column(
             "feature_comoments",
             Kind.FLOAT64_LIST,
-            "Upper triangle, by rows, of the summed products of deviations.",
+            "Upper triangle, by rows, of the summed products of deviations; null: likewise.",
             nullable=True,
         ),
     ),

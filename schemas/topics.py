@@ -69,14 +69,17 @@ TASK_TOPICS = (*DEVICE_TOPICS, AGGREGATE)
 """Task p reads partition p of each. Aggregates are keyed by cohort, so one task owns a cohort."""
 ALL_TOPICS = (*DEVICE_TOPICS, AGGREGATE, DRIFT, LIFECYCLE, DEAD_LETTER)
 
-WIRE = 2
+WIRE = 3
 """Number of what devices of this release send, raised by a release whose messages the last one cannot read.
 
-1: up to 0.2.0. 2: rows of telemetry may go without an inclusion probability (context).
+1: up to 0.2.0. 2: rows of telemetry may go without an inclusion probability (context). 3: summaries and books
+are packed.
 """
-WIRE_READ = Topic(f"wire.v{WIRE}", 1)
-"""Empty. A cloud that reads messages of this number has it; devices wait until it is there."""
-PROVISIONED_TOPICS = (*ALL_TOPICS, WIRE_READ)
+WIRES_READ = tuple(Topic(f"wire.v{number}", 1) for number in range(2, WIRE + 1))
+"""Empty. A cloud that reads messages of a number has its topic; devices wait until theirs is there."""
+WIRE_READ = WIRES_READ[-1]
+"""The one that devices of this release look for."""
+PROVISIONED_TOPICS = (*ALL_TOPICS, *WIRES_READ)
 """What a cloud makes on its broker."""
 
 LANES_OF: dict[str, tuple[Lane, ...]] = {

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from edge_producer.sending.blocked import BlockedMessage, BlockedMessages
 from edge_producer.sending.delivery_attempts import Rejection
+from edge_producer.sending.pace import SendingPace
 from edge_producer.sending.sealing import Sealer
 from edge_producer.sending.sender import Sender
 from edge_producer.sending.topic_limits import ASK_SOON_S, wire_size
@@ -111,6 +112,7 @@ class Outbox:
         self._sender = sender
         self._settings = settings
         self._admits = admitted
+        self._pace = SendingPace.of(settings, sealer.profile)
         self._sealing, self._stating = _Turns(), _Turns()
         self._unsent: list[tuple[int, int]] = []
         self._held: list[StoredMessage] = []
@@ -240,17 +242,18 @@ class Outbox:
         count = self._settings.max_in_flight - self._sender.in_flight - len(self._unsent)
         quota = _Quota(count, self._spool.messages, room_bytes)
         self._retry_blocked(now_s, quota)
-        linger_s = 0.0 if draining else self._settings.linger_s
+        pace = self._pace.draining() if draining else self._pace
         oldest = {d: s for d, s in self._spool.rows.oldest_s().items() if self._is_admitted(d)}
-        fresh_from_s = now_s - self._settings.backlog_after_s
+        fresh_from_s = now_s - pace.backlog_s
         devices = self._sealing.order(oldest)
         for device in devices:
-            self._seal_rows(device, Lane.LIVE, (fresh_from_s, _FOREVER), now_s - linger_s, quota)
+            if self._may_wait(device, now_s - oldest[device], pace):
+                continue
+            self._seal_rows(device, Lane.LIVE, (fresh_from_s, _FOREVER), now_s - pace.linger_s, quota)
         for device in self._spool.devices_with_summaries():
             if quota.left > 0 and self._is_admitted(device):
                 self.queue(quota.take(self._sealer.summaries(device)))
-        interval_s = 0.0 if draining else self._settings.books_interval_s
-        self._seal_books(now_s, quota, interval_s, draining if settled_only is None else settled_only)
+        self._seal_books(now_s, quota, pace, settled_only=draining if settled_only is None else settled_only)
         for device, event in states.items():
             if quota.left > 0 and self._is_admitted(device):
                 self.queue(quota.take([self._sealer.device_state(device, event)]))
@@ -361,10 +364,16 @@ class Outbox:
                 return
             self.queue(quota.take(self._sealer.rows(device, lane, rows)))
 
-    def _seal_books(self, now_s: float, quota: _Quota, interval_s: float, settled_only: bool) -> None:
+    def _may_wait(self, device: int, age_s: float, pace: SendingPace) -> bool:
+        """Whether all of a device's rows may wait for more: none is old, and no rule has selected one."""
+        if age_s >= pace.delay_s:
+            return False
+        return self._spool.rows.waits_without_rule(device, self._settings.message_rows)
+
+    def _seal_books(self, now_s: float, quota: _Quota, pace: SendingPace, *, settled_only: bool) -> None:
         """State lines of the books, a message at a time: memory may not hold all of them at once."""
-        books, left = self._spool.books, STATED_AT_ONCE
-        waiting = books.devices_due(now_s, interval_s, settled_only=settled_only)
+        books, left, interval_s = self._spool.books, STATED_AT_ONCE, pace.interval_s
+        waiting = books.devices_due(now_s, interval_s, settled_only=settled_only, gather_s=pace.gather_s)
         for device in self._stating.order(d for d in waiting if self._is_admitted(d)):
             while quota.left > 0 and left > 0:
                 lines = books.due(

@@ -27,10 +27,11 @@ from schemas.envelope import (
     seal,
     unpack,
 )
+from schemas.packed_rows import read_rows
+from schemas.packed_schemas import PACKED_BOOKS_LAYOUT, packed_summary_layout
 from schemas.profile import Profile
 from schemas.row_batch import RowBatch
 from schemas.row_schemas import (
-    BOOKS_LAYOUT,
     SUMMARY_LAYOUT,
     stratum_of,
     telemetry_layout,
@@ -73,6 +74,9 @@ class Sealer:
         signers: Key of each device that has one, by device id.
         profile: Profile of the devices.
         limit: Returns the largest message of a topic, as the broker counts it, by the topic's base name.
+
+    Attributes:
+        profile: As given.
     """
 
     def __init__(
@@ -84,10 +88,12 @@ class Sealer:
     ) -> None:
         self._spool = spool
         self._signers = signers
-        self._profile = profile
+        self.profile = self._profile = profile
         self._wire = telemetry_layout(profile)
-        older = (self._wire, telemetry_layout_of_wire_1(profile))
-        self._wires = {layout.fingerprint: layout for layout in older}
+        self._wires = {
+            TELEMETRY.base: _by_fingerprint(self._wire, telemetry_layout_of_wire_1(profile)),
+            SUMMARY.base: _by_fingerprint(packed_summary_layout(profile), SUMMARY_LAYOUT),
+        }
         self._limit = limit
         self._period_us = round(profile.summaries.period_s * 1e6)
         self._around: dict[tuple[int, Lane, str], int] = {}
@@ -131,27 +137,37 @@ class Sealer:
             start += n_rows
         return stored
 
-    def summaries(self, device: int) -> list[StoredMessage]:
-        """Seal some of the device's closed summaries, in several messages if need be."""
-        waiting = self._spool.summaries(device, SUMMARIES_PER_MESSAGE)
+    def summaries(self, producer: int, devices: Sequence[int] | None = None) -> list[StoredMessage]:
+        """Seal some closed summaries together, in several messages if need be.
+
+        Args:
+            producer: Number of the device that seals.
+            devices: Numbers of those that it speaks for; None: itself alone.
+        """
+        found = [self._spool.summaries(device, SUMMARIES_PER_MESSAGE) for device in devices or (producer,)]
+        waiting = [one for of_device in found for one in of_device]
         if not waiting:
             return []
         self._spool.remove_summaries(waiting)
-        return self._summary_rows(device, RowBatch.concat([summary.batch() for _, summary in waiting]))
+        batches = [summary.batch(self._spool.layout) for _, summary in waiting]
+        return self._summary_rows(producer, RowBatch.concat(batches))
 
     def _summary_rows(self, device: int, batch: RowBatch) -> list[StoredMessage]:
-        schema = SUMMARY_LAYOUT.fingerprint
+        schema = batch.layout.fingerprint
         return [
             self._store(device, _Payload(SUMMARY, Lane.SUMMARY, schema, value, n_rows, raw))
             for value, n_rows, raw in self._cut(device, SUMMARY.base, Lane.SUMMARY, schema, batch)
         ]
 
     def books(self, device: int, lines: Sequence[DueLine], now_s: float) -> list[StoredMessage]:
-        """Seal statements on lines of the device's books; a line that is too large loses its moments."""
-        name, period_s = self._spool.names[device], self._profile.summaries.period_s
-        batch = books_batch(name, [due.line for due in lines], period_s)
-        value, raw_bytes = encode_rows(batch)
-        if len(value) > self._room(device, BOOKS.base, Lane.BOOKS, BOOKS_LAYOUT.fingerprint):
+        """Seal statements on lines of books, which may be of several devices that this one speaks for.
+
+        A line that is too large loses its moments.
+        """
+        names = [self._spool.names[due.device] for due in lines]
+        value, raw_bytes = encode_rows(books_batch(names, [due.line for due in lines]))
+        schema = PACKED_BOOKS_LAYOUT.fingerprint
+        if len(value) > self._room(device, BOOKS.base, Lane.BOOKS, schema):
             if len(lines) > 1:
                 half = len(lines) // 2
                 return self.books(device, lines[:half], now_s) + self.books(device, lines[half:], now_s)
@@ -159,7 +175,7 @@ class Sealer:
                 self._spool.count({"moments_dropped": 1})
                 bare = lines[0]._replace(line=lines[0].line._replace(moments=None))
                 return self.books(device, [bare], now_s)
-        payload = _Payload(BOOKS, Lane.BOOKS, BOOKS_LAYOUT.fingerprint, value, len(lines), raw_bytes)
+        payload = _Payload(BOOKS, Lane.BOOKS, schema, value, len(lines), raw_bytes)
         stored = self._store(device, payload)
         self._spool.books.stated(lines, stored.id, now_s)
         return [stored]
@@ -176,10 +192,10 @@ class Sealer:
         device = self._spool.devices[envelope.producer]
         if found.topic == BOOKS.base:
             return self._restate(id_, envelope)
-        layout = self._layout(found.topic, envelope.schema)
+        layout = self._wires[found.topic].get(envelope.schema)
         if layout is None or envelope.n_rows < 2:
             return None
-        batch = RowBatch.deserialize(unpack(found.value, envelope.raw_bytes), layout)
+        batch = read_rows(unpack(found.value, envelope.raw_bytes), layout)
         lines = self._lines(id_, device, batch) if found.topic == TELEMETRY.base else []
         if lines is None or not self._divides(device, envelope, found.topic, batch):
             return None
@@ -202,12 +218,6 @@ class Sealer:
         """Whether messages with one row each would fit."""
         room = self._room(device, topic, envelope.lane, envelope.schema)
         return all(len(encode_rows(batch.slice(n, 1))[0]) <= room for n in range(batch.num_rows))
-
-    def _layout(self, topic: str, sealed_with: str) -> RowLayout | None:
-        """The layout of a message, if its fingerprint is one that this profile's rows have or had."""
-        if topic == TELEMETRY.base:
-            return self._wires.get(sealed_with)
-        return SUMMARY_LAYOUT if sealed_with == SUMMARY_LAYOUT.fingerprint else None
 
     def _lines(self, id_: int, device: int, batch: RowBatch) -> list[int] | None:
         """Line of the books of each row of a message; None where it cannot be told."""
@@ -269,3 +279,8 @@ class Sealer:
             digest=b"",
             signer="",
         )
+
+
+def _by_fingerprint(*layouts: RowLayout) -> dict[str, RowLayout]:
+    """Layouts that a profile's rows have or had, by what their messages were sealed with."""
+    return {layout.fingerprint: layout for layout in layouts}

@@ -99,12 +99,15 @@ class Eviction:
         self._target = limit * RELIEF
         if spool.bytes <= limit:
             return
+        # Merging costs nobody a row, and the drift watch nothing: its windows are that long.
+        while spool.bytes > self._target and self._left > 0 and self._merge_summaries():
+            pass
         while spool.bytes > self._target and spool.summary_bytes > SUMMARY_SHARE * limit and self._left > 0:
-            if not self._relieve_summaries():
+            if not self._drop_summary():
                 break
         while spool.bytes > self._target and self._left > 0 and self._thin(now_s):
             pass
-        while spool.bytes > self._target and self._left > 0 and self._relieve_summaries():
+        while spool.bytes > self._target and self._left > 0 and self._drop_summary():
             pass
         if spool.bytes <= self._target:
             self._order.clear()
@@ -137,17 +140,32 @@ class Eviction:
             log.warning("spool full: %d rows of one block given up", removed, extra={"device_id": name})
         return removed
 
-    def _relieve_summaries(self) -> bool:
-        return self._merge_summaries() or self._drop_summary()
+    def merge(self, at_once: int = EVICT_AT_ONCE) -> bool:
+        """Merge some summaries, whether there is room or not; False where none can be merged any more.
+
+        Args:
+            at_once: About how many. Call it inside the spool's transaction.
+        """
+        self._left = at_once
+        return self._merge_summaries()
 
     def _merge_summaries(self) -> bool:
-        """Merge one device's short periods into periods of a drift window; False where there are none."""
-        for device in self._spool.devices_with_summaries():
-            waiting = self._spool.summaries(device, max(min(MERGE_AT_ONCE, int(self._left)), 2))
+        """Merge one device's short periods into periods of a drift window; False where there are none.
+
+        A window to which more comes is left alone: it would be merged in two parts.
+        """
+        limit = max(min(MERGE_AT_ONCE, int(self._left)), 2)
+        for device in self._spool.devices_with_summaries(self._longest_s):
+            waiting = self._spool.summaries(device, limit, self._longest_s)
+            ends = {s.boot_id: 0 for _, s in waiting}
+            for _, s in waiting:
+                ends[s.boot_id] = max(ends[s.boot_id], s.period_us + round(s.period_s * 1e6))
+            newest_boot = waiting[-1][1].boot_id if waiting else 0
             merged = False
-            for _, group in groupby(sorted(waiting, key=self._merge_key), key=self._merge_key):
+            for key, group in groupby(sorted(waiting, key=self._merge_key), key=self._merge_key):
                 members = list(group)
-                if len(members) > 1:
+                is_over = key[0] != newest_boot or ends[key[0]] >= key[3] + round(self._longest_s * 1e6)
+                if len(members) > 1 and is_over:
                     self._replace(device, members)
                     merged = True
             if merged:
@@ -159,8 +177,8 @@ class Eviction:
         part = part if members[0][1].part >= 0 else -part  # a shadow's parts stay negative
         self._left -= len(members)
         self._spool.remove_summaries(members)
-        merged = merge_summaries([summary for _, summary in members], self._longest_s, part)
-        self._spool.add_summary(device, merged)
+        parts = [summary for _, summary in members]
+        self._spool.add_summary(device, merge_summaries(parts, self._longest_s, part, self._spool.layout))
         self._spool.count({"summaries_merged": len(members)})
 
     def _merge_key(self, waiting: tuple[int, Summary]) -> tuple[int, str, bool, int]:

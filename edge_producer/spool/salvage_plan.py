@@ -21,6 +21,7 @@ from edge_producer.books import BookKey
 from edge_producer.sensed_rows import StoredRow
 from edge_producer.spool.checksums import device_checksum, row_checksum, summary_checksum
 from edge_producer.spool.damaged_file import DamagedSpoolFile
+from edge_producer.spool.spool_file import AS_SAMPLED
 from edge_producer.summaries import Summary
 from schemas.envelope import Envelope, MessageVerifier, SealedMessage, read_envelope, verify
 from schemas.errors import PipelineError
@@ -225,10 +226,11 @@ def found_rows(
         "device, book, seq, event_us, mono_ns, time_quality, features, score, decision, reasons, sample_p,"
         " pi, u, sensed_s, crc"
     )
-    for id_, device, book, *values, pi, u, sensed_s, crc in file.by_id("rows", columns, after):
+    for id_, device, book, *values, stored_pi, u, sensed_s, crc in file.by_id("rows", columns, after):
         line, found = lines.get(book), None
         if line is not None and names.get(device) == line.device_id and isinstance(crc, int):
             seq, event_us, mono_ns, quality, features, score, decision, reasons, sample_p = values
+            pi = sample_p if stored_pi == AS_SAMPLED else stored_pi
             with suppress(TypeError, ValueError, OverflowError):
                 row = StoredRow(
                     id_, book, line.key.boot_id, seq, event_us, mono_ns, quality, features, score, decision,

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Self
 
@@ -23,10 +24,12 @@ from edge_producer.spool.spool_file import PAGE, WAL_PAGES, Connect, SpoolFile, 
 from edge_producer.spool.spool_lock import CommitNote, SpoolLock
 from edge_producer.spool.spool_messages import SpoolMessages
 from edge_producer.spool.spool_rows import SpoolRows
+from edge_producer.spool.spool_summaries import devices_with_summaries, read_summaries
 from edge_producer.spool.spool_tallies import agree, recount, total
 from edge_producer.spool.spool_totals import TOTALS, DeviceBooks, read_books
 from edge_producer.summaries import Summary
 from schemas.errors import SpoolDamagedError, SpoolOwnerError
+from schemas.packed_schemas import packed_summary_layout
 from schemas.profile import Profile
 from schemas.row_schemas import telemetry_layout, telemetry_layout_of_wire_1
 
@@ -79,17 +82,19 @@ class Spool:
         messages: Sealed messages.
         commits: Transactions since the file was made; opening it is none.
         found_commits: Those of them that held when it was opened.
+        layout: Of the summaries in it.
     """
 
-    def __init__(self, file: SpoolFile) -> None:
+    def __init__(self, file: SpoolFile, profile: Profile) -> None:
         self._file = file
+        self.layout = packed_summary_layout(profile)
         self._connection = file.connection
         self.spool_id = file.spool_id
         self.devices: dict[str, int] = dict(
             self._connection.execute("SELECT device_id, no FROM devices").fetchall()
         )
         self.names = {no: name for name, no in self.devices.items()}
-        self.books = SpoolBooks(self._connection)
+        self.books = SpoolBooks(self._connection, profile.summaries.period_s)
         self.books.awaited.update(self._awaited())
         self.rows = SpoolRows(self._connection, self.books)
         self.messages = SpoolMessages(self._connection, self.books, self.names)
@@ -123,7 +128,7 @@ class Spool:
         access = access or SpoolAccess()
         file = SpoolFile.open(path, device_ids, access.lock, access.connect, access.wal_pages)
         try:
-            spool = cls(file)
+            spool = cls(file, profile)
             spool._refuse_older_copy()
             # Not counted: whether an earlier transaction held is told by the count.
             with file.transaction():
@@ -303,24 +308,23 @@ class Spool:
         )
         self.summary_bytes += len(summary.value)
 
-    def devices_with_summaries(self) -> list[int]:
-        """Devices with unsealed summaries."""
-        query = "SELECT no FROM devices WHERE EXISTS (SELECT 1 FROM summaries WHERE device = no) ORDER BY no"
-        return [no for (no,) in self._connection.execute(query)]
+    def devices_with_summaries(self, below_s: float = inf) -> list[int]:
+        """Devices with unsealed summaries, of periods shorter than this."""
+        return devices_with_summaries(self._connection, below_s)
 
-    def summaries(self, device: int, limit: int) -> list[tuple[int, Summary]]:
-        """Unsealed summaries with their ids, in the order they closed; a damaged one is given up."""
-        found = self._connection.execute(
-            "SELECT id, crc, boot_id, model, period_us, period_s, part, value, raw_bytes FROM summaries"
-            " WHERE device = ? ORDER BY id LIMIT ?",
-            (device, limit),
-        )
-        read = [(id_, crc, Summary(*rest)) for id_, crc, *rest in found]
-        damaged = [(id_, summary) for id_, crc, summary in read if not _holds(crc, summary)]
+    def summaries(self, device: int, limit: int, below_s: float = inf) -> list[tuple[int, Summary]]:
+        """Unsealed summaries with their ids, in the order they closed; a damaged one is given up.
+
+        Args:
+            device: Number of the device.
+            limit: Most summaries.
+            below_s: Only of periods shorter than this.
+        """
+        whole, damaged = read_summaries(self._connection, device, limit, below_s, self.layout)
         if damaged:
             self.remove_summaries(damaged)
             self.count({"summaries_damaged": len(damaged)})
-        return [(id_, summary) for id_, crc, summary in read if _holds(crc, summary)]
+        return whole
 
     def remove_summaries(self, summaries: Iterable[tuple[int, Summary]]) -> None:
         """Remove summaries that a sealed message or a merged summary holds, or that are given up."""
@@ -342,16 +346,20 @@ class Spool:
         return {device: DeviceBooks(*counts) for device, *counts in self._connection.execute(TOTALS)}
 
     def _adopt(self, profile: Profile) -> None:
-        wire, older = (
-            f"{profile.name}/{layout(profile).fingerprint}/{profile.summaries.period_s}"
+        wires = [
+            f"{profile.name}/{layout(profile).fingerprint}"
             for layout in (telemetry_layout, telemetry_layout_of_wire_1)
-        )
-        known = self._file.meta("wire")
-        if known not in (None, wire, older) and (self.rows.bytes or self._held() or self.books.unstated()):
+        ]
+        wire, known = f"{wires[0]}/{profile.summaries.period_s}", self._file.meta("wire")
+        before, _, period_s = (known or wire).rpartition("/")
+        waits = self.rows.bytes or self._held() or self.books.unstated() or self.summary_bytes
+        if before not in wires and waits:
             raise SpoolOwnerError(
                 f"{self._file.path} holds rows of another profile or feature set ({known}); "
                 "drain it with that one first, or move it aside to start empty"
             )
+        if float(period_s) != profile.summaries.period_s:
+            self.books.keep_period(float(period_s))
         if known != wire or self.meta("check") is None:
             self.set_meta("wire", wire)
 
@@ -386,8 +394,3 @@ class Spool:
         for device, *summary in self._connection.execute(open_ones).fetchall():
             self.add_summary(device, Summary(*summary))
         self._connection.execute("UPDATE devices SET open_value = NULL")
-
-
-def _holds(crc: int | None, summary: Summary) -> bool:
-    """Whether a summary is as it was stored; one of 0.2.0 has no checksum."""
-    return crc is None or crc == summary_checksum(summary)

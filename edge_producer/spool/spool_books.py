@@ -48,24 +48,39 @@ class SpoolBooks:
 
     Attributes:
         awaited: Ids of lines of which another spool still holds rows or messages, to be taken over.
+
+    Args:
+        connection: The spool's.
+        period_s: Length of a period in the profile.
     """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, period_s: float) -> None:
         self._connection = connection
+        self._period_s = period_s
+        self._earlier: dict[tuple[int, int], float] = {}
         self.awaited: set[int] = set()
+
+    def keep_period(self, period_s: float) -> None:
+        """The profile has another period; lines that are there, and later ones of their boots, keep this."""
+        self._connection.execute("UPDATE books SET period_s = ? WHERE period_s IS NULL", (period_s,))
+        boots = self._connection.execute("SELECT DISTINCT device, boot_id, period_s FROM books")
+        self._earlier = {(device, boot): length for device, boot, length in boots}
 
     def change(self, device: int, key: BookKey, change: BookChange, now_s: float) -> int:
         """Count rows that the filter released; returns the line's id."""
         pending = change.sensed - change.filtered - change.lost
+        counts = (change.sensed, change.filtered, pending, change.lost, change.lost)
+        period_s = self._earlier.get((device, key.boot_id))
         id_, moments = self._connection.execute(
             "INSERT INTO books (device, boot_id, period_us, model, stratum, sensed, filtered, pending,"
-            " evicted, lost, changed_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+            " evicted, lost, changed_s, period_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET"
             " sensed = sensed + excluded.sensed, filtered = filtered + excluded.filtered,"
             " pending = pending + excluded.pending, evicted = evicted + excluded.evicted,"
             " lost = lost + excluded.lost,"
             " changed_s = CASE dirty WHEN 1 THEN changed_s ELSE excluded.changed_s END, dirty = 1"
             " RETURNING id, moments",
-            (device, *key, change.sensed, change.filtered, pending, change.lost, change.lost, now_s),
+            (device, *key, *counts, now_s, period_s),
         ).fetchone()
         if change.moments is not None:
             total = change.moments if moments is None else CoMoments.from_bytes(moments) | change.moments
@@ -162,13 +177,25 @@ class SpoolBooks:
             (device, *counts),
         )
 
-    def devices_due(self, now_s: float, interval_s: float, *, settled_only: bool) -> list[int]:
-        """Devices with a line that is due; see ``due``."""
+    def devices_due(
+        self, now_s: float, interval_s: float, *, settled_only: bool, gather_s: float = 0.0
+    ) -> list[int]:
+        """Devices with a line that is due; see ``due``.
+
+        Args:
+            now_s: Steady clock.
+            interval_s: As for ``due``.
+            settled_only: As for ``due``.
+            gather_s: How long a line waits for later ones, from its first change on: then all are stated
+                together. A message costs more than the lines in it.
+        """
         settled, waiting = self._bounds(now_s, interval_s, settled_only=settled_only)
+        since = now_s - gather_s
         found = self._connection.execute(
-            f"SELECT no FROM devices WHERE EXISTS (SELECT 1 FROM books b WHERE b.device = no AND {_SETTLED})"  # noqa: S608  (constants)
-            f" OR EXISTS (SELECT 1 FROM books b WHERE b.device = no AND {_WAITING}) ORDER BY no",
-            (*settled, *waiting),
+            f"SELECT no FROM devices WHERE EXISTS (SELECT 1 FROM books b WHERE b.device = no AND {_SETTLED}"  # noqa: S608  (constants)
+            f" AND b.changed_s <= ?) OR EXISTS (SELECT 1 FROM books b WHERE b.device = no AND {_WAITING}"
+            " AND b.changed_s <= ?) ORDER BY no",
+            (*settled, since, *waiting, since),
         )
         return [no for (no,) in found]
 
@@ -205,16 +232,17 @@ class SpoolBooks:
         # A block that ``blocks`` does not list was never thinned: its tau is 1.
         found = self._connection.execute(
             "SELECT b.id, b.device, b.boot_id, b.period_us, b.model, b.stratum, b.revision + 1, b.sensed,"  # noqa: S608  (constants)
-            " b.acked, b.filtered, b.evicted, b.refused, b.pending, b.lost, coalesce(k.tau, 1.0), b.moments"
+            " b.acked, b.filtered, b.evicted, b.refused, b.pending, b.lost, coalesce(k.tau, 1.0), b.moments,"
+            " coalesce(b.period_s, ?)"
             " FROM books b LEFT JOIN blocks k"
             " ON k.device = b.device AND k.period_us = b.period_us AND k.stratum = b.stratum"
             f" WHERE b.device = ? AND {which} LIMIT ?",
-            (*args, limit),
+            (self._period_s, *args, limit),
         )
         # A block that was given up (tau 0), or rows of it that could not be kept: the line states a gap.
         return [
-            DueLine(id_, device, BookLine._make([*counts, lost > 0 or not tau, tau, moments]))
-            for id_, device, *counts, lost, tau, moments in found
+            DueLine(id_, device, BookLine._make([*counts, lost > 0 or not tau, tau, moments, period_s]))
+            for id_, device, *counts, lost, tau, moments, period_s in found
         ]
 
     def stated(self, lines: Sequence[DueLine], message: int, now_s: float) -> None:

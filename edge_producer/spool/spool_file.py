@@ -41,8 +41,10 @@ from schemas.errors import SpoolDamagedError, SpoolOwnerError
 FORMAT = "1"
 PAGE = 4096
 """Bytes of a page: SQLite's default, which every spool was made with."""
-WAL_PAGES = 4000
-"""Pages in the write-ahead log from which it is copied into the file."""
+AS_SAMPLED = 0.0
+"""What ``rows.pi`` holds where it equals ``sample_p``, which is nearly always: it takes no byte."""
+WAL_PAGES = 2000
+"""Pages in the write-ahead log from which it is copied into the file. Twice as many are kept free for it."""
 WHOLE_CHECK_PAGES = 8192
 """Pages up to which a check compares every index with its table: that takes a second or two."""
 _CHECKED = ("format", "spool_id", "devices", "wire")
@@ -107,13 +109,15 @@ CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT RO
 _ADDED = (
     ("devices", "crc", "INTEGER"),
     ("books", "lost", "INTEGER NOT NULL DEFAULT 0"),
+    ("books", "period_s", "REAL"),
     ("rows", "crc", "INTEGER"),
     ("summaries", "crc", "INTEGER"),
     ("messages", "attempt", "INTEGER NOT NULL DEFAULT 1"),
     ("messages", "blocked", "TEXT"),
 )
-"""Columns since 0.2.0: checksums; rows of a line that could not be kept; whether an attempt to send a message
-may have reached the broker (1) or none can have (0); why a message is blocked."""
+"""Columns since 0.2.0: checksums; rows of a line that could not be kept; the length of a line's period where
+the profile has had another since; whether an attempt to send a message may have reached the broker (1) or
+none can have (0); why a message is blocked."""
 
 
 class SpoolFile:

@@ -6,6 +6,7 @@ import logging
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from math import floor
 from typing import NamedTuple
 
 from edge_producer.books import BookKey
@@ -13,15 +14,17 @@ from edge_producer.sensed_rows import Row, StoredRow
 from edge_producer.spool.checksums import row_checksum
 from edge_producer.spool.salvage_plan import FoundRow
 from edge_producer.spool.spool_books import SpoolBooks
-from edge_producer.spool.spool_file import one
+from edge_producer.spool.spool_file import AS_SAMPLED, one
 from edge_producer.spool.spool_tallies import total
-from schemas.row_schemas import CONTEXT, GIVES_WAY, Stratum
+from schemas.row_schemas import CONTEXT, GIVES_WAY, RULES, Stratum
 
 log = logging.getLogger(__name__)
 
 ROW_OVERHEAD = 160
 """Bytes that a row takes in the file besides its features, indexes included."""
 
+
+_PI = "CASE r.pi WHEN 0 THEN r.sample_p ELSE r.pi END"
 
 _INSERT = (
     "INSERT INTO rows (device, book, seq, event_us, mono_ns, time_quality, features, score, decision,"
@@ -68,6 +71,8 @@ class SpoolRows:
             features = row.features.tobytes()
             self.bytes += len(features) + ROW_OVERHEAD
             crc = row_checksum(device, row, features, row.pi, row.u)
+            # Whole seconds, which SQLite stores in four bytes, and once more in the index.
+            sensed_s = float(floor(row.sensed_s))
             kept.append(
                 (
                     device,
@@ -81,9 +86,9 @@ class SpoolRows:
                     row.decision,
                     row.reasons,
                     row.sample_p,
-                    row.pi,
+                    _stored_pi(row.pi, row.sample_p),
                     row.u,
-                    row.sensed_s,
+                    sensed_s,
                     crc,
                 )
             )
@@ -98,6 +103,7 @@ class SpoolRows:
         crc = row_checksum(device, row, row.features, pi, u)
         self.bytes += len(row.features) + ROW_OVERHEAD
         values = (device, book, row.seq, row.event_us, row.mono_ns, row.time_quality, row.features, row.score)
+        pi = _stored_pi(pi, row.sample_p)
         more = (row.decision, row.reasons, row.sample_p, pi, u, row.sensed_s, crc)
         self._connection.execute(_INSERT, (*values, *more))
 
@@ -109,16 +115,25 @@ class SpoolRows:
         )
         return {device: oldest for device, oldest in found if oldest is not None}
 
+    def waits_without_rule(self, device: int, limit: int) -> bool:
+        """Whether fewer unsealed rows of a device wait than this, and no rule has selected one of them."""
+        rows, urgent = self._connection.execute(
+            "SELECT count(*), coalesce(max(reasons & ? != 0), 0) FROM"
+            " (SELECT reasons FROM rows WHERE device = ? LIMIT ?)",
+            (RULES | CONTEXT, device, limit),
+        ).fetchone()
+        return bool(rows < limit and not urgent)
+
     def read(self, device: int, from_s: float, before_s: float, limit: int) -> list[StoredRow]:
         """Rows sensed in the half-open span, oldest first, with their inclusion probability as thinned.
 
         A damaged row is given up, so fewer than there are may come.
         """
         found = self._connection.execute(
-            "SELECT r.id, r.book, b.boot_id, r.seq, r.event_us, r.mono_ns, r.time_quality, r.features,"
+            "SELECT r.id, r.book, b.boot_id, r.seq, r.event_us, r.mono_ns, r.time_quality, r.features,"  # noqa: S608  (constants)
             " r.score, r.decision, r.reasons, r.sample_p,"
-            " CASE WHEN r.reasons & ? THEN NULL ELSE r.pi * coalesce(k.tau, 1.0) END, b.model, r.sensed_s,"
-            " r.pi, r.u, r.crc FROM rows r JOIN books b ON b.id = r.book LEFT JOIN blocks k"
+            f" CASE WHEN r.reasons & ? THEN NULL ELSE {_PI} * coalesce(k.tau, 1.0) END, b.model, r.sensed_s,"
+            f" {_PI}, r.u, r.crc FROM rows r JOIN books b ON b.id = r.book LEFT JOIN blocks k"
             " ON k.device = b.device AND k.period_us = b.period_us AND k.stratum = b.stratum"
             " WHERE r.device = ? AND r.sensed_s >= ? AND r.sensed_s < ? ORDER BY r.sensed_s, r.id LIMIT ?",
             (CONTEXT, device, from_s, before_s, limit),
@@ -212,8 +227,8 @@ class SpoolRows:
             now_s: Steady clock.
         """
         removed = self._connection.execute(
-            "DELETE FROM rows WHERE book IN (SELECT id FROM books WHERE device = ? AND period_us = ?"
-            " AND stratum = ?) AND u >= pi * ? RETURNING book, length(features)",
+            "DELETE FROM rows AS r WHERE book IN (SELECT id FROM books WHERE device = ? AND period_us = ?"  # noqa: S608  (constants)
+            f" AND stratum = ?) AND u >= {_PI} * ? RETURNING book, length(features)",
             (*block, tau),
         ).fetchall()
         for book, n in Counter(book for book, _ in removed).items():
@@ -222,3 +237,7 @@ class SpoolRows:
         self._tau[block] = tau
         self._connection.execute("INSERT OR REPLACE INTO blocks VALUES (?, ?, ?, ?)", (*block, tau))
         return len(removed)
+
+
+def _stored_pi(pi: float, sample_p: float) -> float:
+    return AS_SAMPLED if pi == sample_p else pi

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from schemas.profile import Profile
 from schemas.profile_file import parse_profile
+from schemas.summary_period import PERIODS_S, period_for
 
-PERIODS_S = (5, 10, 30, 60, 300, 600, 1800, 3600, 21600, 86400, 604800, 2419200, 14515200)
-"""Each divides the next, so that a drift window is a whole number of summary periods."""
+LEAST_PERIOD_S = 5
 CENTURY_S = 3_155_760_000.0
 
 
@@ -185,7 +185,7 @@ after_windows = 2
 
 def _policies(plan: ProfileContents) -> str:
     hop_s = plan.shape.hop / plan.rate_hz
-    period = next((p for p in PERIODS_S[:-1] if p >= 12 * hop_s), PERIODS_S[-2])
+    period = period_for(hop_s, LEAST_PERIOD_S)
     window = next((p for p in PERIODS_S if p >= 4 * period), PERIODS_S[-1])
     return f"""[filter]
 p = 0.1  # share of unremarkable rows that is sent; estimates weight by it

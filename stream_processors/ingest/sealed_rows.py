@@ -10,6 +10,7 @@ that it always had.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import NamedTuple
@@ -18,6 +19,7 @@ import pyarrow as pa
 
 from schemas.envelope import decode_rows, unpack
 from schemas.errors import DecodeError
+from schemas.packed_arrow import is_packed_schema
 from stream_processors.ingest.joined_columns import Cuts, JoinedColumn, Pieces, Unjoinable, joined_column
 
 FEWEST_TOGETHER = 4
@@ -85,11 +87,10 @@ class RowReader:
 
     def __init__(self, schema: pa.Schema) -> None:
         self._schema = schema
-        self._columns: list[JoinedColumn] | None
-        try:
-            self._columns = [joined_column(f.type) for f in schema]
-        except Unjoinable:
-            self._columns = None
+        self._columns: list[JoinedColumn] | None = None  # None: each message is decoded by itself
+        if not is_packed_schema(schema):
+            with suppress(Unjoinable):
+                self._columns = [joined_column(f.type) for f in schema]
         self._layouts: dict[bytes, _Layout | None] = {}  # by metadata; None: it came once
 
     def read(self, messages: Sequence[SealedValue]) -> list[RowSpan | DecodeError]:

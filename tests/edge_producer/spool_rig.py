@@ -21,6 +21,7 @@ from edge_producer.spool.eviction import Eviction
 from edge_producer.spool.spool import DeviceBooks, Spool, read_books
 from edge_producer.window import Floats, Samples, SourcePause, Window
 from schemas.envelope import Envelope, SealedMessage, decode_rows, encode_rows, read_envelope, seal
+from schemas.packed_schemas import packed_books_rows, packed_summary_rows
 from schemas.profile import Profile
 from schemas.profile_file import parse_profile
 from schemas.row_schemas import (
@@ -28,8 +29,10 @@ from schemas.row_schemas import (
     SUMMARY_ROWS,
     Reason,
     TimeQuality,
+    fingerprint,
     telemetry_layout_of_wire_1,
     telemetry_rows,
+    telemetry_rows_of_wire_1,
 )
 from schemas.topics import Lane
 
@@ -83,6 +86,13 @@ def bench_profile(**filter_policy: object) -> Profile:
     profile = parse_profile(PROFILE, "bench")
     policy = profile.filter.model_validate({**profile.filter.model_dump(), **filter_policy})
     return profile.model_copy(update={"filter": policy})
+
+
+def rich_profile(**filter_policy: object) -> Profile:
+    """The same, with sketches and moments."""
+    profile = bench_profile(**filter_policy)
+    more = {"sketches": True, "moments": True}
+    return profile.model_copy(update={"summaries": profile.summaries.model_copy(update=more)})
 
 
 class FirstSample:
@@ -260,7 +270,8 @@ class SpoolRig:
 
     def rows_of(self, messages: Iterable[SealedMessage]) -> list[dict]:
         """Rows inside telemetry messages."""
-        return _rows(messages, telemetry_rows(self.profile), "telemetry.v1")
+        wires = (telemetry_rows(self.profile), telemetry_rows_of_wire_1(self.profile))
+        return _rows(messages, wires, "telemetry.v1")
 
     def _remember(self, ids: list[int]) -> list[int]:
         self.sealed |= {i: self.spool.messages.read(i) for i in ids}
@@ -269,20 +280,20 @@ class SpoolRig:
 
 def statements(messages: Iterable[SealedMessage]) -> list[dict]:
     """Lines inside books messages."""
-    return _rows(messages, BOOKS_ROWS, "books.v1")
+    return _rows(messages, (BOOKS_ROWS, packed_books_rows()), "books.v1")
 
 
-def summary_rows(messages: Iterable[SealedMessage]) -> list[dict]:
+def summary_rows(messages: Iterable[SealedMessage], profile: Profile | None = None) -> list[dict]:
     """Rows inside summary messages."""
-    return _rows(messages, SUMMARY_ROWS, "summary.v1")
+    return _rows(messages, (SUMMARY_ROWS, packed_summary_rows(profile or bench_profile())), "summary.v1")
 
 
-def _rows(messages: Iterable[SealedMessage], schema: pa.Schema, topic: str) -> list[dict]:
-    found = []
+def _rows(messages: Iterable[SealedMessage], schemas: Iterable[pa.Schema], topic: str) -> list[dict]:
+    known, found = {fingerprint(schema): schema for schema in schemas}, []
     for message in messages:
         if message.topic == topic:
             envelope, _ = read_envelope(message.key, message.headers)
-            found += decode_rows(message.value, envelope.raw_bytes, schema).to_pylist()
+            found += decode_rows(message.value, envelope.raw_bytes, known[envelope.schema]).to_pylist()
     return found
 
 

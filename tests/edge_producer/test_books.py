@@ -52,13 +52,13 @@ def test_moments_of_nothing_change_no_others(n, width):
 
 def line(moments: CoMoments | None) -> BookLine:
     blob = None if moments is None else moments.to_bytes()
-    return BookLine(1, 0, "m", "sample", 1, 3, 3, 0, 0, 0, 0, gap=False, thinning=1.0, moments=blob)
+    return BookLine(1, 0, "m", "sample", 1, 3, 3, 0, 0, 0, 0, False, 1.0, blob, 10.0)
 
 
 def test_a_statement_carries_mean_and_upper_triangle_and_none_where_there_are_none():
     some = CoMoments.of(np.array([[1, 2], [3, 6]], dtype=np.float32))
     nothing = CoMoments.of(np.zeros((0, 2), dtype=np.float32))
-    stated = books_batch("d", [line(some), line(nothing), line(None)], 10.0).to_pylist()
+    stated = books_batch(["d"] * 3, [line(some), line(nothing), line(None)]).to_pylist()
     assert [row["feature_means"] for row in stated] == [[2.0, 4.0], None, None]
     assert [row["feature_comoments"] for row in stated] == [[2.0, 4.0, 8.0], None, None]
 

@@ -65,7 +65,7 @@ def test_a_device_waits_with_one_clear_line_and_sends_everything_once_the_cloud_
         result, status = run(tmp_path, broker, older, 0, 40)
     lines = [r.getMessage() for r in caplog.records if "earlier release" in r.getMessage()]
     assert lines == [status["waits_because"]]
-    assert f"no topic {older}.wire.v2" in lines[0]
+    assert f"no topic {older}.{WIRE_READ.base}" in lines[0]
     assert status["stalled"]
     assert not result.drained
     assert (result.books["d-1"].pending, result.books["d-1"].acked) == (40, 0)

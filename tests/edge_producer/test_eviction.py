@@ -3,7 +3,7 @@
 from edge_producer.spool.eviction import Eviction
 from edge_producer.spool.spool_rows import ThinnedBlock
 from schemas.row_schemas import BOOK_COUNTS, RULES
-from tests.edge_producer.spool_rig import bench_profile, statements, summary_rows
+from tests.edge_producer.spool_rig import bench_profile, rich_profile, statements, summary_rows
 
 
 def filled(rigs, tmp_path, **policy):
@@ -21,7 +21,8 @@ def without_statements(rig):
 
 
 def stored(rig):
-    query = "SELECT b.period_us, b.stratum, r.u, r.pi FROM rows r JOIN books b ON b.id = r.book"
+    pi = "CASE r.pi WHEN 0 THEN r.sample_p ELSE r.pi END"
+    query = f"SELECT b.period_us, b.stratum, r.u, {pi} FROM rows r JOIN books b ON b.id = r.book"
     return rig.spool._connection.execute(query).fetchall()
 
 
@@ -123,7 +124,7 @@ def test_dropped_summaries_are_counted(rigs, tmp_path):
 
 
 def test_moments_give_way_but_counts_never_do(rigs, tmp_path):
-    rig = rigs(tmp_path)
+    rig = rigs(tmp_path, rich_profile())
     rig.sense([0.1] * 100)
     rig.flush()
     before = rig.books()

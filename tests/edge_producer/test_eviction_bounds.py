@@ -1,13 +1,13 @@
 """What gives way first, how far, and when it ends: at each bound of a spool that is too large."""
 
-from edge_producer.spool.eviction import MOMENTS_SHARE, RELIEF, SUMMARY_SHARE, Eviction
+from edge_producer.spool.eviction import MERGE_AT_ONCE, MOMENTS_SHARE, RELIEF, SUMMARY_SHARE, Eviction
 from edge_producer.spool.spool_rows import ThinnedBlock
 from edge_producer.summaries import MERGED_PART
-from tests.edge_producer.spool_rig import bench_profile, statements
+from tests.edge_producer.spool_rig import bench_profile, rich_profile, statements
 
 
 def sensed(rigs, tmp_path, count=300, keep_summaries=True, **policy):
-    rig = rigs(tmp_path, bench_profile(p=0.5, **policy))
+    rig = rigs(tmp_path, rich_profile(p=0.5, **policy))
     rig.sense([0.1] * count)
     rig.flush()
     if not keep_summaries:
@@ -55,19 +55,41 @@ def test_a_block_is_thinned_down_to_the_floor_and_not_removed_there(rigs, tmp_pa
     assert len(rig.spool.rows.blocks()) == blocks
 
 
-def test_summaries_give_way_before_rows_while_they_hold_more_than_their_share(rigs, tmp_path):
-    rig = sensed(rigs, tmp_path)
+def test_summaries_are_merged_before_a_row_gives_way(rigs, tmp_path):
+    rig = rigs(tmp_path, bench_profile(p=0.1))
+    rig.sense([0.1] * 300)
+    rig.flush()
     summaries, rows = rig.spool.summary_bytes, rig.spool.rows.bytes
-    limit = rows + summaries // 2
-    assert summaries > SUMMARY_SHARE * limit
-    rig.evict(limit)
+    rig.evict(int((rows + summaries / 2) / RELIEF))
     assert (rig.spool.rows.bytes, set(taus(rig))) == (rows, {1.0})
     assert rig.spool.summary_bytes < summaries
+    assert "summaries_dropped" not in rig.spool.counters()
+
+
+def test_a_window_to_which_more_comes_is_not_merged_yet(rigs, tmp_path):
+    rig = rigs(tmp_path, bench_profile())
+    rig.sense([0.1] * 85)  # windows of 60 s: one whole, and two periods and a half of the next
+    rig.commit()
+    rig.evict(rig.spool.bytes - 1)
+    assert sorted(s.period_s for _, s in waiting(rig)) == [10.0, 10.0, 60.0]
+
+
+def test_summaries_are_merged_however_many_merged_ones_wait_already(rigs, tmp_path):
+    rig = sensed(rigs, tmp_path)
+    merged = [s._replace(period_s=60.0, part=k) for k, (_, s) in enumerate(waiting(rig))]
+    rig.spool.remove_summaries(waiting(rig))
+    for k in range(MERGE_AT_ONCE):
+        rig.spool.add_summary(1, merged[k % len(merged)])
+    rig.sense([0.1] * 120)
+    rig.flush()
+    with rig.spool.transaction():
+        Eviction(rig.spool, rig.profile, rig.spool.bytes - 1).relieve(rig.now)
+    assert rig.spool.counters()["summaries_merged"] >= 6
 
 
 def test_rows_are_left_alone_as_long_as_summaries_hold_more_than_their_share(rigs, tmp_path):
     names = ("d-1", "d-2", "d-3")
-    rig = rigs(tmp_path, bench_profile(p=0.05, p_min=0.05), names)
+    rig = rigs(tmp_path, rich_profile(p=0.05, p_min=0.05), names)
     for name in names:
         rig.sense([0.1] * 300, name)
     rig.flush()
@@ -75,9 +97,10 @@ def test_rows_are_left_alone_as_long_as_summaries_hold_more_than_their_share(rig
     steps = [int(first * share / 50) for share in range(49, 4, -1)]
     touched = []
     for limit in steps:
+        before = rig.spool.rows.bytes
         rig.evict(limit)
         touched.append(rig.spool.rows.bytes < rows)
-        assert not touched[-1] or rig.spool.summary_bytes <= SUMMARY_SHARE * limit
+        assert rig.spool.rows.bytes == before or rig.spool.summary_bytes <= SUMMARY_SHARE * limit
     assert (touched[0], touched[-1]) == (False, True)
 
 

@@ -18,7 +18,8 @@ from edge_producer.spool.spool import read_books
 from edge_producer.status_file import read_status
 from schemas.envelope import SealedMessage, decode_rows, read_envelope
 from schemas.events import Alert, DeviceState, parse_event
-from schemas.row_schemas import BOOK_COUNTS, BOOKS_ROWS, SUMMARY_ROWS, telemetry_rows
+from schemas.packed_schemas import packed_books_rows, packed_summary_rows
+from schemas.row_schemas import BOOK_COUNTS, telemetry_rows
 from schemas.topics import DEVICE_TOPICS, Lane, Topic, partition_for
 from tests.edge_producer.spool_rig import FirstSample, GivenWindows, bench_profile, window
 from tests.waiting import wait_until
@@ -56,7 +57,7 @@ class Log:
     def newest_lines(self):
         """The last statement of every line of the books."""
         newest = {}
-        for line in sorted(self.rows("books.v1", BOOKS_ROWS), key=lambda r: r["revision"]):
+        for line in sorted(self.rows("books.v1", packed_books_rows()), key=lambda r: r["revision"]):
             newest[line["device_id"], line["boot_id"], line["period_start"], line["stratum"]] = line
         return newest
 
@@ -120,8 +121,10 @@ def test_the_last_statement_of_every_line_has_nothing_pending(tmp_path, broker, 
     totals = {n: sum(line[n] for line in newest.values()) for n in BOOK_COUNTS}
     assert totals == totals_of(result)
     assert totals["pending"] == 0
-    assert all(line["feature_means"] is not None for line in newest.values())
-    summaries = [r for r in log.rows("summary.v1", SUMMARY_ROWS) if r["feature"] == "score"]
+    assert all(line["feature_means"] is None for line in newest.values())
+    summaries = [
+        r for r in log.rows("summary.v1", packed_summary_rows(bench_profile())) if r["feature"] == "score"
+    ]
     assert sum(r["n"] for r in summaries) == totals["sensed"]
 
 

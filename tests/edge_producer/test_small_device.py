@@ -41,7 +41,7 @@ device.flush()
 sealer = Sealer(spool, {"d-1": identity.signer}, profile)
 with spool.transaction():
     update = device.take_update()
-    merge_summaries(update.closed, 3600.0, 1_000_000)
+    merge_summaries(update.closed, 3600.0, 1_000_000, spool.layout)
     spool.apply(update, 0.0)
     rows = sealer.rows(1, Lane.LIVE, spool.rows.read(1, -1.0, 1.0, 500))
     sealed = rows + sealer.summaries(1)

@@ -7,14 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_producer.summaries import Summarizer, merge_summaries
+from schemas.packed_schemas import summaries_of
 from tests.edge_producer.spool_rig import row
 
+NAMES = ("load_last", "load_mean")
+LAYOUT = summaries_of("", "bench@1", NAMES)
 EDGES = {"load_last": np.array([0.0, 1.0, 2.0])}
 values_st = st.lists(st.floats(-1e3, 1e3, width=32) | st.just(float("nan")), min_size=1, max_size=60)
 
 
-def make():
-    return Summarizer("d-1", "bench@1", ("load_last", "load_mean"), 10.0, EDGES)
+def make(*, sketches=False):
+    return Summarizer("d-1", "bench@1", NAMES, 10.0, EDGES, sketches=sketches)
 
 
 def feed(subject, values, first=0, boot_id=1):
@@ -23,13 +26,13 @@ def feed(subject, values, first=0, boot_id=1):
 
 
 def lines(summaries, feature="load_last"):
-    return [r for s in summaries for r in s.batch().to_pylist() if r["feature"] == feature]
+    return [r for s in summaries for r in s.batch(LAYOUT).to_pylist() if r["feature"] == feature]
 
 
 @given(values_st)
 @settings(max_examples=80, deadline=None)
 def test_summary_agrees_with_numpy(values):
-    subject = make()
+    subject = make(sketches=True)
     feed(subject, values)
     subject.close()
     found = lines(subject.take_closed())
@@ -95,15 +98,35 @@ def test_merged_summaries_equal_one_summary_of_everything(values):
     short = make()
     feed(short, values)
     short.close()
-    long = Summarizer("d-1", "bench@1", ("load_last", "load_mean"), 60.0, EDGES)
+    long = Summarizer("d-1", "bench@1", NAMES, 60.0, EDGES)
     for k, value in enumerate(values):
         one = row(k, 0.5, value)
         one.period_us = 0
         long.add(one)
     long.close()
-    merged = lines([merge_summaries(short.take_closed(), 60.0, 7)])[0]
+    merged = lines([merge_summaries(short.take_closed(), 60.0, 7, LAYOUT)])[0]
     whole = lines(long.take_closed())[0]
     for name in ("n", "n_missing", "min", "max", "bin_counts", "period_start", "period_s"):
         assert merged[name] == whole[name]
     assert merged["m2"] == pytest.approx(whole["m2"], rel=1e-6, abs=1e-6)
     assert merged["part"] == 7
+
+
+def test_a_sketch_is_made_where_it_is_asked_for_and_nowhere_else():
+    for wanted in (False, True):
+        subject = make(sketches=wanted)
+        feed(subject, [1.0, 2.0])
+        subject.close()
+        assert {line["sketch"] is not None for line in lines(subject.take_closed())} == {wanted}
+
+
+def test_a_merged_summary_has_a_sketch_only_where_all_its_parts_have_one():
+    with_, without = make(sketches=True), make()
+    feed(with_, [1.0] * 10)
+    feed(without, [2.0] * 10, first=10)
+    parts = []
+    for subject in (with_, without):
+        subject.close()
+        parts += subject.take_closed()
+    [merged] = lines([merge_summaries(parts, 60.0, 7, LAYOUT)])
+    assert (merged["n"], merged["sketch"]) == (20, None)

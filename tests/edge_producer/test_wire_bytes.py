@@ -9,9 +9,14 @@ import pytest
 from edge_producer.books import BookLine, CoMoments, books_batch
 from edge_producer.sensed_rows import Row, StoredRow, wire_batch
 from edge_producer.summaries import Summarizer
+from schemas.arrow_schemas import arrow_schema
 from schemas.envelope import decode_rows, encode_rows
+from schemas.packed_schemas import summaries_of
+from schemas.row_batch import RowBatch
 from schemas.row_schemas import (
+    BOOKS_LAYOUT,
     BOOKS_ROWS,
+    SUMMARY_LAYOUT,
     SUMMARY_ROWS,
     TELEMETRY_HEAD,
     TELEMETRY_TAIL,
@@ -115,6 +120,12 @@ def books_before(device_id, lines, period_s):
     return pa.record_batch(arrays, schema=BOOKS_ROWS)
 
 
+def unpacked(batch, schema):
+    """What the cloud reads of a packed batch."""
+    packed = arrow_schema(batch.layout)
+    return decode_rows(*encode_rows(batch), packed).cast(schema)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_books_are_stated_as_the_same_bytes(seed):
     draw = random.Random(seed)
@@ -124,8 +135,13 @@ def test_books_are_stated_as_the_same_bytes(seed):
         blob = draw.choice([None, CoMoments.of(block.reshape(-1, 3).astype(np.float32)).to_bytes()])
         counts = [draw.randrange(10**6) for _ in range(6)]
         gap, tau = draw.random() < 0.5, draw.choice([0.0, 0.25, 1.0])
-        lines.append(BookLine(k, k * 10**7, "m", draw.choice(["rule", "sample"]), k, *counts, gap, tau, blob))
-    assert encode_rows(books_batch("d-1", lines, 60.0)) == as_before(books_before("d-1", lines, 60.0))
+        stratum = draw.choice(["rule", "sample"])
+        lines.append(BookLine(k, k * 10**7, "m", stratum, k, *counts, gap, tau, blob, 60.0))
+    stated = books_batch(["d-1"] * len(lines), lines)
+    in_arrow = RowBatch(BOOKS_LAYOUT, stated.columns, stated.num_rows)
+    before = books_before("d-1", lines, 60.0)
+    assert encode_rows(in_arrow) == as_before(before)
+    assert unpacked(stated, BOOKS_ROWS).equals(before), "and packed the cloud reads the same rows"
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -133,20 +149,22 @@ def test_summaries_are_sent_as_the_same_bytes(seed):
     """What they hold comes from a sketch, which draws: so the rows are read, and written with pyarrow."""
     draw = random.Random(seed)
     edges = {"a": np.array([0.0, 1.0]), "score": np.array([0.5])}
-    summarizer = Summarizer("d-1", "bench@1", ("a", "b"), 10.0, edges)
+    summarizer = Summarizer("d-1", "bench@1", ("a", "b"), 10.0, edges, sketches=True)
     for seq in range(draw.choice([1, 5, 300])):
         features = np.array([draw.choice([draw.gauss(0, 1), float("nan")]), float("nan")], dtype=np.float32)
         score = draw.choice([None, draw.random()])
         summarizer.add(Row(1, seq, seq * 10**6, 0, 0, 1, features, score, "none", "m", 0.0))
     summarizer.close()
     [summary] = summarizer.take_closed()
-    batch = decode_rows(summary.value, summary.raw_bytes, SUMMARY_ROWS)
+    rows = summary.batch(summaries_of("", "bench@1", ("a", "b")))
+    batch = unpacked(rows, SUMMARY_ROWS)
     # Values at missing places are the ones that were masked, and are not read back: those stay as they are.
     again = pa.record_batch(
         [_rewritten(column, field.type) for column, field in zip(batch.columns, SUMMARY_ROWS, strict=True)],
         schema=SUMMARY_ROWS,
     )
-    assert as_before(again) == (summary.value, summary.raw_bytes)
+    in_arrow = RowBatch(SUMMARY_LAYOUT, rows.columns, rows.num_rows)
+    assert as_before(again) == encode_rows(in_arrow)
 
 
 def _rewritten(column, kind):

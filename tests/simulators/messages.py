@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from schemas.envelope import Envelope, MessageSigner, MessageVerifier, SealedMessage, encode_rows, seal
 from schemas.errors import UnknownSchemaError
+from schemas.packed_schemas import packed_books_rows, packed_summary_rows
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
 from schemas.row_schemas import (
@@ -126,8 +127,9 @@ class SimDirectory:
             for d in devices
         }
         self._profiles = {p.name: p for p in profiles}
-        wires = [wire(p) for p in profiles for wire in (telemetry_rows, telemetry_rows_of_wire_1)]
-        self._schemas = {fingerprint(s): s for s in (SUMMARY_ROWS, BOOKS_ROWS, *wires)}
+        made = (telemetry_rows, telemetry_rows_of_wire_1, packed_summary_rows)
+        wires = [wire(p) for p in profiles for wire in made]
+        self._schemas = {fingerprint(s): s for s in (SUMMARY_ROWS, BOOKS_ROWS, packed_books_rows(), *wires)}
 
     letters = LetterLimits()
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
-from edge_producer.spool.spool_file import PAGE, connect_file, create_tables
+from edge_producer.spool.spool_errors import SQLITE_ERRORS
+from edge_producer.spool.spool_file import PAGE, connect_file
+from edge_producer.spool.spool_tables import create_tables
 
 _MAX_FAILURES = 20_000
 """Reads that may fail before the rest of a file is given up: each costs some microseconds."""
@@ -57,7 +60,7 @@ class DamagedSpoolFile:
         try:
             query = f"SELECT {self._known(table, columns)} FROM {table}"  # noqa: S608  (constants)
             yield from self._connection.execute(query)
-        except sqlite3.Error:
+        except SQLITE_ERRORS:
             self.unreadable += 1
 
     def by_id(self, table: str, columns: str, after: int = 0) -> Iterator[tuple[Any, ...]]:
@@ -81,7 +84,7 @@ class DamagedSpoolFile:
                         raise sqlite3.DatabaseError("ids out of order")
                     last = line[0]
                     yield line
-            except sqlite3.Error:
+            except SQLITE_ERRORS:
                 self.unreadable += 1
                 low = last + 1
                 if low < high:
@@ -89,14 +92,22 @@ class DamagedSpoolFile:
                     spans += [(middle + 1, high), (low, middle)]
 
     def _known(self, table: str, columns: str) -> str:
-        """The columns, with NULL for those that the version which made the file did not have."""
-        with suppress(sqlite3.Error):
-            known = {row[1] for row in self._connection.execute(f"PRAGMA table_info({table})")}
-            return ", ".join(c if c in known else "NULL" for c in columns.split(", "))
+        """The columns by the names that the file has for them.
+
+        NULL stands for those that the version which made the file did not have. Where a name is damaged, the
+        place of the column tells which it is.
+        """
+        with suppress(*SQLITE_ERRORS):
+            found = [row[1] for row in self._connection.execute(f"PRAGMA table_info({table})")]
+            made = _columns_of_new(table)
+            odd = {name: own for name, own in zip(made, found, strict=False) if own not in made}
+            return ", ".join(
+                c if c in found else _quoted(odd[c]) if c in odd else "NULL" for c in columns.split(", ")
+            )
         return columns
 
     def _highest_id(self, table: str) -> int:
-        with suppress(sqlite3.Error):
+        with suppress(*SQLITE_ERRORS):
             row = self._connection.execute(f"SELECT max(id) FROM {table}").fetchone()  # noqa: S608
             if row is not None and isinstance(row[0], int):
                 return row[0]
@@ -115,14 +126,14 @@ def _opened(path: Path, *, immutable: bool) -> sqlite3.Connection | None:
     mode = "immutable=1" if immutable else "mode=ro"
     try:
         connection = sqlite3.connect(f"file:{path}?{mode}", uri=True, check_same_thread=False)
-    except sqlite3.Error:
+    except SQLITE_ERRORS:
         return None
     try:
         connection.execute("PRAGMA cell_size_check = ON")
         if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             connection.execute("SELECT count(*) FROM meta").fetchone()
             return connection
-    except sqlite3.Error:
+    except SQLITE_ERRORS:
         pass
     connection.close()
     return None
@@ -155,3 +166,17 @@ def _new_head(pages: int) -> bytes:
     head[32:40] = bytes(8)  # no list of free pages
     head[92:96] = head[24:28]  # the number of pages is valid
     return bytes(head)
+
+
+@cache
+def _columns_of_new(table: str) -> list[str]:
+    connection = connect_file(Path(":memory:"))
+    try:
+        create_tables(connection)
+        return [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+    finally:
+        connection.close()
+
+
+def _quoted(name: str) -> str:
+    return '"{}"'.format(name.replace('"', '""'))

@@ -36,12 +36,16 @@ _DAMAGED = frozenset(
 )
 
 
+SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""What sqlite3 raises. It quotes damaged names in its messages, and fails where those are no text."""
+
+
 @contextmanager
 def translated(path: Path, doing: str) -> Iterator[None]:
     """Errors of sqlite3 and of the operating system as ours."""
     try:
         yield
-    except (sqlite3.Error, OSError) as exc:
+    except (*SQLITE_ERRORS, OSError) as exc:
         raise as_spool_error(path, exc, doing) from exc
 
 
@@ -50,6 +54,8 @@ def as_spool_error(path: Path, error: Exception, doing: str = "used") -> Excepti
     text = f"{path} cannot be {doing}: {error}"
     if isinstance(error, OSError):
         return SpoolUnavailableError(text)
+    if isinstance(error, UnicodeDecodeError):
+        return SpoolDamagedError(text)
     if not isinstance(error, sqlite3.Error):
         return error
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF  # the rest tells kinds of it apart

@@ -2,7 +2,8 @@
 
 * The disk does not take it (full, read-only, broken): try again, ever more rarely. If that lasts although the
   folder takes other files, the file itself is the cause: set it aside.
-* It is damaged: open it once more and check all of it; if it still is, set it aside.
+* It is damaged: open it once more and check all of it; if it still is, or is again within a minute although
+  something was written in between, set it aside.
 * It is another process's or other devices': a person must act. Try again, and leave it where it is.
 * Anything else is a fault that nobody foresaw, in the file or in what was to be written: try again, then
   without the rows that wait, then with a new file.
@@ -10,6 +11,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from enum import StrEnum
 
@@ -46,8 +48,8 @@ class SpoolRecovery:
         self.since_s: float | None = None
         self.due_s = 0.0
         self.failures = 0
-        self._damaged = 0
-        self._odd = 0
+        self._damaged = self._odd = 0
+        self._damaged_s = -math.inf
         self._step = SpoolStep.OPEN
         self._aside_s: deque[float] = deque(maxlen=ASIDE_AT_MOST)
 
@@ -63,8 +65,9 @@ class SpoolRecovery:
         self.failures += 1
         wait_s = min(FIRST_WAIT_S * 2.0 ** min(self.failures - 1, 10), LONGEST_WAIT_S)
         if isinstance(error, SpoolDamagedError):
-            self._damaged += 1
-            self._step = SpoolStep.CHECK if self._damaged == 1 else SpoolStep.SET_ASIDE
+            again = self._damaged > 0 or now_s - self._damaged_s < PATIENCE_S
+            self._step = SpoolStep.SET_ASIDE if again else SpoolStep.CHECK
+            self._damaged, self._damaged_s = self._damaged + 1, now_s
             wait_s = 0.0
         elif isinstance(error, SpoolInUseError | SpoolOwnerError):
             self._step, wait_s = SpoolStep.OPEN, LONGEST_WAIT_S
@@ -83,6 +86,7 @@ class SpoolRecovery:
         """Take note that the file was set aside: the next one is new."""
         self._aside_s.append(now_s)
         self._damaged = self._odd = 0
+        self._damaged_s = -math.inf
         self._step, self.due_s = SpoolStep.OPEN, now_s
 
     def step(self, now_s: float) -> SpoolStep | None:

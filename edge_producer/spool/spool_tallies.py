@@ -33,6 +33,8 @@ _SUMS: Mapping[str, Mapping[str, str]] = {
     "messages": {"messages": "1", "message_rows": "{}.n_rows", "message_bytes": "{}.size"},
 }
 """What is added up of a line of each table, by the name of the sum; ``{}`` stands for the line."""
+TALLIES = "tallies"
+"""The table that holds them."""
 _NAMES = [name for sums in _SUMS.values() for name in sums]
 _INDEXES = (
     # Each line that waits to be stated stands in one of the first two, in the order in which it is due.

@@ -11,6 +11,7 @@ import pytest
 from edge_producer.device_identity import load_or_create
 from edge_producer.spool.eviction import Eviction
 from edge_producer.spool.spool import DeviceBooks, Spool, read_books
+from edge_producer.spool.spool_file import reading
 from edge_producer.spool.spool_housekeeping import SpoolHousekeeping
 from edge_producer.spool.spool_keeper import SpoolKeeper, SpoolPlace
 from edge_producer.spool.spool_reading import read_counters
@@ -25,6 +26,7 @@ from edge_producer.spool.spool_set_aside import (
     set_aside,
     trim,
 )
+from edge_producer.spool.spool_tallies import agree
 from schemas.envelope import MessageVerifier, read_envelope
 from schemas.row_schemas import BOOK_COUNTS
 from tests.edge_producer.spool_rig import SpoolRig, bench_profile, statements, summary_rows
@@ -257,6 +259,40 @@ def test_no_damage_yields_a_wrong_row_a_row_twice_or_books_that_do_not_balance(t
     for copy in copies(tmp_path):
         assert copy.report().state is SalvageState.DONE
     keeper.close()
+
+
+def a_bit_of_its_description_turned(field, rng):
+    """In the text of any table, index or trigger; returns which."""
+    field.checkpoint()
+    with closing(sqlite3.connect(field.path)) as connection:
+        texts = connection.execute(
+            "SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL"
+        ).fetchall()
+    data = bytearray(field.path.read_bytes())
+    kind, name, sql = rng.choice(texts)
+    first = data.find(sql[:60].encode())
+    at = first + rng.randrange(min(len(sql), 200))
+    data[at] ^= 1 << rng.randrange(8)
+    field.path.write_bytes(bytes(data))
+    return f"{kind} {name}"
+
+
+@pytest.mark.sliced(one_of=4)
+@pytest.mark.parametrize("seed", range(24))
+def test_whatever_bit_of_its_description_is_turned_the_spool_takes_rows_and_none_is_lost(tmp_path, seed):
+    field = Field(tmp_path, windows=60, sealed=20)
+    turned = a_bit_of_its_description_turned(field, random.Random(seed))
+    keeper = field.after()
+    assert field.whole(keeper), turned
+    keeper.close()
+    rig = SpoolRig(field.path.parent, field.rig.profile, DEVICES)
+    rig.sense([0.95] * 5, DEVICES[0])
+    rig.commit()
+    rig.settle(rig.seal(limit=20))
+    assert rig.spool.totals()[DEVICES[0]].balanced, turned
+    rig.close()
+    with reading(field.path) as connection:
+        assert agree(connection), turned
 
 
 def garbage(path):

@@ -381,6 +381,18 @@ def test_damage_is_checked_once_and_then_set_aside_but_not_for_ever():
     assert failed(recovery, SpoolDamagedError("x"), now + 3600.0) is SpoolStep.SET_ASIDE
 
 
+def test_damage_that_comes_back_within_a_minute_is_set_aside_whatever_was_written_in_between():
+    recovery = SpoolRecovery()
+    assert failed(recovery, SpoolDamagedError("x"), 0.0) is SpoolStep.CHECK
+    recovery.worked()
+    assert failed(recovery, SpoolDamagedError("x"), 59.0) is SpoolStep.SET_ASIDE
+    recovery.set_aside(59.0)
+    recovery.worked()
+    assert failed(recovery, SpoolDamagedError("x"), 60.0) is SpoolStep.CHECK
+    recovery.worked()
+    assert failed(recovery, SpoolDamagedError("x"), 120.0) is SpoolStep.CHECK
+
+
 def test_a_fault_that_nobody_foresaw_is_tried_again_then_without_rows_then_with_another_spool():
     recovery = SpoolRecovery()
     steps = [failed(recovery, ValueError("?"), float(k)) for k in range(4)]

@@ -7,8 +7,8 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 from feature_store import connect
 from feature_store.lake import Lake
+from feature_store.process_lock import if_free
 from infra.audit import AuditScope, Books, count_spools, take_books
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.line_watch import LineWatcher, SentSoFar, read_meters
@@ -177,9 +178,38 @@ def replay(
         RepeatedRecordingError: It was replayed before.
         ProfileError: A channel is known in another unit.
         SourceError: The edge process cannot read what was written for it.
-        StackError: The line made no progress for two minutes.
+        StackError: The line made no progress for two minutes, or another replay of a device runs.
     """
-    profile, devices = wanted.profile, tuple(wanted.ids[name] for name in wanted.read.devices)
+    devices = tuple(wanted.ids[name] for name in wanted.read.devices)
+    with alone(stack.settings.state_dir / "recordings", devices):
+        return _replay(stack, request, wanted, devices, progress)
+
+
+@contextmanager
+def alone(folder: Path, devices: Sequence[str]) -> Iterator[None]:
+    """Hold these devices: of two replays at once neither would know that it repeats or replaces the other.
+
+    Raises:
+        StackError: Another process replays one of them.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        for device in sorted(set(devices)):
+            if not held.enter_context(if_free(folder / f"{device}.lock")):
+                raise StackError(
+                    f"another replay of device {device} runs: nothing was sent; wait for its end"
+                )
+        yield
+
+
+def _replay(
+    stack: RunningStack,
+    request: ReplayRequest,
+    wanted: RequestedRecording,
+    devices: tuple[str, ...],
+    progress: Callable[[str], None],
+) -> ReplayResult:
+    profile = wanted.profile
     began, since = time.monotonic(), datetime.now(UTC)
     lake = Lake.open(stack.lake_root)
     name = f"replay-{uuid.uuid4().hex[:8]}"

@@ -15,10 +15,10 @@ from feature_store.lake_registry import ProfileRegistry
 from infra.drafting.profile_draft import draft
 from infra.reading.canonical import write_canonical
 from infra.reading.decision_record import DecisionRecord
-from infra.replay import ReplayRequest
+from infra.replay import ReplayRequest, alone
 from infra.replay_checks import Remaining, refuse_other_units, with_rate_doubt
 from infra.replay_history import content_digest
-from schemas.errors import ProfileError, SourceError
+from schemas.errors import ProfileError, SourceError, StackError
 from schemas.profile import Profile
 from tests.infra.cli import Edgeloop, EdgeloopHere
 from tests.infra.test_reading import long_file
@@ -99,6 +99,16 @@ def test_the_same_content_is_known_under_any_name_and_compression(tmp_path):
     assert content_digest([one]) == content_digest([other])
     assert content_digest([packed]) == content_digest([plain]) != content_digest([one])
     assert content_digest([one, plain]) == content_digest([plain, other])
+
+
+def test_a_device_has_one_replay_at_a_time_and_others_go_on_beside_it(tmp_path):
+    with alone(tmp_path / "recordings", ("pump-1", "pump-2")):
+        with pytest.raises(StackError, match="pump-2"), alone(tmp_path / "recordings", ("pump-0", "pump-2")):
+            pass
+        with alone(tmp_path / "recordings", ("pump-0",)):
+            pass
+    with alone(tmp_path / "recordings", ("pump-2",)):
+        pass
 
 
 def test_the_time_left_follows_the_pace():

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from schemas.profile import Profile
+from schemas.profile import SLOW_S, Profile
 from schemas.profile_file import parse_profile
 from schemas.summary_period import PERIODS_S, period_for
 
@@ -193,7 +193,7 @@ p_min = 0.02
 threshold = 0.5
 burst_after = 5
 pretrigger = 3
-
+{_delay(hop_s, period)}
 [summaries]
 period_s = {period}
 
@@ -206,6 +206,14 @@ min_effect = 1.0  # 3.0 for fewer verdicts where values wander (docs/drift.md)
 [clock]
 max_age_s = {CENTURY_S}  # a recording may be as old as it is
 """
+
+
+def _delay(hop_s: float, period_s: int) -> str:
+    """How long sampled rows of a slow recording may wait; nothing for faster ones, which do not."""
+    if hop_s < SLOW_S:
+        return ""
+    why = "sampled rows may wait so long to share a message; rows of a rule do not"
+    return f"delay_s = {period_s}  # {why}\n"
 
 
 def _replay(plan: ProfileContents) -> str:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from edge_producer.sources.cells import instants
 from infra.reading.day_order import choose_day_order
+from infra.reading.digit_times import padded
 from infra.reading.header import TIME_NAME
 from infra.reading.number_forms import MISSING, is_text, read_plain
 from infra.reading.number_times import read_number_times
@@ -103,12 +104,13 @@ def read_time_column(  # noqa: PLR0911  (one return for each kind of column)
         return TimeReading(
             (index,), us, ok, ~ok, "relative_us", "lengths of time", absolute=False, dated=False
         )
-    if not is_text(cells.type):
+    if not is_text(cells.type) and not ("%" in said and pa.types.is_integer(cells.type)):
         return _numbered(index, cells, name, unit, timelike, said)
     if not said and not timelike and read_plain(cells) is not None:
         return _numbered(index, cells, name, unit, timelike, said)
     text = trimmed(cells)
     if said and "%" in said:
+        text = padded(text, said)
         exact = _strptime(index, text, said)
         written = _written(index, text, _order_of(said))
         if written is None or exact.ok.sum() >= written.ok.sum():

@@ -1,8 +1,8 @@
 """Reads dates that are written as digits alone, and tells them from counts of seconds. Pure.
 
-``2103011230`` is half past twelve of a day, or a second of 2036. A date carries at 60 minutes, at 24 hours and
-at the end of a month; a count carries at 100. Under the right reading the steps are even, under the other one
-they break at each carry. Where nothing carries within the file, it is doubtful and asked for.
+``2103011230`` is half past twelve of a day, or a second of 2036. A date carries at 60 minutes, at 24 hours
+and at the end of a month; a count carries at 100. Under the right reading the steps are even, under the other
+one they break at each carry. Where nothing carries within the file, it is doubtful and asked for.
 """
 
 from __future__ import annotations
@@ -171,4 +171,4 @@ def _breaks(values: NDArray[np.int64]) -> int:
     distinct = np.diff(np.unique(values))
     if not len(distinct):
         return falls
-    return falls + int((distinct > 1.5 * float(np.median(distinct))).sum())
+    return falls + int((distinct > int(1.5 * float(np.median(distinct)))).sum())

@@ -184,7 +184,7 @@ def _time(files: FileSet, wishes: ReadingWishes, draft: _Draft) -> TimeReading |
         if not time.absolute:
             options = ("--time-format relative_s", "--time-format relative_ms", "--time-column none")
         if time.options:
-            options = tuple(f"--time-format {o}" for o in time.options)
+            options = tuple(o if o.startswith("--") else f"--time-format {o}" for o in time.options)
         shown = _excerpt(files, time.columns[0])
         draft.doubts.append(Doubt(f"the time in {names} {time.doubt}", options, shown))
     if not time.absolute:
@@ -272,12 +272,12 @@ def _anchored(us: Ints, wishes: ReadingWishes, now: datetime, ok: Bools | None =
 
 
 def _unwrapped(us: Ints, time: TimeReading, ok: Bools) -> Ints:
-    """Times of day that go on after midnight."""
+    """Times of day that go on after midnight, or minutes that go on after the hour."""
     if time.dated or not ok.any():
         return us
     falls = np.where(ok, us, 0)
     steps = np.diff(falls, prepend=falls[:1])
-    return us + np.cumsum(steps < -12 * 3_600_000_000) * 86_400_000_000
+    return us + np.cumsum(steps < -time.period_us // 2) * time.period_us
 
 
 def _device_index(files: FileSet, column: str) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -81,7 +82,18 @@ def choose_time(
     best = max(absolute or usable, key=lambda r: _rank(r, names), default=None)
     if best is not None and (best.share >= 0.97 or not unread):
         unread = []
+    if best is not None and best.dated and not best.clocked:
+        best = _beside_minutes(best, found, names)
     return best, tuple(unread)
+
+
+def _beside_minutes(day: TimeReading, found: Sequence[TimeReading], names: Sequence[str]) -> TimeReading:
+    """A date; doubtful where minutes and seconds stand beside it and the hour is lost."""
+    lost = [names[r.columns[0]] for r in found if r.period_us != _DAY_US]
+    if not lost or day.doubt:
+        return day
+    options = tuple(f"--time-column {shlex.quote(n)}" for n in (lost[0], names[day.columns[0]]))
+    return replace(day, doubt=f"stands beside '{lost[0]}', which tells no hour", options=options)
 
 
 def _rank(read: TimeReading, names: Sequence[str]) -> tuple[object, ...]:
@@ -126,6 +138,7 @@ def _joined(
     if not dates:
         return []
     clocks = [r for r in found if not r.dated and r.share >= 0.9 and r.us[r.ok].max(initial=0) <= _DAY_US]
+    clocks = [c for c in clocks if c.period_us == _DAY_US]  # without the hour, no date makes a time of it
     used = {r.columns[0] for r in found}
     for i, name in enumerate(names):
         clock = (

@@ -18,11 +18,14 @@ from infra.reading.header import TIME_NAME
 from infra.reading.number_forms import MISSING, is_text, read_plain
 from infra.reading.number_times import read_number_times
 from infra.reading.time_forms import (
+    DAY_S,
     FORMS,
     GO_CLOCK,
+    GO_MINUTES,
     OPEN_FORMS,
     ORDERS,
     PATTERNS,
+    UNDATED,
     Bools,
     Ints,
     as_bools,
@@ -36,8 +39,11 @@ _USUAL = 0.5
 _FORM_WORDS = {
     "ymd": "year, month, day in every cell", "digits": "digits of year, month and day",
     "clock": "times of day",
+    "minutes": "minutes and seconds, without the hour",
     "ordinal": "year and day of the year",
 }  # fmt: skip
+_DATED, _HOUR = re.compile(r"%[dmyYjbBxcDFsGuUW]"), re.compile(r"%[HITXcRr]")
+"""Directives of strptime that tell a date, and that tell an hour."""
 WRITTEN = "written"
 """The format of times that `edgeloop replay` reads by itself and a strptime format does not describe."""
 
@@ -54,7 +60,8 @@ class TimeReading:
         clocked: Whether there are times of day.
         readings: For dates whose day and month are open: the times by order.
         dotted: Whether points stand between day and month.
-        options: Formats that decide what is doubtful; empty: the usual ones.
+        period_us: After which a time without a date begins anew.
+        options: Formats, or whole options, that decide what is doubtful; empty: the usual ones.
     """
 
     columns: tuple[int, ...]
@@ -71,6 +78,7 @@ class TimeReading:
     readings: Mapping[str, tuple[Ints, Bools]] | None = None
     dotted: bool = False
     options: tuple[str, ...] = ()
+    period_us: int = DAY_S * 1_000_000
 
     @property
     def share(self) -> float:
@@ -175,7 +183,7 @@ def _directives(found: re.Match[str], order: str, cell: str) -> str:
     words |= {"mi": "%M", "s": "%S", "f": "%f", "ap": "%p", "z": "%z"}
     words["mon"] = "%b" if len(found.groupdict().get("mon") or "") <= 3 else "%B"
     pieces, at = [], 0
-    spans = sorted((found.span(g), g) for g, v in found.groupdict().items() if v)
+    spans = sorted((found.span(g), g) for g, v in found.groupdict().items() if v and g in words)
     for (start, end), group in spans:
         pieces += [cell[at:start].replace("%", "%%"), words[group]]
         at = end
@@ -202,11 +210,15 @@ def _written(index: int, text: pa.Array, said_order: str) -> TimeReading | None:
         read = every[order]
     else:
         read = read_form(text, form)
+    options: tuple[str, ...] = ()
+    if form == GO_CLOCK and _minutes_as_well(text, read.us, read.ok):
+        doubt = "may be hours and minutes, or minutes and seconds"
+        options = ("%H:%M", "%M:%S")
     us, ok, naive, clocked = read.us.copy(), read.ok.copy(), read.naive.copy(), read.clocked
-    if not (ok.all() or form == GO_CLOCK):
+    if not (ok.all() or form in UNDATED):
         for other in FORMS:
             left = ~ok & as_bools(text.is_valid())
-            if other in (form, GO_CLOCK) or not left.any() or (other in OPEN_FORMS and not order):
+            if other in (form, *UNDATED) or not left.any() or (other in OPEN_FORMS and not order):
                 continue
             places = np.flatnonzero(left)
             more = read_form(text.take(pa.array(places)), other, order)
@@ -216,12 +228,19 @@ def _written(index: int, text: pa.Array, said_order: str) -> TimeReading | None:
         return None
     left = ~ok & as_bools(text.is_valid())
     unread = tuple(str(c) for c in text.filter(pa.array(left)).slice(0, 3).to_pylist())
-    made = profile_format(form, order, text, us) if form != GO_CLOCK else WRITTEN
+    made = profile_format(form, order, text, us) if form not in UNDATED else WRITTEN
     return TimeReading(
         (index,), us, ok, naive, made, evidence, dated=read.dated, clocked=clocked, doubt=doubt,
         unread=unread,
-        absolute=form != GO_CLOCK, readings=readings, dotted=dotted,
+        absolute=form not in UNDATED, readings=readings, dotted=dotted, options=options,
+        period_us=(3600 if form == GO_MINUTES else DAY_S) * 1_000_000,
     )  # fmt: skip
+
+
+def _minutes_as_well(text: pa.Array, us: Ints, ok: Bools) -> bool:
+    """Whether times of day begin at zero and could as well be minutes and seconds since a start."""
+    begins = ok.any() and us[np.flatnonzero(ok)[0]] == 0
+    return bool(begins and read_form(text, GO_MINUTES).ok.sum() == ok.sum())
 
 
 def _typed(index: int, cells: pa.Array) -> TimeReading:
@@ -273,11 +292,22 @@ def _numbered(
 
 
 def _strptime(index: int, text: pa.Array, said: str) -> TimeReading:
-    read = instants(text, Replay(time_format=said, missing=()))
+    dated = bool(_DATED.search(said))
+    cells, form = (text, said) if dated else (_on_first_day(text), f"%Y-%m-%d {said}")
+    read = instants(cells, Replay(time_format=form, missing=()))
     naive = np.full(len(text), "%z" not in said)
     left = ~read.readable & as_bools(text.is_valid())
     unread = tuple(str(c) for c in text.filter(pa.array(left)).slice(0, 3).to_pylist())
-    return TimeReading((index,), read.us, read.readable, naive, said, f"{said} was given", unread=unread)
+    period = 3600 if "%M" in said and not _HOUR.search(said) else DAY_S
+    return TimeReading(
+        (index,), read.us, read.readable, naive, said, f"{said} was given", absolute=dated, dated=dated,
+        unread=unread, period_us=(DAY_S if dated else period) * 1_000_000,
+    )  # fmt: skip
+
+
+def _on_first_day(text: pa.Array) -> pa.Array:
+    """Times of day as those of the day from which microseconds are counted."""
+    return pc.binary_join_element_wise("1970-01-01", text, " ")
 
 
 def _order_of(said: str) -> str:

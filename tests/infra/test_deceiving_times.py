@@ -1,4 +1,4 @@
-"""Laws of times that deceive: short years, clocks that leave out a half of the day or the hour, clocks reset."""
+"""Laws of times that deceive: short years, clocks without the hour or the half of the day, resets."""
 
 from __future__ import annotations
 
@@ -84,3 +84,38 @@ def test_a_zero_that_a_number_lost_is_no_other_date(tmp_path):
     times = instants(3000, MINUTE, datetime(2009, 12, 30, tzinfo=UTC))
     path = written(tmp_path, [str(int(f"{t:%y%m%d%H%M}")) for t in times])
     assert rows_of(read(path))[0] == rows_of(as_said(path, "%y%m%d%H%M"))[0] == times
+
+
+@pytest.mark.parametrize("mark", [".", ","])
+@pytest.mark.parametrize("tenths", [3000, 90_000])
+def test_minutes_and_seconds_are_no_hours_and_minutes(tmp_path, mark, tenths):
+    """As a spreadsheet exports times by its format mm:ss.0: the hour is lost, and the minutes begin anew."""
+    times = [f"{i // 600 % 60:02d}:{i // 10 % 60:02d}{mark}{i % 10}" for i in range(0, tenths, 7)]
+    path = tmp_path / "file.csv"
+    path.write_text("time;a\n" + "".join(f"{t};{20 + i % 7}\n" for i, t in enumerate(times)))
+    found = read(path)
+    got = rows_of(found)[0]
+    assert [t - got[0] for t in got] == [i * timedelta(seconds=0.7) for i in range(len(times))]
+    assert (found.record.recorded, found.record.doubts) == (False, ())
+
+
+def test_a_point_behind_the_minute_of_a_date_is_no_second(tmp_path):
+    path = written(tmp_path, [f"2021-03-01 00:{i:02d}.5" for i in range(60)])
+    assert "--time-format" in options(read(path))
+
+
+def test_a_date_beside_minutes_without_an_hour_is_asked_for(tmp_path):
+    rows = [f"2021-03-0{1 + i // 900},{i // 60 % 60:02d}:{i % 60:02d}.0" for i in range(3600)]
+    path = written(tmp_path, rows, "date,time,a")
+    assert "--time-column time" in options(read(path))
+
+
+def test_two_fields_that_may_begin_with_the_hour_or_the_minute_are_asked_for(tmp_path):
+    path = written(tmp_path, [f"{i // 60:02d}:{i % 60:02d}" for i in range(300)])
+    assert "--time-format %H:%M --time-format %M:%S" in options(read(path))
+    for form, rate in (("%H:%M", 1 / 60), ("%M:%S", 1)):
+        found = as_said(path, form)
+        assert (found.record.recorded, found.record.rate_hz) == (False, pytest.approx(rate))
+        assert not found.record.doubts
+    later = written(tmp_path, [f"{6 + i // 60:02d}:{i % 60:02d}" for i in range(300)])
+    assert (read(later).record.rate_hz, read(later).record.doubts) == (pytest.approx(1 / 60), ())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -14,24 +14,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from infra.printing import instant
 from infra.reading.decision_record import LOST_SHARE, ColumnRecord, Decision, DecisionRecord, Doubt
 from infra.reading.device_column import MIXED, ONE, SURELY, named_devices, propose_device_column, repeats_of
 from infra.reading.device_rows import DeviceRows, SortedRows, grouped, rows_by_device
 from infra.reading.file_set import FILE_COLUMN, FileSet, open_files
+from infra.reading.half_days import with_halves
 from infra.reading.local_times import in_utc
 from infra.reading.measured_column import ColumnWishes, MeasuredColumn, measure_columns
+from infra.reading.row_times import anchored, implausible, unwrapped
 from infra.reading.time_choice import TimeWishes, choose_time
-from infra.reading.time_column import TimeReading
+from infra.reading.time_column import TimeReading, without_halves
 from infra.reading.time_forms import Bools, Ints
 from schemas.errors import SourceError
-from schemas.instants import from_us, to_us
+from schemas.instants import from_us
 
 Floats = NDArray[np.float64]
-
-_YEARS_APART_US = 10 * 365 * 86_400_000_000
-_SOON_US = 86_400_000_000
-"""How far in the future a recording may end: a clock without a zone is at most a day ahead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +126,7 @@ def _read(files: FileSet, wishes: ReadingWishes, now: datetime) -> ReadRecording
     taken = used | ({device_at} if device_at is not None else set())
     measured, skipped = measure_columns(files, wishes.columns, taken)
     names = _device_names(files, wishes.device_column, device_at)
+    time = _halved(time, names, draft)
     kept, us = _rows(files, time, wishes, now, measured, names, draft)
     rows = rows_by_device(us, kept, names, [c.values for c in measured], spreads=time is not None)
     asked = names is None and wishes.device_column != ONE
@@ -196,6 +194,24 @@ def _time(files: FileSet, wishes: ReadingWishes, draft: _Draft) -> TimeReading |
     return time
 
 
+def _halved(time: TimeReading | None, names: pa.Array | None, draft: _Draft) -> TimeReading | None:
+    """The time with the halves of the day, where its cells do not tell them."""
+    if time is None or not time.halves:
+        return time
+    rows = np.flatnonzero(time.ok)
+    groups = [rows[g] for g in grouped(len(rows), rows, names).values()]
+    options = (
+        f"--time-format {_argument(time.halves.replace('%I', '%H'))}",
+        "--force (hours of a whole day)",
+    )
+    found = with_halves(time.us, groups, options, said="%I" in time.halves)
+    draft.doubts += [found.doubt] if found.doubt is not None else []
+    if found.decision is None:
+        return time
+    draft.decisions.append(found.decision)
+    return replace(time, us=found.us, format=without_halves(time.format))
+
+
 def _excerpt(files: FileSet, index: int) -> tuple[str, ...]:
     """The first cells of a column."""
     return tuple(str(c) for c in files.text(index).slice(0, 3).to_pylist())
@@ -213,7 +229,7 @@ def _rows(
         kept = np.flatnonzero(~broken)
         us = np.round(np.arange(len(kept)) * 1e6 / wishes.rate_hz).astype(np.int64)
         draft.dropped["unreadable_time"] = 0
-        return kept, _anchored(us, wishes, now)
+        return kept, anchored(us, now, begins=wishes.starts_now)
     ok = time.ok & ~broken
     draft.dropped["unreadable_time"] = int((~time.ok & ~broken).sum())
     draft.lost("rows have no time that can be read", draft.dropped["unreadable_time"], n,
@@ -228,27 +244,15 @@ def _rows(
         draft.doubts += local.doubts
         draft.notes += local.notes
     if not time.absolute:
-        us = _anchored(_unwrapped(us, time, ok), wishes, now, ok)
+        us = anchored(unwrapped(us, time, ok), now, ok, begins=wishes.starts_now)
     kept = np.flatnonzero(ok)
     if not len(kept):
         raise SourceError(
             f"{files.shown}: no row has a time that can be read: give --time-format or --time-column"
         )
-    if time.absolute and (last := int(us[kept].max())) > to_us(now) + _SOON_US:
-        options = ("--time-format", "--time-column", "--force")
-        draft.doubts.append(Doubt(f"the last row lies in the future: {instant(from_us(last))}", options))
     if time.absolute:
-        _doubt_strays(us[kept], draft)
+        draft.doubts += implausible(us[kept], grouped(len(kept), kept, names).values(), now)
     return kept, us[kept]
-
-
-def _doubt_strays(us: Ints, draft: _Draft) -> None:
-    """Doubt a few times that lie years apart from the others, as of a clock that was not set yet."""
-    away = np.flatnonzero(np.abs(us - np.median(us)) > _YEARS_APART_US)
-    if 0 < len(away) <= LOST_SHARE * len(us):
-        what = f"{len(away)} rows lie more than ten years from the others"
-        shown = tuple(instant(from_us(int(t))) for t in us[away[:3]])
-        draft.doubts.append(Doubt(what, ("--time-column", "--force"), shown))
 
 
 def _broken(files: FileSet, measured: Sequence[MeasuredColumn]) -> Bools:
@@ -261,23 +265,6 @@ def _broken(files: FileSet, measured: Sequence[MeasuredColumn]) -> Bools:
         if column.unreadable is not None:
             odd |= column.unreadable
     return short & odd
-
-
-def _anchored(us: Ints, wishes: ReadingWishes, now: datetime, ok: Bools | None = None) -> Ints:
-    """Times since an unknown start, moved so that they end, or begin, now."""
-    some = us if ok is None else us[ok]
-    if not len(some):
-        return us
-    return us - (int(some.min()) if wishes.starts_now else int(some.max())) + to_us(now)
-
-
-def _unwrapped(us: Ints, time: TimeReading, ok: Bools) -> Ints:
-    """Times of day that go on after midnight, or minutes that go on after the hour."""
-    if time.dated or not ok.any():
-        return us
-    falls = np.where(ok, us, 0)
-    steps = np.diff(falls, prepend=falls[:1])
-    return us + np.cumsum(steps < -time.period_us // 2) * time.period_us
 
 
 def _device_index(files: FileSet, column: str) -> int | None:
@@ -335,9 +322,7 @@ def _sorted(rows: SortedRows, total: int, spread_is_wrong: bool, draft: _Draft) 
         )
         draft.decisions.append(Decision("order", shown, "times of all rows"))
     if rows.spread and not spread_is_wrong:
-        draft.decisions.append(
-            Decision("shared times", rows.spread, "about the same number shares each time")
-        )
+        draft.decisions.append(Decision("shared times", rows.spread, "they stand side by side in the file"))
     options = ("--time-column", "--device-column")
     draft.lost("rows have the time of another row and other values", rows.duplicate, total, options)
 

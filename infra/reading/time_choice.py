@@ -164,7 +164,7 @@ def _join(day: TimeReading, clock: TimeReading) -> TimeReading:
     naive = day.naive & clock.naive if clock.naive.any() else day.naive
     return replace(
         day, columns=(*day.columns, *clock.columns), us=us, ok=ok, naive=naive, clocked=True, doubt=doubt,
-        evidence=evidence, format=made, readings=None,
+        evidence=evidence, format=made, readings=None, halves=clock.halves,
     )  # fmt: skip
 
 

@@ -61,6 +61,7 @@ class TimeReading:
         readings: For dates whose day and month are open: the times by order.
         dotted: Whether points stand between day and month.
         period_us: After which a time without a date begins anew.
+        halves: The strptime format where all hours are 1 to 12 and no cell tells the half of the day.
         options: Formats, or whole options, that decide what is doubtful; empty: the usual ones.
     """
 
@@ -79,6 +80,7 @@ class TimeReading:
     dotted: bool = False
     options: tuple[str, ...] = ()
     period_us: int = DAY_S * 1_000_000
+    halves: str = ""
 
     @property
     def share(self) -> float:
@@ -123,7 +125,8 @@ def read_time_column(  # noqa: PLR0911  (one return for each kind of column)
         written = _written(index, text, _order_of(said))
         if written is None or exact.ok.sum() >= written.ok.sum():
             return exact
-        return replace(written, format=said, evidence=f"{said} was given")
+        halves = said if written.halves and "%I" in said else ""
+        return replace(written, format=said, evidence=f"{said} was given", halves=halves)
     sample = _sample(text)
     if not len(sample):
         return None
@@ -229,12 +232,36 @@ def _written(index: int, text: pa.Array, said_order: str) -> TimeReading | None:
     left = ~ok & as_bools(text.is_valid())
     unread = tuple(str(c) for c in text.filter(pa.array(left)).slice(0, 3).to_pylist())
     made = profile_format(form, order, text, us) if form not in UNDATED else WRITTEN
+    halves = _halves(text, us, ok, form, order) if clocked and bool(naive[ok].all()) else ""
     return TimeReading(
         (index,), us, ok, naive, made, evidence, dated=read.dated, clocked=clocked, doubt=doubt,
         unread=unread,
-        absolute=form not in UNDATED, readings=readings, dotted=dotted, options=options,
+        absolute=form not in UNDATED, readings=readings, dotted=dotted, options=options, halves=halves,
         period_us=(3600 if form == GO_MINUTES else DAY_S) * 1_000_000,
     )  # fmt: skip
+
+
+def _halves(text: pa.Array, us: Ints, ok: Bools, form: str, order: str) -> str:
+    """The format of cells whose hours are all 1 to 12 and that tell no half of the day; empty: they do."""
+    hours = us[ok] // 3_600_000_000 % 24
+    if hours.min() < 1 or hours.max() > 12 or form == GO_MINUTES:
+        return ""
+    if pc.any(pc.match_substring_regex(text, r"(?i)\d\s*[ap]\.?\s?m\b")).as_py():
+        return ""
+    cell = str(text[int(np.flatnonzero(ok)[0])])
+    found = re.match(rf"^{PATTERNS[form]}$", cell, re.IGNORECASE)
+    return WRITTEN if found is None else _directives(found, order, cell)
+
+
+def without_halves(form: str) -> str:
+    """A format under which the halves of the day are decided anew: an order of day and month, or ``written``.
+
+    >>> without_halves("%d/%m/%Y %H:%M"), without_halves("month_first"), without_halves("iso")
+    ('day_first', 'month_first', 'written')
+    """
+    if form in ORDERS or "%" not in form:
+        return form if form in ORDERS else WRITTEN
+    return WRITTEN if 0 <= form.find("%Y") < form.find("%d") else _order_of(form) or WRITTEN
 
 
 def _minutes_as_well(text: pa.Array, us: Ints, ok: Bools) -> bool:
@@ -299,9 +326,12 @@ def _strptime(index: int, text: pa.Array, said: str) -> TimeReading:
     left = ~read.readable & as_bools(text.is_valid())
     unread = tuple(str(c) for c in text.filter(pa.array(left)).slice(0, 3).to_pylist())
     period = 3600 if "%M" in said and not _HOUR.search(said) else DAY_S
+    us, halves = read.us, ""
+    if "%I" in said and "%p" not in said:  # strptime takes twelve for midnight
+        us, halves = us + (us // 3_600_000_000 % 24 == 0) * 43_200_000_000, said
     return TimeReading(
-        (index,), read.us, read.readable, naive, said, f"{said} was given", absolute=dated, dated=dated,
-        unread=unread, period_us=(DAY_S if dated else period) * 1_000_000,
+        (index,), us, read.readable, naive, said, f"{said} was given", absolute=dated, dated=dated,
+        unread=unread, halves=halves, period_us=(DAY_S if dated else period) * 1_000_000,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -119,3 +120,95 @@ def test_two_fields_that_may_begin_with_the_hour_or_the_minute_are_asked_for(tmp
         assert not found.record.doubts
     later = written(tmp_path, [f"{6 + i // 60:02d}:{i % 60:02d}" for i in range(300)])
     assert (read(later).record.rate_hz, read(later).record.doubts) == (pytest.approx(1 / 60), ())
+
+
+HALVES = ["%Y-%m-%d %I:%M:%S", "%m/%d/%Y %I:%M", "%d.%m.%Y %I.%M"]
+
+
+@pytest.mark.parametrize("form", HALVES)
+@pytest.mark.parametrize("hour", [0, 5, 13, 23])
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_afternoons_of_a_clock_of_twelve_hours_follow_their_mornings(tmp_path, form, hour, newest_first):
+    times = instants(600, 30 * MINUTE, datetime(2021, 3, 5, hour, tzinfo=UTC))
+    rows = [f"{t:{form}}" for t in times]
+    found = read(written(tmp_path, rows[::-1] if newest_first else rows))
+    assert (rows_of(found)[0], found.record.doubts) == (times, ())
+    assert found.time is not None
+    assert found.time.format in ("written", "day_first", "month_first")  # no format that reads no afternoon
+    again = as_said(tmp_path / "file.csv", form)
+    assert (rows_of(again)[0], again.record.doubts) == (times, ())
+
+
+def test_each_device_has_its_own_mornings(tmp_path):
+    times = instants(200, 30 * MINUTE, datetime(2021, 3, 14, 5, tzinfo=UTC))
+    path = tmp_path / "file.csv"
+    lines = [f"{t:%Y-%m-%d %I:%M},{d},{i % 17}.5" for d in "ab" for i, t in enumerate(times)]
+    path.write_text("time,device,v\n" + "\n".join(lines) + "\n")
+    found = read(path, ReadingWishes(device_column="device"))
+    assert [rows_of(found, d)[0] for d in "ab"] == [times, times]
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_halves_of_a_day_that_the_order_of_rows_does_not_tell_are_asked_for(tmp_path, shuffled):
+    times = instants(300, 30 * MINUTE, datetime(2021, 3, 14, 5, tzinfo=UTC))
+    rows = sorted(f"{t:%Y-%m-%d %I:%M:%S}" for t in times)
+    if shuffled:
+        random.Random(1).shuffle(rows)
+    path = written(tmp_path, rows)
+    assert "--time-format '%Y-%m-%d %H:%M:%S'" in options(read(path))
+    assert not any("twelve" in d.what for d in as_said(path, "%Y-%m-%d %H:%M:%S").record.doubts)
+
+
+def test_mornings_alone_are_hours_as_they_are_written(tmp_path):
+    times = [DAY + timedelta(days=d, hours=8) + i * 10 * MINUTE for d in range(10) for i in range(30)]
+    found = read(written(tmp_path, [f"{t:%Y-%m-%d %H:%M:%S}" for t in times]))
+    assert (rows_of(found)[0], found.record.doubts) == (times, ())
+
+
+@pytest.mark.parametrize("late", [0.01, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize("year", [1970, 2000, 2010])
+def test_a_clock_that_lost_its_time_is_doubted_at_any_share_of_the_rows(tmp_path, late, year):
+    lost = round(300 * late)
+    times = [*instants(300 - lost), *instants(lost, MINUTE, datetime(year, 1, 1, tzinfo=UTC))]
+    found = read(written(tmp_path, [f"{t:%Y-%m-%d %H:%M:%S}" for t in times]))
+    assert f"{min(lost, 300 - lost)} rows lie more than" in found.record.doubts[0].what
+
+
+def test_a_row_each_year_is_no_clock_that_lost_its_time(tmp_path):
+    times = [DAY.replace(year=1970 + 3 * i) for i in range(18)]
+    assert not read(written(tmp_path, [f"{t:%Y-%m-%d}" for t in times])).record.doubts
+
+
+def counted(counts: list[int]) -> list[str]:
+    return [f"{DAY + timedelta(seconds=s):%Y-%m-%d %H:%M:%S}" for s, n in enumerate(counts) for _ in range(n)]
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [[3] * 30 + [7] * 30, [8, 14, 11, 9, 13] * 12, [1, 2, 1] * 30, [0, 5, 2, 6] * 20, [2, 5] * 30],
+)
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_rows_of_a_second_at_an_uneven_rate_are_spread_by_their_own_count(tmp_path, counts, newest_first):
+    rows = counted(counts)
+    path = written(tmp_path, rows[::-1] if newest_first else rows)
+    found = read(path)
+    times = [DAY + timedelta(seconds=s + i / n) for s, n in enumerate(counts) for i in range(n)]
+    assert found.record.doubts == ()
+    got = rows_of(found)[0]
+    assert all(abs(a - b) < timedelta(milliseconds=500) for a, b in zip(got, times, strict=True))
+    assert [t.replace(microsecond=0) for t in got] == [t.replace(microsecond=0) for t in times]
+    assert len(set(got)) == len(rows)
+    places = found.devices[""].places
+    assert places.tolist() == (list(range(len(rows)))[:: -1 if newest_first else 1])
+
+
+@pytest.mark.parametrize("counts", [[1] * 40 + [400] + [1] * 40, [3] * 40 + [400] + [3] * 40])
+def test_a_clock_that_stood_still_spreads_no_rows(tmp_path, counts):
+    assert any(
+        "time of another row" in d.what for d in read(written(tmp_path, counted(counts))).record.doubts
+    )
+
+
+def test_rows_that_stand_apart_in_the_file_are_not_spread_over_a_time(tmp_path):
+    found = read(written(tmp_path, counted([3] * 30) * 2))
+    assert any("time of another row" in d.what for d in found.record.doubts)

@@ -22,8 +22,9 @@ from infra.reading.half_days import with_halves
 from infra.reading.local_times import in_utc
 from infra.reading.measured_column import ColumnWishes, MeasuredColumn, measure_columns
 from infra.reading.row_times import anchored, implausible, unwrapped
-from infra.reading.time_choice import TimeWishes, choose_time
-from infra.reading.time_column import TimeReading, without_halves
+from infra.reading.time_choice import TimeWishes, choose_time, resembling
+from infra.reading.time_column import TimeReading
+from infra.reading.time_formats import without_halves
 from infra.reading.time_forms import Bools, Ints
 from schemas.errors import SourceError
 from schemas.instants import from_us
@@ -130,7 +131,7 @@ def _read(files: FileSet, wishes: ReadingWishes, now: datetime) -> ReadRecording
     kept, us = _rows(files, time, wishes, now, measured, names, draft)
     rows = rows_by_device(us, kept, names, [c.values for c in measured], spreads=time is not None)
     asked = names is None and wishes.device_column != ONE
-    proposal = _proposed(files, us, kept, used, rows) if asked else None
+    proposal = _proposed(files, us, kept, used | _wanted(files, wishes.columns), rows) if asked else None
     if names is not None:
         draft.decisions.append(Decision("device", f"column '{wishes.device_column}'", "given"))
     if proposal is not None:
@@ -169,6 +170,13 @@ def _time(files: FileSet, wishes: ReadingWishes, draft: _Draft) -> TimeReading |
             cells = _excerpt(files, files.index(unread[0]))
             what = f"'{unread[0]}' looks like a time and cannot be read"
             draft.doubts.append(Doubt(what, ("--time-format", "--time-column", "--time-column none"), cells))
+        elif wishes.time.columns is None and (like := resembling(files.names, files.units, files.column)):
+            what = (
+                f"no column is named like a time, and the numbers of '{like[0]}' look like {like[1].format}"
+            )
+            names_it = f"--time-column {_argument(like[0])}"
+            shown = _excerpt(files, like[1].columns[0])
+            draft.doubts.append(Doubt(what, (names_it, "--time-column none"), shown))
         else:
             draft.notes.append(
                 f"no column holds times: rows are taken as {wishes.rate_hz:g} a second and end now; "
@@ -309,6 +317,12 @@ def _proposed(
     return Doubt(f"several devices: {proposal.evidence}", (option,), (shown,))
 
 
+def _wanted(files: FileSet, wishes: ColumnWishes) -> set[int]:
+    """Columns that a person or a profile takes as channels: they tell no devices apart."""
+    names = {n.strip() for n in (*wishes.keep, *(wishes.only or ()))}
+    return {i for i, name in enumerate(files.names) if name.strip() in names}
+
+
 def _argument(text: str) -> str:
     return shlex.quote(text)
 
@@ -323,6 +337,11 @@ def _sorted(rows: SortedRows, total: int, spread_is_wrong: bool, draft: _Draft) 
         draft.decisions.append(Decision("order", shown, "times of all rows"))
     if rows.spread and not spread_is_wrong:
         draft.decisions.append(Decision("shared times", rows.spread, "they stand side by side in the file"))
+    if rows.repeated:
+        repeat = "rows repeat" if rows.repeated > 1 else "row repeats"
+        draft.notes.append(
+            f"{rows.repeated:,} {repeat} an earlier one, in time and every value: counted once"
+        )
     options = ("--time-column", "--device-column")
     draft.lost("rows have the time of another row and other values", rows.duplicate, total, options)
 
@@ -334,7 +353,8 @@ def _check_columns(measured: Sequence[MeasuredColumn], draft: _Draft) -> None:
             draft.doubts.append(Doubt(f"{column.name}: {column.doubt}", options, column.excerpt))
         lost = column.cells.get("unreadable", 0)
         words = list(column.words)
-        options = ("--decimal", f"--missing {_argument(words[0])}" if words else "--missing")
+        every = " ".join(f"--missing {_argument(w)}" for w in words) or "--missing"
+        options = ("--decimal", every)
         given = lost + column.cells.get("read", 0)
         shown = tuple(f"{w!r} {n} times" for w, n in list(column.words.items())[:3])
         draft.lost(f"cells of '{column.name}' are no numbers", lost, given, options, shown)

@@ -212,3 +212,47 @@ def test_a_clock_that_stood_still_spreads_no_rows(tmp_path, counts):
 def test_rows_that_stand_apart_in_the_file_are_not_spread_over_a_time(tmp_path):
     found = read(written(tmp_path, counted([3] * 30) * 2))
     assert any("time of another row" in d.what for d in found.record.doubts)
+
+
+@pytest.mark.parametrize("changes", [2, 20, 300])
+@pytest.mark.parametrize("joined", [False, True])
+def test_day_and_month_that_change_places_within_a_file_are_asked_for(tmp_path, changes, joined):
+    """Cells that are no dates under either order: none is right, and the few are not dropped in silence."""
+    times = instants(600, timedelta(hours=8), datetime(2021, 1, 13, tzinfo=UTC))
+    forms = ["%m/%d/%Y" if i < 600 - changes else "%d/%m/%Y" for i in range(600)]
+    rows = [f"{t:{f}}{',' if joined else ' '}{t:%H:%M}" for t, f in zip(times, forms, strict=True)]
+    said = read(written(tmp_path, rows, "date,time,a" if joined else "time,a")).record.doubts[0]
+    assert "changes its order of day and month" in said.what
+    assert "--time-format month_first" in said.options
+
+
+def test_a_short_year_that_may_stand_first_is_offered(tmp_path):
+    times = instants(60, MINUTE, datetime(2021, 3, 1, tzinfo=UTC))
+    path = written(tmp_path, [f"{t:%y/%m/%d}" for t in times])
+    assert "--time-format %y/%m/%d" in options(read(path))
+    path = written(tmp_path, [f"{t:%y/%m/%d %H:%M}" for t in times])
+    assert "--time-format '%y/%m/%d %H:%M'" in options(read(path))
+    found = as_said(path, "%y/%m/%d %H:%M")
+    assert (rows_of(found)[0], found.record.doubts) == (times, ())
+
+
+@pytest.mark.parametrize("unit", [1, 1000, 1_000_000])
+@pytest.mark.parametrize("name", ["id", "row", "event_no"])
+def test_times_under_a_counters_name_are_named_and_read_when_they_are_said(tmp_path, unit, name):
+    times = instants(60)
+    path = written(tmp_path, [str(int(t.timestamp()) * unit) for t in times], f"{name},a")
+    assert f"--time-column {name}" in options(read(path))
+    found = read(path, ReadingWishes(time=TimeWishes((name,), "")))
+    assert (rows_of(found)[0], found.record.doubts) == (times, ())
+    assert not read(path, ReadingWishes(time=TimeWishes((), ""))).record.doubts
+
+
+@pytest.mark.parametrize("rows", [20, 60, 61])
+def test_a_file_joined_with_itself_says_how_many_rows_repeat_and_no_change_of_clocks(tmp_path, rows):
+    times = instants(rows) * 2
+    path = tmp_path / "file.csv"
+    path.write_text("time,a\n" + "".join(f"{t:%Y-%m-%d %H:%M:%S},{20 + t.minute / 10}\n" for t in times))
+    found = read(path)
+    assert (found.record.used, found.record.doubts) == (rows, ())
+    assert any(f"{rows} rows repeat an earlier one" in n for n in found.record.notes)
+    assert not any("clock" in n for n in found.record.notes)

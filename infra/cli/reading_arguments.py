@@ -62,14 +62,18 @@ def options_of(
 
 
 def say(record: DecisionRecord, *, as_json: bool, force: bool) -> None:
-    """Say what was decided, before anything lands; stop where something is doubtful.
+    """Say what was decided on standard error, before anything lands; stop where something is doubtful.
+
+    Args:
+        record: The decisions.
+        as_json: Whether standard output is one JSON document: it then holds why the command stopped.
+        force: Go on in spite of doubts.
 
     Raises:
         DoubtfulRecordingError: Something is doubtful or costs too much, and nobody said to go on.
     """
-    if not as_json:
-        for line in record.lines():
-            show_progress(line)
+    for line in record.lines():
+        show_progress(line)
     if not record.doubts:
         return
     lines = [d.line() for d in record.doubts]

@@ -21,11 +21,13 @@ class DayOrder:
         order: One of ``ORDERS``.
         evidence: Why.
         doubt: Why it is not certain; empty: it is.
+        open: The orders that may be meant, where it is not certain.
     """
 
     order: str
     evidence: str
     doubt: str = ""
+    open: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,9 @@ def choose_day_order(readings: Mapping[str, tuple[Ints, Bools]], dotted: bool = 
         readings: Times and which cells are times, by order.
         dotted: Whether points stand between day, month and year.
     """
+    change = _change(readings)
+    if change is not None:
+        return change
     courses = {order: _course(us, ok) for order, (us, ok) in readings.items()}
     most = max(c.read for c in courses.values())
     whole = {o: c for o, c in courses.items() if c.read == most}
@@ -72,7 +77,21 @@ def choose_day_order(readings: Mapping[str, tuple[Ints, Bools]], dotted: bool = 
             "day_first", "day before month: points stand between them, and nothing speaks against it"
         )
     read = " or ".join(WORDS[o] for o in whole)
-    return DayOrder(min(whole, key=lambda o: (whole[o].falls, whole[o].span_s)), "", f"may be read as {read}")
+    likely = min(whole, key=lambda o: (whole[o].falls, whole[o].span_s))
+    return DayOrder(likely, "", f"may be read as {read}", tuple(whole))
+
+
+def _change(readings: Mapping[str, tuple[Ints, Bools]]) -> DayOrder | None:
+    """A doubt where no order reads all cells that are dates: it changes within the file; None: one does."""
+    read = {order: ok for order, (_, ok) in readings.items() if ok.any()}
+    dates = np.logical_or.reduce(list(read.values())) if read else np.zeros(0, dtype=np.bool_)
+    left = {order: int((dates & ~ok).sum()) for order, ok in read.items()}
+    if not left or min(left.values()) == 0:
+        return None
+    likely = min(left, key=lambda o: left[o])
+    told = [o for o in read if left[o] <= 0.5 * int(dates.sum())] or [likely]
+    words = ", ".join(f"{n:,} cells are no dates as {WORDS[o]}" for o, n in left.items() if o in told)
+    return DayOrder(likely, "", f"changes its order of day and month: {words}", tuple(told))
 
 
 def _by_numbers(order: str, courses: Mapping[str, _Course]) -> DayOrder:

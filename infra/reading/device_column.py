@@ -22,13 +22,21 @@ _NAMED = re.compile(
     r"anlage|site|channel|probe|robot|vehicle|^id$|_id$|^name$",
     re.IGNORECASE,
 )
-
-
 SURELY = re.compile(
     r"(^|[\W_])(device|sensor|machine|node|station|asset|engine|pump|logger|turbine|robot|vehicle|gerät|"
     r"maschine|anlage|mac|serial)s?([\W_]?(id|nr|no|name|number|key|serial|address|mac))?$|^id$",
     re.IGNORECASE,
 )
+_NUMBERED = re.compile(
+    r"(^|[\W_])(device|sensor|machine|unit|node|station|asset|engine|pump|tag|serial|mac|meter|logger|turbine|"
+    r"gerät|maschine|anlage|site|channel|probe|robot|vehicle|zone|room|line|id|nr|no)s?"
+    r"([\W_]?(id|nr|no|name|number|key|serial|address|mac))?$",
+    re.IGNORECASE,
+)
+"""Names under which numbers may tell devices apart; others are measured."""
+_FLAGGED = re.compile(r"engine|pump|machine|maschine|robot|turbine|vehicle|anlage", re.IGNORECASE)
+_NOMINAL = re.compile(r"(id|nr|no|name|number|key|serial|address|mac)$", re.IGNORECASE)
+_FLAGS = frozenset(("0", "1", "0.0", "1.0"))
 _ANSWERS = frozenset(("true", "false", "yes", "no", "on", "off", ""))
 ONE = "none"
 """What a person writes for "all rows are of one device"."""
@@ -68,6 +76,8 @@ def propose_device_column(
             continue
         left = _repeats_within(us, coded.indices.to_numpy(zero_copy_only=False))
         named = bool(_NAMED.search(name))
+        if _is_flag(name, values) or (_numeric(values) and not _NUMBERED.search(name)):
+            continue
         if left > (0.3 if named else 0.1) * repeats:
             continue
         key = (-left, named, name, tuple(values))
@@ -90,11 +100,23 @@ def named_devices(columns: Sequence[tuple[str, pa.Array]]) -> DeviceProposal | N
             continue
         values = pc.value_counts(cells.cast(pa.string()).drop_null()).to_pylist()
         often = [str(v["values"]) for v in values if int(v["counts"]) >= _ROWS_EACH]
-        if {v.strip().lower() for v in often} <= _ANSWERS:
+        if {v.strip().lower() for v in often} <= _ANSWERS or _is_flag(name, often):
             continue
         if 2 <= len(often) <= MOST_DEVICES and len(often) >= len(values) / 2:
             return DeviceProposal(name, tuple(often), f"'{name}' names {len(often)} of them")
     return None
+
+
+def _is_flag(name: str, values: Sequence[str]) -> bool:
+    """Whether a column says that a machine runs: 0 and 1, under the machine's name and no number's."""
+    flags = {v.strip() for v in values} <= _FLAGS
+    return flags and bool(_FLAGGED.search(name)) and not _NOMINAL.search(name)
+
+
+def _numeric(values: Sequence[str]) -> bool:
+    """Whether all values but the blank ones are numbers."""
+    given = [v.strip() for v in values if v.strip()]
+    return bool(given) and all(re.fullmatch(r"[+-]?\d+([.,]\d+)?", v) for v in given)
 
 
 def device_ids(values: Iterable[str], prefix: str = "") -> dict[str, str]:

@@ -74,7 +74,7 @@ def rows_by_device(
         collisions += int((shared & ~identical).sum())
         if spreads:
             order = spread_rows(order, identical)
-            spread = spread or order.evidence
+            spread = spread or order.spread
         fresh = np.diff(order.us, prepend=order.us[:1] - 1) > 0
         repeated += int((~fresh & identical).sum())
         duplicate += int((~fresh & ~identical).sum())

@@ -117,6 +117,7 @@ def _second_passes(us: Ints, twice: Bools, rows: Rows, late: Bools) -> int:
 def _look_for_a_change(us: Ints, naive: Bools, ordered: Sequence[Rows], made: LocalTimes) -> None:
     """Doubt times that fall by an hour where some zone sets its clock back, though none was named."""
     at: list[int] = []
+    again = True
     for rows in ordered:
         times = us[rows]
         steps = np.diff(times)
@@ -128,6 +129,7 @@ def _look_for_a_change(us: Ints, naive: Bools, ordered: Sequence[Rows], made: Lo
         off = 0.0 if hourly else max(1.5 * usual, 1e6)
         back = fall & naive[rows][1:] & (np.abs(usual - steps - HOUR_US) <= off)
         at += [int(t) for t in times[1:][back]]
+        again &= all(np.isin(times[i + 1 :], times[: i + 1]).all() for i in np.flatnonzero(back))
     if not at:
         return
     where = np.unique(np.array(at, dtype=np.int64))
@@ -136,7 +138,7 @@ def _look_for_a_change(us: Ints, naive: Bools, ordered: Sequence[Rows], made: Lo
     if zones:
         options = tuple(f"--timezone {z}" for z in zones[:3])
         made.doubts.append(Doubt(f"{what}, as a clock does that is set back", (*options, "--timezone UTC")))
-    else:
+    elif not again:  # what repeats to its end is the file, joined with a part of itself
         made.notes.append(f"{what}, where no zone sets its clock: rows of one time count as duplicate")
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,7 +22,7 @@ from infra.reading.number_forms import (
     read_plain,
     tidy,
 )
-from infra.reading.sentinel_values import SentinelValue, find_sentinels, shared_sentinels
+from infra.reading.sentinel_values import SentinelValue, find_sentinels, shared_sentinels, unusual_values
 from infra.reading.time_forms import Bools
 from infra.reading.unit_conversion import conversion, is_unit
 from schemas.errors import SourceError
@@ -131,7 +132,8 @@ def measure_columns(
             sentinels = find_sentinels(read[i].values, known) if known else found[i]
         else:
             sentinels = [SentinelValue(v, int((read[i].values == v).sum()), "named") for v in given]
-        columns.append(_column(files, i, read[i], sentinels, wishes))
+        unusual = () if given is not None else unusual_values(read[i].values, [s.value for s in sentinels])
+        columns.append(_column(files, i, read[i], sentinels, wishes, unusual))
     return columns, skipped
 
 
@@ -247,8 +249,9 @@ def _coded(cells: pa.Array, codes: Mapping[str, float] | None) -> ReadNumbers:
 
 
 def _column(
-    files: FileSet, index: int, numbers: ReadNumbers, sentinels: list[SentinelValue], wishes: ColumnWishes
-) -> MeasuredColumn:
+    files: FileSet, index: int, numbers: ReadNumbers, sentinels: list[SentinelValue], wishes: ColumnWishes,
+    unusual: Sequence[SentinelValue],
+) -> MeasuredColumn:  # fmt: skip
     name, values = files.names[index], numbers.values
     held = (
         np.isin(values, [s.value for s in sentinels]) if sentinels else np.zeros(len(values), dtype=np.bool_)
@@ -269,8 +272,13 @@ def _column(
         "converted": sum(numbers.converted.values()),
     }
     shown = tuple(str(c) for c in files.text(index).slice(0, 3).to_pylist())
+    notes = [note] if note else []
+    for odd in unusual:
+        cell = str(files.text(index)[int(np.flatnonzero(numbers.values == odd.value)[0])]).strip()
+        notes.append(f"{odd.evidence}: if that is no value, --missing {shlex.quote(cell)} says so")
     if _too_large(values):
-        note = f"{note}; " * bool(note) + "whole numbers beyond 9,007,199,254,740,992 are rounded"
+        notes.append("whole numbers beyond 9,007,199,254,740,992 are rounded")
+    note = "; ".join(notes)
     return MeasuredColumn(
         name, values, unit, numbers.decimal, cells, words, "; ".join(evidence), numbers.doubt or doubt, shown,
         note,

@@ -29,7 +29,6 @@ MISSING = (
 """Cell texts, lower-case, that say that there is no value."""
 
 _PLAIN = r"^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$"
-_COMMA = r"^[+-]?(\d+,\d*|,\d+)(e[+-]?\d+)?$"
 _GROUPED = {
     "comma": r"^[+-]?\d{1,3}(,\d{3})+$",
     "point": r"^[+-]?\d{1,3}(\.\d{3})+$",

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from edge_producer.sources.cells import EARLIEST_US, LATEST_US
-from infra.reading.number_forms import Surroundings, is_text, read_numbers
+from infra.reading.digit_times import read_digit_times
+from infra.reading.number_forms import Surroundings, read_numbers
 from infra.reading.other_epochs import OTHER_EPOCHS, days_of, ticks_of
-from infra.reading.time_forms import Bools, Ints, read_form
+from infra.reading.time_forms import Bools, Ints
 
 EPOCHS = {"epoch_s": 1_000_000.0, "epoch_ms": 1_000.0, "epoch_us": 1.0, "epoch_ns": 1e-3}
 """Microseconds in one of each unit."""
@@ -37,7 +37,9 @@ _NUMBERED = re.compile(r"(^|[\W_])(id|nr|no|num|number|seq|index|count|row|seria
 """Names of columns that count or identify, and tell no time."""
 _SINCE_1970 = re.compile(r"stamp|epoch|unix|^ts$", re.IGNORECASE)
 _DATED = re.compile(r"date|datum|fecha|^tag$|jour|\bday\b", re.IGNORECASE)
-_DIGITS = r"^(19|20)\d{2}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(([01]\d|2[0-4])([0-5]\d([0-5]\d(\d{3})?)?)?)?$"
+_COUNTED = ("s", "ms", "us", "ns", "min", "h")
+"""Units of time that a header may state: the cells count, and are no digits of a date."""
+_SURELY = 0.97
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,13 +79,13 @@ def read_number_times(
     values, whole = _numbers(cells)
     ok = np.isfinite(values)
     if said:
-        return _as_said(cells, values, whole, ok, said)
+        return _as_said(values, whole, ok, said)
     if not ok.any() or ok.mean() < 0.5:
         return None
     some = values[ok]
     rising = _rising(some)
     if whole is not None:
-        digits = _digits(cells, timelike or rising)
+        digits = _digits(cells, name, unit, whole, ok, timelike=timelike, rising=rising)
         if digits is not None:
             return digits
     ticks = ticks_of(some) if whole is not None and (timelike or rising) else ""
@@ -93,7 +95,7 @@ def read_number_times(
     for form, scale in EPOCHS.items():
         seconds = some * scale / 1e6
         inside = (seconds >= EARLIEST_S) & (seconds <= LATEST_S)
-        if inside.mean() >= 0.97 and (timelike or (rising and not _NUMBERED.search(name))):
+        if inside.mean() >= _SURELY and (timelike or (rising and not _NUMBERED.search(name))):
             step = np.median(np.abs(np.diff(some[inside]))) * scale / 1e6 if inside.sum() > 1 else 0.0
             why = f"as {_words(form)} all lie between 1973 and 2103, {step:.6g} s apart in the median"
             return _scaled(values, whole, ok, form, scale, why)
@@ -127,21 +129,29 @@ def _numbers(cells: pa.Array) -> tuple[NDArray[np.float64], Ints | None]:
     return values, exact
 
 
-def _digits(cells: pa.Array, likely: bool) -> NumberTimes | None:
-    """Digits such as 20210301, 2021030112 or 20210301123005."""
-    text = cells if is_text(cells.type) else cells.cast(pa.int64(), safe=False).cast(pa.string())
-    sample = [str(c) for c in text.slice(0, 500).drop_null().to_pylist()]
-    fit = [bool(re.match(_DIGITS, c.strip())) for c in sample]
-    if not likely or not fit or sum(fit) < 0.97 * len(fit):
+def _digits(
+    cells: pa.Array, name: str, unit: str, whole: Ints, ok: Bools, *, timelike: bool, rising: bool
+) -> NumberTimes | None:
+    """Digits such as 20210301, 2021030112, 2103011230 or 20210301123005."""
+    if not (timelike or rising):
         return None
-    read = read_form(_trimmed(text), "digits")
-    given = len(text) - text.null_count
-    if not read.ok.any() or read.ok.sum() < 0.97 * given:
+    count = _epoch_of(whole[ok]) or ("relative_s" if rising else "")
+    read = read_digit_times(cells, whole, ok, count, timelike=timelike)
+    if read is None:
         return None
-    length = max(len(c.strip()) for c in sample)
-    form = {8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}.get(length, "written")
-    why = f"{length} digits that are a year, month, day{' and a time' if length > 8 else ''} in every cell"
-    return NumberTimes(read.us, read.ok, form, absolute=True, naive=True, evidence=why)
+    counts = time_unit(name, unit) in _COUNTED or (_NUMBERED.search(name) and not timelike)
+    if counts and not read.format.startswith(("%Y", "written")):
+        return None
+    return NumberTimes(read.us, read.ok, read.format, True, True, read.evidence, read.doubt, read.options)
+
+
+def _epoch_of(some: Ints) -> str:
+    """The unit in which these count time since 1970; empty: none."""
+    for form, scale in EPOCHS.items():
+        seconds = some * scale / 1e6
+        if len(some) and ((seconds >= EARLIEST_S) & (seconds <= LATEST_S)).mean() >= _SURELY:
+            return form
+    return ""
 
 
 def _relative(
@@ -182,9 +192,7 @@ def _other(
     return NumberTimes(us, ok, form, True, epoch.naive, why or epoch.words, doubt, options)
 
 
-def _as_said(
-    cells: pa.Array, values: NDArray[np.float64], whole: Ints | None, ok: Bools, said: str
-) -> NumberTimes | None:
+def _as_said(values: NDArray[np.float64], whole: Ints | None, ok: Bools, said: str) -> NumberTimes | None:
     why = f"{said} was given"
     if said in EPOCHS:
         return _scaled(values, whole, ok, said, EPOCHS[said], why, (EARLIEST_US / 1e6, LATEST_US / 1e6))
@@ -193,7 +201,6 @@ def _as_said(
         return NumberTimes(us, ok, said, absolute=False, naive=False, evidence=why)
     if said in OTHER_EPOCHS:
         return _other(said, values, whole, ok, why=why)
-    del cells
     return None
 
 
@@ -216,10 +223,6 @@ def _rising(values: NDArray[np.float64]) -> bool:
     if not len(steps) or (steps == 0).all():
         return False
     return bool((steps >= 0).mean() >= 0.98 or (steps <= 0).mean() >= 0.98)
-
-
-def _trimmed(text: pa.Array) -> pa.Array:
-    return pc.utf8_trim_whitespace(text.cast(pa.string()))
 
 
 def _words(form: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -14,24 +14,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from infra.printing import instant
 from infra.reading.decision_record import LOST_SHARE, ColumnRecord, Decision, DecisionRecord, Doubt
 from infra.reading.device_column import MIXED, ONE, SURELY, named_devices, propose_device_column, repeats_of
 from infra.reading.device_rows import DeviceRows, SortedRows, grouped, rows_by_device
 from infra.reading.file_set import FILE_COLUMN, FileSet, open_files
+from infra.reading.half_days import with_halves
 from infra.reading.local_times import in_utc
 from infra.reading.measured_column import ColumnWishes, MeasuredColumn, measure_columns
-from infra.reading.time_choice import TimeWishes, choose_time
+from infra.reading.row_times import anchored, implausible, unwrapped
+from infra.reading.time_choice import TimeWishes, choose_time, resembling
 from infra.reading.time_column import TimeReading
+from infra.reading.time_formats import without_halves
 from infra.reading.time_forms import Bools, Ints
 from schemas.errors import SourceError
-from schemas.instants import from_us, to_us
+from schemas.instants import from_us
 
 Floats = NDArray[np.float64]
-
-_YEARS_APART_US = 10 * 365 * 86_400_000_000
-_SOON_US = 86_400_000_000
-"""How far in the future a recording may end: a clock without a zone is at most a day ahead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +127,11 @@ def _read(files: FileSet, wishes: ReadingWishes, now: datetime) -> ReadRecording
     taken = used | ({device_at} if device_at is not None else set())
     measured, skipped = measure_columns(files, wishes.columns, taken)
     names = _device_names(files, wishes.device_column, device_at)
+    time = _halved(time, names, draft)
     kept, us = _rows(files, time, wishes, now, measured, names, draft)
     rows = rows_by_device(us, kept, names, [c.values for c in measured], spreads=time is not None)
     asked = names is None and wishes.device_column != ONE
-    proposal = _proposed(files, us, kept, used, rows) if asked else None
+    proposal = _proposed(files, us, kept, used | _wanted(files, wishes.columns), rows) if asked else None
     if names is not None:
         draft.decisions.append(Decision("device", f"column '{wishes.device_column}'", "given"))
     if proposal is not None:
@@ -171,6 +170,13 @@ def _time(files: FileSet, wishes: ReadingWishes, draft: _Draft) -> TimeReading |
             cells = _excerpt(files, files.index(unread[0]))
             what = f"'{unread[0]}' looks like a time and cannot be read"
             draft.doubts.append(Doubt(what, ("--time-format", "--time-column", "--time-column none"), cells))
+        elif wishes.time.columns is None and (like := resembling(files.names, files.units, files.column)):
+            what = (
+                f"no column is named like a time, and the numbers of '{like[0]}' look like {like[1].format}"
+            )
+            names_it = f"--time-column {_argument(like[0])}"
+            shown = _excerpt(files, like[1].columns[0])
+            draft.doubts.append(Doubt(what, (names_it, "--time-column none"), shown))
         else:
             draft.notes.append(
                 f"no column holds times: rows are taken as {wishes.rate_hz:g} a second and end now; "
@@ -184,7 +190,7 @@ def _time(files: FileSet, wishes: ReadingWishes, draft: _Draft) -> TimeReading |
         if not time.absolute:
             options = ("--time-format relative_s", "--time-format relative_ms", "--time-column none")
         if time.options:
-            options = tuple(f"--time-format {o}" for o in time.options)
+            options = tuple(o if o.startswith("--") else f"--time-format {o}" for o in time.options)
         shown = _excerpt(files, time.columns[0])
         draft.doubts.append(Doubt(f"the time in {names} {time.doubt}", options, shown))
     if not time.absolute:
@@ -194,6 +200,24 @@ def _time(files: FileSet, wishes: ReadingWishes, draft: _Draft) -> TimeReading |
             Decision("zone", wishes.timezone, "the times carry none; --timezone says another")
         )
     return time
+
+
+def _halved(time: TimeReading | None, names: pa.Array | None, draft: _Draft) -> TimeReading | None:
+    """The time with the halves of the day, where its cells do not tell them."""
+    if time is None or not time.halves:
+        return time
+    rows = np.flatnonzero(time.ok)
+    groups = [rows[g] for g in grouped(len(rows), rows, names).values()]
+    options = (
+        f"--time-format {_argument(time.halves.replace('%I', '%H'))}",
+        "--force (hours of a whole day)",
+    )
+    found = with_halves(time.us, groups, options, said="%I" in time.halves)
+    draft.doubts += [found.doubt] if found.doubt is not None else []
+    if found.decision is None:
+        return time
+    draft.decisions.append(found.decision)
+    return replace(time, us=found.us, format=without_halves(time.format))
 
 
 def _excerpt(files: FileSet, index: int) -> tuple[str, ...]:
@@ -213,7 +237,7 @@ def _rows(
         kept = np.flatnonzero(~broken)
         us = np.round(np.arange(len(kept)) * 1e6 / wishes.rate_hz).astype(np.int64)
         draft.dropped["unreadable_time"] = 0
-        return kept, _anchored(us, wishes, now)
+        return kept, anchored(us, now, begins=wishes.starts_now)
     ok = time.ok & ~broken
     draft.dropped["unreadable_time"] = int((~time.ok & ~broken).sum())
     draft.lost("rows have no time that can be read", draft.dropped["unreadable_time"], n,
@@ -228,27 +252,15 @@ def _rows(
         draft.doubts += local.doubts
         draft.notes += local.notes
     if not time.absolute:
-        us = _anchored(_unwrapped(us, time, ok), wishes, now, ok)
+        us = anchored(unwrapped(us, time, ok), now, ok, begins=wishes.starts_now)
     kept = np.flatnonzero(ok)
     if not len(kept):
         raise SourceError(
             f"{files.shown}: no row has a time that can be read: give --time-format or --time-column"
         )
-    if time.absolute and (last := int(us[kept].max())) > to_us(now) + _SOON_US:
-        options = ("--time-format", "--time-column", "--force")
-        draft.doubts.append(Doubt(f"the last row lies in the future: {instant(from_us(last))}", options))
     if time.absolute:
-        _doubt_strays(us[kept], draft)
+        draft.doubts += implausible(us[kept], grouped(len(kept), kept, names).values(), now)
     return kept, us[kept]
-
-
-def _doubt_strays(us: Ints, draft: _Draft) -> None:
-    """Doubt a few times that lie years apart from the others, as of a clock that was not set yet."""
-    away = np.flatnonzero(np.abs(us - np.median(us)) > _YEARS_APART_US)
-    if 0 < len(away) <= LOST_SHARE * len(us):
-        what = f"{len(away)} rows lie more than ten years from the others"
-        shown = tuple(instant(from_us(int(t))) for t in us[away[:3]])
-        draft.doubts.append(Doubt(what, ("--time-column", "--force"), shown))
 
 
 def _broken(files: FileSet, measured: Sequence[MeasuredColumn]) -> Bools:
@@ -261,23 +273,6 @@ def _broken(files: FileSet, measured: Sequence[MeasuredColumn]) -> Bools:
         if column.unreadable is not None:
             odd |= column.unreadable
     return short & odd
-
-
-def _anchored(us: Ints, wishes: ReadingWishes, now: datetime, ok: Bools | None = None) -> Ints:
-    """Times since an unknown start, moved so that they end, or begin, now."""
-    some = us if ok is None else us[ok]
-    if not len(some):
-        return us
-    return us - (int(some.min()) if wishes.starts_now else int(some.max())) + to_us(now)
-
-
-def _unwrapped(us: Ints, time: TimeReading, ok: Bools) -> Ints:
-    """Times of day that go on after midnight."""
-    if time.dated or not ok.any():
-        return us
-    falls = np.where(ok, us, 0)
-    steps = np.diff(falls, prepend=falls[:1])
-    return us + np.cumsum(steps < -12 * 3_600_000_000) * 86_400_000_000
 
 
 def _device_index(files: FileSet, column: str) -> int | None:
@@ -322,6 +317,12 @@ def _proposed(
     return Doubt(f"several devices: {proposal.evidence}", (option,), (shown,))
 
 
+def _wanted(files: FileSet, wishes: ColumnWishes) -> set[int]:
+    """Columns that a person or a profile takes as channels: they tell no devices apart."""
+    names = {n.strip() for n in (*wishes.keep, *(wishes.only or ()))}
+    return {i for i, name in enumerate(files.names) if name.strip() in names}
+
+
 def _argument(text: str) -> str:
     return shlex.quote(text)
 
@@ -335,8 +336,11 @@ def _sorted(rows: SortedRows, total: int, spread_is_wrong: bool, draft: _Draft) 
         )
         draft.decisions.append(Decision("order", shown, "times of all rows"))
     if rows.spread and not spread_is_wrong:
-        draft.decisions.append(
-            Decision("shared times", rows.spread, "about the same number shares each time")
+        draft.decisions.append(Decision("shared times", rows.spread, "they stand side by side in the file"))
+    if rows.repeated:
+        repeat = "rows repeat" if rows.repeated > 1 else "row repeats"
+        draft.notes.append(
+            f"{rows.repeated:,} {repeat} an earlier one, in time and every value: counted once"
         )
     options = ("--time-column", "--device-column")
     draft.lost("rows have the time of another row and other values", rows.duplicate, total, options)
@@ -349,7 +353,8 @@ def _check_columns(measured: Sequence[MeasuredColumn], draft: _Draft) -> None:
             draft.doubts.append(Doubt(f"{column.name}: {column.doubt}", options, column.excerpt))
         lost = column.cells.get("unreadable", 0)
         words = list(column.words)
-        options = ("--decimal", f"--missing {_argument(words[0])}" if words else "--missing")
+        every = " ".join(f"--missing {_argument(w)}" for w in words) or "--missing"
+        options = ("--decimal", every)
         given = lost + column.cells.get("read", 0)
         shown = tuple(f"{w!r} {n} times" for w, n in list(column.words.items())[:3])
         draft.lost(f"cells of '{column.name}' are no numbers", lost, given, options, shown)

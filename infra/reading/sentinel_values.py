@@ -8,11 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from infra.printing import count as count_of
+
 CODES = frozenset(
     (-200.0, -99.0, -99.9, -99.99, -999.0, -999.9, -999.99, -9999.0, -9999.9, -9999.99, -99999.0,
     -999999.0, -99999.9,
      999.0, 999.9, 999.99, 9999.0, 9999.9, 9999.99, 99999.0, 99999.9, 999999.0, 9999999.0, -6999.0,
      6999.0, 7999.0,
+     -127.0, -999.25, -32767.0,
      -7999.0, 8888.0, -8888.0, 32767.0, -32768.0, 65535.0, 2147483647.0, -2147483648.0,
      4294967295.0, -777.0, -888.0,
      1e20, -1e20, 1e30, -1e30, 1e10, -1e10, 3.4028234663852886e38, -3.4028234663852886e38, -1e34, 1e34)
@@ -22,6 +25,8 @@ _FILL = 1e19
 """Magnitude from which a number is no measurement."""
 MOST = 4
 _ENOUGH = 3
+_LARGE, _FAR = 999.0, 10.0
+"""A code of this size means "no value" though it stands once, if it lies this many times farther out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,7 @@ def find_sentinels(values: NDArray[np.float64], known: Collection[float] = ()) -
     given = values[np.isfinite(values)]
     distinct, counts = np.unique(given, return_counts=True)
     found: list[SentinelValue] = []
-    while len(found) < MOST and len(distinct) > 2:
+    while len(found) < MOST and len(distinct) > 1:
         ends = [e for e in (0, len(distinct) - 1) if _is_sentinel(e, distinct, counts, known)]
         ends = [
             e for e in ends if _is_code(float(distinct[e]), known) or _runs(given, distinct[e]) >= _ENOUGH
@@ -60,10 +65,62 @@ def find_sentinels(values: NDArray[np.float64], known: Collection[float] = ()) -
         end = max(ends, key=lambda e: (distinct[e] in CODES, counts[e]))
         rest = np.delete(distinct, end)
         value, count = float(distinct[end]), int(counts[end])
-        why = f"{value:g} stands {count} times, exactly, while the rest lies in {rest[0]:g} to {rest[-1]:g}"
-        found.append(SentinelValue(value, count, why))
+        found.append(SentinelValue(value, count, _apart(value, count, rest)))
         distinct, counts = rest, np.delete(counts, end)
     return found
+
+
+def unusual_values(values: NDArray[np.float64], sentinels: Collection[float]) -> list[SentinelValue]:
+    """Values that repeat exactly and lie far from the rest, and may be measured all the same.
+
+    Args:
+        values: NaN where blank.
+        sentinels: What stands for "no value" already.
+    """
+    given = values[np.isfinite(values)]
+    given = given[~np.isin(given, list(sentinels))] if sentinels else given
+    distinct, counts = np.unique(given, return_counts=True)
+    found: list[SentinelValue] = []
+    while len(found) < MOST and len(distinct) > 2:
+        ends = [e for e in (0, len(distinct) - 1) if counts[e] >= 2 and _is_far(e, distinct)]
+        ends = [e for e in ends if _runs(given, distinct[e]) >= 2]
+        if not ends:
+            break
+        end = max(ends, key=lambda e: counts[e])
+        rest = np.delete(distinct, end)
+        value, count = float(distinct[end]), int(counts[end])
+        found.append(SentinelValue(value, count, _apart(value, count, rest)))
+        distinct, counts = rest, np.delete(counts, end)
+    return [*found, *_codes_within(given, distinct, counts)]
+
+
+def _codes_within(
+    given: NDArray[np.float64], distinct: NDArray[np.float64], counts: NDArray[np.int64]
+) -> list[SentinelValue]:
+    """Known codes among values that are as large, and that repeat as none of them does."""
+    usual = float(np.median(counts)) if len(counts) else 0.0
+    often = np.flatnonzero(np.isin(distinct, list(CODES)) & (counts >= max(_ENOUGH, 5 * usual)))
+    values = [(float(distinct[i]), int(counts[i])) for i in often if _runs(given, distinct[i]) >= _ENOUGH]
+    return [
+        SentinelValue(v, n, f"{v:g} stands {count_of(n, 'time')}, exactly, other values about {usual:g}")
+        for v, n in values[:MOST]
+    ]
+
+
+def _apart(value: float, n: int, rest: NDArray[np.float64]) -> str:
+    seen = f"{value:g} stands {count_of(n, 'time')}, exactly"
+    return f"{seen}, while the rest lies in {rest[0]:g} to {rest[-1]:g}"
+
+
+def _is_far(end: int, distinct: NDArray[np.float64]) -> bool:
+    rest = np.delete(distinct, end)
+    gap = float(np.abs(rest - distinct[end]).min())
+    return gap > 3 * _width(rest)
+
+
+def _width(rest: NDArray[np.float64]) -> float:
+    low, high = (float(q) for q in np.quantile(rest, (0.01, 0.99)))
+    return max(high - low, 1e-12)
 
 
 def shared_sentinels(found: Mapping[int, list[SentinelValue]]) -> frozenset[float]:
@@ -81,22 +138,32 @@ def _runs(values: NDArray[np.float64], value: float) -> int:
     return int(held[0]) + int((held[1:] & ~held[:-1]).sum())
 
 
+def _is_beyond(value: float, other: float) -> bool:
+    """Whether a code lies far from the only other value of a column: it may be a flag of two numbers."""
+    if value == -1.0:
+        return False
+    below = value < 0 <= other and abs(value) > other
+    return below or abs(value) >= _FAR * max(abs(other), 1.0)
+
+
 def _is_sentinel(
     end: int, distinct: NDArray[np.float64], counts: NDArray[np.int64], known: Collection[float]
 ) -> bool:
     """Whether the smallest or largest value is a sentinel."""
     value, count = float(distinct[end]), int(counts[end])
     rest = np.delete(distinct, end)
-    if value == 0 or len(rest) < 2:
+    if value == 0:
         return False
+    if len(rest) < 2:
+        return count >= 2 and _is_code(value, known) and _is_beyond(value, float(rest[0]))
     if abs(value) >= _FILL and np.abs(rest[np.abs(rest) < _FILL]).max(initial=0) < abs(value) / 1e6:
         return True
     gap = float(rest[0] - value if end == 0 else value - rest[-1])
-    low, high = (float(q) for q in np.quantile(rest, (0.01, 0.99)))
-    width = max(high - low, 1e-12)
+    width = _width(rest)
     other_side = (value < 0 <= rest[0]) or (rest[-1] <= 0 < value)
     if value in CODES or value in known:
-        repeats = count >= 2 or value in known
+        alone = abs(value) >= _LARGE and gap > _FAR * max(width, float(np.abs(rest).max()))
+        repeats = count >= 2 or value in known or alone
         return repeats and (gap > width or (other_side and gap > 0.05 * width and value < 0))
     if value == -1.0 and other_side:
         # Minus one is a code only where it is not the next value: among many others, and not close to them.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,10 +13,12 @@ import pyarrow as pa
 from infra.reading.day_order import choose_day_order
 from infra.reading.header import TIME_NAME
 from infra.reading.number_forms import Surroundings, read_numbers
-from infra.reading.time_column import WRITTEN, TimeReading, read_time_column
+from infra.reading.time_column import TimeReading, read_time_column
+from infra.reading.time_formats import WRITTEN
 from infra.reading.time_forms import DAY_S, ORDERS, civil_days
 
 _DAY_US = DAY_S * 1_000_000
+_MOSTLY = 0.97
 NONE = "none"
 """What a person writes for "the file has no time"."""
 _PARTS: Mapping[str, str] = {
@@ -81,7 +84,29 @@ def choose_time(
     best = max(absolute or usable, key=lambda r: _rank(r, names), default=None)
     if best is not None and (best.share >= 0.97 or not unread):
         unread = []
+    if best is not None and best.dated and not best.clocked:
+        best = _beside_minutes(best, found, names)
     return best, tuple(unread)
+
+
+def resembling(
+    names: Sequence[str], units: Sequence[str], column: Callable[[int], pa.Array]
+) -> tuple[str, TimeReading] | None:
+    """A column that counts or identifies by its name and may well hold times; None: there is none."""
+    for i, name in enumerate(names):
+        read = read_time_column(i, column(i), name, units[i], named=True) if name.strip() else None
+        if read is not None and read.absolute and read.share >= _MOSTLY:
+            return name, read
+    return None
+
+
+def _beside_minutes(day: TimeReading, found: Sequence[TimeReading], names: Sequence[str]) -> TimeReading:
+    """A date; doubtful where minutes and seconds stand beside it and the hour is lost."""
+    lost = [names[r.columns[0]] for r in found if r.period_us != _DAY_US]
+    if not lost or day.doubt:
+        return day
+    options = tuple(f"--time-column {shlex.quote(n)}" for n in (lost[0], names[day.columns[0]]))
+    return replace(day, doubt=f"stands beside '{lost[0]}', which tells no hour", options=options)
 
 
 def _rank(read: TimeReading, names: Sequence[str]) -> tuple[object, ...]:
@@ -102,7 +127,7 @@ def _named_time(
     said: str,
 ) -> TimeReading | None:
     said = "" if said == WRITTEN else said
-    reads = [read_time_column(i, column(i), names[i], units[i], said) for i in at]
+    reads = [read_time_column(i, column(i), names[i], units[i], said, named=True) for i in at]
     if len(at) == 1:
         return reads[0]
     parts = _from_parts(names, column, tuple(at))
@@ -126,6 +151,7 @@ def _joined(
     if not dates:
         return []
     clocks = [r for r in found if not r.dated and r.share >= 0.9 and r.us[r.ok].max(initial=0) <= _DAY_US]
+    clocks = [c for c in clocks if c.period_us == _DAY_US]  # without the hour, no date makes a time of it
     used = {r.columns[0] for r in found}
     for i, name in enumerate(names):
         clock = (
@@ -138,20 +164,20 @@ def _joined(
 
 def _join(day: TimeReading, clock: TimeReading) -> TimeReading:
     ok, us = day.ok & clock.ok, day.us + clock.us
-    evidence, doubt, made = day.evidence, day.doubt, day.format
+    evidence, doubt, made, options = day.evidence, day.doubt, day.format, day.options
     if day.readings is not None:
         readings = {o: (u + clock.us, k & clock.ok) for o, (u, k) in day.readings.items()}
         if len(readings) > 1:
             chosen = choose_day_order(readings, day.dotted)
             us, ok = readings[chosen.order]
-            evidence, doubt = chosen.evidence, chosen.doubt
+            evidence, doubt, options = chosen.evidence, chosen.doubt, chosen.open
             made = chosen.order
     made = made if made in ORDERS else WRITTEN
     evidence = f"a date and a time of day, joined; {evidence}"
     naive = day.naive & clock.naive if clock.naive.any() else day.naive
     return replace(
         day, columns=(*day.columns, *clock.columns), us=us, ok=ok, naive=naive, clocked=True, doubt=doubt,
-        evidence=evidence, format=made, readings=None,
+        evidence=evidence, format=made, readings=None, halves=clock.halves, options=options,
     )  # fmt: skip
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, tzinfo
 
 import numpy as np
 import pyarrow as pa
@@ -13,15 +13,20 @@ import pyarrow.compute as pc
 
 from edge_producer.sources.cells import instants
 from infra.reading.day_order import choose_day_order
+from infra.reading.digit_times import padded
 from infra.reading.header import TIME_NAME
 from infra.reading.number_forms import MISSING, is_text, read_plain
 from infra.reading.number_times import read_number_times
+from infra.reading.time_formats import WRITTEN, directives, order_of, profile_format, sample_of
 from infra.reading.time_forms import (
+    DAY_S,
     FORMS,
     GO_CLOCK,
+    GO_MINUTES,
     OPEN_FORMS,
     ORDERS,
     PATTERNS,
+    UNDATED,
     Bools,
     Ints,
     as_bools,
@@ -30,15 +35,15 @@ from infra.reading.time_forms import (
 )
 from schemas.recording_section import Replay
 
-SAMPLE = 2000
 _USUAL = 0.5
 _FORM_WORDS = {
     "ymd": "year, month, day in every cell", "digits": "digits of year, month and day",
     "clock": "times of day",
+    "minutes": "minutes and seconds, without the hour",
     "ordinal": "year and day of the year",
 }  # fmt: skip
-WRITTEN = "written"
-"""The format of times that `edgeloop replay` reads by itself and a strptime format does not describe."""
+_DATED, _HOUR = re.compile(r"%[dmyYjbBxcDFsGuUW]"), re.compile(r"%[HITXcRr]")
+"""Directives of strptime that tell a date, and that tell an hour."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,7 +58,9 @@ class TimeReading:
         clocked: Whether there are times of day.
         readings: For dates whose day and month are open: the times by order.
         dotted: Whether points stand between day and month.
-        options: Formats that decide what is doubtful; empty: the usual ones.
+        period_us: After which a time without a date begins anew.
+        halves: The strptime format where all hours are 1 to 12 and no cell tells the half of the day.
+        options: Formats, or whole options, that decide what is doubtful; empty: the usual ones.
     """
 
     columns: tuple[int, ...]
@@ -70,6 +77,8 @@ class TimeReading:
     readings: Mapping[str, tuple[Ints, Bools]] | None = None
     dotted: bool = False
     options: tuple[str, ...] = ()
+    period_us: int = DAY_S * 1_000_000
+    halves: str = ""
 
     @property
     def share(self) -> float:
@@ -78,7 +87,7 @@ class TimeReading:
 
 
 def read_time_column(  # noqa: PLR0911  (one return for each kind of column)
-    index: int, cells: pa.Array, name: str, unit: str = "", said: str = ""
+    index: int, cells: pa.Array, name: str, unit: str = "", said: str = "", *, named: bool = False
 ) -> TimeReading | None:
     """A column's times; None: it holds none.
 
@@ -88,8 +97,9 @@ def read_time_column(  # noqa: PLR0911  (one return for each kind of column)
         name: The column's.
         unit: As its header states it.
         said: The format that a person or a profile names.
+        named: Whether they say that it holds times.
     """
-    timelike = bool(TIME_NAME.search(name)) or not name.strip()
+    timelike = named or bool(TIME_NAME.search(name)) or not name.strip()
     if pa.types.is_temporal(cells.type) and not pa.types.is_duration(cells.type):
         return _typed(index, cells)
     if pa.types.is_duration(cells.type):
@@ -103,18 +113,20 @@ def read_time_column(  # noqa: PLR0911  (one return for each kind of column)
         return TimeReading(
             (index,), us, ok, ~ok, "relative_us", "lengths of time", absolute=False, dated=False
         )
-    if not is_text(cells.type):
+    if not is_text(cells.type) and not ("%" in said and pa.types.is_integer(cells.type)):
         return _numbered(index, cells, name, unit, timelike, said)
     if not said and not timelike and read_plain(cells) is not None:
         return _numbered(index, cells, name, unit, timelike, said)
     text = trimmed(cells)
     if said and "%" in said:
+        text = padded(text, said)
         exact = _strptime(index, text, said)
-        written = _written(index, text, _order_of(said))
+        written = _written(index, text, order_of(said))
         if written is None or exact.ok.sum() >= written.ok.sum():
             return exact
-        return replace(written, format=said, evidence=f"{said} was given")
-    sample = _sample(text)
+        halves = said if written.halves and "%I" in said else ""
+        return replace(written, format=said, evidence=f"{said} was given", halves=halves)
+    sample = sample_of(text)
     if not len(sample):
         return None
     if _mostly(sample, r"^[+-]?(\d+[.,]?\d*|[.,]\d+)(e[+-]?\d+)?$"):
@@ -129,65 +141,15 @@ def trimmed(cells: pa.Array) -> pa.Array:
     return pc.if_else(pc.fill_null(none, True), None, text)
 
 
-def profile_format(form: str, order: str, text: pa.Array, read: Ints) -> str:
-    """The strptime format that reads every sampled cell alike; ``written`` or the order: there is none."""
-    cells = [str(c) for c in _sample(text).slice(0, 300).to_pylist()]
-    fallback = order if form in OPEN_FORMS else WRITTEN
-    valid = as_bools(text.is_valid())
-    places = np.flatnonzero(valid)
-    step = max(1, len(places) // SAMPLE)
-    expected = read[places[::step][: len(cells)]]
-    if form == "ymd" and all(_iso(c, us) for c, us in zip(cells, expected, strict=False)):
-        return "iso"
-    found = re.match(rf"^{PATTERNS[form]}$", cells[0], re.IGNORECASE) if cells else None
-    if found is None:
-        return fallback
-    made = _directives(found, order, cells[0])
-    try:
-        same = all(_us(datetime.strptime(c, made)) == us for c, us in zip(cells, expected, strict=False))  # noqa: DTZ007
-    except ValueError:
-        return fallback
-    return made if same else fallback
-
-
-def _directives(found: re.Match[str], order: str, cell: str) -> str:
-    short_year = len(found.groupdict().get("y") or found.groupdict().get("c") or "0000") == 2
-    year = "%y" if short_year else "%Y"
-    abc = {
-        "day_first": ("%d", "%m", year),
-        "month_first": ("%m", "%d", year),
-        "year_first": ("%y", "%m", "%d"),
-    }
-    a, b, c = abc.get(order, abc["day_first"])
-    half = bool(found.groupdict().get("ap"))
-    words = {
-        "a": a,
-        "b": b,
-        "c": c,
-        "y": year,
-        "m": "%m",
-        "d": "%d",
-        "doy": "%j",
-        "h": "%I" if half else "%H",
-    }
-    words |= {"mi": "%M", "s": "%S", "f": "%f", "ap": "%p", "z": "%z"}
-    words["mon"] = "%b" if len(found.groupdict().get("mon") or "") <= 3 else "%B"
-    pieces, at = [], 0
-    spans = sorted((found.span(g), g) for g, v in found.groupdict().items() if v)
-    for (start, end), group in spans:
-        pieces += [cell[at:start].replace("%", "%%"), words[group]]
-        at = end
-    return "".join([*pieces, cell[at:].replace("%", "%%")])
-
-
 def _written(index: int, text: pa.Array, said_order: str) -> TimeReading | None:
     """Cells as written dates and times, in the form that most have, then in others."""
-    sample = _sample(text)
+    sample = sample_of(text)
     likely = {f: _plausible(sample, f) for f in FORMS}
     form = max(likely, key=lambda f: (likely[f], -FORMS.index(f)))
     if likely[form] < _USUAL * len(sample) or not len(sample):
         return None
     evidence, order, doubt = f"{_FORM_WORDS.get(form, form)}", "", ""
+    options: tuple[str, ...] = ()
     readings: dict[str, tuple[Ints, Bools]] | None = None
     dotted = bool(_mostly(sample, r"^\D{0,12}\d{1,2}\.\d{1,2}\.\d"))
     if form in OPEN_FORMS:
@@ -195,16 +157,20 @@ def _written(index: int, text: pa.Array, said_order: str) -> TimeReading | None:
         readings = {o: (r.us, r.ok) for o, r in every.items()}
         chosen = choose_day_order(readings, dotted)
         order, evidence, doubt = chosen.order, chosen.evidence, chosen.doubt
+        options = _as_options(chosen.open, form, text, readings)
         if said_order:
             evidence = f"{said_order.replace('_', ' ')} was given"
         read = every[order]
     else:
         read = read_form(text, form)
+    if form == GO_CLOCK and _minutes_as_well(text, read.us, read.ok):
+        doubt = "may be hours and minutes, or minutes and seconds"
+        options = ("%H:%M", "%M:%S")
     us, ok, naive, clocked = read.us.copy(), read.ok.copy(), read.naive.copy(), read.clocked
-    if not (ok.all() or form == GO_CLOCK):
+    if not (ok.all() or form in UNDATED):
         for other in FORMS:
             left = ~ok & as_bools(text.is_valid())
-            if other in (form, GO_CLOCK) or not left.any() or (other in OPEN_FORMS and not order):
+            if other in (form, *UNDATED) or not left.any() or (other in OPEN_FORMS and not order):
                 continue
             places = np.flatnonzero(left)
             more = read_form(text.take(pa.array(places)), other, order)
@@ -214,12 +180,40 @@ def _written(index: int, text: pa.Array, said_order: str) -> TimeReading | None:
         return None
     left = ~ok & as_bools(text.is_valid())
     unread = tuple(str(c) for c in text.filter(pa.array(left)).slice(0, 3).to_pylist())
-    made = profile_format(form, order, text, us) if form != GO_CLOCK else WRITTEN
+    made = profile_format(form, order, text, us) if form not in UNDATED else WRITTEN
+    halves = _halves(text, us, ok, form, order) if clocked and bool(naive[ok].all()) else ""
     return TimeReading(
         (index,), us, ok, naive, made, evidence, dated=read.dated, clocked=clocked, doubt=doubt,
         unread=unread,
-        absolute=form != GO_CLOCK, readings=readings, dotted=dotted,
+        absolute=form not in UNDATED, readings=readings, dotted=dotted, options=options, halves=halves,
+        period_us=(3600 if form == GO_MINUTES else DAY_S) * 1_000_000,
     )  # fmt: skip
+
+
+def _as_options(
+    orders: Sequence[str], form: str, text: pa.Array, readings: Mapping[str, tuple[Ints, Bools]]
+) -> tuple[str, ...]:
+    """Formats that decide the order of day and month; where the year is first, the strptime format."""
+    made = {o: o if o != "year_first" else profile_format(form, o, text, readings[o][0]) for o in orders}
+    return tuple(shlex.quote(m) for m in made.values())
+
+
+def _halves(text: pa.Array, us: Ints, ok: Bools, form: str, order: str) -> str:
+    """The format of cells whose hours are all 1 to 12 and that tell no half of the day; empty: they do."""
+    hours = us[ok] // 3_600_000_000 % 24
+    if hours.min() < 1 or hours.max() > 12 or form == GO_MINUTES:
+        return ""
+    if pc.any(pc.match_substring_regex(text, r"(?i)\d\s*[ap]\.?\s?m\b")).as_py():
+        return ""
+    cell = str(text[int(np.flatnonzero(ok)[0])])
+    found = re.match(rf"^{PATTERNS[form]}$", cell, re.IGNORECASE)
+    return WRITTEN if found is None else directives(found, order, cell)
+
+
+def _minutes_as_well(text: pa.Array, us: Ints, ok: Bools) -> bool:
+    """Whether times of day begin at zero and could as well be minutes and seconds since a start."""
+    begins = ok.any() and us[np.flatnonzero(ok)[0]] == 0
+    return bool(begins and read_form(text, GO_MINUTES).ok.sum() == ok.sum())
 
 
 def _typed(index: int, cells: pa.Array) -> TimeReading:
@@ -271,40 +265,25 @@ def _numbered(
 
 
 def _strptime(index: int, text: pa.Array, said: str) -> TimeReading:
-    read = instants(text, Replay(time_format=said, missing=()))
+    dated = bool(_DATED.search(said))
+    cells, form = (text, said) if dated else (_on_first_day(text), f"%Y-%m-%d {said}")
+    read = instants(cells, Replay(time_format=form, missing=()))
     naive = np.full(len(text), "%z" not in said)
     left = ~read.readable & as_bools(text.is_valid())
     unread = tuple(str(c) for c in text.filter(pa.array(left)).slice(0, 3).to_pylist())
-    return TimeReading((index,), read.us, read.readable, naive, said, f"{said} was given", unread=unread)
+    period = 3600 if "%M" in said and not _HOUR.search(said) else DAY_S
+    us, halves = read.us, ""
+    if "%I" in said and "%p" not in said:  # strptime takes twelve for midnight
+        us, halves = us + (us // 3_600_000_000 % 24 == 0) * 43_200_000_000, said
+    return TimeReading(
+        (index,), us, read.readable, naive, said, f"{said} was given", absolute=dated, dated=dated,
+        unread=unread, halves=halves, period_us=(DAY_S if dated else period) * 1_000_000,
+    )  # fmt: skip
 
 
-def _order_of(said: str) -> str:
-    """The order of day and month in a strptime format."""
-    place = {d: said.find(d) for d in ("%d", "%m", "%y", "%Y")}
-    if place["%d"] < 0 or place["%m"] < 0:
-        return ""
-    if place["%y"] >= 0 and place["%y"] < place["%d"]:
-        return "year_first"
-    return "day_first" if place["%d"] < place["%m"] else "month_first"
-
-
-def _iso(cell: str, us: int) -> bool:
-    try:
-        return _us(datetime.fromisoformat(cell)) == us
-    except ValueError:
-        return False
-
-
-def _us(at: datetime) -> int:
-    zone: tzinfo = at.tzinfo or UTC
-    delta = at.replace(tzinfo=zone) - datetime(1970, 1, 1, tzinfo=UTC)
-    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
-
-
-def _sample(text: pa.Array) -> pa.Array:
-    given = text.drop_null()
-    step = max(1, len(given) // SAMPLE)
-    return given.take(pa.array(range(0, len(given), step)[:SAMPLE], pa.int64()))
+def _on_first_day(text: pa.Array) -> pa.Array:
+    """Times of day as those of the day from which microseconds are counted."""
+    return pc.binary_join_element_wise("1970-01-01", text, " ")
 
 
 def _mostly(sample: pa.Array, pattern: str) -> bool:

@@ -23,11 +23,11 @@ CHUNK = 262_144
 """Cells that are matched at once: bounds the memory."""
 
 _CLOCK = (
-    r"(?P<h>\d{1,2})(?:[:.h](?P<mi>\d{2})(?:[:.m](?P<s>\d{1,2})(?:[.,:](?P<f>\d{1,12}))?)?s?)?"
+    r"(?P<h>\d{1,2})(?:(?P<p>[:.h])(?P<mi>\d{2})(?:(?P<q>[:.m])(?P<s>\d{1,2})(?:[.,:](?P<f>\d{1,12}))?)?s?)?"
     r"\s*(?P<ap>[ap]\.?\s?m\.?)?"
 )
 _MINUTES = (
-    r"(?P<h>\d{1,2})[:.h](?P<mi>\d{2})(?:[:.m](?P<s>\d{1,2})(?:[.,:](?P<f>\d{1,12}))?)?s?"
+    r"(?P<h>\d{1,2})(?P<p>[:.h])(?P<mi>\d{2})(?:(?P<q>[:.m])(?P<s>\d{1,2})(?:[.,:](?P<f>\d{1,12}))?)?s?"
     r"\s*(?P<ap>[ap]\.?\s?m\.?)?"
 )
 _ZONE = r"\s*[\[(]?(?P<z>(?:utc|gmt)?\s?[+-]\d{1,2}(?::?\d{2})?(?:\[[\w/]+\]?)?|[a-z]{1,5}|utc±0)?[\])]?"
@@ -54,6 +54,7 @@ PATTERNS: Mapping[str, str] = {
     "clock_date": rf"{_MINUTES}[\s,]+(?P<a>\d{{1,2}})[-/.](?P<b>\d{{1,2}})[-/.](?P<c>\d{{4}}|\d{{2}})",
     "ordinal": rf"(?P<y>\d{{4}})-?(?P<doy>\d{{3}}){_OR_CLOCK}",
     "clock": rf"{_MINUTES}{_ZONE}",
+    "minutes": r"(?P<mi>\d{1,3}):(?P<s>\d{2})(?:[.,](?P<f>\d{1,12}))?",
 }
 FORMS = tuple(PATTERNS)
 """Names of the forms, the more specific first."""
@@ -62,6 +63,9 @@ OPEN_FORMS = frozenset({"num", "clock_date"})
 ORDERS = ("day_first", "month_first", "year_first")
 GO_CLOCK = "clock"
 """The form of a time of day without a date."""
+GO_MINUTES = "minutes"
+"""Minutes and seconds: a stopwatch, or times as spreadsheets show them by the format ``mm:ss.0``."""
+UNDATED = frozenset({GO_CLOCK, GO_MINUTES})
 
 _MONTHS = {
     name: number + 1
@@ -90,7 +94,6 @@ _ZONES_H = {
 }  # fmt: skip
 """Hours of zones whose short name means one zone only; CST, IST and BST mean several."""
 _DAYS = np.array([31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
-_MONTH_NAME = "|".join(sorted(_MONTHS, key=len, reverse=True))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,7 +130,7 @@ def read_form(text: pa.Array, form: str, order: str = "") -> ReadTimes:
         np.concatenate([p.us for p in parts]),
         np.concatenate([p.ok for p in parts]),
         np.concatenate([p.naive for p in parts]),
-        form != GO_CLOCK,
+        form not in UNDATED,
         any(p.clocked for p in parts),
     )
 
@@ -146,19 +149,19 @@ def _read_chunk(text: pa.Array, form: str, order: str) -> ReadTimes:
     year, month, day, ok = _date(parts, form, order, len(text))
     seconds, micros, clock_ok = _clock(parts, len(text))
     offset_s, zone_ok, naive = _offset(parts.get("z"), len(text))
-    days, real = civil_days(year, month, day) if form != GO_CLOCK else (np.zeros_like(year), matched)
+    days, real = civil_days(year, month, day) if form not in UNDATED else (np.zeros_like(year), matched)
     if "doy" in parts:
         days = days + _whole(parts["doy"]) - 1
     us = (days * DAY_S + seconds - offset_s) * 1_000_000 + micros
     good = matched & ok & real & clock_ok & zone_ok
     clocked = "h" in parts and bool(pc.any(pc.not_equal(parts["h"], "")).as_py())
-    return ReadTimes(us, good, naive, form != GO_CLOCK, clocked)
+    return ReadTimes(us, good, naive, form not in UNDATED, clocked)
 
 
 def _date(parts: Mapping[str, pa.Array], form: str, order: str, size: int) -> tuple[Ints, Ints, Ints, Bools]:
     """Year, month and day, and which of them are possible numbers."""
     ok = np.ones(size, dtype=np.bool_)
-    if form == GO_CLOCK:
+    if form in UNDATED:
         one = np.ones(size, dtype=np.int64)
         return one * 1970, one, one, ok
     if form in OPEN_FORMS:
@@ -183,9 +186,13 @@ def _date(parts: Mapping[str, pa.Array], form: str, order: str, size: int) -> tu
 def _clock(parts: Mapping[str, pa.Array], size: int) -> tuple[Ints, Ints, Bools]:
     """Seconds of the day, microseconds, and which are possible; 24:00 is the next day's 0:00."""
     nothing = np.zeros(size, dtype=np.int64)
-    if "h" not in parts:
+    if "h" not in parts and "mi" not in parts:
         return nothing, nothing, np.ones(size, dtype=np.bool_)
-    hour, minute, second = (_whole(parts[n]) for n in ("h", "mi", "s"))
+    hour, minute, second = (_whole(parts[n]) if n in parts else nothing for n in ("h", "mi", "s"))
+    fraction = pc.utf8_slice_codeunits(pc.utf8_rpad(pc.fill_null(parts["f"], ""), 9, "0"), 0, 9)
+    micros = (_whole(fraction) + 500) // 1000
+    if "h" not in parts:
+        return minute * 60 + second, micros, second < 60
     half = parts.get("ap")
     ok = (hour <= 24) & (minute < 60) & (second <= 60) & ((hour < 24) | (minute + second == 0))
     if half is not None:
@@ -193,8 +200,9 @@ def _clock(parts: Mapping[str, pa.Array], size: int) -> tuple[Ints, Ints, Bools]
         before = as_bools(pc.fill_null(pc.starts_with(half, "a"), False))
         ok &= ~(after | before) | ((hour >= 1) & (hour <= 12))
         hour = np.where(after, hour % 12 + 12, np.where(before, hour % 12, hour))
-    fraction = pc.utf8_slice_codeunits(pc.utf8_rpad(pc.fill_null(parts["f"], ""), 9, "0"), 0, 9)
-    micros = (_whole(fraction) + 500) // 1000
+    if "q" in parts:
+        # Behind the second of two fields, a point begins a fraction: 12:30.5 has no seconds of its own.
+        ok &= ~as_bools(pc.fill_null(pc.and_(pc.equal(parts["p"], ":"), pc.equal(parts["q"], ".")), False))
     return hour * 3600 + minute * 60 + second, micros, ok
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from infra.reading.measured_column import ColumnWishes, MeasuredColumn
 from infra.reading.recording_reader import ReadingWishes
 from infra.reading.time_choice import TimeWishes
 from schemas.errors import SourceError
@@ -140,6 +141,91 @@ def test_a_column_that_answers_yes_or_no_names_no_devices(tmp_path):
     lines = [f"{t},{v}" for t, v in zip(iso, VALUES, strict=True)]
     assert not read(put(tmp_path, lines, "time,Robot_ProtectiveStop,a")).record.doubts
     assert not read(put(tmp_path, lines, "time,robot,a")).record.doubts
+
+
+@pytest.mark.parametrize("name", ["pump", "Pump", "engine"])
+def test_a_flag_that_says_whether_a_machine_runs_names_no_devices(tmp_path, name):
+    lines = [f"{t:%Y-%m-%d %H:%M:%S},{v},{i // 10 % 2}" for i, (t, v) in
+             enumerate(zip(TIMES, VALUES, strict=True))]  # fmt: skip
+    path = put(tmp_path, lines, f"time,a,{name}")
+    assert read(path).record.doubts == ()
+    found = read(path, ReadingWishes(columns=ColumnWishes(keep=(name,))))
+    assert ([c.name for c in found.columns], found.record.doubts) == (["a", name], ())
+
+
+def test_a_column_that_is_kept_names_no_devices(tmp_path):
+    lines = [f"{t:%Y-%m-%d %H:%M:%S},{v},{1 + i // 10 % 3}" for i, (t, v) in
+             enumerate(zip(TIMES, VALUES, strict=True))]  # fmt: skip
+    path = put(tmp_path, lines, "time,a,machine")
+    assert "--device-column machine" in read(path).record.doubts[0].options
+    assert not read(path, ReadingWishes(columns=ColumnWishes(keep=("machine",)))).record.doubts
+
+
+@pytest.mark.parametrize("name", ["temp", "pump_temp", "flow"])
+def test_measured_numbers_tell_no_devices_apart(tmp_path, name):
+    lines = [f"{TIMES[i // 2]:%Y-%m-%d %H:%M:%S},{20 + 10 * (i % 2) + i % 3}" for i in range(200)]
+    found = read(put(tmp_path, lines, f"time,{name}"))
+    assert not any(name in o for d in found.record.doubts for o in d.options)
+    numbered = [f"{line},{i % 2 + 1}" for i, line in enumerate(lines)]
+    assert (
+        "--device-column unit" in read(put(tmp_path, numbered, f"time,{name},unit")).record.doubts[0].options
+    )
+
+
+def test_every_word_among_numbers_is_named_in_the_option(tmp_path):
+    cells = [f"{101 + i % 3} kPa" if i % 2 else f"{v} A" for i, v in enumerate(VALUES)]
+    lines = [f"{t:%Y-%m-%d %H:%M:%S},{c}" for t, c in zip(TIMES, cells, strict=True)]
+    (option,) = [o for o in read(put(tmp_path, lines)).record.doubts[0].options if "--missing" in o]
+    assert sorted(option.split(" --missing ")) == ["'102 kpa'", "'103 kpa'", "--missing '101 kpa'"]
+
+
+def column(folder: Path, cells: list[str]) -> MeasuredColumn:
+    lines = [f"{START + timedelta(minutes=i):%Y-%m-%d %H:%M:%S},{c}" for i, c in enumerate(cells)]
+    return read(put(folder, lines)).columns[0]
+
+
+@pytest.mark.parametrize("code", ["-999", "9999", "-127", "-200", "65535"])
+def test_a_known_code_beside_one_constant_is_no_value(tmp_path, code):
+    found = column(tmp_path, [code if i % 5 == 0 else "21" for i in range(50)])
+    assert found.cells["sentinel"] == 10
+    assert set(found.values[np.isfinite(found.values)]) == {21.0}
+
+
+@pytest.mark.parametrize(("one", "other"), [("999", "1000"), ("-200", "200"), ("0", "1"), ("-1", "20")])
+def test_two_values_that_are_no_code_and_a_measure_both_stay(tmp_path, one, other):
+    found = column(tmp_path, [one if i % 5 == 0 else other for i in range(50)])
+    assert found.cells["sentinel"] == 0
+
+
+def test_a_large_code_that_stands_once_is_no_value(tmp_path):
+    found = column(tmp_path, ["-9999" if i == 3 else str(v) for i, v in enumerate(VALUES)])
+    assert found.cells["sentinel"] == 1
+    found = column(tmp_path, ["-9999" if i == 3 else str(v * 400) for i, v in enumerate(VALUES)])
+    assert found.cells["sentinel"] == 0
+
+
+@pytest.mark.parametrize("rows", [30, 2000])
+@pytest.mark.parametrize(("odd", "level"), [("300", 20), ("0", 1013), ("85", 20), ("-40", 20)])
+def test_a_value_that_repeats_far_from_the_rest_is_said_with_the_option(tmp_path, odd, level, rows):
+    """It may be a fault, so it stays; whoever reads the record decides."""
+    cells = [odd if i in (3, rows // 2) else f"{level + i * 37 % 23 / 10}" for i in range(rows)]
+    found = column(tmp_path, cells)
+    assert f"--missing {odd}" in found.note
+    assert (found.values == float(odd)).sum() == 2
+    assert any(f"--missing {odd}" in n for n in read(tmp_path / "file.csv").record.notes)
+    again = read(tmp_path / "file.csv", ReadingWishes(columns=ColumnWishes(missing=(odd,))))
+    assert (again.columns[0].cells["blank"], again.columns[0].note) == (2, "")
+
+
+def test_a_known_code_among_values_as_large_is_said_where_it_repeats_as_none_does(tmp_path):
+    cells = ["-200" if i % 20 == 3 else f"{300 * np.sin(i):.3f}" for i in range(400)]
+    assert "--missing -200" in column(tmp_path, cells).note
+
+
+def test_a_fault_that_holds_and_values_near_the_rest_are_not_unusual(tmp_path):
+    held = [f"{20 + i % 7 / 10}" for i in range(200)] + ["95"] * 30
+    assert column(tmp_path, held).note == ""
+    assert column(tmp_path, [str(v) for v in VALUES]).note == ""
 
 
 def test_capitals_tell_megawatts_from_milliwatts(tmp_path):

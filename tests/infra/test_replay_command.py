@@ -12,6 +12,7 @@ import pytest
 from edge_producer.sources.canonical_recording import CanonicalSource
 from feature_store.lake import Lake
 from feature_store.lake_registry import ProfileRegistry
+from infra.cli.reading_arguments import say
 from infra.drafting.profile_draft import draft
 from infra.reading.canonical import write_canonical
 from infra.reading.decision_record import DecisionRecord
@@ -59,6 +60,24 @@ def test_init_and_replay_decide_alike_and_both_say_it(tmp_path):
     for key in ("rows", "time", "devices", "doubts"):
         assert one[key] == two[key]
     assert rows_of(again)[0] == truth(Written())[0]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_decisions_are_said_before_anything_lands_also_beside_json(tmp_path, capsys, as_json):
+    say(read(recording(tmp_path)).record, as_json=as_json, force=False)
+    said = capsys.readouterr()
+    assert "300 rows read, 300 used" in said.err
+    assert "time: time, iso" in said.err
+    assert said.out == ""
+
+
+def test_a_command_with_json_says_its_decisions_on_standard_error(tmp_path):
+    """And one document on standard output, whether it goes on or stops."""
+    edgeloop, target = EdgeloopHere(tmp_path / "state"), tmp_path / "p.toml"
+    for path in (recording(tmp_path), long_file(tmp_path, 3, True)):
+        done = edgeloop("profile", "init", str(path), "-o", str(target), "--json")
+        assert json.loads(done.stdout)["reading"]["rows"]["read"]
+        assert "rows read" in done.stderr
 
 
 def test_a_file_at_another_rate_than_the_profiles_is_doubted():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
 
 import pyarrow as pa
@@ -13,6 +15,7 @@ from feature_store.labels import LABELLER
 from feature_store.lake import Lake
 from feature_store.lake_registry import DeviceRecord, DeviceRegistry, ProfileRegistry
 from feature_store.worker_keys import WorkerKeys
+from schemas.boot_ids import GATEWAY
 from schemas.envelope import MessageVerifier
 from schemas.errors import (
     DamagedLakeError,
@@ -21,8 +24,10 @@ from schemas.errors import (
     SignatureError,
     UnknownSchemaError,
 )
+from schemas.instants import to_us
 from schemas.profile import Profile
 from stream_processors.ingest.admission import KnownDevice
+from stream_processors.ingest.boot_owners import Sender, tag_of
 from stream_processors.job import RawMessage
 from stream_processors.refused_messages import LetterLimits
 
@@ -50,6 +55,7 @@ class LakeDirectory:
         self._loaded_at = -MAX_AGE_S
         self._known: dict[str, KnownDevice] = {}
         self._records: dict[str, DeviceRecord] = {}
+        self._gateways: dict[int, str] = {}
         self._read_records: dict[str, DeviceRecord] | None = None  # as the registry gave them
         self._profiles: dict[str, Profile] = {}
         self._wires: dict[str, pa.Schema] = {}
@@ -98,6 +104,23 @@ class LakeDirectory:
             return f"{profile}///"
         return f"{profile}/{record.site}/{record.group}/{record.hardware}"
 
+    def newest(self, sender: Sender, *, again: bool) -> Sender:
+        """The producer as the registry has it, read again if so asked."""
+        if again:
+            self._loaded_at = -math.inf
+            self._refresh(unknown=True)
+        record = self._records.get(sender.producer)
+        return self._known.get(record.key_id, sender) if record is not None else sender
+
+    def producer_of(self, device_id: str) -> str:
+        """Who sends for a device; empty: it was never registered."""
+        record = self._records.get(device_id)
+        return "" if record is None else record.producer
+
+    def gateway_of(self, tag: int) -> str:
+        """Name of the gateway with this tag; empty: there is none."""
+        return self._gateways.get(tag, "")
+
     def verify_derived(self, message: RawMessage) -> bool:
         """True if a worker of this lake signed the message, False if it is from before any was signed.
 
@@ -123,26 +146,51 @@ class LakeDirectory:
         self._read_records = records
         before = self._records
         self._records = {r.device_id: r for r in records.values()}
-        gateways: dict[str, set[str]] = {}
+        behind: dict[str, set[str]] = defaultdict(set)
         for record in records.values():
-            if record.gateway and record.active:
-                gateways.setdefault(record.gateway, set()).add(record.device_id)
+            if record.active:
+                behind[record.producer].add(record.device_id)
+        finishes = self._finishes()
         self._known = {
-            key_id: self._known_as(r, before.get(r.device_id), frozenset(gateways.get(r.device_id, ())))
+            key_id: self._known_as(r, before.get(r.device_id), behind[r.device_id], finishes[r.device_id])
             for key_id, r in records.items()
         }
+        self._gateways = {
+            tag_of(r.device_id, is_gateway=True): r.device_id
+            for r in records.values()
+            if r.hardware == GATEWAY
+        }
+
+    def _finishes(self) -> dict[str, dict[str, int]]:
+        """By producer, the active devices that it once sent for, and until when."""
+        found: dict[str, dict[str, int]] = defaultdict(dict)
+        for device_id, former in self._device_registry.former_producers().items():
+            record = self._records.get(device_id)
+            if record is not None and record.active:
+                for producer, until in former.items():
+                    found[producer][device_id] = to_us(until)
+        return found
 
     def _known_as(
-        self, record: DeviceRecord, before: DeviceRecord | None, sends_for: frozenset[str]
+        self,
+        record: DeviceRecord,
+        before: DeviceRecord | None,
+        behind: Set[str],
+        finishes: Mapping[str, int],
     ) -> KnownDevice:
         """The device; the same object as before where nothing changed, for reading a key is dear."""
-        labels = record.hardware == LABELLER
-        owners = frozenset() if labels else sends_for | {record.device_id}
+        labels, is_gateway = record.hardware == LABELLER, record.hardware == GATEWAY
+        sends_for = frozenset(behind) if is_gateway else frozenset(behind) & {record.device_id}
+        if labels:
+            sends_for = frozenset()
         known = self._known.get(record.key_id)
-        if known is not None and record == before and known.sends_for == owners:
+        if known is not None and (record, sends_for, finishes) == (before, known.sends_for, known.finishes):
             return known
-        verifier = MessageVerifier(record.public_key.encode())
-        return KnownDevice(record.device_id, record.active, verifier, owners, labels)
+        verifier, tag = (
+            MessageVerifier(record.public_key.encode()),
+            tag_of(record.device_id, is_gateway=is_gateway),
+        )
+        return KnownDevice(record.device_id, record.active, verifier, sends_for, labels, tag, finishes)
 
 
 @contextmanager

@@ -191,14 +191,14 @@ class BookLine(NamedTuple):
     moments: bytes | None
 
 
-def books_batch(device_id: str, lines: Sequence[BookLine], period_s: float) -> RowBatch:
-    """Lines as a batch in ``BOOKS_LAYOUT``."""
+def books_batch(device_id: str | Sequence[str], lines: Sequence[BookLine], period_s: float) -> RowBatch:
+    """Lines as a batch in ``BOOKS_LAYOUT``, all of one device, or each of its own."""
     n = len(lines)
     (boots, periods, models, strata, revisions, *rest) = zip(*lines, strict=True)
     sensed, acked, filtered, evicted, refused, pending, gaps, thinning, blobs = rest
     moments = [_stated(blob) for blob in blobs]
     columns = [
-        texts([device_id] * n),
+        texts([device_id] * n if isinstance(device_id, str) else device_id),
         fixed(Kind.INT64, np.array(boots)),
         fixed(Kind.TIME, np.array(periods)),
         fixed(Kind.FLOAT64, np.full(n, period_s)),

@@ -138,7 +138,8 @@ def _cohorts(
         connection,
         f"""
         SELECT device_id, concat_ws('/', profile, site, "group", hardware) AS cohort FROM (
-            SELECT * FROM devices WHERE known_at <= {instant(known_at)} AND hardware NOT IN ('{LABELLER}', '{GATEWAY}')
+            SELECT * FROM devices
+            WHERE known_at <= {instant(known_at)} AND hardware NOT IN ('{LABELLER}', '{GATEWAY}')
             QUALIFY row_number() OVER (PARTITION BY device_id ORDER BY _offset DESC, _row DESC) = 1
         ) WHERE active AND profile = {duck.text(profile.name)}""",
     ).to_pylist()

@@ -245,6 +245,9 @@ class Runner:
 
     def _extras(self) -> dict[str, Any]:
         models = {} if self._updater is None else {"models": self._updater.status()}
+        if self._settings.gateway:
+            known = None if self._updater is None else self._updater.gateway_status
+            models["gateway"] = known or {"name": self._settings.gateway, "joined": True, "error": ""}
         return {
             "source": dict(self._source.counts),
             "actions": self._actions.totals(),

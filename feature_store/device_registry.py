@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 TASK = "registry"
 """Task under which registrations are committed."""
+_LOOK_EVERY_S = 0.2
 NO_PARTITION = -1
 """``_partition`` of rows that come from no topic."""
 
@@ -216,3 +218,17 @@ def _former_producers(history: Iterable[tuple[datetime, DeviceRecord]]) -> dict[
 def used_profiles(lake: Lake) -> frozenset[str]:
     """Names of the profiles that registered devices run, revoked ones included."""
     return frozenset(record.profile for record in DeviceRegistry(lake).keys().values())
+
+
+def await_assigned(
+    lake: Lake, device_ids: Iterable[str], gateway: str | None, patience_s: float = 15.0
+) -> bool:
+    """Wait until the lake knows who sends for these devices; False if the time was too short."""
+    registry, wanted, until_s = DeviceRegistry(lake), set(device_ids), time.monotonic() + patience_s
+    while True:
+        known = {r.device_id for r in registry.keys().values() if r.gateway == gateway}
+        if wanted <= known:
+            return True
+        if time.monotonic() >= until_s:
+            return False
+        time.sleep(_LOOK_EVERY_S)

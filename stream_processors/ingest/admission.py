@@ -109,12 +109,14 @@ class Admitted(NamedTuple):
     Attributes:
         rows: Decoded rows; None for a JSON event.
         event: The JSON event; None for rows.
+        foreign: Rows that a gateway may not send, by number, and why; None: it may send all.
     """
 
     message: RawMessage
     envelope: Envelope
     rows: RowSpan | None = None
     event: Alert | Label | DeviceState | None = None
+    foreign: Mapping[int, MessageError] | None = None
 
 
 class Claimed(NamedTuple):
@@ -242,8 +244,8 @@ def open_message(
         if given is not None and given.n == envelope.n_rows:
             return Admitted(message, envelope, given)
         rows = pa.Table.from_batches([_open_rows(message, envelope, directory)])
-        owners.check_rows(rows, device, hop_s)
-        return Admitted(message, envelope, RowSpan(rows, 0, rows.num_rows))
+        foreign = owners.check_rows(rows, device, hop_s)
+        return Admitted(message, envelope, RowSpan(rows, 0, rows.num_rows), foreign=foreign or None)
     if envelope.schema != JSON_SCHEMA or envelope.n_rows != 1:
         raise DecodeError(f"{message.topic} carries one JSON event a message")
     event = parse_event(kind, message.value)

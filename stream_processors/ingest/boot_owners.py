@@ -8,7 +8,7 @@ the device was assigned to the next one: a device that is moved with a full spoo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
@@ -97,16 +97,21 @@ class BootOwners:
         self._changed: dict[str, dict[str, list[int]]] = {}
         self._newest: dict[str, Sender] = {}
 
-    def check_rows(self, rows: pa.Table, sender: Sender, hop_s: float) -> None:
-        """Return if the producer may send all these rows.
+    def check_rows(self, rows: pa.Table, sender: Sender, hop_s: float) -> dict[int, MessageError]:
+        """Rows of a gateway that it may not send, among others that it may, and why; empty: it may send all.
 
         Raises:
-            ForeignBootError: The boot of one is another producer's.
-            MessageError: It may not send for a device.
+            ForeignBootError: No row is of a boot that is its own; or, of a device, one is not.
+            MessageError: Likewise, of a device for which it may send.
         """
         if not rows.num_rows or may_send(rows, sender):
-            return
-        self._check(_claims(rows, hop_s), sender)
+            return {}
+        claims = _claims(rows, hop_s)
+        refused = {c[:2]: error for c in claims if (error := self._error(c, sender)) is not None}
+        if refused and (sender.tag < 0 or len(refused) == len(claims)):
+            raise next(iter(refused.values()))
+        boots = zip(rows.column("device_id").to_pylist(), rows.column("boot_id").to_pylist(), strict=True)
+        return {n: refused[boot] for n, boot in enumerate(boots) if boot in refused} if refused else {}
 
     def check_event(self, event: Alert | DeviceState, sender: Sender, hop_s: float) -> None:
         """Return if the producer may send this event.
@@ -117,17 +122,19 @@ class BootOwners:
         """
         seq = event.seq if isinstance(event, Alert) else 0
         claim = BootClaim(event.device_id, event.boot_id, to_us(event.event_time) - seq * hop_s * 1e6)
-        self._check([claim], sender)
+        if (error := self._error(claim, sender)) is not None:
+            raise error
 
     def changes(self) -> Mapping[str, Any]:
         """State keys that changed."""
         return self._changed
 
-    def _check(self, claims: Iterable[BootClaim], sender: Sender) -> None:
-        for claim in claims:
-            known = self._newest.get(sender.producer, sender)
-            if not self._allows(claim, known) and not self._allows(claim, newest := self._read_again(sender)):
-                raise self._refusal(claim, newest)
+    def _error(self, claim: BootClaim, sender: Sender) -> MessageError | None:
+        """Why the producer may not send this; None: it may."""
+        if self._allows(claim, self._newest.get(sender.producer, sender)):
+            return None
+        newest = self._read_again(sender)
+        return None if self._allows(claim, newest) else self._refusal(claim, newest)
 
     def _read_again(self, sender: Sender) -> Sender:
         if sender.producer not in self._newest:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from schemas import topics
-from schemas.errors import MessageError, PolicyError
+from schemas.errors import ForeignBootError, MessageError, PolicyError
 from schemas.events import Alert, DeviceState, Label
 from schemas.tables import (
     ALERTS,
@@ -46,6 +46,8 @@ STATEMENTS = {
 }
 
 
+_OF_ROWS = {kind.__name__: kind for kind in (MessageError, ForeignBootError)}
+"""Errors of single rows, beside those of the policy."""
 VERIFIED_DUPLICATES = 1000
 """Duplicates whose signatures one call checks; more are dropped unchecked, for they could not land anyway."""
 
@@ -210,7 +212,8 @@ def _refuse_rows(topic: str, group: list[Admitted], refused: pa.Table, work: _Wo
     work.rows[QUARANTINE.name].append(refused)
     work.counters[topic, "quarantined_rows"] += refused.num_rows
     sources = set(zip(refused["_partition"].to_pylist(), refused["_offset"].to_pylist(), strict=True))
-    error = PolicyError(f"some rows refused: {refused['reason'][0].as_py()}")
+    kind = _OF_ROWS.get(refused["error"][0].as_py(), PolicyError)
+    error = kind(f"some rows refused: {refused['reason'][0].as_py()}")
     for admitted in group:
         raw = admitted.message
         if (raw.partition, raw.offset) in sources:

@@ -224,13 +224,37 @@ def test_within_the_age_of_a_cache_no_row_lands_from_two_producers(fleet, age_s)
 
 def test_a_gateway_does_not_speak_for_a_device_that_is_not_assigned_to_it(fleet):
     fleet.assign(DEVICE, GATE)
-    mixed = fleet.through(GATE, gateway_batch(GATE, DEVICE, 0, 2), gateway_batch(GATE, OTHER, 0, 1))
+    other = fleet.through(GATE, gateway_batch(GATE, OTHER, 0, 1))
     foreign = fleet.through(NEXT, gateway_batch(NEXT, DEVICE, 0, 2))
-    worker = Worker(fleet).take(mixed, foreign)
+    worker = Worker(fleet).take(other, foreign)
     assert worker.rows == []
     reasons = [f"{GATE} may not send for {OTHER}", f"{NEXT} may not send for {DEVICE}"]
     assert worker.refused == [("MessageError", reason, True) for reason in reasons]
     assert worker.letters == 2
+
+
+def test_what_a_gateway_may_not_send_takes_nothing_of_its_other_devices_with_it(fleet):
+    """A device that is revoked, or assigned elsewhere, must not silence the site."""
+    fleet.assign(DEVICE, GATE)
+    parts = [
+        gateway_batch(GATE, OTHER, 0, 1),
+        gateway_batch(GATE, DEVICE, 0, 2),
+        telemetry_batch(DEVICE, 5, 1),
+        gateway_batch(GATE, DEVICE, 2, 1, score=[7.0]),
+        gateway_batch(GATE, DEVICE, 3, 1),
+    ]
+    worker = Worker(fleet).take(fleet.through(GATE, *parts))
+    assert [seq for _, _, seq in worker.rows] == [0, 1, 3]
+    assert worker.tables[ROWS][0]["_row"].to_pylist() == [1, 2, 5]
+    assert sorted(worker.refused) == [
+        ("ForeignBootError", f"boot 7 of {DEVICE} belongs to {DEVICE}, not to {GATE}", True),
+        ("MessageError", f"{GATE} may not send for {OTHER}", True),
+        ("PolicyError", "score is outside [0, 1]", True),
+    ]
+    assert worker.letters == 1
+    counted = {what: worker.counters[f"ingest/telemetry.v1/{what}_rows"] for what in ("received", "landed")}
+    assert counted == {"received": 6, "landed": 3}
+    assert worker.counters["ingest/telemetry.v1/quarantined_rows"] == 3
 
 
 def test_a_device_that_is_no_gateway_speaks_for_itself_alone_whatever_the_registry_says(fleet):

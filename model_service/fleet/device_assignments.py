@@ -1,4 +1,4 @@
-"""Which gateway sends for which device, as the registry has it; the issuer passes it on to the lake."""
+"""Assignments of devices to gateways, as the registry has them; the issuer passes them on to the lake."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ KEPT_BOOTS = 64
 _BEGUN = "begun"
 
 
-class Sender(Protocol):
+class KnownProducer(Protocol):
     """What is asked of the producer of a message."""
 
     @property
@@ -51,7 +51,7 @@ class Sender(Protocol):
 class Assignments(Protocol):
     """Look-ups in the registry."""
 
-    def newest(self, sender: Sender, *, again: bool) -> Sender:
+    def newest(self, sender: KnownProducer, *, again: bool) -> KnownProducer:
         """The producer as the registry has it.
 
         Args:
@@ -95,9 +95,9 @@ class BootOwners:
         self._assignments = assignments
         self._state = state
         self._changed: dict[str, dict[str, list[int]]] = {}
-        self._newest: dict[str, Sender] = {}
+        self._newest: dict[str, KnownProducer] = {}
 
-    def check_rows(self, rows: pa.Table, sender: Sender, hop_s: float) -> dict[int, MessageError]:
+    def check_rows(self, rows: pa.Table, sender: KnownProducer, hop_s: float) -> dict[int, MessageError]:
         """Rows of a gateway that it may not send, among others that it may, and why; empty: it may send all.
 
         Raises:
@@ -113,7 +113,7 @@ class BootOwners:
         boots = zip(rows.column("device_id").to_pylist(), rows.column("boot_id").to_pylist(), strict=True)
         return {n: refused[boot] for n, boot in enumerate(boots) if boot in refused} if refused else {}
 
-    def check_event(self, event: Alert | DeviceState, sender: Sender, hop_s: float) -> None:
+    def check_event(self, event: Alert | DeviceState, sender: KnownProducer, hop_s: float) -> None:
         """Return if the producer may send this event.
 
         Raises:
@@ -129,19 +129,19 @@ class BootOwners:
         """State keys that changed."""
         return self._changed
 
-    def _error(self, claim: BootClaim, sender: Sender) -> MessageError | None:
+    def _error(self, claim: BootClaim, sender: KnownProducer) -> MessageError | None:
         """Why the producer may not send this; None: it may."""
         if self._allows(claim, self._newest.get(sender.producer, sender)):
             return None
         newest = self._read_again(sender)
         return None if self._allows(claim, newest) else self._refusal(claim, newest)
 
-    def _read_again(self, sender: Sender) -> Sender:
+    def _read_again(self, sender: KnownProducer) -> KnownProducer:
         if sender.producer not in self._newest:
             self._newest[sender.producer] = self._assignments.newest(sender, again=not self._newest)
         return self._newest[sender.producer]
 
-    def _allows(self, claim: BootClaim, sender: Sender) -> bool:
+    def _allows(self, claim: BootClaim, sender: KnownProducer) -> bool:
         if not _made(claim, sender):
             return False
         if claim.device_id in sender.sends_for:
@@ -164,7 +164,7 @@ class BootOwners:
         found: Mapping[str, list[int]] = self._changed.get(key) or self._state.get(key) or {}
         return found
 
-    def _refusal(self, claim: BootClaim, sender: Sender) -> MessageError:
+    def _refusal(self, claim: BootClaim, sender: KnownProducer) -> MessageError:
         device, boot, producer = claim.device_id[:64], claim.boot_id, sender.producer
         until_us, tag = sender.finishes.get(claim.device_id), boot_tag(claim.boot_id)
         if claim.device_id not in sender.sends_for and until_us is None:
@@ -179,7 +179,7 @@ class BootOwners:
         return ForeignBootError(f"boot {boot} of {device} belongs to {owner}, not to {producer}")
 
 
-def may_send(rows: pa.Table, sender: Sender) -> bool:
+def may_send(rows: pa.Table, sender: KnownProducer) -> bool:
     """Whether the producer may send all these rows, as far as no history has to be asked."""
     allowed = sender.sends_for if sender.tag >= 0 else sender.sends_for & {sender.producer}
     if not set(rows.column("device_id").unique().to_pylist()) <= allowed:
@@ -192,7 +192,7 @@ def tag_of(producer: str, *, is_gateway: bool) -> int:
     return gateway_tag(producer) if is_gateway else -1
 
 
-def _made(claim: BootClaim, sender: Sender) -> bool:
+def _made(claim: BootClaim, sender: KnownProducer) -> bool:
     """Whether the producer made the boot's id."""
     tag = boot_tag(claim.boot_id)
     return sender.tag == tag if tag is not None else claim.device_id == sender.producer

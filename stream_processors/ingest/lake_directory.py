@@ -27,7 +27,7 @@ from schemas.errors import (
 from schemas.instants import to_us
 from schemas.profile import Profile
 from stream_processors.ingest.admission import KnownDevice
-from stream_processors.ingest.boot_owners import Sender, tag_of
+from stream_processors.ingest.boot_owners import KnownProducer, tag_of
 from stream_processors.job import RawMessage
 from stream_processors.refused_messages import LetterLimits
 
@@ -104,7 +104,7 @@ class LakeDirectory:
             return f"{profile}///"
         return f"{profile}/{record.site}/{record.group}/{record.hardware}"
 
-    def newest(self, sender: Sender, *, again: bool) -> Sender:
+    def newest(self, sender: KnownProducer, *, again: bool) -> KnownProducer:
         """The producer as the registry has it, read again if so asked."""
         if again:
             self._loaded_at = -math.inf

@@ -29,8 +29,8 @@ from infra.kafka.kafka_admin import KafkaAdmin
 from infra.line_watch import LineWatcher
 from schemas.envelope import MessageSigner, SealedMessage
 from schemas.topics import DEAD_LETTER, TELEMETRY
-from stream_processors.engine.checkpoint import task_name
 from stream_processors.engine.records import CommitRecord
+from stream_processors.engine.task_loading import task_name
 
 PARTITION = 3
 GOOD_EVERY_S = 0.1

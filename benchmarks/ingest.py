@@ -26,7 +26,7 @@ from benchmarks.workload import Workload
 from feature_store.commit_log import CommitLog
 from feature_store.lake import Lake
 from schemas.topics import DEVICE_PARTITIONS
-from stream_processors.engine.checkpoint import task_name
+from stream_processors.engine.task_loading import task_name
 
 MESSAGES = {1: 20_000, 10: 16_000, 100: 8_000, 500: 3_000, 2000: 1_000}
 PEERS = ("bare", "materialised", "verified", "naive")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from schemas.tables import BOOKS, FIXED_TABLES, TELEMETRY_COMMON, TableSpec, tel
 from schemas.view_specs import BOOKS_STATEMENTS, DERIVED_VIEWS, ViewSpec, sql_type
 
 PAGE = Path(__file__).parent.parent / "docs" / "data-dictionary.md"
+_WIDTH = 110
 
 _INTRO = """# Data dictionary
 
@@ -28,8 +30,10 @@ needs both.
 """
 
 
-_REASONS = """Bits: why a row was sent. Bits 65536 to 536870912 say that channel 0 to 13 of the profile was
-missing in the window, and 1073741824 the same of a later one; the view `missing_channels` names them."""
+_REASONS = (
+    "Bits: why a row was sent. Bits 65536 to 536870912 say that channel 0 to 13 of the profile was missing "
+    "in the window, and 1073741824 the same of a later one; the view `missing_channels` names them."
+)
 
 
 def page() -> str:
@@ -77,7 +81,8 @@ def _codes(name: str, doc: str, rows: list[tuple[str, ...]]) -> str:
 
 
 def _section(name: str, doc: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    lines = [f"### {name}\n", f"{doc}\n", f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
+    prose = textwrap.fill(doc, _WIDTH, break_long_words=False, break_on_hyphens=False)
+    lines = [f"### {name}\n", f"{prose}\n", f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
     lines += [f"| `{first}` | {' | '.join(rest)} |" for first, *rest in rows]
     return "\n".join(lines) + "\n"
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 
-from feature_store.catalog import refresh_catalog
 from feature_store.cut_store import CutStore
 from feature_store.derived_trust import begin_signing
 from feature_store.lake import Lake
@@ -20,11 +19,13 @@ from feature_store.worker_keys import WorkerKeys
 from schemas.errors import DamagedLakeError, PipelineError, TasksStoppedError
 from schemas.instants import utc_now
 from schemas.topics import TASK_TOPICS
+from stream_processors.catalog_thread import CatalogThread
 from stream_processors.compaction_process import CompactionProcess
-from stream_processors.engine.checkpoint import Checkpoint, CheckpointParts, task_name
+from stream_processors.engine.checkpoint import Checkpoint, CheckpointParts
 from stream_processors.engine.faust_door import FaustDoor
 from stream_processors.engine.job_trials import TrialLimits
 from stream_processors.engine.kafka_log import KafkaLog
+from stream_processors.engine.task_loading import task_name
 from stream_processors.engine.watchdog import Watchdog
 from stream_processors.ingest.lake_directory import directory_of
 from stream_processors.job import RawMessage
@@ -42,10 +43,10 @@ HEAL_AGAIN_S = 10.0
 
 
 class Housekeeping:
-    """A task handler that also refreshes the catalog, vacuums and scrubs between commits.
+    """A task handler that also vacuums and scrubs between commits.
 
     None of that is needed for a commit: what fails is logged, and tried again when it is due again. It asks
-    for compactions, which another process does.
+    for compactions, which another process does, and for the catalog, which a thread builds.
 
     Args:
         checkpoint: Commits.
@@ -53,6 +54,7 @@ class Housekeeping:
         cuts: Of the same lake.
         settings: Of the worker.
         compact: Asks for a compaction; returns at once.
+        catalog: Shows what landed; None: nobody reads it.
     """
 
     def __init__(
@@ -62,12 +64,11 @@ class Housekeeping:
         cuts: CutStore,
         settings: StreamSettings,
         compact: Callable[[], None] = lambda: None,
+        catalog: CatalogThread | None = None,
     ) -> None:
         self._checkpoint, self._lake, self._cuts, self._settings = checkpoint, lake, cuts, settings
-        self._compact = compact
+        self._compact, self._catalog = compact, catalog
         self._commits = 0
-        self._catalog_at = 0.0
-        self._catalog_cut: int | None = None
         self._vacuumed_at = self._scrubbed_at = time.monotonic()
         self._healed_at = 0.0
         self._scrub = Scrub(lake.root, cuts, settings.scrub_bytes)
@@ -91,10 +92,11 @@ class Housekeeping:
     def close(self, task: int) -> None:
         """Forget a task, and show what it landed last in the catalog."""
         self._checkpoint.close(task)
-        self._refresh_catalog()
+        if self._catalog:
+            self._catalog.show()
 
     def process(self, batches: Mapping[int, Sequence[RawMessage]]) -> None:
-        """Commit, then ask for a compaction, refresh, vacuum or scrub where it is due."""
+        """Commit, then ask for a compaction and the catalog, vacuum or scrub where it is due."""
         try:
             self._checkpoint.process(batches)
         except TasksStoppedError as exc:
@@ -105,9 +107,9 @@ class Housekeeping:
             self._commits += 1
             if self._commits % self._settings.compact_every == 0:
                 self._compact()
+        if self._catalog:
+            self._catalog.ask()
         now = time.monotonic()
-        if now - self._catalog_at >= self._settings.catalog_every_s:
-            self._refresh_catalog()
         if now - self._vacuumed_at >= self._settings.vacuum_every_s:
             self._vacuumed_at = now
             self._try("vacuum", lambda: vacuum(self._lake, self._cuts, utc_now()))
@@ -120,12 +122,6 @@ class Housekeeping:
         if now - self._healed_at >= HEAL_AGAIN_S:
             self._healed_at = now
             heal(self._lake, self._cuts)
-
-    def _refresh_catalog(self) -> None:
-        newest = max(self._cuts.ids(), default=0)  # users' jobs record cuts too
-        if newest != self._catalog_cut:
-            self._try("catalog", lambda: refresh_catalog(self._lake))
-            self._catalog_at, self._catalog_cut = time.monotonic(), newest
 
     def _try(self, what: str, step: Callable[[], object]) -> None:
         try:
@@ -177,13 +173,14 @@ def build_worker(settings: StreamSettings, checkpoint_type: type[Checkpoint] = C
     )
     checkpoint = checkpoint_type(parts)
     compaction = CompactionProcess(lake.root, settings.compact_memory_mb, settings.stall_timeout_s)
+    catalog = CatalogThread(lake.root, settings.catalog_every_s)
     names = sorted({point.name for point in user_points()})
     topics = [t.base for t in TASK_TOPICS]
     return FaustDoor(
         settings,
         topics,
         WithUserJobs(
-            Housekeeping(checkpoint, lake, cuts, settings, compaction.ask),
+            Housekeeping(checkpoint, lake, cuts, settings, compaction.ask, catalog),
             checkpoint,
             lake.root,
             names,

@@ -66,6 +66,7 @@ def test_what_devices_sense_is_queryable_and_the_books_balance(cloud, tmp_path):
     assert_balanced(process, cloud)
 
 
+@pytest.mark.long
 def test_kill_9_of_edge_worker_and_broker_in_turn_loses_nothing_acknowledged(cloud, tmp_path, broker):
     worker = cloud.start()
     cloud.await_settled(worker)

@@ -8,7 +8,6 @@ import typer
 
 from infra.cli.app import session, warn_of_troubles
 from infra.cli.console import AsJson, show_json, show_table, show_text
-from infra.drift_report import watch_report
 from infra.printing import count
 from infra.settings import StackSettings
 from schemas.drift_vocabulary import drift_kind
@@ -42,6 +41,8 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """List the newest drift verdicts, and the training runs that they led to."""
+    from infra.drift_report import watch_report  # loads river
+
     settings = session(ctx).settings()
     runs = _runs(settings)
     verdicts = _verdicts(settings, last, runs)

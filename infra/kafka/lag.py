@@ -10,9 +10,8 @@ from feature_store.commit_log import CommitLog
 from infra.kafka.kafka_admin import KafkaAdmin, OffsetSpan
 from schemas.errors import DamagedLakeError
 from schemas.topics import TASK_TOPICS
-from stream_processors.engine.checkpoint import task_name
 from stream_processors.engine.records import TaskState
-from stream_processors.engine.task_loading import load_task
+from stream_processors.engine.task_loading import load_task, task_name
 
 
 class Lag(NamedTuple):

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event, insert
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 
@@ -150,6 +148,9 @@ def note(
 
 def migrate(url: str) -> None:
     """Migrate the database to the newest schema; does nothing if it has it."""
+    from alembic import command  # noqa: PLC0415  (dear to load, and no reader migrates)
+    from alembic.config import Config  # noqa: PLC0415
+
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))

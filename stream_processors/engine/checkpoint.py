@@ -37,7 +37,7 @@ from stream_processors.engine.records import CommitRecord, LogIdentity, TaskStat
 from stream_processors.engine.restores import RestoreRequests
 from stream_processors.engine.staging import CommitDraft, Staging, StagingParts
 from stream_processors.engine.stopped import StoppedFiles
-from stream_processors.engine.task_loading import LoadedTask, load_task, read_record
+from stream_processors.engine.task_loading import LoadedTask, load_task, read_record, task_name
 from stream_processors.job import Job, RawMessage
 
 log = logging.getLogger(__name__)
@@ -99,11 +99,6 @@ class CheckpointParts:
     trial_limits: TrialLimits = TrialLimits()  # noqa: RUF009  (immutable)
     reads: LogReads | None = None
     progress: Callable[[], None] = lambda: None
-
-
-def task_name(partition: int) -> str:
-    """Name of the task that owns this partition of all task topics."""
-    return f"task-{partition:02d}"
 
 
 class Checkpoint:

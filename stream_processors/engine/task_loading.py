@@ -20,6 +20,11 @@ _MISSHAPEN = (KeyError, TypeError, ValueError, AttributeError)
 """What parsing JSON of another shape raises: records of release 0.2.0 have no digest that shows it before."""
 
 
+def task_name(partition: int) -> str:
+    """Name of the task that owns this partition of all task topics."""
+    return f"task-{partition:02d}"
+
+
 @dataclass(frozen=True)
 class LoadedTask:
     """A task as the commit log has it.

@@ -20,8 +20,9 @@ from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from schemas.errors import OperatorError, PipelineError
 from schemas.instants import has_passed
-from stream_processors.engine.checkpoint import Checkpoint, CheckpointParts, task_name
+from stream_processors.engine.checkpoint import Checkpoint, CheckpointParts
 from stream_processors.engine.records import CommitRecord, LogIdentity, TaskState
+from stream_processors.engine.task_loading import task_name
 from stream_processors.job import Batch, Output, RawMessage
 from stream_processors.user_jobs.declaration import UserJob
 from stream_processors.user_jobs.job_input import JobInput, Position

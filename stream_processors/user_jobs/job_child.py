@@ -27,10 +27,11 @@ from feature_store.lake import Lake
 from feature_store.worker_keys import WorkerKeys
 from schemas.errors import RetryableError
 from schemas.instants import utc_now
-from stream_processors.engine.checkpoint import CheckpointParts, task_name
+from stream_processors.engine.checkpoint import CheckpointParts
 from stream_processors.engine.kafka_log import KafkaLog
 from stream_processors.engine.letters import Unpublished
 from stream_processors.engine.records import CommitRecord
+from stream_processors.engine.task_loading import task_name
 from stream_processors.ingest.lake_directory import directory_of
 from stream_processors.job import RawMessage
 from stream_processors.settings import StreamSettings

@@ -12,8 +12,8 @@ from typing import NamedTuple
 from feature_store.job_status import RUNNING, STARTING, STOPPED, JobStatus, JobStatusFiles
 from schemas.errors import OperatorError, PipelineError, RetryableError
 from schemas.instants import has_passed
-from stream_processors.engine.checkpoint import task_name
 from stream_processors.engine.records import CommitRecord
+from stream_processors.engine.task_loading import task_name
 from stream_processors.job import RawMessage
 from stream_processors.user_jobs.declaration import UserJob
 from stream_processors.user_jobs.job_checkpoint import JobCheckpoint, JobFailedError

@@ -17,7 +17,7 @@ import orjson
 
 from feature_store.job_status import STOPPED, JobStatus, JobStatusFiles, retry_pause_s
 from schemas.instants import has_passed
-from stream_processors.engine.checkpoint import task_name
+from stream_processors.engine.task_loading import task_name
 from stream_processors.settings import StreamSettings
 from stream_processors.user_jobs.job_child import (
     CALLING,

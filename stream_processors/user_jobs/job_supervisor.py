@@ -11,8 +11,9 @@ from pathlib import Path
 from feature_store.job_status import STARTING, STOPPED, JobStatus, JobStatusFiles
 from schemas.errors import PipelineError
 from schemas.instants import utc_now
-from stream_processors.engine.checkpoint import Checkpoint, task_name
+from stream_processors.engine.checkpoint import Checkpoint
 from stream_processors.engine.task_handler import TaskHandler
+from stream_processors.engine.task_loading import task_name
 from stream_processors.job import RawMessage
 from stream_processors.settings import StreamSettings
 from stream_processors.user_jobs.job_process import JobProcess

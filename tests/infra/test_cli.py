@@ -98,6 +98,31 @@ def test_the_version_is_told(edgeloop: EdgeloopHere):
     assert (told.returncode, told.stdout.split()[:2]) == (0, ["edgeloop", version("edgeloop") + ","])
 
 
+def test_the_command_line_starts_without_what_only_some_commands_need():
+    code = "import sys; from infra.cli.app import build_app; build_app(); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    rooms = ["feature_store", "edge_producer", "stream_processors", "model_service", "infra.drift_report"]
+    heavy = [
+        "river",
+        "pyarrow",
+        "duckdb",
+        "deltalake",
+        "onnxruntime",
+        "sklearn",
+        "sqlalchemy",
+        "confluent_kafka",
+    ]
+    assert {*rooms, *heavy} & set(loaded.stdout.split()) == set()
+
+
+@pytest.mark.parametrize("readers", ["infra.registry_reader", "infra.stack.stack_status"])
+def test_what_only_reads_the_registry_loads_no_migrations(readers):
+    code = f"import sys, {readers}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "sqlalchemy" in loaded.stdout.split()
+    assert {"alembic", "river", "sklearn", "faust"} & set(loaded.stdout.split()) == set()
+
+
 def test_a_failure_is_one_line_without_a_traceback(tmp_path: Path):
     result = Edgeloop(tmp_path)("sql", "SELECT 1")
     assert (result.returncode, result.stdout) == (1, "")

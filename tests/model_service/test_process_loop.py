@@ -269,6 +269,7 @@ def await_failure(caplog, job):
     wait_until(lambda: any(r.getMessage().startswith(message) for r in caplog.records), 60, message)
 
 
+@pytest.mark.long
 def test_the_trainer_survives_a_damaged_record_and_trains_afterwards(tmp_path, caplog):
     of = fleet(HARMLESS["temperature +8 on 80 %"], 3, devices=12, seconds=120)
     store(tmp_path / "lake", of)
@@ -319,6 +320,7 @@ def column(service, of):
         return list(connection.execute(select(of)).scalars())
 
 
+@pytest.mark.long
 def test_the_guard_survives_a_damaged_record_and_countersigns_afterwards(tmp_path, caplog):
     service = RolloutDeployment(tmp_path)
     service.use(quick_profile(phases=(0.5, 1.0)))

@@ -114,7 +114,7 @@ def make_worker(root: Path, recorder: Recorder | None = None) -> Housekeeping:
         clock=lambda: T0 + timedelta(minutes=2, seconds=next(ticks)),
         code={"edgeloop": "test"},
     )
-    settings = StreamSettings(lake_root=root, compact_every=10**6, catalog_every_s=10**6)
+    settings = StreamSettings(lake_root=root, compact_every=10**6)
     return Housekeeping(Checkpoint(parts), lake, cuts, settings)
 
 

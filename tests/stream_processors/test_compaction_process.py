@@ -106,7 +106,7 @@ def test_while_another_process_compacts_nothing_is_done_twice(lake_root):
 def test_the_thread_that_commits_only_asks(lake_root):
     lake, device, sim_log, asked = make_lake(lake_root), SimDevice("machine-00"), SimLog(), []
     cuts = CutStore(lake)
-    settings = StreamSettings(lake_root=lake_root, compact_every=3, catalog_every_s=10**6)
+    settings = StreamSettings(lake_root=lake_root, compact_every=3)
     checkpoint = make_checkpoint(lake, SimDirectory(device))
     worker = Housekeeping(checkpoint, lake, cuts, settings, lambda: asked.append(1))
     worker.open(0)

@@ -5,7 +5,7 @@ import pytest
 from feature_store.commit_log import CommitLog
 from feature_store.stopped_tasks import StoppedTasks
 from schemas.topics import partition_for
-from stream_processors.engine.checkpoint import task_name
+from stream_processors.engine.task_loading import task_name
 from tests.simulators.cloud import Cloud, Feed
 from tests.waiting import wait_until
 

@@ -16,7 +16,8 @@ from feature_store.lake import Lake
 from schemas.errors import OperatorError
 from schemas.tables import PROVENANCE, TableSpec
 from stream_processors.derived_provenance import derived_provenance
-from stream_processors.engine.checkpoint import Checkpoint, CheckpointParts, task_name
+from stream_processors.engine.checkpoint import Checkpoint, CheckpointParts
+from stream_processors.engine.task_loading import task_name
 from stream_processors.ingest.ingest_job import Ingest
 from stream_processors.job import Batch, Output, State
 from stream_processors.user_jobs.declaration import declared, make_tables

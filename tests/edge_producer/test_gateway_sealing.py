@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections import Counter
+from contextlib import closing
 
 import pytest
 
 from edge_producer.sending.outbox import Outbox
 from edge_producer.settings import EdgeSettings
+from edge_producer.spool.spool_keeper import SpoolKeeper, SpoolPlace
 from schemas.boot_ids import boot_tag, gateway_tag
 from schemas.envelope import MessageVerifier, read_envelope, verify
 from schemas.errors import SpoolOwnerError
@@ -165,6 +168,33 @@ def test_a_crash_resends_the_same_bytes(rig):
     sent = [rig.spool.messages.read(i) for i in ids]
     rig.crash()
     assert [rig.spool.messages.read(m.id) for m in rig.spool.messages.stored()] == sent
+
+
+def test_a_damaged_spool_of_a_gateway_is_salvaged_with_its_messages_and_books(rig):
+    ids = rig.seal(limit=5)
+    sensed(rig)
+    sent = {(m.key, tuple(m.headers)): m for m in (rig.spool.messages.read(i) for i in ids)}
+    waiting = {(r.boot_id, r.seq) for r in rig.unsealed()}
+    total = rig.spool.totals()
+    rig.close()
+    with closing(sqlite3.connect(rig.path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with rig.path.open("r+b") as file:
+        file.write(bytes(100))
+    verifiers = {n: MessageVerifier(k.public_pem.encode()) for n, k in rig.identities.items()}
+    place = SpoolPlace(rig.path, DEVICES, rig.profile, 256 * 1024**2, gateway=GATE)
+    keeper = SpoolKeeper(place, lambda: verifiers, lambda: rig.now)
+    assert keeper.open_first() is not None
+    assert keeper.get() is not None
+    keeper.salvage()
+    spool = keeper.spool
+    found = [spool.messages.read(m.id) for m in spool.messages.stored()]
+    assert {(m.key, tuple(m.headers)): m for m in found} == sent
+    rows = [r for no in spool.names for r in spool.rows.read(no, -1.0, 1e12, 10**6)]
+    assert {(r.boot_id, r.seq) for r in rows} == waiting
+    assert {n: b.sensed for n, b in spool.totals().items()} == {n: b.sensed for n, b in total.items()}
+    assert all(books.balanced for books in spool.totals().values())
+    keeper.close()
 
 
 def test_a_gateway_cannot_be_one_of_its_devices(tmp_path):

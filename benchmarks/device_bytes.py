@@ -7,7 +7,7 @@ model are seeded numbers, so that hours pass in minutes; every message is acknow
 from __future__ import annotations
 
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,11 +27,12 @@ from edge_producer.sending.sealing import Sealer
 from edge_producer.sensed_rows import StoredRow, wire_batch
 from edge_producer.settings import EdgeSettings
 from edge_producer.spool.eviction import Eviction
-from edge_producer.spool.spool import Spool
+from edge_producer.spool.spool import Spool, SpoolAccess
 from edge_producer.spool.spool_file import PAGE, WAL_PAGES
 from edge_producer.spool.spool_messages import StoredMessage
 from edge_producer.spool.spool_room import MARGIN_SHARE, SHARED_BYTES
 from edge_producer.window import Floats, Samples, Window
+from schemas.boot_ids import gateway_boot_ids, random_boot_id
 from schemas.envelope import encode_rows
 from schemas.profile import Profile
 from schemas.row_batch import RowBatch
@@ -75,9 +76,13 @@ class _SeededModel:
 
 
 class _Fleet:
-    """Devices of one process, their spool, and the bytes of what they seal."""
+    """Devices of one process, their spool, and the bytes of what they seal.
 
-    def __init__(self, folder: Path, period_s: float, devices: int) -> None:
+    Args:
+        gateway: Sends for the devices; empty: each for itself.
+    """
+
+    def __init__(self, folder: Path, period_s: float, devices: int, gateway: str = "") -> None:
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "keys").mkdir(parents=True)
         longest = max(300.0, period_s)
@@ -89,13 +94,17 @@ class _Fleet:
             }
         )
         self.names = [f"machine-{k:02d}" for k in range(1, devices + 1)]
-        identities = {name: load_or_create(folder / "keys", name) for name in self.names}
+        senders = [*self.names, *filter(None, [gateway])]
+        identities = {name: load_or_create(folder / "keys", name) for name in senders}
         self.now_s = 1.0e9
-        self.spool = Spool.open(folder / "spool.db", self.names, self.profile, self.now_s)
+        access = SpoolAccess(gateway=gateway)
+        self.spool = Spool.open(folder / "spool.db", self.names, self.profile, self.now_s, access)
         self.model = _SeededModel(self.profile)
-        host = Host(lambda *_: None, _Unmetered(self.profile), lambda: self.now_s)
+        new_boot_id = gateway_boot_ids(gateway) if gateway else random_boot_id
+        host = Host(lambda *_: None, _Unmetered(self.profile), lambda: self.now_s, new_boot_id)
         self.devices = [Device(identities[n], self.profile, self.model, host) for n in self.names]
-        self.sealer = Sealer(self.spool, {n: i.signer for n, i in identities.items()}, self.profile)
+        signers = {n: i.signer for n, i in identities.items()}
+        self.sealer = Sealer(self.spool, signers, self.profile, gateway=gateway)
         settings = EdgeSettings(state_dir=folder, profile="machine", devices=tuple(self.names))
         self.pace = SendingPace.of(settings, self.profile)
         self.bytes: Counter[str] = Counter()
@@ -116,36 +125,35 @@ class _Fleet:
             for device in self.devices:
                 self.spool.apply(device.take_update(), self.now_s)
 
-    def send(self, *, together: bool) -> None:
-        """Seal what is due, each row alone as it leaves, and have it acknowledged.
-
-        Args:
-            together: One producer speaks for all devices in summaries and books.
-        """
+    def send(self) -> None:
+        """Seal what is due, rows as they leave: those of a tenth of a second at a time. All are acknowledged."""
         with self.spool.transaction():
-            for no in self.spool.names:
-                while rows := self.spool.rows.read(no, -1.0, float("inf"), 1):
-                    self._count_row(rows[0])
-                    self._take(self.sealer.rows(no, Lane.LIVE, rows))
-            producers = [list(self.spool.names)] if together else [[no] for no in self.spool.names]
-            for devices in producers:
-                while sealed := self.sealer.summaries(devices[0], devices):
+            for devices in self.sealer.together([self.spool.devices[name] for name in self.names]):
+                self._send_rows(devices)
+                while sealed := self.sealer.summaries_of(devices):
                     self._take(sealed)
                 self._state(devices)
+
+    def _send_rows(self, devices: Sequence[int]) -> None:
+        leaving: dict[int, dict[int, list[StoredRow]]] = defaultdict(lambda: defaultdict(list))
+        for no in devices:
+            for row in self.spool.rows.read(no, -1.0, float("inf"), 10**6):
+                self._count_row(row)
+                leaving[row.event_us // 100_000][no].append(row)
+        for rows in leaving.values():
+            self._take(self.sealer.rows_of(rows, Lane.LIVE))
 
     def _state(self, devices: Sequence[int]) -> None:
         books, pace = self.spool.books, self.pace
         due = books.devices_due(self.now_s, pace.interval_s, settled_only=False, gather_s=pace.gather_s)
-        chosen = [no for no in devices if no in due]
-        if chosen:
-            speaking = devices if len(devices) > 1 else chosen
+        if set(devices) & set(due):
             lines = [
                 line
-                for no in speaking
+                for no in devices
                 for line in books.due(no, self.now_s, pace.interval_s, settled_only=False)
             ]
             self.stated |= {(one.device, one.line.period_us) for one in lines}
-            self._take(self.sealer.books(devices[0], lines, self.now_s))
+            self._take(self.sealer.books(lines, self.now_s))
 
     def _count_row(self, row: StoredRow) -> None:
         self.alarms_sent += (row.score or 0.0) >= (self.profile.filter.threshold or 1.0)
@@ -233,11 +241,11 @@ def _periods(scale: float) -> Iterator[tuple[int, int]]:
 
 def _weigh(folder: Path, period: int, count: int, devices: int, together: bool) -> _Weight:
     """What periods weigh that were sent while the devices ran; what waits at the end does not count."""
-    fleet = _Fleet(folder, float(period), devices)
+    fleet = _Fleet(folder, float(period), devices, "gateway-1" if together else "")
     turn = min(TURN_S, period)
     for _ in range(period * count // turn):
         fleet.sense(turn)
-        fleet.send(together=together)
+        fleet.send()
     summaries = fleet.bytes[SUMMARY.base] / (devices * (count - 1))
     books = fleet.bytes[BOOKS.base] / max(len(fleet.stated), 1)
     whole = _every_row(fleet, together) * period

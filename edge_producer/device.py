@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import secrets
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from edge_producer.sensed_rows import Period, Row
 from edge_producer.summaries import FIRST_SHADOW_PART, Summarizer
 from edge_producer.window import Floats, LearnsReference, Predictor, Window
 from edge_producer.window_scoring import WindowScorer
+from schemas.boot_ids import random_boot_id
 from schemas.events import Alert
 from schemas.instants import from_us, to_us
 from schemas.packed_schemas import packed_summary_layout
@@ -39,11 +39,6 @@ from schemas.row_schemas import Stratum
 NEVER_US = -(2**62)
 
 log = logging.getLogger(__name__)
-
-
-def random_boot_id() -> int:
-    """A random number of 53 bits, which JSON represents exactly."""
-    return secrets.randbits(53)
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,7 @@ class DeviceKeys:
         self._may_create = set(may_create)
         self._monotonic = monotonic
         self._retried_s = monotonic()
+        self._asked: set[str] = set()
         self.signers: dict[str, MessageSigner] = {}
         self.problems: dict[str, str] = {}
         with suppress(OSError):
@@ -134,7 +135,11 @@ class DeviceKeys:
         self.identities = {device_id: self._load(device_id) for device_id in device_ids}
 
     def has_key(self, device_id: str) -> bool:
-        """Whether the device's key is there; looks for missing ones now and then."""
+        """Whether the device's key is there; looks for missing ones now and then.
+
+        Also of a device that this process runs no more, and of which its spool still holds something.
+        """
+        self._asked.add(device_id)
         if device_id not in self.signers and self._monotonic() - self._retried_s >= RETRY_S:
             self.retry()
         return device_id in self.signers
@@ -143,7 +148,7 @@ class DeviceKeys:
         """Look for keys that are missing or unreadable; more of them may be made."""
         self._retried_s = self._monotonic()
         self._may_create.update(may_create)
-        for device_id in [d for d in self.identities if d not in self.signers]:
+        for device_id in sorted({*self.identities, *self._asked} - self.signers.keys()):
             self._load_signer(device_id)
             if device_id in self.signers:
                 log.warning("the key is there: what waits is sealed", extra={"device_id": device_id})

@@ -35,6 +35,7 @@ from edge_producer.spool.spool_keeper import SpoolKeeper, SpoolPlace
 from edge_producer.spool.spool_messages import BlockedCount
 from edge_producer.spool.spool_set_aside import copies
 from edge_producer.window import Predictor, SourcePause, Window, WindowSource
+from schemas.boot_ids import gateway_boot_ids, random_boot_id
 from schemas.durable import ABANDONED_S, DISK, Disk
 from schemas.errors import SpoolError
 from schemas.profile import Profile
@@ -127,11 +128,12 @@ class Runner:
         _sweep(settings, parts.disk)
         self._allow_keys(spool)
         self._writer = self._make_writer(parts.disk)
-        host = Host(self._actions.start, self._meters, self._clock)
+        new_boot_id = gateway_boot_ids(settings.gateway) if settings.gateway else random_boot_id
+        host = Host(self._actions.start, self._meters, self._clock, new_boot_id)
         models = _models(settings.devices, predictor, updater)
         self._devices = {
-            name: Device(identity, profile, models[name], host, self._keeper.state(name))
-            for name, identity in self._keys.identities.items()
+            name: Device(self._keys.identities[name], profile, models[name], host, self._keeper.state(name))
+            for name in settings.devices
         }
         self._lose_states(spool)
         self._relearn = RelearnRequests(settings.state_dir, settings.devices, parts.disk)
@@ -190,6 +192,7 @@ class Runner:
             reserve_bytes=settings.disk_reserve_bytes,
             disk=parts.disk,
             connect=parts.connect,
+            gateway=settings.gateway,
         )
         return SpoolKeeper(place, self._keys.verifiers, self._clock)
 
@@ -198,7 +201,8 @@ class Runner:
         sender = Sender(settings.bootstrap_servers, settings.namespace, f"edge-{settings.name}", self._clock)
 
         def make(spool: Spool) -> OpenSpool:
-            sealer = Sealer(spool, self._keys.signers, profile, sender.limits.limit)
+            limit = sender.limits.limit
+            sealer = Sealer(spool, self._keys.signers, profile, limit, settings.gateway)
             outbox = Outbox(spool, sealer, sender, settings, self._may_send)
             eviction = Eviction(spool, profile, settings.spool_max_bytes)
             return OpenSpool(spool, outbox, SpoolHousekeeping(spool, self._keeper.room, eviction))
@@ -207,16 +211,17 @@ class Runner:
         return Writer(self._keeper, make, sender, reporter, settings, self._clock, self._release_left)
 
     def _may_send(self, device_id: str) -> bool:
-        """Whether the device has its key, and the cloud knows it."""
-        joined = self._updater is None or self._updater.has_joined(device_id)
-        return joined and self._keys.has_key(device_id)
+        """Whether the device, and the gateway if there is one, has its key, and the cloud knows it."""
+        needed = {device_id, self._settings.gateway or device_id}
+        joined = self._updater is None or all(map(self._updater.has_joined, needed))
+        return joined and all(map(self._keys.has_key, needed))
 
     def _allow_keys(self, spool: Spool | None) -> None:
         """Make the keys of devices that have never sealed anything."""
         # A spool that others were taken over into does not know what those have sealed.
         if spool is None or spool.counters().get(SPOOLS_SET_ASIDE) or copies(self._settings.state_dir):
             return
-        unused = [d for d in self._settings.devices if not spool.has_sealed(d)]
+        unused = [d for d in self._settings.producers if not spool.has_sealed(d)]
         if any(d not in self._keys.signers for d in unused):
             self._keys.retry(may_create=unused)
 
@@ -240,6 +245,9 @@ class Runner:
 
     def _extras(self) -> dict[str, Any]:
         models = {} if self._updater is None else {"models": self._updater.status()}
+        if self._settings.gateway:
+            known = None if self._updater is None else self._updater.gateway_status
+            models["gateway"] = known or {"name": self._settings.gateway, "joined": True, "error": ""}
         return {
             "source": dict(self._source.counts),
             "actions": self._actions.totals(),
@@ -360,13 +368,13 @@ def make_fail_safe(settings: EdgeSettings, profile: Profile) -> FailSafe:
 def read_keys(settings: EdgeSettings) -> DeviceKeys:
     """The devices' identities; keys are made only where no spool was before."""
     is_new = not settings.spool_path.exists() and not copies(settings.state_dir)
-    return DeviceKeys(settings.keys_dir, settings.devices, settings.devices if is_new else ())
+    return DeviceKeys(settings.keys_dir, settings.producers, settings.producers if is_new else ())
 
 
 def _sweep(settings: EdgeSettings, disk: Disk) -> None:
     """Remove what crashed writers left. Only names of ours: a user's file may end in ``.part`` too."""
     before = time.time() - ABANDONED_S
-    keys = [f"{device}.{kind}.part" for device in settings.devices for kind in ("pem", "secret")]
+    keys = [f"{device}.{kind}.part" for device in settings.producers for kind in ("pem", "secret")]
     with suppress(OSError):
         disk.sweep(settings.state_dir, before, (_STATUS_LEFT_BY_0_2,))
         disk.sweep(settings.keys_dir, before, keys)

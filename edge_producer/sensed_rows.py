@@ -131,11 +131,11 @@ class StoredRow(NamedTuple):
     sensed_s: float
 
 
-def wire_batch(device_id: str, rows: Sequence[StoredRow], layout: RowLayout) -> RowBatch:
+def wire_batch(device_id: str | Sequence[str], rows: Sequence[StoredRow], layout: RowLayout) -> RowBatch:
     """Rows as a batch in a telemetry wire layout.
 
     Args:
-        device_id: Written into every row.
+        device_id: Written into every row; or one for each row.
         rows: At least one.
         layout: ``telemetry_layout`` of the profile whose features the rows hold.
 
@@ -151,7 +151,7 @@ def wire_batch(device_id: str, rows: Sequence[StoredRow], layout: RowLayout) -> 
     matrix = np.frombuffer(b"".join(blobs), dtype="<f8" if wide else "<f4").reshape(n, -1).T
     finite = np.isfinite(matrix)
     columns = [
-        texts([device_id] * n),
+        texts([device_id] * n if isinstance(device_id, str) else device_id),
         fixed(Kind.INT64, np.array(boots)),
         fixed(Kind.INT64, np.array(seqs)),
         fixed(Kind.TIME, np.array(events)),

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -18,6 +18,7 @@ from pydantic import (
     PositiveInt,
     ValidationError,
     field_validator,
+    model_validator,
 )
 
 ENV_PREFIX = "EDGE_"
@@ -33,6 +34,7 @@ class EdgeSettings(BaseModel):
         state_dir: This process's own folder: spool, keys, status.
         profile: Name of a shipped profile, or path of a profile file.
         devices: Ids of the devices this process runs: a JSON list, or ids with commas between.
+        gateway: Id of the gateway that sends for all of them; empty: each device sends for itself.
         pace: ``real``: in the source's time, or ``speed`` times faster; ``flat_out``: without waiting.
         speed: Factor on the source's time where ``pace`` is ``real``.
         scenario: JSON file of injected faults and drifts, for ``simulate``.
@@ -71,6 +73,7 @@ class EdgeSettings(BaseModel):
         tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$")], ...],
         Field(min_length=1),
     ]
+    gateway: Annotated[str, Field(pattern=r"^$|^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$")] = ""
     bootstrap_servers: str = "localhost:9092"
     namespace: str = ""
     source: Literal["simulate", "replay"] = "simulate"
@@ -109,6 +112,17 @@ class EdgeSettings(BaseModel):
         if given.lstrip().startswith("["):
             return json.loads(given)
         return [name.strip() for name in given.split(",") if name.strip()]
+
+    @model_validator(mode="after")
+    def _gateway_is_no_device(self) -> Self:
+        if self.gateway in self.devices:
+            raise ValueError(f"gateway {self.gateway} cannot be one of the devices behind it")
+        return self
+
+    @property
+    def producers(self) -> tuple[str, ...]:
+        """Ids of all that have a key here: the devices, and the gateway if there is one."""
+        return (*self.devices, self.gateway) if self.gateway else self.devices
 
     @property
     def spool_path(self) -> Path:

@@ -19,6 +19,9 @@ class _Registered(Protocol):
     @property
     def key_id(self) -> str: ...
 
+    @property
+    def producer(self) -> str: ...
+
 
 R = TypeVar("R", bound=_Registered)
 
@@ -32,6 +35,8 @@ class DeviceHistory(Generic[R]):
         moments: When each record became known, and the record, in commit order.
         newest: Newest record by device id.
         keys: The same by the key's id. Replaced, not changed: it may be read in another thread.
+        former: Who once sent for a device and does not any more, and until when, by device id; devices that
+            have always had the same producer are left out.
         last: Number of the newest commit; -1: none.
     """
 
@@ -39,6 +44,7 @@ class DeviceHistory(Generic[R]):
         self.moments: list[tuple[datetime, R]] = []
         self.newest: dict[str, R] = {}
         self.keys: dict[str, R] = {}
+        self.former: dict[str, dict[str, datetime]] = {}
         self.last = -1
         self._shared = False
 
@@ -49,6 +55,10 @@ class DeviceHistory(Generic[R]):
             before = self.newest.get(record.device_id)
             if before is not None and keys.get(before.key_id) is before:
                 del keys[before.key_id]
+            if before is not None and before.producer != record.producer:
+                ended = self.former.setdefault(record.device_id, {})
+                ended[before.producer] = at
+                ended.pop(record.producer, None)
             self._shared |= record.key_id in keys
             keys[record.key_id] = record
             self.newest[record.device_id] = record

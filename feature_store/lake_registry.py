@@ -1,30 +1,27 @@
-"""What is registered with the lake: profiles with their wire schemas, devices with their keys."""
+"""What is registered with the lake: profiles with their wire schemas; devices in ``device_registry``."""
 
 from __future__ import annotations
 
 import logging
 import re
-import threading
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pyarrow as pa
 from pydantic import ValidationError
 
-from feature_store.append import append, finish
 from feature_store.copies import add_copy, copy_of, read_sound, stating_path, with_copies
-from feature_store.cut_store import CutStore
-from feature_store.delta import Snapshot
-from feature_store.device_history import DeviceHistory, in_order, split_after
+from feature_store.device_registry import (
+    NO_PARTITION,
+    TASK,
+    DeviceRecord,
+    DeviceRegistry,
+    used_profiles,
+)
 from feature_store.lake import Lake
-from feature_store.sound_files import read_each
 from schemas.durable import DISK
 from schemas.errors import DamagedLakeError, UnknownSchemaError
-from schemas.instants import utc_now
 from schemas.packed_schemas import packed_books_rows, packed_summary_rows
 from schemas.profile import Profile
 from schemas.row_schemas import (
@@ -35,16 +32,22 @@ from schemas.row_schemas import (
     telemetry_rows_of_wire_1,
 )
 from schemas.self_digest import checked, with_digest
-from schemas.tables import DEVICES, telemetry_table
+from schemas.tables import telemetry_table
+
+__all__ = [
+    "NO_PARTITION",
+    "TASK",
+    "DeviceRecord",
+    "DeviceRegistry",
+    "ProfileRegistry",
+    "WireSchema",
+    "used_profiles",
+]
 
 log = logging.getLogger(__name__)
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 _RUNBOOK = "docs/runbook.md#damaged-profiles"
-TASK = "registry"
-"""Task under which registrations are committed."""
-NO_PARTITION = -1
-"""``_partition`` of rows that come from no topic."""
 
 
 @dataclass(frozen=True)
@@ -242,138 +245,6 @@ class ProfileRegistry:
         return self._read[path]
 
 
-@dataclass(frozen=True)
-class DeviceRecord:
-    """A device's key, site, rollout group and hardware.
-
-    Attributes:
-        key_id: Id of the signing key.
-        public_key: The signing key, PEM.
-        gateway: Gateway that sends for it, if any.
-        active: False: its messages are to be quarantined.
-    """
-
-    device_id: str
-    profile: str
-    site: str
-    group: str
-    hardware: str
-    key_id: str
-    public_key: str
-    gateway: str | None = None
-    active: bool = True
-
-
-class DeviceRegistry:
-    """History of devices, the table ``devices``. Nothing is ever overwritten.
-
-    Args:
-        lake: Holds the table.
-        clock: UTC now: ``known_at`` of a registration.
-    """
-
-    def __init__(self, lake: Lake, clock: Callable[[], datetime] = utc_now) -> None:
-        self._lake = lake
-        self._cuts = CutStore(lake, clock)
-        self._clock = clock
-        self._version = -1
-        self._lacks: str | None = None
-        try:
-            lake.ensure_table(DEVICES)
-            finish(lake, self._cuts, TASK)
-        except DamagedLakeError as exc:  # whoever reads or registers meets it again
-            log.warning("%s", exc)
-        self._history = DeviceHistory[DeviceRecord]()
-        self._reading = threading.Lock()
-        self._parts: dict[str, pa.Table] = {}
-
-    def register(self, records: Sequence[DeviceRecord]) -> None:
-        """Append what is new in these records.
-
-        Raises:
-            LakeConflictError: Other writers were first at every attempt.
-        """
-        known = self.history().newest
-        changed = [r for r in records if known.get(r.device_id) != r]
-        if changed:
-            append(self._lake, self._cuts, TASK, lambda n: {DEVICES.name: self._rows(changed, n)})
-
-    def revoke(self, device_ids: Iterable[str]) -> None:
-        """Stop trusting these devices from now on.
-
-        Raises:
-            ValueError: One was never registered.
-        """
-        known = self.history().newest
-        revoked = set(device_ids)
-        if unknown := sorted(revoked - set(known)):
-            raise ValueError(f"never registered: {', '.join(unknown)}")
-        self.register([replace(known[d], active=False) for d in sorted(revoked)])
-
-    def keys(self) -> dict[str, DeviceRecord]:
-        """Newest record of each device by its key's id, revoked ones too. Cheap while nothing changes."""
-        return self.history().keys
-
-    def history(self) -> DeviceHistory[DeviceRecord]:
-        """All registrations. The same object grows, unless they had to be read anew: then it is another."""
-        with self._reading:
-            return self._read()
-
-    def lacks(self) -> str | None:
-        """Why registrations may be missing from what was read last, in words; None: none are."""
-        return self._lacks
-
-    def as_of(self, instant: datetime) -> dict[str, DeviceRecord]:
-        """Record of each device that was in force at the instant, by device id."""
-        return {r.device_id: r for at, r in self.history().moments if at <= instant}
-
-    def _read(self) -> DeviceHistory[DeviceRecord]:
-        """History in commit order. Only new rows are taken in, also where a compaction wrote old ones anew.
-
-        Files that were read once are not read again: one that is damaged later unregisters nobody here.
-        """
-        try:
-            snapshot = self._lake.snapshot(DEVICES.name)
-        except DamagedLakeError as exc:
-            self._lacks = str(exc)
-            raise
-        if snapshot.version == self._version and self._lacks is None:
-            return self._history
-        fresh = [f for f in snapshot.sizes if f not in self._parts]
-        read = read_each(self._lake.root, DEVICES.name, fresh, snapshot)
-        gone = in_order((t for f, t in self._parts.items() if f not in snapshot.sizes), snapshot.columns)
-        self._parts = {f: t for f, t in {**self._parts, **read}.items() if f in snapshot.sizes}
-        old, new = split_after(self._history.last, in_order(read.values(), snapshot.columns))
-        if not old.equals(gone):  # no compaction: a file came back, or the table is of another moment
-            self._history, new = DeviceHistory(), in_order(self._parts.values(), snapshot.columns)
-        if new.num_rows:
-            self._history.extend(map(_record, new.to_pylist()), new["_offset"][-1].as_py())
-        self._version = snapshot.version
-        self._lacks = self._what_lacks(snapshot)
-        return self._history
-
-    def _what_lacks(self, snapshot: Snapshot) -> str | None:
-        unread = [f for f in snapshot.sizes if f not in self._parts]
-        if unread:
-            return f"{DEVICES.name}/{unread[0]} is damaged"
-        cut = self._cuts.latest()
-        if (
-            cut is not None
-            and DEVICES.name in cut.tables
-            and snapshot.version < cut.tables[DEVICES.name].version
-        ):
-            return f"table {DEVICES.name} is of an earlier moment than cut {cut.id}"
-        return None
-
-    def _rows(self, records: Sequence[DeviceRecord], n: int) -> pa.Table:
-        now = self._clock().astimezone(UTC)
-        rows: list[dict[str, Any]] = [
-            {**asdict(r), "known_at": now, "_partition": NO_PARTITION, "_offset": n, "_row": i}
-            for i, r in enumerate(records)
-        ]
-        return pa.Table.from_pylist(rows, schema=DEVICES.schema)
-
-
 def _pointer_of(profile: Profile) -> str:
     """Name of the pointer of a profile's wire schemas."""
     return fingerprint(telemetry_rows_of_wire_1(profile))
@@ -385,12 +256,3 @@ def _changed(path: Path) -> int:
         return path.stat().st_mtime_ns
     except FileNotFoundError:
         return 0
-
-
-def _record(row: dict[str, Any]) -> tuple[datetime, DeviceRecord]:
-    return row["known_at"], DeviceRecord(**{f.name: row[f.name] for f in fields(DeviceRecord)})
-
-
-def used_profiles(lake: Lake) -> frozenset[str]:
-    """Names of the profiles that registered devices run, revoked ones included."""
-    return frozenset(record.profile for record in DeviceRegistry(lake).keys().values())

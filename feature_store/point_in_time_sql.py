@@ -18,6 +18,7 @@ from feature_store.block_sql import (
 )
 from feature_store.labels import LABELLER, healthy_sql, instant, labels_as_of
 from feature_store.views import alarms_sql
+from schemas.boot_ids import GATEWAY
 from schemas.profile import Profile
 from schemas.tables import telemetry_table_name
 
@@ -101,7 +102,7 @@ def rows_sql(selection: RowSelection) -> str:
     ), registered AS (
         -- Commit order decides which registration is the newest: clocks of registering hosts may differ.
         SELECT device_id, concat_ws('/', profile, site, "group", hardware) AS cohort, active FROM devices
-        WHERE {known} AND hardware <> '{LABELLER}'
+        WHERE {known} AND hardware NOT IN ('{LABELLER}', '{GATEWAY}')
         QUALIFY row_number() OVER (PARTITION BY device_id ORDER BY _offset DESC, _row DESC) = 1
     ), alarmed AS ({_alarmed_sql(selection)}
     ), labels_in_force AS ({labels_as_of(selection.known_at)}

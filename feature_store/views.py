@@ -17,6 +17,7 @@ from feature_store.lineage_view import LINEAGE
 from feature_store.model_views import MODEL_COMPARISONS, MODEL_PERFORMANCE, MODEL_VERSIONS
 from feature_store.retired_sql import RETIRED_NOW, corrected_aggregates_sql
 from feature_store.sound_cut import SoundCut
+from schemas.boot_ids import GATEWAY
 from schemas.profile import Profile
 from schemas.row_schemas import LAST_CHANNEL_BIT, Reason, channel_bit
 from schemas.tables import (
@@ -185,7 +186,7 @@ FROM ends WHERE action <> {resting}"""
 
 
 _NEWEST_DEVICES = f"""(
-    SELECT * FROM devices WHERE hardware <> '{LABELLER}'
+    SELECT * FROM devices WHERE hardware NOT IN ('{LABELLER}', '{GATEWAY}')
     QUALIFY row_number() OVER (PARTITION BY device_id ORDER BY _offset DESC, _row DESC) = 1)"""
 
 _FLEET = f"""

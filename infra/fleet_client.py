@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import grpc
@@ -17,6 +17,7 @@ from schemas import errors
 from schemas.errors import AccessError, PipelineError, RegistryError, ServiceUnavailableError, TrustError
 from schemas.proto.fleet_pb2 import (
     AckDriftRequest,
+    AssignRequest,
     CancelRunRequest,
     ControlRolloutRequest,
     JoinTokenRequest,
@@ -101,7 +102,15 @@ class FleetClient:
         return self._rows("ListJoinTokens", ListRequest(limit=limit))
 
     def create_token(
-        self, device_id: str, profile: str, *, site: str, group: str, hardware: str, valid_s: int = 0
+        self,
+        device_id: str,
+        profile: str,
+        *,
+        site: str,
+        group: str,
+        hardware: str,
+        valid_s: int = 0,
+        gateway: str = "",
     ) -> Json:
         """A new join token.
 
@@ -112,15 +121,26 @@ class FleetClient:
             group: Rollout group of the device.
             hardware: Hardware class of the device.
             valid_s: Life of the token; 0: the service's default.
+            gateway: Gateway that is to send for the device; empty: none.
         """
         request = JoinTokenRequest(
-            device_id=device_id, profile=profile, site=site, group=group, hardware=hardware, valid_s=valid_s
+            device_id=device_id,
+            profile=profile,
+            site=site,
+            group=group,
+            hardware=hardware,
+            valid_s=valid_s,
+            gateway=gateway,
         )
         return self._one("CreateJoinToken", request)
 
     def revoke(self, device_id: str) -> Json:
         """Refuse the device for ever."""
         return self._one("RevokeDevice", ShowRequest(id=device_id))
+
+    def assign(self, device_ids: Sequence[str], gateway: str = "") -> Json:
+        """Have a gateway send for devices from now on; without one, each for itself."""
+        return self._one("AssignDevices", AssignRequest(device_ids=device_ids, gateway=gateway))
 
     def people(self, limit: int = 0) -> list[Json]:
         """People's certificates, by name, the newest first."""

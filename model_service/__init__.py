@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from model_service.identity.invitation import invite as invite
     from model_service.identity.invitation import join_bundle as join_bundle
     from model_service.identity.tokens import Invitation as Invitation
+    from model_service.identity.tokens import invitation_of_gateway as invitation_of_gateway
     from model_service.models import bundle_files as bundle_files
     from model_service.models import factory_models as factory_models
     from model_service.models import fault_bank as fault_bank
@@ -87,6 +88,7 @@ _LOADED_FROM: dict[str, tuple[str, str | None]] = {
     "factory_models": ("model_service.models.factory_models", None),
     "fault_bank": ("model_service.models.fault_bank", None),
     "fleet_reads": ("model_service.service.fleet_reads", None),
+    "invitation_of_gateway": ("model_service.identity.tokens", "invitation_of_gateway"),
     "invite": ("model_service.identity.invitation", "invite"),
     "join_bundle": ("model_service.identity.invitation", "join_bundle"),
     "load_online_key": ("model_service.trust.keys", "load_online_key"),
@@ -136,6 +138,7 @@ __all__ = [
     "factory_models",
     "fault_bank",
     "fleet_reads",
+    "invitation_of_gateway",
     "invite",
     "join_bundle",
     "load_online_key",

@@ -17,6 +17,7 @@
       - DecodeError
       - SignatureError
       - ClonedIdentityError
+      - ForeignBootError    (rows of a boot that another producer sends)
       - PolicyError
       - LimitError
       - PoisonError
@@ -143,6 +144,13 @@ class SignatureError(MessageError):
 
 class ClonedIdentityError(MessageError):
     """A known message number with other bytes: two devices share one identity."""
+
+
+class ForeignBootError(MessageError):
+    """Something about a boot that another producer is to send: device and gateway never send the same rows.
+
+    Operator action: the reason names device, boot and producer; `edgeloop fleet assign` changes who sends.
+    """
 
 
 class PolicyError(MessageError):

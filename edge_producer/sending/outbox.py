@@ -13,7 +13,7 @@ from __future__ import annotations
 import heapq
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from edge_producer.sending.blocked import BlockedMessage, BlockedMessages
 from edge_producer.sending.delivery_attempts import Rejection
@@ -23,7 +23,7 @@ from edge_producer.sending.sender import Sender
 from edge_producer.sending.topic_limits import ASK_SOON_S, wire_size
 from edge_producer.settings import EdgeSettings
 from edge_producer.spool.spool import Spool
-from edge_producer.spool.spool_books import LINES_AT_ONCE
+from edge_producer.spool.spool_books import LINES_AT_ONCE, DueLine
 from edge_producer.spool.spool_messages import SpoolMessages, StoredMessage
 from schemas.envelope import SealedMessage
 from schemas.topics import Lane
@@ -246,21 +246,20 @@ class Outbox:
         oldest = {d: s for d, s in self._spool.rows.oldest_s().items() if self._is_admitted(d)}
         fresh_from_s = now_s - pace.backlog_s
         devices = self._sealing.order(oldest)
-        for device in devices:
-            if self._may_wait(device, now_s - oldest[device], pace):
-                continue
-            self._seal_rows(device, Lane.LIVE, (fresh_from_s, _FOREVER), now_s - pace.linger_s, quota)
-        for device in self._spool.devices_with_summaries():
-            if quota.left > 0 and self._is_admitted(device):
-                self.queue(quota.take(self._sealer.summaries(device)))
+        ready = [d for d in devices if not self._may_wait(d, now_s - oldest[d], pace)]
+        for group in self._sealer.together(ready):
+            self._seal_rows(group, Lane.LIVE, (fresh_from_s, _FOREVER), now_s - pace.linger_s, quota)
+        summed = [d for d in self._spool.devices_with_summaries() if self._is_admitted(d)]
+        for group in self._sealer.together(summed):
+            if quota.left > 0:
+                self.queue(quota.take(self._sealer.summaries_of(group)))
         self._seal_books(now_s, quota, pace, settled_only=draining if settled_only is None else settled_only)
         for device, event in states.items():
             if quota.left > 0 and self._is_admitted(device):
                 self.queue(quota.take([self._sealer.device_state(device, event)]))
         quota.spend(round((1 - BACKLOG_SHARE) * self._settings.max_in_flight))
-        for device in devices:
-            if oldest[device] < fresh_from_s:
-                self._seal_rows(device, Lane.BACKLOG, (-_FOREVER, fresh_from_s), _FOREVER, quota)
+        for group in self._sealer.together([d for d in devices if oldest[d] < fresh_from_s]):
+            self._seal_rows(group, Lane.BACKLOG, (-_FOREVER, fresh_from_s), _FOREVER, quota)
 
     def only_blocked_left(self) -> bool:
         """Whether nothing can be sent any more but what the broker does not take."""
@@ -355,14 +354,22 @@ class Outbox:
         return self._admits(self._spool.names[device])
 
     def _seal_rows(
-        self, device: int, lane: Lane, span_s: tuple[float, float], ripe_s: float, quota: _Quota
+        self, devices: Sequence[int], lane: Lane, span_s: tuple[float, float], ripe_s: float, quota: _Quota
     ) -> None:
+        """Seal rows of devices that share messages, the oldest of each first."""
         limit = self._settings.message_rows
         while quota.left > 0:
-            rows = self._spool.rows.read(device, *span_s, limit)
-            if not rows or (len(rows) < limit and rows[0].sensed_s > ripe_s):
+            found, left = {}, limit
+            for device in devices:
+                rows = self._spool.rows.read(device, *span_s, left)
+                if rows:
+                    found[device] = rows
+                    left -= len(rows)
+                if not left:
+                    break
+            if not found or (left and min(rows[0].sensed_s for rows in found.values()) > ripe_s):
                 return
-            self.queue(quota.take(self._sealer.rows(device, lane, rows)))
+            self.queue(quota.take(self._sealer.rows_of(found, lane)))
 
     def _may_wait(self, device: int, age_s: float, pace: SendingPace) -> bool:
         """Whether all of a device's rows may wait for more: none is old, and no rule has selected one."""
@@ -374,12 +381,14 @@ class Outbox:
         """State lines of the books, a message at a time: memory may not hold all of them at once."""
         books, left, interval_s = self._spool.books, STATED_AT_ONCE, pace.interval_s
         waiting = books.devices_due(now_s, interval_s, settled_only=settled_only, gather_s=pace.gather_s)
-        for device in self._stating.order(d for d in waiting if self._is_admitted(d)):
-            while quota.left > 0 and left > 0:
-                lines = books.due(
-                    device, now_s, interval_s, settled_only=settled_only, limit=min(left, LINES_AT_ONCE)
-                )
-                if not lines:
-                    break
-                left -= len(lines)
-                self.queue(quota.take(self._sealer.books(device, lines, now_s)))
+        for group in self._sealer.together(self._stating.order(d for d in waiting if self._is_admitted(d))):
+            devices, lines = deque(group), list[DueLine]()
+            while devices and left > 0 and quota.left > 0:
+                room = min(left, LINES_AT_ONCE - len(lines))
+                due = books.due(devices[0], now_s, interval_s, settled_only=settled_only, limit=room)
+                lines, left = lines + due, left - len(due)
+                if len(due) < room:
+                    devices.popleft()
+                if lines and (len(due) == room or not devices):
+                    self.queue(quota.take(self._sealer.books(lines, now_s)))
+                    lines = []

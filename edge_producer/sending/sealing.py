@@ -7,7 +7,7 @@ cannot be cut any smaller is sealed all the same: it waits, blocked, until the t
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +17,7 @@ from edge_producer.sensed_rows import StoredRow, wire_batch
 from edge_producer.spool.spool import Spool
 from edge_producer.spool.spool_books import DueLine
 from edge_producer.spool.spool_messages import StoredMessage
+from schemas.boot_ids import boot_tag, gateway_tag
 from schemas.columns import RowLayout
 from schemas.envelope import (
     Envelope,
@@ -67,13 +68,16 @@ class _Payload:
 
 
 class Sealer:
-    """Seals with each device's own key.
+    """Seals with the key of whom each boot belongs to: the gateway that made its id, or the device itself.
+
+    So a spool from before there was a gateway goes on: what its devices sensed then, they seal themselves.
 
     Args:
         spool: Rows and summaries are taken out of it, messages are stored in it.
-        signers: Key of each device that has one, by device id.
+        signers: Key of each producer that has one, by id.
         profile: Profile of the devices.
         limit: Returns the largest message of a topic, as the broker counts it, by the topic's base name.
+        gateway: Id of the gateway that sends for the devices; empty: there is none.
 
     Attributes:
         profile: As given.
@@ -85,8 +89,11 @@ class Sealer:
         signers: Mapping[str, MessageSigner],
         profile: Profile,
         limit: Callable[[str], int] = lambda _: MAX_MESSAGE_BYTES,
+        gateway: str = "",
     ) -> None:
         self._spool = spool
+        self._gateway = spool.devices[gateway] if gateway else None
+        self._tag = gateway_tag(gateway) if gateway else None
         self._signers = signers
         self.profile = self._profile = profile
         self._wire = telemetry_layout(profile)
@@ -99,84 +106,119 @@ class Sealer:
         self._around: dict[tuple[int, Lane, str], int] = {}
 
     def can_seal(self, device: int) -> bool:
-        """Whether the device's key is there."""
-        return self._spool.names[device] in self._signers
+        """Whether there is the key of who sends what the device does now."""
+        return self._spool.names[self._sender_of(device)] in self._signers
+
+    def together(self, devices: Sequence[int]) -> list[list[int]]:
+        """The devices in groups whose rows share messages: all behind a gateway, else each by itself."""
+        if self._gateway is not None:
+            return [list(devices)] if devices else []
+        return [[device] for device in devices]
+
+    def _sender_of(self, device: int) -> int:
+        """Number of the producer that sends what the device does now."""
+        return device if self._gateway is None else self._gateway
+
+    def _producer_of(self, device: int, boot_id: int) -> int:
+        """Number of the producer to which the boot belongs."""
+        tag = boot_tag(boot_id) if self._gateway is not None else None
+        return device if tag is None or tag != self._tag else self._sender_of(device)
 
     def alert(self, device: int, event: bytes) -> StoredMessage:
         """Seal the JSON of an urgent decision."""
-        return self._store(device, _Payload(ALERT, Lane.ALERT, JSON_SCHEMA, event, 1, len(event)))
+        payload = _Payload(ALERT, Lane.ALERT, JSON_SCHEMA, event, 1, len(event))
+        return self._store(self._sender_of(device), payload)
 
     def device_state(self, device: int, event: bytes) -> StoredMessage:
         """Seal the JSON of a device-state event."""
-        return self._store(device, _Payload(DEVICE_STATE, Lane.STATE, JSON_SCHEMA, event, 1, len(event)))
+        payload = _Payload(DEVICE_STATE, Lane.STATE, JSON_SCHEMA, event, 1, len(event))
+        return self._store(self._sender_of(device), payload)
 
     def rows(self, device: int, lane: Lane, rows: Sequence[StoredRow]) -> list[StoredMessage]:
-        """Seal telemetry rows, in several messages if need be."""
-        if not rows:
-            return []
-        batch = wire_batch(self._spool.names[device], rows, self._wire)
-        books = [row.book for row in rows]
-        self._spool.rows.remove(rows)
-        return self._telemetry(device, lane, batch, books)
+        """Seal telemetry rows of one device, in several messages if need be."""
+        return self.rows_of({device: rows}, lane)
+
+    def rows_of(self, rows: Mapping[int, Sequence[StoredRow]], lane: Lane) -> list[StoredMessage]:
+        """Seal telemetry rows of each device: for each producer one message, or several if need be."""
+        shares: dict[int, list[tuple[str, StoredRow]]] = defaultdict(list)
+        for device, found in rows.items():
+            for row in found:
+                shares[self._producer_of(device, row.boot_id)].append((self._spool.names[device], row))
+        stored = []
+        for producer, share in shares.items():
+            names, own = [name for name, _ in share], [row for _, row in share]
+            batch = wire_batch(names, own, self._wire)
+            self._spool.rows.remove(own)
+            stored += self._telemetry(producer, lane, batch, [row.book for row in own])
+        return stored
 
     def _telemetry(
-        self, device: int, lane: Lane, batch: RowBatch, books: Sequence[int]
+        self, producer: int, lane: Lane, batch: RowBatch, books: Sequence[int]
     ) -> list[StoredMessage]:
         """Seal rows as they go to the broker.
 
         Args:
-            device: Number of the device.
+            producer: Number of who sends them.
             lane: Lane of the messages.
             batch: The rows.
             books: Id of the line of the books that counts each.
         """
         schema, stored, start = self._wire.fingerprint, [], 0
-        for value, n_rows, raw in self._cut(device, TELEMETRY.base, lane, schema, batch):
+        for value, n_rows, raw in self._cut(producer, TELEMETRY.base, lane, schema, batch):
             payload = _Payload(TELEMETRY, lane, schema, value, n_rows, raw)
-            stored.append(self._store(device, payload, Counter(books[start : start + n_rows])))
+            stored.append(self._store(producer, payload, Counter(books[start : start + n_rows])))
             start += n_rows
         return stored
 
-    def summaries(self, producer: int, devices: Sequence[int] | None = None) -> list[StoredMessage]:
-        """Seal some closed summaries together, in several messages if need be.
+    def summaries(self, device: int) -> list[StoredMessage]:
+        """Seal some of the device's closed summaries, in several messages if need be."""
+        return self.summaries_of([device])
 
-        Args:
-            producer: Number of the device that seals.
-            devices: Numbers of those that it speaks for; None: itself alone.
-        """
-        found = [self._spool.summaries(device, SUMMARIES_PER_MESSAGE) for device in devices or (producer,)]
-        waiting = [one for of_device in found for one in of_device]
-        if not waiting:
-            return []
-        self._spool.remove_summaries(waiting)
-        batches = [summary.batch(self._spool.layout) for _, summary in waiting]
-        return self._summary_rows(producer, RowBatch.concat(batches))
-
-    def _summary_rows(self, device: int, batch: RowBatch) -> list[StoredMessage]:
-        schema = batch.layout.fingerprint
+    def summaries_of(self, devices: Sequence[int]) -> list[StoredMessage]:
+        """Seal some of the devices' closed summaries: for each producer one message, or several."""
+        shares: dict[int, list[RowBatch]] = defaultdict(list)
+        left = SUMMARIES_PER_MESSAGE
+        for device in devices:
+            waiting = self._spool.summaries(device, left) if left else []
+            left -= len(waiting)
+            self._spool.remove_summaries(waiting)
+            for _, summary in waiting:
+                shares[self._producer_of(device, summary.boot_id)].append(summary.batch(self._spool.layout))
         return [
-            self._store(device, _Payload(SUMMARY, Lane.SUMMARY, schema, value, n_rows, raw))
-            for value, n_rows, raw in self._cut(device, SUMMARY.base, Lane.SUMMARY, schema, batch)
+            message
+            for producer, batches in shares.items()
+            for message in self._summary_rows(producer, RowBatch.concat(batches))
         ]
 
-    def books(self, device: int, lines: Sequence[DueLine], now_s: float) -> list[StoredMessage]:
-        """Seal statements on lines of books, which may be of several devices that this one speaks for.
+    def _summary_rows(self, producer: int, batch: RowBatch) -> list[StoredMessage]:
+        schema = batch.layout.fingerprint
+        return [
+            self._store(producer, _Payload(SUMMARY, Lane.SUMMARY, schema, value, n_rows, raw))
+            for value, n_rows, raw in self._cut(producer, SUMMARY.base, Lane.SUMMARY, schema, batch)
+        ]
 
-        A line that is too large loses its moments.
-        """
+    def books(self, lines: Sequence[DueLine], now_s: float) -> list[StoredMessage]:
+        """Seal statements on lines of books; a line that is too large loses its moments."""
+        shares: dict[int, list[DueLine]] = defaultdict(list)
+        for due in lines:
+            shares[self._producer_of(due.device, due.line.boot_id)].append(due)
+        return [m for producer, share in shares.items() for m in self._statements(producer, share, now_s)]
+
+    def _statements(self, producer: int, lines: Sequence[DueLine], now_s: float) -> list[StoredMessage]:
         names = [self._spool.names[due.device] for due in lines]
         value, raw_bytes = encode_rows(books_batch(names, [due.line for due in lines]))
         schema = PACKED_BOOKS_LAYOUT.fingerprint
-        if len(value) > self._room(device, BOOKS.base, Lane.BOOKS, schema):
+        if len(value) > self._room(producer, BOOKS.base, Lane.BOOKS, schema):
             if len(lines) > 1:
                 half = len(lines) // 2
-                return self.books(device, lines[:half], now_s) + self.books(device, lines[half:], now_s)
+                parts = lines[:half], lines[half:]
+                return [m for part in parts for m in self._statements(producer, part, now_s)]
             if lines[0].line.moments is not None:
                 self._spool.count({"moments_dropped": 1})
                 bare = lines[0]._replace(line=lines[0].line._replace(moments=None))
-                return self.books(device, [bare], now_s)
+                return self._statements(producer, [bare], now_s)
         payload = _Payload(BOOKS, Lane.BOOKS, schema, value, len(lines), raw_bytes)
-        stored = self._store(device, payload)
+        stored = self._store(producer, payload)
         self._spool.books.stated(lines, stored.id, now_s)
         return [stored]
 
@@ -189,21 +231,21 @@ class Sealer:
         if found is None or found.topic not in (TELEMETRY.base, SUMMARY.base, BOOKS.base):
             return None
         envelope, _ = read_envelope(found.key, found.headers)
-        device = self._spool.devices[envelope.producer]
+        producer = self._spool.devices[envelope.producer]
         if found.topic == BOOKS.base:
             return self._restate(id_, envelope)
         layout = self._wires[found.topic].get(envelope.schema)
         if layout is None or envelope.n_rows < 2:
             return None
         batch = read_rows(unpack(found.value, envelope.raw_bytes), layout)
-        lines = self._lines(id_, device, batch) if found.topic == TELEMETRY.base else []
-        if lines is None or not self._divides(device, envelope, found.topic, batch):
+        lines = self._lines(id_, batch) if found.topic == TELEMETRY.base else []
+        if lines is None or not self._divides(producer, envelope, found.topic, batch):
             return None
         self._spool.messages.remove(id_)
         self._spool.count({"messages_resealed": 1})
         if found.topic == TELEMETRY.base:
-            return self._telemetry(device, envelope.lane, batch, lines)
-        return self._summary_rows(device, batch)
+            return self._telemetry(producer, envelope.lane, batch, lines)
+        return self._summary_rows(producer, batch)
 
     def _restate(self, id_: int, envelope: Envelope) -> list[StoredMessage] | None:
         """Have the lines of a message on the books stated anew, with what they count by then."""
@@ -214,63 +256,71 @@ class Sealer:
         self._spool.count({"messages_resealed": 1})
         return []
 
-    def _divides(self, device: int, envelope: Envelope, topic: str, batch: RowBatch) -> bool:
+    def _divides(self, producer: int, envelope: Envelope, topic: str, batch: RowBatch) -> bool:
         """Whether messages with one row each would fit."""
-        room = self._room(device, topic, envelope.lane, envelope.schema)
+        room = self._room(producer, topic, envelope.lane, envelope.schema)
         return all(len(encode_rows(batch.slice(n, 1))[0]) <= room for n in range(batch.num_rows))
 
-    def _lines(self, id_: int, device: int, batch: RowBatch) -> list[int] | None:
+    def _lines(self, id_: int, batch: RowBatch) -> list[int] | None:
         """Line of the books of each row of a message; None where it cannot be told."""
         counted = self._spool.messages.books(id_)
         if len(counted) == 1:
             return list(counted) * batch.num_rows
-        by_key = self._spool.books.ids(device, counted)
+        rows = batch.to_pylist()
+        by_key = {
+            (name, key): line
+            for name in {row["device_id"] for row in rows}
+            for key, line in self._spool.books.ids(self._spool.devices[name], counted).items()
+        }
         lines = []
-        for row in batch.to_pylist():
+        for row in rows:
             period_us = row["event_time"] - row["event_time"] % self._period_us
             stratum = stratum_of(row["reasons"]).value
-            lines.append(by_key.get(BookKey(row["boot_id"], period_us, row["model_version"], stratum)))
+            key = BookKey(row["boot_id"], period_us, row["model_version"], stratum)
+            lines.append(by_key.get((row["device_id"], key)))
         known = [line for line in lines if line is not None]
         return known if Counter(known) == Counter(counted) else None
 
     def _cut(
-        self, device: int, topic: str, lane: Lane, schema: str, batch: RowBatch
+        self, producer: int, topic: str, lane: Lane, schema: str, batch: RowBatch
     ) -> Iterator[tuple[bytes, int, int]]:
         """The batch as values that fit, in order, each with its number of rows and its raw size.
 
         A single row that does not fit comes as it is.
         """
         value, raw_bytes = encode_rows(batch)
-        if len(value) <= self._room(device, topic, lane, schema) or batch.num_rows == 1:
+        if len(value) <= self._room(producer, topic, lane, schema) or batch.num_rows == 1:
             yield value, batch.num_rows, raw_bytes
             return
         half = batch.num_rows // 2
         for part in (batch.slice(0, half), batch.slice(half)):
-            yield from self._cut(device, topic, lane, schema, part)
+            yield from self._cut(producer, topic, lane, schema, part)
 
-    def _room(self, device: int, topic: str, lane: Lane, schema: str) -> int:
+    def _room(self, producer: int, topic: str, lane: Lane, schema: str) -> int:
         """Bytes that a value may have."""
-        around = self._around.get((device, lane, schema))
+        around = self._around.get((producer, lane, schema))
         if around is None:
-            envelope = self._envelope(device, lane, schema, _LARGEST, _LARGEST, _LARGEST)
+            envelope = self._envelope(producer, lane, schema, _LARGEST, _LARGEST, _LARGEST)
             around = wire_size(blank_message(topic, envelope)) + _LENGTHS
-            self._around[device, lane, schema] = around
+            self._around[producer, lane, schema] = around
         return self._limit(topic) - around
 
-    def _store(self, device: int, payload: _Payload, books: Mapping[int, int] | None = None) -> StoredMessage:
-        number, lane = self._spool.messages.next_no(device, payload.lane), payload.lane
-        envelope = self._envelope(device, lane, payload.schema, number, payload.n_rows, payload.raw_bytes)
-        signer = self._signers[self._spool.names[device]]
+    def _store(
+        self, producer: int, payload: _Payload, books: Mapping[int, int] | None = None
+    ) -> StoredMessage:
+        number, lane = self._spool.messages.next_no(producer, payload.lane), payload.lane
+        envelope = self._envelope(producer, lane, payload.schema, number, payload.n_rows, payload.raw_bytes)
+        signer = self._signers[self._spool.names[producer]]
         message = seal(payload.topic.base, envelope, payload.value, signer)
-        return self._spool.messages.store(device, payload.lane, number, message, books or {})
+        return self._spool.messages.store(producer, payload.lane, number, message, books or {})
 
     def _envelope(
-        self, device: int, lane: Lane, schema: str, number: int, n_rows: int, raw_bytes: int
+        self, producer: int, lane: Lane, schema: str, number: int, n_rows: int, raw_bytes: int
     ) -> Envelope:
         return Envelope(
             schema=schema,
             profile=self._profile.name,
-            producer=self._spool.names[device],
+            producer=self._spool.names[producer],
             spool_id=self._spool.spool_id,
             lane=lane,
             msg_no=number,

@@ -62,12 +62,14 @@ class SpoolAccess:
         connect: Opens the database file; None: as usual.
         again: This process had it open before: what is open in it is this process's own.
         wal_pages: Pages in the write-ahead log from which it is copied into the file.
+        gateway: Who sends for the devices; empty: each for itself.
     """
 
     lock: SpoolLock | None = None
     connect: Connect | None = None
     again: bool = False
     wal_pages: int = WAL_PAGES
+    gateway: str = ""
 
 
 class Spool:
@@ -126,7 +128,7 @@ class Spool:
             SpoolOwnerError: Of other devices, or with rows of another feature set inside.
         """
         access = access or SpoolAccess()
-        file = SpoolFile.open(path, device_ids, access.lock, access.connect, access.wal_pages)
+        file = SpoolFile.open(path, device_ids, access.lock, access.connect, access.wal_pages, access.gateway)
         try:
             spool = cls(file, profile)
             spool._refuse_older_copy()

@@ -22,7 +22,7 @@ from edge_producer.spool.spool_errors import translated
 from edge_producer.spool.spool_lock import SpoolLock
 from edge_producer.spool.spool_structure import mend_structure
 from edge_producer.spool.spool_tables import create_tables, extend_tables
-from edge_producer.spool.spool_tallies import add_indexes, add_tallies
+from edge_producer.spool.spool_tallies import add_devices, add_indexes, add_tallies
 from schemas.errors import SpoolDamagedError, SpoolOwnerError
 
 FORMAT = "1"
@@ -34,6 +34,8 @@ WAL_PAGES = 2000
 """Pages in the write-ahead log from which it is copied into the file. Twice as many are kept free for it."""
 WHOLE_CHECK_PAGES = 8192
 """Pages up to which a check compares every index with its table: that takes a second or two."""
+GATEWAY = "gateway"
+"""Key of ``meta`` of the gateway that sends for the devices; it stands among them, and senses nothing."""
 _CHECKED = ("format", "spool_id", "devices", "wire")
 """Keys of ``meta`` that a checksum covers; written together with it."""
 BUSY_S = 10.0
@@ -71,8 +73,9 @@ class SpoolFile:
         lock: SpoolLock | None = None,
         connect: Connect | None = None,
         wal_pages: int = WAL_PAGES,
+        gateway: str = "",
     ) -> Self:
-        """The spool file of exactly these devices, created where absent.
+        """The spool file of exactly these devices, created where absent; a gateway's takes on more devices.
 
         Args:
             path: The file.
@@ -80,6 +83,7 @@ class SpoolFile:
             lock: Held by the caller, who keeps it when the file is closed; None: the file has its own.
             connect: Opens the file; None: as usual.
             wal_pages: Pages in the write-ahead log from which it is copied into the file.
+            gateway: Who sends for the devices; empty: each for itself.
 
         Raises:
             SpoolInUseError: Another process has it.
@@ -97,7 +101,7 @@ class SpoolFile:
                     _prepare(connection, device_ids)
                     file = cls(path, connection, held, own=lock is None)
                     file.bound_log(wal_pages)
-                    file.check(device_ids)
+                    file.check(device_ids, gateway)
                 except BaseException:
                     connection.close()
                     raise
@@ -122,8 +126,10 @@ class SpoolFile:
         """Checksum of what the file says about itself."""
         return str(zlib.crc32(repr([self.meta(key) for key in _CHECKED]).encode()))
 
-    def check(self, device_ids: Sequence[str]) -> None:
+    def check(self, device_ids: Sequence[str], gateway: str = "") -> None:
         """Check that the file is of this version, whole at its head, and of exactly these devices.
+
+        A gateway's takes on devices that are new behind it, and keeps what those that went have left.
 
         Raises:
             SpoolDamagedError: It is of another version, or says two things about itself.
@@ -141,6 +147,12 @@ class SpoolFile:
             raise SpoolDamagedError(f"{self.path} names no devices: {exc}") from exc
         if known != {name for (name,) in self.connection.execute("SELECT device_id FROM devices")}:
             raise SpoolDamagedError(f"{self.path} names two sets of devices")
+        if gateway and self.meta(GATEWAY) in (None, gateway):
+            if new := {*device_ids, gateway} - known:
+                with self.transaction():
+                    self.set_meta("devices", json.dumps(add_devices(self.connection, new)))
+                    self.set_meta(GATEWAY, gateway)
+            return
         if known != set(device_ids):
             odd = sorted(known ^ set(device_ids))
             raise SpoolOwnerError(

@@ -47,6 +47,7 @@ class SpoolPlace:
         reserve_bytes: Free room of the disk that must remain; None: by the size of the disk.
         disk: Writes everything but the database.
         connect: Opens the database; None: as usual.
+        gateway: Who sends for the devices; empty: each for itself.
     """
 
     path: Path
@@ -56,6 +57,7 @@ class SpoolPlace:
     reserve_bytes: int | None = None
     disk: Disk = DISK
     connect: Connect | None = None
+    gateway: str = ""
 
 
 class SpoolKeeper:
@@ -242,7 +244,8 @@ class SpoolKeeper:
     def _open(self) -> None:
         place = self._place
         finish(place.path, place.disk)
-        access = SpoolAccess(self._lock, place.connect, again=self._was_open, wal_pages=self.room.wal_pages)
+        again, pages = self._was_open, self.room.wal_pages
+        access = SpoolAccess(self._lock, place.connect, again, pages, place.gateway)
         self.spool = Spool.open(place.path, place.devices, place.profile, self._clock(), access)
         self._was_open = True
         if self._clock() >= self._salvage_due_s:

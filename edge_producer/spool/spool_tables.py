@@ -1,7 +1,7 @@
 """The tables of a spool's file.
 
 meta       key, value: format, spool_id (16 random hex digits), devices, wire (telemetry fingerprint),
-           earlier_spools (ids of spools whose content was taken over), salvaged:<name>, check (checksum)
+           gateway, earlier_spools (ids of spools whose content was taken over), salvaged:<name>, check
 devices    one line per device: boot, next seq, state (JSON: decisions, filter and its held rows), held
            rows, open summary, action in force
 books      one line per (device, boot, period, model, stratum): counters, moments, what was stated when

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 log = logging.getLogger(__name__)
@@ -99,6 +99,15 @@ def _changes(table: str, sums: Mapping[str, str]) -> dict[str, str]:
 def recount(connection: sqlite3.Connection) -> None:
     """Set the sums to what the tables hold. Call it inside a transaction."""
     connection.execute(f"INSERT OR REPLACE INTO tallies (device, {', '.join(_NAMES)}) {COUNTED}")
+
+
+def add_devices(connection: sqlite3.Connection, new: Iterable[str]) -> list[str]:
+    """Add devices to those of the file, with their sums; returns all. Call it inside a transaction."""
+    (last,) = connection.execute("SELECT max(no) FROM devices").fetchone()
+    insert = "INSERT INTO devices (no, device_id) VALUES (?, ?)"
+    connection.executemany(insert, enumerate(sorted(new), last + 1))
+    recount(connection)
+    return [name for (name,) in connection.execute("SELECT device_id FROM devices ORDER BY device_id")]
 
 
 def agree(connection: sqlite3.Connection) -> bool:

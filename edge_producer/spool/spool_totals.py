@@ -36,9 +36,20 @@ SELECT d.device_id,
     d.held + coalesce(t.sensed, 0) + coalesce(y.sensed, 0), coalesce(t.acked, 0) + coalesce(y.acked, 0),
     coalesce(t.filtered, 0) + coalesce(y.filtered, 0), coalesce(t.evicted, 0) + coalesce(y.evicted, 0),
     coalesce(t.refused, 0) + coalesce(y.refused, 0),
-    d.held + coalesce(y.rows, 0) + coalesce(y.message_rows, 0),
-    coalesce(y.row_bytes, 0) + coalesce(y.message_bytes, 0)
+    d.held + coalesce(y.rows, 0) + coalesce(y.message_rows, 0) + coalesce(c.rows, 0),
+    coalesce(y.row_bytes, 0) + coalesce(y.message_bytes, 0) + coalesce(c.bytes, 0)
 FROM devices d LEFT JOIN totals t ON t.device = d.no LEFT JOIN {tallies} y ON y.device = d.no
+LEFT JOIN (
+    -- What a gateway has sealed, by device: so many messages as are in flight, however much waits unsealed.
+    SELECT b.device AS device, sum(m.n) AS rows, sum(m.size * m.n / m.n_rows) AS bytes
+    FROM (
+        SELECT json_extract(e.value, '$[0]') AS line, json_extract(e.value, '$[1]') AS n, size, n_rows
+        FROM messages, json_each(messages.books) e
+        WHERE messages.device = (
+            SELECT no FROM devices JOIN meta ON meta.value = device_id WHERE meta.key = 'gateway')
+    ) m JOIN books b ON b.id = m.line GROUP BY b.device
+) c ON c.device = d.no
+WHERE d.device_id NOT IN (SELECT value FROM meta WHERE key = 'gateway')
 ORDER BY d.device_id
 """
 TOTALS = _OF_DEVICES.format(tallies="tallies")

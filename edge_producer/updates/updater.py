@@ -12,10 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from edge_producer.device_identity import DeviceKeys, load_or_create
+from edge_producer.device_identity import DeviceIdentity, DeviceKeys, load_or_create
 from edge_producer.model_switch import ActiveModels, ModelSwitch
 from edge_producer.settings import EdgeSettings
 from edge_producer.updates.agent import UpdateAgent
+from edge_producer.updates.gateway_membership import GatewayMembership
 from edge_producer.updates.resources import UpdaterResources
 from edge_producer.updates.service_access import UpdaterOptions, has_joined
 from edge_producer.updates.slots import ModelSlots
@@ -88,10 +89,23 @@ class Updater:
         with self._tolerated():
             disk.make_folder(settings.updates_dir, private=True)
             self._lock = _locked(settings.updates_dir / "lock")
+        self._gateway = self._gateway_of(settings.gateway) if settings.gateway else None
         self.agents: dict[str, UpdateAgent] = {}
         self._standby: dict[str, ModelSwitch] = {}
         for name in settings.devices:
             self._begin(name)
+
+    def _gateway_of(self, name: str) -> GatewayMembership:
+        options = replace(self._options, folder=self._options.folder / name)
+
+        def identity() -> DeviceIdentity | None:
+            if self._keys is None:
+                return load_or_create(self._keys_dir, name)
+            if not self._keys.has_key(name):
+                return None
+            return replace(self._keys.identities[name], signer=self._keys.signers[name])
+
+        return GatewayMembership(name, options, identity)
 
     def _begin(self, name: str) -> None:
         """Start a device's updater, or have it stand by."""
@@ -139,13 +153,23 @@ class Updater:
         return device_id in self._joined or self._find_joined(device_id)
 
     def _find_joined(self, device_id: str) -> bool:
+        if self._gateway is not None and device_id == self._gateway.gateway:
+            if self._gateway.has_joined:
+                self._joined.add(device_id)
+            return device_id in self._joined
         options = replace(self._options, folder=self._options.folder / device_id)
         if has_joined(options, device_id):
             self._joined.add(device_id)
         return device_id in self._joined
 
     def start(self) -> None:
-        """Start a thread per device."""
+        """Start a thread per device, and one for the gateway."""
+        if self._gateway is not None:
+            thread = threading.Thread(
+                target=self._gateway.run, args=(self._stop,), name="update-gateway", daemon=True
+            )
+            thread.start()
+            self._threads.append(thread)
         for name in (*self.agents, *self._standby):
             thread = threading.Thread(target=self._run, args=(name,), name=f"update-{name}", daemon=True)
             thread.start()
@@ -172,6 +196,11 @@ class Updater:
             thread.join(END_S)
         if self._lock is not None:
             self._lock.close()
+
+    @property
+    def gateway_status(self) -> dict[str, Any] | None:
+        """Whether the gateway has joined, for the status file; None: there is none. From any thread."""
+        return None if self._gateway is None else self._gateway.status
 
     def status(self) -> dict[str, Any]:
         """State of each device's updates, for the status file. From any thread."""

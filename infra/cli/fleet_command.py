@@ -19,9 +19,16 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from infra.fleet_client import FleetClient
-    from model_service import ModelSettings
+    from model_service import Invitation, ModelSettings
 
 DeviceId = Annotated[str, typer.Argument(metavar="DEVICE")]
+Output = Annotated[
+    Path | None, typer.Option("-o", "--output", help="File for the bundle.", show_default=False)
+]
+Site = Annotated[str, typer.Option(help="Site of the device.")]
+ValidS = Annotated[
+    int, typer.Option(min=0, help="Seconds until the token expires; 0: the service's default.")
+]
 Group = Annotated[str, typer.Option(help="Rollout group.")]
 
 
@@ -33,6 +40,8 @@ def register(app: typer.Typer) -> None:
     for command, name in (
         (devices, "devices"),
         (invite, "invite"),
+        (invite_gateway, "invite-gateway"),
+        (assign, "assign"),
         (tokens, "tokens"),
         (revoke, "revoke"),
         (people, "people"),
@@ -65,15 +74,12 @@ def invite(  # noqa: PLR0913, PLR0917  (one option each)
     ctx: typer.Context,
     device_id: DeviceId,
     profile: Annotated[str, typer.Option(help="Profile that the device runs: a name or a TOML file.")],
-    site: Annotated[str, typer.Option(help="Site of the device.")] = "local",
+    site: Site = "local",
     group: Group = "default",
     hardware: Annotated[str, typer.Option(help="Hardware class.")] = "simulated",
-    valid_s: Annotated[
-        int, typer.Option(min=0, help="Seconds until the token expires; 0: the service's default.")
-    ] = 0,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="File for the bundle.", show_default=False)
-    ] = None,
+    valid_s: ValidS = 0,
+    gateway: Annotated[str, typer.Option(help="Gateway that sends for the device.")] = "",
+    output: Output = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a join bundle for one device. Carry it there; it is secret until its token is used.
@@ -82,23 +88,93 @@ def invite(  # noqa: PLR0913, PLR0917  (one option each)
     """
     from feature_store.lake import Lake
     from feature_store.lake_registry import ProfileRegistry
-    from model_service import Invitation, join_bundle
-    from schemas.durable import DISK
-    from schemas.errors import StackError
+    from model_service import Invitation
     from schemas.profile_file import find_profile
 
     found = find_profile(profile)
-    settings = _settings(ctx)
-    invitation = Invitation(device_id, found.name, site, group, hardware)
-    with _client(ctx, "operator") as client:
-        made = client.create_token(
-            device_id, found.name, site=site, group=group, hardware=hardware, valid_s=valid_s
-        )
-    registry = ProfileRegistry(Lake.open(settings.lake_root))
+    invitation = Invitation(device_id, found.name, site, group, hardware, gateway)
+    made = _token(ctx, invitation, valid_s)
+    registry = ProfileRegistry(Lake.open(_settings(ctx).lake_root))
     if found.name not in registry.profiles():
         registry.register(found)
-    bundle = join_bundle(settings, invitation, [found.model.family], made["token"])
-    text = bundle.model_dump_json(indent=1)
+    _hand_out(ctx, invitation, [found.model.family], made, output, as_json=as_json)
+
+
+def invite_gateway(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    site: Annotated[str, typer.Option(help="Site of the gateway.")] = "local",
+    valid_s: ValidS = 0,
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a join bundle for a gateway, which sends for the devices assigned to it, with a key of its own.
+
+    Devices behind it are invited and join like others: `invite DEVICE --gateway NAME`, or `assign`.
+    """
+    from model_service import invitation_of_gateway
+
+    invitation = invitation_of_gateway(name, site)
+    made = _token(ctx, invitation, valid_s)
+    _hand_out(ctx, invitation, [], made, output, as_json=as_json)
+
+
+def assign(
+    ctx: typer.Context,
+    device_ids: Annotated[list[str], typer.Argument(metavar="DEVICE...")],
+    gateway: Annotated[
+        str, typer.Option(help="Gateway that sends for them; without it each sends for itself.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Have a gateway send for devices from now on, or each for itself.
+
+    What a device has sensed before stays its earlier producer's: it sends out its spool itself.
+    """
+    from feature_store.device_registry import await_assigned
+    from feature_store.lake import Lake
+
+    with _client(ctx, "operator") as client:
+        done = client.assign(device_ids, gateway)
+    done["in_force"] = await_assigned(Lake.open(_settings(ctx).lake_root), device_ids, gateway or None)
+    if as_json:
+        show_json(done)
+        return
+    sender = gateway or "each itself"
+    show_text(f"{', '.join(device_ids)}: sent by {sender} from now on")
+    if not done["in_force"]:
+        show_progress("the lake does not know it yet: what comes before it does is refused")
+
+
+def _token(ctx: typer.Context, invitation: Invitation, valid_s: int) -> dict[str, Any]:
+    with _client(ctx, "operator") as client:
+        return client.create_token(
+            invitation.device_id,
+            invitation.profile,
+            site=invitation.site,
+            group=invitation.group,
+            hardware=invitation.hardware,
+            valid_s=valid_s,
+            gateway=invitation.gateway,
+        )
+
+
+def _hand_out(
+    ctx: typer.Context,
+    invitation: Invitation,
+    families: list[str],
+    made: dict[str, Any],
+    output: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Print or write the join bundle around a token."""
+    from model_service import join_bundle
+    from schemas.durable import DISK
+    from schemas.errors import StackError
+
+    bundle = join_bundle(_settings(ctx), invitation, families, made["token"])
+    text, name = bundle.model_dump_json(indent=1), invitation.device_id
     if output is None:
         show_text(text)
         return
@@ -108,9 +184,9 @@ def invite(  # noqa: PLR0913, PLR0917  (one option each)
     except OSError as exc:
         raise StackError(f"cannot write the secret file {output}: {exc}") from exc
     if as_json:
-        show_json({"device_id": device_id, "file": str(output), "valid_s": made["valid_s"]})
+        show_json({"device_id": name, "file": str(output), "valid_s": made["valid_s"]})
     else:
-        show_progress(f"{output}: give it to {device_id} within {span(made['valid_s'])}, then remove it")
+        show_progress(f"{output}: give it to {name} within {span(made['valid_s'])}, then remove it")
 
 
 def tokens(
@@ -182,6 +258,7 @@ def _row(device: dict[str, Any]) -> list[object]:
     runs = ", ".join(release["version"] for release in (device["installed"] or {}).values())
     notes = [
         "" if device["active"] else "revoked",
+        f"behind {device['gateway']}" if device["gateway"] else "",
         f"refused: {device['attack']}" if device["attack"] else "",
         f"{count(device['cloned_reports'], 'report')} of a twin" if device["cloned_reports"] else "",
     ]

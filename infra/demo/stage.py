@@ -54,7 +54,7 @@ class DemoStage:
     Attributes:
         since: UTC instant before anything of this demo happened.
         run: Random name of this run, part of its folders' names.
-        edges: One edge process a site.
+        edges: One edge process a site, the gateway of its devices.
         proxy: The south's link to the broker, which can be cut; None: somebody else's broker.
     """
 
@@ -167,6 +167,7 @@ def _edge(stage: DemoStage, site: str, devices: tuple[str, ...], head_start_s: f
         site=site,
         group=GROUP,
         options=options,
+        gateway=f"gateway-{site}",
     )
     edge = EdgeProcess(spec, stage.edge_root, stack.settings.logs_dir)
     if request.loop:

@@ -15,6 +15,7 @@ from feature_store.lake import Lake
 from feature_store.lake_registry import DeviceRecord, DeviceRegistry
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.labels.label_outbox import LabelOutbox, PendingLabel, open_outbox
+from schemas.boot_ids import GATEWAY
 from schemas.envelope import Envelope, SealedMessage, seal
 from schemas.errors import StackError
 from schemas.events import Label
@@ -59,7 +60,7 @@ class Labeller:
     def devices(self) -> dict[str, str]:
         """Profile of each registered device. Revoked ones are included: their past may still be labelled."""
         records = self._registry.keys().values()
-        return {r.device_id: r.profile for r in records if r.hardware != LABELLER}
+        return {r.device_id: r.profile for r in records if r.hardware not in (LABELLER, GATEWAY)}
 
     def submit(self, labels: Iterable[Label], bootstrap_servers: str, namespace: str) -> LabelOutcome:
         """Send labels and wait until they are in the lake. After a crash, a repeat finishes the rest.

@@ -6,17 +6,19 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from edge_producer.device_identity import load_or_create
 from edge_producer.relearn_requests import RelearnRequests
 from edge_producer.status_file import read_status
+from feature_store.labels import ANY_PROFILE
 from feature_store.lake import Lake
 from feature_store.lake_registry import DeviceRecord, DeviceRegistry, ProfileRegistry
 from infra.process.child import ChildProcess
-from model_service import Invitation, ModelSettings, Registry, invite
+from model_service import Invitation, ModelSettings, Registry, invitation_of_gateway, invite
+from schemas.boot_ids import GATEWAY
 from schemas.durable import DISK
 from schemas.errors import StackError
 from schemas.profile import Profile
@@ -59,6 +61,7 @@ class EdgeSpec:
         devices: Ids of the devices that it runs.
         bootstrap_servers: Broker as this process reaches it.
         options: Further ``EdgeSettings`` fields.
+        gateway: Id of the gateway that the process is; empty: each device sends for itself.
     """
 
     name: str
@@ -70,6 +73,7 @@ class EdgeSpec:
     group: str = "default"
     hardware: str = "simulated"
     options: Mapping[str, str] = field(default_factory=dict)
+    gateway: str = ""
 
     @property
     def settings(self) -> Mapping[str, str]:
@@ -80,6 +84,7 @@ class EdgeSpec:
             "devices": json.dumps(self.devices),
             "bootstrap_servers": self.bootstrap_servers,
             "namespace": self.namespace,
+            **({"gateway": self.gateway} if self.gateway else {}),
             **self.options,
         }
 
@@ -111,16 +116,20 @@ class EdgeProcess:
         return self._child
 
     def register(self, lake: Lake, profile: Profile) -> None:
-        """Make the devices' keys where absent, and register profile, keys, site and group with the lake."""
+        """Make keys where absent, and register profile, keys, site, group and gateway with the lake."""
         ProfileRegistry(lake).register(profile)
-        DeviceRegistry(lake).register([self._record(device, profile) for device in self.spec.devices])
+        records = [self._record(device, profile.name, self.spec.hardware) for device in self.spec.devices]
+        if self.spec.gateway:
+            behind = [replace(record, gateway=self.spec.gateway) for record in records]
+            records = [self._record(self.spec.gateway, ANY_PROFILE, GATEWAY), *behind]
+        DeviceRegistry(lake).register(records)
 
     def register_profile(self, lake: Lake, profile: Profile) -> None:
         """Register the profile alone: devices that enrol bring their own keys."""
         ProfileRegistry(lake).register(profile)
 
     def join(self, models: ModelSettings, delivery: str = "") -> None:
-        """Write each device's join bundle, so that it enrols with the model service when it starts.
+        """Write the join bundles of devices and gateway, so that they enrol when the process starts.
 
         Args:
             models: Settings of the model service.
@@ -129,26 +138,33 @@ class EdgeProcess:
         self.join_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         profile, registry = find_profile(self.spec.profile), Registry(models.database_url)
         try:
-            for device in self.spec.devices:
-                invitation = Invitation(
-                    device, profile.name, self.spec.site, self.spec.group, self.spec.hardware
-                )
-                bundle = invite(models, registry, invitation, (profile.model.name,))
+            for invitation in self._invitations(profile):
+                families = [] if invitation.hardware == GATEWAY else [profile.model.name]
+                bundle = invite(models, registry, invitation, families)
                 if delivery:
                     bundle = bundle.model_copy(update={"delivery": delivery})
-                path = self.join_dir / f"{device}.json"
+                path = self.join_dir / f"{invitation.device_id}.json"
                 DISK.write(path, bundle.model_dump_json().encode(), private=True)
         finally:
             registry.close()
 
-    def _record(self, device_id: str, profile: Profile) -> DeviceRecord:
+    def _invitations(self, profile: Profile) -> list[Invitation]:
+        """Who is to join: the gateway first, so that devices can be invited behind it."""
+        spec = self.spec
+        devices = [
+            Invitation(device, profile.name, spec.site, spec.group, spec.hardware, spec.gateway)
+            for device in spec.devices
+        ]
+        return [invitation_of_gateway(spec.gateway, spec.site), *devices] if spec.gateway else devices
+
+    def _record(self, device_id: str, profile: str, hardware: str) -> DeviceRecord:
         identity = load_or_create(self.folder / "keys", device_id)
         return DeviceRecord(
             device_id=device_id,
-            profile=profile.name,
+            profile=profile,
             site=self.spec.site,
             group=self.spec.group,
-            hardware=self.spec.hardware,
+            hardware=hardware,
             key_id=identity.key_id,
             public_key=identity.public_pem,
             gateway=None,

@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, insert, select
 
+from model_service.fleet.device_assignments import gateway_of
 from model_service.identity import certificates as certs
 from model_service.identity.tokens import find_token, hash_of, spend_token
 from model_service.registry.registry_tables import certificate_requests, certificates, devices
@@ -71,7 +72,7 @@ def request_enrolment(connection: Connection, request: EnrolmentRequest, now: fl
         "hardware": token["hardware"],
         "key_id": key_id(signing),
         "public_key": request.signing_key_pem,
-        "gateway": None,
+        "gateway": token["gateway"] or gateway_of(connection, request.device_id),
         PROOF: {"token_sha256": token_sha256, "signature": request.signing_proof.hex()},
     }
     # Obligation 4: the token is unused, or was spent on exactly this request.

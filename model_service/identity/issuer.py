@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -15,6 +15,7 @@ from sqlalchemy import Connection, RowMapping, delete, select, update
 from feature_store.lake_registry import DeviceRecord, DeviceRegistry
 from model_service.fleet import certificate_ledger as ledger
 from model_service.fleet import devices as fleet
+from model_service.fleet.device_assignments import assigned, check_gateways
 from model_service.holder import DEVICE_ID
 from model_service.identity import certificates as certs
 from model_service.identity.authority import Authority, init_pki
@@ -30,8 +31,9 @@ from model_service.identity.certificate_requests import (
 from model_service.registry.database import Registry, note
 from model_service.registry.registry_tables import certificate_requests
 from model_service.settings import ModelSettings
+from schemas.boot_ids import GATEWAY
 from schemas.envelope import key_id
-from schemas.errors import AccessError, DamagedFileError
+from schemas.errors import AccessError, DamagedFileError, RegistryError
 from schemas.possession import enrolment_text
 from schemas.updates import Role
 
@@ -76,10 +78,12 @@ class Issuer:
         self._lake = device_registry
         self._clock = clock
         self._pki_due = clock()
-        self._known_revoked = {r.device_id for r in device_registry.keys().values() if not r.active}
+        records = device_registry.keys().values()
+        self._known_revoked = {r.device_id for r in records if not r.active}
+        self._in_lake: dict[str, str | None] = {r.device_id: r.gateway for r in records if r.gateway}
 
     def step(self) -> int:
-        """Answer waiting requests, revoke devices in the lake, renew server's and people's certificates.
+        """Answer requests, revoke and assign devices in the lake, renew server's and people's certificates.
 
         Returns:
             How many requests were answered.
@@ -91,12 +95,14 @@ class Issuer:
         with self._registry.reading() as connection:
             answers = _one_owner([self._examine(connection, row) for row in _waiting(connection)])
             revoked = fleet.revoked_devices(connection) - self._known_revoked
+            wanted = assigned(connection)
         if any(a.key is not None for a in answers) and self._authority is None:
             self._update_lake([], revoked)
             self._authority = Authority.load(self._settings)  # raises: the requests wait until it is restored
         # Step 1: register the key in the lake before the device gets a certificate, or the lake would refuse
         # its first rows. After a crash, the same records are registered again.
         self._update_lake([a.record for a in answers if a.record is not None], revoked)
+        self._assign_in_lake(wanted, {a.row["subject"] for a in answers})
         # Step 2: certificate, device and answer in one transaction. Before it, a crash leaves the request.
         if answers:
             with self._registry.transaction() as connection:
@@ -138,10 +144,31 @@ class Issuer:
     def _update_lake(self, records: Sequence[DeviceRecord], revoked: set[str]) -> None:
         if records:
             self._lake.register(records)
+            self._in_lake.update({r.device_id: r.gateway for r in records})
         if revoked:
             present = {r.device_id for r in self._lake.keys().values()}
             self._lake.revoke(revoked & present)
             self._known_revoked |= revoked
+
+    def _assign_in_lake(self, wanted: Mapping[str, str], joining: Set[str]) -> None:
+        """Pass on which gateway sends for which device, where that has changed.
+
+        Args:
+            wanted: Gateway by device, as the registry has it.
+            joining: Devices that join in this step: their records have it, the registry does not yet.
+        """
+        changed = [
+            d for d in sorted({*wanted, *self._in_lake} - joining) if wanted.get(d) != self._in_lake.get(d)
+        ]
+        if not changed:
+            return
+        lake = {r.device_id: r for r in self._lake.keys().values()}
+        for gateway in {wanted.get(d) for d in changed}:
+            if gateway is not None and (gateway not in lake or lake[gateway].hardware != GATEWAY):
+                continue  # a lake that was set back: it comes when the gateway joins again
+            devices = [d for d in changed if wanted.get(d) == gateway and d in lake]
+            self._lake.assign(devices, gateway)
+            self._in_lake.update(dict.fromkeys(devices, gateway))
 
     def _answer(self, connection: Connection, answer: _Answer) -> None:
         row, name = answer.row, answer.row["subject"]
@@ -233,6 +260,10 @@ def _record(connection: Connection, row: RowMapping) -> DeviceRecord:
         raise AccessError(f"the record of {row['subject']} is of another device")
     if not all(isinstance(device[name], str) and device[name] for name in _TEXTS):
         raise AccessError(f"the record of {row['subject']} is incomplete")
+    try:
+        check_gateways(connection, row["subject"], device["hardware"], device["gateway"] or "")
+    except RegistryError as exc:
+        raise AccessError(str(exc)) from exc
     other = fleet.owner_of_key(connection, device["key_id"])
     if other not in (None, row["subject"]):
         raise AccessError(f"the signing key of {row['subject']} is already that of {other}")

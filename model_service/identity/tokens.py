@@ -9,23 +9,38 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, insert, select, update
 
+from feature_store.labels import ANY_PROFILE
+from model_service.fleet.device_assignments import check_gateways
 from model_service.holder import DEVICE_ID
 from model_service.registry.database import note
 from model_service.registry.registry_tables import devices, join_tokens
+from schemas.boot_ids import GATEWAY
 from schemas.errors import AccessError, RegistryError
 
 TOKEN_BYTES = 32
+GATEWAY_GROUP = "gateways"
+"""Group of all gateways: nothing is ever rolled out to it."""
 
 
 @dataclass(frozen=True)
 class Invitation:
-    """Identity of a device that has not joined yet."""
+    """Identity of a device that has not joined yet.
+
+    Attributes:
+        gateway: That is to send for it; empty: it sends for itself, or goes on as it does.
+    """
 
     device_id: str
     profile: str
     site: str
     group: str
     hardware: str
+    gateway: str = ""
+
+
+def invitation_of_gateway(name: str, site: str) -> Invitation:
+    """Identity of a gateway: it runs no model of its own, and sends rows of any profile."""
+    return Invitation(name, ANY_PROFILE, site, GATEWAY_GROUP, GATEWAY)
 
 
 def create_token(
@@ -41,7 +56,8 @@ def create_token(
         actor: Who invites, for the lifecycle event.
 
     Raises:
-        RegistryError: The device id is not valid, or the device was revoked.
+        RegistryError: The device id is not valid, the device was revoked, the gateway is none, or a gateway
+            of this name cannot be told from another one.
     """
     device_id = invitation.device_id
     if not DEVICE_ID.fullmatch(device_id):
@@ -49,6 +65,7 @@ def create_token(
     known = connection.execute(select(devices.c.active).where(devices.c.device_id == device_id)).scalar()
     if known is False:
         raise RegistryError(f"{device_id} was revoked: give the device a new id")
+    check_gateways(connection, device_id, invitation.hardware, invitation.gateway)
     token = secrets.token_urlsafe(TOKEN_BYTES)
     row: dict[str, Any] = {
         "token_hash": hash_of(token),
@@ -60,6 +77,7 @@ def create_token(
         "created_at": now,
         "expires_at": now + valid_s,
         "used_at": None,
+        "gateway": invitation.gateway or None,
     }
     connection.execute(insert(join_tokens).values(**row))
     note(connection, f"invited/{row['token_hash'][:16]}", device_id, "device_invited", {"by": actor}, now)

@@ -55,6 +55,7 @@ join_tokens = Table(
     Column("created_at", Float, nullable=False),
     Column("expires_at", Float, nullable=False),
     Column("used_at", Float),
+    Column("gateway", String),  # that is to send for the device
 )
 
 certificate_requests = Table(

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping
 
 from model_service.fleet.certificate_ledger import record_if_absent, revoke_certificate
+from model_service.fleet.device_assignments import assign
 from model_service.fleet.devices import revoke_device
 from model_service.fleet.twin_reports import TwinReports
 from model_service.holder import Holder
@@ -32,6 +33,7 @@ from schemas.errors import AccessError, RegistryError, ServiceUnavailableError
 from schemas.profile import Profile
 from schemas.proto.fleet_pb2 import (
     AckDriftRequest,
+    AssignRequest,
     CancelRunRequest,
     ControlRolloutRequest,
     JoinTokenRequest,
@@ -48,13 +50,22 @@ PEOPLE = frozenset({Role.VIEWER, Role.LABELLER, Role.OPERATOR, Role.APPROVER})
 OPERATORS = frozenset({Role.OPERATOR})
 APPROVERS = frozenset({Role.APPROVER})
 _READS = ("ListDevices", "ListModels", "ShowModel", "ListRollouts", "ShowRollout", "ListRuns", "ListPeople")
-_WRITES = ("CreateJoinToken", "ListJoinTokens", "RevokeDevice", "Train", "CancelRun", "StartRollout")
+_WRITES = (
+    "CreateJoinToken",
+    "ListJoinTokens",
+    "RevokeDevice",
+    "AssignDevices",
+    "Train",
+    "CancelRun",
+    "StartRollout",
+)
 RULES = {
     **{name: AccessRule(PEOPLE, 20.0) for name in _READS},
     **{name: AccessRule(OPERATORS, 30.0) for name in _WRITES},
     "ControlRollout": AccessRule(OPERATORS | APPROVERS, 30.0),
     **{name: AccessRule(APPROVERS, 30.0) for name in ("AckDrift", "RevokeCertificate")},
 }
+MAX_ASSIGNED = 10_000
 MAX_TOKEN_S = 30 * 86400.0
 KINDS = ("", "anomaly", "classifier")
 ACTIONS = ("pause", "resume", "abort", "back")
@@ -137,7 +148,12 @@ class FleetAdmin:
             if not 1 <= len(getattr(request, field)) <= 64:
                 raise BadFieldError(field, "1 to 64 characters")
         invitation = Invitation(
-            request.device_id, request.profile, request.site, request.group, request.hardware
+            request.device_id,
+            request.profile,
+            request.site,
+            request.group,
+            request.hardware,
+            request.gateway,
         )
         now = self._clock()
         token = await self._workers.write(lambda c: create_token(c, invitation, valid_s, now, call.actor))
@@ -149,6 +165,14 @@ class FleetAdmin:
         await self._workers.write(lambda c: revoke_device(c, request.id, now, call.actor))
         await self._apply_revocation()
         return _reply({"device_id": request.id, "revoked": True})
+
+    async def assign_devices(self, request: AssignRequest, call: ServiceCall) -> JsonReply:
+        """Have a gateway send for devices from now on, or each for itself."""
+        devices, gateway, now = list(request.device_ids), request.gateway, self._clock()
+        if not 1 <= len(devices) <= MAX_ASSIGNED:
+            raise BadFieldError("device_ids", f"1 to {MAX_ASSIGNED} devices")
+        await self._workers.write(lambda c: assign(c, devices, gateway, now, call.actor))
+        return _reply({"devices": devices, "gateway": gateway or None})
 
     async def revoke_certificate(self, request: RevokeCertificateRequest, call: ServiceCall) -> JsonReply:
         """Refuse a person's certificate from now on."""

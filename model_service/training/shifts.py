@@ -22,6 +22,7 @@ from feature_store import duck
 from feature_store.labels import LABELLER, instant
 from feature_store.views import alarms_sql
 from model_service.training.cause import CohortShifts, DeviceShift
+from schemas.boot_ids import GATEWAY
 from schemas.instants import to_us
 from schemas.manifest import Manifest
 from schemas.profile import Profile
@@ -137,7 +138,8 @@ def _cohorts(
         connection,
         f"""
         SELECT device_id, concat_ws('/', profile, site, "group", hardware) AS cohort FROM (
-            SELECT * FROM devices WHERE known_at <= {instant(known_at)} AND hardware <> '{LABELLER}'
+            SELECT * FROM devices
+            WHERE known_at <= {instant(known_at)} AND hardware NOT IN ('{LABELLER}', '{GATEWAY}')
             QUALIFY row_number() OVER (PARTITION BY device_id ORDER BY _offset DESC, _row DESC) = 1
         ) WHERE active AND profile = {duck.text(profile.name)}""",
     ).to_pylist()

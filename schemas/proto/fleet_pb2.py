@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19schemas/proto/fleet.proto\x12\x0b\x65\x64geloop.v1\";\n\x0bListRequest\x12\x0e\n\x06\x66\x61mily\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\x05\"\x19\n\x0bShowRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x19\n\tJsonReply\x12\x0c\n\x04json\x18\x01 \x01(\t\"v\n\x10JoinTokenRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x0f\n\x07profile\x18\x02 \x01(\t\x12\x0c\n\x04site\x18\x03 \x01(\t\x12\r\n\x05group\x18\x04 \x01(\t\x12\x10\n\x08hardware\x18\x05 \x01(\t\x12\x0f\n\x07valid_s\x18\x06 \x01(\x03\"[\n\x0cTrainRequest\x12\x0e\n\x06\x66\x61mily\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0c\n\x04seed\x18\x04 \x01(\x03\x12\x0f\n\x07profile\x18\x05 \x01(\t\"2\n\x10\x43\x61ncelRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"G\n\x13StartRolloutRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\x12\x10\n\x08security\x18\x03 \x01(\x08\"K\n\x15\x43ontrolRolloutRequest\x12\x12\n\nrollout_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"B\n\x0f\x41\x63kDriftRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07retrain\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\"S\n\x18RevokeCertificateRequest\x12\x0e\n\x06serial\x18\x01 \x01(\t\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x02 \x01(\x0c\x12\x0e\n\x06reason\x18\x03 \x01(\t2\xcb\x08\n\nFleetAdmin\x12?\n\x0bListDevices\x12\x18.edgeloop.v1.ListRequest\x1a\x16.edgeloop.v1.JsonReply\x12>\n\nListModels\x12\x18.edgeloop.v1.ListRequest\x1a\x16.edgeloop.v1.JsonReply\x12=\n\tShowModel\x12\x18.edgeloop.v1.ShowRequest\x1a\x16.edgeloop.v1.JsonReply\x12@\n\x0cListRollouts\x12\x18.edgeloop.v1.ListRequest\x1a\x16.edgeloop.v1.JsonReply\x12?\n\x0bShowRollout\x12\x18.edgeloop.v1.ShowRequest\x1a\x16.edgeloop.v1.JsonReply\x12<\n\x08ListRuns\x12\x18.edgeloop.v1.ListRequest\x1a\x16.edgeloop.v1.JsonReply\x12>\n\nListPeople\x12\x18.edgeloop.v1.ListRequest\x1a\x16.edgeloop.v1.JsonReply\x12H\n\x0f\x43reateJoinToken\x12\x1d.edgeloop.v1.JoinTokenRequest\x1a\x16.edgeloop.v1.JsonReply\x12\x42\n\x0eListJoinTokens\x12\x18.edgeloop.v1.ListRequest\x1a\x16.edgeloop.v1.JsonReply\x12@\n\x0cRevokeDevice\x12\x18.edgeloop.v1.ShowRequest\x1a\x16.edgeloop.v1.JsonReply\x12:\n\x05Train\x12\x19.edgeloop.v1.TrainRequest\x1a\x16.edgeloop.v1.JsonReply\x12\x42\n\tCancelRun\x12\x1d.edgeloop.v1.CancelRunRequest\x1a\x16.edgeloop.v1.JsonReply\x12H\n\x0cStartRollout\x12 .edgeloop.v1.StartRolloutRequest\x1a\x16.edgeloop.v1.JsonReply\x12L\n\x0e\x43ontrolRollout\x12\".edgeloop.v1.ControlRolloutRequest\x1a\x16.edgeloop.v1.JsonReply\x12@\n\x08\x41\x63kDrift\x12\x1c.edgeloop.v1.AckDriftRequest\x1a\x16.edgeloop.v1.JsonReply\x12R\n\x11RevokeCertificate\x12%.edgeloop.v1.RevokeCertificateRequest\x1a\x16.edgeloop.v1.JsonReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19schemas/proto/fleet.proto\x12\x0b\x65\x64geloop.v1\";\n\x0bListRequest\x12\x0e\n\x06\x66\x61mily\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\x05\"\x19\n\x0bShowRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x19\n\tJsonReply\x12\x0c\n\x04json\x18\x01 \x01(\t\"\x87\x01\n\x10JoinTokenRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x0f\n\x07profile\x18\x02 \x01(\t\x12\x0c\n\x04site\x18\x03 \x01(\t\x12\r\n\x05group\x18\x04 \x01(\t\x12\x10\n\x08hardware\x18\x05 \x01(\t\x12\x0f\n\x07valid_s\x18\x06 \x01(\x03\x12\x0f\n\x07gateway\x18\x07 \x01(\t\"4\n\rAssignRequest\x12\x12\n\ndevice_ids\x18\x01 \x03(\t\x12\x0f\n\x07gateway\x18\x02 \x01(\t\"[\n\x0cTrainRequest\x12\x0e\n\x06\x66\x61mily\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0c\n\x04seed\x18\x04 \x01(\x03\x12\x0f\n\x07profile\x18\x05 \x01(\t\"2\n\x10\x43\x61ncelRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"G\n\x13StartRolloutRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\x12\x10\n\x08security\x18\x03 \x01(\x08\"K\n\x15\x43ontrolRolloutRequest\x12\x12\n\nrollout_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"B\n\x0f\x41\x63kDriftRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07retrain\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\"S\n\x18RevokeCertificateRequest\x12\x0e\n\x06serial\x18\x01 \x01(\t\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x02 \x01(\x0c\x12\x0e\n\x06reason\x18\x03 \x01(\t2\x90\t\n\nFleetAdmin\x12?\n\x0bListDevices\x12\x18.edgeloop.v1.ListRequest\x1a\x16.edgeloop.v1.JsonReply\x12>\n\nListModels\x12\x18.edgeloop.v1.ListRequest\x1a\x16.edgeloop.v1.JsonReply\x12=\n\tShowModel\x12\x18.edgeloop.v1.ShowRequest\x1a\x16.edgeloop.v1.JsonReply\x12@\n\x0cListRollouts\x12\x18.edgeloop.v1.ListRequest\x1a\x16.edgeloop.v1.JsonReply\x12?\n\x0bShowRollout\x12\x18.edgeloop.v1.ShowRequest\x1a\x16.edgeloop.v1.JsonReply\x12<\n\x08ListRuns\x12\x18.edgeloop.v1.ListRequest\x1a\x16.edgeloop.v1.JsonReply\x12>\n\nListPeople\x12\x18.edgeloop.v1.ListRequest\x1a\x16.edgeloop.v1.JsonReply\x12H\n\x0f\x43reateJoinToken\x12\x1d.edgeloop.v1.JoinTokenRequest\x1a\x16.edgeloop.v1.JsonReply\x12\x42\n\x0eListJoinTokens\x12\x18.edgeloop.v1.ListRequest\x1a\x16.edgeloop.v1.JsonReply\x12@\n\x0cRevokeDevice\x12\x18.edgeloop.v1.ShowRequest\x1a\x16.edgeloop.v1.JsonReply\x12\x43\n\rAssignDevices\x12\x1a.edgeloop.v1.AssignRequest\x1a\x16.edgeloop.v1.JsonReply\x12:\n\x05Train\x12\x19.edgeloop.v1.TrainRequest\x1a\x16.edgeloop.v1.JsonReply\x12\x42\n\tCancelRun\x12\x1d.edgeloop.v1.CancelRunRequest\x1a\x16.edgeloop.v1.JsonReply\x12H\n\x0cStartRollout\x12 .edgeloop.v1.StartRolloutRequest\x1a\x16.edgeloop.v1.JsonReply\x12L\n\x0e\x43ontrolRollout\x12\".edgeloop.v1.ControlRolloutRequest\x1a\x16.edgeloop.v1.JsonReply\x12@\n\x08\x41\x63kDrift\x12\x1c.edgeloop.v1.AckDriftRequest\x1a\x16.edgeloop.v1.JsonReply\x12R\n\x11RevokeCertificate\x12%.edgeloop.v1.RevokeCertificateRequest\x1a\x16.edgeloop.v1.JsonReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,20 +37,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SHOWREQUEST']._serialized_end=128
   _globals['_JSONREPLY']._serialized_start=130
   _globals['_JSONREPLY']._serialized_end=155
-  _globals['_JOINTOKENREQUEST']._serialized_start=157
-  _globals['_JOINTOKENREQUEST']._serialized_end=275
-  _globals['_TRAINREQUEST']._serialized_start=277
-  _globals['_TRAINREQUEST']._serialized_end=368
-  _globals['_CANCELRUNREQUEST']._serialized_start=370
-  _globals['_CANCELRUNREQUEST']._serialized_end=420
-  _globals['_STARTROLLOUTREQUEST']._serialized_start=422
-  _globals['_STARTROLLOUTREQUEST']._serialized_end=493
-  _globals['_CONTROLROLLOUTREQUEST']._serialized_start=495
-  _globals['_CONTROLROLLOUTREQUEST']._serialized_end=570
-  _globals['_ACKDRIFTREQUEST']._serialized_start=572
-  _globals['_ACKDRIFTREQUEST']._serialized_end=638
-  _globals['_REVOKECERTIFICATEREQUEST']._serialized_start=640
-  _globals['_REVOKECERTIFICATEREQUEST']._serialized_end=723
-  _globals['_FLEETADMIN']._serialized_start=726
-  _globals['_FLEETADMIN']._serialized_end=1825
+  _globals['_JOINTOKENREQUEST']._serialized_start=158
+  _globals['_JOINTOKENREQUEST']._serialized_end=293
+  _globals['_ASSIGNREQUEST']._serialized_start=295
+  _globals['_ASSIGNREQUEST']._serialized_end=347
+  _globals['_TRAINREQUEST']._serialized_start=349
+  _globals['_TRAINREQUEST']._serialized_end=440
+  _globals['_CANCELRUNREQUEST']._serialized_start=442
+  _globals['_CANCELRUNREQUEST']._serialized_end=492
+  _globals['_STARTROLLOUTREQUEST']._serialized_start=494
+  _globals['_STARTROLLOUTREQUEST']._serialized_end=565
+  _globals['_CONTROLROLLOUTREQUEST']._serialized_start=567
+  _globals['_CONTROLROLLOUTREQUEST']._serialized_end=642
+  _globals['_ACKDRIFTREQUEST']._serialized_start=644
+  _globals['_ACKDRIFTREQUEST']._serialized_end=710
+  _globals['_REVOKECERTIFICATEREQUEST']._serialized_start=712
+  _globals['_REVOKECERTIFICATEREQUEST']._serialized_end=795
+  _globals['_FLEETADMIN']._serialized_start=798
+  _globals['_FLEETADMIN']._serialized_end=1966
 # @@protoc_insertion_point(module_scope)

@@ -1,5 +1,7 @@
+from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable
 from typing import ClassVar as _ClassVar, Optional as _Optional
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -27,20 +29,30 @@ class JsonReply(_message.Message):
     def __init__(self, json: _Optional[str] = ...) -> None: ...
 
 class JoinTokenRequest(_message.Message):
-    __slots__ = ("device_id", "profile", "site", "group", "hardware", "valid_s")
+    __slots__ = ("device_id", "profile", "site", "group", "hardware", "valid_s", "gateway")
     DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     SITE_FIELD_NUMBER: _ClassVar[int]
     GROUP_FIELD_NUMBER: _ClassVar[int]
     HARDWARE_FIELD_NUMBER: _ClassVar[int]
     VALID_S_FIELD_NUMBER: _ClassVar[int]
+    GATEWAY_FIELD_NUMBER: _ClassVar[int]
     device_id: str
     profile: str
     site: str
     group: str
     hardware: str
     valid_s: int
-    def __init__(self, device_id: _Optional[str] = ..., profile: _Optional[str] = ..., site: _Optional[str] = ..., group: _Optional[str] = ..., hardware: _Optional[str] = ..., valid_s: _Optional[int] = ...) -> None: ...
+    gateway: str
+    def __init__(self, device_id: _Optional[str] = ..., profile: _Optional[str] = ..., site: _Optional[str] = ..., group: _Optional[str] = ..., hardware: _Optional[str] = ..., valid_s: _Optional[int] = ..., gateway: _Optional[str] = ...) -> None: ...
+
+class AssignRequest(_message.Message):
+    __slots__ = ("device_ids", "gateway")
+    DEVICE_IDS_FIELD_NUMBER: _ClassVar[int]
+    GATEWAY_FIELD_NUMBER: _ClassVar[int]
+    device_ids: _containers.RepeatedScalarFieldContainer[str]
+    gateway: str
+    def __init__(self, device_ids: _Optional[_Iterable[str]] = ..., gateway: _Optional[str] = ...) -> None: ...
 
 class TrainRequest(_message.Message):
     __slots__ = ("family", "reason", "kind", "seed", "profile")

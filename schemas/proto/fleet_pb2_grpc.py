@@ -85,6 +85,11 @@ class FleetAdminStub:
                 request_serializer=schemas_dot_proto_dot_fleet__pb2.ShowRequest.SerializeToString,
                 response_deserializer=schemas_dot_proto_dot_fleet__pb2.JsonReply.FromString,
                 _registered_method=True)
+        self.AssignDevices = channel.unary_unary(
+                '/edgeloop.v1.FleetAdmin/AssignDevices',
+                request_serializer=schemas_dot_proto_dot_fleet__pb2.AssignRequest.SerializeToString,
+                response_deserializer=schemas_dot_proto_dot_fleet__pb2.JsonReply.FromString,
+                _registered_method=True)
         self.Train = channel.unary_unary(
                 '/edgeloop.v1.FleetAdmin/Train',
                 request_serializer=schemas_dot_proto_dot_fleet__pb2.TrainRequest.SerializeToString,
@@ -183,6 +188,13 @@ class FleetAdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AssignDevices(self, request, context):
+        """Who sends for devices from now on; the boots that were made before stay their producers'.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Train(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -273,6 +285,11 @@ def add_FleetAdminServicer_to_server(servicer, server):
             'RevokeDevice': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeDevice,
                     request_deserializer=schemas_dot_proto_dot_fleet__pb2.ShowRequest.FromString,
+                    response_serializer=schemas_dot_proto_dot_fleet__pb2.JsonReply.SerializeToString,
+            ),
+            'AssignDevices': grpc.unary_unary_rpc_method_handler(
+                    servicer.AssignDevices,
+                    request_deserializer=schemas_dot_proto_dot_fleet__pb2.AssignRequest.FromString,
                     response_serializer=schemas_dot_proto_dot_fleet__pb2.JsonReply.SerializeToString,
             ),
             'Train': grpc.unary_unary_rpc_method_handler(
@@ -576,6 +593,33 @@ class FleetAdmin:
             target,
             '/edgeloop.v1.FleetAdmin/RevokeDevice',
             schemas_dot_proto_dot_fleet__pb2.ShowRequest.SerializeToString,
+            schemas_dot_proto_dot_fleet__pb2.JsonReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AssignDevices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgeloop.v1.FleetAdmin/AssignDevices',
+            schemas_dot_proto_dot_fleet__pb2.AssignRequest.SerializeToString,
             schemas_dot_proto_dot_fleet__pb2.JsonReply.FromString,
             options,
             channel_credentials,

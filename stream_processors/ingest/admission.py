@@ -7,11 +7,11 @@ must be refused for a few microseconds, since anybody may send as many of them a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from schemas.envelope import (
     Envelope,
@@ -25,6 +25,7 @@ from schemas.errors import ClonedIdentityError, DecodeError, MessageError, Signa
 from schemas.events import Alert, DeviceState, Label, parse_event
 from schemas.profile import Profile
 from schemas.topics import ALERT, BOOKS, DEVICE_STATE, LABEL, LANES_OF, SUMMARY, TELEMETRY
+from stream_processors.ingest.boot_owners import Assignments, BootOwners
 from stream_processors.ingest.marks import LaneMarks
 from stream_processors.ingest.sealed_rows import RowSpan
 from stream_processors.job import RawMessage
@@ -53,8 +54,11 @@ class KnownDevice:
     """What admission needs of a registered producer.
 
     Attributes:
-        sends_for: Devices whose rows it may send; itself among them.
+        sends_for: Devices whose rows it may send; itself among them, unless it is behind a gateway.
         labels: It is a source of labels: only such a producer may label, and it may label any device.
+        tag: Tag of the boots that it makes for the devices behind it; -1: it is no gateway.
+        finishes: Devices that it sent for once, itself among them, and until when (us since 1970): boots that
+            began before are still its to send.
     """
 
     producer: str
@@ -62,9 +66,11 @@ class KnownDevice:
     verifier: MessageVerifier
     sends_for: frozenset[str]
     labels: bool = False
+    tag: int = -1
+    finishes: Mapping[str, int] = field(default_factory=dict)
 
 
-class DeviceDirectory(Protocol):
+class DeviceDirectory(Assignments, Protocol):
     """Lookups that admission makes; answered from the lake's registries."""
 
     @property
@@ -103,12 +109,14 @@ class Admitted(NamedTuple):
     Attributes:
         rows: Decoded rows; None for a JSON event.
         event: The JSON event; None for rows.
+        foreign: Rows that a gateway may not send, by number, and why; None: it may send all.
     """
 
     message: RawMessage
     envelope: Envelope
     rows: RowSpan | None = None
     event: Alert | Label | DeviceState | None = None
+    foreign: Mapping[int, MessageError] | None = None
 
 
 class Claimed(NamedTuple):
@@ -213,6 +221,7 @@ def open_message(
     envelope: Envelope,
     device: KnownDevice,
     directory: DeviceDirectory,
+    owners: BootOwners,
     given: RowSpan | None = None,
 ) -> Admitted:
     """The admitted message with its content decoded, of the kind its topic is for, and its owner checked.
@@ -222,27 +231,28 @@ def open_message(
         envelope: Its headers.
         device: Who signed it.
         directory: For look-ups.
+        owners: Decides whose each boot is.
         given: Its rows, where they were read together with others': then schema and owners are checked.
 
     Raises:
         MessageError: Unknown schema or profile, content of another kind, undecodable content, a wrong count,
-            or something about a device that the producer may not send for.
+            or something about a device or a boot that the producer may not send for.
     """
-    directory.profile_of(envelope.profile)
+    hop_s = directory.profile_of(envelope.profile).sampling.hop_s
     kind = EVENT_OF.get(message.topic)
     if kind is None:
         if given is not None and given.n == envelope.n_rows:
             return Admitted(message, envelope, given)
-        rows = _open_rows(message, envelope, directory)
-        _check_rows_owner(rows, device)
-        return Admitted(message, envelope, RowSpan(pa.Table.from_batches([rows]), 0, rows.num_rows))
+        rows = pa.Table.from_batches([_open_rows(message, envelope, directory)])
+        foreign = owners.check_rows(rows, device, hop_s)
+        return Admitted(message, envelope, RowSpan(rows, 0, rows.num_rows), foreign=foreign or None)
     if envelope.schema != JSON_SCHEMA or envelope.n_rows != 1:
         raise DecodeError(f"{message.topic} carries one JSON event a message")
     event = parse_event(kind, message.value)
     if isinstance(event, Label):
         _check_label(event, device)
-    elif event.device_id not in device.sends_for:
-        raise MessageError(f"{device.producer} may not send for {event.device_id[:64]}")
+    else:
+        owners.check_event(event, device, hop_s)
     return Admitted(message, envelope, event=event)
 
 
@@ -279,12 +289,3 @@ def _open_rows(message: RawMessage, envelope: Envelope, directory: DeviceDirecto
     if rows.num_rows != envelope.n_rows:
         raise DecodeError(f"n_rows is {envelope.n_rows}, but the value holds {rows.num_rows} rows")
     return rows
-
-
-def _check_rows_owner(rows: pa.RecordBatch, device: KnownDevice) -> None:
-    owners = rows.column("device_id")
-    if pc.all(pc.equal(owners, device.producer)).as_py():
-        return
-    foreign = sorted(set(pc.unique(owners).to_pylist()) - device.sends_for)
-    if foreign:
-        raise MessageError(f"{device.producer} may not send for {', '.join(foreign[:3])}")

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from schemas import topics
-from schemas.errors import MessageError, PolicyError
+from schemas.errors import ForeignBootError, MessageError, PolicyError
 from schemas.events import Alert, DeviceState, Label
 from schemas.tables import (
     ALERTS,
@@ -26,6 +26,7 @@ from schemas.tables import (
     telemetry_table_name,
 )
 from stream_processors.ingest.admission import Admitted, Claimed, DeviceDirectory, is_duplicate
+from stream_processors.ingest.boot_owners import BootOwners
 from stream_processors.ingest.landing import Landed, land_statements, land_telemetry, provenance
 from stream_processors.ingest.lane_gaps import lane_gaps
 from stream_processors.ingest.lanes import Lanes
@@ -45,6 +46,8 @@ STATEMENTS = {
 }
 
 
+_OF_ROWS = {kind.__name__: kind for kind in (MessageError, ForeignBootError)}
+"""Errors of single rows, beside those of the policy."""
 VERIFIED_DUPLICATES = 1000
 """Duplicates whose signatures one call checks; more are dropped unchecked, for they could not land anyway."""
 
@@ -54,6 +57,7 @@ class _Work:
     """What one call of the job collects."""
 
     lanes: Lanes
+    owners: BootOwners
     refusals: Refusals
     rows: dict[str, list[pa.Table]] = field(default_factory=lambda: defaultdict(list))
     counters: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -117,8 +121,11 @@ class Ingest:
         quarantined ones whose signature does not, ``unchecked_messages`` those of the duplicates that were
         dropped before it was checked.
         """
-        work = _Work(Lanes(state), Refusals(self._directory.letters, state))
+        owners = BootOwners(self._directory, state)
+        work = _Work(Lanes(state), owners, Refusals(self._directory.letters, state))
         found = opened(batch.messages, self._directory, work.lanes, self._caches)
+        # Rows show when a boot began; what is stated about it may not.
+        found.sort(key=lambda one: one.message.topic != topics.TELEMETRY.base)
         admitted = [a for one in found if (a := self._admit(one, work)) is not None]
         for (topic, profile, _schema), group in _groups(admitted).items():
             self._land(topic, profile, group, work)
@@ -131,7 +138,7 @@ class Ingest:
             work.rows[LANE_GAPS.name].append(gaps.rows)
         return Output(
             rows={name: pa.concat_tables(parts) for name, parts in work.rows.items()},
-            state={**changed, **gaps.state, **work.refusals.changes()},
+            state={**changed, **gaps.state, **owners.changes(), **work.refusals.changes()},
             messages=work.refusals.letters(),
             counters=work.totals(),
         )
@@ -175,7 +182,7 @@ class Ingest:
             work.count(message.topic, "duplicate", claimed.n_rows)
             return None
         work.lanes.check(envelope)
-        admitted = one.open(claimed, self._directory)
+        admitted = one.open(claimed, self._directory, work.owners)
         missing = work.lanes.add(envelope, message.timestamp_ms)
         if missing:
             work.counters[message.topic, "missing_messages"] += missing
@@ -205,7 +212,8 @@ def _refuse_rows(topic: str, group: list[Admitted], refused: pa.Table, work: _Wo
     work.rows[QUARANTINE.name].append(refused)
     work.counters[topic, "quarantined_rows"] += refused.num_rows
     sources = set(zip(refused["_partition"].to_pylist(), refused["_offset"].to_pylist(), strict=True))
-    error = PolicyError(f"some rows refused: {refused['reason'][0].as_py()}")
+    kind = _OF_ROWS.get(refused["error"][0].as_py(), PolicyError)
+    error = kind(f"some rows refused: {refused['reason'][0].as_py()}")
     for admitted in group:
         raw = admitted.message
         if (raw.partition, raw.offset) in sources:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from feature_store.labels import LABELLER
 from feature_store.lake import Lake
 from feature_store.lake_registry import DeviceRecord, DeviceRegistry, ProfileRegistry
 from feature_store.worker_keys import WorkerKeys
+from schemas.boot_ids import GATEWAY
 from schemas.envelope import MessageVerifier
 from schemas.errors import (
     DamagedLakeError,
@@ -23,8 +25,10 @@ from schemas.errors import (
     SignatureError,
     UnknownSchemaError,
 )
+from schemas.instants import to_us
 from schemas.profile import Profile
 from stream_processors.ingest.admission import KnownDevice
+from stream_processors.ingest.boot_owners import KnownProducer, tag_of
 from stream_processors.job import RawMessage
 from stream_processors.refused_messages import LetterLimits
 
@@ -55,6 +59,8 @@ class LakeDirectory:
         self._history: DeviceHistory[DeviceRecord] | None = None
         self._seen = 0
         self._behind: dict[str, set[str]] = defaultdict(set)
+        self._finishes: dict[str, dict[str, int]] = defaultdict(dict)
+        self._gateways: dict[int, str] = {}
         self._profiles: dict[str, Profile] = {}
         self._wires: dict[str, pa.Schema] = {}
 
@@ -102,6 +108,23 @@ class LakeDirectory:
             return f"{profile}///"
         return f"{profile}/{record.site}/{record.group}/{record.hardware}"
 
+    def newest(self, sender: KnownProducer, *, again: bool) -> KnownProducer:
+        """The producer as the registry has it, read again if so asked."""
+        if again:
+            self._loaded_at = -math.inf
+            self._refresh(unknown=True)
+        record = self._records.get(sender.producer)
+        return self._known.get(record.key_id, sender) if record is not None else sender
+
+    def producer_of(self, device_id: str) -> str:
+        """Who sends for a device; empty: it was never registered."""
+        record = self._records.get(device_id)
+        return "" if record is None else record.producer
+
+    def gateway_of(self, tag: int) -> str:
+        """Name of the gateway with this tag; empty: there is none."""
+        return self._gateways.get(tag, "")
+
     def verify_derived(self, message: RawMessage) -> bool:
         """True if a worker of this lake signed the message, False if it is from before any was signed.
 
@@ -124,35 +147,49 @@ class LakeDirectory:
         self._loaded_at = now
         if history is not self._history:
             self._history, self._seen = history, 0
-            self._known, self._records, self._behind = {}, {}, defaultdict(set)
+            self._known, self._records, self._gateways = {}, {}, {}
+            self._behind, self._finishes = defaultdict(set), defaultdict(dict)
         fresh = [record for _, record in history.moments[self._seen :]]
         self._seen += len(fresh)
-        self._learn(fresh, history.keys)
+        self._learn(fresh, history)
 
-    def _learn(self, fresh: Sequence[DeviceRecord], keys: Mapping[str, DeviceRecord]) -> None:
-        """Take in registrations that are new, and what they change for gateways. Nothing else is touched."""
+    def _learn(self, fresh: Sequence[DeviceRecord], history: DeviceHistory[DeviceRecord]) -> None:
+        """Take in registrations that are new, and what they change for producers. Nothing else is touched."""
         producers, key_ids = set[str](), set[str]()
         for record in fresh:
-            before = self._records.get(record.device_id, record)
-            self._behind[before.gateway or ""].discard(record.device_id)
-            if record.gateway and record.active:
-                self._behind[record.gateway].add(record.device_id)
-            self._records[record.device_id] = record
-            producers |= {record.device_id, before.gateway or "", record.gateway or ""}
+            name = record.device_id
+            before = self._records.get(name, record)
+            former = history.former.get(name, {})
+            self._behind[before.producer].discard(name)
+            self._finishes[record.producer].pop(name, None)
+            if record.active:
+                self._behind[record.producer].add(name)
+            for producer, until in former.items():
+                self._finishes[producer].pop(name, None)
+                if record.active:
+                    self._finishes[producer][name] = to_us(until)
+            if record.hardware == GATEWAY:
+                self._gateways[tag_of(name, is_gateway=True)] = name
+            self._records[name] = record
+            producers |= {name, before.producer, record.producer, *former}
             key_ids |= {before.key_id, record.key_id}
         key_ids |= {self._records[p].key_id for p in producers if p in self._records}
         for key_id in key_ids:
-            if key_id in keys:
-                self._known[key_id] = self._known_as(keys[key_id])
+            if key_id in history.keys:
+                self._known[key_id] = self._known_as(history.keys[key_id])
             else:
                 self._known.pop(key_id, None)
 
     def _known_as(self, record: DeviceRecord) -> KnownDevice:
-        labels = record.hardware == LABELLER
-        behind = self._behind.get(record.device_id, set())
-        owners = frozenset[str]() if labels else frozenset({record.device_id, *behind})
+        name, is_gateway = record.device_id, record.hardware == GATEWAY
+        behind = frozenset(self._behind.get(name, ()))
+        sends_for = behind if is_gateway else behind & {name}
+        if record.hardware == LABELLER:
+            sends_for = frozenset()
         verifier = MessageVerifier(record.public_key.encode())
-        return KnownDevice(record.device_id, record.active, verifier, owners, labels)
+        tag, finishes = tag_of(name, is_gateway=is_gateway), dict(self._finishes.get(name, {}))
+        labels = record.hardware == LABELLER
+        return KnownDevice(name, record.active, verifier, sends_for, labels, tag, finishes)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ Vectorised over all messages of one schema: the cost is in the number of calls, 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from schemas.errors import MessageError
 from schemas.profile import Profile
 from schemas.row_schemas import CONTEXT, END_YEAR, FIRST_YEAR, RULES, TIME, Reason
 from schemas.tables import PROFILE, PROVENANCE, QUARANTINE, telemetry_table
@@ -200,6 +201,15 @@ def _extra(columns: dict[str, pa.ChunkedArray], profile: Profile, n: int) -> pa.
     return pa.array([json.dumps(row, default=str) for row in values], pa.string())
 
 
+def _foreign(messages: Sequence[Admitted]) -> Iterator[tuple[int, MessageError]]:
+    """Rows that the gateway which sent them may not send, by number in all messages."""
+    start = 0
+    for message in messages:
+        for row, error in (message.foreign or {}).items():
+            yield start + row, error
+        start += message.rows.n if message.rows is not None else 0
+
+
 def _split(
     columns: dict[str, pa.ChunkedArray],
     schema: pa.Schema,
@@ -208,6 +218,9 @@ def _split(
     messages: Sequence[Admitted],
 ) -> Landed:
     n = len(good)
+    error = np.full(n, "PolicyError", dtype=object)
+    for row, refused_row in _foreign(messages):
+        good[row], reason[row], error[row] = False, str(refused_row), type(refused_row).__name__
     arrays = [columns[f.name] if f.name in columns else pa.nulls(n, f.type) for f in schema]
     table = pa.table(arrays, schema=schema)
     if good.all():
@@ -218,7 +231,7 @@ def _split(
     fields = {
         "topic": _constant(messages[0].message.topic, k),
         "producer": refused.column("device_id"),
-        "error": _constant("PolicyError", k),
+        "error": pa.array(error[bad].tolist(), pa.string()),
         "reason": pa.array(reason[bad].tolist(), pa.string()),
         "n_rows": pa.array(np.ones(k, dtype="int64")),
         "n_bytes": pa.array(np.zeros(k, dtype="int64")),

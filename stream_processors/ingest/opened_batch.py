@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from schemas.boot_ids import boot_tags
 from schemas.errors import MessageError
 from stream_processors.ingest.admission import (
     EVENT_OF,
@@ -25,6 +26,7 @@ from stream_processors.ingest.admission import (
     open_message,
     wire_schema_of,
 )
+from stream_processors.ingest.boot_owners import BootOwners, may_send
 from stream_processors.ingest.known_headers import KnownHeaders
 from stream_processors.ingest.lanes import Lanes
 from stream_processors.ingest.sealed_rows import RowReader, RowSpan, SealedValue
@@ -57,13 +59,13 @@ class OpenedMessage:
             claimed.verify()
             self._is_verified = True
 
-    def open(self, claimed: Claimed, directory: DeviceDirectory) -> Admitted:
+    def open(self, claimed: Claimed, directory: DeviceDirectory, owners: BootOwners) -> Admitted:
         """The admitted message with its content.
 
         Raises:
             MessageError: It is refused.
         """
-        return open_message(self.message, claimed.envelope, claimed.device, directory, self._rows)
+        return open_message(self.message, claimed.envelope, claimed.device, directory, owners, self._rows)
 
     def give(self, rows: RowSpan) -> None:
         """Keep rows that were decoded together with others; the sender may send all of them."""
@@ -177,7 +179,7 @@ def _open_rows(
 
 
 def _may_send(spans: Sequence[tuple[KnownDevice, RowSpan]]) -> list[bool]:
-    """Whether each producer may send all its rows.
+    """Whether each producer may send all its rows; False: that is found out in the message's turn.
 
     Args:
         spans: Producer and rows of each message, in order, out of one table.
@@ -190,8 +192,9 @@ def _may_send(spans: Sequence[tuple[KnownDevice, RowSpan]]) -> list[bool]:
     names = pa.array([device.producer for device, _ in spans], owners.type)
     chosen = owners.take(pa.array(places + np.arange(len(places))))
     same = pc.equal(chosen, names.take(pa.array(np.repeat(np.arange(len(spans)), counts))))
-    own = np.logical_and.reduceat(np.asarray(same), np.cumsum(counts) - counts)
+    boots = spans[0][1].table.column("boot_id").to_numpy()[places + np.arange(len(places))]
+    own = np.logical_and.reduceat(np.asarray(same) & (boot_tags(boots) < 0), np.cumsum(counts) - counts)
     return [
-        bool(is_own) or set(owners.slice(span.start, span.n).unique().to_pylist()) <= device.sends_for
+        device.producer in device.sends_for if is_own else may_send(span.rows(), device)
         for is_own, (device, span) in zip(own, spans, strict=True)
     ]

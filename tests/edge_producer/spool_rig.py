@@ -18,8 +18,9 @@ from edge_producer.metering import Meters
 from edge_producer.sending.sealing import Sealer
 from edge_producer.sensed_rows import Row, wire_batch
 from edge_producer.spool.eviction import Eviction
-from edge_producer.spool.spool import DeviceBooks, Spool, read_books
+from edge_producer.spool.spool import DeviceBooks, Spool, SpoolAccess, read_books
 from edge_producer.window import Floats, Samples, SourcePause, Window
+from schemas.boot_ids import RANDOM_BITS, gateway_tag
 from schemas.envelope import Envelope, SealedMessage, decode_rows, encode_rows, read_envelope, seal
 from schemas.packed_schemas import packed_books_rows, packed_summary_rows
 from schemas.profile import Profile
@@ -157,9 +158,10 @@ class SpoolRig:
         folder: Path,
         profile: Profile | None = None,
         devices: Sequence[str] = ("d-1",),
+        gateway: str = "",
         **limits: Callable[[str], int],
     ) -> None:
-        self.folder = folder
+        self.folder, self.gateway = folder, gateway
         self.profile = profile or bench_profile()
         self.names = tuple(devices)
         self.limits = limits
@@ -181,23 +183,28 @@ class SpoolRig:
     def open(self) -> None:
         """Start, or start again: whatever was not committed is gone."""
         self.identities: dict[str, DeviceIdentity] = {
-            n: load_or_create(self.folder / "keys", n) for n in self.names
+            n: load_or_create(self.folder / "keys", n) for n in (*self.names, *filter(None, [self.gateway]))
         }
-        self.spool = Spool.open(self.path, self.names, self.profile, self.now)
+        access = SpoolAccess(gateway=self.gateway)
+        self.spool = Spool.open(self.path, self.names, self.profile, self.now, access)
         self.is_open = True
         signers = {name: identity.signer for name, identity in self.identities.items()}
-        self.sealer = Sealer(self.spool, signers, self.profile, **self.limits)
+        self.sealer = Sealer(self.spool, signers, self.profile, **self.limits, gateway=self.gateway)
         host = Host(
             on_action=lambda device, action, _score: self.actions.append((device, action)),
             meters=Meters(self.profile),
             clock=lambda: self.now,
-            new_boot_id=lambda: next(self._boots),
+            new_boot_id=self._new_boot_id,
         )
         predictor = FirstSample(len(self.profile.feature_names))
         self.devices = {
-            name: Device(identity, self.profile, predictor, host, self.spool.state(name))
-            for name, identity in self.identities.items()
+            name: Device(self.identities[name], self.profile, predictor, host, self.spool.state(name))
+            for name in self.names
         }
+
+    def _new_boot_id(self) -> int:
+        n = next(self._boots)
+        return -1 - (gateway_tag(self.gateway) << RANDOM_BITS | n) if self.gateway else n
 
     def close(self) -> None:
         """Close the spool if it is open."""
@@ -245,7 +252,7 @@ class SpoolRig:
             for no in self.spool.names:
                 ids += [stored.id for stored in self.sealer.summaries(no)]
                 lines = self.spool.books.due(no, self.now, 0.0, settled_only=False)
-                ids += [s.id for s in self.sealer.books(no, lines, self.now)] if lines else []
+                ids += [s.id for s in self.sealer.books(lines, self.now)] if lines else []
         return self._remember(ids)
 
     def settle(self, ids: Iterable[int], outcome: str = "acked") -> None:

@@ -119,26 +119,6 @@ def test_nothing_waits_once_the_process_drains(rigs, tmp_path):
     assert sending.rows(sending.turn(draining=True)) == [0, 1]
 
 
-def test_a_producer_seals_the_periods_of_all_devices_it_speaks_for_in_one_message(rigs, tmp_path):
-    names = ("d-1", "d-2", "d-3")
-    rig = rigs(tmp_path, bench_profile(), names)
-    for name in names:
-        rig.sense([0.1] * 20, name)
-    rig.flush()
-    with rig.spool.transaction():
-        numbers = list(rig.spool.names)
-        sealed = rig.sealer.summaries(numbers[0], numbers)
-        due = [line for no in numbers for line in rig.spool.books.due(no, rig.now, 0.0, settled_only=False)]
-        sealed += rig.sealer.books(numbers[0], due, rig.now)
-    messages = [rig.spool.messages.read(one.id) for one in sealed]
-    assert [(m.topic, m.key) for m in messages] == [("summary.v1", b"d-1"), ("books.v1", b"d-1")]
-    assert {r["device_id"] for r in summary_rows(messages)} == set(names)
-    assert {r["device_id"] for r in statements(messages)} == set(names)
-    with rig.spool.transaction():
-        rig.spool.messages.settle([one.id for one in sealed], "acked", rig.now)
-    assert rig.spool.left()[1:] == (0, 0)
-
-
 def with_period(profile, period_s):
     summaries = profile.summaries.model_copy(update={"period_s": period_s})
     return profile.model_copy(update={"summaries": summaries})

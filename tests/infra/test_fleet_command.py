@@ -41,6 +41,34 @@ def test_a_device_is_invited_joins_and_is_revoked(service, tmp_path):
     assert "revoked" in shown
 
 
+def test_a_gateway_is_invited_and_devices_go_behind_it_and_back(service, tmp_path):
+    edgeloop, join = EdgeloopHere(service.folder), tmp_path / "join"
+    made = edgeloop.json("fleet", "invite-gateway", "hall-3", "-o", str(join / "hall-3.json"))
+    assert made["device_id"] == "hall-3"
+    for name, behind in (("p-1", ("--gateway", "hall-3")), ("p-2", ())):
+        file = str(join / f"{name}.json")
+        invited = edgeloop("fleet", "invite", name, "--profile", "machine", *behind, "-o", file)
+        assert invited.returncode == 0, invited.stderr
+    for name in ("hall-3", "p-1", "p-2"):
+        with SimClient(JoinBundle.model_validate_json((join / f"{name}.json").read_text())) as client:
+            client.enroll()
+
+    def senders():
+        return {d["device_id"]: d["gateway"] for d in edgeloop.json("fleet", "devices") if d["active"]}
+
+    assert senders() == {"hall-3": None, "p-1": "hall-3", "p-2": None}
+    assert "behind hall-3" in edgeloop("fleet", "devices").stdout
+    done = edgeloop.json("fleet", "assign", "p-1", "p-2", "--gateway", "hall-3")
+    assert done == {"devices": ["p-1", "p-2"], "gateway": "hall-3", "in_force": True}
+    assert senders() == {"hall-3": None, "p-1": "hall-3", "p-2": "hall-3"}
+    assert edgeloop("fleet", "assign", "p-1").returncode == 0
+    assert senders()["p-1"] is None
+    for wrong in (("p-1", "--gateway", "hall-4"), ("hall-3", "--gateway", "hall-3"), ("p-9",)):
+        refused = edgeloop("fleet", "assign", *wrong)
+        assert refused.returncode == 1
+        assert "error: " in refused.stderr
+
+
 def test_an_invitation_registers_a_profile_that_the_lake_lacks_and_changes_none_that_it_has(tmp_path):
     """An invited device sent everything to the dead-letter topic: nothing had registered its profile."""
     file = tmp_path / "pump.toml"

@@ -16,6 +16,7 @@ from schemas.errors import MessageError, OperatorError, SourceError
 from schemas.events import Label
 from schemas.topics import LABEL, Lane
 from stream_processors.ingest.admission import KnownDevice, authenticate, open_message
+from stream_processors.ingest.boot_owners import BootOwners
 from stream_processors.ingest.lake_directory import LakeDirectory
 from tests.feature_store.fleets import PROFILE, machine_lake
 from tests.infra.cli import Edgeloop
@@ -113,7 +114,7 @@ def admit(event: Label, device: SimDevice, **known):
     producer = KnownDevice(device.device_id, True, verifier, frozenset({device.device_id}), **known)
     message = SimLog().append(sealed)
     envelope, _ = authenticate(message, directory)
-    return open_message(message, envelope, producer, directory)
+    return open_message(message, envelope, producer, directory, BootOwners(directory, {}))
 
 
 def test_only_a_registered_source_may_label_and_only_in_its_own_name():

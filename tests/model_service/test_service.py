@@ -159,6 +159,7 @@ def test_a_device_may_not_call_the_methods_of_operators(device):
     for name in (
         "ListDevices",
         "RevokeDevice",
+        "AssignDevices",
         "CreateJoinToken",
         "StartRollout",
         "AckDrift",

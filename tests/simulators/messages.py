@@ -9,8 +9,10 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pyarrow as pa
 
+from schemas.boot_ids import RANDOM_BITS, gateway_tag
 from schemas.envelope import Envelope, MessageSigner, MessageVerifier, SealedMessage, encode_rows, seal
 from schemas.errors import UnknownSchemaError
+from schemas.instants import to_us
 from schemas.packed_schemas import packed_books_rows, packed_summary_rows
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
@@ -24,6 +26,7 @@ from schemas.row_schemas import (
 )
 from schemas.topics import TELEMETRY, Lane, partition_for
 from stream_processors.ingest.admission import KnownDevice
+from stream_processors.ingest.boot_owners import tag_of
 from stream_processors.job import RawMessage
 from stream_processors.refused_messages import LetterLimits
 
@@ -55,6 +58,16 @@ def telemetry_batch(
         **columns,
     }
     return pa.record_batch([pa.array(values[f.name], f.type) for f in schema], schema=schema)
+
+
+def gateway_boot(gateway: str, n: int = 7) -> int:
+    """Id of a start of a device behind the gateway."""
+    return -1 - (gateway_tag(gateway) << RANDOM_BITS | n)
+
+
+def gateway_batch(gateway: str, device_id: str, first_seq: int, n: int, **columns) -> pa.RecordBatch:
+    """Rows of a device, of a boot that the gateway made."""
+    return telemetry_batch(device_id, first_seq, n, **{"boot_id": [gateway_boot(gateway)] * n, **columns})
 
 
 @dataclass
@@ -108,7 +121,7 @@ class SimLog:
 
 
 class SimDirectory:
-    """Knows the devices and profiles it is given, and who is behind which gateway."""
+    """Knows the devices and profiles it is given, who is behind which gateway, and who was until when."""
 
     def __init__(
         self,
@@ -116,13 +129,18 @@ class SimDirectory:
         profiles: tuple[Profile, ...] = (MACHINE,),
         revoked: tuple[str, ...] = (),
         behind: Mapping[str, tuple[str, ...]] = {},
+        finishes: Mapping[str, Mapping[str, datetime]] = {},
     ):
+        self._gateways = {gateway_tag(name): name for name in behind}
+        self._producers = {device: name for name, devices in behind.items() for device in devices}
         self._devices = {
             d.signer.key_id: KnownDevice(
                 d.device_id,
                 d.device_id not in revoked,
                 MessageVerifier(d.signer.public_pem()),
-                frozenset({d.device_id, *behind.get(d.device_id, ())}),
+                frozenset({*({d.device_id} - set(self._producers)), *behind.get(d.device_id, ())}),
+                tag=tag_of(d.device_id, is_gateway=d.device_id in behind),
+                finishes={n: to_us(at) for n, at in finishes.get(d.device_id, {}).items()},
             )
             for d in devices
         }
@@ -135,6 +153,15 @@ class SimDirectory:
 
     def signer(self, key_id):
         return self._devices.get(key_id)
+
+    def newest(self, sender, *, again):
+        return sender
+
+    def producer_of(self, device_id):
+        return self._producers.get(device_id, device_id)
+
+    def gateway_of(self, tag):
+        return self._gateways.get(tag, "")
 
     def wire_schema(self, schema):
         if schema not in self._schemas:

@@ -12,7 +12,15 @@ from schemas.topics import ALERT, TELEMETRY, Lane
 from stream_processors.engine.pipeline import run_jobs
 from stream_processors.engine.records import TaskState
 from stream_processors.ingest.ingest_job import VERIFIED_DUPLICATES, Ingest
-from tests.simulators.messages import T0, SimDevice, SimDirectory, SimLog, telemetry_batch
+from tests.simulators.messages import (
+    T0,
+    SimDevice,
+    SimDirectory,
+    SimLog,
+    gateway_batch,
+    gateway_boot,
+    telemetry_batch,
+)
 
 ROWS = "telemetry_machine"
 EXPECTED = {
@@ -39,14 +47,14 @@ def outcome(directory, *calls):
     return rows, [(r["_offset"], r["error"], r["reason"], r["verified"]) for r in refused], +seen
 
 
-def sealed_wrongly(device: SimDevice):
+def sealed_wrongly(device: SimDevice, boot: int = 7):
     """Messages that the device's key signs, and that are refused or known, each in another way."""
-    batch = telemetry_batch(device.device_id, 90, 2)
+    batch = telemetry_batch(device.device_id, 90, 2, boot_id=[boot] * 2)
     value, raw = encode_rows(batch)
     schema = fingerprint(batch.schema)
     cut = unpack(value, raw)[:-8]
     telemetry, live = TELEMETRY.base, Lane.LIVE
-    known = device.rows(80, 1)
+    known = device.rows(80, 1, boot_id=[boot])
     return [
         device.telemetry(telemetry_batch("machine-77", 91, 2)),
         device.seal_value(telemetry, live, schema, value, 3, raw),
@@ -55,7 +63,7 @@ def sealed_wrongly(device: SimDevice):
         device.seal_value(telemetry, live, schema, pack(cut), 2, raw - 8),
         device.seal_value(telemetry, live, schema, value, 2, 2**40),
         device.seal_value(ALERT.base, Lane.ALERT, "json", b"{}", 1, 2),
-        device.telemetry(telemetry_batch(device.device_id, 92, 2, score=[0.5, 7.0])),
+        device.telemetry(telemetry_batch(device.device_id, 92, 2, score=[0.5, 7.0], boot_id=[boot] * 2)),
         known,
         known,
     ]
@@ -75,11 +83,16 @@ def mixed():
         behind={"gateway-1": ("machine-08", "machine-09")},
     )
     log = SimLog()
-    bad = [*sealed_wrongly(one), *sealed_wrongly(gateway), revoked.rows(0, 1), stranger.rows(0, 1)]
+    bad = [
+        *sealed_wrongly(one),
+        *sealed_wrongly(gateway, boot=gateway_boot("gateway-1")),
+        revoked.rows(0, 1),
+        stranger.rows(0, 1),
+    ]
     for i, refused in enumerate(bad):
         log.append(one.rows(100 + i, 1 + i % 3))
         log.append(two.rows(100 + i, 1))
-        log.append(gateway.telemetry(telemetry_batch(f"machine-0{8 + i % 2}", i, 1)))
+        log.append(gateway.telemetry(gateway_batch("gateway-1", f"machine-0{8 + i % 2}", i, 1)))
         log.append(refused)
     log.append(clone.rows(5000, 1))
     forged = two.rows(300, 1)
@@ -111,13 +124,11 @@ def test_a_gateway_sends_for_the_devices_behind_it_and_for_no_other():
     gateway, log = SimDevice("gateway-1"), SimLog()
     directory = SimDirectory(gateway, behind={"gateway-1": ("machine-08",)})
     names = ["machine-08", "machine-08", "machine-99", "gateway-1", "machine-08", "machine-08"] * 3
-    batches = [telemetry_batch(name, i, 1) for i, name in enumerate(names)]
-    batches.append(
-        pa.concat_batches([telemetry_batch("machine-08", 50, 1), telemetry_batch("machine-99", 50, 1)])
-    )
+    batches = [gateway_batch("gateway-1", name, i, 1) for i, name in enumerate(names)]
+    batches.append(pa.concat_batches([gateway_batch("gateway-1", n, 50, 1) for n in names[1:3]]))
     messages = [log.append(gateway.telemetry(b)) for b in batches]
     rows, refused, _ = outcome(directory, messages)
-    assert Counter(r["device_id"] for r in rows) == {"machine-08": 12, "gateway-1": 3}
+    assert Counter(r["device_id"] for r in rows) == {"machine-08": 13, "gateway-1": 3}
     assert [offset for offset, *_ in refused] == [2, 8, 14, 18]
     assert {reason for _, _, reason, _ in refused} == {"gateway-1 may not send for machine-99"}
 

@@ -126,7 +126,7 @@ class _Fleet:
                 self.spool.apply(device.take_update(), self.now_s)
 
     def send(self) -> None:
-        """Seal what is due, rows as they leave: those of a tenth of a second at a time. All are acknowledged."""
+        """Seal what is due, rows of a tenth of a second at a time; all are acknowledged."""
         with self.spool.transaction():
             for devices in self.sealer.together([self.spool.devices[name] for name in self.names]):
                 self._send_rows(devices)

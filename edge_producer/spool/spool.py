@@ -92,9 +92,8 @@ class Spool:
         self.layout = packed_summary_layout(profile)
         self._connection = file.connection
         self.spool_id = file.spool_id
-        self.devices: dict[str, int] = dict(
-            self._connection.execute("SELECT device_id, no FROM devices").fetchall()
-        )
+        numbers = self._connection.execute("SELECT device_id, no FROM devices").fetchall()
+        self.devices: dict[str, int] = dict(numbers)
         self.names = {no: name for name, no in self.devices.items()}
         self.books = SpoolBooks(self._connection, profile.summaries.period_s)
         self.books.awaited.update(self._awaited())

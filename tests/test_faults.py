@@ -8,10 +8,11 @@ import os
 import pyarrow as pa
 import pytest
 
+from tests.edge_producer.spool_rig import SpoolRig, bench_profile
 from tests.faults import edge_faults, file_faults, line_faults, loop_faults, message_faults
 from tests.faults.campaign import Result, Run, perform, plan
 from tests.faults.checker import Finding
-from tests.faults.evidence import KEY, VALUES, LakeEvidence, compare, read_devices
+from tests.faults.evidence import KEY, VALUES, LakeEvidence, compare, read_devices, read_spool
 from tests.faults.fault_kinds import KINDS
 from tests.faults.tally import BEGIN, END, Line, merge_into, read_lines
 
@@ -111,3 +112,11 @@ def test_a_device_that_never_left_the_factory_set_or_returned_to_it_is_on_it(tmp
         (folder / "current.json").write_text(json.dumps({"active": {"releases": {"machine": pointer}}}))
     [device] = read_devices(tmp_path)
     assert (device.version, device.whole) == ("", True)
+
+
+def test_the_evidence_of_a_spool_names_those_whose_lines_it_took_over(tmp_path):
+    rig = SpoolRig(tmp_path, bench_profile())
+    with rig.spool.transaction():
+        rig.spool.note_earlier("00112233445566aa")
+    rig.close()
+    assert read_spool(rig.path).earlier == {"00112233445566aa"}

@@ -82,6 +82,7 @@ class Checker:
         self._rig = rig
         self.log = log
         self._forgiven: set[str] = set()
+        self._spools: dict[str, frozenset[str]] = {}  # ids by edge process: rows were acked under any of them
 
     @classmethod
     def of(cls, rig: FaultRig) -> Checker:
@@ -161,9 +162,10 @@ class Checker:
                 found.violate(5, "wrong", 1, f"the spool of {name} cannot be read")
                 continue
             self._ends()
-            sent = self.log.acked_by_spool.get(spool.spool_id, 0)
+            ids = self._spools[name] = self._spools.get(name, frozenset()) | {spool.spool_id, *spool.earlier}
+            sent = sum(self.log.acked_by_spool.get(spool_id, 0) for spool_id in ids)
             acked = spool.counts["acked"]
-            if acked > sent and spool.spool_id not in self._forgiven:
+            if acked > sent:
                 found.violate(1, "lost", acked - sent, f"{name}: {acked} rows acked, {sent} in the log")
             if name in allowed.books:
                 self._forgiven.add(spool.spool_id)

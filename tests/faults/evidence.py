@@ -36,10 +36,12 @@ class SpoolEvidence:
 
     Attributes:
         counts: Rows by what became of them, over all its devices.
+        earlier: Ids of spools that were set aside, and whose lines it took over: it counts their rows too.
     """
 
     spool_id: str
     counts: dict[str, int]
+    earlier: frozenset[str] = frozenset()
 
     @property
     def balances(self) -> bool:
@@ -60,7 +62,9 @@ def read_spool(path: Path) -> SpoolEvidence | None:
         both = f"SELECT {', '.join(names)} FROM books UNION ALL SELECT {moved} FROM totals"
         [found] = db.execute(f"SELECT {sums} FROM ({both})")
         counts = dict(zip(names, found, strict=True))
-        return SpoolEvidence(str(spool_id), counts)
+        taken_over = db.execute("SELECT value FROM meta WHERE key = 'earlier_spools'").fetchone()
+        earlier = frozenset(json.loads(taken_over[0])) if taken_over else frozenset[str]()
+        return SpoolEvidence(str(spool_id), counts, earlier)
     return None
 
 

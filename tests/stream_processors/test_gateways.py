@@ -292,6 +292,16 @@ def test_events_and_books_follow_the_boot_as_rows_do(fleet):
     assert sum(t.num_rows for t in gateway.tables["books"]) == 1
 
 
+def test_rows_of_the_same_call_show_that_a_boot_began_before_what_is_stated_about_it(fleet):
+    """Statements and rows come from different topics, in any order."""
+    fleet.assign(DEVICE, GATE, T0 + HOUR)
+    running = telemetry_batch(DEVICE, 7200, 1, boot_id=[9])  # it began at T0
+    own = fleet.keys[DEVICE]
+    worker = Worker(fleet).take(books_of(own, 9, T0 + 2 * HOUR), own.telemetry(running))
+    assert worker.refused == []
+    assert sum(t.num_rows for t in worker.tables["books"]) == 1
+
+
 def alert_of(device: SimDevice, boot: int, at):
     event = Alert(
         device_id=DEVICE, boot_id=boot, seq=0, event_time=at, action="stop", score=0.9,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from infra.cli.app import session
 from infra.cli.console import AsJson, show_json, show_progress, show_table, show_text
+from infra.cli.model_session import service_settings
 from infra.cli.table_view import moment
 from infra.printing import count, span
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from infra.fleet_client import FleetClient
-    from model_service import ModelSettings
 
 DeviceId = Annotated[str, typer.Argument(metavar="DEVICE")]
 Group = Annotated[str, typer.Option(help="Rollout group.")]
@@ -88,7 +87,7 @@ def invite(  # noqa: PLR0913, PLR0917  (one option each)
     from schemas.profile_file import find_profile
 
     found = find_profile(profile)
-    settings = _settings(ctx)
+    settings = service_settings(ctx)
     invitation = Invitation(device_id, found.name, site, group, hardware)
     with _client(ctx, "operator") as client:
         made = client.create_token(
@@ -199,12 +198,6 @@ def _row(device: dict[str, Any]) -> list[object]:
     ]
 
 
-def _settings(ctx: typer.Context) -> ModelSettings:
-    from infra.stack.model_settings import model_settings
-
-    return model_settings(session(ctx).settings())
-
-
 def _looked_up(
     ctx: typer.Context,
     role: str,
@@ -220,7 +213,7 @@ def _looked_up(
         with _client(ctx, role) as client:
             return ask(client)
     except ServiceUnavailableError:
-        found = read_registry(_settings(ctx), lambda connection: read(connection, fleet_reads))
+        found = read_registry(service_settings(ctx), lambda connection: read(connection, fleet_reads))
         show_progress("the model service does not answer: this is what the registry holds")
         return found
 
@@ -228,4 +221,4 @@ def _looked_up(
 def _client(ctx: typer.Context, role: str) -> FleetClient:
     from infra.fleet_client import FleetClient
 
-    return FleetClient(_settings(ctx), role)
+    return FleetClient(service_settings(ctx), role)

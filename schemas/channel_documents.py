@@ -29,7 +29,6 @@ Version = Annotated[str, Field(pattern=PATTERN)]
 
 ROOT, TIMESTAMP, SNAPSHOT, TARGETS = "root", "timestamp", "snapshot", "targets"
 POLICY_ROLE, CANARY_ROLE, BROAD_ROLE = "policy", "channels-canary", "channels-broad"
-CHANNEL_ROLES: dict[Ring, str] = {CANARY: CANARY_ROLE, BROAD: BROAD_ROLE}
 
 
 def model_role(family: str) -> str:

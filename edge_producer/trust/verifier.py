@@ -125,14 +125,6 @@ class TrustVerifier:
         """SHA-256 of the documents that are kept, by target path."""
         return self._store.documents()
 
-    def cached(self) -> VerifiedState:
-        """The newest state that can be verified without the service.
-
-        Raises:
-            TrustError: Something is missing or has expired.
-        """
-        return self.apply((), ())
-
     def apply(self, metadata: Files, documents: Files) -> VerifiedState:
         """Verify a reply and keep it; after a refusal, what was trusted before is still there.
 

@@ -56,11 +56,6 @@ class UpdateProgress:
             raise SpoolError(f"{self.device_id}: state {self.record.state} without an attempt")
         return self.record.attempt
 
-    @property
-    def unsaved_reports(self) -> int:
-        """Reports that wait until the disk has room for them."""
-        return len(self._reports)
-
     def save(self, record: UpdateRecord, *, report: bool = False) -> None:
         """Persist a record, and report it if wanted.
 

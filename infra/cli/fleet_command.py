@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from infra.cli.app import session
 from infra.cli.console import AsJson, show_json, show_progress, show_table, show_text
+from infra.cli.model_session import service_settings
 from infra.cli.table_view import moment
 from infra.printing import count, span
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from infra.fleet_client import FleetClient
-    from model_service import Invitation, ModelSettings
+    from model_service import Invitation
 
 DeviceId = Annotated[str, typer.Argument(metavar="DEVICE")]
 Output = Annotated[
@@ -94,7 +94,7 @@ def invite(  # noqa: PLR0913, PLR0917  (one option each)
     found = find_profile(profile)
     invitation = Invitation(device_id, found.name, site, group, hardware, gateway)
     made = _token(ctx, invitation, valid_s)
-    registry = ProfileRegistry(Lake.open(_settings(ctx).lake_root))
+    registry = ProfileRegistry(Lake.open(service_settings(ctx).lake_root))
     if found.name not in registry.profiles():
         registry.register(found)
     _hand_out(ctx, invitation, [found.model.family], made, output, as_json=as_json)
@@ -136,7 +136,7 @@ def assign(
 
     with _client(ctx, "operator") as client:
         done = client.assign(device_ids, gateway)
-    done["in_force"] = await_assigned(Lake.open(_settings(ctx).lake_root), device_ids, gateway or None)
+    done["in_force"] = await_assigned(Lake.open(service_settings(ctx).lake_root), device_ids, gateway or None)
     if as_json:
         show_json(done)
         return
@@ -173,7 +173,7 @@ def _hand_out(
     from schemas.durable import DISK
     from schemas.errors import StackError
 
-    bundle = join_bundle(_settings(ctx), invitation, families, made["token"])
+    bundle = join_bundle(service_settings(ctx), invitation, families, made["token"])
     text, name = bundle.model_dump_json(indent=1), invitation.device_id
     if output is None:
         show_text(text)
@@ -276,12 +276,6 @@ def _row(device: dict[str, Any]) -> list[object]:
     ]
 
 
-def _settings(ctx: typer.Context) -> ModelSettings:
-    from infra.stack.model_settings import model_settings
-
-    return model_settings(session(ctx).settings())
-
-
 def _looked_up(
     ctx: typer.Context,
     role: str,
@@ -297,7 +291,7 @@ def _looked_up(
         with _client(ctx, role) as client:
             return ask(client)
     except ServiceUnavailableError:
-        found = read_registry(_settings(ctx), lambda connection: read(connection, fleet_reads))
+        found = read_registry(service_settings(ctx), lambda connection: read(connection, fleet_reads))
         show_progress("the model service does not answer: this is what the registry holds")
         return found
 
@@ -305,4 +299,4 @@ def _looked_up(
 def _client(ctx: typer.Context, role: str) -> FleetClient:
     from infra.fleet_client import FleetClient
 
-    return FleetClient(_settings(ctx), role)
+    return FleetClient(service_settings(ctx), role)

@@ -123,7 +123,7 @@ def forget(ctx: typer.Context, name: str, as_json: AsJson = False) -> None:
         show_text(f"{name} is forgotten on {count(tasks, 'task')}; its tables and its own commits stay")
 
 
-def run(ctx: typer.Context) -> None:
+def run(ctx: typer.Context, as_json: AsJson = False) -> None:
     """Run one more stream worker in the foreground, with all installed jobs, until Ctrl-C."""
     from infra.process.child import ChildProcess
     from infra.stack.running import log_only, running_stack
@@ -135,6 +135,8 @@ def run(ctx: typer.Context) -> None:
         env = worker_environment(stack.bootstrap_servers, stack.namespace, stack.lake_root)
         command = [sys.executable, "-m", "stream_processors", "worker"]
         code = _until_ended(ChildProcess("worker", command, None, env, grace_s=20.0))
+        if as_json:
+            show_json({"broker": stack.bootstrap_servers, "namespace": stack.namespace, "exit_code": code})
     raise typer.Exit(0 if code == 0 else 1)
 
 

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from infra.cli.app import session
 from infra.cli.console import AsJson, show_json, show_table, show_text
+from infra.cli.model_session import look_up, service_settings
 from infra.cli.table_view import moment
 from infra.printing import count, number, size
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
-    from model_service import ModelSettings
 
 FAMILY = typer.Typer(help="Models: train, list, judge, trace.", no_args_is_help=True)
 """The command family; other modules add commands to it."""
@@ -53,7 +47,7 @@ def list_models(
     """List every version: factory models, candidates, refused ones with their reasons."""
     from model_service import model_catalog
 
-    found = _read_registry(ctx, lambda connection: model_catalog.models(connection, family))
+    found = look_up(ctx, lambda connection: model_catalog.models(connection, family))
     if as_json:
         show_json(found)
         return
@@ -66,7 +60,7 @@ def show(ctx: typer.Context, version: Version, as_json: AsJson = False) -> None:
     """Show one model: state, run, cause, training; ``--json`` adds its manifest without the long tables."""
     from model_service import model_catalog
 
-    facts = _read_registry(ctx, lambda connection: model_catalog.model(connection, version))
+    facts = look_up(ctx, lambda connection: model_catalog.model(connection, version))
     if as_json:
         show_json(facts)
         return
@@ -91,7 +85,7 @@ def gates(ctx: typer.Context, version: Version, as_json: AsJson = False) -> None
     """Show what each gate measured on a candidate, and against which bound."""
     from model_service import model_catalog
 
-    found = _read_registry(ctx, lambda connection: model_catalog.verdicts(connection, version))
+    found = look_up(ctx, lambda connection: model_catalog.verdicts(connection, version))
     if as_json:
         show_json(found)
         return
@@ -132,8 +126,8 @@ def _model_lineage(ctx: typer.Context, version: str) -> dict[str, Any]:
     from infra.model_lineage import rows_behind
     from model_service import model_catalog
 
-    facts = _read_registry(ctx, lambda connection: model_catalog.model(connection, version))
-    parts = rows_behind(_settings(ctx).lake_root, version) if facts["run"] else []
+    facts = look_up(ctx, lambda connection: model_catalog.model(connection, version))
+    parts = rows_behind(service_settings(ctx).lake_root, version) if facts["run"] else []
     return {**facts, "rows": parts}
 
 
@@ -177,7 +171,7 @@ def _show_lineage(found: dict[str, Any], *, as_json: bool) -> None:
 def _row_lineage(ctx: typer.Context, text: str, *, as_json: bool) -> None:
     from infra.model_lineage import RowId, models_of_row
 
-    found = models_of_row(_settings(ctx).lake_root, RowId.parse(text))
+    found = models_of_row(service_settings(ctx).lake_root, RowId.parse(text))
     if as_json:
         show_json(found)
     elif not found:
@@ -191,7 +185,7 @@ def _row_lineage(ctx: typer.Context, text: str, *, as_json: bool) -> None:
 def _alarm_lineage(ctx: typer.Context, text: str, *, as_json: bool) -> None:
     from infra.model_lineage import RowId, model_of_alarm
 
-    raised = model_of_alarm(_settings(ctx).lake_root, RowId.parse(text))
+    raised = model_of_alarm(service_settings(ctx).lake_root, RowId.parse(text))
     found = _model_lineage(ctx, raised["model_version"])
     if as_json:
         show_json({"alarm": raised, "model": found})
@@ -201,19 +195,6 @@ def _alarm_lineage(ctx: typer.Context, text: str, *, as_json: bool) -> None:
         f"{number(raised['score']) or 'none'}, by {raised['model_version']}"
     )
     _show_lineage(found, as_json=False)
-
-
-def _read_registry(ctx: typer.Context, read: Callable[[Connection], Any]) -> Any:
-    """Read the registry beside its writers; needs no service."""
-    from infra.registry_reader import read_registry
-
-    return read_registry(_settings(ctx), read)
-
-
-def _settings(ctx: typer.Context) -> ModelSettings:
-    from infra.stack.model_settings import model_settings
-
-    return model_settings(session(ctx).settings())
 
 
 def _listed(facts: dict[str, Any]) -> list[object]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from infra.cli.app import session, warn_of_troubles
 from infra.cli.console import AsJson, show_json, show_table, show_text, show_warning
+from infra.cli.model_session import look_up, service_settings
 from infra.cli.table_view import moment
 from infra.printing import count, share
 from schemas.errors import RegistryError
@@ -17,7 +17,6 @@ from schemas.errors import RegistryError
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from model_service import ModelSettings
 
 Id = Annotated[str, typer.Argument(metavar="ID")]
 Reason = Annotated[str, typer.Option(help="Kept in the history.")]
@@ -51,7 +50,7 @@ def start(
     """Roll a published model out to a group; a rollout already running there ends at its next safe point."""
     from infra.fleet_client import FleetClient
 
-    with FleetClient(_settings(ctx), "operator") as client:
+    with FleetClient(service_settings(ctx), "operator") as client:
         made = client.start_rollout(version, group, security=security)
     warn_of_troubles(session(ctx).settings())
     warnings = _warnings(ctx, group, version)
@@ -93,7 +92,7 @@ def back(
     """
     from model_service import rollout_summary
 
-    found = _read_registry(ctx, lambda connection: rollout_summary.history(connection, group, 1000))
+    found = look_up(ctx, lambda connection: rollout_summary.history(connection, group, 1000))
     completed = [r for r in found if r["state"] in ("completed", "completed_partial")]
     if not completed:
         raise RegistryError(f"no rollout of group {group} is in force: its devices run the factory's set")
@@ -139,7 +138,7 @@ def history(
     """List rollouts, newest first, and how they ended."""
     from model_service import rollout_summary
 
-    found = _read_registry(ctx, lambda connection: rollout_summary.history(connection, group, last))
+    found = look_up(ctx, lambda connection: rollout_summary.history(connection, group, last))
     if as_json:
         show_json(found)
         return
@@ -228,7 +227,7 @@ def _control(ctx: typer.Context, rollout_id: str, action: str, reason: str, as_j
     from infra.fleet_client import FleetClient
 
     role = "approver" if action == "resume" and _needs_approver(ctx, rollout_id) else "operator"
-    with FleetClient(_settings(ctx), role) as client:
+    with FleetClient(service_settings(ctx), role) as client:
         done = client.control_rollout(rollout_id, action, reason)
     _show_result(done, f"{rollout_id} is {done['state']}; `edgeloop rollout status {rollout_id}`", as_json)
 
@@ -243,7 +242,7 @@ def _show_result(outcome: dict[str, Any], line: str, as_json: bool) -> None:
 def _needs_approver(ctx: typer.Context, rollout_id: str) -> bool:
     from model_service import rollout_store
 
-    record = _read_registry(ctx, lambda connection: rollout_store.load(connection, rollout_id))
+    record = look_up(ctx, lambda connection: rollout_store.load(connection, rollout_id))
     return record.pause is not None and record.pause.needs == "approver"
 
 
@@ -258,7 +257,7 @@ def _summary(ctx: typer.Context, rollout_id: str, group: str) -> dict[str, Any]:
     from model_service import KnownProfiles, ceremony, rollout_store, rollout_summary
     from schemas.errors import RegistryError
 
-    settings = _settings(ctx)
+    settings = service_settings(ctx)
     profiles = KnownProfiles(Lake(settings.lake_root))
 
     def summarise(connection: Connection) -> dict[str, Any]:
@@ -269,7 +268,7 @@ def _summary(ctx: typer.Context, rollout_id: str, group: str) -> dict[str, Any]:
         policy = ceremony.open_repository(settings).policy()
         return rollout_summary.summary(connection, record, policy, profiles.family, time.time())
 
-    found: dict[str, Any] = _read_registry(ctx, summarise)
+    found: dict[str, Any] = look_up(ctx, summarise)
     return found
 
 
@@ -279,23 +278,8 @@ def _warnings(ctx: typer.Context, group: str, version: str) -> list[str]:
     from model_service import KnownProfiles, ceremony, rollout_summary
     from schemas.model_version import ModelVersion
 
-    settings = _settings(ctx)
+    settings = service_settings(ctx)
     profiles, family = KnownProfiles(Lake(settings.lake_root)), ModelVersion.parse(version).family
     policy = ceremony.open_repository(settings).policy()
-    lacking = _read_registry(
-        ctx, lambda c: rollout_summary.lacking_pool(c, group, family, policy, profiles.family)
-    )
+    lacking = look_up(ctx, lambda c: rollout_summary.lacking_pool(c, group, family, policy, profiles.family))
     return [lacking] if lacking else []
-
-
-def _read_registry(ctx: typer.Context, read: Callable[[Connection], Any]) -> Any:
-    """Read the registry beside its writers; needs no service."""
-    from infra.registry_reader import read_registry
-
-    return read_registry(_settings(ctx), read)
-
-
-def _settings(ctx: typer.Context) -> ModelSettings:
-    from infra.stack.model_settings import model_settings
-
-    return model_settings(session(ctx).settings())

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from infra.cli.app import session
 from infra.cli.console import AsJson, show_json, show_progress, show_table, show_text
+from infra.cli.model_session import service_settings
 from infra.cli.table_view import moment
 from infra.printing import share
 from schemas.instants import utc_now
@@ -51,7 +51,7 @@ def init(
     """Make the signing keys and the first metadata; a later call adds families and groups."""
     from model_service import ceremony
 
-    settings = _settings(ctx)
+    settings = service_settings(ctx)
     pools = dict(map(_pool, group or []))
     hint = ceremony.init(settings, family or [], pools, show_progress)
     if as_json:
@@ -78,7 +78,7 @@ def status(ctx: typer.Context, as_json: AsJson = False) -> None:
                 for k in role.keys
             ],
         }
-        for role in ceremony.status(_settings(ctx))
+        for role in ceremony.status(service_settings(ctx))
     ]
     if as_json:
         show_json(found)
@@ -97,7 +97,7 @@ def rotate(
     """Replace a key; devices follow by themselves. Restart the process that held it."""
     from model_service import ceremony
 
-    settings = _settings(ctx)
+    settings = service_settings(ctx)
     key_id = ceremony.rotate(settings, role, holder, keyring_of(settings, offline_keys, passphrase_file))
     if as_json:
         show_json({"role": role, "holder": holder, "key_id": key_id})
@@ -115,7 +115,7 @@ def renew(
     """Sign anew what expires within 90 days, and the online roles in any case."""
     from model_service import ceremony
 
-    settings = _settings(ctx)
+    settings = service_settings(ctx)
     keyring = keyring_of(settings, offline_keys, passphrase_file)
     renewed = ceremony.renew(settings, keyring, everything=everything)
     if as_json:
@@ -133,7 +133,7 @@ def catch_up(
     """After a restore, or with a registry of another moment: sign anew, above what devices report."""
     from model_service import trust_catch_up
 
-    settings = _settings(ctx)
+    settings = service_settings(ctx)
     accepted = trust_catch_up.accept_registry(settings)
     late = trust_catch_up.lagging(settings)
     margin = trust_catch_up.MARGIN if accepted else 0
@@ -172,7 +172,7 @@ def policy(
     """Show the signed policy, or publish one with changes."""
     from model_service import ceremony
 
-    settings = _settings(ctx)
+    settings = service_settings(ctx)
     if floor or revoke or canary:
         found = ceremony.set_policy(
             settings,
@@ -187,12 +187,6 @@ def policy(
         show_json(found.model_dump(mode="json"))
     else:
         _show_policy(found)
-
-
-def _settings(ctx: typer.Context) -> ModelSettings:
-    from infra.stack.model_settings import model_settings
-
-    return model_settings(session(ctx).settings())
 
 
 def keyring_of(settings: ModelSettings, folder: Path | None, passphrase_file: Path | None) -> Keyring:

@@ -16,7 +16,7 @@ from infra.terminal import clear_screen
 Utc = Annotated[bool, typer.Option("--utc", help="Show times in UTC as ISO 8601, which can be pasted.")]
 Wide = Annotated[bool, typer.Option("--wide", help="Show each row on one line, however long.")]
 Watch = Annotated[bool, typer.Option("--watch", help="Show it again every 2 s, until Ctrl-C.")]
-WATCHED = frozenset({"status", "lag", "list", "devices", "history"})
+WATCHED = frozenset({"status", "lag", "list", "devices", "tokens", "people", "history"})
 WATCH_S = 2.0
 _MARK = "__has_view_options__"
 

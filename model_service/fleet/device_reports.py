@@ -101,12 +101,6 @@ def reports_of(
     return list(connection.execute(query.order_by(reports.c.id).limit(limit)).mappings())
 
 
-def reports_by(connection: Connection, device_id: str, limit: int = 100) -> list[RowMapping]:
-    """Newest reports of a device first."""
-    query = select(reports).where(reports.c.device_id == device_id).order_by(reports.c.id.desc())
-    return list(connection.execute(query.limit(limit)).mappings())
-
-
 def _update_status(
     connection: Connection, request: ReportRequest, report_id: int, received_at: float
 ) -> None:

@@ -1,10 +1,12 @@
 """What the tests of devices share."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.edge_producer.spool_rig import SpoolRig
+from tests.simulators.update_service import UpdateService
 
 
 @pytest.fixture
@@ -19,3 +21,10 @@ def rigs() -> Iterator[Callable[..., SpoolRig]]:
     yield rig
     for each in made:
         each.close()
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[UpdateService]:
+    """A delivery service that listens until the test ends."""
+    with UpdateService(tmp_path) as running:
+        yield running

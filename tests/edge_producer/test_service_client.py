@@ -32,12 +32,6 @@ from tests.simulators.update_service import UpdateService, candidate
 
 
 @pytest.fixture
-def service(tmp_path):
-    with UpdateService(tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
 def delivery(service, tmp_path):
     join, device = service.join(tmp_path / "join", "m-1"), load_or_create(tmp_path / "keys", "m-1")
     trusted = TrustedTime(tmp_path / "time.json", BUILD_TIME)

@@ -166,10 +166,10 @@ def test_a_device_decides_again_without_a_network_until_something_expires(
     device = Device(tmp_path / "device", cloud)
     device.poll()
     again = device.restarted()
-    assert decide(again.verifier.cached(), again.facts(), again.time.now()).changes == ()
+    assert decide(again.verifier.apply((), ()), again.facts(), again.time.now()).changes == ()
     clock.advance(days=2)
     with pytest.raises(TrustError) as caught:
-        again.verifier.cached()
+        again.verifier.apply((), ())
     assert caught.value.attack is Attack.FREEZE
     assert again.installed == device.installed
 
@@ -190,7 +190,7 @@ def test_a_device_that_slept_through_many_roots_and_keys_follows_in_one_answer(t
     cloud.canary(1, cloud.publish_model(1))
     assert device.poll().changes == (FAMILY,)
     assert device.verifier.versions()["root"] == 14
-    assert device.restarted().verifier.cached().channels
+    assert device.restarted().verifier.apply((), ()).channels
 
 
 def test_a_device_accepts_no_root_that_its_own_root_did_not_sign(tmp_path: Path, cloud: Cloud, clock: Clock):

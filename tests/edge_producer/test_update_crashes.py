@@ -14,15 +14,9 @@ from edge_producer.updates.slots import ModelSlots
 from schemas.durable import Disk
 from tests.edge_producer.updater_rig import UpdaterRig, edge_settings, one_child, quick_machine
 from tests.simulators.lossy_disk import LossyDisk, PowerCut
-from tests.simulators.update_service import UpdateService, candidate
+from tests.simulators.update_service import candidate
 
 PROFILE = quick_machine()
-
-
-@pytest.fixture
-def service(tmp_path):
-    with UpdateService(tmp_path) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

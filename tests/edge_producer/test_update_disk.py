@@ -9,15 +9,9 @@ from schemas.self_digest import checked, with_digest
 from tests.edge_producer.bundles import blind_when_hot, hot
 from tests.edge_producer.updater_rig import UpdaterRig, edge_settings, one_child, quick_machine
 from tests.simulators.full_disk import FullDisk
-from tests.simulators.update_service import UpdateService, candidate
+from tests.simulators.update_service import candidate
 
 PROFILE = quick_machine()
-
-
-@pytest.fixture
-def service(tmp_path):
-    with UpdateService(tmp_path) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +61,7 @@ def test_a_write_that_fails_only_holds_an_update_up(service, settings, resources
         rig.drive(lambda: disk.refused == times)
         rig.settle(release.version)
         rig.drive(lambda: service.results("m-1")[-1:] == ["committed"])
-        assert rig.agent.installer.progress.unsaved_reports == 0
+        assert rig.agent.status["unreported"] == 0
         service.instruct(service.factory, reason="rollback")
         rig.settle(service.factory.version)
 

@@ -17,15 +17,8 @@ from model_service.settings import ModelSettings
 from schemas.durable import Disk
 from schemas.errors import AccessError, ServiceUnavailableError
 from schemas.updates import Role
-from tests.simulators.update_service import UpdateService
 
 BUILT = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-@pytest.fixture
-def service(tmp_path):
-    with UpdateService(tmp_path) as running:
-        yield running
 
 
 def membership(folder, join) -> Membership:

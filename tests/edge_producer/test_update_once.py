@@ -8,8 +8,6 @@ import signal
 import subprocess
 import sys
 
-import pytest
-
 from edge_producer.spool.spool import read_books
 from edge_producer.status_file import read_status
 from edge_producer.updates.update_once import settled
@@ -17,14 +15,8 @@ from schemas.profile_file import find_profile
 from tests.edge_producer.bundles import misses_golden
 from tests.edge_producer.updater_rig import UpdaterRig, edge_settings, quick_machine
 from tests.simulators.full_disk import FullDisk
-from tests.simulators.update_service import UpdateService, candidate
+from tests.simulators.update_service import candidate
 from tests.waiting import wait_until
-
-
-@pytest.fixture
-def service(tmp_path):
-    with UpdateService(tmp_path) as running:
-        yield running
 
 
 def environment(folder, devices=("m-1",), **given) -> dict[str, str]:

@@ -12,15 +12,9 @@ from schemas.durable import Disk
 from schemas.errors import AccessError, RegistryError, RetryableError
 from schemas.proto import delivery_pb2 as pb
 from tests.edge_producer.updater_rig import UpdaterRig, edge_settings, quick_machine
-from tests.simulators.update_service import UpdateService, candidate
+from tests.simulators.update_service import candidate
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
-
-
-@pytest.fixture
-def service(tmp_path):
-    with UpdateService(tmp_path) as running:
-        yield running
 
 
 def queue(folder) -> ReportQueue:

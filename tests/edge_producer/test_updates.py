@@ -17,16 +17,10 @@ from schemas.cohorts import SaltedShare
 from schemas.errors import OperatorError
 from tests.edge_producer.bundles import blind, blind_when_hot, hot, misses_golden, with_external_data
 from tests.edge_producer.updater_rig import UpdaterRig, edge_settings, one_child, quick_machine
-from tests.simulators.update_service import UpdateService, candidate
+from tests.simulators.update_service import candidate
 from tests.waiting import wait_until
 
 PROFILE = quick_machine()
-
-
-@pytest.fixture
-def service(tmp_path):
-    with UpdateService(tmp_path) as running:
-        yield running
 
 
 @pytest.fixture

@@ -1,5 +1,9 @@
 """What `edgeloop job …` and `edgeloop status` say of users' jobs, and what a person can do about one."""
 
+import json
+import signal
+import subprocess
+import sys
 from datetime import timedelta
 
 import pytest
@@ -113,3 +117,17 @@ def test_a_package_whose_entry_points_cannot_be_read_hides_no_other_job(edgeloop
     (folder / "nameless-0.1.0.dist-info").mkdir()
     names = {job["name"] for job in edgeloop.json("job", "list")}
     assert {"ingest", "aggregate", "drift", "numbering"} <= names
+
+
+@pytest.mark.kafka
+def test_a_worker_in_the_foreground_says_on_standard_output_only_how_it_ended(edgeloop):
+    command = [sys.executable, "-m", "infra", "job", "run", "--json"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes, env=edgeloop.environment({"PYTHONUNBUFFERED": "1"})) as running:
+        assert any("Ctrl-C ends it" in line for line in running.stderr)
+        running.send_signal(signal.SIGINT)
+        out, _ = running.communicate(timeout=120)
+    said = json.loads(out)
+    assert said["namespace"] == ""
+    assert said["broker"].startswith("127.0.0.1:")
+    assert (said["exit_code"] == 0) == (running.returncode == 0)

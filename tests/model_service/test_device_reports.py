@@ -7,7 +7,6 @@ from model_service.fleet.device_reports import (
     KEPT,
     note_twin,
     record_report,
-    reports_by,
     reports_of,
     statuses,
     twin_reports,
@@ -28,6 +27,12 @@ def registry(tmp_path):
     opened = Registry.open(f"sqlite:///{tmp_path / 'registry.db'}", tmp_path)
     yield opened
     opened.close()
+
+
+def reports_by(connection, device_id):
+    """Reports of a device, newest first."""
+    query = select(reports).where(reports.c.device_id == device_id).order_by(reports.c.id.desc())
+    return connection.execute(query).mappings().all()
 
 
 def report(number, nonce="n", device_id="m-1", **given):

@@ -12,7 +12,7 @@ from infra.kafka.letter_originals import originals
 from infra.kafka.log_view import dead_letters
 from schemas.topics import DEAD_LETTER, TELEMETRY, partition_for
 from stream_processors.refused_messages import LetterLimits
-from tests.simulators.cloud import Cloud, Feed
+from tests.simulators.cloud import Feed
 from tests.simulators.hostile_batches import GZIP, ZSTD, RawName, batch, send, with_offsets
 from tests.waiting import wait_until
 
@@ -21,12 +21,6 @@ pytestmark = [pytest.mark.kafka, pytest.mark.faults]
 FLOOD = 30_000
 KEY = "machine-00"
 FLOODED = partition_for(KEY)
-
-
-@pytest.fixture
-def cloud(broker, namespace, tmp_path):
-    with Cloud(broker.bootstrap_servers, namespace, tmp_path) as running:
-        yield running
 
 
 def flood(cloud, n, headers=(), value=b"x"):

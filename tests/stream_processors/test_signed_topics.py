@@ -17,17 +17,10 @@ from schemas.envelope import MessageSigner, encode_rows
 from schemas.row_schemas import SUMMARY_ROWS, fingerprint
 from schemas.topics import AGGREGATE, DEAD_LETTER, DEVICE_PARTITIONS, SUMMARY, Lane, partition_for
 from stream_processors.engine.task_loading import load_task
-from tests.simulators.cloud import Cloud
 from tests.simulators.messages import SimDevice
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.kafka]
-
-
-@pytest.fixture
-def cloud(broker, namespace, tmp_path):
-    with Cloud(broker.bootstrap_servers, namespace, tmp_path) as running:
-        yield running
 
 
 def summary(device: SimDevice, at: datetime):

@@ -4,15 +4,9 @@ import signal
 
 import pytest
 
-from tests.simulators.cloud import Cloud, Feed
+from tests.simulators.cloud import Feed
 
 pytestmark = [pytest.mark.kafka, pytest.mark.faults]
-
-
-@pytest.fixture
-def cloud(broker, namespace, tmp_path):
-    with Cloud(broker.bootstrap_servers, namespace, tmp_path) as running:
-        yield running
 
 
 def assert_exactly_once(cloud, feed):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,13 +23,16 @@ from benchmarks.workload import Workload
 from feature_store import compactor
 from feature_store.delta_entry import COMPACTOR
 from feature_store.lake import Lake
+from schemas.envelope import SealedMessage
 from schemas.tables import telemetry_table_name
 
 ROWS_PER_MESSAGE = 500
 MESSAGES = 12_000
 LEAST_MESSAGES = 6_000
-"""Of a quick run: fewer, and it may end before the second compaction."""
+"""Of a quick run."""
 LEAST_MERGES = 2
+ROUND, MOST_MESSAGES = 3_000, 30_000
+"""Sent again and again, up to the most, while there were fewer compactions."""
 QUIET_S = 3.0
 """A compactor that has used no CPU for so long has nothing to do."""
 
@@ -42,6 +46,7 @@ class Sustained(NamedTuple):
         compactor_share: Of the CPU.
         merges: Files of telemetry that the compactor wrote before the last row was applied.
         files: Of telemetry, once it had nothing left to do.
+        rows: How many it took to have two compactions.
         naive: Rows per CPU-second of the naive peer, which compacts nothing.
     """
 
@@ -50,7 +55,22 @@ class Sustained(NamedTuple):
     compactor_share: float
     merges: int
     files: int
+    rows: int
     naive: float
+
+
+class Supply:
+    """Messages of the same devices, sealed once and as many as are asked for."""
+
+    def __init__(self) -> None:
+        self.devices, self._more = workload.endless(ROWS_PER_MESSAGE)
+        self._sealed: list[SealedMessage] = []
+
+    def messages(self, start: int, end: int) -> Workload:
+        """These messages."""
+        self._sealed += islice(self._more, max(0, end - len(self._sealed)))
+        rows = (end - start) * ROWS_PER_MESSAGE
+        return Workload("500-sustained", self._sealed[start:end], rows, self.devices)
 
 
 def run(on: Stage) -> list[Measured]:
@@ -60,9 +80,18 @@ def run(on: Stage) -> list[Measured]:
         RuntimeError: A run held fewer than two compactions.
     """
     count = max(LEAST_MESSAGES, round(MESSAGES * on.effort.scale))
-    load = workload.of_size(ROWS_PER_MESSAGE, count)
-    runs = [_run(on, load) for _ in range(on.effort.runs)]
-    head = ("run", "rows/CPU-s", "wall rows/s", "compactor % of CPU", "merges", "files left", "/naive")
+    supply = Supply()
+    runs = [_run(on, supply, count) for _ in range(on.effort.runs)]
+    head = (
+        "run",
+        "rows/CPU-s",
+        "wall rows/s",
+        "compactor % of CPU",
+        "merges",
+        "files left",
+        "rows",
+        "/naive",
+    )
     rows = [
         [
             str(number),
@@ -71,6 +100,7 @@ def run(on: Stage) -> list[Measured]:
             f"{100 * r.compactor_share:.0f}",
             str(r.merges),
             str(r.files),
+            f"{r.rows:,}",
             f"{r.rows_per_cpu_s / r.naive:.2f}",
         ]
         for number, r in enumerate(runs, 1)
@@ -82,14 +112,14 @@ def run(on: Stage) -> list[Measured]:
     wall = statistics.median(r.rows_per_s for r in runs)
     beside = (
         f"naive, which compacts nothing, {naive:,.0f} (worker {ratio:.2f} of it); {merges:.0f} merges beside "
-        f"the worker, {100 * share:.0f} % of the CPU; wall {wall:,.0f} rows/s; {load.rows:,} rows"
+        f"the worker, {100 * share:.0f} % of the CPU; wall {wall:,.0f} rows/s; {runs[-1].rows:,} rows"
     )
     values = tuple(r.rows_per_cpu_s for r in runs)
     return [Measured("ingest/500-sustained", "rows per CPU-second", values, beside, "800,000")]
 
 
-def _run(on: Stage, load: Workload) -> Sustained:
-    namespace = on.namespace()
+def _run(on: Stage, supply: Supply, count: int) -> Sustained:
+    namespace, load = on.namespace(), supply.messages(0, count)
     with tempfile.TemporaryDirectory(dir=on.folder) as name:
         folder = Path(name)
         lake = Lake.open(folder / "lake")
@@ -98,19 +128,29 @@ def _run(on: Stage, load: Workload) -> Sustained:
         with ingest.running_worker(on.servers, namespace, lake.root) as process:
             meter = psutil.Process(process.pid)
             began, before = time.monotonic(), process_tree.cpu_s(meter)
-            workload.produce(on.servers, namespace, load)
-            until(lambda: ingest.applied(lake.root, "landed")[0] >= load.rows, f"{load.rows} rows", 900)
+            _land(on, namespace, lake, load)
+            while (merges := _merges(lake)) < LEAST_MERGES and count < MOST_MESSAGES:
+                _land(on, namespace, lake, supply.messages(count, count + ROUND), count)
+                count += ROUND
             took, worker = time.monotonic() - began, process_tree.cpu_s(meter) - before
-            merges = _merges(lake)
             if merges < LEAST_MERGES:
-                raise RuntimeError(f"only {merges} compactions beside the worker: more messages are needed")
+                raise RuntimeError(f"only {merges} compactions beside the worker, after {count} messages")
+            load = supply.messages(0, count)
             at_end = _compactor_s(meter)
             compacting = _once_quiet(meter)
         naive_s = loops.landed_naively(on.servers, namespace, load, folder / "naive")
         used = worker + compacting - at_end
         files = len(Lake.open(lake.root).snapshot(_table()).sizes)
     share = compacting / used
-    return Sustained(load.rows / used, load.rows / took, share, merges, files, load.rows / naive_s)
+    rates = load.rows / used, load.rows / took
+    return Sustained(*rates, share, merges, files, load.rows, load.rows / naive_s)
+
+
+def _land(on: Stage, namespace: str, lake: Lake, load: Workload, before: int = 0) -> None:
+    """Send messages after so many others, and wait until all rows are applied."""
+    workload.produce(on.servers, namespace, load)
+    rows = load.rows + before * ROWS_PER_MESSAGE
+    until(lambda: ingest.applied(lake.root, "landed")[0] >= rows, f"{rows} rows", 900)
 
 
 def _merges(lake: Lake) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count, islice
 
 import confluent_kafka as ck
 import numpy as np
@@ -65,21 +66,29 @@ class Workload:
 
 def of_size(rows_per_message: int, messages: int, senders: int = DEVICES) -> Workload:
     """Messages of equal size with seeded rows, from each device in turn; keys are random."""
+    devices, sealed = endless(rows_per_message, senders)
+    return Workload(str(rows_per_message), [*islice(sealed, messages)], rows_per_message * messages, devices)
+
+
+def endless(
+    rows_per_message: int, senders: int = DEVICES
+) -> tuple[list[DeviceRecord], Iterator[SealedMessage]]:
+    """The devices, and such messages one after the other."""
     keys = {f"bench-{i:03d}": MessageSigner.generate() for i in range(senders)}
+    return [_record(name, signer) for name, signer in keys.items()], _sealed(rows_per_message, keys)
+
+
+def _sealed(rows_per_message: int, keys: Mapping[str, MessageSigner]) -> Iterator[SealedMessage]:
     schema = telemetry_rows(machine())
     rng = np.random.default_rng(SEED)
-    sealed = []
-    for number in range(messages):
-        device = list(keys)[number % senders]
-        batch = telemetry(device, rows_per_message, number // senders, rng)
+    for number, device in ((n, d) for n in count() for d in keys):
+        batch = telemetry(device, rows_per_message, number, rng)
         value, raw = encode_rows(batch)
         envelope = Envelope(
             fingerprint(schema), "machine", device, "00000000000000aa", Lane.LIVE,
-            number // senders, rows_per_message, raw, b"", "",
+            number, rows_per_message, raw, b"", "",
         )  # fmt: skip
-        sealed.append(seal(TELEMETRY.base, envelope, value, keys[device]))
-    devices = [_record(name, signer) for name, signer in keys.items()]
-    return Workload(str(rows_per_message), sealed, rows_per_message * messages, devices)
+        yield seal(TELEMETRY.base, envelope, value, keys[device])
 
 
 def _record(device: str, signer: MessageSigner) -> DeviceRecord:

@@ -45,7 +45,7 @@ with spool.transaction():
     spool.apply(update, 0.0)
     rows = sealer.rows(1, Lane.LIVE, spool.rows.read(1, -1.0, 1.0, 500))
     sealed = rows + sealer.summaries(1)
-    sealed += sealer.books(1, spool.books.due(1, 9.0, 0.0, settled_only=False), 0.0)
+    sealed += sealer.books(spool.books.due(1, 9.0, 0.0, settled_only=False), 0.0)
     assert len({message.lane for message in sealed}) == 3
     assert sealer.reseal(rows[0].id)
 """

@@ -169,7 +169,7 @@ class _Fleet:
         """Share of the windows at or above the threshold whose row was not sent."""
         threshold = self.profile.filter.threshold or 1.0
         all_of_them = sum(score >= threshold for scores in self.model.scores.values() for score in scores)
-        return 1.0 - self.alarms_sent / max(all_of_them, 1)
+        return 1.0 - self.alarms_sent / all_of_them if all_of_them else 0.0
 
     def close(self) -> None:
         """Close the spool."""

@@ -12,7 +12,7 @@ from schemas.profile import Profile
 
 STATED_EVERY_S = 15.0
 """Shortest time between two statements of a line of the books, where the settings do not say."""
-GATHERED_PERIODS, GATHERED_S = 4.5, 6 * 3600.0
+GATHERED_PERIODS, GATHERED_S = 8.5, 6 * 3600.0
 """How long a line then waits for those of later periods, which go in the same message; and at most."""
 
 

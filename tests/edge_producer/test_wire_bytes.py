@@ -99,7 +99,7 @@ def test_rows_are_sent_as_the_same_bytes(name, seed):
 def books_before(device_id, lines, period_s):
     n = len(lines)
     (boots, periods, models, strata, revisions, *rest) = zip(*lines, strict=True)
-    *counts, gaps, thinning, blobs = rest
+    *counts, gaps, thinning, blobs, _lengths = rest
     moments = [None if blob is None else CoMoments.from_bytes(blob) for blob in blobs]
     moments = [m if m is not None and m.n else None for m in moments]
     lists = pa.list_(pa.float64())

@@ -300,7 +300,8 @@ def _strptime(index: int, text: pa.Array, said: str) -> TimeReading:
         us, halves = us + (us // 3_600_000_000 % 24 == 0) * 43_200_000_000, said
     return TimeReading(
         (index,), us, read.readable, naive, said, f"{said} was given", absolute=dated, dated=dated,
-        clocked=bool(_CLOCKED.search(said)), unread=unread, halves=halves, period_us=(DAY_S if dated else period) * 1_000_000,
+        clocked=bool(_CLOCKED.search(said)), unread=unread, halves=halves,
+        period_us=(DAY_S if dated else period) * 1_000_000,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from infra.reading.time_forms import Ints
 
@@ -36,6 +37,7 @@ _NUMBERED = re.compile(
 """Names under which numbers may tell devices apart; others are measured."""
 _FLAGGED = re.compile(r"engine|pump|machine|maschine|robot|turbine|vehicle|anlage", re.IGNORECASE)
 _NOMINAL = re.compile(r"(id|nr|no|name|number|key|serial|address|mac)$", re.IGNORECASE)
+_RESTLESS, _EACH = 0.5, 0.9
 _FLAGS = frozenset(("0", "1", "0.0", "1.0"))
 _ANSWERS = frozenset(("true", "false", "yes", "no", "on", "off", ""))
 ONE = "none"
@@ -76,7 +78,10 @@ def propose_device_column(
             continue
         left = _repeats_within(us, coded.indices.to_numpy(zero_copy_only=False))
         named = bool(_NAMED.search(name))
-        if _is_flag(name, values) or (_numeric(values) and not _NUMBERED.search(name)):
+        codes = coded.indices.to_numpy(zero_copy_only=False)
+        if _is_flag(name, values, codes):
+            continue
+        if _numeric(values) and not _NUMBERED.search(name) and not _numbers_rows(us, codes, len(values)):
             continue
         if left > (0.3 if named else 0.1) * repeats:
             continue
@@ -100,17 +105,26 @@ def named_devices(columns: Sequence[tuple[str, pa.Array]]) -> DeviceProposal | N
             continue
         values = pc.value_counts(cells.cast(pa.string()).drop_null()).to_pylist()
         often = [str(v["values"]) for v in values if int(v["counts"]) >= _ROWS_EACH]
-        if {v.strip().lower() for v in often} <= _ANSWERS or _is_flag(name, often):
+        codes = cells.cast(pa.string()).drop_null().dictionary_encode().indices.to_numpy(zero_copy_only=False)
+        if {v.strip().lower() for v in often} <= _ANSWERS or _is_flag(name, often, codes):
             continue
         if 2 <= len(often) <= MOST_DEVICES and len(often) >= len(values) / 2:
             return DeviceProposal(name, tuple(often), f"'{name}' names {len(often)} of them")
     return None
 
 
-def _is_flag(name: str, values: Sequence[str]) -> bool:
-    """Whether a column says that a machine runs: 0 and 1, under the machine's name and no number's."""
+def _is_flag(name: str, values: Sequence[str], codes: NDArray[np.int32]) -> bool:
+    """Whether a column says that a machine runs: 0 and 1 for a while, under its name and no number's."""
     flags = {v.strip() for v in values} <= _FLAGS
-    return flags and bool(_FLAGGED.search(name)) and not _NOMINAL.search(name)
+    holds = not len(codes) or (np.diff(codes) != 0).mean() < _RESTLESS
+    return flags and bool(holds) and bool(_FLAGGED.search(name)) and not _NOMINAL.search(name)
+
+
+def _numbers_rows(us: Ints, codes: NDArray[np.int32], values: int) -> bool:
+    """Whether nearly every time has each of the values once: no measurement does."""
+    times = len(np.unique(us))
+    counts = np.bincount(codes, minlength=values)
+    return len(us) >= _EACH * times * values and bool((counts <= times).all())
 
 
 def _numeric(values: Sequence[str]) -> bool:

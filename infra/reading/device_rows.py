@@ -13,6 +13,7 @@ from infra.reading.row_order import order_rows, spread_rows
 from infra.reading.time_forms import Bools, Ints
 
 Places = NDArray[np.int64]
+_ENOUGH, _FEW, _SLOW_US, _APART = 5, 4, 10_000_000, 3.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +40,8 @@ class SortedRows:
         repeated: Rows that equal another row of the device in time and every value.
         duplicate: Rows that have the time of another row of the device and other values.
         collisions: Rows that have the time of another row and other values, spread ones included.
+        level: Index of a column in which rows that share a time keep levels of their own; None: none.
+        falls: How often times fall back in the file, where its rows stand in no order.
     """
 
     devices: Mapping[str, DeviceRows]
@@ -47,6 +50,8 @@ class SortedRows:
     repeated: int
     duplicate: int
     collisions: int
+    level: int | None = None
+    falls: int = 0
 
 
 def rows_by_device(
@@ -64,22 +69,25 @@ def rows_by_device(
     devices: dict[str, DeviceRows] = {}
     words: set[str] = set()
     spread = ""
-    repeated = duplicate = collisions = 0
+    repeated = duplicate = collisions = falls = 0
+    level: int | None = None
     for name, rows in grouped(len(us), kept, names).items():
         order = order_rows(us[rows])
         words.add(order.words)
+        falls += int((np.diff(us[rows]) < 0).sum()) if order.words == "mixed" else 0
         places = kept[rows[order.places]]
         identical = _identical(places, order.us, values)
         shared = np.diff(order.us, prepend=order.us[:1] - 1) == 0
         collisions += int((shared & ~identical).sum())
         if spreads:
+            level = _level(order.us, places, values) if level is None else level
             order = spread_rows(order, identical)
             spread = spread or order.spread
         fresh = np.diff(order.us, prepend=order.us[:1] - 1) > 0
         repeated += int((~fresh & identical).sum())
         duplicate += int((~fresh & ~identical).sum())
         devices[name] = DeviceRows(order.us[fresh], places[fresh])
-    return SortedRows(devices, frozenset(words), spread, repeated, duplicate, collisions)
+    return SortedRows(devices, frozenset(words), spread, repeated, duplicate, collisions, level, falls)
 
 
 def grouped(size: int, kept: Places, names: pa.Array | None) -> dict[str, Places]:
@@ -91,6 +99,25 @@ def grouped(size: int, kept: Places, names: pa.Array | None) -> dict[str, Places
     by_code = np.argsort(codes, kind="stable")
     starts = np.searchsorted(codes[by_code], np.arange(len(coded.dictionary) + 1))
     return {str(v): by_code[starts[i] : starts[i + 1]] for i, v in enumerate(coded.dictionary.to_pylist())}
+
+
+def _level(us: Ints, places: Places, values: Sequence[NDArray[np.float64]]) -> int | None:
+    """A column whose first rows of each time differ from its second ones, as those of two devices do."""
+    starts = np.flatnonzero(np.diff(us, prepend=us[:1] - 1) != 0)
+    runs = np.diff(starts, append=len(us))
+    each = int(np.median(runs)) if len(runs) else 0
+    whole = starts[runs == each]
+    if each < 2 or len(whole) < max(_ENOUGH, len(runs) // 2):
+        return None
+    if each > _FEW and float(np.median(np.diff(us[starts]))) < _SLOW_US:
+        return None  # a signal may turn as often as times are written
+    at = places[whole[:, None] + np.arange(each)]
+    for i, column in enumerate(values):
+        rows = column[at]
+        rows = rows[np.isfinite(rows).all(axis=1)]
+        if len(rows) >= _ENOUGH and np.ptp(rows.mean(axis=0)) > _APART * float(rows.std(axis=0).max()):
+            return i
+    return None
 
 
 def _identical(places: Places, us: Ints, values: Sequence[NDArray[np.float64]]) -> Bools:

@@ -7,6 +7,7 @@ one they break at each carry. Where nothing carries within the file, it is doubt
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,12 +18,15 @@ from numpy.typing import NDArray
 from infra.reading.number_forms import is_text
 from infra.reading.time_forms import DAY_S, Bools, Ints, civil_days, read_form
 
-_HEADS = ("%Y%m%d", "%y%m%d", "%d%m%Y", "%m%d%Y", "%d%m%y", "%m%d%y")
+_HEADS = ("%Y%m%d", "%y%m%d", "%d%m%Y", "%m%d%Y", "%d%m%y", "%m%d%y", "%Y%j", "%y%j")
 _TAILS = ("", "%H", "%H%M", "%H%M%S")
 LAYOUTS = tuple(f"{head}{tail}" for head in _HEADS for tail in _TAILS)
 """Digits of a date without anything between them, as strptime formats."""
 _YEARS = {"%Y": (1900, 2100), "%y": (1980, 2050)}
 """Years that digits may mean; a short year outside is no year."""
+_LAST_ORDINAL = 2035
+"""A short year before the day of the year ends here: 44253 is a day of a spreadsheet, and not of 2044."""
+_BASES = {"%Y": 10_000, "%j": 1000}
 _MILLIS = 17
 """Digits of year, month, day and a time with milliseconds."""
 _SURELY = 0.97
@@ -86,7 +90,7 @@ def read_digit_times(
     least = min(c.breaks for c in read)
     even = [c for c in read if c.breaks == least]
     best = [c for c in even if c.moves] or even
-    counted = _breaks(whole[ok])
+    counted = breaks_of(whole[ok])
     rival = count if counted <= least and not best[0].format.startswith("%Y") else ""
     if counted < least and rival:
         return None
@@ -126,8 +130,7 @@ def _width(cells: pa.Array, whole: Ints, ok: Bools) -> int:
     longest = int(lengths.max())
     if longest == _MILLIS:
         return longest if int(lengths.min()) == _MILLIS else 0
-    even = longest + longest % 2  # a number loses the zero in front
-    return even if int(lengths.min()) >= even - 1 else 0
+    return longest if int(lengths.min()) >= longest - 1 else 0  # a number loses the zero in front
 
 
 def _with_millis(cells: pa.Array, ok: Bools) -> DigitTimes | None:
@@ -140,31 +143,40 @@ def _with_millis(cells: pa.Array, ok: Bools) -> DigitTimes | None:
 
 
 def _size(layout: str) -> int:
-    return layout.count("%") * 2 + 2 * layout.count("%Y")
+    return layout.count("%") * 2 + 2 * layout.count("%Y") + layout.count("%j")
 
 
 def _candidate(layout: str, whole: Ints, ok: Bools) -> _Candidate | None:
     """The cells under a layout; None: some are no dates."""
     rest, parts = np.where(ok, whole, 0), {}
     for directive in reversed([layout[i : i + 2] for i in range(0, len(layout), 2)]):
-        base = 10_000 if directive == "%Y" else 100
-        rest, parts[directive] = np.divmod(rest, base)
+        rest, parts[directive] = np.divmod(rest, _BASES.get(directive, 100))
     nothing = np.zeros_like(rest)
     kind = "%Y" if "%Y" in parts else "%y"
     year = parts[kind] if kind == "%Y" else np.where(parts[kind] < 69, 2000, 1900) + parts[kind]
-    days, real = civil_days(year, parts["%m"], parts["%d"])
+    days, real = _days(year, parts)
     hour, minute, second = (parts.get(d, nothing) for d in ("%H", "%M", "%S"))
-    first, end = _YEARS[kind]
+    first, end = _YEARS[kind] if layout[:4] != "%y%j" else (1980, _LAST_ORDINAL)
     fits = ok & real & (year >= first) & (year < end) & (rest == 0) & (minute < 60) & (second < 60)
     fits &= (hour < 24) | ((hour == 24) & (minute + second == 0))
     if not fits.any() or fits.sum() < _SURELY * ok.sum():
         return None
     us = (days * DAY_S + hour * 3600 + minute * 60 + second) * 1_000_000
-    last = parts[layout[-2:] if len(parts) > len(("day", "month", "year")) else "%d"][fits]
-    return _Candidate(layout, us, fits, _breaks(us[fits]), bool((last != last[0]).any()))
+    last = parts[layout[-2:] if "%H" in parts else "%d" if "%d" in parts else "%j"][fits]
+    return _Candidate(layout, us, fits, breaks_of(us[fits]), bool((last != last[0]).any()))
 
 
-def _breaks(values: NDArray[np.int64]) -> int:
+def _days(year: Ints, parts: Mapping[str, Ints]) -> tuple[Ints, Bools]:
+    """Days since 1970, and which dates exist."""
+    if "%j" not in parts:
+        return civil_days(year, parts["%m"], parts["%d"])
+    one = np.ones_like(year)
+    days, real = civil_days(year, one, one)
+    leap = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
+    return days + parts["%j"] - 1, real & (parts["%j"] >= 1) & (parts["%j"] <= 365 + leap)
+
+
+def breaks_of(values: NDArray[np.int64]) -> int:
     """Steps against the main direction, and those that are half again as long as the usual one, or longer."""
     steps = np.diff(values)
     falls = min(int((steps < 0).sum()), int((steps > 0).sum()))

@@ -31,6 +31,11 @@ class HalfDays:
     doubt: Doubt | None = None
 
 
+def half_hours(hours: Ints) -> bool:
+    """Whether hours may be those of half a day: 1 to 12, or 0 to 11."""
+    return bool((hours.min() >= 1 and hours.max() <= 12) or hours.max() <= 11)
+
+
 def with_halves(
     us: Ints, groups: Iterable[NDArray[np.int64]], options: tuple[str, ...], *, said: bool
 ) -> HalfDays:
@@ -45,23 +50,24 @@ def with_halves(
     rows = [g for g in groups if len(g)]
     times = us[np.concatenate(rows)] if rows else us[:0]
     hours = times // HOUR_US % 24
-    if not len(times) or hours.min() < 1 or hours.max() > 12:
+    if not len(times) or not half_hours(hours):
         return HalfDays(us)
     made, clear, falls = us.copy(), True, 0
     for group in rows:
         ordered = _in_order(us, group)
         found = _afternoons(us[ordered])
-        falls += int((np.diff(us[ordered]) <= -HALF_US // 2).sum())
+        steps = np.diff(us[ordered])
+        falls += int(((steps <= -HALF_US // 2) & (steps >= -HALF_US)).sum())
         clear &= found is not None
         if found is not None:
             made[ordered] = found
     days = len(np.unique(times // DAY_US))
     if clear and falls:
-        what = f"hours of 1 to 12: the rows fall by twelve hours {count(falls, 'time')}"
+        what = f"hours up to 12: the rows fall by twelve hours {count(falls, 'time')}"
         return HalfDays(made, Decision("clock", "of twelve hours, without AM and PM", what))
     if said or falls or (days > 1 and hours.min() == 1 and hours.max() == 12):
         what = (
-            f"the hours of {count(len(times), 'row')} are all 1 to 12, as of a clock of twelve hours without "
+            f"the hours of {count(len(times), 'row')} go up to 12, as of a clock of twelve hours without "
             "AM and PM, and the order of rows does not tell the halves of a day apart"
         )
         return HalfDays(us, doubt=Doubt(what, options))

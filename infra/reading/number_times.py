@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from edge_producer.sources.cells import EARLIEST_US, LATEST_US
+from infra.printing import count
 from infra.reading.digit_times import read_digit_times
 from infra.reading.number_forms import Surroundings, read_numbers
 from infra.reading.other_epochs import OTHER_EPOCHS, days_of, ticks_of
@@ -93,7 +94,7 @@ def read_number_times(
         doubt = f"may be {OTHER_EPOCHS[ticks].words}, or nanoseconds since 1970"
         return _other(ticks, values, whole, ok, doubt, (ticks, "epoch_ns"))
     for form, scale in EPOCHS.items():
-        seconds = some * scale / 1e6
+        seconds = some / (1e6 / scale)
         inside = (seconds >= EARLIEST_S) & (seconds <= LATEST_S)
         if inside.mean() >= _SURELY and (timelike or (rising and not _NUMBERED.search(name))):
             step = np.median(np.abs(np.diff(some[inside]))) * scale / 1e6 if inside.sum() > 1 else 0.0
@@ -135,8 +136,9 @@ def _digits(
     """Digits such as 20210301, 2021030112, 2103011230 or 20210301123005."""
     if not (timelike or rising):
         return None
-    count = _epoch_of(whole[ok]) or ("relative_s" if rising else "")
-    read = read_digit_times(cells, whole, ok, count, timelike=timelike)
+    days = days_of(whole[ok].astype(np.float64)) if timelike else ""
+    counted = _epoch_of(whole[ok]) or days or ("relative_s" if rising else "")
+    read = read_digit_times(cells, whole, ok, counted, timelike=timelike)
     if read is None:
         return None
     counts = time_unit(name, unit) in _COUNTED or (_NUMBERED.search(name) and not timelike)
@@ -157,6 +159,7 @@ def _epoch_of(some: Ints) -> str:
 def _relative(
     values: NDArray[np.float64], ok: Bools, name: str, unit: str, timelike: bool, rising: bool
 ) -> NumberTimes | None:
+    values = _unwrapped(values, ok)
     some = values[ok]
     days = days_of(some) if timelike else ""
     if days and ((some != np.round(some)).any() or _DATED.search(name)):
@@ -176,11 +179,27 @@ def _relative(
             doubt = f"'{name}' rises by {step:g} and names no unit of time"
             options = ("epoch_s", "relative_s", "relative_ms") if _SINCE_1970.search(name) else ()
         stated = "s"
+    falls = np.diff(some) < 0 if step > 0 else np.diff(some) > 0
+    if falls.any() and not doubt:
+        doubt = f"begins anew {count(int(falls.sum()), 'time')}, and its rows would be sorted into each other"
     why = f"rises by {step:.6g} {stated} from {some[0]:g}: time since a start that the file does not tell"
     if (some.max() - some.min()) * RELATIVE[stated] > LONGEST_US:
         return None
     us = np.round(np.where(ok, values - some[0], 0) * RELATIVE[stated]).astype(np.int64)
     return NumberTimes(us, ok, f"relative_{stated}", False, False, why, doubt, options)
+
+
+def _unwrapped(values: NDArray[np.float64], ok: Bools) -> NDArray[np.float64]:
+    """A counter of 16 or 32 bits that ran over, as if it had more."""
+    some = values[ok]
+    for bits in (16, 32):
+        size = 2.0**bits
+        falls = np.diff(some, prepend=some[:1]) < -0.9 * size
+        if falls.any() and some.min() >= 0 and some.max() < size:
+            made = values.copy()
+            made[ok] = some + np.cumsum(falls) * size
+            return made
+    return values
 
 
 def _other(

@@ -14,13 +14,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from infra.printing import count
 from infra.reading.decision_record import LOST_SHARE, ColumnRecord, Decision, DecisionRecord, Doubt
-from infra.reading.device_column import MIXED, ONE, SURELY, named_devices, propose_device_column, repeats_of
+from infra.reading.device_column import ONE
 from infra.reading.device_rows import DeviceRows, SortedRows, grouped, rows_by_device
 from infra.reading.file_set import FILE_COLUMN, FileSet, open_files
 from infra.reading.half_days import with_halves
 from infra.reading.local_times import in_utc
 from infra.reading.measured_column import ColumnWishes, MeasuredColumn, measure_columns
+from infra.reading.mixed_devices import mixed_devices, wanted_columns
 from infra.reading.row_times import anchored, implausible, unwrapped
 from infra.reading.time_choice import TimeWishes, choose_time, resembling
 from infra.reading.time_column import TimeReading
@@ -131,7 +133,8 @@ def _read(files: FileSet, wishes: ReadingWishes, now: datetime) -> ReadRecording
     kept, us = _rows(files, time, wishes, now, measured, names, draft)
     rows = rows_by_device(us, kept, names, [c.values for c in measured], spreads=time is not None)
     asked = names is None and wishes.device_column != ONE
-    proposal = _proposed(files, us, kept, used | _wanted(files, wishes.columns), rows) if asked else None
+    free = used | wanted_columns(files, wishes.columns)
+    proposal = mixed_devices(files, us, kept, free, rows, measured) if asked else None
     if names is not None:
         draft.decisions.append(Decision("device", f"column '{wishes.device_column}'", "given"))
     if proposal is not None:
@@ -293,36 +296,6 @@ def _device_names(files: FileSet, column: str, index: int | None) -> pa.Array | 
     return None if index is None else pc.fill_null(pc.utf8_trim_whitespace(files.text(index)), "")
 
 
-def _proposed(
-    files: FileSet, us: Ints, kept: NDArray[np.int64], used: set[int], rows: SortedRows
-) -> Doubt | None:
-    """A doubt where a column explains why times repeat: several devices are mixed."""
-    if rows.collisions < MIXED * len(us):
-        named = named_devices([(files.names[i], files.text(i)) for i in files.short_texts(used, SURELY)])
-        if named is None:
-            return None
-        options = (f"--device-column {_argument(named.column)}", "--device-column none")
-        return Doubt(f"several devices: {named.evidence}", options, named.values[:5])
-    repeats = repeats_of(us)
-    candidates = [(files.names[i], files.text(i).take(pa.array(kept))) for i in files.short_texts(used)]
-    if len(files.tables) > 1:
-        candidates.append((FILE_COLUMN, files.file_names().take(pa.array(kept))))
-    proposal = propose_device_column(us, candidates, repeats)
-    if proposal is None:
-        return None
-    shown = (
-        f"{len(proposal.values)}: {', '.join(proposal.values[:5])}{' …' if len(proposal.values) > 5 else ''}"
-    )
-    option = f"--device-column {_argument(proposal.column)}"
-    return Doubt(f"several devices: {proposal.evidence}", (option,), (shown,))
-
-
-def _wanted(files: FileSet, wishes: ColumnWishes) -> set[int]:
-    """Columns that a person or a profile takes as channels: they tell no devices apart."""
-    names = {n.strip() for n in (*wishes.keep, *(wishes.only or ()))}
-    return {i for i, name in enumerate(files.names) if name.strip() in names}
-
-
 def _argument(text: str) -> str:
     return shlex.quote(text)
 
@@ -334,7 +307,8 @@ def _sorted(rows: SortedRows, total: int, spread_is_wrong: bool, draft: _Draft) 
         shown = (
             "newest first: turned round" if rows.words == {"newest first"} else "not in order of time: sorted"
         )
-        draft.decisions.append(Decision("order", shown, "times of all rows"))
+        fell = f"; they fall back {count(rows.falls, 'time')}" if rows.falls else ""
+        draft.decisions.append(Decision("order", shown, f"times of all rows{fell}"))
     if rows.spread and not spread_is_wrong:
         draft.decisions.append(Decision("shared times", rows.spread, "they stand side by side in the file"))
     if rows.repeated:

@@ -158,7 +158,9 @@ def _is_sentinel(
         return count >= 2 and _is_code(value, known) and _is_beyond(value, float(rest[0]))
     if abs(value) >= _FILL and np.abs(rest[np.abs(rest) < _FILL]).max(initial=0) < abs(value) / 1e6:
         return True
-    gap = float(rest[0] - value if end == 0 else value - rest[-1])
+    if value in CODES and not np.isin(rest, list(CODES)).all():
+        rest = rest[~np.isin(rest, list(CODES))]  # two codes of one column lie far from each other, too
+    gap = float(rest[0] - value if value < rest[0] else value - rest[-1])
     width = _width(rest)
     other_side = (value < 0 <= rest[0]) or (rest[-1] <= 0 < value)
     if value in CODES or value in known:

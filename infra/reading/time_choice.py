@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from infra.reading.day_order import choose_day_order
+from infra.reading.digit_times import LAYOUTS
 from infra.reading.header import TIME_NAME
 from infra.reading.number_forms import Surroundings, read_numbers
 from infra.reading.time_column import TimeReading, read_time_column
@@ -73,7 +75,7 @@ def choose_time(
         read = read_time_column(i, column(i), name, units[i], said)
         if read is not None:
             found.append(read)
-        elif TIME_NAME.search(name) and _texts(column(i)):
+        elif (TIME_NAME.search(name) and _texts(column(i))) or _periods(column(i)):
             unread.append(name)
     parts = _from_parts(names, column)
     if parts is not None:
@@ -172,7 +174,10 @@ def _join(day: TimeReading, clock: TimeReading) -> TimeReading:
             us, ok = readings[chosen.order]
             evidence, doubt, options = chosen.evidence, chosen.doubt, chosen.open
             made = chosen.order
-    made = made if made in ORDERS else WRITTEN
+    dates = tuple(o for o in options if "%" in o)
+    if len(dates) == 1:  # a count beside a time of day is none
+        doubt, options = "", ()
+    made = made if made in (*ORDERS, *LAYOUTS) else WRITTEN
     evidence = f"a date and a time of day, joined; {evidence}"
     naive = day.naive & clock.naive if clock.naive.any() else day.naive
     return replace(
@@ -197,11 +202,18 @@ def _clock_number(index: int, name: str, column: Callable[[int], pa.Array]) -> T
         us, word = filled * 3.6e9, "hours"
     elif whole and given.max() <= 2400 and (given % 100 < 60).all() and len(np.unique(given)) > 2:
         us, word = (filled // 100 * 60 + filled % 100) * 6e7, "hours and minutes in one number"
+    elif whole and given.max() <= 240_000 and _sexagesimal(given) and len(np.unique(given)) > 2:
+        us, word = (filled // 10_000 * 3600 + filled // 100 % 100 * 60 + filled % 100) * 1e6, "hhmmss"
     elif not whole and given.max() < 1:
         us, word = np.round(filled * _DAY_US / 1000) * 1000, "shares of a day"
     else:
         return None
     return TimeReading((index,), us.astype(np.int64), ok, ok, WRITTEN, word, absolute=False, dated=False)
+
+
+def _sexagesimal(given: NDArray[np.float64]) -> bool:
+    """Whether the digits may be hours, minutes and seconds."""
+    return bool(((given % 100 < 60) & (given // 100 % 100 < 60)).all())
 
 
 def _from_parts(
@@ -261,6 +273,14 @@ def _index(names: Sequence[str], name: str) -> int:
     if found and 1 <= int(found[1]) <= len(names):
         return int(found[1]) - 1
     raise KeyError(name)
+
+
+def _periods(cells: pa.Array) -> bool:
+    """Whether a column holds months, weeks or quarters, which are no instants."""
+    if not pa.types.is_string(cells.type):
+        return False
+    some = [str(c).strip() for c in cells.slice(0, 50).drop_null().to_pylist()]
+    return bool(some) and all(re.fullmatch(r"(19|20)\d\d(\s?[-/]\s?[WQM]?|\s?[WQM])\d{1,2}", c) for c in some)
 
 
 def _texts(cells: pa.Array) -> bool:

@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 
 from edge_producer.sources.cells import instants
 from infra.reading.day_order import choose_day_order
-from infra.reading.digit_times import padded
+from infra.reading.digit_times import breaks_of, padded
+from infra.reading.half_days import half_hours
 from infra.reading.header import TIME_NAME
 from infra.reading.number_forms import MISSING, is_text, read_plain
 from infra.reading.number_times import read_number_times
@@ -36,6 +37,7 @@ from infra.reading.time_forms import (
 from schemas.recording_section import Replay
 
 _USUAL = 0.5
+_SURELY = 0.97
 _FORM_WORDS = {
     "ymd": "year, month, day in every cell", "digits": "digits of year, month and day",
     "clock": "times of day",
@@ -44,6 +46,7 @@ _FORM_WORDS = {
 }  # fmt: skip
 _DATED, _HOUR = re.compile(r"%[dmyYjbBxcDFsGuUW]"), re.compile(r"%[HITXcRr]")
 """Directives of strptime that tell a date, and that tell an hour."""
+_CLOCKED = re.compile(r"%[HIMSTXcRrf]")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,6 +132,8 @@ def read_time_column(  # noqa: PLR0911  (one return for each kind of column)
     sample = sample_of(text)
     if not len(sample):
         return None
+    if timelike and not said and (clock := _digit_clock(index, text, sample)) is not None:
+        return clock
     if _mostly(sample, r"^[+-]?(\d+[.,]?\d*|[.,]\d+)(e[+-]?\d+)?$"):
         return _numbered(index, text, name, unit, timelike, said)
     return _written(index, text, said if said in ORDERS else "")
@@ -139,6 +144,24 @@ def trimmed(cells: pa.Array) -> pa.Array:
     text = pc.utf8_trim(cells.cast(pa.string()), " \t\r\n\u00a0\ufeff\u200e'\"[]")
     none = pc.is_in(pc.utf8_lower(text), value_set=pa.array(MISSING, pa.string()))
     return pc.if_else(pc.fill_null(none, True), None, text)
+
+
+def _digit_clock(index: int, text: pa.Array, sample: pa.Array) -> TimeReading | None:
+    """Times of day as four or six digits, where they carry at 60 as no number does; None: they are none."""
+    if not _mostly(sample, r"^([01]\d|2[0-4])[0-5]\d([0-5]\d)?$"):
+        return None
+    parted = pc.replace_substring_regex(text, r"^(\d{2})(\d{2})(\d{2})$", r"\1:\2:\3")
+    parted = pc.replace_substring_regex(parted, r"^(\d{2})(\d{2})$", r"\1:\2")
+    read = read_form(parted, GO_CLOCK)
+    plain = read_plain(text)
+    if plain is None or read.ok.sum() < _SURELY * (len(text) - text.null_count):
+        return None
+    if breaks_of(read.us[read.ok]) >= breaks_of(plain[read.ok].astype(np.int64)):
+        return None
+    why = "digits of a time of day: they carry at 60"
+    return TimeReading(
+        (index,), read.us, read.ok, read.naive, WRITTEN, why, absolute=False, dated=False, clocked=True
+    )
 
 
 def _written(index: int, text: pa.Array, said_order: str) -> TimeReading | None:
@@ -201,7 +224,7 @@ def _as_options(
 def _halves(text: pa.Array, us: Ints, ok: Bools, form: str, order: str) -> str:
     """The format of cells whose hours are all 1 to 12 and that tell no half of the day; empty: they do."""
     hours = us[ok] // 3_600_000_000 % 24
-    if hours.min() < 1 or hours.max() > 12 or form == GO_MINUTES:
+    if not half_hours(hours) or form == GO_MINUTES:
         return ""
     if pc.any(pc.match_substring_regex(text, r"(?i)\d\s*[ap]\.?\s?m\b")).as_py():
         return ""
@@ -277,7 +300,8 @@ def _strptime(index: int, text: pa.Array, said: str) -> TimeReading:
         us, halves = us + (us // 3_600_000_000 % 24 == 0) * 43_200_000_000, said
     return TimeReading(
         (index,), us, read.readable, naive, said, f"{said} was given", absolute=dated, dated=dated,
-        unread=unread, halves=halves, period_us=(DAY_S if dated else period) * 1_000_000,
+        clocked=bool(_CLOCKED.search(said)), unread=unread, halves=halves,
+        period_us=(DAY_S if dated else period) * 1_000_000,
     )  # fmt: skip
 
 

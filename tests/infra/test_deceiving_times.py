@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -44,13 +45,15 @@ def as_said(path: Path, form: str) -> ReadRecording:
         ("%d%m%y%H%M", MINUTE),
         ("%m%d%Y%H%M", MINUTE),
         ("%d%m%Y", timedelta(days=1)),
+        ("%y%j", timedelta(days=1)),
+        ("%Y%j%H", HOUR),
     ],
 )
 @pytest.mark.parametrize(
     "start", [DAY, datetime(2019, 12, 30, 20, tzinfo=UTC), datetime(2009, 1, 30, tzinfo=UTC)]
 )
 def test_digits_of_a_date_are_read_where_they_carry(tmp_path, form, step, start):
-    times = instants(3000 if step == MINUTE else 300, step, start)
+    times = instants(3000 if step == MINUTE else 600, step, start)
     times = [t.replace(hour=0) for t in times] if "%H" not in form else times
     found = read(written(tmp_path, [f"{t:{form}}" for t in times]))
     assert (rows_of(found)[0], found.record.doubts) == (times, ())
@@ -256,3 +259,38 @@ def test_a_file_joined_with_itself_says_how_many_rows_repeat_and_no_change_of_cl
     assert (found.record.used, found.record.doubts) == (rows, ())
     assert any(f"{rows} rows repeat an earlier one" in n for n in found.record.notes)
     assert not any("clock" in n for n in found.record.notes)
+
+
+@pytest.mark.parametrize("form", ["%H%M", "%H%M%S"])
+@pytest.mark.parametrize("rows", [300, 3000])
+def test_digits_of_a_time_of_day_carry_at_sixty_and_count_no_seconds(tmp_path, form, rows):
+    times = instants(rows, MINUTE, datetime(2021, 3, 14, tzinfo=UTC))
+    found = read(written(tmp_path, [f"{t:{form}}" for t in times]))
+    got = rows_of(found)[0]
+    assert [t - got[0] for t in got] == [t - times[0] for t in times]
+    split = written(tmp_path, [f"{t:%y%m%d},{t:{form}}" for t in times], "date,time,a")
+    found = as_said(split, "%y%m%d") if read(split).record.doubts else read(split)
+    assert (rows_of(found)[0], found.record.doubts) == (times, ())
+    assert found.time is not None
+    kept = ReadingWishes(time=TimeWishes(found.time_columns, found.time.format))
+    assert rows_of(read(split, kept))[0] == times  # as a replay with the drafted profile
+
+
+@pytest.mark.parametrize("bits", [16, 32])
+def test_a_counter_of_milliseconds_that_runs_over_goes_on(tmp_path, bits):
+    path = written(tmp_path, [str((2**bits - 9_000 + 100 * i) % 2**bits) for i in range(300)], "millis,a")
+    found = read(path)
+    times = rows_of(found)[0]
+    assert found.record.doubts == ()
+    assert {b - a for a, b in pairwise(times)} == {timedelta(milliseconds=100)}
+
+
+def test_a_count_that_begins_anew_is_asked_for(tmp_path):
+    path = written(tmp_path, [str(i if i < 200 else i - 150) for i in range(300)], "seconds,a")
+    assert "begins anew 1 time" in read(path).record.doubts[0].what
+
+
+@pytest.mark.parametrize("cells", ["{y}-{n:02d}", "{y}-W{n:02d}", "{y} Q{n}"])
+def test_months_weeks_and_quarters_are_no_rows_a_second(tmp_path, cells):
+    rows = [cells.format(y=2010 + i // 4, n=i % 4 + 1) for i in range(40)]
+    assert "--time-column none" in options(read(written(tmp_path, rows, "period,a")))

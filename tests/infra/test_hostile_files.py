@@ -173,6 +173,38 @@ def test_measured_numbers_tell_no_devices_apart(tmp_path, name):
     )
 
 
+@pytest.mark.parametrize(("each", "step_s"), [(2, 60), (3, 1), (12, 60)])
+def test_rows_of_a_time_that_keep_their_own_levels_may_be_of_several_devices(tmp_path, each, step_s):
+    def rows(level: float) -> list[str]:
+        times = [START + timedelta(seconds=i // each * step_s) for i in range(60 * each)]
+        return [
+            f"{t:%Y-%m-%d %H:%M:%S},{20 + level * (i % each) + VALUES[i % 100] / 9:.2f}"
+            for i, t in enumerate(times)
+        ]
+
+    doubt = read(put(tmp_path, rows(10))).record.doubts[0]
+    assert "several devices without a name" in doubt.what
+    assert not read(tmp_path / "file.csv", ReadingWishes(device_column="none")).record.doubts
+    assert not read(put(tmp_path, rows(0))).record.doubts
+
+
+@pytest.mark.parametrize("name", ["group", "n"])
+def test_numbers_that_each_time_has_once_tell_devices_apart_under_any_name(tmp_path, name):
+    lines = [f"{TIMES[i // 3]:%Y-%m-%d %H:%M:%S},{i % 3 + 1},{VALUES[i % 100]}" for i in range(300)]
+    assert f"--device-column {name}" in read(put(tmp_path, lines, f"time,{name},a")).record.doubts[0].options
+
+
+def test_zero_and_one_that_take_turns_name_two_machines(tmp_path):
+    lines = [f"{t:%Y-%m-%d %H:%M:%S},{i % 2},{VALUES[i]}" for i, t in enumerate(TIMES)]
+    assert "--device-column machine" in read(put(tmp_path, lines, "time,machine,a")).record.doubts[0].options
+
+
+@pytest.mark.parametrize("codes", [("-999", "-888"), ("-9999", "9999"), ("-99", "-999", "65535")])
+def test_several_codes_of_one_column_are_all_no_values(tmp_path, codes):
+    cells = [codes[i // 10 % len(codes)] if i % 10 == 3 else str(v) for i, v in enumerate(VALUES)]
+    assert column(tmp_path, cells).cells["sentinel"] == 10
+
+
 def test_every_word_among_numbers_is_named_in_the_option(tmp_path):
     cells = [f"{101 + i % 3} kPa" if i % 2 else f"{v} A" for i, v in enumerate(VALUES)]
     lines = [f"{t:%Y-%m-%d %H:%M:%S},{c}" for t, c in zip(TIMES, cells, strict=True)]

@@ -2,6 +2,7 @@
 
 import sys
 import uuid
+from pathlib import Path
 
 from delta_sink import append
 from quixstreams import Application
@@ -28,7 +29,8 @@ app = Application(
 )
 if int(rows) == 1:
     frame = app.dataframe(app.topic(topic, value_deserializer="json"))
-    frame.sink(LocalFileSink(directory=folder, format=ParquetFormat()))
+    # It refuses "-" in a path; the driver starts us in the folder's parent.
+    frame.sink(LocalFileSink(directory=Path(folder).name, format=ParquetFormat()))
 else:
     frame = app.dataframe(app.topic(topic, value_deserializer="bytes"))
     frame.sink(_DeltaSink())

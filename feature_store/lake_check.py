@@ -15,7 +15,7 @@ from feature_store.commit_check import check_commits
 from feature_store.commit_log import CommitLog
 from feature_store.copies import file_problem, read_sound
 from feature_store.cut_store import CutStore
-from feature_store.decided_files import landed_marks
+from feature_store.decided_files import landed_marks, read_files
 from feature_store.file_check import check_files
 from feature_store.file_repair import restore
 from feature_store.lake import Lake
@@ -142,7 +142,8 @@ def _hidden(lake: Lake, cuts: CutStore, *, repair: bool) -> Iterator[LakeFinding
     landed = landed_marks(lake, log)
     concluded = {task: mark for task, mark in landed.items() if (log.applied(task) or -1) >= mark}
     newest = cuts.latest()
-    hidden = [t for t, mark in concluded.items() if mark > (newest.marks.get(t, -1) if newest else -1)]
+    shown = newest.marks if newest else {}
+    hidden = [t for t, mark in concluded.items() if _names_files(log, t, shown.get(t, -1), mark)]
     if hidden:
         if repair:
             cuts.recover()
@@ -153,6 +154,12 @@ def _hidden(lake: Lake, cuts: CutStore, *, repair: bool) -> Iterator[LakeFinding
             f"the newest cut is of an earlier moment than the tables: it lacks commits of {', '.join(hidden)}"
         )
         yield LakeFinding("_cuts", problem, outcome, healed=repair)
+
+
+def _names_files(log: CommitLog, task: str, after: int, last: int) -> bool:
+    """Whether a commit behind ``after`` names a file; one that only says how far it has read needs no cut."""
+    named = (read_files(log, task, n) for n in range(after + 1, last + 1))
+    return any(files is None or any(files.values()) for files in named)
 
 
 def _catalog(lake: Lake, *, repair: bool) -> Iterator[LakeFinding]:

@@ -171,7 +171,7 @@ BOOKS_LAYOUT = RowLayout(
         Column(
             "feature_means",
             Kind.FLOAT64_LIST,
-            "Mean of each feature over sensed rows, feature set order; null: the profile asks for no moments.",
+            "Mean of each feature over sensed rows, feature set order; null: the profile asks for none.",
             nullable=True,
         ),
         Column(

@@ -32,8 +32,8 @@ SETTLE_S = 10.0
 _EXAMPLES = (
     (
         "Which machines raised alarms?",
-        "SELECT device_id, action, count(*) AS alarms, min(event_time) AS first FROM alerts "
-        "GROUP BY ALL ORDER BY alarms DESC LIMIT 10",
+        "SELECT device_id, count(*) AS alarms, string_agg(DISTINCT action, ', ') AS actions, "
+        "min(event_time) AS first FROM alerts GROUP BY device_id ORDER BY first LIMIT 10",
     ),
     (
         "What has drifted?",
@@ -121,6 +121,7 @@ def conclude_loop(stage: DemoStage, reader: LoopReader, scenes: Sequence[SceneRe
         latest=published[-1],
         models=models,
         fleet=reader.fleet(devices, family, published[-1]),
+        waiting=tuple(reader.waiting()),
         before=quality(before, judged),
         after=compare(periods, old, new, judged) if new else None,
         loop_s=loop_s,

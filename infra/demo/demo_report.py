@@ -13,7 +13,7 @@ from rich.text import Text
 from infra.audit import Books
 from infra.demo.loop_report import LoopReport
 from infra.demo.outcome import AlarmScore, DriftScore, Latency
-from infra.demo.screen import saving
+from infra.demo.screen import beside
 from infra.printing import UNKNOWN, count, seconds, size
 
 
@@ -128,8 +128,8 @@ def _facts(report: DemoReport) -> Table:
     sent, raw, features = report.bytes_sent, report.bytes_raw, report.bytes_features
     p50, p99, outage = (seconds(s) or UNKNOWN for s in (report.live.p50, report.live.p99, report.outage.p99))
     facts = {
-        "sent": f"{size(sent)}: {saving(sent, raw)} less than raw samples ({size(raw)}), "
-        f"{saving(sent, features)} less than every feature row ({size(features)})",
+        "sent": f"{size(sent)}: {beside(sent, raw)} than raw samples ({size(raw)}), "
+        f"{beside(sent, features)} than every feature row ({size(features)})",
         "alarms": f"{count(a.true)} true, {count(a.false)} false; {count(a.missed, 'fault')} missed",
         "drift": f"{count(d.verdicts, 'verdict')}, {drift}; {count(d.false)} before anything had changed",
         "decide": f"p99 {seconds(report.decide_p99_s) or UNKNOWN} from window to local action",

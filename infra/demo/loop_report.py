@@ -48,6 +48,7 @@ class LoopReport:
         after: Old (in shadow) and new on the same windows after the commits; None: no such windows.
         loop_s: Seconds from the onset of the drift to the last device's commit; None: not all committed.
         loop_windows: The same in windows.
+        waiting: Rollouts that wait for a person, each with the reason.
     """
 
     old: str
@@ -61,6 +62,7 @@ class LoopReport:
     loop_windows: int | None
     wear: WearOutcome | None
     scenes: tuple[SceneResult, ...]
+    waiting: tuple[str, ...] = ()
 
     def failures(self) -> list[str]:
         """One line for each thing that is not as it should be; empty: all is well."""
@@ -70,6 +72,7 @@ class LoopReport:
         if self.fleet.on_latest != self.fleet.total:
             missing = count(self.fleet.total - self.fleet.on_latest, "device")
             found.append(f"not on {self.latest or 'a new model'}: {missing}")
+            found += [f"{text} (`edgeloop rollout status`)" for text in self.waiting]
         if self.after is None or not self.after.is_better:
             found.append("the new model is not shown to be better: the interval of its gain includes zero")
         if self.wear is not None and not self.wear.as_it_should:

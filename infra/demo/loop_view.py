@@ -17,10 +17,13 @@ from model_service import (
     TrainingRun,
     candidates,
     registry_tables,
+    rollout_summary,
     run_store,
 )
 from schemas.updates import UpdateResult, UpdateState
 
+_NEWEST = 5
+"""Rollouts that are looked at."""
 _RUNNING = (UpdateState.COMMITTED.value, UpdateState.WATCH.value)
 
 
@@ -202,6 +205,12 @@ class LoopReader:
             restored=sum(1 for result in ends if result == UpdateResult.RESTORED),
             refused_updates=sum(1 for result in ends if result == UpdateResult.NO_CHANGE_REFUSED),
         )
+
+    def waiting(self) -> list[str]:
+        """Rollouts that wait for a person, each with the reason; the newest first."""
+        with self.registry.reading() as connection:
+            known = rollout_summary.history(connection, "", _NEWEST)
+        return [f"rollout {r['rollout_id']} is paused: {r['paused']['reason']}" for r in known if r["paused"]]
 
     def commits(self, devices: Iterable[str], version: str) -> dict[str, datetime]:
         """When each device first reported that it runs the version."""

@@ -21,6 +21,13 @@ def saving(sent: int, whole: int) -> str:
     return share(1 - sent / whole) if whole > 0 else UNKNOWN
 
 
+def beside(sent: int, whole: int) -> str:
+    """How much less or more was sent, in words."""
+    if whole <= 0:
+        return f"{UNKNOWN} less"
+    return f"{share(abs(1 - sent / whole))} {'less' if sent <= whole else 'more'}"
+
+
 LEGEND = (
     "sensed, acked: rows so far; spools: rows that wait in each edge process; off-net: bytes kept off the "
     "network; lag: messages not yet queryable; alarms, drift verdicts: those in the lake"

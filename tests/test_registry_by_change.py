@@ -11,6 +11,7 @@ from feature_store.compaction import CompactionPolicy, compact
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from feature_store.lake_registry import DeviceRecord, DeviceRegistry, ProfileRegistry
+from schemas.boot_ids import GATEWAY
 from schemas.envelope import MessageSigner
 from stream_processors.ingest.lake_directory import LakeDirectory
 
@@ -32,30 +33,40 @@ class ReadOn:
     def check(self):
         keys = {r.key_id: r for r in self.newest.values()}
         assert self.reader.keys() == keys
-        assert self.reader.history().moments == DeviceRegistry(Lake.open(self.lake.root)).history().moments
+        anew = DeviceRegistry(Lake.open(self.lake.root))
+        assert self.reader.history().moments == anew.history().moments
+        assert self.reader.former_producers() == anew.former_producers()
+        other = LakeDirectory(ProfileRegistry(self.lake), anew)
+        for key in keys:
+            assert self.directory.signer(key).finishes == other.signer(key).finishes
         for key in KEYS:
             known = self.directory.signer(key)
             facts = known and (known.producer, known.active, known.sends_for)
             assert facts == ((key in keys and self._expected(keys[key])) or None)
 
     def _expected(self, record):
-        behind = {r.device_id for r in self.newest.values() if r.active and r.gateway == record.device_id}
-        return record.device_id, record.active, behind | {record.device_id}
+        behind = {r.device_id for r in self.newest.values() if r.active and r.producer == record.device_id}
+        return record.device_id, record.active, behind
 
 
 DEVICE_NAMES, KEYS = st.sampled_from(["a", "b", "c", "gateway"]), [f"key-{n}" for n in range(6)]
 MINUTES = count(0, 60)
 PEM = {key: MessageSigner.generate().public_pem().decode() for key in KEYS}
+
+
+def changed(name, key, gateway, active):
+    hardware, gateway = (GATEWAY, None) if name == "gateway" else ("hw", gateway)
+    return DeviceRecord(name, "machine", "site", "group", hardware, key, PEM[key], gateway, active)
+
+
 CHANGE = st.builds(
-    lambda device, key, gateway, active: DeviceRecord(
-        device, "machine", "site", "group", "hw", key, PEM[key], gateway, active
-    ),
-    DEVICE_NAMES, st.sampled_from(KEYS), st.sampled_from([None, "gateway"]), st.booleans(),
-)  # fmt: skip
+    changed, DEVICE_NAMES, st.sampled_from(KEYS), st.sampled_from([None, "gateway"]), st.booleans()
+)
 
 
 def device(name, key, gateway=None):
-    return DeviceRecord(name, "machine", "site", "group", "hw", KEYS[key], PEM[KEYS[key]], gateway, True)
+    hardware = GATEWAY if name == "gateway" else "hw"
+    return DeviceRecord(name, "machine", "site", "group", hardware, KEYS[key], PEM[KEYS[key]], gateway, True)
 
 
 @example([[device("a", 0)], [device("b", 0)], [device("b", 1)]])

@@ -131,10 +131,10 @@ def run(ctx: typer.Context, as_json: AsJson = False) -> None:
 
     settings = session(ctx).settings()
     with running_stack(log_only(settings), "job run", show_progress) as stack:
-        show_progress(f"a worker joins the group at {stack.bootstrap_servers}; Ctrl-C ends it")
+        says = f"a worker joins the group at {stack.bootstrap_servers}; Ctrl-C ends it"
         env = worker_environment(stack.bootstrap_servers, stack.namespace, stack.lake_root)
         command = [sys.executable, "-m", "stream_processors", "worker"]
-        code = _until_ended(ChildProcess("worker", command, None, env, grace_s=20.0))
+        code = _until_ended(ChildProcess("worker", command, None, env, grace_s=20.0), says)
         if as_json:
             show_json({"broker": stack.bootstrap_servers, "namespace": stack.namespace, "exit_code": code})
     raise typer.Exit(0 if code == 0 else 1)
@@ -199,9 +199,10 @@ def _unknown(name: str) -> Exception:
     return StackError(f"no job of yours is called '{name}' here: `edgeloop job status` lists them")
 
 
-def _until_ended(worker: ChildProcess) -> int:
-    """Wait until the worker or the user ends it; returns its exit code."""
+def _until_ended(worker: ChildProcess, says: str) -> int:
+    """Say what runs, and wait until the worker or the user ends it; returns its exit code."""
     try:
+        show_progress(says)
         while not worker.wait(1.0):
             pass
     except KeyboardInterrupt:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -123,10 +124,11 @@ class NumberForm:
 def read_numbers(cells: pa.Array, around: Surroundings) -> ReadNumbers:
     """Numbers of a column of text, or of one that holds numbers already."""
     if not is_text(cells.type):
-        values = typed_numbers(cells)
+        values = _without_missing(typed_numbers(cells), around.missing)
         return ReadNumbers(values, int(np.isnan(values).sum()), 0)
     fast = read_plain(cells) if around.said != "," else None
     if fast is not None:
+        fast = _without_missing(fast, around.missing)
         form = _plain_form(cells, around)
         if form is not None:
             return ReadNumbers(
@@ -145,6 +147,14 @@ def read_numbers(cells: pa.Array, around: Surroundings) -> ReadNumbers:
         form.doubt,
         unread if unread.any() else None,
     )  # fmt: skip
+
+
+def _without_missing(values: NDArray[np.float64], missing: tuple[str, ...]) -> NDArray[np.float64]:
+    """Numbers of cells that are plain numbers, NaN for those that stand for no value."""
+    for word in missing:
+        with suppress(ValueError):
+            values = np.where(values == float(word), np.nan, values)
+    return values
 
 
 def number_form(  # noqa: PLR0911  (one return for each kind of evidence)

@@ -146,7 +146,7 @@ def test_flight_mode_spools_and_live_overtakes_backlog_afterwards(tmp_path, brok
     given.state_dir.mkdir(exist_ok=True)
     offline = given.state_dir / "offline"
     offline.touch()
-    windows = [window(0.85, k, "d-1", due_s=k / 100) for k in range(300)]
+    windows = [window(0.85, k, "d-1", due_s=k / 100) for k in range(1000)]
     thread = threading.Thread(target=run, args=(given, windows))
     thread.start()
     wait_until(
@@ -156,7 +156,7 @@ def test_flight_mode_spools_and_live_overtakes_backlog_afterwards(tmp_path, brok
     offline.unlink()
     thread.join(60)
     books = read_books(given.spool_path)["d-1"]
-    assert (books.acked, books.pending) == (300, 0)
+    assert (books.acked, books.pending) == (1000, 0)
     log = Log(admin, namespace)
     log.check_numbers()
     lanes = [envelope.lane for envelope, _ in log.values["telemetry.v1"]]

@@ -53,7 +53,8 @@ def test_devices_report_and_enrol_beside_a_crowd_of_strangers(service, device, k
     with Strangers(port, kind, 150 if kind == "idle" else CROWD) as crowd:
         for number in range(2, REPORTS + 2):
             kept.Report(device.report(number), timeout=5)
-            device.delivery().Report(device.report(100 + number), timeout=5, wait_for_ready=True)  # over a new connection
+            over_a_new_connection = device.delivery()
+            over_a_new_connection.Report(device.report(100 + number), timeout=5, wait_for_ready=True)
         with service.joined(f"new-{kind}-{listener}") as newcomer:
             newcomer.delivery().Report(newcomer.report(1), timeout=5)
         assert crowd.held() <= LIMITS.silent_each + LIMITS.greeted_each

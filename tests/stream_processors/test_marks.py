@@ -70,6 +70,14 @@ def test_a_number_that_was_given_up_is_closed_and_others_stay_known():
     ]  # fmt: skip
 
 
+def test_what_was_given_up_outlives_a_restart():
+    marks = LaneMarks()
+    for number in range(1, 2 * (MOST_RANGES + 2), 2):
+        marks.add(number, bytes(32))
+    assert marks.given_up > 0
+    assert LaneMarks.from_state(marks.to_state()) == marks
+
+
 def test_a_number_may_lie_far_above_but_not_absurdly_far():
     marks = LaneMarks(mark=7)
     assert marks.status(7 + LARGEST_JUMP - 1) is NumberStatus.NEW

@@ -130,7 +130,8 @@ def test_a_limit_lowered_under_load_costs_no_row_and_doubles_none(tmp_path, brok
     results = []
     thread = threading.Thread(target=lambda: results.append(run(given, paced)))
     thread.start()
-    wait_until(lambda: seqs(admin, namespace), 60, "a first message")
+    # Each new connection asks for the limits, the last one some second after the first message.
+    wait_until(lambda: len(seqs(admin, namespace)) > 300, 60, "messages of some seconds")
     limit(1500)
     thread.join(120)
     assert results[0].drained, results

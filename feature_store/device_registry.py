@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -120,13 +120,6 @@ class DeviceRegistry:
         if gateway is not None and (gateway not in known or known[gateway].hardware != GATEWAY):
             raise ValueError(f"{gateway} is no gateway: `edgeloop fleet invite-gateway {gateway}`")
         self.register([replace(known[d], gateway=gateway) for d in wanted])
-
-    def former_producers(self) -> Mapping[str, Mapping[str, datetime]]:
-        """Who once sent for a device and does not any more, and until when, by device id.
-
-        Devices that have always had the same producer are left out.
-        """
-        return self.history().former
 
     def keys(self) -> dict[str, DeviceRecord]:
         """Newest record of each device by its key's id, revoked ones too. Cheap while nothing changes."""

@@ -35,7 +35,7 @@ class ReadOn:
         assert self.reader.keys() == keys
         anew = DeviceRegistry(Lake.open(self.lake.root))
         assert self.reader.history().moments == anew.history().moments
-        assert self.reader.former_producers() == anew.former_producers()
+        assert self.reader.history().former == anew.history().former
         other = LakeDirectory(ProfileRegistry(self.lake), anew)
         for key in keys:
             assert self.directory.signer(key).finishes == other.signer(key).finishes

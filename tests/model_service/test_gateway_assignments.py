@@ -63,7 +63,7 @@ def test_a_device_is_assigned_to_a_gateway_and_back_to_itself(site):
     assert await_assigned(Lake.open(site.settings.lake_root), [DEVICE], GATE, 0.0)
     site.assign(DEVICE)
     assert site.senders() == {GATE: None, DEVICE: None}
-    assert list(site.lake.former_producers()[DEVICE]) == [GATE]
+    assert list(site.lake.history().former[DEVICE]) == [GATE]
     assert not await_assigned(Lake.open(site.settings.lake_root), [DEVICE], GATE, 0.0)
 
 
@@ -80,7 +80,7 @@ def test_a_device_that_joins_again_stays_behind_its_gateway(site):
     site.join_as(device(gateway=GATE))
     site.join_as(device())
     assert site.senders()[DEVICE] == GATE
-    assert site.lake.former_producers() == {}
+    assert site.lake.history().former == {}
 
 
 def test_an_issuer_that_starts_anew_passes_on_what_changed_while_it_was_away(site):

@@ -187,20 +187,27 @@ class Checkpoint:
     def _stage_next(
         self, left: dict[int, list[Sequence[RawMessage]]], stopped: dict[int, str], now: datetime
     ) -> list[CommitRecord]:
-        """Stage the next portion of each task; what its record does not take becomes the portion after it."""
+        """Stage the next portion of each task; what its record does not take becomes the portion after it.
+
+        Jobs of a task run while the files of the one before are written.
+        """
         staged = []
-        for task in list(left):
-            portion = left[task].pop(0)
-            try:
-                record = self.stage(task, portion, now)
-            except (DamagedLakeError, TasksStoppedError) as exc:
-                stopped[task] = f"{task_name(task)} is stopped: {exc}"
-                continue
-            if record is not None:
-                staged.append(record)
-                ends = {topic: end for topic, (_, end) in record.offsets.items()}
-                if rest := [m for m in portion if m.offset >= ends.get(m.topic, 0)]:
-                    left[task].insert(0, rest)
+        given = {task: parts.pop(0) for task, parts in left.items()}
+        try:
+            begun = {task: self._staging.begin(self._tasks[task], given[task], now) for task in given}
+            for task, outcome in begun.items():
+                try:
+                    record = outcome()
+                except (DamagedLakeError, TasksStoppedError) as exc:
+                    stopped[task] = f"{task_name(task)} is stopped: {exc}"
+                    continue
+                if record is not None:
+                    staged.append(record)
+                    ends = {topic: end for topic, (_, end) in record.offsets.items()}
+                    if rest := [m for m in given[task] if m.offset >= ends.get(m.topic, 0)]:
+                        left[task].insert(0, rest)
+        finally:
+            self._staging.abandon()
         return staged
 
     def _commit(

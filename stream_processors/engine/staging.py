@@ -15,8 +15,10 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
 
@@ -112,14 +114,23 @@ def is_essential(jobs: Sequence[Job], name: str) -> bool:
     return any(getattr(job, "essential", False) for job in jobs if job.name == name)
 
 
+Begun = Callable[[], CommitRecord | None]
+"""Waits for what was begun, and returns the record to decide on; None: there is nothing to commit."""
+
+
 class RecordWriter:
     """Turns a draft into a record whose files are on disk and that no commit names yet."""
 
     def __init__(self, parts: StagingParts) -> None:
         self._parts = parts
+        self._files = ThreadPoolExecutor(1, "files")
 
     def record(self, state: TaskState, now: datetime, draft: CommitDraft) -> CommitRecord:
         """The record to decide on."""
+        return self.begin(state, now, draft)()
+
+    def begin(self, state: TaskState, now: datetime, draft: CommitDraft) -> Callable[[], CommitRecord]:
+        """Have a thread write the files, while jobs of other tasks run; the outcome waits for them."""
         n, apart = state.n + 1, quarantine(draft.guilty) if draft.guilty else NOTHING
         messages, large = split_publishable((*draft.output.messages, *apart.letters))
         entries = [*draft.set_aside, *apart.entries]
@@ -136,13 +147,16 @@ class RecordWriter:
         if apart.rows.num_rows:
             known = [rows[QUARANTINE.name]] if QUARANTINE.name in rows else []
             rows[QUARANTINE.name] = pa.concat_tables([*known, apart.rows])
+        files = {
+            t: self._files.submit(self._parts.lake.stage, t, part, state.task, n) for t, part in rows.items()
+        }
         record = CommitRecord(
             task=state.task,
             n=n,
             clock=now.isoformat(),
             log=state.log or self._parts.log_identity(),
             offsets=_spans(state, draft.messages),
-            files={t: tuple(self._parts.lake.stage(t, part, state.task, n)) for t, part in rows.items()},
+            files={},
             state=draft.output.state,
             counters=dict(counters),
             messages=messages,
@@ -150,8 +164,13 @@ class RecordWriter:
             set_aside=tuple(entries),
             stopped=draft.stopped,
         )
-        record.to_bytes()  # what cannot be written is a fault of the jobs' output, and shows here
-        return record
+
+        def written() -> CommitRecord:
+            whole = replace(record, files={table: tuple(file.result()) for table, file in files.items()})
+            whole.to_bytes()  # what cannot be written is a fault of the jobs' output, and shows here
+            return whole
+
+        return written
 
 
 class Staging:
@@ -162,6 +181,7 @@ class Staging:
         self.writer = RecordWriter(parts)
         self._recent: dict[str, RecentMessages] = {}
         self.late: dict[str, Counter[str]] = {}
+        self._open: dict[str, TaskState] = {}  # tasks whose batches are marked as being worked on
 
     def stage(self, state: TaskState, messages: Sequence[RawMessage], now: datetime) -> CommitRecord | None:
         """The record of the next commit, of all messages or of the first of them.
@@ -172,40 +192,88 @@ class Staging:
         Raises:
             TasksStoppedError: The landing job fails through our own fault.
         """
-        isolated, error = self._tried_in_child(state, messages, now), None
-        if isolated is None:
+        return self.begin(state, messages, now)()
+
+    def begin(self, state: TaskState, messages: Sequence[RawMessage], now: datetime) -> Begun:
+        """Run the jobs, and have a thread write their rows; the outcome is as ``stage`` has it.
+
+        Until it is called, or ``abandon`` is, the batch counts as being worked on.
+        """
+        isolated = self._tried_in_child(state, messages, now)
+        if isolated is not None:
+            return partial(self._outcome, state, messages, isolated, now)
+        try:
+            record = self._begun_record(state, messages, (), now)
+        except Exception as exc:  # noqa: BLE001  (raised, or judged, in its turn)
+            return partial(self._without_cause, state, messages, now, exc)
+
+        def finished() -> CommitRecord | None:
             try:
-                return self._record(state, messages, (), now)
-            except Exception as exc:
-                if not blames_input(exc):
-                    raise
-                log.warning("a job of %s fails; looking for the cause", state.task, exc_info=exc)
-                error = exc
-            trial = TrialRun(
-                active(self._parts.jobs, state), now, self._parts.lake.check, self._parts.progress
-            )
-            isolated = self._isolate(trial, state, messages)
-            if _passes(isolated) and isolated.taken == len(messages):
-                raise error  # it does not fail on trial: the fault is not in the jobs
+                return record()
+            except Exception as exc:  # noqa: BLE001  (likewise)
+                return self._without_cause(state, messages, now, exc)
+
+        return finished
+
+    def abandon(self) -> None:
+        """Forget what was begun and not finished; its files are named by no commit."""
+        for state in list(self._open.values()):
+            self._end(state)
+
+    def _without_cause(
+        self, state: TaskState, messages: Sequence[RawMessage], now: datetime, error: Exception
+    ) -> CommitRecord | None:
+        """The record of a batch that fails: what makes it fail is looked for, and set aside."""
+        if not blames_input(error):
+            raise error
+        log.warning("a job of %s fails; looking for the cause", state.task, exc_info=error)
+        trial = TrialRun(active(self._parts.jobs, state), now, self._parts.lake.check, self._parts.progress)
+        isolated = self._isolate(trial, state, messages)
+        if _passes(isolated) and isolated.taken == len(messages):
+            raise error  # it does not fail on trial: the fault is not in the jobs
         return self._outcome(state, messages, isolated, now)
 
     def _record(
         self, state: TaskState, kept: Sequence[RawMessage], guilty: Sequence[GuiltyMessage], now: datetime
     ) -> CommitRecord | None:
+        return self._begun_record(state, kept, guilty, now)()
+
+    def _begun_record(
+        self, state: TaskState, kept: Sequence[RawMessage], guilty: Sequence[GuiltyMessage], now: datetime
+    ) -> Begun:
         """The commit of some messages, with others set aside; marked while it is worked on."""
-        self._marks.begin(state, kept)
+        self._begin(state, kept)
         try:
             output = run_jobs(active(self._parts.jobs, state), kept, state, now)
             decided = [*kept, *(g.message for g in guilty)]
             late = self.late.get(state.task, Counter())
             if not output and not decided and not late:
-                return None
-            record = self.writer.record(state, now, CommitDraft(output, decided, guilty, late=late))
+                self._end(state)
+                return lambda: None
+            draft = CommitDraft(output, decided, guilty, late=late)
+            written = self.writer.begin(state, now, draft)
+        except BaseException:
+            self._end(state)
+            raise
+
+        def finished() -> CommitRecord:
+            try:
+                record = written()
+            finally:
+                self._end(state)
             self.late.pop(state.task, None)
             self._recent.setdefault(state.task, RecentMessages()).note(len(decided), guilty)
             return record
-        finally:
-            self._marks.end(state)
+
+        return finished
+
+    def _begin(self, state: TaskState, messages: Sequence[RawMessage]) -> None:
+        self._open[state.task] = state
+        self._marks.begin(state, messages)
+
+    def _end(self, state: TaskState) -> None:
+        self._open.pop(state.task, None)
+        self._marks.end(state)
 
     def _tried_in_child(
         self, state: TaskState, messages: Sequence[RawMessage], now: datetime

@@ -6,7 +6,7 @@ Vectorised over all messages of one schema: the cost is in the number of calls, 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.errors import MessageError
 from schemas.profile import Profile
 from schemas.row_schemas import CONTEXT, END_YEAR, FIRST_YEAR, RULES, TIME, Reason
 from schemas.tables import PROFILE, PROVENANCE, QUARANTINE, telemetry_table
@@ -42,6 +41,34 @@ class Landed:
     refused: pa.Table
 
 
+class _Verdicts:
+    """Which rows are good, and why each of the others is not: the first reason counts.
+
+    Attributes:
+        good: One truth value a row.
+    """
+
+    def __init__(self, messages: Sequence[Admitted], n: int) -> None:
+        self.good = np.ones(n, dtype=bool)
+        self._why: dict[int, tuple[str, str]] = {}
+        start = 0
+        for message in messages:  # rows that the gateway which sent them may not send
+            for row, error in (message.foreign or {}).items():
+                self._why[start + row] = (type(error).__name__, str(error))
+                self.good[start + row] = False
+            start += message.rows.n if message.rows is not None else 0
+
+    def refuse(self, bad: np.ndarray, why: str) -> None:
+        """Refuse rows for what they hold."""
+        if bad.any():
+            self._why |= dict.fromkeys(np.flatnonzero(bad & self.good).tolist(), ("PolicyError", why))
+            self.good &= ~bad
+
+    def of(self, row: int) -> tuple[str, str]:
+        """Class of the error, and the reason, of a refused row."""
+        return self._why[row]
+
+
 def provenance(messages: Sequence[Admitted]) -> dict[str, pa.Array]:
     """Columns known_at, _partition, _offset and _row of the rows of these messages, in order."""
     counts = np.array([m.rows.n if m.rows is not None else 1 for m in messages])
@@ -67,17 +94,18 @@ def land_telemetry(messages: Sequence[Admitted], profile: Profile) -> Landed:
     columns = {name: table.column(name) for name in table.column_names}
     columns |= provenance(messages)
     features = [n for n in profile.feature_names if n in columns]
-    good, reason = _check_policy(columns, profile)
+    verdicts = _Verdicts(messages, table.num_rows)
+    _check_policy(columns, profile, verdicts)
     for name in (*features, "score"):
         columns[name], infinite = _finite_or_null(columns[name])
         if infinite is not None:
-            good, reason = _refuse(good, reason, infinite, f"{name} is infinite")
+            verdicts.refuse(infinite, f"{name} is infinite")
     score = columns["score"].fill_null(0.0).to_numpy()
-    good, reason = _refuse(good, reason, (score < 0) | (score > 1), "score is outside [0, 1]")
+    verdicts.refuse((score < 0) | (score > 1), "score is outside [0, 1]")
     columns |= _plausible_time(columns, profile)
     columns["featureset"] = _constant(_meta(table.schema, "featureset"), table.num_rows)
     columns["extra"] = _extra(columns, profile, table.num_rows)
-    return _split(columns, telemetry_table(profile).schema, good, reason, messages)
+    return _split(columns, telemetry_table(profile).schema, verdicts, messages)
 
 
 def land_statements(messages: Sequence[Admitted], schema: pa.Schema, profile: str) -> Landed:
@@ -86,25 +114,24 @@ def land_statements(messages: Sequence[Admitted], schema: pa.Schema, profile: st
     columns = {name: table.column(name) for name in table.column_names}
     columns |= provenance(messages)
     columns[PROFILE.name] = _constant(profile, table.num_rows)
-    good = np.ones(table.num_rows, dtype=bool)
-    reason = np.full(table.num_rows, "", dtype=object)
+    verdicts = _Verdicts(messages, table.num_rows)
     for field in schema:
         if field.type == pa.int64() and field.name not in ("boot_id", "_offset"):
             negative = columns[field.name].to_numpy() < 0
-            good, reason = _refuse(good, reason, negative, f"{field.name} is negative")
+            verdicts.refuse(negative, f"{field.name} is negative")
             absurd = columns[field.name].to_numpy() > LARGEST_COUNT
-            good, reason = _refuse(good, reason, absurd, f"{field.name} is absurdly large")
+            verdicts.refuse(absurd, f"{field.name} is absurdly large")
         elif field.type == pa.float64():
             values = columns[field.name].fill_null(0.0).to_numpy()
-            good, reason = _refuse(good, reason, ~np.isfinite(values), f"{field.name} is not finite")
+            verdicts.refuse(~np.isfinite(values), f"{field.name} is not finite")
         elif field.type == pa.string():
             invalid = np.asarray(pc.match_substring_regex(columns[field.name], _INVALID_NAME))
-            good, reason = _refuse(good, reason, invalid, f"{field.name} is no name")
+            verdicts.refuse(invalid, f"{field.name} is no name")
         elif field.type == TIME and field.name != "known_at":
             time_us = columns[field.name].cast(pa.int64()).to_numpy()
             outside = ~_in_calendar(time_us)
-            good, reason = _refuse(good, reason, outside, f"{field.name} is in no calendar")
-    return _split(columns, schema, good, reason, messages)
+            verdicts.refuse(outside, f"{field.name} is in no calendar")
+    return _split(columns, schema, verdicts, messages)
 
 
 def _concat(messages: Sequence[Admitted]) -> pa.Table:
@@ -140,14 +167,7 @@ def _finite_or_null(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, np.ndarra
     return column, np.isinf(values)
 
 
-def _refuse(good: np.ndarray, reason: np.ndarray, bad: np.ndarray, why: str) -> tuple[np.ndarray, np.ndarray]:
-    if bad.any():
-        reason[good & bad] = why
-        good = good & ~bad
-    return good, reason
-
-
-def _check_policy(columns: dict[str, pa.ChunkedArray], profile: Profile) -> tuple[np.ndarray, np.ndarray]:
+def _check_policy(columns: dict[str, pa.ChunkedArray], profile: Profile, verdicts: _Verdicts) -> None:
     policy = profile.filter
     reasons = columns["reasons"].to_numpy()
     sample_p = columns["sample_p"].to_numpy()
@@ -156,19 +176,17 @@ def _check_policy(columns: dict[str, pa.ChunkedArray], profile: Profile) -> tupl
     context = (reasons & CONTEXT) != 0
     # What the filter gave the row; thinning has halved it a whole number of times since, down to the floor.
     pi = np.where(reasons & RULES, 1.0, sample_p)
-    reason = np.full(len(q), "", dtype=object)
-    good = np.ones(len(q), dtype=bool)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         halvings = -np.log2(q / pi)
         whole = np.abs(halvings - np.round(halvings)) < _TINY
         floor = -np.log2(policy.thinning_floor) + _TINY
         rate_ok = (sample_p >= policy.p_min - _TINY) & (sample_p <= policy.p + _TINY)
         allowed = (q > 0) & (q <= 1) & whole & (halvings >= -_TINY) & (halvings <= floor)
-    good, reason = _refuse(good, reason, ~rate_ok, "sample_p is not one the policy allows")
+    verdicts.refuse(~rate_ok, "sample_p is not one the policy allows")
     strange = context & (stated | ((reasons & _SELECTED) != 0))
-    good, reason = _refuse(good, reason, strange, "context that a rule or the sample selected")
+    verdicts.refuse(strange, "context that a rule or the sample selected")
     wrong = ~context & ~allowed
-    return _refuse(good, reason, wrong, "inclusion_probability is not one the policy allows")
+    verdicts.refuse(wrong, "inclusion_probability is not one the policy allows")
 
 
 def _plausible_time(columns: dict[str, pa.ChunkedArray], profile: Profile) -> dict[str, pa.Array]:
@@ -201,38 +219,25 @@ def _extra(columns: dict[str, pa.ChunkedArray], profile: Profile, n: int) -> pa.
     return pa.array([json.dumps(row, default=str) for row in values], pa.string())
 
 
-def _foreign(messages: Sequence[Admitted]) -> Iterator[tuple[int, MessageError]]:
-    """Rows that the gateway which sent them may not send, by number in all messages."""
-    start = 0
-    for message in messages:
-        for row, error in (message.foreign or {}).items():
-            yield start + row, error
-        start += message.rows.n if message.rows is not None else 0
-
-
 def _split(
     columns: dict[str, pa.ChunkedArray],
     schema: pa.Schema,
-    good: np.ndarray,
-    reason: np.ndarray,
+    verdicts: _Verdicts,
     messages: Sequence[Admitted],
 ) -> Landed:
-    n = len(good)
-    error = np.full(n, "PolicyError", dtype=object)
-    for row, refused_row in _foreign(messages):
-        good[row], reason[row], error[row] = False, str(refused_row), type(refused_row).__name__
+    good, n = verdicts.good, len(verdicts.good)
     arrays = [columns[f.name] if f.name in columns else pa.nulls(n, f.type) for f in schema]
     table = pa.table(arrays, schema=schema)
     if good.all():
         return Landed(table, QUARANTINE.schema.empty_table())
     bad = np.flatnonzero(~good)
     refused = table.take(pa.array(bad))
-    k = len(bad)
+    why, k = [verdicts.of(row) for row in bad.tolist()], len(bad)
     fields = {
         "topic": _constant(messages[0].message.topic, k),
         "producer": refused.column("device_id"),
-        "error": pa.array(error[bad].tolist(), pa.string()),
-        "reason": pa.array(reason[bad].tolist(), pa.string()),
+        "error": pa.array([error for error, _ in why], pa.string()),
+        "reason": pa.array([reason for _, reason in why], pa.string()),
         "n_rows": pa.array(np.ones(k, dtype="int64")),
         "n_bytes": pa.array(np.zeros(k, dtype="int64")),
         "verified": pa.array(np.ones(k, dtype=bool)),

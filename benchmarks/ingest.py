@@ -30,6 +30,8 @@ from schemas.topics import DEVICE_PARTITIONS
 from stream_processors.engine.task_loading import task_name
 
 MESSAGES = {1: 20_000, 10: 16_000, 100: 8_000, 500: 3_000, 2000: 1_000}
+BACKLOG = "-backlog"
+"""Behind the rows a message: signed as a device signs what it seals of a backlog."""
 PEERS = ("bare", "materialised", "verified", "naive")
 FLOORS = {"500": "200,000"}
 
@@ -62,16 +64,18 @@ class Rates:
 
 def run(on: Stage, only: tuple[str, ...] = ()) -> list[Measured]:
     """Measure every size and the fleet's own traffic; print one table."""
-    names = only or (*map(str, MESSAGES), "fleet")
-    loads = [on.fleet if n == "fleet" else _of_size(int(n), on.effort.scale) for n in names]
+    names = only or (*(f"{n}{b}" for n in MESSAGES for b in ("", BACKLOG)), "fleet")
+    loads = [on.fleet if n == "fleet" else _of_size(n, on.effort.scale) for n in names]
     rates = [_measure(on, load) for load in loads]
     head = ("rows/message", "B/row", "commits", "worker rows/CPU-s", *PEERS, *(f"/{p}" for p in PEERS))
     print(table(head, [_row(r) for r in rates]), flush=True)
     return [r.measured() for r in rates]
 
 
-def _of_size(rows_per_message: int, scale: float) -> Workload:
-    return workload.of_size(rows_per_message, round(MESSAGES[rows_per_message] * scale))
+def _of_size(name: str, scale: float) -> Workload:
+    rows = int(name.removesuffix(BACKLOG))
+    make = workload.backlog_of_size if name.endswith(BACKLOG) else workload.of_size
+    return make(rows, round(MESSAGES[rows] * scale))
 
 
 def _row(r: Rates) -> list[str]:

@@ -11,6 +11,7 @@ import confluent_kafka as ck
 import numpy as np
 import pyarrow as pa
 
+from edge_producer.sending.sealing import FEWEST_TOGETHER, MOST_TOGETHER
 from feature_store.lake import Lake
 from feature_store.lake_registry import DeviceRecord, DeviceRegistry, ProfileRegistry
 from schemas.envelope import Envelope, MessageSigner, SealedMessage, encode_rows, seal
@@ -18,6 +19,7 @@ from schemas.packed_schemas import packed_books_rows, packed_summary_rows
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
 from schemas.row_schemas import BOOKS_ROWS, SUMMARY_ROWS, Reason, fingerprint, telemetry_rows
+from schemas.sealed_together import sealed_together
 from schemas.topics import TELEMETRY, Lane
 
 SEED = 7
@@ -70,12 +72,33 @@ def of_size(rows_per_message: int, messages: int, senders: int = DEVICES) -> Wor
     return Workload(str(rows_per_message), [*islice(sealed, messages)], rows_per_message * messages, devices)
 
 
+def backlog_of_size(rows_per_message: int, messages: int, senders: int = DEVICES) -> Workload:
+    """The same messages, signed as a device signs what it seals of a backlog: many at once."""
+    keys = _keys(senders)
+    sealed = [*islice(_sealed(rows_per_message, keys), messages)]
+    for device, signer in keys.items():
+        own = [i for i, m in enumerate(sealed) if m.key.decode() == device]
+        for start in range(0, len(own), MOST_TOGETHER):
+            places = own[start : start + MOST_TOGETHER]
+            if len(places) >= FEWEST_TOGETHER:
+                for place, one in zip(
+                    places, sealed_together([sealed[i] for i in places], signer), strict=True
+                ):
+                    sealed[place] = one
+    devices = [_record(name, signer) for name, signer in keys.items()]
+    return Workload(f"{rows_per_message}-backlog", sealed, rows_per_message * messages, devices)
+
+
 def endless(
     rows_per_message: int, senders: int = DEVICES
 ) -> tuple[list[DeviceRecord], Iterator[SealedMessage]]:
     """The devices, and such messages one after the other."""
-    keys = {f"bench-{i:03d}": MessageSigner.generate() for i in range(senders)}
+    keys = _keys(senders)
     return [_record(name, signer) for name, signer in keys.items()], _sealed(rows_per_message, keys)
+
+
+def _keys(senders: int) -> dict[str, MessageSigner]:
+    return {f"bench-{i:03d}": MessageSigner.generate() for i in range(senders)}
 
 
 def _sealed(rows_per_message: int, keys: Mapping[str, MessageSigner]) -> Iterator[SealedMessage]:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from edge_producer.sensed_rows import Row
 from schemas.columns import Kind, RowLayout
-from schemas.envelope import encode_rows, unpack
+from schemas.envelope import encode_rows
 from schemas.errors import DecodeError
+from schemas.lz4_block import unpack
 from schemas.packed_rows import is_of, is_packed, unpack_rows
 from schemas.packed_schemas import summaries_of
 from schemas.row_batch import RowBatch, binaries, fixed, lists, texts

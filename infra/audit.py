@@ -215,12 +215,12 @@ def _keys(scope: AuditScope, lake_root: Path) -> dict[tuple[str, str], MessageVe
 def _verified(message: LogMessage, keys: Mapping[tuple[str, str], MessageVerifier]) -> Envelope | None:
     """Envelope of a message that its producer signed; None: somebody else wrote it."""
     try:
-        envelope, signature = read_envelope(message.key, message.headers)
+        envelope, proof = read_envelope(message.key, message.headers)
         verifier = keys.get((envelope.producer, envelope.signer))
         if verifier is None:
             return None
         content = (message.key or b"", message.headers, message.value or b"")
-        verify(TELEMETRY.base, *content, envelope, signature, verifier)
+        verify(TELEMETRY.base, *content, envelope, proof, verifier)
     except MessageError:
         return None
     return envelope

@@ -1,7 +1,8 @@
 """Sealed messages: rows as bytes, headers, digest and signature.
 
 A message is sealed once. A resend is byte for byte the same, so a known message number with another digest
-means that two writers share one identity. The signature covers topic, headers and value.
+means that two writers share one identity. The signature covers topic, headers and value, of one message or of
+many (``message_tree``).
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import cramjam
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -19,8 +19,10 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
     encode_dss_signature,
 )
 
-from schemas.arrow_bounds import check_unpacked, check_value
+from schemas.arrow_bounds import check_unpacked
 from schemas.errors import DecodeError, SignatureError
+from schemas.lz4_block import pack, unpack
+from schemas.message_tree import leaf_of, root_of, signed_root
 from schemas.packed_rows import PACKING, pack_rows
 from schemas.row_batch import RowBatch
 from schemas.row_schemas import fingerprint
@@ -36,6 +38,10 @@ MAX_HEADERS = 32
 MAX_HEADER_BYTES = 8 * 1024
 """Bound on all headers of a message together, names included."""
 _COORDINATE_BYTES = 32
+_MOST_HELD = 4
+"""Signatures that a key remembers: a producer's messages come in the order in which it sealed them."""
+PROOF_HEADERS = frozenset({"signature", "path"})
+"""What a signature does not cover: itself, and the way to what it covers."""
 _KEY_ID_CHARS = 16
 
 Headers = list[tuple[str, bytes]]
@@ -67,6 +73,17 @@ class Envelope(NamedTuple):
     raw_bytes: int
     digest: bytes
     signer: str
+
+
+class Proof(NamedTuple):
+    """That a message is its producer's.
+
+    Attributes:
+        path: Way from the message to the root that is signed; None: the message itself is.
+    """
+
+    signature: bytes
+    path: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -140,6 +157,20 @@ class MessageVerifier:
             raise SignatureError("the device key must be a P-256 key")
         self._key = key
         self.key_id = key_id(key)
+        self._held: set[tuple[bytes, bytes]] = set()
+
+    def verify_once(self, signature: bytes, data: bytes) -> None:
+        """As ``verify``; nothing is computed where the same came a short while ago, and held.
+
+        Raises:
+            SignatureError: It is not valid.
+        """
+        if (signature, data) in self._held:
+            return
+        self.verify(signature, data)
+        if len(self._held) >= _MOST_HELD:
+            self._held.clear()
+        self._held.add((signature, data))
 
     def verify(self, signature: bytes, data: bytes) -> None:
         """Return if the signature is valid.
@@ -182,31 +213,6 @@ def encode_rows(batch: Rows) -> tuple[bytes, int]:
     packed = isinstance(batch, RowBatch) and PACKING in batch.layout.metadata
     raw = pack_rows(batch) if packed else batch.serialize()  # type: ignore[arg-type]  # it is a RowBatch
     return pack(raw), len(raw)
-
-
-def pack(raw: bytes) -> bytes:
-    """Bytes as one lz4 block, without its length."""
-    return bytes(cramjam.lz4.compress_block(raw, store_size=False))
-
-
-def unpack(value: bytes, raw_bytes: int) -> bytes:
-    """What ``pack`` packed, of this length.
-
-    Not by Arrow's codec: where a value unpacks to less than stated, that one leaves the rest of its buffer as
-    it was, so whatever the process last had there would be read as rows.
-
-    Raises:
-        DecodeError: It is no such block.
-    """
-    check_value(len(value), raw_bytes)
-    raw = bytearray(raw_bytes)
-    try:
-        written = cramjam.lz4.decompress_block_into(value, raw)
-    except cramjam.DecompressionError as exc:
-        raise DecodeError(f"value does not unpack: {exc}") from exc
-    if written != raw_bytes:
-        raise DecodeError(f"value unpacks to {written} bytes, not {raw_bytes}")
-    return bytes(raw)
 
 
 def decode_rows(value: bytes, raw_bytes: int, schema: pa.Schema) -> pa.RecordBatch:
@@ -262,8 +268,8 @@ def blank_message(topic: str, envelope: Envelope) -> SealedMessage:
     return SealedMessage(topic, envelope.producer.encode(), [*headers, ("signature", signature)], b"")
 
 
-def read_envelope(key: bytes | None, headers: Headers) -> tuple[Envelope, bytes]:
-    """Envelope and signature of a message, not yet verified.
+def read_envelope(key: bytes | None, headers: Headers) -> tuple[Envelope, Proof]:
+    """Envelope of a message, and its proof, not yet verified.
 
     Raises:
         DecodeError: A header is missing, doubled or malformed, or key or headers are too long.
@@ -293,7 +299,7 @@ def read_envelope(key: bytes | None, headers: Headers) -> tuple[Envelope, bytes]
             digest=fields["digest"],
             signer=fields["signer"].decode("ascii"),
         )
-        return envelope, fields["signature"]
+        return envelope, Proof(fields["signature"], fields.get("path"))
     except KeyError as exc:
         raise DecodeError(f"header {exc} is missing") from exc
     except (UnicodeDecodeError, ValueError) as exc:
@@ -306,7 +312,7 @@ def verify(
     headers: Headers,
     value: bytes,
     envelope: Envelope,
-    signature: bytes,
+    proof: Proof,
     verifier: MessageVerifier,
 ) -> None:
     """Return if digest and signature are valid.
@@ -314,11 +320,11 @@ def verify(
     Raises:
         SignatureError: One of them is not.
     """
-    verify_signed(signed_by(topic, key, headers), value, envelope, signature, verifier)
+    verify_signed(signed_by(topic, key, headers), value, envelope, proof, verifier)
 
 
 def verify_signed(
-    signed: bytes, value: bytes, envelope: Envelope, signature: bytes, verifier: MessageVerifier
+    signed: bytes, value: bytes, envelope: Envelope, proof: Proof, verifier: MessageVerifier
 ) -> None:
     """Return if digest and signature are valid.
 
@@ -326,7 +332,7 @@ def verify_signed(
         signed: What the signature covers (``signed_by``).
         value: Bytes as they came.
         envelope: States their digest.
-        signature: As the headers have it.
+        proof: As the headers have it.
         verifier: The signer's key.
 
     Raises:
@@ -334,7 +340,10 @@ def verify_signed(
     """
     if hashlib.sha256(value).digest() != envelope.digest:
         raise SignatureError("digest does not match the value")
-    verifier.verify(signature, signed)
+    if proof.path is not None:
+        verifier.verify_once(proof.signature, signed_root(root_of(leaf_of(signed), proof.path)))
+    else:
+        verifier.verify(proof.signature, signed)
 
 
 def _to_headers(envelope: Envelope) -> Headers:
@@ -360,8 +369,8 @@ def signed_bytes(topic: str, key: bytes, headers: Headers) -> bytes:
 
 
 def signed_by(topic: str, key: bytes, headers: Headers) -> bytes:
-    """What the signature in these headers covers: all but itself."""
-    return signed_bytes(topic, key, [h for h in headers if h[0] != "signature"])
+    """What the signature in these headers covers, alone or as a leaf: all but itself and the path to it."""
+    return signed_bytes(topic, key, [h for h in headers if h[0] not in PROOF_HEADERS])
 
 
 def _sized(part: bytes) -> bytes:

@@ -11,7 +11,8 @@ import pytest
 from feature_store import connect
 from feature_store.derived_trust import DerivedTrust
 from infra.kafka.log_view import dead_letters
-from schemas.envelope import encode_rows, pack
+from schemas.envelope import encode_rows
+from schemas.lz4_block import pack
 from schemas.row_schemas import SUMMARY_ROWS, fingerprint, telemetry_rows
 from schemas.topics import DEAD_LETTER, TELEMETRY, Lane, partition_for
 from tests.schemas.test_arrow_bounds import compressed_by_arrow

@@ -51,8 +51,8 @@ def verified(servers: str, namespace: str, load: Workload) -> float:
 
     def work(m: ck.Message) -> None:
         headers, topic = m.headers(), m.topic().removeprefix(f"{namespace}.")
-        envelope, signature = read_envelope(m.key(), headers)
-        verify(topic, m.key(), headers, m.value(), envelope, signature, keys[envelope.signer])
+        envelope, proof = read_envelope(m.key(), headers)
+        verify(topic, m.key(), headers, m.value(), envelope, proof, keys[envelope.signer])
         _decode(m, load)
 
     return _each(servers, namespace, load, work)

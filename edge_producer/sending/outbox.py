@@ -19,12 +19,13 @@ from edge_producer.sending.blocked import BlockedMessage, BlockedMessages
 from edge_producer.sending.delivery_attempts import Rejection
 from edge_producer.sending.pace import SendingPace
 from edge_producer.sending.sealing import Sealer
+from edge_producer.sending.sealing_turn import SealingQuota, Turns
 from edge_producer.sending.sender import Sender
 from edge_producer.sending.topic_limits import ASK_SOON_S, wire_size
 from edge_producer.settings import EdgeSettings
 from edge_producer.spool.spool import Spool
 from edge_producer.spool.spool_books import LINES_AT_ONCE, DueLine
-from edge_producer.spool.spool_messages import SpoolMessages, StoredMessage
+from edge_producer.spool.spool_messages import StoredMessage
 from schemas.envelope import SealedMessage
 from schemas.topics import Lane
 
@@ -46,46 +47,6 @@ KEYLESS_ALERTS = 1000
 STATED_AT_ONCE = 4096
 """Lines of the books that one turn states: after a week offline they take many turns, each a short one."""
 _FOREVER = float("inf")
-
-
-class _Quota:
-    """Number of messages that may still be sealed in this turn; none once what was sealed fills its room.
-
-    Args:
-        count: Messages.
-        messages: Where they are stored.
-        room_bytes: What they may add there.
-    """
-
-    def __init__(self, count: int, messages: SpoolMessages, room_bytes: float) -> None:
-        self._count = count
-        self._messages = messages
-        self._until = messages.bytes + room_bytes
-
-    @property
-    def left(self) -> int:
-        return self._count if self._messages.bytes < self._until else 0
-
-    def spend(self, count: int) -> None:
-        self._count -= count
-
-    def take(self, sealed: Iterable[StoredMessage]) -> list[StoredMessage]:
-        taken = list(sealed)
-        self.spend(len(taken))
-        return taken
-
-
-class _Turns:
-    """Devices in order, starting behind the one that came first last time: so all get their share."""
-
-    def __init__(self) -> None:
-        self._first = 0
-
-    def order(self, devices: Iterable[int]) -> list[int]:
-        known = sorted(devices)
-        rotated = [d for d in known if d > self._first] + [d for d in known if d <= self._first]
-        self._first = rotated[0] if rotated else 0
-        return rotated
 
 
 class Outbox:
@@ -113,7 +74,7 @@ class Outbox:
         self._settings = settings
         self._admits = admitted
         self._pace = SendingPace.of(settings, sealer.profile)
-        self._sealing, self._stating = _Turns(), _Turns()
+        self._sealing, self._stating = Turns(), Turns()
         self._unsent: list[tuple[int, int]] = []
         self._held: list[StoredMessage] = []
         self._blocked = BlockedMessages()
@@ -239,8 +200,21 @@ class Outbox:
         self._note_attempts(now_s)
         if self._sender.stalled(self._settings.stall_s):
             return
+        settled = draining if settled_only is None else settled_only
+        with self._sealer.turn():
+            self._seal_due(now_s, states, room_bytes, draining=draining, settled_only=settled)
+
+    def _seal_due(
+        self,
+        now_s: float,
+        states: Mapping[int, bytes],
+        room_bytes: float,
+        *,
+        draining: bool,
+        settled_only: bool,
+    ) -> None:
         count = self._settings.max_in_flight - self._sender.in_flight - len(self._unsent)
-        quota = _Quota(count, self._spool.messages, room_bytes)
+        quota = SealingQuota(count, self._spool.messages, room_bytes)
         self._retry_blocked(now_s, quota)
         pace = self._pace.draining() if draining else self._pace
         oldest = {d: s for d, s in self._spool.rows.oldest_s().items() if self._is_admitted(d)}
@@ -253,7 +227,7 @@ class Outbox:
         for group in self._sealer.together(summed):
             if quota.left > 0:
                 self.queue(quota.take(self._sealer.summaries_of(group)))
-        self._seal_books(now_s, quota, pace, settled_only=draining if settled_only is None else settled_only)
+        self._seal_books(now_s, quota, pace, settled_only=settled_only)
         for device, event in states.items():
             if quota.left > 0 and self._is_admitted(device):
                 self.queue(quota.take([self._sealer.device_state(device, event)]))
@@ -311,7 +285,7 @@ class Outbox:
             self._spool.count({"messages_damaged": 1})
         self._damaged = []
 
-    def _retry_blocked(self, now_s: float, quota: _Quota) -> None:
+    def _retry_blocked(self, now_s: float, quota: SealingQuota) -> None:
         """Seal anew what is too large and cannot have landed; try the rest again where that is due."""
         limits = self._sender.limits
         if not len(self._blocked):
@@ -337,7 +311,7 @@ class Outbox:
         self._spool.messages.note(message.id, may_have_landed=True, blocked="")
         heapq.heappush(self._unsent, (PRIORITY[self._lanes[message.id]], message.id))
 
-    def _reseal(self, message: BlockedMessage, quota: _Quota) -> None:
+    def _reseal(self, message: BlockedMessage, quota: SealingQuota) -> None:
         sealed = self._sealer.reseal(message.id)
         if sealed is None:
             message.indivisible = True
@@ -354,7 +328,12 @@ class Outbox:
         return self._admits(self._spool.names[device])
 
     def _seal_rows(
-        self, devices: Sequence[int], lane: Lane, span_s: tuple[float, float], ripe_s: float, quota: _Quota
+        self,
+        devices: Sequence[int],
+        lane: Lane,
+        span_s: tuple[float, float],
+        ripe_s: float,
+        quota: SealingQuota,
     ) -> None:
         """Seal rows of devices that share messages, the oldest of each first."""
         limit = self._settings.message_rows
@@ -377,7 +356,9 @@ class Outbox:
             return False
         return self._spool.rows.waits_without_rule(device, self._settings.message_rows)
 
-    def _seal_books(self, now_s: float, quota: _Quota, pace: SendingPace, *, settled_only: bool) -> None:
+    def _seal_books(
+        self, now_s: float, quota: SealingQuota, pace: SendingPace, *, settled_only: bool
+    ) -> None:
         """State lines of the books, a message at a time: memory may not hold all of them at once."""
         books, left, interval_s = self._spool.books, STATED_AT_ONCE, pace.interval_s
         waiting = books.devices_due(now_s, interval_s, settled_only=settled_only, gather_s=pace.gather_s)

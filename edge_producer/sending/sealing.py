@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 from edge_producer.books import BookKey, books_batch
 from edge_producer.sending.topic_limits import wire_size
@@ -22,12 +23,13 @@ from schemas.columns import RowLayout
 from schemas.envelope import (
     Envelope,
     MessageSigner,
+    SealedMessage,
     blank_message,
     encode_rows,
     read_envelope,
     seal,
-    unpack,
 )
+from schemas.lz4_block import unpack
 from schemas.packed_rows import read_rows
 from schemas.packed_schemas import PACKED_BOOKS_LAYOUT, packed_summary_layout
 from schemas.profile import Profile
@@ -38,6 +40,7 @@ from schemas.row_schemas import (
     telemetry_layout,
     telemetry_layout_of_wire_1,
 )
+from schemas.sealed_together import sealed_together
 from schemas.topics import (
     ALERT,
     BOOKS,
@@ -50,7 +53,12 @@ from schemas.topics import (
 )
 
 JSON_SCHEMA = "json"
+FEWEST_TOGETHER, MOST_TOGETHER = 8, 16
+"""Messages of one producer in one turn that share a signature. Each then carries some 130 bytes more, which
+only pays where a backlog is sealed; in larger trees the way to the root costs what the signature saves."""
 SUMMARIES_PER_MESSAGE = 64
+LARGEST_PATH_BYTES = 150
+"""Bytes on the wire of the longest header ``path``."""
 _LARGEST = 10**9
 """Number that the room for headers is counted with."""
 _LENGTHS = 8
@@ -104,6 +112,7 @@ class Sealer:
         self._limit = limit
         self._period_us = round(profile.summaries.period_s * 1e6)
         self._around: dict[tuple[int, Lane, str], int] = {}
+        self._turn: dict[int, dict[int, SealedMessage]] | None = None  # without values, by producer and id
 
     def can_seal(self, device: int) -> bool:
         """Whether there is the key of who sends what the device does now."""
@@ -123,6 +132,32 @@ class Sealer:
         """Number of the producer to which the boot belongs."""
         tag = boot_tag(boot_id) if self._gateway is not None else None
         return device if tag is None or tag != self._tag else self._sender_of(device)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Within it, what each producer seals gets one signature at the end, where that is much.
+
+        Ends inside the transaction that it began in. Alerts stay as they are: the cloud of an earlier release
+        reads them, too.
+        """
+        self._turn = defaultdict(dict)
+        try:
+            yield
+            for producer, sealed in self._turn.items():
+                signer = self._signers[self._spool.names[producer]]
+                ids = list(sealed)
+                for start in range(0, len(ids), MOST_TOGETHER):
+                    self._sign({id_: sealed[id_] for id_ in ids[start : start + MOST_TOGETHER]}, signer)
+        finally:
+            self._turn = None
+
+    def _sign(self, sealed: Mapping[int, SealedMessage], signer: MessageSigner) -> None:
+        if len(sealed) < FEWEST_TOGETHER:
+            return
+        for (id_, alone), one in zip(
+            sealed.items(), sealed_together(list(sealed.values()), signer), strict=True
+        ):
+            self._spool.messages.sign_anew(id_, one.headers, one.size - alone.size)
 
     def alert(self, device: int, event: bytes) -> StoredMessage:
         """Seal the JSON of an urgent decision."""
@@ -312,7 +347,12 @@ class Sealer:
         envelope = self._envelope(producer, lane, payload.schema, number, payload.n_rows, payload.raw_bytes)
         signer = self._signers[self._spool.names[producer]]
         message = seal(payload.topic.base, envelope, payload.value, signer)
-        return self._spool.messages.store(producer, payload.lane, number, message, books or {})
+        stored = self._spool.messages.store(producer, payload.lane, number, message, books or {})
+        topic = payload.topic.base
+        fits = wire_size(message) + LARGEST_PATH_BYTES <= self._limit(topic)
+        if self._turn is not None and lane != Lane.ALERT and fits:
+            self._turn[producer][stored.id] = replace(message, value=b"")
+        return stored
 
     def _envelope(
         self, producer: int, lane: Lane, schema: str, number: int, n_rows: int, raw_bytes: int

@@ -176,9 +176,9 @@ def _message(
     if producer is None:
         raise ValueError("no device of ours sealed it")
     key = producer.encode()
-    envelope, signature = read_envelope(key, pairs)
+    envelope, proof = read_envelope(key, pairs)
     if verifier is not None:
-        verify(topic, key, pairs, value, envelope, signature, verifier)
+        verify(topic, key, pairs, value, envelope, proof, verifier)
     elif sha256(value).digest() != envelope.digest or envelope.lane != lane:
         raise ValueError("its digest does not hold")
     counted = _counted(books, envelope, topic)

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from edge_producer.spool.spool_books import SpoolBooks
 from edge_producer.spool.spool_tallies import total
-from schemas.envelope import SealedMessage
+from schemas.envelope import Headers, SealedMessage
 from schemas.topics import Lane
 
 
@@ -77,7 +77,7 @@ class SpoolMessages:
             message: The message, to be sent and resent as it is.
             books: Number of telemetry rows inside, by id of the line of the books that counts them.
         """
-        headers = json.dumps([[name, value.hex()] for name, value in message.headers])
+        headers = _text_of(message.headers)
         lines, n_rows = json.dumps(list(books.items())), sum(books.values())
         cursor = self._connection.execute(
             "INSERT INTO messages (device, lane, msg_no, topic, headers, value, size, n_rows, books)"
@@ -86,6 +86,20 @@ class SpoolMessages:
         )
         self.bytes += message.size
         return StoredMessage(int(cursor.lastrowid or 0), lane, device, may_have_landed=False)
+
+    def sign_anew(self, id_: int, headers: Headers, more_bytes: int) -> None:
+        """Give a message that was stored in this transaction its final headers.
+
+        Args:
+            id_: Its id.
+            headers: All of them.
+            more_bytes: By how much they are longer than those before.
+        """
+        self._connection.execute(
+            "UPDATE messages SET headers = ?, size = size + ? WHERE id = ?",
+            (_text_of(headers), more_bytes, id_),
+        )
+        self.bytes += more_bytes
 
     def take_over(
         self, device: int, lane: Lane, message: SealedMessage, books: Mapping[int, int]
@@ -197,3 +211,7 @@ class SpoolMessages:
                     self._books.settle_total(device, n, outcome)
             if lane == Lane.BOOKS:
                 self._books.acknowledged(id_)
+
+
+def _text_of(headers: Headers) -> str:
+    return json.dumps([[name, value.hex()] for name, value in headers])

@@ -35,7 +35,7 @@ from stream_processors.engine.poison_store import DERIVED, PoisonStore, unpublis
 from stream_processors.engine.portions import portions
 from stream_processors.engine.records import CommitRecord, LogIdentity, TaskState
 from stream_processors.engine.restores import RestoreRequests
-from stream_processors.engine.staging import CommitDraft, Staging, StagingParts
+from stream_processors.engine.staging import Begun, CommitDraft, Staging, StagingParts
 from stream_processors.engine.stopped import StoppedFiles
 from stream_processors.engine.task_loading import LoadedTask, load_task, read_record, task_name
 from stream_processors.job import Job, RawMessage
@@ -197,7 +197,7 @@ class Checkpoint:
             begun = {task: self._staging.begin(self._tasks[task], given[task], now) for task in given}
             for task, outcome in begun.items():
                 try:
-                    record = outcome()
+                    record = self.stage(task, given[task], now, outcome)
                 except (DamagedLakeError, TasksStoppedError) as exc:
                     stopped[task] = f"{task_name(task)} is stopped: {exc}"
                     continue
@@ -265,8 +265,16 @@ class Checkpoint:
                 raise TaskLostError(f"another worker committed {state.task}")
             self._stopped.note(self._tasks[task])
 
-    def stage(self, task: int, messages: Sequence[RawMessage], now: datetime) -> CommitRecord | None:
+    def stage(
+        self, task: int, messages: Sequence[RawMessage], now: datetime, begun: Begun | None = None
+    ) -> CommitRecord | None:
         """Step 1: run the jobs and write their rows to files that no commit names yet.
+
+        Args:
+            task: Number of an open task.
+            messages: Those of the next commit.
+            now: The commit's clock.
+            begun: The same step, begun before (``Staging.begin``).
 
         Returns:
             The record to decide on, of all messages or the first of them; None where no message came and no
@@ -275,7 +283,7 @@ class Checkpoint:
         Raises:
             TasksStoppedError: The job that lands messages fails through our own fault.
         """
-        return self._staging.stage(self._tasks[task], messages, now)
+        return (begun or self._staging.begin(self._tasks[task], messages, now))()
 
     def decide(self, record: CommitRecord) -> bool:
         """Step 2: put the record if absent; False: the number is taken, so another worker owns the task."""

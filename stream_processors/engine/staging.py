@@ -183,21 +183,14 @@ class Staging:
         self.late: dict[str, Counter[str]] = {}
         self._open: dict[str, TaskState] = {}  # tasks whose batches are marked as being worked on
 
-    def stage(self, state: TaskState, messages: Sequence[RawMessage], now: datetime) -> CommitRecord | None:
-        """The record of the next commit, of all messages or of the first of them.
+    def begin(self, state: TaskState, messages: Sequence[RawMessage], now: datetime) -> Begun:
+        """Run the jobs over the next commit's messages, and have a thread write their rows.
 
         Returns:
-            None where no message came and no job did anything.
-
-        Raises:
-            TasksStoppedError: The landing job fails through our own fault.
-        """
-        return self.begin(state, messages, now)()
-
-    def begin(self, state: TaskState, messages: Sequence[RawMessage], now: datetime) -> Begun:
-        """Run the jobs, and have a thread write their rows; the outcome is as ``stage`` has it.
-
-        Until it is called, or ``abandon`` is, the batch counts as being worked on.
+            To be called once: waits for the files and returns the record of the next commit, of all messages
+            or of the first of them; None where no message came and no job did anything. Until it is called,
+            or ``abandon`` is, the batch counts as being worked on. What was raised here is raised there:
+            ``TasksStoppedError`` where the landing job fails through our own fault.
         """
         isolated = self._tried_in_child(state, messages, now)
         if isolated is not None:
@@ -205,13 +198,13 @@ class Staging:
         try:
             record = self._begun_record(state, messages, (), now)
         except Exception as exc:  # noqa: BLE001  (raised, or judged, in its turn)
-            return partial(self._without_cause, state, messages, now, exc)
+            return partial(self._set_cause_apart, state, messages, now, exc)
 
         def finished() -> CommitRecord | None:
             try:
                 return record()
             except Exception as exc:  # noqa: BLE001  (likewise)
-                return self._without_cause(state, messages, now, exc)
+                return self._set_cause_apart(state, messages, now, exc)
 
         return finished
 
@@ -220,7 +213,7 @@ class Staging:
         for state in list(self._open.values()):
             self._end(state)
 
-    def _without_cause(
+    def _set_cause_apart(
         self, state: TaskState, messages: Sequence[RawMessage], now: datetime, error: Exception
     ) -> CommitRecord | None:
         """The record of a batch that fails: what makes it fail is looked for, and set aside."""

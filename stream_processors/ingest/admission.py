@@ -16,6 +16,7 @@ import pyarrow as pa
 from schemas.envelope import (
     Envelope,
     MessageVerifier,
+    Proof,
     decode_rows,
     read_envelope,
     signed_by,
@@ -123,12 +124,12 @@ class Claimed(NamedTuple):
     """A message that names a registered, active producer as its signer; not verified yet.
 
     Attributes:
-        signed: What the signature covers.
+        signed: What the signature covers, alone or as a leaf of a tree.
     """
 
     message: RawMessage
     envelope: Envelope
-    signature: bytes
+    proof: Proof
     signed: bytes
     device: KnownDevice
 
@@ -138,7 +139,7 @@ class Claimed(NamedTuple):
         Raises:
             SignatureError: They do not.
         """
-        verify_signed(self.signed, self.message.value, self.envelope, self.signature, self.device.verifier)
+        verify_signed(self.signed, self.message.value, self.envelope, self.proof, self.device.verifier)
 
     @property
     def n_rows(self) -> int:
@@ -153,13 +154,13 @@ def identify(message: RawMessage, directory: DeviceDirectory) -> Claimed:
         MessageError: Malformed key or headers, unknown or revoked signer.
     """
     device = _signer(message, directory)
-    envelope, signature = read_envelope(message.key, message.headers)
+    envelope, proof = read_envelope(message.key, message.headers)
     if envelope.lane not in LANES_OF[message.topic]:
         raise DecodeError(f"lane {envelope.lane} does not belong on {message.topic}")
     if not 0 < len(envelope.spool_id) <= MAX_SPOOL_ID_CHARS or "/" in envelope.spool_id:
         raise DecodeError("spool_id is no name of a spool")
     signed = signed_by(message.topic, message.key or b"", message.headers)
-    return Claimed(message, envelope, signature, signed, device)
+    return Claimed(message, envelope, proof, signed, device)
 
 
 def authenticate(message: RawMessage, directory: DeviceDirectory) -> tuple[Envelope, KnownDevice]:

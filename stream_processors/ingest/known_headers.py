@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from schemas.envelope import Envelope, signed_bytes
+from schemas.envelope import Envelope, Proof, signed_bytes
 from schemas.topics import Lane
 from stream_processors.job import RawMessage
 
@@ -12,6 +12,7 @@ MOST_REPEATS = 10_000
 """Repeated parts that are remembered; at one more all are forgotten."""
 _NAMES = ("schema", "profile", "spool_id", "lane", "msg_no", "n_rows", "raw_bytes", "digest", "signer",
           "signature")  # fmt: skip
+_WITH_PATH = len(_NAMES) + 1
 _DIGEST_BYTES, _SIGNATURE_BYTES, _MOST_DIGITS = 32, 64, 18
 _SIZES = tuple(n.to_bytes(4, "big") for n in range(_SIGNATURE_BYTES + 1))
 
@@ -37,7 +38,7 @@ class KnownMessage(NamedTuple):
     """Headers of a message whose repeated part was checked before."""
 
     envelope: Envelope
-    signature: bytes
+    proof: Proof
     signed: bytes
 
 
@@ -52,9 +53,12 @@ class KnownHeaders:
 
     def read(self, message: RawMessage) -> KnownMessage | None:
         """The headers; None: they are not as before, so they are to be read and checked in full."""
+        headers, path = message.headers, None
+        if len(headers) == _WITH_PATH and headers[-1][0] == "path" and headers[-1][1] is not None:
+            headers, path = headers[:-1], headers[-1][1]
         try:
             (a, schema), (b, profile), (c, spool), (d, lane), (e, no), (f, rows), (g, raw), (h, digest), (
-                i, signer), (j, signature) = message.headers  # fmt: skip
+                i, signer), (j, signature) = headers  # fmt: skip
         except ValueError:  # more or fewer
             return None
         if (a, b, c, d, e, f, g, h, i, j) != _NAMES:
@@ -74,12 +78,12 @@ class KnownHeaders:
             (known.before, _NO, _SIZES[len(no)], no, _ROWS, _SIZES[len(rows)], rows, _RAW,
              _SIZES[len(raw)], raw, _DIGEST, digest, known.after)
         )  # fmt: skip
-        return KnownMessage(envelope, signature, signed)
+        return KnownMessage(envelope, Proof(signature, path), signed)
 
     def learn(self, message: RawMessage, envelope: Envelope) -> None:
         """Remember the repeated part of a message that was read and checked in full."""
         headers = message.headers
-        if tuple(name for name, _ in headers) != _NAMES:
+        if tuple(name for name, _ in headers) not in (_NAMES, (*_NAMES, "path")):
             return
         if len(self._known) >= MOST_REPEATS:
             self._known.clear()

@@ -126,7 +126,7 @@ def _identified(
         device = signers.get(known.envelope.signer)
         if device is not None and device.producer == known.envelope.producer:
             return OpenedMessage(
-                message, Claimed(message, known.envelope, known.signature, known.signed, device), None
+                message, Claimed(message, known.envelope, known.proof, known.signed, device), None
             )
     try:
         claimed = identify(message, directory)

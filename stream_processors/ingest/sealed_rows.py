@@ -17,8 +17,9 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from schemas.envelope import decode_rows, unpack
+from schemas.envelope import decode_rows
 from schemas.errors import DecodeError
+from schemas.lz4_block import unpack
 from schemas.packed_arrow import is_packed_schema
 from stream_processors.ingest.joined_columns import Cuts, JoinedColumn, Pieces, Unjoinable, joined_column
 

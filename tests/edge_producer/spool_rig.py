@@ -236,11 +236,11 @@ class SpoolRig:
             device.flush()
         self.commit()
 
-    def seal(self, lane: Lane = Lane.LIVE, limit: int = 500) -> list[int]:
-        """Seal waiting rows of every device, one message each at most ``limit`` rows."""
+    def seal(self, lane: Lane = Lane.LIVE, limit: int = 500, messages: int = 1) -> list[int]:
+        """Seal waiting rows of every device in one turn, in messages of at most ``limit`` rows."""
         ids = []
-        with self.spool.transaction():
-            for no in self.spool.names:
+        with self.spool.transaction(), self.sealer.turn():
+            for no in [no for no in self.spool.names for _ in range(messages)]:
                 rows = self.spool.rows.read(no, -1.0, float("inf"), limit)
                 ids += [stored.id for stored in self.sealer.rows(no, lane, rows)]
         return self._remember(ids)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from edge_producer.sending.outbox import Outbox
+from edge_producer.sending.sealing import FEWEST_TOGETHER, LARGEST_PATH_BYTES, MOST_TOGETHER
+from edge_producer.sending.topic_limits import wire_size
 from edge_producer.settings import EdgeSettings
-from schemas.envelope import SealedMessage
+from schemas.envelope import MessageVerifier, SealedMessage, read_envelope, verify
+from schemas.message_tree import leaf_of, tree_of
 from tests.edge_producer.spool_rig import SpoolRig
 
 
@@ -58,8 +61,8 @@ class Broker:
         return {m.key.decode() for m in self.taken}
 
 
-def outbox(rig: SpoolRig, broker: Broker, joined: set[str]) -> Outbox:
-    settings = EdgeSettings(state_dir=rig.folder, profile="bench", devices=rig.names)
+def outbox(rig: SpoolRig, broker: Broker, joined: set[str], **settings) -> Outbox:
+    settings = EdgeSettings(state_dir=rig.folder, profile="bench", devices=rig.names, **settings)
     return Outbox(rig.spool, rig.sealer, broker, settings, joined.__contains__)
 
 
@@ -111,3 +114,84 @@ def test_an_alert_that_waited_leaves_after_a_restart_too(rigs, tmp_path):
     box = outbox(rig, broker, {"known", "new"})
     turn(rig, box)
     assert [m.topic for m in broker.taken if m.key == b"new"].count("alert.v1") == 1
+
+
+def backlog(rigs, tmp_path, messages: int, limit: int = 1_000_000) -> tuple[SpoolRig, Broker]:
+    """What a device sends in one turn that seals so many messages of one row, states and statements aside."""
+    rig, broker = rigs(tmp_path, devices=("d-1",)), Broker()
+    rig.sense([0.9] * messages, "d-1")
+    rig.flush()
+    broker.limits.of["telemetry.v1"] = limit
+    box = outbox(rig, broker, {"d-1"}, message_rows=1)
+    with rig.spool.transaction():
+        box.seal_alert(rig.spool.devices["d-1"], b"{}")
+    turn(rig, box)
+    return rig, broker
+
+
+def holds(rig: SpoolRig, message: SealedMessage) -> bool:
+    verifier = MessageVerifier(rig.identities["d-1"].signer.public_pem())
+    verify(message.topic, message.key, message.headers, message.value,
+           *read_envelope(message.key, message.headers), verifier)  # fmt: skip
+    return True
+
+
+def in_tree(message: SealedMessage) -> bool:
+    return "path" in dict(message.headers)
+
+
+def test_what_a_turn_seals_of_a_backlog_shares_a_signature_and_alerts_keep_theirs(rigs, tmp_path):
+    rig, broker = backlog(rigs, tmp_path, 40)
+    rows = [m for m in broker.taken if m.topic == "telemetry.v1"]
+    assert len(rows) == 40
+    assert len({dict(m.headers)["signature"] for m in rows}) <= 40 // MOST_TOGETHER + 1
+    assert all(map(in_tree, rows))
+    assert not any(in_tree(m) for m in broker.taken if m.topic == "alert.v1")
+    assert all(holds(rig, m) for m in broker.taken)
+
+
+def test_a_few_messages_are_each_signed_alone_for_a_path_costs_more_than_it_saves(rigs, tmp_path):
+    _, broker = backlog(rigs, tmp_path, 2)
+    assert 1 < len(broker.taken) < FEWEST_TOGETHER
+    assert not any(map(in_tree, broker.taken))
+
+
+def test_the_spool_counts_the_bytes_of_what_it_holds(rigs, tmp_path):
+    rig, broker = backlog(rigs, tmp_path, 40)
+    assert any(map(in_tree, broker.taken))
+    held = sum(m.size for m in broker.taken)
+    assert rig.spool.messages.bytes == held
+    rig.spool.messages.measure()
+    assert rig.spool.messages.bytes == held
+
+
+def test_a_resend_after_a_crash_is_byte_for_byte_the_same(rigs, tmp_path):
+    rig, first = backlog(rigs, tmp_path, 40)
+    rig.crash()
+    again = Broker()
+    box = outbox(rig, again, {"d-1"}, message_rows=1)
+    turn(rig, box)
+    turn(rig, box)
+    seen = {(m.topic, str(dict(m.headers)["lane"]), dict(m.headers)["msg_no"]): m for m in again.taken}
+    for message in first.taken:
+        assert (
+            seen[message.topic, str(dict(message.headers)["lane"]), dict(message.headers)["msg_no"]]
+            == message
+        )
+
+
+def test_a_message_that_its_topic_takes_without_a_path_alone_goes_without(rigs, tmp_path):
+    _, roomy = backlog(rigs, tmp_path / "roomy", 40)
+    largest = max(wire_size(m) for m in roomy.taken if m.topic == "telemetry.v1")
+    rig, tight = backlog(rigs, tmp_path / "tight", 40, limit=largest)
+    rows = [m for m in tight.taken if m.topic == "telemetry.v1"]
+    assert len(rows) == 40
+    assert all(wire_size(m) <= largest for m in rows)
+    assert all(holds(rig, m) for m in tight.taken)
+
+
+def test_room_is_kept_for_the_longest_path():
+    bare = SealedMessage("telemetry.v1", b"d", [("signature", bytes(64))] * 11, bytes(100_000))
+    [path, *_] = tree_of([leaf_of(bytes([n % 256])) for n in range(MOST_TOGETHER)])[1]
+    with_path = SealedMessage(bare.topic, bare.key, [*bare.headers, ("path", path)], bare.value)
+    assert wire_size(with_path) - wire_size(bare) <= LARGEST_PATH_BYTES

@@ -15,11 +15,11 @@ from schemas.envelope import (
     MAX_KEY_BYTES,
     decode_rows,
     encode_rows,
-    pack,
     read_envelope,
 )
 from schemas.errors import DecodeError
 from schemas.events import MAX_EVENT_BYTES, Alert, parse_event
+from schemas.lz4_block import pack
 from tests.simulators.messages import SimDevice
 
 SCHEMA = pa.schema([pa.field("a", pa.float64(), False), pa.field("b", pa.float64(), False)])

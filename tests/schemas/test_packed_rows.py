@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from schemas.arrow_schemas import arrow_schema
 from schemas.columns import Column, Kind, RowLayout
-from schemas.envelope import decode_rows, encode_rows, pack
+from schemas.envelope import decode_rows, encode_rows
 from schemas.errors import DecodeError
+from schemas.lz4_block import pack
 from schemas.packed_rows import KNOWN, MAX_UNPACKED, PACKING, pack_rows, unpack_rows
 from schemas.packed_schemas import PACKED_BOOKS_LAYOUT, summaries_of
 from schemas.row_batch import RowBatch

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from schemas.arrow_schemas import arrow_schema
 from schemas.columns import Column, Kind, RowLayout
-from schemas.envelope import decode_rows, encode_rows, pack, unpack
+from schemas.envelope import decode_rows, encode_rows
 from schemas.errors import DecodeError
+from schemas.lz4_block import pack, unpack
 from schemas.row_batch import RowBatch, binaries, fixed, lists, texts
 
 VALUES = {

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.envelope import encode_rows, pack
+from schemas.envelope import encode_rows
 from schemas.events import Alert
+from schemas.lz4_block import pack
 from schemas.profile_file import find_profile
 from schemas.row_schemas import BOOKS_ROWS, fingerprint
+from schemas.sealed_together import sealed_together
 from schemas.topics import ALERT, BOOKS, DEVICE_TOPICS, LANES_OF, TELEMETRY, Lane
 from stream_processors.engine.pipeline import run_jobs
 from stream_processors.engine.records import TaskState
@@ -74,6 +76,27 @@ def test_a_resent_message_lands_once_whether_in_one_batch_or_two():
     outcomes, state = ingest(SimDirectory(device), [first, second], [third])
     assert landed_seqs(outcomes) == [0, 1, 2, 3]
     assert counts(state)["duplicate_rows"] == 8
+    assert_balanced(state)
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_messages_that_share_a_signature_land_and_only_the_altered_ones_of_them_do_not(rows):
+    device, log = SimDevice(), SimLog()
+    sealed = sealed_together([device.rows(i * rows, rows) for i in range(9)], device.signer)
+    messages = [log.append(m) for m in sealed]
+    path, other = (dict(messages[i].headers)["path"] for i in (3, 4))
+    messages[2] = messages[2]._replace(value=messages[5].value)
+    messages[3] = messages[3]._replace(
+        headers=[(k, other if k == "path" else v) for k, v in messages[3].headers]
+    )
+    messages[6] = messages[6]._replace(
+        headers=[(k, path if k == "path" else v) for k, v in messages[6].headers]
+    )
+    messages[7] = messages[7]._replace(headers=[h for h in messages[7].headers if h[0] != "path"])
+    outcomes, state = ingest(SimDirectory(device), messages[:5], messages[5:])
+    kept = [i * rows + n for i in (0, 1, 4, 5, 8) for n in range(rows)]
+    assert landed_seqs(outcomes) == kept
+    assert counts(state)["unverified_messages"] == 4
     assert_balanced(state)
 
 

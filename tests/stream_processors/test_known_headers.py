@@ -39,6 +39,21 @@ def test_a_header_of_another_value_is_read_as_in_full_or_left_to_that(place, val
     assert known.read(changed) in (None, in_full(changed))
 
 
+@pytest.mark.parametrize("learnt_from", ["alone", "a tree"])
+@pytest.mark.parametrize("path", [b"", b"\0\1\0\2" + bytes(32), b"x" * 400])
+def test_a_message_of_a_tree_is_read_as_in_full(learnt_from, path):
+    device, log = SimDevice(), SimLog()
+    first, second = (log.append(device.rows(i, 1)) for i in range(2))
+    if learnt_from == "a tree":
+        first = first._replace(headers=[*first.headers, ("path", b"?")])
+    known = KnownHeaders()
+    known.learn(first, read_envelope(first.key, first.headers)[0])
+    of_tree = second._replace(headers=[*second.headers, ("path", path)])
+    assert known.read(of_tree) == in_full(of_tree)
+    assert known.read(second) == in_full(second)
+    assert known.read(second._replace(headers=[*second.headers, ("path", None)])) is None
+
+
 @pytest.mark.parametrize("change", ["another name", "another order", "one less", "one more", "twice"])
 def test_headers_of_another_shape_are_left_to_the_full_reading(change):
     known, message = learnt()

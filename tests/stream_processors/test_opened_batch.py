@@ -6,7 +6,8 @@ from dataclasses import replace
 import pyarrow as pa
 import pytest
 
-from schemas.envelope import encode_rows, pack, unpack
+from schemas.envelope import encode_rows
+from schemas.lz4_block import pack, unpack
 from schemas.row_schemas import fingerprint
 from schemas.topics import ALERT, TELEMETRY, Lane
 from stream_processors.engine.pipeline import run_jobs

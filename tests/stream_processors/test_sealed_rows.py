@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.envelope import decode_rows, encode_rows, pack, unpack
+from schemas.envelope import decode_rows, encode_rows
 from schemas.errors import DecodeError
+from schemas.lz4_block import pack, unpack
 from schemas.row_schemas import BOOKS_ROWS, SUMMARY_ROWS
 from stream_processors.ingest.sealed_rows import RowReader, RowSpan, SealedValue
 from tests.simulators.messages import telemetry_batch

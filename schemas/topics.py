@@ -26,6 +26,8 @@ class Lane(StrEnum):
     LABEL = "label"
     STATE = "state"
 
+    __hash__ = str.__hash__  # an Enum's own, in Python, is several times as slow, and each message needs some
+
 
 @dataclass(frozen=True)
 class Topic:

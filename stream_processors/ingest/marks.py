@@ -39,7 +39,7 @@ class LaneMarks:
     Attributes:
         mark: All numbers below it are known or closed.
         above: Known half-open ranges above the mark, ascending, disjoint, not touching.
-        digests: Start of the digest of the newest known numbers.
+        digests: Start of the digest of the newest known numbers, ascending.
         closed: Half-open ranges below the mark that hold all numbers that were given up, ascending.
         given_up: Numbers that were not known when their hole was closed.
     """
@@ -91,8 +91,10 @@ class LaneMarks:
             if len(self.above) > MOST_RANGES:
                 self._close_oldest()
         self.digests[msg_no] = digest.hex()[:_DIGEST_CHARS]
+        if msg_no + 1 < self.highest:  # it came late
+            self.digests = dict(sorted(self.digests.items()))
         if len(self.digests) > REMEMBERED_DIGESTS:
-            del self.digests[min(self.digests)]
+            del self.digests[next(iter(self.digests))]
 
     def _add_above(self, msg_no: int) -> None:
         at = bisect_right(self.above, [msg_no])
@@ -134,7 +136,7 @@ class LaneMarks:
         """
         if value is None:
             return cls()
-        digests = {int(n): d for n, d in value["digests"].items()}
+        digests = dict(sorted((int(n), d) for n, d in value["digests"].items()))
         closed = [list(r) for r in value.get("closed", ())]
         marks = cls(
             value["mark"], [list(r) for r in value["above"]], digests, closed, value.get("given_up", 0)

@@ -1,5 +1,7 @@
 """Which message numbers are known: nothing is forgotten, nothing is invented."""
 
+import json
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -90,3 +92,13 @@ def test_the_bytes_of_the_newest_numbers_are_remembered_and_no_others():
         marks.add(number, b"\x01" * 32)
     assert marks.same_bytes(0, b"\x02" * 32), "too old to tell"
     assert not any(marks.same_bytes(n, b"\x02" * 32) for n in range(1, REMEMBERED_DIGESTS + 1))
+
+
+@given(st.permutations(range(REMEMBERED_DIGESTS + 30)), st.integers(0, REMEMBERED_DIGESTS + 29))
+def test_the_remembered_ones_are_the_largest_whatever_the_order_and_over_a_restart(order, restart_at):
+    marks = LaneMarks()
+    for i, n in enumerate(order):
+        if i == restart_at:
+            marks = LaneMarks.from_state(json.loads(json.dumps(marks.to_state())))
+        marks.add(n, bytes([n]) * 32)
+    assert sorted(marks.digests) == list(range(30, REMEMBERED_DIGESTS + 30))

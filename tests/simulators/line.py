@@ -61,7 +61,6 @@ def make_checkpoint(
     ticks = count()
     return kind(
         CheckpointParts(
-            lake=Lake.open(lake.root),
             commits=CommitLog(lake.root),
             cuts=CutStore(Lake.open(lake.root)),
             jobs=in_order(jobs or [Ingest(directory)]),
@@ -69,7 +68,11 @@ def make_checkpoint(
             log_identity=lambda: identity,
             code={"edgeloop": "test"},
             sender_of=senders_in(directory),
-            **{"clock": lambda: T0 + timedelta(minutes=2, seconds=next(ticks)), **parts},
+            **{
+                "lake": Lake.open(lake.root),
+                "clock": lambda: T0 + timedelta(minutes=2, seconds=next(ticks)),
+                **parts,
+            },
         )
     )
 

@@ -10,6 +10,7 @@ from schemas.errors import DamagedLakeError, OperatorError, TaskLostError, Tasks
 from schemas.self_digest import checked, with_digest
 from stream_processors.engine.checkpoint import SNAPSHOT_EVERY, Checkpoint
 from stream_processors.engine.records import CommitRecord, LogIdentity, TaskState
+from stream_processors.engine.task_loading import task_name
 from tests.simulators.line import IDENTITY, TASK, Recorder, make_checkpoint, make_lake, on_task
 from tests.simulators.messages import SimDevice, SimDirectory, SimLog
 
@@ -274,3 +275,32 @@ def test_a_gap_that_heals_is_no_longer_counted(tmp_path):
         worker.process({TASK: batch})
     records = [CommitRecord.from_bytes(r) for r in CommitLog(lake.root).records_from("task-00", 0)]
     assert [r.counters.get("ingest/telemetry.v1/missing_messages", 0) for r in records] == [0, 1, -1]
+
+
+class WithFullDisk(Lake):
+    """A lake that cannot write what one task lands."""
+
+    full_for = ""
+
+    def stage(self, table, rows, task, n):
+        if task == self.full_for:
+            raise OSError(28, "No space left on device")
+        return super().stage(table, rows, task, n)
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_a_disk_that_is_full_for_one_task_commits_nothing_and_leaves_no_mark_of_a_death(tmp_path, failing):
+    lake, device, log, directory = line(tmp_path)
+    [batch] = batches(device, log, 1)
+    full = WithFullDisk.open(lake.root)
+    full.full_for = task_name(failing)
+    worker = make_checkpoint(lake, directory, lake=full)
+    calls = {task: [m._replace(partition=task) for m in batch] for task in range(3)}
+    for task in calls:
+        worker.open(task)
+    with pytest.raises(OSError, match="No space left"):
+        worker.process(calls)
+    assert not list((lake.root / "_attempts").glob("*.json"))
+    full.full_for = ""
+    worker.process({failing: calls[failing]})
+    assert seqs(lake) == [0, 1]

@@ -55,12 +55,14 @@ def make_checkpoint(
     identity=IDENTITY,
     recorder=None,
     jobs=None,
+    held=None,
     **parts,
 ) -> Checkpoint:
-    """A checkpoint as one worker holds it: own handles, own state."""
+    """A checkpoint as one worker holds it: own state, and handles of its own but for a lake that is given."""
     ticks = count()
     return kind(
         CheckpointParts(
+            lake=held or Lake.open(lake.root),
             commits=CommitLog(lake.root),
             cuts=CutStore(Lake.open(lake.root)),
             jobs=in_order(jobs or [Ingest(directory)]),
@@ -68,11 +70,7 @@ def make_checkpoint(
             log_identity=lambda: identity,
             code={"edgeloop": "test"},
             sender_of=senders_in(directory),
-            **{
-                "lake": Lake.open(lake.root),
-                "clock": lambda: T0 + timedelta(minutes=2, seconds=next(ticks)),
-                **parts,
-            },
+            **{"clock": lambda: T0 + timedelta(minutes=2, seconds=next(ticks)), **parts},
         )
     )
 

@@ -294,7 +294,7 @@ def test_a_disk_that_is_full_for_one_task_commits_nothing_and_leaves_no_mark_of_
     [batch] = batches(device, log, 1)
     full = WithFullDisk.open(lake.root)
     full.full_for = task_name(failing)
-    worker = make_checkpoint(lake, directory, lake=full)
+    worker = make_checkpoint(lake, directory, held=full)
     calls = {task: [m._replace(partition=task) for m in batch] for task in range(3)}
     for task in calls:
         worker.open(task)

@@ -74,8 +74,8 @@ def run(on: Stage, only: tuple[str, ...] = ()) -> list[Measured]:
 
 def _of_size(name: str, scale: float) -> Workload:
     rows = int(name.removesuffix(BACKLOG))
-    make = workload.backlog_of_size if name.endswith(BACKLOG) else workload.of_size
-    return make(rows, round(MESSAGES[rows] * scale))
+    load = workload.of_size(rows, round(MESSAGES[rows] * scale))
+    return workload.signed_together(load) if name.endswith(BACKLOG) else load
 
 
 def _row(r: Rates) -> list[str]:

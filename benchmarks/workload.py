@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import count, islice
 
 import confluent_kafka as ck
@@ -26,6 +27,7 @@ SEED = 7
 DEVICES = 32
 
 
+@cache
 def machine() -> Profile:
     """The profile of all scenarios: ten features."""
     return find_profile("machine")
@@ -47,6 +49,7 @@ class Workload:
         rows: Rows in all messages; an event counts as one.
         devices: Devices that sealed them, for the lake's registry.
         schemas: Arrow schema by fingerprint, for peers that have no lake.
+        signers: Key of each device, where the messages are made up.
     """
 
     name: str
@@ -54,6 +57,7 @@ class Workload:
     rows: int
     devices: Sequence[DeviceRecord]
     schemas: Mapping[str, pa.Schema] = field(default_factory=wire_schemas)
+    signers: Mapping[str, MessageSigner] = field(default_factory=dict)
 
     @property
     def value_bytes(self) -> int:
@@ -68,25 +72,23 @@ class Workload:
 
 def of_size(rows_per_message: int, messages: int, senders: int = DEVICES) -> Workload:
     """Messages of equal size with seeded rows, from each device in turn; keys are random."""
-    devices, sealed = endless(rows_per_message, senders)
-    return Workload(str(rows_per_message), [*islice(sealed, messages)], rows_per_message * messages, devices)
-
-
-def backlog_of_size(rows_per_message: int, messages: int, senders: int = DEVICES) -> Workload:
-    """The same messages, signed as a device signs what it seals of a backlog: many at once."""
     keys = _keys(senders)
     sealed = [*islice(_sealed(rows_per_message, keys), messages)]
-    for device, signer in keys.items():
+    return Workload(str(rows_per_message), sealed, rows_per_message * messages, _records(keys), signers=keys)
+
+
+def signed_together(load: Workload) -> Workload:
+    """The same messages, signed as a device signs what it seals of a backlog: many at once."""
+    sealed = list(load.messages)
+    for device, signer in load.signers.items():
         own = [i for i, m in enumerate(sealed) if m.key.decode() == device]
         for start in range(0, len(own), MOST_TOGETHER):
             places = own[start : start + MOST_TOGETHER]
             if len(places) >= FEWEST_TOGETHER:
-                for place, one in zip(
-                    places, sealed_together([sealed[i] for i in places], signer), strict=True
-                ):
+                signed = sealed_together([sealed[i] for i in places], signer)
+                for place, one in zip(places, signed, strict=True):
                     sealed[place] = one
-    devices = [_record(name, signer) for name, signer in keys.items()]
-    return Workload(f"{rows_per_message}-backlog", sealed, rows_per_message * messages, devices)
+    return replace(load, name=f"{load.name}-backlog", messages=sealed)
 
 
 def endless(
@@ -94,7 +96,7 @@ def endless(
 ) -> tuple[list[DeviceRecord], Iterator[SealedMessage]]:
     """The devices, and such messages one after the other."""
     keys = _keys(senders)
-    return [_record(name, signer) for name, signer in keys.items()], _sealed(rows_per_message, keys)
+    return _records(keys), _sealed(rows_per_message, keys)
 
 
 def _keys(senders: int) -> dict[str, MessageSigner]:
@@ -102,16 +104,20 @@ def _keys(senders: int) -> dict[str, MessageSigner]:
 
 
 def _sealed(rows_per_message: int, keys: Mapping[str, MessageSigner]) -> Iterator[SealedMessage]:
-    schema = telemetry_rows(machine())
+    named = fingerprint(_wire())
     rng = np.random.default_rng(SEED)
     for number, device in ((n, d) for n in count() for d in keys):
         batch = telemetry(device, rows_per_message, number, rng)
         value, raw = encode_rows(batch)
         envelope = Envelope(
-            fingerprint(schema), "machine", device, "00000000000000aa", Lane.LIVE,
+            named, "machine", device, "00000000000000aa", Lane.LIVE,
             number, rows_per_message, raw, b"", "",
         )  # fmt: skip
         yield seal(TELEMETRY.base, envelope, value, keys[device])
+
+
+def _records(keys: Mapping[str, MessageSigner]) -> list[DeviceRecord]:
+    return [_record(name, signer) for name, signer in keys.items()]
 
 
 def _record(device: str, signer: MessageSigner) -> DeviceRecord:
@@ -121,10 +127,14 @@ def _record(device: str, signer: MessageSigner) -> DeviceRecord:
     )
 
 
+@cache
+def _wire() -> pa.Schema:
+    return telemetry_rows(machine())
+
+
 def telemetry(device: str, n: int, block: int, rng: np.random.Generator) -> pa.RecordBatch:
     """``n`` rows of one device; features have full mantissas, so that nothing compresses by luck."""
-    profile = machine()
-    schema = telemetry_rows(profile)
+    profile, schema = machine(), _wire()
     seq = np.arange(block * n, block * n + n)
     now_us = int(time.time() * 1e6)
     columns = {

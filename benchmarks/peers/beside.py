@@ -30,7 +30,8 @@ from schemas.tables import telemetry_table_name
 
 POLL_S = 0.05
 TIMEOUT_S = 600.0
-OURS = "edgeloop"
+OURS, OURS_TOGETHER = "edgeloop", "edgeloop-backlog"
+"""Each message signed by itself; and as devices sign what they seal of a backlog."""
 
 
 class Engine(NamedTuple):
@@ -52,7 +53,6 @@ ENGINES = {
     "spark": Engine("spark_stream.py", tuple(ROWS), json=True),
     "bare": Engine("bare_loop.py"),
 }
-OURS_SHORT_AT = (1,)
 
 
 class Drained(NamedTuple):
@@ -146,7 +146,8 @@ def _compare(on: Stage, size: int, names: list[str], skipped: dict[str, str]) ->
     """Each run drains with all engines in turn, so that ratios are of the same minutes."""
     backlog, compared = Backlog(on, size), Comparison(size, skipped=dict(skipped))
     for _ in range(on.effort.runs):
-        _note(compared, OURS, lambda: _ours(on, backlog))
+        _note(compared, OURS, lambda: _ours(on, backlog, together=False))
+        _note(compared, OURS_TOGETHER, lambda: _ours(on, backlog, together=True))
         for name in names:
             _note(compared, name, lambda name=name: _theirs(on, name, backlog))
     whole = {n: d for n, d in compared.drains.items() if len(d) == on.effort.runs}
@@ -160,7 +161,7 @@ def _note(compared: Comparison, name: str, drain: Callable[[], Drained]) -> None
     try:
         drained = drain()
     except (RuntimeError, TimeoutError) as exc:
-        if name == OURS:
+        if name in (OURS, OURS_TOGETHER):
             raise
         compared.skipped[name] = str(exc)
         print(f"skipped: {name} at {compared.rows_per_message} ({exc})", flush=True)
@@ -170,8 +171,8 @@ def _note(compared: Comparison, name: str, drain: Callable[[], Drained]) -> None
     print(f"  {compared.rows_per_message} {name}: {cpu:,.0f}/CPU-s, {wall:,.0f}/s, {rss:,.0f} MB", flush=True)
 
 
-def _ours(on: Stage, backlog: Backlog) -> Drained:
-    load = backlog.sealed(short=backlog.rows_per_message in OURS_SHORT_AT)
+def _ours(on: Stage, backlog: Backlog, *, together: bool) -> Drained:
+    load = backlog.sealed(together=together)
     namespace = on.namespace()
     workload.produce(on.servers, namespace, load)
     with tempfile.TemporaryDirectory(dir=on.folder) as name:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from infra.reading.cell_table import CellTable, open_table
 from infra.reading.number_forms import is_text
 from infra.reading.time_forms import Bools
-from schemas.errors import SourceError
+from schemas.errors import NoSuchRecordingError, SourceError
 
 FILE_COLUMN = "@file"
 """What names the device where each file is one."""
@@ -198,7 +198,7 @@ def expanded(paths: Sequence[Path]) -> list[Path]:
             p for p in path.iterdir() if p.is_file() and not p.name.startswith(".") and _measures(p)
         )
         if not inside:
-            raise SourceError(f"{path}: holds no file of measurements ({', '.join(_ENDINGS)})")
+            raise NoSuchRecordingError(f"{path}: holds no file of measurements ({', '.join(_ENDINGS)})")
         files += inside
     return files
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from infra.reading.number_forms import MISSING
 from infra.reading.time_forms import FORMS, PATTERNS, month_of
 from infra.reading.unit_conversion import is_unit
-from schemas.errors import SourceError
+from schemas.errors import NoSuchRecordingError, SourceError
 
 TIME_NAME = re.compile(
     r"time|date|stamp|epoch|^ts$|^t$|^dt$|zeit|datum|fecha|hora|heure|^tag$|jour|utc|\bday\b|^when$",
@@ -66,9 +66,9 @@ def find_header(records: Sequence[Sequence[str]], columns: int) -> Header:
     kinds = _column_kinds(records, columns)
     first = next((i for i, row in enumerate(records) if _is_row(row, kinds, columns)), len(records))
     if first == len(records):
-        raise SourceError(
-            "has a header but no rows" if len(records) < 3 else "has no column of numbers or times"
-        )
+        if len(records) < 3:
+            raise SourceError("has a header but no rows")
+        raise NoSuchRecordingError("is no table of measurements: it has no column of numbers or times")
     above = [[_clean(c) for c in row] for row in records[:first]]
     width = max([columns, *(len(r) for r in records[first : first + 20] if len(r) <= columns)])
     place = _names_at(above, width, kinds)

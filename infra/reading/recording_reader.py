@@ -131,7 +131,9 @@ def _read(files: FileSet, wishes: ReadingWishes, now: datetime) -> ReadRecording
     names = _device_names(files, wishes.device_column, device_at)
     time = _halved(time, names, draft)
     kept, us = _rows(files, time, wishes, now, measured, names, draft)
-    rows = rows_by_device(us, kept, names, [c.values for c in measured], spreads=time is not None)
+    values = [c.values for c in measured]
+    file_rows = [t.rows for t in files.tables]
+    rows = rows_by_device(us, kept, names, values, file_rows, spreads=time is not None)
     asked = names is None and wishes.device_column != ONE
     free = used | wanted_columns(files, wishes.columns)
     proposal = mixed_devices(files, us, kept, free, rows, measured) if asked else None
@@ -311,6 +313,9 @@ def _sorted(rows: SortedRows, total: int, spread_is_wrong: bool, draft: _Draft) 
         draft.decisions.append(Decision("order", shown, f"times of all rows{fell}"))
     if rows.spread and not spread_is_wrong:
         draft.decisions.append(Decision("shared times", rows.spread, "they stand side by side in the file"))
+    zone_open = any(o.startswith("--timezone") for d in draft.doubts for o in d.options)
+    if rows.doubt is not None and not spread_is_wrong and not zone_open:  # else that doubt explains this one
+        draft.doubts.append(rows.doubt)
     if rows.repeated:
         repeat = "rows repeat" if rows.repeated > 1 else "row repeats"
         draft.notes.append(

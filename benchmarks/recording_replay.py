@@ -20,6 +20,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.csv
+from numpy.typing import NDArray
 
 from benchmarks.results import Measured
 from benchmarks.stage import Stage
@@ -97,7 +98,7 @@ def _graph(path: Path, profile: Path) -> float:
     samples = np.column_stack([c.to_numpy() for c in table.columns]).astype(np.float32)
     windows = samples[: len(samples) // WINDOW * WINDOW].reshape(-1, WINDOW, COLUMNS)
     width = len(made.feature_names)
-    extra = {
+    extra: dict[str, NDArray[np.generic]] = {
         "columns": feature_columns(made),
         "center": np.zeros(width, dtype=np.float32),
         "spread": np.ones(width, dtype=np.float32),

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from infra.reading.cell_table import CellTable, open_table
-from infra.reading.number_forms import is_text
 from infra.reading.time_forms import Bools
 from schemas.errors import NoSuchRecordingError, SourceError
 
@@ -143,10 +142,10 @@ class FileSet:
             if named is not None and not named.search(name):
                 continue
             cells = self.column(i)
-            if i in used or not name.strip() or not (is_text(cells.type) or pa.types.is_integer(cells.type)):
+            if i in used or not name.strip() or pa.types.is_nested(cells.type):
                 continue
             probe = cells.slice(0, _PROBE).cast(pa.string())
-            if pc.any(pc.match_substring_regex(probe, r"^[+-]?\d*[.,]\d")).as_py():
+            if pc.any(pc.match_substring_regex(probe, r"^[+-]?\d*[.,]\d*[1-9]")).as_py():
                 continue
             if 2 <= len(cells.unique()) <= max(_FEW_VALUES, len(cells) // 100):
                 found.append(i)

@@ -24,14 +24,18 @@ from infra.reading.local_times import in_utc
 from infra.reading.measured_column import ColumnWishes, MeasuredColumn, measure_columns
 from infra.reading.mixed_devices import mixed_devices, wanted_columns
 from infra.reading.row_times import anchored, implausible, unwrapped
+from infra.reading.said_format import tells_no_year
 from infra.reading.time_choice import TimeWishes, choose_time, resembling
 from infra.reading.time_column import TimeReading
 from infra.reading.time_formats import without_halves
 from infra.reading.time_forms import Bools, Ints
+from infra.reading.unit_column import several_units
 from schemas.errors import SourceError
 from schemas.instants import from_us
 
 Floats = NDArray[np.float64]
+_ENOUGH_WHOLE = 20
+"""Rows with all their cells from which the others are compared with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +138,9 @@ def _read(files: FileSet, wishes: ReadingWishes, now: datetime) -> ReadRecording
     values = [c.values for c in measured]
     file_rows = [t.rows for t in files.tables]
     rows = rows_by_device(us, kept, names, values, file_rows, spreads=time is not None)
+    others = [i for i in range(len(files.names)) if i not in taken]
+    if (units := several_units((files.names[i], files.column(i)) for i in others)) is not None:
+        draft.doubts.append(units)
     asked = names is None and wishes.device_column != ONE
     free = used | wanted_columns(files, wishes.columns)
     proposal = mixed_devices(files, us, kept, free, rows, measured) if asked else None
@@ -188,6 +195,9 @@ def _time(files: FileSet, wishes: ReadingWishes, draft: _Draft) -> TimeReading |
                 "--time-column names one that does, --rate-hz another rate"
             )
         return None
+    if tells_no_year(time.format):
+        what = f"the format {time.format} tells no year, so every row would lie in 1900"
+        draft.doubts.append(Doubt(what, ("a file with the year", "--time-column none", "--force")))
     names = " and ".join(files.column_name(i) for i in time.columns)
     draft.decisions.append(Decision("time", f"{names}, {time.format}", time.evidence))
     if time.doubt:
@@ -277,7 +287,17 @@ def _broken(files: FileSet, measured: Sequence[MeasuredColumn]) -> Bools:
     for column in measured:
         if column.unreadable is not None:
             odd |= column.unreadable
+        odd |= _unlike(column.values, short)
     return short & odd
+
+
+def _unlike(values: Floats, short: Bools) -> Bools:
+    """Which short rows have a number here that lies far from those of all whole rows."""
+    whole = values[~short & np.isfinite(values)]
+    if len(whole) < _ENOUGH_WHOLE:
+        return np.zeros(len(values), dtype=np.bool_)
+    low, high = float(whole.min()), float(whole.max())
+    return np.isfinite(values) & ((values < low - (high - low)) | (values > high + (high - low)))
 
 
 def _device_index(files: FileSet, column: str) -> int | None:

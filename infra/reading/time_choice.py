@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 from infra.reading.day_order import choose_day_order
 from infra.reading.digit_times import LAYOUTS
 from infra.reading.header import TIME_NAME
-from infra.reading.number_forms import Surroundings, read_numbers
+from infra.reading.number_forms import Surroundings, is_text, read_numbers, read_plain
 from infra.reading.time_column import TimeReading, read_time_column
 from infra.reading.time_formats import WRITTEN
 from infra.reading.time_forms import DAY_S, ORDERS, civil_days
 
 _DAY_US = DAY_S * 1_000_000
 _MOSTLY = 0.97
+_EVEN_ROWS, _EVENLY = 20, 0.95
+"""Fewest steps, and the share of them that are alike, from which a rising column may be a time."""
 NONE = "none"
 """What a person writes for "the file has no time"."""
 _PARTS: Mapping[str, str] = {
@@ -94,12 +96,37 @@ def choose_time(
 def resembling(
     names: Sequence[str], units: Sequence[str], column: Callable[[int], pa.Array]
 ) -> tuple[str, TimeReading] | None:
-    """A column that counts or identifies by its name and may well hold times; None: there is none."""
-    for i, name in enumerate(names):
-        read = read_time_column(i, column(i), name, units[i], named=True) if name.strip() else None
-        if read is not None and read.absolute and read.share >= _MOSTLY:
-            return name, read
-    return None
+    """A column that may well hold times, whatever its name says; None: there is none.
+
+    Its numbers lie where those of dates do, or they rise by the same amount from row to row, as seconds do.
+    """
+    reads = [
+        (name, read_time_column(i, column(i), name, units[i], named=True))
+        for i, name in enumerate(names)
+        if name.strip()
+    ]
+    likely = [(n, r) for n, r in reads if r is not None and r.share >= _MOSTLY]
+    dates = [(n, r) for n, r in likely if r.absolute]
+    even = [(n, r) for n, r in likely if not r.absolute and _rises_evenly(column(r.columns[0]))]
+    return next(iter([*dates, *even]), None)
+
+
+def _rises_evenly(cells: pa.Array) -> bool:
+    """Whether numbers rise by the same amount in nearly every row, and are no number of the row."""
+    if is_text(cells.type):
+        values = read_plain(cells)
+    elif pa.types.is_integer(cells.type) or pa.types.is_floating(cells.type):
+        values = np.asarray(cells.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))
+    else:
+        values = None
+    if values is None:
+        return False
+    steps = np.diff(values[np.isfinite(values)])
+    if len(steps) < _EVEN_ROWS or not (steps > 0).all():
+        return False
+    usual = float(np.median(steps))
+    even = np.abs(steps - usual) <= 1e-6 * usual
+    return usual != 1 and float(even.mean()) >= _EVENLY
 
 
 def _beside_minutes(day: TimeReading, found: Sequence[TimeReading], names: Sequence[str]) -> TimeReading:
@@ -188,7 +215,7 @@ def _join(day: TimeReading, clock: TimeReading) -> TimeReading:
 
 def _clock_number(index: int, name: str, column: Callable[[int], pa.Array]) -> TimeReading | None:
     """Times of day that are written as numbers: 0 to 23 hours, 0 to 2359, or shares of a day."""
-    if not re.search(r"time|hour|zeit|uhr|hora|heure|stunde|^hhmm|^h$|^hr$", name, re.IGNORECASE):
+    if not re.search(r"time|hour|zeit|uhr|hora|heure|stunde|^hhmm|^hh?$|^hrs?$|^std$", name.strip(), re.I):
         return None
     numbers = read_numbers(column(index), Surroundings())
     values = numbers.values

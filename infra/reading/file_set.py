@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from infra.reading.cell_table import CellTable, open_table
 from infra.reading.time_forms import Bools
+from infra.reading.unit_conversion import plain_unit
 from schemas.errors import NoSuchRecordingError, SourceError
 
 FILE_COLUMN = "@file"
@@ -179,7 +180,21 @@ def open_files(paths: Sequence[Path], folder: Path, encoding: str = "", delimite
         places.append(tuple(range(len(names))) if same else tuple(theirs.index(n) for n in names))
     held = [[t.header.units[place] for place in p] for t, p in zip(tables, places, strict=True)]
     units = tuple(next((u for u in stated if u), "") for stated in zip(*held, strict=True))
+    _refuse_other_units(tables, names, units, held)
     return FileSet(tuple(tables), names, units, tuple(places))
+
+
+def _refuse_other_units(
+    tables: Sequence[CellTable], names: Sequence[str], units: Sequence[str], held: Sequence[Sequence[str]]
+) -> None:
+    """Refuse files that state different units for one column: both would land in one channel."""
+    for table, stated in zip(tables, held, strict=True):
+        for name, unit, other in zip(names, units, stated, strict=True):
+            if other and plain_unit(other) != plain_unit(unit):
+                raise SourceError(
+                    f"{table.path}: states '{name}' in {other}, and another file in {unit}; "
+                    "read them one by one"
+                )
 
 
 def expanded(paths: Sequence[Path]) -> list[Path]:

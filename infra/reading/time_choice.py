@@ -23,6 +23,7 @@ _DAY_US = DAY_S * 1_000_000
 _MOSTLY = 0.97
 _EVEN_ROWS, _EVENLY = 20, 0.95
 """Fewest steps, and the share of them that are alike, from which a rising column may be a time."""
+_UTC = re.compile(r"(?i)(^|[^a-z])(utc|gmt|zulu)([^a-z]|$)")
 NONE = "none"
 """What a person writes for "the file has no time"."""
 _PARTS: Mapping[str, str] = {
@@ -88,6 +89,10 @@ def choose_time(
     best = max(absolute or usable, key=lambda r: _rank(r, names), default=None)
     if best is not None and (best.share >= 0.97 or not unread):
         unread = []
+    if best is not None and best.absolute:
+        alone = [r for r in absolute if len(r.columns) == 1 and r.share >= _MOSTLY]
+        others = {r.columns[0] for r in alone if r.dated and r.columns[0] not in best.columns}
+        best = replace(best, others=tuple(sorted(others)))
     if best is not None and best.dated and not best.clocked:
         best = _beside_minutes(best, found, names)
     return best, tuple(unread)
@@ -144,7 +149,9 @@ def _rank(read: TimeReading, names: Sequence[str]) -> tuple[object, ...]:
     steps = np.diff(times)
     order = max(float((steps >= 0).mean()), float((steps <= 0).mean())) if len(steps) else 1.0
     named = bool(TIME_NAME.search(names[read.columns[0]])) or len(read.columns) > 1
-    return (read.share >= 0.97, read.dated, round(min(distinct * 2, 1.0), 1), named, round(order, 1),
+    # Of two clocks the one whose zone is known counts.
+    utc = not read.naive.any() or any(_UTC.search(names[i]) for i in read.columns)
+    return (read.share >= 0.97, read.dated, round(min(distinct * 2, 1.0), 1), named, round(order, 1), utc,
             -len(read.columns), -read.columns[0])  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from infra.reading.reading_options import ReadingOptions
-from infra.reading.recording_reader import ReadingWishes, ReadRecording
+from infra.reading.recording_reader import ReadingWishes, ReadRecording, read_recording
 from infra.reading.replay_wishes import init_wishes
 from infra.reading.time_choice import TimeWishes
 from schemas.errors import SourceError
@@ -140,3 +140,29 @@ def test_a_row_that_lacks_a_cell_in_the_middle_is_not_read_as_if_it_lacked_the_l
     lost = 4 if place == "middle" else 0
     assert (found.record.used, found.record.dropped.get("malformed", 0)) == (240 - lost, lost)
     assert np.nanmax(rows_of(found)[1][:, 0]) < 30
+
+
+@pytest.mark.parametrize(
+    "names", [("local_time", "utc_time"), ("time", "timestamp (UTC)"), ("time", "GMT time")]
+)
+@pytest.mark.parametrize("zone", ["", "+00:00"])
+def test_of_two_clocks_the_one_whose_zone_is_known_counts_and_the_other_is_said(tmp_path, names, zone):
+    shift = timedelta(hours=2)
+    head = f"{names[0]},{names[1] if not zone else 'measured time'},a"
+    path = put(tmp_path, head, lambda i: f"{TIMES[i] + shift:%Y-%m-%d %H:%M:%S},{stamp(i)}{zone},{VALUES[i]}")
+    found = read(path)
+    assert rows_of(found)[0] == TIMES
+    assert any(n.startswith(names[0]) and "holds times too" in n for n in found.record.notes)
+
+
+@pytest.mark.parametrize("other", ["°F", "K", "°C"])
+def test_files_whose_units_rows_differ_are_not_read_as_one(tmp_path, other):
+    for number, unit in enumerate(["°C", other]):
+        lines = [f"{TIMES[i] + timedelta(days=number):%Y-%m-%d %H:%M:%S},{VALUES[i]}" for i in range(240)]
+        (tmp_path / f"{number}.csv").write_text("\n".join(["time,temp", f"-,{unit}", *lines]) + "\n")
+    files = [tmp_path / f"{n}.csv" for n in range(2)]
+    if other == "°C":
+        assert read_recording(files, ReadingWishes(), datetime(2026, 1, 1, tzinfo=UTC)).record.used == 480
+    else:
+        with pytest.raises(SourceError, match="states 'temp' in"):
+            read_recording(files, ReadingWishes(), datetime(2026, 1, 1, tzinfo=UTC))

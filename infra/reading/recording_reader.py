@@ -132,9 +132,9 @@ def _read(files: FileSet, wishes: ReadingWishes, now: datetime) -> ReadRecording
     device_at = _device_index(files, wishes.device_column)
     taken = used | ({device_at} if device_at is not None else set())
     measured, skipped = measure_columns(files, wishes.columns, taken)
-    if time is not None and (others := [files.column_name(i) for i in time.others]):
-        skipped |= {name: "times that are not taken" for name in others if name in skipped}
-        draft.notes.append(f"{', '.join(others)}: holds times too; --time-column takes another")
+    if time is not None and (clocks := [files.column_name(i) for i in time.others]):
+        skipped |= {name: "times that are not taken" for name in clocks if name in skipped}
+        draft.notes.append(f"{', '.join(clocks)}: holds times too; --time-column takes another")
     names = _device_names(files, wishes.device_column, device_at)
     time = _halved(time, names, draft)
     kept, us = _rows(files, time, wishes, now, measured, names, draft)

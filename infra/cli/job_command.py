@@ -51,7 +51,7 @@ def list_(as_json: AsJson = False) -> None:
     if as_json:
         show_json(found)
         return
-    columns = ["name", "version>", "reads", "writes", "package"]
+    columns = ["name", "version>", "reads…", "writes…", "package"]
     rows = [
         [j["name"], j["version"], ", ".join(j["reads"]), ", ".join(j["writes"]), j["package"]] for j in found
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -290,17 +291,19 @@ def _broken(files: FileSet, measured: Sequence[MeasuredColumn]) -> Bools:
     for column in measured:
         if column.unreadable is not None:
             odd |= column.unreadable
-        odd |= _unlike(column.values, short)
+    for column, following in itertools.pairwise(measured):
+        odd |= _shifted(column.values, following.values, short)
     return short & odd
 
 
-def _unlike(values: Floats, short: Bools) -> Bools:
-    """Which short rows have a number here that lies far from those of all whole rows."""
-    whole = values[~short & np.isfinite(values)]
-    if len(whole) < _ENOUGH_WHOLE:
+def _shifted(values: Floats, following: Floats, short: Bools) -> Bools:
+    """Rows with a number here that lies far from those of whole rows, and among those of the next column."""
+    here, there = values[~short & np.isfinite(values)], following[~short & np.isfinite(following)]
+    if min(len(here), len(there)) < _ENOUGH_WHOLE:
         return np.zeros(len(values), dtype=np.bool_)
-    low, high = float(whole.min()), float(whole.max())
-    return np.isfinite(values) & ((values < low - (high - low)) | (values > high + (high - low)))
+    low, high = float(here.min()), float(here.max())
+    far = (values < low - (high - low)) | (values > high + (high - low))
+    return far & (values >= there.min()) & (values <= there.max())
 
 
 def _device_index(files: FileSet, column: str) -> int | None:

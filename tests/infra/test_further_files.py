@@ -166,3 +166,13 @@ def test_files_whose_units_rows_differ_are_not_read_as_one(tmp_path, other):
     else:
         with pytest.raises(SourceError, match="states 'temp' in"):
             read_recording(files, ReadingWishes(), datetime(2026, 1, 1, tzinfo=UTC))
+
+
+def test_a_fault_in_a_row_whose_last_cells_were_left_out_is_kept(tmp_path):
+    def line(i):
+        fault = i % 60 == 7
+        return f"{stamp(i)},{VALUES[i] + 70 * fault},{VALUES[i] + 200}" + ("" if fault else f",{VALUES[i]}")
+
+    found = read(put(tmp_path, "time,a,b,c", line))
+    assert found.record.used == 240
+    assert np.nanmax(rows_of(found)[1][:, 0]) > 85

@@ -28,6 +28,7 @@ from benchmarks.workload import SEED
 from edge_producer.bundle import load_bundle
 from edge_producer.inference import OnnxSession, feature_columns
 from schemas.profile_file import load_profile
+from schemas.summary_period import PERIODS_S, period_for
 
 ROWS, COLUMNS, WINDOW = 1_000_000, 10, 8
 FLOOR = "30,000"
@@ -79,10 +80,13 @@ def _write(path: Path, rows: int) -> None:
 
 
 def _draft(path: Path, profile: Path) -> None:
-    """The drafted profile, with windows of eight samples that do not overlap."""
+    """The drafted profile, with windows of eight samples that do not overlap, and periods that fit them."""
     _edgeloop("profile", "init", str(path), "-o", str(profile))
+    period_s = period_for(WINDOW)
+    drift_s = next(p for p in PERIODS_S if p >= 4 * period_s)
     text = re.sub(r"(?m)^(window|hop)_samples = \d+", rf"\1_samples = {WINDOW}", profile.read_text())
-    profile.write_text(text)
+    text = re.sub(r"(?m)^(period_s|lateness_s) = \d+", rf"\1 = {period_s}", text)
+    profile.write_text(re.sub(r"(?m)^window_s = \d+", f"window_s = {drift_s}", text))
 
 
 def _reading(path: Path) -> float:

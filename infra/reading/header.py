@@ -80,6 +80,8 @@ def find_header(records: Sequence[Sequence[str]], columns: int) -> Header:
             names, ("",) * width, first, named=False, evidence="no line of names: columns are numbered"
         )
     names, joined = _named(above, place, records[first:], width)
+    if (below := _names_below(above, place, names)) is not None:
+        names, joined, place = below, "names of two lines were joined", place + 1
     units = _units(above[place + 1 :], width)
     seen = [f"names in line {place + 1} of the text" if place else "names in the first line"]
     seen += [f"{len(above) - 1} more lines above the rows"] if len(above) > 1 else []
@@ -191,6 +193,23 @@ def _named(
         group = above_name or group
         joined.append(f"{group} {name}".strip())
     return tuple(joined), "names of two lines were joined"
+
+
+def _names_below(above: Sequence[Sequence[str]], place: int, names: Sequence[str]) -> tuple[str, ...] | None:
+    """Names with those of the line below, where that names columns which the line of groups leaves blank."""
+    if place + 1 >= len(above):
+        return None
+    lower = [*above[place + 1], *[""] * len(names)][: len(names)]
+    given = [c for c in lower if c]
+    filled = [i for i, name in enumerate(names) if not name and lower[i]]
+    units = sum(is_unit(c) or bool(_BRACKETED.match(c)) for c in given)
+    if not filled or units >= len(given) / 2 or any(is_value(c) for c in given):
+        return None
+    group, joined = "", []
+    for name, below in zip(names, lower, strict=True):
+        group = name or group
+        joined.append(f"{group} {below}".strip() if below else name)
+    return tuple(joined)
 
 
 def _mostly_times(cells: Sequence[str]) -> bool:

@@ -179,6 +179,11 @@ def _relative(
     if not stated:
         if not doubt and OTHER_EPOCHS["epoch_min"].covers(some, _RECENT) and some.min() > np.ptp(some):
             doubt, options = "may be minutes since 1970, or count since a start", ("epoch_min", "relative_s")
+        if not doubt and some.min() >= 1900 and some.max() < 2101 and (some != np.round(some)).any():
+            doubt, options = (
+                "may be years with a fraction, which are not read",
+                ("relative_s", "--time-column none"),
+            )
         if step > 1 and not doubt:
             doubt = f"'{name}' rises by {step:g} and names no unit of time"
             options = ("epoch_s", "relative_s", "relative_ms") if _SINCE_1970.search(name) else ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -26,17 +25,17 @@ from infra.reading.measured_column import ColumnWishes, MeasuredColumn, measure_
 from infra.reading.mixed_devices import mixed_devices, wanted_columns
 from infra.reading.row_times import anchored, implausible, unwrapped
 from infra.reading.said_format import tells_no_year
+from infra.reading.short_rows import broken_rows
 from infra.reading.time_choice import TimeWishes, choose_time, resembling
 from infra.reading.time_column import TimeReading
 from infra.reading.time_formats import without_halves
-from infra.reading.time_forms import Bools, Ints
+from infra.reading.time_forms import Ints
 from infra.reading.unit_column import several_units
+from infra.reading.zone_column import zone_beside
 from schemas.errors import SourceError
 from schemas.instants import from_us
 
 Floats = NDArray[np.float64]
-_ENOUGH_WHOLE = 20
-"""Rows with all their cells from which the others are compared with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +144,9 @@ def _read(files: FileSet, wishes: ReadingWishes, now: datetime) -> ReadRecording
     others = [i for i in range(len(files.names)) if i not in taken]
     if (units := several_units((files.names[i], files.column(i)) for i in others)) is not None:
         draft.doubts.append(units)
+    if time is not None and time.absolute and time.naive.any() and not wishes.zone_said:
+        zone = zone_beside((files.names[i], files.column(i)) for i in others)
+        draft.doubts += [] if zone is None else [zone]
     asked = names is None and wishes.device_column != ONE
     free = used | wanted_columns(files, wishes.columns)
     proposal = mixed_devices(files, us, kept, free, rows, measured) if asked else None
@@ -250,7 +252,7 @@ def _rows(
 ) -> tuple[NDArray[np.int64], Ints]:  # fmt: skip
     """Positions of the rows that have a time, and those times, UTC."""
     n = files.rows
-    broken = _broken(files, measured)
+    broken = broken_rows(files.short(), files.rows, measured)
     draft.dropped["malformed"] = files.malformed + int(broken.sum())
     if time is None:
         kept = np.flatnonzero(~broken)
@@ -280,30 +282,6 @@ def _rows(
     if time.absolute:
         draft.doubts += implausible(us[kept], grouped(len(kept), kept, names).values(), now)
     return kept, us[kept]
-
-
-def _broken(files: FileSet, measured: Sequence[MeasuredColumn]) -> Bools:
-    """Rows with too few cells whose cells do not fit their columns: something in the middle is missing."""
-    short = files.short()
-    if short is None:
-        return np.zeros(files.rows, dtype=np.bool_)
-    odd = np.zeros(files.rows, dtype=np.bool_)
-    for column in measured:
-        if column.unreadable is not None:
-            odd |= column.unreadable
-    for column, following in itertools.pairwise(measured):
-        odd |= _shifted(column.values, following.values, short)
-    return short & odd
-
-
-def _shifted(values: Floats, following: Floats, short: Bools) -> Bools:
-    """Rows with a number here that lies far from those of whole rows, and among those of the next column."""
-    here, there = values[~short & np.isfinite(values)], following[~short & np.isfinite(following)]
-    if min(len(here), len(there)) < _ENOUGH_WHOLE:
-        return np.zeros(len(values), dtype=np.bool_)
-    low, high = float(here.min()), float(here.max())
-    far = (values < low - (high - low)) | (values > high + (high - low))
-    return far & (values >= there.min()) & (values <= there.max())
 
 
 def _device_index(files: FileSet, column: str) -> int | None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from infra.reading.day_order import choose_day_order
 from infra.reading.digit_times import LAYOUTS
+from infra.reading.fraction_column import is_fraction, with_fraction
 from infra.reading.header import TIME_NAME
 from infra.reading.number_forms import Surroundings, is_text, read_numbers, read_plain
 from infra.reading.time_column import TimeReading, read_time_column
@@ -23,6 +24,7 @@ _DAY_US = DAY_S * 1_000_000
 _MOSTLY = 0.97
 _EVEN_ROWS, _EVENLY = 20, 0.95
 """Fewest steps, and the share of them that are alike, from which a rising column may be a time."""
+_HOURS = re.compile(r"(?i)^(hour|hours|stunden?|std|heures?|hora|h|hh|hrs?)$")
 _UTC = re.compile(r"(?i)(^|[^a-z])(utc|gmt|zulu)([^a-z]|$)")
 NONE = "none"
 """What a person writes for "the file has no time"."""
@@ -93,6 +95,8 @@ def choose_time(
         alone = [r for r in absolute if len(r.columns) == 1 and r.share >= _MOSTLY]
         others = {r.columns[0] for r in alone if r.dated and r.columns[0] not in best.columns}
         best = replace(best, others=tuple(sorted(others)))
+    if best is not None:
+        best = with_fraction(best, names, column)
     if best is not None and best.dated and not best.clocked:
         best = _beside_minutes(best, found, names)
     return best, tuple(unread)
@@ -163,6 +167,11 @@ def _named_time(
     said: str,
 ) -> TimeReading | None:
     said = "" if said == WRITTEN else said
+    parts_of = [i for i in at if is_fraction(names[i])]
+    whole = [i for i in at if i not in parts_of]
+    if len(at) > 1 and len(parts_of) == 1:
+        read = _named_time(whole, names, units, column, said)
+        return None if read is None else with_fraction(read, names, column, parts_of)
     reads = [read_time_column(i, column(i), names[i], units[i], said, named=True) for i in at]
     if len(at) == 1:
         return reads[0]
@@ -238,6 +247,8 @@ def _clock_number(index: int, name: str, column: Callable[[int], pa.Array]) -> T
         us, word = (filled // 100 * 60 + filled % 100) * 6e7, "hours and minutes in one number"
     elif whole and given.max() <= 240_000 and _sexagesimal(given) and len(np.unique(given)) > 2:
         us, word = (filled // 10_000 * 3600 + filled // 100 % 100 * 60 + filled % 100) * 1e6, "hhmmss"
+    elif not whole and 1 <= given.max() < 24 and _HOURS.search(name.strip()):
+        us, word = np.round(filled * 3600) * 1e6, "hours with a fraction"
     elif not whole and given.max() < 1:
         us, word = np.round(filled * _DAY_US / 1000) * 1000, "shares of a day"
     else:
@@ -290,6 +301,9 @@ def _from_parts(
     if real[ok].mean() < 0.97 if ok.any() else True:
         return None
     us = (days * DAY_S + minute * 60) * 1_000_000 + np.round(np.asarray(second) * 1e6).astype(np.int64)
+    if "hour" not in at:  # the day may have a fraction
+        day = values["ordinal" if "ordinal" in at else "day"]
+        us += np.where(ok, np.round((day - np.floor(day)) * DAY_S), 0).astype(np.int64) * 1_000_000
     order = [at[p] for p in _PARTS if p in at]
     said = ", ".join(p for p in _PARTS if p in at)
     every = np.ones(len(us), dtype=np.bool_)

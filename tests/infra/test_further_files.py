@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from infra.drafting.profile_draft import draft
 from infra.reading.reading_options import ReadingOptions
 from infra.reading.recording_reader import ReadingWishes, ReadRecording, read_recording
-from infra.reading.replay_wishes import init_wishes
+from infra.reading.replay_wishes import init_wishes, replay_wishes
 from infra.reading.time_choice import TimeWishes
 from schemas.errors import SourceError
 from tests.infra.cli import EdgeloopHere
@@ -176,3 +177,85 @@ def test_a_fault_in_a_row_whose_last_cells_were_left_out_is_kept(tmp_path):
     found = read(put(tmp_path, "time,a,b,c", line))
     assert found.record.used == 240
     assert np.nanmax(rows_of(found)[1][:, 0]) > 85
+
+
+def test_names_in_two_lines_belong_together_where_the_upper_one_has_groups(tmp_path):
+    head = "time,Pump1,,Pump2,\n,temp,flow,temp,flow"
+    path = put(tmp_path, head, lambda i: f"{stamp(i)},{VALUES[i]},5.5,{VALUES[i]},{i % 7}.5")
+    assert [c.name for c in read(path).columns] == ["Pump1 temp", "Pump1 flow", "Pump2 temp", "Pump2 flow"]
+    units = put(tmp_path, "time,temp,\n-,°C,bar", lambda i: f"{stamp(i)},{VALUES[i]},{i % 7}.5")
+    assert [c.unit for c in read(units).columns] == ["°C"]
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "says"),
+    [
+        ("tz", ["+02:00"], "--timezone Etc/GMT-2"),
+        ("timezone", ["Europe/Berlin"], "--timezone Europe/Berlin"),
+        ("utc_offset", ["-0500"], "--timezone Etc/GMT+5"),
+        ("offset", ["+01:00", "+02:00"], "times that carry their offset"),
+        ("tz", ["UTC"], ""),
+        ("tz", ["+00:00"], ""),
+        ("state", ["CET"], ""),
+    ],
+)
+def test_a_zone_in_a_column_of_its_own_is_not_passed_over(tmp_path, name, cells, says):
+    path = put(
+        tmp_path, f"time,{name},a", lambda i: f"{stamp(i)},{cells[i >= 120 and len(cells) - 1]},{VALUES[i]}"
+    )
+    said = asked(read(path))
+    assert (says in said) if says else (said == "")
+    assert not asked(read(path, ReadingWishes(timezone="UTC", zone_said=True)))
+
+
+FRACTIONS = {
+    "hours": ("date,hour", lambda t: f"{t:%Y-%m-%d},{t.hour + t.minute / 60:.4f}"),
+    "days of the year": (
+        "year,doy",
+        lambda t: f"{t.year},{t.timetuple().tm_yday + (t.hour * 60 + t.minute) / 1440:.6f}",
+    ),
+    "days of the month": (
+        "year,month,day",
+        lambda t: f"{t.year},{t.month},{t.day + t.hour / 24 + t.minute / 1440:.6f}",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FRACTIONS)
+def test_hours_and_days_with_a_fraction_are_read_to_the_second(tmp_path, form):
+    head, written = FRACTIONS[form]
+    found = read(put(tmp_path, f"{head},a", lambda i: f"{written(TIMES[i])},{VALUES[i]}"))
+    assert not asked(found)
+    assert rows_of(found)[0] == TIMES
+
+
+def test_years_with_a_fraction_are_no_seconds(tmp_path):
+    path = put(tmp_path, "time,a", lambda i: f"{2023 + i / 8766:.8f},{VALUES[i]}")
+    assert "years with a fraction" in asked(read(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "units"), [("msec", 1000), ("Milliseconds", 1000), ("us", 10**6), ("nsec", 10**9)]
+)
+@pytest.mark.parametrize("seconds", ["written", "epoch", "day first"])
+def test_parts_of_a_second_in_a_column_of_their_own_belong_to_the_time(tmp_path, name, units, seconds):
+    times = [START + timedelta(milliseconds=100 * i) for i in range(240)]
+    written = {
+        "written": lambda t: f"{t:%Y-%m-%d %H:%M:%S}",
+        "epoch": lambda t: f"{int(t.timestamp())}",
+        "day first": lambda t: f"{t.replace(day=14):%d/%m/%Y %H:%M:%S}",
+    }[seconds]
+    path = put(
+        tmp_path, f"time,{name},a", lambda i: f"{written(times[i])},{i % 10 * units // 10},{VALUES[i]}"
+    )
+    found = read(path)
+    expected = [t.replace(day=14) for t in times] if seconds == "day first" else times
+    assert not asked(found)
+    assert rows_of(found)[0] == expected
+    made = draft(path).profile
+    assert rows_of(read(path, replay_wishes(made, ReadingOptions())))[0] == expected
+
+
+def test_a_measurement_in_milliseconds_is_no_part_of_the_time(tmp_path):
+    path = put(tmp_path, "time,ms,a", lambda i: f"{stamp(i)},{i % 90},{VALUES[i]}")
+    assert [c.name for c in read(path).columns] == ["ms", "a"]

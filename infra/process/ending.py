@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import os
 import sys
+import threading
 from typing import NoReturn
 
 BROKEN_STREAM = 120
@@ -18,6 +19,8 @@ def end_process(code: int) -> NoReturn:
     The interpreter is not taken down: where a thread of DuckDB, Arrow or Delta comes back from its work just
     then, it would be ended inside C++, which aborts the process with another exit code than the command's.
     """
+    with contextlib.suppress(Exception):
+        threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001  (waits for threads that are no daemons)
     with contextlib.suppress(Exception):
         atexit._run_exitfuncs()  # noqa: SLF001  (the one way to run them without what comes after)
     for stream in (sys.stdout, sys.stderr):

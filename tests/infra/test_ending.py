@@ -18,6 +18,11 @@ def work():
     while True:
         connection.execute("SELECT sum(n) FROM numbers").fetchall()
 
+class Last:
+    def __del__(self, sleep=time.sleep):  # while the interpreter is taken down, if it is
+        sleep(1)
+
+last = Last()
 for _ in range(4):
     threading.Thread(target=work, daemon=True).start()
 time.sleep(0.3)

@@ -46,6 +46,8 @@ class JobStatus:
         retention_s: How long input that it has not read is kept for it, seconds.
         updated: When this was written, ISO 8601 UTC.
         installed_as: Name of the job's entry point; empty: not loaded yet.
+        package: Name and version of the package whose code runs; empty: not known.
+        build: Digest of that package's list of files; empty: not known.
     """
 
     job: str
@@ -61,6 +63,8 @@ class JobStatus:
     retention_s: float = DEFAULT_RETENTION_S
     updated: str = ""
     installed_as: str = ""
+    package: str = ""
+    build: str = ""
 
     def failed(self, error: str, traceback: str, now: datetime) -> JobStatus:
         """The status after one more failure; each wait is twice the one before, up to ten minutes."""

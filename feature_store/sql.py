@@ -19,7 +19,7 @@ from feature_store.lake import Lake
 from feature_store.lake_registry import ProfileRegistry
 from feature_store.result_text import FORMATS, Format
 from feature_store.sound_cut import SoundCut
-from schemas.errors import QueryError, UnreadableDataError
+from schemas.errors import NoLakeError, QueryError, UnreadableDataError
 from schemas.local_folder import LocalFolder
 from schemas.tables import BOOKS
 from schemas.view_specs import BOOKS_STATEMENTS
@@ -105,7 +105,7 @@ def open_cut(
     With ``comments`` views and columns are described, which takes as long as everything else.
     """
     if not root.is_dir():
-        raise QueryError(f"no lake at {root}; `edgeloop up` or `edgeloop demo` makes one")
+        raise NoLakeError(f"no lake at {root}")
     lake = Lake(root)
     cuts = CutStore(lake)
     profiles = ProfileRegistry(lake).profiles()

@@ -129,14 +129,27 @@ class LineWatcher:
         return behind + len([t for t in unfinished if _TASK.fullmatch(t)]) + unread
 
     def sent(self) -> SentSoFar:
-        """What is in the log now, to wait for: not what comes later, nor where only others have written."""
-        counts, own = self.admin.topics(), set[tuple[str, str]]()
+        """What to wait for: how far our own messages go, whatever others have written before or behind them.
+
+        The broker said where each of them is. Where it did not, all that stands there now is waited for.
+        """
+        ends, unknown = dict[tuple[str, str], int](), set[tuple[str, str]]()
+        counts = self.admin.topics()
         for edge in self.edges:
-            for topic, producer in _written(edge):
-                if partitions := counts.get(topic.named(self.namespace)):
-                    own.add((task_name(partition_for(producer, partitions)), topic.base))
-        found = lags(self.lake.root, self.admin, self.namespace, only={task for task, _ in own})
-        return SentSoFar({(lag.task, lag.topic): lag.end for lag in found if (lag.task, lag.topic) in own})
+            said = _acknowledged(edge)
+            if said is None:
+                unknown |= {
+                    (task_name(partition_for(producer, partitions)), topic.base)
+                    for topic, producer in _written(edge)
+                    if (partitions := counts.get(topic.named(self.namespace)))
+                }
+                continue
+            unknown |= {place for place, end in said.items() if end < 0}
+            ends |= {place: max(end, ends.get(place, 0)) for place, end in said.items() if end >= 0}
+        if unknown:
+            found = lags(self.lake.root, self.admin, self.namespace, only={task for task, _ in unknown})
+            ends |= {(lag.task, lag.topic): lag.end for lag in found if (lag.task, lag.topic) in unknown}
+        return SentSoFar(ends)
 
     def behind(self, sent: SentSoFar) -> int:
         """How many of those messages queries do not show yet, and how many tasks have not applied them."""
@@ -184,6 +197,21 @@ class LineWatcher:
         with closing(connect(self.lake.root)) as connection:
             row = connection.execute(_COUNTS, [self.since]).fetchone()
         return (int(row[0]), int(row[1])) if row else (0, 0)
+
+
+def _acknowledged(edge: EdgeProcess) -> dict[tuple[str, str], int] | None:
+    """By task and topic the offset behind the last message that an edge process which has ended got through.
+
+    -1: the broker did not say. None: the process runs, or is of an earlier release.
+    """
+    status = edge.status()
+    if status.get("phase") != "stopped" or "log_ends" not in status:
+        return None
+    return {
+        (task_name(int(partition)), topic): int(end)
+        for topic, ends in status["log_ends"].items()
+        for partition, end in ends.items()
+    }
 
 
 def _written(edge: EdgeProcess) -> list[tuple[Topic, str]]:

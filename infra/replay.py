@@ -33,7 +33,8 @@ from infra.replay_history import ReplayHistory, content_digest
 from infra.stack.edge_processes import EdgeProcess, EdgeSpec
 from infra.stack.running import RunningStack
 from infra.stack.stack_file import TroubleWatch, stack_troubles
-from schemas.errors import SourceError, SpoolError, StackError
+from schemas.absent_file import absent
+from schemas.errors import NoSuchRecordingError, SourceError, SpoolError, StackError
 from schemas.instants import utc_now
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
@@ -87,7 +88,7 @@ class ReplayRequest:
         """
         for recording in self.recordings:
             if not recording.exists():
-                raise SourceError(f"{recording}: no such file")
+                raise NoSuchRecordingError(f"{recording}: {absent(recording)}")
         if not _DEVICE.fullmatch(self.device_id):
             raise SourceError(
                 f"--device {self.device}: an id is made of letters, digits and . _ : - of ASCII, at most 64, "

@@ -9,7 +9,11 @@ stamps=$venv/stamps
 pythons=(3.11 3.12 3.13)
 packages=(schemas feature_store edge_producer stream_processors model_service infra)
 
-say() { printf '[setup] %s\n' "$*"; }
+said=
+say() {
+    printf '[setup] %s\n' "$*"
+    said=yes
+}
 fail() {
     printf 'error: %s\n' "$*" >&2
     exit 1
@@ -95,7 +99,7 @@ install_project() {
 }
 
 fetch_broker() {
-    "$venv/bin/python" - <<'PYTHON'
+    "$venv/bin/python" - "$said" <<'PYTHON'
 import os
 import sys
 
@@ -104,7 +108,9 @@ from infra.settings import default_cache_dir
 from schemas.errors import PipelineError
 
 try:
-    resolve_jars(default_cache_dir(os.environ), lambda line: print(f"[setup] 4/4 {line}", flush=True))
+    folder = resolve_jars(default_cache_dir(os.environ), lambda line: print(f"[setup] 4/4 {line}", flush=True))
+    if sys.argv[1]:  # an earlier step was said, so this one is too
+        print(f"[setup] 4/4 the broker's jars are in {folder}", flush=True)
 except PipelineError as exc:
     sys.exit(f"error: {exc}")
 PYTHON
@@ -121,3 +127,4 @@ make_environment
 install_packages
 install_project
 fetch_broker
+say "done: edgeloop is in $PWD/$venv/bin (source $venv/bin/activate puts it on your path)"

@@ -9,7 +9,9 @@
     + LookupFailedError
   x RejectedError             it never will: dead-letter it, refuse it, go on
     + ProfileError
+      - NoSuchProfileError  (the file is missing, or is something else)
     + SourceError
+      - NoSuchRecordingError (likewise)
       - DoubtfulRecordingError (it can be read in more than one way, or too much would be lost)
       - RepeatedRecordingError (it was replayed before)
     + MessageError            (class name and reason travel on the dead-letter topic)
@@ -34,6 +36,7 @@
       - SpoolDamagedError   (set it aside, salvage what can be read)
     + QueryError
       - UnreadableDataError
+      - NoLakeError         (nothing has landed yet)
   x TaskLostError             another worker owns the task: discard, reload
   x TasksStoppedError         these tasks cannot go on, the others can: leave them, try them again later
   x OperatorError             a person must decide; the message names the range or file
@@ -102,10 +105,25 @@ class ProfileError(RejectedError):
     """
 
 
+class NoSuchProfileError(ProfileError):
+    """There is no such profile, or the file is no profile at all.
+
+    Operator action: `edgeloop profile list` names those that there are; `edgeloop profile init FILE` drafts
+    one from a file of measurements.
+    """
+
+
 class SourceError(RejectedError):
     """An input file or stream that cannot be read as the profile describes it.
 
     Operator action: the message names the column, line or encoding; fix the file or `[replay]`.
+    """
+
+
+class NoSuchRecordingError(SourceError):
+    """There is no such file, or it is no file of measurements at all.
+
+    Operator action: name a file of measurements (text in columns, Parquet, a workbook) or a folder of them.
     """
 
 
@@ -236,6 +254,14 @@ class SpoolDamagedError(SpoolError):
 
 class QueryError(RejectedError):
     """SQL that DuckDB refuses, or a cut that does not exist."""
+
+
+class NoLakeError(QueryError):
+    """There is no lake in the folder: nothing has landed yet, or another folder is meant.
+
+    Operator action: `edgeloop replay FILE --profile PROFILE`, `edgeloop up` or `edgeloop demo` makes one;
+    EDGELOOP_STATE_DIR or --state-dir names another folder.
+    """
 
 
 class UnreadableDataError(QueryError):

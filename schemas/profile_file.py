@@ -9,9 +9,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from schemas.errors import ProfileError
+from schemas.absent_file import absent
+from schemas.errors import NoSuchProfileError, ProfileError
 from schemas.profile import Profile
 from schemas.section import NAME
+
+TOML = ".toml"
 
 
 def parse_profile(text: str, origin: str) -> Profile:
@@ -48,11 +51,28 @@ def load_profile(path: Path) -> Profile:
     Raises:
         ProfileError: The file is missing, no text, no TOML or no valid profile.
     """
+    if not path.exists():
+        raise NoSuchProfileError(f"{path}: {absent(path)}")
+    if path.is_dir():
+        raise NoSuchProfileError(f"{path}: is a folder; a profile is one TOML file")
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ProfileError(f"{path}: cannot be read: {exc}") from exc
-    return parse_profile(text, str(path))
+    except UnicodeDecodeError as exc:
+        raise _other_kind(path, "no text in UTF-8") from exc
+    except OSError as exc:
+        raise ProfileError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
+    try:
+        return parse_profile(text, str(path))
+    except ProfileError as exc:
+        if path.suffix.lower() != TOML and isinstance(exc.__cause__, tomllib.TOMLDecodeError):
+            raise _other_kind(path, "no TOML") from exc
+        raise
+
+
+def _other_kind(path: Path, what: str) -> NoSuchProfileError:
+    return NoSuchProfileError(
+        f"{path}: is {what}, so no profile; a recording is named before --profile, its profile after"
+    )
 
 
 def builtin_profiles() -> dict[str, Path]:
@@ -71,7 +91,7 @@ def find_profile(name_or_path: str) -> Profile:
     if name_or_path in shipped:
         return load_profile(shipped[name_or_path])
     if re.fullmatch(NAME, name_or_path) and not Path(name_or_path).exists():
-        raise ProfileError(
+        raise NoSuchProfileError(
             f"no profile '{name_or_path}': shipped are {', '.join(shipped)}; or give a TOML file's path"
         )
     return load_profile(Path(name_or_path))

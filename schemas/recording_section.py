@@ -18,8 +18,8 @@ class Replay(Section):
         time_columns: Columns that hold the time together, such as a date and a time of day.
         time_format: strptime format, ``iso``, ``epoch_s``, ``epoch_ms``, ``epoch_us`` or ``epoch_ns``; and
             what `edgeloop replay` alone reads: ``day_first``, ``month_first``, ``year_first``, ``written``,
-            ``excel``, ``matlab``, ``julian``, ``mjd``, ``since_1904``, ``filetime``, ``dotnet``,
-            ``relative_s`` and other units.
+            ``excel``, ``matlab``, ``julian``, ``mjd``, ``since_1904``, ``epoch_min``, ``filetime``,
+            ``dotnet``, ``relative_s`` and other units.
         timezone: IANA zone of times without one.
         columns: Channel name to column name; any other channel reads the column of its own name.
         device_column: Column that names the devices; ``@file``: each file is one; empty: one device.

@@ -187,6 +187,12 @@ def test_setup_takes_whichever_python_fits(tmp_path: Path, versions, given: str)
     assert result.stderr == "error: java is not installed: apt-get install openjdk-17-jre-headless\n"
 
 
+def test_setup_names_each_of_its_steps_and_says_when_it_is_done():
+    script = (ROOT / "infra" / "setup.sh").read_text(encoding="utf-8")
+    assert all(f"{step}/4 " in script for step in (1, 2, 3, 4))
+    assert script.splitlines()[-1].startswith('say "done: ')
+
+
 def ci_with_make(tmp_path: Path, body: str) -> subprocess.CompletedProcess[str]:
     """Run a copy of .ci/run whose `make` is the given script."""
     (tmp_path / ".ci").mkdir()

@@ -179,6 +179,7 @@ class Reporter:
             "online": self._sender.online,
             "stalled": self._sender.stalled(self._settings.stall_s),
             "waits_because": self._sender.limits.why_wait,
+            "log_ends": {t: {str(p): n for p, n in ends.items()} for t, ends in self._sender.ends.items()},
             **self._spool_part,
             "in_memory": dict(waiting),
             "windows_per_s": round(self._rate, 1),

@@ -77,6 +77,8 @@ class Sender:
             ``wire_bytes`` (what the sockets carried, protocol included), ``messages_returned``,
             ``messages_rejected``, ``connections_lost``, ``producers_failed``.
         limits: How large a message each topic takes, and whether the cloud reads them.
+        ends: By topic and partition the offset behind the last message of ours that the broker acknowledged;
+            -1: it did not say where one is.
     """
 
     def __init__(self, bootstrap_servers: str, namespace: str, client_id: str, clock: Clock) -> None:
@@ -113,6 +115,7 @@ class Sender:
         self._renew_by_s: float | None = None
         self._connects = 0
         self.counts: Counter[str] = Counter()
+        self.ends: dict[str, dict[int, int]] = {}
         self.limits = TopicLimits(bootstrap_servers, self._topics, clock)
         self.online = False
         self.connect()
@@ -179,7 +182,7 @@ class Sender:
                 value=message.value,
                 key=message.key,
                 headers=list(message.headers),
-                on_delivery=partial(self._on_delivery, id_, self._generation),
+                on_delivery=partial(self._on_delivery, id_, message.topic, self._generation),
             )
         except BufferError:
             return False
@@ -232,13 +235,16 @@ class Sender:
         self._not_before_s = self._clock() + RETURN_DELAY_S
         return False
 
-    def _on_delivery(self, id_: int, generation: int, error: KafkaError | None, _message: Message) -> None:
+    def _on_delivery(
+        self, id_: int, topic: str, generation: int, error: KafkaError | None, message: Message
+    ) -> None:
         if generation != self._generation:
             return  # of an earlier producer, whose messages were all returned when it was dropped
         if error is None:
             self._attempts.end(id_)
             self._last_progress_s = self._clock()
             self._outcomes.acked.append(id_)
+            self._note_end(topic, message)
         elif error.code() in _OF_THE_MESSAGE:
             self._last_progress_s = self._clock()
             self._attempts.refuse(id_, str(error), too_large=error.code() in _TOO_LARGE)
@@ -247,6 +253,15 @@ class Sender:
             self.counts["messages_returned"] += 1
             self._not_before_s = self._clock() + RETURN_DELAY_S
             self._outcomes.returned.append(id_)
+
+    def _note_end(self, topic: str, message: Message) -> None:
+        partition, offset = message.partition(), message.offset()
+        if partition is None:
+            return
+        known = self.ends.setdefault(topic, {})
+        before = known.get(partition, 0)
+        # A resend that the broker has already gets no offset: where the message is, is not known any more.
+        known[partition] = -1 if offset is None or offset < 0 or before < 0 else max(before, offset + 1)
 
     def _reject(self, rejection: Rejection) -> None:
         self.counts["messages_rejected"] += 1

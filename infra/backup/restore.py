@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from infra.backup.backup_manifest import DATA, BackupManifest, damaged_files, read_manifest
+from infra.backup.pipeline_marks import pipeline_marks
 from infra.backup.state_copy import REPLACED
 from infra.backup.take import count_rows
 from infra.settings import StackSettings
@@ -33,11 +34,13 @@ class RestoreRequest:
     Attributes:
         revoked: Devices that were revoked since the backup.
         keep_log: Keep the broker's present data: the lake then reads again what it lacks.
+        other: Go on although the backup is of another pipeline than the state folder.
     """
 
     backup: Path
     revoked: tuple[str, ...] = ()
     keep_log: bool = False
+    other: bool = False
 
 
 @dataclass
@@ -75,7 +78,7 @@ def restore(
     Nothing is deleted: the earlier state moves to a folder beside it.
 
     Raises:
-        BackupError: A stack is up, or the backup is damaged or of a later format.
+        BackupError: A stack is up, or the backup is damaged, of a later format or of another pipeline.
     """
     manifest = read_manifest(request.backup)
     progress("verifying the backup")
@@ -88,6 +91,7 @@ def restore(
     if not lock.acquire():
         raise BackupError(f"a stack is up in {settings.state_dir}: `edgeloop down` first")
     try:
+        _refuse_another_pipeline(settings.state_dir, request)
         found = Restored(manifest)
         _move_away(settings.state_dir, clock())
         found.replaced = _newest_replaced(settings.state_dir)
@@ -98,6 +102,15 @@ def restore(
     finally:
         lock.release()
     return found
+
+
+def _refuse_another_pipeline(state_dir: Path, request: RestoreRequest) -> None:
+    present, saved = pipeline_marks(state_dir), pipeline_marks(request.backup / DATA)
+    if present and saved and present.isdisjoint(saved) and not request.other:
+        raise BackupError(
+            f"{request.backup} is a backup of another pipeline than the one in {state_dir}: restore it into "
+            "a folder of its own (--state-dir), or give --other-pipeline to replace this one by it"
+        )
 
 
 def _move_away(state_dir: Path, now: datetime) -> None:

@@ -70,6 +70,10 @@ def restore(
         bool,
         typer.Option("--keep-log", help="Keep the broker's data, and read again from it what is missing."),
     ] = False,
+    other_pipeline: Annotated[
+        bool,
+        typer.Option("--other-pipeline", help="Replace the folder's pipeline by another one's backup."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Put a backup in the place of the present state, which moves aside; show what that loses.
@@ -85,7 +89,7 @@ def restore(
             "a backup forgets revocations: name each device that was revoked since it was taken"
             " (--revoked ID), or say --none-revoked"
         )
-    request = RestoreRequest(folder, tuple(revoked or ()), keep_log)
+    request = RestoreRequest(folder, tuple(revoked or ()), keep_log, other_pipeline)
     done = bring_back(session(ctx).settings(), request, show_progress)
     if as_json:
         show_json(_described(done))

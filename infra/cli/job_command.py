@@ -51,7 +51,7 @@ def list_(as_json: AsJson = False) -> None:
     if as_json:
         show_json(found)
         return
-    columns = ["name", "version>", "reads", "writes", "package"]
+    columns = ["name", "version>", "reads…", "writes…", "package"]
     rows = [
         [j["name"], j["version"], ", ".join(j["reads"]), ", ".join(j["writes"]), j["package"]] for j in found
     ]
@@ -67,7 +67,7 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show how jobs of your own stand: what stopped one, since when, and how far it is behind."""
-    from infra.job_report import collect_jobs
+    from infra.job_report import collect_jobs, job_news
     from infra.stack.stack_file import is_held
 
     settings = session(ctx).settings()
@@ -83,9 +83,11 @@ def status(
     for job in found:
         stopped = [task for task in job["tasks"] if task["error"]]
         if stopped:
-            rows = [[t["task"], t["state"], t["position"], t["newest"], t["error"]] for t in stopped]
+            rows = [[t["task"], _task_state(t), t["position"], t["newest"], t["error"]] for t in stopped]
             show_table(f"\n{job['job']}", ["task", "state", "read up to>", "newest>", "error…"], rows)
             show_text(f"\n{stopped[0]['traceback'] or ''}")
+    for line in job_news(found):
+        show_text(line)
 
 
 def resume(ctx: typer.Context, name: str, as_json: AsJson = False) -> None:
@@ -186,6 +188,10 @@ def _described(point: Any) -> dict[str, Any]:
         unknown: dict[str, Any] = {"version": None, "state_version": None, "reads": [], "writes": []}
         error = f"cannot be loaded: {type(exc).__name__}: {exc}"
         return {"name": point.name, **unknown, "package": package, "error": error}
+
+
+def _task_state(task: dict[str, Any]) -> str:
+    return "idle, nothing to read" if task["idle"] else str(task["state"])
 
 
 def _summary(job: dict[str, Any]) -> list[object]:

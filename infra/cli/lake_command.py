@@ -131,11 +131,11 @@ def _open(ctx: typer.Context) -> tuple[Lake, CutStore]:
 
 
 def _root(ctx: typer.Context) -> Path:
-    from schemas.errors import QueryError
+    from schemas.errors import NoLakeError
 
     root = session(ctx).settings().lake_root
     if not root.is_dir():
-        raise QueryError(f"no lake at {root}; `edgeloop up` or `edgeloop demo` makes one")
+        raise NoLakeError(f"no lake at {root}")
     return root
 
 

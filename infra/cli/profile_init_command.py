@@ -64,7 +64,7 @@ def init(  # noqa: PLR0913, PLR0917  (one option each)
     """
     from infra.drafting.profile_draft import draft
     from infra.reading.replay_wishes import init_wishes
-    from schemas.errors import ProfileError
+    from schemas.errors import RejectedError
 
     options = options_of(
         time_column,
@@ -80,7 +80,7 @@ def init(  # noqa: PLR0913, PLR0917  (one option each)
     say(made.record, as_json=as_json, force=force)
     target = output or Path(f"{made.profile.name}.toml")
     if target.exists() and not force:
-        raise ProfileError(f"{target} exists: give another name with -o, or --force to replace it")
+        raise RejectedError(f"{target} exists: give another name with -o, or --force to replace it")
     target.write_text(made.text, encoding="utf-8")
     if as_json:
         said = {"skipped": dict(made.skipped), "unusual": dict(made.unusual)}

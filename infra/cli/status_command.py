@@ -43,6 +43,8 @@ def unfit_samples(processes: list[dict[str, Any]]) -> list[str]:
 
 
 def _show(found: dict[str, Any]) -> None:
+    from infra.job_report import job_news
+
     show_text(f"stack   {found['state']}   broker {found['broker'] or '-'}   state {found['state_dir']}")
     if found["processes"]:
         rows = [
@@ -90,6 +92,8 @@ def _show(found: dict[str, Any]) -> None:
     if found["jobs"]:
         rows = [[j["job"], j["state"], count(j["behind"]), j["error"]] for j in found["jobs"]]
         show_table("\njobs of your own", ["name", "state", "commits behind>", "error…"], rows)
+    for line in job_news(found["jobs"]):
+        show_text(line)
     if found["runs"]:
         rows = [[r["run_id"], r["profile"], r["state"], r["detail"]] for r in found["runs"]]
         show_table("\ntraining runs", ["run", "profile", "state", "what it waits for…"], rows)

@@ -86,7 +86,8 @@ def _play(stage: DemoStage, watcher: LineWatcher, reader: LoopReader | None) -> 
         offline = _cut_or_restore(stage)
         stage.check_edges()
         for step in merge_device_steps(reader.new_steps()) if reader is not None else ():
-            stage.screen.add_line(step.line(stage.plan.scenario.start))
+            since_start = step.at - stage.plan.scenario.start
+            stage.screen.add_step(since_start.total_seconds(), step.text())
         for line in troubles.news():
             stage.screen.add_line(f"problem: {line}")
         view = watcher.poll()

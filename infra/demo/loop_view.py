@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from infra.printing import count, seconds
+from infra.printing import count
 from model_service import (
     CandidateState,
     ModelSettings,
@@ -36,11 +36,10 @@ class LoopStep:
     step: str
     detail: Mapping[str, str]
 
-    def line(self, start: datetime) -> str:
-        """One line, with seconds since the simulation began; the table ``lifecycle`` has the whole detail."""
+    def text(self) -> str:
+        """What happened, in one line without its time; the table ``lifecycle`` has the whole detail."""
         shown = ", ".join(text for name, show in _SHOWN if (text := show(self.detail.get(name, ""))))
-        at, step = seconds((self.at - start).total_seconds(), 0), self.step.replace("_", " ")
-        return f"{at:>6}  {self.subject:<18}  {step:<17}  {shown}".rstrip()
+        return f"{self.subject:<18}  {self.step.replace('_', ' '):<17}  {shown}".rstrip()
 
 
 def merge_device_steps(steps: Sequence[LoopStep]) -> list[LoopStep]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -41,6 +42,7 @@ class DemoScreen:
         self._console, self._seconds = console, seconds
         self._live: Live | None = None
         self._next_line = 0.0
+        self._shown_s = -math.inf
 
     @property
     def is_live(self) -> bool:
@@ -61,6 +63,14 @@ class DemoScreen:
         """Print a line that stays on the screen."""
         self._console.print(text)
 
+    def add_step(self, at_s: float, text: str) -> None:
+        """Print what happened at a moment. Lines never go back in time.
+
+        What is heard of late bears the time of the line above it, and its own at the end.
+        """
+        late = f"  (at {seconds(at_s, 0)})" if round(at_s) < self._shown_s else ""
+        self._console.print(f"{self._time(at_s):>6}  {text}{late}", markup=False)
+
     def show(self, at_s: float, view: LineView, offline: str | None) -> None:
         """Show the newest view."""
         if self._live is not None:
@@ -68,6 +78,10 @@ class DemoScreen:
         elif at_s >= self._next_line:
             self._next_line = at_s + _LINE_EVERY_S
             self._console.print(self._line(at_s, view, offline), soft_wrap=True)
+
+    def _time(self, at_s: float) -> str:
+        self._shown_s = max(self._shown_s, round(at_s))
+        return seconds(self._shown_s, 0)
 
     def _table(self, at_s: float, view: LineView, offline: str | None) -> Table:
         total, meters = view.total, view.meters
@@ -99,7 +113,7 @@ class DemoScreen:
         sent = meters.get("bytes_sent", 0)
         off_net = saving(sent, meters.get("raw_bytes", 0))
         return (
-            f"{seconds(at_s, 0):>6}  sensed {count(total.sensed):>6}  acked {count(total.acked):>6}  "
+            f"{self._time(at_s):>6}  sensed {count(total.sensed):>6}  acked {count(total.acked):>6}  "
             f"spools {spools}  sent {size(sent):>8}  off-net {off_net} of raw  "
             f"lag {count(view.lag)}  alarms {count(view.alarms)}  drift verdicts {count(view.drift)}"
         )

@@ -18,7 +18,9 @@ from python_calamine import CalamineError, CalamineWorkbook
 from infra.reading.decoding import TextForm, is_workbook, lines, text_form
 from infra.reading.dialect import BLANKS, COMMENTS, Dialect, blank_separated, cells, find_dialect
 from infra.reading.header import Header, find_header
-from schemas.errors import SourceError
+from schemas.absent_file import absent
+from schemas.errors import NoSuchRecordingError, SourceError
+from schemas.profile_file import TOML
 
 HEAD_LINES = 2000
 HEAD_CHARS = 1 << 20
@@ -82,7 +84,9 @@ def open_table(path: Path, folder: Path, said_encoding: str = "", said_delimiter
         SourceError: The file cannot be read, or is no table.
     """
     if not path.is_file():
-        raise SourceError(f"{path}: no such file")
+        raise NoSuchRecordingError(f"{path}: {absent(path) if not path.exists() else 'is no file'}")
+    if path.suffix.lower() == TOML:
+        raise NoSuchRecordingError(f"{path}: is a profile, not the recording that it describes")
     try:
         if path.suffix.lower() in _PARQUET or _begins(path, b"PAR1"):
             return _from_parquet(path, folder)
@@ -90,7 +94,7 @@ def open_table(path: Path, folder: Path, said_encoding: str = "", said_delimiter
             return _from_workbook(path, folder)
         return _from_text(path, folder, said_encoding, said_delimiter)
     except SourceError as exc:
-        raise exc if str(exc).startswith(str(path)) else SourceError(f"{path}: {exc}") from exc
+        raise exc if str(exc).startswith(str(path)) else type(exc)(f"{path}: {exc}") from exc
 
 
 def _from_text(path: Path, folder: Path, encoding: str, delimiter: str) -> CellTable:

@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from infra.reading.clock_resets import order_doubt
+from infra.reading.decision_record import Doubt
 from infra.reading.row_order import order_rows, spread_rows
 from infra.reading.time_forms import Bools, Ints
 
@@ -42,6 +44,7 @@ class SortedRows:
         collisions: Rows that have the time of another row and other values, spread ones included.
         level: Index of a column in which rows that share a time keep levels of their own; None: none.
         falls: How often times fall back in the file, where its rows stand in no order.
+        doubt: About the order of a device's rows; None: there is none.
     """
 
     devices: Mapping[str, DeviceRows]
@@ -52,10 +55,17 @@ class SortedRows:
     collisions: int
     level: int | None = None
     falls: int = 0
+    doubt: Doubt | None = None
 
 
 def rows_by_device(
-    us: Ints, kept: Places, names: pa.Array | None, values: Sequence[NDArray[np.float64]], *, spreads: bool
+    us: Ints,
+    kept: Places,
+    names: pa.Array | None,
+    values: Sequence[NDArray[np.float64]],
+    file_rows: Sequence[int] = (),
+    *,
+    spreads: bool,
 ) -> SortedRows:
     """Each device's rows in the order of time, one for each time.
 
@@ -64,6 +74,7 @@ def rows_by_device(
         kept: Where these rows stand in the columns.
         names: Device of every row of the file; None: there is one.
         values: Every column of numbers.
+        file_rows: Rows of each file, where several are read as one.
         spreads: Whether rows that share a time may be spread over it.
     """
     devices: dict[str, DeviceRows] = {}
@@ -71,6 +82,7 @@ def rows_by_device(
     spread = ""
     repeated = duplicate = collisions = falls = 0
     level: int | None = None
+    doubt: Doubt | None = None
     for name, rows in grouped(len(us), kept, names).items():
         order = order_rows(us[rows])
         words.add(order.words)
@@ -78,6 +90,11 @@ def rows_by_device(
         places = kept[rows[order.places]]
         identical = _identical(places, order.us, values)
         shared = np.diff(order.us, prepend=order.us[:1] - 1) == 0
+        if doubt is None and order.words != "rising" and spreads:
+            repeats = np.zeros(len(rows), dtype=np.bool_)
+            repeats[order.places] = identical
+            files = np.searchsorted(np.cumsum(file_rows), kept[rows], side="right")
+            doubt = order_doubt(us[rows], files, repeats)
         collisions += int((shared & ~identical).sum())
         if spreads:
             level = _level(order.us, places, values) if level is None else level
@@ -87,7 +104,7 @@ def rows_by_device(
         repeated += int((~fresh & identical).sum())
         duplicate += int((~fresh & ~identical).sum())
         devices[name] = DeviceRows(order.us[fresh], places[fresh])
-    return SortedRows(devices, frozenset(words), spread, repeated, duplicate, collisions, level, falls)
+    return SortedRows(devices, frozenset(words), spread, repeated, duplicate, collisions, level, falls, doubt)
 
 
 def grouped(size: int, kept: Places, names: pa.Array | None) -> dict[str, Places]:

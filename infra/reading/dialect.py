@@ -20,7 +20,8 @@ COMMENTS = ("#",)
 _SEP = re.compile(r"^sep=(.)$", re.IGNORECASE)
 _AGREE = 0.9
 _NAME_DIGITS = 0.3
-"""Share of digits below which a line holds names."""
+"""Share of digits below which a line holds names; those in names such as `s12` do not count."""
+_NAME = re.compile(r"\s*[^\W\d_]")
 csv.field_size_limit(1 << 28)
 
 
@@ -99,7 +100,8 @@ def _header_fits(head: Sequence[str], dialect: Dialect) -> bool:
     return any(
         max(2, dialect.columns - 1) <= len(row) <= dialect.columns + 1
         and sum(bool(re.search(r"[^\W\d_]", c)) for c in row) >= max(1, len(row) // 2)
-        and sum(ch.isdigit() for c in row for ch in c) < _NAME_DIGITS * sum(len(c) for c in row)
+        and sum(ch.isdigit() for c in row if not _NAME.match(c) for ch in c)
+        < _NAME_DIGITS * sum(len(c) for c in row)
         for row in rows
     )
 

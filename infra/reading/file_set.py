@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from infra.reading.cell_table import CellTable, open_table
-from infra.reading.number_forms import is_text
 from infra.reading.time_forms import Bools
-from schemas.errors import SourceError
+from infra.reading.unit_conversion import plain_unit
+from schemas.errors import NoSuchRecordingError, SourceError
 
 FILE_COLUMN = "@file"
 """What names the device where each file is one."""
@@ -143,10 +143,10 @@ class FileSet:
             if named is not None and not named.search(name):
                 continue
             cells = self.column(i)
-            if i in used or not name.strip() or not (is_text(cells.type) or pa.types.is_integer(cells.type)):
+            if i in used or not name.strip() or pa.types.is_nested(cells.type):
                 continue
             probe = cells.slice(0, _PROBE).cast(pa.string())
-            if pc.any(pc.match_substring_regex(probe, r"^[+-]?\d*[.,]\d")).as_py():
+            if pc.any(pc.match_substring_regex(probe, r"^[+-]?\d*[.,]\d*[1-9]")).as_py():
                 continue
             if 2 <= len(cells.unique()) <= max(_FEW_VALUES, len(cells) // 100):
                 found.append(i)
@@ -180,7 +180,21 @@ def open_files(paths: Sequence[Path], folder: Path, encoding: str = "", delimite
         places.append(tuple(range(len(names))) if same else tuple(theirs.index(n) for n in names))
     held = [[t.header.units[place] for place in p] for t, p in zip(tables, places, strict=True)]
     units = tuple(next((u for u in stated if u), "") for stated in zip(*held, strict=True))
+    _refuse_other_units(tables, names, units, held)
     return FileSet(tuple(tables), names, units, tuple(places))
+
+
+def _refuse_other_units(
+    tables: Sequence[CellTable], names: Sequence[str], units: Sequence[str], held: Sequence[Sequence[str]]
+) -> None:
+    """Refuse files that state different units for one column: both would land in one channel."""
+    for table, stated in zip(tables, held, strict=True):
+        for name, unit, other in zip(names, units, stated, strict=True):
+            if other and plain_unit(other) != plain_unit(unit):
+                raise SourceError(
+                    f"{table.path}: states '{name}' in {other}, and another file in {unit}; "
+                    "read them one by one"
+                )
 
 
 def expanded(paths: Sequence[Path]) -> list[Path]:
@@ -198,7 +212,7 @@ def expanded(paths: Sequence[Path]) -> list[Path]:
             p for p in path.iterdir() if p.is_file() and not p.name.startswith(".") and _measures(p)
         )
         if not inside:
-            raise SourceError(f"{path}: holds no file of measurements ({', '.join(_ENDINGS)})")
+            raise NoSuchRecordingError(f"{path}: holds no file of measurements ({', '.join(_ENDINGS)})")
         files += inside
     return files
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from infra.reading.number_forms import MISSING
 from infra.reading.time_forms import FORMS, PATTERNS, month_of
 from infra.reading.unit_conversion import is_unit
-from schemas.errors import SourceError
+from schemas.errors import NoSuchRecordingError, SourceError
 
 TIME_NAME = re.compile(
     r"time|date|stamp|epoch|^ts$|^t$|^dt$|zeit|datum|fecha|hora|heure|^tag$|jour|utc|\bday\b|^when$",
@@ -66,9 +66,9 @@ def find_header(records: Sequence[Sequence[str]], columns: int) -> Header:
     kinds = _column_kinds(records, columns)
     first = next((i for i, row in enumerate(records) if _is_row(row, kinds, columns)), len(records))
     if first == len(records):
-        raise SourceError(
-            "has a header but no rows" if len(records) < 3 else "has no column of numbers or times"
-        )
+        if len(records) < 3:
+            raise SourceError("has a header but no rows")
+        raise NoSuchRecordingError("is no table of measurements: it has no column of numbers or times")
     above = [[_clean(c) for c in row] for row in records[:first]]
     width = max([columns, *(len(r) for r in records[first : first + 20] if len(r) <= columns)])
     place = _names_at(above, width, kinds)
@@ -80,6 +80,8 @@ def find_header(records: Sequence[Sequence[str]], columns: int) -> Header:
             names, ("",) * width, first, named=False, evidence="no line of names: columns are numbered"
         )
     names, joined = _named(above, place, records[first:], width)
+    if (below := _names_below(above, place, names)) is not None:
+        names, joined, place = below, "names of two lines were joined", place + 1
     units = _units(above[place + 1 :], width)
     seen = [f"names in line {place + 1} of the text" if place else "names in the first line"]
     seen += [f"{len(above) - 1} more lines above the rows"] if len(above) > 1 else []
@@ -191,6 +193,23 @@ def _named(
         group = above_name or group
         joined.append(f"{group} {name}".strip())
     return tuple(joined), "names of two lines were joined"
+
+
+def _names_below(above: Sequence[Sequence[str]], place: int, names: Sequence[str]) -> tuple[str, ...] | None:
+    """Names with those of the line below, where that names columns which the line of groups leaves blank."""
+    if place + 1 >= len(above):
+        return None
+    lower = [*above[place + 1], *[""] * len(names)][: len(names)]
+    given = [c for c in lower if c]
+    filled = [i for i, name in enumerate(names) if not name and lower[i]]
+    units = sum(is_unit(c) or bool(_BRACKETED.match(c)) for c in given)
+    if not filled or units >= len(given) / 2 or any(is_value(c) for c in given):
+        return None
+    group, joined = "", []
+    for name, below in zip(names, lower, strict=True):
+        group = name or group
+        joined.append(f"{group} {below}".strip() if below else name)
+    return tuple(joined)
 
 
 def _mostly_times(cells: Sequence[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 
@@ -15,6 +16,12 @@ from infra.reading.device_rows import SortedRows
 from infra.reading.file_set import FILE_COLUMN, FileSet
 from infra.reading.measured_column import ColumnWishes, MeasuredColumn
 from infra.reading.time_forms import Ints
+
+_QUANTITIES = re.compile(
+    r"(?i)^(tag|tag[ _]?name|variable|parameter|signal|quantity|measurement|metric|field|property|kind|type"
+    r"|messgr[oö](ss|ß)e|kanal|channel|point|item|attribute)s?$"
+)
+"""Names of a column whose values may be quantities: one row for each of them, and not one for each device."""
 
 
 def mixed_devices(
@@ -39,6 +46,10 @@ def mixed_devices(
         f"{len(proposal.values)}: {', '.join(proposal.values[:5])}{' …' if len(proposal.values) > 5 else ''}"
     )
     option = f"--device-column {shlex.quote(proposal.column)}"
+    if _QUANTITIES.search(proposal.column):
+        what = f"several devices, or quantities: {proposal.evidence}"
+        pivot = "a file with a column for each quantity, where these are no devices (the reader makes none)"
+        return Doubt(what, (option, pivot), (shown,))
     return Doubt(f"several devices: {proposal.evidence}", (option,), (shown,))
 
 

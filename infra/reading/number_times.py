@@ -21,6 +21,8 @@ EPOCHS = {"epoch_s": 1_000_000.0, "epoch_ms": 1_000.0, "epoch_us": 1.0, "epoch_n
 RELATIVE = {"ns": 1e-3, "us": 1.0, "ms": 1e3, "s": 1e6, "min": 6e7, "h": 3.6e9, "d": 8.64e10}
 EARLIEST_S, LATEST_S = 1.0e8, 4.2e9
 """1973 and 2103: a count of seconds since 1970 outside is none."""
+_RECENT = 1995
+"""Year from which a count that begins far from zero may be minutes since 1970."""
 LONGEST_US = 3.2e15
 """A hundred years: numbers that span more are no time since a start."""
 _UNIT_NAMES = {
@@ -175,6 +177,13 @@ def _relative(
         doubt = f"may be {OTHER_EPOCHS[days].words}, or count since a start"
         options = (days, "relative_s")
     if not stated:
+        if not doubt and OTHER_EPOCHS["epoch_min"].covers(some, _RECENT) and some.min() > np.ptp(some):
+            doubt, options = "may be minutes since 1970, or count since a start", ("epoch_min", "relative_s")
+        if not doubt and some.min() >= 1900 and some.max() < 2101 and (some != np.round(some)).any():
+            doubt, options = (
+                "may be years with a fraction, which are not read",
+                ("relative_s", "--time-column none"),
+            )
         if step > 1 and not doubt:
             doubt = f"'{name}' rises by {step:g} and names no unit of time"
             options = ("epoch_s", "relative_s", "relative_ms") if _SINCE_1970.search(name) else ()

@@ -47,6 +47,7 @@ OTHER_EPOCHS: Mapping[str, OtherEpoch] = {
     "julian": OtherEpoch(_DAY_US, 2_440_587.5, "Julian days", naive=False),
     "mjd": OtherEpoch(_DAY_US, 40_587.0, "modified Julian days", naive=False),
     "since_1904": OtherEpoch(1e6, 2_082_844_800.0, "seconds since 1904, as LabVIEW counts them", naive=False),
+    "epoch_min": OtherEpoch(6e7, 0.0, "minutes since 1970", naive=False),
     "filetime": OtherEpoch(0.1, 116_444_736_000_000_000.0, "ticks of 100 ns since 1601", naive=False),
     "dotnet": OtherEpoch(0.1, 621_355_968_000_000_000.0, "ticks of 100 ns since the year 1", naive=False),
 }

@@ -24,10 +24,14 @@ from infra.reading.local_times import in_utc
 from infra.reading.measured_column import ColumnWishes, MeasuredColumn, measure_columns
 from infra.reading.mixed_devices import mixed_devices, wanted_columns
 from infra.reading.row_times import anchored, implausible, unwrapped
+from infra.reading.said_format import tells_no_year
+from infra.reading.short_rows import broken_rows
 from infra.reading.time_choice import TimeWishes, choose_time, resembling
 from infra.reading.time_column import TimeReading
 from infra.reading.time_formats import without_halves
-from infra.reading.time_forms import Bools, Ints
+from infra.reading.time_forms import Ints
+from infra.reading.unit_column import several_units
+from infra.reading.zone_column import zone_beside
 from schemas.errors import SourceError
 from schemas.instants import from_us
 
@@ -128,10 +132,21 @@ def _read(files: FileSet, wishes: ReadingWishes, now: datetime) -> ReadRecording
     device_at = _device_index(files, wishes.device_column)
     taken = used | ({device_at} if device_at is not None else set())
     measured, skipped = measure_columns(files, wishes.columns, taken)
+    if time is not None and (clocks := [files.column_name(i) for i in time.others]):
+        skipped |= {name: "times that are not taken" for name in clocks if name in skipped}
+        draft.notes.append(f"{', '.join(clocks)}: holds times too; --time-column takes another")
     names = _device_names(files, wishes.device_column, device_at)
     time = _halved(time, names, draft)
     kept, us = _rows(files, time, wishes, now, measured, names, draft)
-    rows = rows_by_device(us, kept, names, [c.values for c in measured], spreads=time is not None)
+    values = [c.values for c in measured]
+    file_rows = [t.rows for t in files.tables]
+    rows = rows_by_device(us, kept, names, values, file_rows, spreads=time is not None)
+    others = [i for i in range(len(files.names)) if i not in taken]
+    if (units := several_units((files.names[i], files.column(i)) for i in others)) is not None:
+        draft.doubts.append(units)
+    if time is not None and time.absolute and time.naive.any() and not wishes.zone_said:
+        zone = zone_beside((files.names[i], files.column(i)) for i in others)
+        draft.doubts += [] if zone is None else [zone]
     asked = names is None and wishes.device_column != ONE
     free = used | wanted_columns(files, wishes.columns)
     proposal = mixed_devices(files, us, kept, free, rows, measured) if asked else None
@@ -186,6 +201,9 @@ def _time(files: FileSet, wishes: ReadingWishes, draft: _Draft) -> TimeReading |
                 "--time-column names one that does, --rate-hz another rate"
             )
         return None
+    if tells_no_year(time.format):
+        what = f"the format {time.format} tells no year, so every row would lie in 1900"
+        draft.doubts.append(Doubt(what, ("a file with the year", "--time-column none", "--force")))
     names = " and ".join(files.column_name(i) for i in time.columns)
     draft.decisions.append(Decision("time", f"{names}, {time.format}", time.evidence))
     if time.doubt:
@@ -234,7 +252,7 @@ def _rows(
 ) -> tuple[NDArray[np.int64], Ints]:  # fmt: skip
     """Positions of the rows that have a time, and those times, UTC."""
     n = files.rows
-    broken = _broken(files, measured)
+    broken = broken_rows(files.short(), files.rows, measured)
     draft.dropped["malformed"] = files.malformed + int(broken.sum())
     if time is None:
         kept = np.flatnonzero(~broken)
@@ -264,18 +282,6 @@ def _rows(
     if time.absolute:
         draft.doubts += implausible(us[kept], grouped(len(kept), kept, names).values(), now)
     return kept, us[kept]
-
-
-def _broken(files: FileSet, measured: Sequence[MeasuredColumn]) -> Bools:
-    """Rows with too few cells whose cells do not fit their columns: something in the middle is missing."""
-    short = files.short()
-    if short is None:
-        return np.zeros(files.rows, dtype=np.bool_)
-    odd = np.zeros(files.rows, dtype=np.bool_)
-    for column in measured:
-        if column.unreadable is not None:
-            odd |= column.unreadable
-    return short & odd
 
 
 def _device_index(files: FileSet, column: str) -> int | None:
@@ -311,6 +317,9 @@ def _sorted(rows: SortedRows, total: int, spread_is_wrong: bool, draft: _Draft) 
         draft.decisions.append(Decision("order", shown, f"times of all rows{fell}"))
     if rows.spread and not spread_is_wrong:
         draft.decisions.append(Decision("shared times", rows.spread, "they stand side by side in the file"))
+    zone_open = any(o.startswith("--timezone") for d in draft.doubts for o in d.options)
+    if rows.doubt is not None and not spread_is_wrong and not zone_open:  # else that doubt explains this one
+        draft.doubts.append(rows.doubt)
     if rows.repeated:
         repeat = "rows repeat" if rows.repeated > 1 else "row repeats"
         draft.notes.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from infra.reading.measured_column import ColumnWishes
 from infra.reading.reading_options import ReadingOptions
 from infra.reading.recording_reader import ReadingWishes
+from infra.reading.said_format import check_time_format
 from infra.reading.time_choice import NONE, TimeWishes
 from schemas.profile import Profile
 
@@ -13,7 +14,7 @@ def init_wishes(said: ReadingOptions) -> ReadingWishes:
     """What is decided before a profile is drafted: what a person says."""
     columns: tuple[str, ...] | None = said.time_columns or None
     return ReadingWishes(
-        time=TimeWishes(() if said.no_time else columns, said.time_format),
+        time=TimeWishes(() if said.no_time else columns, check_time_format(said.time_format)),
         timezone=said.timezone or "UTC",
         zone_said=bool(said.timezone),
         device_column=said.device_column,
@@ -38,7 +39,7 @@ def replay_wishes(profile: Profile, said: ReadingOptions, *, starts_now: bool = 
     decimal = {"": replay.decimal} if "decimal" in given else {}
     decimal |= {header[c]: mark for c, mark in replay.decimals.items()}
     return ReadingWishes(
-        time=TimeWishes(time, said.time_format or time_format),
+        time=TimeWishes(time, check_time_format(said.time_format or time_format)),
         timezone=said.timezone or replay.timezone,
         zone_said=bool(said.timezone),
         device_column=said.device_column or replay.device_column,

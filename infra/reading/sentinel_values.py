@@ -55,6 +55,8 @@ def find_sentinels(values: NDArray[np.float64], known: Collection[float] = ()) -
     given = values[np.isfinite(values)]
     distinct, counts = np.unique(given, return_counts=True)
     found: list[SentinelValue] = []
+    if len(distinct) == 1 and counts[0] >= _ENOUGH and _is_fill(float(distinct[0])):
+        return [SentinelValue(float(distinct[0]), int(counts[0]), f"every cell is {distinct[0]:g}")]
     while len(found) < MOST and len(distinct) > 1:
         ends = [e for e in (0, len(distinct) - 1) if _is_sentinel(e, distinct, counts, known)]
         ends = [
@@ -83,7 +85,8 @@ def unusual_values(values: NDArray[np.float64], sentinels: Collection[float]) ->
     found: list[SentinelValue] = []
     while len(found) < MOST and len(distinct) > 2:
         ends = [e for e in (0, len(distinct) - 1) if counts[e] >= 2 and _is_far(e, distinct)]
-        ends = [e for e in ends if _runs(given, distinct[e]) >= 2]
+        # One run of a value may be a fault that holds; of zero, or of a code, it is said all the same.
+        ends = [e for e in ends if distinct[e] == 0 or distinct[e] in CODES or _runs(given, distinct[e]) >= 2]
         if not ends:
             break
         end = max(ends, key=lambda e: counts[e])
@@ -130,6 +133,11 @@ def shared_sentinels(found: Mapping[int, list[SentinelValue]]) -> frozenset[floa
 
 def _is_code(value: float, known: Collection[float]) -> bool:
     return value in CODES or value in known or value == -1.0 or abs(value) >= _FILL
+
+
+def _is_fill(value: float) -> bool:
+    """Whether a value means "no value" even where nothing else stands in its column."""
+    return abs(value) >= _FILL or (value in CODES and (value <= -777 or value >= 32_767))
 
 
 def _runs(values: NDArray[np.float64], value: float) -> int:

@@ -13,14 +13,19 @@ from numpy.typing import NDArray
 
 from infra.reading.day_order import choose_day_order
 from infra.reading.digit_times import LAYOUTS
+from infra.reading.fraction_column import is_fraction, with_fraction
 from infra.reading.header import TIME_NAME
-from infra.reading.number_forms import Surroundings, read_numbers
+from infra.reading.number_forms import Surroundings, is_text, read_numbers, read_plain
 from infra.reading.time_column import TimeReading, read_time_column
 from infra.reading.time_formats import WRITTEN
 from infra.reading.time_forms import DAY_S, ORDERS, civil_days
 
 _DAY_US = DAY_S * 1_000_000
 _MOSTLY = 0.97
+_EVEN_ROWS, _EVENLY = 20, 0.95
+"""Fewest steps, and the share of them that are alike, from which a rising column may be a time."""
+_HOURS = re.compile(r"(?i)^(hour|hours|stunden?|std|heures?|hora|h|hh|hrs?)$")
+_UTC = re.compile(r"(?i)(^|[^a-z])(utc|gmt|zulu)([^a-z]|$)")
 NONE = "none"
 """What a person writes for "the file has no time"."""
 _PARTS: Mapping[str, str] = {
@@ -86,6 +91,12 @@ def choose_time(
     best = max(absolute or usable, key=lambda r: _rank(r, names), default=None)
     if best is not None and (best.share >= 0.97 or not unread):
         unread = []
+    if best is not None and best.absolute:
+        alone = [r for r in absolute if len(r.columns) == 1 and r.share >= _MOSTLY]
+        others = {r.columns[0] for r in alone if r.dated and r.columns[0] not in best.columns}
+        best = replace(best, others=tuple(sorted(others)))
+    if best is not None:
+        best = with_fraction(best, names, column)
     if best is not None and best.dated and not best.clocked:
         best = _beside_minutes(best, found, names)
     return best, tuple(unread)
@@ -94,12 +105,37 @@ def choose_time(
 def resembling(
     names: Sequence[str], units: Sequence[str], column: Callable[[int], pa.Array]
 ) -> tuple[str, TimeReading] | None:
-    """A column that counts or identifies by its name and may well hold times; None: there is none."""
-    for i, name in enumerate(names):
-        read = read_time_column(i, column(i), name, units[i], named=True) if name.strip() else None
-        if read is not None and read.absolute and read.share >= _MOSTLY:
-            return name, read
-    return None
+    """A column that may well hold times, whatever its name says; None: there is none.
+
+    Its numbers lie where those of dates do, or they rise by the same amount from row to row, as seconds do.
+    """
+    reads = [
+        (name, read_time_column(i, column(i), name, units[i], named=True))
+        for i, name in enumerate(names)
+        if name.strip()
+    ]
+    likely = [(n, r) for n, r in reads if r is not None and r.share >= _MOSTLY]
+    dates = [(n, r) for n, r in likely if r.absolute]
+    even = [(n, r) for n, r in likely if not r.absolute and _rises_evenly(column(r.columns[0]))]
+    return next(iter([*dates, *even]), None)
+
+
+def _rises_evenly(cells: pa.Array) -> bool:
+    """Whether numbers rise by the same amount in nearly every row, and are no number of the row."""
+    if is_text(cells.type):
+        values = read_plain(cells)
+    elif pa.types.is_integer(cells.type) or pa.types.is_floating(cells.type):
+        values = np.asarray(cells.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))
+    else:
+        values = None
+    if values is None:
+        return False
+    steps = np.diff(values[np.isfinite(values)])
+    if len(steps) < _EVEN_ROWS or not (steps > 0).all():
+        return False
+    usual = float(np.median(steps))
+    even = np.abs(steps - usual) <= 1e-6 * usual
+    return usual != 1 and float(even.mean()) >= _EVENLY
 
 
 def _beside_minutes(day: TimeReading, found: Sequence[TimeReading], names: Sequence[str]) -> TimeReading:
@@ -117,7 +153,9 @@ def _rank(read: TimeReading, names: Sequence[str]) -> tuple[object, ...]:
     steps = np.diff(times)
     order = max(float((steps >= 0).mean()), float((steps <= 0).mean())) if len(steps) else 1.0
     named = bool(TIME_NAME.search(names[read.columns[0]])) or len(read.columns) > 1
-    return (read.share >= 0.97, read.dated, round(min(distinct * 2, 1.0), 1), named, round(order, 1),
+    # Of two clocks the one whose zone is known counts.
+    utc = not read.naive.any() or any(_UTC.search(names[i]) for i in read.columns)
+    return (read.share >= 0.97, read.dated, round(min(distinct * 2, 1.0), 1), named, round(order, 1), utc,
             -len(read.columns), -read.columns[0])  # fmt: skip
 
 
@@ -129,6 +167,11 @@ def _named_time(
     said: str,
 ) -> TimeReading | None:
     said = "" if said == WRITTEN else said
+    parts_of = [i for i in at if is_fraction(names[i])]
+    whole = [i for i in at if i not in parts_of]
+    if len(at) > 1 and len(parts_of) == 1:
+        read = _named_time(whole, names, units, column, said)
+        return None if read is None else with_fraction(read, names, column, parts_of)
     reads = [read_time_column(i, column(i), names[i], units[i], said, named=True) for i in at]
     if len(at) == 1:
         return reads[0]
@@ -188,7 +231,7 @@ def _join(day: TimeReading, clock: TimeReading) -> TimeReading:
 
 def _clock_number(index: int, name: str, column: Callable[[int], pa.Array]) -> TimeReading | None:
     """Times of day that are written as numbers: 0 to 23 hours, 0 to 2359, or shares of a day."""
-    if not re.search(r"time|hour|zeit|uhr|hora|heure|stunde|^hhmm|^h$|^hr$", name, re.IGNORECASE):
+    if not re.search(r"time|hour|zeit|uhr|hora|heure|stunde|^hhmm|^hh?$|^hrs?$|^std$", name.strip(), re.I):
         return None
     numbers = read_numbers(column(index), Surroundings())
     values = numbers.values
@@ -204,6 +247,8 @@ def _clock_number(index: int, name: str, column: Callable[[int], pa.Array]) -> T
         us, word = (filled // 100 * 60 + filled % 100) * 6e7, "hours and minutes in one number"
     elif whole and given.max() <= 240_000 and _sexagesimal(given) and len(np.unique(given)) > 2:
         us, word = (filled // 10_000 * 3600 + filled // 100 % 100 * 60 + filled % 100) * 1e6, "hhmmss"
+    elif not whole and 1 <= given.max() < 24 and _HOURS.search(name.strip()):
+        us, word = np.round(filled * 3600) * 1e6, "hours with a fraction"
     elif not whole and given.max() < 1:
         us, word = np.round(filled * _DAY_US / 1000) * 1000, "shares of a day"
     else:
@@ -256,6 +301,9 @@ def _from_parts(
     if real[ok].mean() < 0.97 if ok.any() else True:
         return None
     us = (days * DAY_S + minute * 60) * 1_000_000 + np.round(np.asarray(second) * 1e6).astype(np.int64)
+    if "hour" not in at:  # the day may have a fraction
+        day = values["ordinal" if "ordinal" in at else "day"]
+        us += np.where(ok, np.round((day - np.floor(day)) * DAY_S), 0).astype(np.int64) * 1_000_000
     order = [at[p] for p in _PARTS if p in at]
     said = ", ".join(p for p in _PARTS if p in at)
     every = np.ones(len(us), dtype=np.bool_)

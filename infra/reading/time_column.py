@@ -64,6 +64,7 @@ class TimeReading:
         period_us: After which a time without a date begins anew.
         halves: The strptime format where all hours are 1 to 12 and no cell tells the half of the day.
         options: Formats, or whole options, that decide what is doubtful; empty: the usual ones.
+        others: Further columns that hold dates, and are not taken.
     """
 
     columns: tuple[int, ...]
@@ -82,6 +83,7 @@ class TimeReading:
     options: tuple[str, ...] = ()
     period_us: int = DAY_S * 1_000_000
     halves: str = ""
+    others: tuple[int, ...] = ()
 
     @property
     def share(self) -> float:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import Distribution, EntryPoint, distributions
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -115,6 +116,34 @@ def _by_name(read: Iterable[tuple[Distribution, list[EntryPoint]]]) -> dict[str,
         except _BROKEN as exc:
             log.warning("a package's name cannot be read: %r", exc)
     return found
+
+
+class InstalledPackage(NamedTuple):
+    """The package of a job, as it is installed.
+
+    Attributes:
+        name: With its version, such as ``attention 0.1.0``; empty: not known.
+        build: Digest of its list of files, by which two builds of one version differ; empty: not known.
+    """
+
+    name: str = ""
+    build: str = ""
+
+
+UNKNOWN_PACKAGE = InstalledPackage()
+
+
+def installed_package(point: EntryPoint) -> InstalledPackage:
+    """The package that an entry point belongs to; nothing of it is loaded."""
+    if point.dist is None:
+        return UNKNOWN_PACKAGE
+    try:
+        record = point.dist.read_text("RECORD")  # with a digest of each file
+        named = f"{point.dist.name} {point.dist.version}"
+    except _BROKEN as exc:
+        log.warning("the package of job %s cannot be read: %r", point.name, exc)
+        return UNKNOWN_PACKAGE
+    return InstalledPackage(named, hashlib.sha256(record.encode()).hexdigest()[:12] if record else "")
 
 
 def find_point(name: str) -> EntryPoint:

@@ -35,7 +35,14 @@ from stream_processors.engine.task_loading import task_name
 from stream_processors.ingest.lake_directory import directory_of
 from stream_processors.job import RawMessage
 from stream_processors.settings import StreamSettings
-from stream_processors.user_jobs.declaration import UserJob, find_point, load_job, make_tables
+from stream_processors.user_jobs.declaration import (
+    InstalledPackage,
+    UserJob,
+    find_point,
+    installed_package,
+    load_job,
+    make_tables,
+)
 from stream_processors.user_jobs.job_checkpoint import JobCheckpoint
 from stream_processors.user_jobs.job_input import InputLimits, JobInput
 from stream_processors.user_jobs.job_loop import JobLoop, LoopSettings
@@ -109,7 +116,9 @@ def run_job(name: str, link: WorkerLink, settings: StreamSettings) -> int:
     link.tell(LOADING)
     lake = Lake.open(settings.lake_root)
     try:
-        job = load_job(find_point(name), directory_of(lake))
+        point = find_point(name)
+        package = installed_package(point)  # before it is loaded: a later build must not pass for this one
+        job = load_job(point, directory_of(lake))
         make_tables(lake, job)
     except RetryableError:
         raise
@@ -122,7 +131,7 @@ def run_job(name: str, link: WorkerLink, settings: StreamSettings) -> int:
         logging.getLogger(__name__).exception("job %s cannot be loaded", name)
         return EXIT_REFUSED
     link.tell(LOADED, job=job.name)
-    loop = _loop(job, name, lake, settings, link)
+    loop = _loop(job, name, package, lake, settings, link)
     while True:
         owned = link.owned
         link.tell(BUSY)
@@ -146,7 +155,14 @@ class _LatePublisher:
         return self._kafka().publish(record, originals)
 
 
-def _loop(job: UserJob, installed_as: str, lake: Lake, settings: StreamSettings, link: WorkerLink) -> JobLoop:
+def _loop(
+    job: UserJob,
+    installed_as: str,
+    package: InstalledPackage,
+    lake: Lake,
+    settings: StreamSettings,
+    link: WorkerLink,
+) -> JobLoop:
     signer = WorkerKeys(lake.root).signer("worker")
     kafka = cache(lambda: KafkaLog(settings.bootstrap_servers, settings.namespace, settings.group_id, signer))
     cuts = CutStore(lake)
@@ -176,5 +192,7 @@ def _loop(job: UserJob, installed_as: str, lake: Lake, settings: StreamSettings,
         lambda task: JobSource(lake, cuts, job, task, limits, kafka, memory_mb),
         calling,
     )
-    loop_settings = LoopSettings(timedelta(seconds=settings.tick_s), settings.job_retention_s, installed_as)
+    loop_settings = LoopSettings(
+        timedelta(seconds=settings.tick_s), settings.job_retention_s, installed_as, package
+    )
     return JobLoop(checkpoint, job, JobStatusFiles(lake.root), loop_settings, utc_now)

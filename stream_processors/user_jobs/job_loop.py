@@ -15,7 +15,7 @@ from schemas.instants import has_passed
 from stream_processors.engine.records import CommitRecord
 from stream_processors.engine.task_loading import task_name
 from stream_processors.job import RawMessage
-from stream_processors.user_jobs.declaration import UserJob
+from stream_processors.user_jobs.declaration import UNKNOWN_PACKAGE, InstalledPackage, UserJob
 from stream_processors.user_jobs.job_checkpoint import JobCheckpoint, JobFailedError
 from stream_processors.user_jobs.job_input import JobInput
 
@@ -52,11 +52,13 @@ class LoopSettings:
         tick: Longest time between two calls of the job on a task, messages or not.
         retention_s: How long unread input is kept, seconds; vacuum reads it from the status.
         installed_as: Name of the job's entry point.
+        package: What it belongs to, as it was when the code was loaded.
     """
 
     tick: timedelta
     retention_s: float
     installed_as: str
+    package: InstalledPackage = UNKNOWN_PACKAGE
 
 
 class JobLoop:
@@ -162,6 +164,8 @@ class JobLoop:
                 reads=reads,
                 retention_s=self._settings.retention_s,
                 installed_as=self._settings.installed_as,
+                package=self._settings.package.name,
+                build=self._settings.package.build,
             )
             self._known[task] = replace(known, state=STARTING) if known.is_due(now) else known
         if task in self._open:

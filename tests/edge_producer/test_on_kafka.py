@@ -114,6 +114,19 @@ def test_everything_sensed_is_acknowledged_after_drain(tmp_path, broker, admin, 
     assert read_status(given.status_path)["phase"] == "stopped"
 
 
+def test_the_status_says_where_in_the_log_the_last_of_its_messages_stand(tmp_path, broker, admin, namespace):
+    given = settings(tmp_path, broker, namespace)
+    run(given, fleet_windows(300))
+    log = Log(admin, namespace)
+    said = read_status(given.status_path)["log_ends"]
+    topics = [topic for topic in DEVICE_TOPICS if log.values.get(topic.base)]
+    assert {t.base for t in topics} == set(said)
+    for topic in topics:
+        spans = admin.spans([topic.named(namespace)])
+        ends = {str(p): span.end for (_, p), span in spans.items() if span.end}
+        assert said[topic.base] == ends, "nobody else has written"
+
+
 def test_the_last_statement_of_every_line_has_nothing_pending(tmp_path, broker, admin, namespace):
     result = run(settings(tmp_path, broker, namespace), fleet_windows(300))
     log = Log(admin, namespace)

@@ -127,8 +127,9 @@ def test_what_only_reads_the_registry_loads_no_migrations(readers):
 def test_a_failure_is_one_line_without_a_traceback(tmp_path: Path):
     result = Edgeloop(tmp_path)("sql", "SELECT 1")
     assert (result.returncode, result.stdout) == (1, "")
-    [line] = result.stderr.splitlines()
-    assert line.startswith("error: no lake at")
+    error, advice = result.stderr.splitlines()
+    assert error.startswith("error: no lake at")
+    assert advice.startswith("hint: `edgeloop replay FILE")
 
 
 def test_the_hint_is_the_operator_action_of_the_class():

@@ -108,4 +108,5 @@ def test_a_step_back_that_no_zone_explains_is_noted(tmp_path):
     times[500:] = [t - timedelta(hours=1) for t in times[500:]]
     found = read(recording(tmp_path, times, ZoneInfo("UTC")))
     assert any("step back by an hour" in n for n in found.record.notes)
+    assert "was the clock set" in doubts(found)
     assert found.record.dropped["duplicate"] == 6

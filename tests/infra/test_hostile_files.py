@@ -328,3 +328,21 @@ def test_a_workbook_or_an_archive_is_known_by_what_it_holds(tmp_path):
         archive.writestr("__MACOSX/._log.csv", "x")
     (tmp_path / "log.zip").write_bytes(packed.getvalue())
     assert rows_of(read(tmp_path / "log.zip"))[0] == TIMES
+
+
+@pytest.mark.parametrize("quoted", [True, False])
+@pytest.mark.parametrize("names", [[f"{p}{i}" for i in range(8)] for p in ("c", "s10", "T")])
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_names_that_are_mostly_digits_are_names_whatever_stands_around_them(tmp_path, mark, names, quoted):
+    rng = np.random.default_rng(3)
+    head = mark.join(f'"{n}"' if quoted else n for n in ["time", *names])
+    lines = [
+        mark.join([f"2024-03-01 00:{i // 60:02}:{i % 60:02}", *(f"{v:.2f}" for v in rng.normal(20, 1, 8))])
+        for i in range(300)
+    ]
+    path = tmp_path / "file.csv"
+    path.write_text("\n".join([head, *lines]) + "\n")
+    found = read(path)
+    assert [c.name for c in found.columns] == names
+    assert found.record.used == 300
+    assert not found.record.doubts

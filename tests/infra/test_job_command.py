@@ -8,8 +8,10 @@ from datetime import timedelta
 
 import pytest
 
-from feature_store.job_status import JobStatusFiles
+from feature_store.job_status import RUNNING, JobStatus, JobStatusFiles
 from infra.job_report import commits_to_read
+from infra.stack.stack_file import StackLock
+from stream_processors.user_jobs.declaration import find_point, installed_package
 from tests.infra.cli import EdgeloopHere
 from tests.simulators.installed_jobs import NUMBERING, install
 from tests.stream_processors.user_job_rig import Numbering, UserJobRig
@@ -62,6 +64,49 @@ def test_a_job_that_has_stopped_is_shown_with_its_exception_everywhere(edgeloop,
     status = edgeloop.json("status")
     assert [j["state"] for j in status["jobs"]] == ["stopped"]
     assert any("job numbering has stopped" in problem for problem in status["problems"])
+
+
+def test_a_task_with_nothing_to_read_is_called_idle_and_not_stopped(edgeloop, rig):
+    rig.statuses.write(JobStatus("numbering", "task-05").failed("ImportError: no", "", rig.now()), rig.now())
+    tasks = {t["task"]: t["idle"] for t in edgeloop.json("job", "status")[0]["tasks"]}
+    assert tasks == {"task-00": False, "task-05": True}
+    shown = {
+        line.split()[0]: line for line in edgeloop("job", "status").stdout.splitlines() if "task-" in line
+    }
+    assert "idle, nothing to read" in shown["task-05"]
+    assert "stopped" in shown["task-00"]
+
+
+@pytest.mark.parametrize(
+    ("installed", "says"),
+    [
+        (
+            ("0.2.0", ""),
+            "numbering 0.1.0 runs; numbering 0.2.0 is installed: `edgeloop down` and `edgeloop up`",
+        ),
+        (("0.1.0", "# mended"), "numbering 0.1.0 runs; another build of numbering 0.1.0 is installed"),
+        (("0.1.0", ""), ""),
+    ],
+    ids=["version", "build", "the same"],
+)
+def test_another_version_than_the_one_that_runs_is_shown_until_a_restart(
+    edgeloop, rig, folder, installed, says
+):
+    runs = installed_package(find_point("numbering"))
+    status = JobStatus("numbering", "task-00", RUNNING, package=runs.name, build=runs.build)
+    rig.statuses.write(status, rig.now())
+    version, change = installed
+    install(folder, "numbering", NUMBERING.format(name="numbering") + change, version=version)
+    lock = StackLock(edgeloop.state_dir)
+    assert lock.acquire()
+    try:
+        shown = edgeloop("job", "status").stdout
+        assert ("is installed" in shown) == bool(says)
+        assert says in shown
+        assert edgeloop.json("job", "status")[0]["restart"] == bool(says)
+    finally:
+        lock.release()
+    assert "is installed" not in edgeloop("job", "status").stdout, "nothing runs any more"
 
 
 def test_resume_lets_it_be_tried_again_now(edgeloop, rig):

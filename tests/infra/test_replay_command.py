@@ -199,3 +199,37 @@ def test_a_replay_is_repeatable(tmp_path):
         assert "over the same time" in edgeloop("replay", str(longer), "--profile", str(profile)).stderr
     finally:
         edgeloop("down")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says", "advises"),
+    [
+        (("profile", "init", "pimp.csv"), "pimp.csv: no such file; did you mean pump.csv?", "name a file of"),
+        (("profile", "init", "away/pump.csv"), "no such file: there is no folder away", "name a file of"),
+        (("profile", "init", "p.toml"), "p.toml: is a profile, not the recording", "name a file of"),
+        (("profile", "init", "notes.txt"), "is no table of measurements", "name a file of"),
+        (("replay", "pimp.csv", "--profile", "p.toml"), "did you mean pump.csv?", "name a file of"),
+        (("replay", "p.toml", "--profile", "p.toml"), "p.toml: is a profile", "name a file of"),
+        (("replay", "pump.csv", "--profile", "q.toml"), "q.toml: no such file; did you mean", "`edgeloop"),
+        (("replay", "pump.csv", "--profile", "pump.csv"), "pump.csv: is no TOML, so no profile", "`edgeloop"),
+        (("replay", "pump.csv", "--profile", "folder/"), "is a folder; a profile is one", "`edgeloop"),
+        (("profile", "check", "nobody"), "no profile 'nobody': shipped are machine", "`edgeloop"),
+        (("profile", "init", "pump.csv", "-o", "p.toml"), "p.toml exists: give another name", ""),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, tuple) else "",
+)  # fmt: skip
+def test_a_file_that_is_missing_or_another_kind_is_named_with_what_to_do(
+    tmp_path, monkeypatch, arguments, says, advises
+):
+    monkeypatch.chdir(tmp_path)
+    recording(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "notes.txt").write_text("bearing changed\nby Ann, in May\nsee the sheet\n")
+    edgeloop = EdgeloopHere(tmp_path / "state")
+    assert edgeloop("profile", "init", "pump.csv", "-o", "p.toml").returncode == 0
+    refused = edgeloop(*arguments)
+    assert refused.returncode == 1
+    error, *hints = [line for line in refused.stderr.splitlines() if line.startswith(("error: ", "hint: "))]
+    assert says in error
+    assert [h.startswith(f"hint: {advises}") for h in hints] == ([True] if advises else [])
+    assert not (tmp_path / "state").exists(), "nothing was started"

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from pathlib import Path
 
 
 def install(
-    folder: Path, name: str, source: str, cls: str = "TheJob", entry_point: str | None = None
+    folder: Path,
+    name: str,
+    source: str,
+    cls: str = "TheJob",
+    entry_point: str | None = None,
+    version: str = "0.1.0",
 ) -> None:
-    """Install a job; what is on ``PYTHONPATH`` there finds it."""
+    """Install a job, in the place of an earlier version; what is on ``PYTHONPATH`` there finds it."""
+    for earlier in folder.glob(f"{name}-*.dist-info"):
+        shutil.rmtree(earlier)
     (folder / f"{name}.py").write_text(source)
-    distribution = folder / f"{name}-0.1.0.dist-info"
-    distribution.mkdir(exist_ok=True)
-    (distribution / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.1.0\n")
+    distribution = folder / f"{name}-{version}.dist-info"
+    distribution.mkdir()
+    (distribution / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     (distribution / "entry_points.txt").write_text(f"[edgeloop.jobs]\n{entry_point or name} = {name}:{cls}\n")
+    digest = hashlib.sha256(source.encode()).hexdigest()
+    (distribution / "RECORD").write_text(f"{name}.py,sha256={digest},{len(source)}\n")
 
 
 def remove(folder: Path, name: str) -> None:
     """Uninstall it."""
     (folder / f"{name}.py").unlink()
-    for path in (folder / f"{name}-0.1.0.dist-info").iterdir():
-        path.unlink()
-    (folder / f"{name}-0.1.0.dist-info").rmdir()
+    for distribution in folder.glob(f"{name}-*.dist-info"):
+        shutil.rmtree(distribution)
 
 
 NUMBERING = '''

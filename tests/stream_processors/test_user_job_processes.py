@@ -13,7 +13,7 @@ import pytest
 
 from feature_store import connect
 from feature_store.cut_store import CutStore
-from feature_store.job_status import STOPPED, JobStatusFiles
+from feature_store.job_status import RUNNING, STOPPED, JobStatusFiles
 from tests.simulators.cloud import Cloud, Feed
 from tests.simulators.installed_jobs import LISTENING, NUMBERING, install, remove
 from tests.waiting import wait_until
@@ -105,6 +105,7 @@ def test_a_job_sees_every_row_once_and_in_order(jobs):
     jobs.feed.send(2)
     for job in (GOOD, WAYWARD):
         jobs.await_all(job)
+        assert {s.package for s in jobs.states(job).values() if s.state == RUNNING} == {f"{job} 0.1.0"}
 
 
 def test_a_plain_client_sees_a_jobs_newest_rows_although_no_device_sends(jobs):

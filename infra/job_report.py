@@ -11,7 +11,7 @@ from typing import Any
 
 from feature_store.commit_log import CommitLog
 from feature_store.job_status import RUNNING, STARTING, STOPPED, WAITING, JobStatus, JobStatusFiles
-from stream_processors.user_jobs.declaration import user_points
+from stream_processors.user_jobs.job_points import user_points
 
 _WORST_FIRST = (STOPPED, WAITING, STARTING, RUNNING)
 NOT_INSTALLED, DOWN = "not installed", "down"

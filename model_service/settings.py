@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.errors import OperatorError
 from schemas.local_folder import LocalFolder
-from schemas.profile_file import describe
+from schemas.offending_keys import describe
 
 PREFIX = "MODEL_"
 Port = Annotated[int, Field(ge=0, le=65535)]

@@ -26,7 +26,7 @@ from model_service.settings import ModelSettings
 from model_service.trust.repository import TrustRepository
 from schemas.channel_documents import Release
 from schemas.errors import ClonedIdentityError, RetryableError
-from schemas.profile_file import describe
+from schemas.offending_keys import describe
 from schemas.proto.delivery_pb2 import (
     ArtifactChunk,
     FetchArtifactRequest,

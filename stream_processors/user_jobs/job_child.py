@@ -36,10 +36,11 @@ from stream_processors.ingest.lake_directory import directory_of
 from stream_processors.job import RawMessage
 from stream_processors.settings import StreamSettings
 from stream_processors.user_jobs.child_report import BUSY, CALLING, LOADED, LOADING, REFUSED, line_of
-from stream_processors.user_jobs.declaration import UserJob, find_point, load_job, make_tables
+from stream_processors.user_jobs.declaration import UserJob, load_job, make_tables
 from stream_processors.user_jobs.job_checkpoint import JobCheckpoint
 from stream_processors.user_jobs.job_input import InputLimits, JobInput
 from stream_processors.user_jobs.job_loop import JobLoop, LoopSettings
+from stream_processors.user_jobs.job_points import find_point
 from stream_processors.user_jobs.job_source import JobSource
 
 EXIT_AGAIN = 75  # EX_TEMPFAIL: a fresh process should go on

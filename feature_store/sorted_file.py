@@ -96,10 +96,8 @@ def write_sorted(
         return SortedFile(
             beside, folder / day, sink.size, sink.digest.hexdigest(), parquet.statistics(metadata)
         )
-    except BaseException as exc:
+    except BaseException:
         beside.unlink(missing_ok=True)
-        if isinstance(exc, FileNotFoundError | pa.ArrowInvalid):
-            raise DamagedLakeError(f"a file of {folder.name} cannot be merged: {exc}") from exc
         raise
 
 
@@ -196,6 +194,16 @@ class _Runs:
         return _kept_pieces(path)
 
     def _pieces(self, path: str, rows: int) -> Iterator[pa.Table]:
+        # Whatever keeps a file of this table from being read, the other tables do without it.
+        try:
+            yield from self._read(path, rows)
+        except MemoryError:
+            raise
+        except (pa.ArrowException, OSError, ValueError) as exc:
+            why = f"{exc}".partition("\n")[0][:200] or type(exc).__name__
+            raise DamagedLakeError(f"{self._folder.name}/{path} cannot be merged: {why}") from exc
+
+    def _read(self, path: str, rows: int) -> Iterator[pa.Table]:
         footer = pq.read_metadata(self._folder / path)
         held = set(footer.schema.names)  # an older file lacks columns that were added since
         with pq.ParquetFile(

@@ -11,7 +11,7 @@ from typing import Any
 
 from feature_store.commit_log import CommitLog
 from feature_store.job_status import RUNNING, STARTING, STOPPED, WAITING, JobStatus, JobStatusFiles
-from stream_processors.user_jobs.declaration import (
+from stream_processors.user_jobs.job_points import (
     UNKNOWN_PACKAGE,
     InstalledPackage,
     installed_package,

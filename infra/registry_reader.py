@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
-from typing import TypeVar
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
-from sqlalchemy import Connection
-
-from model_service import ModelSettings, Registry, require_registry
+import model_service
+from model_service import ModelSettings, require_registry
 from schemas.errors import RegistryError
 
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
 T = TypeVar("T")
+
+_SQLITE = "sqlite:///"
 
 
 def read_registry(settings: ModelSettings, read: Callable[[Connection], T]) -> T:
@@ -23,9 +30,27 @@ def read_registry(settings: ModelSettings, read: Callable[[Connection], T]) -> T
     if not settings.has_registry:
         require_registry(settings.database_url)
         raise RegistryError(f"no model service ever ran in {settings.root}: `edgeloop up`")
-    registry = Registry(settings.database_url)
+    registry = model_service.Registry(settings.database_url)
     try:
         with registry.reading() as connection:
             return read(connection)
     finally:
         registry.close()
+
+
+def may_have_runs(settings: ModelSettings) -> bool:
+    """Whether the registry may hold training runs that are not over; cheap, for most of the time it does not.
+
+    Where that cannot be told so cheaply, it may: ``read_registry`` then says what is wrong.
+    """
+    path = settings.database_url.removeprefix(_SQLITE)
+    if path == settings.database_url:
+        return True
+    states = [str(state) for state in model_service.UNFINISHED]
+    marks = ", ".join("?" * len(states))
+    try:
+        with closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            query = f"SELECT EXISTS (SELECT 1 FROM runs WHERE state IN ({marks}))"  # noqa: S608  (question marks)
+            return bool(connection.execute(query, states).fetchone()[0])
+    except sqlite3.Error:
+        return True

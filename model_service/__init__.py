@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from model_service.settings import PREFIX as SETTINGS_PREFIX
     from model_service.settings import ModelSettings as ModelSettings
     from model_service.training import run_store as run_store
-    from model_service.training.training_run import RunState as RunState
+    from model_service.training.run_states import UNFINISHED as UNFINISHED
+    from model_service.training.run_states import RunState as RunState
     from model_service.training.training_run import TrainingRun as TrainingRun
     from model_service.trust import ceremony as ceremony
     from model_service.trust import model_targets as model_targets
@@ -72,10 +73,11 @@ _LOADED_FROM: dict[str, tuple[str, str | None]] = {
     "PROCESSES": ("model_service.processes", "PROCESSES"),
     "RefusalCounts": ("model_service.refusal_counts", "RefusalCounts"),
     "Registry": ("model_service.registry.database", "Registry"),
-    "RunState": ("model_service.training.training_run", "RunState"),
+    "RunState": ("model_service.training.run_states", "RunState"),
     "SETTINGS_PREFIX": ("model_service.settings", "PREFIX"),
     "ServiceCall": ("model_service.service.door", "ServiceCall"),
     "StreamWakeup": ("model_service.service.stream_wakeup", "StreamWakeup"),
+    "UNFINISHED": ("model_service.training.run_states", "UNFINISHED"),
     "TrainingRun": ("model_service.training.training_run", "TrainingRun"),
     "TrustRepository": ("model_service.trust.repository", "TrustRepository"),
     "WorkerThreads": ("model_service.service.workers", "WorkerThreads"),
@@ -110,6 +112,7 @@ _LOADED_FROM: dict[str, tuple[str, str | None]] = {
 __all__ = [
     "PROCESSES",
     "SETTINGS_PREFIX",
+    "UNFINISHED",
     "AccessList",
     "Address",
     "BundleFiles",

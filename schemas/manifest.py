@@ -20,7 +20,7 @@ from pydantic import (
 
 from schemas.errors import BundleError
 from schemas.model_version import ModelVersion
-from schemas.profile_file import describe
+from schemas.offending_keys import describe
 from schemas.section import Name
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

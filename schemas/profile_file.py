@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
 from schemas.absent_file import absent
 from schemas.errors import NoSuchProfileError, ProfileError
+from schemas.offending_keys import describe
 from schemas.profile import Profile
 from schemas.section import NAME
 
@@ -30,19 +30,6 @@ def parse_profile(text: str, origin: str) -> Profile:
         raise ProfileError(f"{origin}: not valid TOML: {exc}") from exc
     except ValidationError as exc:
         raise ProfileError(f"{origin}: {describe(exc)}") from exc
-
-
-def describe(error: ValidationError) -> str:
-    """The offending keys of a pydantic error: where each is, what is wrong, and the value given."""
-    lines = []
-    for item in error.errors():
-        where = ".".join(str(part) for part in item["loc"]) or "profile"
-        lines.append(f"{where}: {item['msg']}{_given(item['input'])}")
-    return "; ".join(lines)
-
-
-def _given(value: Any) -> str:
-    return "" if isinstance(value, dict | list | tuple) else f" (got {value!r})"
 
 
 def load_profile(path: Path) -> Profile:

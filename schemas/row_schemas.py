@@ -12,10 +12,11 @@ from enum import IntEnum, IntFlag, StrEnum
 from typing import TYPE_CHECKING, Any
 
 from schemas.columns import Column, Kind, RowLayout
-from schemas.profile import Profile
 
 if TYPE_CHECKING:  # a device does without pyarrow: what needs it is made when it is first asked for
     import pyarrow as pa
+
+    from schemas.profile import Profile  # pydantic builds forty models for it
 
     TIME: pa.DataType
     SUMMARY_ROWS: pa.Schema

@@ -7,11 +7,11 @@ know it. The data dictionary is generated from here.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from schemas.drift_vocabulary import DriftKind
-from schemas.profile import Profile
 from schemas.row_schemas import (
     BOOKS_ROWS,
     SUMMARY_ROWS,
@@ -20,6 +20,9 @@ from schemas.row_schemas import (
     TIME,
     telemetry_rows,
 )
+
+if TYPE_CHECKING:
+    from schemas.profile import Profile  # pydantic builds forty models for it
 
 
 def _field(name: str, kind: pa.DataType, doc: str, *, nullable: bool = False) -> pa.Field:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from schemas.profile import Profile
+if TYPE_CHECKING:
+    from schemas.profile import Profile  # pydantic builds forty models for it
 
 
 class JobContext(Protocol):

@@ -11,7 +11,7 @@ from stream_processors.engine.poison import SenderOf, VerifiedSender, blames_inp
 from stream_processors.ingest.admission import DeviceDirectory, authenticate
 from stream_processors.ingest.lake_directory import LakeDirectory, directory_of
 from stream_processors.job import Job, RawMessage
-from stream_processors.user_jobs.declaration import built_in_points
+from stream_processors.user_jobs.job_points import built_in_points
 
 _DEVICE_TOPICS = frozenset(t.base for t in DEVICE_TOPICS)
 

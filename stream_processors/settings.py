@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from feature_store.job_status import DEFAULT_RETENTION_S
 from schemas.errors import OperatorError
 from schemas.local_folder import LocalFolder
-from schemas.profile_file import describe
+from schemas.offending_keys import describe
 
 PREFIX = "STREAM_"
 

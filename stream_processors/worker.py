@@ -32,8 +32,8 @@ from stream_processors.job import RawMessage
 from stream_processors.lake_jobs import installed_jobs, jobs_of_lake, senders_in
 from stream_processors.refused_messages import LetterLimits
 from stream_processors.settings import StreamSettings
-from stream_processors.user_jobs.declaration import user_points
 from stream_processors.user_jobs.feed_log import FeedLog
+from stream_processors.user_jobs.job_points import user_points
 from stream_processors.user_jobs.job_supervisor import JobSupervisor, WithUserJobs
 
 log = logging.getLogger(__name__)

@@ -7,6 +7,9 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
+import pytest
+
+import edge_producer
 import model_service
 
 ROOT = Path(__file__).parent.parent
@@ -98,14 +101,15 @@ def test_functions_and_modules_stay_short():
     assert long == []
 
 
-def test_the_face_of_the_model_service_says_the_same_to_the_type_checker_and_to_the_loader():
-    tree = ast.parse((ROOT / "model_service" / "__init__.py").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("room", [edge_producer, model_service])
+def test_the_face_of_a_room_says_the_same_to_the_type_checker_and_to_the_loader(room):
+    tree = ast.parse((ROOT / room.__name__ / "__init__.py").read_text(encoding="utf-8"))
     [checked] = [n for n in tree.body if isinstance(n, ast.If)]
     typed = {
         alias.asname or alias.name: f"{node.module}.{alias.name}"
         for node in checked.body if isinstance(node, ast.ImportFrom) for alias in node.names
     }  # fmt: skip
-    assert typed == {name: ".".join(filter(None, home)) for name, home in model_service._LOADED_FROM.items()}
-    assert sorted(typed) == sorted(model_service.__all__)
-    for name in model_service.__all__:
-        assert getattr(model_service, name) is not None
+    assert typed == {name: ".".join(filter(None, home)) for name, home in room._LOADED_FROM.items()}
+    assert sorted(typed) == sorted(room.__all__)
+    for name in room.__all__:
+        assert getattr(room, name) is not None

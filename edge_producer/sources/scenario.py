@@ -21,7 +21,7 @@ from pydantic import (
 
 from schemas.cohorts import share_of
 from schemas.errors import SourceError
-from schemas.profile_file import describe
+from schemas.offending_keys import describe
 
 Kind = Literal["bearing_wear", "imbalance", "recalibration", "new_regime", "dropout", "clock_step"]
 FAULTS: frozenset[str] = frozenset({"bearing_wear", "imbalance"})

@@ -44,7 +44,7 @@ def register(app: typer.Typer) -> None:
 
 def list_(as_json: AsJson = False) -> None:
     """List installed jobs, the built-in ones and those of other packages."""
-    from stream_processors.user_jobs.declaration import built_in_points, user_points
+    from stream_processors.user_jobs.job_points import built_in_points, user_points
 
     points = sorted([*built_in_points(), *user_points()], key=lambda p: p.name)
     found = [_described(point) for point in points]
@@ -110,7 +110,7 @@ def forget(ctx: typer.Context, name: str, as_json: AsJson = False) -> None:
     """Keep no more input for a job that is gone for good; should it come back, it reads the tables."""
     from feature_store.job_status import JobStatusFiles
     from schemas.errors import StackError
-    from stream_processors.user_jobs.declaration import user_points
+    from stream_processors.user_jobs.job_points import user_points
 
     statuses = JobStatusFiles(session(ctx).settings().lake_root)
     own = [status for status in statuses.all() if status.job == name]

@@ -8,24 +8,28 @@ from typing import Any
 
 import psutil
 
+import model_service
 from edge_producer.status_file import read_status
 from feature_store.compaction_state import read_state
+from feature_store.cut import Cut
+from feature_store.cut_counts import stated_counts
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
-from feature_store.sql import open_cut, row_counts
+from feature_store.sound_cut import SoundCut
 from feature_store.stopped_tasks import StoppedTasks
 from infra.job_report import collect_jobs, job_problems
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.kafka.lag import lags
 from infra.printing import count
 from infra.process.child import same_process
-from infra.registry_reader import read_registry
+from infra.registry_reader import may_have_runs, read_registry
 from infra.settings import StackSettings
 from infra.stack.model_settings import model_settings
 from infra.stack.stack_file import StackFile, is_held, read_stack
-from model_service import read_refusals, require_registry, run_store
+from model_service import read_refusals, require_registry
 from schemas.errors import PipelineError
 from schemas.instants import utc_now
+from schemas.tables import QUARANTINE
 from schemas.topics import ALL_TOPICS
 from stream_processors.engine.poison_store import PoisonStore
 from stream_processors.engine.stopped import in_words, stopped_in
@@ -136,7 +140,7 @@ def _runs(settings: StackSettings) -> list[dict[str, Any]]:
     if not own.has_registry:
         return []
     try:
-        found = read_registry(own, run_store.unfinished)
+        found = read_registry(own, model_service.run_store.unfinished) if may_have_runs(own) else []
     except PipelineError:
         return []  # what is wrong with the file is among the problems
     return [
@@ -184,13 +188,12 @@ def _lake(root: Path, problems: list[str]) -> dict[str, Any]:
     if (state := read_state(root)) is not None and (problem := state.problem()):
         problems.append(problem)
     try:
-        cut = CutStore(Lake(root)).latest()
+        cuts = CutStore(Lake(root))
+        cut = cuts.latest()
         if cut is None:
             return nothing
-        rows, sound = row_counts(root, cut)
-        with open_cut(root, cut.id)[0] as connection:
-            [poison] = connection.execute(_POISON, [utc_now() - _RECENT]).fetchone() or (0,)
-            refused = connection.execute(_REFUSED, [MOST_REFUSED]).fetchall()
+        rows, sound = _counts(root, cut, cuts)
+        poison, refused = _quarantine(root, cut) if rows.get(QUARANTINE.name) else (0, [])
     except PipelineError as exc:
         problems.append(str(exc))
         return nothing
@@ -212,6 +215,24 @@ def _lake(root: Path, problems: list[str]) -> dict[str, Any]:
         ],
         "cut": {"id": cut.id, "created": cut.created.isoformat(), "marks": dict(cut.marks)},
     }
+
+
+def _counts(root: Path, cut: Cut, cuts: CutStore) -> tuple[dict[str, int], SoundCut]:
+    """Rows of each table, and the cut without damaged files."""
+    if (stated := stated_counts(root, cut, cuts)) is not None:
+        return stated
+    from feature_store.sql import row_counts  # noqa: PLC0415  (loads DuckDB)
+
+    return row_counts(root, cut)
+
+
+def _quarantine(root: Path, cut: Cut) -> tuple[int, list[tuple[Any, ...]]]:
+    """Messages of the last day that a job failed on, and who had most refused."""
+    from feature_store.sql import open_cut  # noqa: PLC0415  (loads DuckDB)
+
+    with open_cut(root, cut.id)[0] as connection:
+        [poison] = connection.execute(_POISON, [utc_now() - _RECENT]).fetchone() or (0,)
+        return poison, connection.execute(_REFUSED, [MOST_REFUSED]).fetchall()
 
 
 def _refused(row: tuple[Any, ...]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from model_service.service.refusals import BadFieldError, UnknownNameError
 from model_service.service.stream_wakeup import StreamWakeup
 from model_service.service.workers import WorkerThreads
 from model_service.settings import ModelSettings
-from model_service.training.training_run import RunState
+from model_service.training.run_states import RunState
 from schemas.errors import AccessError, RegistryError, ServiceUnavailableError
 from schemas.profile import Profile
 from schemas.proto.fleet_pb2 import (

@@ -15,7 +15,8 @@ from model_service.registry.database import note
 from model_service.registry.registry_tables import commands
 from model_service.service.refusals import UnknownNameError
 from model_service.training import run_store
-from model_service.training.training_run import FOLLOWS, RunReason, RunState, TrainingRun
+from model_service.training.run_states import FOLLOWS, RunState
+from model_service.training.training_run import RunReason, TrainingRun
 from model_service.training.trigger import nothing_to_learn, shared_family
 from schemas.errors import RegistryError
 from schemas.profile import Profile

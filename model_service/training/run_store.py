@@ -17,7 +17,8 @@ from sqlalchemy import insert as insert_into
 
 from model_service.registry import candidates, registry_tables
 from model_service.registry.registry_tables import trainer_marks
-from model_service.training.training_run import OPEN, TRAINER, RunReason, RunState, TrainingRun
+from model_service.training.run_states import OPEN, UNFINISHED, RunState
+from model_service.training.training_run import TRAINER, RunReason, TrainingRun
 from schemas.errors import RegistryError
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ def open_runs(connection: Connection) -> list[TrainingRun]:
 
 def unfinished(connection: Connection) -> list[TrainingRun]:
     """Runs that are not over, those that wait for a person too, oldest first."""
-    return in_states(connection, (*OPEN, RunState.WAITING))
+    return in_states(connection, UNFINISHED)
 
 
 def in_states(connection: Connection, states: Collection[RunState]) -> list[TrainingRun]:

@@ -18,6 +18,7 @@ from model_service.in_turn import each_in_turn
 from model_service.registry.bundle_store import learnable_families
 from model_service.registry.database import Registry, note
 from model_service.settings import ModelSettings
+from model_service.training.run_states import RunState
 from model_service.training.run_store import (
     new_run,
     open_runs,
@@ -28,7 +29,7 @@ from model_service.training.run_store import (
     write_mark,
 )
 from model_service.training.trainer import Trainer
-from model_service.training.training_run import RunReason, RunState, TrainingRun
+from model_service.training.training_run import RunReason, TrainingRun
 from model_service.training.trigger import (
     ClockFacts,
     ExtendRun,

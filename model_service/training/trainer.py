@@ -34,14 +34,9 @@ from model_service.training.datasets import Dataset, all_features, newest_row, r
 from model_service.training.examine import Examination, examine
 from model_service.training.lineage import lineage_of, lineage_rows, selection_of, stored_selection
 from model_service.training.proposing import Proposer
+from model_service.training.run_states import RunState
 from model_service.training.run_store import get, in_states, save
-from model_service.training.training_run import (
-    DriftFinding,
-    RunReason,
-    RunState,
-    TrainingPlan,
-    TrainingRun,
-)
+from model_service.training.training_run import DriftFinding, RunReason, TrainingPlan, TrainingRun
 from model_service.training.trigger import nothing_to_learn
 from model_service.training.verdict_reading import verdicts_of
 from schemas.drift_vocabulary import DriftKind

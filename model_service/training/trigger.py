@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from model_service.training.training_run import OPEN, RunReason, RunState, TrainingRun
+from model_service.training.run_states import OPEN, RunState
+from model_service.training.training_run import RunReason, TrainingRun
 from schemas.profile import Profile
 
 MOST_FOLLOW_UPS = 2

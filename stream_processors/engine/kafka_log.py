@@ -26,7 +26,8 @@ from stream_processors.engine.letters import (
     originals_wanted,
     spans_of,
 )
-from stream_processors.engine.log_reader import LogSpan, read_span
+from stream_processors.engine.log_reader import read_span
+from stream_processors.engine.log_span import LogSpan
 from stream_processors.engine.records import CommitRecord, LogIdentity, event_id
 from stream_processors.job import RawMessage
 

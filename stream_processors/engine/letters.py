@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from stream_processors.engine.log_reader import LogSpan
+from stream_processors.engine.log_span import LogSpan
 from stream_processors.job import Derived, RawMessage
 
 LARGEST_COPY_BYTES = 900_000

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
@@ -15,6 +14,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from schemas.errors import BrokerUnavailableError, OperatorError
 from stream_processors.engine import fetch_bounds
 from stream_processors.engine.checked_records import as_message
+from stream_processors.engine.log_span import LogSpan
 from stream_processors.job import RawMessage
 
 fetch_bounds.install()
@@ -24,22 +24,6 @@ PATIENCE_S = 10.0
 MAX_READ_BYTES = 8 * 1024**2
 """Bytes that one call returns, about."""
 _POLL_MS = 1000
-
-
-class LogSpan(NamedTuple):
-    """Offsets ``start`` to ``end`` (exclusive) of a partition.
-
-    Attributes:
-        topic: Without namespace.
-    """
-
-    topic: str
-    partition: int
-    start: int
-    end: int
-
-    def __str__(self) -> str:
-        return f"{self.topic}[{self.partition}] offsets {self.start}..{self.end}"
 
 
 def read_span(servers: str, full_topic: str, span: LogSpan, limit: int) -> tuple[list[RawMessage], int]:

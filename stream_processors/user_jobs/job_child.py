@@ -35,23 +35,16 @@ from stream_processors.engine.task_loading import task_name
 from stream_processors.ingest.lake_directory import directory_of
 from stream_processors.job import RawMessage
 from stream_processors.settings import StreamSettings
-from stream_processors.user_jobs.declaration import (
-    InstalledPackage,
-    UserJob,
-    find_point,
-    installed_package,
-    load_job,
-    make_tables,
-)
+from stream_processors.user_jobs.child_report import BUSY, CALLING, LOADED, LOADING, REFUSED, line_of
+from stream_processors.user_jobs.declaration import UserJob, load_job, make_tables
 from stream_processors.user_jobs.job_checkpoint import JobCheckpoint
 from stream_processors.user_jobs.job_input import InputLimits, JobInput
 from stream_processors.user_jobs.job_loop import JobLoop, LoopSettings
+from stream_processors.user_jobs.job_points import InstalledPackage, find_point, installed_package
 from stream_processors.user_jobs.job_source import JobSource
 
 EXIT_AGAIN = 75  # EX_TEMPFAIL: a fresh process should go on
 EXIT_REFUSED = 76  # EX_PROTOCOL: the job cannot be loaded; the report before says why
-LOADING, LOADED, REFUSED, CALLING, BUSY = "loading", "loaded", "refused", "calling", "busy"
-"""What the process reports to its worker that it is doing."""
 NICENESS = 5
 _BEAT_S = 5.0
 
@@ -77,11 +70,11 @@ class WorkerLink:
         """Report what this process does from now on."""
         with self._telling:
             self._phase = phase
-            self._write({"phase": phase, **more})
+            self._write(line_of(phase, **more))
 
-    def _write(self, report: dict[str, Any]) -> None:
+    def _write(self, line: bytes) -> None:
         try:
-            os.write(self._report, orjson.dumps(report) + b"\n")
+            os.write(self._report, line)
         except OSError:
             os._exit(0)  # the worker is gone
 
@@ -91,7 +84,7 @@ class WorkerLink:
             time.sleep(_BEAT_S)
             with self._telling:
                 if self._phase == BUSY:
-                    self._write({"phase": BUSY})
+                    self._write(line_of(BUSY))
 
     def wait(self, seconds: float) -> None:
         """Wait, but no longer than until the tasks change."""

@@ -15,9 +15,10 @@ from schemas.instants import has_passed
 from stream_processors.engine.records import CommitRecord
 from stream_processors.engine.task_loading import task_name
 from stream_processors.job import RawMessage
-from stream_processors.user_jobs.declaration import UNKNOWN_PACKAGE, InstalledPackage, UserJob
+from stream_processors.user_jobs.declaration import UserJob
 from stream_processors.user_jobs.job_checkpoint import JobCheckpoint, JobFailedError
 from stream_processors.user_jobs.job_input import JobInput
+from stream_processors.user_jobs.job_points import UNKNOWN_PACKAGE, InstalledPackage
 
 log = logging.getLogger(__name__)
 

@@ -19,17 +19,13 @@ from feature_store.job_status import STOPPED, JobStatus, JobStatusFiles, retry_p
 from schemas.instants import has_passed
 from stream_processors.engine.task_loading import task_name
 from stream_processors.settings import StreamSettings
-from stream_processors.user_jobs.job_child import (
-    CALLING,
-    EXIT_AGAIN,
-    LOADED,
-    LOADING,
-    REFUSED,
-)
+from stream_processors.user_jobs.child_report import CALLING, LOADED, LOADING, REFUSED, report_of
+from stream_processors.user_jobs.job_child import EXIT_AGAIN
 
 log = logging.getLogger(__name__)
 
 _READ_BYTES, _LONGEST_LINE = 1 << 20, 1 << 21
+_SHOWN = 60
 LONGEST_PAUSE_S = 60.0
 """Longest wait before a process that ended between two calls is started again."""
 
@@ -64,6 +60,9 @@ class JobProcess:
         settings: Of the worker.
         statuses: Where failures are written that the process cannot write itself.
         tick_s: Time between two calls of ``check``, seconds.
+
+    Attributes:
+        strange_lines: Lines that its processes wrote to our pipe and that are no reports.
     """
 
     def __init__(self, name: str, settings: StreamSettings, statuses: JobStatusFiles, tick_s: float) -> None:
@@ -71,7 +70,7 @@ class JobProcess:
         self._settings, self._statuses, self._tick_s = settings, statuses, tick_s
         self.job = name
         self._running: _Running | None = None
-        self._ends = 0
+        self._ends = self.strange_lines = 0
         self._paused_at: datetime | None = None
         self._pause = timedelta(0)
 
@@ -147,12 +146,20 @@ class JobProcess:
             running.unread = (running.unread + os.read(running.report, _READ_BYTES))[-_LONGEST_LINE:]
         *lines, running.unread = running.unread.split(b"\n")
         for line in lines:
-            with suppress(orjson.JSONDecodeError):  # the user's code wrote to our descriptor
-                running.detail = orjson.loads(line)
-                running.phase = str(running.detail.get("phase")) if running.detail else running.phase
-                running.silent_ticks = 0
-                if running.phase == LOADED and running.detail:
-                    self._is_called(str(running.detail["job"]))
+            report = report_of(line)
+            if report is None:
+                self._note_strange(line)
+                continue
+            running.detail, running.phase, running.silent_ticks = report, report["phase"], 0
+            if running.phase == LOADED:
+                self._is_called(report["job"])
+
+    def _note_strange(self, line: bytes) -> None:
+        """Count a line that is no report; say so at the first, and whenever their number has doubled."""
+        self.strange_lines += 1
+        if self.strange_lines & (self.strange_lines - 1) == 0:
+            said = "job %s: %d lines in its worker's pipe are no reports and are ignored; the last: %r"
+            log.warning(said, self.job, self.strange_lines, line[:_SHOWN])
 
     def _is_called(self, job: str) -> None:
         if job != self.job:
@@ -177,7 +184,7 @@ class JobProcess:
         detail = running.detail or {}
         how = hung or _described(code)
         if running.phase == REFUSED:
-            self._fail(owned, str(detail.get("error")), str(detail.get("traceback", "")), now)
+            self._fail(owned, detail["error"], detail["traceback"], now)
         elif running.phase == LOADING:
             self._fail(owned, f"its process ended while it was loaded: {how}", "", now)
         elif running.phase == CALLING:

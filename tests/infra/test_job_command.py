@@ -11,7 +11,7 @@ import pytest
 from feature_store.job_status import RUNNING, JobStatus, JobStatusFiles
 from infra.job_report import commits_to_read
 from infra.stack.stack_file import StackLock
-from stream_processors.user_jobs.declaration import find_point, installed_package
+from stream_processors.user_jobs.job_points import find_point, installed_package
 from tests.infra.cli import EdgeloopHere
 from tests.simulators.installed_jobs import NUMBERING, install
 from tests.stream_processors.user_job_rig import Numbering, UserJobRig

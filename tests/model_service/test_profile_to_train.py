@@ -8,7 +8,8 @@ import pytest
 from model_service.registry.database import Registry
 from model_service.service.fleet_writes import decide_run, profile_to_train
 from model_service.training import run_store
-from model_service.training.training_run import RunReason, RunState, TrainingRun
+from model_service.training.run_states import RunState
+from model_service.training.training_run import RunReason, TrainingRun
 from schemas.errors import RegistryError
 from schemas.profile_file import find_profile
 

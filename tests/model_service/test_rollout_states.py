@@ -211,11 +211,42 @@ def test_a_pause_by_a_person_holds_the_next_phase_and_takes_back_what_waits():
     rollout.take(rollout_states.pause(rollout.record, "anna", "lunch", rollout.now))
     assert rollout.sent[-1].state == "withdrawn"
     rollout.advance_until_quiet()
-    assert rollout.record.state == "paused"
+    assert (rollout.record.state, rollout.sent[-1].state) == ("paused", "withdrawn")
     rollout.take(rollout_states.resume(rollout.record, "otto", "", rollout.observed(), approves=False))
     rollout.advance_until_quiet()
     assert rollout.sent[-1].state == "published"
     assert rollout.sent[-1].seq > rollout.sent[-2].seq
+
+
+def test_nothing_more_is_offered_while_the_guard_decides():
+    rollout = started()
+    rollout.all_commit()
+    rollout.now += SETTINGS.soak_s + 1
+    rollout.advance()
+    sent = list(rollout.sent)
+    assert sent[-1].state == "proposed"
+    rollout.advance()
+    assert rollout.sent == sent
+
+
+@pytest.mark.parametrize("state", ["completed", "completed_partial"])
+def test_a_completed_rollout_can_be_taken_back(state):
+    rollout = started()
+    rollout.record = rollout.record.model_copy(update={"state": state})
+    rollout.take(rollout_states.back(rollout.record, "it was worse", "anna", rollout.now))
+    assert (rollout.record.state, rollout.record.ended_because) == ("aborting", "it was worse")
+    rollout.advance_until_quiet()
+    assert all(rollout.wanted(d) == FACTORY for d in rollout.members)
+
+
+@pytest.mark.parametrize(
+    ("state", "is_ended"), [("running", True), ("paused", True), ("draft", False), ("rolled_back", False)]
+)
+def test_what_has_not_completed_cannot_be_taken_back_and_is_told_how_it_ends(state, is_ended):
+    record = started().record.model_copy(update={"state": state})
+    with pytest.raises(RegistryError, match=f"is {state}, not completed") as refused:
+        rollout_states.back(record, "it was worse", "anna", 0.0)
+    assert ("edgeloop rollout abort" in str(refused.value)) is is_ended
 
 
 def test_a_refusal_of_the_guard_pauses_and_is_asked_again_with_a_new_seq():

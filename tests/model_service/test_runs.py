@@ -23,12 +23,11 @@ from model_service.registry.database import Registry
 from model_service.training import run_store
 from model_service.training import training_run as machine
 from model_service.training.lineage import selection_of, stored_selection
+from model_service.training.run_states import OPEN, RunState
 from model_service.training.training_run import (
-    OPEN,
     TRAINER,
     DriftFinding,
     RunReason,
-    RunState,
     StoredSelection,
     TrainingPlan,
     TrainingRun,

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_service.training.training_run import TRAINER, RunReason, RunState, TrainingRun
+from model_service.training.run_states import RunState
+from model_service.training.training_run import TRAINER, RunReason, TrainingRun
 from model_service.training.trigger import (
     ClockFacts,
     ExtendRun,

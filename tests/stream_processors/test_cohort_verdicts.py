@@ -109,6 +109,42 @@ def test_the_share_that_moved_tells_a_single_device():
         assert verdict["evidence"]["moved_share"] == pytest.approx(1.5**2 / (1.5**2 + 44), abs=0.01)
 
 
+def few_windows(growth):
+    """Few windows that resemble each other, then a mean that moves by four units between devices.
+
+    Args:
+        growth: Of the variance: says what share of the cohort moved. Windows of two rows have no spread to
+            watch, so the level is judged alone.
+    """
+    unit = 1.1 / math.sqrt(20)
+    for n, off in enumerate((0.0, 0.3, 0.6, 0.9, 4.2, 4.4, 4.3)):
+        mean, after = 50.0 + off * unit, n >= 4
+        moments = Moments(2, mean, 1.0 + growth * after, mean - 2.5, mean + (50.0 if after else 2.5))
+        yield n, {"temperature_mean": TaskShare(moments, 20)}
+
+
+def test_after_few_windows_one_whole_device_is_told_and_no_part_of_one():
+    def verdicts(growth):
+        return Judged(min_effect=3.0, delta=0.2).run(few_windows(growth))
+
+    [verdict] = verdicts(20.0)
+    assert (verdict["kind"], verdict["statistic"]) == ("single_device_fault", "level")
+    assert verdict["evidence"]["moved_share"] * 20 == pytest.approx(0.9, abs=0.05)
+    assert verdicts(30.0), "0.61 of a device"
+    assert verdicts(35.0) == [], "half a device"
+    assert verdicts(5.0) == [], "three devices"
+
+
+def test_features_with_other_devices_than_their_baseline_are_counted_window_by_window():
+    profile = profile_with(warmup_windows=WARMUP, cooldown_windows=COOLDOWN)
+    judge = CohortJudge(SCOPE, profile, {})
+    for n, lacking in enumerate([0] * (WARMUP + 1) + [1, 2, 0, 2]):
+        features = ("temperature_mean", "current_mean", "vibration_rms")
+        shares = {("m@1", f): share(wobble(n), 10 if i < lacking else 20) for i, f in enumerate(features)}
+        judge.window(TumblingWindow(START_US + n * WINDOW_US, WINDOW_US), shares)
+        assert judge.not_compared == lacking
+
+
 def test_what_one_device_did_is_no_onset_for_later_verdicts():
     judge = Judged()
     assert judge.run((n, outlier(n)) for n in range(13))
@@ -266,17 +302,20 @@ def test_each_phase_of_a_season_is_learnt_by_itself_and_nothing_is_judged_in_the
     assert [r[0] for r in watch["series"]["level"]["warm"]] == [1.0]
 
 
-def warmed():
-    """A judge with a baseline of residuals around 0, whose unit is ``unit``."""
+def warmed(moved=0.0):
+    """A judge with a baseline of residuals around ``moved``, whose unit is ``unit``."""
     judge = seasonal()
     for n in range(2 * SEASON):
-        judge.window(n, {"temperature_mean": share(season_of(n) + (wobble(n) - 50.0))})
+        later = moved * (n >= SEASON)
+        judge.window(n, {"temperature_mean": share(season_of(n) + later + (wobble(n) - 50.0))})
     series = judge.state[SEP.join(("watch", ANY_MODEL, "temperature_mean"))]["series"]["level"]
     return judge, series["base"]
 
 
-def test_an_expectation_waits_for_a_baseline_and_follows_an_outlier_by_two_units_at_most():
-    judge, (level, unit, *_) = warmed()
+@pytest.mark.parametrize("moved", [0.0, 7.0, -7.0])
+def test_an_expectation_waits_for_a_baseline_and_follows_an_outlier_by_two_units_at_most(moved):
+    judge, (level, unit, *_) = warmed(moved)
+    assert level == pytest.approx(moved, abs=0.21)
     before = phases(judge)
     assert {seasons for seasons, _ in before.values()} == {1}, (
         "while the baseline was made nothing was learnt"
@@ -284,9 +323,17 @@ def test_an_expectation_waits_for_a_baseline_and_follows_an_outlier_by_two_units
     n = 2 * SEASON
     phase = (first_phase() + n) % SEASON
     for off, expected in ((1e3, 2 * unit), (-1e3, -2 * unit), (unit, unit)):
-        other, _ = warmed()
+        other, _ = warmed(moved)
         other.window(n, {"temperature_mean": share(before[phase][1] + level + off)})
         assert phases(other)[phase] == (2, pytest.approx(before[phase][1] + expected / 2))
+
+
+def test_a_constant_channel_has_a_season_of_its_level_alone():
+    judge = seasonal()
+    for n in range(3 * SEASON):
+        assert judge.window(n, {"temperature_mean": share(season_of(n), sd=0.0, reach=0.0)}) == []
+    assert set(phases(judge)) == set(range(SEASON))
+    assert phases(judge, "spread") == {}
 
 
 def test_a_phase_first_met_after_the_baseline_is_expected_around_its_level():

@@ -10,7 +10,7 @@ from schemas.envelope import MessageSigner
 from schemas.topics import AGGREGATE, DEAD_LETTER, TELEMETRY
 from stream_processors.engine.kafka_log import KafkaLog
 from stream_processors.engine.letters import LARGEST_COPY_BYTES, NEAR, content_of, spans_of
-from stream_processors.engine.log_reader import LogSpan
+from stream_processors.engine.log_span import LogSpan
 from stream_processors.engine.poison_store import split_publishable
 from stream_processors.engine.records import CommitRecord, LogIdentity
 from stream_processors.job import Derived, RawMessage, dead_letter

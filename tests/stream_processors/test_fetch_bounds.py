@@ -6,7 +6,8 @@ import pytest
 
 from schemas.topics import TELEMETRY
 from stream_processors.engine.fetch_bounds import MAX_TAKEN_BYTES
-from stream_processors.engine.log_reader import MAX_READ_BYTES, LogSpan, read_span
+from stream_processors.engine.log_reader import MAX_READ_BYTES, read_span
+from stream_processors.engine.log_span import LogSpan
 from stream_processors.unread_range import UnreadRange
 from tests.simulators.hostile_batches import (
     GZIP,

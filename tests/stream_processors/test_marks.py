@@ -72,6 +72,25 @@ def test_a_number_that_was_given_up_is_closed_and_others_stay_known():
     ]  # fmt: skip
 
 
+def test_what_is_missing_is_counted_however_many_holes_were_closed():
+    for holes in (MOST_RANGES, MOST_RANGES + 1, MOST_RANGES + 5):
+        marks = LaneMarks()
+        for number in range(1, 2 * holes, 2):
+            marks.add(number, bytes(32))
+        assert (marks.gap, marks.given_up) == (holes, max(0, holes - MOST_RANGES))
+
+
+def test_as_many_closed_holes_as_may_be_are_kept_apart_and_beyond_that_the_oldest_are_joined():
+    def known(closed):
+        marks = LaneMarks()
+        for number in range(1, 2 * (MOST_RANGES + closed), 2):
+            marks.add(number, bytes(32))
+        return [marks.status(n) for n in range(1, 2 * closed - 1, 2)]  # each lies between two closed holes
+
+    assert set(known(MOST_CLOSED)) == {NumberStatus.KNOWN}
+    assert known(MOST_CLOSED + 1) == [NumberStatus.CLOSED, *[NumberStatus.KNOWN] * (MOST_CLOSED - 1)]
+
+
 def test_what_was_given_up_outlives_a_restart():
     marks = LaneMarks()
     for number in range(1, 2 * (MOST_RANGES + 2), 2):

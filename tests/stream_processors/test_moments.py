@@ -116,8 +116,11 @@ def test_moments_at_a_bound_are_still_merged(extreme):
         Moments(9, -3.1, 9.0, -3.0, -1.0),
     ],
 )
-def test_moments_of_no_sample_are_not_merged(impossible):
-    assert columns_of([impossible]).usable().tolist() == [False]
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+def test_moments_of_no_sample_are_not_merged_in_whatever_unit(impossible, unit):
+    n, mean, m2, low, high = impossible
+    scaled = Moments(n, mean * unit, m2 * unit**2, low * unit, high * unit)
+    assert columns_of([scaled]).usable().tolist() == [False]
 
 
 SENSED = st.lists(st.floats(-1e6, 1e6, width=32, allow_subnormal=False), min_size=1, max_size=20)

@@ -76,10 +76,46 @@ def test_a_window_is_compared_with_a_baseline_of_nearly_as_many_devices(devices,
     assert Series().compares(Reading(50.0, 0.0, devices), POLICY)
 
 
+def test_nine_in_ten_devices_are_nearly_as_many_whether_the_baseline_has_them_or_the_window():
+    assert warm(devices=9, spread=0.0).compares(Reading(50.0, 0.0, 10), POLICY)
+    assert warm(devices=10, spread=0.0).compares(Reading(50.0, 0.0, 9), POLICY)
+
+
 def test_a_window_is_not_compared_where_other_devices_alone_move_the_mean_as_much_as_it_moves():
     alike, unlike = warm(spread=0.1), warm(spread=30.0)
     assert alike.compares(Reading(50.0, 0.1, 19), POLICY)
     assert not unlike.compares(Reading(50.0, 30.0, 19), POLICY)
+
+
+def flat(spread=1.0):
+    """A series that stays at its level to the last digit: its least spread is one unit."""
+    return Series(baseline=SeriesBaseline(1e4, 1.0, spread, 20.0), z=(0.0,) * 40, since_alarm=0)
+
+
+def test_other_devices_may_move_the_mean_just_as_much_as_it_moves():
+    for spread, compared in ((1.0, True), (math.sqrt(380), True), (1.001 * math.sqrt(380), False)):
+        assert flat(spread).compares(Reading(1e4, spread, 19), POLICY) is compared
+
+
+def test_the_least_spread_is_a_share_of_the_level_in_units_and_never_nothing():
+    for sign in (-1, 1):
+        assert SeriesBaseline(sign * 50.0, 2.0, 1.0, 20.0).least == pytest.approx(0.0025)
+    assert SeriesBaseline(0.0, 2.0, 1.0, 20.0).least == pytest.approx(5e-13)
+
+
+def test_the_usual_spread_does_not_rest_on_the_newest_windows():
+    old = (0.05, -0.05) * 20
+    known = Series(baseline=warm().baseline, z=old)
+    for new in range(1, 9):
+        shifted = Series(baseline=known.baseline, z=(*old, *[9.0] * new))
+        rest = np.array(old[: len(old) + new - 8])
+        assert shifted.usual(POLICY) == spread_of(rest)
+
+
+def test_a_newest_window_that_is_taken_back_has_no_value():
+    series = Series(baseline=warm().baseline, z=(1.0, 2.0, 3.0))
+    assert series.without_newest().z == (1.0, 2.0, None)
+    assert Series().without_newest() == Series()
 
 
 def test_windows_that_lack_devices_do_not_set_the_baseline():
@@ -141,6 +177,34 @@ def test_a_window_without_a_value_raises_no_alarm():
     assert silent.observe(None, POLICY).since_alarm is None
 
 
+def alarms(before, after):
+    """Whether an alarm stands after further values, in units."""
+    series = Series(baseline=SeriesBaseline(0.0, 1.0, 1.0, 20.0), z=tuple(before))
+    return observed(readings(after), series=series).since_alarm is not None
+
+
+QUIET = (0.05, -0.05) * 20
+"""Moves a twentieth of what the devices' spread allows for."""
+WANDERING = tuple(4.0 * math.sin(n / 9) for n in range(120))
+"""Moves more than the devices' spread explains: all have something in common."""
+
+
+def test_steady_values_raise_no_alarm_however_far_they_wander_together():
+    assert not alarms(QUIET, QUIET[:8])
+    assert not alarms(WANDERING[:60], WANDERING[60:62])
+
+
+def test_a_shift_beyond_a_quiet_statistics_own_spread_raises_the_alarm():
+    assert alarms(QUIET, [0.5] * 3)
+    assert not alarms([20 * v for v in QUIET], [0.5] * 3)
+
+
+def test_a_shift_beyond_the_spread_between_devices_raises_the_alarm_of_a_statistic_that_wanders_further():
+    slow = tuple(0.9 * math.sin(n / 9) for n in range(57))
+    assert Series(baseline=SeriesBaseline(0.0, 1.0, 1.0, 20.0), z=slow).usual(POLICY).sd > 1
+    assert alarms(slow, [7.0] * 2)
+
+
 def test_only_after_an_alarm_a_change_is_looked_for():
     series = stepped(3)
     assert series.change(POLICY) is not None
@@ -185,6 +249,44 @@ def test_a_single_device_is_told_by_the_spread_between_devices_where_windows_are
     assert series.change(POLICY, few=True).size == pytest.approx(3.8, abs=0.3)
 
 
+def fewer(z, few=True, **policy):
+    """The change found where few devices account for it."""
+    asked = profile_with(**{"warmup_windows": 4, "min_effect": 3.0, **policy}).drift
+    return Series(baseline=warm().baseline, z=tuple(z), since_alarm=0).change(asked, few=few)
+
+
+@pytest.mark.parametrize("wide", [1, 3])
+def test_a_single_device_is_told_by_how_far_windows_before_it_lay_apart_and_by_the_devices_spread(wide):
+    before = [wide * v for v in (0.0, 0.3, 0.6, 0.9)]
+    middle, apart = np.median(before), np.std(before, ddof=1) * (1 + 2 / 3)
+    between = max(1.0, apart)
+    found = fewer([*before, *[middle + 3.01 * between] * 3])
+    assert (found.size, found.noise, found.chance) == (pytest.approx(3.01), pytest.approx(between), 0.0)
+    assert fewer([*before, *[middle + 3.01 * between] * 3], few=False) is None
+    assert fewer([*before, *[middle + 2.99 * between] * 3]) is None
+
+
+def test_a_single_devices_change_is_told_by_its_spread_only_while_it_may_have_raised_the_alarm():
+    before = (0.0, 0.3, 0.6, 0.9)
+    assert fewer([*before, *[3.5] * 8]) is not None
+    assert fewer([*before, *[3.5] * 9]) is None
+
+
+def test_a_shift_of_just_the_effect_asked_for_is_told():
+    stays = flat()
+    for size, is_told in ((3.0, True), (2.999, False)):
+        series = Series(baseline=stays.baseline, z=(*stays.z, *[size] * 8), since_alarm=0)
+        assert (series.change(POLICY) is not None) is is_told
+        assert series.moved_since(7, POLICY) is is_told
+
+
+def test_what_chance_makes_of_a_shift_is_told_in_the_same_units_as_the_shift():
+    sd = spread_of(np.array(QUIET)).sd
+    for scale in (1.0, 0.5):
+        change = told(8 * sd * scale, wobble=0.05 * scale)
+        assert change.size / change.chance == pytest.approx(8 * sd / spread_of(np.array(QUIET)).chance(3))
+
+
 def test_a_change_may_have_hit_the_last_window_of_the_baseline():
     series = Series(baseline=warm().baseline, z=(0.0, 0.0, 0.0, 9.0, 9.0, 9.0), since_alarm=0)
     assert series.change(POLICY).at == 3
@@ -209,6 +311,8 @@ def test_a_statistic_moved_where_its_newest_windows_lie_apart_by_what_a_verdict_
     for far in (1.0, -1.0):
         assert moved((*old, *[far * 3.01 * sd] * 8), 7)
         assert not moved((*old, *[far * 2.99 * sd] * 8), 7)
+    assert not moved([5.0 + v for v in old], 7), "it is at home away from the baseline's level"
+    assert moved([*(5.0 + v for v in old), *[-5.0] * 8], 7)
     assert moved((*old, None, 9.0, None, 9.0), 3), "windows without a value are left out"
 
 

@@ -25,7 +25,8 @@ from schemas.instants import utc_now
 from schemas.tables import PROVENANCE, TableSpec
 from stream_processors.engine.checkpoint import SNAPSHOT_EVERY
 from stream_processors.job import Batch, Derived, Output
-from stream_processors.user_jobs.declaration import built_in_points, declared, make_tables
+from stream_processors.user_jobs.declaration import declared, make_tables
+from stream_processors.user_jobs.job_points import built_in_points
 from stream_processors.user_jobs.job_source import GONE
 from tests.simulators.line import TASK
 from tests.stream_processors.user_job_rig import NUMBERED, Numbering, UserJobRig

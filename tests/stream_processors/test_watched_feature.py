@@ -195,3 +195,11 @@ def test_a_recent_verdict_on_it_tells_that_it_moved_whatever_its_baseline():
 def test_a_watch_survives_as_json(watch):
     assert WatchedFeature.from_state(json.loads(json.dumps(watch.to_state()))) == watch
     assert set(watch.series) == set(STATISTICS)
+
+
+def test_that_few_devices_account_for_a_change_is_not_assumed():
+    z = (0.0, 0.3, 0.6, 0.9, 4.2, 4.4, 4.3)
+    level = Series(baseline=watched(STEADY).series["level"].baseline, z=z, since_alarm=0)
+    watch = WatchedFeature(9, series={"level": level, "spread": Series()})
+    assert watch.changes(POLICY) == {}
+    assert list(watch.changes(POLICY, few=True)) == ["level"]

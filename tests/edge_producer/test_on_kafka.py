@@ -174,7 +174,7 @@ def test_flight_mode_spools_and_live_overtakes_backlog_afterwards(tmp_path, brok
     log.check_numbers()
     lanes = [envelope.lane for envelope, _ in log.values["telemetry.v1"]]
     assert {Lane.LIVE, Lane.BACKLOG} <= set(lanes)
-    assert lanes.index(Lane.LIVE) < lanes.index(Lane.BACKLOG)
+    assert Lane.BACKLOG in lanes[lanes.index(Lane.LIVE) :], "live rows waited for all of the backlog"
 
 
 def test_what_could_not_be_sent_goes_out_after_a_restart(tmp_path, broker, admin, namespace):

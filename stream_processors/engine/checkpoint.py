@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
@@ -194,8 +194,7 @@ class Checkpoint:
         staged = []
         given = {task: parts.pop(0) for task, parts in left.items()}
         try:
-            begun = {task: self._staging.begin(self._tasks[task], given[task], now) for task in given}
-            for task, outcome in begun.items():
+            for task, outcome in self._begun(given, now):
                 try:
                     record = self.stage(task, given[task], now, outcome)
                 except (DamagedLakeError, TasksStoppedError) as exc:
@@ -209,6 +208,17 @@ class Checkpoint:
         finally:
             self._staging.abandon()
         return staged
+
+    def _begun(self, given: Mapping[int, Sequence[RawMessage]], now: datetime) -> Iterator[tuple[int, Begun]]:
+        """What is begun of each task, one behind the newest: memory holds the rows of two at most."""
+        behind: tuple[int, Begun] | None = None
+        for task, portion in given.items():
+            newest = task, self._staging.begin(self._tasks[task], portion, now)
+            if behind is not None:
+                yield behind
+            behind = newest
+        if behind is not None:
+            yield behind
 
     def _commit(
         self,

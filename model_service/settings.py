@@ -37,7 +37,7 @@ class ModelSettings(BaseSettings):
     timestamp_s: PositiveFloat = Field(86400.0, description="Lifetime of timestamp metadata.")
     snapshot_s: PositiveFloat = Field(7 * 86400.0, description="Lifetime of snapshot metadata.")
     channel_s: PositiveFloat = Field(30 * 86400.0, description="Lifetime of channel documents.")
-    chunk_bytes: PositiveInt = Field(512 * 1024, description="Size of an artifact chunk.")
+    chunk_bytes: PositiveInt = Field(512 * 1024, description="Size of an artifact's first chunk.")
     connection_age_s: PositiveFloat = Field(3600.0, description="Longest life of one connection.")
     stranger_s: PositiveFloat = Field(20.0, description="Time for a connection to show who calls.")
     drain_s: PositiveFloat = Field(5.0, description="Time for running calls when the server stops.")

@@ -28,6 +28,7 @@ from model_service.service.connections.connection_relay import ConnectionRelay
 from model_service.service.connections.descriptors import raise_descriptor_limit
 from model_service.service.connections.private_sockets import private_sockets
 from model_service.service.door import AccessRule, CallDoor
+from model_service.service.kept_memory import keep_memory
 from model_service.service.stream_wakeup import StreamWakeup, TimestampFile
 from model_service.service.workers import WorkerThreads
 from model_service.settings import ModelSettings
@@ -57,6 +58,7 @@ def run(settings: ModelSettings, stop: threading.Event) -> None:
         OperatorError: There are no certificates yet, or a port is taken.
         RetryableError: The registry is out of reach at the start.
     """
+    keep_memory()
     registry = Registry.open(settings.database_url, settings.root)
     try:
         asyncio.run(_serve(settings, registry, stop))

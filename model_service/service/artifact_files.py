@@ -6,6 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 from model_service.service.refusals import BadFieldError, OutOfRangeError, UnknownNameError
 from model_service.stored_artifacts import places, whole_artifact
@@ -45,6 +46,7 @@ class ArtifactFiles:
     def __init__(self, artifacts: Path, targets: Path) -> None:
         self._artifacts, self._targets = artifacts, targets
         self._whole: dict[str, tuple[Path, tuple[int, int, int]]] = {}
+        self._reading = Lock()
 
     def open(self, sha256: str, offset: int) -> ArtifactFile:
         """The artifact, if it reaches as far as the offset.
@@ -67,17 +69,27 @@ class ArtifactFiles:
         return file
 
     def _descriptor(self, sha256: str) -> int:
-        known = self._whole.get(sha256)
-        if known is None or _fingerprint(known[0]) != known[1]:  # read once, and again when it changed
-            path = whole_artifact(places(self._artifacts, self._targets, sha256), sha256)
-            mark = None if path is None else _fingerprint(path)
-            if path is None or mark is None:
-                raise UnknownNameError(f"no artifact {sha256}")
-            self._whole[sha256] = known = path, mark
+        path = self._known(sha256)
+        if path is None:
+            with self._reading:  # however many ask for a new model at once, it is read whole once
+                path = self._known(sha256) or self._look(sha256)
         try:
-            return os.open(known[0], os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as exc:  # removed meanwhile
             raise UnknownNameError(f"no artifact {sha256}") from exc
+
+    def _known(self, sha256: str) -> Path | None:
+        """The file, if it is as it was when it was read whole."""
+        known = self._whole.get(sha256)
+        return known[0] if known is not None and _fingerprint(known[0]) == known[1] else None
+
+    def _look(self, sha256: str) -> Path:
+        path = whole_artifact(places(self._artifacts, self._targets, sha256), sha256)
+        mark = None if path is None else _fingerprint(path)
+        if path is None or mark is None:
+            raise UnknownNameError(f"no artifact {sha256}")
+        self._whole[sha256] = path, mark
+        return path
 
 
 def _fingerprint(path: Path) -> tuple[int, int, int] | None:

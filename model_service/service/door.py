@@ -95,7 +95,8 @@ class ServiceCall:
 
 
 Unary = Callable[[Any, ServiceCall], Awaitable[Message]]
-Stream = Callable[[Any, ServiceCall], AsyncGenerator[Message, None]]
+Stream = Callable[[Any, ServiceCall], AsyncGenerator[Message | bytes, None]]
+"""Gives messages, or bytes that are one."""
 
 
 class CallDoor:
@@ -305,9 +306,8 @@ def _limit(rule: AccessRule, remaining_s: float | None) -> float:
     return min(rule.limit_s, max(0.0, remaining_s - MARGIN_S))
 
 
-def _serialize(message: Message) -> bytes:
-    data: bytes = message.SerializeToString()
-    return data
+def _serialize(message: Message | bytes) -> bytes:
+    return message if isinstance(message, bytes) else message.SerializeToString()
 
 
 def _snake(name: str) -> str:

@@ -168,7 +168,7 @@ class _Delivery(delivery.ModelDelivery):
 
     async def fetch_artifact(
         self, request: FetchArtifactRequest, call: ServiceCall
-    ) -> AsyncGenerator[ArtifactChunk, None]:
-        """The altered chunks."""
+    ) -> AsyncGenerator[bytes, None]:
+        """The altered chunks, serialized."""
         async for chunk in super().fetch_artifact(request, call):
-            yield self._alter_chunk(chunk)
+            yield self._alter_chunk(ArtifactChunk.FromString(chunk)).SerializeToString()

@@ -237,8 +237,8 @@ def test_where_lines_cannot_be_added_up_their_oldest_rows_give_way_and_no_more_t
 def test_rows_stay_where_the_disk_has_room_or_lines_can_be_added_up(rigs, tmp_path):
     rig = waiting_rows(rigs, tmp_path / "room")
     rows = len(rig.unsealed())
-    assert rig.spool.bytes < room_for(20)
-    relieve(rig, Eviction(rig.spool, rig.profile, room_for(20)))
+    assert rig.spool.bytes < room_for(30)
+    relieve(rig, Eviction(rig.spool, rig.profile, room_for(30)))
     assert len(rig.unsealed()) == rows
     both = with_lines(rigs, tmp_path / "lines", count=60)
     both.sense([0.1] * 50)

@@ -146,19 +146,37 @@ def test_a_look_is_due_once_a_minute_and_at_once_where_there_is_no_room(rigs, tm
     assert tight.is_due(rig.now - 50)
 
 
+def test_rows_that_are_given_up_are_said_with_their_number_and_blocks_without_rows_are_not(
+    rigs, tmp_path, caplog
+):
+    rig = rigs(tmp_path, bench_profile(p=1.0, thinning_floor=0.9))
+    rig.sense([0.1] * 100)
+    rig.flush()
+    rows = len(rig.unsealed())
+    relieve(rig, Eviction(rig.spool, rig.profile, 1))
+    relieve(rig, Eviction(rig.spool, rig.profile, 1))
+    said = [r.args[0] for r in caplog.records if "rows of one block given up" in r.msg]
+    assert said == [10] * (rows // 10)
+    assert rig.unsealed() == []
+
+
 # Books -----------------------------------------------------------------------------------------------------
 
 
 def with_lines(rigs, tmp_path, count=40, newest=10**6):
     """A spool of settled lines that were never stated."""
     rig = rigs(tmp_path)
-    for period in range(count):
+    add_lines(rig, range(count))
+    rig.spool._connection.execute("UPDATE devices SET newest_us = ?", (newest * PERIOD_US,))
+    return rig
+
+
+def add_lines(rig, periods):
+    for period in periods:
         key = BookKey(0, period * PERIOD_US, "m", "sample")
         with rig.spool.transaction():
             rig.spool.books.change(1, key, BookChange(sensed=1, filtered=1), rig.now)
             rig.spool.books.close(1, [key])
-    rig.spool._connection.execute("UPDATE devices SET newest_us = ?", (newest * PERIOD_US,))
-    return rig
 
 
 def room_for(lines):
@@ -175,6 +193,21 @@ def test_lines_are_added_up_down_to_nine_tenths_of_their_share(rigs, tmp_path, c
         assert relieve(rig, Eviction(rig.spool, rig.profile, room_for(30)))
     assert rig.spool.books.count() == 30 * LINES_RELIEF
     assert counted(rig, "lines_folded") == 13
+
+
+def test_books_that_grow_are_added_up_at_the_next_look_and_at_once_where_nothing_else_can_give_way(
+    rigs, tmp_path
+):
+    for crowded in (False, True):
+        rig = with_lines(rigs, tmp_path / str(crowded), count=10)
+        given = {"allowed": ROOMY, "room": room_for(20)} if crowded else {}
+        eviction = Eviction(rig.spool, rig.profile, ROOMY if crowded else room_for(20))
+        assert not relieve(rig, eviction, **given)
+        add_lines(rig, range(10, 40))
+        assert relieve(rig, eviction, 1.0, **given) is crowded
+        assert (rig.spool.books.count() == 20 * LINES_RELIEF) is crowded
+        assert relieve(rig, eviction, BOOKS_EVERY_S, **given) is not crowded
+        assert rig.spool.books.count() == 20 * LINES_RELIEF
 
 
 def test_books_that_take_just_their_share_are_left_alone(rigs, tmp_path):

@@ -110,7 +110,8 @@ def test_a_device_that_moves_behind_a_gateway_with_a_full_spool_loses_and_double
     emptied.start()
     ended(emptied)
     assert_balanced(cloud, alone, now_behind)
-    boots = ask(cloud, f"SELECT DISTINCT boot_id FROM telemetry_machine WHERE device_id = '{moved}'")
+    # By its books: of a start of twenty windows chance may send no row.
+    boots = ask(cloud, f"SELECT DISTINCT boot_id FROM books WHERE device_id = '{moved}' AND sensed > 0")
     assert sorted(boot_tag(boot) is None for (boot,) in boots) == [False, True, True]
     # The start that empties the spool is a boot of its own: what it says of itself is all that is refused.
     refused = ask(cloud, "SELECT DISTINCT topic, error FROM quarantine")

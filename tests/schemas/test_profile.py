@@ -37,7 +37,7 @@ def test_a_wrong_profile_names_the_key(old, new, message):
 def test_a_missing_profile_lists_the_shipped_ones(tmp_path):
     with pytest.raises(ProfileError, match="machine"):
         find_profile("maschine")
-    with pytest.raises(ProfileError, match="absent.toml: no such file"):
+    with pytest.raises(ProfileError, match=r"absent\.toml: no such file"):
         load_profile(tmp_path / "absent.toml")
 
 

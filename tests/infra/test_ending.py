@@ -6,26 +6,29 @@ import sys
 import pytest
 
 BUSY = """
-import sys, threading, time
+import hashlib, sys, threading
 import duckdb, pyarrow as pa
 from infra.process.ending import end_process
 import atexit
 atexit.register(lambda: print("registered"))
 
+at_work = threading.Barrier(5)
+
 def work():
     connection = duckdb.connect()
     numbers = pa.table({"n": range(200_000)})
+    at_work.wait()
     while True:
         connection.execute("SELECT sum(n) FROM numbers").fetchall()
 
 class Last:
-    def __del__(self, sleep=time.sleep):  # while the interpreter is taken down, if it is
-        sleep(1)
+    def __del__(self, derive=hashlib.pbkdf2_hmac):  # while the interpreter is taken down, if it is
+        derive("sha256", b"long work", b"that lets threads come back", 2_000_000)
 
 last = Last()
 for _ in range(4):
     threading.Thread(target=work, daemon=True).start()
-time.sleep(0.3)
+at_work.wait()
 print("printed", end="")
 sys.stderr.write("said")
 END

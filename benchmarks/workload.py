@@ -12,7 +12,6 @@ import confluent_kafka as ck
 import numpy as np
 import pyarrow as pa
 
-from edge_producer.sending.sealing import FEWEST_TOGETHER, MOST_TOGETHER
 from feature_store.lake import Lake
 from feature_store.lake_registry import DeviceRecord, DeviceRegistry, ProfileRegistry
 from schemas.envelope import Envelope, MessageSigner, SealedMessage, encode_rows, seal
@@ -20,7 +19,7 @@ from schemas.packed_schemas import packed_books_rows, packed_summary_rows
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
 from schemas.row_schemas import BOOKS_ROWS, SUMMARY_ROWS, Reason, fingerprint, telemetry_rows
-from schemas.sealed_together import sealed_together
+from schemas.sealed_together import signed_as_a_turn
 from schemas.topics import TELEMETRY, Lane
 
 SEED = 7
@@ -82,12 +81,8 @@ def signed_together(load: Workload) -> Workload:
     sealed = list(load.messages)
     for device, signer in load.signers.items():
         own = [i for i, m in enumerate(sealed) if m.key.decode() == device]
-        for start in range(0, len(own), MOST_TOGETHER):
-            places = own[start : start + MOST_TOGETHER]
-            if len(places) >= FEWEST_TOGETHER:
-                signed = sealed_together([sealed[i] for i in places], signer)
-                for place, one in zip(places, signed, strict=True):
-                    sealed[place] = one
+        for place, one in zip(own, signed_as_a_turn([sealed[i] for i in own], signer), strict=True):
+            sealed[place] = one
     return replace(load, name=f"{load.name}-backlog", messages=sealed)
 
 

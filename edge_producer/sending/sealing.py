@@ -40,7 +40,7 @@ from schemas.row_schemas import (
     telemetry_layout,
     telemetry_layout_of_wire_1,
 )
-from schemas.sealed_together import sealed_together
+from schemas.sealed_together import signed_as_a_turn
 from schemas.topics import (
     ALERT,
     BOOKS,
@@ -53,9 +53,6 @@ from schemas.topics import (
 )
 
 JSON_SCHEMA = "json"
-FEWEST_TOGETHER, MOST_TOGETHER = 8, 16
-"""Messages of one producer in one turn that share a signature. Each then carries some 130 bytes more, which
-only pays where a backlog is sealed; in larger trees the way to the root costs what the signature saves."""
 SUMMARIES_PER_MESSAGE = 64
 LARGEST_PATH_BYTES = 150
 """Bytes on the wire of the longest header ``path``."""
@@ -144,20 +141,12 @@ class Sealer:
         try:
             yield
             for producer, sealed in self._turn.items():
-                signer = self._signers[self._spool.names[producer]]
-                ids = list(sealed)
-                for start in range(0, len(ids), MOST_TOGETHER):
-                    self._sign({id_: sealed[id_] for id_ in ids[start : start + MOST_TOGETHER]}, signer)
+                signed = signed_as_a_turn(list(sealed.values()), self._signers[self._spool.names[producer]])
+                for (id_, alone), one in zip(sealed.items(), signed, strict=True):
+                    if one is not alone:
+                        self._spool.messages.sign_anew(id_, one.headers, one.size - alone.size)
         finally:
             self._turn = None
-
-    def _sign(self, sealed: Mapping[int, SealedMessage], signer: MessageSigner) -> None:
-        if len(sealed) < FEWEST_TOGETHER:
-            return
-        for (id_, alone), one in zip(
-            sealed.items(), sealed_together(list(sealed.values()), signer), strict=True
-        ):
-            self._spool.messages.sign_anew(id_, one.headers, one.size - alone.size)
 
     def alert(self, device: int, event: bytes) -> StoredMessage:
         """Seal the JSON of an urgent decision."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from edge_producer.sending.outbox import Outbox
-from edge_producer.sending.sealing import FEWEST_TOGETHER, LARGEST_PATH_BYTES, MOST_TOGETHER
+from edge_producer.sending.sealing import LARGEST_PATH_BYTES
 from edge_producer.sending.topic_limits import wire_size
 from edge_producer.settings import EdgeSettings
 from schemas.envelope import MessageVerifier, SealedMessage, read_envelope, verify
 from schemas.message_tree import leaf_of, tree_of
+from schemas.sealed_together import FEWEST_SHARING, MOST_SHARING
 from tests.edge_producer.spool_rig import SpoolRig
 
 
@@ -144,7 +145,7 @@ def test_what_a_turn_seals_of_a_backlog_shares_a_signature_and_alerts_keep_their
     rig, broker = backlog(rigs, tmp_path, 40)
     rows = [m for m in broker.taken if m.topic == "telemetry.v1"]
     assert len(rows) == 40
-    assert len({dict(m.headers)["signature"] for m in rows}) <= 40 // MOST_TOGETHER + 1
+    assert len({dict(m.headers)["signature"] for m in rows}) <= 40 // MOST_SHARING + 1
     assert all(map(in_tree, rows))
     assert not any(in_tree(m) for m in broker.taken if m.topic == "alert.v1")
     assert all(holds(rig, m) for m in broker.taken)
@@ -152,7 +153,7 @@ def test_what_a_turn_seals_of_a_backlog_shares_a_signature_and_alerts_keep_their
 
 def test_a_few_messages_are_each_signed_alone_for_a_path_costs_more_than_it_saves(rigs, tmp_path):
     _, broker = backlog(rigs, tmp_path, 2)
-    assert 1 < len(broker.taken) < FEWEST_TOGETHER
+    assert 1 < len(broker.taken) < FEWEST_SHARING
     assert not any(map(in_tree, broker.taken))
 
 
@@ -192,6 +193,6 @@ def test_a_message_that_its_topic_takes_without_a_path_alone_goes_without(rigs, 
 
 def test_room_is_kept_for_the_longest_path():
     bare = SealedMessage("telemetry.v1", b"d", [("signature", bytes(64))] * 11, bytes(100_000))
-    [path, *_] = tree_of([leaf_of(bytes([n % 256])) for n in range(MOST_TOGETHER)])[1]
+    [path, *_] = tree_of([leaf_of(bytes([n % 256])) for n in range(MOST_SHARING)])[1]
     with_path = SealedMessage(bare.topic, bare.key, [*bare.headers, ("path", path)], bare.value)
     assert wire_size(with_path) - wire_size(bare) <= LARGEST_PATH_BYTES

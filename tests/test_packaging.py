@@ -1,5 +1,6 @@
 """What a fresh clone relies on: the lock, the targets, the direction of imports, the public surface."""
 
+import ast
 import importlib
 import os
 import re
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Mapping
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -250,3 +252,30 @@ def test_no_product_file_names_this_machine_or_a_registry():
         str(p) for p in texts if p.is_file() and forbidden.search(p.read_bytes().decode(errors="ignore"))
     ]
     assert found == []
+
+
+def test_what_a_device_may_import_is_in_the_edge_extra():
+    """Each import of a module that the edge room loads, those within functions too."""
+    listed = (
+        "import importlib, pkgutil, sys, edge_producer\n"
+        "for m in pkgutil.walk_packages(edge_producer.__path__, 'edge_producer.'):\n"
+        "    m.name.endswith('__main__') or importlib.import_module(m.name)\n"
+        "ours = ('edge_producer', 'schemas')\n"
+        "print(*(m.__file__ for name, m in sys.modules.items() if name.split('.')[0] in ours))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", listed], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    imported = set()
+    for file in found.stdout.split():
+        for node in ast.walk(ast.parse(Path(file).read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            imported |= {name.partition(".")[0] for name in names}
+    named = {m: {d.lower().replace("_", "-") for d in ds} for m, ds in packages_distributions().items()}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {
+        re.split(r"[\[<>=]", d)[0].lower()
+        for d in (*project["dependencies"], *project["optional-dependencies"]["edge"])
+    }
+    assert {m for m in imported - set(ROOMS) if m in named and not named[m] & declared} == set()

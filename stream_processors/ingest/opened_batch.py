@@ -40,12 +40,20 @@ class OpenedMessage:
         message: As it came.
         claimed: Who says to have sent it; None: it is ``refused``.
         refused: Why nobody is known to have sent it.
+        unknown_to: Learns its headers once its signature is found to hold; None: they are known.
     """
 
-    __slots__ = ("_is_verified", "_rows", "claimed", "message", "refused")
+    __slots__ = ("_is_verified", "_rows", "_unknown_to", "claimed", "message", "refused")
 
-    def __init__(self, message: RawMessage, claimed: Claimed | None, refused: MessageError | None) -> None:
+    def __init__(
+        self,
+        message: RawMessage,
+        claimed: Claimed | None,
+        refused: MessageError | None,
+        unknown_to: KnownHeaders | None = None,
+    ) -> None:
         self.message, self.claimed, self.refused = message, claimed, refused
+        self._unknown_to = unknown_to
         self._is_verified = False
         self._rows: RowSpan | None = None
 
@@ -58,6 +66,8 @@ class OpenedMessage:
         if not self._is_verified:
             claimed.verify()
             self._is_verified = True
+            if self._unknown_to is not None:
+                self._unknown_to.learn(claimed.message, claimed.envelope)
 
     def open(self, claimed: Claimed, directory: DeviceDirectory, owners: BootOwners) -> Admitted:
         """The admitted message with its content.
@@ -118,7 +128,7 @@ def _identified(
     Args:
         message: As it came.
         directory: For look-ups.
-        headers: Those that came before; grows.
+        headers: Those that came before, and held.
         signers: Active producers that this call has looked up, by key id; grows.
     """
     known = headers.read(message)
@@ -133,9 +143,7 @@ def _identified(
     except MessageError as exc:
         return OpenedMessage(message, None, exc)
     signers[claimed.envelope.signer] = claimed.device
-    if known is None:
-        headers.learn(message, claimed.envelope)
-    return OpenedMessage(message, claimed, None)
+    return OpenedMessage(message, claimed, None, headers if known is None else None)
 
 
 def _likely_new(found: Sequence[OpenedMessage], lanes: Lanes) -> Iterator[tuple[OpenedMessage, Claimed]]:

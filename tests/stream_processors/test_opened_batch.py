@@ -7,12 +7,15 @@ import pyarrow as pa
 import pytest
 
 from schemas.envelope import encode_rows
+from schemas.errors import SignatureError
 from schemas.lz4_block import pack, unpack
 from schemas.row_schemas import fingerprint
 from schemas.topics import ALERT, TELEMETRY, Lane
 from stream_processors.engine.pipeline import run_jobs
 from stream_processors.engine.records import TaskState
 from stream_processors.ingest.ingest_job import VERIFIED_DUPLICATES, Ingest
+from stream_processors.ingest.lanes import Lanes
+from stream_processors.ingest.opened_batch import ReaderCaches, opened
 from tests.simulators.messages import (
     T0,
     SimDevice,
@@ -155,3 +158,17 @@ def test_copies_of_one_number_are_not_all_checked():
     assert seen["ingest/telemetry.v1/unchecked_messages"] == 2
     assert seen["ingest/telemetry.v1/landed_messages"] == 1
     assert directory.checked == VERIFIED_DUPLICATES + 1
+
+
+def test_headers_are_learnt_from_messages_that_hold_and_from_no_others():
+    device, log = SimDevice(), SimLog()
+    forged = [log.append(device.rows(i, 1))._replace(value=b"?") for i in range(3)]
+    good = log.append(device.rows(9, 1))
+    caches, lanes = ReaderCaches(), Lanes({})
+    for one in opened(forged, SimDirectory(device), lanes, caches):
+        with pytest.raises(SignatureError):
+            one.verify(one.claimed)
+    assert caches.headers.read(good) is None
+    [one] = opened([good], SimDirectory(device), lanes, caches)
+    one.verify(one.claimed)
+    assert caches.headers.read(good) is not None

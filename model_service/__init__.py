@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from model_service.address import Address as Address
     from model_service.address import read_address as read_address
     from model_service.fleet.known_profiles import KnownProfiles as KnownProfiles
+    from model_service.fleet.revocation_copies import RevocationCopies as RevocationCopies
     from model_service.identity import authority as authority
     from model_service.identity.invitation import invite as invite
     from model_service.identity.invitation import join_bundle as join_bundle
@@ -72,6 +73,7 @@ _LOADED_FROM: dict[str, tuple[str, str | None]] = {
     "OnlineSigner": ("model_service.trust.online", "OnlineSigner"),
     "PROCESSES": ("model_service.processes", "PROCESSES"),
     "RefusalCounts": ("model_service.refusal_counts", "RefusalCounts"),
+    "RevocationCopies": ("model_service.fleet.revocation_copies", "RevocationCopies"),
     "Registry": ("model_service.registry.database", "Registry"),
     "RunState": ("model_service.training.run_states", "RunState"),
     "SETTINGS_PREFIX": ("model_service.settings", "PREFIX"),

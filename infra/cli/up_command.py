@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
     app.command()(down)
 
 
-def up(  # noqa: PLR0913, PLR0917  (one option each)
+def up(
     ctx: typer.Context,
     workers: Workers = None,
     port: Port = None,

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from edge_producer.actions import ActionRunner, load_actions
+from edge_producer.certificate_files import CertificateWatch
 from edge_producer.clock import Clock, SteadyClock
 from edge_producer.device import Device, Host, release_held
 from edge_producer.device_identity import DeviceKeys
@@ -198,7 +199,10 @@ class Runner:
 
     def _make_writer(self, disk: Disk) -> Writer:
         settings, profile = self._settings, self._profile
-        sender = Sender(settings.bootstrap_servers, settings.namespace, f"edge-{settings.name}", self._clock)
+        keys = self._keys.signers
+        shown = CertificateWatch(settings, keys, self._clock, disk) if settings.broker_tls else None
+        client_id = f"edge-{settings.name}"
+        sender = Sender(settings.bootstrap_servers, settings.namespace, client_id, self._clock, shown)
 
         def make(spool: Spool) -> OpenSpool:
             limit = sender.limits.limit

@@ -35,6 +35,9 @@ class EdgeSettings(BaseModel):
         profile: Name of a shipped profile, or path of a profile file.
         devices: Ids of the devices this process runs: a JSON list, or ids with commas between.
         gateway: Id of the gateway that sends for all of them; empty: each device sends for itself.
+        bootstrap_servers: host:port of the Kafka brokers, with commas between.
+        broker_tls: Reach them with mutual TLS, with the certificate that the device got when it joined.
+        namespace: Prefix of topics.
         pace: ``real``: in the source's time, or ``speed`` times faster; ``flat_out``: without waiting.
         speed: Factor on the source's time where ``pace`` is ``real``.
         scenario: JSON file of injected faults and drifts, for ``simulate``.
@@ -75,6 +78,7 @@ class EdgeSettings(BaseModel):
     ]
     gateway: Annotated[str, Field(pattern=r"^$|^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$")] = ""
     bootstrap_servers: str = "localhost:9092"
+    broker_tls: bool = False
     namespace: str = ""
     source: Literal["simulate", "replay"] = "simulate"
     pace: Literal["real", "flat_out"] = "real"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from model_service.fleet.known_profiles import KnownProfiles as KnownProfiles
     from model_service.fleet.revocation_copies import RevocationCopies as RevocationCopies
     from model_service.identity import authority as authority
+    from model_service.identity.invitation import DeviceNeeds as DeviceNeeds
     from model_service.identity.invitation import invite as invite
     from model_service.identity.invitation import join_bundle as join_bundle
     from model_service.identity.tokens import Invitation as Invitation
@@ -66,6 +67,7 @@ _LOADED_FROM: dict[str, tuple[str, str | None]] = {
     "CallDoor": ("model_service.service.door", "CallDoor"),
     "Candidate": ("model_service.registry.candidates", "Candidate"),
     "CandidateState": ("model_service.registry.candidates", "CandidateState"),
+    "DeviceNeeds": ("model_service.identity.invitation", "DeviceNeeds"),
     "Invitation": ("model_service.identity.tokens", "Invitation"),
     "Keyring": ("model_service.trust.keyring", "Keyring"),
     "KnownProfiles": ("model_service.fleet.known_profiles", "KnownProfiles"),
@@ -121,6 +123,7 @@ __all__ = [
     "CallDoor",
     "Candidate",
     "CandidateState",
+    "DeviceNeeds",
     "Invitation",
     "Keyring",
     "KnownProfiles",
@@ -128,6 +131,7 @@ __all__ = [
     "OnlineSigner",
     "RefusalCounts",
     "Registry",
+    "RevocationCopies",
     "RunState",
     "ServiceCall",
     "StreamWakeup",

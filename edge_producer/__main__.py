@@ -15,9 +15,10 @@ from edge_producer.bundle import load_bundle
 from edge_producer.device_identity import DeviceKeys
 from edge_producer.fail_safe import FailSafe
 from edge_producer.inference import OnnxPredictor
+from edge_producer.process_parts import ProcessParts, make_fail_safe, make_state_dir, read_keys
 from edge_producer.relearn_requests import RelearnRequests
 from edge_producer.resident_memory import release_code
-from edge_producer.runner import ProcessParts, Runner, make_fail_safe, make_state_dir, read_keys
+from edge_producer.runner import Runner
 from edge_producer.settings import EdgeSettings, load_settings
 from edge_producer.sources import open_source
 from schemas.errors import PipelineError, SpoolInUseError

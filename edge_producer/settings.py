@@ -16,12 +16,15 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    SecretStr,
     ValidationError,
     field_validator,
     model_validator,
 )
 
 ENV_PREFIX = "EDGE_"
+PACED_SOURCES = ("simulate", "replay")
+"""Sources whose samples wait for us; of all others they come when they come."""
 
 
 class EdgeSettings(BaseModel):
@@ -35,6 +38,15 @@ class EdgeSettings(BaseModel):
         profile: Name of a shipped profile, or path of a profile file.
         devices: Ids of the devices this process runs: a JSON list, or ids with commas between.
         gateway: Id of the gateway that sends for all of them; empty: each device sends for itself.
+        source: ``simulate``, ``replay``, ``-`` (lines of the standard input), ``mqtt://host/topic``,
+            ``mqtts://host/topic`` (TLS), or ``name`` and ``name://…`` of an entry point ``edgeloop.sources``.
+        source_username: User name for the source, such as an MQTT broker.
+        source_password: Its password; better in ``source_password_file``.
+        source_password_file: File whose first line is that password.
+        source_ca: PEM file of the authorities that may vouch for the source; None: the system's.
+        source_cert: PEM file of the client certificate to show to the source, with ``source_key``.
+        source_key: PEM file of its key.
+        source_retry_s: Longest wait before a source that failed is opened again.
         pace: ``real``: in the source's time, or ``speed`` times faster; ``flat_out``: without waiting.
         speed: Factor on the source's time where ``pace`` is ``real``.
         scenario: JSON file of injected faults and drifts, for ``simulate``.
@@ -76,7 +88,14 @@ class EdgeSettings(BaseModel):
     gateway: Annotated[str, Field(pattern=r"^$|^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$")] = ""
     bootstrap_servers: str = "localhost:9092"
     namespace: str = ""
-    source: Literal["simulate", "replay"] = "simulate"
+    source: Annotated[str, Field(min_length=1)] = "simulate"
+    source_username: str = ""
+    source_password: SecretStr | None = None
+    source_password_file: Path | None = None
+    source_ca: Path | None = None
+    source_cert: Path | None = None
+    source_key: Path | None = None
+    source_retry_s: PositiveFloat = 60.0
     pace: Literal["real", "flat_out"] = "real"
     speed: PositiveFloat = 1.0
     scenario: Path | None = None
@@ -117,6 +136,12 @@ class EdgeSettings(BaseModel):
     def _gateway_is_no_device(self) -> Self:
         if self.gateway in self.devices:
             raise ValueError(f"gateway {self.gateway} cannot be one of the devices behind it")
+        return self
+
+    @model_validator(mode="after")
+    def _live_in_its_own_time(self) -> Self:
+        if self.source not in PACED_SOURCES and (self.pace != "real" or self.speed != 1.0):
+            raise ValueError(f"source {self.source} sets its own pace: leave pace and speed alone")
         return self
 
     @property

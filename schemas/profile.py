@@ -20,7 +20,7 @@ from pydantic import (
 
 from schemas.decision_policy import DecisionPolicy
 from schemas.learning_policy import GatePolicy, RolloutPolicy, TrainingPolicy
-from schemas.recording_section import YOUNGER_REPLAY_KEYS, Replay
+from schemas.recording_section import KEYED_BY_CHANNEL, YOUNGER_REPLAY_KEYS, Replay
 from schemas.section import Fraction, Name, Probability, Section
 from schemas.source_section import Alignment, SourceMapping
 from schemas.summary_period import with_period
@@ -382,9 +382,7 @@ class Profile(Section):
         ratio = self.drift.window_s / self.summaries.period_s
         if abs(ratio - round(ratio)) > 1e-9 or ratio < 1:
             raise ValueError("drift.window_s must be a whole multiple of summaries.period_s")
-        named = {
-            f"replay.{k}": getattr(self.replay, k) for k in ("columns", "decimals", "sentinels", "codes")
-        }
+        named = {f"replay.{k}": getattr(self.replay, k) for k in KEYED_BY_CHANNEL}
         named |= {"source.channels": self.source.channels, "align.channels": self.align.channels}
         for where, by_channel in named.items():
             unmapped = sorted(set(by_channel) - set(channels))

@@ -105,8 +105,11 @@ class ChannelCells:
 
     def ready(self, number: int, from_us: int) -> bool:
         """Whether nothing that is still to come can change the instant's value, as far as one can know."""
+        newer = bool(self._numbers) and self._numbers[-1] > number
+        if self._policy == "mean":
+            return newer or self.slow
         if self._policy == "interpolate":
-            return bool(self._numbers) and (self._numbers[-1] > number or self._after(number) is not None)
+            return newer or self._after(number) is not None
         cell = self._cells.get(number)
         return self.slow or (cell is not None and cell.newest is not None and cell.newest[0] >= from_us)
 

@@ -79,7 +79,7 @@ class Aligner:
     @property
     def counts(self) -> Counter[str]:
         """As described above; only grows."""
-        total = Counter({**self._counts, "missing": 0, "held": 0, "stuck": 0, "surplus": 0})
+        total = Counter(self._counts)
         for cells in self._channels.values():
             total.update(cells.counts)
         return total

@@ -73,7 +73,7 @@ class ChannelCells:
         self._held: Point | None = None
         self._changed: Point | None = None
         self._times: deque[int] = deque(maxlen=REMEMBERED)
-        self.counts: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter(missing=0, held=0, stuck=0, surplus=0)
 
     @property
     def empty(self) -> bool:

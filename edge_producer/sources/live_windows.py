@@ -89,6 +89,8 @@ class LiveWindows:
                 yield SourcePause(self._now_s()) if arrived else self._wait()
         finally:
             self._feed.stop()
+            for device in self._devices.values():
+                device.finish()
 
     def _now_s(self) -> float:
         return self._clock() - self._begun_s
@@ -128,8 +130,6 @@ class LiveWindows:
                 time_quality=TimeQuality.UNKNOWN,
                 due_s=self._now_s(),
             )
-        if over:
-            device.finish()
 
 
 class _LiveDevice:
@@ -139,8 +139,8 @@ class _LiveDevice:
         self.aligner = Aligner(profile)
         self._profile = profile
         self._dtype = np.dtype(np.float64 if any(profile.wide) else np.float32)
-        self._past: Counter[str] = Counter()
         self._framer = self._new_framer()
+        self._past: Counter[str] = Counter(dict.fromkeys(self._framer.counts, 0))
 
     @property
     def counts(self) -> Counter[str]:

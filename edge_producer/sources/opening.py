@@ -8,10 +8,12 @@ from datetime import UTC, datetime
 from edge_producer.clock import Clock, SteadyClock
 from edge_producer.settings import EdgeSettings
 from edge_producer.sources.live_windows import LiveWindows
+from edge_producer.sources.mqtt_address import PORTS, MqttAddress, routes
 from edge_producer.sources.recorded_windows import PacedSource
 from edge_producer.sources.samples import SampleSource
 from edge_producer.sources.scenario import Scenario, load_scenario
 from edge_producer.sources.simulate_source import SimulateSource
+from edge_producer.sources.source_access import SourceAccess
 from edge_producer.sources.source_feed import RestartWait, SourceFeed
 from edge_producer.sources.stdin_source import InputLines, StdinSource
 from schemas.errors import SourceError
@@ -57,7 +59,22 @@ def _live(
             raise SourceError("several devices read one input: [source] device_field has to tell them apart")
         lines = InputLines()
         return lambda: StdinSource(profile, lines), "standard input"
+    if scheme in PORTS:
+        return _mqtt(settings, profile, devices)
     raise SourceError(f"unknown source '{scheme}'; known: {', '.join(KNOWN)}")
+
+
+def _mqtt(
+    settings: EdgeSettings, profile: Profile, devices: Sequence[str]
+) -> tuple[Callable[[], SampleSource], str]:
+    address = MqttAddress.parse(settings.source)
+    found = routes(address, profile, devices)
+    try:
+        from edge_producer.sources.mqtt_source import MqttSource  # noqa: PLC0415  (only where it is installed)
+    except ModuleNotFoundError as exc:
+        raise SourceError(f"source '{settings.source}' needs paho-mqtt: install edgeloop[edge,mqtt]") from exc
+    access = SourceAccess.of(settings)
+    return lambda: MqttSource(address, found, profile, access, settings.name), address.shown
 
 
 def _replay(settings: EdgeSettings, profile: Profile, devices: Sequence[str], now: datetime) -> PacedSource:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -12,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from edge_producer.clock import SteadyClock
-from edge_producer.sources import ReplaySource
+from edge_producer.settings import EdgeSettings
+from edge_producer.sources import ReplaySource, open_source
 from edge_producer.sources.live_windows import LiveWindows
 from edge_producer.sources.payloads import PayloadReader
 from edge_producer.sources.samples import Sample, SampleSource
@@ -20,6 +22,7 @@ from edge_producer.sources.source_feed import RestartWait, SourceFeed
 from edge_producer.sources.stdin_source import InputLines, StdinSource
 from edge_producer.window import SourceWait, Window, WindowSource
 from schemas.profile import Profile
+from tests.simulators.mqtt_broker import MqttBroker
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 STEP_S = 10.0
@@ -158,3 +161,38 @@ def opened(kind: str, rows: Sequence[Row], used: Profile, folder: Path) -> Windo
         return stdin("".join(json_of(r) + "\n" for r in rows), used)
     source = Given(used, iter(rows))
     return live(lambda: source, used)
+
+
+class Published:
+    """An MQTT source whose rows are published once it has subscribed, and which ends behind the last one."""
+
+    def __init__(self, broker: MqttBroker, rows: Sequence[Row], used: Profile, folder: Path) -> None:
+        topic = f"plant/{secrets.token_hex(4)}"
+        settings = EdgeSettings(
+            state_dir=folder,
+            profile="plant",
+            devices=("d1",),
+            source=f"{broker.address}/{topic}?version={broker.version}",
+            source_retry_s=0.2,
+        )
+        self._live = open_source(settings, used, ("d1",))
+        self._broker, self._topic, self._rows = broker, topic, rows
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        return self._live.counts
+
+    def windows(self) -> Iterator[Any]:
+        with self._broker.publisher() as publisher, closing(self._live.windows()) as items:
+            published = over = False
+            for item in items:
+                yield item
+                if not published and self.counts["subscribed"]:
+                    published = True
+                    for row in self._rows:
+                        publisher.give(self._topic, json_of(row))
+                    publisher.give(self._topic, '{"nothing": "for us"}')
+                if isinstance(item, SourceWait):
+                    if over:
+                        return
+                    over = self.counts["unmapped"] > 0

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from edge_producer.window import Window, WindowSource
-from tests.edge_producer.source_rigs import START, Row, at, opened, profile, sensed
+from tests.edge_producer.source_rigs import START, Published, Row, at, opened, profile, sensed
 
-KINDS = ["replay", "stdin_table", "stdin_json", "own"]
+KINDS = ["replay", "stdin_table", "stdin_json", "own", "mqtt_3.1.1", "mqtt_5"]
 TABLES = ["replay", "stdin_table"]
 Reading = Callable[..., tuple[list[Window], dict[str, int]]]
 
@@ -22,11 +22,16 @@ def kind(request) -> str:
 
 
 @pytest.fixture
-def read(kind, tmp_path) -> Reading:
+def read(kind, tmp_path, mqtt_brokers) -> Reading:
     """Gives a source of one kind some rows, and returns its windows and counts."""
 
     def read(rows: list[Row], **sections) -> tuple[list[Window], dict[str, int]]:
-        source: WindowSource = opened(kind, rows, profile(**sections), tmp_path)
+        used = profile(**sections)
+        source: WindowSource
+        if kind.startswith("mqtt_"):
+            source = Published(mqtt_brokers(kind.removeprefix("mqtt_")), rows, used, tmp_path)
+        else:
+            source = opened(kind, rows, used, tmp_path)
         before: dict[str, int] = dict(source.counts)
         windows = sensed(source)
         after = dict(source.counts)

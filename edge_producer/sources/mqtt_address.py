@@ -53,8 +53,10 @@ class MqttAddress:
         topic, _, query = rest.partition("?")
         if "@" in place:
             raise SourceError(f"{scheme}://…: name user and password by the settings, not in the address")
-        host, colon, port = place.rpartition(":") if not place.endswith("]") else (place, "", "")
-        host = (host if colon else place).strip("[]")
+        host, colon, port = place.rpartition(":")
+        if not colon or place.endswith("]"):
+            host, port = place, ""
+        host = host.strip("[]")
         given = parse_qs(query, keep_blank_values=True)
         strange = sorted(set(given) - set(OPTIONS))
         if scheme not in PORTS or not host or strange:
@@ -86,18 +88,21 @@ class Route:
     Attributes:
         device_id: Whose they are; empty: they say so themselves, or there is one device.
         channels: What they may hold.
+        declared: ``[source.channels]`` names the filter for these channels: other routes do not count then.
     """
 
     topic: str
     device_id: str
     channels: tuple[str, ...]
+    declared: bool = False
 
     def plain(self, topic: str) -> str:
         """The channel that a plain number on a topic is of; empty: none."""
-        if len(self.channels) == 1:
-            return self.channels[0]
         last = topic.rpartition("/")[2]
-        return last if last in self.channels else ""
+        if last in self.channels:
+            return last
+        exact = self.declared or not {"+", "#"} & set(self.topic.split("/"))
+        return self.channels[0] if exact and len(self.channels) == 1 else ""
 
     def matches(self, topic: str) -> bool:
         """Whether the filter takes a topic, as the specification says (4.7)."""
@@ -118,24 +123,28 @@ def routes(address: MqttAddress, profile: Profile, devices: Sequence[str]) -> tu
     Raises:
         SourceError: A channel has no topic, or several devices cannot be told apart.
     """
-    by_filter: dict[str, list[str]] = {}
+    by_filter: dict[tuple[str, bool], list[str]] = {}
     for name in profile.channel_names:
         own = profile.source.channels.get(name)
-        by_filter.setdefault((own.topic if own is not None else "") or address.topic, []).append(name)
-    if "" in by_filter:
-        names = ", ".join(by_filter[""])
+        place = (own.topic, True) if own is not None and own.topic else (address.topic, False)
+        by_filter.setdefault(place, []).append(name)
+    if ("", False) in by_filter:
+        names = ", ".join(by_filter["", False])
         raise SourceError(
             f"no topic for {names}: name one behind the host, as mqtt://host/plant/#, or in [source.channels]"
         )
     return tuple(_each(by_filter, profile, devices))
 
 
-def _each(by_filter: dict[str, list[str]], profile: Profile, devices: Sequence[str]) -> Iterator[Route]:
-    for topic, channels in by_filter.items():
+def _each(
+    by_filter: dict[tuple[str, bool], list[str]], profile: Profile, devices: Sequence[str]
+) -> Iterator[Route]:
+    for (topic, declared), names in by_filter.items():
+        channels = tuple(names)
         if DEVICE in topic:
-            yield from (Route(topic.replace(DEVICE, device), device, tuple(channels)) for device in devices)
+            yield from (Route(topic.replace(DEVICE, d), d, channels, declared) for d in devices)
         elif len(devices) == 1 or profile.source.device_field:
-            yield Route(topic, "", tuple(channels))
+            yield Route(topic, "", channels, declared)
         else:
             raise SourceError(
                 f"{len(devices)} devices on topic '{topic}': write {DEVICE} where their id stands, or name "

@@ -136,7 +136,7 @@ class MqttSource:
             self._count("unrouted")
             return []
         samples = []
-        for route in found:
+        for route in [route for route in found if route.declared] or found:
             plain = route.plain(received.topic)
             samples += self._reader.payload(received.payload, route.device_id, route.channels, plain)
         return samples

@@ -23,6 +23,7 @@ from edge_producer.sources.stdin_source import InputLines, StdinSource
 from edge_producer.window import SourceWait, Window, WindowSource
 from schemas.profile import Profile
 from tests.simulators.mqtt_broker import MqttBroker
+from tests.waiting import wait_until
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 STEP_S = 10.0
@@ -196,3 +197,43 @@ class Published:
                     if over:
                         return
                     over = self.counts["unmapped"] > 0
+
+
+class Watched:
+    """A live source whose windows a thread reads until the test ends."""
+
+    def __init__(self, source: LiveWindows) -> None:
+        self.source = source
+        self.windows: list[Window] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+
+    def _read(self) -> None:
+        with closing(self.source.windows()) as items:
+            for item in items:
+                if isinstance(item, Window):
+                    self.windows.append(item)
+                if isinstance(item, SourceWait):
+                    item.wait(min(item.most_s, 0.1))
+                if self._stop.is_set():
+                    return
+
+    def count(self, name: str) -> int:
+        return self.source.counts[name]
+
+    def until(self, name: str, at_least: int = 1) -> None:
+        """Wait until something was counted so often."""
+        wait_until(lambda: self.count(name) >= at_least, what=f"{at_least} {name} in {self.source.counts}")
+
+    def until_error(self, part: str) -> None:
+        wait_until(lambda: part in self.source.state["error"], what=f"{part} in {self.source.state}")
+
+    def newest(self) -> list[float]:
+        """The newest values: of each channel the last of the newest window."""
+        return self.windows[-1].samples[-1].tolist() if self.windows else []
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(30)
+        assert not self._thread.is_alive()

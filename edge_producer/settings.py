@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -28,7 +28,7 @@ PACED_SOURCES = ("simulate", "replay")
 
 
 class EdgeSettings(BaseModel):
-    """Read once, in ``__main__``, from ``EDGE_*`` variables; passed down whole.
+    """Read once, in ``__main__``, from flags, a file and ``EDGE_*`` variables; passed down whole.
 
     Without pydantic-settings, which would take a device 4 MB for what ``load_settings`` does in a line.
 
@@ -38,6 +38,8 @@ class EdgeSettings(BaseModel):
         profile: Name of a shipped profile, or path of a profile file.
         devices: Ids of the devices this process runs: a JSON list, or ids with commas between.
         gateway: Id of the gateway that sends for all of them; empty: each device sends for itself.
+        bootstrap_servers: Addresses of Kafka brokers, host:port, with commas between.
+        namespace: Prefix of all topics.
         source: ``simulate``, ``replay``, ``-`` (lines of the standard input), ``mqtt://host/topic``,
             ``mqtts://host/topic`` (TLS), or ``name`` and ``name://…`` of an entry point ``edgeloop.sources``.
         source_username: User name for the source, such as an MQTT broker.
@@ -51,6 +53,7 @@ class EdgeSettings(BaseModel):
         speed: Factor on the source's time where ``pace`` is ``real``.
         scenario: JSON file of injected faults and drifts, for ``simulate``.
         recording: CSV or Parquet file of one device, or a folder of canonical recordings, for ``replay``.
+        seed: Of ``simulate`` where there is no scenario.
         duration_s: Stop sensing after this many seconds of source time; None: until stopped.
         commit_interval_s: How often the spool commits and syncs where nothing is to be sent.
         row_wait_s: How long a row that is to be sent waits for rows of other devices before it is committed,
@@ -182,7 +185,7 @@ class EdgeSettings(BaseModel):
 
 def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
     """``EDGE_*`` variables that no setting reads: most likely misspelt."""
-    known = {f"{ENV_PREFIX}{field}".upper() for field in EdgeSettings.model_fields}
+    known = {f"{ENV_PREFIX}{field}".upper() for field in (*EdgeSettings.model_fields, "config")}
     return sorted(
         n for n, _ in _variables(os.environ if environ is None else environ) if n.upper() not in known
     )
@@ -193,21 +196,33 @@ def _variables(environ: Mapping[str, str]) -> list[tuple[str, str]]:
     return [(n, value) for n, value in environ.items() if n.upper().startswith(ENV_PREFIX)]
 
 
-def load_settings() -> EdgeSettings:
-    """Settings from the environment.
+def load_settings(
+    given: Mapping[str, tuple[Any, str]] | None = None, unneeded: Mapping[str, Any] | None = None
+) -> EdgeSettings:
+    """Settings from the environment, over which go those that are given otherwise.
+
+    Args:
+        given: Value and origin, for messages, of each.
+        unneeded: What stands for settings that this command can do without.
 
     Raises:
-        ValueError: A variable is misspelt, missing or out of range; names each.
+        ValueError: A setting is misspelt, missing or out of range; names each.
     """
     unknown = unknown_variables()
     if unknown:
         raise ValueError(f"unknown settings {', '.join(unknown)}: check the spelling")
+    given = given or {}
     read = {name.upper().removeprefix(ENV_PREFIX).lower(): value for name, value in _variables(os.environ)}
+    read.pop("config", None)
     try:
-        return EdgeSettings.model_validate(read)
+        values = {name: value for name, (value, _) in given.items()}
+        return EdgeSettings.model_validate({**(unneeded or {}), **read, **values})
     except ValidationError as exc:
-        problems = [
-            f"{ENV_PREFIX}{'.'.join(str(part) for part in e['loc']).upper()}: {e['msg']}"
-            for e in exc.errors()
-        ]
+        problems = [f"{_origin(e['loc'], given)}: {e['msg']}" for e in exc.errors()]
         raise ValueError("; ".join(problems)) from exc
+
+
+def _origin(place: tuple[int | str, ...], given: Mapping[str, tuple[Any, str]]) -> str:
+    if place and place[0] in given:
+        return given[str(place[0])][1]
+    return f"{ENV_PREFIX}{'.'.join(str(part) for part in place).upper()}"

@@ -58,7 +58,8 @@ class ChannelCells:
     Attributes:
         slow: Its values may come less often than instants do, so that no instant waits for one.
         counts: Instants that are ``missing`` a value, whose value is ``held`` from before or whose sensor is
-            ``stuck``; and values that are ``surplus``, because their instant has a newer one.
+            ``stuck``; values that are ``surplus``, because their instant has a newer one, or ``absurd``,
+            because they are outside the channel's range.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class ChannelCells:
         self._held: Point | None = None
         self._changed: Point | None = None
         self._times: deque[int] = deque(maxlen=REMEMBERED)
-        self.counts: Counter[str] = Counter(missing=0, held=0, stuck=0, surplus=0)
+        self.counts: Counter[str] = Counter(absurd=0, missing=0, held=0, stuck=0, surplus=0)
 
     @property
     def empty(self) -> bool:
@@ -176,7 +177,10 @@ class ChannelCells:
             self._changed = point
 
     def _limited(self, value: float) -> float:
-        return math.inf if value > self._high else -math.inf if value < self._low else value
+        if self._low <= value <= self._high:
+            return value
+        self.counts["absurd"] += 1
+        return math.inf if value > self._high else -math.inf
 
 
 def _oldest(cell: _Cell) -> Point | None:

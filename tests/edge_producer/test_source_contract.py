@@ -94,8 +94,9 @@ def test_a_value_that_is_none_or_no_number_is_missing_and_counted(read):
 
 
 def test_a_value_outside_its_range_is_an_infinity_of_its_side(read):
-    windows, _ = read([(0, 20, 1), (1, 9831, 2), (2, -400, 3)])
+    windows, counts = read([(0, 20, 1), (1, 9831, 2), (2, -400, 3)])
     assert windows[-1].samples[:, 0].tolist() == [float("inf"), float("-inf")]
+    assert counts["absurd"] == 2
 
 
 def test_what_cannot_be_read_is_counted_and_the_rest_goes_on(read):

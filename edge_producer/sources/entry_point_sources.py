@@ -52,7 +52,7 @@ def load_source(name: str, known: tuple[str, ...]) -> Callable[[SourceRequest], 
         names = ", ".join([*known, *(point.name for point in points)])
         raise SourceError(f"unknown source '{name}'; there are: {names}")
     if len(found) > 1:
-        packages = ", ".join(str(point.dist.name) if point.dist else point.value for point in found)
+        packages = ", ".join(sorted(str(p.dist.name) if p.dist else p.value for p in found))
         raise SourceError(f"source '{name}' is in several packages: {packages}; leave one installed")
     try:
         made: Callable[[SourceRequest], SampleSource] = found[0].load()

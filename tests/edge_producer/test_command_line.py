@@ -134,7 +134,8 @@ def test_a_status_of_a_failing_source_says_why_and_what_was_not_used():
     status = {
         "name": "edge", "phase": "running", "profile": "p", "updated": "2026-03-01T12:00:00+00:00",
         "decisions": {"d1": "stop"}, "books": {"sensed": 5, "acked": 3}, "queue": {"unsent": 1},
-        "online": False, "waits_because": "", "source": {"samples": 9, "late": 2, "malformed": 0}, "source_state": state,
+        "online": False, "waits_because": "", "source": {"samples": 9, "late": 2, "malformed": 0},
+        "source_state": state,
     }  # fmt: skip
     assert list(status_lines(status, datetime(2026, 3, 1, 12, 0, 2, tzinfo=UTC))) == [
         "edge: running, profile p, as of 2 s ago",

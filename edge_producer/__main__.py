@@ -1,4 +1,4 @@
-"""``edgeloop-edge run | update --once | relearn DEVICE | status``: wires settings, models and runner."""
+"""``edgeloop-edge run | update --once | relearn | status | check``: wires settings, models and runner."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 from edge_producer.bundle import load_bundle
 from edge_producer.command_line import parse_arguments
 from edge_producer.device_identity import DeviceKeys
+from edge_producer.edge_check import print_check
 from edge_producer.edge_status import print_edge_status
 from edge_producer.fail_safe import FailSafe
 from edge_producer.inference import OnnxPredictor
+from edge_producer.joining import usual_settings
 from edge_producer.process_parts import ProcessParts, make_fail_safe, make_state_dir, read_keys
 from edge_producer.relearn_requests import RelearnRequests
 from edge_producer.resident_memory import release_code
@@ -49,14 +51,17 @@ def main(argv: list[str] | None = None) -> int:
     """Run until the source ends or a signal comes, or update once; what could not be sent stays spooled."""
     try:
         command = parse_arguments(sys.argv[1:] if argv is None else argv)
-        settings = load_settings(command.given, UNNEEDED if command.name == "status" else None)
+        unneeded = UNNEEDED if command.name == "status" else {}
+        usual = usual_settings(command.join, command.given)
+        settings = load_settings(command.given, {**unneeded, **usual})
     except ValueError as exc:
         sys.stderr.write(escaped_block(f"edge_producer: {exc}\n"))
         return EXIT_MISUSE
     except SystemExit as exc:  # argparse has said why, or helped
         return EXIT_DONE if exc.code in (0, None) else EXIT_MISUSE
-    if command.name == "status":
-        return print_edge_status(settings, as_json=command.as_json)
+    if command.name in ("check", "status"):
+        shows_status = command.name == "status"
+        return print_edge_status(settings, as_json=command.as_json) if shows_status else print_check(settings)
     log_to_stderr()
     logging.getLogger("tuf").setLevel(logging.WARNING)
     logging.raiseExceptions = (

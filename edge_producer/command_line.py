@@ -24,16 +24,18 @@ class EdgeCommand:
     """What was asked for.
 
     Attributes:
-        name: ``run``, ``update``, ``relearn`` or ``status``.
+        name: ``run``, ``update``, ``relearn``, ``status`` or ``check``.
         given: Settings by flag and file, with where each comes from.
         devices: Devices of `relearn`.
         as_json: Print the status as it is.
+        join: Join bundle that was brought; None: none was named.
     """
 
     name: str
     given: Mapping[str, tuple[Any, str]]
     devices: tuple[str, ...] = ()
     as_json: bool = False
+    join: Path | None = None
 
 
 def parse_arguments(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> EdgeCommand:
@@ -50,23 +52,24 @@ def parse_arguments(argv: Sequence[str], environ: Mapping[str, str] | None = Non
         given |= {name: (value, f"{config}: {name}") for name, value in _read(Path(config)).items()}
     flags = {name: getattr(asked, name) for name in _flags()}
     given |= {name: (value, _flag(name)) for name, value in flags.items() if value is not None}
-    if asked.join is not None:
-        given |= _joining(Path(asked.join), given)
-    return EdgeCommand(
-        asked.command, given, tuple(getattr(asked, "relearned", ())), getattr(asked, "json", False)
-    )
+    join = None if asked.join is None else Path(asked.join)
+    relearned, as_json = tuple(getattr(asked, "relearned", ())), getattr(asked, "json", False)
+    return EdgeCommand(asked.command, given, relearned, as_json, join)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="edgeloop-edge",
         description="Senses, decides, acts and sends on the device.",
-        epilog=f"Each setting may be given as a flag, in a TOML file (--config) or as {ENV_PREFIX}NAME.",
+        epilog=f"Each setting may be given as a flag, in a TOML file (--config) or as {ENV_PREFIX}NAME: `run "
+        "--help` explains them. What a join bundle names need not be given.",
     )
     shared = argparse.ArgumentParser(add_help=False)
     settings = shared.add_argument_group("settings")
     settings.add_argument("--config", metavar="FILE", help=f"TOML file of settings ({CONFIG})")
-    settings.add_argument("--join", metavar="FILE", help="join bundle of the one device, DEVICE.json")
+    settings.add_argument(
+        "--join", metavar="FILE", help="join bundle of the device, needed at its first start"
+    )
     texts = setting_texts()
     for name in _flags():
         settings.add_argument(_flag(name), metavar="VALUE", help=texts.get(name, "").replace("%", "%%"))
@@ -86,6 +89,9 @@ def _parser() -> argparse.ArgumentParser:
         "status", parents=[shared], allow_abbrev=False, help="what the device knows of itself, offline too"
     )
     status.add_argument("--json", action="store_true", help="as JSON")
+    commands.add_parser(
+        "check", parents=[shared], allow_abbrev=False, help="look whether service and broker can be reached"
+    )
     return parser
 
 
@@ -113,15 +119,3 @@ def _read(path: Path) -> dict[str, Any]:
     if unknown:
         raise ValueError(f"{path}: unknown settings {', '.join(unknown)}: check the spelling")
     return given
-
-
-def _joining(bundle: Path, given: Mapping[str, tuple[Any, str]]) -> dict[str, tuple[Any, str]]:
-    """The settings that a join bundle stands for; its file is named for its device."""
-    device = bundle.stem
-    if "devices" in given and given["devices"][0] not in (device, [device]):
-        raise ValueError(
-            f"--join {bundle} is of {device}, but --devices names another: leave one of them out"
-        )
-    if not bundle.is_file():
-        raise ValueError(f"--join {bundle}: no such file; it is named DEVICE.json, as it was made")
-    return {"join_dir": (bundle.parent, "--join"), "devices": ([device], "--join")}

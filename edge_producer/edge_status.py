@@ -50,9 +50,27 @@ def status_lines(status: Mapping[str, Any], now: datetime) -> Iterator[str]:
     books, queue = status["books"], status["queue"]
     sent = f"{books['acked']} received by the cloud, {queue['unsent']} messages wait"
     yield f"rows: {books['sensed']} sensed, {sent}"
-    yield f"broker: {'reached' if status['online'] else 'not reached: rows wait in the spool'}"
+    yield from _broker_lines(status, now)
+    for device, models in status.get("models", {}).items():
+        error = f", {models['error']}" if models.get("error") else ""
+        yield f"model of {device}: {models['version']} {models['state']}{error}"
     if status["waits_because"]:
         yield f"  waits: {status['waits_because']}"
+
+
+def _broker_lines(status: Mapping[str, Any], now: datetime) -> Iterator[str]:
+    broker = status.get("broker", {})  # a status of 0.2.0 has none
+    where = f" {broker['servers']}" if broker else ""
+    reached = status["online"] and not status.get("stalled") and not broker.get("problem")
+    yield f"broker{where}: {'reached' if reached else 'not reached: rows wait in the spool'}"
+    if broker.get("problem"):
+        yield f"  {broker['problem']}"
+    if broker.get("certificate_until"):
+        left_h = (datetime.fromisoformat(broker["certificate_until"]) - now).total_seconds() / 3600
+        yield f"  certificate: {f'valid for {left_h:.1f} h' if left_h > 0 else f'ended {-left_h:.1f} h ago'}"
+    blocked = status.get("blocked")
+    if blocked and blocked["messages"]:
+        yield f"  blocked: {blocked['messages']} messages, {blocked['rows']} rows: {blocked['reason']}"
 
 
 def _source_lines(status: Mapping[str, Any]) -> Iterator[str]:

@@ -56,11 +56,13 @@ def keep_join(bundle: JoinBundle, state_dir: Path) -> None:
     DISK.make_folder(join, private=True)
     data = bundle.model_dump_json().encode()
     path = join / f"{bundle.device_id}.json"
-    if DISK.read(path) != data:
-        DISK.write(path, data, private=True)
-    if bundle.profile is not None and not (kept := _profile_path(bundle, state_dir)).exists():
+    new = DISK.read(path) != data
+    if bundle.profile is not None and (new or not _profile_path(bundle, state_dir).exists()):
+        kept = _profile_path(bundle, state_dir)
         DISK.make_folder(kept.parent)
         DISK.write(kept, with_digest(_profile(bundle).model_dump_json().encode()))
+    if new:
+        DISK.write(path, data, private=True)
 
 
 def joined_settings(bundle: JoinBundle, state_dir: Path) -> dict[str, Any]:

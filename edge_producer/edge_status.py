@@ -52,8 +52,8 @@ def status_lines(status: Mapping[str, Any], now: datetime) -> Iterator[str]:
     yield f"rows: {books['sensed']} sensed, {sent}"
     yield from _broker_lines(status, now)
     for device, models in status.get("models", {}).items():
-        error = f", {models['error']}" if models.get("error") else ""
-        yield f"model of {device}: {models['version']} {models['state']}{error}"
+        said = " ".join(str(models[k]) for k in ("state", "result", "attack", "detail") if models[k])
+        yield f"model of {device}: {models['version']} {said}"
     if status["waits_because"]:
         yield f"  waits: {status['waits_because']}"
 

@@ -119,7 +119,7 @@ def _check_listen(settings: StackSettings) -> None:
         raise StackError(f"--listen {at}: name one address of this machine: devices are told it")
     if not _LISTEN.fullmatch(at):
         raise StackError(
-            f"--listen {at}: neither an IPv4 address nor a name (no port: it is chosen and kept)"
+            f"--listen {at}: no IPv4 address and no name; the port is chosen, and kept"
         )
     if settings.broker is not None:
         raise StackError("--listen is for the stack's own broker: a cluster has listeners of its own")

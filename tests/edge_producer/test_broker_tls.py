@@ -38,7 +38,7 @@ def turn(sender, outcomes):
     """One turn of the writer's thread, as far as the network is concerned."""
     sender.connect()
     outcomes.add(sender.poll(0.02))
-    return outcomes
+    return sender
 
 
 def message(number):
@@ -58,9 +58,9 @@ def test_a_device_waits_for_its_certificate_and_says_so(listener, tmp_path):
     assert (sender.online, sender.send(1, message(1))) == (False, False)
     assert sender.broker_problem == "pump-7 has no certificate yet: it has not joined"
     device.renew()
-    wait_until(lambda: turn(sender, outcomes) and sender.online, 30, "a connection")
+    wait_until(lambda: turn(sender, outcomes).online, 30, "a connection")
     assert sender.send(1, message(1))
-    wait_until(lambda: turn(sender, outcomes).acked == [1], 30, "an acknowledgement")
+    wait_until(lambda: turn(sender, outcomes) and outcomes.acked == [1], 30, "an acknowledgement")
     assert (sender.broker_problem, sender.certificate_until > datetime.now(UTC)) == ("", True)
     sender.close()
 
@@ -97,12 +97,12 @@ def test_an_expired_certificate_is_named_and_a_renewed_one_goes_on(listener, tmp
     sender, outcomes = sender_of(device), DeliveryReports()
     turn(sender, outcomes)
     assert sender.send(1, message(1))
-    wait_until(lambda: turn(sender, outcomes) and sender.broker_problem, 30, "the refusal")
+    wait_until(lambda: turn(sender, outcomes).broker_problem, 30, "the refusal")
     assert "does not accept the device's certificate, which ended at" in sender.broker_problem
     device.renew()
-    wait_until(lambda: turn(sender, outcomes).returned == [1], 60, "another client")
+    wait_until(lambda: turn(sender, outcomes) and outcomes.returned == [1], 60, "another client")
     assert sender.send(1, message(1))
-    wait_until(lambda: turn(sender, outcomes).acked == [1], 30, "an acknowledgement")
+    wait_until(lambda: turn(sender, outcomes) and outcomes.acked == [1], 30, "an acknowledgement")
     assert sender.broker_problem == ""
     sender.close()
 
@@ -117,7 +117,7 @@ def test_a_server_of_another_authority_gets_nothing_and_is_named(listener, tmp_p
     sender, outcomes = sender_of(device), DeliveryReports()
     turn(sender, outcomes)
     assert sender.send(1, message(99_999))
-    wait_until(lambda: turn(sender, outcomes) and sender.broker_problem, 30, "the refusal")
+    wait_until(lambda: turn(sender, outcomes).broker_problem, 30, "the refusal")
     assert "shows a certificate that is not the broker's" in sender.broker_problem
     assert sender.stalled(0.0)
     sender.close()
@@ -145,7 +145,7 @@ def test_a_revoked_device_keeps_its_messages_and_says_that_they_are_refused(list
     sender, outcomes = sender_of(device), DeliveryReports()
     turn(sender, outcomes)
     assert sender.send(1, message(88_888))
-    wait_until(lambda: turn(sender, outcomes).rejected, 30, "the refusal")
+    wait_until(lambda: turn(sender, outcomes) and outcomes.rejected, 30, "the refusal")
     assert "authorization failed" in outcomes.rejected[0].reason.lower()
     sender.close()
     assert 88_888 not in landed(listener)
@@ -226,4 +226,3 @@ class Relay:
             pass
         finally:
             other.close()
-

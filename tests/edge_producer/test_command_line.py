@@ -76,17 +76,6 @@ def test_a_source_that_sets_its_own_pace_takes_no_other(tmp_path):
             EdgeSettings(**given, **wrong)
 
 
-def test_a_join_bundle_names_its_device(tmp_path):
-    bundle = tmp_path / "pump-7.json"
-    with pytest.raises(ValueError, match="no such file"):
-        parse_arguments(["run", "--join", str(bundle)])
-    bundle.write_text("{}")
-    given = parse_arguments(["run", "--join", str(bundle)]).given
-    assert (given["join_dir"][0], given["devices"][0]) == (tmp_path, ["pump-7"])
-    with pytest.raises(ValueError, match="names another"):
-        parse_arguments(["run", "--join", str(bundle), "--devices", "pump-8"])
-
-
 def run_edge(folder, *arguments, feed=b""):
     """The device's command in a process of its own."""
     argv = [sys.executable, "-m", "edge_producer", *arguments, "--state-dir", str(folder / "edge")]

@@ -137,7 +137,7 @@ def test_the_port_is_kept_and_a_foreign_address_is_refused(listener, tmp_path):
 @pytest.mark.parametrize(
     ("listen", "more", "message"),
     [
-        ("0.0.0.0", {}, "name one address"),  # noqa: S104  (it is refused)
+        ("0.0.0.0", {}, "name one address"),
         ("10.0.0.1:9092", {}, "no IPv4 address"),
         ("10.0.0.1", {"broker": "h:1"}, "the stack's own broker"),
         ("10.0.0.1", {"models": False}, "needs the model service"),

@@ -1,4 +1,4 @@
-"""A real broker with its listener for devices at an address of this machine, and certificates to come with."""
+"""A real broker with its listener for devices at an address of this machine, and certificates."""
 
 from __future__ import annotations
 

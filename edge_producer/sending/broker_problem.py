@@ -6,6 +6,8 @@ from datetime import datetime
 
 from confluent_kafka import KafkaError
 
+NOT_ALLOWED = frozenset({KafkaError.CLUSTER_AUTHORIZATION_FAILED, KafkaError.TOPIC_AUTHORIZATION_FAILED})
+"""Errors by which a broker says that the device, whom it knows, may not."""
 _HOST = ("hostname mismatch", "ip address mismatch")
 _SERVER = ("certificate verify failed", "self-signed certificate", "unable to get local issuer")
 _DEVICE = ("alert certificate", "alert bad certificate", "alert unknown ca", "alert handshake failure")
@@ -21,6 +23,11 @@ def broker_problem(error: KafkaError, servers: str, until: datetime | None, now:
         until: End of the device's certificate; None: it shows none.
         now: Present time, aware.
     """
+    if error.code() in NOT_ALLOWED:
+        return (
+            f"the broker at {servers} does not let this device write: it was revoked (`edgeloop fleet devices` "
+            "says so), and must be invited under another name; rows wait in the spool"
+        )
     text = error.str().lower()
     if any(part in text for part in (*_HOST, *_SERVER)):
         return (

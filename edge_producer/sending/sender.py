@@ -20,7 +20,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from edge_producer.certificate_files import BrokerCertificate, CertificateWatch
 from edge_producer.clock import Clock
-from edge_producer.sending.broker_problem import broker_problem
+from edge_producer.sending.broker_problem import NOT_ALLOWED, broker_problem
 from edge_producer.sending.delivery_attempts import Attempts, Rejection
 from edge_producer.sending.topic_limits import TopicLimits
 from schemas.envelope import SealedMessage
@@ -46,6 +46,8 @@ RENEW_S = 10.0
 """Longest wait for messages in flight before smaller batches are made."""
 BROKER_ALLOWANCE = 1.04
 RETURN_DELAY_S = 1.0
+REFUSED_S = 30.0
+"""Pause after a broker has said that this device may not write."""
 
 
 @dataclass
@@ -123,7 +125,8 @@ class Sender:
         self._last_progress_s = clock()
         self._not_before_s = 0.0
         self._counted_tx_bytes = 0
-        self._failed = False
+        self._failed = self._refused = False
+        self._refused_until_s = float("-inf")
         self._renew_by_s: float | None = None
         self._connects = 0
         self._certificates = certificates
@@ -158,6 +161,8 @@ class Sender:
 
     def connect(self) -> None:
         """Start to use the network; without a certificate, where one is needed, a later call does."""
+        if self._clock() < self._refused_until_s:
+            return
         if self._producer is None and self._has_certificate():
             self._config["batch.size"] = min(BATCH_BYTES, self.limits.smallest)
             self._producer = Producer(self._config)
@@ -309,6 +314,11 @@ class Sender:
         """Start another producer after a fatal error, which breaks the sequence of an idempotent one."""
         if self._producer is not None and self._failed:
             self._failed = False
+            if self._refused:
+                # What the broker does not allow now it will hardly allow at once.
+                self._refused, self._refused_until_s = False, self._clock() + REFUSED_S
+                self.disconnect()
+                return
             log.warning("the Kafka producer failed for good; starting another and sending again")
             self.disconnect()
             self.connect()
@@ -317,7 +327,7 @@ class Sender:
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
             self.counts["producers_failed"] += 1
-            self._failed = True
+            self._failed, self._refused = True, error.code() in NOT_ALLOWED
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001  (the library's own name for it)
             self.counts["connections_lost"] += 1
         self._attempts.disturbed()
@@ -338,7 +348,6 @@ class Sender:
         connects = sum(int(b.get("connects", 0)) for b in brokers)
         if connects > self._connects:
             self._connects = connects
-            self.broker_problem = ""
             self.limits.ask_again()
         names = ("disconnects", "req_timeouts", "txretries", "txerrs", "rxerrs")
         for rejection in self._attempts.report(sum(int(b.get(name, 0)) for b in brokers for name in names)):

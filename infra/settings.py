@@ -118,9 +118,7 @@ def _check_listen(settings: StackSettings) -> None:
     if at in _WILDCARDS:
         raise StackError(f"--listen {at}: name one address of this machine: devices are told it")
     if not _LISTEN.fullmatch(at):
-        raise StackError(
-            f"--listen {at}: no IPv4 address and no name; the port is chosen, and kept"
-        )
+        raise StackError(f"--listen {at}: no IPv4 address and no name; the port is chosen, and kept")
     if settings.broker is not None:
         raise StackError("--listen is for the stack's own broker: a cluster has listeners of its own")
     if not settings.models:

@@ -1,4 +1,4 @@
-"""The way of a device on another machine: invited, joined and sending over an address that is not loopback."""
+"""The way of a device on another machine: invited, joined, sending over an own address."""
 
 import json
 import os

@@ -25,8 +25,8 @@ def broker_problem(error: KafkaError, servers: str, until: datetime | None, now:
     """
     if error.code() in NOT_ALLOWED:
         return (
-            f"the broker at {servers} does not let this device write: it was revoked (`edgeloop fleet devices` "
-            "says so), and must be invited under another name; rows wait in the spool"
+            f"the broker at {servers} does not let this device write: it was revoked (`edgeloop fleet "
+            "devices` says so), and must be invited under another name; rows wait in the spool"
         )
     text = error.str().lower()
     if any(part in text for part in (*_HOST, *_SERVER)):

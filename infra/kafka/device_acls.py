@@ -15,7 +15,7 @@ EVERYBODY = "*"
 _WIRES = WIRE_READ.base.rpartition("v")[0] + "v"
 
 
-class AccessRule(NamedTuple):
+class BrokerRule(NamedTuple):
     """One entry of the broker's access list.
 
     Attributes:
@@ -35,23 +35,23 @@ class AccessRule(NamedTuple):
     prefixed: bool = False
 
 
-def device_rules(namespace: str) -> list[AccessRule]:
+def device_rules(namespace: str) -> list[BrokerRule]:
     """What every device may do.
 
     The topics ``wire.v…`` are named by their beginning, so that a device of a later release is told that its
     own does not exist, rather than that it may not ask.
     """
     topics = [topic.named(namespace) for topic in DEVICE_TOPICS]
-    rules = [AccessRule(True, EVERYBODY, "TOPIC", t, "WRITE") for t in topics]  # which lets it describe them
-    rules += [AccessRule(True, EVERYBODY, "TOPIC", t, "DESCRIBE_CONFIGS") for t in topics]
+    rules = [BrokerRule(True, EVERYBODY, "TOPIC", t, "WRITE") for t in topics]  # which lets it describe them
+    rules += [BrokerRule(True, EVERYBODY, "TOPIC", t, "DESCRIBE_CONFIGS") for t in topics]
     wires = WIRE_READ.named(namespace)[: -len(WIRE_READ.base)] + _WIRES
     return [
         *rules,
-        AccessRule(True, EVERYBODY, "TOPIC", wires, "DESCRIBE", prefixed=True),
-        AccessRule(True, EVERYBODY, "TOPIC", wires, "DESCRIBE_CONFIGS", prefixed=True),
+        BrokerRule(True, EVERYBODY, "TOPIC", wires, "DESCRIBE", prefixed=True),
+        BrokerRule(True, EVERYBODY, "TOPIC", wires, "DESCRIBE_CONFIGS", prefixed=True),
     ]
 
 
-def revocation_rules(device_id: str) -> list[AccessRule]:
+def revocation_rules(device_id: str) -> list[BrokerRule]:
     """What shuts a revoked device out, connections that are open included."""
-    return [AccessRule(False, f"{DEVICE_PRINCIPAL}{device_id}", "TOPIC", "*", "ALL")]
+    return [BrokerRule(False, f"{DEVICE_PRINCIPAL}{device_id}", "TOPIC", "*", "ALL")]

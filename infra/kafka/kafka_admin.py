@@ -32,7 +32,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from infra.kafka.device_acls import AccessRule
+from infra.kafka.device_acls import BrokerRule
 from infra.kafka.kafka_config import NODE_ID
 from schemas.errors import BrokerUnavailableError, StackError
 from schemas.topics import PROVISIONED_TOPICS, Topic
@@ -207,7 +207,7 @@ class KafkaAdmin:
                     if exc.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                         raise
 
-    def add_access(self, rules: Sequence[AccessRule]) -> None:
+    def add_access(self, rules: Sequence[BrokerRule]) -> None:
         """Add entries to the broker's access list; those that it has already change nothing.
 
         Raises:
@@ -339,7 +339,7 @@ class KafkaAdmin:
             consumer.close()
 
 
-def _binding(rule: AccessRule) -> AclBinding:
+def _binding(rule: BrokerRule) -> AclBinding:
     return AclBinding(
         ResourceType[rule.kind],
         rule.name,

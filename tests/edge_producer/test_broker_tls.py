@@ -1,4 +1,4 @@
-"""Laws of the way to a broker with mutual TLS: whom a device shows itself to, and how it changes certificates."""
+"""Laws of the way to a broker with mutual TLS: whom a device trusts, and how certificates change."""
 
 import socket
 import threading

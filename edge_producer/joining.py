@@ -71,9 +71,13 @@ def _of_bundle(
 
 def _as_kept(named: Path | None, environ: Mapping[str, str]) -> dict[str, Any]:
     """As at an earlier start: of the named folder, else of the only one in the usual place."""
-    folders = [named] if named is not None else sorted(default_root(environ).glob("*/"))
-    if len(folders) != 1:
-        return {}
+    root = default_root(environ)
+    folders = [named] if named is not None else sorted(p for p in root.glob("*") if p.is_dir())
+    if len(folders) > 1:
+        names = ", ".join(folder.name for folder in folders)
+        raise ValueError(f"several devices were begun in {root}: name one with --state-dir ({names})")
+    if not folders:
+        raise ValueError("no device was begun here: --join FILE begins one, or --state-dir names its folder")
     [folder] = folders
     bundles = kept_joins(folder)
     if len(bundles) != 1:

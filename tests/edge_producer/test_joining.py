@@ -51,8 +51,14 @@ def test_a_later_start_needs_the_file_no_more(tmp_path):
     assert usual_settings(None, {}, environ) == first
     assert first["state_dir"] == tmp_path / "state" / "edgeloop-edge" / "pump-7"
     usual_settings(written(tmp_path, whole().model_copy(update={"device_id": "pump-8"})), {}, environ)
-    assert usual_settings(None, {}, environ) == {}  # two: a person says which
+    with pytest.raises(ValueError, match=r"several devices were begun .*\(pump-7, pump-8\)"):
+        usual_settings(None, {}, environ)  # a person says which
     assert usual_settings(None, {"state_dir": (str(first["state_dir"]), "--state-dir")}, environ) == first
+
+
+def test_without_a_device_the_command_says_how_to_begin_one(tmp_path):
+    with pytest.raises(ValueError, match="no device was begun here: --join FILE"):
+        usual_settings(None, {}, {"XDG_STATE_HOME": str(tmp_path)})
 
 
 def test_a_bundle_that_is_brought_anew_replaces_the_one_before_and_its_profile(tmp_path):

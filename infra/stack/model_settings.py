@@ -14,7 +14,7 @@ def model_settings(settings: StackSettings, bootstrap_servers: str = "") -> Mode
         settings: The stack's.
         bootstrap_servers: The stack's broker; empty: lifecycle events go to the lake only.
     """
-    names = ("localhost", LOOPBACK)
+    names: tuple[str, ...] = ("localhost", LOOPBACK)
     if settings.listen is not None:
         names = (*dict.fromkeys([*names, settings.listen]),)
     return ModelSettings(

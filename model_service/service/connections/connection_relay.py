@@ -88,8 +88,8 @@ class ConnectionRelay:
             if taken and not port and tries > 1:
                 return self.listen(host, port, target, tries - 1)
             reason = "the port is taken" if taken else exc.strerror or exc
-            at = ", ".join(f"{name}:{port}" for name in hosts)
-            raise OperatorError(f"the model service cannot listen on {at}: {reason}") from exc
+            where = ", ".join(f"{name}:{port}" for name in hosts)
+            raise OperatorError(f"the model service cannot listen on {where}: {reason}") from exc
         at = int(bound[0].getsockname()[1])
         self._bound.extend((listener, target) for listener in bound)
         self._wake()

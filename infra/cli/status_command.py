@@ -46,6 +46,10 @@ def _show(found: dict[str, Any]) -> None:
     from infra.job_report import job_news
 
     show_text(f"stack   {found['state']}   broker {found['broker'] or '-'}   state {found['state_dir']}")
+    if found.get("listen"):
+        show_text(f"devices on other machines   {found['listen']}")
+    for tried, times in list(found.get("denied", {}).items())[:5]:
+        show_text(f"the broker denied   {tried}   {times} times of late")
     if found["processes"]:
         rows = [
             [p["name"], p["state"], p["pid"], _memory(p["memory_mb"]), count(p["restarts"]), p["log"]]

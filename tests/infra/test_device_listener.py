@@ -7,6 +7,7 @@ import confluent_kafka as ck
 import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
+from infra.kafka.denied_requests import newest_denied
 from infra.settings import StackSettings, load_settings
 from infra.stack.device_access import DeviceAccess, kept_address
 from model_service import authority
@@ -66,6 +67,7 @@ def test_a_device_reads_nothing_and_makes_no_topic(listener):
     for operation in ("READ", "CREATE"):  # and the operator can see it
         line = f"User:device pump-7 is Denied operation = {operation}"
         wait_until(lambda line=line: line in listener.broker.log_path.read_text(), 30, line)
+    assert newest_denied(listener.broker.log_path)["pump-7: CREATE Topic mine"] >= 1
 
 
 def test_a_device_is_told_what_a_topic_takes_and_that_a_later_wire_is_not_there(listener):

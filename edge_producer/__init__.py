@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from edge_producer.device_identity import DeviceIdentity as DeviceIdentity
     from edge_producer.device_identity import load_or_create as load_or_create
     from edge_producer.settings import EdgeSettings as EdgeSettings
+    from edge_producer.sources.entry_point_sources import SourceRequest as SourceRequest
+    from edge_producer.sources.samples import Sample as Sample
+    from edge_producer.sources.samples import SampleSource as SampleSource
     from edge_producer.spool.spool import DeviceBooks as DeviceBooks
     from edge_producer.spool.spool import read_books as read_books
     from edge_producer.spool.spool_reading import read_counters as read_counters
@@ -28,7 +31,10 @@ _LOADED_FROM: dict[str, tuple[str, str]] = {
     "DeviceIdentity": ("edge_producer.device_identity", "DeviceIdentity"),
     "EdgeSettings": ("edge_producer.settings", "EdgeSettings"),
     "Predictor": ("edge_producer.window", "Predictor"),
+    "Sample": ("edge_producer.sources.samples", "Sample"),
+    "SampleSource": ("edge_producer.sources.samples", "SampleSource"),
     "SourcePause": ("edge_producer.window", "SourcePause"),
+    "SourceRequest": ("edge_producer.sources.entry_point_sources", "SourceRequest"),
     "Window": ("edge_producer.window", "Window"),
     "WindowSource": ("edge_producer.window", "WindowSource"),
     "load_or_create": ("edge_producer.device_identity", "load_or_create"),
@@ -43,7 +49,10 @@ __all__ = [
     "DeviceIdentity",
     "EdgeSettings",
     "Predictor",
+    "Sample",
+    "SampleSource",
     "SourcePause",
+    "SourceRequest",
     "Window",
     "WindowSource",
     "load_or_create",

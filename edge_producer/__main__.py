@@ -1,4 +1,4 @@
-"""``python -m edge_producer run | update --once | relearn DEVICE``: wires settings, models and runner."""
+"""``edgeloop-edge run | update --once | relearn | status | check``: wires settings, models and runner."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ import logging
 import signal
 import sys
 import threading
-from functools import partial
+from collections.abc import Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from edge_producer.bundle import load_bundle
+from edge_producer.command_line import parse_arguments
 from edge_producer.device_identity import DeviceKeys
+from edge_producer.edge_check import print_check
+from edge_producer.edge_status import print_edge_status
 from edge_producer.fail_safe import FailSafe
 from edge_producer.inference import OnnxPredictor
+from edge_producer.joining import usual_settings
+from edge_producer.process_parts import ProcessParts, make_fail_safe, make_state_dir, read_keys
 from edge_producer.relearn_requests import RelearnRequests
 from edge_producer.resident_memory import release_code
-from edge_producer.runner import ProcessParts, Runner, make_fail_safe, make_state_dir, read_keys
+from edge_producer.runner import Runner
 from edge_producer.settings import EdgeSettings, load_settings
 from edge_producer.sources import open_source
 from schemas.errors import PipelineError, SpoolInUseError
@@ -34,39 +39,41 @@ log = logging.getLogger(__name__)
 
 EXIT_DONE, EXIT_FAILED, EXIT_MISUSE, EXIT_BLOCKED = 0, 1, 2, 3
 """``EXIT_BLOCKED``: the spool holds messages that the broker does not take as they are."""
+UNNEEDED = {"profile": "none", "devices": ["none"]}
+"""Settings that only sensing needs."""
 SWITCH_INTERVAL_S = 0.0001
 """How long the writer's thread may keep the interpreter while a window is due (CPython: 5 ms)."""
 SETTLED_S = 30.0
 """Time after which a process has done once what it does."""
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Run until the source ends or a signal comes, or update once; what could not be sent stays spooled."""
-    commands = {("run",): _run, ("update", "--once"): _update}
-    command = (
-        partial(_relearn, argv[1:]) if argv[:1] == ["relearn"] and argv[1:] else commands.get(tuple(argv))
-    )
-    if command is None:
-        sys.stderr.write(
-            "usage: python -m edge_producer run | update --once | relearn DEVICE…"
-            "   (settings: EDGE_* variables)\n"
-        )
+    try:
+        command = parse_arguments(sys.argv[1:] if argv is None else argv)
+        unneeded = UNNEEDED if command.name == "status" else {}
+        usual = usual_settings(command.join, command.given)
+        settings = load_settings(command.given, {**unneeded, **usual})
+    except ValueError as exc:
+        sys.stderr.write(escaped_block(f"edge_producer: {exc}\n"))
         return EXIT_MISUSE
+    except SystemExit as exc:  # argparse has said why, or helped
+        return EXIT_DONE if exc.code in (0, None) else EXIT_MISUSE
+    if command.name in ("check", "status"):
+        shows_status = command.name == "status"
+        return print_edge_status(settings, as_json=command.as_json) if shows_status else print_check(settings)
     log_to_stderr()
     logging.getLogger("tuf").setLevel(logging.WARNING)
     logging.raiseExceptions = (
         False  # a log that cannot be written, on a full disk, is no reason for more of it
     )
-    try:
-        settings = load_settings()
-    except ValueError as exc:
-        sys.stderr.write(escaped_block(f"edge_producer: {exc}\n"))
-        return EXIT_MISUSE
     stop = threading.Event()
     _stop_on_signals(stop)
     try:
         _guard(settings)
-        return command(settings, stop)
+        if command.name == "relearn":
+            return _relearn(command.devices, settings)
+        return _run(settings, stop) if command.name == "run" else _update(settings)
     except PipelineError as exc:
         log.error("%s: %s", type(exc).__name__, exc)  # noqa: TRY400  (the message says what to do)
         return EXIT_FAILED
@@ -131,14 +138,14 @@ def _updater(settings: EdgeSettings, profile: Profile, keys: DeviceKeys) -> Upda
     return Updater(settings, profile, keys=keys, patient=True)
 
 
-def _update(settings: EdgeSettings, _stop: threading.Event) -> int:
+def _update(settings: EdgeSettings) -> int:
     from edge_producer.updates.update_once import update_once  # noqa: PLC0415  (heavy: grpc and tuf)
 
     done = update_once(settings, find_profile(settings.profile), _print_line)
     return EXIT_DONE if done else EXIT_FAILED
 
 
-def _relearn(device_ids: list[str], settings: EdgeSettings, _stop: threading.Event) -> int:
+def _relearn(device_ids: Sequence[str], settings: EdgeSettings) -> int:
     requests = RelearnRequests(settings.state_dir, settings.devices)
     try:
         for device_id in device_ids:
@@ -163,4 +170,4 @@ def _stop_on_signals(stop: threading.Event) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

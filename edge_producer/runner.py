@@ -5,21 +5,26 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from edge_producer.actions import ActionRunner, load_actions
+from edge_producer.certificate_files import CertificateWatch
 from edge_producer.clock import Clock, SteadyClock
 from edge_producer.device import Device, Host, release_held
-from edge_producer.device_identity import DeviceKeys
 from edge_producer.device_update import DeviceUpdate
-from edge_producer.fail_safe import FailSafe
 from edge_producer.hand_over import HandOver
 from edge_producer.metering import Meters
-from edge_producer.model_switch import ModelSwitch
+from edge_producer.process_parts import (
+    ProcessParts,
+    make_fail_safe,
+    make_state_dir,
+    models_of,
+    read_keys,
+    sweep,
+)
 from edge_producer.relearn_requests import RelearnRequests
 from edge_producer.sending.outbox import Outbox
 from edge_producer.sending.reporter import Reporter
@@ -29,14 +34,13 @@ from edge_producer.sending.writer import OpenSpool, Writer
 from edge_producer.settings import EdgeSettings
 from edge_producer.spool.eviction import Eviction
 from edge_producer.spool.spool import SPOOLS_SET_ASIDE, DeviceBooks, Spool
-from edge_producer.spool.spool_file import Connect
 from edge_producer.spool.spool_housekeeping import SpoolHousekeeping
 from edge_producer.spool.spool_keeper import SpoolKeeper, SpoolPlace
 from edge_producer.spool.spool_messages import BlockedCount
 from edge_producer.spool.spool_set_aside import copies
-from edge_producer.window import Predictor, SourcePause, Window, WindowSource
+from edge_producer.window import Predictor, ReportsState, SourcePause, SourceWait, Window, WindowSource
 from schemas.boot_ids import gateway_boot_ids, random_boot_id
-from schemas.durable import ABANDONED_S, DISK, Disk
+from schemas.durable import Disk
 from schemas.errors import SpoolError
 from schemas.profile import Profile
 
@@ -46,8 +50,8 @@ if TYPE_CHECKING:  # heavy (grpc, tuf), and only for devices that get their mode
 log = logging.getLogger(__name__)
 
 CROWDED_WAIT_S = 0.05
-_STATUS_LEFT_BY_0_2 = "status.json.part"
-"""Temporary file that a crash of release 0.2.0 left in the state folder; beside keys: ``<id>.pem.part``."""
+STOP_WITHIN_S = 0.2
+"""Longest wait for a live source before the signal to stop is looked for."""
 
 
 @dataclass(frozen=True)
@@ -65,23 +69,6 @@ class RunResult:
     books: Mapping[str, DeviceBooks]
     blocked: BlockedCount
     unkept: int
-
-
-@dataclass(frozen=True)
-class ProcessParts:
-    """What a process has before its runner, or what a test gives in its stead.
-
-    Attributes:
-        fail_safe: Commands the fail-safe when sensing ends, and runs the actions; None: made by the runner.
-        keys: Identities of the devices; None: read by the runner.
-        disk: Writes everything but the spool's database.
-        connect: Opens that database; None: as usual.
-    """
-
-    fail_safe: FailSafe | None = None
-    keys: DeviceKeys | None = None
-    disk: Disk = DISK
-    connect: Connect | None = None
 
 
 class Runner:
@@ -125,12 +112,12 @@ class Runner:
         self._meters = Meters(profile, settings.message_rows)
         self._keeper = self._make_keeper(parts)
         spool = self._keeper.open_first()
-        _sweep(settings, parts.disk)
+        sweep(settings, parts.disk)
         self._allow_keys(spool)
         self._writer = self._make_writer(parts.disk)
         new_boot_id = gateway_boot_ids(settings.gateway) if settings.gateway else random_boot_id
         host = Host(self._actions.start, self._meters, self._clock, new_boot_id)
-        models = _models(settings.devices, predictor, updater)
+        models = models_of(settings.devices, predictor, updater)
         self._devices = {
             name: Device(self._keys.identities[name], profile, models[name], host, self._keeper.state(name))
             for name in settings.devices
@@ -198,7 +185,10 @@ class Runner:
 
     def _make_writer(self, disk: Disk) -> Writer:
         settings, profile = self._settings, self._profile
-        sender = Sender(settings.bootstrap_servers, settings.namespace, f"edge-{settings.name}", self._clock)
+        keys = self._keys.signers
+        shown = CertificateWatch(settings, keys, self._clock, disk) if settings.broker_tls else None
+        client_id = f"edge-{settings.name}"
+        sender = Sender(settings.bootstrap_servers, settings.namespace, client_id, self._clock, shown)
 
         def make(spool: Spool) -> OpenSpool:
             limit = sender.limits.limit
@@ -250,6 +240,7 @@ class Runner:
             models["gateway"] = known or {"name": self._settings.gateway, "joined": True, "error": ""}
         return {
             "source": dict(self._source.counts),
+            **({"source_state": dict(self._source.state)} if isinstance(self._source, ReportsState) else {}),
             "actions": self._actions.totals(),
             "watchdog": {"pid": self._fail_safe.watchdog_pid, "restarts": self._fail_safe.restarts},
             "spool": self._keeper.to_status(),
@@ -272,7 +263,7 @@ class Runner:
         flat_out = self._settings.pace == "flat_out"
         self._started_s = time.monotonic()
         self._hand_over.begin(self._started_s)
-        for item in self._source.windows():
+        for item in self._source.windows():  # a live source ends with its iterator
             self._beat()
             if not flat_out and not self._wait_until_due(item.due_s, stop):
                 return
@@ -280,7 +271,9 @@ class Runner:
                 return
             if isinstance(item, Window):
                 self._process(item, flat_out=flat_out)
-            self._export_if_due(everything=flat_out)
+            if not self._export_if_due(everything=flat_out) and isinstance(item, SourceWait):
+                until_export = self._hand_over.wait_s(time.monotonic())
+                item.wait(min(item.most_s, until_export, self._fail_safe.interval_s, STOP_WITHIN_S))
             while flat_out and self._writer.crowded and not stop.is_set():
                 self._writer.wait_for_room(CROWDED_WAIT_S)
                 self._beat()
@@ -301,7 +294,7 @@ class Runner:
         elif not flat_out:
             self._hand_over.sensed(window.device_id, time.monotonic())
 
-    def _over(self, item: Window | SourcePause) -> bool:
+    def _over(self, item: Window | SourcePause | SourceWait) -> bool:
         limit = self._settings.duration_s
         if limit is None:
             return False
@@ -345,46 +338,3 @@ class Runner:
         if not stopped and self._writer.drain(self._settings.drain_timeout_s, stop.is_set):
             return True
         return self._writer.drain(self._settings.stop_timeout_s) if stop.is_set() else False
-
-
-def make_state_dir(settings: EdgeSettings) -> None:
-    """Make the process's folder; where the disk does not allow it, the process goes on without."""
-    try:
-        settings.state_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as exc:
-        log.error("%s cannot be made, going on without: %s", settings.state_dir, exc)  # noqa: TRY400
-
-
-def make_fail_safe(settings: EdgeSettings, profile: Profile) -> FailSafe:
-    """What commands the fail-safe.
-
-    Raises:
-        ProfileError: The file of actions is malformed.
-    """
-    actions = ActionRunner(load_actions(settings.actions_file))
-    return FailSafe(actions, settings.devices, profile.decision.fail_safe, settings.state_dir)
-
-
-def read_keys(settings: EdgeSettings) -> DeviceKeys:
-    """The devices' identities; keys are made only where no spool was before."""
-    is_new = not settings.spool_path.exists() and not copies(settings.state_dir)
-    return DeviceKeys(settings.keys_dir, settings.producers, settings.producers if is_new else ())
-
-
-def _sweep(settings: EdgeSettings, disk: Disk) -> None:
-    """Remove what crashed writers left. Only names of ours: a user's file may end in ``.part`` too."""
-    before = time.time() - ABANDONED_S
-    keys = [f"{device}.{kind}.part" for device in settings.producers for kind in ("pem", "secret")]
-    with suppress(OSError):
-        disk.sweep(settings.state_dir, before, (_STATUS_LEFT_BY_0_2,))
-        disk.sweep(settings.keys_dir, before, keys)
-
-
-def _models(
-    devices: Sequence[str], predictor: Predictor | None, updater: Updater | None
-) -> Mapping[str, Predictor | ModelSwitch]:
-    if updater is not None:
-        return updater.switches
-    if predictor is None:
-        raise ValueError("a runner needs a predictor or an updater")
-    return dict.fromkeys(devices, predictor)

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -16,16 +16,19 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    SecretStr,
     ValidationError,
     field_validator,
     model_validator,
 )
 
 ENV_PREFIX = "EDGE_"
+PACED_SOURCES = ("simulate", "replay")
+"""Sources whose samples wait for us; of all others they come when they come."""
 
 
 class EdgeSettings(BaseModel):
-    """Read once, in ``__main__``, from ``EDGE_*`` variables; passed down whole.
+    """Read once, in ``__main__``, from flags, a file and ``EDGE_*`` variables; passed down whole.
 
     Without pydantic-settings, which would take a device 4 MB for what ``load_settings`` does in a line.
 
@@ -35,10 +38,23 @@ class EdgeSettings(BaseModel):
         profile: Name of a shipped profile, or path of a profile file.
         devices: Ids of the devices this process runs: a JSON list, or ids with commas between.
         gateway: Id of the gateway that sends for all of them; empty: each device sends for itself.
+        bootstrap_servers: Addresses of Kafka brokers, host:port, with commas between.
+        broker_tls: Reach them with mutual TLS and the certificate that the device got when it joined.
+        namespace: Prefix of all topics.
+        source: ``simulate``, ``replay``, ``-`` (lines of the standard input), ``mqtt://host/topic``,
+            ``mqtts://host/topic`` (TLS), or ``name`` and ``name://…`` of an entry point ``edgeloop.sources``.
+        source_username: User name for the source, such as an MQTT broker.
+        source_password: Its password; better in ``source_password_file``.
+        source_password_file: File whose first line is that password.
+        source_ca: PEM file of the authorities that may vouch for the source; None: the system's.
+        source_cert: PEM file of the client certificate to show to the source, with ``source_key``.
+        source_key: PEM file of its key.
+        source_retry_s: Longest wait before a source that failed is opened again.
         pace: ``real``: in the source's time, or ``speed`` times faster; ``flat_out``: without waiting.
         speed: Factor on the source's time where ``pace`` is ``real``.
         scenario: JSON file of injected faults and drifts, for ``simulate``.
         recording: CSV or Parquet file of one device, or a folder of canonical recordings, for ``replay``.
+        seed: Of ``simulate`` where there is no scenario.
         duration_s: Stop sensing after this many seconds of source time; None: until stopped.
         commit_interval_s: How often the spool commits and syncs where nothing is to be sent.
         row_wait_s: How long a row that is to be sent waits for rows of other devices before it is committed,
@@ -75,8 +91,16 @@ class EdgeSettings(BaseModel):
     ]
     gateway: Annotated[str, Field(pattern=r"^$|^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$")] = ""
     bootstrap_servers: str = "localhost:9092"
+    broker_tls: bool = False
     namespace: str = ""
-    source: Literal["simulate", "replay"] = "simulate"
+    source: Annotated[str, Field(min_length=1)] = "simulate"
+    source_username: str = ""
+    source_password: SecretStr | None = None
+    source_password_file: Path | None = None
+    source_ca: Path | None = None
+    source_cert: Path | None = None
+    source_key: Path | None = None
+    source_retry_s: PositiveFloat = 60.0
     pace: Literal["real", "flat_out"] = "real"
     speed: PositiveFloat = 1.0
     scenario: Path | None = None
@@ -119,6 +143,12 @@ class EdgeSettings(BaseModel):
             raise ValueError(f"gateway {self.gateway} cannot be one of the devices behind it")
         return self
 
+    @model_validator(mode="after")
+    def _live_in_its_own_time(self) -> Self:
+        if self.source not in PACED_SOURCES and (self.pace != "real" or self.speed != 1.0):
+            raise ValueError(f"source {self.source} sets its own pace: leave pace and speed alone")
+        return self
+
     @property
     def producers(self) -> tuple[str, ...]:
         """Ids of all that have a key here: the devices, and the gateway if there is one."""
@@ -157,7 +187,7 @@ class EdgeSettings(BaseModel):
 
 def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
     """``EDGE_*`` variables that no setting reads: most likely misspelt."""
-    known = {f"{ENV_PREFIX}{field}".upper() for field in EdgeSettings.model_fields}
+    known = {f"{ENV_PREFIX}{field}".upper() for field in (*EdgeSettings.model_fields, "config")}
     return sorted(
         n for n, _ in _variables(os.environ if environ is None else environ) if n.upper() not in known
     )
@@ -168,21 +198,33 @@ def _variables(environ: Mapping[str, str]) -> list[tuple[str, str]]:
     return [(n, value) for n, value in environ.items() if n.upper().startswith(ENV_PREFIX)]
 
 
-def load_settings() -> EdgeSettings:
-    """Settings from the environment.
+def load_settings(
+    given: Mapping[str, tuple[Any, str]] | None = None, unneeded: Mapping[str, Any] | None = None
+) -> EdgeSettings:
+    """Settings from the environment, over which go those that are given otherwise.
+
+    Args:
+        given: Value and origin, for messages, of each.
+        unneeded: What stands for settings that this command can do without.
 
     Raises:
-        ValueError: A variable is misspelt, missing or out of range; names each.
+        ValueError: A setting is misspelt, missing or out of range; names each.
     """
     unknown = unknown_variables()
     if unknown:
         raise ValueError(f"unknown settings {', '.join(unknown)}: check the spelling")
+    given = given or {}
     read = {name.upper().removeprefix(ENV_PREFIX).lower(): value for name, value in _variables(os.environ)}
+    read.pop("config", None)
     try:
-        return EdgeSettings.model_validate(read)
+        values = {name: value for name, (value, _) in given.items()}
+        return EdgeSettings.model_validate({**(unneeded or {}), **read, **values})
     except ValidationError as exc:
-        problems = [
-            f"{ENV_PREFIX}{'.'.join(str(part) for part in e['loc']).upper()}: {e['msg']}"
-            for e in exc.errors()
-        ]
+        problems = [f"{_origin(e['loc'], given)}: {e['msg']}" for e in exc.errors()]
         raise ValueError("; ".join(problems)) from exc
+
+
+def _origin(place: tuple[int | str, ...], given: Mapping[str, tuple[Any, str]]) -> str:
+    if place and place[0] in given:
+        return given[str(place[0])][1]
+    return f"{ENV_PREFIX}{'.'.join(str(part) for part in place).upper()}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, runtime_checkable
@@ -56,6 +56,21 @@ class SourcePause:
     due_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class SourceWait:
+    """Nothing has come from a live source: other work may be done, and then waited for it.
+
+    Attributes:
+        due_s: Seconds since the source's start.
+        most_s: Longest wait after which the source is to be asked again, whatever has come.
+        wait: Returns when something has come, or after so many seconds.
+    """
+
+    due_s: float
+    most_s: float
+    wait: Callable[[float], None]
+
+
 class WindowSource(Protocol):
     """Gives the windows of devices.
 
@@ -68,15 +83,23 @@ class WindowSource(Protocol):
     @property
     def counts(self) -> Mapping[str, int]: ...  # noqa: D102  (described above)
 
-    def windows(self) -> Iterator[Window | SourcePause]:
+    def windows(self) -> Iterator[Window | SourcePause | SourceWait]:
         """Windows of all devices in the order in which they are due. Called once.
 
-        The iterator never waits: the runner paces it.
+        The iterator never waits: the runner paces it, or waits where it is told to.
 
         Raises:
             SourceError: The input cannot be read as the profile describes it.
         """
         ...
+
+
+@runtime_checkable
+class ReportsState(Protocol):
+    """A source that runs by itself, and says how it does: a JSON value for the status file."""
+
+    @property
+    def state(self) -> Mapping[str, Any]: ...  # noqa: D102  (described above)
 
 
 class Predictor(Protocol):

@@ -15,6 +15,8 @@ from schemas.errors import StackError
 from schemas.local_folder import LocalFolder
 
 PREFIX = "EDGELOOP_"
+_WILDCARDS = ("", "0.0.0.0", "::", "*")  # noqa: S104  (names them, binds nothing)
+_LISTEN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 
 
 def default_state_dir(environ: Mapping[str, str]) -> Path:
@@ -50,6 +52,11 @@ class StackSettings(BaseSettings):
     )
     kafka_port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
         default=None, description="Port of the stack's own broker; unset: a free one."
+    )
+    listen: str | None = Field(
+        default=None,
+        description="Address of this machine at which devices on others reach it, with mutual TLS; "
+        "unset: loopback only.",
     )
     namespace: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]*$", max_length=64)] = Field(
         default="", description="Prefix of topics and groups, for several stacks on one cluster."
@@ -95,5 +102,24 @@ def load_settings(environ: Mapping[str, str], **given: object) -> StackSettings:
         raise StackError(f"{PREFIX}{name.upper()}: {first['msg']}") from exc
     if settings.broker is not None and not re.fullmatch(r"[^\s:]+:\d+(,[^\s:]+:\d+)*", settings.broker):
         raise StackError(f"{PREFIX}BROKER: {settings.broker!r} is not host:port")
+    if settings.listen is not None:
+        _check_listen(settings)
     paths = {f: getattr(settings, f).expanduser().absolute() for f in ("state_dir", "cache_dir")}
     return settings.model_copy(update=paths)
+
+
+def _check_listen(settings: StackSettings) -> None:
+    """Return if devices can be told the address, and the stack has what they need.
+
+    Raises:
+        StackError: It is a wildcard or no address, or the stack has no broker or model service of its own.
+    """
+    at = settings.listen or ""
+    if at in _WILDCARDS:
+        raise StackError(f"--listen {at}: name one address of this machine: devices are told it")
+    if not _LISTEN.fullmatch(at):
+        raise StackError(f"--listen {at}: no IPv4 address and no name; the port is chosen, and kept")
+    if settings.broker is not None:
+        raise StackError("--listen is for the stack's own broker: a cluster has listeners of its own")
+    if not settings.models:
+        raise StackError("--listen needs the model service, which certifies devices: EDGELOOP_MODELS")

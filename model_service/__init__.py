@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from model_service.address import Address as Address
     from model_service.address import read_address as read_address
     from model_service.fleet.known_profiles import KnownProfiles as KnownProfiles
+    from model_service.fleet.revocation_copies import RevocationCopies as RevocationCopies
     from model_service.identity import authority as authority
+    from model_service.identity.invitation import DeviceNeeds as DeviceNeeds
     from model_service.identity.invitation import invite as invite
     from model_service.identity.invitation import join_bundle as join_bundle
     from model_service.identity.tokens import Invitation as Invitation
@@ -65,6 +67,7 @@ _LOADED_FROM: dict[str, tuple[str, str | None]] = {
     "CallDoor": ("model_service.service.door", "CallDoor"),
     "Candidate": ("model_service.registry.candidates", "Candidate"),
     "CandidateState": ("model_service.registry.candidates", "CandidateState"),
+    "DeviceNeeds": ("model_service.identity.invitation", "DeviceNeeds"),
     "Invitation": ("model_service.identity.tokens", "Invitation"),
     "Keyring": ("model_service.trust.keyring", "Keyring"),
     "KnownProfiles": ("model_service.fleet.known_profiles", "KnownProfiles"),
@@ -72,6 +75,7 @@ _LOADED_FROM: dict[str, tuple[str, str | None]] = {
     "OnlineSigner": ("model_service.trust.online", "OnlineSigner"),
     "PROCESSES": ("model_service.processes", "PROCESSES"),
     "RefusalCounts": ("model_service.refusal_counts", "RefusalCounts"),
+    "RevocationCopies": ("model_service.fleet.revocation_copies", "RevocationCopies"),
     "Registry": ("model_service.registry.database", "Registry"),
     "RunState": ("model_service.training.run_states", "RunState"),
     "SETTINGS_PREFIX": ("model_service.settings", "PREFIX"),
@@ -119,6 +123,7 @@ __all__ = [
     "CallDoor",
     "Candidate",
     "CandidateState",
+    "DeviceNeeds",
     "Invitation",
     "Keyring",
     "KnownProfiles",
@@ -126,6 +131,7 @@ __all__ = [
     "OnlineSigner",
     "RefusalCounts",
     "Registry",
+    "RevocationCopies",
     "RunState",
     "ServiceCall",
     "StreamWakeup",

@@ -28,8 +28,17 @@ class Address(BaseModel):
     pid: int
 
 
+def listening_hosts(settings: ModelSettings) -> tuple[str, ...]:
+    """Names or addresses that the serving process binds."""
+    if not settings.listen or settings.host in _WILDCARDS:
+        return (settings.host,)
+    return tuple(dict.fromkeys((settings.host, settings.listen)))
+
+
 def reachable_host(settings: ModelSettings) -> str:
     """Name or address that clients use."""
+    if settings.listen:
+        return settings.listen
     return settings.names[0] if settings.host in _WILDCARDS else settings.host
 
 

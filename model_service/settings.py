@@ -27,6 +27,7 @@ class ModelSettings(BaseSettings):
     bootstrap_servers: str = Field("", description="Kafka for lifecycle.v1; empty: the lake only.")
     namespace: str = ""
     host: str = "127.0.0.1"
+    listen: str = Field("", description="Further address to listen on, which join bundles name.")
     names: tuple[str, ...] = Field(("localhost", "127.0.0.1"), description="Names in the server certificate.")
     enrollment_port: Port = 0
     delivery_port: Port = 0

@@ -7,6 +7,7 @@
     + ServiceUnavailableError
     + NotEnoughDataError      (a training run waits for more rows)
     + LookupFailedError
+    + SourceLostError         (a live source: the device opens it again)
   x RejectedError             it never will: dead-letter it, refuse it, go on
     + ProfileError
       - NoSuchProfileError  (the file is missing, or is something else)
@@ -91,6 +92,13 @@ class LookupFailedError(RetryableError):
     """Profiles or devices could not be read from the lake; never the fault of the message that asked.
 
     Operator action: the message quotes the cause.
+    """
+
+
+class SourceLostError(RetryableError):
+    """A live source that cannot be reached, refuses the device or was lost.
+
+    Operator action: none while it lasts minutes, the device opens it again; else see what the message names.
     """
 
 

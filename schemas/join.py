@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from schemas.channel_documents import GroupName
 from schemas.section import Name
+
+_SINCE_0_3 = ("broker", "broker_tls", "namespace", "profile")
+"""Fields that a device needs to begin with nothing but the bundle."""
 
 
 class JoinBundle(BaseModel):
@@ -22,6 +27,10 @@ class JoinBundle(BaseModel):
         group: Rollout group.
         hardware: Hardware class, checked against each artifact's signed ``custom``.
         families: Model families that the device runs.
+        broker: host:port of Kafka, as the device reaches it; empty: the bundle does not say.
+        broker_tls: Kafka wants mutual TLS there, with the device's certificate.
+        namespace: Prefix of topics.
+        profile: Profile that the device runs, as an object; None: the bundle does not carry it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,3 +45,12 @@ class JoinBundle(BaseModel):
     group: GroupName
     hardware: str
     families: tuple[Name, ...]
+    broker: str = ""
+    broker_tls: bool = False
+    namespace: str = ""
+    profile: dict[str, Any] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Release 0.2.0 refuses keys that it does not know, so they come only where they say something."""
+        return {name: value for name, value in write(self).items() if name not in _SINCE_0_3 or value}

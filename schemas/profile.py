@@ -20,8 +20,9 @@ from pydantic import (
 
 from schemas.decision_policy import DecisionPolicy
 from schemas.learning_policy import GatePolicy, RolloutPolicy, TrainingPolicy
-from schemas.recording_section import YOUNGER_REPLAY_KEYS, Replay
+from schemas.recording_section import KEYED_BY_CHANNEL, YOUNGER_REPLAY_KEYS, Replay
 from schemas.section import Fraction, Name, Probability, Section
+from schemas.source_section import Alignment, SourceMapping
 from schemas.summary_period import with_period
 
 FEATURE_KINDS: dict[str, str] = {
@@ -299,6 +300,8 @@ class Profile(Section):
     drift: DriftPolicy = DriftPolicy()
     clock: ClockPolicy = ClockPolicy()
     replay: Replay = Replay()
+    source: SourceMapping = SourceMapping()
+    align: Alignment = Alignment()
     training: TrainingPolicy = TrainingPolicy()
     gates: GatePolicy = GatePolicy()
     rollout: RolloutPolicy = RolloutPolicy()
@@ -346,6 +349,9 @@ class Profile(Section):
             for key in keys:
                 if not dumped[section][key]:
                     del dumped[section][key]
+        for name, section in (("source", self.source), ("align", self.align)):
+            if section == type(section)():
+                del dumped[name]
         text = json.dumps(dumped, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -376,10 +382,12 @@ class Profile(Section):
         ratio = self.drift.window_s / self.summaries.period_s
         if abs(ratio - round(ratio)) > 1e-9 or ratio < 1:
             raise ValueError("drift.window_s must be a whole multiple of summaries.period_s")
-        for key in ("columns", "decimals", "sentinels", "codes"):
-            unmapped = sorted(set(getattr(self.replay, key)) - set(channels))
+        named = {f"replay.{k}": getattr(self.replay, k) for k in KEYED_BY_CHANNEL}
+        named |= {"source.channels": self.source.channels, "align.channels": self.align.channels}
+        for where, by_channel in named.items():
+            unmapped = sorted(set(by_channel) - set(channels))
             if unmapped:
-                raise ValueError(f"replay.{key} names unknown channels {unmapped}")
+                raise ValueError(f"{where} names unknown channels {unmapped}")
         return self
 
 

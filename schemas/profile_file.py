@@ -9,12 +9,13 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from schemas.absent_file import absent
-from schemas.errors import NoSuchProfileError, ProfileError
+from schemas.errors import DamagedLakeError, NoSuchProfileError, ProfileError
 from schemas.offending_keys import describe
 from schemas.profile import Profile
 from schemas.section import NAME
+from schemas.self_digest import checked
 
-TOML = ".toml"
+TOML, JSON = ".toml", ".json"
 
 
 def parse_profile(text: str, origin: str) -> Profile:
@@ -33,7 +34,7 @@ def parse_profile(text: str, origin: str) -> Profile:
 
 
 def load_profile(path: Path) -> Profile:
-    """Profile from a TOML file.
+    """Profile from a TOML file, or from one of JSON as a join bundle brings it.
 
     Raises:
         ProfileError: The file is missing, no text, no TOML or no valid profile.
@@ -48,12 +49,23 @@ def load_profile(path: Path) -> Profile:
         raise _other_kind(path, "no text in UTF-8") from exc
     except OSError as exc:
         raise ProfileError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
+    if path.suffix == JSON:
+        return _from_json(text, str(path))
     try:
         return parse_profile(text, str(path))
     except ProfileError as exc:
         if path.suffix.lower() != TOML and isinstance(exc.__cause__, tomllib.TOMLDecodeError):
             raise _other_kind(path, "no TOML") from exc
         raise
+
+
+def _from_json(text: str, origin: str) -> Profile:
+    try:
+        return Profile.model_validate(checked(text.encode(), origin))
+    except DamagedLakeError as exc:
+        raise ProfileError(str(exc)) from exc
+    except ValidationError as exc:
+        raise ProfileError(f"{origin}: {describe(exc)}") from exc
 
 
 def _other_kind(path: Path, what: str) -> NoSuchProfileError:

@@ -49,3 +49,5 @@ class Replay(Section):
 
 YOUNGER_REPLAY_KEYS = ("time_columns", "device_column", "decimals", "sentinels", "codes")
 """Keys of ``[replay]`` that release 0.2.0 does not know; each is empty by default."""
+KEYED_BY_CHANNEL = ("columns", "decimals", "sentinels", "codes")
+"""Keys of it that say something channel by channel."""

@@ -168,6 +168,15 @@ class Reporter:
             "blocked": spool.messages.blocked()._asdict(),
         }
 
+    def _broker(self) -> dict[str, Any]:
+        until = self._sender.certificate_until
+        return {
+            "servers": self._settings.bootstrap_servers,
+            "tls": self._settings.broker_tls,
+            "certificate_until": None if until is None else until.isoformat(),
+            "problem": self._sender.broker_problem,
+        }
+
     def _status(self, phase: Phase, waiting: Mapping[str, int]) -> dict[str, Any]:
         return {
             "name": self._settings.name,
@@ -179,6 +188,7 @@ class Reporter:
             "online": self._sender.online,
             "stalled": self._sender.stalled(self._settings.stall_s),
             "waits_because": self._sender.limits.why_wait,
+            "broker": self._broker(),
             "log_ends": {t: {str(p): n for p, n in ends.items()} for t, ends in self._sender.ends.items()},
             **self._spool_part,
             "in_memory": dict(waiting),

@@ -12,12 +12,15 @@ import logging
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from edge_producer.certificate_files import BrokerCertificate, CertificateWatch
 from edge_producer.clock import Clock
+from edge_producer.sending.broker_problem import NOT_ALLOWED, broker_problem
 from edge_producer.sending.delivery_attempts import Attempts, Rejection
 from edge_producer.sending.topic_limits import TopicLimits
 from schemas.envelope import SealedMessage
@@ -43,6 +46,8 @@ RENEW_S = 10.0
 """Longest wait for messages in flight before smaller batches are made."""
 BROKER_ALLOWANCE = 1.04
 RETURN_DELAY_S = 1.0
+REFUSED_S = 30.0
+"""Pause after a broker has said that this device may not write."""
 
 
 @dataclass
@@ -71,17 +76,26 @@ class Sender:
         namespace: Prefix of topic names.
         client_id: Name in the broker's logs.
         clock: Steady seconds.
+        certificates: Give the device's certificate where the broker wants mutual TLS; None: it does not.
 
     Attributes:
         counts: ``messages_sent`` and ``bytes_sent`` (key, headers and value; a resend counts again),
             ``wire_bytes`` (what the sockets carried, protocol included), ``messages_returned``,
             ``messages_rejected``, ``connections_lost``, ``producers_failed``.
         limits: How large a message each topic takes, and whether the cloud reads them.
+        broker_problem: Why the broker cannot be used over TLS; empty: nothing says so.
         ends: By topic and partition the offset behind the last message of ours that the broker acknowledged;
             -1: it did not say where one is.
     """
 
-    def __init__(self, bootstrap_servers: str, namespace: str, client_id: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        namespace: str,
+        client_id: str,
+        clock: Clock,
+        certificates: CertificateWatch | None = None,
+    ) -> None:
         self._config: dict[str, Any] = {
             "bootstrap.servers": bootstrap_servers,
             "client.id": client_id,
@@ -111,9 +125,13 @@ class Sender:
         self._last_progress_s = clock()
         self._not_before_s = 0.0
         self._counted_tx_bytes = 0
-        self._failed = False
+        self._failed = self._refused = False
+        self._refused_until_s = float("-inf")
         self._renew_by_s: float | None = None
         self._connects = 0
+        self._certificates = certificates
+        self._shown: BrokerCertificate | None = None
+        self.broker_problem = ""
         self.counts: Counter[str] = Counter()
         self.ends: dict[str, dict[int, int]] = {}
         self.limits = TopicLimits(bootstrap_servers, self._topics, clock)
@@ -142,8 +160,10 @@ class Sender:
         return bool(len(self._attempts)) and now - self._last_progress_s > patience_s
 
     def connect(self) -> None:
-        """Start to use the network."""
-        if self._producer is None:
+        """Start to use the network; without a certificate, where one is needed, a later call does."""
+        if self._clock() < self._refused_until_s:
+            return
+        if self._producer is None and self._has_certificate():
             self._config["batch.size"] = min(BATCH_BYTES, self.limits.smallest)
             self._producer = Producer(self._config)
             self._generation += 1
@@ -151,6 +171,23 @@ class Sender:
             self._last_progress_s = self._clock()
             self._renew_by_s = None
             self.online = True
+
+    def _has_certificate(self) -> bool:
+        """Take the newest certificate for the next connection; whether there is one, or none is needed."""
+        if self._certificates is None:
+            return True
+        self._shown = self._certificates.current()
+        if self._shown is None:
+            self.broker_problem = self._certificates.problem
+            return False
+        self._config.update(self._shown.client_settings())
+        self.limits.secure(self._shown.client_settings())
+        return True
+
+    @property
+    def certificate_until(self) -> datetime | None:
+        """End of the certificate that the broker is shown; None: it is shown none."""
+        return None if self._shown is None else self._shown.until
 
     def disconnect(self) -> None:
         """Drop every connection at once; the next ``poll`` returns what was in flight.
@@ -214,6 +251,9 @@ class Sender:
         changed = self.limits.poll(reachable=self._connects > 0)
         if changed and self.limits.smallest < self._config["batch.size"]:
             self._renew_by_s = self._renew_by_s or self._clock() + RENEW_S
+        if self._certificates is not None and self._certificates.current() not in (None, self._shown):
+            # The client cannot take another certificate: another client can, once little is in flight.
+            self._renew_by_s = self._renew_by_s or self._clock() + RENEW_S
         if self._renew_by_s is not None:
             busy = len(self._attempts) or self._attempts.judging
             if not busy or self._clock() >= self._renew_by_s:
@@ -241,6 +281,7 @@ class Sender:
         if generation != self._generation:
             return  # of an earlier producer, whose messages were all returned when it was dropped
         if error is None:
+            self.broker_problem = ""
             self._attempts.end(id_)
             self._last_progress_s = self._clock()
             self._outcomes.acked.append(id_)
@@ -273,6 +314,11 @@ class Sender:
         """Start another producer after a fatal error, which breaks the sequence of an idempotent one."""
         if self._producer is not None and self._failed:
             self._failed = False
+            if self._refused:
+                # What the broker does not allow now it will hardly allow at once.
+                self._refused, self._refused_until_s = False, self._clock() + REFUSED_S
+                self.disconnect()
+                return
             log.warning("the Kafka producer failed for good; starting another and sending again")
             self.disconnect()
             self.connect()
@@ -281,10 +327,15 @@ class Sender:
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
             self.counts["producers_failed"] += 1
-            self._failed = True
+            self._failed, self._refused = True, error.code() in NOT_ALLOWED
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001  (the library's own name for it)
             self.counts["connections_lost"] += 1
         self._attempts.disturbed()
+        servers = self._config["bootstrap.servers"]
+        problem = broker_problem(error, servers, self.certificate_until, datetime.now(UTC))
+        if problem and problem != self.broker_problem:
+            log.error("%s", problem)
+            self.broker_problem = problem
         log.info("Kafka: %s", error)
 
     def _on_stats(self, text: str) -> None:

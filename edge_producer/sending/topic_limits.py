@@ -72,7 +72,7 @@ class TopicLimits:
     """
 
     def __init__(self, bootstrap_servers: str, topics: Mapping[str, str], clock: Clock) -> None:
-        self._config = {
+        self._config: dict[str, Any] = {
             "bootstrap.servers": bootstrap_servers,
             "client.id": "edge-limits",
             "log_level": 0,  # the producer says the same
@@ -91,6 +91,10 @@ class TopicLimits:
         self.known = False
         self.answers = 0
         self.cloud_is_older = False
+
+    def secure(self, client_settings: Mapping[str, str]) -> None:
+        """Ask over connections with these settings from the next question on."""
+        self._config.update(client_settings)
 
     @property
     def why_wait(self) -> str:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,10 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from edge_producer.sources.framing import Framed, Framer
-from edge_producer.window import Window
+from edge_producer.sources.recorded_windows import PacedSource
+from edge_producer.sources.samples import SampleBlock
 from schemas.errors import SourceError
-from schemas.instants import from_us
 from schemas.profile import Profile
 from schemas.row_schemas import TimeQuality
 
@@ -28,8 +26,8 @@ TIME_COLUMN = "time"
 BLOCK_ROWS = 8192
 
 
-class CanonicalSource:
-    """Windows of canonical recordings, of all devices in the order in which they are due.
+class CanonicalSource(PacedSource):
+    """Samples, and windows, of canonical recordings, of all devices in the order in which they are due.
 
     ``rows = samples + duplicate + out_of_order``, exactly, and ``samples = in_windows + outside_windows``
     once all windows were taken. ``blank`` and ``absurd`` count cells, which become missing samples; an absurd
@@ -45,8 +43,8 @@ class CanonicalSource:
     """
 
     def __init__(self, folder: Path, profile: Profile, devices: Sequence[str]) -> None:
-        self._profile = profile
-        self._devices = {device: _Device(folder / f"{device}.parquet", profile) for device in devices}
+        super().__init__(profile, devices)
+        self._devices = {device: _Device(folder / f"{device}.parquet", profile, device) for device in devices}
         starts = [d.first_us for d in self._devices.values() if d.first_us is not None]
         self._origin = min(starts, default=0)
 
@@ -59,39 +57,29 @@ class CanonicalSource:
         for device in self._devices.values():
             for name, n in device.counts().items():
                 total[name] += n
-        return dict(total)
+        return {**total, **self.framed_counts()}
 
-    def windows(self) -> Iterator[Window]:
-        """Windows of all devices by their ends; ``due_s`` counts from the first sample of all.
+    def streams(self) -> Mapping[str, Iterator[SampleBlock]]:
+        """Each device's samples.
 
         Raises:
             SourceError: A file cannot be read.
         """
-        streams = [self._framed(device, rows) for device, rows in self._devices.items()]
-        for end_us, device, framed in heapq.merge(*streams, key=lambda item: item[:2]):
-            yield Window(
-                device_id=device,
-                samples=framed.samples,
-                end=from_us(end_us),
-                mono_ns=(end_us - self._origin) * 1000,
-                time_quality=self._devices[device].quality,
-                due_s=(end_us - self._origin) / 1e6,
-            )
+        return {name: device.blocks() for name, device in self._devices.items()}
 
-    def _framed(self, device: str, rows: _Device) -> Iterator[tuple[int, str, Framed]]:
-        for framed in rows.framed():
-            yield framed.end_us, device, framed
+    def origins_us(self) -> tuple[int, int]:
+        """Both clocks count from the first sample of all."""
+        return self._origin, self._origin
 
 
 class _Device:
     """One device's file, read block by block."""
 
-    def __init__(self, path: Path, profile: Profile) -> None:
+    def __init__(self, path: Path, profile: Profile, device_id: str) -> None:
         self._path = path
         self._profile = profile
+        self._device_id = device_id
         self._dtype = np.dtype(np.float64 if any(profile.wide) else np.float32)
-        channels = len(profile.channels)
-        self._framer = Framer(profile.sampling, profile.replay.max_gap_steps, channels, self._dtype)
         self._cells: Counter[str] = Counter(rows=0, blank=0, absurd=0)
         try:
             with pq.ParquetFile(path) as file:
@@ -111,19 +99,18 @@ class _Device:
         self._high = np.array([c.max for c in profile.channels])
 
     def counts(self) -> Mapping[str, int]:
-        return {**self._cells, **self._framer.counts}
+        return self._cells
 
-    def framed(self) -> Iterator[Framed]:
+    def blocks(self) -> Iterator[SampleBlock]:
         names = [TIME_COLUMN, *self._profile.channel_names]
         try:
             with pq.ParquetFile(self._path, pre_buffer=False) as file:
                 for batch in file.iter_batches(batch_size=BLOCK_ROWS, columns=names, use_threads=False):
-                    yield from self._block(batch, names)
+                    yield self._block(batch, names)
         except (pa.ArrowInvalid, OSError) as exc:
             raise SourceError(f"{self._path}: {exc}") from exc
-        self._framer.finish()
 
-    def _block(self, batch: pa.RecordBatch, names: Sequence[str]) -> Iterator[Framed]:
+    def _block(self, batch: pa.RecordBatch, names: Sequence[str]) -> SampleBlock:
         us = batch.column(names[0]).cast(pa.int64()).to_numpy(zero_copy_only=False)
         values = np.column_stack([batch.column(n).to_numpy(zero_copy_only=False) for n in names[1:]])
         below, above = values < self._low, values > self._high
@@ -132,7 +119,7 @@ class _Device:
         self._cells["absurd"] += int(below.sum() + above.sum())
         # Infinities of their side: missing to every model, and a run of them is seen.
         values[above], values[below] = np.inf, -np.inf
-        yield from self._framer.push(us, values.astype(self._dtype))
+        return SampleBlock(self._device_id, us, values.astype(self._dtype), self.quality)
 
 
 def is_canonical(path: Path) -> bool:

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_producer.sources.cells import Instants, Numbers, instants, numbers
-from edge_producer.sources.framing import Framed, Framer
+from edge_producer.sources.recorded_windows import PacedSource
 from edge_producer.sources.recording import Recording, RecordingBlock
-from edge_producer.window import Samples, Window
+from edge_producer.sources.samples import SampleBlock
+from edge_producer.window import Samples
 from schemas.errors import SourceError
-from schemas.instants import from_us, to_us
+from schemas.instants import to_us
 from schemas.profile import Channel, Profile
 from schemas.row_schemas import TimeQuality
 
@@ -23,8 +24,8 @@ MOSTLY = 0.5
 """If more than this share of a column's first cells is unreadable, the profile must be wrong."""
 
 
-class ReplaySource:
-    """Windows of one recording.
+class ReplaySource(PacedSource):
+    """Samples, and windows, of one recording.
 
     ``rows = samples + duplicate + out_of_order + unreadable_time + malformed``, exactly, and
     ``samples = in_windows + outside_windows`` once all windows were taken. ``blank``, ``unparsable`` and
@@ -38,14 +39,13 @@ class ReplaySource:
     """
 
     def __init__(self, path: Path, profile: Profile, device_id: str, start: datetime) -> None:
+        super().__init__(profile, (device_id,))
         self._path = path
         self._profile = profile
         self._device_id = device_id
         self._start_us = to_us(start)
         self._recording = Recording(path, profile)
         self._dtype = np.dtype(np.float64 if any(profile.wide) else np.float32)
-        channels = len(profile.channels)
-        self._framer = Framer(profile.sampling, profile.replay.max_gap_steps, channels, self._dtype)
         self._first_us: int | None = None
         names = ("rows", "unreadable_time", "unclear_time", "blank", "unparsable", "absurd")
         self._counts: Counter[str] = Counter(dict.fromkeys(names, 0))
@@ -55,21 +55,29 @@ class ReplaySource:
         """Numbers of rows and cells read and refused so far, by name."""
         malformed = self._recording.counts["malformed"]
         rows = self._counts["rows"] + malformed
-        return {**self._counts, "rows": rows, "malformed": malformed, **self._framer.counts}
+        return {**self._counts, "rows": rows, "malformed": malformed, **self.framed_counts()}
 
-    def windows(self) -> Iterator[Window]:
-        """Windows in the order of the recording; ``due_s`` counts from its first sample.
+    def streams(self) -> Mapping[str, Iterator[SampleBlock]]:
+        """The recording's samples, in its order.
 
         Raises:
             SourceError: The file cannot be read as the profile says.
         """
+        return {self._device_id: self._blocks()}
+
+    def origins_us(self) -> tuple[int, int]:
+        """Both clocks count from the first sample."""
+        origin = self._first_us or 0
+        return origin, origin
+
+    def _blocks(self) -> Iterator[SampleBlock]:
+        recorded = bool(self._profile.replay.time_column)
+        quality = TimeQuality.RECORDED if recorded else TimeQuality.UNKNOWN
         for block in self._recording.blocks():
             us, values = self._rows(block)
             if self._first_us is None and len(us):
                 self._first_us = int(us[0])
-            for framed in self._framer.push(us, values):
-                yield self._window(framed)
-        self._framer.finish()
+            yield SampleBlock(self._device_id, us, values, quality)
         if not self._counts["rows"]:
             raise SourceError(f"{self._path}: has a header but no rows that could be read")
 
@@ -127,15 +135,3 @@ class ReplaySource:
                 f'(first: {column.first_unparsable!r}); try replay.decimal = "{other}", or map channel '
                 f"'{channel.name}' to another column in replay.columns"
             )
-
-    def _window(self, framed: Framed) -> Window:
-        origin = self._first_us if self._first_us is not None else framed.end_us
-        recorded = bool(self._profile.replay.time_column)
-        return Window(
-            device_id=self._device_id,
-            samples=framed.samples,
-            end=from_us(framed.end_us),
-            mono_ns=(framed.end_us - origin) * 1000,
-            time_quality=TimeQuality.RECORDED if recorded else TimeQuality.UNKNOWN,
-            due_s=(framed.end_us - origin) / 1e6,
-        )

@@ -5,24 +5,27 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import count
 
 import numpy as np
 
+from edge_producer.sources.recorded_windows import PacedSource
 from edge_producer.sources.rotating_machine import RotatingMachine
+from edge_producer.sources.samples import SampleBlock
 from edge_producer.sources.scenario import Scenario
-from edge_producer.window import Samples, Window
+from edge_producer.window import Samples
 from schemas.cohorts import share_of
 from schemas.errors import SourceError
+from schemas.instants import to_us
 from schemas.profile import Profile, Sampling
 from schemas.row_schemas import TimeQuality
 
 GENERATORS: dict[str, type[RotatingMachine]] = {"rotating_machine": RotatingMachine}
 
 
-class SimulateSource:
-    """Windows of simulated devices.
+class SimulateSource(PacedSource):
+    """Samples, and windows, of simulated devices.
 
     Window k of a device ends ``(k + 1) * hop + phase`` after the scenario's start; the phase (less than
     one hop) is the device's own, so that a fleet does not act in one instant. Windows that ended before
@@ -48,38 +51,45 @@ class SimulateSource:
         start: datetime | Callable[[], datetime],
         duration_s: float | None = None,
     ) -> None:
+        super().__init__(profile, devices)
         generator = _generator(profile, scenario)
         self._feeds = [_Feed(generator, profile, device, scenario) for device in devices]
         self._feeds.sort(key=lambda feed: feed.phase_s)
         self._sampling = profile.sampling
         self._scenario_start, self._start = scenario.start, start
+        self._begun: datetime | None = None
         self._duration_s = math.inf if duration_s is None else duration_s
-        self._counts: Counter[str] = Counter(samples=0, blank=0)
+        self._counts: Counter[str] = Counter(blank=0)
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """``samples``: samples sensed; ``blank``: values that dropped out."""
-        return self._counts
+        """``samples``: samples sensed; ``blank``: values that dropped out; and how they were framed."""
+        return {**self._counts, **self.framed_counts()}
 
-    def windows(self) -> Iterator[Window]:
-        """Windows of all devices, by the instant at which they are due."""
+    def streams(self) -> Mapping[str, Iterator[SampleBlock]]:
+        """Each device's samples, hop by hop; the first block is a whole window."""
+        if self._begun is None:
+            self._begun = self._start if isinstance(self._start, datetime) else self._start()
+        offset_s = (self._begun - self._scenario_start).total_seconds()
+        return {feed.device_id: self._blocks(feed, offset_s) for feed in self._feeds}
+
+    def origins_us(self) -> tuple[int, int]:
+        """A device's own clock counts from the scenario's start, ``due_s`` from the source's."""
+        return to_us(self._scenario_start), to_us(self._begun or self._scenario_start)
+
+    def _blocks(self, feed: _Feed, offset_s: float) -> Iterator[SampleBlock]:
         hop_s = self._sampling.hop_s
-        start = self._start if isinstance(self._start, datetime) else self._start()
-        offset_s = (start - self._scenario_start).total_seconds()
         first = max(math.floor(offset_s / hop_s) - 1, _whole_blocks(self._sampling) - 1, 0)
+        whole = True
         for k in count(first):
-            if (k + 1) * hop_s - offset_s > self._duration_s:
+            due_s = (k + 1) * hop_s + feed.phase_s - offset_s
+            if due_s > self._duration_s:
                 return
-            for feed in self._feeds:
-                due_s = (k + 1) * hop_s + feed.phase_s - offset_s
-                if 0 <= due_s <= self._duration_s:
-                    yield self._counted(feed.window(k, due_s))
-
-    def _counted(self, window: Window) -> Window:
-        fresh = window.samples[-self._sampling.hop_samples :]
-        self._counts["samples"] += len(fresh)
-        self._counts["blank"] += int(np.isnan(fresh).sum())
-        return window
+            if due_s >= 0:
+                block = feed.block(k, whole=whole)
+                whole = False
+                self._counts["blank"] += int(np.isnan(block.values).sum())
+                yield block
 
 
 class _Feed:
@@ -90,7 +100,7 @@ class _Feed:
     ) -> None:
         sampling = profile.sampling
         self.phase_s = share_of(device_id, "phase") * sampling.hop_s
-        self._device_id = device_id
+        self.device_id = device_id
         self._scenario = scenario
         self._sampling = sampling
         injections = scenario.of(device_id)
@@ -99,25 +109,28 @@ class _Feed:
         self._clock_steps = [i for i in injections if i.kind == "clock_step"]
         self._blocks: deque[tuple[int, Samples]] = deque(maxlen=_whole_blocks(sampling))
 
-    def window(self, k: int, due_s: float) -> Window:
-        end_s = (k + 1) * self._sampling.hop_s + self.phase_s
+    def block(self, k: int, *, whole: bool) -> SampleBlock:
+        """Samples up to the end of window k: those since the window before, or the whole window."""
+        sampling = self._sampling
+        end_s = (k + 1) * sampling.hop_s + self.phase_s
         wrong_s = sum(i.offset for i in self._clock_steps if i.start_s <= end_s < i.end_s)
-        return Window(
-            device_id=self._device_id,
-            samples=self._samples(k),
-            end=self._scenario.start + timedelta(seconds=end_s + wrong_s),
-            mono_ns=round(end_s * 1e9),
-            time_quality=TimeQuality.SYNCHRONISED,
-            due_s=due_s,
+        samples = self._samples(k)[-sampling.window_samples if whole else -sampling.hop_samples :]
+        ends_s = end_s - np.arange(len(samples) - 1, -1, -1) / sampling.rate_hz
+        return SampleBlock(
+            device_id=self.device_id,
+            us=to_us(self._scenario.start) + np.round(ends_s * 1e6).astype(np.int64),
+            values=samples,
+            quality=TimeQuality.SYNCHRONISED,
+            clock_error_us=round(wrong_s * 1e6),
         )
 
     def _samples(self, k: int) -> Samples:
+        """Samples of all whole blocks that end with window k."""
         hop, kept = self._sampling.hop_samples, dict(self._blocks)
         for number in range(k + 1 - _whole_blocks(self._sampling), k + 1):
             if number not in kept:
                 self._blocks.append((number, self._sensors.block(number, hop)[:, self._columns]))
-        joined = np.concatenate([block for _, block in self._blocks])
-        return joined[-self._sampling.window_samples :]
+        return np.concatenate([block for _, block in self._blocks])
 
 
 def _whole_blocks(sampling: Sampling) -> int:

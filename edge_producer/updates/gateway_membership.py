@@ -7,9 +7,11 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from edge_producer.certificate_files import CERTIFICATE_FILES
 from edge_producer.device_identity import DeviceIdentity
+from edge_producer.join_files import load_join
 from edge_producer.trust import TrustedTime
-from edge_producer.updates.membership import CERTIFICATE_FILES, Membership, load_join
+from edge_producer.updates.membership import Membership
 from edge_producer.updates.schedule import Backoff
 from edge_producer.updates.service_access import UpdaterOptions, has_joined
 from schemas.errors import AccessError, PipelineError

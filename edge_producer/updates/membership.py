@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from pydantic import ValidationError
 
+from edge_producer.certificate_files import CERTIFICATE_FILES
 from edge_producer.device_identity import DeviceIdentity
 from edge_producer.trust import SERVER, TrustedTime
 from edge_producer.updates.service_client import Credentials, EnrolmentClient
@@ -25,30 +26,8 @@ from schemas.self_digest import checked, with_digest
 
 log = logging.getLogger(__name__)
 
-CERTIFICATE_FILES = ("certificate.pem", "certificate.copy.pem")
-"""The certificate and its copy: without one a device cannot renew it, and must be invited again."""
 RENEW_SHARE = 1 / 3
 """A certificate is renewed once less than this share of its lifetime is left."""
-
-
-def load_join(join_dir: Path, folder: Path, device_id: str, disk: Disk) -> JoinBundle | None:
-    """The device's join bundle from the join folder, else as kept when it joined; None where it has none.
-
-    Raises:
-        AccessError: There is a file, but it is not a join bundle of this device.
-    """
-    for path in (join_dir / f"{device_id}.json", folder / "joined.json"):
-        raw = disk.read(path)
-        if raw is None:
-            continue
-        try:
-            join = JoinBundle.model_validate(checked(raw, str(path)))
-        except (ValidationError, DamagedLakeError) as exc:
-            raise AccessError(f"{path} is no join bundle, or is damaged: ask for a new one") from exc
-        if join.device_id != device_id:
-            raise AccessError(f"{path} is the join bundle of {join.device_id}, not of {device_id}")
-        return join
-    return None
 
 
 class Membership:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from edge_producer.certificate_files import CERTIFICATE_FILES
 from edge_producer.device_identity import DeviceIdentity
+from edge_producer.join_files import load_join
 from edge_producer.trust import TrustedTime, TrustVerifier
 from edge_producer.updates.link import ServiceLink
-from edge_producer.updates.membership import CERTIFICATE_FILES, Membership, load_join
+from edge_producer.updates.membership import Membership
 from edge_producer.updates.service_client import DeliveryClient
 from schemas.durable import Disk
 from schemas.errors import AccessError

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from infra.cli.app import session
 from infra.cli.console import AsJson, show_json, show_progress, show_table, show_text
 from infra.cli.model_session import service_settings
 from infra.cli.table_view import moment
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from infra.fleet_client import FleetClient
-    from model_service import Invitation
+    from infra.invitation_list import InvitedDevice
+    from model_service import DeviceNeeds, Invitation
 
 DeviceId = Annotated[str, typer.Argument(metavar="DEVICE")]
 Output = Annotated[
@@ -30,6 +32,13 @@ ValidS = Annotated[
     int, typer.Option(min=0, help="Seconds until the token expires; 0: the service's default.")
 ]
 Group = Annotated[str, typer.Option(help="Rollout group.")]
+
+
+class _Contents(NamedTuple):
+    """What a bundle holds beside addresses and token; ``needs``: None for a device of release 0.2."""
+
+    families: list[str]
+    needs: DeviceNeeds | None
 
 
 def register(app: typer.Typer) -> None:
@@ -72,32 +81,74 @@ def devices(
 
 def invite(  # noqa: PLR0913, PLR0917  (one option each)
     ctx: typer.Context,
-    device_id: DeviceId,
-    profile: Annotated[str, typer.Option(help="Profile that the device runs: a name or a TOML file.")],
+    device_id: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[DEVICE]", help="Its id; with --count, what the ids begin with.", show_default=False
+        ),
+    ] = None,
+    profile: Annotated[
+        str, typer.Option(help="Profile that the device runs: a name or a TOML file.", show_default=False)
+    ] = "",
     site: Site = "local",
     group: Group = "default",
     hardware: Annotated[str, typer.Option(help="Hardware class.")] = "simulated",
     valid_s: ValidS = 0,
     gateway: Annotated[str, typer.Option(help="Gateway that sends for the device.")] = "",
     output: Output = None,
+    number: Annotated[
+        int | None, typer.Option("--count", min=1, help="Invite so many: DEVICE-1, DEVICE-2, ….")
+    ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(help="Invite the devices of a file: columns device_id, profile, site, group, …."),
+    ] = None,
+    release: Annotated[
+        str,
+        typer.Option(help="0.2: the bundle is for a device of that release, which knows no broker in it."),
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Make a join bundle for one device. Carry it there; it is secret until its token is used.
+    """Make join bundles. Carry each to its device; it is secret until its token is used.
 
-    A profile that the lake does not know yet is registered: without it, all that the device sends is refused.
+    A bundle names all that `edgeloop-edge run --join` needs: the service, the broker, the profile. With
+    --count or --csv the output is a folder. A profile that the lake does not know yet is registered: without
+    it, all that the device sends is refused.
     """
+    from infra.invitation_list import InvitedDevice, listed, numbered
+
+    usual = InvitedDevice(device_id or "", profile, site, group, hardware, gateway)
+    if (device_id is None) == (csv is None) or (csv is not None and number is not None):
+        raise typer.BadParameter("give a DEVICE, with or without --count, or --csv FILE")
+    several = csv is not None or number is not None
+    if several and output is None:
+        raise typer.BadParameter("--count and --csv write files: name their folder with -o")
+    one_by_one = [usual] if number is None else numbered(usual, number)
+    invited = listed(csv, usual) if csv is not None else one_by_one
+    if unprofiled := [one.device_id for one in invited if not one.profile]:
+        raise typer.BadParameter(f"--profile: {unprofiled[0]} has none")
+    old = release == "0.2" or release.startswith("0.2.")
+    for one in invited:
+        file = output / f"{one.device_id}.json" if several and output is not None else output
+        _invite_one(ctx, one, valid_s, file, old=old, as_json=as_json)
+
+
+def _invite_one(
+    ctx: typer.Context, one: InvitedDevice, valid_s: int, output: Path | None, *, old: bool, as_json: bool
+) -> None:
     from feature_store.lake import Lake
     from feature_store.lake_registry import ProfileRegistry
+    from infra.stack.device_needs import device_needs, named_profile
     from model_service import Invitation
-    from schemas.profile_file import find_profile
 
-    found = find_profile(profile)
-    invitation = Invitation(device_id, found.name, site, group, hardware, gateway)
-    made = _token(ctx, invitation, valid_s)
     registry = ProfileRegistry(Lake.open(service_settings(ctx).lake_root))
+    found = named_profile(one.profile, registry)
+    invitation = Invitation(one.device_id, found.name, one.site, one.group, one.hardware, one.gateway)
+    made = _token(ctx, invitation, valid_s)
     if found.name not in registry.profiles():
         registry.register(found)
-    _hand_out(ctx, invitation, [found.model.family], made, output, as_json=as_json)
+    needs = None if old else device_needs(session(ctx).settings(), found)
+    _hand_out(ctx, invitation, _Contents([found.model.family], needs), made, output, as_json=as_json)
 
 
 def invite_gateway(
@@ -112,11 +163,13 @@ def invite_gateway(
 
     Devices behind it are invited and join like others: `invite DEVICE --gateway NAME`, or `assign`.
     """
+    from infra.stack.device_needs import device_needs
     from model_service import invitation_of_gateway
 
     invitation = invitation_of_gateway(name, site)
     made = _token(ctx, invitation, valid_s)
-    _hand_out(ctx, invitation, [], made, output, as_json=as_json)
+    needs = device_needs(session(ctx).settings(), None)
+    _hand_out(ctx, invitation, _Contents([], needs), made, output, as_json=as_json)
 
 
 def assign(
@@ -162,7 +215,7 @@ def _token(ctx: typer.Context, invitation: Invitation, valid_s: int) -> dict[str
 def _hand_out(
     ctx: typer.Context,
     invitation: Invitation,
-    families: list[str],
+    contents: _Contents,
     made: dict[str, Any],
     output: Path | None,
     *,
@@ -173,7 +226,9 @@ def _hand_out(
     from schemas.durable import DISK
     from schemas.errors import StackError
 
-    bundle = join_bundle(service_settings(ctx), invitation, families, made["token"])
+    bundle = join_bundle(
+        service_settings(ctx), invitation, contents.families, made["token"], needs=contents.needs
+    )
     text, name = bundle.model_dump_json(indent=1), invitation.device_id
     if output is None:
         show_text(text)

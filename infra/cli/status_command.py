@@ -42,10 +42,19 @@ def unfit_samples(processes: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def _show_listener(found: dict[str, Any]) -> None:
+    """Where devices on other machines reach the broker, and what it denied them of late."""
+    if found.get("listen"):
+        show_text(f"devices on other machines   {found['listen']}")
+    for tried, times in list(found.get("denied", {}).items())[:5]:
+        show_text(f"the broker denied   {tried}   {times} times of late")
+
+
 def _show(found: dict[str, Any]) -> None:
     from infra.job_report import job_news
 
     show_text(f"stack   {found['state']}   broker {found['broker'] or '-'}   state {found['state_dir']}")
+    _show_listener(found)
     if found["processes"]:
         rows = [
             [p["name"], p["state"], p["pid"], _memory(p["memory_mb"]), count(p["restarts"]), p["log"]]

@@ -14,6 +14,15 @@ Port = Annotated[
     int | None, typer.Option(min=1, max=65535, help="Port of the broker.", show_default="a free one")
 ]
 
+Listen = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDR",
+        help="Address of this machine at which devices on others reach it, with mutual TLS.",
+        show_default="loopback only",
+    ),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
@@ -27,6 +36,7 @@ def up(
     port: Port = None,
     broker: Broker = None,
     namespace: Namespace = None,
+    listen: Listen = None,
     as_json: AsJson = False,
 ) -> None:
     """Start broker, topics, lake and workers in the background; they run until `edgeloop down`."""
@@ -34,7 +44,9 @@ def up(
     from infra.stack.stack_file import is_held, stack_troubles
     from infra.stack.supervisor import start_detached
 
-    settings = session(ctx).settings(workers=workers, kafka_port=port, broker=broker, namespace=namespace)
+    settings = session(ctx).settings(
+        workers=workers, kafka_port=port, broker=broker, namespace=namespace, listen=listen
+    )
     already = is_held(settings.state_dir)
     stack = await_ready(settings.state_dir) if already else start_detached(settings, show_progress)
     for line in stack_troubles(settings.state_dir):
@@ -45,6 +57,10 @@ def up(
     if already:
         show_progress("the stack is up already: `edgeloop down` first to start it with other settings")
     show_text(f"broker     {stack.bootstrap_servers}")
+    if stack.devices is not None:
+        show_text(
+            f"devices    {stack.devices.broker} (mutual TLS): `edgeloop fleet invite DEVICE` lets one in"
+        )
     show_text(f"lake       {settings.lake_root}")
     show_text(f"logs       {settings.logs_dir}")
     for line in stack.warnings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,8 +18,22 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    OffsetSpec,
+    ResourcePatternType,
+    ResourceType,
+)
 
+from infra.kafka.device_acls import BrokerRule
+from infra.kafka.kafka_config import NODE_ID
 from schemas.errors import BrokerUnavailableError, StackError
 from schemas.topics import PROVISIONED_TOPICS, Topic
 
@@ -193,6 +207,35 @@ class KafkaAdmin:
                     if exc.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                         raise
 
+    def add_access(self, rules: Sequence[BrokerRule]) -> None:
+        """Add entries to the broker's access list; those that it has already change nothing.
+
+        Raises:
+            BrokerUnavailableError: No answer; calling again is safe.
+            StackError: The broker keeps no access list.
+        """
+        bindings = [_binding(rule) for rule in rules]
+        for future in self._admin.create_acls(bindings, request_timeout=self._timeout_s).values():
+            with _translated("cannot set what devices may do"):
+                future.result()
+
+    def set_broker(self, settings: Mapping[str, str]) -> None:
+        """Set the local broker's settings while it runs; a file that is named anew is read anew.
+
+        Raises:
+            BrokerUnavailableError: No answer; calling again is safe.
+            StackError: The broker refuses them, or cannot read the file.
+        """
+        entries = [
+            ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+            for name, value in settings.items()
+        ]
+        resource = ConfigResource(ResourceType.BROKER, NODE_ID, incremental_configs=entries)
+        done = self._admin.incremental_alter_configs([resource], request_timeout=self._timeout_s)
+        for future in done.values():
+            with _translated("cannot set the broker's certificate"):
+                future.result()
+
     def spans(self, names: Sequence[str]) -> dict[tuple[str, int], OffsetSpan]:
         """First kept and next offset of every partition of the topics; unknown topics are left out."""
         counts = self.topics()
@@ -294,6 +337,18 @@ class KafkaAdmin:
             yield lambda timeout_s: _read_one(consumer, timeout_s)
         finally:
             consumer.close()
+
+
+def _binding(rule: BrokerRule) -> AclBinding:
+    return AclBinding(
+        ResourceType[rule.kind],
+        rule.name,
+        ResourcePatternType.PREFIXED if rule.prefixed else ResourcePatternType.LITERAL,
+        f"User:{rule.principal}",
+        "*",
+        AclOperation[rule.operation],
+        AclPermissionType.ALLOW if rule.allow else AclPermissionType.DENY,
+    )
 
 
 def _read_one(consumer: Consumer, timeout_s: float) -> LogMessage | None:

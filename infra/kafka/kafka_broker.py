@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from infra.kafka.kafka_admin import KafkaAdmin
-from infra.kafka.kafka_config import ExtraListener, server_properties
+from infra.kafka.kafka_config import ExtraListener, TlsListener, server_properties
 from infra.kafka.kafka_jars import require_program, resolve_jars
 from infra.printing import size
 from infra.process.child import ChildProcess
@@ -40,7 +40,7 @@ class KafkaBroker:
         root: Folder of the broker: data, properties, temporary files.
         cache_dir: Root of the jar cache.
         port: Port of clients; None takes a free one.
-        extra: Further listeners, each behind a proxy.
+        extra: Further listeners, each behind a proxy, and the one for devices on other machines.
         log_path: The broker's log; default ``<root>/kafka.log``.
         heap_mb: Largest Java heap, MiB.
         progress: Receives progress lines.
@@ -52,7 +52,7 @@ class KafkaBroker:
         cache_dir: Path,
         *,
         port: int | None = None,
-        extra: Sequence[ExtraListener] = (),
+        extra: Sequence[ExtraListener | TlsListener] = (),
         log_path: Path | None = None,
         heap_mb: int = 512,
         progress: Callable[[str], None] = _no_progress,
@@ -60,7 +60,8 @@ class KafkaBroker:
         self._root = root
         self._cache_dir = cache_dir
         self._wanted_port = port
-        self._extra = tuple(extra)
+        self._extra = tuple(e for e in extra if isinstance(e, ExtraListener))
+        self._devices = next((e for e in extra if isinstance(e, TlsListener)), None)
         self._heap_mb = heap_mb
         self._progress = progress
         self._ports: tuple[int, int] | None = None
@@ -160,8 +161,12 @@ class KafkaBroker:
                     f"port {port} is taken by another program: stop it, or choose another port "
                     "(EDGELOOP_KAFKA_PORT, or unset it to take a free one)"
                 )
+        if self._devices is not None and not is_free(self._devices.port, self._devices.host):
+            raise StackError(f"{self._devices.address} is taken by another program: stop it")
         properties = self._root / "server.properties"
-        properties.write_text(server_properties(self._root / "data", *self._ports, self._extra))
+        properties.write_text(
+            server_properties(self._root / "data", *self._ports, self._extra, self._devices)
+        )
         self._log_start = log_end(self.log_path)
         self._format(java, jars, properties)
         command = self._java(java, jars, "kafka.Kafka", str(properties))
@@ -191,6 +196,7 @@ class KafkaBroker:
             "-Djava.awt.headless=true",
             f"-Djava.io.tmpdir={self._root / 'tmp'}",
             "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+            "-Dorg.slf4j.simpleLogger.log.kafka.authorizer.logger=info",  # what is refused, with who asked
             "-Dorg.slf4j.simpleLogger.showDateTime=true",
             "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
             "-cp",

@@ -17,10 +17,11 @@ from feature_store.lake import Lake
 from feature_store.lake_registry import ProfileRegistry
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.kafka.kafka_broker import KafkaBroker
-from infra.kafka.kafka_config import ExtraListener
+from infra.kafka.kafka_config import ExtraListener, TlsListener
 from infra.process.child import ChildProcess, created_at
 from infra.process.ports import free_ports, is_free
 from infra.settings import StackSettings
+from infra.stack.device_access import DeviceAccess, kept_address
 from infra.stack.join_addresses import JoinAddresses
 from infra.stack.kept_port import keep_front, keep_port, kept_front, kept_port
 from infra.stack.model_processes import SERVING, await_serving, prepare, spawners
@@ -28,6 +29,7 @@ from infra.stack.model_settings import model_settings
 from infra.stack.stack_file import (
     RESTORING,
     BrokerFront,
+    DeviceAddress,
     ProcessEntry,
     StackFile,
     StackLock,
@@ -36,6 +38,7 @@ from infra.stack.stack_file import (
     write_stack,
 )
 from infra.stack.supervision import Supervised
+from model_service import RevocationCopies
 from schemas.durable import ABANDONED_S, DISK
 from schemas.errors import BrokerUnavailableError, DamagedFileError, PipelineError, StackError
 from schemas.folder_access import guard_folder, guard_new_files
@@ -86,6 +89,7 @@ class Stack:
         self._changing = threading.RLock()
         self._watcher: threading.Thread | None = None
         self._addresses: JoinAddresses | None = None
+        self._access: DeviceAccess | None = None
         self._file = StackFile(
             state="starting",
             owner=owner,
@@ -114,6 +118,8 @@ class Stack:
             self._start_broker()
             self._progress("creating topics and tables")
             KafkaAdmin(self.bootstrap_servers).create_topics(self.settings.namespace)
+            if self._access is not None:
+                self._access.admit(self.bootstrap_servers, self.settings.namespace)
             _prepare_lake(self.settings.lake_root)
             for number in range(1, self.settings.workers + 1):
                 self._keep(f"worker-{number}", self._worker_spawner(f"worker-{number}"))
@@ -170,11 +176,12 @@ class Stack:
             return
         port = self.settings.kafka_port or self._earlier_port()
         site = self._earlier_front() or self._new_front(port)
+        devices = self._device_listener({p for p in (port, site.bind_port, site.front_port) if p})
         broker = KafkaBroker(
             self.settings.state_dir / "kafka",
             self.settings.cache_dir,
             port=port,
-            extra=[ExtraListener(SITE_LISTENER, site.bind_port, site.front_port)],
+            extra=[ExtraListener(SITE_LISTENER, site.bind_port, site.front_port), *filter(None, [devices])],
             log_path=self.settings.logs_dir / "kafka.log",
             heap_mb=self.settings.kafka_heap_mb,
             progress=self._progress,
@@ -186,7 +193,26 @@ class Stack:
         keep_port(self.settings.state_dir, broker.port)
         keep_front(self.settings.state_dir, site)
         self.site = site
-        self._publish(bootstrap_servers=self.bootstrap_servers, site=self.site)
+        at = None if devices is None else DeviceAddress(host=devices.host, port=devices.port)
+        self._publish(bootstrap_servers=self.bootstrap_servers, site=self.site, devices=at)
+
+    def _device_listener(self, promised: set[int]) -> TlsListener | None:
+        """The broker's listener for devices on other machines, where it is to have one."""
+        host = self.settings.listen
+        if host is None:
+            if (kept := kept_address(self.settings.state_dir)) is not None:
+                self._progress(
+                    f"devices on other machines know this stack at {kept.broker}, and cannot reach it now: "
+                    f"`edgeloop up --listen {kept.host}`"
+                )
+            return None
+        models = model_settings(self.settings)
+        access = DeviceAccess(
+            self.settings.state_dir, host, models, lambda: RevocationCopies(models.root).all().devices
+        )
+        listener = access.prepare(promised)
+        self._access = access
+        return listener
 
     def _earlier_port(self) -> int | None:
         """Port that this folder's broker had before, if it is free: devices then find the broker again."""
@@ -263,6 +289,8 @@ class Stack:
                 if changed:
                     self._publish()
             self._follow_addresses()
+            if self._access is not None:
+                self._access.update(self.bootstrap_servers)
             if not self._lock.keep():
                 log.error("another process has taken the folder's lock: end one of the two stacks")
             if read_stack(self.settings.state_dir) != self._file:  # somebody damaged or removed it

@@ -81,6 +81,20 @@ class BrokerFront(BaseModel):
     front_port: int
 
 
+class DeviceAddress(BaseModel):
+    """Where devices on other machines find the broker."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str
+    port: int
+
+    @property
+    def broker(self) -> str:
+        """host:port for clients."""
+        return f"{self.host}:{self.port}"
+
+
 class StackFile(BaseModel):
     """Content of ``stack.json``.
 
@@ -90,6 +104,7 @@ class StackFile(BaseModel):
         created: Start time of the owner, UTC seconds.
         own_broker: False: the broker is somebody else's cluster.
         site: None for somebody else's broker.
+        devices: None: devices on other machines cannot reach the broker.
         error: Why the start failed.
         warnings: What does not work though the stack is ready.
     """
@@ -106,6 +121,7 @@ class StackFile(BaseModel):
     own_broker: bool = True
     namespace: str = ""
     site: BrokerFront | None = None
+    devices: DeviceAddress | None = None
     processes: tuple[ProcessEntry, ...] = ()
     error: str | None = None
     warnings: tuple[str, ...] = ()

@@ -18,6 +18,7 @@ from feature_store.lake import Lake
 from feature_store.sound_cut import SoundCut
 from feature_store.stopped_tasks import StoppedTasks
 from infra.job_report import collect_jobs, job_problems
+from infra.kafka.denied_requests import newest_denied
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.kafka.lag import lags
 from infra.printing import count
@@ -54,6 +55,8 @@ def collect_status(settings: StackSettings) -> dict[str, Any]:
         "state": _state(stack, up),
         "state_dir": str(settings.state_dir),
         "broker": address,
+        "listen": stack.devices.broker if stack is not None and up and stack.devices is not None else None,
+        "denied": newest_denied(settings.logs_dir / "kafka.log") if up else {},
         "namespace": stack.namespace if stack is not None and up else settings.namespace,
         "owner": {"command": stack.owner, "pid": stack.pid} if stack is not None and up else None,
         "processes": _processes(stack) if stack is not None and up else [],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from model_service.address import Address, read_address
 from model_service.identity.authority import read_ca
@@ -13,6 +15,23 @@ from model_service.settings import ModelSettings
 from model_service.trust.published_files import PublishedFiles
 from schemas.errors import OperatorError, ServiceUnavailableError
 from schemas.join import JoinBundle
+
+
+@dataclass(frozen=True)
+class DeviceNeeds:
+    """What a device needs beside its model service to begin with nothing but its bundle.
+
+    Attributes:
+        broker: host:port of Kafka, as the device reaches it.
+        broker_tls: Kafka wants mutual TLS there.
+        namespace: Prefix of topics.
+        profile: The profile as an object; None: a gateway, which has none.
+    """
+
+    broker: str = ""
+    broker_tls: bool = False
+    namespace: str = ""
+    profile: dict[str, Any] | None = None
 
 
 def invite(
@@ -47,8 +66,17 @@ def join_bundle(
     families: Sequence[str],
     token: str,
     address: Address | None = None,
+    needs: DeviceNeeds | None = None,
 ) -> JoinBundle:
     """A join bundle around a token.
+
+    Args:
+        settings: Settings of the deployment.
+        invitation: Identity of the device.
+        families: Model families that it runs.
+        token: Single use.
+        address: Where the device will find the service; None: the address that the serving process wrote.
+        needs: Broker and profile; None: the device is told of them in another way.
 
     Raises:
         ServiceUnavailableError: No serving process has ever written its address.
@@ -73,6 +101,7 @@ def join_bundle(
         group=invitation.group,
         hardware=invitation.hardware,
         families=tuple(families),
+        **({} if needs is None else asdict(needs)),
     )
 
 

@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from model_service.address import Address, reachable_host, read_address, write_address
+from model_service.address import Address, listening_hosts, reachable_host, read_address, write_address
 from model_service.service.connections.connection_relay import ConnectionRelay
 from model_service.service.connections.known_ports import read_ports, write_ports
 from model_service.settings import ModelSettings
@@ -57,6 +57,7 @@ class ServePorts:
         self, settings: ModelSettings, relay: ConnectionRelay, enrollment: Path, delivery: Path
     ) -> None:
         self._settings, self._relay = settings, relay
+        self._hosts = listening_hosts(settings)
         self._known, earlier = read_ports(settings.ports_file), read_address(settings)
         if earlier is not None:  # 0.2.0 wrote this file alone
             self._known = self._known.with_ports(earlier.enrollment_port, earlier.delivery_port)
@@ -96,7 +97,7 @@ class ServePorts:
 
     async def _bind(self, way: _Way) -> None:
         if way.chosen:
-            way.port = self._relay.listen(self._settings.host, way.chosen, way.socket)
+            way.port = self._relay.listen(self._hosts, way.chosen, way.socket)
             return
         bound = []
         for number, port in enumerate(way.before):
@@ -105,7 +106,7 @@ class ServePorts:
             else:
                 way.missing.append(port)
                 log.warning("port %d is taken by another program: devices that know only it wait", port)
-        way.port = bound[0] if bound else self._relay.listen(self._settings.host, 0, way.socket)
+        way.port = bound[0] if bound else self._relay.listen(self._hosts, 0, way.socket)
 
     async def _tried(self, port: int, way: _Way, tries: int) -> bool:
         for _ in range(tries - 1):
@@ -116,7 +117,7 @@ class ServePorts:
 
     def _listen(self, port: int, way: _Way) -> bool:
         try:
-            self._relay.listen(self._settings.host, port, way.socket)
+            self._relay.listen(self._hosts, port, way.socket)
         except OperatorError:
             return False
         return True

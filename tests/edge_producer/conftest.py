@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.edge_producer.spool_rig import SpoolRig
+from tests.simulators.mqtt_broker import MqttBroker
 from tests.simulators.update_service import UpdateService
 
 
@@ -21,6 +22,22 @@ def rigs() -> Iterator[Callable[..., SpoolRig]]:
     yield rig
     for each in made:
         each.close()
+
+
+@pytest.fixture(scope="module")
+def mqtt_brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], MqttBroker]]:
+    """Starts a real broker for each version of MQTT that is asked for, until the file's tests end."""
+    made: dict[str, MqttBroker] = {}
+
+    def broker(version: str) -> MqttBroker:
+        if version not in made:
+            made[version] = MqttBroker(tmp_path_factory.mktemp("mqtt"), version)
+            made[version].start()
+        return made[version]
+
+    yield broker
+    for each in made.values():
+        each.stop()
 
 
 @pytest.fixture

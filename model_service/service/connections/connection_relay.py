@@ -34,6 +34,7 @@ _LINGER_S: Final = 10.0
 """How long the rest of a connection may take once one side has ended."""
 _RESET: Final = struct.pack("ii", 1, 0)
 _NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_TRIES: Final = 10
 _FREED: Final = 64
 """Silent strangers that are ended where descriptors run out all the same."""
 
@@ -67,23 +68,28 @@ class ConnectionRelay:
         self._resume_at: float | None = None
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
 
-    def listen(self, host: str, port: int, target: Path) -> int:
+    def listen(self, host: str | Sequence[str], port: int, target: Path, tries: int = _TRIES) -> int:
         """Bind a port, and accept its connections as soon as the thread runs.
 
         Args:
-            host: Name or address.
-            port: 0: any.
+            host: Name or address, or several.
+            port: 0: any that all of them have free.
             target: gRPC's Unix socket.
+            tries: How often any port may turn out to be taken on one of several hosts.
 
         Raises:
             OperatorError: The port is taken, or cannot be bound.
         """
+        hosts = (host,) if isinstance(host, str) else host
         try:
-            bound = _bind(host, port)
+            bound = _bind(hosts, port)
         except OSError as exc:
             taken = exc.errno == errno.EADDRINUSE
+            if taken and not port and tries > 1:
+                return self.listen(host, port, target, tries - 1)
             reason = "the port is taken" if taken else exc.strerror or exc
-            raise OperatorError(f"the model service cannot listen on {host}:{port}: {reason}") from exc
+            where = ", ".join(f"{name}:{port}" for name in hosts)
+            raise OperatorError(f"the model service cannot listen on {where}: {reason}") from exc
         at = int(bound[0].getsockname()[1])
         self._bound.extend((listener, target) for listener in bound)
         self._wake()
@@ -267,13 +273,18 @@ class ConnectionRelay:
         self._bound.clear()
 
 
-def _bind(host: str, port: int) -> list[socket.socket]:
-    """Listening sockets for every address of the host, all on one port."""
-    name = host.strip("[]")
-    found = socket.getaddrinfo(name or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+def _bind(hosts: Sequence[str], port: int) -> list[socket.socket]:
+    """Listening sockets for every address of the hosts, all on one port."""
+    found = [
+        (name, family, address)
+        for name in (host.strip("[]") for host in hosts)
+        for family, *_, address in socket.getaddrinfo(
+            name or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    ]
     bound: list[socket.socket] = []
     try:
-        for family, *_, address in found:
+        for name, family, address in found:
             at = bound[0].getsockname()[1] if bound else port
             listener = socket.socket(family, socket.SOCK_STREAM)
             bound.append(listener)

@@ -1,0 +1,89 @@
+"""What a device says of itself: `edgeloop-edge status`, from its own files, without a network."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from edge_producer.settings import EdgeSettings
+from edge_producer.status_file import read_status
+from schemas.escaping import escaped_line
+
+NOT_USED = (
+    "malformed", "unmapped", "unreadable_time", "unparsable", "blank", "absurd", "duplicate", "late", "ahead",
+    "out_of_order", "overrun", "retained", "unrouted", "other_device", "unknown_channel", "surplus", "stuck",
+    "missing", "gaps", "skipped",
+)  # fmt: skip
+"""What a source counts that a person may have to look at, in the order of its way."""
+EXIT_DONE, EXIT_FAILED = 0, 1
+
+
+def print_edge_status(settings: EdgeSettings, *, as_json: bool) -> int:
+    """Print it; the exit code says whether there is one."""
+    status = read_status(settings.status_path)
+    if status is None:
+        sys.stderr.write(f"no status in {settings.state_dir}: nothing has run there\n")
+        return EXIT_FAILED
+    if as_json:
+        sys.stdout.write(json.dumps(status) + "\n")
+        return EXIT_DONE
+    for line in status_lines(status, datetime.now(UTC)):
+        sys.stdout.write(escaped_line(line) + "\n")
+    return EXIT_DONE
+
+
+def status_lines(status: Mapping[str, Any], now: datetime) -> Iterator[str]:
+    """A few lines for a person.
+
+    Args:
+        status: As the process writes it.
+        now: To say how old it is.
+    """
+    age_s = (now - datetime.fromisoformat(status["updated"])).total_seconds()
+    yield f"{status['name']}: {status['phase']}, profile {status['profile']}, as of {age_s:.0f} s ago"
+    for device, decision in status["decisions"].items():
+        yield f"  {device}: decides {decision or 'nothing yet'}"
+    yield from _source_lines(status)
+    books, queue = status["books"], status["queue"]
+    sent = f"{books['acked']} received by the cloud, {queue['unsent']} messages wait"
+    yield f"rows: {books['sensed']} sensed, {sent}"
+    yield from _broker_lines(status, now)
+    for device, models in status.get("models", {}).items():
+        said = " ".join(str(models[k]) for k in ("state", "result", "attack", "detail") if models[k])
+        yield f"model of {device}: {models['version']} {said}"
+    if status["waits_because"]:
+        yield f"  waits: {status['waits_because']}"
+
+
+def _broker_lines(status: Mapping[str, Any], now: datetime) -> Iterator[str]:
+    broker = status.get("broker", {})  # a status of 0.2.0 has none
+    where = f" {broker['servers']}" if broker else ""
+    reached = status["online"] and not status.get("stalled") and not broker.get("problem")
+    yield f"broker{where}: {'reached' if reached else 'not reached: rows wait in the spool'}"
+    if broker.get("problem"):
+        yield f"  {broker['problem']}"
+    if broker.get("certificate_until"):
+        left_h = (datetime.fromisoformat(broker["certificate_until"]) - now).total_seconds() / 3600
+        yield f"  certificate: {f'valid for {left_h:.1f} h' if left_h > 0 else f'ended {-left_h:.1f} h ago'}"
+    blocked = status.get("blocked")
+    if blocked and blocked["messages"]:
+        yield f"  blocked: {blocked['messages']} messages, {blocked['rows']} rows: {blocked['reason']}"
+
+
+def _source_lines(status: Mapping[str, Any]) -> Iterator[str]:
+    state, counts = status.get("source_state"), status["source"]
+    if state is None:
+        yield f"source: {counts.get('samples', 0)} samples"
+    else:
+        yield (
+            f"source {state['address']}: {state['phase']}, {counts.get('samples', 0)} samples, "
+            f"silent for {state['silent_s']:.1f} s, opened again {state['restarts']} times"
+        )
+        if state["error"]:
+            yield f"  failed: {state['error']}"
+    odd = [f"{counts[name]} {name.replace('_', ' ')}" for name in NOT_USED if counts.get(name)]
+    if odd:
+        yield f"  counted: {', '.join(odd)}"

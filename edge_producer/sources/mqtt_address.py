@@ -1,0 +1,160 @@
+"""Reads the address of an MQTT source, and says which message is of which device and channels. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from urllib.parse import parse_qs
+
+from schemas.errors import SourceError
+from schemas.profile import Profile
+
+PLAIN, SECURE = "mqtt", "mqtts"
+PORTS = {PLAIN: 1883, SECURE: 8883}
+VERSIONS = ("3.1.1", "5")
+DEVICE = "{device}"
+OPTIONS = ("version", "qos", "client_id", "keepalive")
+
+
+@dataclass(frozen=True)
+class MqttAddress:
+    """``mqtt://host:port/topic?version=5&qos=1``.
+
+    Attributes:
+        topic: Topic filter; ``{device}`` in it stands for the id of each device.
+        client_id: Empty: a random one.
+        keepalive_s: Time without a word after which the broker is asked whether it lives.
+    """
+
+    host: str
+    port: int
+    secure: bool
+    topic: str
+    version: str = "3.1.1"
+    qos: int = 1
+    client_id: str = ""
+    keepalive_s: int = 15
+
+    @property
+    def shown(self) -> str:
+        """For logs and the status."""
+        return f"{SECURE if self.secure else PLAIN}://{self.host}:{self.port}/{self.topic}"
+
+    @classmethod
+    def parse(cls, text: str) -> MqttAddress:
+        """The address from its text.
+
+        Raises:
+            SourceError: It is malformed; the message says how one looks.
+        """
+        # Not by urlsplit: '#' is a wildcard here.
+        scheme, _, rest = text.partition("://")
+        place, _, rest = rest.partition("/")
+        topic, _, query = rest.partition("?")
+        if "@" in place:
+            raise SourceError(f"{scheme}://…: name user and password by the settings, not in the address")
+        host, colon, port = place.rpartition(":")
+        if not colon or place.endswith("]"):
+            host, port = place, ""
+        host = host.strip("[]")
+        given = parse_qs(query, keep_blank_values=True)
+        strange = sorted(set(given) - set(OPTIONS))
+        if scheme not in PORTS or not host or strange:
+            problem = f"has unknown options {', '.join(strange)}" if strange else "is no address"
+            raise SourceError(
+                f"source '{text}' {problem}: write mqtt://host:1883/topic or mqtts://host:8883/topic, "
+                f"and behind it, after '?', any of {', '.join(OPTIONS)}"
+            )
+        option = {name: values[-1] for name, values in given.items()}
+        version = option.get("version", "3.1.1")
+        if version not in VERSIONS:
+            raise SourceError(f"source '{text}': MQTT {version} is not spoken here; {' or '.join(VERSIONS)}")
+        return cls(
+            host=host,
+            port=_number(text, "port", port, PORTS[scheme], 65535),
+            secure=scheme == SECURE,
+            topic=topic,
+            version=version,
+            qos=_number(text, "qos", option.get("qos", ""), 1, 2),
+            client_id=option.get("client_id", ""),
+            keepalive_s=_number(text, "keepalive", option.get("keepalive", ""), 15, 65535),
+        )
+
+
+@dataclass(frozen=True)
+class Route:
+    """What messages of one topic filter hold.
+
+    Attributes:
+        device_id: Whose they are; empty: they say so themselves, or there is one device.
+        channels: What they may hold.
+        declared: ``[source.channels]`` names the filter for these channels: other routes do not count then.
+    """
+
+    topic: str
+    device_id: str
+    channels: tuple[str, ...]
+    declared: bool = False
+
+    def plain(self, topic: str) -> str:
+        """The channel that a plain number on a topic is of; empty: none."""
+        last = topic.rpartition("/")[2]
+        if last in self.channels:
+            return last
+        exact = self.declared or not {"+", "#"} & set(self.topic.split("/"))
+        return self.channels[0] if exact and len(self.channels) == 1 else ""
+
+    def matches(self, topic: str) -> bool:
+        """Whether the filter takes a topic, as the specification says (4.7)."""
+        wanted, given = self.topic.split("/"), topic.split("/")
+        if topic.startswith("$") and not self.topic.startswith("$"):
+            return False
+        for place, level in enumerate(wanted):
+            if level == "#":
+                return True
+            if place >= len(given) or level not in ("+", given[place]):
+                return False
+        return len(wanted) == len(given)
+
+
+def routes(address: MqttAddress, profile: Profile, devices: Sequence[str]) -> tuple[Route, ...]:
+    """One route for each topic filter and device.
+
+    Raises:
+        SourceError: A channel has no topic, or several devices cannot be told apart.
+    """
+    by_filter: dict[tuple[str, bool], list[str]] = {}
+    for name in profile.channel_names:
+        own = profile.source.channels.get(name)
+        place = (own.topic, True) if own is not None and own.topic else (address.topic, False)
+        by_filter.setdefault(place, []).append(name)
+    if ("", False) in by_filter:
+        names = ", ".join(by_filter["", False])
+        raise SourceError(
+            f"no topic for {names}: name one behind the host, as mqtt://host/plant/#, or in [source.channels]"
+        )
+    return tuple(_each(by_filter, profile, devices))
+
+
+def _each(
+    by_filter: dict[tuple[str, bool], list[str]], profile: Profile, devices: Sequence[str]
+) -> Iterator[Route]:
+    for (topic, declared), names in by_filter.items():
+        channels = tuple(names)
+        if DEVICE in topic:
+            yield from (Route(topic.replace(DEVICE, d), d, channels, declared) for d in devices)
+        elif len(devices) == 1 or profile.source.device_field:
+            yield Route(topic, "", channels, declared)
+        else:
+            raise SourceError(
+                f"{len(devices)} devices on topic '{topic}': write {DEVICE} where their id stands, or name "
+                "[source] device_field"
+            )
+
+
+def _number(text: str, name: str, given: str, default: int, most: int) -> int:
+    if not given:
+        return default
+    if not given.isdecimal() or int(given) > most:
+        raise SourceError(f"source '{text}': {name} has to be a number up to {most}")
+    return int(given)

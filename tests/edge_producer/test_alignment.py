@@ -181,3 +181,18 @@ def test_regular_samples_come_out_as_they_went_in(policy):
         grid.give(step if step == 0 or policy == "interpolate" else step + jitter[step], heat=step, load=step)
     grid.end()
     assert list(grid.shown.values()) == [(k, k) for k in range(50)]
+
+
+def test_strays_between_good_times_are_no_clock_that_was_set():
+    grid = Grid().give(0, heat=0, load=0)
+    for step in range(1, 6):
+        grid.give(step + 5_000, now=step, heat=9, load=9).give(step, heat=step, load=step)
+    assert grid.shown == {k: (k, k) for k in range(6)}
+    assert (grid.count("ahead"), grid.count("clock_steps")) == (10, 0)
+
+
+def test_a_mean_leaves_out_what_cannot_be_and_is_that_where_there_is_nothing_else():
+    grid = Grid(policy="mean", wait_s=STEP_S).give(0, heat=0, load=0)
+    grid.give(0.7, heat=9831, load=51).give(1.2, heat=30, load=52).end()
+    assert grid.shown[1] == (30, math.inf)
+    assert grid.count("absurd") == 3

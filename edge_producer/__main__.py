@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import signal
 import sys
 import threading
@@ -12,7 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from edge_producer.bundle import load_bundle
-from edge_producer.command_line import parse_arguments
+from edge_producer.command_line import parse_arguments, usual_state_dir
 from edge_producer.device_identity import DeviceKeys
 from edge_producer.edge_status import print_edge_status
 from edge_producer.fail_safe import FailSafe
@@ -49,7 +50,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run until the source ends or a signal comes, or update once; what could not be sent stays spooled."""
     try:
         command = parse_arguments(sys.argv[1:] if argv is None else argv)
-        settings = load_settings(command.given, UNNEEDED if command.name == "status" else None)
+        unneeded = UNNEEDED if command.name == "status" else {}
+        settings = load_settings(command.given, {"state_dir": usual_state_dir(os.environ), **unneeded})
     except ValueError as exc:
         sys.stderr.write(escaped_block(f"edge_producer: {exc}\n"))
         return EXIT_MISUSE

@@ -36,6 +36,11 @@ class EdgeCommand:
     as_json: bool = False
 
 
+def usual_state_dir(environ: Mapping[str, str]) -> Path:
+    """Where the device's own folder is if nobody says: one of the user who runs it."""
+    return Path(environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "edgeloop-edge"
+
+
 def parse_arguments(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> EdgeCommand:
     """The command, and the settings of its flags and its file.
 
@@ -43,9 +48,10 @@ def parse_arguments(argv: Sequence[str], environ: Mapping[str, str] | None = Non
         ValueError: The file of settings cannot be read, or names an unknown setting.
         SystemExit: The arguments are none, or ask for help, which was printed.
     """
+    environ = os.environ if environ is None else environ
     asked = _parser().parse_args(list(argv))
     given: dict[str, tuple[Any, str]] = {}
-    config = asked.config or (os.environ if environ is None else environ).get(CONFIG)
+    config = asked.config or environ.get(CONFIG)
     if config:
         given |= {name: (value, f"{config}: {name}") for name, value in _read(Path(config)).items()}
     flags = {name: getattr(asked, name) for name in _flags()}

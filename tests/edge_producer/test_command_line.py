@@ -18,7 +18,6 @@ from edge_producer.status_file import read_status
 from tests.edge_producer.source_rigs import profile
 from tests.waiting import wait_until
 
-
 NO_BROKER = ["--bootstrap-servers", "127.0.0.1:1", "--drain-timeout-s", "0.1", "--stop-timeout-s", "0.1"]
 
 

@@ -11,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_producer.sources.alignment import Aligner, GridRow
+from edge_producer.sources.stuck_channels import StuckChannels
 from schemas.instants import to_us
 from tests.edge_producer.source_rigs import START, STEP_S, profile
 
 BASE = to_us(START)
 STEP = round(STEP_S * 1e6)
+COLUMNS = st.lists(st.sampled_from([1.0, 2.0, None]), min_size=1, max_size=40)
 
 
 class Grid:
@@ -196,3 +198,24 @@ def test_a_mean_leaves_out_what_cannot_be_and_is_that_where_there_is_nothing_els
     grid.give(0.7, heat=9831, load=51).give(1.2, heat=30, load=52).end()
     assert grid.shown[1] == (30, math.inf)
     assert grid.count("absurd") == 3
+
+
+@given(
+    st.lists(st.sampled_from([1.0, 2.0, None]), min_size=1, max_size=40),
+    st.integers(1, 40),
+    st.integers(1, 6),
+)
+def test_stuck_samples_are_the_same_however_a_recording_is_cut_into_blocks(column, cut, span):
+    used = profile(align={"channels": {"heat": {"stuck_s": float(span)}}})
+    values = np.array([[np.nan if v is None else v, 0.0] for v in column], dtype=np.float32)
+    us = np.arange(len(column)) * 1_000_000
+    whole, parts = StuckChannels(used), StuckChannels(used)
+    found = [parts.look(us[k : k + cut], values[k : k + cut]) for k in range(0, len(us), cut)]
+    np.testing.assert_array_equal(whole.look(us, values), np.concatenate(found))
+    assert whole.count == parts.count
+    since, newest = 0, None
+    for at, value in enumerate(column):
+        if value is not None and value != newest:
+            since, newest = at, value
+        missing = value is None or at - since > span
+        assert np.isnan(np.concatenate(found)[at, 0]) == missing

@@ -129,7 +129,6 @@ def test_windows_overlap_and_skip_as_the_profile_says(read):
     assert (counts["in_windows"], counts["outside_windows"]) == (4, 7)
 
 
-@pytest.mark.parametrize("kind", LIVE)
 def test_a_sensor_that_repeats_one_value_for_too_long_is_missing_and_counted(read):
     windows, counts = read([(k, 20, k) for k in range(6)], align={"stuck_s": 25.0})
     assert shown(windows)[-1] == (5, [[None, 4], [None, 5]])

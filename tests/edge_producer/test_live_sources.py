@@ -11,6 +11,9 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
+from edge_producer.actions import ActionRunner, load_actions
+from edge_producer.fail_safe import FailSafe
+from edge_producer.process_parts import ProcessParts
 from edge_producer.runner import Runner
 from edge_producer.settings import EdgeSettings
 from edge_producer.sources.samples import Sample, SampleBlock
@@ -89,7 +92,7 @@ def test_a_source_that_is_faster_than_the_device_waits_for_it():
     first = next(windows)
     wait_until(lambda: opened and opened[0].given >= 17, what="a source that is ahead")
     assert first is not None
-    assert opened[0].given <= 17
+    assert opened[0].given <= 16 + 16 + 1  # taken by the one look, waiting, and in the source's hand
     windows.close()
 
 
@@ -198,3 +201,27 @@ def test_while_its_source_fails_a_device_decides_fail_safe_and_its_status_says_w
     assert status()["source_state"]["error"] == "OSError: unplugged"
     assert status()["source"]["malformed"] == 1
     assert status()["counters"]["windows_unscored"] > 0
+
+
+def test_the_fail_safe_is_commanded_before_a_source_is_waited_for_that_hangs(tmp_path):
+    """Its thread gets two seconds to end; a machine that must stand still does not."""
+    used = profile(**QUICK, decision={"fail_safe": "stand_still"})
+    order: list[str] = []
+
+    class Hanging(Given):
+        def close(self) -> None:
+            order.append("closed")
+
+    class Noted(FailSafe):
+        def end(self) -> None:
+            order.append("fail-safe")
+            super().end()
+
+    hanging = threading.Event()
+    source = live(lambda: Hanging(used, iter([hanging])), used)
+    made = settings(tmp_path, duration_s=0.2)
+    fail_safe = Noted(ActionRunner(load_actions(None)), ("d1",), "stand_still", tmp_path)
+    parts = ProcessParts(fail_safe=fail_safe)
+    Runner(made, used, source, FirstSample(width=1), parts=parts).run(threading.Event())
+    hanging.set()
+    assert order[:2] == ["fail-safe", "closed"]

@@ -17,6 +17,7 @@ from tests.edge_producer.source_rigs import START, STEP_S, profile
 
 BASE = to_us(START)
 STEP = round(STEP_S * 1e6)
+TENTHS = st.integers(1, 80).filter(lambda t: t % 10 != 5)  # no time lies between two instants
 COLUMNS = st.lists(st.sampled_from([1.0, 2.0, None]), min_size=1, max_size=40)
 
 
@@ -219,3 +220,46 @@ def test_stuck_samples_are_the_same_however_a_recording_is_cut_into_blocks(colum
             since, newest = at, value
         missing = value is None or at - since > span
         assert np.isnan(np.concatenate(found)[at, 0]) == missing
+
+
+def by_definition(points: dict[int, float], policy: str, instant: int, max_age: float) -> float:
+    """What an instant has, from all points: times are in tenths of a step, values limited to their range."""
+    before = max((t for t in points if t <= instant), default=None)
+    after = min((t for t in points if t >= instant), default=None)
+    own = [t for t in points if instant - 5 < t < instant + 5]
+    if policy == "mean" and any(math.isfinite(points[t]) for t in own):
+        return float(np.mean([points[t] for t in own if math.isfinite(points[t])]))
+    if policy == "interpolate":
+        if before is None or after is None or after - before > max_age:
+            fresh = before is not None and instant - before <= max_age
+            return points[before] if fresh else math.nan
+        if math.isfinite(points[before]) and math.isfinite(points[after]):
+            return float(np.interp(instant, [before, after], [points[before], points[after]]))
+        return points[before] if instant - before < after - instant or before == after else points[after]
+    newest = max(own, default=max((t for t in points if t < instant), default=None))
+    return math.nan if newest is None or instant - newest > max_age else points[newest]
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.dictionaries(
+        st.integers(1, 80).filter(lambda t: t % 10 != 5),
+        st.sampled_from([-50.0, 7.0, 30.0, 150.0, 9831.0, -51.0]),
+    ),
+    st.sampled_from(["last", "mean", "interpolate"]),
+    st.sampled_from([4.0, 9.0, 10.0, 20.0, 31.0]),
+    st.randoms(),
+)
+def test_each_policy_gives_what_its_definition_says_in_whatever_order_values_come(later, policy, age, random):
+    grid = Grid(policy=policy, max_age_s=age * STEP_S / 10, wait_s=1e6).give(0, now=0, heat=20.0)
+    order = list(later)
+    random.shuffle(order)
+    for tenth in order:
+        grid.give(tenth / 10, now=0, heat=later[tenth])
+    grid.end()
+    limited = {t: v if -50 <= v <= 150 else math.copysign(math.inf, v) for t, v in {0: 20.0, **later}.items()}
+    found = [row.values[0] for row in grid.rows]
+    expected = [by_definition(limited, policy, 10 * k, age) for k in range(len(found))]
+    np.testing.assert_allclose(found, expected)
+    assert grid.count("reordered") == sum(t < max(order[:n]) for n, t in enumerate(order) if n)
+    assert grid.count("absurd") == sum(math.isinf(v) for v in limited.values())

@@ -45,9 +45,10 @@ def parse_arguments(argv: Sequence[str], environ: Mapping[str, str] | None = Non
         ValueError: The file of settings cannot be read, or names an unknown setting.
         SystemExit: The arguments are none, or ask for help, which was printed.
     """
+    environ = os.environ if environ is None else environ
     asked = _parser().parse_args(list(argv))
     given: dict[str, tuple[Any, str]] = {}
-    config = asked.config or (os.environ if environ is None else environ).get(CONFIG)
+    config = asked.config or environ.get(CONFIG)
     if config:
         given |= {name: (value, f"{config}: {name}") for name, value in _read(Path(config)).items()}
     flags = {name: getattr(asked, name) for name in _flags()}

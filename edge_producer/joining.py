@@ -17,6 +17,7 @@ from schemas.join import JoinBundle
 FOLDER = "edgeloop-edge"
 """Folder in the user's state folder: below it each device that was begun without --state-dir has its own."""
 _STATE = f"{ENV_PREFIX}STATE_DIR"
+_DEVICES = f"{ENV_PREFIX}DEVICES"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -36,7 +37,9 @@ def usual_settings(
     variables = os.environ if environ is None else environ
     named = _named_folder(given, variables)
     try:
-        return _of_bundle(join, named, given, variables) if join else _as_kept(named, variables)
+        if join:
+            return _of_bundle(join, named, given, variables)
+        return _as_kept(named, _first_device(given, variables), default_root(variables))
     except AccessError as exc:
         raise ValueError(str(exc)) from exc
     except OSError as exc:
@@ -69,9 +72,20 @@ def _of_bundle(
     return _settings(bundle, folder)
 
 
-def _as_kept(named: Path | None, environ: Mapping[str, str]) -> dict[str, Any]:
-    """As at an earlier start: of the named folder, else of the only one in the usual place."""
-    root = default_root(environ)
+def _first_device(given: Mapping[str, tuple[Any, str]], environ: Mapping[str, str]) -> str | None:
+    """The device that flag, file or variable names first."""
+    by_case = {name.upper(): value for name, value in environ.items()}
+    said = given["devices"][0] if "devices" in given else by_case.get(_DEVICES)
+    first = said[0] if isinstance(said, list) and said else said
+    name = first.strip(' []"').split(",")[0].strip(' "') if isinstance(first, str) else ""
+    return name if _NAME.fullmatch(name) else None
+
+
+def _as_kept(named: Path | None, device: str | None, root: Path) -> dict[str, Any]:
+    """As at an earlier start: of the named folder, else the named device's, else of the only one there."""
+    if named is None and device is not None:
+        named = root / device
+        return {"state_dir": named, **_as_kept(named, device, root)}
     folders = [named] if named is not None else sorted(p for p in root.glob("*") if p.is_dir())
     if len(folders) > 1:
         names = ", ".join(folder.name for folder in folders)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -140,12 +140,15 @@ class Runner:
         if self._updater is not None:
             self._updater.start()
         drained = False
+        items = self._source.windows()
         try:
             try:
-                self._sense(stop)
+                self._sense(items, stop)
             finally:
                 # First of all: the rest may take a minute, and nobody decides any more.
                 self._fail_safe.end()
+                if isinstance(items, Generator):
+                    items.close()  # ends the thread of a live source, which may hang
             self._stop_updates()
             drained = self._drain(stop)
         finally:
@@ -259,11 +262,11 @@ class Runner:
         if self._updater is not None:
             self._updater.stop()
 
-    def _sense(self, stop: threading.Event) -> None:
+    def _sense(self, items: Iterable[Window | SourcePause | SourceWait], stop: threading.Event) -> None:
         flat_out = self._settings.pace == "flat_out"
         self._started_s = time.monotonic()
         self._hand_over.begin(self._started_s)
-        for item in self._source.windows():  # a live source ends with its iterator
+        for item in items:
             self._beat()
             if not flat_out and not self._wait_until_due(item.due_s, stop):
                 return

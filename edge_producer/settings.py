@@ -199,13 +199,13 @@ def _variables(environ: Mapping[str, str]) -> list[tuple[str, str]]:
 
 
 def load_settings(
-    given: Mapping[str, tuple[Any, str]] | None = None, unneeded: Mapping[str, Any] | None = None
+    given: Mapping[str, tuple[Any, str]] | None = None, otherwise: Mapping[str, Any] | None = None
 ) -> EdgeSettings:
     """Settings from the environment, over which go those that are given otherwise.
 
     Args:
         given: Value and origin, for messages, of each.
-        unneeded: What stands for settings that this command can do without.
+        otherwise: What stands for settings that nobody gives.
 
     Raises:
         ValueError: A setting is misspelt, missing or out of range; names each.
@@ -218,7 +218,7 @@ def load_settings(
     read.pop("config", None)
     try:
         values = {name: value for name, (value, _) in given.items()}
-        return EdgeSettings.model_validate({**(unneeded or {}), **read, **values})
+        return EdgeSettings.model_validate({**(otherwise or {}), **read, **values})
     except ValidationError as exc:
         problems = [f"{_origin(e['loc'], given)}: {e['msg']}" for e in exc.errors()]
         raise ValueError("; ".join(problems)) from exc

@@ -349,8 +349,8 @@ class Profile(Section):
             for key in keys:
                 if not dumped[section][key]:
                     del dumped[section][key]
-        for name, section in (("source", self.source), ("align", self.align)):
-            if section == type(section)():
+        for name, younger in (("source", self.source), ("align", self.align)):
+            if younger == type(younger)():
                 del dumped[name]
         text = json.dumps(dumped, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -22,12 +22,13 @@ class _Cell:
 
     Attributes:
         before: Newest point at the instant or before it; ``after``: oldest at the instant or after it.
-        newest: Newest point of all.
+        oldest: Oldest point of all; ``newest``: newest.
         total: Sum of the ``n`` values within the channel's range.
     """
 
     before: Point | None = None
     after: Point | None = None
+    oldest: Point | None = None
     newest: Point | None = None
     total: float = 0.0
     n: int = 0
@@ -39,6 +40,8 @@ class _Cell:
             self.before = point
         if point[0] >= instant_us and (self.after is None or point[0] < self.after[0]):
             self.after = point
+        if self.oldest is None or point[0] < self.oldest[0]:
+            self.oldest = point
         if self.newest is None or point[0] > self.newest[0]:
             self.newest = point
         if math.isfinite(point[1]):
@@ -87,7 +90,7 @@ class ChannelCells:
 
     def add(self, number: int, instant_us: int, us: int, value: float) -> bool:
         """Take a value for an instant that is open; whether it is older than one that came before."""
-        reordered = bool(self._times) and us < self._times[-1]
+        reordered = us < max(self._times, default=us)
         self._times.append(us)
         point = us, self._limited(value)
         if number not in self._cells:
@@ -161,10 +164,7 @@ class ChannelCells:
         if cell is not None and cell.after is not None:
             return cell.after
         later = next((n for n in self._numbers if n > number), None)
-        if later is None:
-            return None
-        found = self._cells[later]
-        return found.before if found.before is not None and found.after is None else _oldest(found)
+        return None if later is None else self._cells[later].oldest
 
     def _fresh(self, point: Point | None, instant_us: int) -> float:
         if point is None or instant_us - point[0] > self._max_age_us:
@@ -181,8 +181,3 @@ class ChannelCells:
             return value
         self.counts["absurd"] += 1
         return math.inf if value > self._high else -math.inf
-
-
-def _oldest(cell: _Cell) -> Point | None:
-    points = [p for p in (cell.before, cell.after) if p is not None]
-    return min(points, default=None)

@@ -76,14 +76,17 @@ class LiveWindows:
         for device in self._devices.values():
             device.aligner.begin(round(self._begun_s * 1e6), self._begun_s)
         self._feed.start()
+        complete_s = 0.0
         try:
             while True:
                 arrived = self._feed.take(AT_ONCE)
+                over = not arrived and self._feed.ended
                 for at_s, sample in arrived:
                     self._push(sample, at_s)
-                over = not arrived and self._feed.ended
+                newest_s = (arrived[-1].at_s if arrived else self._clock()) - self._begun_s
+                complete_s = max(complete_s, newest_s)  # what has come may be older than what was waited for
                 for name, device in self._devices.items():
-                    yield from self._windows(name, device, over=over)
+                    yield from self._windows(name, device, complete_s, over=over)
                 if over:
                     return
                 yield SourcePause(self._now_s()) if arrived else self._wait()
@@ -117,7 +120,7 @@ class LiveWindows:
         stamped = us is not None
         device.aligner.push(round(at_s * 1e6) if us is None else us, values, at_s, stamped=stamped)
 
-    def _windows(self, name: str, device: _LiveDevice, *, over: bool) -> Iterator[Window]:
+    def _windows(self, name: str, device: _LiveDevice, complete_s: float, *, over: bool) -> Iterator[Window]:
         rows = device.aligner.due(self._clock())
         if over:
             rows += device.aligner.rest()
@@ -128,7 +131,7 @@ class LiveWindows:
                 end=from_us(framed.end_us),
                 mono_ns=round(self._monotonic() * 1e9),
                 time_quality=TimeQuality.UNKNOWN,
-                due_s=self._now_s(),
+                due_s=complete_s,
             )
 
 

@@ -171,7 +171,7 @@ class MqttSource:
         self._lose(f"the connection was lost: {reason}")
 
     def _on_message(self, _client: Any, _data: Any, message: mqtt.MQTTMessage) -> None:
-        received = _Received(message.topic, message.payload, message.retain)
+        received = _Received(message.topic, bytes(message.payload), message.retain)
         with self._changed:
             self._inbox.append(received)
             self._inbox_bytes += len(received.payload)

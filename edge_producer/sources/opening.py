@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 
 from edge_producer.clock import Clock, SteadyClock
 from edge_producer.settings import EdgeSettings
-from edge_producer.sources.entry_point_sources import SourceRequest, load_source
 from edge_producer.sources.live_windows import LiveWindows
 from edge_producer.sources.mqtt_address import PORTS, MqttAddress, routes
 from edge_producer.sources.recorded_windows import PacedSource
@@ -62,6 +61,9 @@ def _live(
         return lambda: StdinSource(profile, lines), "standard input"
     if scheme in PORTS:
         return _mqtt(settings, profile, devices)
+    # Few devices need it, and it reads what is installed.
+    from edge_producer.sources.entry_point_sources import SourceRequest, load_source  # noqa: PLC0415
+
     open_own = load_source(scheme, KNOWN)
     _, _, address = settings.source.partition("://")
     request = SourceRequest(address, profile, tuple(devices), SourceAccess.of(settings))

@@ -10,6 +10,7 @@ import numpy as np
 
 from edge_producer.sources.framing import Framed, Framer
 from edge_producer.sources.samples import SampleBlock
+from edge_producer.sources.stuck_channels import StuckChannels
 from edge_producer.window import Window
 from schemas.instants import from_us
 from schemas.profile import Profile
@@ -26,6 +27,7 @@ class PacedSource:
     def __init__(self, profile: Profile, devices: Sequence[str]) -> None:
         dtype = np.dtype(np.float64 if any(profile.wide) else np.float32)
         gap, channels = profile.replay.max_gap_steps, len(profile.channels)
+        self._stuck = {d: StuckChannels(profile) for d in devices}
         self._framers = {d: Framer(profile.sampling, gap, channels, dtype) for d in devices}
 
     @property
@@ -69,8 +71,8 @@ class PacedSource:
             )
 
     def framed_counts(self) -> Counter[str]:
-        """What was cut into windows, over all devices."""
-        total: Counter[str] = Counter()
+        """What was cut into windows, over all devices; ``stuck``: samples of channels that were."""
+        total: Counter[str] = Counter(stuck=sum(stuck.count for stuck in self._stuck.values()))
         for framer in self._framers.values():
             total.update(framer.counts)
         return total
@@ -80,7 +82,7 @@ class PacedSource:
     ) -> Iterator[tuple[int, str, Framed, SampleBlock]]:
         framer = self._framers[device]
         for block in blocks:
-            for framed in framer.push(block.us, block.values):
+            for framed in framer.push(block.us, self._stuck[device].look(block.us, block.values)):
                 yield framed.end_us, device, framed, block
         framer.finish()
 

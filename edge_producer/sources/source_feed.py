@@ -138,7 +138,7 @@ class SourceFeed:
         while not self._stopping.is_set():
             try:
                 self._read()
-            except Exception as exc:  # noqa: BLE001  (whatever a source does: the device decides on)
+            except (Exception, SystemExit) as exc:  # noqa: BLE001  (whatever a source does: the device decides on)
                 self._fail(exc)
             else:
                 self._set_phase("ended")
@@ -180,7 +180,7 @@ class SourceFeed:
             self._changed.notify_all()
         return True
 
-    def _fail(self, exc: Exception) -> None:
+    def _fail(self, exc: BaseException) -> None:
         text = f"{type(exc).__name__}: {exc}"
         with self._changed:
             known = self._state.error == text

@@ -101,7 +101,7 @@ class Given:
 
     def samples(self) -> Iterator[Sample]:
         for item in self._items:
-            if isinstance(item, Exception):
+            if isinstance(item, BaseException):
                 raise item
             if isinstance(item, threading.Event):
                 item.wait()

@@ -11,11 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_producer.sources.alignment import Aligner, GridRow
+from edge_producer.sources.stuck_channels import StuckChannels
 from schemas.instants import to_us
 from tests.edge_producer.source_rigs import START, STEP_S, profile
 
 BASE = to_us(START)
 STEP = round(STEP_S * 1e6)
+TENTHS = st.integers(1, 80).filter(lambda t: t % 10 != 5)  # no time lies between two instants
+COLUMNS = st.lists(st.sampled_from([1.0, 2.0, None]), min_size=1, max_size=40)
 
 
 class Grid:
@@ -181,3 +184,82 @@ def test_regular_samples_come_out_as_they_went_in(policy):
         grid.give(step if step == 0 or policy == "interpolate" else step + jitter[step], heat=step, load=step)
     grid.end()
     assert list(grid.shown.values()) == [(k, k) for k in range(50)]
+
+
+def test_strays_between_good_times_are_no_clock_that_was_set():
+    grid = Grid().give(0, heat=0, load=0)
+    for step in range(1, 6):
+        grid.give(step + 5_000, now=step, heat=9, load=9).give(step, heat=step, load=step)
+    assert grid.shown == {k: (k, k) for k in range(6)}
+    assert (grid.count("ahead"), grid.count("clock_steps")) == (10, 0)
+
+
+def test_a_mean_leaves_out_what_cannot_be_and_is_that_where_there_is_nothing_else():
+    grid = Grid(policy="mean", wait_s=STEP_S).give(0, heat=0, load=0)
+    grid.give(0.7, heat=9831, load=51).give(1.2, heat=30, load=52).end()
+    assert grid.shown[1] == (30, math.inf)
+    assert grid.count("absurd") == 3
+
+
+@given(
+    st.lists(st.sampled_from([1.0, 2.0, None]), min_size=1, max_size=40),
+    st.integers(1, 40),
+    st.integers(1, 6),
+)
+def test_stuck_samples_are_the_same_however_a_recording_is_cut_into_blocks(column, cut, span):
+    used = profile(align={"channels": {"heat": {"stuck_s": float(span)}}})
+    values = np.array([[np.nan if v is None else v, 0.0] for v in column], dtype=np.float32)
+    us = np.arange(len(column)) * 1_000_000
+    whole, parts = StuckChannels(used), StuckChannels(used)
+    found = [parts.look(us[k : k + cut], values[k : k + cut]) for k in range(0, len(us), cut)]
+    np.testing.assert_array_equal(whole.look(us, values), np.concatenate(found))
+    assert whole.count == parts.count
+    since, newest = 0, None
+    for at, value in enumerate(column):
+        if value is not None and value != newest:
+            since, newest = at, value
+        missing = value is None or at - since > span
+        assert np.isnan(np.concatenate(found)[at, 0]) == missing
+
+
+def by_definition(points: dict[int, float], policy: str, instant: int, max_age: float) -> float:
+    """What an instant has, from all points: times are in tenths of a step, values limited to their range."""
+    before = max((t for t in points if t <= instant), default=None)
+    after = min((t for t in points if t >= instant), default=None)
+    own = [t for t in points if instant - 5 < t < instant + 5]
+    if policy == "mean" and any(math.isfinite(points[t]) for t in own):
+        return float(np.mean([points[t] for t in own if math.isfinite(points[t])]))
+    if policy == "interpolate":
+        if before is None or after is None or after - before > max_age:
+            fresh = before is not None and instant - before <= max_age
+            return points[before] if fresh else math.nan
+        if math.isfinite(points[before]) and math.isfinite(points[after]):
+            return float(np.interp(instant, [before, after], [points[before], points[after]]))
+        return points[before] if instant - before < after - instant or before == after else points[after]
+    newest = max(own, default=max((t for t in points if t < instant), default=None))
+    return math.nan if newest is None or instant - newest > max_age else points[newest]
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.dictionaries(
+        st.integers(1, 80).filter(lambda t: t % 10 != 5),
+        st.sampled_from([-50.0, 7.0, 30.0, 150.0, 9831.0, -51.0]),
+    ),
+    st.sampled_from(["last", "mean", "interpolate"]),
+    st.sampled_from([4.0, 9.0, 10.0, 20.0, 31.0]),
+    st.randoms(),
+)
+def test_each_policy_gives_what_its_definition_says_in_whatever_order_values_come(later, policy, age, random):
+    grid = Grid(policy=policy, max_age_s=age * STEP_S / 10, wait_s=1e6).give(0, now=0, heat=20.0)
+    order = list(later)
+    random.shuffle(order)
+    for tenth in order:
+        grid.give(tenth / 10, now=0, heat=later[tenth])
+    grid.end()
+    limited = {t: v if -50 <= v <= 150 else math.copysign(math.inf, v) for t, v in {0: 20.0, **later}.items()}
+    found = [row.values[0] for row in grid.rows]
+    expected = [by_definition(limited, policy, 10 * k, age) for k in range(len(found))]
+    np.testing.assert_allclose(found, expected)
+    assert grid.count("reordered") == sum(t < max(order[:n]) for n, t in enumerate(order) if n)
+    assert grid.count("absurd") == sum(math.isinf(v) for v in limited.values())

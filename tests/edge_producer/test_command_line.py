@@ -14,7 +14,11 @@ from edge_producer.__main__ import main
 from edge_producer.command_line import parse_arguments, setting_texts
 from edge_producer.edge_status import status_lines
 from edge_producer.settings import EdgeSettings, load_settings
+from edge_producer.status_file import read_status
 from tests.edge_producer.source_rigs import profile
+from tests.waiting import wait_until
+
+NO_BROKER = ["--bootstrap-servers", "127.0.0.1:1", "--drain-timeout-s", "0.1", "--stop-timeout-s", "0.1"]
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +68,16 @@ def test_every_setting_is_explained_and_no_password_is_a_flag(capsys):
     assert missing == ["source_password"]
 
 
+def test_without_a_folder_the_devices_own_in_the_users_is_used(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert main(["status"]) == 2  # neither a device nor a folder
+    assert main(["status", "--devices", "pump-7,pump-8"]) == 1
+    assert str(tmp_path / "edgeloop-edge" / "pump-7") in capsys.readouterr().err
+    monkeypatch.setenv("EDGE_DEVICES", '["pump-9"]')
+    assert main(["status"]) == 1
+    assert str(tmp_path / "edgeloop-edge" / "pump-9") in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("argv", [[], ["walk"], ["run", "--sour", "-"], ["update"], ["relearn"]])
 def test_what_is_no_command_is_misuse(argv):
     assert main(argv) == 2
@@ -87,8 +101,7 @@ def test_lines_of_the_standard_input_are_sensed_and_the_status_says_so_afterward
     dumped = made.model_dump(mode="json", include={"name", "channels", "sampling", "features", "drift"})
     (tmp_path / "plant.toml").write_text(toml(dumped))
     lines = b'{"heat": 20, "load": 1}\n{broken\n{"heat": 21, "load": 2}\n'
-    no_broker = ["--bootstrap-servers", "127.0.0.1:1", "--drain-timeout-s", "0.1", "--stop-timeout-s", "0.1"]
-    given = ["--profile", str(tmp_path / "plant.toml"), "--devices", "d1", *no_broker]
+    given = ["--profile", str(tmp_path / "plant.toml"), "--devices", "d1", *NO_BROKER]
     ran = run_edge(tmp_path, "run", "--source", "-", *given, feed=lines)
     assert ran.returncode == 1, ran.stderr.decode()  # sensed, but there is no broker to send to
     shown = run_edge(tmp_path, "status")
@@ -97,6 +110,48 @@ def test_lines_of_the_standard_input_are_sensed_and_the_status_says_so_afterward
     assert "1 malformed" in shown.stdout.decode()
     status = json.loads(run_edge(tmp_path, "status", "--json").stdout)
     assert (status["source"]["payloads"], status["source_state"]["phase"]) == (3, "ended")
+
+
+def test_what_tail_follows_is_sensed_as_it_is_written(tmp_path):
+    """``tail -f | edgeloop-edge run --source -``, as the page says."""
+    made = profile(source={"time_field": ""}, sampling={"rate_hz": 20.0})
+    dumped = made.model_dump(mode="json", include={"name", "channels", "sampling", "features", "drift"})
+    (tmp_path / "plant.toml").write_text(toml(dumped))
+    log = tmp_path / "pump.jsonl"
+    log.write_text('{"heat": 20, "load": 1}\n')
+    edge = [
+        sys.executable,
+        "-m",
+        "edge_producer",
+        "run",
+        "--source",
+        "-",
+        "--state-dir",
+        str(tmp_path / "edge"),
+    ]
+    more = [
+        "--profile",
+        str(tmp_path / "plant.toml"),
+        "--devices",
+        "d1",
+        "--bootstrap-servers",
+        "127.0.0.1:1",
+    ]
+    with subprocess.Popen(["tail", "-n", "+1", "-f", str(log)], stdout=subprocess.PIPE) as tail:
+        process = subprocess.Popen([*edge, *more, *NO_BROKER], stdin=tail.stdout)
+
+        def payloads() -> int:
+            return (read_status(tmp_path / "edge" / "status.json") or {}).get("source", {}).get("payloads", 0)
+
+        try:
+            for number in (1, 2):
+                wait_until(lambda n=number: payloads() >= n, 60, "a line")
+                with log.open("a") as file:
+                    file.write('{"heat": 21, "load": 2}\n')
+        finally:
+            process.terminate()
+            process.wait(60)
+            tail.kill()
 
 
 def test_a_device_that_never_ran_has_no_status(tmp_path):

@@ -140,6 +140,22 @@ def test_tls_and_password_let_in_and_are_asked_for(secure, tmp_path, opened):
 
 
 @paho_drops_sockets
+def test_a_certificate_of_the_devices_own_lets_in_where_it_is_asked_for(tmp_path, opened):
+    broker = MqttBroker(tmp_path, "5", secure=True)
+    broker.start()
+    pair = {"source_ca": broker.ca, "source_cert": broker.ca, "source_key": broker.key}
+    watched = opened(f"{broker.address}/t?version=5", profile(**HELD), **pair)
+    watched.until("subscribed")
+    with broker.publisher() as publisher:
+        publisher.give("t", '{"heat": 20, "load": 2}')
+        wait_until(lambda: watched.newest() == [20, 2], what="the sample")
+    refused = opened(f"{broker.address}/t?version=5", profile(), source_ca=broker.ca)
+    refused.until_error("SourceLostError")
+    assert refused.count("subscribed") == 0
+    broker.stop()
+
+
+@paho_drops_sockets
 def test_a_broker_whose_certificate_nobody_vouches_for_is_not_spoken_to(secure, tmp_path, opened):
     (tmp_path / "other").mkdir()
     make_certificate(tmp_path / "other", "127.0.0.1")

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from edge_producer.sources import Scenario, SimulateSource
 from edge_producer.window import Window, WindowSource
+from schemas.profile import Profile
+from schemas.profile_file import find_profile
 from tests.edge_producer.source_rigs import START, Published, Row, at, opened, profile, sensed
 
 KINDS = ["replay", "stdin_table", "stdin_json", "own", "mqtt_3.1.1", "mqtt_5"]
+LIVE = KINDS[1:]
 TABLES = ["replay", "stdin_table"]
+MACHINE = find_profile("machine")
+FLEET = ("m1", "m2", "m3")
 Reading = Callable[..., tuple[list[Window], dict[str, int]]]
 
 
@@ -21,17 +28,20 @@ def kind(request) -> str:
     return request.param
 
 
+def made(kind: str, rows: list[Row], used: Profile, folder: Path, brokers) -> WindowSource:
+    if kind == "simulate":
+        return SimulateSource(MACHINE, FLEET, Scenario(seed=1, start=START), START, 4.0)
+    if kind.startswith("mqtt_"):
+        return Published(brokers(kind.removeprefix("mqtt_")), rows, used, folder)
+    return opened(kind, rows, used, folder)
+
+
 @pytest.fixture
 def read(kind, tmp_path, mqtt_brokers) -> Reading:
     """Gives a source of one kind some rows, and returns its windows and counts."""
 
     def read(rows: list[Row], **sections) -> tuple[list[Window], dict[str, int]]:
-        used = profile(**sections)
-        source: WindowSource
-        if kind.startswith("mqtt_"):
-            source = Published(mqtt_brokers(kind.removeprefix("mqtt_")), rows, used, tmp_path)
-        else:
-            source = opened(kind, rows, used, tmp_path)
+        source = made(kind, rows, profile(**sections), tmp_path, mqtt_brokers)
         before: dict[str, int] = dict(source.counts)
         windows = sensed(source)
         after = dict(source.counts)
@@ -117,3 +127,35 @@ def test_windows_overlap_and_skip_as_the_profile_says(read):
     windows, counts = read(rows, sampling={"window_samples": 2, "hop_samples": 5})
     assert [w.samples[:, 0].tolist() for w in windows] == [[0, 1], [5, 6]]
     assert (counts["in_windows"], counts["outside_windows"]) == (4, 7)
+
+
+def test_a_sensor_that_repeats_one_value_for_too_long_is_missing_and_counted(read):
+    windows, counts = read([(k, 20, k) for k in range(6)], align={"stuck_s": 25.0})
+    assert shown(windows)[-1] == (5, [[None, 4], [None, 5]])
+    assert counts["stuck"] == 3
+
+
+@pytest.mark.parametrize("kind", LIVE)
+def test_a_clock_that_was_set_is_followed_and_no_window_spans_it(read):
+    rows = [(k, 20 + k, k) for k in (0, 1, 9000, 2, -5000, -4999, -4998, -4997)]
+    windows, counts = read(rows)
+    ends = [end for end, _ in shown(windows)]
+    assert ends == [1, 2, -4997]
+    assert counts["clock_steps"] == 1
+    assert counts["ahead"] > 0
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "simulate"])
+def test_the_same_source_tells_the_same_story_in_windows_of_the_profiles_shape(kind, tmp_path, mqtt_brokers):
+    rows: list[Row] = [(k, 20 + k % 7, k % 5) for k in range(12)]
+    used = MACHINE if kind == "simulate" else profile()
+    first, second = (sensed(made(kind, rows, used, tmp_path, mqtt_brokers)) for _ in range(2))
+    shape = (used.sampling.window_samples, len(used.channels))
+    assert len(first) > 3
+    assert {(w.samples.shape, w.samples.dtype) for w in first} == {(shape, np.dtype("float32"))}
+    assert [(w.device_id, w.end) for w in first] == [(w.device_id, w.end) for w in second]
+    assert all(np.array_equal(a.samples, b.samples) for a, b in zip(first, second, strict=True))
+    assert all(a.due_s <= b.due_s for a, b in pairwise(first))
+    for device in {w.device_id for w in first}:
+        own = [w for w in first if w.device_id == device]
+        assert all(a.end < b.end and a.mono_ns < b.mono_ns for a, b in pairwise(own))

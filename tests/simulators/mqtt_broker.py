@@ -33,12 +33,12 @@ class MqttBroker:
     Args:
         folder: For its files.
         version: ``3.1.1`` or ``5``.
-        secure: TLS; it wants a user and a password as well.
+        secure: TLS; it wants a user and a password as well, or of version 5 a client certificate.
     """
 
     def __init__(self, folder: Path, version: str = "3.1.1", *, secure: bool = False) -> None:
         self._folder, self.version, self.secure = folder, version, secure
-        self.ca = folder / "ca.pem"
+        self.ca, self.key = folder / "ca.pem", folder / "key.pem"
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -86,8 +86,10 @@ class Publisher:
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=PROTOCOLS[broker.version])
         self._qos = 0 if broker.version == "5" else 1
         if broker.secure:
-            self._client.tls_set(str(broker.ca))
-            self._client.username_pw_set(USER, PASSWORD)
+            pair = (str(broker.ca), str(broker.key)) if broker.version == "5" else (None, None)
+            self._client.tls_set(str(broker.ca), *pair)
+            if broker.version != "5":
+                self._client.username_pw_set(USER, PASSWORD)
         self._client.connect("127.0.0.1", broker.port)
         self._client.loop_start()
 
@@ -147,6 +149,8 @@ async def _serve_5(port: int, folder: Path, *, secure: bool) -> None:
     if secure:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(folder / "ca.pem", folder / "key.pem")
+        context.load_verify_locations(folder / "ca.pem")  # devices show a certificate of their own
+        context.verify_mode = ssl.CERT_REQUIRED
     await Broker([("127.0.0.1", port, context)]).serve_forever()
 
 

@@ -6,6 +6,7 @@ Pure: windows in, files out. `python -m infra.factory` simulates the windows and
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from model_service.models.feature_graph import write_features
 from model_service.models.features import all_kinds, compute
 from model_service.models.golden import Golden
 from model_service.models.graph import FLOAT, OPSET, GraphWriter, tensor
-from model_service.models.mahalanobis import Mahalanobis, fit, write_score
+from model_service.models.mahalanobis import fit
 from model_service.models.robust import CALIBRATION, build_robust, robust_score
 from model_service.models.rounding import rounded, rounded_or_nan
 from model_service.models.score_check import check_scores
@@ -105,12 +106,20 @@ def robust_bundle(seed: int) -> BundleFiles:
     return check_scores(build_bundle(manifest, build_robust(), golden.to_arrow()))
 
 
-def anomaly_graph(profile: Profile, model: Mahalanobis) -> bytes:
+class WritesScore(Protocol):
+    """A model that adds itself to a graph."""
+
+    def write(self, writer: GraphWriter, features: str) -> str:
+        """Adds the model: (B, F) features to (B,) score; returns the score's name."""
+        ...
+
+
+def anomaly_graph(profile: Profile, model: WritesScore) -> bytes:
     """The graph's bytes: raw window in, features and score out."""
     writer = GraphWriter()
     features = write_features(writer, profile.feature_specs(), profile.channel_names)
     writer.op("Identity", features, output="features")
-    writer.op("Identity", write_score(writer, features, model), output="score")
+    writer.op("Identity", model.write(writer, features), output="score")
     shape: list[int | str] = ["batch", profile.sampling.window_samples, len(profile.channels)]
     outputs = [
         tensor("features", FLOAT, ["batch", len(profile.feature_names)]),

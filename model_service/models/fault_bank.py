@@ -29,8 +29,16 @@ FROZEN: dict[str, str] = {
 """SHA-256 of each bank: recall of two models can be compared only if the faults are the same."""
 
 
+GENERIC = "generic"
+"""Origin of a bank that was made by injecting generic faults into a profile's own windows."""
+
+
 class BankFile(BaseModel):
-    """A bank as stored: per kind and severity, effects of shape (members, F)."""
+    """A bank as stored: per kind and severity, effects of shape (members, F).
+
+    Attributes:
+        origin: ``GENERIC``, or empty: known faults of this kind of machine.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -40,10 +48,12 @@ class BankFile(BaseModel):
     logged: tuple[bool, ...]
     seed: int
     effects: dict[str, dict[str, tuple[tuple[float, ...], ...]]]
+    origin: str = ""
 
     def to_bytes(self) -> bytes:
-        """The file's bytes, reproducible."""
-        return (json.dumps(self.model_dump(mode="json"), sort_keys=True) + "\n").encode()
+        """The file's bytes, reproducible; the shipped bank's are those of 0.2.0."""
+        dumped = self.model_dump(mode="json", exclude=None if self.origin else {"origin"})
+        return (json.dumps(dumped, sort_keys=True) + "\n").encode()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

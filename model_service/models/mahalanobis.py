@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +63,14 @@ class Mahalanobis:
     def correlation(self) -> Array:
         """The (shrunk) correlation matrix behind the whitening, shape (F, F)."""
         return np.asarray(np.linalg.inv(self.whitening @ self.whitening.T))
+
+    def calibrated_by(self, calibration: Calibration) -> Mahalanobis:
+        """The same model with another map from distance to score."""
+        return replace(self, calibration=calibration)
+
+    def write(self, writer: GraphWriter, features: str) -> str:
+        """Adds the model to a graph: (B, F) features to (B,) score."""
+        return write_score(writer, features, self)
 
     def parameters(self) -> dict[str, tuple[float, ...]]:
         """Everything but the calibration, as a manifest holds it."""

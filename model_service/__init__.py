@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from model_service import trust_catch_up as trust_catch_up
     from model_service.address import Address as Address
     from model_service.address import read_address as read_address
+    from model_service.detectors import first_model as first_model
     from model_service.fleet.known_profiles import KnownProfiles as KnownProfiles
     from model_service.identity import authority as authority
     from model_service.identity.invitation import invite as invite
@@ -89,6 +90,7 @@ _LOADED_FROM: dict[str, tuple[str, str | None]] = {
     "delivery": ("model_service.service.delivery", None),
     "factory_models": ("model_service.models.factory_models", None),
     "fault_bank": ("model_service.models.fault_bank", None),
+    "first_model": ("model_service.detectors.first_model", None),
     "fleet_reads": ("model_service.service.fleet_reads", None),
     "invitation_of_gateway": ("model_service.identity.tokens", "invitation_of_gateway"),
     "invite": ("model_service.identity.invitation", "invite"),
@@ -140,6 +142,7 @@ __all__ = [
     "delivery",
     "factory_models",
     "fault_bank",
+    "first_model",
     "fleet_reads",
     "invitation_of_gateway",
     "invite",

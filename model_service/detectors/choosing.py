@@ -18,6 +18,7 @@ from model_service.detectors.detector import Detector, DetectorKind, Settings
 from model_service.detectors.history import FeatureHistory
 from model_service.detectors.kinds import KINDS
 from model_service.detectors.scaling import calibration_of
+from model_service.detectors.suspects import suspects
 from model_service.models.fault_bank import FaultBank
 from model_service.models.mahalanobis import calibrated
 from model_service.models.rounding import rounded_number
@@ -62,6 +63,7 @@ class Choice:
         leave: Score below which an action may end.
         threshold: What ``enter`` rests on.
         judged_by: ``LABELS`` or ``GENERIC_FAULTS``.
+        suspects: Windows that look like unlabelled faults, and took no part.
         trials: Of all candidates, in the order in which they were tried.
     """
 
@@ -72,6 +74,7 @@ class Choice:
     leave: float
     threshold: AlarmThreshold
     judged_by: str
+    suspects: int
     trials: tuple[Trial, ...]
 
 
@@ -106,6 +109,9 @@ def choose(
             f"{int(healthy.sum())} healthy windows in the part of the history that trains: "
             f"{LEAST_ROWS} are needed"
         )
+    suspect = np.zeros(len(healthy), dtype=bool)
+    suspect[healthy] = suspects(history.features[healthy], logged)
+    history = history.without(suspect)
     judged_by = LABELS if history.labelled.sum() >= LEAST_LABELLED else GENERIC_FAULTS
     trials = []
     for kind in kinds:
@@ -127,6 +133,7 @@ def choose(
         rounded_number(leave),
         threshold,
         judged_by,
+        int(suspect.sum()),
         tuple(trials),
     )
 

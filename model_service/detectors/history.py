@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ FIT_SHARE = 0.6
 """First share of each device's rows that detectors are fitted on while they are compared."""
 BLOCKS = 20
 """Blocks of time of the cross-fitting that sets the threshold: short ones, with healthy rows on both sides.
-So the threshold follows how windows vary within a regime; where the regime moves on, the drift watch says so."""
+The threshold then follows how windows vary within a regime; a regime that moves on is the drift watch's."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,6 +63,10 @@ class FeatureHistory:
         """Only the chosen rows."""
         parts = (self.features, self.device, self.faulty, self.excluded)
         return FeatureHistory(*(values[chosen] for values in parts))
+
+    def without(self, chosen: Flags) -> FeatureHistory:
+        """The same rows, the chosen ones excluded."""
+        return replace(self, excluded=self.excluded | chosen)
 
     def _place(self) -> Array:
         """Where each row stands in its device's rows, in [0, 1)."""

@@ -146,3 +146,24 @@ def test_the_threshold_is_the_score_at_the_budgets_distance(bank):
 def test_a_history_of_a_few_windows_is_refused(bank):
     with pytest.raises(DatasetError, match="39 healthy windows"):
         choose(history(39), LOGGED, bank, RULE)
+
+
+def test_a_fault_that_nobody_labelled_neither_trains_nor_lifts_the_threshold(bank):
+    clean = history(300)
+    dirty = clean.features.copy()
+    dirty[100:104] += 400.0
+    found = [
+        choose(FeatureHistory(f, clean.device, clean.faulty, clean.excluded), LOGGED, bank, RULE)
+        for f in (clean.features, dirty)
+    ]
+    assert [c.suspects for c in found] == [0, 4]
+    assert found[1].threshold.distance == pytest.approx(found[0].threshold.distance, rel=0.1)
+    assert (found[1].detector.score(dirty[100:104]) >= found[1].enter).all()
+
+
+def test_what_is_not_rare_is_a_way_to_work_and_no_fault(bank):
+    clean = history(300)
+    two_modes = clean.features.copy()
+    two_modes[::3] += 400.0
+    given_rows = FeatureHistory(two_modes, clean.device, clean.faulty, clean.excluded)
+    assert choose(given_rows, LOGGED, bank, RULE).suspects == 0

@@ -1,0 +1,104 @@
+"""`edgeloop model fit`: the first model of a profile, from its own history."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from infra.cli.console import AsJson, show_json, show_progress, show_table, show_text, show_warning
+from infra.cli.model_command import FAMILY
+from infra.cli.reading_arguments import (
+    Decimal,
+    DeviceColumn,
+    Force,
+    Missing,
+    TimeColumn,
+    TimeFormat,
+    Timezone,
+    options_of,
+    say,
+)
+from infra.printing import count, share
+
+
+@FAMILY.command()
+def fit(  # noqa: PLR0913, PLR0917  (one option each)
+    profile: Annotated[str, typer.Argument(help="Path of a profile file, or a shipped profile's name.")],
+    history: Annotated[
+        list[Path], typer.Option("--from", help="File or folder of measurements; may be repeated.")
+    ],
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="CSV of known faults: span_start, span_end and, if need be, device_id, label."),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(help="FROM..TO: a span of time to leave out; may be repeated.", metavar="FROM..TO"),
+    ] = None,
+    alarms_per_device_day: Annotated[
+        float, typer.Option(min=1e-6, help="False alarms that are allowed, a device and day.")
+    ] = 1.0,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder to write to; default: <profile>-fit in this folder."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the generic faults.")] = 0,
+    time_column: TimeColumn = None,
+    time_format: TimeFormat = "",
+    timezone: Timezone = "",
+    decimal: Decimal = None,
+    missing: Missing = None,
+    device_column: DeviceColumn = "",
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Choose and fit a first model on a history, and report what was tried and what it would alarm on.
+
+    The last part of the history (`training.holdout_share`) is only tested on. Writes the model, a profile
+    that names it, its fault bank and a one-page report.
+    """
+    from infra.fitting.fit_files import FitWishes, fit_files, write_fit
+    from infra.replay import ReplayRequest
+    from schemas.profile_file import builtin_profiles, find_profile
+
+    options = options_of(time_column, time_format, timezone, decimal, missing, device_column)
+    found = find_profile(profile)
+    request = ReplayRequest(tuple(history), profile, options=options, force=force)
+    recording = request.read()
+    say(recording.read.record, as_json=as_json, force=force)
+    text = builtin_profiles().get(profile, Path(profile)).read_text(encoding="utf-8")
+    zone = timezone or found.replay.timezone
+    wishes = FitWishes(found.name, labels, tuple(exclude or ()), alarms_per_device_day, zone, seed)
+    try:
+        made = fit_files(recording, text, wishes, show_progress)
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc)) from exc
+    for device in made.unknown:
+        show_warning(f"a label names the device {device!r}, which the history does not have")
+    facts = write_fit(made, output or Path(f"{found.name}-fit"), history, alarms_per_device_day)
+    if as_json:
+        show_json(facts)
+    else:
+        _show(made, facts, alarms_per_device_day)
+
+
+def _show(made: Any, facts: dict[str, Any], budget: float) -> None:
+    from infra.fitting.fit_report import headline, test_sentence
+
+    rows = [
+        [
+            t["detector"],
+            ", ".join(f"{k} {v:g}" for k, v in t["settings"].items()),
+            t["failed"] or share(t["recall"]),
+        ]
+        for t in facts["tried"]
+    ]
+    show_table("", ["detector", "settings", "faults detected>"], rows)
+    show_text(headline(made.fitted, budget))
+    show_text(f"On the test part: {test_sentence(made.fitted.outcome)}")
+    alarms = facts["alarms"]
+    said = count(len(alarms), "time")
+    show_text(f"In this history it would have alarmed {said}; {facts['report']} shows when.")
+    show_text(f"Model {facts['version']}: {facts['bundle']}; profile with its threshold: {facts['profile']}")

@@ -1,0 +1,56 @@
+"""A profile's text after a fit: its model family, and the thresholds that the budget asks for. Pure."""
+
+from __future__ import annotations
+
+import re
+
+from schemas.errors import ProfileError
+from schemas.profile import Profile
+from schemas.profile_file import parse_profile
+
+_SECTION = re.compile(r"^\s*\[+\s*([A-Za-z_.]+)\s*\]+")
+_RULES = "decision.rules"
+_INSPECT = """
+[[decision.rules]]
+action = "inspect"
+enter = {enter!r}
+leave = {leave!r}
+"""
+
+
+def fitted_text(text: str, family: str, enter: float, leave: float) -> tuple[str, Profile]:
+    """The text with the model's name, and the mildest rule at the budget's threshold; all else as it was.
+
+    More severe rules that began below the new threshold begin at it.
+
+    Raises:
+        ProfileError: The text is no profile, or is written in a way that cannot be changed line by line.
+    """
+    before = parse_profile(text, "the profile")
+    rules = before.decision.rules
+    enters = [enter, *(max(enter, r.enter) for r in rules[1:])]
+    leaves = [leave, *(r.leave for r in rules[1:])]
+    lines, section, rule, named = [], "", -1, False
+    for line in text.splitlines():
+        if head := _SECTION.match(line):
+            section = head.group(1)
+            rule += section == _RULES
+        value = ""
+        if section == "model" and _sets(line, "name"):
+            value, named = f'"{family}"', True
+        elif section == _RULES and _sets(line, "enter"):
+            value = repr(enters[rule])
+        elif section == _RULES and _sets(line, "leave"):
+            value = repr(leaves[rule])
+        lines.append(f"{line.split('=')[0]}= {value}" if value else line)
+    if not named:
+        lines += ["", "[model]", f'name = "{family}"']
+    made = "\n".join(lines) + "\n" + ("" if rules else _INSPECT.format(enter=enter, leave=leave))
+    after = parse_profile(made, "the fitted profile")
+    if after.model.family != family or after.decision.rules[0].enter != enter:
+        raise ProfileError("the profile's [model] and [decision] cannot be changed: write a key on each line")
+    return made, after
+
+
+def _sets(line: str, key: str) -> bool:
+    return re.match(rf"\s*{key}\s*=", line) is not None

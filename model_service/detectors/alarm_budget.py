@@ -17,8 +17,9 @@ Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 DAY_S = 86400.0
-COUNTABLE = 3.0
-"""Alarms that a history must allow before its own count of alarms is taken: with fewer, the tail decides."""
+COUNTABLE = 1.0
+"""Alarms that a history must allow before its own count of alarms is taken. One that is too short to allow
+any shows nothing about the budget: there the tail of its distances is extended instead."""
 TAIL_SHARE = 0.1
 """Share of the farthest healthy windows that the tail is fitted to."""
 ABOVE_LARGEST = 1.05

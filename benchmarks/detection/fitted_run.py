@@ -1,7 +1,7 @@
 """Drafts a profile and fits a model on a recording's first rows, and runs both over the whole recording.
 
-Everything is done as the commands do it: `profile init` and `model fit` see the first rows alone, and the rest
-goes through the graph, the range watch and the decider of a device. There are no settings for a recording.
+Everything is done as the commands do it: `profile init` and `model fit` see the first rows alone, and the
+whole goes through the graph, the range watch and the decider of a device. No recording has its own settings.
 """
 
 from __future__ import annotations

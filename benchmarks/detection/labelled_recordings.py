@@ -1,4 +1,4 @@
-"""Labelled recordings in a folder beside the checkout: NAB's files, the cobot, a pump test bed if it is there.
+"""Labelled recordings in a folder beside the checkout: NAB's files, a cobot, a pump test bed.
 
 Nothing of them is copied into the project; each is skipped, and said to be, where the folder lacks it.
 """

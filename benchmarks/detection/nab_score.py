@@ -1,8 +1,8 @@
 """The score of the Numenta Anomaly Benchmark, standard profile. Pure.
 
-Lavin and Ahmad (2015), as in NAB's own code: within a window of labels only the earliest detection counts, and
-more the earlier it is; each other detection costs, more the farther it lies behind the window before it. A
-detector that is silent has 0, a perfect one 100. The first 15 % of a file, at most 750 rows, do not count.
+Lavin and Ahmad (2015), as in NAB's own code: within a window of labels only the earliest detection counts,
+and more the earlier it is; each other detection costs, more the farther it lies behind the window before it.
+A silent detector has 0, a perfect one 100. The first 15 % of a file, at most 750 rows, do not count.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Figures of a detector that says of each row whether it is a fault: F1 and the share of false alarms. Pure."""
+"""Figures of a detector that calls each row faulty or not: F1 and the share of false alarms. Pure."""
 
 from __future__ import annotations
 

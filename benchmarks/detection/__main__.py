@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.detection.fitted_run import DetectionRun, run_recording
-from benchmarks.detection.labelled_recordings import LabelledRecording, cobot, nab_recordings, test_bed
+from benchmarks.detection.labelled_recordings import LabelledRecording, cobot, nab_recordings, pump_test_bed
 from benchmarks.detection.nab_score import NabFile, best_threshold, nab_score
 from benchmarks.detection.row_score import RowScore, always, row_score
 
@@ -44,7 +44,7 @@ def main() -> int:
     given = parser.parse_args()
     page = Page()
     _nab(page, given.folder / "nab")
-    _rows(page, "The pump test bed", list(test_bed(given.folder / "skab")))
+    _rows(page, "The pump test bed", list(pump_test_bed(given.folder / "skab")))
     _rows(page, "The cobot", list(cobot(given.folder / "ur3_cobotops")))
     text = "\n".join(page.lines).strip() + "\n"
     sys.stdout.write(text)

@@ -40,7 +40,7 @@ class DetectionRun:
     """What a device said of each row.
 
     Attributes:
-        chosen: Detector that `fit` chose, or ``robust``.
+        chosen: AnomalyDetector that `fit` chose, or ``robust``.
         score: Of the window that ends with the row; 0 where none does; shape (rows,).
         alarm: Rows at which an alarm was raised.
         acting: Rows at which an action was in force.

@@ -75,7 +75,7 @@ def nab_recordings(folder: Path) -> Iterator[NabRecording]:
         yield NabRecording(LabelledRecording(path.stem, ("value",), us, values, faulty, file.probation), file)
 
 
-def test_bed(folder: Path) -> Iterator[LabelledRecording]:
+def pump_test_bed(folder: Path) -> Iterator[LabelledRecording]:
     """Runs of the pump test bed: semicolons, a column ``anomaly``; runs without one are left out."""
     for path in sorted(folder.rglob("*.csv")):
         rows = list(csv.DictReader(path.open(encoding="utf-8", newline=""), delimiter=";"))

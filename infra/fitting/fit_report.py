@@ -115,7 +115,7 @@ def headline(fitted: first_model.FirstModel, budget: float) -> str:
     return said
 
 
-def test_sentence(outcome: first_model.TestOutcome) -> str:
+def test_sentence(outcome: first_model.OutcomeOnTest) -> str:
     """What the model did on the part that it never saw."""
     said = (
         f"{count(outcome.false_alarms, 'false alarm')} in {count(outcome.healthy_windows, 'healthy window')} "

@@ -1,4 +1,4 @@
-"""From distances of healthy windows to the threshold that keeps to a budget of false alarms. Pure.
+"""Alarm budget: from distances of healthy windows to the threshold that keeps to it. Pure.
 
 An alarm is the start of an incident, counted as devices count: some windows in a row at or above the
 threshold, and quiet windows between two incidents.

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_service.detectors.alarm_budget import AlarmRule, AlarmThreshold, threshold_for
-from model_service.detectors.detector import Detector, DetectorKind, Settings
+from model_service.detectors.detector import AnomalyDetector, DetectorKind, Settings
 from model_service.detectors.history import FeatureHistory
 from model_service.detectors.kinds import KINDS
 from model_service.detectors.scaling import calibration_of
@@ -37,7 +37,7 @@ LABELS, GENERIC_FAULTS = "labels", "generic faults"
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class DetectorTrial:
     """How one candidate did on the later part of the history.
 
     Attributes:
@@ -54,7 +54,7 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Choice:
+class DetectorChoice:
     """A fitted detector, and how it was chosen.
 
     Attributes:
@@ -69,13 +69,13 @@ class Choice:
 
     kind: DetectorKind
     settings: Settings
-    detector: Detector
+    detector: AnomalyDetector
     enter: float
     leave: float
     threshold: AlarmThreshold
     judged_by: str
     suspects: int
-    trials: tuple[Trial, ...]
+    trials: tuple[DetectorTrial, ...]
 
 
 LEAVE_SHARE = 0.75
@@ -89,7 +89,7 @@ def choose(
     rule: AlarmRule,
     kinds: Sequence[DetectorKind] = KINDS,
     progress: Callable[[str], None] = lambda _: None,
-) -> Choice:
+) -> DetectorChoice:
     """The best detector of the kinds, fitted to the whole history.
 
     Args:
@@ -125,7 +125,7 @@ def choose(
         float(calibrated(np.array([share * threshold.distance]), detector.calibration)[0])
         for share in (1.0, LEAVE_SHARE)
     )
-    return Choice(
+    return DetectorChoice(
         kind,
         best.settings,
         detector,
@@ -138,13 +138,13 @@ def choose(
     )
 
 
-def best_of(trials: Sequence[Trial]) -> Trial:
+def best_of(trials: Sequence[DetectorTrial]) -> DetectorTrial:
     """The trial with the highest recall; an earlier one wins where a later is hardly better.
 
     Raises:
         DatasetError: None could be tried.
     """
-    best: Trial | None = None
+    best: DetectorTrial | None = None
     for trial in trials:
         if not trial.failed and (best is None or trial.recall > best.recall + MARGIN):
             best = trial
@@ -153,7 +153,9 @@ def best_of(trials: Sequence[Trial]) -> Trial:
     return best
 
 
-def bank_recall(detector: Detector, rows: Array, bank: FaultBank, distance: float) -> dict[str, list[float]]:
+def bank_recall(
+    detector: AnomalyDetector, rows: Array, bank: FaultBank, distance: float
+) -> dict[str, list[float]]:
     """Share of the rows (n, F) that lie beyond a distance, with each fault injected: by kind, by severity."""
     found = {}
     for kind in bank.kinds:
@@ -170,7 +172,7 @@ def _try(
     bank: FaultBank,
     rule: AlarmRule,
     judged_by: str,
-) -> Trial:
+) -> DetectorTrial:
     """Fit on the early healthy rows; threshold and recall on the later ones."""
     healthy, early = history.healthy, history.early()
     try:
@@ -179,18 +181,18 @@ def _try(
         later = healthy & ~early
         threshold = threshold_for(history.by_device(distance, later), rule)
     except (ValueError, ArithmeticError) as exc:
-        return Trial(kind.name, settings, 0.0, None, str(exc) or type(exc).__name__)
+        return DetectorTrial(kind.name, settings, 0.0, None, str(exc) or type(exc).__name__)
     if judged_by == LABELS:
         recall = float((distance[history.labelled] >= threshold.distance).mean())
     else:
         by_kind = bank_recall(detector, history.features[later], bank, threshold.distance)
         recall = float(np.mean([np.mean(shares) for shares in by_kind.values()]))
-    return Trial(kind.name, settings, recall, threshold)
+    return DetectorTrial(kind.name, settings, recall, threshold)
 
 
 def _final(
     kind: DetectorKind, settings: Settings, history: FeatureHistory, logged: Flags, rule: AlarmRule
-) -> tuple[Detector, AlarmThreshold]:
+) -> tuple[AnomalyDetector, AlarmThreshold]:
     """The detector of all healthy rows; its calibration and threshold from rows that it was not fitted on.
 
     Each block of time is scored by a detector of the other blocks, so that the threshold does not rest on
@@ -209,7 +211,7 @@ def _final(
     return fitted.calibrated_by(calibration_of(crossed[healthy])), threshold
 
 
-def _line(trial: Trial) -> str:
+def _line(trial: DetectorTrial) -> str:
     named = " ".join(f"{name}={value:g}" for name, value in trial.settings.items())
     said = trial.failed or f"detects {trial.recall:.1%} of the faults"
     return f"{trial.kind} {named}: {said}".replace(" :", ":")

@@ -23,7 +23,7 @@ Flags = NDArray[np.bool_]
 Settings = Mapping[str, float]
 
 
-class Detector(Protocol):
+class AnomalyDetector(Protocol):
     """A fitted detector; immutable, its numbers rounded so that every machine fits the same."""
 
     @property
@@ -67,5 +67,5 @@ class DetectorKind:
     name: str
     says: str
     settings: tuple[Settings, ...]
-    fit: Callable[[Array, Flags, Settings], Detector]
-    of: Callable[[Manifest], Detector]
+    fit: Callable[[Array, Flags, Settings], AnomalyDetector]
+    of: Callable[[Manifest], AnomalyDetector]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_service.detectors.alarm_budget import AlarmRule
-from model_service.detectors.choosing import Choice, bank_recall, choose
+from model_service.detectors.choosing import DetectorChoice, bank_recall, choose
 from model_service.detectors.generic_bank import generic_bank
 from model_service.detectors.history import FeatureHistory
 from model_service.detectors.synthetic_windows import synthetic_windows
@@ -77,7 +77,7 @@ class JudgedHistory:
 
 
 @dataclass(frozen=True, slots=True)
-class TestOutcome:
+class OutcomeOnTest:
     """How the model did on the test part, which it never saw.
 
     Attributes:
@@ -108,10 +108,10 @@ class FirstModel:
     """The model, how it was chosen, and what it does."""
 
     bundle: BundleFiles
-    choice: Choice
+    choice: DetectorChoice
     bank: BankFile
     judged: JudgedHistory
-    outcome: TestOutcome
+    outcome: OutcomeOnTest
 
 
 def fit_first_model(
@@ -207,7 +207,7 @@ def _judge(
     profile: Profile,
     devices: Sequence[DeviceWindows],
     history: FeatureHistory,
-    choice: Choice,
+    choice: DetectorChoice,
     rule: AlarmRule,
     test: Flags,
 ) -> JudgedHistory:
@@ -230,13 +230,13 @@ def _judge(
 
 
 def _outcome(
-    history: FeatureHistory, judged: JudgedHistory, choice: Choice, bank: FaultBank, rule: AlarmRule
-) -> TestOutcome:
+    history: FeatureHistory, judged: JudgedHistory, choice: DetectorChoice, bank: FaultBank, rule: AlarmRule
+) -> OutcomeOnTest:
     healthy, labelled = history.healthy & judged.test, history.labelled & judged.test
     recall = float((judged.score[labelled] >= choice.enter).mean()) if labelled.any() else None
     rows = history.features[healthy]
     by_kind = bank_recall(choice.detector, rows, bank, choice.threshold.distance) if healthy.any() else {}
-    return TestOutcome(
+    return OutcomeOnTest(
         int(healthy.sum()),
         float(healthy.sum()) / rule.windows_per_day,
         int((judged.alarm & healthy).sum()),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from model_service.detectors.generic_faults import GENERIC_FAULTS, ChannelScale, Subject
+from model_service.detectors.generic_faults import GENERIC_FAULTS, ChannelScale, FaultSubject
 from model_service.models.factory_models import LOGGED_KINDS
 from model_service.models.fault_bank import GENERIC, BankFile
 from model_service.models.features import compute
@@ -46,7 +46,7 @@ def generic_bank(profile: Profile, windows: Windows, seed: int) -> BankFile:
     for at, channel in enumerate(profile.channels):
         if channel.name not in used:
             continue
-        subject = Subject(chosen[:, :, at], others[:, :, at], noise, _scale(windows[:, :, at]))
+        subject = FaultSubject(chosen[:, :, at], others[:, :, at], noise, _scale(windows[:, :, at]))
         for kind, (inject, sizes) in GENERIC_FAULTS.items():
             if kind == "decoupled" and len(used) < 2:
                 continue

@@ -30,7 +30,7 @@ class ChannelScale:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Subject:
+class FaultSubject:
     """Windows of one channel that a fault is injected into.
 
     Attributes:
@@ -46,30 +46,30 @@ class Subject:
     scale: ChannelScale
 
 
-def step(given: Subject, size: float) -> Windows:
+def step(given: FaultSubject, size: float) -> Windows:
     """The level is higher by ``size`` usual spreads, all the window."""
     return given.samples + size * given.scale.level
 
 
-def ramp(given: Subject, size: float) -> Windows:
+def ramp(given: FaultSubject, size: float) -> Windows:
     """The level rises to ``size`` usual spreads at the window's end."""
     rise = np.linspace(0.0, 1.0, given.samples.shape[1])
     return np.asarray(given.samples + size * given.scale.level * rise)
 
 
-def spike(given: Subject, size: float) -> Windows:
+def spike(given: FaultSubject, size: float) -> Windows:
     """One sample lies ``size`` usual spreads away."""
     faulty = given.samples.copy()
     faulty[:, faulty.shape[1] // 2] += size * given.scale.level
     return faulty
 
 
-def noise_growth(given: Subject, size: float) -> Windows:
+def noise_growth(given: FaultSubject, size: float) -> Windows:
     """Noise of ``size`` times the spread within a window is added."""
     return np.asarray(given.samples + size * given.scale.noise * given.noise)
 
 
-def stuck(given: Subject, share: float) -> Windows:
+def stuck(given: FaultSubject, share: float) -> Windows:
     """The last ``share`` of the window repeats one sample."""
     width = given.samples.shape[1]
     first = width - max(2, round(share * width)) if width > 1 else 0
@@ -78,21 +78,21 @@ def stuck(given: Subject, share: float) -> Windows:
     return faulty
 
 
-def dropout(given: Subject, share: float) -> Windows:
+def dropout(given: FaultSubject, share: float) -> Windows:
     """The first ``share`` of the samples read 0, as from a bus that gives nothing."""
     faulty = given.samples.copy()
     faulty[:, : max(1, round(share * faulty.shape[1]))] = 0.0
     return faulty
 
 
-def decoupled(given: Subject, share: float) -> Windows:
+def decoupled(given: FaultSubject, share: float) -> Windows:
     """The channel goes over, by ``share``, to what it did at another time, while the others do not."""
     return np.asarray((1 - share) * given.samples + share * given.others)
 
 
 SPREADS = (1.0, 2.0, 4.0, 8.0)
 SHARES = (0.25, 0.5, 0.75, 1.0)
-GENERIC_FAULTS: Mapping[str, tuple[Callable[[Subject, float], Windows], tuple[float, ...]]] = {
+GENERIC_FAULTS: Mapping[str, tuple[Callable[[FaultSubject, float], Windows], tuple[float, ...]]] = {
     "step": (step, SPREADS),
     "ramp": (ramp, SPREADS),
     "spike": (spike, SPREADS),

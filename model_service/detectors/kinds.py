@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from model_service.detectors.detector import Detector, DetectorKind
+from model_service.detectors.detector import AnomalyDetector, DetectorKind
 from model_service.detectors.mahalanobis_kind import MAHALANOBIS
 from model_service.detectors.principal_components import PCA
 from model_service.detectors.robust_reference import ROBUST_REFERENCE
@@ -26,7 +26,7 @@ def kind_named(name: str) -> DetectorKind:
     raise BundleError(f"there is no detector '{name}'; there are: {known}")
 
 
-def detector_of(manifest: Manifest) -> Detector:
+def detector_of(manifest: Manifest) -> AnomalyDetector:
     """The detector whose parameters a manifest holds.
 
     Raises:

@@ -58,21 +58,21 @@ class PrincipalComponents:
         return np.asarray(np.sqrt(self.t2(features) / self.t2_limit + self.q(features) / self.q_limit))
 
     def score(self, features: Array) -> Array:
-        """See ``Detector.score``."""
+        """See ``AnomalyDetector.score``."""
         return calibrated(self.distance(features), self.calibration)
 
     def parameters(self) -> dict[str, tuple[float, ...]]:
-        """See ``Detector.parameters``."""
+        """See ``AnomalyDetector.parameters``."""
         parts = {"scores": self.scores.ravel(), "residual": self.residual.ravel()}
         limits = {"limits": (self.t2_limit, self.q_limit)}
         return self.scaling.parameters() | {n: tuple(v.tolist()) for n, v in parts.items()} | limits
 
     def calibrated_by(self, calibration: Calibration) -> PrincipalComponents:
-        """See ``Detector.calibrated_by``."""
+        """See ``AnomalyDetector.calibrated_by``."""
         return replace(self, calibration=calibration)
 
     def write(self, writer: GraphWriter, features: str) -> str:
-        """See ``Detector.write``."""
+        """See ``AnomalyDetector.write``."""
         z = self.scaling.write(writer, features)
         t2 = _squares(writer, z, self.scores, self.t2_limit)
         q = _squares(writer, z, self.residual, self.q_limit)

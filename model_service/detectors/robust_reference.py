@@ -33,19 +33,19 @@ class RobustReference:
         return np.asarray(np.abs(self.scaling.z(features)).max(axis=1))
 
     def score(self, features: Array) -> Array:
-        """See ``Detector.score``."""
+        """See ``AnomalyDetector.score``."""
         return calibrated(self.distance(features), self.calibration)
 
     def parameters(self) -> dict[str, tuple[float, ...]]:
-        """See ``Detector.parameters``."""
+        """See ``AnomalyDetector.parameters``."""
         return self.scaling.parameters()
 
     def calibrated_by(self, calibration: Calibration) -> RobustReference:
-        """See ``Detector.calibrated_by``."""
+        """See ``AnomalyDetector.calibrated_by``."""
         return replace(self, calibration=calibration)
 
     def write(self, writer: GraphWriter, features: str) -> str:
-        """See ``Detector.write``."""
+        """See ``AnomalyDetector.write``."""
         off = writer.op("Abs", self.scaling.write(writer, features))
         distance = writer.op("ReduceMax", off, axes=[1], keepdims=0)
         score = write_calibration(writer, distance, self.calibration)

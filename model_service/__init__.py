@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from model_service import trust_catch_up as trust_catch_up
     from model_service.address import Address as Address
     from model_service.address import read_address as read_address
+    from model_service.detectors import bank_store as bank_store
     from model_service.detectors import first_model as first_model
     from model_service.fleet.known_profiles import KnownProfiles as KnownProfiles
     from model_service.identity import authority as authority
@@ -83,6 +84,7 @@ _LOADED_FROM: dict[str, tuple[str, str | None]] = {
     "TrustRepository": ("model_service.trust.repository", "TrustRepository"),
     "WorkerThreads": ("model_service.service.workers", "WorkerThreads"),
     "authority": ("model_service.identity.authority", None),
+    "bank_store": ("model_service.detectors.bank_store", None),
     "bundle_files": ("model_service.models.bundle_files", None),
     "candidates": ("model_service.registry.candidates", None),
     "ceremony": ("model_service.trust.ceremony", None),
@@ -135,6 +137,7 @@ __all__ = [
     "TrustRepository",
     "WorkerThreads",
     "authority",
+    "bank_store",
     "bundle_files",
     "candidates",
     "ceremony",

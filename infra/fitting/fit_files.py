@@ -80,7 +80,8 @@ def fit_files(
         wishes.seed,
         progress,
     )
-    made, profile = fitted_text(text, wishes.family, fitted.choice.enter, fitted.choice.leave)
+    choice, budget = fitted.choice, wishes.alarms_per_device_day
+    made, profile = fitted_text(text, wishes.family, choice.enter, choice.leave, budget)
     return FittedFiles(fitted, made, profile, windows.unknown)
 
 

@@ -18,8 +18,10 @@ leave = {leave!r}
 """
 
 
-def fitted_text(text: str, family: str, enter: float, leave: float) -> tuple[str, Profile]:
-    """The text with the model's name, and the mildest rule at the budget's threshold; all else as it was.
+def fitted_text(
+    text: str, family: str, enter: float, leave: float, alarms_per_device_day: float
+) -> tuple[str, Profile]:
+    """The text with the model's name, the budget, and the mildest rule at its threshold; all else as it was.
 
     More severe rules that began below the new threshold begin at it.
 
@@ -30,9 +32,11 @@ def fitted_text(text: str, family: str, enter: float, leave: float) -> tuple[str
     rules = before.decision.rules
     enters = [enter, *(max(enter, r.enter) for r in rules[1:])]
     leaves = [leave, *(r.leave for r in rules[1:])]
-    lines, section, rule, named = [], "", -1, False
+    budget = f"alarms_per_device_day = {alarms_per_device_day!r}"
+    lines, section, rule, named, stated = [], "", -1, False, False
     for line in text.splitlines():
-        if head := _SECTION.match(line):
+        head = _SECTION.match(line)
+        if head:
             section = head.group(1)
             rule += section == _RULES
         value = ""
@@ -42,9 +46,16 @@ def fitted_text(text: str, family: str, enter: float, leave: float) -> tuple[str
             value = repr(enters[rule])
         elif section == _RULES and _sets(line, "leave"):
             value = repr(leaves[rule])
+        if section == "training" and _sets(line, "alarms_per_device_day"):
+            continue
         lines.append(f"{line.split('=')[0]}= {value}" if value else line)
+        if head and section == "training":
+            lines.append(budget)
+            stated = True
     if not named:
         lines += ["", "[model]", f'name = "{family}"']
+    if not stated:
+        lines += ["", "[training]", budget]
     made = "\n".join(lines) + "\n" + ("" if rules else _INSPECT.format(enter=enter, leave=leave))
     after = parse_profile(made, "the fitted profile")
     if after.model.family != family or after.decision.rules[0].enter != enter:

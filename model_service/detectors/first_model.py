@@ -64,6 +64,7 @@ class JudgedHistory:
         score: NaN where there is none.
         alarm: Windows at which an alarm would have started.
         test: Windows of the test part.
+        features: Shape (n, F).
     """
 
     devices: tuple[str, ...]
@@ -74,6 +75,7 @@ class JudgedHistory:
     test: Flags
     faulty: Flags
     excluded: Flags
+    features: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +158,8 @@ def fit_first_model(
         profile,
         family,
         choice.detector,
-        _stretches(history.part(early)),
-        synthetic_windows(profile, samples[history.healthy & early], seed),
+        stretches(history.part(early)),
+        synthetic_windows(profile, seed),
         training,
         choice.kind.name,
         FIRST_MAJOR,
@@ -226,6 +228,7 @@ def _judge(
         test,
         history.faulty,
         history.excluded,
+        history.features,
     )
 
 
@@ -246,8 +249,8 @@ def _outcome(
     )
 
 
-def _stretches(history: FeatureHistory) -> list[list[Array]]:
-    """Per device, healthy rows in stretches of equal length."""
+def stretches(history: FeatureHistory) -> list[list[Array]]:
+    """Per device, healthy rows in stretches of equal length, for baselines."""
     healthy = history.healthy
     rows = [history.features[healthy & (history.device == n)] for n in np.unique(history.device[healthy])]
     length = min(STRETCH, *(len(r) for r in rows)) if len(rows) > 1 else min(STRETCH, len(rows[0]))

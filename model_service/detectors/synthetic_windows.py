@@ -1,4 +1,4 @@
-"""Windows for golden vectors: made up from what is usual for each channel, so that no recording leaves."""
+"""Windows for golden vectors: made up from the profile's usual ranges, so that no recording leaves."""
 
 from __future__ import annotations
 
@@ -9,28 +9,26 @@ from model_service.models.rounding import rounded
 from schemas.profile import Profile
 
 COUNT = 8
+NOISE, SPREAD = 0.02, 0.25
+"""Spread within a window, and of a fault's size, as shares of a channel's usual range."""
 
 
-def synthetic_windows(profile: Profile, healthy: NDArray[np.floating], seed: int) -> NDArray[np.float32]:
+def synthetic_windows(profile: Profile, seed: int) -> NDArray[np.float32]:
     """Eight windows, shape (8, W, C): usual ones, a step, a spike, a missing and a stuck channel.
 
     Args:
         profile: Gives the ranges of the channels.
-        healthy: Windows of a history, shape (n, W, C); only level and spread of each channel are used.
         seed: Of the noise.
     """
     rng = np.random.default_rng([seed, 3])
     width, channels = profile.sampling.window_samples, len(profile.channels)
     made = np.empty((COUNT, width, channels))
-    given = np.where(np.isfinite(healthy), healthy, np.nan).astype(np.float64)
     for at, channel in enumerate(profile.channels):
-        low, middle, high = np.nanquantile(given[:, :, at], (0.1, 0.5, 0.9))
-        within = float(np.nanmedian(np.nanstd(given[:, :, at], axis=1)))
-        level = rng.uniform(low, high, (COUNT, 1)) if high > low else np.full((COUNT, 1), middle)
-        values = level + within * rng.standard_normal((COUNT, width))
-        spread = (high - low) or 1.0
-        values[3] += 2 * spread
-        values[4, width // 2] += 5 * spread
+        low, high = channel.usual
+        level = rng.uniform(low, high, (COUNT, 1))
+        values = level + NOISE * (high - low) * rng.standard_normal((COUNT, width))
+        values[3] += SPREAD * (high - low)
+        values[4, width // 2] += 2 * SPREAD * (high - low)
         made[:, :, at] = np.clip(values, channel.min, channel.max)
     made = rounded(made)
     made[6, :, 0] = np.nan

@@ -26,6 +26,7 @@ from schemas.manifest import (
     Baseline,
     Calibration,
     Input,
+    Lineage,
     Manifest,
     Tolerance,
     TrainingFacts,
@@ -86,6 +87,7 @@ def learnt_bundle(  # noqa: PLR0913, PLR0917  (the bytes depend on each of them,
     training: TrainingFacts,
     detector: str = "",
     major: int = 0,
+    lineage: Lineage | None = None,
 ) -> BundleFiles:
     """The bundle of a model that was learnt from healthy windows, of whatever kind.
 
@@ -98,6 +100,7 @@ def learnt_bundle(  # noqa: PLR0913, PLR0917  (the bytes depend on each of them,
         training: Where the windows came from, for the manifest.
         detector: Which kind it is; empty: the Mahalanobis distance.
         major: First number of the version; the factory's is 0.
+        lineage: What it was trained from; None: nothing in a lake.
     """
     specs = profile.feature_specs()
     every_window = np.concatenate([stretch for device in healthy for stretch in device])
@@ -120,6 +123,7 @@ def learnt_bundle(  # noqa: PLR0913, PLR0917  (the bytes depend on each of them,
         training=training,
         parameters=model.parameters(),
         detector=detector,
+        lineage=lineage,
         tolerance=TOLERANCE,
         files={},
     )

@@ -67,6 +67,7 @@ class FaultBank:
         digest: SHA-256 of the bank's file.
         effects: By kind and severity, shape (members, F): differences of logarithms where ``logged``, else
             differences. Members are windows of several machines.
+        origin: As in the file.
     """
 
     profile: str
@@ -74,6 +75,7 @@ class FaultBank:
     logged: NDArray[np.bool_]
     digest: str
     effects: Mapping[str, Mapping[float, Array]]
+    origin: str = ""
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -135,7 +137,7 @@ def parse_bank(data: bytes) -> FaultBank:
         for kind, by_severity in stored.effects.items()
     }
     digest = hashlib.sha256(data).hexdigest()
-    return FaultBank(stored.profile, stored.features, np.array(stored.logged), digest, effects)
+    return FaultBank(stored.profile, stored.features, np.array(stored.logged), digest, effects, stored.origin)
 
 
 def paired_effects(healthy: Array, faulty: Array, logged: Sequence[bool]) -> tuple[tuple[float, ...], ...]:

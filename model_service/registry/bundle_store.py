@@ -15,6 +15,9 @@ from model_service.stored_artifacts import put_artifact
 from schemas.bundle_archive import MAX_ARTIFACT_BYTES, pack, unpack
 from schemas.errors import BundleError, RegistryError, TrustError
 
+GENERIC_FAMILY = "robust"
+"""Family whose bundle fits any profile; nothing in it is learnt."""
+
 
 def store_artifact(folder: Path, bundle: BundleFiles) -> tuple[str, int]:
     """Write a bundle's artifact into the folder, durably, unless it is there.
@@ -57,13 +60,27 @@ def factory_families() -> list[str]:
 
 
 @cache
-def learnable_families() -> frozenset[str]:
-    """Families whose factory model holds parameters that were learnt: `robust` holds none.
+def learnable_families(family: str = "") -> frozenset[str]:
+    """Families whose model can be learnt: those with parameters, and one's own. `robust` is neither.
+
+    Args:
+        family: A family that is asked about: it is one's own where no bundle of it ships.
 
     Raises:
         BundleError: The wheel holds no factory bundles, or one is altered.
     """
-    return frozenset(f for f in factory_families() if factory_bundle_of(f).manifest.parameters)
+    shipped = factory_families()
+    own = {family} - {"", *shipped}
+    return frozenset({f for f in shipped if factory_bundle_of(f).manifest.parameters} | own)
+
+
+def starting_bundle_of(family: str) -> BundleFiles:
+    """What devices of a family run before any candidate of it: its factory bundle, else the generic one.
+
+    Raises:
+        BundleError: It is altered.
+    """
+    return factory_bundle_of(family if family in factory_families() else GENERIC_FAMILY)
 
 
 def factory_bundle_of(family: str) -> BundleFiles:
@@ -92,7 +109,7 @@ def bundle_of_version(connection: Connection, artifacts: Path, family: str, vers
     candidate = candidates.get(connection, version)
     if candidate is not None:
         return read_artifact(artifacts, candidate.sha256)
-    factory = factory_bundle_of(family)
+    factory = starting_bundle_of(family)
     if factory.manifest.version != version:
         raise RegistryError(
             f"no model {version}: the factory model of {family} is {factory.manifest.version}"

@@ -98,7 +98,7 @@ def decide_run(
     Raises:
         RegistryError: It is to be trained, and there is nothing to train in its family.
     """
-    if retrain and (why := nothing_to_learn(run.family, learnable_families())):
+    if retrain and (why := nothing_to_learn(run.family, learnable_families(run.family))):
         raise RegistryError(f"{why}: --dismiss ends the run")
     state = RunState.REQUESTED if retrain else RunState.DISMISSED
     decided = run.to(state, requested_by=actor, detail=reason)
@@ -185,7 +185,7 @@ def profile_to_train(
     if not own:
         known = ", ".join(sorted({p.model.family for p in profiles.values()})) or "none yet"
         raise UnknownNameError(f"no profile of this lake runs model family {family!r}; there are: {known}")
-    if why := nothing_to_learn(family, learnable_families()):
+    if why := nothing_to_learn(family, learnable_families(family)):
         raise RegistryError(why)
     if why := shared_family(profiles, {*used, profile}, family):
         raise RegistryError(why)

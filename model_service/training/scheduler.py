@@ -91,7 +91,7 @@ class TrainingScheduler:
             self._count_labels(cut)
             self._polled_cut = cut.id
         for profile in self._known.values():
-            if _has_clock(profile) and profile.model.family in learnable_families():
+            if _has_clock(profile) and profile.model.family in learnable_families(profile.model.family):
                 self._poll_clock(profile)
         self._poll_refusals()
 
@@ -125,7 +125,8 @@ class TrainingScheduler:
 
     def _never_trained(self, run: TrainingRun) -> str:
         """Why a run must not be worked on; empty: it may. A drift is examined first, whatever comes of it."""
-        idle = "" if run.state is RunState.EXAMINING else nothing_to_learn(run.family, learnable_families())
+        learnable = learnable_families(run.family)
+        idle = "" if run.state is RunState.EXAMINING else nothing_to_learn(run.family, learnable)
         return idle or shared_family(self._known, {*self._used, run.profile}, run.family)
 
     def _poll_verdicts(self, cut: Cut) -> None:

@@ -104,6 +104,7 @@ class TrainingPlan(RunDocument):
         verdicts: Ids of the drift events behind the run when its cut was pinned; later ones change no bytes.
         excluded: Number of rows left out, by the first reason that applied.
         facts: Further counts of the training set.
+        bank: Digest of the generic faults that a first model is chosen by; empty: it is no first model.
     """
 
     selection: StoredSelection = Field(alias="wanted")
@@ -113,6 +114,7 @@ class TrainingPlan(RunDocument):
     verdicts: tuple[str, ...] = ()
     excluded: Mapping[str, int] = {}
     facts: Mapping[str, int] = {}
+    bank: str = ""
 
 
 class RunChanges(TypedDict, total=False):

@@ -170,10 +170,11 @@ def test_a_span_takes_the_windows_that_it_touches_of_its_device_alone():
 @pytest.mark.parametrize("name", sorted(builtin_profiles()))
 def test_a_fitted_profile_differs_in_model_and_thresholds_alone(name):
     text = builtin_profiles()[name].read_text()
-    _, after = fitted_text(text, "other", 0.7, 0.6)
+    _, after = fitted_text(text, "other", 0.7, 0.6, 2.0)
     before = load_profile(builtin_profiles()[name])
     assert after.model.family == "other"
     assert (after.decision.rules[0].enter, after.decision.rules[0].leave) == (0.7, 0.6)
-    kept = {"model", "decision"}
+    assert after.training.alarms_per_device_day == 2.0
+    kept = {"model", "decision", "training"}
     assert after.model_dump(exclude=kept) == before.model_dump(exclude=kept)
     assert all(r.enter >= 0.7 for r in after.decision.rules)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from model_service.detectors.fitted_candidate import build_fitted_candidate
 from model_service.detectors.kinds import detector_of
-from model_service.gates.first_model_gates import judge_budget, judge_generic_recall
+from model_service.gates import first_model_gates
 from model_service.gates.footprint import judge_latency, judge_memory, judge_operators, judge_size
 from model_service.gates.gate_inputs import GateInputs
 from model_service.gates.holdout import Holdout, PairedScores, Score, holdout_of
@@ -90,7 +90,10 @@ def _judge_first(inputs: GateInputs, score: Score) -> tuple[GateVerdict, ...]:
     if inputs.bank is None:
         return (not_shown("generic_recall", "the profile has no fault bank: run `edgeloop model fit`"),)
     loss = profile.gates.max_recall_loss
-    return judge_budget(score, profile, rows), judge_generic_recall(score, profile, rows, inputs.bank, loss)
+    return (
+        first_model_gates.judge_budget(score, profile, rows),
+        first_model_gates.judge_generic_recall(score, profile, rows, inputs.bank, loss),
+    )
 
 
 def _judge_scores(inputs: GateInputs, new: Score, old: Score, holdout: Holdout) -> tuple[GateVerdict, ...]:

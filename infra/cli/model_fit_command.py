@@ -23,7 +23,6 @@ from infra.cli.reading_arguments import (
 )
 from infra.printing import count, share
 
-
 History = Annotated[
     list[Path], typer.Option("--from", help="File or folder of measurements; may be repeated.")
 ]

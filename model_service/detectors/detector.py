@@ -10,46 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model_service.models.graph import GraphWriter
-from schemas.manifest import Calibration, Manifest
+from model_service.models.adapt import AdaptableModel
+from schemas.manifest import Manifest
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Settings = Mapping[str, float]
 
 
-class AnomalyDetector(Protocol):
+class AnomalyDetector(AdaptableModel, Protocol):
     """A fitted detector; immutable, its numbers rounded so that every machine fits the same."""
-
-    @property
-    def calibration(self) -> Calibration:
-        """From distance to score."""
-        ...
-
-    def distance(self, features: Array) -> Array:
-        """Distance of each row of (n, F) from healthy ones; NaN where a feature is missing."""
-        ...
-
-    def score(self, features: Array) -> Array:
-        """Score in [0, 1] of each row of (n, F); NaN where a feature is missing."""
-        ...
-
-    def parameters(self) -> dict[str, tuple[float, ...]]:
-        """Everything but the calibration, as a manifest holds it."""
-        ...
-
-    def write(self, writer: GraphWriter, features: str) -> str:
-        """Adds the detector to a graph: (B, F) features to (B,) score."""
-        ...
-
-    def calibrated_by(self, calibration: Calibration) -> Self:
-        """The same detector with another map from distance to score."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

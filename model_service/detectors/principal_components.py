@@ -67,6 +67,25 @@ class PrincipalComponents:
         limits = {"limits": (self.t2_limit, self.q_limit)}
         return self.scaling.parameters() | {n: tuple(v.tolist()) for n, v in parts.items()} | limits
 
+    @property
+    def logged(self) -> Flags:
+        """See ``AdaptableModel.logged``."""
+        return self.scaling.logged
+
+    @property
+    def mean(self) -> Array:
+        """See ``AdaptableModel.mean``."""
+        return self.scaling.centre
+
+    @property
+    def std(self) -> Array:
+        """See ``AdaptableModel.std``."""
+        return self.scaling.spread
+
+    def moved_to(self, mean: Array, std: Array) -> PrincipalComponents:
+        """See ``AdaptableModel.moved_to``."""
+        return replace(self, scaling=Scaling(self.scaling.logged, mean, std))
+
     def calibrated_by(self, calibration: Calibration) -> PrincipalComponents:
         """See ``AnomalyDetector.calibrated_by``."""
         return replace(self, calibration=calibration)

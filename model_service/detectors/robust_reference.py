@@ -40,6 +40,25 @@ class RobustReference:
         """See ``AnomalyDetector.parameters``."""
         return self.scaling.parameters()
 
+    @property
+    def logged(self) -> Flags:
+        """See ``AdaptableModel.logged``."""
+        return self.scaling.logged
+
+    @property
+    def mean(self) -> Array:
+        """See ``AdaptableModel.mean``."""
+        return self.scaling.centre
+
+    @property
+    def std(self) -> Array:
+        """See ``AdaptableModel.std``."""
+        return self.scaling.spread
+
+    def moved_to(self, mean: Array, std: Array) -> RobustReference:
+        """See ``AdaptableModel.moved_to``."""
+        return replace(self, scaling=Scaling(self.scaling.logged, mean, std))
+
     def calibrated_by(self, calibration: Calibration) -> RobustReference:
         """See ``AnomalyDetector.calibrated_by``."""
         return replace(self, calibration=calibration)

@@ -138,7 +138,8 @@ def _rebuild(inputs: GateInputs) -> tuple[GateVerdict, Score | None]:
 def _built_again(inputs: GateInputs, lineage: Lineage, seed: int, major: int) -> BundleFiles:
     profile, rows, kind = inputs.profile, inputs.rows, inputs.candidate.manifest.kind
     if not inputs.first:
-        return build_candidate(profile, rows, inputs.champion, inputs.moved, lineage, seed, major, kind)
+        champion, moved = inputs.champion, inputs.moved
+        return build_candidate(profile, rows, champion, moved, lineage, seed, major, kind, detector_of)
     if inputs.bank is None:
         raise DatasetError("the profile has no fault bank: run `edgeloop model fit`")
     return build_fitted_candidate(profile, rows, inputs.bank, lineage, seed, major)

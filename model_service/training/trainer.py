@@ -20,6 +20,7 @@ from feature_store.lake import Lake
 from feature_store.point_in_time import TrainingSet, tables_read, training_rows
 from model_service.detectors.bank_store import required_bank, stored_bank
 from model_service.detectors.fitted_candidate import build_fitted_candidate
+from model_service.detectors.kinds import detector_of
 from model_service.models.bundle_files import BundleFiles
 from model_service.models.candidate import build_candidate
 from model_service.registry import candidates
@@ -253,7 +254,15 @@ class Trainer:
             bundle = build_fitted_candidate(profile, training_set.rows, bank, lineage, run.seed, major)
         else:
             bundle = build_candidate(
-                profile, training_set.rows, champion, plan.moved, lineage, run.seed, major, plan.model_kind
+                profile,
+                training_set.rows,
+                champion,
+                plan.moved,
+                lineage,
+                run.seed,
+                major,
+                plan.model_kind,
+                detector_of,
             )
         # Step 3: store the artifact under its digest. After a crash the repetition finds it there.
         sha256, length = store_artifact(self._settings.artifacts, bundle)

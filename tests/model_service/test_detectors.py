@@ -7,6 +7,7 @@ import pytest
 
 from model_service.detectors.kinds import KINDS, detector_of
 from model_service.detectors.symmetric_eigen import eigen
+from model_service.models.adapt import RegimeRows, adapt
 from model_service.models.factory_models import LOGGED_KINDS, anomaly_graph
 from model_service.models.features import compute
 from model_service.models.runtime import OrtGraph
@@ -141,3 +142,18 @@ def test_a_detector_that_this_release_does_not_know_is_refused():
     )
     with pytest.raises(BundleError, match="no detector 'oracle'"):
         detector_of(manifest)
+
+
+@pytest.mark.parametrize(("kind", "settings"), EVERY)
+def test_every_detector_moves_to_another_regime_and_judges_there_as_before(kind, settings):
+    before = kind.fit(rows(400), LOGGED, settings)
+    shifted = rows(300, seed=5)
+    shifted[:, 0] += 6
+    regime = RegimeRows(shifted, np.ones(300), np.arange(300) % 10, 10)
+    usual = float(before.score(rows(400)).mean())
+    after = adapt(before, regime, np.array([True, True, False, False]), usual)
+    assert before.score(shifted).mean() > 0.5
+    assert after.score(shifted).mean() == pytest.approx(usual, abs=0.1)
+    broken = shifted[:20].copy()
+    broken[:, 2] -= 12
+    assert after.score(broken).min() > after.score(shifted).mean()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from feature_store.lake import Lake
 from infra.fitting.history_landing import land_history
@@ -25,7 +25,7 @@ from model_service.trust import ceremony
 from schemas.cohorts import SaltedShare
 from schemas.decision_policy import DecisionPolicy, DecisionRule
 from schemas.instants import utc_now
-from schemas.profile import ModelSpec, Profile
+from schemas.profile import ModelSpec
 from tests.model_service.test_detectors import PUMP, windows
 
 WINDOWS, HOP_US = 400, 8_000_000
@@ -40,30 +40,30 @@ OWN = PUMP.model_copy(
 class FirstModelRig:
     """A stack's folders, with a history that landed and its fault bank."""
 
-    def __init__(self, folder: Path, *, bank: bool = True, broken_from: int = WINDOWS) -> None:
+    def __init__(
+        self, folder: Path, *, bank: bool = True, broken_from: int = WINDOWS, devices: int = 1
+    ) -> None:
         self.settings = ModelSettings(root=folder / "models", lake_root=folder / "lake", tick_s=0.02)
         ceremony.init(self.settings, ["pump"], {"default": SaltedShare(share=0.3)})
         self.registry = Registry.open(self.settings.database_url, self.settings.root)
         self.lake = Lake.open(self.settings.lake_root)
         self.now = utc_now()
-        self.fitted = self._fit(broken_from)
-        self.landed = land_history(self.lake, self.profile, self.fitted.judged, self.now)
+        self.fitted = self._fit(broken_from, devices)
+        self.landed = land_history(self.lake, OWN, self.fitted.judged, self.now)
         if bank:
             put_bank(self.settings.root, self.fitted.bank)
         self.scheduler = TrainingScheduler(self.settings, self.registry, self.lake, utc_now)
         self.gate = Gate(self.settings, self.registry)
 
-    @property
-    def profile(self) -> Profile:
-        return OWN
-
-    def _fit(self, broken_from: int) -> FirstModel:
-        samples = windows(WINDOWS).astype(float)
-        samples[broken_from:, :, 0] += 15
+    def _fit(self, broken_from: int, devices: int) -> FirstModel:
         first_us = int(self.now.timestamp() * 1e6) - 2 * WINDOWS * HOP_US
-        none = np.zeros(WINDOWS, dtype=bool)
-        device = DeviceWindows("pump-1", first_us + HOP_US * np.arange(WINDOWS), samples, none, none)
-        return fit_first_model(self.profile, [device], "pump", 1.0)
+        none, history = np.zeros(WINDOWS, dtype=bool), []
+        for number in range(devices):
+            samples = windows(WINDOWS, seed=number).astype(float)
+            samples[broken_from:, :, 0] += 15
+            ends = first_us + HOP_US * np.arange(WINDOWS)
+            history.append(DeviceWindows(f"pump-{number}", ends, samples, none, none))
+        return fit_first_model(OWN, history, "pump", 1.0)
 
     def train(self) -> dict[str, Any]:
         """Request a run, work on it to its end; returns its row."""
@@ -104,7 +104,7 @@ def test_a_landed_history_becomes_a_signed_candidate_of_its_own_family(rig):
 
 def test_a_history_lands_once(rig):
     assert rig.landed == WINDOWS
-    assert land_history(rig.lake, rig.profile, rig.fitted.judged, rig.now) == 0
+    assert land_history(rig.lake, OWN, rig.fitted.judged, rig.now) == 0
 
 
 def test_without_a_fault_bank_the_run_says_what_to_do(tmp_path):
@@ -123,4 +123,22 @@ def test_a_model_that_alarms_all_through_the_holdout_is_refused(tmp_path):
     verdicts = {row["gate"]: row["passed"] for row in rig.rows(gate_verdicts)}
     assert not verdicts["alarm_budget"]
     assert rig.rows(candidates)[0]["state"] == "refused"
+    rig.registry.close()
+
+
+def test_the_loop_trains_the_first_model_again_by_the_rules_of_every_family(tmp_path):
+    rig = FirstModelRig(tmp_path, devices=6)
+    rig.train()
+    first = rig.rows(candidates)[0]
+    with rig.registry.transaction() as connection:
+        connection.execute(update(candidates).values(state="published"))
+    run = rig.train()
+    assert run["state"] == "trained", run["detail"]
+    second = rig.rows(candidates)[-1]
+    assert (second["major"], second["champion"]) == (2, first["version"])
+    rig.gate.step()
+    verdicts = {row["gate"]: row for row in rig.rows(gate_verdicts)}
+    assert verdicts["rebuild"]["passed"]
+    assert verdicts["recall"]["detail"]["fault_bank"] == rig.rows(runs)[0]["cause"]["bank"]
+    assert "generic_recall" not in verdicts
     rig.registry.close()

@@ -12,7 +12,7 @@ from model_service.models.fault_bank import BankFile, FaultBank, parse_bank
 from schemas.durable import DISK
 from schemas.errors import BundleError, DatasetError
 
-FOLDER = "fault_banks"
+FOLDER, _NEWEST = "fault_banks", ".newest"
 
 
 def put_bank(root: Path, bank: BankFile) -> str:
@@ -20,14 +20,20 @@ def put_bank(root: Path, bank: BankFile) -> str:
     data = bank.to_bytes()
     digest = hashlib.sha256(data).hexdigest()
     DISK.put_if_absent(root / FOLDER / f"{digest}.json", data)
-    DISK.write(root / FOLDER / f"{bank.profile}.newest", digest.encode())
+    DISK.write(root / FOLDER / f"{bank.profile}{_NEWEST}", digest.encode())
     return digest
 
 
 def newest_bank(root: Path, profile: str) -> str:
     """Digest of a profile's newest bank; empty: it has none."""
-    data = DISK.read(root / FOLDER / f"{profile}.newest")
+    data = DISK.read(root / FOLDER / f"{profile}{_NEWEST}")
     return "" if data is None else data.decode("ascii", "replace").strip()
+
+
+def fitted_families(root: Path) -> frozenset[str]:
+    """Families of profiles whose history somebody has fitted a model to: they can be trained."""
+    folder = root / FOLDER
+    return frozenset(p.stem for p in folder.glob(f"*{_NEWEST}")) if folder.is_dir() else frozenset()
 
 
 def required_bank(root: Path, profile: str) -> str:

@@ -60,18 +60,13 @@ def factory_families() -> list[str]:
 
 
 @cache
-def learnable_families(family: str = "") -> frozenset[str]:
-    """Families whose model can be learnt: those with parameters, and one's own. `robust` is neither.
-
-    Args:
-        family: A family that is asked about: it is one's own where no bundle of it ships.
+def learnable_families() -> frozenset[str]:
+    """Families whose factory model holds parameters that were learnt: `robust` holds none.
 
     Raises:
         BundleError: The wheel holds no factory bundles, or one is altered.
     """
-    shipped = factory_families()
-    own = {family} - {"", *shipped}
-    return frozenset({f for f in shipped if factory_bundle_of(f).manifest.parameters} | own)
+    return frozenset(f for f in factory_families() if factory_bundle_of(f).manifest.parameters)
 
 
 def starting_bundle_of(family: str) -> BundleFiles:

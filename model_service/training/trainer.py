@@ -18,7 +18,7 @@ from feature_store.cut import Cut
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from feature_store.point_in_time import TrainingSet, tables_read, training_rows
-from model_service.detectors.bank_store import required_bank, stored_bank
+from model_service.detectors.bank_store import fitted_families, required_bank, stored_bank
 from model_service.detectors.fitted_candidate import build_fitted_candidate
 from model_service.detectors.kinds import detector_of
 from model_service.models.bundle_files import BundleFiles
@@ -150,7 +150,7 @@ class Trainer:
         if not cause.enough and not waited:
             return False
         state, finding = state_after(found, profile), finding_of(found)
-        if why := nothing_to_learn(run.family, learnable_families(run.family)):
+        if why := nothing_to_learn(run.family, learnable_families() | fitted_families(self._settings.root)):
             # A person could not have it trained either: the run waits for nobody, and says what can be done.
             state, says = RunState.DECLINED, f"{why}. {INSPECT}"
             finding = finding.model_copy(update={"text": says})

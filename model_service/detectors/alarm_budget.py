@@ -24,7 +24,7 @@ TAIL_SHARE = 0.1
 """Share of the farthest healthy windows that the tail is fitted to."""
 ABOVE_LARGEST = 1.05
 """A threshold lies at least so far above the largest healthy distance where the tail decides."""
-FARTHEST = 1.25
+FARTHEST = 1.15
 """It lies at most at this multiple of the largest: a tail of few windows must not blind the detector."""
 
 

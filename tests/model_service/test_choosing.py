@@ -74,7 +74,7 @@ def test_a_short_history_sets_a_threshold_above_all_that_it_shows():
     distance = np.random.default_rng(2).exponential(size=80)
     found = threshold_for([distance], RULE)
     assert not found.counted
-    assert distance.max() < found.distance <= 1.25 * distance.max()
+    assert distance.max() < found.distance <= 1.15 * distance.max()
     assert found.alarms == 0
 
 

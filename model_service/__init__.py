@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from model_service.address import read_address as read_address
     from model_service.detectors import bank_store as bank_store
     from model_service.detectors import first_model as first_model
+    from model_service.detectors import labelled_bank as labelled_bank
     from model_service.fleet.known_profiles import KnownProfiles as KnownProfiles
     from model_service.identity import authority as authority
     from model_service.identity.invitation import invite as invite
@@ -97,6 +98,7 @@ _LOADED_FROM: dict[str, tuple[str, str | None]] = {
     "invitation_of_gateway": ("model_service.identity.tokens", "invitation_of_gateway"),
     "invite": ("model_service.identity.invitation", "invite"),
     "join_bundle": ("model_service.identity.invitation", "join_bundle"),
+    "labelled_bank": ("model_service.detectors.labelled_bank", None),
     "load_online_key": ("model_service.trust.keys", "load_online_key"),
     "model_catalog": ("model_service.model_catalog", None),
     "model_targets": ("model_service.trust.model_targets", None),
@@ -150,6 +152,7 @@ __all__ = [
     "invitation_of_gateway",
     "invite",
     "join_bundle",
+    "labelled_bank",
     "load_online_key",
     "model_catalog",
     "model_targets",

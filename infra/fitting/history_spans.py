@@ -18,6 +18,8 @@ from schemas.errors import SourceError
 from schemas.instants import to_us
 
 SEPARATOR = ".."
+UNNAMED = "fault"
+"""Label of a span whose line has none."""
 _START, _END = ("span_start", "start", "from"), ("span_end", "end", "to")
 
 
@@ -27,11 +29,13 @@ class HistorySpan:
 
     Attributes:
         device: Whose; empty: every device's.
+        label: What it is called; empty: it has no label.
     """
 
     start_us: int
     end_us: int
     device: str = ""
+    label: str = ""
 
     def overlaps(self, device: str, end_us: NDArray[np.int64], length_us: float) -> NDArray[np.bool_]:
         """Whether a sample of a device's windows lies in it, its ends included.
@@ -92,7 +96,8 @@ def read_fault_spans(path: Path, zone: ZoneInfo) -> tuple[HistorySpan, ...]:
         raise SourceError(f"{path}: has no columns span_start and span_end with a line below them")
     spans = []
     for number, line in enumerate(lines, 2):
-        if is_healthy((line.get("label") or "fault").strip()):
+        label = (line.get("label") or "").strip() or UNNAMED
+        if is_healthy(label):
             continue
         try:
             span = _instant(line[start] or "", zone), _instant(line[end] or "", zone)
@@ -100,7 +105,7 @@ def read_fault_spans(path: Path, zone: ZoneInfo) -> tuple[HistorySpan, ...]:
             raise SourceError(f"{path}: line {number}: {exc}") from exc
         if span[0] > span[1]:
             raise SourceError(f"{path}: line {number}: the span ends before it begins")
-        spans.append(HistorySpan(*span, (line.get("device_id") or "").strip()))
+        spans.append(HistorySpan(*span, (line.get("device_id") or "").strip(), label))
     return tuple(spans)
 
 

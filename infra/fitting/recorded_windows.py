@@ -15,6 +15,7 @@ from infra.reading.canonical import write_canonical
 from infra.replay import RequestedRecording
 from model_service import first_model
 from schemas.instants import to_us
+from schemas.profile import Profile
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +40,7 @@ def recorded_windows(
         SourceError: The recording cannot be cut into windows.
     """
     profile, ids = recording.profile, sorted(recording.ids.values())
-    length_us = (profile.sampling.window_samples - 1) / profile.sampling.rate_hz * 1e6
+    length_us = _length_us(profile)
     found = []
     with tempfile.TemporaryDirectory(prefix="edgeloop-fit-") as folder:
         write_canonical(recording.read, profile, recording.ids, Path(folder))
@@ -59,6 +60,25 @@ def recorded_windows(
             )
     named = {span.device for span in (*faults, *excluded)} - {""}
     return RecordedWindows(tuple(found), sum(len(d.end_us) for d in found), tuple(sorted(named - set(ids))))
+
+
+def windows_by_label(
+    recorded: RecordedWindows, profile: Profile, faults: Sequence[HistorySpan]
+) -> dict[str, list[np.ndarray]]:
+    """By label, for each device which of its windows the label marks."""
+    length_us = _length_us(profile)
+    return {
+        label: [
+            _within([s for s in faults if s.label == label], d.device, d.end_us, length_us)
+            for d in recorded.devices
+        ]
+        for label in sorted({span.label for span in faults})
+    }
+
+
+def _length_us(profile: Profile) -> float:
+    """From a window's first sample to its last."""
+    return (profile.sampling.window_samples - 1) / profile.sampling.rate_hz * 1e6
 
 
 def _within(spans: Sequence[HistorySpan], device: str, end_us: np.ndarray, length_us: float) -> np.ndarray:

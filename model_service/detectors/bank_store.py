@@ -8,25 +8,35 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from model_service.models.fault_bank import BankFile, FaultBank, parse_bank
+from model_service.models.fault_bank import GENERIC, BankFile, FaultBank, parse_bank
 from schemas.durable import DISK
 from schemas.errors import BundleError, DatasetError
 
-FOLDER, _NEWEST = "fault_banks", ".newest"
+FOLDER, _NEWEST, _KNOWN = "fault_banks", ".newest", ".known"
 
 
 def put_bank(root: Path, bank: BankFile) -> str:
-    """Store a bank and make it its profile's newest; returns its digest."""
+    """Store a bank and make it its profile's newest of that origin; returns its digest."""
     data = bank.to_bytes()
     digest = hashlib.sha256(data).hexdigest()
     DISK.put_if_absent(root / FOLDER / f"{digest}.json", data)
-    DISK.write(root / FOLDER / f"{bank.profile}{_NEWEST}", digest.encode())
+    kind = _NEWEST if bank.origin == GENERIC else _KNOWN
+    DISK.write(root / FOLDER / f"{bank.profile}{kind}", digest.encode())
     return digest
 
 
 def newest_bank(root: Path, profile: str) -> str:
-    """Digest of a profile's newest bank; empty: it has none."""
-    data = DISK.read(root / FOLDER / f"{profile}{_NEWEST}")
+    """Digest of a profile's newest generic bank; empty: it has none."""
+    return _named(root, f"{profile}{_NEWEST}")
+
+
+def known_bank(root: Path, profile: str) -> str:
+    """Digest of a profile's newest bank of known faults; empty: it has none."""
+    return _named(root, f"{profile}{_KNOWN}")
+
+
+def _named(root: Path, name: str) -> str:
+    data = DISK.read(root / FOLDER / name)
     return "" if data is None else data.decode("ascii", "replace").strip()
 
 

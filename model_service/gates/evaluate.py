@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from model_service.detectors.fitted_candidate import build_fitted_candidate
 from model_service.detectors.kinds import detector_of
+from model_service.detectors.mahalanobis_kind import MAHALANOBIS
 from model_service.gates import first_model_gates
 from model_service.gates.footprint import judge_latency, judge_memory, judge_operators, judge_size
 from model_service.gates.gate_inputs import GateInputs
@@ -103,7 +104,8 @@ def _judge_scores(inputs: GateInputs, new: Score, old: Score, holdout: Holdout) 
     # Faults that any sensor can have look like any change: they have no signature to find in a shift, and no
     # detector finds the smallest of them. So no champion is tested at its healthy reference with them.
     known = inputs.bank is not None and inputs.bank.origin != GENERIC
-    reference = Mahalanobis.of(inputs.champion.manifest) if known else None
+    learnt = inputs.champion.manifest.detector in ("", MAHALANOBIS.name)
+    reference = Mahalanobis.of(inputs.champion.manifest) if known and learnt else None
     bounds = gates.min_recall if known or inputs.bank is None else 0.0, gates.max_recall_loss
     verdicts = [
         judge_quality(paired, gates.min_gain),
@@ -140,9 +142,9 @@ def _built_again(inputs: GateInputs, lineage: Lineage, seed: int, major: int) ->
     if not inputs.first:
         champion, moved = inputs.champion, inputs.moved
         return build_candidate(profile, rows, champion, moved, lineage, seed, major, kind, detector_of)
-    if inputs.bank is None:
-        raise DatasetError("the profile has no fault bank: run `edgeloop model fit`")
-    return build_fitted_candidate(profile, rows, inputs.bank, lineage, seed, major)
+    if inputs.chosen_by is None:
+        raise DatasetError("its run names no faults that it was chosen by")
+    return build_fitted_candidate(profile, rows, inputs.chosen_by, lineage, seed, major)
 
 
 def _window(champion: BundleFiles) -> NDArray[np.float32]:

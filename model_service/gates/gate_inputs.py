@@ -13,7 +13,7 @@ from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from feature_store.lake_registry import ProfileRegistry
 from feature_store.point_in_time import tables_read, training_rows
-from model_service.detectors.bank_store import newest_bank, stored_bank
+from model_service.detectors.bank_store import known_bank, newest_bank, stored_bank
 from model_service.gates.verdict_store import PendingCandidate
 from model_service.models.bundle_files import BundleFiles
 from model_service.models.fault_bank import FaultBank, load_fault_bank
@@ -42,6 +42,7 @@ class GateInputs:
         cohorts: Cohort by device.
         bank: Known faults; None: the profile has no bank.
         first: It is a profile's first model: no learnt champion to compare with.
+        chosen_by: Generic faults that a first model was chosen by; None: it is none.
     """
 
     profile: Profile
@@ -53,6 +54,7 @@ class GateInputs:
     cohorts: Mapping[str, str]
     bank: FaultBank | None
     first: bool = False
+    chosen_by: FaultBank | None = None
 
 
 def read_inputs(settings: ModelSettings, registry: Registry, pending: PendingCandidate) -> GateInputs:
@@ -97,6 +99,7 @@ def read_inputs(settings: ModelSettings, registry: Registry, pending: PendingCan
         expected=expected,
         cohorts=cohorts,
         bank=_bank(settings, profile, pending.plan.bank),
+        chosen_by=stored_bank(settings.root, pending.plan.bank) if pending.plan.bank else None,
         first=not champion.manifest.parameters,
     )
 
@@ -109,8 +112,8 @@ def _bank(settings: ModelSettings, profile: Profile, chosen_by: str) -> FaultBan
         profile: The candidate's.
         chosen_by: Digest of the generic bank that a first model was chosen by; empty: it is none.
     """
-    known = load_fault_bank(profile.name)
-    if known is not None:
-        return known
-    digest = chosen_by or newest_bank(settings.root, profile.name)
+    shipped = load_fault_bank(profile.name)
+    if shipped is not None:
+        return shipped
+    digest = known_bank(settings.root, profile.name) or chosen_by or newest_bank(settings.root, profile.name)
     return stored_bank(settings.root, digest) if digest else None

@@ -32,12 +32,15 @@ FROZEN: dict[str, str] = {
 GENERIC = "generic"
 """Origin of a bank that was made by injecting generic faults into a profile's own windows."""
 
+LABELLED = "labelled"
+"""Origin of a bank that was made from labelled spans of a history."""
+
 
 class BankFile(BaseModel):
     """A bank as stored: per kind and severity, effects of shape (members, F).
 
     Attributes:
-        origin: ``GENERIC``, or empty: known faults of this kind of machine.
+        origin: ``GENERIC``, ``LABELLED``, or empty: simulated faults of this kind of machine.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -13,6 +13,7 @@ import pytest
 from edge_producer.inference import load_predictor
 from infra.fitting.fitted_profile import fitted_text
 from infra.fitting.history_spans import HistorySpan, parse_excluded, read_fault_spans
+from model_service.detectors.bank_store import known_bank, newest_bank, stored_bank
 from model_service.models.fault_bank import GENERIC, BankFile
 from schemas.errors import SourceError
 from schemas.profile_file import builtin_profiles, load_profile
@@ -178,3 +179,19 @@ def test_a_fitted_profile_differs_in_model_and_thresholds_alone(name):
     kept = {"model", "decision", "training"}
     assert after.model_dump(exclude=kept) == before.model_dump(exclude=kept)
     assert all(r.enter >= 0.7 for r in after.decision.rules)
+
+
+def test_labelled_spans_become_the_banks_known_faults(edgeloop, tmp_path):
+    fitted(edgeloop, tmp_path)
+    labels = tmp_path / "labels.csv"
+    labels.write_text(f"span_start,span_end,label\n{at(FAULT.start)},{at(FAULT.stop - 1)},valve\n")
+    profile, history = str(tmp_path / "pump.toml"), str(tmp_path / "pump.csv")
+    made = edgeloop.json("fault-bank", "build", profile, "--from", history, "--labels", str(labels))
+    assert made["windows"] == {"valve": len(FAULT)}
+    root = tmp_path / "state" / "models"
+    assert known_bank(root, "pump") == made["digest"]
+    bank = stored_bank(root, made["digest"])
+    pressure, flow = bank.effect("valve", 1.0)
+    assert pressure == pytest.approx(12, abs=1)  # what the fault adds, and nothing on the other channel
+    assert abs(flow) < 2
+    assert newest_bank(root, "pump") == ""

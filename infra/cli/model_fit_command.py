@@ -52,7 +52,7 @@ Submit = Annotated[
 @FAMILY.command()
 def fit(  # noqa: PLR0913, PLR0917  (one option each)
     ctx: typer.Context,
-    profile: Annotated[str, typer.Argument(help="Path of a profile file, or a shipped profile's name.")],
+    profile: Annotated[str, typer.Argument(help="A profile's file, or the name of a known one.")],
     history: History,
     labels: Labels = None,
     exclude: Exclude = None,
@@ -75,17 +75,15 @@ def fit(  # noqa: PLR0913, PLR0917  (one option each)
     that names it, its fault bank and a one-page report. Where a stack is up, the rows land in its lake, and
     the model goes through gates and signatures as a candidate of the profile's own family.
     """
-    from infra.fitting.fit_files import FitWishes, fit_files, write_fit
+    from infra.fitting.fit_files import FitWishes, fit_files, profile_source, write_fit
     from infra.replay import ReplayRequest
     from infra.stack.stack_file import is_held
-    from schemas.profile_file import builtin_profiles, find_profile
 
     options = options_of(time_column, time_format, timezone, decimal, missing, device_column)
-    found = find_profile(profile)
-    request = ReplayRequest(tuple(history), profile, options=options, force=force)
-    recording = request.read()
+    settings = session(ctx).settings()
+    found, text = profile_source(profile, settings.lake_root)
+    recording = ReplayRequest(tuple(history), profile, options=options, force=force, known=found).read()
     say(recording.read.record, as_json=as_json, force=force)
-    text = builtin_profiles().get(profile, Path(profile)).read_text(encoding="utf-8")
     zone = timezone or found.replay.timezone
     wishes = FitWishes(found.name, labels, tuple(exclude or ()), alarms_per_device_day, zone, seed)
     try:
@@ -95,7 +93,6 @@ def fit(  # noqa: PLR0913, PLR0917  (one option each)
     for device in made.unknown:
         show_warning(f"a label names the device {device!r}, which the history does not have")
     facts = write_fit(made, output or Path(f"{found.name}-fit"), history, alarms_per_device_day)
-    settings = session(ctx).settings()
     if submit or (submit is None and is_held(settings.state_dir)):
         from infra.fitting.submission import submit as hand_over
 
@@ -124,7 +121,9 @@ def _show(made: Any, facts: dict[str, Any], budget: float) -> None:
     alarms = facts["alarms"]
     said = count(len(alarms), "time")
     show_text(f"In this history it would have alarmed {said}; {facts['report']} shows when.")
-    show_text(f"Model {facts['version']}: {facts['bundle']}; profile with its threshold: {facts['profile']}")
+    show_text(f"Model {facts['version']}: {facts['bundle']}")
+    if facts["profile"]:
+        show_text(f"Your profile with the model's name and threshold: {facts['profile']}")
     if "run_id" in facts:
         landed = count(facts["rows_landed"], "row")
         show_text(f"{landed} landed; run {facts['run_id']} is requested, and `edgeloop model list` shows it")

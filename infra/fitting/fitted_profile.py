@@ -63,5 +63,12 @@ def fitted_text(
     return made, after
 
 
+def in_family(profile: Profile, family: str, alarms_per_device_day: float) -> Profile:
+    """The profile with its own family and a budget; its rules stay: the model is calibrated to them."""
+    model = profile.model.model_copy(update={"name": family})
+    training = profile.training.model_copy(update={"alarms_per_device_day": alarms_per_device_day})
+    return profile.model_copy(update={"model": model, "training": training})
+
+
 def _sets(line: str, key: str) -> bool:
     return re.match(rf"\s*{key}\s*=", line) is not None

@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 
 from edge_producer.inference import load_predictor
+from feature_store.lake import Lake
+from feature_store.lake_registry import ProfileRegistry
 from infra.fitting.fitted_profile import fitted_text
 from infra.fitting.history_spans import HistorySpan, parse_excluded, read_fault_spans
+from infra.settings import load_settings
 from model_service.detectors.bank_store import known_bank, newest_bank, stored_bank
 from model_service.models.fault_bank import GENERIC, BankFile
 from schemas.errors import SourceError
@@ -195,3 +198,15 @@ def test_labelled_spans_become_the_banks_known_faults(edgeloop, tmp_path):
     assert pressure == pytest.approx(12, abs=1)  # what the fault adds, and nothing on the other channel
     assert abs(flow) < 2
     assert newest_bank(root, "pump") == ""
+
+
+def test_a_profile_that_only_the_stack_knows_is_fitted_by_its_name(edgeloop, tmp_path):
+    history, path = write_history(tmp_path / "pump.csv"), tmp_path / "pump.toml"
+    edgeloop("profile", "init", str(history), "-o", str(path), "--force")
+    lake = Lake.open(load_settings({}, state_dir=tmp_path / "state").lake_root)
+    lake.ensure_fixed_tables()
+    ProfileRegistry(lake).register(load_profile(path))
+    path.unlink()
+    found = edgeloop.json("model", "fit", "pump", "--from", str(history), "-o", str(tmp_path / "out"))
+    assert found["version"].startswith("pump-1.")
+    assert found["profile"] is None

@@ -104,13 +104,13 @@ def headline(fitted: first_model.FirstModel, budget: float) -> str:
     )
     named = " ".join(f"{name} {value:g}" for name, value in choice.settings.items())
     said = (
-        f"Chosen: {choice.kind.name}{f' ({named})' if named else ''}, {choice.kind.says}. For at most "
-        f"{budget:g} false alarms a device and day a score of {choice.enter:.4g} alarms; it rests on {basis}."
+        f"Chosen: {choice.kind.name}{f' ({named})' if named else ''}, {choice.kind.says}. A score of "
+        f"{choice.enter:.4g} alarms, for a budget of {budget:g} a device and day; that rests on {basis}."
     )
     if choice.suspects:
         said += (
-            f" Left out of training: {count(choice.suspects, 'window')} that look like faults nobody "
-            "labelled; label them, or leave them out with --exclude."
+            f" Left out of training as likely faults that nobody labelled: {count(choice.suspects, 'window')}. "
+            "Label them, or leave them out with --exclude."
         )
     return said
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from xml.etree import ElementTree
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -119,7 +120,9 @@ def test_a_smaller_budget_gives_a_higher_threshold(edgeloop, tmp_path):
 def test_the_report_is_one_page_that_needs_nothing_else(edgeloop, tmp_path):
     facts = fitted(edgeloop, tmp_path)
     page = Path(facts["report"]).read_text()
-    assert page.count("<svg") == 1
+    picture = ElementTree.fromstring(page[page.index("<svg") : page.index("</svg>") + 6])
+    assert len(picture.findall("circle")) == len(facts["alarms"])
+    assert len(picture.findall("polyline")) == 1
     for wanted in ("What was tried", "mahalanobis", "pca", "On the test part", "Alarms in this history"):
         assert wanted in page
     assert "http" not in page

@@ -109,7 +109,7 @@ def headline(fitted: first_model.FirstModel, budget: float) -> str:
     )
     if choice.suspects:
         said += (
-            f" Left out of training as likely faults that nobody labelled: {count(choice.suspects, 'window')}. "
+            f" Left out of training as faults that nobody labelled: {count(choice.suspects, 'window')}. "
             "Label them, or leave them out with --exclude."
         )
     return said

@@ -6,6 +6,7 @@ LAPACK libraries differ in the last bits and in signs; plain loops do not, and a
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +25,13 @@ def eigen(matrix: Array) -> tuple[Array, Array]:
     Args:
         matrix: Symmetric, shape (n, n).
     """
-    a, n = np.array(matrix, dtype=np.float64), len(matrix)
-    vectors = np.eye(n)
+    return _eigen(np.ascontiguousarray(matrix, dtype=np.float64).tobytes(), len(matrix))
+
+
+@lru_cache(maxsize=32)
+def _eigen(data: bytes, n: int) -> tuple[Array, Array]:
+    """Of a matrix's bytes: settings that are tried on the same rows share it."""
+    a, vectors = np.frombuffer(data).reshape(n, n).copy(), np.eye(n)
     for _ in range(SWEEPS):
         if float(np.abs(np.triu(a, 1)).max(initial=0.0)) < 1e-13:
             break

@@ -61,8 +61,9 @@ class FeatureHistory:
 
     def part(self, chosen: Flags) -> FeatureHistory:
         """Only the chosen rows."""
-        parts = (self.features, self.device, self.faulty, self.excluded)
-        return FeatureHistory(*(values[chosen] for values in parts))
+        return FeatureHistory(
+            self.features[chosen], self.device[chosen], self.faulty[chosen], self.excluded[chosen]
+        )
 
     def without(self, chosen: Flags) -> FeatureHistory:
         """The same rows, the chosen ones excluded."""

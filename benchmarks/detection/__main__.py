@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from benchmarks.detection.nab_score import NabFile, best_threshold, nab_score
 from benchmarks.detection.row_score import RowScore, always, row_score
 
 BEGIN, END = "<!-- figures: make eval -->", "<!-- end of figures -->"
+WIDTH = 108
 RECORDINGS = Path(__file__).parents[3] / "shared" / "data"
 Flags = np.ndarray
 
@@ -33,7 +35,7 @@ class Page:
 
     def say(self, text: str) -> None:
         """Add a paragraph."""
-        self.lines += ["", text]
+        self.lines += ["", *textwrap.wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False)]
 
 
 def main() -> int:

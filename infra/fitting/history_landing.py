@@ -1,12 +1,13 @@
 """Lands the rows of a history in the lake, so that a first model is made from a pinned cut as any other is.
 
 Rows of labelled faults and of spans left out stay away: nobody has signed those labels. A history that comes
-twice lands once.
+twice lands once; another one of the same devices takes its place.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 from contextlib import closing
 from datetime import datetime
 
@@ -20,6 +21,7 @@ from feature_store.cut_store import CutStore
 from feature_store.device_registry import DeviceRecord, DeviceRegistry
 from feature_store.lake import Lake
 from feature_store.lake_registry import ProfileRegistry
+from feature_store.replay_registry import ReplayRegistry
 from model_service import first_model
 from schemas.boot_ids import BOOT_BITS
 from schemas.instants import utc_now
@@ -33,6 +35,7 @@ SITE = GROUP = "history"
 HARDWARE = "recording"
 NO_PARTITION = -1
 GENERIC = "robust"
+REPLACED = "another fit of the device's history"
 
 
 def land_history(lake: Lake, profile: Profile, judged: first_model.JudgedHistory, now: datetime) -> int:
@@ -45,12 +48,15 @@ def land_history(lake: Lake, profile: Profile, judged: first_model.JudgedHistory
     ProfileRegistry(lake).register(profile)
     _register(lake, profile, judged.devices)
     kept = ~judged.faulty & ~judged.excluded
-    boot_id = _boot_id(judged)
-    table = telemetry_table(profile).name
-    if _landed(lake, table, boot_id):
-        return 0
-    append(lake, CutStore(lake), TASK, lambda n: {table: _rows(profile, judged, kept, boot_id, now, n)})
-    return int(kept.sum())
+    table, registry = telemetry_table(profile).name, ReplayRegistry(lake)
+    retired, before = registry.retired(), _earlier(lake, table, judged.devices)
+    boot_id = _boot_id(judged, kept, {boot for _, boot in retired})
+    landed = 0
+    if not any(boot == boot_id for _, boot in before):
+        append(lake, CutStore(lake), TASK, lambda n: {table: _rows(profile, judged, kept, boot_id, now, n)})
+        landed = int(kept.sum())
+    registry.retire({b for b in before if b[1] != boot_id}, profile.name, REPLACED)
+    return landed
 
 
 def _register(lake: Lake, profile: Profile, devices: tuple[str, ...]) -> None:
@@ -65,19 +71,29 @@ def _register(lake: Lake, profile: Profile, devices: tuple[str, ...]) -> None:
     )
 
 
-def _boot_id(judged: first_model.JudgedHistory) -> int:
-    """One id for the whole history, by its content: a repetition is recognised."""
+def _boot_id(judged: first_model.JudgedHistory, kept: np.ndarray, retired: set[int]) -> int:
+    """One id for the whole history, by its content: a repetition is recognised. Retired ids stay retired."""
     digest = hashlib.sha256("\0".join(judged.devices).encode())
-    for values in (judged.device, judged.end_us, np.nan_to_num(judged.features)):
+    for values in (judged.device, judged.end_us, kept, np.nan_to_num(judged.features)):
         digest.update(np.ascontiguousarray(values).tobytes())
-    return int.from_bytes(digest.digest()[:8], "big") % (1 << BOOT_BITS)
+    for attempt in itertools.count():
+        found = hashlib.sha256(digest.digest() + attempt.to_bytes(8, "big")).digest()
+        boot_id = int.from_bytes(found[:8], "big") % (1 << BOOT_BITS)
+        if boot_id not in retired:
+            break
+    return boot_id
 
 
-def _landed(lake: Lake, table: str, boot_id: int) -> bool:
+def _earlier(lake: Lake, table: str, devices: tuple[str, ...]) -> set[tuple[str, int]]:
+    """Histories of these devices that landed before and still count."""
+    named = ", ".join(duck.text(device) for device in devices)
     with closing(connect(lake.root)) as connection:
-        query = f"SELECT count(*) AS n FROM {duck.name(table)} WHERE boot_id = {boot_id}"  # noqa: S608  (a quoted name)
-        found = duck.query(connection, query)
-    return bool(found.column("n")[0].as_py())
+        query = (
+            f"SELECT DISTINCT device_id, boot_id FROM {duck.name(table)} "  # noqa: S608  (quoted)
+            f"WHERE _partition = {NO_PARTITION} AND device_id IN ({named})"
+        )
+        found = duck.query(connection, query).to_pylist()
+    return {(row["device_id"], row["boot_id"]) for row in found}
 
 
 def _rows(

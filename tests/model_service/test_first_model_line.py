@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 from sqlalchemy import select, update
 
+from feature_store import connect
 from feature_store.lake import Lake
 from infra.fitting.history_landing import land_history
 from model_service.detectors.bank_store import put_bank
@@ -105,6 +108,16 @@ def test_a_landed_history_becomes_a_signed_candidate_of_its_own_family(rig):
 def test_a_history_lands_once(rig):
     assert rig.landed == WINDOWS
     assert land_history(rig.lake, OWN, rig.fitted.judged, rig.now) == 0
+
+
+def test_another_fit_of_the_history_takes_the_place_of_the_one_before(rig):
+    judged = rig.fitted.judged
+    shorter = replace(judged, excluded=np.arange(WINDOWS) >= 300)
+    for given, landed in ((shorter, 300), (shorter, 0), (judged, WINDOWS)):
+        assert land_history(rig.lake, OWN, given, rig.now) == landed
+        with closing(connect(rig.lake.root)) as connection:
+            [(count,)] = connection.execute("SELECT count(*) FROM telemetry_pump").fetchall()
+        assert count == (landed or 300)
 
 
 def test_without_a_fault_bank_the_run_says_what_to_do(tmp_path):

@@ -70,9 +70,10 @@ class FeatureHistory:
         return replace(self, excluded=self.excluded | chosen)
 
     def _place(self) -> Array:
-        """Where each row stands in its device's rows, in [0, 1)."""
+        """Where each row stands among its device's rows that are not excluded, in [0, 1]."""
         place = np.empty(len(self.device))
         for number in np.unique(self.device):
             mine = self.device == number
-            place[mine] = np.arange(mine.sum()) / mine.sum()
+            counts = ~self.excluded[mine]
+            place[mine] = (np.cumsum(counts) - counts) / max(int(counts.sum()), 1)
         return place

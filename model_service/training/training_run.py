@@ -228,7 +228,9 @@ class TrainingRun:
         """Need, finding and plan as one flat document, for column ``cause``; None: there is none of them."""
         need = {} if self.need is None else {"need": self.need}
         finding = {} if self.finding is None else self.finding.model_dump(mode="json")
-        plan = {} if self.plan is None else self.plan.model_dump(mode="json")
+        # What was added since 0.2.0 is left out where it says nothing new.
+        younger = {"bank"} if self.plan is not None and not self.plan.bank else None
+        plan = {} if self.plan is None else self.plan.model_dump(mode="json", exclude=younger)
         return {**need, **finding, **plan} or None
 
 

@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults mutants lint format proto bench bench-peers lock lock-peers clean
+.PHONY: help setup demo test faults mutants eval lint format proto bench bench-peers lock lock-peers clean
 
 BIN := .venv/bin
 
@@ -24,6 +24,10 @@ faults: setup ## Break a running system RUNS times (default 12), and tally what 
 # SEED draws the sample; SAMPLE is how many mutants of each module, or "all". MODULES are beginnings of paths.
 mutants: setup ## Do the tests notice small changes of deciding code? SEED=7 SAMPLE=6 (or all)
 	@JOBS=$${JOBS:-2} $(BIN)/python -m tests.mutants $(MODULES)
+
+# RECORDINGS: a folder with nab/, skab/ and ur3_cobotops/; what is not there is said to be not measured.
+eval: setup ## How well `model fit` detects what is labelled in real recordings; writes docs/detection.md
+	@$(BIN)/python -m benchmarks.detection $(RECORDINGS) --write docs/detection.md
 
 lint: setup ## ruff, mypy strict, import-linter
 	@$(BIN)/ruff check .

@@ -64,6 +64,7 @@ class ReplayRequest:
         options: What a person says about the files.
         replaces: Whether earlier rows of the same recording, or over the same time, no longer count.
         force: Whether to go on in spite of what is doubtful.
+        known: The profile itself, where no file holds it.
     """
 
     recordings: tuple[Path, ...]
@@ -73,6 +74,7 @@ class ReplayRequest:
     options: ReadingOptions = field(default_factory=ReadingOptions)
     replaces: bool = False
     force: bool = False
+    known: Profile | None = None
 
     @property
     def device_id(self) -> str:
@@ -94,7 +96,7 @@ class ReplayRequest:
                 f"--device {self.device}: an id is made of letters, digits and . _ : - of ASCII, at most 64, "
                 "and begins with a letter or digit"
             )
-        return find_profile(self.profile)
+        return self.known or find_profile(self.profile)
 
     def read(self) -> RequestedRecording:
         """Read the files as profile and options say.

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from model_service import trust_catch_up as trust_catch_up
     from model_service.address import Address as Address
     from model_service.address import read_address as read_address
+    from model_service.detectors import bank_store as bank_store
+    from model_service.detectors import first_model as first_model
+    from model_service.detectors import labelled_bank as labelled_bank
     from model_service.fleet.known_profiles import KnownProfiles as KnownProfiles
     from model_service.fleet.revocation_copies import RevocationCopies as RevocationCopies
     from model_service.identity import authority as authority
@@ -86,6 +89,7 @@ _LOADED_FROM: dict[str, tuple[str, str | None]] = {
     "TrustRepository": ("model_service.trust.repository", "TrustRepository"),
     "WorkerThreads": ("model_service.service.workers", "WorkerThreads"),
     "authority": ("model_service.identity.authority", None),
+    "bank_store": ("model_service.detectors.bank_store", None),
     "bundle_files": ("model_service.models.bundle_files", None),
     "candidates": ("model_service.registry.candidates", None),
     "ceremony": ("model_service.trust.ceremony", None),
@@ -93,10 +97,12 @@ _LOADED_FROM: dict[str, tuple[str, str | None]] = {
     "delivery": ("model_service.service.delivery", None),
     "factory_models": ("model_service.models.factory_models", None),
     "fault_bank": ("model_service.models.fault_bank", None),
+    "first_model": ("model_service.detectors.first_model", None),
     "fleet_reads": ("model_service.service.fleet_reads", None),
     "invitation_of_gateway": ("model_service.identity.tokens", "invitation_of_gateway"),
     "invite": ("model_service.identity.invitation", "invite"),
     "join_bundle": ("model_service.identity.invitation", "join_bundle"),
+    "labelled_bank": ("model_service.detectors.labelled_bank", None),
     "load_online_key": ("model_service.trust.keys", "load_online_key"),
     "model_catalog": ("model_service.model_catalog", None),
     "model_targets": ("model_service.trust.model_targets", None),
@@ -139,6 +145,7 @@ __all__ = [
     "TrustRepository",
     "WorkerThreads",
     "authority",
+    "bank_store",
     "bundle_files",
     "candidates",
     "ceremony",
@@ -146,10 +153,12 @@ __all__ = [
     "delivery",
     "factory_models",
     "fault_bank",
+    "first_model",
     "fleet_reads",
     "invitation_of_gateway",
     "invite",
     "join_bundle",
+    "labelled_bank",
     "load_online_key",
     "model_catalog",
     "model_targets",

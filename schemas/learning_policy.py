@@ -26,6 +26,8 @@ class TrainingPolicy(Section):
         regime_share: Share of a cohort that must have moved at once for a regime.
         fault_similarity: Cosine to a fault's signature from which a shift counts as that fault.
         cooldown_s: Seconds after a run ends before another may start automatically.
+        alarms_per_device_day: False alarms that a first model may raise; None: one. Its calibration puts the
+            distance that keeps to them at the mildest rule's ``enter``.
     """
 
     auto: bool = True
@@ -41,6 +43,7 @@ class TrainingPolicy(Section):
     regime_share: Fraction = 0.5
     fault_similarity: Fraction = 0.6
     cooldown_s: NonNegativeFloat = 60.0
+    alarms_per_device_day: PositiveFloat | None = None
 
 
 class GatePolicy(Section):

@@ -123,6 +123,10 @@ class Tolerance(ManifestPart):
     relative: NonNegativeFloat
 
 
+_YOUNGER = ("optional_channels", "detector")
+"""Keys that release 0.2.0 did not have."""
+
+
 class Manifest(ManifestPart):
     """Everything about a bundle but its bytes. Immutable and content-addressed.
 
@@ -139,6 +143,7 @@ class Manifest(ManifestPart):
         kind: What the score means: distance from healthy, or the probability of a labelled fault.
         parameters: The fitted numbers behind the graph, by name, matrices by rows: the next model starts from
             them, and an evaluation recomputes the scores from them without the graph.
+        detector: Which detector the parameters belong to; empty: the Mahalanobis distance.
         optional_channels: Channels that the model can do without; all others are required.
         lineage: What a retrained model was trained from; None for factory bundles.
         files: SHA-256 of each file of the bundle but the manifest.
@@ -159,6 +164,7 @@ class Manifest(ManifestPart):
     training: TrainingFacts | None = None
     parameters: dict[str, tuple[float, ...]] = {}
     lineage: Lineage | None = None
+    detector: str = ""
     optional_channels: tuple[Name, ...] = ()
     tolerance: Tolerance
     files: dict[str, Digest]
@@ -185,7 +191,7 @@ class Manifest(ManifestPart):
 
     def _content(self) -> dict[str, Any]:
         """JSON values by name. What was added since 0.2.0 is left out where it says nothing new."""
-        return self.model_dump(mode="json", exclude=None if self.optional_channels else {"optional_channels"})
+        return self.model_dump(mode="json", exclude={name for name in _YOUNGER if not getattr(self, name)})
 
     @model_validator(mode="after")
     def _declared(self) -> Self:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from model_service.detectors.fitted_candidate import build_fitted_candidate
+from model_service.detectors.kinds import detector_of
+from model_service.detectors.mahalanobis_kind import MAHALANOBIS
+from model_service.gates import first_model_gates
 from model_service.gates.footprint import judge_latency, judge_memory, judge_operators, judge_size
 from model_service.gates.gate_inputs import GateInputs
 from model_service.gates.holdout import Holdout, PairedScores, Score, holdout_of
@@ -17,12 +21,14 @@ from model_service.gates.verdict import GateVerdict, not_shown
 from model_service.models.bundle_files import BundleFiles
 from model_service.models.candidate import build_candidate
 from model_service.models.classifier import train_classifier
+from model_service.models.fault_bank import GENERIC
 from model_service.models.golden import golden_windows
 from model_service.models.mahalanobis import Mahalanobis
 from model_service.models.runtime import OrtGraph
 from model_service.models.score_stage import ScoreStage
 from model_service.models.training_rows import part_of, training_part
 from schemas.errors import BundleError, DatasetError
+from schemas.manifest import Lineage
 from schemas.model_version import ModelVersion
 
 DEFAULT_ENTER = 0.5
@@ -32,7 +38,7 @@ DEFAULT_ENTER = 0.5
 def evaluate(inputs: GateInputs) -> tuple[GateVerdict, ...]:
     """Verdicts in order. A model that may not be loaded, or kills a process that runs it, is not run here."""
     gates, manifest = inputs.profile.gates, inputs.candidate.manifest
-    window = _window(inputs.champion)
+    window = _window(inputs.candidate if inputs.first else inputs.champion)
     static = (
         judge_operators(inputs.candidate, gates),
         judge_size(inputs.candidate, gates),
@@ -58,7 +64,9 @@ def refusal(verdicts: tuple[GateVerdict, ...]) -> str:
 def _judge_running(inputs: GateInputs, window: NDArray[np.float32]) -> tuple[GateVerdict, ...]:
     """Gates that run the graph in this process."""
     gates, names = inputs.profile.gates, inputs.profile.feature_names
-    bundles = inputs.candidate, inputs.champion
+    # A first model replaces the generic one, whose score is no function of a window alone.
+    beside = inputs.candidate if inputs.first else inputs.champion
+    bundles = inputs.candidate, beside
     candidate, champion = (OrtGraph(b.model, b.manifest.version) for b in bundles)
     latency = judge_latency(candidate, champion, window, gates)
     new, old = (ScoreStage(b.model, len(names), b.manifest.version).score for b in bundles)
@@ -72,8 +80,20 @@ def _judge_running(inputs: GateInputs, window: NDArray[np.float32]) -> tuple[Gat
         kept,
         rebuild,
         judge_parity(new, reference, holdout, inputs.bank, gates.parity),
-        judge_golden(inputs.candidate, inputs.champion, reference, inputs.profile),
-        *_judge_scores(inputs, new, old, holdout),
+        judge_golden(inputs.candidate, beside, reference, inputs.profile),
+        *(_judge_first(inputs, new) if inputs.first else _judge_scores(inputs, new, old, holdout)),
+    )
+
+
+def _judge_first(inputs: GateInputs, score: Score) -> tuple[GateVerdict, ...]:
+    """Gates on a first model, instead of those that compare with a champion."""
+    profile, rows = inputs.profile, inputs.rows
+    if inputs.bank is None:
+        return (not_shown("generic_recall", "the profile has no fault bank: run `edgeloop model fit`"),)
+    loss = profile.gates.max_recall_loss
+    return (
+        first_model_gates.judge_budget(score, profile, rows),
+        first_model_gates.judge_generic_recall(score, profile, rows, inputs.bank, loss),
     )
 
 
@@ -81,10 +101,12 @@ def _judge_scores(inputs: GateInputs, new: Score, old: Score, holdout: Holdout) 
     """Gates that compare the scores of candidate and champion."""
     gates, rules = inputs.profile.gates, inputs.profile.decision.rules
     paired = PairedScores(new, old, holdout, inputs.bank, rules[0].enter if rules else DEFAULT_ENTER)
-    # Without a fault bank there is nothing to test the champion with at its healthy reference, so none is
-    # needed; the generic model `robust` has none.
-    reference = Mahalanobis.of(inputs.champion.manifest) if inputs.bank is not None else None
-    bounds = gates.min_recall, gates.max_recall_loss
+    # Faults that any sensor can have look like any change: they have no signature to find in a shift, and no
+    # detector finds the smallest of them. So no champion is tested at its healthy reference with them.
+    known = inputs.bank is not None and inputs.bank.origin != GENERIC
+    learnt = inputs.champion.manifest.detector in ("", MAHALANOBIS.name)
+    reference = Mahalanobis.of(inputs.champion.manifest) if known and learnt else None
+    bounds = gates.min_recall if known or inputs.bank is None else 0.0, gates.max_recall_loss
     verdicts = [
         judge_quality(paired, gates.min_gain),
         judge_recall(paired, reference, *bounds),
@@ -105,23 +127,24 @@ def _rebuild(inputs: GateInputs) -> tuple[GateVerdict, Score | None]:
         return not_shown("rebuild", "the manifest does not record how it was trained"), None
     try:
         seed, major = manifest.training.seed, ModelVersion.parse(manifest.version).major
-        rebuilt = build_candidate(
-            inputs.profile,
-            inputs.rows,
-            inputs.champion,
-            inputs.moved,
-            manifest.lineage,
-            seed,
-            major,
-            manifest.kind,
-        )
+        rebuilt = _built_again(inputs, manifest.lineage, seed, major)
         verdict = judge_rebuild(inputs.candidate, rebuilt)
         if manifest.kind == "classifier":
             chosen = training_part(inputs.rows, inputs.profile)
             return verdict, train_classifier(chosen.rows, chosen.labels, seed).score
     except DatasetError as exc:
         return not_shown("rebuild", f"cannot be built again: {exc}"), None
-    return verdict, Mahalanobis.of(manifest).score
+    return verdict, detector_of(manifest).score
+
+
+def _built_again(inputs: GateInputs, lineage: Lineage, seed: int, major: int) -> BundleFiles:
+    profile, rows, kind = inputs.profile, inputs.rows, inputs.candidate.manifest.kind
+    if not inputs.first:
+        champion, moved = inputs.champion, inputs.moved
+        return build_candidate(profile, rows, champion, moved, lineage, seed, major, kind, detector_of)
+    if inputs.chosen_by is None:
+        raise DatasetError("its run names no faults that it was chosen by")
+    return build_fitted_candidate(profile, rows, inputs.chosen_by, lineage, seed, major)
 
 
 def _window(champion: BundleFiles) -> NDArray[np.float32]:

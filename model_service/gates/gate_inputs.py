@@ -13,10 +13,11 @@ from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from feature_store.lake_registry import ProfileRegistry
 from feature_store.point_in_time import tables_read, training_rows
+from model_service.detectors.bank_store import known_bank, newest_bank, stored_bank
 from model_service.gates.verdict_store import PendingCandidate
 from model_service.models.bundle_files import BundleFiles
 from model_service.models.fault_bank import FaultBank, load_fault_bank
-from model_service.registry.bundle_store import bundle_of_version, factory_bundle_of, read_artifact
+from model_service.registry.bundle_store import bundle_of_version, read_artifact, starting_bundle_of
 from model_service.registry.candidates import champion_version
 from model_service.registry.database import Registry
 from model_service.settings import ModelSettings
@@ -40,6 +41,8 @@ class GateInputs:
         expected: Run, cut, pin and champion, as the registry has them; the manifest must name the same.
         cohorts: Cohort by device.
         bank: Known faults; None: the profile has no bank.
+        first: It is a profile's first model: no learnt champion to compare with.
+        chosen_by: Generic faults that a first model was chosen by; None: it is none.
     """
 
     profile: Profile
@@ -50,6 +53,8 @@ class GateInputs:
     expected: Mapping[str, object]
     cohorts: Mapping[str, str]
     bank: FaultBank | None
+    first: bool = False
+    chosen_by: FaultBank | None = None
 
 
 def read_inputs(settings: ModelSettings, registry: Registry, pending: PendingCandidate) -> GateInputs:
@@ -83,7 +88,7 @@ def read_inputs(settings: ModelSettings, registry: Registry, pending: PendingCan
         "cut": cut.id,
         "pin": pending.pin,
         "known_at": selection.known_at,
-        "champion": in_force or factory_bundle_of(pending.family).manifest.version,
+        "champion": in_force or starting_bundle_of(pending.family).manifest.version,
     }
     return GateInputs(
         profile=profile,
@@ -93,5 +98,22 @@ def read_inputs(settings: ModelSettings, registry: Registry, pending: PendingCan
         moved=pending.plan.moved,
         expected=expected,
         cohorts=cohorts,
-        bank=load_fault_bank(profile.name),
+        bank=_bank(settings, profile, pending.plan.bank),
+        chosen_by=stored_bank(settings.root, pending.plan.bank) if pending.plan.bank else None,
+        first=not champion.manifest.parameters,
     )
+
+
+def _bank(settings: ModelSettings, profile: Profile, chosen_by: str) -> FaultBank | None:
+    """Known faults of the profile, else its generic ones; None: it has neither.
+
+    Args:
+        settings: Folder of the banks.
+        profile: The candidate's.
+        chosen_by: Digest of the generic bank that a first model was chosen by; empty: it is none.
+    """
+    shipped = load_fault_bank(profile.name)
+    if shipped is not None:
+        return shipped
+    digest = known_bank(settings.root, profile.name) or chosen_by or newest_bank(settings.root, profile.name)
+    return stored_bank(settings.root, digest) if digest else None

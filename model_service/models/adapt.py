@@ -10,11 +10,13 @@ covariances.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model_service.models.mahalanobis import Mahalanobis, calibrated, logarithms, whitening_of
+from model_service.models.graph import GraphWriter
+from model_service.models.mahalanobis import calibrated, logarithms
 from model_service.models.rounding import rounded, rounded_number
 from schemas.manifest import Calibration
 
@@ -59,7 +61,58 @@ class RegimeRows:
         return np.asarray(self.weights / mass[self.device] / self.devices)
 
 
-def adapt(champion: Mahalanobis, rows: RegimeRows, moved: Flags, healthy_score: float) -> Mahalanobis:
+class AdaptableModel(Protocol):
+    """An anomaly model that can move to another regime; attributes of shape (F,)."""
+
+    @property
+    def logged(self) -> Flags:
+        """Which features are taken as logarithms."""
+        ...
+
+    @property
+    def mean(self) -> Array:
+        """Centre of each feature, logarithms taken."""
+        ...
+
+    @property
+    def std(self) -> Array:
+        """Spread of the same."""
+        ...
+
+    @property
+    def calibration(self) -> Calibration:
+        """From distance to score."""
+        ...
+
+    def distance(self, features: Array) -> Array:
+        """Distance of each row of (n, F); NaN where a feature is missing."""
+        ...
+
+    def score(self, features: Array) -> Array:
+        """Score in [0, 1] of each row of (n, F); NaN where a feature is missing."""
+        ...
+
+    def parameters(self) -> dict[str, tuple[float, ...]]:
+        """Everything but the calibration, as a manifest holds it."""
+        ...
+
+    def write(self, writer: GraphWriter, features: str) -> str:
+        """Adds the model to a graph: (B, F) features to (B,) score."""
+        ...
+
+    def moved_to(self, mean: Array, std: Array) -> Self:
+        """The model in a regime of this centre and spread; spread that grew is independent of all else."""
+        ...
+
+    def calibrated_by(self, calibration: Calibration) -> Self:
+        """The same model with another map from distance to score."""
+        ...
+
+
+Adaptable = TypeVar("Adaptable", bound=AdaptableModel)
+
+
+def adapt(champion: Adaptable, rows: RegimeRows, moved: Flags, healthy_score: float) -> Adaptable:
     """The champion's model, moved to the regime of the rows.
 
     Args:
@@ -78,15 +131,8 @@ def adapt(champion: Mahalanobis, rows: RegimeRows, moved: Flags, healthy_score: 
     keep = PRIOR_DEVICES / (PRIOR_DEVICES + rows.devices)
     mean = rounded(np.where(moved, observed, keep * champion.mean + (1 - keep) * observed))
     std = rounded(np.where(moved, _spread(x, weights, rows.devices, champion.std), champion.std))
-    # D: share of each spread that the champion knew. New spread is independent, so R' = D R D + (I - D²),
-    # which stays positive definite.
-    known = np.minimum(champion.std / std, 1.0)
-    correlation = champion.correlation() * np.outer(known, known)
-    np.fill_diagonal(correlation, 1.0)
-    whitening = whitening_of(correlation)
-    uncalibrated = Mahalanobis(champion.logged, mean, std, whitening, champion.calibration)
-    calibration = _recalibrated(uncalibrated, rows, weights, healthy_score)
-    return Mahalanobis(champion.logged, mean, std, whitening, calibration)
+    uncalibrated = champion.moved_to(mean, std)
+    return uncalibrated.calibrated_by(_recalibrated(uncalibrated, rows, weights, healthy_score))
 
 
 def _spread(x: Array, weights: Array, devices: int, prior: Array) -> Array:
@@ -97,7 +143,9 @@ def _spread(x: Array, weights: Array, devices: int, prior: Array) -> Array:
     )
 
 
-def _recalibrated(model: Mahalanobis, rows: RegimeRows, weights: Array, healthy_score: float) -> Calibration:
+def _recalibrated(
+    model: AdaptableModel, rows: RegimeRows, weights: Array, healthy_score: float
+) -> Calibration:
     """The calibration under which the rows score as healthy ones did, weighted by the number of devices."""
     distance, before = model.distance(rows.features), model.calibration
     # Bisection over the logarithm of the factor: the mean score falls as the middle of the calibration grows.

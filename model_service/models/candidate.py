@@ -6,13 +6,13 @@ bytes on every machine.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from model_service.models.adapt import RegimeRows, adapt
+from model_service.models.adapt import AdaptableModel, RegimeRows, adapt
 from model_service.models.bundle_files import BundleFiles, build_bundle
 from model_service.models.classifier import train_classifier
 from model_service.models.factory_models import anomaly_graph
@@ -41,6 +41,7 @@ def build_candidate(  # noqa: PLR0913, PLR0917  (the bytes depend on each of the
     seed: int,
     major: int,
     kind: str = "anomaly",
+    read: Callable[[Manifest], AdaptableModel] = Mahalanobis.of,
 ) -> BundleFiles:
     """The candidate's bundle.
 
@@ -53,6 +54,7 @@ def build_candidate(  # noqa: PLR0913, PLR0917  (the bytes depend on each of the
         seed: Of the classifier's trees.
         major: First number of the version.
         kind: ``anomaly`` or ``classifier``.
+        read: Reads the champion's anomaly model from its manifest.
 
     Raises:
         DatasetError: Too few devices, or labels of one class only.
@@ -62,7 +64,9 @@ def build_candidate(  # noqa: PLR0913, PLR0917  (the bytes depend on each of the
     if kind == "classifier":
         manifest, graph, golden = _classifier(profile, chosen, champion, seed)
     else:
-        manifest, graph, golden = _anomaly(profile, chosen, champion, moved_features(profile, moved))
+        manifest, graph, golden = _anomaly(
+            profile, chosen, champion, moved_features(profile, moved), read(champion.manifest)
+        )
     training = TrainingFacts(
         script=SCRIPT, seed=seed, devices=chosen.rows.devices, windows=len(chosen.rows.features)
     )
@@ -78,9 +82,9 @@ def moved_features(profile: Profile, names: Collection[str]) -> Flags:
 
 
 def _anomaly(
-    profile: Profile, chosen: TrainingRows, champion: BundleFiles, moved: Flags
+    profile: Profile, chosen: TrainingRows, champion: BundleFiles, moved: Flags, before: AdaptableModel
 ) -> tuple[Manifest, bytes, Golden]:
-    before, old = Mahalanobis.of(champion.manifest), champion.manifest
+    old = champion.manifest
     model = adapt(before, chosen.rows, moved, old.baselines["score"].mean)
     windows = golden_windows(champion.golden)
     expected = compute(windows, profile.feature_specs(), profile.channel_names)
@@ -123,7 +127,9 @@ def _classifier(
     return manifest, model.graph(profile), golden
 
 
-def _baseline(old: Baseline, before: Mahalanobis, model: Mahalanobis, rows: RegimeRows, at: int) -> Baseline:
+def _baseline(
+    old: Baseline, before: AdaptableModel, model: AdaptableModel, rows: RegimeRows, at: int
+) -> Baseline:
     """Baseline of a feature that moved; new spread is counted as spread between devices."""
     mean = float(rows.balanced() @ rows.features[:, at])
     gain = mean / old.mean if before.logged[at] else 1.0
@@ -139,7 +145,9 @@ def _baseline(old: Baseline, before: Mahalanobis, model: Mahalanobis, rows: Regi
     )
 
 
-def _edges(edges: tuple[float, ...], before: Mahalanobis, model: Mahalanobis, at: int) -> tuple[float, ...]:
+def _edges(
+    edges: tuple[float, ...], before: AdaptableModel, model: AdaptableModel, at: int
+) -> tuple[float, ...]:
     """Bin edges at the same quantiles of the feature's distribution as before."""
     logged, values = bool(before.logged[at]), np.array(edges)
     z = ((np.log(values) if logged else values) - before.mean[at]) / before.std[at]

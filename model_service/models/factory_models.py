@@ -6,6 +6,7 @@ Pure: windows in, files out. `python -m infra.factory` simulates the windows and
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from model_service.models.feature_graph import write_features
 from model_service.models.features import all_kinds, compute
 from model_service.models.golden import Golden
 from model_service.models.graph import FLOAT, OPSET, GraphWriter, tensor
-from model_service.models.mahalanobis import Mahalanobis, fit, write_score
+from model_service.models.mahalanobis import fit
 from model_service.models.robust import CALIBRATION, build_robust, robust_score
 from model_service.models.rounding import rounded, rounded_or_nan
 from model_service.models.score_check import check_scores
@@ -23,7 +24,9 @@ from schemas.manifest import (
     ANY_FEATURESET,
     SCORE_EDGES,
     Baseline,
+    Calibration,
     Input,
+    Lineage,
     Manifest,
     Tolerance,
     TrainingFacts,
@@ -38,6 +41,27 @@ LOGGED_KINDS = frozenset({"std", "rms", "peak", "crest", "kurtosis", "band_low",
 TOLERANCE = Tolerance(absolute=1e-4, relative=1e-4)
 
 
+class LearntModel(Protocol):
+    """What a bundle is made of: a model of features, in numpy, as parameters and as operators."""
+
+    @property
+    def calibration(self) -> Calibration:
+        """From distance to score."""
+        ...
+
+    def score(self, features: Array) -> Array:
+        """Score in [0, 1] of each row of (n, F); NaN where a feature is missing."""
+        ...
+
+    def parameters(self) -> dict[str, tuple[float, ...]]:
+        """Everything but the calibration, as a manifest holds it."""
+        ...
+
+    def write(self, writer: GraphWriter, features: str) -> str:
+        """Adds the model to a graph: (B, F) features to (B,) score; returns the score's name."""
+        ...
+
+
 def factory_bundle(
     profile: Profile, healthy: Sequence[Sequence[Array]], golden: Windows, training: TrainingFacts
 ) -> BundleFiles:
@@ -49,15 +73,43 @@ def factory_bundle(
         golden: Windows of the golden vectors, shape (n, W, C).
         training: Where the windows came from, for the manifest.
     """
+    every_window = np.concatenate([stretch for device in healthy for stretch in device])
+    model = fit(every_window, [s.kind in LOGGED_KINDS for s in profile.feature_specs()])
+    return learnt_bundle(profile, profile.model.family, model, healthy, golden, training)
+
+
+def learnt_bundle(  # noqa: PLR0913, PLR0917  (the bytes depend on each of them, and on nothing else)
+    profile: Profile,
+    family: str,
+    model: LearntModel,
+    healthy: Sequence[Sequence[Array]],
+    golden: Windows,
+    training: TrainingFacts,
+    detector: str = "",
+    major: int = 0,
+    lineage: Lineage | None = None,
+) -> BundleFiles:
+    """The bundle of a model that was learnt from healthy windows, of whatever kind.
+
+    Args:
+        profile: Gives channels, window and features.
+        family: Name of the model family.
+        model: The model.
+        healthy: As for ``factory_bundle``; of the baselines and bin edges.
+        golden: Windows of the golden vectors, shape (n, W, C).
+        training: Where the windows came from, for the manifest.
+        detector: Which kind it is; empty: the Mahalanobis distance.
+        major: First number of the version; the factory's is 0.
+        lineage: What it was trained from; None: nothing in a lake.
+    """
     specs = profile.feature_specs()
     every_window = np.concatenate([stretch for device in healthy for stretch in device])
-    model = fit(every_window, [s.kind in LOGGED_KINDS for s in specs])
     expected = compute(golden, specs, profile.channel_names)
     vectors = Golden(golden, rounded_or_nan(expected), rounded_or_nan(model.score(expected)))
     columns = [*profile.feature_names, "score"]
     scored = [[np.column_stack([stretch, model.score(stretch)]) for stretch in device] for device in healthy]
     manifest = Manifest(
-        name=profile.model.family,
+        name=family,
         version="",
         featureset=profile.featureset,
         channels=tuple(Input(name=c.name, unit=c.unit) for c in profile.channels),
@@ -70,10 +122,14 @@ def factory_bundle(
         baselines={c: _baseline(scored, i) for i, c in enumerate(columns)},
         training=training,
         parameters=model.parameters(),
+        detector=detector,
+        lineage=lineage,
         tolerance=TOLERANCE,
         files={},
     )
-    return check_scores(build_bundle(manifest, anomaly_graph(profile, model), vectors.to_arrow()))
+    return check_scores(
+        build_bundle(manifest, anomaly_graph(profile, model, family), vectors.to_arrow(), major)
+    )
 
 
 def robust_bundle(seed: int) -> BundleFiles:
@@ -105,18 +161,18 @@ def robust_bundle(seed: int) -> BundleFiles:
     return check_scores(build_bundle(manifest, build_robust(), golden.to_arrow()))
 
 
-def anomaly_graph(profile: Profile, model: Mahalanobis) -> bytes:
-    """The graph's bytes: raw window in, features and score out."""
+def anomaly_graph(profile: Profile, model: LearntModel, family: str = "") -> bytes:
+    """The graph's bytes: raw window in, features and score out; named after the family."""
     writer = GraphWriter()
     features = write_features(writer, profile.feature_specs(), profile.channel_names)
     writer.op("Identity", features, output="features")
-    writer.op("Identity", write_score(writer, features, model), output="score")
+    writer.op("Identity", model.write(writer, features), output="score")
     shape: list[int | str] = ["batch", profile.sampling.window_samples, len(profile.channels)]
     outputs = [
         tensor("features", FLOAT, ["batch", len(profile.feature_names)]),
         tensor("score", FLOAT, ["batch"]),
     ]
-    return writer.build(profile.model.family, [tensor("window", FLOAT, shape)], outputs)
+    return writer.build(family or profile.model.family, [tensor("window", FLOAT, shape)], outputs)
 
 
 def _bin_edges(features: Array, names: Sequence[str]) -> dict[str, tuple[float, ...]]:

@@ -29,8 +29,19 @@ FROZEN: dict[str, str] = {
 """SHA-256 of each bank: recall of two models can be compared only if the faults are the same."""
 
 
+GENERIC = "generic"
+"""Origin of a bank that was made by injecting generic faults into a profile's own windows."""
+
+LABELLED = "labelled"
+"""Origin of a bank that was made from labelled spans of a history."""
+
+
 class BankFile(BaseModel):
-    """A bank as stored: per kind and severity, effects of shape (members, F)."""
+    """A bank as stored: per kind and severity, effects of shape (members, F).
+
+    Attributes:
+        origin: ``GENERIC``, ``LABELLED``, or empty: simulated faults of this kind of machine.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -40,10 +51,12 @@ class BankFile(BaseModel):
     logged: tuple[bool, ...]
     seed: int
     effects: dict[str, dict[str, tuple[tuple[float, ...], ...]]]
+    origin: str = ""
 
     def to_bytes(self) -> bytes:
-        """The file's bytes, reproducible."""
-        return (json.dumps(self.model_dump(mode="json"), sort_keys=True) + "\n").encode()
+        """The file's bytes, reproducible; the shipped bank's are those of 0.2.0."""
+        dumped = self.model_dump(mode="json", exclude=None if self.origin else {"origin"})
+        return (json.dumps(dumped, sort_keys=True) + "\n").encode()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,6 +70,7 @@ class FaultBank:
         digest: SHA-256 of the bank's file.
         effects: By kind and severity, shape (members, F): differences of logarithms where ``logged``, else
             differences. Members are windows of several machines.
+        origin: As in the file.
     """
 
     profile: str
@@ -64,6 +78,7 @@ class FaultBank:
     logged: NDArray[np.bool_]
     digest: str
     effects: Mapping[str, Mapping[float, Array]]
+    origin: str = ""
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -125,7 +140,7 @@ def parse_bank(data: bytes) -> FaultBank:
         for kind, by_severity in stored.effects.items()
     }
     digest = hashlib.sha256(data).hexdigest()
-    return FaultBank(stored.profile, stored.features, np.array(stored.logged), digest, effects)
+    return FaultBank(stored.profile, stored.features, np.array(stored.logged), digest, effects, stored.origin)
 
 
 def paired_effects(healthy: Array, faulty: Array, logged: Sequence[bool]) -> tuple[tuple[float, ...], ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +63,23 @@ class Mahalanobis:
     def correlation(self) -> Array:
         """The (shrunk) correlation matrix behind the whitening, shape (F, F)."""
         return np.asarray(np.linalg.inv(self.whitening @ self.whitening.T))
+
+    def moved_to(self, mean: Array, std: Array) -> Mahalanobis:
+        """The model in a regime of this centre and spread; spread that grew is independent of all else."""
+        # D: share of each spread that was known. New spread is independent, so R' = D R D + (I - D²), which
+        # stays positive definite.
+        known = np.minimum(self.std / std, 1.0)
+        correlation = self.correlation() * np.outer(known, known)
+        np.fill_diagonal(correlation, 1.0)
+        return Mahalanobis(self.logged, mean, std, whitening_of(correlation), self.calibration)
+
+    def calibrated_by(self, calibration: Calibration) -> Mahalanobis:
+        """The same model with another map from distance to score."""
+        return replace(self, calibration=calibration)
+
+    def write(self, writer: GraphWriter, features: str) -> str:
+        """Adds the model to a graph: (B, F) features to (B,) score."""
+        return write_score(writer, features, self)
 
     def parameters(self) -> dict[str, tuple[float, ...]]:
         """Everything but the calibration, as a manifest holds it."""

@@ -15,6 +15,9 @@ from model_service.stored_artifacts import put_artifact
 from schemas.bundle_archive import MAX_ARTIFACT_BYTES, pack, unpack
 from schemas.errors import BundleError, RegistryError, TrustError
 
+GENERIC_FAMILY = "robust"
+"""Family whose bundle fits any profile; nothing in it is learnt."""
+
 
 def store_artifact(folder: Path, bundle: BundleFiles) -> tuple[str, int]:
     """Write a bundle's artifact into the folder, durably, unless it is there.
@@ -66,6 +69,15 @@ def learnable_families() -> frozenset[str]:
     return frozenset(f for f in factory_families() if factory_bundle_of(f).manifest.parameters)
 
 
+def starting_bundle_of(family: str) -> BundleFiles:
+    """What devices of a family run before any candidate of it: its factory bundle, else the generic one.
+
+    Raises:
+        BundleError: It is altered.
+    """
+    return factory_bundle_of(family if family in factory_families() else GENERIC_FAMILY)
+
+
 def factory_bundle_of(family: str) -> BundleFiles:
     """The factory bundle of a family.
 
@@ -92,7 +104,7 @@ def bundle_of_version(connection: Connection, artifacts: Path, family: str, vers
     candidate = candidates.get(connection, version)
     if candidate is not None:
         return read_artifact(artifacts, candidate.sha256)
-    factory = factory_bundle_of(family)
+    factory = starting_bundle_of(family)
     if factory.manifest.version != version:
         raise RegistryError(
             f"no model {version}: the factory model of {family} is {factory.manifest.version}"

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping
 
+from model_service.detectors.bank_store import fitted_families
 from model_service.fleet.certificate_ledger import record_if_absent, revoke_certificate
 from model_service.fleet.device_assignments import assign
 from model_service.fleet.devices import revoke_device
@@ -95,7 +96,7 @@ class FleetAdmin:
         twins: TwinReports,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._ca_path = ca_path(settings)
+        self._ca_path, self._root = ca_path(settings), settings.root
         self._token_s, self._lake = settings.token_s, LakeLookup(settings.lake_root)
         self._workers, self._access, self._wakeup = workers, access, wakeup
         self._watching, self._twins, self._clock = watching, twins, clock
@@ -218,13 +219,14 @@ class FleetAdmin:
     async def ack_drift(self, request: AckDriftRequest, call: ServiceCall) -> JsonReply:
         """A person's decision on a run that waits, or on a drift verdict that has no run."""
         name, now = request.run_id, self._clock()
+        fitted = await self._workers.in_thread(lambda: fitted_families(self._root))
 
         def decide(connection: Connection) -> dict[str, Any] | None:
             run = writes.waiting_run(connection, name)
             if run is None:
                 return None
             state = writes.decide_run(
-                connection, run, call.actor, request.reason, now, retrain=request.retrain
+                connection, run, call.actor, request.reason, now, retrain=request.retrain, fitted=fitted
             )
             return {"run_id": run.run_id, "state": state}
 
@@ -287,7 +289,8 @@ class FleetAdmin:
     async def _profile_to_train(self, family: str, profile: str) -> Profile:
         profiles = await self._workers.in_thread(self._lake.profiles)
         used = await self._workers.in_thread(self._lake.used_profiles)
-        return writes.profile_to_train(profiles, used, family, profile)
+        fitted = await self._workers.in_thread(lambda: fitted_families(self._root))
+        return writes.profile_to_train(profiles, used, family, profile, fitted)
 
     async def _requested(self, wanted: writes.RunRequest) -> JsonReply:
         now = self._clock()

@@ -88,9 +88,25 @@ def waiting_run(connection: Connection, name: str) -> TrainingRun | None:
 
 
 def decide_run(
-    connection: Connection, run: TrainingRun, actor: str, reason: str, now: float, *, retrain: bool
+    connection: Connection,
+    run: TrainingRun,
+    actor: str,
+    reason: str,
+    now: float,
+    *,
+    retrain: bool,
+    fitted: frozenset[str] = frozenset(),
 ) -> RunState:
     """Request a waiting run again, or dismiss it, in the transaction that read it.
+
+    Args:
+        connection: The transaction.
+        run: As it was read.
+        actor: Who decides.
+        reason: In the person's words.
+        now: UTC seconds.
+        retrain: Whether to train.
+        fitted: Families of one's own that can be trained.
 
     Returns:
         Its new state.
@@ -98,7 +114,7 @@ def decide_run(
     Raises:
         RegistryError: It is to be trained, and there is nothing to train in its family.
     """
-    if retrain and (why := nothing_to_learn(run.family, learnable_families())):
+    if retrain and (why := nothing_to_learn(run.family, learnable_families() | fitted)):
         raise RegistryError(f"{why}: --dismiss ends the run")
     state = RunState.REQUESTED if retrain else RunState.DISMISSED
     decided = run.to(state, requested_by=actor, detail=reason)
@@ -163,7 +179,11 @@ def cancel_run(connection: Connection, run_id: str, actor: str, reason: str, now
 
 
 def profile_to_train(
-    profiles: Mapping[str, Profile], used: Collection[str], family: str, profile: str = ""
+    profiles: Mapping[str, Profile],
+    used: Collection[str],
+    family: str,
+    profile: str = "",
+    fitted: frozenset[str] = frozenset(),
 ) -> Profile:
     """The profile whose data a run of the family is to learn.
 
@@ -172,6 +192,7 @@ def profile_to_train(
         used: Names of those that devices run.
         family: Model family; empty: the profile's.
         profile: Name; empty: the one of the family that devices run, or its only one.
+        fitted: Families of one's own that can be trained.
 
     Raises:
         UnknownNameError: There is no such profile, or none runs the family.
@@ -185,7 +206,7 @@ def profile_to_train(
     if not own:
         known = ", ".join(sorted({p.model.family for p in profiles.values()})) or "none yet"
         raise UnknownNameError(f"no profile of this lake runs model family {family!r}; there are: {known}")
-    if why := nothing_to_learn(family, learnable_families()):
+    if why := nothing_to_learn(family, learnable_families() | fitted):
         raise RegistryError(why)
     if why := shared_family(profiles, {*used, profile}, family):
         raise RegistryError(why)

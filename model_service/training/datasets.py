@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from feature_store import duck
-from feature_store.point_in_time import HOLDOUT, Regime, RowSelection, TrainingSet, training_rows
+from feature_store.point_in_time import HOLDOUT, TRAIN, Regime, RowSelection, TrainingSet, training_rows
+from model_service.detectors.choosing import LEAST_ROWS
 from model_service.models.classifier import enough_labels
 from model_service.training.training_run import RunReason, TrainingRun
 from schemas.profile import Profile
@@ -17,6 +18,8 @@ from schemas.tables import telemetry_table_name
 
 ANOMALY: Literal["anomaly"] = "anomaly"
 CLASSIFIER: Literal["classifier"] = "classifier"
+FIRST_SPAN = timedelta(days=3653)
+"""How far back a history may reach that a first model is fitted to."""
 FEW_DEVICES = 5
 """Devices that training rows and holdout rows must each have: with fewer, the gates cannot judge."""
 
@@ -27,11 +30,13 @@ class Dataset:
 
     Attributes:
         kind: anomaly or classifier.
+        first: Whether it trains a first model, which one device is enough for.
     """
 
     selection: RowSelection
     training_set: TrainingSet
     kind: str
+    first: bool = False
 
     def lacks(self, profile: Profile, at_least: float = 0.0) -> str:
         """What it has too little of, in words; empty: it is enough to train on.
@@ -41,6 +46,8 @@ class Dataset:
             at_least: Effective rows that it must have whatever the policy allows.
         """
         holdout = self.training_set.part(HOLDOUT)
+        if self.first:
+            return self._first_lacks()
         have, need = self.training_set.effective_rows, max(profile.training.min_effective_rows, at_least)
         trained = len(set(self.training_set.part("train").column("device_id").to_pylist()))
         held = len(set(holdout.column("device_id").to_pylist()))
@@ -50,6 +57,20 @@ class Dataset:
             f"{held} of {FEW_DEVICES} devices to test on" if held < FEW_DEVICES else "",
         ]
         return ", ".join(filter(None, lacks))
+
+    def _first_lacks(self) -> str:
+        train, held = (self.training_set.part(p).num_rows for p in (TRAIN, HOLDOUT))
+        lacks = [
+            f"{train} of {LEAST_ROWS} rows to train on" if train < LEAST_ROWS else "",
+            "rows to test on" if not held else "",
+        ]
+        return ", ".join(filter(None, lacks))
+
+
+def first_dataset(connection: duck.Connection, selection: RowSelection) -> Dataset:
+    """The set that a first model is chosen and fitted on: all that is known of the profile, labels too."""
+    whole = replace(selection, event_from=selection.event_to - FIRST_SPAN, labelled=True)
+    return Dataset(whole, training_rows(connection, whole), ANOMALY, first=True)
 
 
 def select_rows(

@@ -12,7 +12,9 @@ from feature_store import duck
 from feature_store.point_in_time import Regime
 from model_service.models.fault_bank import FaultBank, load_fault_bank
 from model_service.training.cause import Cause, judge
+from model_service.training.run_states import RunState
 from model_service.training.shifts import ReferenceScale, read_shifts
+from model_service.training.training_run import DriftFinding
 from schemas.drift_vocabulary import DriftKind
 from schemas.manifest import Manifest
 from schemas.profile import Profile
@@ -79,3 +81,25 @@ def fault_directions(bank: FaultBank | None, scale: ReferenceScale) -> list[np.n
         return []
     vectors = [bank.effect(kind, s) / scale.spread for kind in bank.kinds for s in bank.severities(kind)]
     return [vector / np.linalg.norm(vector) for vector in vectors]
+
+
+def state_after(found: Examination, profile: Profile) -> RunState:
+    """The state that a run goes to after its drift was examined."""
+    if found.cause.kind is DriftKind.UNCLASSIFIED:
+        return RunState.WAITING
+    if not found.cause.retrain:
+        return RunState.DECLINED
+    return RunState.COLLECTING if profile.training.auto else RunState.WAITING
+
+
+def finding_of(found: Examination) -> DriftFinding:
+    """What a run keeps of its examination."""
+    cause = found.cause
+    return DriftFinding(
+        kind=cause.kind.value,
+        retrain=cause.retrain,
+        text=cause.text,
+        evidence=cause.evidence,
+        moved=cause.moved,
+        faulty=cause.faulty,
+    )

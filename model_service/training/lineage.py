@@ -18,7 +18,13 @@ from schemas.manifest import Lineage
 from schemas.profile import Profile
 from schemas.tables import TRAINING_SETS
 
-_SOURCES = ("feature_store", "model_service/models", "model_service/training", "schemas")
+_SOURCES = (
+    "feature_store",
+    "model_service/detectors",
+    "model_service/models",
+    "model_service/training",
+    "schemas",
+)
 """Folders whose modules a training set and a model depend on."""
 NO_PARTITION = -1
 """The rows come from no Kafka partition."""

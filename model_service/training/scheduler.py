@@ -14,6 +14,7 @@ from feature_store.cut import Cut
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from feature_store.lake_registry import ProfileRegistry, used_profiles
+from model_service.detectors.bank_store import fitted_families
 from model_service.in_turn import each_in_turn
 from model_service.registry.bundle_store import learnable_families
 from model_service.registry.database import Registry, note
@@ -68,6 +69,7 @@ class TrainingScheduler:
         self, settings: ModelSettings, registry: Registry, lake: Lake, clock: Callable[[], datetime]
     ) -> None:
         self._registry, self._lake, self._clock = registry, lake, clock
+        self._root = settings.root
         self._cuts = CutStore(lake)
         self._profiles = ProfileRegistry(lake)
         self._trainer = Trainer(settings, registry, lake)
@@ -91,7 +93,7 @@ class TrainingScheduler:
             self._count_labels(cut)
             self._polled_cut = cut.id
         for profile in self._known.values():
-            if _has_clock(profile) and profile.model.family in learnable_families():
+            if _has_clock(profile) and profile.model.family in self._learnable():
                 self._poll_clock(profile)
         self._poll_refusals()
 
@@ -125,8 +127,11 @@ class TrainingScheduler:
 
     def _never_trained(self, run: TrainingRun) -> str:
         """Why a run must not be worked on; empty: it may. A drift is examined first, whatever comes of it."""
-        idle = "" if run.state is RunState.EXAMINING else nothing_to_learn(run.family, learnable_families())
+        idle = "" if run.state is RunState.EXAMINING else nothing_to_learn(run.family, self._learnable())
         return idle or shared_family(self._known, {*self._used, run.profile}, run.family)
+
+    def _learnable(self) -> frozenset[str]:
+        return learnable_families() | fitted_families(self._root)
 
     def _poll_verdicts(self, cut: Cut) -> None:
         """Start or extend runs on new verdicts, and mark these as read in the same transaction."""

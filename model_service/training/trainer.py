@@ -18,20 +18,30 @@ from feature_store.cut import Cut
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from feature_store.point_in_time import TrainingSet, tables_read, training_rows
+from model_service.detectors.bank_store import fitted_families, required_bank, stored_bank
+from model_service.detectors.fitted_candidate import build_fitted_candidate
+from model_service.detectors.kinds import detector_of
 from model_service.models.bundle_files import BundleFiles
 from model_service.models.candidate import build_candidate
 from model_service.registry import candidates
 from model_service.registry.bundle_store import (
     bundle_of_version,
-    factory_bundle_of,
     learnable_families,
+    starting_bundle_of,
     store_artifact,
 )
 from model_service.registry.candidates import Candidate, candidate_of, champion_version, next_major
 from model_service.registry.database import Registry, note
 from model_service.settings import ModelSettings
-from model_service.training.datasets import Dataset, all_features, newest_row, read_dataset, select_rows
-from model_service.training.examine import Examination, examine
+from model_service.training.datasets import (
+    Dataset,
+    all_features,
+    first_dataset,
+    newest_row,
+    read_dataset,
+    select_rows,
+)
+from model_service.training.examine import Examination, examine, finding_of, state_after
 from model_service.training.lineage import lineage_of, lineage_rows, selection_of, stored_selection
 from model_service.training.proposing import Proposer
 from model_service.training.run_states import RunState
@@ -139,8 +149,8 @@ class Trainer:
         waited = now - run.updated_at >= timedelta(seconds=profile.training.max_wait_s)
         if not cause.enough and not waited:
             return False
-        state, finding = _state_after(found, profile), _finding(found)
-        if why := nothing_to_learn(run.family, learnable_families()):
+        state, finding = state_after(found, profile), finding_of(found)
+        if why := nothing_to_learn(run.family, learnable_families() | fitted_families(self._settings.root)):
             # A person could not have it trained either: the run waits for nobody, and says what can be done.
             state, says = RunState.DECLINED, f"{why}. {INSPECT}"
             finding = finding.model_copy(update={"text": says})
@@ -164,9 +174,9 @@ class Trainer:
         champion, finding, found = self._champion(run.family), run.finding, None
         if run.onset is not None:
             found = self._examination(run, profile, cut)
-            finding = _finding(found)
+            finding = finding_of(found)
             if not found.cause.retrain and found.cause.enough and not run.by_person:
-                state = _state_after(found, profile)
+                state = state_after(found, profile)
                 detail = {"cause": finding.kind, "cut": cut.id, "says": finding.text}
                 ended = run.to(state, finding=finding, detail=finding.text)
                 return self._save(run, ended, now, f"run_{state}", detail, again=cut.id)
@@ -179,7 +189,10 @@ class Trainer:
                 regime=found.regime if found else None,
                 newest=newest_row(lake_connection, profile),
             )
-            dataset = read_dataset(lake_connection, run, selection, champion.manifest.kind)
+            if champion.manifest.parameters:
+                dataset = read_dataset(lake_connection, run, selection, champion.manifest.kind)
+            else:
+                dataset = first_dataset(lake_connection, selection)
         if lacks := dataset.lacks(profile, run.need or 0.0):
             return self._wait_for_rows(run, profile, now, lacks)
         return self._pin(run, profile, cut, dataset, finding, champion, now)
@@ -194,6 +207,7 @@ class Trainer:
         champion: BundleFiles,
         now: datetime,
     ) -> bool:
+        bank = "" if champion.manifest.parameters else required_bank(self._settings.root, profile.name)
         # Step 1: pin the cut. After a crash the run is still collecting, and sets the same pin again.
         pin = f"run-{run.run_id}"
         self._cuts.pin(pin, cut.id)
@@ -207,6 +221,7 @@ class Trainer:
             verdicts=run.verdicts,
             excluded=dataset.training_set.excluded,
             facts=dataset.training_set.facts,
+            bank=bank,
         )
         detail = {
             "cut": cut.id,
@@ -234,9 +249,21 @@ class Trainer:
         with closing(connect(self._lake.root, run.pin, verify=verify)) as lake_connection:
             training_set = training_rows(lake_connection, selection)
         lineage = lineage_of(run, selection, training_set, plan.verdicts, champion.manifest.version)
-        bundle = build_candidate(
-            profile, training_set.rows, champion, plan.moved, lineage, run.seed, major, plan.model_kind
-        )
+        if plan.bank:
+            bank = stored_bank(self._settings.root, plan.bank)
+            bundle = build_fitted_candidate(profile, training_set.rows, bank, lineage, run.seed, major)
+        else:
+            bundle = build_candidate(
+                profile,
+                training_set.rows,
+                champion,
+                plan.moved,
+                lineage,
+                run.seed,
+                major,
+                plan.model_kind,
+                detector_of,
+            )
         # Step 3: store the artifact under its digest. After a crash the repetition finds it there.
         sha256, length = store_artifact(self._settings.artifacts, bundle)
         # Step 4: write the lineage, once: a repetition finds it in the newest cut.
@@ -311,7 +338,7 @@ class Trainer:
             version = champion_version(connection, family)
             if version is not None:
                 return bundle_of_version(connection, self._settings.artifacts, family, version)
-        return factory_bundle_of(family)
+        return starting_bundle_of(family)
 
     def _new_cut(self, run: TrainingRun, profile: Profile, now: datetime) -> Cut | None:
         """The newest cut; None: the run was tried in it already, and may still wait for another."""
@@ -364,27 +391,6 @@ class Trainer:
             if saved:
                 note(connection, event_id, before.run_id, step, detail, now.timestamp())
         return saved
-
-
-def _state_after(found: Examination, profile: Profile) -> RunState:
-    """The state that a run goes to after its drift was examined."""
-    if found.cause.kind is DriftKind.UNCLASSIFIED:
-        return RunState.WAITING
-    if not found.cause.retrain:
-        return RunState.DECLINED
-    return RunState.COLLECTING if profile.training.auto else RunState.WAITING
-
-
-def _finding(found: Examination) -> DriftFinding:
-    cause = found.cause
-    return DriftFinding(
-        kind=cause.kind.value,
-        retrain=cause.retrain,
-        text=cause.text,
-        evidence=cause.evidence,
-        moved=cause.moved,
-        faulty=cause.faulty,
-    )
 
 
 def _rounded(evidence: Mapping[str, float]) -> dict[str, str]:

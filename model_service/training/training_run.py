@@ -104,6 +104,7 @@ class TrainingPlan(RunDocument):
         verdicts: Ids of the drift events behind the run when its cut was pinned; later ones change no bytes.
         excluded: Number of rows left out, by the first reason that applied.
         facts: Further counts of the training set.
+        bank: Digest of the generic faults that a first model is chosen by; empty: it is no first model.
     """
 
     selection: StoredSelection = Field(alias="wanted")
@@ -113,6 +114,7 @@ class TrainingPlan(RunDocument):
     verdicts: tuple[str, ...] = ()
     excluded: Mapping[str, int] = {}
     facts: Mapping[str, int] = {}
+    bank: str = ""
 
 
 class RunChanges(TypedDict, total=False):
@@ -226,7 +228,9 @@ class TrainingRun:
         """Need, finding and plan as one flat document, for column ``cause``; None: there is none of them."""
         need = {} if self.need is None else {"need": self.need}
         finding = {} if self.finding is None else self.finding.model_dump(mode="json")
-        plan = {} if self.plan is None else self.plan.model_dump(mode="json")
+        # What was added since 0.2.0 is left out where it says nothing new.
+        younger = {"bank"} if self.plan is not None and not self.plan.bank else None
+        plan = {} if self.plan is None else self.plan.model_dump(mode="json", exclude=younger)
         return {**need, **finding, **plan} or None
 
 

@@ -16,7 +16,7 @@ MORE_ROWS = 1.5
 """A retry must have this multiple of the effective rows that the refused candidate was trained on."""
 SAME_ONSET_WINDOWS = 3
 """Verdicts whose onsets are at most this many drift windows apart belong to one change."""
-NOT_YET = "Models for a profile of your own cannot be learnt yet"
+NOT_YET = "A profile of your own gets its first model by `edgeloop model fit`"
 
 
 @dataclass(frozen=True)

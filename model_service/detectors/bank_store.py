@@ -1,0 +1,73 @@
+"""Fault banks of profiles of one's own, by digest, and which one is a profile's newest.
+
+They lie in the model service's folder, where trainer and gate read the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from model_service.models.fault_bank import GENERIC, BankFile, FaultBank, parse_bank
+from schemas.durable import DISK
+from schemas.errors import BundleError, DatasetError
+
+FOLDER, _NEWEST, _KNOWN = "fault_banks", ".newest", ".known"
+
+
+def put_bank(root: Path, bank: BankFile) -> str:
+    """Store a bank and make it its profile's newest of that origin; returns its digest."""
+    data = bank.to_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    DISK.put_if_absent(root / FOLDER / f"{digest}.json", data)
+    kind = _NEWEST if bank.origin == GENERIC else _KNOWN
+    DISK.write(root / FOLDER / f"{bank.profile}{kind}", digest.encode())
+    return digest
+
+
+def newest_bank(root: Path, profile: str) -> str:
+    """Digest of a profile's newest generic bank; empty: it has none."""
+    return _named(root, f"{profile}{_NEWEST}")
+
+
+def known_bank(root: Path, profile: str) -> str:
+    """Digest of a profile's newest bank of known faults; empty: it has none."""
+    return _named(root, f"{profile}{_KNOWN}")
+
+
+def _named(root: Path, name: str) -> str:
+    data = DISK.read(root / FOLDER / name)
+    return "" if data is None else data.decode("ascii", "replace").strip()
+
+
+def fitted_families(root: Path) -> frozenset[str]:
+    """Families of profiles whose history somebody has fitted a model to: they can be trained."""
+    folder = root / FOLDER
+    return frozenset(p.stem for p in folder.glob(f"*{_NEWEST}")) if folder.is_dir() else frozenset()
+
+
+def required_bank(root: Path, profile: str) -> str:
+    """Digest of a profile's newest bank.
+
+    Raises:
+        DatasetError: It has none: nobody has fitted a first model to its history.
+    """
+    digest = newest_bank(root, profile)
+    if not digest:
+        raise DatasetError(
+            f"profile {profile} has no model yet, and no faults to choose one by: run `edgeloop model fit "
+            f"{profile}` on its history first"
+        )
+    return digest
+
+
+def stored_bank(root: Path, digest: str) -> FaultBank:
+    """The bank of a digest.
+
+    Raises:
+        BundleError: It is missing or altered.
+    """
+    data = DISK.read(root / FOLDER / f"{digest}.json")
+    if data is None or hashlib.sha256(data).hexdigest() != digest:
+        raise BundleError(f"fault bank {digest[:12]} is missing or altered: run `edgeloop model fit` again")
+    return parse_bank(data)

@@ -1,0 +1,217 @@
+"""Chooses a detector and its settings for a history, fits it, and sets its threshold. Pure.
+
+Candidates are fitted on the first part of the history and compared on the later one, each at the threshold
+that keeps to the same budget of false alarms there: by labelled faults where there are enough, else by
+generic faults. What a caller keeps back as test part never comes here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_service.detectors.alarm_budget import AlarmRule, AlarmThreshold, threshold_for
+from model_service.detectors.detector import AnomalyDetector, DetectorKind, Settings
+from model_service.detectors.history import FeatureHistory
+from model_service.detectors.kinds import KINDS
+from model_service.detectors.scaling import calibration_of
+from model_service.detectors.suspects import suspects
+from model_service.models.fault_bank import FaultBank
+from model_service.models.mahalanobis import calibrated
+from model_service.models.rounding import rounded_number
+from schemas.errors import DatasetError
+
+Array = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+LEAST_ROWS = 40
+"""Healthy rows that a first model needs: with fewer, nothing that is compared means anything."""
+LEAST_LABELLED = 5
+"""Rows of labelled faults from which labels decide."""
+MARGIN = 0.02
+"""A later candidate must detect so much more than an earlier, plainer one to be preferred."""
+LABELS, GENERIC_FAULTS = "labels", "generic faults"
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorTrial:
+    """How one candidate did on the later part of the history.
+
+    Attributes:
+        recall: Share of faults detected at the threshold.
+        threshold: That keeps to the budget there.
+        failed: Why it could not be tried; empty: it was.
+    """
+
+    kind: str
+    settings: Settings
+    recall: float
+    threshold: AlarmThreshold | None
+    failed: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DetectorChoice:
+    """A fitted detector, and how it was chosen.
+
+    Attributes:
+        detector: Fitted on all healthy rows.
+        enter: Score from which a window counts as high: the budget's threshold.
+        leave: Score below which an action may end.
+        threshold: What ``enter`` rests on.
+        judged_by: ``LABELS`` or ``GENERIC_FAULTS``.
+        suspects: Windows that look like unlabelled faults, and took no part.
+        trials: Of all candidates, in the order in which they were tried.
+    """
+
+    kind: DetectorKind
+    settings: Settings
+    detector: AnomalyDetector
+    enter: float
+    leave: float
+    threshold: AlarmThreshold
+    judged_by: str
+    suspects: int
+    trials: tuple[DetectorTrial, ...]
+
+
+LEAVE_SHARE = 0.75
+"""Distance at which an action may end, as a share of the threshold's."""
+
+
+def choose(
+    history: FeatureHistory,
+    logged: Flags,
+    bank: FaultBank,
+    rule: AlarmRule,
+    kinds: Sequence[DetectorKind] = KINDS,
+    progress: Callable[[str], None] = lambda _: None,
+) -> DetectorChoice:
+    """The best detector of the kinds, fitted to the whole history.
+
+    Args:
+        history: Without the rows that are kept for the test.
+        logged: Which features are taken as logarithms, shape (F,).
+        bank: Generic faults.
+        rule: The budget.
+        kinds: What to choose among.
+        progress: Told each trial.
+
+    Raises:
+        DatasetError: Too few healthy rows, or no kind could be fitted.
+    """
+    healthy = history.healthy
+    if healthy.sum() < LEAST_ROWS:
+        raise DatasetError(
+            f"{int(healthy.sum())} healthy windows in the part of the history that trains: "
+            f"{LEAST_ROWS} are needed"
+        )
+    suspect = np.zeros(len(healthy), dtype=bool)
+    suspect[healthy] = suspects(history.features[healthy], logged)
+    history = history.without(suspect)
+    judged_by = LABELS if history.labelled.sum() >= LEAST_LABELLED else GENERIC_FAULTS
+    trials = []
+    for kind in kinds:
+        for settings in kind.settings:
+            trials.append(_try(kind, settings, history, logged, bank, rule, judged_by))
+            progress(_line(trials[-1]))
+    best = best_of(trials)
+    kind = next(k for k in kinds if k.name == best.kind)
+    detector, threshold = _final(kind, best.settings, history, logged, rule)
+    enter, leave = (
+        float(calibrated(np.array([share * threshold.distance]), detector.calibration)[0])
+        for share in (1.0, LEAVE_SHARE)
+    )
+    return DetectorChoice(
+        kind,
+        best.settings,
+        detector,
+        rounded_number(enter),
+        rounded_number(leave),
+        threshold,
+        judged_by,
+        int(suspect.sum()),
+        tuple(trials),
+    )
+
+
+def best_of(trials: Sequence[DetectorTrial]) -> DetectorTrial:
+    """The trial with the highest recall; an earlier one wins where a later is hardly better.
+
+    Raises:
+        DatasetError: None could be tried.
+    """
+    best: DetectorTrial | None = None
+    for trial in trials:
+        if not trial.failed and (best is None or trial.recall > best.recall + MARGIN):
+            best = trial
+    if best is None:
+        raise DatasetError("no detector could be fitted: " + "; ".join(t.failed for t in trials))
+    return best
+
+
+def bank_recall(
+    detector: AnomalyDetector, rows: Array, bank: FaultBank, distance: float
+) -> dict[str, list[float]]:
+    """Share of the rows (n, F) that lie beyond a distance, with each fault injected: by kind, by severity."""
+    found = {}
+    for kind in bank.kinds:
+        faulty = [detector.distance(bank.inject(rows, kind, s)) for s in bank.severities(kind)]
+        found[kind] = [float((np.nan_to_num(d) >= distance).mean()) for d in faulty]
+    return found
+
+
+def _try(
+    kind: DetectorKind,
+    settings: Settings,
+    history: FeatureHistory,
+    logged: Flags,
+    bank: FaultBank,
+    rule: AlarmRule,
+    judged_by: str,
+) -> DetectorTrial:
+    """Fit on the early healthy rows; threshold and recall on the later ones."""
+    healthy, early = history.healthy, history.early()
+    try:
+        detector = kind.fit(history.features[healthy & early], logged, settings)
+        distance = detector.distance(history.features)
+        later = healthy & ~early
+        threshold = threshold_for(history.by_device(distance, later), rule)
+    except (ValueError, ArithmeticError) as exc:
+        return DetectorTrial(kind.name, settings, 0.0, None, str(exc) or type(exc).__name__)
+    if judged_by == LABELS:
+        recall = float((distance[history.labelled] >= threshold.distance).mean())
+    else:
+        by_kind = bank_recall(detector, history.features[later], bank, threshold.distance)
+        recall = float(np.mean([np.mean(shares) for shares in by_kind.values()]))
+    return DetectorTrial(kind.name, settings, recall, threshold)
+
+
+def _final(
+    kind: DetectorKind, settings: Settings, history: FeatureHistory, logged: Flags, rule: AlarmRule
+) -> tuple[AnomalyDetector, AlarmThreshold]:
+    """The detector of all healthy rows; its calibration and threshold from rows that it was not fitted on.
+
+    Each block of time is scored by a detector of the other blocks, so that the threshold does not rest on
+    distances that fitting made small.
+    """
+    healthy = history.healthy
+    crossed = np.full(len(history.features), np.nan)
+    for block in history.blocks():
+        rest, mine = healthy & ~block, healthy & block
+        if mine.any():
+            crossed[mine] = kind.fit(history.features[rest], logged, settings).distance(
+                history.features[mine]
+            )
+    threshold = threshold_for(history.by_device(crossed, healthy), rule)
+    fitted = kind.fit(history.features[healthy], logged, settings)
+    return fitted.calibrated_by(calibration_of(crossed[healthy])), threshold
+
+
+def _line(trial: DetectorTrial) -> str:
+    named = " ".join(f"{name}={value:g}" for name, value in trial.settings.items())
+    said = trial.failed or f"detects {trial.recall:.1%} of the faults"
+    return f"{trial.kind} {named}: {said}".replace(" :", ":")

@@ -1,0 +1,103 @@
+"""Builds a first model's bundle from rows of the lake. Pure and reproducible, so that the gate can repeat it.
+
+The same choice as on a file is made on the training rows. The calibration then puts the budget's distance at
+the score from which the profile's mildest rule acts.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from feature_store.labels import is_healthy
+from model_service.detectors.choosing import DetectorChoice, choose
+from model_service.detectors.detector import AnomalyDetector
+from model_service.detectors.first_model import SCRIPT, alarm_rule, logged_features, stretches
+from model_service.detectors.history import FeatureHistory
+from model_service.detectors.synthetic_windows import synthetic_windows
+from model_service.models.bundle_files import BundleFiles
+from model_service.models.factory_models import learnt_bundle
+from model_service.models.fault_bank import FaultBank
+from model_service.models.rounding import rounded_number
+from model_service.models.training_rows import feature_matrix, part_of, sorted_rows
+from schemas.manifest import Lineage, TrainingFacts
+from schemas.profile import Profile
+
+DEFAULT_BUDGET = 1.0
+DEFAULT_ENTER = 0.5
+LEAST_ENTER = 0.001
+"""A score lies between 0 and 1 and reaches neither, so no calibration can put a distance there."""
+
+
+def build_fitted_candidate(
+    profile: Profile, rows: pa.Table, bank: FaultBank, lineage: Lineage, seed: int, major: int
+) -> BundleFiles:
+    """The bundle.
+
+    Args:
+        profile: Gives channels, features, rules and the budget.
+        rows: As ``feature_store.point_in_time.training_rows`` gives them; only part ``train`` is used.
+        bank: Generic faults of the profile.
+        lineage: Goes into the manifest as it is.
+        seed: Of the golden windows.
+        major: First number of the version.
+
+    Raises:
+        DatasetError: Too few healthy rows.
+    """
+    history = lake_history(profile, part_of(rows, "train"))
+    choice = choose_for(profile, history, bank)
+    training = TrainingFacts(
+        script=SCRIPT,
+        seed=seed,
+        devices=len(np.unique(history.device[history.healthy])),
+        windows=int(history.healthy.sum()),
+    )
+    return learnt_bundle(
+        profile,
+        profile.model.family,
+        at_the_rules_score(choice, profile),
+        stretches(history),
+        synthetic_windows(profile, seed),
+        training,
+        choice.kind.name,
+        major,
+        lineage,
+    )
+
+
+def choose_for(profile: Profile, history: FeatureHistory, bank: FaultBank) -> DetectorChoice:
+    """The choice for a profile's history, at its budget.
+
+    Raises:
+        DatasetError: Too few healthy rows.
+    """
+    return choose(history, logged_features(profile), bank, alarm_rule(profile, budget_of(profile)))
+
+
+def budget_of(profile: Profile) -> float:
+    """False alarms that a profile allows, a device and day."""
+    return profile.training.alarms_per_device_day or DEFAULT_BUDGET
+
+
+def enter_of(profile: Profile) -> float:
+    """Score from which the profile's mildest rule acts."""
+    rules = profile.decision.rules
+    return min(max(rules[0].enter, LEAST_ENTER), 1 - LEAST_ENTER) if rules else DEFAULT_ENTER
+
+
+def lake_history(profile: Profile, rows: pa.Table) -> FeatureHistory:
+    """Rows of the lake as a history, each device's in the order of time."""
+    table = sorted_rows(rows).sort_by([("device_id", "ascending"), ("event_time", "ascending")])
+    labels = table.column("label").to_pylist() if "label" in table.column_names else [None] * table.num_rows
+    _, device = np.unique(np.array(table.column("device_id").to_pylist()), return_inverse=True)
+    faulty = np.array([label is not None and not is_healthy(label) for label in labels], dtype=bool)
+    features = feature_matrix(table, profile.feature_names)
+    return FeatureHistory(features, device.astype(np.int64), faulty, np.zeros(len(faulty), dtype=bool))
+
+
+def at_the_rules_score(choice: DetectorChoice, profile: Profile) -> AnomalyDetector:
+    """The chosen detector, its calibration moved so that the budget's distance scores ``enter``."""
+    before, enter = choice.detector.calibration, enter_of(profile)
+    middle = choice.threshold.distance * ((1 - enter) / enter) ** (1 / before.slope)
+    return choice.detector.calibrated_by(before.model_copy(update={"middle": rounded_number(middle)}))

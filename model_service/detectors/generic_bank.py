@@ -1,0 +1,96 @@
+"""The generic fault bank of a profile: what generic faults do to its features, in its own raw windows.
+
+Pairs are windows of the history without and with the fault, nothing else changed. The bank holds effects on
+features, so that it can be injected into any rows of the lake later, when the raw samples are gone.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_service.detectors.generic_faults import GENERIC_FAULTS, ChannelScale, FaultSubject
+from model_service.models.factory_models import LOGGED_KINDS
+from model_service.models.fault_bank import GENERIC, BankFile
+from model_service.models.features import compute
+from model_service.models.mahalanobis import SMALLEST
+from model_service.models.rounding import rounded
+from schemas.errors import DatasetError
+from schemas.profile import Profile
+
+Windows = NDArray[np.float64]
+
+MEMBERS = 12
+"""Windows of the history that each fault is injected into."""
+LEAST_WINDOWS = 4
+
+
+def generic_bank(profile: Profile, windows: Windows, seed: int) -> BankFile:
+    """The bank, kinds named ``<fault>:<channel>``.
+
+    Args:
+        profile: Gives channels and features.
+        windows: Healthy raw windows in the order of time, shape (n, W, C).
+        seed: Of the noise.
+
+    Raises:
+        DatasetError: Too few complete windows.
+    """
+    specs, names = profile.feature_specs(), profile.channel_names
+    chosen, others = _members(windows)
+    used = {s.channel for s in specs}
+    logged = np.array([s.kind in LOGGED_KINDS for s in specs])
+    healthy = compute(chosen, specs, names)
+    noise = np.random.default_rng([seed, 2]).standard_normal(chosen.shape[:2])
+    effects: dict[str, dict[str, tuple[tuple[float, ...], ...]]] = {}
+    for at, channel in enumerate(profile.channels):
+        if channel.name not in used:
+            continue
+        subject = FaultSubject(chosen[:, :, at], others[:, :, at], noise, _scale(windows[:, :, at]))
+        for kind, (inject, sizes) in GENERIC_FAULTS.items():
+            if kind == "decoupled" and len(used) < 2:
+                continue
+            by_size = effects.setdefault(f"{kind}:{channel.name}", {})
+            for size in sizes:
+                faulty = chosen.copy()
+                # Beyond these a sample counts as missing, and says so by itself.
+                faulty[:, :, at] = np.clip(inject(subject, size), channel.min, channel.max)
+                effect = _effect(healthy, compute(faulty, specs, names), logged)
+                by_size[str(size)] = tuple(tuple(row) for row in effect.tolist())
+    return BankFile(
+        profile=profile.name,
+        featureset=profile.featureset,
+        features=profile.feature_names,
+        logged=tuple(logged.tolist()),
+        seed=seed,
+        effects=effects,
+        origin=GENERIC,
+    )
+
+
+def _members(windows: Windows) -> tuple[Windows, Windows]:
+    """Complete windows spread over the history, and for each one from another time."""
+    complete = windows[np.isfinite(windows).all(axis=(1, 2))]
+    if len(complete) < LEAST_WINDOWS:
+        raise DatasetError(
+            f"{len(complete)} complete windows in the history: a fault bank needs {LEAST_WINDOWS} at least"
+        )
+    count = min(MEMBERS, len(complete))
+    at = np.linspace(0, len(complete) - 1, count).astype(int)
+    # Half the history apart, so that the other window follows another state of the machine.
+    other = (at + len(complete) // 2) % len(complete)
+    return complete[at], complete[other]
+
+
+def _scale(samples: Windows) -> ChannelScale:
+    flat = samples[np.isfinite(samples)]
+    off = np.abs(flat - np.median(flat))
+    level = max(1.4826 * float(np.median(off)), 1.2533 * float(off.mean()), SMALLEST)
+    within = np.nanstd(samples, axis=1)
+    noise = max(float(np.nanmedian(within)), 0.01 * level)
+    return ChannelScale(level, noise)
+
+
+def _effect(healthy: Windows, faulty: Windows, logged: NDArray[np.bool_]) -> Windows:
+    logs = np.log(np.maximum(faulty, SMALLEST)) - np.log(np.maximum(healthy, SMALLEST))
+    return rounded(np.where(logged, logs, faulty - healthy), digits=4)

@@ -1,0 +1,35 @@
+"""The detectors that `fit` chooses among, by name."""
+
+from __future__ import annotations
+
+from model_service.detectors.detector import AnomalyDetector, DetectorKind
+from model_service.detectors.mahalanobis_kind import MAHALANOBIS
+from model_service.detectors.principal_components import PCA
+from model_service.detectors.robust_reference import ROBUST_REFERENCE
+from schemas.errors import BundleError
+from schemas.manifest import Manifest
+
+KINDS: tuple[DetectorKind, ...] = (MAHALANOBIS, ROBUST_REFERENCE, PCA)
+"""In the order in which equals are preferred."""
+
+
+def kind_named(name: str) -> DetectorKind:
+    """The kind of this name; empty: what manifests meant before there was a choice.
+
+    Raises:
+        BundleError: There is none.
+    """
+    for kind in KINDS:
+        if kind.name == (name or MAHALANOBIS.name):
+            return kind
+    known = ", ".join(kind.name for kind in KINDS)
+    raise BundleError(f"there is no detector '{name}'; there are: {known}")
+
+
+def detector_of(manifest: Manifest) -> AnomalyDetector:
+    """The detector whose parameters a manifest holds.
+
+    Raises:
+        BundleError: It holds none that this release knows.
+    """
+    return kind_named(manifest.detector).of(manifest)

@@ -1,0 +1,97 @@
+"""Gates on a profile's first model: the budget and a plain detector stand in for a champion.
+
+It is judged on the holdout alone, which took no part in choosing or fitting it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from model_service.detectors.alarm_budget import AlarmRule, threshold_for
+from model_service.detectors.choosing import bank_recall
+from model_service.detectors.first_model import alarm_rule, logged_features
+from model_service.detectors.fitted_candidate import budget_of, enter_of, lake_history
+from model_service.detectors.history import FeatureHistory
+from model_service.detectors.robust_reference import fit_robust
+from model_service.detectors.suspects import suspects
+from model_service.gates.holdout import Score
+from model_service.gates.verdict import GateVerdict, not_shown
+from model_service.models.fault_bank import FaultBank
+from model_service.models.training_rows import part_of
+from schemas.profile import Profile
+
+Array = NDArray[np.float64]
+
+BUDGET, GENERIC_RECALL = "alarm_budget", "generic_recall"
+DEVIATIONS = 3.0
+"""Standard deviations by which alarms may exceed the budget: a short holdout has few alarms either way."""
+LEAST_ALLOWED = 2.0
+
+
+def judge_budget(score: Score, profile: Profile, rows: pa.Table) -> GateVerdict:
+    """False alarms in the healthy rows of the holdout are no more than the budget allows, but for chance.
+
+    Rows that labels call faulty are left out. Rows that were not sent cannot alarm here, so this is a lower
+    bound where a device sends a sample.
+    """
+    history = lake_history(profile, part_of(rows, "holdout"))
+    healthy = history.healthy
+    if not healthy.any():
+        return not_shown(BUDGET, "no healthy row in the holdout")
+    rule = alarm_rule(profile, budget_of(profile))
+    scores = history.by_device(score(history.features), healthy)
+    alarms = float(rule.count(scores, enter_of(profile)))
+    days = float(healthy.sum()) / rule.windows_per_day
+    expected = rule.per_device_day * days
+    allowed = max(LEAST_ALLOWED, expected + DEVIATIONS * math.sqrt(expected))
+    text = (
+        f"{alarms:.0f} false alarms in {days:.3g} device-days of the holdout; the budget of "
+        f"{rule.per_device_day:g} a day allows {allowed:.1f}"
+    )
+    return GateVerdict(BUDGET, alarms <= allowed, alarms, allowed, detail={"says": text})
+
+
+def judge_generic_recall(
+    score: Score, profile: Profile, rows: pa.Table, bank: FaultBank, max_loss: float
+) -> GateVerdict:
+    """It detects hardly fewer generic faults than a plain robust reference at the same budget."""
+    train, held = (lake_history(profile, part_of(rows, part)) for part in ("train", "holdout"))
+    healthy = held.features[held.healthy]
+    if not len(healthy):
+        return not_shown(GENERIC_RECALL, "no healthy row in the holdout")
+    rule = alarm_rule(profile, budget_of(profile))
+    mine = _recall(score, healthy, bank, enter_of(profile))
+    plain = _plain_recall(train, healthy, profile, bank, rule)
+    bound = max(0.0, plain - max_loss)
+    text = (
+        f"detects {mine:.1%} of the generic faults, a plain robust reference {plain:.1%}; must detect at "
+        f"least {bound:.1%}"
+    )
+    detail = {"says": text, "plain": plain, "fault_bank": bank.digest, "origin": bank.origin or "known"}
+    return GateVerdict(GENERIC_RECALL, mine >= bound, mine, bound, detail=detail)
+
+
+def _recall(score: Score, healthy: Array, bank: FaultBank, enter: float) -> float:
+    found = [
+        float((np.nan_to_num(score(bank.inject(healthy, kind, size))) >= enter).mean())
+        for kind in bank.kinds
+        for size in bank.severities(kind)
+    ]
+    return float(np.mean(found))
+
+
+def _plain_recall(
+    train: FeatureHistory, healthy: Array, profile: Profile, bank: FaultBank, rule: AlarmRule
+) -> float:
+    """Recall of a robust reference of the training rows, at the threshold that they give it."""
+    logged = logged_features(profile)
+    chosen = train.healthy
+    chosen[chosen] = ~suspects(train.features[chosen], logged)
+    detector = fit_robust(train.features[chosen], logged, {})
+    distances = train.by_device(detector.distance(train.features), chosen)
+    by_kind = bank_recall(detector, healthy, bank, threshold_for(distances, rule).distance)
+    return float(np.mean([share for shares in by_kind.values() for share in shares]))

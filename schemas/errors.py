@@ -22,6 +22,7 @@
       - ForeignBootError    (rows of a boot that another producer sends)
       - PolicyError
       - LimitError
+      - ProfileVersionError (of a profile: not signed, not for this group, or never known)
       - PoisonError
     + BundleError
     + TrustError              (carries the attack that the update resembles)
@@ -177,6 +178,13 @@ class PolicyError(MessageError):
 
 class LimitError(MessageError):
     """More spools or gaps in the numbers than one producer may make the cloud remember."""
+
+
+class ProfileVersionError(MessageError):
+    """A version of a profile that is not signed by who must, is not for this group, or stays unknown.
+
+    Operator action: `edgeloop profile history NAME` lists the versions with their groups and signers.
+    """
 
 
 class PoisonError(MessageError):

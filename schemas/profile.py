@@ -41,6 +41,7 @@ FEATURE_KINDS: dict[str, str] = {
 """Feature kinds that a feature graph can compute from one channel's window, and their meaning."""
 
 UNITLESS_KINDS = ("crest", "kurtosis")
+DIGEST_CHARS = 16
 
 
 class Channel(Section):
@@ -338,16 +339,22 @@ class Profile(Section):
         """Names of the features in column order."""
         return tuple(s.name for s in self.feature_specs())
 
-    def digest(self) -> str:
-        """First 16 hex digits of SHA-256 over the canonical profile."""
+    def canonical(self) -> dict[str, Any]:
+        """Every value, as JSON has it; keys that release 0.2.0 does not know only where they are used."""
         dumped = self.model_dump(mode="json")
-        # Keys younger than release 0.2.0 count only where they are used: it knows the digest without them.
         for section, keys in _YOUNGER_KEYS.items():
             for key in keys:
                 if not dumped[section][key]:
                     del dumped[section][key]
-        text = json.dumps(dumped, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return dumped
+
+    def canonical_form(self) -> bytes:
+        """The bytes that are digested, signed and stored: the same for equal profiles on every machine."""
+        return json.dumps(self.canonical(), sort_keys=True, separators=(",", ":")).encode()
+
+    def digest(self) -> str:
+        """First 16 hex digits of SHA-256 over the canonical form."""
+        return hashlib.sha256(self.canonical_form()).hexdigest()[:DIGEST_CHARS]
 
     @model_validator(mode="before")
     @classmethod

@@ -5,8 +5,8 @@ Beside ``_profiles``, which stays as release 0.2.0 writes it: what is registered
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,10 @@ from schemas.profile_statement import SignedVersion, VersionKey, verified
 from schemas.profile_versions import ProfileVersion
 from schemas.version_names import VersionName
 
-log = logging.getLogger(__name__)
-
 FOLDER = "_profile_versions"
 _KEYS, _BOUNDS, _GROUPS = "_keys", "_bounds", "_groups"
 _DIGITS = 6
+_GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,47}")
 
 
 class VersionStore:
@@ -53,7 +52,8 @@ class VersionStore:
         self._verify(signed)
         path = self._path(name)
         self._put(path, signed.to_json())
-        if SignedVersion.from_json(read_sound(self._root, path)).statement.sha256 != signed.statement.sha256:
+        stored = self.signed(name)
+        if stored is None or stored.statement.sha256 != signed.statement.sha256:
             raise ProfileVersionError(f"{name} is another content already: numbers are used once")
 
     def signed(self, name: VersionName) -> SignedVersion | None:
@@ -65,7 +65,10 @@ class VersionStore:
         path = self._path(name)
         if not (path.exists() or copy_of(self._root, path).exists()):
             return None
-        return SignedVersion.from_json(read_sound(self._root, path))
+        try:
+            return SignedVersion.from_json(read_sound(self._root, path))
+        except ProfileVersionError as exc:
+            raise DamagedLakeError(f"{path.relative_to(self._root)} is damaged: it is no version") from exc
 
     def version(self, name: VersionName) -> ProfileVersion | None:
         """A version whose signatures hold; None: the lake does not have it.
@@ -82,6 +85,10 @@ class VersionStore:
                 raise ProfileVersionError(f"the file of {name} holds {signed.statement.version}")
             self._verified[name] = self._verify(signed)
         return self._verified[name]
+
+    def forget(self) -> None:
+        """Verify every version anew when it is next asked for: a key may have been removed."""
+        self._verified.clear()
 
     def names(self) -> list[str]:
         """Profiles that have versions."""
@@ -114,6 +121,8 @@ class VersionStore:
 
     def was_in_channel(self, group: str, name: VersionName) -> bool:
         """Whether the group's channel ever named the version."""
+        if not _GROUP.fullmatch(group):
+            return False
         path = self._entry(group, name)
         return path.exists() or copy_of(self._root, path).exists()
 
@@ -145,9 +154,10 @@ class VersionStore:
             raise DamagedLakeError(f"bounds of profiles are damaged: {exc.error_count()} keys") from exc
         return sorted(found, key=lambda b: -b.seq) or [DEFAULT_BOUNDS]
 
-    def files(self) -> Iterable[Path]:
-        """Every file that must have a copy."""
-        return (path for path in self._folder.rglob("*.json") if path.is_file())
+    def files(self) -> list[Path]:
+        """Every file, those included of which only the copy is left."""
+        folders = (self._folder, copy_of(self._root, self._folder))
+        return sorted({self._folder / p.relative_to(f) for f in folders for p in f.rglob("*.json")})
 
     def _verify(self, signed: SignedVersion) -> ProfileVersion:
         statement = signed.statement

@@ -23,6 +23,7 @@
       - PolicyError
       - LimitError
       - ProfileVersionError (of a profile: not signed, not for this group, or never known)
+        - UnknownVersionError (not known yet: its rows wait a while)
       - PoisonError
     + BundleError
     + TrustError              (carries the attack that the update resembles)
@@ -185,6 +186,10 @@ class ProfileVersionError(MessageError):
 
     Operator action: `edgeloop profile history NAME` lists the versions with their groups and signers.
     """
+
+
+class UnknownVersionError(ProfileVersionError):
+    """A version that this lake does not hold yet; the message that names it waits, within bounds."""
 
 
 class PoisonError(MessageError):

@@ -7,6 +7,8 @@ from typing import NamedTuple, Self
 
 from schemas.errors import DecodeError, ProfileError
 
+VERSION_HEADER = "profile_version"
+"""Header of a sealed message that names the version of the boots in it."""
 _NAMED = re.compile(r"(?P<name>[a-z][a-z0-9_]{0,47})@(?P<number>[1-9][0-9]{0,8})")
 _HEADER = re.compile(rb"(?P<number>[1-9][0-9]{0,8})\.(?P<digest>[0-9a-f]{16})")
 

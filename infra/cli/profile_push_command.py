@@ -14,6 +14,7 @@ from infra.printing import count
 
 if TYPE_CHECKING:
     from schemas.profile_bounds import ValueLimits
+    from schemas.profile_changes import Authority
 
 
 def register(app: typer.Typer) -> None:
@@ -46,7 +47,7 @@ def push(
     found = profile_named(settings.lake_root, profile)
     groups = group or sorted(ceremony.open_repository(settings).policy().canary)
     keyring = keyring_of(settings, offline_keys, passphrase_file)
-    authority = "policy" if policy else "operator"
+    authority: Authority = "policy" if policy else "operator"
     pushed = profile_signing.sign_profile(settings, found, groups, authority, keyring)
     if as_json:
         show_json(

@@ -141,6 +141,11 @@ def test_a_version_that_was_not_sent_is_not_guessed():
     assert attack(wanted(TWO), TWO) is Attack.UNSIGNED_INSTRUCTION  # what it follows is missing
 
 
+def test_of_two_contents_signed_under_one_number_the_one_that_is_named_counts():
+    twin = SIGNERS.sign(SAFER, 2, by="profiles")
+    assert attack(wanted(TWO), ONE, twin) is Attack.MIX_AND_MATCH
+
+
 def test_an_incompatible_version_is_refused_whoever_signed_it():
     faster = SIGNERS.sign(changed("rate_hz = 512.0", "rate_hz = 256.0"), 2)
     assert attack(wanted(faster), ONE, faster) is Attack.UNSAFE_CONTENT

@@ -18,7 +18,7 @@ from schemas.profile_bounds import DEFAULT_BOUNDS, ValueLimits
 from schemas.profile_file import builtin_profiles, find_profile, parse_profile
 from schemas.profile_statement import SignedVersion
 from schemas.version_names import VersionName
-from tests.simulators.tuf_repository import Clock
+from tests.simulators.tuf_repository import Clock, Cloud, Device
 
 TEXT = builtin_profiles()["machine"].read_text()
 MACHINE = find_profile("machine")
@@ -154,3 +154,17 @@ def test_the_operators_key_can_be_rotated_and_what_it_signed_stays(stack):
     ceremony.rotate(stack.settings, "profiles", "operator", now=stack.clock)
     assert stack.versions.version(TWO).profile == RARER
     assert stack.push(MACHINE).version.number == 3
+
+
+def test_a_device_that_knows_nothing_of_profiles_follows_its_channel_as_before(tmp_path):
+    clock = Clock()
+    cloud = Cloud(tmp_path, clock)
+    device = Device(tmp_path / "device", cloud)
+    device.poll()
+    for profile, by in ((MACHINE, "policy"), (RARER, "operator")):
+        sign_profile(cloud.settings, profile, ("site",), by, now=clock)
+    set_bounds(cloud.settings, {"filter.p": ValueLimits(least=0.06)}, now=clock)
+    verified = device.verify()
+    assert verified.versions["profiles"] == 3
+    assert verified.policy == cloud.repo.policy()
+    assert device.poll().channel is None

@@ -25,6 +25,8 @@ from feature_store.process_lock import exclusive
 from feature_store.set_aside import set_aside
 from feature_store.start_up import known_tables
 from feature_store.table_rebuild import BrokenTable, broken_tables, mend_tables
+from feature_store.version_store import FOLDER as VERSIONS
+from feature_store.version_store import VersionStore
 from schemas.errors import DamagedLakeError
 
 
@@ -66,8 +68,8 @@ def _restorer(lake: Lake, reland: Restore | None) -> Restore:
 
 
 def _copied(lake: Lake, cuts: CutStore, *, repair: bool) -> Iterator[LakeFinding]:
-    """Profiles and pins: each has a copy that takes the place of a damaged one."""
-    for path in (*ProfileRegistry(lake).files(), *cuts.pin_files()):
+    """Profiles, their versions, and pins: each has a copy that takes the place of a damaged one."""
+    for path in (*ProfileRegistry(lake).files(), *VersionStore(lake.root).files(), *cuts.pin_files()):
         name = str(path.relative_to(lake.root))
         problem = file_problem(lake.root, path)
         if problem is None:
@@ -86,6 +88,10 @@ def _copied(lake: Lake, cuts: CutStore, *, repair: bool) -> Iterator[LakeFinding
 def _without_copy(path: Path) -> str:
     if path.parent.name == "_pins":
         return f"vacuum deletes nothing until it is restored, or given up: `edgeloop lake unpin {path.stem}`"
+    if VERSIONS in path.parts:
+        return (
+            "rows that name this version wait, and are then refused, bytes kept; push it again or restore it"
+        )
     return "what devices of this profile send is refused, bytes kept; register the profile again"
 
 

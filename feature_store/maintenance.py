@@ -119,7 +119,14 @@ def _old_files(lake: Lake, now: datetime) -> list[Path]:
 def _sweep(lake: Lake, now: datetime) -> None:
     below = (
         folder
-        for pattern in ("*/", "_commits/*/", "_profiles/*/", "_jobs/*/", "_jobs/_feed/*/")
+        for pattern in (
+            "*/",
+            "_commits/*/",
+            "_profiles/*/",
+            "_profile_versions/*/",
+            "_jobs/*/",
+            "_jobs/_feed/*/",
+        )
         for folder in lake.root.glob(pattern)
     )
     for folder in (lake.root, *below):

@@ -12,6 +12,7 @@ from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from feature_store.lake_registry import ProfileRegistry
 from feature_store.table_rebuild import mend_tables
+from feature_store.version_store import VersionStore
 from schemas.errors import PipelineError
 from schemas.tables import FIXED_TABLES, TableSpec, telemetry_table
 
@@ -30,7 +31,11 @@ def heal(lake: Lake, cuts: CutStore) -> None:
     for table in lake.tables():
         log_digests.know(lake.root / table)
     _try(cuts.recover)
-    _try(lambda: add_copies(lake.root, [*ProfileRegistry(lake).files(), *cuts.pin_files()]))
+    _try(
+        lambda: add_copies(
+            lake.root, [*ProfileRegistry(lake).files(), *VersionStore(lake.root).files(), *cuts.pin_files()]
+        )
+    )
 
 
 def known_tables(lake: Lake) -> list[TableSpec]:

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from model_service.training.training_run import TrainingRun as TrainingRun
     from model_service.trust import ceremony as ceremony
     from model_service.trust import model_targets as model_targets
+    from model_service.trust import profile_signing as profile_signing
     from model_service.trust.keyring import Keyring as Keyring
     from model_service.trust.keys import load_online_key as load_online_key
     from model_service.trust.keys import read_passphrase as read_passphrase
@@ -106,6 +107,7 @@ _LOADED_FROM: dict[str, tuple[str, str | None]] = {
     "load_online_key": ("model_service.trust.keys", "load_online_key"),
     "model_catalog": ("model_service.model_catalog", None),
     "model_targets": ("model_service.trust.model_targets", None),
+    "profile_signing": ("model_service.trust.profile_signing", None),
     "read_address": ("model_service.address", "read_address"),
     "read_passphrase": ("model_service.trust.keys", "read_passphrase"),
     "trust_catch_up": ("model_service.trust_catch_up", None),
@@ -162,6 +164,7 @@ __all__ = [
     "load_online_key",
     "model_catalog",
     "model_targets",
+    "profile_signing",
     "read_address",
     "read_passphrase",
     "read_refusals",

@@ -27,6 +27,7 @@ from schemas.packed_rows import PACKING, pack_rows
 from schemas.row_batch import RowBatch
 from schemas.row_schemas import fingerprint
 from schemas.topics import Lane
+from schemas.version_names import VERSION_HEADER, VersionHeader
 
 if TYPE_CHECKING:  # a device does without pyarrow
     import pyarrow as pa
@@ -61,6 +62,7 @@ class Envelope(NamedTuple):
         raw_bytes: Length of the value before compression.
         digest: SHA-256 of the value as sent.
         signer: Id of the signing key.
+        version: Version of the profile that the rows' boots run; None: they name none, as in release 0.2.0.
     """
 
     schema: str
@@ -73,6 +75,7 @@ class Envelope(NamedTuple):
     raw_bytes: int
     digest: bytes
     signer: str
+    version: VersionHeader | None = None
 
 
 class Proof(NamedTuple):
@@ -298,6 +301,7 @@ def read_envelope(key: bytes | None, headers: Headers) -> tuple[Envelope, Proof]
             raw_bytes=_natural(fields["raw_bytes"]),
             digest=fields["digest"],
             signer=fields["signer"].decode("ascii"),
+            version=VersionHeader.parse(fields[VERSION_HEADER]) if VERSION_HEADER in fields else None,
         )
         return envelope, Proof(fields["signature"], fields.get("path"))
     except KeyError as exc:
@@ -350,6 +354,7 @@ def _to_headers(envelope: Envelope) -> Headers:
     return [
         ("schema", envelope.schema.encode()),
         ("profile", envelope.profile.encode()),
+        *([(VERSION_HEADER, envelope.version.encode())] if envelope.version is not None else []),
         ("spool_id", envelope.spool_id.encode()),
         ("lane", envelope.lane.encode()),
         ("msg_no", b"%d" % envelope.msg_no),

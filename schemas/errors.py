@@ -23,6 +23,8 @@
       - ForeignBootError    (rows of a boot that another producer sends)
       - PolicyError
       - LimitError
+      - ProfileVersionError (of a profile: not signed, not for this group, or never known)
+        - UnknownVersionError (not known yet: its rows wait a while)
       - PoisonError
     + BundleError
     + TrustError              (carries the attack that the update resembles)
@@ -185,6 +187,17 @@ class PolicyError(MessageError):
 
 class LimitError(MessageError):
     """More spools or gaps in the numbers than one producer may make the cloud remember."""
+
+
+class ProfileVersionError(MessageError):
+    """A version of a profile that is not signed by who must, is not for this group, or stays unknown.
+
+    Operator action: `edgeloop profile history NAME` lists the versions with their groups and signers.
+    """
+
+
+class UnknownVersionError(ProfileVersionError):
+    """A version that this lake does not hold yet; the message that names it waits, within bounds."""
 
 
 class PoisonError(MessageError):

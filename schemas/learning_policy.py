@@ -1,12 +1,39 @@
-"""Policies of a profile's loop: when to train, what a candidate must show, how it reaches a group."""
+"""Policies of a profile's loop: what is drift, when to train, what a candidate must show, how it is rolled out."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from schemas.section import Fraction, Probability, Section
+
+
+class DriftPolicy(Section):
+    """Drift watch on window aggregates of a cohort.
+
+    Attributes:
+        features: Watched features; empty: all of them and the score.
+        window_s: Length of an aggregate window, seconds; a multiple of the summary period.
+        lateness_s: How far the watermark trails the newest period, seconds of event time.
+        detector: river detector run on standardised window means and spreads.
+        delta: Confidence parameter of the detector.
+        min_effect: Shift, in standard deviations of the window statistic from window to window, below which
+            a detection is not reported.
+        cooldown_windows: Windows after a verdict in which the same feature gets no other verdict.
+        warmup_windows: Windows that set the baseline.
+        seasonal_s: Length of a known season, seconds: values are compared with the same phase.
+    """
+
+    features: tuple[str, ...] = ()
+    window_s: PositiveFloat = 300.0
+    lateness_s: NonNegativeFloat = 60.0
+    detector: Literal["page_hinkley", "adwin"] = "page_hinkley"
+    delta: PositiveFloat = 0.005
+    min_effect: NonNegativeFloat = 3.0
+    cooldown_windows: NonNegativeInt = 12
+    warmup_windows: PositiveInt = 8
+    seasonal_s: PositiveFloat | None = None
 
 
 class TrainingPolicy(Section):

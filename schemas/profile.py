@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from schemas.decision_policy import DecisionPolicy
-from schemas.learning_policy import GatePolicy, RolloutPolicy, TrainingPolicy
+from schemas.learning_policy import DriftPolicy, GatePolicy, RolloutPolicy, TrainingPolicy
 from schemas.recording_section import KEYED_BY_CHANNEL, YOUNGER_REPLAY_KEYS, Replay
 from schemas.section import Fraction, Name, Probability, Section
 from schemas.source_section import Alignment, SourceMapping
@@ -42,6 +42,7 @@ FEATURE_KINDS: dict[str, str] = {
 """Feature kinds that a feature graph can compute from one channel's window, and their meaning."""
 
 UNITLESS_KINDS = ("crest", "kurtosis")
+DIGEST_CHARS = 16
 
 
 class Channel(Section):
@@ -220,33 +221,6 @@ class SummaryPolicy(Section):
     moments: bool = False
 
 
-class DriftPolicy(Section):
-    """Drift watch on window aggregates of a cohort.
-
-    Attributes:
-        features: Watched features; empty: all of them and the score.
-        window_s: Length of an aggregate window, seconds; a multiple of the summary period.
-        lateness_s: How far the watermark trails the newest period, seconds of event time.
-        detector: river detector run on standardised window means and spreads.
-        delta: Confidence parameter of the detector.
-        min_effect: Shift, in standard deviations of the window statistic from window to window, below which
-            a detection is not reported.
-        cooldown_windows: Windows after a verdict in which the same feature gets no other verdict.
-        warmup_windows: Windows that set the baseline.
-        seasonal_s: Length of a known season, seconds: values are compared with the same phase.
-    """
-
-    features: tuple[str, ...] = ()
-    window_s: PositiveFloat = 300.0
-    lateness_s: NonNegativeFloat = 60.0
-    detector: Literal["page_hinkley", "adwin"] = "page_hinkley"
-    delta: PositiveFloat = 0.005
-    min_effect: NonNegativeFloat = 3.0
-    cooldown_windows: NonNegativeInt = 12
-    warmup_windows: PositiveInt = 8
-    seasonal_s: PositiveFloat | None = None
-
-
 _YOUNGER_KEYS = {
     "replay": YOUNGER_REPLAY_KEYS,
     "summaries": ("sketches", "moments"),
@@ -342,10 +316,9 @@ class Profile(Section):
         """Names of the features in column order."""
         return tuple(s.name for s in self.feature_specs())
 
-    def digest(self) -> str:
-        """First 16 hex digits of SHA-256 over the canonical profile."""
-        dumped = self.model_dump(mode="json")
-        # Keys younger than release 0.2.0 count only where they are used: it knows the digest without them.
+    def canonical(self) -> dict[str, Any]:
+        """Every value, as JSON has it; keys that release 0.2.0 does not know only where they are used."""
+        dumped: dict[str, Any] = self.model_dump(mode="json")
         for section, keys in _YOUNGER_KEYS.items():
             for key in keys:
                 if not dumped[section][key]:
@@ -353,8 +326,15 @@ class Profile(Section):
         for name, younger in (("source", self.source), ("align", self.align)):
             if younger == type(younger)():
                 del dumped[name]
-        text = json.dumps(dumped, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return dumped
+
+    def canonical_form(self) -> bytes:
+        """The bytes that are digested, signed and stored: the same for equal profiles on every machine."""
+        return json.dumps(self.canonical(), sort_keys=True, separators=(",", ":")).encode()
+
+    def digest(self) -> str:
+        """First 16 hex digits of SHA-256 over the canonical form."""
+        return hashlib.sha256(self.canonical_form()).hexdigest()[:DIGEST_CHARS]
 
     @model_validator(mode="before")
     @classmethod

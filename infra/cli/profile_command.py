@@ -45,22 +45,14 @@ def list_(ctx: typer.Context, as_json: AsJson = False) -> None:
 
 
 def show(ctx: typer.Context, profile: str, as_json: AsJson = False) -> None:
-    """Show a shipped profile, a file, or a profile that is registered with the lake."""
-    from schemas.errors import ProfileError
-    from schemas.profile_file import builtin_profiles, find_profile
+    """Show a shipped or registered profile, a file, or a version that was pushed: NAME@NUMBER."""
+    from schemas.profile_file import builtin_profiles
 
     shipped = builtin_profiles()
     if not as_json and profile in shipped:
         show_text(shipped[profile].read_text(encoding="utf-8"))
         return
-    try:
-        found = find_profile(profile)
-    except ProfileError:
-        registered = _registered(session(ctx).settings().lake_root)
-        if profile not in registered:
-            raise
-        found = registered[profile]
-    show_json(found.model_dump(mode="json"))
+    show_json(profile_named(session(ctx).settings().lake_root, profile).model_dump(mode="json"))
 
 
 def check(profile: str, as_json: AsJson = False) -> None:
@@ -73,6 +65,32 @@ def check(profile: str, as_json: AsJson = False) -> None:
     else:
         channels, features = count(found["channels"], "channel"), count(found["features"], "feature")
         show_text(f"{found['name']} is valid: {channels}, {features}")
+
+
+def profile_named(lake_root: Path, text: str) -> Profile:
+    """A version, a shipped profile, a file, or a registered profile, as a person names it.
+
+    Raises:
+        ProfileError: There is no such one.
+    """
+    from feature_store.version_store import VersionStore
+    from schemas.errors import NoSuchProfileError, ProfileError
+    from schemas.profile_file import find_profile
+    from schemas.version_names import VersionName
+
+    if "@" in text and not Path(text).exists():
+        name = VersionName.parse(text)
+        found = VersionStore(lake_root).version(name)
+        if found is None:
+            raise NoSuchProfileError(f"no version {name}: `edgeloop profile history {name.name}` lists them")
+        return found.profile
+    try:
+        return find_profile(text)
+    except ProfileError:
+        registered = _registered(lake_root)
+        if text not in registered:
+            raise
+        return registered[text]
 
 
 def _registered(lake_root: Path) -> dict[str, Profile]:

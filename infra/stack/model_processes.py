@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from feature_store.version_store import VersionStore
 from infra.process.child import ChildProcess
-from model_service import PROCESSES, SETTINGS_PREFIX, ModelSettings, authority, ceremony
+from model_service import (
+    PROCESSES,
+    SETTINGS_PREFIX,
+    ModelSettings,
+    authority,
+    ceremony,
+    profile_signing,
+)
 from schemas.cohorts import EVERYBODY, SaltedShare
-from schemas.errors import DamagedFileError, StackError
+from schemas.errors import DamagedFileError, PipelineError, StackError
+from schemas.profile import Profile
 from schemas.profile_file import builtin_profiles, load_profile
 
 CANARY_POOL = SaltedShare(salt="canary", share=0.3)
@@ -26,21 +36,65 @@ _READY_S = 60.0
 _POLL_S = 0.05
 
 
-def prepare(settings: ModelSettings, progress: Callable[[str], None]) -> None:
+def prepare(
+    settings: ModelSettings, progress: Callable[[str], None], shipped: Mapping[str, Path] | None = None
+) -> None:
     """Make keys, repository and certificates where they are absent, and print where the offline keys lie.
+
+    Args:
+        settings: Settings of the stack.
+        progress: Called with lines for people.
+        shipped: Profiles to sign when the repository is founded; None: those of this release.
 
     Raises:
         StackError: The folder cannot be written.
         DamagedFileError: A file that cannot be made again is damaged or lost.
     """
+    shipped = builtin_profiles() if shipped is None else shipped
     try:
         settings.root.mkdir(parents=True, exist_ok=True)
         authority.init_pki(settings)
         if not ceremony.is_initialised(settings):
-            families = sorted({load_profile(p).model.name for p in builtin_profiles().values()})
+            families = sorted({load_profile(p).model.name for p in shipped.values()})
             progress(ceremony.init(settings, families, {GROUP: CANARY_POOL, PROBES: EVERYBODY}, progress))
+            _sign_shipped(settings, shipped, progress)
+        _name_newer(settings, shipped, progress)
     except OSError as exc:
         raise StackError(f"cannot write the model service's folder {settings.root}: {exc}") from exc
+
+
+def _sign_shipped(
+    settings: ModelSettings, shipped: Mapping[str, Path], progress: Callable[[str], None]
+) -> None:
+    """Part of the founding ceremony: the shipped profiles become version 1 of their names."""
+    for path in shipped.values():
+        pushed = profile_signing.sign_profile(settings, load_profile(path), (GROUP, PROBES), "policy")
+        progress(f"trust: signed {pushed.version}")
+
+
+def _name_newer(
+    settings: ModelSettings, shipped: Mapping[str, Path], progress: Callable[[str], None]
+) -> None:
+    """Say which shipped profiles are newer than what is signed; only a person pushes one."""
+    store = VersionStore(settings.lake_root)
+    for name, path in shipped.items():
+        try:
+            newest, waits = store.newest(name), not _was_signed(store, load_profile(path))
+        except PipelineError as exc:
+            progress(f"the versions of {name} cannot be read: {exc}")
+            continue
+        if newest is not None and waits:
+            progress(
+                f"this release ships another {name} than {newest}: `edgeloop profile diff {name}` shows what "
+                f"it changes, `edgeloop profile push {name}` makes it the next version"
+            )
+
+
+def _was_signed(store: VersionStore, shipped: Profile) -> bool:
+    """Whether the content was ever a version: then what followed was a person's choice."""
+    digest = hashlib.sha256(shipped.canonical_form()).hexdigest()
+    found = (store.signed(name) for name in store.history(shipped.name))
+    return any(signed is not None and signed.statement.sha256 == digest for signed in found)
 
 
 def spawners(settings: ModelSettings, logs_dir: Path) -> dict[str, Callable[[], ChildProcess]]:

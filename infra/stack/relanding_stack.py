@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from feature_store.lake import Lake
 from feature_store.lake_registry import DeviceRegistry, ProfileRegistry
+from feature_store.version_store import VersionStore
 from infra.settings import StackSettings
 from infra.stack.stack_file import is_held, read_stack
 
@@ -28,7 +29,8 @@ def relander(settings: StackSettings) -> Restore | None:
     from stream_processors.ingest.lake_directory import LakeDirectory  # noqa: PLC0415
 
     lake = Lake(settings.lake_root)
-    directory = LakeDirectory(ProfileRegistry(lake), DeviceRegistry(lake))
+    versions = VersionStore(lake.root)
+    directory = LakeDirectory(ProfileRegistry(lake), DeviceRegistry(lake), versions=versions)
     jobs = in_order([point.load()(directory) for point in entry_points(group=JOBS)])
     namespace = stack.namespace if stack is not None else settings.namespace
     return Relander(lake, jobs, reading(KafkaLog(address, namespace, "lake-check"))).restore

@@ -139,10 +139,11 @@ def hint(settings: ModelSettings) -> str:
     """Where the offline keys are, and how to move them away, for people."""
     folder = settings.offline_keys
     return (
-        f"Offline keys (root-1..3, targets-1..3, policy, person) lie encrypted in {folder}; the passphrase "
-        f"is in {folder / PASSPHRASE_FILE}. Take both away, apart from each other: the passphrase into your "
-        "password store, each numbered key to a medium of its own (two of three are enough to sign). Devices "
-        "and processes never need them; `edgeloop trust rotate|renew|policy --offline-keys FOLDER` does."
+        f"Offline keys (root-1..3, targets-1..3, policy, person, operator) lie encrypted in {folder}; the "
+        f"passphrase is in {folder / PASSPHRASE_FILE}. Take both away, apart from each other: the passphrase "
+        "into your password store, each numbered key to a medium of its own (two of three are enough to "
+        "sign). Devices and processes never need them; `edgeloop trust rotate|renew|policy --offline-keys "
+        "FOLDER` does."
     )
 
 

@@ -87,11 +87,26 @@ def publish_policy(
     online: OnlineSigner,
 ) -> None:
     """Sign and publish a policy. Call it within ``repo.locked()``."""
+    publish_document(repo, published, POLICY_PATH, policy_bytes(policy), keyring, online)
+
+
+def publish_document(
+    repo: TrustRepository,
+    published: PublishedState,
+    path: str,
+    data: bytes,
+    keyring: Keyring,
+    online: OnlineSigner,
+) -> None:
+    """Sign and publish a document of the policy role. Call it within ``repo.locked()``.
+
+    Raises:
+        OperatorError: The policy key is not available.
+    """
     role = newer(published.roles[POLICY_ROLE], repo.now(), OFFLINE_LIFETIME)
-    data = policy_bytes(policy)
-    entry = target_file(POLICY_PATH, data)
-    role.targets[POLICY_PATH] = entry
+    entry = target_file(path, data)
+    role.targets[path] = entry
     locations = plans(published.roles)[POLICY_ROLE].keys
     signers = keyring.quorum(published.targets, POLICY_ROLE, locations)
-    files = {repo.target_file(POLICY_PATH, entry.hashes["sha256"]): data}
+    files = {repo.target_file(path, entry.hashes["sha256"]): data}
     online.publish(repo, published, {POLICY_ROLE: sign(role, signers)}, files)

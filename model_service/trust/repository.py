@@ -158,6 +158,14 @@ class TrustRepository:
             raise OperatorError(f"no policy is published in {self.metadata}; `edgeloop trust init` makes one")
         return _read(FleetPolicy, data)
 
+    def document(self, path: str) -> bytes | None:
+        """A published document; None: no role lists it.
+
+        Raises:
+            DamagedFileError: It is missing or damaged, and so is its copy.
+        """
+        return self._document(self.published(), path)
+
     def root(self) -> bytes:
         """Newest root metadata, which join bundles carry."""
         return self.published().root_bytes

@@ -18,6 +18,7 @@ from schemas.channel_documents import (
     TIMESTAMP,
     model_role,
 )
+from schemas.profile_statement import PROFILES_ROLE
 
 OFFLINE_LIFETIME = timedelta(days=365)
 """Lifetime of root, targets, policy and the policy document."""
@@ -102,12 +103,17 @@ def delegated(families: Iterable[str]) -> tuple[RolePlan, ...]:
     )
 
 
+PROFILES_PLAN = RolePlan(PROFILES_ROLE, 1, _offline("operator"), ("profiles/*/*.json",))
+"""Role of operators, who sign versions of profiles; a repository gets it with the first version."""
+
+
 def plans(roles: Iterable[str]) -> dict[str, RolePlan]:
     """Plan of every role of a repository, by name.
 
     Args:
         roles: Names of its roles; the families are read from those of models.
     """
-    prefix = model_role("")
-    families = [name.removeprefix(prefix) for name in sorted(roles) if name.startswith(prefix)]
-    return {plan.name: plan for plan in (*TOP_LEVEL, *delegated(families))}
+    prefix, names = model_role(""), sorted(roles)
+    families = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+    later = (PROFILES_PLAN,) if PROFILES_ROLE in names else ()
+    return {plan.name: plan for plan in (*TOP_LEVEL, *delegated(families), *later)}

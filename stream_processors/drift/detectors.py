@@ -12,7 +12,7 @@ from typing import Protocol
 
 from river.drift import ADWIN, PageHinkley
 
-from schemas.profile import DriftPolicy
+from schemas.learning_policy import DriftPolicy
 
 _LEAST_SLACK = 0.25
 """Slack of Page-Hinkley, baseline standard deviations, however small ``min_effect`` is."""

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from schemas.profile import DriftPolicy
+from schemas.learning_policy import DriftPolicy
 from stream_processors.drift.change import SeriesChange, find_change
 from stream_processors.drift.detectors import in_alarm
 from stream_processors.drift.statistic_spread import StatisticSpread, robust_sd, small_sample, spread_of

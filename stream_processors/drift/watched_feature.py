@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
-from schemas.profile import DriftPolicy
+from schemas.learning_policy import DriftPolicy
 from stream_processors.drift.change import SeriesChange
 from stream_processors.drift.series import Reading, Series
 from stream_processors.windowing.moments import Moments

@@ -26,6 +26,7 @@ from schemas.errors import ClonedIdentityError, DecodeError, MessageError, Signa
 from schemas.events import Alert, DeviceState, Label, parse_event
 from schemas.profile import Profile
 from schemas.topics import ALERT, BOOKS, DEVICE_STATE, LABEL, LANES_OF, SUMMARY, TELEMETRY
+from schemas.version_names import VersionHeader
 from stream_processors.ingest.boot_owners import Assignments, BootOwners
 from stream_processors.ingest.marks import LaneMarks
 from stream_processors.ingest.sealed_rows import RowSpan
@@ -96,6 +97,21 @@ class DeviceDirectory(Assignments, Protocol):
 
         Raises:
             UnknownSchemaError: It was never registered.
+        """
+        ...
+
+    def judge_of(self, profile: str, version: VersionHeader | None, producer: str) -> Profile:
+        """The profile that rows are judged by.
+
+        Args:
+            profile: Name of the profile.
+            version: What the message's header names; None: the newest that is registered counts.
+            producer: Who sealed the message: the version must have been in the channel of its group.
+
+        Raises:
+            UnknownVersionError: The version is not known here yet.
+            ProfileVersionError: It is not signed as it must be, or never was in that channel.
+            UnknownSchemaError: The profile was never registered.
         """
         ...
 

@@ -12,7 +12,13 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from schemas import topics
-from schemas.errors import ForeignBootError, MessageError, PolicyError
+from schemas.errors import (
+    ForeignBootError,
+    MessageError,
+    PolicyError,
+    ProfileVersionError,
+    UnknownVersionError,
+)
 from schemas.events import Alert, DeviceState, Label
 from schemas.tables import (
     ALERTS,
@@ -25,12 +31,14 @@ from schemas.tables import (
     SUMMARIES,
     telemetry_table_name,
 )
+from schemas.version_names import VersionHeader
 from stream_processors.ingest.admission import Admitted, Claimed, DeviceDirectory, is_duplicate
 from stream_processors.ingest.boot_owners import BootOwners
 from stream_processors.ingest.landing import Landed, land_statements, land_telemetry, provenance
 from stream_processors.ingest.lane_gaps import lane_gaps
 from stream_processors.ingest.lanes import Lanes
 from stream_processors.ingest.opened_batch import OpenedMessage, ReaderCaches, opened
+from stream_processors.ingest.waiting_versions import WaitingVersions
 from stream_processors.job import Batch, Output, RawMessage, State
 from stream_processors.refused_messages import Refusals
 from stream_processors.unread_range import first_offset
@@ -59,6 +67,7 @@ class _Work:
     lanes: Lanes
     owners: BootOwners
     refusals: Refusals
+    waiting: WaitingVersions
     rows: dict[str, list[pa.Table]] = field(default_factory=lambda: defaultdict(list))
     counters: Counter[tuple[str, str]] = field(default_factory=Counter)
     strangers: Counter[str] = field(default_factory=Counter)
@@ -85,6 +94,7 @@ class _Work:
     def totals(self) -> dict[str, int]:
         """All counters, by the names under which they are committed."""
         counters = Counter({f"{topic}/{what}": n for (topic, what), n in self.counters.items()})
+        counters.update({f"{topic}/waiting_messages": n for topic, n in self.waiting.moved().items()})
         for topic, n in self.strangers.items():
             counters.update({f"{topic}/{w}_messages": n for w in ("received", "quarantined", "unverified")})
         return dict(counters)
@@ -94,7 +104,7 @@ class Ingest:
     """Verify, dedupe, validate, land. The first job of every task."""
 
     name: ClassVar[str] = "ingest"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     state_version: ClassVar[int] = 1
     essential: ClassVar[bool] = True
     reads: ClassVar[tuple[str, ...]] = tuple(t.base for t in topics.DEVICE_TOPICS)
@@ -119,15 +129,18 @@ class Ingest:
         ``received = landed + duplicate + quarantined`` holds for the counters of each topic: of messages,
         and of the rows in messages whose signature holds. ``unverified_messages`` are those of the
         quarantined ones whose signature does not, ``unchecked_messages`` those of the duplicates that were
-        dropped before it was checked.
+        dropped before it was checked. ``waiting_messages`` are those that are neither yet: they name a
+        version of the profile that is not known here.
         """
         owners = BootOwners(self._directory, state)
-        work = _Work(Lanes(state), owners, Refusals(self._directory.letters, state))
-        found = opened(batch.messages, self._directory, work.lanes, self._caches)
+        refusals = Refusals(self._directory.letters, state)
+        work = _Work(Lanes(state), owners, refusals, WaitingVersions(state, now))
+        messages = (*work.waiting.messages(), *batch.messages)
+        found = opened(messages, self._directory, work.lanes, self._caches)
         # Rows show when a boot began; what is stated about it may not.
         found.sort(key=lambda one: one.message.topic != topics.TELEMETRY.base)
         admitted = [a for one in found if (a := self._admit(one, work)) is not None]
-        for (topic, profile, _schema), group in _groups(admitted).items():
+        for (topic, profile, _schema, _version), group in _groups(admitted).items():
             self._land(topic, profile, group, work)
         refused = work.refusals.table()
         if refused.num_rows:
@@ -138,7 +151,13 @@ class Ingest:
             work.rows[LANE_GAPS.name].append(gaps.rows)
         return Output(
             rows={name: pa.concat_tables(parts) for name, parts in work.rows.items()},
-            state={**changed, **gaps.state, **owners.changes(), **work.refusals.changes()},
+            state={
+                **changed,
+                **gaps.state,
+                **owners.changes(),
+                **work.refusals.changes(),
+                **work.waiting.changes(),
+            },
             messages=work.refusals.letters(),
             counters=work.totals(),
         )
@@ -160,6 +179,10 @@ class Ingest:
             return None
         try:
             return self._open(one, claimed, work)
+        except UnknownVersionError as exc:
+            if not work.waiting.keep(one.message):
+                work.refuse(claimed, ProfileVersionError(f"{exc}: it stayed unknown, or too much waits"))
+            return None
         except MessageError as exc:
             work.refuse(claimed, exc)
             return None
@@ -182,6 +205,8 @@ class Ingest:
             work.count(message.topic, "duplicate", claimed.n_rows)
             return None
         work.lanes.check(envelope)
+        if message.topic == topics.TELEMETRY.base:
+            self._directory.judge_of(envelope.profile, envelope.version, envelope.producer)
         admitted = one.open(claimed, self._directory, work.owners)
         missing = work.lanes.add(envelope, message.timestamp_ms)
         if missing:
@@ -200,7 +225,9 @@ class Ingest:
             landed = land_statements(group, schema, profile_name)
         else:
             table = telemetry_table_name(profile_name)
-            landed = land_telemetry(group, self._directory.profile_of(profile_name))
+            first = group[0].envelope  # all of them name the same version
+            judge = self._directory.judge_of(profile_name, first.version, first.producer)
+            landed = land_telemetry(group, judge)
         if landed.rows.num_rows:
             work.rows[table].append(landed.rows)
         work.counters[topic, "landed_rows"] += landed.rows.num_rows
@@ -220,10 +247,15 @@ def _refuse_rows(topic: str, group: list[Admitted], refused: pa.Table, work: _Wo
             work.refusals.some_rows(raw, error)
 
 
-def _groups(admitted: list[Admitted]) -> Mapping[tuple[str, str, str], list[Admitted]]:
-    groups: dict[tuple[str, str, str], list[Admitted]] = defaultdict(list)
+_Group = tuple[str, str, str, VersionHeader | None]
+"""Topic, profile, schema, and version of the profile."""
+
+
+def _groups(admitted: list[Admitted]) -> Mapping[_Group, list[Admitted]]:
+    groups: dict[_Group, list[Admitted]] = defaultdict(list)
     for item in admitted:
-        groups[item.message.topic, item.envelope.profile, item.envelope.schema].append(item)
+        envelope = item.envelope
+        groups[item.message.topic, envelope.profile, envelope.schema, envelope.version].append(item)
     return groups
 
 

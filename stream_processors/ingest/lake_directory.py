@@ -15,6 +15,7 @@ from feature_store.device_history import DeviceHistory
 from feature_store.labels import LABELLER
 from feature_store.lake import Lake
 from feature_store.lake_registry import DeviceRecord, DeviceRegistry, ProfileRegistry
+from feature_store.version_store import VersionStore
 from feature_store.worker_keys import WorkerKeys
 from schemas.boot_ids import GATEWAY
 from schemas.envelope import MessageVerifier
@@ -22,11 +23,14 @@ from schemas.errors import (
     DamagedLakeError,
     LookupFailedError,
     PipelineError,
+    ProfileVersionError,
     SignatureError,
     UnknownSchemaError,
+    UnknownVersionError,
 )
 from schemas.instants import to_us
 from schemas.profile import Profile
+from schemas.version_names import VersionHeader, VersionName
 from stream_processors.ingest.admission import KnownDevice
 from stream_processors.ingest.boot_owners import KnownProducer, tag_of
 from stream_processors.job import RawMessage
@@ -48,7 +52,10 @@ class LakeDirectory:
         monotonic: Callable[[], float] = time.monotonic,
         derived: DerivedTrust | None = None,
         letters: LetterLimits = LetterLimits(),  # noqa: B008  (frozen)
+        versions: VersionStore | None = None,
     ) -> None:
+        self._versions = versions
+        self._judges: dict[tuple[str, VersionHeader, str], Profile] = {}
         self._derived = derived
         self._profile_registry, self._device_registry = profiles, devices
         self._monotonic = monotonic
@@ -100,6 +107,38 @@ class LakeDirectory:
             raise UnknownSchemaError(f"profile '{name}' is not registered with this lake")
         return self._profiles[name]
 
+    def judge_of(self, profile: str, version: VersionHeader | None, producer: str) -> Profile:
+        """The profile that rows are judged by.
+
+        Raises:
+            UnknownVersionError: The version is not known here yet.
+            ProfileVersionError: It is not signed as it must be, or never was in the channel of that group.
+            UnknownSchemaError: The profile was never registered.
+        """
+        if version is None:
+            return self.profile_of(profile)
+        self._refresh(unknown=False)
+        record = self._records.get(producer)
+        group = "" if record is None else record.group
+        key = (profile, version, group)
+        if key not in self._judges:
+            with _read_from_lake():
+                self._judges[key] = self._judge(VersionName(profile, version.number), version, group)
+        return self._judges[key]
+
+    def _judge(self, name: VersionName, header: VersionHeader, group: str) -> Profile:
+        try:
+            found = None if self._versions is None else self._versions.version(name)
+        except DamagedLakeError as exc:  # it waits, and is then refused with its bytes: nothing else does
+            raise UnknownVersionError(str(exc)) from exc
+        if found is None or self._versions is None:
+            raise UnknownVersionError(f"version {name} of a profile is not known here yet")
+        if found.header != header:
+            raise ProfileVersionError(f"{name} is {found.header.digest}, the message names {header.digest}")
+        if not self._versions.was_in_channel(group, name):
+            raise ProfileVersionError(f"{name} was never in the channel of group {group[:48]!r}")
+        return found.profile
+
     def cohort_of(self, device_id: str, profile: str) -> str:
         """Cohort of a device, ``profile/site/group/hardware``."""
         self._refresh(unknown=device_id not in self._records)
@@ -145,6 +184,9 @@ class LakeDirectory:
             self._profiles = dict(self._profile_registry.profiles())
             history = self._device_registry.history()
         self._loaded_at = now
+        self._judges.clear()
+        if self._versions is not None:
+            self._versions.forget()
         if history is not self._history:
             self._history, self._seen = history, 0
             self._known, self._records, self._gateways = {}, {}, {}
@@ -211,4 +253,10 @@ def _read_from_lake() -> Iterator[None]:
 def directory_of(lake: Lake, letters: LetterLimits = LetterLimits()) -> LakeDirectory:  # noqa: B008  (frozen)
     """Lookups in this lake; a worker has begun to sign in it."""
     trust = DerivedTrust(WorkerKeys(lake.root), unsigned_before(lake.root) or UnsignedBefore(offsets={}))
-    return LakeDirectory(ProfileRegistry(lake), DeviceRegistry(lake), derived=trust, letters=letters)
+    return LakeDirectory(
+        ProfileRegistry(lake),
+        DeviceRegistry(lake),
+        derived=trust,
+        letters=letters,
+        versions=VersionStore(lake.root),
+    )

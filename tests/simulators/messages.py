@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from schemas.boot_ids import RANDOM_BITS, gateway_tag
 from schemas.envelope import Envelope, MessageSigner, MessageVerifier, SealedMessage, encode_rows, seal
-from schemas.errors import UnknownSchemaError
+from schemas.errors import UnknownSchemaError, UnknownVersionError
 from schemas.instants import to_us
 from schemas.packed_schemas import packed_books_rows, packed_summary_rows
 from schemas.profile import Profile
@@ -25,6 +25,7 @@ from schemas.row_schemas import (
     telemetry_rows_of_wire_1,
 )
 from schemas.topics import TELEMETRY, Lane, partition_for
+from schemas.version_names import VersionHeader
 from stream_processors.ingest.admission import KnownDevice
 from stream_processors.ingest.boot_owners import tag_of
 from stream_processors.job import RawMessage
@@ -78,6 +79,7 @@ class SimDevice:
     spool_id: str = "00000000000000aa"
     signer: MessageSigner = field(default_factory=MessageSigner.generate)
     next_no: dict[Lane, int] = field(default_factory=dict)
+    version: VersionHeader | None = None
 
     def seal_value(
         self, topic: str, lane: Lane, schema: str, value: bytes, n_rows: int, raw_bytes: int
@@ -85,8 +87,9 @@ class SimDevice:
         number = self.next_no.get(lane, 0)
         self.next_no[lane] = number + 1
         envelope = Envelope(
-            schema, "machine", self.device_id, self.spool_id, lane, number, n_rows, raw_bytes, b"", ""
-        )
+            schema, "machine", self.device_id, self.spool_id, lane, number, n_rows, raw_bytes, b"", "",
+            self.version,
+        )  # fmt: skip
         return seal(topic, envelope, value, self.signer)
 
     def telemetry(self, batch: pa.RecordBatch, lane: Lane = Lane.LIVE) -> SealedMessage:
@@ -172,6 +175,11 @@ class SimDirectory:
         if name not in self._profiles:
             raise UnknownSchemaError(f"profile '{name}' is not registered")
         return self._profiles[name]
+
+    def judge_of(self, profile, version, producer):
+        if version is None:
+            return self.profile_of(profile)
+        raise UnknownVersionError(f"version {version.number} of {profile} is not known")
 
     def verify_derived(self, message):
         return True

@@ -1,4 +1,4 @@
-"""Policies of a profile's loop: what is drift, when to train, what a candidate must show, how it is rolled out."""
+"""Policies of a profile's loop: drift, when to train, what a candidate must show, how it is rolled out."""
 
 from __future__ import annotations
 

@@ -254,7 +254,11 @@ def test_no_product_file_names_this_machine_or_a_registry():
     assert found == []
 
 
-def test_what_a_device_may_import_is_in_the_edge_extra():
+EXTRA_OF = {"mqtt_source.py": "mqtt"}
+"""Modules that are loaded only by those who installed an extra of their own."""
+
+
+def test_what_a_device_may_import_is_in_the_edge_extra_or_its_modules_own():
     """Each import of a module that the edge room loads, those within functions too."""
     listed = (
         "import importlib, pkgutil, sys, edge_producer\n"
@@ -266,16 +270,21 @@ def test_what_a_device_may_import_is_in_the_edge_extra():
     found = subprocess.run(
         [sys.executable, "-c", listed], capture_output=True, text=True, check=True, cwd=ROOT
     )
-    imported = set()
-    for file in found.stdout.split():
-        for node in ast.walk(ast.parse(Path(file).read_text())):
+    named = {m: {d.lower().replace("_", "-") for d in ds} for m, ds in packages_distributions().items()}
+    undeclared = set()
+    for file in map(Path, found.stdout.split()):
+        imported: set[str] = set()
+        for node in ast.walk(ast.parse(file.read_text())):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             imported |= {name.partition(".")[0] for name in names}
-    named = {m: {d.lower().replace("_", "-") for d in ds} for m, ds in packages_distributions().items()}
+        declared = _declared("edge") | (_declared(EXTRA_OF[file.name]) if file.name in EXTRA_OF else set())
+        undeclared |= {m for m in imported - set(ROOMS) if m in named and not named[m] & declared}
+    assert undeclared == set()
+
+
+def _declared(extra: str) -> set[str]:
+    """Distributions that are installed with this extra."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = {
-        re.split(r"[\[<>=]", d)[0].lower()
-        for d in (*project["dependencies"], *project["optional-dependencies"]["edge"])
-    }
-    assert {m for m in imported - set(ROOMS) if m in named and not named[m] & declared} == set()
+    named = (*project["dependencies"], *project["optional-dependencies"][extra])
+    return {re.split(r"[\[<>=]", d)[0].lower() for d in named}

@@ -46,7 +46,7 @@ def build(  # noqa: PLR0913, PLR0917  (one option each)
     from zoneinfo import ZoneInfo
 
     from infra.fitting.history_spans import read_fault_spans
-    from infra.fitting.recorded_windows import recorded_windows, windows_by_label
+    from infra.fitting.history_windows import recorded_windows, windows_by_label
     from infra.replay import ReplayRequest
     from infra.stack.model_settings import model_settings
     from model_service import bank_store, labelled_bank

@@ -14,7 +14,7 @@ from feature_store.lake_registry import ProfileRegistry
 from infra.fitting.fit_report import fit_facts, report_page
 from infra.fitting.fitted_profile import fitted_text, in_family
 from infra.fitting.history_spans import parse_excluded, read_fault_spans
-from infra.fitting.recorded_windows import recorded_windows
+from infra.fitting.history_windows import recorded_windows
 from infra.replay import RequestedRecording
 from model_service import first_model
 from schemas.durable import DISK

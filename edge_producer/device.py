@@ -20,7 +20,7 @@ from edge_producer.books import BookKey, Ledger
 from edge_producer.clock import Clock
 from edge_producer.decider import Decider, LocalDecision
 from edge_producer.device_identity import DeviceIdentity
-from edge_producer.device_update import REWIND_PERIODS, DeviceUpdate
+from edge_producer.device_update import REWIND_PERIODS, BootTerms, DeviceUpdate
 from edge_producer.filter import RowFilter
 from edge_producer.metering import Meters
 from edge_producer.model_switch import ActiveModels, ModelSwitch, ScoredWindow
@@ -35,6 +35,7 @@ from schemas.instants import from_us, to_us
 from schemas.packed_schemas import packed_summary_layout
 from schemas.profile import Profile
 from schemas.row_schemas import Stratum
+from schemas.version_names import VersionHeader
 
 NEVER_US = -(2**62)
 
@@ -68,6 +69,7 @@ class Device:
         model: Scores the windows: one predictor, or a switch whose models may change between windows.
         host: What the process provides.
         state: JSON that the spool kept from an earlier start; None where there was none.
+        version: Version of the profile that its boots name; None: it is of a file.
 
     Attributes:
         state_lost: That JSON could not be read; what the filter held back is lost.
@@ -80,6 +82,7 @@ class Device:
         model: Predictor | ModelSwitch,
         host: Host,
         state: str | None = None,
+        version: VersionHeader | None = None,
     ) -> None:
         self.device_id = identity.device_id
         self._identity = identity
@@ -88,6 +91,8 @@ class Device:
         self._models = self._switch.models
         self._host = host
         self._period_us = round(profile.summaries.period_s * 1e6)
+        self._terms = BootTerms(version, profile.summaries.period_s, profile.filter.thinning_floor)
+        self._boots: dict[int, BootTerms] = {}
         self._scorer = WindowScorer(self.device_id, profile)
         self._dtype = np.dtype(np.float64 if any(profile.wide) else np.float32)
         self._raw_bytes = _raw_bytes(profile)
@@ -96,8 +101,12 @@ class Device:
         self._windows = self._at_risk = 0
         self.state_lost = False
         self._go_on_from(state)
-        self._boot_id, self._seq, self._newest_us = host.new_boot_id(), 0, NEVER_US
+        self._begin_boot()
         self.flush()
+
+    def _begin_boot(self) -> None:
+        self._boot_id, self._seq, self._newest_us = self._host.new_boot_id(), 0, NEVER_US
+        self._boots[self._boot_id] = self._terms
 
     def _go_on_from(self, state: str | None) -> None:
         """Take up an earlier start's state; begin anew where it cannot be read."""
@@ -206,7 +215,7 @@ class Device:
         self._scorer.log_once("records of windows are lost", error)
         lost, newest_us = self._at_risk, max(self._newest_us, 0)
         self._begin_records(None)
-        self._boot_id, self._seq, self._newest_us = self._host.new_boot_id(), 0, NEVER_US
+        self._begin_boot()
         self._at_risk = 0
         period_us = newest_us - newest_us % self._period_us
         key = BookKey(self._boot_id, period_us, self._models.active.version, Stratum.SAMPLE.value)
@@ -233,10 +242,10 @@ class Device:
             return self._update()
 
     def _update(self) -> DeviceUpdate:
-        rows, self._selected = self._selected, []
-        alerts, self._alerts = self._alerts, []
-        sensed, self._sensed = self._sensed, []
+        rows, alerts, sensed = self._selected, self._alerts, self._sensed
+        self._selected, self._alerts, self._sensed = [], [], []
         windows, self._windows = self._windows, 0
+        boots, self._boots = self._boots, {self._boot_id: self._terms}
         self._dirty = False
         state = {
             "decider": self._decider.export(),
@@ -264,6 +273,7 @@ class Device:
             decision=self._decider.action,
             model_version=self._models.active.version,
             absurd=self._scorer.take_absurd(),
+            boots=boots,
         )
         self._at_risk = self._filter.held
         return update
@@ -305,7 +315,7 @@ class Device:
         event_us = to_us(window.end)
         if event_us < self._newest_us - REWIND_PERIODS * self._period_us:
             self.flush()
-            self._boot_id, self._seq, self._newest_us = self._host.new_boot_id(), 0, NEVER_US
+            self._begin_boot()
         self._newest_us = max(self._newest_us, event_us)
         seq, self._seq = self._seq, self._seq + 1
         return Row(
@@ -384,5 +394,4 @@ def _edges(model: Predictor | None) -> Mapping[str, NDArray[np.float64]]:
 
 
 def _raw_bytes(profile: Profile) -> int:
-    width = sum(8 if c.dtype == "float64" else 4 for c in profile.channels)
-    return profile.sampling.hop_samples * width
+    return profile.sampling.hop_samples * sum(8 if c.dtype == "float64" else 4 for c in profile.channels)

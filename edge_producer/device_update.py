@@ -4,13 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from edge_producer.books import LedgerChanges
 from edge_producer.sensed_rows import Row
 from edge_producer.summaries import Summary
+from schemas.version_names import VersionHeader
 
 REWIND_PERIODS = 12
 """A clock that steps back by more periods starts a new boot: the old lines of the books may be settled."""
+
+
+class BootTerms(NamedTuple):
+    """What holds for all rows of a boot, whenever they are sealed.
+
+    Attributes:
+        version: Version of the profile that its messages name; None: none, for it runs a file.
+        period_s: Length of a period in its books.
+        floor: Share below which a block of its rows is given up instead of thinned.
+    """
+
+    version: VersionHeader | None
+    period_s: float
+    floor: float
 
 
 @dataclass(frozen=True)
@@ -29,6 +45,7 @@ class DeviceUpdate:
         decision: Action in force.
         model_version: Version of the model in force.
         absurd: Largest share that each channel lost to values outside its range, where that was too much.
+        boots: Terms of the boots that began since the start, as far as rows of theirs may be in it.
     """
 
     device_id: str
@@ -46,3 +63,4 @@ class DeviceUpdate:
     decision: str
     model_version: str
     absurd: Mapping[str, float] = field(default_factory=dict)
+    boots: Mapping[int, BootTerms] = field(default_factory=dict)

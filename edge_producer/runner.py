@@ -25,6 +25,7 @@ from edge_producer.process_parts import (
     read_keys,
     sweep,
 )
+from edge_producer.profile_switch import ProfileSwitch, RunningProfile
 from edge_producer.relearn_requests import RelearnRequests
 from edge_producer.sending.outbox import Outbox
 from edge_producer.sending.reporter import Reporter
@@ -43,6 +44,7 @@ from schemas.boot_ids import gateway_boot_ids, random_boot_id
 from schemas.durable import Disk
 from schemas.errors import SpoolError
 from schemas.profile import Profile
+from schemas.profile_versions import ProfileVersion
 
 if TYPE_CHECKING:  # heavy (grpc, tuf), and only for devices that get their models from a service
     from edge_producer.updates.updater import Updater
@@ -101,27 +103,27 @@ class Runner:
     ) -> None:
         parts = parts or ProcessParts()
         self._settings = settings
-        self._profile = profile
+        self._profiles = ProfileSwitch(RunningProfile(profile)) if updater is None else updater.profiles
+        self._profile = self._profiles.running.profile
         self._source = source
         self._updater = updater
         self._clock = clock or SteadyClock()
         make_state_dir(settings)
-        self._fail_safe = parts.fail_safe or make_fail_safe(settings, profile)
+        self._fail_safe = parts.fail_safe or make_fail_safe(settings, self._profile)
         self._actions = self._fail_safe.actions
         self._keys = parts.keys or read_keys(settings)
-        self._meters = Meters(profile, settings.message_rows)
+        self._meters = Meters(self._profile, settings.message_rows)
         self._keeper = self._make_keeper(parts)
         spool = self._keeper.open_first()
         sweep(settings, parts.disk)
         self._allow_keys(spool)
         self._writer = self._make_writer(parts.disk)
         new_boot_id = gateway_boot_ids(settings.gateway) if settings.gateway else random_boot_id
-        host = Host(self._actions.start, self._meters, self._clock, new_boot_id)
-        models = models_of(settings.devices, predictor, updater)
-        self._devices = {
-            name: Device(self._keys.identities[name], profile, models[name], host, self._keeper.state(name))
-            for name in settings.devices
-        }
+        self._host = Host(self._actions.start, self._meters, self._clock, new_boot_id)
+        self._models = models_of(settings.devices, predictor, updater)
+        self._devices = self._make_devices(
+            self._profiles.running, {name: self._keeper.state(name) for name in settings.devices}
+        )
         self._lose_states(spool)
         self._relearn = RelearnRequests(settings.state_dir, settings.devices, parts.disk)
         self._hand_over = HandOver(self._devices, settings.commit_interval_s, settings.row_wait_s)
@@ -203,6 +205,40 @@ class Runner:
         reporter = Reporter(sender, self._meters, profile, settings, self._extras, disk)
         return Writer(self._keeper, make, sender, reporter, settings, self._clock, self._release_left)
 
+    def _make_devices(self, runs: RunningProfile, states: Mapping[str, str | None]) -> dict[str, Device]:
+        """All devices under a profile, each with a new boot."""
+        keys, host = self._keys.identities, self._host
+        return {
+            name: Device(keys[name], runs.profile, self._models[name], host, state, runs.header)
+            for name, state in states.items()
+        }
+
+    def _follow_profile(self, version: ProfileVersion) -> None:
+        """Between two windows: end all boots, and begin new ones under another version of the profile.
+
+        What a boot has sensed goes to the spool as it is, and is sealed as of that boot, whenever that is.
+        """
+        for device in self._devices.values():
+            device.flush()
+        updates = [device.take_update() for device in self._devices.values()]
+        self._writer.submit(updates)
+        runs, states = (
+            RunningProfile(version.profile, version.number),
+            {u.device_id: u.state for u in updates},
+        )
+        try:
+            self._devices = self._make_devices(runs, states)
+        except Exception as exc:
+            log.exception("%s cannot be taken over: going on as before", version.name)
+            self._profiles.failed(version, f"{type(exc).__name__}: {exc}")
+            return
+        self._profile = version.profile
+        self._writer.follow(version.profile)
+        self._hand_over = HandOver(self._devices, self._settings.commit_interval_s, self._settings.row_wait_s)
+        self._hand_over.begin(time.monotonic())
+        self._profiles.taken_over(runs)
+        log.info("runs %s from here on", version.name)
+
     def _may_send(self, device_id: str) -> bool:
         """Whether the device, and the gateway if there is one, has its key, and the cloud knows it."""
         needed = {device_id, self._settings.gateway or device_id}
@@ -242,6 +278,7 @@ class Runner:
             known = None if self._updater is None else self._updater.gateway_status
             models["gateway"] = known or {"name": self._settings.gateway, "joined": True, "error": ""}
         return {
+            "profile_version": self._profiles.status(),
             "source": dict(self._source.counts),
             **({"source_state": dict(self._source.state)} if isinstance(self._source, ReportsState) else {}),
             "actions": self._actions.totals(),
@@ -272,6 +309,8 @@ class Runner:
                 return
             if stop.is_set() or self._over(item):
                 return
+            if (version := self._profiles.wanted) is not None:
+                self._follow_profile(version)
             if isinstance(item, Window):
                 self._process(item, flat_out=flat_out)
             if not self._export_if_due(everything=flat_out) and isinstance(item, SourceWait):

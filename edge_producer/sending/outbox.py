@@ -27,6 +27,7 @@ from edge_producer.spool.spool import Spool
 from edge_producer.spool.spool_books import LINES_AT_ONCE, DueLine
 from edge_producer.spool.spool_messages import StoredMessage
 from schemas.envelope import SealedMessage
+from schemas.profile import Profile
 from schemas.topics import Lane
 
 log = logging.getLogger(__name__)
@@ -90,6 +91,10 @@ class Outbox:
         self._now_s = 0.0
         for message in spool.messages.stored():
             self._take_up(message)
+
+    def follow(self, profile: Profile) -> None:
+        """Wait as another profile says, from the next turn on."""
+        self._pace = SendingPace.of(self._settings, profile)
 
     @property
     def unsent(self) -> int:

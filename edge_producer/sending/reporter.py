@@ -51,10 +51,9 @@ class Reporter:
         extras: Callable[[], Mapping[str, Any]] = dict,
         disk: Disk = DISK,
     ) -> None:
-        self.period_us = round(profile.summaries.period_s * 1e6)
+        self.follow(profile)
         self._sender = sender
         self._meters = meters
-        self._profile = profile
         self._settings = settings
         self._extras = extras
         self._disk = disk
@@ -73,6 +72,11 @@ class Reporter:
             "queue": {"bytes": 0, "unsent": 0, "in_flight": 0, "oldest_s": 0.0},
             "blocked": {"messages": 0, "rows": 0, "bytes": 0, "reason": ""},
         }
+
+    def follow(self, profile: Profile) -> None:
+        """Go by another profile from here on."""
+        self._profile = profile
+        self.period_us = round(profile.summaries.period_s * 1e6)
 
     def note(self, update: DeviceUpdate) -> None:
         """Remember a device's newest boot and decision, and what its channels lost since its last report."""

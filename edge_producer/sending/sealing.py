@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from edge_producer.books import BookKey, books_batch
 from edge_producer.sending.topic_limits import wire_size
@@ -51,6 +52,7 @@ from schemas.topics import (
     Lane,
     Topic,
 )
+from schemas.version_names import VersionHeader
 
 JSON_SCHEMA = "json"
 SUMMARIES_PER_MESSAGE = 64
@@ -70,6 +72,14 @@ class _Payload:
     value: bytes
     n_rows: int
     raw_bytes: int
+    version: VersionHeader | None = None
+
+
+class _Share(NamedTuple):
+    """What goes into one message: number of who sends it, and the version that its rows name."""
+
+    producer: int
+    version: VersionHeader | None = None
 
 
 class Sealer:
@@ -108,7 +118,7 @@ class Sealer:
         }
         self._limit = limit
         self._period_us = round(profile.summaries.period_s * 1e6)
-        self._around: dict[tuple[int, Lane, str], int] = {}
+        self._around: dict[tuple[int, VersionHeader | None, Lane, str], int] = {}
         self._turn: dict[int, dict[int, SealedMessage]] | None = None  # without values, by producer and id
 
     def can_seal(self, device: int) -> bool:
@@ -163,34 +173,35 @@ class Sealer:
         return self.rows_of({device: rows}, lane)
 
     def rows_of(self, rows: Mapping[int, Sequence[StoredRow]], lane: Lane) -> list[StoredMessage]:
-        """Seal telemetry rows of each device: for each producer one message, or several if need be."""
-        shares: dict[int, list[tuple[str, StoredRow]]] = defaultdict(list)
+        """Seal telemetry rows of each device: a message, or several, for each producer and version."""
+        shares: dict[_Share, list[tuple[str, StoredRow]]] = defaultdict(list)
         for device, found in rows.items():
             for row in found:
-                shares[self._producer_of(device, row.boot_id)].append((self._spool.names[device], row))
+                share = _Share(self._producer_of(device, row.boot_id), self._spool.boots.version(row.boot_id))
+                shares[share].append((self._spool.names[device], row))
         stored = []
-        for producer, share in shares.items():
-            names, own = [name for name, _ in share], [row for _, row in share]
+        for share, found_rows in shares.items():
+            names, own = [name for name, _ in found_rows], [row for _, row in found_rows]
             batch = wire_batch(names, own, self._wire)
             self._spool.rows.remove(own)
-            stored += self._telemetry(producer, lane, batch, [row.book for row in own])
+            stored += self._telemetry(share, lane, batch, [row.book for row in own])
         return stored
 
     def _telemetry(
-        self, producer: int, lane: Lane, batch: RowBatch, books: Sequence[int]
+        self, share: _Share, lane: Lane, batch: RowBatch, books: Sequence[int]
     ) -> list[StoredMessage]:
         """Seal rows as they go to the broker.
 
         Args:
-            producer: Number of who sends them.
+            share: Who sends them, and the version that they name.
             lane: Lane of the messages.
             batch: The rows.
             books: Id of the line of the books that counts each.
         """
         schema, stored, start = self._wire.fingerprint, [], 0
-        for value, n_rows, raw in self._cut(producer, TELEMETRY.base, lane, schema, batch):
-            payload = _Payload(TELEMETRY, lane, schema, value, n_rows, raw)
-            stored.append(self._store(producer, payload, Counter(books[start : start + n_rows])))
+        for value, n_rows, raw in self._cut(share, TELEMETRY.base, lane, schema, batch):
+            payload = _Payload(TELEMETRY, lane, schema, value, n_rows, raw, share.version)
+            stored.append(self._store(share.producer, payload, Counter(books[start : start + n_rows])))
             start += n_rows
         return stored
 
@@ -218,7 +229,7 @@ class Sealer:
         schema = batch.layout.fingerprint
         return [
             self._store(producer, _Payload(SUMMARY, Lane.SUMMARY, schema, value, n_rows, raw))
-            for value, n_rows, raw in self._cut(producer, SUMMARY.base, Lane.SUMMARY, schema, batch)
+            for value, n_rows, raw in self._cut(_Share(producer), SUMMARY.base, Lane.SUMMARY, schema, batch)
         ]
 
     def books(self, lines: Sequence[DueLine], now_s: float) -> list[StoredMessage]:
@@ -232,7 +243,7 @@ class Sealer:
         names = [self._spool.names[due.device] for due in lines]
         value, raw_bytes = encode_rows(books_batch(names, [due.line for due in lines]))
         schema = PACKED_BOOKS_LAYOUT.fingerprint
-        if len(value) > self._room(producer, BOOKS.base, Lane.BOOKS, schema):
+        if len(value) > self._room(_Share(producer), BOOKS.base, Lane.BOOKS, schema):
             if len(lines) > 1:
                 half = len(lines) // 2
                 parts = lines[:half], lines[half:]
@@ -268,7 +279,7 @@ class Sealer:
         self._spool.messages.remove(id_)
         self._spool.count({"messages_resealed": 1})
         if found.topic == TELEMETRY.base:
-            return self._telemetry(producer, envelope.lane, batch, lines)
+            return self._telemetry(_Share(producer, envelope.version), envelope.lane, batch, lines)
         return self._summary_rows(producer, batch)
 
     def _restate(self, id_: int, envelope: Envelope) -> list[StoredMessage] | None:
@@ -282,7 +293,7 @@ class Sealer:
 
     def _divides(self, producer: int, envelope: Envelope, topic: str, batch: RowBatch) -> bool:
         """Whether messages with one row each would fit."""
-        room = self._room(producer, topic, envelope.lane, envelope.schema)
+        room = self._room(_Share(producer, envelope.version), topic, envelope.lane, envelope.schema)
         return all(len(encode_rows(batch.slice(n, 1))[0]) <= room for n in range(batch.num_rows))
 
     def _lines(self, id_: int, batch: RowBatch) -> list[int] | None:
@@ -298,42 +309,47 @@ class Sealer:
         }
         lines = []
         for row in rows:
-            period_us = row["event_time"] - row["event_time"] % self._period_us
+            period_us = row["event_time"] - row["event_time"] % self._period_us_of(row["boot_id"])
             stratum = stratum_of(row["reasons"]).value
             key = BookKey(row["boot_id"], period_us, row["model_version"], stratum)
             lines.append(by_key.get((row["device_id"], key)))
         known = [line for line in lines if line is not None]
         return known if Counter(known) == Counter(counted) else None
 
+    def _period_us_of(self, boot_id: int) -> int:
+        terms = self._spool.boots.of(boot_id)
+        return self._period_us if terms is None else round(terms.period_s * 1e6)
+
     def _cut(
-        self, producer: int, topic: str, lane: Lane, schema: str, batch: RowBatch
+        self, share: _Share, topic: str, lane: Lane, schema: str, batch: RowBatch
     ) -> Iterator[tuple[bytes, int, int]]:
         """The batch as values that fit, in order, each with its number of rows and its raw size.
 
         A single row that does not fit comes as it is.
         """
         value, raw_bytes = encode_rows(batch)
-        if len(value) <= self._room(producer, topic, lane, schema) or batch.num_rows == 1:
+        if len(value) <= self._room(share, topic, lane, schema) or batch.num_rows == 1:
             yield value, batch.num_rows, raw_bytes
             return
         half = batch.num_rows // 2
         for part in (batch.slice(0, half), batch.slice(half)):
-            yield from self._cut(producer, topic, lane, schema, part)
+            yield from self._cut(share, topic, lane, schema, part)
 
-    def _room(self, producer: int, topic: str, lane: Lane, schema: str) -> int:
+    def _room(self, share: _Share, topic: str, lane: Lane, schema: str) -> int:
         """Bytes that a value may have."""
-        around = self._around.get((producer, lane, schema))
+        around = self._around.get((*share, lane, schema))
         if around is None:
-            envelope = self._envelope(producer, lane, schema, _LARGEST, _LARGEST, _LARGEST)
+            largest = _Payload(TELEMETRY, lane, schema, b"", _LARGEST, _LARGEST, share.version)
+            envelope = self._envelope(share.producer, largest, _LARGEST)
             around = wire_size(blank_message(topic, envelope)) + _LENGTHS
-            self._around[producer, lane, schema] = around
+            self._around[*share, lane, schema] = around
         return self._limit(topic) - around
 
     def _store(
         self, producer: int, payload: _Payload, books: Mapping[int, int] | None = None
     ) -> StoredMessage:
         number, lane = self._spool.messages.next_no(producer, payload.lane), payload.lane
-        envelope = self._envelope(producer, lane, payload.schema, number, payload.n_rows, payload.raw_bytes)
+        envelope = self._envelope(producer, payload, number)
         signer = self._signers[self._spool.names[producer]]
         message = seal(payload.topic.base, envelope, payload.value, signer)
         stored = self._spool.messages.store(producer, payload.lane, number, message, books or {})
@@ -343,20 +359,19 @@ class Sealer:
             self._turn[producer][stored.id] = replace(message, value=b"")
         return stored
 
-    def _envelope(
-        self, producer: int, lane: Lane, schema: str, number: int, n_rows: int, raw_bytes: int
-    ) -> Envelope:
+    def _envelope(self, producer: int, payload: _Payload, number: int) -> Envelope:
         return Envelope(
-            schema=schema,
+            schema=payload.schema,
             profile=self._profile.name,
             producer=self._spool.names[producer],
             spool_id=self._spool.spool_id,
-            lane=lane,
+            lane=payload.lane,
             msg_no=number,
-            n_rows=n_rows,
-            raw_bytes=raw_bytes,
+            n_rows=payload.n_rows,
+            raw_bytes=payload.raw_bytes,
             digest=b"",
             signer="",
+            version=payload.version,
         )
 
 

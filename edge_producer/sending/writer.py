@@ -31,6 +31,7 @@ from edge_producer.spool.spool_housekeeping import HEADROOM, TIGHT_S, SpoolHouse
 from edge_producer.spool.spool_keeper import SpoolKeeper
 from edge_producer.spool.update_backlog import UpdateBacklog, counts_alone
 from schemas.errors import SpoolCrowdedError, SpoolDamagedError, SpoolUnavailableError
+from schemas.profile import Profile
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +96,7 @@ class Writer:
         self._answers = DeliveryReports()
         self._open: OpenSpool | None = None
         self._commit_now = False
+        self._followed: Profile | None = None
         self._draining = self._drained = self._stuck = False
         self._final_sealed = False
         """The device states after the last row are sealed: only their acknowledgement is missing."""
@@ -116,6 +118,10 @@ class Writer:
             self._backlog.add(updates)
             self._commit_now = self._commit_now or commit
             self._changed.notify_all()
+
+    def follow(self, profile: Profile) -> None:
+        """Go by another version of the profile from the next turn on. Never waits, never raises."""
+        self._followed = profile
 
     @property
     def crowded(self) -> bool:
@@ -233,6 +239,10 @@ class Writer:
         if open_ is None:
             self._report(now, "draining" if self._draining else "sensing")
             return
+        followed, self._followed = self._followed, None
+        if followed is not None:
+            for part in (self._reporter, open_.outbox, open_.housekeeping):
+                part.follow(followed)
         # Step 1: what gives way does so before anything is added.
         has_room = open_.housekeeping.make_room(now)
         tight = (not has_room or now < self._tight_until_s) and not self._stopping

@@ -48,14 +48,18 @@ class Eviction:
 
     def __init__(self, spool: Spool, profile: Profile, max_bytes: int) -> None:
         self._spool = spool
-        self._floor = profile.filter.thinning_floor
-        self._longest_s = profile.drift.window_s
-        self._period_us = round(profile.summaries.period_s * 1e6)
+        self.follow(profile)
         self._max_bytes = max_bytes
         self._target = max_bytes * RELIEF
         self._looked_s = float("-inf")
         self._left = 0.0
         self._order: deque[ThinnedBlock] = deque()
+
+    def follow(self, profile: Profile) -> None:
+        """Go by another profile from here on; rows of earlier boots keep the floor that they have."""
+        self._floor = profile.filter.thinning_floor
+        self._longest_s = profile.drift.window_s
+        self._period_us = round(profile.summaries.period_s * 1e6)
 
     def is_due(self, now_s: float, allowed: float = float("inf")) -> bool:
         """Whether ``relieve`` may have something to do."""
@@ -129,7 +133,7 @@ class Eviction:
     def _halve(self, block: ThinnedBlock, now_s: float) -> int:
         """Thin a block once more, or give it up; returns the number of rows removed."""
         tau = self._spool.rows.tau(block) / 2
-        if tau >= self._floor:
+        if tau >= max(self._floor, self._spool.boots.floor):
             return self._spool.rows.thin(block, tau, now_s)
         return self._give_up(block, now_s)
 

@@ -169,6 +169,7 @@ class Salvage:
             return
         self._progress = _Progress()
         with spool.transaction():
+            spool.boots.remember(plan.boots)
             if self._may_take_rows:
                 for name, counts in plan.totals.items():
                     spool.books.add_totals(spool.devices[name], counts)

@@ -18,7 +18,9 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 
 from edge_producer.books import BookKey
+from edge_producer.device_update import BootTerms
 from edge_producer.sensed_rows import StoredRow
+from edge_producer.spool.boot_terms import terms_in
 from edge_producer.spool.checksums import device_checksum, row_checksum, summary_checksum
 from edge_producer.spool.damaged_file import DamagedSpoolFile
 from edge_producer.spool.spool_file import AS_SAMPLED
@@ -99,6 +101,7 @@ class SalvagePlan:
         rows: Unsealed rows that hold, by line; 0 where none of the line may be taken over.
         message_rows: Rows in the messages that hold, by line.
         messages_damaged: Messages that do not hold.
+        boots: Terms of the boots in it.
     """
 
     names: dict[int, str] = field(default_factory=dict)
@@ -111,6 +114,7 @@ class SalvagePlan:
     counters: dict[str, int] = field(default_factory=dict)
     taus: dict[tuple[str, int, str], float] = field(default_factory=dict)
     messages_damaged: int = 0
+    boots: Mapping[int, BootTerms] = field(default_factory=dict)
 
     def lost(self, line: FoundLine) -> int:
         """Rows that the line counts as waiting, and that are not there."""
@@ -131,7 +135,8 @@ def plan_salvage(
     names = dict(enumerate(sorted(device_ids), 1))
     names |= {no: name for no, name in file.all("devices", "no, device_id") if name in names.values()}
     plan = SalvagePlan(names)
-    plan.spool_id = next((str(v) for k, v in file.all("meta", "key, value") if k == "spool_id"), "")
+    meta = {str(key): str(value) for key, value in file.all("meta", "key, value")}
+    plan.spool_id, plan.boots = meta.get("spool_id", ""), terms_in(meta.items())
     plan.states = list(_states(file))
     for line in _lines(file, names):
         plan.lines[line.id] = line

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Self
 
 from edge_producer.device_update import DeviceUpdate
-from edge_producer.spool.checksums import device_checksum, summary_checksum
+from edge_producer.spool.boot_terms import SpoolBoots
+from edge_producer.spool.checksums import device_checksum
 from edge_producer.spool.salvage_plan import FoundState
 from edge_producer.spool.spool_books import SpoolBooks
 from edge_producer.spool.spool_errors import translated
@@ -24,7 +25,7 @@ from edge_producer.spool.spool_file import PAGE, WAL_PAGES, Connect, SpoolFile, 
 from edge_producer.spool.spool_lock import CommitNote, SpoolLock
 from edge_producer.spool.spool_messages import SpoolMessages
 from edge_producer.spool.spool_rows import SpoolRows
-from edge_producer.spool.spool_summaries import devices_with_summaries, read_summaries
+from edge_producer.spool.spool_summaries import devices_with_summaries, insert_summary, read_summaries
 from edge_producer.spool.spool_tallies import agree, recount, total
 from edge_producer.spool.spool_totals import TOTALS, DeviceBooks, read_books
 from edge_producer.summaries import Summary
@@ -79,6 +80,7 @@ class Spool:
         devices: Number by device id.
         names: Device id by number.
         spool_id: 16 random hex digits, made with the file.
+        boots: Terms of the boots in it.
         books: Lines of the books.
         rows: Rows not yet sealed.
         messages: Sealed messages.
@@ -95,7 +97,8 @@ class Spool:
         numbers = self._connection.execute("SELECT device_id, no FROM devices").fetchall()
         self.devices: dict[str, int] = dict(numbers)
         self.names = {no: name for name, no in self.devices.items()}
-        self.books = SpoolBooks(self._connection, profile.summaries.period_s)
+        self.boots = SpoolBoots(self._connection)
+        self.books = SpoolBooks(self._connection, profile.summaries.period_s, self.boots)
         self.books.awaited.update(self._awaited())
         self.rows = SpoolRows(self._connection, self.books)
         self.messages = SpoolMessages(self._connection, self.books, self.names)
@@ -136,6 +139,7 @@ class Spool:
                 spool._adopt(profile)
                 if not access.again:
                     spool._close_earlier_start()
+                    spool.boots.forget_unused()
             if not access.again:
                 spool._set_clock(now_s, AGED_PER_PAGE * access.wal_pages)
         except BaseException:
@@ -265,14 +269,14 @@ class Spool:
 
     def state(self, device_id: str) -> str | None:
         """JSON that the device's last update stored; None before its first."""
-        row = self._connection.execute(
-            "SELECT state FROM devices WHERE device_id = ?", (device_id,)
-        ).fetchone()
+        query = "SELECT state FROM devices WHERE device_id = ?"
+        row = self._connection.execute(query, (device_id,)).fetchone()
         return None if row is None or row[0] is None else str(row[0])
 
     def apply(self, update: DeviceUpdate, now_s: float) -> None:
         """Store everything that one device did since its last update. Call it inside a transaction."""
         device = self.devices[update.device_id]
+        self.boots.remember(update.boots)
         lines = {k: self.books.change(device, k, c, now_s) for k, c in update.books.lines.items()}
         self.rows.insert(device, update.rows, lines)
         self.books.close(device, update.books.closed)
@@ -302,11 +306,7 @@ class Spool:
 
     def add_summary(self, device: int, summary: Summary) -> None:
         """Store a closed summary."""
-        self._connection.execute(
-            "INSERT INTO summaries (device, boot_id, model, period_us, period_s, part, value, raw_bytes, crc)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (device, *summary, summary_checksum(summary)),
-        )
+        insert_summary(self._connection, device, summary)
         self.summary_bytes += len(summary.value)
 
     def devices_with_summaries(self, below_s: float = inf) -> list[int]:

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from edge_producer.books import BookChange, BookKey, BookLine, CoMoments
 from edge_producer.device_update import REWIND_PERIODS
+from edge_producer.spool.boot_terms import SpoolBoots
 from edge_producer.spool.salvage_plan import FoundLine
 from edge_producer.spool.spool_file import one
 from edge_producer.spool.spool_tallies import total
@@ -52,11 +53,13 @@ class SpoolBooks:
     Args:
         connection: The spool's.
         period_s: Length of a period in the profile.
+        boots: Length of a period by boot.
     """
 
-    def __init__(self, connection: sqlite3.Connection, period_s: float) -> None:
+    def __init__(self, connection: sqlite3.Connection, period_s: float, boots: SpoolBoots) -> None:
         self._connection = connection
         self._period_s = period_s
+        self._boots = boots
         self._earlier: dict[tuple[int, int], float] = {}
         self.awaited: set[int] = set()
 
@@ -70,7 +73,8 @@ class SpoolBooks:
         """Count rows that the filter released; returns the line's id."""
         pending = change.sensed - change.filtered - change.lost
         counts = (change.sensed, change.filtered, pending, change.lost, change.lost)
-        period_s = self._earlier.get((device, key.boot_id))
+        terms = self._boots.of(key.boot_id)
+        period_s = self._earlier.get((device, key.boot_id)) if terms is None else terms.period_s
         id_, moments = self._connection.execute(
             "INSERT INTO books (device, boot_id, period_us, model, stratum, sensed, filtered, pending,"
             " evicted, lost, changed_s, period_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"

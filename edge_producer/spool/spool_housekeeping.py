@@ -14,6 +14,7 @@ from edge_producer.spool.spool import Spool
 from edge_producer.spool.spool_file import PAGE
 from edge_producer.spool.spool_room import SpoolRoom
 from schemas.errors import SpoolCrowdedError
+from schemas.profile import Profile
 
 ROUNDS = 16
 """Most transactions in a row that make room; the next turn goes on."""
@@ -40,6 +41,10 @@ class SpoolHousekeeping:
         self._spool = spool
         self._room = room
         self._eviction = eviction
+
+    def follow(self, profile: Profile) -> None:
+        """Have room made as another profile says, from here on."""
+        self._eviction.follow(profile)
 
     def make_room(self, now_s: float) -> bool:
         """Bring the spool below its limit, or nearer to it. Not inside a transaction.

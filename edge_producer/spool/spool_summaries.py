@@ -39,3 +39,12 @@ def read_summaries(
         holds = crc in (None, summary_checksum(summary)) and summary.is_of(layout)
         (whole if holds else damaged).append((id_, summary))
     return whole, damaged
+
+
+def insert_summary(connection: sqlite3.Connection, device: int, summary: Summary) -> None:
+    """Store a closed summary."""
+    connection.execute(
+        "INSERT INTO summaries (device, boot_id, model, period_us, period_s, part, value, raw_bytes, crc)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (device, *summary, summary_checksum(summary)),
+    )

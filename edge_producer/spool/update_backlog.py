@@ -140,6 +140,7 @@ def merge_updates(updates: list[DeviceUpdate]) -> DeviceUpdate:
         closed=[summary for update in updates for summary in update.closed],
         alerts=[alert for update in updates for alert in update.alerts],
         meters=dict(meters),
+        boots={boot_id: terms for update in updates for boot_id, terms in update.boots.items()},
     )
 
 

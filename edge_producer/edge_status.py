@@ -43,7 +43,8 @@ def status_lines(status: Mapping[str, Any], now: datetime) -> Iterator[str]:
         now: To say how old it is.
     """
     age_s = (now - datetime.fromisoformat(status["updated"])).total_seconds()
-    yield f"{status['name']}: {status['phase']}, profile {status['profile']}, as of {age_s:.0f} s ago"
+    profile = _profile(status)
+    yield f"{status['name']}: {status['phase']}, profile {profile}, as of {age_s:.0f} s ago"
     for device, decision in status["decisions"].items():
         yield f"  {device}: decides {decision or 'nothing yet'}"
     yield from _source_lines(status)
@@ -54,8 +55,26 @@ def status_lines(status: Mapping[str, Any], now: datetime) -> Iterator[str]:
     for device, models in status.get("models", {}).items():
         said = " ".join(str(models[k]) for k in ("state", "result", "attack", "detail") if models[k])
         yield f"model of {device}: {models['version']} {said}"
+    yield from _profile_lines(status)
     if status["waits_because"]:
         yield f"  waits: {status['waits_because']}"
+
+
+def _profile(status: Mapping[str, Any]) -> str:
+    """Name of the profile, and its version where it was pushed."""
+    number = status.get("profile_version", {}).get("number")  # a status of 0.2.0 has none
+    return f"{status['profile']}@{number}" if number else f"{status['profile']} (of a file)"
+
+
+def _profile_lines(status: Mapping[str, Any]) -> Iterator[str]:
+    later = status.get("profile_version", {}).get("at_next_start")
+    if later:
+        yield f"  from the next start on: {', '.join(later)}"
+    for device, models in status.get("models", {}).items():
+        told = models.get("profile")
+        if told and told["outcome"]:
+            said = " ".join(str(told[k]) for k in ("outcome", "attack", "detail") if told[k])
+            yield f"profile of {device}: {status['profile']}@{told['wanted']} {said}"
 
 
 def _broker_lines(status: Mapping[str, Any], now: datetime) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Which version of its profile a process runs: told by updaters, taken over by the sensing loop between windows.
+"""Which version of its profile a process runs: updaters say it, the sensing loop follows between windows.
 
 A process runs one profile for all its devices: the highest number that one of them is told to run.
 """
@@ -18,8 +18,8 @@ from schemas.version_names import VersionHeader
 AT_NEXT_START = (
     "channels.*", "decision.fail_safe", "source*", "align*", "replay*", "simulate*", "rollout*"
 )  # fmt: skip
-"""Values that source, watchdog, model and updater read once, when the process starts. (The device's own limits
-of its channels change at once.)"""
+"""Values that source, watchdog, model and updater read once, when the process starts. What the device itself
+makes of a channel's limits changes at once."""
 
 
 @dataclass(frozen=True)

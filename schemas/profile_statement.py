@@ -52,6 +52,11 @@ class VersionStatement(SignedDocument):
         """How people name it."""
         return VersionName(self.name, self.number)
 
+    @property
+    def release(self) -> str:
+        """How rollouts and reports name it, in the grammar of models: ``<profile>-<number>.<8 digits>``."""
+        return f"{self.name}-{self.number}.{self.sha256[:8]}"
+
     def signed_bytes(self) -> bytes:
         """What a signature covers."""
         return _PREFIX + self.model_dump_json().encode()

@@ -38,6 +38,19 @@ class UpdateResult(StrEnum):
     """It could not be restored: the factory set or nothing runs. A person must act."""
 
 
+class ProfileOutcome(StrEnum):
+    """What became of the version of its profile that a device's channel wants."""
+
+    ACCEPTED = "accepted"
+    """It is verified and on the disk; the next window boundary takes it over."""
+    APPLIED = "applied"
+    """A boot under it has begun."""
+    REFUSED = "refused"
+    """A check failed; the device goes on as before."""
+    FAILED = "failed"
+    """It verified, but the device could not begin a boot under it, and goes on as before."""
+
+
 class Attack(StrEnum):
     """The attack that a refused update resembles. An indicator, not a proof."""
 

@@ -62,10 +62,12 @@ class ProfileInstruction:
     Attributes:
         version: Start a new boot under it; None: go on.
         floor: The device's floor from now on.
+        told: What the document wants of it, running or not; None: what it runs already, whatever that is.
     """
 
     version: ProfileVersion | None
     floor: int
+    told: ProfileVersion | None = None
 
 
 def decide_profile(
@@ -105,9 +107,9 @@ def decide_profile(
     floor = max(facts.floor, statement.number if wanted.is_settled else 0)
     found = _verified(statement, versions, rules)
     if found.number == facts.number and found.profile == facts.profile:
-        return ProfileInstruction(None, floor)
+        return ProfileInstruction(None, floor, found)
     _check_fit(found, facts, rules.scored)
-    return ProfileInstruction(found, floor)
+    return ProfileInstruction(found, floor, found)
 
 
 def _check_statement(statement: VersionStatement, wanted: WantedVersion, facts: ProfileFacts) -> None:

@@ -11,6 +11,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from edge_producer.trust.metadata_store import MetadataStore
+from edge_producer.trust.profile_documents import PROFILE_ROLES, ProfileDocuments, read_profile_documents
 from edge_producer.trust.trusted_time import TrustedTime
 from edge_producer.trust.workflow import MissingError, Signed, TargetFile, Workflow, fits
 from schemas.channel_documents import (
@@ -65,6 +66,7 @@ class VerifiedState:
         targets: Every model bundle that a model role lists, by target path.
         refusals: By family, why its role has expired while the rest is valid.
         versions: Version of the metadata, by role.
+        profiles: What is signed about profiles.
     """
 
     channels: Mapping[Ring, ChannelDocument]
@@ -72,6 +74,7 @@ class VerifiedState:
     targets: Mapping[str, VerifiedTarget] = field(default_factory=dict)
     refusals: Mapping[str, TrustError] = field(default_factory=dict)
     versions: Mapping[str, int] = field(default_factory=dict)
+    profiles: ProfileDocuments = field(default_factory=ProfileDocuments)
 
     def target(self, path: str) -> VerifiedTarget:
         """The artifact's length, digest and signed ``custom``.
@@ -139,10 +142,12 @@ class TrustVerifier:
         workflow.refresh()
         self._root = workflow.root_bytes
         targets, refusals = _models(workflow)
-        held = self._documents(workflow, _pack_of(documents))
+        sent = _pack_of(documents)
+        held = self._documents(workflow, sent)
         policy, channels = self._policy(held), self._channels(held)
-        self._keep(held)
-        return VerifiedState(channels, policy, targets, refusals, self.versions())
+        profiles = read_profile_documents(workflow, self._group, sent, self._kept())
+        self._keep({**held, **profiles.files})
+        return VerifiedState(channels, policy, targets, refusals, self.versions(), profiles)
 
     def _workflow(self, root: bytes, pack: Mapping[str, bytes]) -> Workflow:
         def fetch(name: str, max_length: int) -> bytes:
@@ -219,6 +224,10 @@ class TrustVerifier:
                     raise TrustError(f"{path} has a number that no report can carry", Attack.UNSAFE_CONTENT)
         return channels
 
+    def _kept(self) -> dict[str, bytes]:
+        found = {path: self._store.document(path) for path in self._store.documents()}
+        return {path: data for path, data in found.items() if data is not None}
+
     def _keep(self, held: Mapping[str, bytes]) -> None:
         for path, data in held.items():
             if self._store.document(path) != data:
@@ -241,6 +250,8 @@ def _models(workflow: Workflow) -> tuple[dict[str, VerifiedTarget], dict[str, Tr
         try:
             listed = workflow.load(role, TARGETS).targets
         except TrustError as exc:
+            if exc.attack is Attack.FREEZE and role in PROFILE_ROLES:
+                continue  # whoever reads a document of the role meets the same refusal
             if exc.attack is not Attack.FREEZE or not role.startswith(_MODELS):
                 raise
             refusals[role.removeprefix(_MODELS)] = exc

@@ -179,6 +179,14 @@ class Workflow:
         delegations = self._trusted.targets.delegations
         return () if delegations is None else tuple(delegations.roles or ())
 
+    def keys_of(self, role: str) -> dict[str, str]:
+        """Public keys of a role that the top-level targets delegate to, by id; empty: there is none."""
+        delegations = self._trusted.targets.delegations
+        found = None if delegations is None else (delegations.roles or {}).get(role)
+        if found is None or delegations is None:
+            return {}
+        return {i: str(delegations.keys[i].keyval["public"]) for i in found.keyids if i in delegations.keys}
+
     def _load_root(self) -> None:
         first = self.root.version + 1
         for version in range(first, first + self._limits.root_rotations):

@@ -9,11 +9,15 @@ from collections.abc import Callable
 from typing import Any
 
 from edge_producer.device_identity import DeviceIdentity
+from edge_producer.golden_scores import golden_scores
 from edge_producer.model_switch import ModelSwitch
+from edge_producer.profile_switch import ProfileSwitch, RunningProfile
 from edge_producer.trust import TrustedTime
+from edge_producer.trust.profile_documents import ProfileDocuments
 from edge_producer.updates.installer import Installer
 from edge_producer.updates.instruction_reader import InstructionReader
 from edge_producer.updates.journal import Journal
+from edge_producer.updates.profile_follower import ProfileFollower
 from edge_producer.updates.report_content import UpdateReporter
 from edge_producer.updates.report_queue import ReportQueue
 from edge_producer.updates.resources import UpdaterResources
@@ -24,7 +28,8 @@ from edge_producer.updates.shadow_comparison import ShadowSummary
 from edge_producer.updates.slots import ModelSlots
 from edge_producer.updates.update_progress import UpdateProgress
 from edge_producer.updates.update_states import UpdateRecord
-from schemas.errors import AccessError, PipelineError, RetryableError, ServiceUnavailableError
+from schemas.errors import AccessError, BundleError, PipelineError, RetryableError, ServiceUnavailableError
+from schemas.profile_changes import Scored
 from schemas.updates import UpdateResult, UpdateState
 
 log = logging.getLogger(__name__)
@@ -77,13 +82,18 @@ class UpdateAgent:
         trusted = TrustedTime(folder / "time.json", options.build_time, monotonic, disk)
         self._access = ServiceAccess(device, options, trusted, self._hint)
         queue = ReportQueue(folder / "reports", disk, self.device_id)
-        self._reports = UpdateReporter(queue, self._access, slots, resources.profile.name)
+        profiles = resources.profiles or ProfileSwitch(RunningProfile(resources.profile))
+        self._profiles = ProfileFollower(self.device_id, folder, profiles, self._scored, disk)
+        profiles.on_change.append(self.wake)
+        self._reports = UpdateReporter(queue, self._access, slots, resources.profile.name, self._profiles)
         self._start_reported = False
         self._progress = UpdateProgress(
             self.device_id, Journal(folder, disk), slots, self._report, lambda: trusted.now().timestamp()
         )
         self.installer = Installer(self._progress, slots, resources, self.wake, monotonic, switch)
-        self._instructions = InstructionReader(self._access, self.installer, options, resources, monotonic)
+        self._instructions = InstructionReader(
+            self._access, self.installer, options, resources, monotonic, self._follow_profile
+        )
         self.status = self._status()
         self.checked = threading.Event()
         self.last_error = ""
@@ -132,6 +142,8 @@ class UpdateAgent:
             self.installer.advance()
             if before in _UNDER_TEST and self._progress.record.state not in _UNDER_TEST:
                 self._schedule.check_at_once()
+            if self._profiles.refresh():
+                self._report_profile()
             self._contact_service()
         except (PipelineError, OSError):
             log.exception("a step of the updater failed; retrying", extra={"device_id": self.device_id})
@@ -206,6 +218,29 @@ class UpdateAgent:
         if not self._start_reported:
             self._start_reported = True
             self._report(self._progress.record, None)
+            if self._profiles.record.outcome is not None:
+                self._report_profile()
+
+    def _follow_profile(self, documents: ProfileDocuments, group: str) -> None:
+        """Go by what is signed about profiles; a disk that takes nothing delays that alone."""
+        try:
+            if self._profiles.follow(documents, group, self._access.time):
+                self._report_profile()
+        except OSError as exc:
+            log.warning("a profile waits for the disk: %s", exc, extra={"device_id": self.device_id})
+
+    def _scored(self) -> Scored | None:
+        """What scores the golden windows of the model in force; None: none are at hand."""
+        slots = self.installer.slots
+        try:
+            return golden_scores(slots.bundle(self.installer.pointer.active))
+        except BundleError:
+            return None
+
+    def _report_profile(self) -> None:
+        if self._reports.add(self._progress.record, about_profile=True):
+            self._schedule.report_at_once()
+            self.wake()
 
     def _report(
         self, record: UpdateRecord, shadow: ShadowSummary | None, *, channel_only: bool = False
@@ -246,6 +281,7 @@ class UpdateAgent:
             "detail": refused.partition(": ")[2] if refused else record.detail,
             "seq": record.seq,
             "unreported": len(self._reports),
+            "profile": self._profiles.status(),
             "shadow": self.installer.shadow,
         }
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge_producer.trust import SERVER, DeviceFacts, VerifiedState, decide
+from edge_producer.trust.profile_documents import ProfileDocuments
 from edge_producer.updates.download import Downloads
 from edge_producer.updates.installer import Installer
 from edge_producer.updates.onnx_graph import MAX_OPSET
@@ -43,6 +44,7 @@ class InstructionReader:
         options: Folder and disk for downloads.
         resources: How slow downloads may be.
         monotonic: Steady seconds, any origin.
+        on_profiles: Called with what a verified reply says about profiles, and the device's group.
     """
 
     def __init__(
@@ -52,7 +54,9 @@ class InstructionReader:
         options: UpdaterOptions,
         resources: UpdaterResources,
         monotonic: Callable[[], float],
+        on_profiles: Callable[[ProfileDocuments, str], None],
     ) -> None:
+        self._on_profiles = on_profiles
         self._access = access
         self._installer = installer
         self._progress = installer.progress
@@ -74,6 +78,7 @@ class InstructionReader:
             fetched = delivery.fetch_metadata(verifier.versions(), verifier.documents())
             time.learn(fetched.server_time, SERVER)
             verified = verifier.apply(fetched.metadata, fetched.documents)
+            self._on_profiles(verified.profiles, joined.join.group)
             instruction = decide(verified, self._facts(joined.join), time.now())
         except TrustError as exc:
             self._progress.refuse_metadata(exc)

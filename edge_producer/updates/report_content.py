@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from edge_producer.trust import SERVER
+from edge_producer.updates.profile_follower import ProfileFollower
 from edge_producer.updates.report_queue import ReportQueue
 from edge_producer.updates.service_access import ServiceAccess
 from edge_producer.updates.service_client import DeliveryClient
@@ -23,20 +24,34 @@ class UpdateReporter:
         access: Gives the device's hardware class, time and metadata versions.
         slots: The device's sets of models.
         profile: Name of the device's profile.
+        profiles: What became of its versions.
     """
 
-    def __init__(self, queue: ReportQueue, access: ServiceAccess, slots: ModelSlots, profile: str) -> None:
+    def __init__(
+        self,
+        queue: ReportQueue,
+        access: ServiceAccess,
+        slots: ModelSlots,
+        profile: str,
+        profiles: ProfileFollower,
+    ) -> None:
         self._queue = queue
         self._access = access
         self._slots = slots
         self._profile = profile
+        self._profiles = profiles
 
     def __len__(self) -> int:
         """Reports that wait."""
         return len(self._queue)
 
     def add(
-        self, record: UpdateRecord, shadow: ShadowSummary | None = None, *, channel_only: bool = False
+        self,
+        record: UpdateRecord,
+        shadow: ShadowSummary | None = None,
+        *,
+        channel_only: bool = False,
+        about_profile: bool = False,
     ) -> bool:
         """Queue a report of a record; False where the device has no service to report to.
 
@@ -44,6 +59,7 @@ class UpdateReporter:
             record: State and last result of the device's update.
             shadow: The comparison of two models that led to it, if there is one.
             channel_only: Report the newest channel document, without the last attempt.
+            about_profile: Report the version of the profile that is wanted, instead of models.
 
         Raises:
             OSError: The disk does not take it.
@@ -51,7 +67,11 @@ class UpdateReporter:
         access = self._access
         if not access.is_managed:
             return False
-        report = report_of(record, self._slots.pointer(), self._slots.family, channel_only=channel_only)
+        family, alone = self._slots.family, channel_only or about_profile
+        report = report_of(record, self._slots.pointer(), family, channel_only=alone)
+        report.profile_state.CopyFrom(self._profiles.state())
+        if about_profile:
+            self._profiles.put_into(report)
         report.device_id, report.profile = access.device_id, self._profile
         report.trusted_time_ms = int(access.time.now().timestamp() * 1000)
         if access.joined is not None:

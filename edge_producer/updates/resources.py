@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from edge_producer.profile_switch import ProfileSwitch
 from edge_producer.updates.artifact_content import memory_available
 from edge_producer.updates.download import DownloadPace
 from edge_producer.updates.loaded_models import LoadedModels
@@ -23,6 +24,7 @@ class UpdaterResources:
         available: Returns the bytes of memory that a trial may take.
         shadow_previous: Whether the earlier model goes on scoring in shadow after the watch.
         pace: How slow a download may be.
+        profiles: Which version of the profile the process runs.
     """
 
     profile: Profile
@@ -31,8 +33,12 @@ class UpdaterResources:
     available: Callable[[], int] = memory_available
     shadow_previous: bool = False
     pace: DownloadPace = field(default_factory=DownloadPace)
+    profiles: ProfileSwitch | None = None
 
     @classmethod
-    def of(cls, profile: Profile, *, shadow_previous: bool = False) -> UpdaterResources:
+    def of(
+        cls, profile: Profile, *, shadow_previous: bool = False, profiles: ProfileSwitch | None = None
+    ) -> UpdaterResources:
         """Resources with nothing loaded and nothing on trial."""
-        return cls(profile, LoadedModels(profile), Trials(profile), shadow_previous=shadow_previous)
+        trials = Trials(profile)
+        return cls(profile, LoadedModels(profile), trials, shadow_previous=shadow_previous, profiles=profiles)

@@ -149,7 +149,7 @@ class Shadow(_message.Message):
     def __init__(self, active_version: _Optional[str] = ..., shadow_version: _Optional[str] = ..., windows: _Optional[int] = ..., active_alarms: _Optional[int] = ..., shadow_alarms: _Optional[int] = ..., mean_difference: _Optional[float] = ..., m2_difference: _Optional[float] = ..., deadline_misses: _Optional[int] = ..., active_mean: _Optional[float] = ..., shadow_mean: _Optional[float] = ...) -> None: ...
 
 class ReportRequest(_message.Message):
-    __slots__ = ("device_id", "report_no", "nonce", "state", "result", "channel_seq", "rollout_id", "attempted", "installed", "attack", "detail", "shadow", "crashes", "trusted_time_ms", "versions", "profile", "hardware")
+    __slots__ = ("device_id", "report_no", "nonce", "state", "result", "channel_seq", "rollout_id", "attempted", "installed", "attack", "detail", "shadow", "crashes", "trusted_time_ms", "versions", "profile", "hardware", "profile_state")
     class VersionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -174,6 +174,7 @@ class ReportRequest(_message.Message):
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     HARDWARE_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_STATE_FIELD_NUMBER: _ClassVar[int]
     device_id: str
     report_no: int
     nonce: str
@@ -191,7 +192,26 @@ class ReportRequest(_message.Message):
     versions: _containers.ScalarMap[str, int]
     profile: str
     hardware: str
-    def __init__(self, device_id: _Optional[str] = ..., report_no: _Optional[int] = ..., nonce: _Optional[str] = ..., state: _Optional[str] = ..., result: _Optional[str] = ..., channel_seq: _Optional[int] = ..., rollout_id: _Optional[str] = ..., attempted: _Optional[_Union[Installed, _Mapping]] = ..., installed: _Optional[_Iterable[_Union[Installed, _Mapping]]] = ..., attack: _Optional[str] = ..., detail: _Optional[str] = ..., shadow: _Optional[_Union[Shadow, _Mapping]] = ..., crashes: _Optional[int] = ..., trusted_time_ms: _Optional[int] = ..., versions: _Optional[_Mapping[str, int]] = ..., profile: _Optional[str] = ..., hardware: _Optional[str] = ...) -> None: ...
+    profile_state: ProfileState
+    def __init__(self, device_id: _Optional[str] = ..., report_no: _Optional[int] = ..., nonce: _Optional[str] = ..., state: _Optional[str] = ..., result: _Optional[str] = ..., channel_seq: _Optional[int] = ..., rollout_id: _Optional[str] = ..., attempted: _Optional[_Union[Installed, _Mapping]] = ..., installed: _Optional[_Iterable[_Union[Installed, _Mapping]]] = ..., attack: _Optional[str] = ..., detail: _Optional[str] = ..., shadow: _Optional[_Union[Shadow, _Mapping]] = ..., crashes: _Optional[int] = ..., trusted_time_ms: _Optional[int] = ..., versions: _Optional[_Mapping[str, int]] = ..., profile: _Optional[str] = ..., hardware: _Optional[str] = ..., profile_state: _Optional[_Union[ProfileState, _Mapping]] = ...) -> None: ...
+
+class ProfileState(_message.Message):
+    __slots__ = ("number", "digest", "seq", "wanted", "outcome", "attack", "detail")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    WANTED_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    ATTACK_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    digest: str
+    seq: int
+    wanted: int
+    outcome: str
+    attack: str
+    detail: str
+    def __init__(self, number: _Optional[int] = ..., digest: _Optional[str] = ..., seq: _Optional[int] = ..., wanted: _Optional[int] = ..., outcome: _Optional[str] = ..., attack: _Optional[str] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class ReportResponse(_message.Message):
     __slots__ = ("server_time_ms",)

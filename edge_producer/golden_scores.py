@@ -1,0 +1,43 @@
+"""Scores of a model's golden windows under a profile: what shows whether other ranges change any score."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_producer.bundle import Bundle
+from edge_producer.golden_vectors import read_golden
+from edge_producer.inference import OnnxPredictor
+from edge_producer.window import Floats, Window
+from edge_producer.window_scoring import WindowScorer
+from schemas.instants import from_us
+from schemas.manifest import ANY_FEATURESET
+from schemas.profile import Profile
+from schemas.profile_changes import Scored
+from schemas.row_schemas import TimeQuality
+
+_NAME = "golden"
+
+
+def golden_scores(bundle: Bundle) -> Scored | None:
+    """What scores the golden windows of a model under a profile, as a device does; NaN: no usable score.
+
+    None: the model fits any profile, so its golden windows are of none.
+    """
+    manifest = bundle.manifest
+    if manifest.featureset == ANY_FEATURESET:
+        return None
+    windows = read_golden(bundle.golden, manifest.version).windows
+
+    def scored(profile: Profile) -> NDArray[np.float64]:
+        predictor = OnnxPredictor(bundle, profile)
+        return np.array([_score(predictor, profile, samples) for samples in windows], dtype=np.float64)
+
+    return scored
+
+
+def _score(predictor: OnnxPredictor, profile: Profile, samples: Floats) -> float:
+    scorer = WindowScorer(_NAME, profile)
+    window = scorer.begin(Window(_NAME, samples, from_us(0), 0, TimeQuality.SYNCHRONISED, 0.0))
+    _, score = scorer.score(predictor, window.samples)
+    return float("nan") if score is None else score

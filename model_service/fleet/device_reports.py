@@ -10,7 +10,7 @@ from sqlalchemy import Connection, RowMapping, delete, insert, select
 from model_service.registry.database import note
 from model_service.registry.registry_tables import device_status, devices, outbox, reports
 from schemas.errors import ClonedIdentityError
-from schemas.proto.delivery_pb2 import ReportRequest
+from schemas.proto.delivery_pb2 import ProfileState, ReportRequest
 
 KEPT: Final = 256
 """Newest reports of a device that are never deleted; a device queues fewer than that."""
@@ -84,6 +84,20 @@ def statuses(connection: Connection, group: str = "") -> list[RowMapping]:
         members = select(devices.c.device_id).where(devices.c.grp == group)
         query = query.where(device_status.c.device_id.in_(members))
     return list(connection.execute(query).mappings())
+
+
+def profile_states(connection: Connection, group: str = "") -> list[tuple[RowMapping, ProfileState]]:
+    """Newest status of each device with what its newest report says of its profile, by device id."""
+    query = (
+        select(device_status, reports.c.body)
+        .join(reports, reports.c.id == device_status.c.report_id)
+        .order_by(device_status.c.device_id)
+    )
+    if group:
+        members = select(devices.c.device_id).where(devices.c.grp == group)
+        query = query.where(device_status.c.device_id.in_(members))
+    found = connection.execute(query).mappings()
+    return [(row, ReportRequest.FromString(row["body"]).profile_state) for row in found]
 
 
 def reports_of(

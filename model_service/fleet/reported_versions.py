@@ -39,9 +39,9 @@ def reported_versions(connection: Connection) -> ReportedVersions:
     versions: dict[str, int] = {}
     seqs: dict[str, int] = {}
     for group, seq, body in connection.execute(query):
-        seqs[group] = max(seqs.get(group, 0), int(seq or 0))
-        told = ReportRequest.FromString(body).versions if body else {}
-        versions = _higher(versions, told)
+        report = ReportRequest.FromString(body or b"")
+        seqs[group] = max(seqs.get(group, 0), int(seq or 0), report.profile_state.seq)
+        versions = _higher(versions, report.versions)
     return ReportedVersions(versions, {g: n for g, n in seqs.items() if n > 0})
 
 

@@ -26,11 +26,13 @@ from model_service.rollout.launch import RolloutLauncher
 from model_service.settings import ModelSettings
 from model_service.trust.keys import load_online_key
 from model_service.trust.online import OnlineSigner
+from model_service.trust.profile_channels import publish_profile_channel
 from model_service.trust.repository import TrustRepository
 from model_service.trust.roles import ENGINE
 from schemas.channel_documents import BROAD_ROLE, CANARY_ROLE
 from schemas.durable import ABANDONED_S, DISK
 from schemas.errors import DamagedFileError, OperatorError
+from schemas.profile_channel import PROFILE_CHANNEL_ROLE, ProfileChannel
 
 _RENEW_EVERY_S = 30.0
 _REVOCATIONS_S = 2.0
@@ -119,6 +121,12 @@ def build_engine(
     """
     folder = settings.keys / ENGINE
     profiles = KnownProfiles(lake)
+
+    def publish_profiles(document: ProfileChannel) -> None:
+        # The key is made with the first version that is signed, which may be while this process runs.
+        signer = load_online_key(folder, PROFILE_CHANNEL_ROLE)
+        publish_profile_channel(repo, document, signer, online, settings.lake_root)
+
     channel_publisher = ChannelPublisher(
         registry,
         repo,
@@ -126,6 +134,7 @@ def build_engine(
         load_online_key(folder, BROAD_ROLE),
         online,
         time.time,
+        publish_profiles,
     )
     launcher = RolloutLauncher(registry, repo, online, profiles)
     rates = LakeRates(settings.lake_root)

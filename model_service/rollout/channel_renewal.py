@@ -10,12 +10,13 @@ from sqlalchemy import Connection, select
 from model_service.registry.database import Registry
 from model_service.registry.registry_tables import channel_requests
 from model_service.rollout import rollout_store
-from model_service.rollout.rollout_record import ACTIVE
+from model_service.rollout.rollout_record import ACTIVE, COMPLETED, PROFILE
 from model_service.rollout.seq_floor import seq_floor
 from model_service.rollout.transitions import Propose
+from model_service.trust.profile_channels import profile_channel
 from model_service.trust.repository import TrustRepository
 from schemas.channel_documents import BROAD, CANARY, ChannelDocument
-from schemas.cohorts import NOBODY
+from schemas.cohorts import EVERYBODY, NOBODY
 from schemas.errors import RegistryError
 
 DUE_SHARE = 1 / 3
@@ -44,7 +45,8 @@ class ChannelRenewal:
         """Propose a renewal for each group where it is due; returns how many were proposed."""
         with self.registry.reading() as connection:
             groups = list(connection.execute(select(channel_requests.c.grp).distinct()).scalars())
-        return sum(self._renew(group, now) for group in sorted(groups))
+        renewed = sum(self._renew(group, now) for group in sorted(groups))
+        return renewed + sum(self._renew_profiles(group, now) for group in sorted(groups))
 
     def _renew(self, group: str, now: float) -> bool:
         channel = in_force(self.repo, group)
@@ -58,11 +60,37 @@ class ChannelRenewal:
         with self.registry.transaction() as connection:
             return self._propose(connection, channel, now, highest_seq)
 
+    def _renew_profiles(self, group: str, now: float) -> bool:
+        """The same of the group's document on profiles; one whose rollout has completed becomes final."""
+        channel = profile_channel(self.repo, group)
+        if channel is None:
+            return False
+        highest_seq = self.highest_seq(group)
+        with self.registry.transaction() as connection:
+            try:
+                record = rollout_store.load(connection, channel.rollout_id)
+            except RegistryError:
+                return False
+            settles = record.state in COMPLETED and not channel.profiles[record.family].is_settled
+            near = channel.expires.timestamp() - now <= DUE_SHARE * self.lifetime_s
+            unseen = channel.seq <= seq_floor(connection, group)
+            if not (settles or near or unseen) or self._is_busy(connection, group, drafts=not settles):
+                return False
+            renewal = Propose(PROFILE, "renewal", record.phase, {}, EVERYBODY, NOBODY, "normal")
+            rollout_store.propose(connection, {}, record, renewal, now, self.lifetime_s, highest_seq)
+        return True
+
+    @staticmethod
+    def _is_busy(connection: Connection, group: str, *, drafts: bool = True) -> bool:
+        """Whether a document or a rollout is on its way, which comes first."""
+        states = ("draft", *ACTIVE) if drafts else ACTIVE
+        waiting = any(r.document.group == group for r in rollout_store.pending(connection))
+        return waiting or bool(rollout_store.in_states(connection, states, group))
+
     def _propose(
         self, connection: Connection, channel: ChannelDocument, now: float, highest_seq: int
     ) -> bool:
-        waiting = any(r.document.group == channel.group for r in rollout_store.pending(connection))
-        if waiting or rollout_store.in_states(connection, ("draft", *ACTIVE), channel.group):
+        if self._is_busy(connection, channel.group):
             return False
         try:
             record = rollout_store.load(connection, channel.rollout_id)

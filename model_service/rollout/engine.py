@@ -15,11 +15,11 @@ from model_service.registry.registry_tables import devices
 from model_service.rollout import rollout_states, rollout_store
 from model_service.rollout.alarm_rates import LakeRates
 from model_service.rollout.channel_publisher import ChannelPublisher
-from model_service.rollout.launch import ENGINE_ACTOR, RolloutLauncher, begin, profile_of
+from model_service.rollout.launch import ENGINE_ACTOR, RolloutLauncher, begin, profile_of, queues
 from model_service.rollout.observed import Observed
 from model_service.rollout.observing import RolloutReports, marker, observe, with_rates
 from model_service.rollout.rollout_commands import RolloutCommands
-from model_service.rollout.rollout_record import ACTIVE, RolloutRecord
+from model_service.rollout.rollout_record import ACTIVE, PROFILE, RolloutRecord
 from model_service.rollout.transitions import Transition, supersede
 from schemas.errors import PipelineError, RegistryError
 
@@ -117,7 +117,7 @@ class Engine:
             current = rollout_store.active(connection, group)
             observed = None if current is None else self._observe(connection, current)
         if current is None or observed is None:
-            return self._begin_newest(group, now), now + _REST_S
+            return self._begin_next(group, now), now + _REST_S
         outcome = rollout_states.advance(current, observed, now)
         if outcome.record == current and not outcome.actions:
             return False, now + _REST_S if observed.pending() else outcome.due
@@ -136,30 +136,36 @@ class Engine:
             log.info("%s: %s, phase %d", before.rollout_id, outcome.record.state, outcome.record.phase)
         return True
 
-    def _begin_newest(self, group: str, now: float) -> bool:
-        """Start the group's newest draft; it supersedes the older ones."""
-        policy = self.channel_publisher.repo.policy()
+    def _begin_next(self, group: str, now: float) -> bool:
+        """Start the group's next draft: of each queue the newest, which supersedes the older ones in it."""
         highest_seq = self.channel_publisher.highest_seq(group)
+        superseded = False
         with self.registry.transaction() as connection:
             drafts = rollout_store.in_states(connection, ("draft",), group)
             if not drafts or rollout_store.active(connection, group) is not None:
                 return False
-            *older, newest = drafts
-            for record in older:
-                outcome = supersede(record, newest.rollout_id)
-                rollout_store.apply(
-                    connection, outcome.record, outcome.actions, now, self.lifetime_s, highest_seq
-                )
-            try:
-                outcome = begin(connection, newest, policy, self.profiles)
-            except RegistryError as exc:
-                log.warning("%s cannot start yet: %s", newest.rollout_id, exc)
-                return bool(older)
-            actor = newest.created_by or ENGINE_ACTOR
-            rollout_store.apply(
-                connection, outcome.record, outcome.actions, now, self.lifetime_s, highest_seq, actor
-            )
-        log.info("%s: started with %s", newest.rollout_id, newest.version)
+            for *older, newest in queues(drafts):
+                for record in older:
+                    outcome, superseded = supersede(record, newest.rollout_id), True
+                    rollout_store.apply(
+                        connection, outcome.record, outcome.actions, now, self.lifetime_s, highest_seq
+                    )
+                if self._begin(connection, newest, now, highest_seq):
+                    return True
+        return superseded
+
+    def _begin(self, connection: Connection, draft: RolloutRecord, now: float, highest_seq: int) -> bool:
+        policy = self.channel_publisher.repo.policy()
+        try:
+            outcome = begin(connection, draft, policy, self.profiles)
+        except RegistryError as exc:
+            log.warning("%s cannot start yet: %s", draft.rollout_id, exc)
+            return False
+        actor = draft.created_by or ENGINE_ACTOR
+        rollout_store.apply(
+            connection, outcome.record, outcome.actions, now, self.lifetime_s, highest_seq, actor
+        )
+        log.info("%s: started with %s", draft.rollout_id, draft.shown_version)
         return True
 
     def _observe(self, connection: Connection, record: RolloutRecord) -> Observed:
@@ -168,5 +174,7 @@ class Engine:
         policy = self.channel_publisher.repo.policy()
         read = self._reports[record.rollout_id]
         observed = observe(connection, record, read, policy, self.profiles.family)
+        if record.kind == PROFILE:
+            return observed
         profile = profile_of(connection, record.group, record.family, self.profiles)
         return with_rates(connection, record, observed, self.rates, profile)

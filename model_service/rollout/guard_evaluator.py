@@ -90,14 +90,14 @@ class GuardEvaluator:
         observed = with_rates(connection, record, observed, self.rates, profile)
         phase = int(request.evidence.get("phase", -1))
         return examine(
-            request.document, phase, record, self._facts(connection, record, phase), observed, self.clock()
+            request.models, phase, record, self._facts(connection, record, phase), observed, self.clock()
         )
 
     def _sign(self, request: ChannelRequest) -> str:
         """Countersign exactly that document; returns why the trust layer refuses, empty: it does not."""
         try:
             # Step 1: the signature. The engine publishes only after step 2 has recorded it.
-            channel_targets.countersign_broad(self.repo, request.document, self.signer)
+            channel_targets.countersign_broad(self.repo, request.models, self.signer)
         except TrustError as exc:
             return str(exc)
         return ""
@@ -147,9 +147,9 @@ def _published_at(
         if r.ring == ring and r.state == "published" and r.sent.purpose == "phase" and r.sent.phase == phase
     ]
     newest = max(found, key=lambda r: r.document.seq, default=None)
-    if newest is None or ring not in own or own[ring] != newest.document:
+    if newest is None or ring not in own or own[ring] != newest.models:
         return None
-    return max(newest.updated_at, newest.document.issued.timestamp())
+    return max(newest.updated_at, newest.models.issued.timestamp())
 
 
 def _waived(connection: Connection, record: RolloutRecord) -> tuple[int, ...]:

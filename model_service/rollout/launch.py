@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
@@ -16,7 +17,8 @@ from model_service.registry.registry_tables import device_status, devices
 from model_service.rollout import rollout_states, rollout_store
 from model_service.rollout.cohort_draw import draw
 from model_service.rollout.observing import members
-from model_service.rollout.rollout_record import RolloutRecord
+from model_service.rollout.profile_rollouts import begin_profile
+from model_service.rollout.rollout_record import PROFILE, RolloutRecord
 from model_service.rollout.transitions import Transition
 from model_service.trust import model_targets
 from model_service.trust.online import OnlineSigner
@@ -102,6 +104,8 @@ def begin(
     Raises:
         RegistryError: The candidate is not published, or no baseline is known.
     """
+    if record.kind == PROFILE:
+        return begin_profile(connection, record, profiles)
     release = release_of(published(connection, record.version))
     baseline = baseline_of(connection, record.group, record.family, profiles)
     among = members(connection, record.group, record.family, policy, profiles.family)
@@ -119,6 +123,17 @@ def begin(
         }
     )
     return rollout_states.begin(planned)
+
+
+def queues(drafts: Sequence[RolloutRecord]) -> list[list[RolloutRecord]]:
+    """Drafts of a group by what they are of, in the order in which one of them starts.
+
+    Security first, then versions of profiles, which are soon over, then models.
+    """
+    found: dict[tuple[str, str], list[RolloutRecord]] = {}
+    for draft in drafts:
+        found.setdefault((draft.kind, draft.family if draft.kind == PROFILE else ""), []).append(draft)
+    return sorted(found.values(), key=lambda q: (not q[-1].security, q[-1].kind != PROFILE))
 
 
 def published(connection: Connection, version: str) -> Candidate:

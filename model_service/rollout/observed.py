@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from schemas.channel_documents import Release, Ring
+from model_service.rollout.rollout_record import DocumentRing
+from schemas.channel_documents import Release
 
 Purpose = Literal["phase", "rollback", "renewal"]
 PENDING = ("proposed", "countersigned")
@@ -84,7 +85,7 @@ class SentDocument:
     """
 
     seq: int
-    ring: Ring
+    ring: DocumentRing
     purpose: Purpose
     phase: int
     state: str
@@ -124,7 +125,7 @@ class Observed:
     successor: str = ""
     rates: AlarmRates | None = None
 
-    def newest(self, purpose: Purpose, phase: int, ring: Ring) -> SentDocument | None:
+    def newest(self, purpose: Purpose, phase: int, ring: DocumentRing) -> SentDocument | None:
         """The newest document of that purpose, phase and ring that was not withdrawn."""
         fitting = [
             s
@@ -137,7 +138,7 @@ class Observed:
         """Whether a document waits for publication."""
         return any(s.state in PENDING for s in self.sent)
 
-    def published_at(self, purpose: Purpose, phase: int, ring: Ring) -> float | None:
+    def published_at(self, purpose: Purpose, phase: int, ring: DocumentRing) -> float | None:
         """When the document was published, UTC seconds; None: it is not."""
         found = self.newest(purpose, phase, ring)
         return found.at if found is not None and found.state == "published" else None

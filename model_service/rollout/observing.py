@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 from sqlalchemy import ColumnElement, Connection, Select, func, select
 
-from model_service.fleet.device_reports import KEPT, reports_of, statuses
+from model_service.fleet.device_reports import KEPT, profile_states, reports_of, statuses
 from model_service.registry import candidates
 from model_service.registry.candidates import CandidateState
 from model_service.registry.registry_tables import channel_requests, commands, devices, reports, rollouts
@@ -19,10 +19,11 @@ from model_service.rollout import rollout_store
 from model_service.rollout.alarm_rates import LakeRates
 from model_service.rollout.device_progress import condensed
 from model_service.rollout.observed import DeviceReport, DeviceStatus, GroupMember, Observed, PairedShadow
-from model_service.rollout.rollout_record import RolloutRecord
+from model_service.rollout.rollout_record import PROFILE, RolloutRecord
 from schemas.channel_documents import CANARY, ChannelDocument, FleetPolicy, Release
 from schemas.profile import Profile
-from schemas.proto.delivery_pb2 import ReportRequest
+from schemas.proto.delivery_pb2 import ProfileState, ReportRequest
+from schemas.updates import UpdateState
 
 FamilyOf = Callable[[str], str]
 """From a profile's name to the model family that its devices run; empty: the profile is not known."""
@@ -135,7 +136,15 @@ def observe(
         policy: The signed policy.
         family_of: From a profile's name to the family that its devices run.
     """
-    drafts = rollout_store.in_states(connection, ("draft",), record.group)
+    drafts = [d for d in rollout_store.in_states(connection, ("draft",), record.group) if d.succeeds(record)]
+    if record.kind == PROFILE:
+        return Observed(
+            members=profile_members(connection, record.group, record.family),
+            reports=read.read(connection),
+            statuses=profile_statuses(connection, record.group, record.family),
+            sent=[request.sent for request in rollout_store.requests(connection, record.rollout_id)],
+            successor=drafts[-1].rollout_id if drafts else "",
+        )
     newest = rollout_store.newest_published(connection, record.group)
     elsewhere = newest is not None and newest.rollout_id != record.rollout_id
     return Observed(
@@ -144,7 +153,7 @@ def observe(
         statuses=device_statuses(connection, record.group),
         sent=[request.sent for request in rollout_store.requests(connection, record.rollout_id)],
         floors=policy.floors,
-        broad_elsewhere=newest is not None and elsewhere and not _is_baseline(newest.document, record),
+        broad_elsewhere=newest is not None and elsewhere and not _is_baseline(newest.models, record),
         successor=drafts[-1].rollout_id if drafts else "",
     )
 
@@ -172,6 +181,36 @@ def members(
         for r in rows
         if family_of(r.profile) == family
     }
+
+
+def profile_members(connection: Connection, group: str, profile: str) -> dict[str, GroupMember]:
+    """Active devices of the group that run the profile: each may be a canary of a version of it."""
+    columns = devices.c
+    rows = connection.execute(
+        select(columns.device_id, columns.site, columns.hardware)
+        .where(columns.grp == group, columns.active, columns.profile == profile)
+        .order_by(columns.device_id)
+    )
+    return {r.device_id: GroupMember(r.device_id, r.site, r.hardware, pool=True) for r in rows}
+
+
+def profile_statuses(connection: Connection, group: str, profile: str) -> dict[str, DeviceStatus]:
+    """As ``device_statuses``, of the version of the profile that each device runs."""
+    return {
+        row["device_id"]: DeviceStatus(
+            row["last_seen"], state.seq, UpdateState.IDLE.value, _version_run(profile, state)
+        )
+        for row, state in profile_states(connection, group)
+    }
+
+
+def _version_run(profile: str, state: ProfileState) -> dict[str, Release]:
+    """The version that a device reports that it runs; empty: it runs a file."""
+    with contextlib.suppress(ValidationError):
+        if state.number:
+            version = f"{profile}-{state.number}.{state.digest[:8]}"
+            return {profile: Release(version=version, sha256=state.digest)}
+    return {}
 
 
 def device_statuses(connection: Connection, group: str) -> dict[str, DeviceStatus]:

@@ -11,7 +11,14 @@ from collections.abc import Mapping
 from model_service.rollout.device_progress import ProgressKind
 from model_service.rollout.observed import Observed
 from model_service.rollout.phase_judge import progress_of_treated
-from model_service.rollout.rollout_record import PauseKind, RolloutPause, RolloutRecord, RolloutState
+from model_service.rollout.rollout_record import (
+    PROFILE,
+    DocumentRing,
+    PauseKind,
+    RolloutPause,
+    RolloutRecord,
+    RolloutState,
+)
 from model_service.rollout.transitions import (
     Note,
     Propose,
@@ -21,7 +28,7 @@ from model_service.rollout.transitions import (
     version_of,
     with_changes,
 )
-from schemas.channel_documents import BROAD, CANARY, Release, Ring
+from schemas.channel_documents import BROAD, CANARY, Release
 from schemas.cohorts import EVERYBODY, NOBODY
 
 
@@ -72,15 +79,17 @@ def _abort_waits(record: RolloutRecord, kind: PauseKind, reason: str, now: float
     return Transition(waiting, (Note("abort_refused", f"blocked/{now:.3f}", {"reason": reason}),))
 
 
-def _rings_to_return(record: RolloutRecord, observed: Observed) -> list[Ring]:
+def _rings_to_return(record: RolloutRecord, observed: Observed) -> list[DocumentRing]:
     """The canary ring; also the broad one if its document in force names something else than the baseline."""
+    if record.kind == PROFILE:
+        return [PROFILE]
     broad_published = any(
         s.ring == BROAD and s.purpose == "phase" and s.state == "published" for s in observed.sent
     )
     return [CANARY, BROAD] if broad_published or observed.broad_elsewhere else [CANARY]
 
 
-def _propose_return(record: RolloutRecord, ring: Ring) -> Propose:
+def _propose_return(record: RolloutRecord, ring: DocumentRing) -> Propose:
     return Propose(
         ring=ring,
         purpose="rollback",

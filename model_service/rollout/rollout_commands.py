@@ -14,7 +14,7 @@ from model_service.registry.registry_tables import commands, gate_verdicts
 from model_service.rollout import rollout_states, rollout_store
 from model_service.rollout.launch import draft, published, release_of
 from model_service.rollout.observed import Observed
-from model_service.rollout.rollout_record import ACTIVE, RolloutRecord
+from model_service.rollout.rollout_record import ACTIVE, PROFILE, RolloutRecord
 from model_service.rollout.transitions import Transition
 from schemas.errors import RegistryError, RetryableError
 from schemas.updates import Role
@@ -132,6 +132,7 @@ def start(
         raise RegistryError(f"no group '{group}'; there are: {', '.join(sorted(known(connection)))}")
     family, release = candidate.family, release_of(candidate)
     open_ones = rollout_store.in_states(connection, ("draft", *ACTIVE), group)
+    open_ones = [r for r in open_ones if r.kind != PROFILE]
     same = [r for r in open_ones if (r.version, r.security) == (version, security) and r.state != "aborting"]
     if same:
         return answer_of(same[-1])

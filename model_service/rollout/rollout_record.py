@@ -6,9 +6,10 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, NonNegativeInt
 
-from schemas.channel_documents import BROAD, CANARY, GroupName, Release, Ring, SignedDocument, Version
+from schemas.channel_documents import BROAD, CANARY, GroupName, Release, SignedDocument, Version
 from schemas.cohorts import EVERYBODY, NOBODY, SaltedShare
 from schemas.learning_policy import RolloutPolicy
+from schemas.profile_statement import VersionStatement
 from schemas.section import Name
 
 RolloutState = Literal[
@@ -26,6 +27,11 @@ ACTIVE: Final = ("running", "paused", "aborting")
 """At most one rollout of a group is in one of these."""
 ENDED: Final = ("completed", "completed_partial", "superseded", "rolled_back", "rolled_back_partial")
 COMPLETED: Final = ("completed", "completed_partial")
+
+RolloutKind = Literal["model", "profile"]
+PROFILE: Final = "profile"
+DocumentRing = Literal["canary", "broad", "profile"]
+"""Ring of a channel document; ``profile``: the group's document on profiles, which binds all of it."""
 
 PauseKind = Literal["person", "not_shown", "failures", "refused"]
 
@@ -64,6 +70,10 @@ class RolloutRecord(SignedDocument):
         waived: Phases whose missing evidence an approver accepted.
         handled_refusal: Newest refused seq that a person knows of, because it resumed the rollout after it.
         ended_because: Why it was aborted, superseded or completed in part; empty otherwise.
+        kind: ``profile``: of a version of a profile. Then ``family`` is the profile's name, ``version`` and
+            releases name versions in the grammar of models, and any device of the group may be a canary.
+        statement: Of a profile: what was signed about the version.
+        followed: Of a profile: the same of the version that all others run, and that an abort returns to.
     """
 
     rollout_id: str
@@ -85,6 +95,21 @@ class RolloutRecord(SignedDocument):
     waived: tuple[int, ...] = ()
     handled_refusal: Annotated[int, Field(ge=0)] = 0
     ended_because: str = ""
+    kind: RolloutKind = "model"
+    statement: VersionStatement | None = None
+    followed: VersionStatement | None = None
+
+    def succeeds(self, active: RolloutRecord) -> bool:
+        """Whether this draft ends an active rollout at its next safe point; else it waits until that ends.
+
+        A model ends the rollout of a model, a version of a profile that of the same profile.
+        """
+        return self.kind == active.kind and (self.kind != PROFILE or self.family == active.family)
+
+    @property
+    def shown_version(self) -> str:
+        """The version as people name it: of a profile ``pump@3``."""
+        return self.version if self.statement is None else str(self.statement.version)
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -115,8 +140,10 @@ class RolloutRecord(SignedDocument):
         """For how many promotions the quality guard is asked: its error budget is split among them."""
         return sum(self.asks(phase) for phase in range(self.last_phase + 1))
 
-    def ring(self, phase: int) -> Ring:
+    def ring(self, phase: int) -> DocumentRing:
         """Ring of a phase."""
+        if self.kind == PROFILE:
+            return PROFILE
         return CANARY if phase == 0 else BROAD
 
     def cohort(self, phase: int) -> SaltedShare:

@@ -21,6 +21,7 @@ from model_service.rollout.rollout_record import (
     ACTIVE,
     COMPLETED,
     ENDED,
+    PROFILE,
     PauseKind,
     RolloutPause,
     RolloutRecord,
@@ -144,6 +145,11 @@ def back(record: RolloutRecord, reason: str, actor: str, now: float) -> Transiti
     if record.state not in COMPLETED:
         hint = f"; `edgeloop rollout abort {record.rollout_id}` ends it" if record.state in ACTIVE else ""
         raise RegistryError(f"rollout {record.rollout_id} is {record.state}, not completed{hint}")
+    if record.kind == PROFILE:
+        raise RegistryError(
+            f"{record.shown_version} runs everywhere, and numbers only rise: push what was before again, as"
+            " `edgeloop profile push NAME@NUMBER`"
+        )
     taken_back = with_changes(record, state="aborting", ended_because=reason)
     return Transition(
         taken_back, (Note("rollout_taken_back", "back", {"by": actor, "reason": reason}),), due=now

@@ -12,13 +12,23 @@ from sqlalchemy import Connection, Row, func, insert, select, update
 from model_service.registry.database import note
 from model_service.registry.registry_tables import channel_requests, rollout_events, rollouts
 from model_service.rollout.observed import PENDING, SentDocument
-from model_service.rollout.rollout_record import ACTIVE, COMPLETED, RolloutRecord
+from model_service.rollout.rollout_record import (
+    ACTIVE,
+    COMPLETED,
+    PROFILE,
+    DocumentRing,
+    RolloutRecord,
+)
 from model_service.rollout.seq_floor import seq_floor
 from model_service.rollout.transitions import Action, Note, Propose, Withdraw
-from schemas.channel_documents import BROAD, ChannelDocument, Release, Ring
+from model_service.rollout.wanted_versions import Life, profile_document
+from schemas.channel_documents import BROAD, ChannelDocument, Release
 from schemas.errors import RegistryError
+from schemas.profile_channel import ProfileChannel
 
 _requests = channel_requests.c
+_OF_PROFILE = "profile:"
+"""Before a profile's name in the column ``family``: a profile and a model family may share a name."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +37,35 @@ class ChannelRequest:
 
     id: int
     rollout_id: str
-    ring: Ring
+    ring: DocumentRing
     state: str
-    document: ChannelDocument
+    document: ChannelDocument | ProfileChannel
     evidence: dict[str, Any]
     detail: str
     updated_at: float
+
+    @property
+    def models(self) -> ChannelDocument:
+        """The document, which is one on models.
+
+        Raises:
+            RegistryError: It is one on profiles.
+        """
+        if isinstance(self.document, ProfileChannel):
+            raise RegistryError(f"document {self.document.seq} is about profiles")
+        return self.document
+
+    @property
+    def profiles(self) -> ProfileChannel | None:
+        """The document, if it is one on profiles."""
+        return self.document if isinstance(self.document, ProfileChannel) else None
+
+    @property
+    def share(self) -> float:
+        """Share of the group, or of the canary pool, that gets the target."""
+        if isinstance(self.document, ChannelDocument):
+            return self.document.cohort.share
+        return float(self.evidence.get("share", 0.0))
 
     @property
     def sent(self) -> SentDocument:
@@ -104,7 +137,7 @@ def active(connection: Connection, group: str) -> RolloutRecord | None:
 
 
 def last_completed(connection: Connection, group: str, before: str = "") -> dict[str, Release]:
-    """By family, the target of the group's last completed rollout; empty: none ever completed.
+    """By family, the target of the group's last completed rollout of a model; empty: none ever completed.
 
     Args:
         connection: A transaction.
@@ -115,9 +148,20 @@ def last_completed(connection: Connection, group: str, before: str = "") -> dict
     return {} if found is None else dict(found.target)
 
 
-def newest_completed(connection: Connection, group: str, before: str = "") -> RolloutRecord | None:
-    """The group's last completed rollout, as ``last_completed`` finds it; None: none ever completed."""
-    query = select(rollouts.c.record).where(rollouts.c.grp == group, rollouts.c.state.in_(COMPLETED))
+def newest_completed(
+    connection: Connection, group: str, before: str = "", profile: str = ""
+) -> RolloutRecord | None:
+    """The group's last completed rollout, as ``last_completed`` finds it; None: none ever completed.
+
+    Args:
+        connection: A transaction.
+        group: The group.
+        before: As of ``last_completed``.
+        profile: Of versions of this profile; empty: of models.
+    """
+    family = rollouts.c.family
+    kind = family == f"{_OF_PROFILE}{profile}" if profile else family.not_like(f"{_OF_PROFILE}%")
+    query = select(rollouts.c.record).where(rollouts.c.grp == group, rollouts.c.state.in_(COMPLETED), kind)
     if before:
         born = select(rollouts.c.created_at).where(rollouts.c.rollout_id == before).scalar_subquery()
         query = query.where(rollouts.c.updated_at <= _began(connection, before, born))
@@ -192,7 +236,7 @@ def pending(connection: Connection) -> list[ChannelRequest]:
     return [_read(row) for row in connection.execute(query)]
 
 
-def newest_published(connection: Connection, group: str, ring: Ring = BROAD) -> ChannelRequest | None:
+def newest_published(connection: Connection, group: str, ring: DocumentRing = BROAD) -> ChannelRequest | None:
     """The newest published document of a ring; None: there is none."""
     query = (
         select(channel_requests)
@@ -239,32 +283,51 @@ def propose(
     spent = select(func.max(_requests.seq)).where(_requests.grp == record.group)
     seq = max(int(connection.execute(spent).scalar() or 0), highest_seq) + 1
     issued = datetime.fromtimestamp(now, UTC)
-    document = ChannelDocument(
-        group=record.group,
-        ring=wanted.ring,
-        seq=seq,
-        rollout_id=record.rollout_id,
-        target=dict(wanted.target),
-        baseline=dict(baseline),
-        cohort=wanted.cohort,
-        holdout=wanted.holdout,
-        reason=wanted.reason,
-        issued=issued,
-        expires=issued + timedelta(seconds=lifetime_s),
-    )
+    life = Life(seq, issued, issued + timedelta(seconds=lifetime_s))
+    document: ChannelDocument | ProfileChannel
+    if wanted.ring == PROFILE:
+        known = newest_published(connection, record.group, PROFILE)
+        document = profile_document(record, wanted, None if known is None else known.profiles, life)
+    else:
+        document = _model_document(baseline, record, wanted, life)
     values = {
         "rollout_id": record.rollout_id,
         "grp": record.group,
         "ring": wanted.ring,
         "seq": seq,
         "document": document.model_dump(mode="json"),
-        "evidence": {"purpose": wanted.purpose, "phase": wanted.phase, **wanted.evidence},
+        "evidence": {
+            "purpose": wanted.purpose,
+            "phase": wanted.phase,
+            **({"share": wanted.cohort.share} if wanted.ring == PROFILE else {}),
+            **wanted.evidence,
+        },
         "state": "proposed",
         "detail": "",
         "created_at": now,
         "updated_at": now,
     }
     connection.execute(insert(channel_requests).values(**values))
+
+
+def _model_document(
+    baseline: Mapping[str, Release], record: RolloutRecord, wanted: Propose, life: Life
+) -> ChannelDocument:
+    if wanted.ring == PROFILE:
+        raise ValueError("a document on profiles names no models")
+    return ChannelDocument(
+        group=record.group,
+        ring=wanted.ring,
+        seq=life.seq,
+        rollout_id=record.rollout_id,
+        target=dict(wanted.target),
+        baseline=dict(baseline),
+        cohort=wanted.cohort,
+        holdout=wanted.holdout,
+        reason=wanted.reason,
+        issued=life.issued,
+        expires=life.expires,
+    )
 
 
 def _withdraw(connection: Connection, rollout_id: str, now: float) -> None:
@@ -281,7 +344,7 @@ def _read(row: Row[Any]) -> ChannelRequest:
         row.rollout_id,
         row.ring,
         row.state,
-        ChannelDocument.model_validate(row.document),
+        (ProfileChannel if row.ring == PROFILE else ChannelDocument).model_validate(row.document),
         row.evidence,
         row.detail,
         row.updated_at,
@@ -292,7 +355,7 @@ def _row(record: RolloutRecord, now: float) -> dict[str, Any]:
     return {
         "rollout_id": record.rollout_id,
         "grp": record.group,
-        "family": record.family,
+        "family": f"{_OF_PROFILE}{record.family}" if record.kind == PROFILE else record.family,
         "version": record.version,
         "state": record.state,
         "phase": record.phase,

@@ -13,7 +13,8 @@ from model_service.rollout.device_progress import ProgressKind
 from model_service.rollout.observed import PENDING, Observed
 from model_service.rollout.observing import FamilyOf, RolloutReports, members, observe
 from model_service.rollout.phase_judge import PhaseJudgement, judge
-from model_service.rollout.rollout_record import RolloutRecord
+from model_service.rollout.profile_rollouts import queued_behind
+from model_service.rollout.rollout_record import PROFILE, RolloutRecord
 from schemas.channel_documents import FleetPolicy, Release
 
 Json = dict[str, Any]
@@ -32,12 +33,9 @@ def summary(
         now: UTC seconds.
     """
     if record.state == "draft":
-        return {
-            **_head(record),
-            "numbers": None,
-            "channels": [],
-            "next": "starts once no other rollout of the group is active",
-        }
+        behind = queued_behind(connection, record.group)
+        waits = f"queued: starts by itself once {behind} has ended" if behind else "starts at once"
+        return {**_head(record), "numbers": None, "channels": [], "next": waits, "queued_behind": behind}
     observed = observe(connection, record, RolloutReports.of(record), policy, family_of)
     published = observed.published_at("phase", record.phase, record.ring(record.phase))
     # Before a phase is published, only its number of devices means anything.
@@ -55,6 +53,9 @@ def summary(
 
 def phase_name(record: RolloutRecord) -> str:
     """Which devices the current phase treats, in words."""
+    if record.kind == PROFILE:
+        some = f"canaries: {record.canary.share:.0%} of the group"
+        return some if record.phase == 0 else "everybody"
     if record.phase == 0:
         return f"canary ring: {record.settings.canary_share:.0%} of the group, within the signed pool"
     if record.releases:
@@ -122,8 +123,9 @@ def _head(record: RolloutRecord) -> Json:
         "rollout_id": record.rollout_id,
         "group": record.group,
         "family": record.family,
-        "version": record.version,
-        "baseline": _version(record.baseline, record.family),
+        "version": record.shown_version,
+        "baseline": _baseline(record),
+        "kind": record.kind,
         "state": record.state,
         "phase": record.phase,
         "last_phase": record.last_phase,
@@ -145,7 +147,7 @@ def _channels(connection: Connection, record: RolloutRecord) -> list[Json]:
             "ring": r.ring,
             "purpose": r.sent.purpose,
             "phase": r.sent.phase,
-            "share": r.document.cohort.share,
+            "share": r.share,
             "state": r.state,
             "at": r.updated_at,
             "detail": r.detail,
@@ -190,6 +192,12 @@ def _while_running(
         return f"waits at most {left:.0f} s for {missing} devices that have not taken the offer"
     following = "it completes" if record.phase == record.last_phase else f"phase {record.phase + 1}"
     return f"soaks for {left:.0f} s, then {following}" if left > 0 else f"{following} follows at once"
+
+
+def _baseline(record: RolloutRecord) -> str:
+    if record.kind == PROFILE:
+        return "" if record.followed is None else str(record.followed.version)
+    return _version(record.baseline, record.family)
 
 
 def _version(releases: Mapping[str, Release], family: str) -> str:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from model_service.rollout.observed import Observed, Purpose
-from model_service.rollout.rollout_record import RolloutRecord
-from schemas.channel_documents import Release, Ring
+from model_service.rollout.rollout_record import DocumentRing, RolloutRecord
+from schemas.channel_documents import Release
 from schemas.cohorts import SaltedShare
 
 
@@ -16,7 +16,7 @@ from schemas.cohorts import SaltedShare
 class Propose:
     """Propose a channel document. It gets its seq when it is stored."""
 
-    ring: Ring
+    ring: DocumentRing
     purpose: Purpose
     phase: int
     target: Mapping[str, Release]

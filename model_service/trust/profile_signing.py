@@ -19,7 +19,7 @@ from model_service.trust.online import OnlineSigner
 from model_service.trust.policy import publish_document
 from model_service.trust.published import PublishedState
 from model_service.trust.repository import TrustRepository
-from model_service.trust.roles import OFFLINE_LIFETIME, PROFILES_PLAN, plans
+from model_service.trust.roles import OFFLINE_LIFETIME, PROFILE_CHANNEL_PLAN, PROFILES_PLAN, plans
 from schemas.channel_documents import POLICY_ROLE
 from schemas.errors import ProfileError, ProfileVersionError
 from schemas.instants import utc_now
@@ -34,6 +34,7 @@ from schemas.profile_statement import (
     VersionStatement,
 )
 from schemas.profile_versions import ProfileVersion
+from schemas.version_chain import version_path
 from schemas.version_names import VersionName
 
 FIRST = ProfileVerdict(True, "policy", ("it is the first version of its name",))
@@ -53,11 +54,6 @@ class PushedVersion:
     version: VersionName
     verdict: ProfileVerdict
     is_new: bool
-
-
-def version_path(name: VersionName) -> str:
-    """Target path of a version."""
-    return f"profiles/{name.name}/{name.number}.json"
 
 
 def sign_profile(
@@ -142,8 +138,9 @@ def set_bounds(
 
 
 def _add_role(repo: TrustRepository, settings: ModelSettings, keys: Keyring) -> None:
-    if PROFILES_ROLE not in repo.versions():
-        add_delegations(repo, keys, OnlineSigner.load(settings), [PROFILES_PLAN])
+    missing = [p for p in (PROFILES_PLAN, PROFILE_CHANNEL_PLAN) if p.name not in repo.versions()]
+    if missing:
+        add_delegations(repo, keys, OnlineSigner.load(settings), missing)
 
 
 def _register(published: PublishedState, repo: TrustRepository, store: VersionStore) -> ProfileBounds:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -21,6 +21,8 @@ from schemas.channel_documents import (
     model_role,
 )
 from schemas.errors import DamagedFileError
+from schemas.profile_bounds import BOUNDS_PATH
+from schemas.version_chain import FOLDER as VERSIONS
 
 _CHANNELS = channel_path("", "canary").partition("/")[0] + "/"
 
@@ -137,14 +139,19 @@ class PublishedState:
             return None if entry is None else TargetRecord(entry.length, entry.hashes["sha256"], entry.custom)
         return None
 
-    def documents(self, group: str | None) -> list[tuple[str, str]]:
-        """Path and SHA-256 of the policy and of the group's channel documents; None: of all groups."""
-        own = _CHANNELS if group is None else f"{_CHANNELS}{group}/"
+    def documents(self, group: str | None, versions: Collection[str] = ()) -> list[tuple[str, str]]:
+        """Path and SHA-256 of the policy's and the group's documents, and of these versions of profiles.
+
+        Args:
+            group: None: of all groups, and of all versions.
+            versions: Target paths.
+        """
+        own = (_CHANNELS, VERSIONS) if group is None else (f"{_CHANNELS}{group}/",)
         return [
             (path, entry.hashes["sha256"])
             for role in self.roles.values()
             for path, entry in role.targets.items()
-            if path == POLICY_PATH or path.startswith(own)
+            if path in (POLICY_PATH, BOUNDS_PATH) or path.startswith(own) or path in versions
         ]
 
     def artifact_path(self, sha256: str) -> str | None:

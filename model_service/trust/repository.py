@@ -8,6 +8,7 @@ consistent state.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from model_service.trust.published import PublishedState, TargetRecord
 from model_service.trust.published_files import PublishedFiles
 from schemas.channel_documents import (
     POLICY_PATH,
+    POLICY_ROLE,
     RINGS,
     ROOT,
     ChannelDocument,
@@ -32,8 +34,12 @@ from schemas.channel_documents import (
     channel_path,
 )
 from schemas.durable import DISK
-from schemas.errors import OperatorError
+from schemas.errors import OperatorError, ProfileVersionError
 from schemas.instants import utc_now
+from schemas.profile_channel import ProfileChannel, profile_channel_path
+from schemas.profile_statement import SignedVersion
+from schemas.version_chain import needed, version_path
+from schemas.version_names import VersionName
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +79,7 @@ class TrustRepository:
         self.artifacts = proposals.parent / "artifacts" if artifacts is None else artifacts
         self.now = now
         self._newest: PublishedState | None = None
+        self._needed: tuple[PublishedState | None, dict[str, frozenset[str]]] = (None, {})
 
     def published(self) -> PublishedState:
         """The state of this moment.
@@ -215,10 +222,37 @@ class TrustRepository:
 
     def _documents(self, published: PublishedState, known: Mapping[str, str], group: str | None) -> Files:
         files: Files = []
-        for path, sha256 in published.documents(group):
+        versions = () if group is None else self._versions(published, group)
+        for path, sha256 in published.documents(group, versions):
             if known.get(path) != sha256:
                 files.append((path, self._content(path, sha256)))
         return files
+
+    def _versions(self, published: PublishedState, group: str) -> frozenset[str]:
+        """Target paths of the versions that the group's document on profiles needs."""
+        state, known = self._needed
+        if state is not published:
+            self._needed = state, known = published, {}
+        if group not in known:
+            known[group] = self._find_versions(published, group)
+        return known[group]
+
+    def _find_versions(self, published: PublishedState, group: str) -> frozenset[str]:
+        data = self._document(published, profile_channel_path(group))
+        if data is None:
+            return frozenset()
+
+        def find(name: VersionName) -> SignedVersion | None:
+            found = self._document(published, version_path(name))
+            return None if found is None else SignedVersion.from_json(json.loads(found))
+
+        try:
+            policy = published.targets.get_delegated_role(POLICY_ROLE).keyids
+            channel = ProfileChannel.model_validate_json(data)
+            return frozenset(map(version_path, needed(channel, find, policy)))
+        except (ValueError, ProfileVersionError) as exc:
+            log.warning("the versions that the profiles of %s need cannot be read: %s", group, exc)
+            return frozenset()
 
     def _document(self, published: PublishedState, path: str) -> bytes | None:
         record = published.target(path)

@@ -18,6 +18,7 @@ from schemas.channel_documents import (
     TIMESTAMP,
     model_role,
 )
+from schemas.profile_channel import PROFILE_CHANNEL_ROLE
 from schemas.profile_statement import PROFILES_ROLE
 
 OFFLINE_LIFETIME = timedelta(days=365)
@@ -105,6 +106,10 @@ def delegated(families: Iterable[str]) -> tuple[RolePlan, ...]:
 
 PROFILES_PLAN = RolePlan(PROFILES_ROLE, 1, _offline("operator"), ("profiles/*/*.json",))
 """Role of operators, who sign versions of profiles; a repository gets it with the first version."""
+PROFILE_CHANNEL_PLAN = RolePlan(
+    PROFILE_CHANNEL_ROLE, 1, (KeyLocation(ENGINE, PROFILE_CHANNEL_ROLE),), ("channels/*/profile.json",)
+)
+"""Role of the engine, which says which of the signed versions a group runs; it comes with the one above."""
 
 
 def plans(roles: Iterable[str]) -> dict[str, RolePlan]:
@@ -115,5 +120,5 @@ def plans(roles: Iterable[str]) -> dict[str, RolePlan]:
     """
     prefix, names = model_role(""), sorted(roles)
     families = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
-    later = (PROFILES_PLAN,) if PROFILES_ROLE in names else ()
+    later = [plan for plan in (PROFILES_PLAN, PROFILE_CHANNEL_PLAN) if plan.name in names]
     return {plan.name: plan for plan in (*TOP_LEVEL, *delegated(families), *later)}

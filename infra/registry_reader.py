@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -43,14 +43,23 @@ def may_have_runs(settings: ModelSettings) -> bool:
 
     Where that cannot be told so cheaply, it may: ``read_registry`` then says what is wrong.
     """
+    return _may_have(settings, "runs", [str(state) for state in model_service.UNFINISHED])
+
+
+def may_have_rollouts(settings: ModelSettings) -> bool:
+    """Whether it may hold rollouts that have not ended; as cheap."""
+    return _may_have(settings, "rollouts", ["draft", "running", "paused", "aborting"])
+
+
+def _may_have(settings: ModelSettings, table: str, states: Sequence[str]) -> bool:
+    """Whether the table has a row in one of these states, or cannot be looked at."""
     path = settings.database_url.removeprefix(_SQLITE)
     if path == settings.database_url:
         return True
-    states = [str(state) for state in model_service.UNFINISHED]
     marks = ", ".join("?" * len(states))
     try:
         with closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)) as connection:
-            query = f"SELECT EXISTS (SELECT 1 FROM runs WHERE state IN ({marks}))"  # noqa: S608  (question marks)
+            query = f"SELECT EXISTS (SELECT 1 FROM {table} WHERE state IN ({marks}))"  # noqa: S608  (constants)
             return bool(connection.execute(query, states).fetchone()[0])
     except sqlite3.Error:
         return True

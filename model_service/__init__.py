@@ -39,8 +39,10 @@ if TYPE_CHECKING:
     from model_service.registry.candidates import CandidateState as CandidateState
     from model_service.registry.database import Registry as Registry
     from model_service.registry.registry_moment import require_registry as require_registry
+    from model_service.rollout import profile_push as profile_push
     from model_service.rollout import rollout_store as rollout_store
     from model_service.rollout import rollout_summary as rollout_summary
+    from model_service.rollout.profile_push import ProfilePush as ProfilePush
     from model_service.service import delivery as delivery
     from model_service.service import fleet_reads as fleet_reads
     from model_service.service import server as server
@@ -78,6 +80,7 @@ _LOADED_FROM: dict[str, tuple[str, str | None]] = {
     "ModelSettings": ("model_service.settings", "ModelSettings"),
     "OnlineSigner": ("model_service.trust.online", "OnlineSigner"),
     "PROCESSES": ("model_service.processes", "PROCESSES"),
+    "ProfilePush": ("model_service.rollout.profile_push", "ProfilePush"),
     "RefusalCounts": ("model_service.refusal_counts", "RefusalCounts"),
     "RevocationCopies": ("model_service.fleet.revocation_copies", "RevocationCopies"),
     "Registry": ("model_service.registry.database", "Registry"),
@@ -107,6 +110,7 @@ _LOADED_FROM: dict[str, tuple[str, str | None]] = {
     "load_online_key": ("model_service.trust.keys", "load_online_key"),
     "model_catalog": ("model_service.model_catalog", None),
     "model_targets": ("model_service.trust.model_targets", None),
+    "profile_push": ("model_service.rollout.profile_push", None),
     "profile_signing": ("model_service.trust.profile_signing", None),
     "read_address": ("model_service.address", "read_address"),
     "read_passphrase": ("model_service.trust.keys", "read_passphrase"),

@@ -75,7 +75,19 @@ def devices(
     if as_json:
         show_json(found)
         return
-    columns = ["device", "group", "site", "hardware", "state", "result", "runs", "seq>", "reported", "note…"]
+    columns = [
+        "device",
+        "group",
+        "site",
+        "hardware",
+        "state",
+        "result",
+        "runs",
+        "profile",
+        "seq>",
+        "reported",
+        "note…",
+    ]
     show_table("", columns, [_row(device) for device in found])
 
 
@@ -309,6 +321,21 @@ def revoke_person(
         show_text(f"the certificate {done['serial']} of {done['name']} is revoked")
 
 
+def _profile(device: dict[str, Any]) -> str:
+    """The profile that a device runs: with its version where it reports one, else as it joined."""
+    state = device.get("profile_state")
+    return f"{device['profile']}@{state['number']}" if state and state["number"] else str(device["profile"])
+
+
+def _profile_note(device: dict[str, Any]) -> str:
+    """What became of the version that its channel wants, where that is not what it runs."""
+    state = device.get("profile_state")
+    if not state or state["outcome"] in ("", "applied"):
+        return ""
+    why = ": ".join(part for part in (state["attack"], state["detail"]) if part)
+    return f"profile {state['outcome']}{f' ({why})' if why else ''}"
+
+
 def _row(device: dict[str, Any]) -> list[object]:
     runs = ", ".join(release["version"] for release in (device["installed"] or {}).values())
     notes = [
@@ -316,6 +343,7 @@ def _row(device: dict[str, Any]) -> list[object]:
         f"behind {device['gateway']}" if device["gateway"] else "",
         f"refused: {device['attack']}" if device["attack"] else "",
         f"{count(device['cloned_reports'], 'report')} of a twin" if device["cloned_reports"] else "",
+        _profile_note(device),
     ]
     return [
         device["device_id"],
@@ -325,6 +353,7 @@ def _row(device: dict[str, Any]) -> list[object]:
         device["state"],
         device["result"],
         runs,
+        _profile(device),
         device["channel_seq"],
         moment(device["last_seen"]),
         ", ".join(filter(None, notes)),

@@ -13,8 +13,11 @@ from infra.cli.trust_command import OfflineKeys, PassphraseFile, keyring_of
 from infra.printing import count
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from model_service import BundleFiles, ProfilePush
     from schemas.profile_bounds import ValueLimits
-    from schemas.profile_changes import Authority
+    from schemas.profile_changes import Authority, Scored
 
 
 def register(app: typer.Typer) -> None:
@@ -37,18 +40,20 @@ def push(
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a profile the next version of its name: signed, and known to the workers.
+    """Make a profile the next version of its name: signed, known to the workers, and brought to devices.
 
-    Devices do not fetch it yet: each runs the file that it was started with.
+    The devices of each group get it by a short rollout: canaries first, then all. While a rollout of a model
+    runs in a group, it is queued, and starts by itself when that has ended.
     """
-    from model_service import ceremony, profile_signing
+    from model_service import ceremony, profile_push
 
     settings = service_settings(ctx)
     found = profile_named(settings.lake_root, profile)
     groups = group or sorted(ceremony.open_repository(settings).policy().canary)
     keyring = keyring_of(settings, offline_keys, passphrase_file)
     authority: Authority = "policy" if policy else "operator"
-    pushed = profile_signing.sign_profile(settings, found, groups, authority, keyring)
+    done = profile_push.push_profile(settings, found, groups, authority, keyring, _golden, "operator")
+    pushed = done.signed
     if as_json:
         show_json(
             {
@@ -57,13 +62,18 @@ def push(
                 "new": pushed.is_new,
                 "groups": groups,
                 "signed_by": authority,
+                "rollouts": [
+                    {"rollout_id": r.rollout_id, "group": r.group, "behind": r.behind} for r in done.rollouts
+                ],
             }
         )
-    elif pushed.is_new:
+        return
+    if pushed.is_new:
         show_text(f"{pushed.version} is signed for {count(len(groups), 'group')}: {', '.join(groups)}")
-        show_text("the workers know it; devices do not fetch profiles yet")
     else:
-        show_text(f"{pushed.version} has this content already: nothing changed")
+        show_text(f"{pushed.version} has this content already")
+    for line in _rollout_lines(done):
+        show_text(line)
 
 
 def bounds(
@@ -89,6 +99,26 @@ def bounds(
         return
     rows = [[pattern, limits.least, limits.most] for pattern, limits in found.limits.items()]
     show_table(f"bounds {found.seq}: everyday values", ["value", "least>", "most>"], rows)
+
+
+def _rollout_lines(done: ProfilePush) -> Iterator[str]:
+    if not done.drafted:
+        yield "no model service ever ran here: `edgeloop up`, then push it again to bring it to devices"
+    elif not done.rollouts:
+        yield "each group runs it, or has its rollout: `edgeloop rollout status`"
+    for rollout in done.rollouts:
+        if rollout.behind:
+            yield f"{rollout.rollout_id}: queued in {rollout.group}, starts once {rollout.behind} has ended"
+        else:
+            yield f"{rollout.rollout_id}: rolls out in {rollout.group}; `edgeloop rollout status`"
+
+
+def _golden(bundle: BundleFiles) -> Scored | None:
+    """Scores a model's golden windows as a device does."""
+    from edge_producer.bundle import Bundle
+    from edge_producer.golden_scores import golden_scores
+
+    return golden_scores(Bundle(bundle.manifest, bundle.model, bundle.golden))
 
 
 def _limit(text: str) -> tuple[str, ValueLimits]:

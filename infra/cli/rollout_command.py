@@ -149,7 +149,7 @@ def history(
             r["group"],
             r["version"],
             r["baseline"],
-            r["state"],
+            _state(r),
             f"{r['phase']}/{r['last_phase']}",
             r["created_by"],
             moment(r["updated_at"]),
@@ -160,6 +160,11 @@ def history(
     show_table("", columns, rows)
 
 
+def _state(found: dict[str, Any]) -> str:
+    """State of a rollout; of a draft, whether it waits for another one."""
+    return f"queued behind {found['queued_behind']}" if found.get("queued_behind") else found["state"]
+
+
 _COUNTS = ("committed", "trying", "failed", "silent", "deferred", "unreached")
 
 
@@ -167,10 +172,10 @@ def _head_rows(found: dict[str, Any]) -> list[list[object]]:
     paused = found["paused"]
     rows: list[list[object]] = [
         [
-            "model",
+            found["kind"],
             f"{found['version']} for group {found['group']}; baseline {found['baseline'] or 'not fixed yet'}",
         ],
-        ["state", f"{found['state']}{' (security)' if found['security'] else ''}"],
+        ["state", f"{_state(found)}{' (security)' if found['security'] else ''}"],
         ["phase", f"{found['phase']} of {found['last_phase']}: {found.get('phase_name', 'not begun')}"],
     ]
     if paused is not None:

@@ -103,6 +103,9 @@ def _show(found: dict[str, Any]) -> None:
         show_table("\njobs of your own", ["name", "state", "commits behind>", "error…"], rows)
     for line in job_news(found["jobs"]):
         show_text(line)
+    if found["rollouts"]:
+        rows = [[r["rollout_id"], r["group"], r["version"], _rollout(r)] for r in found["rollouts"]]
+        show_table("\nrollouts", ["rollout", "group", "version", "state…"], rows)
     if found["runs"]:
         rows = [[r["run_id"], r["profile"], r["state"], r["detail"]] for r in found["runs"]]
         show_table("\ntraining runs", ["run", "profile", "state", "what it waits for…"], rows)
@@ -110,6 +113,12 @@ def _show(found: dict[str, Any]) -> None:
         show_text(f"\ncut     {found['cut']['id']}   created {moment(found['cut']['created'])}")
     for problem in found["problems"]:
         show_text(f"problem {cell(problem)}")
+
+
+def _rollout(rollout: dict[str, Any]) -> str:
+    if rollout["queued_behind"]:
+        return f"queued behind {rollout['queued_behind']}"
+    return f"{rollout['state']}, phase {rollout['phase']} of {rollout['last_phase']}"
 
 
 def _refused(refusals: dict[str, Any]) -> str:

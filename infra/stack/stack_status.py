@@ -23,7 +23,7 @@ from infra.kafka.kafka_admin import KafkaAdmin
 from infra.kafka.lag import lags
 from infra.printing import count
 from infra.process.child import same_process
-from infra.registry_reader import may_have_runs, read_registry
+from infra.registry_reader import may_have_rollouts, may_have_runs, read_registry
 from infra.settings import StackSettings
 from infra.stack.model_settings import model_settings
 from infra.stack.stack_file import StackFile, is_held, read_stack
@@ -63,6 +63,7 @@ def collect_status(settings: StackSettings) -> dict[str, Any]:
         "devices": _edge_processes(settings.state_dir),
         "refusals": _refusals(settings) if up else None,
         "runs": _runs(settings),
+        "rollouts": _rollouts(settings),
         "topics": [],
         "lag": [],
         **_lake(settings.lake_root, problems),
@@ -150,6 +151,19 @@ def _runs(settings: StackSettings) -> list[dict[str, Any]]:
         {"run_id": r.run_id, "profile": r.profile, "family": r.family, "state": r.state, "detail": r.detail}
         for r in found
     ]
+
+
+def _rollouts(settings: StackSettings) -> list[dict[str, Any]]:
+    """Rollouts that have not ended, oldest first: of models and of profiles, queued ones too."""
+    own = model_settings(settings)
+    if not own.has_registry:
+        return []
+    try:
+        found = read_registry(own, model_service.rollout_summary.unended) if may_have_rollouts(own) else []
+    except PipelineError:
+        return []  # what is wrong with the file is among the problems
+    names = ("rollout_id", "group", "kind", "version", "state", "phase", "last_phase", "queued_behind")
+    return [{name: one[name] for name in names} for one in found]
 
 
 def _registry_problems(settings: StackSettings) -> list[str]:

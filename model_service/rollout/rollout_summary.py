@@ -14,7 +14,7 @@ from model_service.rollout.observed import PENDING, Observed
 from model_service.rollout.observing import FamilyOf, RolloutReports, members, observe
 from model_service.rollout.phase_judge import PhaseJudgement, judge
 from model_service.rollout.profile_rollouts import queued_behind
-from model_service.rollout.rollout_record import PROFILE, RolloutRecord
+from model_service.rollout.rollout_record import ACTIVE, PROFILE, RolloutRecord
 from schemas.channel_documents import FleetPolicy, Release
 
 Json = dict[str, Any]
@@ -73,10 +73,20 @@ def history(connection: Connection, group: str, limit: int) -> list[Json]:
     return [
         {
             **_head(RolloutRecord.model_validate(row["record"])),
+            "queued_behind": queued_behind(connection, row["grp"]) if row["state"] == "draft" else "",
             "created_at": row["created_at"],
             "updated_at": row["updated_at"],
         }
         for row in connection.execute(query.limit(limit)).mappings()
+    ]
+
+
+def unended(connection: Connection) -> list[Json]:
+    """Rollouts that have not ended, oldest first, and which rollout a queued one waits for."""
+    return [
+        {**_head(record), "queued_behind": queued_behind(connection, record.group) if is_draft else ""}
+        for record in rollout_store.in_states(connection, ("draft", *ACTIVE))
+        for is_draft in [record.state == "draft"]
     ]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Table, func, select
 
 from model_service.fleet.certificate_ledger import of_people, valid_until
-from model_service.fleet.device_reports import statuses, twin_reports
+from model_service.fleet.device_reports import profile_states, statuses, twin_reports
 from model_service.fleet.devices import devices_of
 from model_service.identity import tokens
 from model_service.registry import candidates
@@ -23,6 +23,7 @@ from model_service.registry.registry_tables import (
 )
 from model_service.service.refusals import UnknownNameError
 from model_service.training import run_store
+from schemas.proto.delivery_pb2 import ProfileState
 
 Json = dict[str, Any]
 _TIMES = ("at", "last_seen", "onset", "_from", "_until")
@@ -53,6 +54,7 @@ def list_devices(
         twins: Number of reports of a twin that are not recorded yet, by device.
     """
     reported = {row["device_id"]: row for row in statuses(connection, group)}
+    profiles = {row["device_id"]: state for row, state in profile_states(connection, group)}
     ends, recorded = valid_until(connection), twin_reports(connection)
     found = []
     for row in devices_of(connection, group)[: bounded(limit)]:
@@ -63,8 +65,17 @@ def list_devices(
         plain.update(_plain({"certificate_until": ends.get(name)}))
         cloned = recorded.get(name, 0) + twins.get(name, 0)
         watches = None if watching is None else watching.get(name, 0) > 0
-        found.append({**plain, "watching": watches, "cloned_reports": cloned})
+        runs = {"profile_state": _profile_state(profiles.get(name))}
+        found.append({**plain, **runs, "watching": watches, "cloned_reports": cloned})
     return found
+
+
+def _profile_state(state: ProfileState | None) -> Json | None:
+    """What a device reports of its profile; None: nothing, as a device of release 0.2.0."""
+    if state is None or not state.digest:
+        return None
+    names = ("number", "digest", "seq", "wanted", "outcome", "attack", "detail")
+    return {name: getattr(state, name) for name in names}
 
 
 def list_models(connection: Connection, family: str, limit: int) -> list[Json]:

@@ -75,19 +75,8 @@ def devices(
     if as_json:
         show_json(found)
         return
-    columns = [
-        "device",
-        "group",
-        "site",
-        "hardware",
-        "state",
-        "result",
-        "runs",
-        "profile",
-        "seq>",
-        "reported",
-        "note…",
-    ]
+    columns = ["device", "group", "site", "hardware", "state", "result", "runs", "profile", "seq>"]
+    columns += ["reported", "note…"]
     show_table("", columns, [_row(device) for device in found])
 
 

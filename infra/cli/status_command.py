@@ -103,16 +103,20 @@ def _show(found: dict[str, Any]) -> None:
         show_table("\njobs of your own", ["name", "state", "commits behind>", "error…"], rows)
     for line in job_news(found["jobs"]):
         show_text(line)
+    _show_under_way(found)
+    if found["cut"]:
+        show_text(f"\ncut     {found['cut']['id']}   created {moment(found['cut']['created'])}")
+    for problem in found["problems"]:
+        show_text(f"problem {cell(problem)}")
+
+
+def _show_under_way(found: dict[str, Any]) -> None:
     if found["rollouts"]:
         rows = [[r["rollout_id"], r["group"], r["version"], _rollout(r)] for r in found["rollouts"]]
         show_table("\nrollouts", ["rollout", "group", "version", "state…"], rows)
     if found["runs"]:
         rows = [[r["run_id"], r["profile"], r["state"], r["detail"]] for r in found["runs"]]
         show_table("\ntraining runs", ["run", "profile", "state", "what it waits for…"], rows)
-    if found["cut"]:
-        show_text(f"\ncut     {found['cut']['id']}   created {moment(found['cut']['created'])}")
-    for problem in found["problems"]:
-        show_text(f"problem {cell(problem)}")
 
 
 def _rollout(rollout: dict[str, Any]) -> str:

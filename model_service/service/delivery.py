@@ -42,7 +42,7 @@ from schemas.proto.delivery_pb2 import (
     WatchRequest,
 )
 from schemas.section import Name
-from schemas.updates import Attack, UpdateResult, UpdateState
+from schemas.updates import Attack, ProfileOutcome, UpdateResult, UpdateState
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +53,7 @@ MAX_REPORT_BYTES = 16 * 1024
 _STATES = frozenset(s.value for s in UpdateState)
 _RESULTS = frozenset(r.value for r in UpdateResult) | {""}
 _ATTACKS = frozenset(a.value for a in Attack) | {""}
+_OUTCOMES = frozenset(o.value for o in ProfileOutcome) | {""}
 WATCHES = 4
 """Watch streams of one device; a further one ends the oldest, which may be one that lost its network."""
 _DATA_FIELD = bytes([ArtifactChunk.DATA_FIELD_NUMBER << 3 | 2])
@@ -254,6 +255,11 @@ def check_report(request: ReportRequest) -> None:
     ):
         if value not in known:
             raise BadFieldError(field, f"{value[:64]!r} is none of {', '.join(sorted(known - {''}))}")
+    outcome = request.profile_state.outcome
+    if outcome not in _OUTCOMES:
+        raise BadFieldError("profile_state", f"{outcome[:64]!r} is none of {', '.join(sorted(_OUTCOMES))}")
+    if max(request.profile_state.seq, request.profile_state.number) >= 2**53:
+        raise BadFieldError("profile_state", "numbers are smaller")
     if request.report_no < 1 or request.report_no >= 2**63:
         raise BadFieldError("report_no", "counts from 1")
     if not 1 <= len(request.nonce) <= 64:

@@ -36,6 +36,7 @@ from schemas.row_schemas import (
     telemetry_rows_of_wire_1,
 )
 from schemas.topics import Lane
+from schemas.version_names import VersionHeader
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -165,6 +166,7 @@ class SpoolRig:
         self.profile = profile or bench_profile()
         self.names = tuple(devices)
         self.limits = limits
+        self.version: VersionHeader | None = None
         self.now = 1_000.0
         self.k = 0
         self.sealed: dict[int, SealedMessage] = {}
@@ -190,17 +192,26 @@ class SpoolRig:
         self.is_open = True
         signers = {name: identity.signer for name, identity in self.identities.items()}
         self.sealer = Sealer(self.spool, signers, self.profile, **self.limits, gateway=self.gateway)
-        host = Host(
+        self._host = Host(
             on_action=lambda device, action, _score: self.actions.append((device, action)),
             meters=Meters(self.profile),
             clock=lambda: self.now,
             new_boot_id=self._new_boot_id,
         )
-        predictor = FirstSample(len(self.profile.feature_names))
+        self._begin_boots()
+
+    def _begin_boots(self) -> None:
+        model, profile = FirstSample(len(self.profile.feature_names)), self.profile
         self.devices = {
-            name: Device(self.identities[name], self.profile, predictor, host, self.spool.state(name))
-            for name in self.names
+            n: Device(self.identities[n], profile, model, self._host, self.spool.state(n), self.version)
+            for n in self.names
         }
+
+    def follow(self, profile: Profile, version: VersionHeader) -> None:
+        """End the boots and begin new ones under another version, as the runner does between two windows."""
+        self.flush()
+        self.profile, self.version = profile, version
+        self._begin_boots()
 
     def _new_boot_id(self) -> int:
         n = next(self._boots)

@@ -5,6 +5,7 @@ A process runs one profile for all its devices: the highest number that one of t
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -47,6 +48,7 @@ class ProfileSwitch:
 
     Attributes:
         running: What the sensing loop runs.
+        wanted: The version that it is to take over now; None: it runs what it is to run.
         problem: Why the loop could not take over what it was told; empty: it could.
         later: Values of it that come into force at the next start.
         on_change: Called when the loop has taken something over, or could not; must not block.
@@ -57,34 +59,38 @@ class ProfileSwitch:
         self.problem = ""
         self.later: tuple[str, ...] = ()
         self.on_change: list[Callable[[], None]] = []
+        self.wanted: ProfileVersion | None = None
         self._started = running.profile
         self._told: dict[str, ProfileVersion] = {}
         self._failed: ProfileVersion | None = None
+        self._lock = threading.Lock()
 
     def tell(self, device_id: str, version: ProfileVersion) -> None:
         """Note what a device's channel wants it to run."""
-        self._told[device_id] = version
+        with self._lock:
+            self._told[device_id] = version
+            self._decide()
 
-    @property
-    def wanted(self) -> ProfileVersion | None:
-        """The version that is to be taken over now; None: it runs already."""
-        told = max(self._told.copy().values(), key=lambda v: v.number, default=None)
-        if told is None or told is self._failed:
-            return None
-        same = told.number == self.running.number and told.profile == self.running.profile
-        return None if same else told
+    def _decide(self) -> None:
+        told = max(self._told.values(), key=lambda v: v.number, default=None)
+        runs = RunningProfile(told.profile, told.number) == self.running if told is not None else True
+        self.wanted = None if runs or told == self._failed else told
 
     def taken_over(self, running: RunningProfile) -> None:
         """The sensing loop has begun boots under this profile."""
         changed = [c.path for c in diff(self._started, running.profile)]
         self.later = tuple(p for p in changed if any(fnmatchcase(p, pattern) for pattern in AT_NEXT_START))
-        self.running, self.problem = running, ""
+        with self._lock:
+            self.running, self.problem = running, ""
+            self._decide()
         for woken in self.on_change:
             woken()
 
     def failed(self, version: ProfileVersion, reason: str) -> None:
         """The sensing loop could not take it over, and goes on as before."""
-        self._failed, self.problem = version, reason
+        with self._lock:
+            self._failed, self.problem = version, reason
+            self._decide()
         for woken in self.on_change:
             woken()
 

@@ -1,0 +1,108 @@
+"""A pushed profile on its whole way: signed, rolled out, taken over by a device, judged by workers."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from schemas.profile_file import builtin_profiles
+from tests.infra.cli import Edgeloop
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(400)]
+
+TEXT = builtin_profiles()["machine"].read_text()
+ROWS = "SELECT count(*) AS n FROM telemetry"
+
+
+class RunningDevice:
+    """`edgeloop-edge run` in a home of its own, with flight mode to switch."""
+
+    def __init__(self, home, bundle):
+        self.home = home
+        home.mkdir()
+        command = self._command("run", "--join", str(bundle), "--source", "simulate", "--update-poll-s", "1")
+        with (home / "log").open("wb") as log:
+            self.run = subprocess.Popen(command, env=self._environment(), cwd=home, stderr=log)
+
+    def _command(self, *arguments):
+        return [sys.executable, "-m", "edge_producer", *arguments]
+
+    def _environment(self):
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("EDGE", "STREAM_", "MODEL_"))}
+        return {**kept, "XDG_STATE_HOME": str(self.home)}
+
+    def status(self, *arguments):
+        shown = subprocess.run(
+            self._command("status", *arguments), env=self._environment(), cwd=self.home,
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        return shown.stdout
+
+    @property
+    def seen(self):
+        [found] = (self.home / "edgeloop-edge").glob("*/status.json")
+        return json.loads(found.read_text())
+
+    def offline(self, *, off):
+        [folder] = (p.parent for p in (self.home / "edgeloop-edge").glob("*/status.json"))
+        (folder / "offline").touch() if off else (folder / "offline").unlink()
+
+    def end(self):
+        self.run.send_signal(signal.SIGTERM)
+        assert self.run.wait(60) == 0, (self.home / "log").read_text()
+
+
+@pytest.fixture
+def edgeloop(tmp_path):
+    command = Edgeloop(tmp_path / "state")
+    try:
+        up = command("up")
+        assert up.returncode == 0, up.stderr
+        yield command
+    finally:
+        command("down")
+
+
+def test_a_push_reaches_a_running_device_and_every_row_is_judged_by_its_own_boots_version(edgeloop, tmp_path):
+    def push(p):
+        file = tmp_path / f"{p}.toml"
+        file.write_text(TEXT.replace("p = 0.08\np_min = 0.01", f"p = {p}\np_min = 0.002", 1))
+        return edgeloop.json("profile", "push", str(file), "--group", "default")
+
+    def runs(number):
+        wait_until(lambda: device.seen["profile_version"]["number"] == number, 60, f"machine@{number}")
+
+    bundle = tmp_path / "m-7.json"
+    invited = edgeloop("fleet", "invite", "m-7", "--profile", "machine", "-o", str(bundle))
+    assert invited.returncode == 0, invited.stderr
+    device = RunningDevice(tmp_path / "home", bundle)
+    try:
+        wait_until(lambda: any((tmp_path / "home").glob("edgeloop-edge/*/status.json")), 60, "its status")
+        wait_until(lambda: device.seen["books"]["acked"] > 2, 60, "rows of the file")
+        assert device.seen["profile_version"]["number"] == 0
+        pushed = push(0.5)
+        assert [r["behind"] for r in pushed["rollouts"]] == [""]
+        runs(2)
+        device.offline(off=True)
+        pending = device.seen["books"]["pending"]
+        wait_until(lambda: device.seen["books"]["pending"] > pending + 2, 60, "rows that wait")
+        push(0.003)
+        device.offline(off=False)
+        runs(3)
+        [joined] = edgeloop.json("fleet", "devices", "--group", "default")
+        told = joined["profile_state"]
+        assert "profile machine@3" in device.status()
+    finally:
+        device.end()
+    assert (told["number"], told["outcome"], told["attack"]) == (3, "applied", "")
+    acked = device.seen["books"]["acked"]
+    wait_until(lambda: edgeloop.json("sql", ROWS)[0]["n"] == acked, 60, "every row in the lake")
+    assert edgeloop.json("sql", "SELECT count(*) AS n FROM quarantine")[0]["n"] == 0
+    sent = edgeloop("topic", "tail", "telemetry.v1", "-n", "500", "--json").stdout.splitlines()
+    named = {(m["envelope"]["version"] or [0])[0] for m in map(json.loads, sent)}
+    assert {0, 2} <= named <= {0, 2, 3}
+    assert {r["state"] for r in edgeloop.json("rollout", "history")} <= {"completed", "running"}

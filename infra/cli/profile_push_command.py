@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from model_service import BundleFiles, ProfilePush
+    from schemas.profile import Profile
     from schemas.profile_bounds import ValueLimits
     from schemas.profile_changes import Authority, Scored
 
@@ -111,6 +112,21 @@ def _rollout_lines(done: ProfilePush) -> Iterator[str]:
             yield f"{rollout.rollout_id}: queued in {rollout.group}, starts once {rollout.behind} has ended"
         else:
             yield f"{rollout.rollout_id}: rolls out in {rollout.group}; `edgeloop rollout status`"
+
+
+def scored_in_force(ctx: typer.Context, profile: Profile) -> Scored | None:
+    """What scores the golden windows of the models in force; None: none are at hand."""
+    from infra.cli.model_session import look_up
+    from model_service import ceremony, profile_push
+
+    settings = service_settings(ctx)
+    if not settings.has_registry:
+        return None
+    groups, family = sorted(ceremony.open_repository(settings).policy().canary), profile.model.family
+    found: Scored | None = look_up(
+        ctx, lambda connection: profile_push.scored_in_force(connection, settings, family, groups, _golden)
+    )
+    return found
 
 
 def _golden(bundle: BundleFiles) -> Scored | None:

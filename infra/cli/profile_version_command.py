@@ -35,13 +35,15 @@ def diff(
 ) -> None:
     """Show what a profile changes against another: each value, of which kind, and who must sign it."""
     from feature_store.version_store import VersionStore
+    from infra.cli.profile_push_command import scored_in_force
     from schemas import profile_changes
 
     lake_root = session(ctx).settings().lake_root
     after = profile_named(lake_root, profile)
     before = profile_named(lake_root, other) if other else _before(lake_root, after)
     changes = profile_changes.diff(before, after)
-    verdict = profile_changes.judge(before, after, VersionStore(lake_root).bounds()[0])
+    scored = scored_in_force(ctx, after) if any(c.kind == "range" for c in changes) else None
+    verdict = profile_changes.judge(before, after, VersionStore(lake_root).bounds()[0], scored)
     if as_json:
         show_json(
             {

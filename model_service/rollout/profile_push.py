@@ -84,13 +84,20 @@ def push_profile(
         return ProfilePush(sign_profile(settings, profile, groups, authority, keyring, scored), (), False)
     with closing(Registry.open(settings.database_url, settings.root)) as registry:
         with registry.reading() as connection:
-            found = [golden(b) for b in bundles_in_force(connection, settings, profile.model.family, groups)]
+            scored = scored_in_force(connection, settings, profile.model.family, groups, golden)
         # Step 1: sign. A crash after it leaves a version that no channel names; the repeat drafts it.
-        signed = sign_profile(settings, profile, groups, authority, keyring, _together(found))
+        signed = sign_profile(settings, profile, groups, authority, keyring, scored)
         # Step 2: the drafts, which the engine finds.
         with registry.transaction() as connection:
             drafted = _draft(connection, settings, signed.version, actor)
     return ProfilePush(signed, drafted, True)
+
+
+def scored_in_force(
+    connection: Connection, settings: ModelSettings, family: str, groups: Sequence[str], golden: Golden
+) -> Scored | None:
+    """What scores the golden windows of all models that devices of these groups run; None: one has none."""
+    return _together([golden(bundle) for bundle in bundles_in_force(connection, settings, family, groups)])
 
 
 def bundles_in_force(

@@ -35,7 +35,7 @@ def test_founding_signs_what_ships_and_a_push_follows_it(founded, tmp_path):
     assert [v["version"] for v in founded.json("profile", "history", "machine")] == ["machine@1"]
     pushed = founded.json("profile", "push", a_file(tmp_path, "p = 0.08", "p = 0.05"))
     assert (pushed["version"], pushed["new"], pushed["groups"]) == ("machine@2", True, ["default", "probes"])
-    assert "nothing changed" in founded("profile", "push", str(tmp_path / "profile.toml")).stdout
+    assert "has this content already" in founded("profile", "push", str(tmp_path / "profile.toml")).stdout
     assert founded.json("profile", "push", "machine@1")["version"] == "machine@3"
 
 

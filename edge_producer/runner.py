@@ -189,20 +189,20 @@ class Runner:
         return SpoolKeeper(place, self._keys.verifiers, self._clock)
 
     def _make_writer(self, disk: Disk) -> Writer:
-        settings, profile = self._settings, self._profile
+        settings = self._settings
         keys = self._keys.signers
         shown = CertificateWatch(settings, keys, self._clock, disk) if settings.broker_tls else None
         client_id = f"edge-{settings.name}"
         sender = Sender(settings.bootstrap_servers, settings.namespace, client_id, self._clock, shown)
 
         def make(spool: Spool) -> OpenSpool:
-            limit = sender.limits.limit
+            limit, profile = sender.limits.limit, self._profile  # of now: it may be another version
             sealer = Sealer(spool, self._keys.signers, profile, limit, settings.gateway)
             outbox = Outbox(spool, sealer, sender, settings, self._may_send)
             eviction = Eviction(spool, profile, settings.spool_max_bytes)
             return OpenSpool(spool, outbox, SpoolHousekeeping(spool, self._keeper.room, eviction))
 
-        reporter = Reporter(sender, self._meters, profile, settings, self._extras, disk)
+        reporter = Reporter(sender, self._meters, self._profile, settings, self._extras, disk)
         return Writer(self._keeper, make, sender, reporter, settings, self._clock, self._release_left)
 
     def _make_devices(self, runs: RunningProfile, states: Mapping[str, str | None]) -> dict[str, Device]:

@@ -55,7 +55,7 @@ class LakeDirectory:
         versions: VersionStore | None = None,
     ) -> None:
         self._versions = versions
-        self._judges: dict[tuple[str, VersionHeader, str], Profile] = {}
+        self._judges: dict[tuple[str, VersionHeader, tuple[str, ...]], Profile] = {}
         self._derived = derived
         self._profile_registry, self._device_registry = profiles, devices
         self._monotonic = monotonic
@@ -118,15 +118,21 @@ class LakeDirectory:
         if version is None:
             return self.profile_of(profile)
         self._refresh(unknown=False)
-        record = self._records.get(producer)
-        group = "" if record is None else record.group
-        key = (profile, version, group)
+        key = (profile, version, self._groups_of(producer))
         if key not in self._judges:
             with _read_from_lake():
-                self._judges[key] = self._judge(VersionName(profile, version.number), version, group)
+                self._judges[key] = self._judge(VersionName(profile, version.number), *key[1:])
         return self._judges[key]
 
-    def _judge(self, name: VersionName, header: VersionHeader, group: str) -> Profile:
+    def _groups_of(self, producer: str) -> tuple[str, ...]:
+        """Groups whose channels say what the producer's process runs: of a gateway those of its devices."""
+        if producer not in self._records:
+            return ()
+        behind = {*self._behind.get(producer, ()), *self._finishes.get(producer, {})}
+        found = {self._records[d].group for d in {producer, *behind} if d in self._records}
+        return tuple(sorted(found))
+
+    def _judge(self, name: VersionName, header: VersionHeader, groups: tuple[str, ...]) -> Profile:
         try:
             found = None if self._versions is None else self._versions.version(name)
         except DamagedLakeError as exc:  # it waits, and is then refused with its bytes: nothing else does
@@ -135,8 +141,9 @@ class LakeDirectory:
             raise UnknownVersionError(f"version {name} of a profile is not known here yet")
         if found.header != header:
             raise ProfileVersionError(f"{name} is {found.header.digest}, the message names {header.digest}")
-        if not self._versions.was_in_channel(group, name):
-            raise ProfileVersionError(f"{name} was never in the channel of group {group[:48]!r}")
+        if not any(self._versions.was_in_channel(group, name) for group in groups):
+            named = ", ".join(repr(group[:48]) for group in groups[:4]) or "''"
+            raise ProfileVersionError(f"{name} was never in the channel of group {named}")
         return found.profile
 
     def cohort_of(self, device_id: str, profile: str) -> str:

@@ -5,6 +5,7 @@ version, and `run`, which hands batches to ingest one after the other.
 """
 
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -13,7 +14,9 @@ from feature_store.device_registry import DeviceRecord, DeviceRegistry
 from feature_store.lake import Lake
 from feature_store.lake_registry import ProfileRegistry
 from feature_store.version_store import VersionStore
+from schemas.boot_ids import GATEWAY
 from schemas.envelope import read_envelope, signed_by
+from schemas.errors import ProfileVersionError
 from schemas.profile_file import builtin_profiles, find_profile, parse_profile
 from schemas.profile_versions import ProfileVersion
 from schemas.sealed_together import sealed_together
@@ -44,7 +47,7 @@ class Cloud:
         self.lake = Lake.open(root)
         registry = ProfileRegistry(self.lake)
         registry.register(MACHINE)
-        devices = DeviceRegistry(self.lake)
+        devices = self.devices = DeviceRegistry(self.lake)
         devices.register(
             [
                 DeviceRecord(
@@ -248,3 +251,25 @@ def test_headers_with_a_version_are_read_from_memory_as_in_full(n):
     assert known.read(last._replace(headers=other)) is None
     gone = [(k, None if k == "profile_version" else v) for k, v in last.headers]
     assert known.read(last._replace(headers=gone)) is None
+
+
+def test_a_gateways_rows_are_judged_by_what_was_in_a_channel_of_its_devices(tmp_path):
+    line, hall = SimDevice("line-1"), SimDevice("hall-3")
+    cloud = Cloud(tmp_path, (line, "default"))
+    record = cloud.devices.history().newest["line-1"]
+    cloud.devices.register(
+        [
+            replace(record, gateway="hall-3"),
+            replace(
+                record, device_id="hall-3", group="gateways", hardware=GATEWAY, key_id=hall.signer.key_id,
+                public_key=hall.signer.public_pem().decode(),
+            ),
+        ]
+    )  # fmt: skip
+    cloud.push(1, MACHINE)
+    cloud.push(2, RARER, group="other")
+    cloud.time += 60
+    judge = cloud.directory.judge_of
+    assert judge("machine", in_version(1, MACHINE), "hall-3") == MACHINE
+    with pytest.raises(ProfileVersionError, match="never in the channel of group 'default', 'gateways'"):
+        judge("machine", in_version(2, RARER), "hall-3")

@@ -25,7 +25,7 @@ from edge_producer.resident_memory import release_code
 from edge_producer.runner import Runner
 from edge_producer.settings import EdgeSettings, load_settings
 from edge_producer.sources import open_source
-from edge_producer.updates.profile_record import starting_profile
+from edge_producer.updates.profile_record import starting_profiles
 from schemas.errors import PipelineError, SpoolInUseError
 from schemas.escaping import escaped_block, escaped_line
 from schemas.folder_access import guard_folder
@@ -90,7 +90,7 @@ def _guard(settings: EdgeSettings) -> None:
 
 def _run(settings: EdgeSettings, stop: threading.Event) -> int:
     given = find_profile(settings.profile)
-    profile = starting_profile(given, settings.updates_dir, settings.devices).profile
+    profile = starting_profiles(given, settings.updates_dir, settings.devices).process.profile
     make_state_dir(settings)
     fail_safe = make_fail_safe(settings, profile)
     try:

@@ -63,13 +63,10 @@ def status_lines(status: Mapping[str, Any], now: datetime) -> Iterator[str]:
 def _profile(status: Mapping[str, Any]) -> str:
     """Name of the profile, and its version where it was pushed."""
     number = status.get("profile_version", {}).get("number")  # a status of 0.2.0 has none
-    return f"{status['profile']}@{number}" if number else f"{status['profile']} (of a file)"
+    return f"{status['profile']}@{number}" if number else str(status["profile"])
 
 
 def _profile_lines(status: Mapping[str, Any]) -> Iterator[str]:
-    later = status.get("profile_version", {}).get("at_next_start")
-    if later:
-        yield f"  from the next start on: {', '.join(later)}"
     for device, models in status.get("models", {}).items():
         told = models.get("profile")
         if told and told["outcome"]:

@@ -104,7 +104,7 @@ class Runner:
         parts = parts or ProcessParts()
         self._settings = settings
         self._profiles = ProfileSwitch(RunningProfile(profile)) if updater is None else updater.profiles
-        self._profile = self._profiles.running.profile
+        self._profile = self._profiles.process.profile
         self._source = source
         self._updater = updater
         self._clock = clock or SteadyClock()
@@ -121,9 +121,10 @@ class Runner:
         new_boot_id = gateway_boot_ids(settings.gateway) if settings.gateway else random_boot_id
         self._host = Host(self._actions.start, self._meters, self._clock, new_boot_id)
         self._models = models_of(settings.devices, predictor, updater)
-        self._devices = self._make_devices(
-            self._profiles.running, {name: self._keeper.state(name) for name in settings.devices}
-        )
+        self._devices = {
+            name: self._make_device(name, self._profiles.running(name), self._keeper.state(name))
+            for name in settings.devices
+        }
         self._lose_states(spool)
         self._relearn = RelearnRequests(settings.state_dir, settings.devices, parts.disk)
         self._hand_over = HandOver(self._devices, settings.commit_interval_s, settings.row_wait_s)
@@ -205,39 +206,31 @@ class Runner:
         reporter = Reporter(sender, self._meters, self._profile, settings, self._extras, disk)
         return Writer(self._keeper, make, sender, reporter, settings, self._clock, self._release_left)
 
-    def _make_devices(self, runs: RunningProfile, states: Mapping[str, str | None]) -> dict[str, Device]:
-        """All devices under a profile, each with a new boot."""
-        keys, host = self._keys.identities, self._host
-        return {
-            name: Device(keys[name], runs.profile, self._models[name], host, state, runs.header)
-            for name, state in states.items()
-        }
+    def _make_device(self, name: str, runs: RunningProfile, state: str | None) -> Device:
+        """A device under a profile, with a new boot."""
+        identity, model = self._keys.identities[name], self._models[name]
+        return Device(identity, runs.profile, model, self._host, state, runs.header)
 
-    def _follow_profile(self, version: ProfileVersion) -> None:
-        """Between two windows: end all boots, and begin new ones under another version of the profile.
+    def _follow_profiles(self, wanted: Mapping[str, ProfileVersion]) -> None:
+        """Between two windows: end boots, and begin new ones under other versions of the profile.
 
         What a boot has sensed goes to the spool as it is, and is sealed as of that boot, whenever that is.
         """
-        for device in self._devices.values():
-            device.flush()
-        updates = [device.take_update() for device in self._devices.values()]
-        self._writer.submit(updates)
-        runs, states = (
-            RunningProfile(version.profile, version.number),
-            {u.device_id: u.state for u in updates},
-        )
-        try:
-            self._devices = self._make_devices(runs, states)
-        except Exception as exc:
-            log.exception("%s cannot be taken over: going on as before", version.name)
-            self._profiles.failed(version, f"{type(exc).__name__}: {exc}")
-            return
-        self._profile = version.profile
-        self._writer.follow(version.profile)
-        self._hand_over = HandOver(self._devices, self._settings.commit_interval_s, self._settings.row_wait_s)
-        self._hand_over.begin(time.monotonic())
-        self._profiles.taken_over(runs)
-        log.info("runs %s from here on", version.name)
+        for name, version in wanted.items():
+            self._devices[name].flush()
+            update = self._devices[name].take_update()
+            self._writer.submit([update])
+            runs = RunningProfile(version.profile, version.number)
+            try:
+                self._devices[name] = self._make_device(name, runs, update.state)
+            except Exception as exc:
+                log.exception("goes on as before, without %s", version.name, extra={"device_id": name})
+                self._profiles.failed(name, version, f"{type(exc).__name__}: {exc}")
+            else:
+                log.info("runs %s from here on", version.name, extra={"device_id": name})
+                self._profiles.taken_over(name, runs)
+        self._profile = self._profiles.process.profile
+        self._writer.follow(self._profile)
 
     def _may_send(self, device_id: str) -> bool:
         """Whether the device, and the gateway if there is one, has its key, and the cloud knows it."""
@@ -309,8 +302,8 @@ class Runner:
                 return
             if stop.is_set() or self._over(item):
                 return
-            if (version := self._profiles.wanted) is not None:
-                self._follow_profile(version)
+            if wanted := self._profiles.wanted:
+                self._follow_profiles(wanted)
             if isinstance(item, Window):
                 self._process(item, flat_out=flat_out)
             if not self._export_if_due(everything=flat_out) and isinstance(item, SourceWait):

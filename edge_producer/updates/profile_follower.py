@@ -43,7 +43,7 @@ class ProfileFollower:
     Args:
         device_id: The device.
         folder: Its own.
-        switch: What the process runs.
+        switch: What the devices of the process run.
         scored: Returns what scores the golden windows of the model in force.
         disk: Reads and writes the folder.
 
@@ -64,7 +64,7 @@ class ProfileFollower:
         self._switch = switch
         self._scored = scored
         self._disk = disk
-        self.record = load_record(folder, switch.running.profile.name, disk)
+        self.record = load_record(folder, switch.process.profile.name, disk)
         if (told := self.record.version) is not None:
             switch.tell(device_id, told)
 
@@ -93,25 +93,21 @@ class ProfileFollower:
         Raises:
             OSError: The disk does not take it.
         """
-        record, running = self.record, self._switch.running
+        record, running = self.record, self._switch.running(self._device_id)
         told = record.version
         if told is None or record.outcome not in (ProfileOutcome.ACCEPTED, ProfileOutcome.FAILED):
             return False
         if running.number == told.number and running.profile == told.profile:
-            later = ", ".join(self._switch.later)
+            later = ", ".join(self._switch.later(self._device_id))
             detail = f"from the next start on: {later}"[:500] if later else ""
             return self._save(replace(record, outcome=ProfileOutcome.APPLIED, attack=None, detail=detail))
-        if running.number > told.number and self._switch.wanted is None:  # for another of its devices
-            detail = f"its process runs {running.number} of it already"
-            return self._save(replace(record, outcome=ProfileOutcome.APPLIED, attack=None, detail=detail))
-        if self._switch.problem:
-            problem = self._switch.problem[:500]
-            return self._save(replace(record, outcome=ProfileOutcome.FAILED, detail=problem))
+        if problem := self._switch.problem(self._device_id):
+            return self._save(replace(record, outcome=ProfileOutcome.FAILED, detail=problem[:500]))
         return False
 
     def state(self) -> pb.ProfileState:
         """What every report says of the profile."""
-        running, record = self._switch.running, self.record
+        running, record = self._switch.running(self._device_id), self.record
         return pb.ProfileState(
             number=running.number,
             digest=hashlib.sha256(running.profile.canonical_form()).hexdigest(),
@@ -137,6 +133,7 @@ class ProfileFollower:
         """For the status file."""
         record = self.record
         return {
+            "number": self._switch.running(self._device_id).number,
             "wanted": 0 if record.told is None else record.told.statement.number,
             "outcome": record.outcome or "",
             "attack": record.attack or "",
@@ -145,7 +142,7 @@ class ProfileFollower:
         }
 
     def _facts(self, group: str) -> ProfileFacts:
-        running, record = self._switch.running, self.record
+        running, record = self._switch.running(self._device_id), self.record
         return ProfileFacts(
             device_id=self._device_id,
             group=group,
@@ -161,7 +158,7 @@ class ProfileFollower:
         newest = documents.bounds
         named = {v.statement.bounds for v in documents.versions} - {newest.seq}
         others = [newest.model_copy(update={"seq": seq}) for seq in sorted(named)]
-        running, channel = self._switch.running, documents.channel
+        running, channel = self._switch.running(self._device_id), documents.channel
         wanted = None if channel is None else channel.profiles.get(running.profile.name)
         told = None if wanted is None else wanted.for_device(self._device_id)
         changes = told is not None and told.number != running.number  # else nothing is to be scored
@@ -200,7 +197,7 @@ class ProfileFollower:
         """Persist a record; returns whether it is another one, and to be reported."""
         if record == self.record:
             return False
-        save_record(self._folder, self._switch.running.profile.name, record, self._disk)
+        save_record(self._folder, self._switch.process.profile.name, record, self._disk)
         self.record = record
         return report
 

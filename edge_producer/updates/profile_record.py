@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edge_producer.profile_switch import RunningProfile
+from edge_producer.profile_switch import ProfileSwitch, RunningProfile
 from schemas.durable import DISK, Disk
 from schemas.errors import DamagedLakeError, ProfileError, ProfileVersionError
 from schemas.profile import Profile
@@ -96,20 +96,20 @@ def save_record(folder: Path, name: str, record: ProfileRecord, disk: Disk) -> N
     disk.write(folder / FILE, with_digest(json.dumps(raw).encode()))
 
 
-def starting_profile(
+def starting_profiles(
     profile: Profile, folder: Path, devices: Sequence[str], disk: Disk = DISK
-) -> RunningProfile:
-    """What a process starts with: the highest version that one of its devices was told to run.
+) -> ProfileSwitch:
+    """What devices start with: the version that each was told to run, else the profile that was given.
 
     Args:
-        profile: The profile that was given, which runs where there is no such version.
+        profile: The profile that was given.
         folder: Folder of the devices' folders.
         devices: Ids of the devices.
         disk: Reads them.
     """
-    found = (load_record(folder / name, profile.name, disk).version for name in devices)
-    told = max((v for v in found if v is not None), key=lambda v: v.number, default=None)
-    return RunningProfile(profile) if told is None else RunningProfile(told.profile, told.number)
+    told = {name: load_record(folder / name, profile.name, disk).version for name in devices}
+    own = {name: RunningProfile(v.profile, v.number) for name, v in told.items() if v is not None}
+    return ProfileSwitch(RunningProfile(profile), own)
 
 
 def _read(path: Path, disk: Disk) -> dict[str, Any]:

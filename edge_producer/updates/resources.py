@@ -24,7 +24,7 @@ class UpdaterResources:
         available: Returns the bytes of memory that a trial may take.
         shadow_previous: Whether the earlier model goes on scoring in shadow after the watch.
         pace: How slow a download may be.
-        profiles: Which version of the profile the process runs.
+        profiles: Which version of the profile each device runs.
     """
 
     profile: Profile

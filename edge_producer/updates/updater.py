@@ -14,11 +14,10 @@ from typing import IO, Any
 
 from edge_producer.device_identity import DeviceIdentity, DeviceKeys, load_or_create
 from edge_producer.model_switch import ActiveModels, ModelSwitch
-from edge_producer.profile_switch import ProfileSwitch
 from edge_producer.settings import EdgeSettings
 from edge_producer.updates.agent import UpdateAgent
 from edge_producer.updates.gateway_membership import GatewayMembership
-from edge_producer.updates.profile_record import starting_profile
+from edge_producer.updates.profile_record import starting_profiles
 from edge_producer.updates.resources import UpdaterResources
 from edge_producer.updates.service_access import UpdaterOptions, has_joined
 from edge_producer.updates.slots import ModelSlots
@@ -56,7 +55,7 @@ class Updater:
 
     Attributes:
         agents: Updaters that have started, by device id.
-        profiles: Which version of the profile the process runs; the sensing loop goes by it.
+        profiles: Which version of the profile each device runs; the sensing loop goes by it.
 
     Raises:
         OperatorError: Another process updates these devices.
@@ -79,8 +78,8 @@ class Updater:
         self._threads: list[threading.Thread] = []
         self._joined: set[str] = set()
         self._keys_dir, self._keys, self._patient = settings.keys_dir, keys, patient
-        self.profiles = ProfileSwitch(starting_profile(profile, settings.updates_dir, settings.devices, disk))
-        shadows, running = settings.shadow_previous, self.profiles.running.profile
+        self.profiles = starting_profiles(profile, settings.updates_dir, settings.devices, disk)
+        shadows, running = settings.shadow_previous, self.profiles.process.profile
         resources = resources or UpdaterResources.of(running, shadow_previous=shadows)
         self._resources = replace(resources, profiles=self.profiles)
         self._options = UpdaterOptions(

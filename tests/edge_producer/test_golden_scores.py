@@ -1,4 +1,4 @@
-"""Ranges may change in place only where the golden windows of the model in force score the same to the bit."""
+"""Ranges may change in place only where golden windows of the model in force score the same to the bit."""
 
 import pytest
 

@@ -15,7 +15,7 @@ from model_service.trust.metadata import newer, sign, target_file
 from model_service.trust.profile_channels import publish_profile_channel
 from model_service.trust.profile_signing import sign_profile
 from model_service.trust.roles import ROLE_LIFETIME
-from schemas.cohorts import EVERYBODY, NOBODY
+from schemas.cohorts import EVERYBODY, NOBODY, SaltedShare
 from schemas.profile_channel import PROFILE_CHANNEL_ROLE, ProfileChannel, WantedVersion, profile_channel_path
 from schemas.updates import Attack, ProfileOutcome
 from tests.edge_producer.updater_rig import UpdaterRig, edge_settings, quick_machine
@@ -88,9 +88,8 @@ def start(tmp_path):
 
 
 def boundary(rig):
-    wanted = rig.updater.profiles.wanted
-    if wanted is not None:
-        rig.updater.profiles.taken_over(RunningProfile(wanted.profile, wanted.number))
+    for name, wanted in rig.updater.profiles.wanted.items():
+        rig.updater.profiles.taken_over(name, RunningProfile(wanted.profile, wanted.number))
 
 
 def followed(rig, outcome=ProfileOutcome.APPLIED, seq=None):
@@ -121,7 +120,7 @@ def test_a_pushed_version_is_applied_and_reported(cloud, start):
     cloud.name(cloud.sign_version(MACHINE))
     rig = start()
     followed(rig)
-    assert (rig.updater.profiles.running.number, rig.updater.profiles.running.profile) == (1, MACHINE)
+    assert (rig.updater.profiles.process.number, rig.updater.profiles.process.profile) == (1, MACHINE)
     two = cloud.sign_version(with_p(0.05), authority="operator")
     cloud.name(two)
     followed(rig, seq=2)
@@ -138,9 +137,9 @@ def test_a_process_starts_with_what_it_was_told_and_also_goes_on_without_a_netwo
     rig.drive(lambda: rig.agent.status["profile"]["outcome"] == "accepted", windows=False)
     cloud.down = True
     again = start()
-    assert again.updater.profiles.running.number == 2
-    assert again.updater.profiles.running.profile.filter.p == 0.05
-    assert start(quick_machine(silent_s=99.0)).updater.profiles.running.number == 2
+    assert again.updater.profiles.process.number == 2
+    assert again.updater.profiles.process.profile.filter.p == 0.05
+    assert start(quick_machine(silent_s=99.0)).updater.profiles.process.number == 2
 
 
 def test_only_what_a_device_is_told_is_taken_over_and_an_abort_leads_back(cloud, start):
@@ -150,10 +149,10 @@ def test_only_what_a_device_is_told_is_taken_over_and_an_abort_leads_back(cloud,
     followed(rig)
     cloud.name(two, baseline=one, cohort=EVERYBODY.model_copy(update={"share": 0.999999}))
     followed(rig, seq=2)
-    assert rig.updater.profiles.running.number == 2
+    assert rig.updater.profiles.process.number == 2
     cloud.name(two, baseline=one, cohort=NOBODY)
     assert "floor" not in followed(rig, seq=3)["detail"]
-    assert rig.updater.profiles.running.number == 1
+    assert rig.updater.profiles.process.number == 1
 
 
 def test_an_engines_key_alone_brings_no_version_that_nobody_signed(cloud, start):
@@ -164,7 +163,7 @@ def test_an_engines_key_alone_brings_no_version_that_nobody_signed(cloud, start)
     forged = one.model_copy(update={"number": 2, "follows": 1, "sha256": "0" * 64})
     cloud.name(forged, checked=False)
     assert "was named, but not sent" in attack(rig, Attack.MIX_AND_MATCH)
-    assert rig.updater.profiles.running.number == 1
+    assert rig.updater.profiles.process.number == 1
     assert reported(cloud)[-1].attack == Attack.MIX_AND_MATCH
 
 
@@ -174,7 +173,7 @@ def test_a_version_for_another_group_is_refused(cloud, start):
     cloud.name(other, checked=False)
     rig = start()
     assert "not for default" in attack(rig, Attack.MIX_AND_MATCH)
-    assert rig.updater.profiles.running.number == 0
+    assert rig.updater.profiles.process.number == 0
 
 
 def test_an_older_document_is_refused_and_a_restart_does_not_forget_it(cloud, start):
@@ -185,7 +184,7 @@ def test_an_older_document_is_refused_and_a_restart_does_not_forget_it(cloud, st
     cloud.name(one, seq=4, checked=False)
     rig = start()
     assert "came after 5" in attack(rig, Attack.REPLAYED_CHANNEL)
-    assert rig.updater.profiles.running.number == 2
+    assert rig.updater.profiles.process.number == 2
 
 
 def test_a_settled_version_is_left_for_no_lower_one(cloud, start):
@@ -195,7 +194,7 @@ def test_a_settled_version_is_left_for_no_lower_one(cloud, start):
     followed(rig)
     cloud.name(two, baseline=one, cohort=NOBODY)
     assert "lies below 2" in attack(rig, Attack.BELOW_FLOOR)
-    assert rig.updater.profiles.running.number == 2
+    assert rig.updater.profiles.process.number == 2
 
 
 def test_models_reach_a_device_that_refuses_every_profile(cloud, start):
@@ -206,15 +205,36 @@ def test_models_reach_a_device_that_refuses_every_profile(cloud, start):
     release = cloud.sign(candidate(1))
     cloud.instruct(release)
     rig.settle(release.version, 60)
-    assert rig.updater.profiles.running.number == 0
+    assert rig.updater.profiles.process.number == 0
 
 
 def test_a_device_that_cannot_begin_a_boot_says_so_and_goes_on(cloud, start):
     cloud.name(cloud.sign_version(MACHINE))
     rig = start()
     profiles = rig.updater.profiles
-    rig.drive(lambda: profiles.wanted is not None, windows=False)
-    profiles.failed(profiles.wanted, "ValueError: no")
+    rig.drive(lambda: profiles.wanted, windows=False)
+    profiles.failed("m-1", profiles.wanted["m-1"], "ValueError: no")
     rig.drive(lambda: rig.agent.status["profile"]["outcome"] == "failed", windows=False)
-    assert (profiles.wanted, profiles.running.number) == (None, 0)
+    assert (profiles.wanted, profiles.process.number) == ({}, 0)
     assert "ValueError: no" in rig.agent.status["profile"]["detail"]
+
+
+def test_devices_of_one_process_run_each_what_it_is_told(cloud, tmp_path):
+    cloud.join(tmp_path / "join", "m-1")
+    cloud.join(tmp_path / "join", "m-2")
+    one, two = cloud.sign_version(MACHINE), cloud.sign_version(with_p(0.05))
+    cloud.name(two, baseline=one, cohort=SaltedShare(devices=("m-2",)))
+    settings = edge_settings(tmp_path, ["m-1", "m-2"])
+    rig = UpdaterRig(settings, MACHINE)
+    try:
+
+        def all_applied():
+            boundary(rig)
+            return {a.status["profile"]["outcome"] for a in rig.updater.agents.values()} == {"applied"}
+
+        rig.drive(all_applied, windows=False)
+        profiles = rig.updater.profiles
+        assert {name: profiles.running(name).number for name in settings.devices} == {"m-1": 1, "m-2": 2}
+        assert profiles.process.number == 2
+    finally:
+        rig.close()

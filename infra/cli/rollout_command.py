@@ -93,7 +93,8 @@ def back(
     from model_service import rollout_summary
 
     found = look_up(ctx, lambda connection: rollout_summary.history(connection, group, 1000))
-    completed = [r for r in found if r["state"] in ("completed", "completed_partial")]
+    models = (r for r in found if r["kind"] == "model")  # a profile goes back by another push
+    completed = [r for r in models if r["state"] in ("completed", "completed_partial")]
     if not completed:
         raise RegistryError(f"no rollout of group {group} is in force: its devices run the factory's set")
     newest = max(completed, key=lambda r: float(r["updated_at"]))

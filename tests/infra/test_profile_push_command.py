@@ -47,6 +47,16 @@ def test_what_touches_safety_is_refused_without_the_policy_role(founded, tmp_pat
     assert founded.json("profile", "push", path, "--policy")["signed_by"] == "policy"
 
 
+def test_ranges_follow_where_golden_windows_of_the_model_in_force_score_the_same(founded, tmp_path):
+    range_ = "min = -200.0\nmax = 200.0"
+    wider = a_file(tmp_path, range_, f"{range_}\nusual_max = 50.0")
+    assert founded.json("profile", "push", wider)["version"] == "machine@2"
+    refused = founded("profile", "push", a_file(tmp_path, range_, "min = -0.001\nmax = 0.001"), "--policy")
+    assert refused.returncode == 1
+    assert "golden windows would score differently" in refused.stderr
+    assert "give the profile another name" in refused.stderr
+
+
 def test_bounds_are_shown_and_set(founded, tmp_path):
     assert founded.json("profile", "bounds")["seq"] == 1
     assert (

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from schemas.boot_ids import boot_tags
 from schemas.errors import MessageError
+from schemas.packed_arrow import is_packed_schema
 from stream_processors.ingest.admission import (
     EVENT_OF,
     Admitted,
@@ -28,6 +29,7 @@ from stream_processors.ingest.admission import (
 from stream_processors.ingest.boot_owners import BootOwners
 from stream_processors.ingest.known_headers import KnownHeaders
 from stream_processors.ingest.lanes import Lanes
+from stream_processors.ingest.packed_reader import PackedReader
 from stream_processors.ingest.sealed_rows import RowReader, RowSpan, SealedValue
 from stream_processors.job import RawMessage
 
@@ -90,12 +92,14 @@ class ReaderCaches:
 
     def __init__(self) -> None:
         self.headers = KnownHeaders()
-        self._readers: dict[str, RowReader] = {}
+        self._readers: dict[str, RowReader | PackedReader] = {}
 
-    def rows(self, fingerprint: str, schema: pa.Schema) -> RowReader:
+    def rows(self, fingerprint: str, schema: pa.Schema) -> RowReader | PackedReader:
         """The reader of a schema."""
         if fingerprint not in self._readers:
-            self._readers[fingerprint] = RowReader(schema)
+            self._readers[fingerprint] = (
+                PackedReader(schema) if is_packed_schema(schema) else RowReader(schema)
+            )
         return self._readers[fingerprint]
 
 

@@ -64,12 +64,18 @@ class Rates:
 
 def run(on: Stage, only: tuple[str, ...] = ()) -> list[Measured]:
     """Measure every size and the fleet's own traffic; print one table."""
-    names = only or (*(f"{n}{b}" for n in MESSAGES for b in ("", BACKLOG)), "fleet")
-    loads = [on.fleet if n == "fleet" else _of_size(n, on.effort.scale) for n in names]
+    names = only or (*(f"{n}{b}" for n in MESSAGES for b in ("", BACKLOG)), "fleet", "fleet-gateway")
+    loads = [_load(on, name) for name in names]
     rates = [_measure(on, load) for load in loads]
     head = ("rows/message", "B/row", "commits", "worker rows/CPU-s", *PEERS, *(f"/{p}" for p in PEERS))
     print(table(head, [_row(r) for r in rates]), flush=True)
     return [r.measured() for r in rates]
+
+
+def _load(on: Stage, name: str) -> Workload:
+    if name == "fleet-gateway":
+        return on.gateway_fleet
+    return on.fleet if name == "fleet" else _of_size(name, on.effort.scale)
 
 
 def _of_size(name: str, scale: float) -> Workload:

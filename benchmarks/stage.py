@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +35,7 @@ class Effort:
         runs: Of each timed scenario; the median counts.
         scale: Share of the full number of messages and windows.
         fleet_devices, fleet_s: Number of devices and seconds of the captured traffic.
+        gateway_s: Seconds of the traffic captured of as many devices behind one gateway: fewer messages.
         demo_s: Length of the demo that latency is measured in.
     """
 
@@ -42,10 +43,11 @@ class Effort:
     scale: float = 1.0
     fleet_devices: int = 200
     fleet_s: float = 40.0
+    gateway_s: float = 160.0
     demo_s: float = 60.0
 
 
-QUICK = Effort(runs=1, scale=0.2, fleet_devices=60, fleet_s=15.0, demo_s=30.0)
+QUICK = Effort(runs=1, scale=0.2, fleet_devices=60, fleet_s=15.0, gateway_s=30.0, demo_s=30.0)
 
 
 class Stage:
@@ -68,7 +70,12 @@ class Stage:
     @cached_property
     def fleet(self) -> Workload:
         """What a fleet like the demo's sends at its own pace: all topics, in log order; captured once."""
-        return _capture(self)
+        return _capture(self, "fleet", self.effort.fleet_s)
+
+    @cached_property
+    def gateway_fleet(self) -> Workload:
+        """The same where one gateway sends for all of them, as the demo's sites do."""
+        return _capture(self, "fleet-gateway", self.effort.gateway_s, "gateway-1")
 
 
 @contextmanager
@@ -80,15 +87,16 @@ def stage(effort: Effort) -> Iterator[Stage]:
             yield Stage(effort, broker.bootstrap_servers, folder)
 
 
-def _capture(on: Stage) -> Workload:
+def _capture(on: Stage, name: str, seconds: float, gateway: str = "") -> Workload:
     namespace, devices = on.namespace(), tuple(f"machine-{i:03d}" for i in range(on.effort.fleet_devices))
-    lake = Lake.open(on.folder / "capture-lake")
+    lake = Lake.open(on.folder / f"{name}-capture-lake")
     lake.ensure_fixed_tables()
-    edge = EdgeProcess(_fleet(on, namespace, devices), on.folder / "edge", on.folder)
+    spec = replace(_fleet(on, namespace, devices, seconds), name=name, gateway=gateway)
+    edge = EdgeProcess(spec, on.folder / f"{name}-edge", on.folder)
     edge.register(lake, machine())
     edge.start()
     try:
-        until(lambda: edge.child.exit_code is not None, "the fleet to end", on.effort.fleet_s + 120)
+        until(lambda: edge.child.exit_code is not None, "the fleet to end", seconds + 120)
     finally:
         edge.stop()
     if edge.child.exit_code != 0:
@@ -99,12 +107,11 @@ def _capture(on: Stage) -> Workload:
     base = {t.named(namespace): t.base for t in DEVICE_TOPICS}
     messages = [SealedMessage(base[m.topic], m.key or b"", m.headers, m.value or b"") for m in found]
     rows = sum(int(dict(m.headers)["n_rows"]) for m in messages)
-    return Workload("fleet", messages, rows, list(DeviceRegistry(lake).keys().values()))
+    return Workload(name, messages, rows, list(DeviceRegistry(lake).keys().values()))
 
 
-def _fleet(on: Stage, namespace: str, devices: tuple[str, ...]) -> EdgeSpec:
+def _fleet(on: Stage, namespace: str, devices: tuple[str, ...], seconds: float) -> EdgeSpec:
     """The demo's changes without the network cut: one device in twenty wears out, most are recalibrated."""
-    seconds = on.effort.fleet_s
     injections = (
         Injection(kind="bearing_wear", start_s=0.2 * seconds, ramp_s=5.0, devices=devices[::20]),
         Injection(kind="recalibration", start_s=0.5 * seconds, channel="temperature", offset=6.0, share=0.8),

@@ -6,6 +6,7 @@ renamed or retyped. Events that the cloud derives carry an ``event_id`` that a r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Literal, TypeVar
 
@@ -21,6 +22,7 @@ from pydantic import (
 
 from schemas.drift_vocabulary import DriftKind, drift_kind
 from schemas.errors import DecodeError
+from schemas.lz4_block import pack, unpack
 from schemas.row_schemas import END_YEAR, FIRST_YEAR
 
 
@@ -39,6 +41,12 @@ Int32 = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
+JSON_SCHEMA = "json"
+"""Header ``schema`` of a message that is one event."""
+JSON_LINES_SCHEMA = "json-lines"
+"""Of one that is several events of one kind: lines, packed as one lz4 block."""
+MAX_EVENTS = 4096
+"""Most events in one message."""
 MAX_EVENT_BYTES = 64 * 1024
 """Longest JSON of an event; a hundred times what any event of ours has."""
 _ERRORS_SHOWN = 20
@@ -84,7 +92,9 @@ class Label(Event):
 
 
 class DeviceState(Event):
-    """A device's report on itself. Its topic is compacted: the newest report of each device is kept.
+    """A device's report on itself. A gateway sends those of all its devices in one message.
+
+    The topic is compacted: the newest message of each producer is kept.
 
     Attributes:
         absurd_channel: Channel that lost the most samples to values outside its range, if it lost more than
@@ -189,3 +199,26 @@ def parse_event(kind: type[E], value: bytes) -> E:
         errors = exc.errors(include_url=False)[:_ERRORS_SHOWN]
         keys = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['msg']}" for e in errors)
         raise DecodeError(f"not a {kind.__name__}: {keys}") from exc
+
+
+def encode_events(events: Sequence[bytes]) -> tuple[bytes, int]:
+    """Several events, each as JSON without line breaks, as the value of one message.
+
+    Returns:
+        The packed bytes and their length before.
+    """
+    raw = b"\n".join(events)
+    return pack(raw), len(raw)
+
+
+def decode_events(value: bytes, raw_bytes: int, n: int) -> list[bytes]:
+    """The JSON of each event in the value of a message.
+
+    Raises:
+        DecodeError: It holds no such block, or not ``n`` events.
+    """
+    raw = unpack(value, raw_bytes)
+    lines = raw.count(b"\n") + 1
+    if lines != n or n > MAX_EVENTS:
+        raise DecodeError(f"the value holds {lines} events, n_rows is {n}; at most {MAX_EVENTS}")
+    return raw.split(b"\n")

@@ -17,7 +17,8 @@ def is_packed_schema(schema: pa.Schema) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _layout_of(schema: pa.Schema) -> RowLayout:
+def layout_of(schema: pa.Schema) -> RowLayout:
+    """The layout that rows of this schema are packed by."""
     columns = tuple(Column(f.name, Kind(str(f.type)), "", f.nullable) for f in schema)
     return RowLayout(columns, {k.decode(): v.decode() for k, v in (schema.metadata or {}).items()})
 
@@ -29,6 +30,13 @@ def unpacked_batch(raw: bytes, schema: pa.Schema) -> pa.RecordBatch:
         ValueError: They are none of this schema, or would take too much.
         pyarrow.ArrowException: They hold what Arrow refuses.
     """
-    rows = unpack_rows(raw, _layout_of(schema))
-    plain = RowBatch(rows.layout, rows.columns, rows.num_rows).serialize()
-    return pa.ipc.read_record_batch(pa.ipc.read_message(plain), schema)
+    return arrow_rows(unpack_rows(raw, layout_of(schema)), schema)
+
+
+def arrow_rows(rows: RowBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Rows as an Arrow batch.
+
+    Raises:
+        pyarrow.ArrowException: They hold what Arrow refuses.
+    """
+    return pa.ipc.read_record_batch(pa.ipc.read_message(rows.serialize()), schema)

@@ -42,8 +42,9 @@ MAX_UNPACKED = 16 * 1024 * 1024
 MAX_TEXT = 1024
 _MISSING = 0x80
 _MARK_BYTES = 2
-_INTEGERS = {Kind.INT8: "<i1", Kind.INT32: "<i4", Kind.INT64: "<i8", Kind.TIME: "<i8"}
-_FLOATS = {Kind.FLOAT32: "<f4", Kind.FLOAT64: "<f8"}
+INTEGERS = {Kind.INT8: "<i1", Kind.INT32: "<i4", Kind.INT64: "<i8", Kind.TIME: "<i8"}
+FLOATS = {Kind.FLOAT32: "<f4", Kind.FLOAT64: "<f8"}
+"""How numbers of each kind lie in memory."""
 _Ints = NDArray[np.int64]
 
 
@@ -71,13 +72,13 @@ def is_packed(data: bytes) -> bool:
 
 def is_of(data: bytes, layout: RowLayout) -> bool:
     """Whether packed rows were packed with the texts that this layout knows."""
-    return data[1 : 1 + _MARK_BYTES] == _mark(layout)
+    return data[1 : 1 + _MARK_BYTES] == mark_of(layout)
 
 
 def pack_rows(batch: RowBatch) -> bytes:
     """The rows, packed; their layout has the key ``packing``."""
-    known = _known(batch.layout)
-    parts = [bytes([VERSION]), _mark(batch.layout), varints([batch.num_rows])]
+    known = known_texts(batch.layout)
+    parts = [bytes([VERSION]), mark_of(batch.layout), varints([batch.num_rows])]
     for column, values in zip(batch.layout.columns, batch.columns, strict=True):
         parts.append(_packed(column.kind, values, batch.num_rows, known.get(column.name, ())))
     return b"".join(parts)
@@ -101,12 +102,12 @@ def unpack_rows(data: bytes, layout: RowLayout) -> RowBatch:
     reader = Bytes(data)
     if reader.byte() != VERSION:
         raise ValueError("packed in another way")
-    if reader.take(_MARK_BYTES) != _mark(layout):
+    if reader.take(_MARK_BYTES) != mark_of(layout):
         raise ValueError("packed with other known texts")
     rows = reader.number()
     if rows > MAX_ROWS:
         raise ValueError(f"{rows} rows; at most {MAX_ROWS}")
-    known, budget = _known(layout), _Budget(MAX_UNPACKED)
+    known, budget = known_texts(layout), _Budget(MAX_UNPACKED)
     columns = [_read(c.kind, reader, rows, known.get(c.name, ()), budget) for c in layout.columns]
     reader.end()
     return RowBatch(layout, columns, rows)
@@ -124,18 +125,19 @@ class _Budget:
             raise ValueError(f"it would unpack to more than {MAX_UNPACKED} bytes")
 
 
-def _mark(layout: RowLayout) -> bytes:
+def mark_of(layout: RowLayout) -> bytes:
     """Tells layouts apart whose known texts differ: a number into another list would be another text."""
     return (zlib.crc32(layout.metadata.get(KNOWN, "").encode()) & 0xFFFF).to_bytes(_MARK_BYTES, "little")
 
 
 @lru_cache(maxsize=64)
-def _known_texts(text: str) -> dict[str, tuple[str, ...]]:
+def _listed(text: str) -> dict[str, tuple[str, ...]]:
     return {name: tuple(values) for name, values in json.loads(text).items()}
 
 
-def _known(layout: RowLayout) -> dict[str, tuple[str, ...]]:
-    return _known_texts(layout.metadata.get(KNOWN, "{}"))
+def known_texts(layout: RowLayout) -> dict[str, tuple[str, ...]]:
+    """Texts that need not be sent, by the name of their column."""
+    return _listed(layout.metadata.get(KNOWN, "{}"))
 
 
 # Packing ---------------------------------------------------------------------------------------------------
@@ -159,7 +161,7 @@ def _body(kind: Kind, values: ColumnValues, rows: int, known: Sequence[str]) -> 
         plain = np.where(values.valid, plain, plain.dtype.type(0))
     if kind is Kind.BOOL:
         return Form.WHOLE, np.packbits(plain, bitorder="little").tobytes()
-    if kind in _INTEGERS:
+    if kind in INTEGERS:
         return _integers(plain.astype(np.int64))
     return _floats(plain)
 
@@ -235,12 +237,12 @@ def _read(kind: Kind, data: Bytes, rows: int, known: Sequence[str], budget: _Bud
         return _nothing(kind, rows, valid)
     if kind is Kind.TEXT:
         return _read_texts(form, data, rows, known, budget, valid)
-    if kind in _INTEGERS:
+    if kind in INTEGERS:
         budget.take(8 * rows)
-        return ColumnValues(valid, _narrowed(_read_integers(form, data, rows), _INTEGERS[kind]))
-    if kind in _FLOATS:
+        return ColumnValues(valid, _narrowed(_read_integers(form, data, rows), INTEGERS[kind]))
+    if kind in FLOATS:
         budget.take(8 * rows)
-        return ColumnValues(valid, _read_floats(form, data, rows, np.dtype(_FLOATS[kind])))
+        return ColumnValues(valid, _read_floats(form, data, rows, np.dtype(FLOATS[kind])))
     if form != Form.WHOLE:
         raise ValueError(f"no column of {kind} is written as {form}")
     if kind is Kind.BOOL:
@@ -252,8 +254,8 @@ def _read(kind: Kind, data: Bytes, rows: int, known: Sequence[str], budget: _Bud
 def _nothing(kind: Kind, rows: int, valid: NDArray[np.bool_] | None) -> ColumnValues:
     if kind is Kind.BOOL:
         return ColumnValues(valid, np.zeros(rows, bool))
-    if kind in _INTEGERS or kind in _FLOATS:
-        return ColumnValues(valid, np.zeros(rows, {**_INTEGERS, **_FLOATS}[kind]))
+    if kind in INTEGERS or kind in FLOATS:
+        return ColumnValues(valid, np.zeros(rows, {**INTEGERS, **FLOATS}[kind]))
     dtype = {Kind.INT64_LIST: "<i8", Kind.FLOAT64_LIST: "<f8"}.get(kind, "u1")
     return ColumnValues(valid, np.zeros(0, dtype), np.zeros(rows + 1, "<i4"))
 

@@ -233,9 +233,9 @@ class Outbox:
             if quota.left > 0:
                 self.queue(quota.take(self._sealer.summaries_of(group)))
         self._seal_books(now_s, quota, pace, settled_only=settled_only)
-        for device, event in states.items():
-            if quota.left > 0 and self._is_admitted(device):
-                self.queue(quota.take([self._sealer.device_state(device, event)]))
+        for group in self._sealer.together([d for d in states if self._is_admitted(d)]):
+            if quota.left > 0:
+                self.queue(quota.take(self._sealer.device_states({d: states[d] for d in group})))
         quota.spend(round((1 - BACKLOG_SHARE) * self._settings.max_in_flight))
         for group in self._sealer.together([d for d in devices if oldest[d] < fresh_from_s]):
             self._seal_rows(group, Lane.BACKLOG, (-_FOREVER, fresh_from_s), _FOREVER, quota)

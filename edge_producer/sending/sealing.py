@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 from edge_producer.books import BookKey, books_batch
+from edge_producer.sending.sealed_payload import Payload, state_payloads
 from edge_producer.sending.topic_limits import wire_size
 from edge_producer.sensed_rows import StoredRow, wire_batch
 from edge_producer.spool.spool import Spool
@@ -30,6 +31,7 @@ from schemas.envelope import (
     read_envelope,
     seal,
 )
+from schemas.events import JSON_LINES_SCHEMA, JSON_SCHEMA, decode_events
 from schemas.lz4_block import unpack
 from schemas.packed_rows import read_rows
 from schemas.packed_schemas import PACKED_BOOKS_LAYOUT, packed_summary_layout
@@ -50,11 +52,9 @@ from schemas.topics import (
     SUMMARY,
     TELEMETRY,
     Lane,
-    Topic,
 )
 from schemas.version_names import VersionHeader
 
-JSON_SCHEMA = "json"
 SUMMARIES_PER_MESSAGE = 64
 LARGEST_PATH_BYTES = 150
 """Bytes on the wire of the longest header ``path``."""
@@ -62,17 +62,6 @@ _LARGEST = 10**9
 """Number that the room for headers is counted with."""
 _LENGTHS = 8
 """Bytes by which the lengths of value and record may be longer than those of an empty message."""
-
-
-@dataclass(frozen=True)
-class _Payload:
-    topic: Topic
-    lane: Lane
-    schema: str
-    value: bytes
-    n_rows: int
-    raw_bytes: int
-    version: VersionHeader | None = None
 
 
 class _Share(NamedTuple):
@@ -160,13 +149,18 @@ class Sealer:
 
     def alert(self, device: int, event: bytes) -> StoredMessage:
         """Seal the JSON of an urgent decision."""
-        payload = _Payload(ALERT, Lane.ALERT, JSON_SCHEMA, event, 1, len(event))
+        payload = Payload(ALERT, Lane.ALERT, JSON_SCHEMA, event, 1, len(event))
         return self._store(self._sender_of(device), payload)
 
-    def device_state(self, device: int, event: bytes) -> StoredMessage:
-        """Seal the JSON of a device-state event."""
-        payload = _Payload(DEVICE_STATE, Lane.STATE, JSON_SCHEMA, event, 1, len(event))
-        return self._store(self._sender_of(device), payload)
+    def device_states(self, states: Mapping[int, bytes]) -> list[StoredMessage]:
+        """Seal the JSON of device-state events: those of a gateway's devices together."""
+        if self._gateway is not None:
+            return self._states(self._gateway, list(states.values()))
+        return [m for device, event in states.items() for m in self._states(device, [event])]
+
+    def _states(self, producer: int, events: Sequence[bytes]) -> list[StoredMessage]:
+        room = self._room(_Share(producer), DEVICE_STATE.base, Lane.STATE, JSON_LINES_SCHEMA)
+        return [self._store(producer, payload) for payload in state_payloads(events, room)]
 
     def rows(self, device: int, lane: Lane, rows: Sequence[StoredRow]) -> list[StoredMessage]:
         """Seal telemetry rows of one device, in several messages if need be."""
@@ -200,7 +194,7 @@ class Sealer:
         """
         schema, stored, start = self._wire.fingerprint, [], 0
         for value, n_rows, raw in self._cut(share, TELEMETRY.base, lane, schema, batch):
-            payload = _Payload(TELEMETRY, lane, schema, value, n_rows, raw, share.version)
+            payload = Payload(TELEMETRY, lane, schema, value, n_rows, raw, share.version)
             stored.append(self._store(share.producer, payload, Counter(books[start : start + n_rows])))
             start += n_rows
         return stored
@@ -228,7 +222,7 @@ class Sealer:
     def _summary_rows(self, producer: int, batch: RowBatch) -> list[StoredMessage]:
         schema = batch.layout.fingerprint
         return [
-            self._store(producer, _Payload(SUMMARY, Lane.SUMMARY, schema, value, n_rows, raw))
+            self._store(producer, Payload(SUMMARY, Lane.SUMMARY, schema, value, n_rows, raw))
             for value, n_rows, raw in self._cut(_Share(producer), SUMMARY.base, Lane.SUMMARY, schema, batch)
         ]
 
@@ -252,7 +246,7 @@ class Sealer:
                 self._spool.count({"moments_dropped": 1})
                 bare = lines[0]._replace(line=lines[0].line._replace(moments=None))
                 return self._statements(producer, [bare], now_s)
-        payload = _Payload(BOOKS, Lane.BOOKS, schema, value, len(lines), raw_bytes)
+        payload = Payload(BOOKS, Lane.BOOKS, schema, value, len(lines), raw_bytes)
         stored = self._store(producer, payload)
         self._spool.books.stated(lines, stored.id, now_s)
         return [stored]
@@ -263,12 +257,13 @@ class Sealer:
         Only for a message that cannot be in the broker's log: else its rows would be there twice.
         """
         found = self._spool.messages.read(id_)
-        if found is None or found.topic not in (TELEMETRY.base, SUMMARY.base, BOOKS.base):
+        if found is None or found.topic not in (TELEMETRY.base, SUMMARY.base, BOOKS.base, DEVICE_STATE.base):
             return None
         envelope, _ = read_envelope(found.key, found.headers)
         producer = self._spool.devices[envelope.producer]
-        if found.topic == BOOKS.base:
-            return self._restate(id_, envelope)
+        anew = {DEVICE_STATE.base: self._states_anew, BOOKS.base: self._restate}.get(found.topic)
+        if anew is not None:
+            return anew(id_, found.value, envelope)
         layout = self._wires[found.topic].get(envelope.schema)
         if layout is None or envelope.n_rows < 2:
             return None
@@ -282,7 +277,17 @@ class Sealer:
             return self._telemetry(_Share(producer, envelope.version), envelope.lane, batch, lines)
         return self._summary_rows(producer, batch)
 
-    def _restate(self, id_: int, envelope: Envelope) -> list[StoredMessage] | None:
+    def _states_anew(self, id_: int, value: bytes, envelope: Envelope) -> list[StoredMessage] | None:
+        """States that went together, in two messages."""
+        if envelope.n_rows < 2:
+            return None
+        events = decode_events(value, envelope.raw_bytes, envelope.n_rows)
+        self._spool.messages.remove(id_)
+        self._spool.count({"messages_resealed": 1})
+        producer, half = self._spool.devices[envelope.producer], len(events) // 2
+        return [*self._states(producer, events[:half]), *self._states(producer, events[half:])]
+
+    def _restate(self, id_: int, _value: bytes, envelope: Envelope) -> list[StoredMessage] | None:
         """Have the lines of a message on the books stated anew, with what they count by then."""
         if envelope.n_rows < 2 and not self._spool.books.has_moments(id_):
             return None
@@ -339,14 +344,14 @@ class Sealer:
         """Bytes that a value may have."""
         around = self._around.get((*share, lane, schema))
         if around is None:
-            largest = _Payload(TELEMETRY, lane, schema, b"", _LARGEST, _LARGEST, share.version)
+            largest = Payload(TELEMETRY, lane, schema, b"", _LARGEST, _LARGEST, share.version)
             envelope = self._envelope(share.producer, largest, _LARGEST)
             around = wire_size(blank_message(topic, envelope)) + _LENGTHS
             self._around[*share, lane, schema] = around
         return self._limit(topic) - around
 
     def _store(
-        self, producer: int, payload: _Payload, books: Mapping[int, int] | None = None
+        self, producer: int, payload: Payload, books: Mapping[int, int] | None = None
     ) -> StoredMessage:
         number, lane = self._spool.messages.next_no(producer, payload.lane), payload.lane
         envelope = self._envelope(producer, payload, number)
@@ -359,7 +364,7 @@ class Sealer:
             self._turn[producer][stored.id] = replace(message, value=b"")
         return stored
 
-    def _envelope(self, producer: int, payload: _Payload, number: int) -> Envelope:
+    def _envelope(self, producer: int, payload: Payload, number: int) -> Envelope:
         return Envelope(
             schema=payload.schema,
             profile=self._profile.name,

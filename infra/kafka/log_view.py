@@ -15,6 +15,7 @@ from feature_store.lake_registry import ProfileRegistry
 from infra.kafka.kafka_admin import LogMessage
 from schemas.envelope import Headers, decode_rows, read_envelope
 from schemas.errors import MessageError, RejectedError, SignatureError
+from schemas.events import JSON_LINES_SCHEMA, JSON_SCHEMA, decode_events
 from schemas.topics import ALL_TOPICS, DEAD_LETTER, DEVICE_TOPICS
 from stream_processors.engine.letters import ORIGINAL_HEADER
 from stream_processors.refused_messages import SUMMED
@@ -76,8 +77,11 @@ def _device_message(message: LogMessage, registry: ProfileRegistry) -> dict[str,
     try:
         envelope, _ = read_envelope(message.key, message.headers)
         shown: dict[str, Any] = {"envelope": {**envelope._asdict(), "digest": envelope.digest.hex()}}
-        if envelope.schema == "json":
+        if envelope.schema == JSON_SCHEMA:
             return shown | {"value": event(value)}
+        if envelope.schema == JSON_LINES_SCHEMA:
+            lines = decode_events(value, envelope.raw_bytes, envelope.n_rows)
+            return shown | {"values": [event(line) for line in lines]}
         rows = decode_rows(value, envelope.raw_bytes, registry.wire(envelope.schema).schema)
         return shown | {"rows": [plain(row) for row in rows.to_pylist()]}
     except MessageError as exc:

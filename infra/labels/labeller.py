@@ -18,12 +18,11 @@ from infra.labels.label_outbox import LabelOutbox, PendingLabel, open_outbox
 from schemas.boot_ids import GATEWAY
 from schemas.envelope import Envelope, SealedMessage, seal
 from schemas.errors import StackError
-from schemas.events import Label
+from schemas.events import JSON_SCHEMA, Label
 from schemas.topics import LABEL, Lane
 
 SIGNER = "labeller"
 """Producer id of the local stack's source of labels."""
-JSON_SCHEMA = "json"
 _POLL_S = 0.25
 _LAND_S = 60.0
 

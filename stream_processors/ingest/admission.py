@@ -23,7 +23,15 @@ from schemas.envelope import (
     verify_signed,
 )
 from schemas.errors import ClonedIdentityError, DecodeError, MessageError, SignatureError
-from schemas.events import Alert, DeviceState, Label, parse_event
+from schemas.events import (
+    JSON_LINES_SCHEMA,
+    JSON_SCHEMA,
+    Alert,
+    DeviceState,
+    Label,
+    decode_events,
+    parse_event,
+)
 from schemas.profile import Profile
 from schemas.topics import ALERT, BOOKS, DEVICE_STATE, LABEL, LANES_OF, SUMMARY, TELEMETRY
 from schemas.version_names import VersionHeader
@@ -34,7 +42,6 @@ from stream_processors.job import RawMessage
 from stream_processors.refused_messages import LARGEST_KEY_BYTES, LetterLimits
 from stream_processors.unread_range import UnreadRange
 
-JSON_SCHEMA = "json"
 ROWS_OF = {TELEMETRY.base: b"telemetry", SUMMARY.base: b"summaries", BOOKS.base: b"books"}
 """Kind of rows, as their schema's metadata has it, by topic."""
 EVENT_OF: dict[str, type[Alert] | type[Label] | type[DeviceState]] = {
@@ -124,16 +131,21 @@ class Admitted(NamedTuple):
     """A message whose origin, bytes and number are verified.
 
     Attributes:
-        rows: Decoded rows; None for a JSON event.
-        event: The JSON event; None for rows.
-        foreign: Rows that a gateway may not send, by number, and why; None: it may send all.
+        rows: Decoded rows; None for JSON events.
+        events: The JSON events; none for rows.
+        foreign: Rows or events that a gateway may not send, by number, and why; None: it may send all.
     """
 
     message: RawMessage
     envelope: Envelope
     rows: RowSpan | None = None
-    event: Alert | Label | DeviceState | None = None
+    events: tuple[Alert | Label | DeviceState, ...] = ()
     foreign: Mapping[int, MessageError] | None = None
+
+    @property
+    def n(self) -> int:
+        """Rows, or events, inside."""
+        return self.rows.n if self.rows is not None else len(self.events)
 
 
 class Claimed(NamedTuple):
@@ -263,6 +275,8 @@ def open_message(
         rows = pa.Table.from_batches([_open_rows(message, envelope, directory)])
         foreign = owners.check_rows(rows, device, hop_s)
         return Admitted(message, envelope, RowSpan(rows, 0, rows.num_rows), foreign=foreign or None)
+    if message.topic == DEVICE_STATE.base and envelope.schema == JSON_LINES_SCHEMA:
+        return _open_states(message, envelope, device, owners, hop_s)
     if envelope.schema != JSON_SCHEMA or envelope.n_rows != 1:
         raise DecodeError(f"{message.topic} carries one JSON event a message")
     event = parse_event(kind, message.value)
@@ -270,7 +284,24 @@ def open_message(
         _check_label(event, device)
     else:
         owners.check_event(event, device, hop_s)
-    return Admitted(message, envelope, event=event)
+    return Admitted(message, envelope, events=(event,))
+
+
+def _open_states(
+    message: RawMessage, envelope: Envelope, device: KnownDevice, owners: BootOwners, hop_s: float
+) -> Admitted:
+    """States of several devices, which their gateway sends together."""
+    lines = decode_events(message.value, envelope.raw_bytes, envelope.n_rows)
+    events = tuple(parse_event(DeviceState, line) for line in lines)
+    foreign: dict[int, MessageError] = {}
+    for number, event in enumerate(events):
+        try:
+            owners.check_event(event, device, hop_s)
+        except MessageError as exc:
+            foreign[number] = exc
+    if len(foreign) == len(events):
+        raise foreign[0]
+    return Admitted(message, envelope, events=events, foreign=foreign or None)
 
 
 def _check_label(label: Label, producer: KnownDevice) -> None:
@@ -289,7 +320,7 @@ def wire_schema_of(topic: str, envelope: Envelope, directory: DeviceDirectory) -
     Raises:
         MessageError: Unknown schema, or one of another topic or profile.
     """
-    if envelope.schema == JSON_SCHEMA:
+    if envelope.schema in (JSON_SCHEMA, JSON_LINES_SCHEMA):
         raise DecodeError(f"{topic} carries rows, not JSON")
     schema = directory.wire_schema(envelope.schema)
     meta = schema.metadata or {}

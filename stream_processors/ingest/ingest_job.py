@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pyarrow as pa
 
@@ -19,14 +18,12 @@ from schemas.errors import (
     ProfileVersionError,
     UnknownVersionError,
 )
-from schemas.events import Alert, DeviceState, Label
 from schemas.tables import (
     ALERTS,
     BOOKS,
     DEVICE_STATES,
     LABELS,
     LANE_GAPS,
-    PROFILE,
     QUARANTINE,
     SUMMARIES,
     telemetry_table_name,
@@ -34,7 +31,7 @@ from schemas.tables import (
 from schemas.version_names import VersionHeader
 from stream_processors.ingest.admission import Admitted, Claimed, DeviceDirectory, is_duplicate
 from stream_processors.ingest.boot_owners import BootOwners
-from stream_processors.ingest.landing import Landed, land_statements, land_telemetry, provenance
+from stream_processors.ingest.landing import land_events, land_statements, land_telemetry
 from stream_processors.ingest.lane_gaps import lane_gaps
 from stream_processors.ingest.lanes import Lanes
 from stream_processors.ingest.opened_batch import OpenedMessage, ReaderCaches, opened
@@ -219,7 +216,7 @@ class Ingest:
         work.counters[topic, "received_rows"] += sum(a.envelope.n_rows for a in group)
         if topic in EVENTS:
             schema, table = EVENTS[topic]
-            landed = Landed(_event_rows(profile_name, group, schema), QUARANTINE.schema.empty_table())
+            landed = land_events(group, schema, profile_name)
         elif topic in STATEMENTS:
             schema, table = STATEMENTS[topic]
             landed = land_statements(group, schema, profile_name)
@@ -257,22 +254,3 @@ def _groups(admitted: list[Admitted]) -> Mapping[_Group, list[Admitted]]:
         envelope = item.envelope
         groups[item.message.topic, envelope.profile, envelope.schema, envelope.version].append(item)
     return groups
-
-
-def _event_rows(profile: str, group: list[Admitted], schema: pa.Schema) -> pa.Table:
-    flat = [_flat(a.event) for a in group if a.event is not None]
-    columns = provenance(group) | {PROFILE.name: pa.repeat(pa.scalar(profile), len(group))}
-    arrays = [
-        columns[f.name] if f.name in columns else pa.array([row[f.name] for row in flat], f.type)
-        for f in schema
-    ]
-    return pa.table(arrays, schema=schema)
-
-
-def _flat(event: Alert | Label | DeviceState) -> dict[str, Any]:
-    row = event.model_dump()
-    if isinstance(event, Alert):
-        row["features"] = json.dumps(event.features)
-    elif isinstance(event, Label):
-        row["labelled_at"] = row.pop("known_at")
-    return row

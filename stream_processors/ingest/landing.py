@@ -9,11 +9,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from schemas.events import Alert, DeviceState, Label
 from schemas.profile import Profile
 from schemas.row_schemas import CONTEXT, END_YEAR, FIRST_YEAR, RULES, TIME, Reason
 from schemas.tables import PROFILE, PROVENANCE, QUARANTINE, telemetry_table
@@ -52,11 +54,11 @@ class _Verdicts:
         self.good = np.ones(n, dtype=bool)
         self._why: dict[int, tuple[str, str]] = {}
         start = 0
-        for message in messages:  # rows that the gateway which sent them may not send
+        for message in messages:  # what the gateway which sent it may not send
             for row, error in (message.foreign or {}).items():
                 self._why[start + row] = (type(error).__name__, str(error))
                 self.good[start + row] = False
-            start += message.rows.n if message.rows is not None else 0
+            start += message.n
 
     def refuse(self, bad: np.ndarray, why: str) -> None:
         """Refuse rows for what they hold."""
@@ -71,7 +73,7 @@ class _Verdicts:
 
 def provenance(messages: Sequence[Admitted]) -> dict[str, pa.Array]:
     """Columns known_at, _partition, _offset and _row of the rows of these messages, in order."""
-    counts = np.array([m.rows.n if m.rows is not None else 1 for m in messages])
+    counts = np.array([m.n for m in messages])
     raw = [m.message for m in messages]
     known_at = np.array([m.appended_us for m in raw], dtype="int64")
     starts = np.repeat(np.cumsum(counts) - counts, counts)
@@ -106,6 +108,25 @@ def land_telemetry(messages: Sequence[Admitted], profile: Profile) -> Landed:
     columns["featureset"] = _constant(_meta(table.schema, "featureset"), table.num_rows)
     columns["extra"] = _extra(columns, profile, table.num_rows)
     return _split(columns, telemetry_table(profile).schema, verdicts, messages)
+
+
+def land_events(messages: Sequence[Admitted], schema: pa.Schema, profile: str) -> Landed:
+    """JSON events: provenance added."""
+    flat = [_flat(event) for message in messages for event in message.events]
+    columns = provenance(messages) | {PROFILE.name: _constant(profile, len(flat))}
+    columns |= {
+        f.name: pa.array([row[f.name] for row in flat], f.type) for f in schema if f.name not in columns
+    }
+    return _split(columns, schema, _Verdicts(messages, len(flat)), messages)
+
+
+def _flat(event: Alert | Label | DeviceState) -> dict[str, Any]:
+    row = event.model_dump()
+    if isinstance(event, Alert):
+        row["features"] = json.dumps(event.features)
+    elif isinstance(event, Label):
+        row["labelled_at"] = row.pop("known_at")
+    return row
 
 
 def land_statements(messages: Sequence[Admitted], schema: pa.Schema, profile: str) -> Landed:

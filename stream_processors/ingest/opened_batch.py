@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from schemas.boot_ids import boot_tags
 from schemas.errors import MessageError
+from schemas.packed_arrow import is_packed_schema
 from stream_processors.ingest.admission import (
     EVENT_OF,
     Admitted,
@@ -26,9 +26,10 @@ from stream_processors.ingest.admission import (
     open_message,
     wire_schema_of,
 )
-from stream_processors.ingest.boot_owners import BootOwners, may_send
+from stream_processors.ingest.boot_owners import BootOwners
 from stream_processors.ingest.known_headers import KnownHeaders
 from stream_processors.ingest.lanes import Lanes
+from stream_processors.ingest.packed_reader import PackedReader
 from stream_processors.ingest.sealed_rows import RowReader, RowSpan, SealedValue
 from stream_processors.job import RawMessage
 
@@ -91,12 +92,14 @@ class ReaderCaches:
 
     def __init__(self) -> None:
         self.headers = KnownHeaders()
-        self._readers: dict[str, RowReader] = {}
+        self._readers: dict[str, RowReader | PackedReader] = {}
 
-    def rows(self, fingerprint: str, schema: pa.Schema) -> RowReader:
+    def rows(self, fingerprint: str, schema: pa.Schema) -> RowReader | PackedReader:
         """The reader of a schema."""
         if fingerprint not in self._readers:
-            self._readers[fingerprint] = RowReader(schema)
+            self._readers[fingerprint] = (
+                PackedReader(schema) if is_packed_schema(schema) else RowReader(schema)
+            )
         return self._readers[fingerprint]
 
 
@@ -195,14 +198,25 @@ def _may_send(spans: Sequence[tuple[KnownDevice, RowSpan]]) -> list[bool]:
     counts = np.array([span.n for _, span in spans])
     if not counts.all():
         return [False] * len(spans)
-    owners = spans[0][1].table.column("device_id")
-    places = np.repeat(np.array([span.start for _, span in spans]) - np.cumsum(counts) + counts, counts)
-    names = pa.array([device.producer for device, _ in spans], owners.type)
-    chosen = owners.take(pa.array(places + np.arange(len(places))))
-    same = pc.equal(chosen, names.take(pa.array(np.repeat(np.arange(len(spans)), counts))))
-    boots = spans[0][1].table.column("boot_id").to_numpy()[places + np.arange(len(places))]
-    own = np.logical_and.reduceat(np.asarray(same) & (boot_tags(boots) < 0), np.cumsum(counts) - counts)
-    return [
-        device.producer in device.sends_for if is_own else may_send(span.rows(), device)
-        for is_own, (device, span) in zip(own, spans, strict=True)
-    ]
+    table, ends = spans[0][1].table, np.cumsum(counts)
+    places = np.repeat(np.array([span.start for _, span in spans]) - ends + counts, counts)
+    places += np.arange(len(places))
+    devices = table.column("device_id").take(pa.array(places)).combine_chunks().dictionary_encode()
+    names, codes = devices.dictionary.to_pylist(), devices.indices.to_numpy()
+    senders = {id(sender): sender for sender, _ in spans}
+    number_of = {sender: number for number, sender in enumerate(senders)}
+    numbers, by_number = np.array([number_of[id(s)] for s, _ in spans]), [*senders.values()]
+    pair_of = np.repeat(numbers, counts) * len(names) + codes
+    # Whom a producer may send for is asked once for each two of them that come together, not for each row.
+    allowed = np.zeros(len(by_number) * len(names), dtype=bool)
+    pairs = np.flatnonzero(np.bincount(pair_of)).tolist()
+    allowed[pairs] = [_sends_for(by_number[pair // len(names)], names[pair % len(names)]) for pair in pairs]
+    tags = np.repeat(np.array([sender.tag for sender, _ in spans]), counts)
+    boots = table.column("boot_id").to_numpy()[places]
+    right = np.logical_and.reduceat(allowed[pair_of] & (boot_tags(boots) == tags), ends - counts)
+    return [bool(is_right) for is_right in right]
+
+
+def _sends_for(sender: KnownDevice, device_id: str) -> bool:
+    """Whether a producer may send for a device, as far as no history has to be asked."""
+    return device_id in sender.sends_for and (sender.tag >= 0 or device_id == sender.producer)

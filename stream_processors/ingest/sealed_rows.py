@@ -20,7 +20,6 @@ import pyarrow as pa
 from schemas.envelope import decode_rows
 from schemas.errors import DecodeError
 from schemas.lz4_block import unpack
-from schemas.packed_arrow import is_packed_schema
 from stream_processors.ingest.joined_columns import Cuts, JoinedColumn, Pieces, Unjoinable, joined_column
 
 FEWEST_TOGETHER = 4
@@ -84,14 +83,13 @@ class _Laid(NamedTuple):
 
 
 class RowReader:
-    """Reads messages of one schema. Keeps the layouts of those that it has seen twice."""
+    """Reads messages of one schema, as Arrow wrote them. Keeps layouts that it has seen twice."""
 
     def __init__(self, schema: pa.Schema) -> None:
         self._schema = schema
         self._columns: list[JoinedColumn] | None = None  # None: each message is decoded by itself
-        if not is_packed_schema(schema):
-            with suppress(Unjoinable):
-                self._columns = [joined_column(f.type) for f in schema]
+        with suppress(Unjoinable):
+            self._columns = [joined_column(f.type) for f in schema]
         self._layouts: dict[bytes, _Layout | None] = {}  # by metadata; None: it came once
 
     def read(self, messages: Sequence[SealedValue]) -> list[RowSpan | DecodeError]:

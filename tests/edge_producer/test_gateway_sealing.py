@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 import sqlite3
 from collections import Counter
 from contextlib import closing
@@ -14,6 +16,7 @@ from edge_producer.spool.spool_keeper import SpoolKeeper, SpoolPlace
 from schemas.boot_ids import boot_tag, gateway_tag
 from schemas.envelope import MessageVerifier, read_envelope, verify
 from schemas.errors import SpoolOwnerError
+from schemas.events import decode_events
 from schemas.topics import Lane
 from tests.edge_producer.spool_rig import SpoolRig, statements, summary_rows
 from tests.edge_producer.test_outbox import Broker
@@ -200,3 +203,46 @@ def test_a_damaged_spool_of_a_gateway_is_salvaged_with_its_messages_and_books(ri
 def test_a_gateway_cannot_be_one_of_its_devices(tmp_path):
     with pytest.raises(ValueError, match="cannot be one of the devices"):
         EdgeSettings(state_dir=tmp_path, profile="bench", devices=("a", "b"), gateway="a")
+
+
+def test_states_of_a_gateways_devices_leave_together_and_those_of_a_lone_device_as_ever(rigs, tmp_path):
+    states = {name: f'{{"device_id":"{name}"}}'.encode() for name in DEVICES}
+    for gateway, schema, n in ((GATE, "json-lines", 1), ("", "json", len(DEVICES))):
+        rig = rigs(tmp_path / schema, devices=DEVICES, gateway=gateway)
+        with rig.spool.transaction():
+            stored = rig.sealer.device_states({rig.spool.devices[d]: s for d, s in states.items()})
+        sealed = [rig.spool.messages.read(one.id) for one in stored]
+        envelopes = [read_envelope(m.key, m.headers)[0] for m in sealed]
+        assert [e.schema for e in envelopes] == [schema] * n
+        assert [s for e, m in zip(envelopes, sealed, strict=True) for s in events_in(e, m)] == [
+            *states.values()
+        ]
+
+
+def test_states_are_cut_to_what_their_topic_takes_and_cut_again_where_it_takes_less(rigs, tmp_path):
+    limits = {}
+    rig = rigs(tmp_path, devices=DEVICES, gateway=GATE, limit=lambda topic: limits.get(topic, 10**6))
+    states = {n: random_state(n) for n in range(20)}
+    limits["device-state.v1"] = 6000
+    with rig.spool.transaction():
+        stored = rig.sealer.device_states(states)
+    assert 1 < len(stored) < len(states)
+    limits["device-state.v1"] = 3000
+    with rig.spool.transaction():
+        parts = [part for one in stored for part in rig.sealer.reseal(one.id) or [one]]
+    sealed = [rig.spool.messages.read(one.id) for one in parts]
+    assert max(m.size for m in sealed) <= 3000
+    envelopes = [read_envelope(m.key, m.headers)[0] for m in sealed]
+    sent = [s for e, m in zip(envelopes, sealed, strict=True) for s in events_in(e, m)]
+    assert sorted(sent) == sorted(states.values())
+
+
+def random_state(n: int) -> bytes:
+    """Text that does not pack."""
+    return json.dumps({"device_id": random.Random(n).randbytes(500).hex()}).encode()
+
+
+def events_in(envelope, message) -> list[bytes]:
+    if envelope.schema == "json":
+        return [message.value]
+    return decode_events(message.value, envelope.raw_bytes, envelope.n_rows)

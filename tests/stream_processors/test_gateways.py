@@ -17,9 +17,9 @@ from feature_store.device_registry import DeviceRecord, DeviceRegistry
 from feature_store.lake_registry import ProfileRegistry
 from schemas.boot_ids import GATEWAY, boot_tag, boot_tags, gateway_boot_ids, gateway_tag, random_boot_id
 from schemas.envelope import encode_rows
-from schemas.events import Alert
+from schemas.events import Alert, DeviceState, encode_events
 from schemas.row_schemas import BOOKS_ROWS, fingerprint
-from schemas.topics import ALERT, BOOKS, Lane
+from schemas.topics import ALERT, BOOKS, DEVICE_STATE, Lane
 from stream_processors.engine.pipeline import run_jobs
 from stream_processors.engine.records import TaskState
 from stream_processors.ingest.ingest_job import Ingest
@@ -300,6 +300,54 @@ def test_rows_of_the_same_call_show_that_a_boot_began_before_what_is_stated_abou
     worker = Worker(fleet).take(books_of(own, 9, T0 + 2 * HOUR), own.telemetry(running))
     assert worker.refused == []
     assert sum(t.num_rows for t in worker.tables["books"]) == 1
+
+
+def test_states_that_a_gateway_sends_together_land_each_and_a_foreign_one_is_refused_alone(fleet):
+    fleet.assign(DEVICE, GATE)
+    gate = fleet.keys[GATE]
+    mine = [state_of(DEVICE, gateway_boot(GATE), T0 + n * HOUR) for n in range(3)]
+    foreign = state_of(OTHER, gateway_boot(GATE), T0)
+    worker = Worker(fleet).take(states_of(gate, *mine[:2], foreign, mine[2]))
+    landed = [row for t in worker.tables["device_states"] for row in t.to_pylist()]
+    assert [(r["device_id"], r["event_time"], r["_row"]) for r in landed] == [
+        (DEVICE, T0, 0), (DEVICE, T0 + HOUR, 1), (DEVICE, T0 + 2 * HOUR, 3)
+    ]  # fmt: skip
+    assert [(error, reason[:30]) for error, reason, _ in worker.refused] == [
+        ("MessageError", f"{GATE} may not send for {OTHER}"[:30])
+    ]
+    assert worker.letters == 1
+    of_topic = {n.rpartition("/")[2]: c for n, c in worker.counters.items() if "device-state" in n}
+    assert (of_topic["received_rows"], of_topic["landed_rows"], of_topic["quarantined_rows"]) == (4, 3, 1)
+
+
+@pytest.mark.parametrize("n", [1, 3, 4097])
+def test_states_are_refused_where_their_number_is_not_the_stated_one(fleet, n):
+    fleet.assign(DEVICE, GATE)
+    two = [state_of(DEVICE, gateway_boot(GATE), T0)] * 2
+    worker = Worker(fleet).take(states_of(fleet.keys[GATE], *two, n=n))
+    assert [error for error, _, _ in worker.refused] == ["DecodeError"]
+    assert "device_states" not in worker.tables
+
+
+def test_only_states_come_several_in_a_message(fleet):
+    fleet.assign(DEVICE, GATE)
+    value, raw = encode_events([b"{}", b"{}"])
+    sealed = fleet.keys[GATE].seal_value(ALERT.base, Lane.ALERT, "json-lines", value, 2, raw)
+    assert [error for error, _, _ in Worker(fleet).take(sealed).refused] == ["DecodeError"]
+
+
+def state_of(device_id: str, boot: int, at) -> bytes:
+    state = DeviceState(
+        device_id=device_id, boot_id=boot, event_time=at, profile="machine", model_version="machine-0",
+        decision="normal", spool_bytes=0, pending_rows=0, oldest_pending_s=0.0,
+    )  # fmt: skip
+    return state.model_dump_json(exclude_none=True).encode()
+
+
+def states_of(device: SimDevice, *states: bytes, n: int | None = None):
+    value, raw = encode_events(states)
+    number = len(states) if n is None else n
+    return device.seal_value(DEVICE_STATE.base, Lane.STATE, "json-lines", value, number, raw)
 
 
 def alert_of(device: SimDevice, boot: int, at):

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from feature_store.lake import Lake
 from infra.fitting.fit_files import FittedFiles
 from infra.fitting.history_landing import land_history
+from infra.fitting.import_files import ImportedFile
 from infra.fleet_client import FleetClient
 from infra.settings import StackSettings
 from infra.stack.model_settings import model_settings
-from model_service import bank_store, ceremony
+from model_service import bank_store, ceremony, fault_bank, first_model, imported_model
 from schemas.instants import utc_now
+from schemas.profile import Profile
 
 
 def submit(settings: StackSettings, found: FittedFiles, progress: Callable[[str], None]) -> dict[str, Any]:
@@ -25,14 +29,48 @@ def submit(settings: StackSettings, found: FittedFiles, progress: Callable[[str]
         OperatorError: The family has no keys yet, and the offline keys that add it are not available.
         ServiceUnavailableError: The model service does not answer.
     """
-    model, profile = model_settings(settings), found.profile
+    profile, fitted = found.profile, found.fitted
+    reason = f"first model of {profile.name}"
+    return _hand_over(settings, profile, fitted.judged, fitted.bank, reason, progress)
+
+
+def submit_import(
+    settings: StackSettings, found: ImportedFile, progress: Callable[[str], None]
+) -> dict[str, Any]:
+    """Land the history's rows, if there is one, store the imported file, and request a run that takes it.
+
+    Returns:
+        The run's id, and how many rows landed.
+
+    Raises:
+        OperatorError, ServiceUnavailableError: As ``submit``.
+    """
+    model, profile, fit = model_settings(settings), found.profile, found.fit
+    windows = np.empty((0, 1, 1), dtype=np.float32) if fit is None else fit.windows
+    imported_model.put_import(model.root, profile.name, found.data, found.score_output, windows)
+    judged, bank = (None, None) if fit is None else (fit.judged, fit.bank)
+    return _hand_over(settings, profile, judged, bank, f"import for {profile.name}", progress, "imported")
+
+
+def _hand_over(
+    settings: StackSettings,
+    profile: Profile,
+    judged: first_model.JudgedHistory | None,
+    bank: fault_bank.BankFile | None,
+    reason: str,
+    progress: Callable[[str], None],
+    kind: str = "",
+) -> dict[str, Any]:
+    model, landed = model_settings(settings), 0
     # Step 1: keys of the family. A repetition of this and of each later step changes nothing.
     ceremony.init(model, [profile.model.family], {}, progress)
     # Step 2: profile, devices and rows, in one cut that the run can pin.
-    landed = land_history(Lake.open(settings.lake_root), profile, found.fitted.judged, utc_now())
+    if judged is not None:
+        landed = land_history(Lake.open(settings.lake_root), profile, judged, utc_now())
     # Step 3: the faults by which the trainer chooses, and the gates judge.
-    bank_store.put_bank(model.root, found.fitted.bank)
+    if bank is not None:
+        bank_store.put_bank(model.root, bank)
     # Step 4: from here on the trainer works by itself.
     with FleetClient(model, "operator") as client:
-        run = client.train("", f"first model of {profile.name}", profile=profile.name)
+        run = client.train("", reason, kind, profile=profile.name)
     return {"run_id": run["run_id"], "rows_landed": landed}

@@ -200,7 +200,7 @@ def _final(
     """
     healthy = history.healthy
     crossed = np.full(len(history.features), np.nan)
-    for block in history.blocks():
+    for block in history.blocks(kind.blocks):
         rest, mine = healthy & ~block, healthy & block
         if mine.any():
             crossed[mine] = kind.fit(history.features[rest], logged, settings).distance(

@@ -17,6 +17,7 @@ from model_service.detectors.choosing import DetectorChoice, bank_recall, choose
 from model_service.detectors.generic_bank import generic_bank
 from model_service.detectors.history import FeatureHistory
 from model_service.detectors.synthetic_windows import synthetic_windows
+from model_service.detectors.user_trainer import detector_kinds
 from model_service.models.bundle_files import BundleFiles
 from model_service.models.factory_models import LOGGED_KINDS, learnt_bundle
 from model_service.models.fault_bank import BankFile, FaultBank, parse_bank
@@ -148,7 +149,8 @@ def fit_first_model(
     stored = generic_bank(profile, samples[history.healthy & early].astype(np.float64), seed)
     bank = parse_bank(stored.to_bytes())
     rule = alarm_rule(profile, alarms_per_device_day)
-    choice = choose(history.part(early), logged_features(profile), bank, rule, progress=progress)
+    with detector_kinds(profile, seed) as kinds:
+        choice = choose(history.part(early), logged_features(profile), bank, rule, kinds, progress)
     judged = _judge(profile, devices, history, choice, rule, ~early)
     outcome = _outcome(history, judged, choice, bank, rule)
     training = TrainingFacts(

@@ -6,6 +6,7 @@ It is judged on the holdout alone, which took no part in choosing or fitting it.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -46,11 +47,16 @@ def judge_budget(score: Score, profile: Profile, rows: pa.Table) -> GateVerdict:
     scores = history.by_device(score(history.features), healthy)
     alarms = float(rule.count(scores, enter_of(profile)))
     days = float(healthy.sum()) / rule.windows_per_day
-    expected = rule.per_device_day * days
+    return budget_verdict(alarms, days, rule.per_device_day, "the holdout")
+
+
+def budget_verdict(alarms: float, days: float, per_day: float, where: str) -> GateVerdict:
+    """The verdict on alarms in healthy device-days."""
+    expected = per_day * days
     allowed = max(LEAST_ALLOWED, expected + DEVIATIONS * math.sqrt(expected))
     text = (
-        f"{alarms:.0f} false alarms in {days:.3g} device-days of the holdout; the budget of "
-        f"{rule.per_device_day:g} a day allows {allowed:.1f}"
+        f"{alarms:.0f} false alarms in {days:.3g} device-days of {where}; the budget of {per_day:g} a day "
+        f"allows {allowed:.1f}"
     )
     return GateVerdict(BUDGET, alarms <= allowed, alarms, allowed, detail={"says": text})
 
@@ -66,13 +72,19 @@ def judge_generic_recall(
     rule = alarm_rule(profile, budget_of(profile))
     mine = _recall(score, healthy, bank, enter_of(profile))
     plain = _plain_recall(train, healthy, profile, bank, rule)
+    named = {"fault_bank": bank.digest, "origin": bank.origin or "known"}
+    return recall_verdict(mine, plain, max_loss, named)
+
+
+def recall_verdict(found: float, plain: float, max_loss: float, named: Mapping[str, object]) -> GateVerdict:
+    """The verdict on the shares of generic faults that a model and a plain robust reference detect."""
     bound = max(0.0, plain - max_loss)
     text = (
-        f"detects {mine:.1%} of the generic faults, a plain robust reference {plain:.1%}; must detect at "
+        f"detects {found:.1%} of the generic faults, a plain robust reference {plain:.1%}; must detect at "
         f"least {bound:.1%}"
     )
-    detail = {"says": text, "plain": plain, "fault_bank": bank.digest, "origin": bank.origin or "known"}
-    return GateVerdict(GENERIC_RECALL, mine >= bound, mine, bound, detail=detail)
+    detail = {"says": text, "plain": plain, **named}
+    return GateVerdict(GENERIC_RECALL, found >= bound, found, bound, detail=detail)
 
 
 def _recall(score: Score, healthy: Array, bank: FaultBank, enter: float) -> float:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from model_service.detectors import first_model as first_model
     from model_service.detectors import imported_model as imported_model
     from model_service.detectors import labelled_bank as labelled_bank
+    from model_service.detectors import lake_fit as lake_fit
     from model_service.fleet.known_profiles import KnownProfiles as KnownProfiles
     from model_service.fleet.revocation_copies import RevocationCopies as RevocationCopies
     from model_service.identity import authority as authority
@@ -106,6 +107,7 @@ _LOADED_FROM: dict[str, tuple[str, str | None]] = {
     "invite": ("model_service.identity.invitation", "invite"),
     "join_bundle": ("model_service.identity.invitation", "join_bundle"),
     "labelled_bank": ("model_service.detectors.labelled_bank", None),
+    "lake_fit": ("model_service.detectors.lake_fit", None),
     "load_online_key": ("model_service.trust.keys", "load_online_key"),
     "model_catalog": ("model_service.model_catalog", None),
     "model_targets": ("model_service.trust.model_targets", None),
@@ -164,6 +166,7 @@ __all__ = [
     "invite",
     "join_bundle",
     "labelled_bank",
+    "lake_fit",
     "load_online_key",
     "model_catalog",
     "model_targets",

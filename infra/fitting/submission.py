@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 
 from feature_store.lake import Lake
+from feature_store.lake_registry import ProfileRegistry
+from infra.fitting.fault_labels import labelled_rows, land_labels
 from infra.fitting.fit_files import FittedFiles
-from infra.fitting.history_landing import land_history
+from infra.fitting.history_landing import land_history, register_devices
+from infra.fitting.history_spans import HistorySpan
 from infra.fitting.import_files import ImportedFile
 from infra.fleet_client import FleetClient
 from infra.settings import StackSettings
@@ -31,7 +34,10 @@ def submit(settings: StackSettings, found: FittedFiles, progress: Callable[[str]
     """
     profile, fitted = found.profile, found.fitted
     reason = f"first model of {profile.name}"
-    return _hand_over(settings, profile, fitted.judged, fitted.bank, reason, progress)
+    judged = None if found.from_lake else fitted.judged
+    if found.from_lake:
+        ProfileRegistry(Lake.open(settings.lake_root)).register(profile)
+    return _hand_over(settings, profile, judged, fitted.bank, reason, progress, faults=found.faults)
 
 
 def submit_import(
@@ -52,7 +58,7 @@ def submit_import(
     return _hand_over(settings, profile, judged, bank, f"import for {profile.name}", progress, "imported")
 
 
-def _hand_over(
+def _hand_over(  # noqa: PLR0913, PLR0917  (what is handed over)
     settings: StackSettings,
     profile: Profile,
     judged: first_model.JudgedHistory | None,
@@ -60,13 +66,21 @@ def _hand_over(
     reason: str,
     progress: Callable[[str], None],
     kind: str = "",
+    faults: tuple[HistorySpan, ...] = (),
 ) -> dict[str, Any]:
     model, landed = model_settings(settings), 0
     # Step 1: keys of the family. A repetition of this and of each later step changes nothing.
     ceremony.init(model, [profile.model.family], {}, progress)
     # Step 2: profile, devices and rows, in one cut that the run can pin.
     if judged is not None:
-        landed = land_history(Lake.open(settings.lake_root), profile, judged, utc_now())
+        lake, labelled = Lake.open(settings.lake_root), None
+        if faults:
+            # Labels first: a faulty row whose label is not there yet would count as healthy.
+            lake.ensure_fixed_tables()
+            register_devices(lake, profile, judged.devices)
+            land_labels(settings, judged.devices, faults, progress)
+            labelled = labelled_rows(judged, faults)
+        landed = land_history(lake, profile, judged, utc_now(), labelled)
     # Step 3: the faults by which the trainer chooses, and the gates judge.
     if bank is not None:
         bank_store.put_bank(model.root, bank)

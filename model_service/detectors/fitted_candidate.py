@@ -103,12 +103,17 @@ def enter_of(profile: Profile) -> float:
 
 def lake_history(profile: Profile, rows: pa.Table) -> FeatureHistory:
     """Rows of the lake as a history, each device's in the order of time."""
-    table = sorted_rows(rows).sort_by([("device_id", "ascending"), ("event_time", "ascending")])
+    table = ordered_rows(rows)
     labels = table.column("label").to_pylist() if "label" in table.column_names else [None] * table.num_rows
     _, device = np.unique(np.array(table.column("device_id").to_pylist()), return_inverse=True)
     faulty = np.array([label is not None and not is_healthy(label) for label in labels], dtype=bool)
     features = feature_matrix(table, profile.feature_names)
     return FeatureHistory(features, device.astype(np.int64), faulty, np.zeros(len(faulty), dtype=bool))
+
+
+def ordered_rows(rows: pa.Table) -> pa.Table:
+    """The rows by device, each device's in the order of time."""
+    return sorted_rows(rows).sort_by([("device_id", "ascending"), ("event_time", "ascending")])
 
 
 def at_the_rules_score(choice: DetectorChoice, profile: Profile) -> AnomalyDetector:

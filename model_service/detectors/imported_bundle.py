@@ -105,7 +105,9 @@ def build_imported(
     if not history.healthy.any():
         raise DatasetError("no healthy row in the part of the history that trains")
     if given.graph.reads == "window" and not len(given.windows):
-        raise DatasetError("the import reads raw windows, and none came with it: import it with --from HISTORY")
+        raise DatasetError(
+            "the import reads raw windows, and none came with it: import it with --from HISTORY"
+        )
     score, specs = ImportedScore(given.graph, profile), profile.feature_specs()
     windows = synthetic_windows(profile, seed)
     expected = score.features(windows), score.of_windows(windows)

@@ -13,11 +13,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from model_service.detectors.alarm_budget import AlarmRule, threshold_for
-from model_service.detectors.choosing import bank_recall
+from model_service.detectors.choosing import LABELS, LEAST_LABELLED, bank_recall
 from model_service.detectors.first_model import alarm_rule, logged_features
 from model_service.detectors.fitted_candidate import budget_of, enter_of, lake_history
 from model_service.detectors.history import FeatureHistory
-from model_service.detectors.robust_reference import fit_robust
+from model_service.detectors.robust_reference import RobustReference, fit_robust
 from model_service.detectors.suspects import suspects
 from model_service.gates.holdout import Score
 from model_service.gates.verdict import GateVerdict, not_shown
@@ -69,18 +69,31 @@ def judge_generic_recall(
     healthy = held.features[held.healthy]
     if not len(healthy):
         return not_shown(GENERIC_RECALL, "no healthy row in the holdout")
-    rule = alarm_rule(profile, budget_of(profile))
+    detector, limit = _plain(train, profile, alarm_rule(profile, budget_of(profile)))
+    if min(train.labelled.sum(), held.labelled.sum()) >= LEAST_LABELLED:
+        # It was chosen by labels: what generic faults it was not chosen by proves less than these.
+        faulty = held.features[held.labelled]
+        mine = float((np.nan_to_num(score(faulty)) >= enter_of(profile)).mean())
+        plain = float((np.nan_to_num(detector.distance(faulty)) >= limit).mean())
+        return recall_verdict(mine, plain, max_loss, {"origin": LABELS}, "labelled faults")
     mine = _recall(score, healthy, bank, enter_of(profile))
-    plain = _plain_recall(train, healthy, profile, bank, rule)
+    by_kind = bank_recall(detector, healthy, bank, limit)
+    plain = float(np.mean([share for shares in by_kind.values() for share in shares]))
     named = {"fault_bank": bank.digest, "origin": bank.origin or "known"}
     return recall_verdict(mine, plain, max_loss, named)
 
 
-def recall_verdict(found: float, plain: float, max_loss: float, named: Mapping[str, object]) -> GateVerdict:
-    """The verdict on the shares of generic faults that a model and a plain robust reference detect."""
+def recall_verdict(
+    found: float,
+    plain: float,
+    max_loss: float,
+    named: Mapping[str, object],
+    faults: str = "generic faults",
+) -> GateVerdict:
+    """The verdict on the shares of faults that a model and a plain robust reference detect."""
     bound = max(0.0, plain - max_loss)
     text = (
-        f"detects {found:.1%} of the generic faults, a plain robust reference {plain:.1%}; must detect at "
+        f"detects {found:.1%} of the {faults}, a plain robust reference {plain:.1%}; must detect at "
         f"least {bound:.1%}"
     )
     detail = {"says": text, "plain": plain, **named}
@@ -96,14 +109,11 @@ def _recall(score: Score, healthy: Array, bank: FaultBank, enter: float) -> floa
     return float(np.mean(found))
 
 
-def _plain_recall(
-    train: FeatureHistory, healthy: Array, profile: Profile, bank: FaultBank, rule: AlarmRule
-) -> float:
-    """Recall of a robust reference of the training rows, at the threshold that they give it."""
+def _plain(train: FeatureHistory, profile: Profile, rule: AlarmRule) -> tuple[RobustReference, float]:
+    """A robust reference of the training rows, and the threshold that they give it."""
     logged = logged_features(profile)
     chosen = train.healthy
     chosen[chosen] = ~suspects(train.features[chosen], logged)
     detector = fit_robust(train.features[chosen], logged, {})
     distances = train.by_device(detector.distance(train.features), chosen)
-    by_kind = bank_recall(detector, healthy, bank, threshold_for(distances, rule).distance)
-    return float(np.mean([share for shares in by_kind.values() for share in shares]))
+    return detector, threshold_for(distances, rule).distance

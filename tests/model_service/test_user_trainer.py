@@ -1,4 +1,4 @@
-"""Laws of users' trainers: docs/writing-a-trainer.md holds as it stands, and what breaks its rules is named."""
+"""Laws of users' trainers: docs/writing-a-trainer.md holds, and what breaks its rules is named."""
 
 from __future__ import annotations
 
@@ -75,9 +75,12 @@ BROKEN = [
 
 @pytest.mark.parametrize(("body", "why"), BROKEN)
 def test_a_trainer_that_fails_takes_nothing_with_it_and_its_run_says_why(tmp_path, monkeypatch, body, why):
-    with installed(tmp_path, monkeypatch, MADE + body), detector_kinds(PROFILE, 1) as [kind]:
-        with pytest.raises(DatasetError, match=why):
-            kind.fit(rows(60), [False] * 4, {})
+    with (
+        installed(tmp_path, monkeypatch, MADE + body),
+        detector_kinds(PROFILE, 1) as [kind],
+        pytest.raises(DatasetError, match=why),
+    ):
+        kind.fit(rows(60), [False] * 4, {})
 
 
 def test_a_trainer_that_is_not_installed_is_named(tmp_path):

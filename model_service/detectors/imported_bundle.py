@@ -111,7 +111,7 @@ def build_imported(
     score, specs = ImportedScore(given.graph, profile), profile.feature_specs()
     windows = synthetic_windows(profile, seed)
     expected = score.features(windows), score.of_windows(windows)
-    golden = Golden(windows, *(rounded_or_nan(values) for values in expected))
+    golden = Golden(windows, rounded_or_nan(expected[0]), rounded_or_nan(expected[1]))
     healthy = stretches(history)
     baselines = {s.name: baseline_of(healthy, at) for at, s in enumerate(specs)}
     manifest = Manifest(

@@ -49,12 +49,10 @@ class ImportedScore:
         if not self.reads_window:
             return self.of_features(features)
         samples = np.asarray(windows, dtype=np.float32)
-        means = np.broadcast_to(np.float32(0.0), samples.shape)
-        with np.errstate(invalid="ignore"):
-            finite = np.isfinite(samples)
-            total = np.where(finite, samples, 0).sum(axis=1, keepdims=True)
-            means = total / np.maximum(finite.sum(axis=1, keepdims=True), 1)
-        return self._scored(np.where(finite, samples, means), np.isfinite(features).all(axis=1))
+        finite = np.isfinite(samples)
+        total = np.where(finite, samples, 0).sum(axis=1, keepdims=True)
+        means = total / np.maximum(finite.sum(axis=1, keepdims=True), 1)
+        return self._scored(np.where(finite, samples, means), features)
 
     def of_features(self, features: Array) -> Array:
         """Score of each row of (n, F), for a graph that reads features.
@@ -62,8 +60,7 @@ class ImportedScore:
         Raises:
             BundleError: As ``of_windows``.
         """
-        complete = np.isfinite(features).all(axis=1)
-        return self._scored(np.where(np.isfinite(features), features, 0.0), complete)
+        return self._scored(np.where(np.isfinite(features), features, 0.0), features)
 
     def features(self, windows: Windows) -> Array:
         """Features of each window, shape (n, F)."""
@@ -78,8 +75,8 @@ class ImportedScore:
         score = writer.op("Where", none, writer.floats(math.nan), clipped)
         return nan_where_missing(writer, features, score)
 
-    def _scored(self, given: Windows, complete: NDArray[np.bool_]) -> Array:
-        score = np.full(len(given), math.nan)
+    def _scored(self, given: Windows, features: Array) -> Array:
+        score, complete = np.full(len(given), math.nan), np.isfinite(features).all(axis=1)
         if not complete.any():
             return score
         found = self._runner.run(given[complete])

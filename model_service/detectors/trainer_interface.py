@@ -27,7 +27,7 @@ class TrainerInput:
     seed: int
 
 
-class Trainer(Protocol):
+class FeatureTrainer(Protocol):
     """A trainer; the entry point names its class, which is made without arguments."""
 
     def fit(self, given: TrainerInput) -> bytes:

@@ -8,11 +8,10 @@ from numpy.typing import NDArray
 from model_service.detectors.fitted_candidate import FittedCandidate, build_fitted_candidate
 from model_service.detectors.kinds import detector_of
 from model_service.detectors.mahalanobis_kind import MAHALANOBIS
-from model_service.gates import first_model_gates
+from model_service.gates import first_model_gates, imported_gates
 from model_service.gates.footprint import judge_latency, judge_memory, judge_operators, judge_size
 from model_service.gates.gate_inputs import GateInputs
 from model_service.gates.holdout import Holdout, PairedScores, Score, holdout_of
-from model_service.gates.imported_gates import judge_imported
 from model_service.gates.origin import judge_fit, judge_lineage, judge_rebuild
 from model_service.gates.parity import judge_golden, judge_parity
 from model_service.gates.quality import judge_quality
@@ -53,7 +52,7 @@ def evaluate(inputs: GateInputs) -> tuple[GateVerdict, ...]:
         return (*static, memory)
     try:
         if inputs.imported is not None:
-            return (*static, memory, *judge_imported(inputs, inputs.imported, window))
+            return (*static, memory, *imported_gates.judge_imported(inputs, inputs.imported, window))
         return (*static, memory, *_judge_running(inputs, window))
     except BundleError as exc:
         return (*static, memory, not_shown("artifact", str(exc)))

@@ -12,13 +12,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from model_service.detectors.alarm_budget import AlarmRule, threshold_for
-from model_service.detectors.choosing import LABELS, LEAST_LABELLED, bank_recall
+from model_service.detectors.choosing import LABELS, LEAST_LABELLED, bank_recall, plain_reference
 from model_service.detectors.first_model import alarm_rule, logged_features
 from model_service.detectors.fitted_candidate import budget_of, enter_of, lake_history
-from model_service.detectors.history import FeatureHistory
-from model_service.detectors.robust_reference import RobustReference, fit_robust
-from model_service.detectors.suspects import suspects
 from model_service.gates.holdout import Score
 from model_service.gates.verdict import GateVerdict, not_shown
 from model_service.models.fault_bank import FaultBank
@@ -69,7 +65,9 @@ def judge_generic_recall(
     healthy = held.features[held.healthy]
     if not len(healthy):
         return not_shown(GENERIC_RECALL, "no healthy row in the holdout")
-    detector, limit = _plain(train, profile, alarm_rule(profile, budget_of(profile)))
+    detector, limit = plain_reference(
+        train, logged_features(profile), alarm_rule(profile, budget_of(profile))
+    )
     if min(train.labelled.sum(), held.labelled.sum()) >= LEAST_LABELLED:
         # It was chosen by labels: what generic faults it was not chosen by proves less than these.
         faulty = held.features[held.labelled]
@@ -107,13 +105,3 @@ def _recall(score: Score, healthy: Array, bank: FaultBank, enter: float) -> floa
         for size in bank.severities(kind)
     ]
     return float(np.mean(found))
-
-
-def _plain(train: FeatureHistory, profile: Profile, rule: AlarmRule) -> tuple[RobustReference, float]:
-    """A robust reference of the training rows, and the threshold that they give it."""
-    logged = logged_features(profile)
-    chosen = train.healthy
-    chosen[chosen] = ~suspects(train.features[chosen], logged)
-    detector = fit_robust(train.features[chosen], logged, {})
-    distances = train.by_device(detector.distance(train.features), chosen)
-    return detector, threshold_for(distances, rule).distance

@@ -11,13 +11,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from model_service.detectors.alarm_budget import threshold_for
+from model_service.detectors.choosing import plain_reference
 from model_service.detectors.first_model import alarm_rule, logged_features
 from model_service.detectors.fitted_candidate import budget_of, enter_of, lake_history
 from model_service.detectors.generic_bank import injected_windows
 from model_service.detectors.imported_bundle import ImportedModel, build_imported
 from model_service.detectors.imported_score import ImportedScore
-from model_service.detectors.robust_reference import fit_robust
 from model_service.gates import first_model_gates
 from model_service.gates.footprint import judge_latency
 from model_service.gates.gate_inputs import GateInputs
@@ -147,10 +146,7 @@ def _judge_recall(
     """As ``first_model_gates.judge_generic_recall``, with faults injected into windows."""
     profile, enter = inputs.profile, enter_of(inputs.profile)
     logged, rule = logged_features(profile), alarm_rule(profile, budget_of(profile))
-    train = lake_history(profile, part_of(inputs.rows, "train"))
-    healthy = train.healthy
-    plain = fit_robust(train.features[healthy], logged, {})
-    limit = threshold_for(train.by_device(plain.distance(train.features), healthy), rule).distance
+    plain, limit = plain_reference(lake_history(profile, part_of(inputs.rows, "train")), logged, rule)
     found = float(np.mean([(np.nan_to_num(ours(f)) >= enter).mean() for f in faulty]))
     usual = float(
         np.mean([(np.nan_to_num(plain.distance(score.features(f))) >= limit).mean() for f in faulty])

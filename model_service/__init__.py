@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from model_service.address import read_address as read_address
     from model_service.detectors import bank_store as bank_store
     from model_service.detectors import first_model as first_model
+    from model_service.detectors import imported_model as imported_model
     from model_service.detectors import labelled_bank as labelled_bank
+    from model_service.detectors import lake_fit as lake_fit
     from model_service.fleet.known_profiles import KnownProfiles as KnownProfiles
     from model_service.fleet.revocation_copies import RevocationCopies as RevocationCopies
     from model_service.identity import authority as authority
@@ -102,11 +104,13 @@ _LOADED_FROM: dict[str, tuple[str, str | None]] = {
     "factory_models": ("model_service.models.factory_models", None),
     "fault_bank": ("model_service.models.fault_bank", None),
     "first_model": ("model_service.detectors.first_model", None),
+    "imported_model": ("model_service.detectors.imported_model", None),
     "fleet_reads": ("model_service.service.fleet_reads", None),
     "invitation_of_gateway": ("model_service.identity.tokens", "invitation_of_gateway"),
     "invite": ("model_service.identity.invitation", "invite"),
     "join_bundle": ("model_service.identity.invitation", "join_bundle"),
     "labelled_bank": ("model_service.detectors.labelled_bank", None),
+    "lake_fit": ("model_service.detectors.lake_fit", None),
     "load_online_key": ("model_service.trust.keys", "load_online_key"),
     "model_catalog": ("model_service.model_catalog", None),
     "model_targets": ("model_service.trust.model_targets", None),
@@ -162,10 +166,12 @@ __all__ = [
     "fault_bank",
     "first_model",
     "fleet_reads",
+    "imported_model",
     "invitation_of_gateway",
     "invite",
     "join_bundle",
     "labelled_bank",
+    "lake_fit",
     "load_online_key",
     "model_catalog",
     "model_targets",

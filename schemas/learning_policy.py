@@ -55,6 +55,7 @@ class TrainingPolicy(Section):
         cooldown_s: Seconds after a run ends before another may start automatically.
         alarms_per_device_day: False alarms that a first model may raise; None: one. Its calibration puts the
             distance that keeps to them at the mildest rule's ``enter``.
+        trainer: Entry point of the trainer that makes this profile's models; empty: the built-in ones.
     """
 
     auto: bool = True
@@ -71,6 +72,7 @@ class TrainingPolicy(Section):
     fault_similarity: Fraction = 0.6
     cooldown_s: NonNegativeFloat = 60.0
     alarms_per_device_day: PositiveFloat | None = None
+    trainer: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]{0,63})?$")] = ""
 
 
 class GatePolicy(Section):

@@ -225,7 +225,7 @@ _YOUNGER_KEYS = {
     "replay": YOUNGER_REPLAY_KEYS,
     "summaries": ("sketches", "moments"),
     "filter": ("delay_s",),
-    "training": ("alarms_per_device_day",),
+    "training": ("alarms_per_device_day", "trainer"),
 }
 """Keys that release 0.2.0 did not have, by section."""
 SLOW_S = 60.0

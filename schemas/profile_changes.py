@@ -50,6 +50,7 @@ KINDS: tuple[tuple[str, ChangeKind], ...] = (
     ("training.device_share", "guarded"),
     ("training.regime_share", "guarded"),
     ("training.fault_similarity", "guarded"),
+    ("training.trainer", "guarded"),  # names the code that learns
     ("training.*", "everyday"),
 )
 """Kind of a change by the path of what changes: the first pattern that fits counts. Whatever none fits is

@@ -24,8 +24,11 @@ from infra.cli.reading_arguments import (
 from infra.printing import count, share
 
 History = Annotated[
-    list[Path], typer.Option("--from", help="File or folder of measurements; may be repeated.")
+    list[Path],
+    typer.Option("--from", help="File or folder of measurements; may be repeated. Or: lake."),
 ]
+LAKE = "lake"
+"""Names the rows of the lake instead of files; a file of this name is `./lake`."""
 Labels = Annotated[
     Path | None,
     typer.Option(help="CSV of known faults: span_start, span_end and, if need be, device_id, label."),
@@ -76,20 +79,29 @@ def fit(  # noqa: PLR0913, PLR0917  (one option each)
     the model goes through gates and signatures as a candidate of the profile's own family.
     """
     from infra.fitting.fit_files import FitWishes, fit_files, profile_source, write_fit
+    from infra.fitting.lake_rows import fit_lake
     from infra.replay import ReplayRequest
+    from infra.stack.model_settings import model_settings
     from infra.stack.stack_file import is_held
 
     options = options_of(time_column, time_format, timezone, decimal, missing, device_column)
     settings = session(ctx).settings()
     found, text = profile_source(profile, settings.lake_root)
-    recording = ReplayRequest(tuple(history), profile, options=options, force=force, known=found).read()
-    say(recording.read.record, as_json=as_json, force=force)
     zone = timezone or found.replay.timezone
     wishes = FitWishes(found.name, labels, tuple(exclude or ()), alarms_per_device_day, zone, seed)
-    try:
-        made = fit_files(recording, text, wishes, show_progress)
-    except ValueError as exc:
-        raise typer.BadParameter(str(exc)) from exc
+    if history == [Path(LAKE)]:
+        if labels or exclude:
+            raise typer.BadParameter(
+                f"with --from {LAKE} the labels in the lake count: `edgeloop label import`"
+            )
+        made = fit_lake(settings.lake_root, model_settings(settings).root, found, text, wishes, show_progress)
+    else:
+        recording = ReplayRequest(tuple(history), profile, options=options, force=force, known=found).read()
+        say(recording.read.record, as_json=as_json, force=force)
+        try:
+            made = fit_files(recording, text, wishes, show_progress)
+        except ValueError as exc:
+            raise typer.BadParameter(str(exc)) from exc
     for device in made.unknown:
         show_warning(f"a label names the device {device!r}, which the history does not have")
     facts = write_fit(made, output or Path(f"{found.name}-fit"), history, alarms_per_device_day)

@@ -13,7 +13,7 @@ from feature_store.lake import Lake
 from feature_store.lake_registry import ProfileRegistry
 from infra.fitting.fit_report import fit_facts, report_page
 from infra.fitting.fitted_profile import fitted_text, in_family
-from infra.fitting.history_spans import parse_excluded, read_fault_spans
+from infra.fitting.history_spans import HistorySpan, parse_excluded, read_fault_spans
 from infra.fitting.history_windows import recorded_windows
 from infra.replay import RequestedRecording
 from model_service import first_model
@@ -54,12 +54,16 @@ class FittedFiles:
     Attributes:
         text: The profile's TOML; empty: no file holds it.
         unknown: Devices that a label names and the files do not have.
+        from_lake: Its rows are in the lake already.
+        faults: Spans that a person labelled.
     """
 
     fitted: first_model.FirstModel
     text: str
     profile: Profile
     unknown: tuple[str, ...]
+    from_lake: bool = False
+    faults: tuple[HistorySpan, ...] = ()
 
 
 def fit_files(
@@ -93,9 +97,10 @@ def fit_files(
     )
     choice, budget = fitted.choice, wishes.alarms_per_device_day
     if not text:
-        return FittedFiles(fitted, "", in_family(recording.profile, wishes.family, budget), windows.unknown)
+        own = in_family(recording.profile, wishes.family, budget)
+        return FittedFiles(fitted, "", own, windows.unknown, faults=tuple(faults))
     made, profile = fitted_text(text, wishes.family, choice.enter, choice.leave, budget)
-    return FittedFiles(fitted, made, profile, windows.unknown)
+    return FittedFiles(fitted, made, profile, windows.unknown, faults=tuple(faults))
 
 
 def profile_source(profile: str, lake_root: Path) -> tuple[Profile, str]:

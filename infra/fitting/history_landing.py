@@ -1,7 +1,7 @@
 """Lands the rows of a history in the lake, so that a first model is made from a pinned cut as any other is.
 
-Rows of labelled faults and of spans left out stay away: nobody has signed those labels. A history that comes
-twice lands once; another one of the same devices takes its place.
+Rows of spans left out stay away, and so do faulty ones unless a signed label in the lake calls them so. A
+history that comes twice lands once; another one of the same devices takes its place.
 """
 
 from __future__ import annotations
@@ -38,16 +38,31 @@ GENERIC = "robust"
 REPLACED = "another fit of the device's history"
 
 
-def land_history(lake: Lake, profile: Profile, judged: first_model.JudgedHistory, now: datetime) -> int:
-    """Register the profile and the history's devices, and land its healthy rows in one commit.
+def land_history(
+    lake: Lake,
+    profile: Profile,
+    judged: first_model.JudgedHistory,
+    now: datetime,
+    labelled: np.ndarray | None = None,
+) -> int:
+    """Register the profile and the history's devices, and land its rows in one commit.
+
+    Args:
+        lake: To land in.
+        profile: Of the history's devices.
+        judged: The history.
+        now: Becomes ``known_at``.
+        labelled: Faulty rows that a label in the lake calls so; None: none. Other faulty rows stay away.
 
     Returns:
         Rows that landed; 0: they were there already.
     """
     lake.ensure_fixed_tables()
     ProfileRegistry(lake).register(profile)
-    _register(lake, profile, judged.devices)
+    register_devices(lake, profile, judged.devices)
     kept = ~judged.faulty & ~judged.excluded
+    if labelled is not None:
+        kept |= labelled & ~judged.excluded
     table, registry = telemetry_table(profile).name, ReplayRegistry(lake)
     retired, before = registry.retired(), _earlier(lake, table, judged.devices)
     boot_id = _boot_id(judged, kept, {boot for _, boot in retired})
@@ -59,7 +74,8 @@ def land_history(lake: Lake, profile: Profile, judged: first_model.JudgedHistory
     return landed
 
 
-def _register(lake: Lake, profile: Profile, devices: tuple[str, ...]) -> None:
+def register_devices(lake: Lake, profile: Profile, devices: tuple[str, ...]) -> None:
+    """Register the devices of a history that are not known yet."""
     registry = DeviceRegistry(lake)
     known = registry.as_of(utc_now())
     registry.register(

@@ -11,6 +11,7 @@ from pathlib import Path
 from model_service.models.fault_bank import GENERIC, BankFile, FaultBank, parse_bank
 from schemas.durable import DISK
 from schemas.errors import BundleError, DatasetError
+from schemas.profile import Profile
 
 FOLDER, _NEWEST, _KNOWN = "fault_banks", ".newest", ".known"
 
@@ -28,6 +29,18 @@ def put_bank(root: Path, bank: BankFile) -> str:
 def newest_bank(root: Path, profile: str) -> str:
     """Digest of a profile's newest generic bank; empty: it has none."""
     return _named(root, f"{profile}{_NEWEST}")
+
+
+def newest_bank_file(root: Path, profile: Profile) -> BankFile | None:
+    """A profile's newest generic bank; None: it has none, or one of other features.
+
+    Raises:
+        BundleError: It is missing or altered.
+    """
+    digest = newest_bank(root, profile.name)
+    if not digest or stored_bank(root, digest).features != profile.feature_names:
+        return None
+    return BankFile.model_validate_json(DISK.read(root / FOLDER / f"{digest}.json") or b"")
 
 
 def known_bank(root: Path, profile: str) -> str:

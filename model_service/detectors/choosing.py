@@ -8,16 +8,17 @@ generic faults. What a caller keeps back as test part never comes here.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model_service.detectors.alarm_budget import AlarmRule, AlarmThreshold, threshold_for
+from model_service.detectors.alarm_budget import COUNTABLE, AlarmRule, AlarmThreshold, threshold_for
 from model_service.detectors.detector import AnomalyDetector, DetectorKind, Settings
 from model_service.detectors.history import FeatureHistory
 from model_service.detectors.kinds import KINDS
-from model_service.detectors.scaling import calibration_of
+from model_service.detectors.robust_reference import RobustReference, fit_robust
+from model_service.detectors.scaling import WANDER, calibration_of
 from model_service.detectors.suspects import suspects
 from model_service.models.fault_bank import FaultBank
 from model_service.models.mahalanobis import calibrated
@@ -33,6 +34,8 @@ LEAST_LABELLED = 5
 """Rows of labelled faults from which labels decide."""
 MARGIN = 0.02
 """A later candidate must detect so much more than an earlier, plainer one to be preferred."""
+AS_LONG_AGAIN = 4.0
+"""Multiple of the variance gained over half a history that a random walk gains until as long again."""
 LABELS, GENERIC_FAULTS = "labels", "generic faults"
 
 
@@ -112,6 +115,8 @@ def choose(
     suspect = np.zeros(len(healthy), dtype=bool)
     suspect[healthy] = suspects(history.features[healthy], logged)
     history = history.without(suspect)
+    if shows_wandering_only(history, rule):
+        kinds = [_wide(kind) for kind in kinds]
     judged_by = LABELS if history.labelled.sum() >= LEAST_LABELLED else GENERIC_FAULTS
     trials = []
     for kind in kinds:
@@ -136,6 +141,39 @@ def choose(
         int(suspect.sum()),
         tuple(trials),
     )
+
+
+def plain_reference(history: FeatureHistory, logged: Flags, rule: AlarmRule) -> tuple[RobustReference, float]:
+    """A robust reference of a history, what chosen detectors are compared with, and its own threshold.
+
+    Raises:
+        ValueError: No healthy row.
+    """
+    suspect = np.zeros(len(history.features), dtype=bool)
+    suspect[history.healthy] = suspects(history.features[history.healthy], logged)
+    history = history.without(suspect)
+    settings = {WANDER: AS_LONG_AGAIN} if shows_wandering_only(history, rule) else {}
+    detector = fit_robust(history.features[history.healthy], logged, settings)
+    distances = history.by_device(detector.distance(history.features), history.healthy)
+    return detector, threshold_for(distances, rule).distance
+
+
+def shows_wandering_only(history: FeatureHistory, rule: AlarmRule) -> bool:
+    """Whether a history is of one device and too short to show its budget.
+
+    It has not come back yet to where it has been: what wanders in it, a temperature above all, will be
+    elsewhere soon. Longer histories, and those of several devices, show how far features go.
+    """
+    healthy = history.healthy
+    allowed = rule.per_device_day * float(healthy.sum()) / rule.windows_per_day
+    return allowed < COUNTABLE and len(np.unique(history.device[healthy])) == 1
+
+
+def _wide(kind: DetectorKind) -> DetectorKind:
+    def fit(features: Array, logged: Flags, settings: Settings) -> AnomalyDetector:
+        return kind.fit(features, logged, {**settings, WANDER: AS_LONG_AGAIN})
+
+    return replace(kind, fit=fit)
 
 
 def best_of(trials: Sequence[DetectorTrial]) -> DetectorTrial:
@@ -200,7 +238,7 @@ def _final(
     """
     healthy = history.healthy
     crossed = np.full(len(history.features), np.nan)
-    for block in history.blocks():
+    for block in history.blocks(kind.blocks):
         rest, mine = healthy & ~block, healthy & block
         if mine.any():
             crossed[mine] = kind.fit(history.features[rest], logged, settings).distance(

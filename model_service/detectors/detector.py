@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from model_service.detectors.history import BLOCKS
 from model_service.models.adapt import AdaptableModel
 from schemas.manifest import Manifest
 
@@ -37,6 +38,7 @@ class DetectorKind:
         settings: The settings that `fit` tries, each a mapping; the first is the plainest.
         fit: Healthy rows (n, F), which features are taken as logarithms, settings -> the detector.
         of: Reads it back.
+        blocks: Of the cross-fitting that sets its threshold.
     """
 
     name: str
@@ -44,3 +46,4 @@ class DetectorKind:
     settings: tuple[Settings, ...]
     fit: Callable[[Array, Flags, Settings], AnomalyDetector]
     of: Callable[[Manifest], AnomalyDetector]
+    blocks: int = BLOCKS

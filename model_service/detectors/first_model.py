@@ -17,6 +17,7 @@ from model_service.detectors.choosing import DetectorChoice, bank_recall, choose
 from model_service.detectors.generic_bank import generic_bank
 from model_service.detectors.history import FeatureHistory
 from model_service.detectors.synthetic_windows import synthetic_windows
+from model_service.detectors.user_trainer import detector_kinds
 from model_service.models.bundle_files import BundleFiles
 from model_service.models.factory_models import LOGGED_KINDS, learnt_bundle
 from model_service.models.fault_bank import BankFile, FaultBank, parse_bank
@@ -53,6 +54,22 @@ class DeviceWindows:
     samples: NDArray[np.floating]
     faulty: Flags
     excluded: Flags
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TimedHistory:
+    """Rows of features, whose and when.
+
+    Attributes:
+        devices: Ids; ``history.device`` holds their numbers.
+        end_us: End of each window, microseconds since 1970, shape (n,).
+        early: Rows that are not the test part, shape (n,).
+    """
+
+    devices: tuple[str, ...]
+    end_us: Ints
+    history: FeatureHistory
+    early: Flags
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,17 +159,45 @@ def fit_first_model(
     history = feature_history(profile, devices)
     early = history.early(1 - profile.training.holdout_share)
     samples = np.concatenate([d.samples for d in devices])
-    progress(
-        f"{len(samples)} windows of {len(devices)} device(s); the last {(~early).mean():.0%} are the test"
-    )
     stored = generic_bank(profile, samples[history.healthy & early].astype(np.float64), seed)
-    bank = parse_bank(stored.to_bytes())
-    rule = alarm_rule(profile, alarms_per_device_day)
-    choice = choose(history.part(early), logged_features(profile), bank, rule, progress=progress)
-    judged = _judge(profile, devices, history, choice, rule, ~early)
+    timed = TimedHistory(
+        tuple(d.device for d in devices), np.concatenate([d.end_us for d in devices]), history, early
+    )
+    return fit_history(profile, timed, stored, family, alarms_per_device_day, seed, progress)
+
+
+def fit_history(
+    profile: Profile,
+    timed: TimedHistory,
+    stored: BankFile,
+    family: str,
+    alarms_per_device_day: float,
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda _: None,
+) -> FirstModel:
+    """The first model of rows of features; as ``fit_first_model``.
+
+    Args:
+        profile: Channels, features and decision rules.
+        timed: The history.
+        stored: Generic faults that it is chosen by.
+        family: Name of the model family.
+        alarms_per_device_day: Budget of false alarms.
+        seed: Of the golden windows, and of a user's trainer.
+        progress: Told each step.
+
+    Raises:
+        DatasetError: The history is too short, or too much of it is missing.
+    """
+    history, early = timed.history, timed.early
+    progress(f"{len(early)} windows of {len(timed.devices)} device(s); {(~early).mean():.0%} are the test")
+    bank, rule = parse_bank(stored.to_bytes()), alarm_rule(profile, alarms_per_device_day)
+    with detector_kinds(profile, seed) as kinds:
+        choice = choose(history.part(early), logged_features(profile), bank, rule, kinds, progress)
+    judged = _judge(timed, choice, rule)
     outcome = _outcome(history, judged, choice, bank, rule)
     training = TrainingFacts(
-        script=SCRIPT, seed=seed, devices=len(devices), windows=int((history.healthy & early).sum())
+        script=SCRIPT, seed=seed, devices=len(timed.devices), windows=int((history.healthy & early).sum())
     )
     bundle = learnt_bundle(
         profile,
@@ -205,27 +250,21 @@ def _usable(samples: NDArray[np.floating], profile: Profile) -> Array:
     return given
 
 
-def _judge(
-    profile: Profile,
-    devices: Sequence[DeviceWindows],
-    history: FeatureHistory,
-    choice: DetectorChoice,
-    rule: AlarmRule,
-    test: Flags,
-) -> JudgedHistory:
+def _judge(timed: TimedHistory, choice: DetectorChoice, rule: AlarmRule) -> JudgedHistory:
+    history = timed.history
     score = choice.detector.score(history.features)
     high = np.nan_to_num(score) >= choice.enter
     alarm = np.zeros(len(score), dtype=bool)
-    for number in range(len(devices)):
+    for number in range(len(timed.devices)):
         mine = history.device == number
         alarm[mine] = rule.starts(high[mine])
     return JudgedHistory(
-        tuple(d.device for d in devices),
+        timed.devices,
         history.device,
-        np.concatenate([d.end_us for d in devices]),
+        timed.end_us,
         score,
         alarm,
-        test,
+        ~timed.early,
         history.faulty,
         history.excluded,
         history.features,

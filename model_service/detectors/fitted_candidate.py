@@ -6,6 +6,8 @@ the score from which the profile's mildest rule acts.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pyarrow as pa
 
@@ -15,6 +17,7 @@ from model_service.detectors.detector import AnomalyDetector
 from model_service.detectors.first_model import SCRIPT, alarm_rule, logged_features, stretches
 from model_service.detectors.history import FeatureHistory
 from model_service.detectors.synthetic_windows import synthetic_windows
+from model_service.detectors.user_trainer import detector_kinds
 from model_service.models.bundle_files import BundleFiles
 from model_service.models.factory_models import learnt_bundle
 from model_service.models.fault_bank import FaultBank
@@ -29,10 +32,18 @@ LEAST_ENTER = 0.001
 """A score lies between 0 and 1 and reaches neither, so no calibration can put a distance there."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class FittedCandidate:
+    """A bundle, and the detector behind it: it scores without the bundle's graph."""
+
+    bundle: BundleFiles
+    detector: AnomalyDetector
+
+
 def build_fitted_candidate(
     profile: Profile, rows: pa.Table, bank: FaultBank, lineage: Lineage, seed: int, major: int
-) -> BundleFiles:
-    """The bundle.
+) -> FittedCandidate:
+    """The candidate.
 
     Args:
         profile: Gives channels, features, rules and the budget.
@@ -43,20 +54,21 @@ def build_fitted_candidate(
         major: First number of the version.
 
     Raises:
-        DatasetError: Too few healthy rows.
+        DatasetError: Too few healthy rows, or a user's trainer is not installed or fails.
     """
     history = lake_history(profile, part_of(rows, "train"))
-    choice = choose_for(profile, history, bank)
+    choice = choose_for(profile, history, bank, seed)
     training = TrainingFacts(
         script=SCRIPT,
         seed=seed,
         devices=len(np.unique(history.device[history.healthy])),
         windows=int(history.healthy.sum()),
     )
-    return learnt_bundle(
+    detector = at_the_rules_score(choice, profile)
+    bundle = learnt_bundle(
         profile,
         profile.model.family,
-        at_the_rules_score(choice, profile),
+        detector,
         stretches(history),
         synthetic_windows(profile, seed),
         training,
@@ -64,15 +76,18 @@ def build_fitted_candidate(
         major,
         lineage,
     )
+    return FittedCandidate(bundle, detector)
 
 
-def choose_for(profile: Profile, history: FeatureHistory, bank: FaultBank) -> DetectorChoice:
+def choose_for(profile: Profile, history: FeatureHistory, bank: FaultBank, seed: int) -> DetectorChoice:
     """The choice for a profile's history, at its budget.
 
     Raises:
         DatasetError: Too few healthy rows.
     """
-    return choose(history, logged_features(profile), bank, alarm_rule(profile, budget_of(profile)))
+    rule = alarm_rule(profile, budget_of(profile))
+    with detector_kinds(profile, seed) as kinds:
+        return choose(history, logged_features(profile), bank, rule, kinds)
 
 
 def budget_of(profile: Profile) -> float:
@@ -88,12 +103,17 @@ def enter_of(profile: Profile) -> float:
 
 def lake_history(profile: Profile, rows: pa.Table) -> FeatureHistory:
     """Rows of the lake as a history, each device's in the order of time."""
-    table = sorted_rows(rows).sort_by([("device_id", "ascending"), ("event_time", "ascending")])
+    table = ordered_rows(rows)
     labels = table.column("label").to_pylist() if "label" in table.column_names else [None] * table.num_rows
     _, device = np.unique(np.array(table.column("device_id").to_pylist()), return_inverse=True)
     faulty = np.array([label is not None and not is_healthy(label) for label in labels], dtype=bool)
     features = feature_matrix(table, profile.feature_names)
     return FeatureHistory(features, device.astype(np.int64), faulty, np.zeros(len(faulty), dtype=bool))
+
+
+def ordered_rows(rows: pa.Table) -> pa.Table:
+    """The rows by device, each device's in the order of time."""
+    return sorted_rows(rows).sort_by([("device_id", "ascending"), ("event_time", "ascending")])
 
 
 def at_the_rules_score(choice: DetectorChoice, profile: Profile) -> AnomalyDetector:

@@ -6,6 +6,8 @@ features, so that it can be injected into any rows of the lake later, when the r
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,6 +25,11 @@ Windows = NDArray[np.float64]
 MEMBERS = 12
 """Windows of the history that each fault is injected into."""
 LEAST_WINDOWS = 4
+SHARED = ("step", "ramp", "noise_growth")
+"""Faults that a machine can have as well as a sensor: they are injected once more so that they reach the
+other channels, too."""
+REACH = 0.5
+"""Size in the other channels as a share of that in the first; the direction is drawn."""
 
 
 def generic_bank(profile: Profile, windows: Windows, seed: int) -> BankFile:
@@ -37,26 +44,13 @@ def generic_bank(profile: Profile, windows: Windows, seed: int) -> BankFile:
         DatasetError: Too few complete windows.
     """
     specs, names = profile.feature_specs(), profile.channel_names
-    chosen, others = _members(windows)
-    used = {s.channel for s in specs}
+    members = _members(windows)
     logged = np.array([s.kind in LOGGED_KINDS for s in specs])
-    healthy = compute(chosen, specs, names)
-    noise = np.random.default_rng([seed, 2]).standard_normal(chosen.shape[:2])
+    healthy = compute(members[0], specs, names)
     effects: dict[str, dict[str, tuple[tuple[float, ...], ...]]] = {}
-    for at, channel in enumerate(profile.channels):
-        if channel.name not in used:
-            continue
-        subject = FaultSubject(chosen[:, :, at], others[:, :, at], noise, _scale(windows[:, :, at]))
-        for kind, (inject, sizes) in GENERIC_FAULTS.items():
-            if kind == "decoupled" and len(used) < 2:
-                continue
-            by_size = effects.setdefault(f"{kind}:{channel.name}", {})
-            for size in sizes:
-                faulty = chosen.copy()
-                # Beyond these a sample counts as missing, and says so by itself.
-                faulty[:, :, at] = np.clip(inject(subject, size), channel.min, channel.max)
-                effect = _effect(healthy, compute(faulty, specs, names), logged)
-                by_size[str(size)] = tuple(tuple(row) for row in effect.tolist())
+    for kind, size, faulty in _injected(profile, windows, *members, seed):
+        effect = _effect(healthy, compute(faulty, specs, names), logged)
+        effects.setdefault(kind, {})[str(size)] = tuple(tuple(row) for row in effect.tolist())
     return BankFile(
         profile=profile.name,
         featureset=profile.featureset,
@@ -66,6 +60,45 @@ def generic_bank(profile: Profile, windows: Windows, seed: int) -> BankFile:
         effects=effects,
         origin=GENERIC,
     )
+
+
+def injected_windows(profile: Profile, windows: Windows, seed: int) -> Iterator[tuple[str, float, Windows]]:
+    """Kind, size and raw windows with each generic fault, for detectors that read raw windows.
+
+    Raises:
+        DatasetError: Too few complete windows.
+    """
+    return _injected(profile, windows, *_members(windows), seed)
+
+
+def _injected(
+    profile: Profile, windows: Windows, chosen: Windows, others: Windows, seed: int
+) -> Iterator[tuple[str, float, Windows]]:
+    channels = profile.channels
+    used = [at for at, c in enumerate(channels) if any(s.channel == c.name for s in profile.feature_specs())]
+    rng = np.random.default_rng([seed, 2])
+    noise = rng.standard_normal(chosen.shape[:2])
+    signs = rng.choice((-1.0, 1.0), (len(channels), len(channels)))
+    subjects = {
+        at: FaultSubject(chosen[:, :, at], others[:, :, at], noise, _scale(windows[:, :, at])) for at in used
+    }
+    # Beyond these a sample counts as missing, and says so by itself.
+    limits = np.array([(c.min, c.max) for c in channels]).T
+    for at in used:
+        for kind, (inject, sizes) in GENERIC_FAULTS.items():
+            if kind == "decoupled" and len(used) < 2:
+                continue
+            for size in sizes:
+                faulty = chosen.copy()
+                faulty[:, :, at] = inject(subjects[at], size)
+                yield f"{kind}:{channels[at].name}", size, np.clip(faulty, *limits)
+                if kind not in SHARED or len(used) < 2:
+                    continue
+                for other in used:
+                    if other != at:
+                        reach = REACH * (1.0 if kind == "noise_growth" else signs[at, other])
+                        faulty[:, :, other] = inject(subjects[other], reach * size)
+                yield f"shared_{kind}:{channels[at].name}", size, np.clip(faulty, *limits)
 
 
 def _members(windows: Windows) -> tuple[Windows, Windows]:

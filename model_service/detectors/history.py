@@ -48,10 +48,10 @@ class FeatureHistory:
         """The first share of each device's rows, shape (n,)."""
         return np.asarray(self._place() < share)
 
-    def blocks(self) -> Iterator[Flags]:
+    def blocks(self, count: int = BLOCKS) -> Iterator[Flags]:
         """Successive blocks of each device's rows; together they are all rows."""
-        number = np.minimum((self._place() * BLOCKS).astype(int), BLOCKS - 1)
-        for block in range(BLOCKS):
+        number = np.minimum((self._place() * count).astype(int), count - 1)
+        for block in range(count):
             yield number == block
 
     def by_device(self, values: Array, chosen: Flags) -> list[Array]:

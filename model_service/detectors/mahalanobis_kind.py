@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_service.detectors.detector import DetectorKind, Settings
-from model_service.detectors.scaling import Scaling, calibration_of
+from model_service.detectors.scaling import WANDER, Scaling, calibration_of
 from model_service.models.mahalanobis import Mahalanobis, whitening_of
 from schemas.manifest import Calibration
 
@@ -22,7 +22,8 @@ def fit_mahalanobis(features: Array, logged: Flags, settings: Settings) -> Mahal
         logged: Which features are taken as logarithms, shape (F,).
         settings: ``shrinkage``: weight of the identity in the correlation matrix.
     """
-    scaling, weight = Scaling.moments(features, logged), settings["shrinkage"]
+    scaling = Scaling.moments(features, logged, settings.get(WANDER, 0.0))
+    weight = settings["shrinkage"]
     z = scaling.z(features)
     shrunk = (1 - weight) * (z.T @ z / len(z))
     # Features that never moved have a variance near 0 after the floor of their spread: here it is 1.

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_service.detectors.detector import DetectorKind, Settings
-from model_service.detectors.scaling import Scaling, calibration_of, vector
+from model_service.detectors.scaling import WANDER, Scaling, calibration_of, vector
 from model_service.detectors.symmetric_eigen import eigen
 from model_service.models.graph import GraphWriter, nan_where_missing
 from model_service.models.mahalanobis import calibrated, write_calibration
@@ -107,7 +107,7 @@ def fit_components(features: Array, logged: Flags, settings: Settings) -> Princi
         logged: Which features are taken as logarithms, shape (F,).
         settings: ``explained``: share of the variance that the subspace holds.
     """
-    scaling = Scaling.moments(features, logged)
+    scaling = Scaling.moments(features, logged, settings.get(WANDER, 0.0))
     z = scaling.z(features)
     values, vectors = eigen(rounded(z.T @ z / len(z), digits=9))
     explained = np.cumsum(values) / values.sum()

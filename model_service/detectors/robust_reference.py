@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_service.detectors.detector import DetectorKind, Settings
-from model_service.detectors.scaling import Scaling, calibration_of
+from model_service.detectors.scaling import WANDER, Scaling, calibration_of
 from model_service.models.graph import GraphWriter, nan_where_missing
 from model_service.models.mahalanobis import calibrated, write_calibration
 from schemas.manifest import Calibration, Manifest
@@ -71,9 +71,11 @@ class RobustReference:
         return nan_where_missing(writer, features, score)
 
 
-def fit_robust(features: Array, logged: Flags, _settings: Settings) -> RobustReference:
+def fit_robust(features: Array, logged: Flags, settings: Settings) -> RobustReference:
     """The detector of healthy rows (n, F)."""
-    raw = RobustReference(Scaling.robust(features, logged), Calibration(middle=1.0, slope=1.0))
+    raw = RobustReference(
+        Scaling.robust(features, logged, settings.get(WANDER, 0.0)), Calibration(middle=1.0, slope=1.0)
+    )
     return raw.calibrated_by(calibration_of(raw.distance(features)))
 
 

@@ -22,6 +22,11 @@ LEAST_SPREAD = 1e-3
 """Smallest spread of a feature, as a share of its size: one that was constant in the history must not divide
 by zero, and must not alarm at the last bit either."""
 
+LEAST_WANDER = 16
+"""Rows from which wandering can be told from noise."""
+WANDER = "wander"
+"""Setting of every built-in detector: see ``Scaling.moments``."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
@@ -54,19 +59,31 @@ class Scaling:
         return writer.op("Div", centred, writer.constant(self.spread.astype(np.float32)))
 
     @classmethod
-    def moments(cls, features: Array, logged: Flags) -> Scaling:
-        """By mean and standard deviation."""
+    def moments(cls, features: Array, logged: Flags, wander: float = 0.0) -> Scaling:
+        """By mean and standard deviation.
+
+        Args:
+            features: Rows in the order of time, shape (n, F).
+            logged: Which features are taken as logarithms, shape (F,).
+            wander: How often the variance that a feature gained by wandering is added to its spread.
+        """
         x = logarithms(features, logged)
-        return cls._of(logged, x.mean(axis=0), x.std(axis=0))
+        return cls._of(logged, x.mean(axis=0), _wider(x.std(axis=0), x, wander))
 
     @classmethod
-    def robust(cls, features: Array, logged: Flags) -> Scaling:
-        """By median and the larger of two robust spreads, which a few odd windows do not move."""
+    def robust(cls, features: Array, logged: Flags, wander: float = 0.0) -> Scaling:
+        """By median and the larger of two robust spreads, which a few odd windows do not move.
+
+        Args:
+            features: Rows in the order of time, shape (n, F).
+            logged: Which features are taken as logarithms, shape (F,).
+            wander: As for ``moments``.
+        """
         x = logarithms(features, logged)
         centre = np.median(x, axis=0)
         off = np.abs(x - centre)
         spread = np.maximum(1.4826 * np.median(off, axis=0), 1.2533 * off.mean(axis=0))
-        return cls._of(logged, centre, spread)
+        return cls._of(logged, centre, _wider(spread, x, wander))
 
     @classmethod
     def of(cls, manifest: Manifest) -> Scaling:
@@ -85,6 +102,23 @@ class Scaling:
         # A feature that is taken as logarithm has size 1: its spread is a ratio.
         size = np.where(logged, 1.0, np.maximum(np.abs(centre), SMALLEST))
         return cls(logged, rounded(centre), rounded(np.maximum(spread, LEAST_SPREAD * size)))
+
+
+def wandered(x: Array) -> Array:
+    """Variance that each column of (n, F) gained by wandering over half its rows, 0 where it did not; (F,).
+
+    Rows half the history apart differ more than neighbours do, and by more than chance lets them: twice.
+    """
+    n = len(x)
+    if n < LEAST_WANDER:
+        return np.zeros(x.shape[1])
+    half = n // 2
+    near, far = ((x[lag:] - x[:-lag]) ** 2 for lag in (1, half))
+    return np.asarray(np.maximum(far.mean(axis=0) - 2 * near.mean(axis=0), 0.0) / 2)
+
+
+def _wider(spread: Array, x: Array, wander: float) -> Array:
+    return np.asarray(np.sqrt(spread**2 + wander * wandered(x))) if wander else spread
 
 
 def vector(manifest: Manifest, name: str) -> Array:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from model_service.detectors.fitted_candidate import build_fitted_candidate
+from model_service.detectors.fitted_candidate import FittedCandidate, build_fitted_candidate
 from model_service.detectors.kinds import detector_of
 from model_service.detectors.mahalanobis_kind import MAHALANOBIS
-from model_service.gates import first_model_gates
+from model_service.gates import first_model_gates, imported_gates
 from model_service.gates.footprint import judge_latency, judge_memory, judge_operators, judge_size
 from model_service.gates.gate_inputs import GateInputs
 from model_service.gates.holdout import Holdout, PairedScores, Score, holdout_of
@@ -51,6 +51,8 @@ def evaluate(inputs: GateInputs) -> tuple[GateVerdict, ...]:
     if not memory.passed:
         return (*static, memory)
     try:
+        if inputs.imported is not None:
+            return (*static, memory, *imported_gates.judge_imported(inputs, inputs.imported, window))
         return (*static, memory, *_judge_running(inputs, window))
     except BundleError as exc:
         return (*static, memory, not_shown("artifact", str(exc)))
@@ -127,6 +129,9 @@ def _rebuild(inputs: GateInputs) -> tuple[GateVerdict, Score | None]:
         return not_shown("rebuild", "the manifest does not record how it was trained"), None
     try:
         seed, major = manifest.training.seed, ModelVersion.parse(manifest.version).major
+        if inputs.first:
+            made = _first_again(inputs, manifest.lineage, seed, major)
+            return judge_rebuild(inputs.candidate, made.bundle), made.detector.score
         rebuilt = _built_again(inputs, manifest.lineage, seed, major)
         verdict = judge_rebuild(inputs.candidate, rebuilt)
         if manifest.kind == "classifier":
@@ -139,12 +144,14 @@ def _rebuild(inputs: GateInputs) -> tuple[GateVerdict, Score | None]:
 
 def _built_again(inputs: GateInputs, lineage: Lineage, seed: int, major: int) -> BundleFiles:
     profile, rows, kind = inputs.profile, inputs.rows, inputs.candidate.manifest.kind
-    if not inputs.first:
-        champion, moved = inputs.champion, inputs.moved
-        return build_candidate(profile, rows, champion, moved, lineage, seed, major, kind, detector_of)
+    champion, moved = inputs.champion, inputs.moved
+    return build_candidate(profile, rows, champion, moved, lineage, seed, major, kind, detector_of)
+
+
+def _first_again(inputs: GateInputs, lineage: Lineage, seed: int, major: int) -> FittedCandidate:
     if inputs.chosen_by is None:
         raise DatasetError("its run names no faults that it was chosen by")
-    return build_fitted_candidate(profile, rows, inputs.chosen_by, lineage, seed, major)
+    return build_fitted_candidate(inputs.profile, inputs.rows, inputs.chosen_by, lineage, seed, major)
 
 
 def _window(champion: BundleFiles) -> NDArray[np.float32]:

@@ -6,18 +6,15 @@ It is judged on the holdout alone, which took no part in choosing or fitting it.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from model_service.detectors.alarm_budget import AlarmRule, threshold_for
-from model_service.detectors.choosing import bank_recall
+from model_service.detectors.choosing import LABELS, LEAST_LABELLED, bank_recall, plain_reference
 from model_service.detectors.first_model import alarm_rule, logged_features
 from model_service.detectors.fitted_candidate import budget_of, enter_of, lake_history
-from model_service.detectors.history import FeatureHistory
-from model_service.detectors.robust_reference import fit_robust
-from model_service.detectors.suspects import suspects
 from model_service.gates.holdout import Score
 from model_service.gates.verdict import GateVerdict, not_shown
 from model_service.models.fault_bank import FaultBank
@@ -46,11 +43,16 @@ def judge_budget(score: Score, profile: Profile, rows: pa.Table) -> GateVerdict:
     scores = history.by_device(score(history.features), healthy)
     alarms = float(rule.count(scores, enter_of(profile)))
     days = float(healthy.sum()) / rule.windows_per_day
-    expected = rule.per_device_day * days
+    return budget_verdict(alarms, days, rule.per_device_day, "the holdout")
+
+
+def budget_verdict(alarms: float, days: float, per_day: float, where: str) -> GateVerdict:
+    """The verdict on alarms in healthy device-days."""
+    expected = per_day * days
     allowed = max(LEAST_ALLOWED, expected + DEVIATIONS * math.sqrt(expected))
     text = (
-        f"{alarms:.0f} false alarms in {days:.3g} device-days of the holdout; the budget of "
-        f"{rule.per_device_day:g} a day allows {allowed:.1f}"
+        f"{alarms:.0f} false alarms in {days:.3g} device-days of {where}; the budget of {per_day:g} a day "
+        f"allows {allowed:.1f}"
     )
     return GateVerdict(BUDGET, alarms <= allowed, alarms, allowed, detail={"says": text})
 
@@ -63,16 +65,37 @@ def judge_generic_recall(
     healthy = held.features[held.healthy]
     if not len(healthy):
         return not_shown(GENERIC_RECALL, "no healthy row in the holdout")
-    rule = alarm_rule(profile, budget_of(profile))
+    detector, limit = plain_reference(
+        train, logged_features(profile), alarm_rule(profile, budget_of(profile))
+    )
+    if min(train.labelled.sum(), held.labelled.sum()) >= LEAST_LABELLED:
+        # It was chosen by labels: what generic faults it was not chosen by proves less than these.
+        faulty = held.features[held.labelled]
+        mine = float((np.nan_to_num(score(faulty)) >= enter_of(profile)).mean())
+        plain = float((np.nan_to_num(detector.distance(faulty)) >= limit).mean())
+        return recall_verdict(mine, plain, max_loss, {"origin": LABELS}, "labelled faults")
     mine = _recall(score, healthy, bank, enter_of(profile))
-    plain = _plain_recall(train, healthy, profile, bank, rule)
+    by_kind = bank_recall(detector, healthy, bank, limit)
+    plain = float(np.mean([share for shares in by_kind.values() for share in shares]))
+    named = {"fault_bank": bank.digest, "origin": bank.origin or "known"}
+    return recall_verdict(mine, plain, max_loss, named)
+
+
+def recall_verdict(
+    found: float,
+    plain: float,
+    max_loss: float,
+    named: Mapping[str, object],
+    faults: str = "generic faults",
+) -> GateVerdict:
+    """The verdict on the shares of faults that a model and a plain robust reference detect."""
     bound = max(0.0, plain - max_loss)
     text = (
-        f"detects {mine:.1%} of the generic faults, a plain robust reference {plain:.1%}; must detect at "
+        f"detects {found:.1%} of the {faults}, a plain robust reference {plain:.1%}; must detect at "
         f"least {bound:.1%}"
     )
-    detail = {"says": text, "plain": plain, "fault_bank": bank.digest, "origin": bank.origin or "known"}
-    return GateVerdict(GENERIC_RECALL, mine >= bound, mine, bound, detail=detail)
+    detail = {"says": text, "plain": plain, **named}
+    return GateVerdict(GENERIC_RECALL, found >= bound, found, bound, detail=detail)
 
 
 def _recall(score: Score, healthy: Array, bank: FaultBank, enter: float) -> float:
@@ -82,16 +105,3 @@ def _recall(score: Score, healthy: Array, bank: FaultBank, enter: float) -> floa
         for size in bank.severities(kind)
     ]
     return float(np.mean(found))
-
-
-def _plain_recall(
-    train: FeatureHistory, healthy: Array, profile: Profile, bank: FaultBank, rule: AlarmRule
-) -> float:
-    """Recall of a robust reference of the training rows, at the threshold that they give it."""
-    logged = logged_features(profile)
-    chosen = train.healthy
-    chosen[chosen] = ~suspects(train.features[chosen], logged)
-    detector = fit_robust(train.features[chosen], logged, {})
-    distances = train.by_device(detector.distance(train.features), chosen)
-    by_kind = bank_recall(detector, healthy, bank, threshold_for(distances, rule).distance)
-    return float(np.mean([share for shares in by_kind.values() for share in shares]))

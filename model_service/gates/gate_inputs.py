@@ -14,6 +14,8 @@ from feature_store.lake import Lake
 from feature_store.lake_registry import ProfileRegistry
 from feature_store.point_in_time import tables_read, training_rows
 from model_service.detectors.bank_store import known_bank, newest_bank, stored_bank
+from model_service.detectors.import_store import stored_import
+from model_service.detectors.imported_bundle import ImportedModel
 from model_service.gates.verdict_store import PendingCandidate
 from model_service.models.bundle_files import BundleFiles
 from model_service.models.fault_bank import FaultBank, load_fault_bank
@@ -41,8 +43,9 @@ class GateInputs:
         expected: Run, cut, pin and champion, as the registry has them; the manifest must name the same.
         cohorts: Cohort by device.
         bank: Known faults; None: the profile has no bank.
-        first: It is a profile's first model: no learnt champion to compare with.
-        chosen_by: Generic faults that a first model was chosen by; None: it is none.
+        first: It starts from no learnt champion: there is none to compare with, or others made the model.
+        chosen_by: Generic faults that such a model was chosen by; None: it is none.
+        imported: The file that it was made of, and windows to judge it on; None: it was trained.
     """
 
     profile: Profile
@@ -55,6 +58,7 @@ class GateInputs:
     bank: FaultBank | None
     first: bool = False
     chosen_by: FaultBank | None = None
+    imported: ImportedModel | None = None
 
 
 def read_inputs(settings: ModelSettings, registry: Registry, pending: PendingCandidate) -> GateInputs:
@@ -100,8 +104,13 @@ def read_inputs(settings: ModelSettings, registry: Registry, pending: PendingCan
         cohorts=cohorts,
         bank=_bank(settings, profile, pending.plan.bank),
         chosen_by=stored_bank(settings.root, pending.plan.bank) if pending.plan.bank else None,
-        first=not champion.manifest.parameters,
+        first=not champion.manifest.parameters or bool(pending.plan.bank),
+        imported=_imported(settings, profile, pending.plan.imported),
     )
+
+
+def _imported(settings: ModelSettings, profile: Profile, digest: str) -> ImportedModel | None:
+    return stored_import(settings.root, digest, profile) if digest else None
 
 
 def _bank(settings: ModelSettings, profile: Profile, chosen_by: str) -> FaultBank | None:

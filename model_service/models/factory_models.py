@@ -118,8 +118,8 @@ def learnt_bundle(  # noqa: PLR0913, PLR0917  (the bytes depend on each of them,
         features=profile.feature_names,
         opset=OPSET,
         calibration=model.calibration,
-        bin_edges=_bin_edges(every_window, profile.feature_names),
-        baselines={c: _baseline(scored, i) for i, c in enumerate(columns)},
+        bin_edges=quantile_edges(every_window, profile.feature_names),
+        baselines={c: baseline_of(scored, i) for i, c in enumerate(columns)},
         training=training,
         parameters=model.parameters(),
         detector=detector,
@@ -175,13 +175,15 @@ def anomaly_graph(profile: Profile, model: LearntModel, family: str = "") -> byt
     return writer.build(family or profile.model.family, [tensor("window", FLOAT, shape)], outputs)
 
 
-def _bin_edges(features: Array, names: Sequence[str]) -> dict[str, tuple[float, ...]]:
+def quantile_edges(features: Array, names: Sequence[str]) -> dict[str, tuple[float, ...]]:
+    """Bin edges by feature, at quantiles of rows (n, F), and those of the score."""
     edges = rounded(np.quantile(features, QUANTILES, axis=0).T)
     by_name = {n: tuple(sorted(set(row.tolist()))) for n, row in zip(names, edges, strict=True)}
     return {**by_name, "score": SCORE_EDGES}
 
 
-def _baseline(healthy: Sequence[Sequence[Array]], column: int) -> Baseline:
+def baseline_of(healthy: Sequence[Sequence[Array]], column: int) -> Baseline:
+    """Baseline of one column of stretches (m, F) by device, as for ``factory_bundle``."""
     stretches = [[stretch[:, column] for stretch in device] for device in healthy]
     values = np.concatenate([stretch for device in stretches for stretch in device])
     device_means = [float(np.concatenate(device).mean()) for device in stretches]

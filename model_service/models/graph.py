@@ -76,6 +76,11 @@ class GraphWriter:
             self._nodes.append(copied)
         return {output.name: names[output.name] for output in graph.output}
 
+    def adopt(self, graph: Any) -> None:
+        """Adds all operators and constants of a graph of the same operator sets, under their own names."""
+        self._nodes += graph.node
+        self._initializers += graph.initializer
+
     def build(self, name: str, inputs: Sequence[Any], outputs: Sequence[Any]) -> bytes:
         """The model as bytes, checked.
 

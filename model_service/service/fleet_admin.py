@@ -29,6 +29,7 @@ from model_service.service.refusals import BadFieldError, UnknownNameError
 from model_service.service.stream_wakeup import StreamWakeup
 from model_service.service.workers import WorkerThreads
 from model_service.settings import ModelSettings
+from model_service.training.building import IMPORT
 from model_service.training.run_states import RunState
 from schemas.errors import AccessError, RegistryError, ServiceUnavailableError
 from schemas.profile import Profile
@@ -68,7 +69,7 @@ RULES = {
 }
 MAX_ASSIGNED = 10_000
 MAX_TOKEN_S = 30 * 86400.0
-KINDS = ("", "anomaly", "classifier")
+KINDS = ("", "anomaly", "classifier", IMPORT)
 ACTIONS = ("pause", "resume", "abort", "back")
 _REPLY_S = 0.2
 
@@ -198,7 +199,7 @@ class FleetAdmin:
     async def train(self, request: TrainRequest, call: ServiceCall) -> JsonReply:
         """Request a training run."""
         if request.kind not in KINDS:
-            raise BadFieldError("kind", "anomaly, classifier, or empty")
+            raise BadFieldError("kind", "anomaly, classifier, imported, or empty")
         profile = await self._profile_to_train(request.family, request.profile)
         wanted = writes.RunRequest(
             family=profile.model.family,

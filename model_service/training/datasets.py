@@ -67,9 +67,18 @@ class Dataset:
         return ", ".join(filter(None, lacks))
 
 
-def first_dataset(connection: duck.Connection, selection: RowSelection) -> Dataset:
-    """The set that a first model is chosen and fitted on: all that is known of the profile, labels too."""
-    whole = replace(selection, event_from=selection.event_to - FIRST_SPAN, labelled=True)
+def first_dataset(
+    connection: duck.Connection, selection: RowSelection, onset: datetime | None = None
+) -> Dataset:
+    """The set of a model that starts from no other: all that is known of the profile, labels too.
+
+    Args:
+        connection: To a cut.
+        selection: Of the run.
+        onset: Start of a new regime: rows from before show another normal, and stay away.
+    """
+    start = selection.event_from if onset is not None else selection.event_to - FIRST_SPAN
+    whole = replace(selection, event_from=start, labelled=True)
     return Dataset(whole, training_rows(connection, whole), ANOMALY, first=True)
 
 

@@ -18,11 +18,8 @@ from feature_store.cut import Cut
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from feature_store.point_in_time import TrainingSet, tables_read, training_rows
-from model_service.detectors.bank_store import fitted_families, required_bank, stored_bank
-from model_service.detectors.fitted_candidate import build_fitted_candidate
-from model_service.detectors.kinds import detector_of
+from model_service.detectors.bank_store import fitted_families
 from model_service.models.bundle_files import BundleFiles
-from model_service.models.candidate import build_candidate
 from model_service.registry import candidates
 from model_service.registry.bundle_store import (
     bundle_of_version,
@@ -33,6 +30,7 @@ from model_service.registry.bundle_store import (
 from model_service.registry.candidates import Candidate, candidate_of, champion_version, next_major
 from model_service.registry.database import Registry, note
 from model_service.settings import ModelSettings
+from model_service.training.building import candidate_bundle, chosen_by, starts_over, waits_for_a_person
 from model_service.training.datasets import (
     Dataset,
     all_features,
@@ -154,6 +152,9 @@ class Trainer:
             # A person could not have it trained either: the run waits for nobody, and says what can be done.
             state, says = RunState.DECLINED, f"{why}. {INSPECT}"
             finding = finding.model_copy(update={"text": says})
+        elif state is RunState.COLLECTING and (why := self._held(run.family)):
+            state, says = RunState.WAITING, why
+            finding = finding.model_copy(update={"text": f"{finding.text}. {why}"})
         if (
             state is RunState.WAITING
             and run.finding is not None
@@ -189,10 +190,10 @@ class Trainer:
                 regime=found.regime if found else None,
                 newest=newest_row(lake_connection, profile),
             )
-            if champion.manifest.parameters:
-                dataset = read_dataset(lake_connection, run, selection, champion.manifest.kind)
+            if starts_over(run, champion.manifest, profile):
+                dataset = first_dataset(lake_connection, selection, run.onset)
             else:
-                dataset = first_dataset(lake_connection, selection)
+                dataset = read_dataset(lake_connection, run, selection, champion.manifest.kind)
         if lacks := dataset.lacks(profile, run.need or 0.0):
             return self._wait_for_rows(run, profile, now, lacks)
         return self._pin(run, profile, cut, dataset, finding, champion, now)
@@ -207,7 +208,7 @@ class Trainer:
         champion: BundleFiles,
         now: datetime,
     ) -> bool:
-        bank = "" if champion.manifest.parameters else required_bank(self._settings.root, profile.name)
+        bank, imported = chosen_by(self._settings.root, run, champion.manifest, profile)
         # Step 1: pin the cut. After a crash the run is still collecting, and sets the same pin again.
         pin = f"run-{run.run_id}"
         self._cuts.pin(pin, cut.id)
@@ -222,6 +223,7 @@ class Trainer:
             excluded=dataset.training_set.excluded,
             facts=dataset.training_set.facts,
             bank=bank,
+            imported=imported,
         )
         detail = {
             "cut": cut.id,
@@ -249,21 +251,9 @@ class Trainer:
         with closing(connect(self._lake.root, run.pin, verify=verify)) as lake_connection:
             training_set = training_rows(lake_connection, selection)
         lineage = lineage_of(run, selection, training_set, plan.verdicts, champion.manifest.version)
-        if plan.bank:
-            bank = stored_bank(self._settings.root, plan.bank)
-            bundle = build_fitted_candidate(profile, training_set.rows, bank, lineage, run.seed, major)
-        else:
-            bundle = build_candidate(
-                profile,
-                training_set.rows,
-                champion,
-                plan.moved,
-                lineage,
-                run.seed,
-                major,
-                plan.model_kind,
-                detector_of,
-            )
+        bundle = candidate_bundle(
+            self._settings.root, profile, training_set.rows, plan, champion, lineage, run.seed, major
+        )
         # Step 3: store the artifact under its digest. After a crash the repetition finds it there.
         sha256, length = store_artifact(self._settings.artifacts, bundle)
         # Step 4: write the lineage, once: a repetition finds it in the newest cut.
@@ -339,6 +329,9 @@ class Trainer:
             if version is not None:
                 return bundle_of_version(connection, self._settings.artifacts, family, version)
         return starting_bundle_of(family)
+
+    def _held(self, family: str) -> str:
+        return waits_for_a_person(self._champion(family).manifest)
 
     def _new_cut(self, run: TrainingRun, profile: Profile, now: datetime) -> Cut | None:
         """The newest cut; None: the run was tried in it already, and may still wait for another."""

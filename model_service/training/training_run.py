@@ -104,7 +104,8 @@ class TrainingPlan(RunDocument):
         verdicts: Ids of the drift events behind the run when its cut was pinned; later ones change no bytes.
         excluded: Number of rows left out, by the first reason that applied.
         facts: Further counts of the training set.
-        bank: Digest of the generic faults that a first model is chosen by; empty: it is no first model.
+        bank: Digest of the generic faults that a model is chosen by which starts from no other; else empty.
+        imported: Digest of the record of an imported model; empty: it is trained.
     """
 
     selection: StoredSelection = Field(alias="wanted")
@@ -115,6 +116,7 @@ class TrainingPlan(RunDocument):
     excluded: Mapping[str, int] = {}
     facts: Mapping[str, int] = {}
     bank: str = ""
+    imported: str = ""
 
 
 class RunChanges(TypedDict, total=False):
@@ -229,7 +231,7 @@ class TrainingRun:
         need = {} if self.need is None else {"need": self.need}
         finding = {} if self.finding is None else self.finding.model_dump(mode="json")
         # What was added since 0.2.0 is left out where it says nothing new.
-        younger = {"bank"} if self.plan is not None and not self.plan.bank else None
+        younger = {name for name in ("bank", "imported") if self.plan and not getattr(self.plan, name)}
         plan = {} if self.plan is None else self.plan.model_dump(mode="json", exclude=younger)
         return {**need, **finding, **plan} or None
 

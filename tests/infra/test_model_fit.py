@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from edge_producer.inference import load_predictor
 from feature_store.lake import Lake
@@ -214,3 +215,53 @@ def test_a_profile_that_only_the_stack_knows_is_fitted_by_its_name(edgeloop, tmp
     found = edgeloop.json("model", "fit", "pump", "--from", str(history), "-o", str(tmp_path / "out"))
     assert found["version"].startswith("pump-1.")
     assert found["profile"] is None
+
+
+def test_an_imported_model_is_tried_on_a_history_and_a_device_runs_it(edgeloop, tmp_path):
+    history, profile, file = tmp_path / "pump.csv", tmp_path / "pump.toml", tmp_path / "given.onnx"
+    write_history(history)
+    edgeloop("profile", "init", str(history), "-o", str(profile), "--force")
+    features = load_profile(profile).feature_names
+    file.write_bytes(size_of_features(features))
+    done = edgeloop(
+        "model", "import", str(file), "--profile", str(profile), "--from", str(history),
+        "-o", str(tmp_path / "out"), "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert (facts["reads"], facts["waits_for_a_person"]) == ("features", True)
+    after = load_profile(Path(facts["profile_file"]))
+    assert (after.model.family, after.decision.rules[0].enter) == ("pump", facts["enter"])
+    predictor = load_predictor(after, tmp_path / "out" / "bundles")
+    assert predictor.version == facts["version"]
+    assert predictor.score("p", np.float32([[5, 20]]))[1] < facts["enter"]
+    refused = edgeloop("model", "import", str(profile), "--profile", str(profile))
+    assert "not an ONNX model" in refused.stderr
+
+
+def test_the_lake_has_to_be_there_before_a_model_is_fitted_to_it(edgeloop, tmp_path):
+    history, profile = write_history(tmp_path / "pump.csv"), tmp_path / "pump.toml"
+    edgeloop("profile", "init", str(history), "-o", str(profile), "--force")
+    done = edgeloop("model", "fit", str(profile), "--from", "lake")
+    assert done.returncode == 1
+    assert "there is no lake here yet" in done.stderr
+
+
+def size_of_features(names: tuple[str, ...]) -> bytes:
+    """A graph of somebody else's: how large the features are, between 0 and 1."""
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["m"], axes=[1], keepdims=0),
+        helper.make_node("Abs", ["m"], ["a"]),
+        helper.make_node("Mul", ["a", "less"], ["n"]),
+        helper.make_node("Exp", ["n"], ["e"]),
+        helper.make_node("Sub", ["one", "e"], ["score"]),
+    ]
+    shapes = [None, len(names)], [None]
+    given, found = (
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in zip("xs", shapes, strict=True)
+    )
+    found.name = "score"
+    constants = [numpy_helper.from_array(np.float32(v), n) for v, n in ((1.0, "one"), (-0.02, "less"))]
+    graph = helper.make_graph(nodes, "given", [given], [found], constants)
+    opset = helper.make_opsetid("", 17)
+    return helper.make_model(graph, ir_version=8, opset_imports=[opset]).SerializeToString()

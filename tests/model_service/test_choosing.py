@@ -9,10 +9,17 @@ from hypothesis import strategies as st
 
 from edge_producer.decider import Decider
 from model_service.detectors.alarm_budget import AlarmRule, threshold_for
-from model_service.detectors.choosing import GENERIC_FAULTS, LABELS, bank_recall, choose
+from model_service.detectors.choosing import (
+    GENERIC_FAULTS,
+    LABELS,
+    bank_recall,
+    choose,
+    shows_wandering_only,
+)
 from model_service.detectors.generic_bank import generic_bank
 from model_service.detectors.history import FeatureHistory
 from model_service.detectors.kinds import KINDS
+from model_service.detectors.scaling import wandered
 from model_service.models.fault_bank import GENERIC, parse_bank
 from schemas.decision_policy import DecisionPolicy, DecisionRule
 from schemas.errors import DatasetError
@@ -80,6 +87,7 @@ def test_a_short_history_sets_a_threshold_above_all_that_it_shows():
 
 def test_the_bank_holds_every_generic_fault_of_every_channel_in_graded_sizes(bank):
     names = {"step", "ramp", "spike", "noise_growth", "stuck", "dropout", "decoupled"}
+    names |= {"shared_step", "shared_ramp", "shared_noise_growth"}
     assert set(bank.kinds) == {f"{n}:{c}" for n in names for c in ("pressure", "flow")}
     assert {len(bank.severities(k)) for k in bank.kinds} == {4}
     assert generic_bank(PUMP, windows(200).astype(float), 1).origin == GENERIC
@@ -92,10 +100,16 @@ def test_a_pair_differs_by_the_fault_alone(bank):
     np.testing.assert_allclose(effect[[1, 2, 3]], 0.0, atol=1e-3)
 
 
+def test_a_shared_fault_reaches_the_other_channels_with_half_its_size(bank):
+    alone, shared = bank.effect("step:flow", 4.0), bank.effect("shared_step:pressure", 4.0)
+    assert abs(shared[2]) == pytest.approx(alone[2] / 2, rel=1e-2)
+    np.testing.assert_allclose(shared[0], bank.effect("step:pressure", 4.0)[0], rtol=1e-3)
+
+
 def test_larger_faults_are_detected_at_least_as_often(bank):
     detector = KINDS[0].fit(rows(200), LOGGED, KINDS[0].settings[0])
     for kind, shares in bank_recall(detector, rows(60, 3), bank, 6.0).items():
-        if kind.startswith(("step", "ramp", "noise")):
+        if kind.startswith(("step", "ramp", "noise", "shared")):
             assert shares == sorted(shares), kind
 
 
@@ -167,3 +181,30 @@ def test_what_is_not_rare_is_a_way_to_work_and_no_fault(bank):
     two_modes[::3] += 400.0
     given_rows = FeatureHistory(two_modes, clean.device, clean.faulty, clean.excluded)
     assert choose(given_rows, LOGGED, bank, RULE).suspects == 0
+
+
+def wandering(device: np.ndarray | None = None) -> FeatureHistory:
+    """A short history in which the flow's level goes slowly up; the rest is noise."""
+    features = rows(80)
+    features[:, 2] += 8 * np.linspace(0, 1, 80)
+    none = np.zeros(80, dtype=bool)
+    return FeatureHistory(features, np.zeros(80, np.int64) if device is None else device, none, none)
+
+
+def test_what_wanders_in_a_short_history_of_one_device_may_wander_on_without_an_alarm(bank):
+    found = choose(wandering(), LOGGED, bank, RULE)
+    later = rows(80, seed=8)
+    later[:, 2] += 8 * np.linspace(1, 1.5, 80)
+    assert (found.detector.distance(later) >= found.threshold.distance).mean() < 0.05
+    apart = rows(80, seed=8)
+    apart[:, 0] += 40
+    assert (found.detector.distance(apart) >= found.threshold.distance).all()
+
+
+def test_noise_and_what_moved_between_devices_are_no_wandering():
+    assert (wandered(rows(80)) == 0.0).all()
+    assert wandered(wandering().features)[2] > 1.0
+    long = AlarmRule(1.0, 3600.0)
+    assert shows_wandering_only(wandering(), RULE)
+    assert not shows_wandering_only(wandering(), long)
+    assert not shows_wandering_only(wandering(np.arange(80) // 40), RULE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from model_service.trust import ceremony
 from schemas.cohorts import SaltedShare
 from schemas.decision_policy import DecisionPolicy, DecisionRule
 from schemas.instants import utc_now
-from schemas.profile import ModelSpec
+from schemas.profile import ModelSpec, Profile
 from tests.model_service.test_detectors import PUMP, windows
 
 WINDOWS, HOP_US = 400, 8_000_000
@@ -44,15 +45,24 @@ class FirstModelRig:
     """A stack's folders, with a history that landed and its fault bank."""
 
     def __init__(
-        self, folder: Path, *, bank: bool = True, broken_from: int = WINDOWS, devices: int = 1
+        self,
+        folder: Path,
+        *,
+        bank: bool = True,
+        broken_from: int = WINDOWS,
+        devices: int = 1,
+        profile: Profile = OWN,
+        faults: Sequence[range] = (),
     ) -> None:
+        self.profile, self.faults = profile, faults
         self.settings = ModelSettings(root=folder / "models", lake_root=folder / "lake", tick_s=0.02)
         ceremony.init(self.settings, ["pump"], {"default": SaltedShare(share=0.3)})
         self.registry = Registry.open(self.settings.database_url, self.settings.root)
         self.lake = Lake.open(self.settings.lake_root)
         self.now = utc_now()
         self.fitted = self._fit(broken_from, devices)
-        self.landed = land_history(self.lake, OWN, self.fitted.judged, self.now)
+        labelled = self.fitted.judged.faulty if faults else None
+        self.landed = land_history(self.lake, profile, self.fitted.judged, self.now, labelled)
         if bank:
             put_bank(self.settings.root, self.fitted.bank)
         self.scheduler = TrainingScheduler(self.settings, self.registry, self.lake, utc_now)
@@ -64,9 +74,11 @@ class FirstModelRig:
         for number in range(devices):
             samples = windows(WINDOWS, seed=number).astype(float)
             samples[broken_from:, :, 0] += 15
+            faulty = np.isin(np.arange(WINDOWS), [i for span in self.faults for i in span])
+            samples[faulty, :, 0] += 4
             ends = first_us + HOP_US * np.arange(WINDOWS)
-            history.append(DeviceWindows(f"pump-{number}", ends, samples, none, none))
-        return fit_first_model(OWN, history, "pump", 1.0)
+            history.append(DeviceWindows(f"pump-{number}", ends, samples, faulty, none))
+        return fit_first_model(self.profile, history, "pump", 1.0)
 
     def train(self) -> dict[str, Any]:
         """Request a run, work on it to its end; returns its row."""

@@ -1,0 +1,165 @@
+"""The bundle of an imported model: its graph behind our features, golden vectors, baselines. Pure.
+
+The same file, rows and windows give the same bytes, so the gate can build it again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_service.detectors.first_model import stretches
+from model_service.detectors.history import FeatureHistory
+from model_service.detectors.imported_score import ImportedScore
+from model_service.detectors.synthetic_windows import synthetic_windows
+from model_service.models.bundle_files import BundleFiles, build_bundle
+from model_service.models.factory_models import TOLERANCE, baseline_of, quantile_edges
+from model_service.models.feature_graph import write_features
+from model_service.models.golden import Golden
+from model_service.models.graph import FLOAT, OPSET, GraphWriter, tensor
+from model_service.models.imported_graph import ImportedGraph, imported_graph
+from model_service.models.rounding import rounded_or_nan
+from model_service.models.runtime import OrtGraph
+from model_service.models.score_check import STRETCHES, check_scores
+from schemas.errors import BundleError, DatasetError
+from schemas.manifest import Baseline, Calibration, Input, Lineage, Manifest, TrainingFacts
+from schemas.profile import Profile
+
+SCRIPT = "model_service/detectors/imported_bundle.py"
+IMPORTED, IMPORTED_WINDOW = "imported", "imported_window"
+"""Detectors of manifests: of an imported graph that reads features, and of one that reads the raw window."""
+SAME = 1e-6
+"""Largest difference between two runs of the same windows."""
+NO_CALIBRATION = Calibration(middle=0.5, slope=1.0)
+"""An imported graph gives the score itself: nothing maps a distance to it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImportedModel:
+    """An import as trainer and gate read it.
+
+    Attributes:
+        graph: Checked.
+        windows: Raw windows of the history's last part, in order, shape (n, W, C); empty for a graph that
+            reads features: rows of the lake are enough for it.
+    """
+
+    graph: ImportedGraph
+    windows: NDArray[np.float32]
+
+
+def is_imported(manifest: Manifest) -> bool:
+    """Whether a model came as a graph from elsewhere."""
+    return manifest.detector in (IMPORTED, IMPORTED_WINDOW)
+
+
+def check_import(data: bytes, profile: Profile, output: str, seed: int = 0) -> ImportedGraph:
+    """The graph of a file that a device can run on this profile's windows.
+
+    Raises:
+        BundleError: It cannot; the message says what to do.
+    """
+    graph = imported_graph(data, profile, output)
+    windows = synthetic_windows(profile, seed)
+    stretched = np.concatenate([windows * np.float32(s) for s in STRETCHES])
+    score, again = ImportedScore(graph, profile), ImportedScore(graph, profile)
+    once = score.of_windows(stretched)
+    alone = np.concatenate([again.of_windows(w[np.newaxis]) for w in stretched])
+    if not np.allclose(once, alone, rtol=0, atol=SAME, equal_nan=True):
+        raise BundleError(
+            "it gives a window another score the second time, or alone: it must not depend on what came "
+            "before, on chance, or on the other windows of a batch"
+        )
+    ours = OrtGraph(graph_bytes(profile, score, profile.model.family), "of the bundle")
+    got = np.concatenate([ours.run(("score",), {"window": w[np.newaxis]})[0] for w in stretched])
+    if not np.allclose(got, once, rtol=0, atol=TOLERANCE.absolute, equal_nan=True):
+        off = float(np.nanmax(np.abs(got - once)))
+        raise BundleError(f"behind our features it scores otherwise, by up to {off:.3g}: use float32")
+    return graph
+
+
+def build_imported(
+    profile: Profile,
+    history: FeatureHistory,
+    given: ImportedModel,
+    lineage: Lineage | None,
+    seed: int,
+    major: int,
+) -> BundleFiles:
+    """The bundle.
+
+    Args:
+        profile: Gives channels, window and features.
+        history: The part that trains; here it gives the baselines.
+        given: The import.
+        lineage: Goes into the manifest as it is; None: no row of a lake is behind it.
+        seed: Of the golden windows.
+        major: First number of the version.
+
+    Raises:
+        DatasetError: No healthy row.
+        BundleError: Its scores leave [0, 1].
+    """
+    if not history.healthy.any():
+        raise DatasetError("no healthy row in the part of the history that trains")
+    if given.graph.reads == "window" and not len(given.windows):
+        raise DatasetError(
+            "the import reads raw windows, and none came with it: import it with --from HISTORY"
+        )
+    score, specs = ImportedScore(given.graph, profile), profile.feature_specs()
+    windows = synthetic_windows(profile, seed)
+    expected = score.features(windows), score.of_windows(windows)
+    golden = Golden(windows, rounded_or_nan(expected[0]), rounded_or_nan(expected[1]))
+    healthy = stretches(history)
+    baselines = {s.name: baseline_of(healthy, at) for at, s in enumerate(specs)}
+    manifest = Manifest(
+        name=profile.model.family,
+        version="",
+        featureset=profile.featureset,
+        channels=tuple(Input(name=c.name, unit=c.unit) for c in profile.channels),
+        window_samples=profile.sampling.window_samples,
+        rate_hz=profile.sampling.rate_hz,
+        features=profile.feature_names,
+        opset=OPSET,
+        calibration=NO_CALIBRATION,
+        bin_edges=quantile_edges(np.concatenate([s for d in healthy for s in d]), profile.feature_names),
+        baselines={**baselines, "score": _score_baseline(score, healthy, given.windows)},
+        training=_facts(history, seed),
+        detector=IMPORTED_WINDOW if score.reads_window else IMPORTED,
+        lineage=lineage,
+        tolerance=TOLERANCE,
+        files={},
+    )
+    graph = graph_bytes(profile, score, profile.model.family)
+    return check_scores(build_bundle(manifest, graph, golden.to_arrow(), major))
+
+
+def graph_bytes(profile: Profile, score: ImportedScore, family: str) -> bytes:
+    """The graph's bytes: raw window in, features and score out."""
+    writer = GraphWriter()
+    features = write_features(writer, profile.feature_specs(), profile.channel_names)
+    writer.op("Identity", features, output="features")
+    writer.op("Identity", score.write(writer, features), output="score")
+    shape: list[int | str] = ["batch", profile.sampling.window_samples, len(profile.channels)]
+    outputs = [
+        tensor("features", FLOAT, ["batch", len(profile.feature_names)]),
+        tensor("score", FLOAT, ["batch"]),
+    ]
+    return writer.build(family, [tensor("window", FLOAT, shape)], outputs)
+
+
+def _score_baseline(
+    score: ImportedScore, healthy: list[list[NDArray[np.float64]]], windows: NDArray[np.float32]
+) -> Baseline:
+    if not score.reads_window:
+        return baseline_of([[score.of_features(s)[:, np.newaxis] for s in d] for d in healthy], 0)
+    found = score.of_windows(windows)
+    return baseline_of([[found[np.isfinite(found)][:, np.newaxis]]], 0)
+
+
+def _facts(history: FeatureHistory, seed: int) -> TrainingFacts:
+    healthy = history.healthy
+    devices = len(np.unique(history.device[healthy]))
+    return TrainingFacts(script=SCRIPT, seed=seed, devices=devices, windows=int(healthy.sum()))

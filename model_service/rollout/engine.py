@@ -137,29 +137,37 @@ class Engine:
         return True
 
     def _begin_newest(self, group: str, now: float) -> bool:
-        """Start the group's newest draft; it supersedes the older ones."""
-        policy = self.channel_publisher.repo.policy()
+        """Start the newest draft of a family; it supersedes that family's older ones. Others wait in line."""
         highest_seq = self.channel_publisher.highest_seq(group)
         with self.registry.transaction() as connection:
-            drafts = rollout_store.in_states(connection, ("draft",), group)
-            if not drafts or rollout_store.active(connection, group) is not None:
+            if rollout_store.active(connection, group) is not None:
                 return False
-            *older, newest = drafts
-            for record in older:
-                outcome = supersede(record, newest.rollout_id)
-                rollout_store.apply(
-                    connection, outcome.record, outcome.actions, now, self.lifetime_s, highest_seq
-                )
-            try:
-                outcome = begin(connection, newest, policy, self.profiles)
-            except RegistryError as exc:
-                log.warning("%s cannot start yet: %s", newest.rollout_id, exc)
-                return bool(older)
-            actor = newest.created_by or ENGINE_ACTOR
-            rollout_store.apply(
-                connection, outcome.record, outcome.actions, now, self.lifetime_s, highest_seq, actor
-            )
-        log.info("%s: started with %s", newest.rollout_id, newest.version)
+            newest: dict[str, RolloutRecord] = {}
+            superseded = 0
+            for record in rollout_store.in_states(connection, ("draft",), group):
+                older = newest.pop(record.family, None)
+                if older is not None:
+                    outcome = supersede(older, record.rollout_id)
+                    rollout_store.apply(
+                        connection, outcome.record, outcome.actions, now, self.lifetime_s, highest_seq
+                    )
+                    superseded += 1
+                newest[record.family] = record
+            begun = any(self._begin(connection, record, now, highest_seq) for record in newest.values())
+        return begun or superseded > 0
+
+    def _begin(self, connection: Connection, record: RolloutRecord, now: float, highest_seq: int) -> bool:
+        """Start a draft; False: it cannot start yet."""
+        try:
+            outcome = begin(connection, record, self.channel_publisher.repo.policy(), self.profiles)
+        except RegistryError as exc:
+            log.warning("%s cannot start yet: %s", record.rollout_id, exc)
+            return False
+        actor = record.created_by or ENGINE_ACTOR
+        rollout_store.apply(
+            connection, outcome.record, outcome.actions, now, self.lifetime_s, highest_seq, actor
+        )
+        log.info("%s: started with %s", record.rollout_id, record.version)
         return True
 
     def _observe(self, connection: Connection, record: RolloutRecord) -> Observed:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
+from functools import cache
 
 from sqlalchemy import Connection, select
 
 from model_service.fleet.known_profiles import KnownProfiles
 from model_service.registry import candidates
+from model_service.registry.bundle_store import GENERIC_FAMILY, factory_families
 from model_service.registry.candidates import Candidate, CandidateState
 from model_service.registry.database import Registry, note
-from model_service.registry.registry_tables import device_status, devices
+from model_service.registry.registry_tables import device_status, devices, rollouts
 from model_service.rollout import rollout_states, rollout_store
 from model_service.rollout.cohort_draw import draw
 from model_service.rollout.observing import members
@@ -44,7 +46,22 @@ class RolloutLauncher:
         """Publish all signed candidates; returns how many were."""
         with self.registry.reading() as connection:
             signed = candidates.in_states(connection, (CandidateState.SIGNED,))
-        return sum(self._try(candidate, now) for candidate in sorted(signed, key=lambda c: c.major))
+        published = sum(self._try(candidate, now) for candidate in sorted(signed, key=lambda c: c.major))
+        return published + self._offer_first_models(now)
+
+    def _offer_first_models(self, now: float) -> int:
+        """Draft a rollout where devices joined after their family's first model was published.
+
+        A first model is often made before any device is there. A group that had a rollout of the family,
+        whatever became of it, gets none by itself.
+        """
+        with self.registry.reading() as connection:
+            found = late_groups(connection, self.profiles, now)
+        if found:
+            with self.registry.transaction() as connection:
+                for group, family, version in late_groups(connection, self.profiles, now):
+                    rollout_store.create(connection, draft(group, family, version, ENGINE_ACTOR), now)
+        return len(found)
 
     def _try(self, candidate: Candidate, now: float) -> bool:
         """Publish one candidate; a failure must not hold up the others."""
@@ -86,6 +103,34 @@ def automatic_groups(connection: Connection, family: str, profiles: KnownProfile
         if (p := profiles.named(name)) is not None and p.model.name == family and p.rollout.auto
     }
     return sorted(groups)
+
+
+def late_groups(connection: Connection, profiles: KnownProfiles, now: float) -> list[tuple[str, str, str]]:
+    """Group, family and newest published version, where devices still wait for their family's first model.
+
+    Only families that nothing ships for: others have a model from the factory. A group waits until nobody has
+    joined it for the profile's ``soak_s``, so that its devices are drawn together.
+    """
+    joined: dict[tuple[str, str], list[float]] = defaultdict(list)
+    columns = devices.c.grp, devices.c.profile, devices.c.enrolled_at
+    for group, name, at in connection.execute(select(*columns).where(devices.c.active)):
+        known = profiles.named(name)
+        if known is not None and known.rollout.auto and known.model.name not in _shipped_families():
+            joined[group, known.model.name].append(at + known.rollout.soak_s)
+    settled = {key for key, times in joined.items() if max(times) <= now}
+    if not settled:
+        return []
+    tried = {(r.grp, r.family) for r in connection.execute(select(rollouts.c.grp, rollouts.c.family))}
+    newest = {
+        family: candidates.champion_version(connection, family)
+        for family in {family for _, family in settled - tried}
+    }
+    return [(g, f, version) for g, f in sorted(settled - tried) if (version := newest[f]) is not None]
+
+
+@cache
+def _shipped_families() -> frozenset[str]:
+    return frozenset(factory_families())
 
 
 def begin(
@@ -174,7 +219,7 @@ def factory_release(connection: Connection, group: str, family: str) -> Release 
         return Release(version=reported.most_common(1)[0][0])
     made = sorted(candidates.every_candidate(connection, family), key=lambda c: c.major)
     began = (ModelVersion.parse(candidate.champion) for candidate in made)
-    factory = (v for v in began if v.family == family and v.is_factory)
+    factory = (v for v in began if v.is_factory and v.family in {family, GENERIC_FAMILY})
     return next((Release(version=str(v)) for v in factory), None)
 
 

@@ -135,7 +135,9 @@ def observe(
         policy: The signed policy.
         family_of: From a profile's name to the family that its devices run.
     """
-    drafts = rollout_store.in_states(connection, ("draft",), record.group)
+    waiting = rollout_store.in_states(connection, ("draft",), record.group)
+    # Another family's model waits its turn, unless it is urgent.
+    drafts = [d for d in waiting if d.family == record.family or d.security]
     newest = rollout_store.newest_published(connection, record.group)
     elsewhere = newest is not None and newest.rollout_id != record.rollout_id
     return Observed(

@@ -41,8 +41,8 @@ class GateInputs:
         expected: Run, cut, pin and champion, as the registry has them; the manifest must name the same.
         cohorts: Cohort by device.
         bank: Known faults; None: the profile has no bank.
-        first: It is a profile's first model: no learnt champion to compare with.
-        chosen_by: Generic faults that a first model was chosen by; None: it is none.
+        first: It was chosen and fitted on its rows alone: no learnt champion to compare with.
+        chosen_by: Generic faults that such a model was chosen by; None: it is none.
     """
 
     profile: Profile
@@ -100,7 +100,7 @@ def read_inputs(settings: ModelSettings, registry: Registry, pending: PendingCan
         cohorts=cohorts,
         bank=_bank(settings, profile, pending.plan.bank),
         chosen_by=stored_bank(settings.root, pending.plan.bank) if pending.plan.bank else None,
-        first=not champion.manifest.parameters,
+        first=bool(pending.plan.bank) or not champion.manifest.parameters,
     )
 
 

@@ -36,9 +36,8 @@ from model_service.settings import ModelSettings
 from model_service.training.datasets import (
     Dataset,
     all_features,
-    first_dataset,
+    dataset_of,
     newest_row,
-    read_dataset,
     select_rows,
 )
 from model_service.training.examine import Examination, examine, finding_of, state_after
@@ -189,10 +188,8 @@ class Trainer:
                 regime=found.regime if found else None,
                 newest=newest_row(lake_connection, profile),
             )
-            if champion.manifest.parameters:
-                dataset = read_dataset(lake_connection, run, selection, champion.manifest.kind)
-            else:
-                dataset = first_dataset(lake_connection, selection)
+            fitted = fitted_families(self._settings.root)
+            dataset = dataset_of(lake_connection, run, selection, champion.manifest, fitted)
         if lacks := dataset.lacks(profile, run.need or 0.0):
             return self._wait_for_rows(run, profile, now, lacks)
         return self._pin(run, profile, cut, dataset, finding, champion, now)
@@ -207,7 +204,7 @@ class Trainer:
         champion: BundleFiles,
         now: datetime,
     ) -> bool:
-        bank = "" if champion.manifest.parameters else required_bank(self._settings.root, profile.name)
+        bank = required_bank(self._settings.root, profile.name) if dataset.first else ""
         # Step 1: pin the cut. After a crash the run is still collecting, and sets the same pin again.
         pin = f"run-{run.run_id}"
         self._cuts.pin(pin, cut.id)

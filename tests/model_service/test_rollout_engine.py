@@ -82,9 +82,7 @@ def test_a_signed_candidate_reaches_every_device_by_itself(deployment):
 def own_family(deployment, name, **rollout):
     """A profile with a family that nothing ships for, which has its keys."""
     profile = quick_profile(**rollout)
-    own = profile.model_copy(
-        update={"name": name, "model": profile.model.model_copy(update={"name": name})}
-    )
+    own = profile.model_copy(update={"name": name, "model": profile.model.model_copy(update={"name": name})})
     deployment.use(own)
     ceremony.init(deployment.settings, [name], {})
 

@@ -31,6 +31,8 @@ from schemas.profile import Profile
 
 log = logging.getLogger(__name__)
 ENGINE_ACTOR = "engine"
+SETTLED_S = 60.0
+"""A group is settled when nobody has joined it for so long, or for the profile's ``soak_s`` where less."""
 
 
 @dataclass(frozen=True)
@@ -108,15 +110,15 @@ def automatic_groups(connection: Connection, family: str, profiles: KnownProfile
 def late_groups(connection: Connection, profiles: KnownProfiles, now: float) -> list[tuple[str, str, str]]:
     """Group, family and newest published version, where devices still wait for their family's first model.
 
-    Only families that nothing ships for: others have a model from the factory. A group waits until nobody has
-    joined it for the profile's ``soak_s``, so that its devices are drawn together.
+    Only families that nothing ships for: others have a model from the factory. A group waits until it is
+    settled, so that its devices are drawn together.
     """
     joined: dict[tuple[str, str], list[float]] = defaultdict(list)
     columns = devices.c.grp, devices.c.profile, devices.c.enrolled_at
     for group, name, at in connection.execute(select(*columns).where(devices.c.active)):
         known = profiles.named(name)
         if known is not None and known.rollout.auto and known.model.name not in _shipped_families():
-            joined[group, known.model.name].append(at + known.rollout.soak_s)
+            joined[group, known.model.name].append(at + min(known.rollout.soak_s, SETTLED_S))
     settled = {key for key, times in joined.items() if max(times) <= now}
     if not settled:
         return []

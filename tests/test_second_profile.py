@@ -109,7 +109,7 @@ class Site:
         homes = self.folder / "homes"
         self.devices += [PipedDevice(joins / f"{n}.json", homes / n, path=str(ROOT)) for n in NAMES]
 
-    def until(self, condition: Callable[[], object], what: str, most_rows: int = 4000) -> None:
+    def until(self, condition: Callable[[], object], what: str, most_rows: int = 3000) -> None:
         """Let the pumps run until something is the case."""
         for _ in range(most_rows // 40):
             if condition():
@@ -223,13 +223,13 @@ def test_wear_is_seen_and_not_learnt(site):
     known = {run["run_id"] for run in site.training()}
     site.until_watched()
     for pump in site.pumps.values():
-        pump.wear = 0.01
+        pump.wear = 0.005
 
     def judged() -> list[dict[str, Any]]:
         return [r for r in site.training() if r["run_id"] not in known and r["cause"]]
 
     site.until(judged, "the trainer's word on the wear")
-    site.runs(400)
+    site.runs(200)
     assert {run["state"] for run in judged()} <= {"declined", "waiting"}
     assert len(site.models()) == before
     assert "degradation" in {run["cause"] for run in judged()}

@@ -223,13 +223,13 @@ def test_wear_is_seen_and_not_learnt(site):
     known = {run["run_id"] for run in site.training()}
     site.until_watched()
     for pump in site.pumps.values():
-        pump.wear = 0.005
+        pump.wear = 0.03
 
     def judged() -> list[dict[str, Any]]:
         return [r for r in site.training() if r["run_id"] not in known and r["cause"]]
 
     site.until(judged, "the trainer's word on the wear")
-    site.runs(200)
+    site.runs(120)
     assert {run["state"] for run in judged()} <= {"declined", "waiting"}
     assert len(site.models()) == before
     assert "degradation" in {run["cause"] for run in judged()}

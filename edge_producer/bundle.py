@@ -11,6 +11,8 @@ from schemas.manifest import ANY_FEATURESET, Manifest, parse_manifest
 from schemas.profile import Profile
 
 BUNDLES = Path(__file__).parent / "bundles"
+GENERIC = "robust"
+"""Bundle that fits any profile."""
 MODEL, GOLDEN, MANIFEST = "model.onnx", "golden.arrow", "manifest.json"
 MAX_FILE_BYTES = 64 * 1024**2
 
@@ -34,13 +36,27 @@ def load_bundle(profile: Profile, folder: Path = BUNDLES) -> Bundle:
     Raises:
         BundleError: It is missing, altered, or made for other channels, windows or features.
     """
-    path = folder / profile.model.family
-    if not path.is_dir():
-        known = ", ".join(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else "none"
-        raise BundleError(f"no bundle '{profile.model.family}' in {folder}; there are: {known}")
-    bundle = open_bundle(path)
+    bundle = open_bundle(factory_folder(profile, folder))
     check_fit(bundle.manifest, profile)
     return bundle
+
+
+def factory_folder(profile: Profile, folder: Path = BUNDLES) -> Path:
+    """Folder of the bundle that a device of the profile starts with.
+
+    A profile of one's own has a family of its own name, for which nothing ships: until its first model comes
+    over the channel, its devices run the generic score.
+
+    Raises:
+        BundleError: Nothing ships under that name, and it is not the profile's own.
+    """
+    path, generic = folder / profile.model.family, folder / GENERIC
+    if path.is_dir():
+        return path
+    if profile.model.family == profile.name and generic.is_dir():
+        return generic
+    known = ", ".join(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else "none"
+    raise BundleError(f"no bundle '{profile.model.family}' in {folder}; there are: {known}")
 
 
 def open_bundle(path: Path) -> Bundle:

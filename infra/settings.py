@@ -14,6 +14,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from schemas.errors import StackError
 from schemas.local_folder import LocalFolder
 
+DEVICE_BYTES_PER_S = 4_000_000
+"""Some forty thousand rows a second: a gateway speaks for many."""
 PREFIX = "EDGELOOP_"
 _WILDCARDS = ("", "0.0.0.0", "::", "*")  # noqa: S104  (names them, binds nothing)
 _LISTEN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
@@ -57,6 +59,11 @@ class StackSettings(BaseSettings):
         default=None,
         description="Address of this machine at which devices on others reach it, with mutual TLS; "
         "unset: loopback only.",
+    )
+    device_bytes_per_s: Annotated[int, Field(ge=1000)] = Field(
+        default=DEVICE_BYTES_PER_S,
+        description="Bytes a second that each device on another machine may write to the broker; one that "
+        "writes faster is made to wait.",
     )
     namespace: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]*$", max_length=64)] = Field(
         default="", description="Prefix of topics and groups, for several stacks on one cluster."

@@ -1,10 +1,8 @@
 """Every block of commands in README.md, run as it stands there in a fresh state folder."""
 
-import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from tests.infra.cli import Edgeloop
-from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 
@@ -29,6 +26,8 @@ BY_HAND = {
     "source .venv/bin/activate": "the tests run in an environment",
 }
 """Lines that no test runs, and why."""
+JOURNEY = "Your own machines, in six steps"
+"""Has a state folder and a test of its own: ``test_readme_journey.py``."""
 MAY_FIND_FAULTS = {"edgeloop doctor"}
 """Its exit code tells about the machine."""
 
@@ -77,11 +76,11 @@ def reader(tmp_path_factory):
 
 def typed(blocks: list[list[str]]) -> list[str]:
     """Commands of a section that a test types; the stack is shared, and goes down after the last one."""
-    lines = [line for block in blocks for line in block if line.startswith(("edgeloop", "make"))]
+    lines = [line for block in blocks for line in block if line.startswith(("edgeloop ", "make"))]
     return [line for line in lines if line not in {*ELSEWHERE, *BY_HAND, "edgeloop down"}]
 
 
-@pytest.mark.parametrize("title", [t for t, blocks in sections().items() if typed(blocks)])
+@pytest.mark.parametrize("title", [t for t, blocks in sections().items() if t != JOURNEY and typed(blocks)])
 def test_every_command_of_the_page_does_what_it_says(reader, title):
     for line in typed(sections()[title]):
         reader.types(line)
@@ -94,32 +93,6 @@ def test_every_line_of_python_runs_beside_the_pipeline(reader):
         program = "\n".join(block).replace("STATE", str(reader.edgeloop.state_dir))
         done = reader.run(sys.executable, "-c", program)
         assert done.returncode == 0, done.stderr
-
-
-def test_a_device_that_is_set_up_as_the_page_says_is_heard_on_a_fresh_stack(reader):
-    """Everything that it sent was quarantined: nothing had registered its profile."""
-    [block] = [b for b in sections()["Connect a device"] if b[0].startswith("export ")]
-    invite = next(
-        line for b in sections()["Connect a device"] for line in b if line.startswith("edgeloop fleet invite")
-    )
-    reader.types(invite)
-    port = reader.edgeloop.json("status")["broker"].rpartition(":")[2]
-    script = "\n".join(block).replace("PORT", port).replace(".venv/bin/python", f"exec {sys.executable}")
-    with subprocess.Popen(
-        ["bash", "-c", script], cwd=reader.folder, env=reader.environment(), start_new_session=True
-    ) as device:
-        try:
-            wait_until(lambda: landed(reader) > 0 or device.poll() is not None, 120, "rows of the device")
-        finally:
-            os.kill(device.pid, signal.SIGINT)
-    assert device.returncode == 0
-    assert landed(reader) > 0
-    assert reader.edgeloop.json("sql", "SELECT count(*) AS n FROM quarantine") == [{"n": 0}]
-
-
-def landed(reader: Reader) -> int:
-    [row] = reader.edgeloop.json("sql", "SELECT count(*) AS n FROM telemetry WHERE device_id = 'pump-7'")
-    return row["n"]
 
 
 def test_what_is_left_out_here_is_still_on_the_page():

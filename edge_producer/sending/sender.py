@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, ThrottleEvent
 
 from edge_producer.certificate_files import BrokerCertificate, CertificateWatch
 from edge_producer.clock import Clock
@@ -28,6 +28,8 @@ from schemas.topics import MAX_MESSAGE_BYTES, PROVISIONED_TOPICS
 
 log = logging.getLogger(__name__)
 
+_ALL_DOWN = KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001  (the library's own name for it)
+"""Said beside the reason why each one is."""
 _TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
 _OF_THE_MESSAGE = _TOO_LARGE | {
     KafkaError.INVALID_RECORD,
@@ -81,7 +83,8 @@ class Sender:
     Attributes:
         counts: ``messages_sent`` and ``bytes_sent`` (key, headers and value; a resend counts again),
             ``wire_bytes`` (what the sockets carried, protocol included), ``messages_returned``,
-            ``messages_rejected``, ``connections_lost``, ``producers_failed``.
+            ``messages_rejected``, ``connections_lost``, ``producers_failed``, ``throttled_ms`` (how long the
+            broker made this client wait, which writes more than it may).
         limits: How large a message each topic takes, and whether the cloud reads them.
         broker_problem: Why the broker cannot be used over TLS; empty: nothing says so.
         ends: By topic and partition the offset behind the last message of ours that the broker acknowledged;
@@ -114,7 +117,8 @@ class Sender:
             "statistics.interval.ms": 1000,
             "stats_cb": self._on_stats,
             "error_cb": self._on_error,
-            "logger": logging.getLogger(f"{__name__}.librdkafka"),
+            "throttle_cb": self._on_throttle,
+            "log_level": 0,  # it repeats what ``_on_error`` hears, a dozen lines a second
         }
         self._topics = {topic.base: topic.named(namespace) for topic in PROVISIONED_TOPICS}
         self._clock = clock
@@ -131,6 +135,7 @@ class Sender:
         self._connects = 0
         self._certificates = certificates
         self._shown: BrokerCertificate | None = None
+        self._said = {_ALL_DOWN}
         self.broker_problem = ""
         self.counts: Counter[str] = Counter()
         self.ends: dict[str, dict[int, int]] = {}
@@ -282,6 +287,7 @@ class Sender:
             return  # of an earlier producer, whose messages were all returned when it was dropped
         if error is None:
             self.broker_problem = ""
+            self._said = {_ALL_DOWN}
             self._attempts.end(id_)
             self._last_progress_s = self._clock()
             self._outcomes.acked.append(id_)
@@ -328,7 +334,7 @@ class Sender:
         if error.fatal():
             self.counts["producers_failed"] += 1
             self._failed, self._refused = True, error.code() in NOT_ALLOWED
-        elif error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001  (the library's own name for it)
+        elif error.code() == _ALL_DOWN:
             self.counts["connections_lost"] += 1
         self._attempts.disturbed()
         servers = self._config["bootstrap.servers"]
@@ -336,7 +342,12 @@ class Sender:
         if problem and problem != self.broker_problem:
             log.error("%s", problem)
             self.broker_problem = problem
-        log.info("Kafka: %s", error)
+        elif not problem and error.code() not in self._said:
+            self._said.add(error.code())
+            log.warning("the broker at %s: %s; rows wait in the spool", servers, error.str())
+
+    def _on_throttle(self, event: ThrottleEvent) -> None:
+        self.counts["throttled_ms"] += round(event.throttle_time * 1000)
 
     def _on_stats(self, text: str) -> None:
         stats = json.loads(text)

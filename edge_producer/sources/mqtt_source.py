@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import secrets
 import threading
-from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+from edge_producer.sources.fair_inbox import FairInbox
 from edge_producer.sources.mqtt_address import MqttAddress, Route
 from edge_producer.sources.payloads import PayloadReader
 from edge_producer.sources.samples import Sample
@@ -21,7 +22,9 @@ from schemas.profile import Profile
 
 PROTOCOLS = {"3.1.1": MQTTProtocolVersion.MQTTv311, "5": MQTTProtocolVersion.MQTTv5}
 INBOX_MESSAGES, INBOX_BYTES = 10_000, 8 * 1024**2
-"""What may wait to be read; beyond it the oldest messages are dropped, and counted."""
+"""What may wait to be read; beyond it the oldest messages of whatever has most are dropped, and counted."""
+_TOPICS = 4096
+"""Topics of which it is remembered whose they are."""
 CONNECT_TIMEOUT_S = 10.0
 
 
@@ -62,8 +65,8 @@ class MqttSource:
         self._stamped = bool(profile.source.time_field)
         self._reader = PayloadReader(profile)
         self._counts: Counter[str] = Counter(subscribed=0, overrun=0, retained=0, unrouted=0)
-        self._inbox: deque[_Received] = deque()
-        self._inbox_bytes = 0
+        self._inbox: FairInbox[_Received] = FairInbox(INBOX_MESSAGES, INBOX_BYTES)
+        self._senders: dict[str, Hashable] = {}
         self._changed = threading.Condition()
         self._lost = ""
         self._closed = False
@@ -122,9 +125,7 @@ class MqttSource:
             if self._closed:
                 return None
             if self._inbox:
-                received = self._inbox.popleft()
-                self._inbox_bytes -= len(received.payload)
-                return received
+                return self._inbox.get()
             raise SourceLostError(f"{self._address.shown}: {self._lost}")
 
     def _read(self, received: _Received) -> list[Sample]:
@@ -173,9 +174,15 @@ class MqttSource:
     def _on_message(self, _client: Any, _data: Any, message: mqtt.MQTTMessage) -> None:
         received = _Received(message.topic, bytes(message.payload), message.retain)
         with self._changed:
-            self._inbox.append(received)
-            self._inbox_bytes += len(received.payload)
-            while len(self._inbox) > INBOX_MESSAGES or self._inbox_bytes > INBOX_BYTES:
-                self._inbox_bytes -= len(self._inbox.popleft().payload)
-                self._counts["overrun"] += 1
+            self._counts["overrun"] += self._inbox.put(self._sender(received.topic), received)
             self._changed.notify_all()
+
+    def _sender(self, topic: str) -> Hashable:
+        """Whose messages a topic's are: a device's channel's, or with all others that are nobody's."""
+        found = self._senders.get(topic)
+        if found is None:
+            if len(self._senders) >= _TOPICS:
+                self._senders.clear()
+            routes = [route for route in self._routes if route.matches(topic)]
+            found = self._senders[topic] = tuple((r.device_id, r.plain(topic)) for r in routes)
+        return found

@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edge_producer.bundle import BUNDLES, MANIFEST, Bundle, check_fit, open_bundle
+from edge_producer.bundle import BUNDLES, MANIFEST, Bundle, check_fit, factory_folder, open_bundle
 from schemas.bundle_archive import MEMBERS
 from schemas.channel_documents import Release
 from schemas.durable import Disk
@@ -84,7 +84,7 @@ class ModelSlots:
         self._folder = folder
         self._profile = profile
         self._disk = disk
-        self._factory_path = bundles / profile.model.family
+        self._factory_path = factory_folder(profile, bundles)
         version = open_bundle(self._factory_path).manifest.version
         self.family = profile.model.family
         self.factory = ModelSet(releases={self.family: Release(version=version)})

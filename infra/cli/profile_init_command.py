@@ -39,7 +39,9 @@ def init(  # noqa: PLR0913, PLR0917  (one option each)
         Path | None,
         typer.Option("--output", "-o", help="File to write; default: <name>.toml in this folder."),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Profile name; default: the file's.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Profile name; default: that of -o, else of the measurements.")
+    ] = None,
     time_column: TimeColumn = None,
     time_format: TimeFormat = "",
     timezone: Timezone = "",
@@ -76,7 +78,8 @@ def init(  # noqa: PLR0913, PLR0917  (one option each)
         rate_hz=rate_hz,
         keep=tuple(keep or ()),
     )
-    made = draft(files, name, init_wishes(options))
+    named = name or (None if output is None else output.stem)
+    made = draft(files, named, init_wishes(options))
     say(made.record, as_json=as_json, force=force)
     target = output or Path(f"{made.profile.name}.toml")
     if target.exists() and not force:

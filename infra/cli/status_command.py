@@ -45,7 +45,9 @@ def unfit_samples(processes: list[dict[str, Any]]) -> list[str]:
 def _show_listener(found: dict[str, Any]) -> None:
     """Where devices on other machines reach the broker, and what it denied them of late."""
     if found.get("listen"):
-        show_text(f"devices on other machines   {found['listen']}")
+        rate = found.get("device_bytes_per_s")
+        each = f"   each may write {size(rate)} a second" if rate else ""
+        show_text(f"devices on other machines   {found['listen']}{each}")
     for tried, times in list(found.get("denied", {}).items())[:5]:
         show_text(f"the broker denied   {tried}   {times} times of late")
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from edge_producer.bundle import BUNDLES, GENERIC
 from schemas.profile import SLOW_S, Profile
 from schemas.profile_file import parse_profile
 from schemas.summary_period import PERIODS_S, period_for
@@ -166,8 +167,10 @@ def _features(plan: ProfileContents) -> str:
 
 
 def _model(plan: ProfileContents) -> str:
+    own = f"{_quoted(plan.name)}  # a generic score, until `edgeloop model fit` gives it a model of its own"
+    shipped = f"{_quoted(GENERIC)}  # distance from the device's own usual: nothing to train"
     return f"""[model]
-name = "robust"  # distance from the device's own usual: nothing to train
+name = {shipped if (BUNDLES / plan.name).is_dir() else own}
 reference_windows = 512
 warmup_windows = {plan.shape.warmup}
 

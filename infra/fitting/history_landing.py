@@ -14,7 +14,7 @@ from datetime import datetime
 import numpy as np
 import pyarrow as pa
 
-from edge_producer.bundle import BUNDLES, open_bundle
+from edge_producer.bundle import BUNDLES, GENERIC, open_bundle
 from feature_store import connect, duck
 from feature_store.append import append
 from feature_store.cut_store import CutStore
@@ -34,7 +34,6 @@ TASK = "history"
 SITE = GROUP = "history"
 HARDWARE = "recording"
 NO_PARTITION = -1
-GENERIC = "robust"
 REPLACED = "another fit of the device's history"
 
 

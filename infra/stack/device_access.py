@@ -10,10 +10,12 @@ import orjson
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from infra.kafka.client_quotas import DeviceQuota, limit_devices
 from infra.kafka.device_acls import device_rules, revocation_rules
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.kafka.kafka_config import TlsListener, store_locations
 from infra.process.ports import free_ports, is_free
+from infra.settings import DEVICE_BYTES_PER_S
 from infra.stack.stack_file import DeviceAddress
 from model_service import ModelSettings, authority
 from schemas.durable import DISK
@@ -24,6 +26,8 @@ log = logging.getLogger(__name__)
 
 ADDRESS_FILE = "kafka.devices.json"
 """Address of the listener, as devices know it."""
+REQUEST_PERCENT = 50.0
+"""Of one thread of the broker, that the requests of one device may keep busy."""
 KEYSTORE, TRUSTSTORE = "devices-keystore.pem", "devices-truststore.pem"
 
 
@@ -35,11 +39,18 @@ class DeviceAccess:
         host: Address of this machine that devices reach.
         models: Folder of the authority, and the names that the server's certificate must carry.
         revoked: Returns the devices that are shut out.
+        bytes_per_s: How much each device may write.
     """
 
     def __init__(
-        self, state_dir: Path, host: str, models: ModelSettings, revoked: Callable[[], Set[str]]
+        self,
+        state_dir: Path,
+        host: str,
+        models: ModelSettings,
+        revoked: Callable[[], Set[str]],
+        bytes_per_s: int = DEVICE_BYTES_PER_S,
     ) -> None:
+        self._quota = DeviceQuota(float(bytes_per_s), REQUEST_PERCENT)
         self._state_dir, self._host, self._models = state_dir, host, models
         self._revoked = revoked
         self._shut_out: set[str] = set()
@@ -67,12 +78,13 @@ class DeviceAccess:
         return self._listener
 
     def admit(self, servers: str, namespace: str) -> None:
-        """Say on the broker what devices may do, and who may do nothing.
+        """Say on the broker what devices may do, and how much of it, and who may do nothing.
 
         Raises:
             PipelineError: The broker does not take it.
         """
         KafkaAdmin(servers).add_access(device_rules(namespace))
+        limit_devices(servers, self._quota)
         self._shut_out.clear()
         self._shut_out_revoked(servers)
 

@@ -208,7 +208,11 @@ class Stack:
             return None
         models = model_settings(self.settings)
         access = DeviceAccess(
-            self.settings.state_dir, host, models, lambda: RevocationCopies(models.root).all().devices
+            self.settings.state_dir,
+            host,
+            models,
+            lambda: RevocationCopies(models.root).all().devices,
+            self.settings.device_bytes_per_s,
         )
         listener = access.prepare(promised)
         self._access = access

@@ -18,6 +18,7 @@ from feature_store.lake import Lake
 from feature_store.sound_cut import SoundCut
 from feature_store.stopped_tasks import StoppedTasks
 from infra.job_report import collect_jobs, job_problems
+from infra.kafka.client_quotas import device_quota
 from infra.kafka.denied_requests import newest_denied
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.kafka.lag import lags
@@ -70,6 +71,8 @@ def collect_status(settings: StackSettings) -> dict[str, Any]:
         "jobs": _jobs(settings.lake_root, problems, up=up),
         "problems": problems,
     }
+    if status["listen"]:
+        status["device_bytes_per_s"] = _device_rate(address, problems)
     waiting = [d for d in status["devices"] if d.get("waits_because") and d.get("phase") != "stopped"]
     problems += [f"{d['name']}: {d['waits_because']}" for d in waiting]
     problems += in_words(stopped_in(settings.lake_root))
@@ -87,6 +90,16 @@ def collect_status(settings: StackSettings) -> dict[str, Any]:
         status["state"] = "degraded"
     problems += ailing
     return status
+
+
+def _device_rate(address: str, problems: list[str]) -> float | None:
+    """Bytes a second that the broker takes from each device; None: nothing bounds them, or it cannot say."""
+    try:
+        quota = device_quota(address)
+    except PipelineError as exc:
+        problems.append(str(exc))
+        return None
+    return None if quota is None else quota.bytes_per_s
 
 
 def _state(stack: StackFile | None, up: bool) -> str:

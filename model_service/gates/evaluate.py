@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from model_service.detectors.fitted_candidate import FittedCandidate, build_fitted_candidate
 from model_service.detectors.kinds import detector_of
-from model_service.detectors.mahalanobis_kind import MAHALANOBIS
 from model_service.gates import first_model_gates, imported_gates
 from model_service.gates.footprint import judge_latency, judge_memory, judge_operators, judge_size
 from model_service.gates.gate_inputs import GateInputs
@@ -23,7 +22,6 @@ from model_service.models.candidate import build_candidate
 from model_service.models.classifier import train_classifier
 from model_service.models.fault_bank import GENERIC
 from model_service.models.golden import golden_windows
-from model_service.models.mahalanobis import Mahalanobis
 from model_service.models.runtime import OrtGraph
 from model_service.models.score_stage import ScoreStage
 from model_service.models.training_rows import part_of, training_part
@@ -104,10 +102,10 @@ def _judge_scores(inputs: GateInputs, new: Score, old: Score, holdout: Holdout) 
     gates, rules = inputs.profile.gates, inputs.profile.decision.rules
     paired = PairedScores(new, old, holdout, inputs.bank, rules[0].enter if rules else DEFAULT_ENTER)
     # Faults that any sensor can have look like any change: they have no signature to find in a shift, and no
-    # detector finds the smallest of them. So no champion is tested at its healthy reference with them.
+    # detector finds the smallest of them. So they show what is still detected, and not what was learnt.
     known = inputs.bank is not None and inputs.bank.origin != GENERIC
-    learnt = inputs.champion.manifest.detector in ("", MAHALANOBIS.name)
-    reference = Mahalanobis.of(inputs.champion.manifest) if known and learnt else None
+    champion = inputs.champion.manifest
+    reference = detector_of(champion) if champion.parameters else None
     bounds = gates.min_recall if known or inputs.bank is None else 0.0, gates.max_recall_loss
     verdicts = [
         judge_quality(paired, gates.min_gain),
@@ -117,7 +115,7 @@ def _judge_scores(inputs: GateInputs, new: Score, old: Score, holdout: Holdout) 
             inputs.candidate, paired, inputs.profile, inputs.profile.rollout.max_alarm_gain
         ),
     ]
-    if inputs.bank is not None and reference is not None:
+    if inputs.bank is not None and known and reference is not None:
         verdicts.append(judge_learnt(paired, inputs.bank, reference, *bounds))
     return tuple(verdicts)
 

@@ -43,7 +43,7 @@ class GateInputs:
         expected: Run, cut, pin and champion, as the registry has them; the manifest must name the same.
         cohorts: Cohort by device.
         bank: Known faults; None: the profile has no bank.
-        first: It starts from no learnt champion: there is none to compare with, or others made the model.
+        first: It was fitted on its rows alone, or others made it: no learnt champion to compare with.
         chosen_by: Generic faults that such a model was chosen by; None: it is none.
         imported: The file that it was made of, and windows to judge it on; None: it was trained.
     """

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from model_service.gates.holdout import Holdout, HoldoutRows, PairedScores, Score
 from model_service.gates.statistics import MIN_DEVICES, WeightedShare, draws, interval, share
 from model_service.gates.verdict import GateVerdict, not_shown
+from model_service.models.adapt import AdaptableModel
 from model_service.models.fault_bank import FaultBank
-from model_service.models.mahalanobis import Mahalanobis
+from model_service.models.mahalanobis import logarithms
 
 Array = NDArray[np.float64]
 
@@ -31,7 +32,7 @@ _STEPS = 200
 
 
 def judge_recall(
-    paired: PairedScores, reference: Mahalanobis | None, min_recall: float, max_loss: float
+    paired: PairedScores, reference: AdaptableModel | None, min_recall: float, max_loss: float
 ) -> GateVerdict:
     """Recall on faults in rows of the new regime, and how much it lies below the champion's.
 
@@ -74,7 +75,7 @@ def judge_recall(
 
 
 def judge_learnt(
-    paired: PairedScores, bank: FaultBank, reference: Mahalanobis, min_recall: float, max_loss: float
+    paired: PairedScores, bank: FaultBank, reference: AdaptableModel, min_recall: float, max_loss: float
 ) -> GateVerdict:
     """Whether the candidate learnt a fault as normal; the worst kind of fault decides.
 
@@ -119,7 +120,7 @@ def judge_false_alarms(paired: PairedScores, max_gain: float) -> GateVerdict:
 
 
 def without_faults(
-    holdout: Holdout, reference: Mahalanobis, bank: FaultBank
+    holdout: Holdout, reference: AdaptableModel, bank: FaultBank
 ) -> tuple[HoldoutRows, HoldoutRows, dict[str, float]]:
     """The healthy rows, moved back by the part of their shift that looks like a fault, and by all of it.
 
@@ -129,16 +130,22 @@ def without_faults(
     """
     rows = holdout.healthy
     # In standard deviations from the champion's means, so the mean of z is the shift; devices count alike.
-    z = reference.standardised(rows.features)
+    z = (logarithms(rows.features, reference.logged) - reference.mean) / reference.std
     mass = np.bincount(rows.device, rows.weights, minlength=len(holdout.devices))
     shift = (rows.weights / mass[rows.device] / (mass > 0).sum()) @ z
     # The part of the shift that known faults explain; coefficients below 0 would be a fault in reverse.
     signatures = np.array([bank.signature(kind, reference.std) for kind in bank.kinds])
     along = nonnegative_fit(signatures, shift)
     cleaned, at_reference = (
-        rows.with_features(reference.unstandardised(z - off)) for off in (along @ signatures, shift)
+        rows.with_features(_values(reference, z - off)) for off in (along @ signatures, shift)
     )
     return cleaned, at_reference, {kind: float(c) for kind, c in zip(bank.kinds, along, strict=True)}
+
+
+def _values(reference: AdaptableModel, z: Array) -> Array:
+    """Features of rows (n, F) given as standard deviations from the reference's centre."""
+    x = z * reference.std + reference.mean
+    return np.asarray(np.where(reference.logged, np.exp(np.where(reference.logged, x, 0.0)), x))
 
 
 def nonnegative_fit(directions: Array, target: Array) -> Array:

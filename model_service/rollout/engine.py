@@ -141,8 +141,7 @@ class Engine:
         highest_seq = self.channel_publisher.highest_seq(group)
         superseded = False
         with self.registry.transaction() as connection:
-            drafts = rollout_store.in_states(connection, ("draft",), group)
-            if not drafts or rollout_store.active(connection, group) is not None:
+            if rollout_store.active(connection, group) is not None:
                 return False
             for *older, newest in queues(drafts):
                 for record in older:

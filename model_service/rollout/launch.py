@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from sqlalchemy import Connection, select
 
 from model_service.fleet.known_profiles import KnownProfiles
 from model_service.registry import candidates
+from model_service.registry.bundle_store import GENERIC_FAMILY, factory_families
 from model_service.registry.candidates import Candidate, CandidateState
 from model_service.registry.database import Registry, note
-from model_service.registry.registry_tables import device_status, devices
+from model_service.registry.registry_tables import device_status, devices, rollouts
 from model_service.rollout import rollout_states, rollout_store
 from model_service.rollout.cohort_draw import draw
 from model_service.rollout.observing import members
@@ -31,6 +33,8 @@ from schemas.profile import Profile
 
 log = logging.getLogger(__name__)
 ENGINE_ACTOR = "engine"
+SETTLED_S = 60.0
+"""A group is settled when nobody has joined it for so long, or for the profile's ``soak_s`` where less."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,22 @@ class RolloutLauncher:
         """Publish all signed candidates; returns how many were."""
         with self.registry.reading() as connection:
             signed = candidates.in_states(connection, (CandidateState.SIGNED,))
-        return sum(self._try(candidate, now) for candidate in sorted(signed, key=lambda c: c.major))
+        published = sum(self._try(candidate, now) for candidate in sorted(signed, key=lambda c: c.major))
+        return published + self._offer_first_models(now)
+
+    def _offer_first_models(self, now: float) -> int:
+        """Draft a rollout where devices joined after their family's first model was published.
+
+        A first model is often made before any device is there. A group that had a rollout of the family,
+        whatever became of it, gets none by itself.
+        """
+        with self.registry.reading() as connection:
+            found = late_groups(connection, self.profiles, now)
+        if found:
+            with self.registry.transaction() as connection:
+                for group, family, version in late_groups(connection, self.profiles, now):
+                    rollout_store.create(connection, draft(group, family, version, ENGINE_ACTOR), now)
+        return len(found)
 
     def _try(self, candidate: Candidate, now: float) -> bool:
         """Publish one candidate; a failure must not hold up the others."""
@@ -90,6 +109,34 @@ def automatic_groups(connection: Connection, family: str, profiles: KnownProfile
     return sorted(groups)
 
 
+def late_groups(connection: Connection, profiles: KnownProfiles, now: float) -> list[tuple[str, str, str]]:
+    """Group, family and newest published version, where devices still wait for their family's first model.
+
+    Only families that nothing ships for: others have a model from the factory. A group waits until it is
+    settled, so that its devices are drawn together.
+    """
+    joined: dict[tuple[str, str], list[float]] = defaultdict(list)
+    columns = devices.c.grp, devices.c.profile, devices.c.enrolled_at
+    for group, name, at in connection.execute(select(*columns).where(devices.c.active)):
+        known = profiles.named(name)
+        if known is not None and known.rollout.auto and known.model.name not in _shipped_families():
+            joined[group, known.model.name].append(at + min(known.rollout.soak_s, SETTLED_S))
+    settled = {key for key, times in joined.items() if max(times) <= now}
+    if not settled:
+        return []
+    tried = {(r.grp, r.family) for r in connection.execute(select(rollouts.c.grp, rollouts.c.family))}
+    newest = {
+        family: candidates.champion_version(connection, family)
+        for family in {family for _, family in settled - tried}
+    }
+    return [(g, f, version) for g, f in sorted(settled - tried) if (version := newest[f]) is not None]
+
+
+@cache
+def _shipped_families() -> frozenset[str]:
+    return frozenset(factory_families())
+
+
 def begin(
     connection: Connection, record: RolloutRecord, policy: FleetPolicy, profiles: KnownProfiles
 ) -> Transition:
@@ -126,13 +173,13 @@ def begin(
 
 
 def queues(drafts: Sequence[RolloutRecord]) -> list[list[RolloutRecord]]:
-    """Drafts of a group by what they are of, in the order in which one of them starts.
+    """Drafts of a group by profile or family, in the order in which one of them starts.
 
     Security first, then versions of profiles, which are soon over, then models.
     """
     found: dict[tuple[str, str], list[RolloutRecord]] = {}
     for draft in drafts:
-        found.setdefault((draft.kind, draft.family if draft.kind == PROFILE else ""), []).append(draft)
+        found.setdefault((draft.kind, draft.family), []).append(draft)
     return sorted(found.values(), key=lambda q: (not q[-1].security, q[-1].kind != PROFILE))
 
 
@@ -189,7 +236,7 @@ def factory_release(connection: Connection, group: str, family: str) -> Release 
         return Release(version=reported.most_common(1)[0][0])
     made = sorted(candidates.every_candidate(connection, family), key=lambda c: c.major)
     began = (ModelVersion.parse(candidate.champion) for candidate in made)
-    factory = (v for v in began if v.family == family and v.is_factory)
+    factory = (v for v in began if v.is_factory and v.family in {family, GENERIC_FAMILY})
     return next((Release(version=str(v)) for v in factory), None)
 
 

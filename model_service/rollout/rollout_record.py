@@ -102,9 +102,10 @@ class RolloutRecord(SignedDocument):
     def succeeds(self, active: RolloutRecord) -> bool:
         """Whether this draft ends an active rollout at its next safe point; else it waits until that ends.
 
-        A model ends the rollout of a model, a version of a profile that of the same profile.
+        A model ends the rollout of a model of its family, a version of a profile that of the same profile.
+        One for security ends that of any model.
         """
-        return self.kind == active.kind and (self.kind != PROFILE or self.family == active.family)
+        return self.kind == active.kind and (self.security or self.family == active.family)
 
     @property
     def shown_version(self) -> str:

@@ -27,14 +27,12 @@ def starts_over(run: TrainingRun, champion: Manifest, profile: Profile) -> bool:
     return run.kind == IMPORT or bool(profile.training.trainer) or not champion.parameters
 
 
-def chosen_by(root: Path, run: TrainingRun, champion: Manifest, profile: Profile) -> tuple[str, str]:
-    """Digests of the generic faults that choose and judge, and of the import; empty: there is none.
+def chosen_by(root: Path, run: TrainingRun, profile: Profile) -> tuple[str, str]:
+    """Digests of the generic faults that choose and judge a model as a first one, and of the import or "".
 
     Raises:
         DatasetError: What the run needs of them is not there; the message says what to do.
     """
-    if not starts_over(run, champion, profile):
-        return "", ""
     imported = newest_import(root, profile.name) if run.kind == IMPORT else ""
     return required_bank(root, profile.name), imported
 

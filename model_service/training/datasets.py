@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
@@ -13,6 +13,7 @@ from feature_store.point_in_time import HOLDOUT, TRAIN, Regime, RowSelection, Tr
 from model_service.detectors.choosing import LEAST_ROWS
 from model_service.models.classifier import enough_labels
 from model_service.training.training_run import RunReason, TrainingRun
+from schemas.manifest import Manifest
 from schemas.profile import Profile
 from schemas.tables import telemetry_table_name
 
@@ -30,7 +31,7 @@ class Dataset:
 
     Attributes:
         kind: anomaly or classifier.
-        first: Whether it trains a first model, which one device is enough for.
+        first: Whether a model is chosen and fitted on it as a first one is, which one device is enough for.
     """
 
     selection: RowSelection
@@ -80,6 +81,41 @@ def first_dataset(
     start = selection.event_from if onset is not None else selection.event_to - FIRST_SPAN
     whole = replace(selection, event_from=start, labelled=True)
     return Dataset(whole, training_rows(connection, whole), ANOMALY, first=True)
+
+
+def dataset_of(
+    connection: duck.Connection,
+    run: TrainingRun,
+    selection: RowSelection,
+    champion: Manifest,
+    fitted: Collection[str],
+) -> Dataset:
+    """The training set of a run that does not start over: a small fleet's, or one to adapt the champion on.
+
+    Rows of a few devices do not show whether all machines of their kind have moved. So there a person's
+    request has a model chosen and fitted anew, on the rows since the drift alone.
+
+    Args:
+        connection: To a cut of the lake.
+        run: What is to be trained.
+        selection: Its rows.
+        champion: Manifest of the model in force.
+        fitted: Families that a history was fitted to.
+    """
+    own = run.family in fitted and run.by_person and run.kind != CLASSIFIER
+    if own and 0 < _joined_devices(connection, selection.profile) < FEW_DEVICES:
+        return Dataset(selection, training_rows(connection, selection), ANOMALY, first=True)
+    return read_dataset(connection, run, selection, champion.kind)
+
+
+def _joined_devices(connection: duck.Connection, profile: Profile) -> int:
+    """Number of the profile's active devices that have joined; a history's have no key."""
+    query = f"""SELECT count(*) FROM (
+        SELECT * FROM devices QUALIFY row_number() OVER (
+            PARTITION BY device_id ORDER BY _offset DESC, _row DESC) = 1
+        ) WHERE active AND key_id <> '' AND profile = {duck.text(profile.name)}"""  # noqa: S608  (quoted)
+    [(count,)] = connection.execute(query).fetchall()
+    return int(count)
 
 
 def select_rows(

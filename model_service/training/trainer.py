@@ -34,9 +34,9 @@ from model_service.training.building import candidate_bundle, chosen_by, starts_
 from model_service.training.datasets import (
     Dataset,
     all_features,
+    dataset_of,
     first_dataset,
     newest_row,
-    read_dataset,
     select_rows,
 )
 from model_service.training.examine import Examination, examine, finding_of, state_after
@@ -193,7 +193,8 @@ class Trainer:
             if starts_over(run, champion.manifest, profile):
                 dataset = first_dataset(lake_connection, selection, run.onset)
             else:
-                dataset = read_dataset(lake_connection, run, selection, champion.manifest.kind)
+                fitted = fitted_families(self._settings.root)
+                dataset = dataset_of(lake_connection, run, selection, champion.manifest, fitted)
         if lacks := dataset.lacks(profile, run.need or 0.0):
             return self._wait_for_rows(run, profile, now, lacks)
         return self._pin(run, profile, cut, dataset, finding, champion, now)
@@ -208,7 +209,7 @@ class Trainer:
         champion: BundleFiles,
         now: datetime,
     ) -> bool:
-        bank, imported = chosen_by(self._settings.root, run, champion.manifest, profile)
+        bank, imported = chosen_by(self._settings.root, run, profile) if dataset.first else ("", "")
         # Step 1: pin the cut. After a crash the run is still collecting, and sets the same pin again.
         pin = f"run-{run.run_id}"
         self._cuts.pin(pin, cut.id)

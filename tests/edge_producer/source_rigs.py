@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -237,3 +238,60 @@ class Watched:
         self._stop.set()
         self._thread.join(30)
         assert not self._thread.is_alive()
+
+
+class Breakable:
+    """A live source whose other end a test cuts; rows go to whoever listens now.
+
+    Args:
+        kind: ``own`` or ``mqtt_<version>``.
+        folder: For a broker of its own.
+    """
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        used = profile()
+        self._broker: MqttBroker | None = None
+        self._rows: queue.Queue[Any] = queue.Queue()
+        if kind == "own":
+            self.source = live(lambda: Given(used, iter(self._rows.get, None)), used)
+            return
+        version = kind.removeprefix("mqtt_")
+        self._broker = MqttBroker(folder, version)
+        self._broker.start()
+        settings = EdgeSettings(
+            state_dir=folder,
+            profile="plant",
+            devices=("d1",),
+            source=f"{self._broker.address}/lost?version={version}",
+            source_retry_s=0.2,
+        )
+        found = open_source(settings, used, ("d1",))
+        assert isinstance(found, LiveWindows)
+        self.source = found
+        self._subscribed = 0
+
+    def gives(self, *rows: Row) -> None:
+        if self._broker is None:
+            for row in rows:
+                self._rows.put(row)
+            return
+        self._subscribed += 1
+        wait_until(lambda: self.source.counts["subscribed"] >= self._subscribed, what="a subscription")
+        with self._broker.publisher() as publisher:
+            for row in rows:
+                publisher.give("lost", json_of(row))
+
+    def breaks(self) -> None:
+        """Cut the source off; it can come back at once."""
+        if self._broker is None:
+            self._rows.put(OSError("unplugged"))
+            return
+        self._broker.stop()
+        wait_until(lambda: self.source.state["error"], what="a loss")
+        self._broker.start()
+
+    def close(self) -> None:
+        if self._broker is None:
+            self._rows.put(None)
+        else:
+            self._broker.stop()

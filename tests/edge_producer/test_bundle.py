@@ -9,10 +9,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from edge_producer.bundle import BUNDLES, GOLDEN, MANIFEST, MODEL, load_bundle, open_bundle
+from edge_producer.bundle import BUNDLES, GENERIC, GOLDEN, MANIFEST, MODEL, load_bundle, open_bundle
 from edge_producer.inference import OnnxPredictor
+from edge_producer.updates.slots import ModelSlots
 from infra.factory import build
 from model_service.models.bundle_files import BundleFiles, build_bundle
+from schemas.durable import DISK
 from schemas.errors import BundleError
 from schemas.profile import ModelSpec, Profile
 from schemas.profile_file import find_profile
@@ -102,6 +104,18 @@ def test_the_robust_bundle_fits_any_profile():
     raw = MACHINE.model_dump() | {"model": {"name": "robust"}}
     raw["sampling"] = {"rate_hz": 3.0, "window_samples": 5, "hop_samples": 2}
     assert load_bundle(Profile.model_validate(raw)).manifest.family == "robust"
+
+
+def test_a_profile_with_a_family_of_its_own_name_starts_with_the_generic_bundle(tmp_path):
+    """Its devices had no model at all: nothing ships for it, and what comes over the channel comes later."""
+    raw = MACHINE.model_dump() | {"name": "pump", "model": {"name": "pump"}}
+    own = Profile.model_validate(raw)
+    assert load_bundle(own).manifest.family == GENERIC
+    slots = ModelSlots(tmp_path, own, DISK)
+    assert slots.factory.releases["pump"].version == load_bundle(own).manifest.version
+    assert slots.bundle(slots.factory).manifest.family == GENERIC
+    with pytest.raises(BundleError, match="no bundle 'pmup'"):
+        load_bundle(Profile.model_validate(raw | {"model": {"name": "pmup"}}))
 
 
 def test_a_model_that_misses_its_golden_vectors_is_refused(built, tmp_path):

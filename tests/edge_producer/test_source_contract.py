@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from edge_producer.settings import EdgeSettings
 from edge_producer.sources import Scenario, SimulateSource
+from edge_producer.sources.mqtt_address import MqttAddress, routes
+from edge_producer.sources.mqtt_source import INBOX_BYTES, MqttSource
+from edge_producer.sources.source_access import SourceAccess
 from edge_producer.window import Window, WindowSource
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
-from tests.edge_producer.source_rigs import START, Published, Row, at, opened, profile, sensed
+from tests.edge_producer.source_rigs import (
+    START,
+    Breakable,
+    Published,
+    Row,
+    Watched,
+    at,
+    opened,
+    profile,
+    sensed,
+)
+from tests.waiting import wait_until
 
 KINDS = ["replay", "stdin_table", "stdin_json", "own", "mqtt_3.1.1", "mqtt_5"]
 LIVE = KINDS[1:]
@@ -143,6 +161,91 @@ def test_a_clock_that_was_set_is_followed_and_no_window_spans_it(read):
     assert ends == [1, 2, -4997]
     assert counts["clock_steps"] == 1
     assert counts["ahead"] > 0
+
+
+MANY = {"replay": 120_000}
+"""Rows, 20,000 by default: far more than a source may take in before they are asked for."""
+WAITS = [kind for kind in KINDS if not kind.startswith("mqtt_")]
+DROPS = [kind for kind in KINDS if kind.startswith("mqtt_")]
+LOSES_ITS_CONNECTION = ["own", *DROPS]
+
+
+@pytest.mark.parametrize("kind", WAITS)
+def test_a_source_that_has_more_than_the_device_takes_waits_and_loses_nothing(kind, tmp_path, mqtt_brokers):
+    many = MANY.get(kind, 20_000)
+    rows: list[Row] = [(k, k % 97, k % 13) for k in range(many)]
+    used = profile(sampling={"window_samples": 2, "hop_samples": 100})
+    source = made(kind, rows, used, tmp_path, mqtt_brokers)
+    with closing(source.windows()) as items:
+        windows = [next(item for item in items if isinstance(item, Window))]
+        wait_until(lambda: settled(source), what="a source that is ahead")
+        assert taken(source) < many
+        windows += [item for item in items if isinstance(item, Window)]
+    assert len(windows) == many // 100
+    assert source.counts["samples"] == many
+    assert source.counts.get("overrun", 0) == 0
+
+
+def taken(source: WindowSource) -> int:
+    """Rows that a source has taken in."""
+    return max(source.counts.get(name, 0) for name in ("rows", "payloads"))
+
+
+def settled(source: WindowSource) -> bool:
+    """Whether it takes in no more."""
+    before = taken(source)
+    return before > 0 and all(taken(source) == before for _ in range(20_000))
+
+
+@pytest.mark.parametrize("kind", DROPS)
+def test_a_topic_that_floods_is_bounded_and_counted_and_starves_no_other(kind, tmp_path, mqtt_brokers):
+    """The device reads nothing meanwhile; of the flood it then has the newest, of all others everything."""
+    broker, topic = mqtt_brokers(kind.removeprefix("mqtt_")), f"flood/{secrets.token_hex(4)}"
+    source = subscribed(f"{broker.address}/{topic}/+?version={broker.version}", tmp_path)
+    samples = source.samples()
+    with broker.publisher() as publisher, ThreadPoolExecutor(1) as elsewhere:
+        first = elsewhere.submit(next, samples)
+        wait_until(lambda: source.counts["subscribed"], what="the subscription")
+        publisher.give(f"{topic}/load", "0")
+        assert first.result(60).values == {"load": 0}
+        for n in range(60):
+            publisher.give(f"{topic}/heat", f"{n}{' ' * 250_000}")
+            publisher.give(f"{topic}/load", f"{n % 20}")
+        wait_until(lambda: source.counts["overrun"] > 0, what="an overrun")
+        publisher.give(f"{topic}/heat", "149")
+        found: list[Mapping[str, float]] = []
+        while not found or found[-1] != {"heat": 149}:
+            found.append(next(samples).values)
+    samples.close()
+    heat, load = ([v[name] for v in found if name in v] for name in ("heat", "load"))
+    assert load == [n % 20 for n in range(60)]
+    assert heat == [*range(60 - len(heat) + 1, 60), 149]
+    assert len(heat) + source.counts["overrun"] == 61
+    assert len(heat) * 250_000 <= INBOX_BYTES + 250_000
+
+
+def subscribed(address: str, folder: Path) -> MqttSource:
+    settings = EdgeSettings(state_dir=folder, profile="plant", devices=("d1",), source=address)
+    found, used = MqttAddress.parse(address), profile()
+    return MqttSource(found, routes(found, used, ("d1",)), used, SourceAccess.of(settings))
+
+
+@pytest.mark.parametrize("kind", LOSES_ITS_CONNECTION)
+def test_a_source_that_was_lost_is_opened_again_and_goes_on(kind, tmp_path):
+    other_end = Breakable(kind, tmp_path)
+    watched = Watched(other_end.source)
+    try:
+        other_end.gives((0, 20, 1), (1, 21, 2))
+        wait_until(lambda: watched.newest() == [21, 2], what="a window before")
+        other_end.breaks()
+        wait_until(lambda: watched.source.state["restarts"] > 0, what="another try")
+        other_end.gives((2, 22, 3), (3, 23, 4))
+        wait_until(lambda: watched.newest() == [23, 4], what="a window after")
+    finally:
+        other_end.close()
+        watched.stop()
+    ends = [w.end for w in watched.windows]
+    assert ends == sorted(set(ends))
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "simulate"])

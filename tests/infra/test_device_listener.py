@@ -7,8 +7,9 @@ import confluent_kafka as ck
 import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
+from infra.kafka.client_quotas import DeviceQuota, device_quota, limit_devices
 from infra.kafka.denied_requests import newest_denied
-from infra.settings import StackSettings, load_settings
+from infra.settings import DEVICE_BYTES_PER_S, StackSettings, load_settings
 from infra.stack.device_access import DeviceAccess, kept_address
 from model_service import authority
 from schemas.errors import StackError
@@ -124,6 +125,27 @@ def test_the_broker_shows_a_renewed_certificate_without_a_restart(listener, addr
     wait_until(lambda: now_shown() == expected, 30, "the renewed certificate")
     assert shown.strip() != expected
     assert answer(listener.client("pump-7"), "telemetry.v1") == "ok"
+
+
+def test_a_device_that_floods_the_broker_waits_and_no_other_does(listener):
+    """A principal's rate is the broker's to hold: whatever the device's own software does."""
+    servers = listener.broker.bootstrap_servers
+    assert device_quota(servers).bytes_per_s == DEVICE_BYTES_PER_S
+    waits = {"flood-1": [], "pump-7": [], "": []}
+    limit_devices(servers, DeviceQuota(50_000.0, 50.0))
+    try:
+        for name, waited in waits.items():
+            client = listener.client(name) if name else {"bootstrap.servers": servers}
+            producer = ck.Producer(
+                {**client, "acks": "all", "log_level": 0, "throttle_cb": lambda e, w=waited: w.append(e)}
+            )
+            for _ in range(1 if name == "pump-7" else 10):
+                producer.produce("telemetry.v1", b"x" * 40_000, b"k")
+            assert producer.flush(60) == 0
+    finally:
+        limit_devices(servers, DeviceQuota(DEVICE_BYTES_PER_S, 50.0))
+    assert waits["flood-1"]  # and all of it has arrived
+    assert waits["pump-7"] == waits[""] == []
 
 
 def test_the_port_is_kept_and_a_foreign_address_is_refused(listener, tmp_path):

@@ -302,3 +302,11 @@ def test_the_command_writes_a_profile_that_holds_and_replaces_none_unasked(tmp_p
     assert again.returncode == 1
     assert "--force" in again.stderr
     assert edgeloop(*arguments, "--force").returncode == 0
+
+
+def test_a_profile_is_named_after_the_file_that_it_is_written_to(tmp_path):
+    """`profile init history.csv -o pump.toml` drafted a profile named history."""
+    edgeloop, target = EdgeloopHere(tmp_path / "state"), tmp_path / "Feed pump.toml"
+    arguments = ("profile", "init", str(EXAMPLES / "pump.csv"), "-o", str(target))
+    assert edgeloop.json(*arguments)["name"] == "feed_pump"
+    assert edgeloop.json(*arguments, "--force", "--name", "other")["name"] == "other"

@@ -13,6 +13,9 @@ import pytest
 from sqlalchemy import select, update
 
 from feature_store import connect
+from feature_store.append import append
+from feature_store.cut_store import CutStore
+from feature_store.device_registry import DeviceRecord, DeviceRegistry
 from feature_store.lake import Lake
 from infra.fitting.history_landing import land_history
 from model_service.detectors.bank_store import put_bank
@@ -167,3 +170,23 @@ def test_the_loop_trains_the_first_model_again_by_the_rules_of_every_family(tmp_
     assert verdicts["recall"]["detail"]["fault_bank"] == rig.rows(runs)[0]["cause"]["bank"]
     assert "generic_recall" not in verdicts
     rig.registry.close()
+
+
+def test_a_person_has_a_small_fleets_model_fitted_anew(rig):
+    """One machine: `drift ack --retrain` waited for five devices, and ended as failed."""
+    rig.train()
+    first = rig.rows(candidates)[0]
+    with rig.registry.transaction() as connection:
+        connection.execute(update(candidates).values(state="published"))
+    joined = DeviceRecord("pump-9", "pump", "local", "default", "sim", "key", "public")
+    DeviceRegistry(rig.lake).register([joined])
+    append(rig.lake, CutStore(rig.lake), "anything", lambda _: {})
+    run = rig.train()
+    assert run["state"] == "trained", run["detail"]
+    second = rig.rows(candidates)[-1]
+    assert (second["major"], second["champion"]) == (2, first["version"])
+    rig.gate.step()
+    verdicts = {row["gate"]: row for row in rig.rows(gate_verdicts)}
+    assert {"rebuild", "alarm_budget", "generic_recall"} <= set(verdicts)
+    assert all(row["passed"] for row in verdicts.values()), {g: v["detail"] for g, v in verdicts.items()}
+    assert rig.rows(candidates)[-1]["state"] == "signed"

@@ -17,6 +17,7 @@ from model_service.registry.registry_tables import (
     channel_requests,
     commands,
     device_status,
+    devices,
     gate_verdicts,
     outbox,
     rollout_events,
@@ -24,7 +25,7 @@ from model_service.registry.registry_tables import (
 from model_service.rollout import rollout_store
 from model_service.settings import ModelSettings
 from model_service.trust import ceremony
-from schemas.channel_documents import BROAD, CANARY
+from schemas.channel_documents import BROAD, CANARY, Release
 from schemas.cohorts import SaltedShare
 from schemas.updates import Attack
 from tests.simulators.rollout_deployment import FACTORY, FAMILY, GROUP, RolloutDeployment, quick_profile
@@ -76,6 +77,68 @@ def test_a_signed_candidate_reaches_every_device_by_itself(deployment):
         steps = list(connection.execute(select(outbox.c.step).order_by(outbox.c.event_time)).scalars())
     for step in ("published", "rollout_started", "channel_published", "phase_passed", "rollout_completed"):
         assert step in steps
+
+
+def own_family(deployment, name, **rollout):
+    """A profile with a family that nothing ships for, which has its keys."""
+    profile = quick_profile(**rollout)
+    own = profile.model_copy(update={"name": name, "model": profile.model.model_copy(update={"name": name})})
+    deployment.use(own)
+    ceremony.init(deployment.settings, [name], {})
+
+
+def test_devices_that_join_after_their_first_model_get_it_once_they_have_settled(deployment):
+    """A first model is made from a file, before any device is there: nobody rolled it out to them."""
+    own_family(deployment, "pump", soak_s=60.0)
+    new = deployment.sign(1, family="pump", champion="robust-0.15d4c218")
+    engine = deployment.engine()
+    engine.tick()
+    deployment.join(5, profile="pump", enrolled_at=time.time() - 59)
+    assert not engine.tick()
+    with deployment.registry.transaction() as connection:
+        connection.execute(update(devices).values(enrolled_at=time.time() - 61))
+    engine = deployment.engine()
+    engine.tick()
+    record = deployment.rollout()
+    assert (record.state, record.version, record.created_by) == ("running", new.version, "engine")
+    assert record.baseline == {"pump": Release(version="robust-0.15d4c218")}
+
+
+def test_what_became_of_a_first_rollout_is_not_tried_again(deployment):
+    own_family(deployment, "pump")
+    names = deployment.join(5, profile="pump")
+    new = deployment.sign(1, family="pump", champion="robust-0.15d4c218")
+    engine = deployment.engine()
+    engine.tick()
+    deployment.command("abort_rollout", rollout_id=f"{GROUP}-1", reason="not now")
+    for _ in range(5):
+        engine.tick()
+    assert deployment.rollout().version == new.version
+    assert deployment.rollout(2) is None
+    assert names
+
+
+def test_a_group_rolls_out_one_family_after_the_other(deployment):
+    """The draft of one family was superseded by that of another, and its model reached nobody."""
+    families = ["fan", "pump"]
+    for name in families:
+        own_family(deployment, name)
+        deployment.join(3, profile=name, prefix=name)
+    for name in families:
+        deployment.sign(1, family=name, champion="robust-0.15d4c218")
+    engine = deployment.engine()
+    engine.tick()
+    states = {r.family: r.state for n in (1, 2) if (r := deployment.rollout(n)) is not None}
+    assert sorted(states.values()) == ["draft", "running"]
+    [first] = [n for n in (1, 2) if deployment.rollout(n).state == "running"]
+    for _ in range(3):
+        engine.tick()
+    assert deployment.rollout(first).state == "running"
+    ended = deployment.rollout(first).model_copy(update={"state": "completed"})
+    with deployment.registry.transaction() as connection:
+        rollout_store.save(connection, ended, time.time())
+    deployment.engine().tick()
+    assert deployment.rollout(3 - first).state == "running"
 
 
 def test_a_profile_that_does_not_roll_out_by_itself_waits_for_a_person(deployment):

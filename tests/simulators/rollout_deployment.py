@@ -83,27 +83,44 @@ class RolloutDeployment:
         """A guard with its key."""
         return build_guard(self.settings, self.registry, self.lake)
 
-    def join(self, count: int, group: str = GROUP) -> list[str]:
+    def join(
+        self,
+        count: int,
+        group: str = GROUP,
+        *,
+        profile: str = FAMILY,
+        prefix: str = "",
+        enrolled_at: float | None = None,
+    ) -> list[str]:
         """Let devices join."""
-        names = [f"{group}-{i:03d}" for i in range(count)]
+        names = [f"{prefix or group}-{i:03d}" for i in range(count)]
         with self.registry.transaction() as connection:
             for i, name in enumerate(names):
                 connection.execute(
                     insert(devices).values(
-                        device_id=name, profile="machine", site=f"site-{i % 2}", grp=group, hardware="sim",
-                        key_id=name, public_key="", gateway=None, active=True, enrolled_at=time.time(),
+                        device_id=name, profile=profile, site=f"site-{i % 2}", grp=group, hardware="sim",
+                        key_id=name, public_key="", gateway=None, active=True,
+                        enrolled_at=time.time() if enrolled_at is None else enrolled_at,
                     )
                 )  # fmt: skip
         self.installed |= {name: Release(version=FACTORY) for name in names}
         return names
 
-    def sign(self, major: int, *, gates: bool = True, state: str = "signed") -> Release:
+    def sign(
+        self,
+        major: int,
+        *,
+        gates: bool = True,
+        state: str = "signed",
+        family: str = FAMILY,
+        champion: str = FACTORY,
+    ) -> Release:
         """A candidate that trainer and gate have signed."""
-        data = f"model {major}".encode() * 10
-        version = f"{FAMILY}-{major}.{major:08x}"
-        role = model_role(FAMILY)
+        data = f"{family} {major}".encode() * 10
+        version = f"{family}-{major}.{major:08x}"
+        role = model_role(family)
         keys = self.settings.keys
-        custom = TargetCustom(family=FAMILY, version=version, opset=17)
+        custom = TargetCustom(family=family, version=version, opset=17)
         propose_model(self.repo, load_online_key(keys / "trainer", role), data, custom)
         digest = hashlib.sha256(data).hexdigest()
         countersign_model(self.repo, load_online_key(keys / "gate", role), digest, custom)
@@ -111,8 +128,8 @@ class RolloutDeployment:
         with self.registry.transaction() as connection:
             connection.execute(
                 insert(candidates).values(
-                    version=version, family=FAMILY, major=major, kind="anomaly", run_id="r",
-                    champion=FACTORY, sha256=digest, length=len(data), manifest={}, state=state,
+                    version=version, family=family, major=major, kind="anomaly", run_id="r",
+                    champion=champion, sha256=digest, length=len(data), manifest={}, state=state,
                     detail="", created_at=now, updated_at=now,
                 )
             )  # fmt: skip

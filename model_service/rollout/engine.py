@@ -143,7 +143,7 @@ class Engine:
         with self.registry.transaction() as connection:
             if rollout_store.active(connection, group) is not None:
                 return False
-            for *older, newest in queues(drafts):
+            for *older, newest in queues(rollout_store.in_states(connection, ("draft",), group)):
                 for record in older:
                     outcome, superseded = supersede(record, newest.rollout_id), True
                     rollout_store.apply(

@@ -1,4 +1,4 @@
-"""Profiles that the model service knows: those of the lake as devices are told to run them, and shipped ones."""
+"""Profiles that the model service knows: those of the lake as devices are told to run them, and shipped."""
 
 from __future__ import annotations
 

@@ -159,7 +159,9 @@ def _require(verdict: ProfileVerdict, profile: Profile, authority: Authority) ->
         raise ProfileError(f"{profile.name} cannot follow its newest version: {'; '.join(verdict.reasons)}")
     if verdict.authority == "policy" and authority != "policy":
         reasons = "; ".join(verdict.reasons)
-        raise ProfileError(f"the policy role must sign this version of {profile.name}: {reasons}")
+        raise ProfileError(
+            f"the policy role must sign this version of {profile.name} (`push --policy`): {reasons}"
+        )
 
 
 def _statement(

@@ -19,6 +19,7 @@ ELSEWHERE = {
     "edgeloop model gates VERSION": "tests/infra/test_model_command.py",
     "edgeloop rollout start VERSION --group default": "tests/model_service/test_rollout_cli.py",
     "edgeloop rollout back --group default": "tests/model_service/test_rollout_cli.py",
+    "edgeloop profile push pump.toml": "tests/test_pushed_profile.py",
 }
 """Lines that want more than an empty state folder, and the tests that run them."""
 BY_HAND = {

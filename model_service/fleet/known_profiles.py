@@ -1,12 +1,12 @@
-"""Profiles that the model service knows: those that the lake has registered, else those shipped with it."""
+"""Profiles that the model service knows: those of the lake as devices are told to run them, and shipped."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
+from feature_store.current_profiles import current_profiles
 from feature_store.lake import Lake
-from feature_store.lake_registry import ProfileRegistry
 from schemas.errors import ProfileError
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
@@ -23,7 +23,7 @@ class KnownProfiles:
     """
 
     def __init__(self, lake: Lake, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._registered = ProfileRegistry(lake)
+        self._lake = lake
         self._monotonic = monotonic
         self._read_at = float("-inf")
         self._known: dict[str, Profile | None] = {}
@@ -31,7 +31,7 @@ class KnownProfiles:
     def named(self, name: str) -> Profile | None:
         """The profile of that name; None: it is neither registered nor shipped."""
         if self._monotonic() - self._read_at > _FRESH_S:
-            self._known = dict(self._registered.profiles())
+            self._known = dict(current_profiles(self._lake))
             self._read_at = self._monotonic()
         if name not in self._known:
             self._known[name] = _shipped(name)

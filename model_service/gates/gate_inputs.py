@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from feature_store import connect, duck
+from feature_store.current_profiles import current_profiles
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
-from feature_store.lake_registry import ProfileRegistry
 from feature_store.point_in_time import tables_read, training_rows
 from model_service.detectors.bank_store import known_bank, newest_bank, stored_bank
 from model_service.detectors.import_store import stored_import
@@ -77,7 +77,7 @@ def read_inputs(settings: ModelSettings, registry: Registry, pending: PendingCan
         champion = bundle_of_version(connection, settings.artifacts, pending.family, pending.champion)
         in_force = champion_version(connection, pending.family)
     lake = Lake(settings.lake_root)
-    profile = ProfileRegistry(lake).profiles().get(pending.profile)
+    profile = current_profiles(lake).get(pending.profile)
     if profile is None:
         raise DatasetError(f"this lake has no profile '{pending.profile}'")
     if not pending.pin or pending.plan is None:

@@ -9,17 +9,20 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from feature_store.version_store import VersionStore
 from model_service.models.bundle_files import BundleFiles
 from model_service.registry.bundle_store import bundle_of_version, starting_bundle_of
 from model_service.registry.database import Registry
+from model_service.registry.registry_tables import devices
 from model_service.rollout import rollout_store
 from model_service.rollout.profile_rollouts import draft_profiles, queued_behind
 from model_service.settings import ModelSettings
 from model_service.trust.keyring import Keyring
 from model_service.trust.profile_signing import PushedVersion, sign_profile
+from model_service.trust.repository import TrustRepository
+from schemas.errors import RegistryError
 from schemas.profile import Profile
 from schemas.profile_changes import Authority, Scored
 from schemas.version_names import VersionName
@@ -77,6 +80,7 @@ def push_profile(
 
     Raises:
         ProfileError: It cannot follow the newest version, or the policy role must sign it and does not.
+        RegistryError: There is no such group.
         OperatorError: A key is not available.
     """
     if not settings.has_registry:
@@ -84,6 +88,7 @@ def push_profile(
         return ProfilePush(sign_profile(settings, profile, groups, authority, keyring, scored), (), False)
     with closing(Registry.open(settings.database_url, settings.root)) as registry:
         with registry.reading() as connection:
+            _require_groups(connection, settings, groups)
             scored = scored_in_force(connection, settings, profile.model.family, groups, golden)
         # Step 1: sign. A crash after it leaves a version that no channel names; the repeat drafts it.
         signed = sign_profile(settings, profile, groups, authority, keyring, scored)
@@ -113,6 +118,14 @@ def bundles_in_force(
         else bundle_of_version(connection, settings.artifacts, family, version)
         for version in sorted(versions, key=str)
     ]
+
+
+def _require_groups(connection: Connection, settings: ModelSettings, groups: Sequence[str]) -> None:
+    """Refuse a group that has no devices and is not in the policy: a misspelt one reaches nobody."""
+    repo = TrustRepository(settings.repository, settings.proposals, settings.artifacts)
+    known = {*connection.execute(select(devices.c.grp).distinct()).scalars(), *repo.policy().canary}
+    if unknown := sorted(set(groups) - known):
+        raise RegistryError(f"no group '{unknown[0]}'; there are: {', '.join(sorted(known))}")
 
 
 def _draft(

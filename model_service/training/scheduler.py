@@ -10,10 +10,11 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import Connection
 
 from feature_store import connect
+from feature_store.current_profiles import current_profiles
 from feature_store.cut import Cut
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
-from feature_store.lake_registry import ProfileRegistry, used_profiles
+from feature_store.lake_registry import used_profiles
 from model_service.detectors.bank_store import fitted_families
 from model_service.in_turn import each_in_turn
 from model_service.registry.bundle_store import learnable_families
@@ -71,7 +72,6 @@ class TrainingScheduler:
         self._registry, self._lake, self._clock = registry, lake, clock
         self._root = settings.root
         self._cuts = CutStore(lake)
-        self._profiles = ProfileRegistry(lake)
         self._trainer = Trainer(settings, registry, lake)
         self._polled_cut = -1
         self._read_files: dict[str, tuple[str, ...]] = {}
@@ -87,7 +87,7 @@ class TrainingScheduler:
         """
         cut = self._cuts.latest()
         if cut is not None and cut.id != self._polled_cut:
-            self._known = self._profiles.profiles()
+            self._known = current_profiles(self._lake)
             self._used = used_profiles(self._lake)
             self._poll_verdicts(cut)
             self._count_labels(cut)

@@ -34,7 +34,7 @@ from schemas.profile_statement import (
     VersionStatement,
 )
 from schemas.profile_versions import ProfileVersion
-from schemas.version_chain import version_path
+from schemas.version_chain import LONGEST, version_path
 from schemas.version_names import VersionName
 
 FIRST = ProfileVerdict(True, "policy", ("it is the first version of its name",))
@@ -92,6 +92,9 @@ def sign_profile(
             _publish(settings, repo, published, store, before.name, keys)
             return PushedVersion(before.name, ProfileVerdict(True, "operator"), is_new=False)
         verdict = FIRST if before is None else judge(before.profile, profile, bounds, scored)
+        if authority == "operator" and _chain(store, newest) > LONGEST:
+            reason = f"{LONGEST} versions have followed the last that it signed, and devices verify no more"
+            verdict = ProfileVerdict(verdict.compatible, "policy", (*verdict.reasons, reason))
         _require(verdict, profile, authority)
         statement = _statement(profile, before, tuple(groups), bounds, now())
         signed = _signed(published, profile, statement, authority, keys)
@@ -154,12 +157,26 @@ def _register(published: PublishedState, repo: TrustRepository, store: VersionSt
     return bounds
 
 
+def _chain(store: VersionStore, newest: VersionName | None) -> int:
+    """Length of the chain of a further version, from the last of the policy role on; 0: it is the first."""
+    keys, length, name = store.keys(), 0, newest
+    while name is not None and length < LONGEST:
+        signed = store.signed(name)
+        length += 1
+        if signed is None or "policy" in signed.signed_by(keys) or not signed.statement.follows:
+            break
+        name = VersionName(name.name, signed.statement.follows)
+    return length + 1 if newest is not None else 0
+
+
 def _require(verdict: ProfileVerdict, profile: Profile, authority: Authority) -> None:
     if not verdict.compatible:
         raise ProfileError(f"{profile.name} cannot follow its newest version: {'; '.join(verdict.reasons)}")
     if verdict.authority == "policy" and authority != "policy":
         reasons = "; ".join(verdict.reasons)
-        raise ProfileError(f"the policy role must sign this version of {profile.name}: {reasons}")
+        raise ProfileError(
+            f"the policy role must sign this version of {profile.name} (`push --policy`): {reasons}"
+        )
 
 
 def _statement(

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import pyarrow as pa
 
+from feature_store.current_profiles import as_told
 from feature_store.derived_trust import DerivedTrust, UnsignedBefore, unsigned_before
 from feature_store.device_history import DeviceHistory
 from feature_store.labels import LABELLER
@@ -69,6 +70,7 @@ class LakeDirectory:
         self._finishes: dict[str, dict[str, int]] = defaultdict(dict)
         self._gateways: dict[int, str] = {}
         self._profiles: dict[str, Profile] = {}
+        self._current: dict[str, Profile] = {}
         self._wires: dict[str, pa.Schema] = {}
 
     def signer(self, key_id: str) -> KnownDevice | None:
@@ -97,11 +99,16 @@ class LakeDirectory:
         return self._wires[fingerprint]
 
     def profile_of(self, name: str) -> Profile:
-        """Newest registered profile of that name.
+        """The profile of that name as devices are told to run it now.
 
         Raises:
             UnknownSchemaError: It was never registered.
         """
+        self._registered(name)
+        return self._current[name]
+
+    def _registered(self, name: str) -> Profile:
+        """Newest registered profile of that name: what rows are judged by that name no version."""
         self._refresh(unknown=name not in self._profiles)
         if name not in self._profiles:
             raise UnknownSchemaError(f"profile '{name}' is not registered with this lake")
@@ -116,7 +123,7 @@ class LakeDirectory:
             UnknownSchemaError: The profile was never registered.
         """
         if version is None:
-            return self.profile_of(profile)
+            return self._registered(profile)
         self._refresh(unknown=False)
         key = (profile, version, self._groups_of(producer))
         if key not in self._judges:
@@ -188,12 +195,13 @@ class LakeDirectory:
         if now - self._loaded_at < (REFRESH_S if unknown else MAX_AGE_S):
             return
         with _read_from_lake():
-            self._profiles = dict(self._profile_registry.profiles())
+            self._profiles = self._current = dict(self._profile_registry.profiles())
+            if self._versions is not None:
+                self._versions.forget()
+                self._current = as_told(self._profiles, self._versions)
             history = self._device_registry.history()
         self._loaded_at = now
         self._judges.clear()
-        if self._versions is not None:
-            self._versions.forget()
         if history is not self._history:
             self._history, self._seen = history, 0
             self._known, self._records, self._gateways = {}, {}, {}

@@ -15,7 +15,7 @@ from model_service.rollout.channel_renewal import ChannelRenewal
 from model_service.rollout.profile_push import push_profile
 from model_service.rollout.rollout_record import ENDED
 from model_service.trust.profile_channels import profile_channel
-from schemas.errors import ProfileError
+from schemas.errors import ProfileError, RegistryError
 from schemas.profile_statement import VersionStatement
 from schemas.proto.delivery_pb2 import Installed, ProfileState, ReportRequest
 from schemas.version_names import VersionName
@@ -201,3 +201,9 @@ def test_an_operator_alone_leaves_the_bounds_neither_by_push_nor_by_rollout(flee
     with pytest.raises(ProfileError, match="the policy role must sign"):
         fleet.push(0.9)
     assert fleet.deployment.rollout(2) is None
+
+
+def test_a_misspelt_group_is_refused_before_anything_is_signed(fleet):
+    with pytest.raises(RegistryError, match="no group 'lime'; there are: line, other"):
+        fleet.push(P[0], authority="policy", groups=("lime",))
+    assert VersionStore(fleet.deployment.settings.lake_root).history("machine") == []

@@ -17,7 +17,9 @@ from schemas.errors import OperatorError, ProfileError, ProfileVersionError
 from schemas.profile_bounds import DEFAULT_BOUNDS, ValueLimits
 from schemas.profile_file import builtin_profiles, find_profile, parse_profile
 from schemas.profile_statement import SignedVersion
+from schemas.version_chain import LONGEST
 from schemas.version_names import VersionName
+from tests.simulators.profile_signers import ProfileSigners
 from tests.simulators.tuf_repository import Clock, Cloud, Device
 
 TEXT = builtin_profiles()["machine"].read_text()
@@ -168,3 +170,17 @@ def test_a_device_that_knows_nothing_of_profiles_follows_its_channel_as_before(t
     assert verified.versions["profiles"] == 3
     assert verified.policy == cloud.repo.policy()
     assert device.poll().channel is None
+
+
+def test_a_chain_that_devices_would_not_verify_to_its_end_needs_the_policy_role(stack):
+    signers, store = ProfileSigners(), stack.versions
+    Lake.open(stack.settings.lake_root)
+    signers.register(store)
+    for number in range(1, LONGEST + 1):
+        rarer = MACHINE.filter.model_copy(update={"p": 0.1 + number / 1000})
+        by = "policy" if number == 1 else "profiles"
+        store.put(signers.sign(MACHINE.model_copy(update={"filter": rarer}), number, by=by))
+    with pytest.raises(ProfileError, match="devices verify no more"):
+        stack.push(RARER)
+    assert stack.push(RARER, by="policy").version.number == LONGEST + 1
+    assert stack.push(MACHINE).version.number == LONGEST + 2

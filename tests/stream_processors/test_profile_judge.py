@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import pytest
 
+from feature_store.copies import copy_of
 from feature_store.device_registry import DeviceRecord, DeviceRegistry
 from feature_store.lake import Lake
 from feature_store.lake_registry import ProfileRegistry
@@ -273,3 +274,23 @@ def test_a_gateways_rows_are_judged_by_what_was_in_a_channel_of_its_devices(tmp_
     assert judge("machine", in_version(1, MACHINE), "hall-3") == MACHINE
     with pytest.raises(ProfileVersionError, match="never in the channel of group 'default', 'gateways'"):
         judge("machine", in_version(2, RARER), "hall-3")
+
+
+def test_the_watch_goes_by_what_a_channel_named_last_and_unnamed_rows_by_what_is_registered(
+    tmp_path,
+):
+    device = SimDevice("line-1")
+    cloud = Cloud(tmp_path, (device, "default"))
+    assert cloud.directory.profile_of("machine") == MACHINE
+    cloud.push(1, MACHINE)
+    cloud.push(2, RARER)
+    unnamed = cloud.signers.sign(MACHINE, 3, groups=("default",))
+    cloud.versions.put(unnamed)
+    cloud.time += 60
+    assert cloud.directory.profile_of("machine") == RARER
+    assert cloud.directory.judge_of("machine", None, "line-1") == MACHINE
+    newest = tmp_path / "_profile_versions" / "machine" / "000002.json"
+    for path in (newest, copy_of(tmp_path, newest)):
+        path.write_bytes(b"{")
+    cloud.time += 60
+    assert cloud.directory.profile_of("machine") == MACHINE

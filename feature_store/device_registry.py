@@ -191,7 +191,7 @@ def _record(row: dict[str, Any]) -> tuple[datetime, DeviceRecord]:
 
 def used_profiles(lake: Lake) -> frozenset[str]:
     """Names of the profiles that registered devices run, revoked ones included."""
-    return frozenset(record.profile for record in DeviceRegistry(lake).keys().values())
+    return frozenset(record.profile for record in DeviceRegistry(lake).history().newest.values())
 
 
 def await_assigned(

@@ -56,9 +56,7 @@ def land_history(
     Returns:
         Rows that landed; 0: they were there already.
     """
-    lake.ensure_fixed_tables()
-    ProfileRegistry(lake).register(profile)
-    register_devices(lake, profile, judged.devices)
+    register_history(lake, profile, judged.devices)
     kept = ~judged.faulty & ~judged.excluded
     if labelled is not None:
         kept |= labelled & ~judged.excluded
@@ -73,8 +71,10 @@ def land_history(
     return landed
 
 
-def register_devices(lake: Lake, profile: Profile, devices: tuple[str, ...]) -> None:
-    """Register the devices of a history that are not known yet."""
+def register_history(lake: Lake, profile: Profile, devices: tuple[str, ...]) -> None:
+    """Register a history's profile, and its devices that are not known yet; they have no key."""
+    lake.ensure_fixed_tables()
+    ProfileRegistry(lake).register(profile)
     registry = DeviceRegistry(lake)
     known = registry.as_of(utc_now())
     registry.register(

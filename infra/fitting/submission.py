@@ -11,7 +11,7 @@ from feature_store.lake import Lake
 from feature_store.lake_registry import ProfileRegistry
 from infra.fitting.fault_labels import labelled_rows, land_labels
 from infra.fitting.fit_files import FittedFiles
-from infra.fitting.history_landing import land_history, register_devices
+from infra.fitting.history_landing import land_history, register_history
 from infra.fitting.history_spans import HistorySpan
 from infra.fitting.import_files import ImportedFile
 from infra.fleet_client import FleetClient
@@ -76,8 +76,7 @@ def _hand_over(  # noqa: PLR0913, PLR0917  (what is handed over)
         lake, labelled = Lake.open(settings.lake_root), None
         if faults:
             # Labels first: a faulty row whose label is not there yet would count as healthy.
-            lake.ensure_fixed_tables()
-            register_devices(lake, profile, judged.devices)
+            register_history(lake, profile, judged.devices)
             land_labels(settings, judged.devices, faults, progress)
             labelled = labelled_rows(judged, faults)
         landed = land_history(lake, profile, judged, utc_now(), labelled)

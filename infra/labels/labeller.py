@@ -58,7 +58,7 @@ class Labeller:
 
     def devices(self) -> dict[str, str]:
         """Profile of each registered device. Revoked ones are included: their past may still be labelled."""
-        records = self._registry.keys().values()
+        records = self._registry.history().newest.values()
         return {r.device_id: r.profile for r in records if r.hardware not in (LABELLER, GATEWAY)}
 
     def submit(self, labels: Iterable[Label], bootstrap_servers: str, namespace: str) -> LabelOutcome:

@@ -15,11 +15,13 @@ from model_service.detectors.first_model import (
     JudgedHistory,
     alarm_rule,
     feature_history,
+    logged_features,
 )
 from model_service.detectors.generic_bank import generic_bank
 from model_service.detectors.import_store import put_import
 from model_service.detectors.imported_bundle import ImportedModel, build_imported, check_import
 from model_service.detectors.imported_score import ImportedScore
+from model_service.detectors.suspects import suspects
 from model_service.models.bundle_files import BundleFiles
 from model_service.models.fault_bank import BankFile
 from model_service.models.imported_graph import ImportedGraph
@@ -81,6 +83,8 @@ def fit_import(
     train = history.healthy & early
     if not train.any() or not (history.healthy & ~early).any():
         raise DatasetError("the history has no healthy window to fit to, or none to test on")
+    # What looks like a fault that nobody labelled must not lift the threshold over all faults to come.
+    train[train] = ~suspects(history.features[train], logged_features(profile))
     score = ImportedScore(graph, profile).of_windows(samples)
     rule = alarm_rule(profile, budget)
     threshold = threshold_for(history.by_device(score, train), rule)

@@ -232,7 +232,8 @@ class LakeDirectory:
             key_ids |= {before.key_id, record.key_id}
         key_ids |= {self._records[p].key_id for p in producers if p in self._records}
         for key_id in key_ids:
-            if key_id in history.keys:
+            # A device of a history that somebody fitted a model to has no key, and signs nothing.
+            if key_id in history.keys and history.keys[key_id].public_key:
                 self._known[key_id] = self._known_as(history.keys[key_id])
             else:
                 self._known.pop(key_id, None)

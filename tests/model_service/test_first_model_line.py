@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from sqlalchemy import select, update
 
+from edge_producer.device_identity import load_or_create
 from feature_store import connect
 from feature_store.append import append
 from feature_store.cut_store import CutStore
-from feature_store.device_registry import DeviceRecord, DeviceRegistry
+from feature_store.device_registry import DeviceRecord, DeviceRegistry, used_profiles
 from feature_store.lake import Lake
+from feature_store.lake_registry import ProfileRegistry
 from infra.fitting.history_landing import land_history
 from model_service.detectors.bank_store import put_bank
 from model_service.detectors.first_model import DeviceWindows, FirstModel, fit_first_model
@@ -33,6 +35,7 @@ from schemas.cohorts import SaltedShare
 from schemas.decision_policy import DecisionPolicy, DecisionRule
 from schemas.instants import utc_now
 from schemas.profile import ModelSpec, Profile
+from stream_processors.ingest.lake_directory import LakeDirectory
 from tests.model_service.test_detectors import PUMP, windows
 
 WINDOWS, HOP_US = 400, 8_000_000
@@ -133,6 +136,17 @@ def test_another_fit_of_the_history_takes_the_place_of_the_one_before(rig):
         with closing(connect(rig.lake.root)) as connection:
             [(count,)] = connection.execute("SELECT count(*) FROM telemetry_pump").fetchall()
         assert count == (landed or 300)
+
+
+def test_a_worker_reads_a_lake_in_which_devices_of_a_history_have_no_key(rig, tmp_path):
+    """It ended at the next message of anybody: it wanted to load the key that they do not have."""
+    identity = load_or_create(tmp_path / "keys", "pump-9")
+    registry = DeviceRegistry(rig.lake)
+    registry.register([DeviceRecord("pump-9", "own", "s", "g", "h", identity.key_id, identity.public_pem)])
+    directory = LakeDirectory(ProfileRegistry(rig.lake), registry)
+    assert directory.signer(identity.key_id).producer == "pump-9"
+    assert directory.signer("") is None
+    assert used_profiles(rig.lake) == {"pump", "own"}
 
 
 def test_without_a_fault_bank_the_run_says_what_to_do(tmp_path):

@@ -216,6 +216,7 @@ class LakeDirectory:
             producers |= {name, before.producer, record.producer, *former}
             key_ids |= {before.key_id, record.key_id}
         key_ids |= {self._records[p].key_id for p in producers if p in self._records}
+        key_ids.discard("")  # a device of a history that was fitted: it has no key, and sends nothing
         for key_id in key_ids:
             if key_id in history.keys:
                 self._known[key_id] = self._known_as(history.keys[key_id])

@@ -132,7 +132,7 @@ def test_a_device_that_floods_the_broker_waits_and_no_other_does(listener):
     servers = listener.broker.bootstrap_servers
     assert device_quota(servers).bytes_per_s == DEVICE_BYTES_PER_S
     waits = {"flood-1": [], "pump-7": [], "": []}
-    limit_devices(servers, DeviceQuota(50_000.0, 50.0))
+    limit_devices(servers, DeviceQuota(25_000.0, 50.0))
     try:
         for name, waited in waits.items():
             client = listener.client(name) if name else {"bootstrap.servers": servers}

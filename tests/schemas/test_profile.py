@@ -49,6 +49,6 @@ def test_a_feature_of_a_channel_that_never_leaves_the_device_is_refused():
 
 @pytest.mark.parametrize("key", ["address", "url", "source", "name", "password"])
 def test_a_profile_cannot_name_where_samples_come_from(key):
-    """So one that is pushed cannot make a device connect anywhere: the address is the device's own setting."""
+    """So one that is pushed cannot make a device connect anywhere: the address is its own setting."""
     with pytest.raises(ProfileError, match=f"source.{key}"):
         parse_profile(f'{GOOD}\n[source]\n{key} = "mqtt://attacker/t"\n', "pushed")

@@ -44,7 +44,7 @@ def load_bundle(profile: Profile, folder: Path = BUNDLES) -> Bundle:
 def factory_folder(profile: Profile, folder: Path = BUNDLES) -> Path:
     """Folder of the bundle that a device of the profile starts with.
 
-    A profile of one's own has a family of its own name, for which nothing ships: until its first model comes
+    A profile may name an own family, called as itself, for which nothing ships: until its first model comes
     over the channel, its devices run the generic score.
 
     Raises:

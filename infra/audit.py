@@ -209,7 +209,7 @@ def _keys(scope: AuditScope, lake_root: Path) -> dict[tuple[str, str], MessageVe
             "SELECT DISTINCT device_id, key_id, public_key FROM devices WHERE list_contains($1, device_id)",
             [list(scope.devices)],
         ).fetchall()
-    return {(device, key_id): MessageVerifier(pem.encode()) for device, key_id, pem in found}
+    return {(device, key_id): MessageVerifier(pem.encode()) for device, key_id, pem in found if pem}
 
 
 def _verified(message: LogMessage, keys: Mapping[tuple[str, str], MessageVerifier]) -> Envelope | None:

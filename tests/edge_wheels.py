@@ -64,11 +64,13 @@ def main() -> int:
                 try:
                     wheels = found(machine, python, pins)
                 except RuntimeError as exc:
-                    print(f"{machine} {python}: {exc}")
+                    sys.stdout.write(f"{machine} {python}: {exc}\n")
                     failed += 1
                     continue
                 pure = sum(name.endswith("-any.whl") for name in wheels.values())
-                print(f"{machine} {python}: {len(wheels)} wheels, {pure} of them for any machine")
+                sys.stdout.write(
+                    f"{machine} {python}: {len(wheels)} wheels, {pure} of them for any machine\n"
+                )
     return 1 if failed else 0
 
 

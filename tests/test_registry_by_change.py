@@ -94,3 +94,13 @@ def test_a_device_more_is_read_by_itself_however_many_there_are(lake_root):
     assert directory.signer(KEYS[1]).producer == "b"
     assert directory.signer(KEYS[0]) is before
     assert reader.history() is history
+
+
+def test_a_device_of_a_fitted_history_has_no_key_and_does_not_hinder_those_that_have(lake_root):
+    """`model fit` registers whom a history is of: a worker died of the key that was none, again and again."""
+    registry, reader = DeviceRegistry(Lake.open(lake_root)), DeviceRegistry(Lake.open(lake_root))
+    directory = LakeDirectory(ProfileRegistry(Lake.open(lake_root)), reader, lambda: next(MINUTES))
+    recorded = DeviceRecord("recording", "machine", "history", "history", "recording", "", "")
+    registry.register([recorded, DeviceRecord("a", "machine", "s", "g", "hw", KEYS[0], PEM[KEYS[0]])])
+    assert directory.signer(KEYS[0]).producer == "a"
+    assert directory.signer("") is None

@@ -32,6 +32,8 @@ RECALIBRATED = 0.5
 """Bar by which the pressure sensors read more, some twenty times their spread."""
 BASELINE_WINDOWS = 24
 """Of the drift watch: other devices than usual are taken for usual after eight, and are known after four."""
+QUIET_WINDOWS = 60
+"""A slow change is surely found beside a longer one."""
 QUICK = """
 [source]
 time_field = "time"
@@ -121,10 +123,10 @@ class Site:
         rows = {name: [pump.row() for _ in range(seconds)] for name, pump in self.pumps.items()}
         give_all(self.devices, rows, 40)
 
-    def until_watched(self) -> None:
+    def until_watched(self, windows: int = BASELINE_WINDOWS) -> None:
         """Let the pumps run until the drift watch knows what is usual now."""
         begun = self._judged()
-        self.until(lambda: self._judged() >= begun + BASELINE_WINDOWS, "the drift watch")
+        self.until(lambda: self._judged() >= begun + windows, "the drift watch")
 
     def _judged(self) -> int:
         return int(self.here.json("drift", "list")["counters"]["windows"])
@@ -221,14 +223,14 @@ def test_a_recalibration_is_learnt_and_the_new_model_is_better_on_the_same_windo
 def test_wear_is_seen_and_not_learnt(site):
     before = len(site.models())
     known = {run["run_id"] for run in site.training()}
-    site.until_watched()
+    site.until_watched(QUIET_WINDOWS)
     for pump in site.pumps.values():
         pump.wear = 0.03
 
     def judged() -> list[dict[str, Any]]:
         return [r for r in site.training() if r["run_id"] not in known and r["cause"]]
 
-    site.until(judged, "the trainer's word on the wear")
+    site.until(judged, "the trainer's word on the wear", 1200)
     site.runs(120)
     assert {run["state"] for run in judged()} <= {"declined", "waiting"}
     assert len(site.models()) == before

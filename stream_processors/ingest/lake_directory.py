@@ -231,6 +231,7 @@ class LakeDirectory:
             producers |= {name, before.producer, record.producer, *former}
             key_ids |= {before.key_id, record.key_id}
         key_ids |= {self._records[p].key_id for p in producers if p in self._records}
+        key_ids.discard("")  # a device of a history that was fitted: it has no key, and sends nothing
         for key_id in key_ids:
             # A device of a history that somebody fitted a model to has no key, and signs nothing.
             if key_id in history.keys and history.keys[key_id].public_key:

@@ -130,9 +130,12 @@ def test_the_broker_shows_a_renewed_certificate_without_a_restart(listener, addr
 def test_a_device_that_floods_the_broker_waits_and_no_other_does(listener):
     """A principal's rate is the broker's to hold: whatever the device's own software does."""
     servers = listener.broker.bootstrap_servers
-    assert device_quota(servers).bytes_per_s == DEVICE_BYTES_PER_S
+    in_force = DeviceQuota(DEVICE_BYTES_PER_S, 50.0)
+    wait_until(lambda: device_quota(servers) == in_force, what="the quota that devices start with")
     waits = {"flood-1": [], "pump-7": [], "": []}
-    limit_devices(servers, DeviceQuota(50_000.0, 50.0))
+    slow = DeviceQuota(25_000.0, 50.0)
+    limit_devices(servers, slow)
+    wait_until(lambda: device_quota(servers) == slow, what="the quota of this test")
     try:
         for name, waited in waits.items():
             client = listener.client(name) if name else {"bootstrap.servers": servers}
@@ -143,7 +146,7 @@ def test_a_device_that_floods_the_broker_waits_and_no_other_does(listener):
                 producer.produce("telemetry.v1", b"x" * 40_000, b"k")
             assert producer.flush(60) == 0
     finally:
-        limit_devices(servers, DeviceQuota(DEVICE_BYTES_PER_S, 50.0))
+        limit_devices(servers, in_force)
     assert waits["flood-1"]  # and all of it has arrived
     assert waits["pump-7"] == waits[""] == []
 

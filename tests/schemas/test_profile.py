@@ -45,3 +45,10 @@ def test_a_feature_of_a_channel_that_never_leaves_the_device_is_refused():
     secret = GOOD.replace('unit = "degC"', 'unit = "degC"\nleaves_device = "never"', 1)
     with pytest.raises(ProfileError, match="never leaves the device"):
         parse_profile(secret, "p.toml")
+
+
+@pytest.mark.parametrize("key", ["address", "url", "source", "name", "password"])
+def test_a_profile_cannot_name_where_samples_come_from(key):
+    """So one that is pushed cannot make a device connect anywhere: the address is its own setting."""
+    with pytest.raises(ProfileError, match=f"source.{key}"):
+        parse_profile(f'{GOOD}\n[source]\n{key} = "mqtt://attacker/t"\n', "pushed")

@@ -71,7 +71,7 @@ def collect_status(settings: StackSettings) -> dict[str, Any]:
         "jobs": _jobs(settings.lake_root, problems, up=up),
         "problems": problems,
     }
-    if status["listen"]:
+    if status["listen"] and address:
         status["device_bytes_per_s"] = _device_rate(address, problems)
     waiting = [d for d in status["devices"] if d.get("waits_because") and d.get("phase") != "stopped"]
     problems += [f"{d['name']}: {d['waits_because']}" for d in waiting]

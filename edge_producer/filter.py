@@ -192,7 +192,8 @@ class RowFilter:
             last = np.frombuffer(bytes.fromhex(state["last_sent"]))
             self._last_sent = last if last.shape == self._bands.shape else None
         self._budget.hour_us, self._budget.spent = state["hour_us"], state["spent"]
-        self._budget.p = min(self._policy.p, max(self._policy.p_min, state["p"]))
+        if self._policy.budget_rows_per_hour is not None:  # else it is the policy's, which may have changed
+            self._budget.p = min(self._policy.p, max(self._policy.p_min, state["p"]))
 
     def _rules(self, row: Row, decision: LocalDecision) -> int:
         policy, score, reasons = self._policy, row.score, 0

@@ -75,7 +75,7 @@ def test_a_push_reaches_a_running_device_and_every_row_is_judged_by_its_own_boot
     device = RunningDevice(tmp_path / "home", bundle)
     try:
         wait_until(lambda: any((tmp_path / "home").glob("edgeloop-edge/*/status.json")), 60, "its status")
-        wait_until(lambda: device.seen["books"]["acked"] > 2, 60, "rows of the file")
+        wait_until(lambda: device.seen["books"]["acked"], 180, "a row of the file")  # one window in twelve
         assert device.seen["profile_version"]["number"] == 0
         pushed = push(0.5)
         assert [r["behind"] for r in pushed["rollouts"]] == [""]
@@ -93,5 +93,11 @@ def test_a_push_reaches_a_running_device_and_every_row_is_judged_by_its_own_boot
     wait_until(lambda: edgeloop.json("sql", ROWS)[0]["n"] == acked, 60, "every row in the lake")
     assert edgeloop.json("sql", "SELECT count(*) AS n FROM quarantine")[0]["n"] == 0
     sent = edgeloop("topic", "tail", "telemetry.v1", "-n", "500", "--json").stdout.splitlines()
-    named = {(m["envelope"]["version"] or [0])[0] for m in map(json.loads, sent)}
-    assert 0 in named <= {0, 2, 3}  # how many rows a version samples is left to its budget
+    rates = {}
+    for message in map(json.loads, sent):
+        version, _ = message["envelope"]["version"] or (0, "")
+        rates.setdefault(version, set()).update(row["sample_p"] for row in message["rows"])
+    assert {number: rates[number] for number in (0, 2)} == {
+        0: {0.08},
+        2: {0.5},
+    }  # of 3 a row may not have come

@@ -112,6 +112,13 @@ def test_budget_lowers_p_but_never_below_the_floor():
     assert {r.sample_p for r in starved} == {0.05}
 
 
+@pytest.mark.parametrize(("before", "after"), [(0.08, 0.5), (0.5, 0.08)])
+def test_the_rate_of_another_policy_holds_from_its_first_row(before, after):
+    """A pushed version of the profile takes the state of the boot before it."""
+    state = json.loads(json.dumps(make(p=before).export()))
+    assert make(state=state, p=after).p == after
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=40), st.integers(0, 40))
 @settings(max_examples=60, deadline=None)
 def test_a_restart_changes_no_probability(scores, cut):

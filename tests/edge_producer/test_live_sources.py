@@ -207,8 +207,13 @@ def test_the_fail_safe_is_commanded_before_a_source_is_waited_for_that_hangs(tmp
     """Its thread gets two seconds to end; a machine that must stand still does not."""
     used = profile(**QUICK, decision={"fail_safe": "stand_still"})
     order: list[str] = []
+    stop = threading.Event()
 
     class Hanging(Given):
+        def samples(self):
+            stop.set()
+            yield from super().samples()
+
         def close(self) -> None:
             order.append("closed")
 
@@ -219,9 +224,9 @@ def test_the_fail_safe_is_commanded_before_a_source_is_waited_for_that_hangs(tmp
 
     hanging = threading.Event()
     source = live(lambda: Hanging(used, iter([hanging])), used)
-    made = settings(tmp_path, duration_s=0.2)
+    made = settings(tmp_path)
     fail_safe = Noted(ActionRunner(load_actions(None)), ("d1",), "stand_still", tmp_path)
     parts = ProcessParts(fail_safe=fail_safe)
-    Runner(made, used, source, FirstSample(width=1), parts=parts).run(threading.Event())
+    Runner(made, used, source, FirstSample(width=1), parts=parts).run(stop)
     hanging.set()
     assert order[:2] == ["fail-safe", "closed"]

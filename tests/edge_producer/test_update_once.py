@@ -97,7 +97,7 @@ def test_misuse_has_its_own_exit_code(tmp_path):
     command = [sys.executable, "-m", "edge_producer", "update"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 2
-    assert "update --once" in run.stderr
+    assert "required: --once" in run.stderr
 
 
 def test_a_running_process_updates_while_it_senses_and_shows_it(service, tmp_path):

@@ -119,7 +119,7 @@ def admit(event: Label, device: SimDevice, **known):
 
 def test_only_a_registered_source_may_label_and_only_in_its_own_name():
     source = SimDevice(device_id=SIGNER)
-    assert admit(label(), source, labels=True).event == label()
+    assert admit(label(), source, labels=True).events == (label(),)
     with pytest.raises(MessageError, match="does not name the signer"):
         admit(label(source="somebody"), source, labels=True)
     with pytest.raises(MessageError, match="empty span"):

@@ -7,6 +7,7 @@ all of them wear.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,12 +23,16 @@ from model_service.registry.bundle_store import read_artifact
 from tests.infra.cli import Edgeloop, EdgeloopHere
 from tests.simulators.device_listener import own_address
 from tests.simulators.piped_devices import PipedDevice, give_all
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parent.parent
 NAMES = tuple(f"pump-{i}" for i in range(1, 7))
 HISTORY = 600
+AT_ONCE = 40
+LONGEST_S = 180.0
+"""Wait for whatever the pumps bring about."""
 RECALIBRATED = 0.5
 """Bar by which the pressure sensors read more, some twenty times their spread."""
 BASELINE_WINDOWS = 24
@@ -112,21 +117,28 @@ class Site:
         self.devices += [PipedDevice(joins / f"{n}.json", homes / n, path=str(ROOT)) for n in NAMES]
 
     def until(self, condition: Callable[[], object], what: str, most_rows: int = 3000) -> None:
-        """Let the pumps run until something is the case."""
-        for _ in range(most_rows // 40):
+        """Let the pumps run until something is the case, no faster than whoever learns from them."""
+        begun, fed = time.monotonic(), 0
+
+        def is_so() -> bool:
+            nonlocal fed
             if condition():
-                return
-            self.runs(40)
-        raise AssertionError(f"{what}: not after {most_rows} s of the pumps")
+                return True
+            if fed < most_rows * (time.monotonic() - begun) / LONGEST_S + AT_ONCE:
+                self.runs(AT_ONCE)
+                fed += AT_ONCE
+            return False
+
+        wait_until(is_so, LONGEST_S, what)
 
     def runs(self, seconds: int) -> None:
         rows = {name: [pump.row() for _ in range(seconds)] for name, pump in self.pumps.items()}
-        give_all(self.devices, rows, 40)
+        give_all(self.devices, rows, AT_ONCE)
 
     def until_watched(self, windows: int = BASELINE_WINDOWS) -> None:
         """Let the pumps run until the drift watch knows what is usual now."""
         begun = self._judged()
-        self.until(lambda: self._judged() >= begun + windows, "the drift watch")
+        self.until(lambda: self._judged() >= begun + windows, "the drift watch", 9000)
 
     def _judged(self) -> int:
         return int(self.here.json("drift", "list")["counters"]["windows"])

@@ -232,6 +232,7 @@ def test_a_recalibration_is_learnt_and_the_new_model_is_better_on_the_same_windo
     assert gates["quality"]["low"] > 0
 
 
+@pytest.mark.long
 def test_wear_is_seen_and_not_learnt(site):
     before = len(site.models())
     known = {run["run_id"] for run in site.training()}
@@ -243,7 +244,8 @@ def test_wear_is_seen_and_not_learnt(site):
         return [r for r in site.training() if r["run_id"] not in known and r["cause"]]
 
     site.until(judged, "the trainer's word on the wear", 1200)
-    site.runs(120)
+    open_states = {"collecting", "requested"}
+    site.until(lambda: not {r["state"] for r in judged()} & open_states, "the end of its runs", 1200)
     assert {run["state"] for run in judged()} <= {"declined", "waiting"}
     assert len(site.models()) == before
     assert "degradation" in {run["cause"] for run in judged()}

@@ -15,10 +15,9 @@ from model_service.detectors.history import FeatureHistory
 from model_service.detectors.imported_score import ImportedScore
 from model_service.detectors.synthetic_windows import synthetic_windows
 from model_service.models.bundle_files import BundleFiles, build_bundle
-from model_service.models.factory_models import TOLERANCE, baseline_of, quantile_edges
-from model_service.models.feature_graph import write_features
+from model_service.models.factory_models import TOLERANCE, anomaly_graph, baseline_of, quantile_edges
 from model_service.models.golden import Golden
-from model_service.models.graph import FLOAT, OPSET, GraphWriter, tensor
+from model_service.models.graph import OPSET
 from model_service.models.imported_graph import ImportedGraph, imported_graph
 from model_service.models.rounding import rounded_or_nan
 from model_service.models.runtime import OrtGraph
@@ -72,7 +71,7 @@ def check_import(data: bytes, profile: Profile, output: str, seed: int = 0) -> I
             "it gives a window another score the second time, or alone: it must not depend on what came "
             "before, on chance, or on the other windows of a batch"
         )
-    ours = OrtGraph(graph_bytes(profile, score, profile.model.family), "of the bundle")
+    ours = OrtGraph(anomaly_graph(profile, score), "of the bundle")
     got = np.concatenate([ours.run(("score",), {"window": w[np.newaxis]})[0] for w in stretched])
     if not np.allclose(got, once, rtol=0, atol=TOLERANCE.absolute, equal_nan=True):
         off = float(np.nanmax(np.abs(got - once)))
@@ -132,22 +131,8 @@ def build_imported(
         tolerance=TOLERANCE,
         files={},
     )
-    graph = graph_bytes(profile, score, profile.model.family)
+    graph = anomaly_graph(profile, score)
     return check_scores(build_bundle(manifest, graph, golden.to_arrow(), major))
-
-
-def graph_bytes(profile: Profile, score: ImportedScore, family: str) -> bytes:
-    """The graph's bytes: raw window in, features and score out."""
-    writer = GraphWriter()
-    features = write_features(writer, profile.feature_specs(), profile.channel_names)
-    writer.op("Identity", features, output="features")
-    writer.op("Identity", score.write(writer, features), output="score")
-    shape: list[int | str] = ["batch", profile.sampling.window_samples, len(profile.channels)]
-    outputs = [
-        tensor("features", FLOAT, ["batch", len(profile.feature_names)]),
-        tensor("score", FLOAT, ["batch"]),
-    ]
-    return writer.build(family, [tensor("window", FLOAT, shape)], outputs)
 
 
 def _score_baseline(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_service.detectors.detector import DetectorKind, Settings
-from model_service.detectors.scaling import WANDER, Scaling, calibration_of, vector
+from model_service.detectors.scaling import WANDER, OnScaling, Scaling, calibration_of, vector
 from model_service.detectors.symmetric_eigen import eigen
 from model_service.models.graph import GraphWriter, nan_where_missing
 from model_service.models.mahalanobis import calibrated, write_calibration
@@ -29,7 +29,7 @@ LEAST_LIMIT = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
-class PrincipalComponents:
+class PrincipalComponents(OnScaling):
     """Healthy subspace and its limits.
 
     Attributes:
@@ -66,21 +66,6 @@ class PrincipalComponents:
         parts = {"scores": self.scores.ravel(), "residual": self.residual.ravel()}
         limits = {"limits": (self.t2_limit, self.q_limit)}
         return self.scaling.parameters() | {n: tuple(v.tolist()) for n, v in parts.items()} | limits
-
-    @property
-    def logged(self) -> Flags:
-        """See ``AdaptableModel.logged``."""
-        return self.scaling.logged
-
-    @property
-    def mean(self) -> Array:
-        """See ``AdaptableModel.mean``."""
-        return self.scaling.centre
-
-    @property
-    def std(self) -> Array:
-        """See ``AdaptableModel.std``."""
-        return self.scaling.spread
 
     def moved_to(self, mean: Array, std: Array) -> PrincipalComponents:
         """See ``AdaptableModel.moved_to``."""

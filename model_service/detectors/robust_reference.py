@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_service.detectors.detector import DetectorKind, Settings
-from model_service.detectors.scaling import WANDER, Scaling, calibration_of
+from model_service.detectors.scaling import WANDER, OnScaling, Scaling, calibration_of
 from model_service.models.graph import GraphWriter, nan_where_missing
 from model_service.models.mahalanobis import calibrated, write_calibration
 from schemas.manifest import Calibration, Manifest
@@ -22,7 +22,7 @@ Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class RobustReference:
+class RobustReference(OnScaling):
     """Median and spread of each feature in a history."""
 
     scaling: Scaling
@@ -39,21 +39,6 @@ class RobustReference:
     def parameters(self) -> dict[str, tuple[float, ...]]:
         """See ``AnomalyDetector.parameters``."""
         return self.scaling.parameters()
-
-    @property
-    def logged(self) -> Flags:
-        """See ``AdaptableModel.logged``."""
-        return self.scaling.logged
-
-    @property
-    def mean(self) -> Array:
-        """See ``AdaptableModel.mean``."""
-        return self.scaling.centre
-
-    @property
-    def std(self) -> Array:
-        """See ``AdaptableModel.std``."""
-        return self.scaling.spread
 
     def moved_to(self, mean: Array, std: Array) -> RobustReference:
         """See ``AdaptableModel.moved_to``."""

@@ -104,6 +104,28 @@ class Scaling:
         return cls(logged, rounded(centre), rounded(np.maximum(spread, LEAST_SPREAD * size)))
 
 
+class OnScaling:
+    """What an ``AdaptableModel`` says of where it was fitted, from its scaling."""
+
+    __slots__ = ()
+    scaling: Scaling
+
+    @property
+    def logged(self) -> Flags:
+        """See ``AdaptableModel.logged``."""
+        return self.scaling.logged
+
+    @property
+    def mean(self) -> Array:
+        """See ``AdaptableModel.mean``."""
+        return self.scaling.centre
+
+    @property
+    def std(self) -> Array:
+        """See ``AdaptableModel.std``."""
+        return self.scaling.spread
+
+
 def wandered(x: Array) -> Array:
     """Variance that each column of (n, F) gained by wandering over half its rows, 0 where it did not; (F,).
 

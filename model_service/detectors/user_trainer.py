@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from model_service.detectors.detector import DetectorKind, Settings
 from model_service.detectors.kinds import KINDS
-from model_service.detectors.scaling import Scaling, calibration_of
+from model_service.detectors.scaling import OnScaling, Scaling, calibration_of
 from model_service.detectors.trainer_child import LENGTH, request_of, write_message
 from model_service.detectors.trainer_interface import GROUP, TrainerInput
 from model_service.models.graph import GraphWriter, nan_where_missing
@@ -102,7 +102,7 @@ class TrainerProcess:
 
 
 @dataclass(frozen=True, eq=False)
-class TrainedGraph:
+class TrainedGraph(OnScaling):
     """A detector that a user's trainer made: its graph gives the distance."""
 
     graph: ImportedGraph
@@ -128,21 +128,6 @@ class TrainedGraph:
     def parameters(self) -> dict[str, tuple[float, ...]]:
         """None: the next model starts from the rows alone."""
         return {}
-
-    @property
-    def logged(self) -> Flags:
-        """See ``AdaptableModel.logged``."""
-        return self.scaling.logged
-
-    @property
-    def mean(self) -> Array:
-        """See ``AdaptableModel.mean``."""
-        return self.scaling.centre
-
-    @property
-    def std(self) -> Array:
-        """See ``AdaptableModel.std``."""
-        return self.scaling.spread
 
     def moved_to(self, _mean: Array, _std: Array) -> TrainedGraph:
         """Itself: only its trainer can fit it to another regime."""

@@ -6,8 +6,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +13,7 @@ from numpy.typing import NDArray
 from model_service.gates.verdict import GateVerdict, not_shown
 from model_service.models.bundle_files import BundleFiles
 from model_service.models.graph import ML_DOMAIN, ML_OPSET
+from model_service.models.graph_parts import graphs_of, tensors_of
 from model_service.models.runtime import OrtGraph
 from model_service.models.score_stage import parsed
 from schemas.learning_policy import GatePolicy
@@ -40,10 +39,10 @@ def judge_operators(candidate: BundleFiles, gates: GatePolicy) -> GateVerdict:
         for domain, number in sorted(sets.items())
         if number > known.get(domain, -1)
     ]
-    graphs = list(_graphs(model.graph))
+    graphs = list(graphs_of(model.graph))
     foreign = {n.domain[:40] for g in graphs for n in g.node if _domain(n.domain) not in known}
     wrong += [f"operators of '{domain}'" for domain in sorted(foreign)]
-    if any(t.data_location == _EXTERNAL or t.external_data for t in _tensors(graphs)):
+    if any(t.data_location == _EXTERNAL or t.external_data for t in tensors_of(graphs)):
         wrong.append("weights in another file")
     if model.functions or model.training_info:
         wrong.append("functions of its own")
@@ -115,25 +114,6 @@ def _timed(graph: OrtGraph, window: NDArray[np.float32]) -> float:
     start = time.perf_counter()
     graph.run(("features", "score"), {"window": window})
     return (time.perf_counter() - start) * 1e3
-
-
-def _graphs(graph: Any) -> Iterator[Any]:
-    """A graph and all graphs inside its nodes."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            inner = [attribute.g] if attribute.HasField("g") else []
-            for part in (*inner, *attribute.graphs):
-                yield from _graphs(part)
-
-
-def _tensors(graphs: list[Any]) -> Iterator[Any]:
-    for graph in graphs:
-        yield from graph.initializer
-        for node in graph.node:
-            for attribute in node.attribute:
-                yield attribute.t
-                yield from attribute.tensors
 
 
 def _domain(name: str) -> str:

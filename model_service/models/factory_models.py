@@ -41,7 +41,15 @@ LOGGED_KINDS = frozenset({"std", "rms", "peak", "crest", "kurtosis", "band_low",
 TOLERANCE = Tolerance(absolute=1e-4, relative=1e-4)
 
 
-class LearntModel(Protocol):
+class ScoreWriter(Protocol):
+    """Whatever can be written behind the feature graph."""
+
+    def write(self, writer: GraphWriter, features: str) -> str:
+        """Adds it to a graph: (B, F) features to (B,) score; returns the score's name."""
+        ...
+
+
+class LearntModel(ScoreWriter, Protocol):
     """What a bundle is made of: a model of features, in numpy, as parameters and as operators."""
 
     @property
@@ -55,10 +63,6 @@ class LearntModel(Protocol):
 
     def parameters(self) -> dict[str, tuple[float, ...]]:
         """Everything but the calibration, as a manifest holds it."""
-        ...
-
-    def write(self, writer: GraphWriter, features: str) -> str:
-        """Adds the model to a graph: (B, F) features to (B,) score; returns the score's name."""
         ...
 
 
@@ -161,7 +165,7 @@ def robust_bundle(seed: int) -> BundleFiles:
     return check_scores(build_bundle(manifest, build_robust(), golden.to_arrow()))
 
 
-def anomaly_graph(profile: Profile, model: LearntModel, family: str = "") -> bytes:
+def anomaly_graph(profile: Profile, model: ScoreWriter, family: str = "") -> bytes:
     """The graph's bytes: raw window in, features and score out; named after the family."""
     writer = GraphWriter()
     features = write_features(writer, profile.feature_specs(), profile.channel_names)

@@ -7,7 +7,6 @@ Everything that a device could not run is refused here, with what to do about it
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, version_converter
 
 from model_service.models.graph import FLOAT, IR_VERSION, ML_DOMAIN, ML_OPSET, OPSET, GraphWriter
+from model_service.models.graph_parts import graphs_of, tensors_of
 from model_service.models.runtime import OrtGraph
 from model_service.models.score_stage import parsed
 from schemas.errors import BundleError
@@ -129,7 +129,7 @@ def imported_graph(data: bytes, profile: Profile, output: str = "") -> ImportedG
 
 
 def _refuse_operators(model: Any) -> None:
-    graphs = list(_graphs(model.graph))
+    graphs = list(graphs_of(model.graph))
     nodes = [node for graph in graphs for node in graph.node]
     known = ("", "ai.onnx", ML_DOMAIN)
     wrong = sorted({f"{n.domain}.{n.op_type}"[:60] for n in nodes if n.domain not in known})
@@ -140,7 +140,7 @@ def _refuse_operators(model: Any) -> None:
         raise BundleError(f"it branches or loops ({', '.join(found)}): export it without control flow")
     if found := sorted({n.op_type for n in nodes} & _RANDOM):
         raise BundleError(f"it draws random numbers ({', '.join(found)}): a score must be repeatable")
-    if any(t.data_location == _EXTERNAL or t.external_data for t in _tensors(graphs)):
+    if any(t.data_location == _EXTERNAL or t.external_data for t in tensors_of(graphs)):
         raise BundleError("its weights are in another file: export it with all of them inside")
     sets = {("" if o.domain == "ai.onnx" else o.domain): int(o.version) for o in model.opset_import}
     for domain, highest in (("", OPSET), (ML_DOMAIN, ML_OPSET)):
@@ -215,21 +215,3 @@ def _converted(model: Any) -> Any:
     if any(node.domain == ML_DOMAIN for node in made.graph.node):
         sets.append(helper.make_opsetid(ML_DOMAIN, ML_OPSET))
     return helper.make_model(made.graph, ir_version=IR_VERSION, opset_imports=sets)
-
-
-def _graphs(graph: Any) -> Iterator[Any]:
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            inner = [attribute.g] if attribute.HasField("g") else []
-            for part in (*inner, *attribute.graphs):
-                yield from _graphs(part)
-
-
-def _tensors(graphs: list[Any]) -> Iterator[Any]:
-    for graph in graphs:
-        yield from graph.initializer
-        for node in graph.node:
-            for attribute in node.attribute:
-                yield attribute.t
-                yield from attribute.tensors

@@ -72,14 +72,14 @@ def test_what_a_device_could_not_run_is_refused_with_what_to_do(data, why):
 
 @pytest.mark.parametrize("data", [*BOTH, pytest.param(of_features(dtype=np.float64), id="float64")])
 def test_the_bundle_scores_as_the_given_file_does_and_gives_none_where_a_channel_is_missing(data):
-    from model_service.detectors.imported_bundle import graph_bytes
+    from model_service.models.factory_models import anomaly_graph
 
     score = ImportedScore(check_import(data, PUMP, ""), PUMP)
     given = windows(30, seed=4)
     given[2, 3, 0] = np.nan
     given[3, :, 1] = np.nan
     given[4, :, 0] += 40
-    [found] = OrtGraph(graph_bytes(PUMP, score, "pump"), "pump").run(("score",), {"window": given})
+    [found] = OrtGraph(anomaly_graph(PUMP, score, "pump"), "pump").run(("score",), {"window": given})
     np.testing.assert_allclose(found, score.of_windows(given), atol=1e-6)
     assert np.isnan(found[3])
     assert np.isfinite(np.delete(found, 3)).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -16,7 +17,7 @@ from schemas.instants import from_us
 from schemas.profile import Profile
 
 
-class PacedSource:
+class PacedSource(ABC):
     """A source whose samples are at the profile's rate already; the runner paces its windows.
 
     Args:
@@ -31,17 +32,20 @@ class PacedSource:
         self._framers = {d: Framer(profile.sampling, gap, channels, dtype) for d in devices}
 
     @property
+    @abstractmethod
     def counts(self) -> Mapping[str, int]:
         """What was read, refused and cut into windows so far, by name."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def streams(self) -> Mapping[str, Iterator[SampleBlock]]:
         """Each device's samples in the order in which they were measured."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def origins_us(self) -> tuple[int, int]:
         """Instants from which the devices' monotonic clock and ``due_s`` count, µs since 1970."""
-        raise NotImplementedError
+        ...
 
     def samples(self) -> Iterator[SampleBlock]:
         """All devices' samples, by the time of the last one of each block."""
@@ -49,7 +53,7 @@ class PacedSource:
         for _, _, block in heapq.merge(*streams, key=lambda item: item[:2]):
             yield block
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  (it has nothing to end, and need not be overridden)
         """Nothing to end: a paced source never waits."""
 
     def windows(self) -> Iterator[Window]:

@@ -8,6 +8,7 @@ waits for a person. Devices that look faulty within a genuine regime are named a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -32,10 +33,19 @@ TOLERATED_FAULTS = 0.1
 """Share of the devices that moved that may look faulty without discrediting the rest; one always may."""
 MOST_IN_ALARM = 1 / 3
 """Share of a cohort in alarm before the onset above which the rest is not representative."""
+LEAST_PARTS = 3
+"""Parts of the time since the onset from which a pace is known."""
 STEADY = 0.7
 """Share of the final shift from which, in the first part of the time since the onset, it counts as a step."""
+ON_PACE = 0.5
+"""Share of the shift, explained by the pace since the onset, from which the change counts as still going on.
+
+What is found late looks like a step for a while, as most of it lies before the onset. Its pace tells."""
+PACE_ERRORS = 2.0
+"""Standard errors by which that share must lie below or above ``ON_PACE`` before it decides."""
 COHERENT = 0.7
 """Mean cosine to the common shift from which devices count as moved in the same way."""
+TOO_SHORT_AGO = "the onset is too short ago to tell a change that came at once from one that goes on"
 ALARMED_SHARE = 0.5
 """Share of the moved devices in alarm from which a shift of several channels is not taken for harmless."""
 
@@ -47,6 +57,8 @@ class DeviceShift:
     Attributes:
         shift: Mean after less mean before, shape (F,).
         parts: The same for equal parts of the time since the onset, shape (p, F); NaN: no window.
+        since: Mean time of each part after the mean time before the onset, in drift windows, shape (p,).
+        part_noise: Standard deviation of each part while nothing happens, shape (p, F).
         noise: Standard deviation of ``shift`` while nothing happens, shape (F,).
         position: Mean after, on the reference scale, shape (F,).
         alarmed_before: It was in alarm at the onset.
@@ -57,6 +69,8 @@ class DeviceShift:
     cohort: str
     shift: Array
     parts: Array
+    since: Array
+    part_noise: Array
     noise: Array
     position: Array
     alarmed_before: bool = False
@@ -91,7 +105,8 @@ class Cause:
     Attributes:
         kind: By the evidence.
         retrain: Whether it is a reason to retrain without a person's decision.
-        enough: False: too few devices sent anything since the onset; examine again when there is more.
+        enough: False: too few devices sent anything since the onset, or it is too short ago to tell a step
+            from a change that goes on; examine again when there is more.
         moved: Features that moved in common.
         faulty: Ids of devices that look faulty: never train on them.
         evidence: The numbers behind it, by name.
@@ -109,6 +124,30 @@ class Cause:
     centre: Array | None = None
 
 
+class _Pace(NamedTuple):
+    """Share of a shift that its pace since the onset explains, as if it had gone on at it all the time.
+
+    1 and more: a ramp, wherever its onset is put; 0: a step. With its standard error.
+    """
+
+    share: float
+    error: float
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the change is still going on, clearly."""
+        return self.share - PACE_ERRORS * self.error > ON_PACE
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the change came at once and stays, clearly."""
+        return -ON_PACE < self.share + PACE_ERRORS * self.error < ON_PACE
+
+
+NOTHING_MOVED = _Pace(0.0, 0.0)
+TOO_SHORT = _Pace(0.0, math.inf)
+
+
 class _Movement(NamedTuple):
     """How the devices of a cohort moved.
 
@@ -119,6 +158,7 @@ class _Movement(NamedTuple):
         centre: Median position of the movers, shape (F,).
         similarity: Largest cosine of the common shift to a known fault.
         steadiness: 1: a step; less: the shift still grew.
+        pace: Share of the shift that the pace since the onset explains, and its standard error.
         coherence: Mean cosine of the movers to the common shift.
         alarmed: Share of the movers with an alarm since the onset.
     """
@@ -129,6 +169,7 @@ class _Movement(NamedTuple):
     centre: Array
     similarity: float
     steadiness: float
+    pace: _Pace
     coherence: float
     alarmed: float
 
@@ -157,6 +198,8 @@ def judge(
         "faulty_devices": float(len(found.faulty)),
         "fault_similarity": found.similarity,
         "steadiness": found.steadiness,
+        "pace": found.pace.share,
+        "pace_error": found.pace.error if math.isfinite(found.pace.error) else -1.0,
         "coherence": found.coherence,
         "alarmed_share": found.alarmed,
         "slow_verdicts": slow_verdicts,
@@ -166,6 +209,7 @@ def judge(
     }
     enough = len(known) >= FEW_DEVICES and 2 * len(observed.devices) >= observed.active
     kind, text = _kind(found, evidence, profile, enough=enough)
+    enough = enough and text != TOO_SHORT_AGO
     moved = tuple(n for n, x in zip(observed.features, found.common, strict=True) if x)
     faulty = tuple(sorted({*already_alarmed, *found.faulty}))
     retrain = kind in NEW_NORMAL
@@ -180,7 +224,7 @@ def _kind(
     count = f"{n} of {evidence['devices']:.0f} devices moved"
     names = ", ".join(d.device_id for d in found.movers[:3])
     one_channel = _one_scaled_channel(found.common, profile)
-    slow = found.steadiness < STEADY or evidence["slow_verdicts"] > 0.5
+    slow = found.steadiness < STEADY or evidence["slow_verdicts"] > 0.5 or found.pace.goes_on
     rules: tuple[tuple[bool, DriftKind, str], ...] = (
         (not enough, DriftKind.UNCLASSIFIED, "too few devices have windows both before and after the onset"),
         (
@@ -210,6 +254,7 @@ def _kind(
             DriftKind.UNCLASSIFIED,
             f"{count}: too many for single faults, too few for a new normal",
         ),
+        (not found.pace.has_ended, DriftKind.UNCLASSIFIED, TOO_SHORT_AGO),
         (found.coherence < COHERENT, DriftKind.UNCLASSIFIED, f"{count}, each in its own way"),
         (
             one_channel,
@@ -236,7 +281,7 @@ def _analyse(
     movers = [d for d in known if d.clear.any()]
     common = np.zeros(width)
     if not movers:
-        return _Movement([], [], common, common, 0.0, 1.0, 1.0, 0.0)
+        return _Movement([], [], common, common, 0.0, 1.0, NOTHING_MOVED, 1.0, 0.0)
     # First by the whole shift, then by what is left without the common one: a regime may hide a fault.
     faulty = [d for d in movers if _clear_similarity(d.clear, d.shift, directions) >= similar]
     sound = [d for d in movers if d not in faulty]
@@ -251,6 +296,7 @@ def _analyse(
         centre=np.median([d.position for d in sound], axis=0),
         similarity=similarity(common, directions),
         steadiness=_steadiness(sound, common),
+        pace=_pace(sound, common),
         coherence=float(np.mean(cosines)),
         alarmed=float(np.mean([d.alarmed_after for d in sound])),
     )
@@ -289,6 +335,29 @@ def _steadiness(movers: Sequence[DeviceShift], common: Array) -> float:
         if len(along) >= 2 and along[-1] > 0:
             ratios.append(float(along[0] / along[-1]))
     return float(np.median(ratios)) if ratios else 1.0
+
+
+def _pace(movers: Sequence[DeviceShift], common: Array) -> _Pace:
+    """The share of the shift that its pace since the onset explains: the median of the devices."""
+    length = float(np.linalg.norm(common))
+    if length == 0:
+        return NOTHING_MOVED
+    direction = common / length
+    shares, errors = [], []
+    for device in movers:
+        whole = np.isfinite(device.parts).all(axis=1)
+        along, since = device.parts[whole] @ direction, device.since[whole]
+        if len(along) < LEAST_PARTS or along.mean() <= 0:
+            continue
+        noise = np.sqrt((device.part_noise[whole] ** 2) @ direction**2)
+        # In shifts: how far the change would have gone since the windows before the onset at its pace.
+        spans = float(since.mean() / (since[-1] - since[0]) / along.mean())
+        shares.append(float(along[-1] - along[0]) * spans)
+        errors.append(float(np.hypot(noise[0], noise[-1])) * spans)
+    if not shares:
+        return TOO_SHORT
+    # Of a median; devices wander each in its own way.
+    return _Pace(float(np.median(shares)), float(np.median(errors)) * (math.pi / 2 / len(shares)) ** 0.5)
 
 
 def _one_scaled_channel(common: Array, profile: Profile) -> bool:

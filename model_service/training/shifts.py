@@ -87,9 +87,10 @@ class ReferenceScale:
 
     def noise(self, before: int, after: int) -> Array:
         """Standard deviation of a device's shift while nothing happens, shape (F,), by numbers of windows."""
-        return np.asarray(np.hypot(self._noise_of(before), self._noise_of(after)))
+        return np.asarray(np.hypot(self.noise_of(before), self.noise_of(after)))
 
-    def _noise_of(self, windows: int) -> Array:
+    def noise_of(self, windows: int) -> Array:
+        """The same of a device's mean over so many windows."""
         # A mean over fewer windows wanders more, at most as single windows do.
         fewer = max(self.windows / max(windows, 1), 1.0)
         return np.asarray(np.minimum(self.wander * fewer**0.5, self.within))
@@ -152,10 +153,12 @@ class _DeviceMeans(NamedTuple):
     Attributes:
         means: By part, shape (F,); NaN: no window. Part -1 is before the onset, 0 the onset's own window.
         windows: Number of windows by part.
+        at: Mean time of those windows by part, in drift windows from the onset.
     """
 
     means: dict[int, Array]
     windows: dict[int, int]
+    at: dict[int, float]
 
 
 def _means(
@@ -169,7 +172,7 @@ def _means(
     first, settled = onset - LOOKBACK_WINDOWS * window, onset + window
     # The time after the onset's own window, up to the newest summary, in PARTS equal parts.
     length = max((_newest(connection, profile, known_at) - settled) / PARTS, window)
-    length_us = length // timedelta(microseconds=1)
+    length_us, window_us = length // timedelta(microseconds=1), window // timedelta(microseconds=1)
     features = list(profile.feature_names)
     rows = duck.query(
         connection,
@@ -179,7 +182,8 @@ def _means(
             WHEN period_start < {instant(settled)} THEN {_ONSET}
             ELSE 1 + least({PARTS - 1}, (epoch_us(period_start) - {to_us(settled)}) // {length_us})
             END AS part,
-            sum(n)::BIGINT AS n, sum(n * mean) / sum(n) AS mean
+            sum(n)::BIGINT AS n, sum(n * mean) / sum(n) AS mean,
+            sum(n * (epoch_us(period_start) - {to_us(onset)})) / sum(n) / {window_us} AS at
         FROM summaries
         WHERE profile = {duck.text(profile.name)} AND known_at <= {instant(known_at)} AND n > 0
             AND feature IN ({", ".join(map(duck.text, features))})
@@ -187,13 +191,14 @@ def _means(
             AND (period_start < {instant(onset - window)} OR period_start >= {instant(onset)})
         GROUP BY ALL""",
     )
-    found: dict[str, _DeviceMeans] = defaultdict(lambda: _DeviceMeans({}, {}))
+    found: dict[str, _DeviceMeans] = defaultdict(lambda: _DeviceMeans({}, {}, {}))
     at = {name: i for i, name in enumerate(features)}
     for row in rows.to_pylist():
         device = found[row["device_id"]]
         means = device.means.setdefault(row["part"], np.full(len(features), np.nan))
         means[at[row["feature"]]] = row["mean"]
         device.windows[row["part"]] = max(device.windows.get(row["part"], 0), row["n"])
+        device.at[row["part"]] = row["at"]
     return found
 
 
@@ -225,6 +230,8 @@ def _shift(device_id: str, cohort: str, device: _DeviceMeans, scale: ReferenceSc
         cohort,
         shift=np.where(whole, shift, 0.0),
         parts=np.where(whole, positions - before, 0.0),
+        since=np.array([device.at[p] - device.at[_BEFORE] for p in after]),
+        part_noise=np.where(whole, [scale.noise_of(int(n)) for n in counts], 1.0),
         noise=np.where(whole, scale.noise(device.windows[_BEFORE], int(counts.sum())), 1.0),
         position=np.average(positions, axis=0, weights=counts),
     )

@@ -181,6 +181,8 @@ class Trainer:
                 detail = {"cause": finding.kind, "cut": cut.id, "says": finding.text}
                 ended = run.to(state, finding=finding, detail=finding.text)
                 return self._save(run, ended, now, f"run_{state}", detail, again=cut.id)
+            if not found.cause.enough and not run.by_person:
+                return self._wait_for_rows(run, profile, now, found.cause.text)
         with closing(connect(self._lake.root, cut.id)) as lake_connection:
             selection = select_rows(
                 profile,

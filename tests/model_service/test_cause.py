@@ -17,6 +17,7 @@ from tests.model_service.drifting_fleets import (
     FAULTY,
     HARMLESS,
     MACHINE,
+    UNKNOWN,
     causes,
     recalibration,
 )
@@ -27,11 +28,15 @@ FAULTS = fault_directions(load_fault_bank("machine"), SCALE)
 SMALL = {"devices": 12, "seconds": 105}
 
 
-def moved(shift, *, device="d", parts=(1.0, 1.0, 1.0), noise=0.2, **alarms) -> DeviceShift:
+def moved(
+    shift, *, device="d", parts=(1.0, 1.0, 1.0), noise=0.2, since=(20.0, 30.0, 40.0), **alarms
+) -> DeviceShift:
     """A device that moved by this much."""
     vector = np.asarray(shift, dtype=float)
     stages = np.array([vector * share for share in parts])
-    return DeviceShift(device, "c", vector, stages, np.full(len(NAMES), noise), vector, **alarms)
+    unsure = np.full(len(NAMES), noise)
+    times, part_noise = np.array(since), np.tile(unsure, (len(parts), 1))
+    return DeviceShift(device, "c", vector, stages, times, part_noise, unsure, vector, **alarms)
 
 
 def cohort(*devices: DeviceShift, still: int = 0) -> CohortShifts:
@@ -73,6 +78,34 @@ def test_what_moves_as_a_known_fault_does_is_degradation_however_many_and_sudden
 def test_what_goes_on_moving_is_degradation():
     assert kind(cohort(*[moved(WARMER, parts=(0.3, 0.6, 1.0)) for _ in range(8)], still=2)) == "degradation"
     assert kind(cohort(*[moved(WARMER) for _ in range(8)], still=2), slow_verdicts=1.0) == "degradation"
+
+
+RAMP = {"parts": (0.87, 1.0, 1.13), "since": (13.5, 15.5, 17.5)}
+"""Six windows after the onset; it began before."""
+
+
+def test_a_change_that_began_before_its_onset_and_goes_on_is_degradation():
+    assert kind(cohort(*[moved(WARMER, noise=0.01, **RAMP) for _ in range(8)], still=2)) == "degradation"
+
+
+@pytest.mark.parametrize(
+    "short",
+    [
+        {"parts": (1.0,), "since": (13.5,)},
+        {"parts": (1.0, 1.0), "since": (13.5, 14.5)},
+        {"parts": (1.0, 1.0, 1.0), "since": (13.5, 14.5, 15.5), "noise": 0.3},
+        {**RAMP, "noise": 0.3},
+        {"parts": (1.5, 1.0, 0.5), "since": (13.5, 15.5, 17.5)},
+    ],
+)
+def test_whether_a_change_goes_on_is_not_guessed_while_it_cannot_be_seen(short):
+    found = judge(cohort(*[moved(WARMER, **short) for _ in range(8)], still=2), FAULTS, MACHINE)
+    assert (found.kind, found.enough, found.retrain) == ("unclassified", False, False)
+
+
+def test_a_passage_to_a_new_level_is_no_change_that_goes_on():
+    passing = {"parts": (0.85, 1.0, 1.0), "since": (16.0, 22.0, 28.0), "noise": 0.05}
+    assert kind(cohort(*[moved(WARMER, **passing) for _ in range(8)], still=2)) == "sensor_recalibration"
 
 
 def test_one_device_is_no_cohort():
@@ -154,6 +187,13 @@ def test_no_fault_of_many_machines_ever_leads_to_a_retrain(name, tmp_path: Path)
     assert found
     assert not any(c.retrain for c in found)
     assert found[0].kind == "degradation"
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_no_slow_fault_of_most_machines_is_learnt_where_no_bank_knows_it(name, tmp_path: Path):
+    found = causes(UNKNOWN[name], 1, tmp_path / "lake", bank=False, devices=12, seconds=150)
+    assert found
+    assert not any(c.retrain for c in found)
 
 
 def test_a_slow_fault_that_no_bank_knows_is_degradation_too(tmp_path: Path):

@@ -19,12 +19,13 @@ import pyarrow as pa
 
 from benchmarks.workload import Workload
 from schemas.envelope import MessageVerifier, decode_rows, read_envelope, verify
+from schemas.events import JSON_LINES_SCHEMA, JSON_SCHEMA
+from schemas.lz4_block import unpack
 from schemas.topics import DEVICE_PARTITIONS
 
 FLUSH_S = 0.25
 FLUSH_BYTES = 16 * 1024**2
 """The worker's defaults, so that both gather messages equally long."""
-JSON_SCHEMA = b"json"
 DAY_US = 86_400_000_000
 
 
@@ -96,9 +97,10 @@ def _to_land(messages: list[ck.Message], load: Workload) -> pa.Table:
     if batches:
         table = pa.Table.from_batches(batches).combine_chunks()
     else:  # a topic carries rows or events, never both
-        table = pa.table({"event": [m.value().decode() for m in messages]})
+        lines = [_event_lines(m) for m in messages]
+        table = pa.table({"event": [event.decode() for events in lines for event in events]})
     known_us = np.array([m.timestamp()[1] * 1000 for m in messages])
-    known_us = np.repeat(known_us, [b.num_rows for b in batches] or 1)
+    known_us = np.repeat(known_us, [b.num_rows for b in batches] or [len(events) for events in lines])
     day = pa.array((known_us // DAY_US).astype("int32")).cast(pa.date32())
     known_at = pa.array(known_us).cast(pa.timestamp("us", tz="UTC"))
     return table.append_column("known_at", known_at).append_column("day", day)
@@ -106,9 +108,17 @@ def _to_land(messages: list[ck.Message], load: Workload) -> pa.Table:
 
 def _decode(m: ck.Message, load: Workload) -> object:
     headers = dict(m.headers())
-    if headers["schema"] == JSON_SCHEMA:
-        return orjson.loads(m.value())
+    if headers["schema"].decode() in (JSON_SCHEMA, JSON_LINES_SCHEMA):
+        return [orjson.loads(line) for line in _event_lines(m)]
     return decode_rows(m.value(), int(headers["raw_bytes"]), load.schemas[headers["schema"].decode()])
+
+
+def _event_lines(m: ck.Message) -> list[bytes]:
+    """JSON of each event of a message."""
+    headers = dict(m.headers())
+    if headers["schema"].decode() == JSON_SCHEMA:
+        return [m.value()]
+    return unpack(m.value(), int(headers["raw_bytes"])).splitlines()
 
 
 def _each(servers: str, namespace: str, load: Workload, work: Callable[[ck.Message], object]) -> float:

@@ -21,7 +21,7 @@ import pytest
 
 from tests.infra.cli import Edgeloop
 from tests.simulators.device_listener import own_address
-from tests.simulators.edge_environment import EdgeEnvironment
+from tests.simulators.edge_environment import EdgeEnvironment, InstalledEdgeEnvironment
 from tests.simulators.mqtt_broker import MqttBroker
 from tests.waiting import wait_until
 
@@ -45,8 +45,8 @@ def steps() -> list[list[str]]:
 class OtherMachine:
     """The device's own machine: its environment, its home, and a copy of what was carried there."""
 
-    def __init__(self, folder: Path) -> None:
-        self.environment = EdgeEnvironment(folder / "venv")
+    def __init__(self, folder: Path, environment: type[EdgeEnvironment]) -> None:
+        self.environment = environment(folder / "venv")
         self.home = folder / "home"
         self.home.mkdir()
 
@@ -99,9 +99,9 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MqttBroker]:
     broker.stop()
 
 
-@pytest.fixture(scope="module")
-def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edgeloop]:
-    made = Edgeloop(tmp_path_factory.mktemp("cloud") / "state")
+@pytest.fixture
+def cloud(tmp_path: Path) -> Iterator[Edgeloop]:
+    made = Edgeloop(tmp_path / "cloud")
     yield made
     made("down")
 
@@ -111,11 +111,14 @@ def test_the_page_has_six_steps_and_each_is_a_command():
     assert all(all(line.startswith("edgeloop") for line in step) and step for step in steps())
 
 
-def test_the_six_steps_do_what_the_page_says(cloud, plant, address, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "environment", [EdgeEnvironment, pytest.param(InstalledEdgeEnvironment, marks=pytest.mark.long)]
+)
+def test_the_six_steps_do_what_the_page_says(environment, cloud, plant, address, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lines = (ROOT / "examples" / "pump.csv").read_text(encoding="utf-8").splitlines(keepends=True)
     Path("history.csv").write_text("".join(lines[:HEALTHY]), encoding="utf-8")
-    machine = OtherMachine(tmp_path / "machine")
+    machine = OtherMachine(tmp_path / "machine", environment)
     for package in ("duckdb", "faust", "typer"):
         assert not machine.imports(package), f"{package} is no part of the extras"
     there = f"mqtt://127.0.0.1:{plant.port}/"

@@ -33,23 +33,50 @@ class EdgeEnvironment:
         venv.create(folder, with_pip=False, symlinks=True)
         self.bin = folder / "bin"
         self.python = self.bin / "python"
-        [site] = folder.glob("lib/python*/site-packages")
-        with zipfile.ZipFile(_wheel(folder)) as wheel:
-            wheel.extractall(site)
         self.distributions = sorted(needed(extras))
-        for name in self.distributions:
-            _link(distribution(name), site)
+        self._fill(folder)
         script = self.bin / "edgeloop-edge"
         script.write_text(
             f"#!{self.python}\nimport sys\nfrom edge_producer.__main__ import main\nsys.exit(main())\n"
         )
         script.chmod(0o755)
 
+    def _fill(self, folder: Path) -> None:
+        [site] = folder.glob("lib/python*/site-packages")
+        with zipfile.ZipFile(_wheel(folder)) as wheel:
+            wheel.extractall(site)
+        for name in self.distributions:
+            _link(distribution(name), site)
+
     @property
     def megabytes(self) -> float:
         """What these distributions take on the disk."""
         files = (f for name in self.distributions for f in distribution(name).files or ())
         return sum(p.stat().st_size for f in files if (p := Path(str(f.locate()))).is_file()) / 1e6
+
+
+class InstalledEdgeEnvironment(EdgeEnvironment):
+    """The same from an index, as a device's owner installs it: locked distributions, each by its hash."""
+
+    def _fill(self, folder: Path) -> None:
+        lock, wheel = folder / "locked.txt", _wheel(folder)
+        lock.write_text("".join(_locked(self.distributions)), encoding="utf-8")
+        pip = [str(self.python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([str(self.python), "-m", "ensurepip"], check=True, capture_output=True)
+        subprocess.run([*pip, "--require-hashes", "-r", str(lock)], check=True)
+        subprocess.run([*pip, "--no-deps", str(wheel)], check=True)
+
+
+def _locked(names: Iterable[str]) -> Iterator[str]:
+    """The lines of the lock for some distributions, their hashes included."""
+    wanted = set(names)
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines(keepends=True)
+    taken = False
+    for line in lines:
+        if not line.startswith((" ", "#")):
+            taken = re.sub(r"[-_.]+", "-", line.split("==")[0]).lower() in wanted
+        if taken:
+            yield line
 
 
 def needed(extras: Iterable[str]) -> set[str]:

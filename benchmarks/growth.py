@@ -302,7 +302,7 @@ def _tidy(lake: Lake, cuts: CutStore) -> None:
         pass
     named = {lake.root / SPEC.name / f for f in cuts.resolve(None).tables[SPEC.name].files}
     for path in (lake.root / SPEC.name).rglob("*.parquet"):
-        if path not in named:
+        if path not in named and path.parent.name != "_delta_log":
             path.unlink()
 
 

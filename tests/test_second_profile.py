@@ -8,7 +8,7 @@ all of them wear.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parent.parent
 NAMES = tuple(f"pump-{i}" for i in range(1, 7))
+OTHERS = ("fan-1", "fan-2", "fan-3")
+"""Machines of another profile in the same group."""
 HISTORY = 600
 AT_ONCE = 40
 LONGEST_S = 180.0
@@ -77,6 +79,10 @@ class Pump:
         self._at = start
         self.offset, self.wear, self._worn = 0.0, 0.0, 0.0
 
+    @property
+    def now(self) -> datetime:
+        return self._at
+
     def row(self) -> dict[str, Any]:
         """The next second; ``offset`` moves the pressure that it reads, ``wear`` takes flow each second."""
         noise = self._random.normal(size=4)
@@ -105,16 +111,16 @@ class Site:
         done = self.command(*words)
         assert done.returncode == 0, f"{words}\n{done.stderr}"
 
-    def write_history(self) -> Path:
-        path = self.folder / "history.csv"
-        rows = [(name, pump.row()) for _ in range(HISTORY) for name, pump in self.pumps.items()]
+    def write_history(self, names: Sequence[str] = NAMES) -> Path:
+        path = self.folder / f"{names[0]}.csv"
+        rows = [(name, self.pumps[name].row()) for _ in range(HISTORY) for name in names]
         lines = [",".join(map(str, [row.pop("time"), name, *row.values()])) for name, row in rows]
         path.write_text("\n".join(["time,device,pressure,flow,motor_current", *lines]) + "\n")
         return path
 
-    def start_devices(self, joins: Path) -> None:
+    def start_devices(self, joins: Path, names: Sequence[str] = NAMES) -> None:
         homes = self.folder / "homes"
-        self.devices += [PipedDevice(joins / f"{n}.json", homes / n, path=str(ROOT)) for n in NAMES]
+        self.devices += [PipedDevice(joins / f"{n}.json", homes / n, path=str(ROOT)) for n in names]
 
     def until(self, condition: Callable[[], object], what: str, most_rows: int = 3000) -> None:
         """Let the pumps run until something is the case, no faster than whoever learns from them."""
@@ -132,7 +138,7 @@ class Site:
         wait_until(is_so, LONGEST_S, what)
 
     def runs(self, seconds: int) -> None:
-        rows = {name: [pump.row() for _ in range(seconds)] for name, pump in self.pumps.items()}
+        rows = {d.device: [self.pumps[d.device].row() for _ in range(seconds)] for d in self.devices}
         give_all(self.devices, rows, AT_ONCE)
 
     def until_watched(self, windows: int = BASELINE_WINDOWS) -> None:
@@ -143,23 +149,31 @@ class Site:
     def _judged(self) -> int:
         return int(self.here.json("drift", "list")["counters"]["windows"])
 
-    def models(self) -> list[dict[str, Any]]:
-        return [m for m in self.here.json("model", "list") if m["version"].startswith("pump-")]
+    def models(self, family: str = "pump") -> list[dict[str, Any]]:
+        return [m for m in self.here.json("model", "list") if m["version"].startswith(f"{family}-")]
 
-    def runs_on(self) -> set[str]:
-        """Versions that the devices report."""
-        return {d["installed"].get("pump", {}).get("version", "") for d in self.here.json("fleet", "devices")}
+    def runs_on(self, family: str = "pump") -> set[str]:
+        """Versions that the family's devices report."""
+        mine = [d for d in self.here.json("fleet", "devices") if d["device_id"].startswith(f"{family}-")]
+        return {d["installed"].get(family, {}).get("version", "") for d in mine}
+
+    def pump_reports(self) -> list[dict[str, Any]]:
+        return [d for d in self.here.json("fleet", "devices") if d["device_id"] in NAMES]
 
     def training(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.here.json("drift", "list")["runs"]
         return [run for run in found if run["reason"] == "drift"]
 
-    def rolled_out(self, version: str) -> bool:
-        """Whether a version has reached everybody; a person lets it go on where few devices show little."""
+    def rollout_of(self, version: str) -> dict[str, Any] | None:
         mine = [r for r in self.here.json("rollout", "history") if r["version"] == version]
-        if mine and mine[0]["state"] == "paused":
-            self.types("rollout", "resume", mine[0]["rollout_id"])
-        return bool(mine) and mine[0]["state"] == "completed" and self.runs_on() == {version}
+        return mine[0] if mine else None
+
+    def rolled_out(self, version: str, family: str = "pump") -> bool:
+        """Whether a version has reached everybody; a person lets it go on where few devices show little."""
+        mine = self.rollout_of(version)
+        if mine and mine["state"] == "paused":
+            self.types("rollout", "resume", mine["rollout_id"])
+        return bool(mine and mine["state"] == "completed") and self.runs_on(family) == {version}
 
 
 @pytest.fixture(scope="module")
@@ -230,6 +244,38 @@ def test_a_recalibration_is_learnt_and_the_new_model_is_better_on_the_same_windo
     assert np.mean((new - truth) ** 2) < 0.5 * np.mean((old - truth) ** 2)
     gates = {g["gate"]: g for g in site.here.json("model", "gates", second["version"])}
     assert gates["quality"]["low"] > 0
+
+
+@pytest.mark.long
+def test_a_second_family_of_the_group_has_its_own_model_and_a_push_waits_for_its_rollout(site):
+    [*_, before] = site.models()
+    for i, name in enumerate(OTHERS):
+        site.pumps[name] = Pump(20 + i, site.pumps[NAMES[0]].now)
+    history, profile = site.write_history(OTHERS), site.folder / "fan.toml"
+    site.types("profile", "init", str(history), "-o", str(profile), "--device-column", "device")
+    profile.write_text(quick(profile.read_text()))
+    site.types("profile", "push", str(profile), "--policy")
+    site.types("model", "fit", "fan", "--from", str(history), "-o", str(site.folder / "fit-fan"))
+    joins = site.folder / "fan-joins"
+    site.types("fleet", "invite", "fan", "--profile", "fan", "--count", str(len(OTHERS)), "-o", str(joins))
+    site.start_devices(joins, OTHERS)
+    site.until(lambda: site.models("fan") and site.models("fan")[0]["state"] == "published", "their model")
+    [model] = site.models("fan")
+    site.until(lambda: (site.rollout_of(model["version"]) or {}).get("state") == "running", "its rollout")
+
+    changed = site.folder / "pump.toml"
+    changed.write_text(changed.read_text().replace("p = 0.3", "p = 0.4", 1))
+    pushed = site.here.json("profile", "push", str(changed))
+    running = site.rollout_of(model["version"])["rollout_id"]
+    assert [r["behind"] for r in pushed["rollouts"]] == [running]
+    assert {d["device_id"]: d["profile_state"]["number"] for d in site.pump_reports()} == dict.fromkeys(
+        NAMES, 1
+    )
+    site.until(lambda: site.rolled_out(model["version"], "fan"), "the model on every fan")
+    assert site.runs_on() == {before["version"]}
+    site.until(
+        lambda: {d["profile_state"]["number"] for d in site.pump_reports()} == {2}, "the pushed profile"
+    )
 
 
 @pytest.mark.long

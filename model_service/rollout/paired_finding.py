@@ -86,9 +86,9 @@ class PairedFinding:
         return "; ".join(f"{m.name}: {m.text}" for m in self.measures if m.answer == "open" and m.suspect)
 
     @property
-    def grows(self) -> bool:
-        """Whether more windows may decide what is open: recall is measured once, when a model is tried."""
-        return any(m.answer == "open" and m.name != "recall lost" for m in self.measures)
+    def settled(self) -> str:
+        """What is open and no longer soak decides, in words: recall is measured once, when a model is tried."""
+        return "; ".join(f"{m.name}: {m.text}" for m in self.measures if m.answer == "open" and not m.grows)
 
     @property
     def counts_alarms(self) -> bool:

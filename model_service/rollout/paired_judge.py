@@ -56,6 +56,7 @@ class Measure:
         p: Always-valid p-value of harm.
         leans: Nearer to what must be ruled out than to what was predicted.
         suspect: What must be ruled out is shown, although it may lie within the prediction's interval.
+        grows: Whether a longer soak brings more of what it rests on.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Measure:
     p: float = 1.0
     leans: bool = False
     suspect: bool = False
+    grows: bool = True
     text: str = ""
 
     def numbers(self) -> dict[str, Any]:
@@ -123,7 +125,17 @@ def alarms_gained(pairs: Sequence[PairedShadow], predicted: PredictedAlarms | No
     )
     leans = value > math.sqrt(guess * excessive)
     return Measure(
-        "alarms gained", answer, counts.devices, value, low, high, guess, _p(evidence), leans, absence <= BETA, text
+        "alarms gained",
+        answer,
+        counts.devices,
+        value,
+        low,
+        high,
+        guess,
+        _p(evidence),
+        leans,
+        suspect=absence <= BETA,
+        text=text,
     )
 
 
@@ -174,7 +186,9 @@ def recall_lost(pairs: Sequence[PairedShadow], predicted: PredictedLoss | None) 
     )
     leans = found.mean > expected + DEAF / 2
     low, high = found.mean - margin, found.mean + margin
-    return Measure(name, answer, len(losses), found.mean, low, high, expected, p, leans, text=text)
+    return Measure(
+        name, answer, len(losses), found.mean, low, high, expected, p, leans, grows=False, text=text
+    )
 
 
 def late_scores(pairs: Sequence[PairedShadow]) -> Measure:

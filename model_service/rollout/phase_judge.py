@@ -218,20 +218,19 @@ class _Phase:
         open_ = "; ".join(text for text in (not_shown, self.paired.open) if text)
         if not open_:
             return PhaseDecision("promote")
-        # Windows go on coming only from devices that count both models' alarms in the soak.
+        # Step 4: what is decided against the model, and yet no more than the gate may have overlooked.
+        settings = self.record.settings
         if suspect := self.paired.suspect:
             return PhaseDecision("ask", f"too many alarms, or too few were predicted: {suspect}", "not_shown")
-        more = self.paired.grows or (bool(not_shown) and self.paired.counts_alarms)
-        settings = self.record.settings
+        # Step 5: wait where time decides. Windows go on coming only from devices that count both models' alarms.
+        counts, stuck = self.paired.counts_alarms, self.paired.settled
+        more = counts and not stuck and self.finding.devices >= settings.min_devices
         if settings.lengthens and more and self.now < self.soak_end(settings.soak_limit_s):
             return PhaseDecision("wait", f"the soak is lengthened: {open_}")
-        # A profile that lengthens no soak goes on with what nothing speaks against.
-        leaning = not_shown or (open_ if settings.lengthens else self.paired.leans)
-        if leaning:
-            return PhaseDecision(
-                "ask", f"not shown that the new model is no worse: {leaning}", "not_shown"
-            )
-        return PhaseDecision("promote", f"passed without a lengthened soak, although open: {open_}")
+        # Step 6: ask. A profile that lengthens no soak goes on with what nothing speaks against.
+        if leaning := not_shown or ((stuck or open_) if settings.lengthens else self.paired.leans):
+            return PhaseDecision("ask", f"not shown that the new model is no worse: {leaning}", "not_shown")
+        return PhaseDecision("promote", f"passed without a longer soak, although open: {open_}")
 
     def _failure_text(self, bad: int, reached: int) -> str:
         limit = self.record.settings.max_failed

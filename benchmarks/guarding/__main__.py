@@ -22,7 +22,9 @@ def main() -> int:
     """Simulate what is missing; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rollouts", type=int, default=ROLLOUTS, help="rollouts of each cell")
-    parser.add_argument("--journal", type=Path, default=Path("build/guarding.jsonl"), help="cells that are done")
+    parser.add_argument(
+        "--journal", type=Path, default=Path("build/guarding.jsonl"), help="cells that are done"
+    )
     parser.add_argument("--write", type=Path, help="page whose figures to replace")
     given = parser.parse_args()
     journal = Journal(given.journal)

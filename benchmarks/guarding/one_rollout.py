@@ -223,7 +223,7 @@ class _Rollout:
         return True
 
     def _deliver(self, device: str, state: str, result: str, found: PairedShadow) -> None:
-        """A report arrives. Of those between the first and the newest nothing is read that these do not say."""
+        """A report arrives. Those between the first and the newest say nothing that these do not."""
         self.number += 1
         report = DeviceReport(
             self.number, self.now, state, result, NEW.version, paired=found, runtime="simulated"

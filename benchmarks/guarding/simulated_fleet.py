@@ -27,7 +27,7 @@ SPREAD = 0.5
 GATE_DAYS = 2.1
 """Days of each device that the gate judges on: the last 30 % of a week."""
 FAULTY_WINDOWS, RECALL, LOSS_SPREAD = 60, 0.9, 0.05
-"""Windows of known faults in a device's trial, the old model's recall there, spread of its loss over devices."""
+"""Windows of known faults in a trial, the old model's recall there, spread of the loss over devices."""
 DEAF_LOSS, NOISY_TIMES = 0.30, 3.0
 LATE = 0.10
 """Windows that the slow model scores late."""

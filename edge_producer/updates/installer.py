@@ -19,8 +19,8 @@ from edge_producer.updates.download import Downloads
 from edge_producer.updates.resources import UpdaterResources
 from edge_producer.updates.running_set import RunningSet
 from edge_producer.updates.shadow_comparison import ShadowComparison, ShadowSummary
-from edge_producer.updates.soak_watch import SoakWatch
 from edge_producer.updates.slots import ModelSet, ModelSlots, SlotPointer
+from edge_producer.updates.soak_watch import SoakWatch
 from edge_producer.updates.trials import ShadowWatch, TrialFeed
 from edge_producer.updates.update_progress import UpdateProgress
 from edge_producer.updates.update_states import UNCHANGED, Attempt, UpdateRecord, after_restart
@@ -319,7 +319,9 @@ class Installer:
         """Score by the model in force alone, unless the process is to keep the one before in shadow."""
         self._soak = None
         models = self._running.models
-        self._running.run(ActiveModels(models.active, models.shadow if self._resources.shadow_previous else None))
+        self._running.run(
+            ActiveModels(models.active, models.shadow if self._resources.shadow_previous else None)
+        )
 
     # Ends ------------------------------------------------------------------------------------------------
 

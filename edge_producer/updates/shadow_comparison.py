@@ -132,7 +132,7 @@ class ShadowComparison:
     def add(
         self, old: float | None, new: float | None, new_took_s: float, old_took_s: float | None = None
     ) -> ShadowComparison:
-        """The comparison with one more window; a score of None means no usable one, no time that none is known."""
+        """The comparison with one more window; None: no usable score, no known time."""
         seen = replace(
             self,
             seen=self.seen + 1,

@@ -9,7 +9,7 @@ from schemas.profile import Profile
 
 
 class SoakWatch:
-    """One device's comparison after its watch. A restart of the process ends it: the counts are in memory alone.
+    """One device's comparison after its watch. It is in memory alone: a restart of the process ends it.
 
     Args:
         comparison: The watch's counts, which it counts on from.

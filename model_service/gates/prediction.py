@@ -23,9 +23,9 @@ KEY = "predicted"
 def prediction(paired: PairedScores) -> Json | None:
     """The prediction as JSON values; None: there is no healthy row.
 
-    ``old``, ``new``, ``gained`` and ``lost`` are shares of windows, each with a 95 % interval over devices and
-    the number of independent windows that would show it as surely. ``recall`` is the mean loss over devices,
-    with its spread.
+    ``old``, ``new``, ``gained`` and ``lost`` are shares of windows, each with a 95 % interval over devices
+    and the number of independent windows that would show it as surely. ``recall`` is the mean loss over
+    devices, with its spread.
     """
     if not paired.present.any():
         return None

@@ -58,7 +58,7 @@ def canary_share(members: Sequence[GroupMember], settings: RolloutPolicy) -> flo
 
 
 def held_share(devices: int, settings: RolloutPolicy) -> float:
-    """Share of a group that stays on the baseline: the profile's, else a tenth of a group that is large enough."""
+    """Share of a group that is held out: the profile's, else a tenth of a group that is large enough."""
     if settings.no_holdout:
         return 0.0
     return settings.holdout_share or (HELD_SHARE if devices >= HELD_FROM else 0.0)

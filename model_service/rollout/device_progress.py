@@ -41,8 +41,8 @@ class DeviceProgress:
         paired: Newest comparison of both models.
         first: First comparison of both models.
         labelled: Comparison on most windows that are known to be faulty.
-        ends: Ends of the process that were not in order, since it accepted the rollout; None: its release does
-            not say.
+        ends: Ends of the process that were not in order, since it accepted the rollout; None: its release
+            does not say.
     """
 
     kind: ProgressKind

@@ -108,7 +108,10 @@ def holdout_finding(
     ended = {d: s.ends for d, s in progress.items() if s.ends is not None}
     held_ended = {d: n for d in held if (n := unclean_ends(observed.reports.get(d, ()))) is not None}
     ends = PartsCompared(
-        len(ended), sum(n > 0 for n in ended.values()), len(held_ended), sum(n > 0 for n in held_ended.values())
+        len(ended),
+        sum(n > 0 for n in ended.values()),
+        len(held_ended),
+        sum(n > 0 for n in held_ended.values()),
     )
     if observed.rates is None or not observed.rates.newest:
         return HoldoutFinding(ends=ends)

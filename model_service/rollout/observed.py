@@ -64,7 +64,7 @@ class PairedShadow:
         late: Windows whose score by the new model took longer than the hop.
         alarms: None: the device's release does not count them.
         labelled: None: no window of known truth was compared.
-        old_took, new_took: Windows by the time that the score took (`schemas/updates.py`); empty: not counted.
+        old_took, new_took: Windows by the time that the score took (``TOOK_PARTS``); empty: not counted.
         old_scores, new_scores: Windows by score, in tenths; empty: not counted.
     """
 

@@ -87,7 +87,7 @@ class PairedFinding:
 
     @property
     def settled(self) -> str:
-        """What is open and no longer soak decides, in words: recall is measured once, when a model is tried."""
+        """What is open and no longer soak decides, in words: recall is measured in trials alone."""
         return "; ".join(f"{m.name}: {m.text}" for m in self.measures if m.answer == "open" and not m.grows)
 
     @property
@@ -148,10 +148,10 @@ def _slices(
                 tested += [(dimension, value, len(devices), m) for m in found if m.answer != "not_compared"]
     adjusted = holm([m.p for *_, m in tested])
     worst: dict[tuple[str, str], Slice] = {}
-    for (dimension, value, devices, measure), p in zip(tested, adjusted, strict=True):
-        known_slice = worst.get((dimension, value))
-        if known_slice is None or p < known_slice.adjusted:
-            worst[dimension, value] = Slice(dimension, value, devices, measure, p)
+    for (dimension, value, number, measure), p in zip(tested, adjusted, strict=True):
+        before = worst.get((dimension, value))
+        if before is None or p < before.adjusted:
+            worst[dimension, value] = Slice(dimension, value, number, measure, p)
     return tuple(worst.values())
 
 

@@ -1,7 +1,7 @@
 """Judges a new model in both directions on windows that it shares with the old one. Pure.
 
-Four measures: alarms gained, alarms lost, recall on windows that are known to be faulty, and late scores. Each
-is held against what the gate predicted of a right model (`predicted_alarms`).
+Four measures: alarms gained, alarms lost, recall on windows that are known to be faulty, and late scores.
+Each is held against what the gate predicted of a right model (`predicted_alarms`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from model_service.rollout.predicted_alarms import PredictedAlarms, PredictedLos
 ALPHA = 0.0015
 """Error probability of each measure for aborting a model that does what was predicted."""
 BETA = 0.0025
-"""Error probability for taking a model as shown that alarms ``NOISY`` times as often, or has lost ``DEAF``."""
+"""Error probability for letting a model go on that alarms ``NOISY`` times as often, or has lost ``DEAF``."""
 NOISY = 3.0
 """Alarms, as a multiple of those predicted, that must be ruled out before a model goes on."""
 DEAF = 0.30
@@ -47,8 +47,8 @@ class Measure:
     """One measure of a model on some devices.
 
     Attributes:
-        answer: ``open``: neither harm nor its absence is shown; ``within``: not beyond what was predicted, and
-            nothing more is asked.
+        answer: ``open``: neither harm nor its absence is shown; ``within``: not beyond what was predicted,
+            and nothing more is asked.
         devices: Devices that sent it.
         value: Share of windows, or mean loss.
         low, high: Interval of it (each end at 2.5 %).
@@ -102,7 +102,7 @@ def measures(pairs: Pairs, labelled: Pairs, predicted: PredictedAlarms | None) -
 
 
 def alarms_gained(pairs: Sequence[PairedShadow], predicted: PredictedAlarms | None) -> Measure:
-    """Whether more windows alarm under the new model alone than predicted; shown once ``NOISY`` is ruled out."""
+    """Whether more windows alarm under the new model alone than predicted; shown once ``NOISY`` is out."""
     known = [(p.windows, a) for p in pairs if (a := p.alarms) is not None]
     if predicted is None or not known:
         return _missing("alarms gained", predicted)
@@ -158,9 +158,7 @@ def alarms_lost(pairs: Sequence[PairedShadow], predicted: PredictedAlarms | None
         return Measure("alarms lost", answer, counts.devices, expected=expected, p=p, text=text)
     value = counts.events / base
     low, high = (min(1.0, bound(counts.runs, 0.025) * length / base) for bound in (count_lower, count_upper))
-    text = (
-        f"{value:.0%} of the old model's alarms are lost [{low:.0%}, {high:.0%}], predicted {expected:.0%}"
-    )
+    text = f"{value:.0%} of the old model's alarms are lost [{low:.0%}, {high:.0%}], predicted {expected:.0%}"
     return Measure("alarms lost", answer, counts.devices, value, low, high, expected, p, text=text)
 
 

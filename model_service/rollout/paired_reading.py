@@ -1,4 +1,4 @@
-"""Reads a report's comparison of two models as one of the new with the old, whichever of them decides. Pure."""
+"""Reads a report's comparison of two models as one of the new with the old, whichever decides. Pure."""
 
 from __future__ import annotations
 
@@ -45,9 +45,7 @@ def _alarms(shadow: Shadow, *, active_is_new: bool) -> PairedAlarms:
     new, old = (active, other) if active_is_new else (other, active)
     new_alarms, gained, gained_runs = (_within(n, windows) for n in new)
     old_alarms, lost, lost_runs = (_within(n, windows) for n in old)
-    return PairedAlarms(
-        old_alarms, new_alarms, gained, lost, min(gained_runs, gained), min(lost_runs, lost)
-    )
+    return PairedAlarms(old_alarms, new_alarms, gained, lost, min(gained_runs, gained), min(lost_runs, lost))
 
 
 def _labelled(shadow: Shadow, *, active_is_new: bool) -> LabelledWindows:

@@ -92,8 +92,8 @@ class MeanLoss:
     """Mean of one number a device, with the spread over devices known beforehand to some degree.
 
     Attributes:
-        spread: Standard deviation over devices: the prior one and the sample's, each by its degrees of freedom
-            (Smyth 2004, the moderated t).
+        spread: Standard deviation over devices: the prior one and the sample's, each by its degrees of
+            freedom (Smyth 2004, the moderated t).
         freedom: Degrees of freedom of both.
     """
 

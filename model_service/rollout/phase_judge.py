@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -52,8 +52,8 @@ class PhaseJudgement:
     progress: Mapping[str, DeviceProgress]
     finding: GuardFinding
     due: float | None = None
-    paired: PairedFinding = PairedFinding()
-    beside: HoldoutFinding = HoldoutFinding()
+    paired: PairedFinding = field(default_factory=PairedFinding)
+    beside: HoldoutFinding = field(default_factory=HoldoutFinding)
 
     def count(self, *kinds: ProgressKind) -> int:
         """Number of treated devices of these kinds."""
@@ -222,7 +222,7 @@ class _Phase:
         settings = self.record.settings
         if suspect := self.paired.suspect:
             return PhaseDecision("ask", f"too many alarms, or too few were predicted: {suspect}", "not_shown")
-        # Step 5: wait where time decides. Windows go on coming only from devices that count both models' alarms.
+        # Step 5: wait where time decides: windows go on coming from devices that count both models' alarms.
         counts, stuck = self.paired.counts_alarms, self.paired.settled
         more = counts and not stuck and self.finding.devices >= settings.min_devices
         if settings.lengthens and more and self.now < self.soak_end(settings.soak_limit_s):

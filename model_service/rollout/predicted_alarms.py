@@ -26,8 +26,8 @@ class PredictedShare:
 
     Attributes:
         value: Measured.
-        windows: Independent windows that would show it as surely: devices and sampling weights make them fewer
-            than were read.
+        windows: Independent windows that would show it as surely: devices and sampling weights make them
+            fewer than were read.
     """
 
     value: float
@@ -89,8 +89,8 @@ def read_prediction(stored: Mapping[str, Any] | None) -> PredictedAlarms | None:
     if not isinstance(stored, Mapping):
         return None
     try:
-        shares = [_share(stored[name]) for name in ("old", "new", "gained", "lost")]
-        return PredictedAlarms(*shares, recall=_loss(stored.get("recall")))
+        old, new, gained, lost = (_share(stored[name]) for name in ("old", "new", "gained", "lost"))
+        return PredictedAlarms(old, new, gained, lost, _loss(stored.get("recall")))
     except (KeyError, TypeError, ValueError):
         return None
 

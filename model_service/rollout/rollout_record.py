@@ -70,6 +70,7 @@ class RolloutRecord(SignedDocument):
         imbalance: Of the draw over sites and hardware; 0 is perfect.
         phase: Number of the current phase; 0 is the canary ring.
         waived: Phases whose missing evidence an approver accepted.
+        lengthened: Phases whose soak was lengthened.
         handled_refusal: Newest refused seq that a person knows of, because it resumed the rollout after it.
         ended_because: Why it was aborted, superseded or completed in part; empty otherwise.
         kind: ``profile``: of a version of a profile. Then ``family`` is the profile's name, ``version`` and
@@ -95,6 +96,7 @@ class RolloutRecord(SignedDocument):
     phase: NonNegativeInt = 0
     pause: RolloutPause | None = None
     waived: tuple[int, ...] = ()
+    lengthened: tuple[int, ...] = ()
     handled_refusal: Annotated[int, Field(ge=0)] = 0
     ended_because: str = ""
     kind: RolloutKind = "model"

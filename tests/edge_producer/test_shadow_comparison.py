@@ -1,10 +1,10 @@
-"""Two models on the same windows: what only one of them sees is counted, and reaches the guard the right way round."""
+"""Two models on the same windows: what only one of them sees is counted, and the guard reads it right."""
 
 import pytest
 
 from edge_producer.model_switch import ScoredWindow
 from edge_producer.updates.report_content import shadow_message
-from edge_producer.updates.shadow_comparison import REPORT_GROWTH, ShadowComparison
+from edge_producer.updates.shadow_comparison import ShadowComparison
 from edge_producer.updates.soak_watch import SoakWatch
 from edge_producer.updates.update_once import synthetic_windows
 from model_service.rollout.observed import LabelledWindows, PairedAlarms
@@ -26,7 +26,15 @@ def comparison(*scores, took_s=0.0, old_took_s=None):
     return found
 
 
-SCORES = [(ALARM, ALARM), (CALM, ALARM), (CALM, ALARM), (CALM, CALM), (CALM, ALARM), (ALARM, CALM), (ALARM, CALM)]
+SCORES = [
+    (ALARM, ALARM),
+    (CALM, ALARM),
+    (CALM, ALARM),
+    (CALM, CALM),
+    (CALM, ALARM),
+    (ALARM, CALM),
+    (ALARM, CALM),
+]
 
 
 def test_windows_on_which_one_model_alarms_alone_are_counted_with_their_runs():
@@ -103,7 +111,7 @@ def test_a_soak_reports_whenever_its_windows_have_grown_and_counts_on_from_the_w
         soak.observe(window, outcome(ALARM))
         if (summary := soak.due()) is not None:
             reported.append(summary.windows)
-    assert reported == [14, 20, 28, 40, 57, 81]
+    assert reported == [20, 40, 80]
     assert (soak.comparison.gained, soak.comparison.gained_runs, soak.comparison.windows) == (90, 1, 100)
 
 

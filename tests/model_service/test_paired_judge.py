@@ -72,7 +72,9 @@ def test_a_rate_that_is_too_much_is_seldom_taken_for_the_expected_one_at_any_loo
     rng, passed = np.random.default_rng(6), 0
     for _ in range(2000):
         times = np.cumsum(rng.exponential(1 / 3, 60))
-        passed += any(evidence_of_absence(n - 1, float(t), 3 * float(t)) >= 20 for n, t in enumerate(times, 1))
+        passed += any(
+            evidence_of_absence(n - 1, float(t), 3 * float(t)) >= 20 for n, t in enumerate(times, 1)
+        )
     assert passed / 2000 <= 1 / 20
 
 
@@ -166,7 +168,9 @@ def test_a_deaf_model_passes_no_more_often_than_promised():
     rng, passed = np.random.default_rng(9), 0
     for _ in range(400):
         losses = DEAF + 0.02 + 0.08 * rng.standard_normal(4)
-        passed += recall_lost([known(50, round(50 * (1 - x))) for x in losses], PREDICTED.recall).answer == "shown"
+        passed += (
+            recall_lost([known(50, round(50 * (1 - x))) for x in losses], PREDICTED.recall).answer == "shown"
+        )
     assert passed <= 3
 
 
@@ -181,7 +185,9 @@ def test_a_known_spread_weighs_by_its_freedom():
 
 def test_more_late_windows_than_the_old_model_has_are_harmful():
     def late(new, old):
-        return pair(windows=400, late=new, old_took=(400 - old, *[0] * 6, old), new_took=(400 - new, *[0] * 6, new))
+        return pair(
+            windows=400, late=new, old_took=(400 - old, *[0] * 6, old), new_took=(400 - new, *[0] * 6, new)
+        )
 
     assert late_scores([late(120, 0)] * 4).answer == "harmful"
     assert late_scores([late(120, 110)] * 4).answer == "within", "the device is busy under both"
@@ -198,8 +204,16 @@ def test_what_devices_or_gate_do_not_say_is_not_compared_and_named():
 
 def test_a_stored_prediction_that_cannot_be_read_is_none():
     share = {"value": 0.1, "windows": 100.0}
-    good = {name: share for name in ("old", "new", "gained", "lost")}
+    good = dict.fromkeys(("old", "new", "gained", "lost"), share)
     assert read_prediction(good).recall is None
-    assert read_prediction({**good, "recall": {"value": 0.1, "spread": 0.0, "devices": 5}}).recall.devices == 5
-    for bad in (None, "x", {}, {**good, "old": {"value": 2.0, "windows": 9.0}}, {**good, "new": {"value": 0.1}}):
+    assert (
+        read_prediction({**good, "recall": {"value": 0.1, "spread": 0.0, "devices": 5}}).recall.devices == 5
+    )
+    for bad in (
+        None,
+        "x",
+        {},
+        {**good, "old": {"value": 2.0, "windows": 9.0}},
+        {**good, "new": {"value": 0.1}},
+    ):
         assert read_prediction(bad) is None

@@ -226,6 +226,7 @@ _YOUNGER_KEYS = {
     "summaries": ("sketches", "moments"),
     "filter": ("delay_s",),
     "training": ("alarms_per_device_day", "trainer"),
+    "rollout": ("longest_soak_s", "no_holdout"),
 }
 """Keys that release 0.2.0 did not have, by section."""
 SLOW_S = 60.0

@@ -180,7 +180,7 @@ class TrialFeed:
         self.child = child
         self._begun_s = monotonic()
         self._skip = skip
-        self._waiting: dict[int, float | None] = {}
+        self._waiting: dict[int, tuple[float | None, float]] = {}
         child.add_feed(self)
 
     def progress(self, wanted: int) -> tuple[TrialState, str]:
@@ -211,7 +211,7 @@ class TrialFeed:
         self.offered += 1
         if not self._waiting:
             self._last_s = self._monotonic()
-        self._waiting[self.offered] = outcome.score
+        self._waiting[self.offered] = outcome.score, outcome.took_s
         if not self.child.offer(self.device_id, self.offered, window.samples):
             del self._waiting[self.offered]
             self.dropped += 1
@@ -220,12 +220,12 @@ class TrialFeed:
         """Compare the child's answer with the score of the running model."""
         if number not in self._waiting:
             return
-        old = self._waiting.pop(number)
+        old, old_took_s = self._waiting.pop(number)
         self._last_s = self._monotonic()
         if self._skip:
             self._skip -= 1
         else:
-            self.comparison = self.comparison.add(old, score, took_s)
+            self.comparison = self.comparison.add(old, score, took_s, old_took_s)
         self.wake()
 
 
@@ -272,5 +272,6 @@ class ShadowWatch:
 
     def observe(self, _window: Window, outcome: ScoredWindow) -> None:
         """Count a window."""
-        self.comparison = self.comparison.add(outcome.shadow_score, outcome.score, outcome.took_s)
+        shadow_s = None if outcome.shadow_score is None else outcome.shadow_took_s
+        self.comparison = self.comparison.add(outcome.shadow_score, outcome.score, outcome.took_s, shadow_s)
         self._wake()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Literal
 
@@ -79,7 +80,7 @@ def judge(
     # Half of the budget for harm here, a quarter for each end of the comparison with the holdout.
     low = lower_end(first, ALPHA / 2) if first else -1.0
     high = largest_mean(newest, ALPHA / looks)
-    gain = float(np.mean(newest))
+    gain = math.fsum(newest) / n
     text = f"alarms {gain:+.1%} of windows on {n} devices, at most {high:+.1%}; allowed {bound:+.1%}"
     unseen = could_be_worse(sum(g > 0 for g in newest), n, ALPHA)
     if low > bound:
@@ -98,8 +99,8 @@ def holdout_harm(treated: Sequence[float], holdout: Sequence[float], bound: floa
     Both are alarm rates per device in [0, 1] and independent samples, so the difference of two confidence
     sequences bounds the harm. Each end gets a quarter of the error budget; the paired test gets the rest.
     """
-    if not treated or not holdout:
-        return ""
+    if not treated or not holdout or math.fsum(treated) / len(treated) <= bound:
+        return ""  # neither end of an interval lies beyond its mean
     gap = lower_end(treated, ALPHA / 4, 0.0, 1.0) - upper_end(holdout, ALPHA / 4, 0.0, 1.0)
     if gap <= bound:
         return ""
@@ -131,6 +132,11 @@ def lower_end(values: Sequence[float], alpha: float, least: float = -1.0, most: 
         least: Smallest possible value.
         most: Largest possible value.
     """
+    return _lower_end(tuple(values), alpha, least, most)
+
+
+@lru_cache(maxsize=256)
+def _lower_end(values: tuple[float, ...], alpha: float, least: float, most: float) -> float:
     span = most - least
     x = [(v - least) / span for v in values]
     if wealth(x, 1e-9) < 1 / alpha:
@@ -161,6 +167,7 @@ def largest_mean(gains: Sequence[float], alpha: float) -> float:
     return min(_student(gains, alpha / 2), _student(rises, alpha / 2))
 
 
+@lru_cache(maxsize=1024)
 def could_be_worse(worse: int, n: int, alpha: float) -> float:
     """Largest share of all devices that may be worse when ``worse`` of n are (Clopper and Pearson 1934)."""
     if worse >= n:
@@ -190,11 +197,12 @@ def _student(values: Sequence[float], alpha: float) -> float:
     n = len(values)
     if n < 2:
         return 1.0  # one value has no spread: nothing better than the largest possible gain is known
-    return float(np.mean(values)) + student_quantile(1 - alpha, n - 1) * float(
-        np.std(values, ddof=1)
-    ) / math.sqrt(n)
+    mean = math.fsum(values) / n
+    spread = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
+    return mean + student_quantile(1 - alpha, n - 1) * spread / math.sqrt(n)
 
 
+@lru_cache(maxsize=4096)
 def student_quantile(p: float, freedom: int) -> float:
     """Quantile of Student's distribution, for p > 0.5."""
     if freedom > 300:  # at the levels used here, within one part in a hundred of the normal quantile

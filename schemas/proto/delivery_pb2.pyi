@@ -149,7 +149,7 @@ class Shadow(_message.Message):
     def __init__(self, active_version: _Optional[str] = ..., shadow_version: _Optional[str] = ..., windows: _Optional[int] = ..., active_alarms: _Optional[int] = ..., shadow_alarms: _Optional[int] = ..., mean_difference: _Optional[float] = ..., m2_difference: _Optional[float] = ..., deadline_misses: _Optional[int] = ..., active_mean: _Optional[float] = ..., shadow_mean: _Optional[float] = ...) -> None: ...
 
 class ReportRequest(_message.Message):
-    __slots__ = ("device_id", "report_no", "nonce", "state", "result", "channel_seq", "rollout_id", "attempted", "installed", "attack", "detail", "shadow", "crashes", "trusted_time_ms", "versions", "profile", "hardware", "profile_state")
+    __slots__ = ("device_id", "report_no", "nonce", "state", "result", "channel_seq", "rollout_id", "attempted", "installed", "attack", "detail", "shadow", "crashes", "trusted_time_ms", "versions", "profile", "hardware", "profile_state", "restarts", "out_of_memory", "unclean_ends", "runtime")
     class VersionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -175,6 +175,10 @@ class ReportRequest(_message.Message):
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     HARDWARE_FIELD_NUMBER: _ClassVar[int]
     PROFILE_STATE_FIELD_NUMBER: _ClassVar[int]
+    RESTARTS_FIELD_NUMBER: _ClassVar[int]
+    OUT_OF_MEMORY_FIELD_NUMBER: _ClassVar[int]
+    UNCLEAN_ENDS_FIELD_NUMBER: _ClassVar[int]
+    RUNTIME_FIELD_NUMBER: _ClassVar[int]
     device_id: str
     report_no: int
     nonce: str
@@ -193,7 +197,11 @@ class ReportRequest(_message.Message):
     profile: str
     hardware: str
     profile_state: ProfileState
-    def __init__(self, device_id: _Optional[str] = ..., report_no: _Optional[int] = ..., nonce: _Optional[str] = ..., state: _Optional[str] = ..., result: _Optional[str] = ..., channel_seq: _Optional[int] = ..., rollout_id: _Optional[str] = ..., attempted: _Optional[_Union[Installed, _Mapping]] = ..., installed: _Optional[_Iterable[_Union[Installed, _Mapping]]] = ..., attack: _Optional[str] = ..., detail: _Optional[str] = ..., shadow: _Optional[_Union[Shadow, _Mapping]] = ..., crashes: _Optional[int] = ..., trusted_time_ms: _Optional[int] = ..., versions: _Optional[_Mapping[str, int]] = ..., profile: _Optional[str] = ..., hardware: _Optional[str] = ..., profile_state: _Optional[_Union[ProfileState, _Mapping]] = ...) -> None: ...
+    restarts: int
+    out_of_memory: int
+    unclean_ends: int
+    runtime: str
+    def __init__(self, device_id: _Optional[str] = ..., report_no: _Optional[int] = ..., nonce: _Optional[str] = ..., state: _Optional[str] = ..., result: _Optional[str] = ..., channel_seq: _Optional[int] = ..., rollout_id: _Optional[str] = ..., attempted: _Optional[_Union[Installed, _Mapping]] = ..., installed: _Optional[_Iterable[_Union[Installed, _Mapping]]] = ..., attack: _Optional[str] = ..., detail: _Optional[str] = ..., shadow: _Optional[_Union[Shadow, _Mapping]] = ..., crashes: _Optional[int] = ..., trusted_time_ms: _Optional[int] = ..., versions: _Optional[_Mapping[str, int]] = ..., profile: _Optional[str] = ..., hardware: _Optional[str] = ..., profile_state: _Optional[_Union[ProfileState, _Mapping]] = ..., restarts: _Optional[int] = ..., out_of_memory: _Optional[int] = ..., unclean_ends: _Optional[int] = ..., runtime: _Optional[str] = ...) -> None: ...
 
 class ProfileState(_message.Message):
     __slots__ = ("number", "digest", "seq", "wanted", "outcome", "attack", "detail")

@@ -29,7 +29,8 @@ from schemas.profile import FEATURE_KINDS, UNITLESS_KINDS, Channel, Profile
 from schemas.score_part import ROWS
 from schemas.score_range import ROUNDING, score_excess
 
-RUNTIME = f"onnxruntime {ort.__version__}"
+RUNTIME_VERSION: str = ort.__version__
+RUNTIME = f"onnxruntime {RUNTIME_VERSION}"
 """Name and version of the runtime, as reports give it."""
 KINDS = tuple(FEATURE_KINDS)
 INNER_EDGES = 15

@@ -62,14 +62,10 @@ def _keep(
     constants = sorted((c for c in graph.initializer if c.name in used), key=lambda c: c.name)
     inputs = [i for i in graph.input if i.name in used and i.name in also]
     outputs = [o for o in graph.output if o.name == "score"]
-    kept = [[type(one).FromString(one.SerializeToString()) for one in part] for part in (nodes, constants)]
-    ends = [[type(one).FromString(one.SerializeToString()) for one in part] for part in (inputs, outputs)]
+    kept = onnx.GraphProto(node=nodes, initializer=constants, input=inputs, output=outputs)
     for field in ("node", "initializer", "input", "output"):
         graph.ClearField(field)
-    graph.node.extend(kept[0])
-    graph.initializer.extend(kept[1])
-    graph.input.extend(ends[0])
-    graph.output.extend(ends[1])
+    graph.MergeFrom(kept)
 
 
 def _rows(width: int) -> onnx.TypeProto:

@@ -25,6 +25,7 @@ from schemas.fault_effects import FaultEffects
 from schemas.manifest import ANY_FEATURESET
 from schemas.profile import Profile
 from schemas.score_part import score_part
+from schemas.updates import NOT_TRIED
 
 MAX_LOSS = 0.3
 """Largest loss of recall against the model in force with which a new model is committed."""
@@ -71,7 +72,7 @@ class FaultTrial:
     def says(self) -> str:
         """The outcome for a person."""
         if self.not_tried:
-            return f"not tried: {self.not_tried}"
+            return f"{NOT_TRIED}{self.not_tried}"
         return (
             f"with faults on {self.windows} own windows the new model detects {self.new:.0%}, "
             f"the one before {self.old:.0%}"

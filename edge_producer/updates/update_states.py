@@ -21,7 +21,7 @@ from edge_producer.updates.slots import ModelSet
 from schemas.channel_documents import Release
 from schemas.errors import DamagedLakeError
 from schemas.self_digest import checked
-from schemas.updates import Attack, UpdateResult, UpdateState
+from schemas.updates import TRIAL_SAYS, Attack, UpdateResult, UpdateState
 
 _JITTER = random.Random()  # noqa: S311  (spreads retries, guards nothing)
 
@@ -169,7 +169,7 @@ class UpdateRecord(BaseModel):
             "on_faults": self.on_faults + on_faults,
             "not_on_faults": self.not_on_faults + (not on_faults),
         }
-        return self.model_copy(update={"detail": f"trial {says}"[:500], **counts})
+        return self.model_copy(update={"detail": f"{TRIAL_SAYS}{says}"[:500], **counts})
 
     def to(self, state: UpdateState, **changes: object) -> UpdateRecord:
         """The record after a transition.
@@ -297,6 +297,9 @@ def _given_up(record: UpdateRecord, attempt: Attempt) -> UpdateRecord:
     return record.to(S.RESTORING, failed=failed, detail=detail)
 
 
+_ADVICE = "docs/runbook.md#the-process-ended-under-the-new-model"
+
+
 def _crashed(record: UpdateRecord, attempt: Attempt, *, hit_limit: bool) -> UpdateRecord:
     crashed = attempt.model_copy(update={"crashes": attempt.crashes + 1})
     excused = crashed.crashes < MAX_CRASHES and not hit_limit
@@ -307,7 +310,7 @@ def _crashed(record: UpdateRecord, attempt: Attempt, *, hit_limit: bool) -> Upda
     times = "once" if crashed.crashes == 1 else f"{crashed.crashes} times"
     detail = f"the process ended {times} under the new model"
     if hit_limit:
-        detail += ", and may have hit a resource limit: see its memory and limits (docs/runbook.md#restored)"
+        detail += f", and may have hit a resource limit ({_ADVICE})"
     if trial:
         result = UpdateResult.NO_CHANGE_FAILED
         return record.to(S.IDLE, attempt=crashed, failed=failed, result=result, detail=detail)

@@ -121,6 +121,12 @@ def status(
         show_table("devices", ["treated>", *(f"{k}>" for k in _COUNTS)], [_counts(numbers)])
         show_text("")
         show_table("guard", ["what", "value", "meaning…"], _guard_rows(numbers))
+        if without := found.get("trials", {}).get("not_on_faults"):
+            show_text("")
+            show_table("committed without a trial on faults", ["device", "why…"], list(without.items()))
+        if found.get("unfit"):
+            show_text("")
+            show_table("cannot take it, not offered", ["device", "why…"], list(found["unfit"].items()))
         if numbers["failures"]:
             show_text("")
             show_table("failed", ["device", "why…"], list(numbers["failures"].items()))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from model_service.models.runtime import OrtGraph
@@ -39,3 +43,17 @@ class ScoreStage:
         if score.shape != (len(rows),):
             raise BundleError(f"model {self._name}: scores of shape {score.shape} for {len(rows)} rows")
         return score.astype(np.float64)
+
+
+def parsed(model: bytes, name: str) -> Any:
+    """``ModelProto`` of these bytes.
+
+    Raises:
+        BundleError: They are not an ONNX model.
+    """
+    whole = onnx.ModelProto()
+    try:
+        whole.ParseFromString(model)
+    except DecodeError as exc:
+        raise BundleError(f"model {name}: not an ONNX model") from exc
+    return whole

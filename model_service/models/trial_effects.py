@@ -7,9 +7,11 @@ import numpy as np
 from model_service.models.bundle_files import BundleFiles, build_bundle
 from model_service.models.fault_bank import FaultBank
 from model_service.models.golden import with_effects
+from schemas.errors import BundleError
 from schemas.fault_effects import LARGEST_LOG, MAX_EFFECTS, FaultEffects
 from schemas.model_version import ModelVersion
 from schemas.profile import Profile
+from schemas.score_part import score_part
 
 
 def effects_of(bank: FaultBank) -> FaultEffects:
@@ -30,14 +32,16 @@ def effects_of(bank: FaultBank) -> FaultEffects:
     return FaultEffects(tuple(kinds), bank.logged, bounded)
 
 
-def for_devices(bundle: BundleFiles, profile: Profile, effects: FaultEffects | None) -> BundleFiles:
+def for_devices(bundle: BundleFiles, profile: Profile, bank: FaultBank | None) -> BundleFiles:
     """The bundle as devices get it; the same bundle where neither profile nor bank has anything to add.
 
     Args:
         bundle: As the training made it.
         profile: Says on which hardware classes and runtimes its models may run.
-        effects: For the trial; None: there is no fault bank, or the score depends on more than features.
+        bank: Faults for the trial; None: there are none. A model whose score depends on more than its
+            features, such as one that reads raw windows, carries none either.
     """
+    effects = None if bank is None or not _reads_features(bundle) else effects_of(bank)
     terms = {"hardware": profile.model.hardware, "runtime": profile.model.runtime}
     if effects is None and not any(terms.values()):
         return bundle
@@ -46,3 +50,13 @@ def for_devices(bundle: BundleFiles, profile: Profile, effects: FaultEffects | N
     return build_bundle(
         bundle.manifest.model_copy(update={**terms, "version": ""}), bundle.model, golden, major
     )
+
+
+def _reads_features(bundle: BundleFiles) -> bool:
+    """Whether the score depends on the features alone, so that a device can put effects between them."""
+    manifest = bundle.manifest
+    try:
+        score_part(bundle.model, len(manifest.features), manifest.version)
+    except BundleError:
+        return False
+    return True

@@ -113,6 +113,7 @@ class Observed:
         broad_elsewhere: Whether the newest broad document of the group is of another rollout (one that was
             superseded) and gives devices something else than this rollout's baseline.
         successor: Id of a draft that waits for this rollout to end; empty: none.
+        unfit: By device id, why a device of the group cannot take the model: it is no member.
         rates: None: there is no holdout, or the lake does not hold its rates.
     """
 
@@ -123,6 +124,7 @@ class Observed:
     floors: Mapping[str, int] = field(default_factory=dict)
     broad_elsewhere: bool = False
     successor: str = ""
+    unfit: Mapping[str, str] = field(default_factory=dict)
     rates: AlarmRates | None = None
 
     def newest(self, purpose: Purpose, phase: int, ring: DocumentRing) -> SentDocument | None:

@@ -237,12 +237,15 @@ def rig(service, tmp_path):
         yield found
 
 
-def test_a_deaf_model_is_restored_with_its_reason_and_a_good_one_is_committed(rig, service):
+def test_a_device_restores_a_deaf_model_refuses_a_strange_one_and_commits_a_good_one(rig, service):
     factory = service.factory.version
     service.instruct(service.sign(signed_candidate(1, deaf(2.5))))
     rig.drive(lambda: service.results("m-1")[-1:] == ["restored"], what="a restored model")
     assert rig.version == factory
     assert "with faults on" in service.reports["m-1"][-1].detail
+    service.instruct(service.sign(signed_candidate(4), hardware=("arm64", "ppc")))
+    rig.drive(lambda: service.results("m-1")[-1:] == ["no_change_refused"], what="a refusal")
+    assert service.reports["m-1"][-1].detail.startswith("refused: hardware sim: machine-4.")
     good = service.sign(signed_candidate(2))
     service.instruct(good)
     rig.settle(good.version)

@@ -303,15 +303,11 @@ _ADVICE = "docs/runbook.md#the-process-ended-under-the-new-model"
 def _crashed(record: UpdateRecord, attempt: Attempt, *, hit_limit: bool) -> UpdateRecord:
     crashed = attempt.model_copy(update={"crashes": attempt.crashes + 1})
     excused = crashed.crashes < MAX_CRASHES and not hit_limit
-    trial = record.state is S.TRIAL
     if excused:
-        return record.to(S.IDLE if trial else S.WATCH, attempt=crashed)
+        return record.to(S.IDLE if record.state is S.TRIAL else S.WATCH, attempt=crashed)
     failed = record.give_up(attempt.wanted, attempt.seq, "crashed")
     times = "once" if crashed.crashes == 1 else f"{crashed.crashes} times"
     detail = f"the process ended {times} under the new model"
     if hit_limit:
         detail += f", and may have hit a resource limit ({_ADVICE})"
-    if trial:
-        result = UpdateResult.NO_CHANGE_FAILED
-        return record.to(S.IDLE, attempt=crashed, failed=failed, result=result, detail=detail)
     return record.to(S.RESTORING, attempt=crashed, failed=failed, detail=detail)

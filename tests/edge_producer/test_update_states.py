@@ -275,7 +275,7 @@ def test_one_kill_under_a_new_model_is_excused_and_a_second_one_counts(state):
     assert (once.result, once.failed, once.attempt.crashes) == (None, {}, 1)
     again = once if state is UpdateState.WATCH else once.begin(attempt(), UpdateState.STAGED).to(state)
     twice = killed(state, attempt=again.attempt)
-    assert twice.failed[NEW.digest].kind == "final"
+    assert (twice.state, twice.failed[NEW.digest].kind) == (UpdateState.RESTORING, "final")
     assert "ended 2 times" in twice.detail
 
 

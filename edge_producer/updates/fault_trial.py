@@ -47,6 +47,8 @@ class FaultTrial:
         old_here, new_here: The same on the features as they are alone.
         worst: Kind of fault on which the new model loses most.
         worst_loss: How much it loses there.
+        faulty: Windows times faults.
+        old_detected, new_detected, both_detected: Those of them that each model, and both, detect.
         not_tried: Why nothing was compared; empty: it was.
     """
 
@@ -57,6 +59,10 @@ class FaultTrial:
     new_here: float = 0.0
     worst: str = ""
     worst_loss: float = 0.0
+    faulty: int = 0
+    old_detected: int = 0
+    new_detected: int = 0
+    both_detected: int = 0
     not_tried: str = ""
 
     def judge(self) -> tuple[Literal["pass", "fail"], str]:
@@ -144,33 +150,39 @@ def compare_on_faults(
     Raises:
         BundleError: A graph does not take these windows or rows.
     """
-    (old_here, old_home), (new_here, new_home) = (
-        [_recalls(model, rows, effects, alarm) for rows in _rows(model, windows, effects)]
-        for model in (old, new)
-    )
-    before, after = (min(pair, key=_mean) for pair in ((old_here, old_home), (new_here, new_home)))
+    old_here, old_least = _detected(old, windows, effects, alarm)
+    new_here, new_least = _detected(new, windows, effects, alarm)
+    before, after = (_recalls(found, effects) for found in (old_least, new_least))
     worst = max(before, key=lambda kind: before[kind] - after[kind])
     return FaultTrial(
         windows=len(windows),
         old=_mean(before),
         new=_mean(after),
-        old_here=_mean(old_here),
-        new_here=_mean(new_here),
+        old_here=_mean(_recalls(old_here, effects)),
+        new_here=_mean(_recalls(new_here, effects)),
         worst=worst,
         worst_loss=before[worst] - after[worst],
+        faulty=old_least.size,
+        old_detected=int(old_least.sum()),
+        new_detected=int(new_least.sum()),
+        both_detected=int((old_least & new_least).sum()),
     )
 
 
-def _rows(model: TrialModel, windows: Samples, effects: FaultEffects) -> tuple[Doubles, Doubles]:
+def _detected(
+    model: TrialModel, windows: Samples, effects: FaultEffects, alarm: float
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which windows with which effects a model detects, shape (effects, n): as they are, and at the least."""
     features = model.features(windows)
-    return features, model.at_usual(features, effects.logged)
+    rows = features, model.at_usual(features, effects.logged)
+    here, at_usual = (model.detects(effects.inject(given), alarm) for given in rows)
+    return here, min((here, at_usual), key=lambda found: _mean(_recalls(found, effects)))
 
 
-def _recalls(model: TrialModel, rows: Doubles, effects: FaultEffects, alarm: float) -> dict[str, float]:
+def _recalls(found: NDArray[np.bool_], effects: FaultEffects) -> dict[str, float]:
     """Share detected, by kind of fault."""
-    found = model.detects(effects.inject(rows), alarm).mean(axis=1)
-    kinds = np.array(effects.kinds)
-    return {kind: float(found[kinds == kind].mean()) for kind in dict.fromkeys(effects.kinds)}
+    shares, kinds = found.mean(axis=1), np.array(effects.kinds)
+    return {kind: float(shares[kinds == kind].mean()) for kind in dict.fromkeys(effects.kinds)}
 
 
 def _mean(recalls: Mapping[str, float]) -> float:

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from edge_producer.bundle import BUNDLES, open_bundle
+from edge_producer.bundle import BUNDLES, Bundle, open_bundle
 from edge_producer.golden_vectors import read_golden
 from edge_producer.healthy_windows import EVERY, MAX_BYTES, MAX_WINDOWS, HealthyWindows
 from edge_producer.inference import load_predictor
@@ -20,8 +20,10 @@ from edge_producer.updates.fault_trial import MAX_LOSS, NO_EFFECTS, FaultTrial, 
 from edge_producer.updates.shadow_comparison import ShadowComparison
 from edge_producer.updates.trials import TrialChild, TrialFeed
 from edge_producer.updates.update_once import synthetic_windows
+from model_service.models.factory_models import anomaly_graph
 from model_service.models.features import compute
 from model_service.models.golden import golden_inputs, golden_outputs, golden_windows, with_effects
+from model_service.models.mahalanobis import Mahalanobis
 from model_service.models.trial_effects import effects_of
 from schemas.errors import BundleError
 from schemas.fault_effects import LARGEST_LOG, MAX_EFFECTS, MAX_TEXT, FaultEffects, parse_effects
@@ -39,6 +41,7 @@ from tests.edge_producer.trial_models import (
     trial_model,
 )
 from tests.edge_producer.updater_rig import UpdaterRig, edge_settings, quick_machine
+from tests.model_service import regimes
 from tests.waiting import wait_until
 
 ALARM = MACHINE.decision.alarm
@@ -61,6 +64,8 @@ def test_the_recall_is_that_of_the_models_own_formula_in_numpy():
     found = compare_on_faults(trial_model(MODEL), trial_model(MODEL), windows, EFFECTS, ALARM)
     assert found.old_here == pytest.approx(np.mean(list(by_kind.values())), abs=1e-9)
     assert (found.old, found.old_here) == (found.new, found.new_here)
+    assert found.faulty == len(windows) * len(EFFECTS.kinds)
+    assert found.old_detected == found.new_detected == found.both_detected
 
 
 def test_a_deaf_model_fails_and_one_a_little_less_sensitive_does_not():
@@ -72,6 +77,12 @@ def test_a_deaf_model_fails_and_one_a_little_less_sensitive_does_not():
     assert lost.worst in reason
     assert compared(deaf(1.2)).judge() == ("pass", "")
     assert compared(MODEL).judge() == ("pass", "")
+
+
+def test_windows_with_faults_are_counted_by_which_model_detects_them():
+    found = compared(deaf(2.0))
+    assert 0 < found.new_detected < found.old_detected < found.faulty
+    assert found.both_detected == found.new_detected, "what the deaf model detects the other one does"
 
 
 def test_a_recalibrated_model_passes_where_the_older_one_alarms_at_everything():
@@ -95,6 +106,26 @@ def test_a_loss_at_the_bound_is_no_failure_yet():
     at = FaultTrial(windows=8, old=0.75, new=0.75 - MAX_LOSS, worst="x")
     assert at.judge()[0] == "pass"
     assert FaultTrial(windows=8, old=0.75, new=0.44, worst="x").judge()[0] == "fail"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("where", [regimes.healthy, regimes.warmer()])
+def test_candidates_of_the_trainer_pass_on_every_machine_and_deaf_ones_on_none(where):
+    """Twelve machines, as they were and after the shift that the candidate was trained on."""
+    right = regimes.candidate(regimes.rows(regimes.warmer()))
+    hears = Mahalanobis.of(right.manifest)
+    middle = 2.0 * hears.calibration.middle
+    less = hears.calibrated_by(hears.calibration.model_copy(update={"middle": middle}))
+    states = {"pass": set(), "fail": set()}
+    old = trial_model(MODEL)
+    for device in range(12):
+        windows = regimes.windows(where, range(90, 98), device)
+        for name, graph in (("right", right.model), ("deaf", anomaly_graph(MACHINE, less))):
+            new = TrialModel(Bundle(right.manifest, graph, right.golden), MACHINE, None)
+            states[compare_on_faults(old, new, windows, EFFECTS, ALARM).judge()[0]].add((name, device))
+    assert states == {
+        state: {(n, d) for d in range(12)} for state, n in (("pass", "right"), ("fail", "deaf"))
+    }
 
 
 def test_the_generic_model_is_compared_by_what_it_has_learnt_of_the_device():
@@ -240,19 +271,19 @@ def rig(service, tmp_path):
 def test_a_device_restores_a_deaf_model_refuses_a_strange_one_and_commits_a_good_one(rig, service):
     factory = service.factory.version
     service.instruct(service.sign(signed_candidate(1, deaf(2.5))))
-    rig.drive(lambda: service.results("m-1")[-1:] == ["restored"], what="a restored model")
+    rig.drive(lambda: service.results("m-1")[-1:] == ["restored"], timeout_s=120.0, what="a restored model")
     assert rig.version == factory
     assert "with faults on" in service.reports["m-1"][-1].detail
     service.instruct(service.sign(signed_candidate(4), hardware=("arm64", "ppc")))
-    rig.drive(lambda: service.results("m-1")[-1:] == ["no_change_refused"], what="a refusal")
+    rig.drive(lambda: service.results("m-1")[-1:] == ["no_change_refused"], timeout_s=120.0, what="a refusal")
     assert service.reports["m-1"][-1].detail.startswith("refused: hardware sim: machine-4.")
     good = service.sign(signed_candidate(2))
     service.instruct(good)
-    rig.settle(good.version)
+    rig.settle(good.version, 120.0)
     assert service.reports["m-1"][-1].detail.startswith("trial with faults on")
     assert rig.agent.status["trials"] == {"on_faults": 1, "not_on_faults": 0}
     plain = service.sign(signed_candidate(3, effects=False))
     service.instruct(plain)
-    rig.settle(plain.version)
+    rig.settle(plain.version, 120.0)
     assert service.reports["m-1"][-1].detail == f"trial not tried: {NO_EFFECTS}"
     assert rig.agent.status["trials"] == {"on_faults": 1, "not_on_faults": 1}
